@@ -1,0 +1,19 @@
+//! Compiles the protobuf files with protox, so that no `protoc` is needed.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+
+    let api = protox::compile(["menshen/v1/face.proto"], ["proto"])?;
+    std::fs::write(out.join("menshen.bin"), prost::Message::encode_to_vec(&api))?;
+    tonic_prost_build::configure()
+        // Their `Debug` is written by hand and prints lengths only.
+        .skip_debug(["menshen.v1.Image", "menshen.v1.Embedding"])
+        .compile_fds(api)?;
+
+    let onnx = protox::compile(["onnx/onnx.proto"], ["proto"])?;
+    prost_build::Config::new().compile_fds(onnx)?;
+    Ok(())
+}

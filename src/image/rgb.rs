@@ -1,0 +1,47 @@
+//! The one image type of the server.
+
+use crate::trust::Secret;
+
+/// An 8-bit RGB image, interleaved (`height × width × 3` bytes), wiped on drop.
+#[derive(Debug)]
+pub struct RgbImage {
+    width: usize,
+    height: usize,
+    pixels: Secret<Vec<u8>>,
+}
+
+impl RgbImage {
+    /// Wraps `pixels` (RGB, interleaved, row by row); `None` when the length is not
+    /// `width × height × 3` or a side is zero.
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
+        let pixels = Secret::new(pixels);
+        let bytes = width.checked_mul(height)?.checked_mul(3)?;
+        (bytes > 0 && bytes == pixels.expose().len()).then_some(Self { width, height, pixels })
+    }
+
+    /// A black image of `width × height` pixels; both sides must be at least 1.
+    pub fn black(width: usize, height: usize) -> Self {
+        assert!(width > 0 && height > 0, "an image has at least one pixel");
+        Self { width, height, pixels: Secret::new(vec![0; width * height * 3]) }
+    }
+
+    /// Width in pixels, at least 1.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height in pixels, at least 1.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The bytes: RGB, interleaved, `height × width × 3`.
+    pub fn pixels(&self) -> &[u8] {
+        self.pixels.expose()
+    }
+
+    /// The bytes, to be written in place.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        self.pixels.expose_mut()
+    }
+}

@@ -1,0 +1,3 @@
+//! The `menshen` binary: see the library's crate documentation.
+
+fn main() {}

@@ -1,0 +1,32 @@
+//! Types generated from `proto/`.
+
+use std::fmt;
+
+/// The gRPC API, package `menshen.v1`.
+#[expect(missing_docs, reason = "the documentation stands in the .proto file")]
+pub mod v1 {
+    tonic::include_proto!("menshen.v1");
+
+    /// The encoded file descriptors, for server reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/menshen.bin"));
+}
+
+/// The ONNX file format, package `onnx`.
+#[expect(missing_docs, reason = "the documentation stands in the ONNX standard")]
+pub mod onnx {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
+
+/// Biometric payloads print their length and nothing else.
+impl fmt::Debug for v1::Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Image({} bytes)", self.data.len())
+    }
+}
+
+impl fmt::Debug for v1::Embedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedding({} values)", self.values.len())
+    }
+}
