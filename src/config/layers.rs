@@ -1,0 +1,195 @@
+//! Lays the file, the environment and the command line over the defaults.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
+
+/// Prefix of every environment variable that sets something.
+const PREFIX: &str = "MENSHEN_";
+
+/// One setting given on the command line: its dotted name and its value.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Dotted name, such as `server.listen`.
+    pub key: &'static str,
+    /// The value.
+    pub value: Value,
+}
+
+/// Reads the settings: defaults, then `file`, then `variables`, then `overrides`.
+///
+/// # Errors
+/// An unreadable file, an unknown key, a value of the wrong type or out of its range.
+pub fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> Result<Config, ConfigError> {
+    let mut table = Table::try_from(Config::default())?;
+    if let Some(path) = file {
+        merge(&mut table, read(path)?);
+    }
+    for (name, value) in variables {
+        if let Some(key) = name.strip_prefix(PREFIX) {
+            set_variable(&mut table, &name, key, &value)?;
+        }
+    }
+    for Override { key, value } in overrides {
+        let path: Vec<&str> = key.split('.').collect();
+        set(&mut table, &path, value.clone());
+    }
+    let config = Value::Table(table)
+        .try_into::<Config>()
+        .map_err(|source| ConfigError::Key(Box::new(source)))?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Table, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    text.parse::<Table>()
+        .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// Lays `over` on `under`, table by table, so that a file may set one key of a section.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(value)) => merge(inner, value),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+fn set_variable(
+    table: &mut Table,
+    name: &str,
+    key: &str,
+    text: &str,
+) -> Result<(), ConfigError> {
+    let lower = key.to_lowercase();
+    let path: Vec<&str> = lower.split("__").collect();
+    if path.len() < 2 || path.iter().any(|part| part.is_empty()) {
+        return Err(ConfigError::Variable(name.to_owned()));
+    }
+    // Numbers and booleans are written bare, so what does not read as TOML is a string.
+    let value = format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .filter(|value| matches!(value, Value::Integer(_) | Value::Float(_) | Value::Boolean(_)))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    set(table, &path, value);
+    Ok(())
+}
+
+fn set(table: &mut Table, path: &[&str], value: Value) {
+    let Some((last, sections)) = path.split_last() else { return };
+    let mut table = table;
+    for section in sections {
+        let inner = table.entry((*section).to_owned()).or_insert(Value::Table(Table::new()));
+        if !inner.is_table() {
+            *inner = Value::Table(Table::new());
+        }
+        let Value::Table(next) = inner else { return };
+        table = next;
+    }
+    table.insert((*last).to_owned(), value);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn listen(value: &str) -> Override {
+        Override { key: "server.listen", value: Value::String(value.to_owned()) }
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(load(None, [], &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+        let file = file("[server]\nlisten = \"127.0.0.1:1\"\nrequests_max = 7\nbytes_max = 9\n");
+        let env = variables(&[
+            ("MENSHEN_SERVER__LISTEN", "127.0.0.1:2"),
+            ("MENSHEN_SERVER__BYTES_MAX", "10"),
+            ("PATH", "/bin"),
+        ]);
+        let config = load(Some(file.path()), env, &[listen("127.0.0.1:3")]).unwrap();
+        assert_eq!(config.server.listen.port(), 3);
+        assert_eq!(config.server.bytes_max, 10);
+        assert_eq!(config.server.requests_max, 7);
+    }
+
+    #[test]
+    fn one_quality_limit_can_be_set_alone() {
+        let file = file("[quality.live_photo]\nyaw_max = 12.5\n");
+        let config = load(Some(file.path()), [], &[]).unwrap();
+        assert_eq!(config.quality.live_photo.yaw_max, 12.5);
+        assert_eq!(config.quality.id_chip, QualityLimits::default().id_chip);
+    }
+
+    use super::super::QualityLimits;
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
+        for text in ["colour = 1", "[server]\ncolour = 1", "[quality.live_photo]\ncolour = 1"] {
+            let file = file(text);
+            let error = load(Some(file.path()), [], &[]).unwrap_err().to_string();
+            assert!(error.contains("colour"), "{error}");
+        }
+        let env = variables(&[("MENSHEN_SERVER__COLOUR", "1")]);
+        assert!(load(None, env, &[]).unwrap_err().to_string().contains("colour"));
+        let env = variables(&[("MENSHEN_COLOUR", "1")]);
+        assert!(load(None, env, &[]).unwrap_err().to_string().contains("MENSHEN_COLOUR"));
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_the_rule() {
+        for (key, value) in [
+            ("MENSHEN_SERVER__REQUESTS_MAX", "0"),
+            ("MENSHEN_VERIFY__POLICY_FMR", "0"),
+            ("MENSHEN_VERIFY__POLICY_FMR", "nan"),
+            ("MENSHEN_VERIFY__REVIEW_FACTOR", "0.5"),
+            ("MENSHEN_SERVER__TIMEOUT_MAX_MS", "1"),
+            ("MENSHEN_IMAGE__LIVE_PHOTOS_MAX", "33"),
+        ] {
+            let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
+            assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused() {
+        let env = variables(&[("MENSHEN_SERVER__REQUESTS_MAX", "many")]);
+        assert!(matches!(load(None, env, &[]), Err(ConfigError::Key(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_not_toml_is_refused_with_its_path() {
+        let missing = load(Some(Path::new("/nowhere/x.toml")), [], &[]).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere/x.toml"));
+        let broken = file("[server");
+        assert!(matches!(load(Some(broken.path()), [], &[]), Err(ConfigError::Syntax { .. })));
+    }
+}
