@@ -1,0 +1,211 @@
+//! What `/metrics` shows. Every label is a closed set.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The calls of `FaceService`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Method {
+    /// `Verify`
+    Verify,
+    /// `Compare`
+    Compare,
+    /// `Embed`
+    Embed,
+    /// `Detect`
+    Detect,
+    /// `CheckLiveness`
+    CheckLiveness,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Answered without a decision (`Compare`, `Embed`, `Detect`).
+    Answered,
+    /// Decision PASS.
+    Pass,
+    /// Decision FAIL.
+    Fail,
+    /// Decision REVIEW.
+    Review,
+    /// Decision RETRY.
+    Retry,
+    /// The request was malformed.
+    Invalid,
+    /// Refused for load.
+    Overloaded,
+    /// The deadline passed.
+    Expired,
+    /// The caller left before the answer.
+    Cancelled,
+    /// Not ready, or a fault of the server.
+    Failed,
+}
+
+/// Parts of a request that are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Stage {
+    /// Bytes to pixels, and the detector's canvas.
+    Decode,
+    /// Waiting for a place in a batch, all lanes together.
+    Queue,
+    /// The detector's batch.
+    Detect,
+    /// Alignment, crops and quality.
+    Align,
+    /// The embedder's batch.
+    Embed,
+    /// The liveness network's batch.
+    Liveness,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: Method,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    method: Method,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: Stage,
+}
+
+/// A latency histogram keyed by a label set, seconds.
+pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Buckets from 0.5 ms to 16 s, each double the last.
+pub fn latency_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
+}
+
+/// The metrics of the request path.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Latency<MethodLabels>,
+    stages: Latency<StageLabels>,
+    in_flight: Gauge,
+    panics: Counter,
+}
+
+impl Metrics {
+    /// Creates the metrics and lists them in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(latency_histogram),
+            stages: Family::new_with_constructor(latency_histogram),
+            in_flight: Gauge::default(),
+            panics: Counter::default(),
+        };
+        registry.register("requests", "Calls by method and outcome", metrics.requests.clone());
+        registry.register_with_unit(
+            "request",
+            "Time from the request message to its answer",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        registry.register_with_unit(
+            "stage",
+            "Time of one image in one stage",
+            Unit::Seconds,
+            metrics.stages.clone(),
+        );
+        registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
+        registry.register("panics", "Panics caught", metrics.panics.clone());
+        metrics
+    }
+
+    /// Counts a call as begun; it ends when the guard is dropped.
+    pub fn begin(&self, method: Method) -> CallGuard<'_> {
+        self.in_flight.inc();
+        CallGuard {
+            metrics: self,
+            method,
+            outcome: Outcome::Cancelled,
+            begun: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Records how long one image spent in `stage`.
+    pub fn stage(&self, stage: Stage, time: Duration) {
+        self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
+    }
+
+    /// Counts a panic that was caught.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+}
+
+/// Counts a call when it ends, however it ends: a call dropped without an outcome was cancelled.
+#[derive(Debug)]
+pub struct CallGuard<'a> {
+    metrics: &'a Metrics,
+    method: Method,
+    outcome: Outcome,
+    begun: tokio::time::Instant,
+}
+
+impl CallGuard<'_> {
+    /// Says how the call ended.
+    pub fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        let Self { metrics, method, outcome, begun } = *self;
+        metrics.in_flight.dec();
+        metrics.requests.get_or_create(&RequestLabels { method, outcome }).inc();
+        metrics
+            .seconds
+            .get_or_create(&MethodLabels { method })
+            .observe(begun.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_call_dropped_without_an_outcome_counts_as_cancelled() {
+        let mut registry = Registry::with_prefix("menshen");
+        let metrics = Metrics::register(&mut registry);
+        drop(metrics.begin(Method::Verify));
+        let text = text(&registry);
+        let line = "menshen_requests_total{method=\"Verify\",outcome=\"Cancelled\"} 1";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("menshen_requests_in_flight 0"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_call_in_flight_is_counted_until_it_ends() {
+        let mut registry = Registry::with_prefix("menshen");
+        let metrics = Metrics::register(&mut registry);
+        let call = metrics.begin(Method::Embed);
+        assert!(text(&registry).contains("menshen_requests_in_flight 1"));
+        call.end(Outcome::Answered);
+        assert!(text(&registry).contains("outcome=\"Answered\"} 1"));
+    }
+}
