@@ -1,0 +1,7 @@
+//! What every request passes through before tonic sees it.
+
+mod deadline;
+mod intake;
+
+pub use deadline::{Deadline, DeadlineLayer};
+pub use intake::{IntakeLayer, MessageLimits};

@@ -1,0 +1,94 @@
+//! The one place where errors become gRPC codes.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::pipeline::{Error, NOT_READY_RETRY_AFTER};
+use crate::telemetry::Outcome;
+
+/// How long a caller should wait when too many messages are arriving at once.
+const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The status of an error, with the details the standard error model has for it.
+pub fn from_error(error: &Error) -> Status {
+    let message = error.to_string();
+    match error {
+        Error::Invalid(violations) => {
+            let fields: Vec<FieldViolation> = violations
+                .iter()
+                .map(|v| FieldViolation::new(v.field.clone(), v.description.clone()))
+                .collect();
+            let details = ErrorDetails::with_bad_request(fields);
+            Status::with_error_details(Code::InvalidArgument, message, details)
+        }
+        Error::Overloaded(refusal) => {
+            retry_later(Code::ResourceExhausted, message, refusal.retry_after)
+        }
+        Error::Expired => Status::deadline_exceeded(message),
+        Error::NotReady(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
+        Error::ModelNotLive { .. } => Status::not_found(message),
+        Error::SpaceMismatch { .. } => Status::failed_precondition(message),
+        Error::Internal(_) => Status::internal(message),
+    }
+}
+
+/// How the call is counted.
+pub fn outcome(error: &Error) -> Outcome {
+    match error {
+        Error::Invalid(_) | Error::ModelNotLive { .. } | Error::SpaceMismatch { .. } => {
+            Outcome::Invalid
+        }
+        Error::Overloaded(_) => Outcome::Overloaded,
+        Error::Expired => Outcome::Expired,
+        Error::NotReady(_) | Error::Internal(_) => Outcome::Failed,
+    }
+}
+
+/// A request message over the limit of its method. Retrying cannot help, so it is no
+/// `RESOURCE_EXHAUSTED`.
+pub fn message_too_large(limit: usize) -> Status {
+    let rule = format!("the request message is larger than {limit} bytes");
+    let details = ErrorDetails::with_bad_request_violation("message", rule.clone());
+    Status::with_error_details(Code::InvalidArgument, rule, details)
+}
+
+/// Too many bytes of requests are arriving at once.
+pub fn intake_full() -> Status {
+    let message = "too many bytes of requests are arriving at once".to_owned();
+    retry_later(Code::ResourceExhausted, message, INTAKE_RETRY_AFTER)
+}
+
+fn retry_later(code: Code, message: String, after: Duration) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(after));
+    Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Violation;
+
+    #[test]
+    fn a_wrong_field_is_named_in_the_details() {
+        let error = Error::Invalid(vec![Violation::new("context.store_id", "must not be empty")]);
+        let status = from_error(&error);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_details_bad_request().unwrap();
+        assert_eq!(details.field_violations[0].field, "context.store_id");
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_says_when_to_try_again() {
+        let status = from_error(&Error::NotReady("models are loading"));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+
+    #[test]
+    fn a_fault_of_the_server_tells_the_caller_nothing() {
+        let status = from_error(&Error::internal(std::fmt::Error));
+        assert_eq!((status.code(), status.message()), (Code::Internal, "internal error"));
+    }
+}
