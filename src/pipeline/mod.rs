@@ -1,1 +1,341 @@
-//! Placeholder.
+//! What a request does: one short function per call, read from top to bottom.
+
+mod error;
+mod photo;
+mod report;
+mod standard;
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
+pub use report::{
+    CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph,
+    Similarity, StageTimes, Verification,
+};
+pub use standard::Standards;
+
+use self::photo::Wanted;
+use self::standard::Standard;
+use crate::catalog::Snapshot;
+use crate::config::QualityLimits;
+use crate::face::calibration::PairType;
+use crate::face::verdict::{Evidence, LiveEvidence, Subject, judge, judge_liveness};
+use crate::face::{Embedding, ImageSource, cosine};
+use crate::image::DecodeLimits;
+use crate::scheduler::{CpuPool, Scheduler, Ticket};
+use crate::telemetry::Metrics;
+
+/// Two pictures whose difference hashes are this close are the same picture: recompressing or
+/// resizing a file moves it by 0 to 2 bits of 64.
+const SAME_PICTURE_BITS_MAX: u32 = 2;
+
+/// The live models and everything a request needs to be answered by them.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// The live models.
+    pub snapshot: Arc<Snapshot>,
+    /// Runs rows on the device.
+    pub scheduler: Scheduler,
+    /// Decodes, resizes and aligns.
+    pub pool: CpuPool,
+    /// Limits on pictures.
+    pub decode: DecodeLimits,
+    /// Limits on faces.
+    pub quality: QualityLimits,
+    /// Calibration rows and policy.
+    pub standards: Standards,
+    /// Stage times.
+    pub metrics: Metrics,
+}
+
+/// A live model, as answers name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveModel {
+    /// What it does.
+    pub task: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its weights, hexadecimal.
+    pub sha256: String,
+}
+
+/// One side of a `Compare`.
+#[derive(Debug)]
+pub enum Side {
+    /// A picture to find a face in.
+    Photo(Photograph),
+    /// An embedding from an earlier call.
+    Embedding(Embedding),
+}
+
+impl Pipeline {
+    /// Does the live person match the portrait, and is the person live?
+    ///
+    /// Of several live photographs the one with the largest raw embedding norm is matched; each of
+    /// the others that is usable must show the same person.
+    ///
+    /// # Errors
+    /// A policy the calibration cannot support, a file that is no picture, time, a fault.
+    pub async fn verify(
+        &self,
+        portrait: Photograph,
+        live: Vec<Photograph>,
+        policy_fmr: Option<f64>,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Verification, Error> {
+        let pair_type = match portrait.source {
+            ImageSource::IdChip => PairType::ChipLive,
+            ImageSource::IdFile => PairType::FileLive,
+            ImageSource::LivePhoto => PairType::LiveLive,
+        };
+        let standard = self.standards.standard(pair_type, policy_fmr)?;
+        let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket);
+        let live = live.into_iter().map(|photo| self.examine(photo, Wanted::ALL, ticket));
+        let (portrait, live) = tokio::try_join!(portrait, try_join_all(live))?;
+        Ok(self.weigh(portrait, live, standard))
+    }
+
+    /// Similarity of two faces. No liveness, no decision.
+    ///
+    /// # Errors
+    /// Embeddings of another space, a file that is no picture, time, a fault.
+    pub async fn compare(
+        &self,
+        a: Side,
+        b: Side,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Comparison, Error> {
+        let standard = self.standards.standard(pair_type_of(&a, &b), None)?;
+        let (a, b) = tokio::try_join!(self.side(a, ticket), self.side(b, ticket))?;
+        let similarity = match (a.embedding(), b.embedding()) {
+            (Some(a), Some(b)) => Some(standard.similarity(self.cosine(a, b)?)),
+            _ => None,
+        };
+        let reasons = [&a, &b].into_iter().flat_map(Examined::problems).collect();
+        let calibration = standard.row.cloned();
+        Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
+    }
+
+    /// The embedding of the main face.
+    ///
+    /// # Errors
+    /// A file that is no picture, time, a fault.
+    pub async fn embed(
+        &self,
+        photo: Photograph,
+        ticket: &Arc<Ticket>,
+    ) -> Result<PhotoReport, Error> {
+        self.examine(photo, Wanted::EMBEDDING, ticket).await
+    }
+
+    /// All faces, and the quality of the main one.
+    ///
+    /// # Errors
+    /// A file that is no picture, time, a fault.
+    pub async fn detect(
+        &self,
+        photo: Photograph,
+        ticket: &Arc<Ticket>,
+    ) -> Result<PhotoReport, Error> {
+        self.examine(photo, Wanted::FACES, ticket).await
+    }
+
+    /// Passive liveness of the main face.
+    ///
+    /// # Errors
+    /// A file that is no picture, time, a fault.
+    pub async fn check_liveness(
+        &self,
+        photo: Photograph,
+        ticket: &Arc<Ticket>,
+    ) -> Result<LivenessCheck, Error> {
+        let photo = self.examine(photo, Wanted::LIVENESS, ticket).await?;
+        let score_min = self.liveness_min();
+        let evidence = LiveEvidence {
+            problems: photo.problems(),
+            liveness: photo.liveness,
+            ..LiveEvidence::default()
+        };
+        let verdict = judge_liveness(&evidence, photo.subject, score_min);
+        let liveness = photo.liveness.map(|score| Liveness { score, score_min });
+        Ok(LivenessCheck { verdict, liveness, photo })
+    }
+
+    /// The models that answers stand on.
+    pub fn live_models(&self) -> Vec<LiveModel> {
+        let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
+        let name = |model: &Arc<crate::device::LoadedModel>| LiveModel {
+            task: model.manifest().task.to_string(),
+            name: model.manifest().name.clone(),
+            version: model.manifest().version.clone(),
+            sha256: model.manifest().sha256.to_string(),
+        };
+        [detector, embedder, liveness].map(name).into()
+    }
+
+    /// Refuses a request that insists on an embedding model which is not live.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotLive`] unless `asked` is the live embedder's name or `name/version`.
+    pub fn require_model(&self, asked: &str) -> Result<(), Error> {
+        let manifest = self.snapshot.embedder.manifest();
+        let id = manifest.id();
+        if asked == manifest.name || asked == id {
+            Ok(())
+        } else {
+            Err(Error::ModelNotLive { live: id })
+        }
+    }
+
+    /// Decides a `Verify` from what was found about its photographs.
+    fn weigh(
+        &self,
+        portrait: PhotoReport,
+        live: Vec<PhotoReport>,
+        standard: Standard<'_>,
+    ) -> Verification {
+        let matched = best(&live);
+        let matched_embedding = matched.and_then(|index| live[index].embedding.as_ref());
+        let similarity = portrait
+            .embedding
+            .as_ref()
+            .zip(matched_embedding)
+            .and_then(|(portrait, live)| cosine(portrait, live).ok())
+            .map(|similarity| standard.similarity(f64::from(similarity)));
+        let evidence = Evidence {
+            portrait_problems: portrait.problems(),
+            live: live
+                .iter()
+                .enumerate()
+                .map(|(index, photo)| {
+                    let other = matched_embedding.filter(|_| Some(index) != matched);
+                    live_evidence(&portrait, photo, other)
+                })
+                .collect(),
+            similarity: similarity.map(|similarity| similarity.cosine),
+            bar: standard.bar,
+            liveness_min: self.liveness_min(),
+        };
+        Verification {
+            verdict: judge(&evidence),
+            similarity,
+            policy_fmr: standard.policy_fmr,
+            similarity_min: standard.similarity_min(),
+            liveness: lowest_liveness(&live, self.liveness_min()),
+            portrait,
+            live,
+            matched,
+            calibration: standard.row.cloned(),
+        }
+    }
+
+    async fn side(&self, side: Side, ticket: &Arc<Ticket>) -> Result<Examined, Error> {
+        match side {
+            Side::Embedding(embedding) => Ok(Examined::Embedding(embedding)),
+            Side::Photo(photo) => {
+                let report = self.examine(photo, Wanted::EMBEDDING, ticket).await?;
+                Ok(Examined::Photo(Box::new(report)))
+            }
+        }
+    }
+
+    fn cosine(&self, a: &Embedding, b: &Embedding) -> Result<f64, Error> {
+        let live = self.snapshot.embedder.space();
+        if a.space() != live || b.space() != live {
+            return Err(Error::SpaceMismatch { live: live.to_string() });
+        }
+        cosine(a, b).map(f64::from).map_err(Error::internal)
+    }
+
+    fn liveness_min(&self) -> f64 {
+        self.snapshot.liveness_rule.score_min
+    }
+}
+
+/// One side of a comparison once it was looked at.
+enum Examined {
+    Photo(Box<PhotoReport>),
+    Embedding(Embedding),
+}
+
+impl Examined {
+    fn embedding(&self) -> Option<&Embedding> {
+        match self {
+            Self::Photo(report) => report.embedding.as_ref(),
+            Self::Embedding(embedding) => Some(embedding),
+        }
+    }
+
+    fn problems(&self) -> Vec<crate::face::verdict::Reason> {
+        match self {
+            Self::Photo(report) => report.problems(),
+            Self::Embedding(_) => Vec::new(),
+        }
+    }
+
+    fn report(self) -> Option<PhotoReport> {
+        match self {
+            Self::Photo(report) => Some(*report),
+            Self::Embedding(_) => None,
+        }
+    }
+}
+
+/// The kind of pair two sides make; embeddings are taken for live photographs.
+fn pair_type_of(a: &Side, b: &Side) -> PairType {
+    let source = |side: &Side| match side {
+        Side::Photo(photo) => photo.source,
+        Side::Embedding(_) => ImageSource::LivePhoto,
+    };
+    match (source(a), source(b)) {
+        (ImageSource::IdChip, _) | (_, ImageSource::IdChip) => PairType::ChipLive,
+        (ImageSource::IdFile, _) | (_, ImageSource::IdFile) => PairType::FileLive,
+        (ImageSource::LivePhoto, ImageSource::LivePhoto) => PairType::LiveLive,
+    }
+}
+
+/// The usable photograph whose raw embedding is longest, the first of equals.
+fn best(live: &[PhotoReport]) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for (index, photo) in live.iter().enumerate().filter(|(_, photo)| photo.usable()) {
+        let Some(norm) = photo.embedding_norm else { continue };
+        if best.is_none_or(|(_, longest)| norm > longest) {
+            best = Some((index, norm));
+        }
+    }
+    best.map(|(index, _)| index)
+}
+
+fn live_evidence(
+    portrait: &PhotoReport,
+    photo: &PhotoReport,
+    matched: Option<&Embedding>,
+) -> LiveEvidence {
+    LiveEvidence {
+        problems: photo.problems(),
+        same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
+        liveness: photo.liveness,
+        similarity_to_matched: photo
+            .embedding
+            .as_ref()
+            .zip(matched)
+            .and_then(|(own, matched)| cosine(own, matched).ok())
+            .map(f64::from),
+    }
+}
+
+fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
+    live.iter()
+        .filter_map(|photo| photo.liveness)
+        .min_by(f64::total_cmp)
+        .map(|score| Liveness { score, score_min })
+}
+
+/// The field of the request that holds the picture's bytes.
+fn field(subject: Subject) -> String {
+    format!("{subject}.data")
+}

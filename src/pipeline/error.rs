@@ -1,0 +1,97 @@
+//! Why a request got no answer. A poor photograph is an answer, not an error.
+
+use std::time::Duration;
+
+use crate::face::calibration::PolicyError;
+use crate::scheduler::{Overloaded, PoolError, RowError};
+
+/// A field of the request that breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field in the request message, such as `live_photos[0].data`.
+    pub field: String,
+    /// The rule and the limit.
+    pub description: String,
+}
+
+impl Violation {
+    /// Says that `field` breaks the rule in `description`.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request break their rules; at least one.
+    #[error("invalid request: {}", join(.0))]
+    Invalid(Vec<Violation>),
+    /// No room for one more request.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// The deadline passed.
+    #[error("the deadline passed before the answer was ready")]
+    Expired,
+    /// The models are not live yet, or the server is stopping.
+    #[error("the server is not ready: {0}")]
+    NotReady(&'static str),
+    /// The caller insists on a model that is not live.
+    #[error("the model asked for is not live; the live embedding model is {live}")]
+    ModelNotLive {
+        /// Name and version of the live model.
+        live: String,
+    },
+    /// Two embeddings of different spaces.
+    #[error("embeddings of different spaces cannot be compared; the live space is {live}")]
+    SpaceMismatch {
+        /// The space of the live embedding model.
+        live: String,
+    },
+    /// A fault of the server; the caller learns nothing more.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// One violated field.
+    pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::Invalid(vec![Violation::new(field, description)])
+    }
+
+    /// A fault of the server.
+    pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(source))
+    }
+}
+
+impl From<RowError> for Error {
+    fn from(error: RowError) -> Self {
+        match error {
+            RowError::Expired => Self::Expired,
+            RowError::Stopped => Self::NotReady("it is stopping"),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        Self::invalid("policy_fmr", error.to_string())
+    }
+}
+
+/// How long a caller should wait before it tries again when the server is not ready.
+pub const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn join(violations: &[Violation]) -> String {
+    let parts: Vec<String> =
+        violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+    parts.join("; ")
+}
