@@ -1,3 +1,7 @@
 //! The `menshen` binary: see the library's crate documentation.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    menshen::cli::main()
+}

@@ -1,0 +1,79 @@
+//! What the commands that call a server share.
+
+use std::path::Path;
+
+use anyhow::Context;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::proto::v1;
+use crate::proto::v1::face_service_client::FaceServiceClient;
+
+/// A client of `FaceService`.
+pub(super) type Client = FaceServiceClient<Channel>;
+
+/// The largest answer a client reads: reports of many photographs, far below this.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Connects to a server by its address, such as `http://127.0.0.1:50051`.
+pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
+    let url =
+        if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let channel = Endpoint::from_shared(url)
+        .with_context(|| format!("{server} is not a server address"))?
+        .connect()
+        .await
+        .with_context(|| format!("no server answers at {server}"))?;
+    Ok(FaceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+}
+
+/// A server in this process on free loopback ports, its models live, and a client of it.
+pub(super) async fn in_process(mut config: Config) -> anyhow::Result<(App, Client)> {
+    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    config.server.listen = loopback;
+    config.server.http_listen = loopback;
+    let app = App::start(config).await?;
+    let client = connect(&app.grpc_address().to_string()).await?;
+    Ok((app, client))
+}
+
+/// Reads a picture's file.
+pub(super) fn image(path: &Path) -> anyhow::Result<v1::Image> {
+    let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(v1::Image { data })
+}
+
+/// Who asks, for calls from the command line.
+pub(super) fn context(store: &str, consent: &str) -> v1::RequestContext {
+    v1::RequestContext {
+        request_id: String::new(),
+        store_id: store.to_owned(),
+        consent_reference: consent.to_owned(),
+        model: String::new(),
+    }
+}
+
+/// A refused call, with the fields the server complained about.
+pub(super) fn refusal(status: &tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("the server answered {:?}: {}", status.code(), status.message())
+}
+
+/// `PASS` for `DECISION_PASS`, and so for every enum of the API.
+pub(super) fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}
+
+/// One line per reason: code, subject, value against limit, sentence.
+pub(super) fn reason_line(reason: &v1::Reason) -> String {
+    let code = short(reason.code().as_str_name(), "REASON_CODE_");
+    let subject = match reason.subject.as_str() {
+        "" => String::new(),
+        subject => format!(" {subject}:"),
+    };
+    let numbers = match (reason.value, reason.limit) {
+        (Some(value), Some(limit)) => format!(" ({value:.3}, limit {limit:.3})"),
+        _ => String::new(),
+    };
+    format!("{code}{subject} {}{numbers}", reason.message)
+}

@@ -1,0 +1,209 @@
+//! `menshen demo`: a server in this process, real portraits, and a table.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::client::{self, Client, refusal, short};
+use super::table::Table;
+use super::verify::as_json;
+use super::{Common, progress, runtime};
+use crate::proto::v1;
+
+/// Options of `menshen demo`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Folder with the portraits.
+    #[arg(long, value_name = "DIR", default_value = "tests/fixtures/faces")]
+    faces: PathBuf,
+    /// Print the answers as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A picture of the demonstration.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
+    file: &'static str,
+    person: &'static str,
+    year: &'static str,
+}
+
+const fn picture(file: &'static str, person: &'static str, year: &'static str) -> Picture {
+    Picture { file, person, year }
+}
+
+const PORTRAITS: [Picture; 8] = [
+    picture("person_a_1.jpg", "Macron", "2014"),
+    picture("person_b_1.jpg", "Ardern", "2018"),
+    picture("person_b_2.jpg", "Ardern", "2022"),
+    picture("impostor_1.jpg", "Obama", ""),
+    picture("impostor_2.jpg", "Sunak", ""),
+    picture("astronaut.png", "Collins", ""),
+    picture("grace_hopper.jpg", "Hopper", ""),
+    picture("person_a_2.jpg", "Macron", "2025"),
+];
+
+const LIVE: [Picture; 5] = [
+    picture("person_a_2.jpg", "Macron", "2025"),
+    picture("person_b_1.jpg", "Ardern", "2018"),
+    picture("person_b_2.jpg", "Ardern", "2022"),
+    picture("impostor_1.jpg", "Obama", ""),
+    picture("impostor_2.jpg", "Sunak", ""),
+];
+
+impl Picture {
+    fn title(&self) -> String {
+        format!("{} {}", self.person, self.year).trim_end().to_owned()
+    }
+}
+
+/// One pair: who should match whom, and what the server said.
+struct Pair {
+    portrait: Picture,
+    live: Picture,
+    answer: v1::VerifyResponse,
+}
+
+impl Pair {
+    fn same(&self) -> bool {
+        self.portrait.person == self.live.person
+    }
+
+    /// The same person must pass, another must fail; anything else is wrong.
+    fn right(&self) -> bool {
+        let want = if self.same() { v1::Decision::Pass } else { v1::Decision::Fail };
+        self.answer.decision() == want
+    }
+}
+
+pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+    let mut config = common.load(vec![])?;
+    if common.log.is_none() {
+        config.log.filter = "warn".to_owned();
+    }
+    crate::telemetry::init_logs(&config.log)?;
+    let (pairs, app_lines, seconds) = runtime()?.block_on(async {
+        let (app, client) = client::in_process(config).await?;
+        let begun = Instant::now();
+        let pairs = verify_all(&args.faces, &client).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        drop(client);
+        let lines = app.describe();
+        app.stop().await;
+        anyhow::Ok((pairs, lines, seconds))
+    })?;
+    if args.json {
+        println!("{:#}", json(&pairs));
+    } else {
+        print(&pairs, &app_lines, seconds);
+    }
+    let right = pairs.iter().all(Pair::right);
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Verifies every portrait against every live photograph of another file, all at once.
+async fn verify_all(faces: &Path, client: &Client) -> anyhow::Result<Vec<Pair>> {
+    let mut calls = JoinSet::new();
+    for portrait in PORTRAITS {
+        for live in LIVE.into_iter().filter(|live| live.file != portrait.file) {
+            let request = request(faces, portrait, live)?;
+            let mut client = client.clone();
+            let place = calls.len();
+            calls.spawn(async move {
+                let answer = client.verify(request).await.map_err(|status| refusal(&status))?;
+                anyhow::Ok((place, Pair { portrait, live, answer: answer.into_inner() }))
+            });
+        }
+    }
+    let bar = progress(calls.len() as u64, "verifying pairs");
+    let mut pairs = Vec::with_capacity(calls.len());
+    while let Some(done) = calls.join_next().await {
+        pairs.push(done.context("a call was lost")??);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    pairs.sort_by_key(|(place, pair)| (!pair.same(), *place));
+    Ok(pairs.into_iter().map(|(_, pair)| pair).collect())
+}
+
+fn request(faces: &Path, portrait: Picture, live: Picture) -> anyhow::Result<v1::VerifyRequest> {
+    Ok(v1::VerifyRequest {
+        context: Some(client::context("demo", "demo")),
+        portrait: Some(client::image(&faces.join(portrait.file))?),
+        portrait_source: v1::ImageSource::IdFile.into(),
+        live_photos: vec![client::image(&faces.join(live.file))?],
+        policy_fmr: None,
+    })
+}
+
+fn print(pairs: &[Pair], app_lines: &[String], seconds: f64) {
+    println!("Menshen demonstration: is the person in the live photo the one in the portrait?\n");
+    for line in app_lines {
+        println!("  {line}");
+    }
+    println!();
+    let mut table = Table::new(&[
+        "portrait", "live photo", "person", ">similarity", ">score", "decision", ">liveness",
+        ">ms", "",
+    ]);
+    for pair in pairs {
+        table.row(cells(pair));
+    }
+    for line in table.lines() {
+        println!("  {line}");
+    }
+    let right = pairs.iter().filter(|pair| pair.right()).count();
+    if let Some(answer) = pairs.first().map(|pair| &pair.answer) {
+        let similarity_min = answer.similarity_min.unwrap_or(f64::NAN);
+        println!(
+            "\n  Passes at similarity {similarity_min:.3}: a false-match rate of {:e}.",
+            answer.policy_fmr
+        );
+        if answer.calibration.as_ref().is_some_and(|row| row.generic) {
+            println!("  Calibrated on public photographs, not on pairs of a deployment.");
+        }
+    }
+    println!(
+        "  {right} of {} pairs are right; {:.1} verifications a second, sent all at once.",
+        pairs.len(),
+        pairs.len() as f64 / seconds
+    );
+}
+
+fn cells(pair: &Pair) -> Vec<String> {
+    let answer = &pair.answer;
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    vec![
+        pair.portrait.title(),
+        pair.live.title(),
+        if pair.same() { "same" } else { "different" }.to_owned(),
+        number(answer.similarity, 3),
+        number(answer.score100, 0),
+        short(answer.decision().as_str_name(), "DECISION_").to_owned(),
+        number(answer.liveness.as_ref().map(|liveness| liveness.score), 3),
+        number(answer.times.as_ref().map(|times| times.total_ms), 0),
+        if pair.right() { "✓".to_owned() } else { "✗ wrong".to_owned() },
+    ]
+}
+
+fn json(pairs: &[Pair]) -> serde_json::Value {
+    pairs
+        .iter()
+        .map(|pair| {
+            json!({
+                "portrait": pair.portrait.file,
+                "live": pair.live.file,
+                "same_person": pair.same(),
+                "right": pair.right(),
+                "answer": as_json(&pair.answer),
+            })
+        })
+        .collect()
+}

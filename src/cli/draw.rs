@@ -1,0 +1,147 @@
+//! Draws what the server found on the picture itself.
+
+use anyhow::Context;
+use font8x8::UnicodeFonts;
+
+use super::client::short;
+use crate::image::{DecodeLimits, RgbImage, decode};
+use crate::proto::v1;
+
+/// A colour, RGB.
+type Colour = [u8; 3];
+
+const GOOD: Colour = [64, 220, 90];
+const BAD: Colour = [255, 70, 60];
+const OTHER: Colour = [255, 200, 60];
+const PAPER: Colour = [16, 16, 20];
+
+/// Side of a glyph in its own pixels.
+const GLYPH: usize = 8;
+
+/// The picture as PNG, with a box and points for each face and the reasons at the top. Green:
+/// the face can be used; red: it cannot; yellow: another face.
+pub(super) fn faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
+    let mut picture = decode(file, &DecodeLimits::default())?;
+    let pen = (picture.width().max(picture.height()) / 300).max(1);
+    let verdict = if answer.reasons.is_empty() { GOOD } else { BAD };
+    for (index, face) in answer.faces.iter().enumerate().rev() {
+        draw_face(&mut picture, face, if index == 0 { verdict } else { OTHER }, pen);
+    }
+    let mut canvas = Canvas { picture: &mut picture, scale: pen };
+    let mut top = 2 * pen;
+    for line in lines(answer) {
+        canvas.text(2 * pen, top, &line, verdict);
+        top += (GLYPH + 2) * pen;
+    }
+    png(&picture)
+}
+
+fn lines(answer: &v1::DetectResponse) -> Vec<String> {
+    if answer.reasons.is_empty() {
+        return vec!["OK".to_owned()];
+    }
+    let line = |reason: &v1::Reason| {
+        let code = short(reason.code().as_str_name(), "REASON_CODE_");
+        match (reason.value, reason.limit) {
+            (Some(value), Some(limit)) => format!("{code} {value:.2} / {limit:.2}"),
+            _ => code.to_owned(),
+        }
+    };
+    answer.reasons.iter().map(line).collect()
+}
+
+fn draw_face(picture: &mut RgbImage, face: &v1::Face, colour: Colour, pen: usize) {
+    let bounds = face.r#box.unwrap_or_default();
+    let (left, top) = (bounds.x as i64, bounds.y as i64);
+    let (right, bottom) = ((bounds.x + bounds.width) as i64, (bounds.y + bounds.height) as i64);
+    let line = pen as i64;
+    fill(picture, [left, top, right, top + line], colour);
+    fill(picture, [left, bottom - line, right, bottom], colour);
+    fill(picture, [left, top, left + line, bottom], colour);
+    fill(picture, [right - line, top, right, bottom], colour);
+    let points =
+        [face.right_eye, face.left_eye, face.nose, face.right_mouth_corner, face.left_mouth_corner];
+    for point in points.into_iter().flatten() {
+        let (x, y) = (point.x as i64, point.y as i64);
+        fill(picture, [x - line, y - line, x + line + 1, y + line + 1], colour);
+    }
+}
+
+/// Fills `[left, top, right, bottom)`, as far as it lies on the picture.
+fn fill(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], colour: Colour) {
+    let (width, height) = (picture.width() as i64, picture.height() as i64);
+    for y in top.max(0)..bottom.min(height) {
+        for x in left.max(0)..right.min(width) {
+            let start = ((y * width + x) * 3) as usize;
+            picture.pixels_mut()[start..start + 3].copy_from_slice(&colour);
+        }
+    }
+}
+
+/// Writes text on a picture, each dot of a glyph `scale` pixels wide.
+struct Canvas<'a> {
+    picture: &'a mut RgbImage,
+    scale: usize,
+}
+
+impl Canvas<'_> {
+    fn text(&mut self, left: usize, top: usize, text: &str, colour: Colour) {
+        let dot = self.scale as i64;
+        let cell = GLYPH as i64 * dot;
+        let (mut x, y) = (left as i64, top as i64);
+        for character in text.chars() {
+            fill(self.picture, [x - dot, y - dot, x + cell, y + cell + dot], PAPER);
+            let glyph = font8x8::BASIC_FONTS.get(character).unwrap_or_default();
+            for (row, bits) in glyph.iter().enumerate() {
+                for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
+                    let (dx, dy) = (x + column as i64 * dot, y + row as i64 * dot);
+                    fill(self.picture, [dx, dy, dx + dot, dy + dot], colour);
+                }
+            }
+            x += cell;
+        }
+    }
+}
+
+fn png(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let width = u32::try_from(picture.width())?;
+    let height = u32::try_from(picture.height())?;
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder
+        .write_header()
+        .and_then(|mut writer| writer.write_image_data(picture.pixels()))
+        .context("cannot encode the picture")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face(x: f32, y: f32) -> v1::Face {
+        v1::Face {
+            r#box: Some(v1::Box { x, y, width: 40.0, height: 40.0 }),
+            nose: Some(v1::Point { x: x + 20.0, y: y + 20.0 }),
+            ..v1::Face::default()
+        }
+    }
+
+    #[test]
+    fn the_main_face_is_framed_and_a_frame_beyond_the_edge_is_cut() {
+        let black = png(&RgbImage::black(100, 90)).unwrap();
+        let answer = v1::DetectResponse {
+            faces: vec![face(30.0, 30.0), face(80.0, -20.0)],
+            ..v1::DetectResponse::default()
+        };
+        let drawn = faces(&black, &answer).unwrap();
+        let picture = decode(&drawn, &DecodeLimits::default()).unwrap();
+        let pixel = |x: usize, y: usize| &picture.pixels()[(y * 100 + x) * 3..][..3];
+        assert_eq!(pixel(30, 50), GOOD);
+        assert_eq!(pixel(50, 50), GOOD);
+        assert_eq!(pixel(80, 10), OTHER);
+        assert_eq!(pixel(60, 80), [0, 0, 0]);
+    }
+}

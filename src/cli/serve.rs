@@ -1,0 +1,66 @@
+//! `menshen serve`.
+
+use std::process::ExitCode;
+
+use super::{Common, runtime, text};
+use crate::app::App;
+use crate::shutdown;
+
+/// Options of `menshen serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of the gRPC listener (`server.listen`).
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of the HTTP listener: /metrics, /livez, /readyz (`server.http_listen`).
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<String>,
+    /// False-match rate to decide at when a request names none (`verify.policy_fmr`).
+    #[arg(long, value_name = "FMR")]
+    fmr: Option<f64>,
+    /// Calibration file of this deployment (`verify.calibration`).
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<String>,
+    /// Print the settings in force as TOML, and stop.
+    #[arg(long)]
+    print_config: bool,
+}
+
+pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+    let fmr = args.fmr.map(|fmr| crate::config::Override {
+        key: "verify.policy_fmr",
+        value: toml::Value::Float(fmr),
+    });
+    let flags = [
+        text("server.listen", args.listen.as_deref()),
+        text("server.http_listen", args.http_listen.as_deref()),
+        text("verify.calibration", args.calibration.as_deref()),
+        fmr,
+    ];
+    let config = common.load(flags.into_iter().flatten().collect())?;
+    if args.print_config {
+        print!("{}", toml::to_string_pretty(&config)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    crate::telemetry::init_logs(&config.log)?;
+    runtime()?.block_on(async {
+        let mut stop = shutdown::Signals::listen()?;
+        let mut app = App::bind(config).await?;
+        println!("menshen {} is loading its models", env!("CARGO_PKG_VERSION"));
+        tokio::select! {
+            biased;
+            () = stop.wait() => return Ok(()),
+            loaded = app.load() => loaded?,
+        }
+        for line in app.describe() {
+            println!("{line}");
+        }
+        println!("ready");
+        stop.wait().await;
+        println!("stopping: requests in flight are finished");
+        app.stop().await;
+        println!("stopped");
+        anyhow::Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,63 @@
+//! Text tables: columns as wide as their widest cell, numbers to the right.
+
+/// A table whose rows all have as many cells as the heading.
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+    right: Vec<bool>,
+}
+
+impl Table {
+    /// A table with its heading; a heading that starts with `>` aligns its column to the right.
+    pub(super) fn new(headings: &[&str]) -> Self {
+        let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
+        let heading =
+            headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
+        Self { rows: vec![heading], right }
+    }
+
+    /// Adds a row; missing cells are empty.
+    pub(super) fn row(&mut self, mut cells: Vec<String>) {
+        cells.resize(self.right.len(), String::new());
+        self.rows.push(cells);
+    }
+
+    /// The table as lines, a rule under the heading.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let widths: Vec<usize> = (0..self.right.len())
+            .map(|column| self.rows.iter().map(|row| width(&row[column])).max().unwrap_or(0))
+            .collect();
+        let mut lines: Vec<String> = self.rows.iter().map(|row| self.line(row, &widths)).collect();
+        let rule: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
+        lines.insert(1, rule.join("  "));
+        lines
+    }
+
+    fn line(&self, row: &[String], widths: &[usize]) -> String {
+        let mut cells = Vec::with_capacity(row.len());
+        for ((cell, right), to) in row.iter().zip(&self.right).zip(widths) {
+            let space = " ".repeat(to - width(cell));
+            cells.push(if *right { format!("{space}{cell}") } else { format!("{cell}{space}") });
+        }
+        cells.join("  ").trim_end().to_owned()
+    }
+}
+
+fn width(cell: &str) -> usize {
+    cell.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_numbers_stand_to_the_right() {
+        let mut table = Table::new(&["name", ">ms"]);
+        table.row(vec!["é".into(), "1".into()]);
+        table.row(vec!["longer".into(), "12.5".into()]);
+        table.row(vec!["bare".into()]);
+        let want = ["name      ms", "──────  ────", "é          1", "longer  12.5", "bare"];
+        assert_eq!(table.lines(), want);
+    }
+}

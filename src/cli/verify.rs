@@ -1,0 +1,139 @@
+//! `menshen verify`: one verification against a running server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::client::{self, reason_line, refusal, short};
+use super::{Common, runtime};
+use crate::proto::v1;
+
+/// Options of `menshen verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of the server.
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    server: String,
+    /// The portrait of the document (JPEG or PNG).
+    #[arg(long, value_name = "FILE")]
+    portrait: PathBuf,
+    /// Where the portrait comes from.
+    #[arg(long, value_enum, default_value_t = PortraitSource::IdFile)]
+    portrait_source: PortraitSource,
+    /// A photograph taken at the counter; may be given several times.
+    #[arg(long, value_name = "FILE", required = true)]
+    live: Vec<PathBuf>,
+    /// False-match rate to decide at; the server's policy when not given.
+    #[arg(long)]
+    fmr: Option<f64>,
+    /// The shop.
+    #[arg(long, default_value = "command-line")]
+    store: String,
+    /// Reference to the customer's consent.
+    #[arg(long, default_value = "command-line")]
+    consent: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PortraitSource {
+    IdFile,
+    IdChip,
+}
+
+pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
+    let request = request(args)?;
+    let answer = runtime()?.block_on(async {
+        let mut client = client::connect(&args.server).await?;
+        client.verify(request).await.map_err(|status| refusal(&status))
+    })?;
+    let answer = answer.into_inner();
+    if args.json {
+        println!("{:#}", as_json(&answer));
+    } else {
+        print(&answer);
+    }
+    let passed = answer.decision() == v1::Decision::Pass;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn request(args: &Args) -> anyhow::Result<v1::VerifyRequest> {
+    let source = match args.portrait_source {
+        PortraitSource::IdFile => v1::ImageSource::IdFile,
+        PortraitSource::IdChip => v1::ImageSource::IdChip,
+    };
+    Ok(v1::VerifyRequest {
+        context: Some(client::context(&args.store, &args.consent)),
+        portrait: Some(client::image(&args.portrait)?),
+        portrait_source: source.into(),
+        live_photos: args
+            .live
+            .iter()
+            .map(|path| client::image(path))
+            .collect::<anyhow::Result<_>>()?,
+        policy_fmr: args.fmr,
+    })
+}
+
+fn print(answer: &v1::VerifyResponse) {
+    println!("decision    {}", short(answer.decision().as_str_name(), "DECISION_"));
+    if let Some(similarity) = answer.similarity {
+        let limit = answer.similarity_min.map_or(String::new(), |min| {
+            format!("  (at least {min:.3} for a false-match rate of {:e})", answer.policy_fmr)
+        });
+        println!("similarity  {similarity:.3}{limit}");
+    }
+    if let (Some(score), Some(fmr)) = (answer.score100, answer.similarity_fmr) {
+        println!("score       {score:.1} of 100  (false-match rate {fmr:.1e} or less)");
+    }
+    if let Some(liveness) = &answer.liveness {
+        println!("liveness    {:.3}  (at least {:.3})", liveness.score, liveness.score_min);
+    }
+    for reason in &answer.reasons {
+        println!("reason      {}", reason_line(reason));
+    }
+    if let Some(times) = &answer.times {
+        println!("time        {:.1} ms in the server", times.total_ms);
+    }
+}
+
+/// The answer without pictures: what a script wants to read.
+pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
+    let reasons: Vec<_> = answer
+        .reasons
+        .iter()
+        .map(|reason| {
+            json!({
+                "code": short(reason.code().as_str_name(), "REASON_CODE_"),
+                "subject": reason.subject,
+                "value": reason.value,
+                "limit": reason.limit,
+                "message": reason.message,
+            })
+        })
+        .collect();
+    json!({
+        "request_id": answer.request_id,
+        "decision": short(answer.decision().as_str_name(), "DECISION_"),
+        "reasons": reasons,
+        "similarity": answer.similarity,
+        "similarity_min": answer.similarity_min,
+        "score100": answer.score100,
+        "similarity_fmr": answer.similarity_fmr,
+        "policy_fmr": answer.policy_fmr,
+        "liveness": answer.liveness.as_ref().map(|l| json!({
+            "score": l.score, "score_min": l.score_min, "passed": l.passed,
+        })),
+        "matched_live_photo": answer.matched_live_photo,
+        "calibration": answer.calibration.as_ref().map(|c| json!({
+            "id": c.id, "pair_type": c.pair_type, "generic": c.generic, "fmr_min": c.fmr_min,
+        })),
+        "models": answer.models.iter().map(|m| format!("{}/{}", m.name, m.version))
+            .collect::<Vec<_>>(),
+        "total_ms": answer.times.as_ref().map(|times| times.total_ms),
+    })
+}
