@@ -1,1 +1,11 @@
-//! Integration tests: one binary, one file per behaviour.
+//! Integration tests: one binary, one file per behaviour, against a real server on loopback.
+
+mod broken_input;
+mod command_line;
+mod concurrency;
+mod deadlines;
+mod layers;
+mod lifecycle;
+mod parity;
+mod support;
+mod verify;

@@ -1,0 +1,139 @@
+//! The binary, as a person at a terminal uses it.
+
+use std::process::{Command, Output};
+
+use crate::support::{png, repository};
+
+fn menshen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_menshen"))
+        .current_dir(repository())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_demonstration_gets_every_pair_right() {
+    let demo = menshen(&["demo", "--json"]);
+    assert_eq!(demo.status.code(), Some(0), "{}", text(&demo.stderr));
+    let pairs: Vec<serde_json::Value> = serde_json::from_slice(&demo.stdout).unwrap();
+    assert!(pairs.len() >= 20);
+    assert!(pairs.iter().all(|pair| pair["right"] == true), "{pairs:#?}");
+}
+
+#[test]
+fn models_are_listed_inspected_and_verified() {
+    let list = menshen(&["models", "list"]);
+    let listed = text(&list.stdout);
+    for name in ["yunet", "sface", "fr_liveness", "facemesh", "iris"] {
+        assert!(listed.contains(name), "{listed}");
+    }
+    let inspect = text(&menshen(&["models", "inspect", "sface"]).stdout);
+    for word in ["Apache-2.0", "conv", "128", "arcface112"] {
+        assert!(inspect.to_lowercase().contains(&word.to_lowercase()), "{word} in\n{inspect}");
+    }
+    let verify = menshen(&["models", "verify"]);
+    assert_eq!(verify.status.code(), Some(0), "{}", text(&verify.stderr));
+}
+
+#[test]
+fn a_detection_is_drawn_on_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawn = folder.path().join("out.png");
+    let picture = "tests/fixtures/faces/person_b_2.jpg";
+    let detect = menshen(&["detect", picture, "--draw", drawn.to_str().unwrap(), "--json"]);
+    assert_eq!(detect.status.code(), Some(0), "{}", text(&detect.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&detect.stdout).unwrap();
+    assert_eq!(answer["faces"].as_array().unwrap().len(), 1);
+    assert!(std::fs::read(&drawn).unwrap().starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn a_picture_without_a_face_exits_with_1_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let grey = folder.path().join("grey.png");
+    std::fs::write(&grey, png(100, 100, &[99; 30_000])).unwrap();
+    let detect = menshen(&["detect", grey.to_str().unwrap()]);
+    assert_eq!(detect.status.code(), Some(1));
+    assert!(text(&detect.stdout).contains("FACE_NOT_FOUND"), "{}", text(&detect.stdout));
+}
+
+#[test]
+fn wrong_settings_are_refused_with_their_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("menshen.toml");
+    std::fs::write(&file, "[server]\ncolour = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, word) in [
+        (vec!["serve", "--config", file], "colour"),
+        (vec!["serve", "--listen", "nowhere"], "listen"),
+        (vec!["serve", "--device", "cuda:0", "--listen", "127.0.0.1:0"], "cuda:0"),
+        (vec!["serve", "--models", "/nowhere", "--listen", "127.0.0.1:0"], "/nowhere"),
+        (vec!["serve", "--fmr", "2"], "policy_fmr"),
+        (vec!["models", "inspect", "arcface"], "arcface"),
+        (vec!["verify", "--server", "127.0.0.1:1", "--portrait", "a", "--live", "b"], "cannot read a"),
+    ] {
+        let run = menshen(&arguments);
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}: {}", text(&run.stderr));
+        assert!(text(&run.stderr).contains(word), "{arguments:?}: {}", text(&run.stderr));
+    }
+}
+
+#[test]
+fn the_settings_in_force_can_be_printed_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = menshen(&["serve", "--fmr", "0.001", "--print-config"]);
+    let file = folder.path().join("menshen.toml");
+    std::fs::write(&file, &printed.stdout).unwrap();
+    let again = menshen(&["serve", "--config", file.to_str().unwrap(), "--print-config"]);
+    assert_eq!(text(&again.stdout), text(&printed.stdout));
+    assert!(text(&again.stdout).contains("policy_fmr = 0.001"));
+}
+
+/// Starts `serve`, verifies through the command line, and stops it with SIGTERM.
+#[test]
+fn serve_prints_its_address_answers_and_stops_on_sigterm() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let mut server = Command::new(env!("CARGO_BIN_EXE_menshen"))
+        .current_dir(repository())
+        .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let started: Vec<String> = lines.by_ref().take_while(|line| line != "ready").collect();
+    let address = started
+        .iter()
+        .find_map(|line| line.strip_prefix("gRPC"))
+        .unwrap_or_else(|| panic!("{started:?}"))
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+
+    let faces = "tests/fixtures/faces";
+    let (portrait, live) = (format!("{faces}/person_b_1.jpg"), format!("{faces}/person_b_2.jpg"));
+    let verify = ["verify", "--server", &address, "--portrait", &portrait, "--live", &live];
+    let passed = menshen(&verify);
+    assert_eq!(passed.status.code(), Some(0), "{}", text(&passed.stderr));
+    assert!(text(&passed.stdout).contains("PASS"));
+    let impostor = format!("{faces}/impostor_1.jpg");
+    let verify = ["verify", "--server", &address, "--portrait", &impostor, "--live", &live, "--json"];
+    let failed = menshen(&verify);
+    assert_eq!(failed.status.code(), Some(1));
+    let answer: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!(answer["decision"], "FAIL");
+
+    let stop = Command::new("kill").arg(server.id().to_string()).status().unwrap();
+    assert!(stop.success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(server.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert_eq!(rest.last().map(String::as_str), Some("stopped"));
+}

@@ -1,0 +1,68 @@
+//! Deadlines and callers that leave.
+
+use std::time::Duration;
+
+use menshen::proto::v1;
+use tonic::Request;
+
+use crate::support::{client, config, connect, get, metric, verify};
+
+#[tokio::test]
+async fn a_deadline_too_short_answers_deadline_exceeded() {
+    let mut client = client().await;
+    for _ in 0..5 {
+        let mut request = Request::new(verify("person_b_1.jpg", &["person_b_2.jpg"]));
+        // The header alone, so that the client's own timer does not answer first.
+        request.metadata_mut().insert("grpc-timeout", "1m".parse().unwrap());
+        let status = client.verify(request).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_timeout_is_an_invalid_argument() {
+    let mut client = client().await;
+    let mut request = Request::new(verify("person_b_1.jpg", &["person_b_2.jpg"]));
+    request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    let status = client.verify(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_leave_free_their_places_and_their_rows_are_dropped() {
+    let mut config = config();
+    config.server.requests_max = 8;
+    let app = menshen::app::App::start(config).await.unwrap();
+    let client = connect(app.grpc_address()).await;
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"; 4])).await
+            })
+        })
+        .collect();
+    until(&app, |text| metric(text, "menshen_requests_in_flight") == 8.0).await;
+    for call in calls {
+        call.abort();
+    }
+    until(&app, |text| metric(text, "menshen_requests_in_flight") == 0.0).await;
+    let mut client = client.clone();
+    let answer = client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    assert_eq!(answer.into_inner().decision(), v1::Decision::Pass);
+    let (_, text) = get(app.http_address(), "/metrics").await;
+    let cancelled = "menshen_requests_total{method=\"Verify\",outcome=\"Cancelled\"}";
+    assert_eq!(metric(&text, cancelled), 8.0, "{text}");
+    app.stop().await;
+}
+
+/// Reads the metrics until `holds`; the event is certain to come, only its moment is not.
+async fn until(app: &menshen::app::App, holds: impl Fn(&str) -> bool) {
+    loop {
+        let (_, text) = get(app.http_address(), "/metrics").await;
+        if holds(&text) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

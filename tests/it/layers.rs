@@ -1,0 +1,77 @@
+//! Imports point downward: a file names only its own layer or those below it.
+
+use std::path::{Path, PathBuf};
+
+/// The layers of `src/lib.rs`, top first.
+const LAYERS: [&str; 17] = [
+    "main", "cli", "app", "shutdown", "services", "pipeline", "scheduler", "catalog", "device",
+    "model", "engine", "liveness", "face", "image", "trust", "telemetry", "config",
+];
+
+fn rank(layer: &str) -> Option<usize> {
+    if layer == "proto" {
+        return Some(LAYERS.len());
+    }
+    LAYERS.iter().position(|name| *name == layer)
+}
+
+fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Every layer named behind `crate::` in `text`, braces opened.
+fn imports(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let name = |text: &str| -> String {
+            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
+        match rest.strip_prefix('{') {
+            None => found.push(name(rest)),
+            Some(group) => found.extend(group.split('}').next().unwrap().split(',').map(|part| {
+                name(part.trim())
+            })),
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_point_downward_only() {
+    let source = crate::support::repository().join("src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    let mut wrong = Vec::new();
+    for file in files {
+        let inner = file.strip_prefix(&source).unwrap();
+        let first = inner.components().next().unwrap().as_os_str().to_string_lossy();
+        let layer = first.trim_end_matches(".rs").to_owned();
+        if layer == "lib" {
+            continue;
+        }
+        let own = rank(&layer).unwrap_or_else(|| panic!("{layer} is not on the map"));
+        for import in imports(&std::fs::read_to_string(&file).unwrap()) {
+            match rank(&import) {
+                Some(below) if below >= own => {}
+                Some(_) => wrong.push(format!("{} imports {import}", inner.display())),
+                None => wrong.push(format!("{} imports unknown {import}", inner.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn grouped_and_single_imports_are_both_seen() {
+    let text = "use crate::face::Face;\nuse crate::{app, trust::Secret};\ncrate::image::decode()";
+    assert_eq!(imports(text), ["face", "app", "trust", "image"]);
+}

@@ -1,0 +1,139 @@
+//! Start, health, reflection, drain.
+
+use menshen::app::App;
+use menshen::proto::v1;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::{channel, config, connect, get, verify};
+
+async fn health(app: &App, service: &str) -> ServingStatus {
+    let mut client = HealthClient::new(channel(app.grpc_address()).await);
+    let request = HealthCheckRequest { service: service.into() };
+    client.check(request).await.unwrap().into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_serving_until_its_models_are_live() {
+    let mut app = App::bind(config()).await.unwrap();
+    for service in ["", "menshen.v1.FaceService"] {
+        assert_eq!(health(&app, service).await, ServingStatus::NotServing, "{service}");
+    }
+    assert_eq!(get(app.http_address(), "/livez").await.0, 200);
+    assert_eq!(get(app.http_address(), "/readyz").await.0, 503);
+    let mut client = connect(app.grpc_address()).await;
+    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let status = client.verify(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+
+    app.load().await.unwrap();
+    for service in ["", "menshen.v1.FaceService"] {
+        assert_eq!(health(&app, service).await, ServingStatus::Serving, "{service}");
+    }
+    assert_eq!(get(app.http_address(), "/readyz").await.0, 200);
+    client.verify(request).await.unwrap();
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_misses_its_golden_never_serves() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&config().models.dir, models.path());
+    // The order of the colour channels is a security property: the golden must notice it.
+    let manifest = models.path().join("fr_liveness/0.0.1/model.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("colour = \"bgr\""));
+    std::fs::write(&manifest, text.replace("colour = \"bgr\"", "colour = \"rgb\"")).unwrap();
+    let mut config = config();
+    config.models.dir = models.path().to_owned();
+    let mut app = App::bind(config).await.unwrap();
+    let error = app.load().await.unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert!(chain.contains("fr_liveness"), "{chain}");
+    assert_eq!(health(&app, "").await, ServingStatus::NotServing);
+    app.stop().await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_finishes_what_is_in_flight() {
+    let app = App::start(config()).await.unwrap();
+    let (grpc, http) = (app.grpc_address(), app.http_address());
+    let client = connect(grpc).await;
+    let calls: Vec<_> = (0..6)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await
+            })
+        })
+        .collect();
+    while crate::support::metric(&get(http, "/metrics").await.1, "menshen_requests_in_flight") < 6.0
+    {
+        tokio::task::yield_now().await;
+    }
+    app.stop().await;
+    for call in calls {
+        let answer = call.await.unwrap().unwrap().into_inner();
+        assert_eq!(answer.decision(), v1::Decision::Pass);
+    }
+    assert!(tokio::net::TcpStream::connect(grpc).await.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let address = tokio::task::spawn_blocking(|| crate::support::shared().grpc).await.unwrap();
+    let mut client = ServerReflectionClient::new(channel(address).await);
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers =
+        client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let ServerReflectionResponse { message_response, .. } =
+        answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = message_response else {
+        panic!("not a list: {message_response:?}");
+    };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(names.contains(&"menshen.v1.FaceService".to_owned()), "{names:?}");
+    assert!(names.contains(&"grpc.health.v1.Health".to_owned()), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_there_is_a_clear_error() {
+    for device in ["cuda:0", "tpu"] {
+        let mut config = config();
+        config.device.device = device.into();
+        let error = App::start(config).await.unwrap_err();
+        let chain = format!("{:#}", anyhow::Error::from(error));
+        assert!(chain.contains(device), "{chain}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_unknown_is_a_clear_error() {
+    let mut config = config();
+    config.models.embedder = "arcface".into();
+    let error = App::start(config).await.unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert!(chain.contains("arcface"), "{chain}");
+}

@@ -1,0 +1,133 @@
+//! The server under test and the pictures it is shown.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use menshen::app::App;
+use menshen::config::Config;
+use menshen::proto::v1;
+use menshen::proto::v1::face_service_client::FaceServiceClient;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+
+pub type Client = FaceServiceClient<Channel>;
+
+/// Settings of a test server: the repository's models, free loopback ports.
+pub fn config() -> Config {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config::default();
+    config.server.listen = loopback;
+    config.server.http_listen = loopback;
+    // Tests wait for each other on a busy machine, not for a deadline.
+    config.server.timeout_default_ms = 600_000;
+    config.server.timeout_max_ms = 600_000;
+    config.models.dir = repository().join("models");
+    config
+}
+
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn fixture(name: &str) -> Vec<u8> {
+    let path = repository().join("tests/fixtures/faces").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The server most tests share; it lives in a runtime of its own as long as the process.
+pub struct Shared {
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+pub fn shared() -> &'static Shared {
+    static SHARED: OnceLock<(Runtime, App, Shared)> = OnceLock::new();
+    let (_, _, shared) = SHARED.get_or_init(|| {
+        let runtime = Runtime::new().unwrap();
+        let app = runtime.block_on(App::start(config())).unwrap();
+        let shared = Shared { grpc: app.grpc_address(), http: app.http_address() };
+        (runtime, app, shared)
+    });
+    shared
+}
+
+/// A client of the shared server.
+pub async fn client() -> Client {
+    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    connect(address).await
+}
+
+pub async fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+pub async fn connect(address: SocketAddr) -> Client {
+    FaceServiceClient::new(channel(address).await)
+}
+
+pub fn context() -> Option<v1::RequestContext> {
+    Some(v1::RequestContext {
+        request_id: "test-1".into(),
+        store_id: "shop-1".into(),
+        consent_reference: "consent-1".into(),
+        model: String::new(),
+    })
+}
+
+pub fn image(data: Vec<u8>) -> Option<v1::Image> {
+    Some(v1::Image { data })
+}
+
+/// A `Verify` of fixtures by file name.
+pub fn verify(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
+    v1::VerifyRequest {
+        context: context(),
+        portrait: image(fixture(portrait)),
+        portrait_source: v1::ImageSource::IdFile.into(),
+        live_photos: live.iter().map(|name| v1::Image { data: fixture(name) }).collect(),
+        policy_fmr: None,
+    }
+}
+
+pub fn photo_request(data: Vec<u8>, source: v1::ImageSource) -> v1::EmbedRequest {
+    v1::EmbedRequest { context: context(), image: image(data), source: source.into() }
+}
+
+pub fn codes(reasons: &[v1::Reason]) -> Vec<v1::ReasonCode> {
+    reasons.iter().map(v1::Reason::code).collect()
+}
+
+/// Reads one path of the HTTP port: status code and body.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    (status, body)
+}
+
+/// The value of one metric line, by its name and labels as printed; 0 when it is not there.
+pub fn metric(text: &str, name: &str) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter_map(|rest| rest.strip_prefix(' '))
+        .map(|value| value.trim().parse::<f64>().unwrap())
+        .sum()
+}
+
+/// A PNG of `width × height` RGB pixels.
+pub fn png(width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let (width, height) = (u32::try_from(width).unwrap(), u32::try_from(height).unwrap());
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+    bytes
+}
