@@ -14,6 +14,30 @@ pub struct QualityLimits {
     pub id_chip: SourceLimits,
 }
 
+impl Default for QualityLimits {
+    fn default() -> Self {
+        Self { live_photo: LIVE_PHOTO, id_file: ID_FILE, id_chip: ID_CHIP }
+    }
+}
+
+const LIVE_PHOTO: SourceLimits = SourceLimits {
+    detector_score_min: 0.8,
+    second_face_area_max: 0.25,
+    inter_eye_distance_min: 60.0,
+    yaw_max: 25.0,
+    pitch_max: 25.0,
+    roll_max: 20.0,
+    sharpness_min: 100.0,
+    brightness_min: 0.2,
+    brightness_max: 0.8,
+    under_exposed_max: 0.3,
+    over_exposed_max: 0.1,
+    embedding_norm_min: 10.0,
+    landmark_fit_max: 0.25,
+};
+const ID_FILE: SourceLimits = LIVE_PHOTO;
+const ID_CHIP: SourceLimits = LIVE_PHOTO;
+
 /// Limits of one image source. Angles are degrees, fractions and scores 0..1.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]

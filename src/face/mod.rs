@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Faces: where they are, how they are aligned, whether they are good enough, and what identifies
+//! them. Pure rules on numbers and pixels.
+
+mod align;
+mod detection;
+mod embedding;
+mod error;
+mod quality;
+mod reason;
+pub mod yunet;
+
+pub use align::{Alignment, Fit};
+pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, main_face};
+pub use embedding::{Embedding, SpaceId, SpaceMismatch, cosine};
+pub use error::FaceError;
+pub use quality::{
+    Check, HeadPose, ImageSource, LimitKind, Measure, check_crop, check_detection, check_norm,
+};
+pub use reason::ReasonCode;

@@ -3,6 +3,15 @@
 //! Every image inside the server is 8-bit RGB, rows top to bottom, pixels left to right, channels
 //! interleaved. Networks that want another order are fed by their input contract.
 
+mod decode;
+mod luma;
+mod orientation;
+mod resize;
 mod rgb;
+mod warp;
 
+pub use decode::{DecodeError, DecodeLimits, decode};
+pub use luma::{DifferenceHash, LumaImage};
+pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
+pub use warp::{Similarity, warp};

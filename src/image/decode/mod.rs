@@ -1,0 +1,156 @@
+//! From the bytes of a file to an [`RgbImage`], within limits.
+//!
+//! JPEG (baseline and progressive, grey, YCbCr or RGB) and PNG (every colour type and depth). The
+//! size stands in the header and is judged before anything of the image's size is allocated. A
+//! file that ends early is an error and never a picture with a grey rest. Orientation is taken
+//! from EXIF; all other metadata, colour profiles included, is ignored.
+
+mod exif;
+mod jpeg;
+mod png;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use thiserror::Error;
+
+use crate::image::RgbImage;
+
+/// What an image may cost. Judged on the file's length and its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Most bytes of a file.
+    pub bytes_max: usize,
+    /// Most pixels along one side.
+    pub side_max: usize,
+    /// Most pixels of an image.
+    pub pixels_max: usize,
+}
+
+impl Default for DecodeLimits {
+    /// The 12-megapixel photograph of a phone (4032×3024, 3 to 6 MB as JPEG) just fits: 36 MiB of
+    /// pixels, and 72 MiB more while a progressive JPEG is being decoded.
+    fn default() -> Self {
+        Self { bytes_max: 8 << 20, side_max: 4096, pixels_max: 4096 * 3072 }
+    }
+}
+
+impl DecodeLimits {
+    fn check_size(&self, width: usize, height: usize) -> Result<(), DecodeError> {
+        let side = width.max(height);
+        if side > self.side_max {
+            return Err(DecodeError::SideTooLong { side, side_max: self.side_max });
+        }
+        let pixels = width.saturating_mul(height);
+        if pixels > self.pixels_max {
+            return Err(DecodeError::TooManyPixels { pixels, pixels_max: self.pixels_max });
+        }
+        Ok(())
+    }
+}
+
+/// Why bytes are not an image that the server accepts.
+///
+/// The decoders' own errors are not kept as sources: they may quote the caller's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// There are no bytes.
+    #[error("image is empty")]
+    Empty,
+    /// The file is larger than the limit.
+    #[error("image has {bytes} bytes, at most {bytes_max} are accepted")]
+    TooManyBytes {
+        /// Length of the file.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The bytes start like no image format known here.
+    #[error("bytes are neither a jpeg nor a png image")]
+    NotAnImage,
+    /// An image, but of a format or with a feature that is not decoded.
+    #[error("image uses {feature}, which is not supported")]
+    Unsupported {
+        /// The format or feature.
+        feature: &'static str,
+    },
+    /// A side is longer than the limit.
+    #[error("image has a side of {side} pixels, at most {side_max} are accepted")]
+    SideTooLong {
+        /// The longer side.
+        side: usize,
+        /// The limit.
+        side_max: usize,
+    },
+    /// The area is larger than the limit.
+    #[error("image has {pixels} pixels, at most {pixels_max} are accepted")]
+    TooManyPixels {
+        /// Width times height.
+        pixels: usize,
+        /// The limit.
+        pixels_max: usize,
+    },
+    /// The file ends before the image does.
+    #[error("image is truncated")]
+    Truncated,
+    /// The file breaks the rules of its format.
+    #[error("image is corrupt")]
+    Corrupt,
+}
+
+/// Decodes a JPEG or PNG file into upright RGB.
+///
+/// Transparent pixels are laid over white, the background that identity portraits have.
+///
+/// # Errors
+/// See [`DecodeError`]. No input panics: the third-party decoders run under `catch_unwind`.
+pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if bytes.len() > limits.bytes_max {
+        return Err(DecodeError::TooManyBytes { bytes: bytes.len(), bytes_max: limits.bytes_max });
+    }
+    match sniff(bytes)? {
+        Format::Jpeg => jpeg::decode(bytes, limits),
+        Format::Png => png::decode(bytes, limits),
+    }
+}
+
+enum Format {
+    Jpeg,
+    Png,
+}
+
+/// Formats that callers send by mistake, by the bytes at an offset. Naming them saves a support
+/// call: phones store HEIC, browsers WebP.
+const OTHER_FORMATS: [(usize, &[u8], &str); 8] = [
+    (4, b"ftypavif", "the avif format"),
+    (4, b"ftyp", "the heic format"),
+    (8, b"WEBP", "the webp format"),
+    (0, b"GIF8", "the gif format"),
+    (0, b"BM", "the bmp format"),
+    (0, b"II*\0", "the tiff format"),
+    (0, b"MM\0*", "the tiff format"),
+    (0, b"%PDF", "the pdf format"),
+];
+
+fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
+    if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        return Ok(Format::Jpeg);
+    }
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Ok(Format::Png);
+    }
+    let other = OTHER_FORMATS
+        .iter()
+        .find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    match other {
+        Some(&(_, _, feature)) => Err(DecodeError::Unsupported { feature }),
+        None => Err(DecodeError::NotAnImage),
+    }
+}
+
+/// Runs a third-party decoder; a panic inside it is the file's fault, not the server's.
+fn contain<T>(decoder: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    catch_unwind(AssertUnwindSafe(decoder)).unwrap_or(Err(DecodeError::Corrupt))
+}

@@ -1,0 +1,94 @@
+//! The eight ways a camera can be held, undone.
+
+use crate::image::RgbImage;
+
+/// Where an upright picture's pixel stands in the stored one: swap the axes, then flip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Orientation {
+    transpose: bool,
+    flip_x: bool,
+    flip_y: bool,
+}
+
+impl Orientation {
+    pub(super) const UPRIGHT: Self = Self { transpose: false, flip_x: false, flip_y: false };
+
+    /// From the EXIF value, 1 to 8; `None` for any other number.
+    pub(super) fn from_exif(value: u16) -> Option<Self> {
+        let (transpose, flip_x, flip_y) = match value {
+            1 => (false, false, false),
+            2 => (false, true, false),
+            3 => (false, true, true),
+            4 => (false, false, true),
+            5 => (true, false, false),
+            6 => (true, false, true),
+            7 => (true, true, true),
+            8 => (true, true, false),
+            _ => return None,
+        };
+        Some(Self { transpose, flip_x, flip_y })
+    }
+
+    /// The upright picture; an upright one is returned as it is.
+    pub(super) fn upright(self, stored: RgbImage) -> RgbImage {
+        if self == Self::UPRIGHT {
+            return stored;
+        }
+        let (stored_width, stored_height) = (stored.width(), stored.height());
+        let (width, height) = match self.transpose {
+            true => (stored_height, stored_width),
+            false => (stored_width, stored_height),
+        };
+        let source = stored.pixels();
+        let mut upright = RgbImage::black(width, height);
+        for (y, row) in upright.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
+            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+                let (x, y) = if self.transpose { (y, x) } else { (x, y) };
+                let x = if self.flip_x { stored_width - 1 - x } else { x };
+                let y = if self.flip_y { stored_height - 1 - y } else { y };
+                let at = (y * stored_width + x) * 3;
+                pixel.copy_from_slice(&source[at..at + 3]);
+            }
+        }
+        upright
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of grey values as an image.
+    fn image(rows: &[&[u8]]) -> RgbImage {
+        let pixels = rows.iter().flat_map(|row| row.iter().flat_map(|&v| [v; 3])).collect();
+        RgbImage::new(rows[0].len(), rows.len(), pixels).unwrap()
+    }
+
+    #[test]
+    fn every_exif_orientation_is_undone() {
+        // The upright picture is 1 2 / 3 4 / 5 6; what a camera stores for each value follows
+        // from EXIF's "row 0 is the visual …, column 0 is the visual …".
+        let upright = image(&[&[1, 2], &[3, 4], &[5, 6]]);
+        let stored: [&[&[u8]]; 8] = [
+            &[&[1, 2], &[3, 4], &[5, 6]], // row 0 top, column 0 left
+            &[&[2, 1], &[4, 3], &[6, 5]], // top, right
+            &[&[6, 5], &[4, 3], &[2, 1]], // bottom, right
+            &[&[5, 6], &[3, 4], &[1, 2]], // bottom, left
+            &[&[1, 3, 5], &[2, 4, 6]],    // left, top
+            &[&[2, 4, 6], &[1, 3, 5]],    // right, top
+            &[&[6, 4, 2], &[5, 3, 1]],    // right, bottom
+            &[&[5, 3, 1], &[6, 4, 2]],    // left, bottom
+        ];
+        for (rows, value) in stored.iter().zip(1..) {
+            let found = Orientation::from_exif(value).unwrap().upright(image(rows));
+            assert_eq!((found.width(), found.height()), (2, 3), "orientation {value}");
+            assert_eq!(found.pixels(), upright.pixels(), "orientation {value}");
+        }
+    }
+
+    #[test]
+    fn other_values_are_no_orientation() {
+        assert_eq!(Orientation::from_exif(0), None);
+        assert_eq!(Orientation::from_exif(9), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! Resizing: onto a square canvas for detection, and of a crop for the liveness networks.
+
+use fast_image_resize as fir;
+
+use crate::image::RgbImage;
+
+/// An image on a square canvas, scaled so that its longer side fills it.
+#[derive(Debug)]
+pub struct Letterbox {
+    /// The canvas: the scaled image in the upper left corner, black to the right and below.
+    pub image: RgbImage,
+    /// Canvas pixels per source pixel: a point of the source is the canvas point divided by it.
+    pub scale: f32,
+}
+
+/// Puts `source` on a canvas of `side × side` pixels (at least 1), aspect kept.
+///
+/// Shrinking averages over all source pixels (triangle filter widened by the scale); enlarging is
+/// bilinear. The shorter side is rounded to whole pixels, so that across it `scale` is off by at
+/// most half a canvas pixel.
+pub fn letterbox(source: &RgbImage, side: usize) -> Letterbox {
+    let (width, height) = (source.width(), source.height());
+    let scale = side as f64 / width.max(height) as f64;
+    let scaled = |length: usize| ((length as f64 * scale).round() as usize).clamp(1, side);
+    let mut image = RgbImage::black(side, side);
+    fill_corner(source, &mut image, scaled(width), scaled(height));
+    Letterbox { image, scale: scale as f32 }
+}
+
+/// Resizes all of `source` into the upper left `width × height` pixels of `canvas`.
+fn fill_corner(source: &RgbImage, canvas: &mut RgbImage, width: usize, height: usize) {
+    let to_u32 = |side: usize| u32::try_from(side).expect("sides of images fit into 32 bits");
+    let pixel_type = fir::PixelType::U8x3;
+    let (canvas_width, canvas_height) = (to_u32(canvas.width()), to_u32(canvas.height()));
+    let source = fir::images::ImageRef::new(
+        to_u32(source.width()),
+        to_u32(source.height()),
+        source.pixels(),
+        pixel_type,
+    )
+    .expect("an image holds width × height × 3 bytes");
+    let mut canvas = fir::images::Image::from_slice_u8(
+        canvas_width,
+        canvas_height,
+        canvas.pixels_mut(),
+        pixel_type,
+    )
+    .expect("an image holds width × height × 3 bytes");
+    let mut corner =
+        fir::images::CroppedImageMut::new(&mut canvas, 0, 0, to_u32(width), to_u32(height))
+            .expect("the scaled image fits on its canvas");
+    let triangle = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
+    fir::Resizer::new()
+        .resize(&source, &mut corner, &fir::ResizeOptions::new().resize_alg(triangle))
+        .expect("both images are 8-bit RGB");
+}
+
+/// Whole pixels of an image: a corner and a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PixelRect {
+    /// Left column.
+    pub x: usize,
+    /// Top row.
+    pub y: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl PixelRect {
+    /// The part of the rectangle inside `image`; `None` when there is none.
+    fn clip(self, image: &RgbImage) -> Option<Self> {
+        let width = self.width.min(image.width().checked_sub(self.x)?);
+        let height = self.height.min(image.height().checked_sub(self.y)?);
+        (width > 0 && height > 0).then_some(Self { width, height, ..self })
+    }
+}
+
+/// Cuts `crop` out of `source` and resizes it to `width × height` pixels (both at least 1),
+/// bilinear; `None` when the crop lies outside the image. A crop that sticks out is cut.
+///
+/// Pixel centres are at half coordinates, borders repeat and nothing is averaged when shrinking:
+/// OpenCV's `resize` with `INTER_LINEAR`, which the liveness networks were trained with.
+pub fn crop_resize(
+    source: &RgbImage,
+    crop: PixelRect,
+    width: usize,
+    height: usize,
+) -> Option<RgbImage> {
+    let crop = crop.clip(source)?;
+    let columns = taps(crop.x, crop.width, width);
+    let rows = taps(crop.y, crop.height, height);
+    let pixels = source.pixels().as_chunks::<3>().0;
+    let pixel = |x: usize, y: usize| &pixels[y * source.width() + x];
+    let mut target = RgbImage::black(width, height);
+    for (row, target_row) in rows.iter().zip(target.pixels_mut().chunks_exact_mut(width * 3)) {
+        for (column, value) in columns.iter().zip(target_row.as_chunks_mut::<3>().0) {
+            *value = std::array::from_fn(|channel| {
+                let across = |y: usize| {
+                    column.mix(pixel(column.first, y)[channel], pixel(column.second, y)[channel])
+                };
+                let upper = across(row.first);
+                (upper + (across(row.second) - upper) * row.second_share).round() as u8
+            });
+        }
+    }
+    Some(target)
+}
+
+/// The two source pixels around a target pixel along one axis.
+struct Taps {
+    first: usize,
+    second: usize,
+    second_share: f32,
+}
+
+impl Taps {
+    fn mix(&self, first: u8, second: u8) -> f32 {
+        let (first, second) = (f32::from(first), f32::from(second));
+        first + (second - first) * self.second_share
+    }
+}
+
+fn taps(start: usize, source_length: usize, target_length: usize) -> Vec<Taps> {
+    let step = source_length as f64 / target_length as f64;
+    let last = source_length - 1;
+    (0..target_length)
+        .map(|i| {
+            let at = ((i as f64 + 0.5) * step - 0.5).clamp(0.0, last as f64);
+            let first = at as usize;
+            Taps {
+                first: start + first,
+                second: start + (first + 1).min(last),
+                second_share: (at - first as f64) as f32,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,132 @@
+//! Presentation attack detection from one photograph: the crop around the face that the network
+//! is fed, and the probability it answers.
+//!
+//! Source: minivision-ai Silent-Face-Anti-Spoofing `src/generate_patches.py`.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::face::Rect;
+use crate::image::{PixelRect, RgbImage};
+
+/// Why a liveness network's answer, or the face it is asked about, makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LivenessError {
+    /// The face is empty or lies outside the image.
+    #[error("face box cannot be cropped from the image")]
+    FaceOutside,
+    /// The manifest names a class that the network does not have.
+    #[error("liveness network has {classes} classes, the live one is given as {live_class}")]
+    ClassMissing {
+        /// Values the network returned.
+        classes: usize,
+        /// Index from the manifest.
+        live_class: usize,
+    },
+    /// An output is not a number or infinite.
+    #[error("liveness output is not finite")]
+    NotFinite,
+    /// Outputs that should be probabilities are negative or do not sum to 1.
+    #[error("liveness outputs are not probabilities")]
+    NotProbabilities,
+}
+
+/// What a network's outputs are; manifests say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LivenessOutput {
+    /// Unbounded numbers; softmax makes them probabilities.
+    Logits,
+    /// Probabilities of all classes.
+    Probabilities,
+}
+
+/// Probability that the face is that of a live person, 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct PassiveScore(f64);
+
+/// How far probabilities may be from summing to 1: f16 rounding passes.
+const SUM_TOLERANCE: f64 = 1e-2;
+
+impl PassiveScore {
+    /// Reads the outputs of one row, one value a class.
+    ///
+    /// # Errors
+    /// [`LivenessError::ClassMissing`], [`LivenessError::NotFinite`] or
+    /// [`LivenessError::NotProbabilities`].
+    pub fn new(
+        outputs: &[f32],
+        kind: LivenessOutput,
+        live_class: usize,
+    ) -> Result<Self, LivenessError> {
+        let classes = outputs.len();
+        let live = *outputs
+            .get(live_class)
+            .ok_or(LivenessError::ClassMissing { classes, live_class })?;
+        if outputs.iter().any(|value| !value.is_finite()) {
+            return Err(LivenessError::NotFinite);
+        }
+        match kind {
+            LivenessOutput::Logits => Ok(Self(softmax_of(live, outputs))),
+            LivenessOutput::Probabilities => {
+                let sum: f64 = outputs.iter().map(|&p| f64::from(p)).sum();
+                let is_negative = outputs.iter().any(|&p| p < 0.0);
+                if is_negative || (sum - 1.0).abs() > SUM_TOLERANCE {
+                    return Err(LivenessError::NotProbabilities);
+                }
+                Ok(Self(f64::from(live).min(1.0)))
+            }
+        }
+    }
+
+    /// The probability, 0..=1.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+}
+
+/// Probability of the class with the logit `live`. Terms are at most the largest one's 1, so that
+/// nothing overflows.
+fn softmax_of(live: f32, logits: &[f32]) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let term = |logit: f32| (f64::from(logit) - f64::from(largest)).exp();
+    term(live) / logits.iter().map(|&logit| term(logit)).sum::<f64>()
+}
+
+/// The part of `image` that a liveness network sees: the face box grown by `scale` about its
+/// centre, by less where the image is too small for that, and shifted back inside where it sticks
+/// out. Feed it through [`crate::image::crop_resize`].
+///
+/// Shifting instead of cutting keeps the face's share of the crop, which the networks rely on.
+///
+/// # Errors
+/// [`LivenessError::FaceOutside`] when the box is empty, not finite or wholly outside.
+pub fn crop_rect(face: &Rect, image: &RgbImage, scale: f64) -> Result<PixelRect, LivenessError> {
+    let [x, y, width, height] =
+        [face.x, face.y, face.width, face.height].map(f64::from);
+    let (last_x, last_y) = ((image.width() - 1) as f64, (image.height() - 1) as f64);
+    let is_crossing = x < last_x && y < last_y && x + width > 0.0 && y + height > 0.0;
+    let is_sized = width > 0.0 && height > 0.0 && width.is_finite() && height.is_finite();
+    if !is_crossing || !is_sized {
+        return Err(LivenessError::FaceOutside);
+    }
+    let scale = scale.min(last_x / width).min(last_y / height);
+    let (left, right) = span(x + width / 2.0, width * scale, last_x);
+    let (top, bottom) = span(y + height / 2.0, height * scale, last_y);
+    Ok(PixelRect { x: left, y: top, width: right - left + 1, height: bottom - top + 1 })
+}
+
+/// First and last pixel of `length` pixels about `center`, shifted into `0..=last`.
+fn span(center: f64, length: f64, last: f64) -> (usize, usize) {
+    let (mut start, mut end) = (center - length / 2.0, center + length / 2.0);
+    if start < 0.0 {
+        end -= start;
+        start = 0.0;
+    }
+    if end > last {
+        start -= end - last;
+        end = last;
+    }
+    // Rounding may leave the start a hair below zero; the cast cuts it to zero.
+    (start as usize, end as usize)
+}
