@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Models on disk: `models/<name>/<version>/{model.toml, *.onnx, golden.safetensors}`.
+//!
+//! ```text
+//! scan → Listing → Package::open (hashes hold, licence allows) → graph, golden → catalog
+//! ```
+//!
+//! No network is written by hand. [`Manifest`] states how a network is fed, what it answers and
+//! what it was measured to be worth; [`Golden`] pins the answers. Whatever of this is missing,
+//! unknown or wrong is refused by key and reason: a parsed manifest needs no further check.
+
+mod error;
+mod golden;
+mod input;
+mod listing;
+mod manifest;
+mod package;
+mod space;
+mod task;
+mod values;
+
+pub use error::ModelError;
+pub use golden::{Golden, GoldenMismatch, GoldenOutput};
+pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout, Template};
+pub use listing::{Listing, find, scan};
+pub use manifest::{GoldenSpec, Manifest, Origin, OutputSpec, Tolerance};
+pub use package::{LicencePolicy, Package};
+pub use space::space_id;
+pub use task::{Activation, Decoder, Detection, Head, Liveness, Meaning, Task};
+pub use values::{Licence, Precision, Sha256Hex};

@@ -1,0 +1,670 @@
+//! What a similarity is worth: tables measured on labelled pairs, and nothing else.
+//!
+//! A threshold is valid only for one embedding space and one kind of pair. A [`CalibrationRow`]
+//! holds measured points (false-match rate, similarity) with their sample sizes; it refuses a
+//! policy that its sample cannot support.
+
+use serde::Deserialize;
+
+/// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
+/// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
+const FALSE_MATCHES_MIN: f64 = 30.0;
+
+/// Most points of a row; a table needs about two a decade.
+const POINTS_MAX: usize = 64;
+
+/// Longest identifier or source in bytes; they appear in answers and records.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// Most rows of a calibration file: a few kinds of pairs, each measured a few times.
+const ROWS_MAX: usize = 64;
+
+/// Largest calibration file in bytes: [`ROWS_MAX`] rows of [`POINTS_MAX`] points fit.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// False-match rates with a fixed place on the 0..100 scale, as registration backends know it.
+const SCORE_ANCHORS: [(f64, f64); 4] = [(1e-2, 60.0), (1e-3, 80.0), (1e-4, 90.0), (1e-5, 95.0)];
+
+/// Why a calibration row or file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CalibrationError {
+    /// A value of a row breaks a rule.
+    #[error("calibration row `{id}`: `{key}` {reason}")]
+    Row {
+        /// The row's identifier, as written.
+        id: String,
+        /// The key, with the index of a point where there is one.
+        key: String,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// Two rows carry the same identifier.
+    #[error("calibration row `{0}`: `id` is used twice")]
+    SameId(String),
+    /// The file has too many bytes or rows.
+    #[error("calibration file: {what} {actual}, the limit is {limit}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How much there is.
+        actual: usize,
+        /// How much is allowed.
+        limit: usize,
+    },
+    /// The file names no embedding space.
+    #[error("calibration file: `space` is empty or longer than {TEXT_BYTES_MAX} bytes")]
+    Space,
+    /// The file is not TOML of the expected form.
+    #[error("calibration file: {source}")]
+    Syntax {
+        /// What the parser says, with the line.
+        #[from]
+        source: toml::de::Error,
+    },
+}
+
+/// A false-match rate was asked for that the row cannot support.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("false-match rate {asked:e} is outside {min:e}..={max:e}, which the calibration supports")]
+pub struct PolicyError {
+    /// The rate asked for.
+    pub asked: f64,
+    /// The smallest rate the row supports.
+    pub min: f64,
+    /// The largest rate the row has measured.
+    pub max: f64,
+}
+
+/// What the two photographs of a pair are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairType {
+    /// An identity card's chip portrait against a live photograph.
+    ChipLive,
+    /// A portrait from a document scan or a registry file against a live photograph.
+    FileLive,
+    /// Two live photographs.
+    LiveLive,
+    /// Public photographs: not pairs of any deployment, so the rates are optimistic.
+    Generic,
+}
+
+impl PairType {
+    /// The name in manifests, calibration files and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChipLive => "chip-live",
+            Self::FileLive => "file-live",
+            Self::LiveLive => "live-live",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// One measured operating point.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Fraction of impostor pairs at or above `similarity`.
+    pub fmr: f64,
+    /// Cosine of unit embeddings, -1..1.
+    pub similarity: f64,
+    /// Fraction of genuine pairs below `similarity`, where it was measured.
+    pub fnmr: Option<f64>,
+}
+
+/// A calibration row as written; [`CalibrationRow::new`] judges it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCalibrationRow {
+    /// Identifier, unique among the rows of a space.
+    pub id: String,
+    /// What was paired.
+    pub pair_type: PairType,
+    /// Where the pairs come from.
+    pub source: String,
+    /// Pairs of different persons.
+    pub impostor_pairs: u64,
+    /// Pairs of one person.
+    pub genuine_pairs: u64,
+    /// Measured points, from the largest false-match rate to the smallest.
+    pub points: Vec<Point>,
+}
+
+/// A table from similarity to false-match rate for one kind of pair, known to be consistent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibrationRow {
+    id: String,
+    pair_type: PairType,
+    source: String,
+    impostor_pairs: u64,
+    genuine_pairs: u64,
+    points: Vec<Point>,
+}
+
+impl CalibrationRow {
+    /// Takes `raw` if it has at least two points, rates strictly falling inside (0, 1),
+    /// similarities strictly rising inside [-1, 1], pairs of both kinds, and an id and a source.
+    ///
+    /// # Errors
+    /// [`CalibrationError::Row`] names the key and the rule.
+    pub fn new(raw: RawCalibrationRow) -> Result<Self, CalibrationError> {
+        let id = raw.id.clone();
+        let refuse = |key: &str, reason| {
+            Err(CalibrationError::Row { id: shorten(&id), key: key.to_owned(), reason })
+        };
+        if !is_text(&raw.id) {
+            return refuse("id", "must have 1 to 256 printable bytes");
+        }
+        if !is_text(&raw.source) {
+            return refuse("source", "must have 1 to 256 printable bytes");
+        }
+        if raw.impostor_pairs == 0 {
+            return refuse("impostor_pairs", "must be at least 1");
+        }
+        if raw.genuine_pairs == 0 {
+            return refuse("genuine_pairs", "must be at least 1");
+        }
+        if let Err((key, reason)) = check_points(&raw.points) {
+            return refuse(&key, reason);
+        }
+        let row = Self {
+            id: raw.id,
+            pair_type: raw.pair_type,
+            source: raw.source,
+            impostor_pairs: raw.impostor_pairs,
+            genuine_pairs: raw.genuine_pairs,
+            points: raw.points,
+        };
+        if row.fmr_min() > row.fmr_max() {
+            return refuse(
+                "impostor_pairs",
+                "support no point: 30 / pairs exceeds the largest fmr",
+            );
+        }
+        Ok(row)
+    }
+
+    /// Identifier, unique among the rows of a space.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What was paired.
+    pub fn pair_type(&self) -> PairType {
+        self.pair_type
+    }
+
+    /// Whether the row was measured on public photographs, not on pairs of a deployment.
+    pub fn is_generic(&self) -> bool {
+        self.pair_type == PairType::Generic
+    }
+
+    /// Where the pairs come from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Pairs of different persons behind the row.
+    pub fn impostor_pairs(&self) -> u64 {
+        self.impostor_pairs
+    }
+
+    /// Pairs of one person behind the row.
+    pub fn genuine_pairs(&self) -> u64 {
+        self.genuine_pairs
+    }
+
+    /// The measured points: rates strictly falling, similarities strictly rising.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The smallest false-match rate the row supports: 30 expected false matches among its
+    /// impostor pairs, and no less than its last point.
+    pub fn fmr_min(&self) -> f64 {
+        (FALSE_MATCHES_MIN / self.impostor_pairs as f64).max(self.last().fmr)
+    }
+
+    /// The largest false-match rate the row has measured.
+    pub fn fmr_max(&self) -> f64 {
+        self.first().fmr
+    }
+
+    /// The least similarity that keeps the false-match rate at `fmr`: linear in log FMR between
+    /// the measured points.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when `fmr` lies outside [`Self::fmr_min`]..=[`Self::fmr_max`].
+    pub fn threshold(&self, fmr: f64) -> Result<f64, PolicyError> {
+        let (min, max) = (self.fmr_min(), self.fmr_max());
+        if !(min..=max).contains(&fmr) {
+            return Err(PolicyError { asked: fmr, min, max });
+        }
+        Ok(self.similarity_at(fmr))
+    }
+
+    /// The false-match rate a threshold at `similarity` would have: the inverse of
+    /// [`Self::threshold`], never below [`Self::fmr_min`], and 1 below the first measured point,
+    /// where the row knows no better bound.
+    pub fn fmr_at(&self, similarity: f64) -> f64 {
+        let inside = similarity >= self.first().similarity;
+        if !inside {
+            return 1.0;
+        }
+        let fmr = self.points.windows(2).find(|pair| similarity <= pair[1].similarity).map_or(
+            self.last().fmr,
+            |pair| {
+                let (a, b) = (&pair[0], &pair[1]);
+                let part = (similarity - a.similarity) / (b.similarity - a.similarity);
+                10_f64.powf(mix(a.fmr.log10(), b.fmr.log10(), part))
+            },
+        );
+        fmr.clamp(self.fmr_min(), self.fmr_max())
+    }
+
+    /// `similarity` on the scale 0..100 that registration backends know: 60 at FMR 1e-2, 80 at
+    /// 1e-3, 90 at 1e-4 and 95 at 1e-5 as far as the points reach, 100 at a cosine of 1, 0 at
+    /// cosines of 0 and less, straight lines between. It never falls as the similarity rises.
+    pub fn score100(&self, similarity: f64) -> f64 {
+        let mut below = (0.0, 0.0);
+        for above in self.score_anchors().chain([(1.0, 100.0)]) {
+            if similarity <= above.0 {
+                let part = (similarity - below.0) / (above.0 - below.0);
+                return mix(below.1, above.1, part.max(0.0));
+            }
+            below = above;
+        }
+        // A NaN is never at or below an anchor, so it must not reach the top of the scale.
+        if similarity.is_nan() { 0.0 } else { 100.0 }
+    }
+
+    /// Fixed points of the 0..100 scale that this row has measured, strictly inside (0, 1).
+    fn score_anchors(&self) -> impl Iterator<Item = (f64, f64)> {
+        SCORE_ANCHORS
+            .iter()
+            .filter(|(fmr, _)| (self.last().fmr..=self.first().fmr).contains(fmr))
+            .map(|&(fmr, score)| (self.similarity_at(fmr), score))
+            .filter(|(similarity, _)| *similarity > 0.0 && *similarity < 1.0)
+    }
+
+    /// The similarity at `fmr`, which lies within the measured points.
+    fn similarity_at(&self, fmr: f64) -> f64 {
+        self.points.windows(2).find(|pair| fmr >= pair[1].fmr).map_or(
+            self.last().similarity,
+            |pair| {
+                let (a, b) = (&pair[0], &pair[1]);
+                let part = (fmr.log10() - a.fmr.log10()) / (b.fmr.log10() - a.fmr.log10());
+                mix(a.similarity, b.similarity, part)
+            },
+        )
+    }
+
+    fn first(&self) -> &Point {
+        self.points.first().expect("a row has at least two points")
+    }
+
+    fn last(&self) -> &Point {
+        self.points.last().expect("a row has at least two points")
+    }
+}
+
+/// The row to judge a pair of type `wanted` by: one measured on that type, else, unless
+/// `own_pair_type_required`, a generic one. The first of several wins.
+pub fn select(
+    rows: &[CalibrationRow],
+    wanted: PairType,
+    own_pair_type_required: bool,
+) -> Option<&CalibrationRow> {
+    let own = rows.iter().find(|row| row.pair_type == wanted);
+    let generic = || rows.iter().find(|row| row.is_generic());
+    own.or_else(|| if own_pair_type_required { None } else { generic() })
+}
+
+/// Judges the rows of one embedding space together.
+///
+/// # Errors
+/// The first row's error, or [`CalibrationError::SameId`], or too many rows.
+pub fn rows(raw: Vec<RawCalibrationRow>) -> Result<Vec<CalibrationRow>, CalibrationError> {
+    if raw.len() > ROWS_MAX {
+        return Err(CalibrationError::TooLarge {
+            what: "rows",
+            actual: raw.len(),
+            limit: ROWS_MAX,
+        });
+    }
+    let mut rows: Vec<CalibrationRow> = Vec::with_capacity(raw.len());
+    for row in raw {
+        let row = CalibrationRow::new(row)?;
+        if rows.iter().any(|other| other.id == row.id) {
+            return Err(CalibrationError::SameId(row.id));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// An operator's own calibration: rows for the embedding space they were measured in.
+///
+/// ```toml
+/// space = "sface-2021dec-f32-0123456789ab"
+///
+/// [[calibration]]
+/// id = "counters-2026"
+/// pair_type = "chip-live"
+/// source = "own counters, spring"
+/// impostor_pairs = 4_000_000
+/// genuine_pairs = 20_000
+/// points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5, fnmr = 0.04 }]
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibrationFile {
+    /// Identifier of the embedding space: weights, alignment, preprocessing and precision.
+    pub space: String,
+    /// The rows, in the file's order, with distinct identifiers.
+    pub rows: Vec<CalibrationRow>,
+}
+
+impl CalibrationFile {
+    /// Reads a calibration file.
+    ///
+    /// # Errors
+    /// [`CalibrationError`] names the key and the rule; unknown keys are refused.
+    pub fn parse(text: &str) -> Result<Self, CalibrationError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {
+            space: String,
+            calibration: Vec<RawCalibrationRow>,
+        }
+        if text.len() > FILE_BYTES_MAX {
+            let (actual, limit) = (text.len(), FILE_BYTES_MAX);
+            return Err(CalibrationError::TooLarge { what: "bytes", actual, limit });
+        }
+        let raw: Raw = toml::from_str(text)?;
+        if !is_text(&raw.space) {
+            return Err(CalibrationError::Space);
+        }
+        Ok(Self { space: raw.space, rows: rows(raw.calibration)? })
+    }
+}
+
+fn check_points(points: &[Point]) -> Result<(), (String, &'static str)> {
+    if !(2..=POINTS_MAX).contains(&points.len()) {
+        return Err(("points".to_owned(), "must have 2 to 64 entries"));
+    }
+    for (k, point) in points.iter().enumerate() {
+        check_point(point).map_err(|(key, reason)| (format!("points[{k}].{key}"), reason))?;
+    }
+    for (k, pair) in points.windows(2).enumerate() {
+        check_order(&pair[0], &pair[1])
+            .map_err(|(key, reason)| (format!("points[{}].{key}", k + 1), reason))?;
+    }
+    Ok(())
+}
+
+fn check_point(point: &Point) -> Result<(), (&'static str, &'static str)> {
+    if !(point.fmr > 0.0 && point.fmr < 1.0) {
+        return Err(("fmr", "must lie between 0 and 1, both excluded"));
+    }
+    if !(-1.0..=1.0).contains(&point.similarity) {
+        return Err(("similarity", "must lie in -1..=1"));
+    }
+    if point.fnmr.is_some_and(|fnmr| !(0.0..=1.0).contains(&fnmr)) {
+        return Err(("fnmr", "must lie in 0..=1"));
+    }
+    Ok(())
+}
+
+fn check_order(before: &Point, after: &Point) -> Result<(), (&'static str, &'static str)> {
+    if after.fmr >= before.fmr {
+        return Err(("fmr", "must be less than in the point before"));
+    }
+    if after.similarity <= before.similarity {
+        return Err(("similarity", "must be more than in the point before"));
+    }
+    let falls = before.fnmr.zip(after.fnmr).is_some_and(|(a, b)| b < a);
+    if falls {
+        return Err(("fnmr", "must not be less than in the point before"));
+    }
+    Ok(())
+}
+
+fn is_text(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// What an error message repeats of an identifier that may be of any length.
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// `a` at `part` 0, `b` at `part` 1, exact at both ends.
+fn mix(a: f64, b: f64, part: f64) -> f64 {
+    a * (1.0 - part) + b * part
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The points of SFace on LFW's cross pairs, as in its manifest.
+    const LFW: [(f64, f64); 6] =
+        [(1e-2, 0.30), (1.3e-3, 0.363), (3e-4, 0.40), (1e-4, 0.425), (3e-5, 0.45), (1e-5, 0.477)];
+
+    fn raw(pair_type: PairType, points: &[(f64, f64)]) -> RawCalibrationRow {
+        RawCalibrationRow {
+            id: pair_type.name().to_owned(),
+            pair_type,
+            source: "a test".to_owned(),
+            impostor_pairs: 1_250_180,
+            genuine_pairs: 1_973,
+            points: points
+                .iter()
+                .map(|&(fmr, similarity)| Point { fmr, similarity, fnmr: None })
+                .collect(),
+        }
+    }
+
+    fn lfw() -> CalibrationRow {
+        CalibrationRow::new(raw(PairType::Generic, &LFW)).unwrap()
+    }
+
+    #[test]
+    fn a_threshold_is_a_measured_point_or_lies_between_two() {
+        let row = lfw();
+        assert_eq!(row.threshold(1e-2).unwrap(), 0.30);
+        assert_eq!(row.threshold(1e-4).unwrap(), 0.425);
+        let between = row.threshold(1e-3).unwrap();
+        assert!(between > 0.363 && between < 0.40, "{between}");
+    }
+
+    #[test]
+    fn a_rate_the_sample_cannot_support_is_refused_with_numbers() {
+        let row = lfw();
+        let error = row.threshold(1e-5).unwrap_err();
+        assert_eq!(error.min, 30.0 / 1_250_180.0);
+        assert_eq!(
+            error.to_string(),
+            "false-match rate 1e-5 is outside 2.3996544497592348e-5..=1e-2, \
+             which the calibration supports"
+        );
+        for asked in [0.02, 0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(row.threshold(asked).is_err(), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_rate_beyond_the_last_point_is_refused_however_large_the_sample() {
+        let mut raw = raw(PairType::Generic, &LFW[..4]);
+        raw.impostor_pairs = 1_000_000_000;
+        let row = CalibrationRow::new(raw).unwrap();
+        assert_eq!(row.fmr_min(), 1e-4);
+        assert!(row.threshold(9e-5).is_err());
+    }
+
+    #[test]
+    fn a_similarity_outside_the_points_claims_no_more_than_was_measured() {
+        let row = lfw();
+        assert_eq!(row.fmr_at(0.99), row.fmr_min());
+        assert_eq!(row.fmr_at(0.2999), 1.0);
+        assert_eq!(row.fmr_at(f64::NAN), 1.0);
+    }
+
+    #[test]
+    fn score100_passes_through_the_places_backends_know() {
+        let row = lfw();
+        let cases = [
+            (-0.5, 0.0),
+            (0.0, 0.0),
+            (0.15, 30.0),
+            (0.30, 60.0),
+            (0.425, 90.0),
+            (0.477, 95.0),
+            (1.0, 100.0),
+            (1.5, 100.0),
+            (f64::NAN, 0.0),
+        ];
+        for (similarity, score) in cases {
+            assert!((row.score100(similarity) - score).abs() < 1e-9, "at {similarity}");
+        }
+        let at_one_in_a_thousand = row.threshold(1e-3).unwrap();
+        assert!((row.score100(at_one_in_a_thousand) - 80.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn score100_uses_only_places_the_points_reach() {
+        let row = CalibrationRow::new(raw(PairType::Generic, &LFW[1..4])).unwrap();
+        assert!((row.score100(0.425) - 90.0).abs() < 1e-9);
+        assert!(row.score100(0.30) > 60.0, "no place at 1e-2: a line from 0 to the place at 1e-3");
+    }
+
+    #[test]
+    fn the_own_pair_type_is_preferred_to_a_generic_row() {
+        let row = |kind| CalibrationRow::new(raw(kind, &LFW)).unwrap();
+        let rows = [row(PairType::Generic), row(PairType::ChipLive)];
+        let id = |wanted, required| select(&rows, wanted, required).map(CalibrationRow::id);
+        assert_eq!(id(PairType::ChipLive, false), Some("chip-live"));
+        assert_eq!(id(PairType::ChipLive, true), Some("chip-live"));
+        assert_eq!(id(PairType::FileLive, false), Some("generic"));
+        assert_eq!(id(PairType::FileLive, true), None);
+        assert!(select(&rows[1..], PairType::LiveLive, false).is_none());
+    }
+
+    #[test]
+    fn every_broken_row_is_refused_by_the_key_that_breaks_it() {
+        type Edit = fn(&mut RawCalibrationRow);
+        let cases: [(&str, Edit); 14] = [
+            ("`id`", |r| r.id.clear()),
+            ("`id`", |r| r.id = "a\nb".to_owned()),
+            ("`source`", |r| r.source.clear()),
+            ("`impostor_pairs`", |r| r.impostor_pairs = 0),
+            ("`impostor_pairs`", |r| r.impostor_pairs = 2_999),
+            ("`genuine_pairs`", |r| r.genuine_pairs = 0),
+            ("`points`", |r| r.points.truncate(1)),
+            ("`points[0].fmr`", |r| r.points[0].fmr = 1.0),
+            ("`points[5].fmr`", |r| r.points[5].fmr = 0.0),
+            ("`points[2].fmr`", |r| r.points[2].fmr = r.points[1].fmr),
+            ("`points[2].similarity`", |r| r.points[2].similarity = f64::NAN),
+            ("`points[3].similarity`", |r| r.points[3].similarity = 0.40),
+            ("`points[1].fnmr`", |r| r.points[1].fnmr = Some(1.5)),
+            ("`points[1].fnmr`", |r| {
+                r.points[0].fnmr = Some(0.2);
+                r.points[1].fnmr = Some(0.1);
+            }),
+        ];
+        for (key, edit) in cases {
+            let mut row = raw(PairType::Generic, &LFW);
+            edit(&mut row);
+            let message = CalibrationRow::new(row).unwrap_err().to_string();
+            assert!(message.contains(key), "{message} does not name {key}");
+        }
+    }
+
+    const FILE: &str = r#"
+        space = "sface-2021dec-f32-0123456789ab"
+        [[calibration]]
+        id = "counters"
+        pair_type = "chip-live"
+        source = "own counters"
+        impostor_pairs = 4_000_000
+        genuine_pairs = 20_000
+        points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5, fnmr = 0.04 }]
+    "#;
+
+    #[test]
+    fn a_calibration_file_is_read() {
+        let file = CalibrationFile::parse(FILE).unwrap();
+        assert_eq!(file.space, "sface-2021dec-f32-0123456789ab");
+        assert_eq!(file.rows[0].pair_type(), PairType::ChipLive);
+        assert_eq!(file.rows[0].threshold(1e-5).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn a_broken_calibration_file_is_refused_by_key() {
+        let twice = format!("{FILE}{}", &FILE[FILE.find("[[").unwrap()..]);
+        let cases = [
+            (FILE.replace("space =", "spaces ="), "spaces"),
+            (FILE.replace("sface-2021dec-f32-0123456789ab", ""), "space"),
+            (FILE.replace("genuine_pairs", "genuine"), "genuine"),
+            (FILE.replace("chip-live", "chip"), "chip"),
+            (FILE.replace("fnmr", "frr"), "frr"),
+            (twice, "`counters`: `id` is used twice"),
+            (" ".repeat(FILE_BYTES_MAX + 1), "limit"),
+        ];
+        for (text, part) in cases {
+            let message = CalibrationFile::parse(&text).unwrap_err().to_string();
+            assert!(message.contains(part), "{message} does not name {part}");
+        }
+    }
+
+    /// Rows with 2 to 8 points: rates fall by 1.01 to 10 times, similarities rise by 0.001 to 0.1.
+    fn any_row() -> impl Strategy<Value = CalibrationRow> {
+        let steps = prop::collection::vec((1.01_f64..10.0, 0.001_f64..0.1), 1..8);
+        (0.01_f64..0.5, -0.2_f64..0.3, steps).prop_map(|(fmr, similarity, steps)| {
+            let mut points = vec![(fmr, similarity)];
+            for (divisor, rise) in steps {
+                let (fmr, similarity) = points[points.len() - 1];
+                points.push((fmr / divisor, similarity + rise));
+            }
+            CalibrationRow::new(raw(PairType::LiveLive, &points)).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn threshold_and_rate_are_inverse_and_monotone(
+            row in any_row(), a in 0.0_f64..=1.0, b in 0.0_f64..=1.0,
+        ) {
+            let at = |part| {
+                let log = mix(row.fmr_min().log10(), row.fmr_max().log10(), part);
+                10_f64.powf(log).clamp(row.fmr_min(), row.fmr_max())
+            };
+            let (low, high) = (at(a.min(b)), at(a.max(b)));
+            let threshold = row.threshold(low).unwrap();
+            prop_assert!(row.threshold(high).unwrap() <= threshold);
+            let back = row.fmr_at(threshold);
+            prop_assert!((back / low - 1.0).abs() < 1e-9, "{low} {back}");
+        }
+
+        #[test]
+        fn a_higher_similarity_never_means_a_higher_rate_or_a_lower_score(
+            row in any_row(), a in -1.0_f64..=1.0, b in -1.0_f64..=1.0,
+        ) {
+            let (low, high) = (a.min(b), a.max(b));
+            prop_assert!(row.fmr_at(high) <= row.fmr_at(low));
+            prop_assert!((row.fmr_min()..=1.0).contains(&row.fmr_at(a)));
+            prop_assert!(row.score100(low) <= row.score100(high));
+            prop_assert!((0.0..=100.0).contains(&row.score100(a)));
+        }
+
+        #[test]
+        fn any_text_gives_a_calibration_file_or_an_error(text in ".{0,400}", cut in 0..400_usize) {
+            let _ = CalibrationFile::parse(&text);
+            let mixed: String = FILE.chars().take(cut).chain(text.chars()).collect();
+            let _ = CalibrationFile::parse(&mixed);
+        }
+    }
+}

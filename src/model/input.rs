@@ -1,0 +1,316 @@
+//! How a network is fed: size, layout, colour order, range and crop.
+
+use serde::Deserialize;
+
+use super::ModelError;
+use super::values::tensor_name;
+use crate::image::RgbImage;
+
+/// Largest width or height of a network's input in pixels; detectors use 1,280 at most.
+const SIDE_MAX: usize = 2048;
+
+/// Order of the axes of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// `[3, height, width]`.
+    Nchw,
+    /// `[height, width, 3]`.
+    Nhwc,
+}
+
+/// Order of the channels. A network fed the wrong one lets attacks pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColourOrder {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+}
+
+/// Five points that an aligned face is moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Template {
+    /// ArcFace's eyes, nose and mouth corners on 112×112 pixels.
+    Arcface112,
+}
+
+/// Which part of a photograph a network looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CropRule {
+    /// All of it, scaled to fit, at the top left of a black canvas.
+    Letterbox {},
+    /// The face, moved by a similarity transform so that its points meet a template.
+    Align {
+        /// Where the points go.
+        template: Template,
+    },
+    /// The face's box enlarged `scale` times and moved to lie inside the photograph.
+    Box {
+        /// Side relative to the face's box.
+        scale: f64,
+    },
+    /// A square of `scale` times the longer side of the face's box, turned until the eyes are
+    /// level.
+    EyesLevelSquare {
+        /// Side relative to the longer side of the face's box.
+        scale: f64,
+    },
+    /// A square of `scale` times the eye's width, turned level; the second eye is mirrored.
+    Eye {
+        /// Side relative to the width of the eye.
+        scale: f64,
+    },
+}
+
+/// `[input]` as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInput {
+    tensor: String,
+    width: usize,
+    height: usize,
+    side_multiple: Option<usize>,
+    layout: Layout,
+    colour: ColourOrder,
+    mean: [f32; 3],
+    scale: [f32; 3],
+    crop: CropRule,
+}
+
+/// How a network is fed. Pixels become `(x − mean) × scale`, with `x` in 0..255.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputContract {
+    /// Name of the input in the ONNX file.
+    pub tensor: String,
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Set for networks that take other squares too: sides that are multiples of it.
+    pub side_multiple: Option<usize>,
+    /// Order of the axes.
+    pub layout: Layout,
+    /// Order of the channels.
+    pub colour: ColourOrder,
+    /// Subtracted first; in the network's own order of channels.
+    pub mean: [f32; 3],
+    /// Multiplied last; in the network's own order of channels.
+    pub scale: [f32; 3],
+    /// What is cut out of the photograph.
+    pub crop: CropRule,
+}
+
+/// An image or a row of the wrong size was handed to [`InputContract::fill`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FillError {
+    /// The image has other sides than the contract.
+    #[error("the image has {0}×{1} pixels, the network takes {2}×{3}")]
+    Image(usize, usize, usize, usize),
+    /// The row has another length than the contract.
+    #[error("the row has {0} values, the network takes {1}")]
+    Row(usize, usize),
+}
+
+impl InputContract {
+    pub(super) fn parse(raw: RawInput) -> Result<Self, ModelError> {
+        for (key, side) in [("input.width", raw.width), ("input.height", raw.height)] {
+            if !(1..=SIDE_MAX).contains(&side) {
+                return Err(ModelError::value(key, format!("must lie in 1..={SIDE_MAX}")));
+            }
+        }
+        if !raw.mean.iter().all(|m| m.is_finite()) {
+            return Err(ModelError::value("input.mean", "must be finite"));
+        }
+        if !raw.scale.iter().all(|s| s.is_normal()) {
+            return Err(ModelError::value("input.scale", "must be finite and not 0"));
+        }
+        check_crop(&raw.crop, raw.width, raw.height)?;
+        let contract = Self {
+            tensor: tensor_name("input.tensor", raw.tensor)?,
+            width: raw.width,
+            height: raw.height,
+            side_multiple: raw.side_multiple,
+            layout: raw.layout,
+            colour: raw.colour,
+            mean: raw.mean,
+            scale: raw.scale,
+            crop: raw.crop,
+        };
+        if contract.side_multiple.is_some() && !contract.allows_side(contract.width) {
+            let rule = "needs a square input whose side is a multiple of it";
+            return Err(ModelError::value("input.side_multiple", rule));
+        }
+        Ok(contract)
+    }
+
+    /// Shape of one row: `[3, height, width]` or `[height, width, 3]`.
+    pub fn row_shape(&self) -> Vec<usize> {
+        match self.layout {
+            Layout::Nchw => vec![3, self.height, self.width],
+            Layout::Nhwc => vec![self.height, self.width, 3],
+        }
+    }
+
+    /// Values of one row.
+    pub fn row_len(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// The same contract for a square of `side` pixels.
+    ///
+    /// # Errors
+    /// [`ModelError::Value`] when the network does not take that side.
+    pub fn with_side(&self, side: usize) -> Result<Self, ModelError> {
+        if (self.width, self.height) != (side, side) && !self.allows_side(side) {
+            let rule = format!("of this network does not allow {side}");
+            return Err(ModelError::value("input.side_multiple", rule));
+        }
+        Ok(Self { width: side, height: side, ..self.clone() })
+    }
+
+    /// Writes `image` into `row` in the network's layout, colour order and range.
+    ///
+    /// # Errors
+    /// [`FillError`] when `image` is not `width × height` or `row` not [`Self::row_len`] long.
+    pub fn fill(&self, image: &RgbImage, row: &mut [f32]) -> Result<(), FillError> {
+        let (width, height) = (image.width(), image.height());
+        if (width, height) != (self.width, self.height) {
+            return Err(FillError::Image(width, height, self.width, self.height));
+        }
+        if row.len() != self.row_len() {
+            return Err(FillError::Row(row.len(), self.row_len()));
+        }
+        match self.layout {
+            Layout::Nchw => self.fill_planes(image.pixels(), row),
+            Layout::Nhwc => self.fill_pixels(image.pixels(), row),
+        }
+        Ok(())
+    }
+
+    fn fill_planes(&self, pixels: &[u8], row: &mut [f32]) {
+        let planes = row.chunks_exact_mut(self.width * self.height);
+        for ((plane, source), (mean, scale)) in planes.zip(self.sources()).zip(self.ranges()) {
+            for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
+                *value = (f32::from(pixel[source]) - mean) * scale;
+            }
+        }
+    }
+
+    fn fill_pixels(&self, pixels: &[u8], row: &mut [f32]) {
+        let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
+        for (values, pixel) in row.chunks_exact_mut(3).zip(pixels.chunks_exact(3)) {
+            for k in 0..3 {
+                values[k] = (f32::from(pixel[sources[k]]) - mean[k]) * scale[k];
+            }
+        }
+    }
+
+    /// For every channel of the network, the channel of an RGB pixel that feeds it.
+    fn sources(&self) -> [usize; 3] {
+        match self.colour {
+            ColourOrder::Rgb => [0, 1, 2],
+            ColourOrder::Bgr => [2, 1, 0],
+        }
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = (f32, f32)> {
+        self.mean.into_iter().zip(self.scale)
+    }
+
+    fn allows_side(&self, side: usize) -> bool {
+        let is_multiple = |multiple| side.checked_rem(multiple) == Some(0);
+        self.width == self.height
+            && (1..=SIDE_MAX).contains(&side)
+            && self.side_multiple.is_some_and(is_multiple)
+    }
+}
+
+fn check_crop(crop: &CropRule, width: usize, height: usize) -> Result<(), ModelError> {
+    match *crop {
+        CropRule::Letterbox {} => Ok(()),
+        CropRule::Align { template: Template::Arcface112 } if (width, height) != (112, 112) => {
+            Err(ModelError::value("input.crop.template", "needs an input of 112×112"))
+        }
+        CropRule::Align { .. } => Ok(()),
+        CropRule::Box { scale } | CropRule::EyesLevelSquare { scale } | CropRule::Eye { scale } => {
+            if !(1.0..=10.0).contains(&scale) {
+                return Err(ModelError::value("input.crop.scale", "must lie in 1..=10"));
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn contract(layout: Layout, colour: ColourOrder) -> InputContract {
+        InputContract {
+            tensor: "x".to_owned(),
+            width: 2,
+            height: 1,
+            side_multiple: None,
+            layout,
+            colour,
+            mean: [1.0, 2.0, 3.0],
+            scale: [1.0, 10.0, 100.0],
+            crop: CropRule::Letterbox {},
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_networks_layout_order_and_range() {
+        let image = RgbImage::new(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
+        let cases = [
+            (Layout::Nchw, ColourOrder::Rgb, [9.0, 39.0, 180.0, 480.0, 2700.0, 5700.0]),
+            (Layout::Nchw, ColourOrder::Bgr, [29.0, 59.0, 180.0, 480.0, 700.0, 3700.0]),
+            (Layout::Nhwc, ColourOrder::Rgb, [9.0, 180.0, 2700.0, 39.0, 480.0, 5700.0]),
+            (Layout::Nhwc, ColourOrder::Bgr, [29.0, 180.0, 700.0, 59.0, 480.0, 3700.0]),
+        ];
+        for (layout, colour, expected) in cases {
+            let mut row = [f32::NAN; 6];
+            contract(layout, colour).fill(&image, &mut row).unwrap();
+            assert_eq!(row, expected, "{layout:?} {colour:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_or_row_of_another_size_is_refused_with_both_sizes() {
+        let contract = contract(Layout::Nchw, ColourOrder::Rgb);
+        let tall = contract.fill(&RgbImage::black(1, 2), &mut [0.0; 6]).unwrap_err();
+        assert_eq!(tall.to_string(), "the image has 1×2 pixels, the network takes 2×1");
+        let short = contract.fill(&RgbImage::black(2, 1), &mut [0.0; 5]).unwrap_err();
+        assert_eq!(short.to_string(), "the row has 5 values, the network takes 6");
+    }
+
+    #[test]
+    fn only_allowed_squares_can_be_asked_for() {
+        let fixed = InputContract { height: 2, ..contract(Layout::Nchw, ColourOrder::Rgb) };
+        assert!(fixed.with_side(2).is_ok());
+        assert!(fixed.with_side(4).is_err());
+        let free = InputContract { side_multiple: Some(2), ..fixed };
+        assert_eq!(free.with_side(64).unwrap().row_shape(), [3, 64, 64]);
+        for side in [0, 3, SIDE_MAX + 2] {
+            assert!(free.with_side(side).is_err(), "{side}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_of_a_row_is_written(pixels in prop::collection::vec(any::<u8>(), 6)) {
+            let image = RgbImage::new(2, 1, pixels).unwrap();
+            for layout in [Layout::Nchw, Layout::Nhwc] {
+                let mut row = [f32::NAN; 6];
+                contract(layout, ColourOrder::Bgr).fill(&image, &mut row).unwrap();
+                prop_assert!(row.iter().all(|value| value.is_finite()));
+            }
+        }
+    }
+}

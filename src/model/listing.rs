@@ -1,0 +1,173 @@
+//! Which models there are: `<root>/<name>/<version>/model.toml`.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use super::ModelError;
+use super::manifest::Manifest;
+use super::package::{MANIFEST_FILE, read_manifest};
+
+/// Most entries of a directory of models.
+const ENTRIES_MAX: usize = 1024;
+
+/// A model found on disk. Its manifest was read; its weights were not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// The model's directory.
+    pub dir: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// All models under `root`, by name, and by version from the oldest to the newest; runs of digits
+/// in a version count as numbers. Files and hidden entries beside the models are passed over.
+///
+/// # Errors
+/// A directory of a version without a valid manifest, or whose manifest bears another name:
+/// [`ModelError::In`] names it.
+pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
+    let mut found = Vec::new();
+    for model in directories(root)? {
+        for dir in directories(&model)? {
+            match list(&dir) {
+                Ok(manifest) => found.push(Listing { dir, manifest }),
+                Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
+            }
+        }
+    }
+    found.sort_by(|a, b| {
+        let (a, b) = (&a.manifest, &b.manifest);
+        a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version))
+    });
+    Ok(found)
+}
+
+/// The model called `wanted`: `name/version`, or `name` for its newest version.
+pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
+    listings.iter().rfind(|listing| {
+        let manifest = &listing.manifest;
+        match wanted.split_once('/') {
+            Some((name, version)) => manifest.name == name && manifest.version == version,
+            None => manifest.name == wanted,
+        }
+    })
+}
+
+fn list(dir: &Path) -> Result<Manifest, ModelError> {
+    let manifest = read_manifest(dir)?;
+    if dir.ends_with(Path::new(&manifest.name).join(&manifest.version)) {
+        return Ok(manifest);
+    }
+    Err(ModelError::Misplaced { id: manifest.id() })
+}
+
+/// The directories in `dir`, links to directories included, by name.
+fn directories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let failed = |source| ModelError::Read { path: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for (k, entry) in std::fs::read_dir(dir).map_err(failed)?.enumerate() {
+        if k == ENTRIES_MAX {
+            let (actual, limit) = (k as u64 + 1, ENTRIES_MAX as u64);
+            return Err(ModelError::TooLarge { what: "directory entries", actual, limit });
+        }
+        let entry = entry.map_err(failed)?;
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !is_hidden && entry.path().is_dir() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Compares texts piece by piece, runs of digits as numbers: `1.9` before `1.10`.
+fn natural_order(a: &str, b: &str) -> Ordering {
+    let by_piece = pieces(a).cmp(pieces(b));
+    by_piece.then_with(|| a.cmp(b))
+}
+
+/// Splits `text` into runs of digits and runs of the rest. A number is given as the count of its
+/// digits and the digits, both without leading zeros, which compares as the number does.
+fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let is_number = rest.chars().next()?.is_ascii_digit();
+        let ends = |c: char| c.is_ascii_digit() != is_number;
+        let (piece, tail) = rest.split_at(rest.find(ends).unwrap_or(rest.len()));
+        rest = tail;
+        let digits = piece.trim_start_matches('0');
+        Some(if is_number { (digits.len() + 1, digits) } else { (0, piece) })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
+
+    fn put(root: &Path, dir: &str, version: &str) {
+        let dir = root.join(dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        let text = IRIS.replacen("\"3.3.6\"", &format!("\"{version}\""), 1);
+        std::fs::write(dir.join(MANIFEST_FILE), text).unwrap();
+    }
+
+    #[test]
+    fn the_default_models_are_found_by_name_and_by_version() {
+        let listings = scan(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).unwrap();
+        let ids: Vec<String> = listings.iter().map(|l| l.manifest.id()).collect();
+        let expected =
+            ["facemesh/3.3.6", "fr_liveness/0.0.1", "iris/3.3.6", "sface/2021dec", "yunet/2023mar"];
+        assert_eq!(ids, expected);
+        assert!(find(&listings, "sface").unwrap().dir.ends_with("sface/2021dec"));
+        assert!(find(&listings, "sface/2021dec").is_some());
+        for wanted in ["sface/2", "sface/", "/2021dec", "", "sfac", "sface/2021dec/x"] {
+            assert!(find(&listings, wanted).is_none(), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn the_newest_version_is_the_last() {
+        let root = tempfile::tempdir().unwrap();
+        for version in ["1.10", "1.9", "1.9-rc1"] {
+            put(root.path(), &format!("iris/{version}"), version);
+        }
+        std::fs::create_dir(root.path().join(".git")).unwrap();
+        std::fs::write(root.path().join("README.md"), "models").unwrap();
+        let listings = scan(root.path()).unwrap();
+        let versions: Vec<&str> = listings.iter().map(|l| l.manifest.version.as_str()).collect();
+        assert_eq!(versions, ["1.9", "1.9-rc1", "1.10"]);
+        assert_eq!(find(&listings, "iris").unwrap().manifest.version, "1.10");
+    }
+
+    #[test]
+    fn a_broken_model_is_an_error_that_names_its_directory() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "iris/1", "1");
+        put(root.path(), "iris/2", "3");
+        let message = scan(root.path()).unwrap_err().to_string();
+        assert!(message.contains("iris/2: the manifest says `iris/3`"), "{message}");
+        std::fs::remove_file(root.path().join("iris/2").join(MANIFEST_FILE)).unwrap();
+        let message = scan(root.path()).unwrap_err().to_string();
+        assert!(message.contains("iris/2: cannot read"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn versions_are_in_one_order(a in "[0-2.a]{0,5}", b in "[0-2.a]{0,5}", c in "[0-2.a]{0,5}") {
+            prop_assert_eq!(natural_order(&a, &b), natural_order(&b, &a).reverse());
+            prop_assert_eq!(natural_order(&a, &b) == Ordering::Equal, a == b);
+            let mut sorted = [&a, &b, &c];
+            sorted.sort_by(|x, y| natural_order(x, y));
+            prop_assert!(natural_order(sorted[0], sorted[2]) != Ordering::Greater);
+        }
+
+        #[test]
+        fn numbers_in_versions_count_as_numbers(a in any::<u32>(), b in any::<u32>()) {
+            prop_assert_eq!(natural_order(&format!("v{a}"), &format!("v{b}")), a.cmp(&b));
+        }
+    }
+}

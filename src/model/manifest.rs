@@ -1,0 +1,483 @@
+//! `model.toml`: what a model is, how it is fed, what it answers and what it is worth.
+
+use serde::Deserialize;
+
+use super::ModelError;
+use super::input::{InputContract, RawInput};
+use super::task::{Meaning, RawDetection, RawLiveness, RawTask, Task, cells};
+use super::values::{Licence, Precision, Sha256Hex, file_name, free_text, label, tensor_name};
+use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
+
+/// Largest manifest in bytes; a long calibration table takes 10 kB.
+pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
+
+/// Most outputs of a network; a detector has 12.
+const OUTPUTS_MAX: usize = 32;
+
+/// Most axes of an output, without the batch axis.
+const AXES_MAX: usize = 6;
+
+/// Most values of one output; 1,280-pixel detectors answer 256,000.
+const OUTPUT_VALUES_MAX: usize = 1 << 22;
+
+/// Most batch sizes; each takes warm-up time and device memory.
+const BUCKETS_MAX: usize = 12;
+
+/// Largest batch size; beyond it a batch only adds delay.
+const BUCKET_MAX: usize = 256;
+
+/// A model's manifest, known to be consistent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Name of the model; also its directory.
+    pub name: String,
+    /// Version of the model; also its directory.
+    pub version: String,
+    /// What the network is for.
+    pub task: Task,
+    /// Name of the ONNX file beside the manifest.
+    pub file: String,
+    /// Hash of the ONNX file.
+    pub sha256: Sha256Hex,
+    /// Licence of the weights.
+    pub licence: Licence,
+    /// Where the weights come from.
+    pub origin: Origin,
+    /// How the network is fed.
+    pub input: InputContract,
+    /// What the network answers, in the order that batches return it.
+    pub outputs: Vec<OutputSpec>,
+    /// Useful batch sizes, strictly rising.
+    pub buckets: Vec<usize>,
+    /// What weights and activations are computed in.
+    pub precision: Precision,
+    /// The answers that pin the network.
+    pub golden: GoldenSpec,
+    /// What similarities are worth; empty for other tasks than embedding.
+    pub calibration: Vec<CalibrationRow>,
+}
+
+/// Where weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Registry and package.
+    pub package: String,
+    /// Version of the package.
+    pub version: String,
+    /// File in the package.
+    pub path: String,
+    /// Who made the model.
+    pub upstream: String,
+    /// What the model was trained on, and what is not known of it.
+    pub training_data: String,
+}
+
+/// One output of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Name of the output in the ONNX file.
+    pub tensor: String,
+    /// Shape of one row, without the batch axis.
+    pub shape: Vec<usize>,
+    /// What it says.
+    pub meaning: Meaning,
+    /// Detectors: pixels per cell of the grid that `shape` counts.
+    pub stride: Option<usize>,
+}
+
+impl OutputSpec {
+    /// Values of one row.
+    #[expect(clippy::len_without_is_empty, reason = "an output has at least one value")]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Shape of one row when the network is fed by `input`: a detector's grids follow its sides.
+    pub fn row_shape(&self, input: &InputContract) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let Some(cells) = self.stride.and_then(|stride| cells(input, stride)) {
+            shape[0] = cells;
+        }
+        shape
+    }
+}
+
+/// Where the golden is, and how close answers must come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoldenSpec {
+    /// Name of the safetensors file beside the manifest.
+    pub file: String,
+    /// Hash of the file.
+    pub sha256: Sha256Hex,
+    /// Side of the golden's square pictures where it is not that of the input.
+    pub side: Option<usize>,
+    /// How close answers must come.
+    pub tolerance: Tolerance,
+}
+
+/// How close an answer must come to the expected one, per output and row.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(tag = "kind", content = "limit", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Tolerance {
+    /// Largest difference of any value, in the output's own unit.
+    Absolute(f64),
+    /// Largest difference of any value, relative to the largest expected magnitude of the output.
+    Relative(f64),
+    /// Least cosine between the answer and the expected one.
+    Cosine(f64),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    name: String,
+    version: String,
+    task: RawTask,
+    file: String,
+    sha256: String,
+    licence: String,
+    precision: Precision,
+    buckets: Vec<usize>,
+    origin: RawOrigin,
+    input: RawInput,
+    outputs: Vec<RawOutput>,
+    detection: Option<RawDetection>,
+    liveness: Option<RawLiveness>,
+    golden: RawGolden,
+    #[serde(default)]
+    calibration: Vec<RawCalibrationRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOrigin {
+    package: String,
+    version: String,
+    path: String,
+    upstream: String,
+    training_data: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOutput {
+    tensor: String,
+    shape: Vec<usize>,
+    meaning: Meaning,
+    stride: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGolden {
+    file: String,
+    sha256: String,
+    side: Option<usize>,
+    tolerance: Tolerance,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the key and the rule it breaks; unknown keys are refused.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        if text.len() > MANIFEST_BYTES_MAX {
+            let (actual, limit) = (text.len() as u64, MANIFEST_BYTES_MAX as u64);
+            return Err(ModelError::TooLarge { what: "manifest bytes", actual, limit });
+        }
+        let raw: RawManifest = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+        Self::check(raw)
+    }
+
+    /// `name/version`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.name, self.version)
+    }
+
+    fn check(raw: RawManifest) -> Result<Self, ModelError> {
+        let input = InputContract::parse(raw.input)?;
+        let outputs = parse_outputs(raw.outputs)?;
+        let task = Task::parse(raw.task, raw.detection, raw.liveness, &input, &outputs)?;
+        if raw.task != RawTask::FaceEmbedding && !raw.calibration.is_empty() {
+            return Err(ModelError::value("calibration", "does not belong to this task"));
+        }
+        Ok(Self {
+            name: label("name", raw.name)?,
+            version: label("version", raw.version)?,
+            task,
+            file: file_name("file", raw.file)?,
+            sha256: Sha256Hex::parse("sha256", raw.sha256)?,
+            licence: Licence::parse(raw.licence)?,
+            origin: parse_origin(raw.origin)?,
+            golden: parse_golden(raw.golden, &input)?,
+            input,
+            outputs,
+            buckets: parse_buckets(raw.buckets)?,
+            precision: raw.precision,
+            calibration: calibration::rows(raw.calibration)?,
+        })
+    }
+}
+
+/// What the TOML parser refuses, with the line it stands on: that line holds the key.
+fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
+    let start = error.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or("");
+    let line = before.matches('\n').count();
+    let near = text.lines().nth(line).unwrap_or("").trim().chars().take(80).collect();
+    ModelError::Syntax { line: line + 1, near, reason: error.message().to_owned() }
+}
+
+fn parse_origin(raw: RawOrigin) -> Result<Origin, ModelError> {
+    Ok(Origin {
+        package: free_text("origin.package", raw.package)?,
+        version: free_text("origin.version", raw.version)?,
+        path: free_text("origin.path", raw.path)?,
+        upstream: free_text("origin.upstream", raw.upstream)?,
+        training_data: free_text("origin.training_data", raw.training_data)?,
+    })
+}
+
+fn parse_outputs(raw: Vec<RawOutput>) -> Result<Vec<OutputSpec>, ModelError> {
+    if !(1..=OUTPUTS_MAX).contains(&raw.len()) {
+        return Err(ModelError::value("outputs", format!("must have 1 to {OUTPUTS_MAX} entries")));
+    }
+    let mut outputs: Vec<OutputSpec> = Vec::with_capacity(raw.len());
+    for (k, raw) in raw.into_iter().enumerate() {
+        let tensor = tensor_name(&format!("outputs[{k}].tensor"), raw.tensor)?;
+        if outputs.iter().any(|other| other.tensor == tensor) {
+            return Err(ModelError::value(format!("outputs[{k}].tensor"), "is named twice"));
+        }
+        check_shape(&raw.shape)
+            .map_err(|rule| ModelError::value(format!("outputs[{k}].shape"), rule))?;
+        outputs.push(OutputSpec {
+            tensor,
+            shape: raw.shape,
+            meaning: raw.meaning,
+            stride: raw.stride,
+        });
+    }
+    Ok(outputs)
+}
+
+fn check_shape(shape: &[usize]) -> Result<(), String> {
+    if !(1..=AXES_MAX).contains(&shape.len()) {
+        return Err(format!("must have 1 to {AXES_MAX} axes"));
+    }
+    let values = shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
+    match values {
+        Some(1..=OUTPUT_VALUES_MAX) => Ok(()),
+        _ => Err(format!("must hold 1 to {OUTPUT_VALUES_MAX} values")),
+    }
+}
+
+fn parse_buckets(buckets: Vec<usize>) -> Result<Vec<usize>, ModelError> {
+    let rises = buckets.windows(2).all(|pair| pair[0] < pair[1]);
+    let in_range = buckets.iter().all(|bucket| (1..=BUCKET_MAX).contains(bucket));
+    if !(1..=BUCKETS_MAX).contains(&buckets.len()) || !rises || !in_range {
+        let rule = format!("must be 1 to {BUCKETS_MAX} rising sizes in 1..={BUCKET_MAX}");
+        return Err(ModelError::value("buckets", rule));
+    }
+    Ok(buckets)
+}
+
+fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, ModelError> {
+    let (limit, is_sane) = match raw.tolerance {
+        Tolerance::Absolute(limit) => (limit, limit > 0.0 && limit.is_finite()),
+        Tolerance::Relative(limit) => (limit, limit > 0.0 && limit <= 0.1),
+        Tolerance::Cosine(limit) => (limit, (0.99..=1.0).contains(&limit)),
+    };
+    if !is_sane {
+        let rule = format!("is {limit}: relative 0..=0.1, cosine 0.99..=1, absolute more than 0");
+        return Err(ModelError::value("golden.tolerance", rule));
+    }
+    if let Some(side) = raw.side {
+        input.with_side(side).map_err(|_| {
+            ModelError::value("golden.side", "must be a side that the input allows")
+        })?;
+    }
+    Ok(GoldenSpec {
+        file: file_name("golden.file", raw.file)?,
+        sha256: Sha256Hex::parse("golden.sha256", raw.sha256)?,
+        side: raw.side,
+        tolerance: raw.tolerance,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const YUNET: &str = include_str!("../../models/yunet/2023mar/model.toml");
+    const SFACE: &str = include_str!("../../models/sface/2021dec/model.toml");
+    const LIVENESS: &str = include_str!("../../models/fr_liveness/0.0.1/model.toml");
+    const MESH: &str = include_str!("../../models/facemesh/3.3.6/model.toml");
+    const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
+
+    /// One broken rule a row: the manifest, what is replaced by what, and what the error says.
+    const REFUSED: &[(&str, &str, &str, &str)] = &[
+        (SFACE, "licence = \"Apache-2.0\"\n", "", "missing field `licence`"),
+        (SFACE, "\"Apache-2.0\"", "\"\"", "`licence`"),
+        (SFACE, "\"Apache-2.0\"", "\"free for all\"", "`licence`"),
+        (SFACE, "precision", "colour_order = 1\nprecision", "unknown field `colour_order`"),
+        (SFACE, "width = 112", "width = \"wide\"", "width"),
+        (SFACE, "width = 112", "width = -1", "width"),
+        (SFACE, "width = 112", "width = 0", "`input.width`"),
+        (SFACE, "height = 112", "height = 4096", "`input.height`"),
+        (SFACE, "width = 112", "width = 96", "`input.crop.template`"),
+        (SFACE, "layout = \"nchw\"", "layout = \"chwn\"", "layout"),
+        (SFACE, "colour = \"rgb\"\n", "", "missing field `colour`"),
+        (SFACE, "colour = \"rgb\"", "colour = \"grey\"", "colour"),
+        (SFACE, "mean = [0.0,", "mean = [nan,", "`input.mean`"),
+        (SFACE, "mean = [0.0,", "mean = [", "mean"),
+        (SFACE, "scale = [1.0,", "scale = [0.0,", "`input.scale`"),
+        (SFACE, "template = \"arcface112\"", "template = \"other\"", "template"),
+        (SFACE, "\"align\", template = \"arcface112\"", "\"letterbox\"", "`input.crop`"),
+        (SFACE, "layout =", "side_multiple = 5\nlayout =", "`input.side_multiple`"),
+        (SFACE, "layout =", "side_multiple = 0\nlayout =", "`input.side_multiple`"),
+        (SFACE, "name = \"sface\"", "name = \"../sface\"", "`name`"),
+        (SFACE, "version = \"2021dec\"", "version = \"..\"", "`version`"),
+        (SFACE, "file = \"face_", "file = \"../face_", "`file`"),
+        (SFACE, "file = \"golden", "file = \"/etc/golden", "`golden.file`"),
+        (SFACE, "sha256 = \"fb14", "sha256 = \"FB14", "`sha256`"),
+        (SFACE, "kind = \"cosine\", limit = 0.9999", "kind = \"cosine\", limit = 0.5", "tolerance"),
+        (SFACE, "kind = \"cosine\"", "kind = \"cosine\", most = 1", "most"),
+        (SFACE, "[1, 2, 4, 8, 16, 32]", "[]", "`buckets`"),
+        (SFACE, "[1, 2, 4, 8, 16, 32]", "[1, 4, 2]", "`buckets`"),
+        (SFACE, "[1, 2, 4, 8, 16, 32]", "[0, 1]", "`buckets`"),
+        (SFACE, "[1, 2, 4, 8, 16, 32]", "[1, 257]", "`buckets`"),
+        (SFACE, "precision = \"f32\"", "precision = \"int4\"", "precision"),
+        (SFACE, "upstream = \"opencv", "upstream = \"\\nopencv", "`origin.upstream`"),
+        (SFACE, "shape = [128]", "shape = []", "`outputs[0].shape`"),
+        (SFACE, "shape = [128]", "shape = [0]", "`outputs[0].shape`"),
+        (SFACE, "shape = [128]", "shape = [4294967296, 4294967296]", "`outputs[0].shape`"),
+        (SFACE, "shape = [128]", "shape = [1, 128]", "`outputs[0].shape`"),
+        (SFACE, "meaning = \"embedding\"", "meaning = \"landmarks\"", "`outputs[0].meaning`"),
+        (
+            SFACE,
+            "[golden]",
+            "[detection]\ndecoder = \"yunet\"\nscore_min = 0.5\nnms_iou = 0.3\n[golden]",
+            "`detection`",
+        ),
+        (SFACE, "fmr = 3e-4", "fmr = 3e-3", "points[2].fmr"),
+        (SFACE, "genuine_pairs = 1_973", "genuine_pairs = 0", "genuine_pairs"),
+        (LIVENESS, "live_class = 0", "live_class = 3", "`liveness.live_class`"),
+        (LIVENESS, "score_min = 0.5", "score_min = 1.0", "`liveness.score_min`"),
+        (LIVENESS, "activation = \"softmax\"", "activation = \"relu\"", "activation"),
+        (LIVENESS, "scale = 2.7", "scale = 0.5", "`input.crop.scale`"),
+        (LIVENESS, "task = \"passive-liveness\"", "task = \"face-embedding\"", "`liveness`"),
+        (YUNET, "stride = 8", "stride = 7", "outputs.stride"),
+        (YUNET, "stride = 8", "stride = 0", "outputs.stride"),
+        (YUNET, "\nstride = 8", "", "`outputs[0].stride`"),
+        (YUNET, "shape = [6400, 4]", "shape = [6400, 5]", "`outputs[2].shape`"),
+        (
+            YUNET,
+            "meaning = \"boxes\"\nstride = 16",
+            "meaning = \"boxes\"\nstride = 8",
+            "two of Boxes",
+        ),
+        (YUNET, "tensor = \"obj_8\"", "tensor = \"cls_8\"", "`outputs[1].tensor`"),
+        (YUNET, "[detection]", "[liveness]", "activation"),
+        (
+            YUNET,
+            "[detection]\ndecoder = \"yunet\"\nscore_min = 0.6\nnms_iou = 0.3\n",
+            "",
+            "`detection`",
+        ),
+        (YUNET, "nms_iou = 0.3", "nms_iou = 0.0", "`detection.nms_iou`"),
+        (YUNET, "decoder = \"yunet\"", "decoder = \"ssd\"", "decoder"),
+        (YUNET, "rule = \"letterbox\"", "rule = \"letterbox\", scale = 2.0", "scale"),
+        (YUNET, "side = 160", "side = 161", "`golden.side`"),
+        (MESH, "shape = [1404]", "shape = [1403]", "`outputs[0].shape`"),
+        (MESH, "meaning = \"face-flag\"", "meaning = \"contours\"", "FaceFlag"),
+        (IRIS, "shape = [1, 1, 228]", "shape = [1, 1, 213]", "`outputs[0].shape`"),
+    ];
+
+    #[test]
+    fn every_broken_manifest_is_refused_by_the_key_that_breaks_it() {
+        for (text, from, to, expected) in REFUSED {
+            assert!(text.contains(from), "{from} is not in the manifest");
+            let message = match Manifest::parse(&text.replacen(from, to, 1)) {
+                Ok(_) => panic!("{from} → {to} is accepted"),
+                Err(error) => error.to_string(),
+            };
+            assert!(message.contains(expected), "{message} does not name {expected}");
+        }
+    }
+
+    #[test]
+    fn calibration_belongs_to_embedders_only() {
+        let row = &SFACE[SFACE.find("[[calibration]]").unwrap()..];
+        let message = Manifest::parse(&format!("{IRIS}{row}")).unwrap_err().to_string();
+        assert_eq!(message, "manifest: `calibration` does not belong to this task");
+    }
+
+    #[test]
+    fn a_wrong_type_is_reported_with_its_line() {
+        let text = SFACE.replace("width = 112", "width = \"wide\"");
+        let line = text.lines().position(|line| line.starts_with("width")).unwrap() + 1;
+        let message = Manifest::parse(&text).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("manifest line {line} (`width = \"wide\"`): ")));
+    }
+
+    #[test]
+    fn a_manifest_that_is_too_long_is_not_parsed() {
+        let text = "#".repeat(MANIFEST_BYTES_MAX + 1);
+        let message = Manifest::parse(&text).unwrap_err().to_string();
+        assert_eq!(message, "manifest bytes of 65537 exceeds the limit of 65536");
+    }
+
+    #[test]
+    fn a_detectors_heads_are_found_by_meaning_and_stride() {
+        let manifest = Manifest::parse(YUNET).unwrap();
+        let Task::FaceDetection(detection) = &manifest.task else { panic!("a detector") };
+        let strides: Vec<usize> = detection.heads.iter().map(|head| head.stride).collect();
+        assert_eq!(strides, [8, 16, 32]);
+        for head in &detection.heads {
+            let name = |index: usize| manifest.outputs[index].tensor.as_str();
+            assert_eq!(name(head.class), format!("cls_{}", head.stride));
+            assert_eq!(name(head.objectness), format!("obj_{}", head.stride));
+            assert_eq!(name(head.boxes), format!("bbox_{}", head.stride));
+            assert_eq!(name(head.points), format!("kps_{}", head.stride));
+        }
+        let small = manifest.input.with_side(320).unwrap();
+        assert_eq!(manifest.outputs[0].row_shape(&small), [1600, 1]);
+    }
+
+    #[test]
+    fn the_default_embedder_supports_one_false_match_in_ten_thousand() {
+        let manifest = Manifest::parse(SFACE).unwrap();
+        let row = &manifest.calibration[0];
+        assert!(row.is_generic());
+        assert_eq!(row.threshold(1e-4).unwrap(), 0.425);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_a_manifest_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0..4000_usize,
+        ) {
+            let text = String::from_utf8_lossy(&bytes);
+            let _ = Manifest::parse(&text);
+            let mut spliced: String = YUNET.chars().take(at).collect();
+            spliced.push_str(&text);
+            let _ = Manifest::parse(&spliced);
+        }
+
+        #[test]
+        fn any_number_in_place_of_another_gives_a_manifest_or_an_error(
+            which in 0..200_usize, number in any::<i64>(),
+        ) {
+            let mut seen = 0;
+            let edited: Vec<String> = YUNET.split_inclusive(' ').map(|word| {
+                let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+                seen += usize::from(is_number);
+                if is_number && seen == which { number.to_string() + " " } else { word.to_owned() }
+            }).collect();
+            let _ = Manifest::parse(&edited.concat());
+        }
+    }
+}

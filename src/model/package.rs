@@ -1,0 +1,266 @@
+//! One model's files, read once and known to be the right ones.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::ModelError;
+use super::golden::Golden;
+use super::input::InputContract;
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use super::values::Sha256Hex;
+use crate::engine::{self, Graph};
+
+/// Name of the manifest in a model's directory.
+pub(super) const MANIFEST_FILE: &str = "model.toml";
+
+/// Largest ONNX file in bytes: twice an IResNet-100 in f32.
+const WEIGHTS_BYTES_MAX: u64 = 512 << 20;
+
+/// Largest golden in bytes: two 1,280-pixel pictures of a detector take half of it.
+const GOLDEN_BYTES_MAX: u64 = 32 << 20;
+
+/// Which licences the operator accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LicencePolicy {
+    /// Only weights that may be used commercially.
+    Commercial,
+    /// Also weights whose licence forbids commercial use, for research.
+    AcceptNonCommercial,
+}
+
+/// A model's files: the manifest, and the bytes whose hashes it states.
+///
+/// The bytes are kept from the moment they were hashed, so what was checked is what is imported.
+#[derive(Debug)]
+pub struct Package {
+    /// What the model says of itself.
+    pub manifest: Manifest,
+    onnx: Vec<u8>,
+    golden: Vec<u8>,
+}
+
+impl Package {
+    /// Reads the model in `dir`, of a licence that allows commercial use.
+    ///
+    /// # Errors
+    /// [`ModelError::In`] names `dir` and holds the reason.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        Self::open_with(dir, LicencePolicy::Commercial)
+    }
+
+    /// Reads the model in `dir`, of a licence that `policy` accepts.
+    ///
+    /// # Errors
+    /// [`ModelError::In`] names `dir` and holds the reason.
+    pub fn open_with(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
+        Self::read(dir, policy)
+            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+    }
+
+    fn read(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
+        let manifest = read_manifest(dir)?;
+        let licence = &manifest.licence;
+        if licence.is_noncommercial() && policy == LicencePolicy::Commercial {
+            return Err(ModelError::NonCommercial { licence: licence.as_str().to_owned() });
+        }
+        let onnx = read_capped(&dir.join(&manifest.file), "weight bytes", WEIGHTS_BYTES_MAX)?;
+        check_hash(&manifest.file, &manifest.sha256, &onnx)?;
+        let spec = &manifest.golden;
+        let golden = read_capped(&dir.join(&spec.file), "golden bytes", GOLDEN_BYTES_MAX)?;
+        check_hash(&spec.file, &spec.sha256, &golden)?;
+        Ok(Self { manifest, onnx, golden })
+    }
+
+    /// `name/version`.
+    pub fn id(&self) -> String {
+        self.manifest.id()
+    }
+
+    /// Imports and optimises the network for the manifest's own input.
+    ///
+    /// # Errors
+    /// [`ModelError::Import`], or an output that is not as the manifest says.
+    pub fn graph(&self) -> Result<Graph, ModelError> {
+        self.graph_for(&self.manifest.input)
+    }
+
+    /// Imports and optimises the network for `input`: the manifest's own, or one made of it by
+    /// [`InputContract::with_side`].
+    ///
+    /// # Errors
+    /// [`ModelError::Import`], or an output that is not as the manifest says.
+    pub fn graph_for(&self, input: &InputContract) -> Result<Graph, ModelError> {
+        let graph = engine::optimise(engine::import(&self.onnx, Some(&input.row_shape()))?);
+        let actual = graph.outputs().into_iter().map(|output| (output.name, output.shape));
+        check_outputs(&self.manifest, input, &actual.collect::<Vec<_>>())?;
+        Ok(graph)
+    }
+
+    /// The answers that the network must give before it may serve.
+    ///
+    /// # Errors
+    /// [`ModelError::GoldenFile`] and [`ModelError::GoldenTensor`].
+    pub fn golden(&self) -> Result<Golden, ModelError> {
+        Golden::parse(&self.golden, &self.manifest)
+    }
+}
+
+/// Reads the manifest in `dir`, and nothing else.
+pub(super) fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
+    let path = dir.join(MANIFEST_FILE);
+    let bytes = read_capped(&path, "manifest bytes", MANIFEST_BYTES_MAX as u64)?;
+    let text = String::from_utf8(bytes).map_err(|error| ModelError::Read {
+        path,
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()),
+    })?;
+    Manifest::parse(&text)
+}
+
+/// Reads a file of at most `limit` bytes, whatever its size was when it was looked at.
+fn read_capped(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let failed = |source| ModelError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let actual = bytes.len() as u64;
+    if actual > limit {
+        return Err(ModelError::TooLarge { what, actual, limit });
+    }
+    Ok(bytes)
+}
+
+fn check_hash(file: &str, stated: &Sha256Hex, bytes: &[u8]) -> Result<(), ModelError> {
+    let actual = Sha256Hex::of(bytes);
+    if actual == *stated {
+        return Ok(());
+    }
+    Err(ModelError::Hash {
+        file: file.to_owned(),
+        stated: stated.to_string(),
+        actual: actual.to_string(),
+    })
+}
+
+/// Every output of the manifest is one of the network's, with the row shape stated.
+fn check_outputs(
+    manifest: &Manifest,
+    input: &InputContract,
+    actual: &[(String, Vec<usize>)],
+) -> Result<(), ModelError> {
+    for output in &manifest.outputs {
+        let Some((_, shape)) = actual.iter().find(|(name, _)| *name == output.tensor) else {
+            return Err(ModelError::NoOutput(output.tensor.clone()));
+        };
+        let stated = output.row_shape(input);
+        if *shape != stated {
+            let (tensor, actual) = (output.tensor.clone(), shape.clone());
+            return Err(ModelError::OutputShape { tensor, stated, actual });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const IRIS: &str = "iris/3.3.6";
+
+    fn models() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+    }
+
+    /// A copy of the iris model whose manifest went through `edit`.
+    fn copy_with(edit: impl Fn(String) -> String) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["iris.onnx", "golden.safetensors"] {
+            std::fs::copy(models().join(IRIS).join(file), copy.path().join(file)).unwrap();
+        }
+        let text = std::fs::read_to_string(models().join(IRIS).join(MANIFEST_FILE)).unwrap();
+        std::fs::write(copy.path().join(MANIFEST_FILE), edit(text)).unwrap();
+        copy
+    }
+
+    fn refusal(dir: &Path) -> String {
+        Package::open(dir).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_five_default_models_open_with_their_goldens() {
+        let ids = ["yunet/2023mar", "sface/2021dec", "fr_liveness/0.0.1", "facemesh/3.3.6", IRIS];
+        for id in ids {
+            let package = Package::open(&models().join(id)).unwrap();
+            assert_eq!(package.id(), id);
+            assert_eq!(package.golden().unwrap().pictures.len(), 2);
+        }
+    }
+
+    #[test]
+    fn every_default_network_has_the_outputs_its_manifest_states() {
+        for listing in crate::model::scan(&models()).unwrap() {
+            let package = Package::open(&listing.dir).unwrap();
+            package.graph().unwrap();
+            package.graph_for(&package.golden().unwrap().input).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_refused_by_name_and_both_hashes() {
+        let copy = copy_with(|text| text);
+        Package::open(copy.path()).unwrap();
+        std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
+        let message = refusal(copy.path());
+        assert!(message.contains("iris.onnx has sha256 "), "{message}");
+        assert!(message.contains("the manifest says be5cc9a0898"), "{message}");
+        let copy = copy_with(|text| text);
+        std::fs::write(copy.path().join("golden.safetensors"), b"other answers").unwrap();
+        assert!(refusal(copy.path()).contains("golden.safetensors has sha256 "));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let copy = copy_with(|text| text.replace("\"iris.onnx\"", "\"lens.onnx\""));
+        assert!(refusal(copy.path()).contains("lens.onnx"));
+        assert!(refusal(Path::new("/nowhere/at/all")).contains("/nowhere/at/all"));
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_text_is_an_error() {
+        let copy = copy_with(|text| text);
+        std::fs::write(copy.path().join(MANIFEST_FILE), [0xff, 0xfe]).unwrap();
+        assert!(refusal(copy.path()).contains("invalid utf-8"));
+    }
+
+    #[test]
+    fn a_noncommercial_licence_needs_the_operators_word() {
+        let copy = copy_with(|text| text.replace("\"Apache-2.0\"", "\"CC-BY-NC-4.0\""));
+        let message = refusal(copy.path());
+        assert!(message.contains("licence `CC-BY-NC-4.0` forbids commercial use"), "{message}");
+        Package::open_with(copy.path(), LicencePolicy::AcceptNonCommercial).unwrap();
+    }
+
+    #[test]
+    fn a_file_beyond_its_limit_is_not_read_to_the_end() {
+        let copy = copy_with(|text| text);
+        let path = copy.path().join("iris.onnx");
+        let message = read_capped(&path, "weight bytes", 1000).unwrap_err().to_string();
+        assert_eq!(message, "weight bytes of 1001 exceeds the limit of 1000");
+        assert!(read_capped(&path, "weight bytes", 2_632_943).is_ok());
+    }
+
+    #[test]
+    fn an_output_that_the_network_lacks_or_shapes_otherwise_is_refused() {
+        let manifest = read_manifest(&models().join(IRIS)).unwrap();
+        let check = |name: &str, shape: &[usize]| {
+            check_outputs(&manifest, &manifest.input, &[(name.to_owned(), shape.to_vec())])
+        };
+        check("out_Identity", &[1, 1, 228]).unwrap();
+        let absent = check("other", &[1, 1, 228]).unwrap_err().to_string();
+        assert!(absent.contains("`out_Identity`, which the network does not have"), "{absent}");
+        let flat = check("out_Identity", &[228]).unwrap_err().to_string();
+        assert!(flat.contains("[1, 1, 228], the network [228]"), "{flat}");
+    }
+}

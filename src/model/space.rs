@@ -1,0 +1,83 @@
+//! Which embeddings may be compared: those of one space.
+
+use super::input::{ColourOrder, CropRule, Layout, Template};
+use super::manifest::Manifest;
+use super::values::{Precision, Sha256Hex};
+
+/// Hexadecimal digits of the hash in an identifier: 48 bits, far more than an operator has models.
+const DIGITS: usize = 12;
+
+/// Identifies the space that the embeddings of `manifest` at `precision` lie in, for example
+/// `sface-2021dec-f32-0123456789ab`.
+///
+/// The digits hash everything that moves an embedding: weights, crop, input and precision. Two
+/// models with the same name and version but another mean are two spaces.
+pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
+    let input = &manifest.input;
+    let layout = match input.layout {
+        Layout::Nchw => "nchw",
+        Layout::Nhwc => "nhwc",
+    };
+    let colour = match input.colour {
+        ColourOrder::Rgb => "rgb",
+        ColourOrder::Bgr => "bgr",
+    };
+    // The text is part of every calibration file's key: a change of it orphans them all.
+    let facts = format!(
+        "weights={};crop={};size={}x{};layout={layout};colour={colour};mean={:?};scale={:?};\
+         precision={}",
+        manifest.sha256,
+        crop(&input.crop),
+        input.width,
+        input.height,
+        input.mean.map(f32::to_bits),
+        input.scale.map(f32::to_bits),
+        precision.name(),
+    );
+    let hash = Sha256Hex::of(facts.as_bytes());
+    let digits = &hash.as_str()[..DIGITS];
+    format!("{}-{}-{}-{digits}", manifest.name, manifest.version, precision.name())
+}
+
+fn crop(rule: &CropRule) -> String {
+    match rule {
+        CropRule::Letterbox {} => "letterbox".to_owned(),
+        CropRule::Align { template: Template::Arcface112 } => "align:arcface112".to_owned(),
+        CropRule::Box { scale } => format!("box:{scale}"),
+        CropRule::EyesLevelSquare { scale } => format!("eyes-level-square:{scale}"),
+        CropRule::Eye { scale } => format!("eye:{scale}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SFACE: &str = include_str!("../../models/sface/2021dec/model.toml");
+
+    #[test]
+    fn the_default_space_keeps_its_identifier() {
+        // printf of the text in `space_id`, piped into sha256sum.
+        let id = space_id(&Manifest::parse(SFACE).unwrap(), Precision::F32);
+        assert_eq!(id, "sface-2021dec-f32-027e12a9b389");
+    }
+
+    #[test]
+    fn whatever_moves_an_embedding_makes_another_space() {
+        let space = |text: &str| space_id(&Manifest::parse(text).unwrap(), Precision::F32);
+        let original = space(SFACE);
+        let edits = [
+            ("sha256 = \"fb143", "sha256 = \"fb144"),
+            ("colour = \"rgb\"", "colour = \"bgr\""),
+            ("layout = \"nchw\"", "layout = \"nhwc\""),
+            ("mean = [0.0,", "mean = [1.0,"),
+            ("scale = [1.0,", "scale = [0.5,"),
+        ];
+        for (from, to) in edits {
+            assert_ne!(space(&SFACE.replacen(from, to, 1)), original, "{to}");
+        }
+        assert_eq!(space(&SFACE.replacen("buckets = [1,", "buckets = [", 1)), original);
+        let manifest = Manifest::parse(SFACE).unwrap();
+        assert_ne!(space_id(&manifest, Precision::Bf16), original);
+    }
+}

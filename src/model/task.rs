@@ -1,0 +1,349 @@
+//! What a network is for, and which of its outputs says what.
+
+use serde::Deserialize;
+
+use super::ModelError;
+use super::input::{CropRule, InputContract};
+use super::manifest::OutputSpec;
+use super::values::free_text;
+
+/// Values of MediaPipe's face mesh: 468 points of x, y, z.
+const MESH_VALUES: usize = 468 * 3;
+
+/// Values of MediaPipe's iris network: 71 contour and 5 iris points of x, y, z.
+const IRIS_VALUES: usize = (71 + 5) * 3;
+
+/// What one output says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Meaning {
+    /// Detector, per cell: how likely the class is a face.
+    Class,
+    /// Detector, per cell: how well the box fits a face.
+    Objectness,
+    /// Detector, per cell: the box.
+    Boxes,
+    /// Detector, per cell: five points.
+    Points,
+    /// The face's vector, before normalisation.
+    Embedding,
+    /// One score per class.
+    ClassScores,
+    /// Points in pixels of the crop.
+    Landmarks,
+    /// The probability that the crop shows a face.
+    FaceFlag,
+    /// Refined contours of eyes and lips; not read.
+    Contours,
+}
+
+/// What a network is for. Numbers are indices into [`super::Manifest::outputs`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Finds faces and five points of each.
+    FaceDetection(Detection),
+    /// Turns an aligned face into a vector.
+    FaceEmbedding {
+        /// The vector, one axis.
+        output: usize,
+    },
+    /// Tells a live face from a picture of one, by one crop.
+    PassiveLiveness(Liveness),
+    /// Finds 468 points of a face.
+    FaceMesh {
+        /// 468 × (x, y, z).
+        landmarks: usize,
+        /// One probability.
+        face_flag: usize,
+    },
+    /// Finds the contour of an eye and its iris.
+    Iris {
+        /// (71 + 5) × (x, y, z).
+        landmarks: usize,
+    },
+}
+
+impl Task {
+    /// The name in manifests.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::FaceDetection(_) => "face-detection",
+            Self::FaceEmbedding { .. } => "face-embedding",
+            Self::PassiveLiveness(_) => "passive-liveness",
+            Self::FaceMesh { .. } => "face-mesh",
+            Self::Iris { .. } => "iris",
+        }
+    }
+}
+
+/// How a detector's outputs become faces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// The decoding rule.
+    pub decoder: Decoder,
+    /// Least score of a face, 0..1.
+    pub score_min: f64,
+    /// Boxes that overlap a better one by more than this are dropped, 0..1.
+    pub nms_iou: f64,
+    /// The grids, from the finest to the coarsest.
+    pub heads: Vec<Head>,
+}
+
+/// A rule from detector outputs to faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decoder {
+    /// YuNet: score √(class × objectness), box as centre offset and log size, five points.
+    Yunet,
+}
+
+/// One grid of a detector; numbers are indices into [`super::Manifest::outputs`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Pixels per cell.
+    pub stride: usize,
+    /// `[cells, 1]`.
+    pub class: usize,
+    /// `[cells, 1]`.
+    pub objectness: usize,
+    /// `[cells, 4]`.
+    pub boxes: usize,
+    /// `[cells, 10]`.
+    pub points: usize,
+}
+
+/// How class scores become a liveness score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Liveness {
+    /// One score per class, one axis.
+    pub output: usize,
+    /// What makes probabilities of the scores.
+    pub activation: Activation,
+    /// The class that means a live face.
+    pub live_class: usize,
+    /// Least probability of a live face, 0..1.
+    pub score_min: f64,
+    /// Where `score_min` comes from.
+    pub score_source: String,
+}
+
+/// What makes probabilities of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// The output holds logits.
+    Softmax,
+    /// The output holds probabilities.
+    None,
+}
+
+/// `task` as written.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawTask {
+    FaceDetection,
+    FaceEmbedding,
+    PassiveLiveness,
+    FaceMesh,
+    Iris,
+}
+
+/// `[detection]` as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDetection {
+    decoder: Decoder,
+    score_min: f64,
+    nms_iou: f64,
+}
+
+/// `[liveness]` as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLiveness {
+    activation: Activation,
+    live_class: usize,
+    score_min: f64,
+    score_source: String,
+}
+
+impl Task {
+    /// Judges the task's own tables against the input and the outputs.
+    pub(super) fn parse(
+        task: RawTask,
+        detection: Option<RawDetection>,
+        liveness: Option<RawLiveness>,
+        input: &InputContract,
+        outputs: &[OutputSpec],
+    ) -> Result<Self, ModelError> {
+        let foreign = |key| Err(ModelError::value(key, "does not belong to this task"));
+        if detection.is_some() && task != RawTask::FaceDetection {
+            return foreign("detection");
+        }
+        if liveness.is_some() && task != RawTask::PassiveLiveness {
+            return foreign("liveness");
+        }
+        check_crop(task, &input.crop)?;
+        check_meanings(task, outputs)?;
+        Ok(match task {
+            RawTask::FaceDetection => {
+                let raw = detection.ok_or_else(|| ModelError::value("detection", "is missing"))?;
+                Self::FaceDetection(parse_detection(raw, input, outputs)?)
+            }
+            RawTask::FaceEmbedding => {
+                Self::FaceEmbedding { output: one_vector(outputs, Meaning::Embedding)?.0 }
+            }
+            RawTask::PassiveLiveness => {
+                let raw = liveness.ok_or_else(|| ModelError::value("liveness", "is missing"))?;
+                Self::PassiveLiveness(parse_liveness(raw, outputs)?)
+            }
+            RawTask::FaceMesh => Self::FaceMesh {
+                landmarks: one_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
+                face_flag: one_of_len(outputs, Meaning::FaceFlag, 1)?,
+            },
+            RawTask::Iris => {
+                Self::Iris { landmarks: one_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
+            }
+        })
+    }
+}
+
+fn check_crop(task: RawTask, crop: &CropRule) -> Result<(), ModelError> {
+    let wanted = match task {
+        RawTask::FaceDetection => matches!(crop, CropRule::Letterbox {}),
+        RawTask::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
+        RawTask::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
+        RawTask::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
+        RawTask::Iris => matches!(crop, CropRule::Eye { .. }),
+    };
+    if wanted { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
+}
+
+fn check_meanings(task: RawTask, outputs: &[OutputSpec]) -> Result<(), ModelError> {
+    use Meaning::*;
+    let allowed: &[Meaning] = match task {
+        RawTask::FaceDetection => &[Class, Objectness, Boxes, Points],
+        RawTask::FaceEmbedding => &[Embedding],
+        RawTask::PassiveLiveness => &[ClassScores],
+        RawTask::FaceMesh => &[Landmarks, FaceFlag, Contours],
+        RawTask::Iris => &[Landmarks],
+    };
+    for (k, output) in outputs.iter().enumerate() {
+        if !allowed.contains(&output.meaning) {
+            let key = format!("outputs[{k}].meaning");
+            return Err(ModelError::value(key, "does not belong to this task"));
+        }
+        if output.stride.is_some() != (task == RawTask::FaceDetection) {
+            let key = format!("outputs[{k}].stride");
+            return Err(ModelError::value(key, "is for detectors, and needed there"));
+        }
+    }
+    Ok(())
+}
+
+fn parse_detection(
+    raw: RawDetection,
+    input: &InputContract,
+    outputs: &[OutputSpec],
+) -> Result<Detection, ModelError> {
+    check_fraction("detection.score_min", raw.score_min)?;
+    check_fraction("detection.nms_iou", raw.nms_iou)?;
+    let mut strides: Vec<usize> = outputs.iter().filter_map(|output| output.stride).collect();
+    strides.sort_unstable();
+    strides.dedup();
+    let heads = strides.into_iter().map(|stride| parse_head(stride, input, outputs));
+    Ok(Detection {
+        decoder: raw.decoder,
+        score_min: raw.score_min,
+        nms_iou: raw.nms_iou,
+        heads: heads.collect::<Result<_, _>>()?,
+    })
+}
+
+fn parse_head(
+    stride: usize,
+    input: &InputContract,
+    outputs: &[OutputSpec],
+) -> Result<Head, ModelError> {
+    let Some(cells) = cells(input, stride) else {
+        return Err(ModelError::value("outputs.stride", "must divide the input's sides"));
+    };
+    let find = |meaning, values| {
+        let at_stride =
+            |output: &OutputSpec| output.meaning == meaning && output.stride == Some(stride);
+        let index = one(outputs, meaning, at_stride)?;
+        if outputs[index].shape != [cells, values] {
+            let rule = format!("must be [{cells}, {values}] at stride {stride}");
+            return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
+        }
+        Ok(index)
+    };
+    Ok(Head {
+        stride,
+        class: find(Meaning::Class, 1)?,
+        objectness: find(Meaning::Objectness, 1)?,
+        boxes: find(Meaning::Boxes, 4)?,
+        points: find(Meaning::Points, 10)?,
+    })
+}
+
+/// Cells of a grid over the input; `None` when they do not tile it.
+pub(super) fn cells(input: &InputContract, stride: usize) -> Option<usize> {
+    let tiles = input.width.checked_rem(stride)? == 0 && input.height.checked_rem(stride)? == 0;
+    tiles.then(|| (input.width / stride) * (input.height / stride))
+}
+
+fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, ModelError> {
+    check_fraction("liveness.score_min", raw.score_min)?;
+    let (output, classes) = one_vector(outputs, Meaning::ClassScores)?;
+    if raw.live_class >= classes {
+        let rule = format!("must be less than the {classes} classes of the output");
+        return Err(ModelError::value("liveness.live_class", rule));
+    }
+    Ok(Liveness {
+        output,
+        activation: raw.activation,
+        live_class: raw.live_class,
+        score_min: raw.score_min,
+        score_source: free_text("liveness.score_source", raw.score_source)?,
+    })
+}
+
+fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(());
+    }
+    Err(ModelError::value(key, "must lie between 0 and 1, both excluded"))
+}
+
+/// The only output of `meaning`, which has one axis, and its length.
+fn one_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
+    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+    match *outputs[index].shape {
+        [len] => Ok((index, len)),
+        _ => Err(ModelError::value(format!("outputs[{index}].shape"), "must have one axis")),
+    }
+}
+
+/// The only output of `meaning`, which has `len` values.
+fn one_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
+    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+    if outputs[index].len() != len {
+        let rule = format!("must hold {len} values");
+        return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
+    }
+    Ok(index)
+}
+
+fn one(
+    outputs: &[OutputSpec],
+    meaning: Meaning,
+    fits: impl Fn(&OutputSpec) -> bool,
+) -> Result<usize, ModelError> {
+    let mut found = outputs.iter().enumerate().filter(|(_, output)| fits(output));
+    match (found.next(), found.next()) {
+        (Some((index, _)), None) => Ok(index),
+        (None, _) => Err(ModelError::value("outputs", format!("have no {meaning:?}"))),
+        (Some(_), Some(_)) => Err(ModelError::value("outputs", format!("have two of {meaning:?}"))),
+    }
+}

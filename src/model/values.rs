@@ -1,0 +1,172 @@
+//! Single values of a manifest, each known to be well formed.
+
+use std::fmt;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::ModelError;
+
+/// Longest name, version or tensor name in bytes; they become labels and paths.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Longest free text in bytes; it is shown to operators only.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// A SHA-256 as 64 lowercase hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sha256Hex(String);
+
+impl Sha256Hex {
+    /// The hash of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Takes `text` if it has 64 lowercase hexadecimal digits.
+    pub(super) fn parse(key: &str, text: String) -> Result<Self, ModelError> {
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 64 || !text.bytes().all(is_hex) {
+            return Err(ModelError::value(key, "must have 64 lowercase hexadecimal digits"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sha256Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An SPDX licence identifier such as `Apache-2.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Licence(String);
+
+impl Licence {
+    /// Takes `text` if it looks like an SPDX identifier.
+    pub(super) fn parse(text: String) -> Result<Self, ModelError> {
+        let is_spdx = |b: u8| b.is_ascii_alphanumeric() || b"-.+".contains(&b);
+        if !(1..=NAME_BYTES_MAX).contains(&text.len()) || !text.bytes().all(is_spdx) {
+            return Err(ModelError::value("licence", "must be an SPDX identifier"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The identifier.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the identifier says that commercial use is forbidden: `CC-BY-NC-4.0`,
+    /// `LicenseRef-noncommercial-…`.
+    pub fn is_noncommercial(&self) -> bool {
+        let lower = self.0.to_ascii_lowercase();
+        lower.replace('-', "").contains("noncommercial") || lower.split('-').any(|p| p == "nc")
+    }
+}
+
+/// What weights and activations are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, accumulated in 32 bits.
+    F16,
+    /// 16-bit brain floats, accumulated in 32 bits.
+    Bf16,
+}
+
+impl Precision {
+    /// The name in manifests and space identifiers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// A model's name or version: a plain directory name that can also be a metric label.
+pub(super) fn label(key: &str, text: String) -> Result<String, ModelError> {
+    let is_label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if text.len() > NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_label) {
+        let rule = "must have 1 to 64 of a-z 0-9 - _ . and start with a letter or digit";
+        return Err(ModelError::value(key, rule));
+    }
+    Ok(text)
+}
+
+/// The name of a file beside the manifest; it cannot lead out of the directory.
+pub(super) fn file_name(key: &str, text: String) -> Result<String, ModelError> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if text.len() > 2 * NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_plain) {
+        return Err(ModelError::value(key, "must be a plain file name, with no path"));
+    }
+    Ok(text)
+}
+
+/// The name of a tensor in an ONNX file.
+pub(super) fn tensor_name(key: &str, text: String) -> Result<String, ModelError> {
+    plain_text(key, text, 2 * NAME_BYTES_MAX)
+}
+
+/// Free text for operators.
+pub(super) fn free_text(key: &str, text: String) -> Result<String, ModelError> {
+    plain_text(key, text, TEXT_BYTES_MAX)
+}
+
+fn plain_text(key: &str, text: String, bytes_max: usize) -> Result<String, ModelError> {
+    if !(1..=bytes_max).contains(&text.len()) || text.chars().any(char::is_control) {
+        let rule = format!("must have 1 to {bytes_max} printable bytes");
+        return Err(ModelError::value(key, rule));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_that_of_the_bytes() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Sha256Hex::of(b"").as_str(), empty);
+        assert!(Sha256Hex::parse("sha256", empty.to_uppercase()).is_err());
+    }
+
+    #[test]
+    fn a_licence_that_forbids_commercial_use_is_known_by_its_name() {
+        let cases = [
+            ("Apache-2.0", false),
+            ("MIT", false),
+            ("NCSA", false),
+            ("CC-BY-4.0", false),
+            ("CC-BY-NC-4.0", true),
+            ("CC-BY-NC-SA-4.0", true),
+            ("LicenseRef-noncommercial-research", true),
+            ("LicenseRef-Non-Commercial", true),
+        ];
+        for (id, expected) in cases {
+            let licence = Licence::parse(id.to_owned()).unwrap();
+            assert_eq!(licence.is_noncommercial(), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_file_name_cannot_lead_out_of_its_directory() {
+        for name in ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "a\0", "C:a"] {
+            assert!(file_name("file", name.to_owned()).is_err(), "{name:?}");
+        }
+        assert!(file_name("file", "net-1.0_x.onnx".to_owned()).is_ok());
+    }
+}
