@@ -27,6 +27,7 @@
 //! bytes → layers → convert → Ticket → decode → rows → batch → device → rows → align → … → verdict → convert → bytes
 //! ```
 
+pub mod app;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -40,5 +41,6 @@ pub mod pipeline;
 pub mod proto;
 pub mod scheduler;
 pub mod services;
+pub mod shutdown;
 pub mod telemetry;
 pub mod trust;

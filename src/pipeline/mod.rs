@@ -3,6 +3,7 @@
 mod error;
 mod photo;
 mod report;
+mod rules;
 mod standard;
 
 use std::sync::Arc;
@@ -14,15 +15,16 @@ pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph,
     Similarity, StageTimes, Verification,
 };
-pub use standard::Standards;
+pub use rules::{Rules, RulesError};
+pub use standard::{Standard, Standards};
 
 use self::photo::Wanted;
-use self::standard::Standard;
 use crate::catalog::Snapshot;
 use crate::config::QualityLimits;
+use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
-use crate::face::verdict::{Evidence, LiveEvidence, Subject, judge, judge_liveness};
-use crate::face::{Embedding, ImageSource, cosine};
+use crate::face::verdict::{Evidence, LiveEvidence, Reason, judge, judge_liveness};
+use crate::face::{Embedding, ImageSource, ReasonCode, cosine};
 use crate::image::DecodeLimits;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
 use crate::telemetry::Metrics;
@@ -36,6 +38,8 @@ const SAME_PICTURE_BITS_MAX: u32 = 2;
 pub struct Pipeline {
     /// The live models.
     pub snapshot: Arc<Snapshot>,
+    /// How they are fed and read.
+    pub rules: Arc<Rules>,
     /// Runs rows on the device.
     pub scheduler: Scheduler,
     /// Decodes, resizes and aligns.
@@ -156,7 +160,7 @@ impl Pipeline {
         let photo = self.examine(photo, Wanted::LIVENESS, ticket).await?;
         let score_min = self.liveness_min();
         let evidence = LiveEvidence {
-            problems: photo.problems(),
+            problems: live_problems(&photo),
             liveness: photo.liveness,
             ..LiveEvidence::default()
         };
@@ -168,8 +172,8 @@ impl Pipeline {
     /// The models that answers stand on.
     pub fn live_models(&self) -> Vec<LiveModel> {
         let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
-        let name = |model: &Arc<crate::device::LoadedModel>| LiveModel {
-            task: model.manifest().task.to_string(),
+        let name = |model: &Arc<LoadedModel>| LiveModel {
+            task: model.manifest().task.name().to_owned(),
             name: model.manifest().name.clone(),
             version: model.manifest().version.clone(),
             sha256: model.manifest().sha256.to_string(),
@@ -244,7 +248,7 @@ impl Pipeline {
     }
 
     fn cosine(&self, a: &Embedding, b: &Embedding) -> Result<f64, Error> {
-        let live = self.snapshot.embedder.space();
+        let live = &self.rules.embedder.space;
         if a.space() != live || b.space() != live {
             return Err(Error::SpaceMismatch { live: live.to_string() });
         }
@@ -252,7 +256,7 @@ impl Pipeline {
     }
 
     fn liveness_min(&self) -> f64 {
-        self.snapshot.liveness_rule.score_min
+        self.rules.liveness.score_min()
     }
 }
 
@@ -270,7 +274,7 @@ impl Examined {
         }
     }
 
-    fn problems(&self) -> Vec<crate::face::verdict::Reason> {
+    fn problems(&self) -> Vec<Reason> {
         match self {
             Self::Photo(report) => report.problems(),
             Self::Embedding(_) => Vec::new(),
@@ -316,7 +320,7 @@ fn live_evidence(
     matched: Option<&Embedding>,
 ) -> LiveEvidence {
     LiveEvidence {
-        problems: photo.problems(),
+        problems: live_problems(photo),
         same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
         liveness: photo.liveness,
         similarity_to_matched: photo
@@ -328,14 +332,18 @@ fn live_evidence(
     }
 }
 
+/// Why a live photograph cannot be used; one whose liveness could not be judged cannot.
+fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
+    let mut problems = photo.problems();
+    if problems.is_empty() && photo.liveness.is_none() {
+        problems.push(Reason::plain(ReasonCode::FaceUnusable, photo.subject));
+    }
+    problems
+}
+
 fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
     live.iter()
         .filter_map(|photo| photo.liveness)
         .min_by(f64::total_cmp)
         .map(|score| Liveness { score, score_min })
-}
-
-/// The field of the request that holds the picture's bytes.
-fn field(subject: Subject) -> String {
-    format!("{subject}.data")
 }

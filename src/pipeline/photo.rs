@@ -1,21 +1,21 @@
 //! One photograph: decode → detect → align → embed and liveness.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::report::{PhotoReport, Photograph, StageTimes};
-use super::{Error, Pipeline, field};
-use crate::device::RowOutput;
+use super::rules::Rules;
+use super::{Error, Pipeline};
+use crate::config::SourceLimits;
+use crate::device::{LoadedModel, RowOutput};
+use crate::face::verdict::Subject;
 use crate::face::{
-    Alignment, Check, DetectedFace, Embedding, MainFace, check_crop, check_detection, check_norm,
-    main_face, yunet,
+    Check, DetectedFace, Embedding, FaceError, check_crop, check_detection, check_norm, main_face,
 };
 use crate::image::{
-    DecodeError, DifferenceHash, Letterbox, LumaImage, RgbImage, crop_resize, decode, letterbox,
+    DecodeError, DecodeLimits, DifferenceHash, LumaImage, RgbImage, crop_resize, decode, letterbox,
 };
-use crate::liveness::crop_rect;
 use crate::scheduler::{Answer, Ticket};
 use crate::telemetry::Stage;
 
@@ -41,10 +41,184 @@ struct Decoded {
     fingerprint: DifferenceHash,
 }
 
-/// The main face, cut out for the networks that judge it.
+/// The faces of a picture, and the main one cut out for the networks that judge it.
 struct Cut {
+    width: usize,
+    height: usize,
     faces: Vec<DetectedFace>,
     checks: Vec<Check>,
-    aligned: Option<RgbImage>,
-    liveness_crop: Option<RgbImage>,
+    /// Set when quality allows the face to be used.
+    crops: Option<Crops>,
+}
+
+struct Crops {
+    aligned: RgbImage,
+    liveness: Option<RgbImage>,
+}
+
+impl Pipeline {
+    /// Finds out what `wanted` asks about one photograph. A face that fails a quality check is
+    /// reported but not shown to the networks behind the detector.
+    pub(super) async fn examine(
+        &self,
+        photo: Photograph,
+        wanted: Wanted,
+        ticket: &Arc<Ticket>,
+    ) -> Result<PhotoReport, Error> {
+        let Photograph { subject, source, file } = photo;
+        let mut times = StageTimes::default();
+
+        let began = Instant::now();
+        let (limits, side) = (self.decode, self.rules.detector.side);
+        let decoded = self.pool.run(move || read(file.expose(), &limits, side)).await?;
+        let Decoded { image, canvas, scale, fingerprint } =
+            decoded.map_err(|error| refuse(error, subject))?;
+        times.decode = began.elapsed();
+
+        let detected = self.ask(&self.snapshot.detector, canvas, ticket).await?;
+        times.queue += detected.queue_time;
+        times.detect = detected.run_time;
+
+        let began = Instant::now();
+        let rules = Arc::clone(&self.rules);
+        let limits = source.limits(&self.quality).clone();
+        let cut = move || cut(image, &detected.output, scale, &rules, &limits);
+        let cut = self.pool.run(cut).await?.map_err(Error::internal)?;
+        times.align = began.elapsed();
+
+        let Cut { width, height, faces, checks, crops } = cut;
+        let mut report = PhotoReport {
+            subject,
+            source,
+            width,
+            height,
+            fingerprint,
+            faces,
+            checks,
+            embedding: None,
+            embedding_norm: None,
+            liveness: None,
+            times,
+        };
+        if let Some(crops) = crops {
+            self.judge_face(crops, wanted, &mut report, ticket).await?;
+        }
+        self.count(&report.times);
+        Ok(report)
+    }
+
+    /// Shows the main face to the embedder and the liveness network, side by side.
+    async fn judge_face(
+        &self,
+        crops: Crops,
+        wanted: Wanted,
+        report: &mut PhotoReport,
+        ticket: &Arc<Ticket>,
+    ) -> Result<(), Error> {
+        let aligned = wanted.embedding.then_some(crops.aligned);
+        let cropped = crops.liveness.filter(|_| wanted.liveness);
+        let (embedded, judged) = tokio::try_join!(
+            self.ask_some(&self.snapshot.embedder, aligned, ticket),
+            self.ask_some(&self.snapshot.liveness, cropped, ticket),
+        )?;
+        if let Some(answer) = embedded {
+            report.times.queue += answer.queue_time;
+            report.times.embed = answer.run_time;
+            let rule = &self.rules.embedder;
+            let (embedding, norm) =
+                Embedding::from_raw(rule.raw(&answer.output), rule.space.clone())
+                    .map_err(Error::internal)?;
+            let check = check_norm(norm, report.source.limits(&self.quality));
+            report.checks.push(check);
+            report.embedding = check.passed.then_some(embedding);
+            report.embedding_norm = Some(f64::from(norm));
+        }
+        if let Some(answer) = judged {
+            report.times.queue += answer.queue_time;
+            report.times.liveness = answer.run_time;
+            let score = self.rules.liveness.score(&answer.output).map_err(Error::internal)?;
+            report.liveness = Some(score);
+        }
+        Ok(())
+    }
+
+    async fn ask(
+        &self,
+        model: &Arc<LoadedModel>,
+        row: RgbImage,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Answer, Error> {
+        Ok(self.scheduler.submit(model, row, ticket).await?)
+    }
+
+    async fn ask_some(
+        &self,
+        model: &Arc<LoadedModel>,
+        row: Option<RgbImage>,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Option<Answer>, Error> {
+        match row {
+            Some(row) => self.ask(model, row, ticket).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn count(&self, times: &StageTimes) {
+        let StageTimes { decode, queue, detect, align, embed, liveness } = *times;
+        for (stage, time) in [
+            (Stage::Decode, decode),
+            (Stage::Queue, queue),
+            (Stage::Detect, detect),
+            (Stage::Align, align),
+            (Stage::Embed, embed),
+            (Stage::Liveness, liveness),
+        ] {
+            if !time.is_zero() {
+                self.metrics.stage(stage, time);
+            }
+        }
+    }
+}
+
+fn read(file: &[u8], limits: &DecodeLimits, side: usize) -> Result<Decoded, DecodeError> {
+    let image = decode(file, limits)?;
+    let fingerprint = DifferenceHash::new(&LumaImage::new(&image));
+    let boxed = letterbox(&image, side);
+    Ok(Decoded { image, canvas: boxed.image, scale: boxed.scale, fingerprint })
+}
+
+fn refuse(error: DecodeError, subject: Subject) -> Error {
+    Error::invalid(format!("{subject}.data"), error.to_string())
+}
+
+/// Reads the faces off the detector's output, chooses the main one, and cuts it out if its quality
+/// allows.
+fn cut(
+    image: RgbImage,
+    detected: &RowOutput,
+    scale: f32,
+    rules: &Rules,
+    limits: &SourceLimits,
+) -> Result<Cut, FaceError> {
+    let (width, height) = (image.width(), image.height());
+    let mut faces: Vec<DetectedFace> =
+        rules.detector.faces(detected)?.iter().map(|face| face.to_source(scale)).collect();
+    let Some(main) = main_face(&faces, width, height) else {
+        return Ok(Cut { width, height, faces, checks: vec![], crops: None });
+    };
+    let mut checks = check_detection(&faces, &main, limits).to_vec();
+    faces.remove(main.index);
+    faces.sort_by(|a, b| b.rect.area().total_cmp(&a.rect.area()));
+    faces.insert(0, main.face);
+
+    let fit = rules.embedder.alignment.fit(&main.face.points)?;
+    let aligned = rules.embedder.alignment.crop(&image, &fit);
+    checks.extend(check_crop(&aligned, fit.residual, limits));
+    let usable = checks.iter().all(|check| check.passed);
+    let rule = &rules.liveness;
+    let liveness = rule
+        .crop(&main.face, &image)
+        .ok()
+        .and_then(|crop| crop_resize(&image, crop, rule.width, rule.height));
+    Ok(Cut { width, height, faces, checks, crops: usable.then_some(Crops { aligned, liveness }) })
 }

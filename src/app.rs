@@ -1,0 +1,406 @@
+//! Builds every layer bottom-up and takes them down in reverse.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+
+use crate::catalog::{Catalog, CatalogError, Choices, Snapshot};
+use crate::config::{Config, VerifySettings};
+use crate::device::{Device, DeviceChoice, DeviceError};
+use crate::face::calibration::{CalibrationError, CalibrationFile, PairType};
+use crate::image::DecodeLimits;
+use crate::model::{LicencePolicy, space_id};
+use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
+use crate::proto::v1::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::face_service_server::FaceServiceServer;
+use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerSettings, SchedulerStats, Tickets};
+use crate::services::{
+    DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, Readiness, http_router,
+};
+use crate::telemetry::Metrics;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address of the settings.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The API's descriptors are broken: a defect of this program.
+    #[error("cannot describe the API for reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A model cannot be live.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A model cannot do what it was configured for.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The CPU pool cannot be started.
+    #[error("cannot start the CPU pool")]
+    Pool(#[from] PoolError),
+    /// The calibration file cannot be read.
+    #[error("cannot read the calibration file {path}")]
+    CalibrationFile {
+        /// Path of the settings.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The calibration file is refused.
+    #[error("calibration file refused")]
+    Calibration(#[from] CalibrationError),
+    /// The calibration file belongs to another embedding model.
+    #[error("the calibration file is for the space {file}, the live embedding model's is {live}")]
+    CalibrationSpace {
+        /// Space of the file.
+        file: String,
+        /// Space of the live model.
+        live: String,
+    },
+    /// The configured policy cannot be decided at.
+    #[error("verify.policy_fmr cannot be used: {0}")]
+    Policy(String),
+}
+
+/// A server: bound, then loaded, then stopped.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    gauges: Gauges,
+    readiness: Readiness,
+    health: HealthReporter,
+    draining: watch::Sender<bool>,
+    grpc: Listening,
+    http: Listening,
+    about: Vec<String>,
+}
+
+/// Counters and histograms, handed to every layer that counts.
+#[derive(Debug, Clone)]
+struct Gauges {
+    metrics: Metrics,
+    scheduler: SchedulerStats,
+}
+
+/// A listener that runs until told to stop.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl App {
+    /// Binds both ports and serves, NOT_SERVING until [`App::load`].
+    ///
+    /// # Errors
+    /// An address that cannot be listened on.
+    pub async fn bind(config: Config) -> Result<Self, AppError> {
+        let mut registry = Registry::default();
+        let gauges = Gauges {
+            metrics: Metrics::register(&mut registry),
+            scheduler: SchedulerStats::register(&mut registry),
+        };
+        let readiness = Readiness::default();
+        let (draining, drain_seen) = watch::channel(false);
+        let probes = Probes {
+            registry: Arc::new(registry),
+            readiness: Arc::clone(&readiness),
+            draining: drain_seen,
+        };
+        let http = serve_http(config.server.http_listen, probes).await?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        set_health(&health, ServingStatus::NotServing).await;
+        let face = face_server(&config, &gauges, &readiness);
+        let grpc = serve_grpc(&config, face, health_service).await?;
+        Ok(Self { config, gauges, readiness, health, draining, grpc, http, about: Vec::new() })
+    }
+
+    /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
+    ///
+    /// # Errors
+    /// A device that is not there, a model that is refused, a calibration that does not fit.
+    pub async fn load(&mut self) -> Result<(), AppError> {
+        let config = &self.config;
+        let choice: DeviceChoice = config.device.device.parse()?;
+        let device = Device::open(&choice, slots(config))?;
+        let catalog = load_catalog(config, &device).await?;
+        let snapshot = catalog.snapshot();
+        let rules = Rules::of(&snapshot)?;
+        let standards = standards(&config.verify, &snapshot)?;
+        self.about = describe(&device, &snapshot, &standards);
+        let settings = SchedulerSettings {
+            rows_max: config.scheduler.lane_rows_max,
+            delay_max: Duration::from_millis(config.scheduler.delay_max_ms),
+        };
+        let lanes = snapshot.lanes();
+        let scheduler = Scheduler::start(device, lanes, settings, self.gauges.scheduler.clone());
+        let pipeline = Pipeline {
+            snapshot,
+            rules: Arc::new(rules),
+            scheduler,
+            pool: cpu_pool(config)?,
+            decode: decode_limits(config),
+            quality: config.quality.clone(),
+            standards,
+            metrics: self.gauges.metrics.clone(),
+        };
+        // Loading twice keeps the first pipeline; nothing in the program does it.
+        let _ = self.readiness.set(Arc::new(pipeline));
+        set_health(&self.health, ServingStatus::Serving).await;
+        tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
+        Ok(())
+    }
+
+    /// [`App::bind`] and [`App::load`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn start(config: Config) -> Result<Self, AppError> {
+        let mut app = Self::bind(config).await?;
+        app.load().await?;
+        Ok(app)
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.address
+    }
+
+    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address
+    }
+
+    /// Lines for people: addresses, device, models, calibration.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("gRPC        {}", self.grpc.address),
+            format!("HTTP        {}  (/metrics /livez /readyz)", self.http.address),
+        ];
+        lines.extend(self.about.iter().cloned());
+        lines
+    }
+
+    /// Stops: says NOT_SERVING, closes the listener after the grace, finishes what is in flight,
+    /// then takes the layers down.
+    pub async fn stop(self) {
+        let server = &self.config.server;
+        self.draining.send_replace(true);
+        set_health(&self.health, ServingStatus::NotServing).await;
+        tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
+        let timeout = Duration::from_millis(server.drain_timeout_ms);
+        if !self.grpc.stop(timeout).await {
+            tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");
+        }
+        self.http.stop(HTTP_STOP_TIMEOUT).await;
+        tracing::info!("stopped");
+    }
+}
+
+impl Listening {
+    /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
+    async fn stop(self, timeout: Duration) -> bool {
+        self.stop.send_replace(true);
+        let abort = self.task.abort_handle();
+        let finished = tokio::time::timeout(timeout, self.task).await.is_ok();
+        abort.abort();
+        finished
+    }
+}
+
+/// How long the last reader of `/metrics` may take.
+const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A silent connection is asked whether it lives this often, so that shops behind dead links do
+/// not hold streams.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+fn face_server(config: &Config, gauges: &Gauges, readiness: &Readiness) -> FaceServer {
+    let server = &config.server;
+    let stats = gauges.scheduler.clone();
+    FaceServer {
+        readiness: Arc::clone(readiness),
+        tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
+        limits: config.image.clone(),
+        metrics: gauges.metrics.clone(),
+    }
+}
+
+async fn serve_grpc<H>(
+    config: &Config,
+    face: FaceServer,
+    health: HealthServer<H>,
+) -> Result<Listening, AppError>
+where
+    H: Health,
+{
+    let limits = MessageLimits {
+        image_bytes_max: config.image.bytes_max,
+        live_photos_max: config.image.live_photos_max,
+    };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let router = tonic::transport::Server::builder()
+        .max_concurrent_streams(config.server.streams_per_connection_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .layer(DeadlineLayer {
+            timeout_default: config.server.timeout_default(),
+            timeout_max: config.server.timeout_max(),
+        })
+        .layer(IntakeLayer::new(limits, config.server.bytes_max))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(FaceServiceServer::new(face).max_decoding_message_size(limits.largest()));
+    let (listener, address) = listen(config.server.listen).await?;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
+            tracing::error!(%error, "the gRPC listener failed");
+        }
+    });
+    Ok(Listening { address, stop, task })
+}
+
+async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, AppError> {
+    let (listener, address) = listen(address).await?;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let server = axum::serve(listener, http_router(probes));
+        if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
+            tracing::error!(%error, "the HTTP listener failed");
+        }
+    });
+    Ok(Listening { address, stop, task })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let refused = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Waits until told to stop, or until nobody is left to tell.
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", "menshen.v1.FaceService"] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn decode_limits(config: &Config) -> DecodeLimits {
+    let image = &config.image;
+    DecodeLimits {
+        bytes_max: image.bytes_max,
+        side_max: image.side_max,
+        pixels_max: image.pixels_max,
+    }
+}
+
+fn cpu_pool(config: &Config) -> Result<CpuPool, PoolError> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = NonZeroUsize::new(config.device.cpu_pool_threads).unwrap_or(cores);
+    CpuPool::new(threads, threads.saturating_mul(POOL_JOBS_PER_THREAD))
+}
+
+/// Jobs started or queued per pool thread; the rest of a request's images wait outside, where a
+/// caller that leaves costs nothing.
+const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
+
+fn slots(config: &Config) -> NonZeroUsize {
+    NonZeroUsize::new(config.device.slots).unwrap_or(NonZeroUsize::MIN)
+}
+
+async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppError> {
+    let models = &config.models;
+    let policy = if models.accept_noncommercial {
+        LicencePolicy::AcceptNoncommercial
+    } else {
+        LicencePolicy::CommercialOnly
+    };
+    let choices = Choices {
+        detector: models.detector.clone(),
+        embedder: models.embedder.clone(),
+        liveness: models.liveness.clone(),
+    };
+    Ok(Catalog::load(device, &models.dir, &choices, policy).await?)
+}
+
+/// The deployment's own rows before those of the live embedding model.
+fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards, AppError> {
+    let manifest = snapshot.embedder.manifest();
+    let mut rows = match &settings.calibration {
+        None => Vec::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| AppError::CalibrationFile { path: path.clone(), source })?;
+            let file = CalibrationFile::parse(&text)?;
+            let live = space_id(manifest, manifest.precision);
+            if file.space != live {
+                return Err(AppError::CalibrationSpace { file: file.space, live });
+            }
+            file.rows
+        }
+    };
+    rows.extend(manifest.calibration.iter().cloned());
+    let standards = Standards {
+        rows,
+        policy_fmr: settings.policy_fmr,
+        review_factor: settings.review_factor,
+        own_pair_type_required: settings.own_pair_type_required,
+    };
+    for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
+        standards
+            .standard(pair_type, None)
+            .map_err(|error| AppError::Policy(error.to_string()))?;
+    }
+    Ok(standards)
+}
+
+fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
+    let mut lines = vec![format!("device      {}", device.describe())];
+    for model in [&snapshot.detector, &snapshot.embedder, &snapshot.liveness] {
+        let manifest = model.manifest();
+        lines.push(format!(
+            "{:<12}{}  {}  {}  batches up to {}",
+            manifest.task.name(),
+            manifest.id(),
+            manifest.precision.name(),
+            manifest.licence.as_str(),
+            manifest.buckets.iter().max().copied().unwrap_or(1),
+        ));
+    }
+    for row in &standards.rows {
+        let kind = if row.is_generic() { "generic" } else { row.pair_type().name() };
+        let fmr_min = row.fmr_min();
+        lines.push(format!(
+            "calibration {} ({kind}), false-match rates from {fmr_min:.1e}",
+            row.id()
+        ));
+    }
+    lines
+}
