@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::ModelError;
 use super::manifest::Manifest;
-use super::package::{MANIFEST_FILE, read_manifest};
+use super::package::read_manifest;
 
 /// Most entries of a directory of models.
 const ENTRIES_MAX: usize = 1024;
@@ -105,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::package::MANIFEST_FILE;
 
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
 

@@ -1,5 +1,6 @@
 //! One model's files, read once and known to be the right ones.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -32,7 +33,6 @@ pub enum LicencePolicy {
 /// A model's files: the manifest, and the bytes whose hashes it states.
 ///
 /// The bytes are kept from the moment they were hashed, so what was checked is what is imported.
-#[derive(Debug)]
 pub struct Package {
     /// What the model says of itself.
     pub manifest: Manifest,
@@ -103,6 +103,13 @@ impl Package {
     /// [`ModelError::GoldenFile`] and [`ModelError::GoldenTensor`].
     pub fn golden(&self) -> Result<Golden, ModelError> {
         Golden::parse(&self.golden, &self.manifest)
+    }
+}
+
+impl fmt::Debug for Package {
+    /// Names the model; its bytes are too many to print.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Package").field(&self.id()).finish()
     }
 }
 
