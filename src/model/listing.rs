@@ -158,7 +158,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn versions_are_in_one_order(a in "[0-2.a]{0,5}", b in "[0-2.a]{0,5}", c in "[0-2.a]{0,5}") {
+        fn versions_are_in_one_order(
+            a in "[0-2.a]{0,5}", b in "[0-2.a]{0,5}", c in "[0-2.a]{0,5}",
+        ) {
             prop_assert_eq!(natural_order(&a, &b), natural_order(&b, &a).reverse());
             prop_assert_eq!(natural_order(&a, &b) == Ordering::Equal, a == b);
             let mut sorted = [&a, &b, &c];
