@@ -4,7 +4,11 @@
 //! holds measured points (false-match rate, similarity) with their sample sizes; it refuses a
 //! policy that its sample cannot support.
 
+mod file;
+
 use serde::Deserialize;
+
+pub use file::{CalibrationFile, rows};
 
 /// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
 /// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
@@ -15,12 +19,6 @@ const POINTS_MAX: usize = 64;
 
 /// Longest identifier or source in bytes; they appear in answers and records.
 const TEXT_BYTES_MAX: usize = 256;
-
-/// Most rows of a calibration file: a few kinds of pairs, each measured a few times.
-const ROWS_MAX: usize = 64;
-
-/// Largest calibration file in bytes: [`ROWS_MAX`] rows of [`POINTS_MAX`] points fit.
-const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// False-match rates with a fixed place on the 0..100 scale, as registration backends know it.
 const SCORE_ANCHORS: [(f64, f64); 4] = [(1e-2, 60.0), (1e-3, 80.0), (1e-4, 90.0), (1e-5, 95.0)];
@@ -321,74 +319,6 @@ pub fn select(
     own.or_else(|| if own_pair_type_required { None } else { generic() })
 }
 
-/// Judges the rows of one embedding space together.
-///
-/// # Errors
-/// The first row's error, or [`CalibrationError::SameId`], or too many rows.
-pub fn rows(raw: Vec<RawCalibrationRow>) -> Result<Vec<CalibrationRow>, CalibrationError> {
-    if raw.len() > ROWS_MAX {
-        return Err(CalibrationError::TooLarge {
-            what: "rows",
-            actual: raw.len(),
-            limit: ROWS_MAX,
-        });
-    }
-    let mut rows: Vec<CalibrationRow> = Vec::with_capacity(raw.len());
-    for row in raw {
-        let row = CalibrationRow::new(row)?;
-        if rows.iter().any(|other| other.id == row.id) {
-            return Err(CalibrationError::SameId(row.id));
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-/// An operator's own calibration: rows for the embedding space they were measured in.
-///
-/// ```toml
-/// space = "sface-2021dec-f32-0123456789ab"
-///
-/// [[calibration]]
-/// id = "counters-2026"
-/// pair_type = "chip-live"
-/// source = "own counters, spring"
-/// impostor_pairs = 4_000_000
-/// genuine_pairs = 20_000
-/// points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5, fnmr = 0.04 }]
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct CalibrationFile {
-    /// Identifier of the embedding space: weights, alignment, preprocessing and precision.
-    pub space: String,
-    /// The rows, in the file's order, with distinct identifiers.
-    pub rows: Vec<CalibrationRow>,
-}
-
-impl CalibrationFile {
-    /// Reads a calibration file.
-    ///
-    /// # Errors
-    /// [`CalibrationError`] names the key and the rule; unknown keys are refused.
-    pub fn parse(text: &str) -> Result<Self, CalibrationError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Raw {
-            space: String,
-            calibration: Vec<RawCalibrationRow>,
-        }
-        if text.len() > FILE_BYTES_MAX {
-            let (actual, limit) = (text.len(), FILE_BYTES_MAX);
-            return Err(CalibrationError::TooLarge { what: "bytes", actual, limit });
-        }
-        let raw: Raw = toml::from_str(text)?;
-        if !is_text(&raw.space) {
-            return Err(CalibrationError::Space);
-        }
-        Ok(Self { space: raw.space, rows: rows(raw.calibration)? })
-    }
-}
-
 fn check_points(points: &[Point]) -> Result<(), (String, &'static str)> {
     if !(2..=POINTS_MAX).contains(&points.len()) {
         return Err(("points".to_owned(), "must have 2 to 64 entries"));
@@ -583,43 +513,6 @@ mod tests {
         }
     }
 
-    const FILE: &str = r#"
-        space = "sface-2021dec-f32-0123456789ab"
-        [[calibration]]
-        id = "counters"
-        pair_type = "chip-live"
-        source = "own counters"
-        impostor_pairs = 4_000_000
-        genuine_pairs = 20_000
-        points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5, fnmr = 0.04 }]
-    "#;
-
-    #[test]
-    fn a_calibration_file_is_read() {
-        let file = CalibrationFile::parse(FILE).unwrap();
-        assert_eq!(file.space, "sface-2021dec-f32-0123456789ab");
-        assert_eq!(file.rows[0].pair_type(), PairType::ChipLive);
-        assert_eq!(file.rows[0].threshold(1e-5).unwrap(), 0.5);
-    }
-
-    #[test]
-    fn a_broken_calibration_file_is_refused_by_key() {
-        let twice = format!("{FILE}{}", &FILE[FILE.find("[[").unwrap()..]);
-        let cases = [
-            (FILE.replace("space =", "spaces ="), "spaces"),
-            (FILE.replace("sface-2021dec-f32-0123456789ab", ""), "space"),
-            (FILE.replace("genuine_pairs", "genuine"), "genuine"),
-            (FILE.replace("chip-live", "chip"), "chip"),
-            (FILE.replace("fnmr", "frr"), "frr"),
-            (twice, "`counters`: `id` is used twice"),
-            (" ".repeat(FILE_BYTES_MAX + 1), "limit"),
-        ];
-        for (text, part) in cases {
-            let message = CalibrationFile::parse(&text).unwrap_err().to_string();
-            assert!(message.contains(part), "{message} does not name {part}");
-        }
-    }
-
     /// Rows with 2 to 8 points: rates fall by 1.01 to 10 times, similarities rise by 0.001 to 0.1.
     fn any_row() -> impl Strategy<Value = CalibrationRow> {
         let steps = prop::collection::vec((1.01_f64..10.0, 0.001_f64..0.1), 1..8);
@@ -658,13 +551,6 @@ mod tests {
             prop_assert!((row.fmr_min()..=1.0).contains(&row.fmr_at(a)));
             prop_assert!(row.score100(low) <= row.score100(high));
             prop_assert!((0.0..=100.0).contains(&row.score100(a)));
-        }
-
-        #[test]
-        fn any_text_gives_a_calibration_file_or_an_error(text in ".{0,400}", cut in 0..400_usize) {
-            let _ = CalibrationFile::parse(&text);
-            let mixed: String = FILE.chars().take(cut).chain(text.chars()).collect();
-            let _ = CalibrationFile::parse(&mixed);
         }
     }
 }

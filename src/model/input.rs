@@ -42,6 +42,7 @@ pub enum Template {
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CropRule {
     /// All of it, scaled to fit, at the top left of a black canvas.
+    // Braces, because serde lets unknown keys pass beside a tag without content.
     Letterbox {},
     /// The face, moved by a similarity transform so that its points meet a template.
     Align {
@@ -185,24 +186,24 @@ impl InputContract {
             return Err(FillError::Row(row.len(), self.row_len()));
         }
         match self.layout {
-            Layout::Nchw => self.fill_planes(image.pixels(), row),
-            Layout::Nhwc => self.fill_pixels(image.pixels(), row),
+            Layout::Nchw => self.fill_planes(image.pixels().as_chunks().0, row),
+            Layout::Nhwc => self.fill_pixels(image.pixels().as_chunks().0, row),
         }
         Ok(())
     }
 
-    fn fill_planes(&self, pixels: &[u8], row: &mut [f32]) {
+    fn fill_planes(&self, pixels: &[[u8; 3]], row: &mut [f32]) {
         let planes = row.chunks_exact_mut(self.width * self.height);
         for ((plane, source), (mean, scale)) in planes.zip(self.sources()).zip(self.ranges()) {
-            for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
+            for (value, pixel) in plane.iter_mut().zip(pixels) {
                 *value = (f32::from(pixel[source]) - mean) * scale;
             }
         }
     }
 
-    fn fill_pixels(&self, pixels: &[u8], row: &mut [f32]) {
+    fn fill_pixels(&self, pixels: &[[u8; 3]], row: &mut [f32]) {
         let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
-        for (values, pixel) in row.chunks_exact_mut(3).zip(pixels.chunks_exact(3)) {
+        for (values, pixel) in row.chunks_exact_mut(3).zip(pixels) {
             for k in 0..3 {
                 values[k] = (f32::from(pixel[sources[k]]) - mean[k]) * scale[k];
             }

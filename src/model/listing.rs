@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::ModelError;
 use super::manifest::Manifest;
-use super::package::{MANIFEST_FILE, read_manifest};
+use super::package::read_manifest;
 
 /// Most entries of a directory of models.
 const ENTRIES_MAX: usize = 1024;
@@ -105,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::package::MANIFEST_FILE;
 
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
 
@@ -157,7 +158,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn versions_are_in_one_order(a in "[0-2.a]{0,5}", b in "[0-2.a]{0,5}", c in "[0-2.a]{0,5}") {
+        fn versions_are_in_one_order(
+            a in "[0-2.a]{0,5}", b in "[0-2.a]{0,5}", c in "[0-2.a]{0,5}",
+        ) {
             prop_assert_eq!(natural_order(&a, &b), natural_order(&b, &a).reverse());
             prop_assert_eq!(natural_order(&a, &b) == Ordering::Equal, a == b);
             let mut sorted = [&a, &b, &c];

@@ -1,5 +1,6 @@
 //! One model's files, read once and known to be the right ones.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -32,7 +33,6 @@ pub enum LicencePolicy {
 /// A model's files: the manifest, and the bytes whose hashes it states.
 ///
 /// The bytes are kept from the moment they were hashed, so what was checked is what is imported.
-#[derive(Debug)]
 pub struct Package {
     /// What the model says of itself.
     pub manifest: Manifest,
@@ -92,6 +92,7 @@ impl Package {
     /// [`ModelError::Import`], or an output that is not as the manifest says.
     pub fn graph_for(&self, input: &InputContract) -> Result<Graph, ModelError> {
         let graph = engine::optimise(engine::import(&self.onnx, Some(&input.row_shape()))?);
+        check_input(input, &graph.input().name)?;
         let actual = graph.outputs().into_iter().map(|output| (output.name, output.shape));
         check_outputs(&self.manifest, input, &actual.collect::<Vec<_>>())?;
         Ok(graph)
@@ -103,6 +104,13 @@ impl Package {
     /// [`ModelError::GoldenFile`] and [`ModelError::GoldenTensor`].
     pub fn golden(&self) -> Result<Golden, ModelError> {
         Golden::parse(&self.golden, &self.manifest)
+    }
+}
+
+impl fmt::Debug for Package {
+    /// Names the model; its bytes are too many to print.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Package").field(&self.id()).finish()
     }
 }
 
@@ -140,6 +148,14 @@ fn check_hash(file: &str, stated: &Sha256Hex, bytes: &[u8]) -> Result<(), ModelE
         stated: stated.to_string(),
         actual: actual.to_string(),
     })
+}
+
+fn check_input(input: &InputContract, actual: &str) -> Result<(), ModelError> {
+    if input.tensor == actual {
+        return Ok(());
+    }
+    let rule = format!("is `{}`, the network's input is `{actual}`", input.tensor);
+    Err(ModelError::value("input.tensor", rule))
 }
 
 /// Every output of the manifest is one of the network's, with the row shape stated.
@@ -249,6 +265,14 @@ mod tests {
         let message = read_capped(&path, "weight bytes", 1000).unwrap_err().to_string();
         assert_eq!(message, "weight bytes of 1001 exceeds the limit of 1000");
         assert!(read_capped(&path, "weight bytes", 2_632_943).is_ok());
+    }
+
+    #[test]
+    fn an_input_of_another_name_is_refused_with_both_names() {
+        let manifest = read_manifest(&models().join(IRIS)).unwrap();
+        check_input(&manifest.input, "input_1").unwrap();
+        let message = check_input(&manifest.input, "x").unwrap_err().to_string();
+        assert_eq!(message, "manifest: `input.tensor` is `input_1`, the network's input is `x`");
     }
 
     #[test]
