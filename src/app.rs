@@ -338,9 +338,9 @@ fn slots(config: &Config) -> NonZeroUsize {
 async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppError> {
     let models = &config.models;
     let policy = if models.accept_noncommercial {
-        LicencePolicy::AcceptNoncommercial
+        LicencePolicy::AcceptNonCommercial
     } else {
-        LicencePolicy::CommercialOnly
+        LicencePolicy::Commercial
     };
     let choices = Choices {
         detector: models.detector.clone(),

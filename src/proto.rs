@@ -3,7 +3,11 @@
 use std::fmt;
 
 /// The gRPC API, package `menshen.v1`.
-#[expect(missing_docs, reason = "the documentation stands in the .proto file")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    reason = "generated; the documentation stands in the .proto file"
+)]
 pub mod v1 {
     tonic::include_proto!("menshen.v1");
 
@@ -13,7 +17,7 @@ pub mod v1 {
 }
 
 /// The ONNX file format, package `onnx`.
-#[expect(missing_docs, reason = "the documentation stands in the ONNX standard")]
+#[expect(missing_docs, reason = "generated; the documentation stands in the ONNX standard")]
 pub mod onnx {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }

@@ -55,9 +55,9 @@ fn chosen<'a>(listings: &'a [Listing], wanted: &str) -> anyhow::Result<&'a Listi
 
 fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
     let policy = if config.models.accept_noncommercial {
-        LicencePolicy::AcceptNoncommercial
+        LicencePolicy::AcceptNonCommercial
     } else {
-        LicencePolicy::CommercialOnly
+        LicencePolicy::Commercial
     };
     Ok(Package::open_with(&listing.dir, policy)?)
 }

@@ -2,11 +2,13 @@
 //! them. Pure rules on numbers and pixels.
 
 mod align;
+pub mod calibration;
 mod detection;
 mod embedding;
 mod error;
 mod quality;
 mod reason;
+pub mod verdict;
 pub mod yunet;
 
 pub use align::{Alignment, Fit};

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::values::tensor_name;
+use crate::face::Alignment;
 use crate::image::RgbImage;
 
 /// Largest width or height of a network's input in pixels; detectors use 1,280 at most.
@@ -29,14 +30,6 @@ pub enum ColourOrder {
     Bgr,
 }
 
-/// Five points that an aligned face is moved to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Template {
-    /// ArcFace's eyes, nose and mouth corners on 112×112 pixels.
-    Arcface112,
-}
-
 /// Which part of a photograph a network looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
@@ -47,7 +40,7 @@ pub enum CropRule {
     /// The face, moved by a similarity transform so that its points meet a template.
     Align {
         /// Where the points go.
-        template: Template,
+        template: Alignment,
     },
     /// The face's box enlarged `scale` times and moved to lie inside the photograph.
     Box {
@@ -233,7 +226,7 @@ impl InputContract {
 fn check_crop(crop: &CropRule, width: usize, height: usize) -> Result<(), ModelError> {
     match *crop {
         CropRule::Letterbox {} => Ok(()),
-        CropRule::Align { template: Template::Arcface112 } if (width, height) != (112, 112) => {
+        CropRule::Align { template: Alignment::Arcface112 } if (width, height) != (112, 112) => {
             Err(ModelError::value("input.crop.template", "needs an input of 112×112"))
         }
         CropRule::Align { .. } => Ok(()),

@@ -366,7 +366,7 @@ mod tests {
         (SFACE, "genuine_pairs = 1_973", "genuine_pairs = 0", "genuine_pairs"),
         (LIVENESS, "live_class = 0", "live_class = 3", "`liveness.live_class`"),
         (LIVENESS, "score_min = 0.5", "score_min = 1.0", "`liveness.score_min`"),
-        (LIVENESS, "activation = \"softmax\"", "activation = \"relu\"", "activation"),
+        (LIVENESS, "scores = \"logits\"", "scores = \"marks\"", "scores"),
         (LIVENESS, "scale = 2.7", "scale = 0.5", "`input.crop.scale`"),
         (LIVENESS, "task = \"passive-liveness\"", "task = \"face-embedding\"", "`liveness`"),
         (YUNET, "stride = 8", "stride = 7", "outputs.stride"),
@@ -380,7 +380,7 @@ mod tests {
             "two of Boxes",
         ),
         (YUNET, "tensor = \"obj_8\"", "tensor = \"cls_8\"", "`outputs[1].tensor`"),
-        (YUNET, "[detection]", "[liveness]", "activation"),
+        (YUNET, "[detection]", "[liveness]", "scores"),
         (
             YUNET,
             "[detection]\ndecoder = \"yunet\"\nscore_min = 0.6\nnms_iou = 0.3\n",

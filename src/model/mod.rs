@@ -20,10 +20,10 @@ mod values;
 
 pub use error::ModelError;
 pub use golden::{Golden, GoldenMismatch, GoldenOutput};
-pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout, Template};
+pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout};
 pub use listing::{Listing, find, scan};
 pub use manifest::{GoldenSpec, Manifest, Origin, OutputSpec, Tolerance};
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;
-pub use task::{Activation, Decoder, Detection, Head, Liveness, Meaning, Task};
+pub use task::{Decoder, Detection, Head, Liveness, Meaning, Task};
 pub use values::{Licence, Precision, Sha256Hex};

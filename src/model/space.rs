@@ -1,6 +1,6 @@
 //! Which embeddings may be compared: those of one space.
 
-use super::input::{ColourOrder, CropRule, Layout, Template};
+use super::input::{ColourOrder, CropRule, Layout};
 use super::manifest::Manifest;
 use super::values::{Precision, Sha256Hex};
 
@@ -42,7 +42,7 @@ pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
 fn crop(rule: &CropRule) -> String {
     match rule {
         CropRule::Letterbox {} => "letterbox".to_owned(),
-        CropRule::Align { template: Template::Arcface112 } => "align:arcface112".to_owned(),
+        CropRule::Align { template } => format!("align:{}", template.id()),
         CropRule::Box { scale } => format!("box:{scale}"),
         CropRule::EyesLevelSquare { scale } => format!("eyes-level-square:{scale}"),
         CropRule::Eye { scale } => format!("eye:{scale}"),

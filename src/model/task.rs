@@ -6,6 +6,7 @@ use super::ModelError;
 use super::input::{CropRule, InputContract};
 use super::manifest::OutputSpec;
 use super::values::free_text;
+use crate::liveness::LivenessOutput;
 
 /// Values of MediaPipe's face mesh: 468 points of x, y, z.
 const MESH_VALUES: usize = 468 * 3;
@@ -117,24 +118,14 @@ pub struct Head {
 pub struct Liveness {
     /// One score per class, one axis.
     pub output: usize,
-    /// What makes probabilities of the scores.
-    pub activation: Activation,
+    /// What the scores are.
+    pub scores: LivenessOutput,
     /// The class that means a live face.
     pub live_class: usize,
     /// Least probability of a live face, 0..1.
     pub score_min: f64,
     /// Where `score_min` comes from.
     pub score_source: String,
-}
-
-/// What makes probabilities of an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// The output holds logits.
-    Softmax,
-    /// The output holds probabilities.
-    None,
 }
 
 /// `task` as written.
@@ -161,7 +152,7 @@ pub(super) struct RawDetection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLiveness {
-    activation: Activation,
+    scores: LivenessOutput,
     live_class: usize,
     score_min: f64,
     score_source: String,
@@ -302,7 +293,7 @@ fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, 
     }
     Ok(Liveness {
         output,
-        activation: raw.activation,
+        scores: raw.scores,
         live_class: raw.live_class,
         score_min: raw.score_min,
         score_source: free_text("liveness.score_source", raw.score_source)?,

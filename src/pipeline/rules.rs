@@ -182,7 +182,7 @@ impl LivenessRule {
     /// Probability of a live person.
     pub(super) fn score(&self, output: &RowOutput) -> Result<f64, LivenessError> {
         let values = output.tensors[self.liveness.output].expose();
-        PassiveScore::new(values, self.liveness.activation, self.liveness.live_class)
+        PassiveScore::new(values, self.liveness.scores, self.liveness.live_class)
             .map(PassiveScore::value)
     }
 }
