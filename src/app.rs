@@ -256,10 +256,12 @@ where
         image_bytes_max: config.image.bytes_max,
         live_photos_max: config.image.live_photos_max,
     };
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    // Python's and Go's older clients ask for v1alpha, newer ones for v1.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let router = tonic::transport::Server::builder()
         .max_concurrent_streams(config.server.streams_per_connection_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -269,7 +271,8 @@ where
         })
         .layer(IntakeLayer::new(limits, config.server.bytes_max))
         .add_service(health)
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(FaceServiceServer::new(face).max_decoding_message_size(limits.largest()));
     let (listener, address) = listen(config.server.listen).await?;
     let (stop, stopping) = watch::channel(false);

@@ -61,7 +61,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             requests_max: 256,
-            bytes_max: 512 << 20,
+            bytes_max: 1 << 30,
             streams_per_connection_max: 256,
             timeout_default_ms: 30_000,
             timeout_max_ms: 120_000,
