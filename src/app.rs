@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
@@ -157,6 +157,7 @@ impl App {
             rules: Arc::new(rules),
             scheduler,
             pool: cpu_pool(config)?,
+            places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             decode: decode_limits(config),
             quality: config.quality.clone(),
             standards,

@@ -187,6 +187,9 @@ pub struct ImageSettings {
     pub pixels_max: usize,
     /// Live photographs in one `Verify`.
     pub live_photos_max: usize,
+    /// Photographs that are in memory as pixels at one time; further ones wait as files. The
+    /// largest that `pixels_max` allows takes 36 MiB.
+    pub decoded_max: usize,
 }
 
 impl Default for ImageSettings {
@@ -197,6 +200,7 @@ impl Default for ImageSettings {
             side_max: 4_096,
             pixels_max: 4_096 * 3_072,
             live_photos_max: 8,
+            decoded_max: 64,
         }
     }
 }
@@ -251,6 +255,7 @@ impl Config {
         at_least_one("image.side_max", image.side_max)?;
         at_least_one("image.pixels_max", image.pixels_max)?;
         at_least_one("image.live_photos_max", image.live_photos_max)?;
+        at_least_one("image.decoded_max", image.decoded_max)?;
         check(
             image.live_photos_max <= LIVE_PHOTOS_MAX,
             "image.live_photos_max",

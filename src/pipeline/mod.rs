@@ -9,6 +9,7 @@ mod standard;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
 pub use report::{
@@ -44,6 +45,8 @@ pub struct Pipeline {
     pub scheduler: Scheduler,
     /// Decodes, resizes and aligns.
     pub pool: CpuPool,
+    /// Places for photographs in memory as pixels.
+    pub places: Semaphore,
     /// Limits on pictures.
     pub decode: DecodeLimits,
     /// Limits on faces.

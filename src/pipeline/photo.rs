@@ -69,6 +69,10 @@ impl Pipeline {
         let mut times = StageTimes::default();
 
         let began = Instant::now();
+        let _place = self.places.acquire().await.map_err(Error::internal)?;
+        times.queue = began.elapsed();
+
+        let began = Instant::now();
         let (limits, side) = (self.decode, self.rules.detector.side);
         let decoded = self.pool.run(move || read(file.expose(), &limits, side)).await?;
         let Decoded { image, canvas, scale, fingerprint } =
