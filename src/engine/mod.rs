@@ -3,3 +3,28 @@
 //! ```text
 //! ONNX bytes → import → graph → passes → executor (chosen at load) → candle tensors
 //! ```
+//!
+//! A [`Graph`] describes **one row**: networks are exported with a batch of one, the importer
+//! strips that axis, and running a [`Network`] adds a leading batch axis to every value. A row can
+//! therefore never see its neighbours.
+
+mod constant;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod graph;
+mod import;
+mod network;
+pub mod passes;
+mod reference;
+mod shape;
+
+pub use constant::Constant;
+pub use error::{EngineError, ImportError, InputError, NodeError, TensorError};
+pub use graph::{
+    Activation, AveragePool, BinaryOp, Conv, Graph, Linear, Node, Op, Output, Reduction,
+    ResizeMode, ScaleShift, ValueId, ValueInfo, Window,
+};
+pub use import::import;
+pub use network::Network;
+pub use passes::optimise;

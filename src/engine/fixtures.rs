@@ -1,0 +1,173 @@
+//! Small ONNX files and graphs for the tests of this folder.
+
+use candle_core::{Device, Tensor};
+use prost::Message;
+
+use super::graph::Graph;
+use super::{Network, import};
+use crate::proto::onnx::attribute_proto::AttributeType;
+use crate::proto::onnx::tensor_shape_proto::{Dimension, dimension};
+use crate::proto::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+
+pub(super) fn int(name: &str, i: i64) -> AttributeProto {
+    attribute(name, AttributeType::Int, AttributeProto { i, ..Default::default() })
+}
+
+pub(super) fn float(name: &str, f: f32) -> AttributeProto {
+    attribute(name, AttributeType::Float, AttributeProto { f, ..Default::default() })
+}
+
+pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    let value = AttributeProto { ints: ints.to_vec(), ..Default::default() };
+    attribute(name, AttributeType::Ints, value)
+}
+
+pub(super) fn string(name: &str, s: &str) -> AttributeProto {
+    let value = AttributeProto { s: s.as_bytes().to_vec(), ..Default::default() };
+    attribute(name, AttributeType::String, value)
+}
+
+pub(super) fn tensor(name: &str, t: TensorProto) -> AttributeProto {
+    let value = AttributeProto { t: Some(t), ..Default::default() };
+    attribute(name, AttributeType::Tensor, value)
+}
+
+fn attribute(name: &str, kind: AttributeType, value: AttributeProto) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: kind as i32, ..value }
+}
+
+/// A node with one output; its name is that of the output.
+pub(super) fn node(
+    op: &str,
+    inputs: &[&str],
+    output: &str,
+    attributes: &[AttributeProto],
+) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: output.to_owned(),
+        op_type: op.to_owned(),
+        attribute: attributes.to_vec(),
+        domain: String::new(),
+    }
+}
+
+pub(super) fn floats(name: &str, dims: &[i64], data: &[f32]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: 1,
+        float_data: data.to_vec(),
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn longs(name: &str, data: &[i64]) -> TensorProto {
+    TensorProto {
+        dims: vec![data.len() as i64],
+        data_type: 7,
+        int64_data: data.to_vec(),
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// An input or output of floats; -1 stands for a symbolic size.
+pub(super) fn input_info(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let dim = dims.iter().map(|&size| Dimension {
+        value: Some(match size {
+            -1 => dimension::Value::DimParam("N".to_owned()),
+            size => dimension::Value::DimValue(size),
+        }),
+    });
+    let shape = TensorShapeProto { dim: dim.collect() };
+    let tensor = type_proto::Tensor { elem_type: 1, shape: Some(shape) };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)) }),
+    }
+}
+
+/// A model with the input `x` and the output `y`.
+pub(super) fn model(
+    opset: i64,
+    input: &[i64],
+    nodes: Vec<NodeProto>,
+    initialisers: Vec<TensorProto>,
+) -> ModelProto {
+    let graph = GraphProto {
+        node: nodes,
+        name: "fixture".to_owned(),
+        initializer: initialisers,
+        input: vec![input_info("x", input)],
+        output: vec![input_info("y", &[])],
+        sparse_initializer: Vec::new(),
+    };
+    ModelProto {
+        ir_version: 8,
+        producer_name: "fixture".to_owned(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
+        functions: Vec::new(),
+    }
+}
+
+/// The graph of a model that must import.
+pub(super) fn graph_of(model: &ModelProto) -> Graph {
+    import(&model.encode_to_vec(), None).unwrap()
+}
+
+/// The message a model is refused with.
+pub(super) fn refusal(model: &ModelProto) -> String {
+    import(&model.encode_to_vec(), None).unwrap_err().to_string()
+}
+
+/// Numbers from -1 to 1 that look random and are the same every time (a 64-bit LCG).
+pub(super) fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Runs a graph on `rows` rows of noise: the first output, flat.
+pub(super) fn run_on_noise(graph: &Graph, rows: usize) -> Vec<f32> {
+    let shape = &graph.input().shape;
+    let input = noise(7, rows * shape.iter().product::<usize>());
+    run(graph, rows, &input).remove(0)
+}
+
+/// Runs a graph: each output, flat.
+pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
+    let shape = [&[rows], graph.input().shape.as_slice()].concat();
+    let input = Tensor::from_slice(input, shape, &Device::Cpu).unwrap();
+    let network = Network::load(graph, &Device::Cpu).unwrap();
+    let outputs = network.run(&input).unwrap();
+    outputs.iter().map(|y| y.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+/// Imports a model and runs it on one row.
+pub(super) fn eval(model: &ModelProto, input: &[f32]) -> Vec<f32> {
+    run(&graph_of(model), 1, input).remove(0)
+}
+
+/// The largest absolute difference of two lists of one length.
+pub(super) fn difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max)
+}
+
+#[track_caller]
+pub(super) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
+    for (at, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= tolerance, "element {at}: {f}, expected {e}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Operators evaluated at import: their inputs are shapes, integers about shapes, or weights.
+
+use super::attributes::unsupported;
+use super::context::NodeContext;
+use super::layout::{
+    cuts, joined_size, permutation, reshape_target, squeezed_axes, unsqueezed_axes,
+};
+use super::tensors::{Host, HostData, element};
+use crate::engine::error::NodeError;
+use crate::engine::shape::{broadcast, pad_rank, strides};
+
+/// True for operators that [`evaluate`] knows.
+pub(super) fn evaluates(op: &str) -> bool {
+    matches!(
+        op,
+        "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Floor"
+            | "Ceil"
+            | "Sqrt"
+            | "Identity"
+            | "Cast"
+            | "Reshape"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Transpose"
+            | "Concat"
+            | "Slice"
+            | "Gather"
+            | "ConstantOfShape"
+    )
+}
+
+/// Evaluates a node all of whose inputs are known.
+pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let result = match node.node.op_type.as_str() {
+        "Floor" => round(node, f32::floor)?,
+        "Ceil" => round(node, f32::ceil)?,
+        "Sqrt" => round(node, f32::sqrt)?,
+        "Identity" => only_input(node)?,
+        "Cast" => cast(node)?,
+        "Reshape" => reshape(node)?,
+        "Squeeze" => squeeze(node)?,
+        "Unsqueeze" => unsqueeze(node)?,
+        "Transpose" => transpose(node)?,
+        "Concat" => concat(node)?,
+        "Slice" => slice(node)?,
+        "Gather" => gather(node)?,
+        "ConstantOfShape" => constant_of_shape(node)?,
+        _ => arithmetic(node)?,
+    };
+    node.define_host(result)
+}
+
+/// `Shape`, of a value or of a constant, with a batch of one.
+pub(super) fn shape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let dims = match node.row(0) {
+        Ok(row) => row.dims,
+        Err(_) => node.host(0)?.shape.clone(),
+    };
+    let rank = dims.len() as i64;
+    let bound = |place: i64| if place < 0 { place.saturating_add(rank) } else { place };
+    let start = bound(node.attributes.int("start")?.unwrap_or(0)).clamp(0, rank);
+    let end = bound(node.attributes.int("end")?.unwrap_or(rank)).clamp(start, rank);
+    let sizes = &dims[start as usize..end as usize];
+    node.define_host(Host::ints(sizes.iter().map(|&size| size as i64).collect()))
+}
+
+/// `Constant` in its forms of floats and integers.
+pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(0)?;
+    let scalar = |data| Host { shape: Vec::new(), data };
+    let host = if let Some(tensor) = node.attributes.tensor("value")? {
+        node.decode(tensor)?
+    } else if let Some(value) = node.attributes.float("value_float")? {
+        scalar(HostData::Float(vec![value]))
+    } else if let Some(value) = node.attributes.int("value_int")? {
+        scalar(HostData::Int(vec![value]))
+    } else if let Some(values) = node.attributes.floats("value_floats")? {
+        Host::floats(vec![values.len()], values.to_vec())
+    } else if let Some(values) = node.attributes.ints("value_ints")? {
+        Host::ints(values.to_vec())
+    } else {
+        node.attributes.finish()?;
+        return Err(NodeError::AttributeMissing("value"));
+    };
+    node.define_host(host)
+}
+
+/// The first and only input, for a result of as many elements.
+fn only_input(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    node.inputs_max(1)?;
+    charged(node, 0)
+}
+
+/// An input that a result of as many elements is made of.
+fn charged(node: &mut NodeContext<'_, '_>, input: usize) -> Result<Host, NodeError> {
+    let host = node.host(input)?;
+    node.charge(host.len())?;
+    Ok(host.as_ref().clone())
+}
+
+fn round(node: &mut NodeContext<'_, '_>, f: fn(f32) -> f32) -> Result<Host, NodeError> {
+    let host = only_input(node)?;
+    let floats = host.as_floats().ok_or(NodeError::Elements { input: 0, expected: "floats" })?;
+    Ok(Host::floats(host.shape.clone(), floats.iter().map(|&x| f(x)).collect()))
+}
+
+fn cast(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let host = only_input(node)?;
+    let to = node.attributes.int("to")?.ok_or(NodeError::AttributeMissing("to"))?;
+    node.attributes.only_int("saturate", 1)?;
+    let Host { shape, data } = host;
+    let data = match (i32::try_from(to), data) {
+        (Ok(element::FLOAT | element::DOUBLE), HostData::Int(data)) => {
+            HostData::Float(data.iter().map(|&x| x as f32).collect())
+        }
+        (Ok(element::INT32 | element::INT64), HostData::Float(data)) => {
+            HostData::Int(data.iter().map(|&x| x as i64).collect())
+        }
+        (Ok(element::FLOAT | element::DOUBLE), data @ HostData::Float(_)) => data,
+        (Ok(element::INT32 | element::INT64), data @ HostData::Int(_)) => data,
+        _ => return Err(unsupported("to", to)),
+    };
+    Ok(Host { shape, data })
+}
+
+fn reshape(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    node.inputs_max(2)?;
+    let host = charged(node, 0)?;
+    let shape = reshape_target(node, &host.shape)?;
+    Ok(host.reshape(shape))
+}
+
+fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let host = charged(node, 0)?;
+    let mut shape = host.shape.clone();
+    for axis in squeezed_axes(node, &shape)?.into_iter().rev() {
+        shape.remove(axis);
+    }
+    Ok(host.reshape(shape))
+}
+
+fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let host = charged(node, 0)?;
+    let mut shape = host.shape.clone();
+    for axis in unsqueezed_axes(node, shape.len())? {
+        shape.insert(axis, 1);
+    }
+    node.charge_shape(&shape)?;
+    Ok(host.reshape(shape))
+}
+
+fn transpose(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let host = only_input(node)?;
+    let perm = permutation(node, host.shape.len())?;
+    Ok(host.transpose(&perm))
+}
+
+/// Joins along an axis: element by element, since these are short.
+fn concat(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
+    let mut all = charged(node, 0)?;
+    let axis = node.axis(axis, all.shape.len())?;
+    for input in 1..node.node.input.len() {
+        node.charge(all.len())?;
+        let next = charged(node, input)?;
+        let total = joined_size(&all.shape, &next.shape, axis);
+        let total = total.ok_or(NodeError::Shape { input, shape: next.shape.clone() })?;
+        let inner = |host: &Host| host.shape[axis..].iter().product::<usize>().max(1);
+        let (a, b) = (inner(&all), inner(&next));
+        let mut shape = all.shape.clone();
+        shape[axis] = total;
+        let data = match (&all.data, &next.data) {
+            (HostData::Float(x), HostData::Float(y)) => HostData::Float(interleave(x, a, y, b)),
+            (HostData::Int(x), HostData::Int(y)) => HostData::Int(interleave(x, a, y, b)),
+            _ => return Err(NodeError::Elements { input, expected: "the type of input 0" }),
+        };
+        all = Host { shape, data };
+    }
+    Ok(all)
+}
+
+/// Chunks of `a` elements of `x` and of `b` elements of `y` in turn; either may be empty.
+fn interleave<T: Copy>(x: &[T], a: usize, y: &[T], b: usize) -> Vec<T> {
+    let chunks = (x.len() / a).max(y.len() / b);
+    let chunk = |data: &[T], size: usize, i: usize| {
+        data.get(i * size..(i + 1) * size).unwrap_or_default().to_vec()
+    };
+    (0..chunks).flat_map(|i| [chunk(x, a, i), chunk(y, b, i)].concat()).collect()
+}
+
+fn slice(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    let mut host = charged(node, 0)?;
+    for cut in cuts(node, &host.shape.clone())? {
+        let places: Vec<usize> = (0..cut.count).map(|i| step(cut.start, cut.step, i)).collect();
+        node.charge(host.len())?;
+        host = take(&host, cut.axis, &places, &[places.len()]);
+    }
+    Ok(host)
+}
+
+/// `start + index × step`, which lies inside the axis.
+fn step(start: usize, step: i64, index: usize) -> usize {
+    (start as i128 + i128::from(step) * index as i128) as usize
+}
+
+fn gather(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    node.inputs_max(2)?;
+    let host = charged(node, 0)?;
+    let axis = node.attributes.int("axis")?.unwrap_or(0);
+    let axis = node.axis(axis, host.shape.len())?;
+    let index = node.host(1)?;
+    let ints = index.as_ints().ok_or(NodeError::Elements { input: 1, expected: "integers" })?;
+    let mut places = Vec::new();
+    for &place in ints {
+        places.push(node.axis(place, host.shape[axis])?);
+    }
+    let mut shape = host.shape.clone();
+    shape.splice(axis..=axis, index.shape.iter().copied());
+    node.charge_shape(&shape)?;
+    Ok(take(&host, axis, &places, &index.shape))
+}
+
+/// The elements at `places` of an axis, which `shape` replaces.
+fn take(host: &Host, axis: usize, places: &[usize], shape: &[usize]) -> Host {
+    let stride = strides(&host.shape)[axis];
+    let block = stride * host.shape[axis];
+    let outer: usize = host.shape[..axis].iter().product();
+    let read = (0..outer).flat_map(|o| {
+        places.iter().flat_map(move |&place| {
+            let from = o * block + place * stride;
+            from..from + stride
+        })
+    });
+    let mut result = host.shape.clone();
+    result.splice(axis..=axis, shape.iter().copied());
+    host.read(result, read)
+}
+
+fn constant_of_shape(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    node.inputs_max(1)?;
+    let sizes = node.ints(0)?;
+    let shape = sizes.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|_| NodeError::Value { input: 0, value: format!("{sizes:?}") })?;
+    node.charge_shape(&shape)?;
+    let value = match node.attributes.tensor("value")? {
+        Some(tensor) => node.decode(tensor)?,
+        None => Host::floats(vec![1], vec![0.0]),
+    };
+    if value.shape != [1] {
+        return Err(unsupported("value", value.shape));
+    }
+    Ok(value.reshape(vec![1; shape.len()]).expand(&shape))
+}
+
+/// `Add`, `Sub`, `Mul` and `Div` of two constants of one type.
+fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+    node.inputs_max(2)?;
+    let (a, b) = (node.host(0)?, node.host(1)?);
+    let rank = a.shape.len().max(b.shape.len());
+    let (a_shape, b_shape) = (pad_rank(&a.shape, rank), pad_rank(&b.shape, rank));
+    let shape = broadcast(&a_shape, &b_shape)
+        .ok_or_else(|| NodeError::Shape { input: 1, shape: b.shape.clone() })?;
+    node.charge_shape(&shape)?;
+    let a = a.as_ref().clone().reshape(a_shape).expand(&shape);
+    let b = b.as_ref().clone().reshape(b_shape).expand(&shape);
+    let op = node.node.op_type.as_str();
+    let data = match (a.data, b.data) {
+        (HostData::Float(a), HostData::Float(b)) => {
+            let f = float_function(op);
+            HostData::Float(a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect())
+        }
+        (HostData::Int(a), HostData::Int(b)) => {
+            let f = int_function(op);
+            let data = a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect::<Option<_>>();
+            HostData::Int(data.ok_or(NodeError::Arithmetic)?)
+        }
+        _ => return Err(NodeError::Elements { input: 1, expected: "the type of input 0" }),
+    };
+    Ok(Host { shape, data })
+}
+
+fn float_function(op: &str) -> fn(f32, f32) -> f32 {
+    match op {
+        "Add" => |a, b| a + b,
+        "Sub" => |a, b| a - b,
+        "Mul" => |a, b| a * b,
+        _ => |a, b| a / b,
+    }
+}
+
+fn int_function(op: &str) -> fn(i64, i64) -> Option<i64> {
+    match op {
+        "Add" => i64::checked_add,
+        "Sub" => i64::checked_sub,
+        "Mul" => i64::checked_mul,
+        _ => i64::checked_div,
+    }
+}

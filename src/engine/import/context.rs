@@ -1,0 +1,275 @@
+//! What the importer of an operator works with: one node, its inputs and the graph so far.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::attributes::Attributes;
+use super::tensors::{CONSTANT_ELEMENTS_MAX, Host, decode, stored_shape};
+use crate::engine::constant::Constant;
+use crate::engine::error::NodeError;
+use crate::engine::graph::{Graph, Node, Op, ValueId};
+use crate::engine::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
+use crate::proto::onnx::{NodeProto, TensorProto};
+
+/// What a name of the file stands for.
+#[derive(Clone)]
+pub(super) enum Value<'m> {
+    /// Depends on the row.
+    Row(Row),
+    /// Known at import.
+    Host(Arc<Host>),
+    /// Known at import, decoded when it is read.
+    Stored(&'m TensorProto),
+}
+
+/// A value that depends on the row: its ONNX shape at a batch of one, and where the batch is.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) id: ValueId,
+    /// The ONNX shape, batch axis (of size 1) included.
+    pub(super) dims: Vec<usize>,
+    /// The batch axis. A value may lose it, by a reshape for example: then the ONNX shape at a
+    /// batch of one is the row's.
+    pub(super) batch: Option<usize>,
+}
+
+impl Row {
+    /// The axis of the row that an ONNX axis is; the batch axis is refused.
+    pub(super) fn row_axis(&self, axis: usize) -> Result<usize, NodeError> {
+        match self.batch {
+            Some(batch) if axis == batch => Err(NodeError::MixesRows(axis)),
+            Some(batch) if axis > batch => Ok(axis - 1),
+            _ => Ok(axis),
+        }
+    }
+
+    /// Per-axis sizes or amounts without the entry of the batch axis.
+    pub(super) fn strip<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
+        strip(per_axis, self.batch)
+    }
+}
+
+/// `per_axis` without the entry of the batch axis.
+pub(super) fn strip<T: Clone>(per_axis: &[T], batch: Option<usize>) -> Vec<T> {
+    let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != batch);
+    kept.map(|(_, item)| item.clone()).collect()
+}
+
+/// The graph so far and what the names stand for.
+pub(super) struct Importer<'m> {
+    pub(super) opset: i64,
+    pub(super) graph: Graph,
+    pub(super) values: HashMap<&'m str, Value<'m>>,
+    /// Elements of constants that may still be made.
+    pub(super) constant_budget: usize,
+}
+
+/// One node, its inputs and the graph so far.
+pub(super) struct NodeContext<'i, 'm> {
+    pub(super) node: &'m NodeProto,
+    pub(super) attributes: Attributes<'m>,
+    importer: &'i mut Importer<'m>,
+}
+
+impl<'i, 'm> NodeContext<'i, 'm> {
+    pub(super) fn new(importer: &'i mut Importer<'m>, node: &'m NodeProto) -> Self {
+        Self { node, attributes: Attributes::new(&node.attribute), importer }
+    }
+
+    pub(super) fn opset(&self) -> i64 {
+        self.importer.opset
+    }
+
+    /// Refuses nodes with more inputs than the operator has.
+    pub(super) fn inputs_max(&self, max: usize) -> Result<(), NodeError> {
+        let count = self.node.input.len();
+        if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
+    }
+
+    pub(super) fn has_input(&self, index: usize) -> bool {
+        self.node.input.get(index).is_some_and(|name| !name.is_empty())
+    }
+
+    /// True when there are inputs and all are known at import.
+    pub(super) fn all_constant(&self) -> bool {
+        let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
+        names.peek().is_some()
+            && names.all(|name| {
+                let value = self.importer.values.get(name.as_str());
+                matches!(value, Some(Value::Host(_) | Value::Stored(_)))
+            })
+    }
+
+    pub(super) fn value(&self, index: usize) -> Result<Value<'m>, NodeError> {
+        let name = self.node.input.get(index).filter(|name| !name.is_empty());
+        let name = name.ok_or(NodeError::InputMissing(index))?;
+        let value = self.importer.values.get(name.as_str());
+        value.cloned().ok_or_else(|| NodeError::Undefined(name.clone()))
+    }
+
+    /// An input that depends on the row.
+    pub(super) fn row(&self, index: usize) -> Result<Row, NodeError> {
+        match self.value(index)? {
+            Value::Row(row) => Ok(row),
+            Value::Host(_) | Value::Stored(_) => Err(NodeError::NotActivation(index)),
+        }
+    }
+
+    /// An image `[1, channels, height, width]` that depends on the row.
+    pub(super) fn image(&mut self, index: usize) -> Result<Row, NodeError> {
+        let row = self.row(index)?;
+        if row.dims.len() != 4 {
+            return Err(NodeError::Shape { input: index, shape: row.dims });
+        }
+        self.batch_first(index, row)
+    }
+
+    /// The value with the batch as its first axis, which must be of size 1.
+    pub(super) fn batch_first(&mut self, index: usize, row: Row) -> Result<Row, NodeError> {
+        match (row.batch, row.dims.first()) {
+            (Some(0), _) => Ok(row),
+            (_, Some(1)) => self.reshape(&row, row.dims.clone(), Some(0)),
+            _ => Err(NodeError::Shape { input: index, shape: row.dims }),
+        }
+    }
+
+    /// An input that is known at import.
+    pub(super) fn host(&mut self, index: usize) -> Result<Arc<Host>, NodeError> {
+        match self.value(index)? {
+            Value::Row(_) => Err(NodeError::NotConstant(index)),
+            Value::Host(host) => Ok(host),
+            Value::Stored(tensor) => Ok(Arc::new(self.decode(tensor)?)),
+        }
+    }
+
+    /// Integers that are known at import, in order, whatever their shape.
+    pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
+        let host = self.host(index)?;
+        let ints = host.as_ints().map(<[i64]>::to_vec);
+        ints.ok_or(NodeError::Elements { input: index, expected: "integers" })
+    }
+
+    /// Floats that are known at import.
+    pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
+        let host = self.host(index)?;
+        self.charge(host.len())?;
+        host.to_constant().ok_or(NodeError::Elements { input: index, expected: "floats" })
+    }
+
+    /// One float that is known at import.
+    pub(super) fn scalar(&mut self, index: usize) -> Result<f32, NodeError> {
+        let constant = self.constant(index)?;
+        match constant.data() {
+            [value] => Ok(*value),
+            _ => Err(NodeError::Shape { input: index, shape: constant.shape().to_vec() }),
+        }
+    }
+
+    /// A constant that broadcasts to `row` without enlarging it, with the axes of the row.
+    pub(super) fn constant_of(&mut self, index: usize, row: &Row) -> Result<Constant, NodeError> {
+        let constant = self.constant(index)?;
+        let refused = || NodeError::Shape { input: index, shape: constant.shape().to_vec() };
+        let shape = pad_rank(constant.shape(), row.dims.len());
+        let fits = shape.len() == row.dims.len()
+            && shape.iter().zip(&row.dims).all(|(&c, &size)| c == 1 || c == size);
+        if !fits {
+            return Err(refused());
+        }
+        Ok(constant.reshape(row.strip(&shape)))
+    }
+
+    /// Resolves an axis that may count from the end.
+    pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, NodeError> {
+        let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+        let resolved = resolved.and_then(|axis| usize::try_from(axis).ok());
+        resolved.filter(|&axis| axis < rank).ok_or(NodeError::Axis { axis, rank })
+    }
+
+    /// Adds an operation to the graph; `dims` is the ONNX shape of its result at a batch of one.
+    pub(super) fn emit(
+        &mut self,
+        op: Op,
+        inputs: &[&Row],
+        dims: Vec<usize>,
+        batch: Option<usize>,
+    ) -> Result<Row, NodeError> {
+        let fits = elements(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
+        if !fits || dims.len() > RANK_MAX {
+            return Err(NodeError::ResultSize(dims));
+        }
+        debug_assert!(batch.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
+        let name = self.node.output.first().cloned().unwrap_or_default();
+        let output = self.importer.graph.add_value(name, strip(&dims, batch));
+        let inputs = inputs.iter().map(|row| row.id).collect();
+        self.importer.graph.nodes.push(Node { op, inputs, output });
+        Ok(Row { id: output, dims, batch })
+    }
+
+    /// The same elements under another shape, or with another batch axis.
+    pub(super) fn reshape(
+        &mut self,
+        row: &Row,
+        dims: Vec<usize>,
+        batch: Option<usize>,
+    ) -> Result<Row, NodeError> {
+        if row.strip(&row.dims) == strip(&dims, batch) {
+            return Ok(Row { id: row.id, dims, batch });
+        }
+        self.emit(Op::Reshape, &[row], dims, batch)
+    }
+
+    /// The value with its batch axis turned into an ordinary axis of size 1.
+    pub(super) fn without_batch(&mut self, row: Row) -> Result<Row, NodeError> {
+        match row.batch {
+            None => Ok(row),
+            Some(_) => self.reshape(&row, row.dims.clone(), None),
+        }
+    }
+
+    /// Gives the node's only output its value.
+    pub(super) fn define(&mut self, row: Row) -> Result<(), NodeError> {
+        self.define_all(vec![Value::Row(row)])
+    }
+
+    /// Gives the node's only output a value that is known at import.
+    pub(super) fn define_host(&mut self, host: Host) -> Result<(), NodeError> {
+        self.define_all(vec![Value::Host(Arc::new(host))])
+    }
+
+    /// Gives each output of the node its value.
+    pub(super) fn define_all(&mut self, values: Vec<Value<'m>>) -> Result<(), NodeError> {
+        if self.node.output.len() != values.len() {
+            return Err(NodeError::OutputCount(self.node.output.len()));
+        }
+        for (name, value) in self.node.output.iter().zip(values) {
+            if name.is_empty() {
+                return Err(NodeError::OutputCount(0));
+            }
+            if self.importer.values.insert(name, value).is_some() {
+                return Err(NodeError::Redefined(name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts elements of a constant that is about to be made.
+    pub(super) fn charge(&mut self, count: usize) -> Result<(), NodeError> {
+        let left = self.importer.constant_budget.checked_sub(count);
+        self.importer.constant_budget =
+            left.ok_or(NodeError::ConstantLimit(CONSTANT_ELEMENTS_MAX))?;
+        Ok(())
+    }
+
+    /// Counts the elements of a shape of a constant that is about to be made.
+    pub(super) fn charge_shape(&mut self, shape: &[usize]) -> Result<(), NodeError> {
+        if shape.len() > RANK_MAX {
+            return Err(NodeError::ResultSize(shape.to_vec()));
+        }
+        self.charge(elements(shape).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<Host, NodeError> {
+        self.charge_shape(&stored_shape(tensor)?)?;
+        Ok(decode(tensor)?)
+    }
+}

@@ -1,0 +1,239 @@
+//! Operators that compute each element from its own place.
+
+use super::attributes::unsupported;
+use super::context::{NodeContext, Row, Value};
+use super::tensors::element;
+use crate::engine::constant::Constant;
+use crate::engine::error::NodeError;
+use crate::engine::graph::{Activation, BinaryOp, Op, ScaleShift};
+use crate::engine::shape::{broadcast, pad_rank};
+
+/// `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
+pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(2)?;
+    let op = match node.node.op_type.as_str() {
+        "Add" => BinaryOp::Add,
+        "Sub" => BinaryOp::Sub,
+        "Mul" => BinaryOp::Mul,
+        _ => BinaryOp::Div,
+    };
+    let y = match (node.value(0)?, node.value(1)?) {
+        (Value::Row(a), Value::Row(b)) => of_values(node, op, a, b)?,
+        (Value::Row(x), _) => with_constant(node, op, x, 1)?,
+        (_, Value::Row(x)) => with_constant(node, op, x, 0)?,
+        _ => return Err(NodeError::NotActivation(0)),
+    };
+    node.define(y)
+}
+
+fn of_values(
+    node: &mut NodeContext<'_, '_>,
+    op: BinaryOp,
+    a: Row,
+    b: Row,
+) -> Result<Row, NodeError> {
+    let rank = a.dims.len().max(b.dims.len());
+    let (a, b) = (with_rank(node, a, rank)?, with_rank(node, b, rank)?);
+    let dims = broadcast(&a.dims, &b.dims)
+        .ok_or_else(|| NodeError::Shape { input: 1, shape: b.dims.clone() })?;
+    let (a, b) = match a.batch == b.batch {
+        true => (a, b),
+        false => (node.without_batch(a)?, node.without_batch(b)?),
+    };
+    node.emit(Op::Binary(op), &[&a, &b], dims, a.batch)
+}
+
+/// Axes of size 1 in front, as broadcasting adds them.
+fn with_rank(node: &mut NodeContext<'_, '_>, row: Row, rank: usize) -> Result<Row, NodeError> {
+    let added = rank - row.dims.len();
+    let batch = row.batch.map(|axis| axis + added);
+    node.reshape(&row, pad_rank(&row.dims, rank), batch)
+}
+
+/// Arithmetic with a constant is a [`ScaleShift`].
+fn with_constant(
+    node: &mut NodeContext<'_, '_>,
+    op: BinaryOp,
+    x: Row,
+    constant_input: usize,
+) -> Result<Row, NodeError> {
+    let constant = node.constant_of(constant_input, &x)?;
+    let rank = constant.shape().len();
+    let number = |value| Constant::scalar(value, rank);
+    let (scale, shift) = match (op, constant_input) {
+        (BinaryOp::Add, _) => (number(1.0), constant),
+        (BinaryOp::Sub, 1) => (number(1.0), constant.map(|c| -c)),
+        (BinaryOp::Sub, _) => (number(-1.0), constant),
+        (BinaryOp::Mul, _) => (constant, number(0.0)),
+        (BinaryOp::Div, 1) => (constant.map(|c| 1.0 / c), number(0.0)),
+        (BinaryOp::Div, _) => return Err(NodeError::NotActivation(0)),
+    };
+    scale_shift(node, &x, scale, shift)
+}
+
+fn scale_shift(
+    node: &mut NodeContext<'_, '_>,
+    x: &Row,
+    scale: Constant,
+    shift: Constant,
+) -> Result<Row, NodeError> {
+    node.emit(Op::ScaleShift(ScaleShift { scale, shift }), &[x], x.dims.clone(), x.batch)
+}
+
+pub(super) fn negate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let x = node.row(0)?;
+    let rank = x.strip(&x.dims).len();
+    let y = scale_shift(node, &x, Constant::scalar(-1.0, rank), Constant::scalar(0.0, rank))?;
+    node.define(y)
+}
+
+/// A power of 1, 2 or 1/2.
+pub(super) fn pow(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(2)?;
+    let x = node.row(0)?;
+    let y = match node.scalar(1)? {
+        1.0 => x,
+        2.0 => of_values(node, BinaryOp::Mul, x.clone(), x)?,
+        0.5 => map(node, &x, Activation::Sqrt)?,
+        power => return Err(NodeError::Value { input: 1, value: power.to_string() }),
+    };
+    node.define(y)
+}
+
+/// Functions without parameters.
+pub(super) fn activation(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let activation = match node.node.op_type.as_str() {
+        "Relu" => Activation::Relu,
+        "Sigmoid" => Activation::Sigmoid,
+        "HardSwish" => Activation::HardSwish,
+        "Tanh" => Activation::Tanh,
+        "Exp" => Activation::Exp,
+        "Sqrt" => Activation::Sqrt,
+        _ => Activation::Abs,
+    };
+    define_map(node, activation)
+}
+
+pub(super) fn leaky_relu(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let slope = node.attributes.float("alpha")?.unwrap_or(0.01);
+    define_map(node, Activation::LeakyRelu(slope))
+}
+
+pub(super) fn hard_sigmoid(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let alpha = node.attributes.float("alpha")?.unwrap_or(0.2);
+    let beta = node.attributes.float("beta")?.unwrap_or(0.5);
+    define_map(node, Activation::HardSigmoid { alpha, beta })
+}
+
+fn define_map(node: &mut NodeContext<'_, '_>, activation: Activation) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let x = node.row(0)?;
+    let y = map(node, &x, activation)?;
+    node.define(y)
+}
+
+fn map(node: &mut NodeContext<'_, '_>, x: &Row, activation: Activation) -> Result<Row, NodeError> {
+    node.emit(Op::Activation(activation), &[x], x.dims.clone(), x.batch)
+}
+
+/// Limits are attributes before opset 11 and inputs from then on.
+pub(super) fn clip(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let (mut min, mut max) = (f32::MIN, f32::MAX);
+    if node.opset() < 11 {
+        node.inputs_max(1)?;
+        min = node.attributes.float("min")?.unwrap_or(min);
+        max = node.attributes.float("max")?.unwrap_or(max);
+    } else {
+        node.inputs_max(3)?;
+        min = if node.has_input(1) { node.scalar(1)? } else { min };
+        max = if node.has_input(2) { node.scalar(2)? } else { max };
+    }
+    if min.is_nan() || max.is_nan() {
+        return Err(NodeError::Value { input: 1, value: "NaN".to_owned() });
+    }
+    let x = node.row(0)?;
+    let y = map(node, &x, Activation::Clip { min, max })?;
+    node.define(y)
+}
+
+pub(super) fn prelu(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(2)?;
+    let x = node.row(0)?;
+    let slopes = node.constant_of(1, &x)?;
+    let y = map(node, &x, Activation::PRelu(slopes))?;
+    node.define(y)
+}
+
+/// Batch normalisation at inference: `(x - mean) / sqrt(variance + epsilon) × scale + bias`.
+pub(super) fn batch_normalization(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(5)?;
+    let epsilon = node.attributes.float("epsilon")?.unwrap_or(1e-5);
+    // The momentum matters to training only; `spatial` was dropped with opset 9.
+    node.attributes.ignore_float("momentum")?;
+    node.attributes.only_int("training_mode", 0)?;
+    if node.opset() < 9 {
+        node.attributes.only_int("spatial", 1)?;
+    }
+    let x = node.row(0)?;
+    if x.dims.len() < 2 || x.batch == Some(1) {
+        return Err(NodeError::Shape { input: 0, shape: x.dims });
+    }
+    let mut per_channel = Vec::new();
+    for input in 1..5 {
+        let constant = node.constant(input)?;
+        if constant.shape() != [x.dims[1]] {
+            return Err(NodeError::Shape { input, shape: constant.shape().to_vec() });
+        }
+        per_channel.push(constant.data().to_vec());
+    }
+    let (mut scale, mut shift) = (Vec::new(), Vec::new());
+    for channel in 0..x.dims[1] {
+        let of = |index: usize| f64::from(per_channel[index][channel]);
+        let factor = of(0) / (of(3) + f64::from(epsilon)).sqrt();
+        scale.push(factor as f32);
+        shift.push((of(1) - of(2) * factor) as f32);
+    }
+    let mut dims = vec![1; x.dims.len()];
+    dims[1] = x.dims[1];
+    let shape = x.strip(&dims);
+    let (scale, shift) = (Constant::new(shape.clone(), scale), Constant::new(shape, shift));
+    let y = scale_shift(node, &x, scale, shift)?;
+    node.define(y)
+}
+
+pub(super) fn identity(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let x = node.row(0)?;
+    node.define(x)
+}
+
+/// `Dropout` does nothing at inference; its mask cannot be read.
+pub(super) fn dropout(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(3)?;
+    node.attributes.ignore_float("ratio")?;
+    node.attributes.int("seed")?;
+    if node.has_input(1) {
+        node.scalar(1)?;
+    }
+    if node.has_input(2) && node.ints(2)? != [0] {
+        return Err(NodeError::Value { input: 2, value: "true".to_owned() });
+    }
+    let x = node.row(0)?;
+    match node.node.output.len() {
+        1 => node.define(x),
+        count => Err(NodeError::OutputCount(count)),
+    }
+}
+
+/// A value that depends on the row stays `f32`.
+pub(super) fn cast(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let to = node.attributes.int("to")?.ok_or(NodeError::AttributeMissing("to"))?;
+    node.attributes.only_int("saturate", 1)?;
+    if to != i64::from(element::FLOAT) {
+        return Err(unsupported("to", to));
+    }
+    let x = node.row(0)?;
+    node.define(x)
+}

@@ -1,0 +1,207 @@
+//! ONNX bytes to a typed graph of one row.
+//!
+//! The importer knows for each ONNX value where its batch axis is, and strips it. What depends on
+//! shapes only is evaluated here. Whatever is not understood is refused by name: nothing in a file
+//! is ignored.
+
+mod attributes;
+mod constants;
+mod context;
+mod elementwise;
+mod images;
+mod input;
+mod layout;
+mod matrix;
+mod quantised;
+mod reduce;
+mod tensors;
+mod window;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+
+use self::context::{Importer, NodeContext, Row, Value};
+use self::tensors::{CONSTANT_ELEMENTS_MAX, stored_shape};
+use super::error::{ImportError, NodeError};
+use super::graph::{Graph, Output, ValueId, ValueInfo};
+use crate::proto::onnx::{GraphProto, ModelProto, NodeProto};
+
+/// The oldest opset whose operators the importer reads by their own rules.
+const OPSET_MIN: i64 = 7;
+/// The newest opset whose operators the importer was compared with.
+const OPSET_MAX: i64 = 23;
+
+/// Imports an ONNX file.
+///
+/// `input_shape` is the row shape to import it for; it may differ from the file's in the sizes the
+/// file leaves open and in height and width. Without it the file's own shape is used.
+pub fn import(onnx: &[u8], input_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
+    let model = ModelProto::decode(onnx)?;
+    let opset = opset(&model)?;
+    if !model.functions.is_empty() {
+        return Err(ImportError::Section("functions"));
+    }
+    let file = model.graph.as_ref().ok_or(ImportError::NoGraph)?;
+    if !file.sparse_initializer.is_empty() {
+        return Err(ImportError::Section("sparse initialisers"));
+    }
+
+    let mut importer = begin(file, opset, input_shape)?;
+    for node in &file.node {
+        import_node(&mut importer, node).map_err(|reason| ImportError::Node {
+            node: display_name(node),
+            op: node.op_type.clone(),
+            reason,
+        })?;
+    }
+    finish(importer, file)
+}
+
+/// The version of the default operators.
+fn opset(model: &ModelProto) -> Result<i64, ImportError> {
+    let default = model.opset_import.iter().find(|set| is_default_domain(&set.domain));
+    let version = default.map_or(0, |set| set.version);
+    if (OPSET_MIN..=OPSET_MAX).contains(&version) {
+        Ok(version)
+    } else {
+        Err(ImportError::Opset { version, min: OPSET_MIN, max: OPSET_MAX })
+    }
+}
+
+fn is_default_domain(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
+/// Names the initialisers and the input.
+fn begin<'m>(
+    file: &'m GraphProto,
+    opset: i64,
+    input_shape: Option<&[usize]>,
+) -> Result<Importer<'m>, ImportError> {
+    let mut values = HashMap::new();
+    for tensor in &file.initializer {
+        stored_shape(tensor)
+            .map_err(|reason| ImportError::Initialiser { name: tensor.name.clone(), reason })?;
+        if values.insert(tensor.name.as_str(), Value::Stored(tensor)).is_some() {
+            return Err(ImportError::Duplicate(tensor.name.clone()));
+        }
+    }
+    // Old IR versions list the initialisers among the inputs, and quantising tools leave the
+    // names of those they replaced: inputs that nobody reads.
+    let read: HashSet<&str> = names_read(file).collect();
+    let is_fed = |name: &str| !values.contains_key(name) && read.contains(name);
+    let fed: Vec<_> = file.input.iter().filter(|input| is_fed(&input.name)).collect();
+    let [input] = fed[..] else { return Err(ImportError::InputCount(fed.len())) };
+    let shape = input::row_shape(input, input_shape)
+        .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
+
+    let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
+    let row = Row { id: ValueId(0), dims, batch: Some(0) };
+    values.insert(&input.name, Value::Row(row));
+    let graph = Graph {
+        values: vec![ValueInfo { name: input.name.clone(), shape }],
+        nodes: Vec::new(),
+        input: ValueId(0),
+        outputs: Vec::new(),
+    };
+    Ok(Importer { opset, graph, values, constant_budget: CONSTANT_ELEMENTS_MAX })
+}
+
+/// Every name that a node or the caller reads.
+fn names_read(file: &GraphProto) -> impl Iterator<Item = &str> {
+    let by_nodes = file.node.iter().flat_map(|node| &node.input).map(String::as_str);
+    by_nodes.chain(file.output.iter().map(|output| output.name.as_str()))
+}
+
+/// Collects the outputs.
+fn finish(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, ImportError> {
+    let Importer { mut graph, mut values, .. } = importer;
+    for output in &file.output {
+        match values.entry(&output.name) {
+            // Taken out, so that a name shown twice is not found again.
+            Entry::Occupied(entry) => match entry.remove() {
+                Value::Row(row) => {
+                    graph.outputs.push(Output { name: output.name.clone(), value: row.id });
+                }
+                Value::Host(_) | Value::Stored(_) => {
+                    return Err(ImportError::Output(output.name.clone()));
+                }
+            },
+            Entry::Vacant(_) if graph.outputs.iter().any(|o| o.name == output.name) => {
+                return Err(ImportError::Duplicate(output.name.clone()));
+            }
+            Entry::Vacant(_) => return Err(ImportError::Output(output.name.clone())),
+        }
+    }
+    if graph.outputs.is_empty() { Err(ImportError::NoOutputs) } else { Ok(graph) }
+}
+
+fn display_name(node: &NodeProto) -> String {
+    let first_output = node.output.first().cloned().unwrap_or_default();
+    if node.name.is_empty() { first_output } else { node.name.clone() }
+}
+
+fn import_node<'m>(importer: &mut Importer<'m>, node: &'m NodeProto) -> Result<(), NodeError> {
+    if !is_default_domain(&node.domain) {
+        return Err(NodeError::Domain(node.domain.clone()));
+    }
+    let mut context = NodeContext::new(importer, node);
+    if context.all_constant() && constants::evaluates(&node.op_type) {
+        constants::evaluate(&mut context)?;
+    } else {
+        import_operator(&mut context)?;
+    }
+    context.attributes.finish()
+}
+
+/// The importers of all operators; each operator stands in one line.
+fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    match node.node.op_type.as_str() {
+        "Add" | "Sub" | "Mul" | "Div" => elementwise::binary(node),
+        "Pow" => elementwise::pow(node),
+        "Neg" => elementwise::negate(node),
+        "Relu" | "Sigmoid" | "HardSwish" | "Tanh" | "Exp" | "Sqrt" | "Abs" => {
+            elementwise::activation(node)
+        }
+        "LeakyRelu" => elementwise::leaky_relu(node),
+        "HardSigmoid" => elementwise::hard_sigmoid(node),
+        "Clip" => elementwise::clip(node),
+        "PRelu" => elementwise::prelu(node),
+        "BatchNormalization" => elementwise::batch_normalization(node),
+        "Identity" => elementwise::identity(node),
+        "Dropout" => elementwise::dropout(node),
+        "Cast" => elementwise::cast(node),
+
+        "Conv" => images::conv(node),
+        "MaxPool" => images::max_pool(node),
+        "AveragePool" => images::average_pool(node),
+        "GlobalAveragePool" => images::global_average_pool(node),
+        "Resize" => images::resize(node),
+        "Upsample" => images::upsample(node),
+
+        "Gemm" => matrix::gemm(node),
+        "MatMul" => matrix::matmul(node),
+
+        "Softmax" => reduce::softmax(node),
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceL2" => reduce::reduce(node),
+
+        "Reshape" => layout::reshape(node),
+        "Flatten" => layout::flatten(node),
+        "Squeeze" => layout::squeeze(node),
+        "Unsqueeze" => layout::unsqueeze(node),
+        "Transpose" => layout::transpose(node),
+        "Concat" => layout::concat(node),
+        "Slice" => layout::slice(node),
+        "Split" => layout::split(node),
+        "Gather" => layout::gather(node),
+        "Expand" => layout::expand(node),
+        "Pad" => layout::pad(node),
+
+        "Shape" => constants::shape(node),
+        "Constant" => constants::constant(node),
+        "DequantizeLinear" => quantised::dequantize_linear(node),
+        _ => Err(NodeError::UnknownOp),
+    }
+}

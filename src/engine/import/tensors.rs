@@ -1,0 +1,257 @@
+//! Tensors of the file that are known at import: trained numbers and integers about shapes.
+
+use crate::engine::constant::Constant;
+use crate::engine::error::TensorError;
+use crate::engine::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
+use crate::proto::onnx::TensorProto;
+use crate::proto::onnx::tensor_proto::DataLocation;
+
+/// Most elements all constants of a file may have in sum: 1 GiB of `f32`, four times a 100-layer
+/// residual network.
+pub(super) const CONSTANT_ELEMENTS_MAX: usize = 1 << 28;
+
+/// Element types of the standard (`TensorProto.DataType`).
+pub(super) mod element {
+    pub(crate) const FLOAT: i32 = 1;
+    pub(crate) const UINT8: i32 = 2;
+    pub(crate) const INT8: i32 = 3;
+    pub(crate) const UINT16: i32 = 4;
+    pub(crate) const INT16: i32 = 5;
+    pub(crate) const INT32: i32 = 6;
+    pub(crate) const INT64: i32 = 7;
+    pub(crate) const BOOL: i32 = 9;
+    pub(crate) const FLOAT16: i32 = 10;
+    pub(crate) const DOUBLE: i32 = 11;
+    pub(crate) const UINT32: i32 = 12;
+}
+
+/// A tensor known at import, dense.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Host {
+    pub(super) shape: Vec<usize>,
+    pub(super) data: HostData,
+}
+
+/// All float types become `f32`, all integer types `i64`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum HostData {
+    Float(Vec<f32>),
+    Int(Vec<i64>),
+}
+
+impl Host {
+    pub(super) fn floats(shape: Vec<usize>, data: Vec<f32>) -> Self {
+        Self { shape, data: HostData::Float(data) }
+    }
+
+    /// A list of integers.
+    pub(super) fn ints(data: Vec<i64>) -> Self {
+        Self { shape: vec![data.len()], data: HostData::Int(data) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match &self.data {
+            HostData::Float(data) => data.len(),
+            HostData::Int(data) => data.len(),
+        }
+    }
+
+    pub(super) fn as_floats(&self) -> Option<&[f32]> {
+        match &self.data {
+            HostData::Float(data) => Some(data),
+            HostData::Int(_) => None,
+        }
+    }
+
+    pub(super) fn as_ints(&self) -> Option<&[i64]> {
+        match &self.data {
+            HostData::Int(data) => Some(data),
+            HostData::Float(_) => None,
+        }
+    }
+
+    /// The tensor as a constant of the graph.
+    pub(super) fn to_constant(&self) -> Option<Constant> {
+        Some(Constant::new(self.shape.clone(), self.as_floats()?.to_vec()))
+    }
+
+    /// The elements at `offsets`, which lie inside, under a new shape.
+    pub(super) fn read(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
+        let data = match &self.data {
+            HostData::Float(data) => HostData::Float(at.map(|i| data[i]).collect()),
+            HostData::Int(data) => HostData::Int(at.map(|i| data[i]).collect()),
+        };
+        Self { shape, data }
+    }
+
+    pub(super) fn transpose(&self, perm: &[usize]) -> Self {
+        let shape = permute(&self.shape, perm);
+        let read = permute(&strides(&self.shape), perm);
+        self.read(shape.clone(), offsets(&shape, &read))
+    }
+
+    /// Repeats along axes of size 1; the shape must broadcast to `shape`.
+    pub(super) fn expand(&self, shape: &[usize]) -> Self {
+        let read = broadcast_strides(&self.shape, shape);
+        self.read(shape.to_vec(), offsets(shape, &read))
+    }
+
+    /// The elements under another shape of as many elements.
+    pub(super) fn reshape(mut self, shape: Vec<usize>) -> Self {
+        debug_assert_eq!(elements(&shape), Some(self.len()), "reshaping keeps the elements");
+        self.shape = shape;
+        self
+    }
+}
+
+/// The shape of a stored tensor, within the limits.
+pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
+    let refused = || TensorError::Shape(tensor.dims.iter().take(RANK_MAX + 1).copied().collect());
+    let sizes = tensor.dims.iter().map(|&size| usize::try_from(size));
+    let shape = sizes.collect::<Result<Vec<_>, _>>().map_err(|_| refused())?;
+    let fits = elements(&shape).is_some_and(|count| count <= CONSTANT_ELEMENTS_MAX);
+    if !fits || shape.len() > RANK_MAX { Err(refused()) } else { Ok(shape) }
+}
+
+/// Decodes a stored tensor.
+pub(super) fn decode(tensor: &TensorProto) -> Result<Host, TensorError> {
+    if tensor.data_location != DataLocation::Default as i32 {
+        return Err(TensorError::External);
+    }
+    let shape = stored_shape(tensor)?;
+    let data = match tensor.data_type {
+        element::FLOAT | element::FLOAT16 | element::DOUBLE => HostData::Float(floats(tensor)?),
+        _ => HostData::Int(ints(tensor)?),
+    };
+    let host = Host { shape, data };
+    let expected = elements(&host.shape).expect("a stored shape was checked");
+    if host.len() == expected {
+        Ok(host)
+    } else {
+        Err(TensorError::Length { found: host.len(), expected })
+    }
+}
+
+fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
+    let raw = &tensor.raw_data;
+    match (tensor.data_type, raw.is_empty()) {
+        (element::FLOAT, true) => Ok(tensor.float_data.clone()),
+        (element::FLOAT, false) => read_raw(raw, f32::from_le_bytes),
+        (element::DOUBLE, true) => Ok(tensor.double_data.iter().map(|&x| x as f32).collect()),
+        (element::DOUBLE, false) => read_raw(raw, |bytes| f64::from_le_bytes(bytes) as f32),
+        (_, true) => Ok(tensor.int32_data.iter().map(|&bits| half(bits as u16)).collect()),
+        (_, false) => read_raw(raw, |bytes| half(u16::from_le_bytes(bytes))),
+    }
+}
+
+fn ints(tensor: &TensorProto) -> Result<Vec<i64>, TensorError> {
+    let raw = &tensor.raw_data;
+    match (tensor.data_type, raw.is_empty()) {
+        (element::INT64, true) => Ok(tensor.int64_data.clone()),
+        (element::INT64, false) => read_raw(raw, i64::from_le_bytes),
+        (element::UINT32, true) => {
+            Ok(tensor.uint64_data.iter().map(|&x| x as u32 as i64).collect())
+        }
+        (element::UINT32, false) => read_raw(raw, |b| i64::from(u32::from_le_bytes(b))),
+        (element::UINT8 | element::BOOL, true) => narrow(tensor, |x| i64::from(x as u8)),
+        (element::UINT8 | element::BOOL, false) => read_raw(raw, |b: [u8; 1]| i64::from(b[0])),
+        (element::INT8, true) => narrow(tensor, |x| i64::from(x as i8)),
+        (element::INT8, false) => read_raw(raw, |b| i64::from(i8::from_le_bytes(b))),
+        (element::UINT16, true) => narrow(tensor, |x| i64::from(x as u16)),
+        (element::UINT16, false) => read_raw(raw, |b| i64::from(u16::from_le_bytes(b))),
+        (element::INT16, true) => narrow(tensor, |x| i64::from(x as i16)),
+        (element::INT16, false) => read_raw(raw, |b| i64::from(i16::from_le_bytes(b))),
+        (element::INT32, true) => narrow(tensor, i64::from),
+        (element::INT32, false) => read_raw(raw, |b| i64::from(i32::from_le_bytes(b))),
+        (other, _) => Err(TensorError::Type(other)),
+    }
+}
+
+/// Small integers are stored as `i32` when they are not raw.
+fn narrow(tensor: &TensorProto, f: impl Fn(i32) -> i64) -> Result<Vec<i64>, TensorError> {
+    Ok(tensor.int32_data.iter().map(|&x| f(x)).collect())
+}
+
+fn read_raw<const N: usize, T>(
+    raw: &[u8],
+    f: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, TensorError> {
+    let (chunks, rest) = raw.as_chunks::<N>();
+    if !rest.is_empty() {
+        return Err(TensorError::Length { found: raw.len(), expected: chunks.len() * N });
+    }
+    Ok(chunks.iter().map(|&chunk| f(chunk)).collect())
+}
+
+/// IEEE 754 binary16 to `f32`.
+fn half(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from(bits >> 10 & 0x1f);
+    let fraction = f32::from(bits & 0x3ff) / 1024.0;
+    sign * match exponent {
+        0 => fraction * 2_f32.powi(-14),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction) * 2_f32.powi(exponent - 15),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(data_type: i32, dims: &[i64], raw_data: &[u8]) -> TensorProto {
+        let (dims, raw_data) = (dims.to_vec(), raw_data.to_vec());
+        TensorProto { dims, data_type, raw_data, ..Default::default() }
+    }
+
+    #[test]
+    fn every_float_type_becomes_f32() {
+        let single = raw(element::FLOAT, &[1], &1.5_f32.to_le_bytes());
+        let double = raw(element::DOUBLE, &[1], &1.5_f64.to_le_bytes());
+        let half = raw(element::FLOAT16, &[1], &0x3e00_u16.to_le_bytes());
+        for tensor in [single, double, half] {
+            assert_eq!(decode(&tensor).unwrap().as_floats(), Some([1.5].as_slice()));
+        }
+    }
+
+    #[test]
+    fn halves_cover_zero_subnormals_and_infinity() {
+        assert_eq!(half(0x0000), 0.0);
+        assert_eq!(half(0x0001), 2_f32.powi(-24));
+        assert_eq!(half(0xc000), -2.0);
+        assert_eq!(half(0x7bff), 65504.0);
+        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
+        assert!(half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn every_integer_type_keeps_its_sign() {
+        let cases: [(i32, &[u8], i64); 6] = [
+            (element::INT8, &[0xff], -1),
+            (element::UINT8, &[0xff], 255),
+            (element::INT16, &[0xff, 0xff], -1),
+            (element::INT32, &[0xfe, 0xff, 0xff, 0xff], -2),
+            (element::UINT32, &[0xff, 0xff, 0xff, 0xff], 4_294_967_295),
+            (element::INT64, &[3, 0, 0, 0, 0, 0, 0, 0], 3),
+        ];
+        for (data_type, bytes, expected) in cases {
+            let host = decode(&raw(data_type, &[1], bytes)).unwrap();
+            assert_eq!(host.as_ints(), Some([expected].as_slice()));
+        }
+    }
+
+    #[test]
+    fn data_that_does_not_fill_the_shape_is_refused() {
+        let tensor = raw(element::INT8, &[2, 2], &[1, 2, 3]);
+        let error = decode(&tensor).unwrap_err().to_string();
+        assert_eq!(error, "3 values are stored, the shape has 4");
+    }
+
+    #[test]
+    fn shapes_over_the_limit_are_refused_before_anything_is_allocated() {
+        for dims in [vec![-1], vec![i64::MAX, 2], vec![1 << 29], vec![1; 9]] {
+            assert!(matches!(decode(&raw(element::INT8, &dims, &[])), Err(TensorError::Shape(_))));
+        }
+    }
+}

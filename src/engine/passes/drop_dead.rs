@@ -1,0 +1,63 @@
+//! Drops what no output needs.
+
+use crate::engine::graph::{Graph, Node, Output, ValueId};
+
+/// Drops nodes no output needs and values no node has; the input stays.
+pub fn drop_dead(graph: Graph) -> Graph {
+    let mut needed = vec![false; graph.value_count()];
+    for id in graph.output_ids() {
+        needed[id.0] = true;
+    }
+    for node in graph.nodes.iter().rev() {
+        if needed[node.output.0] {
+            node.inputs.iter().for_each(|input| needed[input.0] = true);
+        }
+    }
+    needed[graph.input.0] = true;
+    let nodes = graph.nodes.into_iter().filter(|node| needed[node.output.0]);
+
+    let mut places = vec![ValueId(0); needed.len()];
+    let mut values = Vec::new();
+    for (old, value) in graph.values.into_iter().enumerate().filter(|&(old, _)| needed[old]) {
+        places[old] = ValueId(values.len());
+        values.push(value);
+    }
+    let place = |id: ValueId| places[id.0];
+    let nodes = nodes
+        .map(|Node { op, inputs, output }| {
+            let inputs = inputs.into_iter().map(place).collect();
+            Node { op, inputs, output: place(output) }
+        })
+        .collect();
+    let outputs = graph.outputs.into_iter();
+    let outputs = outputs.map(|Output { name, value }| Output { name, value: place(value) });
+    Graph { values, nodes, input: place(graph.input), outputs: outputs.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixtures::{graph_of, model, node, run_on_noise};
+
+    #[test]
+    fn what_no_output_needs_is_dropped_and_the_rest_computes_the_same() {
+        let nodes = vec![
+            node("Relu", &["x"], "a", &[]),
+            node("Sigmoid", &["a"], "dead", &[]),
+            node("Tanh", &["dead"], "dead too", &[]),
+            node("Exp", &["a"], "y", &[]),
+        ];
+        let graph = graph_of(&model(13, &[1, 4], nodes, Vec::new()));
+        let expected = run_on_noise(&graph, 2);
+        let graph = drop_dead(graph);
+        assert_eq!((graph.nodes.len(), graph.value_count()), (2, 3));
+        assert_eq!(run_on_noise(&graph, 2), expected);
+    }
+
+    #[test]
+    fn the_input_stays_even_when_it_is_the_output() {
+        let graph =
+            graph_of(&model(13, &[1, 4], vec![node("Identity", &["x"], "y", &[])], Vec::new()));
+        assert_eq!(run_on_noise(&drop_dead(graph.clone()), 1), run_on_noise(&graph, 1));
+    }
+}

@@ -1,0 +1,231 @@
+//! Folds scaling and shifting (batch norm, for example) into the weights next to it.
+
+use super::{drop_dead, producers, sole_producer};
+use crate::engine::constant::Constant;
+use crate::engine::graph::{Conv, Graph, Linear, Op, ScaleShift, ValueId};
+use crate::engine::shape::known_elements;
+
+/// Folds each scale and shift
+/// - into the convolution or matrix product it follows, and
+/// - into the matrix product it precedes, a reshape between them or not,
+///
+/// where nobody else reads the value between. One before a convolution stays: its border of zeros
+/// is neither scaled nor shifted.
+pub fn fold_scale_shifts(graph: Graph) -> Graph {
+    drop_dead(fold_before(fold_after(graph)))
+}
+
+fn fold_after(mut graph: Graph) -> Graph {
+    let (mut producers, readers) = (producers(&graph), graph.reader_counts());
+    for at in 0..graph.nodes.len() {
+        let Op::ScaleShift(affine) = &graph.nodes[at].op else { continue };
+        let source = graph.nodes[at].inputs[0];
+        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
+        let folded = match &graph.nodes[before].op {
+            Op::Conv(conv)
+                if conv.activation.is_none() && graph.nodes[before].inputs.len() == 1 =>
+            {
+                into_conv(conv, affine).map(Op::Conv)
+            }
+            Op::Linear(linear) => {
+                into_linear(linear, affine, graph.shape(source).len() - 1).map(Op::Linear)
+            }
+            _ => None,
+        };
+        let Some(folded) = folded else { continue };
+        // The earlier node takes over the later one's result; the later one is left without use.
+        let output = std::mem::replace(&mut graph.nodes[at].output, source);
+        graph.nodes[at].inputs[0] = output;
+        graph.nodes[before].op = folded;
+        graph.nodes[before].output = output;
+        producers[output.0] = Some(before);
+        producers[source.0] = Some(at);
+    }
+    graph
+}
+
+/// `(W x + b) × s + t = sW x + (bs + t)`, per output channel.
+fn into_conv(conv: &Conv, affine: &ScaleShift) -> Option<Conv> {
+    let (scale, shift) = per_index(affine, 0, conv.channels())?;
+    let (weight, bias) = scaled(&conv.weight, conv.bias.as_ref(), &scale, &shift);
+    Some(Conv { weight, bias: Some(bias), ..conv.clone() })
+}
+
+fn into_linear(linear: &Linear, affine: &ScaleShift, last_axis: usize) -> Option<Linear> {
+    let (scale, shift) = per_index(affine, last_axis, linear.weight.shape()[0])?;
+    let (weight, bias) = scaled(&linear.weight, linear.bias.as_ref(), &scale, &shift);
+    Some(Linear { weight, bias: Some(bias) })
+}
+
+fn per_index(affine: &ScaleShift, axis: usize, size: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+    Some((affine.scale.along(axis, size)?, affine.shift.along(axis, size)?))
+}
+
+fn scaled(
+    weight: &Constant,
+    bias: Option<&Constant>,
+    scale: &[f32],
+    shift: &[f32],
+) -> (Constant, Constant) {
+    let out = weight.shape()[0];
+    let per_out = known_elements(&weight.shape()[1..]);
+    let weights = weight.data().chunks_exact(per_out).zip(scale);
+    let weights = weights.flat_map(|(row, s)| row.iter().map(move |w| w * s)).collect();
+    let old = |o: usize| bias.map_or(0.0, |bias| bias.data()[o]);
+    let biases = (0..out).map(|o| old(o) * scale[o] + shift[o]).collect();
+    (Constant::new(weight.shape().to_vec(), weights), Constant::new(vec![out], biases))
+}
+
+fn fold_before(mut graph: Graph) -> Graph {
+    let (producers, readers) = (producers(&graph), graph.reader_counts());
+    for at in 0..graph.nodes.len() {
+        let Op::Linear(linear) = &graph.nodes[at].op else { continue };
+        let source = graph.nodes[at].inputs[0];
+        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
+        let between = matches!(graph.nodes[before].op, Op::Reshape);
+        let scaling = match between {
+            true => sole_producer(&producers, &readers, graph.nodes[before].inputs[0]),
+            false => Some(before),
+        };
+        let Some(scaling) = scaling else { continue };
+        let Op::ScaleShift(affine) = &graph.nodes[scaling].op else { continue };
+        let unscaled = graph.nodes[scaling].inputs[0];
+        let Some(folded) = from_before(&graph, linear, affine, [unscaled, source]) else {
+            continue;
+        };
+        graph.nodes[at].op = Op::Linear(folded);
+        let reader = if between { before } else { at };
+        graph.nodes[reader].inputs[0] = unscaled;
+    }
+    graph
+}
+
+/// `W (x × s + t) + b = (W s) x + (W t + b)`.
+fn from_before(
+    graph: &Graph,
+    linear: &Linear,
+    affine: &ScaleShift,
+    [unscaled, source]: [ValueId; 2],
+) -> Option<Linear> {
+    let [out, width] = *linear.weight.shape() else { return None };
+    let whole_row = graph.shape(source).last() == Some(&known_elements(graph.shape(unscaled)));
+    let last_axis = graph.shape(unscaled).len().checked_sub(1)?;
+    let (scale, shift) = match whole_row {
+        true => {
+            let spread = |c: &Constant| c.expand(graph.shape(unscaled)).data().to_vec();
+            (spread(&affine.scale), spread(&affine.shift))
+        }
+        false if graph.shape(unscaled) == graph.shape(source) => {
+            per_index(affine, last_axis, width)?
+        }
+        false => return None,
+    };
+    let rows = linear.weight.data().chunks_exact(width);
+    let bias = rows.clone().enumerate().map(|(o, row)| {
+        let old = linear.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[o]));
+        let products = row.iter().zip(&shift).map(|(&w, &t)| f64::from(w) * f64::from(t));
+        (old + products.sum::<f64>()) as f32
+    });
+    let bias = Constant::new(vec![out], bias.collect());
+    let weight = rows.flat_map(|row| row.iter().zip(&scale).map(|(w, s)| w * s)).collect();
+    Some(Linear { weight: Constant::new(vec![out, width], weight), bias: Some(bias) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixtures::{
+        assert_close, floats, graph_of, ints, longs, model, node, noise, run_on_noise,
+    };
+    use crate::proto::onnx::{NodeProto, TensorProto};
+
+    fn constants() -> Vec<TensorProto> {
+        vec![
+            floats("w", &[2, 2, 3, 3], &noise(1, 36)),
+            floats("fc", &[8, 3], &noise(2, 24)),
+            floats("three", &[3], &[0.5, -2.0, 1.5]),
+            floats("channels", &[2, 1, 1], &[1.5, -0.5]),
+            floats("columns", &[4], &[1.0, 2.0, 3.0, 4.0]),
+            longs("split", &[-1, 2, 8]),
+        ]
+    }
+
+    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) {
+        let graph = graph_of(&model(13, &[1, 2, 2, 4], nodes, constants()));
+        let expected = run_on_noise(&graph, 2);
+        let graph = fold_scale_shifts(graph);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
+    }
+
+    #[test]
+    fn a_scale_and_shift_after_a_convolution_is_folded() {
+        let nodes = vec![
+            node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
+            node("Mul", &["c", "channels"], "m", &[]),
+            node("Add", &["m", "channels"], "y", &[]),
+        ];
+        check(nodes, &[("Conv", 1)]);
+    }
+
+    #[test]
+    fn one_that_is_not_per_channel_stays() {
+        let nodes = vec![
+            node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
+            node("Mul", &["c", "columns"], "y", &[]),
+        ];
+        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+    }
+
+    #[test]
+    fn one_before_a_convolution_stays() {
+        let nodes = vec![
+            node("Add", &["x", "channels"], "a", &[]),
+            node("Conv", &["a", "w"], "y", &[ints("pads", &[1, 1, 1, 1])]),
+        ];
+        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+    }
+
+    #[test]
+    fn a_convolution_that_somebody_else_reads_stays() {
+        let nodes = vec![
+            node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
+            node("Mul", &["c", "channels"], "m", &[]),
+            node("Sub", &["c", "m"], "y", &[]),
+        ];
+        check(nodes, &[("Conv", 1), ("ScaleShift", 1), ("Sub", 1)]);
+    }
+
+    #[test]
+    fn scales_around_a_matrix_product_are_folded_through_a_flatten() {
+        let flatten_of_8 = vec![
+            node("Mul", &["x", "channels"], "m", &[]),
+            node("Add", &["m", "columns"], "a", &[]),
+            node("Reshape", &["a", "split"], "rows", &[]),
+            node("MatMul", &["rows", "fc"], "p", &[]),
+            node("Mul", &["p", "three"], "y", &[]),
+        ];
+        // The reshape makes two rows of eight, so that only the scale behind can be folded.
+        check(flatten_of_8, &[("Linear", 1), ("Reshape", 1), ("ScaleShift", 2)]);
+    }
+
+    #[test]
+    fn a_scale_before_a_flattened_matrix_product_is_folded_exactly() {
+        let nodes = vec![
+            node("Mul", &["x", "channels"], "m", &[]),
+            node("Flatten", &["m"], "flat", &[]),
+            node("MatMul", &["flat", "wide"], "p", &[]),
+            node("Add", &["p", "three"], "y", &[]),
+        ];
+        let mut constants = constants();
+        constants.push(floats("wide", &[16, 3], &noise(3, 48)));
+        let graph = graph_of(&model(13, &[1, 2, 2, 4], nodes, constants));
+        let expected = run_on_noise(&graph, 2);
+        let graph = fold_scale_shifts(graph);
+        assert_eq!(
+            graph.op_counts().into_iter().collect::<Vec<_>>(),
+            [("Linear", 1), ("Reshape", 1)]
+        );
+        assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
+    }
+}

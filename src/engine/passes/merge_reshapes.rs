@@ -1,0 +1,43 @@
+//! Merges chains of reshapes.
+
+use super::producers;
+use crate::engine::graph::{Graph, Op};
+
+/// A reshape of a reshape reads what the first one reads.
+pub fn merge_reshapes(mut graph: Graph) -> Graph {
+    let producers = producers(&graph);
+    for at in 0..graph.nodes.len() {
+        if !matches!(graph.nodes[at].op, Op::Reshape) {
+            continue;
+        }
+        // Earlier reshapes were merged before, so that one step reaches the start of the chain.
+        let source = graph.nodes[at].inputs[0];
+        if let Some(first) = producers[source.0]
+            && matches!(graph.nodes[first].op, Op::Reshape)
+        {
+            graph.nodes[at].inputs[0] = graph.nodes[first].inputs[0];
+        }
+    }
+    super::drop_dead(graph)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixtures::{graph_of, ints, model, node, run_on_noise};
+
+    #[test]
+    fn a_chain_of_reshapes_becomes_one_and_computes_the_same() {
+        let nodes = vec![
+            node("Flatten", &["x"], "a", &[]),
+            node("Unsqueeze", &["a"], "b", &[ints("axes", &[1])]),
+            node("Unsqueeze", &["b"], "y", &[ints("axes", &[3])]),
+        ];
+        let graph = graph_of(&model(9, &[1, 2, 3], nodes, Vec::new()));
+        let expected = run_on_noise(&graph, 2);
+        let graph = merge_reshapes(graph);
+        assert_eq!(graph.nodes.len(), 1);
+        assert_eq!(graph.outputs()[0].shape, [1, 6, 1]);
+        assert_eq!(run_on_noise(&graph, 2), expected);
+    }
+}

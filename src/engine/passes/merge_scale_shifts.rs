@@ -1,0 +1,62 @@
+//! Merges chains of scaling and shifting.
+
+use super::{drop_dead, producers, sole_producer};
+use crate::engine::graph::{Graph, Op, ScaleShift};
+
+/// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
+pub fn merge_scale_shifts(mut graph: Graph) -> Graph {
+    let (producers, readers) = (producers(&graph), graph.reader_counts());
+    for at in 0..graph.nodes.len() {
+        let Op::ScaleShift(second) = &graph.nodes[at].op else { continue };
+        let source = graph.nodes[at].inputs[0];
+        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
+        let Op::ScaleShift(first) = &graph.nodes[before].op else { continue };
+        let merged = ScaleShift {
+            scale: first.scale.zip(&second.scale, |a, c| a * c),
+            shift: first.shift.zip(&second.scale, |b, c| b * c).zip(&second.shift, |b, d| b + d),
+        };
+        graph.nodes[at].op = Op::ScaleShift(merged);
+        graph.nodes[at].inputs[0] = graph.nodes[before].inputs[0];
+    }
+    drop_dead(graph)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixtures::{assert_close, floats, graph_of, model, node, run_on_noise};
+
+    fn constants() -> Vec<crate::proto::onnx::TensorProto> {
+        vec![
+            floats("one", &[], &[0.4]),
+            floats("channels", &[2, 1, 1], &[2.0, -3.0]),
+            floats("columns", &[3], &[0.5, 1.5, -1.0]),
+        ]
+    }
+
+    #[test]
+    fn a_chain_of_arithmetic_becomes_one_operation_and_computes_the_same() {
+        let nodes = vec![
+            node("Sub", &["x", "one"], "a", &[]),
+            node("Mul", &["a", "channels"], "b", &[]),
+            node("Sub", &["columns", "b"], "c", &[]),
+            node("Div", &["c", "channels"], "y", &[]),
+        ];
+        let graph = graph_of(&model(13, &[1, 2, 2, 3], nodes, constants()));
+        let expected = run_on_noise(&graph, 2);
+        let graph = merge_scale_shifts(graph);
+        assert_eq!(graph.nodes.len(), 1);
+        assert_close(&run_on_noise(&graph, 2), &expected, 1e-6);
+    }
+
+    #[test]
+    fn a_middle_that_somebody_else_reads_stays() {
+        let nodes = vec![
+            node("Sub", &["x", "one"], "a", &[]),
+            node("Mul", &["a", "channels"], "b", &[]),
+            node("Add", &["a", "b"], "y", &[]),
+        ];
+        let graph = graph_of(&model(13, &[1, 2, 2, 3], nodes, constants()));
+        assert_eq!(merge_scale_shifts(graph).nodes.len(), 3);
+    }
+}

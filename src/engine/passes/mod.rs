@@ -1,0 +1,113 @@
+//! Passes: functions from graph to graph. A pass never changes what a network computes.
+
+mod drop_dead;
+mod fold_scale_shifts;
+mod fuse_convolutions;
+mod merge_reshapes;
+mod merge_scale_shifts;
+mod sink_transposes;
+
+pub use drop_dead::drop_dead;
+pub use fold_scale_shifts::fold_scale_shifts;
+pub use fuse_convolutions::fuse_convolutions;
+pub use merge_reshapes::merge_reshapes;
+pub use merge_scale_shifts::merge_scale_shifts;
+pub use sink_transposes::sink_transposes;
+
+use super::graph::{Graph, ValueId};
+
+/// Runs all passes, each after those that make work for it.
+pub fn optimise(graph: Graph) -> Graph {
+    let passes = [
+        sink_transposes,
+        merge_reshapes,
+        merge_scale_shifts,
+        fold_scale_shifts,
+        fuse_convolutions,
+        drop_dead,
+    ];
+    passes.into_iter().fold(graph, |graph, pass| pass(graph))
+}
+
+/// For each value, the node that computes it; `None` for the input.
+fn producers(graph: &Graph) -> Vec<Option<usize>> {
+    let mut producers = vec![None; graph.value_count()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        producers[node.output.0] = Some(at);
+    }
+    producers
+}
+
+/// The node that computes `value` when nobody else reads it.
+fn sole_producer(producers: &[Option<usize>], readers: &[usize], value: ValueId) -> Option<usize> {
+    producers[value.0].filter(|_| readers[value.0] == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::fixtures::{
+        assert_close, floats, graph_of, ints, longs, model, node, noise, run_on_noise,
+    };
+
+    /// A network with something for every pass: channels last, batch norm, residual, reshape.
+    fn everything() -> Graph {
+        let nhwc = [ints("perm", &[0, 2, 3, 1])];
+        let nchw = [ints("perm", &[0, 3, 1, 2])];
+        let pads = [ints("pads", &[1, 1, 1, 1])];
+        let weights = noise(1, 2 * 2 * 9);
+        graph_of(&model(
+            13,
+            &[1, 5, 5, 2],
+            vec![
+                node("Sub", &["x", "mean"], "centred", &[]),
+                node("Mul", &["centred", "factor"], "scaled", &[]),
+                node("Transpose", &["scaled"], "t1", &nchw),
+                node("Conv", &["t1", "w"], "c1", &pads),
+                node("BatchNormalization", &["c1", "g", "b", "m", "v"], "n1", &[]),
+                node("Transpose", &["n1"], "t2", &nhwc),
+                node("PRelu", &["t2", "slopes"], "p1", &[]),
+                node("Transpose", &["p1"], "t3", &nchw),
+                node("Conv", &["t3", "w"], "c2", &pads),
+                node("Transpose", &["c2"], "t4", &nhwc),
+                node("Add", &["t4", "p1"], "sum", &[]),
+                node("Relu", &["sum"], "r", &[]),
+                node("Transpose", &["r"], "t5", &nchw),
+                node("BatchNormalization", &["t5", "g", "b", "m", "v"], "n2", &[]),
+                node("Flatten", &["n2"], "flat", &[]),
+                node("Gemm", &["flat", "fc"], "h", &[]),
+                node("Reshape", &["h", "shape"], "y", &[]),
+            ],
+            vec![
+                floats("mean", &[1], &[0.1]),
+                floats("factor", &[1], &[1.7]),
+                floats("w", &[2, 2, 3, 3], &weights),
+                floats("g", &[2], &[1.1, -0.9]),
+                floats("b", &[2], &[0.2, 0.3]),
+                floats("m", &[2], &[-0.1, 0.4]),
+                floats("v", &[2], &[0.8, 1.3]),
+                floats("slopes", &[1, 1, 2], &[0.25, -0.5]),
+                floats("fc", &[50, 4], &noise(2, 200)),
+                longs("shape", &[-1, 2, 2]),
+            ],
+        ))
+    }
+
+    #[test]
+    fn all_passes_together_keep_what_a_network_computes() {
+        let graph = everything();
+        let expected = run_on_noise(&graph, 3);
+        let graph = optimise(graph);
+        assert_close(&run_on_noise(&graph, 3), &expected, 1e-5);
+    }
+
+    #[test]
+    fn all_passes_together_leave_the_fused_operations() {
+        let counts = optimise(everything()).op_counts();
+        let expected =
+            [("Conv", 2), ("Linear", 1), ("Reshape", 2), ("ScaleShift", 1), ("Transpose", 1)];
+        assert_eq!(counts, BTreeMap::from(expected));
+    }
+}

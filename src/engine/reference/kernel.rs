@@ -1,0 +1,173 @@
+//! One step: an operation with its constants on the device. Every tensor has the batch in front,
+//! so axis `i` of a row is axis `i + 1` here.
+
+use candle_core::{D, Device, Result, Tensor};
+
+use super::activation::Function;
+use super::conv::Convolution;
+use super::pool::{AveragePooling, max_pool};
+use crate::engine::constant::Constant;
+use crate::engine::graph::{BinaryOp, Graph, Node, Op, Reduction, ResizeMode, Window};
+
+pub(super) enum Kernel {
+    Convolution(Box<Convolution>),
+    Linear { weight: Tensor, bias: Option<Tensor> },
+    ScaleShift { scale: Tensor, shift: Tensor },
+    Activation(Function),
+    Binary(BinaryOp),
+    MaxPool(Window),
+    AveragePool(AveragePooling),
+    GlobalAveragePool,
+    Resize { mode: ResizeMode, height: usize, width: usize },
+    Pad { before: Vec<usize>, after: Vec<usize>, value: f32 },
+    Concat { axis: usize },
+    Slice { axis: usize, indices: Tensor },
+    Transpose { perm: Vec<usize> },
+    Reshape { row: Vec<usize> },
+    Expand { row: Vec<usize> },
+    Softmax { axis: usize },
+    Reduce { reduction: Reduction, axes: Vec<usize> },
+}
+
+impl Kernel {
+    /// Uploads what `node` needs.
+    pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
+        let row = graph.shape(node.output).to_vec();
+        Ok(match &node.op {
+            Op::Conv(conv) => Self::Convolution(Box::new(Convolution::load(conv, device)?)),
+            Op::Linear(linear) => Self::Linear {
+                weight: upload(&linear.weight, device)?.t()?,
+                bias: linear.bias.as_ref().map(|bias| upload(bias, device)).transpose()?,
+            },
+            Op::ScaleShift(affine) => Self::ScaleShift {
+                scale: upload(&affine.scale, device)?.unsqueeze(0)?,
+                shift: upload(&affine.shift, device)?.unsqueeze(0)?,
+            },
+            Op::Activation(activation) => Self::Activation(Function::load(activation, device)?),
+            Op::Binary(op) => Self::Binary(*op),
+            Op::MaxPool(window) => Self::MaxPool(*window),
+            Op::AveragePool(pool) => {
+                let image = graph.shape(node.inputs[0]);
+                Self::AveragePool(AveragePooling::load(*pool, image, device)?)
+            }
+            Op::GlobalAveragePool => Self::GlobalAveragePool,
+            Op::Resize(mode) => Self::Resize { mode: *mode, height: row[1], width: row[2] },
+            Op::Pad { before, after, value } => {
+                Self::Pad { before: before.clone(), after: after.clone(), value: *value }
+            }
+            Op::Concat { axis } => Self::Concat { axis: axis + 1 },
+            Op::Slice { axis, start, step } => {
+                let indices = (0..row[*axis]).map(|i| (start + i * step) as u32);
+                let indices = Tensor::from_iter(indices, device)?;
+                Self::Slice { axis: axis + 1, indices }
+            }
+            Op::Transpose { perm } => Self::Transpose { perm: with_batch(perm) },
+            Op::Reshape => Self::Reshape { row },
+            Op::Expand => Self::Expand { row },
+            Op::Softmax { axis } => Self::Softmax { axis: axis + 1 },
+            Op::Reduce { reduction, axes } => {
+                let axes = axes.iter().map(|axis| axis + 1).collect();
+                Self::Reduce { reduction: *reduction, axes }
+            }
+        })
+    }
+
+    /// Runs the step; `inputs` are `[batch, row shape…]`.
+    pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let x = inputs[0];
+        match self {
+            Self::Convolution(conv) => conv.run(x, inputs.get(1).copied()),
+            Self::Linear { weight, bias } => linear(x, weight, bias.as_ref()),
+            Self::ScaleShift { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
+            Self::Activation(function) => function.run(x),
+            Self::Binary(op) => binary(*op, x, inputs[1]),
+            Self::MaxPool(window) => max_pool(x, window),
+            Self::AveragePool(pool) => pool.run(x),
+            Self::GlobalAveragePool => x.mean_keepdim((2, 3)),
+            Self::Resize { mode, height, width } => resize(x, *mode, *height, *width),
+            Self::Pad { before, after, value } => pad(x, before, after, *value),
+            Self::Concat { axis } => Tensor::cat(inputs, *axis),
+            Self::Slice { axis, indices } => x.contiguous()?.index_select(indices, *axis),
+            Self::Transpose { perm } => x.permute(perm.as_slice())?.contiguous(),
+            Self::Reshape { row } => x.reshape(batched(x, row)?),
+            Self::Expand { row } => x.broadcast_as(batched(x, row)?)?.contiguous(),
+            Self::Softmax { axis } => softmax(x, *axis),
+            Self::Reduce { reduction, axes } => reduce(x, *reduction, axes),
+        }
+    }
+}
+
+/// A constant on the device, under its own shape.
+pub(super) fn upload(constant: &Constant, device: &Device) -> Result<Tensor> {
+    Tensor::from_slice(constant.data(), constant.shape(), device)
+}
+
+/// `x` with `before` and `after` elements of `value` around it, per axis of the row.
+pub(super) fn pad(x: &Tensor, before: &[usize], after: &[usize], value: f32) -> Result<Tensor> {
+    let mut padded = x.clone();
+    for (row_axis, (&before, &after)) in before.iter().zip(after).enumerate() {
+        let axis = row_axis + 1;
+        let border = |size: usize| {
+            let mut shape = padded.dims().to_vec();
+            shape[axis] = size;
+            Tensor::full(value, shape, x.device())
+        };
+        padded = match (before, after) {
+            (0, 0) => continue,
+            (0, after) => Tensor::cat(&[&padded, &border(after)?], axis)?,
+            (before, 0) => Tensor::cat(&[&border(before)?, &padded], axis)?,
+            (before, after) => Tensor::cat(&[&border(before)?, &padded, &border(after)?], axis)?,
+        };
+    }
+    Ok(padded)
+}
+
+fn with_batch(perm: &[usize]) -> Vec<usize> {
+    std::iter::once(0).chain(perm.iter().map(|axis| axis + 1)).collect()
+}
+
+fn batched(x: &Tensor, row: &[usize]) -> Result<Vec<usize>> {
+    let batch = x.dim(0)?;
+    Ok(std::iter::once(batch).chain(row.iter().copied()).collect())
+}
+
+fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    let product = x.reshape(((), width))?.matmul(weight)?;
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("a batched value has axes") = weight.dim(1)?;
+    let product = product.reshape(shape)?;
+    bias.map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
+}
+
+fn binary(op: BinaryOp, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match op {
+        BinaryOp::Add => a.broadcast_add(b),
+        BinaryOp::Sub => a.broadcast_sub(b),
+        BinaryOp::Mul => a.broadcast_mul(b),
+        BinaryOp::Div => a.broadcast_div(b),
+    }
+}
+
+fn resize(x: &Tensor, mode: ResizeMode, height: usize, width: usize) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    match mode {
+        ResizeMode::Nearest => x.upsample_nearest2d(height, width),
+        ResizeMode::Linear => x.upsample_bilinear2d(height, width, false),
+        ResizeMode::LinearAlignCorners => x.upsample_bilinear2d(height, width, true),
+    }
+}
+
+fn softmax(x: &Tensor, axis: usize) -> Result<Tensor> {
+    let powers = x.broadcast_sub(&x.max_keepdim(axis)?)?.exp()?;
+    powers.broadcast_div(&powers.sum_keepdim(axis)?)
+}
+
+fn reduce(x: &Tensor, reduction: Reduction, axes: &[usize]) -> Result<Tensor> {
+    match reduction {
+        Reduction::Mean => x.mean_keepdim(axes),
+        Reduction::Sum => x.sum_keepdim(axes),
+        Reduction::L2 => x.sqr()?.sum_keepdim(axes)?.sqrt(),
+        Reduction::Max => axes.iter().try_fold(x.clone(), |x, &axis| x.max_keepdim(axis)),
+    }
+}

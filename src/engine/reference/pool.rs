@@ -1,0 +1,54 @@
+//! Pooling over windows, with the borders made explicit.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::kernel::pad;
+use crate::engine::graph::{AveragePool, Window};
+
+/// The largest element of each window. The border is minus infinity, so that it never wins.
+pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {
+    let x = bordered(x, window, f32::NEG_INFINITY)?.contiguous()?;
+    let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
+    x.max_pool2d_with_stride((kh, kw), (sh, sw))
+}
+
+/// The mean of each window.
+pub(super) struct AveragePooling {
+    window: Window,
+    /// `kernel size / elements that count`, `[1, 1, height, width]`, when some windows have fewer.
+    correction: Option<Tensor>,
+}
+
+impl AveragePooling {
+    /// `image` is the row shape of the input.
+    pub(super) fn load(pool: AveragePool, image: &[usize], device: &Device) -> Result<Self> {
+        let window = pool.window;
+        let correction = if pool.count_include_pad || window.pads == [0; 4] {
+            None
+        } else {
+            // The mean of ones under a border of zeros is the share of elements that count.
+            let ones = Tensor::ones((1, 1, image[1], image[2]), candle_core::DType::F32, device)?;
+            Some(mean(&ones, &window)?.recip()?)
+        };
+        Ok(Self { window, correction })
+    }
+
+    pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
+        let mean = mean(x, &self.window)?;
+        match &self.correction {
+            Some(correction) => mean.broadcast_mul(correction),
+            None => Ok(mean),
+        }
+    }
+}
+
+fn mean(x: &Tensor, window: &Window) -> Result<Tensor> {
+    let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
+    bordered(x, window, 0.0)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
+}
+
+/// The image with the window's border.
+pub(super) fn bordered(x: &Tensor, window: &Window, value: f32) -> Result<Tensor> {
+    let [top, left, bottom, right] = window.pads;
+    pad(x, &[0, top, left], &[0, bottom, right], value)
+}

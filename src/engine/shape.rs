@@ -1,0 +1,128 @@
+//! Arithmetic on shapes. A shape lists the sizes of the axes, outermost first.
+
+/// Most axes a value or a constant may have; faces need five at most.
+pub(super) const RANK_MAX: usize = 8;
+
+/// Most elements one value of one row may have: 256 MiB of `f32`, four times the largest value of
+/// a 100-layer residual network on a 1280×1280 image.
+pub(super) const VALUE_ELEMENTS_MAX: usize = 1 << 26;
+
+/// The number of elements, or `None` when it, or a stride of the shape, does not fit a `usize`.
+pub(super) fn elements(shape: &[usize]) -> Option<usize> {
+    let product = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)));
+    product.map(|product| if shape.contains(&0) { 0 } else { product })
+}
+
+/// The number of elements of a shape that is known to be within the limits.
+pub(super) fn known_elements(shape: &[usize]) -> usize {
+    elements(shape).expect("shapes in a graph were checked at import")
+}
+
+/// The shape two shapes of one rank broadcast to: sizes are equal, or one of them is 1.
+pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    if a.len() != b.len() {
+        return None;
+    }
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| match (a, b) {
+            (1, size) | (size, 1) => Some(size),
+            (a, b) => (a == b).then_some(a),
+        })
+        .collect()
+}
+
+/// `shape` with axes of size 1 in front, so that it has `rank` axes.
+pub(super) fn pad_rank(shape: &[usize], rank: usize) -> Vec<usize> {
+    let missing = rank.saturating_sub(shape.len());
+    std::iter::repeat_n(1, missing).chain(shape.iter().copied()).collect()
+}
+
+/// `items[perm[0]], items[perm[1]], …`
+pub(super) fn permute(items: &[usize], perm: &[usize]) -> Vec<usize> {
+    perm.iter().map(|&axis| items[axis]).collect()
+}
+
+/// The permutation that undoes `perm`.
+pub(super) fn inverse(perm: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; perm.len()];
+    for (to, &from) in perm.iter().enumerate() {
+        inverse[from] = to;
+    }
+    inverse
+}
+
+/// True when transposing a value of `shape` by `perm` leaves its elements in the same order, that
+/// is, when only axes of size 1 move.
+pub(super) fn keeps_order(shape: &[usize], perm: &[usize]) -> bool {
+    perm.iter().filter(|&&axis| shape[axis] != 1).is_sorted()
+}
+
+/// Steps between neighbours along each axis of a dense tensor.
+pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// Strides that read a tensor of shape `from` as if it had the shape `to` it broadcasts to.
+pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
+    let dense = strides(from);
+    from.iter().zip(to).zip(dense).map(|((&f, &t), s)| if f == t { s } else { 0 }).collect()
+}
+
+/// The offset of every element of `shape`, in order, in a tensor read with `strides`.
+pub(super) fn offsets<'a>(
+    shape: &'a [usize],
+    strides: &'a [usize],
+) -> impl Iterator<Item = usize> + 'a {
+    (0..known_elements(shape)).map(move |index| {
+        let mut rest = index;
+        let mut offset = 0;
+        for (&size, &stride) in shape.iter().zip(strides).rev() {
+            offset += rest % size * stride;
+            rest /= size;
+        }
+        offset
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasting_takes_the_larger_of_equal_or_unit_sizes() {
+        assert_eq!(broadcast(&[4, 1, 3], &[1, 2, 3]), Some(vec![4, 2, 3]));
+        assert_eq!(broadcast(&[4, 2], &[3, 2]), None);
+        assert_eq!(broadcast(&[4], &[1, 4]), None);
+    }
+
+    #[test]
+    fn element_counts_that_overflow_are_none() {
+        assert_eq!(elements(&[usize::MAX, 2]), None);
+        assert_eq!(elements(&[0, usize::MAX, 2]), None);
+        assert_eq!(elements(&[3, 0]), Some(0));
+        assert_eq!(elements(&[]), Some(1));
+    }
+
+    #[test]
+    fn a_permutation_followed_by_its_inverse_is_nothing() {
+        let perm = [2, 0, 3, 1];
+        assert_eq!(permute(&permute(&[5, 6, 7, 8], &perm), &inverse(&perm)), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn only_moves_of_unit_axes_keep_the_order() {
+        assert!(keeps_order(&[1, 1, 5], &[2, 0, 1]));
+        assert!(!keeps_order(&[2, 1, 5], &[2, 0, 1]));
+    }
+
+    #[test]
+    fn offsets_walk_a_transposed_tensor() {
+        let read: Vec<usize> = offsets(&[3, 2], &[1, 3]).collect();
+        assert_eq!(read, [0, 3, 1, 4, 2, 5]);
+    }
+}
