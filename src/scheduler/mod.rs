@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Who runs next: tickets, lanes, batches, and the pool for work on the CPU.
+//!
+//! ```text
+//! Tickets::admit → Ticket ─┬─ CpuPool::run (decode, align)
+//!                          └─ Scheduler::submit → lane → reserve a slot → form a batch → device
+//! ```
+//!
+//! [`Tickets`] is the only place that refuses for load. After admission a row waits: for a place in
+//! its lane, then for its batch. What decides is in `core` and `lane`, pure and on a virtual clock;
+//! what waits is in `shell`, one task for each device.
+
+mod core;
+mod cpu_pool;
+mod handle;
+mod lane;
+mod shell;
+mod stats;
+mod tickets;
+
+pub use cpu_pool::{CpuPool, PoolError};
+pub use handle::{Answer, LaneSettings, RowError, Scheduler};
+pub use stats::SchedulerStats;
+pub use tickets::{Overloaded, Resource, Ticket, Tickets};

@@ -1,0 +1,173 @@
+//! Which device the operator asks for, and what it turns out to be.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::DeviceError;
+
+/// Largest number of CUDA devices in one machine; today's largest hold 16.
+const CUDA_DEVICES_MAX: usize = 64;
+
+/// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// `cpu`.
+    Cpu,
+    /// `auto`: the best one of this build and machine; what it chose is always said.
+    Auto,
+    /// `cuda:0,1`: these CUDA devices and no others.
+    Cuda(Vec<usize>),
+}
+
+/// What a device is, for the log and the health page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDescription {
+    /// `cpu`, or `cuda:0`.
+    pub name: String,
+    /// Which kernels run on it, on how many threads.
+    pub kernels: String,
+    /// How it came to be this one.
+    pub chosen: String,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(given: &str) -> Result<Self, DeviceError> {
+        match given {
+            "cpu" => Ok(Self::Cpu),
+            "auto" => Ok(Self::Auto),
+            _ => match given.strip_prefix("cuda") {
+                Some(numbers) => parse_numbers(given, numbers).map(Self::Cuda),
+                None => Err(DeviceError::UnknownDevice { given: given.to_owned() }),
+            },
+        }
+    }
+}
+
+fn parse_numbers(given: &str, numbers: &str) -> Result<Vec<usize>, DeviceError> {
+    let refused = || DeviceError::CudaNumbers { given: given.to_owned(), max: CUDA_DEVICES_MAX };
+    let list = numbers.strip_prefix(':').ok_or_else(refused)?;
+    let mut parsed = Vec::new();
+    for number in list.split(',') {
+        let number: usize = number.parse().map_err(|_| refused())?;
+        if number >= CUDA_DEVICES_MAX || parsed.contains(&number) {
+            return Err(refused());
+        }
+        parsed.push(number);
+    }
+    Ok(parsed)
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Auto => f.write_str("auto"),
+            Self::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}; {})", self.name, self.kernels, self.chosen)
+    }
+}
+
+impl DeviceChoice {
+    /// What this choice means in this build, or why it cannot be had.
+    pub(super) fn resolve(&self) -> Result<DeviceDescription, DeviceError> {
+        let chosen = match self {
+            Self::Cpu => "asked for",
+            Self::Auto => "chosen by auto: this build has no CUDA support",
+            Self::Cuda(numbers) => {
+                let number = numbers.first().copied().unwrap_or_default();
+                return Err(DeviceError::CudaNotBuilt { number });
+            }
+        };
+        let threads = candle_core::utils::get_num_threads();
+        let kernels = format!("candle reference, {}, {threads} threads", cpu_features());
+        Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
+    }
+}
+
+/// The widest vector instructions of this machine that the matrix kernels pick at run time.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> &'static str {
+    if is_x86_feature_detected!("avx512f") {
+        "avx512"
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        "avx2"
+    } else {
+        "sse2"
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> &'static str {
+    "neon"
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> &'static str {
+    "portable"
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_three_kinds_of_device_are_read() {
+        assert_eq!("cpu".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cpu);
+        assert_eq!("auto".parse::<DeviceChoice>().unwrap(), DeviceChoice::Auto);
+        let cuda = "cuda:0,12".parse::<DeviceChoice>().unwrap();
+        assert_eq!(cuda, DeviceChoice::Cuda(vec![0, 12]));
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_what_is_wrong_with_it() {
+        for given in ["", "gpu", "CPU", "cpu "] {
+            let error = given.parse::<DeviceChoice>().unwrap_err();
+            assert!(matches!(error, DeviceError::UnknownDevice { .. }), "{given}: {error}");
+        }
+        for given in ["cuda", "cuda:", "cuda:0,", "cuda:0,0", "cuda:-1", "cuda:64", "cuda0"] {
+            let error = given.parse::<DeviceChoice>().unwrap_err();
+            assert!(matches!(error, DeviceError::CudaNumbers { .. }), "{given}: {error}");
+        }
+    }
+
+    #[test]
+    fn cuda_is_never_replaced_silently() {
+        let error = DeviceChoice::Cuda(vec![3, 1]).resolve().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
+        );
+    }
+
+    #[test]
+    fn auto_says_what_it_chose() {
+        let auto = DeviceChoice::Auto.resolve().unwrap();
+        assert_eq!(auto.name, "cpu");
+        assert!(auto.to_string().contains("auto"), "{auto}");
+        assert_eq!(DeviceChoice::Cpu.resolve().unwrap().chosen, "asked for");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_a_choice_that_prints_back_or_an_error(
+            given in "(cpu|auto|cuda|gpu)?:?[0-9,]{0,6}|.*",
+        ) {
+            if let Ok(choice) = given.parse::<DeviceChoice>() {
+                prop_assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
+            }
+        }
+    }
+}

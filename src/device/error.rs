@@ -1,0 +1,129 @@
+//! What can go wrong on a device.
+
+use thiserror::Error;
+
+use crate::engine::EngineError;
+use crate::model::{FillError, GoldenMismatch, ModelError};
+
+/// Why a device, a model on it, or a row failed.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The setting names no kind of device.
+    #[error("device '{given}' is unknown, it must be cpu, auto or cuda:0,1")]
+    UnknownDevice {
+        /// The setting.
+        given: String,
+    },
+    /// The setting names no usable list of CUDA devices.
+    #[error(
+        "device '{given}' must list between 1 and {max} different numbers below {max}, as in cuda:0,1"
+    )]
+    CudaNumbers {
+        /// The setting.
+        given: String,
+        /// The most devices, and what every number lies below.
+        max: usize,
+    },
+    /// A GPU was asked for, and there is never a silent fallback.
+    #[error(
+        "device cuda:{number} was asked for, but this build has no CUDA support (feature `cuda`)"
+    )]
+    CudaNotBuilt {
+        /// The first device asked for.
+        number: usize,
+    },
+    /// The system gave no thread.
+    #[error("the device's thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// The device's thread has ended.
+    #[error("the device has stopped")]
+    Stopped,
+
+    /// The model's files do not give a network or a golden.
+    #[error("model {model} could not be read")]
+    Read {
+        /// Name and version.
+        model: String,
+        /// What is wrong with the files.
+        #[source]
+        source: ModelError,
+    },
+    /// The network does not load on this device.
+    #[error("model {model} could not be loaded")]
+    Load {
+        /// Name and version.
+        model: String,
+        /// What the engine says.
+        #[source]
+        source: EngineError,
+    },
+    /// A golden row or a warm-up row failed.
+    #[error("model {model} failed its trial run in bucket {bucket}")]
+    Trial {
+        /// Name and version.
+        model: String,
+        /// The batch size.
+        bucket: usize,
+        /// How it failed.
+        #[source]
+        source: Box<DeviceError>,
+    },
+    /// The network does not compute what its golden says.
+    #[error("model {model} does not match its golden")]
+    Golden {
+        /// Name and version.
+        model: String,
+        /// Where it differs, and by how much.
+        #[source]
+        source: GoldenMismatch,
+    },
+    /// A row's answer depends on the bucket it runs in.
+    #[error(
+        "model {model} differs by {difference} between a row alone and in bucket {bucket}, the limit is {limit}"
+    )]
+    BucketMismatch {
+        /// Name and version.
+        model: String,
+        /// The batch size that differs.
+        bucket: usize,
+        /// The largest difference found.
+        difference: f32,
+        /// The largest difference allowed.
+        limit: f32,
+    },
+
+    /// A row does not have the form the network is fed.
+    #[error("a row does not fit the network's input")]
+    Fill(#[from] FillError),
+    /// There are more rows than the bucket holds, or the model has no such bucket.
+    #[error("{rows} rows do not fit bucket {bucket}")]
+    Bucket {
+        /// Rows handed in.
+        rows: usize,
+        /// The bucket asked for.
+        bucket: usize,
+    },
+    /// The network failed.
+    #[error("the network failed")]
+    Run(#[from] EngineError),
+    /// A tensor could not be moved to or from the device.
+    #[error("a tensor could not be moved to or from the device")]
+    Transfer(#[from] candle_core::Error),
+    /// The network gave another number of outputs than it has.
+    #[error("the network gave {found} outputs, output {wanted} was expected")]
+    OutputCount {
+        /// Outputs given.
+        found: usize,
+        /// The output looked for.
+        wanted: usize,
+    },
+    /// An output is infinite or not a number.
+    #[error("output {output} of a row is not finite")]
+    NotFinite {
+        /// Which output.
+        output: usize,
+    },
+    /// The network panicked; the device lives on.
+    #[error("the network panicked")]
+    Panicked,
+}

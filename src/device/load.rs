@@ -1,0 +1,146 @@
+//! Makes a model ready on its device: build, golden, warm-up. Whatever fails here never serves.
+
+use std::time::{Duration, Instant};
+
+use super::DeviceError;
+use super::loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
+use super::run::Runner;
+use crate::engine::{Graph, Network};
+use crate::image::RgbImage;
+use crate::model::{Golden, InputContract, Manifest, OutputSpec, Package};
+
+/// Largest difference between a row alone and the same row in a bucket, relative to the largest
+/// value of that output: kernels may sum in another order, which costs a few of 24 bits.
+const BUCKET_TOLERANCE: f32 = 1e-5;
+
+/// Builds the network, checks its golden in two buckets and warms every bucket.
+pub(super) fn load(runner: &mut Runner, package: &Package) -> Result<LoadedModel, DeviceError> {
+    let started = Instant::now();
+    let model = build(runner, package, &package.manifest.input)?;
+    let build = started.elapsed();
+    let golden = check_golden(runner, &model, package)?;
+    let buckets = warm(runner, &model)?;
+    Ok(model.with_timing(LoadTiming { build, golden, buckets }))
+}
+
+/// The network for `input`: the manifest's own, or the one of its golden.
+fn build(
+    runner: &Runner,
+    package: &Package,
+    input: &InputContract,
+) -> Result<LoadedModel, DeviceError> {
+    let id = || package.id();
+    let graph =
+        package.graph_for(input).map_err(|source| DeviceError::Read { model: id(), source })?;
+    let network = Network::load(&graph, runner.device())
+        .map_err(|source| DeviceError::Load { model: id(), source })?;
+    let order = output_order(&graph, &package.manifest);
+    let manifest = Manifest { input: input.clone(), ..package.manifest.clone() };
+    Ok(LoadedModel::new(manifest, in_order(network, order)))
+}
+
+/// For every output of the manifest, its place among the network's.
+fn output_order(graph: &Graph, manifest: &Manifest) -> Vec<usize> {
+    let names: Vec<String> = graph.outputs().into_iter().map(|output| output.name).collect();
+    let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
+    let outputs = manifest.outputs.iter();
+    outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
+}
+
+fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
+    Box::new(move |input| {
+        let outputs = network.run(input)?;
+        let found = outputs.len();
+        let pick = |place: &usize| {
+            outputs.get(*place).cloned().ok_or(DeviceError::OutputCount { found, wanted: *place })
+        };
+        order.iter().map(pick).collect()
+    })
+}
+
+/// Checks the golden, on a network of the golden's own size where that is another.
+fn check_golden(
+    runner: &mut Runner,
+    model: &LoadedModel,
+    package: &Package,
+) -> Result<Duration, DeviceError> {
+    let started = Instant::now();
+    let golden =
+        package.golden().map_err(|source| DeviceError::Read { model: model.id(), source })?;
+    if golden.input == model.manifest().input {
+        check_rows(runner, model, &golden)?;
+    } else {
+        check_rows(runner, &build(runner, package, &golden.input)?, &golden)?;
+    }
+    Ok(started.elapsed())
+}
+
+/// Each golden row alone must give the golden's answer; in a larger bucket, the same again.
+fn check_rows(
+    runner: &mut Runner,
+    model: &LoadedModel,
+    golden: &Golden,
+) -> Result<(), DeviceError> {
+    let bucket = model.smallest_bucket();
+    let mut alone = Vec::new();
+    for row in &golden.pictures {
+        alone.push(runner.run_alone(model, row).map_err(in_trial(model, bucket))?);
+    }
+    let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
+    golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
+    check_bucket(runner, model, &golden.pictures, &alone)
+}
+
+/// Runs `rows` again together in one bucket with padding, and compares with `alone`.
+fn check_bucket(
+    runner: &mut Runner,
+    model: &LoadedModel,
+    rows: &[RgbImage],
+    alone: &[RowOutput],
+) -> Result<(), DeviceError> {
+    let with_padding = model.buckets().iter().copied().filter(|bucket| *bucket > rows.len()).min();
+    let largest = model.buckets().iter().copied().max();
+    let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
+    let count = rows.len().min(bucket);
+    let together =
+        runner.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
+    let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
+    let difference = difference.fold(0.0, f32::max);
+    if difference > BUCKET_TOLERANCE {
+        let (model, limit) = (model.id(), BUCKET_TOLERANCE);
+        return Err(DeviceError::BucketMismatch { model, bucket, difference, limit });
+    }
+    Ok(())
+}
+
+fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
+    let tensors = a.tensors.iter().zip(&b.tensors);
+    tensors.map(|(a, b)| tensor_difference(a.expose(), b.expose())).fold(0.0, f32::max)
+}
+
+/// The largest difference, relative to the largest value where that is above 1.
+fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
+    let scale = a.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
+}
+
+/// Runs every bucket twice: the first run allocates, the second is timed.
+fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
+    let input = &model.manifest().input;
+    let row = [RgbImage::black(input.width, input.height)];
+    let mut buckets = model.buckets().to_vec();
+    buckets.sort_unstable();
+    let mut times = Vec::new();
+    for bucket in buckets {
+        runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
+        let started = Instant::now();
+        runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
+        times.push((bucket, started.elapsed()));
+    }
+    Ok(times)
+}
+
+fn in_trial(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
+    let model = model.id();
+    move |source| DeviceError::Trial { model, bucket, source: Box::new(source) }
+}

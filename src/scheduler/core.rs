@@ -1,0 +1,355 @@
+//! Which rows run next: the lanes of one device group, decided on a virtual clock.
+//!
+//! Data and `now` come in, a decision goes out; there is no clock, channel or task here. The shell
+//! in the parent module asks once per reserved slot.
+
+use std::cmp::Reverse;
+
+use tokio::time::Instant;
+
+use super::lane::{CloseReason, DropReason, Lane, LaneFull, LaneSpec, Queued};
+
+/// What to do with a reserved slot.
+#[derive(Debug)]
+pub(super) enum Next<T> {
+    /// Nothing waits.
+    Idle,
+    /// Rows wait for company; ask again at this moment, or when a row arrives.
+    WaitUntil(Instant),
+    /// Run these rows now.
+    Launch(Formed<T>),
+}
+
+/// A batch, formed.
+#[derive(Debug)]
+pub(super) struct Formed<T> {
+    /// Which lane it came from.
+    pub(super) lane: usize,
+    /// The batch size it runs in, at least the number of rows.
+    pub(super) bucket: usize,
+    /// The rows, oldest first; at least one.
+    pub(super) rows: Vec<Queued<T>>,
+    /// Why it took no further row.
+    pub(super) closed: CloseReason,
+}
+
+/// A row that left its lane without being launched.
+#[derive(Debug)]
+pub(super) struct Dropped<T> {
+    /// Which lane it came from.
+    pub(super) lane: usize,
+    /// The row, to be answered.
+    pub(super) row: Queued<T>,
+    /// Why it was taken out.
+    pub(super) reason: DropReason,
+}
+
+/// The answer of [`Core::next`].
+#[derive(Debug)]
+pub(super) struct Turn<T> {
+    /// Rows taken out before anything was formed.
+    pub(super) dropped: Vec<Dropped<T>>,
+    /// What to do with the slot.
+    pub(super) next: Next<T>,
+}
+
+/// All lanes that share a device.
+#[derive(Debug)]
+pub(super) struct Core<T> {
+    lanes: Vec<Lane<T>>,
+}
+
+impl<T> Core<T> {
+    /// One lane per spec; a lane is named by its position.
+    pub(super) fn new(specs: impl IntoIterator<Item = LaneSpec>) -> Self {
+        Self { lanes: specs.into_iter().map(Lane::new).collect() }
+    }
+
+    /// Puts a row at the end of its lane, which must exist.
+    pub(super) fn push(&mut self, lane: usize, row: Queued<T>) -> Result<(), LaneFull<T>> {
+        self.lanes[lane].push(row)
+    }
+
+    /// Rows waiting in one lane, which must exist.
+    pub(super) fn waiting(&self, lane: usize) -> usize {
+        self.lanes[lane].len()
+    }
+
+    /// Whether no row waits in any lane.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.len() == 0)
+    }
+
+    /// Decides what a free slot does at `now`. Later stages go first, then the oldest row.
+    pub(super) fn next(&mut self, now: Instant, is_abandoned: impl Fn(&T) -> bool) -> Turn<T> {
+        let dropped = self.sweep(now, is_abandoned);
+        let next = match self.first_closed(now) {
+            Some((lane, closed)) => {
+                let (bucket, rows) = self.lanes[lane].take_batch();
+                Next::Launch(Formed { lane, bucket, rows, closed })
+            }
+            None => self.earliest_close().map_or(Next::Idle, Next::WaitUntil),
+        };
+        Turn { dropped, next }
+    }
+
+    fn sweep(&mut self, now: Instant, is_abandoned: impl Fn(&T) -> bool) -> Vec<Dropped<T>> {
+        let mut dropped = Vec::new();
+        for (lane, queue) in self.lanes.iter_mut().enumerate() {
+            let swept = queue.sweep(now, &is_abandoned).into_iter();
+            dropped.extend(swept.map(|(row, reason)| Dropped { lane, row, reason }));
+        }
+        dropped
+    }
+
+    fn first_closed(&self, now: Instant) -> Option<(usize, CloseReason)> {
+        let closed = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
+            let (at, reason) = lane.closes_at()?;
+            (at <= now).then_some((index, lane, reason))
+        });
+        let first = closed.min_by_key(|(_, lane, _)| (Reverse(lane.stage()), lane.oldest()));
+        first.map(|(index, _, reason)| (index, reason))
+    }
+
+    fn earliest_close(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.closes_at()).map(|(at, _)| at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn spec(stage: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
+        LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms }
+    }
+
+    fn row(item: u32, arrived: Instant, life_ms: u32) -> Queued<u32> {
+        Queued { item, arrived, deadline: arrived + MS * life_ms }
+    }
+
+    fn launched(next: Next<u32>) -> (usize, usize, Vec<u32>, CloseReason) {
+        let Next::Launch(formed) = next else { panic!("expected a launch, got {next:?}") };
+        let items = formed.rows.iter().map(|row| row.item).collect();
+        (formed.lane, formed.bucket, items, formed.closed)
+    }
+
+    #[test]
+    fn later_stages_go_first_then_the_lane_with_the_oldest_row() {
+        let t0 = Instant::now();
+        let specs = [spec(0, &[1], 8, 0), spec(1, &[1], 8, 0), spec(1, &[1], 8, 0)];
+        let mut core = Core::new(specs);
+        core.push(0, row(10, t0, 1000)).unwrap();
+        core.push(2, row(30, t0 + MS, 1000)).unwrap();
+        core.push(1, row(20, t0 + MS * 2, 1000)).unwrap();
+        let now = t0 + MS * 3;
+        let order: Vec<_> = (0..3).map(|_| launched(core.next(now, |_| false).next).0).collect();
+        assert_eq!(order, [2, 1, 0]);
+        assert!(core.is_empty());
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_row_back() {
+        let t0 = Instant::now();
+        let mut core = Core::new([spec(0, &[4], 1, 0)]);
+        core.push(0, row(1, t0, 10)).unwrap();
+        let LaneFull(back) = core.push(0, row(2, t0, 10)).unwrap_err();
+        assert_eq!(back.item, 2);
+        assert_eq!(core.waiting(0), 1);
+    }
+
+    #[test]
+    fn expired_and_abandoned_rows_are_taken_out_before_the_batch_is_formed() {
+        let t0 = Instant::now();
+        let mut core = Core::new([spec(0, &[1, 2], 8, 0)]);
+        core.push(0, row(1, t0, 5)).unwrap();
+        core.push(0, row(2, t0, 1000)).unwrap();
+        core.push(0, row(3, t0, 1000)).unwrap();
+        let turn = core.next(t0 + MS * 5, |item| *item == 2);
+        let dropped: Vec<_> = turn.dropped.iter().map(|d| (d.row.item, d.reason)).collect();
+        assert_eq!(dropped, [(1, DropReason::Expired), (2, DropReason::Abandoned)]);
+        assert_eq!(launched(turn.next), (0, 1, vec![3], CloseReason::Greedy));
+    }
+
+    #[test]
+    fn a_lane_waits_for_company_no_longer_than_its_delay() {
+        let t0 = Instant::now();
+        let mut core = Core::new([spec(0, &[1, 2, 4], 8, 10)]);
+        core.push(0, row(1, t0, 1000)).unwrap();
+        core.push(0, row(2, t0 + MS * 4, 1000)).unwrap();
+        let Next::WaitUntil(at) = core.next(t0 + MS * 4, |_| false).next else { panic!() };
+        assert_eq!(at, t0 + MS * 10);
+        let batch = launched(core.next(at, |_| false).next);
+        assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Delay));
+    }
+
+    #[test]
+    fn a_filled_bucket_ends_the_delay() {
+        let t0 = Instant::now();
+        let mut core = Core::new([spec(0, &[2], 8, 10)]);
+        core.push(0, row(1, t0, 1000)).unwrap();
+        core.push(0, row(2, t0, 1000)).unwrap();
+        let batch = launched(core.next(t0, |_| false).next);
+        assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Full));
+    }
+
+    #[test]
+    fn a_deadline_inside_the_delay_ends_the_delay() {
+        let t0 = Instant::now();
+        let mut core = Core::new([spec(0, &[1, 4], 8, 10)]);
+        core.push(0, row(1, t0, 10)).unwrap();
+        assert_eq!(launched(core.next(t0, |_| false).next).3, CloseReason::Deadline);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Push { lane: usize, life_ms: u32 },
+        Advance { by_ms: u32 },
+        SlotFree,
+        Leave { nth: usize },
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            4 => (0_usize..3, 1_u32..40).prop_map(|(lane, life_ms)| Event::Push { lane, life_ms }),
+            2 => (1_u32..8).prop_map(|by_ms| Event::Advance { by_ms }),
+            2 => Just(Event::SlotFree),
+            1 => (0_usize..64).prop_map(|nth| Event::Leave { nth }),
+        ];
+        prop::collection::vec(event, 1..200)
+    }
+
+    /// What the rows' owners know, kept beside the core and compared with what it does.
+    struct Witness {
+        specs: [LaneSpec; 3],
+        core: Core<u32>,
+        now: Instant,
+        /// Rows inside, oldest first: item, lane, arrival, deadline.
+        inside: Vec<(u32, usize, Instant, Instant)>,
+        left: BTreeSet<u32>,
+        pushed: u32,
+    }
+
+    impl Witness {
+        fn new() -> Self {
+            let specs =
+                [spec(0, &[1, 4, 8], 10, 0), spec(1, &[1, 2, 4], 6, 5), spec(1, &[3], 5, 2)];
+            let core = Core::new(specs.clone());
+            let now = Instant::now();
+            Self { specs, core, now, inside: Vec::new(), left: BTreeSet::new(), pushed: 0 }
+        }
+
+        fn apply(&mut self, event: &Event) -> Result<(), TestCaseError> {
+            match event {
+                Event::Push { lane, life_ms } => self.push(*lane, *life_ms)?,
+                Event::Advance { by_ms } => self.now += MS * *by_ms,
+                Event::SlotFree => drop(self.slot_free()?),
+                Event::Leave { nth } => {
+                    self.left.extend(self.inside.get(*nth).map(|(item, ..)| *item));
+                }
+            }
+            for (lane, spec) in self.specs.iter().enumerate() {
+                prop_assert_eq!(self.core.waiting(lane), self.count_in(lane));
+                prop_assert!(self.core.waiting(lane) <= spec.rows_max);
+            }
+            Ok(())
+        }
+
+        fn count_in(&self, lane: usize) -> usize {
+            self.inside.iter().filter(|(_, of, ..)| *of == lane).count()
+        }
+
+        fn push(&mut self, lane: usize, life_ms: u32) -> Result<(), TestCaseError> {
+            let has_room = self.count_in(lane) < self.specs[lane].rows_max;
+            let new = row(self.pushed, self.now, life_ms);
+            let entry = (new.item, lane, new.arrived, new.deadline);
+            prop_assert_eq!(self.core.push(lane, new).is_ok(), has_room);
+            self.pushed += 1;
+            self.inside.extend(has_room.then_some(entry));
+            Ok(())
+        }
+
+        /// Checks one turn; returns whether a batch was launched.
+        fn slot_free(&mut self) -> Result<bool, TestCaseError> {
+            let turn = self.core.next(self.now, |item| self.left.contains(item));
+            for dropped in &turn.dropped {
+                let (.., deadline) = self.take(dropped.lane, dropped.row.item)?;
+                match dropped.reason {
+                    DropReason::Expired => prop_assert!(deadline <= self.now),
+                    DropReason::Abandoned => prop_assert!(self.left.contains(&dropped.row.item)),
+                }
+            }
+            match turn.next {
+                Next::Idle => prop_assert!(self.inside.is_empty()),
+                Next::WaitUntil(at) => self.check_wait(at)?,
+                Next::Launch(formed) => {
+                    self.check_launch(formed)?;
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+
+        fn take(
+            &mut self,
+            lane: usize,
+            item: u32,
+        ) -> Result<(u32, usize, Instant, Instant), TestCaseError> {
+            let found = self.inside.iter().position(|entry| (entry.0, entry.1) == (item, lane));
+            prop_assert!(found.is_some(), "row {} was answered twice or never handed in", item);
+            Ok(self.inside.remove(found.unwrap()))
+        }
+
+        fn check_wait(&self, at: Instant) -> Result<(), TestCaseError> {
+            prop_assert!(at > self.now);
+            prop_assert!(!self.inside.is_empty());
+            for (_, lane, arrived, deadline) in &self.inside {
+                prop_assert!(*deadline > at, "waiting would cost a row its deadline");
+                prop_assert!(at <= *arrived + self.specs[*lane].delay_max, "waited too long");
+            }
+            Ok(())
+        }
+
+        fn check_launch(&mut self, formed: Formed<u32>) -> Result<(), TestCaseError> {
+            let spec = self.specs[formed.lane].clone();
+            prop_assert!(spec.buckets.contains(&formed.bucket));
+            prop_assert!(!formed.rows.is_empty() && formed.rows.len() <= formed.bucket);
+            for row in &formed.rows {
+                let first_in_lane = self.inside.iter().find(|entry| entry.1 == formed.lane);
+                prop_assert_eq!(first_in_lane.map(|entry| entry.0), Some(row.item), "not FIFO");
+                let (.., deadline) = self.take(formed.lane, row.item)?;
+                prop_assert!(deadline > self.now, "an expired row was launched");
+                prop_assert!(!self.left.contains(&row.item), "an abandoned row was launched");
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_launched_or_dropped_once_in_order_and_in_time(events in events()) {
+            let mut witness = Witness::new();
+            for event in &events {
+                witness.apply(event)?;
+            }
+            // From here on every slot is free: what is left must come out, and the core ends empty.
+            for _ in 0..1000 {
+                if witness.inside.is_empty() {
+                    break;
+                }
+                if !witness.slot_free()? {
+                    witness.now += MS;
+                }
+            }
+            prop_assert!(witness.inside.is_empty(), "rows were lost: {:?}", witness.inside);
+            prop_assert!(witness.core.is_empty());
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The scheduler as its callers see it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::lane::LaneSpec;
+use super::shell::{self, Caller, Inlets, Job, LiveLane, Shell};
+use super::stats::SchedulerStats;
+use super::tickets::Ticket;
+use crate::device::{Device, DeviceError, LoadedModel, RowOutput};
+use crate::image::RgbImage;
+
+/// The lane of one live model.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    /// The model version the lane runs.
+    pub model: Arc<LoadedModel>,
+    /// How far into a request the model runs, from 0; later stages go first.
+    pub stage: u8,
+    /// Most rows that wait in the lane; whoever comes then waits for a place.
+    pub rows_max: NonZeroUsize,
+    /// Longest time the oldest row waits for company while the device is free.
+    pub delay_max: Duration,
+}
+
+/// Gathers rows of many requests into batches of one device. Clones share the lanes.
+///
+/// When the last clone is gone, or after [`Scheduler::drain`], its task answers what it holds and
+/// ends.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    lanes: Arc<[LaneEntry]>,
+    jobs: mpsc::Sender<Job>,
+    is_draining: watch::Sender<bool>,
+    ended: watch::Receiver<()>,
+}
+
+/// Where rows of a lane come in.
+#[derive(Debug)]
+struct LaneEntry {
+    id: String,
+    /// As many as the lane holds rows.
+    places: Arc<Semaphore>,
+}
+
+/// What became of a row that ran.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the network says.
+    pub output: RowOutput,
+    /// From [`Scheduler::submit`] to the launch.
+    pub queue_time: Duration,
+    /// How long the batch ran.
+    pub run_time: Duration,
+    /// How many rows the batch had, padding left out.
+    pub batch_rows: usize,
+}
+
+/// Why a row gave no answer.
+#[derive(Debug, Error)]
+pub enum RowError {
+    /// Its deadline passed before it could be launched.
+    #[error("the deadline passed before the row could run")]
+    Expired,
+    /// The device could not run it.
+    #[error("the device could not run the row")]
+    Device(#[source] DeviceError),
+    /// No lane runs this model.
+    #[error("model {model} has no lane")]
+    NoLane {
+        /// Name and version.
+        model: String,
+    },
+    /// The scheduler takes no further rows, or its device is gone.
+    #[error("the scheduler has stopped")]
+    Stopped,
+}
+
+impl Scheduler {
+    /// Starts the task that feeds `device`, on the current tokio runtime.
+    pub fn start(device: Arc<Device>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
+        let entries = lanes.iter().map(LaneEntry::new).collect();
+        // Every job holds a place, so the channel is never full: a lane that is full holds up only
+        // its own callers.
+        let places = lanes.iter().map(|lane| lane.rows_max.get()).sum::<usize>().max(1);
+        let (jobs, jobs_in) = mpsc::channel(places);
+        let (is_draining, draining) = watch::channel(false);
+        let (ended_out, ended) = watch::channel(());
+        let shell = Shell::new(lanes.into_iter().map(|lane| lane.open(stats)).collect());
+        let inlets = Inlets { jobs: jobs_in, is_draining: draining, ended: ended_out };
+        tokio::spawn(shell::run(device, shell, inlets));
+        Self { lanes: entries, jobs, is_draining, ended }
+    }
+
+    /// Runs `row` on `model` and waits for its answer; while the lane is full, for a place in it.
+    ///
+    /// Dropping the future abandons the row: it is dropped before launch when there is still time.
+    /// A row whose deadline passes is answered when the next batch is formed, so whoever must
+    /// answer at the deadline drops the future then.
+    ///
+    /// # Errors
+    /// [`RowError`]; a ticket holder is never refused for load.
+    pub async fn submit(
+        &self,
+        model: &LoadedModel,
+        row: RgbImage,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Answer, RowError> {
+        let arrived = Instant::now();
+        let (lane, entry) = self.find(model)?;
+        let place = Arc::clone(&entry.places).acquire_owned().await;
+        let place = place.map_err(|_| RowError::Stopped)?;
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller { ticket: Arc::clone(ticket), reply };
+        let job = Job { lane, arrived, row, caller, place };
+        self.jobs.send(job).await.map_err(|_| RowError::Stopped)?;
+        answer.await.map_err(|_| RowError::Stopped)?
+    }
+
+    /// Takes no further rows, and returns when every row taken before has been answered.
+    pub async fn drain(&self) {
+        self.is_draining.send_replace(true);
+        // Nothing is ever sent; the channel closes when the task ends.
+        self.ended.clone().changed().await.expect_err("the task sends nothing");
+    }
+
+    fn find(&self, model: &LoadedModel) -> Result<(usize, &LaneEntry), RowError> {
+        let id = model.id();
+        let found = self.lanes.iter().enumerate().find(|(_, entry)| entry.id == id);
+        found.ok_or(RowError::NoLane { model: id })
+    }
+}
+
+impl LaneEntry {
+    fn new(lane: &LaneSettings) -> Self {
+        let places = Arc::new(Semaphore::new(lane.rows_max.get()));
+        Self { id: lane.model.id(), places }
+    }
+}
+
+impl LaneSettings {
+    fn open(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
+        let spec = LaneSpec {
+            stage: self.stage,
+            buckets: self.model.buckets().to_vec(),
+            rows_max: self.rows_max.get(),
+            delay_max: self.delay_max,
+        };
+        let stats = stats.lane(self.model.name());
+        (spec, LiveLane { model: self.model, stats })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::device::DeviceChoice;
+    use crate::device::fixture::{Gate, OVERFLOWS, PANICS, gated, grey, reader};
+    use crate::scheduler::Tickets;
+
+    const FAR: Duration = Duration::from_secs(3600);
+
+    /// A scheduler, its counters, and tickets for it.
+    struct Bench {
+        scheduler: Scheduler,
+        device: Arc<Device>,
+        tickets: Tickets,
+        registry: Registry,
+    }
+
+    fn lane(model: &Arc<LoadedModel>, stage: u8, rows_max: usize) -> LaneSettings {
+        let rows_max = rows_max.try_into().unwrap();
+        LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max: Duration::ZERO }
+    }
+
+    fn bench(lanes: Vec<LaneSettings>) -> Bench {
+        let device = Device::open(&DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
+        let device = Arc::new(device);
+        let mut registry = Registry::default();
+        let stats = SchedulerStats::register(&mut registry);
+        let scheduler = Scheduler::start(Arc::clone(&device), lanes, &stats);
+        let tickets = Tickets::new(32, 1000, stats);
+        Bench { scheduler, device, tickets, registry }
+    }
+
+    type Submitted = JoinHandle<Result<Answer, RowError>>;
+
+    impl Bench {
+        fn ticket(&self, life: Duration) -> Arc<Ticket> {
+            let deadline = Instant::now() + life;
+            Arc::new(self.tickets.admit(1, deadline, "store".into()).unwrap())
+        }
+
+        fn spawn(&self, model: &Arc<LoadedModel>, value: u8, life: Duration) -> Submitted {
+            let (scheduler, model) = (self.scheduler.clone(), Arc::clone(model));
+            let ticket = self.ticket(life);
+            tokio::spawn(async move { scheduler.submit(&model, grey(value), &ticket).await })
+        }
+
+        fn metrics(&self) -> String {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            text
+        }
+
+        fn expect_metric(&self, line: &str) {
+            let text = self.metrics();
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+
+        /// Returns once every task that could run has run: `count` rows wait in the lane.
+        async fn until_waiting(&self, lane: &str, count: usize) {
+            let line = format!("menshen_queue_rows{{lane=\"{lane}\"}} {count}\n");
+            while !self.metrics().contains(&line) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Sends a row that stands at the gate, so that the device is busy.
+    async fn occupy(bench: &Bench, model: &Arc<LoadedModel>, gate: &mut Gate) -> Submitted {
+        let first = bench.spawn(model, 200, FAR);
+        assert_eq!(gate.entered().await, [200]);
+        first
+    }
+
+    fn value(answer: &Answer) -> f32 {
+        answer.output.slices()[0][0]
+    }
+
+    async fn answered(submitted: Submitted) -> Answer {
+        submitted.await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_that_wait_for_a_busy_device_run_together() {
+        let (model, mut gate) = gated("reader", &[1, 4]);
+        let bench = bench(vec![lane(&model, 0, 8)]);
+        let first = occupy(&bench, &model, &mut gate).await;
+        let mut rest = Vec::new();
+        for value in [1, 2, 3] {
+            rest.push(bench.spawn(&model, value, FAR));
+            bench.until_waiting("reader", rest.len()).await;
+        }
+        gate.open();
+        assert_eq!(answered(first).await.batch_rows, 1);
+        assert_eq!(gate.entered().await, [1, 2, 3, 0], "one batch, in order, padded with zeros");
+        gate.open();
+        for (expected, submitted) in [1.0, 2.0, 3.0].into_iter().zip(rest) {
+            let answer = answered(submitted).await;
+            assert_eq!((value(&answer), answer.batch_rows), (expected, 3));
+        }
+        bench.expect_metric("menshen_batch_rows_sum{lane=\"reader\"} 4.0\n");
+        bench.expect_metric("menshen_batch_padding_rows_total{lane=\"reader\"} 1\n");
+        bench.expect_metric("menshen_queue_rows{lane=\"reader\"} 0\n");
+    }
+
+    #[tokio::test]
+    async fn the_lane_of_a_later_stage_gets_the_shared_device_first() {
+        let (early, mut early_gate) = gated("early", &[1]);
+        let (late, mut late_gate) = gated("late", &[1]);
+        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]);
+        let first = occupy(&bench, &early, &mut early_gate).await;
+        let of_early = bench.spawn(&early, 1, FAR);
+        bench.until_waiting("early", 1).await;
+        let of_late = bench.spawn(&late, 2, FAR);
+        bench.until_waiting("late", 1).await;
+        early_gate.open();
+        assert_eq!(late_gate.entered().await, [2]);
+        assert!(early_gate.is_quiet());
+        late_gate.open();
+        assert_eq!(early_gate.entered().await, [1]);
+        early_gate.open();
+        assert_eq!(value(&answered(of_late).await), 2.0);
+        assert_eq!(value(&answered(of_early).await), 1.0);
+        assert_eq!(value(&answered(first).await), 200.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_row_is_answered_without_a_launch() {
+        let (model, mut gate) = gated("reader", &[1]);
+        let bench = bench(vec![lane(&model, 0, 8)]);
+        let first = occupy(&bench, &model, &mut gate).await;
+        let late = bench.spawn(&model, 1, Duration::from_millis(5));
+        bench.until_waiting("reader", 1).await;
+        tokio::time::advance(Duration::from_millis(5)).await;
+        gate.open();
+        let error = late.await.unwrap().unwrap_err();
+        assert!(matches!(error, RowError::Expired), "{error}");
+        answered(first).await;
+        bench.scheduler.drain().await;
+        assert!(gate.is_quiet());
+        bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"expired\"} 1\n");
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_row_is_not_launched() {
+        let (model, mut gate) = gated("reader", &[1]);
+        let bench = bench(vec![lane(&model, 0, 8)]);
+        let first = occupy(&bench, &model, &mut gate).await;
+        let left = bench.spawn(&model, 1, FAR);
+        bench.until_waiting("reader", 1).await;
+        left.abort();
+        assert!(left.await.unwrap_err().is_cancelled());
+        bench.expect_metric("menshen_tickets 2\n");
+        gate.open();
+        answered(first).await;
+        bench.scheduler.drain().await;
+        assert!(gate.is_quiet());
+        bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"abandoned\"} 1\n");
+        bench.expect_metric("menshen_tickets 0\n");
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_is_backpressure_for_its_own_callers_only() {
+        let (slow, mut gate) = gated("slow", &[1]);
+        let other = reader("other", &[1]);
+        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]);
+        let first = occupy(&bench, &slow, &mut gate).await;
+        let second = bench.spawn(&slow, 1, FAR);
+        bench.until_waiting("slow", 1).await;
+        let third = bench.spawn(&slow, 2, FAR);
+        let beside = bench.spawn(&other, 3, FAR);
+        bench.until_waiting("other", 1).await;
+        bench.expect_metric("menshen_queue_rows{lane=\"slow\"} 1\n");
+        (0..3).for_each(|_| gate.open());
+        assert_eq!(value(&answered(beside).await), 3.0);
+        for submitted in [first, second, third] {
+            answered(submitted).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_row_fails_alone_and_the_others_are_answered() {
+        let (model, mut gate) = gated("reader", &[1, 4]);
+        let bench = bench(vec![lane(&model, 0, 8)]);
+        let first = occupy(&bench, &model, &mut gate).await;
+        let mut rest = Vec::new();
+        for value in [1, PANICS, OVERFLOWS, 4] {
+            rest.push(bench.spawn(&model, value, FAR));
+            bench.until_waiting("reader", rest.len()).await;
+        }
+        // The first row, the batch, and each of its rows alone.
+        (0..6).for_each(|_| gate.open());
+        answered(first).await;
+        let mut results = Vec::new();
+        for submitted in rest {
+            results.push(submitted.await.unwrap());
+        }
+        assert_eq!(value(results[0].as_ref().unwrap()), 1.0);
+        assert!(matches!(results[1], Err(RowError::Device(DeviceError::Panicked))));
+        assert!(matches!(results[2], Err(RowError::Device(DeviceError::NotFinite { output: 0 }))));
+        assert_eq!(value(results[3].as_ref().unwrap()), 4.0);
+        bench.expect_metric("menshen_network_panics_total{lane=\"reader\"} 2\n");
+        bench.expect_metric("menshen_rows_failed_total{lane=\"reader\"} 2\n");
+        bench.expect_metric("menshen_tickets 0\n");
+    }
+
+    #[tokio::test]
+    async fn draining_answers_everything_taken_and_takes_no_more() {
+        let (model, mut gate) = gated("reader", &[1]);
+        let bench = bench(vec![lane(&model, 0, 8)]);
+        let first = occupy(&bench, &model, &mut gate).await;
+        let second = bench.spawn(&model, 1, FAR);
+        bench.until_waiting("reader", 1).await;
+        let scheduler = bench.scheduler.clone();
+        let drained = tokio::spawn(async move { scheduler.drain().await });
+        // Refused from the moment the task has seen the wish; it has nothing else to do.
+        bench.scheduler.jobs.closed().await;
+        let refused = bench.spawn(&model, 2, FAR).await.unwrap();
+        assert!(matches!(refused, Err(RowError::Stopped)));
+        assert!(!drained.is_finished());
+        (0..2).for_each(|_| gate.open());
+        assert_eq!(value(&answered(first).await), 200.0);
+        assert_eq!(value(&answered(second).await), 1.0);
+        drained.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropping_the_last_handle_ends_the_task_and_frees_the_device() {
+        let model = reader("reader", &[1]);
+        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]);
+        let mut ended = scheduler.ended.clone();
+        drop(scheduler);
+        ended.changed().await.unwrap_err();
+        assert_eq!(Arc::strong_count(&device), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_with_a_delay_waits_for_company_on_a_free_device() {
+        let (model, mut gate) = gated("reader", &[1, 2, 4]);
+        let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
+        let bench = bench(vec![delayed]);
+        let started = Instant::now();
+        let first = bench.spawn(&model, 1, FAR);
+        bench.until_waiting("reader", 1).await;
+        let second = bench.spawn(&model, 2, FAR);
+        bench.until_waiting("reader", 2).await;
+        assert!(gate.is_quiet());
+        gate.open();
+        assert_eq!(answered(first).await.queue_time, Duration::from_millis(10));
+        assert_eq!(answered(second).await.batch_rows, 2);
+        assert!(started.elapsed() >= Duration::from_millis(10));
+        bench.expect_metric("menshen_batches_total{lane=\"reader\",closed=\"delay\"} 1\n");
+    }
+
+    #[tokio::test]
+    async fn a_model_without_a_lane_is_named() {
+        let bench = bench(Vec::new());
+        let error = bench.spawn(&reader("reader", &[1]), 1, FAR).await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "model reader/1 has no lane");
+    }
+}

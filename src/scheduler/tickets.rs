@@ -1,0 +1,244 @@
+//! Admission: leave to use the server, granted once per request and given back on drop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::stats::SchedulerStats;
+
+/// When a refused caller may try again. A request takes some tens of milliseconds, so by then a
+/// place has most likely been freed.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Grants at most `requests_max` tickets and `bytes_max` bytes at a time. Clones share the limits.
+#[derive(Debug, Clone)]
+pub struct Tickets {
+    office: Arc<Office>,
+}
+
+/// What a request holds from admission to its answer. Dropping it gives the place back.
+///
+/// Every job shares its request's ticket, so the place stays taken while a row of it still waits
+/// or runs, even when the caller has left: memory is bounded by what is really there.
+#[derive(Debug)]
+pub struct Ticket {
+    office: Arc<Office>,
+    bytes: usize,
+    deadline: Instant,
+    store: Arc<str>,
+}
+
+/// The server is full; nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("all of {limit} {what} in flight are taken")]
+pub struct Overloaded {
+    /// What there was too much of.
+    pub what: Resource,
+    /// The most there may be of it.
+    pub limit: usize,
+    /// When it is worth trying again.
+    pub retry_after: Duration,
+}
+
+/// What tickets bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// The number of requests.
+    Requests,
+    /// The bytes the requests brought.
+    Bytes,
+}
+
+#[derive(Debug)]
+struct Office {
+    requests_max: usize,
+    bytes_max: usize,
+    taken: Mutex<Taken>,
+    stats: SchedulerStats,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Tickets {
+    /// An office with all its places free.
+    pub fn new(requests_max: usize, bytes_max: usize, stats: SchedulerStats) -> Self {
+        let taken = Mutex::new(Taken::default());
+        Self { office: Arc::new(Office { requests_max, bytes_max, taken, stats }) }
+    }
+
+    /// Grants a ticket for a request of `bytes` or refuses it at once; it never waits.
+    ///
+    /// A request larger than all of `bytes_max` is always refused: keep the largest message the
+    /// server accepts below it.
+    pub fn admit(
+        &self,
+        bytes: usize,
+        deadline: Instant,
+        store: Arc<str>,
+    ) -> Result<Ticket, Overloaded> {
+        let granted = self.office.take(bytes);
+        match granted {
+            Ok(()) => self.office.stats.ticket_granted(bytes),
+            Err(what) => self.office.stats.ticket_refused(what),
+        }
+        granted.map_err(|what| self.office.overloaded(what))?;
+        Ok(Ticket { office: Arc::clone(&self.office), bytes, deadline, store })
+    }
+}
+
+impl Office {
+    fn take(&self, bytes: usize) -> Result<(), Resource> {
+        let mut taken = self.taken.lock();
+        if taken.requests >= self.requests_max {
+            return Err(Resource::Requests);
+        }
+        if bytes > self.bytes_max - taken.bytes {
+            return Err(Resource::Bytes);
+        }
+        taken.requests += 1;
+        taken.bytes += bytes;
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut taken = self.taken.lock();
+        taken.requests -= 1;
+        taken.bytes -= bytes;
+    }
+
+    fn overloaded(&self, what: Resource) -> Overloaded {
+        let limit = match what {
+            Resource::Requests => self.requests_max,
+            Resource::Bytes => self.bytes_max,
+        };
+        Overloaded { what, limit, retry_after: RETRY_AFTER }
+    }
+}
+
+impl Ticket {
+    /// Who asked: the store the request belongs to.
+    pub fn store(&self) -> &Arc<str> {
+        &self.store
+    }
+
+    /// From this moment on the answer is of no use.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// How many bytes the request brought.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.office.give_back(self.bytes);
+        self.office.stats.ticket_given_back(self.bytes);
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests",
+            Self::Bytes => "bytes",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tickets(requests_max: usize, bytes_max: usize) -> Tickets {
+        Tickets::new(requests_max, bytes_max, SchedulerStats::default())
+    }
+
+    fn admit(tickets: &Tickets, bytes: usize) -> Result<Ticket, Overloaded> {
+        tickets.admit(bytes, Instant::now() + Duration::from_secs(1), "store".into())
+    }
+
+    #[test]
+    fn a_dropped_ticket_frees_its_place_and_its_bytes() {
+        let tickets = tickets(1, 100);
+        let ticket = admit(&tickets, 100).unwrap();
+        assert_eq!(admit(&tickets, 1).unwrap_err().what, Resource::Requests);
+        drop(ticket);
+        admit(&tickets, 100).unwrap();
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_the_refusal_names_the_limit() {
+        let tickets = tickets(10, 100);
+        let _held = admit(&tickets, 60).unwrap();
+        let refusal = admit(&tickets, 41).unwrap_err();
+        assert_eq!((refusal.what, refusal.limit), (Resource::Bytes, 100));
+        assert_eq!(refusal.to_string(), "all of 100 bytes in flight are taken");
+        admit(&tickets, 40).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_takes_nothing() {
+        let tickets = tickets(1, 100);
+        admit(&tickets, 101).unwrap_err();
+        admit(&tickets, 100).unwrap();
+    }
+
+    #[test]
+    fn a_ticket_comes_back_when_its_request_panics() {
+        let tickets = tickets(1, 100);
+        let ticket = admit(&tickets, 100).unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = ticket;
+            panic!("a bug in a request");
+        }));
+        panicked.unwrap_err();
+        admit(&tickets, 100).unwrap();
+    }
+
+    #[test]
+    fn a_ticket_shared_with_a_job_stays_taken_until_the_last_one_drops_it() {
+        let tickets = tickets(1, 100);
+        let ticket = Arc::new(admit(&tickets, 100).unwrap());
+        let of_a_job = Arc::clone(&ticket);
+        drop(ticket);
+        admit(&tickets, 0).unwrap_err();
+        drop(of_a_job);
+        admit(&tickets, 0).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn limits_hold_and_everything_comes_back(
+            steps in prop::collection::vec((0_usize..40, any::<bool>(), 0_usize..8), 1..100),
+        ) {
+            let tickets = tickets(5, 100);
+            let mut held: Vec<Ticket> = Vec::new();
+            for (bytes, takes, which) in steps {
+                if takes {
+                    let taken: usize = held.iter().map(Ticket::bytes).sum();
+                    let fits = held.len() < 5 && taken + bytes <= 100;
+                    let granted = admit(&tickets, bytes);
+                    prop_assert_eq!(granted.is_ok(), fits);
+                    held.extend(granted.ok());
+                } else if which < held.len() {
+                    held.swap_remove(which);
+                }
+            }
+            drop(held);
+            let all: Result<Vec<_>, _> = (0..5).map(|_| admit(&tickets, 20)).collect();
+            prop_assert!(all.is_ok());
+        }
+    }
+}
