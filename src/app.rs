@@ -14,16 +14,16 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use crate::catalog::{Catalog, CatalogError, Choices, Snapshot};
+use crate::catalog::{ByRole, Catalog, CatalogError, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceChoice, DeviceError};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType};
 use crate::image::DecodeLimits;
-use crate::model::{LicencePolicy, space_id};
+use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
 use crate::proto::v1::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::face_service_server::FaceServiceServer;
-use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerSettings, SchedulerStats, Tickets};
+use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{
     DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, Readiness, http_router,
 };
@@ -46,6 +46,9 @@ pub enum AppError {
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The models on disk are refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A model cannot be live.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -146,12 +149,8 @@ impl App {
         let rules = Rules::of(&snapshot)?;
         let standards = standards(&config.verify, &snapshot)?;
         self.about = describe(&device, &snapshot, &standards);
-        let settings = SchedulerSettings {
-            rows_max: config.scheduler.lane_rows_max,
-            delay_max: Duration::from_millis(config.scheduler.delay_max_ms),
-        };
-        let lanes = snapshot.lanes();
-        let scheduler = Scheduler::start(device, lanes, settings, self.gauges.scheduler.clone());
+        let lanes = lanes(config, &snapshot);
+        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
         let pipeline = Pipeline {
             snapshot,
             rules: Arc::new(rules),
@@ -346,12 +345,30 @@ async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppEr
     } else {
         LicencePolicy::Commercial
     };
-    let choices = Choices {
-        detector: models.detector.clone(),
-        embedder: models.embedder.clone(),
-        liveness: models.liveness.clone(),
+    let listings = scan(&models.dir)?;
+    let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
+    let choices = ByRole {
+        detector: Some(models.detector.clone()),
+        embedder: Some(models.embedder.clone()),
+        liveness: Some(models.liveness.clone()),
     };
-    Ok(Catalog::load(device, &models.dir, &choices, policy).await?)
+    let places = choose(&manifests, &choices)?;
+    let open = |place: usize| Package::open_with(&listings[place].dir, policy);
+    let packages = ByRole {
+        detector: open(places.detector)?,
+        embedder: open(places.embedder)?,
+        liveness: open(places.liveness)?,
+    };
+    Ok(Catalog::load(device, packages).await?)
+}
+
+/// The detector's rows come first in a request, so the other two lanes go before its lane.
+fn lanes(config: &Config, snapshot: &Snapshot) -> Vec<LaneSettings> {
+    let rows_max = NonZeroUsize::new(config.scheduler.lane_rows_max).unwrap_or(NonZeroUsize::MIN);
+    let delay_max = Duration::from_millis(config.scheduler.delay_max_ms);
+    [(&snapshot.detector, 0), (&snapshot.embedder, 1), (&snapshot.liveness, 1)]
+        .map(|(model, stage)| LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max })
+        .into()
 }
 
 /// The deployment's own rows before those of the live embedding model.

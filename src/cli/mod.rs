@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod client;
+mod compare;
 mod demo;
 mod detect;
 mod draw;

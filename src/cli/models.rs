@@ -41,7 +41,7 @@ pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode
         Command::List => list(&config),
         Command::Inspect { model } => inspect(&config, model),
         Command::Verify { models } => verify(&config, models),
-        Command::Compare { onnx, golden } => super::compare::run(onnx, golden, &config),
+        Command::Compare { onnx, golden } => super::compare::run(onnx, golden),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Limits a face must keep before it is embedded and judged, one set per image source.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Quality limits for every source of images.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QualityLimits {
     /// Photographs taken at the counter: the clerk can take another, so the limits are strict.
@@ -39,7 +39,7 @@ const ID_FILE: SourceLimits = LIVE_PHOTO;
 const ID_CHIP: SourceLimits = LIVE_PHOTO;
 
 /// Limits of one image source. Angles are degrees, fractions and scores 0..1.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimits {
     /// Least detector score of the main face.

@@ -9,6 +9,7 @@
 //! as full as the queue is at the last moment.
 
 mod choice;
+mod compare;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::model::Package;
 
+pub use compare::{CompareError, OutputComparison, compare};
 pub use choice::{DeviceChoice, DeviceDescription};
 pub use error::DeviceError;
 pub use loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};

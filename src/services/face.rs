@@ -10,7 +10,6 @@ use super::convert::{self, About, Caller};
 use super::layers::Deadline;
 use super::status;
 use crate::config::ImageSettings;
-use crate::face::verdict::Decision;
 use crate::pipeline::{Error, Pipeline};
 use crate::proto::v1;
 use crate::proto::v1::face_service_server::FaceService;

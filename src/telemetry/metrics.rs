@@ -110,6 +110,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             panics: Counter::default(),
         };
+        let registry = registry.sub_registry_with_prefix("menshen");
         registry.register("requests", "Calls by method and outcome", metrics.requests.clone());
         registry.register_with_unit(
             "request",
@@ -190,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_dropped_without_an_outcome_counts_as_cancelled() {
-        let mut registry = Registry::with_prefix("menshen");
+        let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         drop(metrics.begin(Method::Verify));
         let text = text(&registry);
@@ -201,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_in_flight_is_counted_until_it_ends() {
-        let mut registry = Registry::with_prefix("menshen");
+        let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let call = metrics.begin(Method::Embed);
         assert!(text(&registry).contains("menshen_requests_in_flight 1"));

@@ -4,7 +4,7 @@ mod request;
 mod response;
 
 pub use request::{
-    Caller, CompareRequest, PhotoRequest, VerifyRequest, compare, liveness, photo, verify,
+    Caller, compare, liveness, photo, verify,
 };
 pub use response::{
     About, compare_response, detect_response, embed_response, liveness_response, verify_response,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::ImageSettings;
-use crate::face::{Embedding, ImageSource, Subject};
+use crate::face::verdict::Subject;
+use crate::face::{Embedding, ImageSource, SpaceId};
 use crate::pipeline::{Error, Photograph, Side, Violation};
 use crate::proto::v1;
 use crate::trust::Secret;
@@ -256,15 +257,16 @@ impl<'a> Fields<'a> {
 
     fn embedding(&mut self, field: &str, embedding: v1::Embedding) -> Option<Embedding> {
         let v1::Embedding { values, space } = embedding;
+        let values = Secret::new(values);
         if space.is_empty() || space.len() > SPACE_BYTES_MAX {
             self.violated(format!("{field}.space"), "must be 1 to 256 bytes");
             return None;
         }
-        if values.is_empty() || values.len() > EMBEDDING_VALUES_MAX {
+        if values.expose().is_empty() || values.expose().len() > EMBEDDING_VALUES_MAX {
             self.violated(format!("{field}.values"), "must be 1 to 4096 numbers");
             return None;
         }
-        match Embedding::from_unit(values, space.into()) {
+        match Embedding::from_unit(values.expose(), SpaceId::new(space)) {
             Ok(embedding) => Some(embedding),
             Err(error) => {
                 self.violated(format!("{field}.values"), error.to_string());

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::face::calibration::CalibrationRow;
-use crate::face::verdict::Decision;
-use crate::face::{Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, Reason, ReasonCode};
+use crate::face::verdict::{Decision, Reason};
+use crate::face::{
+    Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
+};
 use crate::pipeline::{
     Comparison, Liveness, LivenessCheck, LiveModel, PhotoReport, StageTimes, Verification,
 };
@@ -193,8 +195,8 @@ fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
 fn calibration(row: &CalibrationRow) -> v1::Calibration {
     v1::Calibration {
         id: row.id().to_owned(),
-        pair_type: row.pair_type().to_string(),
-        generic: row.generic(),
+        pair_type: row.pair_type().name().to_owned(),
+        generic: row.is_generic(),
         impostor_pairs: row.impostor_pairs(),
         genuine_pairs: row.genuine_pairs(),
         fmr_min: row.fmr_min(),

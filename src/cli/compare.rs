@@ -1,0 +1,43 @@
+//! `menshen models compare`: a network from elsewhere against recorded answers.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::table::Table;
+use crate::device::compare;
+
+/// Largest difference from the recording, relative to an output's range, that still agrees.
+const ERROR_MAX: f64 = 1e-3;
+
+/// Largest difference between a row alone and in a batch, relative to an output's range.
+const BATCH_DIFFERENCE_MAX: f64 = 1e-5;
+
+pub(super) fn run(onnx: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let comparisons = compare(&read(onnx)?, &read(recording)?)
+        .with_context(|| format!("cannot compare {}", onnx.display()))?;
+    println!("{}", onnx.display());
+    let mut table =
+        Table::new(&["output", ">error / range", ">1 - cosine", ">batch / range", ""]);
+    let mut all_agree = true;
+    for comparison in comparisons {
+        let agrees = comparison.error <= ERROR_MAX
+            && comparison.batch_difference <= BATCH_DIFFERENCE_MAX;
+        all_agree &= agrees;
+        table.row(vec![
+            comparison.tensor,
+            format!("{:.1e}", comparison.error),
+            format!("{:.1e}", comparison.cosine_distance),
+            format!("{:.1e}", comparison.batch_difference),
+            if agrees { "✓" } else { "✗ differs" }.to_owned(),
+        ]);
+    }
+    for line in table.lines() {
+        println!("  {line}");
+    }
+    Ok(if all_agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,162 @@
+//! A network from anywhere against answers recorded elsewhere.
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use thiserror::Error;
+
+use crate::engine::{EngineError, ImportError, Network, import, optimise};
+
+/// Bucket sizes every row is run in; the odd ones are no bucket of any manifest.
+const BATCHES: [usize; 5] = [1, 2, 3, 5, 8];
+
+/// How far one output is from the recorded one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputComparison {
+    /// Name of the tensor.
+    pub tensor: String,
+    /// Largest difference relative to the recorded output's range (largest minus smallest value).
+    pub error: f64,
+    /// Largest 1 − cosine of a row and its recorded one.
+    pub cosine_distance: f64,
+    /// Largest difference, relative to the same range, of a row alone and in any batch.
+    pub batch_difference: f64,
+}
+
+/// Why a comparison could not be made.
+#[derive(Debug, Error)]
+pub enum CompareError {
+    /// The recording is no safetensors file.
+    #[error("the recording is not a safetensors file")]
+    Recording(#[from] safetensors::SafeTensorError),
+    /// The recording has no such tensor, or it has no rows.
+    #[error("the recording has no usable tensor {0}")]
+    Tensor(String),
+    /// The network is refused.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The network fails.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A tensor could not be built.
+    #[error("a tensor could not be built")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Runs an ONNX network on the CPU over the recording's `input` (`f32` or `u8`, rows first) and
+/// compares every output with the recording's `output.<tensor>`, alone and in batches.
+///
+/// # Errors
+/// [`CompareError`]; a difference is no error.
+pub fn compare(onnx: &[u8], recording: &[u8]) -> Result<Vec<OutputComparison>, CompareError> {
+    let recording = SafeTensors::deserialize(recording)?;
+    let input = recorded(&recording, "input")?;
+    let row_shape = &input.dims()[1..];
+    let graph = optimise(import(onnx, Some(row_shape))?);
+    let network = Network::load(&graph, &Device::Cpu)?;
+    let alone = run_in(&network, &input, 1)?;
+    let mut comparisons = Vec::new();
+    for (name, alone) in network.output_names().iter().zip(&alone) {
+        let expected = rows(&recorded(&recording, &format!("output.{name}"))?)?;
+        let range = range(&expected);
+        comparisons.push(OutputComparison {
+            tensor: name.clone(),
+            error: largest_difference(alone, &expected) / range,
+            cosine_distance: largest_cosine_distance(alone, &expected),
+            batch_difference: 0.0,
+        });
+    }
+    for batch in BATCHES {
+        for (index, batched) in run_in(&network, &input, batch)?.iter().enumerate() {
+            let range = range(&alone[index]);
+            let difference = largest_difference(batched, &alone[index]) / range;
+            let worst = &mut comparisons[index].batch_difference;
+            *worst = worst.max(difference);
+        }
+    }
+    Ok(comparisons)
+}
+
+type Rows = Vec<Vec<f32>>;
+
+fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareError> {
+    let missing = || CompareError::Tensor(name.to_owned());
+    let view = recording.tensor(name).map_err(|_| missing())?;
+    let dtype = match view.dtype() {
+        safetensors::Dtype::F32 => DType::F32,
+        safetensors::Dtype::U8 => DType::U8,
+        _ => return Err(missing()),
+    };
+    let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
+    if tensor.elem_count() == 0 || tensor.rank() < 2 {
+        return Err(missing());
+    }
+    Ok(tensor.to_dtype(DType::F32)?)
+}
+
+/// Every row of `input` in a batch of `size`, its neighbours being the rows that follow it; per
+/// output, the row's own answers.
+fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, CompareError> {
+    let count = input.dims()[0];
+    let mut answers = vec![Rows::new(); network.output_names().len()];
+    for row in 0..count {
+        // The row's place in the batch moves, so that no place is special.
+        let own = row % size;
+        let members: Result<Vec<Tensor>, _> =
+            (0..size).map(|place| input.narrow(0, (row + size + place - own) % count, 1)).collect();
+        let outputs = network.run(&Tensor::cat(&members?, 0)?)?;
+        for (answer, output) in answers.iter_mut().zip(outputs) {
+            answer.push(output.narrow(0, own, 1)?.flatten_all()?.to_vec1()?);
+        }
+    }
+    Ok(answers)
+}
+
+fn rows(tensor: &Tensor) -> Result<Rows, CompareError> {
+    Ok(tensor.flatten_from(1)?.to_vec2()?)
+}
+
+fn range(rows: &Rows) -> f64 {
+    let values = || rows.iter().flatten().copied();
+    let (least, most) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::MIN, f32::max));
+    (f64::from(most) - f64::from(least)).max(f64::MIN_POSITIVE)
+}
+
+/// Infinite when shapes differ or a value is not a number.
+fn largest_difference(a: &Rows, b: &Rows) -> f64 {
+    let lengths = |rows: &Rows| rows.iter().map(Vec::len).collect::<Vec<_>>();
+    if lengths(a) != lengths(b) {
+        return f64::INFINITY;
+    }
+    let differences = a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| f64::from(a - b));
+    differences.fold(0.0, |worst: f64, difference| {
+        if difference.is_finite() { worst.max(difference.abs()) } else { f64::INFINITY }
+    })
+}
+
+fn largest_cosine_distance(a: &Rows, b: &Rows) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let distance =
+        |(a, b): (&Vec<f32>, &Vec<f32>)| 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+    a.iter().zip(b).map(distance).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_relative_to_the_range_and_nan_is_infinitely_far() {
+        let a = vec![vec![0.0, 10.0], vec![5.0, 5.0]];
+        let b = vec![vec![0.0, 10.0], vec![5.0, 6.0]];
+        assert_eq!(largest_difference(&a, &b) / range(&a), 0.1);
+        assert_eq!(largest_difference(&a, &vec![vec![0.0, 10.0]]), f64::INFINITY);
+        assert_eq!(largest_difference(&vec![vec![f32::NAN]], &vec![vec![1.0]]), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_recording_that_is_none_is_refused() {
+        assert!(matches!(compare(b"", b"junk"), Err(CompareError::Recording(_))));
+    }
+}
