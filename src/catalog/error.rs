@@ -1,0 +1,52 @@
+//! Why a model is not among the live ones.
+
+use thiserror::Error;
+
+use super::Role;
+use crate::device::DeviceError;
+
+/// Why the models asked for cannot be had.
+#[derive(Debug, Error)]
+pub enum CatalogError {
+    /// No model goes by this name.
+    #[error("model '{asked}' is unknown, there are: {known}")]
+    Unknown {
+        /// The name, or name and version, asked for.
+        asked: String,
+        /// What there is instead.
+        known: String,
+    },
+    /// A model of another task was asked for.
+    #[error("model {model} is for {task}, {wanted} was asked for")]
+    WrongTask {
+        /// Name and version.
+        model: String,
+        /// What the model is for.
+        task: &'static str,
+        /// What it was asked to do.
+        wanted: Role,
+    },
+    /// No model does what the services need.
+    #[error("no model is for {wanted}")]
+    Missing {
+        /// What is needed.
+        wanted: Role,
+    },
+    /// More than one model would do, and guessing is not done.
+    #[error("several models fit '{asked}', ask for one of: {candidates}")]
+    Several {
+        /// The name asked for, or the task.
+        asked: String,
+        /// Names and versions that fit.
+        candidates: String,
+    },
+    /// The device refused the model.
+    #[error("model {model} did not become live")]
+    Device {
+        /// Name and version.
+        model: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
+    },
+}

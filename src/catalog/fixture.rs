@@ -1,0 +1,25 @@
+//! Manifests of every role for tests.
+
+use crate::device::fixture;
+use crate::model::{Activation, Decoder, Detection, Liveness, Manifest, Task};
+
+pub(super) fn embedder(name: &str, version: &str) -> Manifest {
+    fixture::manifest(name, version, &[1])
+}
+
+pub(super) fn detector(name: &str, version: &str) -> Manifest {
+    let detection =
+        Detection { decoder: Decoder::Yunet, score_min: 0.5, nms_iou: 0.3, heads: Vec::new() };
+    Manifest { task: Task::FaceDetection(detection), ..embedder(name, version) }
+}
+
+pub(super) fn liveness(name: &str, version: &str) -> Manifest {
+    let liveness = Liveness {
+        output: 0,
+        activation: Activation::None,
+        live_class: 0,
+        score_min: 0.5,
+        score_source: "none".to_owned(),
+    };
+    Manifest { task: Task::PassiveLiveness(liveness), ..embedder(name, version) }
+}
