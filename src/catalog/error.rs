@@ -47,6 +47,6 @@ pub enum CatalogError {
         model: String,
         /// Why.
         #[source]
-        source: DeviceError,
+        source: Box<DeviceError>,
     },
 }
