@@ -47,6 +47,10 @@ pub enum CatalogError {
         model: String,
         /// Why.
         #[source]
+<<<<<<< HEAD
         source: DeviceError,
+=======
+        source: Box<DeviceError>,
+>>>>>>> sched
     },
 }

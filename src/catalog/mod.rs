@@ -76,7 +76,8 @@ fn check_task(role: Role, package: Package) -> Result<Package, CatalogError> {
 
 async fn load(device: &Device, package: Package) -> Result<Arc<LoadedModel>, CatalogError> {
     let model = package.id();
-    device.load(package).await.map_err(|source| CatalogError::Device { model, source })
+    let refused = |source| CatalogError::Device { model, source: Box::new(source) };
+    device.load(package).await.map_err(refused)
 }
 
 #[cfg(test)]

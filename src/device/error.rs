@@ -46,7 +46,7 @@ pub enum DeviceError {
         model: String,
         /// What is wrong with the files.
         #[source]
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// The network does not load on this device.
     #[error("model {model} could not be loaded")]
@@ -55,7 +55,7 @@ pub enum DeviceError {
         model: String,
         /// What the engine says.
         #[source]
-        source: EngineError,
+        source: Box<EngineError>,
     },
     /// A golden row or a warm-up row failed.
     #[error("model {model} failed its trial run in bucket {bucket}")]

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::DeviceError;
 use super::loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
 use super::run::Runner;
-use crate::engine::{Graph, Network};
+use crate::engine::Network;
 use crate::image::RgbImage;
-use crate::model::{Golden, InputContract, Manifest, OutputSpec, Package};
+use crate::model::{Golden, InputContract, Manifest, ModelError, OutputSpec, Package};
 
 /// Largest difference between a row alone and the same row in a bucket, relative to the largest
 /// value of that output: kernels may sum in another order, which costs a few of 24 bits.
@@ -29,19 +29,17 @@ fn build(
     package: &Package,
     input: &InputContract,
 ) -> Result<LoadedModel, DeviceError> {
-    let id = || package.id();
-    let graph =
-        package.graph_for(input).map_err(|source| DeviceError::Read { model: id(), source })?;
+    let graph = package.graph_for(input).map_err(unreadable(package))?;
     let network = Network::load(&graph, runner.device())
-        .map_err(|source| DeviceError::Load { model: id(), source })?;
-    let order = output_order(&graph, &package.manifest);
+        .map_err(|source| DeviceError::Load { model: package.id(), source: Box::new(source) })?;
+    let order = output_order(&network, &package.manifest);
     let manifest = Manifest { input: input.clone(), ..package.manifest.clone() };
     Ok(LoadedModel::new(manifest, in_order(network, order)))
 }
 
 /// For every output of the manifest, its place among the network's.
-fn output_order(graph: &Graph, manifest: &Manifest) -> Vec<usize> {
-    let names: Vec<String> = graph.outputs().into_iter().map(|output| output.name).collect();
+fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
+    let names = network.output_names();
     let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
     let outputs = manifest.outputs.iter();
     outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
@@ -65,8 +63,7 @@ fn check_golden(
     package: &Package,
 ) -> Result<Duration, DeviceError> {
     let started = Instant::now();
-    let golden =
-        package.golden().map_err(|source| DeviceError::Read { model: model.id(), source })?;
+    let golden = package.golden().map_err(unreadable(package))?;
     if golden.input == model.manifest().input {
         check_rows(runner, model, &golden)?;
     } else {
@@ -124,7 +121,7 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
 }
 
-/// Runs every bucket twice: the first run allocates, the second is timed.
+/// Runs every bucket once, so that no request pays for first allocations and choices.
 fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
     let row = [RgbImage::black(input.width, input.height)];
@@ -132,7 +129,6 @@ fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration
     buckets.sort_unstable();
     let mut times = Vec::new();
     for bucket in buckets {
-        runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
         let started = Instant::now();
         runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
         times.push((bucket, started.elapsed()));
@@ -140,7 +136,78 @@ fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration
     Ok(times)
 }
 
+fn unreadable(package: &Package) -> impl FnOnce(ModelError) -> DeviceError {
+    let model = package.id();
+    move |source| DeviceError::Read { model, source: Box::new(source) }
+}
+
 fn in_trial(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
     let model = model.id();
     move |source| DeviceError::Trial { model, bucket, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::device::fixture::{grey, manifest, reading};
+    use crate::model::ColourOrder;
+
+    /// One of the networks in the repository, with two small buckets to be quick.
+    fn package(model: &str) -> Package {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let mut package = Package::open(&models.join(model)).unwrap();
+        package.manifest.buckets = vec![1, 3];
+        package
+    }
+
+    fn runner() -> Runner {
+        Runner::new(candle_core::Device::Cpu)
+    }
+
+    #[test]
+    fn a_model_becomes_live_when_its_golden_holds_and_its_buckets_are_warm() {
+        let model = load(&mut runner(), &package("fr_liveness/0.0.1")).unwrap();
+        let buckets: Vec<usize> =
+            model.timing().buckets.iter().map(|(bucket, _)| *bucket).collect();
+        assert_eq!(buckets, [1, 3]);
+    }
+
+    #[test]
+    fn a_golden_of_another_size_is_checked_on_a_network_of_that_size() {
+        let mut package = package("yunet/2023mar");
+        package.manifest.input = package.manifest.input.with_side(320).unwrap();
+        assert_ne!(package.golden().unwrap().input, package.manifest.input);
+        let model = load(&mut runner(), &package).unwrap();
+        assert_eq!(model.manifest().input.width, 320);
+    }
+
+    #[test]
+    fn a_model_fed_with_red_and_blue_exchanged_never_serves() {
+        let mut package = package("fr_liveness/0.0.1");
+        package.manifest.input.colour = ColourOrder::Rgb;
+        let error = load(&mut runner(), &package).unwrap_err();
+        assert!(matches!(error, DeviceError::Golden { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_model_whose_answer_depends_on_the_bucket_never_serves() {
+        let rows = [grey(1), grey(2)];
+        let by_batch = |input: &candle_core::Tensor| {
+            let shift = if input.dims()[0] == 3 { 1e-3 } else { 0.0 };
+            let outputs = reading(input)?.into_iter();
+            outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
+        };
+        let mut runner = runner();
+        let cases: [(RunNetwork, bool); 2] =
+            [(Box::new(reading), true), (Box::new(by_batch), false)];
+        for (run, is_live) in cases {
+            let model = LoadedModel::new(manifest("tiny", "1", &[1, 3]), run);
+            let alone: Vec<RowOutput> =
+                rows.iter().map(|row| runner.run_alone(&model, row).unwrap()).collect();
+            let checked = check_bucket(&mut runner, &model, &rows, &alone);
+            assert_eq!(checked.is_ok(), is_live, "{checked:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::DeviceError;
-use crate::model::{Manifest, Task};
+use crate::model::{Manifest, Task, space_id};
 use crate::trust::Secret;
 
 /// Runs a network: `[bucket, row shape…]` in, one tensor `[bucket, …]` per output out, in the
@@ -19,6 +19,7 @@ pub type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + 
 pub struct LoadedModel {
     manifest: Manifest,
     run: RunNetwork,
+    space: String,
     timing: LoadTiming,
 }
 
@@ -29,7 +30,7 @@ pub struct LoadTiming {
     pub build: Duration,
     /// Checking the golden rows, alone and in a bucket.
     pub golden: Duration,
-    /// The second run of each bucket, smallest first: bucket and time.
+    /// The first run of each bucket at full size, smallest first: bucket and time.
     pub buckets: Vec<(usize, Duration)>,
 }
 
@@ -50,7 +51,8 @@ impl RowOutput {
 impl LoadedModel {
     /// A model that answers with `run`, without any check or warm-up.
     pub fn new(manifest: Manifest, run: RunNetwork) -> Self {
-        Self { manifest, run, timing: LoadTiming::default() }
+        let space = space_id(&manifest, manifest.precision);
+        Self { manifest, run, space, timing: LoadTiming::default() }
     }
 
     /// How the network is fed and what it answers.
@@ -71,6 +73,11 @@ impl LoadedModel {
     /// What the model is for, and which of its outputs says what.
     pub fn task(&self) -> &Task {
         &self.manifest.task
+    }
+
+    /// The space its embeddings lie in; two spaces cannot be compared.
+    pub fn space(&self) -> &str {
+        &self.space
     }
 
     /// The batch sizes the device is warmed for.

@@ -226,13 +226,16 @@ mod tests {
         prop::collection::vec(event, 1..200)
     }
 
+    /// A row as its owner knows it: item, lane, arrival, deadline.
+    type Entry = (u32, usize, Instant, Instant);
+
     /// What the rows' owners know, kept beside the core and compared with what it does.
     struct Witness {
         specs: [LaneSpec; 3],
         core: Core<u32>,
         now: Instant,
-        /// Rows inside, oldest first: item, lane, arrival, deadline.
-        inside: Vec<(u32, usize, Instant, Instant)>,
+        /// Rows inside, oldest first.
+        inside: Vec<Entry>,
         left: BTreeSet<u32>,
         pushed: u32,
     }
@@ -297,11 +300,7 @@ mod tests {
             Ok(false)
         }
 
-        fn take(
-            &mut self,
-            lane: usize,
-            item: u32,
-        ) -> Result<(u32, usize, Instant, Instant), TestCaseError> {
+        fn take(&mut self, lane: usize, item: u32) -> Result<Entry, TestCaseError> {
             let found = self.inside.iter().position(|entry| (entry.0, entry.1) == (item, lane));
             prop_assert!(found.is_some(), "row {} was answered twice or never handed in", item);
             Ok(self.inside.remove(found.unwrap()))
