@@ -395,9 +395,7 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
         own_pair_type_required: settings.own_pair_type_required,
     };
     for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-        standards
-            .standard(pair_type, None)
-            .map_err(|error| AppError::Policy(error.to_string()))?;
+        standards.standard(pair_type, None).map_err(|error| AppError::Policy(error.to_string()))?;
     }
     Ok(standards)
 }

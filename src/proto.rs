@@ -12,8 +12,7 @@ pub mod v1 {
     tonic::include_proto!("menshen.v1");
 
     /// The encoded file descriptors, for server reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/menshen.bin"));
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/menshen.bin"));
 }
 
 /// The ONNX file format, package `onnx`.

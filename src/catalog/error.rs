@@ -47,10 +47,6 @@ pub enum CatalogError {
         model: String,
         /// Why.
         #[source]
-<<<<<<< HEAD
-        source: DeviceError,
-=======
         source: Box<DeviceError>,
->>>>>>> sched
     },
 }

@@ -1,7 +1,8 @@
 //! Manifests of every role for tests.
 
 use crate::device::fixture;
-use crate::model::{Activation, Decoder, Detection, Liveness, Manifest, Task};
+use crate::liveness::LivenessOutput;
+use crate::model::{Decoder, Detection, Liveness, Manifest, Task};
 
 pub(super) fn embedder(name: &str, version: &str) -> Manifest {
     fixture::manifest(name, version, &[1])
@@ -16,7 +17,7 @@ pub(super) fn detector(name: &str, version: &str) -> Manifest {
 pub(super) fn liveness(name: &str, version: &str) -> Manifest {
     let liveness = Liveness {
         output: 0,
-        activation: Activation::None,
+        scores: LivenessOutput::Probabilities,
         live_class: 0,
         score_min: 0.5,
         score_source: "none".to_owned(),

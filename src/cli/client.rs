@@ -18,8 +18,7 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Connects to a server by its address, such as `http://127.0.0.1:50051`.
 pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
-    let url =
-        if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     let channel = Endpoint::from_shared(url)
         .with_context(|| format!("{server} is not a server address"))?
         .connect()

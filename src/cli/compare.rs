@@ -21,12 +21,11 @@ pub(super) fn run(onnx: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
     let comparisons = compare(&read(onnx)?, &read(recording)?)
         .with_context(|| format!("cannot compare {}", onnx.display()))?;
     println!("{}", onnx.display());
-    let mut table =
-        Table::new(&["output", ">error / range", ">1 - cosine", ">batch / range", ""]);
+    let mut table = Table::new(&["output", ">error / range", ">1 - cosine", ">batch / range", ""]);
     let mut all_agree = true;
     for comparison in comparisons {
-        let agrees = comparison.error <= ERROR_MAX
-            && comparison.batch_difference <= BATCH_DIFFERENCE_MAX;
+        let agrees =
+            comparison.error <= ERROR_MAX && comparison.batch_difference <= BATCH_DIFFERENCE_MAX;
         all_agree &= agrees;
         table.row(vec![
             comparison.tensor,

@@ -148,8 +148,15 @@ fn print(pairs: &[Pair], app_lines: &[String], seconds: f64) {
     }
     println!();
     let mut table = Table::new(&[
-        "portrait", "live photo", "person", ">similarity", ">score", "decision", ">liveness",
-        ">ms", "",
+        "portrait",
+        "live photo",
+        "person",
+        ">similarity",
+        ">score",
+        "decision",
+        ">liveness",
+        ">ms",
+        "",
     ]);
     for pair in pairs {
         table.row(cells(pair));

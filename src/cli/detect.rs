@@ -53,8 +53,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let answer = runtime()?.block_on(detect(args, common, request))?;
     if let Some(path) = &args.draw {
         let drawn = draw::faces(&image.data, &answer)?;
-        std::fs::write(path, drawn)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if args.json {
         println!("{:#}", as_json(&answer));
@@ -135,12 +134,17 @@ fn check_cells(check: &v1::Check) -> Vec<String> {
 fn as_json(answer: &v1::DetectResponse) -> serde_json::Value {
     let face = |face: &v1::Face| {
         let bounds = face.r#box.unwrap_or_default();
-        let points: Vec<_> =
-            [face.right_eye, face.left_eye, face.nose, face.right_mouth_corner, face.left_mouth_corner]
-                .into_iter()
-                .map(Option::unwrap_or_default)
-                .map(|point| [point.x, point.y])
-                .collect();
+        let points: Vec<_> = [
+            face.right_eye,
+            face.left_eye,
+            face.nose,
+            face.right_mouth_corner,
+            face.left_mouth_corner,
+        ]
+        .into_iter()
+        .map(Option::unwrap_or_default)
+        .map(|point| [point.x, point.y])
+        .collect();
         json!({
             "score": face.detector_score,
             "box": [bounds.x, bounds.y, bounds.width, bounds.height],

@@ -63,8 +63,7 @@ fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
 }
 
 fn list(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut table =
-        Table::new(&["model", "task", "input", "precision", "licence", "origin", ""]);
+    let mut table = Table::new(&["model", "task", "input", "precision", "licence", "origin", ""]);
     for listing in listings(&config.models.dir)? {
         let manifest = &listing.manifest;
         let live = [&config.models.detector, &config.models.embedder, &config.models.liveness]
@@ -116,7 +115,12 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
         format!("trained on  {}", manifest.origin.training_data),
         format!(
             "input       {}  {}×{}  {:?}  {:?}  (x − {:?}) × {:?}",
-            input.tensor, input.width, input.height, input.layout, input.colour, input.mean,
+            input.tensor,
+            input.width,
+            input.height,
+            input.layout,
+            input.colour,
+            input.mean,
             input.scale
         ),
         format!("crop        {:?}", input.crop),
@@ -124,7 +128,10 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
         format!("buckets     {:?}", manifest.buckets),
     ];
     for output in &manifest.outputs {
-        lines.push(format!("output      {}  {:?}  {:?}", output.tensor, output.shape, output.meaning));
+        lines.push(format!(
+            "output      {}  {:?}  {:?}",
+            output.tensor, output.shape, output.meaning
+        ));
     }
     for row in &manifest.calibration {
         lines.push(format!("calibration {}: {}", row.id(), row.source()));

@@ -66,12 +66,7 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-fn set_variable(
-    table: &mut Table,
-    name: &str,
-    key: &str,
-    text: &str,
-) -> Result<(), ConfigError> {
+fn set_variable(table: &mut Table, name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
     let lower = key.to_lowercase();
     let path: Vec<&str> = lower.split("__").collect();
     if path.len() < 2 || path.iter().any(|part| part.is_empty()) {

@@ -102,8 +102,9 @@ fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, C
         // The row's place in the batch moves, so that no place is special; its neighbours are the
         // rows beside it, counted round and round.
         let own = row % size;
-        let members: Result<Vec<Tensor>, _> =
-            (0..size).map(|place| input.narrow(0, (row + place + count * size - own) % count, 1)).collect();
+        let members: Result<Vec<Tensor>, _> = (0..size)
+            .map(|place| input.narrow(0, (row + place + count * size - own) % count, 1))
+            .collect();
         let outputs = network.run(&Tensor::cat(&members?, 0)?)?;
         for (answer, output) in answers.iter_mut().zip(outputs) {
             answer.push(output.narrow(0, own, 1)?.flatten_all()?.to_vec1()?);

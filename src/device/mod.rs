@@ -28,8 +28,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::model::Package;
 
-pub use compare::{CompareError, OutputComparison, compare};
 pub use choice::{DeviceChoice, DeviceDescription};
+pub use compare::{CompareError, OutputComparison, compare};
 pub use error::DeviceError;
 pub use loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
 pub use run::{Batch, BatchOutcome};

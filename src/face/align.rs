@@ -67,8 +67,10 @@ impl Alignment {
         let (source_mean, target_mean) = (mean(points), mean(template));
         let (mut dot, mut cross, mut spread) = (0.0, 0.0, 0.0);
         for (source, target) in points.iter().zip(template) {
-            let (sx, sy) = (f64::from(source.x) - source_mean.0, f64::from(source.y) - source_mean.1);
-            let (tx, ty) = (f64::from(target.x) - target_mean.0, f64::from(target.y) - target_mean.1);
+            let (sx, sy) =
+                (f64::from(source.x) - source_mean.0, f64::from(source.y) - source_mean.1);
+            let (tx, ty) =
+                (f64::from(target.x) - target_mean.0, f64::from(target.y) - target_mean.1);
             dot += sx * tx + sy * ty;
             cross += sx * ty - sy * tx;
             spread += sx * sx + sy * sy;
@@ -93,7 +95,8 @@ fn residual(transform: &Similarity, points: &[Point; 5], template: &[Point; 5]) 
         (x - f64::from(target.x)).powi(2) + (y - f64::from(target.y)).powi(2)
     };
     let sum: f64 = points.iter().zip(template).map(|(p, t)| square(p, t)).sum();
-    let eyes = f64::from(template[1].x - template[0].x).hypot((template[1].y - template[0].y).into());
+    let eyes =
+        f64::from(template[1].x - template[0].x).hypot((template[1].y - template[0].y).into());
     (sum / 5.0).sqrt() / eyes
 }
 

@@ -55,12 +55,7 @@ impl DetectedFace {
     pub fn to_source(&self, scale: f32) -> Self {
         let Rect { x, y, width, height } = self.rect;
         Self {
-            rect: Rect {
-                x: x / scale,
-                y: y / scale,
-                width: width / scale,
-                height: height / scale,
-            },
+            rect: Rect { x: x / scale, y: y / scale, width: width / scale, height: height / scale },
             score: self.score,
             points: self.points.map(|p| Point { x: p.x / scale, y: p.y / scale }),
         }

@@ -50,7 +50,9 @@ impl ReasonCode {
             Self::FaceNotFound => "no face was found: show the whole face to the camera",
             Self::MultipleFaces => "only one face may be in the picture",
             Self::FaceTooSmall => "move closer: the face is too small",
-            Self::FaceUncertain => "the face is hard to make out: uncover it and take it from the front",
+            Self::FaceUncertain => {
+                "the face is hard to make out: uncover it and take it from the front"
+            }
             Self::FaceTurned => "look straight into the camera",
             Self::FaceTilted => "hold head and camera upright",
             Self::Blurred => "the picture is blurred: hold still and let the camera focus",

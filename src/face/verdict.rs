@@ -319,7 +319,10 @@ mod tests {
     fn the_portrait_shown_as_the_live_photograph_fails() {
         let copy = LiveEvidence { same_image: true, ..live(0.99) };
         let verdict = judge(&Evidence { live: vec![copy], ..evidence(1.0) });
-        assert_eq!((verdict.decision, codes(&verdict)), (Decision::Fail, vec![ReasonCode::SameImage]));
+        assert_eq!(
+            (verdict.decision, codes(&verdict)),
+            (Decision::Fail, vec![ReasonCode::SameImage])
+        );
     }
 
     #[test]
@@ -337,7 +340,10 @@ mod tests {
     fn an_unusable_portrait_or_no_usable_live_photograph_is_a_retry() {
         let problems = vec![blurred(Subject::Portrait)];
         let verdict = judge(&Evidence { portrait_problems: problems, ..evidence(0.9) });
-        assert_eq!((verdict.decision, codes(&verdict)), (Decision::Retry, vec![ReasonCode::Blurred]));
+        assert_eq!(
+            (verdict.decision, codes(&verdict)),
+            (Decision::Retry, vec![ReasonCode::Blurred])
+        );
 
         let problems = vec![blurred(Subject::LivePhoto(0))];
         let live = vec![LiveEvidence { problems, ..LiveEvidence::default() }];

@@ -77,10 +77,8 @@ fn read_face(
     let (center_x, center_y) = ((column + bbox[0]) * stride, (row + bbox[1]) * stride);
     let width = bbox[2].min(LOG_SIDE_MAX).exp() * stride;
     let height = bbox[3].min(LOG_SIDE_MAX).exp() * stride;
-    let point = |i: usize| Point {
-        x: (kps[2 * i] + column) * stride,
-        y: (kps[2 * i + 1] + row) * stride,
-    };
+    let point =
+        |i: usize| Point { x: (kps[2 * i] + column) * stride, y: (kps[2 * i + 1] + row) * stride };
     DetectedFace {
         rect: Rect { x: center_x - width / 2.0, y: center_y - height / 2.0, width, height },
         score,

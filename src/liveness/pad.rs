@@ -60,9 +60,8 @@ impl PassiveScore {
         live_class: usize,
     ) -> Result<Self, LivenessError> {
         let classes = outputs.len();
-        let live = *outputs
-            .get(live_class)
-            .ok_or(LivenessError::ClassMissing { classes, live_class })?;
+        let live =
+            *outputs.get(live_class).ok_or(LivenessError::ClassMissing { classes, live_class })?;
         if outputs.iter().any(|value| !value.is_finite()) {
             return Err(LivenessError::NotFinite);
         }
@@ -102,8 +101,7 @@ fn softmax_of(live: f32, logits: &[f32]) -> f64 {
 /// # Errors
 /// [`LivenessError::FaceOutside`] when the box is empty, not finite or wholly outside.
 pub fn crop_rect(face: &Rect, image: &RgbImage, scale: f64) -> Result<PixelRect, LivenessError> {
-    let [x, y, width, height] =
-        [face.x, face.y, face.width, face.height].map(f64::from);
+    let [x, y, width, height] = [face.x, face.y, face.width, face.height].map(f64::from);
     let (last_x, last_y) = ((image.width() - 1) as f64, (image.height() - 1) as f64);
     let is_crossing = x < last_x && y < last_y && x + width > 0.0 && y + height > 0.0;
     let is_sized = width > 0.0 && height > 0.0 && width.is_finite() && height.is_finite();

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
 pub use report::{
-    CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph,
-    Similarity, StageTimes, Verification,
+    CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
+    StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError};
 pub use standard::{Standard, Standards};

@@ -52,10 +52,7 @@ impl PhotoReport {
         if self.faces.is_empty() {
             return vec![Reason::plain(ReasonCode::FaceNotFound, self.subject)];
         }
-        self.checks
-            .iter()
-            .filter_map(|check| Reason::of_check(check, self.subject))
-            .collect()
+        self.checks.iter().filter_map(|check| Reason::of_check(check, self.subject)).collect()
     }
 
     /// No check failed and a face was found.

@@ -139,8 +139,7 @@ impl EmbedderRule {
         let CropRule::Align { template: alignment } = manifest.input.crop else {
             return Err(wrong_crop(manifest, WANTED, "align"));
         };
-        let (width, height, side) =
-            (manifest.input.width, manifest.input.height, alignment.side());
+        let (width, height, side) = (manifest.input.width, manifest.input.height, alignment.side());
         if (width, height) != (side, side) {
             return Err(RulesError::AlignedSize { model: manifest.id(), width, height, side });
         }

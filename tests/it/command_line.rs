@@ -75,7 +75,10 @@ fn wrong_settings_are_refused_with_their_name() {
         (vec!["serve", "--models", "/nowhere", "--listen", "127.0.0.1:0"], "/nowhere"),
         (vec!["serve", "--fmr", "2"], "policy_fmr"),
         (vec!["models", "inspect", "arcface"], "arcface"),
-        (vec!["verify", "--server", "127.0.0.1:1", "--portrait", "a", "--live", "b"], "cannot read a"),
+        (
+            vec!["verify", "--server", "127.0.0.1:1", "--portrait", "a", "--live", "b"],
+            "cannot read a",
+        ),
     ] {
         let run = menshen(&arguments);
         assert_eq!(run.status.code(), Some(2), "{arguments:?}: {}", text(&run.stderr));
@@ -125,7 +128,8 @@ fn serve_prints_its_address_answers_and_stops_on_sigterm() {
     assert_eq!(passed.status.code(), Some(0), "{}", text(&passed.stderr));
     assert!(text(&passed.stdout).contains("PASS"));
     let impostor = format!("{faces}/impostor_1.jpg");
-    let verify = ["verify", "--server", &address, "--portrait", &impostor, "--live", &live, "--json"];
+    let verify =
+        ["verify", "--server", &address, "--portrait", &impostor, "--live", &live, "--json"];
     let failed = menshen(&verify);
     assert_eq!(failed.status.code(), Some(1));
     let answer: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();

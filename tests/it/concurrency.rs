@@ -89,7 +89,9 @@ async fn more_requests_than_tickets_are_refused_with_a_retry_hint() {
     let mut calls = JoinSet::new();
     for _ in 0..24 {
         let mut client = client.clone();
-        calls.spawn(async move { client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await });
+        calls.spawn(
+            async move { client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await },
+        );
     }
     let (mut answered, mut refused) = (0, 0);
     while let Some(call) = calls.join_next().await {

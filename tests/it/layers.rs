@@ -4,8 +4,23 @@ use std::path::{Path, PathBuf};
 
 /// The layers of `src/lib.rs`, top first.
 const LAYERS: [&str; 17] = [
-    "main", "cli", "app", "shutdown", "services", "pipeline", "scheduler", "catalog", "device",
-    "model", "engine", "liveness", "face", "image", "trust", "telemetry", "config",
+    "main",
+    "cli",
+    "app",
+    "shutdown",
+    "services",
+    "pipeline",
+    "scheduler",
+    "catalog",
+    "device",
+    "model",
+    "engine",
+    "liveness",
+    "face",
+    "image",
+    "trust",
+    "telemetry",
+    "config",
 ];
 
 fn rank(layer: &str) -> Option<usize> {
@@ -36,9 +51,8 @@ fn imports(text: &str) -> Vec<String> {
         };
         match rest.strip_prefix('{') {
             None => found.push(name(rest)),
-            Some(group) => found.extend(group.split('}').next().unwrap().split(',').map(|part| {
-                name(part.trim())
-            })),
+            Some(group) => found
+                .extend(group.split('}').next().unwrap().split(',').map(|part| name(part.trim()))),
         }
     }
     found

@@ -163,10 +163,11 @@ async fn compare_takes_images_and_embeddings() {
     let norm: f32 = embedding.values.iter().map(|v| v * v).sum();
     assert!((norm - 1.0).abs() < 1e-5);
 
-    let side = |side| Some(v1::CompareSide { source: v1::ImageSource::LivePhoto.into(), side: Some(side) });
+    let side = |side| {
+        Some(v1::CompareSide { source: v1::ImageSource::LivePhoto.into(), side: Some(side) })
+    };
     let by_embedding = v1::compare_side::Side::Embedding(embedding.clone());
-    let by_image =
-        v1::compare_side::Side::Image(v1::Image { data: fixture("person_a_2.jpg") });
+    let by_image = v1::compare_side::Side::Image(v1::Image { data: fixture("person_a_2.jpg") });
     let request =
         v1::CompareRequest { context: context(), a: side(by_embedding), b: side(by_image) };
     let answer = client.compare(request.clone()).await.unwrap().into_inner();
@@ -200,10 +201,8 @@ async fn a_model_that_is_not_live_is_not_found_and_the_live_one_answers() {
 
 #[tokio::test]
 async fn passive_liveness_passes_a_portrait_photograph() {
-    let request = v1::CheckLivenessRequest {
-        context: context(),
-        image: image(fixture("person_a_2.jpg")),
-    };
+    let request =
+        v1::CheckLivenessRequest { context: context(), image: image(fixture("person_a_2.jpg")) };
     let answer = client().await.check_liveness(request).await.unwrap().into_inner();
     assert_eq!(answer.decision(), v1::Decision::Pass, "{answer:?}");
     assert!(answer.liveness.unwrap().score > 0.9);

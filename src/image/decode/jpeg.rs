@@ -159,8 +159,7 @@ impl<'a> Markers<'a> {
     fn segment(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(u16::from_be_bytes([self.byte()?, self.byte()?]));
         let content = length.checked_sub(2).ok_or(DecodeError::Corrupt)?;
-        let segment =
-            self.bytes.get(self.at..self.at + content).ok_or(DecodeError::Truncated)?;
+        let segment = self.bytes.get(self.at..self.at + content).ok_or(DecodeError::Truncated)?;
         self.at += content;
         Ok(segment)
     }

@@ -3,9 +3,7 @@
 mod request;
 mod response;
 
-pub use request::{
-    Caller, compare, liveness, photo, verify,
-};
+pub use request::{Caller, compare, liveness, photo, verify};
 pub use response::{
     About, compare_response, detect_response, embed_response, liveness_response, verify_response,
 };

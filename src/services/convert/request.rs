@@ -369,10 +369,7 @@ mod tests {
             ("a.embedding.values", side(vec![0.0; 4097], "s")),
             (
                 "a.source",
-                v1::CompareSide {
-                    source: 9,
-                    side: Some(v1::compare_side::Side::Image(image())),
-                },
+                v1::CompareSide { source: 9, side: Some(v1::compare_side::Side::Image(image())) },
             ),
         ];
         for (field, a) in cases {

@@ -8,7 +8,7 @@ use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
 };
 use crate::pipeline::{
-    Comparison, Liveness, LivenessCheck, LiveModel, PhotoReport, StageTimes, Verification,
+    Comparison, LiveModel, Liveness, LivenessCheck, PhotoReport, StageTimes, Verification,
 };
 use crate::proto::v1;
 
@@ -176,10 +176,7 @@ fn check(check: &Check) -> v1::Check {
 }
 
 fn embedding(embedding: &Embedding) -> v1::Embedding {
-    v1::Embedding {
-        values: embedding.values().to_vec(),
-        space: embedding.space().to_string(),
-    }
+    v1::Embedding { values: embedding.values().to_vec(), space: embedding.space().to_string() }
 }
 
 fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
@@ -203,10 +200,7 @@ fn calibration(row: &CalibrationRow) -> v1::Calibration {
     }
 }
 
-fn times<'a>(
-    total: Duration,
-    photos: impl IntoIterator<Item = &'a PhotoReport>,
-) -> v1::StageTimes {
+fn times<'a>(total: Duration, photos: impl IntoIterator<Item = &'a PhotoReport>) -> v1::StageTimes {
     let mut sum = StageTimes::default();
     for photo in photos {
         sum += photo.times;

@@ -95,9 +95,7 @@ fn expired() -> Status {
 }
 
 fn malformed() -> Status {
-    Status::invalid_argument(
-        "grpc-timeout must be 1 to 8 digits and a unit of H, M, S, m, u or n",
-    )
+    Status::invalid_argument("grpc-timeout must be 1 to 8 digits and a unit of H, M, S, m, u or n")
 }
 
 /// A `grpc-timeout` header that breaks the gRPC specification.

@@ -184,8 +184,7 @@ mod tests {
 
     async fn read(body: &mut Intake<Chunks>) -> Result<usize, Status> {
         let mut total = 0;
-        while let Some(frame) =
-            std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
         {
             total += frame?.data_ref().map_or(0, Buf::remaining);
         }
