@@ -4,6 +4,7 @@ use menshen::proto::v1;
 use tonic::Code;
 use tonic_types::StatusExt;
 
+use crate::raw;
 use crate::support::{
     client, context, fixture, get, image, metric, photo_request, png, shared, verify,
 };
@@ -150,30 +151,22 @@ async fn extreme_pictures_are_answered() {
     nothing_panicked().await;
 }
 
-/// Bytes that are no message of the method at all.
 #[tokio::test]
 async fn a_body_that_is_no_message_is_refused() {
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-
     let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
-    let channel = crate::support::channel(address).await;
-    let mut framed = vec![0_u8, 0, 0, 0, 4];
-    framed.extend_from_slice(&[0xff; 4]);
-    let request = http::Request::post(format!("http://{address}/menshen.v1.FaceService/Verify"))
-        .header("content-type", "application/grpc")
-        .body(tonic::body::Body::new(http_body_util::Full::from(framed).map_err(|e| match e {})))
-        .unwrap();
-    let answer = channel.oneshot(request).await.unwrap();
-    let status = match tonic::Status::from_header_map(answer.headers()) {
-        Some(status) => status,
-        None => {
-            let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap();
-            tonic::Status::from_header_map(&trailers).unwrap()
-        }
-    };
-    assert_ne!(status.code(), Code::Ok);
+    for method in ["Verify", "Compare", "Embed", "Detect", "CheckLiveness"] {
+        let status = raw::call(address, method, &[0xff; 40], None).await;
+        // What gRPC libraries answer when a message does not parse.
+        assert_eq!(status.code(), Code::Internal, "{method}: {status}");
+    }
     nothing_panicked().await;
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented() {
+    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let status = raw::call(address, "Guess", &[], None).await;
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }
 
 async fn nothing_panicked() {

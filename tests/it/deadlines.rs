@@ -3,29 +3,28 @@
 use std::time::Duration;
 
 use menshen::proto::v1;
-use tonic::Request;
+use prost::Message;
+use tonic::Code;
 
-use crate::support::{client, config, connect, get, metric, verify};
+use crate::raw;
+use crate::support::{config, connect, get, metric, shared, verify};
 
 #[tokio::test]
 async fn a_deadline_too_short_answers_deadline_exceeded() {
-    let mut client = client().await;
-    for _ in 0..5 {
-        let mut request = Request::new(verify("person_b_1.jpg", &["person_b_2.jpg"]));
-        // The header alone, so that the client's own timer does not answer first.
-        request.metadata_mut().insert("grpc-timeout", "1m".parse().unwrap());
-        let status = client.verify(request).await.unwrap_err();
-        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let message = verify("person_b_1.jpg", &["person_b_2.jpg"]).encode_to_vec();
+    for timeout in ["0m", "1m", "1u", "999n"] {
+        let status = raw::call(address, "Verify", &message, Some(timeout)).await;
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}: {status}");
     }
 }
 
 #[tokio::test]
 async fn a_malformed_timeout_is_an_invalid_argument() {
-    let mut client = client().await;
-    let mut request = Request::new(verify("person_b_1.jpg", &["person_b_2.jpg"]));
-    request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
-    let status = client.verify(request).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let message = verify("person_b_1.jpg", &["person_b_2.jpg"]).encode_to_vec();
+    let status = raw::call(address, "Verify", &message, Some("soon")).await;
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod deadlines;
 mod layers;
 mod lifecycle;
 mod parity;
+mod raw;
 mod support;
 mod verify;
 
