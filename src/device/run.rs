@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device as CandleDevice, Tensor};
-use zeroize::Zeroize;
 
 use super::DeviceError;
 use super::loaded::{LoadedModel, RowOutput};
 use crate::image::RgbImage;
-use crate::trust::Secret;
+use crate::trust::{Secret, Wipe};
 
 /// Rows of one model that run together, padded with zeros up to `bucket`.
 #[derive(Debug)]
@@ -89,7 +88,7 @@ impl Runner {
         // Nothing half-done survives a panic: staging is wiped, and a network keeps no state.
         let pass = AssertUnwindSafe(|| self.pass(model, rows, bucket));
         let outputs = catch_unwind(pass).unwrap_or(Err(DeviceError::Panicked));
-        self.staging.zeroize();
+        self.staging.wipe();
         outputs
     }
 

@@ -2,4 +2,4 @@
 
 mod secret;
 
-pub use secret::Secret;
+pub use secret::{Secret, Wipe};
