@@ -1,0 +1,97 @@
+//! Every stage of a request on its own: `cargo bench`.
+//!
+//! Networks run on the executor that `serve` uses, over the rows of their goldens, so the time of
+//! a batch of 8 against 8 batches of 1 shows what batching gains on this machine.
+
+use candle_core::{Device, Tensor};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use menshen::engine::Network;
+use menshen::face::{Alignment, Point};
+use menshen::image::{DecodeLimits, RgbImage, crop_resize, decode, letterbox};
+use menshen::model::{InputContract, Package};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::main();
+}
+
+const PICTURES: [&str; 3] = ["person_a_1.jpg", "person_b_1.jpg", "astronaut.png"];
+
+fn file(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/fixtures/faces/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).expect("the fixture is in the repository")
+}
+
+fn picture(name: &str) -> RgbImage {
+    decode(&file(name), &DecodeLimits::default()).expect("the fixture is a picture")
+}
+
+#[divan::bench(args = PICTURES)]
+fn decode_file(bencher: Bencher<'_, '_>, name: &str) {
+    let file = file(name);
+    bencher.bench(|| decode(&file, &DecodeLimits::default()));
+}
+
+#[divan::bench(args = PICTURES)]
+fn letterbox_640(bencher: Bencher<'_, '_>, name: &str) {
+    let picture = picture(name);
+    bencher.bench(|| letterbox(&picture, 640));
+}
+
+#[divan::bench]
+fn align_112(bencher: Bencher<'_, '_>) {
+    let picture = picture("person_b_1.jpg");
+    let points = [(288.2, 310.9), (425.3, 299.5), (369.1, 378.4), (310.0, 435.9), (435.1, 424.3)]
+        .map(|(x, y)| Point { x, y });
+    bencher.bench(|| {
+        let fit = Alignment::Arcface112.fit(&points).expect("the points are a face");
+        Alignment::Arcface112.crop(&picture, &fit)
+    });
+}
+
+#[divan::bench]
+fn liveness_crop_128(bencher: Bencher<'_, '_>) {
+    let picture = picture("person_b_1.jpg");
+    let crop = menshen::image::PixelRect { x: 0, y: 0, width: 600, height: 800 };
+    bencher.bench(|| crop_resize(&picture, crop, 128, 128));
+}
+
+#[divan::bench]
+fn fill_640(bencher: Bencher<'_, '_>) {
+    let package = package("yunet/2023mar");
+    let canvas = letterbox(&picture("person_b_1.jpg"), 640).image;
+    let mut row = vec![0.0; package.manifest.input.row_len()];
+    bencher.bench_local(|| package.manifest.input.fill(&canvas, &mut row));
+}
+
+const MODELS: [&str; 5] =
+    ["yunet/2023mar", "sface/2021dec", "fr_liveness/0.0.1", "facemesh/3.3.6", "iris/3.3.6"];
+
+fn package(id: &str) -> Package {
+    let dir = format!("{}/models/{id}", env!("CARGO_MANIFEST_DIR"));
+    Package::open(dir.as_ref()).expect("the model is in the repository")
+}
+
+/// `batch` rows of one network; items are rows.
+#[divan::bench(args = MODELS, consts = [1, 8])]
+fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
+    let package = package(id);
+    let graph = package.graph().expect("the network is imported");
+    let network = Network::load(&graph, &Device::Cpu).expect("the network loads");
+    let input = rows(&package.manifest.input, BATCH);
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));
+}
+
+/// Grey rows: the time of a network does not depend on what it sees.
+fn rows(contract: &InputContract, count: usize) -> Tensor {
+    let grey = vec![128; contract.width * contract.height * 3];
+    let image = RgbImage::new(contract.width, contract.height, grey).expect("sides are not 0");
+    let mut row = vec![0.0; contract.row_len()];
+    contract.fill(&image, &mut row).expect("the image has the contract's size");
+    let shape = [&[1], contract.row_shape().as_slice()].concat();
+    let row = Tensor::from_vec(row, shape, &Device::Cpu).expect("the row fills its shape");
+    Tensor::cat(&vec![row; count], 0).expect("rows have one shape")
+}
