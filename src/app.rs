@@ -402,11 +402,16 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
 
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
     let mut lines = vec![format!("device      {}", device.describe())];
-    for model in [&snapshot.detector, &snapshot.embedder, &snapshot.liveness] {
+    let live = [
+        ("detector", &snapshot.detector),
+        ("embedder", &snapshot.embedder),
+        ("liveness", &snapshot.liveness),
+    ];
+    for (role, model) in live {
         let manifest = model.manifest();
         lines.push(format!(
             "{:<12}{}  {}  {}  batches up to {}",
-            manifest.task.name(),
+            role,
             manifest.id(),
             manifest.precision.name(),
             manifest.licence.as_str(),

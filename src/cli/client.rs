@@ -32,7 +32,10 @@ pub(super) async fn in_process(mut config: Config) -> anyhow::Result<(App, Clien
     let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     config.server.listen = loopback;
     config.server.http_listen = loopback;
-    let app = App::start(config).await?;
+    let spinner = super::spinner("loading the models and checking their goldens");
+    let app = App::start(config).await;
+    spinner.finish_and_clear();
+    let app = app?;
     let client = connect(&app.grpc_address().to_string()).await?;
     Ok((app, client))
 }

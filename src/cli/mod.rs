@@ -125,6 +125,17 @@ fn progress(steps: u64, what: &'static str) -> indicatif::ProgressBar {
     bar
 }
 
+/// A spinner with the time that passed, for work whose length is not known.
+fn spinner(what: &'static str) -> indicatif::ProgressBar {
+    let spinner = indicatif::ProgressBar::new_spinner();
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        spinner.set_style(style);
+    }
+    spinner.set_message(what);
+    spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+    spinner
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

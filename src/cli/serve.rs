@@ -46,12 +46,14 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let mut stop = shutdown::Signals::listen()?;
         let mut app = App::bind(config).await?;
-        println!("menshen {} is loading its models", env!("CARGO_PKG_VERSION"));
+        println!("menshen {}", env!("CARGO_PKG_VERSION"));
+        let spinner = super::spinner("loading the models and checking their goldens");
         tokio::select! {
             biased;
             () = stop.wait() => return Ok(()),
             loaded = app.load() => loaded?,
         }
+        spinner.finish_and_clear();
         for line in app.describe() {
             println!("{line}");
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::face::calibration::PolicyError;
-use crate::scheduler::{Overloaded, PoolError, RowError};
+use crate::scheduler::{Overloaded, RowError};
 
 /// A field of the request that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,12 +72,6 @@ impl From<RowError> for Error {
             RowError::Stopped => Self::NotReady("it is stopping"),
             other => Self::internal(other),
         }
-    }
-}
-
-impl From<PoolError> for Error {
-    fn from(error: PoolError) -> Self {
-        Self::internal(error)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::face::{
 use crate::image::{
     DecodeError, DecodeLimits, DifferenceHash, LumaImage, RgbImage, crop_resize, decode, letterbox,
 };
-use crate::scheduler::{Answer, Ticket};
+use crate::scheduler::{Answer, PoolError, Ticket};
 use crate::telemetry::Stage;
 
 /// What a call needs to know about the main face beyond its place and quality.
@@ -74,7 +74,7 @@ impl Pipeline {
 
         let began = Instant::now();
         let (limits, side) = (self.decode, self.rules.detector.side);
-        let decoded = self.pool.run(move || read(file.expose(), &limits, side)).await?;
+        let decoded = self.compute(move || read(file.expose(), &limits, side)).await?;
         let Decoded { image, canvas, scale, fingerprint } =
             decoded.map_err(|error| refuse(error, subject))?;
         times.decode = began.elapsed();
@@ -87,7 +87,7 @@ impl Pipeline {
         let rules = Arc::clone(&self.rules);
         let limits = source.limits(&self.quality).clone();
         let cut = move || cut(image, &detected.output, scale, &rules, &limits);
-        let cut = self.pool.run(cut).await?.map_err(Error::internal)?;
+        let cut = self.compute(cut).await?.map_err(Error::internal)?;
         times.align = began.elapsed();
 
         let Cut { width, height, faces, checks, crops } = cut;
@@ -144,6 +144,19 @@ impl Pipeline {
             report.liveness = Some(score);
         }
         Ok(())
+    }
+
+    /// Runs a job on the CPU pool; one that panics is counted and is a fault of the server.
+    async fn compute<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.pool.run(job).await.map_err(|error| {
+            if matches!(error, PoolError::Panicked) {
+                self.metrics.panicked();
+            }
+            Error::internal(error)
+        })
     }
 
     async fn ask(

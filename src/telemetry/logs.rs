@@ -19,7 +19,8 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Sends log lines to standard error from here on; once per process.
+/// Sends log lines to standard error from here on, and panics among them without their message,
+/// which may quote what a caller sent. Once per process.
 ///
 /// # Errors
 /// A filter that does not parse, or a second call.
@@ -42,5 +43,9 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     } else {
         builder.json().flatten_event(true).finish().try_init()?;
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%location, "panic");
+    }));
     Ok(())
 }

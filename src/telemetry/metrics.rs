@@ -125,7 +125,7 @@ impl Metrics {
             metrics.stages.clone(),
         );
         registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
-        registry.register("panics", "Panics caught", metrics.panics.clone());
+        registry.register("panics", "Panics on the CPU pool", metrics.panics.clone());
         metrics
     }
 
@@ -145,7 +145,7 @@ impl Metrics {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
     }
 
-    /// Counts a panic that was caught.
+    /// Counts a panic on the CPU pool.
     pub fn panicked(&self) {
         self.panics.inc();
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use menshen::app::App;
 use menshen::config::Config;
@@ -44,12 +45,31 @@ pub struct Shared {
 pub fn shared() -> &'static Shared {
     static SHARED: OnceLock<(Runtime, App, Shared)> = OnceLock::new();
     let (_, _, shared) = SHARED.get_or_init(|| {
+        count_panics();
         let runtime = Runtime::new().unwrap();
         let app = runtime.block_on(App::start(config())).unwrap();
         let shared = Shared { grpc: app.grpc_address(), http: app.http_address() };
         (runtime, app, shared)
     });
     shared
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts panics on threads that run no test: those of the server.
+fn count_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !std::thread::current().name().is_some_and(|name| name.contains("::")) {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+        }
+        print(panic);
+    }));
+}
+
+/// Panics of the shared server so far.
+pub fn panics() -> usize {
+    PANICS.load(Ordering::SeqCst)
 }
 
 /// A client of the shared server.
