@@ -15,16 +15,17 @@ mod fixtures;
 mod graph;
 mod import;
 mod network;
+mod op;
 pub mod passes;
 mod reference;
 mod shape;
 
 pub use constant::Constant;
 pub use error::{EngineError, ImportError, InputError, NodeError, TensorError};
-pub use graph::{
-    Activation, AveragePool, BinaryOp, Conv, Graph, Linear, Node, Op, Output, Reduction,
-    ResizeMode, ScaleShift, ValueId, ValueInfo, Window,
-};
+pub use graph::{Graph, Node, Output, ValueId, ValueInfo};
 pub use import::import;
 pub use network::Network;
+pub use op::{
+    Activation, AveragePool, BinaryOp, Conv, Linear, Op, Reduction, ResizeMode, ScaleShift, Window,
+};
 pub use passes::optimise;

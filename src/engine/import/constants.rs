@@ -2,9 +2,8 @@
 
 use super::attributes::unsupported;
 use super::context::NodeContext;
-use super::layout::{
-    cuts, joined_size, permutation, reshape_target, squeezed_axes, unsqueezed_axes,
-};
+use super::layout::{cuts, joined_size, permutation};
+use super::reshape::{reshape_target, squeezed_axes, unsqueezed_axes};
 use super::tensors::{Host, HostData, element};
 use crate::engine::error::NodeError;
 use crate::engine::shape::{broadcast, pad_rank, strides};

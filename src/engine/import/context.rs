@@ -7,7 +7,8 @@ use super::attributes::Attributes;
 use super::tensors::{CONSTANT_ELEMENTS_MAX, Host, decode, stored_shape};
 use crate::engine::constant::Constant;
 use crate::engine::error::NodeError;
-use crate::engine::graph::{Graph, Node, Op, ValueId};
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::Op;
 use crate::engine::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
 use crate::proto::onnx::{NodeProto, TensorProto};
 

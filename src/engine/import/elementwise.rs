@@ -5,7 +5,7 @@ use super::context::{NodeContext, Row, Value};
 use super::tensors::element;
 use crate::engine::constant::Constant;
 use crate::engine::error::NodeError;
-use crate::engine::graph::{Activation, BinaryOp, Op, ScaleShift};
+use crate::engine::op::{Activation, BinaryOp, Op, ScaleShift};
 use crate::engine::shape::{broadcast, pad_rank};
 
 /// `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.

@@ -3,7 +3,7 @@
 use super::context::{NodeContext, Row};
 use crate::engine::constant::Constant;
 use crate::engine::error::NodeError;
-use crate::engine::graph::{Linear, Op};
+use crate::engine::op::{Linear, Op};
 
 /// `alpha × A × B + beta × C` with constants B and C.
 pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {

@@ -14,6 +14,7 @@ mod layout;
 mod matrix;
 mod quantised;
 mod reduce;
+mod reshape;
 mod tensors;
 mod window;
 
@@ -187,16 +188,16 @@ fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         "Softmax" => reduce::softmax(node),
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceL2" => reduce::reduce(node),
 
-        "Reshape" => layout::reshape(node),
-        "Flatten" => layout::flatten(node),
-        "Squeeze" => layout::squeeze(node),
-        "Unsqueeze" => layout::unsqueeze(node),
+        "Reshape" => reshape::reshape(node),
+        "Flatten" => reshape::flatten(node),
+        "Squeeze" => reshape::squeeze(node),
+        "Unsqueeze" => reshape::unsqueeze(node),
         "Transpose" => layout::transpose(node),
         "Concat" => layout::concat(node),
         "Slice" => layout::slice(node),
         "Split" => layout::split(node),
         "Gather" => layout::gather(node),
-        "Expand" => layout::expand(node),
+        "Expand" => reshape::expand(node),
         "Pad" => layout::pad(node),
 
         "Shape" => constants::shape(node),

@@ -3,7 +3,7 @@
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row, strip};
 use crate::engine::error::NodeError;
-use crate::engine::graph::{Op, Reduction};
+use crate::engine::op::{Op, Reduction};
 use crate::engine::shape::known_elements;
 
 /// From opset 13 on along one axis; before, along all axes from one on.

@@ -2,7 +2,7 @@
 
 use super::attributes::{Attributes, unsupported};
 use crate::engine::error::NodeError;
-use crate::engine::graph::Window;
+use crate::engine::op::Window;
 use crate::engine::shape::VALUE_ELEMENTS_MAX;
 
 /// How the output size is rounded.

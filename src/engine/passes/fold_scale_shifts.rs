@@ -2,7 +2,8 @@
 
 use super::{drop_dead, producers, sole_producer};
 use crate::engine::constant::Constant;
-use crate::engine::graph::{Conv, Graph, Linear, Op, ScaleShift, ValueId};
+use crate::engine::graph::{Graph, ValueId};
+use crate::engine::op::{Conv, Linear, Op, ScaleShift};
 use crate::engine::shape::known_elements;
 
 /// Folds each scale and shift

@@ -1,7 +1,8 @@
 //! Fuses what follows a convolution into it.
 
 use super::{drop_dead, producers, sole_producer};
-use crate::engine::graph::{BinaryOp, Graph, Node, Op, ValueId};
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{BinaryOp, Op};
 
 /// A convolution takes over the residual added to it, then the activation after it, where nobody
 /// else reads the value between. The order is bias, residual, activation.

@@ -1,7 +1,8 @@
 //! Merges chains of reshapes.
 
 use super::producers;
-use crate::engine::graph::{Graph, Op};
+use crate::engine::graph::Graph;
+use crate::engine::op::Op;
 
 /// A reshape of a reshape reads what the first one reads.
 pub fn merge_reshapes(mut graph: Graph) -> Graph {

@@ -1,7 +1,8 @@
 //! Merges chains of scaling and shifting.
 
 use super::{drop_dead, producers, sole_producer};
-use crate::engine::graph::{Graph, Op, ScaleShift};
+use crate::engine::graph::Graph;
+use crate::engine::op::{Op, ScaleShift};
 
 /// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
 pub fn merge_scale_shifts(mut graph: Graph) -> Graph {

@@ -2,7 +2,8 @@
 
 use super::drop_dead;
 use crate::engine::constant::Constant;
-use crate::engine::graph::{Activation, Graph, Node, Op, Output, ScaleShift, ValueId};
+use crate::engine::graph::{Graph, Node, Output, ValueId};
+use crate::engine::op::{Activation, Op, ScaleShift};
 use crate::engine::shape::{inverse, keeps_order, permute};
 
 /// Networks converted from channels-last exports have a transpose before and one after each

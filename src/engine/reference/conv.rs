@@ -7,7 +7,7 @@ use super::depthwise::Depthwise;
 use super::kernel::upload;
 use super::pool::bordered;
 use crate::engine::constant::Constant;
-use crate::engine::graph::{Conv, Window};
+use crate::engine::op::{Conv, Window};
 
 /// A convolution with its constants on the device.
 pub(super) struct Convolution {

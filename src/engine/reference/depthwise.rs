@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, bail};
 use rayon::prelude::*;
 
 use crate::engine::constant::Constant;
-use crate::engine::graph::{Conv, Window};
+use crate::engine::op::{Conv, Window};
 
 /// A convolution with one kernel per channel: plain loops over rows that the compiler vectorises,
 /// in parallel over images and channels. For other devices there is no such kernel; they use

@@ -7,7 +7,8 @@ use super::activation::Function;
 use super::conv::Convolution;
 use super::pool::{AveragePooling, max_pool};
 use crate::engine::constant::Constant;
-use crate::engine::graph::{BinaryOp, Graph, Node, Op, Reduction, ResizeMode, Window};
+use crate::engine::graph::{Graph, Node};
+use crate::engine::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
 
 pub(super) enum Kernel {
     Convolution(Box<Convolution>),

@@ -1,0 +1,181 @@
+//! Operators that keep the elements and their order, or repeat them: other shapes for a value.
+
+use super::attributes::unsupported;
+use super::context::{NodeContext, Row};
+use crate::engine::error::NodeError;
+use crate::engine::op::Op;
+use crate::engine::shape::{broadcast, elements, pad_rank};
+
+/// The same elements under another shape. The result's first axis is the batch when it was the
+/// batch before and is still of size 1; otherwise the result has no batch axis.
+fn reshaped(node: &mut NodeContext<'_, '_>, x: &Row, dims: Vec<usize>) -> Result<Row, NodeError> {
+    let keeps_batch = x.batch == Some(0) && dims.first() == Some(&1);
+    node.reshape(x, dims, keeps_batch.then_some(0))
+}
+
+pub(super) fn reshape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(2)?;
+    let x = node.row(0)?;
+    let dims = reshape_target(node, &x.dims)?;
+    let y = reshaped(node, &x, dims)?;
+    node.define(y)
+}
+
+/// The target shape of a `Reshape` of a value of shape `from`.
+pub(super) fn reshape_target(
+    node: &mut NodeContext<'_, '_>,
+    from: &[usize],
+) -> Result<Vec<usize>, NodeError> {
+    let zero_is_zero = node.attributes.flag("allowzero", false)?;
+    let target = node.ints(1)?;
+    resolve_target(from, &target, zero_is_zero)
+        .ok_or_else(|| NodeError::Value { input: 1, value: format!("{target:?}") })
+}
+
+fn resolve_target(from: &[usize], target: &[i64], zero_is_zero: bool) -> Option<Vec<usize>> {
+    let mut dims = Vec::with_capacity(target.len());
+    let mut open = None;
+    for (axis, &size) in target.iter().enumerate() {
+        dims.push(match size {
+            -1 if open.replace(axis).is_some() => return None,
+            -1 => 1,
+            0 if !zero_is_zero => *from.get(axis)?,
+            size => usize::try_from(size).ok()?,
+        });
+    }
+    let (all, known) = (elements(from)?, elements(&dims)?);
+    if let Some(axis) = open {
+        dims[axis] = all.checked_div(known)?;
+    }
+    (elements(&dims)? == all).then_some(dims)
+}
+
+/// Joins the axes before and from one axis on.
+pub(super) fn flatten(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(1)?;
+    let x = node.row(0)?;
+    let rank = x.dims.len();
+    let axis = node.attributes.int("axis")?.unwrap_or(1);
+    let axis = if axis == rank as i64 { rank } else { node.axis(axis, rank)? };
+    let (outer, inner) = x.dims.split_at(axis);
+    let count = |dims: &[usize]| elements(dims).ok_or_else(|| NodeError::ResultSize(dims.to_vec()));
+    let dims = vec![count(outer)?, count(inner)?];
+    let y = reshaped(node, &x, dims)?;
+    node.define(y)
+}
+
+/// Axes of `Squeeze` and `Unsqueeze`: an attribute before opset 13, an input from then on.
+pub(super) fn axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, NodeError> {
+    match node.attributes.ints("axes")? {
+        Some(axes) => Ok(Some(axes.to_vec())),
+        None if node.has_input(1) => node.ints(1).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The axes that `Squeeze` removes from a value of shape `dims`, ascending.
+pub(super) fn squeezed_axes(
+    node: &mut NodeContext<'_, '_>,
+    dims: &[usize],
+) -> Result<Vec<usize>, NodeError> {
+    node.inputs_max(2)?;
+    let Some(named) = axes(node)? else {
+        return Ok((0..dims.len()).filter(|&axis| dims[axis] == 1).collect());
+    };
+    let mut removed = Vec::new();
+    for axis in named {
+        removed.push(node.axis(axis, dims.len())?);
+    }
+    removed.sort_unstable();
+    removed.dedup();
+    match removed.iter().all(|&axis| dims[axis] == 1) {
+        true => Ok(removed),
+        false => Err(NodeError::Shape { input: 0, shape: dims.to_vec() }),
+    }
+}
+
+pub(super) fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let x = node.row(0)?;
+    let removed = squeezed_axes(node, &x.dims)?;
+    let mut dims = x.dims.clone();
+    for &axis in removed.iter().rev() {
+        dims.remove(axis);
+    }
+    let batch = x.batch.filter(|batch| !removed.contains(batch));
+    let batch = batch.map(|batch| batch - removed.iter().filter(|&&axis| axis < batch).count());
+    let y = node.reshape(&x, dims, batch)?;
+    node.define(y)
+}
+
+/// The axes of size 1 in the result of `Unsqueeze` of a value of `rank` axes, ascending.
+pub(super) fn unsqueezed_axes(
+    node: &mut NodeContext<'_, '_>,
+    rank: usize,
+) -> Result<Vec<usize>, NodeError> {
+    node.inputs_max(2)?;
+    let named = axes(node)?.ok_or(NodeError::AttributeMissing("axes"))?;
+    let mut added = Vec::new();
+    for &axis in &named {
+        added.push(node.axis(axis, rank + named.len())?);
+    }
+    added.sort_unstable();
+    match added.windows(2).all(|pair| pair[0] != pair[1]) {
+        true => Ok(added),
+        false => Err(unsupported("axes", named)),
+    }
+}
+
+pub(super) fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    let x = node.row(0)?;
+    let added = unsqueezed_axes(node, x.dims.len())?;
+    let (mut dims, mut batch) = (x.dims.clone(), x.batch);
+    for &axis in &added {
+        dims.insert(axis, 1);
+        batch = batch.map(|batch| if axis <= batch { batch + 1 } else { batch });
+    }
+    let y = node.reshape(&x, dims, batch)?;
+    node.define(y)
+}
+
+/// Repeats along axes of size 1.
+pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
+    node.inputs_max(2)?;
+    let x = node.row(0)?;
+    let target = node.ints(1)?;
+    let refused = || NodeError::Value { input: 1, value: format!("{target:?}") };
+    let sizes = target.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
+    let sizes = sizes.map_err(|_| refused())?;
+    if sizes.len() > x.dims.len() {
+        return Err(refused());
+    }
+    let dims = broadcast(&x.dims, &pad_rank(&sizes, x.dims.len())).ok_or_else(refused)?;
+    if let Some(batch) = x.batch.filter(|&batch| dims[batch] != 1) {
+        return Err(NodeError::MixesRows(batch));
+    }
+    let y = match dims == x.dims {
+        true => x,
+        false => node.emit(Op::Expand, &[&x], dims, x.batch)?,
+    };
+    node.define(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_resolve_zero_and_minus_one() {
+        let cases: [(&[usize], &[i64], Option<&[usize]>); 6] = [
+            (&[1, 6, 4], &[0, -1], Some(&[1, 24])),
+            (&[1, 6, 4], &[1, -1, 4], Some(&[1, 6, 4])),
+            (&[1, 6, 4], &[-1, -1], None),
+            (&[1, 6, 4], &[5, -1], None),
+            (&[1, 6, 4], &[0, 0, 0, 0], None),
+            (&[1, 6, 4], &[-2, 24], None),
+        ];
+        for (from, target, expected) in cases {
+            assert_eq!(resolve_target(from, target, false).as_deref(), expected, "{target:?}");
+        }
+        assert_eq!(resolve_target(&[1, 6], &[0, 6], true), None);
+    }
+}
