@@ -22,7 +22,7 @@ const GLYPH: usize = 8;
 /// the face can be used; red: it cannot; yellow: another face.
 pub(super) fn faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
     let mut picture = decode(file, &DecodeLimits::default())?;
-    let pen = (picture.width().max(picture.height()) / 300).max(1);
+    let pen = (picture.width().max(picture.height()) / 320).max(2);
     let verdict = if answer.reasons.is_empty() { GOOD } else { BAD };
     for (index, face) in answer.faces.iter().enumerate().rev() {
         draw_face(&mut picture, face, if index == 0 { verdict } else { OTHER }, pen);

@@ -58,10 +58,10 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of<M: Message>(request: &Request<M>) -> Result<Self, Error> {
-        // The deadline layer stands before every service; without it nothing may run for ever.
-        let Deadline(deadline) = *request.extensions().get().ok_or(Error::Expired)?;
-        Ok(Self { begun: Instant::now(), deadline, bytes: request.get_ref().encoded_len() })
+    fn of<M: Message>(request: &Request<M>) -> Self {
+        let Deadline(deadline) =
+            *request.extensions().get().expect("the deadline layer stands before every service");
+        Self { begun: Instant::now(), deadline, bytes: request.get_ref().encoded_len() }
     }
 }
 
@@ -85,7 +85,7 @@ impl FaceServer {
         &self,
         request: Request<v1::VerifyRequest>,
     ) -> Result<v1::VerifyResponse, Error> {
-        let arrival = Arrival::of(&request)?;
+        let arrival = Arrival::of(&request);
         let parsed = convert::verify(request.into_inner(), &self.limits)?;
         let call = self.admit(parsed.caller, arrival)?;
         let verification = call
@@ -99,7 +99,7 @@ impl FaceServer {
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<v1::CompareResponse, Error> {
-        let arrival = Arrival::of(&request)?;
+        let arrival = Arrival::of(&request);
         let parsed = convert::compare(request.into_inner(), &self.limits)?;
         let call = self.admit(parsed.caller, arrival)?;
         let comparison = call.pipeline.compare(parsed.a, parsed.b, &call.ticket).await?;
@@ -110,7 +110,7 @@ impl FaceServer {
         &self,
         request: Request<v1::EmbedRequest>,
     ) -> Result<v1::EmbedResponse, Error> {
-        let arrival = Arrival::of(&request)?;
+        let arrival = Arrival::of(&request);
         let v1::EmbedRequest { context, image, source } = request.into_inner();
         let parsed = convert::photo(context, image, source, &self.limits)?;
         let call = self.admit(parsed.caller, arrival)?;
@@ -122,7 +122,7 @@ impl FaceServer {
         &self,
         request: Request<v1::DetectRequest>,
     ) -> Result<v1::DetectResponse, Error> {
-        let arrival = Arrival::of(&request)?;
+        let arrival = Arrival::of(&request);
         let v1::DetectRequest { context, image, source } = request.into_inner();
         let parsed = convert::photo(context, image, source, &self.limits)?;
         let call = self.admit(parsed.caller, arrival)?;
@@ -134,7 +134,7 @@ impl FaceServer {
         &self,
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<v1::CheckLivenessResponse, Error> {
-        let arrival = Arrival::of(&request)?;
+        let arrival = Arrival::of(&request);
         let parsed = convert::liveness(request.into_inner(), &self.limits)?;
         let call = self.admit(parsed.caller, arrival)?;
         let check = call.pipeline.check_liveness(parsed.photo, &call.ticket).await?;

@@ -1,4 +1,5 @@
 //! Integration tests: one binary, one file per behaviour, against a real server on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod broken_input;
 mod command_line;

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// Gives every request a [`Deadline`] and ends it there.
+/// Gives every request a `Deadline` and ends it there.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer {
     /// For requests that bring no `grpc-timeout`.
