@@ -26,6 +26,29 @@
 //! ```text
 //! bytes → layers → convert → Ticket → decode → rows → batch → device → rows → align → … → verdict → convert → bytes
 //! ```
+//!
+//! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
+//! one thread per device for the networks.
+//!
+//! # What always holds
+//!
+//! - **A graph describes one row.** The importer takes the batch axis out, running puts it in front,
+//!   so a row's answer depends on the row alone: not on neighbours, place or bucket.
+//! - **A model is live** when its hash and licence are right and its golden holds on the device that
+//!   will run it. Until all are, health says NOT_SERVING.
+//! - **Admit once.** A row needs its request's [`scheduler::Ticket`]; after admission a request fails
+//!   for time or a fault, never for load. Whatever nobody waits for any more is dropped before it is
+//!   launched.
+//! - **Fail closed.** No calibration row, no usable picture, no liveness: no PASS. There is no silent
+//!   fallback from one device to another.
+//! - **A poor photograph is an answer**, a malformed request is a status; `services/status.rs` is the
+//!   only place that names gRPC codes for errors.
+//! - **Pixels and embeddings** live in [`trust::Secret`]: never printed, wiped when dropped.
+//!
+//! # Where to look
+//!
+//! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
+//! [`face::calibration`] the threshold, `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;
