@@ -179,21 +179,20 @@ pub(super) fn batch_normalization(node: &mut NodeContext<'_, '_>) -> Result<(), 
     if x.dims.len() < 2 || x.batch == Some(1) {
         return Err(NodeError::Shape { input: 0, shape: x.dims });
     }
-    let mut per_channel = Vec::new();
-    for input in 1..5 {
+    let mut per_channel = |input: usize| {
         let constant = node.constant(input)?;
         if constant.shape() != [x.dims[1]] {
             return Err(NodeError::Shape { input, shape: constant.shape().to_vec() });
         }
-        per_channel.push(constant.data().to_vec());
-    }
-    let (mut scale, mut shift) = (Vec::new(), Vec::new());
-    for channel in 0..x.dims[1] {
-        let of = |index: usize| f64::from(per_channel[index][channel]);
-        let factor = of(0) / (of(3) + f64::from(epsilon)).sqrt();
-        scale.push(factor as f32);
-        shift.push((of(1) - of(2) * factor) as f32);
-    }
+        Ok(constant.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
+    };
+    let (gamma, beta) = (per_channel(1)?, per_channel(2)?);
+    let (mean, variance) = (per_channel(3)?, per_channel(4)?);
+    let factors: Vec<f64> =
+        gamma.iter().zip(&variance).map(|(g, v)| g / (v + f64::from(epsilon)).sqrt()).collect();
+    let shifts = beta.iter().zip(&mean).zip(&factors).map(|((b, m), f)| (b - m * f) as f32);
+    let shift: Vec<f32> = shifts.collect();
+    let scale: Vec<f32> = factors.iter().map(|&f| f as f32).collect();
     let mut dims = vec![1; x.dims.len()];
     dims[1] = x.dims[1];
     let shape = x.strip(&dims);

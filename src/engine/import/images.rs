@@ -17,7 +17,8 @@ pub(super) fn conv(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let weight = node.constant(1)?;
     let bias = if node.has_input(2) { Some(node.constant(2)?) } else { None };
     let groups = node.attributes.int("group")?.unwrap_or(1);
-    let groups_fit = |count: usize| usize::try_from(groups).is_ok_and(|g| g > 0 && count % g == 0);
+    let groups_fit =
+        |count: usize| usize::try_from(groups).is_ok_and(|g| g > 0 && count.is_multiple_of(g));
     let [out, of_group, height, width] = *weight.shape() else {
         return Err(NodeError::Shape { input: 1, shape: weight.shape().to_vec() });
     };

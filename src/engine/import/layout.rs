@@ -4,7 +4,6 @@ use super::attributes::unsupported;
 use super::context::{NodeContext, Row, Value, strip};
 use crate::engine::error::NodeError;
 use crate::engine::op::Op;
-use crate::engine::shape::{broadcast, elements, pad_rank};
 
 /// The permutation of a `Transpose`; without one the axes are reversed.
 pub(super) fn permutation(

@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn targets_resolve_zero_and_minus_one() {
-        let cases: [(&[usize], &[i64], Option<&[usize]>); 6] = [
+        type Case = (&'static [usize], &'static [i64], Option<&'static [usize]>);
+        let cases: [Case; 6] = [
             (&[1, 6, 4], &[0, -1], Some(&[1, 24])),
             (&[1, 6, 4], &[1, -1, 4], Some(&[1, 6, 4])),
             (&[1, 6, 4], &[-1, -1], None),
