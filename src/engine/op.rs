@@ -77,8 +77,10 @@ pub struct Conv {
     pub weight: Constant,
     /// `[out]`.
     pub bias: Option<Constant>,
-    /// Kernel, steps and borders (of zeros).
+    /// Kernel, steps and borders.
     pub window: Window,
+    /// What the border holds, per input channel `[in]`; `None` is zeros.
+    pub border: Option<Constant>,
     /// Steps between the taps of the kernel.
     pub dilations: [usize; 2],
     /// Groups of channels that do not see each other.
@@ -244,7 +246,8 @@ impl Op {
         match self {
             Self::Conv(conv) => {
                 let slopes = conv.activation.as_ref().and_then(Activation::slopes);
-                [Some(&conv.weight), conv.bias.as_ref(), slopes].into_iter().flatten().collect()
+                let optional = [conv.bias.as_ref(), conv.border.as_ref(), slopes];
+                std::iter::once(&conv.weight).chain(optional.into_iter().flatten()).collect()
             }
             Self::Linear(linear) => {
                 [Some(&linear.weight), linear.bias.as_ref()].into_iter().flatten().collect()

@@ -10,8 +10,8 @@ use crate::engine::shape::known_elements;
 /// - into the convolution or matrix product it follows, and
 /// - into the matrix product it precedes, a reshape between them or not,
 ///
-/// where nobody else reads the value between. One before a convolution stays: its border of zeros
-/// is neither scaled nor shifted.
+/// where nobody else reads the value between. What stands before a convolution is left to
+/// [`fold_leading_scale_shifts`](super::fold_leading_scale_shifts), which must see to the border.
 pub fn fold_scale_shifts(graph: Graph) -> Graph {
     drop_dead(fold_before(fold_after(graph)))
 }

@@ -1,6 +1,7 @@
 //! Passes: functions from graph to graph. A pass never changes what a network computes.
 
 mod drop_dead;
+mod fold_leading_scale_shifts;
 mod fold_scale_shifts;
 mod fuse_convolutions;
 mod merge_reshapes;
@@ -8,6 +9,7 @@ mod merge_scale_shifts;
 mod sink_transposes;
 
 pub use drop_dead::drop_dead;
+pub use fold_leading_scale_shifts::fold_leading_scale_shifts;
 pub use fold_scale_shifts::fold_scale_shifts;
 pub use fuse_convolutions::fuse_convolutions;
 pub use merge_reshapes::merge_reshapes;
@@ -23,6 +25,7 @@ pub fn optimise(graph: Graph) -> Graph {
         merge_reshapes,
         merge_scale_shifts,
         fold_scale_shifts,
+        fold_leading_scale_shifts,
         fuse_convolutions,
         drop_dead,
     ];
@@ -52,7 +55,8 @@ mod tests {
         assert_close, floats, graph_of, ints, longs, model, node, noise, run_on_noise,
     };
 
-    /// A network with something for every pass: channels last, batch norm, residual, reshape.
+    /// A network with something for every pass: channels last, batch norm before and after a
+    /// convolution, residual, reshape.
     fn everything() -> Graph {
         let nhwc = [ints("perm", &[0, 2, 3, 1])];
         let nchw = [ints("perm", &[0, 3, 1, 2])];
@@ -70,7 +74,8 @@ mod tests {
                 node("Transpose", &["n1"], "t2", &nhwc),
                 node("PRelu", &["t2", "slopes"], "p1", &[]),
                 node("Transpose", &["p1"], "t3", &nchw),
-                node("Conv", &["t3", "w"], "c2", &pads),
+                node("BatchNormalization", &["t3", "g", "b", "m", "v"], "n3", &[]),
+                node("Conv", &["n3", "w"], "c2", &pads),
                 node("Transpose", &["c2"], "t4", &nhwc),
                 node("Add", &["t4", "p1"], "sum", &[]),
                 node("Relu", &["sum"], "r", &[]),

@@ -81,6 +81,9 @@ fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 struct General {
     weight: Tensor,
     window: Window,
+    /// What the border holds where candle's own, even and of zeros, will not do: one number, or
+    /// `[in, 1, 1]`.
+    filling: Option<Tensor>,
     dilation: usize,
     groups: usize,
 }
@@ -92,16 +95,21 @@ impl General {
             true => (conv.weight.clone(), dh),
             false => (spread(&conv.weight, conv.dilations), 1),
         };
+        let [top, left, bottom, right] = conv.window.pads;
+        let is_even = [left, bottom, right] == [top; 3];
+        let filling = match &conv.border {
+            Some(border) => Some(upload(border, device)?.reshape(((), 1, 1))?),
+            None if is_even => None,
+            None => Some(Tensor::new(0.0_f32, device)?),
+        };
         let weight = upload(&weight, device)?;
-        Ok(Self { weight, window: conv.window, dilation, groups: conv.groups })
+        Ok(Self { weight, window: conv.window, filling, dilation, groups: conv.groups })
     }
 
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let [top, left, bottom, right] = self.window.pads;
-        let is_even = [left, bottom, right] == [top; 3];
-        let (x, border) = match is_even {
-            true => (x.contiguous()?, top),
-            false => (bordered(x, &self.window, 0.0)?.contiguous()?, 0),
+        let (x, border) = match &self.filling {
+            Some(filling) => (bordered(x, &self.window, filling)?.contiguous()?, 0),
+            None => (x.contiguous()?, self.window.pads[0]),
         };
         let [sh, sw] = self.window.strides;
         let stride = if sh == sw { sh } else { 1 };
@@ -151,11 +159,13 @@ mod tests {
                 .flat_map(|i| (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (i, ky, kx))))
             {
                 let (yy, xx) = (row * sh + ky * dh, column * sw + kx * dw);
-                if (top..top + h).contains(&yy) && (left..left + w).contains(&xx) {
-                    let channel = o / per_group * (c / conv.groups) + i;
-                    let pixel = x[(channel * h + yy - top) * w + xx - left];
-                    sum += pixel * conv.weight.data()[((o * of_group + i) * kh + ky) * kw + kx];
-                }
+                let channel = o / per_group * (c / conv.groups) + i;
+                let is_inside = (top..top + h).contains(&yy) && (left..left + w).contains(&xx);
+                let pixel = match is_inside {
+                    true => x[(channel * h + yy - top) * w + xx - left],
+                    false => conv.border.as_ref().map_or(0.0, |border| border.data()[channel]),
+                };
+                sum += pixel * conv.weight.data()[((o * of_group + i) * kh + ky) * kw + kx];
             }
             y.push(sum);
         }
@@ -168,10 +178,16 @@ mod tests {
             weight: Constant::new(weight.to_vec(), noise(3, weight.iter().product())),
             bias: Some(Constant::new(vec![weight[0]], noise(4, weight[0]))),
             window: Window { kernel, strides, pads },
+            border: None,
             dilations: window[1],
             groups,
             activation: None,
         }
+    }
+
+    /// The same convolution under a border of numbers.
+    fn bordered(conv: Conv) -> Conv {
+        Conv { border: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
     }
 
     #[test]
@@ -187,6 +203,9 @@ mod tests {
             ("groups", conv([6, 2, 3, 3], [[1, 1], [1, 1]], [1; 4], 2)),
             ("two kernels per channel", conv([8, 1, 3, 3], [[1, 1], [1, 1]], [1; 4], 4)),
             ("depthwise", conv([4, 1, 3, 3], [[2, 2], [1, 1]], [1; 4], 4)),
+            ("filled border", bordered(conv([3, 4, 3, 3], [[1, 1], [1, 1]], [1; 4], 1))),
+            ("filled corner", bordered(conv([6, 2, 3, 3], [[2, 2], [1, 1]], [0, 1, 2, 0], 2))),
+            ("filled depthwise", bordered(conv([4, 1, 3, 3], [[1, 1], [1, 1]], [1; 4], 4))),
         ];
         let x = noise(5, 2 * 4 * 7 * 6);
         let batch = Tensor::from_slice(&x, (2, 4, 7, 6), &Device::Cpu).unwrap();

@@ -13,13 +13,20 @@ pub(super) struct Depthwise {
     /// `[channels, 1, height, width]`.
     weight: Constant,
     window: Window,
+    /// What the border holds, per channel; `None` is zeros.
+    border: Option<Constant>,
     dilations: [usize; 2],
 }
 
 impl Depthwise {
     /// Takes over a convolution that [`Conv::is_depthwise`].
     pub(super) fn new(conv: &Conv) -> Self {
-        Self { weight: conv.weight.clone(), window: conv.window, dilations: conv.dilations }
+        Self {
+            weight: conv.weight.clone(),
+            window: conv.window,
+            border: conv.border.clone(),
+            dilations: conv.dilations,
+        }
     }
 
     fn geometry(&self, height: usize, width: usize) -> Geometry {
@@ -102,7 +109,11 @@ impl CustomOp1 for Depthwise {
             .for_each_init(
                 || vec![0.0; geometry.padded.iter().product()],
                 |padded, (plane, (out, image))| {
-                    let kernel = &self.weight.data()[plane % channels * taps..][..taps];
+                    let channel = plane % channels;
+                    let kernel = &self.weight.data()[channel * taps..][..taps];
+                    if let Some(border) = &self.border {
+                        padded.fill(border.data()[channel]);
+                    }
                     self.fill(padded, image, &geometry);
                     self.convolve(out, padded, kernel, &geometry);
                 },
@@ -148,6 +159,7 @@ mod tests {
                     strides: [stride; 2],
                     pads: [border; 4],
                 },
+                border: None,
                 dilations: [dilation; 2],
             };
             let found = x.apply_op1_no_bwd(&depthwise).unwrap();

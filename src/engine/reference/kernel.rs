@@ -20,7 +20,7 @@ pub(super) enum Kernel {
     AveragePool(AveragePooling),
     GlobalAveragePool,
     Resize { mode: ResizeMode, height: usize, width: usize },
-    Pad { before: Vec<usize>, after: Vec<usize>, value: f32 },
+    Pad { before: Vec<usize>, after: Vec<usize>, filling: Tensor },
     Concat { axis: usize },
     Slice { axis: usize, indices: Tensor },
     Transpose { perm: Vec<usize> },
@@ -54,7 +54,8 @@ impl Kernel {
             Op::GlobalAveragePool => Self::GlobalAveragePool,
             Op::Resize(mode) => Self::Resize { mode: *mode, height: row[1], width: row[2] },
             Op::Pad { before, after, value } => {
-                Self::Pad { before: before.clone(), after: after.clone(), value: *value }
+                let filling = Tensor::new(*value, device)?;
+                Self::Pad { before: before.clone(), after: after.clone(), filling }
             }
             Op::Concat { axis } => Self::Concat { axis: axis + 1 },
             Op::Slice { axis, start, step } => {
@@ -86,7 +87,7 @@ impl Kernel {
             Self::AveragePool(pool) => pool.run(x),
             Self::GlobalAveragePool => x.mean_keepdim((2, 3)),
             Self::Resize { mode, height, width } => resize(x, *mode, *height, *width),
-            Self::Pad { before, after, value } => pad(x, before, after, *value),
+            Self::Pad { before, after, filling } => pad(x, before, after, filling),
             Self::Concat { axis } => Tensor::cat(inputs, *axis),
             Self::Slice { axis, indices } => x.contiguous()?.index_select(indices, *axis),
             Self::Transpose { perm } => x.permute(perm.as_slice())?.contiguous(),
@@ -103,15 +104,21 @@ pub(super) fn upload(constant: &Constant, device: &Device) -> Result<Tensor> {
     Tensor::from_slice(constant.data(), constant.shape(), device)
 }
 
-/// `x` with `before` and `after` elements of `value` around it, per axis of the row.
-pub(super) fn pad(x: &Tensor, before: &[usize], after: &[usize], value: f32) -> Result<Tensor> {
+/// `x` with `before` and `after` elements around it, per axis of the row; `filling` broadcasts to
+/// them.
+pub(super) fn pad(
+    x: &Tensor,
+    before: &[usize],
+    after: &[usize],
+    filling: &Tensor,
+) -> Result<Tensor> {
     let mut padded = x.clone();
     for (row_axis, (&before, &after)) in before.iter().zip(after).enumerate() {
         let axis = row_axis + 1;
         let border = |size: usize| {
             let mut shape = padded.dims().to_vec();
             shape[axis] = size;
-            Tensor::full(value, shape, x.device())
+            filling.broadcast_as(shape)?.contiguous()
         };
         padded = match (before, after) {
             (0, 0) => continue,

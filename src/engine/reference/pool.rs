@@ -7,7 +7,8 @@ use crate::engine::op::{AveragePool, Window};
 
 /// The largest element of each window. The border is minus infinity, so that it never wins.
 pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {
-    let x = bordered(x, window, f32::NEG_INFINITY)?.contiguous()?;
+    let least = Tensor::new(f32::NEG_INFINITY, x.device())?;
+    let x = bordered(x, window, &least)?.contiguous()?;
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
     x.max_pool2d_with_stride((kh, kw), (sh, sw))
 }
@@ -44,11 +45,12 @@ impl AveragePooling {
 
 fn mean(x: &Tensor, window: &Window) -> Result<Tensor> {
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
-    bordered(x, window, 0.0)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
+    let zero = Tensor::new(0.0_f32, x.device())?;
+    bordered(x, window, &zero)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
 }
 
-/// The image with the window's border.
-pub(super) fn bordered(x: &Tensor, window: &Window, value: f32) -> Result<Tensor> {
+/// The image with the window's border, which holds `filling`: one number, or `[channels, 1, 1]`.
+pub(super) fn bordered(x: &Tensor, window: &Window, filling: &Tensor) -> Result<Tensor> {
     let [top, left, bottom, right] = window.pads;
-    pad(x, &[0, top, left], &[0, bottom, right], value)
+    pad(x, &[0, top, left], &[0, bottom, right], filling)
 }

@@ -1,0 +1,324 @@
+//! Folds scaling and shifting in front of convolutions into them, borders included.
+
+use super::drop_dead;
+use crate::engine::constant::Constant;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{Conv, Op};
+use crate::engine::shape::known_elements;
+
+/// The most a shift may be, in units of its scale. Where it cancels against the input, folding
+/// moves the cancellation into the sum over the taps, which loses as many digits as the ratio has:
+/// 1000 roundings of `f32` are 6e-5, and executors are held to 1e-4.
+const SHIFT_PER_SCALE_MAX: f32 = 1e3;
+
+/// Folds each scale and shift per channel whose every reader is a convolution into all of them.
+/// With `x × s + t` before the weight `W` and the border `B`,
+///
+/// ```text
+/// W (x × s + t) + b = (W s) x + (W t + b)     inside the image
+/// W B           + b = (W s) B' + (W t + b)    where B' = (B - t) / s
+/// ```
+///
+/// so that the border holds what the scale and shift would make the old border of. It stays where
+/// a scale is 0 or tiny against its shift, and where anything else needs its result: it would be
+/// computed all the same.
+pub fn fold_leading_scale_shifts(mut graph: Graph) -> Graph {
+    // The last first: without it, convolutions may be all that reads an earlier one.
+    for at in (0..graph.nodes.len()).rev() {
+        let Some(folded) = folded(&graph, at) else { continue };
+        let unscaled = graph.nodes[at].inputs[0];
+        for (reader, conv) in folded {
+            graph.nodes[reader].op = Op::Conv(conv);
+            graph.nodes[reader].inputs[0] = unscaled;
+        }
+        graph.nodes.remove(at);
+    }
+    drop_dead(graph)
+}
+
+/// The readers of node `at` with its scale and shift folded into them.
+fn folded(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
+    let scaled = graph.nodes[at].output;
+    let affine = PerChannel::of(graph, &graph.nodes[at])?;
+    if graph.output_ids().any(|output| output == scaled) {
+        return None;
+    }
+    let readers = graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&scaled));
+    readers.map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, scaled)?)))).collect()
+}
+
+/// The convolution a node is, when it convolves `value` and does not add it too.
+fn convolution_of(node: &Node, value: ValueId) -> Option<&Conv> {
+    let Op::Conv(conv) = &node.op else { return None };
+    (!node.inputs[1..].contains(&value)).then_some(conv)
+}
+
+struct PerChannel {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl PerChannel {
+    /// The scale and shift a node does to an image, when they can be folded.
+    fn of(graph: &Graph, node: &Node) -> Option<Self> {
+        let Op::ScaleShift(affine) = &node.op else { return None };
+        let [channels, _, _] = *graph.shape(node.output) else { return None };
+        let scale = affine.scale.along(0, channels)?;
+        let shift = affine.shift.along(0, channels)?;
+        // A scale of 0 never passes: its ratio is infinite or no number.
+        let is_precise = |(s, t): (&f32, &f32)| (t / s).abs() <= SHIFT_PER_SCALE_MAX;
+        scale.iter().zip(&shift).all(is_precise).then_some(Self { scale, shift })
+    }
+
+    fn fold_into(&self, conv: &Conv) -> Conv {
+        let channels = self.scale.len();
+        let of_group = channels / conv.groups;
+        let out_of_group = conv.channels() / conv.groups;
+        let taps: usize = conv.window.kernel.iter().product();
+        let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
+        let mut bias = Vec::with_capacity(conv.channels());
+        for (out, kernels) in conv.weight.data().chunks_exact(of_group * taps).enumerate() {
+            let first_channel = out / out_of_group * of_group;
+            let mut sum = conv.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[out]));
+            for (kernel, channel) in kernels.chunks_exact(taps).zip(first_channel..) {
+                let total: f64 = kernel.iter().map(|&w| f64::from(w)).sum();
+                sum += total * f64::from(self.shift[channel]);
+                weight.extend(kernel.iter().map(|w| w * self.scale[channel]));
+            }
+            bias.push(sum as f32);
+        }
+        Conv {
+            weight: Constant::new(conv.weight.shape().to_vec(), weight),
+            bias: Some(Constant::new(vec![conv.channels()], bias)),
+            border: self.border(conv),
+            ..conv.clone()
+        }
+    }
+
+    /// `(B - t) / s`, or `None` when there is no border or it still holds zeros.
+    fn border(&self, conv: &Conv) -> Option<Constant> {
+        let old = |channel: usize| conv.border.as_ref().map_or(0.0, |old| old.data()[channel]);
+        let affine = self.scale.iter().zip(&self.shift).enumerate();
+        let border: Vec<f32> = affine.map(|(channel, (s, t))| (old(channel) - t) / s).collect();
+        let has_border = conv.window.pads != [0; 4] && border.iter().any(|&b| b != 0.0);
+        has_border.then(|| Constant::new(vec![border.len()], border))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixtures::{
+        assert_close, floats, graph_of, input_info, int, ints, model, node, noise, run,
+        run_on_noise,
+    };
+    use crate::engine::passes::{fuse_convolutions, merge_scale_shifts};
+    use crate::proto::onnx::{AttributeProto, NodeProto, TensorProto};
+
+    fn constants() -> Vec<TensorProto> {
+        vec![
+            floats("w", &[2, 2, 3, 3], &noise(1, 36)),
+            floats("b", &[2], &[0.3, -0.4]),
+            floats("depthwise", &[2, 1, 3, 3], &noise(2, 18)),
+            floats("two each", &[4, 1, 3, 3], &noise(3, 36)),
+            floats("pointwise", &[3, 2, 1, 1], &noise(4, 6)),
+            floats("scales", &[2, 1, 1], &[1.5, -0.5]),
+            floats("shifts", &[2, 1, 1], &[-2.0, 0.75]),
+            floats("with zero", &[2, 1, 1], &[1.5, 0.0]),
+            floats("tiny", &[2, 1, 1], &[1e-3, 1.0]),
+            floats("columns", &[4], &[1.0, 2.0, 3.0, 4.0]),
+            floats("slopes", &[2, 1, 1], &[0.25, 0.1]),
+        ]
+    }
+
+    fn padded() -> AttributeProto {
+        ints("pads", &[1, 1, 1, 1])
+    }
+
+    /// `x × scales + shifts` under the name `to`.
+    fn scaled(from: &str, to: &str) -> Vec<NodeProto> {
+        let product = format!("{to} product");
+        vec![
+            node("Mul", &[from, "scales"], &product, &[]),
+            node("Add", &[&product, "shifts"], to, &[]),
+        ]
+    }
+
+    /// The graph with `nodes`, which must compute the same before and after the pass.
+    #[track_caller]
+    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) -> Graph {
+        let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
+        let graph = merge_scale_shifts(graph);
+        let expected = run_on_noise(&graph, 2);
+        let graph = fold_leading_scale_shifts(graph);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
+        graph
+    }
+
+    fn borders(graph: &Graph) -> Vec<Option<Vec<f32>>> {
+        let convs = graph.nodes.iter().filter_map(|node| match &node.op {
+            Op::Conv(conv) => Some(conv.border.as_ref().map(|border| border.data().to_vec())),
+            _ => None,
+        });
+        convs.collect()
+    }
+
+    #[test]
+    fn under_a_border_the_border_is_unscaled() {
+        let mut nodes = scaled("x", "a");
+        nodes.push(node("Conv", &["a", "w", "b"], "y", &[padded()]));
+        let graph = check(nodes, &[("Conv", 1)]);
+        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+    }
+
+    #[test]
+    fn a_border_on_one_side_counts() {
+        let mut nodes = scaled("x", "a");
+        let attributes = [ints("pads", &[0, 0, 1, 0]), ints("strides", &[2, 1])];
+        nodes.push(node("Conv", &["a", "w"], "y", &attributes));
+        let graph = check(nodes, &[("Conv", 1)]);
+        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+    }
+
+    #[test]
+    fn without_a_border_none_is_made() {
+        let mut nodes = scaled("x", "a");
+        nodes.push(node("Conv", &["a", "w"], "y", &[]));
+        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+    }
+
+    #[test]
+    fn without_a_shift_the_border_keeps_its_zeros() {
+        let nodes = vec![
+            node("Mul", &["x", "scales"], "a", &[]),
+            node("Conv", &["a", "w", "b"], "y", &[padded()]),
+        ];
+        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+    }
+
+    #[test]
+    fn groups_take_the_scales_of_their_own_channels() {
+        for kernels in ["depthwise", "two each"] {
+            let mut nodes = scaled("x", "a");
+            nodes.push(node("Conv", &["a", kernels], "y", &[padded(), int("group", 2)]));
+            check(nodes, &[("Conv", 1)]);
+        }
+    }
+
+    #[test]
+    fn a_residual_block_keeps_reading_the_unscaled_value() {
+        let mut nodes = scaled("x", "a");
+        nodes.extend([
+            node("Conv", &["a", "w", "b"], "c1", &[padded()]),
+            node("PRelu", &["c1", "slopes"], "p", &[]),
+            node("Conv", &["p", "w"], "c2", &[padded()]),
+            node("Add", &["c2", "x"], "y", &[]),
+        ]);
+        check(nodes, &[("Add", 1), ("Conv", 2), ("PRelu", 1)]);
+    }
+
+    #[test]
+    fn every_convolution_that_reads_it_takes_it_over() {
+        let mut nodes = scaled("x", "a");
+        nodes.extend([
+            node("Conv", &["a", "w", "b"], "c", &[padded()]),
+            node("Conv", &["a", "depthwise"], "d", &[padded(), int("group", 2)]),
+            node("Add", &["c", "d"], "y", &[]),
+        ]);
+        check(nodes, &[("Add", 1), ("Conv", 2)]);
+    }
+
+    #[test]
+    fn one_that_somebody_else_reads_stays() {
+        let mut nodes = scaled("x", "a");
+        nodes.extend([
+            node("Conv", &["a", "w"], "c", &[padded()]),
+            node("Add", &["a", "c"], "y", &[]),
+        ]);
+        check(nodes, &[("Add", 1), ("Conv", 1), ("ScaleShift", 1)]);
+    }
+
+    #[test]
+    fn one_that_is_added_by_a_convolution_stays() {
+        let mut nodes = scaled("x", "a");
+        nodes.extend([
+            node("Conv", &["a", "w"], "c", &[padded()]),
+            node("Add", &["a", "c"], "y", &[]),
+        ]);
+        let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
+        let graph = fuse_convolutions(merge_scale_shifts(graph));
+        let counts = fold_leading_scale_shifts(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+    }
+
+    #[test]
+    fn one_that_is_an_output_stays() {
+        let mut nodes = scaled("x", "y");
+        nodes.push(node("Conv", &["y", "w"], "c", &[padded()]));
+        let mut file = model(13, &[1, 2, 5, 4], nodes, constants());
+        file.graph.as_mut().unwrap().output.push(input_info("c", &[]));
+        let graph = merge_scale_shifts(graph_of(&file));
+        let counts = fold_leading_scale_shifts(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+    }
+
+    #[test]
+    fn two_in_a_row_fold_one_after_the_other() {
+        let mut nodes = scaled("x", "a");
+        nodes.extend(scaled("a", "again"));
+        nodes.extend([
+            node("Conv", &["a", "w"], "c", &[padded()]),
+            node("Conv", &["again", "w"], "d", &[padded()]),
+            node("Sub", &["c", "d"], "y", &[]),
+        ]);
+        let graph = check(nodes, &[("Conv", 2), ("Sub", 1)]);
+        // ((0 - t) / s - t) / s, and the same once.
+        let [once, twice] = [[2.0 / 1.5, 1.5], [(2.0 / 1.5 + 2.0) / 1.5, -1.5]].map(|b| b.to_vec());
+        assert_eq!(borders(&graph), [Some(once), Some(twice)]);
+    }
+
+    #[test]
+    fn an_input_of_bytes_is_centred_and_scaled_inside_the_convolution() {
+        let nodes = vec![
+            node("Sub", &["x", "mean"], "a", &[]),
+            node("Mul", &["a", "factor"], "b", &[]),
+            node("Conv", &["b", "w"], "y", &[padded(), ints("strides", &[2, 2])]),
+        ];
+        let constants = vec![
+            floats("mean", &[1], &[127.5]),
+            floats("factor", &[1], &[0.007_812_5]),
+            floats("w", &[4, 3, 3, 3], &noise(1, 108)),
+        ];
+        let graph = graph_of(&model(13, &[1, 3, 6, 8], nodes, constants));
+        let graph = merge_scale_shifts(graph);
+        let bytes: Vec<f32> =
+            noise(2, 2 * 3 * 6 * 8).iter().map(|x| (x * 127.5 + 127.5).round()).collect();
+        let expected = run(&graph, 2, &bytes);
+        let graph = fold_leading_scale_shifts(graph);
+        assert_eq!(graph.nodes.len(), 1);
+        assert_eq!(borders(&graph), [Some(vec![127.5; 3])]);
+        assert_close(&run(&graph, 2, &bytes)[0], &expected[0], 1e-5);
+    }
+
+    #[test]
+    fn one_that_cannot_be_folded_precisely_stays() {
+        for scales in ["with zero", "tiny"] {
+            let nodes = vec![
+                node("Mul", &["x", scales], "m", &[]),
+                node("Add", &["m", "shifts"], "a", &[]),
+                node("Conv", &["a", "pointwise"], "y", &[]),
+            ];
+            check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_per_channel_stays() {
+        let nodes = vec![
+            node("Mul", &["x", "columns"], "a", &[]),
+            node("Conv", &["a", "w"], "y", &[padded()]),
+        ];
+        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+    }
+}
