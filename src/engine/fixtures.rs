@@ -1,8 +1,11 @@
 //! Small ONNX files and graphs for the tests of this folder.
 
+mod random;
+
 use candle_core::{Device, Tensor};
 use prost::Message;
 
+pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
 use super::{Network, import};
 use crate::proto::onnx::attribute_proto::AttributeType;
@@ -126,15 +129,38 @@ pub(super) fn refusal(model: &ModelProto) -> String {
     import(&model.encode_to_vec(), None).unwrap_err().to_string()
 }
 
-/// Numbers from -1 to 1 that look random and are the same every time (a 64-bit LCG).
+/// Numbers from -1 to 1 that look random and are the same every time.
 pub(super) fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
+    let mut random = Lcg::new(seed);
+    (0..count).map(|_| random.noise()).collect()
+}
+
+/// A linear congruential generator of 64 bits (Knuth's MMIX), of which the upper ones are used.
+struct Lcg(u64);
+
+impl Lcg {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 40
+    }
+
+    /// From -1 to 1.
+    fn noise(&mut self) -> f32 {
+        self.next() as f32 / (1_u32 << 23) as f32 - 1.0
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        self.next() as usize % count
+    }
+
+    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
 }
 
 /// Runs a graph on `rows` rows of noise: the first output, flat.
@@ -162,6 +188,12 @@ pub(super) fn eval(model: &ModelProto, input: &[f32]) -> Vec<f32> {
 pub(super) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max)
+}
+
+/// The largest difference, relative to the largest number expected.
+pub(super) fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0_f32, |largest, e| largest.max(e.abs()));
+    difference(found, expected) / largest.max(f32::MIN_POSITIVE)
 }
 
 #[track_caller]

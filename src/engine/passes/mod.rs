@@ -52,7 +52,8 @@ mod tests {
 
     use super::*;
     use crate::engine::fixtures::{
-        assert_close, floats, graph_of, ints, longs, model, node, noise, run_on_noise,
+        assert_close, floats, graph_of, ints, longs, model, node, noise, random_graph,
+        random_optimised_graph, relative_difference, run, run_on_noise,
     };
 
     /// A network with something for every pass: channels last, batch norm before and after a
@@ -106,6 +107,20 @@ mod tests {
         let expected = run_on_noise(&graph, 3);
         let graph = optimise(graph);
         assert_close(&run_on_noise(&graph, 3), &expected, 1e-5);
+    }
+
+    #[test]
+    fn all_passes_together_keep_what_any_network_computes() {
+        for seed in 0..200 {
+            let graph = random_graph(seed);
+            let input = noise(seed, 2 * graph.input().shape.iter().product::<usize>());
+            let expected = run(&graph, 2, &input);
+            let found = run(&random_optimised_graph(seed), 2, &input);
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let off = relative_difference(found, expected);
+                assert!(off <= 1e-4, "seed {seed}, output {at}: off by {off}");
+            }
+        }
     }
 
     #[test]
