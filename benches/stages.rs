@@ -80,7 +80,7 @@ fn package(id: &str) -> Package {
 fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     let package = package(id);
     let graph = package.graph().expect("the network is imported");
-    let network = Network::load(&graph, &Device::Cpu).expect("the network loads");
+    let network = Network::reference(&graph, &Device::Cpu).expect("the network loads");
     let input = rows(&package.manifest.input, BATCH);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));
 }

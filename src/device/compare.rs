@@ -52,14 +52,14 @@ pub fn compare(onnx: &[u8], recording: &[u8]) -> Result<Vec<OutputComparison>, C
     let input = recorded(&recording, "input")?;
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
-    let network = Network::load(&graph, &Device::Cpu)?;
+    let network = Network::reference(&graph, &Device::Cpu)?;
     let alone = run_in(&network, &input, 1)?;
     let mut comparisons = Vec::new();
-    for (name, alone) in network.output_names().iter().zip(&alone) {
+    for (name, alone) in network.output_names().zip(&alone) {
         let expected = rows(&recorded(&recording, &format!("output.{name}"))?)?;
         let range = range(&expected);
         comparisons.push(OutputComparison {
-            tensor: name.clone(),
+            tensor: name.to_owned(),
             error: largest_difference(alone, &expected) / range,
             cosine_distance: largest_cosine_distance(alone, &expected),
             batch_difference: 0.0,
@@ -97,7 +97,7 @@ fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareEr
 /// output, the row's own answers.
 fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, CompareError> {
     let count = input.dims()[0];
-    let mut answers = vec![Rows::new(); network.output_names().len()];
+    let mut answers = vec![Rows::new(); network.output_names().count()];
     for row in 0..count {
         // The row's place in the batch moves, so that no place is special; its neighbours are the
         // rows beside it, counted round and round.

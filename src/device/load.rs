@@ -30,7 +30,7 @@ fn build(
     input: &InputContract,
 ) -> Result<LoadedModel, DeviceError> {
     let graph = package.graph_for(input).map_err(unreadable(package))?;
-    let network = Network::load(&graph, runner.device())
+    let network = Network::reference(&graph, runner.device())
         .map_err(|source| DeviceError::Load { model: package.id(), source: Box::new(source) })?;
     let order = output_order(&network, &package.manifest);
     let manifest = Manifest { input: input.clone(), ..package.manifest.clone() };
@@ -39,7 +39,7 @@ fn build(
 
 /// For every output of the manifest, its place among the network's.
 fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
-    let names = network.output_names();
+    let names: Vec<&str> = network.output_names().collect();
     let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
     let outputs = manifest.outputs.iter();
     outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()

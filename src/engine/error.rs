@@ -229,6 +229,12 @@ pub enum EngineError {
         /// Row shape of the network.
         expected: Vec<usize>,
     },
+    /// More outputs than a manifest may name.
+    #[error("{0} outputs are too many")]
+    Outputs(usize),
+    /// No kernels for what was asked.
+    #[error(transparent)]
+    Select(#[from] super::cpu::SelectError),
     /// The tensor does not hold `f32`.
     #[error("the input does not hold f32")]
     InputType,

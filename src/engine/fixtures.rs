@@ -174,7 +174,7 @@ pub(super) fn run_on_noise(graph: &Graph, rows: usize) -> Vec<f32> {
 pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
     let shape = [&[rows], graph.input().shape.as_slice()].concat();
     let input = Tensor::from_slice(input, shape, &Device::Cpu).unwrap();
-    let network = Network::load(graph, &Device::Cpu).unwrap();
+    let network = Network::reference(graph, &Device::Cpu).unwrap();
     let outputs = network.run(&input).unwrap();
     outputs.iter().map(|y| y.flatten_all().unwrap().to_vec1().unwrap()).collect()
 }

@@ -9,6 +9,7 @@
 //! therefore never see its neighbours.
 
 mod constant;
+pub mod cpu;
 mod error;
 #[cfg(test)]
 mod fixtures;

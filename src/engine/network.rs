@@ -1,31 +1,53 @@
 //! A network ready to run on one device.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
+use super::cpu::{CpuNetwork, Crew, KernelChoice, Precision};
 use super::error::EngineError;
-use super::graph::Graph;
+use super::graph::{Graph, ValueInfo};
 use super::reference::Reference;
 
 /// A graph loaded onto a device, with the executor chosen for it.
 pub struct Network {
     input_shape: Vec<usize>,
-    output_names: Vec<String>,
+    outputs: Vec<ValueInfo>,
     executor: Executor,
 }
 
 /// The ways to run a graph. They share graph and passes and must agree in what they compute.
 enum Executor {
     Reference(Reference),
+    Cpu(CpuNetwork),
 }
 
 impl Network {
-    /// Uploads the constants of `graph` to `device`; `graph` should be optimised.
-    pub fn load(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
-        Ok(Self {
-            input_shape: graph.input().shape.clone(),
-            output_names: graph.outputs().into_iter().map(|output| output.name).collect(),
-            executor: Executor::Reference(Reference::load(graph, device)?),
-        })
+    /// Plain candle operations on any device, in `f32`: slow, and the oracle of the others.
+    /// `graph` should be optimised.
+    ///
+    /// # Errors
+    /// Constants that cannot be uploaded.
+    pub fn reference(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
+        Ok(Self::with(graph, Executor::Reference(Reference::load(graph, device)?)))
+    }
+
+    /// The planned executor on the CPU; `graph` should be optimised.
+    ///
+    /// # Errors
+    /// [`CpuNetwork::load`].
+    pub fn cpu(
+        graph: &Graph,
+        kernels: KernelChoice,
+        precision: Precision,
+        crew: Arc<Crew>,
+    ) -> Result<Self, EngineError> {
+        let network = CpuNetwork::load(graph, kernels, precision, crew)?;
+        Ok(Self::with(graph, Executor::Cpu(network)))
+    }
+
+    fn with(graph: &Graph, executor: Executor) -> Self {
+        Self { input_shape: graph.input().shape.clone(), outputs: graph.outputs(), executor }
     }
 
     /// Runs `[batch, row shape…]` of `f32` on the network's device and gives each output as
@@ -46,7 +68,26 @@ impl Network {
         }
         match &self.executor {
             Executor::Reference(reference) => reference.run(input),
+            Executor::Cpu(network) => self.run_planned(network, input),
         }
+    }
+
+    fn run_planned(
+        &self,
+        network: &CpuNetwork,
+        input: &Tensor,
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let failed = |source| EngineError::Tensor { op: "network", source };
+        let rows = input.dims()[0];
+        let flat = input.apply_op1_no_bwd(network).map_err(failed)?;
+        let mut from = 0;
+        let mut output = |info: &ValueInfo| {
+            let len = rows * info.shape.iter().product::<usize>();
+            let values = flat.narrow(0, from, len)?;
+            from += len;
+            values.reshape([&[rows], info.shape.as_slice()].concat())
+        };
+        self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }
 
     /// Shape of one row of the input.
@@ -55,14 +96,23 @@ impl Network {
     }
 
     /// Names of the outputs, in the order [`Network::run`] gives them.
-    pub fn output_names(&self) -> &[String] {
-        &self.output_names
+    pub fn output_names(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|output| output.name.as_str())
+    }
+
+    /// The planned network, where this is one.
+    pub fn planned(&self) -> Option<&CpuNetwork> {
+        match &self.executor {
+            Executor::Reference(_) => None,
+            Executor::Cpu(network) => Some(network),
+        }
     }
 
     /// The executor chosen, for logs and listings.
     pub fn executor(&self) -> &'static str {
-        match self.executor {
+        match &self.executor {
             Executor::Reference(_) => "reference",
+            Executor::Cpu(network) => network.kernels(),
         }
     }
 }
@@ -74,7 +124,8 @@ mod tests {
 
     fn network() -> Network {
         let nodes = vec![node("Relu", &["x"], "y", &[])];
-        Network::load(&graph_of(&model(13, &[1, 3], nodes, Vec::new())), &Device::Cpu).unwrap()
+        let graph = graph_of(&model(13, &[1, 3], nodes, Vec::new()));
+        Network::reference(&graph, &Device::Cpu).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use candle_core::{Device, Result, Tensor};
 
 use self::kernel::Kernel;
 use super::error::EngineError;
-use super::graph::{Graph, ValueId};
+use super::graph::{Graph, Node, ValueId};
 
 /// A graph with its constants on a device.
 pub(super) struct Reference {
@@ -71,6 +71,21 @@ impl Reference {
         let outputs = self.outputs.iter().map(|&id| known(&values, id).contiguous());
         let outputs: Result<Vec<Tensor>> = outputs.collect();
         outputs.map_err(|source| EngineError::Tensor { op: "output", source })
+    }
+}
+
+/// One operation alone, for executors that have no kernel of their own for it.
+pub(super) struct Operation(Kernel);
+
+impl Operation {
+    /// Uploads what `node` needs.
+    pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
+        Ok(Self(Kernel::load(graph, node, device)?))
+    }
+
+    /// Runs it; `inputs` are `[batch, row shape…]`.
+    pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        self.0.run(inputs)
     }
 }
 

@@ -1,0 +1,185 @@
+//! Runs a plan on memory of its own.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::crew::Barrier;
+use super::memory::Buffer;
+use super::plan::{Home, Plan, Step};
+use super::schedule::{Schedule, Task};
+use super::work::{Region, Run, Spot};
+
+/// A plan with an arena: what one thread needs to run it.
+pub(super) struct Executor {
+    plan: Arc<Plan>,
+    schedule: Arc<Schedule>,
+    /// Keeps the memory that `spots` point to.
+    _arena: Buffer,
+    scratch: Buffer,
+    spots: Vec<Spot>,
+}
+
+// SAFETY: the pointers in `spots` are to the executor's own arena, or to the caller's input and
+// outputs during a run.
+unsafe impl Send for Executor {}
+
+/// The caller's memory for some rows of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// The whole batch's input, and its outputs, one after the other for all rows.
+    pub(super) input: *const f32,
+    pub(super) outputs: *mut f32,
+    /// Rows of the whole batch.
+    pub(super) of: usize,
+    /// The rows meant.
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+// SAFETY: whoever makes one sees to it that nobody else uses the outputs of these rows.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    /// A thread's share of the rows.
+    pub(super) fn part(&self, Part { index, of }: Part) -> Self {
+        let (from, to) = (self.count * index / of, self.count * (index + 1) / of);
+        Self { first: self.first + from, count: to - from, ..*self }
+    }
+}
+
+impl Executor {
+    pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
+        let arena = Buffer::zeroed(schedule.arena);
+        let scratch = Buffer::zeroed(schedule.scratch);
+        let nowhere = Spot { start: std::ptr::null_mut(), stride: 0 };
+        let spots = schedule.places.iter().map(|place| match place {
+            // SAFETY: places lie in the arena.
+            Some(place) => {
+                Spot { start: unsafe { arena.start().add(place.offset) }, stride: place.stride }
+            }
+            None => nowhere,
+        });
+        let spots = spots.collect();
+        Self { plan, schedule, _arena: arena, scratch, spots }
+    }
+
+    /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
+    /// task when it has run.
+    pub(super) fn run(&mut self, rows: &Rows, mut seen: impl FnMut(usize)) {
+        let rows_max = self.schedule.rows_max;
+        for from in (0..rows.count).step_by(rows_max) {
+            let count = rows_max.min(rows.count - from);
+            self.aim(&Rows { first: rows.first + from, count, ..*rows });
+            for segment in &self.schedule.segments {
+                let passes = if segment.is_row_by_row { count } else { 1 };
+                for pass in 0..passes {
+                    let images = if segment.is_row_by_row { pass..pass + 1 } else { 0..count };
+                    for Task { step, rows } in &segment.tasks {
+                        self.task(*step, images.clone(), rows.clone());
+                        seen(*step);
+                    }
+                }
+            }
+        }
+    }
+
+    fn task(&self, step: usize, images: Range<usize>, rows: Range<usize>) {
+        let step = &self.plan.steps[step];
+        let region = Region { images, rows, groups: 0..step.groups };
+        // SAFETY: the region lies in the step's output, the spots are those of the plan, and this
+        // thread alone uses them.
+        unsafe { step.work.run(&self.context(), &region) };
+    }
+
+    fn context(&self) -> Run<'_> {
+        Run { kernels: self.plan.kernels, spots: &self.spots, scratch: self.scratch.start() }
+    }
+
+    /// Points the caller's values at some rows.
+    fn aim(&mut self, rows: &Rows) {
+        let mut offset = 0;
+        let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
+            let len = self.plan.output_lens.get(index).copied().unwrap_or(0);
+            let start = offset;
+            offset += len * rows.of;
+            start
+        });
+        for (value, spot) in self.plan.values.iter().zip(&mut self.spots) {
+            let (start, len) = match value.home {
+                Home::Arena => continue,
+                // Nothing writes to the input.
+                Home::Input => (rows.input.cast_mut(), self.plan.input_len),
+                Home::Output(index) => {
+                    let start = rows.outputs.wrapping_add(offsets[index]);
+                    (start, self.plan.output_lens[index])
+                }
+            };
+            let start = start.wrapping_add(rows.first * len).cast();
+            *spot = Spot { start, stride: len * size_of::<f32>() };
+        }
+    }
+
+    /// The memory of one row, for several threads that run it together.
+    pub(super) fn share(&mut self, rows: &Rows) -> SharedRow<'_> {
+        self.aim(rows);
+        SharedRow { plan: &self.plan, spots: &self.spots, scratch: self.scratch.start() }
+    }
+
+    pub(super) fn scratch(&self) -> *mut u8 {
+        self.scratch.start()
+    }
+}
+
+/// Most outputs of a network, as in a manifest.
+pub(super) const OUTPUTS_MAX: usize = 32;
+
+/// One row of a batch that several threads work on.
+pub(super) struct SharedRow<'a> {
+    plan: &'a Plan,
+    spots: &'a [Spot],
+    /// The scratch of the first of them.
+    pub(super) scratch: *mut u8,
+}
+
+// SAFETY: threads write to different parts of the spots, step by step, and each to a scratch of
+// its own.
+unsafe impl Sync for SharedRow<'_> {}
+
+impl SharedRow<'_> {
+    /// This thread's part of the row.
+    pub(super) fn run(&self, part: Part, scratch: *mut u8, barrier: &Barrier) {
+        let run = Run { kernels: self.plan.kernels, spots: self.spots, scratch };
+        for step in &self.plan.steps {
+            if let Some(region) = part.of(step) {
+                // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.
+                unsafe { step.work.run(&run, &region) };
+            }
+            barrier.wait();
+        }
+    }
+}
+
+/// Which of how many threads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) of: usize,
+}
+
+impl Part {
+    /// This part of a step: rows where there are many, as the next step reads mostly the same
+    /// rows, else groups of channels.
+    fn of(self, step: &Step) -> Option<Region> {
+        let units = step.rows.div_ceil(step.row_unit);
+        let share = |count: usize| count * self.index / self.of..count * (self.index + 1) / self.of;
+        let (rows, groups) = if units >= 4 * self.of || units > step.groups {
+            let units = share(units);
+            let end = step.rows.min(units.end * step.row_unit);
+            (units.start * step.row_unit..end, 0..step.groups)
+        } else {
+            (0..step.rows, share(step.groups))
+        };
+        let is_some = !rows.is_empty() && !groups.is_empty();
+        is_some.then_some(Region { images: 0..1, rows, groups })
+    }
+}

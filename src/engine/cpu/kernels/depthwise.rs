@@ -1,0 +1,181 @@
+//! Depthwise convolution: each channel is convolved with a small kernel of its own.
+//!
+//! Sixteen channels of a pixel are one load, so a row of up to eight output pixels is eight sums
+//! in registers and the kernel's weights stay in registers over the whole image.
+
+use std::marker::PhantomData;
+
+use super::{Finish, Runnable, run};
+use crate::engine::cpu::lanes::{Format, Isa, LANES, Lanes};
+
+/// One block of sixteen channels. `input` points at the first tap of the first pixel, and all taps
+/// of all pixels lie in its buffer; `output` at the first pixel of `rows` rows of `width` pixels;
+/// `weights` hold sixteen numbers per tap, `bias` sixteen.
+pub(in crate::engine::cpu) struct DepthwiseArgs {
+    pub(in crate::engine::cpu) input: *const u8,
+    /// From one row of the image to the next, in elements.
+    pub(in crate::engine::cpu) input_row: usize,
+    pub(in crate::engine::cpu) kernel: [usize; 2],
+    pub(in crate::engine::cpu) strides: [usize; 2],
+    pub(in crate::engine::cpu) weights: *const f32,
+    pub(in crate::engine::cpu) bias: *const f32,
+    pub(in crate::engine::cpu) finish: Finish,
+    pub(in crate::engine::cpu) output: *mut u8,
+    pub(in crate::engine::cpu) output_row: usize,
+    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::engine::cpu) width: usize,
+}
+
+type DepthwiseFn = unsafe fn(&DepthwiseArgs);
+
+/// The kernels by size and stride.
+pub(in crate::engine::cpu) struct DepthwiseTable {
+    three: [DepthwiseFn; 2],
+    five: [DepthwiseFn; 2],
+    any: DepthwiseFn,
+}
+
+impl DepthwiseTable {
+    pub(super) const fn of<A: Isa, I, O>() -> Self
+    where
+        I: Format<A::Lanes>,
+        O: Format<A::Lanes>,
+    {
+        Self {
+            three: [run::<A, Square<I, O, 3, 1>>, run::<A, Square<I, O, 3, 2>>],
+            five: [run::<A, Square<I, O, 5, 1>>, run::<A, Square<I, O, 5, 2>>],
+            any: run::<A, Any<I, O>>,
+        }
+    }
+
+    pub(in crate::engine::cpu) fn get(
+        &self,
+        kernel: [usize; 2],
+        strides: [usize; 2],
+    ) -> DepthwiseFn {
+        match (kernel, strides) {
+            ([3, 3], [1, 1] | [2, 2]) => self.three[strides[0] - 1],
+            ([5, 5], [1, 1] | [2, 2]) => self.five[strides[0] - 1],
+            _ => self.any,
+        }
+    }
+}
+
+/// A kernel of `SIDE × SIDE` taps that moves by `STRIDE`.
+struct Square<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
+
+impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L> for Square<I, O, SIDE, STRIDE>
+where
+    L: Lanes,
+    I: Format<L>,
+    O: Format<L>,
+{
+    type Args = DepthwiseArgs;
+
+    #[inline(always)]
+    unsafe fn run(args: &DepthwiseArgs) {
+        // SAFETY: weights and bias are as `DepthwiseArgs` says, and each run of pixels lies inside
+        // a row of the output.
+        unsafe {
+            let mut weights = [[L::splat(0.0); SIDE]; SIDE];
+            for (y, row) in weights.iter_mut().enumerate() {
+                for (x, tap) in row.iter_mut().enumerate() {
+                    *tap = L::load(args.weights.add((y * SIDE + x) * LANES));
+                }
+            }
+            for y in 0..args.rows {
+                let from = args.input.cast::<I::Element>().add(y * STRIDE * args.input_row);
+                let to = args.output.cast::<O::Element>().add(y * args.output_row);
+                let mut x = 0;
+                while x < args.width {
+                    let from = from.add(x * STRIDE * LANES);
+                    let to = to.add(x * LANES);
+                    let left = args.width - x;
+                    if left >= 8 {
+                        pixels::<L, I, O, SIDE, STRIDE, 8>(args, &weights, from, to);
+                        x += 8;
+                    } else if left == 7 {
+                        pixels::<L, I, O, SIDE, STRIDE, 7>(args, &weights, from, to);
+                        x += 7;
+                    } else if left >= 4 {
+                        pixels::<L, I, O, SIDE, STRIDE, 4>(args, &weights, from, to);
+                        x += 4;
+                    } else if left >= 2 {
+                        pixels::<L, I, O, SIDE, STRIDE, 2>(args, &weights, from, to);
+                        x += 2;
+                    } else {
+                        pixels::<L, I, O, SIDE, STRIDE, 1>(args, &weights, from, to);
+                        x += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `COUNT` neighbouring pixels.
+///
+/// # Safety
+/// All taps of the pixels and the pixels themselves lie in their buffers.
+#[inline(always)]
+unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
+    args: &DepthwiseArgs,
+    weights: &[[L; SIDE]; SIDE],
+    from: *const I::Element,
+    to: *mut O::Element,
+) where
+    L: Lanes,
+    I: Format<L>,
+    O: Format<L>,
+{
+    // SAFETY: what the caller promises.
+    unsafe {
+        let mut sums = [L::load(args.bias); COUNT];
+        for (y, row) in weights.iter().enumerate() {
+            let from = from.add(y * args.input_row);
+            for (x, tap) in row.iter().enumerate() {
+                for (pixel, sum) in sums.iter_mut().enumerate() {
+                    let input = I::load(from.add((pixel * STRIDE + x) * LANES));
+                    *sum = tap.mul_add(input, *sum);
+                }
+            }
+        }
+        for (pixel, sum) in sums.into_iter().enumerate() {
+            O::store(args.finish.apply(sum, 0), to.add(pixel * LANES));
+        }
+    }
+}
+
+/// Kernels of any size and stride; four sums a pixel, so that none waits for the one before.
+struct Any<I, O>(PhantomData<(I, O)>);
+
+impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for Any<I, O> {
+    type Args = DepthwiseArgs;
+
+    #[inline(always)]
+    unsafe fn run(args: &DepthwiseArgs) {
+        let ([height, width], [down, right]) = (args.kernel, args.strides);
+        // SAFETY: as `DepthwiseArgs` says.
+        unsafe {
+            for y in 0..args.rows {
+                for x in 0..args.width {
+                    let from = args.input.cast::<I::Element>();
+                    let from = from.add(y * down * args.input_row + x * right * LANES);
+                    let mut sums = [L::splat(0.0); 4];
+                    sums[0] = L::load(args.bias);
+                    for row in 0..height {
+                        for column in 0..width {
+                            let input = I::load(from.add(row * args.input_row + column * LANES));
+                            let tap = row * width + column;
+                            let weight = L::load(args.weights.add(tap * LANES));
+                            sums[tap % 4] = weight.mul_add(input, sums[tap % 4]);
+                        }
+                    }
+                    let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+                    let to = args.output.cast::<O::Element>().add(y * args.output_row + x * LANES);
+                    O::store(args.finish.apply(sum, 0), to);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The kernels: each is written once over [`Lanes`] and [`Format`] and compiled for every set.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
+//! | `depthwise` | one small kernel per channel |
+//! | `winograd` | the transforms around the products of a 3×3 convolution |
+//! | `pool` | windows and means |
+//! | `pixelwise` | what is done to each number alone |
+//!
+//! Pointers are to bytes because a [`KernelSet`] hides its format. Each argument struct says what
+//! its pointers cover; `plan` proves at load that every step stays inside its buffers, and debug
+//! builds assert it again.
+
+pub(super) mod depthwise;
+pub(super) mod pixelwise;
+pub(super) mod pool;
+pub(super) mod tile;
+pub(super) mod winograd;
+
+use self::depthwise::DepthwiseTable;
+use self::pixelwise::{Curve, CurveArgs, Pixelwise, PixelwiseArgs};
+use self::pool::{GlobalMean, GlobalMeanArgs, Pool, PoolArgs};
+use self::tile::TileTable;
+use self::winograd::{ForwardArgs, ForwardTransform, InverseArgs, InverseTransform};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::bf16::Avx512Bf16;
+use super::lanes::bf16::Bf16;
+use super::lanes::{F32, Format, Isa, Lanes, portable::Portable};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{avx2::Avx2, avx512::Avx512};
+
+/// What happens to a sum before it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Finish {
+    Nothing,
+    /// Below zero: times the slope of its channel; sixteen slopes per block.
+    Slope(*const f32),
+    Clip {
+        min: f32,
+        max: f32,
+    },
+}
+
+impl Finish {
+    /// # Safety
+    /// Slopes point to sixteen numbers `block` blocks on; the processor has the instructions.
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(self, x: L, block: usize) -> L {
+        // SAFETY: what the caller promises.
+        unsafe {
+            match self {
+                Self::Nothing => x,
+                Self::Slope(slopes) => {
+                    x.slope_below_zero(L::load(slopes.add(block * super::lanes::LANES)))
+                }
+                Self::Clip { min, max } => x.max(L::splat(min)).min(L::splat(max)),
+            }
+        }
+    }
+}
+
+/// The kernels of one instruction set for networks of one format.
+pub(super) struct KernelSet {
+    pub(super) name: &'static str,
+    /// Bytes of one stored number.
+    pub(super) element: usize,
+    /// Input channels one step of a tile takes in; weights are packed so.
+    pub(super) depth: usize,
+    pub(super) tile_blocks: usize,
+    pub(super) tile_pixels: usize,
+    /// Format in, format out.
+    pub(super) tiles: TileTable,
+    /// Format in, `f32` out.
+    pub(super) tiles_to_f32: TileTable,
+    /// `f32` in, format out.
+    pub(super) tiles_from_f32: TileTable,
+    /// `f32` in, `f32` out.
+    pub(super) tiles_f32: TileTable,
+    pub(super) depthwise: DepthwiseTable,
+    pub(super) depthwise_to_f32: DepthwiseTable,
+    pub(super) forward: unsafe fn(&ForwardArgs),
+    pub(super) inverse: unsafe fn(&InverseArgs),
+    pub(super) inverse_to_f32: unsafe fn(&InverseArgs),
+    pub(super) pixelwise: unsafe fn(&PixelwiseArgs),
+    pub(super) curve: unsafe fn(&CurveArgs),
+    /// The curve on `f32` in any format.
+    pub(super) curve_f32: unsafe fn(&CurveArgs),
+    pub(super) pool: unsafe fn(&PoolArgs),
+    pub(super) global_mean: unsafe fn(&GlobalMeanArgs),
+}
+
+impl KernelSet {
+    const fn of<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
+        Self {
+            name,
+            element: size_of::<F::Element>(),
+            depth: F::DEPTH,
+            tile_blocks: A::TILE_BLOCKS,
+            tile_pixels: A::TILE_PIXELS,
+            tiles: TileTable::of::<A, F, F, F>(),
+            tiles_to_f32: TileTable::of::<A, F, F, F32>(),
+            tiles_from_f32: TileTable::of::<A, F32, F, F>(),
+            tiles_f32: TileTable::of::<A, F32, F32, F32>(),
+            depthwise: DepthwiseTable::of::<A, F, F>(),
+            depthwise_to_f32: DepthwiseTable::of::<A, F, F32>(),
+            forward: run::<A, ForwardTransform<F>>,
+            inverse: run::<A, InverseTransform<F, F>>,
+            inverse_to_f32: run::<A, InverseTransform<F, F32>>,
+            pixelwise: run::<A, Pixelwise<F>>,
+            curve: run::<A, Curve<F>>,
+            curve_f32: run::<A, Curve<F32>>,
+            pool: run::<A, Pool<F>>,
+            global_mean: run::<A, GlobalMean<F>>,
+        }
+    }
+}
+
+/// A kernel as a function of its arguments.
+pub(super) trait Runnable<L: Lanes> {
+    type Args;
+
+    /// # Safety
+    /// What the arguments say of their pointers; the processor has the instructions of `L`.
+    unsafe fn run(args: &Self::Args);
+}
+
+struct Call<'a, K: Runnable<L>, L: Lanes>(&'a K::Args);
+
+impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: what the caller promises.
+        unsafe { K::run(self.0) }
+    }
+}
+
+/// A kernel compiled for an instruction set.
+///
+/// # Safety
+/// As [`Runnable::run`].
+unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
+    // SAFETY: what the caller promises.
+    unsafe { A::run(Call::<K, A::Lanes>(args)) }
+}
+
+pub(super) static PORTABLE_F32: KernelSet = KernelSet::of::<Portable, F32>("portable");
+pub(super) static PORTABLE_BF16: KernelSet = KernelSet::of::<Portable, Bf16>("portable");
+#[cfg(target_arch = "x86_64")]
+pub(super) static AVX2_F32: KernelSet = KernelSet::of::<Avx2, F32>("avx2");
+#[cfg(target_arch = "x86_64")]
+pub(super) static AVX512_F32: KernelSet = KernelSet::of::<Avx512, F32>("avx512");
+#[cfg(target_arch = "x86_64")]
+pub(super) static AVX512_BF16: KernelSet = KernelSet::of::<Avx512Bf16, Bf16>("avx512-bf16");

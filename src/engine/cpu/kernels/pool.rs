@@ -1,0 +1,127 @@
+//! Windows and means over the pixels of an image.
+
+use std::marker::PhantomData;
+
+use super::Runnable;
+use crate::engine::cpu::lanes::{Format, LANES, Lanes};
+
+/// What a window gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) enum PoolKind {
+    Max,
+    /// The sum divided by the pixels inside the image.
+    Mean,
+    /// The sum divided by the pixels of the window, border included.
+    MeanWithBorder,
+}
+
+/// One block of sixteen channels of an image whose pixel `[0, 0]` is at `input`; `rows` rows of
+/// outputs from row `y` on, the first at `output`. The border is not read.
+pub(in crate::engine::cpu) struct PoolArgs {
+    pub(in crate::engine::cpu) kind: PoolKind,
+    pub(in crate::engine::cpu) input: *const u8,
+    pub(in crate::engine::cpu) input_row: usize,
+    /// Height and width of the image.
+    pub(in crate::engine::cpu) image: [usize; 2],
+    pub(in crate::engine::cpu) kernel: [usize; 2],
+    pub(in crate::engine::cpu) strides: [usize; 2],
+    /// Border in front: top, left.
+    pub(in crate::engine::cpu) pads: [usize; 2],
+    pub(in crate::engine::cpu) output: *mut u8,
+    pub(in crate::engine::cpu) output_row: usize,
+    pub(in crate::engine::cpu) y: usize,
+    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::engine::cpu) width: usize,
+}
+
+pub(super) struct Pool<F>(PhantomData<F>);
+
+impl<L: Lanes, F: Format<L>> Runnable<L> for Pool<F> {
+    type Args = PoolArgs;
+
+    #[inline(always)]
+    unsafe fn run(args: &PoolArgs) {
+        // SAFETY: windows are clamped to the image; outputs are as `PoolArgs` says.
+        unsafe {
+            for y in 0..args.rows {
+                let rows = clamped(args, 0, args.y + y);
+                for x in 0..args.width {
+                    let pixel = window::<L, F>(args, &rows, &clamped(args, 1, x));
+                    let to = args.output.cast::<F::Element>();
+                    F::store(pixel, to.add(y * args.output_row + x * LANES));
+                }
+            }
+        }
+    }
+}
+
+/// First pixel inside the image and one past the last, along an axis.
+#[inline(always)]
+fn clamped(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
+    let from = at * args.strides[axis];
+    let to = (from + args.kernel[axis]).saturating_sub(args.pads[axis]);
+    [from.saturating_sub(args.pads[axis]), to.min(args.image[axis])]
+}
+
+/// # Safety
+/// Rows and columns lie in the image.
+#[inline(always)]
+unsafe fn window<L: Lanes, F: Format<L>>(
+    args: &PoolArgs,
+    rows: &[usize; 2],
+    columns: &[usize; 2],
+) -> L {
+    let (high, wide) = (rows[1].saturating_sub(rows[0]), columns[1].saturating_sub(columns[0]));
+    // SAFETY: what the caller promises.
+    unsafe {
+        let is_max = args.kind == PoolKind::Max;
+        let mut result = L::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
+        let first = args.input.cast::<F::Element>();
+        for y in 0..high {
+            let row = first.add((rows[0] + y) * args.input_row + columns[0] * LANES);
+            for x in 0..wide {
+                let pixel = F::load(row.add(x * LANES));
+                result = if is_max { pixel.max(result) } else { result.add(pixel) };
+            }
+        }
+        let count = match args.kind {
+            PoolKind::Max => return result,
+            PoolKind::Mean => high * wide,
+            PoolKind::MeanWithBorder => args.kernel[0] * args.kernel[1],
+        };
+        result.div(L::splat(count as f32))
+    }
+}
+
+/// One block of sixteen channels: the mean of `height × width` pixels from `input` on.
+pub(in crate::engine::cpu) struct GlobalMeanArgs {
+    pub(in crate::engine::cpu) input: *const u8,
+    pub(in crate::engine::cpu) input_row: usize,
+    pub(in crate::engine::cpu) height: usize,
+    pub(in crate::engine::cpu) width: usize,
+    pub(in crate::engine::cpu) output: *mut u8,
+}
+
+pub(super) struct GlobalMean<F>(PhantomData<F>);
+
+impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMean<F> {
+    type Args = GlobalMeanArgs;
+
+    #[inline(always)]
+    unsafe fn run(args: &GlobalMeanArgs) {
+        // SAFETY: as `GlobalMeanArgs` says.
+        unsafe {
+            // Four sums, so that none waits for the one before.
+            let mut sums = [L::splat(0.0); 4];
+            for y in 0..args.height {
+                let row = args.input.cast::<F::Element>().add(y * args.input_row);
+                for x in 0..args.width {
+                    sums[x % 4] = sums[x % 4].add(F::load(row.add(x * LANES)));
+                }
+            }
+            let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+            let count = L::splat((args.height * args.width) as f32);
+            F::store(sum.div(count), args.output.cast());
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The register tile: up to `TILE_BLOCKS` blocks of output channels × `TILE_PIXELS` pixels.
+//!
+//! The sums of a tile stay in registers over all taps and input channels. Each weight that is
+//! loaded serves all pixels, each pixel that is broadcast serves all blocks, so the processor does
+//! 28 multiply-adds for 16 loads and never waits for memory. Pixels lie at fixed distances, which
+//! makes their addresses part of the instructions. Borders are in memory, so that no tap needs a
+//! test. Bias, residual and activation are applied before the only store.
+//!
+//! One output's sum runs over blocks, taps and channels in the order of memory whatever the tile's
+//! shape, so a row's numbers do not depend on how an image was cut into tiles.
+
+use std::marker::PhantomData;
+
+use super::Finish;
+use crate::engine::cpu::lanes::{Format, Isa, LANES, Lanes};
+
+/// What one tile reads, in elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct Taps {
+    /// Blocks of input channels, and the distance from one to the next.
+    pub(in crate::engine::cpu) blocks: usize,
+    pub(in crate::engine::cpu) block_stride: usize,
+    /// Rows and columns of the kernel.
+    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::engine::cpu) columns: usize,
+    /// From one row of the image to the next, and from one pixel to the next.
+    pub(in crate::engine::cpu) row_stride: usize,
+    pub(in crate::engine::cpu) pixel_stride: usize,
+    /// Dots per tap in each block, and in the last one, which may be partly filled.
+    pub(in crate::engine::cpu) dots: usize,
+    pub(in crate::engine::cpu) dots_last: usize,
+}
+
+/// One tile. `input` points at the first tap of its first pixel, and all taps of all pixels lie in
+/// one buffer; `weights` hold the packed group; `output` and `residual` point at its first pixel,
+/// with whole blocks of sixteen channels behind them.
+pub(in crate::engine::cpu) struct TileArgs<'a> {
+    pub(in crate::engine::cpu) taps: &'a Taps,
+    /// From one row of outputs to the next, in the input.
+    pub(in crate::engine::cpu) input_row: usize,
+    pub(in crate::engine::cpu) input: *const u8,
+    pub(in crate::engine::cpu) weights: *const u8,
+    /// `None` starts the sums at zero.
+    pub(in crate::engine::cpu) bias: Option<*const f32>,
+    pub(in crate::engine::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::engine::cpu) finish: Finish,
+    pub(in crate::engine::cpu) output: Plane<*mut u8>,
+}
+
+/// A pixel in a blocked image, with the distances from block to block and row to row.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::cpu) struct Plane<P> {
+    pub(in crate::engine::cpu) first: P,
+    pub(in crate::engine::cpu) block: usize,
+    pub(in crate::engine::cpu) row: usize,
+}
+
+pub(in crate::engine::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
+
+/// `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements apart; dots in
+/// format `I`, residual in `R`, result in `O`.
+struct Tile<I, R, O, const BLOCKS: usize, const ROWS: usize, const WIDTH: usize, const STEP: usize>(
+    PhantomData<(I, R, O)>,
+);
+
+/// A tile as a function.
+///
+/// # Safety
+/// As [`TileArgs`] says.
+unsafe fn entry<
+    A: Isa,
+    I: Format<A::Lanes>,
+    R: Format<A::Lanes>,
+    O: Format<A::Lanes>,
+    const BLOCKS: usize,
+    const ROWS: usize,
+    const WIDTH: usize,
+    const STEP: usize,
+>(
+    args: &TileArgs<'_>,
+) {
+    struct Entry<'a, 'b, K>(&'a TileArgs<'b>, PhantomData<K>);
+    impl<L: Lanes, K: TileKernel<L>> crate::engine::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
+        #[inline(always)]
+        unsafe fn run(self) {
+            // SAFETY: what the caller promises.
+            unsafe { K::run(self.0) }
+        }
+    }
+    // SAFETY: what the caller promises.
+    unsafe { A::run(Entry::<Tile<I, R, O, BLOCKS, ROWS, WIDTH, STEP>>(args, PhantomData)) }
+}
+
+trait TileKernel<L: Lanes> {
+    /// # Safety
+    /// As [`TileArgs`] says.
+    unsafe fn run(args: &TileArgs<'_>);
+}
+
+impl<
+    L: Lanes,
+    I: Format<L>,
+    R: Format<L>,
+    O: Format<L>,
+    const BLOCKS: usize,
+    const ROWS: usize,
+    const WIDTH: usize,
+    const STEP: usize,
+> TileKernel<L> for Tile<I, R, O, BLOCKS, ROWS, WIDTH, STEP>
+{
+    #[inline(always)]
+    unsafe fn run(args: &TileArgs<'_>) {
+        // SAFETY: every address is a tap of a pixel of the tile, weights of the group, or a pixel
+        // of the output or the residual, all inside their buffers as `TileArgs` says.
+        unsafe {
+            let mut sums = [[[L::splat(0.0); WIDTH]; ROWS]; BLOCKS];
+            if let Some(bias) = args.bias {
+                for (block, sums) in sums.iter_mut().enumerate() {
+                    *sums = [[L::load(bias.add(block * LANES)); WIDTH]; ROWS];
+                }
+            }
+            let taps = *args.taps;
+            let mut weights = args.weights.cast::<I::Element>();
+            let mut from_block = args.input.cast::<I::Element>();
+            for block in 0..taps.blocks {
+                let dots = if block + 1 < taps.blocks { taps.dots } else { taps.dots_last };
+                let mut from_row = from_block;
+                for _ in 0..taps.rows {
+                    let mut from_pixel = from_row;
+                    for _ in 0..taps.columns {
+                        let mut from = from_pixel;
+                        for _ in 0..dots {
+                            let mut of_block = [I::weights(weights); BLOCKS];
+                            for (block, w) in of_block.iter_mut().enumerate().skip(1) {
+                                *w = I::weights(weights.add(block * LANES * I::DEPTH));
+                            }
+                            weights = weights.add(BLOCKS * LANES * I::DEPTH);
+                            for y in 0..ROWS {
+                                let row = from.add(y * args.input_row);
+                                for x in 0..WIDTH {
+                                    let pixel = I::pixel(row.add(x * STEP));
+                                    for block in 0..BLOCKS {
+                                        sums[block][y][x] =
+                                            I::dot(sums[block][y][x], of_block[block], pixel);
+                                    }
+                                }
+                            }
+                            from = from.add(I::DEPTH);
+                        }
+                        from_pixel = from_pixel.add(taps.pixel_stride);
+                    }
+                    from_row = from_row.add(taps.row_stride);
+                }
+                from_block = from_block.add(taps.block_stride);
+            }
+            if let Some(residual) = &args.residual {
+                let first = residual.first.cast::<R::Element>();
+                for block in 0..BLOCKS {
+                    for y in 0..ROWS {
+                        let row = first.add(block * residual.block + y * residual.row);
+                        for x in 0..WIDTH {
+                            let more = R::load(row.add(x * LANES));
+                            sums[block][y][x] = sums[block][y][x].add(more);
+                        }
+                    }
+                }
+            }
+            let first = args.output.first.cast::<O::Element>();
+            for block in 0..BLOCKS {
+                for y in 0..ROWS {
+                    let row = first.add(block * args.output.block + y * args.output.row);
+                    for x in 0..WIDTH {
+                        let sum = args.finish.apply(sums[block][y][x], block);
+                        O::store(sum, row.add(x * LANES));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Heights of tiles, and the widest each may be when the tile has 14 pixels.
+const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
+
+/// Shapes for one step and one number of blocks: one row of 1 to 14 pixels, two of 1 to 7, four of
+/// 1 to 3.
+type Shapes = [TileFn; 24];
+
+/// The tiles of one format, by the distance between pixels and the number of blocks.
+pub(in crate::engine::cpu) struct TileTable {
+    /// Pixels of blocked images, at stride 1 and 2.
+    blocked: [[Shapes; 2]; 2],
+    /// Pixels of planar images, at stride 1 and 2.
+    planar: [[Shapes; 2]; 2],
+}
+
+/// Refuses shapes that no register file of the set holds.
+///
+/// # Safety
+/// None needed: it always panics.
+unsafe fn too_large(_: &TileArgs<'_>) {
+    unreachable!("the plan cuts tiles that fit the registers")
+}
+
+macro_rules! shapes {
+    ($blocks:literal, $step:literal; $(($rows:literal, $width:literal)),*) => {
+        [$(if $blocks <= A::TILE_BLOCKS && $rows * $width <= A::TILE_PIXELS {
+            entry::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
+        } else {
+            too_large as TileFn
+        }),*]
+    };
+    ($blocks:literal, $step:literal) => {
+        shapes!($blocks, $step;
+            (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7),
+            (1, 8), (1, 9), (1, 10), (1, 11), (1, 12), (1, 13), (1, 14),
+            (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (2, 7),
+            (4, 1), (4, 2), (4, 3))
+    };
+}
+
+impl TileTable {
+    pub(super) const fn of<
+        A: Isa,
+        I: Format<A::Lanes>,
+        R: Format<A::Lanes>,
+        O: Format<A::Lanes>,
+    >() -> Self {
+        Self {
+            blocked: [[shapes!(1, 16), shapes!(2, 16)], [shapes!(1, 32), shapes!(2, 32)]],
+            planar: [[shapes!(1, 1), shapes!(2, 1)], [shapes!(1, 2), shapes!(2, 2)]],
+        }
+    }
+
+    /// The tile of `blocks` × `rows` × `width` for an image whose pixels are `pixel` elements
+    /// apart, read with `stride` 1 or 2.
+    pub(in crate::engine::cpu) fn get(
+        &self,
+        pixel: usize,
+        stride: usize,
+        [blocks, rows, width]: [usize; 3],
+    ) -> TileFn {
+        let of_layout = if pixel == 1 { &self.planar } else { &self.blocked };
+        let place = match rows {
+            1 => width - 1,
+            2 => 14 + width - 1,
+            _ => 21 + width - 1,
+        };
+        of_layout[stride - 1][blocks - 1][place]
+    }
+}
+
+/// How an image of some width is cut into tiles: rows of a tile, and widths of its tiles, which
+/// differ by one at most so that none is much slower than the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct Cut {
+    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::engine::cpu) columns: usize,
+    width: usize,
+}
+
+impl Cut {
+    /// The cut for images `width` pixels wide and `height` high; narrow images take several rows.
+    pub(in crate::engine::cpu) fn of(width: usize, height: usize, pixels_max: usize) -> Self {
+        let fits = |&&(rows, widest): &&(usize, usize)| {
+            rows <= height && width <= widest && rows * width <= pixels_max
+        };
+        let rows = HEIGHTS.iter().rev().find(fits).map_or(1, |&(rows, _)| rows);
+        Self { rows, columns: width.div_ceil(pixels_max / rows), width }
+    }
+
+    /// First pixel and width of a column of tiles.
+    pub(in crate::engine::cpu) fn column(&self, index: usize) -> (usize, usize) {
+        let from = index * self.width / self.columns;
+        (from, (index + 1) * self.width / self.columns - from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_covers_every_pixel_with_tiles_that_exist() {
+        for pixels_max in [2, 6, 14] {
+            for (width, height) in (1..70).flat_map(|w| (1..6).map(move |h| (w, h))) {
+                let cut = Cut::of(width, height, pixels_max);
+                let mut next = 0;
+                for column in 0..cut.columns {
+                    let (from, wide) = cut.column(column);
+                    assert_eq!(from, next);
+                    assert!(wide > 0 && wide * cut.rows <= pixels_max && cut.rows <= height);
+                    let (_, widest) = *HEIGHTS.iter().find(|(rows, _)| *rows == cut.rows).unwrap();
+                    assert!(wide <= widest);
+                    next = from + wide;
+                }
+                assert_eq!(next, width);
+            }
+        }
+    }
+}

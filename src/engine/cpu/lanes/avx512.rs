@@ -1,0 +1,91 @@
+//! AVX-512: a block is one register of 32.
+
+use std::arch::x86_64::*;
+
+use super::{Isa, Kernel, Lanes};
+
+/// The instruction set; AVX-512 F, BW, DQ and VL, as every processor with AVX-512 since 2017 has.
+pub(in crate::engine::cpu) struct Avx512;
+
+#[derive(Clone, Copy)]
+pub(in crate::engine::cpu) struct Zmm(pub(super) __m512);
+
+impl Isa for Avx512 {
+    type Lanes = Zmm;
+    // 28 sums, 2 registers of weights, 1 pixel: 31 of 32 registers.
+    const TILE_BLOCKS: usize = 2;
+    const TILE_PIXELS: usize = 14;
+
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+        unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
+            // SAFETY: what the caller promises.
+            unsafe { kernel.run() }
+        }
+        // SAFETY: what the caller promises.
+        unsafe { with_features(kernel) }
+    }
+}
+
+// SAFETY of every block below: a `Zmm` is made only on a processor with AVX-512, and pointers are
+// as the callers of `load` and `store` promise.
+impl Lanes for Zmm {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self(_mm512_set1_ps(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { Self(_mm512_div_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+    }
+
+    #[inline(always)]
+    fn slope_below_zero(self, slope: Self) -> Self {
+        unsafe {
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_setzero_ps());
+            Self(_mm512_mask_mul_ps(self.0, below, self.0, slope.0))
+        }
+    }
+}

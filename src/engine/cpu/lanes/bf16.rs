@@ -1,0 +1,175 @@
+//! bfloat16: the upper half of an `f32`. Products are exact, sums are `f32`.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512::{Avx512, Zmm};
+use super::portable::Array;
+use super::{Format, LANES, Lanes};
+#[cfg(target_arch = "x86_64")]
+use super::{Isa, Kernel};
+
+/// Activations and weights as bfloat16. Two input channels lie beside each other in the weights,
+/// as they do in an activation, because one instruction takes in two.
+pub(in crate::engine::cpu) struct Bf16;
+
+/// Input channels that one instruction takes in.
+const PAIR: usize = 2;
+
+/// The nearest bfloat16, ties to even; a NaN stays one.
+pub(in crate::engine::cpu) fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    // Half of the last kept place, less one when that place is even: the carry rounds.
+    (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+/// The number a bfloat16 stands for.
+pub(in crate::engine::cpu) fn from_bf16(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+/// AVX-512 with the instructions for bfloat16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+#[cfg(target_arch = "x86_64")]
+pub(in crate::engine::cpu) struct Avx512Bf16;
+
+#[cfg(target_arch = "x86_64")]
+impl Isa for Avx512Bf16 {
+    type Lanes = Zmm;
+    const TILE_BLOCKS: usize = Avx512::TILE_BLOCKS;
+    const TILE_PIXELS: usize = Avx512::TILE_PIXELS;
+
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
+        unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
+            // SAFETY: what the caller promises.
+            unsafe { kernel.run() }
+        }
+        // SAFETY: what the caller promises.
+        unsafe { with_features(kernel) }
+    }
+}
+
+// SAFETY of every block below: this format is used with `Zmm` only through `Avx512Bf16`, on a
+// processor with its instructions; pointers are as the callers promise.
+#[cfg(target_arch = "x86_64")]
+impl Format<Zmm> for Bf16 {
+    type Element = u16;
+    type Weights = __m512i;
+    type Pixel = __m512i;
+    const DEPTH: usize = PAIR;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u16) -> Zmm {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Zmm(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(lanes: Zmm, to: *mut u16) {
+        unsafe {
+            let narrow: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(lanes.0));
+            _mm256_storeu_si256(to.cast(), narrow);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u16) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn pixel(from: *const u16) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn dot(sum: Zmm, weights: __m512i, pixel: __m512i) -> Zmm {
+        unsafe {
+            let (weights, pixel): (__m512bh, __m512bh) =
+                (std::mem::transmute(weights), std::mem::transmute(pixel));
+            Zmm(_mm512_dpbf16_ps(sum.0, weights, pixel))
+        }
+    }
+}
+
+/// The same numbers without the instructions: slow, and what the fast path is tested against.
+impl Format<Array> for Bf16 {
+    type Element = u16;
+    type Weights = [[f32; LANES]; PAIR];
+    type Pixel = [f32; PAIR];
+    const DEPTH: usize = PAIR;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u16) -> Array {
+        // SAFETY: what the caller promises.
+        unsafe {
+            let narrow = from.cast::<[u16; LANES]>().read_unaligned();
+            Array::load(narrow.map(from_bf16).as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(lanes: Array, to: *mut u16) {
+        let mut wide = [0.0; LANES];
+        // SAFETY: what the caller promises, and `wide` has room.
+        unsafe {
+            lanes.store(wide.as_mut_ptr());
+            to.cast::<[u16; LANES]>().write_unaligned(wide.map(to_bf16));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const u16) -> Self::Weights {
+        // SAFETY: what the caller promises.
+        let pairs = unsafe { from.cast::<[[u16; PAIR]; LANES]>().read_unaligned() };
+        let one = |which: usize| pairs.map(|pair| from_bf16(pair[which]));
+        [one(0), one(1)]
+    }
+
+    #[inline(always)]
+    unsafe fn pixel(from: *const u16) -> [f32; PAIR] {
+        // SAFETY: what the caller promises.
+        unsafe { from.cast::<[u16; PAIR]>().read_unaligned().map(from_bf16) }
+    }
+
+    #[inline(always)]
+    fn dot(sum: Array, weights: Self::Weights, pixel: [f32; PAIR]) -> Array {
+        // SAFETY: arrays need no special instructions.
+        unsafe {
+            let mut sum = sum;
+            for (weights, x) in weights.iter().zip(pixel) {
+                sum = Array::load(weights.as_ptr()).mul_add(Array::splat(x), sum);
+            }
+            sum
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_goes_to_the_nearest_and_ties_to_even() {
+        let cases = [
+            (1.0, 0x3f80),
+            (-2.5, 0xc020),
+            // Exactly between 1 and the next one: the even one.
+            (f32::from_bits(0x3f80_8000), 0x3f80),
+            (f32::from_bits(0x3f81_8000), 0x3f82),
+            (f32::from_bits(0x3f80_8001), 0x3f81),
+            (f32::INFINITY, 0x7f80),
+        ];
+        for (x, bits) in cases {
+            assert_eq!(to_bf16(x), bits, "{x}");
+        }
+        assert!(from_bf16(to_bf16(f32::NAN)).is_nan());
+    }
+}

@@ -1,0 +1,95 @@
+//! Plain Rust, for processors without AVX2 and for other architectures: the compiler makes of it
+//! what the target has everywhere (SSE2, NEON).
+
+use super::{Isa, Kernel, LANES, Lanes};
+
+/// The instruction set.
+pub(in crate::engine::cpu) struct Portable;
+
+#[derive(Clone, Copy)]
+pub(in crate::engine::cpu) struct Array([f32; LANES]);
+
+impl Isa for Portable {
+    type Lanes = Array;
+    // 8 sums of four lanes, 4 registers of weights, 1 pixel: 13 of SSE's 16 registers.
+    const TILE_BLOCKS: usize = 1;
+    const TILE_PIXELS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Array>>(kernel: K) {
+        // SAFETY: what the caller promises; no instruction is special.
+        unsafe { kernel.run() }
+    }
+}
+
+impl Array {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut result = self.0;
+        for (a, b) in result.iter_mut().zip(other.0) {
+            *a = f(*a, b);
+        }
+        Self(result)
+    }
+}
+
+impl Lanes for Array {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: what the caller promises.
+        unsafe { Self(from.cast::<[f32; LANES]>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: what the caller promises.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // As x86 does it: the second operand when they do not compare.
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+
+    /// With two roundings: `f32::mul_add` calls a library function where there is no instruction.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self.mul(factor).add(addend)
+    }
+
+    #[inline(always)]
+    fn slope_below_zero(self, slope: Self) -> Self {
+        self.zip(slope, |x, slope| if x < 0.0 { x * slope } else { x })
+    }
+}

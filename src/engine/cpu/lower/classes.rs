@@ -1,0 +1,349 @@
+//! Which kernel each operation of a graph gets, and how its values have to lie for that.
+
+use crate::engine::constant::Constant;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
+
+/// The kernel of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A convolution of the network's input as it lies; true with its channels last.
+    Planar {
+        channels_last: bool,
+    },
+    Dense,
+    Winograd,
+    Depthwise,
+    /// A convolution or matrix product with one pixel.
+    Vector,
+    Affine,
+    Activation,
+    /// A function of two images of one shape.
+    Binary,
+    /// An image times one number per channel.
+    Gate,
+    Pool,
+    GlobalMean,
+    Enlarge,
+    Pad,
+    Concat,
+    /// To `[height, width, channels]`.
+    ChannelsLast,
+    /// From `[height, width, channels]`.
+    ChannelsFirst,
+    /// The same numbers under another shape.
+    Alias,
+    FlatCurve,
+    /// Part of the operation that reads it.
+    Absorbed,
+    Fallback,
+}
+
+impl Class {
+    /// Whether the operation reads its inputs as blocked images.
+    fn reads_images(self) -> bool {
+        match self {
+            Self::Dense
+            | Self::Winograd
+            | Self::Depthwise
+            | Self::Vector
+            | Self::Affine
+            | Self::Activation
+            | Self::Binary
+            | Self::Gate
+            | Self::Pool
+            | Self::GlobalMean
+            | Self::Enlarge
+            | Self::Pad
+            | Self::Concat => true,
+            Self::Planar { .. }
+            | Self::ChannelsLast
+            | Self::ChannelsFirst
+            | Self::Alias
+            | Self::Absorbed
+            | Self::FlatCurve
+            | Self::Fallback => false,
+        }
+    }
+}
+
+/// What is known of a graph before it is lowered.
+pub(super) struct Classes<'g> {
+    graph: &'g Graph,
+    /// Per node.
+    pub(super) of_node: Vec<Class>,
+    /// Per value: the nodes that read it.
+    readers: Vec<Vec<usize>>,
+    producers: Vec<Option<usize>>,
+    is_output: Vec<bool>,
+}
+
+/// Most channels of an input that is read as it lies.
+const PLANAR_CHANNELS_MAX: usize = 4;
+
+/// Winograd saves multiplications by a factor of four and costs transforms, which grow with the
+/// channels and not with their product: below this many channels on either side the direct
+/// kernel is faster.
+const WINOGRAD_CHANNELS_MIN: usize = 32;
+
+/// An image as `[channels, height, width]`; a vector is an image of one pixel.
+pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
+    match *shape {
+        [channels] => Some([channels, 1, 1]),
+        [channels, height, width] => Some([channels, height, width]),
+        _ => None,
+    }
+}
+
+impl<'g> Classes<'g> {
+    pub(super) fn of(graph: &'g Graph) -> Self {
+        let mut readers = vec![Vec::new(); graph.value_count()];
+        let mut producers = vec![None; graph.value_count()];
+        let mut is_output = vec![false; graph.value_count()];
+        for (at, node) in graph.nodes().iter().enumerate() {
+            producers[node.output.index()] = Some(at);
+            for input in &node.inputs {
+                readers[input.index()].push(at);
+            }
+        }
+        graph.output_ids().for_each(|id| is_output[id.index()] = true);
+        let mut classes = Self { graph, of_node: Vec::new(), readers, producers, is_output };
+        classes.of_node = graph.nodes().iter().map(|node| classes.class(node)).collect();
+        for at in 0..graph.nodes().len() {
+            if classes.is_absorbed(at) {
+                classes.of_node[at] = Class::Absorbed;
+            }
+        }
+        classes
+    }
+
+    fn class(&self, node: &Node) -> Class {
+        let shape = |id: ValueId| image_shape(self.graph.shape(id));
+        let (Some(input), output) = (shape(node.inputs[0]), shape(node.output)) else {
+            return self.flat_class(node);
+        };
+        let Some(output) = output else { return self.flat_class(node) };
+        match &node.op {
+            Op::Conv(conv) => self.convolution(node, conv, input, output),
+            Op::Linear(_) if self.graph.shape(node.inputs[0]).len() == 1 => Class::Vector,
+            Op::ScaleShift(affine)
+                if along_channels(&affine.scale, input).is_some()
+                    && along_channels(&affine.shift, input).is_some() =>
+            {
+                Class::Affine
+            }
+            Op::Activation(Activation::PRelu(slopes))
+                if along_channels(slopes, input).is_none() =>
+            {
+                Class::Fallback
+            }
+            Op::Activation(_) => Class::Activation,
+            Op::Binary(op) => match (shape(node.inputs[1]), *op) {
+                (Some(other), _) if other == input => Class::Binary,
+                (Some([c, 1, 1]), BinaryOp::Mul) if c == input[0] && output == input => Class::Gate,
+                _ => Class::Fallback,
+            },
+            Op::MaxPool(_) | Op::AveragePool(_) => Class::Pool,
+            Op::GlobalAveragePool => Class::GlobalMean,
+            Op::Resize(ResizeMode::Nearest) => Class::Enlarge,
+            Op::Pad { .. } => Class::Pad,
+            Op::Concat { axis: 0 } => Class::Concat,
+            Op::Transpose { perm } if *perm == [1, 2, 0] => Class::ChannelsLast,
+            Op::Transpose { perm } if *perm == [2, 0, 1] => Class::ChannelsFirst,
+            _ => self.flat_class(node),
+        }
+    }
+
+    fn flat_class(&self, node: &Node) -> Class {
+        match &node.op {
+            Op::Reshape => Class::Alias,
+            Op::Activation(Activation::PRelu(_)) => Class::Fallback,
+            Op::Activation(_) => Class::FlatCurve,
+            _ => Class::Fallback,
+        }
+    }
+
+    fn convolution(
+        &self,
+        node: &Node,
+        conv: &Conv,
+        input: [usize; 3],
+        output: [usize; 3],
+    ) -> Class {
+        let ([down, right], pads) = (conv.window.strides, conv.window.pads);
+        let slopes_fit = match &conv.activation {
+            Some(Activation::PRelu(slopes)) => along_channels(slopes, output).is_some(),
+            _ => true,
+        };
+        if conv.dilations != [1, 1] || !slopes_fit {
+            return Class::Fallback;
+        }
+        if conv.is_depthwise() {
+            return Class::Depthwise;
+        }
+        if conv.groups != 1 {
+            return Class::Fallback;
+        }
+        if pads == [0; 4] && output[1..] == [1, 1] && conv.window.kernel == input[1..] {
+            return Class::Vector;
+        }
+        if down != right || down > 2 {
+            return Class::Fallback;
+        }
+        if let Some(class) = self.planar(node, input) {
+            return class;
+        }
+        let is_winograd = conv.window.kernel == [3, 3]
+            && down == 1
+            && pads == [1; 4]
+            && input[0].min(output[0]) >= WINOGRAD_CHANNELS_MIN;
+        if is_winograd { Class::Winograd } else { Class::Dense }
+    }
+
+    /// A convolution of few channels that come straight from the caller.
+    fn planar(&self, node: &Node, input: [usize; 3]) -> Option<Class> {
+        if node.inputs.len() > 1 || input[0] > PLANAR_CHANNELS_MAX {
+            return None;
+        }
+        let source = node.inputs[0];
+        if source == self.graph.input_id() {
+            return Some(Class::Planar { channels_last: false });
+        }
+        self.transposed_input(source).map(|_| Class::Planar { channels_last: true })
+    }
+
+    /// The network's input, when `value` is it with the channels moved to the front.
+    pub(super) fn transposed_input(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.producer(value)?;
+        let is_first = matches!(&node.op, Op::Transpose { perm } if *perm == [2, 0, 1]);
+        (is_first && node.inputs[0] == self.graph.input_id()).then_some(node.inputs[0])
+    }
+
+    pub(super) fn producer(&self, value: ValueId) -> Option<&'g Node> {
+        self.producers[value.index()].map(|at| &self.graph.nodes()[at])
+    }
+
+    /// The one node that reads `value` when nobody else needs it.
+    fn sole_reader(&self, value: ValueId) -> Option<usize> {
+        match *self.readers[value.index()] {
+            [reader] if !self.is_output[value.index()] => Some(reader),
+            _ => None,
+        }
+    }
+
+    fn is_absorbed(&self, at: usize) -> bool {
+        let node = &self.graph.nodes()[at];
+        let readers = &self.readers[node.output.index()];
+        let class = |at: usize| self.of_node[at];
+        match class(at) {
+            Class::ChannelsFirst => {
+                node.inputs[0] == self.graph.input_id()
+                    && !self.is_output[node.output.index()]
+                    && readers.iter().all(|&r| matches!(class(r), Class::Planar { .. }))
+            }
+            Class::Alias => self.sole_reader(node.output).is_some_and(|reader| {
+                matches!(self.graph.nodes()[reader].op, Op::Linear(_))
+                    && class(reader) == Class::Vector
+                    && self.flattened(node.output).is_some()
+            }),
+            Class::Gate => self.sole_reader(node.output).is_some_and(|reader| {
+                let sum = &self.graph.nodes()[reader];
+                let other = sum.inputs.iter().find(|&&input| input != node.output);
+                matches!(sum.op, Op::Binary(BinaryOp::Add))
+                    && class(reader) == Class::Binary
+                    && other.is_some_and(|&other| self.absorbed_gate(other).is_none())
+            }),
+            _ => false,
+        }
+    }
+
+    /// The image that `value` is the flattened form of.
+    pub(super) fn flattened(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.producer(value)?;
+        let from = self.graph.shape(*node.inputs.first()?);
+        let is_flattening = matches!(node.op, Op::Reshape) && from.len() == 3;
+        (is_flattening && self.graph.shape(value).len() == 1).then_some(node.inputs[0])
+    }
+
+    /// The gate and its image, when `value` is their product and part of the sum that reads it.
+    pub(super) fn absorbed_gate(&self, value: ValueId) -> Option<&'g Node> {
+        let at = self.producers[value.index()]?;
+        let node = &self.graph.nodes()[at];
+        let is_gate = matches!(node.op, Op::Binary(BinaryOp::Mul));
+        (is_gate && self.of_node[at] == Class::Absorbed).then_some(node)
+    }
+
+    /// Whether anybody reads the value as a blocked image.
+    pub(super) fn is_read_as_image(&self, value: ValueId) -> bool {
+        self.readers[value.index()].iter().any(|&at| match self.of_node[at] {
+            Class::Alias => self.is_read_as_image(self.graph.nodes()[at].output),
+            // A flattening is read by its matrix product, a gate by its sum.
+            Class::Absorbed => true,
+            class => class.reads_images(),
+        })
+    }
+
+    /// Whether the value's image holds `f32` in a network of another format: nothing but the
+    /// caller reads it, and its kernel can write it so.
+    pub(super) fn is_wide(&self, value: ValueId) -> bool {
+        let Some(at) = self.producers[value.index()] else { return false };
+        let node = &self.graph.nodes()[at];
+        match self.of_node[at] {
+            Class::Dense | Class::Winograd | Class::Vector => {}
+            Class::Depthwise if node.inputs.len() == 1 => {}
+            Class::Concat => {
+                let is_last = |&part: &ValueId| {
+                    let producer = self.producers[part.index()].map(|at| self.of_node[at]);
+                    self.sole_reader(part).is_some()
+                        && matches!(producer, Some(Class::Dense | Class::Winograd | Class::Vector))
+                };
+                return !self.is_read_as_image(value) && node.inputs.iter().all(is_last);
+            }
+            _ => return false,
+        }
+        match self.sole_reader(value) {
+            Some(reader) if self.of_node[reader] == Class::Concat => {
+                self.is_wide(self.graph.nodes()[reader].output)
+            }
+            _ => !self.is_read_as_image(value),
+        }
+    }
+
+    /// The border the value's image needs: the largest of those who read it.
+    pub(super) fn border(&self, value: ValueId) -> [usize; 4] {
+        let mut border = [0; 4];
+        for conv in self.bordered_readers(value) {
+            for (side, &pad) in border.iter_mut().zip(&conv.window.pads) {
+                *side = pad.max(*side);
+            }
+        }
+        border
+    }
+
+    /// What the value's own image has in its border: what the first reader wants. Others read a
+    /// copy if they want something else.
+    pub(super) fn border_fill(&self, value: ValueId) -> Option<&'g Constant> {
+        self.bordered_readers(value).next().and_then(|conv| conv.border.as_ref())
+    }
+
+    fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
+        self.readers[value.index()].iter().filter_map(move |&at| {
+            let node = &self.graph.nodes()[at];
+            let reads =
+                matches!(self.of_node[at], Class::Dense | Class::Winograd | Class::Depthwise);
+            match &node.op {
+                Op::Conv(conv)
+                    if reads && node.inputs[0] == value && conv.window.pads != [0; 4] =>
+                {
+                    Some(conv)
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+/// One number per channel, when the constant varies along no other axis.
+pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<Vec<f32>> {
+    constant.along(0, image[0])
+}

@@ -1,0 +1,224 @@
+//! Convolutions and matrix products.
+
+use super::classes::{Class, image_shape};
+use super::{Draft, Lowering, finish};
+use crate::engine::constant::Constant;
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::cpu::pack::{self, DenseShape};
+use crate::engine::cpu::plan::Reach;
+use crate::engine::cpu::work::{
+    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Vector, WINOGRAD_ROW_UNIT, Winograd,
+    Work,
+};
+use crate::engine::graph::{Node, ValueId};
+use crate::engine::op::{BinaryOp, Conv, Op};
+
+impl<'g> Lowering<'g> {
+    fn conv(node: &'g Node) -> &'g Conv {
+        match &node.op {
+            Op::Conv(conv) => conv,
+            _ => unreachable!("the class says it is a convolution"),
+        }
+    }
+
+    fn dense_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> DenseShape {
+        let kernels = self.plan.kernels;
+        let (depth, tile_blocks) = (kernels.depth, kernels.tile_blocks);
+        DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks }
+    }
+
+    pub(super) fn planar(&mut self, node: &'g Node, channels_last: bool) {
+        let conv = Self::conv(node);
+        let source = self.classes.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let input = self.flats[&source];
+        let [channels, height, width] =
+            image_shape(self.graph.shape(node.inputs[0])).expect("the class says it is an image");
+        let output = self.output_image(node.output);
+        let shape = DenseShape {
+            block: 1,
+            depth: 1,
+            ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
+        };
+        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let border = conv.border.as_ref();
+        let work = Planar {
+            input,
+            size: [height, width],
+            channels_last,
+            output,
+            shape,
+            stride: conv.window.strides[0],
+            pads: conv.window.pads,
+            border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
+            weights: Buffer::of(&shape.pack_constant(&conv.weight)),
+            bias: bias(conv),
+            finish,
+        };
+        let draft = Draft {
+            groups: shape.groups(),
+            // The input is the caller's and whole.
+            reach: Reach::SAME,
+            macs: macs(conv, &output),
+            ..Draft::by_block(work, vec![input], &output)
+        };
+        self.push_convolution(node, draft, output, curve, [channels, height, width]);
+    }
+
+    pub(super) fn dense(&mut self, node: &'g Node, class: Class) {
+        let conv = Self::conv(node);
+        let input = self.convolved(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.image(id));
+        let output = self.output_image(node.output);
+        let (inputs, kernel) = (input.layout.channels, conv.window.kernel);
+        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let [top, left, ..] = conv.window.pads;
+        let bias = bias(conv);
+        let work: Box<dyn Work>;
+        let (row_unit, groups);
+        if class == Class::Winograd {
+            let shape =
+                DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
+            let weights = Buffer::of(&pack::winograd(&conv.weight, &shape));
+            (row_unit, groups) = (WINOGRAD_ROW_UNIT, 1);
+            work = Box::new(Winograd { input, residual, output, shape, weights, bias, finish });
+        } else {
+            let shape = self.dense_shape(conv.channels(), inputs, kernel);
+            let weights = pack::in_format(self.plan.kernels, &shape.pack_constant(&conv.weight));
+            (row_unit, groups) = (1, shape.groups());
+            let (stride, pads) = (conv.window.strides[0], [top, left]);
+            let dense =
+                Dense { input, residual, output, shape, stride, pads, weights, bias, finish };
+            work = Box::new(dense);
+        }
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let draft = Draft {
+            work,
+            reads: reads.collect(),
+            writes: output.value,
+            row_unit,
+            groups,
+            reach: reach(conv),
+            macs: macs(conv, &output),
+            is_whole: false,
+        };
+        let size = [input.layout.channels, input.layout.height, input.layout.width];
+        self.push_convolution(node, draft, output, curve, size);
+    }
+
+    pub(super) fn depthwise(&mut self, node: &'g Node) {
+        let conv = Self::conv(node);
+        let input = self.convolved(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.image(id));
+        let output = self.output_image(node.output);
+        let [top, left, ..] = conv.window.pads;
+        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        // With a residual, the activation comes after it.
+        let (finish, later) = match residual {
+            Some(residual) => (PackedFinish::Nothing, Some((residual, finish))),
+            None => (finish, None),
+        };
+        let work = Depthwise {
+            input,
+            output,
+            kernel: conv.window.kernel,
+            strides: conv.window.strides,
+            pads: [top, left],
+            weights: Buffer::of(&pack::depthwise(&conv.weight, conv.channels())),
+            bias: bias(conv),
+            finish,
+        };
+        let draft = Draft {
+            reach: reach(conv),
+            macs: macs(conv, &output),
+            ..Draft::by_block(work, vec![input.value], &output)
+        };
+        let size = [input.layout.channels, input.layout.height, input.layout.width];
+        self.push(convolution_label(conv, size), draft);
+        if let Some((residual, finish)) = later {
+            let b = Some((BinaryOp::Add, residual));
+            let work = Pixelwise { a: output, affine: None, gate: None, b, finish, output };
+            let reads = vec![output.value, residual.value];
+            self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
+        }
+        self.curve(output, curve);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    pub(super) fn vector(&mut self, node: &'g Node) {
+        let (weight, bias_of, activation) = match &node.op {
+            Op::Conv(conv) => (&conv.weight, conv.bias.as_ref(), conv.activation.as_ref()),
+            Op::Linear(linear) => (&linear.weight, linear.bias.as_ref(), None),
+            _ => unreachable!("the class says it is a convolution or a matrix product"),
+        };
+        let outputs = weight.shape()[0];
+        let source = self.classes.flattened(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let input = self.image(source);
+        let residual = node.inputs.get(1).map(|&id| self.image(id));
+        let output = self.output_image(node.output);
+        let layout = input.layout;
+        let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
+        let (finish, curve) = finish::packed(activation, outputs);
+        let weights = pack::in_format(self.plan.kernels, &shape.pack_constant(weight));
+        let bias = per_output(bias_of, outputs);
+        let work = Vector { input, residual, output, shape, weights, bias, finish };
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let draft = Draft {
+            groups: shape.groups(),
+            reach: Reach::All,
+            macs: weight.data().len() as u64,
+            ..Draft::by_block(work, reads.collect(), &output)
+        };
+        let label = format!("{} {}→{outputs}", node.op.name(), weight.data().len() / outputs);
+        self.push(label, draft);
+        self.curve(output, curve);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    /// The image a convolution reads, with the border it wants.
+    fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> Image {
+        let id: ValueId = node.inputs[0];
+        if conv.window.pads == [0; 4] {
+            return self.image(id);
+        }
+        self.bordered(id, conv.border.as_ref())
+    }
+
+    fn push_convolution(
+        &mut self,
+        node: &'g Node,
+        draft: Draft,
+        output: Image,
+        curve: Option<crate::engine::cpu::kernels::pixelwise::CurveKind>,
+        input: [usize; 3],
+    ) {
+        self.push(convolution_label(Self::conv(node), input), draft);
+        self.curve(output, curve);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+}
+
+fn convolution_label(conv: &Conv, [channels, height, width]: [usize; 3]) -> String {
+    let ([high, wide], [stride, _]) = (conv.window.kernel, conv.window.strides);
+    let outputs = conv.channels();
+    format!("Conv {high}×{wide}/{stride} {channels}→{outputs} @{height}×{width}")
+}
+
+fn reach(conv: &Conv) -> Reach {
+    let window = conv.window;
+    Reach::Window { kernel: window.kernel[0], stride: window.strides[0], top: window.pads[0] }
+}
+
+fn bias(conv: &Conv) -> Buffer {
+    per_output(conv.bias.as_ref(), conv.channels())
+}
+
+fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
+    let zeros = vec![0.0; outputs];
+    pack::per_channel(bias.map_or(zeros.as_slice(), Constant::data), 0.0)
+}
+
+fn macs(conv: &Conv, output: &Image) -> u64 {
+    let pixels = output.layout.height * output.layout.width;
+    (conv.weight.data().len() * pixels) as u64
+}

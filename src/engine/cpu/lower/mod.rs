@@ -1,0 +1,446 @@
+//! From a graph to a plan: each operation gets a kernel, its constants packed, and its inputs in
+//! the form the kernel reads.
+
+mod classes;
+mod convolutions;
+mod finish;
+
+use std::collections::HashMap;
+
+use candle_core::Device;
+
+use self::classes::{Class, Classes, image_shape};
+use super::kernels::KernelSet;
+use super::kernels::pool::PoolKind;
+use super::lanes::LANES;
+use super::layout::Layout;
+use super::pack;
+use super::plan::{Form, Home, Plan, Reach, Step, Value};
+use super::work::{
+    Assemble, Copy, Enlarge, Fallback, FillBorder, FlatCurve, GlobalMean, Image, InPlaceCurve,
+    Pack, PackedFinish, Part, Pixelwise, Pool, Unpack, Work,
+};
+use crate::engine::constant::Constant;
+use crate::engine::error::EngineError;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{BinaryOp, Op};
+use crate::engine::reference::Operation;
+use crate::engine::shape::known_elements;
+
+/// Lowers an optimised graph to the kernels of a set.
+///
+/// # Errors
+/// An operation without a kernel that the reference cannot load either.
+pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
+    let mut lowering = Lowering {
+        graph,
+        classes: Classes::of(graph),
+        images: HashMap::new(),
+        copies: HashMap::new(),
+        flats: HashMap::new(),
+        plan: Plan {
+            kernels,
+            values: Vec::new(),
+            steps: Vec::new(),
+            input_len: known_elements(&graph.input().shape),
+            output_lens: Vec::new(),
+        },
+    };
+    lowering.input();
+    for (node, class) in graph.nodes().iter().zip(lowering.classes.of_node.clone()) {
+        lowering.node(node, class)?;
+    }
+    lowering.outputs();
+    Ok(lowering.plan)
+}
+
+struct Lowering<'g> {
+    graph: &'g Graph,
+    classes: Classes<'g>,
+    /// The blocked form of each value that has one.
+    images: HashMap<ValueId, Image>,
+    /// Further blocked forms, whose borders hold something else.
+    copies: HashMap<ValueId, Vec<(Option<&'g Constant>, Image)>>,
+    /// The flat form of each value that has one.
+    flats: HashMap<ValueId, usize>,
+    plan: Plan,
+}
+
+/// A step before its place in the plan is known.
+struct Draft {
+    work: Box<dyn Work>,
+    reads: Vec<usize>,
+    writes: usize,
+    row_unit: usize,
+    groups: usize,
+    reach: Reach,
+    macs: u64,
+    /// Whether rows cannot be computed apart.
+    is_whole: bool,
+}
+
+impl Draft {
+    /// A step whose groups are blocks of sixteen channels of an image.
+    fn by_block(work: impl Work + 'static, reads: Vec<usize>, output: &Image) -> Self {
+        Self {
+            work: Box::new(work),
+            reads,
+            writes: output.value,
+            row_unit: 1,
+            groups: output.layout.blocks(),
+            reach: Reach::SAME,
+            macs: 0,
+            is_whole: false,
+        }
+    }
+
+    /// A step that cannot be cut.
+    fn whole(work: impl Work + 'static, reads: Vec<usize>, writes: usize) -> Self {
+        let (row_unit, groups, reach) = (1, 1, Reach::All);
+        let (work, macs, is_whole) = (Box::new(work), 0, true);
+        Self { work, reads, writes, row_unit, groups, reach, macs, is_whole }
+    }
+}
+
+impl<'g> Lowering<'g> {
+    fn input(&mut self) {
+        let len = self.plan.input_len;
+        let value = self.value(Form::Flat { len }, Home::Input);
+        self.flats.insert(self.graph.input_id(), value);
+    }
+
+    fn value(&mut self, form: Form, home: Home) -> usize {
+        self.plan.values.push(Value { form, home });
+        self.plan.values.len() - 1
+    }
+
+    fn flat(&mut self, id: ValueId) -> usize {
+        let len = known_elements(self.graph.shape(id));
+        let value = self.value(Form::Flat { len }, Home::Arena);
+        self.flats.insert(id, value);
+        value
+    }
+
+    fn push(&mut self, label: String, draft: Draft) {
+        let rows = match self.plan.values[draft.writes].form {
+            _ if draft.is_whole => 1,
+            Form::Image { layout, .. } => layout.height,
+            // A flat value is written in the rows of the image it comes from.
+            Form::Flat { .. } => self.plan.height(draft.reads[0]),
+        };
+        let Draft { work, reads, writes, row_unit, groups, reach, macs, .. } = draft;
+        let step = Step { label, work, reads, writes, rows, row_unit, groups, reach, macs };
+        self.plan.steps.push(step);
+    }
+
+    /// A new blocked image for a value of the graph.
+    fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> Image {
+        let shape = image_shape(self.graph.shape(id)).expect("the class says it is an image");
+        let [channels, height, width] = shape;
+        let border = self.classes.border(id);
+        let layout = Layout { channels, height, width, border };
+        let is_wide = self.classes.is_wide(id);
+        let element = if is_wide { size_of::<f32>() } else { self.plan.kernels.element };
+        let form = Form::Image { layout, element, has_own_border: fill.is_some() };
+        Image { value: self.value(form, Home::Arena), layout, element }
+    }
+
+    /// The image a node writes.
+    fn output_image(&mut self, id: ValueId) -> Image {
+        let image = self.new_image(id, self.classes.border_fill(id));
+        self.images.insert(id, image);
+        image
+    }
+
+    /// After the step that writes an image: its border, if that is not zero.
+    fn border(&mut self, image: Image, fill: Option<&Constant>) {
+        let Some(fill) = fill else { return };
+        let mut numbers = fill.data().to_vec();
+        numbers.resize(image.layout.blocks() * LANES, 0.0);
+        let values = pack::in_format(self.plan.kernels, &numbers);
+        let mut draft = Draft::by_block(FillBorder { image, values }, Vec::new(), &image);
+        draft.is_whole = true;
+        self.push("border".to_owned(), draft);
+    }
+
+    /// The value as an image, packed if it is flat so far.
+    fn image(&mut self, id: ValueId) -> Image {
+        if let Some(&image) = self.images.get(&id) {
+            return image;
+        }
+        let input = self.flats[&id];
+        let image = self.output_image(id);
+        self.pack(id, input, false, image);
+        image
+    }
+
+    fn pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: Image) {
+        let work = Pack { input, channels_last, output };
+        let mut draft = Draft::whole(work, vec![input], output.value);
+        draft.is_whole = false;
+        self.push("pack".to_owned(), draft);
+        self.border(output, self.classes.border_fill(id));
+    }
+
+    /// The value as an image whose border holds `fill`.
+    fn bordered(&mut self, id: ValueId, fill: Option<&'g Constant>) -> Image {
+        let image = self.image(id);
+        if self.classes.border_fill(id) == fill {
+            return image;
+        }
+        let copies = self.copies.get(&id).into_iter().flatten();
+        if let Some((_, copy)) = copies.clone().find(|(of, _)| *of == fill) {
+            return *copy;
+        }
+        let copy = self.new_image(id, fill);
+        let part = Part { image, channel: 0, top: 0, left: 0 };
+        let work = Assemble { fill: None, parts: vec![part], output: copy };
+        let mut draft = Draft::by_block(work, vec![image.value], &copy);
+        draft.groups = 1;
+        self.push("copy for another border".to_owned(), draft);
+        self.border(copy, fill);
+        self.copies.entry(id).or_default().push((fill, copy));
+        copy
+    }
+
+    /// The value as its shape says, unpacked if it is an image so far.
+    fn unpacked(&mut self, id: ValueId) -> usize {
+        if let Some(&value) = self.flats.get(&id) {
+            return value;
+        }
+        let input = self.images[&id];
+        let output = self.flat(id);
+        self.unpack(input, false, output);
+        output
+    }
+
+    fn unpack(&mut self, input: Image, channels_last: bool, output: usize) {
+        let mut draft =
+            Draft::whole(Unpack { input, channels_last, output }, vec![input.value], output);
+        draft.reach = Reach::SAME;
+        draft.is_whole = false;
+        self.push("unpack".to_owned(), draft);
+    }
+
+    fn node(&mut self, node: &'g Node, class: Class) -> Result<(), EngineError> {
+        match class {
+            Class::Absorbed => {}
+            Class::Planar { channels_last } => self.planar(node, channels_last),
+            Class::Dense | Class::Winograd => self.dense(node, class),
+            Class::Depthwise => self.depthwise(node),
+            Class::Vector => self.vector(node),
+            Class::Affine => self.affine(node),
+            Class::Activation => self.activation(node),
+            Class::Binary | Class::Gate => self.binary(node, class),
+            Class::Pool => self.pool(node),
+            Class::GlobalMean => self.global_mean(node),
+            Class::Enlarge => self.enlarge(node),
+            Class::Pad | Class::Concat => self.assemble(node),
+            Class::ChannelsLast => {
+                let input = self.image(node.inputs[0]);
+                let output = self.flat(node.output);
+                self.unpack(input, true, output);
+            }
+            Class::ChannelsFirst => {
+                let input = self.unpacked(node.inputs[0]);
+                let output = self.output_image(node.output);
+                self.pack(node.output, input, true, output);
+            }
+            Class::Alias => self.alias(node),
+            Class::FlatCurve => self.flat_curve(node),
+            Class::Fallback => self.fallback(node)?,
+        }
+        Ok(())
+    }
+
+    fn affine(&mut self, node: &'g Node) {
+        let Op::ScaleShift(affine) = &node.op else { unreachable!("the class says it") };
+        let a = self.image(node.inputs[0]);
+        let output = self.output_image(node.output);
+        let shape = [a.layout.channels, a.layout.height, a.layout.width];
+        let numbers = |constant| {
+            let numbers = classes::along_channels(constant, shape).expect("the class says it");
+            pack::per_channel(&numbers, 0.0)
+        };
+        let affine = Some([numbers(&affine.scale), numbers(&affine.shift)]);
+        let finish = PackedFinish::Nothing;
+        let work = Pixelwise { a, affine, gate: None, b: None, finish, output };
+        self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn activation(&mut self, node: &'g Node) {
+        let Op::Activation(activation) = &node.op else { unreachable!("the class says it") };
+        let a = self.image(node.inputs[0]);
+        let output = self.output_image(node.output);
+        let (finish, curve) = finish::packed(Some(activation), a.layout.channels);
+        let work = Pixelwise { a, affine: None, gate: None, b: None, finish, output };
+        self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
+        self.curve(output, curve);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    /// The part of an activation that no register computes.
+    fn curve(&mut self, image: Image, curve: Option<super::kernels::pixelwise::CurveKind>) {
+        let Some(kind) = curve else { return };
+        let draft = Draft::by_block(InPlaceCurve { kind, image }, vec![image.value], &image);
+        self.push("curve".to_owned(), draft);
+    }
+
+    fn binary(&mut self, node: &'g Node, class: Class) {
+        let Op::Binary(op) = &node.op else { unreachable!("the class says it") };
+        let gate_of = |id| self.classes.absorbed_gate(id);
+        let gated = node.inputs.iter().find_map(|&id| Some((id, gate_of(id)?)));
+        let (a, gate, b) = match (gated, class) {
+            (Some((product, gate)), _) => {
+                let other = *node.inputs.iter().find(|&&id| id != product).expect("a sum of two");
+                (gate.inputs[0], Some(gate.inputs[1]), Some((BinaryOp::Add, other)))
+            }
+            (None, Class::Gate) => (node.inputs[0], Some(node.inputs[1]), None),
+            (None, _) => (node.inputs[0], None, Some((*op, node.inputs[1]))),
+        };
+        let a = self.image(a);
+        let gate = gate.map(|id| self.image(id));
+        let b = b.map(|(op, id)| (op, self.image(id)));
+        let output = self.output_image(node.output);
+        let reads = [Some(a), gate, b.map(|(_, b)| b)].into_iter().flatten();
+        let reads = reads.map(|image| image.value).collect();
+        let finish = PackedFinish::Nothing;
+        let work = Pixelwise { a, affine: None, gate, b, finish, output };
+        let mut draft = Draft::by_block(work, reads, &output);
+        if gate.is_some() {
+            draft.reach = Reach::All;
+        }
+        self.push(node.op.name().to_owned(), draft);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn pool(&mut self, node: &'g Node) {
+        let (kind, window) = match &node.op {
+            Op::MaxPool(window) => (PoolKind::Max, *window),
+            Op::AveragePool(pool) if pool.count_include_pad => {
+                (PoolKind::MeanWithBorder, pool.window)
+            }
+            Op::AveragePool(pool) => (PoolKind::Mean, pool.window),
+            _ => unreachable!("the class says it"),
+        };
+        let input = self.image(node.inputs[0]);
+        let output = self.output_image(node.output);
+        let work = Pool { kind, window, input, output };
+        let mut draft = Draft::by_block(work, vec![input.value], &output);
+        draft.reach = Reach::Window {
+            kernel: window.kernel[0],
+            stride: window.strides[0],
+            top: window.pads[0],
+        };
+        let [high, wide] = window.kernel;
+        self.push(format!("{} {high}×{wide}", node.op.name()), draft);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn global_mean(&mut self, node: &'g Node) {
+        let input = self.image(node.inputs[0]);
+        let output = self.output_image(node.output);
+        let mut draft = Draft::by_block(GlobalMean { input, output }, vec![input.value], &output);
+        draft.reach = Reach::All;
+        self.push(node.op.name().to_owned(), draft);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn enlarge(&mut self, node: &'g Node) {
+        let input = self.image(node.inputs[0]);
+        let output = self.output_image(node.output);
+        let factor =
+            [output.layout.height / input.layout.height, output.layout.width / input.layout.width];
+        let work = Enlarge { input, output, factor };
+        let mut draft = Draft::by_block(work, vec![input.value], &output);
+        draft.reach = Reach::Enlarged { factor: factor[0] };
+        self.push(format!("{} ×{}", node.op.name(), factor[0]), draft);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn assemble(&mut self, node: &'g Node) {
+        let inputs: Vec<Image> = node.inputs.iter().map(|&id| self.image(id)).collect();
+        let output = self.output_image(node.output);
+        let (fill, start) = match &node.op {
+            Op::Pad { before, value, .. } => {
+                let at = |axis: usize| before.get(axis).copied().unwrap_or(0);
+                let fill = pack::in_format(self.plan.kernels, &[*value; LANES]);
+                (Some(fill), [at(0), at(1), at(2)])
+            }
+            _ => (None, [0; 3]),
+        };
+        let [mut channel, top, left] = start;
+        let mut parts = Vec::new();
+        for image in inputs {
+            parts.push(Part { image, channel, top, left });
+            channel += image.layout.channels;
+        }
+        let reads = parts.iter().map(|part| part.image.value).collect();
+        let work = Assemble { fill, parts, output };
+        let mut draft = Draft::by_block(work, reads, &output);
+        draft.groups = 1;
+        self.push(node.op.name().to_owned(), draft);
+        self.border(output, self.classes.border_fill(node.output));
+    }
+
+    fn alias(&mut self, node: &'g Node) {
+        let (from, to) = (node.inputs[0], node.output);
+        let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
+        if let Some(&image) = self.images.get(&from)
+            && is_vector(from)
+            && is_vector(to)
+        {
+            self.images.insert(to, image);
+            return;
+        }
+        let value = self.unpacked(from);
+        self.flats.insert(to, value);
+    }
+
+    fn flat_curve(&mut self, node: &'g Node) {
+        let Op::Activation(activation) = &node.op else { unreachable!("the class says it") };
+        let input = self.unpacked(node.inputs[0]);
+        let output = self.flat(node.output);
+        let len = known_elements(self.graph.shape(node.output));
+        let work = FlatCurve { input, output, len, kind: finish::curve(activation) };
+        self.push(node.op.name().to_owned(), Draft::whole(work, vec![input], output));
+    }
+
+    fn fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
+        let kernel = Operation::load(self.graph, node, &Device::Cpu)
+            .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
+        let shape = |id: ValueId| self.graph.shape(id).to_vec();
+        let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.unpacked(id)).collect();
+        let output = self.flat(node.output);
+        let len = known_elements(self.graph.shape(node.output));
+        let inputs = reads.iter().copied().zip(shapes).collect();
+        let work = Fallback { kernel, inputs, output, len };
+        self.push(node.op.name().to_owned(), Draft::whole(work, reads, output));
+        Ok(())
+    }
+
+    /// Sees to it that each output is written where the caller wants it.
+    fn outputs(&mut self) {
+        let ids: Vec<ValueId> = self.graph.output_ids().collect();
+        for (index, id) in ids.into_iter().enumerate() {
+            let len = known_elements(self.graph.shape(id));
+            self.plan.output_lens.push(len);
+            match self.flats.get(&id).copied() {
+                Some(value) if self.plan.values[value].home == Home::Arena => {
+                    self.plan.values[value].home = Home::Output(index);
+                }
+                Some(input) => {
+                    let output = self.value(Form::Flat { len }, Home::Output(index));
+                    let draft = Draft::whole(Copy { input, output, len }, vec![input], output);
+                    self.push("copy".to_owned(), draft);
+                }
+                None => {
+                    let output = self.value(Form::Flat { len }, Home::Output(index));
+                    self.unpack(self.images[&id], false, output);
+                }
+            }
+        }
+    }
+}

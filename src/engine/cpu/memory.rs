@@ -1,0 +1,58 @@
+//! Buffers of bytes that start at a page.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+/// Zeroed bytes at the start of a page, which is more than any vector instruction asks for.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    start: *mut u8,
+    layout: Layout,
+}
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+// SAFETY: the buffer owns its bytes and gives them away only as pointers; who writes through them
+// sees to it that nobody else reads or writes the same bytes meanwhile.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// `bytes` zeros.
+    pub(super) fn zeroed(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes.max(PAGE), PAGE)
+            .expect("sizes were checked when the graph was imported");
+        // SAFETY: the size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        Self { start, layout }
+    }
+
+    /// The numbers, as packed weights are.
+    pub(super) fn of<T: Copy>(numbers: &[T]) -> Self {
+        let buffer = Self::zeroed(size_of_val(numbers));
+        // SAFETY: the buffer is as long as the numbers and is nobody else's yet.
+        unsafe {
+            std::ptr::copy_nonoverlapping(numbers.as_ptr(), buffer.start.cast(), numbers.len());
+        }
+        buffer
+    }
+
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and nobody has the pointer any more.
+        unsafe { dealloc(self.start, self.layout) }
+    }
+}

@@ -1,0 +1,46 @@
+//! Runs networks on the CPU, planned.
+//!
+//! ```text
+//! graph → lower (kernels, packed weights) → schedule (order, memory) → executor, one per thread
+//! ```
+//!
+//! # The tricks, and where each is explained
+//!
+//! | trick | file |
+//! |---|---|
+//! | sixteen channels lie together, in blocks with a real border, so that no kernel tests for edges | `layout` |
+//! | one source for all instruction sets | `lanes` |
+//! | a tile of sums that never leaves the registers | `kernels/tile` |
+//! | small networks' inputs are read as the caller laid them out | `work/planar` |
+//! | images side by side as the pixels of a matrix product | `work/vector` |
+//! | a quarter of the multiplications of a 3×3 convolution | `kernels/winograd` |
+//! | batch normalisation in front of a bordered convolution costs nothing | `engine::passes` |
+//! | row by row where activations are large, together where weights are, in bands where one image is larger than the cache | `schedule` |
+//! | one row on several threads | `crew`, `executor` |
+//!
+//! # What a row's answer depends on
+//!
+//! On the row, the kernel set and the precision: each output is summed in one order whatever the
+//! batch, the tile, the band or the thread, and which algorithm a layer gets is decided by its
+//! shape, never by a stopwatch. So answers are the same bits alone, in any bucket and after any
+//! restart.
+
+#![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
+
+mod crew;
+mod executor;
+mod kernels;
+mod lanes;
+mod layout;
+mod lower;
+mod memory;
+mod network;
+mod pack;
+mod plan;
+mod schedule;
+mod select;
+mod work;
+
+pub use crew::Crew;
+pub use network::{CpuNetwork, StepReport};
+pub use select::{KernelChoice, Precision, SelectError};

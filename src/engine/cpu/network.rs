@@ -1,0 +1,181 @@
+//! A planned network as one operation on candle tensors.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
+use parking_lot::Mutex;
+
+use super::crew::{Barrier, Crew};
+use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
+use super::lower::lower;
+use super::plan::Plan;
+use super::schedule::Schedule;
+use super::select::{KernelChoice, Precision};
+use crate::engine::error::EngineError;
+use crate::engine::graph::Graph;
+
+/// A network on the CPU, with an executor for each thread of its crew.
+pub struct CpuNetwork {
+    plan: Arc<Plan>,
+    schedule: Arc<Schedule>,
+    crew: Arc<Crew>,
+    executors: Vec<Mutex<Executor>>,
+    precision: Precision,
+    /// One batch at a time.
+    turn: Mutex<()>,
+}
+
+/// How long a step took, for `models profile`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// The operation and its shape.
+    pub label: String,
+    /// How it was computed.
+    pub algorithm: &'static str,
+    /// Time for the whole batch: the least of all runs.
+    pub time: Duration,
+    /// Multiply-adds for the whole batch, as a direct convolution does them.
+    pub macs: u64,
+    /// Bytes of constants.
+    pub weight_bytes: usize,
+}
+
+impl CpuNetwork {
+    /// Packs an optimised graph for this processor.
+    ///
+    /// # Errors
+    /// A processor without the instructions, or an operation that cannot be run.
+    pub fn load(
+        graph: &Graph,
+        choice: KernelChoice,
+        precision: Precision,
+        crew: Arc<Crew>,
+    ) -> Result<Self, EngineError> {
+        let kernels = choice.select(precision)?;
+        if graph.outputs().len() > OUTPUTS_MAX {
+            return Err(EngineError::Outputs(graph.outputs().len()));
+        }
+        let plan = Arc::new(lower(graph, kernels)?);
+        let schedule = Arc::new(Schedule::of(&plan));
+        let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
+        let executors = (0..crew.size()).map(executor).collect();
+        Ok(Self { plan, schedule, crew, executors, precision, turn: Mutex::new(()) })
+    }
+
+    /// The kernels, for listings.
+    pub fn kernels(&self) -> &'static str {
+        self.plan.kernels.name
+    }
+
+    /// What activations and weights are stored in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of packed constants, and of one thread's activations.
+    pub fn memory(&self) -> [usize; 2] {
+        [self.plan.weight_bytes(), self.schedule.arena + self.schedule.scratch]
+    }
+
+    /// Each step as `operation`, `algorithm`.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.plan.steps.iter().map(|step| (step.label.as_str(), step.work.algorithm()))
+    }
+
+    /// Runs `count` rows that lie one after the other. `outputs` gets each output for all rows,
+    /// one output after the other. Allocates nothing.
+    pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) {
+        let output_len: usize = self.plan.output_lens.iter().sum();
+        assert_eq!(input.len(), count * self.plan.input_len, "rows are as long as the input");
+        assert_eq!(outputs.len(), count * output_len, "there is room for every output");
+        let (input, outputs) = (input.as_ptr(), outputs.as_mut_ptr());
+        let all = Rows { input, outputs, of: count, first: 0, count };
+        let _turn = self.turn.lock();
+        let threads = self.crew.size();
+        if count == 1 && threads > 1 {
+            self.run_shared(&all);
+        } else if threads == 1 {
+            self.executors[0].lock().run(&all, |_| {});
+        } else {
+            self.crew.run(&|index| {
+                let rows = all.part(Part { index, of: threads });
+                self.executors[index].lock().run(&rows, |_| {});
+            });
+        }
+    }
+
+    /// One row on all threads.
+    fn run_shared(&self, rows: &Rows) {
+        let mut own = self.executors[0].lock();
+        let shared = own.share(rows);
+        let barrier = Barrier::new(self.crew.size());
+        self.crew.run(&|index| {
+            let _guard = barrier.guard();
+            let part = Part { index, of: self.crew.size() };
+            let scratch = match index {
+                0 => shared.scratch,
+                _ => self.executors[index].lock().scratch(),
+            };
+            shared.run(part, scratch, &barrier);
+        });
+    }
+
+    /// Runs zeros `repeats` times on one thread and times every step.
+    pub fn profile(&self, count: usize, repeats: usize) -> Vec<StepReport> {
+        let input = vec![0.5; count * self.plan.input_len];
+        let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
+        let rows = Rows {
+            input: input.as_ptr(),
+            outputs: outputs.as_mut_ptr(),
+            of: count,
+            first: 0,
+            count,
+        };
+        let mut executor = self.executors[0].lock();
+        let mut least = vec![Duration::MAX; self.plan.steps.len()];
+        // The first run warms caches and is not counted.
+        for repeat in 0..=repeats {
+            let mut times = vec![Duration::ZERO; least.len()];
+            let mut last = Instant::now();
+            executor.run(&rows, |step| {
+                let now = Instant::now();
+                times[step] += now - last;
+                last = now;
+            });
+            if repeat > 0 {
+                least.iter_mut().zip(times).for_each(|(least, time)| *least = time.min(*least));
+            }
+        }
+        let steps = self.plan.steps.iter().zip(least);
+        steps
+            .map(|(step, time)| StepReport {
+                label: step.label.clone(),
+                algorithm: step.work.algorithm(),
+                time,
+                macs: step.macs * count as u64,
+                weight_bytes: step.work.weight_bytes(),
+            })
+            .collect()
+    }
+}
+
+/// The whole network is one operation: `[rows, …]` in; out, each output for all rows, one after
+/// the other.
+impl CustomOp1 for CpuNetwork {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let CpuStorage::F32(data) = storage else { bail!("a network is fed f32") };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("a network is fed contiguous rows")
+        };
+        let count = layout.shape().dims()[0];
+        let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
+        self.run(&data[start..end], count, &mut outputs);
+        let shape = Shape::from(outputs.len());
+        Ok((CpuStorage::F32(outputs), shape))
+    }
+}

@@ -1,0 +1,147 @@
+//! Weights in the order the kernels read them: packed once, at load.
+
+use super::kernels::KernelSet;
+use super::kernels::winograd::{KERNEL_TRANSFORM, NUMBERS, SIDE_IN};
+use super::lanes::LANES;
+use super::lanes::bf16::to_bf16;
+use super::memory::Buffer;
+use crate::engine::constant::Constant;
+
+/// Numbers per channel in whole blocks; lanes beyond the last channel are `beyond`.
+pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {
+    let mut padded = numbers.to_vec();
+    // Kernels may load two blocks at once.
+    padded.resize(numbers.len().next_multiple_of(2 * LANES), beyond);
+    Buffer::of(&padded)
+}
+
+/// A number of the network in the set's format.
+pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
+    match kernels.element {
+        2 => Buffer::of(&numbers.iter().map(|&x| to_bf16(x)).collect::<Vec<_>>()),
+        _ => Buffer::of(numbers),
+    }
+}
+
+/// How a dense kernel is packed: `[group][input block][row][column][dot][block of group][16]
+/// [depth]`, where a group is as many blocks of output channels as a tile covers; the last group
+/// may have fewer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DenseShape {
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    /// Rows and columns.
+    pub(super) kernel: [usize; 2],
+    /// Channels of an input block: 16, or 1 for planar images.
+    pub(super) block: usize,
+    pub(super) depth: usize,
+    pub(super) tile_blocks: usize,
+}
+
+impl DenseShape {
+    pub(super) fn input_blocks(&self) -> usize {
+        self.inputs.div_ceil(self.block)
+    }
+
+    /// Dots per tap in an input block that is full, and in the last one.
+    pub(super) fn dots(&self) -> [usize; 2] {
+        let last = self.inputs - (self.input_blocks() - 1) * self.block;
+        [self.block.div_ceil(self.depth), last.div_ceil(self.depth)]
+    }
+
+    pub(super) fn output_blocks(&self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.output_blocks().div_ceil(self.tile_blocks)
+    }
+
+    /// First block and blocks of a group.
+    pub(super) fn group(&self, index: usize) -> (usize, usize) {
+        let from = index * self.tile_blocks;
+        (from, self.tile_blocks.min(self.output_blocks() - from))
+    }
+
+    /// Elements of one block of output channels.
+    pub(super) fn block_elements(&self) -> usize {
+        let [dots, last] = self.dots();
+        let taps = self.kernel[0] * self.kernel[1];
+        ((self.input_blocks() - 1) * dots + last) * taps * LANES * self.depth
+    }
+
+    /// Packs `weight(output, input, row × columns + column)`.
+    pub(super) fn pack(&self, weight: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
+        let mut packed = Vec::with_capacity(self.block_elements() * self.output_blocks());
+        let [dots, dots_last] = self.dots();
+        for (from, blocks) in (0..self.groups()).map(|group| self.group(group)) {
+            for block in 0..self.input_blocks() {
+                let dots = if block + 1 < self.input_blocks() { dots } else { dots_last };
+                for tap in 0..self.kernel[0] * self.kernel[1] {
+                    for dot in 0..dots {
+                        for output in from * LANES..(from + blocks) * LANES {
+                            for deep in 0..self.depth {
+                                let input = block * self.block + dot * self.depth + deep;
+                                let is_there = output < self.outputs && input < self.inputs;
+                                packed.push(if is_there {
+                                    weight(output, input, tap)
+                                } else {
+                                    0.0
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        packed
+    }
+
+    /// Packs a convolution's `[out, in, height, width]`.
+    pub(super) fn pack_constant(&self, weight: &Constant) -> Vec<f32> {
+        let taps = self.kernel[0] * self.kernel[1];
+        let data = weight.data();
+        self.pack(|output, input, tap| data[(output * self.inputs + input) * taps + tap])
+    }
+}
+
+/// A 3×3 kernel transformed for Winograd: one packed matrix for each of the 36 numbers.
+pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Vec<f32> {
+    let transformed: Vec<[f32; NUMBERS]> =
+        weight.data().chunks_exact(9).map(transform_kernel).collect();
+    let mut packed = Vec::new();
+    for number in 0..NUMBERS {
+        let of =
+            |output: usize, input: usize, _| transformed[output * shape.inputs + input][number];
+        packed.extend(shape.pack(of));
+    }
+    packed
+}
+
+/// `G g Gᵀ`.
+fn transform_kernel(taps: &[f32]) -> [f32; NUMBERS] {
+    let mut half = [[0.0; 3]; SIDE_IN];
+    for (row, g) in half.iter_mut().zip(KERNEL_TRANSFORM) {
+        for (column, sum) in row.iter_mut().enumerate() {
+            *sum = (0..3).map(|k| g[k] * f64::from(taps[k * 3 + column])).sum::<f64>();
+        }
+    }
+    let mut numbers = [0.0; NUMBERS];
+    for (at, number) in numbers.iter_mut().enumerate() {
+        let (row, g) = (half[at / SIDE_IN], KERNEL_TRANSFORM[at % SIDE_IN]);
+        *number = (0..3).map(|k| row[k] * g[k]).sum::<f64>() as f32;
+    }
+    numbers
+}
+
+/// A depthwise kernel: `[block][row][column][16]`.
+pub(super) fn depthwise(weight: &Constant, channels: usize) -> Vec<f32> {
+    let taps = weight.data().len() / channels;
+    let mut packed = vec![0.0; channels.next_multiple_of(LANES) * taps];
+    for (channel, kernel) in weight.data().chunks_exact(taps).enumerate() {
+        for (tap, &number) in kernel.iter().enumerate() {
+            packed[(channel / LANES * taps + tap) * LANES + channel % LANES] = number;
+        }
+    }
+    packed
+}

@@ -1,0 +1,123 @@
+//! What a plan is made of: values, steps, and what each step needs of those before it.
+
+use super::kernels::KernelSet;
+use super::layout::Layout;
+use super::work::Work;
+
+/// A network lowered to kernels. It holds all constants and no activation, so that any number of
+/// executors can share it.
+pub(super) struct Plan {
+    pub(super) kernels: &'static KernelSet,
+    pub(super) values: Vec<Value>,
+    pub(super) steps: Vec<Step>,
+    /// Numbers of one row of the input.
+    pub(super) input_len: usize,
+    /// Numbers of one row of each output.
+    pub(super) output_lens: Vec<usize>,
+}
+
+/// Something a step writes and later steps read.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub(super) form: Form,
+    pub(super) home: Home,
+}
+
+/// How a value lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    Image {
+        layout: Layout,
+        /// Bytes of one number.
+        element: usize,
+        /// Whether the border is written anew each time because it is not zero.
+        has_own_border: bool,
+    },
+    /// As its shape says, in `f32`.
+    Flat { len: usize },
+}
+
+impl Form {
+    /// Bytes for one row of the batch.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Image { layout, element, .. } => layout.image() * element,
+            Self::Flat { len } => len * size_of::<f32>(),
+        }
+    }
+}
+
+/// Whose memory holds a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    /// The caller's input.
+    Input,
+    /// One of the caller's outputs.
+    Output(usize),
+    /// The executor's arena.
+    Arena,
+}
+
+/// One kernel's run.
+pub(super) struct Step {
+    pub(super) label: String,
+    pub(super) work: Box<dyn Work>,
+    pub(super) reads: Vec<usize>,
+    pub(super) writes: usize,
+    /// Rows of the output, which is computed in multiples of `row_unit`.
+    pub(super) rows: usize,
+    pub(super) row_unit: usize,
+    /// Groups of output channels that can be computed apart.
+    pub(super) groups: usize,
+    pub(super) reach: Reach,
+    /// Multiply-adds for one row of the batch, as a direct convolution does them.
+    pub(super) macs: u64,
+}
+
+/// Which rows of its inputs a step needs for the first rows of its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// A window moves by `stride`; it starts `top` rows above the image.
+    Window {
+        kernel: usize,
+        stride: usize,
+        top: usize,
+    },
+    /// Each row serves `factor` rows of the output.
+    Enlarged {
+        factor: usize,
+    },
+    All,
+}
+
+impl Reach {
+    /// The same row of the input.
+    pub(super) const SAME: Self = Self::Window { kernel: 1, stride: 1, top: 0 };
+
+    /// Rows of an input of `height` rows that the first `rows` rows of the output need.
+    pub(super) fn needed(&self, rows: usize, height: usize) -> usize {
+        let needed = match *self {
+            Self::Window { kernel, stride, top } => {
+                (rows.saturating_sub(1) * stride + kernel).saturating_sub(top)
+            }
+            Self::Enlarged { factor } => rows.div_ceil(factor),
+            Self::All => height,
+        };
+        if rows == 0 { 0 } else { needed.min(height) }
+    }
+}
+
+impl Plan {
+    /// Bytes of all constants.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.work.weight_bytes()).sum()
+    }
+
+    /// Rows of an image, 1 of a flat value.
+    pub(super) fn height(&self, value: usize) -> usize {
+        match &self.values[value].form {
+            Form::Image { layout, .. } => layout.height,
+            Form::Flat { .. } => 1,
+        }
+    }
+}

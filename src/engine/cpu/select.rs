@@ -1,0 +1,174 @@
+//! Which kernels a processor can run.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::kernels::{self, KernelSet};
+
+/// What activations and weights are stored in; sums are always `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit brain floats.
+    Bf16,
+}
+
+/// The kernels asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KernelChoice {
+    /// The fastest this processor has.
+    #[default]
+    Auto,
+    /// AVX-512, and its bfloat16 instructions for [`Precision::Bf16`].
+    Avx512,
+    /// AVX2 with FMA; `f32` only.
+    Avx2,
+    /// What every processor has. It knows bfloat16 too, slowly.
+    Portable,
+}
+
+/// Why no kernels can be had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectError {
+    /// A name of no kernels.
+    #[error("unknown kernels '{0}': auto, avx512, avx2 or portable")]
+    Unknown(String),
+    /// The processor lacks instructions.
+    #[error("this processor has no {needs}, which {kernels} kernels for {precision} need")]
+    Unsupported {
+        /// The kernels asked for.
+        kernels: KernelChoice,
+        /// The precision asked for.
+        precision: Precision,
+        /// The instructions missing.
+        needs: &'static str,
+    },
+}
+
+impl Precision {
+    /// The name in settings and listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for KernelChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        })
+    }
+}
+
+impl FromStr for KernelChoice {
+    type Err = SelectError;
+
+    fn from_str(name: &str) -> Result<Self, SelectError> {
+        let all = [Self::Auto, Self::Avx512, Self::Avx2, Self::Portable];
+        let found = all.into_iter().find(|choice| choice.to_string() == name);
+        found.ok_or_else(|| SelectError::Unknown(name.to_owned()))
+    }
+}
+
+impl KernelChoice {
+    /// The kernel set for a precision on this processor.
+    ///
+    /// `auto` takes the fastest; for bfloat16 it never falls back to emulation, which would be
+    /// slower than `f32`.
+    pub(super) fn select(self, precision: Precision) -> Result<&'static KernelSet, SelectError> {
+        let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
+        match (self, precision) {
+            (Self::Portable, Precision::F32) => Ok(&kernels::PORTABLE_F32),
+            (Self::Portable, Precision::Bf16) => Ok(&kernels::PORTABLE_BF16),
+            (Self::Avx2, Precision::Bf16) => Err(unsupported("bfloat16 instructions in AVX2")),
+            (Self::Avx2, Precision::F32) => avx2().ok_or(unsupported("AVX2 and FMA")),
+            (Self::Avx512, Precision::F32) => avx512().ok_or(unsupported("AVX-512")),
+            (Self::Avx512 | Self::Auto, Precision::Bf16) => {
+                avx512_bf16().ok_or(unsupported("AVX-512 with bfloat16"))
+            }
+            (Self::Auto, Precision::F32) => {
+                Ok(avx512().or_else(avx2).unwrap_or(&kernels::PORTABLE_F32))
+            }
+        }
+    }
+
+    /// The name of the kernels that would run.
+    ///
+    /// # Errors
+    /// A processor without the instructions.
+    pub fn describe(self, precision: Precision) -> Result<&'static str, SelectError> {
+        self.select(precision).map(|kernels| kernels.name)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Option<&'static KernelSet> {
+    let has = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("fma");
+    has.then_some(&kernels::AVX512_F32)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512_bf16() -> Option<&'static KernelSet> {
+    let has = avx512().is_some() && is_x86_feature_detected!("avx512bf16");
+    has.then_some(&kernels::AVX512_BF16)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<&'static KernelSet> {
+    let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    has.then_some(&kernels::AVX2_F32)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Option<&'static KernelSet> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512_bf16() -> Option<&'static KernelSet> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<&'static KernelSet> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_print_back_and_others_are_refused() {
+        for name in ["auto", "avx512", "avx2", "portable"] {
+            assert_eq!(name.parse::<KernelChoice>().unwrap().to_string(), name);
+        }
+        let error = "sse".parse::<KernelChoice>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown kernels 'sse': auto, avx512, avx2 or portable");
+    }
+
+    #[test]
+    fn every_processor_has_kernels_and_none_are_replaced_silently() {
+        assert!(KernelChoice::Auto.select(Precision::F32).is_ok());
+        assert!(KernelChoice::Portable.select(Precision::Bf16).is_ok());
+        let error = KernelChoice::Avx2.select(Precision::Bf16).err().unwrap();
+        assert!(error.to_string().contains("avx2 kernels for bf16"), "{error}");
+    }
+}

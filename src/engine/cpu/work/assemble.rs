@@ -1,0 +1,161 @@
+//! Steps that only move pixels.
+
+use super::{Image, Region, Run, Work};
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::Buffer;
+
+/// Builds an image of others: padding and joining.
+pub(in crate::engine::cpu) struct Assemble {
+    /// What fills the places no part covers, in the network's format, sixteen times.
+    pub(in crate::engine::cpu) fill: Option<Buffer>,
+    pub(in crate::engine::cpu) parts: Vec<Part>,
+    pub(in crate::engine::cpu) output: Image,
+}
+
+/// An image and where its first channel and pixel go.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::cpu) struct Part {
+    pub(in crate::engine::cpu) image: Image,
+    pub(in crate::engine::cpu) channel: usize,
+    pub(in crate::engine::cpu) top: usize,
+    pub(in crate::engine::cpu) left: usize,
+}
+
+impl Assemble {
+    unsafe fn fill(&self, run: &Run<'_>, image: usize, y: usize, fill: &Buffer) {
+        let bytes = LANES * self.output.element;
+        for block in 0..self.output.layout.blocks() {
+            for x in 0..self.output.layout.width {
+                // SAFETY: a pixel of the output.
+                unsafe {
+                    let to = self.output.at(run, image, block, [y, x], [0, 0]);
+                    std::ptr::copy_nonoverlapping(fill.start(), to, bytes);
+                }
+            }
+        }
+    }
+
+    /// Copies a part's row, block by block where its channels start a block, else one by one.
+    unsafe fn copy(&self, run: &Run<'_>, part: &Part, image: usize, y: usize) {
+        let Part { image: from, channel, top, left } = part;
+        let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
+        let element = from.element;
+        let whole_blocks = channel.is_multiple_of(LANES);
+        let channels = from.layout.channels;
+        for first in (0..channels).step_by(if whole_blocks { LANES } else { 1 }) {
+            let count = if whole_blocks { LANES.min(channels - first) } else { 1 };
+            let to = channel + first;
+            for x in 0..from.layout.width {
+                // SAFETY: pixels of the part and of the output, which has room for its channels.
+                unsafe {
+                    let read = from.at(run, image, first / LANES, [row, x], [0, 0]);
+                    let write = self.output.at(run, image, to / LANES, [y, x + left], [0, 0]);
+                    std::ptr::copy_nonoverlapping(
+                        read.add(first % LANES * element),
+                        write.add(to % LANES * element),
+                        count * element,
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Work for Assemble {
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            for y in region.rows.clone() {
+                // SAFETY: what the caller promises.
+                unsafe {
+                    if let Some(fill) = &self.fill {
+                        self.fill(run, image, y, fill);
+                    }
+                    for part in &self.parts {
+                        self.copy(run, part, image, y);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Repeats each pixel a whole number of times.
+pub(in crate::engine::cpu) struct Enlarge {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) output: Image,
+    /// Rows and columns of one pixel.
+    pub(in crate::engine::cpu) factor: [usize; 2],
+}
+
+impl Work for Enlarge {
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let bytes = LANES * self.output.element;
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                for y in region.rows.clone() {
+                    let row = y / self.factor[0];
+                    for x in 0..self.input.layout.width {
+                        // SAFETY: pixels of the input and of the output, `factor` times as many.
+                        unsafe {
+                            let from = self.input.at(run, image, block, [row, x], [0, 0]);
+                            let at = [y, x * self.factor[1]];
+                            let to = self.output.at(run, image, block, at, [0, 0]);
+                            for copy in 0..self.factor[1] {
+                                std::ptr::copy_nonoverlapping(from, to.add(copy * bytes), bytes);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes an image's border anew, for convolutions whose border is not zero.
+pub(in crate::engine::cpu) struct FillBorder {
+    pub(in crate::engine::cpu) image: Image,
+    /// Per channel, in the network's format.
+    pub(in crate::engine::cpu) values: Buffer,
+}
+
+impl Work for FillBorder {
+    fn algorithm(&self) -> &'static str {
+        "border"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let layout = self.image.layout;
+        let [top, left, _, right] = layout.border;
+        let bytes = LANES * self.image.element;
+        let columns = layout.row() / LANES;
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                // SAFETY: pixels of the bordered block, counted from the border's corner.
+                unsafe {
+                    let value = self.values.start().add(block * bytes);
+                    let first = self.image.at(run, image, block, [0, 0], [top, left]);
+                    let put = |row: usize, column: usize| {
+                        let to = first.add((row * columns + column) * bytes);
+                        std::ptr::copy_nonoverlapping(value, to, bytes);
+                    };
+                    for row in 0..layout.rows() {
+                        if (top..top + layout.height).contains(&row) {
+                            (0..left).for_each(|column| put(row, column));
+                            (columns - right..columns).for_each(|column| put(row, column));
+                        } else {
+                            (0..columns).for_each(|column| put(row, column));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

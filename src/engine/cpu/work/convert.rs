@@ -1,0 +1,147 @@
+//! Between blocked images and flat values, which lie as their shape says and hold `f32`.
+
+use super::{Image, Region, Run, Work};
+use crate::engine::cpu::kernels::pixelwise::CurveKind;
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::lanes::bf16::{from_bf16, to_bf16};
+
+/// A flat value to an image.
+pub(in crate::engine::cpu) struct Pack {
+    pub(in crate::engine::cpu) input: usize,
+    /// `[height, width, channels]` instead of `[channels, height, width]`.
+    pub(in crate::engine::cpu) channels_last: bool,
+    pub(in crate::engine::cpu) output: Image,
+}
+
+/// An image to a flat value.
+pub(in crate::engine::cpu) struct Unpack {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) channels_last: bool,
+    pub(in crate::engine::cpu) output: usize,
+}
+
+/// Where the number of a channel and pixel is in a flat value.
+fn flat(image: &Image, channels_last: bool, channel: usize, [y, x]: [usize; 2]) -> usize {
+    let layout = &image.layout;
+    if channels_last {
+        (y * layout.width + x) * layout.channels + channel
+    } else {
+        (channel * layout.height + y) * layout.width + x
+    }
+}
+
+impl Work for Pack {
+    fn algorithm(&self) -> &'static str {
+        "pack"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let layout = self.output.layout;
+        for image in region.images.clone() {
+            for (y, channel) in region
+                .rows
+                .clone()
+                .flat_map(|y| (0..layout.channels).map(move |channel| (y, channel)))
+            {
+                for x in 0..layout.width {
+                    // SAFETY: a number of the input and its lane of the output.
+                    unsafe {
+                        let from = run.image(self.input, image).cast::<f32>();
+                        let number =
+                            *from.add(flat(&self.output, self.channels_last, channel, [y, x]));
+                        let pixel = self.output.at(run, image, channel / LANES, [y, x], [0, 0]);
+                        match self.output.element {
+                            2 => *pixel.cast::<u16>().add(channel % LANES) = to_bf16(number),
+                            _ => *pixel.cast::<f32>().add(channel % LANES) = number,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Work for Unpack {
+    fn algorithm(&self) -> &'static str {
+        "unpack"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let layout = self.input.layout;
+        for image in region.images.clone() {
+            for (y, channel) in region
+                .rows
+                .clone()
+                .flat_map(|y| (0..layout.channels).map(move |channel| (y, channel)))
+            {
+                for x in 0..layout.width {
+                    // SAFETY: a lane of the input and its number of the output.
+                    unsafe {
+                        let pixel = self.input.at(run, image, channel / LANES, [y, x], [0, 0]);
+                        let number = match self.input.element {
+                            2 => from_bf16(*pixel.cast::<u16>().add(channel % LANES)),
+                            _ => *pixel.cast::<f32>().add(channel % LANES),
+                        };
+                        let to = run.image(self.output, image).cast::<f32>();
+                        *to.add(flat(&self.input, self.channels_last, channel, [y, x])) = number;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A flat value to another place.
+pub(in crate::engine::cpu) struct Copy {
+    pub(in crate::engine::cpu) input: usize,
+    pub(in crate::engine::cpu) output: usize,
+    pub(in crate::engine::cpu) len: usize,
+}
+
+impl Work for Copy {
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            // SAFETY: two flat values of this length.
+            unsafe {
+                let from = run.image(self.input, image).cast_const().cast::<f32>();
+                std::ptr::copy_nonoverlapping(from, run.image(self.output, image).cast(), self.len);
+            }
+        }
+    }
+}
+
+/// A curve on every number of a flat value.
+pub(in crate::engine::cpu) struct FlatCurve {
+    pub(in crate::engine::cpu) input: usize,
+    pub(in crate::engine::cpu) output: usize,
+    pub(in crate::engine::cpu) len: usize,
+    pub(in crate::engine::cpu) kind: CurveKind,
+}
+
+impl Work for FlatCurve {
+    fn algorithm(&self) -> &'static str {
+        "curve"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        use crate::engine::cpu::kernels::pixelwise::CurveArgs;
+        for image in region.images.clone() {
+            // SAFETY: two flat values of this length, which do not overlap.
+            unsafe {
+                let from = run.image(self.input, image).cast_const().cast::<f32>();
+                let to = run.image(self.output, image).cast::<f32>();
+                std::ptr::copy_nonoverlapping(from, to, self.len);
+                let count = self.len / LANES;
+                let args = CurveArgs { kind: self.kind, data: to.cast(), count };
+                (run.kernels.curve_f32)(&args);
+                let rest =
+                    std::slice::from_raw_parts_mut(to.add(count * LANES), self.len - count * LANES);
+                self.kind.apply(rest);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Depthwise convolution.
+
+use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use crate::engine::cpu::kernels::depthwise::DepthwiseArgs;
+use crate::engine::cpu::memory::Buffer;
+
+/// A convolution of each channel with a kernel of its own.
+pub(in crate::engine::cpu) struct Depthwise {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::engine::cpu) kernel: [usize; 2],
+    pub(in crate::engine::cpu) strides: [usize; 2],
+    /// Border in front: top, left.
+    pub(in crate::engine::cpu) pads: [usize; 2],
+    pub(in crate::engine::cpu) weights: Buffer,
+    pub(in crate::engine::cpu) bias: Buffer,
+    pub(in crate::engine::cpu) finish: PackedFinish,
+}
+
+impl Work for Depthwise {
+    fn algorithm(&self) -> &'static str {
+        "depthwise"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let kernels = run.kernels;
+        let is_wide = self.output.element != kernels.element;
+        let table = if is_wide { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
+        let kernel = table.get(self.kernel, self.strides);
+        let taps = self.kernel[0] * self.kernel[1];
+        let first = [region.rows.start, 0];
+        let from = [region.rows.start * self.strides[0], 0];
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                // SAFETY: a group is a block; its taps lie in the bordered input.
+                unsafe {
+                    kernel(&DepthwiseArgs {
+                        input: self.input.at(run, image, block, from, self.pads),
+                        input_row: self.input.layout.row(),
+                        kernel: self.kernel,
+                        strides: self.strides,
+                        weights: numbers(&self.weights, block * taps),
+                        bias: numbers(&self.bias, block),
+                        finish: self.finish.from_block(block),
+                        output: self.output.at(run, image, block, first, [0, 0]),
+                        output_row: self.output.layout.row(),
+                        rows: region.rows.len(),
+                        width: self.output.layout.width,
+                    });
+                }
+            }
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+}

@@ -1,0 +1,46 @@
+//! An operation that has no kernel here runs as the reference does.
+
+use candle_core::{Device, Tensor};
+
+use super::{Region, Run, Work};
+use crate::engine::reference::Operation;
+
+/// A step of the reference executor on flat values.
+pub(in crate::engine::cpu) struct Fallback {
+    pub(in crate::engine::cpu) kernel: Operation,
+    /// Values, with the shapes of their rows.
+    pub(in crate::engine::cpu) inputs: Vec<(usize, Vec<usize>)>,
+    pub(in crate::engine::cpu) output: usize,
+    pub(in crate::engine::cpu) len: usize,
+}
+
+impl Work for Fallback {
+    fn algorithm(&self) -> &'static str {
+        "reference"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            // SAFETY: flat values of these lengths.
+            unsafe {
+                let inputs = self.inputs.iter().map(|(value, shape)| {
+                    let from = run.image(*value, image).cast_const().cast::<f32>();
+                    let numbers = std::slice::from_raw_parts(from, shape.iter().product());
+                    Tensor::from_slice(numbers, [&[1], shape.as_slice()].concat(), &Device::Cpu)
+                });
+                let result = inputs.collect::<candle_core::Result<Vec<_>>>().and_then(|inputs| {
+                    let inputs: Vec<&Tensor> = inputs.iter().collect();
+                    self.kernel.run(&inputs)?.flatten_all()?.to_vec1::<f32>()
+                });
+                // The reference refuses only shapes, and these were checked at import. Should it
+                // fail all the same, the answer is not a number, which no caller takes for one.
+                let numbers = result.unwrap_or_else(|_| vec![f32::NAN; self.len]);
+                let to = std::slice::from_raw_parts_mut(
+                    run.image(self.output, image).cast::<f32>(),
+                    self.len,
+                );
+                to.copy_from_slice(&numbers);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The steps of a plan: which kernel runs where. A step computes a [`Region`] of its output.
+
+mod assemble;
+mod convert;
+mod dense;
+mod depthwise;
+mod fallback;
+mod pixelwise;
+mod planar;
+mod pool;
+mod vector;
+mod winograd;
+
+use std::ops::Range;
+
+pub(super) use self::assemble::{Assemble, Enlarge, FillBorder, Part};
+pub(super) use self::convert::{Copy, FlatCurve, Pack, Unpack};
+pub(super) use self::dense::Dense;
+pub(super) use self::depthwise::Depthwise;
+pub(super) use self::fallback::Fallback;
+pub(super) use self::pixelwise::{InPlaceCurve, Pixelwise};
+pub(super) use self::planar::Planar;
+pub(super) use self::pool::{GlobalMean, Pool};
+pub(super) use self::vector::Vector;
+pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
+
+use super::kernels::{Finish, KernelSet};
+use super::lanes::LANES;
+use super::layout::Layout;
+use super::memory::Buffer;
+
+/// One step's code with its constants.
+///
+/// Implementations are handed regions inside their output and values that are as large as they
+/// were planned: that is what every `unsafe` block below stands on.
+pub(super) trait Work: Send + Sync {
+    /// How it is computed, for listings.
+    fn algorithm(&self) -> &'static str;
+
+    /// Computes a region of the output.
+    ///
+    /// # Safety
+    /// The spots of `run` are those of the plan the work belongs to, nobody else touches the
+    /// region or writes what it reads, and `run.scratch` has [`Work::scratch`] bytes.
+    unsafe fn run(&self, run: &Run<'_>, region: &Region);
+
+    /// Bytes of scratch for a region of `images`.
+    fn scratch(&self, _images: usize) -> usize {
+        0
+    }
+
+    /// Bytes of constants, which are read once for each region.
+    fn weight_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// What a step computes at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Region {
+    /// Rows of the batch.
+    pub(super) images: Range<usize>,
+    /// Rows of the output image.
+    pub(super) rows: Range<usize>,
+    /// Groups of output channels.
+    pub(super) groups: Range<usize>,
+}
+
+/// Where a value is: its first image, and bytes from one image to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) start: *mut u8,
+    pub(super) stride: usize,
+}
+
+/// What a step runs on.
+pub(super) struct Run<'a> {
+    pub(super) kernels: &'static KernelSet,
+    pub(super) spots: &'a [Spot],
+    pub(super) scratch: *mut u8,
+}
+
+impl Run<'_> {
+    /// The first byte of an image of a value.
+    ///
+    /// # Safety
+    /// The value has the image.
+    unsafe fn image(&self, value: usize, image: usize) -> *mut u8 {
+        let spot = self.spots[value];
+        // SAFETY: what the caller promises.
+        unsafe { spot.start.add(image * spot.stride) }
+    }
+}
+
+/// A blocked image as a step sees it: which value, how it lies, and bytes of an element.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Image {
+    pub(super) value: usize,
+    pub(super) layout: Layout,
+    pub(super) element: usize,
+}
+
+impl Image {
+    /// A pixel of a block, counted from the border's corner less `back`.
+    ///
+    /// # Safety
+    /// The value has the image, and the image the pixel.
+    unsafe fn at(
+        &self,
+        run: &Run<'_>,
+        image: usize,
+        block: usize,
+        [y, x]: [usize; 2],
+        back: [usize; 2],
+    ) -> *mut u8 {
+        debug_assert!(block < self.layout.blocks() && back[0] <= y + self.layout.border[0]);
+        let offset = block * self.layout.block() + self.layout.pixel(y, x, back);
+        debug_assert!(offset < self.layout.image());
+        // SAFETY: what the caller promises.
+        unsafe { run.image(self.value, image).add(offset * self.element) }
+    }
+}
+
+/// What happens to sums, with its constants.
+#[derive(Debug)]
+pub(super) enum PackedFinish {
+    Nothing,
+    Slope(Buffer),
+    Clip { min: f32, max: f32 },
+}
+
+impl PackedFinish {
+    /// The finish of the channels from `block` on.
+    fn from_block(&self, block: usize) -> Finish {
+        match self {
+            Self::Nothing => Finish::Nothing,
+            Self::Slope(slopes) => Finish::Slope(numbers(slopes, block)),
+            Self::Clip { min, max } => Finish::Clip { min: *min, max: *max },
+        }
+    }
+}
+
+/// The sixteen numbers of a block in a buffer of numbers per channel.
+fn numbers(buffer: &Buffer, block: usize) -> *const f32 {
+    debug_assert!((block + 1) * LANES * size_of::<f32>() <= buffer.bytes());
+    buffer.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
+}

@@ -1,0 +1,83 @@
+//! What is done to each number alone.
+
+use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use crate::engine::cpu::kernels::pixelwise::{CurveArgs, CurveKind, PixelwiseArgs};
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::op::BinaryOp;
+
+/// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
+pub(in crate::engine::cpu) struct Pixelwise {
+    pub(in crate::engine::cpu) a: Image,
+    /// Scale and shift per channel.
+    pub(in crate::engine::cpu) affine: Option<[Buffer; 2]>,
+    /// One pixel per channel: squeeze-and-excite.
+    pub(in crate::engine::cpu) gate: Option<Image>,
+    pub(in crate::engine::cpu) b: Option<(BinaryOp, Image)>,
+    pub(in crate::engine::cpu) finish: PackedFinish,
+    pub(in crate::engine::cpu) output: Image,
+}
+
+impl Work for Pixelwise {
+    fn algorithm(&self) -> &'static str {
+        "pixelwise"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                for y in region.rows.clone() {
+                    // SAFETY: a row of a block of images of one size; a gate has one pixel.
+                    unsafe {
+                        let at = |of: &Image| of.at(run, image, block, [y, 0], [0, 0]);
+                        (run.kernels.pixelwise)(&PixelwiseArgs {
+                            a: at(&self.a),
+                            affine: self.affine.as_ref().map(|[scale, shift]| {
+                                [numbers(scale, block), numbers(shift, block)]
+                            }),
+                            gate: self.gate.map(|gate| {
+                                gate.at(run, image, block, [0, 0], [0, 0]).cast_const()
+                            }),
+                            b: self.b.map(|(op, b)| (op, at(&b).cast_const())),
+                            finish: self.finish.from_block(block),
+                            output: at(&self.output),
+                            count: self.output.layout.width,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A curve on every number of an image, in place.
+pub(in crate::engine::cpu) struct InPlaceCurve {
+    pub(in crate::engine::cpu) kind: CurveKind,
+    pub(in crate::engine::cpu) image: Image,
+}
+
+impl Work for InPlaceCurve {
+    fn algorithm(&self) -> &'static str {
+        "curve"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let is_wide = self.image.element != run.kernels.element;
+        let curve = if is_wide { run.kernels.curve_f32 } else { run.kernels.curve };
+        debug_assert!(self.image.layout.row() >= self.image.layout.width * LANES);
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                for y in region.rows.clone() {
+                    // SAFETY: a row of a block.
+                    unsafe {
+                        curve(&CurveArgs {
+                            kind: self.kind,
+                            data: self.image.at(run, image, block, [y, 0], [0, 0]),
+                            count: self.image.layout.width,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A convolution that reads the network's input as the caller laid it out.
+//!
+//! With three or four channels, blocks of sixteen would be mostly empty. A few rows of each
+//! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
+//! single numbers from it.
+
+use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::cpu::pack::DenseShape;
+
+/// A convolution of a flat `[channels, height, width]` or `[height, width, channels]`.
+pub(in crate::engine::cpu) struct Planar {
+    pub(in crate::engine::cpu) input: usize,
+    /// Height and width of the input.
+    pub(in crate::engine::cpu) size: [usize; 2],
+    pub(in crate::engine::cpu) channels_last: bool,
+    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::engine::cpu) shape: DenseShape,
+    /// 1 or 2.
+    pub(in crate::engine::cpu) stride: usize,
+    /// Border: top, left, bottom, right.
+    pub(in crate::engine::cpu) pads: [usize; 4],
+    /// What the border holds, per channel.
+    pub(in crate::engine::cpu) border: Vec<f32>,
+    pub(in crate::engine::cpu) weights: Buffer,
+    pub(in crate::engine::cpu) bias: Buffer,
+    pub(in crate::engine::cpu) finish: PackedFinish,
+}
+
+/// Output rows of one strip.
+const STRIP_ROWS: usize = 4;
+
+impl Planar {
+    fn channels(&self) -> usize {
+        self.shape.inputs
+    }
+
+    fn strip_width(&self) -> usize {
+        self.pads[1] + self.size[1] + self.pads[3]
+    }
+
+    /// Input rows under `rows` output rows.
+    fn strip_height(&self, rows: usize) -> usize {
+        (rows - 1) * self.stride + self.shape.kernel[0]
+    }
+
+    /// Copies the input rows under output rows `y..y + rows` to the strip, border included.
+    unsafe fn fill(&self, input: *const f32, strip: *mut f32, y: usize, rows: usize) {
+        let ([height, width], [top, left, ..]) = (self.size, self.pads);
+        let high = self.strip_height(rows);
+        for (channel, &border) in self.border.iter().enumerate() {
+            for row in 0..high {
+                let at = (channel * high + row) * self.strip_width();
+                // SAFETY: the strip was planned for `STRIP_ROWS`, and rows inside the image are
+                // rows of the input.
+                unsafe {
+                    let to = std::slice::from_raw_parts_mut(strip.add(at), self.strip_width());
+                    let from = (y * self.stride + row).checked_sub(top).filter(|&y| y < height);
+                    let Some(from) = from else {
+                        to.fill(border);
+                        continue;
+                    };
+                    to[..left].fill(border);
+                    to[left + width..].fill(border);
+                    let to = &mut to[left..left + width];
+                    if self.channels_last {
+                        let pixels = input.add(from * width * self.channels() + channel);
+                        for (x, number) in to.iter_mut().enumerate() {
+                            *number = *pixels.add(x * self.channels());
+                        }
+                    } else {
+                        let pixels = input.add((channel * height + from) * width);
+                        to.copy_from_slice(std::slice::from_raw_parts(pixels, width));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The tiles of output rows `y..y + rows` from a filled strip.
+    unsafe fn tiles(&self, run: &Run<'_>, image: usize, y: usize, rows: usize, region: &Region) {
+        let (pitch, high) = (self.strip_width(), self.strip_height(rows));
+        let taps = Taps {
+            blocks: self.channels(),
+            block_stride: high * pitch,
+            rows: self.shape.kernel[0],
+            columns: self.shape.kernel[1],
+            row_stride: pitch,
+            pixel_stride: 1,
+            dots: 1,
+            dots_last: 1,
+        };
+        let output = self.output.layout;
+        let cut = Cut::of(output.width, 1, run.kernels.tile_pixels);
+        let strip = run.scratch.cast::<f32>();
+        for (row, group) in (0..rows).flat_map(|row| region.groups.clone().map(move |g| (row, g))) {
+            let (block, blocks) = self.shape.group(group);
+            let weights = block * self.shape.block_elements() * size_of::<f32>();
+            for (x, wide) in (0..cut.columns).map(|column| cut.column(column)) {
+                // SAFETY: taps lie in the strip, the tile in the output, the weights were packed.
+                unsafe {
+                    let args = TileArgs {
+                        taps: &taps,
+                        input_row: 0,
+                        input: strip.add(row * self.stride * pitch + x * self.stride).cast(),
+                        weights: self.weights.start().add(weights),
+                        bias: Some(numbers(&self.bias, block)),
+                        residual: None,
+                        finish: self.finish.from_block(block),
+                        output: Plane {
+                            first: self.output.at(run, image, block, [y + row, x], [0, 0]),
+                            block: output.block(),
+                            row: output.row(),
+                        },
+                    };
+                    let tiles = &run.kernels.tiles_from_f32;
+                    tiles.get(1, self.stride, [blocks, 1, wide])(&args);
+                }
+            }
+        }
+    }
+}
+
+impl Work for Planar {
+    fn algorithm(&self) -> &'static str {
+        "planar"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            for y in region.rows.clone().step_by(STRIP_ROWS) {
+                let rows = STRIP_ROWS.min(region.rows.end - y);
+                // SAFETY: what the caller promises.
+                unsafe {
+                    let input = run.image(self.input, image).cast_const().cast();
+                    self.fill(input, run.scratch.cast(), y, rows);
+                    self.tiles(run, image, y, rows, region);
+                }
+            }
+        }
+    }
+
+    fn scratch(&self, _images: usize) -> usize {
+        self.channels() * self.strip_height(STRIP_ROWS) * self.strip_width() * size_of::<f32>()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+}

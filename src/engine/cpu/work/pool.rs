@@ -1,0 +1,74 @@
+//! Pools.
+
+use super::{Image, Region, Run, Work};
+use crate::engine::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
+use crate::engine::op::Window;
+
+/// The largest number or the mean of each window.
+pub(in crate::engine::cpu) struct Pool {
+    pub(in crate::engine::cpu) kind: PoolKind,
+    pub(in crate::engine::cpu) window: Window,
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) output: Image,
+}
+
+impl Work for Pool {
+    fn algorithm(&self) -> &'static str {
+        "window"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let (input, output) = (self.input.layout, self.output.layout);
+        let [top, left, ..] = self.window.pads;
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                // SAFETY: a group is a block; the kernel keeps inside the image.
+                unsafe {
+                    (run.kernels.pool)(&PoolArgs {
+                        kind: self.kind,
+                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
+                        input_row: input.row(),
+                        image: [input.height, input.width],
+                        kernel: self.window.kernel,
+                        strides: self.window.strides,
+                        pads: [top, left],
+                        output: self.output.at(run, image, block, [region.rows.start, 0], [0, 0]),
+                        output_row: output.row(),
+                        y: region.rows.start,
+                        rows: region.rows.len(),
+                        width: output.width,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The mean of all pixels of a channel.
+pub(in crate::engine::cpu) struct GlobalMean {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) output: Image,
+}
+
+impl Work for GlobalMean {
+    fn algorithm(&self) -> &'static str {
+        "mean"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            for block in region.groups.clone() {
+                // SAFETY: a group is a block; the output has one pixel.
+                unsafe {
+                    (run.kernels.global_mean)(&GlobalMeanArgs {
+                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
+                        input_row: self.input.layout.row(),
+                        height: self.input.layout.height,
+                        width: self.input.layout.width,
+                        output: self.output.at(run, image, block, [0, 0], [0, 0]),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
+
+use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
+use crate::engine::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::cpu::pack::DenseShape;
+
+/// A 3×3 convolution with a border of one.
+pub(in crate::engine::cpu) struct Winograd {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) residual: Option<Image>,
+    pub(in crate::engine::cpu) output: Image,
+    /// The 1×1 product of one number; in `f32` whatever the network's format, because rounding
+    /// transformed numbers would cost several bits more than rounding the originals.
+    pub(in crate::engine::cpu) shape: DenseShape,
+    pub(in crate::engine::cpu) weights: Buffer,
+    pub(in crate::engine::cpu) bias: Buffer,
+    pub(in crate::engine::cpu) finish: PackedFinish,
+}
+
+/// Output rows that are computed together: those of one tile.
+pub(in crate::engine::cpu) const ROW_UNIT: usize = SIDE_OUT;
+
+/// Scratch of one pass: the transformed inputs and products of its tiles stay in the second-level
+/// cache.
+const PASS_BYTES: usize = 640 << 10;
+
+impl Winograd {
+    fn blocks(&self) -> usize {
+        self.input.layout.blocks() + self.output.layout.blocks()
+    }
+
+    /// Tiles of one pass: a multiple of what a register tile covers, at least one.
+    fn tiles_of_pass(&self, tile_pixels: usize) -> usize {
+        let per_tile = NUMBERS * self.blocks() * LANES * size_of::<f32>();
+        let fit = PASS_BYTES / per_tile;
+        (fit / tile_pixels).max(1) * tile_pixels
+    }
+
+    /// Image and first output pixel of a tile of the region.
+    fn place(&self, region: &Region, tile: usize) -> (usize, usize, usize) {
+        let across = self.output.layout.width.div_ceil(SIDE_OUT);
+        let down = region.rows.len().div_ceil(SIDE_OUT);
+        let (image, rest) = (tile / (across * down), tile % (across * down));
+        let y = region.rows.start + rest / across * SIDE_OUT;
+        (region.images.start + image, y, rest % across * SIDE_OUT)
+    }
+
+    /// Pixels to numbers, `[number][block][tile][16]`.
+    unsafe fn forward(&self, run: &Run<'_>, region: &Region, tiles: &std::ops::Range<usize>) {
+        let layout = self.input.layout;
+        let numbers = run.scratch.cast::<f32>();
+        for block in 0..layout.blocks() {
+            for (at, tile) in tiles.clone().enumerate() {
+                let (image, y, x) = self.place(region, tile);
+                // SAFETY: pixels inside the bordered image, and a place of the scratch.
+                unsafe {
+                    (run.kernels.forward)(&ForwardArgs {
+                        input: self.input.at(run, image, block, [y, x], [1, 1]),
+                        input_row: layout.row(),
+                        height: SIDE_IN.min(layout.height + 2 - y),
+                        width: SIDE_IN.min(layout.width + 2 - x),
+                        output: numbers.add((block * tiles.len() + at) * LANES),
+                        number_stride: layout.blocks() * tiles.len() * LANES,
+                    });
+                }
+            }
+        }
+    }
+
+    /// One matrix product for each number.
+    unsafe fn multiply(&self, run: &Run<'_>, count: usize, products: *mut f32) {
+        let (from, to) = (self.input.layout.blocks(), self.output.layout.blocks());
+        let [dots, dots_last] = self.shape.dots();
+        let taps = Taps {
+            blocks: from,
+            block_stride: count * LANES,
+            rows: 1,
+            columns: 1,
+            row_stride: 0,
+            pixel_stride: 0,
+            dots,
+            dots_last,
+        };
+        let cut = Cut::of(count, 1, run.kernels.tile_pixels);
+        for number in 0..NUMBERS {
+            for (block, blocks) in (0..self.shape.groups()).map(|group| self.shape.group(group)) {
+                for (first, wide) in (0..cut.columns).map(|column| cut.column(column)) {
+                    let weights = (number * to + block) * self.shape.block_elements();
+                    let input = number * from * count * LANES + first * LANES;
+                    let output = ((number * to + block) * count + first) * LANES;
+                    // SAFETY: places of the scratch, and weights that were packed.
+                    unsafe {
+                        let args = TileArgs {
+                            taps: &taps,
+                            input_row: 0,
+                            input: run.scratch.cast::<f32>().add(input).cast(),
+                            weights: self.weights.start().cast::<f32>().add(weights).cast(),
+                            bias: None,
+                            residual: None,
+                            finish: super::Finish::Nothing,
+                            output: Plane {
+                                first: products.add(output).cast(),
+                                block: count * LANES,
+                                row: 0,
+                            },
+                        };
+                        run.kernels.tiles_f32.get(LANES, 1, [blocks, 1, wide])(&args);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Numbers to pixels.
+    unsafe fn inverse(
+        &self,
+        run: &Run<'_>,
+        region: &Region,
+        tiles: &std::ops::Range<usize>,
+        products: *const f32,
+    ) {
+        let layout = self.output.layout;
+        let is_wide = self.output.element != run.kernels.element;
+        let inverse = if is_wide { run.kernels.inverse_to_f32 } else { run.kernels.inverse };
+        for block in 0..layout.blocks() {
+            for (at, tile) in tiles.clone().enumerate() {
+                let (image, y, x) = self.place(region, tile);
+                // SAFETY: a place of the scratch, and pixels of the region.
+                unsafe {
+                    inverse(&InverseArgs {
+                        input: products.add((block * tiles.len() + at) * LANES),
+                        number_stride: layout.blocks() * tiles.len() * LANES,
+                        bias: numbers(&self.bias, block),
+                        residual: self.residual.map(|residual| Plane {
+                            first: residual.at(run, image, block, [y, x], [0, 0]).cast_const(),
+                            block: 0,
+                            row: residual.layout.row(),
+                        }),
+                        finish: self.finish.from_block(block),
+                        output: Plane {
+                            first: self.output.at(run, image, block, [y, x], [0, 0]),
+                            block: 0,
+                            row: layout.row(),
+                        },
+                        height: SIDE_OUT.min(region.rows.end - y),
+                        width: SIDE_OUT.min(layout.width - x),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Work for Winograd {
+    fn algorithm(&self) -> &'static str {
+        "winograd"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let across = self.output.layout.width.div_ceil(SIDE_OUT);
+        let all = region.images.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
+        let passes = all.div_ceil(self.tiles_of_pass(run.kernels.tile_pixels));
+        for pass in 0..passes {
+            let tiles = pass * all / passes..(pass + 1) * all / passes;
+            let forward = NUMBERS * self.input.layout.blocks() * tiles.len() * LANES;
+            // SAFETY: what the caller promises.
+            unsafe {
+                let products = run.scratch.cast::<f32>().add(forward);
+                self.forward(run, region, &tiles);
+                self.multiply(run, tiles.len(), products);
+                self.inverse(run, region, &tiles, products);
+            }
+        }
+    }
+
+    fn scratch(&self, _images: usize) -> usize {
+        const TILE_PIXELS_MAX: usize = 14;
+        let tiles = self.tiles_of_pass(TILE_PIXELS_MAX).max(TILE_PIXELS_MAX);
+        NUMBERS * tiles * self.blocks() * LANES * size_of::<f32>()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+}
