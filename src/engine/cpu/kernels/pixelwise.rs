@@ -14,7 +14,9 @@ pub(in crate::engine::cpu) struct PixelwiseArgs {
     pub(in crate::engine::cpu) affine: Option<[*const f32; 2]>,
     /// Sixteen numbers of the network that all pixels are multiplied with.
     pub(in crate::engine::cpu) gate: Option<*const u8>,
+    /// Each pixel of it serves `repeat` pixels.
     pub(in crate::engine::cpu) b: Option<(BinaryOp, *const u8)>,
+    pub(in crate::engine::cpu) repeat: usize,
     pub(in crate::engine::cpu) finish: Finish,
     pub(in crate::engine::cpu) output: *mut u8,
     pub(in crate::engine::cpu) count: usize,
@@ -40,7 +42,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
                     x = x.mul(gate);
                 }
                 if let Some((op, b)) = args.b {
-                    let b = F::load(b.cast::<F::Element>().add(pixel * LANES));
+                    let b = F::load(b.cast::<F::Element>().add(pixel / args.repeat * LANES));
                     x = match op {
                         BinaryOp::Add => x.add(b),
                         BinaryOp::Sub => x.sub(b),
@@ -134,12 +136,14 @@ fn exp(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let inside = x.clamp(LOWEST, HIGHEST);
-    let n = (inside * std::f32::consts::LOG2_E + 0.5).floor();
+    // Adding and subtracting 1.5 × 2²³ rounds to a whole number, on every processor.
+    const ROUND: f32 = 12_582_912.0;
+    let n = (inside * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = inside - n * LN_2_HIGH - n * LN_2_LOW;
     let series = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
     let mantissa = series * r * r + r + 1.0;
     // n is -126..=128; 2^128 is made of two factors.
-    let half = (n * 0.5).floor();
+    let half = (n * 0.5 + ROUND) - ROUND;
     let power = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
     let result = mantissa * power(half) * power(n - half);
     let result = if x > HIGHEST { f32::INFINITY } else { result };

@@ -31,11 +31,13 @@ pub(in crate::engine::cpu) struct Taps {
     pub(in crate::engine::cpu) dots_last: usize,
 }
 
-/// One tile. `input` points at the first tap of its first pixel, and all taps of all pixels lie in
-/// one buffer; `weights` hold the packed group; `output` and `residual` point at its first pixel,
-/// with whole blocks of sixteen channels behind them.
+/// Tiles side by side. `input` points at the first tap of the first pixel, and all taps of all
+/// pixels lie in one buffer; `weights` hold the packed group; `output` and `residual` point at the
+/// first pixel, with whole blocks of sixteen channels behind them.
 pub(in crate::engine::cpu) struct TileArgs<'a> {
     pub(in crate::engine::cpu) taps: &'a Taps,
+    /// Tiles, each beginning where the one before ends.
+    pub(in crate::engine::cpu) count: usize,
     /// From one row of outputs to the next, in the input.
     pub(in crate::engine::cpu) input_row: usize,
     pub(in crate::engine::cpu) input: *const u8,
@@ -110,71 +112,97 @@ impl<
 {
     #[inline(always)]
     unsafe fn run(args: &TileArgs<'_>) {
-        // SAFETY: every address is a tap of a pixel of the tile, weights of the group, or a pixel
-        // of the output or the residual, all inside their buffers as `TileArgs` says.
-        unsafe {
-            let mut sums = [[[L::splat(0.0); WIDTH]; ROWS]; BLOCKS];
-            if let Some(bias) = args.bias {
-                for (block, sums) in sums.iter_mut().enumerate() {
-                    *sums = [[L::load(bias.add(block * LANES)); WIDTH]; ROWS];
-                }
-            }
-            let taps = *args.taps;
-            let mut weights = args.weights.cast::<I::Element>();
-            let mut from_block = args.input.cast::<I::Element>();
-            for block in 0..taps.blocks {
-                let dots = if block + 1 < taps.blocks { taps.dots } else { taps.dots_last };
-                let mut from_row = from_block;
-                for _ in 0..taps.rows {
-                    let mut from_pixel = from_row;
-                    for _ in 0..taps.columns {
-                        let mut from = from_pixel;
-                        for _ in 0..dots {
-                            let mut of_block = [I::weights(weights); BLOCKS];
-                            for (block, w) in of_block.iter_mut().enumerate().skip(1) {
-                                *w = I::weights(weights.add(block * LANES * I::DEPTH));
-                            }
-                            weights = weights.add(BLOCKS * LANES * I::DEPTH);
-                            for y in 0..ROWS {
-                                let row = from.add(y * args.input_row);
-                                for x in 0..WIDTH {
-                                    let pixel = I::pixel(row.add(x * STEP));
-                                    for block in 0..BLOCKS {
-                                        sums[block][y][x] =
-                                            I::dot(sums[block][y][x], of_block[block], pixel);
-                                    }
-                                }
-                            }
-                            from = from.add(I::DEPTH);
-                        }
-                        from_pixel = from_pixel.add(taps.pixel_stride);
+        for tile in 0..args.count {
+            // SAFETY: every address is a tap of a pixel of the tiles, weights of the group, or a
+            // pixel of the output or the residual, all inside their buffers as `TileArgs` says.
+            unsafe {
+                let mut sums = [[[L::splat(0.0); WIDTH]; ROWS]; BLOCKS];
+                if let Some(bias) = args.bias {
+                    for (block, sums) in sums.iter_mut().enumerate() {
+                        *sums = [[L::load(bias.add(block * LANES)); WIDTH]; ROWS];
                     }
-                    from_row = from_row.add(taps.row_stride);
                 }
-                from_block = from_block.add(taps.block_stride);
-            }
-            if let Some(residual) = &args.residual {
-                let first = residual.first.cast::<R::Element>();
+                let input = args.input.cast::<I::Element>().add(tile * WIDTH * STEP);
+                accumulate::<L, I, BLOCKS, ROWS, WIDTH, STEP>(args, input, &mut sums);
+                if let Some(residual) = &args.residual {
+                    let first = residual.first.cast::<R::Element>().add(tile * WIDTH * LANES);
+                    for block in 0..BLOCKS {
+                        for y in 0..ROWS {
+                            let row = first.add(block * residual.block + y * residual.row);
+                            for x in 0..WIDTH {
+                                let more = R::load(row.add(x * LANES));
+                                sums[block][y][x] = sums[block][y][x].add(more);
+                            }
+                        }
+                    }
+                }
+                let first = args.output.first.cast::<O::Element>().add(tile * WIDTH * LANES);
                 for block in 0..BLOCKS {
                     for y in 0..ROWS {
-                        let row = first.add(block * residual.block + y * residual.row);
+                        let row = first.add(block * args.output.block + y * args.output.row);
                         for x in 0..WIDTH {
-                            let more = R::load(row.add(x * LANES));
-                            sums[block][y][x] = sums[block][y][x].add(more);
+                            let sum = args.finish.apply(sums[block][y][x], block);
+                            O::store(sum, row.add(x * LANES));
                         }
                     }
                 }
             }
-            let first = args.output.first.cast::<O::Element>();
-            for block in 0..BLOCKS {
-                for y in 0..ROWS {
-                    let row = first.add(block * args.output.block + y * args.output.row);
-                    for x in 0..WIDTH {
-                        let sum = args.finish.apply(sums[block][y][x], block);
-                        O::store(sum, row.add(x * LANES));
+        }
+    }
+}
+
+/// Adds all taps of a tile whose first tap is at `input`.
+///
+/// # Safety
+/// As [`TileArgs`] says.
+#[inline(always)]
+unsafe fn accumulate<
+    L: Lanes,
+    I: Format<L>,
+    const BLOCKS: usize,
+    const ROWS: usize,
+    const WIDTH: usize,
+    const STEP: usize,
+>(
+    args: &TileArgs<'_>,
+    input: *const I::Element,
+    sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
+) {
+    let taps = *args.taps;
+    let mut weights = args.weights.cast::<I::Element>();
+    let mut from_block = input;
+    for block in 0..taps.blocks {
+        let dots = if block + 1 < taps.blocks { taps.dots } else { taps.dots_last };
+        // SAFETY: what the caller promises.
+        unsafe {
+            let mut from_row = from_block;
+            for _ in 0..taps.rows {
+                let mut from_pixel = from_row;
+                for _ in 0..taps.columns {
+                    let mut from = from_pixel;
+                    for _ in 0..dots {
+                        let mut of_block = [I::weights(weights); BLOCKS];
+                        for (block, w) in of_block.iter_mut().enumerate().skip(1) {
+                            *w = I::weights(weights.add(block * LANES * I::DEPTH));
+                        }
+                        weights = weights.add(BLOCKS * LANES * I::DEPTH);
+                        for y in 0..ROWS {
+                            let row = from.add(y * args.input_row);
+                            for x in 0..WIDTH {
+                                let pixel = I::pixel(row.add(x * STEP));
+                                for block in 0..BLOCKS {
+                                    sums[block][y][x] =
+                                        I::dot(sums[block][y][x], of_block[block], pixel);
+                                }
+                            }
+                        }
+                        from = from.add(I::DEPTH);
                     }
+                    from_pixel = from_pixel.add(taps.pixel_stride);
                 }
+                from_row = from_row.add(taps.row_stride);
             }
+            from_block = from_block.add(taps.block_stride);
         }
     }
 }
@@ -250,13 +278,23 @@ impl TileTable {
     }
 }
 
-/// How an image of some width is cut into tiles: rows of a tile, and widths of its tiles, which
-/// differ by one at most so that none is much slower than the others.
+/// How an image of some width is cut into tiles: widths differ by one at most, so that none is
+/// much slower than the others, and the wider ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::cpu) struct Cut {
+    /// Rows of a tile.
     pub(in crate::engine::cpu) rows: usize,
-    pub(in crate::engine::cpu) columns: usize,
-    width: usize,
+    wide: Run,
+    narrow: Run,
+}
+
+/// Tiles of one width side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct Run {
+    /// First pixel of the first tile.
+    pub(in crate::engine::cpu) x: usize,
+    pub(in crate::engine::cpu) width: usize,
+    pub(in crate::engine::cpu) count: usize,
 }
 
 impl Cut {
@@ -266,13 +304,16 @@ impl Cut {
             rows <= height && width <= widest && rows * width <= pixels_max
         };
         let rows = HEIGHTS.iter().rev().find(fits).map_or(1, |&(rows, _)| rows);
-        Self { rows, columns: width.div_ceil(pixels_max / rows), width }
+        let columns = width.div_ceil(pixels_max / rows);
+        let (narrow, wider) = (width / columns, width % columns);
+        let wide = Run { x: 0, width: narrow + 1, count: wider };
+        let narrow = Run { x: wider * (narrow + 1), width: narrow, count: columns - wider };
+        Self { rows, wide, narrow }
     }
 
-    /// First pixel and width of a column of tiles.
-    pub(in crate::engine::cpu) fn column(&self, index: usize) -> (usize, usize) {
-        let from = index * self.width / self.columns;
-        (from, (index + 1) * self.width / self.columns - from)
+    /// The runs of tiles of a row.
+    pub(in crate::engine::cpu) fn runs(&self) -> impl Iterator<Item = Run> {
+        [self.wide, self.narrow].into_iter().filter(|run| run.count > 0)
     }
 }
 
@@ -286,13 +327,12 @@ mod tests {
             for (width, height) in (1..70).flat_map(|w| (1..6).map(move |h| (w, h))) {
                 let cut = Cut::of(width, height, pixels_max);
                 let mut next = 0;
-                for column in 0..cut.columns {
-                    let (from, wide) = cut.column(column);
-                    assert_eq!(from, next);
-                    assert!(wide > 0 && wide * cut.rows <= pixels_max && cut.rows <= height);
+                for run in cut.runs() {
+                    assert_eq!(run.x, next);
+                    assert!(run.width > 0 && run.width * cut.rows <= pixels_max);
                     let (_, widest) = *HEIGHTS.iter().find(|(rows, _)| *rows == cut.rows).unwrap();
-                    assert!(wide <= widest);
-                    next = from + wide;
+                    assert!(run.width <= widest && cut.rows <= height);
+                    next = run.x + run.count * run.width;
                 }
                 assert_eq!(next, width);
             }

@@ -86,6 +86,10 @@ const PLANAR_CHANNELS_MAX: usize = 4;
 /// kernel is faster.
 const WINOGRAD_CHANNELS_MIN: usize = 32;
 
+/// Winograd's matrices have four times the bytes of the kernel: in smaller images reading them
+/// takes longer than the multiplications they save.
+const WINOGRAD_PIXELS_MIN: usize = 40;
+
 /// An image as `[channels, height, width]`; a vector is an image of one pixel.
 pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
     match *shape {
@@ -196,7 +200,8 @@ impl<'g> Classes<'g> {
         let is_winograd = conv.window.kernel == [3, 3]
             && down == 1
             && pads == [1; 4]
-            && input[0].min(output[0]) >= WINOGRAD_CHANNELS_MIN;
+            && input[0].min(output[0]) >= WINOGRAD_CHANNELS_MIN
+            && output[1] * output[2] >= WINOGRAD_PIXELS_MIN;
         if is_winograd { Class::Winograd } else { Class::Dense }
     }
 
@@ -246,12 +251,12 @@ impl<'g> Classes<'g> {
                     && class(reader) == Class::Vector
                     && self.flattened(node.output).is_some()
             }),
-            Class::Gate => self.sole_reader(node.output).is_some_and(|reader| {
+            Class::Gate | Class::Enlarge => self.sole_reader(node.output).is_some_and(|reader| {
                 let sum = &self.graph.nodes()[reader];
                 let other = sum.inputs.iter().find(|&&input| input != node.output);
                 matches!(sum.op, Op::Binary(BinaryOp::Add))
                     && class(reader) == Class::Binary
-                    && other.is_some_and(|&other| self.absorbed_gate(other).is_none())
+                    && other.is_some_and(|&other| self.absorbed(other).is_none())
             }),
             _ => false,
         }
@@ -265,19 +270,19 @@ impl<'g> Classes<'g> {
         (is_flattening && self.graph.shape(value).len() == 1).then_some(node.inputs[0])
     }
 
-    /// The gate and its image, when `value` is their product and part of the sum that reads it.
-    pub(super) fn absorbed_gate(&self, value: ValueId) -> Option<&'g Node> {
+    /// The gate or enlargement whose result `value` is, when the sum that reads it computes it.
+    pub(super) fn absorbed(&self, value: ValueId) -> Option<&'g Node> {
         let at = self.producers[value.index()]?;
         let node = &self.graph.nodes()[at];
-        let is_gate = matches!(node.op, Op::Binary(BinaryOp::Mul));
-        (is_gate && self.of_node[at] == Class::Absorbed).then_some(node)
+        let is_part = matches!(node.op, Op::Binary(BinaryOp::Mul) | Op::Resize(_));
+        (is_part && self.of_node[at] == Class::Absorbed).then_some(node)
     }
 
     /// Whether anybody reads the value as a blocked image.
     pub(super) fn is_read_as_image(&self, value: ValueId) -> bool {
         self.readers[value.index()].iter().any(|&at| match self.of_node[at] {
             Class::Alias => self.is_read_as_image(self.graph.nodes()[at].output),
-            // A flattening is read by its matrix product, a gate by its sum.
+            // A flattening is read by its matrix product, a gate or an enlargement by a sum.
             Class::Absorbed => true,
             class => class.reads_images(),
         })

@@ -137,7 +137,8 @@ impl<'g> Lowering<'g> {
         self.push(convolution_label(conv, size), draft);
         if let Some((residual, finish)) = later {
             let b = Some((BinaryOp::Add, residual));
-            let work = Pixelwise { a: output, affine: None, gate: None, b, finish, output };
+            let (affine, gate, enlarged) = (None, None, [1, 1]);
+            let work = Pixelwise { a: output, affine, gate, b, enlarged, finish, output };
             let reads = vec![output.value, residual.value];
             self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
         }

@@ -66,6 +66,11 @@ struct Lowering<'g> {
     plan: Plan,
 }
 
+/// Rows and columns of `large` for each of `small`.
+fn factor(small: &Image, large: &Image) -> [usize; 2] {
+    [large.layout.height / small.layout.height, large.layout.width / small.layout.width]
+}
+
 /// A step before its place in the plan is known.
 struct Draft {
     work: Box<dyn Work>,
@@ -264,7 +269,8 @@ impl<'g> Lowering<'g> {
         };
         let affine = Some([numbers(&affine.scale), numbers(&affine.shift)]);
         let finish = PackedFinish::Nothing;
-        let work = Pixelwise { a, affine, gate: None, b: None, finish, output };
+        let (gate, b, enlarged) = (None, None, [1, 1]);
+        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
         self.border(output, self.classes.border_fill(node.output));
     }
@@ -274,7 +280,8 @@ impl<'g> Lowering<'g> {
         let a = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
         let (finish, curve) = finish::packed(Some(activation), a.layout.channels);
-        let work = Pixelwise { a, affine: None, gate: None, b: None, finish, output };
+        let (affine, gate, b, enlarged) = (None, None, None, [1, 1]);
+        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
         self.curve(output, curve);
         self.border(output, self.classes.border_fill(node.output));
@@ -289,12 +296,16 @@ impl<'g> Lowering<'g> {
 
     fn binary(&mut self, node: &'g Node, class: Class) {
         let Op::Binary(op) = &node.op else { unreachable!("the class says it") };
-        let gate_of = |id| self.classes.absorbed_gate(id);
-        let gated = node.inputs.iter().find_map(|&id| Some((id, gate_of(id)?)));
-        let (a, gate, b) = match (gated, class) {
-            (Some((product, gate)), _) => {
-                let other = *node.inputs.iter().find(|&&id| id != product).expect("a sum of two");
-                (gate.inputs[0], Some(gate.inputs[1]), Some((BinaryOp::Add, other)))
+        let absorbed = node.inputs.iter().find_map(|&id| Some((id, self.classes.absorbed(id)?)));
+        let other = |id: ValueId| {
+            *node.inputs.iter().find(|&&input| input != id).expect("a sum of two")
+        };
+        let (a, gate, b) = match (absorbed, class) {
+            (Some((product, Node { op: Op::Binary(_), inputs, .. })), _) => {
+                (inputs[0], Some(inputs[1]), Some((BinaryOp::Add, other(product))))
+            }
+            (Some((enlarged, enlarge)), _) => {
+                (other(enlarged), None, Some((BinaryOp::Add, enlarge.inputs[0])))
             }
             (None, Class::Gate) => (node.inputs[0], Some(node.inputs[1]), None),
             (None, _) => (node.inputs[0], None, Some((*op, node.inputs[1]))),
@@ -305,10 +316,11 @@ impl<'g> Lowering<'g> {
         let output = self.output_image(node.output);
         let reads = [Some(a), gate, b.map(|(_, b)| b)].into_iter().flatten();
         let reads = reads.map(|image| image.value).collect();
-        let finish = PackedFinish::Nothing;
-        let work = Pixelwise { a, affine: None, gate, b, finish, output };
+        let enlarged = b.map_or([1, 1], |(_, b)| factor(&b, &output));
+        let (affine, finish) = (None, PackedFinish::Nothing);
+        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
         let mut draft = Draft::by_block(work, reads, &output);
-        if gate.is_some() {
+        if gate.is_some() || enlarged != [1, 1] {
             draft.reach = Reach::All;
         }
         self.push(node.op.name().to_owned(), draft);

@@ -61,30 +61,41 @@ impl Work for Pack {
     }
 }
 
+impl Unpack {
+    /// # Safety
+    /// The pixel and its channels exist, and so do the numbers they become.
+    unsafe fn pixel(&self, run: &Run<'_>, image: usize, at: [usize; 2]) {
+        let layout = self.input.layout;
+        let step = if self.channels_last { 1 } else { layout.height * layout.width };
+        // SAFETY: what the caller promises.
+        unsafe {
+            let to = run.image(self.output, image).cast::<f32>();
+            let to = to.add(flat(&self.input, self.channels_last, 0, at));
+            for block in 0..layout.blocks() {
+                let pixel = self.input.at(run, image, block, at, [0, 0]);
+                for lane in 0..LANES.min(layout.channels - block * LANES) {
+                    let number = match self.input.element {
+                        2 => from_bf16(*pixel.cast::<u16>().add(lane)),
+                        _ => *pixel.cast::<f32>().add(lane),
+                    };
+                    *to.add((block * LANES + lane) * step) = number;
+                }
+            }
+        }
+    }
+}
+
 impl Work for Unpack {
     fn algorithm(&self) -> &'static str {
         "unpack"
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let layout = self.input.layout;
         for image in region.images.clone() {
-            for (y, channel) in region
-                .rows
-                .clone()
-                .flat_map(|y| (0..layout.channels).map(move |channel| (y, channel)))
-            {
-                for x in 0..layout.width {
-                    // SAFETY: a lane of the input and its number of the output.
-                    unsafe {
-                        let pixel = self.input.at(run, image, channel / LANES, [y, x], [0, 0]);
-                        let number = match self.input.element {
-                            2 => from_bf16(*pixel.cast::<u16>().add(channel % LANES)),
-                            _ => *pixel.cast::<f32>().add(channel % LANES),
-                        };
-                        let to = run.image(self.output, image).cast::<f32>();
-                        *to.add(flat(&self.input, self.channels_last, channel, [y, x])) = number;
-                    }
+            for y in region.rows.clone() {
+                for x in 0..self.input.layout.width {
+                    // SAFETY: what the caller promises.
+                    unsafe { self.pixel(run, image, [y, x]) };
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Dense convolution, directly: every tap is read where it lies.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use std::ops::Range;
+
+use super::{Image, LANES, PackedFinish, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs, TileTable};
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::DenseShape;
@@ -24,6 +26,13 @@ pub(in crate::engine::cpu) struct Dense {
 /// weights. Half of a usual second-level cache.
 const WEIGHTS_STAY_BYTES: usize = 512 << 10;
 
+/// What all tiles of a run have in common.
+struct Pass {
+    taps: Taps,
+    tiles: &'static TileTable,
+    cut: Cut,
+}
+
 impl Dense {
     fn taps(&self) -> Taps {
         let layout = &self.input.layout;
@@ -34,59 +43,55 @@ impl Dense {
             rows: self.shape.kernel[0],
             columns: self.shape.kernel[1],
             row_stride: layout.row(),
-            pixel_stride: super::LANES,
+            pixel_stride: LANES,
             dots,
             dots_last,
         }
     }
 
-    /// The tiles of some rows of one group of channels of one image.
-    unsafe fn rows(
-        &self,
-        run: &Run<'_>,
-        taps: &Taps,
-        image: usize,
-        group: usize,
-        rows: std::ops::Range<usize>,
-    ) {
-        let kernels = run.kernels;
-        let tiles = self.tiles(run);
+    fn cut(&self, run: &Run<'_>) -> Cut {
+        let layout = &self.output.layout;
+        Cut::of(layout.width, layout.height, run.kernels.tile_pixels)
+    }
+
+    /// Some rows of one group of channels of one image.
+    ///
+    /// # Safety
+    /// As [`Work::run`].
+    unsafe fn rows(&self, run: &Run<'_>, pass: &Pass, image: usize, group: usize, rows: Range<usize>) {
         let (block, blocks) = self.shape.group(group);
-        let element = kernels.element;
-        let weights = block * self.shape.block_elements() * element;
-        debug_assert!(
-            weights + blocks * self.shape.block_elements() * element <= self.weights.bytes()
-        );
-        let output = self.output.layout;
-        let cut = Cut::of(output.width, output.height, kernels.tile_pixels);
+        let group_bytes = self.shape.block_elements() * run.kernels.element;
+        debug_assert!((block + blocks) * group_bytes <= self.weights.bytes());
+        let (layout, taps) = (self.output.layout, &pass.taps);
         let mut y = rows.start;
         while y < rows.end {
-            let high = if y + cut.rows <= rows.end { cut.rows } else { 1 };
-            for column in 0..cut.columns {
-                let (x, wide) = cut.column(column);
-                let from = [y * self.stride, x * self.stride];
-                // SAFETY: the tile lies in the output; its taps lie in the bordered input, whose
+            let high = if y + pass.cut.rows <= rows.end { pass.cut.rows } else { 1 };
+            for tiles in pass.cut.runs() {
+                let at = [y, tiles.x];
+                let from = at.map(|at| at * self.stride);
+                // SAFETY: the tiles lie in the output; their taps lie in the bordered input, whose
                 // border was planned for this kernel; the group's weights were packed.
                 unsafe {
                     let args = TileArgs {
                         taps,
+                        count: tiles.count,
                         input_row: self.stride * taps.row_stride,
                         input: self.input.at(run, image, 0, from, self.pads),
-                        weights: self.weights.start().add(weights),
+                        weights: self.weights.start().add(block * group_bytes),
                         bias: Some(numbers(&self.bias, block)),
                         residual: self.residual.map(|residual| Plane {
-                            first: residual.at(run, image, block, [y, x], [0, 0]).cast_const(),
+                            first: residual.at(run, image, block, at, [0, 0]).cast_const(),
                             block: residual.layout.block(),
                             row: residual.layout.row(),
                         }),
                         finish: self.finish.from_block(block),
                         output: Plane {
-                            first: self.output.at(run, image, block, [y, x], [0, 0]),
-                            block: output.block(),
-                            row: output.row(),
+                            first: self.output.at(run, image, block, at, [0, 0]),
+                            block: layout.block(),
+                            row: layout.row(),
                         },
                     };
-                    tiles.get(super::LANES, self.stride, [blocks, high, wide])(&args);
+                    pass.tiles.get(LANES, self.stride, [blocks, high, tiles.width])(&args);
                 }
             }
             y += high;
@@ -105,28 +110,23 @@ impl Work for Dense {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let taps = self.taps();
+        let pass = Pass { taps: self.taps(), tiles: self.tiles(run), cut: self.cut(run) };
+        let Region { images, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
-                for group in region.groups.clone() {
-                    for image in region.images.clone() {
-                        self.rows(run, &taps, image, group, region.rows.clone());
+                for group in groups.clone() {
+                    for image in images.clone() {
+                        self.rows(run, &pass, image, group, rows.clone());
                     }
                 }
                 return;
             }
-            let high = Cut::of(
-                self.output.layout.width,
-                self.output.layout.height,
-                run.kernels.tile_pixels,
-            )
-            .rows;
-            for image in region.images.clone() {
-                for y in region.rows.clone().step_by(high) {
-                    let rows = y..region.rows.end.min(y + high);
-                    for group in region.groups.clone() {
-                        self.rows(run, &taps, image, group, rows.clone());
+            for image in images.clone() {
+                for y in rows.clone().step_by(pass.cut.rows) {
+                    for group in groups.clone() {
+                        let rows = y..rows.end.min(y + pass.cut.rows);
+                        self.rows(run, &pass, image, group, rows);
                     }
                 }
             }

@@ -14,6 +14,8 @@ pub(in crate::engine::cpu) struct Pixelwise {
     /// One pixel per channel: squeeze-and-excite.
     pub(in crate::engine::cpu) gate: Option<Image>,
     pub(in crate::engine::cpu) b: Option<(BinaryOp, Image)>,
+    /// Rows and columns each pixel of `b` serves.
+    pub(in crate::engine::cpu) enlarged: [usize; 2],
     pub(in crate::engine::cpu) finish: PackedFinish,
     pub(in crate::engine::cpu) output: Image,
 }
@@ -38,7 +40,11 @@ impl Work for Pixelwise {
                             gate: self.gate.map(|gate| {
                                 gate.at(run, image, block, [0, 0], [0, 0]).cast_const()
                             }),
-                            b: self.b.map(|(op, b)| (op, at(&b).cast_const())),
+                            b: self.b.map(|(op, b)| {
+                                let row = [y / self.enlarged[0], 0];
+                                (op, b.at(run, image, block, row, [0, 0]).cast_const())
+                            }),
+                            repeat: self.enlarged[1],
                             finish: self.finish.from_block(block),
                             output: at(&self.output),
                             count: self.output.layout.width,

@@ -97,25 +97,26 @@ impl Planar {
         for (row, group) in (0..rows).flat_map(|row| region.groups.clone().map(move |g| (row, g))) {
             let (block, blocks) = self.shape.group(group);
             let weights = block * self.shape.block_elements() * size_of::<f32>();
-            for (x, wide) in (0..cut.columns).map(|column| cut.column(column)) {
+            for tiles in cut.runs() {
                 // SAFETY: taps lie in the strip, the tile in the output, the weights were packed.
                 unsafe {
                     let args = TileArgs {
                         taps: &taps,
+                        count: tiles.count,
                         input_row: 0,
-                        input: strip.add(row * self.stride * pitch + x * self.stride).cast(),
+                        input: strip.add(row * self.stride * pitch + tiles.x * self.stride).cast(),
                         weights: self.weights.start().add(weights),
                         bias: Some(numbers(&self.bias, block)),
                         residual: None,
                         finish: self.finish.from_block(block),
                         output: Plane {
-                            first: self.output.at(run, image, block, [y + row, x], [0, 0]),
+                            first: self.output.at(run, image, block, [y + row, tiles.x], [0, 0]),
                             block: output.block(),
                             row: output.row(),
                         },
                     };
-                    let tiles = &run.kernels.tiles_from_f32;
-                    tiles.get(1, self.stride, [blocks, 1, wide])(&args);
+                    let table = &run.kernels.tiles_from_f32;
+                    table.get(1, self.stride, [blocks, 1, tiles.width])(&args);
                 }
             }
         }

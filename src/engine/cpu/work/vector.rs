@@ -93,6 +93,7 @@ impl Vector {
             }
             let args = TileArgs {
                 taps: &taps,
+                count: 1,
                 input_row: 0,
                 input: run.scratch.add(first * block_bytes),
                 weights: self.weights.start().add(offset),
@@ -130,8 +131,10 @@ impl Work for Vector {
             self.gather(run, region);
             let cut = Cut::of(region.images.len(), 1, run.kernels.tile_pixels);
             for group in region.groups.clone() {
-                for (first, wide) in (0..cut.columns).map(|column| cut.column(column)) {
-                    self.tile(run, group, region, first, wide);
+                for tiles in cut.runs() {
+                    for first in (0..tiles.count).map(|index| tiles.x + index * tiles.width) {
+                        self.tile(run, group, region, first, tiles.width);
+                    }
                 }
             }
         }

@@ -87,14 +87,15 @@ impl Winograd {
         let cut = Cut::of(count, 1, run.kernels.tile_pixels);
         for number in 0..NUMBERS {
             for (block, blocks) in (0..self.shape.groups()).map(|group| self.shape.group(group)) {
-                for (first, wide) in (0..cut.columns).map(|column| cut.column(column)) {
+                for tiles in cut.runs() {
                     let weights = (number * to + block) * self.shape.block_elements();
-                    let input = number * from * count * LANES + first * LANES;
-                    let output = ((number * to + block) * count + first) * LANES;
+                    let input = number * from * count * LANES + tiles.x * LANES;
+                    let output = ((number * to + block) * count + tiles.x) * LANES;
                     // SAFETY: places of the scratch, and weights that were packed.
                     unsafe {
                         let args = TileArgs {
                             taps: &taps,
+                            count: tiles.count,
                             input_row: 0,
                             input: run.scratch.cast::<f32>().add(input).cast(),
                             weights: self.weights.start().cast::<f32>().add(weights).cast(),
@@ -107,7 +108,7 @@ impl Winograd {
                                 row: 0,
                             },
                         };
-                        run.kernels.tiles_f32.get(LANES, 1, [blocks, 1, wide])(&args);
+                        run.kernels.tiles_f32.get(LANES, 1, [blocks, 1, tiles.width])(&args);
                     }
                 }
             }
