@@ -1,0 +1,97 @@
+"""Times Menshen's engine against ONNX Runtime and OpenVINO, on the same networks in one run.
+
+    benches/peers/run                                    # all networks, batches 1 and 8, one thread
+    benches/peers/run --nets sface,yunet_640 --batches 1
+    benches/peers/run --threads 2 --engines ort,ov-f32,menshen-f32
+    benches/peers/run --engines ov-avx2,menshen-avx2     # both held to AVX2
+    benches/peers/run --extra DIR                        # more ONNX files, by their file names
+
+`run` installs the peers into target/peers-venv and builds Menshen first. The networks are face
+networks with random weights (`random_nets.py`) and those of models/ (`prepare.py`).
+
+Per case, every engine runs for about `--seconds` in every round, in turns. Tables go to stdout,
+progress and the outputs' relative distance from the first engine's to stderr, and every round's
+time to target/peers/results.jsonl. A case takes about engines * seconds * (rounds + 1), and the
+time to load the network.
+
+Input is noise in [-1, 1). Networks made for pixels of 0..255 see a picture that is almost black:
+their bf16 outputs are far apart (SFace by 0.2), and ONNX Runtime, whose time on networks with PReLU
+depends on the values, is up to 1.6 times faster on them than on noise of 0..255.
+"""
+
+import argparse
+import sys
+
+import engines
+import prepare
+import report
+import rounds
+
+DEFAULT_ENGINES = "ort,ov-f32,ov-bf16,menshen-f32,menshen-bf16"
+
+
+def options():
+    def names(text):
+        return text.split(",")
+
+    def numbers(text):
+        return [int(number) for number in text.split(",")]
+
+    parser = argparse.ArgumentParser(
+        prog="benches/peers/run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--nets", type=names, help="names, separated by commas (default: all)")
+    parser.add_argument("--batches", type=numbers, default=[1, 8], help="(default: 1,8)")
+    parser.add_argument("--threads", type=numbers, default=[1], help="(default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="(default: 0.4)")
+    parser.add_argument(
+        "--engines",
+        type=names,
+        default=names(DEFAULT_ENGINES),
+        help=f"of {','.join(engines.ENGINES)} (default: {DEFAULT_ENGINES})",
+    )
+    parser.add_argument("--extra", metavar="DIR", help="a folder with more ONNX files")
+    return parser, parser.parse_args()
+
+
+def check_names(kind, asked, known):
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        sys.exit(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def main():
+    parser, given = options()
+    networks = prepare.networks(given.extra)
+    nets = given.nets or list(networks)
+    check_names("network", nets, networks)
+    check_names("engine", given.engines, engines.ENGINES)
+    if min(given.rounds, *given.batches, *given.threads) < 1:
+        parser.error("rounds, batches and threads start at 1")
+    try:
+        engines.check(given.engines)
+    except engines.EngineError as error:
+        sys.exit(str(error))
+
+    facts, results, failed = report.machine(), {}, False
+    models = {net: prepare.write(net, networks[net]) for net in nets}
+    cases = [(net, b, t) for t in given.threads for net in nets for b in given.batches]
+    with open(prepare.FOLDER / "results.jsonl", "a") as file:
+        for case in cases:
+            model = models[case[0]]
+            timings, failures = rounds.time_case(
+                given.engines, model, case, given.rounds, given.seconds
+            )
+            rounds.say(case, timings, failures)
+            report.record(file, facts, case, timings, failures)
+            results[case], failed = timings, failed or bool(failures)
+    command = " ".join(["benches/peers/run", *sys.argv[1:]])
+    print(report.markdown(facts, command, results))
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

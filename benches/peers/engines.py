@@ -1,0 +1,95 @@
+"""The engines, and one running worker process of an engine. The protocol is in `worker.py`."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from prepare import ROOT
+
+MENSHEN = ROOT / "target" / "release" / "menshen"
+# OpenVINO's kernels are oneDNN's, which take this for the newest instructions they may use.
+AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def peer(name):
+    return [sys.executable, Path(__file__).with_name("worker.py"), name], []
+
+
+def menshen(*options):
+    return [MENSHEN, "engine-worker"], list(options)
+
+
+# Name: what comes before and after MODEL BATCH THREADS on the command line.
+ENGINES = {
+    "ort": peer("ort"),
+    "ov-f32": peer("ov-f32"),
+    "ov-bf16": peer("ov-bf16"),
+    "ov-avx2": peer("ov-f32"),
+    "menshen-f32": menshen("--precision", "f32"),
+    "menshen-bf16": menshen("--precision", "bf16"),
+    "menshen-avx2": menshen("--precision", "f32", "--kernels", "avx2"),
+}
+ENVIRONMENT = {"ov-avx2": AVX2_ONLY}
+
+
+class EngineError(Exception):
+    """An engine cannot run a network; the message is the worker's own."""
+
+
+def check(names):
+    """Refuses to start when an engine that was asked for is not there at all."""
+    if not any(name.startswith("menshen") for name in names):
+        return
+    if not MENSHEN.exists():
+        raise EngineError(f"{MENSHEN} is missing: run `cargo build --release`")
+    asked = subprocess.run([MENSHEN, "engine-worker", "--help"], capture_output=True)
+    if asked.returncode != 0:
+        raise EngineError(f"{MENSHEN} has no `engine-worker` command: build a newer one")
+
+
+class Worker:
+    """A process with one network loaded. Between calls it waits for input and takes no CPU time."""
+
+    def __init__(self, engine, model, batch, threads):
+        before, after = ENGINES[engine]
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [*before, model, str(batch), str(threads), *after],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=os.environ | ENVIRONMENT.get(engine, {}),
+        )
+        try:
+            word, *numbers = self.line().split()
+            if word != "ready" or not numbers:
+                raise EngineError(f"said `{word}`, not `ready` and the outputs")
+        except EngineError:
+            self.close()
+            raise
+        self.outputs = [float(number) for number in numbers]
+
+    def line(self):
+        line = self.process.stdout.readline()
+        if not line.strip():
+            self.process.wait()
+            self.errors.seek(0)
+            said = self.errors.read().strip().splitlines() or ["no message"]
+            raise EngineError(f"exit status {self.process.returncode}: {said[-1]}")
+        return line
+
+    def run(self, count):
+        """Runs `count` inferences; returns their (wall, CPU) milliseconds."""
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return [tuple(map(float, pair.split(":"))) for pair in self.line().split()]
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()

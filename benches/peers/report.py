@@ -1,0 +1,114 @@
+"""Results as JSON lines and Markdown tables, with what is needed to judge them: CPU, versions."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from prepare import ROOT
+
+# Each table: its columns of times, then its columns of ratios (ours, the peer's).
+TABLES = (
+    (
+        {
+            "ONNX Runtime": "ort",
+            "OpenVINO f32": "ov-f32",
+            "OpenVINO bf16": "ov-bf16",
+            "Menshen f32": "menshen-f32",
+            "Menshen bf16": "menshen-bf16",
+        },
+        {
+            "f32 vs ONNX Runtime": ("menshen-f32", "ort"),
+            "f32 vs OpenVINO f32": ("menshen-f32", "ov-f32"),
+            "bf16 vs OpenVINO bf16": ("menshen-bf16", "ov-bf16"),
+        },
+    ),
+    (
+        {"OpenVINO f32, AVX2": "ov-avx2", "Menshen f32, AVX2": "menshen-avx2"},
+        {"AVX2 vs OpenVINO AVX2": ("menshen-avx2", "ov-avx2")},
+    ),
+)
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+
+
+def machine():
+    """What the figures depend on besides the engines."""
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "onnxruntime": version("onnxruntime"),
+        "openvino": version("openvino"),
+        "menshen": revision(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def cpu():
+    info = Path("/proc/cpuinfo")
+    facts = {}
+    for line in info.read_text().splitlines() if info.exists() else ():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    flags = set(facts.get("flags", "").split())
+    has = [name for name in INSTRUCTIONS if name in flags]
+    name = facts.get("model name", platform.machine())
+    return f"{name} ({', '.join(has)})" if has else name
+
+
+def revision():
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def record(file, facts, case, timings, failures):
+    """Appends one line per engine to the results."""
+    network, batch, threads = case
+    where = facts | {"network": network, "batch": batch, "threads": threads}
+    for timing in timings.values():
+        times = {"engine": timing.engine, "ms": timing.ms, "rounds_ms": timing.rounds_ms}
+        file.write(json.dumps(where | times | {"relative_error": timing.error}) + "\n")
+    for engine, message in failures.items():
+        file.write(json.dumps(where | {"engine": engine, "failed": message}) + "\n")
+    file.flush()
+
+
+def markdown(facts, command, results):
+    """All tables; `results` maps a case to its timings."""
+    threads = sorted({threads for _, _, threads in results})
+    tables = [table(t, *spec, results) for t in threads for spec in TABLES]
+    heading = (
+        f"{facts['cpu']}, {facts['cores']} cores; ONNX Runtime {facts['onnxruntime']}, "
+        f"OpenVINO {facts['openvino']}, Menshen {facts['menshen']}; {facts['date']}; `{command}`. "
+        "Milliseconds per batch; a ratio above 1 means that Menshen is faster."
+    )
+    return "\n\n".join([heading, *filter(None, tables)])
+
+
+def table(threads, times, ratios, results):
+    """The cases of one thread count under one set of columns; empty when no engine of it ran."""
+    cases = {case: timings for case, timings in results.items() if case[2] == threads}
+    if not any(engine in timings for timings in cases.values() for engine in times.values()):
+        return ""
+    kind = "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
+    columns = ["Network", "Batch", *times, *ratios]
+    lines = [columns, ["---"] + ["--:"] * (len(columns) - 1)]
+    for (network, batch, _), timings in cases.items():
+        spent = [milliseconds(timings.get(engine)) for engine in times.values()]
+        gained = [ratio(timings.get(own), timings.get(peer)) for own, peer in ratios.values()]
+        lines.append([network, str(batch), *spent, *gained])
+    return f"{kind}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def milliseconds(timing):
+    if timing is None:
+        return "–"
+    decimals = 2 if timing.ms < 10 else 1 if timing.ms < 100 else 0
+    return f"{timing.ms:.{decimals}f}"
+
+
+def ratio(own, peer):
+    return f"{own.speed_over(peer):.2f}×" if own and peer else "–"

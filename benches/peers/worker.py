@@ -1,0 +1,85 @@
+"""Times a peer: worker.py ort|ov-f32|ov-bf16 MODEL.onnx BATCH THREADS.
+
+Every engine's worker speaks this protocol, `menshen engine-worker` too. It runs the network once
+and prints `ready` and eight numbers of the first output, flattened: the first four from the front,
+then the last four from the back, the very last one first (fewer each, if there are fewer). Then,
+for each line N that it reads, it runs N inferences and prints N times on one line, each `WALL:CPU`
+in milliseconds, where CPU is the time of the whole process, all threads together.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from probe import batch_input
+from random_nets import BATCH
+
+
+def onnx_runtime(model, x, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A known batch lets it plan its memory and fold shapes, as OpenVINO's reshape does.
+    options.add_free_dimension_override_by_name(BATCH, len(x))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, inputs)
+
+
+def openvino(model, x, threads, precision):
+    import openvino
+
+    core = openvino.Core()
+    network = core.read_model(model)
+    network.reshape(list(x.shape))
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(network, "CPU", settings)
+    if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != precision:
+        sys.exit(f"OpenVINO has no {precision} on this CPU")
+    request = compiled.create_infer_request()
+
+    def infer():
+        request.infer([x], share_inputs=True)
+        return [tensor.data for tensor in request.output_tensors]
+
+    return infer
+
+
+ENGINES = {
+    "ort": onnx_runtime,
+    "ov-f32": lambda *call: openvino(*call, "f32"),
+    "ov-bf16": lambda *call: openvino(*call, "bf16"),
+}
+
+
+def timed(infer):
+    cpu, wall = time.process_time(), time.perf_counter()
+    infer()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return f"{wall * 1e3:.5f}:{cpu * 1e3:.5f}"
+
+
+def main():
+    engine, model, batch, threads = sys.argv[1:]
+    x = batch_input(model, int(batch))
+    infer = ENGINES[engine](model, x, int(threads))
+    outputs = infer()
+    if any(output.shape[0] != len(x) for output in outputs):
+        sys.exit(f"an output has lost the batch: {[output.shape for output in outputs]}")
+    first = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
+    print("ready", *(f"{v:.9g}" for v in [*first[:4], *first[::-1][:4]]), flush=True)
+    for line in sys.stdin:
+        print(*(timed(infer) for _ in range(int(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
