@@ -6,6 +6,7 @@ mod compare;
 mod demo;
 mod detect;
 mod draw;
+mod engine_worker;
 mod models;
 mod serve;
 mod table;
@@ -60,6 +61,9 @@ enum Command {
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
+    /// Run one network for a benchmark of several engines.
+    #[command(hide = true)]
+    EngineWorker(engine_worker::Args),
 }
 
 /// Runs the command line of this process.
@@ -84,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
+        Command::EngineWorker(args) => engine_worker::run(&args),
     }
 }
 

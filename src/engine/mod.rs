@@ -18,6 +18,7 @@ mod import;
 mod network;
 mod op;
 pub mod passes;
+mod precision;
 mod reference;
 mod shape;
 
@@ -30,3 +31,4 @@ pub use op::{
     Activation, AveragePool, BinaryOp, Conv, Linear, Op, Reduction, ResizeMode, ScaleShift, Window,
 };
 pub use passes::optimise;
+pub use precision::{Precision, UnknownPrecision};

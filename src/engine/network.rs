@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::cpu::{CpuNetwork, Crew, KernelChoice, Precision};
+use super::cpu::{CpuNetwork, Crew, KernelChoice};
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
+use super::precision::Precision;
 use super::reference::Reference;
 
 /// A graph loaded onto a device, with the executor chosen for it.

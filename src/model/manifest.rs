@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::ModelError;
 use super::input::{InputContract, RawInput};
 use super::task::{Meaning, RawDetection, RawLiveness, RawTask, Task, cells};
-use super::values::{Licence, Precision, Sha256Hex, file_name, free_text, label, tensor_name};
+use super::values::{Licence, Sha256Hex, file_name, free_text, label, tensor_name};
+use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
 
 /// Largest manifest in bytes; a long calibration table takes 10 kB.

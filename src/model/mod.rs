@@ -26,4 +26,4 @@ pub use manifest::{GoldenSpec, Manifest, Origin, OutputSpec, Tolerance};
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;
 pub use task::{Decoder, Detection, Head, Liveness, Meaning, Task};
-pub use values::{Licence, Precision, Sha256Hex};
+pub use values::{Licence, Sha256Hex};

@@ -2,7 +2,8 @@
 
 use super::input::{ColourOrder, CropRule, Layout};
 use super::manifest::Manifest;
-use super::values::{Precision, Sha256Hex};
+use super::values::Sha256Hex;
+use crate::engine::Precision;
 
 /// Hexadecimal digits of the hash in an identifier: 48 bits, far more than an operator has models.
 const DIGITS: usize = 12;

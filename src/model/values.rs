@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
@@ -68,29 +67,6 @@ impl Licence {
     pub fn is_noncommercial(&self) -> bool {
         let lower = self.0.to_ascii_lowercase();
         lower.replace('-', "").contains("noncommercial") || lower.split('-').any(|p| p == "nc")
-    }
-}
-
-/// What weights and activations are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats, accumulated in 32 bits.
-    F16,
-    /// 16-bit brain floats, accumulated in 32 bits.
-    Bf16,
-}
-
-impl Precision {
-    /// The name in manifests and space identifiers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
     }
 }
 

@@ -43,4 +43,4 @@ mod work;
 
 pub use crew::Crew;
 pub use network::{CpuNetwork, StepReport};
-pub use select::{KernelChoice, Precision, SelectError};
+pub use select::{KernelChoice, SelectError};

@@ -11,7 +11,8 @@ use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
 use super::lower::lower;
 use super::plan::Plan;
 use super::schedule::Schedule;
-use super::select::{KernelChoice, Precision};
+use super::select::KernelChoice;
+use crate::engine::Precision;
 use crate::engine::error::EngineError;
 use crate::engine::graph::Graph;
 

@@ -52,8 +52,9 @@ const ROWS_TOGETHER: usize = 8;
 /// Weights below this stay in a second-level cache beside the activations of a row.
 const HEAVY_WEIGHTS_BYTES: usize = 128 << 10;
 
-/// What the steps of a band may touch: about half of a usual second-level cache.
-const BAND_BYTES: usize = 512 << 10;
+/// Bytes that the steps of a band read and write, counted once for each; a band at the end of which
+/// the first bytes have left the second-level cache is still in the third.
+const BAND_BYTES: usize = 4 << 20;
 
 impl Schedule {
     pub(super) fn of(plan: &Plan) -> Self {

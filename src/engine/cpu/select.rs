@@ -4,15 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::kernels::{self, KernelSet};
-
-/// What activations and weights are stored in; sums are always `f32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit brain floats.
-    Bf16,
-}
+use crate::engine::Precision;
 
 /// The kernels asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,22 +38,6 @@ pub enum SelectError {
     },
 }
 
-impl Precision {
-    /// The name in settings and listings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl fmt::Display for KernelChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -91,6 +67,7 @@ impl KernelChoice {
     pub(super) fn select(self, precision: Precision) -> Result<&'static KernelSet, SelectError> {
         let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
         match (self, precision) {
+            (_, Precision::F16) => Err(unsupported("arithmetic for 16-bit floats")),
             (Self::Portable, Precision::F32) => Ok(&kernels::PORTABLE_F32),
             (Self::Portable, Precision::Bf16) => Ok(&kernels::PORTABLE_BF16),
             (Self::Avx2, Precision::Bf16) => Err(unsupported("bfloat16 instructions in AVX2")),

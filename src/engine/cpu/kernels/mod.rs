@@ -21,7 +21,7 @@ pub(super) mod winograd;
 use self::depthwise::DepthwiseTable;
 use self::pixelwise::{Curve, CurveArgs, Pixelwise, PixelwiseArgs};
 use self::pool::{GlobalMean, GlobalMeanArgs, Pool, PoolArgs};
-use self::tile::TileTable;
+use self::tile::{MatrixTable, PlanarTable, TileTable};
 use self::winograd::{ForwardArgs, ForwardTransform, InverseArgs, InverseTransform};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::bf16::Avx512Bf16;
@@ -74,9 +74,9 @@ pub(super) struct KernelSet {
     /// Format in, `f32` out.
     pub(super) tiles_to_f32: TileTable,
     /// `f32` in, format out.
-    pub(super) tiles_from_f32: TileTable,
+    pub(super) planar: PlanarTable,
     /// `f32` in, `f32` out.
-    pub(super) tiles_f32: TileTable,
+    pub(super) matrix: MatrixTable,
     pub(super) depthwise: DepthwiseTable,
     pub(super) depthwise_to_f32: DepthwiseTable,
     pub(super) forward: unsafe fn(&ForwardArgs),
@@ -100,8 +100,8 @@ impl KernelSet {
             tile_pixels: A::TILE_PIXELS,
             tiles: TileTable::of::<A, F, F, F>(),
             tiles_to_f32: TileTable::of::<A, F, F, F32>(),
-            tiles_from_f32: TileTable::of::<A, F32, F, F>(),
-            tiles_f32: TileTable::of::<A, F32, F32, F32>(),
+            planar: PlanarTable::of::<A, F32, F, F>(),
+            matrix: MatrixTable::of::<A, F32, F32, F32>(),
             depthwise: DepthwiseTable::of::<A, F, F>(),
             depthwise_to_f32: DepthwiseTable::of::<A, F, F32>(),
             forward: run::<A, ForwardTransform<F>>,

@@ -210,17 +210,23 @@ unsafe fn accumulate<
 /// Heights of tiles, and the widest each may be when the tile has 14 pixels.
 const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
 
-/// Shapes for one step and one number of blocks: one row of 1 to 14 pixels, two of 1 to 7, four of
-/// 1 to 3.
-type Shapes = [TileFn; 24];
+/// One row of 1 to 14 pixels.
+type Rows = [TileFn; 14];
 
-/// The tiles of one format, by the distance between pixels and the number of blocks.
+/// Two rows of 1 to 7 pixels, and four rows of 1 to 3.
+type Stacks = [TileFn; 10];
+
+/// Tiles of one format that read blocked images, by stride and number of blocks.
 pub(in crate::engine::cpu) struct TileTable {
-    /// Pixels of blocked images, at stride 1 and 2.
-    blocked: [[Shapes; 2]; 2],
-    /// Pixels of planar images, at stride 1 and 2.
-    planar: [[Shapes; 2]; 2],
+    rows: [[Rows; 2]; 2],
+    stacks: [[Stacks; 2]; 2],
 }
+
+/// Tiles of one row that read planar images, by stride and number of blocks.
+pub(in crate::engine::cpu) struct PlanarTable([[Rows; 2]; 2]);
+
+/// Tiles of one row that read vectors lying side by side, by number of blocks.
+pub(in crate::engine::cpu) struct MatrixTable([Rows; 2]);
 
 /// Refuses shapes that no register file of the set holds.
 ///
@@ -230,7 +236,7 @@ unsafe fn too_large(_: &TileArgs<'_>) {
     unreachable!("the plan cuts tiles that fit the registers")
 }
 
-macro_rules! shapes {
+macro_rules! tiles {
     ($blocks:literal, $step:literal; $(($rows:literal, $width:literal)),*) => {
         [$(if $blocks <= A::TILE_BLOCKS && $rows * $width <= A::TILE_PIXELS {
             entry::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
@@ -238,43 +244,79 @@ macro_rules! shapes {
             too_large as TileFn
         }),*]
     };
+}
+
+macro_rules! rows {
     ($blocks:literal, $step:literal) => {
-        shapes!($blocks, $step;
+        tiles!($blocks, $step;
             (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7),
-            (1, 8), (1, 9), (1, 10), (1, 11), (1, 12), (1, 13), (1, 14),
-            (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (2, 7),
-            (4, 1), (4, 2), (4, 3))
+            (1, 8), (1, 9), (1, 10), (1, 11), (1, 12), (1, 13), (1, 14))
+    };
+}
+
+macro_rules! stacks {
+    ($blocks:literal, $step:literal) => {
+        tiles!($blocks, $step;
+            (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (2, 7), (4, 1), (4, 2), (4, 3))
     };
 }
 
 impl TileTable {
-    pub(super) const fn of<
-        A: Isa,
+    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
-    >() -> Self {
+    {
         Self {
-            blocked: [[shapes!(1, 16), shapes!(2, 16)], [shapes!(1, 32), shapes!(2, 32)]],
-            planar: [[shapes!(1, 1), shapes!(2, 1)], [shapes!(1, 2), shapes!(2, 2)]],
+            rows: [[rows!(1, 16), rows!(2, 16)], [rows!(1, 32), rows!(2, 32)]],
+            stacks: [[stacks!(1, 16), stacks!(2, 16)], [stacks!(1, 32), stacks!(2, 32)]],
         }
     }
 
-    /// The tile of `blocks` × `rows` × `width` for an image whose pixels are `pixel` elements
-    /// apart, read with `stride` 1 or 2.
+    /// The tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
     pub(in crate::engine::cpu) fn get(
         &self,
-        pixel: usize,
         stride: usize,
         [blocks, rows, width]: [usize; 3],
     ) -> TileFn {
-        let of_layout = if pixel == 1 { &self.planar } else { &self.blocked };
-        let place = match rows {
-            1 => width - 1,
-            2 => 14 + width - 1,
-            _ => 21 + width - 1,
-        };
-        of_layout[stride - 1][blocks - 1][place]
+        match rows {
+            1 => self.rows[stride - 1][blocks - 1][width - 1],
+            2 => self.stacks[stride - 1][blocks - 1][width - 1],
+            _ => self.stacks[stride - 1][blocks - 1][7 + width - 1],
+        }
+    }
+}
+
+impl PlanarTable {
+    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    where
+        I: Format<A::Lanes>,
+        R: Format<A::Lanes>,
+        O: Format<A::Lanes>,
+    {
+        Self([[rows!(1, 1), rows!(2, 1)], [rows!(1, 2), rows!(2, 2)]])
+    }
+
+    /// The tile of `blocks` × `width` that reads with `stride` 1 or 2.
+    pub(in crate::engine::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
+        self.0[stride - 1][blocks - 1][width - 1]
+    }
+}
+
+impl MatrixTable {
+    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    where
+        I: Format<A::Lanes>,
+        R: Format<A::Lanes>,
+        O: Format<A::Lanes>,
+    {
+        Self([rows!(1, 16), rows!(2, 16)])
+    }
+
+    /// The tile of `blocks` × `width`.
+    pub(in crate::engine::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
+        self.0[blocks - 1][width - 1]
     }
 }
 

@@ -297,9 +297,8 @@ impl<'g> Lowering<'g> {
     fn binary(&mut self, node: &'g Node, class: Class) {
         let Op::Binary(op) = &node.op else { unreachable!("the class says it") };
         let absorbed = node.inputs.iter().find_map(|&id| Some((id, self.classes.absorbed(id)?)));
-        let other = |id: ValueId| {
-            *node.inputs.iter().find(|&&input| input != id).expect("a sum of two")
-        };
+        let other =
+            |id: ValueId| *node.inputs.iter().find(|&&input| input != id).expect("a sum of two");
         let (a, gate, b) = match (absorbed, class) {
             (Some((product, Node { op: Op::Binary(_), inputs, .. })), _) => {
                 (inputs[0], Some(inputs[1]), Some((BinaryOp::Add, other(product))))

@@ -58,7 +58,14 @@ impl Dense {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn rows(&self, run: &Run<'_>, pass: &Pass, image: usize, group: usize, rows: Range<usize>) {
+    unsafe fn rows(
+        &self,
+        run: &Run<'_>,
+        pass: &Pass,
+        image: usize,
+        group: usize,
+        rows: Range<usize>,
+    ) {
         let (block, blocks) = self.shape.group(group);
         let group_bytes = self.shape.block_elements() * run.kernels.element;
         debug_assert!((block + blocks) * group_bytes <= self.weights.bytes());
@@ -91,7 +98,7 @@ impl Dense {
                             row: layout.row(),
                         },
                     };
-                    pass.tiles.get(LANES, self.stride, [blocks, high, tiles.width])(&args);
+                    pass.tiles.get(self.stride, [blocks, high, tiles.width])(&args);
                 }
             }
             y += high;

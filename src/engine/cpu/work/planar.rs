@@ -115,8 +115,7 @@ impl Planar {
                             row: output.row(),
                         },
                     };
-                    let table = &run.kernels.tiles_from_f32;
-                    table.get(1, self.stride, [blocks, 1, tiles.width])(&args);
+                    run.kernels.planar.get(self.stride, [blocks, tiles.width])(&args);
                 }
             }
         }

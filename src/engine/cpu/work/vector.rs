@@ -106,7 +106,7 @@ impl Vector {
                 finish: self.finish.from_block(block),
                 output: Plane { first: sums, block: wide * LANES, row: 0 },
             };
-            tiles.get(LANES, 1, [blocks, 1, wide])(&args);
+            tiles.get(1, [blocks, 1, wide])(&args);
             let bytes = LANES * self.output.element;
             for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
                 let to = self.output.at(run, image(at), block + b, [0, 0], [0, 0]);

@@ -108,7 +108,7 @@ impl Winograd {
                                 row: 0,
                             },
                         };
-                        run.kernels.tiles_f32.get(LANES, 1, [blocks, 1, tiles.width])(&args);
+                        run.kernels.matrix.get([blocks, tiles.width])(&args);
                     }
                 }
             }

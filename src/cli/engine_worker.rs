@@ -1,0 +1,79 @@
+//! `menshen engine-worker`: runs one network for a benchmark that times several engines.
+//!
+//! It prints `ready` and the first four and, from the end, the last four numbers of the first
+//! output. Then, for every line `N` on standard input, it runs N times and prints N times
+//! `wall:cpu` in milliseconds; `cpu` is of the whole process.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::engine::cpu::{CpuNetwork, Crew, KernelChoice};
+use crate::engine::{Precision, import, optimise};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The network.
+    model: PathBuf,
+    /// Rows of a batch.
+    batch: usize,
+    /// Threads, this one included.
+    threads: usize,
+    /// `f32` or `bf16`.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
+    /// `auto`, `avx512`, `avx2` or `portable`.
+    #[arg(long, default_value = "auto")]
+    kernels: KernelChoice,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.batch == 0 || args.threads == 0 {
+        bail!("BATCH and THREADS must be at least 1");
+    }
+    let path = args.model.display();
+    let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
+    let graph = optimise(import(&bytes, None).with_context(|| format!("cannot import {path}"))?);
+    let crew = Arc::new(Crew::new(args.threads)?);
+    let network = CpuNetwork::load(&graph, args.kernels, args.precision, crew)?;
+    let input = probe(args.batch * graph.input().shape.iter().product::<usize>());
+    let lens: Vec<usize> =
+        graph.outputs().iter().map(|output| output.shape.iter().product()).collect();
+    let mut outputs = vec![0.0; args.batch * lens.iter().sum::<usize>()];
+    network.run(&input, args.batch, &mut outputs);
+    print_ready(&outputs[..args.batch * lens[0]]);
+    for line in std::io::stdin().lock().lines() {
+        let count: usize = line?.trim().parse().context("expected a number of runs")?;
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (wall, cpu) = (Instant::now(), cpu_ms()?);
+            network.run(&input, args.batch, &mut outputs);
+            let wall_ms = wall.elapsed().as_secs_f64() * 1e3;
+            times.push(format!("{wall_ms:.5}:{:.5}", cpu_ms()? - cpu));
+        }
+        println!("{}", times.join(" "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The input all engines are given: number i is ((i × 2654435761) >> 7 & 0xffff) / 32768 − 1.
+fn probe(len: usize) -> Vec<f32> {
+    let number = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7 & 0xffff) as f32 / 32_768.0 - 1.0;
+    (0..len as u64).map(number).collect()
+}
+
+fn print_ready(output: &[f32]) {
+    let ends = output.iter().take(4).chain(output.iter().rev().take(4));
+    let numbers: Vec<String> = ends.map(|number| format!("{number:.6}")).collect();
+    println!("ready {}", numbers.join(" "));
+}
+
+/// Processor time of this process, all threads.
+fn cpu_ms() -> anyhow::Result<f64> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6)
+}
