@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 use crate::catalog::{ByRole, Catalog, CatalogError, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceChoice, DeviceError};
-use crate::face::calibration::{CalibrationError, CalibrationFile, PairType};
+use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
@@ -78,8 +78,8 @@ pub enum AppError {
         live: String,
     },
     /// The configured policy cannot be decided at.
-    #[error("verify.policy_fmr cannot be used: {0}")]
-    Policy(String),
+    #[error("verify.policy_fmr cannot be used")]
+    Policy(#[from] PolicyError),
 }
 
 /// A server: bound, then loaded, then stopped.
@@ -395,7 +395,7 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
         own_pair_type_required: settings.own_pair_type_required,
     };
     for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-        standards.standard(pair_type, None).map_err(|error| AppError::Policy(error.to_string()))?;
+        standards.standard(pair_type, None)?;
     }
     Ok(standards)
 }
