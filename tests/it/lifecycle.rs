@@ -93,6 +93,26 @@ async fn stopping_finishes_what_is_in_flight() {
     assert!(tokio::net::TcpStream::connect(grpc).await.is_err(), "the listener is closed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn while_draining_a_server_says_so_and_still_answers() {
+    let mut config = config();
+    config.server.drain_grace_ms = 3_600_000;
+    let app = App::start(config).await.unwrap();
+    let (grpc, http) = (app.grpc_address(), app.http_address());
+    let mut client = connect(grpc).await;
+    let stopping = tokio::spawn(app.stop());
+    while get(http, "/readyz").await.0 != 503 {
+        tokio::task::yield_now().await;
+    }
+    let mut health = HealthClient::new(channel(grpc).await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watched = health.watch(request).await.unwrap().into_inner();
+    while watched.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+    assert_eq!(get(http, "/livez").await.0, 200);
+    client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    stopping.abort();
+}
+
 #[tokio::test]
 async fn reflection_lists_the_services() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
