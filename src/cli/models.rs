@@ -19,12 +19,14 @@ pub(super) enum Command {
     /// Show what a model takes, answers and consists of.
     Inspect {
         /// `name` or `name/version`.
-        model: String,
+        #[arg(value_name = "MODEL")]
+        wanted: String,
     },
     /// Check hashes, licences, graphs and goldens on the device.
     Verify {
         /// `name` or `name/version`; all models when none is given.
-        models: Vec<String>,
+        #[arg(value_name = "MODEL")]
+        wanted: Vec<String>,
     },
     /// Run a network outside the models folder against recorded answers.
     Compare {
@@ -39,8 +41,8 @@ pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode
     let config = common.load(vec![])?;
     match command {
         Command::List => list(&config),
-        Command::Inspect { model } => inspect(&config, model),
-        Command::Verify { models } => verify(&config, models),
+        Command::Inspect { wanted } => inspect(&config, wanted),
+        Command::Verify { wanted } => verify(&config, wanted),
         Command::Compare { onnx, golden } => super::compare::run(onnx, golden),
     }
 }

@@ -38,6 +38,10 @@ fn models_are_listed_inspected_and_verified() {
     }
     let verify = menshen(&["models", "verify"]);
     assert_eq!(verify.status.code(), Some(0), "{}", text(&verify.stderr));
+    let one = menshen(&["models", "verify", "iris", "--models", "models"]);
+    assert_eq!(one.status.code(), Some(0), "{}", text(&one.stderr));
+    assert!(text(&one.stdout).contains("iris/3.3.6"));
+    assert!(!text(&one.stdout).contains("sface"), "{}", text(&one.stdout));
 }
 
 #[test]
