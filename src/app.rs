@@ -27,7 +27,7 @@ use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerSta
 use crate::services::{
     DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, Readiness, http_router,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, causes};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -279,7 +279,7 @@ where
     let task = tokio::spawn(async move {
         let incoming = TcpListenerStream::new(listener);
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
-            tracing::error!(%error, "the gRPC listener failed");
+            tracing::error!(causes = causes(&error), "the gRPC listener failed");
         }
     });
     Ok(Listening { address, stop, task })
@@ -291,7 +291,7 @@ async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, Ap
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, http_router(probes));
         if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
-            tracing::error!(%error, "the HTTP listener failed");
+            tracing::error!(causes = causes(&error), "the HTTP listener failed");
         }
     });
     Ok(Listening { address, stop, task })
