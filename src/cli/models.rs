@@ -158,7 +158,7 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     let device = Device::open(&choice, std::num::NonZeroUsize::MIN)?;
     let bar = progress(chosen.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
-    let mut all_hold = true;
+    let mut refusals = Vec::new();
     for listing in chosen {
         let loaded = open(config, listing)
             .and_then(|package| Ok(runtime()?.block_on(device.load(package))?));
@@ -166,8 +166,8 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         match loaded {
             Ok(model) => cells.extend(timing_cells(&model)),
             Err(error) => {
-                all_hold = false;
-                cells.push(format!("REFUSED: {error:#}"));
+                refusals.push(format!("{}: {error:#}", listing.manifest.id()));
+                cells.push("REFUSED".to_owned());
             }
         }
         table.row(cells);
@@ -178,7 +178,10 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     for line in table.lines() {
         println!("{line}");
     }
-    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    for refusal in &refusals {
+        println!("{refusal}");
+    }
+    Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn timing_cells(model: &crate::device::LoadedModel) -> Vec<String> {

@@ -6,7 +6,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{channel, config, connect, get, verify};
+use crate::support::{channel, config, connect, copy, get, verify};
 
 async fn health(app: &App, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(app.grpc_address()).await);
@@ -53,19 +53,6 @@ async fn a_model_that_misses_its_golden_never_serves() {
     assert!(chain.contains("fr_liveness"), "{chain}");
     assert_eq!(health(&app, "").await, ServingStatus::NotServing);
     app.stop().await;
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            std::fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
