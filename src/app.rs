@@ -188,11 +188,15 @@ impl App {
 
     /// Stops: says NOT_SERVING, closes the listener after the grace, finishes what is in flight,
     /// then takes the layers down.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let server = &self.config.server;
         self.draining.send_replace(true);
         set_health(&self.health, ServingStatus::NotServing).await;
         tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
+        // Ends the streams of those who watch; they would be waited for as requests in flight.
+        for service in HEALTH_SERVICES {
+            self.health.clear_service_status(service).await;
+        }
         let timeout = Duration::from_millis(server.drain_timeout_ms);
         if !self.grpc.stop(timeout).await {
             tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");
@@ -216,8 +220,11 @@ fn face_server(config: &Config, gauges: &Gauges, readiness: &Readiness) -> FaceS
     }
 }
 
+/// What health is asked about: the server as a whole, and its service.
+const HEALTH_SERVICES: [&str; 2] = ["", "menshen.v1.FaceService"];
+
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", "menshen.v1.FaceService"] {
+    for service in HEALTH_SERVICES {
         health.set_service_status(service, status).await;
     }
 }

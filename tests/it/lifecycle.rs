@@ -100,6 +100,22 @@ async fn while_draining_a_server_says_so_and_still_answers() {
     stopping.abort();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_watches_health_hears_of_the_end_and_does_not_hold_it_up() {
+    let mut config = config();
+    config.server.drain_timeout_ms = 3_600_000;
+    let app = App::bind(config).await.unwrap();
+    let mut health = HealthClient::new(channel(app.grpc_address()).await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watched = health.watch(request).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), app.stop()).await;
+    assert!(stopped.is_ok(), "the watch holds up the drain");
+    while let Some(update) = watched.message().await.unwrap() {
+        assert_eq!(update.status(), ServingStatus::NotServing);
+    }
+}
+
 #[tokio::test]
 async fn reflection_lists_the_services() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
