@@ -40,11 +40,12 @@ def rows_and_batches(http):
     return {lane: (read("sum", lane), read("count", lane)) for lane in LANES}
 
 
-def resident(server):
-    """Mebibytes of memory the server has."""
+def show_memory(server, when):
+    """Memory now, and the most there ever was: an idle system may take pages back."""
     with open(f"/proc/{server.pid}/status") as status:
-        line = next(line for line in status if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+        sizes = dict(line.split(":") for line in status if line.startswith("Vm"))
+    now, peak = (int(sizes[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
+    print(f"   {when}: {now} MiB resident, {peak} MiB at most so far", flush=True)
 
 
 def burst(caller, http, pairs):
@@ -65,14 +66,15 @@ def main():
     more = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with serving(sys.argv[1]) as (server, address, http):
         caller = Caller(grpc.insecure_channel(address))
-        print(f"   {resident(server):.0f} MiB resident after the start")
+        show_memory(server, "after the start")
         pairs = itertools.cycle(PAIRS)
         mean = burst(caller, http, list(itertools.islice(pairs, AT_ONCE)))
         check("more than 4 rows a batch", all(size > 4 for size in mean.values()), mean)
-        print(f"   {resident(server):.0f} MiB resident after {AT_ONCE} at once")
-        if more:
-            burst(caller, http, list(itertools.islice(pairs, more)))
-            print(f"   {resident(server):.0f} MiB resident after {more} more")
+        show_memory(server, f"after {AT_ONCE} at once")
+        # In quarters: what grows with the number of calls shows as a peak that rises each time.
+        for quarter in range(1, 5) if more else ():
+            burst(caller, http, list(itertools.islice(pairs, more // 4)))
+            show_memory(server, f"after {quarter * (more // 4)} more")
 
 
 if __name__ == "__main__":
