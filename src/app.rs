@@ -1,32 +1,27 @@
 //! Builds every layer bottom-up and takes them down in reverse.
 
+mod listening;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use self::listening::{Listening, serve_grpc, serve_http};
 use crate::catalog::{ByRole, Catalog, CatalogError, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceChoice, DeviceError};
-use crate::face::calibration::{CalibrationError, CalibrationFile, PairType};
+use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
-use crate::proto::v1::FILE_DESCRIPTOR_SET;
-use crate::proto::v1::face_service_server::FaceServiceServer;
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{
-    DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, Readiness, http_router,
-};
+use crate::services::{FaceServer, Probes, Readiness};
 use crate::telemetry::Metrics;
 
 /// Why the server could not start.
@@ -78,8 +73,8 @@ pub enum AppError {
         live: String,
     },
     /// The configured policy cannot be decided at.
-    #[error("verify.policy_fmr cannot be used: {0}")]
-    Policy(String),
+    #[error("verify.policy_fmr cannot be used")]
+    Policy(#[from] PolicyError),
 }
 
 /// A server: bound, then loaded, then stopped.
@@ -100,14 +95,6 @@ pub struct App {
 struct Gauges {
     metrics: Metrics,
     scheduler: SchedulerStats,
-}
-
-/// A listener that runs until told to stop.
-#[derive(Debug)]
-struct Listening {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
 }
 
 impl App {
@@ -201,11 +188,15 @@ impl App {
 
     /// Stops: says NOT_SERVING, closes the listener after the grace, finishes what is in flight,
     /// then takes the layers down.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let server = &self.config.server;
         self.draining.send_replace(true);
         set_health(&self.health, ServingStatus::NotServing).await;
         tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
+        // Ends the streams of those who watch; they would be waited for as requests in flight.
+        for service in HEALTH_SERVICES {
+            self.health.clear_service_status(service).await;
+        }
         let timeout = Duration::from_millis(server.drain_timeout_ms);
         if !self.grpc.stop(timeout).await {
             tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");
@@ -215,23 +206,8 @@ impl App {
     }
 }
 
-impl Listening {
-    /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
-    async fn stop(self, timeout: Duration) -> bool {
-        self.stop.send_replace(true);
-        let abort = self.task.abort_handle();
-        let finished = tokio::time::timeout(timeout, self.task).await.is_ok();
-        abort.abort();
-        finished
-    }
-}
-
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A silent connection is asked whether it lives this often, so that shops behind dead links do
-/// not hold streams.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 fn face_server(config: &Config, gauges: &Gauges, readiness: &Readiness) -> FaceServer {
     let server = &config.server;
@@ -244,73 +220,11 @@ fn face_server(config: &Config, gauges: &Gauges, readiness: &Readiness) -> FaceS
     }
 }
 
-async fn serve_grpc<H>(
-    config: &Config,
-    face: FaceServer,
-    health: HealthServer<H>,
-) -> Result<Listening, AppError>
-where
-    H: Health,
-{
-    let limits = MessageLimits {
-        image_bytes_max: config.image.bytes_max,
-        live_photos_max: config.image.live_photos_max,
-    };
-    // Python's and Go's older clients ask for v1alpha, newer ones for v1.
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let router = tonic::transport::Server::builder()
-        .max_concurrent_streams(config.server.streams_per_connection_max)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .layer(DeadlineLayer {
-            timeout_default: config.server.timeout_default(),
-            timeout_max: config.server.timeout_max(),
-        })
-        .layer(IntakeLayer::new(limits, config.server.bytes_max))
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(FaceServiceServer::new(face).max_decoding_message_size(limits.largest()));
-    let (listener, address) = listen(config.server.listen).await?;
-    let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
-            tracing::error!(%error, "the gRPC listener failed");
-        }
-    });
-    Ok(Listening { address, stop, task })
-}
-
-async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, AppError> {
-    let (listener, address) = listen(address).await?;
-    let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(async move {
-        let server = axum::serve(listener, http_router(probes));
-        if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
-            tracing::error!(%error, "the HTTP listener failed");
-        }
-    });
-    Ok(Listening { address, stop, task })
-}
-
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let refused = |source| AppError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    Ok((listener, bound))
-}
-
-/// Waits until told to stop, or until nobody is left to tell.
-async fn told(mut stopping: watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stop| *stop).await;
-}
+/// What health is asked about: the server as a whole, and its service.
+const HEALTH_SERVICES: [&str; 2] = ["", "menshen.v1.FaceService"];
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", "menshen.v1.FaceService"] {
+    for service in HEALTH_SERVICES {
         health.set_service_status(service, status).await;
     }
 }
@@ -395,7 +309,7 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
         own_pair_type_required: settings.own_pair_type_required,
     };
     for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-        standards.standard(pair_type, None).map_err(|error| AppError::Policy(error.to_string()))?;
+        standards.standard(pair_type, None)?;
     }
     Ok(standards)
 }

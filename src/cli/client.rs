@@ -56,6 +56,16 @@ pub(super) fn context(store: &str, consent: &str) -> v1::RequestContext {
     }
 }
 
+/// Waits for the answer of a server, with a spinner beside it.
+pub(super) async fn awaited<A>(
+    call: impl Future<Output = Result<tonic::Response<A>, tonic::Status>>,
+) -> anyhow::Result<A> {
+    let spinner = super::spinner("waiting for the answer");
+    let answer = call.await;
+    spinner.finish_and_clear();
+    answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+}
+
 /// A refused call, with the fields the server complained about.
 pub(super) fn refusal(status: &tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("the server answered {:?}: {}", status.code(), status.message())

@@ -18,8 +18,10 @@ pub(super) fn run(onnx: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
     let read = |path: &Path| {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let comparisons = compare(&read(onnx)?, &read(recording)?)
-        .with_context(|| format!("cannot compare {}", onnx.display()))?;
+    let spinner = super::spinner("running every row alone and in batches");
+    let comparisons = compare(&read(onnx)?, &read(recording)?);
+    spinner.finish_and_clear();
+    let comparisons = comparisons.with_context(|| format!("cannot compare {}", onnx.display()))?;
     println!("{}", onnx.display());
     let mut table = Table::new(&["output", ">error / range", ">1 - cosine", ">batch / range", ""]);
     let mut all_agree = true;

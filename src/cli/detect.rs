@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::client::{self, reason_line, refusal, short};
+use super::client::{self, reason_line, short};
 use super::table::Table;
 use super::{Common, draw, runtime};
 use crate::proto::v1;
@@ -71,8 +71,7 @@ async fn detect(
 ) -> anyhow::Result<v1::DetectResponse> {
     if let Some(server) = &args.server {
         let mut client = client::connect(server).await?;
-        let answer = client.detect(request).await.map_err(|status| refusal(&status))?;
-        return Ok(answer.into_inner());
+        return client::awaited(client.detect(request)).await;
     }
     let mut config = common.load(vec![])?;
     if common.log.is_none() {
@@ -80,10 +79,10 @@ async fn detect(
     }
     crate::telemetry::init_logs(&config.log)?;
     let (app, mut client) = client::in_process(config).await?;
-    let answer = client.detect(request).await.map_err(|status| refusal(&status))?;
+    let answer = client::awaited(client.detect(request)).await?;
     drop(client);
     app.stop().await;
-    Ok(answer.into_inner())
+    Ok(answer)
 }
 
 fn print(answer: &v1::DetectResponse) {

@@ -19,12 +19,14 @@ pub(super) enum Command {
     /// Show what a model takes, answers and consists of.
     Inspect {
         /// `name` or `name/version`.
-        model: String,
+        #[arg(value_name = "MODEL")]
+        wanted: String,
     },
     /// Check hashes, licences, graphs and goldens on the device.
     Verify {
         /// `name` or `name/version`; all models when none is given.
-        models: Vec<String>,
+        #[arg(value_name = "MODEL")]
+        wanted: Vec<String>,
     },
     /// Run a network outside the models folder against recorded answers.
     Compare {
@@ -39,8 +41,8 @@ pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode
     let config = common.load(vec![])?;
     match command {
         Command::List => list(&config),
-        Command::Inspect { model } => inspect(&config, model),
-        Command::Verify { models } => verify(&config, models),
+        Command::Inspect { wanted } => inspect(&config, wanted),
+        Command::Verify { wanted } => verify(&config, wanted),
         Command::Compare { onnx, golden } => super::compare::run(onnx, golden),
     }
 }
@@ -156,7 +158,7 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     let device = Device::open(&choice, std::num::NonZeroUsize::MIN)?;
     let bar = progress(chosen.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
-    let mut all_hold = true;
+    let mut refusals = Vec::new();
     for listing in chosen {
         let loaded = open(config, listing)
             .and_then(|package| Ok(runtime()?.block_on(device.load(package))?));
@@ -164,8 +166,8 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         match loaded {
             Ok(model) => cells.extend(timing_cells(&model)),
             Err(error) => {
-                all_hold = false;
-                cells.push(format!("REFUSED: {error:#}"));
+                refusals.push(format!("{}: {error:#}", listing.manifest.id()));
+                cells.push("REFUSED".to_owned());
             }
         }
         table.row(cells);
@@ -176,7 +178,10 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     for line in table.lines() {
         println!("{line}");
     }
-    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    for refusal in &refusals {
+        println!("{refusal}");
+    }
+    Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn timing_cells(model: &crate::device::LoadedModel) -> Vec<String> {

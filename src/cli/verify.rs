@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::client::{self, reason_line, refusal, short};
+use super::client::{self, reason_line, short};
 use super::{Common, runtime};
 use crate::proto::v1;
 
@@ -49,9 +49,8 @@ pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
         let mut client = client::connect(&args.server).await?;
-        client.verify(request).await.map_err(|status| refusal(&status))
+        client::awaited(client.verify(request)).await
     })?;
-    let answer = answer.into_inner();
     if args.json {
         println!("{:#}", as_json(&answer));
     } else {

@@ -9,6 +9,10 @@ use super::{Config, ConfigError};
 /// Prefix of every environment variable that sets something.
 const PREFIX: &str = "MENSHEN_";
 
+/// What Kubernetes puts behind the prefix on its own, in every pod beside a Service called
+/// `menshen` (`MENSHEN_SERVICE_HOST`, `MENSHEN_PORT_50051_TCP`, …). No section has these names.
+const SERVICE_LINKS: [&str; 2] = ["SERVICE_", "PORT"];
+
 /// One setting given on the command line: its dotted name and its value.
 #[derive(Debug, Clone)]
 pub struct Override {
@@ -32,7 +36,8 @@ pub fn load(
         merge(&mut table, read(path)?);
     }
     for (name, value) in variables {
-        if let Some(key) = name.strip_prefix(PREFIX) {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        if !SERVICE_LINKS.iter().any(|link| key.starts_with(link)) {
             set_variable(&mut table, &name, key, &value)?;
         }
     }
@@ -124,15 +129,16 @@ mod tests {
 
     #[test]
     fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
-        let file = file("[server]\nlisten = \"127.0.0.1:1\"\nrequests_max = 7\nbytes_max = 9\n");
+        let file =
+            file("[server]\nlisten = \"127.0.0.1:1\"\nrequests_max = 7\ndrain_grace_ms = 9\n");
         let env = variables(&[
             ("MENSHEN_SERVER__LISTEN", "127.0.0.1:2"),
-            ("MENSHEN_SERVER__BYTES_MAX", "10"),
+            ("MENSHEN_SERVER__DRAIN_GRACE_MS", "10"),
             ("PATH", "/bin"),
         ]);
         let config = load(Some(file.path()), env, &[listen("127.0.0.1:3")]).unwrap();
         assert_eq!(config.server.listen.port(), 3);
-        assert_eq!(config.server.bytes_max, 10);
+        assert_eq!(config.server.drain_grace_ms, 10);
         assert_eq!(config.server.requests_max, 7);
     }
 
@@ -160,6 +166,16 @@ mod tests {
     }
 
     #[test]
+    fn what_kubernetes_says_about_a_service_of_this_name_sets_nothing() {
+        let env = variables(&[
+            ("MENSHEN_SERVICE_HOST", "10.0.0.1"),
+            ("MENSHEN_PORT", "tcp://10.0.0.1:50051"),
+            ("MENSHEN_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ]);
+        assert_eq!(load(None, env, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
     fn a_value_out_of_range_is_refused_with_the_rule() {
         for (key, value) in [
             ("MENSHEN_SERVER__REQUESTS_MAX", "0"),
@@ -168,6 +184,7 @@ mod tests {
             ("MENSHEN_VERIFY__REVIEW_FACTOR", "0.5"),
             ("MENSHEN_SERVER__TIMEOUT_MAX_MS", "1"),
             ("MENSHEN_IMAGE__LIVE_PHOTOS_MAX", "33"),
+            ("MENSHEN_SERVER__BYTES_MAX", "75497471"),
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
             assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");

@@ -27,7 +27,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{path} is not valid TOML: {source}")]
+    #[error("{path} is not valid TOML")]
     Syntax {
         /// The file's path as given.
         path: std::path::PathBuf,
@@ -38,7 +38,7 @@ pub enum ConfigError {
     #[error("configuration refused: {0}")]
     Key(Box<toml::de::Error>),
     /// The defaults could not be written as TOML: a defect of this program.
-    #[error("the default configuration cannot be represented: {0}")]
+    #[error("the default configuration cannot be represented")]
     Defaults(#[from] toml::ser::Error),
     /// A variable starts with `MENSHEN_` but names no key.
     #[error("environment variable {0} names no setting; settings read MENSHEN_SECTION__KEY")]

@@ -262,6 +262,13 @@ impl Config {
             image.live_photos_max,
             "at most 32",
         )?;
+        // Otherwise a large `Verify` would be told to try again for ever.
+        check(
+            server.bytes_max >= image.bytes_max.saturating_mul(1 + image.live_photos_max),
+            "server.bytes_max",
+            server.bytes_max,
+            "at least image.bytes_max for the portrait and each of image.live_photos_max",
+        )?;
         check(
             server.timeout_max_ms >= server.timeout_default_ms,
             "server.timeout_max_ms",

@@ -214,7 +214,7 @@ pub enum NodeError {
     #[error("constants have more than {0} elements")]
     ConstantLimit(usize),
     /// A tensor that cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Tensor(#[from] TensorError),
 }
 

@@ -28,6 +28,11 @@ pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     attribute(name, AttributeType::Ints, value)
 }
 
+pub(super) fn float_list(name: &str, floats: &[f32]) -> AttributeProto {
+    let value = AttributeProto { floats: floats.to_vec(), ..Default::default() };
+    attribute(name, AttributeType::Floats, value)
+}
+
 pub(super) fn string(name: &str, s: &str) -> AttributeProto {
     let value = AttributeProto { s: s.as_bytes().to_vec(), ..Default::default() };
     attribute(name, AttributeType::String, value)
@@ -74,6 +79,22 @@ pub(super) fn longs(name: &str, data: &[i64]) -> TensorProto {
         dims: vec![data.len() as i64],
         data_type: 7,
         int64_data: data.to_vec(),
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// One integer without an axis.
+pub(super) fn long(name: &str, value: i64) -> TensorProto {
+    TensorProto { dims: Vec::new(), ..longs(name, &[value]) }
+}
+
+/// Integers of 8 bits with a sign.
+pub(super) fn int8s(name: &str, dims: &[i64], data: &[i32]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: 3,
+        int32_data: data.to_vec(),
         name: name.to_owned(),
         ..Default::default()
     }

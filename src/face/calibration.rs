@@ -53,7 +53,7 @@ pub enum CalibrationError {
     #[error("calibration file: `space` is empty or longer than {TEXT_BYTES_MAX} bytes")]
     Space,
     /// The file is not TOML of the expected form.
-    #[error("calibration file: {source}")]
+    #[error("calibration file: not TOML of the expected form")]
     Syntax {
         /// What the parser says, with the line.
         #[from]

@@ -9,7 +9,7 @@ use crate::face::calibration::CalibrationError;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file or directory cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// What was read.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A calibration row of the manifest is refused.
-    #[error("manifest: {0}")]
+    #[error("manifest: a calibration row is refused")]
     Calibration(#[from] CalibrationError),
     /// A file is not the one the manifest was written for.
     #[error("{file} has sha256 {actual}, the manifest says {stated}")]
@@ -64,7 +64,7 @@ pub enum ModelError {
         licence: String,
     },
     /// The golden file is not a safetensors file.
-    #[error("golden: {0}")]
+    #[error("golden: not a safetensors file")]
     GoldenFile(#[from] safetensors::SafeTensorError),
     /// A tensor of the golden file is missing or of the wrong shape, type or content.
     #[error("golden: tensor `{tensor}` {reason}")]
@@ -75,7 +75,7 @@ pub enum ModelError {
         reason: String,
     },
     /// The network cannot be imported.
-    #[error("import: {0}")]
+    #[error("the network cannot be imported")]
     Import(#[from] ImportError),
     /// The manifest names an output that the network does not have.
     #[error("manifest: `outputs` names `{0}`, which the network does not have")]
@@ -99,7 +99,7 @@ pub enum ModelError {
         id: String,
     },
     /// What went wrong, and in which directory.
-    #[error("{}: {source}", dir.display())]
+    #[error("{}", dir.display())]
     In {
         /// The directory of the model.
         dir: PathBuf,

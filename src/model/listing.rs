@@ -106,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::model::package::MANIFEST_FILE;
+    use crate::telemetry::causes;
 
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
 
@@ -149,10 +150,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "iris/1", "1");
         put(root.path(), "iris/2", "3");
-        let message = scan(root.path()).unwrap_err().to_string();
+        let message = causes(&scan(root.path()).unwrap_err());
         assert!(message.contains("iris/2: the manifest says `iris/3`"), "{message}");
         std::fs::remove_file(root.path().join("iris/2").join(MANIFEST_FILE)).unwrap();
-        let message = scan(root.path()).unwrap_err().to_string();
+        let message = causes(&scan(root.path()).unwrap_err());
         assert!(message.contains("iris/2: cannot read"), "{message}");
     }
 

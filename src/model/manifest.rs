@@ -311,6 +311,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::telemetry::causes;
 
     const YUNET: &str = include_str!("../../models/yunet/2023mar/model.toml");
     const SFACE: &str = include_str!("../../models/sface/2021dec/model.toml");
@@ -403,7 +404,7 @@ mod tests {
             assert!(text.contains(from), "{from} is not in the manifest");
             let message = match Manifest::parse(&text.replacen(from, to, 1)) {
                 Ok(_) => panic!("{from} → {to} is accepted"),
-                Err(error) => error.to_string(),
+                Err(error) => causes(&error),
             };
             assert!(message.contains(expected), "{message} does not name {expected}");
         }

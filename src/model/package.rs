@@ -182,6 +182,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::telemetry::causes;
 
     const IRIS: &str = "iris/3.3.6";
 
@@ -201,7 +202,7 @@ mod tests {
     }
 
     fn refusal(dir: &Path) -> String {
-        Package::open(dir).unwrap_err().to_string()
+        causes(&Package::open(dir).unwrap_err())
     }
 
     #[test]

@@ -308,7 +308,8 @@ fn pair_type_of(a: &Side, b: &Side) -> PairType {
 /// The usable photograph whose raw embedding is longest, the first of equals.
 fn best(live: &[PhotoReport]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
-    for (index, photo) in live.iter().enumerate().filter(|(_, photo)| photo.usable()) {
+    let usable = |photo: &PhotoReport| live_problems(photo).is_empty();
+    for (index, photo) in live.iter().enumerate().filter(|(_, photo)| usable(photo)) {
         let Some(norm) = photo.embedding_norm else { continue };
         if best.is_none_or(|(_, longest)| norm > longest) {
             best = Some((index, norm));
@@ -349,4 +350,45 @@ fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
         .filter_map(|photo| photo.liveness)
         .min_by(f64::total_cmp)
         .map(|score| Liveness { score, score_min })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::verdict::Subject;
+    use crate::face::{DetectedFace, Point, Rect};
+    use crate::image::{DifferenceHash, LumaImage, RgbImage};
+
+    fn photo(index: usize, norm: f64, liveness: Option<f64>) -> PhotoReport {
+        let rect = Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
+        PhotoReport {
+            subject: Subject::LivePhoto(index),
+            source: ImageSource::LivePhoto,
+            width: 9,
+            height: 9,
+            fingerprint: DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9))),
+            faces: vec![DetectedFace { rect, score: 1.0, points: [Point { x: 4.0, y: 4.0 }; 5] }],
+            checks: vec![],
+            embedding: None,
+            embedding_norm: Some(norm),
+            liveness,
+            times: StageTimes::default(),
+        }
+    }
+
+    #[test]
+    fn the_longest_embedding_is_matched_and_the_first_of_equals() {
+        let live = [1.0, 3.0, 3.0, 2.0];
+        let live: Vec<_> =
+            live.into_iter().enumerate().map(|(i, norm)| photo(i, norm, Some(0.9))).collect();
+        assert_eq!(best(&live), Some(1));
+        assert_eq!(best(&[]), None);
+    }
+
+    #[test]
+    fn a_photograph_whose_liveness_is_unknown_is_never_matched() {
+        let unknown = photo(0, 9.0, None);
+        assert_eq!(best(&[unknown]), None);
+        assert_eq!(best(&[photo(0, 9.0, None), photo(1, 1.0, Some(0.9))]), Some(1));
+    }
 }

@@ -54,11 +54,6 @@ impl PhotoReport {
         }
         self.checks.iter().filter_map(|check| Reason::of_check(check, self.subject)).collect()
     }
-
-    /// No check failed and a face was found.
-    pub fn usable(&self) -> bool {
-        !self.faces.is_empty() && self.checks.iter().all(|check| check.passed)
-    }
 }
 
 /// Time in each stage; the photographs of one request add up.

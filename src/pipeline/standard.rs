@@ -1,7 +1,7 @@
 //! Which calibration row a request is judged by, and the thresholds that follow.
 
-use super::{CalibratedSimilarity, Error, Similarity};
-use crate::face::calibration::{CalibrationRow, PairType, select};
+use super::{CalibratedSimilarity, Similarity};
+use crate::face::calibration::{CalibrationRow, PairType, PolicyError, select};
 use crate::face::verdict::Bar;
 
 /// Calibration rows of the live models, and the policy of this deployment.
@@ -32,12 +32,12 @@ impl Standards {
     /// Picks the row for a kind of pair and reads the thresholds off it.
     ///
     /// # Errors
-    /// A violation of `policy_fmr` when the row's sample does not support it.
+    /// A false-match rate that the row's sample does not support.
     pub fn standard(
         &self,
         pair_type: PairType,
         policy_fmr: Option<f64>,
-    ) -> Result<Standard<'_>, Error> {
+    ) -> Result<Standard<'_>, PolicyError> {
         let policy_fmr = policy_fmr.unwrap_or(self.policy_fmr);
         let row = select(&self.rows, pair_type, self.own_pair_type_required);
         let bar = match row {

@@ -14,7 +14,7 @@ use crate::pipeline::{Error, Pipeline};
 use crate::proto::v1;
 use crate::proto::v1::face_service_server::FaceService;
 use crate::scheduler::{Ticket, Tickets};
-use crate::telemetry::{Method, Metrics, Outcome};
+use crate::telemetry::{self, Method, Metrics, Outcome};
 
 /// The pipeline, once every model is live; empty until then.
 pub type Readiness = Arc<OnceLock<Arc<Pipeline>>>;
@@ -156,7 +156,8 @@ impl FaceServer {
             }
             Err(error) => {
                 if let Error::Internal(source) = &error {
-                    tracing::error!(?method, %source, "request failed");
+                    let causes = telemetry::causes(&**source);
+                    tracing::error!(?method, causes, "request failed");
                 }
                 call.end(status::outcome(&error));
                 Err(status::from_error(&error))

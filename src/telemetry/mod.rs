@@ -1,7 +1,9 @@
 //! Logs and metrics. Nothing here, label or field, comes from a caller.
 
+mod causes;
 mod logs;
 mod metrics;
 
+pub use causes::causes;
 pub use logs::{LogError, init as init_logs};
 pub use metrics::{Latency, Method, Metrics, Outcome, Stage, latency_histogram};

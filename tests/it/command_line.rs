@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{png, repository};
+use crate::support::{config, copy, png, repository};
 
 fn menshen(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_menshen"))
@@ -38,6 +38,35 @@ fn models_are_listed_inspected_and_verified() {
     }
     let verify = menshen(&["models", "verify"]);
     assert_eq!(verify.status.code(), Some(0), "{}", text(&verify.stderr));
+    let one = menshen(&["models", "verify", "iris", "--models", "models"]);
+    assert_eq!(one.status.code(), Some(0), "{}", text(&one.stderr));
+    assert!(text(&one.stdout).contains("iris/3.3.6"));
+    assert!(!text(&one.stdout).contains("sface"), "{}", text(&one.stdout));
+}
+
+#[test]
+fn a_model_that_is_not_what_its_manifest_says_is_refused_with_the_reason() {
+    let models = tempfile::tempdir().unwrap();
+    let version = models.path().join("iris/3.3.6");
+    std::fs::create_dir_all(&version).unwrap();
+    copy(&config().models.dir.join("iris/3.3.6"), &version);
+    let manifest = std::fs::read_to_string(version.join("model.toml")).unwrap();
+    let refused = |manifest: String| {
+        std::fs::write(version.join("model.toml"), manifest).unwrap();
+        let verify = menshen(&["models", "verify", "--models", models.path().to_str().unwrap()]);
+        assert!(matches!(verify.status.code(), Some(1 | 2)), "{verify:?}");
+        text(&verify.stdout) + &text(&verify.stderr)
+    };
+    let licence = manifest.lines().find(|line| line.starts_with("licence")).unwrap();
+    for (edited, reason) in [
+        (manifest.replace("sha256 = \"b", "sha256 = \"0"), "has sha256 be5cc9a0"),
+        (format!("colour_space = 1\n{manifest}"), "unknown field `colour_space`"),
+        (manifest.replace(licence, ""), "missing field `licence`"),
+        (manifest.replace(licence, "licence = \"CC-BY-NC-4.0\""), "forbids commercial use"),
+    ] {
+        let said = refused(edited);
+        assert!(said.contains(reason), "{reason} in\n{said}");
+    }
 }
 
 #[test]

@@ -51,11 +51,28 @@ fn imports(text: &str) -> Vec<String> {
         };
         match rest.strip_prefix('{') {
             None => found.push(name(rest)),
-            Some(group) => found
-                .extend(group.split('}').next().unwrap().split(',').map(|part| name(part.trim()))),
+            Some(group) => found.extend(members(group).iter().map(|part| name(part.trim()))),
         }
     }
     found
+}
+
+/// The members of a group whose opening brace was read, groups within them in one piece.
+fn members(group: &str) -> Vec<String> {
+    let mut members = vec![String::new()];
+    let mut depth = 0;
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => members.push(String::new()),
+            _ => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                members.last_mut().unwrap().push(c);
+            }
+        }
+    }
+    members.retain(|member| !member.trim().is_empty());
+    members
 }
 
 #[test]
@@ -86,6 +103,7 @@ fn imports_point_downward_only() {
 
 #[test]
 fn grouped_and_single_imports_are_both_seen() {
-    let text = "use crate::face::Face;\nuse crate::{app, trust::Secret};\ncrate::image::decode()";
-    assert_eq!(imports(text), ["face", "app", "trust", "image"]);
+    let text = "use crate::face::Face;\nuse crate::{app, trust::{Secret, Wipe}, cli,};\n\
+                crate::image::decode()";
+    assert_eq!(imports(text), ["face", "app", "trust", "cli", "image"]);
 }

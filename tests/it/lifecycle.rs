@@ -6,7 +6,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{channel, config, connect, get, verify};
+use crate::support::{channel, config, connect, copy, get, verify};
 
 async fn health(app: &App, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(app.grpc_address()).await);
@@ -55,19 +55,6 @@ async fn a_model_that_misses_its_golden_never_serves() {
     app.stop().await;
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            std::fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_what_is_in_flight() {
     let app = App::start(config()).await.unwrap();
@@ -91,6 +78,42 @@ async fn stopping_finishes_what_is_in_flight() {
         assert_eq!(answer.decision(), v1::Decision::Pass);
     }
     assert!(tokio::net::TcpStream::connect(grpc).await.is_err(), "the listener is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_draining_a_server_says_so_and_still_answers() {
+    let mut config = config();
+    config.server.drain_grace_ms = 3_600_000;
+    let app = App::start(config).await.unwrap();
+    let (grpc, http) = (app.grpc_address(), app.http_address());
+    let mut client = connect(grpc).await;
+    let stopping = tokio::spawn(app.stop());
+    while get(http, "/readyz").await.0 != 503 {
+        tokio::task::yield_now().await;
+    }
+    let mut health = HealthClient::new(channel(grpc).await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watched = health.watch(request).await.unwrap().into_inner();
+    while watched.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+    assert_eq!(get(http, "/livez").await.0, 200);
+    client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    stopping.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_watches_health_hears_of_the_end_and_does_not_hold_it_up() {
+    let mut config = config();
+    config.server.drain_timeout_ms = 3_600_000;
+    let app = App::bind(config).await.unwrap();
+    let mut health = HealthClient::new(channel(app.grpc_address()).await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watched = health.watch(request).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), app.stop()).await;
+    assert!(stopped.is_ok(), "the watch holds up the drain");
+    while let Some(update) = watched.message().await.unwrap() {
+        assert_eq!(update.status(), ServingStatus::NotServing);
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ mod quantised;
 mod reduce;
 mod reshape;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::hash_map::Entry;

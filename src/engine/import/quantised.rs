@@ -58,8 +58,8 @@ fn scale_places(
         let per_index = scale.shape == [x.shape[axis]];
         return if per_index { Ok(indices(x, axis)) } else { Err(refused()) };
     }
-    let block = usize::try_from(block).ok().filter(|&block| block > 0);
-    let block = block.ok_or_else(|| unsupported("block_size", block))?;
+    // 0 was handled above, so what converts is positive.
+    let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
     let mut expected = x.shape.clone();
     expected[axis] = x.shape[axis].div_ceil(block);
     if scale.shape != expected || elements(&expected).is_none() {

@@ -84,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::face::calibration::PairType;
+    use crate::telemetry::causes;
 
     const FILE: &str = r#"
         space = "sface-2021dec-f32-0123456789ab"
@@ -117,7 +118,7 @@ mod tests {
             (" ".repeat(FILE_BYTES_MAX + 1), "limit"),
         ];
         for (text, part) in cases {
-            let message = CalibrationFile::parse(&text).unwrap_err().to_string();
+            let message = causes(&CalibrationFile::parse(&text).unwrap_err());
             assert!(message.contains(part), "{message} does not name {part}");
         }
     }

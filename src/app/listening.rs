@@ -1,0 +1,107 @@
+//! The two listeners: gRPC, and HTTP for metrics and probes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use super::AppError;
+use crate::config::Config;
+use crate::proto::v1::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::face_service_server::FaceServiceServer;
+use crate::services::{DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, http_router};
+use crate::telemetry::causes;
+
+/// A listener that runs until told to stop.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
+    pub(super) async fn stop(self, timeout: Duration) -> bool {
+        self.stop.send_replace(true);
+        let abort = self.task.abort_handle();
+        let finished = tokio::time::timeout(timeout, self.task).await.is_ok();
+        abort.abort();
+        finished
+    }
+}
+
+/// A silent connection is asked whether it lives this often, so that shops behind dead links do
+/// not hold streams.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Serves the API, health and reflection.
+pub(super) async fn serve_grpc<H>(
+    config: &Config,
+    face: FaceServer,
+    health: HealthServer<H>,
+) -> Result<Listening, AppError>
+where
+    H: Health,
+{
+    let limits = MessageLimits {
+        image_bytes_max: config.image.bytes_max,
+        live_photos_max: config.image.live_photos_max,
+    };
+    // Python's and Go's older clients ask for v1alpha, newer ones for v1.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let router = tonic::transport::Server::builder()
+        .max_concurrent_streams(config.server.streams_per_connection_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .layer(DeadlineLayer {
+            timeout_default: config.server.timeout_default(),
+            timeout_max: config.server.timeout_max(),
+        })
+        .layer(IntakeLayer::new(limits, config.server.bytes_max))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(FaceServiceServer::new(face).max_decoding_message_size(limits.largest()));
+    let (listener, address) = listen(config.server.listen).await?;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
+            tracing::error!(causes = causes(&error), "the gRPC listener failed");
+        }
+    });
+    Ok(Listening { address, stop, task })
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz`.
+pub(super) async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, AppError> {
+    let (listener, address) = listen(address).await?;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let server = axum::serve(listener, http_router(probes));
+        if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
+            tracing::error!(causes = causes(&error), "the HTTP listener failed");
+        }
+    });
+    Ok(Listening { address, stop, task })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let refused = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Waits until told to stop, or until nobody is left to tell.
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}

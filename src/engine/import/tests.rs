@@ -1,0 +1,47 @@
+//! End to end: from the node of a file to numbers, and what is refused. The expected values are
+//! the standard's formulas worked out by hand on a few numbers. ONNX Runtime 1.23 gives the same,
+//! except that it refuses dilations under `SAME_UPPER`.
+
+mod constants;
+mod elementwise;
+mod files;
+mod images;
+mod layout;
+mod matrix;
+mod refusals;
+mod unknown;
+
+use crate::engine::fixtures::{assert_close, eval, graph_of, model, node};
+use crate::proto::onnx::{AttributeProto, ModelProto, TensorProto};
+
+/// A model of one node: its inputs are `x` and `constants`, its output is `y`. A constant without
+/// a name stands for an input left out.
+fn one(
+    (op, opset): (&str, i64),
+    input: &[i64],
+    constants: Vec<TensorProto>,
+    attributes: &[AttributeProto],
+) -> ModelProto {
+    let names = constants.iter().map(|constant| constant.name.as_str());
+    let inputs: Vec<&str> = std::iter::once("x").chain(names).collect();
+    let nodes = vec![node(op, &inputs, "y", attributes)];
+    let stored = constants.iter().filter(|constant| !constant.name.is_empty());
+    model(opset, input, nodes, stored.cloned().collect())
+}
+
+/// An input left out.
+fn absent() -> TensorProto {
+    TensorProto::default()
+}
+
+/// Checks shape and numbers of the first output for one row.
+#[track_caller]
+fn gives(model: &ModelProto, x: &[f32], shape: &[usize], y: &[f32]) {
+    assert_eq!(graph_of(model).outputs()[0].shape, shape);
+    assert_close(&eval(model, x), y, 1e-6);
+}
+
+/// `1, 2, …, count`
+fn count_to(count: usize) -> Vec<f32> {
+    (1..=count).map(|i| i as f32).collect()
+}
