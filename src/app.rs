@@ -15,7 +15,7 @@ use tonic_health::server::HealthReporter;
 use self::listening::{Listening, serve_grpc, serve_http};
 use crate::catalog::{ByRole, Catalog, CatalogError, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
-use crate::device::{Device, DeviceChoice, DeviceError};
+use crate::device::{Device, DeviceError, DeviceOptions};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
@@ -129,8 +129,7 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let choice: DeviceChoice = config.device.device.parse()?;
-        let device = Device::open(&choice, slots(config))?;
+        let device = Device::open(&DeviceOptions::of(&config.device)?)?;
         let catalog = load_catalog(config, &device).await?;
         let snapshot = catalog.snapshot();
         let rules = Rules::of(&snapshot)?;
@@ -247,10 +246,6 @@ fn cpu_pool(config: &Config) -> Result<CpuPool, PoolError> {
 /// Jobs started or queued per pool thread; the rest of a request's images wait outside, where a
 /// caller that leaves costs nothing.
 const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
-
-fn slots(config: &Config) -> NonZeroUsize {
-    NonZeroUsize::new(config.device.slots).unwrap_or(NonZeroUsize::MIN)
-}
 
 async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppError> {
     let models = &config.models;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::table::Table;
-use crate::device::compare;
+use crate::config::Config;
+use crate::device::{DeviceOptions, compare};
 
 /// Largest difference from the recording, relative to an output's range, that still agrees.
 const ERROR_MAX: f64 = 1e-3;
@@ -14,12 +15,13 @@ const ERROR_MAX: f64 = 1e-3;
 /// Largest difference between a row alone and in a batch, relative to an output's range.
 const BATCH_DIFFERENCE_MAX: f64 = 1e-5;
 
-pub(super) fn run(onnx: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(onnx: &Path, recording: &Path, config: &Config) -> anyhow::Result<ExitCode> {
+    let cpu = DeviceOptions::of(&config.device)?.cpu;
     let read = |path: &Path| {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let spinner = super::spinner("running every row alone and in batches");
-    let comparisons = compare(&read(onnx)?, &read(recording)?);
+    let comparisons = compare(&read(onnx)?, &read(recording)?, cpu);
     spinner.finish_and_clear();
     let comparisons = comparisons.with_context(|| format!("cannot compare {}", onnx.display()))?;
     println!("{}", onnx.display());

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use super::Common;
 use crate::engine::cpu::{CpuNetwork, Crew, KernelChoice};
 use crate::engine::{Precision, import, optimise};
 
@@ -22,16 +23,15 @@ pub(super) struct Args {
     /// Rows of a batch.
     batch: usize,
     /// Threads, this one included.
+    #[arg(id = "worker-threads", value_name = "THREADS")]
     threads: usize,
-    /// `f32` or `bf16`.
-    #[arg(long, default_value = "f32")]
-    precision: Precision,
     /// `auto`, `avx512`, `avx2` or `portable`.
     #[arg(long, default_value = "auto")]
     kernels: KernelChoice,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+    let precision: Precision = common.precision.as_deref().unwrap_or("f32").parse()?;
     if args.batch == 0 || args.threads == 0 {
         bail!("BATCH and THREADS must be at least 1");
     }
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
     let graph = optimise(import(&bytes, None).with_context(|| format!("cannot import {path}"))?);
     let crew = Arc::new(Crew::new(args.threads)?);
-    let network = CpuNetwork::load(&graph, args.kernels, args.precision, crew)?;
+    let network = CpuNetwork::load(&graph, args.kernels, precision, crew)?;
     let input = probe(args.batch * graph.input().shape.iter().product::<usize>());
     let lens: Vec<usize> =
         graph.outputs().iter().map(|output| output.shape.iter().product()).collect();

@@ -8,6 +8,7 @@ mod detect;
 mod draw;
 mod engine_worker;
 mod models;
+mod profile;
 mod serve;
 mod table;
 mod verify;
@@ -43,6 +44,13 @@ struct Common {
     /// Where networks run: `cpu`, `auto` or `cuda:0,1`.
     #[arg(long, global = true)]
     device: Option<String>,
+    /// Threads that run networks on the CPU; 0 takes one per core (`device.threads`).
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<u32>,
+    /// What all models are computed in, `f32` or `bf16`; else each manifest decides
+    /// (`device.precision`).
+    #[arg(long, global = true)]
+    precision: Option<String>,
     /// Log filter such as `info` or `menshen=debug`.
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
@@ -88,7 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
-        Command::EngineWorker(args) => engine_worker::run(&args),
+        Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),
     }
 }
 
@@ -98,11 +106,16 @@ impl Common {
         let mut overrides: Vec<Override> = [
             ("models.dir", &self.models),
             ("device.device", &self.device),
+            ("device.precision", &self.precision),
             ("log.filter", &self.log),
         ]
         .into_iter()
         .filter_map(|(key, value)| text(key, value.as_deref()))
         .collect();
+        overrides.extend(self.threads.map(|threads| Override {
+            key: "device.threads",
+            value: toml::Value::Integer(threads.into()),
+        }));
         overrides.extend(flags);
         Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
     }

@@ -1,14 +1,17 @@
 //! `menshen models`: what is on disk, what it holds, and whether it still answers as recorded.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::table::Table;
 use super::{Common, progress, runtime};
 use crate::config::Config;
-use crate::device::{Device, DeviceChoice};
+use crate::device::{Device, DeviceOptions};
+use crate::engine::cpu::{CpuNetwork, Crew};
 use crate::model::{LicencePolicy, Listing, Manifest, Package, find, scan, space_id};
 
 /// What to do with the models on disk.
@@ -28,6 +31,17 @@ pub(super) enum Command {
         #[arg(value_name = "MODEL")]
         wanted: Vec<String>,
     },
+    /// Time every step of a model on one thread.
+    Profile {
+        /// `name` or `name/version`.
+        model: String,
+        /// Rows of the batch.
+        #[arg(long, default_value_t = 1)]
+        batch: usize,
+        /// Side of the square input, where the model allows another than its manifest's.
+        #[arg(long)]
+        side: Option<usize>,
+    },
     /// Run a network outside the models folder against recorded answers.
     Compare {
         /// The network.
@@ -43,7 +57,12 @@ pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode
         Command::List => list(&config),
         Command::Inspect { wanted } => inspect(&config, wanted),
         Command::Verify { wanted } => verify(&config, wanted),
-        Command::Compare { onnx, golden } => super::compare::run(onnx, golden),
+        Command::Profile { model, batch, side } => {
+            let listings = listings(&config.models.dir)?;
+            let package = open(&config, chosen(&listings, model)?)?;
+            super::profile::run(&config, &package, *batch, *side)
+        }
+        Command::Compare { onnx, golden } => super::compare::run(onnx, golden, &config),
     }
 }
 
@@ -98,8 +117,30 @@ fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
     println!("arithmetic  {:.1} M multiply-adds a row", graph.macs() as f64 / 1e6);
     let counts: Vec<String> =
         graph.op_counts().into_iter().map(|(op, count)| format!("{op} {count}")).collect();
-    println!("steps       {}", counts.join(", "));
+    println!("graph       {}", counts.join(", "));
+    for line in plan_lines(config, &package)? {
+        println!("{line}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How this machine would run the model.
+fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
+    let cpu = DeviceOptions::of(&config.device)?.cpu;
+    let precision = cpu.precision.unwrap_or(package.manifest.precision);
+    let crew = Arc::new(Crew::new(1)?);
+    let network = CpuNetwork::load(&package.graph()?, cpu.kernels, precision, crew)?;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, algorithm) in network.steps() {
+        *counts.entry(algorithm).or_default() += 1;
+    }
+    let counts: Vec<String> =
+        counts.into_iter().map(|(algorithm, count)| format!("{algorithm} {count}")).collect();
+    let [weights, activations] = network.memory().map(|bytes| bytes as f64 / (1 << 20) as f64);
+    Ok(vec![
+        format!("plan        {} kernels, {precision}: {}", network.kernels(), counts.join(", ")),
+        format!("memory      {weights:.1} MiB of weights, {activations:.1} MiB for each thread"),
+    ])
 }
 
 fn manifest_lines(manifest: &Manifest) -> Vec<String> {
@@ -154,8 +195,7 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     if chosen.is_empty() {
         bail!("{} holds no models", config.models.dir.display());
     }
-    let choice: DeviceChoice = config.device.device.parse()?;
-    let device = Device::open(&choice, std::num::NonZeroUsize::MIN)?;
+    let device = Device::open(&DeviceOptions::of(&config.device)?)?;
     let bar = progress(chosen.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();

@@ -93,11 +93,25 @@ pub struct DeviceSettings {
     pub slots: usize,
     /// Threads that decode, resize and align; 0 takes one per core.
     pub cpu_pool_threads: usize,
+    /// Threads that run networks on the CPU; 0 takes one per core.
+    pub threads: usize,
+    /// Instructions that networks use on the CPU: `auto`, `avx512`, `avx2` or `portable`.
+    pub kernels: String,
+    /// What all models are computed in: `f32` or `bf16`. Left out, each manifest decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
 }
 
 impl Default for DeviceSettings {
     fn default() -> Self {
-        Self { device: "cpu".to_owned(), slots: 1, cpu_pool_threads: 0 }
+        Self {
+            device: "cpu".to_owned(),
+            slots: 1,
+            cpu_pool_threads: 0,
+            threads: 0,
+            kernels: "auto".to_owned(),
+            precision: None,
+        }
     }
 }
 

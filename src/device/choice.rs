@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::DeviceError;
+use crate::engine::Precision;
+use crate::engine::cpu::KernelChoice;
 
 /// Largest number of CUDA devices in one machine; today's largest hold 16.
 const CUDA_DEVICES_MAX: usize = 64;
@@ -80,7 +82,11 @@ impl fmt::Display for DeviceDescription {
 
 impl DeviceChoice {
     /// What this choice means in this build, or why it cannot be had.
-    pub(super) fn resolve(&self) -> Result<DeviceDescription, DeviceError> {
+    pub(super) fn resolve(
+        &self,
+        kernels: KernelChoice,
+        threads: usize,
+    ) -> Result<DeviceDescription, DeviceError> {
         let chosen = match self {
             Self::Cpu => "asked for",
             Self::Auto => "chosen by auto: this build has no CUDA support",
@@ -89,32 +95,10 @@ impl DeviceChoice {
                 return Err(DeviceError::CudaNotBuilt { number });
             }
         };
-        let threads = candle_core::utils::get_num_threads();
-        let kernels = format!("candle reference, {}, {threads} threads", cpu_features());
+        let kernels = kernels.describe(Precision::F32)?;
+        let kernels = format!("{kernels} kernels, {threads} threads");
         Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
     }
-}
-
-/// The widest vector instructions of this machine that the matrix kernels pick at run time.
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> &'static str {
-    if is_x86_feature_detected!("avx512f") {
-        "avx512"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "avx2"
-    } else {
-        "sse2"
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_features() -> &'static str {
-    "neon"
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_features() -> &'static str {
-    "portable"
 }
 
 #[cfg(test)]
@@ -145,7 +129,7 @@ mod tests {
 
     #[test]
     fn cuda_is_never_replaced_silently() {
-        let error = DeviceChoice::Cuda(vec![3, 1]).resolve().unwrap_err();
+        let error = DeviceChoice::Cuda(vec![3, 1]).resolve(KernelChoice::Auto, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
@@ -154,10 +138,14 @@ mod tests {
 
     #[test]
     fn auto_says_what_it_chose() {
-        let auto = DeviceChoice::Auto.resolve().unwrap();
+        let auto = DeviceChoice::Auto.resolve(KernelChoice::Auto, 2).unwrap();
         assert_eq!(auto.name, "cpu");
         assert!(auto.to_string().contains("auto"), "{auto}");
-        assert_eq!(DeviceChoice::Cpu.resolve().unwrap().chosen, "asked for");
+        let cpu = DeviceChoice::Cpu.resolve(KernelChoice::Portable, 2).unwrap();
+        assert_eq!(
+            (cpu.kernels.as_str(), cpu.chosen.as_str()),
+            ("portable kernels, 2 threads", "asked for")
+        );
     }
 
     proptest! {

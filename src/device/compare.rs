@@ -1,10 +1,14 @@
 //! A network from anywhere against answers recorded elsewhere.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use thiserror::Error;
 
-use crate::engine::{EngineError, ImportError, Network, import, optimise};
+use super::CpuOptions;
+use crate::engine::cpu::Crew;
+use crate::engine::{EngineError, ImportError, Network, Precision, import, optimise};
 
 /// Bucket sizes every row is run in; the odd ones are no bucket of any manifest.
 const BATCHES: [usize; 5] = [1, 2, 3, 5, 8];
@@ -37,6 +41,9 @@ pub enum CompareError {
     /// The network fails.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The system gave no thread.
+    #[error("the threads could not be started")]
+    Threads(#[from] std::io::Error),
     /// A tensor could not be built.
     #[error("a tensor could not be built")]
     Candle(#[from] candle_core::Error),
@@ -47,12 +54,18 @@ pub enum CompareError {
 ///
 /// # Errors
 /// [`CompareError`]; a difference is no error.
-pub fn compare(onnx: &[u8], recording: &[u8]) -> Result<Vec<OutputComparison>, CompareError> {
+pub fn compare(
+    onnx: &[u8],
+    recording: &[u8],
+    cpu: CpuOptions,
+) -> Result<Vec<OutputComparison>, CompareError> {
     let recording = SafeTensors::deserialize(recording)?;
     let input = recorded(&recording, "input")?;
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
-    let network = Network::reference(&graph, &Device::Cpu)?;
+    let precision = cpu.precision.unwrap_or(Precision::F32);
+    let crew = Arc::new(Crew::new(cpu.threads())?);
+    let network = Network::cpu(&graph, cpu.kernels, precision, crew)?;
     let alone = run_in(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
@@ -159,6 +172,9 @@ mod tests {
 
     #[test]
     fn a_recording_that_is_none_is_refused() {
-        assert!(matches!(compare(b"", b"junk"), Err(CompareError::Recording(_))));
+        assert!(matches!(
+            compare(b"", b"junk", CpuOptions::default()),
+            Err(CompareError::Recording(_))
+        ));
     }
 }

@@ -32,8 +32,25 @@ pub enum DeviceError {
         /// The first device asked for.
         number: usize,
     },
+    /// The kernels asked for cannot be had.
+    #[error(transparent)]
+    Kernels(#[from] crate::engine::cpu::SelectError),
+    /// The setting names no precision.
+    #[error(transparent)]
+    UnknownPrecision(#[from] crate::engine::UnknownPrecision),
+    /// The model was not checked in the precision asked for.
+    #[error("model {model} cannot run in {precision}")]
+    Precision {
+        /// Name and version.
+        model: String,
+        /// What was asked for.
+        precision: crate::engine::Precision,
+        /// What the manifest lacks.
+        #[source]
+        source: Box<ModelError>,
+    },
     /// The system gave no thread.
-    #[error("the device's thread could not be started")]
+    #[error("the device's threads could not be started")]
     Thread(#[source] std::io::Error),
     /// The device's thread has ended.
     #[error("the device has stopped")]

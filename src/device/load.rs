@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::DeviceError;
 use super::loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
 use super::run::Runner;
-use crate::engine::Network;
+use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
 use crate::model::{Golden, InputContract, Manifest, ModelError, OutputSpec, Package};
 
@@ -14,13 +14,25 @@ use crate::model::{Golden, InputContract, Manifest, ModelError, OutputSpec, Pack
 const BUCKET_TOLERANCE: f32 = 1e-5;
 
 /// Builds the network, checks its golden in two buckets and warms every bucket.
-pub(super) fn load(runner: &mut Runner, package: &Package) -> Result<LoadedModel, DeviceError> {
+pub(super) fn load(runner: &mut Runner, package: Package) -> Result<LoadedModel, DeviceError> {
     let started = Instant::now();
-    let model = build(runner, package, &package.manifest.input)?;
+    let package = in_precision(package, runner.cpu().precision)?;
+    let model = build(runner, &package, &package.manifest.input)?;
     let build = started.elapsed();
-    let golden = check_golden(runner, &model, package)?;
+    let golden = check_golden(runner, &model, &package)?;
     let buckets = warm(runner, &model)?;
     Ok(model.with_timing(LoadTiming { build, golden, buckets }))
+}
+
+/// The package, to be run in `precision` where that is asked for.
+fn in_precision(package: Package, precision: Option<Precision>) -> Result<Package, DeviceError> {
+    let precision = precision.unwrap_or(package.manifest.precision);
+    let model = package.id();
+    package.in_precision(precision).map_err(|source| DeviceError::Precision {
+        model,
+        precision,
+        source: Box::new(source),
+    })
 }
 
 /// The network for `input`: the manifest's own, or the one of its golden.
@@ -30,7 +42,8 @@ fn build(
     input: &InputContract,
 ) -> Result<LoadedModel, DeviceError> {
     let graph = package.graph_for(input).map_err(unreadable(package))?;
-    let network = Network::reference(&graph, runner.device())
+    let (kernels, precision) = (runner.cpu().kernels, package.manifest.precision);
+    let network = Network::cpu(&graph, kernels, precision, runner.crew())
         .map_err(|source| DeviceError::Load { model: package.id(), source: Box::new(source) })?;
     let order = output_order(&network, &package.manifest);
     let manifest = Manifest { input: input.clone(), ..package.manifest.clone() };
@@ -151,7 +164,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use std::sync::Arc;
+
+    use crate::device::CpuOptions;
     use crate::device::fixture::{grey, manifest, reading};
+    use crate::engine::cpu::Crew;
     use crate::model::ColourOrder;
 
     /// One of the networks in the repository, with two small buckets to be quick.
@@ -163,12 +180,12 @@ mod tests {
     }
 
     fn runner() -> Runner {
-        Runner::new(candle_core::Device::Cpu)
+        Runner::new(Arc::new(Crew::new(2).unwrap()), CpuOptions::default())
     }
 
     #[test]
     fn a_model_becomes_live_when_its_golden_holds_and_its_buckets_are_warm() {
-        let model = load(&mut runner(), &package("fr_liveness/0.0.1")).unwrap();
+        let model = load(&mut runner(), package("fr_liveness/0.0.1")).unwrap();
         let buckets: Vec<usize> =
             model.timing().buckets.iter().map(|(bucket, _)| *bucket).collect();
         assert_eq!(buckets, [1, 3]);
@@ -179,7 +196,7 @@ mod tests {
         let mut package = package("yunet/2023mar");
         package.manifest.input = package.manifest.input.with_side(320).unwrap();
         assert_ne!(package.golden().unwrap().input, package.manifest.input);
-        let model = load(&mut runner(), &package).unwrap();
+        let model = load(&mut runner(), package).unwrap();
         assert_eq!(model.manifest().input.width, 320);
     }
 
@@ -187,7 +204,7 @@ mod tests {
     fn a_model_fed_with_red_and_blue_exchanged_never_serves() {
         let mut package = package("fr_liveness/0.0.1");
         package.manifest.input.colour = ColourOrder::Rgb;
-        let error = load(&mut runner(), &package).unwrap_err();
+        let error = load(&mut runner(), package).unwrap_err();
         assert!(matches!(error, DeviceError::Golden { .. }), "{error}");
     }
 

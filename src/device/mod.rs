@@ -26,6 +26,9 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::config::DeviceSettings;
+use crate::engine::Precision;
+use crate::engine::cpu::{Crew, KernelChoice};
 use crate::model::Package;
 
 pub use choice::{DeviceChoice, DeviceDescription};
@@ -35,6 +38,61 @@ pub use loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
 pub use run::{Batch, BatchOutcome};
 
 use run::Runner;
+
+/// What to open, and how to run networks on it.
+#[derive(Debug, Clone)]
+pub struct DeviceOptions {
+    /// Which device.
+    pub choice: DeviceChoice,
+    /// How many batches may be launched and not finished. One makes every batch form at the last
+    /// moment; two keep a device busy whose host takes long between batches.
+    pub slots: NonZeroUsize,
+    /// How the CPU runs networks.
+    pub cpu: CpuOptions,
+}
+
+/// How the CPU runs networks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// Threads; `None` takes one per core.
+    pub threads: Option<NonZeroUsize>,
+    /// Instructions to use.
+    pub kernels: KernelChoice,
+    /// What all models are computed in; `None` leaves it to each manifest.
+    pub precision: Option<Precision>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        let (choice, slots) = (DeviceChoice::Cpu, NonZeroUsize::MIN);
+        Self { choice, slots, cpu: CpuOptions::default() }
+    }
+}
+
+impl DeviceOptions {
+    /// What the settings ask for.
+    ///
+    /// # Errors
+    /// A setting that names nothing known.
+    pub fn of(settings: &DeviceSettings) -> Result<Self, DeviceError> {
+        Ok(Self {
+            choice: settings.device.parse()?,
+            slots: NonZeroUsize::new(settings.slots).unwrap_or(NonZeroUsize::MIN),
+            cpu: CpuOptions {
+                threads: NonZeroUsize::new(settings.threads),
+                kernels: settings.kernels.parse()?,
+                precision: settings.precision.as_deref().map(str::parse).transpose()?,
+            },
+        })
+    }
+}
+
+impl CpuOptions {
+    fn threads(&self) -> usize {
+        let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.unwrap_or_else(cores).get()
+    }
+}
 
 /// An open device.
 ///
@@ -70,19 +128,20 @@ enum Work {
 }
 
 impl Device {
-    /// Opens the device that `choice` means and starts its thread.
-    ///
-    /// `slots` is how many batches may be launched and not finished. One makes every batch form at
-    /// the last moment; two keep a device busy whose host takes long between batches.
+    /// Opens a device and starts its threads.
     ///
     /// # Errors
-    /// [`DeviceError::CudaNotBuilt`], or [`DeviceError::Thread`].
-    pub fn open(choice: &DeviceChoice, slots: NonZeroUsize) -> Result<Self, DeviceError> {
-        let description = choice.resolve()?;
+    /// [`DeviceError::CudaNotBuilt`], [`DeviceError::Kernels`] or [`DeviceError::Thread`].
+    pub fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
+        let DeviceOptions { choice, slots, cpu } = options;
+        let threads = cpu.threads();
+        let description = choice.resolve(cpu.kernels, threads)?;
+        let crew = Arc::new(Crew::new(threads).map_err(DeviceError::Thread)?);
+        let runner = Runner::new(crew, *cpu);
         let (inbox, work) = sync_channel(slots.get());
         let thread = thread::Builder::new()
             .name(format!("device-{}", description.name))
-            .spawn(move || serve(&work))
+            .spawn(move || serve(runner, &work))
             .map_err(DeviceError::Thread)?;
         let slots = Arc::new(Semaphore::new(slots.get()));
         Ok(Self { description, slots, inbox: Some(inbox), thread: Some(thread) })
@@ -155,12 +214,11 @@ impl fmt::Debug for Device {
 }
 
 /// The device's thread: runs what comes until the inbox is closed and empty.
-fn serve(work: &Receiver<Work>) {
-    let mut runner = Runner::new(candle_core::Device::Cpu);
+fn serve(mut runner: Runner, work: &Receiver<Work>) {
     for work in work {
         match work {
             Work::Load { package, reply, permit } => {
-                let load = AssertUnwindSafe(|| load::load(&mut runner, &package));
+                let load = AssertUnwindSafe(|| load::load(&mut runner, *package));
                 let model = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
                 drop(permit);
                 // Who asked may have left; then the model is not needed.
@@ -184,7 +242,8 @@ mod tests {
     use crate::image::RgbImage;
 
     fn open(slots: usize) -> Device {
-        Device::open(&DeviceChoice::Cpu, slots.try_into().unwrap()).unwrap()
+        let slots = slots.try_into().unwrap();
+        Device::open(&DeviceOptions { slots, ..DeviceOptions::default() }).unwrap()
     }
 
     fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {

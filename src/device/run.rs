@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device as CandleDevice, Tensor};
 
-use super::DeviceError;
 use super::loaded::{LoadedModel, RowOutput};
+use super::{CpuOptions, DeviceError};
+use crate::engine::cpu::Crew;
 use crate::image::RgbImage;
 use crate::trust::{Secret, Wipe};
 
@@ -35,20 +36,25 @@ pub struct BatchOutcome {
     pub panics: usize,
 }
 
-/// What a device's thread runs with: candle's device and the buffer rows are staged in.
+/// What a device's thread runs with: its crew, and the buffer rows are staged in.
 pub(super) struct Runner {
-    device: CandleDevice,
+    crew: Arc<Crew>,
+    cpu: CpuOptions,
     /// Empty between runs; its memory is kept.
     staging: Vec<f32>,
 }
 
 impl Runner {
-    pub(super) fn new(device: CandleDevice) -> Self {
-        Self { device, staging: Vec::new() }
+    pub(super) fn new(crew: Arc<Crew>, cpu: CpuOptions) -> Self {
+        Self { crew, cpu, staging: Vec::new() }
     }
 
-    pub(super) fn device(&self) -> &CandleDevice {
-        &self.device
+    pub(super) fn crew(&self) -> Arc<Crew> {
+        Arc::clone(&self.crew)
+    }
+
+    pub(super) fn cpu(&self) -> CpuOptions {
+        self.cpu
     }
 
     /// Runs a batch; when it fails as a whole, runs each row alone so that only bad rows fail.
@@ -122,7 +128,7 @@ impl Runner {
         }
         let mut shape = contract.row_shape();
         shape.insert(0, bucket);
-        Ok(Tensor::from_slice(&self.staging, shape, &self.device)?)
+        Ok(Tensor::from_slice(&self.staging, shape, &CandleDevice::Cpu)?)
     }
 }
 

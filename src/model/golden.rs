@@ -83,7 +83,9 @@ impl Golden {
             read_output(&file, &output.tensor, output.row_shape(&input), pictures.len())
         });
         let outputs = outputs.collect::<Result<_, _>>()?;
-        Ok(Self { input, pictures, outputs, tolerance: spec.tolerance })
+        let tolerance = spec.tolerance_in(manifest.precision);
+        let tolerance = tolerance.expect("a manifest runs in precisions it has a tolerance for");
+        Ok(Self { input, pictures, outputs, tolerance })
     }
 
     /// Compares the answers to all pictures. `answers` has one entry a picture, each with one

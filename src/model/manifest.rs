@@ -112,8 +112,21 @@ pub struct GoldenSpec {
     pub sha256: Sha256Hex,
     /// Side of the golden's square pictures where it is not that of the input.
     pub side: Option<usize>,
-    /// How close answers must come.
+    /// How close answers must come in `f32`.
     pub tolerance: Tolerance,
+    /// How close they must come in `bf16`. Giving it says that the calibration holds there too.
+    pub tolerance_bf16: Option<Tolerance>,
+}
+
+impl GoldenSpec {
+    /// How close answers must come in a precision; `None` where the model was not checked.
+    pub fn tolerance_in(&self, precision: Precision) -> Option<Tolerance> {
+        match precision {
+            Precision::F32 => Some(self.tolerance),
+            Precision::Bf16 => self.tolerance_bf16,
+            Precision::F16 => None,
+        }
+    }
 }
 
 /// How close an answer must come to the expected one, per output and row.
@@ -175,6 +188,7 @@ struct RawGolden {
     sha256: String,
     side: Option<usize>,
     tolerance: Tolerance,
+    tolerance_bf16: Option<Tolerance>,
 }
 
 impl Manifest {
@@ -203,7 +217,7 @@ impl Manifest {
         if raw.task != RawTask::FaceEmbedding && !raw.calibration.is_empty() {
             return Err(ModelError::value("calibration", "does not belong to this task"));
         }
-        Ok(Self {
+        let manifest = Self {
             name: label("name", raw.name)?,
             version: label("version", raw.version)?,
             task,
@@ -217,7 +231,22 @@ impl Manifest {
             buckets: parse_buckets(raw.buckets)?,
             precision: raw.precision,
             calibration: calibration::rows(raw.calibration)?,
-        })
+        };
+        let precision = manifest.precision;
+        manifest.in_precision(precision)
+    }
+
+    /// The same model computed in `precision`.
+    ///
+    /// # Errors
+    /// A precision the golden has no tolerance for: nobody has checked the model in it.
+    pub fn in_precision(self, precision: Precision) -> Result<Self, ModelError> {
+        if self.golden.tolerance_in(precision).is_none() {
+            let rule = format!("is needed to run in {precision}");
+            let key = format!("golden.tolerance_{precision}");
+            return Err(ModelError::value(key, rule));
+        }
+        Ok(Self { precision, ..self })
     }
 }
 
@@ -284,14 +313,9 @@ fn parse_buckets(buckets: Vec<usize>) -> Result<Vec<usize>, ModelError> {
 }
 
 fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, ModelError> {
-    let (limit, is_sane) = match raw.tolerance {
-        Tolerance::Absolute(limit) => (limit, limit > 0.0 && limit.is_finite()),
-        Tolerance::Relative(limit) => (limit, limit > 0.0 && limit <= 0.1),
-        Tolerance::Cosine(limit) => (limit, (0.99..=1.0).contains(&limit)),
-    };
-    if !is_sane {
-        let rule = format!("is {limit}: relative 0..=0.1, cosine 0.99..=1, absolute more than 0");
-        return Err(ModelError::value("golden.tolerance", rule));
+    check_tolerance("golden.tolerance", raw.tolerance)?;
+    if let Some(tolerance) = raw.tolerance_bf16 {
+        check_tolerance("golden.tolerance_bf16", tolerance)?;
     }
     if let Some(side) = raw.side {
         input.with_side(side).map_err(|_| {
@@ -303,7 +327,21 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
         sha256: Sha256Hex::parse("golden.sha256", raw.sha256)?,
         side: raw.side,
         tolerance: raw.tolerance,
+        tolerance_bf16: raw.tolerance_bf16,
     })
+}
+
+fn check_tolerance(key: &str, tolerance: Tolerance) -> Result<(), ModelError> {
+    let (limit, is_sane) = match tolerance {
+        Tolerance::Absolute(limit) => (limit, limit > 0.0 && limit.is_finite()),
+        Tolerance::Relative(limit) => (limit, limit > 0.0 && limit <= 0.1),
+        Tolerance::Cosine(limit) => (limit, (0.99..=1.0).contains(&limit)),
+    };
+    if is_sane {
+        return Ok(());
+    }
+    let rule = format!("is {limit}: relative 0..=0.1, cosine 0.99..=1, absolute more than 0");
+    Err(ModelError::value(key, rule))
 }
 
 #[cfg(test)]

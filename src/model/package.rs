@@ -10,7 +10,7 @@ use super::golden::Golden;
 use super::input::InputContract;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::values::Sha256Hex;
-use crate::engine::{self, Graph};
+use crate::engine::{self, Graph, Precision};
 
 /// Name of the manifest in a model's directory.
 pub(super) const MANIFEST_FILE: &str = "model.toml";
@@ -41,6 +41,14 @@ pub struct Package {
 }
 
 impl Package {
+    /// The same model computed in `precision`.
+    ///
+    /// # Errors
+    /// [`Manifest::in_precision`].
+    pub fn in_precision(self, precision: Precision) -> Result<Self, ModelError> {
+        Ok(Self { manifest: self.manifest.in_precision(precision)?, ..self })
+    }
+
     /// Reads the model in `dir`, of a licence that allows commercial use.
     ///
     /// # Errors

@@ -68,6 +68,8 @@ pub struct LiveModel {
     pub version: String,
     /// SHA-256 of its weights, hexadecimal.
     pub sha256: String,
+    /// What it is computed in.
+    pub precision: &'static str,
 }
 
 /// One side of a `Compare`.
@@ -180,6 +182,7 @@ impl Pipeline {
             name: model.manifest().name.clone(),
             version: model.manifest().version.clone(),
             sha256: model.manifest().sha256.to_string(),
+            precision: model.manifest().precision.name(),
         };
         [detector, embedder, liveness].map(name).into()
     }

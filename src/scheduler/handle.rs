@@ -163,7 +163,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::device::DeviceChoice;
+    use crate::device::DeviceOptions;
     use crate::device::fixture::{Gate, OVERFLOWS, PANICS, gated, grey, reader};
     use crate::scheduler::Tickets;
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        let device = Device::open(&DeviceChoice::Cpu, NonZeroUsize::MIN).unwrap();
+        let device = Device::open(&DeviceOptions::default()).unwrap();
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);

@@ -38,7 +38,7 @@ impl Buffer {
             use rustix::mm::{Advice, madvise};
             // SAFETY: advice changes no content. A kernel without huge pages says no, which costs
             // speed only.
-            drop(unsafe { madvise(start.cast(), layout.size(), Advice::LinuxHugepage) });
+            let _ = unsafe { madvise(start.cast(), layout.size(), Advice::LinuxHugepage) };
         }
         Self { start, layout }
     }

@@ -185,6 +185,7 @@ fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
         name: model.name,
         version: model.version,
         sha256: model.sha256,
+        precision: model.precision.to_owned(),
     };
     models.into_iter().map(convert).collect()
 }
