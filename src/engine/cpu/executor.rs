@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::crew::Barrier;
 use super::memory::Buffer;
 use super::plan::{Home, Plan, Step};
-use super::schedule::{Schedule, Task};
+use super::schedule::Schedule;
 use super::work::{Region, Run, Spot};
 
 /// A plan with an arena: what one thread needs to run it.
@@ -64,7 +64,7 @@ impl Executor {
     }
 
     /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
-    /// task when it has run.
+    /// step when it has run.
     pub(super) fn run(&mut self, rows: &Rows, mut seen: impl FnMut(usize)) {
         let rows_max = self.schedule.rows_max;
         for from in (0..rows.count).step_by(rows_max) {
@@ -74,19 +74,19 @@ impl Executor {
                 let passes = if segment.is_row_by_row { count } else { 1 };
                 for pass in 0..passes {
                     let images = if segment.is_row_by_row { pass..pass + 1 } else { 0..count };
-                    for Task { step, rows } in &segment.tasks {
-                        self.task(*step, images.clone(), rows.clone());
-                        seen(*step);
+                    for step in segment.steps.clone() {
+                        self.step(step, images.clone());
+                        seen(step);
                     }
                 }
             }
         }
     }
 
-    fn task(&self, step: usize, images: Range<usize>, rows: Range<usize>) {
+    fn step(&self, step: usize, images: Range<usize>) {
         let step = &self.plan.steps[step];
-        let region = Region { images, rows, groups: 0..step.groups };
-        // SAFETY: the region lies in the step's output, the spots are those of the plan, and this
+        let region = Region { images, rows: 0..step.rows, groups: 0..step.groups };
+        // SAFETY: the region is the step's output, the spots are those of the plan, and this
         // thread alone uses them.
         unsafe { step.work.run(&self.context(), &region) };
     }

@@ -15,7 +15,7 @@
 //! | images side by side as the pixels of a matrix product | `work/vector` |
 //! | a quarter of the multiplications of a 3×3 convolution | `kernels/winograd` |
 //! | batch normalisation in front of a bordered convolution costs nothing | `engine::passes` |
-//! | row by row where activations are large, together where weights are, in bands where one image is larger than the cache | `schedule` |
+//! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
 //! | one row on several threads | `crew`, `executor` |
 //!
 //! # What a row's answer depends on

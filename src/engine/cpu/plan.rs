@@ -1,6 +1,7 @@
 //! What a plan is made of: values, steps, and what each step needs of those before it.
 
 use super::kernels::KernelSet;
+use super::lanes::LANES;
 use super::layout::Layout;
 use super::work::Work;
 
@@ -30,7 +31,8 @@ pub(super) enum Form {
         layout: Layout,
         /// Bytes of one number.
         element: usize,
-        /// Whether the border is written anew each time because it is not zero.
+        /// Whether the border is written anew each time: because it is not zero, or because the
+        /// memory is shared with values of other forms.
         has_own_border: bool,
     },
     /// As its shape says, in `f32`.
@@ -38,6 +40,18 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// Whether the value can lie in memory that held something else: every number that is read
+    /// was written by its step, borders included.
+    pub(super) fn can_share(&self) -> bool {
+        match self {
+            Self::Image { layout, has_own_border, .. } => {
+                let has_border = layout.border != [0; 4];
+                (*has_own_border || !has_border) && layout.channels.is_multiple_of(LANES)
+            }
+            Self::Flat { .. } => true,
+        }
+    }
+
     /// Bytes for one row of the batch.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -69,42 +83,8 @@ pub(super) struct Step {
     pub(super) row_unit: usize,
     /// Groups of output channels that can be computed apart.
     pub(super) groups: usize,
-    pub(super) reach: Reach,
     /// Multiply-adds for one row of the batch, as a direct convolution does them.
     pub(super) macs: u64,
-}
-
-/// Which rows of its inputs a step needs for the first rows of its output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// A window moves by `stride`; it starts `top` rows above the image.
-    Window {
-        kernel: usize,
-        stride: usize,
-        top: usize,
-    },
-    /// Each row serves `factor` rows of the output.
-    Enlarged {
-        factor: usize,
-    },
-    All,
-}
-
-impl Reach {
-    /// The same row of the input.
-    pub(super) const SAME: Self = Self::Window { kernel: 1, stride: 1, top: 0 };
-
-    /// Rows of an input of `height` rows that the first `rows` rows of the output need.
-    pub(super) fn needed(&self, rows: usize, height: usize) -> usize {
-        let needed = match *self {
-            Self::Window { kernel, stride, top } => {
-                (rows.saturating_sub(1) * stride + kernel).saturating_sub(top)
-            }
-            Self::Enlarged { factor } => rows.div_ceil(factor),
-            Self::All => height,
-        };
-        if rows == 0 { 0 } else { needed.min(height) }
-    }
 }
 
 impl Plan {

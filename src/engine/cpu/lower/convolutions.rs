@@ -6,7 +6,6 @@ use crate::engine::constant::Constant;
 use crate::engine::cpu::lanes::LANES;
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::{self, DenseShape};
-use crate::engine::cpu::plan::Reach;
 use crate::engine::cpu::work::{
     Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Vector, WINOGRAD_ROW_UNIT, Winograd,
     Work,
@@ -57,8 +56,6 @@ impl<'g> Lowering<'g> {
         };
         let draft = Draft {
             groups: shape.groups(),
-            // The input is the caller's and whole.
-            reach: Reach::SAME,
             macs: macs(conv, &output),
             ..Draft::by_block(work, vec![input], &output)
         };
@@ -98,7 +95,6 @@ impl<'g> Lowering<'g> {
             writes: output.value,
             row_unit,
             groups,
-            reach: reach(conv),
             macs: macs(conv, &output),
             is_whole: false,
         };
@@ -129,7 +125,6 @@ impl<'g> Lowering<'g> {
             finish,
         };
         let draft = Draft {
-            reach: reach(conv),
             macs: macs(conv, &output),
             ..Draft::by_block(work, vec![input.value], &output)
         };
@@ -166,7 +161,6 @@ impl<'g> Lowering<'g> {
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
         let draft = Draft {
             groups: shape.groups(),
-            reach: Reach::All,
             macs: weight.data().len() as u64,
             ..Draft::by_block(work, reads.collect(), &output)
         };
@@ -203,11 +197,6 @@ fn convolution_label(conv: &Conv, [channels, height, width]: [usize; 3]) -> Stri
     let ([high, wide], [stride, _]) = (conv.window.kernel, conv.window.strides);
     let outputs = conv.channels();
     format!("Conv {high}×{wide}/{stride} {channels}→{outputs} @{height}×{width}")
-}
-
-fn reach(conv: &Conv) -> Reach {
-    let window = conv.window;
-    Reach::Window { kernel: window.kernel[0], stride: window.strides[0], top: window.pads[0] }
 }
 
 fn bias(conv: &Conv) -> Buffer {

@@ -15,7 +15,7 @@ use super::kernels::pool::PoolKind;
 use super::lanes::LANES;
 use super::layout::Layout;
 use super::pack;
-use super::plan::{Form, Home, Plan, Reach, Step, Value};
+use super::plan::{Form, Home, Plan, Step, Value};
 use super::work::{
     Assemble, Copy, Enlarge, Fallback, FillBorder, FlatCurve, GlobalMean, Image, InPlaceCurve,
     Pack, PackedFinish, Part, Pixelwise, Pool, Unpack, Work,
@@ -26,6 +26,10 @@ use crate::engine::graph::{Graph, Node, ValueId};
 use crate::engine::op::{BinaryOp, Op};
 use crate::engine::reference::Operation;
 use crate::engine::shape::known_elements;
+
+/// Images from this size on share memory with values of other forms and write their borders each
+/// time, which takes a hundredth of the time to write the image; smaller ones keep theirs.
+const OWN_BORDER_BYTES: usize = 1 << 20;
 
 /// Lowers an optimised graph to the kernels of a set.
 ///
@@ -78,7 +82,6 @@ struct Draft {
     writes: usize,
     row_unit: usize,
     groups: usize,
-    reach: Reach,
     macs: u64,
     /// Whether rows cannot be computed apart.
     is_whole: bool,
@@ -93,7 +96,6 @@ impl Draft {
             writes: output.value,
             row_unit: 1,
             groups: output.layout.blocks(),
-            reach: Reach::SAME,
             macs: 0,
             is_whole: false,
         }
@@ -101,9 +103,9 @@ impl Draft {
 
     /// A step that cannot be cut.
     fn whole(work: impl Work + 'static, reads: Vec<usize>, writes: usize) -> Self {
-        let (row_unit, groups, reach) = (1, 1, Reach::All);
+        let (row_unit, groups) = (1, 1);
         let (work, macs, is_whole) = (Box::new(work), 0, true);
-        Self { work, reads, writes, row_unit, groups, reach, macs, is_whole }
+        Self { work, reads, writes, row_unit, groups, macs, is_whole }
     }
 }
 
@@ -133,8 +135,8 @@ impl<'g> Lowering<'g> {
             // A flat value is written in the rows of the image it comes from.
             Form::Flat { .. } => self.plan.height(draft.reads[0]),
         };
-        let Draft { work, reads, writes, row_unit, groups, reach, macs, .. } = draft;
-        let step = Step { label, work, reads, writes, rows, row_unit, groups, reach, macs };
+        let Draft { work, reads, writes, row_unit, groups, macs, .. } = draft;
+        let step = Step { label, work, reads, writes, rows, row_unit, groups, macs };
         self.plan.steps.push(step);
     }
 
@@ -146,7 +148,9 @@ impl<'g> Lowering<'g> {
         let layout = Layout { channels, height, width, border };
         let is_wide = self.classes.is_wide(id);
         let element = if is_wide { size_of::<f32>() } else { self.plan.kernels.element };
-        let form = Form::Image { layout, element, has_own_border: fill.is_some() };
+        let is_large = layout.image() * element >= OWN_BORDER_BYTES;
+        let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
+        let form = Form::Image { layout, element, has_own_border };
         Image { value: self.value(form, Home::Arena), layout, element }
     }
 
@@ -157,10 +161,12 @@ impl<'g> Lowering<'g> {
         image
     }
 
-    /// After the step that writes an image: its border, if that is not zero.
+    /// After the step that writes an image: its border, unless it stays zero.
     fn border(&mut self, image: Image, fill: Option<&Constant>) {
-        let Some(fill) = fill else { return };
-        let mut numbers = fill.data().to_vec();
+        let Form::Image { has_own_border: true, .. } = self.plan.values[image.value].form else {
+            return;
+        };
+        let mut numbers = fill.map_or_else(Vec::new, |fill| fill.data().to_vec());
         numbers.resize(image.layout.blocks() * LANES, 0.0);
         let values = pack::in_format(self.plan.kernels, &numbers);
         let mut draft = Draft::by_block(FillBorder { image, values }, Vec::new(), &image);
@@ -222,7 +228,6 @@ impl<'g> Lowering<'g> {
     fn unpack(&mut self, input: Image, channels_last: bool, output: usize) {
         let mut draft =
             Draft::whole(Unpack { input, channels_last, output }, vec![input.value], output);
-        draft.reach = Reach::SAME;
         draft.is_whole = false;
         self.push("unpack".to_owned(), draft);
     }
@@ -318,10 +323,8 @@ impl<'g> Lowering<'g> {
         let enlarged = b.map_or([1, 1], |(_, b)| factor(&b, &output));
         let (affine, finish) = (None, PackedFinish::Nothing);
         let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
-        let mut draft = Draft::by_block(work, reads, &output);
-        if gate.is_some() || enlarged != [1, 1] {
-            draft.reach = Reach::All;
-        }
+        let draft = Draft::by_block(work, reads, &output);
+        if gate.is_some() || enlarged != [1, 1] {}
         self.push(node.op.name().to_owned(), draft);
         self.border(output, self.classes.border_fill(node.output));
     }
@@ -338,12 +341,7 @@ impl<'g> Lowering<'g> {
         let input = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
         let work = Pool { kind, window, input, output };
-        let mut draft = Draft::by_block(work, vec![input.value], &output);
-        draft.reach = Reach::Window {
-            kernel: window.kernel[0],
-            stride: window.strides[0],
-            top: window.pads[0],
-        };
+        let draft = Draft::by_block(work, vec![input.value], &output);
         let [high, wide] = window.kernel;
         self.push(format!("{} {high}×{wide}", node.op.name()), draft);
         self.border(output, self.classes.border_fill(node.output));
@@ -352,8 +350,7 @@ impl<'g> Lowering<'g> {
     fn global_mean(&mut self, node: &'g Node) {
         let input = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
-        let mut draft = Draft::by_block(GlobalMean { input, output }, vec![input.value], &output);
-        draft.reach = Reach::All;
+        let draft = Draft::by_block(GlobalMean { input, output }, vec![input.value], &output);
         self.push(node.op.name().to_owned(), draft);
         self.border(output, self.classes.border_fill(node.output));
     }
@@ -364,8 +361,7 @@ impl<'g> Lowering<'g> {
         let factor =
             [output.layout.height / input.layout.height, output.layout.width / input.layout.width];
         let work = Enlarge { input, output, factor };
-        let mut draft = Draft::by_block(work, vec![input.value], &output);
-        draft.reach = Reach::Enlarged { factor: factor[0] };
+        let draft = Draft::by_block(work, vec![input.value], &output);
         self.push(format!("{} ×{}", node.op.name(), factor[0]), draft);
         self.border(output, self.classes.border_fill(node.output));
     }
