@@ -22,7 +22,7 @@ use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id}
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{FaceServer, Probes, Readiness};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ModelLabels};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +133,9 @@ impl App {
         let catalog = load_catalog(config, &device).await?;
         let snapshot = catalog.snapshot();
         let rules = Rules::of(&snapshot)?;
+        for model in [&snapshot.detector, &snapshot.embedder, &snapshot.liveness] {
+            self.gauges.metrics.model_live(&labels(model.manifest()));
+        }
         let standards = standards(&config.verify, &snapshot)?;
         self.about = describe(&device, &snapshot, &standards);
         let lanes = lanes(config, &snapshot);
@@ -307,6 +310,15 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
         standards.standard(pair_type, None)?;
     }
     Ok(standards)
+}
+
+/// A live model as metrics name it.
+fn labels(manifest: &Manifest) -> ModelLabels {
+    ModelLabels {
+        task: manifest.task.name().to_owned(),
+        model: manifest.id(),
+        precision: manifest.precision.name().to_owned(),
+    }
 }
 
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {

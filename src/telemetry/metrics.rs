@@ -82,6 +82,17 @@ struct StageLabels {
     stage: Stage,
 }
 
+/// A live model. Few at a time, and their names come from manifests, never from callers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ModelLabels {
+    /// What it does.
+    pub task: String,
+    /// `name/version`.
+    pub model: String,
+    /// What it is computed in.
+    pub precision: String,
+}
+
 /// A latency histogram keyed by a label set, seconds.
 pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -98,6 +109,7 @@ pub struct Metrics {
     stages: Latency<StageLabels>,
     in_flight: Gauge,
     panics: Counter,
+    models: Family<ModelLabels, Gauge>,
 }
 
 impl Metrics {
@@ -109,6 +121,7 @@ impl Metrics {
             stages: Family::new_with_constructor(latency_histogram),
             in_flight: Gauge::default(),
             panics: Counter::default(),
+            models: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("menshen");
         registry.register("requests", "Calls by method and outcome", metrics.requests.clone());
@@ -125,6 +138,7 @@ impl Metrics {
             metrics.stages.clone(),
         );
         registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
+        registry.register("model_live", "1 for each live model", metrics.models.clone());
         registry.register("panics", "Panics on the CPU pool", metrics.panics.clone());
         metrics
     }
@@ -143,6 +157,11 @@ impl Metrics {
     /// Records how long one image spent in `stage`.
     pub fn stage(&self, stage: Stage, time: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
+    }
+
+    /// Shows a model as live.
+    pub fn model_live(&self, model: &ModelLabels) {
+        self.models.get_or_create(model).set(1);
     }
 
     /// Counts a panic on the CPU pool.

@@ -109,13 +109,9 @@ impl DenseShape {
 pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Vec<f32> {
     let transformed: Vec<[f32; NUMBERS]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
-    let mut packed = Vec::new();
-    for number in 0..NUMBERS {
-        let of =
-            |output: usize, input: usize, _| transformed[output * shape.inputs + input][number];
-        packed.extend(shape.pack(of));
-    }
-    packed
+    let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
+    let matrix = |number| shape.pack(|output, input, _| kernel(output, input)[number]);
+    (0..NUMBERS).flat_map(matrix).collect()
 }
 
 /// `G g Gᵀ`.

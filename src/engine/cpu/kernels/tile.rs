@@ -9,6 +9,11 @@
 //! One output's sum runs over blocks, taps and channels in the order of memory whatever the tile's
 //! shape, so a row's numbers do not depend on how an image was cut into tiles.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "three nested indices say which register; iterators over three levels hide it"
+)]
+
 use std::marker::PhantomData;
 
 use super::Finish;

@@ -92,8 +92,8 @@ impl Format<Zmm> for Bf16 {
     #[inline(always)]
     fn dot(sum: Zmm, weights: __m512i, pixel: __m512i) -> Zmm {
         unsafe {
-            let (weights, pixel): (__m512bh, __m512bh) =
-                (std::mem::transmute(weights), std::mem::transmute(pixel));
+            let weights = std::mem::transmute::<__m512i, __m512bh>(weights);
+            let pixel = std::mem::transmute::<__m512i, __m512bh>(pixel);
             Zmm(_mm512_dpbf16_ps(sum.0, weights, pixel))
         }
     }

@@ -324,7 +324,6 @@ impl<'g> Lowering<'g> {
         let (affine, finish) = (None, PackedFinish::Nothing);
         let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
         let draft = Draft::by_block(work, reads, &output);
-        if gate.is_some() || enlarged != [1, 1] {}
         self.push(node.op.name().to_owned(), draft);
         self.border(output, self.classes.border_fill(node.output));
     }

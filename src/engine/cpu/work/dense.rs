@@ -91,7 +91,7 @@ impl Dense {
                             block: residual.layout.block(),
                             row: residual.layout.row(),
                         }),
-                        finish: self.finish.from_block(block),
+                        finish: self.finish.at_block(block),
                         output: Plane {
                             first: self.output.at(run, image, block, at, [0, 0]),
                             block: layout.block(),

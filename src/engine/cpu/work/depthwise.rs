@@ -41,7 +41,7 @@ impl Work for Depthwise {
                         strides: self.strides,
                         weights: numbers(&self.weights, block * taps),
                         bias: numbers(&self.bias, block),
-                        finish: self.finish.from_block(block),
+                        finish: self.finish.at_block(block),
                         output: self.output.at(run, image, block, first, [0, 0]),
                         output_row: self.output.layout.row(),
                         rows: region.rows.len(),

@@ -131,7 +131,7 @@ pub(super) enum PackedFinish {
 
 impl PackedFinish {
     /// The finish of the channels from `block` on.
-    fn from_block(&self, block: usize) -> Finish {
+    fn at_block(&self, block: usize) -> Finish {
         match self {
             Self::Nothing => Finish::Nothing,
             Self::Slope(slopes) => Finish::Slope(numbers(slopes, block)),

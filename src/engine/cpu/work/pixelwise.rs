@@ -45,7 +45,7 @@ impl Work for Pixelwise {
                                 (op, b.at(run, image, block, row, [0, 0]).cast_const())
                             }),
                             repeat: self.enlarged[1],
-                            finish: self.finish.from_block(block),
+                            finish: self.finish.at_block(block),
                             output: at(&self.output),
                             count: self.output.layout.width,
                         });

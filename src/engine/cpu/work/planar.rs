@@ -108,7 +108,7 @@ impl Planar {
                         weights: self.weights.start().add(weights),
                         bias: Some(numbers(&self.bias, block)),
                         residual: None,
-                        finish: self.finish.from_block(block),
+                        finish: self.finish.at_block(block),
                         output: Plane {
                             first: self.output.at(run, image, block, [y + row, tiles.x], [0, 0]),
                             block: output.block(),

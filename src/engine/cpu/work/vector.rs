@@ -103,7 +103,7 @@ impl Vector {
                     block: wide * LANES,
                     row: 0,
                 }),
-                finish: self.finish.from_block(block),
+                finish: self.finish.at_block(block),
                 output: Plane { first: sums, block: wide * LANES, row: 0 },
             };
             tiles.get(1, [blocks, 1, wide])(&args);

@@ -140,7 +140,7 @@ impl Winograd {
                             block: 0,
                             row: residual.layout.row(),
                         }),
-                        finish: self.finish.from_block(block),
+                        finish: self.finish.at_block(block),
                         output: Plane {
                             first: self.output.at(run, image, block, [y, x], [0, 0]),
                             block: 0,
