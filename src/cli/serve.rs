@@ -1,5 +1,6 @@
 //! `menshen serve`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::{Common, runtime, text};
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let mut stop = shutdown::Signals::listen()?;
         let mut app = App::bind(config).await?;
-        println!("menshen {}", env!("CARGO_PKG_VERSION"));
+        say(concat!("menshen ", env!("CARGO_PKG_VERSION")));
         let spinner = super::spinner("loading the models and checking their goldens");
         tokio::select! {
             biased;
@@ -55,14 +56,19 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
         }
         spinner.finish_and_clear();
         for line in app.describe() {
-            println!("{line}");
+            say(&line);
         }
-        println!("ready");
+        say("ready");
         stop.wait().await;
-        println!("stopping: requests in flight are finished");
+        say("stopping: requests in flight are finished");
         app.stop().await;
-        println!("stopped");
+        say("stopped");
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line, if anybody still reads: a closed pipe must not keep a server from draining.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -126,6 +126,28 @@ fn the_settings_in_force_can_be_printed_and_read_again() {
     assert!(text(&again.stdout).contains("policy_fmr = 0.001"));
 }
 
+#[test]
+fn a_server_whose_output_nobody_reads_still_stops_cleanly() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let mut server = Command::new(env!("CARGO_BIN_EXE_menshen"))
+        .current_dir(repository())
+        .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.into_iter().any(|line| line == "ready"));
+    // Dropping the lines closed the pipe.
+    let stop = Command::new("kill").arg(server.id().to_string()).status().unwrap();
+    assert!(stop.success());
+    let stopped = server.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(0), "{}", text(&stopped.stderr));
+    assert!(!text(&stopped.stderr).contains("panic"), "{}", text(&stopped.stderr));
+}
+
 /// Starts `serve`, verifies through the command line, and stops it with SIGTERM.
 #[test]
 fn serve_prints_its_address_answers_and_stops_on_sigterm() {
