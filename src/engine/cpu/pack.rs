@@ -15,11 +15,37 @@ pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {
     Buffer::of(&padded)
 }
 
-/// A number of the network in the set's format.
+/// Numbers of the network in the set's format.
 pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
-    match kernels.element {
-        2 => Buffer::of(&numbers.iter().map(|&x| to_bf16(x)).collect::<Vec<_>>()),
-        _ => Buffer::of(numbers),
+    let mut writer = Writer::new(numbers.len(), kernels.element);
+    numbers.iter().for_each(|&number| writer.push(number));
+    writer.buffer
+}
+
+/// Writes numbers into a buffer, one after the other, so that weights are never held twice.
+struct Writer {
+    buffer: Buffer,
+    element: usize,
+    len: usize,
+    written: usize,
+}
+
+impl Writer {
+    /// Room for `len` numbers of `element` bytes: 4 are an `f32`, 2 a bfloat16.
+    fn new(len: usize, element: usize) -> Self {
+        Self { buffer: Buffer::zeroed(len * element), element, len, written: 0 }
+    }
+
+    fn push(&mut self, number: f32) {
+        assert!(self.written < self.len, "there is room for every number");
+        // SAFETY: the place is inside the buffer, which is nobody else's yet.
+        unsafe {
+            match self.element {
+                2 => *self.buffer.start().cast::<u16>().add(self.written) = to_bf16(number),
+                _ => *self.buffer.start().cast::<f32>().add(self.written) = number,
+            }
+        }
+        self.written += 1;
     }
 }
 
@@ -70,9 +96,13 @@ impl DenseShape {
         ((self.input_blocks() - 1) * dots + last) * taps * LANES * self.depth
     }
 
+    /// Numbers of all groups.
+    fn elements(&self) -> usize {
+        self.block_elements() * self.output_blocks()
+    }
+
     /// Packs `weight(output, input, row × columns + column)`.
-    pub(super) fn pack(&self, weight: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
-        let mut packed = Vec::with_capacity(self.block_elements() * self.output_blocks());
+    fn pack(&self, writer: &mut Writer, weight: impl Fn(usize, usize, usize) -> f32) {
         let [dots, dots_last] = self.dots();
         for (from, blocks) in (0..self.groups()).map(|group| self.group(group)) {
             for block in 0..self.input_blocks() {
@@ -83,35 +113,39 @@ impl DenseShape {
                             for deep in 0..self.depth {
                                 let input = block * self.block + dot * self.depth + deep;
                                 let is_there = output < self.outputs && input < self.inputs;
-                                packed.push(if is_there {
-                                    weight(output, input, tap)
-                                } else {
-                                    0.0
-                                });
+                                let number =
+                                    if is_there { weight(output, input, tap) } else { 0.0 };
+                                writer.push(number);
                             }
                         }
                     }
                 }
             }
         }
-        packed
     }
 
-    /// Packs a convolution's `[out, in, height, width]`.
-    pub(super) fn pack_constant(&self, weight: &Constant) -> Vec<f32> {
+    /// Packs a convolution's `[out, in, height, width]` as numbers of `element` bytes.
+    pub(super) fn pack_constant(&self, weight: &Constant, element: usize) -> Buffer {
         let taps = self.kernel[0] * self.kernel[1];
         let data = weight.data();
-        self.pack(|output, input, tap| data[(output * self.inputs + input) * taps + tap])
+        let mut writer = Writer::new(self.elements(), element);
+        self.pack(&mut writer, |output, input, tap| {
+            data[(output * self.inputs + input) * taps + tap]
+        });
+        writer.buffer
     }
 }
 
-/// A 3×3 kernel transformed for Winograd: one packed matrix for each of the 36 numbers.
-pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Vec<f32> {
+/// A 3×3 kernel transformed for Winograd: one packed matrix of `f32` for each of the 36 numbers.
+pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
     let transformed: Vec<[f32; NUMBERS]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
-    let matrix = |number| shape.pack(|output, input, _| kernel(output, input)[number]);
-    (0..NUMBERS).flat_map(matrix).collect()
+    let mut writer = Writer::new(NUMBERS * shape.elements(), size_of::<f32>());
+    for number in 0..NUMBERS {
+        shape.pack(&mut writer, |output, input, _| kernel(output, input)[number]);
+    }
+    writer.buffer
 }
 
 /// `G g Gᵀ`.

@@ -50,7 +50,7 @@ impl<'g> Lowering<'g> {
             stride: conv.window.strides[0],
             pads: conv.window.pads,
             border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
-            weights: Buffer::of(&shape.pack_constant(&conv.weight)),
+            weights: shape.pack_constant(&conv.weight, size_of::<f32>()),
             bias: bias(conv),
             finish,
         };
@@ -76,12 +76,12 @@ impl<'g> Lowering<'g> {
         if class == Class::Winograd {
             let shape =
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
-            let weights = Buffer::of(&pack::winograd(&conv.weight, &shape));
+            let weights = pack::winograd(&conv.weight, &shape);
             (row_unit, groups) = (WINOGRAD_ROW_UNIT, 1);
             work = Box::new(Winograd { input, residual, output, shape, weights, bias, finish });
         } else {
             let shape = self.dense_shape(conv.channels(), inputs, kernel);
-            let weights = pack::in_format(self.plan.kernels, &shape.pack_constant(&conv.weight));
+            let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
             let dense =
@@ -155,7 +155,7 @@ impl<'g> Lowering<'g> {
         let layout = input.layout;
         let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
         let (finish, curve) = finish::packed(activation, outputs);
-        let weights = pack::in_format(self.plan.kernels, &shape.pack_constant(weight));
+        let weights = shape.pack_constant(weight, self.plan.kernels.element);
         let bias = per_output(bias_of, outputs);
         let work = Vector { input, residual, output, shape, weights, bias, finish };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
