@@ -16,6 +16,10 @@ pub(super) type Client = FaceServiceClient<Channel>;
 /// The largest answer a client reads: reports of many photographs, far below this.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
+/// How long a call to a server in this process may take: whoever sits at the terminal can end it,
+/// and on a slow machine the demonstration's pairs, sent all at once, take longer than a shop waits.
+const PATIENCE_MS: u64 = 600_000;
+
 /// Connects to a server by its address, such as `http://127.0.0.1:50051`.
 pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
@@ -32,6 +36,8 @@ pub(super) async fn in_process(mut config: Config) -> anyhow::Result<(App, Clien
     let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     config.server.listen = loopback;
     config.server.http_listen = loopback;
+    config.server.timeout_default_ms = PATIENCE_MS;
+    config.server.timeout_max_ms = PATIENCE_MS;
     let spinner = super::spinner("loading the models and checking their goldens");
     let app = App::start(config).await;
     spinner.finish_and_clear();
