@@ -160,7 +160,8 @@ mod tests {
         for step in -1100..1100 {
             let x = step as f32 * 0.081;
             let (found, expected) = (exp(x), x.exp());
-            let close = (found - expected).abs() <= 4e-7 * expected + 1e-38;
+            // What the processor may take for zero counts for nothing.
+            let close = (found - expected).abs() <= 4e-7 * expected + f32::MIN_POSITIVE;
             assert!(close || found == expected, "exp({x}) = {found}, expected {expected}");
         }
         assert!(exp(f32::NAN).is_nan());
