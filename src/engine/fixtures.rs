@@ -157,10 +157,10 @@ pub(super) fn noise(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// A linear congruential generator of 64 bits (Knuth's MMIX), of which the upper ones are used.
-struct Lcg(u64);
+pub(super) struct Lcg(u64);
 
 impl Lcg {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
     }
 
@@ -175,11 +175,11 @@ impl Lcg {
         self.next() as f32 / (1_u32 << 23) as f32 - 1.0
     }
 
-    fn below(&mut self, count: usize) -> usize {
+    pub(super) fn below(&mut self, count: usize) -> usize {
         self.next() as usize % count
     }
 
-    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 }

@@ -1,5 +1,8 @@
 //! Runs a plan on memory of its own.
 
+#[cfg(test)]
+mod guards;
+
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -16,6 +16,12 @@ const PAGE: usize = 4 << 10;
 /// Bytes of a huge page on x86-64 and aarch64.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Bytes behind the last one that tests fill with [`POISON`].
+const GUARD: usize = if cfg!(test) { 256 } else { 0 };
+
+/// What tests fill memory with that nobody may read or write: not a number, in every format.
+pub(super) const POISON: u8 = 0xff;
+
 // SAFETY: the buffer owns its bytes and gives them away only as pointers; who writes through them
 // sees to it that nobody else reads or writes the same bytes meanwhile.
 unsafe impl Send for Buffer {}
@@ -26,7 +32,8 @@ impl Buffer {
     /// `bytes` zeros.
     pub(super) fn zeroed(bytes: usize) -> Self {
         let page = if bytes < HUGE_PAGE { PAGE } else { HUGE_PAGE };
-        let layout = Layout::from_size_align(bytes.max(PAGE).next_multiple_of(page), page)
+        let size = (bytes + GUARD).max(PAGE).next_multiple_of(page);
+        let layout = Layout::from_size_align(size, page)
             .expect("sizes were checked when the graph was imported");
         // SAFETY: the size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
@@ -39,6 +46,10 @@ impl Buffer {
             // SAFETY: advice changes no content. A kernel without huge pages says no, which costs
             // speed only.
             let _ = unsafe { madvise(start.cast(), layout.size(), Advice::LinuxHugepage) };
+        }
+        if cfg!(test) {
+            // SAFETY: the bytes from the last one asked for to the last one allocated.
+            unsafe { start.add(bytes).write_bytes(POISON, size - bytes) };
         }
         Self { start, layout }
     }

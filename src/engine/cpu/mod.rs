@@ -39,6 +39,8 @@ mod pack;
 mod plan;
 mod schedule;
 mod select;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use crew::Crew;

@@ -14,7 +14,7 @@ use super::lanes::LANES;
 use super::lower::lower;
 use super::memory::Buffer;
 use super::plan::Plan;
-use super::schedule::Schedule;
+use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
 use crate::engine::Precision;
 use crate::engine::error::EngineError;
@@ -29,6 +29,20 @@ pub struct CpuNetwork {
     precision: Precision,
     /// One batch at a time.
     turn: Mutex<()>,
+}
+
+#[cfg(test)]
+impl CpuNetwork {
+    /// See [`Executor::poison`].
+    pub(super) fn poison(&self) {
+        self.executors.iter().for_each(|executor| executor.lock().poison());
+    }
+
+    /// See [`Executor::assert_unharmed`].
+    #[track_caller]
+    pub(super) fn assert_unharmed(&self) {
+        self.executors.iter().for_each(|executor| executor.lock().assert_unharmed());
+    }
 }
 
 /// How long a step took, for `models profile`.
@@ -57,12 +71,22 @@ impl CpuNetwork {
         precision: Precision,
         crew: Arc<Crew>,
     ) -> Result<Self, EngineError> {
+        Self::load_with(graph, choice, precision, crew, &Policy::USUAL)
+    }
+
+    pub(super) fn load_with(
+        graph: &Graph,
+        choice: KernelChoice,
+        precision: Precision,
+        crew: Arc<Crew>,
+        policy: &Policy,
+    ) -> Result<Self, EngineError> {
         let kernels = choice.select(precision)?;
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
         let plan = Arc::new(lower(graph, kernels)?);
-        let schedule = Arc::new(Schedule::of(&plan));
+        let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..crew.size()).map(executor).collect();
         Ok(Self { plan, schedule, crew, executors, precision, turn: Mutex::new(()) })

@@ -1,7 +1,6 @@
 //! What a plan is made of: values, steps, and what each step needs of those before it.
 
 use super::kernels::KernelSet;
-use super::lanes::LANES;
 use super::layout::Layout;
 use super::work::Work;
 
@@ -45,8 +44,7 @@ impl Form {
     pub(super) fn can_share(&self) -> bool {
         match self {
             Self::Image { layout, has_own_border, .. } => {
-                let has_border = layout.border != [0; 4];
-                (*has_own_border || !has_border) && layout.channels.is_multiple_of(LANES)
+                *has_own_border || layout.border == [0; 4]
             }
             Self::Flat { .. } => true,
         }

@@ -38,6 +38,21 @@ pub(super) struct Place {
     pub(super) stride: usize,
 }
 
+/// How a plan is ordered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    /// Steps with fewer bytes of weights run row by row.
+    pub(super) heavy_weights_bytes: usize,
+    /// Whether values that never meet get the same memory.
+    pub(super) shares_memory: bool,
+}
+
+impl Policy {
+    /// The fastest on usual processors; tests have others, too.
+    pub(super) const USUAL: Self =
+        Self { heavy_weights_bytes: HEAVY_WEIGHTS_BYTES, shares_memory: true };
+}
+
 /// Rows of a batch that run together where a network has weights that are worth it.
 const ROWS_TOGETHER: usize = 8;
 
@@ -47,16 +62,20 @@ const HEAVY_WEIGHTS_BYTES: usize = 128 << 10;
 /// A cache line.
 const ALIGNMENT: usize = 64;
 
+/// Bytes in front of the first value and behind each row of each value, which tests guard.
+const GAP: usize = if cfg!(test) { 1024 } else { 0 };
+
 impl Schedule {
-    pub(super) fn of(plan: &Plan) -> Self {
-        let heavy: Vec<bool> = (0..plan.steps.len()).map(|step| is_heavy(plan, step)).collect();
+    pub(super) fn of(plan: &Plan, policy: &Policy) -> Self {
+        let is_heavy = |step| is_heavy(plan, step, policy.heavy_weights_bytes);
+        let heavy: Vec<bool> = (0..plan.steps.len()).map(is_heavy).collect();
         let rows_max = if heavy.contains(&true) { ROWS_TOGETHER } else { 1 };
         let mut segments: Vec<Segment> = Vec::new();
         for run in heavy.chunk_by(|a, b| a == b) {
             let from = segments.last().map_or(0, |segment| segment.steps.end);
             segments.push(Segment { is_row_by_row: !run[0], steps: from..from + run.len() });
         }
-        let (places, arena) = places(plan, &segments, rows_max);
+        let (places, arena) = places(plan, &segments, policy, rows_max);
         let scratch = plan.steps.iter().map(|step| step.work.scratch(rows_max)).max();
         Self { rows_max, segments, places, arena, scratch: scratch.unwrap_or(0) }
     }
@@ -64,12 +83,12 @@ impl Schedule {
 
 /// Whether a step's weights are worth reading once for all rows: more bytes than what it reads and
 /// writes for one.
-fn is_heavy(plan: &Plan, step: usize) -> bool {
+fn is_heavy(plan: &Plan, step: usize, weights_bytes: usize) -> bool {
     let step = &plan.steps[step];
     let values = step.reads.iter().chain([&step.writes]);
     let traffic: usize = values.map(|&value| plan.values[value].form.bytes()).sum();
     let weights = step.work.weight_bytes();
-    weights > HEAVY_WEIGHTS_BYTES && weights > traffic
+    weights > weights_bytes && weights > traffic
 }
 
 /// A value of the arena, and the steps between which its memory is its own.
@@ -90,7 +109,7 @@ impl Life {
 
     /// Bytes of one row.
     fn stride(&self) -> usize {
-        self.form.bytes().next_multiple_of(ALIGNMENT)
+        self.form.bytes().next_multiple_of(ALIGNMENT) + GAP
     }
 
     /// All bytes; kernels load slopes and biases of two blocks, never activations, so there is
@@ -128,15 +147,20 @@ fn lives(plan: &Plan, segments: &[Segment], rows_max: usize) -> Vec<Life> {
 }
 
 /// Where each value lies, and the bytes of all.
-fn places(plan: &Plan, segments: &[Segment], rows_max: usize) -> (Vec<Option<Place>>, usize) {
+fn places(
+    plan: &Plan,
+    segments: &[Segment],
+    policy: &Policy,
+    rows_max: usize,
+) -> (Vec<Option<Place>>, usize) {
     let mut lives = lives(plan, segments, rows_max);
     // Large values first: small ones find gaps between them.
     lives.sort_by_key(|life| (std::cmp::Reverse(life.bytes()), life.value));
     let mut taken: Vec<(Life, usize)> = Vec::new();
     let mut places = vec![None; plan.values.len()];
-    let mut arena = 0;
+    let mut arena = GAP;
     for life in lives {
-        let offset = lowest_gap(&life, &taken);
+        let offset = if policy.shares_memory { lowest_gap(&life, &taken) } else { arena };
         arena = arena.max(offset + life.bytes());
         places[life.value] = Some(Place { offset, stride: strides(&life) });
         taken.push((life, offset));
@@ -163,7 +187,7 @@ fn lowest_gap(life: &Life, taken: &[(Life, usize)]) -> usize {
     };
     let mut candidates: Vec<usize> = taken.iter().map(|(other, at)| at + other.bytes()).collect();
     candidates.extend(taken.iter().map(|(_, at)| *at));
-    candidates.push(0);
+    candidates.push(GAP);
     candidates.sort_unstable();
     candidates.into_iter().find(|&offset| is_free(offset)).expect("behind all others is free")
 }

@@ -1,6 +1,7 @@
 //! Which kernel each operation of a graph gets, and how its values have to lie for that.
 
 use crate::engine::constant::Constant;
+use crate::engine::cpu::lanes::LANES;
 use crate::engine::graph::{Graph, Node, ValueId};
 use crate::engine::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
 
@@ -143,6 +144,9 @@ impl<'g> Classes<'g> {
             }
             Op::Activation(_) => Class::Activation,
             Op::Binary(op) => match (shape(node.inputs[1]), *op) {
+                // In lanes beyond the last channel it would be 0 / 0, and kernels that read channels
+                // by twos multiply one of them with zero.
+                (_, BinaryOp::Div) if !input[0].is_multiple_of(LANES) => Class::Fallback,
                 (Some(other), _) if other == input => Class::Binary,
                 (Some([c, 1, 1]), BinaryOp::Mul) if c == input[0] && output == input => Class::Gate,
                 _ => Class::Fallback,

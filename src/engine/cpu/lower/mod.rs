@@ -6,6 +6,7 @@ mod convolutions;
 mod finish;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use candle_core::Device;
 
@@ -14,6 +15,7 @@ use super::kernels::KernelSet;
 use super::kernels::pool::PoolKind;
 use super::lanes::LANES;
 use super::layout::Layout;
+use super::memory::Buffer;
 use super::pack;
 use super::plan::{Form, Home, Plan, Step, Value};
 use super::work::{
@@ -166,12 +168,26 @@ impl<'g> Lowering<'g> {
         let Form::Image { has_own_border: true, .. } = self.plan.values[image.value].form else {
             return;
         };
-        let mut numbers = fill.map_or_else(Vec::new, |fill| fill.data().to_vec());
-        numbers.resize(image.layout.blocks() * LANES, 0.0);
-        let values = pack::in_format(self.plan.kernels, &numbers);
+        let values = self.lanes(fill.map_or(&[], Constant::data), &image);
         let mut draft = Draft::by_block(FillBorder { image, values }, Vec::new(), &image);
         draft.is_whole = true;
         self.push("border".to_owned(), draft);
+    }
+
+    /// A number of the network for each lane of an image: zeros behind the numbers given.
+    fn lanes(&self, numbers: &[f32], image: &Image) -> Buffer {
+        let mut lanes = numbers.to_vec();
+        lanes.resize(image.layout.blocks() * LANES, 0.0);
+        pack::in_format(self.plan.kernels, &lanes)
+    }
+
+    /// The block with lanes beyond the last channel, which a step that copies channels has to
+    /// write itself. Nobody computes with images that are wider than the network's format.
+    fn beyond(&self, image: &Image) -> Range<usize> {
+        let blocks = image.layout.blocks();
+        let is_full = image.layout.channels.is_multiple_of(LANES);
+        let is_wide = image.element != self.plan.kernels.element;
+        if is_full || is_wide { blocks..blocks } else { blocks - 1..blocks }
     }
 
     /// The value as an image, packed if it is flat so far.
@@ -205,7 +221,8 @@ impl<'g> Lowering<'g> {
         }
         let copy = self.new_image(id, fill);
         let part = Part { image, channel: 0, top: 0, left: 0 };
-        let work = Assemble { fill: None, parts: vec![part], output: copy };
+        let (zeros, filled) = (self.lanes(&[], &copy), self.beyond(&copy));
+        let work = Assemble { fill: zeros, filled, parts: vec![part], output: copy };
         let mut draft = Draft::by_block(work, vec![image.value], &copy);
         draft.groups = 1;
         self.push("copy for another border".to_owned(), draft);
@@ -368,13 +385,13 @@ impl<'g> Lowering<'g> {
     fn assemble(&mut self, node: &'g Node) {
         let inputs: Vec<Image> = node.inputs.iter().map(|&id| self.image(id)).collect();
         let output = self.output_image(node.output);
-        let (fill, start) = match &node.op {
+        let (fill, filled, start) = match &node.op {
             Op::Pad { before, value, .. } => {
                 let at = |axis: usize| before.get(axis).copied().unwrap_or(0);
-                let fill = pack::in_format(self.plan.kernels, &[*value; LANES]);
-                (Some(fill), [at(0), at(1), at(2)])
+                let fill = self.lanes(&vec![*value; output.layout.channels], &output);
+                (fill, 0..output.layout.blocks(), [at(0), at(1), at(2)])
             }
-            _ => (None, [0; 3]),
+            _ => (self.lanes(&[], &output), self.beyond(&output), [0; 3]),
         };
         let [mut channel, top, left] = start;
         let mut parts = Vec::new();
@@ -383,7 +400,7 @@ impl<'g> Lowering<'g> {
             channel += image.layout.channels;
         }
         let reads = parts.iter().map(|part| part.image.value).collect();
-        let work = Assemble { fill, parts, output };
+        let work = Assemble { fill, filled, parts, output };
         let mut draft = Draft::by_block(work, reads, &output);
         draft.groups = 1;
         self.push(node.op.name().to_owned(), draft);
@@ -393,9 +410,12 @@ impl<'g> Lowering<'g> {
     fn alias(&mut self, node: &'g Node) {
         let (from, to) = (node.inputs[0], node.output);
         let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
+        // The image was made for those who read it under its first name.
+        let has_border = self.classes.border(to) != [0; 4];
         if let Some(&image) = self.images.get(&from)
             && is_vector(from)
             && is_vector(to)
+            && !has_border
         {
             self.images.insert(to, image);
             return;

@@ -1,13 +1,17 @@
 //! Steps that only move pixels.
 
+use std::ops::Range;
+
 use super::{Image, Region, Run, Work};
 use crate::engine::cpu::lanes::LANES;
 use crate::engine::cpu::memory::Buffer;
 
 /// Builds an image of others: padding and joining.
 pub(in crate::engine::cpu) struct Assemble {
-    /// What fills the places no part covers, in the network's format, sixteen times.
-    pub(in crate::engine::cpu) fill: Option<Buffer>,
+    /// What fills the places no part covers, per channel in the network's format.
+    pub(in crate::engine::cpu) fill: Buffer,
+    /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
+    pub(in crate::engine::cpu) filled: Range<usize>,
     pub(in crate::engine::cpu) parts: Vec<Part>,
     pub(in crate::engine::cpu) output: Image,
 }
@@ -22,14 +26,14 @@ pub(in crate::engine::cpu) struct Part {
 }
 
 impl Assemble {
-    unsafe fn fill(&self, run: &Run<'_>, image: usize, y: usize, fill: &Buffer) {
+    unsafe fn fill(&self, run: &Run<'_>, image: usize, y: usize) {
         let bytes = LANES * self.output.element;
-        for block in 0..self.output.layout.blocks() {
+        for block in self.filled.clone() {
             for x in 0..self.output.layout.width {
-                // SAFETY: a pixel of the output.
+                // SAFETY: a pixel of the output, and a block of what fills it.
                 unsafe {
                     let to = self.output.at(run, image, block, [y, x], [0, 0]);
-                    std::ptr::copy_nonoverlapping(fill.start(), to, bytes);
+                    std::ptr::copy_nonoverlapping(self.fill.start().add(block * bytes), to, bytes);
                 }
             }
         }
@@ -71,9 +75,7 @@ impl Work for Assemble {
             for y in region.rows.clone() {
                 // SAFETY: what the caller promises.
                 unsafe {
-                    if let Some(fill) = &self.fill {
-                        self.fill(run, image, y, fill);
-                    }
+                    self.fill(run, image, y);
                     for part in &self.parts {
                         self.copy(run, part, image, y);
                     }

@@ -38,17 +38,17 @@ impl Work for Pack {
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let layout = self.output.layout;
         for image in region.images.clone() {
-            for (y, channel) in region
-                .rows
-                .clone()
-                .flat_map(|y| (0..layout.channels).map(move |channel| (y, channel)))
+            // Lanes beyond the last channel get zeros.
+            let lanes = layout.blocks() * LANES;
+            for (y, channel) in
+                region.rows.clone().flat_map(|y| (0..lanes).map(move |channel| (y, channel)))
             {
                 for x in 0..layout.width {
                     // SAFETY: a number of the input and its lane of the output.
                     unsafe {
                         let from = run.image(self.input, image).cast::<f32>();
-                        let number =
-                            *from.add(flat(&self.output, self.channels_last, channel, [y, x]));
+                        let at = flat(&self.output, self.channels_last, channel, [y, x]);
+                        let number = if channel < layout.channels { *from.add(at) } else { 0.0 };
                         let pixel = self.output.at(run, image, channel / LANES, [y, x], [0, 0]);
                         match self.output.element {
                             2 => *pixel.cast::<u16>().add(channel % LANES) = to_bf16(number),

@@ -32,11 +32,14 @@ impl Winograd {
         self.input.layout.blocks() + self.output.layout.blocks()
     }
 
+    /// Tiles of one pass whose scratch has the size meant for it.
+    fn tiles_that_fit(&self) -> usize {
+        PASS_BYTES / (NUMBERS * self.blocks() * LANES * size_of::<f32>())
+    }
+
     /// Tiles of one pass: a multiple of what a register tile covers, at least one.
     fn tiles_of_pass(&self, tile_pixels: usize) -> usize {
-        let per_tile = NUMBERS * self.blocks() * LANES * size_of::<f32>();
-        let fit = PASS_BYTES / per_tile;
-        (fit / tile_pixels).max(1) * tile_pixels
+        (self.tiles_that_fit() / tile_pixels).max(1) * tile_pixels
     }
 
     /// Image and first output pixel of a tile of the region.
@@ -178,8 +181,10 @@ impl Work for Winograd {
     }
 
     fn scratch(&self, _images: usize) -> usize {
+        // For the register tile of any set: the multiple of a small one may be more than that of a
+        // large one.
         const TILE_PIXELS_MAX: usize = 14;
-        let tiles = self.tiles_of_pass(TILE_PIXELS_MAX).max(TILE_PIXELS_MAX);
+        let tiles = self.tiles_that_fit().max(TILE_PIXELS_MAX);
         NUMBERS * tiles * self.blocks() * LANES * size_of::<f32>()
     }
 

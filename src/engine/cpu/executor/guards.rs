@@ -1,0 +1,87 @@
+//! For tests: memory that no kernel may read or write is poisoned before a run and looked at after
+//! it. What reads it gives no number; what writes it is seen.
+
+use std::ops::Range;
+
+use super::Executor;
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::{Buffer, POISON};
+use crate::engine::cpu::plan::Form;
+
+impl Executor {
+    /// Poisons all but the borders that steps expect to hold zeros. What lies inside images and in
+    /// the scratch is poisoned too: a run has to write it before it reads it.
+    pub(in crate::engine::cpu) fn poison(&mut self) {
+        bytes_mut(&mut self._arena).fill(POISON);
+        bytes_mut(&mut self.scratch).fill(POISON);
+        for border in self.borders() {
+            bytes_mut(&mut self._arena)[border].fill(0);
+        }
+    }
+
+    /// After a run: nothing between the places and behind the scratch was written, and borders of
+    /// zeros still are.
+    #[track_caller]
+    pub(in crate::engine::cpu) fn assert_unharmed(&self) {
+        let (arena, scratch) = (bytes(&self._arena), bytes(&self.scratch));
+        let is_poison = |bytes: &[u8]| bytes.iter().all(|&byte| byte == POISON);
+        let mut images: Vec<Range<usize>> = self.images().map(|(_, at)| at).collect();
+        images.sort_by_key(|image| (image.start, image.end));
+        let mut next = 0;
+        for Range { start, end } in images {
+            assert!(start <= next || is_poison(&arena[next..start]), "bytes before {start}");
+            next = next.max(end);
+        }
+        assert!(is_poison(&arena[next..]), "bytes behind the arena");
+        assert!(is_poison(&scratch[self.schedule.scratch..]), "bytes behind the scratch");
+        for border in self.borders() {
+            assert!(arena[border].iter().all(|&byte| byte == 0), "a border of zeros");
+        }
+    }
+
+    /// The bytes of each value for each row of the batch.
+    fn images(&self) -> impl Iterator<Item = (Form, Range<usize>)> {
+        let placed = self.plan.values.iter().zip(&self.schedule.places);
+        placed.filter_map(|(value, place)| Some((value.form, (*place)?))).flat_map(
+            |(form, place)| {
+                let rows = if place.stride == 0 { 1 } else { self.schedule.rows_max };
+                (0..rows).map(move |row| {
+                    let start = place.offset + row * place.stride;
+                    (form, start..start + form.bytes())
+                })
+            },
+        )
+    }
+
+    /// The bytes of the borders that hold zeros from the beginning on.
+    fn borders(&self) -> Vec<Range<usize>> {
+        let mut borders = Vec::new();
+        for (form, at) in self.images() {
+            let Form::Image { layout, element, has_own_border: false } = form else { continue };
+            let [top, left, bottom, right] = layout.border;
+            let (row, pixel) = (layout.row() * element, LANES * element);
+            for block in 0..layout.blocks() {
+                let first = at.start + block * layout.block() * element;
+                borders.push(first..first + top * row);
+                for y in top..top + layout.height {
+                    let line = first + y * row;
+                    borders.push(line..line + left * pixel);
+                    borders.push(line + row - right * pixel..line + row);
+                }
+                let below = first + (top + layout.height) * row;
+                borders.push(below..below + bottom * row);
+            }
+        }
+        borders
+    }
+}
+
+fn bytes(buffer: &Buffer) -> &[u8] {
+    // SAFETY: the buffer's own bytes, which no run touches while it is borrowed.
+    unsafe { std::slice::from_raw_parts(buffer.start(), buffer.bytes()) }
+}
+
+fn bytes_mut(buffer: &mut Buffer) -> &mut [u8] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes()) }
+}

@@ -1,0 +1,125 @@
+//! The planned executor against the reference, on guarded memory.
+
+pub(in crate::engine::cpu) mod draft;
+mod models;
+mod random;
+mod rows;
+mod shapes;
+mod values;
+
+use std::sync::Arc;
+
+use super::schedule::Policy;
+use super::{CpuNetwork, Crew, KernelChoice};
+use crate::engine::Precision;
+use crate::engine::fixtures::{self, noise, relative_difference};
+use crate::engine::graph::Graph;
+
+/// The kernels this processor runs.
+fn sets(precision: Precision) -> Vec<KernelChoice> {
+    let all = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
+    all.into_iter().filter(|choice| choice.describe(precision).is_ok()).collect()
+}
+
+/// Besides the usual one: all rows of the batch together wherever a step has more weights than
+/// numbers, as large networks have; and every value in memory of its own, where guards lie on all
+/// sides of it.
+const POLICIES: [Policy; 3] = [
+    Policy::USUAL,
+    Policy { heavy_weights_bytes: 0, ..Policy::USUAL },
+    Policy { heavy_weights_bytes: 0, shares_memory: false },
+];
+
+fn load(graph: &Graph, kernels: KernelChoice, precision: Precision, threads: usize) -> CpuNetwork {
+    load_with(graph, kernels, precision, threads, &Policy::USUAL)
+}
+
+fn load_with(
+    graph: &Graph,
+    kernels: KernelChoice,
+    precision: Precision,
+    threads: usize,
+    policy: &Policy,
+) -> CpuNetwork {
+    let crew = Arc::new(Crew::new(threads).unwrap());
+    CpuNetwork::load_with(graph, kernels, precision, crew, policy).unwrap()
+}
+
+/// Bytes of numbers before and behind what a caller gives.
+const GUARD: usize = 64;
+
+/// Runs `rows` rows on poisoned memory: each output, flat, for all rows.
+#[track_caller]
+fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
+    let lens: Vec<usize> =
+        graph.outputs().iter().map(|o| rows * o.shape.iter().product::<usize>()).collect();
+    let len: usize = lens.iter().sum();
+    let mut outputs = vec![f32::NAN; GUARD + len + GUARD];
+    let input = [&[f32::NAN; GUARD], input, &[f32::NAN; GUARD]].concat();
+    network.poison();
+    network.run(&input[GUARD..input.len() - GUARD], rows, &mut outputs[GUARD..GUARD + len]);
+    network.assert_unharmed();
+    let (before, behind) = (&outputs[..GUARD], &outputs[GUARD + len..]);
+    assert!(before.iter().chain(behind).all(|x| x.is_nan()), "beside the caller's outputs");
+    let mut from = GUARD;
+    let outputs = lens.iter().map(|len| {
+        from += len;
+        outputs[from - len..from].to_vec()
+    });
+    outputs.collect()
+}
+
+/// As many rows of noise.
+fn inputs(graph: &Graph, rows: usize) -> Vec<f32> {
+    noise(7, rows * graph.input().shape.iter().product::<usize>())
+}
+
+/// The first `rows` of each output for more rows.
+fn first_rows(outputs: &[Vec<f32>], all: usize, rows: usize) -> Vec<Vec<f32>> {
+    outputs.iter().map(|output| output[..output.len() / all * rows].to_vec()).collect()
+}
+
+/// 1 less the cosine of two lists of numbers; 0 for two lists of zeros.
+fn angle(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    let lengths = (dot(found, found) * dot(expected, expected)).sqrt();
+    if lengths == 0.0 && dot(found, found) == dot(expected, expected) {
+        return 0.0;
+    }
+    1.0 - dot(found, expected) / lengths
+}
+
+/// The largest relative difference and angle of all outputs; not a number if one is none.
+fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).fold((0.0, 0.0), |(difference, turned), (f, e)| {
+        if f.iter().any(|x| x.is_nan()) {
+            return (f32::NAN, f64::NAN);
+        }
+        (relative_difference(f, e).max(difference), angle(f, e).max(turned))
+    })
+}
+
+/// Asserts that a planned network in `f32` gives what the reference gives.
+#[track_caller]
+fn assert_as_reference(graph: &Graph, rows: usize, name: &str) {
+    let input = inputs(graph, rows);
+    let expected = fixtures::run(graph, rows, &input);
+    for kernels in sets(Precision::F32) {
+        let network = load(graph, kernels, Precision::F32, 1);
+        let (difference, turned) = worst(&run(&network, graph, rows, &input), &expected);
+        assert!(
+            difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
+            "{name}, {kernels}: {difference:.1e}, {turned:.1e}"
+        );
+    }
+}
+
+/// Most that `f32` may differ from the reference, relative to the largest number.
+const DIFFERENCE_MAX: f32 = 1e-4;
+
+/// Most that 1 less the cosine may be in `f32`.
+const ANGLE_MAX: f64 = 1e-9;

@@ -1,0 +1,70 @@
+//! The networks of this repository.
+
+use std::path::Path;
+
+use super::{ANGLE_MAX, DIFFERENCE_MAX, inputs, load, run, sets, worst};
+use crate::engine::graph::Graph;
+use crate::engine::{Precision, fixtures, import, optimise};
+
+/// Two rows, one of which runs on each thread.
+const ROWS: usize = 2;
+
+/// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
+const ANGLE_MAX_BF16: f64 = 2e-3;
+
+fn network_of(file: &str) -> Graph {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
+    optimise(import(&std::fs::read(path).unwrap(), None).unwrap())
+}
+
+/// `range` is that of the inputs.
+fn assert_as_the_reference(file: &str, range: [f32; 2]) {
+    let graph = network_of(file);
+    let [min, max] = range;
+    let noise = inputs(&graph, ROWS);
+    let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
+    let expected = fixtures::run(&graph, ROWS, &input);
+    for precision in [Precision::F32, Precision::Bf16] {
+        for kernels in sets(precision) {
+            let network = load(&graph, kernels, precision, 2);
+            let slow: Vec<_> =
+                network.steps().filter(|&(_, algorithm)| algorithm == "reference").collect();
+            assert!(slow.is_empty(), "{file}: {slow:?}");
+            let found = run(&network, &graph, ROWS, &input);
+            let (difference, turned) = worst(&found, &expected);
+            let is_close = match precision {
+                Precision::F32 => difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
+                _ => turned <= ANGLE_MAX_BF16,
+            };
+            assert!(is_close, "{file}, {kernels} for {precision}: {difference:.1e}, {turned:.1e}");
+        }
+    }
+}
+
+#[test]
+fn yunet_runs_as_in_the_reference() {
+    assert_as_the_reference("yunet/2023mar/face_detection_yunet_2023mar_int8bq.onnx", [0.0, 255.0]);
+}
+
+#[test]
+fn sface_runs_as_in_the_reference() {
+    assert_as_the_reference(
+        "sface/2021dec/face_recognition_sface_2021dec_int8bq.onnx",
+        [0.0, 255.0],
+    );
+}
+
+#[test]
+fn facemesh_runs_as_in_the_reference() {
+    assert_as_the_reference("facemesh/3.3.6/facemesh.onnx", [0.0, 1.0]);
+}
+
+#[test]
+fn iris_runs_as_in_the_reference() {
+    assert_as_the_reference("iris/3.3.6/iris.onnx", [0.0, 1.0]);
+}
+
+#[test]
+fn fr_liveness_runs_as_in_the_reference() {
+    assert_as_the_reference("fr_liveness/0.0.1/fr_liveness.onnx", [0.0, 255.0]);
+}

@@ -1,0 +1,65 @@
+//! Random networks on every kernel set.
+
+use super::{
+    ANGLE_MAX, DIFFERENCE_MAX, POLICIES, first_rows, inputs, load, load_with, run, sets, worst,
+};
+use crate::engine::Precision;
+use crate::engine::fixtures::{self, random_optimised_graph};
+
+const BATCHES: [usize; 6] = [1, 2, 3, 5, 8, 9];
+
+/// More rows than any order takes at once; for a few networks.
+const LARGE_BATCH: usize = 33;
+
+/// Most that 1 less the cosine may be in bfloat16. In these networks an output may be a few small
+/// numbers that larger ones cancel to, which leaves fewer digits than real networks do.
+const ANGLE_MAX_BF16: f64 = 5e-4;
+
+/// The same between two kernel sets, which differ in the order of sums only.
+const ANGLE_MAX_APART: f64 = 1e-6;
+
+#[test]
+fn every_kernel_set_computes_what_the_reference_does() {
+    for seed in 0..150 {
+        let graph = random_optimised_graph(seed);
+        let all = if seed % 25 == 0 { LARGE_BATCH } else { 9 };
+        let input = inputs(&graph, all);
+        let expected = fixtures::run(&graph, all, &input);
+        let batches = [BATCHES[seed as usize % BATCHES.len()], all];
+        for kernels in sets(Precision::F32) {
+            let policy = &POLICIES[seed as usize / BATCHES.len() % POLICIES.len()];
+            let network = load_with(&graph, kernels, Precision::F32, 1, policy);
+            for rows in batches {
+                let expected = first_rows(&expected, all, rows);
+                let found = run(&network, &graph, rows, &input[..input.len() / all * rows]);
+                let (difference, turned) = worst(&found, &expected);
+                assert!(
+                    difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
+                    "seed {seed}, {kernels}, {rows} rows: {difference:.1e}, {turned:.1e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn bfloat16_is_close_to_the_reference_and_its_kernel_sets_to_each_other() {
+    for seed in 0..60 {
+        let graph = random_optimised_graph(seed);
+        let all = if seed == 0 { LARGE_BATCH } else { BATCHES[seed as usize % BATCHES.len()] };
+        let input = inputs(&graph, all);
+        let expected = fixtures::run(&graph, all, &input);
+        let mut first: Option<Vec<Vec<f32>>> = None;
+        for kernels in sets(Precision::Bf16) {
+            let network = load(&graph, kernels, Precision::Bf16, 1);
+            let found = run(&network, &graph, all, &input);
+            let (_, turned) = worst(&found, &expected);
+            assert!(turned <= ANGLE_MAX_BF16, "seed {seed}, {kernels}: {turned:.1e}");
+            if let Some(first) = &first {
+                let (_, apart) = worst(&found, first);
+                assert!(apart <= ANGLE_MAX_APART, "seed {seed}, {kernels}: {apart:.1e}");
+            }
+            first.get_or_insert(found);
+        }
+    }
+}
