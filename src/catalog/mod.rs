@@ -38,11 +38,12 @@ impl Catalog {
     /// that the device refuses. Then none is live.
     pub async fn load(device: &Device, packages: ByRole<Package>) -> Result<Self, CatalogError> {
         let packages = packages.try_map(check_task)?;
-        Ok(Self::new(Snapshot {
-            detector: load(device, packages.detector).await?,
-            embedder: load(device, packages.embedder).await?,
-            liveness: load(device, packages.liveness).await?,
-        }))
+        // The largest weights first: importing takes a multiple of their bytes for a moment, and
+        // so early nothing else takes memory yet.
+        let embedder = load(device, packages.embedder).await?;
+        let detector = load(device, packages.detector).await?;
+        let liveness = load(device, packages.liveness).await?;
+        Ok(Self::new(Snapshot { detector, embedder, liveness }))
     }
 
     /// A catalog of models that are already loaded.
