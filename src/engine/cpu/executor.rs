@@ -186,3 +186,43 @@ impl Part {
         is_some.then_some(Region { images: 0..1, rows, groups })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cpu::kernels::PORTABLE_F32;
+    use crate::engine::cpu::lower::lower;
+    use crate::engine::fixtures::random_optimised_graph;
+
+    #[test]
+    fn parts_of_a_step_are_the_whole_step_and_do_not_overlap() {
+        for seed in 0..150 {
+            let plan = lower(&random_optimised_graph(seed), &PORTABLE_F32).unwrap();
+            for (step, of) in plan.steps.iter().flat_map(|step| (1..=5).map(move |of| (step, of))) {
+                let mut times = vec![vec![0; step.groups]; step.rows];
+                for region in (0..of).filter_map(|index| Part { index, of }.of(step)) {
+                    assert_eq!(region.images, 0..1);
+                    assert_eq!(region.rows.start % step.row_unit, 0, "tiles of rows stay whole");
+                    for row in &mut times[region.rows] {
+                        row[region.groups.clone()].iter_mut().for_each(|times| *times += 1);
+                    }
+                }
+                assert!(times.iter().flatten().all(|&times| times == 1), "{} of {of}", step.label);
+            }
+        }
+    }
+
+    #[test]
+    fn threads_share_all_rows_of_a_batch() {
+        for (count, of) in (0..20).flat_map(|count| (1..=5).map(move |of| (count, of))) {
+            let outputs = std::ptr::null_mut();
+            let all = Rows { input: std::ptr::null(), outputs, of: 40, first: 7, count };
+            let mut next = 7;
+            for part in (0..of).map(|index| all.part(Part { index, of })) {
+                assert_eq!((part.first, part.of), (next, 40));
+                next += part.count;
+            }
+            assert_eq!(next, 7 + count);
+        }
+    }
+}

@@ -48,3 +48,33 @@ impl Layout {
         (y - back[0]) * self.row() + (x - back[1]) * LANES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_pixel_of_image_and_border_has_a_place_of_its_own() {
+        for (channels, border) in [(1, [0; 4]), (16, [1, 2, 0, 3]), (33, [2, 0, 1, 0])] {
+            let layout = Layout { channels, height: 5, width: 3, border };
+            let [top, left, bottom, right] = border;
+            let places: BTreeSet<usize> = (0..layout.blocks())
+                .flat_map(|block| (0..top + 5 + bottom).map(move |y| (block, y)))
+                .flat_map(|(block, y)| (0..left + 3 + right).map(move |x| (block, y, x)))
+                .map(|(block, y, x)| block * layout.block() + layout.pixel(y, x, [top, left]))
+                .collect();
+            assert!(places.into_iter().eq((0..layout.image()).step_by(LANES)));
+            assert_eq!(layout.blocks(), channels.div_ceil(16));
+        }
+    }
+
+    #[test]
+    fn a_smaller_border_begins_inside_a_larger_one() {
+        let layout = Layout { channels: 1, height: 4, width: 4, border: [3, 2, 3, 2] };
+        assert_eq!(layout.pixel(0, 0, [3, 2]), 0);
+        assert_eq!(layout.pixel(0, 0, [1, 1]), 2 * layout.row() + LANES);
+        assert_eq!(layout.pixel(2, 1, [0, 0]), 5 * layout.row() + 3 * LANES);
+    }
+}

@@ -40,7 +40,7 @@ mod plan;
 mod schedule;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(in crate::engine::cpu) mod tests;
 mod work;
 
 pub use crew::Crew;

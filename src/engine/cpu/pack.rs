@@ -175,3 +175,103 @@ pub(super) fn depthwise(weight: &Constant, channels: usize) -> Vec<f32> {
     }
     packed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes() -> impl Iterator<Item = DenseShape> {
+        let sizes = [(1, 1), (16, 16), (17, 15), (40, 33), (70, 3)];
+        let kinds = [(LANES, 1, 1), (LANES, 1, 2), (LANES, 2, 1), (LANES, 2, 2), (1, 1, 2)];
+        sizes.into_iter().flat_map(move |(outputs, inputs)| {
+            kinds.into_iter().map(move |(block, depth, tile_blocks)| {
+                let kernel = [2, 3];
+                DenseShape { outputs, inputs, kernel, block, depth, tile_blocks }
+            })
+        })
+    }
+
+    /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
+    fn read(shape: &DenseShape, packed: &[f32], mut seen: impl FnMut([usize; 3], f32)) {
+        let [dots, dots_last] = shape.dots();
+        for (first, blocks) in (0..shape.groups()).map(|group| shape.group(group)) {
+            let mut weights = packed[first * shape.block_elements()..].iter();
+            for input_block in 0..shape.input_blocks() {
+                let is_last = input_block + 1 == shape.input_blocks();
+                for (tap, dot) in (0..shape.kernel[0] * shape.kernel[1]).flat_map(|tap| {
+                    (0..if is_last { dots_last } else { dots }).map(move |d| (tap, d))
+                }) {
+                    for lane in 0..blocks * LANES {
+                        for deep in 0..shape.depth {
+                            let input = input_block * shape.block + dot * shape.depth + deep;
+                            seen([first * LANES + lane, input, tap], *weights.next().unwrap());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tile_finds_each_weight_once_and_zeros_beyond() {
+        for shape in shapes() {
+            let name = |[output, input, tap]: [usize; 3]| (output * 100 + input) * 10 + tap + 1;
+            let packed = shape.pack(|output, input, tap| name([output, input, tap]) as f32);
+            assert_eq!(packed.len(), shape.output_blocks() * shape.block_elements());
+            let mut found = 0;
+            read(&shape, &packed, |at, weight| {
+                let is_there = at[0] < shape.outputs && at[1] < shape.inputs;
+                assert_eq!(
+                    weight,
+                    if is_there { name(at) as f32 } else { 0.0 },
+                    "{shape:?} {at:?}"
+                );
+                found += usize::from(is_there);
+            });
+            assert_eq!(found, shape.outputs * shape.inputs * 6, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_all_blocks_of_outputs_in_order() {
+        for shape in shapes() {
+            let blocks = (0..shape.groups()).map(|group| shape.group(group));
+            let blocks = blocks.flat_map(|(first, count)| first..first + count);
+            assert!(blocks.eq(0..shape.outputs.div_ceil(LANES)), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn a_depthwise_kernel_lies_tap_by_tap_in_blocks() {
+        let numbers: Vec<f32> = (0..17 * 6).map(|number| number as f32).collect();
+        let packed = depthwise(&Constant::new(vec![17, 1, 2, 3], numbers.clone()), 17);
+        assert_eq!(packed.len(), 2 * 6 * LANES);
+        for (channel, tap) in (0..17).flat_map(|channel| (0..6).map(move |tap| (channel, tap))) {
+            let at = (channel / LANES * 6 + tap) * LANES + channel % LANES;
+            assert_eq!(packed[at], numbers[channel * 6 + tap]);
+        }
+        assert!(packed[6 * LANES..].iter().filter(|&&number| number != 0.0).count() == 6);
+    }
+
+    /// One tap in the middle: 1 at the point 0, and as far as the other points lie apart.
+    #[test]
+    fn a_kernel_of_one_tap_is_transformed_to_the_products_of_its_column() {
+        let mut taps = [0.0; 9];
+        taps[4] = 1.0;
+        let numbers = transform_kernel(&taps);
+        for (at, &number) in numbers.iter().enumerate() {
+            let [row, column] = [at / SIDE_IN, at % SIDE_IN].map(|at| KERNEL_TRANSFORM[at][1]);
+            assert_eq!(number, (row * column) as f32);
+        }
+    }
+
+    #[test]
+    fn numbers_per_channel_fill_pairs_of_blocks() {
+        let buffer = per_channel(&[1.0, 2.0], 3.0);
+        // SAFETY: two blocks, as the test wants.
+        let numbers =
+            unsafe { std::slice::from_raw_parts(buffer.start().cast::<f32>(), 2 * LANES) };
+        assert_eq!(&numbers[..2], [1.0, 2.0]);
+        assert!(numbers[2..].iter().all(|&number| number == 3.0));
+    }
+}

@@ -191,3 +191,112 @@ fn lowest_gap(life: &Life, taken: &[(Life, usize)]) -> usize {
     candidates.sort_unstable();
     candidates.into_iter().find(|&offset| is_free(offset)).expect("behind all others is free")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cpu::kernels::{KernelSet, PORTABLE_BF16, PORTABLE_F32};
+    use crate::engine::cpu::lower::lower;
+    use crate::engine::cpu::plan::Step;
+    use crate::engine::fixtures::random_optimised_graph;
+
+    const HEAVY_FROM_FIRST_BYTE: Policy = Policy { heavy_weights_bytes: 0, ..Policy::USUAL };
+
+    fn for_random_plans(check: impl Fn(u64, &Plan, &Schedule)) {
+        let sets: [&'static KernelSet; 2] = [&PORTABLE_F32, &PORTABLE_BF16];
+        for seed in 0..150 {
+            for kernels in sets {
+                let plan = lower(&random_optimised_graph(seed), kernels).unwrap();
+                let apart = Policy { shares_memory: false, ..HEAVY_FROM_FIRST_BYTE };
+                for policy in [Policy::USUAL, HEAVY_FROM_FIRST_BYTE, apart] {
+                    check(seed, &plan, &Schedule::of(&plan, &policy));
+                }
+            }
+        }
+    }
+
+    /// Which value and row of the batch lie in which bytes.
+    #[derive(Default)]
+    struct Memory(Vec<(Range<usize>, usize, usize)>);
+
+    impl Memory {
+        fn write(&mut self, bytes: Range<usize>, value: usize, row: usize) {
+            self.0.retain(|(other, ..)| other.end <= bytes.start || bytes.end <= other.start);
+            self.0.push((bytes, value, row));
+        }
+
+        fn holds(&self, value: usize, row: usize) -> bool {
+            self.0.iter().any(|(_, v, r)| (*v, *r) == (value, row))
+        }
+    }
+
+    /// Runs a plan's reads and writes as an executor does.
+    fn assert_reads_find_what_was_written(seed: u64, plan: &Plan, schedule: &Schedule) {
+        let mut memory = Memory::default();
+        let is_in_arena = |value: &usize| plan.values[*value].home == Home::Arena;
+        for segment in &schedule.segments {
+            let all: Vec<usize> = (0..schedule.rows_max).collect();
+            let passes = if segment.is_row_by_row { all.chunks(1) } else { all.chunks(all.len()) };
+            for (rows, step) in
+                passes.flat_map(|rows| segment.steps.clone().map(move |s| (rows, s)))
+            {
+                let Step { reads, writes, label, .. } = &plan.steps[step];
+                for &row in rows {
+                    for &value in reads.iter().filter(|value| is_in_arena(value)) {
+                        let is_there = memory.holds(value, row);
+                        assert!(is_there, "seed {seed}: {label} reads {value} of row {row}");
+                    }
+                    if let Some(place) = schedule.places[*writes] {
+                        let start = place.offset + row * place.stride;
+                        let end = start + plan.values[*writes].form.bytes();
+                        assert!(end <= schedule.arena && start % ALIGNMENT == 0);
+                        memory.write(start..end, *writes, row);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_step_reads_is_there_whole_for_each_row_of_the_batch() {
+        for_random_plans(assert_reads_find_what_was_written);
+    }
+
+    #[test]
+    fn every_step_runs_once_in_the_order_of_the_plan() {
+        for_random_plans(|_, plan, schedule| {
+            let steps = schedule.segments.iter().flat_map(|segment| segment.steps.clone());
+            assert!(steps.eq(0..plan.steps.len()));
+            let mut kinds = schedule.segments.chunk_by(|a, b| a.is_row_by_row == b.is_row_by_row);
+            assert!(kinds.all(|segments| segments.len() == 1), "segments take turns");
+            let together = schedule.segments.iter().any(|segment| !segment.is_row_by_row);
+            assert_eq!(schedule.rows_max, if together { ROWS_TOGETHER } else { 1 });
+            let scratch = plan.steps.iter().map(|step| step.work.scratch(schedule.rows_max));
+            assert!(scratch.max().unwrap_or(0) <= schedule.scratch);
+        });
+    }
+
+    /// Zeros in a border stay only where nothing but images with the same border come.
+    #[test]
+    fn a_border_that_is_not_written_shares_memory_with_its_like_only() {
+        for_random_plans(|seed, plan, schedule| {
+            let placed: Vec<(Form, Place, usize)> = plan
+                .values
+                .iter()
+                .zip(&schedule.places)
+                .filter_map(|(value, place)| {
+                    let place = (*place)?;
+                    let rows = if place.stride == 0 { 1 } else { schedule.rows_max };
+                    let end = place.offset + (rows - 1) * place.stride + value.form.bytes();
+                    Some((value.form, place, end))
+                })
+                .collect();
+            for (form, place, end) in placed.iter().filter(|(form, ..)| !form.can_share()) {
+                for (other, at, other_end) in &placed {
+                    let is_apart = end <= &at.offset || other_end <= &place.offset;
+                    assert!(is_apart || (form == other && place == at), "seed {seed}");
+                }
+            }
+        });
+    }
+}

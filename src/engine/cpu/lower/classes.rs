@@ -356,3 +356,174 @@ impl<'g> Classes<'g> {
 pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<Vec<f32>> {
     constant.along(0, image[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cpu::tests::draft::Draft;
+    use crate::engine::fixtures::{int, ints, string};
+
+    /// The kind of each node and its class.
+    fn classes(graph: &Graph) -> Vec<(&'static str, Class)> {
+        let classes = Classes::of(graph).of_node;
+        graph.nodes().iter().map(|node| node.op.name()).zip(classes).collect()
+    }
+
+    /// The class of the last node.
+    fn last(graph: &Graph) -> Class {
+        classes(graph).last().expect("there are nodes").1
+    }
+
+    fn convolution(draft: &mut Draft, from: &str, to: &str, dims: [usize; 4], groups: usize) {
+        let weight = format!("weight of {to}");
+        draft.noise(&weight, &[dims[0], dims[1] / groups, dims[2], dims[3]], 0.1);
+        let pads = [dims[2] / 2, dims[3] / 2, dims[2] / 2, dims[3] / 2].map(|pad| pad as i64);
+        let attributes = [ints("pads", &pads), int("group", groups as i64)];
+        draft.push("Conv", &[from, &weight], to, &attributes);
+    }
+
+    /// A convolution behind one of 1×1.
+    fn convolved(channels: usize, out: usize, kernel: [usize; 2], groups: usize) -> Class {
+        let mut draft = Draft::default();
+        convolution(&mut draft, "x", "a", [channels, channels, 1, 1], 1);
+        convolution(&mut draft, "a", "y", [out, channels, kernel[0], kernel[1]], groups);
+        last(&draft.graph(&[channels, 8, 8]))
+    }
+
+    #[test]
+    fn convolutions_get_the_kernel_of_their_shape() {
+        assert_eq!(convolved(32, 32, [3, 3], 1), Class::Winograd);
+        assert_eq!(convolved(32, 31, [3, 3], 1), Class::Dense);
+        assert_eq!(convolved(31, 32, [3, 3], 1), Class::Dense);
+        assert_eq!(convolved(32, 32, [3, 5], 1), Class::Dense);
+        assert_eq!(convolved(32, 32, [1, 1], 1), Class::Dense);
+        assert_eq!(convolved(32, 32, [3, 3], 32), Class::Depthwise);
+        assert_eq!(convolved(32, 32, [3, 3], 2), Class::Fallback);
+        // Two outputs for each channel.
+        assert_eq!(convolved(16, 32, [3, 3], 16), Class::Fallback);
+    }
+
+    #[test]
+    fn a_kernel_as_large_as_the_image_is_a_vector() {
+        let mut draft = Draft::default();
+        draft.noise("weight", &[5, 20, 3, 4], 0.1);
+        draft.push("Conv", &["x", "weight"], "y", &[]);
+        assert_eq!(last(&draft.graph(&[20, 3, 4])), Class::Vector);
+        let mut draft = Draft::default();
+        draft.linear("x", "y", [5, 20]);
+        assert_eq!(last(&draft.graph(&[20])), Class::Vector);
+    }
+
+    #[test]
+    fn few_channels_of_the_input_are_read_as_they_lie() {
+        let planar = |channels: usize| {
+            let mut draft = Draft::default();
+            convolution(&mut draft, "x", "y", [8, channels, 3, 3], 1);
+            last(&draft.graph(&[channels, 8, 8]))
+        };
+        assert_eq!(planar(4), Class::Planar { channels_last: false });
+        assert_eq!(planar(5), Class::Dense);
+    }
+
+    #[test]
+    fn a_transposed_input_is_absorbed_when_only_planar_kernels_read_it() {
+        let mut draft = Draft::default();
+        draft.push("Transpose", &["x"], "a", &[ints("perm", &[0, 3, 1, 2])]);
+        convolution(&mut draft, "a", "y", [8, 3, 3, 3], 1);
+        let planar = ("Conv", Class::Planar { channels_last: true });
+        let alone = draft.clone().graph(&[8, 8, 3]);
+        assert_eq!(classes(&alone), [("Transpose", Class::Absorbed), planar]);
+        let shown = draft.clone().graph_with(&[8, 8, 3], &["y", "a"]);
+        assert_eq!(classes(&shown), [("Transpose", Class::ChannelsFirst), planar]);
+    }
+
+    #[test]
+    fn a_flattening_is_absorbed_by_its_one_matrix_product() {
+        let mut draft = Draft::default();
+        convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
+        draft.push("Flatten", &["a"], "b", &[]);
+        draft.linear("b", "y", [3, 20 * 12]);
+        let absorbed =
+            [("Conv", Class::Dense), ("Reshape", Class::Absorbed), ("Linear", Class::Vector)];
+        assert_eq!(classes(&draft.clone().graph(&[8, 3, 4])), absorbed);
+        let shown = draft.clone().graph_with(&[8, 3, 4], &["y", "b"]);
+        assert_eq!(classes(&shown)[1], ("Reshape", Class::Alias));
+        draft.linear("b", "z", [3, 20 * 12]);
+        let twice = draft.graph_with(&[8, 3, 4], &["y", "z"]);
+        assert_eq!(classes(&twice)[1], ("Reshape", Class::Alias));
+    }
+
+    /// `gate` is the one factor, `a` the other; what `outputs` of their sums are shown.
+    fn gated(outputs: &[&str]) -> Class {
+        let mut draft = Draft::default();
+        convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
+        draft.push("GlobalAveragePool", &["a"], "gate", &[]);
+        draft.push("Mul", &["a", "gate"], "b", &[]);
+        draft.push("Add", &["a", "b"], "y", &[]);
+        draft.push("Add", &["b", "b"], "z", &[]);
+        let graph = draft.graph_with(&[8, 6, 5], outputs);
+        classes(&graph).into_iter().find(|(op, _)| *op == "Mul").expect("there is a product").1
+    }
+
+    #[test]
+    fn a_gate_is_absorbed_by_the_one_sum_that_reads_it_once() {
+        assert_eq!(gated(&["y"]), Class::Absorbed);
+        assert_eq!(gated(&["z"]), Class::Gate);
+        assert_eq!(gated(&["y", "z"]), Class::Gate);
+        assert_eq!(gated(&["y", "b"]), Class::Gate);
+    }
+
+    #[test]
+    fn one_of_two_enlargements_is_absorbed_by_their_sum() {
+        let mut draft = Draft::default();
+        draft.numbers("scales", &[4], &[1.0, 1.0, 2.0, 2.0]);
+        for (from, to) in [("x", "a"), ("other", "b")] {
+            if from == "other" {
+                convolution(&mut draft, "x", "other", [20, 20, 1, 1], 1);
+            }
+            let attributes = [
+                string("mode", "nearest"),
+                string("coordinate_transformation_mode", "asymmetric"),
+                string("nearest_mode", "floor"),
+            ];
+            draft.push("Resize", &[from, "", "scales"], to, &attributes);
+        }
+        draft.push("Add", &["a", "b"], "y", &[]);
+        let graph = draft.graph(&[20, 3, 4]);
+        let of = |class| classes(&graph).iter().filter(|(_, c)| *c == class).count();
+        assert_eq!((of(Class::Absorbed), of(Class::Enlarge), of(Class::Binary)), (1, 1, 1));
+    }
+
+    /// Nothing that is read as an image of the network's format is wider than it.
+    #[test]
+    fn only_what_the_caller_alone_reads_is_wide() {
+        let mut draft = Draft::default();
+        convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
+        convolution(&mut draft, "a", "b", [20, 20, 3, 3], 1);
+        convolution(&mut draft, "a", "c", [12, 20, 1, 1], 1);
+        draft.push("Concat", &["b", "c"], "y", &[int("axis", 1)]);
+        let is_wide = |outputs: &[&str]| {
+            let graph = draft.clone().graph_with(&[8, 4, 4], outputs);
+            let classes = Classes::of(&graph);
+            graph.nodes().iter().map(|node| classes.is_wide(node.output)).collect::<Vec<_>>()
+        };
+        assert_eq!(is_wide(&["y"]), [false, true, true, true]);
+        // A part that is shown itself is read twice, and parts are of the format of the whole.
+        assert_eq!(is_wide(&["y", "c"]), [false; 4]);
+        assert_eq!(is_wide(&["b", "c"]), [false, true, true]);
+    }
+
+    #[test]
+    fn a_value_has_the_largest_border_and_the_fill_of_its_first_reader() {
+        let mut draft = Draft::default();
+        convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
+        convolution(&mut draft, "a", "b", [20, 20, 3, 5], 1);
+        convolution(&mut draft, "a", "c", [20, 20, 7, 1], 1);
+        convolution(&mut draft, "a", "d", [20, 20, 1, 1], 1);
+        let graph = draft.graph_with(&[8, 9, 9], &["b", "c", "d"]);
+        let classes = Classes::of(&graph);
+        assert_eq!(classes.border(graph.nodes()[0].output), [3, 2, 3, 2]);
+        assert!(classes.border_fill(graph.nodes()[0].output).is_none());
+        assert_eq!(classes.border(graph.nodes()[3].output), [0; 4]);
+    }
+}
