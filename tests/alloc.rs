@@ -3,7 +3,6 @@
 //! A binary of its own because a process has one global allocator, and this one counts: beside
 //! other tests it would count theirs. It holds one test for the same reason.
 #![expect(unsafe_code, reason = "an allocator is unsafe")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;

@@ -191,6 +191,14 @@ mod tests {
         })
     }
 
+    /// What was written, which must fill the buffer.
+    fn floats(writer: &Writer) -> Vec<f32> {
+        assert_eq!(writer.written, writer.len);
+        let numbers = writer.buffer.start().cast_const().cast::<f32>();
+        // SAFETY: as many numbers were written.
+        unsafe { std::slice::from_raw_parts(numbers, writer.len) }.to_vec()
+    }
+
     /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
     fn read(shape: &DenseShape, packed: &[f32], mut seen: impl FnMut([usize; 3], f32)) {
         let [dots, dots_last] = shape.dots();
@@ -216,8 +224,9 @@ mod tests {
     fn a_tile_finds_each_weight_once_and_zeros_beyond() {
         for shape in shapes() {
             let name = |[output, input, tap]: [usize; 3]| (output * 100 + input) * 10 + tap + 1;
-            let packed = shape.pack(|output, input, tap| name([output, input, tap]) as f32);
-            assert_eq!(packed.len(), shape.output_blocks() * shape.block_elements());
+            let mut writer = Writer::new(shape.elements(), size_of::<f32>());
+            shape.pack(&mut writer, |output, input, tap| name([output, input, tap]) as f32);
+            let packed = floats(&writer);
             let mut found = 0;
             read(&shape, &packed, |at, weight| {
                 let is_there = at[0] < shape.outputs && at[1] < shape.inputs;
