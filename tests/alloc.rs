@@ -68,6 +68,7 @@ fn a_warm_network_allocates_nothing() {
             let before = ALLOCATIONS.load(Ordering::Relaxed);
             (0..COUNTED_RUNS).for_each(|_| network.run(&input, rows, &mut outputs));
             let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            assert!(before > 0, "the counter counts");
             assert_eq!(count, 0, "{file}: {rows} rows on {threads} threads");
         }
     }
