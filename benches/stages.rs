@@ -3,10 +3,13 @@
 //! Networks run on the executor that `serve` uses, over the rows of their goldens, so the time of
 //! a batch of 8 against 8 batches of 1 shows what batching gains on this machine.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use menshen::engine::Network;
+use menshen::engine::cpu::{Crew, KernelChoice};
 use menshen::face::{Alignment, Point};
 use menshen::image::{DecodeLimits, RgbImage, crop_resize, decode, letterbox};
 use menshen::model::{InputContract, Package};
@@ -80,7 +83,11 @@ fn package(id: &str) -> Package {
 fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     let package = package(id);
     let graph = package.graph().expect("the network is imported");
-    let network = Network::reference(&graph, &Device::Cpu).expect("the network loads");
+    let cores = std::thread::available_parallelism().expect("the system counts its cores");
+    let crew = Arc::new(Crew::new(cores.get()).expect("the threads start"));
+    let precision = package.manifest.precision;
+    let network = Network::cpu(&graph, KernelChoice::Auto, precision, crew);
+    let network = network.expect("the network loads");
     let input = rows(&package.manifest.input, BATCH);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));
 }
