@@ -9,8 +9,9 @@
 //! | `pixelwise` | what is done to each number alone |
 //!
 //! Pointers are to bytes because a [`KernelSet`] hides its format. Each argument struct says what
-//! its pointers cover; `plan` proves at load that every step stays inside its buffers, and debug
-//! builds assert it again.
+//! its pointers cover. That every window lies in its bordered image is asserted at load, when a
+//! convolution is lowered; debug builds also assert where each tile begins, and tests run on
+//! poisoned, guarded memory.
 
 pub(super) mod depthwise;
 pub(super) mod pixelwise;

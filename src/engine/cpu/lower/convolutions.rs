@@ -173,10 +173,13 @@ impl<'g> Lowering<'g> {
     /// The image a convolution reads, with the border it wants.
     fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> Image {
         let id: ValueId = node.inputs[0];
-        if conv.window.pads == [0; 4] {
-            return self.image(id);
-        }
-        self.bordered(id, conv.border.as_ref())
+        let image = match conv.window.pads {
+            [0, 0, 0, 0] => self.image(id),
+            _ => self.bordered(id, conv.border.as_ref()),
+        };
+        let output = image_shape(self.graph.shape(node.output)).expect("the class says it");
+        assert_reads_inside(conv, &image, output);
+        image
     }
 
     fn push_convolution(
@@ -190,6 +193,19 @@ impl<'g> Lowering<'g> {
         self.push(convolution_label(Self::conv(node), input), draft);
         self.curve(output, curve);
         self.border(output, self.classes.border_fill(node.output));
+    }
+}
+
+/// The kernels test no edge: every tap of every output must lie in the image or in its border.
+fn assert_reads_inside(conv: &Conv, image: &Image, [_, height, width]: [usize; 3]) {
+    let (layout, window) = (&image.layout, conv.window);
+    let has_border = layout.border.iter().zip(&window.pads).all(|(border, pad)| border >= pad);
+    assert!(has_border, "the border was planned for every reader");
+    let [top, left, bottom, right] = window.pads;
+    let sizes = [top + layout.height + bottom, left + layout.width + right];
+    for (axis, outputs) in [height, width].into_iter().enumerate() {
+        let end = (outputs - 1) * window.strides[axis] + window.kernel[axis];
+        assert!(end <= sizes[axis], "the last window ends in the border");
     }
 }
 
