@@ -28,7 +28,7 @@
 //! ```
 //!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
-//! one thread per device for the networks.
+//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]).
 //!
 //! # What always holds
 //!

@@ -69,12 +69,18 @@ impl Default for DeviceOptions {
     }
 }
 
+/// Most threads that run networks; the largest machines have 512 cores.
+const THREADS_MAX: usize = 1024;
+
 impl DeviceOptions {
     /// What the settings ask for.
     ///
     /// # Errors
     /// A setting that names nothing known.
     pub fn of(settings: &DeviceSettings) -> Result<Self, DeviceError> {
+        if settings.threads > THREADS_MAX {
+            return Err(DeviceError::Threads { given: settings.threads, max: THREADS_MAX });
+        }
         Ok(Self {
             choice: settings.device.parse()?,
             slots: NonZeroUsize::new(settings.slots).unwrap_or(NonZeroUsize::MIN),
@@ -258,6 +264,13 @@ mod tests {
     fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
         let value = |row: &RowOutput| row.slices()[0][0];
         outcome.rows.iter().map(|row| row.as_ref().ok().map(value)).collect()
+    }
+
+    #[test]
+    fn more_threads_than_any_machine_has_cores_are_refused() {
+        let settings = DeviceSettings { threads: 1025, ..DeviceSettings::default() };
+        let error = DeviceOptions::of(&settings).unwrap_err();
+        assert_eq!(error.to_string(), "device.threads is 1025, at most 1024 are allowed");
     }
 
     #[tokio::test]
