@@ -1,6 +1,7 @@
 //! The binary, as a person at a terminal uses it.
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use crate::support::{config, copy, png, repository};
 
@@ -23,6 +24,47 @@ fn the_demonstration_gets_every_pair_right() {
     let pairs: Vec<serde_json::Value> = serde_json::from_slice(&demo.stdout).unwrap();
     assert!(pairs.len() >= 20);
     assert!(pairs.iter().all(|pair| pair["right"] == true), "{pairs:#?}");
+}
+
+#[test]
+fn a_profile_shows_every_step_of_the_plan() {
+    let profile = menshen(&["models", "profile", "fr_liveness", "--batch", "2"]);
+    assert_eq!(profile.status.code(), Some(0), "{}", text(&profile.stderr));
+    let profile = text(&profile.stdout);
+    for word in ["batch 2", "GFLOP/s", "planar", "depthwise", "pointwise", "vector", "100 %"] {
+        assert!(profile.contains(word), "{word} in\n{profile}");
+    }
+    let refused = menshen(&["models", "profile", "fr_liveness", "--batch", "0"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("--batch"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn precision_is_refused_where_no_golden_holds_and_threads_where_none_are() {
+    let f16 = menshen(&["models", "verify", "iris", "--precision", "f16"]);
+    assert!(!f16.status.success());
+    assert!(text(&f16.stdout).contains("golden.tolerance_f16"), "{}", text(&f16.stdout));
+    let threads = menshen(&["models", "verify", "iris", "--threads", "5000"]);
+    assert!(!threads.status.success());
+    assert!(text(&threads.stderr).contains("at most 1024"), "{}", text(&threads.stderr));
+}
+
+#[test]
+fn the_engine_worker_says_what_it_computed_and_how_long_it_took() {
+    let onnx = config().models.dir.join("iris/3.3.6/iris.onnx");
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_menshen"))
+        .args(["engine-worker", onnx.to_str().unwrap(), "2", "1", "--kernels", "portable"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    worker.stdin.take().unwrap().write_all(b"3\n").unwrap();
+    let output = text(&worker.wait_with_output().unwrap().stdout);
+    let [ready, times] = output.lines().collect::<Vec<_>>()[..] else { panic!("{output}") };
+    let numbers: Vec<&str> = ready.strip_prefix("ready ").unwrap().split(' ').collect();
+    assert_eq!(numbers.len(), 8, "{ready}");
+    assert!(numbers.iter().all(|number| number.parse::<f32>().unwrap().is_finite()), "{ready}");
+    assert_eq!(times.split(' ').filter(|time| time.contains(':')).count(), 3, "{times}");
 }
 
 #[test]
