@@ -70,6 +70,10 @@ pub(super) struct KernelSet {
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
     pub(super) tile_pixels: usize,
+    /// Fewest pixels for which Winograd is taken: its matrices are of `f32` and have four times
+    /// the numbers of the kernel, so in smaller images reading them takes longer than the
+    /// multiplications they save.
+    pub(super) winograd_pixels_min: usize,
     /// Format in, format out.
     pub(super) tiles: TileTable,
     /// Format in, `f32` out.
@@ -99,6 +103,7 @@ impl KernelSet {
             depth: F::DEPTH,
             tile_blocks: A::TILE_BLOCKS,
             tile_pixels: A::TILE_PIXELS,
+            winograd_pixels_min: if F::DEPTH == 1 { 40 } else { 400 },
             tiles: TileTable::of::<A, F, F, F>(),
             tiles_to_f32: TileTable::of::<A, F, F, F32>(),
             planar: PlanarTable::of::<A, F32, F, F>(),

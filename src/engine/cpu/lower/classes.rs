@@ -1,6 +1,7 @@
 //! Which kernel each operation of a graph gets, and how its values have to lie for that.
 
 use crate::engine::constant::Constant;
+use crate::engine::cpu::kernels::KernelSet;
 use crate::engine::cpu::lanes::LANES;
 use crate::engine::graph::{Graph, Node, ValueId};
 use crate::engine::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
@@ -77,6 +78,8 @@ pub(super) struct Classes<'g> {
     readers: Vec<Vec<usize>>,
     producers: Vec<Option<usize>>,
     is_output: Vec<bool>,
+    /// See [`KernelSet::winograd_pixels_min`].
+    winograd_pixels_min: usize,
 }
 
 /// Most channels of an input that is read as it lies.
@@ -86,10 +89,6 @@ const PLANAR_CHANNELS_MAX: usize = 4;
 /// channels and not with their product: below this many channels on either side the direct
 /// kernel is faster.
 const WINOGRAD_CHANNELS_MIN: usize = 32;
-
-/// Winograd's matrices have four times the bytes of the kernel: in smaller images reading them
-/// takes longer than the multiplications they save.
-const WINOGRAD_PIXELS_MIN: usize = 40;
 
 /// An image as `[channels, height, width]`; a vector is an image of one pixel.
 pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
@@ -101,7 +100,7 @@ pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
 }
 
 impl<'g> Classes<'g> {
-    pub(super) fn of(graph: &'g Graph) -> Self {
+    pub(super) fn of(graph: &'g Graph, kernels: &KernelSet) -> Self {
         let mut readers = vec![Vec::new(); graph.value_count()];
         let mut producers = vec![None; graph.value_count()];
         let mut is_output = vec![false; graph.value_count()];
@@ -112,7 +111,14 @@ impl<'g> Classes<'g> {
             }
         }
         graph.output_ids().for_each(|id| is_output[id.index()] = true);
-        let mut classes = Self { graph, of_node: Vec::new(), readers, producers, is_output };
+        let mut classes = Self {
+            graph,
+            of_node: Vec::new(),
+            readers,
+            producers,
+            is_output,
+            winograd_pixels_min: kernels.winograd_pixels_min,
+        };
         classes.of_node = graph.nodes().iter().map(|node| classes.class(node)).collect();
         for at in 0..graph.nodes().len() {
             if classes.is_absorbed(at) {
@@ -205,7 +211,7 @@ impl<'g> Classes<'g> {
             && down == 1
             && pads == [1; 4]
             && input[0].min(output[0]) >= WINOGRAD_CHANNELS_MIN
-            && output[1] * output[2] >= WINOGRAD_PIXELS_MIN;
+            && output[1] * output[2] >= self.winograd_pixels_min;
         if is_winograd { Class::Winograd } else { Class::Dense }
     }
 
@@ -360,12 +366,13 @@ pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::cpu::kernels::PORTABLE_F32;
     use crate::engine::cpu::tests::draft::Draft;
     use crate::engine::fixtures::{int, ints, string};
 
     /// The kind of each node and its class.
     fn classes(graph: &Graph) -> Vec<(&'static str, Class)> {
-        let classes = Classes::of(graph).of_node;
+        let classes = Classes::of(graph, &PORTABLE_F32).of_node;
         graph.nodes().iter().map(|node| node.op.name()).zip(classes).collect()
     }
 
@@ -504,7 +511,7 @@ mod tests {
         draft.push("Concat", &["b", "c"], "y", &[int("axis", 1)]);
         let is_wide = |outputs: &[&str]| {
             let graph = draft.clone().graph_with(&[8, 4, 4], outputs);
-            let classes = Classes::of(&graph);
+            let classes = Classes::of(&graph, &PORTABLE_F32);
             graph.nodes().iter().map(|node| classes.is_wide(node.output)).collect::<Vec<_>>()
         };
         assert_eq!(is_wide(&["y"]), [false, true, true, true]);
@@ -521,7 +528,7 @@ mod tests {
         convolution(&mut draft, "a", "c", [20, 20, 7, 1], 1);
         convolution(&mut draft, "a", "d", [20, 20, 1, 1], 1);
         let graph = draft.graph_with(&[8, 9, 9], &["b", "c", "d"]);
-        let classes = Classes::of(&graph);
+        let classes = Classes::of(&graph, &PORTABLE_F32);
         assert_eq!(classes.border(graph.nodes()[0].output), [3, 2, 3, 2]);
         assert!(classes.border_fill(graph.nodes()[0].output).is_none());
         assert_eq!(classes.border(graph.nodes()[3].output), [0; 4]);

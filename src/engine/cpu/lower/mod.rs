@@ -39,7 +39,7 @@ const OWN_BORDER_BYTES: usize = 1 << 20;
 pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
     let mut lowering = Lowering {
         graph,
-        classes: Classes::of(graph),
+        classes: Classes::of(graph, kernels),
         images: HashMap::new(),
         copies: HashMap::new(),
         flats: HashMap::new(),
