@@ -1,5 +1,7 @@
 //! Is it a live person? Passive rules: what the network sees, and what its numbers mean.
 
+mod measures;
 mod pad;
 
+pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
 pub use pad::{LivenessError, LivenessOutput, PassiveScore, crop_rect};
