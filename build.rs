@@ -6,7 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
-    let api = protox::compile(["menshen/v1/face.proto"], ["proto"])?;
+    let api = protox::compile(["menshen/v1/face.proto", "menshen/v1/liveness.proto"], ["proto"])?;
     std::fs::write(out.join("menshen.bin"), prost::Message::encode_to_vec(&api))?;
     tonic_prost_build::configure()
         // Their `Debug` is written by hand and prints lengths only.
