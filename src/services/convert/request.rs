@@ -1,33 +1,10 @@
 //! Parses requests: afterwards nothing is left to check. All violated fields are reported at once.
 
-use std::sync::Arc;
-
+use super::fields::{Caller, Fields, photograph};
 use crate::config::ImageSettings;
 use crate::face::verdict::Subject;
-use crate::face::{Embedding, ImageSource, SpaceId};
-use crate::pipeline::{Error, Photograph, Side, Violation};
+use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;
-use crate::trust::Secret;
-
-/// Longest identifier a caller may send, in characters.
-const ID_CHARS_MAX: usize = 128;
-
-/// Largest embedding a caller may send.
-const EMBEDDING_VALUES_MAX: usize = 4096;
-
-/// Longest name of an embedding space a caller may send, in bytes.
-const SPACE_BYTES_MAX: usize = 256;
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Echoed in the answer.
-    pub request_id: String,
-    /// The shop.
-    pub store: Arc<str>,
-    /// The embedding model the caller insists on.
-    pub model: Option<String>,
-}
 
 /// A `Verify` that keeps every rule.
 #[derive(Debug)]
@@ -69,17 +46,10 @@ pub struct PhotoRequest {
 pub fn verify(request: v1::VerifyRequest, limits: &ImageSettings) -> Result<VerifyRequest, Error> {
     let mut fields = Fields::new(limits);
     let caller = fields.caller(request.context);
-    let source = fields.source("portrait_source", request.portrait_source);
-    if source == Some(ImageSource::LivePhoto) {
-        fields.violated("portrait_source", "must be ID_FILE or ID_CHIP");
-    }
+    let source = fields.portrait_source(request.portrait_source);
     let portrait = fields.image("portrait", request.portrait);
     let live = fields.live_photos(request.live_photos);
-    if let Some(fmr) = request.policy_fmr
-        && !(fmr > 0.0 && fmr < 1.0)
-    {
-        fields.violated("policy_fmr", "must be between 0 and 1");
-    }
+    fields.policy_fmr(request.policy_fmr);
     let policy_fmr = request.policy_fmr;
     fields.finish(|| {
         let portrait = photograph(Subject::Portrait, source?, portrait?);
@@ -134,151 +104,10 @@ pub fn liveness(
     photo(request.context, request.image, source, limits)
 }
 
-fn photograph(subject: Subject, source: ImageSource, file: Secret<Vec<u8>>) -> Photograph {
-    Photograph { subject, source, file }
-}
-
-/// Reads fields and gathers what is wrong with them.
-struct Fields<'a> {
-    limits: &'a ImageSettings,
-    violations: Vec<Violation>,
-}
-
-impl<'a> Fields<'a> {
-    fn new(limits: &'a ImageSettings) -> Self {
-        Self { limits, violations: Vec::new() }
-    }
-
-    fn violated(&mut self, field: impl Into<String>, rule: impl Into<String>) {
-        self.violations.push(Violation::new(field, rule));
-    }
-
-    /// `build` gives `None` only for a field that was reported.
-    fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Error> {
-        if !self.violations.is_empty() {
-            return Err(Error::Invalid(self.violations));
-        }
-        build().ok_or_else(|| Error::invalid("message", "is incomplete"))
-    }
-
-    fn caller(&mut self, context: Option<v1::RequestContext>) -> Option<Caller> {
-        let Some(context) = context else {
-            self.violated("context", "is required");
-            return None;
-        };
-        self.id("context.store_id", &context.store_id);
-        self.id("context.consent_reference", &context.consent_reference);
-        if !context.request_id.is_empty() {
-            self.id("context.request_id", &context.request_id);
-        }
-        if !context.model.is_empty() {
-            self.id("context.model", &context.model);
-        }
-        Some(Caller {
-            request_id: context.request_id,
-            store: Arc::from(context.store_id),
-            model: (!context.model.is_empty()).then_some(context.model),
-        })
-    }
-
-    fn id(&mut self, field: &str, id: &str) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
-        if id.is_empty() {
-            self.violated(field, "is required");
-        } else if id.len() > ID_CHARS_MAX || !id.chars().all(plain) {
-            self.violated(field, "must be 1 to 128 characters of A-Z a-z 0-9 . _ : / -");
-        }
-    }
-
-    fn source(&mut self, field: &str, source: i32) -> Option<ImageSource> {
-        match v1::ImageSource::try_from(source) {
-            Ok(v1::ImageSource::LivePhoto) => Some(ImageSource::LivePhoto),
-            Ok(v1::ImageSource::IdFile) => Some(ImageSource::IdFile),
-            Ok(v1::ImageSource::IdChip) => Some(ImageSource::IdChip),
-            Ok(v1::ImageSource::Unspecified) | Err(_) => {
-                self.violated(field, "must be LIVE_PHOTO, ID_FILE or ID_CHIP");
-                None
-            }
-        }
-    }
-
-    fn image(&mut self, field: &str, image: Option<v1::Image>) -> Option<Secret<Vec<u8>>> {
-        let file = Secret::new(image.map(|image| image.data).unwrap_or_default());
-        let bytes = file.expose().len();
-        if bytes == 0 {
-            self.violated(format!("{field}.data"), "is required: a JPEG or PNG file");
-            return None;
-        }
-        if bytes > self.limits.bytes_max {
-            let rule = format!("is {bytes} bytes, more than {}", self.limits.bytes_max);
-            self.violated(format!("{field}.data"), rule);
-            return None;
-        }
-        Some(file)
-    }
-
-    fn live_photos(&mut self, images: Vec<v1::Image>) -> Option<Vec<Photograph>> {
-        let most = self.limits.live_photos_max;
-        if images.is_empty() || images.len() > most {
-            let rule = format!("must be 1 to {most} photographs, but are {}", images.len());
-            self.violated("live_photos", rule);
-            return None;
-        }
-        let mut photos = Vec::with_capacity(images.len());
-        for (index, image) in images.into_iter().enumerate() {
-            let file = self.image(&format!("live_photos[{index}]"), Some(image))?;
-            photos.push(photograph(Subject::LivePhoto(index), ImageSource::LivePhoto, file));
-        }
-        Some(photos)
-    }
-
-    fn side(
-        &mut self,
-        field: &str,
-        subject: Subject,
-        side: Option<v1::CompareSide>,
-    ) -> Option<Side> {
-        let v1::CompareSide { source, side } = side.unwrap_or_default();
-        match side {
-            Some(v1::compare_side::Side::Image(image)) => {
-                let source = self.source(&format!("{field}.source"), source);
-                let file = self.image(&format!("{field}.image"), Some(image));
-                Some(Side::Photo(photograph(subject, source?, file?)))
-            }
-            Some(v1::compare_side::Side::Embedding(embedding)) => {
-                self.embedding(&format!("{field}.embedding"), embedding).map(Side::Embedding)
-            }
-            None => {
-                self.violated(field, "is required: an image or an embedding");
-                None
-            }
-        }
-    }
-
-    fn embedding(&mut self, field: &str, embedding: v1::Embedding) -> Option<Embedding> {
-        let v1::Embedding { values, space } = embedding;
-        let values = Secret::new(values);
-        if space.is_empty() || space.len() > SPACE_BYTES_MAX {
-            self.violated(format!("{field}.space"), "must be 1 to 256 bytes");
-            return None;
-        }
-        if values.expose().is_empty() || values.expose().len() > EMBEDDING_VALUES_MAX {
-            self.violated(format!("{field}.values"), "must be 1 to 4096 numbers");
-            return None;
-        }
-        match Embedding::from_unit(values.expose(), SpaceId::new(space)) {
-            Ok(embedding) => Some(embedding),
-            Err(error) => {
-                self.violated(format!("{field}.values"), error.to_string());
-                None
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::face::ImageSource;
 
     fn context() -> v1::RequestContext {
         v1::RequestContext {
