@@ -74,14 +74,13 @@ pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
 }
 
 /// The offset of every element of `shape`, in order, in a tensor read with `strides`.
-pub(super) fn offsets<'a>(
-    shape: &'a [usize],
-    strides: &'a [usize],
-) -> impl Iterator<Item = usize> + 'a {
+pub(super) fn offsets(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> + use<> {
+    let axes: Vec<(usize, usize)> =
+        shape.iter().copied().zip(strides.iter().copied()).rev().collect();
     (0..known_elements(shape)).map(move |index| {
         let mut rest = index;
         let mut offset = 0;
-        for (&size, &stride) in shape.iter().zip(strides).rev() {
+        for &(size, stride) in &axes {
             offset += rest % size * stride;
             rest /= size;
         }

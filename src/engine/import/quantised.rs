@@ -41,22 +41,23 @@ fn zero_points(scale: &Host, zero: Option<&Arc<Host>>) -> Result<Option<Vec<i64>
     }
 }
 
-/// For each element of `x`, the place of its scale.
+/// For each element of `x`, the place of its scale; never all at once, which would take eight
+/// times the bytes of the weights.
 fn scale_places(
     node: &NodeContext<'_, '_>,
     x: &Host,
     scale: &Host,
     axis: i64,
     block: i64,
-) -> Result<Vec<usize>, NodeError> {
+) -> Result<Box<dyn Iterator<Item = usize>>, NodeError> {
     if scale.len() == 1 && block == 0 {
-        return Ok(vec![0; x.len()]);
+        return Ok(Box::new(std::iter::repeat_n(0, x.len())));
     }
     let axis = node.axis(axis, x.shape.len())?;
     let refused = || NodeError::Shape { input: 1, shape: scale.shape.clone() };
     if block == 0 {
         let per_index = scale.shape == [x.shape[axis]];
-        return if per_index { Ok(indices(x, axis)) } else { Err(refused()) };
+        return if per_index { Ok(Box::new(indices(x, axis))) } else { Err(refused()) };
     }
     // 0 was handled above, so what converts is positive.
     let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
@@ -69,12 +70,13 @@ fn scale_places(
     let mut others = strides(&expected);
     others[axis] = 0;
     let rest = offsets(&x.shape, &others);
-    Ok(rest.zip(indices(x, axis)).map(|(at, index)| at + index / block * along).collect())
+    let place = move |(at, index)| at + index / block * along;
+    Ok(Box::new(rest.zip(indices(x, axis)).map(place)))
 }
 
 /// The index along `axis` of each element.
-fn indices(x: &Host, axis: usize) -> Vec<usize> {
+fn indices(x: &Host, axis: usize) -> impl Iterator<Item = usize> + use<> {
     let mut only = vec![0; x.shape.len()];
     only[axis] = 1;
-    offsets(&x.shape, &only).collect()
+    offsets(&x.shape, &only)
 }
