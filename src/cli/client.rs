@@ -20,15 +20,20 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// and on a slow machine the demonstration's pairs, sent all at once, take longer than a shop waits.
 const PATIENCE_MS: u64 = 600_000;
 
-/// Connects to a server by its address, such as `http://127.0.0.1:50051`.
+/// A client of `FaceService` at an address.
 pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
+    let channel = channel(server).await?;
+    Ok(FaceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+}
+
+/// Connects to a server by its address, such as `http://127.0.0.1:50051`.
+pub(super) async fn channel(server: &str) -> anyhow::Result<Channel> {
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-    let channel = Endpoint::from_shared(url)
+    Endpoint::from_shared(url)
         .with_context(|| format!("{server} is not a server address"))?
         .connect()
         .await
-        .with_context(|| format!("no server answers at {server}"))?;
-    Ok(FaceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+        .with_context(|| format!("no server answers at {server}"))
 }
 
 /// A server in this process on free loopback ports, its models live, and a client of it.

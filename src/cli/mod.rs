@@ -7,6 +7,7 @@ mod demo;
 mod detect;
 mod draw;
 mod engine_worker;
+mod liveness;
 mod models;
 mod profile;
 mod serve;
@@ -66,6 +67,8 @@ enum Command {
     Verify(verify::Args),
     /// Find the faces of a picture and judge its quality.
     Detect(detect::Args),
+    /// Run a liveness session against a server, from pictures on disk.
+    Liveness(liveness::Args),
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
@@ -95,6 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args, &cli.common),
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),
+        Command::Liveness(args) => liveness::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
         Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),
     }

@@ -40,9 +40,18 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum PortraitSource {
+pub(super) enum PortraitSource {
     IdFile,
     IdChip,
+}
+
+impl PortraitSource {
+    pub(super) fn wire(self) -> v1::ImageSource {
+        match self {
+            Self::IdFile => v1::ImageSource::IdFile,
+            Self::IdChip => v1::ImageSource::IdChip,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
@@ -61,14 +70,10 @@ pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
 }
 
 fn request(args: &Args) -> anyhow::Result<v1::VerifyRequest> {
-    let source = match args.portrait_source {
-        PortraitSource::IdFile => v1::ImageSource::IdFile,
-        PortraitSource::IdChip => v1::ImageSource::IdChip,
-    };
     Ok(v1::VerifyRequest {
         context: Some(client::context(&args.store, &args.consent)),
         portrait: Some(client::image(&args.portrait)?),
-        portrait_source: source.into(),
+        portrait_source: args.portrait_source.wire().into(),
         live_photos: args
             .live
             .iter()

@@ -1,0 +1,280 @@
+//! `menshen liveness`: one session against a running server, from pictures on disk.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::client::{self, reason_line, short};
+use super::verify::PortraitSource;
+use super::{Common, runtime};
+use crate::proto::v1;
+use crate::proto::v1::liveness_service_client::LivenessServiceClient;
+use crate::proto::v1::run_response::Event;
+
+/// Frames on their way to the server; a camera that is further ahead leaves frames out.
+const FRAMES_AHEAD: usize = 4;
+
+/// Options of `menshen liveness`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of the server.
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    server: String,
+    /// The portrait of the document (JPEG or PNG).
+    #[arg(long, value_name = "FILE")]
+    portrait: PathBuf,
+    /// Where the portrait comes from.
+    #[arg(long, value_enum, default_value_t = PortraitSource::IdFile)]
+    portrait_source: PortraitSource,
+    /// The camera's pictures, JPEG files in the order of their names.
+    #[arg(long, value_name = "DIR", required_unless_present = "camera_simulated")]
+    frames: Option<PathBuf>,
+    /// Instead of a camera, a photograph held before one: what an attacker with a picture gets.
+    #[arg(long, value_name = "FILE", conflicts_with = "frames")]
+    camera_simulated: Option<PathBuf>,
+    /// Pictures a second.
+    #[arg(long, default_value_t = 10.0, value_parser = frames_per_second)]
+    fps: f64,
+    /// The pictures are mirror images.
+    #[arg(long)]
+    mirrored: bool,
+    /// Judge a recording at once (`Evaluate`) instead of a stream (`Run`).
+    #[arg(long)]
+    batch: bool,
+    /// The registration this belongs to.
+    #[arg(long, default_value = "command-line")]
+    transaction: String,
+    /// The shop.
+    #[arg(long, default_value = "command-line")]
+    store: String,
+    /// The capture device.
+    #[arg(long, default_value = "command-line")]
+    device_id: String,
+    /// Reference to the customer's consent.
+    #[arg(long, default_value = "command-line")]
+    consent: String,
+}
+
+type Client = LivenessServiceClient<tonic::transport::Channel>;
+
+pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
+    let portrait = client::image(&args.portrait)?;
+    let files = files(args)?;
+    let result = runtime()?.block_on(async {
+        let channel = client::channel(&args.server).await?;
+        let mut client = LivenessServiceClient::new(channel);
+        let session = create(&mut client, args, &portrait).await?;
+        if args.batch {
+            evaluate(&mut client, args, portrait, session, &files).await
+        } else {
+            stream(&mut client, args, portrait, session, files).await
+        }
+    })?;
+    print(&result);
+    let passed = result.decision() == v1::Decision::Pass;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn frames_per_second(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fps) if (1.0..=60.0).contains(&fps) => Ok(fps),
+        _ => Err("must be from 1 to 60".to_owned()),
+    }
+}
+
+/// The camera's pictures in order; a photograph is shown as often as a session is long.
+fn files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
+    if let Some(photo) = &args.camera_simulated {
+        return Ok(vec![photo.clone(); (args.fps * SIMULATED_SECONDS) as usize]);
+    }
+    let dir = args.frames.as_deref().context("--frames or --camera-simulated is required")?;
+    let entries =
+        std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("cannot read {}", dir.display()))?;
+    files.retain(|file| is_jpeg(file));
+    files.sort();
+    ensure!(!files.is_empty(), "{} holds no .jpg or .jpeg file", dir.display());
+    Ok(files)
+}
+
+/// How long a photograph is held before the simulated camera.
+const SIMULATED_SECONDS: f64 = 10.0;
+
+fn is_jpeg(file: &Path) -> bool {
+    let extension = file.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|e| e.eq_ignore_ascii_case("jpg") || e.eq_ignore_ascii_case("jpeg"))
+}
+
+async fn create(
+    client: &mut Client,
+    args: &Args,
+    portrait: &v1::Image,
+) -> anyhow::Result<v1::CreateSessionResponse> {
+    let assurance = if args.batch { v1::Assurance::Batch } else { v1::Assurance::Stream };
+    let request = v1::CreateSessionRequest {
+        context: Some(client::context(&args.store, &args.consent)),
+        device_id: args.device_id.clone(),
+        transaction_id: args.transaction.clone(),
+        portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
+        portrait_source: args.portrait_source.wire().into(),
+        policy_fmr: None,
+        assurance: assurance.into(),
+    };
+    let session = client.create_session(request).await;
+    let session = session.map_err(|status| client::refusal(&status))?.into_inner();
+    println!(
+        "session     {}  (attempt {} of {})",
+        session.session_id, session.attempt, session.attempts_max
+    );
+    if let Some(prompt) = &session.prompt {
+        println!("prompt      {}", prompt.message);
+    }
+    Ok(session)
+}
+
+async fn evaluate(
+    client: &mut Client,
+    args: &Args,
+    portrait: v1::Image,
+    session: v1::CreateSessionResponse,
+    files: &[PathBuf],
+) -> anyhow::Result<v1::LivenessResult> {
+    println!("actions     {}", names(session.actions()));
+    let begun = now_ms();
+    let frames = (0..).zip(files).map(|(index, file)| {
+        let after = Duration::from_secs_f64(f64::from(index) / args.fps);
+        frame(args, index, file, begun + ms(after))
+    });
+    let request = v1::EvaluateRequest {
+        context: Some(client::context(&args.store, &args.consent)),
+        token: session.token,
+        device_id: args.device_id.clone(),
+        portrait: Some(portrait),
+        frames: frames.collect::<anyhow::Result<_>>()?,
+    };
+    client::awaited(client.evaluate(request)).await
+}
+
+async fn stream(
+    client: &mut Client,
+    args: &Args,
+    portrait: v1::Image,
+    session: v1::CreateSessionResponse,
+    files: Vec<PathBuf>,
+) -> anyhow::Result<v1::LivenessResult> {
+    let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
+    let start = v1::Start {
+        context: Some(client::context(&args.store, &args.consent)),
+        token: session.token,
+        device_id: args.device_id.clone(),
+        portrait: Some(portrait),
+    };
+    let start = v1::RunRequest { message: Some(v1::run_request::Message::Start(start)) };
+    frames.try_send(start).context("the channel is empty and takes the start")?;
+    let refused = |status: tonic::Status| client::refusal(&status);
+    let call = client.run(ReceiverStream::new(outgoing));
+    let watch = async {
+        let mut events = call.await.map_err(refused)?.into_inner();
+        while let Some(event) = events.message().await.map_err(refused)? {
+            match event.event {
+                Some(Event::Result(result)) => return Ok(result),
+                Some(event) => tell(&event),
+                None => {}
+            }
+        }
+        anyhow::bail!("the server ended the stream without a result")
+    };
+    tokio::pin!(watch);
+    tokio::select! {
+        result = &mut watch => result,
+        played = play(args, frames, files) => {
+            played?;
+            watch.await
+        }
+    }
+}
+
+/// Sends the pictures at the camera's pace, as long as somebody takes them.
+async fn play(
+    args: &Args,
+    frames: mpsc::Sender<v1::RunRequest>,
+    files: Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / args.fps));
+    for (index, file) in (0..).zip(&files) {
+        pace.tick().await;
+        let frame = frame(args, index, file, now_ms())?;
+        let frame = v1::RunRequest { message: Some(v1::run_request::Message::Frame(frame)) };
+        if let Err(mpsc::error::TrySendError::Closed(_)) = frames.try_send(frame) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn frame(args: &Args, sequence: u32, file: &Path, captured: i64) -> anyhow::Result<v1::Frame> {
+    Ok(v1::Frame {
+        sequence,
+        capture_unix_ms: captured,
+        image: Some(client::image(file)?),
+        mirrored: args.mirrored,
+        rotation_degrees: 0,
+    })
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::Prompt(prompt) => println!("prompt      {}", prompt.message),
+        Event::Guidance(guidance) => println!("guidance    {}", guidance.message),
+        Event::StepDone(step) => {
+            println!("done        {}", short(step.action().as_str_name(), "ACTION_"));
+        }
+        Event::Thinned(thinned) => println!("thinned     {} frames so far", thinned.frames),
+        Event::Result(_) => {}
+    }
+}
+
+fn names(actions: impl Iterator<Item = v1::Action>) -> String {
+    let names = actions.map(|action| short(action.as_str_name(), "ACTION_").to_owned());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn print(result: &v1::LivenessResult) {
+    println!("decision    {}", short(result.decision().as_str_name(), "DECISION_"));
+    println!("assurance   {}", short(result.assurance().as_str_name(), "ASSURANCE_"));
+    println!("actions     {}  ({} done)", names(result.actions()), result.steps_done);
+    if let Some(similarity) = result.similarity {
+        let limit = result.similarity_min.map_or(String::new(), |min| {
+            format!("  (at least {min:.3} for a false-match rate of {:e})", result.policy_fmr)
+        });
+        println!("similarity  {similarity:.3}{limit}");
+    }
+    println!("frames      {} received, {} judged", result.frames_received, result.frames_judged);
+    for reason in &result.reasons {
+        println!("reason      {}", reason_line(reason));
+    }
+    for check in &result.checks {
+        let bound = match check.kind() {
+            v1::LimitKind::Max => "at most",
+            v1::LimitKind::Min | v1::LimitKind::Unspecified => "at least",
+        };
+        let mark = if check.passed { "✓" } else { "✗" };
+        println!("{mark} {:<26} {:>10.3}  ({bound} {:.3})", check.name, check.value, check.limit);
+    }
+}
