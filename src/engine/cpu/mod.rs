@@ -17,6 +17,7 @@
 //! | batch normalisation in front of a bordered convolution costs nothing | `engine::passes` |
 //! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
 //! | one row on several threads | `crew`, `executor` |
+//! | but not while others use the cores | `pace` |
 //!
 //! # What a row's answer depends on
 //!
@@ -35,6 +36,7 @@ mod layout;
 mod lower;
 mod memory;
 mod network;
+mod pace;
 mod pack;
 mod plan;
 mod schedule;

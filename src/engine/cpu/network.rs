@@ -13,6 +13,7 @@ use super::kernels::tile::{Plane, Taps, TileArgs};
 use super::lanes::LANES;
 use super::lower::lower;
 use super::memory::Buffer;
+use super::pace::{Pace, Way};
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
@@ -27,8 +28,8 @@ pub struct CpuNetwork {
     crew: Arc<Crew>,
     executors: Vec<Mutex<Executor>>,
     precision: Precision,
-    /// One batch at a time.
-    turn: Mutex<()>,
+    /// Held through a run: one batch at a time.
+    pace: Mutex<Pace>,
 }
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ impl CpuNetwork {
         let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..crew.size()).map(executor).collect();
-        Ok(Self { plan, schedule, crew, executors, precision, turn: Mutex::new(()) })
+        Ok(Self { plan, schedule, crew, executors, precision, pace: Mutex::default() })
     }
 
     /// The kernels, for listings.
@@ -120,12 +121,17 @@ impl CpuNetwork {
         assert_eq!(outputs.len(), count * output_len, "there is room for every output");
         let (input, outputs) = (input.as_ptr(), outputs.as_mut_ptr());
         let all = Rows { input, outputs, of: count, first: 0, count };
-        let _turn = self.turn.lock();
+        let mut pace = self.pace.lock();
         let threads = self.crew.size();
-        if count == 1 && threads > 1 {
-            self.run_shared(&all);
-        } else if threads == 1 {
-            self.executors[0].lock().run(&all, |_| {});
+        if threads == 1 {
+            self.run_alone(&all);
+        } else if count == 1 {
+            let (way, begun) = (pace.next(), Instant::now());
+            match way {
+                Way::Together => self.run_together(&all),
+                Way::Alone => self.run_alone(&all),
+            }
+            pace.took(way, begun.elapsed());
         } else {
             self.crew.run(&|index| {
                 let rows = all.part(Part { index, of: threads });
@@ -134,8 +140,12 @@ impl CpuNetwork {
         }
     }
 
+    fn run_alone(&self, rows: &Rows) {
+        self.executors[0].lock().run(rows, |_| {});
+    }
+
     /// One row on all threads.
-    fn run_shared(&self, rows: &Rows) {
+    fn run_together(&self, rows: &Rows) {
         let mut own = self.executors[0].lock();
         let shared = own.share(rows);
         let barrier = Barrier::new(self.crew.size());
