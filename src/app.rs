@@ -21,7 +21,7 @@ use crate::image::DecodeLimits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{FaceServer, Probes, Readiness};
+use crate::services::{Door, FaceServer, Probes, Readiness};
 use crate::telemetry::{Metrics, ModelLabels};
 
 /// Why the server could not start.
@@ -118,7 +118,7 @@ impl App {
         let http = serve_http(config.server.http_listen, probes).await?;
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
-        let face = face_server(&config, &gauges, &readiness);
+        let face = FaceServer(door(&config, &gauges, &readiness));
         let grpc = serve_grpc(&config, face, health_service).await?;
         Ok(Self { config, gauges, readiness, health, draining, grpc, http, about: Vec::new() })
     }
@@ -211,10 +211,10 @@ impl App {
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn face_server(config: &Config, gauges: &Gauges, readiness: &Readiness) -> FaceServer {
+fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
     let server = &config.server;
     let stats = gauges.scheduler.clone();
-    FaceServer {
+    Door {
         readiness: Arc::clone(readiness),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image.clone(),

@@ -1,11 +1,13 @@
 //! The edge: converts, admits, calls the pipeline, converts back.
 
 mod convert;
+mod door;
 mod face;
 mod http;
 mod layers;
 mod status;
 
-pub use face::{FaceServer, Readiness};
+pub use door::{Door, Readiness};
+pub use face::FaceServer;
 pub use http::{Probes, router as http_router};
 pub use layers::{DeadlineLayer, IntakeLayer, MessageLimits};

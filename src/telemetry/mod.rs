@@ -6,4 +6,6 @@ mod metrics;
 
 pub use causes::causes;
 pub use logs::{LogError, init as init_logs};
-pub use metrics::{Latency, Method, Metrics, ModelLabels, Outcome, Stage, latency_histogram};
+pub use metrics::{
+    CallGuard, Latency, Method, Metrics, ModelLabels, Outcome, Stage, latency_histogram,
+};
