@@ -192,6 +192,8 @@ mod tests {
             ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "0"),
             ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "10001"),
             ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", "1"),
+            ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
+            ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
             assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");
@@ -215,11 +217,16 @@ mod tests {
 
     #[test]
     fn more_replicas_than_any_deployment_has_are_refused() {
-        let env = variables(&[
-            ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
-            ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", "9"),
-        ]);
-        assert!(matches!(load(None, env, &[]), Err(ConfigError::Range { .. })));
+        let replicas = |replicas_min| {
+            let env = variables(&[
+                ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
+                ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
+                ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", replicas_min),
+            ]);
+            load(None, env, &[])
+        };
+        assert_eq!(replicas("8").unwrap().liveness.replay_replicas_min, 8);
+        assert!(matches!(replicas("9"), Err(ConfigError::Range { .. })));
     }
 
     #[test]

@@ -19,11 +19,13 @@ pub struct LivenessSettings {
     pub attempts_max: u32,
     /// File with the keys that seal session tokens: one or two lines of 64 hexadecimal digits, as
     /// `openssl rand -hex 32` writes them. The first seals, both open. Every replica needs the same.
-    /// Left out, a key is made at start: then a session is known to this process alone.
+    /// It goes with a Redis server: left out, a key is made at start, and sessions end with the
+    /// process, as what `memory` remembers of them does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
     /// Where used sessions are remembered: `memory`, which serves one replica, or
-    /// `redis://[user:password@]host:port/[database]` of a Redis or Valkey that never evicts.
+    /// `redis://[user:password@]host:port/[database]` of a Redis or Valkey that never evicts and
+    /// keeps what it holds through a restart.
     pub replay: ReplayTarget,
     /// Replicas of the Redis server that must hold a write before it counts. With 0 a failover can
     /// forget that a session was used.
@@ -86,6 +88,10 @@ impl LivenessSettings {
             self.attempts_max,
             "at most 10",
         )?;
+        self.validate_replay()
+    }
+
+    fn validate_replay(&self) -> Result<(), ConfigError> {
         at_least_one("liveness.replay_timeout_ms", self.replay_timeout_ms)?;
         check(
             self.replay_timeout_ms <= REPLAY_TIMEOUT_MS_MAX,
@@ -99,9 +105,19 @@ impl LivenessSettings {
             self.replay_replicas_min,
             "at most 8",
         )?;
+        let in_memory = self.replay == ReplayTarget::Memory;
+        // After a restart, kept keys would open tokens that memory no longer knows were used; and
+        // replicas with keys of their own would not know each other's sessions and frames.
+        let kept = self.key_file.is_some();
+        check(
+            kept != in_memory,
+            "liveness.key_file",
+            if kept { "set" } else { "not set" },
+            "set with a Redis server in liveness.replay, and left out with memory",
+        )?;
         // Memory has no replicas: the wish would be granted in words only.
         check(
-            self.replay_replicas_min == 0 || self.replay != ReplayTarget::Memory,
+            self.replay_replicas_min == 0 || !in_memory,
             "liveness.replay_replicas_min",
             self.replay_replicas_min,
             "0 while liveness.replay is memory",
