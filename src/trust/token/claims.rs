@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Digest, hex};
 use super::TokenError;
+use crate::trust::{Digest, hex};
 
 /// How far the clocks of two replicas may be apart.
 pub(super) const SKEW_MS: u64 = 30_000;
@@ -77,7 +77,7 @@ pub struct SessionClaims {
     pub store: String,
     /// The device that may run it.
     pub device: String,
-    /// [`super::super::KeyedDigests::newest`] of the transaction it belongs to.
+    /// [`crate::trust::KeyedDigests::newest`] of the transaction it belongs to.
     pub transaction: Digest,
     /// SHA-256 of the portrait's bytes.
     pub portrait: Digest,

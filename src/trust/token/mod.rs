@@ -10,8 +10,7 @@ use pasetors::token::UntrustedToken;
 use pasetors::version4::{LocalToken, V4};
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
-use super::keys::SessionKeys;
+use crate::trust::{Secret, SessionKeys};
 use claims::SKEW_MS;
 
 pub use claims::{BoundField, Presented, SessionClaims, SessionId};

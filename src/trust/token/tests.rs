@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::Digest;
-use super::super::keys::{KEY_A, KEY_B, keys};
 use super::*;
+use crate::trust::Digest;
+use crate::trust::keys::{KEY_A, KEY_B, keys};
 
 const NOW: u64 = 1_790_000_000_000;
 const LIFE: u64 = 120_000;
