@@ -187,6 +187,10 @@ impl ReplayStore {
         session: SessionId,
         ttl: Duration,
     ) -> Result<Vec<bool>, ReplayError> {
+        // Redis takes no empty list of commands.
+        if frames.is_empty() {
+            return Ok(Vec::new());
+        }
         match self {
             Self::Memory(store) => store.seen_frames(frames, session, ttl, Instant::now()),
             Self::Redis(store) => store.seen_frames(frames, session, ttl).await,
