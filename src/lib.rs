@@ -18,7 +18,7 @@
 //! | [`model`] | manifests and weights: what is on disk |
 //! | [`engine`] | how any network runs: ONNX → graph → passes → executor |
 //! | [`liveness`], [`face`], [`image`] | pure rules, nouns and pixels: no I/O, no clock, no task |
-//! | [`trust`] | secrets |
+//! | [`trust`] | secrets, keys, session tokens, the store of used sessions |
 //! | [`telemetry`], [`config`], [`proto`] | logs and metrics; validated settings; generated types |
 //!
 //! # One request

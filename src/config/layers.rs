@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(config.quality.id_chip, QualityLimits::default().id_chip);
     }
 
-    use super::super::QualityLimits;
+    use super::super::{QualityLimits, ReplayTarget};
 
     #[test]
     fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
@@ -185,10 +185,48 @@ mod tests {
             ("MENSHEN_SERVER__TIMEOUT_MAX_MS", "1"),
             ("MENSHEN_IMAGE__LIVE_PHOTOS_MAX", "33"),
             ("MENSHEN_SERVER__BYTES_MAX", "75497471"),
+            ("MENSHEN_LIVENESS__SESSION_TTL_MS", "9999"),
+            ("MENSHEN_LIVENESS__SESSION_TTL_MS", "180001"),
+            ("MENSHEN_LIVENESS__ATTEMPTS_MAX", "0"),
+            ("MENSHEN_LIVENESS__ATTEMPTS_MAX", "11"),
+            ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "0"),
+            ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "10001"),
+            ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", "1"),
+            ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
+            ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
             assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");
         }
+    }
+
+    #[test]
+    fn the_store_of_used_sessions_is_set_from_a_file() {
+        let file = file(
+            "[liveness]\nkey_file = \"/etc/menshen/keys\"\nreplay = \"redis://valkey:6379\"\n\
+             replay_replicas_min = 1\nsession_ttl_ms = 180000\n",
+        );
+        let liveness = load(Some(file.path()), [], &[]).unwrap().liveness;
+        assert!(
+            matches!(liveness.replay, ReplayTarget::Redis(url) if url.expose() == "redis://valkey:6379")
+        );
+        assert_eq!(liveness.replay_replicas_min, 1);
+        assert_eq!(liveness.session_ttl_ms, 180_000);
+        assert_eq!(liveness.key_file.as_deref(), Some(Path::new("/etc/menshen/keys")));
+    }
+
+    #[test]
+    fn more_replicas_than_any_deployment_has_are_refused() {
+        let replicas = |replicas_min| {
+            let env = variables(&[
+                ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
+                ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
+                ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", replicas_min),
+            ]);
+            load(None, env, &[])
+        };
+        assert_eq!(replicas("8").unwrap().liveness.replay_replicas_min, 8);
+        assert!(matches!(replicas("9"), Err(ConfigError::Range { .. })));
     }
 
     #[test]

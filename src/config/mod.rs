@@ -5,10 +5,12 @@
 //! refused wherever it comes from.
 
 mod layers;
+mod liveness;
 mod quality;
 mod settings;
 
 pub use layers::{Override, load};
+pub use liveness::{LivenessSettings, RedisUrl, ReplayTarget, ReplayTargetError};
 pub use quality::{QualityLimits, SourceLimits};
 pub use settings::{
     Config, DeviceSettings, ImageSettings, LogFormat, LogSettings, ModelSettings,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, QualityLimits};
+use super::{ConfigError, LivenessSettings, QualityLimits};
 
 /// All settings of the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub scheduler: SchedulerSettings,
     /// Thresholds and calibration.
     pub verify: VerifySettings,
+    /// Liveness sessions.
+    pub liveness: LivenessSettings,
     /// Limits on pictures.
     pub image: ImageSettings,
     /// Quality limits per image source.
@@ -300,18 +302,19 @@ impl Config {
             "verify.review_factor",
             verify.review_factor,
             "from 1 to 1000",
-        )
+        )?;
+        self.liveness.validate()
     }
 }
 
-fn at_least_one<N>(key: &'static str, value: N) -> Result<(), ConfigError>
+pub(super) fn at_least_one<N>(key: &'static str, value: N) -> Result<(), ConfigError>
 where
     N: PartialOrd + From<u8> + ToString,
 {
     check(value >= N::from(1), key, value, "at least 1")
 }
 
-fn check(
+pub(super) fn check(
     holds: bool,
     key: &'static str,
     value: impl ToString,

@@ -21,6 +21,12 @@ impl Wipe for Vec<f32> {
     }
 }
 
+impl Wipe for String {
+    fn wipe(&mut self) {
+        std::mem::take(self).into_bytes().wipe();
+    }
+}
+
 /// One `memset` over the whole allocation, where volatile writes would go element by element over
 /// megabytes. The buffer escapes through `black_box`, so the writes cannot be left out
 /// although nobody reads them.

@@ -9,6 +9,8 @@ mod layers;
 mod lifecycle;
 mod parity;
 mod raw;
+mod redis_server;
+mod replay;
 mod support;
 mod verify;
 

@@ -1,0 +1,333 @@
+//! The keys that seal session tokens, and the digest keys derived from them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use orion::hazardous::mac::blake2b::SecretKey;
+use pasetors::keys::SymmetricKey;
+use pasetors::paserk::{FormatAsPaserk, Id};
+use pasetors::version4::V4;
+
+use super::digest::{self, Digest};
+use super::{Secret, hex};
+
+/// Bytes of a key, as PASETO v4.local fixes them.
+const KEY_LEN: usize = 32;
+
+/// Largest key file: two lines of 65 bytes leave room for comments.
+const FILE_BYTES_MAX: u64 = 4_096;
+
+/// The live keys. The first seals, all open.
+///
+/// To rotate, give every replica `[old, new]`, then every replica `[new, old]`, and a day later,
+/// when no remembered frame is of the old key any more, `[new]`.
+pub struct SessionKeys {
+    newest: SessionKey,
+    other: Option<SessionKey>,
+}
+
+/// One live key.
+pub(super) struct SessionKey {
+    /// Footer of the tokens this key seals: `{"kid":"k4.lid.…"}`. It can be read before opening.
+    pub(super) footer: String,
+    pub(super) sealing: SymmetricKey<V4>,
+    transactions: SecretKey,
+    frames: SecretKey,
+}
+
+/// Digests of one thing, under each live key, so that a rotation forgets nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedDigests {
+    /// Under the key that seals.
+    pub newest: Digest,
+    /// Under the other live key, if there is one.
+    pub other: Option<Digest>,
+}
+
+impl KeyedDigests {
+    /// All of them, the newest first.
+    pub fn iter(&self) -> impl Iterator<Item = Digest> {
+        std::iter::once(self.newest).chain(self.other)
+    }
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("cannot read the key file {path}")]
+    Read {
+        /// The file's path as given.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Every user of this machine may read or replace the keys.
+    #[error("the key file {path} is open to others (mode {mode:03o}): chmod o= {path}")]
+    OpenToOthers {
+        /// The file's path as given.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is larger than keys can be.
+    #[error("the key file {path} is over {FILE_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The file's path as given.
+        path: PathBuf,
+    },
+    /// A line is no key.
+    #[error("line {line} of the key file {path} is not a key of 64 hexadecimal digits")]
+    Line {
+        /// The file's path as given.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// No key, or more than can be live.
+    #[error("the key file {path} holds {found} keys, but must hold 1 or 2")]
+    Count {
+        /// The file's path as given.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+    },
+    /// A key stands there twice, so a rotation would change nothing.
+    #[error("the key file {path} holds the same key twice")]
+    Repeated {
+        /// The file's path as given.
+        path: PathBuf,
+    },
+    /// The operating system gives no random bytes.
+    #[error("no random bytes")]
+    Random(#[from] getrandom::Error),
+}
+
+impl SessionKeys {
+    /// Reads the keys of `path`: a line each, the one that seals first. Empty lines and those that
+    /// start with `#` are left out.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is open to others, or does not hold one or two different keys.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        Self::parse(path, read(path)?.expose())
+    }
+
+    /// Makes a key that only this process knows: with it, sessions cannot move to another replica
+    /// and end with the process.
+    ///
+    /// # Errors
+    /// The operating system gives no random bytes.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut key = Secret::new(vec![0; KEY_LEN]);
+        getrandom::fill(key.expose_mut())?;
+        let key = SessionKey::new(&key).expect("it has the length of a key");
+        Ok(Self { newest: key, other: None })
+    }
+
+    /// Digests of a transaction of `tenant`. Keyed, since transaction numbers can be guessed.
+    pub fn transaction_digests(&self, tenant: &str, transaction: &str) -> KeyedDigests {
+        let parts = [tenant.as_bytes(), transaction.as_bytes()];
+        self.digests(|key| digest::keyed(&key.transactions, &parts))
+    }
+
+    /// Digests of a frame's bytes, by which the same frame is known again in another session and
+    /// on another replica. The bytes are hashed once, whatever the number of keys.
+    pub fn frame_digests(&self, bytes: &[u8]) -> KeyedDigests {
+        let hash = Digest::of(bytes);
+        self.digests(|key| digest::keyed(&key.frames, &[hash.as_bytes()]))
+    }
+
+    pub(super) fn newest(&self) -> &SessionKey {
+        &self.newest
+    }
+
+    pub(super) fn by_footer(&self, footer: &[u8]) -> Option<&SessionKey> {
+        self.iter().find(|key| key.footer.as_bytes() == footer)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &SessionKey> {
+        std::iter::once(&self.newest).chain(&self.other)
+    }
+
+    fn digests(&self, digest: impl Fn(&SessionKey) -> Digest) -> KeyedDigests {
+        KeyedDigests { newest: digest(&self.newest), other: self.other.as_ref().map(digest) }
+    }
+
+    fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyError> {
+        let mut keys = Vec::new();
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            let key = hex::decode(line).map(Secret::new).and_then(|key| SessionKey::new(&key));
+            let bad = || KeyError::Line { path: path.to_owned(), line: index + 1 };
+            keys.push(key.ok_or_else(bad)?);
+        }
+        let found = keys.len();
+        let mut keys = keys.into_iter();
+        match (keys.next(), keys.next(), keys.next()) {
+            (Some(newest), Some(other), None) if newest.footer == other.footer => {
+                Err(KeyError::Repeated { path: path.to_owned() })
+            }
+            (Some(newest), other, None) => Ok(Self { newest, other }),
+            _ => Err(KeyError::Count { path: path.to_owned(), found }),
+        }
+    }
+}
+
+impl fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|key| &key.footer)).finish()
+    }
+}
+
+impl SessionKey {
+    /// `None` unless the key has its length.
+    fn new(key: &Secret<Vec<u8>>) -> Option<Self> {
+        let bytes: &[u8; KEY_LEN] = key.expose().as_slice().try_into().ok()?;
+        let sealing = SymmetricKey::<V4>::from(bytes).ok()?;
+        let mut id = String::new();
+        Id::from(&sealing).fmt(&mut id).ok()?;
+        Some(Self {
+            footer: format!("{{\"kid\":\"{id}\"}}"),
+            transactions: digest::derive(bytes, "menshen transaction digest"),
+            frames: digest::derive(bytes, "menshen frame digest"),
+            sealing,
+        })
+    }
+}
+
+/// The whole of a file that others may not touch.
+fn read(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
+    let failed = |source| KeyError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // Asked of the open file, so that it cannot be another one by the time it is read.
+    refuse_open_to_others(path, &file.metadata().map_err(failed)?)?;
+    let capacity = FILE_BYTES_MAX as usize + 1;
+    let mut text = Secret::new(Vec::with_capacity(capacity));
+    file.take(FILE_BYTES_MAX + 1).read_to_end(text.expose_mut()).map_err(failed)?;
+    if text.expose().len() == capacity {
+        return Err(KeyError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn refuse_open_to_others(path: &Path, about: &std::fs::Metadata) -> Result<(), KeyError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = about.permissions().mode() & 0o777;
+    if mode & 0o007 == 0 {
+        Ok(())
+    } else {
+        Err(KeyError::OpenToOthers { path: path.to_owned(), mode })
+    }
+}
+
+#[cfg(not(unix))]
+fn refuse_open_to_others(_: &Path, _: &std::fs::Metadata) -> Result<(), KeyError> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) fn keys(lines: &[&str]) -> SessionKeys {
+    SessionKeys::parse(Path::new("keys"), lines.join("\n").as_bytes()).unwrap()
+}
+
+#[cfg(test)]
+pub(super) const KEY_A: &str = "707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f";
+#[cfg(test)]
+pub(super) const KEY_B: &str = "0101010101010101010101010101010101010101010101010101010101010101";
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<SessionKeys, KeyError> {
+        SessionKeys::parse(Path::new("keys"), text.as_bytes())
+    }
+
+    #[test]
+    fn the_key_id_is_the_paserk_of_the_key() {
+        // Second vector of github.com/paseto-standard/test-vectors/blob/master/PASERK/k4.lid.json
+        let footer = keys(&[KEY_A]).newest().footer.clone();
+        let id = "k4.lid.iVtYQDjr5gEijCSjJC3fQaJm7nCeQSeaty0Jixy8dbsk";
+        assert_eq!(footer, format!("{{\"kid\":\"{id}\"}}"));
+    }
+
+    #[test]
+    fn a_file_holds_one_or_two_different_keys_and_comments() {
+        let text = format!("# new\n{KEY_B}\n\n  {KEY_A}\r\n");
+        assert_eq!(parse(&text).unwrap().iter().count(), 2);
+        assert!(matches!(parse("# none\n"), Err(KeyError::Count { found: 0, .. })));
+        let same = format!("{KEY_A}\n{}\n", KEY_A.to_uppercase());
+        assert!(matches!(parse(&same), Err(KeyError::Repeated { .. })));
+        let third = format!("{KEY_A}\n{KEY_B}\n{}\n", "ab".repeat(32));
+        assert!(matches!(parse(&third), Err(KeyError::Count { found: 3, .. })));
+    }
+
+    #[test]
+    fn a_line_that_is_no_key_is_named_and_not_repeated() {
+        for line in ["ab", "zz", &KEY_A[1..], &format!("{KEY_A}00")] {
+            let error = parse(&format!("\n{line}")).unwrap_err();
+            assert!(matches!(error, KeyError::Line { line: 2, .. }), "{line}: {error}");
+            assert!(!format!("{error} {error:?}").contains("7071"));
+        }
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        assert!(!format!("{:?}", keys(&[KEY_B])).contains("0101"));
+    }
+
+    #[test]
+    fn generated_keys_differ() {
+        let footer = || SessionKeys::generate().unwrap().newest().footer.clone();
+        assert_ne!(footer(), footer());
+    }
+
+    #[test]
+    fn digests_outlive_a_rotation_and_differ_by_purpose_tenant_and_key() {
+        let (old, both) = (keys(&[KEY_A]), keys(&[KEY_B, KEY_A]));
+        assert_eq!(old.frame_digests(b"frame").newest, both.frame_digests(b"frame").other.unwrap());
+        let before = old.transaction_digests("north", "42").newest;
+        assert_eq!(both.transaction_digests("north", "42").other, Some(before));
+        assert_ne!(both.transaction_digests("north", "42").newest, before);
+        assert_ne!(old.transaction_digests("south", "42").newest, before);
+        assert_ne!(derived(b"42", "menshen frame digest"), derived(b"42", "menshen other"));
+    }
+
+    fn derived(part: &[u8], purpose: &str) -> Digest {
+        digest::keyed(&digest::derive(&[1; KEY_LEN], purpose), &[part])
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_open_to_others_is_refused_and_a_private_one_read() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{KEY_A}").unwrap();
+        for (mode, refused) in [(0o600, false), (0o440, false), (0o644, true), (0o602, true)] {
+            std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+            let result = SessionKeys::load(file.path());
+            let open = matches!(result, Err(KeyError::OpenToOthers { mode: m, .. }) if m == mode);
+            assert_eq!((open, result.is_ok()), (refused, !refused), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_missing_and_an_endless_file_are_refused() {
+        let missing = SessionKeys::load(Path::new("/nowhere/keys")).unwrap_err();
+        assert!(matches!(missing, KeyError::Read { .. }));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
+        assert!(matches!(SessionKeys::load(file.path()), Err(KeyError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,276 @@
+//! The store of one replica: four bounded tables that forget only what has expired.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Claim, ReplayError, SessionState};
+use crate::trust::{Digest, KeyedDigests, SessionId};
+
+/// Live entries of each table but that of results: at 10 frames a session, 100,000 sessions a day.
+/// A full table of frames takes about 150 MB.
+const ENTRIES_MAX: usize = 1 << 20;
+
+/// Live results: at ten minutes each, 100 sessions a second. Full of the longest they take 512 MiB.
+const RESULTS_MAX: usize = 1 << 16;
+
+/// Expired entries one insertion clears away. More than one, so that a table shrinks; few, so that
+/// nobody waits for a million.
+const CLEARED_PER_INSERT: usize = 8;
+
+/// The store in this process.
+#[derive(Debug)]
+pub struct MemoryReplay {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
+    claims: Table<SessionId, ()>,
+    results: Table<SessionId, Bytes>,
+    attempts: Table<Digest, u32>,
+    frames: Table<Digest, SessionId>,
+}
+
+impl Default for MemoryReplay {
+    fn default() -> Self {
+        Self::with_limits(ENTRIES_MAX, RESULTS_MAX)
+    }
+}
+
+impl MemoryReplay {
+    fn with_limits(entries_max: usize, results_max: usize) -> Self {
+        Self {
+            tables: Mutex::new(Tables {
+                claims: Table::new(entries_max),
+                results: Table::new(results_max),
+                attempts: Table::new(entries_max),
+                frames: Table::new(entries_max),
+            }),
+        }
+    }
+
+    pub(super) fn claim(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<Claim, ReplayError> {
+        let claims = &mut self.tables.lock().claims;
+        if claims.get(&session, now).is_some() {
+            return Ok(Claim::AlreadyUsed);
+        }
+        claims.put(session, (), now, ttl)?;
+        Ok(Claim::Claimed)
+    }
+
+    pub(super) fn finish(
+        &self,
+        session: SessionId,
+        result: Bytes,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<(), ReplayError> {
+        let results = &mut self.tables.lock().results;
+        match results.get(&session, now) {
+            Some(_) => Ok(()),
+            None => results.put(session, result, now, ttl),
+        }
+    }
+
+    pub(super) fn state(&self, session: SessionId, now: Instant) -> SessionState {
+        let tables = self.tables.lock();
+        match (tables.results.get(&session, now), tables.claims.get(&session, now)) {
+            (Some(result), _) => SessionState::Finished(result.clone()),
+            (None, Some(())) => SessionState::Claimed,
+            (None, None) => SessionState::Unknown,
+        }
+    }
+
+    pub(super) fn attempt(
+        &self,
+        transaction: &KeyedDigests,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<u32, ReplayError> {
+        let attempts = &mut self.tables.lock().attempts;
+        let mut highest = 0;
+        for digest in transaction.iter() {
+            let count = attempts.get(&digest, now).map_or(1, |count| count.saturating_add(1));
+            attempts.put(digest, count, now, ttl)?;
+            highest = highest.max(count);
+        }
+        Ok(highest)
+    }
+
+    pub(super) fn seen_frames(
+        &self,
+        frames: &[KeyedDigests],
+        session: SessionId,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<Vec<bool>, ReplayError> {
+        let table = &mut self.tables.lock().frames;
+        let mut seen = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let mut elsewhere = false;
+            for digest in frame.iter() {
+                match table.get(&digest, now) {
+                    Some(first) => elsewhere |= *first != session,
+                    None => table.put(digest, session, now, ttl)?,
+                }
+            }
+            seen.push(elsewhere);
+        }
+        Ok(seen)
+    }
+}
+
+/// A map whose entries expire. It never drops a live one: full is an error.
+#[derive(Debug)]
+struct Table<K, V> {
+    entries: HashMap<K, Entry<V>>,
+    /// When to look at which entry, the earliest on top. An entry that was put again has stale
+    /// lines here, which name another time than the entry.
+    expiries: BinaryHeap<Reverse<(Instant, K)>>,
+    entries_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    expires: Instant,
+}
+
+impl<K: Copy + Eq + Hash + Ord, V> Table<K, V> {
+    fn new(entries_max: usize) -> Self {
+        Self { entries: HashMap::new(), expiries: BinaryHeap::new(), entries_max }
+    }
+
+    fn get(&self, key: &K, now: Instant) -> Option<&V> {
+        self.entries.get(key).filter(|entry| entry.expires > now).map(|entry| &entry.value)
+    }
+
+    /// Puts an entry, over an old one of the same key.
+    fn put(&mut self, key: K, value: V, now: Instant, ttl: Duration) -> Result<(), ReplayError> {
+        self.clear_expired(now);
+        let full = self.expiries.len() >= self.entries_max;
+        if full {
+            return Err(ReplayError::Full { entries_max: self.entries_max });
+        }
+        let expires = now + ttl;
+        self.entries.insert(key, Entry { value, expires });
+        self.expiries.push(Reverse((expires, key)));
+        Ok(())
+    }
+
+    fn clear_expired(&mut self, now: Instant) {
+        for _ in 0..CLEARED_PER_INSERT {
+            match self.expiries.peek() {
+                Some(Reverse((expires, _))) if *expires <= now => {}
+                _ => return,
+            }
+            let Some(Reverse((expires, key))) = self.expiries.pop() else { return };
+            if self.entries.get(&key).is_some_and(|entry| entry.expires == expires) {
+                self.entries.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn session() -> SessionId {
+        SessionId::random().unwrap()
+    }
+
+    fn digests(byte: u8) -> KeyedDigests {
+        KeyedDigests { newest: Digest::from([byte; 32]), other: None }
+    }
+
+    #[test]
+    fn a_claim_is_forgotten_when_its_time_is_over_and_not_before() {
+        let (store, session, start) = (MemoryReplay::default(), session(), Instant::now());
+        assert_eq!(store.claim(session, TTL, start).unwrap(), Claim::Claimed);
+        let last = start + TTL - Duration::from_nanos(1);
+        assert_eq!(store.claim(session, TTL, last).unwrap(), Claim::AlreadyUsed);
+        assert_eq!(store.state(session, last), SessionState::Claimed);
+        assert_eq!(store.state(session, start + TTL), SessionState::Unknown);
+        assert_eq!(store.claim(session, TTL, start + TTL).unwrap(), Claim::Claimed);
+    }
+
+    #[test]
+    fn a_full_store_refuses_and_forgets_nothing_live() {
+        let (store, start) = (MemoryReplay::with_limits(3, 1), Instant::now());
+        let used: Vec<SessionId> = (0..3).map(|_| session()).collect();
+        for session in &used {
+            assert_eq!(store.claim(*session, TTL, start).unwrap(), Claim::Claimed);
+        }
+        let full = store.claim(session(), TTL, start);
+        assert!(matches!(full, Err(ReplayError::Full { entries_max: 3 })));
+        for session in &used {
+            assert_eq!(store.claim(*session, TTL, start).unwrap(), Claim::AlreadyUsed);
+        }
+        assert_eq!(store.claim(session(), TTL, start + TTL).unwrap(), Claim::Claimed);
+        assert_eq!(store.tables.lock().claims.entries.len(), 1, "expired claims are cleared");
+    }
+
+    #[test]
+    fn a_store_full_of_frames_still_takes_claims() {
+        let (store, start) = (MemoryReplay::with_limits(1, 1), Instant::now());
+        store.seen_frames(&[digests(1)], session(), TTL, start).unwrap();
+        let full = store.seen_frames(&[digests(2)], session(), TTL, start);
+        assert!(matches!(full, Err(ReplayError::Full { .. })));
+        assert_eq!(store.claim(session(), TTL, start).unwrap(), Claim::Claimed);
+    }
+
+    #[test]
+    fn an_attempt_restarts_the_time_of_its_transaction() {
+        let (store, start) = (MemoryReplay::default(), Instant::now());
+        let half = TTL / 2;
+        assert_eq!(store.attempt(&digests(1), TTL, start).unwrap(), 1);
+        assert_eq!(store.attempt(&digests(1), TTL, start + half).unwrap(), 2);
+        assert_eq!(store.attempt(&digests(1), TTL, start + TTL).unwrap(), 3);
+        assert_eq!(store.attempt(&digests(1), TTL, start + TTL * 2).unwrap(), 1);
+    }
+
+    proptest! {
+        /// Against a plain list of what was claimed and when: nothing live is claimed twice, what
+        /// is over can be claimed again, and the table holds no more than its limit.
+        #[test]
+        fn a_claim_is_exclusive_while_it_lives(
+            steps in prop::collection::vec((0_u8..6, 0_u64..40, 1_u64..60), 1..80),
+        ) {
+            let store = MemoryReplay::with_limits(4, 4);
+            let ids: Vec<SessionId> = (0..6).map(|_| session()).collect();
+            let mut model: HashMap<SessionId, Instant> = HashMap::new();
+            let mut now = Instant::now();
+            for (who, later, ttl) in steps {
+                now += Duration::from_millis(later);
+                let (id, ttl) = (ids[usize::from(who)], Duration::from_millis(ttl));
+                let live = model.values().filter(|expires| **expires > now).count();
+                let used = model.get(&id).is_some_and(|expires| *expires > now);
+                match store.claim(id, ttl, now) {
+                    Ok(Claim::AlreadyUsed) => prop_assert!(used),
+                    Ok(Claim::Claimed) => {
+                        prop_assert!(!used && live < 4);
+                        model.insert(id, now + ttl);
+                    }
+                    Err(_) => prop_assert!(!used && live == 4),
+                }
+                prop_assert!(store.tables.lock().claims.entries.len() <= 4);
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The store that all replicas share: Redis 2.8 or later, or Valkey.
+//!
+//! One connection carries everything. Whatever fails on it throws it away, and the next question
+//! opens another, so the store works again as soon as the server does. Nothing is asked twice: a
+//! claim whose answer was lost counts as used.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Value};
+
+use super::{Claim, ReplayError, SessionState};
+use crate::config::RedisUrl;
+use crate::trust::{Digest, KeyedDigests, SessionId};
+
+/// Before every key, so that other programs can share the server. Its number changes with what
+/// the keys hold.
+const PREFIX: &str = "menshen:1";
+
+/// The store in a Redis server.
+pub struct RedisReplay {
+    client: Client,
+    connection: Mutex<Option<Connecting>>,
+    replicas_min: u32,
+    timeout: Duration,
+}
+
+/// A connection that is being made or stands, shared by all who ask.
+type Connecting = Shared<BoxFuture<'static, Result<MultiplexedConnection, RedisError>>>;
+
+impl RedisReplay {
+    pub(super) fn new(
+        url: &RedisUrl,
+        replicas_min: u32,
+        timeout: Duration,
+    ) -> Result<Self, ReplayError> {
+        let client = Client::open(url.expose()).map_err(ReplayError::Address)?;
+        Ok(Self { client, connection: Mutex::new(None), replicas_min, timeout })
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), ReplayError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("INFO").arg("memory");
+        let (about,): (String,) = self.write(commands).await?;
+        if evicts(&about) { Err(ReplayError::Evicts) } else { Ok(()) }
+    }
+
+    pub(super) async fn claim(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+    ) -> Result<Claim, ReplayError> {
+        let mut commands = Pipeline::new();
+        set_once(&mut commands, &claim_key(session), b"", ttl);
+        let (first,): (bool,) = self.write(commands).await?;
+        Ok(if first { Claim::Claimed } else { Claim::AlreadyUsed })
+    }
+
+    pub(super) async fn finish(
+        &self,
+        session: SessionId,
+        result: &[u8],
+        ttl: Duration,
+    ) -> Result<(), ReplayError> {
+        let mut commands = Pipeline::new();
+        set_once(&mut commands, &result_key(session), result, ttl);
+        let (_,): (bool,) = self.write(commands).await?;
+        Ok(())
+    }
+
+    pub(super) async fn state(&self, session: SessionId) -> Result<SessionState, ReplayError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("GET").arg(result_key(session));
+        commands.cmd("EXISTS").arg(claim_key(session));
+        let (result, claimed): (Option<Vec<u8>>, bool) = self.read(&commands).await?;
+        Ok(match (result, claimed) {
+            (Some(result), _) => SessionState::Finished(Bytes::from(result)),
+            (None, true) => SessionState::Claimed,
+            (None, false) => SessionState::Unknown,
+        })
+    }
+
+    pub(super) async fn attempt(
+        &self,
+        transaction: &KeyedDigests,
+        ttl: Duration,
+    ) -> Result<u32, ReplayError> {
+        let mut commands = Pipeline::new();
+        for digest in transaction.iter() {
+            let key = attempts_key(digest);
+            commands.cmd("INCR").arg(&key);
+            commands.cmd("PEXPIRE").arg(&key).arg(millis(ttl)).ignore();
+        }
+        let counts: Vec<u32> = self.write(commands).await?;
+        counts.into_iter().max().ok_or_else(unexpected)
+    }
+
+    pub(super) async fn seen_frames(
+        &self,
+        frames: &[KeyedDigests],
+        session: SessionId,
+        ttl: Duration,
+    ) -> Result<Vec<bool>, ReplayError> {
+        let own = session.to_string();
+        let mut commands = Pipeline::new();
+        for digest in frames.iter().flat_map(KeyedDigests::iter) {
+            let key = frame_key(digest);
+            set_once(&mut commands, &key, own.as_bytes(), ttl);
+            commands.ignore();
+            commands.cmd("GET").arg(&key);
+        }
+        let first: Vec<Option<String>> = self.write(commands).await?;
+        // A frame that expired between the two commands was there when it was asked for.
+        let mut elsewhere = first.into_iter().map(|first| first.as_ref() != Some(&own));
+        let mut seen = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let of_frame: Vec<bool> = elsewhere.by_ref().take(frame.iter().count()).collect();
+            seen.push(of_frame.contains(&true));
+        }
+        Ok(seen)
+    }
+
+    /// Runs `commands` and, where replicas are asked for, waits until they hold what was written.
+    async fn write<T: FromRedisValue>(&self, mut commands: Pipeline) -> Result<T, ReplayError> {
+        if self.replicas_min == 0 {
+            return self.read(&commands).await;
+        }
+        // Half of the time, so that too few replicas are told from a server that hangs.
+        let wait = millis(self.timeout / 2);
+        commands.cmd("WAIT").arg(self.replicas_min).arg(wait);
+        let mut answers: Vec<Value> = self.read(&commands).await?;
+        let held: u32 = parse(answers.pop().ok_or_else(unexpected)?)?;
+        if held < self.replicas_min {
+            return Err(ReplayError::TooFewReplicas { held, replicas_min: self.replicas_min });
+        }
+        parse(Value::Array(answers))
+    }
+
+    /// Runs `commands` within the timeout, connecting included.
+    async fn read<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, ReplayError> {
+        let connecting = self.connecting();
+        let asked = async {
+            let mut connection = connecting.clone().await?;
+            commands.query_async(&mut connection).await
+        };
+        let answer = match tokio::time::timeout(self.timeout, asked).await {
+            Ok(answer) => answer.map_err(ReplayError::Unavailable),
+            Err(_) => Err(ReplayError::TimedOut { timeout_ms: millis(self.timeout) }),
+        };
+        if answer.is_err() {
+            self.forget(&connecting);
+        }
+        answer
+    }
+
+    /// The connection that stands, or a new one.
+    fn connecting(&self) -> Connecting {
+        self.connection.lock().get_or_insert_with(|| connect(self.client.clone())).clone()
+    }
+
+    /// Lets the next question open a new connection, unless another one has already.
+    fn forget(&self, failed: &Connecting) {
+        let mut connection = self.connection.lock();
+        if connection.as_ref().is_some_and(|current| current.ptr_eq(failed)) {
+            *connection = None;
+        }
+    }
+}
+
+impl fmt::Debug for RedisReplay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisReplay")
+            .field("replicas_min", &self.replicas_min)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects without a time limit of its own: who asks has one.
+fn connect(client: Client) -> Connecting {
+    let unlimited =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    async move { client.get_multiplexed_async_connection_with_config(&unlimited).await }
+        .boxed()
+        .shared()
+}
+
+fn set_once(commands: &mut Pipeline, key: &str, value: &[u8], ttl: Duration) {
+    commands.cmd("SET").arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
+}
+
+fn claim_key(session: SessionId) -> String {
+    format!("{PREFIX}:claim:{session}")
+}
+
+fn result_key(session: SessionId) -> String {
+    format!("{PREFIX}:result:{session}")
+}
+
+fn attempts_key(transaction: Digest) -> String {
+    format!("{PREFIX}:attempts:{}", transaction.hex())
+}
+
+fn frame_key(frame: Digest) -> String {
+    format!("{PREFIX}:frame:{}", frame.hex())
+}
+
+/// Whole milliseconds, at least one: Redis refuses to set what expires at once.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+fn parse<T: FromRedisValue>(value: Value) -> Result<T, ReplayError> {
+    redis::from_redis_value(value).map_err(|error| ReplayError::Unavailable(error.into()))
+}
+
+fn unexpected() -> ReplayError {
+    let kind = redis::ErrorKind::UnexpectedReturnType;
+    ReplayError::Unavailable((kind, "fewer answers than questions").into())
+}
+
+/// Whether the server that says this of its memory may drop a live key to make room. One that does
+/// not say counts as doing so.
+fn evicts(about_memory: &str) -> bool {
+    let value = |name: &str| {
+        about_memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let unlimited = value("maxmemory") == Some("0");
+    !unlimited && value("maxmemory_policy") != Some("noeviction")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::ReplayStore;
+    use super::*;
+    use crate::config::{LivenessSettings, ReplayTarget};
+
+    fn store(url: &str, timeout_ms: u64) -> ReplayStore {
+        let replay = ReplayTarget::try_from(url.to_owned()).unwrap();
+        let replay_timeout_ms = timeout_ms;
+        let settings = LivenessSettings { replay, replay_timeout_ms, ..Default::default() };
+        ReplayStore::open(&settings).unwrap()
+    }
+
+    #[test]
+    fn a_limited_server_evicts_unless_it_says_that_it_does_not() {
+        assert!(!evicts("used_memory:9\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n"));
+        assert!(!evicts("maxmemory:100\r\nmaxmemory_policy:noeviction\r\n"));
+        assert!(evicts("maxmemory:100\r\nmaxmemory_policy:volatile-ttl\r\n"));
+        assert!(evicts(""));
+    }
+
+    #[test]
+    fn a_malformed_address_is_refused_at_once_and_not_repeated() {
+        let replay = ReplayTarget::try_from("redis://u:hunter2@host:99999".to_owned()).unwrap();
+        let settings = LivenessSettings { replay, ..Default::default() };
+        let error = ReplayStore::open(&settings).unwrap_err();
+        assert!(matches!(error, ReplayError::Address(_)));
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_password_of_the_server_is_not_printed() {
+        let store = store("redis://u:hunter2@127.0.0.1", 1);
+        assert!(!format!("{store:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_connections_is_unavailable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let session = SessionId::random().unwrap();
+        let claim = store(&url, 60_000).claim(session, Duration::from_secs(1)).await;
+        assert!(matches!(claim, Err(ReplayError::Unavailable(_))), "{claim:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up_within_the_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let store = store(&format!("redis://{}", listener.local_addr().unwrap()), 700);
+        let (session, start) = (SessionId::random().unwrap(), tokio::time::Instant::now());
+        let claim = store.claim(session, Duration::from_secs(1)).await;
+        assert!(matches!(claim, Err(ReplayError::TimedOut { timeout_ms: 700 })), "{claim:?}");
+        assert_eq!(start.elapsed(), Duration::from_millis(700));
+    }
+}

@@ -1,0 +1,226 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::trust::Digest;
+use crate::trust::keys::{KEY_A, KEY_B, keys};
+
+const NOW: u64 = 1_790_000_000_000;
+const LIFE: u64 = 120_000;
+
+fn tokens(lines: &[&str]) -> SessionTokens {
+    SessionTokens::new(Arc::new(keys(lines)), "test")
+}
+
+fn claims() -> SessionClaims {
+    SessionClaims {
+        session: SessionId::parse("000102030405060708090a0b0c0d0e0f").unwrap(),
+        issued_unix_ms: NOW,
+        not_before_unix_ms: NOW,
+        expires_unix_ms: NOW + LIFE,
+        tenant: "north".to_owned(),
+        store: "shop-7".to_owned(),
+        device: "tablet-1".to_owned(),
+        transaction: keys(&[KEY_A]).transaction_digests("north", "42").newest,
+        portrait: Digest::of(b"portrait"),
+        consent: Digest::of(b"consent"),
+        policy_fmr: 1e-4,
+        actions: vec!["TURN_LEFT".to_owned(), "BLINK".to_owned(), "NOD".to_owned()],
+        attempt: 1,
+    }
+}
+
+fn sealed() -> String {
+    tokens(&[KEY_A]).seal(&claims()).unwrap().expose().clone()
+}
+
+fn presented() -> Presented<'static> {
+    let portrait = Digest::of(b"portrait");
+    Presented { tenant: "north", store: "shop-7", device: "tablet-1", portrait }
+}
+
+/// Seals any text as if it were a payload.
+fn forge(payload: &str) -> String {
+    let keys = keys(&[KEY_A]);
+    let footer = keys.newest().footer.as_bytes();
+    LocalToken::encrypt(&keys.newest().sealing, payload.as_bytes(), Some(footer), None).unwrap()
+}
+
+#[test]
+fn a_token_opens_to_what_was_sealed() {
+    assert!(tokens(&[KEY_A]).open(&sealed(), NOW).unwrap() == claims());
+}
+
+#[test]
+fn the_token_says_its_key_and_nothing_of_its_claims() {
+    let token = sealed();
+    assert!(token.starts_with("v4.local."));
+    let untrusted = UntrustedToken::<Local, V4>::try_from(&token).unwrap();
+    assert_eq!(untrusted.untrusted_footer(), keys(&[KEY_A]).newest().footer.as_bytes());
+    let text = String::from_utf8_lossy(untrusted.untrusted_message()).into_owned();
+    assert!(!text.contains("TURN") && !text.contains("shop"));
+    assert_ne!(token, sealed(), "two seals of the same claims differ");
+}
+
+#[test]
+fn a_token_outlives_a_rotation_and_ends_with_its_key() {
+    let token = sealed();
+    assert!(tokens(&[KEY_B, KEY_A]).open(&token, NOW).is_ok());
+    assert!(tokens(&[KEY_A, KEY_B]).open(&token, NOW).is_ok());
+    assert_eq!(tokens(&[KEY_B]).open(&token, NOW), Err(TokenError::UnknownKey));
+    let newer = tokens(&[KEY_B, KEY_A]).seal(&claims()).unwrap();
+    assert_eq!(tokens(&[KEY_A]).open(newer.expose(), NOW), Err(TokenError::UnknownKey));
+}
+
+#[test]
+fn a_token_under_the_name_of_another_key_is_forged() {
+    let (a, b) = (keys(&[KEY_A]), keys(&[KEY_B]));
+    let footer = Some(a.newest().footer.as_bytes());
+    let token = LocalToken::encrypt(&b.newest().sealing, b"{}", footer, None).unwrap();
+    assert_eq!(tokens(&[KEY_A]).open(&token, NOW), Err(TokenError::Forged));
+}
+
+#[test]
+fn a_token_without_its_key_id_is_forged() {
+    let token = sealed();
+    let (bare, _) = token.rsplit_once('.').unwrap();
+    for token in [bare.to_owned(), format!("{bare}.")] {
+        assert_eq!(tokens(&[KEY_A]).open(&token, NOW), Err(TokenError::Forged));
+    }
+}
+
+#[test]
+fn a_token_of_another_audience_is_refused() {
+    let other = SessionTokens::new(Arc::new(keys(&[KEY_A])), "other");
+    assert_eq!(other.open(&sealed(), NOW), Err(TokenError::WrongAudience));
+}
+
+#[test]
+fn a_token_lives_from_its_start_less_skew_to_its_end() {
+    let open = |now| tokens(&[KEY_A]).open(&sealed(), now).map(|_| ());
+    assert_eq!(open(NOW - SKEW_MS - 1), Err(TokenError::NotYetValid));
+    assert_eq!(open(NOW - SKEW_MS), Ok(()));
+    assert_eq!(open(NOW + LIFE - 1), Ok(()));
+    assert_eq!(open(NOW + LIFE), Err(TokenError::Expired));
+    assert_eq!(open(u64::MAX), Err(TokenError::Expired));
+}
+
+#[test]
+fn a_claim_is_remembered_until_every_clock_calls_the_token_expired() {
+    assert_eq!(claims().claim_ttl(NOW), Duration::from_millis(LIFE + SKEW_MS));
+    assert_eq!(claims().claim_ttl(u64::MAX), Duration::from_millis(1));
+}
+
+#[test]
+fn a_sealed_text_that_is_no_claims_is_refused() {
+    for payload in ["x", "{}", "{\"audience\":\"test\",\"claims\":{}}", "[1]"] {
+        assert_eq!(tokens(&[KEY_A]).open(&forge(payload), NOW), Err(TokenError::Forged));
+    }
+}
+
+#[test]
+fn claims_too_long_for_a_token_are_not_sealed() {
+    let long = SessionClaims { device: "d".repeat(TOKEN_BYTES_MAX), ..claims() };
+    assert_eq!(tokens(&[KEY_A]).seal(&long).map(|_| ()), Err(TokenError::TooLong));
+    assert_eq!(
+        tokens(&[KEY_A]).open(&forge(&" ".repeat(TOKEN_BYTES_MAX)), NOW),
+        Err(TokenError::Forged)
+    );
+}
+
+#[test]
+fn a_session_runs_only_where_it_was_created_and_with_its_portrait() {
+    let right = presented();
+    assert_eq!(claims().check(&right), Ok(()));
+    let portrait = Digest::of(b"another");
+    for (wrong, field) in [
+        (Presented { tenant: "south", ..right }, BoundField::Tenant),
+        (Presented { store: "shop-8", ..right }, BoundField::Store),
+        (Presented { device: "", ..right }, BoundField::Device),
+        (Presented { portrait, ..right }, BoundField::Portrait),
+    ] {
+        assert_eq!(claims().check(&wrong), Err(TokenError::Foreign(field)));
+    }
+}
+
+#[test]
+fn session_ids_are_random_and_read_as_they_are_printed() {
+    let (one, two) = (SessionId::random().unwrap(), SessionId::random().unwrap());
+    assert_ne!(one, two);
+    assert_eq!(SessionId::parse(&one.to_string()), Some(one));
+    for text in ["", "00", "zz0102030405060708090a0b0c0d0e0f", &"0".repeat(34)] {
+        assert_eq!(SessionId::parse(text), None, "{text}");
+    }
+}
+
+#[test]
+fn claims_and_tokens_are_not_printed() {
+    let printed = format!("{:?}", claims());
+    assert!(printed.contains("00010203") && !printed.contains("shop-7"), "{printed}");
+    let token = tokens(&[KEY_A]).seal(&claims()).unwrap();
+    assert_eq!(format!("{token:?}"), "Secret(redacted)");
+}
+
+proptest! {
+    #[test]
+    fn any_claims_open_to_what_was_sealed(
+        names in proptest::array::uniform3("\\PC{0,64}"),
+        policy_fmr in 1e-9..1.0_f64,
+        actions in proptest::collection::vec("[A-Z_]{1,16}", 0..6),
+        attempt: u32,
+    ) {
+        let [tenant, store, device] = names;
+        let claims = SessionClaims {
+            tenant, store, device, policy_fmr, actions, attempt, ..claims()
+        };
+        let tokens = tokens(&[KEY_A]);
+        let token = tokens.seal(&claims).unwrap();
+        prop_assert!(tokens.open(token.expose(), NOW).unwrap() == claims);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_refused(at: prop::sample::Index, bit in 0_u8..8) {
+        let mut bytes = sealed().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        // What is not UTF-8 cannot be asked: the wire refuses it.
+        if let Ok(token) = String::from_utf8(bytes) {
+            prop_assert!(tokens(&[KEY_A]).open(&token, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn any_other_symbol_in_place_of_one_is_refused(at: prop::sample::Index, symbol in "[A-Za-z0-9_.-]") {
+        let token = sealed();
+        let at = at.index(token.len());
+        let changed = format!("{}{symbol}{}", &token[..at], &token[at + 1..]);
+        prop_assume!(changed != token);
+        prop_assert!(tokens(&[KEY_A]).open(&changed, NOW).is_err());
+    }
+
+    #[test]
+    fn any_truncation_is_refused(at: prop::sample::Index) {
+        let token = sealed();
+        let cut = &token[..at.index(token.len())];
+        prop_assert!(tokens(&[KEY_A]).open(cut, NOW).is_err());
+        prop_assert!(tokens(&[KEY_A]).open(&token[cut.len() + 1..], NOW).is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_refused(bytes: Vec<u8>, body in "[A-Za-z0-9_-]{0,200}") {
+        let tokens = tokens(&[KEY_A, KEY_B]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let genuine = sealed();
+        let (_, footer) = genuine.rsplit_once('.').unwrap();
+        for token in [
+            text.clone(),
+            format!("v4.local.{text}"),
+            format!("v4.local.{body}.{body}"),
+            format!("v4.local.{body}.{footer}"),
+            forge(&format!("{text} ")),
+        ] {
+            prop_assert!(tokens.open(&token, NOW).is_err());
+        }
+    }
+}

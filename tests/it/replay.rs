@@ -1,0 +1,254 @@
+//! One suite for every store of used sessions, and what only a shared server can do wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use menshen::config::{LivenessSettings, ReplayTarget};
+use menshen::trust::{
+    Claim, Digest, KeyedDigests, ReplayError, ReplayStore, SessionId, SessionState,
+};
+
+use crate::redis_server::RedisServer;
+
+const TTL: Duration = Duration::from_secs(600);
+
+/// Longer than any test waits on a busy machine.
+const PATIENT_MS: u64 = 10_000;
+
+fn settings(server: &RedisServer) -> LivenessSettings {
+    let replay = ReplayTarget::try_from(server.url()).unwrap();
+    LivenessSettings { replay, replay_timeout_ms: PATIENT_MS, ..Default::default() }
+}
+
+fn open(settings: &LivenessSettings) -> Arc<ReplayStore> {
+    Arc::new(ReplayStore::open(settings).unwrap())
+}
+
+/// A store as two replicas see it; in memory there is only one replica, asked twice.
+struct Subject {
+    name: &'static str,
+    replicas: [Arc<ReplayStore>; 2],
+    /// Stays alive as long as its clients.
+    _server: Option<RedisServer>,
+}
+
+fn subjects() -> Vec<Subject> {
+    let memory = open(&LivenessSettings::default());
+    let replicas = [Arc::clone(&memory), memory];
+    let mut subjects = vec![Subject { name: "memory", replicas, _server: None }];
+    if let Some(server) = RedisServer::start() {
+        let replicas = [open(&settings(&server)), open(&settings(&server))];
+        subjects.push(Subject { name: "redis", replicas, _server: Some(server) });
+    }
+    subjects
+}
+
+fn session() -> SessionId {
+    SessionId::random().unwrap()
+}
+
+fn digests(bytes: &[u8]) -> KeyedDigests {
+    KeyedDigests { newest: Digest::of(bytes), other: None }
+}
+
+#[tokio::test]
+async fn a_store_says_that_it_can_be_used() {
+    for Subject { name, replicas, .. } in &subjects() {
+        replicas[0].probe().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_claimed_once_on_all_replicas() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (first, second) = (session(), session());
+        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(second, TTL).await.unwrap(), Claim::Claimed, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
+    for Subject { name, replicas, .. } in &subjects() {
+        for _ in 0..10 {
+            let session = session();
+            let racers: Vec<_> = (0..50)
+                .map(|racer| {
+                    let store = Arc::clone(&replicas[racer % 2]);
+                    tokio::spawn(async move { store.claim(session, TTL).await.unwrap() })
+                })
+                .collect();
+            let mut won = 0;
+            for racer in racers {
+                won += usize::from(racer.await.unwrap() == Claim::Claimed);
+            }
+            assert_eq!(won, 1, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_result() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let session = session();
+        assert_eq!(two.state(session).await.unwrap(), SessionState::Unknown, "{name}");
+        one.claim(session, TTL).await.unwrap();
+        assert_eq!(two.state(session).await.unwrap(), SessionState::Claimed, "{name}");
+        let result = Bytes::from_static(b"PASS\0\xff");
+        one.finish(session, result.clone(), TTL).await.unwrap();
+        one.finish(session, Bytes::from_static(b"FAIL"), TTL).await.unwrap();
+        assert_eq!(two.state(session).await.unwrap(), SessionState::Finished(result), "{name}");
+        assert_eq!(two.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_longer_than_a_verdict_is_refused() {
+    for Subject { name, replicas: [one, _], .. } in &subjects() {
+        let result = one.finish(session(), Bytes::from(vec![0; 8_193]), TTL).await;
+        assert!(matches!(result, Err(ReplayError::ResultTooLong { len: 8_193 })), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (old, other) = (digests(b"old key"), digests(b"another transaction"));
+        let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
+        assert_eq!(one.attempt(&old, TTL).await.unwrap(), 1, "{name}");
+        assert_eq!(two.attempt(&old, TTL).await.unwrap(), 2, "{name}");
+        assert_eq!(two.attempt(&rotated, TTL).await.unwrap(), 3, "{name}");
+        assert_eq!(one.attempt(&other, TTL).await.unwrap(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotation() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (first, second) = (session(), session());
+        let frames = [digests(b"a"), digests(b"b")];
+        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
+        assert_eq!(seen, [false, false], "{name}");
+        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
+        assert_eq!(seen, [false, false], "{name}: its own frames");
+        let rotated = KeyedDigests { newest: Digest::of(b"a2"), other: Some(frames[0].newest) };
+        let later = [digests(b"c"), rotated, frames[1].clone(), digests(b"d")];
+        let seen = two.seen_frames(&later, second, TTL).await.unwrap();
+        assert_eq!(seen, [false, true, true, false], "{name}");
+        assert!(two.seen_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = open(&settings(&server));
+    let session = session();
+    store.claim(session, TTL).await.unwrap();
+    store.finish(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
+    store.attempt(&digests(b"42"), TTL).await.unwrap();
+    store.attempt(&digests(b"42"), TTL).await.unwrap();
+    store.seen_frames(&[digests(b"a")], session, TTL).await.unwrap();
+
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut keys: Vec<String> =
+        redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+    keys.sort();
+    let mut kept = Vec::new();
+    for key in &keys {
+        let left: i64 = redis::cmd("PTTL").arg(key).query_async(&mut connection).await.unwrap();
+        assert!((1..=600_000).contains(&left), "{key} lives for {left} ms");
+        kept.push(redis::cmd("GET").arg(key).query_async::<String>(&mut connection).await.unwrap());
+    }
+    assert_eq!(kept, ["2", "", &session.to_string(), "PASS"], "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("menshen:1:")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_claim_can_be_made_again_when_it_has_expired() {
+    let Some(server) = RedisServer::start() else { return };
+    let (store, session) = (open(&settings(&server)), session());
+    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
+    // The server's own clock cannot be paused, so the claim's time is set to be over.
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let key = format!("menshen:1:claim:{session}");
+    let expired: bool =
+        redis::cmd("PEXPIREAT").arg(key).arg(1).query_async(&mut connection).await.unwrap();
+    assert!(expired);
+    assert_eq!(store.state(session).await.unwrap(), SessionState::Unknown);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
+}
+
+#[tokio::test]
+async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restart() {
+    let Some(mut server) = RedisServer::start() else { return };
+    let store = open(&settings(&server));
+    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+    server.kill();
+    for _ in 0..3 {
+        assert!(matches!(store.claim(session(), TTL).await, Err(ReplayError::Unavailable(_))));
+        assert!(matches!(store.state(session()).await, Err(ReplayError::Unavailable(_))));
+        assert!(matches!(store.probe().await, Err(ReplayError::Unavailable(_))));
+    }
+    server.restart();
+    store.probe().await.unwrap();
+    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+}
+
+#[tokio::test]
+async fn a_server_killed_with_questions_in_flight_leaves_nobody_waiting() {
+    let Some(mut server) = RedisServer::start() else { return };
+    let store = open(&settings(&server));
+    store.probe().await.unwrap();
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let pause_ms = 10 * PATIENT_MS;
+    redis::cmd("CLIENT").arg("PAUSE").arg(pause_ms).exec_async(&mut connection).await.unwrap();
+    let asking = futures_util::future::join_all((0..50).map(|_| store.claim(session(), TTL)));
+    let (claims, ()) = tokio::join!(asking, async { server.kill() });
+    for claim in claims {
+        assert!(matches!(claim, Err(ReplayError::Unavailable(_))), "{claim:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_counts_only_when_enough_replicas_hold_it() {
+    let Some(server) = RedisServer::start() else { return };
+    let alone =
+        LivenessSettings { replay_replicas_min: 1, replay_timeout_ms: 1_000, ..settings(&server) };
+    let store = open(&alone);
+    let missing = |result: Result<(), ReplayError>| {
+        matches!(result, Err(ReplayError::TooFewReplicas { held: 0, replicas_min: 1 }))
+    };
+    let frames = [digests(b"a")];
+    assert!(missing(store.claim(session(), TTL).await.map(drop)));
+    assert!(missing(store.attempt(&digests(b"42"), TTL).await.map(drop)));
+    assert!(missing(store.seen_frames(&frames, session(), TTL).await.map(drop)));
+    assert!(missing(store.probe().await));
+
+    let port = server.port().to_string();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]).unwrap();
+    let patient = LivenessSettings { replay_timeout_ms: PATIENT_MS, ..alone };
+    let (store, used) = (open(&patient), session());
+    assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.attempt(&digests(b"43"), TTL).await.unwrap(), 1);
+    assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
+    let at_replica = open(&settings(&replica)).state(used).await.unwrap();
+    assert_eq!(at_replica, SessionState::Claimed);
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_not_relied_on() {
+    let evicting = ["--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"];
+    let Some(server) = RedisServer::start_with(&evicting) else { return };
+    assert!(matches!(open(&settings(&server)).probe().await, Err(ReplayError::Evicts)));
+    let keeping = ["--maxmemory", "64mb", "--maxmemory-policy", "noeviction"];
+    let server = RedisServer::start_with(&keeping).unwrap();
+    open(&settings(&server)).probe().await.unwrap();
+}
