@@ -14,7 +14,8 @@ pub enum Assurance {
     /// One by one as they are taken: the server's clock counts.
     Stream,
     /// All at once, later: time is the client's, counted from the first frame, so neither drift nor
-    /// reaction times can be judged. The caller's `now` is not read.
+    /// reaction times can be judged. The caller's `now` is not read. Before each action the
+    /// customer must rest for half a second, as between the prompts of a stream.
     Batch,
 }
 

@@ -234,7 +234,8 @@ pub struct ContinuityLimits {
     pub loop_time_min: Duration,
     /// Farthest that a point of a looped frame lies from its first showing, in pixels.
     pub loop_distance_max: f64,
-    /// Least cosine of any two judged frames. The caller sets it from the calibration.
+    /// Least cosine of any two judged frames. The caller sets it from the calibration; without a
+    /// row to −1, because nothing passes then, and nobody is to fail for it.
     pub identity_min: f64,
 }
 
@@ -246,7 +247,7 @@ impl Default for ContinuityLimits {
             loop_time_min: Duration::from_secs(1),
             // The detector alone moves by more on two frames of a person who sits still.
             loop_distance_max: 0.1,
-            // No two frames are one person before a calibration says so.
+            // Who forgets to set it passes nobody.
             identity_min: 1.0,
         }
     }

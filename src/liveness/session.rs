@@ -198,9 +198,10 @@ impl Session {
         vec![Event::Finished]
     }
 
-    /// Lets time pass without a frame.
+    /// Lets time pass without a frame; in a batch only frames do.
     pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
-        let Some(reason) = self.overdue(now).filter(|_| self.is_open()) else {
+        let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
+        let Some(reason) = self.overdue(now).filter(|_| is_waiting) else {
             return Vec::new();
         };
         self.stop(reason);

@@ -45,6 +45,8 @@ pub(super) struct Show {
     pub(super) seed: u64,
     /// What is done, one after the other, when this is asked for.
     pub(super) answer: fn(Action) -> Vec<Action>,
+    /// The networks answer only when the session is over.
+    pub(super) is_judged_late: bool,
     /// What an attacker does to the frame.
     pub(super) tamper: fn(&mut Frame),
 }
@@ -61,6 +63,7 @@ impl Default for Show {
             noise: 0.01,
             seed: 1,
             answer: |asked| vec![asked],
+            is_judged_late: false,
             tamper: |_| (),
         }
     }
@@ -73,6 +76,8 @@ pub(super) struct Played {
     pub(super) events: Vec<Event>,
     pub(super) judged: usize,
     pub(super) thinned: usize,
+    /// Steps that were done when the iris network was last wanted.
+    pub(super) eyes_wanted: Option<usize>,
 }
 
 impl Played {
@@ -98,55 +103,33 @@ const SECONDS_MAX: f64 = 60.0;
 impl Show {
     /// Plays the actions to the end of the session.
     pub(super) fn play(&self, actions: [Action; 3], limits: &Limits) -> Played {
-        let mut session = Session::new(actions, self.assurance, limits.clone(), Duration::ZERO);
+        let mut stage = Stage {
+            session: Session::new(actions, self.assurance, limits.clone(), Duration::ZERO),
+            prompted: None,
+            done: 0,
+            events: Vec::new(),
+            chosen: Vec::new(),
+            eyes_wanted: None,
+        };
         let mut chance = Chance(self.seed);
-        let mut played = Vec::new();
-        let (mut judged, mut done, mut prompted) = (0, 0, None);
-        let frames = (SECONDS_MAX * self.frames_a_second) as u32;
-        for sequence in 0..frames {
-            if !session.is_open() {
+        for sequence in 0..(SECONDS_MAX * self.frames_a_second) as u32 {
+            if !stage.session.is_open() {
                 break;
             }
             let time = f64::from(sequence) / self.frames_a_second;
-            let mut frame = self.film(sequence, time, prompted, done, &mut chance);
+            let mut frame = self.film(sequence, time, &stage, &mut chance);
             (self.tamper)(&mut frame);
-            let now = Duration::from_secs_f64(time + frame.delay);
-            let is_sent = !frame.is_lost;
-            if !is_sent || !matches!(session.admit(&frame.meta, now), Ok(Admission::Look)) {
-                continue;
-            }
-            let observed = session.observe(sequence, &frame.measures, now);
-            for event in &observed.events {
-                match event {
-                    // The prompt is read when it arrives.
-                    Event::Prompt(prompt) => prompted = Some((time, prompt.action)),
-                    Event::StepDone(_) => done += 1,
-                    Event::Guidance(_) | Event::Finished => {}
-                }
-            }
-            played.extend(observed.events);
-            if observed.judge {
-                judged += 1;
-                played.extend(session.judged(sequence, judgement(frame.person)));
+            stage.show(frame);
+            if !self.is_judged_late {
+                stage.judge();
             }
         }
-        let outcome = session.outcome();
-        assert_ne!(outcome.ending, Ending::Open, "the show was shorter than the session");
-        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
-        let similarity = session.matched().map(|_| 0.7);
-        let verdict = judge(&outcome, similarity, bar, 0.8);
-        Played { verdict, events: played, judged, thinned: outcome.thinned }
+        stage.finish()
     }
 
-    fn film(
-        &self,
-        sequence: u32,
-        time: f64,
-        prompted: Option<(f64, Action)>,
-        done: usize,
-        chance: &mut Chance,
-    ) -> Frame {
-        let doing = prompted.map(|(since, action)| self.doing(time - since, action));
+    fn film(&self, sequence: u32, time: f64, stage: &Stage, chance: &mut Chance) -> Frame {
+        let done = stage.done;
+        let doing = stage.prompted.map(|(since, action)| self.doing(time - since, action));
         let mut head = doing
             .map_or_else(Head::default, |(since, action)| self.head(action, since - self.reaction));
         // Nobody sits quite still.
@@ -194,6 +177,72 @@ impl Show {
                 let eyes = if is_closed(0.0) || is_closed(0.9) { 0.07 } else { neutral.eyes };
                 Head { eyes, ..neutral }
             }
+        }
+    }
+}
+
+/// A session that is being played.
+struct Stage {
+    session: Session,
+    /// When the customer read the last prompt, and what it was.
+    prompted: Option<(f64, Action)>,
+    done: usize,
+    events: Vec<Event>,
+    /// Frames to be judged, and whom the embedder sees on them.
+    chosen: Vec<(u32, usize)>,
+    eyes_wanted: Option<usize>,
+}
+
+impl Stage {
+    /// Sends a frame, and has it measured for what is wanted and for no more.
+    fn show(&mut self, mut frame: Frame) {
+        let now = Duration::from_secs_f64(frame.time + frame.delay);
+        let sequence = frame.meta.sequence;
+        let is_sent = !frame.is_lost;
+        if !is_sent || self.session.admit(&frame.meta, now) != Ok(Admission::Look) {
+            self.events.extend(self.session.time_out(now));
+            return;
+        }
+        let wants = self.session.wants();
+        if wants.eyes {
+            self.eyes_wanted = Some(self.done);
+        }
+        if let Some(main) = &mut frame.measures.main {
+            main.mesh = main.mesh.filter(|_| wants.mesh);
+            main.eyes = main.eyes.filter(|_| wants.eyes);
+        }
+        let observed = self.session.observe(sequence, &frame.measures, now);
+        for event in &observed.events {
+            match event {
+                Event::Prompt(prompt) => self.prompted = Some((frame.time, prompt.action)),
+                Event::StepDone(_) => self.done += 1,
+                Event::Guidance(_) | Event::Finished => {}
+            }
+        }
+        self.events.extend(observed.events);
+        if observed.judge {
+            self.chosen.push((sequence, frame.person));
+        }
+    }
+
+    fn judge(&mut self) {
+        for (sequence, person) in std::mem::take(&mut self.chosen) {
+            self.events.extend(self.session.judged(sequence, judgement(person)));
+        }
+    }
+
+    fn finish(mut self) -> Played {
+        self.judge();
+        let outcome = self.session.outcome();
+        assert_ne!(outcome.ending, Ending::Open, "the show was shorter than the session");
+        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
+        let similarity = self.session.matched().map(|_| 0.7);
+        Played {
+            verdict: judge(&outcome, similarity, bar, 0.8),
+            events: self.events,
+            judged: outcome.live.frames,
+            thinned: outcome.thinned,
+            eyes_wanted: self.eyes_wanted,
         }
     }
 }
