@@ -48,7 +48,7 @@
 //! # Where to look
 //!
 //! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
-//! [`face::calibration`] the threshold, `scheduler/core.rs` the batching, [`engine`] the networks.
+//! [`face::calibration`] the threshold, [`liveness::Session`] a liveness session, `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;

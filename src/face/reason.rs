@@ -41,6 +41,42 @@ pub enum ReasonCode {
     Uncalibrated,
     /// A note: the calibration was not measured on this deployment's pairs.
     GenericCalibration,
+    /// The stream has too few frames a second to judge movements.
+    FpsTooLow,
+    /// Frames are missing in the middle of a movement.
+    TimeGap,
+    /// Capture times run back, or not with the time of arrival.
+    ClockDrift,
+    /// A movement began before anybody could have reacted to the prompt.
+    TooEarly,
+    /// The movement that was asked for did not come in time.
+    StepTimeout,
+    /// Another movement came than the one that was asked for.
+    WrongAction,
+    /// The face left the picture more than once.
+    TrackLost,
+    /// The session's time, frames or bytes are used up.
+    SessionExpired,
+    /// Too few frames of the session could be judged.
+    TooFewFrames,
+    /// The face jumps from one frame to the next.
+    JumpCut,
+    /// The session shows more than one person.
+    IdentitySwitch,
+    /// Frames repeat.
+    DuplicateFrames,
+    /// A part of the video comes again.
+    LoopSuspect,
+    /// Frames were sent in an earlier session.
+    ReplayedMedia,
+    /// Size, mirroring or rotation of the frames changed.
+    InjectionSuspect,
+    /// The turned face has no depth.
+    PlanarFace,
+    /// Some frames look like a picture of a picture, and most do not.
+    PadUncertain,
+    /// The coarse form of every sign of an attack.
+    LivenessFailed,
 }
 
 impl ReasonCode {
@@ -67,6 +103,24 @@ impl ReasonCode {
             Self::LivenessLow => "the live photo does not look like a live person",
             Self::Uncalibrated => "no calibration fits the loaded models",
             Self::GenericCalibration => "the calibration was not measured on this deployment",
+            Self::FpsTooLow => "the camera is too slow: close other programs and add light",
+            Self::TimeGap => "the video stopped during a movement: check the connection",
+            Self::ClockDrift => "the video did not arrive as it was taken: check the connection",
+            Self::TooEarly => "wait for the prompt before moving",
+            Self::StepTimeout => "the movement was not seen in time",
+            Self::WrongAction => "another movement was made than asked for",
+            Self::TrackLost => "keep the face in the picture",
+            Self::SessionExpired => "the session took too long",
+            Self::TooFewFrames => "look straight into the camera between the movements",
+            Self::JumpCut => "the video is not of one piece",
+            Self::IdentitySwitch => "the video shows different people",
+            Self::DuplicateFrames => "frames of the video repeat",
+            Self::LoopSuspect => "a part of the video repeats",
+            Self::ReplayedMedia => "the video was used before",
+            Self::InjectionSuspect => "the video does not come from one camera",
+            Self::PlanarFace => "the face has no depth",
+            Self::PadUncertain => "some frames do not look like a live person",
+            Self::LivenessFailed => "the person could not be shown to be live",
         }
     }
 }

@@ -1,7 +1,41 @@
-//! Is it a live person? Passive rules: what the network sees, and what its numbers mean.
+//! Is it a live person? Passive rules: what the network sees, and what its numbers mean. Active
+//! rules: does the person do what is asked, in one unbroken stream?
+//!
+//! [`Session`] is the whole of the active part, one value in and one out: [`Session::admit`] takes
+//! a frame by what is known before decoding, [`Session::observe`] what was measured about it,
+//! [`Session::outcome`] what it all shows, and [`judge`] the decision.
 
+mod action;
+mod admission;
+mod baseline;
+mod continuity;
+mod gesture;
+mod guidance;
+mod judging;
+mod limits;
 mod measures;
+mod outcome;
 mod pad;
+mod planarity;
+mod pose;
+mod session;
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+mod track;
+mod verdict;
 
+pub use action::{Action, STEPS, draw};
+pub use admission::{Admission, Assurance, FrameMeta, Refusal, Rotation};
+pub use guidance::Guidance;
+pub use judging::LiveEvidence;
+pub use limits::{
+    AdmissionLimits, Band, ContinuityLimits, GestureLimits, GuidanceLimits, JudgingLimits, Limits,
+    StepLimits, SwingLimits, TrackLimits,
+};
 pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
+pub use outcome::{Ending, Outcome, Rule, RuleCheck};
 pub use pad::{LivenessError, LivenessOutput, PassiveScore, crop_rect};
+pub use session::{Event, Observed, Prompt, Session, Wants};
+pub use verdict::{LivenessVerdict, coarsen, judge};

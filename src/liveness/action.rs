@@ -1,0 +1,134 @@
+//! What a customer is asked to do, and how a session's actions are drawn.
+
+/// Steps of a session. Three of five actions are few enough to guess: not the draw, but order,
+/// reaction time and continuity defend a session.
+pub const STEPS: usize = 3;
+
+/// One thing to do in front of the camera. Left and right are the person's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Turn the head to the left, and back.
+    TurnLeft,
+    /// Turn the head to the right, and back.
+    TurnRight,
+    /// Close both eyes for a moment, twice.
+    Blink,
+    /// Look down, and up again.
+    Nod,
+    /// Open the mouth, and close it.
+    OpenMouth,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 5] =
+        [Self::TurnLeft, Self::TurnRight, Self::Blink, Self::Nod, Self::OpenMouth];
+
+    /// The name that tokens and logs carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TurnLeft => "turn_left",
+            Self::TurnRight => "turn_right",
+            Self::Blink => "blink",
+            Self::Nod => "nod",
+            Self::OpenMouth => "open_mouth",
+        }
+    }
+
+    /// Reads a [`Self::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+
+    fn is_turn(self) -> bool {
+        matches!(self, Self::TurnLeft | Self::TurnRight)
+    }
+}
+
+/// Draws a session's actions from `random`, which must be a cryptographic source: each allowed
+/// triple is equally likely.
+pub fn draw(random: &mut impl FnMut() -> u32) -> [Action; STEPS] {
+    let triples = allowed_triples();
+    let count = triples.len() as u32;
+    // Numbers above the last full round of `count` would favour the first triples.
+    let round_end = u32::MAX - u32::MAX % count;
+    loop {
+        let number = random();
+        if number < round_end {
+            return triples[(number % count) as usize];
+        }
+    }
+}
+
+/// All triples with a turn and a blink, which the law asks for, and no action twice in a row: a
+/// repeat could not be told from one long action.
+fn allowed_triples() -> Vec<[Action; STEPS]> {
+    let mut triples = Vec::new();
+    for first in Action::ALL {
+        for second in Action::ALL {
+            for third in Action::ALL {
+                triples.push([first, second, third]);
+            }
+        }
+    }
+    triples.retain(is_allowed);
+    triples
+}
+
+/// Whether a session may ask for these actions in this order.
+fn is_allowed(actions: &[Action; STEPS]) -> bool {
+    let has_turn = actions.iter().any(|action| action.is_turn());
+    let repeats = actions.windows(2).any(|pair| pair[0] == pair[1]);
+    has_turn && actions.contains(&Action::Blink) && !repeats
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every triple a session may ask for.
+    pub(in crate::liveness) fn every_triple() -> Vec<[Action; STEPS]> {
+        allowed_triples()
+    }
+
+    #[test]
+    fn every_allowed_triple_is_drawn_equally_often() {
+        let triples = allowed_triples();
+        let rounds = 3;
+        let mut number = 0;
+        let mut random = || {
+            number += 1;
+            number - 1
+        };
+        let drawn: Vec<_> = (0..rounds * triples.len()).map(|_| draw(&mut random)).collect();
+        for triple in &triples {
+            assert_eq!(drawn.iter().filter(|other| *other == triple).count(), rounds);
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_the_last_full_round_is_drawn_again() {
+        let mut numbers = [u32::MAX, 1].into_iter();
+        assert_eq!(draw(&mut || numbers.next().unwrap()), allowed_triples()[1]);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for action in Action::ALL {
+            assert_eq!(Action::from_name(action.name()), Some(action));
+        }
+        assert_eq!(Action::from_name("turn"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_draw_has_a_turn_and_a_blink_and_no_immediate_repeat(seed in 0..u32::MAX - 200) {
+            let actions = draw(&mut || seed);
+            prop_assert!(actions.iter().any(|a| matches!(a, Action::TurnLeft | Action::TurnRight)));
+            prop_assert!(actions.contains(&Action::Blink));
+            prop_assert!(actions[0] != actions[1] && actions[1] != actions[2]);
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! Which frames a session takes, by what is known before a pixel is read.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::limits::AdmissionLimits;
+use crate::face::ReasonCode;
+
+/// How the frames of a session reach the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assurance {
+    /// One by one as they are taken: the server's clock counts.
+    Stream,
+    /// All at once, later: time is the client's, counted from the first frame, so neither drift nor
+    /// reaction times can be judged. The caller's `now` is not read. Before each action the
+    /// customer must rest for half a second, as between the prompts of a stream.
+    Batch,
+}
+
+/// Quarter turns that make a frame upright, clockwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// It is upright.
+    None,
+    /// 90°.
+    Quarter,
+    /// 180°.
+    Half,
+    /// 270°.
+    ThreeQuarters,
+}
+
+/// What the client says about a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameMeta {
+    /// Its number; rises from frame to frame.
+    pub sequence: u32,
+    /// When it was taken, by the client's clock.
+    pub captured: Duration,
+    /// Size of the encoded picture.
+    pub bytes: usize,
+    /// Of the encoded picture; equal digests are equal pictures.
+    pub digest: [u8; 32],
+    /// The camera shows the customer as a mirror does.
+    pub mirrored: bool,
+    /// How to make it upright.
+    pub rotation: Rotation,
+}
+
+/// What becomes of a frame that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Measure it, and have it observed.
+    Look,
+    /// The stream is faster than frames are looked at: leave this one out.
+    Thinned,
+}
+
+/// Why a frame is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Error)]
+pub enum Refusal {
+    /// The session has its result.
+    #[error("session is over")]
+    Over,
+    /// Sent twice, or out of order.
+    #[error("frame {sequence} does not follow frame {last}")]
+    Sequence {
+        /// Of the refused frame.
+        sequence: u32,
+        /// Of the last frame that was taken.
+        last: u32,
+    },
+    /// One frame is too large.
+    #[error("frame of {bytes} bytes, at most {bytes_max} are taken")]
+    FrameBytes {
+        /// Of the frame.
+        bytes: usize,
+        /// Most that are taken.
+        bytes_max: usize,
+    },
+    /// All frames together are too large.
+    #[error("session of {bytes} bytes, at most {bytes_max} are taken")]
+    SessionBytes {
+        /// With the frame.
+        bytes: usize,
+        /// Most that are taken.
+        bytes_max: usize,
+    },
+    /// There were too many frames.
+    #[error("session has its {frames_max} frames")]
+    Frames {
+        /// Most that are taken.
+        frames_max: usize,
+    },
+    /// The session's time is up.
+    #[error("session is older than {limit:?}")]
+    Expired {
+        /// The longest session.
+        limit: Duration,
+    },
+    /// Taken before the frame that came before it.
+    #[error("capture time goes back by {by:?}")]
+    ClockBack {
+        /// How far.
+        by: Duration,
+    },
+    /// The client's clock and the server's do not run together.
+    #[error("capture time drifts by {by:?}, at most {limit:?} is taken")]
+    ClockDrift {
+        /// How far.
+        by: Duration,
+        /// How far it may.
+        limit: Duration,
+    },
+    /// The same bytes again.
+    #[error("frame was sent before")]
+    Repeated,
+    /// Mirroring or rotation changed within the session.
+    #[error("mirroring or rotation of the frames changed")]
+    Format,
+    /// The stream is too slow.
+    #[error("{rate:.1} frames a second, at least {limit:.1} are needed")]
+    Rate {
+        /// Frames a second.
+        rate: f64,
+        /// Least.
+        limit: f64,
+    },
+}
+
+impl Refusal {
+    /// Why the session ends with this frame; `None` where the frame alone is refused.
+    pub fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Over | Self::Sequence { .. } | Self::FrameBytes { .. } => None,
+            Self::SessionBytes { .. } | Self::Frames { .. } | Self::Expired { .. } => {
+                Some(ReasonCode::SessionExpired)
+            }
+            Self::ClockBack { .. } | Self::ClockDrift { .. } => Some(ReasonCode::ClockDrift),
+            Self::Repeated => Some(ReasonCode::DuplicateFrames),
+            Self::Format => Some(ReasonCode::InjectionSuspect),
+            Self::Rate { .. } => Some(ReasonCode::FpsTooLow),
+        }
+    }
+
+    /// What was measured and the limit, where the cause has numbers.
+    pub(super) fn numbers(&self) -> [Option<f64>; 2] {
+        match *self {
+            Self::Over | Self::Sequence { .. } | Self::Repeated | Self::Format => [None, None],
+            Self::FrameBytes { bytes, bytes_max } | Self::SessionBytes { bytes, bytes_max } => {
+                [Some(bytes as f64), Some(bytes_max as f64)]
+            }
+            Self::Frames { frames_max } => [None, Some(frames_max as f64)],
+            Self::Expired { limit } => [None, Some(limit.as_secs_f64())],
+            Self::ClockBack { by } => [Some(by.as_secs_f64()), None],
+            Self::ClockDrift { by, limit } => [Some(by.as_secs_f64()), Some(limit.as_secs_f64())],
+            Self::Rate { rate, limit } => [Some(rate), Some(limit)],
+        }
+    }
+}
+
+/// A frame on its way to being observed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Taken {
+    pub(super) sequence: u32,
+    pub(super) captured: Duration,
+    pub(super) arrived: Duration,
+    /// Longest time between two frames since the frame that was observed before.
+    pub(super) gap: Duration,
+}
+
+/// The door of a session.
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: AdmissionLimits,
+    assurance: Assurance,
+    started: Duration,
+    first: Option<Taken>,
+    last: Option<(Taken, FrameMeta)>,
+    digests: BTreeSet<[u8; 32]>,
+    bytes: usize,
+    seen: usize,
+    looked: usize,
+    repeated: usize,
+    format_changes: usize,
+    /// The next capture time that is looked at, unless the stream is slower.
+    look_due: Duration,
+    intervals: VecDeque<Duration>,
+    /// Taken and not observed yet; at most `frames_seen_max`.
+    waiting: VecDeque<Taken>,
+    worst: Worst,
+}
+
+/// The worst that was seen of what the door measures.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Worst {
+    pub(super) rate: Option<f64>,
+    pub(super) drift: Duration,
+    pub(super) thinned: usize,
+}
+
+impl Gate {
+    pub(super) fn new(limits: AdmissionLimits, assurance: Assurance, started: Duration) -> Self {
+        Self {
+            limits,
+            assurance,
+            started,
+            first: None,
+            last: None,
+            digests: BTreeSet::new(),
+            bytes: 0,
+            seen: 0,
+            looked: 0,
+            repeated: 0,
+            format_changes: 0,
+            look_due: Duration::ZERO,
+            intervals: VecDeque::new(),
+            waiting: VecDeque::new(),
+            worst: Worst::default(),
+        }
+    }
+
+    /// Takes a frame, or says why not. What a frame is counted for stays counted.
+    pub(super) fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, Refusal> {
+        let now = self.arrival(meta, now);
+        self.check_budget(meta, now)?;
+        self.check_order(meta)?;
+        self.check_drift(meta, now)?;
+        self.check_repeats(meta)?;
+        self.check_rate(meta)?;
+        Ok(self.take(meta, now))
+    }
+
+    /// The first action is asked for: from here on, looked-at frames are counted. Finding the right
+    /// place before takes as long as it takes, within the session's time.
+    pub(super) fn count_anew(&mut self) {
+        self.looked = 0;
+    }
+
+    /// The time is up.
+    pub(super) fn is_expired(&self, now: Duration) -> bool {
+        now.saturating_sub(self.started) > self.limits.session
+    }
+
+    /// The taken frame with this number; those before it will not be observed any more.
+    pub(super) fn observed(&mut self, sequence: u32) -> Option<Taken> {
+        let at = self.waiting.iter().position(|frame| frame.sequence == sequence)?;
+        let frames = self.waiting.drain(..=at);
+        frames.reduce(|one, next| Taken { gap: one.gap.max(next.gap), ..next })
+    }
+
+    pub(super) fn worst(&self) -> Worst {
+        self.worst
+    }
+
+    /// When the frame arrived, or would have.
+    fn arrival(&self, meta: &FrameMeta, now: Duration) -> Duration {
+        let first = self.first.map_or(meta.captured, |first| first.captured);
+        match self.assurance {
+            Assurance::Stream => now,
+            Assurance::Batch => self.started.saturating_add(meta.captured.saturating_sub(first)),
+        }
+    }
+
+    fn check_budget(&self, meta: &FrameMeta, now: Duration) -> Result<(), Refusal> {
+        let AdmissionLimits { frame_bytes_max, session_bytes_max, .. } = self.limits;
+        let AdmissionLimits { frames_seen_max, frames_max, session, .. } = self.limits;
+        let bytes = self.bytes.saturating_add(meta.bytes);
+        if self.is_expired(now) {
+            Err(Refusal::Expired { limit: session })
+        } else if meta.bytes > frame_bytes_max {
+            Err(Refusal::FrameBytes { bytes: meta.bytes, bytes_max: frame_bytes_max })
+        } else if bytes > session_bytes_max {
+            Err(Refusal::SessionBytes { bytes, bytes_max: session_bytes_max })
+        } else if self.looked >= frames_max {
+            Err(Refusal::Frames { frames_max })
+        } else if self.seen >= frames_seen_max {
+            Err(Refusal::Frames { frames_max: frames_seen_max })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Numbers and capture times rise.
+    fn check_order(&self, meta: &FrameMeta) -> Result<(), Refusal> {
+        let Some((last, _)) = self.last else { return Ok(()) };
+        if meta.sequence <= last.sequence {
+            return Err(Refusal::Sequence { sequence: meta.sequence, last: last.sequence });
+        }
+        let by = last.captured.saturating_sub(meta.captured);
+        let is_tolerated = self.limits.clock_back_max > Duration::ZERO;
+        let has_risen = meta.captured > last.captured;
+        if has_risen || (is_tolerated && by <= self.limits.clock_back_max) {
+            Ok(())
+        } else {
+            Err(Refusal::ClockBack { by })
+        }
+    }
+
+    /// Time passes alike for client and server, counted from the first frame.
+    fn check_drift(&mut self, meta: &FrameMeta, now: Duration) -> Result<(), Refusal> {
+        let Some(first) = self.first else { return Ok(()) };
+        let client = meta.captured.saturating_sub(first.captured);
+        let by = client.abs_diff(now.saturating_sub(first.arrived));
+        self.worst.drift = self.worst.drift.max(by);
+        let limit = self.limits.clock_drift_max;
+        if by > limit { Err(Refusal::ClockDrift { by, limit }) } else { Ok(()) }
+    }
+
+    fn check_repeats(&mut self, meta: &FrameMeta) -> Result<(), Refusal> {
+        if !self.digests.insert(meta.digest) {
+            self.repeated += 1;
+        }
+        if let Some((_, last)) = self.last
+            && (last.mirrored, last.rotation) != (meta.mirrored, meta.rotation)
+        {
+            self.format_changes += 1;
+        }
+        if self.repeated > self.limits.repeated_bytes_max {
+            Err(Refusal::Repeated)
+        } else if self.format_changes > self.limits.format_changes_max {
+            Err(Refusal::Format)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The median, so that one gap, which has its own rule, is not taken for a slow stream.
+    fn check_rate(&mut self, meta: &FrameMeta) -> Result<(), Refusal> {
+        let Some((last, _)) = self.last else { return Ok(()) };
+        if self.intervals.len() >= self.limits.rate_intervals.max(1) {
+            self.intervals.pop_front();
+        }
+        self.intervals.push_back(meta.captured.saturating_sub(last.captured));
+        if self.intervals.len() < self.limits.rate_intervals {
+            return Ok(());
+        }
+        let mut sorted: Vec<Duration> = self.intervals.iter().copied().collect();
+        sorted.sort_unstable();
+        let rate = 1.0 / sorted[sorted.len() / 2].as_secs_f64();
+        self.worst.rate = Some(self.worst.rate.map_or(rate, |worst| worst.min(rate)));
+        let limit = self.limits.rate_min;
+        if rate < limit { Err(Refusal::Rate { rate, limit }) } else { Ok(()) }
+    }
+
+    fn take(&mut self, meta: &FrameMeta, now: Duration) -> Admission {
+        let (sequence, captured) = (meta.sequence, meta.captured);
+        let gap =
+            self.last.map_or(Duration::ZERO, |(last, _)| captured.saturating_sub(last.captured));
+        let taken = Taken { sequence, captured, arrived: now, gap };
+        self.first.get_or_insert(taken);
+        self.last = Some((taken, *meta));
+        self.waiting.push_back(taken);
+        self.bytes += meta.bytes;
+        self.seen += 1;
+        let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_looked_max)
+            .unwrap_or(Duration::ZERO);
+        // Half an interval early is in time: cameras are not punctual.
+        if captured.saturating_add(interval / 2) < self.look_due {
+            self.worst.thinned += 1;
+            return Admission::Thinned;
+        }
+        self.looked += 1;
+        self.look_due = self.next_look(captured, interval);
+        Admission::Look
+    }
+
+    /// Looks stay on a grid, so that 15 frames a second are thinned to 10 and not to 7.5.
+    fn next_look(&self, captured: Duration, interval: Duration) -> Duration {
+        let on_grid = self.look_due.saturating_add(interval);
+        if on_grid.saturating_add(interval) < captured {
+            captured.saturating_add(interval)
+        } else {
+            on_grid
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gate(limits: AdmissionLimits) -> Gate {
+        Gate::new(limits, Assurance::Stream, Duration::ZERO)
+    }
+
+    fn meta(sequence: u32, captured_ms: u64) -> FrameMeta {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&sequence.to_be_bytes());
+        FrameMeta {
+            sequence,
+            captured: Duration::from_millis(captured_ms),
+            bytes: 1000,
+            digest,
+            mirrored: false,
+            rotation: Rotation::None,
+        }
+    }
+
+    fn ms(time: u64) -> Duration {
+        Duration::from_millis(time)
+    }
+
+    #[test]
+    fn a_frame_that_does_not_follow_is_refused_alone() {
+        let mut gate = gate(AdmissionLimits::default());
+        assert_eq!(gate.admit(&meta(5, 100), ms(0)), Ok(Admission::Look));
+        let refusal = gate.admit(&meta(5, 200), ms(100)).unwrap_err();
+        assert_eq!(refusal, Refusal::Sequence { sequence: 5, last: 5 });
+        assert_eq!(refusal.reason(), None);
+        assert_eq!(gate.admit(&meta(6, 200), ms(100)), Ok(Admission::Look));
+    }
+
+    #[test]
+    fn the_first_frame_may_come_whenever() {
+        let mut gate = gate(AdmissionLimits::default());
+        assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Look));
+        assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Look));
+        let late = gate.admit(&meta(79, 3_600_200), ms(22_000));
+        assert_eq!(late, Err(Refusal::ClockDrift { by: ms(1800), limit: ms(1500) }));
+    }
+
+    #[test]
+    fn budgets_of_bytes_frames_and_time_are_kept() {
+        let limits = || AdmissionLimits { session_bytes_max: 2500, ..AdmissionLimits::default() };
+        let mut small = gate(limits());
+        assert!(small.admit(&meta(0, 0), ms(0)).is_ok());
+        assert!(small.admit(&meta(1, 100), ms(100)).is_ok());
+        let full = small.admit(&meta(2, 200), ms(200));
+        assert_eq!(full, Err(Refusal::SessionBytes { bytes: 3000, bytes_max: 2500 }));
+
+        let large = FrameMeta { bytes: 256 * 1024 + 1, ..meta(0, 0) };
+        let refusal = gate(AdmissionLimits::default()).admit(&large, ms(0)).unwrap_err();
+        assert!(matches!(refusal, Refusal::FrameBytes { .. }) && refusal.reason().is_none());
+
+        let mut short = gate(AdmissionLimits { frames_max: 1, ..AdmissionLimits::default() });
+        assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
+        assert_eq!(short.admit(&meta(1, 100), ms(100)), Err(Refusal::Frames { frames_max: 1 }));
+
+        let expired = gate(AdmissionLimits::default()).admit(&meta(0, 0), ms(45_001));
+        assert_eq!(expired, Err(Refusal::Expired { limit: ms(45_000) }));
+    }
+
+    #[test]
+    fn one_gap_is_not_a_slow_stream_and_a_slow_stream_is() {
+        let mut gap = gate(AdmissionLimits::default());
+        for frame in 0..30_u32 {
+            let time = u64::from(frame) * 100 + if frame > 10 { 1000 } else { 0 };
+            assert!(gap.admit(&meta(frame, time), ms(time)).is_ok());
+        }
+        let mut slow = gate(AdmissionLimits::default());
+        let all = |frame: u32| {
+            slow.admit(&meta(frame, u64::from(frame) * 150), ms(u64::from(frame) * 150))
+        };
+        let refused = (0..30).map(all).find_map(Result::err).unwrap();
+        assert_eq!(refused.reason(), Some(ReasonCode::FpsTooLow));
+    }
+
+    #[test]
+    fn the_gap_of_an_observed_frame_is_the_longest_since_the_one_before() {
+        let mut gate = gate(AdmissionLimits::default());
+        for (sequence, time) in [(0, 0), (1, 100), (2, 400), (3, 450)] {
+            gate.admit(&meta(sequence, time), ms(time)).unwrap();
+        }
+        assert_eq!(gate.observed(1).unwrap().gap, ms(100));
+        assert_eq!(gate.observed(3).unwrap().gap, ms(300));
+        assert_eq!(gate.observed(2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn at_any_rate_looks_keep_near_the_rate_that_is_looked_at(rate in 10.0..60.0_f64) {
+            let mut gate = gate(AdmissionLimits::default());
+            let mut looks = Vec::new();
+            for frame in 0..(5.0 * rate) as u32 {
+                let time = Duration::from_secs_f64(f64::from(frame) / rate);
+                let meta = FrameMeta { captured: time, ..meta(frame, 0) };
+                if gate.admit(&meta, time).unwrap() == Admission::Look {
+                    looks.push(time);
+                }
+            }
+            prop_assert!((45..=51).contains(&looks.len()), "{}", looks.len());
+            // Never slower than the state machines need.
+            let intervals = looks.windows(2).map(|pair| pair[1] - pair[0]);
+            prop_assert!(intervals.max().unwrap() <= ms(200));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! One stream, of one person: no picture twice, no part again, no other face.
+
+use std::time::Duration;
+
+use super::admission::Taken;
+use super::limits::ContinuityLimits;
+use super::measures::{Judged, Measures};
+use crate::face::verdict::{Reason, Subject};
+use crate::face::{Embedding, Point, ReasonCode, cosine};
+use crate::image::DifferenceHash;
+
+/// What a frame is recognised by when it comes again.
+#[derive(Debug, Clone, Copy)]
+struct Print {
+    captured: Duration,
+    fingerprint: DifferenceHash,
+    points: [Point; 5],
+}
+
+/// Remembers every observed frame by a few numbers; admission bounds how many there are.
+#[derive(Debug)]
+pub(super) struct Continuity {
+    limits: ContinuityLimits,
+    size: Option<[usize; 2]>,
+    size_changes: usize,
+    prints: Vec<Print>,
+    repeats: usize,
+    loops: usize,
+    similarity_min: Option<f64>,
+}
+
+impl Continuity {
+    pub(super) fn new(limits: ContinuityLimits) -> Self {
+        Self {
+            limits,
+            size: None,
+            size_changes: 0,
+            prints: Vec::new(),
+            repeats: 0,
+            loops: 0,
+            similarity_min: None,
+        }
+    }
+
+    /// Pictures seen twice, and pictures of long before.
+    pub(super) fn counts(&self) -> [usize; 2] {
+        [self.repeats, self.loops]
+    }
+
+    /// The least cosine of any two judged frames.
+    pub(super) fn similarity_min(&self) -> Option<f64> {
+        self.similarity_min
+    }
+
+    /// Holds a frame against all before it.
+    pub(super) fn see(
+        &mut self,
+        frame: &Taken,
+        measures: &Measures,
+        size_changes_max: usize,
+    ) -> Result<(), Reason> {
+        if self.size.replace(measures.size).is_some_and(|size| size != measures.size) {
+            self.size_changes += 1;
+        }
+        exceeds(ReasonCode::InjectionSuspect, self.size_changes, size_changes_max)?;
+        let Some(face) = measures.faces.first() else { return Ok(()) };
+        let print = Print {
+            captured: frame.captured,
+            fingerprint: measures.fingerprint,
+            points: face.points,
+        };
+        self.count(&print);
+        self.prints.push(print);
+        exceeds(ReasonCode::DuplicateFrames, self.repeats, self.limits.repeated_pictures_max)?;
+        exceeds(ReasonCode::LoopSuspect, self.loops, self.limits.loops_max)
+    }
+
+    fn count(&mut self, print: &Print) {
+        let alike = || self.prints.iter().filter(|old| old.fingerprint == print.fingerprint);
+        let is_old =
+            |old: &Print| print.captured.saturating_sub(old.captured) > self.limits.loop_time_min;
+        let is_near = |old: &Print| farthest(old, print) <= self.limits.loop_distance_max;
+        let is_loop = alike().any(|old| is_old(old) && is_near(old));
+        let is_repeat = alike().any(|old| !is_old(old) && old.points == print.points);
+        self.loops += usize::from(is_loop);
+        self.repeats += usize::from(is_repeat);
+    }
+
+    /// Holds a judged face against the others. Faces that cannot be compared are not the same.
+    pub(super) fn identify<'a>(
+        &mut self,
+        judged: &Judged,
+        others: impl Iterator<Item = &'a Embedding>,
+    ) -> Result<(), Reason> {
+        let similarity = |other| cosine(&judged.embedding, other).map_or(-1.0, f64::from);
+        let Some(least) = others.map(similarity).reduce(f64::min) else { return Ok(()) };
+        self.similarity_min = Some(self.similarity_min.map_or(least, |old| old.min(least)));
+        let limit = self.limits.identity_min;
+        if least >= limit {
+            return Ok(());
+        }
+        Err(Reason::limited(ReasonCode::IdentitySwitch, Subject::Request, least, limit))
+    }
+}
+
+fn exceeds(code: ReasonCode, count: usize, count_max: usize) -> Result<(), Reason> {
+    if count <= count_max {
+        return Ok(());
+    }
+    Err(Reason::limited(code, Subject::Request, count as f64, count_max as f64))
+}
+
+/// The farthest that one of the five points moved.
+fn farthest(one: &Print, other: &Print) -> f64 {
+    let pairs = one.points.iter().zip(&other.points);
+    pairs.map(|(a, b)| f64::from((a.x - b.x).hypot(a.y - b.y))).fold(0.0, f64::max)
+}

@@ -1,0 +1,8 @@
+//! Opening the mouth, by the lips of the face mesh.
+
+use super::Reading;
+
+/// Distance of the lips over the width of the mouth.
+pub(super) fn open(reading: &Reading) -> Option<f64> {
+    reading.mouth_open
+}

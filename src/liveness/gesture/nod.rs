@@ -1,0 +1,11 @@
+//! Nodding, by the height of the nose between eyes and mouth.
+
+use super::{GestureLimits, Reading};
+use crate::liveness::baseline::Baseline;
+
+/// How far the head is down from its own neutral height. `None` of a turned head, whose heights
+/// say little.
+pub(super) fn down(reading: &Reading, baseline: &Baseline, limits: &GestureLimits) -> Option<f64> {
+    let is_frontal = reading.pose.turn.abs() <= limits.nod_turn_max;
+    baseline.nod().filter(|_| is_frontal).map(|neutral| reading.pose.nod - neutral)
+}

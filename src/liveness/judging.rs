@@ -1,0 +1,190 @@
+//! Which frames the embedder and the liveness networks see, and what they say together.
+
+use super::action::STEPS;
+use super::baseline::percentile;
+use super::limits::JudgingLimits;
+use super::measures::Judged;
+use crate::face::Embedding;
+
+/// Frames that are judged for their place in the session: the first neutral one, and one before
+/// and one after each action. The rest is for sharp ones.
+const PLACED: usize = 1 + 2 * STEPS;
+
+/// What the liveness networks say about a session.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LiveEvidence {
+    /// Judged frames.
+    pub frames: usize,
+    /// How many are needed.
+    pub frames_min: usize,
+    /// Median probability of a live person; `None` without frames.
+    pub median: Option<f64>,
+    /// Share of frames that look like a picture.
+    pub low_share: f64,
+    /// The largest allowed.
+    pub low_share_max: f64,
+}
+
+/// Frames chosen, and frames judged.
+#[derive(Debug)]
+pub(super) struct Jury {
+    limits: JudgingLimits,
+    /// At most `frames_max`, with their turn.
+    chosen: Vec<(u32, f64)>,
+    sharp: usize,
+    sharpest: f64,
+    judged: Vec<Judgement>,
+}
+
+#[derive(Debug)]
+struct Judgement {
+    sequence: u32,
+    turn: f64,
+    judged: Judged,
+}
+
+impl Judgement {
+    /// The norm falls with quality; a turned face is a worse match than a straight one.
+    fn quality(&self) -> f64 {
+        self.judged.norm * (1.0 - self.turn.abs())
+    }
+
+    /// A probability that is no number is that of a picture.
+    fn live(&self) -> f64 {
+        if self.judged.live.is_finite() { self.judged.live.clamp(0.0, 1.0) } else { 0.0 }
+    }
+}
+
+impl Jury {
+    pub(super) fn new(limits: JudgingLimits) -> Self {
+        Self { limits, chosen: Vec::new(), sharp: 0, sharpest: 0.0, judged: Vec::new() }
+    }
+
+    /// Chooses a frame for its place in the session.
+    pub(super) fn place(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
+        self.sharpest = self.sharpest.max(sharpness);
+        self.choose(sequence, turn)
+    }
+
+    /// Chooses a frame if it is clearly the sharpest so far.
+    pub(super) fn sharpen(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
+        let places = self.limits.frames_max.saturating_sub(PLACED);
+        let is_sharper = sharpness > self.sharpest * self.limits.sharper_min;
+        if self.sharp >= places || !is_sharper || !self.choose(sequence, turn) {
+            return false;
+        }
+        self.sharp += 1;
+        self.sharpest = sharpness;
+        true
+    }
+
+    fn choose(&mut self, sequence: u32, turn: f64) -> bool {
+        let is_frontal = turn.abs() <= self.limits.turn_max;
+        if !is_frontal || self.chosen.len() >= self.limits.frames_max {
+            return false;
+        }
+        self.chosen.push((sequence, turn));
+        true
+    }
+
+    /// Whether the frame was chosen and has not been judged.
+    pub(super) fn awaits(&self, sequence: u32) -> bool {
+        let is_chosen = self.chosen.iter().any(|(chosen, _)| *chosen == sequence);
+        is_chosen && self.judged.iter().all(|other| other.sequence != sequence)
+    }
+
+    /// Adds what was found about a chosen frame.
+    pub(super) fn add(&mut self, sequence: u32, judged: Judged) {
+        let chosen = self.chosen.iter().find(|(chosen, _)| *chosen == sequence);
+        if let Some(&(_, turn)) = chosen {
+            self.judged.push(Judgement { sequence, turn, judged });
+        }
+    }
+
+    pub(super) fn embeddings(&self) -> impl Iterator<Item = &Embedding> {
+        self.judged.iter().map(|one| &one.judged.embedding)
+    }
+
+    /// The judged frame of the best quality: the one that is matched with the portrait.
+    pub(super) fn matched(&self) -> Option<(u32, &Embedding)> {
+        let usable = self.judged.iter().filter(|one| one.quality().is_finite());
+        let best = usable.max_by(|one, other| one.quality().total_cmp(&other.quality()))?;
+        Some((best.sequence, &best.judged.embedding))
+    }
+
+    pub(super) fn live(&self) -> LiveEvidence {
+        let frames = self.judged.len();
+        let low = self.judged.iter().filter(|one| one.live() < self.limits.low_below).count();
+        LiveEvidence {
+            frames,
+            frames_min: self.limits.frames_min,
+            median: percentile(self.judged.iter().map(Judgement::live), 0.5),
+            low_share: low as f64 / frames.max(1) as f64,
+            low_share_max: self.limits.low_share_max,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::face::SpaceId;
+
+    fn jury() -> Jury {
+        Jury::new(JudgingLimits::default())
+    }
+
+    fn judged(norm: f64, live: f64) -> Judged {
+        let (embedding, _) = Embedding::from_raw(&[1.0, 2.0], SpaceId::new("any")).unwrap();
+        Judged { embedding, norm, live }
+    }
+
+    #[test]
+    fn sharp_frames_never_take_the_places_of_the_others() {
+        let mut jury = jury();
+        let sharp = (0..100).filter(|at| jury.sharpen(*at, 0.0, 2.0_f64.powi(*at as i32))).count();
+        assert_eq!(sharp, 12 - PLACED);
+        let placed = (100..200).filter(|at| jury.place(*at, 0.0, 1.0)).count();
+        assert_eq!(placed, PLACED);
+    }
+
+    #[test]
+    fn turned_and_hardly_sharper_frames_are_not_judged() {
+        let mut jury = jury();
+        assert!(!jury.place(0, -0.4, 100.0));
+        assert!(!jury.sharpen(1, 0.0, 110.0));
+        assert!(jury.sharpen(2, 0.0, 130.0));
+    }
+
+    #[test]
+    fn a_frame_is_judged_once_and_only_if_it_was_chosen() {
+        let mut jury = jury();
+        jury.place(3, 0.0, 1.0);
+        assert!(jury.awaits(3) && !jury.awaits(4));
+        jury.add(4, judged(10.0, 0.9));
+        assert_eq!(jury.live().frames, 0);
+        jury.add(3, judged(10.0, 0.9));
+        assert!(!jury.awaits(3));
+    }
+
+    #[test]
+    fn the_straightest_frame_of_the_highest_norm_is_matched() {
+        let mut jury = jury();
+        for (sequence, turn, norm) in [(0, 0.3, 13.0), (1, 0.0, 12.0), (2, 0.0, f64::NAN)] {
+            jury.place(sequence, turn, 1.0);
+            jury.add(sequence, judged(norm, 0.9));
+        }
+        assert_eq!(jury.matched().map(|(sequence, _)| sequence), Some(1));
+    }
+
+    #[test]
+    fn a_probability_that_is_no_number_is_that_of_a_picture() {
+        let mut jury = jury();
+        for (sequence, live) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
+            jury.place(sequence, 0.0, 1.0);
+            jury.add(sequence, judged(10.0, live));
+        }
+        assert_eq!(jury.live().low_share, 0.5);
+        assert_eq!(jury.live().median, Some(0.1));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a session has shown: how it ended, and every value with its limit.
+
+use super::admission::{Assurance, Worst as GateWorst};
+use super::judging::LiveEvidence;
+use super::limits::Limits;
+use super::track::Worst as TrackWorst;
+use crate::face::LimitKind;
+use crate::face::verdict::Reason;
+
+/// A rule of a session with a number to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// Frames a second.
+    FrameRate,
+    /// Seconds between the client's and the server's clock.
+    ClockDrift,
+    /// Seconds with a second face.
+    SecondFaceTime,
+    /// How often the face was gone.
+    Losses,
+    /// Way of the eyes between frames, in their distances.
+    EyesJump,
+    /// Relative change of the face's size between frames.
+    SizeJump,
+    /// Change of turn between frames.
+    TurnJump,
+    /// Seconds from a prompt to its movement.
+    Reaction,
+    /// What of a turned face no flat picture explains.
+    Depth,
+    /// Pictures that came again.
+    RepeatedPictures,
+    /// Pictures of long before that came again.
+    Loops,
+    /// Least similarity of any two judged frames.
+    Identity,
+    /// Frames that were judged.
+    JudgedFrames,
+    /// Median probability of a live person.
+    LiveMedian,
+    /// Share of frames that look like a picture.
+    LiveLowShare,
+    /// Similarity of the matched frame and the portrait.
+    Similarity,
+}
+
+/// A value, and what it was held against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RuleCheck {
+    /// Of which rule.
+    pub rule: Rule,
+    /// The worst of the session.
+    pub value: f64,
+    /// The limit.
+    pub limit: f64,
+    /// Which side of the limit is good.
+    pub kind: LimitKind,
+    /// Whether the limit was kept; a value that is not a number keeps none.
+    pub passed: bool,
+}
+
+impl RuleCheck {
+    pub(super) fn at_least(rule: Rule, value: f64, limit: f64) -> Self {
+        Self { rule, value, limit, kind: LimitKind::Min, passed: value >= limit }
+    }
+
+    pub(super) fn at_most(rule: Rule, value: f64, limit: f64) -> Self {
+        Self { rule, value, limit, kind: LimitKind::Max, passed: value <= limit }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// It has not.
+    Open,
+    /// Every action was done, and nothing was against it.
+    Done,
+    /// By a rule, which comes first; what the customer was told and did not heed comes behind.
+    Stopped(Vec<Reason>),
+}
+
+/// Everything that a session's verdict stands on, but the match with the portrait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// How its frames came.
+    pub assurance: Assurance,
+    /// What the liveness networks say.
+    pub live: LiveEvidence,
+    /// The frame that was matched.
+    pub matched: Option<u32>,
+    /// Frames that were left out because they came too fast.
+    pub thinned: usize,
+    /// Every value that was measured.
+    pub checks: Vec<RuleCheck>,
+}
+
+/// What the parts of a session have measured.
+pub(super) struct Measured {
+    pub(super) gate: GateWorst,
+    pub(super) track: TrackWorst,
+    /// Seconds.
+    pub(super) reaction: Option<f64>,
+    pub(super) depth: Option<f64>,
+    /// Pictures that came again, and of long before.
+    pub(super) repeats: [usize; 2],
+    pub(super) identity: Option<f64>,
+}
+
+/// Holds all that was measured against its limits.
+pub(super) fn checks(measured: &Measured, limits: &Limits, assurance: Assurance) -> Vec<RuleCheck> {
+    let Measured { gate, track, reaction, depth, repeats, identity } = measured;
+    let least = |rule, value: Option<f64>, limit| {
+        value.map(|value| RuleCheck::at_least(rule, value, limit))
+    };
+    let most = |rule, value, limit| Some(RuleCheck::at_most(rule, value, limit));
+    let (admission, following) = (&limits.admission, &limits.track);
+    let (second, second_max) = (track.second_time, following.second_time_max);
+    let (losses_max, same) = (following.restarts_max, &limits.continuity);
+    let drift = RuleCheck::at_most(
+        Rule::ClockDrift,
+        gate.drift.as_secs_f64(),
+        admission.clock_drift_max.as_secs_f64(),
+    );
+    let reaction_min = limits.steps.reaction_min.as_secs_f64();
+    let checks = [
+        least(Rule::FrameRate, gate.rate, admission.rate_min),
+        (assurance == Assurance::Stream).then_some(drift),
+        most(Rule::SecondFaceTime, second.as_secs_f64(), second_max.as_secs_f64()),
+        most(Rule::Losses, track.restarts as f64, losses_max as f64),
+        most(Rule::EyesJump, track.eyes, following.jump_eyes_max),
+        most(Rule::SizeJump, track.size, following.jump_size_max),
+        most(Rule::TurnJump, track.turn, following.jump_turn_max),
+        least(Rule::Reaction, *reaction, reaction_min),
+        least(Rule::Depth, *depth, limits.gestures.depth_min),
+        most(Rule::RepeatedPictures, repeats[0] as f64, same.repeated_pictures_max as f64),
+        most(Rule::Loops, repeats[1] as f64, same.loops_max as f64),
+        least(Rule::Identity, *identity, same.identity_min),
+    ];
+    checks.into_iter().flatten().collect()
+}

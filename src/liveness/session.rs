@@ -1,0 +1,307 @@
+//! One session, from the first frame to its result: neutral, and three times prompt, action and
+//! neutral again.
+//!
+//! Pure: measured frames and the time go in, events come out. A session that has ended takes no
+//! more frames; what was already chosen for judging may still be handed in.
+
+mod steps;
+
+use std::time::Duration;
+
+use steps::{Stage, View, reading};
+
+use super::action::{Action, STEPS};
+use super::admission::{Admission, Assurance, FrameMeta, Gate, Refusal, Taken};
+use super::baseline::Baseline;
+use super::continuity::Continuity;
+use super::guidance::{Guidance, Guide, Mood};
+use super::judging::Jury;
+use super::limits::Limits;
+use super::measures::{Judged, Measures};
+use super::outcome::{Ending, Measured, Outcome, checks};
+use super::track::{Sight, Track};
+use crate::face::verdict::{Reason, Subject};
+use crate::face::{Embedding, ReasonCode};
+
+/// An action that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its place, from 0.
+    pub step: usize,
+    /// What to do.
+    pub action: Action,
+    /// Until when, by the server's clock.
+    pub deadline: Duration,
+}
+
+/// What the client is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Do this.
+    Prompt(Prompt),
+    /// Do this about the picture; `None`: the picture is fine again.
+    Guidance(Option<Guidance>),
+    /// The action of this step was seen.
+    StepDone(usize),
+    /// No more frames are taken. Hand in what is still being judged, then ask
+    /// [`Session::outcome`].
+    Finished,
+}
+
+/// What comes of an observed frame.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// In this order.
+    pub events: Vec<Event>,
+    /// Show this frame to the embedder and the liveness networks, and hand in what they say by
+    /// [`Session::judged`].
+    pub judge: bool,
+}
+
+/// Which networks the next frame needs besides the detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// The face mesh.
+    pub mesh: bool,
+    /// The iris network, on both eyes.
+    pub eyes: bool,
+}
+
+/// A liveness session.
+#[derive(Debug)]
+pub struct Session {
+    actions: [Action; STEPS],
+    assurance: Assurance,
+    limits: Limits,
+    gate: Gate,
+    track: Track,
+    guide: Guide,
+    continuity: Continuity,
+    baseline: Baseline,
+    jury: Jury,
+    stage: Stage,
+    ending: Ending,
+    /// Capture time of the last frame with the face.
+    seen_at: Option<Duration>,
+    reaction_min: Option<Duration>,
+    depth_min: Option<f64>,
+}
+
+impl Session {
+    /// A session that begins `now`.
+    pub fn new(
+        actions: [Action; STEPS],
+        assurance: Assurance,
+        limits: Limits,
+        now: Duration,
+    ) -> Self {
+        Self {
+            actions,
+            assurance,
+            gate: Gate::new(limits.admission.clone(), assurance, now),
+            track: Track::new(limits.track.clone()),
+            guide: Guide::new(limits.guidance.clone(), &limits.track),
+            continuity: Continuity::new(limits.continuity.clone()),
+            baseline: Baseline::default(),
+            jury: Jury::new(limits.judging.clone()),
+            stage: Stage::Rest { step: 0, began: now, neutral_since: None },
+            ending: Ending::Open,
+            seen_at: None,
+            reaction_min: None,
+            depth_min: None,
+            limits,
+        }
+    }
+
+    /// What is asked for now.
+    pub fn prompt(&self) -> Option<Prompt> {
+        match self.stage {
+            Stage::Act { step, sent, .. } if self.is_open() => Some(self.prompt_of(step, sent)),
+            _ => None,
+        }
+    }
+
+    /// Whether the session takes frames.
+    pub fn is_open(&self) -> bool {
+        self.ending == Ending::Open
+    }
+
+    /// What the next frame must be measured for.
+    pub fn wants(&self) -> Wants {
+        let eyes = match &self.stage {
+            Stage::Rest { step, .. } => self.blinks_from(*step),
+            Stage::Act { step, .. } => self.actions[*step] == Action::Blink,
+        };
+        Wants { mesh: self.is_open(), eyes: self.is_open() && eyes }
+    }
+
+    /// Takes a frame before a pixel of it is read.
+    ///
+    /// # Errors
+    /// [`Refusal`]; where it has a reason, the session has ended with it.
+    pub fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, Refusal> {
+        if !self.is_open() {
+            return Err(Refusal::Over);
+        }
+        let admitted = self.gate.admit(meta, now);
+        if let Err(refusal) = &admitted
+            && let Some(code) = refusal.reason()
+        {
+            let [value, limit] = refusal.numbers();
+            self.stop(Reason { code, subject: Subject::Request, value, limit });
+        }
+        admitted
+    }
+
+    /// Looks at what was measured about a frame that was admitted. Frames are observed in their
+    /// order; one that was not admitted, or comes late, says nothing.
+    pub fn observe(&mut self, sequence: u32, measures: &Measures, now: Duration) -> Observed {
+        let mut observed = Observed::default();
+        let Some(frame) = self.gate.observed(sequence).filter(|_| self.is_open()) else {
+            return observed;
+        };
+        let now = match self.assurance {
+            Assurance::Stream => now,
+            Assurance::Batch => frame.arrived,
+        };
+        if let Err(reason) = self.look(frame, measures, now, &mut observed) {
+            self.stop(reason);
+            observed.judge = false;
+            observed.events.push(Event::Finished);
+        }
+        observed
+    }
+
+    /// Adds what the embedder and the liveness networks say about a frame that was chosen. Other
+    /// frames are not listened to.
+    pub fn judged(&mut self, sequence: u32, judged: Judged) -> Vec<Event> {
+        if !self.jury.awaits(sequence) {
+            return Vec::new();
+        }
+        let identity = self.continuity.identify(&judged, self.jury.embeddings());
+        self.jury.add(sequence, judged);
+        let was_open = self.is_open();
+        match identity {
+            // A session that was stopped stays stopped for its first reason.
+            Err(reason) if !matches!(self.ending, Ending::Stopped(_)) => self.stop(reason),
+            _ => return Vec::new(),
+        }
+        if was_open { vec![Event::Finished] } else { Vec::new() }
+    }
+
+    /// A frame of this session was sent in an earlier one.
+    pub fn replayed(&mut self) -> Vec<Event> {
+        if !self.is_open() {
+            return Vec::new();
+        }
+        self.stop(Reason::plain(ReasonCode::ReplayedMedia, Subject::Request));
+        vec![Event::Finished]
+    }
+
+    /// Lets time pass without a frame; in a batch only frames do.
+    pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
+        let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
+        let Some(reason) = self.overdue(now).filter(|_| is_waiting) else {
+            return Vec::new();
+        };
+        self.stop(reason);
+        vec![Event::Finished]
+    }
+
+    /// The face that is matched with the portrait: of the best judged frame.
+    pub fn matched(&self) -> Option<&Embedding> {
+        self.jury.matched().map(|(_, embedding)| embedding)
+    }
+
+    /// What the session has shown.
+    pub fn outcome(&self) -> Outcome {
+        let measured = Measured {
+            gate: self.gate.worst(),
+            track: self.track.worst(),
+            reaction: self.reaction_min.map(|time| time.as_secs_f64()),
+            depth: self.depth_min,
+            repeats: self.continuity.counts(),
+            identity: self.continuity.similarity_min(),
+        };
+        Outcome {
+            ending: self.ending.clone(),
+            assurance: self.assurance,
+            live: self.jury.live(),
+            matched: self.jury.matched().map(|(sequence, _)| sequence),
+            thinned: measured.gate.thinned,
+            checks: checks(&measured, &self.limits, self.assurance),
+        }
+    }
+
+    fn blinks_from(&self, step: usize) -> bool {
+        self.actions.iter().skip(step).any(|action| *action == Action::Blink)
+    }
+
+    fn prompt_of(&self, step: usize, sent: Duration) -> Prompt {
+        let deadline = sent.saturating_add(self.limits.steps.step);
+        Prompt { step, action: self.actions[step], deadline }
+    }
+
+    /// Ends the session; what the customer was told and did not heed explains why.
+    fn stop(&mut self, reason: Reason) {
+        let unheeded = self.guide.said().and_then(Guidance::reason);
+        let unheeded = unheeded.filter(|code| *code != reason.code);
+        let note = unheeded.map(|code| Reason::plain(code, Subject::Request));
+        self.ending = Ending::Stopped([Some(reason), note].into_iter().flatten().collect());
+    }
+
+    /// Why time is up, if it is.
+    fn overdue(&self, now: Duration) -> Option<Reason> {
+        let step = self.limits.steps.step;
+        let began = match self.stage {
+            // Before the first prompt only the session's own time counts.
+            Stage::Rest { step: 0, .. } => None,
+            Stage::Rest { began, .. } => Some(began),
+            Stage::Act { sent, .. } => Some(sent),
+        };
+        let is_late = began.is_some_and(|began| now.saturating_sub(began) > step);
+        let limit = |code, limit: Duration| Reason {
+            limit: Some(limit.as_secs_f64()),
+            ..Reason::plain(code, Subject::Request)
+        };
+        if self.gate.is_expired(now) {
+            Some(limit(ReasonCode::SessionExpired, self.limits.admission.session))
+        } else {
+            is_late.then(|| limit(ReasonCode::StepTimeout, step))
+        }
+    }
+
+    fn look(
+        &mut self,
+        frame: Taken,
+        measures: &Measures,
+        now: Duration,
+        observed: &mut Observed,
+    ) -> Result<(), Reason> {
+        if let Some(reason) = self.overdue(frame.arrived) {
+            return Err(reason);
+        }
+        let size_changes_max = self.limits.admission.format_changes_max;
+        self.continuity.see(&frame, measures, size_changes_max)?;
+        let may_leave = matches!(self.stage, Stage::Rest { step: 0, .. });
+        let sight = self.track.follow(&frame, measures, may_leave)?;
+        let seen = match &sight {
+            Sight::Seen(seen) => Some(seen),
+            Sight::Missing | Sight::Restart => None,
+        };
+        let mood = if self.prompt().is_some() { Mood::Moving } else { Mood::Resting };
+        let guidance = self.guide.look(measures, seen, mood, frame.captured);
+        observed.events.extend(guidance.map(Event::Guidance));
+        match (sight, &measures.main) {
+            (Sight::Seen(seen), Some(face)) => {
+                let reading = reading(&frame, &seen, face);
+                self.advance(&View { frame, reading, face, now }, observed)
+            }
+            (Sight::Restart, _) => {
+                self.rest_again(now);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

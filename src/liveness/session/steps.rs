@@ -1,0 +1,215 @@
+//! The order of a session: neutral, prompt, action, and neutral again.
+
+use std::time::Duration;
+
+use super::{Event, Observed, Session};
+use crate::face::ReasonCode;
+use crate::face::verdict::{Reason, Subject};
+use crate::liveness::action::Action;
+use crate::liveness::admission::{Assurance, Taken};
+use crate::liveness::baseline::Baseline;
+use crate::liveness::gesture::{Gesture, Progress, Reading, Watch};
+use crate::liveness::measures::FaceMeasures;
+use crate::liveness::outcome::Ending;
+use crate::liveness::track::Seen;
+
+/// Where a session stands.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
+pub(super) enum Stage {
+    /// Waiting for a neutral face; then the action of `step`, or the end behind the last.
+    Rest { step: usize, began: Duration, neutral_since: Option<Duration> },
+    /// Waiting for an action.
+    Act { step: usize, sent: Duration, gesture: Gesture, watch: Watch },
+}
+
+/// A frame that shows the face.
+pub(super) struct View<'a> {
+    pub(super) frame: Taken,
+    pub(super) reading: Reading,
+    pub(super) face: &'a FaceMeasures,
+    pub(super) now: Duration,
+}
+
+impl Session {
+    /// The step starts again: neutral first, then the same action.
+    pub(super) fn rest_again(&mut self, now: Duration) {
+        let (Stage::Rest { step, .. } | Stage::Act { step, .. }) = self.stage;
+        if step == 0 {
+            // Whoever comes next has levels of their own.
+            self.baseline = Baseline::default();
+        }
+        self.stage = Stage::Rest { step, began: now, neutral_since: None };
+    }
+
+    /// Takes the session a frame further.
+    pub(super) fn advance(
+        &mut self,
+        view: &View<'_>,
+        observed: &mut Observed,
+    ) -> Result<(), Reason> {
+        let captured = view.frame.captured;
+        let gap_max = self.limits.admission.gap_max;
+        let since = self.seen_at.replace(captured).unwrap_or(captured);
+        let was_away = captured.saturating_sub(since) > gap_max;
+        let turn = view.reading.pose.turn;
+        observed.judge = self.guide.wrong().is_none()
+            && self.jury.sharpen(view.frame.sequence, turn, view.face.sharpness);
+        match &mut self.stage {
+            Stage::Rest { neutral_since, .. } => {
+                if was_away {
+                    *neutral_since = None;
+                }
+                self.rest(view, observed);
+                Ok(())
+            }
+            Stage::Act { gesture, .. } => {
+                let was_moving = gesture.is_moving();
+                if was_away {
+                    // A movement counts only if it is seen from end to end.
+                    gesture.start_again();
+                }
+                if was_moving {
+                    self.check_gap(view.frame.gap)?;
+                }
+                self.act(view, observed)
+            }
+        }
+    }
+
+    fn rest(&mut self, view: &View<'_>, observed: &mut Observed) {
+        let is_neutral = self.is_neutral(&view.reading);
+        let Stage::Rest { step, neutral_since, .. } = &mut self.stage else { return };
+        if !is_neutral {
+            *neutral_since = None;
+            if *step == 0 {
+                // A person's own levels are those of one calm moment.
+                self.baseline = Baseline::default();
+            }
+            return;
+        }
+        let captured = view.frame.captured;
+        let is_first = neutral_since.is_none();
+        let since = *neutral_since.get_or_insert(captured);
+        let step = *step;
+        self.baseline.add(&view.reading);
+        let is_held = captured.saturating_sub(since) >= self.limits.steps.neutral_hold;
+        let is_ready = is_held && self.is_baseline_known(step);
+        if is_first || is_ready {
+            self.place(view, observed);
+        }
+        if is_ready {
+            observed.events.push(self.ask(step, since, view));
+        }
+    }
+
+    /// Has the frame judged for its place in the session.
+    fn place(&mut self, view: &View<'_>, observed: &mut Observed) {
+        let sequence = view.frame.sequence;
+        observed.judge = observed.judge
+            || self.jury.place(sequence, view.reading.pose.turn, view.face.sharpness);
+    }
+
+    /// Nothing is wrong with the picture, which includes a turned head, and head and mouth rest.
+    fn is_neutral(&self, reading: &Reading) -> bool {
+        let gestures = &self.limits.gestures;
+        let is_closed = reading.mouth_open.is_some_and(|open| open <= gestures.mouth.neutral_max);
+        let is_known = self.baseline.len() >= self.limits.steps.neutral_frames_min;
+        // A person's own level is the one of the last rest; at the first there is none yet.
+        let is_level = self.baseline.nod().is_none_or(|neutral| {
+            !is_known || (reading.pose.nod - neutral).abs() <= gestures.blink_nod_max
+        });
+        self.guide.wrong().is_none() && is_closed && is_level
+    }
+
+    fn is_baseline_known(&self, step: usize) -> bool {
+        let frames_min = self.limits.steps.neutral_frames_min;
+        let has_eyes = !self.blinks_from(step) || self.baseline.eyes_len() >= frames_min;
+        self.baseline.len() >= frames_min && has_eyes
+    }
+
+    /// Asks for the action of a step, or ends behind the last.
+    fn ask(&mut self, step: usize, neutral_since: Duration, view: &View<'_>) -> Event {
+        let Some(&action) = self.actions.get(step) else {
+            self.ending = Ending::Done;
+            return Event::Finished;
+        };
+        if step == 0 {
+            self.gate.count_anew();
+        }
+        let (sent, hold) = (view.now, self.limits.steps.neutral_hold);
+        let mut gesture = Gesture::new(action, neutral_since, hold);
+        // The frame that shows the last of neutral.
+        gesture.follow(&view.reading, &self.baseline, &self.limits.gestures, sent);
+        self.stage = Stage::Act { step, sent, gesture, watch: Watch::default() };
+        Event::Prompt(self.prompt_of(step, sent))
+    }
+
+    fn act(&mut self, view: &View<'_>, observed: &mut Observed) -> Result<(), Reason> {
+        let Stage::Act { step, sent, gesture, watch } = &mut self.stage else { return Ok(()) };
+        let (step, sent, action) = (*step, *sent, self.actions[*step]);
+        let (reading, limits) = (&view.reading, &self.limits.gestures);
+        let wrong = watch.follow(action, reading, &self.baseline, limits);
+        let wrong_max = self.limits.steps.wrong_actions_max;
+        if wrong > wrong_max {
+            let (code, subject) = (ReasonCode::WrongAction, Subject::Request);
+            return Err(Reason::limited(code, subject, wrong as f64, wrong_max as f64));
+        }
+        let reaction_min = match self.assurance {
+            Assurance::Stream => self.limits.steps.reaction_min,
+            Assurance::Batch => Duration::ZERO,
+        };
+        let earliest = sent.saturating_add(reaction_min);
+        let progress = gesture.follow(reading, &self.baseline, limits, earliest);
+        let Progress::Done { beginning, depth } = progress else { return Ok(()) };
+        if self.assurance == Assurance::Stream && action != Action::Blink {
+            self.check_reaction(beginning.after.saturating_sub(sent), reaction_min)?;
+        }
+        self.check_depth(depth)?;
+        observed.events.push(Event::StepDone(step));
+        self.stage = Stage::Rest { step: step + 1, began: view.now, neutral_since: None };
+        Ok(())
+    }
+
+    /// No frames are missing in a movement.
+    fn check_gap(&self, gap: Duration) -> Result<(), Reason> {
+        let limit = self.limits.admission.gap_max;
+        if gap <= limit {
+            return Ok(());
+        }
+        let (value, limit) = (gap.as_secs_f64(), limit.as_secs_f64());
+        Err(Reason::limited(ReasonCode::TimeGap, Subject::Request, value, limit))
+    }
+
+    /// Nobody moves before the prompt can be read.
+    fn check_reaction(&mut self, time: Duration, limit: Duration) -> Result<(), Reason> {
+        self.reaction_min = Some(self.reaction_min.map_or(time, |least| least.min(time)));
+        if time >= limit {
+            return Ok(());
+        }
+        let (value, limit) = (time.as_secs_f64(), limit.as_secs_f64());
+        Err(Reason::limited(ReasonCode::TooEarly, Subject::Request, value, limit))
+    }
+
+    /// A turned head has depth.
+    fn check_depth(&mut self, depth: Option<f64>) -> Result<(), Reason> {
+        let Some(depth) = depth else { return Ok(()) };
+        self.depth_min = Some(self.depth_min.map_or(depth, |least| least.min(depth)));
+        let limit = self.limits.gestures.depth_min;
+        if depth >= limit {
+            return Ok(());
+        }
+        Err(Reason::limited(ReasonCode::PlanarFace, Subject::Request, depth, limit))
+    }
+}
+
+/// What of a frame the actions are followed by.
+pub(super) fn reading(frame: &Taken, seen: &Seen, face: &FaceMeasures) -> Reading {
+    Reading {
+        captured: frame.captured,
+        arrived: frame.arrived,
+        pose: seen.pose,
+        mouth_open: face.mesh.map(|mesh| mesh.mouth_open).filter(|open| open.is_finite()),
+        eyes: face.eyes.filter(|eyes| eyes.iter().all(|eye| eye.is_finite())),
+    }
+}

@@ -1,0 +1,360 @@
+//! Attacks: each fails for the expected reason, and passes once the check that stops it is relaxed.
+//! So every check is needed, and does what it is there for.
+//!
+//! Where an attack is about one action, everything else is done honestly, as if the attacker had
+//! solved it.
+
+use std::time::Duration;
+
+use super::show::{Frame, Show, fingerprint, limits};
+use crate::face::ReasonCode;
+use crate::face::verdict::Decision;
+use crate::liveness::synthetic::{Head, face_at};
+use crate::liveness::{Action, Limits, SwingLimits};
+
+const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
+
+struct Attack {
+    name: &'static str,
+    show: Show,
+    reason: ReasonCode,
+    decision: Decision,
+    /// Switches off the check that stops it.
+    relax: fn(&mut Limits),
+}
+
+#[test]
+fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
+    for attack in pictures().into_iter().chain(orders()).chain(cuts()).chain(streams()) {
+        let stopped = attack.show.play(ACTIONS, &limits());
+        let found = (stopped.verdict.decision, stopped.first_reason());
+        assert_eq!(found, (attack.decision, Some(attack.reason)), "{}", attack.name);
+
+        let mut relaxed = limits();
+        (attack.relax)(&mut relaxed);
+        let passed = attack.show.play(ACTIONS, &relaxed);
+        assert!(passed.is_passed(), "{}: {:#?}", attack.name, passed.verdict);
+    }
+}
+
+/// Photographs instead of a head.
+fn pictures() -> Vec<Attack> {
+    vec![
+        Attack {
+            name: "still photo",
+            show: tampered(|frame| {
+                show_photo(frame, |point| point);
+                let wobble = 0.01 * f64::from(frame.meta.sequence % 3);
+                frame.measures.main.as_mut().unwrap().eyes = Some([0.3 - wobble; 2]);
+            }),
+            reason: ReasonCode::StepTimeout,
+            decision: Decision::Retry,
+            relax: take_noise_for_actions,
+        },
+        Attack {
+            name: "photo moved sideways for a turn",
+            show: tampered(|frame| {
+                let share = turn_share(frame);
+                if share > 0.0 {
+                    show_photo(frame, |[x, y]| [x + 40.0 * share, y]);
+                }
+            }),
+            reason: ReasonCode::StepTimeout,
+            decision: Decision::Retry,
+            relax: take_noise_for_actions,
+        },
+        Attack {
+            name: "photo rotated in its plane for a turn",
+            show: tampered(|frame| {
+                let (sin, cos) = (0.6 * turn_share(frame)).sin_cos();
+                if sin > 0.0 {
+                    show_photo(frame, |[x, y]| [x * cos - y * sin, x * sin + y * cos]);
+                }
+            }),
+            reason: ReasonCode::StepTimeout,
+            decision: Decision::Retry,
+            relax: take_noise_for_actions,
+        },
+        Attack {
+            name: "flat print turned about a slanted axis",
+            show: tampered(|frame| turn_print(frame, |x| x)),
+            reason: ReasonCode::PlanarFace,
+            decision: Decision::Fail,
+            relax: |limits| limits.gestures.depth_min = 0.0,
+        },
+        Attack {
+            name: "print bent round 5 cm and turned",
+            // 5 cm are 60 pixels.
+            show: tampered(|frame| turn_print(frame, |x| 60.0 * (x / 60.0).sin())),
+            reason: ReasonCode::PlanarFace,
+            decision: Decision::Fail,
+            relax: |limits| limits.gestures.depth_min = 0.0,
+        },
+    ]
+}
+
+/// The wrong thing, or the right one at the wrong time.
+fn orders() -> Vec<Attack> {
+    let honest = Show::default();
+    vec![
+        Attack {
+            name: "another action before the one asked for",
+            show: Show {
+                answer: |asked| match asked {
+                    Action::TurnLeft => vec![Action::Nod, asked],
+                    _ => vec![asked],
+                },
+                ..honest
+            },
+            reason: ReasonCode::WrongAction,
+            decision: Decision::Retry,
+            relax: |limits| limits.steps.wrong_actions_max = 9,
+        },
+        Attack {
+            name: "mirrored stream whose flag says otherwise",
+            show: tampered(mirror),
+            reason: ReasonCode::WrongAction,
+            decision: Decision::Retry,
+            relax: take_noise_for_actions,
+        },
+        Attack {
+            name: "recording that begins with the prompt",
+            show: Show { reaction: 0.02, pace: 1.0, ..honest },
+            reason: ReasonCode::TooEarly,
+            decision: Decision::Retry,
+            relax: |limits| limits.steps.reaction_min = Duration::ZERO,
+        },
+        Attack {
+            name: "actions after their time",
+            show: Show { reaction: 5.5, ..honest },
+            reason: ReasonCode::StepTimeout,
+            decision: Decision::Retry,
+            relax: |limits| {
+                limits.steps.step = Duration::from_secs(9);
+                limits.admission.frames_max = 1000;
+            },
+        },
+    ]
+}
+
+/// Streams that are not of one piece.
+fn cuts() -> Vec<Attack> {
+    vec![
+        Attack {
+            name: "splice with a jump",
+            show: tampered(|frame| {
+                if is_cut(frame) {
+                    let points = frame.measures.faces[0].points;
+                    let moved = points.map(|p| [f64::from(p.x) + 50.0, f64::from(p.y) + 30.0]);
+                    frame.measures.faces[0] = face_at(moved);
+                }
+            }),
+            reason: ReasonCode::JumpCut,
+            decision: Decision::Fail,
+            relax: |limits| limits.track.jump_eyes_max = 9.0,
+        },
+        Attack {
+            name: "splice in place, of another person",
+            show: tampered(|frame| frame.person = usize::from(is_cut(frame))),
+            reason: ReasonCode::IdentitySwitch,
+            decision: Decision::Fail,
+            relax: |limits| limits.continuity.identity_min = -1.0,
+        },
+        Attack {
+            name: "loop while waiting",
+            show: Show { reaction: 3.0, tamper: play_loop, ..Show::default() },
+            reason: ReasonCode::LoopSuspect,
+            decision: Decision::Fail,
+            relax: |limits| {
+                limits.continuity.loops_max = 1000;
+                limits.admission.frames_max = 1000;
+            },
+        },
+        Attack {
+            name: "bytes sent twice",
+            show: tampered(|frame| {
+                let original = frame.meta.sequence / 2;
+                frame.meta.digest[..4].copy_from_slice(&original.to_be_bytes());
+            }),
+            reason: ReasonCode::DuplicateFrames,
+            decision: Decision::Fail,
+            relax: |limits| limits.admission.repeated_bytes_max = 1000,
+        },
+        Attack {
+            name: "one picture encoded again and again",
+            show: tampered(|frame| {
+                if frame.doing.is_none() {
+                    frame.measures.fingerprint = fingerprint(0);
+                    frame.measures.faces[0] = face_at(Head::default().points());
+                }
+            }),
+            reason: ReasonCode::DuplicateFrames,
+            decision: Decision::Fail,
+            relax: |limits| limits.continuity.repeated_pictures_max = 1000,
+        },
+        Attack {
+            name: "frames missing in a movement",
+            show: tampered(|frame| {
+                let since = frame.doing.map_or(0.0, |(since, _)| since);
+                frame.is_lost = frame.done == 0 && (0.85..1.25).contains(&since);
+            }),
+            reason: ReasonCode::TimeGap,
+            decision: Decision::Retry,
+            relax: |limits| limits.admission.gap_max = Duration::from_secs(1),
+        },
+    ]
+}
+
+/// Streams that are not what a camera at the counter sends.
+fn streams() -> Vec<Attack> {
+    let honest = Show::default();
+    vec![
+        Attack {
+            name: "second face beside the first",
+            show: tampered(|frame| {
+                if frame.done == 0 && frame.doing.is_some() {
+                    let mut other = frame.measures.faces[0];
+                    other.rect.x += 150.0;
+                    frame.measures.faces.push(other);
+                }
+            }),
+            reason: ReasonCode::MultipleFaces,
+            decision: Decision::Retry,
+            relax: |limits| limits.track.second_area_max = 2.0,
+        },
+        Attack {
+            name: "low frame rate",
+            show: Show { frames_a_second: 5.0, ..honest },
+            reason: ReasonCode::FpsTooLow,
+            decision: Decision::Retry,
+            relax: |limits| limits.admission.rate_min = 4.0,
+        },
+        Attack {
+            name: "clock that goes back",
+            show: tampered(|frame| {
+                if frame.meta.sequence == 12 {
+                    frame.meta.captured -= Duration::from_millis(110);
+                }
+            }),
+            reason: ReasonCode::ClockDrift,
+            decision: Decision::Retry,
+            relax: |limits| limits.admission.clock_back_max = Duration::from_millis(500),
+        },
+        Attack {
+            name: "frames of before the start",
+            show: Show {
+                reaction: 3.5,
+                tamper: |frame| frame.delay = (3.0 - frame.time).max(0.0),
+                ..honest
+            },
+            reason: ReasonCode::ClockDrift,
+            decision: Decision::Retry,
+            relax: |limits| {
+                limits.admission.clock_drift_max = Duration::from_secs(9);
+                limits.admission.frames_max = 1000;
+            },
+        },
+        Attack {
+            name: "camera that changes its mirroring",
+            show: tampered(|frame| frame.meta.mirrored = frame.done > 0),
+            reason: ReasonCode::InjectionSuspect,
+            decision: Decision::Fail,
+            relax: |limits| limits.admission.format_changes_max = 9,
+        },
+        Attack {
+            name: "pictures that change their size",
+            show: tampered(|frame| frame.measures.size[0] += usize::from(frame.done > 0)),
+            reason: ReasonCode::InjectionSuspect,
+            decision: Decision::Fail,
+            relax: |limits| limits.admission.format_changes_max = 9,
+        },
+    ]
+}
+
+fn tampered(tamper: fn(&mut Frame)) -> Show {
+    Show { tamper, ..Show::default() }
+}
+
+/// Noise about zero goes above zero and comes back.
+const NOISE: SwingLimits = SwingLimits {
+    neutral_min: -9.0,
+    neutral_max: 0.0,
+    enter: 0.0,
+    leave: 0.0,
+    back: 0.0,
+    peak_time_min: Duration::ZERO,
+    peak_frames_min: 0,
+    time_min: Duration::ZERO,
+    time_max: Duration::from_secs(60),
+};
+
+/// Nothing needs to be done, and nothing that is done is wrong.
+fn take_noise_for_actions(limits: &mut Limits) {
+    limits.gestures.turn = NOISE;
+    limits.gestures.nod = NOISE;
+    // Eyes are never more open than their own level.
+    limits.gestures.blink =
+        SwingLimits { neutral_max: 0.01, enter: 0.01, leave: 0.01, back: 0.01, ..NOISE };
+    limits.gestures.eye_open_always = f64::INFINITY;
+    limits.gestures.depth_min = 0.0;
+    limits.steps.neutral_hold = Duration::ZERO;
+    limits.steps.reaction_min = Duration::ZERO;
+    limits.steps.wrong_actions_max = 1000;
+}
+
+/// The frontal points of a photograph, moved by `map` about the middle of the frame.
+fn show_photo(frame: &mut Frame, map: impl Fn([f64; 2]) -> [f64; 2]) {
+    let frontal = Head { moved: frame.head.moved, ..Head::default() }.points();
+    let (exact, measured) = (frame.head.points(), frame.measures.faces[0].points);
+    let points = std::array::from_fn(|at| {
+        let [x, y] = map([frontal[at][0] - 240.0, frontal[at][1] - 320.0]);
+        let noise_x = f64::from(measured[at].x) - exact[at][0];
+        let noise_y = f64::from(measured[at].y) - exact[at][1];
+        [x + 240.0 + noise_x, y + 320.0 + noise_y]
+    });
+    frame.measures.faces[0] = face_at(points);
+}
+
+/// How far a turn to the left is on its way, 0..=1.
+fn turn_share(frame: &Frame) -> f64 {
+    let is_left = matches!(frame.doing, Some((_, Action::TurnLeft)));
+    if is_left { frame.head.yaw / 27.0 } else { 0.0 }
+}
+
+/// A print that is bent and turned about a slanted axis by up to 60°: the nose leaves the middle of
+/// the eyes as it does on a turned head.
+fn turn_print(frame: &mut Frame, bend: impl Fn(f64) -> f64) {
+    let share = turn_share(frame);
+    if share > 0.0 {
+        let shrink = 0.5 * (1.0 - (60.0 * share).to_radians().cos());
+        show_photo(frame, |[x, y]| {
+            let x = bend(x);
+            [x - shrink * (x - y), y + shrink * (x - y)]
+        });
+    }
+}
+
+/// Shows the frame as a mirror does. The detector calls the eye on the image's left the right one,
+/// whoever's it is.
+fn mirror(frame: &mut Frame) {
+    let points = frame.measures.faces[0].points;
+    let [right, left, nose, right_mouth, left_mouth] =
+        points.map(|point| [480.0 - f64::from(point.x), f64::from(point.y)]);
+    frame.measures.faces[0] = face_at([left, right, nose, left_mouth, right_mouth]);
+}
+
+/// From the middle of the first action on.
+fn is_cut(frame: &Frame) -> bool {
+    frame.done > 0 || frame.doing.is_some_and(|(since, _)| since > 1.0)
+}
+
+/// A second and a half of waiting, over and over, until the first action begins.
+fn play_loop(frame: &mut Frame) {
+    let is_waiting = frame.doing.is_none_or(|(since, _)| since < 3.0);
+    if frame.done == 0 && is_waiting {
+        let at = frame.meta.sequence % 15;
+        frame.measures.fingerprint = fingerprint(at);
+        let moved = [f64::from(at % 7), f64::from(at % 4)];
+        frame.measures.faces[0] = face_at(Head { moved, ..Head::default() }.points());
+    }
+}

@@ -1,0 +1,6 @@
+//! Whole sessions of a synthetic head: honest ones pass, attacks do not.
+
+mod attacks;
+mod honest;
+mod laws;
+mod show;

@@ -1,0 +1,273 @@
+//! One face, from frame to frame: is it still there, is it alone, does it move as heads do?
+
+use std::time::Duration;
+
+use super::admission::Taken;
+use super::limits::TrackLimits;
+use super::measures::Measures;
+use super::pose::{Pose, distance};
+use crate::face::verdict::{Reason, Subject};
+use crate::face::{DetectedFace, ReasonCode, Rect};
+
+/// What a frame shows of the face that is followed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Sight {
+    /// It is there.
+    Seen(Seen),
+    /// It is not, for now.
+    Missing,
+    /// It was gone for too long: the step starts again with whatever face comes next.
+    Restart,
+}
+
+/// A followed face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Seen {
+    pub(super) pose: Pose,
+    /// Area of the second face relative to this one.
+    pub(super) second_area: f64,
+    /// Since the frame before; `None` on the first frame.
+    pub(super) motion: Option<Motion>,
+}
+
+/// How a face moved between two frames.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Motion {
+    /// Way of the middle of the eyes, in distances of the eyes.
+    pub(super) eyes: f64,
+    /// Relative change of the distance of the eyes.
+    pub(super) size: f64,
+    /// Change of turn.
+    pub(super) turn: f64,
+}
+
+/// Follows the main face of a session.
+#[derive(Debug)]
+pub(super) struct Track {
+    limits: TrackLimits,
+    last: Option<Last>,
+    second_since: Option<Duration>,
+    restarts: usize,
+    worst: Worst,
+}
+
+/// The worst that was seen of what is held against a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Worst {
+    pub(super) second_time: Duration,
+    /// Way of the eyes, and change of their distance, beyond what the turn explains.
+    pub(super) eyes: f64,
+    pub(super) size: f64,
+    pub(super) turn: f64,
+    pub(super) restarts: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    rect: Rect,
+    pose: Pose,
+    captured: Duration,
+}
+
+impl Track {
+    pub(super) fn new(limits: TrackLimits) -> Self {
+        Self { limits, last: None, second_since: None, restarts: 0, worst: Worst::default() }
+    }
+
+    pub(super) fn worst(&self) -> Worst {
+        self.worst
+    }
+
+    /// Looks for the face in a frame. Before the first prompt the customer `may_leave`: then
+    /// nothing is held against the session, and the face that comes next is as good.
+    pub(super) fn follow(
+        &mut self,
+        frame: &Taken,
+        measures: &Measures,
+        may_leave: bool,
+    ) -> Result<Sight, Reason> {
+        let has_area =
+            |face: &&DetectedFace| face.rect.area().is_finite() && face.rect.area() > 0.0;
+        let found = measures.faces.first().filter(|_| measures.main.is_some()).filter(has_area);
+        let found = found.and_then(|face| Some((*face, Pose::new(&face.points)?)));
+        let Some((face, pose)) = found.filter(|(face, _)| self.is_followed(face)) else {
+            return self.miss(frame, may_leave);
+        };
+        let second_area = second_area(&measures.faces);
+        self.check_alone(frame, second_area, may_leave)?;
+        let motion = self.motion_to(frame, &pose);
+        self.last = Some(Last { rect: face.rect, pose, captured: frame.captured });
+        if let Some(motion) = motion {
+            self.check_motion(&motion, may_leave)?;
+        }
+        Ok(Sight::Seen(Seen { pose, second_area, motion }))
+    }
+
+    fn is_followed(&self, face: &DetectedFace) -> bool {
+        let Some(last) = &self.last else { return true };
+        overlap(&last.rect, &face.rect) >= self.limits.overlap_min
+    }
+
+    fn miss(&mut self, frame: &Taken, may_leave: bool) -> Result<Sight, Reason> {
+        let Some(last) = &self.last else { return Ok(Sight::Missing) };
+        if frame.captured.saturating_sub(last.captured) <= self.limits.lost_max {
+            return Ok(Sight::Missing);
+        }
+        self.last = None;
+        self.second_since = None;
+        if may_leave {
+            return Ok(Sight::Restart);
+        }
+        self.restarts += 1;
+        self.worst.restarts = self.restarts;
+        if self.restarts > self.limits.restarts_max {
+            let (value, limit) = (self.restarts as f64, self.limits.restarts_max as f64);
+            return Err(Reason::limited(ReasonCode::TrackLost, Subject::Request, value, limit));
+        }
+        Ok(Sight::Restart)
+    }
+
+    fn check_alone(
+        &mut self,
+        frame: &Taken,
+        second_area: f64,
+        may_leave: bool,
+    ) -> Result<(), Reason> {
+        if second_area <= self.limits.second_area_max || may_leave {
+            self.second_since = None;
+            return Ok(());
+        }
+        let since = *self.second_since.get_or_insert(frame.captured);
+        let time = frame.captured.saturating_sub(since);
+        self.worst.second_time = self.worst.second_time.max(time);
+        let limit = self.limits.second_time_max;
+        if time <= limit {
+            return Ok(());
+        }
+        let (value, limit) = (time.as_secs_f64(), limit.as_secs_f64());
+        Err(Reason::limited(ReasonCode::MultipleFaces, Subject::Request, value, limit))
+    }
+
+    /// How far the face moved, or would have within one interval.
+    fn motion_to(&self, frame: &Taken, pose: &Pose) -> Option<Motion> {
+        let last = self.last.as_ref()?;
+        let interval = frame.captured.saturating_sub(last.captured);
+        let intervals = interval.as_secs_f64() / self.limits.jump_interval.as_secs_f64();
+        let unit = last.pose.eye_distance;
+        let within_one = |way: f64| way / intervals.max(1.0);
+        Some(Motion {
+            eyes: within_one(distance(pose.eyes, last.pose.eyes) / unit),
+            size: within_one((pose.eye_distance / unit - 1.0).abs()),
+            turn: within_one((pose.turn - last.pose.turn).abs()),
+        })
+    }
+
+    fn check_motion(&mut self, motion: &Motion, may_leave: bool) -> Result<(), Reason> {
+        if may_leave {
+            return Ok(());
+        }
+        let eyes = motion.eyes - motion.turn * self.limits.jump_eyes_per_turn;
+        let size = motion.size - motion.turn * self.limits.jump_size_per_turn;
+        let worst = &mut self.worst;
+        worst.eyes = worst.eyes.max(eyes);
+        worst.size = worst.size.max(size);
+        worst.turn = worst.turn.max(motion.turn);
+        let TrackLimits { jump_eyes_max, jump_size_max, jump_turn_max, .. } = self.limits;
+        let ways = [(eyes, jump_eyes_max), (size, jump_size_max), (motion.turn, jump_turn_max)];
+        match ways.into_iter().find(|(value, limit)| value > limit) {
+            None => Ok(()),
+            Some((value, limit)) => {
+                Err(Reason::limited(ReasonCode::JumpCut, Subject::Request, value, limit))
+            }
+        }
+    }
+}
+
+/// Area of the largest other face relative to the first.
+fn second_area(faces: &[DetectedFace]) -> f64 {
+    let Some((main, others)) = faces.split_first() else { return 0.0 };
+    let area = |face: &DetectedFace| f64::from(face.rect.area());
+    others.iter().map(area).fold(0.0, f64::max) / area(main)
+}
+
+/// Intersection over union of two boxes; not a number, or 0, where one is empty.
+fn overlap(one: &Rect, other: &Rect) -> f64 {
+    let shared = |start: f32, length: f32, other_start: f32, other_length: f32| {
+        let end = (start + length).min(other_start + other_length);
+        f64::from((end - start.max(other_start)).max(0.0))
+    };
+    let width = shared(one.x, one.width, other.x, other.width);
+    let height = shared(one.y, one.height, other.y, other.height);
+    let both = width * height;
+    both / (f64::from(one.area()) + f64::from(other.area()) - both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{Head, face_at, measures_of};
+    use super::*;
+
+    /// Follows heads that are `interval_ms` apart; `None` is a frame without a face.
+    fn follow(heads: &[Option<Head>], interval_ms: u64) -> Result<Vec<Sight>, ReasonCode> {
+        let mut track = Track::new(TrackLimits::default());
+        let sights = heads.iter().enumerate().map(|(at, head)| {
+            let captured = Duration::from_millis(at as u64 * interval_ms);
+            let mut measures = measures_of(&head.unwrap_or_default());
+            if head.is_none() {
+                measures.faces.clear();
+                measures.main = None;
+            }
+            let gap = Duration::ZERO;
+            let frame = Taken { sequence: at as u32, captured, arrived: captured, gap };
+            track.follow(&frame, &measures, false).map_err(|reason| reason.code)
+        });
+        sights.collect()
+    }
+
+    fn at(x: f64) -> Option<Head> {
+        Some(Head { moved: [x, 0.0], ..Head::default() })
+    }
+
+    #[test]
+    fn a_face_that_is_gone_too_long_starts_again_once_and_is_lost_then() {
+        let once: Vec<_> = [at(0.0)].into_iter().chain([None; 5]).chain([at(0.0)]).collect();
+        let sights = follow(&once, 100).unwrap();
+        assert_eq!(sights[4], Sight::Missing);
+        assert_eq!(sights[5], Sight::Restart);
+        assert!(matches!(sights[6], Sight::Seen(_)));
+        assert_eq!(follow(&[once.clone(), once].concat(), 100), Err(ReasonCode::TrackLost));
+    }
+
+    #[test]
+    fn a_jump_is_a_cut_and_a_missing_frame_does_not_hide_it() {
+        assert!(follow(&[at(0.0), at(20.0), at(40.0)], 100).is_ok());
+        assert_eq!(follow(&[at(0.0), at(40.0)], 100), Err(ReasonCode::JumpCut));
+        assert_eq!(follow(&[at(0.0), at(60.0)], 200), Err(ReasonCode::JumpCut));
+        assert!(follow(&[at(0.0), at(35.0)], 200).is_ok());
+    }
+
+    #[test]
+    fn a_brisk_turn_about_the_neck_is_no_cut() {
+        let turn = |yaw: f64| Some(Head { yaw, ..Head::default() });
+        let brisk = [0.0, 15.0, 30.0, 15.0, 0.0].map(turn);
+        assert!(follow(&brisk, 100).is_ok());
+        assert_eq!(follow(&[-15.0, 18.0].map(turn), 100), Err(ReasonCode::JumpCut));
+    }
+
+    #[test]
+    fn a_face_elsewhere_is_not_the_one_that_is_followed() {
+        let sights = follow(&[at(0.0), at(140.0)], 100).unwrap();
+        assert_eq!(sights[1], Sight::Missing);
+    }
+
+    #[test]
+    fn boxes_that_are_empty_or_no_numbers_overlap_with_nothing() {
+        let rect = face_at(Head::default().points()).rect;
+        assert!((overlap(&rect, &rect) - 1.0).abs() < 1e-6);
+        for width in [0.0, f32::NAN, f32::INFINITY] {
+            let other = Rect { width, ..rect };
+            let is_overlapping = overlap(&other, &rect) >= 0.3;
+            assert!(!is_overlapping, "{width}");
+        }
+    }
+}
