@@ -4,4 +4,4 @@ mod measures;
 mod pad;
 
 pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
-pub use pad::{LivenessError, LivenessOutput, PassiveScore, crop_rect};
+pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
