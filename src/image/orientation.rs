@@ -144,7 +144,8 @@ mod tests {
         // The scene is 1 2 / 3 4 / 5 6. A sensor that must be turned clockwise by 90 degrees
         // stores its right column first, and so on.
         let scene = image(&[&[1, 2], &[3, 4], &[5, 6]]);
-        let stored: [(u32, &[&[u8]], &[&[u8]]); 4] = [
+        type Rows = &'static [&'static [u8]];
+        let stored: [(u32, Rows, Rows); 4] = [
             (0, &[&[1, 2], &[3, 4], &[5, 6]], &[&[2, 1], &[4, 3], &[6, 5]]),
             (90, &[&[2, 4, 6], &[1, 3, 5]], &[&[1, 3, 5], &[2, 4, 6]]),
             (180, &[&[6, 5], &[4, 3], &[2, 1]], &[&[5, 6], &[3, 4], &[1, 2]]),

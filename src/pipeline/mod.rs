@@ -1,6 +1,9 @@
 //! What a request does: one short function per call, read from top to bottom.
 
 mod error;
+#[cfg(test)]
+mod fixture;
+mod frame;
 mod look;
 mod photo;
 mod report;
@@ -13,6 +16,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
+pub use frame::{Detail, FaceCrops, Frame, Measured};
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
