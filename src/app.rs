@@ -13,12 +13,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use self::listening::{Listening, serve_grpc, serve_http};
-use crate::catalog::{ByRole, Catalog, CatalogError, Snapshot, choose};
+use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
-use crate::device::{Device, DeviceError, DeviceOptions};
+use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
-use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, space_id};
+use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ensembles, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, FaceServer, Probes, Readiness};
@@ -133,7 +133,7 @@ impl App {
         let catalog = load_catalog(config, &device).await?;
         let snapshot = catalog.snapshot();
         let rules = Rules::of(&snapshot)?;
-        for model in [&snapshot.detector, &snapshot.embedder, &snapshot.liveness] {
+        for (_, model) in snapshot.iter() {
             self.gauges.metrics.model_live(&labels(model.manifest()));
         }
         let standards = standards(&config.verify, &snapshot)?;
@@ -259,28 +259,35 @@ async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppEr
     };
     let listings = scan(&models.dir)?;
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
-    let choices = ByRole {
+    let choices = Choices {
         detector: Some(models.detector.clone()),
         embedder: Some(models.embedder.clone()),
+        mesh: Some(models.mesh.clone()),
+        iris: Some(models.iris.clone()),
         liveness: Some(models.liveness.clone()),
     };
-    let places = choose(&manifests, &choices)?;
-    let open = |place: usize| Package::open_with(&listings[place].dir, policy);
-    let packages = ByRole {
-        detector: open(places.detector)?,
-        embedder: open(places.embedder)?,
-        liveness: open(places.liveness)?,
-    };
+    let places = choose(&manifests, &scan_ensembles(&models.dir)?, &choices)?;
+    let packages = places.try_map(|_, place| Package::open_with(&listings[place].dir, policy))?;
     Ok(Catalog::load(device, packages).await?)
 }
 
-/// The detector's rows come first in a request, so the other two lanes go before its lane.
+/// What comes later in a request goes first on the device: the detector's rows come before those
+/// of the networks that look at a face, and the mesh's before those of the eyes it finds.
 fn lanes(config: &Config, snapshot: &Snapshot) -> Vec<LaneSettings> {
     let rows_max = NonZeroUsize::new(config.scheduler.lane_rows_max).unwrap_or(NonZeroUsize::MIN);
     let delay_max = Duration::from_millis(config.scheduler.delay_max_ms);
-    [(&snapshot.detector, 0), (&snapshot.embedder, 1), (&snapshot.liveness, 1)]
-        .map(|(model, stage)| LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max })
-        .into()
+    let stage = |role| match role {
+        Role::Detector => 0,
+        Role::Embedder | Role::Mesh | Role::Liveness => 1,
+        Role::Iris => 2,
+    };
+    let lane = |(role, model): (Role, &Arc<LoadedModel>)| LaneSettings {
+        model: Arc::clone(model),
+        stage: stage(role),
+        rows_max,
+        delay_max,
+    };
+    snapshot.iter().map(lane).collect()
 }
 
 /// The deployment's own rows before those of the live embedding model.
@@ -323,16 +330,18 @@ fn labels(manifest: &Manifest) -> ModelLabels {
 
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
     let mut lines = vec![format!("device      {}", device.describe())];
-    let live = [
-        ("detector", &snapshot.detector),
-        ("embedder", &snapshot.embedder),
-        ("liveness", &snapshot.liveness),
-    ];
-    for (role, model) in live {
+    for (role, model) in snapshot.iter() {
         let manifest = model.manifest();
+        let name = match role {
+            Role::Detector => "detector",
+            Role::Embedder => "embedder",
+            Role::Mesh => "mesh",
+            Role::Iris => "iris",
+            Role::Liveness => "liveness",
+        };
         lines.push(format!(
             "{:<12}{}  {}  {}  batches up to {}",
-            role,
+            name,
             manifest.id(),
             manifest.precision.name(),
             manifest.licence.as_str(),

@@ -40,6 +40,15 @@ pub enum CatalogError {
         /// Names and versions that fit.
         candidates: String,
     },
+    /// A member of an ensemble cannot be had.
+    #[error("ensemble {ensemble} is refused")]
+    Member {
+        /// Name and version.
+        ensemble: String,
+        /// Which member, and why.
+        #[source]
+        source: Box<CatalogError>,
+    },
     /// The device refused the model.
     #[error("model {model} did not become live")]
     Device {

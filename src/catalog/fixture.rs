@@ -14,6 +14,14 @@ pub(super) fn detector(name: &str, version: &str) -> Manifest {
     Manifest { task: Task::FaceDetection(detection), ..embedder(name, version) }
 }
 
+pub(super) fn mesh(name: &str, version: &str) -> Manifest {
+    Manifest { task: Task::FaceMesh { landmarks: 0, face_flag: 1 }, ..embedder(name, version) }
+}
+
+pub(super) fn iris(name: &str, version: &str) -> Manifest {
+    Manifest { task: Task::Iris { landmarks: 0 }, ..embedder(name, version) }
+}
+
 pub(super) fn liveness(name: &str, version: &str) -> Manifest {
     let liveness = Liveness {
         output: 0,

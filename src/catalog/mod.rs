@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::device::{Device, LoadedModel};
 use crate::model::Package;
 
-pub use choose::choose;
+pub use choose::{Choices, choose, choose_members};
 pub use error::CatalogError;
-pub use role::{ByRole, Role};
+pub use role::{ByRole, LivenessEnsemble, Role};
 
 /// The live models as one request sees them.
 pub type Snapshot = ByRole<Arc<LoadedModel>>;
@@ -31,7 +31,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes one model per role live, one after the other.
+    /// Makes the models of all roles live, one after the other.
     ///
     /// # Errors
     /// [`CatalogError::WrongTask`] before anything is loaded; [`CatalogError::Device`] for a model
@@ -41,9 +41,16 @@ impl Catalog {
         // The largest weights first: importing takes a multiple of their bytes for a moment, and
         // so early nothing else takes memory yet.
         let embedder = load(device, packages.embedder).await?;
+        let mesh = load(device, packages.mesh).await?;
+        let iris = load(device, packages.iris).await?;
         let detector = load(device, packages.detector).await?;
-        let liveness = load(device, packages.liveness).await?;
-        Ok(Self::new(Snapshot { detector, embedder, liveness }))
+        let LivenessEnsemble { members: unloaded, fusion, score_min } = packages.liveness;
+        let mut members = Vec::with_capacity(unloaded.len());
+        for package in unloaded {
+            members.push(load(device, package).await?);
+        }
+        let liveness = LivenessEnsemble { members, fusion, score_min };
+        Ok(Self::new(Snapshot { detector, embedder, mesh, iris, liveness }))
     }
 
     /// A catalog of models that are already loaded.
@@ -69,10 +76,10 @@ impl Catalog {
 
 fn check_task(role: Role, package: Package) -> Result<Package, CatalogError> {
     if role.fits(&package.manifest.task) {
-        return Ok(package);
+        Ok(package)
+    } else {
+        Err(choose::wrong_task(&package.manifest, role))
     }
-    let (model, task) = (package.id(), package.manifest.task.name());
-    Err(CatalogError::WrongTask { model, task, wanted: role })
 }
 
 async fn load(device: &Device, package: Package) -> Result<Arc<LoadedModel>, CatalogError> {
@@ -83,9 +90,10 @@ async fn load(device: &Device, package: Package) -> Result<Arc<LoadedModel>, Cat
 
 #[cfg(test)]
 mod tests {
-    use super::fixture::{detector, embedder, liveness};
+    use super::fixture::{detector, embedder, iris, liveness, mesh};
     use super::*;
     use crate::device::fixture::reading;
+    use crate::liveness::Fusion;
     use crate::model::Manifest;
 
     fn loaded(manifest: Manifest) -> Arc<LoadedModel> {
@@ -96,7 +104,13 @@ mod tests {
         Catalog::new(Snapshot {
             detector: loaded(detector("det", "1")),
             embedder: loaded(embedder("emb", "2")),
-            liveness: loaded(liveness("live", "3")),
+            mesh: loaded(mesh("mesh", "1")),
+            iris: loaded(iris("iris", "1")),
+            liveness: LivenessEnsemble {
+                members: ["live", "other"].map(|name| loaded(liveness(name, "3"))).into(),
+                fusion: Fusion::Mean,
+                score_min: 0.5,
+            },
         })
     }
 
@@ -106,12 +120,14 @@ mod tests {
         for asked in ["emb", "emb/2"] {
             assert_eq!(catalog.find(asked).unwrap().id(), "emb/2");
         }
-        assert!(Arc::ptr_eq(catalog.find("live").unwrap(), &catalog.snapshot().liveness));
+        let second = &catalog.snapshot().liveness.members[1];
+        assert!(Arc::ptr_eq(catalog.find("other").unwrap(), second));
     }
 
     #[test]
     fn a_model_that_is_not_live_is_unknown() {
         let message = catalog().find("emb/1").unwrap_err().to_string();
-        assert_eq!(message, "model 'emb/1' is unknown, there are: det/1, emb/2, live/3");
+        let known = "det/1, emb/2, mesh/1, iris/1, live/3, other/3";
+        assert_eq!(message, format!("model 'emb/1' is unknown, there are: {known}"));
     }
 }

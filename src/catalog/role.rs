@@ -2,28 +2,48 @@
 
 use std::fmt;
 
+use crate::liveness::Fusion;
 use crate::model::Task;
 
-/// A part that exactly one live model plays.
+/// A part that live models play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Finds faces.
     Detector,
     /// Turns an aligned face into a vector.
     Embedder,
-    /// Tells a live face from a picture of one.
+    /// Finds the points of a face.
+    Mesh,
+    /// Finds the lids of an eye.
+    Iris,
+    /// Tells a live face from a picture of one; the one part that several models may play.
     Liveness,
 }
 
-/// One value for each [`Role`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// One value for the model of each [`Role`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct ByRole<T> {
     /// Of the model that finds faces.
     pub detector: T,
     /// Of the model that turns a face into a vector.
     pub embedder: T,
-    /// Of the model that tells a live face from a picture.
-    pub liveness: T,
+    /// Of the model that finds the points of a face.
+    pub mesh: T,
+    /// Of the model that finds the lids of an eye.
+    pub iris: T,
+    /// Of the models that tell a live face from a picture.
+    pub liveness: LivenessEnsemble<T>,
+}
+
+/// One value for each model that tells a live face from a picture, and how they judge as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LivenessEnsemble<T> {
+    /// Of the models; at least one.
+    pub members: Vec<T>,
+    /// How their scores become one.
+    pub fusion: Fusion,
+    /// Least fused score of a live face.
+    pub score_min: f64,
 }
 
 impl Role {
@@ -32,6 +52,8 @@ impl Role {
         match self {
             Self::Detector => matches!(task, Task::FaceDetection(_)),
             Self::Embedder => matches!(task, Task::FaceEmbedding { .. }),
+            Self::Mesh => matches!(task, Task::FaceMesh { .. }),
+            Self::Iris => matches!(task, Task::Iris { .. }),
             Self::Liveness => matches!(task, Task::PassiveLiveness(_)),
         }
     }
@@ -46,21 +68,33 @@ impl<T> ByRole<T> {
         self,
         mut map: impl FnMut(Role, T) -> Result<U, E>,
     ) -> Result<ByRole<U>, E> {
+        let LivenessEnsemble { members, fusion, score_min } = self.liveness;
         Ok(ByRole {
             detector: map(Role::Detector, self.detector)?,
             embedder: map(Role::Embedder, self.embedder)?,
-            liveness: map(Role::Liveness, self.liveness)?,
+            mesh: map(Role::Mesh, self.mesh)?,
+            iris: map(Role::Iris, self.iris)?,
+            liveness: LivenessEnsemble {
+                members: members
+                    .into_iter()
+                    .map(|member| map(Role::Liveness, member))
+                    .collect::<Result<_, _>>()?,
+                fusion,
+                score_min,
+            },
         })
     }
 
     /// The values, with the roles in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = (Role, &T)> {
-        [
+        let single = [
             (Role::Detector, &self.detector),
             (Role::Embedder, &self.embedder),
-            (Role::Liveness, &self.liveness),
-        ]
-        .into_iter()
+            (Role::Mesh, &self.mesh),
+            (Role::Iris, &self.iris),
+        ];
+        let members = self.liveness.members.iter().map(|member| (Role::Liveness, member));
+        single.into_iter().chain(members)
     }
 }
 
@@ -70,6 +104,8 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Detector => "face-detection",
             Self::Embedder => "face-embedding",
+            Self::Mesh => "face-mesh",
+            Self::Iris => "iris",
             Self::Liveness => "passive-liveness",
         })
     }

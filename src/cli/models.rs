@@ -9,10 +9,14 @@ use anyhow::{Context, bail};
 
 use super::table::Table;
 use super::{Common, progress, runtime};
-use crate::config::Config;
+use crate::catalog::choose_members;
+use crate::config::{Config, ModelSettings};
 use crate::device::{Device, DeviceOptions};
 use crate::engine::cpu::{CpuNetwork, Crew};
-use crate::model::{LicencePolicy, Listing, Manifest, Package, find, scan, space_id};
+use crate::liveness::Fusion;
+use crate::model::{
+    Ensemble, LicencePolicy, Listing, Manifest, Package, find, scan, scan_ensembles, space_id,
+};
 
 /// What to do with the models on disk.
 #[derive(Debug, clap::Subcommand)]
@@ -70,6 +74,10 @@ fn listings(dir: &Path) -> anyhow::Result<Vec<Listing>> {
     scan(dir).with_context(|| format!("cannot list the models of {}", dir.display()))
 }
 
+fn ensembles(dir: &Path) -> anyhow::Result<Vec<Ensemble>> {
+    scan_ensembles(dir).with_context(|| format!("cannot list the ensembles of {}", dir.display()))
+}
+
 fn chosen<'a>(listings: &'a [Listing], wanted: &str) -> anyhow::Result<&'a Listing> {
     find(listings, wanted).with_context(|| format!("no model is called {wanted}"))
 }
@@ -85,11 +93,14 @@ fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
 
 fn list(config: &Config) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(&["model", "task", "input", "precision", "licence", "origin", ""]);
-    for listing in listings(&config.models.dir)? {
+    let models = &config.models;
+    let ensembles = ensembles(&models.dir)?;
+    let live = live_names(models, &ensembles);
+    let mark = |name: &str, id: &str| {
+        if live.contains(&name) || live.contains(&id) { "live".to_owned() } else { String::new() }
+    };
+    for listing in listings(&models.dir)? {
         let manifest = &listing.manifest;
-        let live = [&config.models.detector, &config.models.embedder, &config.models.liveness]
-            .into_iter()
-            .any(|wanted| *wanted == manifest.name || *wanted == manifest.id());
         table.row(vec![
             manifest.id(),
             manifest.task.name().to_owned(),
@@ -97,7 +108,18 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
             manifest.precision.name().to_owned(),
             manifest.licence.as_str().to_owned(),
             format!("{} {}", manifest.origin.package, manifest.origin.version),
-            if live { "live".to_owned() } else { String::new() },
+            mark(&manifest.name, &manifest.id()),
+        ]);
+    }
+    for ensemble in &ensembles {
+        table.row(vec![
+            ensemble.id(),
+            "passive-liveness".to_owned(),
+            String::new(),
+            String::new(),
+            String::new(),
+            format!("{} of {}", fusion_name(ensemble), ensemble.members.join(", ")),
+            mark(&ensemble.name, &ensemble.id()),
         ]);
     }
     for line in table.lines() {
@@ -106,7 +128,33 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the live models and the live ensemble are called, by name or `name/version`.
+fn live_names<'a>(models: &'a ModelSettings, ensembles: &'a [Ensemble]) -> Vec<&'a str> {
+    let ModelSettings { detector, embedder, mesh, iris, liveness, .. } = models;
+    let members = find_ensemble(ensembles, liveness).map(|ensemble| &ensemble.members);
+    let asked = [detector, embedder, mesh, iris, liveness].into_iter();
+    asked.chain(members.into_iter().flatten()).map(String::as_str).collect()
+}
+
+/// The ensemble called `wanted`, by name in its newest version.
+fn find_ensemble<'a>(ensembles: &'a [Ensemble], wanted: &str) -> Option<&'a Ensemble> {
+    ensembles.iter().rfind(|ensemble| wanted == ensemble.name || wanted == ensemble.id())
+}
+
+fn fusion_name(ensemble: &Ensemble) -> &'static str {
+    match ensemble.fusion {
+        Fusion::Mean => "mean",
+        Fusion::Min => "min",
+    }
+}
+
 fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
+    if let Some(ensemble) = find_ensemble(&ensembles(&config.models.dir)?, wanted) {
+        for line in ensemble_lines(ensemble) {
+            println!("{line}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let listings = listings(&config.models.dir)?;
     let package = open(config, chosen(&listings, wanted)?)?;
     let graph = package.graph()?;
@@ -141,6 +189,17 @@ fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>>
         format!("plan        {} kernels, {precision}: {}", network.kernels(), counts.join(", ")),
         format!("memory      {weights:.1} MiB of weights, {activations:.1} MiB for each thread"),
     ])
+}
+
+fn ensemble_lines(ensemble: &Ensemble) -> Vec<String> {
+    let mut lines = vec![
+        format!("ensemble    {}", ensemble.id()),
+        "task        passive-liveness".to_owned(),
+        format!("fusion      {}", fusion_name(ensemble)),
+        format!("threshold   {}: {}", ensemble.score_min, ensemble.score_source),
+    ];
+    lines.extend(ensemble.members.iter().map(|member| format!("member      {member}")));
+    lines
 }
 
 fn manifest_lines(manifest: &Manifest) -> Vec<String> {
@@ -186,32 +245,27 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
 }
 
 fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
-    let listings = listings(&config.models.dir)?;
-    let chosen: Vec<&Listing> = if wanted.is_empty() {
-        listings.iter().collect()
-    } else {
-        wanted.iter().map(|name| chosen(&listings, name)).collect::<anyhow::Result<_>>()?
-    };
-    if chosen.is_empty() {
-        bail!("{} holds no models", config.models.dir.display());
+    let dir = &config.models.dir;
+    let (listings, ensembles) = (listings(dir)?, ensembles(dir)?);
+    let picked = Picked::of(&listings, &ensembles, wanted)?;
+    if picked.models.is_empty() && picked.ensembles.is_empty() {
+        bail!("{} holds no models", dir.display());
     }
     let device = Device::open(&DeviceOptions::of(&config.device)?)?;
-    let bar = progress(chosen.len() as u64, "verifying models");
+    let bar = progress(picked.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();
-    for listing in chosen {
+    for listing in picked.models {
         let loaded = open(config, listing)
             .and_then(|package| Ok(runtime()?.block_on(device.load(package))?));
-        let mut cells = vec![listing.manifest.id()];
-        match loaded {
-            Ok(model) => cells.extend(timing_cells(&model)),
-            Err(error) => {
-                refusals.push(format!("{}: {error:#}", listing.manifest.id()));
-                cells.push("REFUSED".to_owned());
-            }
-        }
-        table.row(cells);
+        let cells = loaded.map(|model| timing_cells(&model));
+        table.row(result_row(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
+    }
+    let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
+    for ensemble in picked.ensembles {
+        let checked = choose_members(&manifests, ensemble).map(|_| vec!["ok".to_owned()]);
+        table.row(result_row(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
     bar.finish_and_clear();
     println!("device {}", device.describe());
@@ -222,6 +276,52 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         println!("{refusal}");
     }
     Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is to be verified.
+struct Picked<'a> {
+    models: Vec<&'a Listing>,
+    ensembles: Vec<&'a Ensemble>,
+}
+
+impl<'a> Picked<'a> {
+    /// All there is when nothing is named; an ensemble stands for itself and for its members as
+    /// far as there are such models.
+    fn of(
+        listings: &'a [Listing],
+        ensembles: &'a [Ensemble],
+        wanted: &[String],
+    ) -> anyhow::Result<Self> {
+        if wanted.is_empty() {
+            let (models, ensembles) = (listings.iter().collect(), ensembles.iter().collect());
+            return Ok(Self { models, ensembles });
+        }
+        let mut picked = Self { models: Vec::new(), ensembles: Vec::new() };
+        for name in wanted {
+            match find_ensemble(ensembles, name) {
+                None => picked.models.push(chosen(listings, name)?),
+                Some(ensemble) => {
+                    let members = ensemble.members.iter();
+                    picked.models.extend(members.filter_map(|member| find(listings, member)));
+                    picked.ensembles.push(ensemble);
+                }
+            }
+        }
+        Ok(picked)
+    }
+}
+
+/// The row of what was verified; why it is refused is added to `refusals`.
+fn result_row(
+    id: String,
+    result: anyhow::Result<Vec<String>>,
+    refusals: &mut Vec<String>,
+) -> Vec<String> {
+    let cells = result.unwrap_or_else(|error| {
+        refusals.push(format!("{id}: {error:#}"));
+        vec!["REFUSED".to_owned()]
+    });
+    [vec![id], cells].concat()
 }
 
 fn timing_cells(model: &crate::device::LoadedModel) -> Vec<String> {

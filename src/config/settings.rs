@@ -121,13 +121,17 @@ impl Default for DeviceSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// Folder with `<name>/<version>/model.toml`.
+    /// Folder with `<name>/<version>/model.toml` or `…/ensemble.toml`.
     pub dir: PathBuf,
     /// Face detection model, `name` or `name/version`.
     pub detector: String,
     /// Face embedding model.
     pub embedder: String,
-    /// Passive liveness model.
+    /// Face mesh model.
+    pub mesh: String,
+    /// Iris model.
+    pub iris: String,
+    /// Passive liveness model, or an ensemble of such models.
     pub liveness: String,
     /// Load models whose licence forbids commercial use.
     pub accept_noncommercial: bool,
@@ -139,6 +143,8 @@ impl Default for ModelSettings {
             dir: PathBuf::from("models"),
             detector: "yunet".to_owned(),
             embedder: "sface".to_owned(),
+            mesh: "facemesh".to_owned(),
+            iris: "iris".to_owned(),
             liveness: "fr_liveness".to_owned(),
             accept_noncommercial: false,
         }

@@ -23,7 +23,17 @@ pub enum FaceError {
         /// Values of that output on this canvas.
         expected: usize,
     },
-    /// The five points coincide or are not finite.
+    /// A landmark network's output has the wrong number of values.
+    #[error("{network} output has {actual} values, expected {expected}")]
+    LandmarkOutput {
+        /// Which network.
+        network: &'static str,
+        /// Values received.
+        actual: usize,
+        /// Values of that output.
+        expected: usize,
+    },
+    /// The points that place a crop coincide or are not finite.
     #[error("facial points are degenerate")]
     DegeneratePoints,
     /// An embedding has no values or too many.

@@ -6,6 +6,8 @@ pub mod calibration;
 mod detection;
 mod embedding;
 mod error;
+mod iris;
+mod mesh;
 mod quality;
 mod reason;
 pub mod verdict;
@@ -15,7 +17,10 @@ pub use align::{Alignment, Fit};
 pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, main_face};
 pub use embedding::{Embedding, SpaceId, SpaceMismatch, cosine};
 pub use error::FaceError;
+pub use iris::{EyeCrop, Lids};
+pub use mesh::{Eye, Mesh, mesh_square};
 pub use quality::{
-    Check, HeadPose, ImageSource, LimitKind, Measure, check_crop, check_detection, check_norm,
+    Check, HeadPose, ImageSource, LimitKind, Measure, brightness, check_crop, check_detection,
+    check_norm, sharpness,
 };
 pub use reason::ReasonCode;

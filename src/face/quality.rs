@@ -123,7 +123,7 @@ pub fn check_detection(
 /// [`crate::face::Fit`]), focus and light.
 pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) -> [Check; 6] {
     let luma = LumaImage::new(aligned);
-    let brightness = mean(luma.values().iter().map(|&v| f64::from(v))) / 255.0;
+    let brightness = brightness(&luma);
     let dark = share(&luma, |value| value <= LUMA_DARK);
     let bright = share(&luma, |value| value >= LUMA_BRIGHT);
     [
@@ -194,8 +194,13 @@ fn inter_eye_distance(points: &[Point; 5], pose: &HeadPose) -> f64 {
     seen / pose.yaw.abs().min(60.0).to_radians().cos()
 }
 
+/// Mean of the luma, 0..=1.
+pub fn brightness(luma: &LumaImage) -> f64 {
+    mean(luma.values().iter().map(|&value| f64::from(value))) / 255.0
+}
+
 /// Variance of the 4-neighbour Laplacian over all inner pixels (Pech-Pacheco et al., 2000).
-fn sharpness(luma: &LumaImage) -> f64 {
+pub fn sharpness(luma: &LumaImage) -> f64 {
     let (width, values) = (luma.width(), luma.values());
     let laplacian = |at: usize| {
         let around = [at - 1, at + 1, at - width, at + width];

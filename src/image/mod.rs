@@ -8,10 +8,13 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
+mod square;
 mod warp;
 
 pub use decode::{DecodeError, DecodeLimits, decode};
 pub use luma::{DifferenceHash, LumaImage};
+pub use orientation::{Orientation, Rotation};
 pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
+pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

@@ -2,16 +2,69 @@
 
 use crate::image::RgbImage;
 
+/// The clockwise turn that makes a stored picture upright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rotation {
+    /// It is upright.
+    #[default]
+    None,
+    /// By 90 degrees.
+    Quarter,
+    /// By 180 degrees.
+    Half,
+    /// By 270 degrees.
+    ThreeQuarters,
+}
+
+impl Rotation {
+    /// From 0, 90, 180 or 270; `None` for any other number.
+    pub fn from_degrees(degrees: u32) -> Option<Self> {
+        match degrees {
+            0 => Some(Self::None),
+            90 => Some(Self::Quarter),
+            180 => Some(Self::Half),
+            270 => Some(Self::ThreeQuarters),
+            _ => None,
+        }
+    }
+}
+
 /// Where an upright picture's pixel stands in the stored one: swap the axes, then flip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Orientation {
+pub struct Orientation {
     transpose: bool,
     flip_x: bool,
     flip_y: bool,
 }
 
 impl Orientation {
-    pub(super) const UPRIGHT: Self = Self { transpose: false, flip_x: false, flip_y: false };
+    /// As it should be.
+    pub const UPRIGHT: Self = Self { transpose: false, flip_x: false, flip_y: false };
+
+    /// Upright, with left and right exchanged.
+    pub const MIRRORED: Self = Self { transpose: false, flip_x: true, flip_y: false };
+
+    /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as it
+    /// is, not as in a mirror.
+    pub fn turned(rotation: Rotation) -> Self {
+        let (transpose, flip_x, flip_y) = match rotation {
+            Rotation::None => (false, false, false),
+            Rotation::Quarter => (true, false, true),
+            Rotation::Half => (false, true, true),
+            Rotation::ThreeQuarters => (true, true, false),
+        };
+        Self { transpose, flip_x, flip_y }
+    }
+
+    /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as in a
+    /// mirror: the upright axis that is flipped is the stored one it came from.
+    pub fn turned_and_mirrored(rotation: Rotation) -> Self {
+        let turned = Self::turned(rotation);
+        match turned.transpose {
+            true => Self { flip_y: !turned.flip_y, ..turned },
+            false => Self { flip_x: !turned.flip_x, ..turned },
+        }
+    }
 
     /// From the EXIF value, 1 to 8; `None` for any other number.
     pub(super) fn from_exif(value: u16) -> Option<Self> {
@@ -30,7 +83,7 @@ impl Orientation {
     }
 
     /// The upright picture; an upright one is returned as it is.
-    pub(super) fn upright(self, stored: RgbImage) -> RgbImage {
+    pub fn upright(self, stored: RgbImage) -> RgbImage {
         if self == Self::UPRIGHT {
             return stored;
         }
@@ -84,6 +137,29 @@ mod tests {
             assert_eq!((found.width(), found.height()), (2, 3), "orientation {value}");
             assert_eq!(found.pixels(), upright.pixels(), "orientation {value}");
         }
+    }
+
+    #[test]
+    fn a_camera_that_is_turned_or_mirrors_is_undone() {
+        // The scene is 1 2 / 3 4 / 5 6. A sensor that must be turned clockwise by 90 degrees
+        // stores its right column first, and so on.
+        let scene = image(&[&[1, 2], &[3, 4], &[5, 6]]);
+        type Rows = &'static [&'static [u8]];
+        let stored: [(u32, Rows, Rows); 4] = [
+            (0, &[&[1, 2], &[3, 4], &[5, 6]], &[&[2, 1], &[4, 3], &[6, 5]]),
+            (90, &[&[2, 4, 6], &[1, 3, 5]], &[&[1, 3, 5], &[2, 4, 6]]),
+            (180, &[&[6, 5], &[4, 3], &[2, 1]], &[&[5, 6], &[3, 4], &[1, 2]]),
+            (270, &[&[5, 3, 1], &[6, 4, 2]], &[&[6, 4, 2], &[5, 3, 1]]),
+        ];
+        for (degrees, plain, mirrored) in stored {
+            let rotation = Rotation::from_degrees(degrees).unwrap();
+            let found = Orientation::turned(rotation).upright(image(plain));
+            assert_eq!(found.pixels(), scene.pixels(), "{degrees}");
+            let found = Orientation::turned_and_mirrored(rotation).upright(image(mirrored));
+            assert_eq!((found.width(), found.height()), (2, 3), "{degrees}, mirrored");
+            assert_eq!(found.pixels(), scene.pixels(), "{degrees}, mirrored");
+        }
+        assert_eq!(Rotation::from_degrees(45), None);
     }
 
     #[test]

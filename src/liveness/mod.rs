@@ -36,6 +36,6 @@ pub use limits::{
 };
 pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
 pub use outcome::{Ending, Outcome, Rule, RuleCheck};
-pub use pad::{LivenessError, LivenessOutput, PassiveScore, crop_rect};
+pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
 pub use session::{Event, Observed, Prompt, Session, Wants};
 pub use verdict::{LivenessVerdict, coarsen, judge};

@@ -29,6 +29,9 @@ pub enum LivenessError {
     /// Outputs that should be probabilities are negative or do not sum to 1.
     #[error("liveness outputs are not probabilities")]
     NotProbabilities,
+    /// No network was asked, so nothing is known.
+    #[error("no liveness network has judged the face")]
+    NoScore,
 }
 
 /// What a network's outputs are; manifests say so.
@@ -44,6 +47,31 @@ pub enum LivenessOutput {
 /// Probability that the face is that of a live person, 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct PassiveScore(f64);
+
+/// How the scores of several networks become one; ensembles say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fusion {
+    /// Their mean.
+    Mean,
+    /// The least: every network must be convinced.
+    Min,
+}
+
+impl Fusion {
+    /// One score of several.
+    ///
+    /// # Errors
+    /// [`LivenessError::NoScore`] when there is none.
+    pub fn fuse(self, scores: &[PassiveScore]) -> Result<PassiveScore, LivenessError> {
+        let values = || scores.iter().map(|score| score.value());
+        let least = values().min_by(f64::total_cmp).ok_or(LivenessError::NoScore)?;
+        Ok(PassiveScore(match self {
+            Self::Mean => values().sum::<f64>() / scores.len() as f64,
+            Self::Min => least,
+        }))
+    }
+}
 
 /// How far probabilities may be from summing to 1: f16 rounding passes.
 const SUM_TOLERANCE: f64 = 1e-2;
@@ -127,4 +155,40 @@ fn span(center: f64, length: f64, last: f64) -> (usize, usize) {
     }
     // Rounding may leave the start a hair below zero; the cast cuts it to zero.
     (start as usize, end as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn score(live: f64) -> PassiveScore {
+        let outputs = [live as f32, 1.0 - live as f32];
+        PassiveScore::new(&outputs, LivenessOutput::Probabilities, 0).unwrap()
+    }
+
+    #[test]
+    fn scores_are_fused_by_their_mean_or_the_least() {
+        let scores = [0.75, 0.25, 0.5].map(score);
+        assert_eq!(Fusion::Mean.fuse(&scores).unwrap().value(), 0.5);
+        assert_eq!(Fusion::Min.fuse(&scores).unwrap().value(), 0.25);
+        for fusion in [Fusion::Mean, Fusion::Min] {
+            assert_eq!(fusion.fuse(&scores[..1]).unwrap(), scores[0]);
+            assert_eq!(fusion.fuse(&[]), Err(LivenessError::NoScore));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_fused_score_lies_among_those_it_is_made_of(
+            values in prop::collection::vec(0.0..=1.0_f64, 1..8),
+        ) {
+            let scores: Vec<PassiveScore> = values.into_iter().map(score).collect();
+            let [least, mean] = [Fusion::Min, Fusion::Mean].map(|f| f.fuse(&scores).unwrap().value());
+            let most = scores.iter().map(|score| score.value()).fold(0.0, f64::max);
+            prop_assert!(scores.iter().all(|score| score.value() >= least));
+            prop_assert!(least <= mean + 1e-12 && mean <= most + 1e-12);
+        }
+    }
 }

@@ -230,6 +230,9 @@ fn check_crop(crop: &CropRule, width: usize, height: usize) -> Result<(), ModelE
             Err(ModelError::value("input.crop.template", "needs an input of 112×112"))
         }
         CropRule::Align { .. } => Ok(()),
+        CropRule::EyesLevelSquare { .. } | CropRule::Eye { .. } if width != height => {
+            Err(ModelError::value("input.crop.rule", "needs a square input"))
+        }
         CropRule::Box { scale } | CropRule::EyesLevelSquare { scale } | CropRule::Eye { scale } => {
             if !(1.0..=10.0).contains(&scale) {
                 return Err(ModelError::value("input.crop.scale", "must lie in 1..=10"));

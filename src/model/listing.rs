@@ -1,11 +1,12 @@
-//! Which models there are: `<root>/<name>/<version>/model.toml`.
+//! Which models there are: `<root>/<name>/<version>/model.toml` or `…/ensemble.toml`.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use super::ensemble::Ensemble;
 use super::manifest::Manifest;
-use super::package::read_manifest;
+use super::package::{ENSEMBLE_FILE, MANIFEST_FILE, read_ensemble, read_manifest};
 
 /// Most entries of a directory of models.
 const ENTRIES_MAX: usize = 1024;
@@ -27,18 +28,33 @@ pub struct Listing {
 /// [`ModelError::In`] names it.
 pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
     let mut found = Vec::new();
-    for model in directories(root)? {
-        for dir in directories(&model)? {
-            match list(&dir) {
-                Ok(manifest) => found.push(Listing { dir, manifest }),
-                Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
-            }
+    for dir in versions(root)?.into_iter().filter(|dir| !is_ensemble_alone(dir)) {
+        match list(&dir) {
+            Ok(manifest) => found.push(Listing { dir, manifest }),
+            Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
         }
     }
     found.sort_by(|a, b| {
         let (a, b) = (&a.manifest, &b.manifest);
         a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version))
     });
+    Ok(found)
+}
+
+/// All ensembles under `root`, in the order of [`scan`]. Whether there are such members is not
+/// looked at.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_ensembles(root: &Path) -> Result<Vec<Ensemble>, ModelError> {
+    let mut found = Vec::new();
+    for dir in versions(root)?.into_iter().filter(|dir| dir.join(ENSEMBLE_FILE).exists()) {
+        match list_ensemble(&dir) {
+            Ok(ensemble) => found.push(ensemble),
+            Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version)));
     Ok(found)
 }
 
@@ -55,10 +71,32 @@ pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
 
 fn list(dir: &Path) -> Result<Manifest, ModelError> {
     let manifest = read_manifest(dir)?;
-    if dir.ends_with(Path::new(&manifest.name).join(&manifest.version)) {
-        return Ok(manifest);
+    check_place(dir, manifest.id())?;
+    Ok(manifest)
+}
+
+fn list_ensemble(dir: &Path) -> Result<Ensemble, ModelError> {
+    let ensemble = read_ensemble(dir)?;
+    check_place(dir, ensemble.id())?;
+    Ok(ensemble)
+}
+
+fn check_place(dir: &Path, id: String) -> Result<(), ModelError> {
+    if dir.ends_with(&id) { Ok(()) } else { Err(ModelError::Misplaced { id }) }
+}
+
+/// A directory with both files is listed as both, so that choosing it by name is refused.
+fn is_ensemble_alone(dir: &Path) -> bool {
+    dir.join(ENSEMBLE_FILE).exists() && !dir.join(MANIFEST_FILE).exists()
+}
+
+/// The directories of all versions of all models.
+fn versions(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let mut found = Vec::new();
+    for model in directories(root)? {
+        found.extend(directories(&model)?);
     }
-    Err(ModelError::Misplaced { id: manifest.id() })
+    Ok(found)
 }
 
 /// The directories in `dir`, links to directories included, by name.
@@ -105,7 +143,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::package::MANIFEST_FILE;
     use crate::telemetry::causes;
 
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
@@ -155,6 +192,30 @@ mod tests {
         std::fs::remove_file(root.path().join("iris/2").join(MANIFEST_FILE)).unwrap();
         let message = causes(&scan(root.path()).unwrap_err());
         assert!(message.contains("iris/2: cannot read"), "{message}");
+    }
+
+    #[test]
+    fn ensembles_are_listed_apart_from_models() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "iris/1", "1");
+        let pair = root.path().join("pair/2");
+        std::fs::create_dir_all(&pair).unwrap();
+        let text = |version: &str| {
+            format!(
+                "name = \"pair\"\nversion = \"{version}\"\nmembers = [\"one/1\"]\n\
+                 fusion = \"min\"\nscore_min = 0.5\nscore_source = \"none\"\n"
+            )
+        };
+        std::fs::write(pair.join(ENSEMBLE_FILE), text("2")).unwrap();
+        let ids = |root: &Path| -> Vec<String> {
+            scan(root).unwrap().iter().map(|listing| listing.manifest.id()).collect()
+        };
+        assert_eq!(ids(root.path()), ["iris/1"]);
+        let ensembles = scan_ensembles(root.path()).unwrap();
+        assert_eq!(ensembles.iter().map(Ensemble::id).collect::<Vec<_>>(), ["pair/2"]);
+        std::fs::write(pair.join(ENSEMBLE_FILE), text("3")).unwrap();
+        let message = causes(&scan_ensembles(root.path()).unwrap_err());
+        assert!(message.contains("pair/2: the manifest says `pair/3`"), "{message}");
     }
 
     proptest! {

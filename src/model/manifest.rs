@@ -251,7 +251,7 @@ impl Manifest {
 }
 
 /// What the TOML parser refuses, with the line it stands on: that line holds the key.
-fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
+pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or("");
     let line = before.matches('\n').count();
@@ -431,6 +431,7 @@ mod tests {
         (YUNET, "decoder = \"yunet\"", "decoder = \"ssd\"", "decoder"),
         (YUNET, "rule = \"letterbox\"", "rule = \"letterbox\", scale = 2.0", "scale"),
         (YUNET, "side = 160", "side = 161", "`golden.side`"),
+        (MESH, "width = 192", "width = 96", "`input.crop.rule`"),
         (MESH, "shape = [1404]", "shape = [1403]", "`outputs[0].shape`"),
         (MESH, "meaning = \"face-flag\"", "meaning = \"contours\"", "FaceFlag"),
         (IRIS, "shape = [1, 1, 228]", "shape = [1, 1, 213]", "`outputs[0].shape`"),

@@ -1,4 +1,5 @@
-//! Models on disk: `models/<name>/<version>/{model.toml, *.onnx, golden.safetensors}`.
+//! Models on disk: `models/<name>/<version>/{model.toml, *.onnx, golden.safetensors}`, or
+//! `models/<name>/<version>/ensemble.toml` for several of them that judge as one.
 //!
 //! ```text
 //! scan → Listing → Package::open (hashes hold, licence allows) → graph, golden → catalog
@@ -8,6 +9,7 @@
 //! what it was measured to be worth; [`Golden`] pins the answers. Whatever of this is missing,
 //! unknown or wrong is refused by key and reason: a parsed manifest needs no further check.
 
+mod ensemble;
 mod error;
 mod golden;
 mod input;
@@ -18,10 +20,11 @@ mod space;
 mod task;
 mod values;
 
+pub use ensemble::Ensemble;
 pub use error::ModelError;
 pub use golden::{Golden, GoldenMismatch, GoldenOutput};
 pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout};
-pub use listing::{Listing, find, scan};
+pub use listing::{Listing, find, scan, scan_ensembles};
 pub use manifest::{GoldenSpec, Manifest, Origin, OutputSpec, Tolerance};
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;

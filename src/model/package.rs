@@ -3,9 +3,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use super::ensemble::Ensemble;
 use super::golden::Golden;
 use super::input::InputContract;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
@@ -14,6 +15,9 @@ use crate::engine::{self, Graph, Precision};
 
 /// Name of the manifest in a model's directory.
 pub(super) const MANIFEST_FILE: &str = "model.toml";
+
+/// Name of the manifest in an ensemble's directory.
+pub(super) const ENSEMBLE_FILE: &str = "ensemble.toml";
 
 /// Largest ONNX file in bytes: twice an IResNet-100 in f32.
 const WEIGHTS_BYTES_MAX: u64 = 512 << 20;
@@ -124,13 +128,20 @@ impl fmt::Debug for Package {
 
 /// Reads the manifest in `dir`, and nothing else.
 pub(super) fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
-    let path = dir.join(MANIFEST_FILE);
+    Manifest::parse(&read_text(dir.join(MANIFEST_FILE))?)
+}
+
+/// Reads the ensemble in `dir`.
+pub(super) fn read_ensemble(dir: &Path) -> Result<Ensemble, ModelError> {
+    Ensemble::parse(&read_text(dir.join(ENSEMBLE_FILE))?)
+}
+
+fn read_text(path: PathBuf) -> Result<String, ModelError> {
     let bytes = read_capped(&path, "manifest bytes", MANIFEST_BYTES_MAX as u64)?;
-    let text = String::from_utf8(bytes).map_err(|error| ModelError::Read {
+    String::from_utf8(bytes).map_err(|error| ModelError::Read {
         path,
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()),
-    })?;
-    Manifest::parse(&text)
+    })
 }
 
 /// Reads a file of at most `limit` bytes, whatever its size was when it was looked at.
@@ -187,8 +198,6 @@ fn check_outputs(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::telemetry::causes;
 

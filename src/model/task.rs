@@ -300,7 +300,7 @@ fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, 
     })
 }
 
-fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
+pub(super) fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
     if value > 0.0 && value < 1.0 {
         return Ok(());
     }

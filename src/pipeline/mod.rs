@@ -1,6 +1,10 @@
 //! What a request does: one short function per call, read from top to bottom.
 
 mod error;
+#[cfg(test)]
+mod fixture;
+mod frame;
+mod look;
 mod photo;
 mod report;
 mod rules;
@@ -12,6 +16,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
+pub use frame::{Detail, FaceCrops, Frame, Measured};
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
@@ -174,9 +179,10 @@ impl Pipeline {
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
-    /// The models that answers stand on.
+    /// The models that answers about photographs stand on.
     pub fn live_models(&self) -> Vec<LiveModel> {
         let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
+        let models = [detector, embedder].into_iter().chain(&liveness.members);
         let name = |model: &Arc<LoadedModel>| LiveModel {
             task: model.manifest().task.name().to_owned(),
             name: model.manifest().name.clone(),
@@ -184,7 +190,7 @@ impl Pipeline {
             sha256: model.manifest().sha256.to_string(),
             precision: model.manifest().precision.name(),
         };
-        [detector, embedder, liveness].map(name).into()
+        models.map(name).collect()
     }
 
     /// Refuses a request that insists on an embedding model which is not live.
@@ -262,7 +268,7 @@ impl Pipeline {
     }
 
     fn liveness_min(&self) -> f64 {
-        self.rules.liveness.score_min()
+        self.rules.liveness.score_min
     }
 }
 

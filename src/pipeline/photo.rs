@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::look::{Decoded, Faces};
 use super::report::{PhotoReport, Photograph, StageTimes};
 use super::rules::Rules;
 use super::{Error, Pipeline};
 use crate::config::SourceLimits;
-use crate::device::{LoadedModel, RowOutput};
+use crate::device::RowOutput;
 use crate::face::verdict::Subject;
-use crate::face::{
-    Check, DetectedFace, Embedding, FaceError, check_crop, check_detection, check_norm, main_face,
-};
-use crate::image::{
-    DecodeError, DecodeLimits, DifferenceHash, LumaImage, RgbImage, crop_resize, decode, letterbox,
-};
-use crate::scheduler::{Answer, PoolError, Ticket};
+use crate::face::{Check, DetectedFace, FaceError, check_crop, check_detection, check_norm};
+use crate::image::{DecodeError, Orientation, RgbImage};
+use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 
 /// What a call needs to know about the main face beyond its place and quality.
@@ -33,14 +30,6 @@ impl Wanted {
     pub(super) const ALL: Self = Self { embedding: true, liveness: true };
 }
 
-/// A picture once its file was read.
-struct Decoded {
-    image: RgbImage,
-    canvas: RgbImage,
-    scale: f32,
-    fingerprint: DifferenceHash,
-}
-
 /// The faces of a picture, and the main one cut out for the networks that judge it.
 struct Cut {
     width: usize,
@@ -53,7 +42,8 @@ struct Cut {
 
 struct Crops {
     aligned: RgbImage,
-    liveness: Option<RgbImage>,
+    /// One for each member of the liveness ensemble; none where the face cannot be cropped.
+    liveness: Vec<RgbImage>,
 }
 
 impl Pipeline {
@@ -74,7 +64,9 @@ impl Pipeline {
 
         let began = Instant::now();
         let (limits, side) = (self.decode, self.rules.detector.side);
-        let decoded = self.compute(move || read(file.expose(), &limits, side)).await?;
+        let upright = Orientation::UPRIGHT;
+        let read = move || Decoded::read(file.expose(), &limits, upright, side);
+        let decoded = self.compute(read).await?;
         let Decoded { image, canvas, scale, fingerprint } =
             decoded.map_err(|error| refuse(error, subject))?;
         times.decode = began.elapsed();
@@ -111,7 +103,7 @@ impl Pipeline {
         Ok(report)
     }
 
-    /// Shows the main face to the embedder and the liveness network, side by side.
+    /// Shows the main face to the embedder and the liveness networks, side by side.
     async fn judge_face(
         &self,
         crops: Crops,
@@ -120,64 +112,28 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<(), Error> {
         let aligned = wanted.embedding.then_some(crops.aligned);
-        let cropped = crops.liveness.filter(|_| wanted.liveness);
+        let cropped = if wanted.liveness { crops.liveness } else { Vec::new() };
         let (embedded, judged) = tokio::try_join!(
             self.ask_some(&self.snapshot.embedder, aligned, ticket),
-            self.ask_some(&self.snapshot.liveness, cropped, ticket),
+            self.ask_liveness(cropped, ticket),
         )?;
         if let Some(answer) = embedded {
             report.times.queue += answer.queue_time;
             report.times.embed = answer.run_time;
-            let rule = &self.rules.embedder;
-            let (embedding, norm) =
-                Embedding::from_raw(rule.raw(&answer.output), rule.space.clone())
-                    .map_err(Error::internal)?;
+            let (embedding, norm) = self.embedding(&answer)?;
             let check = check_norm(norm, report.source.limits(&self.quality));
             report.checks.push(check);
             report.embedding = check.passed.then_some(embedding);
             report.embedding_norm = Some(f64::from(norm));
         }
-        if let Some(answer) = judged {
+        for answer in &judged {
             report.times.queue += answer.queue_time;
-            report.times.liveness = answer.run_time;
-            let score = self.rules.liveness.score(&answer.output).map_err(Error::internal)?;
-            report.liveness = Some(score);
+            report.times.liveness += answer.run_time;
+        }
+        if !judged.is_empty() {
+            report.liveness = Some(self.live(&judged)?);
         }
         Ok(())
-    }
-
-    /// Runs a job on the CPU pool; one that panics is counted and is a fault of the server.
-    async fn compute<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        self.pool.run(job).await.map_err(|error| {
-            if matches!(error, PoolError::Panicked) {
-                self.metrics.panicked();
-            }
-            Error::internal(error)
-        })
-    }
-
-    async fn ask(
-        &self,
-        model: &Arc<LoadedModel>,
-        row: RgbImage,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Answer, Error> {
-        Ok(self.scheduler.submit(model, row, ticket).await?)
-    }
-
-    async fn ask_some(
-        &self,
-        model: &Arc<LoadedModel>,
-        row: Option<RgbImage>,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Option<Answer>, Error> {
-        match row {
-            Some(row) => self.ask(model, row, ticket).await.map(Some),
-            None => Ok(None),
-        }
     }
 
     fn count(&self, times: &StageTimes) {
@@ -197,19 +153,11 @@ impl Pipeline {
     }
 }
 
-fn read(file: &[u8], limits: &DecodeLimits, side: usize) -> Result<Decoded, DecodeError> {
-    let image = decode(file, limits)?;
-    let fingerprint = DifferenceHash::new(&LumaImage::new(&image));
-    let boxed = letterbox(&image, side);
-    Ok(Decoded { image, canvas: boxed.image, scale: boxed.scale, fingerprint })
-}
-
 fn refuse(error: DecodeError, subject: Subject) -> Error {
     Error::invalid(format!("{subject}.data"), error.to_string())
 }
 
-/// Reads the faces off the detector's output, chooses the main one, and cuts it out if its quality
-/// allows.
+/// Finds the faces and cuts the main one out if its quality allows.
 fn cut(
     image: RgbImage,
     detected: &RowOutput,
@@ -218,24 +166,15 @@ fn cut(
     limits: &SourceLimits,
 ) -> Result<Cut, FaceError> {
     let (width, height) = (image.width(), image.height());
-    let mut faces: Vec<DetectedFace> =
-        rules.detector.faces(detected)?.iter().map(|face| face.to_source(scale)).collect();
-    let Some(main) = main_face(&faces, width, height) else {
+    let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
+    let Some(main) = main else {
         return Ok(Cut { width, height, faces, checks: vec![], crops: None });
     };
     let mut checks = check_detection(&faces, &main, limits).to_vec();
-    faces.remove(main.index);
-    faces.sort_by(|a, b| b.rect.area().total_cmp(&a.rect.area()));
-    faces.insert(0, main.face);
-
     let fit = rules.embedder.alignment.fit(&main.face.points)?;
     let aligned = rules.embedder.alignment.crop(&image, &fit);
     checks.extend(check_crop(&aligned, fit.residual, limits));
     let usable = checks.iter().all(|check| check.passed);
-    let rule = &rules.liveness;
-    let liveness = rule
-        .crop(&main.face, &image)
-        .ok()
-        .and_then(|crop| crop_resize(&image, crop, rule.width, rule.height));
+    let liveness = rules.liveness.crops(&main.face, &image).unwrap_or_default();
     Ok(Cut { width, height, faces, checks, crops: usable.then_some(Crops { aligned, liveness }) })
 }

@@ -69,7 +69,7 @@ pub struct StageTimes {
     pub align: Duration,
     /// The embedder's batch.
     pub embed: Duration,
-    /// The liveness network's batch.
+    /// The batches of the liveness networks.
     pub liveness: Duration,
 }
 

@@ -62,8 +62,12 @@ pub enum Stage {
     Align,
     /// The embedder's batch.
     Embed,
-    /// The liveness network's batch.
+    /// The batches of the liveness networks.
     Liveness,
+    /// The batch of the face mesh.
+    Mesh,
+    /// The batches of both eyes.
+    Eyes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

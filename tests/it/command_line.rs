@@ -1,21 +1,9 @@
 //! The binary, as a person at a terminal uses it.
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::{config, copy, png, repository};
-
-fn menshen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_menshen"))
-        .current_dir(repository())
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::support::{config, copy, menshen, png, repository, text};
 
 #[test]
 fn the_demonstration_gets_every_pair_right() {

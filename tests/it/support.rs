@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,6 +35,20 @@ pub fn repository() -> PathBuf {
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = repository().join("tests/fixtures/faces").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Runs the binary as a person at a terminal does.
+pub fn menshen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_menshen"))
+        .current_dir(repository())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// What a program has printed.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Copies a folder with everything in it.

@@ -1,0 +1,80 @@
+//! A turned square of an image, as the landmark networks see it.
+
+use crate::image::{RgbImage, Similarity, warp};
+
+/// A square of an image, turned about its centre, and the crop of `size × size` pixels that a
+/// network is fed of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TurnedSquare {
+    /// From pixels of the image to pixels of the crop.
+    to_crop: Similarity,
+    size: usize,
+}
+
+impl TurnedSquare {
+    /// The square of `side` image pixels about `center` whose upper edge runs along the direction
+    /// `along`; `None` when a number is not finite, or side or direction are next to nothing.
+    ///
+    /// Pixel centres are at integers, so the middle of the crop is at `(size − 1) / 2`: a crop
+    /// that is mirrored keeps it there.
+    pub fn new(center: [f64; 2], side: f64, along: [f64; 2], size: usize) -> Option<Self> {
+        let scale = size as f64 / side / along[0].hypot(along[1]);
+        // The turn from the direction onto the x axis: by its angle, backwards.
+        let (a, b) = (along[0] * scale, -along[1] * scale);
+        let middle = (size as f64 - 1.0) / 2.0;
+        let [x, y] = center;
+        let to_crop = Similarity::new(a, b, middle - (a * x - b * y), middle - (b * x + a * y))?;
+        Some(Self { to_crop, size })
+    }
+
+    /// The crop, black where the image ends.
+    pub fn sample(&self, image: &RgbImage) -> RgbImage {
+        warp(image, &self.to_crop, self.size, self.size)
+    }
+
+    /// Where a point of the crop lies in the image.
+    pub fn to_image(&self, x: f64, y: f64) -> (f64, f64) {
+        self.to_crop.invert(x, y)
+    }
+
+    /// Side of the crop in pixels.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many pixels of the image one pixel of the crop is wide.
+    pub fn image_pixels(&self) -> f64 {
+        1.0 / self.to_crop.scale()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_square_of_its_own_size_is_cut_out_as_it_is() {
+        let image = RgbImage::new(4, 4, (0..48).collect()).unwrap();
+        let square = TurnedSquare::new([1.5, 1.5], 2.0, [9.0, 0.0], 2).unwrap();
+        let crop = square.sample(&image);
+        assert_eq!(crop.pixels(), [15, 16, 17, 18, 19, 20, 27, 28, 29, 30, 31, 32]);
+    }
+
+    #[test]
+    fn the_direction_becomes_the_upper_edge() {
+        // Along the image's downward axis: what was below is at the right of the crop.
+        let square = TurnedSquare::new([10.0, 20.0], 8.0, [0.0, 3.0], 4).unwrap();
+        let (x, y) = square.to_image(3.5, 1.5);
+        assert!((x - 10.0).abs() < 1e-9 && (y - 24.0).abs() < 1e-9, "{x} {y}");
+        assert_eq!(square.image_pixels(), 2.0);
+    }
+
+    #[test]
+    fn a_square_without_side_or_direction_is_none() {
+        for (side, along) in
+            [(0.0, [1.0, 0.0]), (5.0, [0.0, 0.0]), (f64::NAN, [1.0, 0.0]), (5.0, [f64::NAN, 0.0])]
+        {
+            assert_eq!(TurnedSquare::new([0.0, 0.0], side, along, 4), None);
+        }
+    }
+}

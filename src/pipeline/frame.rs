@@ -1,0 +1,442 @@
+//! One frame of a session: decode → detect → align → mesh → eyes, and, for chosen frames,
+//! embed and liveness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::look::{Decoded, Faces};
+use super::rules::Rules;
+use super::{Error, Pipeline};
+use crate::device::RowOutput;
+use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
+use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
+use crate::liveness::{FaceMeasures, Judged, Measures, MeshMeasures};
+use crate::scheduler::{Answer, Ticket};
+use crate::telemetry::Stage;
+use crate::trust::Secret;
+
+/// A frame as it arrived.
+#[derive(Debug)]
+pub struct Frame {
+    /// Path of the bytes in the request, by which errors name them.
+    pub field: String,
+    /// The bytes of the file.
+    pub file: Secret<Vec<u8>>,
+    /// How the camera was held, and whether it mirrors; undone before anything is measured.
+    pub orientation: Orientation,
+}
+
+/// How closely a frame is looked at; each step runs one network more than the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Faces, brightness and sharpness.
+    Face,
+    /// Also mouth, yaw and pitch.
+    Mesh,
+    /// Also the lids.
+    Eyes,
+}
+
+/// A frame once it was measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// What the liveness rules see.
+    pub measures: Measures,
+    /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
+    /// cropped.
+    pub crops: Option<FaceCrops>,
+}
+
+/// The main face of a frame as the networks that judge it are fed: some 100 kB, which a session
+/// may keep until it knows which frames it wants judged.
+#[derive(Debug)]
+pub struct FaceCrops {
+    aligned: RgbImage,
+    /// One for each member of the liveness ensemble.
+    liveness: Vec<RgbImage>,
+}
+
+/// A frame after the detector.
+struct Seen {
+    image: RgbImage,
+    measured: Measured,
+    mesh: Option<MeshCrop>,
+}
+
+struct MeshCrop {
+    square: TurnedSquare,
+    row: RgbImage,
+}
+
+/// What the detector is not asked: the picture, and what of it the detector saw.
+struct Shown {
+    image: RgbImage,
+    fingerprint: DifferenceHash,
+    scale: f32,
+}
+
+impl Pipeline {
+    /// Measures a frame in the detail asked for. Where there is no face, or the mesh network sees
+    /// none, what lies behind it is left out.
+    ///
+    /// # Errors
+    /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
+    pub async fn measure(
+        &self,
+        frame: Frame,
+        detail: Detail,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Measured, Error> {
+        let _place = self.places.acquire().await.map_err(Error::internal)?;
+        let Decoded { image, canvas, scale, fingerprint } = self.decode_frame(frame).await?;
+        let detected = self.ask(&self.snapshot.detector, canvas, ticket).await?;
+        self.count_batch(Stage::Detect, &detected);
+        let shown = Shown { image, fingerprint, scale };
+        let seen = self.look(shown, detected.output, detail).await?;
+        let Seen { image, mut measured, mesh } = seen;
+        let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
+            return Ok(measured);
+        };
+        let Some(mesh) = self.find_mesh(crop, ticket).await? else { return Ok(measured) };
+        face.mesh = Some(MeshMeasures {
+            mouth_open: mesh.mouth_open(),
+            yaw: mesh.yaw(),
+            pitch: mesh.pitch(),
+        });
+        if detail >= Detail::Eyes {
+            face.eyes = Some(self.find_lids(image, mesh, ticket).await?);
+        }
+        Ok(measured)
+    }
+
+    /// Shows the main face of a measured frame to the embedder and the liveness networks.
+    ///
+    /// # Errors
+    /// Time, a fault.
+    pub async fn judge_frame(
+        &self,
+        crops: FaceCrops,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Judged, Error> {
+        let (embedded, judged) = tokio::try_join!(
+            self.ask(&self.snapshot.embedder, crops.aligned, ticket),
+            self.ask_liveness(crops.liveness, ticket),
+        )?;
+        self.count_batch(Stage::Embed, &embedded);
+        for answer in &judged {
+            self.count_batch(Stage::Liveness, answer);
+        }
+        let (embedding, norm) = self.embedding(&embedded)?;
+        let live = self.live(&judged)?;
+        Ok(Judged { embedding, norm: norm.into(), live })
+    }
+
+    async fn decode_frame(&self, frame: Frame) -> Result<Decoded, Error> {
+        let Frame { field, file, orientation } = frame;
+        let began = Instant::now();
+        let (limits, side) = (self.decode, self.rules.detector.side);
+        let read = move || Decoded::read(file.expose(), &limits, orientation, side);
+        let decoded = self.compute(read).await?;
+        self.count_time(Stage::Decode, began.elapsed());
+        decoded.map_err(|error| Error::invalid(field, error.to_string()))
+    }
+
+    async fn look(&self, shown: Shown, detected: RowOutput, detail: Detail) -> Result<Seen, Error> {
+        let began = Instant::now();
+        let rules = Arc::clone(&self.rules);
+        let look = move || look(shown, &detected, detail, &rules);
+        let seen = self.compute(look).await?.map_err(Error::internal);
+        self.count_time(Stage::Align, began.elapsed());
+        seen
+    }
+
+    async fn find_mesh(&self, crop: MeshCrop, ticket: &Arc<Ticket>) -> Result<Option<Mesh>, Error> {
+        let answer = self.ask(&self.snapshot.mesh, crop.row, ticket).await?;
+        self.count_batch(Stage::Mesh, &answer);
+        self.rules.mesh.mesh(&answer.output, &crop.square).map_err(Error::internal)
+    }
+
+    /// Openness of the right and the left eye.
+    async fn find_lids(
+        &self,
+        image: RgbImage,
+        mesh: Mesh,
+        ticket: &Arc<Ticket>,
+    ) -> Result<[f64; 2], Error> {
+        let rules = Arc::clone(&self.rules);
+        let cut = move || cut_eyes(&image, &mesh, &rules);
+        let [right, left] = self.compute(cut).await?.map_err(Error::internal)?;
+        let (right, left) =
+            tokio::try_join!(self.openness(right, ticket), self.openness(left, ticket))?;
+        Ok([right, left])
+    }
+
+    async fn openness(
+        &self,
+        (crop, row): (EyeCrop, RgbImage),
+        ticket: &Arc<Ticket>,
+    ) -> Result<f64, Error> {
+        let answer = self.ask(&self.snapshot.iris, row, ticket).await?;
+        self.count_batch(Stage::Eyes, &answer);
+        let lids = self.rules.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
+        Ok(lids.openness())
+    }
+
+    fn count_batch(&self, stage: Stage, answer: &Answer) {
+        self.count_time(Stage::Queue, answer.queue_time);
+        self.count_time(stage, answer.run_time);
+    }
+
+    fn count_time(&self, stage: Stage, time: Duration) {
+        self.metrics.stage(stage, time);
+    }
+}
+
+/// Finds the faces, measures the main one and cuts it out.
+fn look(
+    shown: Shown,
+    detected: &RowOutput,
+    detail: Detail,
+    rules: &Rules,
+) -> Result<Seen, FaceError> {
+    let Shown { image, fingerprint, scale } = shown;
+    let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
+    let size = [image.width(), image.height()];
+    let measures = Measures { size, fingerprint, faces, main: None };
+    let mut measured = Measured { measures, crops: None };
+    let Some(main) = main else {
+        return Ok(Seen { image, measured, mesh: None });
+    };
+    let alignment = rules.embedder.alignment;
+    let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
+    measured.measures.main = Some(measure_aligned(&aligned));
+    let liveness = rules.liveness.crops(&main.face, &image);
+    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
+    let mesh = match detail {
+        Detail::Face => None,
+        Detail::Mesh | Detail::Eyes => Some(cut_mesh(&image, &main.face, rules)?),
+    };
+    Ok(Seen { image, measured, mesh })
+}
+
+fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
+    let luma = LumaImage::new(aligned);
+    FaceMeasures {
+        brightness: brightness(&luma),
+        sharpness: sharpness(&luma),
+        mesh: None,
+        eyes: None,
+    }
+}
+
+fn cut_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
+    let square = rules.mesh.square(face)?;
+    Ok(MeshCrop { square, row: square.sample(image) })
+}
+
+/// The right and the left eye, each with what the network is fed.
+fn cut_eyes(
+    image: &RgbImage,
+    mesh: &Mesh,
+    rules: &Rules,
+) -> Result<[(EyeCrop, RgbImage); 2], FaceError> {
+    let cut = |eye| {
+        let crop = rules.iris.crop(eye, mesh)?;
+        Ok((crop, crop.sample(image)))
+    };
+    Ok([cut(Eye::Right)?, cut(Eye::Left)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::face::ImageSource;
+    use crate::face::verdict::Subject;
+    use crate::image::{DecodeLimits, Rotation, decode};
+    use crate::pipeline::fixture::shared;
+    use crate::pipeline::photo::Wanted;
+    use crate::pipeline::{PhotoReport, Photograph};
+
+    #[derive(Deserialize)]
+    struct Golden {
+        pictures: BTreeMap<String, Picture>,
+    }
+
+    #[derive(Deserialize)]
+    struct Picture {
+        mouth_open: f64,
+        yaw: f64,
+        pitch: f64,
+        right_eye: f64,
+        left_eye: f64,
+    }
+
+    fn portrait(name: &str) -> Vec<u8> {
+        let path = format!("{}/tests/fixtures/faces/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(path).unwrap()
+    }
+
+    fn measure(file: Vec<u8>, orientation: Orientation, detail: Detail) -> Result<Measured, Error> {
+        let bench = shared();
+        let file = Secret::new(file);
+        let frame = Frame { field: "frames[7].data".to_owned(), file, orientation };
+        bench.runtime.block_on(bench.pipeline.measure(frame, detail, &bench.ticket()))
+    }
+
+    fn eyes(file: Vec<u8>, orientation: Orientation) -> Measures {
+        measure(file, orientation, Detail::Eyes).unwrap().measures
+    }
+
+    /// A file of the picture that `source` maps each stored pixel of a `width × height` file to.
+    fn stored(
+        picture: &RgbImage,
+        [width, height]: [usize; 2],
+        source: impl Fn(usize, usize) -> (usize, usize),
+    ) -> Vec<u8> {
+        let pixel =
+            |(x, y): (usize, usize)| &picture.pixels()[(y * picture.width() + x) * 3..][..3];
+        let pixels: Vec<u8> = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| pixel(source(x, y)))
+            .copied()
+            .collect();
+        let mut file = Vec::new();
+        let sides = [width, height].map(|side| u32::try_from(side).unwrap());
+        let mut encoder = png::Encoder::new(&mut file, sides[0], sides[1]);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        file
+    }
+
+    /// The pixel of the scene that a camera stores at a place when its pictures must be turned
+    /// clockwise by so many degrees.
+    fn in_scene(degrees: u32, scene: &RgbImage, x: usize, y: usize) -> (usize, usize) {
+        let (right, bottom) = (scene.width() - 1, scene.height() - 1);
+        match degrees {
+            0 => (x, y),
+            90 => (right - y, x),
+            180 => (right - x, bottom - y),
+            _ => (y, bottom - x),
+        }
+    }
+
+    #[test]
+    fn the_portraits_measure_as_with_opencv_and_onnx_runtime() {
+        // Made by tests/fixtures/make_frame_goldens.py. The boxes differ by some pixels, because
+        // OpenCV shrinks pictures for the detector by another filter.
+        let text = include_str!("../../tests/fixtures/golden_frames.json");
+        for (name, expected) in serde_json::from_str::<Golden>(text).unwrap().pictures {
+            let main = eyes(portrait(&name), Orientation::UPRIGHT).main.unwrap();
+            let (mesh, [right_eye, left_eye]) = (main.mesh.unwrap(), main.eyes.unwrap());
+            for (what, found, expected, tolerance) in [
+                ("mouth", mesh.mouth_open, expected.mouth_open, 0.03),
+                ("yaw", mesh.yaw, expected.yaw, 2.0),
+                ("pitch", mesh.pitch, expected.pitch, 2.0),
+                ("right eye", right_eye, expected.right_eye, 0.03),
+                ("left eye", left_eye, expected.left_eye, 0.03),
+            ] {
+                let error = (found - expected).abs();
+                assert!(error <= tolerance, "{name}: {what} {found}, expected {expected}");
+            }
+            assert!((0.1..0.9).contains(&main.brightness), "{name}: {}", main.brightness);
+            assert!(main.sharpness > 50.0, "{name}: {}", main.sharpness);
+        }
+    }
+
+    #[test]
+    fn however_the_camera_was_held_the_measures_are_those_of_the_scene() {
+        // The person turns by 11 degrees, so an exchange of left and right cannot hide.
+        let scene = decode(&portrait("person_a_2.jpg"), &DecodeLimits::default()).unwrap();
+        let (width, height) = (scene.width(), scene.height());
+        let upright = stored(&scene, [width, height], |x, y| (x, y));
+        let expected = eyes(upright, Orientation::UPRIGHT);
+        assert!(expected.main.unwrap().eyes.is_some());
+        assert_eq!(expected.size, [width, height]);
+        for (degrees, sides) in [
+            (0, [width, height]),
+            (90, [height, width]),
+            (180, [width, height]),
+            (270, [height, width]),
+        ] {
+            let rotation = Rotation::from_degrees(degrees).unwrap();
+            let plain = stored(&scene, sides, |x, y| in_scene(degrees, &scene, x, y));
+            let found = eyes(plain, Orientation::turned(rotation));
+            assert_eq!(found, expected, "{degrees} degrees");
+            let mirrored = stored(&scene, sides, |x, y| {
+                let (x, y) = in_scene(degrees, &scene, x, y);
+                (width - 1 - x, y)
+            });
+            let found = eyes(mirrored, Orientation::turned_and_mirrored(rotation));
+            assert_eq!(found, expected, "{degrees} degrees, mirrored");
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_is_not_undone_exchanges_left_and_right() {
+        let scene = decode(&portrait("person_a_2.jpg"), &DecodeLimits::default()).unwrap();
+        let width = scene.width();
+        let mirrored = stored(&scene, [width, scene.height()], |x, y| (width - 1 - x, y));
+        let yaw = |measures: Measures| measures.main.unwrap().mesh.unwrap().yaw;
+        assert!(yaw(eyes(mirrored, Orientation::UPRIGHT)) > 5.0);
+        assert!(yaw(eyes(portrait("person_a_2.jpg"), Orientation::UPRIGHT)) < -5.0);
+    }
+
+    #[test]
+    fn no_more_is_measured_than_was_asked_for() {
+        let main = |detail| {
+            let measured = measure(portrait("person_b_1.jpg"), Orientation::UPRIGHT, detail);
+            measured.unwrap().measures.main.unwrap()
+        };
+        let (face, mesh, eyes) = (main(Detail::Face), main(Detail::Mesh), main(Detail::Eyes));
+        assert_eq!((face.mesh, face.eyes), (None, None));
+        assert_eq!((mesh.mesh, mesh.eyes), (eyes.mesh, None));
+        assert!(eyes.mesh.is_some() && eyes.eyes.is_some());
+    }
+
+    #[test]
+    fn a_frame_without_a_face_has_no_main_face_and_nothing_to_judge() {
+        let empty = stored(&RgbImage::black(64, 48), [64, 48], |x, y| (x, y));
+        let measured = measure(empty, Orientation::UPRIGHT, Detail::Eyes).unwrap();
+        assert_eq!(measured.measures.size, [64, 48]);
+        assert!(measured.measures.faces.is_empty());
+        assert!(measured.measures.main.is_none() && measured.crops.is_none());
+    }
+
+    #[test]
+    fn bytes_that_are_no_picture_are_an_error_that_names_the_frame() {
+        let file = portrait("person_b_1.jpg");
+        for broken in [Vec::new(), b"no picture".to_vec(), file[..file.len() / 2].to_vec()] {
+            let refused = measure(broken, Orientation::UPRIGHT, Detail::Face);
+            let Err(Error::Invalid(violations)) = refused else { panic!("{refused:?}") };
+            assert_eq!(violations[0].field, "frames[7].data");
+        }
+    }
+
+    #[test]
+    fn a_judged_frame_says_what_a_photograph_says() {
+        let bench = shared();
+        let file = portrait("person_b_1.jpg");
+        let photo = Photograph {
+            subject: Subject::Image,
+            source: ImageSource::LivePhoto,
+            file: Secret::new(file.clone()),
+        };
+        let ticket = bench.ticket();
+        let examined = bench.pipeline.examine(photo, Wanted::ALL, &ticket);
+        let PhotoReport { embedding, embedding_norm, liveness, .. } =
+            bench.runtime.block_on(examined).unwrap();
+        let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
+        let judged = bench.pipeline.judge_frame(crops, &ticket);
+        let judged = bench.runtime.block_on(judged).unwrap();
+        let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
+        assert!(cosine > 0.999_99, "{cosine}");
+        assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);
+        assert!((judged.live - liveness.unwrap()).abs() < 1e-4 && judged.live > 0.9);
+    }
+}

@@ -1,0 +1,112 @@
+//! Passive liveness by several models, brought by manifests alone.
+
+use std::path::Path;
+
+use menshen::app::App;
+use menshen::proto::v1;
+use tempfile::TempDir;
+
+use crate::support::{
+    client, config, connect, context, copy, fixture, get, image, menshen, text, verify,
+};
+
+/// The picture that the default liveness model passes with 0.998 and, shown closer, with 0.086.
+const PICTURE: &str = "impostor_2.jpg";
+
+/// The models of the repository; beside them `near/1`, the default liveness model under another
+/// name and with a tighter crop, and the ensemble `pair/1` of both.
+fn models() -> TempDir {
+    let models = tempfile::tempdir().unwrap();
+    copy(&config().models.dir, models.path());
+    let near = models.path().join("near/1");
+    std::fs::create_dir_all(&near).unwrap();
+    copy(&models.path().join("fr_liveness/0.0.1"), &near);
+    edit(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
+    edit(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
+    edit(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
+    let pair = models.path().join("pair/1");
+    std::fs::create_dir_all(&pair).unwrap();
+    std::fs::write(
+        pair.join("ensemble.toml"),
+        "name = \"pair\"\nversion = \"1\"\nmembers = [\"fr_liveness/0.0.1\", \"near/1\"]\n\
+         fusion = \"mean\"\nscore_min = 0.8\nscore_source = \"this test\"\n",
+    )
+    .unwrap();
+    models
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from} is not in {}", file.display());
+    std::fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+async fn judged_by(models: &TempDir, liveness: &str) -> App {
+    let mut config = config();
+    config.models.dir = models.path().to_owned();
+    config.models.liveness = liveness.to_owned();
+    App::start(config).await.unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    text(&menshen(arguments).stdout)
+}
+
+fn request() -> v1::CheckLivenessRequest {
+    v1::CheckLivenessRequest { context: context(), image: image(fixture(PICTURE)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
+    let models = models();
+    let alone = client().await.check_liveness(request()).await.unwrap().into_inner();
+    let alone = alone.liveness.unwrap().score;
+    let app = judged_by(&models, "near").await;
+    let near = connect(app.grpc_address()).await.check_liveness(request()).await.unwrap();
+    let near = near.into_inner().liveness.unwrap().score;
+    app.stop().await;
+    assert!(alone > 0.9 && near < 0.5, "{alone} {near}");
+
+    let app = judged_by(&models, "pair/1").await;
+    let mut client = connect(app.grpc_address()).await;
+    let answer = client.check_liveness(request()).await.unwrap().into_inner();
+    let liveness = answer.liveness.unwrap();
+    assert!((liveness.score - (alone + near) / 2.0).abs() < 1e-3, "{}", liveness.score);
+    assert_eq!(liveness.score_min, 0.8);
+    assert_eq!(answer.decision(), v1::Decision::Fail);
+
+    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let answer = client.verify(request).await.unwrap().into_inner();
+    let names: Vec<&str> = answer.models.iter().map(|model| model.name.as_str()).collect();
+    assert_eq!(names, ["yunet", "sface", "fr_liveness", "near"]);
+    let (_, metrics) = get(app.http_address(), "/metrics").await;
+    for model in ["fr_liveness/0.0.1", "near/1", "facemesh/3.3.6", "iris/3.3.6"] {
+        let mut live = metrics.lines().filter(|line| line.starts_with("menshen_model_live"));
+        assert!(live.any(|line| line.contains(model)), "{model} in\n{metrics}");
+    }
+    app.stop().await;
+}
+
+#[test]
+fn an_ensemble_is_listed_inspected_and_verified_with_its_members() {
+    let models = models();
+    let dir = models.path().to_str().unwrap();
+    let list = stdout(&["models", "list", "--models", dir]);
+    assert!(
+        list.contains("pair/1") && list.contains("mean of fr_liveness/0.0.1, near/1"),
+        "{list}"
+    );
+    let inspect = stdout(&["models", "inspect", "pair", "--models", dir]);
+    for word in ["near/1", "fr_liveness/0.0.1", "mean", "0.8: this test"] {
+        assert!(inspect.contains(word), "{word} in\n{inspect}");
+    }
+    let verify = stdout(&["models", "verify", "pair", "--models", dir]);
+    for id in ["pair/1", "near/1", "fr_liveness/0.0.1"] {
+        assert!(verify.contains(id), "{id} in\n{verify}");
+    }
+    assert!(!verify.contains("REFUSED") && !verify.contains("sface"), "{verify}");
+    edit(&models.path().join("pair/1/ensemble.toml"), "near/1", "iris/3.3.6");
+    let verify = stdout(&["models", "verify", "pair", "--models", dir]);
+    let reason = "model iris/3.3.6 is for iris, passive-liveness was asked for";
+    assert!(verify.contains("REFUSED") && verify.contains(reason), "{verify}");
+}
