@@ -1,5 +1,7 @@
-//! Is it a live person? Passive rules: what the network sees, and what its numbers mean.
+//! Is it a live person? Passive rules: what the network sees, and what its numbers mean; and how
+//! well they tell attacks from people.
 
+pub mod evaluation;
 mod measures;
 mod pad;
 
