@@ -7,6 +7,7 @@ mod demo;
 mod detect;
 mod draw;
 mod engine_worker;
+mod eval;
 mod models;
 mod profile;
 mod serve;
@@ -69,6 +70,9 @@ enum Command {
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
+    /// Judge a system by scores recorded elsewhere.
+    #[command(subcommand)]
+    Eval(eval::Command),
     /// Run one network for a benchmark of several engines.
     #[command(hide = true)]
     EngineWorker(engine_worker::Args),
@@ -96,6 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
+        Command::Eval(command) => eval::run(&command, &cli.common),
         Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),
     }
 }
