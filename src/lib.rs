@@ -48,7 +48,8 @@
 //! # Where to look
 //!
 //! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
-//! [`face::calibration`] the threshold, `scheduler/core.rs` the batching, [`engine`] the networks.
+//! [`face::calibration`] the threshold, [`liveness::evaluation`] how well attacks are told from
+//! people, `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;

@@ -5,6 +5,7 @@ mod broken_input;
 mod command_line;
 mod concurrency;
 mod deadlines;
+mod evaluation;
 mod layers;
 mod lifecycle;
 mod parity;

@@ -8,14 +8,18 @@ use crate::liveness::evaluation::{CONFIDENCE, Claim, Counts, Rate, Report, Short
 
 pub(super) fn of(findings: &Findings<'_>) -> Value {
     let report = &findings.report;
+    let apcer =
+        report.apcer().map(|(species, rate)| json!({"species": species, "rate": of_rate(rate)}));
+    let attacks: Vec<Value> =
+        report.attacks.iter().map(|species| of_counts(species, "apcer", "apnrr")).collect();
     let mut all = json!({
         "file": findings.file,
         "threshold": report.threshold,
         "threshold_is_default": findings.is_default_threshold,
         "confidence_of_each_bound": CONFIDENCE,
-        "apcer": report.apcer().map(|(species, rate)| json!({"species": species, "rate": of_rate(rate)})),
+        "apcer": apcer,
         "bpcer": report.bpcer().map(of_rate),
-        "attacks": report.attacks.iter().map(|species| of_counts(species, "apcer", "apnrr")).collect::<Vec<_>>(),
+        "attacks": attacks,
         "bona_fide": of_counts(&report.bona_fide, "bpcer", "bpnrr"),
         "trade_off": findings.trade_off.as_ref().map(of_trade_off),
         "claims": of_claims(report),

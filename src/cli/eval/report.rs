@@ -5,7 +5,7 @@ use crate::cli::table::Table;
 use crate::liveness::evaluation::{Claim, Counts, Errors, Rate, Report, Shortfall, TradeOff};
 
 /// Characters of the longest bar.
-const BAR_WIDTH: usize = 16;
+const BAR_WIDTH: usize = 12;
 
 /// What stands for a rate where nothing was judged.
 const NONE: &str = "–";
@@ -132,18 +132,15 @@ fn system(report: &Report, with_acer: bool) -> Vec<String> {
 }
 
 fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
-    let headings = ["at another threshold", ">threshold", ">APCER", ">BPCER", ">at most", ""];
-    let mut table = Table::new(&headings);
+    let headings = ["at another threshold", ">threshold", ">rate", ">at most", ">APCER", ">BPCER"];
+    let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
     for point in points(trade_off) {
-        let errors = &point.errors;
-        table.row(vec![
-            point.name,
-            format!("{:.4}", errors.threshold),
-            percent(errors.apcer.value()),
-            percent(errors.bpcer.value()),
-            percent(point.rate.upper()),
-            format!("worst: {}", errors.worst),
-        ]);
+        let Errors { threshold, worst, apcer, bpcer } = point.errors;
+        let mut cells = vec![point.name.to_owned(), format!("{threshold:.4}")];
+        let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
+        cells.extend(rates.map(percent));
+        cells.push(worst);
+        table.row(cells);
     }
     let mut lines = table.lines();
     lines.push(
@@ -154,7 +151,7 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
 
 /// A quoted point of the trade-off.
 pub(super) struct Point {
-    pub(super) name: String,
+    pub(super) name: &'static str,
     /// Name in JSON.
     pub(super) key: &'static str,
     pub(super) errors: Errors,
@@ -170,7 +167,7 @@ pub(super) fn points(trade_off: &TradeOff<'_>) -> Vec<Point> {
     ];
     let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
         let errors = trade_off.bpcer_at_apcer(limit);
-        Point { name: name.to_owned(), key, rate: errors.bpcer, errors }
+        Point { name, key, rate: errors.bpcer, errors }
     });
     let apcer = [
         ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
@@ -179,16 +176,12 @@ pub(super) fn points(trade_off: &TradeOff<'_>) -> Vec<Point> {
     ];
     let apcer = apcer.into_iter().map(|(key, name, limit)| {
         let errors = trade_off.apcer_at_bpcer(limit);
-        Point { name: name.to_owned(), key, rate: errors.apcer, errors }
+        Point { name, key, rate: errors.apcer, errors }
     });
     let errors = trade_off.equal_error();
     let rate = [errors.apcer, errors.bpcer].into_iter().min_by(|a, b| a.worse_first(*b));
-    let equal = rate.map(|rate| Point {
-        name: format!("equal error rate {}", percent(rate.value())),
-        key: "equal_error",
-        errors,
-        rate,
-    });
+    let equal =
+        rate.map(|rate| Point { name: "equal error rate", key: "equal_error", errors, rate });
     bpcer.chain(apcer).chain(equal).collect()
 }
 
@@ -222,13 +215,13 @@ fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
     lines
 }
 
-/// Says so when the bounds take presentations for independent that are not.
+/// Says so when subjects repeat: the bounds take presentations for independent.
 fn dependence(report: &Report) -> Option<String> {
     let kinds = || report.attacks.iter().chain([&report.bona_fide]);
     let repeats = |counts: &Counts| counts.subjects > 0 && counts.subjects < counts.presentations;
     let fewest = kinds().filter(|counts| repeats(counts)).min_by_key(|counts| counts.subjects)?;
     Some(format!(
-        "! The bounds take presentations for independent, but subjects repeat: {} in {} of {}.",
+        "! Subjects repeat, {} in {} presentations of {}: bounds take them for independent.",
         fewest.subjects, fewest.presentations, fewest.name
     ))
 }

@@ -60,7 +60,7 @@ pub enum ScoresError {
         name: &'static str,
     },
     /// The heading has a column that means nothing, or one twice.
-    #[error("line {line}, column {column}: {reason} column; known are {known}", known = Column::names())]
+    #[error("line {line}, column {column}: {reason} column; known are {}", Column::names())]
     Column {
         /// Of the heading.
         line: usize,
