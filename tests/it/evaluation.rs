@@ -98,6 +98,8 @@ fn one_kind_of_presentation_alone_is_stated_and_not_drawn() {
         assert_eq!(plot.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&plot.stderr).contains("both kinds"), "{plot:?}");
     }
+    let sure = "score,label,species\n1,attack,print\n0.9,bona fide,\n";
+    assert_eq!(row(&printed(&pad_lines(sure, &[])), "BPCER20, at APCER ≤ 5 %")[0], "above");
     let silent = "score,label,species,outcome\n,attack,print,non-response\n0.9,bona fide,,\n";
     let report = printed(&pad_lines(silent, &[]));
     assert!(report.contains("Never answered, so in no rate but APNRR: print"), "{report}");

@@ -136,7 +136,9 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
     let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
     for point in points(trade_off) {
         let Errors { threshold, worst, apcer, bpcer } = point.errors;
-        let mut cells = vec![point.name.to_owned(), format!("{threshold:.4}")];
+        let threshold =
+            if threshold > 1.0 { "above 1".to_owned() } else { format!("{threshold:.4}") };
+        let mut cells = vec![point.name.to_owned(), threshold];
         let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
         cells.extend(rates.map(percent));
         cells.push(worst);

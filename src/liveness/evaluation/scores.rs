@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::csv::{CellError, Record, Records};
 use super::{Class, Presentation, Score};
 
-/// Largest file in bytes: [`ROWS_MAX`] lines of 128 bytes, more than all columns filled take.
+/// Largest file in bytes: a million lines of 128 bytes, more than all columns filled take.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
 
 /// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.

@@ -19,7 +19,7 @@ pub struct TradeOff<'a> {
 /// The errors at one threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Errors {
-    /// A score at or above it passes; above all scores where nothing passes.
+    /// A score at or above it passes; more than 1 where only that keeps a score of 1 from passing.
     pub threshold: f64,
     /// The species that passes most.
     pub worst: String,
@@ -43,7 +43,7 @@ impl<'a> TradeOff<'a> {
         let mut thresholds: Vec<f64> = bona_fide.iter().chain(attacks).copied().collect();
         thresholds.sort_by(f64::total_cmp);
         thresholds.dedup();
-        thresholds.extend(thresholds.last().map(|score| score.next_up()));
+        thresholds.extend(thresholds.last().map(|score| unreached(*score)));
         Some(Self { bona_fide, species, thresholds })
     }
 
@@ -115,6 +115,11 @@ impl<'a> TradeOff<'a> {
         let rejected = below(self.bona_fide, threshold);
         Rate::new(rejected, self.bona_fide.len()).expect("a trade-off has bona fide scores")
     }
+}
+
+/// A threshold above the `highest` score: 1, which can be set, unless a score is 1.
+fn unreached(highest: f64) -> f64 {
+    if highest < 1.0 { 1.0 } else { highest.next_up() }
 }
 
 /// The share of an attack's `scores` that pass.
@@ -196,6 +201,16 @@ mod tests {
         assert_eq!((equal.threshold, equal.apcer, equal.bpcer), (1.0, rate(0, 2), rate(0, 2)));
         assert_eq!(perfect.curve("print"), [[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
         assert_eq!(perfect.curve("video"), Vec::<[f64; 2]>::new());
+    }
+
+    #[test]
+    fn the_threshold_that_nothing_reaches_can_be_set_unless_a_score_is_1() {
+        let nothing_passes = |scores: &[f64]| {
+            let trade_off = TradeOff::new(&[0.5], [("print", scores)].into_iter()).unwrap();
+            trade_off.bpcer_at_apcer(0.0).threshold
+        };
+        assert_eq!(nothing_passes(&[0.9]), 1.0);
+        assert_eq!(nothing_passes(&[1.0]), 1.0_f64.next_up());
     }
 
     #[test]
