@@ -48,7 +48,9 @@
 //! # Where to look
 //!
 //! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
-//! [`face::calibration`] the threshold, [`liveness::Session`] a liveness session, `scheduler/core.rs` the batching, [`engine`] the networks.
+//! [`face::calibration`] the threshold, [`liveness::Session`] a liveness session,
+//! [`liveness::evaluation`] how well attacks are told from people, `scheduler/core.rs` the
+//! batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;

@@ -7,6 +7,7 @@ mod demo;
 mod detect;
 mod draw;
 mod engine_worker;
+mod eval;
 mod liveness;
 mod models;
 mod profile;
@@ -72,6 +73,9 @@ enum Command {
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
+    /// Judge a system by scores recorded elsewhere.
+    #[command(subcommand)]
+    Eval(eval::Command),
     /// Run one network for a benchmark of several engines.
     #[command(hide = true)]
     EngineWorker(engine_worker::Args),
@@ -100,6 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Liveness(args) => liveness::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
+        Command::Eval(command) => eval::run(&command, &cli.common),
         Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),
     }
 }

@@ -6,6 +6,7 @@ mod command_line;
 mod concurrency;
 mod deadlines;
 mod ensemble;
+mod evaluation;
 mod layers;
 mod lifecycle;
 mod parity;

@@ -1,0 +1,297 @@
+//! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
+//! worst of them, and where the threshold lies.
+
+use std::fmt::Write;
+
+use super::axis::{TICKS, is_below, place};
+use super::report::{contents, percent};
+use crate::liveness::evaluation::{Counts, Report, TradeOff};
+
+/// Left, top and side of the square between the axes, in pixels.
+const LEFT: f64 = 76.0;
+const TOP: f64 = 84.0;
+const SIDE: f64 = 440.0;
+
+/// Left edge of the legend, its names, and the right edge of its numbers.
+const LEGEND: f64 = 548.0;
+const LEGEND_TEXT: f64 = LEGEND + 34.0;
+const LEGEND_RIGHT: f64 = 856.0;
+
+/// Height of a line of the legend.
+const LEADING: f64 = 24.0;
+
+/// Curves that can be told apart, one colour each; the worst species are drawn.
+const CURVES_MAX: usize = 8;
+
+/// Columns of a legend's name, of which a wide character takes two.
+const NAME_COLUMNS_MAX: usize = 30;
+
+/// Colours of the curves are told apart by colour-blind people too, and are chosen once for a light
+/// and once for a dark page.
+const STYLE: &str = "\
+<style>
+.page { fill: #ffffff } .ink { fill: #1c1c1a } .dim { fill: #5f5e58 }
+.grid { stroke: #e2e1db } .frame, .rule { stroke: #8f8e86; fill: none }
+.band { stroke: #1c1c1a; stroke-opacity: .16; fill: none }
+.c0 { stroke: #2a78d6; color: #2a78d6 } .c1 { stroke: #d9541e; color: #d9541e }
+.c2 { stroke: #12855d; color: #12855d } .c3 { stroke: #a87400; color: #a87400 }
+.c4 { stroke: #c8457f; color: #c8457f } .c5 { stroke: #4a3aa7; color: #4a3aa7 }
+.c6 { stroke: #c22f2e; color: #c22f2e } .c7 { stroke: #4f6d12; color: #4f6d12 }
+.curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round }
+.dot { stroke: #ffffff; stroke-width: 1.5; fill: currentColor }
+@media (prefers-color-scheme: dark) {
+.page { fill: #191918 } .ink { fill: #f2f1ec } .dim { fill: #b3b2a9 }
+.grid { stroke: #343430 } .frame, .rule { stroke: #77766e }
+.band { stroke: #f2f1ec; stroke-opacity: .2 } .dot { stroke: #191918 }
+.c0 { stroke: #5a9bea; color: #5a9bea } .c1 { stroke: #f07f4f; color: #f07f4f }
+.c2 { stroke: #35b384; color: #35b384 } .c3 { stroke: #d9a026; color: #d9a026 }
+.c4 { stroke: #e77fac; color: #e77fac } .c5 { stroke: #a196f0; color: #a196f0 }
+.c6 { stroke: #ef7170; color: #ef7170 } .c7 { stroke: #93b84a; color: #93b84a }
+}
+</style>
+";
+
+/// Draws the trade-off of the scores in `file`.
+pub(super) fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
+    let drawn: Vec<&Counts> =
+        report.attacks.iter().filter(|species| species.errors.is_some()).take(CURVES_MAX).collect();
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 880 600\" width=\"880\" \
+         height=\"600\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n",
+    );
+    svg += STYLE;
+    svg += "<rect class=\"page\" width=\"880\" height=\"600\"/>\n";
+    title(&mut svg, file, report);
+    axes(&mut svg);
+    path(
+        &mut svg,
+        "band",
+        "stroke-width=\"9\" stroke-linejoin=\"round\"",
+        &trade_off.worst_curve(),
+    );
+    for (index, species) in drawn.iter().enumerate().rev() {
+        path(&mut svg, &format!("curve c{index}"), "", &trade_off.curve(&species.name));
+    }
+    threshold(&mut svg, report, &drawn);
+    legend(&mut svg, report, &drawn);
+    svg + "</svg>\n"
+}
+
+fn title(svg: &mut String, file: &str, report: &Report) {
+    let heading = format!("Presentation attack detection: {}", shorten(file, 70));
+    text(svg, "ink", [LEFT, 34.0], "font-size=\"18\" font-weight=\"600\"", &heading);
+    text(svg, "dim", [LEFT, 58.0], "", &contents(report));
+}
+
+/// The frame, the grid and what the axes mean.
+fn axes(svg: &mut String) {
+    for (rate, label) in TICKS {
+        let [x, y] = pixel([rate, rate]);
+        let (right, bottom) = (LEFT + SIDE, TOP + SIDE);
+        line(svg, "grid", [x, TOP], [x, bottom], "");
+        line(svg, "grid", [LEFT, y], [right, y], "");
+        text(svg, "dim", [x, bottom + 20.0], "text-anchor=\"middle\"", label);
+        text(svg, "dim", [LEFT - 8.0, y + 4.5], "text-anchor=\"end\"", label);
+    }
+    line(svg, "rule", pixel([0.0, 0.0]), pixel([1.0, 1.0]), "stroke-dasharray=\"2 5\"");
+    writing(
+        svg,
+        format_args!(
+            "<rect class=\"frame\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{SIDE}\" height=\"{SIDE}\"/>\n"
+        ),
+    );
+    let middle = [LEFT + SIDE / 2.0, TOP + SIDE / 2.0];
+    let below = [middle[0], TOP + SIDE + 46.0];
+    text(svg, "ink", below, "text-anchor=\"middle\"", "APCER, attacks that pass (%)");
+    let [x, y] = [26.0, middle[1]];
+    let turned = format!("text-anchor=\"middle\" transform=\"rotate(-90 {x} {y})\"");
+    text(svg, "ink", [x, y], &turned, "BPCER, living people who do not pass (%)");
+}
+
+/// The threshold: a rule at its BPCER, a dot on each curve.
+fn threshold(svg: &mut String, report: &Report, drawn: &[&Counts]) {
+    let Some(bpcer) = report.bpcer() else { return };
+    let at = |apcer: f64| pixel([apcer, bpcer.value()]);
+    line(svg, "rule", at(0.0), at(1.0), "stroke-dasharray=\"6 4\"");
+    for (index, species) in drawn.iter().enumerate().rev() {
+        if let Some(apcer) = species.errors {
+            dot(svg, &format!("c{index}"), at(apcer.value()));
+        }
+    }
+}
+
+fn legend(svg: &mut String, report: &Report, drawn: &[&Counts]) {
+    let mut y = TOP + 12.0;
+    text(svg, "dim", [LEGEND, y], "", "species, the worst first");
+    let right = "text-anchor=\"end\"";
+    let threshold = format!("APCER at {}", report.threshold);
+    text(svg, "dim", [LEGEND_RIGHT, y], right, &threshold);
+    for (index, species) in drawn.iter().enumerate() {
+        y += LEADING;
+        swatch(svg, &format!("curve c{index}"), y, "");
+        text(svg, "ink", [LEGEND_TEXT, y], "", &shorten(&species.name, NAME_COLUMNS_MAX));
+        let rate = species.errors.map_or(String::new(), |rate| percent(rate.value()));
+        text(svg, "ink", [LEGEND_RIGHT, y], right, &rate);
+    }
+    let others = report.attacks.len() - drawn.len();
+    if others > 0 {
+        y += LEADING;
+        text(svg, "dim", [LEGEND_TEXT, y], "", &format!("{others} more are not drawn"));
+    }
+    y += LEADING;
+    for (class, style, meaning) in [
+        ("band", "stroke-width=\"9\"", "the worst species at each threshold"),
+        ("rule", "stroke-dasharray=\"6 4\"", "where the threshold lies"),
+        ("rule", "stroke-dasharray=\"2 5\"", "both errors equal"),
+    ] {
+        y += LEADING;
+        swatch(svg, class, y, style);
+        text(svg, "ink", [LEGEND_TEXT, y], "", meaning);
+    }
+    y += 2.0 * LEADING;
+    text(svg, "dim", [LEGEND, y], "", "Rates beyond the scale are drawn on its edge.");
+}
+
+/// A line of the legend's kind before its name.
+fn swatch(svg: &mut String, class: &str, y: f64, style: &str) {
+    let y = y - 4.5;
+    line(svg, class, [LEGEND, y], [LEGEND + 24.0, y], style);
+}
+
+/// Draws the part of a curve inside the axes, without what would run along their edges, and without
+/// points closer than a tenth of a pixel.
+fn path(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
+    let start = curve.iter().rposition(|point| is_below(point[1])).unwrap_or(0);
+    let end = curve.iter().position(|point| is_below(point[0])).unwrap_or(curve.len());
+    let inside = curve.iter().take(start.max(end) + 1).skip(start.min(end));
+    let mut points: Vec<String> =
+        inside.map(|point| pixel(*point)).map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
+    points.dedup();
+    let points = points.join(" ");
+    writing(svg, format_args!("<polyline class=\"{class}\" {style} points=\"{points}\"/>\n"));
+}
+
+fn line(svg: &mut String, class: &str, from: [f64; 2], to: [f64; 2], style: &str) {
+    let [[x1, y1], [x2, y2]] = [from, to];
+    writing(
+        svg,
+        format_args!(
+            "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
+             {style}/>\n"
+        ),
+    );
+}
+
+fn dot(svg: &mut String, class: &str, [x, y]: [f64; 2]) {
+    writing(
+        svg,
+        format_args!("<circle class=\"{class} dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/>\n"),
+    );
+}
+
+fn text(svg: &mut String, class: &str, [x, y]: [f64; 2], style: &str, words: &str) {
+    let words = escape(words);
+    writing(
+        svg,
+        format_args!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>\n"),
+    );
+}
+
+fn writing(svg: &mut String, what: std::fmt::Arguments<'_>) {
+    svg.write_fmt(what).expect("a string takes whatever is written");
+}
+
+/// Where APCER and BPCER meet, in pixels.
+fn pixel([apcer, bpcer]: [f64; 2]) -> [f64; 2] {
+    [LEFT + SIDE * place(apcer), TOP + SIDE * (1.0 - place(bpcer))]
+}
+
+/// Text as it may stand in XML, which has no control characters.
+fn escape(words: &str) -> String {
+    let mut escaped = String::with_capacity(words.len());
+    for c in words.chars() {
+        match c {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The beginning of `words` that fits `columns`; wide characters, from Hangul and Han on, take two.
+fn shorten(words: &str, columns: usize) -> String {
+    let width = |c: char| if c >= '\u{1100}' { 2 } else { 1 };
+    if words.chars().map(width).sum::<usize>() <= columns {
+        return words.to_owned();
+    }
+    let mut taken = 1;
+    let fits = |c: &char| {
+        taken += width(*c);
+        taken <= columns
+    };
+    words.chars().take_while(fits).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::evaluation::{Evaluation, Score, read};
+
+    fn drawn(lines: &str) -> String {
+        let file = format!("score,label,species\n{lines}");
+        let evaluation = Evaluation::new(read(file.as_bytes()).unwrap());
+        let report = evaluation.at(Score::new(0.5).unwrap());
+        svg("a < b.csv", &report, &evaluation.trade_off().unwrap())
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_the_text() {
+        let svg = drawn("1,bona fide,\n0,attack,<script>&\n");
+        assert!(svg.contains("a &lt; b.csv") && svg.contains("&lt;script&gt;&amp;"), "{svg}");
+        assert_eq!(escape("\u{7}\u{ffff}é"), "\u{fffd}\u{fffd}é");
+    }
+
+    #[test]
+    fn each_species_has_a_curve_and_the_worst_a_band() {
+        let svg = drawn("1,bona fide,\n.2,bona fide,\n0,attack,a\n.5,attack,a\n.4,attack,b\n");
+        assert_eq!(svg.matches("<polyline class=\"curve").count(), 2);
+        assert_eq!(svg.matches("<polyline class=\"band").count(), 1);
+        assert_eq!(svg.matches("<circle").count(), 2);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn more_species_than_colours_are_counted() {
+        let attacks: String = (0..11).map(|k| format!("0.{k:02},attack,s{k}\n")).collect();
+        let svg = drawn(&format!("1,bona fide,\n{attacks}"));
+        assert_eq!(svg.matches("<polyline class=\"curve").count(), CURVES_MAX);
+        assert!(svg.contains("3 more are not drawn"), "{svg}");
+    }
+
+    #[test]
+    fn a_curve_without_errors_is_a_point_in_the_corner() {
+        let mut svg = String::new();
+        path(&mut svg, "curve", "", &[[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
+        assert!(svg.contains(&format!("points=\"{LEFT:.1},{:.1}\"", TOP + SIDE)), "{svg}");
+    }
+
+    #[test]
+    fn a_curve_starts_at_its_last_point_without_bona_fide_errors() {
+        let mut svg = String::new();
+        let curve = [[1.0, 0.0], [0.1, 0.0], [0.1, 0.1], [0.0, 0.1], [0.0, 1.0]];
+        path(&mut svg, "curve", "", &curve);
+        let [bottom, middle, left] = [curve[1], curve[2], curve[3]].map(pixel);
+        let points = [bottom, middle, left].map(|[x, y]| format!("{x:.1},{y:.1}")).join(" ");
+        assert!(svg.contains(&format!("points=\"{points}\"")), "{svg}");
+    }
+
+    #[test]
+    fn long_names_are_cut_to_their_width() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(shorten("longer", 5), "long…");
+        assert_eq!(shorten("纸面具照片", 7), "纸面具…");
+    }
+}

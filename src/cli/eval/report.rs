@@ -1,0 +1,244 @@
+//! The report of an evaluation as a person reads it.
+
+use super::Findings;
+use crate::cli::table::Table;
+use crate::liveness::evaluation::{Claim, Counts, Errors, Rate, Report, Shortfall, TradeOff};
+
+/// Characters of the longest bar.
+const BAR_WIDTH: usize = 12;
+
+/// What stands for a rate where nothing was judged.
+const NONE: &str = "–";
+
+pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
+    let report = &findings.report;
+    let sections = [
+        heading(findings),
+        attacks(&report.attacks),
+        bona_fide(&report.bona_fide),
+        system(report, findings.with_acer),
+        findings.trade_off.as_ref().map_or(Vec::new(), trade_off),
+        claims(report),
+    ];
+    sections
+        .into_iter()
+        .filter(|section| !section.is_empty())
+        .collect::<Vec<_>>()
+        .join(&String::new())
+}
+
+fn heading(findings: &Findings<'_>) -> Vec<String> {
+    let origin = if findings.is_default_threshold { ", the default" } else { "" };
+    vec![
+        format!("scores     {}: {}", findings.file, contents(&findings.report)),
+        format!(
+            "threshold  {}{origin}: a score at or above it passes as a living person",
+            findings.report.threshold
+        ),
+        "bounds     at least, at most: each holds alone with 95 % confidence (Clopper-Pearson)"
+            .to_owned(),
+    ]
+}
+
+/// How much there is of what.
+pub(super) fn contents(report: &Report) -> String {
+    let attacks: usize = report.attacks.iter().map(|species| species.presentations).sum();
+    format!(
+        "{} bona fide presentations, {attacks} attacks of {} species",
+        report.bona_fide.presentations,
+        report.attacks.len()
+    )
+}
+
+fn attacks(species: &[Counts]) -> Vec<String> {
+    if species.is_empty() {
+        return vec!["There are no attacks in the file: nothing is known about APCER.".to_owned()];
+    }
+    let headings =
+        ["attack species", ">shown", ">answered", ">passed", ">APCER", ">at least", ">at most"];
+    let mut table = Table::new(&[&headings[..], &["", ">APNRR", ""]].concat());
+    let longest = species.iter().filter_map(|counts| counts.errors).map(Rate::upper);
+    let longest = longest.fold(0.0, f64::max);
+    for (index, counts) in species.iter().enumerate() {
+        let mut cells = count_cells(counts);
+        let bar = counts.errors.map_or(String::new(), |rate| bar(rate, longest));
+        let is_worst = index == 0 && counts.errors.is_some();
+        let mark = if is_worst { "◀ worst" } else { "" };
+        cells.extend([bar, measured(counts.non_responses), mark.to_owned()]);
+        table.row(cells);
+    }
+    table.lines()
+}
+
+fn bona_fide(counts: &Counts) -> Vec<String> {
+    if counts.presentations == 0 {
+        let absent =
+            "There are no bona fide presentations in the file: nothing is known about BPCER.";
+        return vec![absent.to_owned()];
+    }
+    let headings =
+        ["living people", ">shown", ">answered", ">rejected", ">BPCER", ">at least", ">at most"];
+    let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
+    let mut cells = count_cells(counts);
+    cells.push(measured(counts.non_responses));
+    table.row(cells);
+    table.lines()
+}
+
+/// The cells that attacks and living people have in common.
+fn count_cells(counts: &Counts) -> Vec<String> {
+    let answered = counts.errors.map_or(0, Rate::presentations);
+    let mut cells =
+        vec![counts.name.clone(), counts.presentations.to_string(), answered.to_string()];
+    let [wrong, lower, upper] = counts.errors.map_or([NONE; 3].map(str::to_owned), |rate| {
+        [rate.errors().to_string(), percent(rate.lower()), percent(rate.upper())]
+    });
+    cells.extend([wrong, measured(counts.errors), lower, upper]);
+    cells
+}
+
+/// Full up to the rate, light up to its upper bound.
+fn bar(rate: Rate, longest: f64) -> String {
+    let width = |value: f64| (value / longest * BAR_WIDTH as f64).round() as usize;
+    let (full, whole) = (width(rate.value()), width(rate.upper()));
+    "█".repeat(full) + &"░".repeat(whole.saturating_sub(full))
+}
+
+/// The numbers of the whole system, one a line.
+fn system(report: &Report, with_acer: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some((worst, rate)) = report.apcer() {
+        lines.push(format!("APCER  {}, that of the worst species: {worst}", between(rate)));
+    }
+    if let Some(rate) = report.bpcer() {
+        lines.push(format!("BPCER  {}", between(rate)));
+    }
+    let silent: Vec<&str> = report
+        .attacks
+        .iter()
+        .filter(|species| species.errors.is_none())
+        .map(|species| species.name.as_str())
+        .collect();
+    if !silent.is_empty() {
+        lines.push(format!("Never answered, so in no rate but APNRR: {}", silent.join(", ")));
+    }
+    if with_acer {
+        let acer = report.acer().map_or(NONE.to_owned(), percent);
+        lines.push(format!(
+            "ACER   {acer}, only to compare with papers: a mean of two errors that hides both"
+        ));
+    }
+    lines
+}
+
+fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
+    let headings = ["at another threshold", ">threshold", ">rate", ">at most", ">APCER", ">BPCER"];
+    let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
+    for point in points(trade_off) {
+        let Errors { threshold, worst, apcer, bpcer } = point.errors;
+        let threshold =
+            if threshold > 1.0 { "above 1".to_owned() } else { format!("{threshold:.4}") };
+        let mut cells = vec![point.name.to_owned(), threshold];
+        let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
+        cells.extend(rates.map(percent));
+        cells.push(worst);
+        table.row(cells);
+    }
+    let mut lines = table.lines();
+    lines.push(
+        "A threshold chosen on these scores flatters them: prove it on fresh ones.".to_owned(),
+    );
+    lines
+}
+
+/// A quoted point of the trade-off.
+pub(super) struct Point {
+    pub(super) name: &'static str,
+    /// Name in JSON.
+    pub(super) key: &'static str,
+    pub(super) errors: Errors,
+    /// Of the two errors the one that is read at this point.
+    pub(super) rate: Rate,
+}
+
+/// The points that reports quote.
+pub(super) fn points(trade_off: &TradeOff<'_>) -> Vec<Point> {
+    let bpcer = [
+        ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
+        ("bpcer100", "BPCER100, at APCER ≤ 1 %", 0.01),
+    ];
+    let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
+        let errors = trade_off.bpcer_at_apcer(limit);
+        Point { name, key, rate: errors.bpcer, errors }
+    });
+    let apcer = [
+        ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
+        ("apcer_at_bpcer_5", "APCER at BPCER ≤ 5 %", 0.05),
+        ("apcer_at_bpcer_15", "APCER at BPCER ≤ 15 %", 0.15),
+    ];
+    let apcer = apcer.into_iter().map(|(key, name, limit)| {
+        let errors = trade_off.apcer_at_bpcer(limit);
+        Point { name, key, rate: errors.apcer, errors }
+    });
+    let errors = trade_off.equal_error();
+    let rate = [errors.apcer, errors.bpcer].into_iter().min_by(|a, b| a.worse_first(*b));
+    let equal =
+        rate.map(|rate| Point { name: "equal error rate", key: "equal_error", errors, rate });
+    bpcer.chain(apcer).chain(equal).collect()
+}
+
+fn claims(report: &Report) -> Vec<String> {
+    let mut lines = vec!["What these presentations support, with 95 % confidence".to_owned()];
+    for claim in report.apcer_claims() {
+        lines.extend(claim_lines("APCER of every species", "passed", &claim));
+    }
+    for claim in report.bpcer_claims() {
+        lines.extend(claim_lines("BPCER", "were rejected", &claim));
+    }
+    lines.push("✗ anything about species, cameras and light that are not in the file".to_owned());
+    lines.extend(dependence(report));
+    lines
+}
+
+fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
+    let mark = if claim.is_supported() { "✓" } else { "✗" };
+    let mut lines = vec![format!("{mark} {what} at most {} %", claim.limit * 100.0)];
+    lines.extend(claim.shortfalls.iter().map(|shortfall| match shortfall {
+        Shortfall::TooFew { name, presentations, needed } => {
+            format!("    {name}: {presentations} answered, {needed} without an error are needed")
+        }
+        Shortfall::TooManyErrors { name, rate } => format!(
+            "    {name}: {} of {} {wrong}, so it may be {}",
+            rate.errors(),
+            rate.presentations(),
+            percent(rate.upper())
+        ),
+    }));
+    lines
+}
+
+/// Says so when subjects repeat: the bounds take presentations for independent.
+fn dependence(report: &Report) -> Option<String> {
+    let kinds = || report.attacks.iter().chain([&report.bona_fide]);
+    let repeats = |counts: &Counts| counts.subjects > 0 && counts.subjects < counts.presentations;
+    let fewest = kinds().filter(|counts| repeats(counts)).min_by_key(|counts| counts.subjects)?;
+    Some(format!(
+        "! Subjects repeat, {} in {} presentations of {}: bounds take them for independent.",
+        fewest.subjects, fewest.presentations, fewest.name
+    ))
+}
+
+fn measured(rate: Option<Rate>) -> String {
+    rate.map_or(NONE.to_owned(), |rate| percent(rate.value()))
+}
+
+fn between(rate: Rate) -> String {
+    let [value, lower, upper] = [rate.value(), rate.lower(), rate.upper()].map(percent);
+    format!("{value} (at least {lower}, at most {upper})")
+}
+
+/// A rate with three digits that say something.
+pub(super) fn percent(rate: f64) -> String {
+    let percent = rate * 100.0;
+    if percent < 9.995 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
+}

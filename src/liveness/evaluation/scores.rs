@@ -1,0 +1,451 @@
+//! Scores as a file: one presentation a line, under a heading that names the columns.
+//!
+//! ```csv
+//! score,label,species,subject,device,presentation,outcome
+//! 0.971,bona fide,,p-001,phone-a,1,
+//! 0.042,attack,print,p-001,phone-a,2,
+//! ,attack,print,p-001,phone-a,3,non-response
+//! ```
+//!
+//! `score`, `label` and `species` are required, in any order.
+
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::csv::{CellError, Record, Records};
+use super::{Class, Presentation, Score};
+
+/// Largest file in bytes: a million lines of 128 bytes, more than all columns filled take.
+pub const FILE_BYTES_MAX: usize = 128 << 20;
+
+/// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.
+const ROWS_MAX: usize = 1_000_000;
+
+/// Most species: test laboratories present five or six at a level, and a table of more than these
+/// is not read any more.
+const SPECIES_MAX: usize = 64;
+
+/// Longest name in bytes: it must fit a line of a table with its numbers.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Why a file of scores is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ScoresError {
+    /// The file has too many bytes, rows or species.
+    #[error("more than {limit} {what}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How much is allowed.
+        limit: usize,
+    },
+    /// The file is not text.
+    #[error("line {line}: not UTF-8")]
+    NotText {
+        /// Of the first byte that is no text.
+        line: usize,
+    },
+    /// There is no presentation in the file.
+    #[error("no presentations: expected a heading with `score,label,species` and lines below it")]
+    Empty,
+    /// The heading lacks a column.
+    #[error("line {line}: no column `{name}`; columns are separated by commas")]
+    ColumnMissing {
+        /// Of the heading.
+        line: usize,
+        /// The column.
+        name: &'static str,
+    },
+    /// The heading has a column that means nothing, or one twice.
+    #[error("line {line}, column {column}: {reason} column; known are {}", Column::names())]
+    Column {
+        /// Of the heading.
+        line: usize,
+        /// Place in the heading, counted from 1.
+        column: usize,
+        /// Unknown or repeated.
+        reason: &'static str,
+    },
+    /// A line has too many cells or too few.
+    #[error("line {line}: {actual} cells, the heading has {expected}")]
+    Width {
+        /// Where it starts.
+        line: usize,
+        /// Cells of the line.
+        actual: usize,
+        /// Cells of the heading.
+        expected: usize,
+    },
+    /// A cell has wrong quotes.
+    #[error("line {line}, column {column}: {reason}")]
+    Cell {
+        /// Where its record starts.
+        line: usize,
+        /// Place in the record, counted from 1.
+        column: usize,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// A cell's value breaks a rule.
+    #[error("line {line}, column {column} (`{name}`): {reason}")]
+    Value {
+        /// Where its record starts.
+        line: usize,
+        /// Place in the record, counted from 1.
+        column: usize,
+        /// The column's name.
+        name: &'static str,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// A presentation is given twice, which would count it twice.
+    #[error("line {line}, column {column} (`presentation`): the same as in line {first}")]
+    SamePresentation {
+        /// The second one.
+        line: usize,
+        /// Place of the identifier, counted from 1.
+        column: usize,
+        /// The first one.
+        first: usize,
+    },
+}
+
+/// A column by its name in the heading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Score,
+    Label,
+    Species,
+    Subject,
+    Device,
+    Presentation,
+    Outcome,
+}
+
+impl Column {
+    const ALL: [Self; 7] = [
+        Self::Score,
+        Self::Label,
+        Self::Species,
+        Self::Subject,
+        Self::Device,
+        Self::Presentation,
+        Self::Outcome,
+    ];
+
+    const REQUIRED: [Self; 3] = [Self::Score, Self::Label, Self::Species];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::Label => "label",
+            Self::Species => "species",
+            Self::Subject => "subject",
+            Self::Device => "device",
+            Self::Presentation => "presentation",
+            Self::Outcome => "outcome",
+        }
+    }
+
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+}
+
+/// Reads a file of scores.
+///
+/// # Errors
+/// [`ScoresError`] names the line, the column and the rule.
+pub fn read(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(ScoresError::TooLarge { what: "bytes", limit: FILE_BYTES_MAX });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| not_text(bytes, error.valid_up_to()))?;
+    let mut records = Records::new(text);
+    let heading = Heading::new(&records.next().ok_or(ScoresError::Empty)??)?;
+    let mut seen = Seen::default();
+    let mut presentations = Vec::new();
+    for record in records {
+        if presentations.len() == ROWS_MAX {
+            return Err(ScoresError::TooLarge { what: "presentations", limit: ROWS_MAX });
+        }
+        let record = record?;
+        let cells = heading.cells(&record)?;
+        let presentation = cells.presentation()?;
+        seen.check(&cells, &presentation)?;
+        presentations.push(presentation);
+    }
+    if presentations.is_empty() { Err(ScoresError::Empty) } else { Ok(presentations) }
+}
+
+fn not_text(bytes: &[u8], valid_up_to: usize) -> ScoresError {
+    let lines = bytes.iter().take(valid_up_to).filter(|byte| **byte == b'\n').count();
+    ScoresError::NotText { line: lines + 1 }
+}
+
+impl From<CellError> for ScoresError {
+    fn from(error: CellError) -> Self {
+        Self::Cell { line: error.line, column: error.column, reason: error.reason }
+    }
+}
+
+/// Where each column stands.
+struct Heading(Vec<Column>);
+
+impl Heading {
+    fn new(record: &Record<'_>) -> Result<Self, ScoresError> {
+        let mut columns = Vec::with_capacity(record.cells.len());
+        for (index, cell) in record.cells.iter().enumerate() {
+            let refuse =
+                |reason| ScoresError::Column { line: record.line, column: index + 1, reason };
+            let name = cell.trim().to_lowercase();
+            let column = Column::ALL.into_iter().find(|column| column.name() == name);
+            let column = column.ok_or_else(|| refuse("unknown"))?;
+            if columns.contains(&column) {
+                return Err(refuse("repeated"));
+            }
+            columns.push(column);
+        }
+        match Column::REQUIRED.into_iter().find(|column| !columns.contains(column)) {
+            Some(column) => {
+                Err(ScoresError::ColumnMissing { line: record.line, name: column.name() })
+            }
+            None => Ok(Self(columns)),
+        }
+    }
+
+    fn cells<'a>(&'a self, record: &'a Record<'a>) -> Result<Cells<'a>, ScoresError> {
+        let (actual, expected) = (record.cells.len(), self.0.len());
+        if actual != expected {
+            return Err(ScoresError::Width { line: record.line, actual, expected });
+        }
+        Ok(Cells { columns: &self.0, record })
+    }
+}
+
+/// The cells of one line by column.
+struct Cells<'a> {
+    columns: &'a [Column],
+    record: &'a Record<'a>,
+}
+
+impl Cells<'_> {
+    fn presentation(&self) -> Result<Presentation, ScoresError> {
+        Ok(Presentation {
+            class: self.class()?,
+            score: self.score()?,
+            subject: self.name(Column::Subject)?,
+            device: self.name(Column::Device)?,
+        })
+    }
+
+    fn class(&self) -> Result<Class, ScoresError> {
+        let species = self.name(Column::Species)?;
+        let label = self.text(Column::Label).to_lowercase().replace([' ', '-', '_'], "");
+        match (label.as_str(), species) {
+            ("bonafide", None) => Ok(Class::BonaFide),
+            ("bonafide", Some(_)) => {
+                Err(self.refuse(Column::Species, "must be empty for a bona fide presentation"))
+            }
+            ("attack", Some(species)) => Ok(Class::Attack { species }),
+            ("attack", None) => Err(self.refuse(Column::Species, "must be given for an attack")),
+            _ => Err(self.refuse(Column::Label, "must be `bona fide` or `attack`")),
+        }
+    }
+
+    fn score(&self) -> Result<Option<Score>, ScoresError> {
+        let text = self.text(Column::Score);
+        match self.text(Column::Outcome).to_lowercase().as_str() {
+            "" | "response" => {
+                let score = f64::from_str(text).ok().and_then(Score::new);
+                let refusal = || self.refuse(Column::Score, "must be a number from 0 to 1");
+                score.ok_or_else(refusal).map(Some)
+            }
+            "non-response" if text.is_empty() => Ok(None),
+            "non-response" => Err(self.refuse(Column::Score, "must be empty for a non-response")),
+            _ => Err(self.refuse(Column::Outcome, "must be `response` or `non-response`")),
+        }
+    }
+
+    /// A name or identifier; `None` when it is empty or there is no such column.
+    fn name(&self, column: Column) -> Result<Option<String>, ScoresError> {
+        let text = self.text(column);
+        if text.len() > NAME_BYTES_MAX {
+            return Err(self.refuse(column, "must have at most 64 bytes"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(self.refuse(column, "must not have control characters"));
+        }
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn text(&self, column: Column) -> &str {
+        let index = self.columns.iter().position(|other| *other == column);
+        index.and_then(|index| self.record.cells.get(index)).map_or("", |cell| cell.trim())
+    }
+
+    fn refuse(&self, column: Column, reason: &'static str) -> ScoresError {
+        let (line, column, name) = (self.record.line, self.place(column), column.name());
+        ScoresError::Value { line, column, name, reason }
+    }
+
+    /// Place in the line, counted from 1.
+    fn place(&self, column: Column) -> usize {
+        self.columns.iter().take_while(|other| **other != column).count() + 1
+    }
+}
+
+/// What one line must not repeat of another.
+#[derive(Default)]
+struct Seen {
+    /// Lines by identifier.
+    presentations: HashMap<String, usize>,
+    species: HashSet<String>,
+}
+
+impl Seen {
+    fn check(&mut self, cells: &Cells<'_>, presentation: &Presentation) -> Result<(), ScoresError> {
+        let line = cells.record.line;
+        if let Some(id) = cells.name(Column::Presentation)? {
+            match self.presentations.entry(id) {
+                Entry::Vacant(place) => place.insert(line),
+                Entry::Occupied(first) => {
+                    let (first, column) = (*first.get(), cells.place(Column::Presentation));
+                    return Err(ScoresError::SamePresentation { line, column, first });
+                }
+            };
+        }
+        if let Class::Attack { species } = &presentation.class
+            && !self.species.contains(species)
+        {
+            if self.species.len() == SPECIES_MAX {
+                return Err(ScoresError::TooLarge { what: "species", limit: SPECIES_MAX });
+            }
+            self.species.insert(species.clone());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FILE: &str = "score,label,species,subject,device,presentation,outcome\n\
+        0.97,bona fide,,anna,phone-a,1,\n\
+        4e-2,Attack,\"print, matt\",anna,phone-a,2,response\n\
+        ,attack,print,,,,non-response\n";
+
+    #[test]
+    fn every_column_is_read() {
+        let anna = |class, score| Presentation {
+            class,
+            score: Score::new(score),
+            subject: Some("anna".into()),
+            device: Some("phone-a".into()),
+        };
+        let silent = Presentation {
+            class: Class::Attack { species: "print".into() },
+            score: None,
+            subject: None,
+            device: None,
+        };
+        let matt = Class::Attack { species: "print, matt".into() };
+        let expected = [anna(Class::BonaFide, 0.97), anna(matt, 0.04), silent];
+        assert_eq!(read(FILE.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn columns_may_stand_in_any_order_and_spreadsheets_may_write_them() {
+        let file = "\u{feff}Species,SCORE,label\r\n\r\n,1,bona_fide\r\nvideo,0,attack\r\n";
+        let plain = "score,label,species\n1,bona-fide,\n0,attack,video";
+        assert_eq!(read(file.as_bytes()), read(plain.as_bytes()));
+        assert_eq!(read(file.as_bytes()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_and_the_column() {
+        for (lines, message) in [
+            ("", "no presentations"),
+            ("\n\n", "no presentations"),
+            ("score,label,species\n", "no presentations"),
+            ("score,label\n", "line 1: no column `species`"),
+            ("score;label;species\n", "line 1, column 1: unknown column"),
+            ("score,label,species,score\n", "line 1, column 4: repeated column"),
+            ("score,label,species,colour\n", "known are score, label, species, subject"),
+            ("score,label,species\n1,attack\n", "line 2: 2 cells, the heading has 3"),
+            ("score,label,species\n\n1.1,attack,a\n", "line 3, column 1 (`score`): must be a"),
+            ("score,label,species\nNaN,attack,a\n", "(`score`): must be a number from 0 to 1"),
+            ("score,label,species\n,attack,a\n", "(`score`): must be a number from 0 to 1"),
+            ("score,label,species\n1,live,\n", "line 2, column 2 (`label`): must be `bona fide`"),
+            ("score,label,species\n1,attack,\n", "column 3 (`species`): must be given"),
+            ("score,label,species\n1,bona fide,a\n", "column 3 (`species`): must be empty"),
+            ("score,label,species\n1,attack,\"a\nb\"\n", "must not have control characters"),
+            ("score,label,species\n1,attack,a\"\n", "line 2, column 3: has a quote inside"),
+        ] {
+            let error = read(lines.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(message), "{lines:?}: {error} does not say {message}");
+        }
+        let long = format!("score,label,species\n1,attack,{}\n", "é".repeat(33));
+        assert!(read(long.as_bytes()).unwrap_err().to_string().contains("at most 64 bytes"));
+        let binary = read(b"score,label,species\n1,attack,\xff\n").unwrap_err();
+        assert_eq!(binary, ScoresError::NotText { line: 2 });
+    }
+
+    #[test]
+    fn a_refusal_of_the_optional_columns_names_them() {
+        let lines = FILE.lines().count();
+        for (line, message) in [
+            ("0.5,attack,print,,,,maybe", "column 7 (`outcome`): must be `response`"),
+            ("0.5,attack,print,,,,non-response", "column 1 (`score`): must be empty"),
+            ("0.5,attack,print,,,2,", "column 6 (`presentation`): the same as in line 3"),
+        ] {
+            let error = read(format!("{FILE}{line}").as_bytes()).unwrap_err().to_string();
+            let expected = format!("line {}, {message}", lines + 1);
+            assert!(error.contains(&expected), "{error} does not say {expected}");
+        }
+    }
+
+    #[test]
+    fn more_presentations_or_species_than_the_limit_are_refused() {
+        let heading = "score,label,species\n".to_owned();
+        let full = heading.clone() + &"1,attack,a\n".repeat(ROWS_MAX);
+        assert_eq!(read(full.as_bytes()).unwrap().len(), ROWS_MAX);
+        let error = read((full + "1,attack,a\n").as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "more than 1000000 presentations");
+        let species: String = (0..=SPECIES_MAX).map(|k| format!("1,attack,{k}\n")).collect();
+        let error = read((heading + &species).as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "more than 64 species");
+        let error = read(&vec![b' '; FILE_BYTES_MAX + 1]).unwrap_err();
+        assert_eq!(error.to_string(), "more than 134217728 bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_presentations_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize,
+        ) {
+            let _ = read(&bytes);
+            let mixed: Vec<u8> = FILE.bytes().take(cut).chain(bytes).collect();
+            let _ = read(&mixed);
+        }
+
+        #[test]
+        fn whatever_is_read_has_scores_from_0_to_1_and_named_species(
+            lines in prop::collection::vec("[0-9.eE-]{0,5},(attack|bona fide|live),[a-c]?", 0..6),
+        ) {
+            let file = format!("score,label,species\n{}", lines.join("\n"));
+            for presentation in read(file.as_bytes()).unwrap_or_default() {
+                let score = presentation.score.unwrap().value();
+                prop_assert!((0.0..=1.0).contains(&score));
+                let unnamed = Class::Attack { species: String::new() };
+                prop_assert!(presentation.class != unnamed);
+            }
+        }
+    }
+}

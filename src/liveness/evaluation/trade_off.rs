@@ -1,0 +1,273 @@
+//! What happens to the two errors as the threshold moves: the curve of a detection error trade-off
+//! (DET) and the points on it that reports quote.
+//!
+//! Points are never interpolated: each is what the sample shows at a threshold. As they are chosen
+//! on the sample they are read from, they flatter; a threshold needs fresh presentations to prove.
+
+use super::{below, binomial::Rate};
+
+/// Scores of both kinds, at least one of each.
+#[derive(Debug)]
+pub struct TradeOff<'a> {
+    bona_fide: &'a [f64],
+    species: Vec<(&'a str, &'a [f64])>,
+    /// Rising: each score, at which it still passes, and one that nothing reaches. Between two of
+    /// them no rate changes.
+    thresholds: Vec<f64>,
+}
+
+/// The errors at one threshold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Errors {
+    /// A score at or above it passes; more than 1 where only that keeps a score of 1 from passing.
+    pub threshold: f64,
+    /// The species that passes most.
+    pub worst: String,
+    /// Its attacks that pass.
+    pub apcer: Rate,
+    /// Living people who do not pass.
+    pub bpcer: Rate,
+}
+
+impl<'a> TradeOff<'a> {
+    /// Takes rising scores; `None` unless both kinds have some. Species without are left out.
+    pub(super) fn new(
+        bona_fide: &'a [f64],
+        species: impl Iterator<Item = (&'a str, &'a [f64])>,
+    ) -> Option<Self> {
+        let species: Vec<_> = species.filter(|(_, scores)| !scores.is_empty()).collect();
+        if bona_fide.is_empty() || species.is_empty() {
+            return None;
+        }
+        let attacks = species.iter().flat_map(|(_, scores)| *scores);
+        let mut thresholds: Vec<f64> = bona_fide.iter().chain(attacks).copied().collect();
+        thresholds.sort_by(f64::total_cmp);
+        thresholds.dedup();
+        thresholds.extend(thresholds.last().map(|score| unreached(*score)));
+        Some(Self { bona_fide, species, thresholds })
+    }
+
+    /// The errors at `threshold`.
+    pub fn at(&self, threshold: f64) -> Errors {
+        let (worst, apcer) = self.worst(threshold);
+        Errors { threshold, worst: worst.to_owned(), apcer, bpcer: self.bpcer(threshold) }
+    }
+
+    /// The least BPCER that keeps every species' APCER at `limit` or below.
+    pub fn bpcer_at_apcer(&self, limit: f64) -> Errors {
+        let first = self.first_threshold(|t| self.worst(t).1.value() <= limit);
+        self.at(self.threshold(first))
+    }
+
+    /// The least APCER that keeps BPCER at `limit` or below.
+    pub fn apcer_at_bpcer(&self, limit: f64) -> Errors {
+        let beyond = self.first_threshold(|t| self.bpcer(t).value() > limit);
+        // Nobody is rejected at the lowest threshold, so that one is never beyond the limit.
+        self.at(self.threshold(beyond.saturating_sub(1)))
+    }
+
+    /// Where the larger of the two errors is least: the equal error rate is that larger one, an
+    /// upper bound of where the curves cross between two scores.
+    pub fn equal_error(&self) -> Errors {
+        let larger = |t: f64| self.worst(t).1.value().max(self.bpcer(t).value());
+        let crossed = self.first_threshold(|t| self.worst(t).1.value() <= self.bpcer(t).value());
+        let before = self.threshold(crossed.saturating_sub(1));
+        let after = self.threshold(crossed);
+        self.at(if larger(before) < larger(after) { before } else { after })
+    }
+
+    /// APCER and BPCER of one species, from the lowest threshold to the highest, where they change.
+    pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
+        let scores = self.species.iter().find(|(name, _)| *name == species);
+        scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing(scores, t).value()))
+    }
+
+    /// The same of the species that is worst at each threshold.
+    pub fn worst_curve(&self) -> Vec<[f64; 2]> {
+        self.points(|t| self.worst(t).1.value())
+    }
+
+    fn points(&self, apcer: impl Fn(f64) -> f64) -> Vec<[f64; 2]> {
+        let point = |&t: &f64| [apcer(t), self.bpcer(t).value()];
+        let mut points: Vec<[f64; 2]> = self.thresholds.iter().map(point).collect();
+        points.dedup();
+        points
+    }
+
+    /// Index of the first threshold from which on `holds`; past the end when it never does.
+    fn first_threshold(&self, holds: impl Fn(f64) -> bool) -> usize {
+        self.thresholds.partition_point(|&threshold| !holds(threshold))
+    }
+
+    /// The threshold at `index`, the highest when it is past the end.
+    fn threshold(&self, index: usize) -> f64 {
+        self.thresholds[index.min(self.thresholds.len() - 1)]
+    }
+
+    fn worst(&self, threshold: f64) -> (&'a str, Rate) {
+        let rates = self.species.iter().map(|(name, scores)| (*name, passing(scores, threshold)));
+        rates
+            .min_by(|(_, a), (_, b)| a.worse_first(*b))
+            .expect("a trade-off has at least one species")
+    }
+
+    fn bpcer(&self, threshold: f64) -> Rate {
+        let rejected = below(self.bona_fide, threshold);
+        Rate::new(rejected, self.bona_fide.len()).expect("a trade-off has bona fide scores")
+    }
+}
+
+/// A threshold above the `highest` score: 1, which can be set, unless a score is 1.
+fn unreached(highest: f64) -> f64 {
+    if highest < 1.0 { 1.0 } else { highest.next_up() }
+}
+
+/// The share of an attack's `scores` that pass.
+fn passing(scores: &[f64], threshold: f64) -> Rate {
+    let passed = scores.len() - below(scores, threshold);
+    Rate::new(passed, scores.len()).expect("a trade-off's species have scores")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ten living people and two species of five attacks, by hand:
+    ///
+    /// | threshold | above .2 | .3 | .4 | .5 | .6 | .7 | .8 |
+    /// |---|---|---|---|---|---|---|---|
+    /// | print passes | 3 | 2 | 1 | 1 | 0 | 0 | 0 |
+    /// | video passes | 5 | 5 | 4 | 3 | 2 | 1 | 0 |
+    /// | people rejected | 0 | 0 | 1 | 1 | 2 | 2 | 3 |
+    const PEOPLE: [f64; 10] = [0.3, 0.5, 0.75, 0.8, 0.85, 0.9, 0.9, 0.95, 0.95, 1.0];
+    const PRINT: [f64; 5] = [0.1, 0.2, 0.25, 0.35, 0.55];
+    const VIDEO: [f64; 5] = [0.35, 0.45, 0.5, 0.65, 0.7];
+
+    fn by_hand() -> TradeOff<'static> {
+        let species = [("print", &PRINT[..]), ("video", &VIDEO[..]), ("mask", &[])];
+        TradeOff::new(&PEOPLE, species.into_iter()).unwrap()
+    }
+
+    fn rate(errors: usize, presentations: usize) -> Rate {
+        Rate::new(errors, presentations).unwrap()
+    }
+
+    #[test]
+    fn a_score_at_the_threshold_passes() {
+        let errors = by_hand().at(0.5);
+        assert_eq!((errors.apcer, errors.bpcer), (rate(3, 5), rate(1, 10)));
+        let errors = by_hand().at(0.500001);
+        assert_eq!((errors.apcer, errors.bpcer), (rate(2, 5), rate(2, 10)));
+    }
+
+    #[test]
+    fn the_species_that_passes_most_is_the_worst() {
+        assert_eq!(by_hand().at(0.4).worst, "video");
+        let same = TradeOff::new(&PEOPLE, [("a", &PRINT[..]), ("b", &PRINT[1..])].into_iter());
+        let worst = same.unwrap().at(0.9).worst;
+        assert_eq!(worst, "b", "of equal rates that of fewer presentations is worse");
+    }
+
+    #[test]
+    fn fixed_points_are_those_of_the_table() {
+        let trade_off = by_hand();
+        let at_5 = trade_off.bpcer_at_apcer(0.05);
+        assert_eq!((at_5.threshold, at_5.bpcer, at_5.apcer), (0.75, rate(2, 10), rate(0, 5)));
+        let at_20 = trade_off.bpcer_at_apcer(0.2);
+        assert_eq!((at_20.threshold, at_20.bpcer, at_20.apcer), (0.7, rate(2, 10), rate(1, 5)));
+        let none = trade_off.apcer_at_bpcer(0.01);
+        assert_eq!((none.threshold, none.bpcer, none.apcer), (0.3, rate(0, 10), rate(5, 5)));
+        let at_15 = trade_off.apcer_at_bpcer(0.15);
+        assert_eq!((at_15.threshold, at_15.bpcer, at_15.apcer), (0.5, rate(1, 10), rate(3, 5)));
+        let equal = trade_off.equal_error();
+        assert_eq!((equal.threshold, equal.bpcer, equal.apcer), (0.7, rate(2, 10), rate(1, 5)));
+    }
+
+    #[test]
+    fn limits_outside_the_rates_give_the_ends() {
+        let trade_off = by_hand();
+        assert_eq!(trade_off.bpcer_at_apcer(-1.0).apcer, rate(0, 5));
+        assert_eq!(trade_off.bpcer_at_apcer(1.0).threshold, 0.1);
+        assert_eq!(trade_off.apcer_at_bpcer(1.0).bpcer, rate(10, 10));
+        assert_eq!(trade_off.apcer_at_bpcer(-1.0).bpcer, rate(0, 10));
+    }
+
+    #[test]
+    fn a_perfect_system_has_no_equal_error() {
+        let perfect = TradeOff::new(&[1.0, 1.0], [("print", &[0.0, 0.5][..])].into_iter()).unwrap();
+        let equal = perfect.equal_error();
+        assert_eq!((equal.threshold, equal.apcer, equal.bpcer), (1.0, rate(0, 2), rate(0, 2)));
+        assert_eq!(perfect.curve("print"), [[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(perfect.curve("video"), Vec::<[f64; 2]>::new());
+    }
+
+    #[test]
+    fn the_threshold_that_nothing_reaches_can_be_set_unless_a_score_is_1() {
+        let nothing_passes = |scores: &[f64]| {
+            let trade_off = TradeOff::new(&[0.5], [("print", scores)].into_iter()).unwrap();
+            trade_off.bpcer_at_apcer(0.0).threshold
+        };
+        assert_eq!(nothing_passes(&[0.9]), 1.0);
+        assert_eq!(nothing_passes(&[1.0]), 1.0_f64.next_up());
+    }
+
+    #[test]
+    fn one_kind_alone_trades_nothing() {
+        assert!(TradeOff::new(&[], [("print", &PRINT[..])].into_iter()).is_none());
+        assert!(TradeOff::new(&PEOPLE, [("print", &[][..])].into_iter()).is_none());
+    }
+
+    fn scores() -> impl Strategy<Value = Vec<f64>> {
+        // Few distinct values, so that scores are often equal.
+        prop::collection::vec((0..=20_u8).prop_map(|step| f64::from(step) / 20.0), 1..40).prop_map(
+            |mut scores| {
+                scores.sort_by(f64::total_cmp);
+                scores
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn curves_are_monotone_from_all_pass_to_none_and_the_worst_covers_all(
+            people in scores(), print in scores(), video in scores(),
+        ) {
+            let species = [("print", &print[..]), ("video", &video[..])];
+            let trade_off = TradeOff::new(&people, species.into_iter()).unwrap();
+            for curve in [trade_off.curve("print"), trade_off.worst_curve()] {
+                prop_assert_eq!(curve.first(), Some(&[1.0, 0.0]));
+                prop_assert_eq!(curve.last(), Some(&[0.0, 1.0]));
+                for pair in curve.windows(2) {
+                    prop_assert!(pair[1][0] <= pair[0][0] && pair[1][1] >= pair[0][1]);
+                }
+            }
+            for &threshold in &trade_off.thresholds {
+                let worst = trade_off.at(threshold).apcer.value();
+                for scores in [&print, &video] {
+                    prop_assert!(worst >= passing(scores, threshold).value());
+                }
+            }
+        }
+
+        #[test]
+        fn fixed_points_keep_their_limit_and_no_threshold_does_better(
+            people in scores(), print in scores(), limit in 0.0..1.0_f64,
+        ) {
+            let trade_off = TradeOff::new(&people, [("print", &print[..])].into_iter()).unwrap();
+            let by_apcer = trade_off.bpcer_at_apcer(limit);
+            let by_bpcer = trade_off.apcer_at_bpcer(limit);
+            let equal = trade_off.equal_error();
+            let larger = |errors: &Errors| errors.apcer.value().max(errors.bpcer.value());
+            prop_assert!(by_apcer.apcer.value() <= limit && by_bpcer.bpcer.value() <= limit);
+            for &threshold in &trade_off.thresholds {
+                let errors = trade_off.at(threshold);
+                let (apcer, bpcer) = (errors.apcer.value(), errors.bpcer.value());
+                prop_assert!(apcer > limit || bpcer >= by_apcer.bpcer.value());
+                prop_assert!(bpcer > limit || apcer >= by_bpcer.apcer.value());
+                prop_assert!(larger(&errors) >= larger(&equal));
+            }
+        }
+    }
+}
