@@ -8,6 +8,7 @@ mod deadlines;
 mod layers;
 mod lifecycle;
 mod parity;
+mod puppet;
 mod raw;
 mod support;
 mod verify;

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use menshen::app::App;
 use menshen::config::Config;
+use menshen::image::{self, DecodeLimits};
 use menshen::proto::v1;
 use menshen::proto::v1::face_service_client::FaceServiceClient;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::puppet::{Picture, Point};
 
 pub type Client = FaceServiceClient<Channel>;
 
@@ -34,6 +37,15 @@ pub fn repository() -> PathBuf {
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = repository().join("tests/fixtures/faces").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A photograph among the fixtures, decoded, and its face mesh.
+pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
+    let image = image::decode(&fixture(name), &DecodeLimits::default()).unwrap();
+    let picture = Picture::new(image.width(), image.height(), image.pixels().to_vec());
+    let (stem, _) = name.rsplit_once('.').unwrap();
+    let points = serde_json::from_slice(&fixture(&format!("{stem}.mesh.json"))).unwrap();
+    (picture, points)
 }
 
 /// Copies a folder with everything in it.
