@@ -10,6 +10,7 @@ mod evaluation;
 mod layers;
 mod lifecycle;
 mod parity;
+mod puppet;
 mod raw;
 mod redis_server;
 mod replay;

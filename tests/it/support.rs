@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use menshen::app::App;
 use menshen::config::Config;
+use menshen::image::{self, DecodeLimits};
 use menshen::proto::v1;
 use menshen::proto::v1::face_service_client::FaceServiceClient;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::puppet::{Picture, Point};
 
 pub type Client = FaceServiceClient<Channel>;
 
@@ -49,6 +52,15 @@ pub fn menshen(arguments: &[&str]) -> Output {
 /// What a program has printed.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A photograph among the fixtures, decoded, and its face mesh.
+pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
+    let image = image::decode(&fixture(name), &DecodeLimits::default()).unwrap();
+    let picture = Picture::new(image.width(), image.height(), image.pixels().to_vec());
+    let (stem, _) = name.rsplit_once('.').unwrap();
+    let points = serde_json::from_slice(&fixture(&format!("{stem}.mesh.json"))).unwrap();
+    (picture, points)
 }
 
 /// Copies a folder with everything in it.
