@@ -47,8 +47,9 @@
 //!
 //! # Where to look
 //!
-//! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
-//! [`face::calibration`] the threshold, `scheduler/core.rs` the batching, [`engine`] the networks.
+//! [`pipeline::Pipeline::verify`] is the main job, [`pipeline::Pipeline::measure`] what a session
+//! asks about each frame. [`face::verdict`] is the decision, [`face::calibration`] the threshold,
+//! `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;
