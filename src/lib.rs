@@ -47,10 +47,10 @@
 //!
 //! # Where to look
 //!
-//! [`pipeline::Pipeline::verify`] is the main job. [`face::verdict`] is the decision,
-//! [`face::calibration`] the threshold, [`liveness::Session`] a liveness session,
-//! [`liveness::evaluation`] how well attacks are told from people, `scheduler/core.rs` the
-//! batching, [`engine`] the networks.
+//! [`pipeline::Pipeline::verify`] is the main job, [`pipeline::LiveSession`] a liveness session.
+//! [`face::verdict`] is the decision, [`face::calibration`] the threshold, [`liveness::Session`] the
+//! rules of a session, [`liveness::evaluation`] how well attacks are told from people,
+//! `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;
 pub mod catalog;

@@ -70,10 +70,11 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// What the detector is not asked: the picture, and what of it the detector saw.
+/// A frame whose canvas is with the detector.
 struct Shown {
     image: RgbImage,
     fingerprint: DifferenceHash,
+    /// Canvas pixels per image pixel.
     scale: f32,
 }
 
@@ -94,8 +95,7 @@ impl Pipeline {
         let detected = self.ask(&self.snapshot.detector, canvas, ticket).await?;
         self.count_batch(Stage::Detect, &detected);
         let shown = Shown { image, fingerprint, scale };
-        let seen = self.look(shown, detected.output, detail).await?;
-        let Seen { image, mut measured, mesh } = seen;
+        let Seen { image, mut measured, mesh } = self.look(shown, detected.output, detail).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
             return Ok(measured);
         };
