@@ -11,9 +11,14 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::AppError;
 use crate::config::Config;
+use crate::liveness::AdmissionLimits;
 use crate::proto::v1::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::face_service_server::FaceServiceServer;
-use crate::services::{DeadlineLayer, FaceServer, IntakeLayer, MessageLimits, Probes, http_router};
+use crate::proto::v1::liveness_service_server::LivenessServiceServer;
+use crate::services::{
+    DeadlineLayer, Door, FaceServer, IntakeLayer, LivenessServer, MessageLimits, Probes,
+    http_router,
+};
 use crate::telemetry::causes;
 
 /// A listener that runs until told to stop.
@@ -42,7 +47,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Serves the API, health and reflection.
 pub(super) async fn serve_grpc<H>(
     config: &Config,
-    face: FaceServer,
+    door: Door,
     health: HealthServer<H>,
 ) -> Result<Listening, AppError>
 where
@@ -51,6 +56,7 @@ where
     let limits = MessageLimits {
         image_bytes_max: config.image.bytes_max,
         live_photos_max: config.image.live_photos_max,
+        session_bytes_max: AdmissionLimits::default().session_bytes_max,
     };
     // Python's and Go's older clients ask for v1alpha, newer ones for v1.
     let reflection = || {
@@ -69,7 +75,17 @@ where
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(FaceServiceServer::new(face).max_decoding_message_size(limits.largest()));
+        .add_service(
+            FaceServiceServer::new(FaceServer(door.clone()))
+                .max_decoding_message_size(limits.largest()),
+        )
+        .add_service(
+            LivenessServiceServer::new(LivenessServer {
+                door,
+                tells_all: config.liveness.tells_all,
+            })
+            .max_decoding_message_size(limits.largest()),
+        );
     let (listener, address) = listen(config.server.listen).await?;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(async move {

@@ -32,6 +32,10 @@ pub struct LivenessSettings {
     pub replay_replicas_min: u32,
     /// How long one question to the store may take, connecting included, in milliseconds.
     pub replay_timeout_ms: u64,
+    /// Whether callers get every reason and every check's value and limit. Left off, what would
+    /// teach an attacker is gathered into one reason: turn it on only where all callers are the
+    /// operator's own backends.
+    pub tells_all: bool,
 }
 
 impl Default for LivenessSettings {
@@ -44,6 +48,7 @@ impl Default for LivenessSettings {
             replay_replicas_min: 0,
             // Redis in the same network answers within 1 ms, WAIT within a few.
             replay_timeout_ms: 500,
+            tells_all: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::limits::AdmissionLimits;
 use crate::face::ReasonCode;
+use crate::image::Rotation;
 
 /// How the frames of a session reach the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,19 +18,6 @@ pub enum Assurance {
     /// reaction times can be judged. The caller's `now` is not read. Before each action the
     /// customer must rest for half a second, as between the prompts of a stream.
     Batch,
-}
-
-/// Quarter turns that make a frame upright, clockwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
-    /// It is upright.
-    None,
-    /// 90°.
-    Quarter,
-    /// 180°.
-    Half,
-    /// 270°.
-    ThreeQuarters,
 }
 
 /// What the client says about a frame.

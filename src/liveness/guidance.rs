@@ -47,6 +47,22 @@ impl Guidance {
         Self::MoveSlower,
     ];
 
+    /// What to tell the customer.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::ShowFace => "show your whole face to the camera",
+            Self::OnePersonOnly => "only one person may be in the picture",
+            Self::Closer => "come closer",
+            Self::Further => "go further away",
+            Self::Center => "move to the middle of the picture",
+            Self::TooDark => "more light on your face, please",
+            Self::TooBright => "less light on your face, please",
+            Self::FaceCamera => "look straight into the camera",
+            Self::HoldStill => "hold still",
+            Self::MoveSlower => "move more slowly",
+        }
+    }
+
     /// Why a session that ends with this unheeded was not passed.
     pub(super) fn reason(self) -> Option<ReasonCode> {
         match self {

@@ -29,7 +29,7 @@ mod track;
 mod verdict;
 
 pub use action::{Action, STEPS, draw};
-pub use admission::{Admission, Assurance, FrameMeta, Refusal, Rotation};
+pub use admission::{Admission, Assurance, FrameMeta, Refusal};
 pub use guidance::Guidance;
 pub use judging::LiveEvidence;
 pub use limits::{

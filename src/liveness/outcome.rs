@@ -44,6 +44,30 @@ pub enum Rule {
     Similarity,
 }
 
+impl Rule {
+    /// The name that results carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FrameRate => "frames.per_second",
+            Self::ClockDrift => "frames.clock_drift_s",
+            Self::SecondFaceTime => "track.second_face_s",
+            Self::Losses => "track.losses",
+            Self::EyesJump => "track.eyes_jump",
+            Self::SizeJump => "track.size_jump",
+            Self::TurnJump => "track.turn_jump",
+            Self::Reaction => "steps.reaction_s",
+            Self::Depth => "turn.depth",
+            Self::RepeatedPictures => "continuity.repeated_pictures",
+            Self::Loops => "continuity.loops",
+            Self::Identity => "continuity.identity",
+            Self::JudgedFrames => "passive.frames",
+            Self::LiveMedian => "passive.median",
+            Self::LiveLowShare => "passive.low_share",
+            Self::Similarity => "match.similarity",
+        }
+    }
+}
+
 /// A value, and what it was held against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RuleCheck {

@@ -208,6 +208,11 @@ impl Session {
         vec![Event::Finished]
     }
 
+    /// Frames that were left out because they came too fast.
+    pub fn thinned(&self) -> usize {
+        self.gate.worst().thinned
+    }
+
     /// The face that is matched with the portrait: of the best judged frame.
     pub fn matched(&self) -> Option<&Embedding> {
         self.jury.matched().map(|(_, embedding)| embedding)

@@ -55,6 +55,22 @@ pub fn judge(
     LivenessVerdict { decision, reasons, checks, assurance: outcome.assurance }
 }
 
+impl LivenessVerdict {
+    /// What the portrait says: one that cannot be used is to be taken again, and one that was
+    /// itself shown to the camera speaks against the customer.
+    #[must_use]
+    pub fn about_portrait(mut self, problems: &[Reason], is_shown: bool) -> Self {
+        if !problems.is_empty() {
+            return Self { decision: Decision::Retry, reasons: problems.to_vec(), ..self };
+        }
+        if is_shown {
+            self.decision = Decision::Fail;
+            self.reasons.insert(0, Reason::plain(ReasonCode::SameImage, Subject::Portrait));
+        }
+        self
+    }
+}
+
 /// What a caller who is not trusted with details may know: the decision, one word for every sign of
 /// an attack, what the customer can do better, and no number that an attacker could climb by.
 pub fn coarsen(verdict: &LivenessVerdict) -> LivenessVerdict {

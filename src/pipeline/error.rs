@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::face::calibration::PolicyError;
 use crate::scheduler::{Overloaded, RowError};
+use crate::trust::{ReplayError, TokenError};
 
 /// A field of the request that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,41 @@ pub enum Error {
         /// The space of the live embedding model.
         live: String,
     },
+    /// The token does not stand for a session here and now.
+    #[error(transparent)]
+    Token(TokenError),
+    /// The session was run before.
+    #[error("the session was used before: create another one")]
+    SessionUsed,
+    /// The session was created for the other call.
+    #[error("the session was created for {0}")]
+    WrongCall(&'static str),
+    /// The transaction has had its sessions.
+    #[error("the transaction has had its {attempts_max} sessions")]
+    AttemptsSpent {
+        /// The limit.
+        attempts_max: u32,
+    },
+    /// There is no result under this name for this shop.
+    #[error("there is no result of this session")]
+    NoResult,
+    /// The store of used sessions cannot be relied on; nothing may be decided without it.
+    #[error("the store of used sessions is unavailable")]
+    Store(#[source] ReplayError),
+    /// The server leaves out too many frames of a session to judge it.
+    #[error("the server is too busy: it left out {late} of {all} frames")]
+    Behind {
+        /// Frames left out.
+        late: usize,
+        /// Frames that had to be looked at.
+        all: usize,
+    },
+    /// The client's stream ended before its time.
+    #[error("the stream broke: {0}")]
+    BrokenStream(String),
+    /// The client takes no more answers.
+    #[error("the client has left")]
+    Gone,
     /// A fault of the server; the caller learns nothing more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -71,6 +107,24 @@ impl From<RowError> for Error {
             RowError::Expired => Self::Expired,
             RowError::Stopped => Self::NotReady("it is stopping"),
             other => Self::internal(other),
+        }
+    }
+}
+
+impl From<TokenError> for Error {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Random => Self::internal(error),
+            other => Self::Token(other),
+        }
+    }
+}
+
+impl From<ReplayError> for Error {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::ResultTooLong { .. } => Self::internal(error),
+            other => Self::Store(other),
         }
     }
 }

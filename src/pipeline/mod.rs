@@ -8,6 +8,7 @@ mod look;
 mod photo;
 mod report;
 mod rules;
+mod session;
 mod standard;
 
 use std::sync::Arc;
@@ -22,6 +23,10 @@ pub use report::{
     StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError};
+pub use session::{
+    Arrived, CameraFrame, CreatedSession, FrameCounts, LiveSession, SessionOrder, SessionReport,
+    SessionStart, Sessions,
+};
 pub use standard::{Standard, Standards};
 
 use self::photo::Wanted;
@@ -58,6 +63,8 @@ pub struct Pipeline {
     pub quality: QualityLimits,
     /// Calibration rows and policy.
     pub standards: Standards,
+    /// Tokens of liveness sessions, and which were used.
+    pub sessions: Sessions,
     /// Stage times.
     pub metrics: Metrics,
 }

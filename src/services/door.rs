@@ -11,6 +11,7 @@ use super::layers::Deadline;
 use super::status;
 use crate::config::ImageSettings;
 use crate::pipeline::{Error, Pipeline};
+use crate::proto::v1;
 use crate::scheduler::{Ticket, Tickets};
 use crate::telemetry::{self, CallGuard, Method, Metrics, Outcome};
 
@@ -110,5 +111,16 @@ pub(super) fn conclude<A>(
             call.end(status::outcome(&error));
             Err(status::from_error(&error))
         }
+    }
+}
+
+/// How a decision is counted.
+pub(super) fn decided(decision: v1::Decision) -> Outcome {
+    match decision {
+        v1::Decision::Pass => Outcome::Pass,
+        v1::Decision::Fail => Outcome::Fail,
+        v1::Decision::Review => Outcome::Review,
+        v1::Decision::Retry => Outcome::Retry,
+        v1::Decision::Unspecified => Outcome::Failed,
     }
 }

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::door::{Arrival, Door};
+use super::door::{Arrival, Door, decided};
 use crate::pipeline::Error;
 use crate::proto::v1;
 use crate::proto::v1::face_service_server::FaceService;
@@ -115,16 +115,5 @@ impl FaceService for FaceServer {
     ) -> Result<Response<v1::CheckLivenessResponse>, Status> {
         let answer = self.answer_liveness(request);
         self.0.serve(Method::CheckLiveness, answer, |answer| decided(answer.decision())).await
-    }
-}
-
-/// How a decision is counted.
-pub(super) fn decided(decision: v1::Decision) -> Outcome {
-    match decision {
-        v1::Decision::Pass => Outcome::Pass,
-        v1::Decision::Fail => Outcome::Fail,
-        v1::Decision::Review => Outcome::Review,
-        v1::Decision::Retry => Outcome::Retry,
-        v1::Decision::Unspecified => Outcome::Failed,
     }
 }

@@ -7,9 +7,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::pipeline::{Error, NOT_READY_RETRY_AFTER};
 use crate::telemetry::Outcome;
+use crate::trust::TokenError;
 
 /// How long a caller should wait when too many messages are arriving at once.
 const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a caller should wait when the server cannot keep up with its sessions.
+const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The status of an error, with the details the standard error model has for it.
 pub fn from_error(error: &Error) -> Status {
@@ -30,19 +34,50 @@ pub fn from_error(error: &Error) -> Status {
         Error::NotReady(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
         Error::ModelNotLive { .. } => Status::not_found(message),
         Error::SpaceMismatch { .. } => Status::failed_precondition(message),
+        Error::Token(error) => of_token(*error, message),
+        Error::SessionUsed => Status::already_exists(message),
+        Error::WrongCall(_) | Error::AttemptsSpent { .. } => Status::failed_precondition(message),
+        Error::NoResult => Status::not_found(message),
+        Error::Store(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
+        Error::Behind { .. } => retry_later(Code::ResourceExhausted, message, BEHIND_RETRY_AFTER),
+        Error::BrokenStream(_) => Status::invalid_argument(message),
+        Error::Gone => Status::cancelled(message),
         Error::Internal(_) => Status::internal(message),
+    }
+}
+
+/// What is wrong with a session's token; where it is genuine, what it is bound to.
+fn of_token(error: TokenError, message: String) -> Status {
+    match error {
+        TokenError::Forged
+        | TokenError::UnknownKey
+        | TokenError::WrongAudience
+        | TokenError::TooLong => {
+            let details = ErrorDetails::with_bad_request_violation("token", message.clone());
+            Status::with_error_details(Code::InvalidArgument, message, details)
+        }
+        TokenError::Expired | TokenError::NotYetValid => Status::failed_precondition(message),
+        TokenError::Foreign(_) => Status::permission_denied(message),
+        TokenError::Random => Status::internal("internal error"),
     }
 }
 
 /// How the call is counted.
 pub fn outcome(error: &Error) -> Outcome {
     match error {
-        Error::Invalid(_) | Error::ModelNotLive { .. } | Error::SpaceMismatch { .. } => {
-            Outcome::Invalid
-        }
-        Error::Overloaded(_) => Outcome::Overloaded,
+        Error::Invalid(_)
+        | Error::ModelNotLive { .. }
+        | Error::SpaceMismatch { .. }
+        | Error::Token(_)
+        | Error::SessionUsed
+        | Error::WrongCall(_)
+        | Error::AttemptsSpent { .. }
+        | Error::NoResult
+        | Error::BrokenStream(_) => Outcome::Invalid,
+        Error::Overloaded(_) | Error::Behind { .. } => Outcome::Overloaded,
         Error::Expired => Outcome::Expired,
-        Error::NotReady(_) | Error::Internal(_) => Outcome::Failed,
+        Error::Gone => Outcome::Cancelled,
+        Error::NotReady(_) | Error::Store(_) | Error::Internal(_) => Outcome::Failed,
     }
 }
 

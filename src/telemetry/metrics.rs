@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// The calls of `FaceService`.
+/// The calls of `FaceService` and `LivenessService`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Method {
     /// `Verify`
@@ -22,6 +22,14 @@ pub enum Method {
     Detect,
     /// `CheckLiveness`
     CheckLiveness,
+    /// `CreateSession`
+    CreateSession,
+    /// `Run`
+    Run,
+    /// `Evaluate`
+    Evaluate,
+    /// `GetResult`
+    GetResult,
 }
 
 /// How a call ended.

@@ -15,4 +15,6 @@ pub use digest::Digest;
 pub use keys::{KeyError, KeyedDigests, SessionKeys};
 pub use replay::{Claim, ReplayError, ReplayStore, SessionState};
 pub use secret::{Secret, Wipe};
-pub use token::{BoundField, Presented, SessionClaims, SessionId, SessionTokens, TokenError};
+pub use token::{
+    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TokenError, random_u128,
+};

@@ -25,6 +25,8 @@ pub struct Caller {
     pub request_id: String,
     /// The shop.
     pub store: Arc<str>,
+    /// Reference to the customer's consent.
+    pub consent: String,
     /// The embedding model the caller insists on.
     pub model: Option<String>,
 }
@@ -68,6 +70,7 @@ impl<'a> Fields<'a> {
         Some(Caller {
             request_id: context.request_id,
             store: Arc::from(context.store_id),
+            consent: context.consent_reference,
             model: (!context.model.is_empty()).then_some(context.model),
         })
     }

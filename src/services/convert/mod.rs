@@ -3,9 +3,13 @@
 mod fields;
 mod request;
 mod response;
+mod session_request;
+mod session_response;
 
 pub use fields::Caller;
 pub use request::{compare, liveness, photo, verify};
 pub use response::{
     About, compare_response, detect_response, embed_response, liveness_response, verify_response,
 };
+pub use session_request::{create_session, evaluate, frame, get_result, start};
+pub use session_response::{created, liveness_result, thinned, told};

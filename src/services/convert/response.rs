@@ -101,7 +101,7 @@ pub fn liveness_response(about: About, check: &LivenessCheck) -> v1::CheckLivene
     }
 }
 
-fn decision(decision: Decision) -> v1::Decision {
+pub(super) fn decision(decision: Decision) -> v1::Decision {
     match decision {
         Decision::Pass => v1::Decision::Pass,
         Decision::Fail => v1::Decision::Fail,
@@ -110,7 +110,7 @@ fn decision(decision: Decision) -> v1::Decision {
     }
 }
 
-fn reasons(reasons: &[Reason]) -> Vec<v1::Reason> {
+pub(super) fn reasons(reasons: &[Reason]) -> Vec<v1::Reason> {
     let convert = |reason: &Reason| v1::Reason {
         code: reason_code(reason.code).into(),
         subject: reason.subject.to_string(),
@@ -166,12 +166,15 @@ fn check(check: &Check) -> v1::Check {
         measure: measure(check.measure).into(),
         value: check.value,
         limit: check.limit,
-        kind: match check.kind {
-            LimitKind::Min => v1::LimitKind::Min,
-            LimitKind::Max => v1::LimitKind::Max,
-        }
-        .into(),
+        kind: limit_kind(check.kind).into(),
         passed: check.passed,
+    }
+}
+
+pub(super) fn limit_kind(kind: LimitKind) -> v1::LimitKind {
+    match kind {
+        LimitKind::Min => v1::LimitKind::Min,
+        LimitKind::Max => v1::LimitKind::Max,
     }
 }
 
@@ -179,7 +182,7 @@ fn embedding(embedding: &Embedding) -> v1::Embedding {
     v1::Embedding { values: embedding.values().to_vec(), space: embedding.space().to_string() }
 }
 
-fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
+pub(super) fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
     let convert = |model: LiveModel| v1::ModelVersion {
         task: model.task,
         name: model.name,
@@ -190,7 +193,7 @@ fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
     models.into_iter().map(convert).collect()
 }
 
-fn calibration(row: &CalibrationRow) -> v1::Calibration {
+pub(super) fn calibration(row: &CalibrationRow) -> v1::Calibration {
     v1::Calibration {
         id: row.id().to_owned(),
         pair_type: row.pair_type().name().to_owned(),
@@ -218,7 +221,7 @@ fn times<'a>(total: Duration, photos: impl IntoIterator<Item = &'a PhotoReport>)
     }
 }
 
-fn saturating_u32(count: usize) -> u32 {
+pub(super) fn saturating_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 

@@ -24,19 +24,30 @@ const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Room beside the images of a request: identifiers and field headers.
 const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
-/// The largest request message of every method, in bytes.
+/// Room beside the bytes of a session's frames: 100 for each of 1350.
+const FRAMES_ENVELOPE_BYTES_MAX: usize = 128 << 10;
+
+/// The largest request of every method, in bytes: of a message, or of all messages of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageLimits {
     /// Largest image file.
     pub image_bytes_max: usize,
     /// Most live photographs in one `Verify`.
     pub live_photos_max: usize,
+    /// All frames of one liveness session.
+    pub session_bytes_max: usize,
 }
 
 impl MessageLimits {
     /// The largest message of any method.
     pub fn largest(&self) -> usize {
-        self.images(1 + self.live_photos_max)
+        self.images(1 + self.live_photos_max).max(self.session())
+    }
+
+    /// The portrait, and all frames with their numbers.
+    fn session(&self) -> usize {
+        let frames = self.session_bytes_max.saturating_add(FRAMES_ENVELOPE_BYTES_MAX);
+        self.images(1).saturating_add(frames)
     }
 
     fn images(&self, count: usize) -> usize {
@@ -45,7 +56,10 @@ impl MessageLimits {
 
     fn of(&self, path: &str) -> usize {
         match path {
-            "/menshen.v1.FaceService/Verify" => self.largest(),
+            "/menshen.v1.FaceService/Verify" => self.images(1 + self.live_photos_max),
+            "/menshen.v1.LivenessService/Run" | "/menshen.v1.LivenessService/Evaluate" => {
+                self.session()
+            }
             "/menshen.v1.FaceService/Compare" => self.images(2),
             "/menshen.v1.FaceService/Embed"
             | "/menshen.v1.FaceService/Detect"
@@ -216,12 +230,20 @@ mod tests {
 
     #[test]
     fn every_method_of_the_api_has_its_own_limit() {
-        let limits = MessageLimits { image_bytes_max: 1 << 20, live_photos_max: 8 };
+        let limits = MessageLimits {
+            image_bytes_max: 1 << 20,
+            live_photos_max: 8,
+            session_bytes_max: 10 << 20,
+        };
         let of = |method: &str| limits.of(&format!("/menshen.v1.FaceService/{method}"));
         assert_eq!(of("Verify"), (9 << 20) + ENVELOPE_BYTES_MAX);
         assert_eq!(of("Compare"), (2 << 20) + ENVELOPE_BYTES_MAX);
         for method in ["Embed", "Detect", "CheckLiveness"] {
             assert_eq!(of(method), (1 << 20) + ENVELOPE_BYTES_MAX);
+        }
+        for method in ["Run", "Evaluate"] {
+            let limit = limits.of(&format!("/menshen.v1.LivenessService/{method}"));
+            assert_eq!(limit, (11 << 20) + ENVELOPE_BYTES_MAX + FRAMES_ENVELOPE_BYTES_MAX);
         }
         assert_eq!(limits.of("/grpc.health.v1.Health/Check"), SMALL_MESSAGE_BYTES_MAX);
     }

@@ -22,9 +22,7 @@ impl SessionId {
     /// # Errors
     /// The operating system gives no random bytes.
     pub fn random() -> Result<Self, TokenError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|_| TokenError::Random)?;
-        Ok(Self(bytes))
+        Ok(Self(super::random_u128()?.to_le_bytes()))
     }
 
     /// Reads what [`SessionId`] prints; `None` for anything else.
@@ -81,12 +79,16 @@ pub struct SessionClaims {
     pub transaction: Digest,
     /// SHA-256 of the portrait's bytes.
     pub portrait: Digest,
+    /// The portrait was read from a card's chip, not from a file.
+    pub portrait_is_chip: bool,
     /// SHA-256 of the reference to the customer's consent.
     pub consent: Digest,
     /// False-match rate to decide at.
     pub policy_fmr: f64,
     /// What the customer is asked to do, in this order.
     pub actions: Vec<String>,
+    /// The frames come all at once, from a recording.
+    pub is_batch: bool,
     /// Which attempt at the transaction this is, from 1.
     pub attempt: u32,
 }

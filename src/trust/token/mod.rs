@@ -63,6 +63,16 @@ struct Payload<A, C> {
     claims: C,
 }
 
+/// A number from the operating system's random source.
+///
+/// # Errors
+/// [`TokenError::Random`].
+pub fn random_u128() -> Result<u128, TokenError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| TokenError::Random)?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
 impl SessionTokens {
     /// Tokens under `keys` that only services of the same `audience` take.
     pub fn new(keys: Arc<SessionKeys>, audience: &'static str) -> Self {

@@ -24,9 +24,11 @@ fn claims() -> SessionClaims {
         device: "tablet-1".to_owned(),
         transaction: keys(&[KEY_A]).transaction_digests("north", "42").newest,
         portrait: Digest::of(b"portrait"),
+        portrait_is_chip: false,
         consent: Digest::of(b"consent"),
         policy_fmr: 1e-4,
         actions: vec!["TURN_LEFT".to_owned(), "BLINK".to_owned(), "NOD".to_owned()],
+        is_batch: false,
         attempt: 1,
     }
 }

@@ -1,0 +1,237 @@
+//! Liveness sessions: created and sealed, run once, and remembered by their results.
+//!
+//! ```text
+//! SessionOrder → create → token … SessionStart → LiveSession: frame by frame → SessionReport
+//! ```
+
+mod live;
+mod report;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+pub use live::{Arrived, LiveSession};
+pub use report::{FrameCounts, SessionReport};
+
+use super::{Error, Pipeline};
+use crate::config::LivenessSettings;
+use crate::face::ImageSource;
+use crate::face::calibration::PairType;
+use crate::image::Rotation;
+use crate::liveness::{self, Action, Assurance, Limits, STEPS};
+use crate::trust::{
+    Claim, Digest, Presented, ReplayStore, Secret, SessionClaims, SessionId, SessionKeys,
+    SessionState, SessionTokens, random_u128,
+};
+
+/// How long the attempts at a transaction are counted: a registration is finished the same day.
+const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a result can be asked for.
+const RESULT_TTL: Duration = Duration::from_secs(600);
+
+/// Whose sessions these are: all callers are of one tenant until they have identities.
+const TENANT: &str = "default";
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Seals and opens.
+    pub tokens: SessionTokens,
+    /// Digests of transactions and frames.
+    pub keys: Arc<SessionKeys>,
+    /// Which sessions were used.
+    pub replay: ReplayStore,
+    /// How long and how often.
+    pub settings: LivenessSettings,
+    /// The limits of a session, but for what the calibration says.
+    pub limits: Limits,
+}
+
+/// A session that is asked for.
+#[derive(Debug)]
+pub struct SessionOrder {
+    /// The shop that may run it.
+    pub store: Arc<str>,
+    /// Reference to the customer's consent.
+    pub consent: String,
+    /// The device that may run it.
+    pub device: String,
+    /// The registration it belongs to.
+    pub transaction: String,
+    /// SHA-256 of the portrait's file.
+    pub portrait_sha256: [u8; 32],
+    /// Where the portrait comes from.
+    pub portrait_source: ImageSource,
+    /// The false-match rate asked for.
+    pub policy_fmr: Option<f64>,
+    /// How its frames will come.
+    pub assurance: Assurance,
+}
+
+/// A session that was created.
+#[derive(Debug)]
+pub struct CreatedSession {
+    /// The sealed session.
+    pub token: Secret<String>,
+    /// What it was promised.
+    pub claims: SessionClaims,
+    /// What it asks for.
+    pub actions: [Action; STEPS],
+}
+
+/// What a session is started with.
+#[derive(Debug)]
+pub struct SessionStart {
+    /// The shop that runs it.
+    pub store: Arc<str>,
+    /// The device that runs it.
+    pub device: String,
+    /// The sealed session.
+    pub token: Secret<String>,
+    /// The portrait's file.
+    pub portrait: Secret<Vec<u8>>,
+}
+
+/// A frame as it was sent.
+#[derive(Debug)]
+pub struct CameraFrame {
+    /// Path of the frame in the request.
+    pub field: String,
+    /// Its number.
+    pub sequence: u32,
+    /// When it was taken, by the client's clock, in milliseconds of Unix time.
+    pub captured_unix_ms: u64,
+    /// A JPEG.
+    pub file: Secret<Vec<u8>>,
+    /// Left and right are exchanged.
+    pub mirrored: bool,
+    /// What makes it upright.
+    pub rotation: Rotation,
+}
+
+impl Pipeline {
+    /// Draws a session's actions and seals them.
+    ///
+    /// # Errors
+    /// A policy the calibration cannot support, too many attempts, a store that is unavailable.
+    pub async fn create_session(&self, order: SessionOrder) -> Result<CreatedSession, Error> {
+        let pair_type = pair_type_of(order.portrait_source);
+        let policy_fmr = self.standards.standard(pair_type, order.policy_fmr)?.policy_fmr;
+        let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
+        let transaction = keys.transaction_digests(TENANT, &order.transaction);
+        let attempt = replay.attempt(&transaction, ATTEMPTS_TTL).await?;
+        if attempt > settings.attempts_max {
+            return Err(Error::AttemptsSpent { attempts_max: settings.attempts_max });
+        }
+        let session = SessionId::random()?;
+        let actions = liveness::draw(random_u128()?);
+        let now = unix_ms();
+        let claims = SessionClaims {
+            session,
+            issued_unix_ms: now,
+            not_before_unix_ms: now,
+            expires_unix_ms: now.saturating_add(settings.session_ttl_ms),
+            tenant: TENANT.to_owned(),
+            store: order.store.to_string(),
+            device: order.device,
+            transaction: transaction.newest,
+            portrait: Digest::from(order.portrait_sha256),
+            portrait_is_chip: order.portrait_source == ImageSource::IdChip,
+            consent: Digest::of(order.consent.as_bytes()),
+            policy_fmr,
+            actions: actions.map(|action| action.name().to_owned()).into(),
+            is_batch: order.assurance == Assurance::Batch,
+            attempt,
+        };
+        Ok(CreatedSession { token: tokens.seal(&claims)?, claims, actions })
+    }
+
+    /// Opens a session's token, and takes the session so that nobody else can.
+    async fn claim(&self, start: &SessionStart, assurance: Assurance) -> Result<Promise, Error> {
+        let Sessions { tokens, replay, .. } = &self.sessions;
+        let now = unix_ms();
+        let claims = tokens.open(start.token.expose(), now)?;
+        claims.check(&Presented {
+            tenant: TENANT,
+            store: &start.store,
+            device: &start.device,
+            portrait: Digest::of(start.portrait.expose()),
+        })?;
+        let promise = Promise::of(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
+        if promise.assurance != assurance {
+            return Err(Error::WrongCall(call_of(promise.assurance)));
+        }
+        match replay.claim(promise.claims.session, promise.claims.claim_ttl(now)).await? {
+            Claim::Claimed => Ok(promise),
+            Claim::AlreadyUsed => Err(Error::SessionUsed),
+        }
+    }
+
+    /// Keeps the result of a session, so that it can be asked for again.
+    ///
+    /// # Errors
+    /// The store is unavailable: the result must not be given.
+    pub async fn keep_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
+        self.sessions.replay.finish(session, Bytes::from(result), RESULT_TTL).await?;
+        Ok(())
+    }
+
+    /// The result of a session.
+    ///
+    /// # Errors
+    /// A session that has none, a store that is unavailable.
+    pub async fn kept_result(&self, session: SessionId) -> Result<Bytes, Error> {
+        match self.sessions.replay.state(session).await? {
+            SessionState::Finished(result) => Ok(result),
+            SessionState::Claimed | SessionState::Unknown => Err(Error::NoResult),
+        }
+    }
+}
+
+/// A session's claims, read.
+struct Promise {
+    claims: SessionClaims,
+    actions: [Action; STEPS],
+    assurance: Assurance,
+    source: ImageSource,
+}
+
+/// A token of this server that holds what this server never seals: another version sealed it.
+#[derive(Debug, thiserror::Error)]
+#[error("the claims of the session cannot be read")]
+struct UnreadableClaims;
+
+impl Promise {
+    fn of(claims: SessionClaims) -> Option<Self> {
+        let actions: Option<Vec<Action>> =
+            claims.actions.iter().map(|name| Action::from_name(name)).collect();
+        let assurance = if claims.is_batch { Assurance::Batch } else { Assurance::Stream };
+        let is_chip = claims.portrait_is_chip;
+        let source = if is_chip { ImageSource::IdChip } else { ImageSource::IdFile };
+        Some(Self { actions: actions?.try_into().ok()?, assurance, source, claims })
+    }
+}
+
+fn call_of(assurance: Assurance) -> &'static str {
+    match assurance {
+        Assurance::Stream => "Run",
+        Assurance::Batch => "Evaluate",
+    }
+}
+
+fn pair_type_of(source: ImageSource) -> PairType {
+    match source {
+        ImageSource::IdChip => PairType::ChipLive,
+        ImageSource::IdFile => PairType::FileLive,
+        ImageSource::LivePhoto => PairType::LiveLive,
+    }
+}
+
+/// Milliseconds of Unix time; a clock before 1970 is 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

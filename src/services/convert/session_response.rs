@@ -1,0 +1,161 @@
+//! What a session says, as wire messages.
+
+use super::response::{About, calibration, decision, limit_kind, models, reasons, saturating_u32};
+use crate::liveness::{
+    Action, Assurance, Event, Guidance, LivenessVerdict, Prompt, RuleCheck, coarsen,
+};
+use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
+use crate::proto::v1;
+use crate::proto::v1::run_response::Event as Told;
+
+/// What to do before the first action is asked for.
+const FIRST_PROMPT: &str = "look straight into the camera";
+
+/// Answers `CreateSession`.
+pub fn created(
+    request_id: String,
+    created: &CreatedSession,
+    sessions: &Sessions,
+) -> v1::CreateSessionResponse {
+    let CreatedSession { token, claims, actions } = created;
+    let admission = &sessions.limits.admission;
+    let actions = if claims.is_batch { actions.map(action_code).into() } else { Vec::new() };
+    v1::CreateSessionResponse {
+        request_id,
+        session_id: claims.session.to_string(),
+        token: token.expose().clone(),
+        expires_unix_ms: saturating_i64(claims.expires_unix_ms),
+        prompt: Some(v1::Prompt {
+            step: 0,
+            action: v1::Action::Unspecified.into(),
+            message: FIRST_PROMPT.to_owned(),
+            time_ms: millis(admission.session),
+        }),
+        actions,
+        attempt: claims.attempt,
+        attempts_max: sessions.settings.attempts_max,
+        rules: Some(v1::FrameRules {
+            frames_max: saturating_u32(admission.frames_seen_max),
+            frame_bytes_max: saturating_u32(admission.frame_bytes_max),
+            session_bytes_max: saturating_u32(admission.session_bytes_max),
+            frames_per_second_min: admission.rate_min,
+            session_ms_max: millis(admission.session),
+        }),
+    }
+}
+
+/// What a stream tells of an event; the end is told by the result.
+pub fn told(event: Event, session: &LiveSession) -> Option<Told> {
+    match event {
+        Event::Prompt(prompt) => Some(Told::Prompt(prompted(prompt, session))),
+        Event::Guidance(guidance) => Some(Told::Guidance(guided(guidance))),
+        Event::StepDone(step) => {
+            let action = session.actions().get(step).copied().map_or(0, action_code);
+            Some(Told::StepDone(v1::StepDone { step: saturating_u32(step), action }))
+        }
+        Event::Finished => None,
+    }
+}
+
+/// How many frames were left out.
+pub fn thinned(frames: usize) -> Told {
+    Told::Thinned(v1::Thinned { frames: saturating_u32(frames) })
+}
+
+/// The result of a session; `tells_all` includes what would teach an attacker.
+pub fn liveness_result(
+    about: About,
+    report: &SessionReport,
+    tells_all: bool,
+) -> v1::LivenessResult {
+    let verdict = if tells_all { report.verdict.clone() } else { coarsen(&report.verdict) };
+    let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
+    let shown = report.similarity.filter(|_| tells_all);
+    v1::LivenessResult {
+        request_id: about.request_id,
+        session_id: report.claims.session.to_string(),
+        decision: decision(decided).into(),
+        reasons: reasons(&why),
+        assurance: assurance_code(report.assurance),
+        actions: report.actions.map(action_code).into(),
+        steps_done: saturating_u32(report.steps_done),
+        similarity: shown.map(|similarity| similarity.cosine),
+        score100: shown.and_then(|similarity| similarity.calibrated).map(|on_row| on_row.score100),
+        policy_fmr: report.policy_fmr,
+        similarity_min: report.similarity_min,
+        matched_frame: report.matched,
+        checks: checks.iter().map(check).collect(),
+        transaction_digest: String::from(report.claims.transaction),
+        portrait_sha256: String::from(report.claims.portrait),
+        decided_unix_ms: saturating_i64(report.decided_unix_ms),
+        frames_received: saturating_u32(report.frames.received),
+        frames_judged: saturating_u32(report.frames.judged),
+        models: models(about.models),
+        calibration: report.calibration.as_ref().map(calibration),
+        store_id: report.claims.store.clone(),
+    }
+}
+
+fn prompted(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
+    v1::Prompt {
+        step: saturating_u32(prompt.step),
+        action: action_code(prompt.action),
+        message: prompt.action.instruction().to_owned(),
+        time_ms: millis(session.time_left(prompt)),
+    }
+}
+
+fn guided(guidance: Option<Guidance>) -> v1::Guidance {
+    let code = match guidance {
+        None => v1::GuidanceCode::Fine,
+        Some(Guidance::ShowFace) => v1::GuidanceCode::ShowFace,
+        Some(Guidance::OnePersonOnly) => v1::GuidanceCode::OnePersonOnly,
+        Some(Guidance::Closer) => v1::GuidanceCode::Closer,
+        Some(Guidance::Further) => v1::GuidanceCode::Further,
+        Some(Guidance::Center) => v1::GuidanceCode::Center,
+        Some(Guidance::TooDark) => v1::GuidanceCode::TooDark,
+        Some(Guidance::TooBright) => v1::GuidanceCode::TooBright,
+        Some(Guidance::FaceCamera) => v1::GuidanceCode::FaceTheCamera,
+        Some(Guidance::HoldStill) => v1::GuidanceCode::HoldStill,
+        Some(Guidance::MoveSlower) => v1::GuidanceCode::MoveSlower,
+    };
+    let message = guidance.map_or("thank you", Guidance::message);
+    v1::Guidance { code: code.into(), message: message.to_owned() }
+}
+
+fn action_code(action: Action) -> i32 {
+    match action {
+        Action::TurnLeft => v1::Action::TurnLeft,
+        Action::TurnRight => v1::Action::TurnRight,
+        Action::Blink => v1::Action::Blink,
+        Action::Nod => v1::Action::Nod,
+        Action::OpenMouth => v1::Action::OpenMouth,
+    }
+    .into()
+}
+
+fn assurance_code(assurance: Assurance) -> i32 {
+    match assurance {
+        Assurance::Stream => v1::Assurance::Stream,
+        Assurance::Batch => v1::Assurance::Batch,
+    }
+    .into()
+}
+
+fn check(check: &RuleCheck) -> v1::RuleCheck {
+    v1::RuleCheck {
+        name: check.rule.name().to_owned(),
+        value: check.value,
+        limit: check.limit,
+        kind: limit_kind(check.kind).into(),
+        passed: check.passed,
+    }
+}
+
+fn millis(time: std::time::Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn saturating_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
