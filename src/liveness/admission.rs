@@ -476,5 +476,36 @@ mod tests {
             let intervals = looks.windows(2).map(|pair| pair[1] - pair[0]);
             prop_assert!(intervals.max().unwrap() <= ms(200));
         }
+
+        #[test]
+        fn any_metadata_is_taken_within_the_limits_or_refused(
+            frames in prop::collection::vec(
+                (any::<u32>(), any::<u64>(), any::<usize>(), any::<[u8; 2]>(), any::<u64>()),
+                0..60,
+            ),
+            is_tame in any::<bool>(),
+            is_batch in any::<bool>(),
+        ) {
+            let assurance = if is_batch { Assurance::Batch } else { Assurance::Stream };
+            let limits = AdmissionLimits { rate_min: 0.0, ..AdmissionLimits::default() };
+            let mut gate = Gate::new(limits.clone(), assurance, Duration::ZERO);
+            let (mut bytes, mut last) = (0, None);
+            for (at, (sequence, captured, size, digest, now)) in (0_u32..).zip(frames) {
+                let mut meta = meta(if is_tame { at } else { sequence }, captured);
+                meta.bytes = if is_tame { size % 300_000 } else { size };
+                meta.digest[30..].copy_from_slice(&digest);
+                if is_tame {
+                    meta.captured = ms(u64::from(at) * 100 + captured % 90);
+                }
+                let now = if is_tame { meta.captured } else { ms(now) };
+                if gate.admit(&meta, now).is_ok() {
+                    bytes += meta.bytes;
+                    prop_assert!(last.is_none_or(|last| last < (meta.sequence, meta.captured)));
+                    last = Some((meta.sequence, meta.captured));
+                }
+            }
+            prop_assert!(bytes <= limits.session_bytes_max);
+            prop_assert!(gate.waiting.len() <= limits.frames_seen_max);
+        }
     }
 }
