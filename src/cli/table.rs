@@ -43,8 +43,27 @@ impl Table {
     }
 }
 
-fn width(cell: &str) -> usize {
-    cell.chars().count()
+/// Columns of a terminal that `text` takes.
+pub(super) fn width(text: &str) -> usize {
+    text.chars().map(columns).sum()
+}
+
+/// Columns of one character: two for those of Chinese, Japanese and Korean and for pictures, as
+/// Unicode's East Asian Width has them.
+pub(super) fn columns(c: char) -> usize {
+    let is_wide = matches!(
+        c,
+        '\u{1100}'..='\u{115f}'
+            | '\u{2e80}'..='\u{a4cf}'
+            | '\u{ac00}'..='\u{d7a3}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{fe30}'..='\u{fe6f}'
+            | '\u{ff00}'..='\u{ff60}'
+            | '\u{ffe0}'..='\u{ffe6}'
+            | '\u{1f300}'..='\u{1f9ff}'
+            | '\u{20000}'..='\u{3fffd}'
+    );
+    if is_wide { 2 } else { 1 }
 }
 
 #[cfg(test)]
@@ -59,5 +78,15 @@ mod tests {
         table.row(vec!["bare".into()]);
         let want = ["name      ms", "──────  ────", "é          1", "longer  12.5", "bare"];
         assert_eq!(table.lines(), want);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(&["species", ">passed"]);
+        table.row(vec!["纸面具（弯）".into(), "3".into()]);
+        table.row(vec!["replay █◀≤".into(), "12".into()]);
+        let lines = table.lines();
+        assert_eq!(lines[2], "纸面具（弯）       3");
+        assert_eq!(lines[3], "replay █◀≤        12");
     }
 }

@@ -4,8 +4,8 @@
 //! A presentation passes when its score is at or above the threshold, as in a verification. APCER
 //! is the share of the attacks of one species that pass, and the number that counts is the worst
 //! species'; BPCER is the share of bona fide presentations that do not pass. A presentation
-//! without an answer is in neither: it is counted by APNRR and BPNRR, so that a system cannot
-//! improve a rate by keeping silent.
+//! without an answer is in neither: it is counted by APNRR and BPNRR, to be read beside them, as a
+//! system may keep silent where it would err.
 
 mod binomial;
 mod claim;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::axis::{TICKS, is_below, place};
 use super::report::{contents, percent};
+use crate::cli::table::{columns, width};
 use crate::liveness::evaluation::{Counts, Report, TradeOff};
 
 /// Left, top and side of the square between the axes, in pixels.
@@ -167,6 +168,10 @@ fn path(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
     let mut points: Vec<String> =
         inside.map(|point| pixel(*point)).map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
     points.dedup();
+    if let [only] = &points[..] {
+        // A line from a point to itself has round ends, and so is a dot.
+        points.push(only.clone());
+    }
     let points = points.join(" ");
     writing(svg, format_args!("<polyline class=\"{class}\" {style} points=\"{points}\"/>\n"));
 }
@@ -221,16 +226,16 @@ fn escape(words: &str) -> String {
     escaped
 }
 
-/// The beginning of `words` that fits `columns`; wide characters, from Hangul and Han on, take two.
-fn shorten(words: &str, columns: usize) -> String {
-    let width = |c: char| if c >= '\u{1100}' { 2 } else { 1 };
-    if words.chars().map(width).sum::<usize>() <= columns {
+/// The beginning of `words` that fits.
+fn shorten(words: &str, columns_max: usize) -> String {
+    if width(words) <= columns_max {
         return words.to_owned();
     }
+    // The ellipsis takes one.
     let mut taken = 1;
     let fits = |c: &char| {
-        taken += width(*c);
-        taken <= columns
+        taken += columns(*c);
+        taken <= columns_max
     };
     words.chars().take_while(fits).chain(['…']).collect()
 }
@@ -272,10 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_without_errors_is_a_point_in_the_corner() {
+    fn a_curve_without_errors_is_a_dot_in_the_corner() {
         let mut svg = String::new();
         path(&mut svg, "curve", "", &[[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
-        assert!(svg.contains(&format!("points=\"{LEFT:.1},{:.1}\"", TOP + SIDE)), "{svg}");
+        let corner = format!("{LEFT:.1},{:.1}", TOP + SIDE);
+        assert!(svg.contains(&format!("points=\"{corner} {corner}\"")), "{svg}");
     }
 
     #[test]
