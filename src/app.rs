@@ -14,17 +14,15 @@ use tonic_health::server::HealthReporter;
 
 use self::listening::{Listening, serve_grpc, serve_http};
 use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
-use crate::config::{Config, LivenessSettings, VerifySettings};
+use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
-use crate::liveness::Limits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ensembles, space_id};
-use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, Standards};
+use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, SessionsError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, Probes, Readiness};
 use crate::telemetry::{Metrics, ModelLabels};
-use crate::trust::{KeyError, ReplayError, ReplayStore, SessionKeys, SessionTokens};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -74,12 +72,9 @@ pub enum AppError {
         /// Space of the live model.
         live: String,
     },
-    /// The keys of liveness sessions cannot be had.
-    #[error("no keys for liveness sessions")]
-    Keys(#[from] KeyError),
-    /// The store of used sessions cannot be relied on.
-    #[error("the store of liveness sessions cannot be used")]
-    Replay(#[from] ReplayError),
+    /// Liveness sessions cannot be served.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
     /// The configured policy cannot be decided at.
     #[error("verify.policy_fmr cannot be used")]
     Policy(#[from] PolicyError),
@@ -157,7 +152,7 @@ impl App {
             decode: decode_limits(config),
             quality: config.quality.clone(),
             standards,
-            sessions: sessions(&config.liveness).await?,
+            sessions: Sessions::open(&config.liveness).await?,
             metrics: self.gauges.metrics.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
@@ -230,30 +225,6 @@ fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
         metrics: gauges.metrics.clone(),
     }
 }
-
-/// Keys and the store of liveness sessions. A store that cannot be relied on stops the start.
-async fn sessions(settings: &LivenessSettings) -> Result<Sessions, AppError> {
-    let keys = match &settings.key_file {
-        Some(path) => SessionKeys::load(path)?,
-        None => {
-            tracing::warn!("liveness.key_file is not set: sessions last as long as this process");
-            SessionKeys::generate()?
-        }
-    };
-    let keys = Arc::new(keys);
-    let replay = ReplayStore::open(settings)?;
-    replay.probe().await?;
-    Ok(Sessions {
-        tokens: SessionTokens::new(Arc::clone(&keys), TOKEN_AUDIENCE),
-        keys,
-        replay,
-        settings: settings.clone(),
-        limits: Limits::default(),
-    })
-}
-
-/// Whom session tokens are for: replicas of this service, of this version of the API.
-const TOKEN_AUDIENCE: &str = "menshen.v1.LivenessService";
 
 /// What health is asked about: the server as a whole, and its services.
 const HEALTH_SERVICES: [&str; 3] = ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"];

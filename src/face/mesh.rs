@@ -4,7 +4,7 @@
 //! Source of the crop and the points: mediapipe `modules/face_landmark/`,
 //! `calculators/util/landmark_projection_calculator.cc`.
 
-use crate::face::{DetectedFace, FaceError};
+use crate::face::{DetectedFace, FaceError, Point};
 use crate::image::TurnedSquare;
 
 /// Points of a mesh.
@@ -14,6 +14,7 @@ const POINTS: usize = 468;
 const UPPER_LIP: usize = 13;
 const LOWER_LIP: usize = 14;
 const MOUTH_CORNERS: [usize; 2] = [61, 291];
+const NOSE_TIP: usize = 1;
 const FOREHEAD: usize = 10;
 const CHIN: usize = 152;
 
@@ -82,6 +83,22 @@ impl Mesh {
     /// The 468 points: x, y and depth in pixels of the image; depth falls towards the camera.
     pub fn points(&self) -> &[[f64; 3]] {
         &self.points
+    }
+
+    /// Middles of the eyes, nose tip and corners of the mouth, in the order of
+    /// [`DetectedFace::points`].
+    pub fn five_points(&self) -> [Point; 5] {
+        let at = |index: usize| {
+            let [x, y, _] = self.points[index];
+            [x, y]
+        };
+        let middle = |eye: Eye| {
+            let [one, other] = eye.corners().map(at);
+            [(one[0] + other[0]) / 2.0, (one[1] + other[1]) / 2.0]
+        };
+        let [right, left] = MOUTH_CORNERS.map(at);
+        let points = [middle(Eye::Right), middle(Eye::Left), at(NOSE_TIP), right, left];
+        points.map(|[x, y]| Point { x: x as f32, y: y as f32 })
     }
 
     /// Distance of the inner lips over the width of the mouth.

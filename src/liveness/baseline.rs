@@ -34,7 +34,7 @@ impl Baseline {
 
     /// Median height of the nose.
     pub(super) fn nod(&self) -> Option<f64> {
-        percentile(self.frames.iter().map(|frame| frame.pose.nod), 0.5)
+        percentile(self.frames.iter().map(|frame| frame.nod), 0.5)
     }
 
     /// Openness of the right and left eye at this percentile.

@@ -1,7 +1,7 @@
 //! What is measured about one frame of a session: plain numbers, no pixels. The rules of this
 //! folder see nothing else.
 
-use crate::face::{DetectedFace, Embedding};
+use crate::face::{DetectedFace, Embedding, Point};
 use crate::image::DifferenceHash;
 
 /// One frame once the networks have looked at it. Coordinates are pixels of the frame as the
@@ -35,6 +35,9 @@ pub struct FaceMeasures {
 /// What the 468 points of the face mesh say.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeshMeasures {
+    /// Middles of the eyes, nose tip and corners of the mouth, in the order of
+    /// [`DetectedFace::points`]. They follow a nod, which the detector's points hardly do.
+    pub points: [Point; 5],
     /// Distance of the inner lips over the width of the mouth.
     pub mouth_open: f64,
     /// Degrees; positive when the person turns to their own left (image right, unmirrored).

@@ -191,11 +191,12 @@ impl Session {
 
     /// A frame of this session was sent in an earlier one.
     pub fn replayed(&mut self) -> Vec<Event> {
-        if !self.is_open() {
+        let was_open = self.is_open();
+        if matches!(self.ending, Ending::Stopped(_)) {
             return Vec::new();
         }
         self.stop(Reason::plain(ReasonCode::ReplayedMedia, Subject::Request));
-        vec![Event::Finished]
+        if was_open { vec![Event::Finished] } else { Vec::new() }
     }
 
     /// Lets time pass without a frame; in a batch only frames do.
@@ -298,10 +299,10 @@ impl Session {
         let guidance = self.guide.look(measures, seen, mood, frame.captured);
         observed.events.extend(guidance.map(Event::Guidance));
         match (sight, &measures.main) {
-            (Sight::Seen(seen), Some(face)) => {
-                let reading = reading(&frame, &seen, face);
-                self.advance(&View { frame, reading, face, now }, observed)
-            }
+            (Sight::Seen(seen), Some(face)) => match reading(&frame, &seen, face) {
+                Some(reading) => self.advance(&View { frame, reading, face, now }, observed),
+                None => Ok(()),
+            },
             (Sight::Restart, _) => {
                 self.rest_again(now);
                 Ok(())

@@ -69,7 +69,13 @@ pub(super) fn measures_of(head: &Head) -> Measures {
 
 /// What is measured about a frame whose points lie elsewhere than the head's.
 pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> Measures {
-    let mesh = MeshMeasures { mouth_open: head.mouth, yaw: head.yaw, pitch: head.pitch };
+    let face = face_at(points);
+    let mesh = MeshMeasures {
+        points: face.points,
+        mouth_open: head.mouth,
+        yaw: head.yaw,
+        pitch: head.pitch,
+    };
     let main = FaceMeasures {
         brightness: 0.5,
         sharpness: 1000.0,
@@ -77,7 +83,7 @@ pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> Measures {
         eyes: Some([head.eyes; 2]),
     };
     let fingerprint = DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9)));
-    Measures { size: SIZE, fingerprint, faces: vec![face_at(points)], main: Some(main) }
+    Measures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
 }
 
 /// A detected face around its points.

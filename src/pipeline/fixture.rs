@@ -9,9 +9,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{Pipeline, Rules, Standards};
+use super::{Pipeline, Rules, Sessions, Standards};
 use crate::catalog::{ByRole, Catalog, Choices, Snapshot, choose};
-use crate::config::QualityLimits;
+use crate::config::{LivenessSettings, QualityLimits};
 use crate::device::{Device, DeviceOptions};
 use crate::image::DecodeLimits;
 use crate::model::{Manifest, ModelError, Package, scan};
@@ -57,6 +57,7 @@ impl Bench {
                 review_factor: 1.0,
                 own_pair_type_required: false,
             },
+            sessions: runtime.block_on(Sessions::open(&LivenessSettings::default())).unwrap(),
             metrics,
         };
         Self { runtime, pipeline, tickets }

@@ -101,6 +101,7 @@ impl Pipeline {
         };
         let Some(mesh) = self.find_mesh(crop, ticket).await? else { return Ok(measured) };
         face.mesh = Some(MeshMeasures {
+            points: mesh.five_points(),
             mouth_open: mesh.mouth_open(),
             yaw: mesh.yaw(),
             pitch: mesh.pitch(),

@@ -25,7 +25,7 @@ pub use report::{
 pub use rules::{Rules, RulesError};
 pub use session::{
     Arrived, CameraFrame, CreatedSession, FrameCounts, LiveSession, SessionOrder, SessionReport,
-    SessionStart, Sessions,
+    SessionStart, Sessions, SessionsError,
 };
 pub use standard::{Standard, Standards};
 

@@ -28,7 +28,7 @@ pub(super) fn closed(
 
 /// The head is where eyes can be measured.
 pub(super) fn is_posed(reading: &Reading, baseline: &Baseline, limits: &GestureLimits) -> bool {
-    let is_level = |neutral: f64| (reading.pose.nod - neutral).abs() < limits.blink_nod_max;
+    let is_level = |neutral: f64| (reading.nod - neutral).abs() < limits.blink_nod_max;
     reading.pose.turn.abs() < limits.blink_turn_max && baseline.nod().is_some_and(is_level)
 }
 
@@ -43,7 +43,8 @@ mod tests {
     fn reading(eyes: [f64; 2], head: Head) -> Reading {
         let pose = Pose::new(&measures_of(&head).faces[0].points).unwrap();
         let (captured, arrived) = (Duration::ZERO, Duration::ZERO);
-        Reading { captured, arrived, pose, mouth_open: None, eyes: Some(eyes) }
+        let nod = pose.nod;
+        Reading { captured, arrived, pose, nod, mouth_open: None, eyes: Some(eyes) }
     }
 
     /// How closed `eyes` are, of a person whose open eyes are `open` and who blinks at times.

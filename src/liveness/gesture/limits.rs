@@ -127,10 +127,11 @@ const BLINK: SwingLimits = SwingLimits {
 /// On the distance of the lips over the width of the mouth.
 const MOUTH: SwingLimits = SwingLimits {
     neutral_min: f64::NEG_INFINITY,
-    neutral_max: 0.15,
+    // A smile that shows the teeth has up to 0.29.
+    neutral_max: 0.30,
     enter: 0.40,
-    leave: 0.25,
-    back: 0.15,
+    leave: 0.34,
+    back: 0.30,
     peak_time_min: Duration::from_millis(150),
     peak_frames_min: 2,
     time_min: Duration::from_millis(200),

@@ -24,7 +24,10 @@ pub(super) struct Reading {
     pub(super) captured: Duration,
     /// By the server's clock: reactions are measured on it.
     pub(super) arrived: Duration,
+    /// By the detector's points, which know nothing of how faces usually look turned.
     pub(super) pose: Pose,
+    /// [`Pose::nod`] by the mesh's points.
+    pub(super) nod: f64,
     pub(super) mouth_open: Option<f64>,
     pub(super) eyes: Option<[f64; 2]>,
 }

@@ -7,5 +7,5 @@ use crate::liveness::baseline::Baseline;
 /// say little.
 pub(super) fn down(reading: &Reading, baseline: &Baseline, limits: &GestureLimits) -> Option<f64> {
     let is_frontal = reading.pose.turn.abs() <= limits.nod_turn_max;
-    baseline.nod().filter(|_| is_frontal).map(|neutral| reading.pose.nod - neutral)
+    baseline.nod().filter(|_| is_frontal).map(|neutral| reading.nod - neutral)
 }

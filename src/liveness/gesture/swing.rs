@@ -221,8 +221,14 @@ mod tests {
         let mut done = Vec::new();
         for (at, value) in values.iter().enumerate() {
             let captured = Duration::from_millis(100 * at as u64);
-            let reading =
-                Reading { captured, arrived: captured, pose, mouth_open: None, eyes: None };
+            let reading = Reading {
+                captured,
+                arrived: captured,
+                pose,
+                nod: pose.nod,
+                mouth_open: None,
+                eyes: None,
+            };
             if swing.follow(*value, &reading, levels) != Swung::Going {
                 done.push(at);
             }

@@ -11,6 +11,7 @@ use crate::liveness::baseline::Baseline;
 use crate::liveness::gesture::{Gesture, Progress, Reading, Watch};
 use crate::liveness::measures::FaceMeasures;
 use crate::liveness::outcome::Ending;
+use crate::liveness::pose::Pose;
 use crate::liveness::track::Seen;
 
 /// Where a session stands.
@@ -117,7 +118,7 @@ impl Session {
         let is_known = self.baseline.len() >= self.limits.steps.neutral_frames_min;
         // A person's own level is the one of the last rest; at the first there is none yet.
         let is_level = self.baseline.nod().is_none_or(|neutral| {
-            !is_known || (reading.pose.nod - neutral).abs() <= gestures.blink_nod_max
+            !is_known || (reading.nod - neutral).abs() <= gestures.blink_nod_max
         });
         self.guide.wrong().is_none() && is_closed && is_level
     }
@@ -203,13 +204,15 @@ impl Session {
     }
 }
 
-/// What of a frame the actions are followed by.
-pub(super) fn reading(frame: &Taken, seen: &Seen, face: &FaceMeasures) -> Reading {
-    Reading {
+/// What of a frame the actions are followed by; `None` where the mesh network sees no face.
+pub(super) fn reading(frame: &Taken, seen: &Seen, face: &FaceMeasures) -> Option<Reading> {
+    let mesh = face.mesh?;
+    Some(Reading {
         captured: frame.captured,
         arrived: frame.arrived,
         pose: seen.pose,
-        mouth_open: face.mesh.map(|mesh| mesh.mouth_open).filter(|open| open.is_finite()),
+        nod: Pose::new(&mesh.points)?.nod,
+        mouth_open: Some(mesh.mouth_open).filter(|open| open.is_finite()),
         eyes: face.eyes.filter(|eyes| eyes.iter().all(|eye| eye.is_finite())),
-    }
+    })
 }

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use super::show::limits;
 use crate::face::verdict::{Bar, Decision};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
+use crate::image::Rotation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
     Action, Assurance, Event, FaceMeasures, FrameMeta, Judged, Limits, Measures, MeshMeasures,
-    Rotation, Session, judge,
+    Session, judge,
 };
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
@@ -48,6 +49,7 @@ fn any_measures() -> impl Strategy<Value = Measures> {
                 brightness: numbers[0],
                 sharpness: numbers[1],
                 mesh: has_eyes.then_some(MeshMeasures {
+                    points: [Point { x: numbers[2] as f32, y: numbers[3] as f32 }; 5],
                     mouth_open: numbers[2],
                     yaw: numbers[3],
                     pitch: numbers[3],

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::face::verdict::{Bar, Decision};
 use crate::face::{Embedding, ReasonCode, SpaceId};
+use crate::image::Rotation;
 use crate::image::{DifferenceHash, LumaImage, RgbImage};
 use crate::liveness::synthetic::{Head, measures_with};
 use crate::liveness::{
     Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, LivenessVerdict,
-    Measures, Rotation, Session, judge,
+    Measures, Session, judge,
 };
 
 /// What is filmed and sent at one moment.

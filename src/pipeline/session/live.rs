@@ -198,22 +198,23 @@ impl LiveSession {
         let (sequence, captured) = (frame.sequence, self.captured(&frame));
         let digests = [self.pipeline.sessions.keys.frame_digests(frame.file.expose())];
         let detail = detail(self.core.wants());
-        let (measured, was_shown) = tokio::try_join!(
-            self.pipeline.measure(oriented(frame), detail, &self.ticket),
-            self.pipeline.was_shown(&digests, &self.promise),
-        )?;
-        if was_shown {
-            return Ok(self.core.replayed());
-        }
+        let measured = self.pipeline.measure(oriented(frame), detail, &self.ticket).await?;
         let now = self.time_of(captured, Instant::now());
         let Measured { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
         let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
         if let Some(crops) = crops.filter(|_| judge) {
-            let judged = self.pipeline.judge_frame(crops, &self.ticket).await?;
+            // Of all frames, these decide: whoever shows a session again shows them again.
+            let (judged, was_shown) = tokio::try_join!(
+                self.pipeline.judge_frame(crops, &self.ticket),
+                self.pipeline.was_shown(&digests, &self.promise),
+            )?;
             self.frames.judged += 1;
             events.extend(self.core.judged(sequence, judged));
+            if was_shown {
+                events.extend(self.core.replayed());
+            }
         }
         let done = |event: &&Event| matches!(event, Event::StepDone(_));
         self.steps_done += events.iter().filter(done).count();

@@ -22,8 +22,8 @@ use crate::face::calibration::PairType;
 use crate::image::Rotation;
 use crate::liveness::{self, Action, Assurance, Limits, STEPS};
 use crate::trust::{
-    Claim, Digest, Presented, ReplayStore, Secret, SessionClaims, SessionId, SessionKeys,
-    SessionState, SessionTokens, random_u128,
+    Claim, Digest, KeyError, Presented, ReplayError, ReplayStore, Secret, SessionClaims, SessionId,
+    SessionKeys, SessionState, SessionTokens, random_u128,
 };
 
 /// How long the attempts at a transaction are counted: a registration is finished the same day.
@@ -48,6 +48,42 @@ pub struct Sessions {
     pub settings: LivenessSettings,
     /// The limits of a session, but for what the calibration says.
     pub limits: Limits,
+}
+
+/// Why liveness sessions cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionsError {
+    /// There are no keys to seal with.
+    #[error("no keys for liveness sessions")]
+    Keys(#[from] KeyError),
+    /// The store of used sessions cannot be relied on.
+    #[error("the store of liveness sessions cannot be used")]
+    Replay(#[from] ReplayError),
+}
+
+/// Whom tokens are for: replicas of this service, of this version of the API.
+const TOKEN_AUDIENCE: &str = "menshen.v1.LivenessService";
+
+impl Sessions {
+    /// Reads or makes the keys, and asks the store whether it can be relied on.
+    ///
+    /// # Errors
+    /// Keys that cannot be had, a store that cannot be used.
+    pub async fn open(settings: &LivenessSettings) -> Result<Self, SessionsError> {
+        let keys = match &settings.key_file {
+            Some(path) => SessionKeys::load(path)?,
+            None => SessionKeys::generate()?,
+        };
+        let (keys, replay) = (Arc::new(keys), ReplayStore::open(settings)?);
+        replay.probe().await?;
+        Ok(Self {
+            tokens: SessionTokens::new(Arc::clone(&keys), TOKEN_AUDIENCE),
+            keys,
+            replay,
+            settings: settings.clone(),
+            limits: Limits::default(),
+        })
+    }
 }
 
 /// A session that is asked for.
