@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Threads, this one included.
     #[arg(id = "worker-threads", value_name = "THREADS")]
     threads: usize,
-    /// `auto`, `avx512`, `avx2` or `portable`.
+    /// `auto`, `amx`, `avx512`, `avx2` or `portable`.
     #[arg(long, default_value = "auto")]
     kernels: KernelChoice,
 }

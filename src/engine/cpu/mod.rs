@@ -11,6 +11,7 @@
 //! | sixteen channels lie together, in blocks with a real border, so that no kernel tests for edges | `layout` |
 //! | one source for all instruction sets | `lanes` |
 //! | a tile of sums that never leaves the registers | `kernels/tile` |
+//! | pixels of several rows in one line, two taps of a kernel in one product of tiles | `kernels/strip`, `kernels/amx` |
 //! | small networks' inputs are read as the caller laid them out | `work/planar` |
 //! | images side by side as the pixels of a matrix product | `work/vector` |
 //! | a quarter of the multiplications of a 3×3 convolution | `kernels/winograd` |
@@ -36,6 +37,8 @@ mod lower;
 mod memory;
 mod network;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod permission;
 mod plan;
 mod schedule;
 mod select;

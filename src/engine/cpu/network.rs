@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::crew::{Barrier, Crew};
 use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
-use super::kernels::Finish;
 use super::kernels::tile::{Plane, Taps, TileArgs};
+use super::kernels::{Finish, KernelSet};
 use super::lanes::LANES;
 use super::lower::lower;
 use super::memory::Buffer;
@@ -71,17 +71,16 @@ impl CpuNetwork {
         precision: Precision,
         crew: Arc<Crew>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(graph, choice, precision, crew, &Policy::USUAL)
+        Self::load_with(graph, choice.select(precision)?, precision, crew, &Policy::USUAL)
     }
 
     pub(super) fn load_with(
         graph: &Graph,
-        choice: KernelChoice,
+        kernels: &'static KernelSet,
         precision: Precision,
         crew: Arc<Crew>,
         policy: &Policy,
     ) -> Result<Self, EngineError> {
-        let kernels = choice.select(precision)?;
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }

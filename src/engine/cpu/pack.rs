@@ -62,6 +62,8 @@ pub(super) struct DenseShape {
     pub(super) block: usize,
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
+    /// Whether the last block of input channels is as long as the others, with weights of zero.
+    pub(super) whole_blocks: bool,
 }
 
 impl DenseShape {
@@ -71,7 +73,10 @@ impl DenseShape {
 
     /// Dots per tap in an input block that is full, and in the last one.
     pub(super) fn dots(&self) -> [usize; 2] {
-        let last = self.inputs - (self.input_blocks() - 1) * self.block;
+        let last = match self.whole_blocks {
+            true => self.block,
+            false => self.inputs - (self.input_blocks() - 1) * self.block,
+        };
         [self.block.div_ceil(self.depth), last.div_ceil(self.depth)]
     }
 
@@ -184,9 +189,17 @@ mod tests {
         let sizes = [(1, 1), (16, 16), (17, 15), (40, 33), (70, 3)];
         let kinds = [(LANES, 1, 1), (LANES, 1, 2), (LANES, 2, 1), (LANES, 2, 2), (1, 1, 2)];
         sizes.into_iter().flat_map(move |(outputs, inputs)| {
-            kinds.into_iter().map(move |(block, depth, tile_blocks)| {
+            kinds.into_iter().flat_map(move |(block, depth, tile_blocks)| {
                 let kernel = [2, 3];
-                DenseShape { outputs, inputs, kernel, block, depth, tile_blocks }
+                [false, true].map(|whole_blocks| DenseShape {
+                    outputs,
+                    inputs,
+                    kernel,
+                    block,
+                    depth,
+                    tile_blocks,
+                    whole_blocks,
+                })
             })
         })
     }

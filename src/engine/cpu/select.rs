@@ -1,9 +1,11 @@
 //! Which kernels a processor can run.
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use super::kernels::{self, KernelSet};
+#[cfg(target_arch = "x86_64")]
+use super::permission;
 use crate::engine::Precision;
 
 /// The kernels asked for.
@@ -12,6 +14,8 @@ pub enum KernelChoice {
     /// The fastest this processor has.
     #[default]
     Auto,
+    /// AMX for dense convolutions and AVX-512 for everything else; bfloat16 only.
+    Amx,
     /// AVX-512, and its bfloat16 instructions for [`Precision::Bf16`].
     Avx512,
     /// AVX2 with FMA; `f32` only.
@@ -21,10 +25,10 @@ pub enum KernelChoice {
 }
 
 /// Why no kernels can be had.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum SelectError {
     /// A name of no kernels.
-    #[error("unknown kernels '{0}': auto, avx512, avx2 or portable")]
+    #[error("unknown kernels '{0}': auto, amx, avx512, avx2 or portable")]
     Unknown(String),
     /// The processor lacks instructions.
     #[error("this processor has no {needs}, which {kernels} kernels for {precision} need")]
@@ -36,12 +40,16 @@ pub enum SelectError {
         /// The instructions missing.
         needs: &'static str,
     },
+    /// The system does not save the state of AMX for this process.
+    #[error("the system does not let this process use AMX")]
+    Refused(#[source] io::Error),
 }
 
 impl fmt::Display for KernelChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -53,7 +61,7 @@ impl FromStr for KernelChoice {
     type Err = SelectError;
 
     fn from_str(name: &str) -> Result<Self, SelectError> {
-        let all = [Self::Auto, Self::Avx512, Self::Avx2, Self::Portable];
+        let all = [Self::Auto, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
         let found = all.into_iter().find(|choice| choice.to_string() == name);
         found.ok_or_else(|| SelectError::Unknown(name.to_owned()))
     }
@@ -62,8 +70,8 @@ impl FromStr for KernelChoice {
 impl KernelChoice {
     /// The kernel set for a precision on this processor.
     ///
-    /// `auto` takes the fastest; for bfloat16 it never falls back to emulation, which would be
-    /// slower than `f32`.
+    /// `auto` takes the fastest that the system permits; for bfloat16 it never falls back to
+    /// emulation, which would be slower than `f32`.
     pub(super) fn select(self, precision: Precision) -> Result<&'static KernelSet, SelectError> {
         let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
         match (self, precision) {
@@ -73,8 +81,15 @@ impl KernelChoice {
             (Self::Avx2, Precision::Bf16) => Err(unsupported("bfloat16 instructions in AVX2")),
             (Self::Avx2, Precision::F32) => avx2().ok_or(unsupported("AVX2 and FMA")),
             (Self::Avx512, Precision::F32) => avx512().ok_or(unsupported("AVX-512")),
-            (Self::Avx512 | Self::Auto, Precision::Bf16) => {
+            (Self::Avx512, Precision::Bf16) => {
                 avx512_bf16().ok_or(unsupported("AVX-512 with bfloat16"))
+            }
+            (Self::Amx, Precision::F32) => Err(unsupported("32-bit floats in AMX")),
+            (Self::Amx, Precision::Bf16) if !has_amx() => Err(unsupported("AMX with bfloat16")),
+            (Self::Amx, Precision::Bf16) => permitted_amx().map_err(SelectError::Refused),
+            (Self::Auto, Precision::Bf16) => {
+                let amx = has_amx().then(permitted_amx).and_then(Result::ok);
+                amx.or_else(avx512_bf16).ok_or(unsupported("AVX-512 with bfloat16"))
             }
             (Self::Auto, Precision::F32) => {
                 Ok(avx512().or_else(avx2).unwrap_or(&kernels::PORTABLE_F32))
@@ -108,6 +123,17 @@ fn avx512_bf16() -> Option<&'static KernelSet> {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    avx512_bf16().is_some() && permission::has_amx()
+}
+
+/// For processors that have it.
+#[cfg(target_arch = "x86_64")]
+fn permitted_amx() -> io::Result<&'static KernelSet> {
+    permission::ask().map(|()| &kernels::AMX_BF16)
+}
+
+#[cfg(target_arch = "x86_64")]
 fn avx2() -> Option<&'static KernelSet> {
     let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     has.then_some(&kernels::AVX2_F32)
@@ -124,6 +150,16 @@ fn avx512_bf16() -> Option<&'static KernelSet> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
+fn has_amx() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn permitted_amx() -> io::Result<&'static KernelSet> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Option<&'static KernelSet> {
     None
 }
@@ -134,11 +170,11 @@ mod tests {
 
     #[test]
     fn names_print_back_and_others_are_refused() {
-        for name in ["auto", "avx512", "avx2", "portable"] {
+        for name in ["auto", "amx", "avx512", "avx2", "portable"] {
             assert_eq!(name.parse::<KernelChoice>().unwrap().to_string(), name);
         }
         let error = "sse".parse::<KernelChoice>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown kernels 'sse': auto, avx512, avx2 or portable");
+        assert_eq!(error.to_string(), "unknown kernels 'sse': auto, amx, avx512, avx2 or portable");
     }
 
     #[test]
@@ -147,5 +183,25 @@ mod tests {
         assert!(KernelChoice::Portable.select(Precision::Bf16).is_ok());
         let error = KernelChoice::Avx2.select(Precision::Bf16).err().unwrap();
         assert!(error.to_string().contains("avx2 kernels for bf16"), "{error}");
+    }
+
+    /// What the processor has decides, and what the system permits; nothing else.
+    #[test]
+    fn amx_is_taken_where_it_may_be_and_refused_by_name_elsewhere() {
+        let error = KernelChoice::Amx.select(Precision::F32).err().unwrap();
+        assert!(error.to_string().contains("amx kernels for f32"), "{error}");
+        let (amx, auto) = (KernelChoice::Amx, KernelChoice::Auto);
+        match amx.select(Precision::Bf16) {
+            Ok(kernels) => {
+                assert_eq!(kernels.name, "amx-bf16");
+                assert_eq!(auto.describe(Precision::Bf16).unwrap(), "amx-bf16");
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                assert!(reason.contains("no AMX") || reason.contains("use AMX"), "{reason}");
+                let found = auto.describe(Precision::Bf16);
+                assert!(found.is_err() || found.unwrap() == "avx512-bf16");
+            }
+        }
     }
 }

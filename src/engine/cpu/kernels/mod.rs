@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
+//! | `strip`, `amx` | dense convolution with AMX: many pixels in one line, matrices in tiles |
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
 //! | `pool` | windows and means |
@@ -13,15 +14,23 @@
 //! convolution is lowered; debug builds also assert where each tile begins, and tests run on
 //! poisoned, guarded memory.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(super) mod depthwise;
 pub(super) mod pixelwise;
 pub(super) mod pool;
+pub(super) mod strip;
 pub(super) mod tile;
 pub(super) mod winograd;
 
+#[cfg(target_arch = "x86_64")]
+use self::amx::AmxStrip;
 use self::depthwise::DepthwiseTable;
 use self::pixelwise::{Curve, CurveArgs, Pixelwise, PixelwiseArgs};
 use self::pool::{GlobalMean, GlobalMeanArgs, Pool, PoolArgs};
+#[cfg(target_arch = "x86_64")]
+use self::strip::StripFns;
+use self::strip::StripTable;
 use self::tile::{MatrixTable, PlanarTable, TileTable};
 use self::winograd::{ForwardArgs, ForwardTransform, InverseArgs, InverseTransform};
 #[cfg(target_arch = "x86_64")]
@@ -29,7 +38,10 @@ use super::lanes::bf16::Avx512Bf16;
 use super::lanes::bf16::Bf16;
 use super::lanes::{F32, Format, Isa, Lanes, portable::Portable};
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{avx2::Avx2, avx512::Avx512};
+use super::lanes::{
+    avx2::Avx2,
+    avx512::{Avx512, Zmm},
+};
 
 /// What happens to a sum before it is stored.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +86,8 @@ pub(super) struct KernelSet {
     /// the numbers of the kernel, so in smaller images reading them takes longer than the
     /// multiplications they save.
     pub(super) winograd_pixels_min: usize,
+    /// What dense convolutions run on instead of tiles, where the set has it.
+    pub(super) strips: Option<StripTable>,
     /// Format in, format out.
     pub(super) tiles: TileTable,
     /// Format in, `f32` out.
@@ -104,6 +118,7 @@ impl KernelSet {
             tile_blocks: A::TILE_BLOCKS,
             tile_pixels: A::TILE_PIXELS,
             winograd_pixels_min: if F::DEPTH == 1 { 40 } else { 400 },
+            strips: None,
             tiles: TileTable::of::<A, F, F, F>(),
             tiles_to_f32: TileTable::of::<A, F, F, F32>(),
             planar: PlanarTable::of::<A, F32, F, F>(),
@@ -158,3 +173,18 @@ pub(super) static AVX2_F32: KernelSet = KernelSet::of::<Avx2, F32>("avx2");
 pub(super) static AVX512_F32: KernelSet = KernelSet::of::<Avx512, F32>("avx512");
 #[cfg(target_arch = "x86_64")]
 pub(super) static AVX512_BF16: KernelSet = KernelSet::of::<Avx512Bf16, Bf16>("avx512-bf16");
+
+/// With AMX a direct convolution multiplies some ten times as fast as the tiles in registers that
+/// Winograd's products run on, which is more than Winograd saves.
+#[cfg(target_arch = "x86_64")]
+pub(super) static AMX_BF16: KernelSet = KernelSet {
+    winograd_pixels_min: usize::MAX,
+    strips: Some(StripTable { strips: amx_strips::<Bf16>(), strips_to_f32: amx_strips::<F32>() }),
+    ..KernelSet::of::<Avx512Bf16, Bf16>("amx-bf16")
+};
+
+/// Strips of bfloat16 with the result in format `O`.
+#[cfg(target_arch = "x86_64")]
+const fn amx_strips<O: Format<Zmm> + 'static>() -> StripFns {
+    [run::<Avx512Bf16, AmxStrip<Bf16, O, 1>>, run::<Avx512Bf16, AmxStrip<Bf16, O, 2>>]
+}

@@ -129,28 +129,14 @@ impl<
                 }
                 let input = args.input.cast::<I::Element>().add(tile * WIDTH * STEP);
                 accumulate::<L, I, BLOCKS, ROWS, WIDTH, STEP>(args, input, &mut sums);
-                if let Some(residual) = &args.residual {
-                    let first = residual.first.cast::<R::Element>().add(tile * WIDTH * LANES);
-                    for block in 0..BLOCKS {
-                        for y in 0..ROWS {
-                            let row = first.add(block * residual.block + y * residual.row);
-                            for x in 0..WIDTH {
-                                let more = R::load(row.add(x * LANES));
-                                sums[block][y][x] = sums[block][y][x].add(more);
-                            }
-                        }
-                    }
-                }
-                let first = args.output.first.cast::<O::Element>().add(tile * WIDTH * LANES);
-                for block in 0..BLOCKS {
-                    for y in 0..ROWS {
-                        let row = first.add(block * args.output.block + y * args.output.row);
-                        for x in 0..WIDTH {
-                            let sum = args.finish.apply(sums[block][y][x], block);
-                            O::store(sum, row.add(x * LANES));
-                        }
-                    }
-                }
+                let at = [0, tile * WIDTH];
+                conclude::<L, R, O, BLOCKS, ROWS, WIDTH>(
+                    args.residual,
+                    args.finish,
+                    args.output,
+                    at,
+                    &mut sums,
+                );
             }
         }
     }
@@ -208,6 +194,51 @@ unsafe fn accumulate<
                 from_row = from_row.add(taps.row_stride);
             }
             from_block = from_block.add(taps.block_stride);
+        }
+    }
+}
+
+/// Adds the residual, finishes the sums and stores them; the first pixel of the tile is `[y, x]`
+/// rows and pixels behind that of the planes.
+///
+/// # Safety
+/// The pixels lie in the planes, whose formats are `R` and `O`; [`Finish::apply`]'s conditions.
+#[inline(always)]
+pub(super) unsafe fn conclude<
+    L: Lanes,
+    R: Format<L>,
+    O: Format<L>,
+    const BLOCKS: usize,
+    const ROWS: usize,
+    const WIDTH: usize,
+>(
+    residual: Option<Plane<*const u8>>,
+    finish: Finish,
+    output: Plane<*mut u8>,
+    [y, x]: [usize; 2],
+    sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
+) {
+    // SAFETY: what the caller promises.
+    unsafe {
+        if let Some(residual) = residual {
+            let first = residual.first.cast::<R::Element>().add(y * residual.row + x * LANES);
+            for block in 0..BLOCKS {
+                for y in 0..ROWS {
+                    let row = first.add(block * residual.block + y * residual.row);
+                    for x in 0..WIDTH {
+                        sums[block][y][x] = sums[block][y][x].add(R::load(row.add(x * LANES)));
+                    }
+                }
+            }
+        }
+        let first = output.first.cast::<O::Element>().add(y * output.row + x * LANES);
+        for block in 0..BLOCKS {
+            for y in 0..ROWS {
+                let row = first.add(block * output.block + y * output.row);
+                for x in 0..WIDTH {
+                    O::store(finish.apply(sums[block][y][x], block), row.add(x * LANES));
+                }
+            }
         }
     }
 }

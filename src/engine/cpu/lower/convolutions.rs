@@ -7,8 +7,8 @@ use crate::engine::cpu::lanes::LANES;
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::{self, DenseShape};
 use crate::engine::cpu::work::{
-    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Vector, WINOGRAD_ROW_UNIT, Winograd,
-    Work,
+    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Strips, Vector, WINOGRAD_ROW_UNIT,
+    Winograd, Work,
 };
 use crate::engine::graph::{Node, ValueId};
 use crate::engine::op::{BinaryOp, Conv, Op};
@@ -24,7 +24,8 @@ impl<'g> Lowering<'g> {
     fn dense_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> DenseShape {
         let kernels = self.plan.kernels;
         let (depth, tile_blocks) = (kernels.depth, kernels.tile_blocks);
-        DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks }
+        let whole_blocks = kernels.strips.is_some();
+        DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks, whole_blocks }
     }
 
     pub(super) fn planar(&mut self, node: &'g Node, channels_last: bool) {
@@ -86,7 +87,10 @@ impl<'g> Lowering<'g> {
             let (stride, pads) = (conv.window.strides[0], [top, left]);
             let dense =
                 Dense { input, residual, output, shape, stride, pads, weights, bias, finish };
-            work = Box::new(dense);
+            work = match &self.plan.kernels.strips {
+                Some(kernels) => Box::new(Strips { dense, kernels }),
+                None => Box::new(dense),
+            };
         }
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
         let draft = Draft {

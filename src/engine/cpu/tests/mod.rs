@@ -1,6 +1,10 @@
 //! The planned executor against the reference, on guarded memory.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub(in crate::engine::cpu) mod draft;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod emulator;
 mod models;
 mod random;
 mod rows;
@@ -9,16 +13,26 @@ mod values;
 
 use std::sync::Arc;
 
+use super::kernels::KernelSet;
 use super::schedule::Policy;
 use super::{CpuNetwork, Crew, KernelChoice};
 use crate::engine::Precision;
 use crate::engine::fixtures::{self, noise, relative_difference};
 use crate::engine::graph::Graph;
 
-/// The kernels this processor runs.
+/// The kernels this processor runs, if need be by [`emulator`].
 fn sets(precision: Precision) -> Vec<KernelChoice> {
-    let all = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
-    all.into_iter().filter(|choice| choice.describe(precision).is_ok()).collect()
+    let all = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Amx];
+    all.into_iter().filter(|&choice| kernel_set(choice, precision).is_some()).collect()
+}
+
+fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static KernelSet> {
+    match (choice.select(precision), choice, precision) {
+        (Ok(kernels), ..) => Some(kernels),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        (Err(_), KernelChoice::Amx, Precision::Bf16) => emulator::amx(),
+        _ => None,
+    }
 }
 
 /// Besides the usual one: all rows of the batch together wherever a step has more weights than
@@ -42,6 +56,7 @@ fn load_with(
     policy: &Policy,
 ) -> CpuNetwork {
     let crew = Arc::new(Crew::new(threads).unwrap());
+    let kernels = kernel_set(kernels, precision).unwrap();
     CpuNetwork::load_with(graph, kernels, precision, crew, policy).unwrap()
 }
 

@@ -24,7 +24,7 @@ pub(in crate::engine::cpu) struct Dense {
 
 /// Above this, weights are read once for all pixels of a region; below, pixels once for all
 /// weights. Half of a usual second-level cache.
-const WEIGHTS_STAY_BYTES: usize = 512 << 10;
+pub(super) const WEIGHTS_STAY_BYTES: usize = 512 << 10;
 
 /// What all tiles of a run have in common.
 struct Pass {
@@ -34,7 +34,7 @@ struct Pass {
 }
 
 impl Dense {
-    fn taps(&self) -> Taps {
+    pub(super) fn taps(&self) -> Taps {
         let layout = &self.input.layout;
         let [dots, dots_last] = self.shape.dots();
         Taps {

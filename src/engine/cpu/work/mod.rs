@@ -8,6 +8,7 @@ mod fallback;
 mod pixelwise;
 mod planar;
 mod pool;
+mod strips;
 mod vector;
 mod winograd;
 
@@ -21,6 +22,7 @@ pub(super) use self::fallback::Fallback;
 pub(super) use self::pixelwise::{InPlaceCurve, Pixelwise};
 pub(super) use self::planar::Planar;
 pub(super) use self::pool::{GlobalMean, Pool};
+pub(super) use self::strips::Strips;
 pub(super) use self::vector::Vector;
 pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 

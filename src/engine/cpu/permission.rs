@@ -1,0 +1,114 @@
+//! Whether this process may use AMX.
+//!
+//! Tiles are 8 KiB of state per thread, which Linux saves for processes that asked for it only.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::io;
+
+/// `EDX` of `CPUID` leaf 7: AMX-BF16, and AMX-TILE.
+const AMX_BF16: u32 = 1 << 22;
+const AMX_TILE: u32 = 1 << 24;
+
+/// The tiles' configuration and their data among the states that the system saves (`XCR0`).
+const TILE_STATES: u64 = 1 << 17 | TILE_DATA_STATE;
+const TILE_DATA_STATE: u64 = 1 << TILE_DATA;
+const TILE_DATA: u64 = 18;
+
+/// `arch_prctl` and what it is asked, as in Linux's `asm/prctl.h`.
+const ARCH_PRCTL: u64 = 158;
+const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+
+/// Whether the processor has AMX with bfloat16 and the system knows its state.
+pub(super) fn has_amx() -> bool {
+    if !is_x86_feature_detected!("xsave") {
+        return false;
+    }
+    let leaf = __cpuid_count(7, 0);
+    has_amx_bits(leaf.edx, states())
+}
+
+fn has_amx_bits(leaf_7_edx: u32, states: u64) -> bool {
+    leaf_7_edx & (AMX_TILE | AMX_BF16) == AMX_TILE | AMX_BF16 && states & TILE_STATES == TILE_STATES
+}
+
+/// The states that the system saves.
+fn states() -> u64 {
+    #[target_feature(enable = "xsave")]
+    fn xcr0() -> u64 {
+        // SAFETY: register 0 exists wherever the system has switched the instruction on, which is
+        // what detecting the feature means.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: the feature was detected.
+    unsafe { xcr0() }
+}
+
+/// Asks the system for the tiles, for all threads of the process; asking again changes nothing.
+/// Threads that are there already must have signal stacks large enough for tiles, as Rust's have.
+pub(super) fn ask() -> io::Result<()> {
+    arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA)?;
+    let mut permitted = 0_u64;
+    arch_prctl(ARCH_GET_XCOMP_PERM, &raw mut permitted as u64)?;
+    if permitted & TILE_DATA_STATE == 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
+/// `argument` is a state's number for [`ARCH_REQ_XCOMP_PERM`], and the address of a `u64` for
+/// [`ARCH_GET_XCOMP_PERM`].
+#[cfg(target_os = "linux")]
+fn arch_prctl(request: u64, argument: u64) -> io::Result<()> {
+    let result: i64;
+    // SAFETY: the system call writes to eight bytes at most, which are the caller's; it keeps all
+    // registers but these three.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") request,
+            in("rsi") argument,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    match result {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error as i32)),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn arch_prctl(_: u64, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amx_takes_both_features_and_both_states() {
+        let (features, states) = (AMX_TILE | AMX_BF16, TILE_STATES);
+        assert!(has_amx_bits(u32::MAX, u64::MAX) && has_amx_bits(features, states));
+        for lacking in [AMX_TILE, AMX_BF16] {
+            assert!(!has_amx_bits(!lacking, states));
+        }
+        for lacking in [17, 18] {
+            assert!(!has_amx_bits(features, !(1 << lacking)));
+        }
+    }
+
+    #[test]
+    fn the_system_permits_tiles_only_where_there_are_any() {
+        match (has_amx(), ask()) {
+            (false, answer) => assert!(answer.is_err()),
+            // Asking again changes nothing.
+            (true, Ok(())) => ask().unwrap(),
+            (true, Err(refused)) => assert!(refused.raw_os_error().is_some()),
+        }
+    }
+}

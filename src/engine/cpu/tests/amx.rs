@@ -1,0 +1,188 @@
+//! The emulator against the Intel SDM, and what the AMX kernels owe the rest of the process.
+
+use super::draft::Draft;
+use super::emulator::{self, Instruction, Tiles, decode};
+use super::{KernelChoice, inputs, kernel_set, load, run};
+use crate::engine::Precision;
+use crate::engine::cpu::lanes::bf16::to_bf16;
+use crate::engine::fixtures::ints;
+
+/// Register number n holds 1000 n.
+fn registers() -> [u64; 16] {
+    std::array::from_fn(|number| 1000 * number as u64)
+}
+
+fn decoded(code: &[u8]) -> Option<Instruction> {
+    let mut bytes = code.iter().copied();
+    let found = decode(|| bytes.next().unwrap(), &registers());
+    found.map(|(instruction, length)| {
+        assert_eq!(length, code.len());
+        instruction
+    })
+}
+
+/// Each as the SDM encodes it and GNU `as` assembles it.
+#[test]
+fn instructions_are_decoded_as_the_manual_encodes_them() {
+    use Instruction::*;
+    let cases: [(&[u8], Instruction); 12] = [
+        // ldtilecfg [rax]; ldtilecfg [rsp + 8]; ldtilecfg [r12 + 0x100]
+        (&[0xc4, 0xe2, 0x78, 0x49, 0x00], LoadConfig { address: 0 }),
+        (&[0xc4, 0xe2, 0x78, 0x49, 0x44, 0x24, 0x08], LoadConfig { address: 4008 }),
+        (
+            &[0xc4, 0xc2, 0x78, 0x49, 0x84, 0x24, 0x00, 0x01, 0x00, 0x00],
+            LoadConfig { address: 12_256 },
+        ),
+        // tilerelease
+        (&[0xc4, 0xe2, 0x78, 0x49, 0xc0], Release),
+        // tilezero tmm3
+        (&[0xc4, 0xe2, 0x7b, 0x49, 0xd8], Zero { tile: 3 }),
+        // tileloadd tmm4, [rcx + rdx]; tmm0, [r13 + r14 - 64]; tmm7, [rax + r9 * 8]
+        (&[0xc4, 0xe2, 0x7b, 0x4b, 0x24, 0x11], Load { tile: 4, address: 1000, stride: 2000 }),
+        (
+            &[0xc4, 0x82, 0x7b, 0x4b, 0x44, 0x35, 0xc0],
+            Load { tile: 0, address: 12_936, stride: 14_000 },
+        ),
+        (&[0xc4, 0xa2, 0x7b, 0x4b, 0x3c, 0xc8], Load { tile: 7, address: 0, stride: 72_000 }),
+        // tilestored [rdi + rsi], tmm2; [r8 + rax], tmm5
+        (&[0xc4, 0xe2, 0x7a, 0x4b, 0x14, 0x37], Store { tile: 2, address: 7000, stride: 6000 }),
+        (&[0xc4, 0xc2, 0x7a, 0x4b, 0x2c, 0x00], Store { tile: 5, address: 8000, stride: 0 }),
+        // tdpbf16ps tmm0, tmm4, tmm5; tmm3, tmm6, tmm7
+        (&[0xc4, 0xe2, 0x52, 0x5c, 0xc4], Multiply { sum: 0, a: 4, b: 5 }),
+        (&[0xc4, 0xe2, 0x42, 0x5c, 0xde], Multiply { sum: 3, a: 6, b: 7 }),
+    ];
+    for (code, instruction) in cases {
+        assert_eq!(decoded(code), Some(instruction), "{code:02x?}");
+    }
+}
+
+#[test]
+fn other_instructions_are_not_taken_for_them() {
+    let others: [&[u8]; 6] = [
+        // ud2 and what follows it
+        &[0x0f, 0x0b, 0x00, 0x00, 0x00],
+        // vpdpbusd xmm0, xmm1, xmm2
+        &[0xc4, 0xe2, 0x71, 0x50, 0xc2],
+        // tdpbssd tmm0, tmm4, tmm5
+        &[0xc4, 0xe2, 0x53, 0x5e, 0xc4],
+        // sttilecfg [rax]
+        &[0xc4, 0xe2, 0x79, 0x49, 0x00],
+        // tileloaddt1 tmm4, [rcx + rdx]
+        &[0xc4, 0xe2, 0x79, 0x4b, 0x24, 0x11],
+        // The multiplication with W set
+        &[0xc4, 0xe2, 0xd2, 0x5c, 0xc4],
+    ];
+    for code in others {
+        assert_eq!(decoded(code), None, "{code:02x?}");
+    }
+}
+
+/// Rows and bytes of a row of tiles 0, 1 and 2.
+fn configured(shapes: [[u8; 2]; 3]) -> Option<Tiles> {
+    let mut config = [0; 64];
+    config[0] = 1;
+    for (tile, [rows, bytes]) in shapes.into_iter().enumerate() {
+        (config[48 + tile], config[16 + 2 * tile]) = (rows, bytes);
+    }
+    let mut tiles = Tiles::RELEASED;
+    let address = config.as_ptr() as u64;
+    // SAFETY: it reads the configuration.
+    unsafe { tiles.execute(Instruction::LoadConfig { address }) }.map(|()| tiles)
+}
+
+fn execute(tiles: &mut Tiles, instruction: Instruction) -> Option<()> {
+    // SAFETY: the tests below hand it memory for tiles of their shapes.
+    unsafe { tiles.execute(instruction) }
+}
+
+/// Multiplies one row of pairs by a column of pairs and adds to `sum`.
+fn product(sum: f32, a: &[f32], b: &[f32]) -> f32 {
+    let bytes = 2 * a.len() as u8;
+    let mut tiles = configured([[1, 4], [1, bytes], [bytes / 4, 4]]).unwrap();
+    let [a, b] = [a, b].map(|x| x.iter().map(|&x| to_bf16(x)).collect::<Vec<u16>>());
+    let mut sum = sum;
+    for (tile, address, stride) in
+        [(0, &raw const sum as u64, 0), (1, a.as_ptr() as u64, 0), (2, b.as_ptr() as u64, 4)]
+    {
+        execute(&mut tiles, Instruction::Load { tile, address, stride }).unwrap();
+    }
+    execute(&mut tiles, Instruction::Multiply { sum: 0, a: 1, b: 2 }).unwrap();
+    let address = &raw mut sum as u64;
+    execute(&mut tiles, Instruction::Store { tile: 0, address, stride: 0 }).unwrap();
+    sum
+}
+
+/// Sums of even and of odd products are kept apart, then added to each other, then to the sum.
+#[test]
+fn products_are_added_in_the_order_of_the_manual() {
+    assert_eq!(product(10.0, &[1.0, 2.0, 3.0, 4.0], &[1.0, 10.0, 100.0, 1000.0]), 4331.0);
+    let huge = 2.0_f32.powi(30);
+    // In any other order, 1 would be lost in the huge numbers, or they in the sum.
+    assert_eq!(product(0.0, &[huge, 1.0, -huge, 0.0], &[1.0; 4]), 1.0);
+    assert_eq!(product(1.0, &[huge, -huge, 0.0, 0.0], &[1.0; 4]), 1.0);
+    assert_eq!(product(huge, &[1.0, 1.0, 0.0, -huge], &[1.0; 4]), 0.0);
+}
+
+#[test]
+fn denormal_numbers_are_zeros_in_and_out() {
+    let tiny = f32::MIN_POSITIVE;
+    assert_eq!(product(0.0, &[tiny / 2.0, 0.0], &[1e30, 0.0]), 0.0);
+    assert_eq!(product(0.0, &[tiny, 0.0], &[0.5, 0.0]), 0.0);
+    assert_eq!(product(tiny / 2.0, &[tiny, 0.0], &[1.0, 0.0]), tiny);
+    assert_eq!(product(0.0, &[tiny, 0.0], &[-1.0, 0.0]), -tiny);
+}
+
+#[test]
+fn what_a_processor_refuses_is_refused() {
+    let fits = [[2, 64], [2, 32], [8, 64]];
+    assert!(execute(&mut configured(fits).unwrap(), Instruction::Zero { tile: 0 }).is_some());
+    let multiply = Instruction::Multiply { sum: 0, a: 1, b: 2 };
+    assert!(execute(&mut configured(fits).unwrap(), multiply).is_some());
+    for shapes in [
+        [[3, 64], [2, 32], [8, 64]],
+        [[2, 32], [2, 32], [8, 64]],
+        [[2, 64], [2, 64], [8, 64]],
+        [[2, 64], [2, 32], [0, 0]],
+    ] {
+        assert!(execute(&mut configured(shapes).unwrap(), multiply).is_none(), "{shapes:?}");
+    }
+    assert!(execute(&mut configured(fits).unwrap(), Instruction::Zero { tile: 3 }).is_none());
+    assert!(configured([[17, 64], [0, 0], [0, 0]]).is_none());
+    assert!(configured([[16, 65], [0, 0], [0, 0]]).is_none());
+    assert!(execute(&mut Tiles::RELEASED, multiply).is_none());
+}
+
+/// Kernels of one to five columns, one or two blocks, one or two pieces: as many products as taps
+/// of two and of one make, and no tile in use behind them.
+#[test]
+fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
+    if KernelChoice::Amx.select(Precision::Bf16).is_ok() || kernel_set_is_missing() {
+        return;
+    }
+    for (side, columns) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
+        for out in [16, 32] {
+            let mut draft = Draft::default();
+            draft.push("Relu", &["x"], "a", &[]);
+            draft.noise("weight", &[out, 40, side, side], 0.1);
+            let pads = ints("pads", &[side as i64 / 2; 4]);
+            draft.push("Conv", &["a", "weight"], "y", &[pads]);
+            let graph = draft.graph(&[40, 9, 9]);
+            let network = load(&graph, KernelChoice::Amx, Precision::Bf16, 1);
+            let (is_in_use, before) = emulator::state();
+            assert!(!is_in_use);
+            run(&network, &graph, 1, &inputs(&graph, 1));
+            let (is_in_use, behind) = emulator::state();
+            assert!(!is_in_use, "tiles are released");
+            // The rows of the input follow each other with both borders between.
+            let high = 9 + 2 * (side / 2) - (side - 1);
+            let positions = (high - 1) * (9 + 2 * (side / 2)) + high;
+            let products = positions.div_ceil(16) * (out / 16) * 3 * side * columns;
+            assert_eq!(behind - before, products as u64, "{side}×{side} to {out}");
+        }
+    }
+}
+
+/// A processor that cannot even run the emulator's tests says so where it is installed.
+fn kernel_set_is_missing() -> bool {
+    kernel_set(KernelChoice::Amx, Precision::Bf16).is_none()
+}

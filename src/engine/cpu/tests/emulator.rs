@@ -1,0 +1,322 @@
+//! AMX on processors that have none: its instructions raise `SIGILL` there, and a handler does what
+//! they would have done, so that tests run the machine code of the kernels.
+//!
+//! It knows the six instructions the kernels use, as the Intel SDM (volume 2, chapters 3 and 4)
+//! encodes and defines them. What it does not know, and what a processor would refuse, ends the
+//! process with the signal.
+
+use std::cell::UnsafeCell;
+use std::sync::OnceLock;
+
+use crate::engine::Precision;
+use crate::engine::cpu::kernels::{self, KernelSet};
+use crate::engine::cpu::select::KernelChoice;
+
+/// The kernels with AMX, emulated; `None` on processors that lack what else they need.
+pub(super) fn amx() -> Option<&'static KernelSet> {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let is_installed = *INSTALLED.get_or_init(|| {
+        let has_the_rest = KernelChoice::Avx512.select(Precision::Bf16).is_ok();
+        if has_the_rest {
+            install();
+        } else {
+            println!("AMX kernels are not tested: this processor has no AVX-512 with bfloat16");
+        }
+        has_the_rest
+    });
+    is_installed.then_some(&kernels::AMX_BF16)
+}
+
+/// One instruction; addresses are resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instruction {
+    LoadConfig { address: u64 },
+    Release,
+    Zero { tile: usize },
+    Load { tile: usize, address: u64, stride: u64 },
+    Store { tile: usize, address: u64, stride: u64 },
+    Multiply { sum: usize, a: usize, b: usize },
+}
+
+/// Decodes the instruction whose bytes `code` gives, one after the other; registers are in the
+/// order of their numbers. The length is in bytes.
+pub(super) fn decode(
+    mut code: impl FnMut() -> u8,
+    registers: &[u64; 16],
+) -> Option<(Instruction, usize)> {
+    // Three bytes of VEX: C4; inverted R, X, B and the map 0F38; W, inverted vvvv, L and prefix.
+    let [escape, extensions, tail] = [code(), code(), code()];
+    if escape != 0xc4 || extensions & 0x1f != 0b00010 || tail & 0b1000_0100 != 0 {
+        return None;
+    }
+    let [r, x, b] = [7, 6, 5].map(|bit| !extensions >> bit & 1);
+    let (other, prefix) = (usize::from(!tail >> 3 & 15), tail & 3);
+    let (opcode, modrm) = (code(), code());
+    let (form, register, low) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
+    // Tiles have three bits; only TDPBF16PS has a third operand.
+    if r != 0 || (opcode != 0x5c && other != 0) || other > 7 {
+        return None;
+    }
+    if form == 3 {
+        let instruction = match (opcode, prefix, register, low) {
+            (0x49, 0, 0, 0) => Instruction::Release,
+            (0x49, 3, tile, 0) => Instruction::Zero { tile },
+            (0x5c, 2, sum, a) if b == 0 => Instruction::Multiply { sum, a, b: other },
+            _ => return None,
+        };
+        return Some((instruction, 5));
+    }
+    let (memory, bytes) = address(&mut code, registers, [form, modrm & 7, x, b])?;
+    let instruction = match (opcode, prefix, register, memory.index) {
+        (0x49, 0, 0, _) => Instruction::LoadConfig { address: memory.address(0) },
+        (0x4b, 3, tile, Some(stride)) => Instruction::Load { tile, address: memory.base, stride },
+        (0x4b, 2, tile, Some(stride)) => Instruction::Store { tile, address: memory.base, stride },
+        _ => return None,
+    };
+    Some((instruction, 5 + bytes))
+}
+
+/// A place in memory: the index is scaled.
+struct Memory {
+    base: u64,
+    index: Option<u64>,
+}
+
+impl Memory {
+    fn address(&self, row: u64) -> u64 {
+        self.base.wrapping_add(self.index.unwrap_or(0).wrapping_mul(row.max(1)))
+    }
+}
+
+/// The operand in memory, and the bytes of SIB and displacement. Forms without a base register do
+/// not occur.
+fn address(
+    code: &mut impl FnMut() -> u8,
+    registers: &[u64; 16],
+    [form, low, x, b]: [u8; 4],
+) -> Option<(Memory, usize)> {
+    let (mut base, mut index, mut bytes) = (low, None, 0);
+    if low == 4 {
+        let sib = code();
+        bytes += 1;
+        base = sib & 7;
+        let number = (sib >> 3 & 7) | x << 3;
+        index = (number != 4).then(|| registers[usize::from(number)] << (sib >> 6));
+    }
+    if form == 0 && base == 5 {
+        return None;
+    }
+    let displacement = match form {
+        0 => 0,
+        1 => i64::from(code() as i8),
+        _ => i64::from(i32::from_le_bytes([code(), code(), code(), code()])),
+    };
+    bytes += [0, 1, 4][usize::from(form)];
+    let base = registers[usize::from(base | b << 3)].wrapping_add_signed(displacement);
+    Some((Memory { base, index }, bytes))
+}
+
+/// A thread's tiles.
+pub(super) struct Tiles {
+    is_configured: bool,
+    row_bytes: [usize; 8],
+    rows: [usize; 8],
+    data: [[[u8; 64]; 16]; 8],
+    /// Products since the thread began.
+    products: u64,
+}
+
+thread_local! {
+    /// Without a destructor and without lazy initialisation, so that a signal handler may use it.
+    static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::RELEASED) };
+}
+
+/// Whether this thread has tiles in use, and how many products it has computed.
+pub(super) fn state() -> (bool, u64) {
+    TILES.with(|tiles| {
+        // SAFETY: the thread's own, and the handler does not run between two AMX instructions.
+        let tiles = unsafe { &*tiles.get() };
+        (tiles.is_configured, tiles.products)
+    })
+}
+
+impl Tiles {
+    pub(super) const RELEASED: Self = Self {
+        is_configured: false,
+        row_bytes: [0; 8],
+        rows: [0; 8],
+        data: [[[0; 64]; 16]; 8],
+        products: 0,
+    };
+
+    /// Does what the instruction does; `None` where a processor raises an exception.
+    ///
+    /// # Safety
+    /// As for the instruction: what it reads and writes is memory for it.
+    pub(super) unsafe fn execute(&mut self, instruction: Instruction) -> Option<()> {
+        match instruction {
+            Instruction::LoadConfig { address } => {
+                // SAFETY: what the caller promises: 64 bytes.
+                self.configure(unsafe { &*(address as *const [u8; 64]) })?;
+            }
+            Instruction::Release => *self = Self { products: self.products, ..Self::RELEASED },
+            Instruction::Zero { tile } => {
+                self.shape(tile)?;
+                self.data[tile] = [[0; 64]; 16];
+            }
+            Instruction::Load { tile, address, stride } => {
+                let [rows, bytes] = self.shape(tile)?;
+                self.data[tile] = [[0; 64]; 16];
+                for (at, row) in self.data[tile][..rows].iter_mut().enumerate() {
+                    let from = address.wrapping_add(stride.wrapping_mul(at as u64));
+                    // SAFETY: what the caller promises: a row of the tile.
+                    unsafe { row.as_mut_ptr().copy_from(from as *const u8, bytes) };
+                }
+            }
+            Instruction::Store { tile, address, stride } => {
+                let [rows, bytes] = self.shape(tile)?;
+                for (at, row) in self.data[tile][..rows].iter().enumerate() {
+                    let to = address.wrapping_add(stride.wrapping_mul(at as u64));
+                    // SAFETY: what the caller promises: a row of the tile.
+                    unsafe { row.as_ptr().copy_to(to as *mut u8, bytes) };
+                }
+            }
+            Instruction::Multiply { sum, a, b } => self.multiply(sum, a, b)?,
+        }
+        Some(())
+    }
+
+    /// Rows and bytes of a row of a tile in use.
+    fn shape(&self, tile: usize) -> Option<[usize; 2]> {
+        let shape = [self.rows[tile], self.row_bytes[tile]];
+        (self.is_configured && !shape.contains(&0)).then_some(shape)
+    }
+
+    /// `LDTILECFG` for palette 1; the kernels load no other.
+    fn configure(&mut self, config: &[u8; 64]) -> Option<()> {
+        let is_reserved_zero = config[1..16].iter().chain(&config[32..48]).chain(&config[56..]);
+        if config[0] != 1 || is_reserved_zero.into_iter().any(|&byte| byte != 0) {
+            return None;
+        }
+        *self = Self { is_configured: true, products: self.products, ..Self::RELEASED };
+        for tile in 0..8 {
+            let at = 16 + 2 * tile;
+            self.row_bytes[tile] = usize::from(u16::from_le_bytes([config[at], config[at + 1]]));
+            self.rows[tile] = usize::from(config[48 + tile]);
+        }
+        let fits = self.rows.iter().all(|&rows| rows <= 16)
+            && self.row_bytes.iter().all(|&bytes| bytes <= 64);
+        fits.then_some(())
+    }
+
+    /// `TDPBF16PS`.
+    fn multiply(&mut self, sum: usize, a: usize, b: usize) -> Option<()> {
+        let [rows, bytes] = self.shape(sum)?;
+        let [a_rows, a_bytes] = self.shape(a)?;
+        let [b_rows, b_bytes] = self.shape(b)?;
+        let is_distinct = sum != a && sum != b && a != b;
+        let fits = a_rows == rows && b_bytes == bytes && b_rows * 4 == a_bytes;
+        if !is_distinct || !fits || !bytes.is_multiple_of(4) || !a_bytes.is_multiple_of(4) {
+            return None;
+        }
+        self.products += 1;
+        let weights: [[f32; 32]; 16] = self.data[b].map(|row| numbers(&row));
+        for row in 0..rows {
+            let pixels = numbers(&self.data[a][row]);
+            // SAFETY: the emulator is installed only on processors with AVX-512, which have FMA.
+            let products = unsafe { dot(&pixels[..a_bytes / 2], &weights[..b_rows]) };
+            let sums = self.data[sum][row].as_chunks_mut::<4>().0;
+            for (sum, pair) in sums[..bytes / 4].iter_mut().zip(products.as_chunks::<2>().0) {
+                let product = flushed(pair[0] + pair[1]);
+                let all = flushed(flushed(f32::from_le_bytes(*sum)) + product);
+                *sum = all.to_le_bytes();
+            }
+        }
+        Some(())
+    }
+}
+
+/// Even and odd products of a row, each in a sum of its own, over the rows of the other matrix.
+#[target_feature(enable = "avx512f,fma")]
+fn dot(pixels: &[f32], weights: &[[f32; 32]]) -> [f32; 32] {
+    let mut sums = [0.0; 32];
+    for (pair, weights) in pixels.as_chunks::<2>().0.iter().zip(weights) {
+        for (at, sum) in sums.iter_mut().enumerate() {
+            *sum = flushed(pair[at % 2].mul_add(weights[at], *sum));
+        }
+    }
+    sums
+}
+
+/// The bfloat16 of a row; denormal ones are zeros.
+fn numbers(row: &[u8; 64]) -> [f32; 32] {
+    let mut numbers = [0.0; 32];
+    for (number, bytes) in numbers.iter_mut().zip(row.as_chunks::<2>().0) {
+        *number = flushed(f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16));
+    }
+    numbers
+}
+
+/// Denormal numbers become zeros of the same sign.
+#[inline(always)]
+fn flushed(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(x) } else { x }
+}
+
+/// Where the general registers are in a signal's context, in the order of their numbers.
+const REGISTERS: [libc::c_int; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+fn install() {
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = emulate;
+    // SAFETY: all zeros is a valid action, the handler has the form `SA_SIGINFO` asks for, and it
+    // calls nothing that must not be called from one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
+    }
+}
+
+extern "C" fn emulate(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands the handler the interrupted thread's context, whose instruction
+    // pointer is at an instruction; the instruction's memory is what the kernels promise of it.
+    unsafe {
+        let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let mut next = registers[libc::REG_RIP as usize] as *const u8;
+        let code = || {
+            let byte = *next;
+            next = next.add(1);
+            byte
+        };
+        let values = REGISTERS.map(|register| registers[register as usize] as u64);
+        let done = decode(code, &values).and_then(|(instruction, bytes)| {
+            TILES.with(|tiles| (*tiles.get()).execute(instruction))?;
+            Some(bytes)
+        });
+        match done {
+            Some(bytes) => registers[libc::REG_RIP as usize] += bytes as i64,
+            // The instruction runs again and ends the process.
+            None => {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Dense convolution by strips of many pixels.
+
+use std::ops::Range;
+
+use super::dense::{Dense, WEIGHTS_STAY_BYTES};
+use super::{Region, Run, Work, numbers};
+use crate::engine::cpu::kernels::strip::{Strip, StripArgs, StripTable};
+use crate::engine::cpu::kernels::tile::Plane;
+
+/// The same convolution, on other kernels.
+pub(in crate::engine::cpu) struct Strips {
+    pub(in crate::engine::cpu) dense: Dense,
+    pub(in crate::engine::cpu) kernels: &'static StripTable,
+}
+
+/// Pixels, about, that all groups of channels are computed for before the next ones: enough that
+/// setting up the tiles, some hundred cycles each time, takes a hundredth of the time, and few
+/// enough that 64 channels of them stay in the first-level cache.
+const BAND_PIXELS: usize = 256;
+
+impl Strips {
+    /// Some rows of one group of channels of one image.
+    ///
+    /// # Safety
+    /// As [`Work::run`].
+    unsafe fn rows(&self, run: &Run<'_>, image: usize, group: usize, rows: Range<usize>) {
+        let Dense { input, residual, output, shape, stride, pads, .. } = &self.dense;
+        let (block, blocks) = shape.group(group);
+        let group_bytes = shape.block_elements() * run.kernels.element;
+        debug_assert!((block + blocks) * group_bytes <= self.dense.weights.bytes());
+        let at = [rows.start, 0];
+        let taps = self.dense.taps();
+        // SAFETY: the rows lie in the output; their taps, and those of positions between them, lie
+        // in the bordered input, whose border was planned for this kernel; the group's weights
+        // were packed.
+        unsafe {
+            let args = StripArgs {
+                taps,
+                strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
+                input: input.at(run, image, 0, at.map(|at| at * stride), *pads),
+                weights: self.dense.weights.start().add(block * group_bytes),
+                bias: numbers(&self.dense.bias, block),
+                residual: residual.map(|residual| Plane {
+                    first: residual.at(run, image, block, at, [0, 0]).cast_const(),
+                    block: residual.layout.block(),
+                    row: residual.layout.row(),
+                }),
+                finish: self.dense.finish.at_block(block),
+                output: Plane {
+                    first: output.at(run, image, block, at, [0, 0]),
+                    block: output.layout.block(),
+                    row: output.layout.row(),
+                },
+            };
+            let is_wide = output.element != run.kernels.element;
+            let StripTable { strips, strips_to_f32 } = self.kernels;
+            let kernels = if is_wide { strips_to_f32 } else { strips };
+            kernels[blocks - 1](&args);
+        }
+    }
+}
+
+impl Work for Strips {
+    fn algorithm(&self) -> &'static str {
+        if self.dense.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        let Region { images, rows, groups } = region;
+        // SAFETY: what the caller promises.
+        unsafe {
+            if self.weight_bytes() > WEIGHTS_STAY_BYTES {
+                for group in groups.clone() {
+                    for image in images.clone() {
+                        self.rows(run, image, group, rows.clone());
+                    }
+                }
+                return;
+            }
+            let band = BAND_PIXELS.div_ceil(self.dense.output.layout.width);
+            for image in images.clone() {
+                for y in rows.clone().step_by(band) {
+                    for group in groups.clone() {
+                        self.rows(run, image, group, y..rows.end.min(y + band));
+                    }
+                }
+            }
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.dense.weight_bytes()
+    }
+}
