@@ -37,6 +37,7 @@ mod lower;
 mod memory;
 mod network;
 mod pack;
+mod peak;
 #[cfg(target_arch = "x86_64")]
 mod permission;
 mod plan;

@@ -8,11 +8,9 @@ use parking_lot::Mutex;
 
 use super::crew::{Barrier, Crew};
 use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
-use super::kernels::tile::{Plane, Taps, TileArgs};
-use super::kernels::{Finish, KernelSet};
-use super::lanes::LANES;
+use super::kernels::KernelSet;
 use super::lower::lower;
-use super::memory::Buffer;
+use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
@@ -149,50 +147,10 @@ impl CpuNetwork {
         });
     }
 
-    /// Operations a second of the register tile on data that stays in the first-level cache, a
-    /// multiply-add being two: what this core could do at most with these kernels.
+    /// Operations a second that this core could do at most with these kernels, a multiply-add
+    /// being two.
     pub fn peak(&self) -> f64 {
-        let kernels = self.plan.kernels;
-        let (blocks, pixels) = (kernels.tile_blocks, kernels.tile_pixels);
-        let dots = LANES / kernels.depth;
-        // Weights of eight blocks fill half of a usual first-level cache.
-        let taps = Taps {
-            blocks: PEAK_INPUT_BLOCKS,
-            block_stride: pixels * LANES,
-            rows: 1,
-            columns: 1,
-            row_stride: 0,
-            pixel_stride: 0,
-            dots,
-            dots_last: dots,
-        };
-        let room = |elements: usize| Buffer::zeroed(elements * size_of::<f32>());
-        let input = room(PEAK_INPUT_BLOCKS * pixels * LANES);
-        let weights = room(PEAK_INPUT_BLOCKS * LANES * blocks * LANES);
-        let output = room(blocks * pixels * LANES);
-        let tile = kernels.tiles.get(1, [blocks, 1, pixels]);
-        let args = TileArgs {
-            taps: &taps,
-            count: 1,
-            input_row: 0,
-            input: input.start(),
-            weights: weights.start(),
-            bias: None,
-            residual: None,
-            finish: Finish::Nothing,
-            output: Plane { first: output.start(), block: pixels * LANES, row: 0 },
-        };
-        let macs = PEAK_INPUT_BLOCKS * LANES * blocks * LANES * pixels;
-        let mut least = Duration::MAX;
-        for _ in 0..PEAK_ROUNDS {
-            let started = Instant::now();
-            for _ in 0..PEAK_TILES {
-                // SAFETY: the buffers are as large as the taps and the tile.
-                unsafe { tile(&args) };
-            }
-            least = least.min(started.elapsed());
-        }
-        2.0 * (macs * PEAK_TILES) as f64 / least.as_secs_f64()
+        peak::peak(self.plan.kernels)
     }
 
     /// Runs the same row `repeats` times on one thread and times every step.
@@ -233,13 +191,6 @@ impl CpuNetwork {
             .collect()
     }
 }
-
-/// Blocks of sixteen input channels that [`CpuNetwork::peak`] multiplies.
-const PEAK_INPUT_BLOCKS: usize = 8;
-
-/// Tiles it times at once, and how often: about 20 ms in all.
-const PEAK_TILES: usize = 1000;
-const PEAK_ROUNDS: usize = 50;
 
 /// The whole network is one operation: `[rows, …]` in; out, each output for all rows, one after
 /// the other.

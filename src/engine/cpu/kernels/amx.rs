@@ -183,10 +183,14 @@ unsafe fn sum<const PIECES: usize, const BLOCKS: usize>(
     // taps' rows of the packed group; stores fill at most the sixteen rows of their sums.
     unsafe {
         load!("0", args.bias, 0_usize);
-        load!("2", args.bias, 0_usize);
+        if PIECES == 2 {
+            load!("2", args.bias, 0_usize);
+        }
         if BLOCKS == 2 {
             load!("1", args.bias.add(LANES), 0_usize);
-            load!("3", args.bias.add(LANES), 0_usize);
+            if PIECES == 2 {
+                load!("3", args.bias.add(LANES), 0_usize);
+            }
         }
         for block in 0..taps.blocks {
             for row in 0..taps.rows {

@@ -2,10 +2,12 @@
 
 use super::draft::Draft;
 use super::emulator::{self, Instruction, Tiles, decode};
+use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::engine::Precision;
 use crate::engine::cpu::lanes::bf16::to_bf16;
-use crate::engine::fixtures::ints;
+use crate::engine::fixtures::{Lcg, ints, relative_difference};
+use crate::engine::graph::Graph;
 
 /// Register number n holds 1000 n.
 fn registers() -> [u64; 16] {
@@ -149,14 +151,60 @@ fn what_a_processor_refuses_is_refused() {
     assert!(execute(&mut configured(fits).unwrap(), Instruction::Zero { tile: 3 }).is_none());
     assert!(configured([[17, 64], [0, 0], [0, 0]]).is_none());
     assert!(configured([[16, 65], [0, 0], [0, 0]]).is_none());
-    assert!(execute(&mut Tiles::RELEASED, multiply).is_none());
+    let mut released = Tiles::RELEASED;
+    assert!(execute(&mut released, multiply).is_none());
+}
+
+/// A convolution of any shape whose input and output are stored exactly: nothing but the order of
+/// its sums may differ from that of other kernels.
+fn exact_convolution(random: &mut Lcg) -> Option<Graph> {
+    let shape = any_shape(random);
+    let mut draft = Draft::default();
+    draft.push("Relu", &["x"], "a", &[]);
+    draft.convolution("a", "y", &shape, 1);
+    shape.fits().then(|| draft.graph(&[shape.channels, shape.sides[0], shape.sides[1]]))
+}
+
+/// A convolution with a residual and slopes, which read and write images with different borders.
+fn residual_convolution(random: &mut Lcg) -> Graph {
+    let channels = 1 + random.below(70);
+    let sides = [1 + random.below(20), 1 + random.below(20)];
+    let (kernel, strides, pads) = ([3, 3], [1, 1], [1; 4]);
+    let shape = Shape { channels, sides, out: channels, kernel, strides, pads };
+    let mut draft = Draft::default();
+    draft.push("Relu", &["x"], "a", &[]);
+    draft.convolution("a", "b", &shape, 1);
+    draft.push("Add", &["b", "a"], "c", &[]);
+    draft.noise("slopes", &[channels, 1, 1], 0.5);
+    draft.push("PRelu", &["c", "slopes"], "y", &[]);
+    draft.graph(&[channels, sides[0], sides[1]])
+}
+
+#[test]
+fn convolutions_of_any_shape_differ_from_others_in_the_order_of_sums_only() {
+    if kernel_set(KernelChoice::Amx, Precision::Bf16).is_none() {
+        return;
+    }
+    let mut random = Lcg::new(5);
+    let mut graphs: Vec<Graph> = (0..150).filter_map(|_| exact_convolution(&mut random)).collect();
+    assert!(graphs.len() > 75);
+    graphs.extend((0..25).map(|_| residual_convolution(&mut random)));
+    for (number, graph) in graphs.iter().enumerate() {
+        let input = inputs(graph, 2);
+        let [found, expected] = [KernelChoice::Amx, KernelChoice::Portable].map(|kernels| {
+            run(&load(graph, kernels, Precision::Bf16, 1), graph, 2, &input).concat()
+        });
+        let difference = relative_difference(&found, &expected);
+        assert!(difference <= 1e-5, "number {number}: {difference:.1e}");
+    }
 }
 
 /// Kernels of one to five columns, one or two blocks, one or two pieces: as many products as taps
 /// of two and of one make, and no tile in use behind them.
 #[test]
 fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
-    if KernelChoice::Amx.select(Precision::Bf16).is_ok() || kernel_set_is_missing() {
+    let is_emulated = KernelChoice::Amx.select(Precision::Bf16).is_err();
+    if !is_emulated || kernel_set(KernelChoice::Amx, Precision::Bf16).is_none() {
         return;
     }
     for (side, columns) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
@@ -180,9 +228,4 @@ fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
             assert_eq!(behind - before, products as u64, "{side}×{side} to {out}");
         }
     }
-}
-
-/// A processor that cannot even run the emulator's tests says so where it is installed.
-fn kernel_set_is_missing() -> bool {
-    kernel_set(KernelChoice::Amx, Precision::Bf16).is_none()
 }

@@ -68,7 +68,10 @@ pub(super) fn decode(
     }
     let (memory, bytes) = address(&mut code, registers, [form, modrm & 7, x, b])?;
     let instruction = match (opcode, prefix, register, memory.index) {
-        (0x49, 0, 0, _) => Instruction::LoadConfig { address: memory.address(0) },
+        (0x49, 0, 0, index) => {
+            let address = memory.base.wrapping_add(index.unwrap_or(0));
+            Instruction::LoadConfig { address }
+        }
         (0x4b, 3, tile, Some(stride)) => Instruction::Load { tile, address: memory.base, stride },
         (0x4b, 2, tile, Some(stride)) => Instruction::Store { tile, address: memory.base, stride },
         _ => return None,
@@ -76,16 +79,10 @@ pub(super) fn decode(
     Some((instruction, 5 + bytes))
 }
 
-/// A place in memory: the index is scaled.
+/// An operand in memory: base with displacement, and the scaled index.
 struct Memory {
     base: u64,
     index: Option<u64>,
-}
-
-impl Memory {
-    fn address(&self, row: u64) -> u64 {
-        self.base.wrapping_add(self.index.unwrap_or(0).wrapping_mul(row.max(1)))
-    }
 }
 
 /// The operand in memory, and the bytes of SIB and displacement. Forms without a base register do

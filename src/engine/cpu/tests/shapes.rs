@@ -8,13 +8,13 @@ use crate::engine::graph::Graph;
 
 /// One convolution.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
-    channels: usize,
-    sides: [usize; 2],
-    out: usize,
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    pads: [usize; 4],
+pub(super) struct Shape {
+    pub(super) channels: usize,
+    pub(super) sides: [usize; 2],
+    pub(super) out: usize,
+    pub(super) kernel: [usize; 2],
+    pub(super) strides: [usize; 2],
+    pub(super) pads: [usize; 4],
 }
 
 impl Shape {
@@ -23,7 +23,7 @@ impl Shape {
         Self { channels, sides, out, kernel: [3, 3], strides: [1, 1], pads: [1; 4] }
     }
 
-    fn fits(&self) -> bool {
+    pub(super) fn fits(&self) -> bool {
         let [top, left, bottom, right] = self.pads;
         self.sides[0] + top + bottom >= self.kernel[0]
             && self.sides[1] + left + right >= self.kernel[1]
@@ -31,7 +31,7 @@ impl Shape {
 }
 
 impl Draft {
-    fn convolution(&mut self, from: &str, to: &str, shape: &Shape, groups: usize) {
+    pub(super) fn convolution(&mut self, from: &str, to: &str, shape: &Shape, groups: usize) {
         let Shape { channels, out, kernel, strides, pads, .. } = *shape;
         let of_group = channels / groups;
         let scale = (3.0 / (of_group * kernel[0] * kernel[1]) as f32).sqrt();
@@ -64,7 +64,7 @@ fn has_step(graph: &Graph, algorithm: &str) -> bool {
 }
 
 /// From 1 to 12 high and wide, kernels from 1 to 7, uneven borders up to the kernel.
-fn any_shape(random: &mut Lcg) -> Shape {
+pub(super) fn any_shape(random: &mut Lcg) -> Shape {
     let one_to = |random: &mut Lcg, most: usize| 1 + random.below(most);
     let kernel = [one_to(random, 7), one_to(random, 7)];
     let stride = random.pick(&[1, 1, 2]);

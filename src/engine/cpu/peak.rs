@@ -1,0 +1,114 @@
+//! What a core could do at most.
+
+use std::time::{Duration, Instant};
+
+use super::kernels::strip::{Strip, StripArgs, StripTable};
+use super::kernels::tile::{Plane, Taps, TileArgs};
+use super::kernels::{Finish, KernelSet};
+use super::lanes::LANES;
+use super::memory::Buffer;
+
+/// Blocks of sixteen input channels that are multiplied.
+const INPUT_BLOCKS: usize = 8;
+
+/// Tiles or strips timed at once, and how often: about 20 ms in all.
+const CALLS: usize = 1000;
+const ROUNDS: usize = 50;
+
+/// Lines of a strip: so many that configuring its tiles takes no time beside them. They are all
+/// computed from the same pixels.
+const LINES: usize = 64;
+
+/// Operations a second of the kernel of dense convolutions on data that stays in the first-level
+/// cache, a multiply-add being two: what this core could do at most with these kernels.
+pub(super) fn peak(kernels: &KernelSet) -> f64 {
+    match &kernels.strips {
+        Some(table) => of_strips(kernels, table),
+        None => of_tiles(kernels),
+    }
+}
+
+fn of_tiles(kernels: &KernelSet) -> f64 {
+    let (blocks, pixels) = (kernels.tile_blocks, kernels.tile_pixels);
+    let dots = LANES / kernels.depth;
+    // Weights of eight blocks fill half of a usual first-level cache.
+    let taps = Taps {
+        blocks: INPUT_BLOCKS,
+        block_stride: pixels * LANES,
+        rows: 1,
+        columns: 1,
+        row_stride: 0,
+        pixel_stride: 0,
+        dots,
+        dots_last: dots,
+    };
+    let input = room(INPUT_BLOCKS * pixels * LANES);
+    let weights = room(INPUT_BLOCKS * LANES * blocks * LANES);
+    let output = room(blocks * pixels * LANES);
+    let tile = kernels.tiles.get(1, [blocks, 1, pixels]);
+    let args = TileArgs {
+        taps: &taps,
+        count: 1,
+        input_row: 0,
+        input: input.start(),
+        weights: weights.start(),
+        bias: None,
+        residual: None,
+        finish: Finish::Nothing,
+        output: Plane { first: output.start(), block: pixels * LANES, row: 0 },
+    };
+    // SAFETY: the buffers are as large as the taps and the tile.
+    speed(INPUT_BLOCKS * LANES * blocks * LANES * pixels, CALLS, || unsafe { tile(&args) })
+}
+
+fn of_strips(kernels: &KernelSet, table: &StripTable) -> f64 {
+    /// Two taps are one product; two pieces and two blocks share what they load.
+    const COLUMNS: usize = 2;
+    const PIXELS: usize = 32;
+    const STRIDE: usize = 2;
+    let blocks = kernels.tile_blocks;
+    let block_stride = STRIDE * PIXELS * LANES;
+    let taps = Taps {
+        blocks: INPUT_BLOCKS,
+        block_stride,
+        rows: 1,
+        columns: COLUMNS,
+        row_stride: 0,
+        pixel_stride: LANES,
+        dots: LANES / kernels.depth,
+        dots_last: LANES / kernels.depth,
+    };
+    let input = room(INPUT_BLOCKS * block_stride);
+    let weights = room(INPUT_BLOCKS * COLUMNS * LANES * blocks * LANES);
+    let (bias, output) = (room(blocks * LANES), room(blocks * PIXELS * LANES));
+    let args = StripArgs {
+        taps,
+        strip: Strip::of(LINES, PIXELS, STRIDE, 0),
+        input: input.start(),
+        weights: weights.start(),
+        bias: bias.start().cast_const().cast(),
+        residual: None,
+        finish: Finish::Nothing,
+        output: Plane { first: output.start(), block: PIXELS * LANES, row: 0 },
+    };
+    let macs = LINES * PIXELS * blocks * LANES * INPUT_BLOCKS * COLUMNS * LANES;
+    // SAFETY: the buffers are as large as the taps of a line; rows of the input and of the output
+    // lie on top of each other.
+    speed(macs, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) })
+}
+
+/// Zeros, of the largest format.
+fn room(elements: usize) -> Buffer {
+    Buffer::zeroed(elements * size_of::<f32>())
+}
+
+/// Operations a second of a call with so many multiply-adds, in the fastest round.
+fn speed(macs: usize, calls: usize, call: impl Fn()) -> f64 {
+    let mut least = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        (0..calls).for_each(|_| call());
+        least = least.min(started.elapsed());
+    }
+    2.0 * (macs * calls) as f64 / least.as_secs_f64()
+}
