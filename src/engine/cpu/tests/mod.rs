@@ -26,6 +26,15 @@ fn sets(precision: Precision) -> Vec<KernelChoice> {
     all.into_iter().filter(|&choice| kernel_set(choice, precision).is_some()).collect()
 }
 
+/// The same for one of many networks: an emulated instruction takes a thousand times as long as a
+/// real one, so those kernels are for every fifth.
+fn sets_of_turn(precision: Precision, seed: u64) -> Vec<KernelChoice> {
+    let mut sets = sets(precision);
+    let is_turn = |choice: KernelChoice| choice != KernelChoice::Amx || seed.is_multiple_of(5);
+    sets.retain(|&choice| is_turn(choice) || choice.select(precision).is_ok());
+    sets
+}
+
 fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static KernelSet> {
     match (choice.select(precision), choice, precision) {
         (Ok(kernels), ..) => Some(kernels),
