@@ -160,7 +160,7 @@ impl CpuNetwork {
     /// Operations a second that this core could do at most with these kernels, a multiply-add
     /// being two.
     pub fn peak(&self) -> f64 {
-        peak::peak(self.plan.kernels)
+        peak::peak(self.plan.kernels, peak::ROUNDS)
     }
 
     /// Runs the same row `repeats` times on one thread and times every step.

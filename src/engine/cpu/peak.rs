@@ -11,9 +11,11 @@ use super::memory::Buffer;
 /// Blocks of sixteen input channels that are multiplied.
 const INPUT_BLOCKS: usize = 8;
 
-/// Tiles or strips timed at once, and how often: about 20 ms in all.
+/// Tiles, or lines of strips, timed at once.
 const CALLS: usize = 1000;
-const ROUNDS: usize = 50;
+
+/// How often they are timed for a figure that repeats: about 20 ms in all.
+pub(super) const ROUNDS: usize = 50;
 
 /// Lines of a strip: so many that configuring its tiles takes no time beside them. They are all
 /// computed from the same pixels.
@@ -21,14 +23,14 @@ const LINES: usize = 64;
 
 /// Operations a second of the kernel of dense convolutions on data that stays in the first-level
 /// cache, a multiply-add being two: what this core could do at most with these kernels.
-pub(super) fn peak(kernels: &KernelSet) -> f64 {
+pub(super) fn peak(kernels: &KernelSet, rounds: usize) -> f64 {
     match &kernels.strips {
-        Some(table) => of_strips(kernels, table),
-        None => of_tiles(kernels),
+        Some(table) => of_strips(kernels, table, rounds),
+        None => of_tiles(kernels, rounds),
     }
 }
 
-fn of_tiles(kernels: &KernelSet) -> f64 {
+fn of_tiles(kernels: &KernelSet, rounds: usize) -> f64 {
     let (blocks, pixels) = (kernels.tile_blocks, kernels.tile_pixels);
     let dots = LANES / kernels.depth;
     // Weights of eight blocks fill half of a usual first-level cache.
@@ -58,10 +60,11 @@ fn of_tiles(kernels: &KernelSet) -> f64 {
         output: Plane { first: output.start(), block: pixels * LANES, row: 0 },
     };
     // SAFETY: the buffers are as large as the taps and the tile.
-    speed(INPUT_BLOCKS * LANES * blocks * LANES * pixels, CALLS, || unsafe { tile(&args) })
+    let seconds = least(rounds, CALLS, || unsafe { tile(&args) });
+    2.0 * (INPUT_BLOCKS * LANES * blocks * LANES * pixels) as f64 / seconds
 }
 
-fn of_strips(kernels: &KernelSet, table: &StripTable) -> f64 {
+fn of_strips(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
     /// Two taps are one product; two pieces and two blocks share what they load.
     const COLUMNS: usize = 2;
     const PIXELS: usize = 32;
@@ -94,7 +97,8 @@ fn of_strips(kernels: &KernelSet, table: &StripTable) -> f64 {
     let macs = LINES * PIXELS * blocks * LANES * INPUT_BLOCKS * COLUMNS * LANES;
     // SAFETY: the buffers are as large as the taps of a line; rows of the input and of the output
     // lie on top of each other.
-    speed(macs, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) })
+    let seconds = least(rounds, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) });
+    2.0 * macs as f64 / seconds
 }
 
 /// Zeros, of the largest format.
@@ -102,13 +106,13 @@ fn room(elements: usize) -> Buffer {
     Buffer::zeroed(elements * size_of::<f32>())
 }
 
-/// Operations a second of a call with so many multiply-adds, in the fastest round.
-fn speed(macs: usize, calls: usize, call: impl Fn()) -> f64 {
+/// Seconds that one of `calls` calls takes in the fastest round.
+fn least(rounds: usize, calls: usize, call: impl Fn()) -> f64 {
     let mut least = Duration::MAX;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let started = Instant::now();
         (0..calls).for_each(|_| call());
         least = least.min(started.elapsed());
     }
-    2.0 * (macs * calls) as f64 / least.as_secs_f64()
+    least.as_secs_f64() / calls as f64
 }

@@ -2,7 +2,6 @@
 //!
 //! Tiles are 8 KiB of state per thread, which Linux saves for processes that asked for it only.
 
-use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::io;
 
@@ -15,8 +14,7 @@ const TILE_STATES: u64 = 1 << 17 | TILE_DATA_STATE;
 const TILE_DATA_STATE: u64 = 1 << TILE_DATA;
 const TILE_DATA: u64 = 18;
 
-/// `arch_prctl` and what it is asked, as in Linux's `asm/prctl.h`.
-const ARCH_PRCTL: u64 = 158;
+/// What `arch_prctl` is asked, as in Linux's `asm/prctl.h`.
 const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 
@@ -61,11 +59,13 @@ pub(super) fn ask() -> io::Result<()> {
 /// [`ARCH_GET_XCOMP_PERM`].
 #[cfg(target_os = "linux")]
 fn arch_prctl(request: u64, argument: u64) -> io::Result<()> {
+    /// The system call's number on x86-64.
+    const ARCH_PRCTL: u64 = 158;
     let result: i64;
     // SAFETY: the system call writes to eight bytes at most, which are the caller's; it keeps all
     // registers but these three.
     unsafe {
-        asm!(
+        std::arch::asm!(
             "syscall",
             inlateout("rax") ARCH_PRCTL => result,
             in("rdi") request,

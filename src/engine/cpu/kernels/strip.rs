@@ -3,13 +3,16 @@
 //! Behind a row lie its border and the next row. A window that moves on by one pixel each time
 //! passes over the border and stands at the beginning of the next row, so some rows of an image
 //! are one strip, and a tile need not end where a row does. What was summed over the border is
-//! not stored: two of sixteen positions in images 14 wide, where tiles that end with their rows
-//! would leave two of sixteen empty, but one of four instead of nine of sixteen in images 7 wide.
-//! With stride 2 every other row would be for nothing, so there each row is a line of its own.
+//! not stored: with a border of one, two of sixteen positions in images 14 wide, as many as tiles
+//! that end with their rows would leave empty, but two of nine in images 7 wide, where those would
+//! leave nine of sixteen. With stride 2 every other row would be for nothing, so there each row is
+//! a line of its own.
 //!
 //! All pieces of a line have one height, as changing it is expensive. The last one begins early
 //! enough to end with the line, and what it has in common with the one before is stored once. A
 //! position's sum is the same in every piece, so nothing depends on how a strip was cut.
+
+#![cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AMX works by strips"))]
 
 use std::ops::Range;
 

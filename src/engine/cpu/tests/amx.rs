@@ -6,6 +6,7 @@ use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::engine::Precision;
 use crate::engine::cpu::lanes::bf16::to_bf16;
+use crate::engine::cpu::peak::peak;
 use crate::engine::fixtures::{Lcg, ints, relative_difference};
 use crate::engine::graph::Graph;
 
@@ -228,4 +229,19 @@ fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
             assert_eq!(behind - before, products as u64, "{side}×{side} to {out}");
         }
     }
+}
+
+/// Every product is of full depth, and of all four sums: 8 blocks × 4 for each line.
+#[test]
+fn the_peak_is_that_of_whole_products() {
+    let is_emulated = KernelChoice::Amx.select(Precision::Bf16).is_err();
+    let Some(kernels) = kernel_set(KernelChoice::Amx, Precision::Bf16).filter(|_| is_emulated)
+    else {
+        return;
+    };
+    let (_, before) = emulator::state();
+    assert!(peak(kernels, 1) > 0.0);
+    let (is_in_use, behind) = emulator::state();
+    let lines = 1000 / 64 * 64;
+    assert_eq!((is_in_use, behind - before), (false, lines * 8 * 4));
 }
