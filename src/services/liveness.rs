@@ -28,11 +28,12 @@ const SESSION_WAIT: Duration = Duration::from_secs(90);
 /// How often time is let pass without a frame.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Frames that have arrived and are not looked at yet; then the client is held back.
-const FRAMES_WAITING_MAX: usize = 8;
+/// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB.
+const FRAMES_WAITING_MAX: usize = 32;
 
-/// With more frames waiting than this, the server is behind and leaves the oldest out.
-const FRAMES_WAITING_USUAL: usize = 2;
+/// With more frames waiting than this, the server is behind and leaves the oldest out. Movements
+/// are timed by the frames' own clock, so that a second and a half of delay harms nobody.
+const FRAMES_WAITING_USUAL: usize = 16;
 
 /// Events on their way to a client. One that does not read them is waited for.
 const EVENTS_WAITING_MAX: usize = 64;

@@ -9,6 +9,7 @@ mod ensemble;
 mod evaluation;
 mod layers;
 mod lifecycle;
+mod liveness;
 mod parity;
 mod puppet;
 mod raw;

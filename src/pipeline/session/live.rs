@@ -10,7 +10,7 @@ use super::report::FrameCounts;
 use super::{CameraFrame, Promise, SessionReport, SessionStart, pair_type_of, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::cosine;
-use crate::face::verdict::Subject;
+use crate::face::verdict::{Decision, Subject};
 use crate::image::Orientation;
 use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, Limits, Observed, Prompt, Refusal, Session,
@@ -157,10 +157,11 @@ impl LiveSession {
         }
     }
 
-    /// Ends the session.
+    /// Ends the session. A customer is not asked to try harder when it was the server that looked
+    /// away.
     ///
     /// # Errors
-    /// A policy that the calibration no longer supports.
+    /// A server that could not keep up, a policy that the calibration no longer supports.
     pub fn finish(self) -> Result<SessionReport, Error> {
         let Self { pipeline, promise, core, portrait, .. } = &self;
         let standard = self.standard()?;
@@ -172,6 +173,9 @@ impl LiveSession {
             .map(|cosine| standard.similarity(f64::from(cosine)));
         let cosine = similarity.map(|similarity| similarity.cosine);
         let verdict = judge(&core.outcome(), cosine, standard.bar, pipeline.liveness_min());
+        if verdict.decision == Decision::Retry && self.frames.late > 0 {
+            return Err(self.behind());
+        }
         Ok(SessionReport {
             verdict: verdict.about_portrait(&portrait.problems(), self.is_portrait_shown),
             claims: promise.claims.clone(),
@@ -253,9 +257,14 @@ impl LiveSession {
         let FrameCounts { looked_at, late, .. } = self.frames;
         let all = looked_at + late;
         if all >= LATE_FRAMES_MIN && late * LATE_ONE_IN > all {
-            return Err(Error::Behind { late, all });
+            return Err(self.behind());
         }
         Ok(Vec::new())
+    }
+
+    fn behind(&self) -> Error {
+        let FrameCounts { looked_at, late, .. } = self.frames;
+        Error::Behind { late, all: looked_at + late }
     }
 }
 

@@ -1,0 +1,226 @@
+//! Liveness sessions from end to end: a puppet before a camera, a real server, the real networks.
+//!
+//! One thing is not real: a rendered face is no photograph, and the passive network says so. The
+//! server under test judges with `fixed_live` instead, which finds every face live.
+
+mod attacks;
+mod honest;
+mod sessions;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use menshen::app::App;
+use menshen::proto::v1;
+use menshen::proto::v1::liveness_service_client::LivenessServiceClient;
+use menshen::proto::v1::run_response::Event;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::{RwLock, mpsc};
+use tokio::time::{Instant, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::puppet::{Action, Actor, Frame, Puppet, shoot};
+use crate::support::{channel, config, context, copy, fixture, image, portrait, repository};
+
+type Client = LivenessServiceClient<Channel>;
+
+/// Sessions that happen while they are judged need a server that keeps up, so they run alone;
+/// recordings, which wait, share.
+static PACE: RwLock<()> = RwLock::const_new(());
+
+/// The portraits that puppets are made of.
+const PORTRAITS: [&str; 8] = [
+    "person_a_1.jpg",
+    "person_a_2.jpg",
+    "person_b_1.jpg",
+    "person_b_2.jpg",
+    "impostor_1.jpg",
+    "impostor_2.jpg",
+    "astronaut.png",
+    "grace_hopper.jpg",
+];
+
+/// When the recordings of tests begin, in milliseconds after their session was created.
+const RECORDED_AFTER_MS: i64 = 1000;
+
+/// The models of the repository with `fixed_live` beside them.
+fn models() -> TempDir {
+    let models = tempfile::tempdir().unwrap();
+    copy(&config().models.dir, models.path());
+    copy(&repository().join("tests/fixtures/models"), models.path());
+    models
+}
+
+/// Settings of a server that finds every face live and tells its callers everything.
+fn live_config(models: &TempDir) -> menshen::config::Config {
+    let mut config = config();
+    config.models.dir = models.path().to_owned();
+    config.models.liveness = "fixed_live".to_owned();
+    config.liveness.tells_all = true;
+    config
+}
+
+/// The server that these tests share.
+async fn client() -> Client {
+    static SHARED: OnceLock<(Runtime, App, TempDir)> = OnceLock::new();
+    let start = || {
+        SHARED.get_or_init(|| {
+            let (runtime, models) = (Runtime::new().unwrap(), models());
+            let app = runtime.block_on(App::start(live_config(&models))).unwrap();
+            (runtime, app, models)
+        })
+    };
+    let address = tokio::task::spawn_blocking(move || start().1.grpc_address()).await.unwrap();
+    client_of(channel(address).await)
+}
+
+fn client_of(channel: Channel) -> Client {
+    LivenessServiceClient::new(channel)
+}
+
+fn puppet(name: &str) -> Puppet {
+    let (picture, points) = portrait(name);
+    Puppet::person(&picture, &points)
+}
+
+fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::CreateSessionRequest {
+    v1::CreateSessionRequest {
+        context: context(),
+        device_id: "tablet-1".into(),
+        transaction_id: transaction.into(),
+        portrait_sha256: Sha256::digest(fixture(portrait)).to_vec(),
+        portrait_source: v1::ImageSource::IdFile.into(),
+        policy_fmr: None,
+        assurance: assurance.into(),
+    }
+}
+
+async fn create(
+    client: &mut Client,
+    request: v1::CreateSessionRequest,
+) -> v1::CreateSessionResponse {
+    client.create_session(request).await.unwrap().into_inner()
+}
+
+/// The puppet's word for an action of the API.
+fn action(action: v1::Action) -> Action {
+    match action {
+        v1::Action::TurnLeft => Action::TurnLeft,
+        v1::Action::TurnRight => Action::TurnRight,
+        v1::Action::Blink => Action::Blink,
+        v1::Action::Nod => Action::Nod,
+        v1::Action::OpenMouth => Action::OpenMouth,
+        v1::Action::Unspecified => panic!("an action is asked for by name"),
+    }
+}
+
+fn wire(frame: &Frame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
+    v1::Frame {
+        sequence,
+        capture_unix_ms: begun_unix_ms + i64::try_from(frame.at_ms).unwrap(),
+        image: image(frame.jpeg.clone()),
+        mirrored: false,
+        rotation_degrees: 0,
+    }
+}
+
+/// When a session was created, in milliseconds of Unix time.
+fn created_unix_ms(session: &v1::CreateSessionResponse) -> i64 {
+    session.expires_unix_ms - 120_000
+}
+
+/// A recording as `Evaluate` takes it.
+fn recording(
+    session: &v1::CreateSessionResponse,
+    portrait: &str,
+    frames: &[Frame],
+) -> v1::EvaluateRequest {
+    let begun = created_unix_ms(session) + RECORDED_AFTER_MS;
+    v1::EvaluateRequest {
+        context: context(),
+        token: session.token.clone(),
+        device_id: "tablet-1".into(),
+        portrait: image(fixture(portrait)),
+        frames: (0..).zip(frames).map(|(index, frame)| wire(frame, index, begun)).collect(),
+    }
+}
+
+fn start(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest {
+    message(v1::run_request::Message::Start(v1::Start {
+        context: context(),
+        token: session.token.clone(),
+        device_id: "tablet-1".into(),
+        portrait: image(fixture(portrait)),
+    }))
+}
+
+fn message(message: v1::run_request::Message) -> v1::RunRequest {
+    v1::RunRequest { message: Some(message) }
+}
+
+/// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
+/// came, and moves the actor.
+async fn run(
+    client: &mut Client,
+    session: &v1::CreateSessionResponse,
+    portrait: &str,
+    puppet: Puppet,
+    mut react: impl FnMut(&mut Actor, Action, u64),
+) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
+    let (frames, sent) = mpsc::channel(4);
+    frames.send(start(session, portrait)).await.unwrap();
+    let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
+    let mut actor = Actor::new(1, puppet.turns());
+    let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
+    let mut pace = interval(Duration::from_millis(100));
+    let mut events = Vec::new();
+    for sequence in 0.. {
+        tokio::select! {
+            event = told.message() => match event?.and_then(|event| event.event) {
+                Some(Event::Result(result)) => return Ok((events, result)),
+                Some(event) => {
+                    if let Event::Prompt(prompt) = &event {
+                        let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
+                        react(&mut actor, action(prompt.action()), now_ms);
+                    }
+                    events.push(event);
+                }
+                None => panic!("a stream ends with its result"),
+            },
+            _ = pace.tick() => {
+                let at_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
+                let (shot, puppet) = (actor.shot(at_ms), puppet.clone());
+                let film = move || Frame::new(at_ms, &shoot(&puppet, &shot, at_ms));
+                let frame = tokio::task::spawn_blocking(film).await.unwrap();
+                let frame = wire(&frame, sequence, begun_unix_ms);
+                // A session that is over takes no more.
+                let _ = frames.send(message(v1::run_request::Message::Frame(frame))).await;
+            }
+        }
+    }
+    unreachable!("the server ends every session")
+}
+
+fn reasons(result: &v1::LivenessResult) -> Vec<v1::ReasonCode> {
+    result.reasons.iter().map(v1::Reason::code).collect()
+}
+
+/// What a failed test prints of a result.
+fn story(result: &v1::LivenessResult) -> String {
+    let checks = result.checks.iter().filter(|check| !check.passed);
+    format!(
+        "{:?} after {} steps of {:?}: {:?}, {} frames, {} judged, similarity {:?}, broken {:?}",
+        result.decision(),
+        result.steps_done,
+        result.actions().collect::<Vec<_>>(),
+        result.reasons.iter().map(|r| (r.code(), r.value, r.limit)).collect::<Vec<_>>(),
+        result.frames_received,
+        result.frames_judged,
+        result.similarity,
+        checks.map(|check| (&check.name, check.value, check.limit)).collect::<Vec<_>>(),
+    )
+}
