@@ -28,6 +28,25 @@ impl fmt::Debug for v1::Image {
     }
 }
 
+/// Whoever holds a token can answer its session.
+impl fmt::Debug for v1::CreateSessionResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CreateSessionResponse({})", self.session_id)
+    }
+}
+
+impl fmt::Debug for v1::Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Start(token of {} bytes)", self.token.len())
+    }
+}
+
+impl fmt::Debug for v1::EvaluateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EvaluateRequest({} frames)", self.frames.len())
+    }
+}
+
 impl fmt::Debug for v1::Embedding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Embedding({} values)", self.values.len())

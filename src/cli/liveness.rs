@@ -185,7 +185,7 @@ async fn stream(
         let mut events = call.await.map_err(refused)?.into_inner();
         while let Some(event) = events.message().await.map_err(refused)? {
             match event.event {
-                Some(Event::Result(result)) => return Ok(result),
+                Some(Event::Result(result)) => return Ok(*result),
                 Some(event) => tell(&event),
                 None => {}
             }

@@ -186,7 +186,8 @@ impl LivenessService for LivenessServer {
             let call = server.door.metrics.begin(Method::Run);
             let result = server.answer_run(frames, &events).await;
             let result = conclude(call, result, |result| decided(result.decision()));
-            let last = result.map(|result| v1::RunResponse { event: Some(Told::Result(result)) });
+            let last = result
+                .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
             // A client that has left is not told.
             let _ = events.send(last).await;
         });

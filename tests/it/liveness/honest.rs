@@ -44,7 +44,10 @@ async fn honest_puppets_pass_whatever_sequence_is_drawn() {
             }
         }
     }
-    println!("{} of {count} honest puppets passed", count - failed.len());
+    #[expect(clippy::print_stdout, reason = "the rate is worth seeing, not only its limit")]
+    {
+        println!("{} of {count} honest puppets passed", count - failed.len());
+    }
     assert!(failed.len() * 10 <= count, "{}", failed.join("\n"));
 }
 

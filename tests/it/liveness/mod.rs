@@ -181,7 +181,7 @@ async fn run(
     for sequence in 0.. {
         tokio::select! {
             event = told.message() => match event?.and_then(|event| event.event) {
-                Some(Event::Result(result)) => return Ok((events, result)),
+                Some(Event::Result(result)) => return Ok((events, *result)),
                 Some(event) => {
                     if let Event::Prompt(prompt) = &event {
                         let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
@@ -203,10 +203,6 @@ async fn run(
         }
     }
     unreachable!("the server ends every session")
-}
-
-fn reasons(result: &v1::LivenessResult) -> Vec<v1::ReasonCode> {
-    result.reasons.iter().map(v1::Reason::code).collect()
 }
 
 /// What a failed test prints of a result.
