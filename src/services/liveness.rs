@@ -35,8 +35,11 @@ const FRAMES_WAITING_MAX: usize = 32;
 /// are timed by the frames' own clock, so that a second and a half of delay harms nobody.
 const FRAMES_WAITING_USUAL: usize = 16;
 
-/// Events on their way to a client. One that does not read them is waited for.
+/// Events on their way to a client.
 const EVENTS_WAITING_MAX: usize = 64;
+
+/// How long a client that does not read its events is waited for.
+const EVENTS_WAIT: Duration = Duration::from_secs(10);
 
 /// Serves `LivenessService`.
 #[derive(Debug, Clone)]
@@ -188,8 +191,8 @@ impl LivenessService for LivenessServer {
             let result = conclude(call, result, |result| decided(result.decision()));
             let last = result
                 .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
-            // A client that has left is not told.
-            let _ = events.send(last).await;
+            // A client that has left is not told; what is kept it can ask for.
+            let _ = events.send_timeout(last, EVENTS_WAIT).await;
         });
         Ok(Response::new(EventStream::new(told, task)))
     }
@@ -242,11 +245,11 @@ async fn judge(
     Ok(())
 }
 
-/// A client that is gone is no fault; its call is dropped with this task.
+/// A client that is gone, or takes no events, is no fault of the server.
 async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
-    events.send(Ok(response)).await.map_err(|_| Error::Gone)
+    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
 }
 
 /// The client's stream broke: a message that cannot be read, or a connection that ended.

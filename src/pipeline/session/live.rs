@@ -171,8 +171,8 @@ impl LiveSession {
             .zip(core.matched())
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|cosine| standard.similarity(f64::from(cosine)));
-        let cosine = similarity.map(|similarity| similarity.cosine);
-        let verdict = judge(&core.outcome(), cosine, standard.bar, pipeline.liveness_min());
+        let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
+        let verdict = judge(&outcome, cosine, standard.bar, pipeline.liveness_min());
         if verdict.decision == Decision::Retry && self.frames.late > 0 {
             return Err(self.behind());
         }
@@ -185,7 +185,7 @@ impl LiveSession {
             similarity,
             policy_fmr: standard.policy_fmr,
             similarity_min: standard.similarity_min(),
-            matched: core.outcome().matched,
+            matched: outcome.matched,
             frames: self.frames,
             calibration: standard.row.cloned(),
             decided_unix_ms: unix_ms(),
