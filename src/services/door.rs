@@ -104,9 +104,16 @@ pub(super) fn conclude<A>(
             Ok(answer)
         }
         Err(error) => {
-            if let Error::Internal(source) = &error {
-                let causes = telemetry::causes(&**source);
-                tracing::error!(causes, "request failed");
+            match &error {
+                Error::Internal(source) => {
+                    let causes = telemetry::causes(&**source);
+                    tracing::error!(causes, "request failed");
+                }
+                Error::Store(source) => {
+                    let causes = telemetry::causes(source);
+                    tracing::error!(causes, "the store of used sessions is unavailable");
+                }
+                _ => {}
             }
             call.end(status::outcome(&error));
             Err(status::from_error(&error))
