@@ -33,16 +33,18 @@ from reflect import FACES, check, serving
 # An action may take five seconds, and is asked for after half a second of looking straight.
 SESSION_FRAMES = 45
 FRAME_SIZE = (480, 640)
-TREMOR_PX = 2.5
+TREMOR_PX = 0.8
 STAGES = ("Queue", "Decode", "Detect", "Align", "Mesh", "Eyes", "Embed", "Liveness")
 
 
 def hand_held(photo):
     """One session's pictures: the hand trembles, the sensor is noisy."""
-    dice = random.Random(1)
     scene = ImageOps.fit(Image.open(photo).convert("RGB"), FRAME_SIZE)
-    for _ in range(SESSION_FRAMES):
-        x, y = (dice.uniform(-TREMOR_PX, TREMOR_PX) for _ in range(2))
+    # No place twice: that would be taken for a loop.
+    side = math.isqrt(SESSION_FRAMES) + 1
+    places = [(x * TREMOR_PX, y * TREMOR_PX) for x in range(side) for y in range(side)]
+    random.Random(1).shuffle(places)
+    for x, y in places[:SESSION_FRAMES]:
         moved = scene.transform(
             FRAME_SIZE, Image.Transform.AFFINE, (1, 0, x, 0, 1, y), Image.Resampling.BICUBIC
         )
