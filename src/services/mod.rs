@@ -5,8 +5,8 @@
 //! ```
 //!
 //! [`FaceServer`] answers one message with one; [`LivenessServer`] also a stream with a stream: it
-//! reads frames while others are judged, leaves out the oldest when it is behind, and waits for a
-//! client that does not read its events.
+//! reads frames while others are judged, leaves out the oldest when it is behind, and waits only
+//! so long for a client that does not read its events.
 
 mod convert;
 mod door;
