@@ -27,6 +27,12 @@
 //! bytes → layers → convert → Ticket → decode → rows → batch → device → rows → align → … → verdict → convert → bytes
 //! ```
 //!
+//! A session is the same once for each frame, between a sealed token and a result:
+//!
+//! ```text
+//! Start → token → Ticket → portrait → (frame → admit → measure → observe → judge → events)* → verdict → kept → result
+//! ```
+//!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
 //! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]).
 //!
@@ -41,6 +47,11 @@
 //!   launched.
 //! - **Fail closed.** No calibration row, no usable picture, no liveness: no PASS. There is no silent
 //!   fallback from one device to another.
+//! - **A liveness session serves once**, on one of all replicas that share a store, for the shop,
+//!   device, transaction and portrait it was created for. The matched face is one of the judged
+//!   frames. The result is kept before it is told.
+//! - **A poor performance is an answer**, trouble of the service is a status: a server that had to
+//!   leave frames out asks no customer to try harder.
 //! - **A poor photograph is an answer**, a malformed request is a status; `services/status.rs` is the
 //!   only place that names gRPC codes for errors.
 //! - **Pixels and embeddings** live in [`trust::Secret`]: never printed, wiped when dropped.

@@ -1,4 +1,8 @@
 //! What a request does: one short function per call, read from top to bottom.
+//!
+//! [`Pipeline`] answers from photographs; [`LiveSession`] from a stream of frames, each measured
+//! (`frame.rs`) in the detail that the rules of [`crate::liveness`] ask for. Both wait for networks
+//! at the same lanes, so the rows of calls and of streams share batches.
 
 mod error;
 #[cfg(test)]

@@ -1,4 +1,12 @@
 //! The edge: converts, admits, calls the pipeline, converts back.
+//!
+//! ```text
+//! layers: limits on messages, deadline → convert: fields → door: ticket, metrics → pipeline → convert
+//! ```
+//!
+//! [`FaceServer`] answers one message with one; [`LivenessServer`] also a stream with a stream: it
+//! reads frames while others are judged, leaves out the oldest when it is behind, and waits only
+//! so long for a client that does not read its events.
 
 mod convert;
 mod door;

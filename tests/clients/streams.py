@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Many liveness streams at once: how many does a machine sustain, and what do they cost?
+
+Usage: streams.py PATH_OF_THE_BINARY STREAMS [SECONDS]   (from the root of the repository)
+Needs what liveness.py needs, Pillow, and /proc.
+
+Each stream runs one session after another for SECONDS (30). A session holds a photograph before the
+camera with an unsteady hand and sends it at 10 frames a second, each on time whether or not the
+server keeps up. Nobody moves, so a session that the server kept up with ends RETRY, and one for which
+it left out frames RESOURCE_EXHAUSTED; each is closed before its first action is out of time. Timed is
+how long after its last frame the result comes: everything that waits in the server comes before it.
+Frames looked at are known of sessions with a result. Exits with 1 unless all sessions were kept up
+with.
+"""
+import collections
+import io
+import math
+import os
+import pathlib
+import random
+import statistics
+import sys
+import threading
+import time
+import urllib.request
+
+import grpc
+from burst import show_memory
+from liveness import FRAMES_PER_SECOND, Session, commented, face, name
+from PIL import Image, ImageOps
+from reflect import FACES, check, serving
+
+# An action may take five seconds, and is asked for after half a second of looking straight.
+SESSION_FRAMES = 45
+FRAME_SIZE = (480, 640)
+TREMOR_PX = 0.8
+STAGES = ("Queue", "Decode", "Detect", "Align", "Mesh", "Eyes", "Embed", "Liveness")
+
+
+def hand_held(photo):
+    """One session's pictures: the hand trembles, the sensor is noisy."""
+    scene = ImageOps.fit(Image.open(photo).convert("RGB"), FRAME_SIZE)
+    # No place twice: that would be taken for a loop.
+    side = math.isqrt(SESSION_FRAMES) + 1
+    places = [(x * TREMOR_PX, y * TREMOR_PX) for x in range(side) for y in range(side)]
+    random.Random(1).shuffle(places)
+    for x, y in places[:SESSION_FRAMES]:
+        moved = scene.transform(
+            FRAME_SIZE, Image.Transform.AFFINE, (1, 0, x, 0, 1, y), Image.Resampling.BICUBIC
+        )
+        noise = Image.effect_noise(FRAME_SIZE, 40).convert("RGB")
+        file = io.BytesIO()
+        Image.blend(moved, noise, 0.06).save(file, "JPEG", quality=85)
+        yield file.getvalue()
+
+
+class Stream:
+    """Sessions one after the other on a connection of their own, and what became of them."""
+
+    def __init__(self, number, address, portrait, pictures):
+        self.number, self.portrait, self.pictures = number, portrait, pictures
+        # Else all channels of a process to one address share a connection.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(address, options)
+        self.sent = self.looked_at = self.left_out = 0
+        self.ends = collections.Counter()
+        self.result_ms, self.late_ms = [], []
+
+    def run(self, until):
+        session = 0
+        while time.monotonic() < until:
+            transaction = f"load-{self.number}-{session}"
+            try:
+                self.ends[self.one(transaction)] += 1
+            except grpc.RpcError as error:
+                self.ends[error.code().name] += 1
+            session += 1
+
+    def one(self, transaction):
+        """Runs a session; how it ended."""
+        session, left_out = Session(self.channel, self.portrait, transaction), 0
+        files = (commented(picture, (transaction, at)) for at, picture in enumerate(self.pictures))
+        try:
+            for event in session.run(files):
+                if event.HasField("thinned"):
+                    left_out = event.thinned.frames
+        finally:
+            self.left_out += left_out
+            self.sent += len(session.sent)
+            for at, sent in enumerate(session.sent):
+                self.late_ms.append((sent - session.begun - at / FRAMES_PER_SECOND) * 1000)
+        self.looked_at += event.result.frames_received - left_out
+        # A session that the server ended has no last frame to be timed from.
+        if event.result.frames_received == SESSION_FRAMES:
+            self.result_ms.append((time.monotonic() - session.sent[-1]) * 1000)
+        return name(face.Decision, event.result.decision, "DECISION_")
+
+    def show(self):
+        ends = ", ".join(f"{count} {end}" for end, count in self.ends.most_common())
+        print(
+            f"{self.number:>6} {self.sent:>6} {self.looked_at:>10} {self.left_out:>9}"
+            f" {rank(self.result_ms, 50):>8} {rank(self.result_ms, 99):>8}  {ends}"
+        )
+
+
+def rank(values, percent):
+    """The value that `percent` of all are at most; a dash for none."""
+    if not values:
+        return "-"
+    return f"{sorted(values)[math.ceil(len(values) * percent / 100) - 1]:.0f}"
+
+
+def stage_sums(http):
+    """Seconds and pictures of each stage so far, as /metrics has them."""
+    with urllib.request.urlopen(f"http://{http}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    read = lambda what, stage: float(
+        values.get(f'menshen_stage_seconds_{what}{{stage="{stage}"}}', 0)
+    )
+    return {stage: (read("sum", stage), read("count", stage)) for stage in STAGES}
+
+
+def processor_seconds(server):
+    fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def show_server(server, http, before, seconds):
+    stages_before, used_before = before
+    cores = (processor_seconds(server) - used_before) / seconds
+    parts = []
+    for stage, (total, count) in stage_sums(http).items():
+        more = count - stages_before[stage][1]
+        if more:
+            parts.append(f"{stage} {(total - stages_before[stage][0]) / more * 1000:.1f}")
+    print(f"server: {cores:.2f} of {os.cpu_count()} cores; ms a picture: {', '.join(parts)}")
+
+
+def main():
+    binary, count = sys.argv[1], int(sys.argv[2])
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
+    portrait = pathlib.Path(FACES, "person_a_1.jpg").read_bytes()
+    pictures = list(hand_held(pathlib.Path(FACES, "person_a_2.jpg")))
+    size = statistics.mean(map(len, pictures)) / 1024
+    print(f"{count} streams of {FRAMES_PER_SECOND} frames of {size:.0f} KiB a second, {seconds:g} s")
+    with serving(binary) as (server, address, http):
+        show_memory(server, "after the start")
+        streams = [Stream(number, address, portrait, pictures) for number in range(count)]
+        before, begun = (stage_sums(http), processor_seconds(server)), time.monotonic()
+        threads = [
+            # Not all in step: customers do not begin at the same moment.
+            threading.Timer(number / FRAMES_PER_SECOND / count, stream.run, [begun + seconds])
+            for number, stream in enumerate(streams)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - begun
+        print("stream   sent  looked at  left out   p50 ms   p99 ms  sessions")
+        for stream in streams:
+            stream.show()
+        show_server(server, http, before, took)
+        show_memory(server, f"after {count} streams")
+    all_of = lambda what: [value for stream in streams for value in getattr(stream, what)]
+    results, late = all_of("result_ms"), all_of("late_ms")
+    print(f"result after the last frame: p50 {rank(results, 50)} ms, p99 {rank(results, 99)} ms")
+    print(f"this client sent its frames late by: p50 {rank(late, 50)} ms, p99 {rank(late, 99)} ms")
+    left_out, sent = sum(s.left_out for s in streams), sum(s.sent for s in streams)
+    print(f"left out {left_out} of {sent} frames")
+    ends = sum((stream.ends for stream in streams), collections.Counter())
+    check("sessions ended", sum(ends.values()) > 0, ends)
+    check("the server kept up with every session", set(ends) == {"RETRY"}, dict(ends))
+
+
+if __name__ == "__main__":
+    main()
