@@ -206,7 +206,11 @@ async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_at
     let order = order("policy", PORTRAIT, v1::Assurance::Stream);
     let strict = v1::CreateSessionRequest { policy_fmr: Some(1e-12), ..order.clone() };
     for _ in 0..4 {
-        names(client.create_session(strict.clone()).await, "policy_fmr", "");
+        names(
+            client.create_session(strict.clone()).await,
+            "policy_fmr",
+            "the calibration supports",
+        );
     }
     assert_eq!(create(&mut client, order).await.attempt, 1);
 }
