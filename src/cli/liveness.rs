@@ -46,9 +46,9 @@ pub(super) struct Args {
     /// Judge a recording at once (`Evaluate`) instead of a stream (`Run`).
     #[arg(long)]
     batch: bool,
-    /// The registration this belongs to.
-    #[arg(long, default_value = "command-line")]
-    transaction: String,
+    /// The registration this belongs to; left out, a new one, since each may be tried a few times.
+    #[arg(long)]
+    transaction: Option<String>,
     /// The shop.
     #[arg(long, default_value = "command-line")]
     store: String,
@@ -122,7 +122,7 @@ async fn create(
     let request = v1::CreateSessionRequest {
         context: Some(client::context(&args.store, &args.consent)),
         device_id: args.device_id.clone(),
-        transaction_id: args.transaction.clone(),
+        transaction_id: args.transaction.clone().unwrap_or_else(new_transaction),
         portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
         portrait_source: args.portrait_source.wire().into(),
         policy_fmr: None,
@@ -138,6 +138,10 @@ async fn create(
         println!("prompt      {}", prompt.message);
     }
     Ok(session)
+}
+
+fn new_transaction() -> String {
+    format!("command-line/{}", uuid::Uuid::new_v4())
 }
 
 async fn evaluate(

@@ -81,6 +81,9 @@ pub enum Error {
     /// The client's stream ended before its time.
     #[error("the stream broke: {0}")]
     BrokenStream(String),
+    /// The messages of all callers together leave no room for this stream's next one.
+    #[error("too many bytes of requests are arriving at once")]
+    IntakeFull,
     /// The client takes no more answers.
     #[error("the client has left")]
     Gone,

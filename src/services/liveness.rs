@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert;
 use super::door::{Admitted, Arrival, Door, conclude, decided};
 use super::events::EventStream;
+use super::status::broken_stream;
 use crate::liveness::Assurance;
 use crate::pipeline::{Arrived, Error, LiveSession};
 use crate::proto::v1;
@@ -126,7 +127,7 @@ impl LivenessServer {
         frames: &mut Streaming<v1::RunRequest>,
     ) -> Result<(Admitted, LiveSession), Error> {
         let first = timeout(START_WAIT, frames.message()).await.map_err(|_| Error::Expired)?;
-        let first = first.map_err(broken)?.unwrap_or_default();
+        let first = first.map_err(|status| broken_stream(&status))?.unwrap_or_default();
         let begun = Instant::now();
         let arrival = Arrival { begun, deadline: begun + SESSION_WAIT, bytes: first.encoded_len() };
         let parsed = convert::start(first, &self.door.limits)?;
@@ -142,7 +143,7 @@ impl LivenessServer {
         mut frames: Streaming<v1::RunRequest>,
         arrived: mpsc::Sender<Arrived>,
     ) -> Result<(), Error> {
-        while let Some(message) = frames.message().await.map_err(broken)? {
+        while let Some(message) = frames.message().await.map_err(|status| broken_stream(&status))? {
             let at = Instant::now();
             let frame = convert::frame(message, &self.door.limits)?;
             if arrived.send(Arrived { frame, at }).await.is_err() {
@@ -250,9 +251,4 @@ async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
     events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
-}
-
-/// The client's stream broke: a message that cannot be read, or a connection that ended.
-fn broken(status: Status) -> Error {
-    Error::BrokenStream(status.message().to_owned())
 }

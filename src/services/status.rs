@@ -41,6 +41,7 @@ pub fn from_error(error: &Error) -> Status {
         Error::Store(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
         Error::Behind { .. } => retry_later(Code::ResourceExhausted, message, BEHIND_RETRY_AFTER),
         Error::BrokenStream(_) => Status::invalid_argument(message),
+        Error::IntakeFull => retry_later(Code::ResourceExhausted, message, INTAKE_RETRY_AFTER),
         Error::Gone => Status::cancelled(message),
         Error::Internal(_) => Status::internal(message),
     }
@@ -74,7 +75,7 @@ pub fn outcome(error: &Error) -> Outcome {
         | Error::AttemptsSpent { .. }
         | Error::NoResult
         | Error::BrokenStream(_) => Outcome::Invalid,
-        Error::Overloaded(_) | Error::Behind { .. } => Outcome::Overloaded,
+        Error::Overloaded(_) | Error::Behind { .. } | Error::IntakeFull => Outcome::Overloaded,
         Error::Expired => Outcome::Expired,
         Error::Gone => Outcome::Cancelled,
         Error::NotReady(_) | Error::Store(_) | Error::Internal(_) => Outcome::Failed,
@@ -91,8 +92,18 @@ pub fn message_too_large(limit: usize) -> Status {
 
 /// Too many bytes of requests are arriving at once.
 pub fn intake_full() -> Status {
-    let message = "too many bytes of requests are arriving at once".to_owned();
-    retry_later(Code::ResourceExhausted, message, INTAKE_RETRY_AFTER)
+    from_error(&Error::IntakeFull)
+}
+
+/// Why a client's stream brings no further message: the layers below refused it, the client left,
+/// or it sent what cannot be read.
+pub fn broken_stream(status: &Status) -> Error {
+    match status.code() {
+        Code::ResourceExhausted => Error::IntakeFull,
+        // A stream that was reset, a connection that ended.
+        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Gone,
+        _ => Error::BrokenStream(status.message().to_owned()),
+    }
 }
 
 fn retry_later(code: Code, message: String, after: Duration) -> Status {
@@ -119,6 +130,18 @@ mod tests {
         let status = from_error(&Error::NotReady("models are loading"));
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+
+    #[test]
+    fn a_stream_refused_for_load_or_left_by_its_client_is_not_called_malformed() {
+        let full = from_error(&broken_stream(&intake_full()));
+        assert_eq!(full.code(), Code::ResourceExhausted);
+        assert!(full.get_details_retry_info().unwrap().retry_delay.is_some());
+        let left = broken_stream(&Status::cancelled("reset"));
+        assert_eq!(outcome(&left), Outcome::Cancelled);
+        let large = from_error(&broken_stream(&message_too_large(100)));
+        assert_eq!(large.code(), Code::InvalidArgument);
+        assert!(large.message().contains("larger than 100 bytes"), "{large}");
     }
 
     #[test]

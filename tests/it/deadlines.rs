@@ -1,13 +1,11 @@
 //! Deadlines and callers that leave.
 
-use std::time::Duration;
-
 use menshen::proto::v1;
 use prost::Message;
 use tonic::Code;
 
 use crate::raw;
-use crate::support::{config, connect, get, metric, shared, verify};
+use crate::support::{config, connect, get, metric, shared, until, verify};
 
 #[tokio::test]
 async fn a_deadline_too_short_answers_deadline_exceeded() {
@@ -41,11 +39,11 @@ async fn callers_that_leave_free_their_places_and_their_rows_are_dropped() {
             })
         })
         .collect();
-    until(&app, |text| metric(text, "menshen_requests_in_flight") == 8.0).await;
+    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 8.0).await;
     for call in calls {
         call.abort();
     }
-    until(&app, |text| metric(text, "menshen_requests_in_flight") == 0.0).await;
+    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 0.0).await;
     let mut client = client.clone();
     let answer = client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     assert_eq!(answer.into_inner().decision(), v1::Decision::Pass);
@@ -53,15 +51,4 @@ async fn callers_that_leave_free_their_places_and_their_rows_are_dropped() {
     let cancelled = "menshen_requests_total{method=\"Verify\",outcome=\"Cancelled\"}";
     assert_eq!(metric(&text, cancelled), 8.0, "{text}");
     app.stop().await;
-}
-
-/// Reads the metrics until `holds`; the event is certain to come, only its moment is not.
-async fn until(app: &menshen::app::App, holds: impl Fn(&str) -> bool) {
-    loop {
-        let (_, text) = get(app.http_address(), "/metrics").await;
-        if holds(&text) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -17,7 +17,7 @@ async fn health(app: &App, service: &str) -> ServingStatus {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_not_serving_until_its_models_are_live() {
     let mut app = App::bind(config()).await.unwrap();
-    for service in ["", "menshen.v1.FaceService"] {
+    for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::NotServing, "{service}");
     }
     assert_eq!(get(app.http_address(), "/livez").await.0, 200);
@@ -28,7 +28,7 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     assert_eq!(status.code(), tonic::Code::Unavailable);
 
     app.load().await.unwrap();
-    for service in ["", "menshen.v1.FaceService"] {
+    for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::Serving, "{service}");
     }
     assert_eq!(get(app.http_address(), "/readyz").await.0, 200);
@@ -137,8 +137,10 @@ async fn reflection_lists_the_services() {
         panic!("not a list: {message_response:?}");
     };
     let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-    assert!(names.contains(&"menshen.v1.FaceService".to_owned()), "{names:?}");
-    assert!(names.contains(&"grpc.health.v1.Health".to_owned()), "{names:?}");
+    for service in ["menshen.v1.FaceService", "menshen.v1.LivenessService", "grpc.health.v1.Health"]
+    {
+        assert!(names.contains(&service.to_owned()), "{service} in {names:?}");
+    }
 }
 
 #[tokio::test]

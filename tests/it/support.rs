@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use menshen::app::App;
 use menshen::config::Config;
@@ -171,6 +172,17 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
     (status, body)
+}
+
+/// Reads the metrics until `holds`; the event is certain to come, only its moment is not.
+pub async fn until(http: SocketAddr, holds: impl Fn(&str) -> bool) {
+    loop {
+        let (_, text) = get(http, "/metrics").await;
+        if holds(&text) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The value of one metric line, by its name and labels as printed; 0 when it is not there.

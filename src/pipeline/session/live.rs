@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use super::report::FrameCounts;
 use super::{CameraFrame, Promise, SessionReport, SessionStart, pair_type_of, unix_ms};
 use crate::face::calibration::PairType;
-use crate::face::cosine;
 use crate::face::verdict::{Decision, Subject};
+use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, Limits, Observed, Prompt, Refusal, Session,
-    Wants, judge,
+    Action, Admission, Assurance, Event, FrameMeta, Limits, LivenessVerdict, Observed, Prompt,
+    Refusal, Session, Wants, judge,
 };
 use crate::pipeline::frame::{Detail, Frame, Measured};
 use crate::pipeline::photo::Wanted;
@@ -173,7 +173,7 @@ impl LiveSession {
             .map(|cosine| standard.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
         let verdict = judge(&outcome, cosine, standard.bar, pipeline.liveness_min());
-        if verdict.decision == Decision::Retry && self.frames.late > 0 {
+        if self.frames.late > 0 && is_for_time(&verdict) {
             return Err(self.behind());
         }
         Ok(SessionReport {
@@ -286,6 +286,14 @@ fn oriented(frame: CameraFrame) -> Frame {
         Orientation::turned(frame.rotation)
     };
     Frame { field: format!("{}.image.data", frame.field), file: frame.file, orientation }
+}
+
+/// Whether the session is to be tried again for what a frame that was left out may have shown.
+fn is_for_time(verdict: &LivenessVerdict) -> bool {
+    use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
+    let of_time = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
+    verdict.decision == Decision::Retry
+        && verdict.reasons.first().is_some_and(|reason| of_time.contains(&reason.code))
 }
 
 fn detail(wants: Wants) -> Detail {

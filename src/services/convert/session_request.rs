@@ -218,128 +218,222 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message;
+mod any_bytes;
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
-    /// A `Frame` whose every field may be anything.
-    fn any_frame() -> impl Strategy<Value = v1::Frame> {
-        let image = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
-        let degrees = prop_oneof![Just(90), any::<u32>()];
-        (any::<u32>(), any::<i64>(), image, any::<bool>(), degrees).prop_map(
-            |(sequence, capture_unix_ms, image, mirrored, rotation_degrees)| v1::Frame {
-                sequence,
-                capture_unix_ms,
-                image: image.map(|data| v1::Image { data }),
-                mirrored,
-                rotation_degrees,
-            },
-        )
+    /// A rule's field, and a change that breaks the rule.
+    type Case<R> = (&'static str, fn(&mut R));
+
+    fn limits() -> ImageSettings {
+        ImageSettings { bytes_max: 4, ..Default::default() }
     }
 
-    /// Bytes of a start and of a recording, for others to break.
-    fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
-        let context = v1::RequestContext {
-            store_id: "shop-1".to_owned(),
-            consent_reference: "consent/1".to_owned(),
-            ..v1::RequestContext::default()
-        };
-        let start = v1::Start {
-            context: Some(context),
-            token,
-            device_id: "camera-1".to_owned(),
-            portrait: Some(v1::Image { data: vec![1, 2, 3] }),
-        };
-        let recording = v1::EvaluateRequest {
-            context: start.context.clone(),
-            token: start.token.clone(),
-            device_id: start.device_id.clone(),
-            portrait: start.portrait.clone(),
-            frames,
-        };
-        let message = Some(v1::run_request::Message::Start(start));
-        [v1::RunRequest { message }.encode_to_vec(), recording.encode_to_vec()]
+    fn context() -> Option<v1::RequestContext> {
+        Some(v1::RequestContext {
+            request_id: "r-1".into(),
+            store_id: "shop-1".into(),
+            consent_reference: "consent/1".into(),
+            model: String::new(),
+        })
     }
 
-    /// Reads `bytes` as every message of the service; what is taken keeps the rules.
-    fn read_as_everything(bytes: &[u8]) {
-        let limits = ImageSettings { bytes_max: 32, ..ImageSettings::default() };
-        if let Ok(request) = v1::RunRequest::decode(bytes) {
-            if let Ok(frame) = frame(request.clone(), &limits) {
-                assert!(fits(&frame), "{frame:?}");
-            }
-            if let Ok(Start { start, .. }) = start(request, &limits) {
-                assert!((1..=TOKEN_BYTES_MAX).contains(&start.token.expose().len()));
-            }
-        }
-        if let Ok(request) = v1::EvaluateRequest::decode(bytes)
-            && let Ok(Evaluate { frames, .. }) = evaluate(request, &limits)
-        {
-            assert!((1..=FRAMES_MAX).contains(&frames.len()) && frames.iter().all(fits));
-        }
-        if let Ok(request) = v1::CreateSessionRequest::decode(bytes)
-            && let Ok(CreateSession { order, .. }) = create_session(request, &limits)
-        {
-            assert!(order.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
-        }
-        if let Ok(request) = v1::GetResultRequest::decode(bytes) {
-            let id = request.session_id.clone();
-            assert!(get_result(request, &limits).is_err() || id.len() == 32);
+    fn image() -> Option<v1::Image> {
+        Some(v1::Image { data: vec![1, 2, 3] })
+    }
+
+    fn order() -> v1::CreateSessionRequest {
+        v1::CreateSessionRequest {
+            context: context(),
+            device_id: "tablet-1".into(),
+            transaction_id: "42".into(),
+            portrait_sha256: vec![7; 32],
+            portrait_source: v1::ImageSource::IdChip.into(),
+            policy_fmr: Some(1e-3),
+            assurance: v1::Assurance::Batch.into(),
         }
     }
 
-    fn fits(frame: &CameraFrame) -> bool {
-        (1..=32).contains(&frame.file.expose().len())
-            && i64::try_from(frame.captured_unix_ms).is_ok()
+    fn wire_frame() -> v1::Frame {
+        v1::Frame {
+            sequence: 1,
+            capture_unix_ms: 1000,
+            image: image(),
+            mirrored: true,
+            rotation_degrees: 270,
+        }
+    }
+
+    fn recording() -> v1::EvaluateRequest {
+        v1::EvaluateRequest {
+            context: context(),
+            token: "v4.local.x".into(),
+            device_id: "tablet-1".into(),
+            portrait: image(),
+            frames: vec![wire_frame(), wire_frame()],
+        }
+    }
+
+    fn opening() -> v1::Start {
+        let v1::EvaluateRequest { context, token, device_id, portrait, .. } = recording();
+        v1::Start { context, token, device_id, portrait }
+    }
+
+    fn started(start: v1::Start) -> v1::RunRequest {
+        v1::RunRequest { message: Some(v1::run_request::Message::Start(start)) }
+    }
+
+    fn framed(frame: v1::Frame) -> v1::RunRequest {
+        v1::RunRequest { message: Some(v1::run_request::Message::Frame(frame)) }
+    }
+
+    fn violated<T: std::fmt::Debug>(parsed: Result<T, Error>) -> Vec<String> {
+        match parsed.unwrap_err() {
+            Error::Invalid(violations) => violations.into_iter().map(|v| v.field).collect(),
+            other => panic!("not a violation: {other}"),
+        }
+    }
+
+    /// Breaks one rule after the other and reads which field is named.
+    fn each_names_its_field<R, T: std::fmt::Debug>(
+        whole: fn() -> R,
+        parse: fn(R) -> Result<T, Error>,
+        cases: &[Case<R>],
+    ) {
+        parse(whole()).unwrap();
+        for (index, (field, break_it)) in cases.iter().enumerate() {
+            let mut request = whole();
+            break_it(&mut request);
+            assert_eq!(violated(parse(request)), [*field], "case {index}");
+        }
     }
 
     #[test]
-    fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
-        let image = Some(v1::Image { data: vec![1] });
-        let frame = v1::Frame { image, rotation_degrees: 270, ..v1::Frame::default() };
-        let [run, recording] = whole("token".to_owned(), vec![frame]);
-        let limits = ImageSettings::default();
-        start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
-        let recording = v1::EvaluateRequest::decode(&recording[..]).unwrap();
-        assert_eq!(evaluate(recording, &limits).unwrap().frames.len(), 1);
+    fn a_whole_order_is_parsed() {
+        let CreateSession { caller, order } = create_session(order(), &limits()).unwrap();
+        assert_eq!((&*caller.store, &*order.store), ("shop-1", "shop-1"));
+        assert_eq!((&*order.device, &*order.transaction), ("tablet-1", "42"));
+        assert_eq!((order.portrait_sha256, &*order.consent), ([7; 32], "consent/1"));
+        assert_eq!(order.portrait_source, crate::face::ImageSource::IdChip);
+        assert_eq!((order.policy_fmr, order.assurance), (Some(1e-3), Assurance::Batch));
     }
 
-    proptest! {
-        // Smoke fuzzing without libFuzzer, which needs a nightly compiler: enough to reach every
-        // field, and done in a second.
-        #![proptest_config(ProptestConfig::with_cases(16_384))]
+    #[test]
+    fn a_session_without_an_assurance_is_a_stream() {
+        let request = v1::CreateSessionRequest { assurance: 0, ..order() };
+        let parsed = create_session(request, &limits()).unwrap();
+        assert_eq!(parsed.order.assurance, Assurance::Stream);
+    }
 
-        #[test]
-        fn any_bytes_are_read_by_the_rules_or_refused(
-            bytes in prop::collection::vec(any::<u8>(), 0..300),
-        ) {
-            read_as_everything(&bytes);
+    #[test]
+    fn every_violated_field_is_named_at_once() {
+        let limits = limits();
+        let order = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
+        let fields = violated(create_session(order, &limits));
+        let want = "context device_id transaction_id portrait_sha256 portrait_source assurance";
+        assert_eq!(fields.join(" "), want);
+        let fields = violated(evaluate(v1::EvaluateRequest::default(), &limits));
+        assert_eq!(fields.join(" "), "context token device_id portrait.data frames");
+        let fields = violated(start(started(v1::Start::default()), &limits));
+        assert_eq!(fields.join(" "), "context token device_id portrait.data");
+        let nothing = v1::Frame { capture_unix_ms: -1, rotation_degrees: 1, ..Default::default() };
+        let fields = violated(frame(framed(nothing), &limits));
+        let want = "frame.image.data frame.capture_unix_ms frame.rotation_degrees";
+        assert_eq!(fields.join(" "), want);
+        let fields = violated(get_result(v1::GetResultRequest::default(), &limits));
+        assert_eq!(fields.join(" "), "context session_id");
+    }
+
+    #[test]
+    fn each_rule_of_an_order_names_its_field() {
+        let cases: [Case<v1::CreateSessionRequest>; 17] = [
+            ("context.store_id", |r| r.context.as_mut().unwrap().store_id.clear()),
+            ("context.consent_reference", |r| {
+                r.context.as_mut().unwrap().consent_reference = "a b".into();
+            }),
+            ("device_id", |r| r.device_id.clear()),
+            ("device_id", |r| r.device_id = "x".repeat(129)),
+            ("device_id", |r| r.device_id = "tablet 1".into()),
+            ("transaction_id", |r| r.transaction_id.clear()),
+            ("transaction_id", |r| r.transaction_id = "4\n2".into()),
+            ("portrait_sha256", |r| r.portrait_sha256.clear()),
+            ("portrait_sha256", |r| r.portrait_sha256.truncate(31)),
+            ("portrait_sha256", |r| r.portrait_sha256.push(0)),
+            ("portrait_source", |r| r.portrait_source = v1::ImageSource::LivePhoto.into()),
+            ("portrait_source", |r| r.portrait_source = 9),
+            ("policy_fmr", |r| r.policy_fmr = Some(0.0)),
+            ("policy_fmr", |r| r.policy_fmr = Some(1.0)),
+            ("policy_fmr", |r| r.policy_fmr = Some(f64::NAN)),
+            ("assurance", |r| r.assurance = 3),
+            ("assurance", |r| r.assurance = -1),
+        ];
+        each_names_its_field(order, |request| create_session(request, &limits()), &cases);
+    }
+
+    #[test]
+    fn each_rule_of_a_start_names_its_field() {
+        let cases: [Case<v1::Start>; 8] = [
+            ("context", |r| r.context = None),
+            ("context.model", |r| r.context.as_mut().unwrap().model = "\n".into()),
+            ("token", |r| r.token.clear()),
+            ("token", |r| r.token = "x".repeat(TOKEN_BYTES_MAX + 1)),
+            ("device_id", |r| r.device_id.clear()),
+            ("portrait.data", |r| r.portrait = None),
+            ("portrait.data", |r| r.portrait = Some(v1::Image::default())),
+            ("portrait.data", |r| r.portrait.as_mut().unwrap().data = vec![0; 5]),
+        ];
+        each_names_its_field(opening, |opening| start(started(opening), &limits()), &cases);
+    }
+
+    #[test]
+    fn each_rule_of_a_frame_names_its_field() {
+        let cases: [Case<v1::Frame>; 5] = [
+            ("frame.image.data", |r| r.image = None),
+            ("frame.image.data", |r| r.image.as_mut().unwrap().data = vec![0; 5]),
+            ("frame.capture_unix_ms", |r| r.capture_unix_ms = -1),
+            ("frame.rotation_degrees", |r| r.rotation_degrees = 45),
+            ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
+        ];
+        each_names_its_field(wire_frame, |wire| frame(framed(wire), &limits()), &cases);
+    }
+
+    #[test]
+    fn each_rule_of_a_recording_names_its_field() {
+        let cases: [Case<v1::EvaluateRequest>; 8] = [
+            ("context.request_id", |r| r.context.as_mut().unwrap().request_id = "x".repeat(129)),
+            ("token", |r| r.token.clear()),
+            ("device_id", |r| r.device_id = "\u{e9}".into()),
+            ("portrait.data", |r| r.portrait = None),
+            ("frames", |r| r.frames.clear()),
+            ("frames", |r| r.frames = vec![wire_frame(); FRAMES_MAX + 1]),
+            ("frames[0].image.data", |r| r.frames[0].image = None),
+            ("frames[1].rotation_degrees", |r| r.frames[1].rotation_degrees = 91),
+        ];
+        each_names_its_field(recording, |request| evaluate(request, &limits()), &cases);
+    }
+
+    #[test]
+    fn a_session_is_asked_for_by_its_32_digits() {
+        let asked = |session_id: &str| {
+            let context = context();
+            get_result(v1::GetResultRequest { context, session_id: session_id.into() }, &limits())
+        };
+        let digits = "000102030405060708090a0b0c0d0e0f";
+        assert_eq!(asked(digits).unwrap().session.to_string(), digits);
+        for id in ["", "00", &digits[1..], &digits.replace('f', "g"), &format!("{digits}00")] {
+            assert_eq!(violated(asked(id)), ["session_id"], "{id}");
         }
+    }
 
-        #[test]
-        fn any_metadata_of_a_frame_is_read_by_the_rules_or_refused(frame in any_frame()) {
-            let message = Some(v1::run_request::Message::Frame(frame));
-            read_as_everything(&v1::RunRequest { message }.encode_to_vec());
+    #[test]
+    fn a_stream_begins_with_its_start_and_goes_on_with_frames() {
+        for first in [v1::RunRequest::default(), framed(wire_frame())] {
+            assert_eq!(violated(start(first, &limits())), ["start"]);
         }
-
-        #[test]
-        fn whole_messages_with_broken_bytes_are_read_by_the_rules_or_refused(
-            token in ".{0,40}",
-            frames in prop::collection::vec(any_frame(), 0..5),
-            breaks in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-            end in any::<prop::sample::Index>(),
-        ) {
-            for mut bytes in whole(token, frames) {
-                read_as_everything(&bytes);
-                for (at, byte) in &breaks {
-                    let at = at.index(bytes.len());
-                    bytes[at] ^= byte;
-                }
-                read_as_everything(&bytes);
-                read_as_everything(&bytes[..end.index(bytes.len())]);
-            }
+        for later in [v1::RunRequest::default(), started(opening())] {
+            assert_eq!(violated(frame(later, &limits())), ["frame"]);
         }
     }
 }

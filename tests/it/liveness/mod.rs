@@ -4,7 +4,9 @@
 //! server under test judges with `fixed_live` instead, which finds every face live.
 
 mod attacks;
+mod command;
 mod honest;
+mod replicas;
 mod sessions;
 
 use std::sync::OnceLock;

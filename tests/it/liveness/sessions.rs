@@ -1,1 +1,662 @@
-//! x
+//! The API of sessions: what is created, who may run it, and what is refused.
+
+use std::net::SocketAddr;
+
+use menshen::app::App;
+use menshen::proto::v1;
+use menshen::proto::v1::run_request::Message;
+use menshen::proto::v1::run_response::Event;
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt;
+
+use super::{Client, client_of, create, created_unix_ms, message, order, recording, start, wire};
+use crate::puppet::Frame;
+use crate::support::{
+    Shared, channel, codes, config, context, fixture, get, image, metric, png, shared, until,
+};
+
+pub const PORTRAIT: &str = "person_b_1.jpg";
+
+/// A client of the server that all tests of the binary share; it has the settings that a server
+/// has which was told nothing.
+async fn client() -> Client {
+    let Shared { grpc, .. } = tokio::task::spawn_blocking(shared).await.unwrap();
+    client_at(*grpc).await
+}
+
+pub async fn client_at(address: SocketAddr) -> Client {
+    client_of(channel(address).await)
+}
+
+pub async fn stream(client: &mut Client, transaction: &str) -> v1::CreateSessionResponse {
+    create(client, order(transaction, PORTRAIT, v1::Assurance::Stream)).await
+}
+
+pub async fn batch(client: &mut Client, transaction: &str) -> v1::CreateSessionResponse {
+    create(client, order(transaction, PORTRAIT, v1::Assurance::Batch)).await
+}
+
+/// A frame of a puppet's size without a face, unlike any other.
+pub fn blank(index: u8) -> Frame {
+    Frame { at_ms: u64::from(index) * 100, jpeg: png(480, 640, &vec![10 + index; 480 * 640 * 3]) }
+}
+
+pub fn blanks(count: u8) -> Vec<Frame> {
+    (0..count).map(blank).collect()
+}
+
+fn photo(index: u8, name: &str) -> Frame {
+    Frame { at_ms: u64::from(index) * 100, jpeg: fixture(name) }
+}
+
+/// The code of a refusal, and the fields it names.
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, Vec<String>, String) {
+    let status = answer.unwrap_err();
+    let violations = status.get_details_bad_request().map(|details| details.field_violations);
+    let fields = violations.unwrap_or_default().into_iter().map(|one| one.field).collect();
+    (status.code(), fields, status.message().to_owned())
+}
+
+pub fn code<T: std::fmt::Debug>(answer: Result<T, Status>) -> Code {
+    refusal(answer).0
+}
+
+/// Asserts a wrong field, and that the message names the limit.
+fn names<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str, limit: &str) {
+    let (code, fields, message) = refusal(answer);
+    assert_eq!((code, fields), (Code::InvalidArgument, vec![field.to_owned()]), "{message}");
+    assert!(message.contains(limit), "{limit} in {message}");
+}
+
+/// A stream under way.
+pub struct Running {
+    frames: mpsc::Sender<v1::RunRequest>,
+    told: Streaming<v1::RunResponse>,
+}
+
+impl Running {
+    pub async fn open(client: &mut Client, first: v1::RunRequest) -> Self {
+        let (frames, sent) = mpsc::channel(16);
+        frames.send(first).await.unwrap();
+        let told = client.run(ReceiverStream::new(sent)).await.unwrap().into_inner();
+        Self { frames, told }
+    }
+
+    /// A session that is over takes no more.
+    pub async fn send(&self, frame: v1::Frame) {
+        let _ = self.frames.send(message(Message::Frame(frame))).await;
+    }
+
+    /// Shows what was filmed, from `after_ms` of the session on.
+    pub async fn show(&self, session: &v1::CreateSessionResponse, after_ms: u16, frames: &[Frame]) {
+        let begun = created_unix_ms(session) + i64::from(after_ms);
+        for (sequence, frame) in (u32::from(after_ms)..).zip(frames) {
+            self.send(wire(frame, sequence, begun)).await;
+        }
+    }
+
+    /// Shows no face until the server asks for one: from then on the session is under way.
+    pub async fn show_nobody(&mut self, session: &v1::CreateSessionResponse) {
+        self.show(session, 0, &blanks(6)).await;
+        let Some(Event::Guidance(guidance)) = self.told.message().await.unwrap().unwrap().event
+        else {
+            panic!("not guidance");
+        };
+        assert_eq!(guidance.code(), v1::GuidanceCode::ShowFace);
+    }
+
+    /// Sends no more, and waits for the end.
+    pub async fn end(self) -> Result<v1::LivenessResult, Status> {
+        drop(self.frames);
+        last(self.told).await
+    }
+
+    /// Waits for the end of a stream whose client would send more.
+    pub async fn wait(self) -> Result<v1::LivenessResult, Status> {
+        last(self.told).await
+    }
+}
+
+async fn last(mut told: Streaming<v1::RunResponse>) -> Result<v1::LivenessResult, Status> {
+    while let Some(event) = told.message().await? {
+        if let Some(Event::Result(result)) = event.event {
+            assert_eq!(told.message().await?, None, "nothing follows the result");
+            return Ok(*result);
+        }
+    }
+    panic!("a stream ends with its result");
+}
+
+/// Runs a session that shows nothing.
+pub async fn run_empty(
+    client: &mut Client,
+    first: v1::RunRequest,
+) -> Result<v1::LivenessResult, Status> {
+    Running::open(client, first).await.end().await
+}
+
+/// The start of a session, changed.
+fn changed(
+    session: &v1::CreateSessionResponse,
+    change: impl FnOnce(&mut v1::Start),
+) -> v1::RunRequest {
+    let Some(Message::Start(mut begun)) = start(session, PORTRAIT).message else {
+        panic!("it is a start");
+    };
+    change(&mut begun);
+    message(Message::Start(begun))
+}
+
+pub async fn result_of(
+    client: &mut Client,
+    session: &v1::CreateSessionResponse,
+) -> Result<v1::LivenessResult, Status> {
+    let request =
+        v1::GetResultRequest { context: context(), session_id: session.session_id.clone() };
+    client.get_result(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_session_tells_its_rules_and_only_a_recording_its_actions() {
+    let mut client = client().await;
+    let streamed = stream(&mut client, "create").await;
+    assert!(streamed.token.starts_with("v4.local.") && streamed.actions.is_empty());
+    assert_eq!(streamed.request_id, "test-1");
+    assert_eq!(streamed.session_id.len(), 32);
+    let prompt = streamed.prompt.unwrap();
+    assert_eq!((prompt.step, prompt.action()), (0, v1::Action::Unspecified));
+    assert_eq!(prompt.message, "look straight into the camera");
+    let rules = streamed.rules.unwrap();
+    assert_eq!((rules.frame_bytes_max, rules.session_bytes_max), (256 << 10, 10 << 20));
+    assert_eq!((rules.session_ms_max, rules.frames_per_second_min), (45_000, 7.5));
+
+    let recorded = batch(&mut client, "create").await;
+    assert_ne!((&recorded.session_id, &recorded.token), (&streamed.session_id, &streamed.token));
+    let actions: Vec<v1::Action> = recorded.actions().collect();
+    let is_turn = |action| matches!(action, v1::Action::TurnLeft | v1::Action::TurnRight);
+    assert!(actions.iter().any(|action| is_turn(*action)), "{actions:?}");
+    assert!(actions.contains(&v1::Action::Blink), "{actions:?}");
+    assert!(actions.len() == 3 && actions.windows(2).all(|two| two[0] != two[1]), "{actions:?}");
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_an_order_is_named_at_once() {
+    let request = v1::CreateSessionRequest {
+        device_id: "tablet 1".into(),
+        transaction_id: String::new(),
+        portrait_sha256: vec![0; 31],
+        portrait_source: v1::ImageSource::LivePhoto.into(),
+        policy_fmr: Some(1.0),
+        assurance: 9,
+        ..order("any", PORTRAIT, v1::Assurance::Stream)
+    };
+    let (code, fields, _) = refusal(client().await.create_session(request).await);
+    assert_eq!(code, Code::InvalidArgument);
+    let all = "device_id transaction_id portrait_sha256 portrait_source policy_fmr assurance";
+    assert_eq!(fields.join(" "), all);
+}
+
+#[tokio::test]
+async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_attempt() {
+    let mut client = client().await;
+    let order = order("policy", PORTRAIT, v1::Assurance::Stream);
+    let strict = v1::CreateSessionRequest { policy_fmr: Some(1e-12), ..order.clone() };
+    for _ in 0..4 {
+        names(
+            client.create_session(strict.clone()).await,
+            "policy_fmr",
+            "the calibration supports",
+        );
+    }
+    assert_eq!(create(&mut client, order).await.attempt, 1);
+}
+
+#[tokio::test]
+async fn each_transaction_has_its_own_few_attempts() {
+    let mut client = client().await;
+    for attempt in 1..=3 {
+        // However the frames will come, it is an attempt.
+        let session = match attempt {
+            2 => batch(&mut client, "tried").await,
+            _ => stream(&mut client, "tried").await,
+        };
+        assert_eq!((session.attempt, session.attempts_max), (attempt, 3));
+    }
+    let order = order("tried", PORTRAIT, v1::Assurance::Stream);
+    for _ in 0..2 {
+        let (code, _, message) = refusal(client.create_session(order.clone()).await);
+        assert_eq!(code, Code::FailedPrecondition);
+        assert_eq!(message, "the transaction has had its 3 sessions");
+    }
+    assert_eq!(stream(&mut client, "not-tried").await.attempt, 1);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_not_run() {
+    let mut config = config();
+    // Shorter than the settings allow: over when it begins.
+    config.liveness.session_ttl_ms = 0;
+    let app = App::start(config).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let streamed = stream(&mut client, "late").await;
+    let (code, _, message) = refusal(run_empty(&mut client, start(&streamed, PORTRAIT)).await);
+    assert_eq!((code, &*message), (Code::FailedPrecondition, "the session has expired"));
+    let recorded = batch(&mut client, "late").await;
+    let answer = client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await;
+    assert_eq!(code_and_message(answer), (code, message));
+    app.stop().await;
+}
+
+fn code_and_message<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+    let (code, _, message) = refusal(answer);
+    (code, message)
+}
+
+#[tokio::test]
+async fn a_session_is_for_one_store_device_and_portrait_and_a_refused_start_does_not_use_it() {
+    let mut client = client().await;
+    type Change = fn(&mut v1::Start);
+    let foreign: [(&str, Change); 3] = [
+        ("store", |s| s.context.as_mut().unwrap().store_id = "shop-2".into()),
+        ("device", |s| s.device_id = "tablet-2".into()),
+        ("portrait", |s| s.portrait = image(fixture("person_b_2.jpg"))),
+    ];
+    let streamed = stream(&mut client, "bound").await;
+    let recorded = batch(&mut client, "bound").await;
+    for (what, change) in foreign {
+        let (code, _, message) = refusal(run_empty(&mut client, changed(&streamed, change)).await);
+        assert_eq!(code, Code::PermissionDenied, "{message}");
+        assert_eq!(message, format!("the session is bound to another {what}"));
+        let Some(Message::Start(theirs)) = changed(&recorded, change).message else {
+            panic!("it is a start");
+        };
+        let v1::Start { context, token, device_id, portrait } = theirs;
+        let frames = recording(&recorded, PORTRAIT, &blanks(2)).frames;
+        let request = v1::EvaluateRequest { context, token, device_id, portrait, frames };
+        assert_eq!(code_and_message(client.evaluate(request).await), (code, message));
+    }
+    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
+    client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await.unwrap();
+}
+
+/// The token with the first character of a class exchanged for one of another class.
+fn exchanged(token: &str, from: usize, is_of_class: impl Fn(char) -> bool, with: &str) -> String {
+    let at = from + token[from..].find(is_of_class).expect("tokens hold every class of characters");
+    format!("{}{with}{}", &token[..at], &token[at + 1..])
+}
+
+#[tokio::test]
+async fn a_token_that_was_changed_anywhere_is_refused_and_the_session_stays_usable() {
+    let mut client = client().await;
+    let session = stream(&mut client, "tampered").await;
+    let token = &session.token;
+    let (body, footer) = ("v4.local.".len(), token.rfind('.').unwrap() + 1);
+    let changed_tokens = [
+        exchanged(token, body, |c| c.is_ascii_lowercase(), "A"),
+        exchanged(token, body, |c| c.is_ascii_uppercase(), "7"),
+        exchanged(token, body, |c| c.is_ascii_digit(), "-"),
+        exchanged(token, body, |c| "-_".contains(c), "z"),
+        exchanged(token, body + 300, |c| c.is_ascii_lowercase(), "="),
+        exchanged(token, body + 300, |c| c.is_ascii_lowercase(), "é"),
+        exchanged(token, footer, |c| c.is_ascii_lowercase(), "A"),
+        exchanged(token, footer, |c| c.is_ascii_uppercase(), "b"),
+        exchanged(token, 0, |c| c == '4', "3"),
+        exchanged(token, 0, |c| c == '.', ":"),
+        token[..footer - 1].to_owned(),
+        token[..token.len() - 1].to_owned(),
+        format!("{token}A"),
+        format!("{token} "),
+        token.to_uppercase(),
+        "v4.local.".to_owned(),
+        "no token".to_owned(),
+    ];
+    for tampered in changed_tokens {
+        let first = changed(&session, |s| s.token.clone_from(&tampered));
+        names(run_empty(&mut client, first).await, "token", "token");
+    }
+    run_empty(&mut client, start(&session, PORTRAIT)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_of_another_server_is_refused() {
+    let (mut here, mut there) = (client().await, super::client().await);
+    let session = stream(&mut there, "elsewhere").await;
+    names(run_empty(&mut here, start(&session, PORTRAIT)).await, "token", "unknown key");
+    run_empty(&mut there, start(&session, PORTRAIT)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_is_judged_by_the_call_it_was_created_for() {
+    let mut client = client().await;
+    let (streamed, recorded) =
+        (stream(&mut client, "call").await, batch(&mut client, "call").await);
+    let run = run_empty(&mut client, start(&recorded, PORTRAIT)).await;
+    let wanted = "the session was created for Evaluate".to_owned();
+    assert_eq!(code_and_message(run), (Code::FailedPrecondition, wanted));
+    let evaluated = client.evaluate(recording(&streamed, PORTRAIT, &blanks(2))).await;
+    let wanted = "the session was created for Run".to_owned();
+    assert_eq!(code_and_message(evaluated), (Code::FailedPrecondition, wanted));
+    // Neither was used up.
+    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
+    client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_serves_once() {
+    let mut client = client().await;
+    let streamed = stream(&mut client, "once").await;
+    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
+    let again = run_empty(&mut client, start(&streamed, PORTRAIT)).await;
+    let wanted = "the session was used before: create another one".to_owned();
+    assert_eq!(code_and_message(again), (Code::AlreadyExists, wanted));
+
+    let recorded = batch(&mut client, "once").await;
+    let request = recording(&recorded, PORTRAIT, &blanks(2));
+    let race = (0..8).map(|_| {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.evaluate(request).await }
+    });
+    let (judged, refused): (Vec<_>, Vec<_>) =
+        futures_util::future::join_all(race).await.into_iter().partition(Result::is_ok);
+    assert_eq!((judged.len(), refused.len()), (1, 7));
+    assert!(refused.into_iter().all(|answer| code(answer) == Code::AlreadyExists));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_dropped_is_not_resumed() {
+    let mut client = client().await;
+    let session = stream(&mut client, "dropped").await;
+    let mut running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.show_nobody(&session).await;
+    drop(running);
+    let resumed = run_empty(&mut client, start(&session, PORTRAIT)).await;
+    assert_eq!(code(resumed), Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_stream_is_one_start_and_then_frames() {
+    let mut client = client().await;
+    let session = stream(&mut client, "order").await;
+    let frame = wire(&blank(0), 0, created_unix_ms(&session));
+    for first in [v1::RunRequest::default(), message(Message::Frame(frame))] {
+        names(run_empty(&mut client, first).await, "start", "must be the first message");
+    }
+    let nothing = client.run(tokio_stream::empty()).await.unwrap().into_inner();
+    names(last(nothing).await, "start", "must be the first message");
+
+    let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.frames.send(start(&session, PORTRAIT)).await.unwrap();
+    names(running.wait().await, "frame", "must follow the start");
+}
+
+#[tokio::test]
+async fn a_frame_that_breaks_a_rule_is_named_with_its_limit() {
+    let mut client = client().await;
+    type Change = fn(&mut v1::Frame);
+    let broken: [(&str, &str, Change); 7] = [
+        (".image.data", "", |f| f.image = image(b"no picture".to_vec())),
+        (".image.data", "", |f| f.image.as_mut().unwrap().data.truncate(100)),
+        (".image.data", "is required", |f| f.image = None),
+        ("", "frame of 262145 bytes, at most 262144", |f| {
+            f.image.as_mut().unwrap().data.resize((256 << 10) + 1, 0);
+        }),
+        (".rotation_degrees", "must be 0, 90, 180 or 270, but is 45", |f| f.rotation_degrees = 45),
+        (".capture_unix_ms", "must not be negative", |f| f.capture_unix_ms = -1),
+        ("", "frame 0 does not follow frame 0", |f| f.sequence = 0),
+    ];
+    for (index, (field, limit, break_it)) in broken.into_iter().enumerate() {
+        let transaction = format!("broken-{index}");
+        let streamed = stream(&mut client, &transaction).await;
+        let running = Running::open(&mut client, start(&streamed, PORTRAIT)).await;
+        let mut frames = recording(&streamed, PORTRAIT, &blanks(2)).frames;
+        break_it(&mut frames[1]);
+        for frame in frames {
+            running.send(frame).await;
+        }
+        names(running.wait().await, &format!("frame{field}"), limit);
+
+        let recorded = batch(&mut client, &transaction).await;
+        let mut request = recording(&recorded, PORTRAIT, &blanks(2));
+        break_it(&mut request.frames[1]);
+        names(client.evaluate(request).await, &format!("frames[1]{field}"), limit);
+    }
+}
+
+#[tokio::test]
+async fn a_recording_from_before_its_session_is_refused() {
+    let mut client = client().await;
+    let session = batch(&mut client, "earlier").await;
+    let mut request = recording(&session, PORTRAIT, &blanks(2));
+    request.frames[0].capture_unix_ms -= 60_000;
+    let answer = client.evaluate(request).await;
+    names(answer, "frames[0].capture_unix_ms", "is before the session was created");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_early_is_asked_to_try_again() {
+    let mut client = client().await;
+    let session = stream(&mut client, "early").await;
+    let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.show(&session, 0, &blanks(3)).await;
+    let result = running.end().await.unwrap();
+    assert_eq!(result.decision(), v1::Decision::Retry);
+    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::SessionExpired);
+    assert_eq!((result.assurance(), result.steps_done), (v1::Assurance::Stream, 0));
+    assert_eq!((result.frames_received, result.frames_judged), (3, 0));
+    assert_eq!((result.matched_frame, result.similarity), (None, None));
+    assert_eq!(result.session_id, session.session_id);
+    let sha256 = Sha256::digest(fixture(PORTRAIT));
+    assert_eq!(
+        result.portrait_sha256,
+        sha256.iter().map(|b| format!("{b:02x}")).collect::<String>()
+    );
+}
+
+#[tokio::test]
+async fn a_result_is_told_again_to_its_store_alone_and_not_before_the_end() {
+    let mut client = client().await;
+    let session = stream(&mut client, "result").await;
+    let missing = "there is no result of this session".to_owned();
+    let wanted = (Code::NotFound, missing);
+    assert_eq!(code_and_message(result_of(&mut client, &session).await), wanted);
+    let mut running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.show_nobody(&session).await;
+    assert_eq!(code_and_message(result_of(&mut client, &session).await), wanted);
+    let result = running.end().await.unwrap();
+    for _ in 0..2 {
+        let again = result_of(&mut client, &session).await.unwrap();
+        assert_eq!(again.encode_to_vec(), result.encode_to_vec());
+    }
+    let mut stranger = context().unwrap();
+    stranger.store_id = "shop-2".into();
+    let session_id = session.session_id.clone();
+    let theirs = v1::GetResultRequest { context: Some(stranger), session_id };
+    assert_eq!(code_and_message(client.get_result(theirs).await), wanted);
+    for session_id in ["", "0123", &"g".repeat(32), &format!("{}00", session.session_id)] {
+        let session_id = session_id.to_owned();
+        let request = v1::GetResultRequest { context: context(), session_id };
+        names(client.get_result(request).await, "session_id", "32 hexadecimal digits");
+    }
+}
+
+/// The same bytes twice, as no camera gives them.
+fn repeated(session: &v1::CreateSessionResponse) -> v1::EvaluateRequest {
+    let frames = [photo(0, "person_b_2.jpg"), photo(1, "person_b_2.jpg")];
+    recording(session, PORTRAIT, &frames)
+}
+
+#[tokio::test]
+async fn callers_learn_what_gave_an_attack_away_only_where_the_operator_said_so() {
+    let (mut silent, mut open) = (client().await, super::client().await);
+    let session = batch(&mut silent, "attack").await;
+    let result = silent.evaluate(repeated(&session)).await.unwrap().into_inner();
+    assert_eq!(result.decision(), v1::Decision::Fail);
+    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::LivenessFailed, "{result:?}");
+    let told = codes(&result.reasons);
+    assert!(!told.contains(&v1::ReasonCode::DuplicateFrames), "{told:?}");
+    assert!(result.reasons.iter().all(|reason| (reason.value, reason.limit) == (None, None)));
+    assert!(result.checks.is_empty());
+    assert_eq!((result.similarity, result.score100), (None, None));
+
+    let session = batch(&mut open, "attack").await;
+    let result = open.evaluate(repeated(&session)).await.unwrap().into_inner();
+    assert_eq!(result.decision(), v1::Decision::Fail);
+    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::DuplicateFrames);
+    assert!(!result.checks.is_empty());
+}
+
+#[tokio::test]
+async fn a_portrait_without_a_face_is_to_be_taken_again() {
+    let mut client = client().await;
+    let portrait = png(200, 300, &[120; 200 * 300 * 3]);
+    let order = |assurance| v1::CreateSessionRequest {
+        portrait_sha256: Sha256::digest(&portrait).to_vec(),
+        ..order("faceless", PORTRAIT, assurance)
+    };
+    let recorded = create(&mut client, order(v1::Assurance::Batch)).await;
+    let frames = [photo(0, "person_b_1.jpg"), photo(1, "person_b_2.jpg")];
+    let request = v1::EvaluateRequest {
+        portrait: image(portrait.clone()),
+        ..recording(&recorded, PORTRAIT, &frames)
+    };
+    let evaluated = client.evaluate(request).await.unwrap().into_inner();
+    let streamed = create(&mut client, order(v1::Assurance::Stream)).await;
+    let first = changed(&streamed, |start| start.portrait = image(portrait.clone()));
+    // The client need not send a frame to learn it.
+    let ran = Running::open(&mut client, first).await.wait().await.unwrap();
+    for result in [evaluated, ran] {
+        assert_eq!(result.decision(), v1::Decision::Retry);
+        assert_eq!(codes(&result.reasons), [v1::ReasonCode::FaceNotFound]);
+        assert_eq!(result.reasons[0].subject, "portrait");
+        assert_eq!(result.frames_received, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_portrait_that_is_no_picture_is_refused() {
+    let mut client = client().await;
+    let portrait = b"no picture".to_vec();
+    let order = v1::CreateSessionRequest {
+        portrait_sha256: Sha256::digest(&portrait).to_vec(),
+        ..order("unreadable", PORTRAIT, v1::Assurance::Stream)
+    };
+    let session = create(&mut client, order).await;
+    let first = changed(&session, |start| start.portrait = image(portrait));
+    names(run_empty(&mut client, first).await, "portrait.data", "");
+}
+
+#[tokio::test]
+async fn nothing_is_served_before_the_models_are_live() {
+    let app = App::bind(config()).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let session = v1::CreateSessionResponse {
+        token: "v4.local.any".into(),
+        session_id: "0".repeat(32),
+        expires_unix_ms: 120_000,
+        ..Default::default()
+    };
+    let order = order("soon", PORTRAIT, v1::Assurance::Stream);
+    for refused in [
+        client.create_session(order).await.map(drop),
+        run_empty(&mut client, start(&session, PORTRAIT)).await.map(drop),
+        client.evaluate(recording(&session, PORTRAIT, &blanks(1))).await.map(drop),
+        result_of(&mut client, &session).await.map(drop),
+    ] {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
+    let mut config = config();
+    config.server.bytes_max = 200_000;
+    let app = App::start(config).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let session = stream(&mut client, "room").await;
+    let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    let large = Frame { at_ms: 0, jpeg: vec![0; 100_000] };
+    running.send(wire(&large, 0, created_unix_ms(&session))).await;
+    let status = running.wait().await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    let overloaded = "menshen_requests_total{method=\"Run\",outcome=\"Overloaded\"}";
+    assert_eq!(metric(&get(app.http_address(), "/metrics").await.1, overloaded), 1.0);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_are_counted_by_how_they_ended() {
+    let app = App::start(config()).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let (streamed, recorded) =
+        (stream(&mut client, "count").await, batch(&mut client, "count").await);
+    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
+    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap_err();
+    client.evaluate(repeated(&recorded)).await.unwrap();
+    client.evaluate(repeated(&recorded)).await.unwrap_err();
+    result_of(&mut client, &recorded).await.unwrap();
+    let (_, text) = get(app.http_address(), "/metrics").await;
+    for (method, outcome, count) in [
+        ("CreateSession", "Answered", 2.0),
+        ("Run", "Retry", 1.0),
+        ("Run", "Invalid", 1.0),
+        ("Evaluate", "Fail", 1.0),
+        ("Evaluate", "Invalid", 1.0),
+        ("GetResult", "Answered", 1.0),
+    ] {
+        let line = format!("menshen_requests_total{{method=\"{method}\",outcome=\"{outcome}\"}}");
+        assert_eq!(metric(&text, &line), count, "{line}\n{text}");
+    }
+    assert_eq!(metric(&text, "menshen_requests_in_flight"), 0.0);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
+    let mut config = config();
+    config.server.requests_max = 1;
+    let app = App::start(config).await.unwrap();
+    let (grpc, http) = (app.grpc_address(), app.http_address());
+    let mut client = client_at(grpc).await;
+    for (left, loses_its_line) in [(1.0, false), (2.0, true)] {
+        let streamed = stream(&mut client, "left").await;
+        // The customer's line: it is cut when its runtime ends.
+        let line = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let opened = line.spawn(async move {
+            let mut customer = client_at(grpc).await;
+            let mut running = Running::open(&mut customer, start(&streamed, PORTRAIT)).await;
+            running.show_nobody(&streamed).await;
+            running
+        });
+        let running = opened.await.unwrap();
+        let (_, text) = get(http, "/metrics").await;
+        assert_eq!(metric(&text, "menshen_tickets"), 1.0, "{text}");
+        let refused = client.create_session(order("other", PORTRAIT, v1::Assurance::Batch)).await;
+        assert_eq!(code(refused), Code::ResourceExhausted, "the only place is taken");
+        if !loses_its_line {
+            drop(running);
+            until(http, |text| metric(text, "menshen_tickets") == 0.0).await;
+        }
+        line.shutdown_background();
+        until(http, |text| {
+            metric(text, "menshen_tickets") == 0.0
+                && metric(text, "menshen_requests_in_flight") == 0.0
+        })
+        .await;
+        let (_, text) = get(http, "/metrics").await;
+        // Whether the server hears of the end of the frames or of the whole call first is chance.
+        let ended = ["Cancelled", "Retry"].map(|outcome| {
+            let line = format!("menshen_requests_total{{method=\"Run\",outcome=\"{outcome}\"}}");
+            metric(&text, &line)
+        });
+        assert_eq!(ended.iter().sum::<f64>(), left, "{text}");
+    }
+    app.stop().await;
+}

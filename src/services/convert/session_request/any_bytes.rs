@@ -1,0 +1,124 @@
+//! Smoke fuzzing: whatever bytes a caller sends are read by the rules or refused.
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+
+/// A `Frame` whose every field may be anything.
+fn any_frame() -> impl Strategy<Value = v1::Frame> {
+    let image = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
+    let degrees = prop_oneof![Just(90), any::<u32>()];
+    (any::<u32>(), any::<i64>(), image, any::<bool>(), degrees).prop_map(
+        |(sequence, capture_unix_ms, image, mirrored, rotation_degrees)| v1::Frame {
+            sequence,
+            capture_unix_ms,
+            image: image.map(|data| v1::Image { data }),
+            mirrored,
+            rotation_degrees,
+        },
+    )
+}
+
+/// Bytes of a start and of a recording, for others to break.
+fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
+    let context = v1::RequestContext {
+        store_id: "shop-1".to_owned(),
+        consent_reference: "consent/1".to_owned(),
+        ..v1::RequestContext::default()
+    };
+    let start = v1::Start {
+        context: Some(context),
+        token,
+        device_id: "camera-1".to_owned(),
+        portrait: Some(v1::Image { data: vec![1, 2, 3] }),
+    };
+    let recording = v1::EvaluateRequest {
+        context: start.context.clone(),
+        token: start.token.clone(),
+        device_id: start.device_id.clone(),
+        portrait: start.portrait.clone(),
+        frames,
+    };
+    let message = Some(v1::run_request::Message::Start(start));
+    [v1::RunRequest { message }.encode_to_vec(), recording.encode_to_vec()]
+}
+
+/// Reads `bytes` as every message of the service; what is taken keeps the rules.
+fn read_as_everything(bytes: &[u8]) {
+    let limits = ImageSettings { bytes_max: 32, ..ImageSettings::default() };
+    if let Ok(request) = v1::RunRequest::decode(bytes) {
+        if let Ok(frame) = frame(request.clone(), &limits) {
+            assert!(fits(&frame), "{frame:?}");
+        }
+        if let Ok(Start { start, .. }) = start(request, &limits) {
+            assert!((1..=TOKEN_BYTES_MAX).contains(&start.token.expose().len()));
+        }
+    }
+    if let Ok(request) = v1::EvaluateRequest::decode(bytes)
+        && let Ok(Evaluate { frames, .. }) = evaluate(request, &limits)
+    {
+        assert!((1..=FRAMES_MAX).contains(&frames.len()) && frames.iter().all(fits));
+    }
+    if let Ok(request) = v1::CreateSessionRequest::decode(bytes)
+        && let Ok(CreateSession { order, .. }) = create_session(request, &limits)
+    {
+        assert!(order.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
+    }
+    if let Ok(request) = v1::GetResultRequest::decode(bytes) {
+        let id = request.session_id.clone();
+        assert!(get_result(request, &limits).is_err() || id.len() == 32);
+    }
+}
+
+fn fits(frame: &CameraFrame) -> bool {
+    (1..=32).contains(&frame.file.expose().len()) && i64::try_from(frame.captured_unix_ms).is_ok()
+}
+
+#[test]
+fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
+    let image = Some(v1::Image { data: vec![1] });
+    let frame = v1::Frame { image, rotation_degrees: 270, ..v1::Frame::default() };
+    let [run, recording] = whole("token".to_owned(), vec![frame]);
+    let limits = ImageSettings::default();
+    start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
+    let recording = v1::EvaluateRequest::decode(&recording[..]).unwrap();
+    assert_eq!(evaluate(recording, &limits).unwrap().frames.len(), 1);
+}
+
+proptest! {
+    // Smoke fuzzing without libFuzzer, which needs a nightly compiler: enough to reach every
+    // field, and done in a second.
+    #![proptest_config(ProptestConfig::with_cases(16_384))]
+
+    #[test]
+    fn any_bytes_are_read_by_the_rules_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        read_as_everything(&bytes);
+    }
+
+    #[test]
+    fn any_metadata_of_a_frame_is_read_by_the_rules_or_refused(frame in any_frame()) {
+        let message = Some(v1::run_request::Message::Frame(frame));
+        read_as_everything(&v1::RunRequest { message }.encode_to_vec());
+    }
+
+    #[test]
+    fn whole_messages_with_broken_bytes_are_read_by_the_rules_or_refused(
+        token in ".{0,40}",
+        frames in prop::collection::vec(any_frame(), 0..5),
+        breaks in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        end in any::<prop::sample::Index>(),
+    ) {
+        for mut bytes in whole(token, frames) {
+            read_as_everything(&bytes);
+            for (at, byte) in &breaks {
+                let at = at.index(bytes.len());
+                bytes[at] ^= byte;
+            }
+            read_as_everything(&bytes);
+            read_as_everything(&bytes[..end.index(bytes.len())]);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What was used once is used up everywhere, and without the store of used sessions nothing is
+//! decided.
+
+use std::os::unix::fs::PermissionsExt;
+
+use menshen::app::App;
+use menshen::config::{Config, ReplayTarget};
+use menshen::proto::v1;
+use tempfile::TempDir;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::sessions::{PORTRAIT, Running, batch, blanks, client_at, code, result_of, run_empty};
+use super::sessions::{refusal, stream};
+use super::{
+    Client, PACE, action, create, live_config, models, order, puppet, recording, start, story,
+};
+use crate::puppet::{Action, Actor, Frame, Session, film};
+use crate::redis_server::RedisServer;
+use crate::support::{codes, get};
+
+/// Sessions that are created until one asks for the same actions again. There are 34 sequences,
+/// all equally likely: one in 10⁵⁰ runs does not find it.
+const DRAWS_MAX: usize = 4000;
+
+/// Two servers that share a key file and a Redis server.
+struct Replicas {
+    redis: RedisServer,
+    apps: [App; 2],
+    _folders: [TempDir; 2],
+}
+
+impl Replicas {
+    /// `None` where there is no Redis to share.
+    async fn start() -> Option<Self> {
+        let redis = RedisServer::start()?;
+        let (models, keys) = (models(), tempfile::tempdir().unwrap());
+        let key_file = keys.path().join("keys");
+        std::fs::write(&key_file, "5a".repeat(32)).unwrap();
+        std::fs::set_permissions(&key_file, PermissionsExt::from_mode(0o600)).unwrap();
+        let settings = || -> Config {
+            let mut config = live_config(&models);
+            config.liveness.key_file = Some(key_file.clone());
+            config.liveness.replay = ReplayTarget::try_from(redis.url()).unwrap();
+            // Longer than any answer takes on a busy machine.
+            config.liveness.replay_timeout_ms = 10_000;
+            config
+        };
+        let apps = [App::start(settings()).await.unwrap(), App::start(settings()).await.unwrap()];
+        Some(Self { redis, apps, _folders: [models, keys] })
+    }
+
+    async fn clients(&self) -> [Client; 2] {
+        let [one, two] = &self.apps;
+        [client_at(one.grpc_address()).await, client_at(two.grpc_address()).await]
+    }
+}
+
+/// An honest person who does what a session asks for.
+async fn perform(session: &v1::CreateSessionResponse) -> Vec<Frame> {
+    let actions: Vec<Action> = session.actions().map(action).collect();
+    let filming = move || {
+        let puppet = puppet(PORTRAIT);
+        let actor = Actor::new(7, puppet.turns());
+        film(&puppet, &Session::scripted(actor, &actions, 10).shots, 7)
+    };
+    tokio::task::spawn_blocking(filming).await.unwrap()
+}
+
+/// Another session that asks for the same.
+async fn draw_again(
+    client: &mut Client,
+    like: &v1::CreateSessionResponse,
+) -> v1::CreateSessionResponse {
+    for draw in 0..DRAWS_MAX {
+        let session = batch(client, &format!("{}-{draw}", like.session_id)).await;
+        if session.actions == like.actions {
+            return session;
+        }
+    }
+    panic!("the same actions are not drawn again");
+}
+
+async fn judge(
+    client: &mut Client,
+    session: &v1::CreateSessionResponse,
+    frames: &[Frame],
+) -> v1::LivenessResult {
+    client.evaluate(recording(session, PORTRAIT, frames)).await.unwrap().into_inner()
+}
+
+/// Passes with `first`; shown again, the same frames fail, though they do what is asked for.
+async fn shows_a_session_again(first: &mut Client, later: &mut [Client]) {
+    let _shared = PACE.read().await;
+    let session = batch(first, "honest-once").await;
+    let frames = perform(&session).await;
+    let honest = judge(first, &session, &frames).await;
+    assert_eq!(honest.decision(), v1::Decision::Pass, "{}", story(&honest));
+    for client in later {
+        let again = draw_again(client, &session).await;
+        assert_ne!(again.session_id, session.session_id);
+        let replayed = judge(client, &again, &frames).await;
+        assert_eq!(replayed.decision(), v1::Decision::Fail, "{}", story(&replayed));
+        let first = codes(&replayed.reasons)[0];
+        assert_eq!(first, v1::ReasonCode::ReplayedMedia, "{}", story(&replayed));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_shown_again_to_the_same_server_is_known() {
+    let mut client = super::client().await;
+    let again = client.clone();
+    shows_a_session_again(&mut client, &mut [again]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_shown_again_to_another_replica_is_known() {
+    let Some(replicas) = Replicas::start().await else { return };
+    let [mut one, two] = replicas.clients().await;
+    let same = one.clone();
+    shows_a_session_again(&mut one, &mut [two, same]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_keys_attempts_used_sessions_and_results() {
+    let Some(replicas) = Replicas::start().await else { return };
+    let [mut one, mut two] = replicas.clients().await;
+    let session = stream(&mut one, "shared").await;
+    let result = run_empty(&mut two, start(&session, PORTRAIT)).await.unwrap();
+    assert_eq!(result.decision(), v1::Decision::Retry);
+    for client in [&mut one, &mut two] {
+        let again = run_empty(client, start(&session, PORTRAIT)).await;
+        assert_eq!(code(again), Code::AlreadyExists);
+        assert_eq!(result_of(client, &session).await.unwrap(), result);
+    }
+    assert_eq!(batch(&mut two, "shared").await.attempt, 2);
+    assert_eq!(stream(&mut one, "shared").await.attempt, 3);
+    let order = order("shared", PORTRAIT, v1::Assurance::Stream);
+    let (code, _, message) = refusal(two.create_session(order).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(message.contains("its 3 sessions"), "{message}");
+}
+
+/// Nothing is decided, and the client is told to try again.
+fn is_unavailable<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>) {
+    let status = answer.expect_err(what);
+    assert_eq!(status.code(), Code::Unavailable, "{what}: {status}");
+    let retry = status.get_details_retry_info().unwrap().retry_delay;
+    assert!(retry.is_some(), "{what}: {status}");
+    assert_eq!(status.message(), "the store of used sessions is unavailable", "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_store_no_session_is_created_run_or_decided() {
+    let Some(mut replicas) = Replicas::start().await else { return };
+    let [mut client, _] = replicas.clients().await;
+    let ended = stream(&mut client, "ended").await;
+    run_empty(&mut client, start(&ended, PORTRAIT)).await.unwrap();
+    let streamed = stream(&mut client, "down").await;
+    let recorded = batch(&mut client, "down").await;
+    let under_way = stream(&mut client, "down").await;
+    let mut running = Running::open(&mut client, start(&under_way, PORTRAIT)).await;
+    running.show_nobody(&under_way).await;
+    replicas.redis.kill();
+
+    let order = order("down", PORTRAIT, v1::Assurance::Stream);
+    is_unavailable("create", client.create_session(order).await);
+    is_unavailable("run", run_empty(&mut client, start(&streamed, PORTRAIT)).await);
+    let request = recording(&recorded, PORTRAIT, &blanks(2));
+    is_unavailable("evaluate", client.evaluate(request).await);
+    is_unavailable("get result", result_of(&mut client, &ended).await);
+    is_unavailable("end of a stream", running.end().await);
+    let (_, text) = get(replicas.apps[0].http_address(), "/metrics").await;
+    assert!(!text.contains("outcome=\"Pass\""), "{text}");
+
+    replicas.redis.restart();
+    let session = create(&mut client, super::order("up", PORTRAIT, v1::Assurance::Stream)).await;
+    run_empty(&mut client, start(&session, PORTRAIT)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_person_does_not_pass_when_the_store_is_lost_before_the_frames_are_compared() {
+    let Some(mut replicas) = Replicas::start().await else { return };
+    let [mut client, _] = replicas.clients().await;
+    let session = stream(&mut client, "lost").await;
+    let mut running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.show_nobody(&session).await;
+    replicas.redis.kill();
+    // Once the guidance is heeded, the first neutral frame is judged and compared.
+    let filming = || {
+        let puppet = puppet(PORTRAIT);
+        let actor = Actor::new(7, puppet.turns());
+        film(&puppet, &actor.track(700, 10), 7)
+    };
+    let frames = tokio::task::spawn_blocking(filming).await.unwrap();
+    running.show(&session, 600, &frames).await;
+    is_unavailable("run", running.wait().await);
+}
