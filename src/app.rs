@@ -18,6 +18,7 @@ use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
+use crate::liveness::Limits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ensembles, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, SessionsError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
@@ -83,6 +84,9 @@ pub enum AppError {
 /// A server: bound, then loaded, then stopped.
 #[derive(Debug)]
 pub struct App {
+    /// The limits of the liveness sessions of the next [`App::load`]. Tests move one to see what it
+    /// stops.
+    pub limits: Limits,
     config: Config,
     gauges: Gauges,
     readiness: Readiness,
@@ -123,7 +127,8 @@ impl App {
         set_health(&health, ServingStatus::NotServing).await;
         let door = door(&config, &gauges, &readiness);
         let grpc = serve_grpc(&config, door, health_service).await?;
-        Ok(Self { config, gauges, readiness, health, draining, grpc, http, about: Vec::new() })
+        let (limits, about) = (Limits::default(), Vec::new());
+        Ok(Self { limits, config, gauges, readiness, health, draining, grpc, http, about })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -141,6 +146,8 @@ impl App {
         }
         let standards = standards(&config.verify, &snapshot)?;
         self.about = describe(&device, &snapshot, &standards);
+        let limits = self.limits.clone();
+        let sessions = Sessions { limits, ..Sessions::open(&config.liveness).await? };
         let lanes = lanes(config, &snapshot);
         let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
         let pipeline = Pipeline {
@@ -152,7 +159,7 @@ impl App {
             decode: decode_limits(config),
             quality: config.quality.clone(),
             standards,
-            sessions: Sessions::open(&config.liveness).await?,
+            sessions,
             metrics: self.gauges.metrics.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
