@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use super::{
     Client, PACE, RECORDED_AFTER_MS, action, client, client_of, create, created_unix_ms,
-    live_config, models, order, puppet, reasons, recording, run, story, wire,
+    live_config, models, order, puppet, recording, run, story, wire,
 };
 use crate::puppet::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
 };
 use crate::puppet::{Action, Actor, Frame, Picture, Puppet, Session, Shot, Turns, film, shoot};
-use crate::support::{channel, portrait};
+use crate::support::{channel, codes, portrait};
 
 /// The customer whose portrait it is, and somebody else.
 const CUSTOMER: &str = "person_a_1.jpg";
@@ -101,7 +101,7 @@ async fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
 async fn judge(row: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
     let frames = filmed(row, attack.actions, attack.film).await;
     let stopped = evaluate(&mut client().await, row, attack.actions, &frames).await;
-    let first = reasons(&stopped).first().copied();
+    let first = codes(&stopped.reasons).first().copied();
     let is_stopped = stopped.decision() == attack.decision
         && first.is_some_and(|code| attack.reasons.contains(&code));
     let mut wrong = Vec::new();
@@ -554,6 +554,6 @@ async fn whoever_acts_before_after_or_without_the_prompt_does_not_pass() {
         let (_, result) =
             run(&mut client, &session, portrait, puppet(portrait), react).await.unwrap();
         assert_eq!(result.decision(), v1::Decision::Retry, "{name}: {}", story(&result));
-        assert_eq!(reasons(&result).first(), Some(&reason), "{name}: {}", story(&result));
+        assert_eq!(codes(&result.reasons).first(), Some(&reason), "{name}: {}", story(&result));
     }
 }

@@ -1,7 +1,8 @@
 //! Liveness sessions from end to end: a puppet before a camera, a real server, the real networks.
 //!
-//! One thing is not real: a rendered face is no photograph, and the passive network says so. The
-//! server under test judges with `fixed_live` instead, which finds every face live.
+//! One thing is not real: a rendered face is no photograph, and what the passive network says of
+//! it proves nothing. The server under test judges with `fixed_live` instead, which finds every
+//! face live.
 
 mod attacks;
 mod command;
