@@ -43,7 +43,8 @@
 //! - **A model is live** when its hash and licence are right and its golden holds on the device that
 //!   will run it. Until all are, health says NOT_SERVING.
 //! - **Admit once.** A row needs its request's [`scheduler::Ticket`]; after admission a request fails
-//!   for time or a fault, never for load. Whatever nobody waits for any more is dropped before it is
+//!   for time or a fault, never for load; a session, which is long, may also end because the server
+//!   cannot keep up with its frames. Whatever nobody waits for any more is dropped before it is
 //!   launched.
 //! - **Fail closed.** No calibration row, no usable picture, no liveness: no PASS. There is no silent
 //!   fallback from one device to another.

@@ -29,7 +29,8 @@ const SESSION_WAIT: Duration = Duration::from_secs(90);
 /// How often time is let pass without a frame.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB.
+/// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB
+/// of frames that keep their rule; the intake bounds those that do not.
 const FRAMES_WAITING_MAX: usize = 32;
 
 /// With more frames waiting than this, the server is behind and leaves the oldest out. Movements
