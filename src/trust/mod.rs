@@ -16,5 +16,6 @@ pub use keys::{KeyError, KeyedDigests, SessionKeys};
 pub use replay::{Claim, ReplayError, ReplayStore, SessionState};
 pub use secret::{Secret, Wipe};
 pub use token::{
-    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TokenError, random_u128,
+    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError,
+    random_u128,
 };

@@ -8,16 +8,13 @@ use crate::image::Rotation;
 use crate::liveness::Assurance;
 use crate::pipeline::{CameraFrame, Error, SessionOrder, SessionStart};
 use crate::proto::v1;
-use crate::trust::{Secret, SessionId};
-
-/// Longest token: the claims of a session take a third of it.
-const TOKEN_BYTES_MAX: usize = 4096;
+use crate::trust::{Secret, SessionId, TOKEN_BYTES_MAX};
 
 /// SHA-256, in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// Most frames one request can carry; the rules of a session allow fewer.
-const FRAMES_MAX: usize = 1024;
+/// Most frames one request can carry; the rules of a session take fewer, and end it with a reason.
+const FRAMES_MAX: usize = 2048;
 
 /// A `CreateSession` that keeps every rule.
 #[derive(Debug)]

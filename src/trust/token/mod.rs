@@ -16,7 +16,7 @@ use claims::SKEW_MS;
 pub use claims::{BoundField, Presented, SessionClaims, SessionId};
 
 /// Longest token: identifiers and actions fill half a kilobyte, and a header of HTTP/2 may be 8.
-const TOKEN_BYTES_MAX: usize = 4_096;
+pub const TOKEN_BYTES_MAX: usize = 4_096;
 
 /// Seals and opens session tokens of one audience.
 #[derive(Debug, Clone)]
