@@ -133,11 +133,10 @@ impl SessionKeys {
         self.digests(|key| digest::keyed(&key.transactions, &parts))
     }
 
-    /// Digests of a frame's bytes, by which the same frame is known again in another session and
-    /// on another replica. The bytes are hashed once, whatever the number of keys.
-    pub fn frame_digests(&self, bytes: &[u8]) -> KeyedDigests {
-        let hash = Digest::of(bytes);
-        self.digests(|key| digest::keyed(&key.frames, &[hash.as_bytes()]))
+    /// Digests of a frame, by which it is known again in another session and on another replica;
+    /// `frame` is the SHA-256 of its bytes.
+    pub fn frame_digests(&self, frame: Digest) -> KeyedDigests {
+        self.digests(|key| digest::keyed(&key.frames, &[frame.as_bytes()]))
     }
 
     pub(super) fn newest(&self) -> &SessionKey {
@@ -295,7 +294,8 @@ mod tests {
     #[test]
     fn digests_outlive_a_rotation_and_differ_by_purpose_tenant_and_key() {
         let (old, both) = (keys(&[KEY_A]), keys(&[KEY_B, KEY_A]));
-        assert_eq!(old.frame_digests(b"frame").newest, both.frame_digests(b"frame").other.unwrap());
+        let frame = Digest::of(b"frame");
+        assert_eq!(old.frame_digests(frame).newest, both.frame_digests(frame).other.unwrap());
         let before = old.transaction_digests("north", "42").newest;
         assert_eq!(both.transaction_digests("north", "42").other, Some(before));
         assert_ne!(both.transaction_digests("north", "42").newest, before);

@@ -140,9 +140,10 @@ impl LiveSession {
         let Arrived { frame, at } = arrived;
         self.check_recorded_since(&frame)?;
         let captured = self.captured(&frame);
-        match self.core.admit(&meta(&frame, captured), self.time_of(captured, at)) {
+        let digest = Digest::of(frame.file.expose());
+        match self.core.admit(&meta(&frame, captured, digest), self.time_of(captured, at)) {
             Ok(Admission::Look) if is_behind => self.leave_out(),
-            Ok(Admission::Look) => self.look(frame).await,
+            Ok(Admission::Look) => self.look(frame, digest).await,
             Ok(Admission::Thinned) | Err(Refusal::Over) => Ok(Vec::new()),
             Err(refusal) if refusal.reason().is_some() => Ok(vec![Event::Finished]),
             Err(refusal) => Err(Error::invalid(frame.field, refusal.to_string())),
@@ -197,10 +198,9 @@ impl LiveSession {
         Ok(self.pipeline.standards.standard(pair_type, Some(self.promise.claims.policy_fmr))?)
     }
 
-    async fn look(&mut self, frame: CameraFrame) -> Result<Vec<Event>, Error> {
+    async fn look(&mut self, frame: CameraFrame, digest: Digest) -> Result<Vec<Event>, Error> {
         self.frames.looked_at += 1;
         let (sequence, captured) = (frame.sequence, self.captured(&frame));
-        let digests = [self.pipeline.sessions.keys.frame_digests(frame.file.expose())];
         let detail = detail(self.core.wants());
         let measured = self.pipeline.measure(oriented(frame), detail, &self.ticket).await?;
         let now = self.time_of(captured, Instant::now());
@@ -210,6 +210,7 @@ impl LiveSession {
         let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
         if let Some(crops) = crops.filter(|_| judge) {
             // Of all frames, these decide: whoever shows a session again shows them again.
+            let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_shown) = tokio::try_join!(
                 self.pipeline.judge_frame(crops, &self.ticket),
                 self.pipeline.was_shown(&digests, &self.promise),
@@ -268,12 +269,12 @@ impl LiveSession {
     }
 }
 
-fn meta(frame: &CameraFrame, captured: Duration) -> FrameMeta {
+fn meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
     FrameMeta {
         sequence: frame.sequence,
         captured,
         bytes: frame.file.expose().len(),
-        digest: *Digest::of(frame.file.expose()).as_bytes(),
+        digest: *digest.as_bytes(),
         mirrored: frame.mirrored,
         rotation: frame.rotation,
     }
