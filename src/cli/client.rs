@@ -1,8 +1,9 @@
 //! What the commands that call a server share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::ValueEnum;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::app::App;
@@ -24,6 +25,47 @@ const PATIENCE_MS: u64 = 600_000;
 pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
     let channel = channel(server).await?;
     Ok(FaceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+}
+
+/// The customer of a call from the command line, and where it goes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Customer {
+    /// Address of the server.
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    pub(super) server: String,
+    /// The portrait of the document (JPEG or PNG).
+    #[arg(long, value_name = "FILE")]
+    pub(super) portrait: PathBuf,
+    /// Where the portrait comes from.
+    #[arg(long, value_enum, default_value_t = PortraitSource::IdFile)]
+    portrait_source: PortraitSource,
+    /// The shop.
+    #[arg(long, default_value = "command-line")]
+    store: String,
+    /// Reference to the customer's consent.
+    #[arg(long, default_value = "command-line")]
+    consent: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PortraitSource {
+    IdFile,
+    IdChip,
+}
+
+impl Customer {
+    /// Who asks.
+    pub(super) fn context(&self) -> v1::RequestContext {
+        context(&self.store, &self.consent)
+    }
+
+    /// Where the portrait comes from, by its number in the API.
+    pub(super) fn portrait_source(&self) -> i32 {
+        match self.portrait_source {
+            PortraitSource::IdFile => v1::ImageSource::IdFile.into(),
+            PortraitSource::IdChip => v1::ImageSource::IdChip.into(),
+        }
+    }
 }
 
 /// Connects to a server by its address, such as `http://127.0.0.1:50051`.

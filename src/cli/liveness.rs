@@ -9,8 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::client::{self, reason_line, short};
-use super::verify::PortraitSource;
+use super::client::{self, Customer, reason_line, short};
 use super::{Common, runtime};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_client::LivenessServiceClient;
@@ -22,15 +21,8 @@ const FRAMES_AHEAD: usize = 4;
 /// Options of `menshen liveness`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the server.
-    #[arg(long, default_value = "http://127.0.0.1:50051")]
-    server: String,
-    /// The portrait of the document (JPEG or PNG).
-    #[arg(long, value_name = "FILE")]
-    portrait: PathBuf,
-    /// Where the portrait comes from.
-    #[arg(long, value_enum, default_value_t = PortraitSource::IdFile)]
-    portrait_source: PortraitSource,
+    #[command(flatten)]
+    customer: Customer,
     /// The camera's pictures, JPEG files in the order of their names.
     #[arg(long, value_name = "DIR", required_unless_present = "camera_simulated")]
     frames: Option<PathBuf>,
@@ -49,24 +41,18 @@ pub(super) struct Args {
     /// The registration this belongs to; left out, a new one, since each may be tried a few times.
     #[arg(long)]
     transaction: Option<String>,
-    /// The shop.
-    #[arg(long, default_value = "command-line")]
-    store: String,
     /// The capture device.
     #[arg(long, default_value = "command-line")]
     device_id: String,
-    /// Reference to the customer's consent.
-    #[arg(long, default_value = "command-line")]
-    consent: String,
 }
 
 type Client = LivenessServiceClient<tonic::transport::Channel>;
 
 pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
-    let portrait = client::image(&args.portrait)?;
+    let portrait = client::image(&args.customer.portrait)?;
     let files = files(args)?;
     let result = runtime()?.block_on(async {
-        let channel = client::channel(&args.server).await?;
+        let channel = client::channel(&args.customer.server).await?;
         let mut client = LivenessServiceClient::new(channel);
         let session = create(&mut client, args, &portrait).await?;
         if args.batch {
@@ -120,11 +106,11 @@ async fn create(
 ) -> anyhow::Result<v1::CreateSessionResponse> {
     let assurance = if args.batch { v1::Assurance::Batch } else { v1::Assurance::Stream };
     let request = v1::CreateSessionRequest {
-        context: Some(client::context(&args.store, &args.consent)),
+        context: Some(args.customer.context()),
         device_id: args.device_id.clone(),
         transaction_id: args.transaction.clone().unwrap_or_else(new_transaction),
         portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
-        portrait_source: args.portrait_source.wire().into(),
+        portrait_source: args.customer.portrait_source(),
         policy_fmr: None,
         assurance: assurance.into(),
     };
@@ -158,7 +144,7 @@ async fn evaluate(
         frame(args, index, file, begun + ms(after))
     });
     let request = v1::EvaluateRequest {
-        context: Some(client::context(&args.store, &args.consent)),
+        context: Some(args.customer.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),
@@ -176,7 +162,7 @@ async fn stream(
 ) -> anyhow::Result<v1::LivenessResult> {
     let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
     let start = v1::Start {
-        context: Some(client::context(&args.store, &args.consent)),
+        context: Some(args.customer.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),

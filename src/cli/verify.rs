@@ -3,61 +3,32 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use serde_json::json;
 
-use super::client::{self, reason_line, short};
+use super::client::{self, Customer, reason_line, short};
 use super::{Common, runtime};
 use crate::proto::v1;
 
 /// Options of `menshen verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the server.
-    #[arg(long, default_value = "http://127.0.0.1:50051")]
-    server: String,
-    /// The portrait of the document (JPEG or PNG).
-    #[arg(long, value_name = "FILE")]
-    portrait: PathBuf,
-    /// Where the portrait comes from.
-    #[arg(long, value_enum, default_value_t = PortraitSource::IdFile)]
-    portrait_source: PortraitSource,
+    #[command(flatten)]
+    customer: Customer,
     /// A photograph taken at the counter; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     live: Vec<PathBuf>,
     /// False-match rate to decide at; the server's policy when not given.
     #[arg(long)]
     fmr: Option<f64>,
-    /// The shop.
-    #[arg(long, default_value = "command-line")]
-    store: String,
-    /// Reference to the customer's consent.
-    #[arg(long, default_value = "command-line")]
-    consent: String,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum PortraitSource {
-    IdFile,
-    IdChip,
-}
-
-impl PortraitSource {
-    pub(super) fn wire(self) -> v1::ImageSource {
-        match self {
-            Self::IdFile => v1::ImageSource::IdFile,
-            Self::IdChip => v1::ImageSource::IdChip,
-        }
-    }
-}
-
 pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
-        let mut client = client::connect(&args.server).await?;
+        let mut client = client::connect(&args.customer.server).await?;
         client::awaited(client.verify(request)).await
     })?;
     if args.json {
@@ -71,9 +42,9 @@ pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
 
 fn request(args: &Args) -> anyhow::Result<v1::VerifyRequest> {
     Ok(v1::VerifyRequest {
-        context: Some(client::context(&args.store, &args.consent)),
-        portrait: Some(client::image(&args.portrait)?),
-        portrait_source: args.portrait_source.wire().into(),
+        context: Some(args.customer.context()),
+        portrait: Some(client::image(&args.customer.portrait)?),
+        portrait_source: args.customer.portrait_source(),
         live_photos: args
             .live
             .iter()
