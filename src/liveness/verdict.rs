@@ -228,11 +228,13 @@ mod tests {
         verdict.reasons.iter().map(|reason| reason.code).collect()
     }
 
-    #[test]
-    fn each_rule_decides_in_its_turn() {
+    type Row = (Outcome, Option<f64>, Bar, Decision, Vec<ReasonCode>);
+
+    /// Outcomes of which one thing is wrong, with what comes of it.
+    fn rows() -> Vec<Row> {
         use ReasonCode as Code;
         let done = || outcome(Ending::Done, 7, 0.9, 0.0);
-        let rows = [
+        vec![
             (done(), Some(0.5), BAR, Decision::Pass, vec![]),
             (done(), Some(0.4), BAR, Decision::Review, vec![Code::SimilarityBorderline]),
             (done(), Some(0.3), BAR, Decision::Fail, vec![Code::SimilarityLow]),
@@ -295,8 +297,12 @@ mod tests {
                 Decision::Fail,
                 vec![Code::JumpCut],
             ),
-        ];
-        for (outcome, similarity, bar, decision, reasons) in rows {
+        ]
+    }
+
+    #[test]
+    fn each_rule_decides_in_its_turn() {
+        for (outcome, similarity, bar, decision, reasons) in rows() {
             let verdict = judge(&outcome, similarity, bar, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
         }
