@@ -1,0 +1,214 @@
+//! What kernels are called with. Each structure lies in memory as the one of its name in
+//! `kernels/*.cu`.
+
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+
+/// An address on the device; 0 is null.
+pub(super) type Address = u64;
+
+/// Axes of a strided kernel: those of a row, and the batch.
+pub(super) const AXES_MAX: usize = 9;
+
+/// Neighbouring elements that packed kernels read and write at once.
+pub(super) const PACK: usize = 4;
+
+/// Constants that repeat: element `i` is number `i % period`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Periodic {
+    pub(super) numbers: Address,
+    pub(super) period: u32,
+}
+
+impl Periodic {
+    /// No constants.
+    pub(super) const NONE: Self = Self { numbers: 0, period: 1 };
+}
+
+/// A function of one number.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Curve {
+    pub(super) slopes: Periodic,
+    pub(super) kind: i32,
+    pub(super) a: f32,
+    pub(super) b: f32,
+}
+
+impl Curve {
+    /// The number itself.
+    pub(super) const NONE: Self = Self { slopes: Periodic::NONE, kind: 0, a: 0.0, b: 0.0 };
+}
+
+/// `curve(sum × scale + shift + residual)`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finish {
+    pub(super) scale: Periodic,
+    pub(super) shift: Periodic,
+    pub(super) residual: Address,
+    pub(super) curve: Curve,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elements {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) finish: Finish,
+    pub(super) count: u32,
+}
+
+/// Two arrays of one shape, each with its own strides.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strided {
+    pub(super) sizes: [u32; AXES_MAX],
+    pub(super) first: [u32; AXES_MAX],
+    pub(super) second: [u32; AXES_MAX],
+    pub(super) axes: i32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copy_ {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) strided: Strided,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Binary {
+    pub(super) y: Address,
+    pub(super) a: Address,
+    pub(super) b: Address,
+    pub(super) strided: Strided,
+    pub(super) kind: i32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fill {
+    pub(super) y: Address,
+    pub(super) value: f32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) pixels: u32,
+    pub(super) pixel_stride: u32,
+    pub(super) channel_stride: u32,
+    pub(super) source: [u32; 3],
+    pub(super) mean: [f32; 3],
+    pub(super) scale: [f32; 3],
+    pub(super) count: u32,
+}
+
+/// A window that slides over an image, and the sizes of the images on both sides.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Window {
+    pub(super) channels: u32,
+    pub(super) height: i32,
+    pub(super) width: i32,
+    pub(super) out_height: i32,
+    pub(super) out_width: i32,
+    pub(super) kernel: [i32; 2],
+    pub(super) strides: [i32; 2],
+    pub(super) dilations: [i32; 2],
+    pub(super) top: i32,
+    pub(super) left: i32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depthwise {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) weight: Address,
+    pub(super) border: Address,
+    pub(super) finish: Finish,
+    pub(super) window: Window,
+    pub(super) multiplier: u32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patches {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) border: Address,
+    pub(super) window: Window,
+    pub(super) groups: u32,
+    pub(super) first_pixel: u32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Border {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) border: Address,
+    pub(super) window: Window,
+    pub(super) value: f32,
+    pub(super) count: u32,
+}
+
+/// Of the kernels `pool` and `resize`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sampled {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) window: Window,
+    pub(super) kind: i32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reduce {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) kept_sizes: [u32; AXES_MAX],
+    pub(super) kept_strides: [u32; AXES_MAX],
+    pub(super) sizes: [u32; AXES_MAX],
+    pub(super) strides: [u32; AXES_MAX],
+    pub(super) kept_axes: i32,
+    pub(super) axes: i32,
+    pub(super) kind: i32,
+    pub(super) length: u32,
+    pub(super) count: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Softmax {
+    pub(super) y: Address,
+    pub(super) x: Address,
+    pub(super) length: u32,
+    pub(super) inner: u32,
+    pub(super) count: u32,
+}
+
+macro_rules! device_repr {
+    ($($name:ident),*) => {
+        $(
+            // SAFETY: plain numbers in the order and with the padding of C.
+            unsafe impl DeviceRepr for $name {}
+        )*
+    };
+}
+
+device_repr!(
+    Elements, Copy_, Binary, Fill, Rows, Depthwise, Patches, Border, Sampled, Reduce, Softmax
+);

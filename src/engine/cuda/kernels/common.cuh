@@ -1,0 +1,158 @@
+// What all kernels share.
+//
+// A value is stored as T, `float` or `__half`; whatever is computed is computed in `float`.
+// Images lie with their channels last: [batch, height, width, channels]. Every kernel takes one
+// structure, the same as in `arguments.rs`, and does one element, or one pack of neighbouring
+// channels, in each thread.
+#pragma once
+#include <cuda_fp16.h>
+
+constexpr int AXES_MAX = 9;
+
+// Neighbouring elements that are read and written at once: 8 or 16 bytes.
+constexpr int PACK = 4;
+
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+    T values[N];
+};
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline void from_float(float& y, float x) { y = x; }
+__device__ inline void from_float(__half& y, float x) { y = __float2half(x); }
+
+// Reads N neighbours from the element `at`, which is a multiple of N.
+template <int N, class T>
+__device__ inline void read(float (&x)[N], const T* from, unsigned at) {
+    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + at);
+    for (int k = 0; k < N; ++k) x[k] = to_float(pack.values[k]);
+}
+
+template <int N, class T>
+__device__ inline void write(T* to, unsigned at, const float (&x)[N]) {
+    Pack<T, N> pack;
+    for (int k = 0; k < N; ++k) from_float(pack.values[k], x[k]);
+    *reinterpret_cast<Pack<T, N>*>(to + at) = pack;
+}
+
+// Constants that repeat: element i is number i % period.
+struct Periodic {
+    const float* numbers;
+    unsigned period;
+};
+
+template <int N>
+__device__ inline void read(float (&x)[N], const Periodic& constants, unsigned at) {
+    unsigned place = at % constants.period;
+    for (int k = 0; k < N; ++k) {
+        x[k] = constants.numbers[place];
+        place = place + 1 == constants.period ? 0 : place + 1;
+    }
+}
+
+// The larger or smaller one, but `x` where that is not a number: an overflow must reach the answer, where it is refused.
+__device__ inline float larger(float x, float y) { return x <= y ? y : x; }
+__device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
+
+// Functions of one number; the numbering is that of `arguments.rs`.
+enum CurveKind { NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS };
+
+struct Curve {
+    Periodic slopes;
+    int kind;
+    float a;
+    float b;
+};
+
+__device__ inline float hard_sigmoid(float x, float alpha, float beta) {
+    return smaller(larger(alpha * x + beta, 0.0f), 1.0f);
+}
+
+__device__ inline float bend(const Curve& curve, float x, unsigned at) {
+    switch (curve.kind) {
+        case RELU: return larger(x, 0.0f);
+        case PRELU: return x > 0.0f ? x : x * curve.slopes.numbers[at % curve.slopes.period];
+        case LEAKY_RELU: return x > 0.0f ? x : x * curve.a;
+        case SIGMOID: return 1.0f / (1.0f + expf(-x));
+        case CLIP: return smaller(larger(x, curve.a), curve.b);
+        case HARD_SIGMOID: return hard_sigmoid(x, curve.a, curve.b);
+        case HARD_SWISH: return x * hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
+        case TANH: return tanhf(x);
+        case EXP: return expf(x);
+        case SQRT: return sqrtf(x);
+        case ABS: return fabsf(x);
+        default: return x;
+    }
+}
+
+// What is left to do to a sum before it is stored: curve(sum × scale + shift + residual).
+struct Finish {
+    Periodic scale;
+    Periodic shift;
+    const void* residual;
+    Curve curve;
+};
+
+template <class T, int N>
+__device__ inline void finish(float (&x)[N], const Finish& finish, unsigned at) {
+    float other[N];
+    if (finish.scale.numbers) {
+        read(other, finish.scale, at);
+        for (int k = 0; k < N; ++k) x[k] *= other[k];
+    }
+    if (finish.shift.numbers) {
+        read(other, finish.shift, at);
+        for (int k = 0; k < N; ++k) x[k] += other[k];
+    }
+    if (finish.residual) {
+        read(other, static_cast<const T*>(finish.residual), at);
+        for (int k = 0; k < N; ++k) x[k] += other[k];
+    }
+    for (int k = 0; k < N; ++k) x[k] = bend(finish.curve, x[k], at + k);
+}
+
+// A window that slides over an image, and the sizes of the images on both sides.
+struct Window {
+    unsigned channels;
+    int height, width;
+    int out_height, out_width;
+    int kernel_height, kernel_width;
+    int stride_height, stride_width;
+    int dilation_height, dilation_width;
+    int top, left;
+};
+
+// Where element `at` of the output image lies.
+struct Place {
+    unsigned channel;
+    int column, row;
+    unsigned image;
+};
+
+__device__ inline Place place(unsigned at, unsigned channels, int height, int width) {
+    Place p;
+    p.channel = at % channels;
+    at /= channels;
+    p.column = at % width;
+    at /= width;
+    p.row = at % height;
+    p.image = at / height;
+    return p;
+}
+
+__device__ inline bool is_inside(const Window& w, int row, int column) {
+    return row >= 0 && row < w.height && column >= 0 && column < w.width;
+}
+
+// The number of this thread's element or pack.
+__device__ inline unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+#define KERNEL(NAME, ARGUMENTS)                                                      \
+    extern "C" __global__ void NAME##_f32(ARGUMENTS a) { NAME<float, 1>(a); }        \
+    extern "C" __global__ void NAME##_f16(ARGUMENTS a) { NAME<__half, 1>(a); }
+
+#define PACKED_KERNEL(NAME, ARGUMENTS)                                               \
+    KERNEL(NAME, ARGUMENTS)                                                          \
+    extern "C" __global__ void NAME##_f32_packed(ARGUMENTS a) { NAME<float, PACK>(a); } \
+    extern "C" __global__ void NAME##_f16_packed(ARGUMENTS a) { NAME<__half, PACK>(a); }

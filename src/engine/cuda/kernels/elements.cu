@@ -1,0 +1,102 @@
+// Functions of each element, of two values, and moves.
+#include "common.cuh"
+
+struct ElementsArguments {
+    void* y;
+    const void* x;
+    Finish finish;
+    unsigned count;
+};
+
+template <class T, int N>
+__device__ void elements(const ElementsArguments& a) {
+    const unsigned at = thread_number() * N;
+    if (at >= a.count) return;
+    float x[N];
+    read(x, static_cast<const T*>(a.x), at);
+    finish<T>(x, a.finish, at);
+    write(static_cast<T*>(a.y), at, x);
+}
+PACKED_KERNEL(elements, ElementsArguments)
+
+// Two arrays of one shape, each with its own strides; the last axis is the innermost.
+struct Strided {
+    unsigned sizes[AXES_MAX];
+    unsigned first[AXES_MAX];
+    unsigned second[AXES_MAX];
+    int axes;
+};
+
+__device__ inline void find(const Strided& s, unsigned at, unsigned& first, unsigned& second) {
+    first = second = 0;
+    for (int axis = s.axes - 1; axis >= 0; --axis) {
+        const unsigned index = at % s.sizes[axis];
+        at /= s.sizes[axis];
+        first += index * s.first[axis];
+        second += index * s.second[axis];
+    }
+}
+
+// Transposes, joins, cuts and repeats: y[second] = x[first].
+struct CopyArguments {
+    void* y;
+    const void* x;
+    Strided strided;
+    unsigned count;
+};
+
+template <class X, class Y>
+__device__ void copy(const CopyArguments& a) {
+    const unsigned at = thread_number();
+    if (at >= a.count) return;
+    unsigned from, to;
+    find(a.strided, at, from, to);
+    from_float(static_cast<Y*>(a.y)[to], to_float(static_cast<const X*>(a.x)[from]));
+}
+extern "C" __global__ void copy_f32(CopyArguments a) { copy<float, float>(a); }
+extern "C" __global__ void copy_f16(CopyArguments a) { copy<__half, __half>(a); }
+extern "C" __global__ void copy_f32_f16(CopyArguments a) { copy<float, __half>(a); }
+extern "C" __global__ void copy_f16_f32(CopyArguments a) { copy<__half, float>(a); }
+
+enum BinaryKind { ADD, SUB, MUL, DIV };
+
+struct BinaryArguments {
+    void* y;
+    const void* a;
+    const void* b;
+    Strided strided;
+    int kind;
+    unsigned count;
+};
+
+template <class T, int N>
+__device__ void binary(const BinaryArguments& a) {
+    const unsigned at = thread_number();
+    if (at >= a.count) return;
+    unsigned first, second;
+    find(a.strided, at, first, second);
+    const float p = to_float(static_cast<const T*>(a.a)[first]);
+    const float q = to_float(static_cast<const T*>(a.b)[second]);
+    float result;
+    switch (a.kind) {
+        case ADD: result = p + q; break;
+        case SUB: result = p - q; break;
+        case MUL: result = p * q; break;
+        default: result = p / q; break;
+    }
+    from_float(static_cast<T*>(a.y)[at], result);
+}
+KERNEL(binary, BinaryArguments)
+
+struct FillArguments {
+    void* y;
+    float value;
+    unsigned count;
+};
+
+template <class T, int N>
+__device__ void fill(const FillArguments& a) {
+    const unsigned at = thread_number();
+    if (at < a.count) from_float(static_cast<T*>(a.y)[at], a.value);
+}
+KERNEL(fill, FillArguments)
