@@ -235,6 +235,14 @@ pub enum EngineError {
     /// No kernels for what was asked.
     #[error(transparent)]
     Select(#[from] super::cpu::SelectError),
+    /// GPUs do not run networks in this precision.
+    #[cfg(feature = "cuda")]
+    #[error("GPUs run networks in f32 or f16, not in {0}")]
+    GpuPrecision(super::Precision),
+    /// The GPU or one of its libraries refuses.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] super::cuda::GpuError),
     /// The tensor does not hold `f32`.
     #[error("the input does not hold f32")]
     InputType,

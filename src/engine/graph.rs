@@ -117,7 +117,7 @@ impl Graph {
         counts
     }
 
-    fn node_macs(&self, node: &Node) -> u64 {
+    pub(super) fn node_macs(&self, node: &Node) -> u64 {
         let per_element = match &node.op {
             Op::Conv(conv) => known_elements(&conv.weight.shape()[1..]),
             Op::Linear(linear) => linear.weight.shape()[1],

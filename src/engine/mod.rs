@@ -10,6 +10,8 @@
 
 mod constant;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 #[cfg(test)]
 mod fixtures;

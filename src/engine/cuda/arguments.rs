@@ -71,7 +71,7 @@ pub(super) struct Strided {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Copy_ {
+pub(super) struct Copy {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) strided: Strided,
@@ -210,5 +210,5 @@ macro_rules! device_repr {
 }
 
 device_repr!(
-    Elements, Copy_, Binary, Fill, Rows, Depthwise, Patches, Border, Sampled, Reduce, Softmax
+    Elements, Copy, Binary, Fill, Rows, Depthwise, Patches, Border, Sampled, Reduce, Softmax
 );

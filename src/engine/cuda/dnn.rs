@@ -1,0 +1,296 @@
+//! Convolutions in cuDNN: channels last, sums in 32-bit floats, the bias and a rectifier in the same
+//! pass.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::cudnn::result::{self, CudnnError};
+use candle_core::cuda_backend::cudarc::cudnn::sys;
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+
+use super::arguments::Address;
+
+/// Most scratch memory an algorithm may take: the fastest ones for faces' sizes take a few MiB.
+pub(super) const WORKSPACE_BYTES_MAX: usize = 64 << 20;
+
+/// Algorithms asked for; cuDNN knows eight.
+const ALGORITHMS_MAX: usize = 8;
+
+/// The library on one stream.
+pub(super) struct Dnn {
+    handle: sys::cudnnHandle_t,
+    /// Outlives the handle.
+    _stream: Arc<CudaStream>,
+    allows_tf32: bool,
+}
+
+// SAFETY: cuDNN handles may be used from any thread, by one at a time; this one stands behind a
+// lock.
+unsafe impl Send for Dnn {}
+
+/// A convolution of one batch size, all in one order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConvolutionShape {
+    pub(super) is_half: bool,
+    /// Batch, channels, height, width.
+    pub(super) x: [usize; 4],
+    /// Output channels, channels of a group, height, width.
+    pub(super) weight: [usize; 4],
+    pub(super) y: [usize; 4],
+    /// Height and width; the same on both sides.
+    pub(super) pads: [usize; 2],
+    pub(super) strides: [usize; 2],
+    pub(super) dilations: [usize; 2],
+    pub(super) groups: usize,
+}
+
+/// What a convolution ends with in the same pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing: another kernel does the rest.
+    None,
+    /// `max(sum + bias + residual, 0)`.
+    Relu,
+}
+
+/// A convolution ready to run: descriptors, and the algorithm chosen for them.
+pub(super) struct Convolution {
+    x: sys::cudnnTensorDescriptor_t,
+    y: sys::cudnnTensorDescriptor_t,
+    bias: sys::cudnnTensorDescriptor_t,
+    weight: sys::cudnnFilterDescriptor_t,
+    convolution: sys::cudnnConvolutionDescriptor_t,
+    activation: sys::cudnnActivationDescriptor_t,
+    algorithm: sys::cudnnConvolutionFwdAlgo_t,
+    workspace_bytes: usize,
+    ending: Ending,
+}
+
+// SAFETY: descriptors are read only, after they were set.
+unsafe impl Send for Convolution {}
+// SAFETY: as above.
+unsafe impl Sync for Convolution {}
+
+/// Where a convolution reads and writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) x: Address,
+    pub(super) weight: Address,
+    /// Read by [`Ending::Relu`] only.
+    pub(super) bias: Address,
+    /// Null for none; read by [`Ending::Relu`] only.
+    pub(super) residual: Address,
+    pub(super) y: Address,
+    pub(super) workspace: Address,
+}
+
+impl Dnn {
+    pub(super) fn open(stream: &Arc<CudaStream>, allows_tf32: bool) -> Result<Self, CudnnError> {
+        let handle = result::create_handle()?;
+        let dnn = Self { handle, _stream: Arc::clone(stream), allows_tf32 };
+        // SAFETY: both live; the handle is this one's own.
+        unsafe { result::set_stream(handle, stream.cu_stream().cast()) }?;
+        Ok(dnn)
+    }
+
+    /// Chooses the algorithm by cuDNN's own model, which is the same after every start.
+    pub(super) fn prepare(
+        &self,
+        shape: &ConvolutionShape,
+        ending: Ending,
+    ) -> Result<Convolution, CudnnError> {
+        let mut convolution = Convolution::describe(shape, ending, self.allows_tf32)?;
+        // SAFETY: a structure of plain numbers.
+        let mut found: [sys::cudnnConvolutionFwdAlgoPerf_t; ALGORITHMS_MAX] =
+            unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        // SAFETY: descriptors are set, and there is room for the results asked for.
+        unsafe {
+            result::get_convolution_forward_algorithm(
+                self.handle,
+                convolution.x,
+                convolution.weight,
+                convolution.convolution,
+                convolution.y,
+                ALGORITHMS_MAX as i32,
+                &raw mut count,
+                found.as_mut_ptr(),
+            )
+        }?;
+        let math = convolution.math_type(shape.is_half, self.allows_tf32);
+        let usable = found[..count as usize].iter().find(|found| {
+            found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                && found.memory <= WORKSPACE_BYTES_MAX
+                && (shape.is_half || self.allows_tf32 || found.mathType == math)
+        });
+        let refused = CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED);
+        let chosen = usable.ok_or(refused)?;
+        convolution.algorithm = chosen.algo;
+        // SAFETY: as above.
+        convolution.workspace_bytes = unsafe {
+            result::get_convolution_forward_workspace_size(
+                self.handle,
+                convolution.x,
+                convolution.weight,
+                convolution.convolution,
+                convolution.y,
+                chosen.algo,
+            )
+        }?;
+        Ok(convolution)
+    }
+
+    pub(super) fn run(&self, convolution: &Convolution, at: Addresses) -> Result<(), CudnnError> {
+        let (one, zero) = (1.0_f32, 0.0_f32);
+        let (one, zero): (*const c_void, *const c_void) =
+            ((&raw const one).cast(), (&raw const zero).cast());
+        let c = convolution;
+        let workspace = at.workspace as *mut c_void;
+        let (x, weight, y) =
+            (at.x as *const c_void, at.weight as *const c_void, at.y as *mut c_void);
+        // SAFETY: the plan's addresses hold what the descriptors state; scalars are read before the
+        // return.
+        unsafe {
+            match c.ending {
+                Ending::None => result::convolution_forward(
+                    self.handle,
+                    one,
+                    c.x,
+                    x,
+                    c.weight,
+                    weight,
+                    c.convolution,
+                    c.algorithm,
+                    workspace,
+                    c.workspace_bytes,
+                    zero,
+                    c.y,
+                    y,
+                ),
+                Ending::Relu => {
+                    let (share, residual) = match at.residual {
+                        0 => (zero, y.cast_const()),
+                        residual => (one, residual as *const c_void),
+                    };
+                    result::convolution_bias_activation_forward(
+                        self.handle,
+                        one,
+                        c.x,
+                        x,
+                        c.weight,
+                        weight,
+                        c.convolution,
+                        c.algorithm,
+                        workspace,
+                        c.workspace_bytes,
+                        share,
+                        c.y,
+                        residual,
+                        c.bias,
+                        at.bias as *const c_void,
+                        c.activation,
+                        c.y,
+                        y,
+                    )
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Dnn {
+    fn drop(&mut self) {
+        // SAFETY: nothing else has this handle. On a lost device it cannot be destroyed, and with
+        // the device goes all it held.
+        drop(unsafe { result::destroy_handle(self.handle) });
+    }
+}
+
+impl Convolution {
+    pub(super) fn workspace_bytes(&self) -> usize {
+        self.workspace_bytes
+    }
+
+    fn describe(
+        shape: &ConvolutionShape,
+        ending: Ending,
+        allows_tf32: bool,
+    ) -> Result<Self, CudnnError> {
+        let convolution = Self {
+            x: result::create_tensor_descriptor()?,
+            y: result::create_tensor_descriptor()?,
+            bias: result::create_tensor_descriptor()?,
+            weight: result::create_filter_descriptor()?,
+            convolution: result::create_convolution_descriptor()?,
+            activation: result::create_activation_descriptor()?,
+            algorithm:
+                sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+            workspace_bytes: 0,
+            ending,
+        };
+        convolution.set(shape, allows_tf32)?;
+        Ok(convolution)
+    }
+
+    fn set(&self, shape: &ConvolutionShape, allows_tf32: bool) -> Result<(), CudnnError> {
+        let kind = match shape.is_half {
+            true => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+            false => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        };
+        let nhwc = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
+        let dims = |dims: [usize; 4]| dims.map(|size| size as i32);
+        let pair = |pair: [usize; 2]| pair.map(|size| size as i32);
+        let ([ph, pw], [sh, sw], [dh, dw]) =
+            (pair(shape.pads), pair(shape.strides), pair(shape.dilations));
+        // SAFETY: all descriptors are this one's own.
+        unsafe {
+            result::set_tensor4d_descriptor(self.x, nhwc, kind, dims(shape.x))?;
+            result::set_tensor4d_descriptor(self.y, nhwc, kind, dims(shape.y))?;
+            result::set_tensor4d_descriptor(self.bias, nhwc, kind, dims([1, shape.y[1], 1, 1]))?;
+            result::set_filter4d_descriptor(self.weight, kind, nhwc, dims(shape.weight))?;
+            result::set_convolution2d_descriptor(
+                self.convolution,
+                ph,
+                pw,
+                sh,
+                sw,
+                dh,
+                dw,
+                sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+                sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+            )?;
+            result::set_convolution_group_count(self.convolution, shape.groups as i32)?;
+            let math = self.math_type(shape.is_half, allows_tf32);
+            result::set_convolution_math_type(self.convolution, math)?;
+            result::set_activation_descriptor(
+                self.activation,
+                sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU,
+                sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
+                0.0,
+            )
+        }
+    }
+
+    /// Tensor cores for 16-bit floats; for 32-bit ones only where rounding to TF32 is allowed.
+    fn math_type(&self, is_half: bool, allows_tf32: bool) -> sys::cudnnMathType_t {
+        match (is_half, allows_tf32) {
+            (true, _) => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            (false, true) => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+            (false, false) => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+        }
+    }
+}
+
+impl Drop for Convolution {
+    fn drop(&mut self) {
+        // SAFETY: nothing else has these descriptors, which are memory of the host.
+        unsafe {
+            drop(result::destroy_tensor_descriptor(self.x));
+            drop(result::destroy_tensor_descriptor(self.y));
+            drop(result::destroy_tensor_descriptor(self.bias));
+            drop(result::destroy_filter_descriptor(self.weight));
+            drop(result::destroy_convolution_descriptor(self.convolution));
+            drop(sys::cudnnDestroyActivationDescriptor(self.activation));
+        }
+    }
+}

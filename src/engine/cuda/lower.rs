@@ -1,0 +1,439 @@
+//! From a graph to a plan: each operation gets its work, its constants laid out, and its inputs in
+//! the order the work reads.
+
+use std::collections::HashMap;
+
+use super::axes::{Order, Pair};
+use super::dnn::Ending;
+use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
+use super::work::{
+    Binary, Border, Copy, CurvePlan, Dense, Depthwise, Elements, Fill, FinishPlan, Linear, Reduce,
+    Repeated, Sample, Sampling, Softmax, WindowPlan,
+};
+use crate::engine::constant::Constant;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{self, Activation, AveragePool, Conv, Op, Window};
+use crate::engine::shape::{broadcast_strides, known_elements, permute, strides};
+
+/// Lowers an optimised graph to kernels that store 16-bit floats where `is_half`.
+pub(super) fn lower(graph: &Graph, is_half: bool) -> Plan {
+    let mut lowering = Lowering {
+        graph,
+        is_half,
+        constants: Constants::default(),
+        storages: Vec::new(),
+        places: HashMap::new(),
+        steps: Vec::new(),
+    };
+    let input = lowering.input();
+    for node in graph.nodes() {
+        lowering.node(node);
+    }
+    let outputs = graph.output_ids().map(|id| lowering.output(id)).collect();
+    let Lowering { constants, storages, steps, .. } = lowering;
+    let mut plan = Plan { is_half, constants, storages, steps, input, outputs };
+    set_lifetimes(&mut plan);
+    plan
+}
+
+struct Lowering<'g> {
+    graph: &'g Graph,
+    is_half: bool,
+    constants: Constants,
+    storages: Vec<Storage>,
+    /// The storage of each value in each order it is had in.
+    places: HashMap<(ValueId, Order), usize>,
+    steps: Vec<Step>,
+}
+
+impl<'g> Lowering<'g> {
+    fn shape(&self, id: ValueId) -> &'g [usize] {
+        self.graph.shape(id)
+    }
+
+    fn storage(&mut self, len: usize) -> usize {
+        self.storages.push(Storage { len, alive: [usize::MAX, 0] });
+        self.storages.len() - 1
+    }
+
+    /// New memory for a value in an order.
+    fn place(&mut self, id: ValueId, order: Order) -> usize {
+        let storage = self.storage(known_elements(self.shape(id)));
+        self.places.insert((id, order), storage);
+        storage
+    }
+
+    fn push(&mut self, node: &str, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+        let (label, work) = (node.to_owned(), Box::new(work));
+        self.steps.push(Step { label, work, reads, writes, macs: 0 });
+    }
+
+    /// The order a value is had in; with channels last where it is had in both.
+    fn order(&self, id: ValueId) -> Order {
+        match self.places.contains_key(&(id, Order::ChannelsLast)) {
+            true => Order::ChannelsLast,
+            false => Order::Plain,
+        }
+    }
+
+    /// The storage of a value in an order, which is made of the other one where it is not had.
+    fn have(&mut self, id: ValueId, order: Order) -> usize {
+        if let Some(&storage) = self.places.get(&(id, order)) {
+            return storage;
+        }
+        let (other, shape) = (self.order(id), self.shape(id));
+        let from = self.places[&(id, other)];
+        let pair = between(shape, &other.strides(shape), &order.strides(shape));
+        self.moved("Reorder", pair, from, (id, order))
+    }
+
+    /// A value made by moving all numbers of a storage, or the storage itself where none moves.
+    fn moved(&mut self, label: &str, pair: Pair, from: usize, to: (ValueId, Order)) -> usize {
+        if pair.is_same() {
+            self.places.insert(to, from);
+            return from;
+        }
+        let storage = self.place(to.0, to.1);
+        self.push(label, Copy::new(pair, [0, 0], self.is_half), vec![from], storage);
+        storage
+    }
+
+    /// Images come with their channels last, unless they are so in the graph already and the network
+    /// turns them.
+    fn input(&mut self) -> Port {
+        let id = self.graph.input_id();
+        let shape = self.shape(id);
+        let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
+        let is_turned = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
+        let order = match *shape {
+            [0..=INPUT_CHANNELS_MAX, _, _] if !is_turned => Order::ChannelsLast,
+            _ => Order::Plain,
+        };
+        let storage = self.place(id, order);
+        Port { storage, pair: between(shape, &strides(shape), &order.strides(shape)) }
+    }
+
+    fn output(&mut self, id: ValueId) -> Port {
+        let (shape, order) = (self.shape(id), self.order(id));
+        let storage = self.places[&(id, order)];
+        Port { storage, pair: between(shape, &order.strides(shape), &strides(shape)) }
+    }
+
+    fn node(&mut self, node: &'g Node) {
+        let (x, y) = (node.inputs[0], node.output);
+        match &node.op {
+            Op::Conv(conv) => self.convolution(node, conv),
+            Op::Linear(linear) => self.linear(node, linear),
+            Op::ScaleShift(affine) => {
+                let order = self.order(x);
+                let scale = Some(self.repeated(&affine.scale, y, order));
+                let shift = Some(self.repeated(&affine.shift, y, order));
+                self.elements(node, FinishPlan { scale, shift, curve: CurvePlan::NONE });
+            }
+            Op::Activation(activation) => {
+                let order = self.order(x);
+                let curve = self.curve(activation, y, order);
+                self.elements(node, FinishPlan { curve, ..FinishPlan::NONE });
+            }
+            Op::Binary(op) => self.binary(node, *op),
+            Op::MaxPool(window) => self.sample(node, Sampling::Largest, *window),
+            Op::AveragePool(AveragePool { window, count_include_pad }) => {
+                let sampling =
+                    if *count_include_pad { Sampling::Mean } else { Sampling::MeanOfInside };
+                self.sample(node, sampling, *window);
+            }
+            Op::GlobalAveragePool => self.reduce(node, op::Reduction::Mean, &[1, 2]),
+            Op::Resize(mode) => self.sample(node, Sampling::Resize(*mode), NO_WINDOW),
+            Op::Pad { before, after, value } => self.pad(node, before, after, *value),
+            Op::Concat { axis } => self.concat(node, *axis),
+            Op::Slice { axis, start, step } => self.slice(node, *axis, [*start, *step]),
+            Op::Transpose { perm } => self.transpose(node, perm),
+            Op::Reshape => self.reshape(node),
+            Op::Expand => self.expand(node),
+            Op::Softmax { axis } => self.softmax(node, *axis),
+            Op::Reduce { reduction, axes } => self.reduce(node, *reduction, axes),
+        }
+    }
+
+    fn repeated(&mut self, constant: &Constant, value: ValueId, order: Order) -> Repeated {
+        Repeated::broadcast(&mut self.constants, constant, self.graph.shape(value), order)
+    }
+
+    fn curve(&mut self, activation: &Activation, value: ValueId, order: Order) -> CurvePlan {
+        let slopes = match activation {
+            Activation::PRelu(slopes) => Some(self.repeated(slopes, value, order)),
+            _ => None,
+        };
+        CurvePlan::of(activation, slopes)
+    }
+
+    fn elements(&mut self, node: &Node, finish: FinishPlan) {
+        let order = self.order(node.inputs[0]);
+        let from = self.have(node.inputs[0], order);
+        let work = Elements::new(finish, known_elements(self.shape(node.output)), self.is_half);
+        let to = self.place(node.output, order);
+        self.push(node.op.name(), work, vec![from], to);
+    }
+
+    /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
+    fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<FinishPlan> {
+        let bias = conv.bias.as_ref();
+        let shift = bias.map(|bias| Repeated::channels(&mut self.constants, bias.data()));
+        let order = Order::ChannelsLast;
+        let curve = conv.activation.as_ref().map(|f| self.curve(f, node.output, order));
+        let is_empty = shift.is_none() && curve.is_none() && node.inputs.len() == 1;
+        let curve = curve.unwrap_or(CurvePlan::NONE);
+        (!is_empty).then_some(FinishPlan { scale: None, shift, curve })
+    }
+
+    fn convolution(&mut self, node: &'g Node, conv: &Conv) {
+        let last = Order::ChannelsLast;
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.have(id, last)).collect();
+        let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
+        let finish = self.epilogue(node, conv);
+        let window = WindowPlan::new(from, to, conv.window, conv.dilations);
+        let weight = self.taps(conv);
+        let border = conv.border.as_ref().map(|border| self.constants.floats(border.data()));
+        let writes = self.place(node.output, last);
+        let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
+        let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
+            let multiplier = out / conv.groups;
+            let window = WindowPlan { channels: out, ..window };
+            let finish = finish.unwrap_or(FinishPlan::NONE);
+            let constants = [Some(weight), border];
+            Box::new(Depthwise::new(window, multiplier, constants, finish, self.is_half))
+        } else {
+            let finish =
+                finish.map(|finish| Elements::new(finish, known_elements(to), self.is_half));
+            if is_pointwise(conv) {
+                let pixels = to[1] * to[2];
+                Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.is_half))
+            } else {
+                Box::new(self.dense(conv, window, [Some(weight), border], finish))
+            }
+        };
+        let (label, macs) = (label(conv, to), self.graph.node_macs(node));
+        self.steps.push(Step { label, work, reads, writes, macs });
+    }
+
+    fn dense(
+        &mut self,
+        conv: &Conv,
+        window: WindowPlan,
+        [weight, border]: [Option<At>; 2],
+        finish: Option<Elements>,
+    ) -> Dense {
+        let ends = matches!(conv.activation, Some(Activation::Relu));
+        let zeros = vec![0.0; conv.channels()];
+        let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
+        Dense {
+            weight: weight.expect("a convolution has weights"),
+            bias: ends.then(|| self.constants.values(bias, self.is_half)),
+            border,
+            ending: if ends { Ending::Relu } else { Ending::None },
+            finish,
+            window,
+            out: conv.channels(),
+            groups: conv.groups,
+            is_half: self.is_half,
+            prepared: Default::default(),
+        }
+    }
+
+    /// A convolution's weights: for depthwise ones `[taps, out]`, else `[out, taps, of a group]`.
+    fn taps(&mut self, conv: &Conv) -> At {
+        let [out, of_group, height, width] = *conv.weight.shape() else {
+            unreachable!("weights have four axes")
+        };
+        let (taps, data) = (height * width, conv.weight.data());
+        let mut numbers = vec![0.0; data.len()];
+        for (index, &weight) in data.iter().enumerate() {
+            let (o, i, tap) = (index / (of_group * taps), index / taps % of_group, index % taps);
+            let to = match of_group == 1 && conv.groups > 1 {
+                true => tap * out + o,
+                false => (o * taps + tap) * of_group + i,
+            };
+            numbers[to] = weight;
+        }
+        self.constants.values(&numbers, self.is_half)
+    }
+
+    fn linear(&mut self, node: &Node, linear: &op::Linear) {
+        let from = self.have(node.inputs[0], Order::Plain);
+        let to = self.shape(node.output);
+        let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
+        let weight = self.constants.values(linear.weight.data(), self.is_half);
+        let finish = linear.bias.as_ref().map(|bias| {
+            let shift = Some(Repeated::channels(&mut self.constants, bias.data()));
+            let plan = FinishPlan { shift, ..FinishPlan::NONE };
+            Elements::new(plan, known_elements(to), self.is_half)
+        });
+        let vectors = known_elements(to) / out;
+        let work = Linear::new(weight, finish, vectors, [out, width], self.is_half);
+        let writes = self.place(node.output, Order::Plain);
+        let macs = self.graph.node_macs(node);
+        let label = format!("Linear {width} → {out}");
+        self.steps.push(Step { label, work: Box::new(work), reads: vec![from], writes, macs });
+    }
+
+    fn binary(&mut self, node: &Node, op: op::BinaryOp) {
+        let [a, b] = [node.inputs[0], node.inputs[1]];
+        let is_last = |id| self.order(id) == Order::ChannelsLast;
+        let order = if is_last(a) || is_last(b) { Order::ChannelsLast } else { Order::Plain };
+        let reads = vec![self.have(a, order), self.have(b, order)];
+        let shape = self.shape(node.output);
+        let own = |id: ValueId| {
+            let from = self.shape(id);
+            let dense = order.strides(from);
+            let steps = from.iter().zip(shape).zip(dense);
+            steps.map(|((f, t), step)| if f == t { step } else { 0 }).collect::<Vec<usize>>()
+        };
+        let rows = [a, b].map(|id| known_elements(self.shape(id)));
+        let pair = Pair::new(shape, [&own(a), &own(b)], rows, &order.strides(shape));
+        let writes = self.place(node.output, order);
+        self.push(node.op.name(), Binary::new(op, pair, self.is_half), reads, writes);
+    }
+
+    fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
+        let (x, y, last) = (node.inputs[0], node.output, Order::ChannelsLast);
+        let from = self.have(x, last);
+        let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
+        let to = self.place(y, last);
+        self.push(node.op.name(), Sample::new(sampling, window, self.is_half), vec![from], to);
+    }
+
+    fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
+        let order = self.order(node.inputs[0]);
+        let from = self.have(node.inputs[0], order);
+        let shape = self.shape(node.inputs[0]);
+        let steps = order.strides(shape);
+        let work = Reduce::new(reduction, shape, &steps, axes, self.is_half);
+        let to = self.place(node.output, order);
+        self.push(node.op.name(), work, vec![from], to);
+    }
+
+    fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
+        let order = self.order(node.inputs[0]);
+        let from = self.have(node.inputs[0], order);
+        let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
+        let to = self.place(node.output, order);
+        if let (Order::ChannelsLast, [0, top, left], [0, bottom, right]) = (order, before, after) {
+            let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
+            let window = WindowPlan::new(inner, outer, window, [1, 1]);
+            let work = Border::new(window, None, value, self.is_half);
+            return self.push(node.op.name(), work, vec![from], to);
+        }
+        let fill = Fill::new(value, known_elements(outer), self.is_half);
+        self.push(node.op.name(), fill, Vec::new(), to);
+        let steps = order.strides(outer);
+        let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
+        let rows = [known_elements(inner), known_elements(outer)];
+        let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
+        self.push(node.op.name(), Copy::new(pair, [0, start], self.is_half), vec![from], to);
+    }
+
+    fn concat(&mut self, node: &Node, axis: usize) {
+        let order = self.order(node.inputs[0]);
+        let outer = self.shape(node.output);
+        let steps = order.strides(outer);
+        let to = self.place(node.output, order);
+        let mut start = 0;
+        for &id in &node.inputs {
+            let from = self.have(id, order);
+            let part = self.shape(id);
+            let rows = [known_elements(part), known_elements(outer)];
+            let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
+            let work = Copy::new(pair, [0, start * steps[axis]], self.is_half);
+            self.push(node.op.name(), work, vec![from], to);
+            start += part[axis];
+        }
+    }
+
+    fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
+        let order = self.order(node.inputs[0]);
+        let from = self.have(node.inputs[0], order);
+        let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
+        let mut steps = order.strides(outer);
+        let start = start * steps[axis];
+        steps[axis] *= step;
+        let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
+        let pair = Pair::new(part, [&steps, &written], rows, &written);
+        let to = self.place(node.output, order);
+        self.push(node.op.name(), Copy::new(pair, [start, 0], self.is_half), vec![from], to);
+    }
+
+    /// In the order in which no number moves, where there is one.
+    fn transpose(&mut self, node: &Node, perm: &[usize]) {
+        let (x, y) = (node.inputs[0], node.output);
+        let order = self.order(x);
+        let from = self.have(x, order);
+        let (turned, shape) = (permute(&order.strides(self.shape(x)), perm), self.shape(y));
+        let to = |order: Order| between(shape, &turned, &order.strides(shape));
+        let (pair, order) = match (to(Order::ChannelsLast), to(Order::Plain)) {
+            (last, _) if last.is_same() && shape.len() == 3 => (last, Order::ChannelsLast),
+            (_, plain) => (plain, Order::Plain),
+        };
+        self.moved(node.op.name(), pair, from, (y, order));
+    }
+
+    fn reshape(&mut self, node: &Node) {
+        let storage = self.have(node.inputs[0], Order::Plain);
+        self.places.insert((node.output, Order::Plain), storage);
+    }
+
+    fn expand(&mut self, node: &Node) {
+        let (x, y) = (node.inputs[0], node.output);
+        let from = self.have(x, Order::Plain);
+        let (inner, outer) = (self.shape(x), self.shape(y));
+        let (steps, written) = (broadcast_strides(inner, outer), strides(outer));
+        let rows = [known_elements(inner), known_elements(outer)];
+        let pair = Pair::new(outer, [&steps, &written], rows, &written);
+        self.moved(node.op.name(), pair, from, (y, Order::Plain));
+    }
+
+    fn softmax(&mut self, node: &Node, axis: usize) {
+        let from = self.have(node.inputs[0], Order::Plain);
+        let shape = self.shape(node.output);
+        let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
+        let to = self.place(node.output, Order::Plain);
+        self.push(node.op.name(), Softmax::new(sizes, self.is_half), vec![from], to);
+    }
+}
+
+/// An input with more is no image with its channels first, but one with its rows first.
+const INPUT_CHANNELS_MAX: usize = 4;
+
+/// No window at all.
+const NO_WINDOW: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
+
+/// All numbers of a row, from one order to another.
+fn between(shape: &[usize], from: &[usize], to: &[usize]) -> Pair {
+    let len = known_elements(shape);
+    Pair::new(shape, [from, to], [len, len], to)
+}
+
+fn is_pointwise(conv: &Conv) -> bool {
+    conv.window == NO_WINDOW && conv.groups == 1
+}
+
+fn label(conv: &Conv, to: &[usize]) -> String {
+    let ([kh, kw], [sh, sw]) = (conv.window.kernel, conv.window.strides);
+    let [_, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
+    let from = of_group * conv.groups;
+    format!("Conv {kh}×{kw}/{sh}×{sw} {from} → {} at {}×{}", to[0], to[1], to[2])
+}
+
+/// From the step that first writes a storage to the one that last reads it; the input is there from
+/// the start, the outputs stay to the end.
+fn set_lifetimes(plan: &mut Plan) {
+    let (first, last) = (0, plan.steps.len() + 1);
+    let mut touch = |storage: usize, step: usize| {
+        let [from, to] = &mut plan.storages[storage].alive;
+        (*from, *to) = ((*from).min(step), (*to).max(step));
+    };
+    touch(plan.input.storage, first);
+    for (index, step) in plan.steps.iter().enumerate() {
+        step.reads.iter().chain([&step.writes]).for_each(|&storage| touch(storage, index + 1));
+    }
+    plan.outputs.iter().for_each(|output| touch(output.storage, last));
+}

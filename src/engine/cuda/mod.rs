@@ -1,0 +1,37 @@
+//! Runs networks on NVIDIA GPUs, planned.
+//!
+//! ```text
+//! graph → lower (work, constants, orders) → plan (memory) → steps on one stream
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | images lie with their channels last, as tensor cores read them | `axes` |
+//! | convolutions are cuDNN's or, without it, products of patches in cuBLAS; depthwise ones, epilogues and all else are our own kernels | `work`, `kernels/*.cu` |
+//! | one block of memory for all values, which lie where no living one lies; nothing is allocated while a network runs, so that it can be captured once and replayed | `plan` |
+//! | transposes and reshapes that move nothing cost nothing | `lower` |
+//! | the libraries are loaded when they are first called | [`lazy`] |
+//!
+//! # Precision
+//!
+//! Weights and values are stored in 32-bit or in 16-bit floats; sums are always 32-bit floats.
+//! TF32, which rounds the factors of 32-bit products to 10 bits, is used only when it is asked for.
+//! Which algorithm a library takes depends on the batch, so a row's answer may differ in the last
+//! digits between buckets; the device checks by how much.
+
+#![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
+
+mod arguments;
+mod axes;
+mod dnn;
+mod gpu;
+pub mod lazy;
+mod lower;
+mod network;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub use gpu::{Gpu, GpuError};
+pub use network::{CudaNetwork, PixelFormat};

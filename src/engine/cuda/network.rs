@@ -1,0 +1,311 @@
+//! A network on a GPU.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail,
+};
+use parking_lot::Mutex;
+
+use super::arguments::{self, Address};
+use super::axes::Pair;
+use super::dnn::WORKSPACE_BYTES_MAX;
+use super::gpu::{Gpu, GpuError};
+use super::lower::lower;
+use super::plan::{Places, Plan, Port, Site};
+use crate::engine::Precision;
+use crate::engine::error::EngineError;
+use crate::engine::graph::Graph;
+
+/// Most numbers of one value in a batch: kernels count in 32 bits and add a pack before they compare.
+const COUNT_MAX: u32 = i32::MAX as u32;
+
+/// A network planned for one GPU: its weights, and the memory of its values.
+///
+/// All batches share that memory, so one runs at a time; the GPU's stream keeps them in order.
+pub struct CudaNetwork {
+    gpu: Arc<Gpu>,
+    plan: Plan,
+    precision: Precision,
+    constants: CudaSlice<u8>,
+    arena: CudaSlice<u8>,
+    workspace: CudaSlice<u8>,
+    /// Results as 32-bit floats: each output after the other, for the whole bucket.
+    results: CudaSlice<f32>,
+    /// Where values lie for each batch size, smallest first.
+    buckets: BTreeMap<usize, Places>,
+    /// Held while a batch is enqueued.
+    turn: Mutex<()>,
+}
+
+/// How pixels become the numbers of the input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PixelFormat {
+    /// Pixels of one row.
+    pub pixels: usize,
+    /// Whether the graph's input is `[height, width, channels]`.
+    pub is_channels_last: bool,
+    /// For each channel of the network, that of a pixel, which is red, green, blue.
+    pub source: [usize; 3],
+    /// Taken off before scaling, per channel of the network.
+    pub mean: [f32; 3],
+    /// Factor, per channel of the network.
+    pub scale: [f32; 3],
+}
+
+impl CudaNetwork {
+    /// Plans an optimised graph for batches of the sizes in `buckets` and uploads it.
+    ///
+    /// # Errors
+    /// A network that does not fit the GPU's memory, or what the driver refuses.
+    pub fn load(
+        graph: &Graph,
+        gpu: Arc<Gpu>,
+        precision: Precision,
+        buckets: &[usize],
+    ) -> Result<Self, EngineError> {
+        let is_half = match precision {
+            Precision::F32 => false,
+            Precision::F16 => true,
+            Precision::Bf16 => return Err(EngineError::GpuPrecision(precision)),
+        };
+        let plan = lower(graph, is_half);
+        Ok(Self::upload(plan, gpu, precision, buckets)?)
+    }
+
+    fn upload(
+        mut plan: Plan,
+        gpu: Arc<Gpu>,
+        precision: Precision,
+        buckets: &[usize],
+    ) -> Result<Self, GpuError> {
+        let buckets: BTreeMap<usize, Places> =
+            buckets.iter().map(|&bucket| (bucket, plan.places(bucket))).collect();
+        let (&rows_max, _) = buckets.last_key_value().expect("a network has a bucket");
+        check_counts(&plan, rows_max)?;
+        let arena_bytes = buckets.values().map(|places| places.bytes).max().unwrap_or(0);
+        let results_len = plan.output_len() * rows_max;
+        check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
+        let stream = gpu.stream();
+        let constants = stream.clone_htod(&std::mem::take(&mut plan.constants.bytes))?;
+        let mut workspace_bytes = 0;
+        for (&bucket, step) in buckets.keys().flat_map(|b| plan.steps.iter().map(move |s| (b, s))) {
+            workspace_bytes = workspace_bytes.max(step.work.workspace_bytes(&gpu, bucket)?);
+        }
+        // Allocations of no bytes are refused by the driver.
+        let arena = stream.alloc_zeros::<u8>(arena_bytes.max(1))?;
+        let workspace = stream.alloc_zeros::<u8>(workspace_bytes.max(1))?;
+        let results = stream.alloc_zeros::<f32>(results_len.max(1))?;
+        // Whatever else is uploaded waits for this: constants come from memory that is freed now.
+        stream.synchronize()?;
+        let turn = Mutex::new(());
+        Ok(Self { gpu, plan, precision, constants, arena, workspace, results, buckets, turn })
+    }
+
+    /// The GPU it lives on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// What weights and values are stored in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of GPU memory it holds.
+    pub fn memory_bytes(&self) -> usize {
+        let blocks = [&self.constants, &self.arena, &self.workspace];
+        blocks.iter().map(|block| block.len()).sum::<usize>() + self.results.num_bytes()
+    }
+
+    /// How each step is computed: its label, its algorithm, its multiply-adds for one row.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        let steps = self.plan.steps.iter();
+        steps.map(|step| (step.label.as_str(), step.work.algorithm(), step.macs))
+    }
+
+    /// Numbers of one row of all outputs.
+    pub fn output_len(&self) -> usize {
+        self.plan.output_len()
+    }
+
+    /// Where [`CudaNetwork::enqueue_steps`] leaves the results: each output after the other, each
+    /// for all rows of the bucket.
+    pub fn results(&self) -> &CudaSlice<f32> {
+        &self.results
+    }
+
+    /// Enqueues turning `count` rows of pixels at `pixels`, a device address, into the input of a
+    /// batch of `bucket` rows.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn enqueue_pixels(
+        &self,
+        bucket: usize,
+        pixels: u64,
+        count: usize,
+        format: &PixelFormat,
+    ) -> Result<(), GpuError> {
+        let Port { storage, pair } = &self.plan.input;
+        // An image with its channels last lies as its pixels do; so does one that the graph itself
+        // takes that way.
+        let is_line = format.is_channels_last || !pair.is_same();
+        let (pixel_stride, channel_stride) = if is_line { (3, 1) } else { (1, format.pixels) };
+        let arguments = arguments::Rows {
+            y: self.address(bucket, *storage),
+            x: pixels,
+            pixels: format.pixels as u32,
+            pixel_stride,
+            channel_stride: channel_stride as u32,
+            source: format.source.map(|channel| channel as u32),
+            mean: format.mean,
+            scale: format.scale,
+            count: (count * pair.len()) as u32,
+        };
+        self.gpu.launch(self.named("rows_f32", "rows_f16"), arguments.count, &arguments)
+    }
+
+    /// Enqueues the network on a batch whose input is there, and its results.
+    ///
+    /// # Errors
+    /// What the driver or a library refuses.
+    pub fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
+        self.run_steps(bucket)?;
+        let results = self.results.device_ptr(self.gpu.stream()).0;
+        self.show(bucket, bucket, results)
+    }
+
+    fn run_steps(&self, bucket: usize) -> Result<(), GpuError> {
+        let stream = self.gpu.stream();
+        let (constants, _constants) = self.constants.device_ptr(stream);
+        let (workspace, _workspace) = self.workspace.device_ptr(stream);
+        for step in &self.plan.steps {
+            let x = step.reads.iter().map(|&storage| self.address(bucket, storage)).collect();
+            let y = self.address(bucket, step.writes);
+            let site = Site { gpu: &self.gpu, batch: bucket, constants, x, y, workspace };
+            step.work.enqueue(&site)?;
+        }
+        Ok(())
+    }
+
+    /// Enqueues copying the first `count` rows of every output to `to`.
+    fn show(&self, bucket: usize, count: usize, to: Address) -> Result<(), GpuError> {
+        let mut start = to;
+        for Port { storage, pair } in &self.plan.outputs {
+            let from = self.address(bucket, *storage);
+            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, [from, start])?;
+            start += (count * pair.len() * size_of::<f32>()) as Address;
+        }
+        Ok(())
+    }
+
+    fn copy(
+        &self,
+        kernel: &str,
+        pair: &Pair,
+        rows: usize,
+        [x, y]: [Address; 2],
+    ) -> Result<(), GpuError> {
+        let (count, strided) = ((rows * pair.len()) as u32, pair.batched(rows as u32));
+        self.gpu.launch(kernel, count, &arguments::Copy { y, x, strided, count })
+    }
+
+    fn named(&self, single: &'static str, half: &'static str) -> &'static str {
+        if self.plan.is_half { half } else { single }
+    }
+
+    fn address(&self, bucket: usize, storage: usize) -> Address {
+        let places = self.buckets.get(&bucket).expect("batches have a bucket's size");
+        let (arena, _arena) = self.arena.device_ptr(self.gpu.stream());
+        arena + places.offsets[storage] as Address
+    }
+
+    /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
+    fn run_floats(&self, rows: usize, x: Address, y: Address) -> Result<(), GpuError> {
+        let _turn = self.turn.lock();
+        let (&rows_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
+        for first in (0..rows).step_by(rows_max) {
+            let count = rows_max.min(rows - first);
+            let (&bucket, _) =
+                self.buckets.range(count..).next().expect("no batch is larger than the largest");
+            let Port { storage, pair } = &self.plan.input;
+            let from = x + (first * pair.len() * size_of::<f32>()) as Address;
+            let ends = [from, self.address(bucket, *storage)];
+            self.copy(self.named("copy_f32", "copy_f32_f16"), pair, count, ends)?;
+            self.run_steps(bucket)?;
+            self.show_part(bucket, [first, count, rows], y)?;
+        }
+        Ok(())
+    }
+
+    /// Rows `first..` of `rows` in all, in results where each output has all of its rows together.
+    fn show_part(
+        &self,
+        bucket: usize,
+        [first, count, rows]: [usize; 3],
+        to: Address,
+    ) -> Result<(), GpuError> {
+        let mut start = to;
+        for Port { storage, pair } in &self.plan.outputs {
+            let bytes = |rows: usize| (rows * pair.len() * size_of::<f32>()) as Address;
+            let ends = [self.address(bucket, *storage), start + bytes(first)];
+            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, ends)?;
+            start += bytes(rows);
+        }
+        Ok(())
+    }
+}
+
+fn check_counts(plan: &Plan, rows: usize) -> Result<(), GpuError> {
+    let longest = plan.storages.iter().map(|storage| storage.len).max().unwrap_or(0);
+    match longest.checked_mul(rows) {
+        Some(count) if count <= COUNT_MAX as usize => Ok(()),
+        _ => Err(GpuError::Large { rows, max: COUNT_MAX }),
+    }
+}
+
+fn check_memory(gpu: &Gpu, bytes: usize) -> Result<(), GpuError> {
+    let needed = bytes + WORKSPACE_BYTES_MAX;
+    let (free, _) = gpu.stream().context().mem_get_info()?;
+    match needed <= free {
+        true => Ok(()),
+        false => Err(GpuError::Memory { needed_mib: needed >> 20, free_mib: free >> 20 }),
+    }
+}
+
+impl CustomOp1 for CudaNetwork {
+    fn name(&self) -> &'static str {
+        "planned network"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        bail!("the network lives on a GPU, its input does not")
+    }
+
+    /// `[batch, row shape…]` of `f32` to all outputs, one after the other, in one line.
+    fn cuda_fwd(
+        &self,
+        storage: &CudaStorage,
+        layout: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("the input of a network must lie without gaps")
+        };
+        let device = storage.device();
+        let rows = layout.dims()[0];
+        let len = rows * self.plan.output_len();
+        let x = storage.as_cuda_slice::<f32>()?.slice(start..end);
+        // SAFETY: the network writes every element.
+        let y = unsafe { device.alloc::<f32>(len)? };
+        let stream = self.gpu.stream();
+        {
+            let ((x, _x), (y, _y)) = (x.device_ptr(stream), y.device_ptr(stream));
+            self.run_floats(rows, x, y).map_err(candle_core::Error::wrap)?;
+        }
+        Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(len)))
+    }
+}

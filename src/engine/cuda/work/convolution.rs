@@ -1,0 +1,279 @@
+//! Convolutions and matrix products.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::elements::Elements;
+use super::{Border, FinishPlan, Kernel, WindowPlan};
+use crate::engine::cuda::arguments;
+use crate::engine::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending};
+use crate::engine::cuda::gpu::{Gpu, GpuError, Product};
+use crate::engine::cuda::plan::{At, Site, Work};
+
+/// Most bytes of patches at a time, where cuDNN is not there: more of them leave the cache.
+const PATCHES_BYTES_MAX: usize = 32 << 20;
+
+/// One kernel for each channel.
+pub(in crate::engine::cuda) struct Depthwise {
+    kernel: Kernel,
+    weight: At,
+    border: Option<At>,
+    finish: FinishPlan,
+    /// Its channels are those of the output.
+    window: WindowPlan,
+    multiplier: usize,
+}
+
+impl Depthwise {
+    /// `window`'s channels are those of the output, `multiplier` of which read the same input.
+    pub(in crate::engine::cuda) fn new(
+        window: WindowPlan,
+        multiplier: usize,
+        [weight, border]: [Option<At>; 2],
+        finish: FinishPlan,
+        is_half: bool,
+    ) -> Self {
+        let kernel = match multiplier {
+            1 => Kernel::packed("depthwise", is_half, window.channels),
+            _ => Kernel::single("depthwise", is_half),
+        };
+        let weight = weight.expect("a convolution has weights");
+        Self { kernel, weight, border, finish, window, multiplier }
+    }
+}
+
+impl Work for Depthwise {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let count = site.count(self.window.output_len());
+        let residual = site.x.get(1).copied().unwrap_or(0);
+        let arguments = arguments::Depthwise {
+            y: site.y,
+            x: site.x[0],
+            weight: site.constant(Some(self.weight)),
+            border: site.constant(self.border),
+            finish: self.finish.argument(site, residual),
+            window: self.window.argument(),
+            multiplier: self.multiplier as u32,
+            count,
+        };
+        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "depthwise"
+    }
+}
+
+/// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
+pub(in crate::engine::cuda) struct Linear {
+    weight: At,
+    /// `None` where there is nothing left to do.
+    finish: Option<Elements>,
+    is_half: bool,
+    /// Products of one row.
+    vectors: usize,
+    /// `[out, in]`.
+    sizes: [usize; 2],
+}
+
+impl Linear {
+    pub(in crate::engine::cuda) fn new(
+        weight: At,
+        finish: Option<Elements>,
+        vectors: usize,
+        sizes: [usize; 2],
+        is_half: bool,
+    ) -> Self {
+        Self { weight, finish, is_half, vectors, sizes }
+    }
+}
+
+impl Work for Linear {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let [n, k] = self.sizes;
+        let product = Product {
+            m: site.batch * self.vectors,
+            n,
+            k,
+            x: site.x[0],
+            weight: site.constant(Some(self.weight)),
+            y: site.y,
+            x_row: k,
+            y_row: n,
+            groups: 1,
+        };
+        site.gpu.multiply(self.is_half, product)?;
+        finish(self.finish.as_ref(), site)
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "product"
+    }
+}
+
+/// The epilogue in place, with the residual where there is one.
+fn finish(elements: Option<&Elements>, site: &Site<'_>) -> Result<(), GpuError> {
+    let residual = site.x.get(1).copied().unwrap_or(0);
+    elements.map_or(Ok(()), |elements| elements.enqueue_at(site, [site.y, residual, site.y]))
+}
+
+/// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches.
+pub(in crate::engine::cuda) struct Dense {
+    /// `[out, kernel height, kernel width, channels of a group]`.
+    pub(in crate::engine::cuda) weight: At,
+    /// In the precision of the values, where the convolution can end in the same pass.
+    pub(in crate::engine::cuda) bias: Option<At>,
+    pub(in crate::engine::cuda) border: Option<At>,
+    pub(in crate::engine::cuda) ending: Ending,
+    /// What is left to do unless cuDNN ends the convolution.
+    pub(in crate::engine::cuda) finish: Option<Elements>,
+    pub(in crate::engine::cuda) window: WindowPlan,
+    pub(in crate::engine::cuda) out: usize,
+    pub(in crate::engine::cuda) groups: usize,
+    pub(in crate::engine::cuda) is_half: bool,
+    /// For cuDNN, per batch.
+    pub(in crate::engine::cuda) prepared: Mutex<HashMap<usize, Convolution>>,
+}
+
+impl Dense {
+    /// The border made part of the image, where cuDNN does not know it.
+    fn bordered(&self) -> Option<Border> {
+        let [top, left, bottom, right] = self.window.window.pads;
+        let is_plain = self.border.is_none() && (top, left) == (bottom, right);
+        let [height, width] = self.window.from;
+        let to = [height + top + bottom, width + left + right];
+        let window = WindowPlan { to, ..self.window };
+        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.is_half))
+    }
+
+    fn bordered_bytes(&self, batch: usize) -> usize {
+        let len = self.bordered().map_or(0, |border| border.len());
+        (len * batch * self.element_bytes()).next_multiple_of(256)
+    }
+
+    fn element_bytes(&self) -> usize {
+        if self.is_half { 2 } else { 4 }
+    }
+
+    fn shape(&self, batch: usize) -> ConvolutionShape {
+        let WindowPlan { channels, from, to, window, dilations } = self.window;
+        let [top, left, bottom, right] = window.pads;
+        let (from, pads) = match self.bordered() {
+            Some(_) => ([from[0] + top + bottom, from[1] + left + right], [0, 0]),
+            None => (from, [top, left]),
+        };
+        let [kernel_height, kernel_width] = window.kernel;
+        ConvolutionShape {
+            is_half: self.is_half,
+            x: [batch, channels, from[0], from[1]],
+            weight: [self.out, channels / self.groups, kernel_height, kernel_width],
+            y: [batch, self.out, to[0], to[1]],
+            pads,
+            strides: window.strides,
+            dilations,
+            groups: self.groups,
+        }
+    }
+
+    /// cuDNN's scratch memory, after choosing its algorithm.
+    fn prepare(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
+        let mut prepared = self.prepared.lock();
+        if let Some(convolution) = prepared.get(&batch) {
+            return Ok(convolution.workspace_bytes());
+        }
+        let convolution = dnn.prepare(&self.shape(batch), self.ending)?;
+        let bytes = convolution.workspace_bytes();
+        prepared.insert(batch, convolution);
+        Ok(bytes)
+    }
+
+    fn in_cudnn(&self, dnn: &Dnn, site: &Site<'_>) -> Result<(), GpuError> {
+        let mut x = site.x[0];
+        if let Some(border) = self.bordered() {
+            border.enqueue_at(site, x, site.workspace)?;
+            x = site.workspace;
+        }
+        let addresses = Addresses {
+            x,
+            weight: site.constant(Some(self.weight)),
+            bias: site.constant(self.bias),
+            residual: site.x.get(1).copied().unwrap_or(0),
+            y: site.y,
+            workspace: site.workspace + self.bordered_bytes(site.batch) as u64,
+        };
+        let prepared = self.prepared.lock();
+        let convolution = prepared.get(&site.batch).expect("batches are prepared before they run");
+        dnn.run(convolution, addresses)?;
+        match self.ending {
+            Ending::Relu => Ok(()),
+            Ending::None => finish(self.finish.as_ref(), site),
+        }
+    }
+
+    /// Elements of one patch, of all groups.
+    fn patch_len(&self) -> usize {
+        let [height, width] = self.window.window.kernel;
+        height * width * self.window.channels
+    }
+
+    /// Output pixels whose patches are cut at a time.
+    fn pixels_at_a_time(&self, batch: usize) -> usize {
+        let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_bytes());
+        (batch * self.window.pixels()).min(fit.max(1))
+    }
+
+    fn as_product(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let (k, pixels) = (self.patch_len(), site.batch * self.window.pixels());
+        let at_a_time = self.pixels_at_a_time(site.batch);
+        let of_group = self.window.channels / self.groups;
+        let kernel = Kernel::packed("patches", self.is_half, of_group);
+        for first in (0..pixels).step_by(at_a_time) {
+            let m = at_a_time.min(pixels - first);
+            let count = (m * k) as u32;
+            let patches = arguments::Patches {
+                y: site.workspace,
+                x: site.x[0],
+                border: site.constant(self.border),
+                window: self.window.argument(),
+                groups: self.groups as u32,
+                first_pixel: first as u32,
+                count,
+            };
+            site.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
+            let product = Product {
+                m,
+                n: self.out / self.groups,
+                k: k / self.groups,
+                x: site.workspace,
+                weight: site.constant(Some(self.weight)),
+                y: site.y + (first * self.out * self.element_bytes()) as u64,
+                x_row: k,
+                y_row: self.out,
+                groups: self.groups,
+            };
+            site.gpu.multiply(self.is_half, product)?;
+        }
+        finish(self.finish.as_ref(), site)
+    }
+}
+
+impl Work for Dense {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        match site.gpu.dnn() {
+            Some(dnn) => self.in_cudnn(&dnn.lock(), site),
+            None => self.as_product(site),
+        }
+    }
+
+    fn workspace_bytes(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
+        match gpu.dnn() {
+            Some(dnn) => Ok(self.bordered_bytes(batch) + self.prepare(&dnn.lock(), batch)?),
+            None => Ok(self.pixels_at_a_time(batch) * self.patch_len() * self.element_bytes()),
+        }
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "convolution"
+    }
+}

@@ -1,0 +1,186 @@
+//! Functions of each element, and of two values.
+
+use super::Kernel;
+use crate::engine::constant::Constant;
+use crate::engine::cuda::arguments;
+use crate::engine::cuda::axes::{Order, Pair};
+use crate::engine::cuda::gpu::GpuError;
+use crate::engine::cuda::plan::{At, Constants, Site, Work};
+use crate::engine::op::{Activation, BinaryOp};
+use crate::engine::shape::{broadcast_strides, known_elements, offsets};
+
+/// Constants that repeat over the elements of a value.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::cuda) struct Repeated {
+    at: At,
+    period: u32,
+}
+
+impl Repeated {
+    /// One number for each channel of an image with its channels last.
+    pub(in crate::engine::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
+        Self { at: constants.floats(numbers), period: numbers.len() as u32 }
+    }
+
+    /// A constant that broadcasts to rows of `shape`, in the order they lie in.
+    pub(in crate::engine::cuda) fn broadcast(
+        constants: &mut Constants,
+        constant: &Constant,
+        shape: &[usize],
+        order: Order,
+    ) -> Self {
+        let data = constant.data();
+        let of_channels = |axis: usize| {
+            let mut sizes = constant.shape().iter().enumerate();
+            sizes.all(|(other, &size)| size == 1 || other == axis)
+        };
+        let innermost = match order {
+            Order::ChannelsLast => 0,
+            Order::Plain => shape.len() - 1,
+        };
+        if of_channels(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
+            return Self::channels(constants, data);
+        }
+        let mut numbers = vec![0.0; known_elements(shape)];
+        let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
+        for (from, to) in from.zip(offsets(shape, &order.strides(shape))) {
+            numbers[to] = data[from];
+        }
+        Self::channels(constants, &numbers)
+    }
+
+    fn argument(this: Option<Self>, site: &Site<'_>) -> arguments::Periodic {
+        match this {
+            None => arguments::Periodic::NONE,
+            Some(Self { at, period }) => {
+                arguments::Periodic { numbers: site.constant(Some(at)), period }
+            }
+        }
+    }
+}
+
+/// A function of each number.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::cuda) struct CurvePlan {
+    kind: i32,
+    a: f32,
+    b: f32,
+    slopes: Option<Repeated>,
+}
+
+impl CurvePlan {
+    /// The number itself.
+    pub(in crate::engine::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
+
+    /// The numbering is that of `kernels/common.cuh`; `slopes` are those of a `PRelu`.
+    pub(in crate::engine::cuda) fn of(activation: &Activation, slopes: Option<Repeated>) -> Self {
+        let (kind, a, b) = match *activation {
+            Activation::Relu => (1, 0.0, 0.0),
+            Activation::PRelu(_) => (2, 0.0, 0.0),
+            Activation::LeakyRelu(slope) => (3, slope, 0.0),
+            Activation::Sigmoid => (4, 0.0, 0.0),
+            Activation::Clip { min, max } => (5, min, max),
+            Activation::HardSigmoid { alpha, beta } => (6, alpha, beta),
+            Activation::HardSwish => (7, 0.0, 0.0),
+            Activation::Tanh => (8, 0.0, 0.0),
+            Activation::Exp => (9, 0.0, 0.0),
+            Activation::Sqrt => (10, 0.0, 0.0),
+            Activation::Abs => (11, 0.0, 0.0),
+        };
+        Self { kind, a, b, slopes }
+    }
+}
+
+/// `curve(sum × scale + shift + residual)`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::cuda) struct FinishPlan {
+    pub(in crate::engine::cuda) scale: Option<Repeated>,
+    pub(in crate::engine::cuda) shift: Option<Repeated>,
+    pub(in crate::engine::cuda) curve: CurvePlan,
+}
+
+impl FinishPlan {
+    /// The sum itself.
+    pub(in crate::engine::cuda) const NONE: Self =
+        Self { scale: None, shift: None, curve: CurvePlan::NONE };
+
+    pub(super) fn argument(&self, site: &Site<'_>, residual: u64) -> arguments::Finish {
+        let CurvePlan { kind, a, b, slopes } = self.curve;
+        let slopes = Repeated::argument(slopes, site);
+        arguments::Finish {
+            scale: Repeated::argument(self.scale, site),
+            shift: Repeated::argument(self.shift, site),
+            residual,
+            curve: arguments::Curve { slopes, kind, a, b },
+        }
+    }
+}
+
+/// A function of each element of one value.
+pub(in crate::engine::cuda) struct Elements {
+    kernel: Kernel,
+    finish: FinishPlan,
+    len: usize,
+}
+
+impl Elements {
+    /// Of rows of `len` elements.
+    pub(in crate::engine::cuda) fn new(finish: FinishPlan, len: usize, is_half: bool) -> Self {
+        Self { kernel: Kernel::packed("elements", is_half, len), finish, len }
+    }
+
+    /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
+    pub(super) fn enqueue_at(
+        &self,
+        site: &Site<'_>,
+        [x, residual, y]: [u64; 3],
+    ) -> Result<(), GpuError> {
+        let count = site.count(self.len);
+        let finish = self.finish.argument(site, residual);
+        let arguments = arguments::Elements { y, x, finish, count };
+        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+    }
+}
+
+impl Work for Elements {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(site, [site.x[0], 0, site.y])
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "elements"
+    }
+}
+
+/// A function of two values that broadcast; the result lies without gaps.
+pub(in crate::engine::cuda) struct Binary {
+    kernel: Kernel,
+    op: BinaryOp,
+    pair: Pair,
+}
+
+impl Binary {
+    pub(in crate::engine::cuda) fn new(op: BinaryOp, pair: Pair, is_half: bool) -> Self {
+        Self { kernel: Kernel::single("binary", is_half), op, pair }
+    }
+}
+
+impl Work for Binary {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let count = site.count(self.pair.len());
+        let kind = match self.op {
+            BinaryOp::Add => 0,
+            BinaryOp::Sub => 1,
+            BinaryOp::Mul => 2,
+            BinaryOp::Div => 3,
+        };
+        let strided = self.pair.batched(site.batch as u32);
+        let [a, b] = [site.x[0], site.x[1]];
+        let arguments = arguments::Binary { y: site.y, a, b, strided, kind, count };
+        site.gpu.launch(&self.kernel.name, count, &arguments)
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "elements"
+    }
+}

@@ -1,0 +1,48 @@
+//! What steps do. Each file is a kind of work: its plan, and how it is enqueued.
+
+mod convolution;
+mod elements;
+mod moves;
+mod reductions;
+mod windows;
+
+pub(super) use convolution::{Dense, Depthwise, Linear};
+pub(super) use elements::{Binary, CurvePlan, Elements, FinishPlan, Repeated};
+pub(super) use moves::{Border, Copy, Fill};
+pub(super) use reductions::{Reduce, Softmax};
+pub(super) use windows::{Sample, Sampling, WindowPlan};
+
+use super::arguments::PACK;
+
+/// A kernel's name in a precision, and how many elements one of its threads does.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    name: String,
+    pack: u32,
+}
+
+impl Kernel {
+    /// One element for each thread.
+    fn single(kernel: &str, is_half: bool) -> Self {
+        Self { name: format!("{kernel}_{}", precision(is_half)), pack: 1 }
+    }
+
+    /// A pack of neighbours for each thread where their number allows it.
+    fn packed(kernel: &str, is_half: bool, neighbours: usize) -> Self {
+        match neighbours.is_multiple_of(PACK) {
+            true => {
+                let name = format!("{kernel}_{}_packed", precision(is_half));
+                Self { name, pack: PACK as u32 }
+            }
+            false => Self::single(kernel, is_half),
+        }
+    }
+
+    fn threads(&self, count: u32) -> u32 {
+        count / self.pack
+    }
+}
+
+fn precision(is_half: bool) -> &'static str {
+    if is_half { "f16" } else { "f32" }
+}

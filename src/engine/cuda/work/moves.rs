@@ -1,0 +1,105 @@
+//! Values that only move.
+
+use super::{Kernel, WindowPlan};
+use crate::engine::cuda::arguments;
+use crate::engine::cuda::axes::Pair;
+use crate::engine::cuda::gpu::GpuError;
+use crate::engine::cuda::plan::{At, Site, Work};
+
+/// Transposes, joins, cuts and repeats.
+pub(in crate::engine::cuda) struct Copy {
+    kernel: Kernel,
+    pair: Pair,
+    /// Bytes from the start of what is read, and of what is written.
+    starts: [u64; 2],
+}
+
+impl Copy {
+    /// `starts` are elements of the first row of each.
+    pub(in crate::engine::cuda) fn new(pair: Pair, starts: [usize; 2], is_half: bool) -> Self {
+        let bytes = if is_half { 2 } else { 4 };
+        let starts = starts.map(|start| start as u64 * bytes);
+        Self { kernel: Kernel::single("copy", is_half), pair, starts }
+    }
+}
+
+impl Work for Copy {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let count = site.count(self.pair.len());
+        let strided = self.pair.batched(site.batch as u32);
+        let (x, y) = (site.x[0] + self.starts[0], site.y + self.starts[1]);
+        site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, strided, count })
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+}
+
+/// One number everywhere.
+pub(in crate::engine::cuda) struct Fill {
+    kernel: Kernel,
+    value: f32,
+    len: usize,
+}
+
+impl Fill {
+    pub(in crate::engine::cuda) fn new(value: f32, len: usize, is_half: bool) -> Self {
+        Self { kernel: Kernel::single("fill", is_half), value, len }
+    }
+}
+
+impl Work for Fill {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        let count = site.count(self.len);
+        let arguments = arguments::Fill { y: site.y, value: self.value, count };
+        site.gpu.launch(&self.kernel.name, count, &arguments)
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+}
+
+/// An image with a border around it.
+pub(in crate::engine::cuda) struct Border {
+    kernel: Kernel,
+    window: WindowPlan,
+    filling: Option<At>,
+    value: f32,
+}
+
+impl Border {
+    /// The border holds one number for each channel, or `value`.
+    pub(in crate::engine::cuda) fn new(
+        window: WindowPlan,
+        filling: Option<At>,
+        value: f32,
+        is_half: bool,
+    ) -> Self {
+        let kernel = Kernel::packed("border", is_half, window.channels);
+        Self { kernel, window, filling, value }
+    }
+
+    pub(super) fn enqueue_at(&self, site: &Site<'_>, x: u64, y: u64) -> Result<(), GpuError> {
+        let count = site.count(self.window.output_len());
+        let (window, border) = (self.window.argument(), site.constant(self.filling));
+        let arguments = arguments::Border { y, x, border, window, value: self.value, count };
+        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+    }
+
+    /// Elements of one row of the image with its border.
+    pub(super) fn len(&self) -> usize {
+        self.window.output_len()
+    }
+}
+
+impl Work for Border {
+    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(site, site.x[0], site.y)
+    }
+
+    fn algorithm(&self) -> &'static str {
+        "copy"
+    }
+}
