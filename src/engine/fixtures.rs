@@ -2,12 +2,14 @@
 
 mod random;
 
+use std::path::Path;
+
 use candle_core::{Device, Tensor};
 use prost::Message;
 
 pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
-use super::{Network, import};
+use super::{Network, import, optimise};
 use crate::proto::onnx::attribute_proto::AttributeType;
 use crate::proto::onnx::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::onnx::{
@@ -198,6 +200,46 @@ pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
     let network = Network::reference(graph, &Device::Cpu).unwrap();
     let outputs = network.run(&input).unwrap();
     outputs.iter().map(|y| y.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+/// A network of this repository, optimised; `file` is its path in `models/`.
+pub(super) fn network_of(file: &str) -> Graph {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
+    optimise(import(&std::fs::read(path).unwrap(), None).unwrap())
+}
+
+/// As many rows of noise.
+pub(super) fn inputs(graph: &Graph, rows: usize) -> Vec<f32> {
+    noise(7, rows * graph.input().shape.iter().product::<usize>())
+}
+
+/// The first `rows` of each output for more rows.
+pub(super) fn first_rows(outputs: &[Vec<f32>], all: usize, rows: usize) -> Vec<Vec<f32>> {
+    outputs.iter().map(|output| output[..output.len() / all * rows].to_vec()).collect()
+}
+
+/// 1 less the cosine of two lists of numbers; 0 for two lists of zeros.
+fn angle(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    let lengths = (dot(found, found) * dot(expected, expected)).sqrt();
+    if lengths == 0.0 && dot(found, found) == dot(expected, expected) {
+        return 0.0;
+    }
+    1.0 - dot(found, expected) / lengths
+}
+
+/// The largest relative difference and angle of all outputs; not a number if one is none.
+pub(super) fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).fold((0.0, 0.0), |(difference, turned), (f, e)| {
+        if f.iter().any(|x| x.is_nan()) {
+            return (f32::NAN, f64::NAN);
+        }
+        (relative_difference(f, e).max(difference), angle(f, e).max(turned))
+    })
 }
 
 /// Imports a model and runs it on one row.

@@ -35,11 +35,6 @@ pub(super) struct Curve {
     pub(super) b: f32,
 }
 
-impl Curve {
-    /// The number itself.
-    pub(super) const NONE: Self = Self { slopes: Periodic::NONE, kind: 0, a: 0.0, b: 0.0 };
-}
-
 /// `curve(sum × scale + shift + residual)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

@@ -202,7 +202,7 @@ impl Drop for Dnn {
     fn drop(&mut self) {
         // SAFETY: nothing else has this handle. On a lost device it cannot be destroyed, and with
         // the device goes all it held.
-        drop(unsafe { result::destroy_handle(self.handle) });
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
@@ -285,12 +285,12 @@ impl Drop for Convolution {
     fn drop(&mut self) {
         // SAFETY: nothing else has these descriptors, which are memory of the host.
         unsafe {
-            drop(result::destroy_tensor_descriptor(self.x));
-            drop(result::destroy_tensor_descriptor(self.y));
-            drop(result::destroy_tensor_descriptor(self.bias));
-            drop(result::destroy_filter_descriptor(self.weight));
-            drop(result::destroy_convolution_descriptor(self.convolution));
-            drop(sys::cudnnDestroyActivationDescriptor(self.activation));
+            let _ = result::destroy_tensor_descriptor(self.x);
+            let _ = result::destroy_tensor_descriptor(self.y);
+            let _ = result::destroy_tensor_descriptor(self.bias);
+            let _ = result::destroy_filter_descriptor(self.weight);
+            let _ = result::destroy_convolution_descriptor(self.convolution);
+            let _ = sys::cudnnDestroyActivationDescriptor(self.activation);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::kernels::KernelSet;
 use super::schedule::Policy;
 use super::{CpuNetwork, Crew, KernelChoice};
 use crate::engine::Precision;
-use crate::engine::fixtures::{self, noise, relative_difference};
+use crate::engine::fixtures::{self, inputs, worst};
 use crate::engine::graph::Graph;
 
 /// The kernels this processor runs, if need be by [`emulator`].
@@ -91,40 +91,6 @@ fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<V
         outputs[from - len..from].to_vec()
     });
     outputs.collect()
-}
-
-/// As many rows of noise.
-fn inputs(graph: &Graph, rows: usize) -> Vec<f32> {
-    noise(7, rows * graph.input().shape.iter().product::<usize>())
-}
-
-/// The first `rows` of each output for more rows.
-fn first_rows(outputs: &[Vec<f32>], all: usize, rows: usize) -> Vec<Vec<f32>> {
-    outputs.iter().map(|output| output[..output.len() / all * rows].to_vec()).collect()
-}
-
-/// 1 less the cosine of two lists of numbers; 0 for two lists of zeros.
-fn angle(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-    };
-    let lengths = (dot(found, found) * dot(expected, expected)).sqrt();
-    if lengths == 0.0 && dot(found, found) == dot(expected, expected) {
-        return 0.0;
-    }
-    1.0 - dot(found, expected) / lengths
-}
-
-/// The largest relative difference and angle of all outputs; not a number if one is none.
-fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
-    assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).fold((0.0, 0.0), |(difference, turned), (f, e)| {
-        if f.iter().any(|x| x.is_nan()) {
-            return (f32::NAN, f64::NAN);
-        }
-        (relative_difference(f, e).max(difference), angle(f, e).max(turned))
-    })
 }
 
 /// Asserts that a planned network in `f32` gives what the reference gives.

@@ -1,21 +1,14 @@
 //! The networks of this repository.
 
-use std::path::Path;
-
-use super::{ANGLE_MAX, DIFFERENCE_MAX, inputs, load, run, sets, worst};
-use crate::engine::graph::Graph;
-use crate::engine::{Precision, fixtures, import, optimise};
+use super::{ANGLE_MAX, DIFFERENCE_MAX, load, run, sets};
+use crate::engine::Precision;
+use crate::engine::fixtures::{self, inputs, network_of, worst};
 
 /// Two rows, one of which runs on each thread.
 const ROWS: usize = 2;
 
 /// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
 const ANGLE_MAX_BF16: f64 = 2e-3;
-
-fn network_of(file: &str) -> Graph {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-    optimise(import(&std::fs::read(path).unwrap(), None).unwrap())
-}
 
 /// `range` is that of the inputs.
 fn assert_as_the_reference(file: &str, range: [f32; 2]) {

@@ -1,1 +1,50 @@
+//! Planned networks on a GPU, or on the emulated driver, against the reference on the CPU.
+//!
+//! They need a device: run `cargo test --features cuda gpu_` where there is one, or under the
+//! emulated driver (`tests/cuda`).
 
+mod capture;
+mod networks;
+mod random;
+
+use std::sync::{Arc, LazyLock};
+
+use candle_core::{Device, Tensor};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{CudaNetwork, Gpu};
+use crate::engine::graph::Graph;
+use crate::engine::{Network, Precision};
+
+/// The first GPU, for one test at a time.
+struct Turn {
+    gpu: Arc<Gpu>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+fn gpu() -> Turn {
+    static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+    let turn = TURN.lock();
+    let device = Device::new_cuda_with_stream(0).expect("these tests need a GPU");
+    let device = device.as_cuda_device().unwrap().clone();
+    // SAFETY: everything runs on the one stream of this device.
+    unsafe { device.disable_event_tracking() };
+    Turn { gpu: Arc::new(Gpu::load(&device, false).unwrap()), _turn: turn }
+}
+
+impl Turn {
+    fn load(&self, graph: &Graph, precision: Precision, buckets: &[usize]) -> Arc<CudaNetwork> {
+        Arc::new(CudaNetwork::load(graph, Arc::clone(&self.gpu), precision, buckets).unwrap())
+    }
+
+    /// Runs rows of floats: each output, flat.
+    fn run(&self, graph: &Graph, network: &Arc<CudaNetwork>, input: &[f32]) -> Vec<Vec<f32>> {
+        let shape = &graph.input().shape;
+        let rows = input.len() / shape.iter().product::<usize>();
+        let shape = [&[rows], shape.as_slice()].concat();
+        let device = Device::Cuda(self.gpu.device().clone());
+        let input = Tensor::from_slice(input, shape, &device).unwrap();
+        let outputs = Network::cuda(graph, Arc::clone(network)).run(&input).unwrap();
+        outputs.iter().map(|y| y.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    }
+}

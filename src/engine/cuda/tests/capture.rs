@@ -1,0 +1,71 @@
+//! Networks captured once and replayed.
+
+use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+use candle_core::cuda_backend::cudarc::driver::sys;
+
+use super::gpu;
+use crate::engine::Precision;
+use crate::engine::cuda::PixelFormat;
+use crate::engine::fixtures::{self, float, graph_of, model, node};
+use crate::engine::fixtures::{inputs, relative_difference};
+
+/// A graph whose input is an image of six pixels.
+fn graph() -> crate::engine::graph::Graph {
+    let nodes = vec![node("LeakyRelu", &["x"], "y", &[float("alpha", 0.25)])];
+    graph_of(&model(16, &[1, 3, 2, 3], nodes, Vec::new()))
+}
+
+const FORMAT: PixelFormat = PixelFormat {
+    pixels: 6,
+    is_channels_last: false,
+    source: [2, 1, 0],
+    mean: [10.0, 20.0, 30.0],
+    scale: [1.0, 0.5, 2.0],
+};
+
+#[test]
+fn gpu_pixels_become_the_input_and_a_replayed_graph_computes_what_steps_do() {
+    let (gpu, graph) = (gpu(), graph());
+    let stream = gpu.gpu.stream();
+    for precision in [Precision::F32, Precision::F16] {
+        let network = gpu.load(&graph, precision, &[2]);
+        let pixels: Vec<u8> = (0..36).collect();
+        let input: Vec<f32> = pixels
+            .chunks(18)
+            .flat_map(|row| (0..3).flat_map(move |c| (0..6).map(move |p| (row, c, p))))
+            .map(|(row, c, p)| {
+                (f32::from(row[p * 3 + FORMAT.source[c]]) - FORMAT.mean[c]) * FORMAT.scale[c]
+            })
+            .collect();
+        let expected = fixtures::run(&graph, 2, &input);
+        let device_pixels = stream.clone_htod(&pixels).unwrap();
+        let address = device_pixels.device_ptr(stream).0;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).unwrap();
+        network.enqueue_steps(2).unwrap();
+        let captured = stream.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap().unwrap();
+        for _ in 0..2 {
+            network.enqueue_pixels(2, address, 2, &FORMAT).unwrap();
+            captured.launch().unwrap();
+            let found = stream.clone_dtoh(network.results()).unwrap();
+            stream.synchronize().unwrap();
+            assert!(relative_difference(&found, &expected[0]) < 1e-3, "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn gpu_memory_that_a_network_holds_is_given_back() {
+    let (gpu, graph) = (gpu(), fixtures::random_optimised_graph(3));
+    let context = gpu.gpu.stream().context();
+    let free = || {
+        gpu.gpu.stream().synchronize().unwrap();
+        context.mem_get_info().unwrap().0
+    };
+    drop(gpu.run(&graph, &gpu.load(&graph, Precision::F32, &[2]), &inputs(&graph, 2)));
+    let before = free();
+    for _ in 0..20 {
+        drop(gpu.run(&graph, &gpu.load(&graph, Precision::F32, &[2]), &inputs(&graph, 2)));
+    }
+    assert_eq!(free(), before);
+}

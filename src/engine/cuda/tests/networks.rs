@@ -1,0 +1,48 @@
+//! The networks of this repository.
+
+use super::gpu;
+use crate::engine::Precision;
+use crate::engine::fixtures::{self, inputs, network_of, worst};
+
+const ROWS: usize = 2;
+
+/// `range` is that of the inputs.
+fn assert_as_the_reference(file: &str, range: [f32; 2]) {
+    let (gpu, graph, [min, max]) = (gpu(), network_of(file), range);
+    let noise = inputs(&graph, ROWS);
+    let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
+    let expected = fixtures::run(&graph, ROWS, &input);
+    for (precision, turned_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
+        let network = gpu.load(&graph, precision, &[1, ROWS]);
+        let (_, turned) = worst(&gpu.run(&graph, &network, &input), &expected);
+        assert!(turned <= turned_max, "{file} in {precision}: {turned:.1e}");
+    }
+}
+
+#[test]
+fn gpu_yunet_runs_as_in_the_reference() {
+    assert_as_the_reference("yunet/2023mar/face_detection_yunet_2023mar_int8bq.onnx", [0.0, 255.0]);
+}
+
+#[test]
+fn gpu_sface_runs_as_in_the_reference() {
+    assert_as_the_reference(
+        "sface/2021dec/face_recognition_sface_2021dec_int8bq.onnx",
+        [0.0, 255.0],
+    );
+}
+
+#[test]
+fn gpu_facemesh_runs_as_in_the_reference() {
+    assert_as_the_reference("facemesh/3.3.6/facemesh.onnx", [0.0, 1.0]);
+}
+
+#[test]
+fn gpu_iris_runs_as_in_the_reference() {
+    assert_as_the_reference("iris/3.3.6/iris.onnx", [0.0, 1.0]);
+}
+
+#[test]
+fn gpu_fr_liveness_runs_as_in_the_reference() {
+    assert_as_the_reference("fr_liveness/0.0.1/fr_liveness.onnx", [0.0, 255.0]);
+}
