@@ -1,0 +1,344 @@
+// An emulated CUDA driver: `libcuda.so.1` whose device is the CPU.
+//
+// Kernels are the same .cu files, compiled by g++ (emu/cuda.h). The rest of the driver does what a
+// device would do where a program can notice: memory has bounds, streams have an order, captures
+// refuse what they must, broken devices stay broken. What is not emulated says so on stderr and
+// returns CUDA_ERROR_NOT_SUPPORTED; nothing pretends to have worked.
+//
+//   tests/cuda/build DIR && LD_LIBRARY_PATH=DIR program
+//
+// Settings, as EMU_NAME=value in the environment or by `int emu_set(name, value)`, which waits for
+// everything first and returns 0 if it understood:
+//   streams     `now` (the default): work is done when it is enqueued.
+//               `lazy`: work is done when somebody waits for it, and no sooner: a forgotten wait
+//               shows as old data or NaN. Asking an event or stream again and again works off one
+//               operation at a time.
+//               `threads`: each stream on a thread of its own.
+//   devices     how many (1); with 0, cuInit returns CUDA_ERROR_NO_DEVICE. At most 8.
+//   memory_mib  of each device (4096); beyond it is CUDA_ERROR_OUT_OF_MEMORY.
+//   fault       KIND:N:CODE[:TIMES][@DEVICE], more of them after commas; empty takes them back. The
+//               Nth call of that kind from now on meets CODE, once or TIMES times, `*` for ever.
+//               `launch:37:700` is an illegal address in the 37th launch: it breaks the device, which
+//               answers 700 to everything until cuDevicePrimaryCtxReset. The asynchronous modes
+//               report it when the kernel's turn comes, as a device does. `any:1:214:*@1` is an ECC
+//               error that device 1 does not recover from, `alloc:5:2` one failed allocation.
+//               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
+//               record wait event stream capture instantiate module context host info any.
+//   check       1: looks for writes outside of allocations after every operation, not only when
+//               memory is freed, and names the kernel.
+//   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,
+//               alloc), stream as d<device>.s<number>, details.
+//
+// Counters, by `int64_t emu_counter(name)`:
+//   launches graph_launches kernels gemm conv records h2d_bytes d2h_bytes d2d_bytes
+//   live_allocations live_bytes peak_bytes live_host_allocations live_streams live_events
+//   overruns (writes outside of allocations) late_writes (after they were freed)
+//   complaints (everything said on stderr)
+//
+// Departures from a device: the null stream is done at once in every mode; operations of a graph run
+// in the order of their capture; a pointer is an address of the host, so code of the host that reads
+// it is not stopped; a module must be PTX text, whose kernels are looked up by name.
+#include <array>
+#include <cstdio>
+#include <cstring>
+
+#include "emu/driver.h"
+
+namespace emu {
+namespace {
+
+using Lock = std::unique_lock<std::mutex>;
+
+constexpr int devices_max = 8;
+bool initialised = false;
+thread_local Device* current = nullptr;
+
+std::array<Device, devices_max>& all_devices() {
+  static auto& devices = *new std::array<Device, devices_max>;
+  static bool numbered = [] {
+    for (int i = 0; i < devices_max; i++) {
+      devices[i].ordinal = i;
+      devices[i].null_stream = new_stream(&devices[i], "d" + std::to_string(i) + ".s0", true);
+    }
+    return true;
+  }();
+  (void)numbered;
+  return devices;
+}
+
+Device* device_at(int ordinal) {
+  bool exists = initialised && ordinal >= 0 && ordinal < settings().devices;
+  return exists ? &all_devices()[ordinal] : nullptr;
+}
+
+CUcontext context_of(Device* device) { return reinterpret_cast<CUcontext>(device); }
+
+Device* device_of(CUcontext context) {
+  for (Device& device : all_devices())
+    if (context_of(&device) == context) return &device;
+  return nullptr;
+}
+
+// What ends with a context. Work that has not started never will; whoever waits for it goes on.
+void reset(Device* device) {
+  {
+    Lock lock(state);
+    device->broken = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  }
+  finish_device(device);
+  forget_streams(device);
+  forget_modules(device);
+  release_all_memory(device);
+  Lock lock(state);
+  device->broken = CUDA_SUCCESS;
+}
+
+// --- What the device says of itself ---
+
+int attribute(CUdevice_attribute which) {
+  switch (which) {
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: return 1024;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: return 64;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: return 0x7fffffff;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y:
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: return 65535;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: return shared_default;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: return shared_max;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: return 100 << 10;
+    case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK: return 65536;
+    case CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY: return 65536;
+    case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return 2;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return 1536;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return 8;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return 6;
+    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: return 1000000;
+    case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
+    case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
+    case CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS:
+    case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED: return 1;
+    default: return 0;
+  }
+}
+
+struct ErrorText {
+  CUresult code;
+  const char *name, *text;
+};
+#define EMU_ERROR(name, text) {name, #name, text}
+const ErrorText error_texts[] = {
+    EMU_ERROR(CUDA_SUCCESS, "no error"),
+    EMU_ERROR(CUDA_ERROR_INVALID_VALUE, "invalid argument"),
+    EMU_ERROR(CUDA_ERROR_OUT_OF_MEMORY, "out of memory"),
+    EMU_ERROR(CUDA_ERROR_NOT_INITIALIZED, "initialization error"),
+    EMU_ERROR(CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA-capable device(s) is/are busy or unavailable"),
+    EMU_ERROR(CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected"),
+    EMU_ERROR(CUDA_ERROR_INVALID_DEVICE, "invalid device ordinal"),
+    EMU_ERROR(CUDA_ERROR_INVALID_IMAGE, "device kernel image is invalid"),
+    EMU_ERROR(CUDA_ERROR_INVALID_CONTEXT, "invalid device context"),
+    EMU_ERROR(CUDA_ERROR_NO_BINARY_FOR_GPU, "no kernel image is available for execution"),
+    EMU_ERROR(CUDA_ERROR_ECC_UNCORRECTABLE, "uncorrectable ECC error encountered"),
+    EMU_ERROR(CUDA_ERROR_INVALID_PTX, "a PTX JIT compilation failed"),
+    EMU_ERROR(CUDA_ERROR_INVALID_HANDLE, "invalid resource handle"),
+    EMU_ERROR(CUDA_ERROR_ILLEGAL_STATE, "the operation cannot be performed in the present state"),
+    EMU_ERROR(CUDA_ERROR_NOT_FOUND, "named symbol not found"),
+    EMU_ERROR(CUDA_ERROR_NOT_READY, "device not ready"),
+    EMU_ERROR(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access was encountered"),
+    EMU_ERROR(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "too many resources requested for launch"),
+    EMU_ERROR(CUDA_ERROR_LAUNCH_TIMEOUT, "the launch timed out and was terminated"),
+    EMU_ERROR(CUDA_ERROR_CONTEXT_IS_DESTROYED, "context is destroyed"),
+    EMU_ERROR(CUDA_ERROR_MISALIGNED_ADDRESS, "misaligned address"),
+    EMU_ERROR(CUDA_ERROR_LAUNCH_FAILED, "unspecified launch failure"),
+    EMU_ERROR(CUDA_ERROR_NOT_SUPPORTED, "operation not supported"),
+    EMU_ERROR(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"),
+    EMU_ERROR(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"),
+    EMU_ERROR(CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, "the capture was not initiated in this stream"),
+    EMU_ERROR(CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "dependency created on uncaptured work in another stream"),
+    EMU_ERROR(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, "operation would make the legacy stream depend on a capturing blocking stream"),
+    EMU_ERROR(CUDA_ERROR_CAPTURED_EVENT, "operation not permitted on an event last recorded in a capturing stream"),
+    EMU_ERROR(CUDA_ERROR_UNKNOWN, "unknown error"),
+};
+#undef EMU_ERROR
+
+}  // namespace
+
+Device* current_device() { return current; }
+
+CUresult enter(const char* kind, Device*& device, CUresult* later) {
+  if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
+  device = current;
+  if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  Lock lock(state);
+  if (device->broken != CUDA_SUCCESS) return device->broken;
+  CUresult fault = planned_fault(kind, device->ordinal);
+  if (!breaks_device(fault)) return fault;
+  if (later != nullptr) {
+    *later = fault;
+    return CUDA_SUCCESS;
+  }
+  device->broken = fault;
+  return fault;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+EMU_API int64_t emu_counter(const char* name) { return emu::counter(name); }
+
+EMU_API int emu_set(const char* name, const char* value) {
+  finish_everything();
+  return emu::set(name, value) ? 0 : 1;
+}
+
+// For every symbol that is not emulated (the build writes those): says so and refuses.
+EMU_API int emu_missing(const char* name, int code) {
+  complain_once(std::string(name) + " is not emulated");
+  return code;
+}
+
+EMU_API CUresult cuGetErrorName(CUresult error, const char** name) {
+  for (const ErrorText& entry : error_texts)
+    if (entry.code == error) return *name = entry.name, CUDA_SUCCESS;
+  *name = "CUDA_ERROR";
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuGetErrorString(CUresult error, const char** text) {
+  for (const ErrorText& entry : error_texts)
+    if (entry.code == error) return *text = entry.text, CUDA_SUCCESS;
+  *text = "an error without a text";
+  return CUDA_SUCCESS;
+}
+
+// --- Devices ---
+
+EMU_API CUresult cuInit(unsigned) {
+  if (settings().devices == 0) return CUDA_ERROR_NO_DEVICE;
+  initialised = true;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDriverGetVersion(int* version) {
+  *version = CUDA_VERSION;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceGetCount(int* count) {
+  if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
+  *count = settings().devices;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+  if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
+  if (device_at(ordinal) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  *device = ordinal;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
+  if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  snprintf(name, size_t(length), "Emulated device %d", device);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
+  if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  memset(uuid, device, sizeof *uuid);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice device) {
+  if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  *value = attribute(which);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceTotalMem(size_t* bytes, CUdevice device) {
+  if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  *bytes = settings().memory_bytes;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDeviceCanAccessPeer(int* can, CUdevice, CUdevice) {
+  *can = 0;
+  return CUDA_SUCCESS;
+}
+
+// --- Contexts: the primary one of each device ---
+
+EMU_API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice ordinal) {
+  Device* device = device_at(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  Lock lock(state);
+  CUresult fault = planned_fault("context", ordinal);
+  if (fault != CUDA_SUCCESS) return fault;
+  device->retained++;
+  *context = context_of(device);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDevicePrimaryCtxRelease(CUdevice ordinal) {
+  Device* device = device_at(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  {
+    Lock lock(state);
+    if (device->retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
+    if (--device->retained > 0) return CUDA_SUCCESS;
+  }
+  reset(device);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDevicePrimaryCtxReset(CUdevice ordinal) {
+  Device* device = device_at(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  reset(device);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned* flags, int* active) {
+  Device* device = device_at(ordinal);
+  if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+  Lock lock(state);
+  *flags = 0;
+  *active = device->retained > 0;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuDevicePrimaryCtxSetFlags(CUdevice ordinal, unsigned) {
+  return device_at(ordinal) == nullptr ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuCtxSetCurrent(CUcontext context) {
+  Device* device = context == nullptr ? nullptr : device_of(context);
+  if (context != nullptr && device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  Lock lock(state);
+  if (device != nullptr && device->retained == 0) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  current = device;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuCtxGetCurrent(CUcontext* context) {
+  *context = current == nullptr ? nullptr : context_of(current);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuCtxGetDevice(CUdevice* device) {
+  if (current == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  *device = current->ordinal;
+  return CUDA_SUCCESS;
+}
+
+// How the host waits makes no difference here.
+EMU_API CUresult cuCtxSetFlags(unsigned) {
+  return current == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+  *least = *greatest = 0;
+  return CUDA_SUCCESS;
+}

@@ -1,0 +1,262 @@
+// Runs the blocks of a grid. See cuda.h for the idea; this is how threads wait.
+//
+// A fibre runs threads of the block until one of them has to wait. It is then put aside, and another
+// fibre goes on with the threads that have not started. When none is left to start, everything that
+// has not returned is waiting, and it is known which barriers are complete.
+#include "block.h"
+
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstdlib>
+
+#include "pool.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace emu {
+
+__thread Here here;
+
+namespace {
+
+enum class At { block_barrier, warp_exchange };
+
+struct Fibre {
+  void* stack_pointer;
+  char* stack;
+  // Of the thread that waits on this fibre:
+  At at;
+  uint3 thread;
+  unsigned index, mask;
+  Exchange* exchange;
+};
+
+// Sanitizers put red zones around every local variable.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t stack_bytes = 256 << 10;
+#else
+constexpr size_t stack_bytes = 64 << 10;
+#endif
+
+struct Block {
+  const Kernel* kernel;
+  void** arguments;
+  void* stack_pointer;  // of the host thread, while a fibre runs
+  Fibre* running;
+  std::vector<Fibre*> idle, waiting;
+  bool backwards;
+  std::vector<char> shared;
+};
+
+thread_local Block block;
+
+// Saves the registers a call must preserve on the stack that is left, and takes those of the other.
+extern "C" void emu_switch(void** left, void* entered);
+asm(R"(
+.text
+.p2align 4
+.type emu_switch, @function
+emu_switch:
+  push %rbp
+  push %rbx
+  push %r12
+  push %r13
+  push %r14
+  push %r15
+  mov %rsp, (%rdi)
+  mov %rsi, %rsp
+  pop %r15
+  pop %r14
+  pop %r13
+  pop %r12
+  pop %rbx
+  pop %rbp
+  ret
+.size emu_switch, . - emu_switch
+)");
+
+#if defined(__SANITIZE_ADDRESS__)
+thread_local const void* host_stack;
+thread_local size_t host_stack_bytes;
+#endif
+
+void enter(Fibre& fibre) {
+  block.running = &fibre;
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake;
+  __sanitizer_start_switch_fiber(&fake, fibre.stack, stack_bytes);
+#endif
+  emu_switch(&block.stack_pointer, fibre.stack_pointer);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+void leave(Fibre& fibre) {
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake;
+  __sanitizer_start_switch_fiber(&fake, host_stack, host_stack_bytes);
+#endif
+  emu_switch(&fibre.stack_pointer, block.stack_pointer);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, &host_stack, &host_stack_bytes);
+#endif
+}
+
+void run_fibre() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &host_stack, &host_stack_bytes);
+#endif
+  for (;;) {
+    block.kernel->run(block.arguments);
+    Fibre* self = block.running;
+    block.idle.push_back(self);
+    leave(*self);
+  }
+}
+
+Fibre* new_fibre() {
+  void* stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stack == MAP_FAILED) abort();
+  // The lowest page catches a stack that is too small.
+  mprotect(stack, 4096, PROT_NONE);
+  auto* fibre = new Fibre{};
+  fibre->stack = static_cast<char*>(stack);
+  // Six registers, the address to return to, and one word that aligns the stack as after a call.
+  auto* top = reinterpret_cast<void**>(fibre->stack + stack_bytes);
+  top[-2] = reinterpret_cast<void*>(run_fibre);
+  fibre->stack_pointer = top - 8;
+  return fibre;
+}
+
+Fibre* idle_fibre() {
+  if (block.idle.empty()) return new_fibre();
+  Fibre* fibre = block.idle.back();
+  block.idle.pop_back();
+  return fibre;
+}
+
+void wait(At at, unsigned mask, Exchange* exchange) {
+  Fibre* self = block.running;
+  self->at = at;
+  self->thread = here.thread;
+  self->index = thread_index();
+  self->mask = mask;
+  self->exchange = exchange;
+  block.waiting.push_back(self);
+  leave(*self);
+  here.thread = self->thread;
+}
+
+struct Warp {
+  unsigned alive = 0;
+  Fibre* here[32] = {};
+};
+
+// Lets the values of complete warp collectives change hands, and tells who may go on.
+std::vector<Fibre*> complete_warps() {
+  Warp warps[32];
+  for (Fibre* fibre : block.waiting) {
+    Warp& warp = warps[fibre->index / 32];
+    unsigned lane = fibre->index % 32;
+    warp.alive |= 1u << lane;
+    if (fibre->at == At::warp_exchange) warp.here[lane] = fibre;
+  }
+  std::vector<Fibre*> ready;
+  for (Warp& warp : warps) {
+    unsigned present = 0;
+    for (unsigned lane = 0; lane < 32; lane++) present |= unsigned(warp.here[lane] != nullptr) << lane;
+    for (Fibre* fibre : warp.here) {
+      if (fibre == nullptr || (fibre->mask & warp.alive & ~present) != 0) continue;
+      Exchange& mine = *fibre->exchange;
+      const Fibre* source = mine.source < 32 ? warp.here[mine.source] : nullptr;
+      // The value of a lane that does not take part is undefined; all ones is a NaN.
+      mine.taken = source == nullptr ? ~uint64_t(0) : source->exchange->value;
+      for (unsigned lane = 0; lane < 32; lane++) {
+        if (warp.here[lane] != nullptr && (fibre->mask >> lane & 1) != 0)
+          mine.votes |= unsigned(warp.here[lane]->exchange->value != 0) << lane;
+      }
+      ready.push_back(fibre);
+    }
+  }
+  return ready;
+}
+
+bool all_at_block_barrier() {
+  for (Fibre* fibre : block.waiting)
+    if (fibre->at != At::block_barrier) return false;
+  return true;
+}
+
+// Those whose wait is over, taken out of the waiting ones.
+std::vector<Fibre*> release() {
+  std::vector<Fibre*> ready = all_at_block_barrier() ? block.waiting : complete_warps();
+  auto released = [&](Fibre* fibre) {
+    return std::find(ready.begin(), ready.end(), fibre) != ready.end();
+  };
+  if (ready.size() == block.waiting.size()) {
+    block.waiting.clear();
+  } else {
+    block.waiting.erase(std::remove_if(block.waiting.begin(), block.waiting.end(), released),
+                        block.waiting.end());
+  }
+  // In turn from the first and from the last thread on, so that a forgotten barrier shows whichever
+  // neighbour it should have waited for.
+  block.backwards = !block.backwards;
+  std::sort(ready.begin(), ready.end(), [](Fibre* a, Fibre* b) {
+    return block.backwards ? a->index > b->index : a->index < b->index;
+  });
+  return ready;
+}
+
+bool run_block() {
+  here.left = here.block_size.x * here.block_size.y * here.block_size.z;
+  here.upcoming = {0, 0, 0};
+  for (;;) {
+    while (here.left > 0) enter(*idle_fibre());
+    if (block.waiting.empty()) return true;
+    std::vector<Fibre*> ready = release();
+    if (ready.empty()) {
+      // Their stacks hold half a kernel: they are of no use any more.
+      block.waiting.clear();
+      return false;
+    }
+    for (Fibre* fibre : ready) enter(*fibre);
+  }
+}
+
+}  // namespace
+
+void block_barrier() { wait(At::block_barrier, 0, nullptr); }
+
+void warp_exchange(unsigned mask, Exchange& exchange) { wait(At::warp_exchange, mask, &exchange); }
+
+bool run_grid(const Kernel& kernel, void** arguments, uint3 grid, uint3 size, size_t shared_bytes) {
+  size_t blocks = size_t(grid.x) * grid.y * grid.z;
+  size_t threads = size_t(size.x) * size.y * size.z;
+  // A share is worth waking another core for.
+  size_t share = std::max<size_t>(1, 4096 / threads);
+  std::atomic<bool> met{true};
+  parallel((blocks + share - 1) / share, [&](size_t part) {
+    here.block_size = size;
+    here.grid = grid;
+    block.kernel = &kernel;
+    block.arguments = arguments;
+    if (block.shared.size() < shared_bytes + 128) block.shared.resize(shared_bytes + 128);
+    here.dynamic_shared = reinterpret_cast<char*>((uintptr_t(block.shared.data()) + 127) & ~uintptr_t(127));
+    for (size_t i = part * share; i < std::min(blocks, (part + 1) * share); i++) {
+      here.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                    unsigned(i / (size_t(grid.x) * grid.y))};
+      // Shared memory is not cleared on a device either; a NaN shows who counts on it.
+      memset(here.dynamic_shared, 0xff, shared_bytes);
+      if (!run_block()) met = false;
+    }
+  });
+  return met;
+}
+
+}  // namespace emu

@@ -1,0 +1,142 @@
+// What a CUDA kernel sees when g++ compiles it for the CPU.
+//
+// `tests/cuda/build` puts this file in front of every .cu file. A thread of a block is an ordinary
+// call of the kernel. The threads of a block run one after another on one fibre, as a plain loop,
+// until one of them waits at a barrier or a warp collective; then the next thread gets a fibre of
+// its own (block.cpp). So a kernel without barriers costs no more than the loop.
+//
+// Blocks run on several host threads at once, which is why `__shared__` is thread_local and atomics
+// are real ones.
+#pragma once
+
+// Everything a kernel may include comes first, seen as host code: after this file their include
+// guards make them empty, and `__CUDA_ARCH__` can say what the kernel itself should see.
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <cuda_runtime.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
+namespace emu {
+
+// The place of the running thread in its grid, and the threads of this block that have not started.
+struct Here {
+  uint3 thread, block, block_size, grid;
+  uint3 upcoming;
+  unsigned left;
+  char* dynamic_shared;
+};
+
+// In initial-exec, reading `threadIdx` is one instruction. It is a few bytes, which is what a library
+// loaded late can have of that model.
+extern __thread Here here __attribute__((tls_model("initial-exec")));
+
+inline bool next_thread() {
+  if (here.left == 0) return false;
+  here.left--;
+  here.thread = here.upcoming;
+  if (++here.upcoming.x == here.block_size.x) {
+    here.upcoming.x = 0;
+    if (++here.upcoming.y == here.block_size.y) {
+      here.upcoming.y = 0;
+      here.upcoming.z++;
+    }
+  }
+  return true;
+}
+
+inline unsigned thread_index() {
+  const uint3 &t = here.thread, &size = here.block_size;
+  return (t.z * size.y + t.y) * size.x + t.x;
+}
+
+// A kernel as cuLaunchKernel finds it: `run` calls it for the threads that have not started.
+struct Kernel {
+  const char* name;
+  void (*run)(void** arguments);
+  std::vector<size_t> argument_sizes;
+};
+
+void add_kernel(const char* file, const Kernel& kernel);
+
+template <auto kernel>
+struct Signature;
+
+// Unpacks `void**` by the signature the kernel has in C++, as the driver does by that in the PTX.
+template <class... A, void (*kernel)(A...)>
+struct Signature<kernel> {
+  template <size_t... I>
+  static void call_all(void** arguments, std::index_sequence<I...>) {
+    (void)arguments;
+    while (next_thread()) kernel(*static_cast<std::remove_cv_t<A>*>(arguments[I])...);
+  }
+  static void run(void** arguments) { call_all(arguments, std::index_sequence_for<A...>{}); }
+  static std::vector<size_t> sizes() { return {sizeof(A)...}; }
+};
+
+template <auto kernel>
+void add(const char* file, const char* name) {
+  add_kernel(file, {name, Signature<kernel>::run, Signature<kernel>::sizes()});
+}
+
+// Waits until every thread of the block that has not returned is here.
+void block_barrier();
+
+// What one lane brings to a warp collective and what it takes away.
+struct Exchange {
+  uint64_t value;    // brought
+  unsigned source;   // the lane whose value it wants
+  uint64_t taken;    // that value
+  unsigned votes;    // bit l: lane l took part with a value other than 0
+};
+
+// Waits until every lane of `mask` that has not returned is here; then values change hands.
+void warp_exchange(unsigned mask, Exchange& exchange);
+
+template <class T>
+T* dynamic_shared() {
+  return reinterpret_cast<T*>(here.dynamic_shared);
+}
+
+}  // namespace emu
+
+#define threadIdx (emu::here.thread)
+#define blockIdx (emu::here.block)
+#define blockDim (emu::here.block_size)
+#define gridDim (emu::here.grid)
+#define warpSize 32
+
+// `extern __shared__ T name[]` is rewritten by the build to a call of `dynamic_shared`.
+#undef __shared__
+#define __shared__ static thread_local
+#undef __constant__
+#define __constant__ static
+#define __syncthreads() emu::block_barrier()
+
+// The build looks for this attribute to find the kernels.
+#undef __global__
+#define __global__ __attribute__((__used__, __emu_kernel__))
+
+#include "intrinsics.h"
+
+#define __CUDACC_VER_MAJOR__ 13
+#define __CUDACC_VER_MINOR__ 0
+// As in the PTX that is built: capability 7.5.
+#define __CUDA_ARCH__ 750
+
+#ifdef EMU_KERNELS
+// What the file defines from here on stays in it: two files may name a function alike.
+#pragma GCC visibility push(hidden)
+#endif

@@ -1,0 +1,162 @@
+// What the parts of the emulated driver share: devices, memory, streams, events, graphs.
+#pragma once
+
+#include <cuda.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "settings.h"
+
+#define EMU_API extern "C" __attribute__((visibility("default")))
+
+namespace emu {
+
+// One piece of a stream's work. Nothing may be kept in it that the host could change meanwhile,
+// except what a real device would also read late.
+struct Op {
+  std::string name;
+  std::function<CUresult()> run;
+  // Bookkeeping, done even when the device is broken: whoever waits for it must get an answer.
+  bool always = false;
+};
+
+struct Stream;
+struct Device;
+
+// One recording of an event. Waiting for an event is waiting for the mark it had at that moment.
+struct Mark {
+  std::shared_ptr<Stream> stream;
+  std::string event;
+  bool done = false;
+  bool captured = false;
+  std::chrono::steady_clock::time_point at;
+};
+
+struct Event {
+  Device* device;
+  std::string name;
+  bool timed;
+  std::shared_ptr<Mark> mark;
+};
+
+struct Capture {
+  CUstreamCaptureMode mode;
+  std::thread::id thread;
+  Stream* origin;
+  std::vector<Op> ops;
+  std::vector<CUdeviceptr> allocations;
+  bool invalid = false;
+};
+
+struct Stream {
+  Device* device;
+  std::string name;
+  bool blocking;  // with the null stream
+  std::deque<Op> queue;
+  bool running = false;  // an operation that has left the queue
+  bool closed = false;
+  std::shared_ptr<Capture> capture;
+  std::thread thread;  // in the mode `threads`
+};
+
+// What a capture became; also its executable form, which shares it.
+struct Graph {
+  Device* device;
+  std::vector<Op> ops;
+  std::vector<CUdeviceptr> allocations;
+  ~Graph();
+};
+
+struct Device {
+  int ordinal;
+  int retained = 0;
+  CUresult broken = CUDA_SUCCESS;
+  size_t used_bytes = 0;
+  std::shared_ptr<Stream> null_stream;
+};
+
+// Guards every structure of this file. Never held while an operation runs.
+extern std::mutex& state;
+// Something finished: a queue moved on.
+extern std::condition_variable& moved;
+
+// Objects by handle. A handle is never used twice, so a stale one is always noticed.
+uintptr_t next_handle();
+
+template <class T>
+struct Handles {
+  std::unordered_map<uintptr_t, std::shared_ptr<T>> all;
+
+  template <class H>
+  H put(std::shared_ptr<T> object) {
+    uintptr_t handle = next_handle();
+    all[handle] = std::move(object);
+    return reinterpret_cast<H>(handle);
+  }
+  template <class H>
+  std::shared_ptr<T> get(H handle) const {
+    auto found = all.find(reinterpret_cast<uintptr_t>(handle));
+    return found == all.end() ? nullptr : found->second;
+  }
+  template <class H>
+  std::shared_ptr<T> take(H handle) {
+    auto object = get(handle);
+    if (object != nullptr) all.erase(reinterpret_cast<uintptr_t>(handle));
+    return object;
+  }
+};
+
+extern Handles<Stream>& streams;
+extern Handles<Event>& events;
+
+// --- driver.cpp ---
+
+// The device of the calling thread's context, or an error: none current, or the device is broken.
+// `kind` names the call for planned faults; one that breaks a device is left in `later`, to happen
+// when the device gets there.
+CUresult enter(const char* kind, Device*& device, CUresult* later = nullptr);
+Device* current_device();
+
+// --- module.cpp ---
+
+// Dynamic shared memory of a block: without asking, and at most. As of capability 8.6.
+constexpr int shared_default = 48 << 10, shared_max = 99 << 10;
+void forget_modules(Device* device);
+
+// --- memory.cpp ---
+
+// Writes the bytes a device may use at `address`, or 0 if it is not the device's memory.
+size_t bytes_at(CUdeviceptr address);
+bool is_freed(CUdeviceptr address);
+bool is_pinned(const void* address, size_t bytes);
+CUresult release_memory(CUdeviceptr address);
+void release_all_memory(Device* device);
+// The name of what ran last, if something was written outside of any allocation since.
+CUresult check_guards(const std::string& suspect);
+
+// --- stream.cpp ---
+
+std::shared_ptr<Stream> new_stream(Device* device, const std::string& name, bool blocking);
+// The stream of a handle, if it is one of this device.
+std::shared_ptr<Stream> find_stream(Device* device, CUstream handle);
+// Appends to the stream, or to the graph that it captures.
+CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op);
+// Waits for everything in the stream.
+void finish(const std::shared_ptr<Stream>& stream);
+void finish_device(Device* device);
+void finish_everything();
+// Calls that would break a capture of this thread. Ends it and says so.
+CUresult refuse_in_capture();
+void forget_streams(Device* device);
+
+}  // namespace emu

@@ -1,0 +1,474 @@
+// Memory of the device and page-locked memory of the host, and copies between them.
+//
+// Device memory is host memory with a guard on either side. It holds NaNs until something is written,
+// and again when it is freed; freed memory is kept for a while, to notice who still uses it.
+#include <cstdlib>
+#include <cstring>
+
+#include "driver.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace emu {
+namespace {
+
+// As much as the alignment that cuMemAlloc promises, so that the memory between two guards has it.
+constexpr size_t guard_bytes = 512;
+constexpr unsigned char guard_value = 0xa5, poison = 0xff;
+constexpr size_t quarantine_bytes = size_t(256) << 20;
+
+struct Allocation {
+  Device* device;
+  size_t bytes;
+  char* base;
+  bool freed = false;
+
+  char* data() const { return base + guard_bytes; }
+  size_t whole() const { return guard_bytes + (bytes + 511) / 512 * 512 + guard_bytes; }
+};
+
+std::map<CUdeviceptr, Allocation>& allocations = *new std::map<CUdeviceptr, Allocation>;
+std::deque<CUdeviceptr>& quarantine = *new std::deque<CUdeviceptr>;
+size_t quarantined = 0;
+
+struct Pinned {
+  size_t bytes;
+  bool ours;
+};
+std::map<uintptr_t, Pinned>& pinned = *new std::map<uintptr_t, Pinned>;
+
+using Lock = std::unique_lock<std::mutex>;
+
+bool all_are(const char* from, const char* to, unsigned char value) {
+  for (; from < to; from++)
+    if (static_cast<unsigned char>(*from) != value) return false;
+  return true;
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+void lay_guards(const Allocation& a) {
+  ASAN_POISON_MEMORY_REGION(a.base, guard_bytes);
+  ASAN_POISON_MEMORY_REGION(a.data() + a.bytes, a.whole() - guard_bytes - a.bytes);
+}
+void lift_guards(const Allocation& a) { ASAN_UNPOISON_MEMORY_REGION(a.base, a.whole()); }
+void close_off(const Allocation& a) { ASAN_POISON_MEMORY_REGION(a.base, a.whole()); }
+// The sanitizer has stopped whoever did it.
+bool guards_hold(const Allocation&) { return true; }
+bool stays_freed(const Allocation&) { return true; }
+#else
+void lay_guards(const Allocation& a) {
+  memset(a.base, guard_value, guard_bytes);
+  memset(a.data() + a.bytes, guard_value, a.whole() - guard_bytes - a.bytes);
+}
+void lift_guards(const Allocation&) {}
+void close_off(const Allocation& a) { memset(a.data(), poison, a.bytes); }
+bool guards_hold(const Allocation& a) {
+  return all_are(a.base, a.data(), guard_value) &&
+         all_are(a.data() + a.bytes, a.base + a.whole(), guard_value);
+}
+bool stays_freed(const Allocation& a) { return all_are(a.data(), a.data() + a.bytes, poison); }
+#endif
+
+const Allocation* find(CUdeviceptr address) {
+  auto next = allocations.upper_bound(address);
+  if (next == allocations.begin()) return nullptr;
+  const auto& [start, allocation] = *std::prev(next);
+  return address - start < allocation.bytes ? &allocation : nullptr;
+}
+
+void report_overrun(const Allocation& a, const std::string& suspect) {
+  count("overruns");
+  complain_once("something was written outside of an allocation of " + std::to_string(a.bytes) +
+                " bytes" + (suspect.empty() ? "" : ", and " + suspect + " ran last"));
+}
+
+void return_oldest() {
+  auto found = allocations.find(quarantine.front());
+  quarantine.pop_front();
+  const Allocation& a = found->second;
+  quarantined -= a.bytes;
+  if (!stays_freed(a)) {
+    count("late_writes");
+    complain_once("memory was written after it had been freed");
+  }
+  lift_guards(a);
+  free(a.base);
+  allocations.erase(found);
+}
+
+bool fits(Device* device, size_t bytes) {
+  Lock lock(state);
+  return device->used_bytes + bytes <= settings().memory_bytes;
+}
+
+CUresult allocate(Device* device, size_t bytes, CUdeviceptr* address) {
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  // Memory may be waiting in a queue to be freed.
+  if (!fits(device, bytes)) finish_device(device);
+  if (!fits(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+  Allocation a{device, bytes, nullptr};
+  a.base = static_cast<char*>(aligned_alloc(512, a.whole()));
+  if (a.base == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  memset(a.data(), poison, bytes);
+  lay_guards(a);
+  *address = CUdeviceptr(a.data());
+  Lock lock(state);
+  allocations.emplace(*address, a);
+  device->used_bytes += bytes;
+  count("live_allocations");
+  count("live_bytes", int64_t(bytes));
+  raise_to("peak_bytes", int64_t(device->used_bytes));
+  return CUDA_SUCCESS;
+}
+
+CUresult release_locked(CUdeviceptr address) {
+  auto found = allocations.find(address);
+  if (found == allocations.end() || found->second.freed) return CUDA_ERROR_INVALID_VALUE;
+  Allocation& a = found->second;
+  if (!guards_hold(a)) report_overrun(a, "");
+  a.freed = true;
+  a.device->used_bytes -= a.bytes;
+  count("live_allocations", -1);
+  count("live_bytes", -int64_t(a.bytes));
+  close_off(a);
+  quarantine.push_back(address);
+  quarantined += a.bytes;
+  while (quarantined > quarantine_bytes) return_oldest();
+  return CUDA_SUCCESS;
+}
+
+// What a copy does when its turn comes: by then its memory may be gone.
+CUresult copy(void* to, const void* from, size_t bytes, CUdeviceptr a, CUdeviceptr b) {
+  for (CUdeviceptr address : {a, b})
+    if (address != 0 && bytes_at(address) < bytes) return CUDA_ERROR_ILLEGAL_ADDRESS;
+  memcpy(to, from, bytes);
+  return CUDA_SUCCESS;
+}
+
+struct Copy {
+  const char* name;
+  const char* counter;
+  void* to;
+  const void* from;
+  size_t bytes;
+  // The ends that are on a device; 0 for the others.
+  CUdeviceptr device_to, device_from;
+};
+
+CUresult begin_copy(const Copy& c, CUstream handle, Device*& device, CUresult* later,
+                    std::shared_ptr<Stream>& stream) {
+  if (CUresult error = enter(c.name, device, later)) return error;
+  stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  for (CUdeviceptr address : {c.device_to, c.device_from})
+    if (address != 0 && bytes_at(address) < c.bytes) return CUDA_ERROR_INVALID_VALUE;
+  if ((c.device_to == 0 && c.to == nullptr) || (c.device_from == 0 && c.from == nullptr))
+    return CUDA_ERROR_INVALID_VALUE;
+  count(c.counter, int64_t(c.bytes));
+  return CUDA_SUCCESS;
+}
+
+// A copy to or from page-locked memory touches it when its turn comes, which is why the host must
+// leave it alone. From other memory it is read at once; to other memory the call waits.
+CUresult copy_async(Copy c, CUstream handle) {
+  if (c.bytes == 0) return CUDA_SUCCESS;
+  Device* device;
+  CUresult later = CUDA_SUCCESS;
+  std::shared_ptr<Stream> stream;
+  if (CUresult error = begin_copy(c, handle, device, &later, stream)) return error;
+  std::shared_ptr<std::vector<char>> staged;
+  bool captured = stream->capture != nullptr;
+  if (c.device_from == 0 && !captured && !is_pinned(c.from, c.bytes)) {
+    auto* bytes = static_cast<const char*>(c.from);
+    staged = std::make_shared<std::vector<char>>(bytes, bytes + c.bytes);
+    c.from = staged->data();
+  }
+  CUresult result = enqueue(stream, {std::string(c.name) + " " + std::to_string(c.bytes), [=] {
+                                       (void)staged;
+                                       if (later != CUDA_SUCCESS) return later;
+                                       return copy(c.to, c.from, c.bytes, c.device_to, c.device_from);
+                                     }});
+  if (result != CUDA_SUCCESS) return result;
+  if (c.device_to == 0 && !captured && !is_pinned(c.to, c.bytes)) return cuStreamSynchronize(handle);
+  return CUDA_SUCCESS;
+}
+
+CUresult copy_now(const Copy& c) {
+  if (CUresult error = refuse_in_capture()) return error;
+  return copy_async(c, nullptr);
+}
+
+Copy host_to_device(CUdeviceptr to, const void* from, size_t bytes) {
+  return {"h2d", "h2d_bytes", reinterpret_cast<void*>(to), from, bytes, to, 0};
+}
+Copy device_to_host(void* to, CUdeviceptr from, size_t bytes) {
+  return {"d2h", "d2h_bytes", to, reinterpret_cast<const void*>(from), bytes, 0, from};
+}
+Copy device_to_device(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
+  return {"d2d", "d2d_bytes", reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from),
+          bytes,  to,         from};
+}
+
+template <class T>
+CUresult fill(CUdeviceptr to, T value, size_t n, CUstream handle) {
+  if (n == 0) return CUDA_SUCCESS;
+  Device* device;
+  CUresult later = CUDA_SUCCESS;
+  if (CUresult error = enter("memset", device, &later)) return error;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (to % sizeof(T) != 0 || bytes_at(to) < n * sizeof(T)) return CUDA_ERROR_INVALID_VALUE;
+  return enqueue(stream, {"memset " + std::to_string(n * sizeof(T)), [=] {
+                            if (later != CUDA_SUCCESS) return later;
+                            if (bytes_at(to) < n * sizeof(T)) return CUDA_ERROR_ILLEGAL_ADDRESS;
+                            std::fill_n(reinterpret_cast<T*>(to), n, value);
+                            return CUDA_SUCCESS;
+                          }});
+}
+
+}  // namespace
+
+size_t bytes_at(CUdeviceptr address) {
+  Lock lock(state);
+  const Allocation* a = find(address);
+  return a == nullptr || a->freed ? 0 : CUdeviceptr(a->data()) + a->bytes - address;
+}
+
+bool is_freed(CUdeviceptr address) {
+  Lock lock(state);
+  const Allocation* a = find(address);
+  return a != nullptr && a->freed;
+}
+
+bool is_pinned(const void* address, size_t bytes) {
+  Lock lock(state);
+  auto next = pinned.upper_bound(uintptr_t(address));
+  if (next == pinned.begin()) return false;
+  const auto& [start, range] = *std::prev(next);
+  return uintptr_t(address) + bytes <= start + range.bytes;
+}
+
+CUresult release_memory(CUdeviceptr address) {
+  Lock lock(state);
+  return release_locked(address);
+}
+
+void release_all_memory(Device* device) {
+  Lock lock(state);
+  std::vector<CUdeviceptr> theirs;
+  for (auto& [address, a] : allocations)
+    if (a.device == device && !a.freed) theirs.push_back(address);
+  for (CUdeviceptr address : theirs) release_locked(address);
+}
+
+CUresult check_guards(const std::string& suspect) {
+  Lock lock(state);
+  for (auto& [address, a] : allocations) {
+    if (a.freed || guards_hold(a)) continue;
+    report_overrun(a, suspect);
+    lay_guards(a);
+    return CUDA_ERROR_ILLEGAL_ADDRESS;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+// --- Device memory ---
+
+EMU_API CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
+  Device* device;
+  if (CUresult error = enter("alloc", device)) return error;
+  if (CUresult error = refuse_in_capture()) return error;
+  return allocate(device, bytes, address);
+}
+
+EMU_API CUresult cuMemFree(CUdeviceptr address) {
+  Device* device = current_device();
+  if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (CUresult error = refuse_in_capture()) return error;
+  // As on a device: the call waits for whatever may still use the memory.
+  finish_device(device);
+  if (CUresult error = release_memory(address)) return error;
+  return device->broken;
+}
+
+// Inside a capture the memory belongs to the graph, at the same address in every run.
+EMU_API CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
+  Device* device;
+  if (CUresult error = enter("alloc", device)) return error;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (CUresult error = allocate(device, bytes, address)) return error;
+  trace("alloc", stream->name, std::to_string(bytes));
+  Lock lock(state);
+  if (stream->capture != nullptr) stream->capture->allocations.push_back(*address);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuMemAllocFromPoolAsync(CUdeviceptr* address, size_t bytes, CUmemoryPool,
+                                         CUstream handle) {
+  return cuMemAllocAsync(address, bytes, handle);
+}
+
+EMU_API CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
+  Device* device = current_device();
+  if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (bytes_at(address) == 0) return CUDA_ERROR_INVALID_VALUE;
+  {
+    Lock lock(state);
+    if (stream->capture != nullptr) {
+      const auto& owned = stream->capture->allocations;
+      bool of_graph = std::find(owned.begin(), owned.end(), address) != owned.end();
+      return of_graph ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    }
+  }
+  Op op{"free", [=] { return release_memory(address); }};
+  op.always = true;
+  return enqueue(stream, op);
+}
+
+EMU_API CUresult cuMemGetInfo(size_t* free, size_t* total) {
+  Device* device;
+  if (CUresult error = enter("info", device)) return error;
+  Lock lock(state);
+  *total = settings().memory_bytes;
+  *free = *total - std::min(*total, device->used_bytes);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuMemGetAddressRange(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
+  Lock lock(state);
+  const Allocation* a = find(address);
+  if (a == nullptr || a->freed) return CUDA_ERROR_NOT_FOUND;
+  if (base != nullptr) *base = CUdeviceptr(a->data());
+  if (bytes != nullptr) *bytes = a->bytes;
+  return CUDA_SUCCESS;
+}
+
+// --- Page-locked memory ---
+
+EMU_API CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned) {
+  Device* device;
+  if (CUresult error = enter("host_alloc", device)) return error;
+  if (CUresult error = refuse_in_capture()) return error;
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  if (*address == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  memset(*address, poison, bytes);
+  count("live_host_allocations");
+  Lock lock(state);
+  pinned[uintptr_t(*address)] = {bytes, true};
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuMemAllocHost(void** address, size_t bytes) {
+  return cuMemHostAlloc(address, bytes, 0);
+}
+
+EMU_API CUresult cuMemHostRegister(void* address, size_t bytes, unsigned) {
+  Device* device;
+  if (CUresult error = enter("host_alloc", device)) return error;
+  Lock lock(state);
+  pinned[uintptr_t(address)] = {bytes, false};
+  return CUDA_SUCCESS;
+}
+
+static CUresult unpin(void* address, bool ours) {
+  Device* device = current_device();
+  if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (CUresult error = refuse_in_capture()) return error;
+  finish_device(device);
+  Lock lock(state);
+  auto found = pinned.find(uintptr_t(address));
+  if (found == pinned.end() || found->second.ours != ours) return CUDA_ERROR_INVALID_VALUE;
+  pinned.erase(found);
+  if (ours) free(address);
+  if (ours) count("live_host_allocations", -1);
+  return device->broken;
+}
+
+EMU_API CUresult cuMemFreeHost(void* address) { return unpin(address, true); }
+
+EMU_API CUresult cuMemHostUnregister(void* address) { return unpin(address, false); }
+
+// --- Copies ---
+
+EMU_API CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
+  return copy_async(host_to_device(to, from, bytes), stream);
+}
+EMU_API CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return copy_async(device_to_host(to, from, bytes), stream);
+}
+EMU_API CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return copy_async(device_to_device(to, from, bytes), stream);
+}
+EMU_API CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext,
+                                   size_t bytes, CUstream stream) {
+  return copy_async(device_to_device(to, from, bytes), stream);
+}
+EMU_API CUresult cuMemcpyHtoD(CUdeviceptr to, const void* from, size_t bytes) {
+  return copy_now(host_to_device(to, from, bytes));
+}
+EMU_API CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, size_t bytes) {
+  return copy_now(device_to_host(to, from, bytes));
+}
+EMU_API CUresult cuMemcpyDtoD(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
+  return copy_now(device_to_device(to, from, bytes));
+}
+
+EMU_API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t n, CUstream stream) {
+  return fill(to, value, n, stream);
+}
+EMU_API CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t n, CUstream stream) {
+  return fill(to, value, n, stream);
+}
+EMU_API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t n, CUstream stream) {
+  return fill(to, value, n, stream);
+}
+EMU_API CUresult cuMemsetD8(CUdeviceptr to, unsigned char value, size_t n) {
+  CUresult error = refuse_in_capture();
+  return error != CUDA_SUCCESS ? error : fill(to, value, n, nullptr);
+}
+EMU_API CUresult cuMemsetD32(CUdeviceptr to, unsigned value, size_t n) {
+  CUresult error = refuse_in_capture();
+  return error != CUDA_SUCCESS ? error : fill(to, value, n, nullptr);
+}
+
+// --- Pools ---
+
+static CUmemoryPool pool_of(int ordinal) { return reinterpret_cast<CUmemoryPool>(0x100l + ordinal); }
+
+EMU_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice device) {
+  *pool = pool_of(device);
+  return CUDA_SUCCESS;
+}
+EMU_API CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice device) {
+  return cuDeviceGetDefaultMemPool(pool, device);
+}
+
+static uint64_t release_threshold[8];
+
+EMU_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void* value) {
+  size_t device = reinterpret_cast<size_t>(pool) - 0x100;
+  if (device >= 8) return CUDA_ERROR_INVALID_HANDLE;
+  if (attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD)
+    release_threshold[device] = *static_cast<uint64_t*>(value);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void* value) {
+  size_t device = reinterpret_cast<size_t>(pool) - 0x100;
+  if (device >= 8) return CUDA_ERROR_INVALID_HANDLE;
+  if (attribute != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) return CUDA_ERROR_NOT_SUPPORTED;
+  *static_cast<uint64_t*>(value) = release_threshold[device];
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return CUDA_SUCCESS; }
