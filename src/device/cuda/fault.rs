@@ -1,0 +1,65 @@
+//! Which errors leave a GPU of no use.
+
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError};
+
+use crate::device::{DeviceError, Loss};
+use crate::engine::cuda::GpuError;
+
+/// After these every call on the context fails (CUDA driver API, "Error handling"): the context, if
+/// not the device, is gone.
+const STICKY: [CUresult; 17] = [
+    CUresult::CUDA_ERROR_DEINITIALIZED,
+    CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
+    CUresult::CUDA_ERROR_NO_DEVICE,
+    CUresult::CUDA_ERROR_INVALID_CONTEXT,
+    CUresult::CUDA_ERROR_ECC_UNCORRECTABLE,
+    CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+    CUresult::CUDA_ERROR_ILLEGAL_ADDRESS,
+    CUresult::CUDA_ERROR_LAUNCH_TIMEOUT,
+    CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED,
+    CUresult::CUDA_ERROR_ASSERT,
+    CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR,
+    CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION,
+    CUresult::CUDA_ERROR_MISALIGNED_ADDRESS,
+    CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE,
+    CUresult::CUDA_ERROR_INVALID_PC,
+    CUresult::CUDA_ERROR_LAUNCH_FAILED,
+    CUresult::CUDA_ERROR_UNKNOWN,
+];
+
+/// Tells losses from other errors of one GPU.
+pub(super) struct Faults {
+    number: usize,
+    context: Arc<CudaContext>,
+}
+
+impl Faults {
+    pub(super) fn new(number: usize, context: Arc<CudaContext>) -> Self {
+        Self { number, context }
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The loss behind an error, if it is one. A library that fails does not say why, so the driver
+    /// is asked.
+    pub(super) fn loss(&self, error: &GpuError) -> Option<DeviceError> {
+        let sticky = match error {
+            GpuError::Driver(error) => is_sticky(error).then(|| *error),
+            GpuError::Blas(_) | GpuError::Dnn(_) | GpuError::Candle(_) => {
+                self.context.synchronize().err().filter(is_sticky)
+            }
+            GpuError::Memory { .. } | GpuError::Large { .. } => None,
+        }?;
+        let device = format!("cuda:{}", self.number);
+        Some(DeviceError::Lost(Loss { device, source: Arc::new(GpuError::Driver(sticky)) }))
+    }
+}
+
+fn is_sticky(error: &DriverError) -> bool {
+    STICKY.contains(&error.0)
+}

@@ -1,0 +1,383 @@
+//! A GPU: rows into a pinned slot, upload on one stream, network on another, results into the slot.
+//!
+//! ```text
+//! copies:   upload n ─┐ upload n+1 ─┐
+//! compute:            └ pixels → network → results n └ pixels → network → results n+1
+//! ```
+//!
+//! A batch that was started needs the host only when it is finished, so the upload of the next one
+//! overlaps its computing. Everything of a GPU is used by the one thread that opened it.
+
+#![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
+
+mod fault;
+mod listing;
+mod slot;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::Device as CandleDevice;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaGraph, CudaStream, DriverError, result, sys,
+};
+
+use self::fault::Faults;
+use self::slot::Slot;
+use super::loaded::ModelKey;
+use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use crate::engine::cuda::{CudaNetwork, Gpu, GpuError, PixelFormat, lazy};
+use crate::engine::EngineError;
+use crate::image::RgbImage;
+use crate::model::{ColourOrder, InputContract, Layout, Package};
+use crate::trust::Secret;
+
+pub use listing::{CudaDevices, CudaListing, LibraryListing, list};
+
+/// How networks run on GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CudaOptions {
+    /// Whether each bucket is captured once and replayed as a whole; else its steps are launched
+    /// one by one.
+    pub graphs: bool,
+    /// Whether products of 32-bit floats may round their factors to 10 bits.
+    pub tf32: bool,
+}
+
+impl Default for CudaOptions {
+    fn default() -> Self {
+        Self { graphs: true, tf32: false }
+    }
+}
+
+/// An open GPU with its networks.
+pub(super) struct CudaMachine {
+    number: usize,
+    options: CudaOptions,
+    slots: usize,
+    /// `None` while it is lost.
+    open: Option<Open>,
+}
+
+/// What a lost GPU takes with it.
+struct Open {
+    gpu: Arc<Gpu>,
+    copies: Arc<CudaStream>,
+    networks: BTreeMap<ModelKey, Resident>,
+    /// Those no batch is in; the front one has been free longest.
+    free: Vec<Slot>,
+    faults: Faults,
+}
+
+/// A network and how it is fed and read.
+struct Resident {
+    network: CudaNetwork,
+    format: PixelFormat,
+    /// Row length of each of the network's outputs, and the manifest's output it is.
+    outputs: Vec<(usize, usize)>,
+    /// Captured buckets.
+    graphs: BTreeMap<usize, CudaGraph>,
+}
+
+/// A batch on its way through the GPU.
+pub(super) struct Flying {
+    slot: Slot,
+    key: ModelKey,
+    rows: usize,
+    bucket: usize,
+}
+
+impl CudaMachine {
+    /// Opens a GPU, on the thread that will drive it.
+    pub(super) fn open(
+        number: usize,
+        slots: usize,
+        options: CudaOptions,
+        chosen: &str,
+    ) -> Result<(Self, DeviceDescription), DeviceError> {
+        check_number(number)?;
+        let open = Open::new(number, slots, options).map_err(opening(number))?;
+        let description = open.describe(number, chosen).map_err(opening(number))?;
+        Ok((Self { number, options, slots, open: Some(open) }, description))
+    }
+
+    /// Uploads the model's network, captures its buckets, and keeps it under the model's key.
+    pub(super) fn load(
+        &mut self,
+        model: &LoadedModel,
+        package: &Package,
+    ) -> Result<(), DeviceError> {
+        let options = self.options;
+        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let manifest = model.manifest();
+        let graph = package
+            .graph_for(&manifest.input)
+            .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
+        let gpu = Arc::clone(&open.gpu);
+        let load = |source: EngineError| match source {
+            EngineError::Gpu(error) if let Some(loss) = open.faults.loss(&error) => loss,
+            source => DeviceError::Load { model: model.id(), source: Box::new(source) },
+        };
+        let network = CudaNetwork::load(&graph, gpu, manifest.precision, &manifest.buckets);
+        let network = network.map_err(load)?;
+        let names: Vec<String> =
+            graph.outputs().into_iter().map(|output| output.name).collect();
+        let lens = graph.outputs().into_iter().map(|output| output.shape.iter().product());
+        let place = |name: &String| manifest.outputs.iter().position(|o| o.tensor == *name);
+        let places = names.iter().map(|name| place(name).unwrap_or(usize::MAX));
+        let mut resident = Resident {
+            network,
+            format: pixel_format(&manifest.input),
+            outputs: lens.zip(places).collect(),
+            graphs: BTreeMap::new(),
+        };
+        if options.graphs {
+            resident.capture(&manifest.buckets).map_err(|error| load(error.into()))?;
+        }
+        let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
+        let bytes = rows_max * manifest.input.row_len();
+        let floats = rows_max * resident.network.output_len();
+        open.grow_slots(bytes, floats).map_err(|error| load(error.into()))?;
+        open.networks.insert(model.key(), resident);
+        Ok(())
+    }
+
+    pub(super) fn unload(&mut self, key: ModelKey) {
+        if let Some(open) = &mut self.open {
+            open.networks.remove(&key);
+        }
+    }
+
+    /// Stages rows, enqueues everything and returns.
+    pub(super) fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> Result<Flying, DeviceError> {
+        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
+            return Err(DeviceError::Bucket { rows: rows.len(), bucket });
+        }
+        let contract = &model.manifest().input;
+        rows.iter().try_for_each(|row| contract.check(row))?;
+        let key = model.key();
+        if !open.networks.contains_key(&key) {
+            return Err(DeviceError::NotLoaded { model: model.id() });
+        }
+        let mut slot = open.free.pop().expect("no more batches are started than there are slots");
+        match open.enqueue(&mut slot, key, rows, bucket) {
+            Ok(()) => Ok(Flying { slot, key, rows: rows.len(), bucket }),
+            Err(error) => Err(open.give_up(slot, &error)),
+        }
+    }
+
+    /// Waits for a batch and takes its results out of its slot.
+    pub(super) fn finish(&mut self, flying: Flying) -> Result<Vec<RowOutput>, DeviceError> {
+        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let Flying { mut slot, key, rows, bucket } = flying;
+        let Some(resident) = open.networks.get(&key) else {
+            let error = DeviceError::NotLoaded { model: "that was unloaded".to_owned() };
+            open.free.push(slot);
+            return Err(error);
+        };
+        if let Err(error) = slot.wait() {
+            return Err(open.give_up(slot, &error.into()));
+        }
+        let outputs = resident.split(slot.results(bucket * resident.network.output_len()), rows, bucket);
+        slot.wipe();
+        open.free.push(slot);
+        outputs
+    }
+
+    /// Throws away all that was on the GPU, and opens it again.
+    pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
+        if let Some(open) = self.open.take() {
+            // Freeing needs a context that works. The reset below frees what is on the GPU; the
+            // host's part, some kilobytes, is given up, at most once for each of the bounded
+            // attempts to reopen.
+            std::mem::forget(open);
+        }
+        reset(self.number).map_err(|error| opening(self.number)(error.into()))?;
+        self.open = Some(Open::new(self.number, self.slots, self.options).map_err(opening(self.number))?);
+        Ok(())
+    }
+}
+
+/// Destroys the GPU's context with everything in it.
+fn reset(number: usize) -> Result<(), DriverError> {
+    let device = result::device::get(number as i32)?;
+    // SAFETY: whatever used the context is gone; see above.
+    unsafe { sys::cuDevicePrimaryCtxReset_v2(device) }.result()
+}
+
+/// The libraries are there, and the driver knows the device.
+fn check_number(number: usize) -> Result<(), DeviceError> {
+    if let Some((library, why)) = lazy::first_missing() {
+        return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
+    }
+    let count = CudaContext::device_count().or_else(|error| match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
+        _ => Err(error),
+    });
+    let count = count.map_err(|error| opening(number)(error.into()))? as usize;
+    match number < count {
+        true => Ok(()),
+        false => Err(DeviceError::CudaNoDevice { number, count }),
+    }
+}
+
+fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
+    move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
+}
+
+impl Open {
+    fn new(number: usize, slots: usize, options: CudaOptions) -> Result<Self, GpuError> {
+        let device = CandleDevice::new_cuda_with_stream(number)?;
+        let device = device.as_cuda_device()?.clone();
+        // SAFETY: before anything is allocated; the two streams are ordered by events of our own.
+        unsafe { device.disable_event_tracking() };
+        let context = device.cuda_stream().context().clone();
+        context.set_blocking_synchronize()?;
+        keep_pool(&context)?;
+        let gpu = Arc::new(Gpu::load(&device, options.tf32)?);
+        let copies = context.new_stream()?;
+        let free = (0..slots).map(|_| Slot::new(&context)).collect::<Result<_, _>>()?;
+        let faults = Faults::new(number, context);
+        Ok(Self { gpu, copies, networks: BTreeMap::new(), free, faults })
+    }
+
+    fn describe(&self, number: usize, chosen: &str) -> Result<DeviceDescription, GpuError> {
+        let context = self.gpu.stream().context();
+        let (major, minor) = context.compute_capability()?;
+        let convolutions = if self.gpu.has_cudnn() { "cuDNN" } else { "cuBLAS, no cuDNN" };
+        let gibibytes = context.total_mem()? as f64 / f64::from(1 << 30);
+        let name = context.name()?;
+        Ok(DeviceDescription {
+            name: format!("cuda:{number}"),
+            kernels: format!("{name}, sm_{major}{minor}, {gibibytes:.0} GiB, {convolutions}"),
+            chosen: chosen.to_owned(),
+        })
+    }
+
+    fn grow_slots(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
+        let stream = self.gpu.stream();
+        self.free.iter_mut().try_for_each(|slot| slot.grow(stream, bytes, floats))?;
+        Ok(stream.synchronize()?)
+    }
+
+    fn enqueue(
+        &self,
+        slot: &mut Slot,
+        key: ModelKey,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> Result<(), GpuError> {
+        let compute = self.gpu.stream();
+        let Resident { network, format, graphs, .. } = &self.networks[&key];
+        slot.upload(&self.copies, compute, rows)?;
+        network.enqueue_pixels(bucket, slot.pixels(compute), rows.len(), format)?;
+        slot.forget_pixels(compute)?;
+        match graphs.get(&bucket) {
+            Some(graph) => graph.launch()?,
+            None => network.enqueue_steps(bucket)?,
+        }
+        slot.download(compute, network.results(), bucket * network.output_len())?;
+        Ok(())
+    }
+
+    /// After a failure: nothing may still be writing to the slot when it is used again.
+    fn give_up(&mut self, slot: Slot, error: &GpuError) -> DeviceError {
+        if let Some(loss) = self.faults.loss(error) {
+            std::mem::forget(slot);
+            return loss;
+        }
+        let error = DeviceError::CudaRun { number: self.faults.number(), why: error.to_string() };
+        let settled = self.copies.synchronize().and_then(|()| self.gpu.stream().synchronize());
+        let lost = settled.err().and_then(|error| self.faults.loss(&error.into()));
+        match lost {
+            Some(loss) => {
+                std::mem::forget(slot);
+                loss
+            }
+            None => {
+                self.free.push(slot);
+                error
+            }
+        }
+    }
+}
+
+/// Freed memory stays with the process, so that loading a model again does not ask the system.
+fn keep_pool(context: &CudaContext) -> Result<(), DriverError> {
+    let mut threshold = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the attribute is one of 64 bits, which are read before the return.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result()
+    }
+}
+
+impl Resident {
+    /// Runs every bucket once, so that libraries load what they need, and captures it.
+    fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
+        let stream = Arc::clone(self.network.gpu().stream());
+        for &bucket in buckets {
+            self.network.enqueue_steps(bucket)?;
+            stream.synchronize()?;
+            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            let enqueued = self.network.enqueue_steps(bucket);
+            // Always, or the stream would stay in its capture.
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+            enqueued?;
+            if let Some(graph) = graph? {
+                graph.upload()?;
+                self.graphs.insert(bucket, graph);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts results into rows, outputs in the manifest's order.
+    fn split(
+        &self,
+        results: &[f32],
+        rows: usize,
+        bucket: usize,
+    ) -> Result<Vec<RowOutput>, DeviceError> {
+        let count = self.outputs.iter().filter(|(_, place)| *place != usize::MAX).count();
+        let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
+        let mut answers: Vec<RowOutput> =
+            (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
+        let mut from = 0;
+        for &(len, place) in &self.outputs {
+            let output = &results[from..from + bucket * len];
+            from += bucket * len;
+            if place == usize::MAX {
+                continue;
+            }
+            for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(DeviceError::NotFinite { output: place });
+                }
+                answer.tensors[place] = Secret::new(values.to_vec());
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// How the input contract's rows are made of pixels.
+fn pixel_format(input: &InputContract) -> PixelFormat {
+    PixelFormat {
+        pixels: input.width * input.height,
+        is_channels_last: input.layout == Layout::Nhwc,
+        source: match input.colour {
+            ColourOrder::Rgb => [0, 1, 2],
+            ColourOrder::Bgr => [2, 1, 0],
+        },
+        mean: input.mean,
+        scale: input.scale,
+    }
+}
