@@ -8,8 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "emu/gemm.h"
@@ -50,6 +49,7 @@ struct Convolution {
 
 struct Activation {
   int mode = activation_identity;
+  bool keeps_nan = false;
   double limit = 0;
 };
 
@@ -159,11 +159,9 @@ std::vector<float> patches(const Task& t, size_t image, size_t group) {
 }
 
 float activate(const Activation& activation, float x) {
-  switch (activation.mode) {
-    case activation_relu: return x > 0 ? x : 0;
-    case activation_clipped_relu: return x > 0 ? std::min(x, float(activation.limit)) : 0;
-    default: return x;
-  }
+  if (activation.mode == activation_identity || (activation.keeps_nan && std::isnan(x))) return x;
+  float bent = x > 0 ? x : 0;
+  return activation.mode == activation_clipped_relu ? std::min(bent, float(activation.limit)) : bent;
 }
 
 void write_channel(const Task& t, size_t image, size_t channel, const float* sums) {
@@ -348,10 +346,10 @@ EMU_API Status cudnnSetConvolutionGroupCount(void* made, int groups) {
 
 EMU_API Status cudnnSetConvolutionMathType(void* made, int math) { return of<Convolution>(made).math = math, success; }
 
-EMU_API Status cudnnSetActivationDescriptor(void* made, int mode, int, double limit) {
+EMU_API Status cudnnSetActivationDescriptor(void* made, int mode, int keeps_nan, double limit) {
   bool known = mode == activation_relu || mode == activation_clipped_relu || mode == activation_identity;
   if (!known) return not_supported;
-  of<Activation>(made) = {mode, limit};
+  of<Activation>(made) = {mode, keeps_nan != 0, limit};
   return success;
 }
 

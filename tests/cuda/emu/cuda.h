@@ -125,6 +125,10 @@ T* dynamic_shared() {
 #define __constant__ static
 #define __syncthreads() emu::block_barrier()
 
+// The launch bound is read from the PTX.
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
 // The build looks for this attribute to find the kernels.
 #undef __global__
 #define __global__ __attribute__((__used__, __emu_kernel__))
