@@ -134,6 +134,12 @@ impl Gpu {
         Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn, allows_tf32 })
     }
 
+    /// The same GPU as if cuDNN were not there.
+    #[cfg(test)]
+    pub(super) fn without_cudnn(self) -> Self {
+        Self { dnn: None, ..self }
+    }
+
     /// candle's device, on whose stream everything runs.
     pub fn device(&self) -> &CudaDevice {
         &self.device

@@ -90,12 +90,14 @@ impl CudaNetwork {
         let results_len = plan.output_len() * rows_max;
         check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
         let stream = gpu.stream();
-        let constants = stream.clone_htod(&std::mem::take(&mut plan.constants.bytes))?;
+        let mut constants = std::mem::take(&mut plan.constants.bytes);
+        // Nothing of no bytes can be had of the driver.
+        constants.resize(constants.len().max(1), 0);
+        let constants = stream.clone_htod(&constants)?;
         let mut workspace_bytes = 0;
         for (&bucket, step) in buckets.keys().flat_map(|b| plan.steps.iter().map(move |s| (b, s))) {
             workspace_bytes = workspace_bytes.max(step.work.workspace_bytes(&gpu, bucket)?);
         }
-        // Allocations of no bytes are refused by the driver.
         let arena = stream.alloc_zeros::<u8>(arena_bytes.max(1))?;
         let workspace = stream.alloc_zeros::<u8>(workspace_bytes.max(1))?;
         let results = stream.alloc_zeros::<f32>(results_len.max(1))?;

@@ -41,7 +41,7 @@ struct Here {
 
 // In initial-exec, reading `threadIdx` is one instruction. It is a few bytes, which is what a library
 // loaded late can have of that model.
-extern __thread Here here __attribute__((tls_model("initial-exec")));
+extern __thread Here here;
 
 inline bool next_thread() {
   if (here.left == 0) return false;

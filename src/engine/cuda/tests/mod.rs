@@ -23,13 +23,17 @@ struct Turn {
 }
 
 fn gpu() -> Turn {
+    gpu_with(|gpu| gpu)
+}
+
+fn gpu_with(change: impl FnOnce(Gpu) -> Gpu) -> Turn {
     static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
     let turn = TURN.lock();
     let device = Device::new_cuda_with_stream(0).expect("these tests need a GPU");
     let device = device.as_cuda_device().unwrap().clone();
     // SAFETY: everything runs on the one stream of this device.
     unsafe { device.disable_event_tracking() };
-    Turn { gpu: Arc::new(Gpu::load(&device, false).unwrap()), _turn: turn }
+    Turn { gpu: Arc::new(change(Gpu::load(&device, false).unwrap())), _turn: turn }
 }
 
 impl Turn {

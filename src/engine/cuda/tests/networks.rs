@@ -1,21 +1,25 @@
 //! The networks of this repository.
 
-use super::gpu;
+use super::{gpu, gpu_with};
 use crate::engine::Precision;
+use crate::engine::cuda::Gpu;
 use crate::engine::fixtures::{self, inputs, network_of, worst};
 
 const ROWS: usize = 2;
 
 /// `range` is that of the inputs.
-fn assert_as_the_reference(file: &str, range: [f32; 2]) {
-    let (gpu, graph, [min, max]) = (gpu(), network_of(file), range);
+fn assert_as_the_reference(file: &str, [min, max]: [f32; 2]) {
+    let graph = network_of(file);
     let noise = inputs(&graph, ROWS);
     let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
     let expected = fixtures::run(&graph, ROWS, &input);
-    for (precision, turned_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
-        let network = gpu.load(&graph, precision, &[1, ROWS]);
-        let (_, turned) = worst(&gpu.run(&graph, &network, &input), &expected);
-        assert!(turned <= turned_max, "{file} in {precision}: {turned:.1e}");
+    for without_cudnn in [false, true] {
+        let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
+        for (precision, turned_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
+            let network = gpu.load(&graph, precision, &[1, ROWS]);
+            let (_, turned) = worst(&gpu.run(&graph, &network, &input), &expected);
+            assert!(turned <= turned_max, "{file} in {precision}: {turned:.1e}");
+        }
     }
 }
 

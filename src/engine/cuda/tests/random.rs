@@ -1,7 +1,10 @@
 //! Random networks.
 
-use super::gpu;
+use std::ops::Range;
+
+use super::{Turn, gpu, gpu_with};
 use crate::engine::Precision;
+use crate::engine::cuda::Gpu;
 use crate::engine::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
 const BUCKETS: [usize; 3] = [1, 2, 5];
@@ -11,8 +14,16 @@ const ROWS: usize = 6;
 
 #[test]
 fn gpu_random_networks_are_what_the_reference_computes() {
-    let gpu = gpu();
-    for seed in 0..60 {
+    assert_as_the_reference(&gpu(), 0..60);
+}
+
+#[test]
+fn gpu_without_cudnn_random_networks_are_what_the_reference_computes() {
+    assert_as_the_reference(&gpu_with(Gpu::without_cudnn), 60..120);
+}
+
+fn assert_as_the_reference(gpu: &Turn, seeds: Range<u64>) {
+    for seed in seeds {
         let graph = random_optimised_graph(seed);
         let input = inputs(&graph, ROWS);
         let expected = fixtures::run(&graph, ROWS, &input);
