@@ -41,6 +41,12 @@ constexpr size_t stack_bytes = 256 << 10;
 constexpr size_t stack_bytes = 64 << 10;
 #endif
 
+void destroy(Fibre* fibre) {
+  munmap(fibre->stack, stack_bytes);
+  delete fibre;
+}
+
+// Of a host thread: the block it runs, and the fibres it runs blocks on.
 struct Block {
   const Kernel* kernel;
   void** arguments;
@@ -49,6 +55,10 @@ struct Block {
   std::vector<Fibre*> idle, waiting;
   bool backwards;
   std::vector<char> shared;
+
+  ~Block() {
+    for (Fibre* fibre : idle) destroy(fibre);
+  }
 };
 
 thread_local Block block;
@@ -222,6 +232,7 @@ bool run_block() {
     std::vector<Fibre*> ready = release();
     if (ready.empty()) {
       // Their stacks hold half a kernel: they are of no use any more.
+      for (Fibre* fibre : block.waiting) destroy(fibre);
       block.waiting.clear();
       return false;
     }

@@ -16,7 +16,7 @@ namespace {
 
 // As much as the alignment that cuMemAlloc promises, so that the memory between two guards has it.
 constexpr size_t guard_bytes = 512;
-constexpr unsigned char guard_value = 0xa5, poison = 0xff;
+constexpr unsigned char poison = 0xff;
 constexpr size_t quarantine_bytes = size_t(256) << 20;
 
 struct Allocation {
@@ -41,12 +41,6 @@ std::map<uintptr_t, Pinned>& pinned = *new std::map<uintptr_t, Pinned>;
 
 using Lock = std::unique_lock<std::mutex>;
 
-bool all_are(const char* from, const char* to, unsigned char value) {
-  for (; from < to; from++)
-    if (static_cast<unsigned char>(*from) != value) return false;
-  return true;
-}
-
 #if defined(__SANITIZE_ADDRESS__)
 void lay_guards(const Allocation& a) {
   ASAN_POISON_MEMORY_REGION(a.base, guard_bytes);
@@ -58,6 +52,14 @@ void close_off(const Allocation& a) { ASAN_POISON_MEMORY_REGION(a.base, a.whole(
 bool guards_hold(const Allocation&) { return true; }
 bool stays_freed(const Allocation&) { return true; }
 #else
+constexpr unsigned char guard_value = 0xa5;
+
+bool all_are(const char* from, const char* to, unsigned char value) {
+  for (; from < to; from++)
+    if (static_cast<unsigned char>(*from) != value) return false;
+  return true;
+}
+
 void lay_guards(const Allocation& a) {
   memset(a.base, guard_value, guard_bytes);
   memset(a.data() + a.bytes, guard_value, a.whole() - guard_bytes - a.bytes);
