@@ -137,7 +137,7 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let device = Device::open(&DeviceOptions::of(&config.device)?)?;
+        let device = Device::open(&DeviceOptions::of(&config.device)?).await?;
         let catalog = load_catalog(config, &device).await?;
         let snapshot = catalog.snapshot();
         let rules = Rules::of(&snapshot)?;
@@ -340,7 +340,8 @@ fn labels(manifest: &Manifest) -> ModelLabels {
 }
 
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
-    let mut lines = vec![format!("device      {}", device.describe())];
+    let mut lines: Vec<String> =
+        device.describe().map(|device| format!("device      {device}")).collect();
     for (role, model) in snapshot.iter() {
         let manifest = model.manifest();
         let name = match role {

@@ -1,91 +1,78 @@
-//! One batch on the device: rows into staging, the network, outputs back to rows.
+//! The CPU: rows into staging, the network, outputs back to rows.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use candle_core::{Device as CandleDevice, Tensor};
 
-use super::loaded::{LoadedModel, RowOutput};
-use super::{CpuOptions, DeviceError};
+use super::loaded::ModelKey;
+use super::{CpuOptions, DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cpu::Crew;
+use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
+use crate::model::{Manifest, OutputSpec, Package};
 use crate::trust::{Secret, Wipe};
 
-/// Rows of one model that run together, padded with zeros up to `bucket`.
-#[derive(Debug)]
-pub struct Batch {
-    /// The version that runs; the batch keeps it alive.
-    pub model: Arc<LoadedModel>,
-    /// The rows, cut to the size the model's input contract states.
-    pub rows: Vec<RgbImage>,
-    /// One of the model's batch sizes, at least the number of rows.
-    pub bucket: usize,
-}
+/// Runs a network: `[bucket, row shape…]` in, one tensor `[bucket, …]` per output out, in the
+/// order of the manifest's outputs.
+pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
 
-/// What became of a [`Batch`].
-#[derive(Debug)]
-pub struct BatchOutcome {
-    /// One result per row, in the order of the rows.
-    pub rows: Vec<Result<RowOutput, DeviceError>>,
-    /// The bucket the batch ran in.
-    pub bucket: usize,
-    /// From taking the batch up to the last output, repetitions included.
-    pub run_time: Duration,
-    /// How many panics of the network were caught.
-    pub panics: usize,
-}
-
-/// What a device's thread runs with: its crew, and the buffer rows are staged in.
-pub(super) struct Runner {
+/// The CPU with its crew, its networks, and the buffer rows are staged in.
+pub(super) struct CpuMachine {
     crew: Arc<Crew>,
-    cpu: CpuOptions,
+    options: CpuOptions,
+    networks: BTreeMap<ModelKey, RunNetwork>,
     /// Empty between runs; its memory is kept.
     staging: Vec<f32>,
 }
 
-impl Runner {
-    pub(super) fn new(crew: Arc<Crew>, cpu: CpuOptions) -> Self {
-        Self { crew, cpu, staging: Vec::new() }
+impl CpuMachine {
+    /// Starts the threads that run networks.
+    pub(super) fn open(options: CpuOptions) -> Result<Self, DeviceError> {
+        let crew = Arc::new(Crew::new(options.threads()).map_err(DeviceError::Thread)?);
+        Ok(Self { crew, options, networks: BTreeMap::new(), staging: Vec::new() })
     }
 
-    pub(super) fn crew(&self) -> Arc<Crew> {
-        Arc::clone(&self.crew)
+    /// What the CPU is called; `chosen` says how it came to be this device.
+    pub(super) fn describe(
+        options: &CpuOptions,
+        chosen: &str,
+    ) -> Result<DeviceDescription, DeviceError> {
+        let (kernels, threads) = (options.kernels.describe(Precision::F32)?, options.threads());
+        let kernels = format!("{kernels} kernels, {threads} threads");
+        Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
     }
 
-    pub(super) fn cpu(&self) -> CpuOptions {
-        self.cpu
-    }
-
-    /// Runs a batch; when it fails as a whole, runs each row alone so that only bad rows fail.
-    pub(super) fn run(&mut self, batch: &Batch) -> BatchOutcome {
-        let Batch { model, rows, bucket } = batch;
-        let started = Instant::now();
-        let results = match self.run_together(model, rows, *bucket) {
-            Ok(outputs) => outputs.into_iter().map(Ok).collect(),
-            Err(error) if rows.len() <= 1 => vec![Err(error)],
-            Err(error) => {
-                let together = usize::from(matches!(error, DeviceError::Panicked));
-                let alone = rows.iter().map(|row| self.run_alone(model, row)).collect();
-                return outcome(alone, *bucket, started, together);
-            }
-        };
-        outcome(results, *bucket, started, 0)
-    }
-
-    /// Runs one row in the model's smallest bucket.
-    pub(super) fn run_alone(
+    /// Builds the model's network and keeps it under the model's key.
+    pub(super) fn load(
         &mut self,
         model: &LoadedModel,
-        row: &RgbImage,
-    ) -> Result<RowOutput, DeviceError> {
-        let rows = std::slice::from_ref(row);
-        let mut outputs = self.run_together(model, rows, model.smallest_bucket())?;
-        Ok(outputs.pop().expect("a batch of one row gives one row"))
+        package: &Package,
+    ) -> Result<(), DeviceError> {
+        let manifest = model.manifest();
+        let graph = package
+            .graph_for(&manifest.input)
+            .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
+        let (kernels, precision) = (self.options.kernels, manifest.precision);
+        let network = Network::cpu(&graph, kernels, precision, Arc::clone(&self.crew))
+            .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
+        let order = output_order(&network, manifest);
+        self.networks.insert(model.key(), in_order(network, order));
+        Ok(())
+    }
+
+    pub(super) fn unload(&mut self, key: ModelKey) {
+        self.networks.remove(&key);
+    }
+
+    /// Forgets every network; the threads live on.
+    pub(super) fn reopen(&mut self) {
+        self.networks.clear();
     }
 
     /// Runs all rows in one pass; the error of one is the error of all.
-    pub(super) fn run_together(
+    pub(super) fn run(
         &mut self,
         model: &LoadedModel,
         rows: &[RgbImage],
@@ -105,8 +92,17 @@ impl Runner {
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
         let input = self.stage(model, rows, bucket)?;
-        let outputs = model.run(&input)?;
+        let outputs = self.network(model)?(&input)?;
         split_rows(&outputs, rows.len(), bucket)
+    }
+
+    fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {
+        #[cfg(test)]
+        if let Some(run) = model.carried() {
+            return Ok(run);
+        }
+        let network = self.networks.get(&model.key());
+        network.ok_or_else(|| DeviceError::NotLoaded { model: model.id() })
     }
 
     /// Rows as the network is fed, `[bucket, row shape…]`; rows beyond the last are zeros.
@@ -132,14 +128,23 @@ impl Runner {
     }
 }
 
-fn outcome(
-    rows: Vec<Result<RowOutput, DeviceError>>,
-    bucket: usize,
-    started: Instant,
-    panics_together: usize,
-) -> BatchOutcome {
-    let alone = rows.iter().filter(|row| matches!(row, Err(DeviceError::Panicked))).count();
-    BatchOutcome { rows, bucket, run_time: started.elapsed(), panics: panics_together + alone }
+/// For every output of the manifest, its place among the network's.
+fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
+    let names: Vec<&str> = network.output_names().collect();
+    let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
+    let outputs = manifest.outputs.iter();
+    outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
+}
+
+fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
+    Box::new(move |input| {
+        let outputs = network.run(input)?;
+        let found = outputs.len();
+        let pick = |place: &usize| {
+            outputs.get(*place).cloned().ok_or(DeviceError::OutputCount { found, wanted: *place })
+        };
+        order.iter().map(pick).collect()
+    })
 }
 
 /// Cuts outputs of `[bucket, …]` into the first `count` rows.

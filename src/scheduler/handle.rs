@@ -24,11 +24,11 @@ pub struct LaneSettings {
     pub stage: u8,
     /// Most rows that wait in the lane; whoever comes then waits for a place.
     pub rows_max: NonZeroUsize,
-    /// Longest time the oldest row waits for company while the device is free.
+    /// Longest time the oldest row waits for company while a device is free.
     pub delay_max: Duration,
 }
 
-/// Gathers rows of many requests into batches of one device. Clones share the lanes.
+/// Gathers rows of many requests into batches of one group of devices. Clones share the lanes.
 ///
 /// When the last clone is gone, or after [`Scheduler::drain`], its task answers what it holds and
 /// ends.
@@ -67,7 +67,7 @@ pub enum RowError {
     /// Its deadline passed before it could be launched.
     #[error("the deadline passed before the row could run")]
     Expired,
-    /// The device could not run it.
+    /// The device could not run it, or no device that could is in service.
     #[error("the device could not run the row")]
     Device(#[source] DeviceError),
     /// No lane runs this model.
@@ -150,6 +150,7 @@ impl LaneSettings {
             buckets: self.model.buckets().to_vec(),
             rows_max: self.rows_max.get(),
             delay_max: self.delay_max,
+            placement: self.model.placement(),
         };
         let stats = stats.lane(self.model.name());
         (spec, LiveLane { model: self.model, stats })
@@ -182,8 +183,11 @@ mod tests {
         LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max: Duration::ZERO }
     }
 
-    fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        let device = Device::open(&DeviceOptions::default()).unwrap();
+    async fn bench(lanes: Vec<LaneSettings>) -> Bench {
+        bench_on(Device::open(&DeviceOptions::default()).await.unwrap(), lanes)
+    }
+
+    fn bench_on(device: Device, lanes: Vec<LaneSettings>) -> Bench {
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);
@@ -244,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn rows_that_wait_for_a_busy_device_run_together() {
         let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, 2, 3] {
@@ -268,7 +272,7 @@ mod tests {
     async fn the_lane_of_a_later_stage_gets_the_shared_device_first() {
         let (early, mut early_gate) = gated("early", &[1]);
         let (late, mut late_gate) = gated("late", &[1]);
-        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]);
+        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]).await;
         let first = occupy(&bench, &early, &mut early_gate).await;
         let of_early = bench.spawn(&early, 1, FAR);
         bench.until_waiting("early", 1).await;
@@ -288,7 +292,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_expired_row_is_answered_without_a_launch() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let late = bench.spawn(&model, 1, Duration::from_millis(5));
         bench.until_waiting("reader", 1).await;
@@ -306,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_row_is_not_launched() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let left = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -326,7 +330,7 @@ mod tests {
     async fn a_full_lane_is_backpressure_for_its_own_callers_only() {
         let (slow, mut gate) = gated("slow", &[1]);
         let other = reader("other", &[1]);
-        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]);
+        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]).await;
         let first = occupy(&bench, &slow, &mut gate).await;
         let second = bench.spawn(&slow, 1, FAR);
         bench.until_waiting("slow", 1).await;
@@ -344,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn a_bad_row_fails_alone_and_the_others_are_answered() {
         let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, PANICS, OVERFLOWS, 4] {
@@ -370,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn draining_answers_everything_taken_and_takes_no_more() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let second = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -390,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_last_handle_ends_the_task_and_frees_the_device() {
         let model = reader("reader", &[1]);
-        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]);
+        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]).await;
         let mut ended = scheduler.ended.clone();
         drop(scheduler);
         ended.changed().await.unwrap_err();
@@ -401,7 +405,7 @@ mod tests {
     async fn a_lane_with_a_delay_waits_for_company_on_a_free_device() {
         let (model, mut gate) = gated("reader", &[1, 2, 4]);
         let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
-        let bench = bench(vec![delayed]);
+        let bench = bench(vec![delayed]).await;
         let started = Instant::now();
         let first = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -417,7 +421,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_without_a_lane_is_named() {
-        let bench = bench(Vec::new());
+        let bench = bench(Vec::new()).await;
         let error = bench.spawn(&reader("reader", &[1]), 1, FAR).await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "model reader/1 has no lane");
     }
