@@ -1,6 +1,7 @@
 //! Builds every layer bottom-up and takes them down in reverse.
 
 mod listening;
+mod standing;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, watch};
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use self::listening::{Listening, serve_grpc, serve_http};
+use self::standing::{Board, Follower};
 use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
 use crate::config::{Config, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
@@ -22,7 +23,7 @@ use crate::liveness::Limits;
 use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ensembles, space_id};
 use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, SessionsError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Door, Probes, Readiness};
+use crate::services::{Door, Probes, Readiness, Standing};
 use crate::telemetry::{Metrics, ModelLabels};
 
 /// Why the server could not start.
@@ -42,6 +43,14 @@ pub enum AppError {
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A model that is not there is placed on devices.
+    #[error("device.placement names model '{model}', there are: {known}")]
+    Placement {
+        /// Name of the settings.
+        model: String,
+        /// Names of the models on disk.
+        known: String,
+    },
     /// The models on disk are refused.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -90,8 +99,9 @@ pub struct App {
     config: Config,
     gauges: Gauges,
     readiness: Readiness,
-    health: HealthReporter,
-    draining: watch::Sender<bool>,
+    board: Board,
+    /// Tells what becomes of the devices, once they are open.
+    following: Option<JoinHandle<()>>,
     grpc: Listening,
     http: Listening,
     about: Vec<String>,
@@ -116,19 +126,14 @@ impl App {
             scheduler: SchedulerStats::register(&mut registry),
         };
         let readiness = Readiness::default();
-        let (draining, drain_seen) = watch::channel(false);
-        let probes = Probes {
-            registry: Arc::new(registry),
-            readiness: Arc::clone(&readiness),
-            draining: drain_seen,
-        };
-        let http = serve_http(config.server.http_listen, probes).await?;
         let (health, health_service) = tonic_health::server::health_reporter();
-        set_health(&health, ServingStatus::NotServing).await;
+        let board = Board::new(health).await;
+        let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
+        let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
         let grpc = serve_grpc(&config, door, health_service).await?;
-        let (limits, about) = (Limits::default(), Vec::new());
-        Ok(Self { limits, config, gauges, readiness, health, draining, grpc, http, about })
+        let (limits, about, following) = (Limits::default(), Vec::new(), None);
+        Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -137,7 +142,7 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let device = Device::open(&DeviceOptions::of(&config.device)?)?;
+        let device = Device::open(&DeviceOptions::of(&config.device)?).await?;
         let catalog = load_catalog(config, &device).await?;
         let snapshot = catalog.snapshot();
         let rules = Rules::of(&snapshot)?;
@@ -149,6 +154,13 @@ impl App {
         let limits = self.limits.clone();
         let sessions = Sessions { limits, ..Sessions::open(&config.liveness).await? };
         let lanes = lanes(config, &snapshot);
+        let mut follower = Follower {
+            devices: device.health(),
+            placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
+            board: self.board.clone(),
+            metrics: self.gauges.metrics.clone(),
+            told: Vec::new(),
+        };
         let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
         let pipeline = Pipeline {
             snapshot,
@@ -164,7 +176,8 @@ impl App {
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
         let _ = self.readiness.set(Arc::new(pipeline));
-        set_health(&self.health, ServingStatus::Serving).await;
+        follower.tell().await;
+        self.following = Some(tokio::spawn(follower.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
         Ok(())
     }
@@ -203,13 +216,14 @@ impl App {
     /// then takes the layers down.
     pub async fn stop(mut self) {
         let server = &self.config.server;
-        self.draining.send_replace(true);
-        set_health(&self.health, ServingStatus::NotServing).await;
-        tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
-        // Ends the streams of those who watch; they would be waited for as requests in flight.
-        for service in HEALTH_SERVICES {
-            self.health.clear_service_status(service).await;
+        if let Some(following) = self.following.take() {
+            following.abort();
+            // From here on nobody else writes to the board.
+            drop(following.await);
         }
+        self.board.tell(Standing::Stopping).await;
+        tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
+        self.board.end_watches().await;
         let timeout = Duration::from_millis(server.drain_timeout_ms);
         if !self.grpc.stop(timeout).await {
             tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");
@@ -230,15 +244,6 @@ fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image.clone(),
         metrics: gauges.metrics.clone(),
-    }
-}
-
-/// What health is asked about: the server as a whole, and its services.
-const HEALTH_SERVICES: [&str; 3] = ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"];
-
-async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in HEALTH_SERVICES {
-        health.set_service_status(service, status).await;
     }
 }
 
@@ -270,6 +275,7 @@ async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppEr
     };
     let listings = scan(&models.dir)?;
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
+    check_placement(config, &manifests)?;
     let choices = Choices {
         detector: Some(models.detector.clone()),
         embedder: Some(models.embedder.clone()),
@@ -280,6 +286,19 @@ async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppEr
     let places = choose(&manifests, &scan_ensembles(&models.dir)?, &choices)?;
     let packages = places.try_map(|_, place| Package::open_with(&listings[place].dir, policy))?;
     Ok(Catalog::load(device, packages).await?)
+}
+
+/// A name that no model has would be a model in the wrong place.
+fn check_placement(config: &Config, manifests: &[&Manifest]) -> Result<(), AppError> {
+    let is_known = |name: &str| manifests.iter().any(|manifest| manifest.name == name);
+    match config.device.placement.keys().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(model) => {
+            let mut names: Vec<&str> = manifests.iter().map(|known| known.name.as_str()).collect();
+            names.dedup();
+            Err(AppError::Placement { model: model.clone(), known: names.join(", ") })
+        }
+    }
 }
 
 /// What comes later in a request goes first on the device: the detector's rows come before those
@@ -340,7 +359,8 @@ fn labels(manifest: &Manifest) -> ModelLabels {
 }
 
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
-    let mut lines = vec![format!("device      {}", device.describe())];
+    let mut lines: Vec<String> =
+        device.describe().map(|device| format!("device      {device}")).collect();
     for (role, model) in snapshot.iter() {
         let manifest = model.manifest();
         let name = match role {
@@ -368,4 +388,22 @@ fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<
         ));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_of_a_model_that_is_not_there_is_refused_with_what_there_is() {
+        let manifest = |name: &str| crate::device::fixture::manifest(name, "1", &[1]);
+        let manifests = [manifest("emb"), manifest("det")];
+        let manifests: Vec<&Manifest> = manifests.iter().collect();
+        let mut config = Config::default();
+        config.device.placement.insert("emb".to_owned(), vec![0]);
+        check_placement(&config, &manifests).unwrap();
+        config.device.placement.insert("embedder".to_owned(), vec![0]);
+        let message = check_placement(&config, &manifests).unwrap_err().to_string();
+        assert_eq!(message, "device.placement names model 'embedder', there are: emb, det");
+    }
 }

@@ -24,7 +24,8 @@ pub use role::{ByRole, LivenessEnsemble, Role};
 /// The live models as one request sees them.
 pub type Snapshot = ByRole<Arc<LoadedModel>>;
 
-/// The models that serve on one device. Every one has passed its golden there and is warm.
+/// The models that serve on one group of devices. Every one has passed its golden on each device of
+/// its placement and is warm there.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     snapshot: Arc<Snapshot>,
@@ -92,12 +93,13 @@ async fn load(device: &Device, package: Package) -> Result<Arc<LoadedModel>, Cat
 mod tests {
     use super::fixture::{detector, embedder, iris, liveness, mesh};
     use super::*;
+    use crate::device::Placement;
     use crate::device::fixture::reading;
     use crate::liveness::Fusion;
     use crate::model::Manifest;
 
     fn loaded(manifest: Manifest) -> Arc<LoadedModel> {
-        Arc::new(LoadedModel::new(manifest, Box::new(reading)))
+        Arc::new(LoadedModel::carrying(manifest, Placement::EVERYWHERE, Box::new(reading)))
     }
 
     fn catalog() -> Catalog {

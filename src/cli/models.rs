@@ -251,13 +251,14 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     if picked.models.is_empty() && picked.ensembles.is_empty() {
         bail!("{} holds no models", dir.display());
     }
-    let device = Device::open(&DeviceOptions::of(&config.device)?)?;
+    let runtime = runtime()?;
+    let device = runtime.block_on(Device::open(&DeviceOptions::of(&config.device)?))?;
     let bar = progress(picked.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();
     for listing in picked.models {
-        let loaded = open(config, listing)
-            .and_then(|package| Ok(runtime()?.block_on(device.load(package))?));
+        let loaded =
+            open(config, listing).and_then(|package| Ok(runtime.block_on(device.load(package))?));
         let cells = loaded.map(|model| timing_cells(&model));
         table.row(result_row(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
@@ -268,7 +269,9 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         table.row(result_row(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
     bar.finish_and_clear();
-    println!("device {}", device.describe());
+    for device in device.describe() {
+        println!("device {device}");
+    }
     for line in table.lines() {
         println!("{line}");
     }

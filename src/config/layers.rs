@@ -150,6 +150,16 @@ mod tests {
         assert_eq!(config.quality.id_chip, QualityLimits::default().id_chip);
     }
 
+    #[test]
+    fn models_are_placed_by_name() {
+        let file = file("[device.placement]\nsface = [0, 1]\n\"fr.live\" = []\n");
+        let config = load(Some(file.path()), [], &[]).unwrap();
+        assert_eq!(config.device.placement["sface"], [0, 1]);
+        assert!(config.device.placement["fr.live"].is_empty());
+        let printed = toml::to_string_pretty(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&printed).unwrap(), config);
+    }
+
     use super::super::{QualityLimits, ReplayTarget};
 
     #[test]

@@ -1,5 +1,6 @@
 //! Every setting, its default, and the range it must keep.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl ServerSettings {
 pub struct DeviceSettings {
     /// `cpu`, `auto` or `cuda:0,1`.
     pub device: String,
-    /// Batches a device may hold: formed and running. 1 forms every batch at the last moment.
+    /// Batches each device may hold: formed and running. 1 forms every batch at the last moment.
     pub slots: usize,
     /// Threads that decode, resize and align; 0 takes one per core.
     pub cpu_pool_threads: usize,
@@ -102,6 +103,10 @@ pub struct DeviceSettings {
     /// What all models are computed in: `f32` or `bf16`. Left out, each manifest decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
+    /// CUDA devices by the name of the model that is to run there and nowhere else, such as
+    /// `sface = [0, 1]`. A model that is not listed runs on all devices.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub placement: BTreeMap<String, Vec<usize>>,
 }
 
 impl Default for DeviceSettings {
@@ -113,6 +118,7 @@ impl Default for DeviceSettings {
             threads: 0,
             kernels: "auto".to_owned(),
             precision: None,
+            placement: BTreeMap::new(),
         }
     }
 }

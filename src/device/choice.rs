@@ -3,12 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::DeviceError;
-use crate::engine::Precision;
-use crate::engine::cpu::KernelChoice;
-
-/// Largest number of CUDA devices in one machine; today's largest hold 16.
-const CUDA_DEVICES_MAX: usize = 64;
+use super::machine::MachineSpec;
+use super::placement::DEVICES_MAX;
+use super::{CpuOptions, DeviceError};
 
 /// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +45,12 @@ impl FromStr for DeviceChoice {
 }
 
 fn parse_numbers(given: &str, numbers: &str) -> Result<Vec<usize>, DeviceError> {
-    let refused = || DeviceError::CudaNumbers { given: given.to_owned(), max: CUDA_DEVICES_MAX };
+    let refused = || DeviceError::CudaNumbers { given: given.to_owned(), max: DEVICES_MAX };
     let list = numbers.strip_prefix(':').ok_or_else(refused)?;
     let mut parsed = Vec::new();
     for number in list.split(',') {
         let number: usize = number.parse().map_err(|_| refused())?;
-        if number >= CUDA_DEVICES_MAX || parsed.contains(&number) {
+        if number >= DEVICES_MAX || parsed.contains(&number) {
             return Err(refused());
         }
         parsed.push(number);
@@ -81,23 +78,17 @@ impl fmt::Display for DeviceDescription {
 }
 
 impl DeviceChoice {
-    /// What this choice means in this build, or why it cannot be had.
-    pub(super) fn resolve(
-        &self,
-        kernels: KernelChoice,
-        threads: usize,
-    ) -> Result<DeviceDescription, DeviceError> {
-        let chosen = match self {
-            Self::Cpu => "asked for",
-            Self::Auto => "chosen by auto: this build has no CUDA support",
+    /// The machines this choice means in this build, or why they cannot be had.
+    pub(super) fn machines(&self, cpu: CpuOptions) -> Result<Vec<MachineSpec>, DeviceError> {
+        let cpu = |chosen| vec![MachineSpec::Cpu { options: cpu, chosen }];
+        match self {
+            Self::Cpu => Ok(cpu("asked for")),
+            Self::Auto => Ok(cpu("chosen by auto: this build has no CUDA support")),
             Self::Cuda(numbers) => {
                 let number = numbers.first().copied().unwrap_or_default();
-                return Err(DeviceError::CudaNotBuilt { number });
+                Err(DeviceError::CudaNotBuilt { number })
             }
-        };
-        let kernels = kernels.describe(Precision::F32)?;
-        let kernels = format!("{kernels} kernels, {threads} threads");
-        Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
+        }
     }
 }
 
@@ -106,6 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::cpu::KernelChoice;
 
     #[test]
     fn the_three_kinds_of_device_are_read() {
@@ -129,19 +121,28 @@ mod tests {
 
     #[test]
     fn cuda_is_never_replaced_silently() {
-        let error = DeviceChoice::Cuda(vec![3, 1]).resolve(KernelChoice::Auto, 1).unwrap_err();
+        let machines = DeviceChoice::Cuda(vec![3, 1]).machines(CpuOptions::default());
         assert_eq!(
-            error.to_string(),
+            machines.err().unwrap().to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
         );
     }
 
     #[test]
     fn auto_says_what_it_chose() {
-        let auto = DeviceChoice::Auto.resolve(KernelChoice::Auto, 2).unwrap();
+        let options = CpuOptions {
+            threads: Some(2.try_into().unwrap()),
+            kernels: KernelChoice::Portable,
+            precision: None,
+        };
+        let description = |choice: DeviceChoice| {
+            let mut machines = choice.machines(options).unwrap();
+            machines.pop().unwrap().open().unwrap().1
+        };
+        let auto = description(DeviceChoice::Auto);
         assert_eq!(auto.name, "cpu");
         assert!(auto.to_string().contains("auto"), "{auto}");
-        let cpu = DeviceChoice::Cpu.resolve(KernelChoice::Portable, 2).unwrap();
+        let cpu = description(DeviceChoice::Cpu);
         assert_eq!(
             (cpu.kernels.as_str(), cpu.chosen.as_str()),
             ("portable kernels, 2 threads", "asked for")

@@ -1,5 +1,8 @@
 //! What can go wrong on a device.
 
+use std::error::Error as StdError;
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::engine::EngineError;
@@ -63,6 +66,40 @@ pub enum DeviceError {
     /// The device's thread has ended.
     #[error("the device has stopped")]
     Stopped,
+    /// Models are placed on CUDA devices, and there is none.
+    #[error("device.placement.{model} lists CUDA devices, but the device is the CPU")]
+    PlacementOnCpu {
+        /// Name of the model.
+        model: String,
+    },
+    /// A model is placed nowhere, or on one device twice.
+    #[error("device.placement.{model} must list at least one device, and none twice")]
+    PlacementList {
+        /// Name of the model.
+        model: String,
+    },
+    /// A model is placed on a device that is not opened.
+    #[error("device.placement.{model} lists cuda:{number}, which device.device does not")]
+    PlacementNumber {
+        /// Name of the model.
+        model: String,
+        /// The device listed.
+        number: usize,
+    },
+
+    /// The device failed for good while it held this work. It is out of service until it has been
+    /// reopened.
+    #[error(transparent)]
+    Lost(#[from] Loss),
+    /// Every device that could do this is out of service.
+    #[error("no device for this is in service")]
+    OutOfService,
+    /// The model has no network on this device.
+    #[error("model {model} is not loaded on this device")]
+    NotLoaded {
+        /// Name and version.
+        model: String,
+    },
 
     /// The model's files do not give a network or a golden.
     #[error("model {model} could not be read")]
@@ -151,4 +188,27 @@ pub enum DeviceError {
     /// The network panicked; the device lives on.
     #[error("the network panicked")]
     Panicked,
+}
+
+/// A device of no use until it is reopened: an illegal address, an uncorrectable error of its
+/// memory, a device that fell off the bus.
+#[derive(Debug, Clone, Error)]
+#[error("device {device} was lost")]
+pub struct Loss {
+    /// `cuda:0`.
+    pub device: String,
+    /// What the driver said.
+    #[source]
+    pub source: Arc<dyn StdError + Send + Sync>,
+}
+
+impl DeviceError {
+    /// The loss behind this error, if it is one.
+    pub fn loss(&self) -> Option<&Loss> {
+        match self {
+            Self::Lost(loss) => Some(loss),
+            Self::Trial { source, .. } => source.loss(),
+            _ => None,
+        }
+    }
 }

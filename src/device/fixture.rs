@@ -1,10 +1,18 @@
-//! Models for tests: a manifest without files, and networks that are closures.
+//! Models and machines for tests: a manifest without files, networks that are closures, and
+//! machines that stop where a test tells them to.
 
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use candle_core::Tensor;
 
-use super::{DeviceError, LoadedModel};
+use super::cpu::CpuMachine;
+use super::loaded::ModelKey;
+use super::machine::{Machine, MachineSpec, Started};
+use super::{
+    CpuOptions, Device, DeviceDescription, DeviceError, DeviceOptions, LoadedModel, Loss,
+    Placement, RowOutput,
+};
 use crate::image::RgbImage;
 use crate::model::Manifest;
 
@@ -69,7 +77,13 @@ pub(crate) fn grey(value: u8) -> RgbImage {
 
 /// A model that answers each row with its grey value.
 pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
-    Arc::new(LoadedModel::new(manifest(name, "1", buckets), Box::new(reading)))
+    reader_on(name, buckets, Placement::EVERYWHERE)
+}
+
+/// A [`reader`] with a placement.
+pub(crate) fn reader_on(name: &str, buckets: &[usize], on: Placement) -> Arc<LoadedModel> {
+    let manifest = manifest(name, "1", buckets);
+    Arc::new(LoadedModel::carrying(manifest, on, Box::new(reading)))
 }
 
 /// A [`reader`] that stops at a gate before each run.
@@ -83,7 +97,8 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         opened.lock().recv().expect("the test opens the gate");
         reading(input)
     };
-    let model = LoadedModel::new(manifest(name, "1", buckets), Box::new(run));
+    let manifest = manifest(name, "1", buckets);
+    let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, Box::new(run));
     (Arc::new(model), Gate { entered, open })
 }
 
@@ -123,4 +138,152 @@ pub(crate) fn reading(input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
 fn grey_values(input: &Tensor) -> Result<Vec<u8>, DeviceError> {
     let first = input.flatten_from(1)?.narrow(1, 0, 1)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(first.into_iter().map(|value| value as u8).collect())
+}
+
+/// A machine to be opened on a stage: it computes as the CPU does, and tells a [`Director`].
+pub(crate) struct Stage {
+    pub(super) name: String,
+    reports: tokio::sync::mpsc::Sender<Report>,
+    steps: mpsc::Receiver<Step>,
+}
+
+/// What a staged machine says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It started rows of these grey values, and goes on.
+    Started(Vec<u8>),
+    /// It stops before it finishes the oldest batch.
+    Finishing,
+    /// It stops before it is reopened.
+    Reopening,
+    /// It freed the network of a model, and goes on.
+    Freed,
+}
+
+/// What a staged machine is told where it stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Go on.
+    Go,
+    /// Be lost, or stay so.
+    Lose,
+}
+
+/// A machine on a stage.
+pub(crate) struct StagedMachine {
+    name: String,
+    reports: tokio::sync::mpsc::Sender<Report>,
+    steps: mpsc::Receiver<Step>,
+    pub(super) cpu: CpuMachine,
+}
+
+/// Who tells a staged machine what to do. Once it is gone, the machine goes on without asking.
+pub(crate) struct Director {
+    reports: tokio::sync::mpsc::Receiver<Report>,
+    steps: mpsc::Sender<Step>,
+}
+
+/// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
+pub(crate) async fn staged(count: usize, options: DeviceOptions) -> (Device, Vec<Director>) {
+    let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
+    let machines = stages.into_iter().map(MachineSpec::Staged).collect();
+    let pauses = [Duration::ZERO; 2];
+    (Device::of(machines, &options, &pauses).await.expect("it opens"), directors)
+}
+
+impl Stage {
+    fn new(number: usize) -> (Self, Director) {
+        let (say, reports) = tokio::sync::mpsc::channel(64);
+        let (tell, steps) = mpsc::channel();
+        let stage = Self { name: format!("cuda:{number}"), reports: say, steps };
+        (stage, Director { reports, steps: tell })
+    }
+
+    pub(super) fn cuda_number(&self) -> Option<usize> {
+        self.name.strip_prefix("cuda:")?.parse().ok()
+    }
+
+    pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
+        let options = CpuOptions { threads: 1.try_into().ok(), ..CpuOptions::default() };
+        let Self { name, reports, steps } = self;
+        let description = CpuMachine::describe(&options, "staged")?;
+        let description = DeviceDescription { name: name.clone(), ..description };
+        let cpu = CpuMachine::open(options)?;
+        Ok((Machine::Staged(StagedMachine { name, reports, steps, cpu }), description))
+    }
+}
+
+impl StagedMachine {
+    pub(super) fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> Started {
+        let outputs = self.cpu.run(model, rows, bucket);
+        self.report(Report::Started(rows.iter().map(|row| row.pixels()[0]).collect()));
+        Started::Staged(outputs)
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        outputs: Result<Vec<RowOutput>, DeviceError>,
+    ) -> Result<Vec<RowOutput>, DeviceError> {
+        self.stop(Report::Finishing)?;
+        outputs
+    }
+
+    pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
+        self.stop(Report::Reopening)?;
+        self.cpu.reopen();
+        Ok(())
+    }
+
+    pub(super) fn unload(&mut self, key: ModelKey) {
+        self.cpu.unload(key);
+        if key != ModelKey::Trial {
+            self.report(Report::Freed);
+        }
+    }
+
+    fn stop(&mut self, at: Report) -> Result<(), DeviceError> {
+        self.report(at);
+        match self.steps.recv() {
+            Ok(Step::Lose) => {
+                let source = Arc::new(std::io::Error::other("an illegal address"));
+                Err(DeviceError::Lost(Loss { device: self.name.clone(), source }))
+            }
+            Ok(Step::Go) | Err(_) => Ok(()),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // A test that looks no more has dropped its end.
+        drop(self.reports.try_send(report));
+    }
+}
+
+impl Director {
+    /// Waits for the machine's next report.
+    pub(crate) async fn report(&mut self) -> Report {
+        self.reports.recv().await.expect("the machine is open")
+    }
+
+    /// Whether the machine has reported nothing more.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.reports.try_recv().is_err()
+    }
+
+    /// Tells the machine, now or when it stops.
+    pub(crate) fn tell(&self, step: Step) {
+        self.steps.send(step).expect("the machine is open");
+    }
+
+    /// Tells the machine at each of the stops to come, which must be these.
+    pub(crate) async fn direct(&mut self, stops: impl IntoIterator<Item = (Report, Step)>) {
+        for (stop, step) in stops {
+            assert_eq!(self.report().await, stop);
+            self.tell(step);
+        }
+    }
 }

@@ -2,108 +2,70 @@
 
 use std::time::{Duration, Instant};
 
-use super::DeviceError;
-use super::loaded::{LoadTiming, LoadedModel, RowOutput, RunNetwork};
-use super::run::Runner;
-use crate::engine::{Network, Precision};
+use super::loaded::{LoadTiming, LoadedModel};
+use super::machine::Machine;
+use super::{DeviceError, RowOutput};
 use crate::image::RgbImage;
-use crate::model::{Golden, InputContract, Manifest, ModelError, OutputSpec, Package};
+use crate::model::{Golden, ModelError, Package};
 
 /// Largest difference between a row alone and the same row in a bucket, relative to the largest
 /// value of that output: kernels may sum in another order, which costs a few of 24 bits.
 const BUCKET_TOLERANCE: f32 = 1e-5;
 
-/// Builds the network, checks its golden in two buckets and warms every bucket.
-pub(super) fn load(runner: &mut Runner, package: Package) -> Result<LoadedModel, DeviceError> {
-    let started = Instant::now();
-    let package = in_precision(package, runner.cpu().precision)?;
-    let model = build(runner, &package, &package.manifest.input)?;
-    let build = started.elapsed();
-    let golden = check_golden(runner, &model, &package)?;
-    let buckets = warm(runner, &model)?;
-    Ok(model.with_timing(LoadTiming { build, golden, buckets }))
-}
-
-/// The package, to be run in `precision` where that is asked for.
-fn in_precision(package: Package, precision: Option<Precision>) -> Result<Package, DeviceError> {
-    let precision = precision.unwrap_or(package.manifest.precision);
-    let model = package.id();
-    package.in_precision(precision).map_err(|source| DeviceError::Precision {
-        model,
-        precision,
-        source: Box::new(source),
-    })
-}
-
-/// The network for `input`: the manifest's own, or the one of its golden.
-fn build(
-    runner: &Runner,
+/// Builds the network, checks its golden in two buckets and warms every bucket. After an error the
+/// machine may hold a network that must not serve.
+pub(super) fn load(
+    machine: &mut Machine,
+    model: &LoadedModel,
     package: &Package,
-    input: &InputContract,
-) -> Result<LoadedModel, DeviceError> {
-    let graph = package.graph_for(input).map_err(unreadable(package))?;
-    let (kernels, precision) = (runner.cpu().kernels, package.manifest.precision);
-    let network = Network::cpu(&graph, kernels, precision, runner.crew())
-        .map_err(|source| DeviceError::Load { model: package.id(), source: Box::new(source) })?;
-    let order = output_order(&network, &package.manifest);
-    let manifest = Manifest { input: input.clone(), ..package.manifest.clone() };
-    Ok(LoadedModel::new(manifest, in_order(network, order)))
-}
-
-/// For every output of the manifest, its place among the network's.
-fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
-    let names: Vec<&str> = network.output_names().collect();
-    let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
-    let outputs = manifest.outputs.iter();
-    outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
-}
-
-fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
-    Box::new(move |input| {
-        let outputs = network.run(input)?;
-        let found = outputs.len();
-        let pick = |place: &usize| {
-            outputs.get(*place).cloned().ok_or(DeviceError::OutputCount { found, wanted: *place })
-        };
-        order.iter().map(pick).collect()
-    })
+) -> Result<LoadTiming, DeviceError> {
+    let started = Instant::now();
+    machine.load(model, package)?;
+    let build = started.elapsed();
+    let golden = check_golden(machine, model, package)?;
+    let buckets = warm(machine, model)?;
+    Ok(LoadTiming { build, golden, buckets })
 }
 
 /// Checks the golden, on a network of the golden's own size where that is another.
 fn check_golden(
-    runner: &mut Runner,
+    machine: &mut Machine,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<Duration, DeviceError> {
     let started = Instant::now();
     let golden = package.golden().map_err(unreadable(package))?;
     if golden.input == model.manifest().input {
-        check_rows(runner, model, &golden)?;
+        check_rows(machine, model, &golden)?;
     } else {
-        check_rows(runner, &build(runner, package, &golden.input)?, &golden)?;
+        let trial = model.trial(&golden.input);
+        machine.load(&trial, package)?;
+        let checked = check_rows(machine, &trial, &golden);
+        machine.unload(trial.key());
+        checked?;
     }
     Ok(started.elapsed())
 }
 
 /// Each golden row alone must give the golden's answer; in a larger bucket, the same again.
 fn check_rows(
-    runner: &mut Runner,
+    machine: &mut Machine,
     model: &LoadedModel,
     golden: &Golden,
 ) -> Result<(), DeviceError> {
     let bucket = model.smallest_bucket();
     let mut alone = Vec::new();
     for row in &golden.pictures {
-        alone.push(runner.run_alone(model, row).map_err(in_trial(model, bucket))?);
+        alone.push(machine.run_alone(model, row).map_err(in_trial(model, bucket))?);
     }
     let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
     golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
-    check_bucket(runner, model, &golden.pictures, &alone)
+    check_bucket(machine, model, &golden.pictures, &alone)
 }
 
 /// Runs `rows` again together in one bucket with padding, and compares with `alone`.
 fn check_bucket(
-    runner: &mut Runner,
+    machine: &mut Machine,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
@@ -113,7 +75,7 @@ fn check_bucket(
     let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
     let count = rows.len().min(bucket);
     let together =
-        runner.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
+        machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
     let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
     let difference = difference.fold(0.0, f32::max);
     if difference > BUCKET_TOLERANCE {
@@ -135,7 +97,7 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Runs every bucket once, so that no request pays for first allocations and choices.
-fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
+fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
     let row = [RgbImage::black(input.width, input.height)];
     let mut buckets = model.buckets().to_vec();
@@ -143,7 +105,7 @@ fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration
     let mut times = Vec::new();
     for bucket in buckets {
         let started = Instant::now();
-        runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
+        machine.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
         times.push((bucket, started.elapsed()));
     }
     Ok(times)
@@ -164,11 +126,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use std::sync::Arc;
-
-    use crate::device::CpuOptions;
+    use crate::device::cpu::{CpuMachine, RunNetwork};
     use crate::device::fixture::{grey, manifest, reading};
-    use crate::engine::cpu::Crew;
+    use crate::device::{CpuOptions, Placement};
     use crate::model::ColourOrder;
 
     /// One of the networks in the repository, with two small buckets to be quick.
@@ -179,15 +139,21 @@ mod tests {
         package
     }
 
-    fn runner() -> Runner {
-        Runner::new(Arc::new(Crew::new(2).unwrap()), CpuOptions::default())
+    fn machine() -> Machine {
+        let threads = Some(2.try_into().unwrap());
+        Machine::Cpu(CpuMachine::open(CpuOptions { threads, ..CpuOptions::default() }).unwrap())
+    }
+
+    fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
+        let model = LoadedModel::new(1, package, Placement::EVERYWHERE, Vec::new());
+        let timing = load(&mut machine(), &model, package)?;
+        Ok((model, timing))
     }
 
     #[test]
     fn a_model_becomes_live_when_its_golden_holds_and_its_buckets_are_warm() {
-        let model = load(&mut runner(), package("fr_liveness/0.0.1")).unwrap();
-        let buckets: Vec<usize> =
-            model.timing().buckets.iter().map(|(bucket, _)| *bucket).collect();
+        let (_, timing) = load_alone(&package("fr_liveness/0.0.1")).unwrap();
+        let buckets: Vec<usize> = timing.buckets.iter().map(|(bucket, _)| *bucket).collect();
         assert_eq!(buckets, [1, 3]);
     }
 
@@ -196,7 +162,7 @@ mod tests {
         let mut package = package("yunet/2023mar");
         package.manifest.input = package.manifest.input.with_side(320).unwrap();
         assert_ne!(package.golden().unwrap().input, package.manifest.input);
-        let model = load(&mut runner(), package).unwrap();
+        let (model, _) = load_alone(&package).unwrap();
         assert_eq!(model.manifest().input.width, 320);
     }
 
@@ -204,7 +170,7 @@ mod tests {
     fn a_model_fed_with_red_and_blue_exchanged_never_serves() {
         let mut package = package("fr_liveness/0.0.1");
         package.manifest.input.colour = ColourOrder::Rgb;
-        let error = load(&mut runner(), package).unwrap_err();
+        let error = load_alone(&package).unwrap_err();
         assert!(matches!(error, DeviceError::Golden { .. }), "{error}");
     }
 
@@ -216,14 +182,15 @@ mod tests {
             let outputs = reading(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
-        let mut runner = runner();
+        let mut machine = machine();
         let cases: [(RunNetwork, bool); 2] =
             [(Box::new(reading), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
-            let model = LoadedModel::new(manifest("tiny", "1", &[1, 3]), run);
+            let manifest = manifest("tiny", "1", &[1, 3]);
+            let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, run);
             let alone: Vec<RowOutput> =
-                rows.iter().map(|row| runner.run_alone(&model, row).unwrap()).collect();
-            let checked = check_bucket(&mut runner, &model, &rows, &alone);
+                rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
+            let checked = check_bucket(&mut machine, &model, &rows, &alone);
             assert_eq!(checked.is_ok(), is_live, "{checked:?}");
         }
     }

@@ -1,29 +1,48 @@
-//! A model as it lives on a device.
+//! A model as it lives on devices.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use candle_core::Tensor;
+use super::Placement;
+#[cfg(test)]
+use super::cpu::RunNetwork;
+use super::worker::Door;
+use crate::model::{InputContract, Manifest, Package, Task, space_id};
 
-use super::DeviceError;
-use crate::model::{Manifest, Task, space_id};
-use crate::trust::Secret;
-
-/// Runs a network: `[bucket, row shape…]` in, one tensor `[bucket, …]` per output out, in the
-/// order of the manifest's outputs.
+/// A model that devices can run: one handle for all devices of its placement.
 ///
-/// [`super::Device::load`] makes it from the model's files; a test hands in whatever it wants run.
-pub type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
-
-/// A model that a device can run. Only the device's thread runs it.
+/// The networks themselves live with the devices' threads, each in its machine's table under this
+/// handle's key. Dropping the last handle frees them there.
 pub struct LoadedModel {
+    key: ModelKey,
     manifest: Manifest,
-    run: RunNetwork,
+    /// Where the files are: a device that was lost reads them again.
+    dir: PathBuf,
+    placement: Placement,
     space: String,
-    timing: LoadTiming,
+    /// Tells when the handle is dropped.
+    _doors: Doors,
+    timing: OnceLock<LoadTiming>,
+    /// The network of a test, which needs no device to be loaded onto.
+    #[cfg(test)]
+    carried: Option<RunNetwork>,
 }
 
-/// How long the parts of loading took.
+/// Of the threads that hold a network of a model.
+struct Doors(Vec<Weak<Door>>);
+
+/// Under which a machine keeps a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ModelKey {
+    /// A model's, different for every load.
+    Live(u64),
+    /// A network that is only tried: a golden of another size. One at a time.
+    Trial,
+}
+
+/// How long the parts of loading took, on the device that took longest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadTiming {
     /// Reading the files and building the network.
@@ -34,25 +53,50 @@ pub struct LoadTiming {
     pub buckets: Vec<(usize, Duration)>,
 }
 
-/// What a network says about one row.
-#[derive(Debug)]
-pub struct RowOutput {
-    /// One flat tensor per output, in the order of the manifest's outputs; all values are finite.
-    pub tensors: Vec<Secret<Vec<f32>>>,
-}
-
-impl RowOutput {
-    /// The values of each output, opened for reading.
-    pub fn slices(&self) -> Vec<&[f32]> {
-        self.tensors.iter().map(|tensor| tensor.expose().as_slice()).collect()
+impl LoadTiming {
+    /// All parts together.
+    pub(super) fn total(&self) -> Duration {
+        let buckets: Duration = self.buckets.iter().map(|(_, time)| *time).sum();
+        self.build + self.golden + buckets
     }
 }
 
 impl LoadedModel {
-    /// A model that answers with `run`, without any check or warm-up.
-    pub fn new(manifest: Manifest, run: RunNetwork) -> Self {
-        let space = space_id(&manifest, manifest.precision);
-        Self { manifest, run, space, timing: LoadTiming::default() }
+    /// A handle under a fresh `key`, before any device has loaded it.
+    pub(super) fn new(
+        key: u64,
+        package: &Package,
+        placement: Placement,
+        doors: Vec<Weak<Door>>,
+    ) -> Self {
+        let (dir, _doors) = (package.dir().to_owned(), Doors(doors));
+        Self { dir, placement, _doors, ..Self::bare(ModelKey::Live(key), package.manifest.clone()) }
+    }
+
+    /// The same model fed with `input`, to be tried.
+    pub(super) fn trial(&self, input: &InputContract) -> Self {
+        let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
+        Self::bare(ModelKey::Trial, manifest)
+    }
+
+    /// A model that answers with `run` on any device, without any check or warm-up.
+    #[cfg(test)]
+    pub(crate) fn carrying(manifest: Manifest, placement: Placement, run: RunNetwork) -> Self {
+        Self { placement, carried: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
+    }
+
+    fn bare(key: ModelKey, manifest: Manifest) -> Self {
+        Self {
+            key,
+            space: space_id(&manifest, manifest.precision),
+            manifest,
+            dir: PathBuf::new(),
+            placement: Placement::of([]),
+            _doors: Doors(Vec::new()),
+            timing: OnceLock::new(),
+            #[cfg(test)]
+            carried: None,
+        }
     }
 
     /// How the network is fed and what it answers.
@@ -80,26 +124,49 @@ impl LoadedModel {
         &self.space
     }
 
-    /// The batch sizes the device is warmed for.
+    /// The batch sizes the devices are warmed for.
     pub fn buckets(&self) -> &[usize] {
         &self.manifest.buckets
     }
 
+    /// The devices that run it.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
     /// How long loading took.
     pub fn timing(&self) -> &LoadTiming {
-        &self.timing
+        self.timing.get_or_init(LoadTiming::default)
     }
 
-    pub(super) fn with_timing(self, timing: LoadTiming) -> Self {
-        Self { timing, ..self }
+    pub(super) fn set_timing(&self, timing: LoadTiming) {
+        // A model is loaded once; coming back to a device does not change what loading took.
+        let _ = self.timing.set(timing);
     }
 
-    pub(super) fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
-        (self.run)(input)
+    pub(super) fn key(&self) -> ModelKey {
+        self.key
+    }
+
+    pub(super) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    #[cfg(test)]
+    pub(super) fn carried(&self) -> Option<&RunNetwork> {
+        self.carried.as_ref()
     }
 
     pub(super) fn smallest_bucket(&self) -> usize {
         self.buckets().iter().copied().min().expect("a manifest has at least one bucket")
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        for door in self.0.iter().filter_map(Weak::upgrade) {
+            door.ring();
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub enum LicencePolicy {
 pub struct Package {
     /// What the model says of itself.
     pub manifest: Manifest,
+    dir: PathBuf,
     onnx: Vec<u8>,
     golden: Vec<u8>,
 }
@@ -76,12 +77,31 @@ impl Package {
         if licence.is_noncommercial() && policy == LicencePolicy::Commercial {
             return Err(ModelError::NonCommercial { licence: licence.as_str().to_owned() });
         }
+        Self::with_files(dir, manifest)
+    }
+
+    /// Reads the files of a model that was opened from `dir` once more, whatever the manifest there
+    /// says by now: the bytes must have the hashes of `manifest`.
+    ///
+    /// # Errors
+    /// [`ModelError::In`] names `dir` and holds the reason.
+    pub fn reread(dir: &Path, manifest: &Manifest) -> Result<Self, ModelError> {
+        Self::with_files(dir, manifest.clone())
+            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+    }
+
+    fn with_files(dir: &Path, manifest: Manifest) -> Result<Self, ModelError> {
         let onnx = read_capped(&dir.join(&manifest.file), "weight bytes", WEIGHTS_BYTES_MAX)?;
         check_hash(&manifest.file, &manifest.sha256, &onnx)?;
         let spec = &manifest.golden;
         let golden = read_capped(&dir.join(&spec.file), "golden bytes", GOLDEN_BYTES_MAX)?;
         check_hash(&spec.file, &spec.sha256, &golden)?;
-        Ok(Self { manifest, onnx, golden })
+        Ok(Self { manifest, dir: dir.to_owned(), onnx, golden })
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// `name/version`.
@@ -252,6 +272,19 @@ mod tests {
         let copy = copy_with(|text| text);
         std::fs::write(copy.path().join("golden.safetensors"), b"other answers").unwrap();
         assert!(refusal(copy.path()).contains("golden.safetensors has sha256 "));
+    }
+
+    #[test]
+    fn a_model_read_again_is_the_one_that_was_opened_whatever_lies_there_now() {
+        let copy = copy_with(|text| text);
+        let opened = Package::open(copy.path()).unwrap();
+        let other = "a manifest that is none";
+        std::fs::write(copy.path().join(MANIFEST_FILE), other).unwrap();
+        let again = Package::reread(opened.dir(), &opened.manifest).unwrap();
+        assert_eq!((again.manifest, again.onnx), (opened.manifest.clone(), opened.onnx));
+        std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
+        let error = Package::reread(copy.path(), &opened.manifest).unwrap_err();
+        assert!(causes(&error).contains("iris.onnx has sha256 "), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::device::DeviceError;
 use crate::face::calibration::PolicyError;
 use crate::scheduler::{Overloaded, RowError};
 use crate::trust::{ReplayError, TokenError};
@@ -34,7 +35,7 @@ pub enum Error {
     /// The deadline passed.
     #[error("the deadline passed before the answer was ready")]
     Expired,
-    /// The models are not live yet, or the server is stopping.
+    /// The models are not live yet, a device was lost, or the server is stopping.
     #[error("the server is not ready: {0}")]
     NotReady(&'static str),
     /// The caller insists on a model that is not live.
@@ -109,7 +110,10 @@ impl From<RowError> for Error {
         match error {
             RowError::Expired => Self::Expired,
             RowError::Stopped => Self::NotReady("it is stopping"),
-            other => Self::internal(other),
+            RowError::Device(DeviceError::Lost(_) | DeviceError::OutOfService) => {
+                Self::NotReady("a device is out of service")
+            }
+            other @ (RowError::Device(_) | RowError::NoLane { .. }) => Self::internal(other),
         }
     }
 }

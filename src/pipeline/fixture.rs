@@ -38,7 +38,7 @@ impl Bench {
         let stats = SchedulerStats::register(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let tickets = Tickets::new(8, 1 << 20, stats.clone());
-        let device = Device::open(&DeviceOptions::default()).unwrap();
+        let device = runtime.block_on(Device::open(&DeviceOptions::default())).unwrap();
         let snapshot = runtime.block_on(Catalog::load(&device, packages())).unwrap().snapshot();
         let lanes = lanes(&snapshot);
         let scheduler =

@@ -1,18 +1,19 @@
 //! Which rows run next: the lanes of one device group, decided on a virtual clock.
 //!
 //! Data and `now` come in, a decision goes out; there is no clock, channel or task here. The shell
-//! in the parent module asks once per reserved slot.
+//! in the parent module asks once per reserved slot, for the device that the slot is of.
 
 use std::cmp::Reverse;
 
 use tokio::time::Instant;
 
 use super::lane::{CloseReason, DropReason, Lane, LaneFull, LaneSpec, Queued};
+use crate::device::Placement;
 
 /// What to do with a reserved slot.
 #[derive(Debug)]
 pub(super) enum Next<T> {
-    /// Nothing waits.
+    /// Nothing waits for this device.
     Idle,
     /// Rows wait for company; ask again at this moment, or when a row arrives.
     WaitUntil(Instant),
@@ -53,7 +54,7 @@ pub(super) struct Turn<T> {
     pub(super) next: Next<T>,
 }
 
-/// All lanes that share a device.
+/// All lanes that share a group of devices.
 #[derive(Debug)]
 pub(super) struct Core<T> {
     lanes: Vec<Lane<T>>,
@@ -80,15 +81,39 @@ impl<T> Core<T> {
         self.lanes.iter().all(|lane| lane.len() == 0)
     }
 
-    /// Decides what a free slot does at `now`. Later stages go first, then the oldest row.
-    pub(super) fn next(&mut self, now: Instant, is_abandoned: impl Fn(&T) -> bool) -> Turn<T> {
+    /// The devices that waiting rows could run on.
+    pub(super) fn wanted(&self) -> Placement {
+        let waiting = self.lanes.iter().filter(|lane| lane.len() > 0);
+        waiting.fold(Placement::of([]), |wanted, lane| wanted.either(lane.placement()))
+    }
+
+    /// Takes out the rows that none of the devices in service, `up`, can run.
+    pub(super) fn strand(&mut self, up: Placement) -> Vec<Dropped<T>> {
+        let mut dropped = Vec::new();
+        for (lane, queue) in self.lanes.iter_mut().enumerate() {
+            if queue.placement().both(up).is_empty() {
+                let reason = DropReason::NoDevice;
+                dropped.extend(queue.take_all().map(|row| Dropped { lane, row, reason }));
+            }
+        }
+        dropped
+    }
+
+    /// Decides what a free slot of `device` does at `now`. Only lanes placed there are looked at;
+    /// of these, later stages go first, then the oldest row.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        device: usize,
+        is_abandoned: impl Fn(&T) -> bool,
+    ) -> Turn<T> {
         let dropped = self.sweep(now, is_abandoned);
-        let next = match self.first_closed(now) {
+        let next = match self.first_closed(now, device) {
             Some((lane, closed)) => {
                 let (bucket, rows) = self.lanes[lane].take_batch();
                 Next::Launch(Formed { lane, bucket, rows, closed })
             }
-            None => self.earliest_close().map_or(Next::Idle, Next::WaitUntil),
+            None => self.earliest_close(device).map_or(Next::Idle, Next::WaitUntil),
         };
         Turn { dropped, next }
     }
@@ -102,8 +127,8 @@ impl<T> Core<T> {
         dropped
     }
 
-    fn first_closed(&self, now: Instant) -> Option<(usize, CloseReason)> {
-        let closed = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
+    fn first_closed(&self, now: Instant, device: usize) -> Option<(usize, CloseReason)> {
+        let closed = self.placed_on(device).filter_map(|(index, lane)| {
             let (at, reason) = lane.closes_at()?;
             (at <= now).then_some((index, lane, reason))
         });
@@ -111,8 +136,12 @@ impl<T> Core<T> {
         first.map(|(index, _, reason)| (index, reason))
     }
 
-    fn earliest_close(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.closes_at()).map(|(at, _)| at).min()
+    fn earliest_close(&self, device: usize) -> Option<Instant> {
+        self.placed_on(device).filter_map(|(_, lane)| lane.closes_at()).map(|(at, _)| at).min()
+    }
+
+    fn placed_on(&self, device: usize) -> impl Iterator<Item = (usize, &Lane<T>)> {
+        self.lanes.iter().enumerate().filter(move |(_, lane)| lane.placement().contains(device))
     }
 }
 
@@ -128,7 +157,12 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn spec(stage: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
-        LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms }
+        let placement = Placement::EVERYWHERE;
+        LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms, placement }
+    }
+
+    fn placed(spec: LaneSpec, devices: impl IntoIterator<Item = usize>) -> LaneSpec {
+        LaneSpec { placement: Placement::of(devices), ..spec }
     }
 
     fn row(item: u32, arrived: Instant, life_ms: u32) -> Queued<u32> {
@@ -150,7 +184,7 @@ mod tests {
         core.push(2, row(30, t0 + MS, 1000)).unwrap();
         core.push(1, row(20, t0 + MS * 2, 1000)).unwrap();
         let now = t0 + MS * 3;
-        let order: Vec<_> = (0..3).map(|_| launched(core.next(now, |_| false).next).0).collect();
+        let order: Vec<_> = (0..3).map(|_| launched(core.next(now, 0, |_| false).next).0).collect();
         assert_eq!(order, [2, 1, 0]);
         assert!(core.is_empty());
     }
@@ -172,7 +206,7 @@ mod tests {
         core.push(0, row(1, t0, 5)).unwrap();
         core.push(0, row(2, t0, 1000)).unwrap();
         core.push(0, row(3, t0, 1000)).unwrap();
-        let turn = core.next(t0 + MS * 5, |item| *item == 2);
+        let turn = core.next(t0 + MS * 5, 0, |item| *item == 2);
         let dropped: Vec<_> = turn.dropped.iter().map(|d| (d.row.item, d.reason)).collect();
         assert_eq!(dropped, [(1, DropReason::Expired), (2, DropReason::Abandoned)]);
         assert_eq!(launched(turn.next), (0, 1, vec![3], CloseReason::Greedy));
@@ -184,9 +218,9 @@ mod tests {
         let mut core = Core::new([spec(0, &[1, 2, 4], 8, 10)]);
         core.push(0, row(1, t0, 1000)).unwrap();
         core.push(0, row(2, t0 + MS * 4, 1000)).unwrap();
-        let Next::WaitUntil(at) = core.next(t0 + MS * 4, |_| false).next else { panic!() };
+        let Next::WaitUntil(at) = core.next(t0 + MS * 4, 0, |_| false).next else { panic!() };
         assert_eq!(at, t0 + MS * 10);
-        let batch = launched(core.next(at, |_| false).next);
+        let batch = launched(core.next(at, 0, |_| false).next);
         assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Delay));
     }
 
@@ -196,7 +230,7 @@ mod tests {
         let mut core = Core::new([spec(0, &[2], 8, 10)]);
         core.push(0, row(1, t0, 1000)).unwrap();
         core.push(0, row(2, t0, 1000)).unwrap();
-        let batch = launched(core.next(t0, |_| false).next);
+        let batch = launched(core.next(t0, 0, |_| false).next);
         assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Full));
     }
 
@@ -205,23 +239,57 @@ mod tests {
         let t0 = Instant::now();
         let mut core = Core::new([spec(0, &[1, 4], 8, 10)]);
         core.push(0, row(1, t0, 10)).unwrap();
-        assert_eq!(launched(core.next(t0, |_| false).next).3, CloseReason::Deadline);
+        assert_eq!(launched(core.next(t0, 0, |_| false).next).3, CloseReason::Deadline);
+    }
+
+    #[test]
+    fn a_slot_serves_the_lanes_placed_on_its_device() {
+        let t0 = Instant::now();
+        let mut core = Core::new([
+            placed(spec(1, &[1], 8, 0), [0]),
+            placed(spec(0, &[1], 8, 0), [1]),
+            placed(spec(0, &[1, 4], 8, 10), [2]),
+        ]);
+        assert!(core.wanted().is_empty());
+        (0..3).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
+        assert_eq!(core.wanted(), Placement::of([0, 1, 2]));
+        assert_eq!(launched(core.next(t0, 1, |_| false).next).0, 1, "not the later stage");
+        assert!(matches!(core.next(t0, 1, |_| false).next, Next::Idle));
+        assert_eq!(core.wanted(), Placement::of([0, 2]));
+        let Next::WaitUntil(at) = core.next(t0, 2, |_| false).next else { panic!() };
+        assert_eq!(at, t0 + MS * 10);
+    }
+
+    #[test]
+    fn rows_without_a_device_in_service_are_taken_out_and_others_stay() {
+        let t0 = Instant::now();
+        let (both, first) = (spec(0, &[1], 8, 0), spec(0, &[1], 8, 0));
+        let mut core = Core::new([placed(both, [0, 1]), placed(first, [0])]);
+        (0..2).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
+        assert!(core.strand(Placement::of([0, 1])).is_empty());
+        let stranded = core.strand(Placement::of([1]));
+        let lanes: Vec<_> = stranded.iter().map(|d| (d.lane, d.reason)).collect();
+        assert_eq!(lanes, [(1, DropReason::NoDevice)]);
+        assert_eq!((core.waiting(0), core.waiting(1)), (1, 0));
     }
 
     #[derive(Debug, Clone)]
     enum Event {
         Push { lane: usize, life_ms: u32 },
         Advance { by_ms: u32 },
-        SlotFree,
+        SlotFree { device: usize },
         Leave { nth: usize },
+        InService { devices: Vec<usize> },
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
             4 => (0_usize..3, 1_u32..40).prop_map(|(lane, life_ms)| Event::Push { lane, life_ms }),
             2 => (1_u32..8).prop_map(|by_ms| Event::Advance { by_ms }),
-            2 => Just(Event::SlotFree),
+            2 => (0_usize..2).prop_map(|device| Event::SlotFree { device }),
             1 => (0_usize..64).prop_map(|nth| Event::Leave { nth }),
+            1 => prop::collection::vec(0_usize..2, 0..3)
+                .prop_map(|devices| Event::InService { devices }),
         ];
         prop::collection::vec(event, 1..200)
     }
@@ -238,22 +306,40 @@ mod tests {
         inside: Vec<Entry>,
         left: BTreeSet<u32>,
         pushed: u32,
+        up: Placement,
+    }
+
+    /// Two devices, or with `placed_apart` false one that runs everything.
+    fn specs(placed_apart: bool) -> [LaneSpec; 3] {
+        let specs = [spec(0, &[1, 4, 8], 10, 0), spec(1, &[1, 2, 4], 6, 5), spec(1, &[3], 5, 2)];
+        let [both, first, second] = specs;
+        if placed_apart {
+            [placed(both, [0, 1]), placed(first, [0]), placed(second, [1])]
+        } else {
+            [both, first, second]
+        }
     }
 
     impl Witness {
-        fn new() -> Self {
-            let specs =
-                [spec(0, &[1, 4, 8], 10, 0), spec(1, &[1, 2, 4], 6, 5), spec(1, &[3], 5, 2)];
-            let core = Core::new(specs.clone());
-            let now = Instant::now();
-            Self { specs, core, now, inside: Vec::new(), left: BTreeSet::new(), pushed: 0 }
+        fn new(placed_apart: bool) -> Self {
+            let specs = specs(placed_apart);
+            Self {
+                core: Core::new(specs.clone()),
+                specs,
+                now: Instant::now(),
+                inside: Vec::new(),
+                left: BTreeSet::new(),
+                pushed: 0,
+                up: Placement::of([0, 1]),
+            }
         }
 
         fn apply(&mut self, event: &Event) -> Result<(), TestCaseError> {
             match event {
                 Event::Push { lane, life_ms } => self.push(*lane, *life_ms)?,
                 Event::Advance { by_ms } => self.now += MS * *by_ms,
-                Event::SlotFree => drop(self.slot_free()?),
+                Event::SlotFree { device } => drop(self.slot_free(*device)?),
+                Event::InService { devices } => self.in_service(Placement::of(devices.clone()))?,
                 Event::Leave { nth } => {
                     self.left.extend(self.inside.get(*nth).map(|(item, ..)| *item));
                 }
@@ -276,28 +362,54 @@ mod tests {
             prop_assert_eq!(self.core.push(lane, new).is_ok(), has_room);
             self.pushed += 1;
             self.inside.extend(has_room.then_some(entry));
+            self.in_service(self.up)
+        }
+
+        /// As the shell does, also after a row was handed in.
+        fn in_service(&mut self, up: Placement) -> Result<(), TestCaseError> {
+            self.up = up;
+            let stranded = self.core.strand(up);
+            self.check_dropped(&stranded)?;
+            let can_run = |entry: &Entry| !self.specs[entry.1].placement.both(up).is_empty();
+            prop_assert!(self.inside.iter().all(can_run), "a row waits for no device");
             Ok(())
         }
 
         /// Checks one turn; returns whether a batch was launched.
-        fn slot_free(&mut self) -> Result<bool, TestCaseError> {
-            let turn = self.core.next(self.now, |item| self.left.contains(item));
-            for dropped in &turn.dropped {
-                let (.., deadline) = self.take(dropped.lane, dropped.row.item)?;
-                match dropped.reason {
-                    DropReason::Expired => prop_assert!(deadline <= self.now),
-                    DropReason::Abandoned => prop_assert!(self.left.contains(&dropped.row.item)),
-                }
+        fn slot_free(&mut self, device: usize) -> Result<bool, TestCaseError> {
+            if !self.up.contains(device) {
+                return Ok(false);
             }
+            let turn = self.core.next(self.now, device, |item| self.left.contains(item));
+            self.check_dropped(&turn.dropped)?;
             match turn.next {
-                Next::Idle => prop_assert!(self.inside.is_empty()),
-                Next::WaitUntil(at) => self.check_wait(at)?,
+                Next::Idle => prop_assert!(self.placed_on(device).is_empty()),
+                Next::WaitUntil(at) => self.check_wait(at, device)?,
                 Next::Launch(formed) => {
-                    self.check_launch(formed)?;
+                    self.check_launch(formed, device)?;
                     return Ok(true);
                 }
             }
             Ok(false)
+        }
+
+        fn placed_on(&self, device: usize) -> Vec<Entry> {
+            let is_placed = |entry: &&Entry| self.specs[entry.1].placement.contains(device);
+            self.inside.iter().filter(is_placed).copied().collect()
+        }
+
+        fn check_dropped(&mut self, dropped: &[Dropped<u32>]) -> Result<(), TestCaseError> {
+            for dropped in dropped {
+                let (_, lane, _, deadline) = self.take(dropped.lane, dropped.row.item)?;
+                match dropped.reason {
+                    DropReason::Expired => prop_assert!(deadline <= self.now),
+                    DropReason::Abandoned => prop_assert!(self.left.contains(&dropped.row.item)),
+                    DropReason::NoDevice => {
+                        prop_assert!(self.specs[lane].placement.both(self.up).is_empty());
+                    }
+                }
+            }
+            Ok(())
         }
 
         fn take(&mut self, lane: usize, item: u32) -> Result<Entry, TestCaseError> {
@@ -306,18 +418,23 @@ mod tests {
             Ok(self.inside.remove(found.unwrap()))
         }
 
-        fn check_wait(&self, at: Instant) -> Result<(), TestCaseError> {
+        fn check_wait(&self, at: Instant, device: usize) -> Result<(), TestCaseError> {
             prop_assert!(at > self.now);
-            prop_assert!(!self.inside.is_empty());
-            for (_, lane, arrived, deadline) in &self.inside {
+            prop_assert!(!self.placed_on(device).is_empty());
+            for (_, lane, arrived, deadline) in &self.placed_on(device) {
                 prop_assert!(*deadline > at, "waiting would cost a row its deadline");
                 prop_assert!(at <= *arrived + self.specs[*lane].delay_max, "waited too long");
             }
             Ok(())
         }
 
-        fn check_launch(&mut self, formed: Formed<u32>) -> Result<(), TestCaseError> {
+        fn check_launch(
+            &mut self,
+            formed: Formed<u32>,
+            device: usize,
+        ) -> Result<(), TestCaseError> {
             let spec = self.specs[formed.lane].clone();
+            prop_assert!(spec.placement.contains(device), "launched where the model is not");
             prop_assert!(spec.buckets.contains(&formed.bucket));
             prop_assert!(!formed.rows.is_empty() && formed.rows.len() <= formed.bucket);
             for row in &formed.rows {
@@ -333,22 +450,52 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_row_is_launched_or_dropped_once_in_order_and_in_time(events in events()) {
-            let mut witness = Witness::new();
+        fn every_row_is_launched_or_dropped_once_in_order_in_time_and_where_its_model_is(
+            events in events(),
+            placed_apart in any::<bool>(),
+        ) {
+            let mut witness = Witness::new(placed_apart);
             for event in &events {
                 witness.apply(event)?;
             }
             // From here on every slot is free: what is left must come out, and the core ends empty.
+            witness.in_service(Placement::of([0, 1]))?;
             for _ in 0..1000 {
                 if witness.inside.is_empty() {
                     break;
                 }
-                if !witness.slot_free()? {
+                if !witness.slot_free(0)? && !witness.slot_free(1)? {
                     witness.now += MS;
                 }
             }
             prop_assert!(witness.inside.is_empty(), "rows were lost: {:?}", witness.inside);
             prop_assert!(witness.core.is_empty());
+        }
+
+        #[test]
+        fn with_every_lane_on_every_device_it_does_not_matter_whose_slot_is_free(
+            events in events(),
+            devices in prop::collection::vec(0_usize..64, 200),
+        ) {
+            let (mut one, mut many) = (Core::new(specs(false)), Core::new(specs(false)));
+            let mut now = Instant::now();
+            for (k, event) in events.iter().enumerate() {
+                match event {
+                    Event::Push { lane, life_ms } => {
+                        let new = |core: &mut Core<u32>| core.push(*lane, row(0, now, *life_ms));
+                        prop_assert_eq!(new(&mut one).is_ok(), new(&mut many).is_ok());
+                    }
+                    Event::Advance { by_ms } => now += MS * *by_ms,
+                    Event::SlotFree { .. } => {
+                        let (one, many) = (
+                            one.next(now, 0, |_| false),
+                            many.next(now, devices[k], |_| false),
+                        );
+                        prop_assert_eq!(format!("{one:?}"), format!("{many:?}"));
+                    }
+                    Event::Leave { .. } | Event::InService { .. } => {}
+                }
+            }
         }
     }
 }

@@ -24,11 +24,11 @@ pub struct LaneSettings {
     pub stage: u8,
     /// Most rows that wait in the lane; whoever comes then waits for a place.
     pub rows_max: NonZeroUsize,
-    /// Longest time the oldest row waits for company while the device is free.
+    /// Longest time the oldest row waits for company while a device is free.
     pub delay_max: Duration,
 }
 
-/// Gathers rows of many requests into batches of one device. Clones share the lanes.
+/// Gathers rows of many requests into batches of one group of devices. Clones share the lanes.
 ///
 /// When the last clone is gone, or after [`Scheduler::drain`], its task answers what it holds and
 /// ends.
@@ -67,7 +67,7 @@ pub enum RowError {
     /// Its deadline passed before it could be launched.
     #[error("the deadline passed before the row could run")]
     Expired,
-    /// The device could not run it.
+    /// The device could not run it, or no device that could is in service.
     #[error("the device could not run the row")]
     Device(#[source] DeviceError),
     /// No lane runs this model.
@@ -150,6 +150,7 @@ impl LaneSettings {
             buckets: self.model.buckets().to_vec(),
             rows_max: self.rows_max.get(),
             delay_max: self.delay_max,
+            placement: self.model.placement(),
         };
         let stats = stats.lane(self.model.name());
         (spec, LiveLane { model: self.model, stats })
@@ -163,8 +164,10 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::device::DeviceOptions;
-    use crate::device::fixture::{Gate, OVERFLOWS, PANICS, gated, grey, reader};
+    use crate::device::fixture::{
+        Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
+    };
+    use crate::device::{DeviceOptions, DeviceState, Placement};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);
@@ -182,8 +185,11 @@ mod tests {
         LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max: Duration::ZERO }
     }
 
-    fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        let device = Device::open(&DeviceOptions::default()).unwrap();
+    async fn bench(lanes: Vec<LaneSettings>) -> Bench {
+        bench_on(Device::open(&DeviceOptions::default()).await.unwrap(), lanes)
+    }
+
+    fn bench_on(device: Device, lanes: Vec<LaneSettings>) -> Bench {
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);
@@ -244,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn rows_that_wait_for_a_busy_device_run_together() {
         let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, 2, 3] {
@@ -268,7 +274,7 @@ mod tests {
     async fn the_lane_of_a_later_stage_gets_the_shared_device_first() {
         let (early, mut early_gate) = gated("early", &[1]);
         let (late, mut late_gate) = gated("late", &[1]);
-        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]);
+        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]).await;
         let first = occupy(&bench, &early, &mut early_gate).await;
         let of_early = bench.spawn(&early, 1, FAR);
         bench.until_waiting("early", 1).await;
@@ -288,7 +294,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_expired_row_is_answered_without_a_launch() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let late = bench.spawn(&model, 1, Duration::from_millis(5));
         bench.until_waiting("reader", 1).await;
@@ -306,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_row_is_not_launched() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let left = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -326,7 +332,7 @@ mod tests {
     async fn a_full_lane_is_backpressure_for_its_own_callers_only() {
         let (slow, mut gate) = gated("slow", &[1]);
         let other = reader("other", &[1]);
-        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]);
+        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]).await;
         let first = occupy(&bench, &slow, &mut gate).await;
         let second = bench.spawn(&slow, 1, FAR);
         bench.until_waiting("slow", 1).await;
@@ -344,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn a_bad_row_fails_alone_and_the_others_are_answered() {
         let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, PANICS, OVERFLOWS, 4] {
@@ -370,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn draining_answers_everything_taken_and_takes_no_more() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]);
+        let bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let second = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -390,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_last_handle_ends_the_task_and_frees_the_device() {
         let model = reader("reader", &[1]);
-        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]);
+        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]).await;
         let mut ended = scheduler.ended.clone();
         drop(scheduler);
         ended.changed().await.unwrap_err();
@@ -401,7 +407,7 @@ mod tests {
     async fn a_lane_with_a_delay_waits_for_company_on_a_free_device() {
         let (model, mut gate) = gated("reader", &[1, 2, 4]);
         let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
-        let bench = bench(vec![delayed]);
+        let bench = bench(vec![delayed]).await;
         let started = Instant::now();
         let first = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -417,8 +423,146 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_without_a_lane_is_named() {
-        let bench = bench(Vec::new());
+        let bench = bench(Vec::new()).await;
         let error = bench.spawn(&reader("reader", &[1]), 1, FAR).await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "model reader/1 has no lane");
+    }
+
+    /// A scheduler over two machines on a stage, with a slot each.
+    async fn two_devices(lanes: Vec<LaneSettings>) -> (Bench, Director, Director) {
+        let (device, directors) = staged(2, DeviceOptions::default()).await;
+        let [first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
+        (bench_on(device, lanes), first, second)
+    }
+
+    /// Loses a device that is about to finish, and every attempt to reopen it.
+    async fn lose_for_good(bench: &Bench, director: &mut Director, device: usize) {
+        let stops = [Report::Finishing, Report::Reopening, Report::Reopening];
+        director.direct(stops.map(|stop| (stop, Step::Lose))).await;
+        let mut health = bench.device.health();
+        let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
+        health.wait_for(|health| is_gone(&health.devices[device].state)).await.unwrap();
+    }
+
+    fn is_lost(result: &Result<Answer, RowError>) -> bool {
+        matches!(result, Err(RowError::Device(DeviceError::Lost(_))))
+    }
+
+    fn is_without_device(result: &Result<Answer, RowError>) -> bool {
+        matches!(result, Err(RowError::Device(DeviceError::OutOfService)))
+    }
+
+    #[tokio::test]
+    async fn two_devices_pull_from_one_lane() {
+        let model = reader("reader", &[1]);
+        let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let mut rows = Vec::new();
+        for (value, director) in [(1, &mut first), (2, &mut second)] {
+            rows.push(bench.spawn(&model, value, FAR));
+            assert_eq!(director.report().await, Report::Started(vec![value]));
+        }
+        rows.push(bench.spawn(&model, 3, FAR));
+        bench.until_waiting("reader", 1).await;
+        // The second ends before the first, and takes the row that waits.
+        second.direct([(Report::Finishing, Step::Go)]).await;
+        assert_eq!(second.report().await, Report::Started(vec![3]));
+        assert_eq!(value(&answered(rows.remove(1)).await), 2.0);
+        second.direct([(Report::Finishing, Step::Go)]).await;
+        assert_eq!(value(&answered(rows.remove(1)).await), 3.0);
+        first.direct([(Report::Finishing, Step::Go)]).await;
+        assert_eq!(value(&answered(rows.remove(0)).await), 1.0);
+    }
+
+    #[tokio::test]
+    async fn a_model_never_runs_on_a_device_it_is_not_placed_on() {
+        let model = reader_on("reader", &[1], Placement::of([1]));
+        let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let rows = [1, 2].map(|value| bench.spawn(&model, value, FAR));
+        for _ in 0..2 {
+            assert!(matches!(second.report().await, Report::Started(_)));
+            second.direct([(Report::Finishing, Step::Go)]).await;
+        }
+        for row in rows {
+            answered(row).await;
+        }
+        assert!(first.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_waits_for_company_holds_up_no_other_device() {
+        let patient = reader_on("patient", &[1, 2], Placement::of([0]));
+        let greedy = reader_on("greedy", &[1], Placement::of([1]));
+        let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
+        let (bench, first, second) = two_devices(vec![patient_lane, lane(&greedy, 0, 8)]).await;
+        drop((first, second));
+        let waiting = bench.spawn(&patient, 1, FAR);
+        bench.until_waiting("patient", 1).await;
+        assert_eq!(value(&answered(bench.spawn(&greedy, 2, FAR)).await), 2.0);
+        assert!(!waiting.is_finished());
+        assert_eq!(answered(bench.spawn(&patient, 3, FAR)).await.batch_rows, 2);
+        assert_eq!(value(&answered(waiting).await), 1.0);
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_lost_device_fail_as_lost_and_the_other_device_goes_on() {
+        let model = reader("reader", &[1]);
+        let (bench, mut first, second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let lost = bench.spawn(&model, 1, FAR);
+        assert_eq!(first.report().await, Report::Started(vec![1]));
+        first.direct([(Report::Finishing, Step::Lose)]).await;
+        assert!(is_lost(&lost.await.unwrap()));
+        drop(second);
+        for value in [2, 3] {
+            answered(bench.spawn(&model, value, FAR)).await;
+        }
+        first.direct([(Report::Reopening, Step::Go)]).await;
+        bench.device.health().wait_for(|health| health.up().contains(0)).await.unwrap();
+        let again = bench.spawn(&model, 4, FAR);
+        assert_eq!(first.report().await, Report::Started(vec![4]), "the first device is back");
+        first.direct([(Report::Finishing, Step::Go)]).await;
+        answered(again).await;
+    }
+
+    #[tokio::test]
+    async fn rows_without_a_device_are_refused_at_once_and_other_lanes_go_on() {
+        let bound = reader_on("bound", &[1], Placement::of([0]));
+        let free = reader("free", &[1]);
+        let lanes = vec![lane(&bound, 0, 8), lane(&free, 0, 8)];
+        let (bench, mut first, second) = two_devices(lanes).await;
+        drop(second);
+        let running = bench.spawn(&bound, 1, FAR);
+        assert_eq!(first.report().await, Report::Started(vec![1]));
+        let waiting = bench.spawn(&bound, 2, FAR);
+        bench.until_waiting("bound", 1).await;
+        lose_for_good(&bench, &mut first, 0).await;
+        assert!(is_lost(&running.await.unwrap()));
+        assert!(is_without_device(&waiting.await.unwrap()));
+        assert!(is_without_device(&bench.spawn(&bound, 3, FAR).await.unwrap()));
+        assert_eq!(value(&answered(bench.spawn(&free, 4, FAR)).await), 4.0);
+        bench.expect_metric("menshen_rows_dropped_total{lane=\"bound\",reason=\"no_device\"} 2\n");
+        bench.expect_metric("menshen_tickets 0\n");
+        bench.scheduler.drain().await;
+    }
+
+    #[tokio::test]
+    async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
+        let (both, first_only) =
+            (reader("both", &[1, 2]), reader_on("bound", &[1], Placement::of([0])));
+        let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
+        let (device, directors) =
+            staged(2, DeviceOptions { slots: 2.try_into().unwrap(), ..DeviceOptions::default() })
+                .await;
+        let [mut first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
+        let bench = bench_on(device, vec![patient, lane(&first_only, 1, 8)]);
+        let lost = bench.spawn(&first_only, 9, FAR);
+        assert_eq!(first.report().await, Report::Started(vec![9]));
+        let waiting = bench.spawn(&both, 1, FAR);
+        bench.until_waiting("both", 1).await;
+        first.direct([(Report::Finishing, Step::Lose)]).await;
+        assert!(is_lost(&lost.await.unwrap()));
+        drop(second);
+        let company = bench.spawn(&both, 2, FAR);
+        assert_eq!(answered(company).await.batch_rows, 2, "on the device that is left");
+        assert_eq!(value(&answered(waiting).await), 1.0);
     }
 }

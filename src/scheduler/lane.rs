@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::device::Placement;
+
 /// What a lane is, fixed when it is made.
 #[derive(Debug, Clone)]
 pub(super) struct LaneSpec {
@@ -17,6 +19,8 @@ pub(super) struct LaneSpec {
     pub(super) rows_max: usize,
     /// Longest time the oldest row waits for company; zero launches as soon as a slot is free.
     pub(super) delay_max: Duration,
+    /// The devices that run the model.
+    pub(super) placement: Placement,
 }
 
 /// One waiting row. `T` is what the shell needs to run and answer it; the lane never looks inside.
@@ -54,6 +58,8 @@ pub(super) enum DropReason {
     Expired,
     /// Nobody waits for its answer any more.
     Abandoned,
+    /// Every device that runs the model is out of service.
+    NoDevice,
 }
 
 /// First in, first out; bounded by [`LaneSpec::rows_max`].
@@ -75,6 +81,10 @@ impl<T> Lane<T> {
 
     pub(super) fn stage(&self) -> u8 {
         self.spec.stage
+    }
+
+    pub(super) fn placement(&self) -> Placement {
+        self.spec.placement
     }
 
     /// When the oldest row was handed in; `None` for an empty lane.
@@ -133,6 +143,11 @@ impl<T> Lane<T> {
         let bucket = choose_bucket(&self.spec.buckets, self.rows.len());
         let count = bucket.min(self.rows.len());
         (bucket, self.rows.drain(..count).collect())
+    }
+
+    /// Takes out every row.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Queued<T>> {
+        self.rows.drain(..)
     }
 
     fn largest_bucket(&self) -> usize {

@@ -7,7 +7,10 @@
 //!
 //! [`Tickets`] is the only place that refuses for load. After admission a row waits: for a place in
 //! its lane, then for its batch. What decides is in `core` and `lane`, pure and on a virtual clock;
-//! what waits is in `shell`, one task for each device.
+//! what waits is in `shell`, one task for all devices of a group.
+//!
+//! A lane is placed on the devices that hold its model, and a batch is formed for the device whose
+//! slot was reserved. Rows that no device in service can run are answered at once.
 
 mod core;
 mod cpu_pool;

@@ -1,9 +1,11 @@
-//! The task that waits: for rows, for a slot of the device, for results. It decides nothing.
+//! The task that waits: for rows, for slots of the devices, for results. It decides nothing.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -12,7 +14,7 @@ use super::handle::{Answer, RowError};
 use super::lane::{DropReason, LaneSpec, Queued};
 use super::stats::LaneStats;
 use super::tickets::Ticket;
-use crate::device::{Batch, BatchOutcome, Device, DeviceError, LoadedModel, Slot};
+use crate::device::{Batch, BatchOutcome, Device, DeviceError, LoadedModel, Placement, Slot};
 use crate::image::RgbImage;
 
 /// A row with its ticket, on its way to a lane.
@@ -39,7 +41,7 @@ pub(super) struct LiveLane {
     pub(super) stats: LaneStats,
 }
 
-/// What the task listens to besides its device.
+/// What the task listens to besides its devices.
 pub(super) struct Inlets {
     pub(super) jobs: mpsc::Receiver<Job>,
     /// Turns true, or closes, when no further row is to be taken.
@@ -54,11 +56,11 @@ struct Held<'device> {
     wait_until: Option<Instant>,
 }
 
-/// A batch on the device.
-struct Flight {
+/// A batch that has left its device; without an outcome when the device's thread has ended.
+struct Landed {
     lane: usize,
     rows: Vec<Launched>,
-    outcome: oneshot::Receiver<BatchOutcome>,
+    outcome: Option<BatchOutcome>,
 }
 
 /// A row on the device.
@@ -67,29 +69,35 @@ struct Launched {
     queue_time: Duration,
 }
 
-/// Everything the task holds.
+/// Everything the task holds but slots.
 pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
-    /// A device runs batches in the order of their launch, so the front ends first.
-    in_flight: VecDeque<Flight>,
+    /// The devices in service.
+    up: Placement,
+    /// Batches of different devices end in any order.
+    in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
 }
 
 /// Runs until nobody can hand in rows any more and every row has been answered.
 pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut inlets: Inlets) {
-    let mut held: Option<Held<'_>> = None;
+    // One slot of a device at most.
+    let mut held: Vec<Held<'_>> = Vec::new();
+    let mut health = device.health();
+    shell.set_up(health.borrow_and_update().up());
     let mut is_draining = false;
     let mut is_open = true;
     while is_open || shell.has_work() {
+        let wanted = shell.core.wanted().both(shell.up).without(devices(&held));
         // In this order: free callers first; then take in all there is, which the lanes' places
         // bound, so that a batch is formed from everything that has arrived.
         tokio::select! {
             biased;
-            outcome = shell.outcome(), if shell.is_flying() => shell.answer(outcome),
+            Some(landed) = shell.in_flight.next(), if shell.is_flying() => shell.answer(landed),
             job = inlets.jobs.recv(), if is_open => match job {
                 Some(job) => {
                     shell.push(job);
-                    held = held.map(|Held { slot, .. }| Held { slot, wait_until: None });
+                    held.iter_mut().for_each(|held| held.wait_until = None);
                 }
                 None => is_open = false,
             },
@@ -97,34 +105,43 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut inlets: Inlet
                 is_draining = true;
                 inlets.jobs.close();
             }
-            reserved = device.reserve(), if held.is_none() && shell.is_waiting() => match reserved {
-                Ok(slot) => held = Some(Held { slot, wait_until: None }),
-                // The device is gone; dropping the rows tells their callers.
-                Err(_) => break,
-            },
-            () = wait_until(&held), if held.is_some() => {
-                held = held.and_then(|Held { slot, .. }| shell.form(slot));
+            Ok(()) = health.changed() => {
+                shell.set_up(health.borrow_and_update().up());
+                held.retain(|held| shell.up.contains(held.slot.device()));
+            }
+            due = first_due(&held), if !held.is_empty() => {
+                let Held { slot, .. } = held.swap_remove(due);
+                held.extend(shell.form(slot));
+            }
+            // An error says that a device went out; then its health has changed.
+            Ok(slot) = device.reserve(wanted), if !wanted.is_empty() => {
+                held.push(Held { slot, wait_until: None });
             }
         }
     }
     drop(inlets.ended);
 }
 
-async fn wait_until(held: &Option<Held<'_>>) {
-    if let Some(at) = held.as_ref().and_then(|held| held.wait_until) {
+fn devices(held: &[Held<'_>]) -> Placement {
+    Placement::of(held.iter().map(|held| held.slot.device()))
+}
+
+/// Waits until the batch of one of the slots, of which there is at least one, is to be formed.
+async fn first_due(held: &[Held<'_>]) -> usize {
+    let first = held.iter().enumerate().min_by_key(|(_, held)| held.wait_until);
+    let (first, held) = first.expect("a slot is held");
+    if let Some(at) = held.wait_until {
         sleep_until(at).await;
     }
+    first
 }
 
 impl Shell {
     /// A shell over lanes without rows; a lane is named by its position.
     pub(super) fn new(lanes: Vec<(LaneSpec, LiveLane)>) -> Self {
         let (specs, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-        Self { core: Core::new(specs), lanes, in_flight: VecDeque::new() }
-    }
-
-    fn is_waiting(&self) -> bool {
-        !self.core.is_empty()
+        let (up, in_flight) = (Placement::of([]), FuturesUnordered::new());
+        Self { core: Core::new(specs), lanes, up, in_flight }
     }
 
     fn is_flying(&self) -> bool {
@@ -132,7 +149,22 @@ impl Shell {
     }
 
     fn has_work(&self) -> bool {
-        self.is_waiting() || self.is_flying()
+        !self.core.is_empty() || self.is_flying()
+    }
+
+    /// Takes note of which devices are in service.
+    fn set_up(&mut self, up: Placement) {
+        self.up = up;
+        self.strand();
+    }
+
+    /// Answers the rows that no device in service can run.
+    fn strand(&mut self) {
+        for dropped in self.core.strand(self.up) {
+            let lane = dropped.lane;
+            self.refuse(dropped);
+            self.count_waiting(lane);
+        }
     }
 
     fn push(&mut self, job: Job) {
@@ -141,12 +173,13 @@ impl Shell {
         let row = Queued { arrived: job.arrived, deadline, item: job };
         self.core.push(lane, row).expect("a job holds one of its lane's places");
         self.count_waiting(lane);
+        self.strand();
     }
 
     /// Uses the slot now, gives it back, or keeps it while rows wait for company.
     fn form<'device>(&mut self, slot: Slot<'device>) -> Option<Held<'device>> {
         let now = Instant::now();
-        let turn = self.core.next(now, |job| job.caller.reply.is_closed());
+        let turn = self.core.next(now, slot.device(), |job| job.caller.reply.is_closed());
         for dropped in turn.dropped {
             self.refuse(dropped);
         }
@@ -167,6 +200,10 @@ impl Shell {
         match dropped.reason {
             DropReason::Expired => dropped.row.item.caller.answer(Err(RowError::Expired)),
             DropReason::Abandoned => {}
+            DropReason::NoDevice => {
+                let error = RowError::Device(DeviceError::OutOfService);
+                dropped.row.item.caller.answer(Err(error));
+            }
         }
     }
 
@@ -184,23 +221,19 @@ impl Shell {
             launched.push(Launched { caller: job.caller, queue_time });
         }
         let batch = Batch { model: Arc::clone(&live.model), rows: images, bucket };
-        self.in_flight.push_back(Flight { lane, rows: launched, outcome: slot.launch(batch) });
+        let outcome = slot.launch(batch);
+        let landed = async move { Landed { lane, rows: launched, outcome: outcome.await.ok() } };
+        self.in_flight.push(Box::pin(landed));
     }
 
-    /// The outcome of the front batch, which must exist.
-    async fn outcome(&mut self) -> Result<BatchOutcome, DeviceError> {
-        let front = self.in_flight.front_mut().expect("a batch is in flight");
-        (&mut front.outcome).await.map_err(|_| DeviceError::Stopped)
-    }
-
-    fn answer(&mut self, outcome: Result<BatchOutcome, DeviceError>) {
-        let Some(flight) = self.in_flight.pop_front() else { return };
-        let stats = &self.lanes[flight.lane].stats;
+    fn answer(&self, landed: Landed) {
+        let Landed { lane, rows, outcome } = landed;
+        let stats = &self.lanes[lane].stats;
         // Without an outcome the device is gone; dropping the rows tells their callers.
-        let Ok(outcome) = outcome else { return };
+        let Some(outcome) = outcome else { return };
         stats.ran(outcome.run_time, outcome.panics);
         let batch_rows = outcome.rows.len();
-        for (launched, result) in flight.rows.into_iter().zip(outcome.rows) {
+        for (launched, result) in rows.into_iter().zip(outcome.rows) {
             if result.is_err() {
                 stats.row_failed();
             }

@@ -195,6 +195,7 @@ impl EncodeLabelValue for DropReason {
         let name = match self {
             Self::Expired => "expired",
             Self::Abandoned => "abandoned",
+            Self::NoDevice => "no_device",
         };
         name.encode(encoder)
     }

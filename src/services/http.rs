@@ -8,18 +8,28 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
-use super::Readiness;
+/// Whether the server takes work, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The models are not live yet.
+    Loading,
+    /// Every live model has a device in service.
+    Ready,
+    /// A live model has none; requests that need it are refused.
+    NoDevice,
+    /// The server has begun to stop.
+    Stopping,
+}
 
 /// What the HTTP port looks at.
 #[derive(Debug, Clone)]
 pub struct Probes {
     /// All metrics.
     pub registry: Arc<Registry>,
-    /// Filled when the models are live.
-    pub readiness: Readiness,
-    /// True from the moment the server begins to stop.
-    pub draining: tokio::sync::watch::Receiver<bool>,
+    /// Where the server stands now.
+    pub standing: watch::Receiver<Standing>,
 }
 
 /// The routes of the HTTP port.
@@ -43,11 +53,11 @@ async fn metrics(State(probes): State<Probes>) -> Response {
 }
 
 async fn ready(State(probes): State<Probes>) -> Response {
-    if *probes.draining.borrow() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if probes.readiness.get().is_none() {
-        (StatusCode::SERVICE_UNAVAILABLE, "models are loading\n").into_response()
-    } else {
-        "ok\n".into_response()
-    }
+    let reason = match *probes.standing.borrow() {
+        Standing::Ready => return "ok\n".into_response(),
+        Standing::Loading => "models are loading\n",
+        Standing::NoDevice => "a live model has no device in service\n",
+        Standing::Stopping => "stopping\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }

@@ -19,6 +19,6 @@ mod status;
 
 pub use door::{Door, Readiness};
 pub use face::FaceServer;
-pub use http::{Probes, router as http_router};
+pub use http::{Probes, Standing, router as http_router};
 pub use layers::{DeadlineLayer, IntakeLayer, MessageLimits};
 pub use liveness::LivenessServer;

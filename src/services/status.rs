@@ -114,7 +114,9 @@ fn retry_later(code: Code, message: String, after: Duration) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::{DeviceError, Loss};
     use crate::pipeline::Violation;
+    use crate::scheduler::RowError;
 
     #[test]
     fn a_wrong_field_is_named_in_the_details() {
@@ -130,6 +132,21 @@ mod tests {
         let status = from_error(&Error::NotReady("models are loading"));
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+
+    #[test]
+    fn a_lost_device_is_a_reason_to_come_back_and_no_fault_of_the_request() {
+        let source = std::sync::Arc::new(std::fmt::Error);
+        let loss = Loss { device: "cuda:0".to_owned(), source };
+        for error in [DeviceError::Lost(loss), DeviceError::OutOfService] {
+            let error = Error::from(RowError::Device(error));
+            let status = from_error(&error);
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+            assert_eq!(outcome(&error), Outcome::Failed);
+        }
+        let error = Error::from(RowError::Device(DeviceError::Panicked));
+        assert_eq!(from_error(&error).code(), Code::Internal);
     }
 
     #[test]

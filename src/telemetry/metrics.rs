@@ -105,6 +105,12 @@ pub struct ModelLabels {
     pub precision: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabels {
+    /// `cpu`, or `cuda:0`.
+    device: String,
+}
+
 /// A latency histogram keyed by a label set, seconds.
 pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -122,6 +128,8 @@ pub struct Metrics {
     in_flight: Gauge,
     panics: Counter,
     models: Family<ModelLabels, Gauge>,
+    devices_up: Family<DeviceLabels, Gauge>,
+    device_losses: Family<DeviceLabels, Counter>,
 }
 
 impl Metrics {
@@ -134,6 +142,8 @@ impl Metrics {
             in_flight: Gauge::default(),
             panics: Counter::default(),
             models: Family::default(),
+            devices_up: Family::default(),
+            device_losses: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("menshen");
         registry.register("requests", "Calls by method and outcome", metrics.requests.clone());
@@ -151,6 +161,10 @@ impl Metrics {
         );
         registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
         registry.register("model_live", "1 for each live model", metrics.models.clone());
+        let up = "1 for a device in service, 0 for one that is lost";
+        registry.register("device_up", up, metrics.devices_up.clone());
+        let losses = "Times a device was lost";
+        registry.register("device_losses", losses, metrics.device_losses.clone());
         registry.register("panics", "Panics on the CPU pool", metrics.panics.clone());
         metrics
     }
@@ -174,6 +188,13 @@ impl Metrics {
     /// Shows a model as live.
     pub fn model_live(&self, model: &ModelLabels) {
         self.models.get_or_create(model).set(1);
+    }
+
+    /// Shows whether a device is in service, and counts how often it was lost meanwhile.
+    pub fn device(&self, name: &str, is_up: bool, lost: u64) {
+        let labels = DeviceLabels { device: name.to_owned() };
+        self.devices_up.get_or_create(&labels).set(is_up.into());
+        self.device_losses.get_or_create(&labels).inc_by(lost);
     }
 
     /// Counts a panic on the CPU pool.

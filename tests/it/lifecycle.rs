@@ -162,3 +162,12 @@ async fn a_model_that_is_unknown_is_a_clear_error() {
     let chain = format!("{:#}", anyhow::Error::from(error));
     assert!(chain.contains("arcface"), "{chain}");
 }
+
+#[tokio::test]
+async fn a_placement_that_cannot_be_had_is_a_clear_error() {
+    let mut config = config();
+    config.device.placement = [("sface".to_owned(), vec![0])].into();
+    let error = App::start(config).await.unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert!(chain.contains("device.placement.sface lists CUDA devices"), "{chain}");
+}

@@ -1,0 +1,54 @@
+//! A batch that a device's thread has taken and not answered.
+
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::machine::Started;
+use super::{Batch, BatchOutcome, DeviceError, Loss, RowOutput};
+
+/// A batch, whom to answer, and the slot it holds.
+pub(super) struct Flight {
+    pub(super) batch: Batch,
+    reply: oneshot::Sender<BatchOutcome>,
+    permit: OwnedSemaphorePermit,
+    taken: Instant,
+}
+
+/// A batch that its machine runs.
+pub(super) struct Flying {
+    pub(super) flight: Flight,
+    pub(super) started: Started,
+}
+
+impl Flight {
+    /// The time of the run counts from here.
+    pub(super) fn new(
+        batch: Batch,
+        reply: oneshot::Sender<BatchOutcome>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { batch, reply, permit, taken: Instant::now() }
+    }
+
+    /// Answers each row; `panics_together` were caught while the rows ran in one pass.
+    pub(super) fn answer(self, rows: Vec<Result<RowOutput, DeviceError>>, panics_together: usize) {
+        let alone = rows.iter().filter(|row| matches!(row, Err(DeviceError::Panicked))).count();
+        let outcome = BatchOutcome {
+            rows,
+            bucket: self.batch.bucket,
+            run_time: self.taken.elapsed(),
+            panics: panics_together + alone,
+        };
+        // First, so that the next batch is formed while this one's rows are wiped.
+        drop(self.permit);
+        // Who launched may have left; then the outputs are wiped here.
+        drop(self.reply.send(outcome));
+    }
+
+    /// Answers every row with the loss of the device.
+    pub(super) fn refuse(self, loss: &Loss) {
+        let rows = self.batch.rows.iter().map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
+        self.answer(rows, 0);
+    }
+}

@@ -1,0 +1,174 @@
+//! What a device's thread drives. A machine is opened on its thread and never leaves it.
+
+use super::cpu::CpuMachine;
+#[cfg(test)]
+use super::fixture::{Stage, StagedMachine};
+use super::loaded::ModelKey;
+use super::{CpuOptions, DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use crate::image::RgbImage;
+use crate::model::Package;
+
+/// A machine to be opened.
+pub(super) enum MachineSpec {
+    /// The CPU, and how it came to be chosen.
+    Cpu {
+        /// How it runs networks.
+        options: CpuOptions,
+        /// For [`DeviceDescription::chosen`].
+        chosen: &'static str,
+    },
+    /// One that stops where a test tells it to.
+    #[cfg(test)]
+    Staged(Stage),
+}
+
+/// An open machine. It holds a network for each model loaded onto it, under the model's key.
+pub(super) enum Machine {
+    Cpu(CpuMachine),
+    #[cfg(test)]
+    Staged(StagedMachine),
+}
+
+/// A batch that was started.
+pub(super) enum Started {
+    /// It has run: the CPU computes while it starts. So has one that could not be started.
+    Done(Result<Vec<RowOutput>, DeviceError>),
+    /// It runs until [`Machine::finish`] is told to end it.
+    #[cfg(test)]
+    Staged(Result<Vec<RowOutput>, DeviceError>),
+}
+
+impl MachineSpec {
+    /// The name of the machine's device, such as `cpu` or `cuda:0`.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Cpu { .. } => "cpu".to_owned(),
+            #[cfg(test)]
+            Self::Staged(stage) => stage.name.clone(),
+        }
+    }
+
+    /// The number behind `cuda:`, by which the operator places models.
+    pub(super) fn cuda_number(&self) -> Option<usize> {
+        match self {
+            Self::Cpu { .. } => None,
+            #[cfg(test)]
+            Self::Staged(stage) => stage.cuda_number(),
+        }
+    }
+
+    /// Opens the machine, on the thread that will drive it.
+    pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
+        match self {
+            Self::Cpu { options, chosen } => {
+                let description = CpuMachine::describe(&options, chosen)?;
+                Ok((Machine::Cpu(CpuMachine::open(options)?), description))
+            }
+            #[cfg(test)]
+            Self::Staged(stage) => stage.open(),
+        }
+    }
+}
+
+impl Machine {
+    /// Builds the network of `model` from its files and keeps it under the model's key, unchecked.
+    pub(super) fn load(
+        &mut self,
+        model: &LoadedModel,
+        package: &Package,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Self::Cpu(cpu) => cpu.load(model, package),
+            #[cfg(test)]
+            Self::Staged(staged) => staged.cpu.load(model, package),
+        }
+    }
+
+    /// Frees the network under `key`, if there is one.
+    pub(super) fn unload(&mut self, key: ModelKey) {
+        match self {
+            Self::Cpu(cpu) => cpu.unload(key),
+            #[cfg(test)]
+            Self::Staged(staged) => staged.unload(key),
+        }
+    }
+
+    /// Starts rows in one pass, padded up to `bucket`, and returns as soon as the host's part is
+    /// done. At most as many batches as the device has slots are started and not finished.
+    pub(super) fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> Started {
+        match self {
+            Self::Cpu(cpu) => Started::Done(cpu.run(model, rows, bucket)),
+            #[cfg(test)]
+            Self::Staged(staged) => staged.start(model, rows, bucket),
+        }
+    }
+
+    /// Waits for a started batch; they are finished in the order they were started. The error of
+    /// one row is the error of all. [`DeviceError::Lost`] means the machine is of no use until
+    /// [`Machine::reopen`].
+    pub(super) fn finish(&mut self, started: Started) -> Result<Vec<RowOutput>, DeviceError> {
+        match started {
+            Started::Done(outputs) => outputs,
+            #[cfg(test)]
+            Started::Staged(outputs) => self.staged().finish(outputs),
+        }
+    }
+
+    /// Brings a machine that was lost back, without any network: all must be loaded again.
+    pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
+        match self {
+            Self::Cpu(cpu) => {
+                cpu.reopen();
+                Ok(())
+            }
+            #[cfg(test)]
+            Self::Staged(staged) => staged.reopen(),
+        }
+    }
+
+    /// Starts rows and waits for them.
+    pub(super) fn run_together(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> Result<Vec<RowOutput>, DeviceError> {
+        let started = self.start(model, rows, bucket);
+        self.finish(started)
+    }
+
+    /// Runs one row in the model's smallest bucket.
+    pub(super) fn run_alone(
+        &mut self,
+        model: &LoadedModel,
+        row: &RgbImage,
+    ) -> Result<RowOutput, DeviceError> {
+        let rows = std::slice::from_ref(row);
+        let mut outputs = self.run_together(model, rows, model.smallest_bucket())?;
+        Ok(outputs.pop().expect("a batch of one row gives one row"))
+    }
+
+    #[cfg(test)]
+    fn staged(&mut self) -> &mut StagedMachine {
+        let Self::Staged(staged) = self else {
+            panic!("only a staged machine starts such batches")
+        };
+        staged
+    }
+}
+
+impl Started {
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            #[cfg(test)]
+            Self::Staged(_) => false,
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The thread of one device: takes work, keeps its machine busy, and brings it back when it is
+//! lost.
+//!
+//! ```text
+//! inbox → start → flying (as many as slots) → finish the oldest → answer
+//!           └─ lost → out: answer everything → pause, reopen, load all models again → in, or gone
+//! ```
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::flight::{Flight, Flying};
+use super::health::Reporter;
+use super::loaded::{LoadTiming, ModelKey};
+use super::machine::Machine;
+use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
+use crate::model::{ModelError, Package};
+
+/// How long to wait before each attempt to reopen a lost device. A driver resets a GPU within some
+/// seconds; what has not come back after two minutes needs a person or another machine.
+pub(super) const REOPEN_PAUSES: [Duration; 7] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+    Duration::from_secs(64),
+];
+
+/// What a device's thread is asked to do. The permit is the place it holds in the inbox.
+pub(super) enum Work {
+    /// Load a model, check it and warm it.
+    Load {
+        model: Arc<LoadedModel>,
+        package: Arc<Package>,
+        reply: oneshot::Sender<Result<LoadTiming, DeviceError>>,
+        permit: OwnedSemaphorePermit,
+    },
+    /// Run a batch.
+    Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
+    /// Free networks whose handles are gone.
+    Sweep { permit: OwnedSemaphorePermit },
+}
+
+/// How work gets in. The group holds it; closing it ends the thread.
+pub(super) struct Door {
+    inbox: SyncSender<Work>,
+    /// The inbox's one place for [`Work::Sweep`].
+    bell: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Places in an inbox besides its slots.
+    pub(super) const BELLS: usize = 1;
+
+    pub(super) fn new(inbox: SyncSender<Work>) -> Self {
+        Self { inbox, bell: Arc::new(Semaphore::new(Self::BELLS)) }
+    }
+
+    /// Never waits, because whoever sends holds one of the inbox's places. Work for a thread that
+    /// has ended is dropped, and with it its reply channel.
+    pub(super) fn send(&self, work: Work) {
+        drop(self.inbox.try_send(work));
+    }
+
+    /// Says that a handle is gone. When the bell has been rung and not been heard, whoever hears it
+    /// will see this too.
+    pub(super) fn ring(&self) {
+        if let Ok(permit) = Arc::clone(&self.bell).try_acquire_owned() {
+            self.send(Work::Sweep { permit });
+        }
+    }
+}
+
+/// Everything the thread holds.
+pub(super) struct Worker {
+    machine: Machine,
+    inbox: Receiver<Work>,
+    health: Reporter,
+    pauses: Vec<Duration>,
+    /// Oldest first.
+    flying: VecDeque<Flying>,
+    residents: Vec<Resident>,
+}
+
+/// A model whose network the machine holds.
+struct Resident {
+    key: ModelKey,
+    model: Weak<LoadedModel>,
+}
+
+/// The device was lost, and health says so.
+struct Lost(Loss);
+
+impl Worker {
+    pub(super) fn new(
+        machine: Machine,
+        inbox: Receiver<Work>,
+        health: Reporter,
+        pauses: Vec<Duration>,
+    ) -> Self {
+        let (flying, residents) = (VecDeque::new(), Vec::new());
+        Self { machine, inbox, health, pauses, flying, residents }
+    }
+
+    /// Runs until the inbox is closed and everything in it is answered.
+    pub(super) fn serve(mut self) {
+        loop {
+            let done = match self.next() {
+                ControlFlow::Break(()) => return,
+                ControlFlow::Continue(Some(work)) => self.take(work),
+                ControlFlow::Continue(None) => self.finish_oldest(),
+            };
+            if let Err(Lost(loss)) = done
+                && self.recover(&loss).is_break()
+            {
+                return;
+            }
+        }
+    }
+
+    /// The next work; none while something flies and nothing else waits to be started.
+    fn next(&self) -> ControlFlow<(), Option<Work>> {
+        if !self.flying.is_empty() {
+            return ControlFlow::Continue(self.inbox.try_recv().ok());
+        }
+        match self.inbox.recv() {
+            Ok(work) => ControlFlow::Continue(Some(work)),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn take(&mut self, work: Work) -> Result<(), Lost> {
+        match work {
+            Work::Run { batch, reply, permit } => {
+                let flight = Flight::new(batch, reply, permit);
+                let Batch { model, rows, bucket } = &flight.batch;
+                let started = self.machine.start(model, rows, *bucket);
+                let is_done = started.is_done();
+                self.flying.push_back(Flying { flight, started });
+                // What is done is answered before anything else is started.
+                if is_done { self.finish_all() } else { Ok(()) }
+            }
+            Work::Load { model, package, reply, permit } => {
+                let loaded = self.load(&model, &package);
+                drop((model, package, permit));
+                let lost = loaded.as_ref().err().and_then(|error| self.lost(error));
+                // Who asked may have left; then the model is not needed.
+                drop(reply.send(loaded));
+                lost.map_or(Ok(()), Err)
+            }
+            Work::Sweep { permit } => {
+                self.sweep(permit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Loads a model when nothing flies, so that its trial runs disturb nobody.
+    fn load(
+        &mut self,
+        model: &Arc<LoadedModel>,
+        package: &Package,
+    ) -> Result<LoadTiming, DeviceError> {
+        self.finish_all().map_err(|Lost(loss)| DeviceError::Lost(loss))?;
+        let load = AssertUnwindSafe(|| load::load(&mut self.machine, model, package));
+        let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
+        match &loaded {
+            Ok(_) => {
+                self.residents.push(Resident { key: model.key(), model: Arc::downgrade(model) });
+            }
+            Err(_) => self.machine.unload(model.key()),
+        }
+        loaded
+    }
+
+    /// The permit goes first: a handle dropped from here on rings again.
+    fn sweep(&mut self, permit: OwnedSemaphorePermit) {
+        drop(permit);
+        let Self { machine, residents, .. } = self;
+        residents.retain(|resident| {
+            let is_alive = resident.model.strong_count() > 0;
+            if !is_alive {
+                machine.unload(resident.key);
+            }
+            is_alive
+        });
+    }
+
+    fn finish_all(&mut self) -> Result<(), Lost> {
+        while !self.flying.is_empty() {
+            self.finish_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn finish_oldest(&mut self) -> Result<(), Lost> {
+        let Some(Flying { flight, started }) = self.flying.pop_front() else { return Ok(()) };
+        match self.machine.finish(started) {
+            Ok(outputs) => {
+                flight.answer(outputs.into_iter().map(Ok).collect(), 0);
+                Ok(())
+            }
+            Err(error) => match self.lost(&error) {
+                Some(lost) => Err(flight.refused(lost)),
+                None => self.repeat(flight, error),
+            },
+        }
+    }
+
+    /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
+    /// everything that flies is finished, for a machine finishes in order.
+    fn repeat(&mut self, flight: Flight, error: DeviceError) -> Result<(), Lost> {
+        if flight.batch.rows.len() <= 1 {
+            flight.answer(vec![Err(error)], 0);
+            return Ok(());
+        }
+        if let Err(lost) = self.finish_all() {
+            return Err(flight.refused(lost));
+        }
+        let mut results = Vec::with_capacity(flight.batch.rows.len());
+        for row in &flight.batch.rows {
+            let result = self.machine.run_alone(&flight.batch.model, row);
+            if let Some(lost) = result.as_ref().err().and_then(|error| self.lost(error)) {
+                return Err(flight.refused(lost));
+            }
+            results.push(result);
+        }
+        flight.answer(results, usize::from(matches!(error, DeviceError::Panicked)));
+        Ok(())
+    }
+
+    /// Whether `error` means that the device is lost. Then it is out of service from here on,
+    /// before anybody hears of it.
+    fn lost(&self, error: &DeviceError) -> Option<Lost> {
+        let loss = error.loss()?;
+        self.health.lost(loss);
+        Some(Lost(loss.clone()))
+    }
+
+    /// Answers everything with the loss and tries to come back. Breaks when the inbox is closed.
+    fn recover(&mut self, loss: &Loss) -> ControlFlow<()> {
+        for flying in std::mem::take(&mut self.flying) {
+            flying.flight.refuse(loss);
+        }
+        for pause in self.pauses.clone() {
+            self.refuse_for(pause, loss)?;
+            let reopen = AssertUnwindSafe(|| self.reopen());
+            match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
+                Ok(()) => {
+                    self.health.back();
+                    return ControlFlow::Continue(());
+                }
+                Err(error) => self.health.still_out(&error),
+            }
+        }
+        self.health.gone();
+        while let Ok(work) = self.inbox.recv() {
+            self.refuse(work, loss);
+        }
+        ControlFlow::Break(())
+    }
+
+    fn refuse_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
+        let end = Instant::now() + pause;
+        loop {
+            match self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(work) => self.refuse(work, loss),
+                Err(RecvTimeoutError::Timeout) => return ControlFlow::Continue(()),
+                Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            }
+        }
+    }
+
+    /// Answers work that was on its way when the device was lost.
+    fn refuse(&mut self, work: Work, loss: &Loss) {
+        match work {
+            Work::Run { batch, reply, permit } => Flight::new(batch, reply, permit).refuse(loss),
+            Work::Load { reply, .. } => drop(reply.send(Err(DeviceError::Lost(loss.clone())))),
+            Work::Sweep { permit } => self.sweep(permit),
+        }
+    }
+
+    /// Reopens the machine and loads every model that still has a handle, from the files it was
+    /// loaded from: the same hashes, goldens and warm-up as the first time.
+    fn reopen(&mut self) -> Result<(), DeviceError> {
+        self.machine.reopen()?;
+        for model in self.residents.iter().filter_map(|resident| resident.model.upgrade()) {
+            let unreadable = |source: ModelError| DeviceError::Read {
+                model: model.id(),
+                source: Box::new(source),
+            };
+            let package = Package::reread(model.dir(), model.manifest()).map_err(unreadable)?;
+            load::load(&mut self.machine, &model, &package)?;
+        }
+        Ok(())
+    }
+}
+
+impl Flight {
+    /// Answers with the loss that it passes on.
+    fn refused(self, lost: Lost) -> Lost {
+        self.refuse(&lost.0);
+        lost
+    }
+}
