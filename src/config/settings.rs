@@ -92,7 +92,8 @@ impl ServerSettings {
 pub struct DeviceSettings {
     /// `cpu`, `auto` or `cuda:0,1`.
     pub device: String,
-    /// Batches each device may hold: formed and running. 1 forms every batch at the last moment.
+    /// Batches each device may hold: formed and running. 1 forms every batch at the last moment; 0
+    /// takes 1 on the CPU and 2 on GPUs, which fetch the next batch while they compute.
     pub slots: usize,
     /// Threads that decode, resize and align; 0 takes one per core.
     pub cpu_pool_threads: usize,
@@ -107,17 +108,37 @@ pub struct DeviceSettings {
     /// `sface = [0, 1]`. A model that is not listed runs on all devices.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub placement: BTreeMap<String, Vec<usize>>,
+    /// How GPUs run networks.
+    pub cuda: CudaSettings,
+}
+
+/// How GPUs run networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CudaSettings {
+    /// Whether each batch size is captured as a CUDA graph once and replayed as a whole. Off, its
+    /// steps are launched one by one, which is slower and easier to profile.
+    pub graphs: bool,
+    /// Whether products of 32-bit floats may round their factors to TF32, 10 bits.
+    pub tf32: bool,
+}
+
+impl Default for CudaSettings {
+    fn default() -> Self {
+        Self { graphs: true, tf32: false }
+    }
 }
 
 impl Default for DeviceSettings {
     fn default() -> Self {
         Self {
             device: "cpu".to_owned(),
-            slots: 1,
+            slots: 0,
             cpu_pool_threads: 0,
             threads: 0,
             kernels: "auto".to_owned(),
             precision: None,
+            cuda: CudaSettings::default(),
             placement: BTreeMap::new(),
         }
     }

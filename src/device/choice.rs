@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::machine::MachineSpec;
 use super::placement::DEVICES_MAX;
-use super::{CpuOptions, DeviceError};
+use super::{DeviceError, DeviceOptions};
 
 /// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,24 +79,61 @@ impl fmt::Display for DeviceDescription {
 
 impl DeviceChoice {
     /// The machines this choice means in this build, or why they cannot be had.
-    pub(super) fn machines(&self, cpu: CpuOptions) -> Result<Vec<MachineSpec>, DeviceError> {
-        let cpu = |chosen| vec![MachineSpec::Cpu { options: cpu, chosen }];
+    pub(super) fn machines(
+        &self,
+        options: &DeviceOptions,
+    ) -> Result<Vec<MachineSpec>, DeviceError> {
+        let cpu = |chosen: String| vec![MachineSpec::Cpu { options: options.cpu, chosen }];
         match self {
-            Self::Cpu => Ok(cpu("asked for")),
-            Self::Auto => Ok(cpu("chosen by auto: this build has no CUDA support")),
-            Self::Cuda(numbers) => {
-                let number = numbers.first().copied().unwrap_or_default();
-                Err(DeviceError::CudaNotBuilt { number })
-            }
+            Self::Cpu => Ok(cpu("asked for".to_owned())),
+            Self::Auto => Ok(match found_gpus() {
+                Ok(count) => gpus(0..count, "chosen by auto", options)?,
+                Err(why) => cpu(format!("chosen by auto: {why}")),
+            }),
+            Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", options),
         }
     }
 }
 
+/// How many GPUs there are to use, or why none.
+#[cfg(feature = "cuda")]
+fn found_gpus() -> Result<usize, String> {
+    let found = super::cuda::list();
+    found.unusable.map_or(Ok(found.devices.len()), Err)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn found_gpus() -> Result<usize, String> {
+    Err("this build has no CUDA support".to_owned())
+}
+
+#[cfg(feature = "cuda")]
+fn gpus(
+    numbers: impl Iterator<Item = usize>,
+    chosen: &'static str,
+    options: &DeviceOptions,
+) -> Result<Vec<MachineSpec>, DeviceError> {
+    let spec = |number| MachineSpec::Cuda { number, options: options.cuda, chosen };
+    Ok(numbers.map(spec).collect())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpus(
+    mut numbers: impl Iterator<Item = usize>,
+    _: &'static str,
+    _: &DeviceOptions,
+) -> Result<Vec<MachineSpec>, DeviceError> {
+    Err(DeviceError::CudaNotBuilt { number: numbers.next().unwrap_or_default() })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::device::CpuOptions;
     use crate::engine::cpu::KernelChoice;
 
     #[test]
@@ -121,7 +158,7 @@ mod tests {
 
     #[test]
     fn cuda_is_never_replaced_silently() {
-        let machines = DeviceChoice::Cuda(vec![3, 1]).machines(CpuOptions::default());
+        let machines = DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceOptions::default());
         assert_eq!(
             machines.err().unwrap().to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
@@ -130,14 +167,15 @@ mod tests {
 
     #[test]
     fn auto_says_what_it_chose() {
-        let options = CpuOptions {
+        let cpu = CpuOptions {
             threads: Some(2.try_into().unwrap()),
             kernels: KernelChoice::Portable,
             precision: None,
         };
+        let options = DeviceOptions { cpu, ..DeviceOptions::default() };
         let description = |choice: DeviceChoice| {
-            let mut machines = choice.machines(options).unwrap();
-            machines.pop().unwrap().open().unwrap().1
+            let mut machines = choice.machines(&options).unwrap();
+            machines.pop().unwrap().open(NonZeroUsize::MIN).unwrap().1
         };
         let auto = description(DeviceChoice::Auto);
         assert_eq!(auto.name, "cpu");

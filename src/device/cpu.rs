@@ -28,6 +28,9 @@ pub(super) struct CpuMachine {
 }
 
 impl CpuMachine {
+    /// Kernels may sum in another order, which costs a few of 24 bits.
+    pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
+
     /// Starts the threads that run networks.
     pub(super) fn open(options: CpuOptions) -> Result<Self, DeviceError> {
         let crew = Arc::new(Crew::new(options.threads()).map_err(DeviceError::Thread)?);

@@ -35,6 +35,36 @@ pub enum DeviceError {
         /// The first device asked for.
         number: usize,
     },
+    /// A GPU was asked for, and what it needs is not on this machine.
+    #[cfg(feature = "cuda")]
+    #[error("device cuda:{number} was asked for, but {library} is missing: {why}")]
+    CudaLibrary {
+        /// The device asked for.
+        number: usize,
+        /// What is missing.
+        library: String,
+        /// The loader's words.
+        why: String,
+    },
+    /// A GPU was asked for that the driver does not know.
+    #[cfg(feature = "cuda")]
+    #[error("device cuda:{number} was asked for, but the driver finds {count} devices")]
+    CudaNoDevice {
+        /// The device asked for.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A GPU does not open.
+    #[cfg(feature = "cuda")]
+    #[error("device cuda:{number} does not open")]
+    CudaOpen {
+        /// The device.
+        number: usize,
+        /// What the driver or a library says.
+        #[source]
+        source: Box<crate::engine::cuda::GpuError>,
+    },
     /// The kernels asked for cannot be had.
     #[error(transparent)]
     Kernels(#[from] crate::engine::cpu::SelectError),

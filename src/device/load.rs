@@ -8,10 +8,6 @@ use super::{DeviceError, RowOutput};
 use crate::image::RgbImage;
 use crate::model::{Golden, ModelError, Package};
 
-/// Largest difference between a row alone and the same row in a bucket, relative to the largest
-/// value of that output: kernels may sum in another order, which costs a few of 24 bits.
-const BUCKET_TOLERANCE: f32 = 1e-5;
-
 /// Builds the network, checks its golden in two buckets and warms every bucket. After an error the
 /// machine may hold a network that must not serve.
 pub(super) fn load(
@@ -78,8 +74,9 @@ fn check_bucket(
         machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
     let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
     let difference = difference.fold(0.0, f32::max);
-    if difference > BUCKET_TOLERANCE {
-        let (model, limit) = (model.id(), BUCKET_TOLERANCE);
+    let limit = machine.bucket_tolerance(model.manifest().precision);
+    if difference > limit {
+        let model = model.id();
         return Err(DeviceError::BucketMismatch { model, bucket, difference, limit });
     }
     Ok(())

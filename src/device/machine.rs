@@ -1,10 +1,15 @@
 //! What a device's thread drives. A machine is opened on its thread and never leaves it.
 
+use std::num::NonZeroUsize;
+
 use super::cpu::CpuMachine;
+#[cfg(feature = "cuda")]
+use super::cuda::{CudaMachine, CudaOptions, Flying};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
 use super::{CpuOptions, DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use crate::engine::Precision;
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -14,6 +19,16 @@ pub(super) enum MachineSpec {
     Cpu {
         /// How it runs networks.
         options: CpuOptions,
+        /// For [`DeviceDescription::chosen`].
+        chosen: String,
+    },
+    /// A GPU.
+    #[cfg(feature = "cuda")]
+    Cuda {
+        /// The number behind `cuda:`.
+        number: usize,
+        /// How it runs networks.
+        options: CudaOptions,
         /// For [`DeviceDescription::chosen`].
         chosen: &'static str,
     },
@@ -25,6 +40,8 @@ pub(super) enum MachineSpec {
 /// An open machine. It holds a network for each model loaded onto it, under the model's key.
 pub(super) enum Machine {
     Cpu(CpuMachine),
+    #[cfg(feature = "cuda")]
+    Cuda(CudaMachine),
     #[cfg(test)]
     Staged(StagedMachine),
 }
@@ -33,6 +50,9 @@ pub(super) enum Machine {
 pub(super) enum Started {
     /// It has run: the CPU computes while it starts. So has one that could not be started.
     Done(Result<Vec<RowOutput>, DeviceError>),
+    /// A GPU computes it.
+    #[cfg(feature = "cuda")]
+    Cuda(Flying),
     /// It runs until [`Machine::finish`] is told to end it.
     #[cfg(test)]
     Staged(Result<Vec<RowOutput>, DeviceError>),
@@ -43,6 +63,8 @@ impl MachineSpec {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Cpu { .. } => "cpu".to_owned(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda { number, .. } => format!("cuda:{number}"),
             #[cfg(test)]
             Self::Staged(stage) => stage.name.clone(),
         }
@@ -52,17 +74,42 @@ impl MachineSpec {
     pub(super) fn cuda_number(&self) -> Option<usize> {
         match self {
             Self::Cpu { .. } => None,
+            #[cfg(feature = "cuda")]
+            Self::Cuda { number, .. } => Some(*number),
             #[cfg(test)]
             Self::Staged(stage) => stage.cuda_number(),
         }
     }
 
-    /// Opens the machine, on the thread that will drive it.
-    pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
+    /// How many batches its device holds where nobody says: a GPU fetches the next one while it
+    /// computes; on the CPU every batch forms at the last moment.
+    pub(super) fn usual_slots(&self) -> NonZeroUsize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda { .. } => const { NonZeroUsize::new(2).expect("2 is not 0") },
+            _ => NonZeroUsize::MIN,
+        }
+    }
+
+    /// Opens the machine for batches in `slots` slots, on the thread that will drive it.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only GPUs differ in this")
+    )]
+    pub(super) fn open(
+        self,
+        slots: NonZeroUsize,
+    ) -> Result<(Machine, DeviceDescription), DeviceError> {
         match self {
             Self::Cpu { options, chosen } => {
-                let description = CpuMachine::describe(&options, chosen)?;
+                let description = CpuMachine::describe(&options, &chosen)?;
                 Ok((Machine::Cpu(CpuMachine::open(options)?), description))
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda { number, options, chosen } => {
+                let (machine, description) =
+                    CudaMachine::open(number, slots.get(), options, chosen)?;
+                Ok((Machine::Cuda(machine), description))
             }
             #[cfg(test)]
             Self::Staged(stage) => stage.open(),
@@ -79,6 +126,8 @@ impl Machine {
     ) -> Result<(), DeviceError> {
         match self {
             Self::Cpu(cpu) => cpu.load(model, package),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(gpu) => gpu.load(model, package),
             #[cfg(test)]
             Self::Staged(staged) => staged.cpu.load(model, package),
         }
@@ -88,6 +137,8 @@ impl Machine {
     pub(super) fn unload(&mut self, key: ModelKey) {
         match self {
             Self::Cpu(cpu) => cpu.unload(key),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(gpu) => gpu.unload(key),
             #[cfg(test)]
             Self::Staged(staged) => staged.unload(key),
         }
@@ -103,6 +154,11 @@ impl Machine {
     ) -> Started {
         match self {
             Self::Cpu(cpu) => Started::Done(cpu.run(model, rows, bucket)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(gpu) => match gpu.start(model, rows, bucket) {
+                Ok(flying) => Started::Cuda(flying),
+                Err(error) => Started::Done(Err(error)),
+            },
             #[cfg(test)]
             Self::Staged(staged) => staged.start(model, rows, bucket),
         }
@@ -114,6 +170,8 @@ impl Machine {
     pub(super) fn finish(&mut self, started: Started) -> Result<Vec<RowOutput>, DeviceError> {
         match started {
             Started::Done(outputs) => outputs,
+            #[cfg(feature = "cuda")]
+            Started::Cuda(flying) => self.gpu().finish(flying),
             #[cfg(test)]
             Started::Staged(outputs) => self.staged().finish(outputs),
         }
@@ -126,9 +184,31 @@ impl Machine {
                 cpu.reopen();
                 Ok(())
             }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(gpu) => gpu.reopen(),
             #[cfg(test)]
             Self::Staged(staged) => staged.reopen(),
         }
+    }
+
+    /// Most that a row's answer may differ between buckets, relative to the largest value of its
+    /// output.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only GPUs differ in this")
+    )]
+    pub(super) fn bucket_tolerance(&self, precision: Precision) -> f32 {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => CudaMachine::bucket_tolerance(precision),
+            _ => CpuMachine::BUCKET_TOLERANCE,
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpu(&mut self) -> &mut CudaMachine {
+        let Self::Cuda(gpu) = self else { unreachable!("only a GPU starts such batches") };
+        gpu
     }
 
     /// Starts rows and waits for them.
@@ -167,6 +247,8 @@ impl Started {
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Done(_) => true,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => false,
             #[cfg(test)]
             Self::Staged(_) => false,
         }

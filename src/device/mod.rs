@@ -18,6 +18,8 @@ mod batch;
 mod choice;
 mod compare;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -104,10 +106,10 @@ impl Device {
     /// Opens the devices and starts their threads.
     ///
     /// # Errors
-    /// [`DeviceError::CudaNotBuilt`], [`DeviceError::Kernels`], [`DeviceError::Thread`], or a
-    /// placement that cannot be had.
+    /// Devices that this build or machine does not have, [`DeviceError::Kernels`],
+    /// [`DeviceError::Thread`], or a placement that cannot be had.
     pub async fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let machines = options.choice.machines(options.cpu)?;
+        let machines = options.choice.machines(options)?;
         Self::of(machines, options, &REOPEN_PAUSES).await
     }
 
@@ -121,14 +123,16 @@ impl Device {
         let placements = Placements::of(&options.placement, &numbers)?;
         let names = machines.iter().map(MachineSpec::name);
         let health = Arc::new(watch::Sender::new(Health::good(names)));
+        let usual = machines.iter().map(MachineSpec::usual_slots).max();
+        let slots = options.slots.or(usual).unwrap_or(NonZeroUsize::MIN);
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = Reporter { health: Arc::clone(&health), device };
-            opening.push(Opening::start(machine, reporter, options.slots, pauses.to_vec())?);
+            opening.push(Opening::start(machine, reporter, slots, pauses.to_vec())?);
         }
         let mut stations = Vec::with_capacity(opening.len());
         for station in opening {
-            stations.push(station.opened(options.slots).await?);
+            stations.push(station.opened(slots).await?);
         }
         let (precision, next_key) = (options.cpu.precision, Mutex::new(0));
         Ok(Self { stations, health, placements, precision, next_key })
@@ -233,7 +237,7 @@ impl Opening {
         let (reply, opened) = oneshot::channel();
         let thread = thread::Builder::new()
             .name(format!("device-{}", machine.name()))
-            .spawn(move || match machine.open() {
+            .spawn(move || match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
                     Worker::new(machine, work, reporter, pauses).serve();

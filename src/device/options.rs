@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::thread;
 
+#[cfg(feature = "cuda")]
+use super::cuda::CudaOptions;
 use super::{DeviceChoice, DeviceError};
 use crate::config::DeviceSettings;
 use crate::engine::Precision;
@@ -14,12 +16,15 @@ use crate::engine::cpu::KernelChoice;
 pub struct DeviceOptions {
     /// Which devices.
     pub choice: DeviceChoice,
-    /// How many batches each device may have launched and not finished. One makes every batch form
-    /// at the last moment; two keep a device busy whose host takes long between batches, and let
-    /// a GPU fetch the next batch while it computes.
-    pub slots: NonZeroUsize,
+    /// How many batches each device may have launched and not finished; `None` takes one on the CPU
+    /// and two on GPUs. One makes every batch form at the last moment; two keep a device busy whose
+    /// host takes long between batches, and let a GPU fetch the next batch while it computes.
+    pub slots: Option<NonZeroUsize>,
     /// How the CPU runs networks.
     pub cpu: CpuOptions,
+    /// How GPUs do.
+    #[cfg(feature = "cuda")]
+    pub cuda: CudaOptions,
     /// The CUDA devices of a model, by its name; a model that is not listed goes to all.
     pub placement: BTreeMap<String, Vec<usize>>,
 }
@@ -39,8 +44,10 @@ impl Default for DeviceOptions {
     fn default() -> Self {
         Self {
             choice: DeviceChoice::Cpu,
-            slots: NonZeroUsize::MIN,
+            slots: None,
             cpu: CpuOptions::default(),
+            #[cfg(feature = "cuda")]
+            cuda: CudaOptions::default(),
             placement: BTreeMap::new(),
         }
     }
@@ -60,12 +67,14 @@ impl DeviceOptions {
         }
         Ok(Self {
             choice: settings.device.parse()?,
-            slots: NonZeroUsize::new(settings.slots).unwrap_or(NonZeroUsize::MIN),
+            slots: NonZeroUsize::new(settings.slots),
             cpu: CpuOptions {
                 threads: NonZeroUsize::new(settings.threads),
                 kernels: settings.kernels.parse()?,
                 precision: settings.precision.as_deref().map(str::parse).transpose()?,
             },
+            #[cfg(feature = "cuda")]
+            cuda: CudaOptions { graphs: settings.cuda.graphs, tf32: settings.cuda.tf32 },
             placement: settings.placement.clone(),
         })
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::image::RgbImage;
 
 async fn open(slots: usize) -> Device {
-    let slots = slots.try_into().unwrap();
+    let slots = NonZeroUsize::new(slots);
     Device::open(&DeviceOptions { slots, ..DeviceOptions::default() }).await.unwrap()
 }
 
@@ -108,7 +108,7 @@ async fn a_device_says_what_it_is() {
 }
 
 fn slots(slots: usize) -> DeviceOptions {
-    DeviceOptions { slots: slots.try_into().unwrap(), ..DeviceOptions::default() }
+    DeviceOptions { slots: NonZeroUsize::new(slots), ..DeviceOptions::default() }
 }
 
 async fn launch(device: &Device, batch: Batch) -> oneshot::Receiver<BatchOutcome> {

@@ -171,16 +171,25 @@ impl InputContract {
     /// # Errors
     /// [`FillError`] when `image` is not `width × height` or `row` not [`Self::row_len`] long.
     pub fn fill(&self, image: &RgbImage, row: &mut [f32]) -> Result<(), FillError> {
-        let (width, height) = (image.width(), image.height());
-        if (width, height) != (self.width, self.height) {
-            return Err(FillError::Image(width, height, self.width, self.height));
-        }
+        self.check(image)?;
         if row.len() != self.row_len() {
             return Err(FillError::Row(row.len(), self.row_len()));
         }
         match self.layout {
             Layout::Nchw => self.fill_planes(image.pixels().as_chunks().0, row),
             Layout::Nhwc => self.fill_pixels(image.pixels().as_chunks().0, row),
+        }
+        Ok(())
+    }
+
+    /// Whether `image` is one that the network can be fed.
+    ///
+    /// # Errors
+    /// [`FillError`] when it is not `width × height`.
+    pub fn check(&self, image: &RgbImage) -> Result<(), FillError> {
+        let (width, height) = (image.width(), image.height());
+        if (width, height) != (self.width, self.height) {
+            return Err(FillError::Image(width, height, self.width, self.height));
         }
         Ok(())
     }

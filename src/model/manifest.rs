@@ -116,6 +116,8 @@ pub struct GoldenSpec {
     pub tolerance: Tolerance,
     /// How close they must come in `bf16`. Giving it says that the calibration holds there too.
     pub tolerance_bf16: Option<Tolerance>,
+    /// The same for `f16`, in which GPUs compute.
+    pub tolerance_f16: Option<Tolerance>,
 }
 
 impl GoldenSpec {
@@ -124,7 +126,7 @@ impl GoldenSpec {
         match precision {
             Precision::F32 => Some(self.tolerance),
             Precision::Bf16 => self.tolerance_bf16,
-            Precision::F16 => None,
+            Precision::F16 => self.tolerance_f16,
         }
     }
 }
@@ -189,6 +191,7 @@ struct RawGolden {
     side: Option<usize>,
     tolerance: Tolerance,
     tolerance_bf16: Option<Tolerance>,
+    tolerance_f16: Option<Tolerance>,
 }
 
 impl Manifest {
@@ -317,6 +320,9 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
     if let Some(tolerance) = raw.tolerance_bf16 {
         check_tolerance("golden.tolerance_bf16", tolerance)?;
     }
+    if let Some(tolerance) = raw.tolerance_f16 {
+        check_tolerance("golden.tolerance_f16", tolerance)?;
+    }
     if let Some(side) = raw.side {
         input.with_side(side).map_err(|_| {
             ModelError::value("golden.side", "must be a side that the input allows")
@@ -328,6 +334,7 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
         side: raw.side,
         tolerance: raw.tolerance,
         tolerance_bf16: raw.tolerance_bf16,
+        tolerance_f16: raw.tolerance_f16,
     })
 }
 

@@ -550,7 +550,7 @@ mod tests {
             (reader("both", &[1, 2]), reader_on("bound", &[1], Placement::of([0])));
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
         let (device, directors) =
-            staged(2, DeviceOptions { slots: 2.try_into().unwrap(), ..DeviceOptions::default() })
+            staged(2, DeviceOptions { slots: NonZeroUsize::new(2), ..DeviceOptions::default() })
                 .await;
         let [mut first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         let bench = bench_on(device, vec![patient, lane(&first_only, 1, 8)]);

@@ -21,6 +21,20 @@ impl Wipe for Vec<f32> {
     }
 }
 
+impl Wipe for [u8] {
+    fn wipe(&mut self) {
+        self.fill(0);
+        black_box(self);
+    }
+}
+
+impl Wipe for [f32] {
+    fn wipe(&mut self) {
+        self.fill(0.0);
+        black_box(self);
+    }
+}
+
 impl Wipe for String {
     fn wipe(&mut self) {
         std::mem::take(self).into_bytes().wipe();

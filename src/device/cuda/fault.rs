@@ -41,10 +41,6 @@ impl Faults {
         Self { number, context }
     }
 
-    pub(super) fn number(&self) -> usize {
-        self.number
-    }
-
     /// The loss behind an error, if it is one. A library that fails does not say why, so the driver
     /// is asked.
     pub(super) fn loss(&self, error: &GpuError) -> Option<DeviceError> {

@@ -71,7 +71,9 @@ pub fn list() -> CudaDevices {
     found
 }
 
-fn look(number: usize) -> Result<CudaListing, candle_core::cuda_backend::cudarc::driver::DriverError> {
+fn look(
+    number: usize,
+) -> Result<CudaListing, candle_core::cuda_backend::cudarc::driver::DriverError> {
     let context = CudaContext::new(number)?;
     let (free_bytes, memory_bytes) = context.mem_get_info()?;
     let (name, capability) = (context.name()?, context.compute_capability()?);

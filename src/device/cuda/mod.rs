@@ -27,7 +27,7 @@ use self::slot::Slot;
 use super::loaded::ModelKey;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cuda::{CudaNetwork, Gpu, GpuError, PixelFormat, lazy};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::{ColourOrder, InputContract, Layout, Package};
 use crate::trust::Secret;
@@ -101,6 +101,14 @@ impl CudaMachine {
         Ok((Self { number, options, slots, open: Some(open) }, description))
     }
 
+    /// Libraries choose other algorithms for other batches, which sum in other orders.
+    pub(super) fn bucket_tolerance(precision: Precision) -> f32 {
+        match precision {
+            Precision::F32 => 1e-4,
+            Precision::F16 | Precision::Bf16 => 1e-2,
+        }
+    }
+
     /// Uploads the model's network, captures its buckets, and keeps it under the model's key.
     pub(super) fn load(
         &mut self,
@@ -114,14 +122,9 @@ impl CudaMachine {
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
         let gpu = Arc::clone(&open.gpu);
-        let load = |source: EngineError| match source {
-            EngineError::Gpu(error) if let Some(loss) = open.faults.loss(&error) => loss,
-            source => DeviceError::Load { model: model.id(), source: Box::new(source) },
-        };
         let network = CudaNetwork::load(&graph, gpu, manifest.precision, &manifest.buckets);
-        let network = network.map_err(load)?;
-        let names: Vec<String> =
-            graph.outputs().into_iter().map(|output| output.name).collect();
+        let network = network.map_err(|source| open.load_error(model, source))?;
+        let names: Vec<String> = graph.outputs().into_iter().map(|output| output.name).collect();
         let lens = graph.outputs().into_iter().map(|output| output.shape.iter().product());
         let place = |name: &String| manifest.outputs.iter().position(|o| o.tensor == *name);
         let places = names.iter().map(|name| place(name).unwrap_or(usize::MAX));
@@ -132,12 +135,14 @@ impl CudaMachine {
             graphs: BTreeMap::new(),
         };
         if options.graphs {
-            resident.capture(&manifest.buckets).map_err(|error| load(error.into()))?;
+            let captured = resident.capture(&manifest.buckets);
+            captured.map_err(|error| open.load_error(model, error.into()))?;
         }
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * manifest.input.row_len();
         let floats = rows_max * resident.network.output_len();
-        open.grow_slots(bytes, floats).map_err(|error| load(error.into()))?;
+        let grown = open.grow_slots(bytes, floats);
+        grown.map_err(|error| open.load_error(model, error.into()))?;
         open.networks.insert(model.key(), resident);
         Ok(())
     }
@@ -168,7 +173,7 @@ impl CudaMachine {
         let mut slot = open.free.pop().expect("no more batches are started than there are slots");
         match open.enqueue(&mut slot, key, rows, bucket) {
             Ok(()) => Ok(Flying { slot, key, rows: rows.len(), bucket }),
-            Err(error) => Err(open.give_up(slot, &error)),
+            Err(error) => Err(open.give_up(slot, error)),
         }
     }
 
@@ -182,9 +187,10 @@ impl CudaMachine {
             return Err(error);
         };
         if let Err(error) = slot.wait() {
-            return Err(open.give_up(slot, &error.into()));
+            return Err(open.give_up(slot, error.into()));
         }
-        let outputs = resident.split(slot.results(bucket * resident.network.output_len()), rows, bucket);
+        let outputs =
+            resident.split(slot.results(bucket * resident.network.output_len()), rows, bucket);
         slot.wipe();
         open.free.push(slot);
         outputs
@@ -199,7 +205,8 @@ impl CudaMachine {
             std::mem::forget(open);
         }
         reset(self.number).map_err(|error| opening(self.number)(error.into()))?;
-        self.open = Some(Open::new(self.number, self.slots, self.options).map_err(opening(self.number))?);
+        self.open =
+            Some(Open::new(self.number, self.slots, self.options).map_err(opening(self.number))?);
         Ok(())
     }
 }
@@ -286,13 +293,19 @@ impl Open {
         Ok(())
     }
 
+    fn load_error(&self, model: &LoadedModel, source: EngineError) -> DeviceError {
+        match source {
+            EngineError::Gpu(error) if let Some(loss) = self.faults.loss(&error) => loss,
+            source => DeviceError::Load { model: model.id(), source: Box::new(source) },
+        }
+    }
+
     /// After a failure: nothing may still be writing to the slot when it is used again.
-    fn give_up(&mut self, slot: Slot, error: &GpuError) -> DeviceError {
-        if let Some(loss) = self.faults.loss(error) {
+    fn give_up(&mut self, slot: Slot, error: GpuError) -> DeviceError {
+        if let Some(loss) = self.faults.loss(&error) {
             std::mem::forget(slot);
             return loss;
         }
-        let error = DeviceError::CudaRun { number: self.faults.number(), why: error.to_string() };
         let settled = self.copies.synchronize().and_then(|()| self.gpu.stream().synchronize());
         let lost = settled.err().and_then(|error| self.faults.loss(&error.into()));
         match lost {
@@ -302,7 +315,7 @@ impl Open {
             }
             None => {
                 self.free.push(slot);
-                error
+                DeviceError::Run(error.into())
             }
         }
     }
