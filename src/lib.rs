@@ -14,7 +14,7 @@
 //! | [`pipeline`] | what a request does, one short function per call |
 //! | [`scheduler`] | who runs next: tickets, lanes, batches |
 //! | [`catalog`] | which model versions are live |
-//! | [`device`] | one thread per device: opens it and runs batches on it |
+//! | [`device`] | a group of devices, one thread each: opens it, runs batches on it, brings it back |
 //! | [`model`] | manifests and weights: what is on disk |
 //! | [`engine`] | how any network runs: ONNX → graph → passes → executor |
 //! | [`liveness`], [`face`], [`image`] | pure rules, nouns and pixels: no I/O, no clock, no task |
@@ -34,7 +34,10 @@
 //! ```
 //!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
-//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]).
+//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]). One
+//! scheduler task feeds all devices of the group: a slot of a device is reserved, then a batch is
+//! formed of the lanes placed there. A device starts what has been launched before it finishes the
+//! oldest batch, as far as its machine can.
 //!
 //! # What always holds
 //!
@@ -42,6 +45,11 @@
 //!   so a row's answer depends on the row alone: not on neighbours, place or bucket.
 //! - **A model is live** when its hash and licence are right and its golden holds on the device that
 //!   will run it. Until all are, health says NOT_SERVING.
+//! - **A device that is lost** answers what it holds with the loss and is out of service, before
+//!   anybody hears of it, until it is reopened and its models have loaded again with the same hashes
+//!   and goldens. While a live model has no device in service, health says NOT_SERVING and requests
+//!   that need it are refused at once, as UNAVAILABLE; no customer fails for it.
+//! - **A model runs where it is placed**: on those devices and no others.
 //! - **Admit once.** A row needs its request's [`scheduler::Ticket`]; after admission a request fails
 //!   for time or a fault, never for load; a session, which is long, may also end because the server
 //!   cannot keep up with its frames. Whatever nobody waits for any more is dropped before it is

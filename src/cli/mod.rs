@@ -5,6 +5,7 @@ mod client;
 mod compare;
 mod demo;
 mod detect;
+mod devices;
 mod draw;
 mod engine_worker;
 mod eval;
@@ -70,6 +71,8 @@ enum Command {
     Detect(detect::Args),
     /// Run a liveness session against a server, from pictures on disk.
     Liveness(liveness::Args),
+    /// Look at the devices of this build and machine.
+    Devices(devices::Args),
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
@@ -103,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Liveness(args) => liveness::run(&args, &cli.common),
+        Command::Devices(args) => devices::run(&args),
         Command::Models(command) => models::run(&command, &cli.common),
         Command::Eval(command) => eval::run(&command, &cli.common),
         Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),

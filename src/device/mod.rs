@@ -30,6 +30,7 @@ mod loaded;
 mod machine;
 mod options;
 mod placement;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -57,6 +58,7 @@ pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
 pub use options::{CpuOptions, DeviceOptions};
 pub use placement::Placement;
+pub use survey::{CpuSurvey, KernelSurvey, Survey, survey};
 
 use health::Reporter;
 use machine::MachineSpec;

@@ -56,6 +56,19 @@ fn the_engine_worker_says_what_it_computed_and_how_long_it_took() {
 }
 
 #[test]
+fn the_devices_of_the_machine_are_listed() {
+    let listed = text(&menshen(&["devices"]).stdout);
+    for word in ["cpu", "portable", "*", "GiB", "CUDA"] {
+        assert!(listed.contains(word), "{word} in\n{listed}");
+    }
+    let json = menshen(&["devices", "--json"]);
+    assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
+    let survey: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(survey["cpu"]["cores"].as_u64().unwrap() > 0, "{survey:#}");
+    assert!(survey["cpu"]["f32"]["auto"].is_string(), "{survey:#}");
+}
+
+#[test]
 fn models_are_listed_inspected_and_verified() {
     let list = menshen(&["models", "list"]);
     let listed = text(&list.stdout);
