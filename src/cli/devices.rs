@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::table::Table;
-use crate::device::{CpuSurvey, KernelSurvey, survey};
+use crate::device::{CpuSurvey, CudaSurvey, KernelSurvey, survey};
 
 /// Options of `menshen devices`.
 #[derive(Debug, clap::Args)]
@@ -22,21 +22,51 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let headings = ["device", "model", ">cores", ">memory", "f32 kernels", "bf16 kernels"];
     let mut table = Table::new(&headings);
     table.row(cpu_row(&survey.cpu));
-    for line in table.lines() {
-        println!("{line}");
-    }
+    table.lines().iter().for_each(|line| println!("{line}"));
     println!("* taken by `auto`");
-    println!("CUDA: {}", survey.cuda);
+    println!();
+    cuda_lines(&survey.cuda).for_each(|line| println!("{line}"));
     Ok(ExitCode::SUCCESS)
 }
 
+/// The GPUs, why none can be used, and the libraries.
+fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
+    let mut gpus = Table::new(&["device", "model", ">compute", ">memory", ">free", "convolutions"]);
+    for gpu in &cuda.devices {
+        gpus.row(vec![
+            gpu.device.clone(),
+            gpu.model.clone(),
+            gpu.capability.clone(),
+            gibibytes(gpu.memory_bytes as u64),
+            gibibytes(gpu.free_bytes as u64),
+            gpu.kernels.to_owned(),
+        ]);
+    }
+    let devices = if cuda.devices.is_empty() { Vec::new() } else { gpus.lines() };
+    let state = match (&cuda.unusable, &cuda.driver) {
+        (Some(why), _) => format!("CUDA: {why}"),
+        (None, Some(version)) => format!("CUDA: the driver runs programs up to CUDA {version}"),
+        (None, None) => "CUDA: the driver does not tell its version".to_owned(),
+    };
+    let libraries = cuda.libraries.iter().map(|library| {
+        let kind = if library.is_optional { ", optional" } else { "" };
+        let state = library.missing.as_deref().unwrap_or("found");
+        format!("  {}{kind}: {state}", library.name)
+    });
+    let libraries: Vec<String> = libraries.collect();
+    devices.into_iter().chain([state]).chain(libraries)
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
 fn cpu_row(cpu: &CpuSurvey) -> Vec<String> {
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     vec![
         "cpu".to_owned(),
         cpu.model.clone(),
         cpu.cores.to_string(),
-        cpu.memory_bytes.map_or_else(|| "unknown".to_owned(), gib),
+        cpu.memory_bytes.map_or_else(|| "unknown".to_owned(), gibibytes),
         kernels(&cpu.f32),
         kernels(&cpu.bf16),
     ]

@@ -98,7 +98,7 @@ impl DeviceChoice {
 /// How many GPUs there are to use, or why none.
 #[cfg(feature = "cuda")]
 fn found_gpus() -> Result<usize, String> {
-    let found = super::cuda::list();
+    let found = super::cuda::survey();
     found.unusable.map_or(Ok(found.devices.len()), Err)
 }
 

@@ -58,7 +58,7 @@ pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
 pub use options::{CpuOptions, DeviceOptions};
 pub use placement::Placement;
-pub use survey::{CpuSurvey, KernelSurvey, Survey, survey};
+pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, LibrarySurvey, Survey, survey};
 
 use health::Reporter;
 use machine::MachineSpec;

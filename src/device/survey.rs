@@ -14,8 +14,49 @@ use crate::engine::cpu::KernelChoice;
 pub struct Survey {
     /// The CPU.
     pub cpu: CpuSurvey,
-    /// About CUDA, for people.
-    pub cuda: &'static str,
+    /// CUDA and its devices.
+    pub cuda: CudaSurvey,
+}
+
+/// CUDA's libraries and devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CudaSurvey {
+    /// Why no GPU can be used; `None` when some can.
+    pub unusable: Option<String>,
+    /// The newest version of CUDA that the driver runs, such as `13.0`.
+    pub driver: Option<String>,
+    /// In the order in which they are missed.
+    pub libraries: Vec<LibrarySurvey>,
+    /// What the driver finds.
+    pub devices: Vec<GpuSurvey>,
+}
+
+/// A library that networks on GPUs call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LibrarySurvey {
+    /// What it is, and the files looked for.
+    pub name: String,
+    /// Whether GPUs can be used without it.
+    pub is_optional: bool,
+    /// The loader's words when it is not there.
+    pub missing: Option<String>,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GpuSurvey {
+    /// Such as `cuda:0`.
+    pub device: String,
+    /// As the driver calls it.
+    pub model: String,
+    /// Compute capability, such as `9.0`.
+    pub capability: String,
+    /// Memory in all.
+    pub memory_bytes: usize,
+    /// Memory that nobody has taken.
+    pub free_bytes: usize,
+    /// What convolutions run in.
+    pub kernels: &'static str,
 }
 
 /// What the CPU is, and which kernels it can run.
@@ -53,7 +94,16 @@ pub fn survey() -> Survey {
         f32: KernelSurvey::of(Precision::F32),
         bf16: KernelSurvey::of(Precision::Bf16),
     };
-    Survey { cpu, cuda: "this build has no CUDA support (feature `cuda`)" }
+    Survey { cpu, cuda: cuda_survey() }
+}
+
+#[cfg(feature = "cuda")]
+use super::cuda::survey as cuda_survey;
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_survey() -> CudaSurvey {
+    let unusable = Some("this build has no CUDA support (feature `cuda`)".to_owned());
+    CudaSurvey { unusable, driver: None, libraries: Vec::new(), devices: Vec::new() }
 }
 
 impl KernelSurvey {

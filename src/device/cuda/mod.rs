@@ -32,7 +32,7 @@ use crate::image::RgbImage;
 use crate::model::{ColourOrder, InputContract, Layout, Package};
 use crate::trust::Secret;
 
-pub use listing::{CudaDevices, CudaListing, LibraryListing, list};
+pub(super) use listing::survey;
 
 /// How networks run on GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
