@@ -518,8 +518,10 @@ void a_fault_breaks_its_device_until_it_is_reset() {
 
     OK(cuCtxSetCurrent(other.context));
     CUdeviceptr y = upload(std::vector<float>{0});
+    emu_set("fault", "launch:1:700@0");
     OK(launch(other.function("add_one"), 1, 1, 0, other.stream, Span{y, 1}));
     CHECK(download(y, 1)[0] == 1);
+    emu_set("fault", "");
     CHECK(launch(add_one, 1, 1, 0, other.stream, Span{y, 1}) == CUDA_ERROR_INVALID_HANDLE);
 
     OK(cuDevicePrimaryCtxReset(0));
@@ -544,6 +546,20 @@ void a_fault_comes_when_the_kernel_runs() {
     CHECK(recorded == CUDA_SUCCESS || recorded == CUDA_ERROR_ECC_UNCORRECTABLE);
     CHECK(cuStreamSynchronize(device.stream) == CUDA_ERROR_ECC_UNCORRECTABLE);
   }
+}
+
+void nothing_runs_on_a_broken_device() {
+  emu_set("streams", "lazy");
+  Device device;
+  CUdeviceptr x = upload(std::vector<float>{0}), y;
+  emu_set("fault", "launch:2:700,alloc:1:719");
+  int64_t before = emu_counter("kernels");
+  for (int i = 0; i < 3; i++) OK(launch(device.function("add_one"), 1, 1, 0, device.stream, Span{x, 1}));
+  CHECK(cuStreamSynchronize(device.stream) == CUDA_ERROR_ILLEGAL_ADDRESS);
+  CHECK(emu_counter("kernels") == before + 1);
+  OK(cuDevicePrimaryCtxReset(0));
+  CHECK(cuMemAlloc(&y, 4) == CUDA_ERROR_LAUNCH_FAILED);
+  CHECK(cuMemAlloc(&y, 4) == CUDA_ERROR_LAUNCH_FAILED);
 }
 
 void an_allocation_can_fail_once() {
@@ -746,6 +762,7 @@ int main() {
       TEST(nothing_is_left_after_a_thousand_batches),
       TEST(a_fault_breaks_its_device_until_it_is_reset),
       TEST(a_fault_comes_when_the_kernel_runs),
+      TEST(nothing_runs_on_a_broken_device),
       TEST(an_allocation_can_fail_once),
       TEST(a_lost_device_stays_lost),
       TEST(without_devices_the_driver_says_so),

@@ -55,7 +55,7 @@ extern "C" __global__ void warp_sums(const float* x, float* sums, unsigned* vote
 // The seven first lanes are over before the others meet.
 extern "C" __global__ void shift_down(float* x) {
     if (threadIdx.x < 7) return;
-    x[threadIdx.x] = __shfl_down_sync(0xffffff80, x[threadIdx.x], 1);
+    x[threadIdx.x] = __shfl_down_sync(0xffffffff, x[threadIdx.x], 1);
 }
 
 extern "C" __global__ void count_values(const unsigned char* x, unsigned* counts, unsigned length) {

@@ -18,8 +18,6 @@
 
 namespace emu {
 
-__thread Here here;
-
 namespace {
 
 enum class At { block_barrier, warp_exchange };
