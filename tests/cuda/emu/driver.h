@@ -114,10 +114,19 @@ struct Handles {
     if (object != nullptr) all.erase(reinterpret_cast<uintptr_t>(handle));
     return object;
   }
+  // Everything of one device, out of the table.
+  std::vector<std::shared_ptr<T>> take_of(Device* device) {
+    std::vector<std::shared_ptr<T>> taken;
+    for (auto i = all.begin(); i != all.end();) {
+      bool theirs = i->second->device == device;
+      if (theirs) taken.push_back(std::move(i->second));
+      i = theirs ? all.erase(i) : std::next(i);
+    }
+    return taken;
+  }
 };
 
 extern Handles<Stream>& streams;
-extern Handles<Event>& events;
 
 // --- driver.cpp ---
 
@@ -155,8 +164,28 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op);
 void finish(const std::shared_ptr<Stream>& stream);
 void finish_device(Device* device);
 void finish_everything();
-// Calls that would break a capture of this thread. Ends it and says so.
-CUresult refuse_in_capture();
 void forget_streams(Device* device);
+
+// Does one operation now, on behalf of the stream of that name.
+CUresult run_one(const std::string& where, const Op& op);
+// What broke the device, or CUDA_SUCCESS.
+CUresult broken(Device* device);
+bool is_done(const Mark& mark);
+// Waits for the mark; in `lazy`, by doing what comes before it.
+void finish_mark(const Mark& mark);
+// A program that asks again and again must come to an end, but not at the first question.
+void make_progress(Stream& stream);
+
+// --- event.cpp ---
+
+void forget_events(Device* device);
+
+// --- graph.cpp ---
+
+// For calls that must not be made while this thread captures. Spoils the capture and says so.
+CUresult refuse_in_capture();
+// A wait inside a capture: the stream becomes part of it.
+CUresult join_capture(Stream& stream, const Mark& mark);
+void forget_graphs(Device* device);
 
 }  // namespace emu

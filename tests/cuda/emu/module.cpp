@@ -41,13 +41,6 @@ std::map<std::string, File>& files() {
   return all;
 }
 
-template <class T>
-void forget_all_of(Handles<T>& handles, Device* device) {
-  Lock lock(state);
-  for (auto i = handles.all.begin(); i != handles.all.end();)
-    i = i->second->device == device ? handles.all.erase(i) : std::next(i);
-}
-
 // --- PTX ---
 
 size_t count_arguments(const std::string& list) {
@@ -182,8 +175,9 @@ CUresult run_launch(const Launch& launch) {
 void add_kernel(const char* file, const Kernel& kernel) { files()[file].emplace(kernel.name, kernel); }
 
 void forget_modules(Device* device) {
-  forget_all_of(functions, device);
-  forget_all_of(modules, device);
+  Lock lock(state);
+  functions.take_of(device);
+  modules.take_of(device);
 }
 
 }  // namespace emu

@@ -1,4 +1,4 @@
-// Streams, events, captures and graphs.
+// Streams: queues of work.
 //
 // Every stream is a queue of work. In the mode `now` it is done when it comes. In `lazy` nothing is
 // done until somebody waits for it, and then only what they wait for: whoever forgets a wait sees
@@ -14,12 +14,8 @@ namespace emu {
 std::mutex& state = *new std::mutex;
 std::condition_variable& moved = *new std::condition_variable;
 Handles<Stream>& streams = *new Handles<Stream>;
-Handles<Event>& events = *new Handles<Event>;
 
 namespace {
-
-Handles<Graph>& graphs = *new Handles<Graph>;
-Handles<Graph>& executables = *new Handles<Graph>;
 
 // In the modes `now` and `lazy` one thread works at a time. A wait inside a queue works off another
 // queue, hence recursive.
@@ -27,13 +23,6 @@ std::recursive_mutex& working = *new std::recursive_mutex;
 
 using Lock = std::unique_lock<std::mutex>;
 using Executor = std::lock_guard<std::recursive_mutex>;
-
-CUresult run_one(const std::string& where, const Op& op) {
-  trace("run", where, op.name);
-  CUresult result = op.run();
-  if (result == CUDA_SUCCESS && settings().check) result = check_guards(op.name);
-  return result;
-}
 
 void execute(Stream& stream, const Op& op) {
   Device* device = stream.device;
@@ -58,11 +47,6 @@ bool execute_next(Stream& stream) {
   return true;
 }
 
-bool is_done(const Mark& mark) {
-  Lock lock(state);
-  return mark.done;
-}
-
 void serve(std::shared_ptr<Stream> stream) {
   Lock lock(state);
   for (;;) {
@@ -78,30 +62,6 @@ void serve(std::shared_ptr<Stream> stream) {
     stream->running = false;
     moved.notify_all();
   }
-}
-
-// Waits for the mark; in `lazy`, by doing what comes before it.
-void finish_mark(const Mark& mark) {
-  switch (settings().streams) {
-    case Streams::now: return;
-    case Streams::lazy: {
-      Executor alone(working);
-      while (!is_done(mark) && execute_next(*mark.stream)) {
-      }
-      return;
-    }
-    case Streams::threads: {
-      Lock lock(state);
-      moved.wait(lock, [&] { return mark.done; });
-    }
-  }
-}
-
-// A program that asks again and again must come to an end, but not at the first question.
-void make_progress(Stream& stream) {
-  if (settings().streams != Streams::lazy) return;
-  Executor alone(working);
-  execute_next(stream);
 }
 
 std::vector<std::shared_ptr<Stream>> streams_of(Device* device) {
@@ -124,10 +84,13 @@ CUresult run_on_null_stream(const std::shared_ptr<Stream>& null_stream, const Op
   return CUDA_SUCCESS;
 }
 
-bool forbids_unsafe_calls(const Capture& capture) {
-  if (capture.mode == CU_STREAM_CAPTURE_MODE_RELAXED) return false;
-  return capture.mode == CU_STREAM_CAPTURE_MODE_GLOBAL ||
-         capture.thread == std::this_thread::get_id();
+}  // namespace
+
+CUresult run_one(const std::string& where, const Op& op) {
+  trace("run", where, op.name);
+  CUresult result = op.run();
+  if (result == CUDA_SUCCESS && settings().check) result = check_guards(op.name);
+  return result;
 }
 
 CUresult broken(Device* device) {
@@ -135,7 +98,32 @@ CUresult broken(Device* device) {
   return device->broken;
 }
 
-}  // namespace
+bool is_done(const Mark& mark) {
+  Lock lock(state);
+  return mark.done;
+}
+
+void finish_mark(const Mark& mark) {
+  switch (settings().streams) {
+    case Streams::now: return;
+    case Streams::lazy: {
+      Executor alone(working);
+      while (!is_done(mark) && execute_next(*mark.stream)) {
+      }
+      return;
+    }
+    case Streams::threads: {
+      Lock lock(state);
+      moved.wait(lock, [&] { return mark.done; });
+    }
+  }
+}
+
+void make_progress(Stream& stream) {
+  if (settings().streams != Streams::lazy) return;
+  Executor alone(working);
+  execute_next(stream);
+}
 
 uintptr_t next_handle() {
   static uintptr_t last = 0x10000;
@@ -216,16 +204,6 @@ void finish_everything() {
   for (auto& stream : all) finish(stream);
 }
 
-CUresult refuse_in_capture() {
-  Lock lock(state);
-  for (auto& [handle, stream] : streams.all) {
-    if (stream->capture == nullptr || !forbids_unsafe_calls(*stream->capture)) continue;
-    stream->capture->invalid = true;
-    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
-  return CUDA_SUCCESS;
-}
-
 static void close(const std::shared_ptr<Stream>& stream) {
   Lock lock(state);
   stream->closed = true;
@@ -234,26 +212,10 @@ static void close(const std::shared_ptr<Stream>& stream) {
   moved.notify_all();
 }
 
-template <class T>
-static std::vector<std::shared_ptr<T>> take_of(Handles<T>& handles, Device* device) {
-  Lock lock(state);
-  std::vector<std::shared_ptr<T>> taken;
-  for (auto i = handles.all.begin(); i != handles.all.end();) {
-    if (i->second->device != device) {
-      ++i;
-      continue;
-    }
-    taken.push_back(std::move(i->second));
-    i = handles.all.erase(i);
-  }
-  return taken;
-}
-
 void forget_streams(Device* device) {
-  for (auto& stream : take_of(streams, device)) close(stream);
-  take_of(events, device);
-  take_of(graphs, device);
-  take_of(executables, device);
+  for (auto& stream : streams.take_of(device)) close(stream);
+  forget_events(device);
+  forget_graphs(device);
 }
 
 CUresult submit(CUstream handle, const char* kind, const std::string& name,
@@ -268,10 +230,6 @@ CUresult submit(CUstream handle, const char* kind, const std::string& name,
                             if (later == CUDA_SUCCESS) work();
                             return later;
                           }});
-}
-
-Graph::~Graph() {
-  for (CUdeviceptr address : allocations) release_memory(address);
 }
 
 }  // namespace emu
@@ -354,254 +312,3 @@ EMU_API CUresult cuLaunchHostFunc(CUstream handle, CUhostFn call, void* data) {
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return enqueue(stream, {"host", [=] { return call(data), CUDA_SUCCESS; }});
 }
-
-// --- Events ---
-
-EMU_API CUresult cuEventCreate(CUevent* handle, unsigned flags) {
-  static int created = 0;
-  Device* device;
-  if (CUresult error = enter("event", device)) return error;
-  count("live_events");
-  Lock lock(state);
-  auto event = std::make_shared<Event>();
-  event->device = device;
-  event->name = "e" + std::to_string(++created);
-  event->timed = (flags & CU_EVENT_DISABLE_TIMING) == 0;
-  *handle = events.put<CUevent>(event);
-  return CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuEventDestroy(CUevent handle) {
-  std::shared_ptr<Event> event;
-  {
-    Lock lock(state);
-    event = events.take(handle);
-  }
-  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  count("live_events", -1);
-  return broken(event->device);
-}
-
-static std::shared_ptr<Event> find_event(CUevent handle) {
-  Lock lock(state);
-  return events.get(handle);
-}
-
-static std::shared_ptr<Mark> mark_of(const Event& event) {
-  Lock lock(state);
-  return event.mark;
-}
-
-EMU_API CUresult cuEventRecord(CUevent handle, CUstream stream_handle) {
-  Device* device;
-  if (CUresult error = enter("record", device)) return error;
-  auto stream = find_stream(device, stream_handle);
-  auto event = find_event(handle);
-  if (stream == nullptr || event == nullptr || event->device != device)
-    return CUDA_ERROR_INVALID_HANDLE;
-  count("records");
-  auto mark = std::make_shared<Mark>();
-  mark->stream = stream;
-  mark->event = event->name;
-  mark->captured = stream->capture != nullptr;
-  Op record{"record " + event->name, [mark] {
-              Lock lock(state);
-              mark->done = true;
-              mark->at = std::chrono::steady_clock::now();
-              moved.notify_all();
-              return CUDA_SUCCESS;
-            }};
-  record.always = true;
-  CUresult result = mark->captured ? CUDA_SUCCESS : enqueue(stream, record);
-  Lock lock(state);
-  event->mark = mark;
-  return result;
-}
-
-EMU_API CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned) {
-  return cuEventRecord(event, stream);
-}
-
-// A wait between two captures, or out of one, has no meaning when the graph runs.
-static CUresult join_capture(Stream& stream, const Mark& mark) {
-  Lock lock(state);
-  if (!mark.captured) {
-    stream.capture->invalid = true;
-    return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
-  }
-  auto capture = mark.stream->capture;
-  if (capture == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (stream.capture != nullptr && stream.capture != capture) return CUDA_ERROR_STREAM_CAPTURE_MERGE;
-  stream.capture = capture;
-  return CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned) {
-  Device* device;
-  if (CUresult error = enter("wait", device)) return error;
-  auto stream = find_stream(device, stream_handle);
-  auto event = find_event(handle);
-  if (stream == nullptr || event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  auto mark = mark_of(*event);
-  if (mark == nullptr) return CUDA_SUCCESS;
-  if (mark->captured || stream->capture != nullptr) return join_capture(*stream, *mark);
-  Op wait{"wait " + event->name, [mark] { return finish_mark(*mark), CUDA_SUCCESS; }};
-  wait.always = true;
-  return enqueue(stream, wait);
-}
-
-EMU_API CUresult cuEventSynchronize(CUevent handle) {
-  Device* device;
-  if (CUresult error = enter("sync", device)) return error;
-  auto event = find_event(handle);
-  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  auto mark = mark_of(*event);
-  if (mark != nullptr && mark->captured) return CUDA_ERROR_CAPTURED_EVENT;
-  if (CUresult error = refuse_in_capture()) return error;
-  if (mark == nullptr) return CUDA_SUCCESS;
-  trace("wait", mark->stream->name, event->name);
-  finish_mark(*mark);
-  return broken(device);
-}
-
-EMU_API CUresult cuEventQuery(CUevent handle) {
-  Device* device;
-  if (CUresult error = enter("query", device)) return error;
-  auto event = find_event(handle);
-  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  auto mark = mark_of(*event);
-  if (mark != nullptr && mark->captured) return CUDA_ERROR_CAPTURED_EVENT;
-  if (CUresult error = refuse_in_capture()) return error;
-  if (mark == nullptr || is_done(*mark)) return broken(device);
-  make_progress(*mark->stream);
-  return CUDA_ERROR_NOT_READY;
-}
-
-EMU_API CUresult cuEventElapsedTime(float* milliseconds, CUevent from_handle, CUevent to_handle) {
-  auto from = find_event(from_handle), to = find_event(to_handle);
-  if (from == nullptr || to == nullptr || !from->timed || !to->timed)
-    return CUDA_ERROR_INVALID_HANDLE;
-  auto start = mark_of(*from), end = mark_of(*to);
-  if (start == nullptr || end == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (!is_done(*start) || !is_done(*end)) return CUDA_ERROR_NOT_READY;
-  *milliseconds = std::chrono::duration<float, std::milli>(end->at - start->at).count();
-  return CUDA_SUCCESS;
-}
-
-// --- Captures and graphs ---
-
-EMU_API CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode) {
-  Device* device;
-  if (CUresult error = enter("capture", device)) return error;
-  auto stream = find_stream(device, handle);
-  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (stream == device->null_stream) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  Lock lock(state);
-  if (stream->capture != nullptr) return CUDA_ERROR_ILLEGAL_STATE;
-  stream->capture = std::make_shared<Capture>();
-  stream->capture->mode = mode;
-  stream->capture->thread = std::this_thread::get_id();
-  stream->capture->origin = stream.get();
-  trace("capture", stream->name, "begin");
-  return CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph_handle) {
-  *graph_handle = nullptr;
-  Device* device;
-  if (CUresult error = enter("capture", device)) return error;
-  auto stream = find_stream(device, handle);
-  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
-  auto capture = stream->capture;
-  if (capture == nullptr) return CUDA_ERROR_ILLEGAL_STATE;
-  if (capture->origin != stream.get()) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
-  if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED &&
-      capture->thread != std::this_thread::get_id())
-    return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-  for (auto& [other_handle, other] : streams.all)
-    if (other->capture == capture) other->capture = nullptr;
-  trace("capture", stream->name, "end");
-  auto graph = std::make_shared<Graph>();
-  graph->device = device;
-  graph->ops = std::move(capture->ops);
-  graph->allocations = std::move(capture->allocations);
-  bool valid = !capture->invalid;
-  if (valid) *graph_handle = graphs.put<CUgraph>(graph);
-  lock.unlock();
-  return valid ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-}
-
-EMU_API CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
-  Device* device;
-  if (CUresult error = enter("query", device)) return error;
-  auto stream = find_stream(device, handle);
-  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
-  *status = stream->capture == nullptr   ? CU_STREAM_CAPTURE_STATUS_NONE
-            : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
-                                       : CU_STREAM_CAPTURE_STATUS_ACTIVE;
-  return CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuGraphInstantiateWithFlags(CUgraphExec* handle, CUgraph graph_handle,
-                                             unsigned long long) {
-  Device* device;
-  if (CUresult error = enter("instantiate", device)) return error;
-  Lock lock(state);
-  auto graph = graphs.get(graph_handle);
-  if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  *handle = executables.put<CUgraphExec>(graph);
-  return CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuGraphGetNodes(CUgraph handle, CUgraphNode* nodes, size_t* count) {
-  Lock lock(state);
-  auto graph = graphs.get(handle);
-  if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (nodes != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
-  *count = graph->ops.size();
-  return CUDA_SUCCESS;
-}
-
-static std::shared_ptr<Graph> find_executable(CUgraphExec handle) {
-  Lock lock(state);
-  return executables.get(handle);
-}
-
-EMU_API CUresult cuGraphUpload(CUgraphExec handle, CUstream) {
-  Device* device;
-  if (CUresult error = enter("graph_upload", device)) return error;
-  return find_executable(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
-}
-
-EMU_API CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
-  Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter("graph", device, &later)) return error;
-  auto graph = find_executable(handle);
-  auto stream = find_stream(device, stream_handle);
-  if (graph == nullptr || stream == nullptr || graph->device != device)
-    return CUDA_ERROR_INVALID_HANDLE;
-  count("graph_launches");
-  std::string where = stream->name;
-  return enqueue(stream, {"graph of " + std::to_string(graph->ops.size()), [=] {
-                            if (later != CUDA_SUCCESS) return later;
-                            for (const Op& op : graph->ops)
-                              if (CUresult error = run_one(where, op)) return error;
-                            return CUDA_SUCCESS;
-                          }});
-}
-
-template <class H>
-static CUresult destroy_graph(Handles<Graph>& handles, H handle) {
-  std::shared_ptr<Graph> graph;
-  Lock lock(state);
-  graph = handles.take(handle);
-  lock.unlock();
-  return graph == nullptr ? CUDA_ERROR_INVALID_HANDLE : broken(graph->device);
-}
-
-EMU_API CUresult cuGraphDestroy(CUgraph handle) { return destroy_graph(graphs, handle); }
-
-EMU_API CUresult cuGraphExecDestroy(CUgraphExec handle) { return destroy_graph(executables, handle); }

@@ -1,0 +1,175 @@
+// Captures and graphs: work that is written down first, and done as often as it is asked for.
+#include "driver.h"
+
+namespace emu {
+namespace {
+
+using Lock = std::unique_lock<std::mutex>;
+
+Handles<Graph>& graphs = *new Handles<Graph>;
+Handles<Graph>& executables = *new Handles<Graph>;
+
+bool forbids_unsafe_calls(const Capture& capture) {
+  if (capture.mode == CU_STREAM_CAPTURE_MODE_RELAXED) return false;
+  return capture.mode == CU_STREAM_CAPTURE_MODE_GLOBAL ||
+         capture.thread == std::this_thread::get_id();
+}
+
+std::shared_ptr<Graph> find_executable(CUgraphExec handle) {
+  Lock lock(state);
+  return executables.get(handle);
+}
+
+template <class H>
+CUresult destroy_graph(Handles<Graph>& handles, H handle) {
+  std::shared_ptr<Graph> graph;
+  Lock lock(state);
+  graph = handles.take(handle);
+  lock.unlock();
+  return graph == nullptr ? CUDA_ERROR_INVALID_HANDLE : broken(graph->device);
+}
+
+}  // namespace
+
+CUresult refuse_in_capture() {
+  Lock lock(state);
+  for (auto& [handle, stream] : streams.all) {
+    if (stream->capture == nullptr || !forbids_unsafe_calls(*stream->capture)) continue;
+    stream->capture->invalid = true;
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  return CUDA_SUCCESS;
+}
+
+// A wait between two captures, or out of one, has no meaning when the graph runs.
+CUresult join_capture(Stream& stream, const Mark& mark) {
+  Lock lock(state);
+  if (!mark.captured) {
+    stream.capture->invalid = true;
+    return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
+  }
+  auto capture = mark.stream->capture;
+  if (capture == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (stream.capture != nullptr && stream.capture != capture) return CUDA_ERROR_STREAM_CAPTURE_MERGE;
+  stream.capture = capture;
+  return CUDA_SUCCESS;
+}
+
+void forget_graphs(Device* device) {
+  std::vector<std::shared_ptr<Graph>> gone, gone_too;
+  Lock lock(state);
+  gone = graphs.take_of(device);
+  gone_too = executables.take_of(device);
+  // Their memory is given back when this function ends, without the lock.
+  lock.unlock();
+}
+
+Graph::~Graph() {
+  for (CUdeviceptr address : allocations) release_memory(address);
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+EMU_API CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode) {
+  Device* device;
+  if (CUresult error = enter("capture", device)) return error;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (stream == device->null_stream) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  Lock lock(state);
+  if (stream->capture != nullptr) return CUDA_ERROR_ILLEGAL_STATE;
+  stream->capture = std::make_shared<Capture>();
+  stream->capture->mode = mode;
+  stream->capture->thread = std::this_thread::get_id();
+  stream->capture->origin = stream.get();
+  trace("capture", stream->name, "begin");
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph_handle) {
+  *graph_handle = nullptr;
+  Device* device;
+  if (CUresult error = enter("capture", device)) return error;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  Lock lock(state);
+  auto capture = stream->capture;
+  if (capture == nullptr) return CUDA_ERROR_ILLEGAL_STATE;
+  if (capture->origin != stream.get()) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
+  if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED &&
+      capture->thread != std::this_thread::get_id())
+    return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+  for (auto& [other_handle, other] : streams.all)
+    if (other->capture == capture) other->capture = nullptr;
+  trace("capture", stream->name, "end");
+  auto graph = std::make_shared<Graph>();
+  graph->device = device;
+  graph->ops = std::move(capture->ops);
+  graph->allocations = std::move(capture->allocations);
+  bool valid = !capture->invalid;
+  if (valid) *graph_handle = graphs.put<CUgraph>(graph);
+  lock.unlock();
+  return valid ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+}
+
+EMU_API CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
+  Device* device;
+  if (CUresult error = enter("query", device)) return error;
+  auto stream = find_stream(device, handle);
+  if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  Lock lock(state);
+  *status = stream->capture == nullptr   ? CU_STREAM_CAPTURE_STATUS_NONE
+            : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+                                       : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuGraphInstantiateWithFlags(CUgraphExec* handle, CUgraph graph_handle,
+                                             unsigned long long) {
+  Device* device;
+  if (CUresult error = enter("instantiate", device)) return error;
+  Lock lock(state);
+  auto graph = graphs.get(graph_handle);
+  if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  *handle = executables.put<CUgraphExec>(graph);
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuGraphGetNodes(CUgraph handle, CUgraphNode* nodes, size_t* count) {
+  Lock lock(state);
+  auto graph = graphs.get(handle);
+  if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (nodes != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+  *count = graph->ops.size();
+  return CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuGraphUpload(CUgraphExec handle, CUstream) {
+  Device* device;
+  if (CUresult error = enter("graph_upload", device)) return error;
+  return find_executable(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+}
+
+EMU_API CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
+  Device* device;
+  CUresult later = CUDA_SUCCESS;
+  if (CUresult error = enter("graph", device, &later)) return error;
+  auto graph = find_executable(handle);
+  auto stream = find_stream(device, stream_handle);
+  if (graph == nullptr || stream == nullptr || graph->device != device)
+    return CUDA_ERROR_INVALID_HANDLE;
+  count("graph_launches");
+  std::string where = stream->name;
+  return enqueue(stream, {"graph of " + std::to_string(graph->ops.size()), [=] {
+                            if (later != CUDA_SUCCESS) return later;
+                            for (const Op& op : graph->ops)
+                              if (CUresult error = run_one(where, op)) return error;
+                            return CUDA_SUCCESS;
+                          }});
+}
+
+EMU_API CUresult cuGraphDestroy(CUgraph handle) { return destroy_graph(graphs, handle); }
+
+EMU_API CUresult cuGraphExecDestroy(CUgraphExec handle) { return destroy_graph(executables, handle); }
