@@ -54,18 +54,6 @@ void multiply_tile(const float* a, const float* b, size_t inner, float (&tile)[s
 
 }  // namespace
 
-size_t size_of(Type type) { return type == Type::f32 ? 4 : 2; }
-
-float load(const void* data, Type type, size_t index) {
-  return type == Type::f32 ? static_cast<const float*>(data)[index]
-                           : float(static_cast<const _Float16*>(data)[index]);
-}
-
-void store(void* data, Type type, size_t index, float value) {
-  if (type == Type::f32) static_cast<float*>(data)[index] = value;
-  else static_cast<_Float16*>(data)[index] = _Float16(value);
-}
-
 void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_t columns, float* c,
               size_t c_step, bool cores) {
   const std::vector<float> strips = pack_strips(a, rows, inner);

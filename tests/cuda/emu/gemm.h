@@ -8,9 +8,17 @@ namespace emu {
 
 enum class Type { f32, f16 };
 
-size_t size_of(Type type);
-float load(const void* data, Type type, size_t index);
-void store(void* data, Type type, size_t index, float value);
+inline size_t size_of(Type type) { return type == Type::f32 ? 4 : 2; }
+
+inline float load(const void* data, Type type, size_t index) {
+  return type == Type::f32 ? static_cast<const float*>(data)[index]
+                           : float(static_cast<const _Float16*>(data)[index]);
+}
+
+inline void store(void* data, Type type, size_t index, float value) {
+  if (type == Type::f32) static_cast<float*>(data)[index] = value;
+  else static_cast<_Float16*>(data)[index] = _Float16(value);
+}
 
 // Element (row, column) is at `row * row_step + column * column_step`.
 struct Matrix {
