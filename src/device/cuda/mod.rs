@@ -13,6 +13,8 @@
 mod fault;
 mod listing;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
