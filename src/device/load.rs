@@ -14,7 +14,7 @@ use crate::model::{Golden, InputContract, Manifest, ModelError, OutputSpec, Pack
 const BUCKET_TOLERANCE: f32 = 1e-5;
 
 /// Builds the network, checks its golden in two buckets and warms every bucket.
-pub(super) fn load(runner: &mut Runner, package: Package) -> Result<LoadedModel, DeviceError> {
+pub(super) fn load(runner: &Runner, package: Package) -> Result<LoadedModel, DeviceError> {
     let started = Instant::now();
     let package = in_precision(package, runner.cpu().precision)?;
     let model = build(runner, &package, &package.manifest.input)?;
@@ -71,7 +71,7 @@ fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
 
 /// Checks the golden, on a network of the golden's own size where that is another.
 fn check_golden(
-    runner: &mut Runner,
+    runner: &Runner,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<Duration, DeviceError> {
@@ -86,11 +86,7 @@ fn check_golden(
 }
 
 /// Each golden row alone must give the golden's answer; in a larger bucket, the same again.
-fn check_rows(
-    runner: &mut Runner,
-    model: &LoadedModel,
-    golden: &Golden,
-) -> Result<(), DeviceError> {
+fn check_rows(runner: &Runner, model: &LoadedModel, golden: &Golden) -> Result<(), DeviceError> {
     let bucket = model.smallest_bucket();
     let mut alone = Vec::new();
     for row in &golden.pictures {
@@ -103,7 +99,7 @@ fn check_rows(
 
 /// Runs `rows` again together in one bucket with padding, and compares with `alone`.
 fn check_bucket(
-    runner: &mut Runner,
+    runner: &Runner,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
@@ -135,15 +131,17 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Runs every bucket once, so that no request pays for first allocations and choices.
-fn warm(runner: &mut Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
+fn warm(runner: &Runner, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
-    let row = [RgbImage::black(input.width, input.height)];
+    let largest = model.buckets().iter().copied().max().unwrap_or(0);
+    let black = || RgbImage::black(input.width, input.height);
+    let rows: Vec<RgbImage> = std::iter::repeat_with(black).take(largest).collect();
     let mut buckets = model.buckets().to_vec();
     buckets.sort_unstable();
     let mut times = Vec::new();
     for bucket in buckets {
         let started = Instant::now();
-        runner.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
+        runner.run_together(model, &rows[..bucket], bucket).map_err(in_trial(model, bucket))?;
         times.push((bucket, started.elapsed()));
     }
     Ok(times)
@@ -185,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_model_becomes_live_when_its_golden_holds_and_its_buckets_are_warm() {
-        let model = load(&mut runner(), package("fr_liveness/0.0.1")).unwrap();
+        let model = load(&runner(), package("fr_liveness/0.0.1")).unwrap();
         let buckets: Vec<usize> =
             model.timing().buckets.iter().map(|(bucket, _)| *bucket).collect();
         assert_eq!(buckets, [1, 3]);
@@ -196,7 +194,7 @@ mod tests {
         let mut package = package("yunet/2023mar");
         package.manifest.input = package.manifest.input.with_side(320).unwrap();
         assert_ne!(package.golden().unwrap().input, package.manifest.input);
-        let model = load(&mut runner(), package).unwrap();
+        let model = load(&runner(), package).unwrap();
         assert_eq!(model.manifest().input.width, 320);
     }
 
@@ -204,7 +202,7 @@ mod tests {
     fn a_model_fed_with_red_and_blue_exchanged_never_serves() {
         let mut package = package("fr_liveness/0.0.1");
         package.manifest.input.colour = ColourOrder::Rgb;
-        let error = load(&mut runner(), package).unwrap_err();
+        let error = load(&runner(), package).unwrap_err();
         assert!(matches!(error, DeviceError::Golden { .. }), "{error}");
     }
 
@@ -216,14 +214,14 @@ mod tests {
             let outputs = reading(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
-        let mut runner = runner();
+        let runner = runner();
         let cases: [(RunNetwork, bool); 2] =
             [(Box::new(reading), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let model = LoadedModel::new(manifest("tiny", "1", &[1, 3]), run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| runner.run_alone(&model, row).unwrap()).collect();
-            let checked = check_bucket(&mut runner, &model, &rows, &alone);
+            let checked = check_bucket(&runner, &model, &rows, &alone);
             assert_eq!(checked.is_ok(), is_live, "{checked:?}");
         }
     }

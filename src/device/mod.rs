@@ -220,11 +220,11 @@ impl fmt::Debug for Device {
 }
 
 /// The device's thread: runs what comes until the inbox is closed and empty.
-fn serve(mut runner: Runner, work: &Receiver<Work>) {
+fn serve(runner: Runner, work: &Receiver<Work>) {
     for work in work {
         match work {
             Work::Load { package, reply, permit } => {
-                let load = AssertUnwindSafe(|| load::load(&mut runner, *package));
+                let load = AssertUnwindSafe(|| load::load(&runner, *package));
                 let model = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
                 drop(permit);
                 // Who asked may have left; then the model is not needed.
