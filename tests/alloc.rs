@@ -56,7 +56,7 @@ const COUNTED_RUNS: usize = 3;
 fn a_warm_network_allocates_nothing() {
     for (file, threads) in NETWORKS.into_iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-        let graph = optimise(import(&std::fs::read(path).unwrap(), None).unwrap());
+        let graph = optimise(import(std::fs::read(path).unwrap().into(), None).unwrap());
         let crew = Arc::new(Crew::new(threads).unwrap());
         let network = CpuNetwork::load(&graph, KernelChoice::Auto, Precision::F32, crew).unwrap();
         let elements = |shape: &[usize]| shape.iter().product::<usize>();

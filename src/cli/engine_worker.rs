@@ -37,7 +37,8 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     }
     let path = args.model.display();
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
-    let graph = optimise(import(&bytes, None).with_context(|| format!("cannot import {path}"))?);
+    let graph =
+        optimise(import(bytes.into(), None).with_context(|| format!("cannot import {path}"))?);
     let crew = Arc::new(Crew::new(args.threads)?);
     let network = CpuNetwork::load(&graph, args.kernels, precision, crew)?;
     let input = probe(args.batch * graph.input().shape.iter().product::<usize>());

@@ -142,12 +142,12 @@ pub(super) fn model(
 
 /// The graph of a model that must import.
 pub(super) fn graph_of(model: &ModelProto) -> Graph {
-    import(&model.encode_to_vec(), None).unwrap()
+    import(model.encode_to_vec().into(), None).unwrap()
 }
 
 /// The message a model is refused with.
 pub(super) fn refusal(model: &ModelProto) -> String {
-    import(&model.encode_to_vec(), None).unwrap_err().to_string()
+    import(model.encode_to_vec().into(), None).unwrap_err().to_string()
 }
 
 /// Numbers from -1 to 1 that look random and are the same every time.

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::ModelError;
 use super::ensemble::Ensemble;
 use super::golden::Golden;
@@ -40,7 +42,7 @@ pub enum LicencePolicy {
 pub struct Package {
     /// What the model says of itself.
     pub manifest: Manifest,
-    onnx: Vec<u8>,
+    onnx: Bytes,
     golden: Vec<u8>,
 }
 
@@ -81,7 +83,7 @@ impl Package {
         let spec = &manifest.golden;
         let golden = read_capped(&dir.join(&spec.file), "golden bytes", GOLDEN_BYTES_MAX)?;
         check_hash(&spec.file, &spec.sha256, &golden)?;
-        Ok(Self { manifest, onnx, golden })
+        Ok(Self { manifest, onnx: onnx.into(), golden })
     }
 
     /// `name/version`.
@@ -103,7 +105,7 @@ impl Package {
     /// # Errors
     /// [`ModelError::Import`], or an output that is not as the manifest says.
     pub fn graph_for(&self, input: &InputContract) -> Result<Graph, ModelError> {
-        let graph = engine::optimise(engine::import(&self.onnx, Some(&input.row_shape()))?);
+        let graph = engine::optimise(engine::import(self.onnx.clone(), Some(&input.row_shape()))?);
         check_input(input, &graph.input().name)?;
         let actual = graph.outputs().into_iter().map(|output| (output.name, output.shape));
         check_outputs(&self.manifest, input, &actual.collect::<Vec<_>>())?;

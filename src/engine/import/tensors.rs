@@ -1,5 +1,7 @@
 //! Tensors of the file that are known at import: trained numbers and integers about shapes.
 
+use std::sync::Arc;
+
 use crate::engine::constant::Constant;
 use crate::engine::error::TensorError;
 use crate::engine::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
@@ -35,13 +37,14 @@ pub(super) struct Host {
 /// All float types become `f32`, all integer types `i64`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostData {
-    Float(Vec<f32>),
+    /// Shared with the constants of the graph.
+    Float(Arc<Vec<f32>>),
     Int(Vec<i64>),
 }
 
 impl Host {
     pub(super) fn floats(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        Self { shape, data: HostData::Float(data) }
+        Self { shape, data: HostData::Float(Arc::new(data)) }
     }
 
     /// A list of integers.
@@ -72,13 +75,16 @@ impl Host {
 
     /// The tensor as a constant of the graph.
     pub(super) fn to_constant(&self) -> Option<Constant> {
-        Some(Constant::new(self.shape.clone(), self.as_floats()?.to_vec()))
+        match &self.data {
+            HostData::Float(data) => Some(Constant::sharing(self.shape.clone(), Arc::clone(data))),
+            HostData::Int(_) => None,
+        }
     }
 
     /// The elements at `offsets`, which lie inside, under a new shape.
     pub(super) fn read(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
         let data = match &self.data {
-            HostData::Float(data) => HostData::Float(at.map(|i| data[i]).collect()),
+            HostData::Float(data) => HostData::Float(Arc::new(at.map(|i| data[i]).collect())),
             HostData::Int(data) => HostData::Int(at.map(|i| data[i]).collect()),
         };
         Self { shape, data }
@@ -120,7 +126,9 @@ pub(super) fn decode(tensor: &TensorProto) -> Result<Host, TensorError> {
     }
     let shape = stored_shape(tensor)?;
     let data = match tensor.data_type {
-        element::FLOAT | element::FLOAT16 | element::DOUBLE => HostData::Float(floats(tensor)?),
+        element::FLOAT | element::FLOAT16 | element::DOUBLE => {
+            HostData::Float(Arc::new(floats(tensor)?))
+        }
         _ => HostData::Int(ints(tensor)?),
     };
     let host = Host { shape, data };
@@ -201,7 +209,7 @@ mod tests {
     use super::*;
 
     fn raw(data_type: i32, dims: &[i64], raw_data: &[u8]) -> TensorProto {
-        let (dims, raw_data) = (dims.to_vec(), raw_data.to_vec());
+        let (dims, raw_data) = (dims.to_vec(), raw_data.to_vec().into());
         TensorProto { dims, data_type, raw_data, ..Default::default() }
     }
 

@@ -14,7 +14,7 @@ const ANGLE_MAX_BF16: f64 = 2e-3;
 
 fn network_of(file: &str) -> Graph {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-    optimise(import(&std::fs::read(path).unwrap(), None).unwrap())
+    optimise(import(std::fs::read(path).unwrap().into(), None).unwrap())
 }
 
 /// `range` is that of the inputs.
