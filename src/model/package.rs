@@ -150,7 +150,9 @@ fn read_text(path: PathBuf) -> Result<String, ModelError> {
 fn read_capped(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    // Room for all of it, and for the byte that shows the end; growing would leave twice as much.
+    let size = file.metadata().map_err(failed)?.len().min(limit);
+    let mut bytes = Vec::with_capacity(size as usize + 1);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     let actual = bytes.len() as u64;
     if actual > limit {
