@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds(api)?;
 
     let onnx = protox::compile(["onnx/onnx.proto"], ["proto"])?;
-    prost_build::Config::new().compile_fds(onnx)?;
+    // Weights stay in the bytes of their file.
+    prost_build::Config::new().bytes([".onnx.TensorProto.raw_data"]).compile_fds(onnx)?;
 
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
         compile_kernels(&out)?;

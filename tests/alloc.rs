@@ -56,7 +56,7 @@ const COUNTED_RUNS: usize = 3;
 fn a_warm_network_allocates_nothing() {
     for (file, threads) in NETWORKS.into_iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-        let graph = optimise(import(&std::fs::read(path).unwrap(), None).unwrap());
+        let graph = optimise(import(std::fs::read(path).unwrap().into(), None).unwrap());
         let crew = Arc::new(Crew::new(threads).unwrap());
         let network = CpuNetwork::load(&graph, KernelChoice::Auto, Precision::F32, crew).unwrap();
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
@@ -64,9 +64,9 @@ fn a_warm_network_allocates_nothing() {
         for rows in BATCHES {
             let input = vec![0.5; rows * elements(&graph.input().shape)];
             let mut outputs = vec![0.0; rows * output_len];
-            (0..WARM_RUNS).for_each(|_| network.run(&input, rows, &mut outputs));
+            (0..WARM_RUNS).for_each(|_| network.run(&input, rows, &mut outputs).unwrap());
             let before = ALLOCATIONS.load(Ordering::Relaxed);
-            (0..COUNTED_RUNS).for_each(|_| network.run(&input, rows, &mut outputs));
+            (0..COUNTED_RUNS).for_each(|_| network.run(&input, rows, &mut outputs).unwrap());
             let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
             assert!(before > 0, "the counter counts");
             assert_eq!(count, 0, "{file}: {rows} rows on {threads} threads");

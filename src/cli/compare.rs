@@ -21,7 +21,7 @@ pub(super) fn run(onnx: &Path, recording: &Path, config: &Config) -> anyhow::Res
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let spinner = super::spinner("running every row alone and in batches");
-    let comparisons = compare(&read(onnx)?, &read(recording)?, cpu);
+    let comparisons = compare(read(onnx)?.into(), &read(recording)?, cpu);
     spinner.finish_and_clear();
     let comparisons = comparisons.with_context(|| format!("cannot compare {}", onnx.display()))?;
     println!("{}", onnx.display());

@@ -37,21 +37,22 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     }
     let path = args.model.display();
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
-    let graph = optimise(import(&bytes, None).with_context(|| format!("cannot import {path}"))?);
+    let graph =
+        optimise(import(bytes.into(), None).with_context(|| format!("cannot import {path}"))?);
     let crew = Arc::new(Crew::new(args.threads)?);
     let network = CpuNetwork::load(&graph, args.kernels, precision, crew)?;
     let input = probe(args.batch * graph.input().shape.iter().product::<usize>());
     let lens: Vec<usize> =
         graph.outputs().iter().map(|output| output.shape.iter().product()).collect();
     let mut outputs = vec![0.0; args.batch * lens.iter().sum::<usize>()];
-    network.run(&input, args.batch, &mut outputs);
+    network.run(&input, args.batch, &mut outputs)?;
     print_ready(&outputs[..args.batch * lens[0]]);
     for line in std::io::stdin().lock().lines() {
         let count: usize = line?.trim().parse().context("expected a number of runs")?;
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
             let (wall, cpu) = (Instant::now(), cpu_ms()?);
-            network.run(&input, args.batch, &mut outputs);
+            network.run(&input, args.batch, &mut outputs)?;
             let wall_ms = wall.elapsed().as_secs_f64() * 1e3;
             times.push(format!("{wall_ms:.5}:{:.5}", cpu_ms()? - cpu));
         }

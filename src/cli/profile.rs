@@ -36,7 +36,7 @@ pub(super) fn run(
     let graph = package.graph_for(&input)?;
     let network = CpuNetwork::load(&graph, cpu.kernels, precision, Arc::new(Crew::new(1)?))?;
     let spinner = super::spinner("timing every step");
-    let (steps, peak) = (network.profile(batch, REPEATS), network.peak());
+    let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak());
     spinner.finish_and_clear();
     println!(
         "{}  {}×{}  batch {batch}  {precision}, {} kernels, 1 thread; this core's peak {:.0} GFLOP/s",

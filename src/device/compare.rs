@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use thiserror::Error;
@@ -55,7 +56,7 @@ pub enum CompareError {
 /// # Errors
 /// [`CompareError`]; a difference is no error.
 pub fn compare(
-    onnx: &[u8],
+    onnx: Bytes,
     recording: &[u8],
     cpu: CpuOptions,
 ) -> Result<Vec<OutputComparison>, CompareError> {
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn a_recording_that_is_none_is_refused() {
         assert!(matches!(
-            compare(b"", b"junk", CpuOptions::default()),
+            compare(Bytes::new(), b"junk", CpuOptions::default()),
             Err(CompareError::Recording(_))
         ));
     }

@@ -96,13 +96,15 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 /// Runs every bucket once, so that no request pays for first allocations and choices.
 fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
-    let row = [RgbImage::black(input.width, input.height)];
+    let largest = model.buckets().iter().copied().max().unwrap_or(0);
+    let black = || RgbImage::black(input.width, input.height);
+    let rows: Vec<RgbImage> = std::iter::repeat_with(black).take(largest).collect();
     let mut buckets = model.buckets().to_vec();
     buckets.sort_unstable();
     let mut times = Vec::new();
     for bucket in buckets {
         let started = Instant::now();
-        machine.run_together(model, &row, bucket).map_err(in_trial(model, bucket))?;
+        machine.run_together(model, &rows[..bucket], bucket).map_err(in_trial(model, bucket))?;
         times.push((bucket, started.elapsed()));
     }
     Ok(times)

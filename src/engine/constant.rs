@@ -8,14 +8,19 @@ use super::shape::{broadcast, broadcast_strides, known_elements, offsets, permut
 #[derive(Debug, Clone, PartialEq)]
 pub struct Constant {
     shape: Vec<usize>,
-    data: Arc<[f32]>,
+    data: Arc<Vec<f32>>,
 }
 
 impl Constant {
     /// Wraps `data`, whose length is the product of `shape`.
     pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
+        Self::sharing(shape, Arc::new(data))
+    }
+
+    /// As [`Constant::new`], for numbers that somebody else has, too.
+    pub(super) fn sharing(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
         assert_eq!(known_elements(&shape), data.len(), "a constant is dense");
-        Self { shape, data: data.into() }
+        Self { shape, data }
     }
 
     /// One number with `rank` axes of size 1.
@@ -41,7 +46,7 @@ impl Constant {
 
     /// `f` of every number.
     pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Self {
-        Self { shape: self.shape.clone(), data: self.data.iter().map(|&x| f(x)).collect() }
+        Self::new(self.shape.clone(), self.data.iter().map(|&x| f(x)).collect())
     }
 
     /// `f` of every pair of numbers after broadcasting; the shapes must broadcast.
@@ -53,14 +58,14 @@ impl Constant {
             .zip(offsets(&shape, &b))
             .map(|(a, b)| f(self.data[a], other.data[b]))
             .collect();
-        Self { shape, data }
+        Self::new(shape, data)
     }
 
     /// The numbers repeated along axes of size 1 until the constant has `shape`.
     pub(super) fn expand(&self, shape: &[usize]) -> Self {
         let read = broadcast_strides(&self.shape, shape);
         let data = offsets(shape, &read).map(|at| self.data[at]).collect();
-        Self { shape: shape.to_vec(), data }
+        Self::new(shape.to_vec(), data)
     }
 
     /// Axis `i` of the result is axis `perm[i]` of this constant.
@@ -68,7 +73,7 @@ impl Constant {
         let shape = permute(&self.shape, perm);
         let read = permute(&strides(&self.shape), perm);
         let data = offsets(&shape, &read).map(|at| self.data[at]).collect();
-        Self { shape, data }
+        Self::new(shape, data)
     }
 
     /// The numbers along `axis`, `size` of them, when the constant varies along no other axis.

@@ -144,12 +144,12 @@ pub(super) fn model(
 
 /// The graph of a model that must import.
 pub(super) fn graph_of(model: &ModelProto) -> Graph {
-    import(&model.encode_to_vec(), None).unwrap()
+    import(model.encode_to_vec().into(), None).unwrap()
 }
 
 /// The message a model is refused with.
 pub(super) fn refusal(model: &ModelProto) -> String {
-    import(&model.encode_to_vec(), None).unwrap_err().to_string()
+    import(model.encode_to_vec().into(), None).unwrap_err().to_string()
 }
 
 /// Numbers from -1 to 1 that look random and are the same every time.
@@ -205,7 +205,7 @@ pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
 /// A network of this repository, optimised; `file` is its path in `models/`.
 pub(super) fn network_of(file: &str) -> Graph {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
-    optimise(import(&std::fs::read(path).unwrap(), None).unwrap())
+    optimise(import(std::fs::read(path).unwrap().into(), None).unwrap())
 }
 
 /// As many rows of noise.

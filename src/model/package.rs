@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::ModelError;
 use super::ensemble::Ensemble;
 use super::golden::Golden;
@@ -41,7 +43,7 @@ pub struct Package {
     /// What the model says of itself.
     pub manifest: Manifest,
     dir: PathBuf,
-    onnx: Vec<u8>,
+    onnx: Bytes,
     golden: Vec<u8>,
 }
 
@@ -96,7 +98,7 @@ impl Package {
         let spec = &manifest.golden;
         let golden = read_capped(&dir.join(&spec.file), "golden bytes", GOLDEN_BYTES_MAX)?;
         check_hash(&spec.file, &spec.sha256, &golden)?;
-        Ok(Self { manifest, dir: dir.to_owned(), onnx, golden })
+        Ok(Self { manifest, dir: dir.to_owned(), onnx: onnx.into(), golden })
     }
 
     /// Where the files are.
@@ -123,7 +125,7 @@ impl Package {
     /// # Errors
     /// [`ModelError::Import`], or an output that is not as the manifest says.
     pub fn graph_for(&self, input: &InputContract) -> Result<Graph, ModelError> {
-        let graph = engine::optimise(engine::import(&self.onnx, Some(&input.row_shape()))?);
+        let graph = engine::optimise(engine::import(self.onnx.clone(), Some(&input.row_shape()))?);
         check_input(input, &graph.input().name)?;
         let actual = graph.outputs().into_iter().map(|output| (output.name, output.shape));
         check_outputs(&self.manifest, input, &actual.collect::<Vec<_>>())?;
@@ -168,7 +170,9 @@ fn read_text(path: PathBuf) -> Result<String, ModelError> {
 fn read_capped(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    // Room for all of it, and for the byte that shows the end; growing would leave twice as much.
+    let size = file.metadata().map_err(failed)?.len().min(limit);
+    let mut bytes = Vec::with_capacity(size as usize + 1);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     let actual = bytes.len() as u64;
     if actual > limit {

@@ -10,6 +10,7 @@ mod evaluation;
 mod layers;
 mod lifecycle;
 mod liveness;
+mod memory;
 mod parity;
 mod puppet;
 mod raw;

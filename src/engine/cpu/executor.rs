@@ -10,7 +10,7 @@ use super::crew::Barrier;
 use super::memory::Buffer;
 use super::plan::{Home, Plan, Step};
 use super::schedule::Schedule;
-use super::work::{Region, Run, Spot};
+use super::work::{Failure, Region, Run, Spot};
 
 /// A plan with an arena: what one thread needs to run it.
 pub(super) struct Executor {
@@ -28,7 +28,7 @@ unsafe impl Send for Executor {}
 
 /// The caller's memory for some rows of a batch.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct Rows<'a> {
     /// The whole batch's input, and its outputs, one after the other for all rows.
     pub(super) input: *const f32,
     pub(super) outputs: *mut f32,
@@ -37,12 +37,14 @@ pub(super) struct Rows {
     /// The rows meant.
     pub(super) first: usize,
     pub(super) count: usize,
+    /// Where a step says that it failed.
+    pub(super) failure: &'a Failure,
 }
 
 // SAFETY: whoever makes one sees to it that nobody else uses the outputs of these rows.
-unsafe impl Sync for Rows {}
+unsafe impl Sync for Rows<'_> {}
 
-impl Rows {
+impl Rows<'_> {
     /// A thread's share of the rows.
     pub(super) fn part(&self, Part { index, of }: Part) -> Self {
         let (from, to) = (self.count * index / of, self.count * (index + 1) / of);
@@ -68,7 +70,7 @@ impl Executor {
 
     /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
     /// step when it has run.
-    pub(super) fn run(&mut self, rows: &Rows, mut seen: impl FnMut(usize)) {
+    pub(super) fn run(&mut self, rows: &Rows<'_>, mut seen: impl FnMut(usize)) {
         let rows_max = self.schedule.rows_max;
         for from in (0..rows.count).step_by(rows_max) {
             let count = rows_max.min(rows.count - from);
@@ -78,7 +80,7 @@ impl Executor {
                 for pass in 0..passes {
                     let images = if segment.is_row_by_row { pass..pass + 1 } else { 0..count };
                     for step in segment.steps.clone() {
-                        self.step(step, images.clone());
+                        self.step(step, images.clone(), rows.failure);
                         seen(step);
                     }
                 }
@@ -86,20 +88,18 @@ impl Executor {
         }
     }
 
-    fn step(&self, step: usize, images: Range<usize>) {
+    fn step(&self, step: usize, images: Range<usize>, failure: &Failure) {
         let step = &self.plan.steps[step];
         let region = Region { images, rows: 0..step.rows, groups: 0..step.groups };
+        let (kernels, spots) = (self.plan.kernels, &self.spots);
+        let run = Run { kernels, spots, scratch: self.scratch.start(), failure };
         // SAFETY: the region is the step's output, the spots are those of the plan, and this
         // thread alone uses them.
-        unsafe { step.work.run(&self.context(), &region) };
-    }
-
-    fn context(&self) -> Run<'_> {
-        Run { kernels: self.plan.kernels, spots: &self.spots, scratch: self.scratch.start() }
+        unsafe { step.work.run(&run, &region) };
     }
 
     /// Points the caller's values at some rows.
-    fn aim(&mut self, rows: &Rows) {
+    fn aim(&mut self, rows: &Rows<'_>) {
         let mut offset = 0;
         let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
             let len = self.plan.output_lens.get(index).copied().unwrap_or(0);
@@ -123,9 +123,10 @@ impl Executor {
     }
 
     /// The memory of one row, for several threads that run it together.
-    pub(super) fn share(&mut self, rows: &Rows) -> SharedRow<'_> {
+    pub(super) fn share<'a>(&'a mut self, rows: &Rows<'a>) -> SharedRow<'a> {
         self.aim(rows);
-        SharedRow { plan: &self.plan, spots: &self.spots, scratch: self.scratch.start() }
+        let (plan, spots, scratch) = (&self.plan, &self.spots, self.scratch.start());
+        SharedRow { plan, spots, scratch, failure: rows.failure }
     }
 
     pub(super) fn scratch(&self) -> *mut u8 {
@@ -142,6 +143,7 @@ pub(super) struct SharedRow<'a> {
     spots: &'a [Spot],
     /// The scratch of the first of them.
     pub(super) scratch: *mut u8,
+    failure: &'a Failure,
 }
 
 // SAFETY: threads write to different parts of the spots, step by step, and each to a scratch of
@@ -151,7 +153,8 @@ unsafe impl Sync for SharedRow<'_> {}
 impl SharedRow<'_> {
     /// This thread's part of the row.
     pub(super) fn run(&self, part: Part, scratch: *mut u8, barrier: &Barrier) {
-        let run = Run { kernels: self.plan.kernels, spots: self.spots, scratch };
+        let (kernels, spots, failure) = (self.plan.kernels, self.spots, self.failure);
+        let run = Run { kernels, spots, scratch, failure };
         for step in &self.plan.steps {
             if let Some(region) = part.of(step) {
                 // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.
@@ -216,7 +219,8 @@ mod tests {
     fn threads_share_all_rows_of_a_batch() {
         for (count, of) in (0..20).flat_map(|count| (1..=5).map(move |of| (count, of))) {
             let outputs = std::ptr::null_mut();
-            let all = Rows { input: std::ptr::null(), outputs, of: 40, first: 7, count };
+            let (input, failure) = (std::ptr::null(), &Failure::default());
+            let all = Rows { input, outputs, of: 40, first: 7, count, failure };
             let mut next = 7;
             for part in (0..of).map(|index| all.part(Part { index, of })) {
                 assert_eq!((part.first, part.of), (next, 40));

@@ -1,17 +1,25 @@
 //! Buffers of bytes that start at a page.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// Zeroed bytes at the start of a page, which is more than any vector instruction asks for; of a
 /// huge page when they fill one, so that the processor finds them with few look-ups.
+///
+/// They come from the system, not from the allocator: they live as long as their network, and an
+/// allocator that cuts them out of regions of its own keeps what is left over. They take up as much
+/// memory as is asked for and none when they are dropped, and whoever reads or writes in front of
+/// their first page or behind their last one is stopped.
 #[derive(Debug)]
 pub(super) struct Buffer {
     start: *mut u8,
-    layout: Layout,
+    bytes: usize,
+    /// The bytes with a page that nobody may touch on either side.
+    mapping: *mut u8,
+    mapped: usize,
 }
 
-/// Bytes of a page.
-const PAGE: usize = 4 << 10;
+/// Bytes of the largest page that a system for this processor has.
+const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 
 /// Bytes of a huge page on x86-64 and aarch64.
 const HUGE_PAGE: usize = 2 << 20;
@@ -30,28 +38,40 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// `bytes` zeros.
+    ///
+    /// # Panics
+    /// When the system has no more memory.
     pub(super) fn zeroed(bytes: usize) -> Self {
-        let page = if bytes < HUGE_PAGE { PAGE } else { HUGE_PAGE };
-        let size = (bytes + GUARD).max(PAGE).next_multiple_of(page);
-        let layout = Layout::from_size_align(size, page)
-            .expect("sizes were checked when the graph was imported");
-        // SAFETY: the size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        if start.is_null() {
-            handle_alloc_error(layout);
-        }
+        let size = (bytes + GUARD).next_multiple_of(PAGE);
+        let page = if size < HUGE_PAGE { PAGE } else { HUGE_PAGE };
+        // In front, a page and as much as it may be to the next huge one; behind, a page. What is
+        // never touched takes up nothing.
+        let mapped = page + size + PAGE;
+        // SAFETY: the system chooses a place that is free, and all pointers lie in it.
+        let (mapping, start) = unsafe {
+            let nowhere = std::ptr::null_mut();
+            let mapping = mmap_anonymous(nowhere, mapped, ProtFlags::empty(), MapFlags::PRIVATE);
+            let mapping = mapping.expect("there are addresses for a network").cast::<u8>();
+            let after_page = mapping.add(PAGE);
+            let start = after_page.add(after_page.align_offset(page));
+            mprotect(start.cast(), size, MprotectFlags::READ | MprotectFlags::WRITE)
+                .expect("there is memory for a network");
+            (mapping, start)
+        };
         #[cfg(target_os = "linux")]
         if page == HUGE_PAGE {
             use rustix::mm::{Advice, madvise};
+            // Only whole huge pages, so that the last one takes up no more than its part.
+            let whole = size / HUGE_PAGE * HUGE_PAGE;
             // SAFETY: advice changes no content. A kernel without huge pages says no, which costs
             // speed only.
-            let _ = unsafe { madvise(start.cast(), layout.size(), Advice::LinuxHugepage) };
+            let _ = unsafe { madvise(start.cast(), whole, Advice::LinuxHugepage) };
         }
         if cfg!(test) {
-            // SAFETY: the bytes from the last one asked for to the last one allocated.
+            // SAFETY: the bytes from the last one asked for to the last one of its page.
             unsafe { start.add(bytes).write_bytes(POISON, size - bytes) };
         }
-        Self { start, layout }
+        Self { start, bytes: size, mapping, mapped }
     }
 
     /// The numbers, as packed weights are.
@@ -69,13 +89,14 @@ impl Buffer {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.layout.size()
+        self.bytes
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and nobody has the pointer any more.
-        unsafe { dealloc(self.start, self.layout) }
+        // SAFETY: mapped with this size, and nobody has the pointer any more.
+        let unmapped = unsafe { munmap(self.mapping.cast(), self.mapped) };
+        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
     }
 }

@@ -15,6 +15,7 @@ use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
+use super::work::Failure;
 use crate::engine::Precision;
 use crate::engine::error::EngineError;
 use crate::engine::graph::Graph;
@@ -83,11 +84,15 @@ impl CpuNetwork {
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
-        let plan = Arc::new(lower(graph, kernels)?);
+        Ok(Self::of_plan(lower(graph, kernels)?, precision, crew, policy))
+    }
+
+    fn of_plan(plan: Plan, precision: Precision, crew: Arc<Crew>, policy: &Policy) -> Self {
+        let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..crew.size()).map(executor).collect();
-        Ok(Self { plan, schedule, crew, executors, precision, pace: Mutex::default() })
+        Self { plan, schedule, crew, executors, precision, pace: Mutex::default() }
     }
 
     /// The kernels, for listings.
@@ -112,21 +117,29 @@ impl CpuNetwork {
 
     /// Runs `count` rows that lie one after the other. `outputs` gets each output for all rows,
     /// one output after the other. Allocates nothing.
-    pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) {
+    ///
+    /// # Errors
+    /// A step of the reference that failed; outputs then hold anything.
+    pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) -> Result<(), EngineError> {
         let output_len: usize = self.plan.output_lens.iter().sum();
         assert_eq!(input.len(), count * self.plan.input_len, "rows are as long as the input");
         assert_eq!(outputs.len(), count * output_len, "there is room for every output");
         let (input, outputs) = (input.as_ptr(), outputs.as_mut_ptr());
-        let all = Rows { input, outputs, of: count, first: 0, count };
+        let failure = Failure::default();
+        self.run_rows(&Rows { input, outputs, of: count, first: 0, count, failure: &failure });
+        failure.into_result()
+    }
+
+    fn run_rows(&self, all: &Rows<'_>) {
         let mut pace = self.pace.lock();
         let threads = self.crew.size();
         if threads == 1 {
-            self.run_alone(&all);
-        } else if count == 1 {
+            self.run_alone(all);
+        } else if all.count == 1 {
             let (way, begun) = (pace.next(), Instant::now());
             match way {
-                Way::Together => self.run_together(&all),
-                Way::Alone => self.run_alone(&all),
+                Way::Together => self.run_together(all),
+                Way::Alone => self.run_alone(all),
             }
             pace.took(way, begun.elapsed());
         } else {
@@ -137,12 +150,12 @@ impl CpuNetwork {
         }
     }
 
-    fn run_alone(&self, rows: &Rows) {
+    fn run_alone(&self, rows: &Rows<'_>) {
         self.executors[0].lock().run(rows, |_| {});
     }
 
     /// One row on all threads.
-    fn run_together(&self, rows: &Rows) {
+    fn run_together(&self, rows: &Rows<'_>) {
         let mut own = self.executors[0].lock();
         let shared = own.share(rows);
         let barrier = Barrier::new(self.crew.size());
@@ -164,15 +177,20 @@ impl CpuNetwork {
     }
 
     /// Runs the same row `repeats` times on one thread and times every step.
-    pub fn profile(&self, count: usize, repeats: usize) -> Vec<StepReport> {
+    ///
+    /// # Errors
+    /// A step that failed.
+    pub fn profile(&self, count: usize, repeats: usize) -> Result<Vec<StepReport>, EngineError> {
         let input = vec![0.5; count * self.plan.input_len];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
+        let failure = Failure::default();
         let rows = Rows {
             input: input.as_ptr(),
             outputs: outputs.as_mut_ptr(),
             of: count,
             first: 0,
             count,
+            failure: &failure,
         };
         let mut executor = self.executors[0].lock();
         let mut least = vec![Duration::MAX; self.plan.steps.len()];
@@ -189,16 +207,16 @@ impl CpuNetwork {
                 least.iter_mut().zip(times).for_each(|(least, time)| *least = time.min(*least));
             }
         }
+        failure.into_result()?;
         let steps = self.plan.steps.iter().zip(least);
-        steps
-            .map(|(step, time)| StepReport {
-                label: step.label.clone(),
-                algorithm: step.work.algorithm(),
-                time,
-                macs: step.macs * count as u64,
-                weight_bytes: step.work.weight_bytes(),
-            })
-            .collect()
+        let reports = steps.map(|(step, time)| StepReport {
+            label: step.label.clone(),
+            algorithm: step.work.algorithm(),
+            time,
+            macs: step.macs * count as u64,
+            weight_bytes: step.work.weight_bytes(),
+        });
+        Ok(reports.collect())
     }
 }
 
@@ -216,8 +234,48 @@ impl CustomOp1 for CpuNetwork {
         };
         let count = layout.shape().dims()[0];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
-        self.run(&data[start..end], count, &mut outputs);
+        self.run(&data[start..end], count, &mut outputs).map_err(candle_core::Error::wrap)?;
         let shape = Shape::from(outputs.len());
         Ok((CpuStorage::F32(outputs), shape))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::engine::cpu::kernels::PORTABLE_F32;
+    use crate::engine::cpu::work::Fallback;
+    use crate::engine::fixtures::{floats, graph_of, model, node};
+    use crate::engine::reference::Operation;
+
+    /// Softmax of three numbers, replaced by a product with a matrix that wants two: what the
+    /// importer would have refused.
+    fn broken_plan() -> Plan {
+        let softmax = vec![node("Softmax", &["x"], "y", &[])];
+        let mut plan =
+            lower(&graph_of(&model(13, &[1, 3], softmax, vec![])), &PORTABLE_F32).unwrap();
+        let gemm = vec![node("MatMul", &["x", "w"], "y", &[])];
+        let weights = vec![floats("w", &[2, 3], &[0.5; 6])];
+        let product = graph_of(&model(13, &[1, 2], gemm, weights));
+        let kernel = Operation::load(&product, &product.nodes()[0], &Device::Cpu).unwrap();
+        let step = plan.steps.iter_mut().find(|step| step.work.algorithm() == "reference").unwrap();
+        let inputs = vec![(step.reads[0], vec![3])];
+        let work = Fallback { op: "MatMul", kernel, inputs, output: step.writes, len: 3 };
+        step.work = Box::new(work);
+        plan
+    }
+
+    #[test]
+    fn a_step_that_fails_fails_the_run_and_says_why() {
+        for (threads, rows) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
+            let crew = Arc::new(Crew::new(threads).unwrap());
+            let network = CpuNetwork::of_plan(broken_plan(), Precision::F32, crew, &Policy::USUAL);
+            let error = network.run(&vec![1.0; 3 * rows], rows, &mut vec![0.0; 3 * rows]);
+            let error = error.unwrap_err();
+            assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");
+            assert!(network.profile(rows, 1).is_err());
+        }
     }
 }

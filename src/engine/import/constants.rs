@@ -1,5 +1,7 @@
 //! Operators evaluated at import: their inputs are shapes, integers about shapes, or weights.
 
+use std::sync::Arc;
+
 use super::attributes::unsupported;
 use super::context::NodeContext;
 use super::layout::{cuts, joined_size, permutation};
@@ -75,7 +77,7 @@ pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
     let host = if let Some(tensor) = node.attributes.tensor("value")? {
         node.decode(tensor)?
     } else if let Some(value) = node.attributes.float("value_float")? {
-        scalar(HostData::Float(vec![value]))
+        scalar(HostData::Float(Arc::new(vec![value])))
     } else if let Some(value) = node.attributes.int("value_int")? {
         scalar(HostData::Int(vec![value]))
     } else if let Some(values) = node.attributes.floats("value_floats")? {
@@ -115,7 +117,7 @@ fn cast(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
     let Host { shape, data } = host;
     let data = match (i32::try_from(to), data) {
         (Ok(element::FLOAT | element::DOUBLE), HostData::Int(data)) => {
-            HostData::Float(data.iter().map(|&x| x as f32).collect())
+            HostData::Float(Arc::new(data.iter().map(|&x| x as f32).collect()))
         }
         (Ok(element::INT32 | element::INT64), HostData::Float(data)) => {
             HostData::Int(data.iter().map(|&x| x as i64).collect())
@@ -174,7 +176,9 @@ fn concat(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
         let mut shape = all.shape.clone();
         shape[axis] = total;
         let data = match (&all.data, &next.data) {
-            (HostData::Float(x), HostData::Float(y)) => HostData::Float(interleave(x, a, y, b)),
+            (HostData::Float(x), HostData::Float(y)) => {
+                HostData::Float(Arc::new(interleave(x, a, y, b)))
+            }
             (HostData::Int(x), HostData::Int(y)) => HostData::Int(interleave(x, a, y, b)),
             _ => return Err(NodeError::Elements { input, expected: "the type of input 0" }),
         };
@@ -271,7 +275,7 @@ fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
     let data = match (a.data, b.data) {
         (HostData::Float(a), HostData::Float(b)) => {
             let f = float_function(op);
-            HostData::Float(a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect())
+            HostData::Float(Arc::new(a.iter().zip(b.iter()).map(|(&a, &b)| f(a, b)).collect()))
         }
         (HostData::Int(a), HostData::Int(b)) => {
             let f = int_function(op);

@@ -23,6 +23,7 @@ mod window;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use prost::Message;
 
 use self::context::{Importer, NodeContext, Row, Value};
@@ -40,7 +41,7 @@ const OPSET_MAX: i64 = 23;
 ///
 /// `input_shape` is the row shape to import it for; it may differ from the file's in the sizes the
 /// file leaves open and in height and width. Without it the file's own shape is used.
-pub fn import(onnx: &[u8], input_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
+pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
     let model = ModelProto::decode(onnx)?;
     let opset = opset(&model)?;
     if !model.functions.is_empty() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::attributes::unsupported;
-use super::context::NodeContext;
-use super::tensors::Host;
+use super::context::{NodeContext, Value};
+use super::tensors::{Host, Ints, decode_ints, holds_floats, stored_shape};
 use crate::engine::error::NodeError;
 use crate::engine::shape::{elements, offsets, strides};
 
@@ -15,21 +15,42 @@ pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), No
     node.attributes.only_int("output_dtype", 0)?;
     let axis = node.attributes.int("axis")?.unwrap_or(1);
     let block = node.attributes.int("block_size")?.unwrap_or(0);
-    let x = node.host(0)?;
+    let x = node.value(0)?;
+    let (shape, values) = integers(node, &x)?;
     let scale = node.host(1)?;
     let zero = if node.has_input(2) { Some(node.host(2)?) } else { None };
-    node.charge(x.len())?;
-    let read = scale_places(node, &x, &scale, axis, block)?;
+    node.charge(values.len())?;
+    let read = scale_places(node, &shape, &scale, axis, block)?;
 
-    let integers = |input| NodeError::Elements { input, expected: "integers" };
-    let values = x.as_ints().ok_or_else(|| integers(0))?;
     let scales = scale.as_floats().ok_or(NodeError::Elements { input: 1, expected: "floats" })?;
-    let zeros = zero_points(&scale, zero.as_ref())?.ok_or_else(|| integers(2))?;
-    let data = (0..x.len())
-        .zip(read)
-        .map(|(i, at)| (values[i] as f32 - zeros[at] as f32) * scales[at])
-        .collect();
-    node.define_host(Host::floats(x.shape.clone(), data))
+    let zeros = zero_points(&scale, zero.as_ref())?.ok_or(not_integers(2))?;
+    let value = |(value, at): (i64, usize)| (value as f32 - zeros[at] as f32) * scales[at];
+    let mut data = Vec::with_capacity(values.len());
+    data.extend(values.zip(read).map(value));
+    node.define_host(Host::floats(shape, data))
+}
+
+/// Shape and values of the input that is dequantised, never all of them as `i64` at once.
+fn integers<'v>(
+    node: &mut NodeContext<'_, '_>,
+    x: &'v Value<'_>,
+) -> Result<(Vec<usize>, Ints<'v>), NodeError> {
+    match x {
+        Value::Row(_) => Err(NodeError::NotConstant(0)),
+        Value::Host(host) => {
+            let ints = host.as_ints().ok_or(not_integers(0))?;
+            Ok((host.shape.clone(), Box::new(ints.iter().copied())))
+        }
+        Value::Stored(tensor) if holds_floats(tensor) => Err(not_integers(0)),
+        Value::Stored(tensor) => {
+            node.charge_shape(&stored_shape(tensor)?)?;
+            Ok(decode_ints(tensor)?)
+        }
+    }
+}
+
+fn not_integers(input: usize) -> NodeError {
+    NodeError::Elements { input, expected: "integers" }
 }
 
 /// The zero point of each scale; `None` when they are not integers.
@@ -45,38 +66,38 @@ fn zero_points(scale: &Host, zero: Option<&Arc<Host>>) -> Result<Option<Vec<i64>
 /// times the bytes of the weights.
 fn scale_places(
     node: &NodeContext<'_, '_>,
-    x: &Host,
+    shape: &[usize],
     scale: &Host,
     axis: i64,
     block: i64,
 ) -> Result<Box<dyn Iterator<Item = usize>>, NodeError> {
     if scale.len() == 1 && block == 0 {
-        return Ok(Box::new(std::iter::repeat_n(0, x.len())));
+        return Ok(Box::new(std::iter::repeat(0)));
     }
-    let axis = node.axis(axis, x.shape.len())?;
+    let axis = node.axis(axis, shape.len())?;
     let refused = || NodeError::Shape { input: 1, shape: scale.shape.clone() };
     if block == 0 {
-        let per_index = scale.shape == [x.shape[axis]];
-        return if per_index { Ok(Box::new(indices(x, axis))) } else { Err(refused()) };
+        let per_index = scale.shape == [shape[axis]];
+        return if per_index { Ok(Box::new(indices(shape, axis))) } else { Err(refused()) };
     }
     // 0 was handled above, so what converts is positive.
     let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
-    let mut expected = x.shape.clone();
-    expected[axis] = x.shape[axis].div_ceil(block);
+    let mut expected = shape.to_vec();
+    expected[axis] = shape[axis].div_ceil(block);
     if scale.shape != expected || elements(&expected).is_none() {
         return Err(refused());
     }
     let along = strides(&expected)[axis];
     let mut others = strides(&expected);
     others[axis] = 0;
-    let rest = offsets(&x.shape, &others);
+    let rest = offsets(shape, &others);
     let place = move |(at, index)| at + index / block * along;
-    Ok(Box::new(rest.zip(indices(x, axis)).map(place)))
+    Ok(Box::new(rest.zip(indices(shape, axis)).map(place)))
 }
 
 /// The index along `axis` of each element.
-fn indices(x: &Host, axis: usize) -> impl Iterator<Item = usize> + use<> {
-    let mut only = vec![0; x.shape.len()];
+fn indices(shape: &[usize], axis: usize) -> impl Iterator<Item = usize> + use<> {
+    let mut only = vec![0; shape.len()];
     only[axis] = 1;
-    offsets(&x.shape, &only)
+    offsets(shape, &only)
 }

@@ -1,5 +1,7 @@
 //! Tensors of the file that are known at import: trained numbers and integers about shapes.
 
+use std::sync::Arc;
+
 use crate::engine::constant::Constant;
 use crate::engine::error::TensorError;
 use crate::engine::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
@@ -35,13 +37,14 @@ pub(super) struct Host {
 /// All float types become `f32`, all integer types `i64`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostData {
-    Float(Vec<f32>),
+    /// Shared with the constants of the graph.
+    Float(Arc<Vec<f32>>),
     Int(Vec<i64>),
 }
 
 impl Host {
     pub(super) fn floats(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        Self { shape, data: HostData::Float(data) }
+        Self { shape, data: HostData::Float(Arc::new(data)) }
     }
 
     /// A list of integers.
@@ -72,13 +75,16 @@ impl Host {
 
     /// The tensor as a constant of the graph.
     pub(super) fn to_constant(&self) -> Option<Constant> {
-        Some(Constant::new(self.shape.clone(), self.as_floats()?.to_vec()))
+        match &self.data {
+            HostData::Float(data) => Some(Constant::sharing(self.shape.clone(), Arc::clone(data))),
+            HostData::Int(_) => None,
+        }
     }
 
     /// The elements at `offsets`, which lie inside, under a new shape.
     pub(super) fn read(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
         let data = match &self.data {
-            HostData::Float(data) => HostData::Float(at.map(|i| data[i]).collect()),
+            HostData::Float(data) => HostData::Float(Arc::new(at.map(|i| data[i]).collect())),
             HostData::Int(data) => HostData::Int(at.map(|i| data[i]).collect()),
         };
         Self { shape, data }
@@ -115,21 +121,42 @@ pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorErr
 
 /// Decodes a stored tensor.
 pub(super) fn decode(tensor: &TensorProto) -> Result<Host, TensorError> {
-    if tensor.data_location != DataLocation::Default as i32 {
-        return Err(TensorError::External);
+    if holds_floats(tensor) {
+        let shape = local_shape(tensor)?;
+        let data = floats(tensor)?;
+        filled(&shape, data.len())?;
+        return Ok(Host::floats(shape, data));
     }
-    let shape = stored_shape(tensor)?;
-    let data = match tensor.data_type {
-        element::FLOAT | element::FLOAT16 | element::DOUBLE => HostData::Float(floats(tensor)?),
-        _ => HostData::Int(ints(tensor)?),
-    };
-    let host = Host { shape, data };
-    let expected = elements(&host.shape).expect("a stored shape was checked");
-    if host.len() == expected {
-        Ok(host)
+    let (shape, data) = decode_ints(tensor)?;
+    Ok(Host { shape, data: HostData::Int(data.collect()) })
+}
+
+/// Whether a stored tensor holds floats of any size.
+pub(super) fn holds_floats(tensor: &TensorProto) -> bool {
+    matches!(tensor.data_type, element::FLOAT | element::FLOAT16 | element::DOUBLE)
+}
+
+/// Shape and integers of a stored tensor.
+pub(super) fn decode_ints(tensor: &TensorProto) -> Result<(Vec<usize>, Ints<'_>), TensorError> {
+    let shape = local_shape(tensor)?;
+    let data = ints(tensor)?;
+    filled(&shape, data.len())?;
+    Ok((shape, data))
+}
+
+/// The shape of a tensor whose numbers are in the file itself.
+fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
+    if tensor.data_location == DataLocation::Default as i32 {
+        stored_shape(tensor)
     } else {
-        Err(TensorError::Length { found: host.len(), expected })
+        Err(TensorError::External)
     }
+}
+
+/// Refuses numbers that do not fill their shape.
+fn filled(shape: &[usize], found: usize) -> Result<(), TensorError> {
+    let expected = elements(shape).expect("a stored shape was checked");
+    if found == expected { Ok(()) } else { Err(TensorError::Length { found, expected }) }
 }
 
 fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
@@ -144,43 +171,60 @@ fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
     }
 }
 
-fn ints(tensor: &TensorProto) -> Result<Vec<i64>, TensorError> {
+/// The integers of a stored tensor, one after the other: at once, as `i64`, they take up to eight
+/// times the bytes of the file.
+fn ints(tensor: &TensorProto) -> Result<Ints<'_>, TensorError> {
     let raw = &tensor.raw_data;
     match (tensor.data_type, raw.is_empty()) {
-        (element::INT64, true) => Ok(tensor.int64_data.clone()),
-        (element::INT64, false) => read_raw(raw, i64::from_le_bytes),
+        (element::INT64, true) => Ok(Box::new(tensor.int64_data.iter().copied())),
+        (element::INT64, false) => raw_ints(raw, i64::from_le_bytes),
         (element::UINT32, true) => {
-            Ok(tensor.uint64_data.iter().map(|&x| x as u32 as i64).collect())
+            Ok(Box::new(tensor.uint64_data.iter().map(|&x| x as u32 as i64)))
         }
-        (element::UINT32, false) => read_raw(raw, |b| i64::from(u32::from_le_bytes(b))),
-        (element::UINT8 | element::BOOL, true) => narrow(tensor, |x| i64::from(x as u8)),
-        (element::UINT8 | element::BOOL, false) => read_raw(raw, |b: [u8; 1]| i64::from(b[0])),
-        (element::INT8, true) => narrow(tensor, |x| i64::from(x as i8)),
-        (element::INT8, false) => read_raw(raw, |b| i64::from(i8::from_le_bytes(b))),
-        (element::UINT16, true) => narrow(tensor, |x| i64::from(x as u16)),
-        (element::UINT16, false) => read_raw(raw, |b| i64::from(u16::from_le_bytes(b))),
-        (element::INT16, true) => narrow(tensor, |x| i64::from(x as i16)),
-        (element::INT16, false) => read_raw(raw, |b| i64::from(i16::from_le_bytes(b))),
-        (element::INT32, true) => narrow(tensor, i64::from),
-        (element::INT32, false) => read_raw(raw, |b| i64::from(i32::from_le_bytes(b))),
+        (element::UINT32, false) => raw_ints(raw, |b| i64::from(u32::from_le_bytes(b))),
+        (element::UINT8 | element::BOOL, true) => Ok(narrow(tensor, |x| i64::from(x as u8))),
+        (element::UINT8 | element::BOOL, false) => raw_ints(raw, |b: [u8; 1]| i64::from(b[0])),
+        (element::INT8, true) => Ok(narrow(tensor, |x| i64::from(x as i8))),
+        (element::INT8, false) => raw_ints(raw, |b| i64::from(i8::from_le_bytes(b))),
+        (element::UINT16, true) => Ok(narrow(tensor, |x| i64::from(x as u16))),
+        (element::UINT16, false) => raw_ints(raw, |b| i64::from(u16::from_le_bytes(b))),
+        (element::INT16, true) => Ok(narrow(tensor, |x| i64::from(x as i16))),
+        (element::INT16, false) => raw_ints(raw, |b| i64::from(i16::from_le_bytes(b))),
+        (element::INT32, true) => Ok(narrow(tensor, i64::from)),
+        (element::INT32, false) => raw_ints(raw, |b| i64::from(i32::from_le_bytes(b))),
         (other, _) => Err(TensorError::Type(other)),
     }
 }
 
+/// Integers of a stored tensor.
+pub(super) type Ints<'m> = Box<dyn ExactSizeIterator<Item = i64> + 'm>;
+
 /// Small integers are stored as `i32` when they are not raw.
-fn narrow(tensor: &TensorProto, f: impl Fn(i32) -> i64) -> Result<Vec<i64>, TensorError> {
-    Ok(tensor.int32_data.iter().map(|&x| f(x)).collect())
+fn narrow<'m>(tensor: &'m TensorProto, f: impl Fn(i32) -> i64 + 'm) -> Ints<'m> {
+    Box::new(tensor.int32_data.iter().map(move |&x| f(x)))
+}
+
+fn raw_ints<'m, const N: usize>(
+    raw: &'m [u8],
+    f: impl Fn([u8; N]) -> i64 + 'm,
+) -> Result<Ints<'m>, TensorError> {
+    Ok(Box::new(chunks(raw)?.iter().map(move |&chunk| f(chunk))))
 }
 
 fn read_raw<const N: usize, T>(
     raw: &[u8],
     f: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>, TensorError> {
+    Ok(chunks(raw)?.iter().map(|&chunk| f(chunk)).collect())
+}
+
+fn chunks<const N: usize>(raw: &[u8]) -> Result<&[[u8; N]], TensorError> {
     let (chunks, rest) = raw.as_chunks::<N>();
-    if !rest.is_empty() {
-        return Err(TensorError::Length { found: raw.len(), expected: chunks.len() * N });
+    if rest.is_empty() {
+        Ok(chunks)
+    } else {
+        Err(TensorError::Length { found: raw.len(), expected: chunks.len() * N })
     }
-    Ok(chunks.iter().map(|&chunk| f(chunk)).collect())
 }
 
 /// IEEE 754 binary16 to `f32`.
@@ -201,7 +245,7 @@ mod tests {
     use super::*;
 
     fn raw(data_type: i32, dims: &[i64], raw_data: &[u8]) -> TensorProto {
-        let (dims, raw_data) = (dims.to_vec(), raw_data.to_vec());
+        let (dims, raw_data) = (dims.to_vec(), raw_data.to_vec().into());
         TensorProto { dims, data_type, raw_data, ..Default::default() }
     }
 

@@ -7,8 +7,8 @@ use crate::engine::cpu::lanes::LANES;
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::{self, DenseShape};
 use crate::engine::cpu::work::{
-    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Strips, Vector, WINOGRAD_ROW_UNIT,
-    Winograd, Work,
+    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
+    WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::engine::graph::{Node, ValueId};
 use crate::engine::op::{BinaryOp, Conv, Op};
@@ -79,14 +79,15 @@ impl<'g> Lowering<'g> {
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
             (row_unit, groups) = (WINOGRAD_ROW_UNIT, 1);
-            work = Box::new(Winograd { input, residual, output, shape, weights, bias, finish });
+            let product = Product { input, residual, output, shape, weights, bias, finish };
+            work = Box::new(Winograd { product });
         } else {
             let shape = self.dense_shape(conv.channels(), inputs, kernel);
             let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
-            let dense =
-                Dense { input, residual, output, shape, stride, pads, weights, bias, finish };
+            let product = Product { input, residual, output, shape, weights, bias, finish };
+            let dense = Dense { product, stride, pads };
             work = match &self.plan.kernels.strips {
                 Some(kernels) => Box::new(Strips { dense, kernels }),
                 None => Box::new(dense),
@@ -161,7 +162,8 @@ impl<'g> Lowering<'g> {
         let (finish, curve) = finish::packed(activation, outputs);
         let weights = shape.pack_constant(weight, self.plan.kernels.element);
         let bias = per_output(bias_of, outputs);
-        let work = Vector { input, residual, output, shape, weights, bias, finish };
+        let work =
+            Vector { product: Product { input, residual, output, shape, weights, bias, finish } };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
         let draft = Draft {
             groups: shape.groups(),

@@ -316,7 +316,7 @@ impl<'g> Lowering<'g> {
         let output = self.flat(node.output);
         let len = known_elements(self.graph.shape(node.output));
         let inputs = reads.iter().copied().zip(shapes).collect();
-        let work = Fallback { kernel, inputs, output, len };
+        let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
         self.push(node.op.name().to_owned(), Draft::whole(work, reads, output));
         Ok(())
     }

@@ -81,7 +81,9 @@ fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<V
     let mut outputs = vec![f32::NAN; GUARD + len + GUARD];
     let input = [&[f32::NAN; GUARD], input, &[f32::NAN; GUARD]].concat();
     network.poison();
-    network.run(&input[GUARD..input.len() - GUARD], rows, &mut outputs[GUARD..GUARD + len]);
+    network
+        .run(&input[GUARD..input.len() - GUARD], rows, &mut outputs[GUARD..GUARD + len])
+        .unwrap();
     network.assert_unharmed();
     let (before, behind) = (&outputs[..GUARD], &outputs[GUARD + len..]);
     assert!(before.iter().chain(behind).all(|x| x.is_nan()), "beside the caller's outputs");

@@ -2,24 +2,16 @@
 
 use std::ops::Range;
 
-use super::{Image, LANES, PackedFinish, Region, Run, Work, numbers};
+use super::{LANES, Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs, TileTable};
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::DenseShape;
 
 /// A convolution whose input has its border in memory.
 pub(in crate::engine::cpu) struct Dense {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) residual: Option<Image>,
-    pub(in crate::engine::cpu) output: Image,
-    pub(in crate::engine::cpu) shape: DenseShape,
+    pub(in crate::engine::cpu) product: Product,
     /// 1 or 2.
     pub(in crate::engine::cpu) stride: usize,
     /// Border in front: top, left.
     pub(in crate::engine::cpu) pads: [usize; 2],
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
 }
 
 /// Above this, weights are read once for all pixels of a region; below, pixels once for all
@@ -35,13 +27,13 @@ struct Pass {
 
 impl Dense {
     pub(super) fn taps(&self) -> Taps {
-        let layout = &self.input.layout;
-        let [dots, dots_last] = self.shape.dots();
+        let layout = &self.product.input.layout;
+        let [dots, dots_last] = self.product.shape.dots();
         Taps {
-            blocks: self.shape.input_blocks(),
+            blocks: self.product.shape.input_blocks(),
             block_stride: layout.block(),
-            rows: self.shape.kernel[0],
-            columns: self.shape.kernel[1],
+            rows: self.product.shape.kernel[0],
+            columns: self.product.shape.kernel[1],
             row_stride: layout.row(),
             pixel_stride: LANES,
             dots,
@@ -50,7 +42,7 @@ impl Dense {
     }
 
     fn cut(&self, run: &Run<'_>) -> Cut {
-        let layout = &self.output.layout;
+        let layout = &self.product.output.layout;
         Cut::of(layout.width, layout.height, run.kernels.tile_pixels)
     }
 
@@ -66,10 +58,10 @@ impl Dense {
         group: usize,
         rows: Range<usize>,
     ) {
-        let (block, blocks) = self.shape.group(group);
-        let group_bytes = self.shape.block_elements() * run.kernels.element;
-        debug_assert!((block + blocks) * group_bytes <= self.weights.bytes());
-        let (layout, taps) = (self.output.layout, &pass.taps);
+        let (block, blocks) = self.product.shape.group(group);
+        let group_bytes = self.product.shape.block_elements() * run.kernels.element;
+        debug_assert!((block + blocks) * group_bytes <= self.product.weights.bytes());
+        let (layout, taps) = (self.product.output.layout, &pass.taps);
         let mut y = rows.start;
         while y < rows.end {
             let high = if y + pass.cut.rows <= rows.end { pass.cut.rows } else { 1 };
@@ -83,17 +75,17 @@ impl Dense {
                         taps,
                         count: tiles.count,
                         input_row: self.stride * taps.row_stride,
-                        input: self.input.at(run, image, 0, from, self.pads),
-                        weights: self.weights.start().add(block * group_bytes),
-                        bias: Some(numbers(&self.bias, block)),
-                        residual: self.residual.map(|residual| Plane {
+                        input: self.product.input.at(run, image, 0, from, self.pads),
+                        weights: self.product.weights.start().add(block * group_bytes),
+                        bias: Some(numbers(&self.product.bias, block)),
+                        residual: self.product.residual.map(|residual| Plane {
                             first: residual.at(run, image, block, at, [0, 0]).cast_const(),
                             block: residual.layout.block(),
                             row: residual.layout.row(),
                         }),
-                        finish: self.finish.at_block(block),
+                        finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.output.at(run, image, block, at, [0, 0]),
+                            first: self.product.output.at(run, image, block, at, [0, 0]),
                             block: layout.block(),
                             row: layout.row(),
                         },
@@ -104,20 +96,15 @@ impl Dense {
             y += high;
         }
     }
-
-    fn tiles(&self, run: &Run<'_>) -> &'static TileTable {
-        let is_wide = self.output.element != run.kernels.element;
-        if is_wide { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
-    }
 }
 
 impl Work for Dense {
     fn algorithm(&self) -> &'static str {
-        if self.shape.kernel == [1, 1] { "pointwise" } else { "direct" }
+        if self.product.shape.kernel == [1, 1] { "pointwise" } else { "direct" }
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let pass = Pass { taps: self.taps(), tiles: self.tiles(run), cut: self.cut(run) };
+        let pass = Pass { taps: self.taps(), tiles: self.product.tiles(run), cut: self.cut(run) };
         let Region { images, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
@@ -141,6 +128,6 @@ impl Work for Dense {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.bytes()
+        self.product.weights.bytes()
     }
 }

@@ -3,10 +3,13 @@
 use candle_core::{Device, Tensor};
 
 use super::{Region, Run, Work};
+use crate::engine::error::EngineError;
 use crate::engine::reference::Operation;
 
 /// A step of the reference executor on flat values.
 pub(in crate::engine::cpu) struct Fallback {
+    /// Its name.
+    pub(in crate::engine::cpu) op: &'static str,
     pub(in crate::engine::cpu) kernel: Operation,
     /// Values, with the shapes of their rows.
     pub(in crate::engine::cpu) inputs: Vec<(usize, Vec<usize>)>,
@@ -32,14 +35,13 @@ impl Work for Fallback {
                     let inputs: Vec<&Tensor> = inputs.iter().collect();
                     self.kernel.run(&inputs)?.flatten_all()?.to_vec1::<f32>()
                 });
-                // The reference refuses only shapes, and these were checked at import. Should it
-                // fail all the same, the answer is not a number, which no caller takes for one.
-                let numbers = result.unwrap_or_else(|_| vec![f32::NAN; self.len]);
-                let to = std::slice::from_raw_parts_mut(
-                    run.image(self.output, image).cast::<f32>(),
-                    self.len,
-                );
-                to.copy_from_slice(&numbers);
+                match result {
+                    Ok(numbers) => {
+                        let to = run.image(self.output, image).cast::<f32>();
+                        std::slice::from_raw_parts_mut(to, self.len).copy_from_slice(&numbers);
+                    }
+                    Err(source) => run.failure.report(EngineError::Tensor { op: self.op, source }),
+                }
             }
         }
     }

@@ -8,11 +8,14 @@ mod fallback;
 mod pixelwise;
 mod planar;
 mod pool;
+mod product;
 mod strips;
 mod vector;
 mod winograd;
 
 use std::ops::Range;
+
+use parking_lot::Mutex;
 
 pub(super) use self::assemble::{Assemble, Enlarge, FillBorder, Part};
 pub(super) use self::convert::{Copy, FlatCurve, Pack, Unpack};
@@ -22,6 +25,7 @@ pub(super) use self::fallback::Fallback;
 pub(super) use self::pixelwise::{InPlaceCurve, Pixelwise};
 pub(super) use self::planar::Planar;
 pub(super) use self::pool::{GlobalMean, Pool};
+pub(super) use self::product::Product;
 pub(super) use self::strips::Strips;
 pub(super) use self::vector::Vector;
 pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
@@ -30,6 +34,7 @@ use super::kernels::{Finish, KernelSet};
 use super::lanes::LANES;
 use super::layout::Layout;
 use super::memory::Buffer;
+use crate::engine::error::EngineError;
 
 /// One step's code with its constants.
 ///
@@ -75,11 +80,28 @@ pub(super) struct Spot {
     pub(super) stride: usize,
 }
 
+/// The first failure of a run, kept until all threads have finished. Only steps of the reference
+/// can fail.
+#[derive(Default)]
+pub(super) struct Failure(Mutex<Option<EngineError>>);
+
+impl Failure {
+    fn report(&self, error: EngineError) {
+        self.0.lock().get_or_insert(error);
+    }
+
+    /// Whether all went well.
+    pub(super) fn into_result(self) -> Result<(), EngineError> {
+        self.0.into_inner().map_or(Ok(()), Err)
+    }
+}
+
 /// What a step runs on.
 pub(super) struct Run<'a> {
     pub(super) kernels: &'static KernelSet,
     pub(super) spots: &'a [Spot],
     pub(super) scratch: *mut u8,
+    pub(super) failure: &'a Failure,
 }
 
 impl Run<'_> {

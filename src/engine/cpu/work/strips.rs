@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::dense::{Dense, WEIGHTS_STAY_BYTES};
-use super::{Region, Run, Work, numbers};
+use super::{Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::strip::{Strip, StripArgs, StripTable};
 use crate::engine::cpu::kernels::tile::Plane;
 
@@ -24,10 +24,11 @@ impl Strips {
     /// # Safety
     /// As [`Work::run`].
     unsafe fn rows(&self, run: &Run<'_>, image: usize, group: usize, rows: Range<usize>) {
-        let Dense { input, residual, output, shape, stride, pads, .. } = &self.dense;
+        let Dense { product, stride, pads } = &self.dense;
+        let Product { input, residual, output, shape, weights, bias, finish } = product;
         let (block, blocks) = shape.group(group);
         let group_bytes = shape.block_elements() * run.kernels.element;
-        debug_assert!((block + blocks) * group_bytes <= self.dense.weights.bytes());
+        debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
         let taps = self.dense.taps();
         // SAFETY: the rows lie in the output; their taps, and those of positions between them, lie
@@ -38,21 +39,21 @@ impl Strips {
                 taps,
                 strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
                 input: input.at(run, image, 0, at.map(|at| at * stride), *pads),
-                weights: self.dense.weights.start().add(block * group_bytes),
-                bias: numbers(&self.dense.bias, block),
+                weights: weights.start().add(block * group_bytes),
+                bias: numbers(bias, block),
                 residual: residual.map(|residual| Plane {
                     first: residual.at(run, image, block, at, [0, 0]).cast_const(),
                     block: residual.layout.block(),
                     row: residual.layout.row(),
                 }),
-                finish: self.dense.finish.at_block(block),
+                finish: finish.at_block(block),
                 output: Plane {
                     first: output.at(run, image, block, at, [0, 0]),
                     block: output.layout.block(),
                     row: output.layout.row(),
                 },
             };
-            let is_wide = output.element != run.kernels.element;
+            let is_wide = product.is_wide(run);
             let StripTable { strips, strips_to_f32 } = self.kernels;
             let kernels = if is_wide { strips_to_f32 } else { strips };
             kernels[blocks - 1](&args);
@@ -62,7 +63,7 @@ impl Strips {
 
 impl Work for Strips {
     fn algorithm(&self) -> &'static str {
-        if self.dense.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
+        if self.dense.product.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
@@ -77,7 +78,7 @@ impl Work for Strips {
                 }
                 return;
             }
-            let band = BAND_PIXELS.div_ceil(self.dense.output.layout.width);
+            let band = BAND_PIXELS.div_ceil(self.dense.product.output.layout.width);
             for image in images.clone() {
                 for y in rows.clone().step_by(band) {
                     for group in groups.clone() {

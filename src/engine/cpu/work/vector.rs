@@ -3,47 +3,39 @@
 //! The images of a region stand side by side as the pixels of a tile, so that weights, which are
 //! far larger than inputs here, are read once for all of them.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use super::{Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
 use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::DenseShape;
 
 /// A convolution whose kernel covers the whole input.
 pub(in crate::engine::cpu) struct Vector {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) residual: Option<Image>,
-    pub(in crate::engine::cpu) output: Image,
     /// Kernel: height and width of the input.
-    pub(in crate::engine::cpu) shape: DenseShape,
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
+    pub(in crate::engine::cpu) product: Product,
 }
 
 impl Vector {
     /// Pixels of an input image without its border, in whole blocks.
     fn pixels(&self) -> usize {
-        let layout = &self.input.layout;
+        let layout = &self.product.input.layout;
         layout.blocks() * layout.height * layout.width
     }
 
     /// Bytes of the gathered inputs, `[block][row][column][image][16]`.
     fn gathered(&self, images: usize) -> usize {
-        self.pixels() * images * LANES * self.input.element
+        self.pixels() * images * LANES * self.product.input.element
     }
 
     unsafe fn gather(&self, run: &Run<'_>, region: &Region) {
-        let layout = self.input.layout;
+        let layout = self.product.input.layout;
         let count = region.images.len();
-        let bytes = LANES * self.input.element;
+        let bytes = LANES * self.product.input.element;
         for (at, image) in region.images.clone().enumerate() {
             let mut to = at * bytes;
             for block in 0..layout.blocks() {
                 for y in 0..layout.height {
                     // SAFETY: rows of the input, and places of the scratch planned for them.
                     unsafe {
-                        let from = self.input.at(run, image, block, [y, 0], [0, 0]);
+                        let from = self.product.input.at(run, image, block, [y, 0], [0, 0]);
                         for x in 0..layout.width {
                             let to = run.scratch.add(to + x * count * bytes);
                             std::ptr::copy_nonoverlapping(from.add(x * bytes), to, bytes);
@@ -59,11 +51,11 @@ impl Vector {
     unsafe fn tile(&self, run: &Run<'_>, group: usize, region: &Region, first: usize, wide: usize) {
         let kernels = run.kernels;
         let count = region.images.len();
-        let [dots, dots_last] = self.shape.dots();
-        let pixels = self.input.layout.height * self.input.layout.width;
+        let [dots, dots_last] = self.product.shape.dots();
+        let pixels = self.product.input.layout.height * self.product.input.layout.width;
         // The last block may be partly filled; it is one more row of taps of the others' kind.
         let taps = Taps {
-            blocks: self.shape.input_blocks(),
+            blocks: self.product.shape.input_blocks(),
             block_stride: pixels * count * LANES,
             rows: 1,
             columns: pixels,
@@ -72,10 +64,9 @@ impl Vector {
             dots,
             dots_last,
         };
-        let (block, blocks) = self.shape.group(group);
-        let offset = block * self.shape.block_elements() * kernels.element;
-        let is_wide = self.output.element != kernels.element;
-        let tiles = if is_wide { &kernels.tiles_to_f32 } else { &kernels.tiles };
+        let (block, blocks) = self.product.shape.group(group);
+        let offset = block * self.product.shape.block_elements() * kernels.element;
+        let tiles = self.product.tiles(run);
         let gathered = self.gathered(count);
         // SAFETY: inputs were gathered, weights packed; sums and residuals have their own room in
         // the scratch, and each image's block is part of its output.
@@ -84,7 +75,7 @@ impl Vector {
             let residuals = sums.add(self.tile_bytes(kernels.tile_pixels, size_of::<f32>()));
             let image = |at: usize| region.images.start + first + at;
             let block_bytes = LANES * kernels.element;
-            if let Some(residual) = &self.residual {
+            if let Some(residual) = &self.product.residual {
                 for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
                     let from = residual.at(run, image(at), block + b, [0, 0], [0, 0]);
                     let to = residuals.add((b * wide + at) * block_bytes);
@@ -96,27 +87,27 @@ impl Vector {
                 count: 1,
                 input_row: 0,
                 input: run.scratch.add(first * block_bytes),
-                weights: self.weights.start().add(offset),
-                bias: Some(numbers(&self.bias, block)),
-                residual: self.residual.map(|_| Plane {
+                weights: self.product.weights.start().add(offset),
+                bias: Some(numbers(&self.product.bias, block)),
+                residual: self.product.residual.map(|_| Plane {
                     first: residuals.cast_const(),
                     block: wide * LANES,
                     row: 0,
                 }),
-                finish: self.finish.at_block(block),
+                finish: self.product.finish.at_block(block),
                 output: Plane { first: sums, block: wide * LANES, row: 0 },
             };
             tiles.get(1, [blocks, 1, wide])(&args);
-            let bytes = LANES * self.output.element;
+            let bytes = LANES * self.product.output.element;
             for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
-                let to = self.output.at(run, image(at), block + b, [0, 0], [0, 0]);
+                let to = self.product.output.at(run, image(at), block + b, [0, 0], [0, 0]);
                 std::ptr::copy_nonoverlapping(sums.add((b * wide + at) * bytes), to, bytes);
             }
         }
     }
 
     fn tile_bytes(&self, pixels: usize, element: usize) -> usize {
-        self.shape.tile_blocks * pixels * LANES * element
+        self.product.shape.tile_blocks * pixels * LANES * element
     }
 }
 
@@ -147,6 +138,6 @@ impl Work for Vector {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.bytes()
+        self.product.weights.bytes()
     }
 }

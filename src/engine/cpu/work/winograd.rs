@@ -1,23 +1,15 @@
 //! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use super::{Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
 use crate::engine::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
 use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::DenseShape;
 
 /// A 3×3 convolution with a border of one.
 pub(in crate::engine::cpu) struct Winograd {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) residual: Option<Image>,
-    pub(in crate::engine::cpu) output: Image,
     /// The 1×1 product of one number; in `f32` whatever the network's format, because rounding
     /// transformed numbers would cost several bits more than rounding the originals.
-    pub(in crate::engine::cpu) shape: DenseShape,
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
+    pub(in crate::engine::cpu) product: Product,
 }
 
 /// Output rows that are computed together: those of one tile.
@@ -29,7 +21,7 @@ const PASS_BYTES: usize = 640 << 10;
 
 impl Winograd {
     fn blocks(&self) -> usize {
-        self.input.layout.blocks() + self.output.layout.blocks()
+        self.product.input.layout.blocks() + self.product.output.layout.blocks()
     }
 
     /// Tiles of one pass whose scratch has the size meant for it.
@@ -44,7 +36,7 @@ impl Winograd {
 
     /// Image and first output pixel of a tile of the region.
     fn place(&self, region: &Region, tile: usize) -> (usize, usize, usize) {
-        let across = self.output.layout.width.div_ceil(SIDE_OUT);
+        let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let down = region.rows.len().div_ceil(SIDE_OUT);
         let (image, rest) = (tile / (across * down), tile % (across * down));
         let y = region.rows.start + rest / across * SIDE_OUT;
@@ -53,7 +45,7 @@ impl Winograd {
 
     /// Pixels to numbers, `[number][block][tile][16]`.
     unsafe fn forward(&self, run: &Run<'_>, region: &Region, tiles: &std::ops::Range<usize>) {
-        let layout = self.input.layout;
+        let layout = self.product.input.layout;
         let numbers = run.scratch.cast::<f32>();
         for block in 0..layout.blocks() {
             for (at, tile) in tiles.clone().enumerate() {
@@ -61,7 +53,7 @@ impl Winograd {
                 // SAFETY: pixels inside the bordered image, and a place of the scratch.
                 unsafe {
                     (run.kernels.forward)(&ForwardArgs {
-                        input: self.input.at(run, image, block, [y, x], [1, 1]),
+                        input: self.product.input.at(run, image, block, [y, x], [1, 1]),
                         input_row: layout.row(),
                         height: SIDE_IN.min(layout.height + 2 - y),
                         width: SIDE_IN.min(layout.width + 2 - x),
@@ -75,8 +67,8 @@ impl Winograd {
 
     /// One matrix product for each number.
     unsafe fn multiply(&self, run: &Run<'_>, count: usize, products: *mut f32) {
-        let (from, to) = (self.input.layout.blocks(), self.output.layout.blocks());
-        let [dots, dots_last] = self.shape.dots();
+        let (from, to) = (self.product.input.layout.blocks(), self.product.output.layout.blocks());
+        let [dots, dots_last] = self.product.shape.dots();
         let taps = Taps {
             blocks: from,
             block_stride: count * LANES,
@@ -89,9 +81,11 @@ impl Winograd {
         };
         let cut = Cut::of(count, 1, run.kernels.tile_pixels);
         for number in 0..NUMBERS {
-            for (block, blocks) in (0..self.shape.groups()).map(|group| self.shape.group(group)) {
+            for (block, blocks) in
+                (0..self.product.shape.groups()).map(|group| self.product.shape.group(group))
+            {
                 for tiles in cut.runs() {
-                    let weights = (number * to + block) * self.shape.block_elements();
+                    let weights = (number * to + block) * self.product.shape.block_elements();
                     let input = number * from * count * LANES + tiles.x * LANES;
                     let output = ((number * to + block) * count + tiles.x) * LANES;
                     // SAFETY: places of the scratch, and weights that were packed.
@@ -101,7 +95,7 @@ impl Winograd {
                             count: tiles.count,
                             input_row: 0,
                             input: run.scratch.cast::<f32>().add(input).cast(),
-                            weights: self.weights.start().cast::<f32>().add(weights).cast(),
+                            weights: self.product.weights.start().cast::<f32>().add(weights).cast(),
                             bias: None,
                             residual: None,
                             finish: super::Finish::Nothing,
@@ -126,8 +120,8 @@ impl Winograd {
         tiles: &std::ops::Range<usize>,
         products: *const f32,
     ) {
-        let layout = self.output.layout;
-        let is_wide = self.output.element != run.kernels.element;
+        let layout = self.product.output.layout;
+        let is_wide = self.product.is_wide(run);
         let inverse = if is_wide { run.kernels.inverse_to_f32 } else { run.kernels.inverse };
         for block in 0..layout.blocks() {
             for (at, tile) in tiles.clone().enumerate() {
@@ -137,15 +131,15 @@ impl Winograd {
                     inverse(&InverseArgs {
                         input: products.add((block * tiles.len() + at) * LANES),
                         number_stride: layout.blocks() * tiles.len() * LANES,
-                        bias: numbers(&self.bias, block),
-                        residual: self.residual.map(|residual| Plane {
+                        bias: numbers(&self.product.bias, block),
+                        residual: self.product.residual.map(|residual| Plane {
                             first: residual.at(run, image, block, [y, x], [0, 0]).cast_const(),
                             block: 0,
                             row: residual.layout.row(),
                         }),
-                        finish: self.finish.at_block(block),
+                        finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.output.at(run, image, block, [y, x], [0, 0]),
+                            first: self.product.output.at(run, image, block, [y, x], [0, 0]),
                             block: 0,
                             row: layout.row(),
                         },
@@ -164,12 +158,12 @@ impl Work for Winograd {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let across = self.output.layout.width.div_ceil(SIDE_OUT);
+        let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let all = region.images.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
         let passes = all.div_ceil(self.tiles_of_pass(run.kernels.tile_pixels));
         for pass in 0..passes {
             let tiles = pass * all / passes..(pass + 1) * all / passes;
-            let forward = NUMBERS * self.input.layout.blocks() * tiles.len() * LANES;
+            let forward = NUMBERS * self.product.input.layout.blocks() * tiles.len() * LANES;
             // SAFETY: what the caller promises.
             unsafe {
                 let products = run.scratch.cast::<f32>().add(forward);
@@ -189,6 +183,6 @@ impl Work for Winograd {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.bytes()
+        self.product.weights.bytes()
     }
 }

@@ -1,5 +1,7 @@
 //! Files that are no network that can be served.
 
+use bytes::Bytes;
+
 use super::one;
 use crate::engine::fixtures::{floats, input_info, longs, node, refusal};
 use crate::engine::import;
@@ -20,7 +22,10 @@ fn after(change: impl FnOnce(&mut ModelProto)) -> String {
 
 #[test]
 fn files_that_are_no_network_are_refused() {
-    assert_eq!(import(b"not a model", None).unwrap_err().to_string(), "not an ONNX file");
+    assert_eq!(
+        import(Bytes::from_static(b"not a model"), None).unwrap_err().to_string(),
+        "not an ONNX file"
+    );
     assert_eq!(after(|m| m.graph = None), "the file holds no graph");
     for version in [0, 6, 24] {
         let message = after(|m| m.opset_import[0].version = version);

@@ -1,0 +1,28 @@
+//! What all convolutions and matrix products have in common: weights, and what becomes of sums.
+
+use super::{Image, PackedFinish, Run};
+use crate::engine::cpu::kernels::tile::TileTable;
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::cpu::pack::DenseShape;
+
+/// Packed weights with what they are multiplied with and what comes after.
+pub(in crate::engine::cpu) struct Product {
+    pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) residual: Option<Image>,
+    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::engine::cpu) shape: DenseShape,
+    pub(in crate::engine::cpu) weights: Buffer,
+    pub(in crate::engine::cpu) bias: Buffer,
+    pub(in crate::engine::cpu) finish: PackedFinish,
+}
+
+impl Product {
+    /// Whether the output is `f32` though the network's format is another.
+    pub(super) fn is_wide(&self, run: &Run<'_>) -> bool {
+        self.output.element != run.kernels.element
+    }
+
+    pub(super) fn tiles(&self, run: &Run<'_>) -> &'static TileTable {
+        if self.is_wide(run) { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
+    }
+}
