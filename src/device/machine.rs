@@ -164,6 +164,15 @@ impl Machine {
         }
     }
 
+    /// Whether [`Machine::finish`] would not wait, as far as the machine can tell.
+    pub(super) fn has_run(&self, started: &Started) -> bool {
+        match started {
+            #[cfg(feature = "cuda")]
+            Started::Cuda(flying) => flying.has_run(),
+            _ => true,
+        }
+    }
+
     /// Waits for a started batch; they are finished in the order they were started. The error of
     /// one row is the error of all. [`DeviceError::Lost`] means the machine is of no use until
     /// [`Machine::reopen`].

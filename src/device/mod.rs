@@ -242,7 +242,7 @@ impl Opening {
             .spawn(move || match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
-                    Worker::new(machine, work, reporter, pauses).serve();
+                    Worker::new(machine, (work, slots.get()), reporter, pauses).serve();
                 }
                 Err(error) => drop(reply.send(Err(error))),
             })

@@ -34,6 +34,10 @@ pub(super) const REOPEN_PAUSES: [Duration; 7] = [
     Duration::from_secs(64),
 ];
 
+/// How often a thread with a free slot looks whether its oldest batch has run, while it waits for
+/// the next one: a fiftieth of the time a batch takes.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
 /// What a device's thread is asked to do. The permit is the place it holds in the inbox.
 pub(super) enum Work {
     /// Load a model, check it and warm it.
@@ -83,6 +87,7 @@ impl Door {
 pub(super) struct Worker {
     machine: Machine,
     inbox: Receiver<Work>,
+    slots: usize,
     health: Reporter,
     pauses: Vec<Duration>,
     /// Oldest first.
@@ -102,12 +107,12 @@ struct Lost(Loss);
 impl Worker {
     pub(super) fn new(
         machine: Machine,
-        inbox: Receiver<Work>,
+        (inbox, slots): (Receiver<Work>, usize),
         health: Reporter,
         pauses: Vec<Duration>,
     ) -> Self {
         let (flying, residents) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, health, pauses, flying, residents }
+        Self { machine, inbox, slots, health, pauses, flying, residents }
     }
 
     /// Runs until the inbox is closed and everything in it is answered.
@@ -126,14 +131,23 @@ impl Worker {
         }
     }
 
-    /// The next work; none while something flies and nothing else waits to be started.
+    /// The next work; none when the oldest batch is to be finished: it has run, or every slot is
+    /// taken, so that nothing could be started meanwhile.
     fn next(&self) -> ControlFlow<(), Option<Work>> {
-        if !self.flying.is_empty() {
-            return ControlFlow::Continue(self.inbox.try_recv().ok());
-        }
-        match self.inbox.recv() {
-            Ok(work) => ControlFlow::Continue(Some(work)),
-            Err(_) => ControlFlow::Break(()),
+        let Some(Flying { started, .. }) = self.flying.front() else {
+            return match self.inbox.recv() {
+                Ok(work) => ControlFlow::Continue(Some(work)),
+                Err(_) => ControlFlow::Break(()),
+            };
+        };
+        loop {
+            let is_full = self.flying.len() >= self.slots;
+            let patience = if is_full { Duration::ZERO } else { LOOK_EVERY };
+            match self.inbox.recv_timeout(patience) {
+                Ok(work) => return ControlFlow::Continue(Some(work)),
+                Err(RecvTimeoutError::Timeout) if !is_full && !self.machine.has_run(started) => {}
+                Err(_) => return ControlFlow::Continue(None),
+            }
         }
     }
 

@@ -89,6 +89,13 @@ pub(super) struct Flying {
     bucket: usize,
 }
 
+impl Flying {
+    /// Whether its results are there, or an error that [`CudaMachine::finish`] will tell.
+    pub(super) fn has_run(&self) -> bool {
+        self.slot.has_run()
+    }
+}
+
 impl CudaMachine {
     /// Opens a GPU, on the thread that will drive it.
     pub(super) fn open(

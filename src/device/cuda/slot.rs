@@ -123,6 +123,11 @@ impl Slot {
         self.finished.record(compute)
     }
 
+    /// Whether [`Slot::wait`] would return at once.
+    pub(super) fn has_run(&self) -> bool {
+        !matches!(self.finished.try_is_complete(), Ok(false))
+    }
+
     /// Sleeps until the results are there.
     pub(super) fn wait(&self) -> Result<(), DriverError> {
         self.finished.synchronize()
