@@ -96,8 +96,6 @@ impl RuleCheck {
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// It has not.
-    Open,
     /// Every action was done, and nothing was against it.
     Done,
     /// By a rule, which comes first; what the customer was told and did not heed comes behind.

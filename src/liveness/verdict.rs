@@ -103,7 +103,7 @@ fn is_attack(code: ReasonCode) -> bool {
 fn stopped(outcome: &Outcome) -> &[Reason] {
     match &outcome.ending {
         Ending::Stopped(reasons) => reasons,
-        Ending::Open | Ending::Done => &[],
+        Ending::Done => &[],
     }
 }
 
@@ -135,7 +135,6 @@ fn retry(outcome: &Outcome) -> Vec<Reason> {
         Ending::Stopped(reasons) => {
             reasons.iter().filter(|reason| !is_attack(reason.code)).copied().collect()
         }
-        Ending::Open => vec![Reason::plain(ReasonCode::SessionExpired, Subject::Request)],
         Ending::Done if has_frames(outcome) => Vec::new(),
         Ending::Done => {
             let (frames, frames_min) = (outcome.live.frames, outcome.live.frames_min);
@@ -270,7 +269,7 @@ mod tests {
                 vec![Code::TooFewFrames],
             ),
             (
-                outcome(Ending::Open, 7, 0.9, 0.0),
+                outcome(stopped_by(Code::SessionExpired), 7, 0.9, 0.0),
                 Some(0.5),
                 BAR,
                 Decision::Retry,
@@ -327,7 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_pass_means_that_every_rule_held(
-            end in 0..3,
+            end in 0..2,
             frames in 0..9_usize,
             median in any::<f64>(),
             low_share in any::<f64>(),
@@ -335,8 +334,7 @@ mod tests {
             is_calibrated in any::<bool>(),
         ) {
             let ending = match end {
-                0 => Ending::Open,
-                1 => Ending::Done,
+                0 => Ending::Done,
                 _ => stopped_by(ReasonCode::TimeGap),
             };
             let bar = if is_calibrated { BAR } else { Bar::Uncalibrated };

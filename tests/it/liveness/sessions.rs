@@ -200,6 +200,10 @@ async fn every_wrong_field_of_an_order_is_named_at_once() {
     assert_eq!(fields.join(" "), all);
 }
 
+fn hex_sha256(file: &[u8]) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[tokio::test]
 async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_attempt() {
     let mut client = client().await;
@@ -449,11 +453,23 @@ async fn a_client_that_stops_early_is_asked_to_try_again() {
     assert_eq!((result.frames_received, result.frames_judged), (3, 0));
     assert_eq!((result.matched_frame, result.similarity), (None, None));
     assert_eq!(result.session_id, session.session_id);
-    let sha256 = Sha256::digest(fixture(PORTRAIT));
-    assert_eq!(
-        result.portrait_sha256,
-        sha256.iter().map(|b| format!("{b:02x}")).collect::<String>()
-    );
+    assert_eq!(result.portrait_sha256, hex_sha256(&fixture(PORTRAIT)));
+}
+
+#[tokio::test]
+async fn a_client_that_stops_early_is_told_what_it_did_not_heed() {
+    let mut client = client().await;
+    let streamed = stream(&mut client, "unheeded").await;
+    let mut running = Running::open(&mut client, start(&streamed, PORTRAIT)).await;
+    running.show_nobody(&streamed).await;
+    let streamed = running.end().await.unwrap();
+    let recorded = batch(&mut client, "unheeded").await;
+    let evaluated = client.evaluate(recording(&recorded, PORTRAIT, &blanks(6))).await.unwrap();
+    for result in [streamed, evaluated.into_inner()] {
+        assert_eq!(result.decision(), v1::Decision::Retry);
+        let told = [v1::ReasonCode::SessionExpired, v1::ReasonCode::FaceNotFound];
+        assert_eq!(codes(&result.reasons)[..2], told);
+    }
 }
 
 #[tokio::test]
