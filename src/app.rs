@@ -14,7 +14,7 @@ use tonic_health::server::HealthReporter;
 
 use self::listening::{Listening, serve_grpc, serve_http};
 use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
-use crate::config::{Config, VerifySettings};
+use crate::config::{Config, LivenessSettings, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
@@ -127,7 +127,7 @@ impl App {
         set_health(&health, ServingStatus::NotServing).await;
         let door = door(&config, &gauges, &readiness);
         let grpc = serve_grpc(&config, door, health_service).await?;
-        let (limits, about) = (Limits::default(), Vec::new());
+        let (limits, about) = (session_limits(&config.liveness), Vec::new());
         Ok(Self { limits, config, gauges, readiness, health, draining, grpc, http, about })
     }
 
@@ -221,6 +221,12 @@ impl App {
 
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+fn session_limits(settings: &LivenessSettings) -> Limits {
+    let mut limits = Limits::default();
+    limits.admission.session_bytes_max = settings.session_bytes_max;
+    limits
+}
 
 fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
     let server = &config.server;

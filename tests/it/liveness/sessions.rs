@@ -205,6 +205,24 @@ fn hex_sha256(file: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn a_deployment_says_how_many_bytes_a_session_may_send() {
+    let mut config = config();
+    (config.image.bytes_max, config.liveness.session_bytes_max) = (100_000, 1 << 20);
+    let app = App::start(config).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let session = batch(&mut client, "bytes").await;
+    assert_eq!(session.rules.unwrap().session_bytes_max, 1 << 20);
+    // 16 frames of 90 kB are more than that, and than all that may arrive.
+    let large = |index: u8| Frame { at_ms: u64::from(index) * 100, jpeg: vec![index; 90_000] };
+    let frames: Vec<Frame> = (0..16).map(large).collect();
+    let (code, _, message) = refusal(client.evaluate(recording(&session, PORTRAIT, &frames)).await);
+    // This is the largest message of all methods: tonic's own limit.
+    assert_eq!(code, Code::OutOfRange, "{message}");
+    assert!(message.contains("1345184"), "{message}");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_attempt() {
     let mut client = client().await;
     let order = order("policy", PORTRAIT, v1::Assurance::Stream);
