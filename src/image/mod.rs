@@ -11,7 +11,7 @@ mod rgb;
 mod square;
 mod warp;
 
-pub use decode::{DecodeError, DecodeLimits, decode};
+pub use decode::{DecodeError, DecodeLimits, check_format, decode};
 pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
 pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};

@@ -61,7 +61,8 @@ impl MessageLimits {
             "/menshen.v1.FaceService/Compare" => self.images(2),
             "/menshen.v1.FaceService/Embed"
             | "/menshen.v1.FaceService/Detect"
-            | "/menshen.v1.FaceService/CheckLiveness" => self.images(1),
+            | "/menshen.v1.FaceService/CheckLiveness"
+            | "/menshen.v1.LivenessService/CreateSession" => self.images(1),
             _ => SMALL_MESSAGE_BYTES_MAX,
         }
     }
@@ -239,6 +240,8 @@ mod tests {
         for method in ["Embed", "Detect", "CheckLiveness"] {
             assert_eq!(of(method), (1 << 20) + ENVELOPE_BYTES_MAX);
         }
+        let created = limits.of("/menshen.v1.LivenessService/CreateSession");
+        assert_eq!(created, (1 << 20) + ENVELOPE_BYTES_MAX);
         for method in ["Run", "Evaluate"] {
             let limit = limits.of(&format!("/menshen.v1.LivenessService/{method}"));
             assert_eq!(limit, (11 << 20) + SESSION_ENVELOPE_BYTES_MAX);

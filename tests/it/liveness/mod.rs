@@ -96,6 +96,7 @@ fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::Cre
         device_id: "tablet-1".into(),
         transaction_id: transaction.into(),
         portrait_sha256: Sha256::digest(fixture(portrait)).to_vec(),
+        portrait: None,
         portrait_source: v1::ImageSource::IdFile.into(),
         policy_fmr: None,
         assurance: assurance.into(),

@@ -200,8 +200,52 @@ async fn every_wrong_field_of_an_order_is_named_at_once() {
     assert_eq!(fields.join(" "), all);
 }
 
+/// An order that brings the portrait's file.
+fn order_by_file(transaction: &str, file: Vec<u8>) -> v1::CreateSessionRequest {
+    v1::CreateSessionRequest {
+        portrait_sha256: vec![],
+        portrait: image(file),
+        ..order(transaction, PORTRAIT, v1::Assurance::Stream)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_created_from_a_portrait_runs_with_that_very_file() {
+    let mut client = client().await;
+    let session = create(&mut client, order_by_file("file", fixture(PORTRAIT))).await;
+    let other = changed(&session, |start| start.portrait = image(fixture("person_b_2.jpg")));
+    let (code, _, message) = refusal(run_empty(&mut client, other).await);
+    assert_eq!(code, Code::PermissionDenied, "{message}");
+    let result = run_empty(&mut client, start(&session, PORTRAIT)).await.unwrap();
+    assert_eq!(result.portrait_sha256, hex_sha256(&fixture(PORTRAIT)));
+}
+
 fn hex_sha256(file: &[u8]) -> String {
     Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn an_order_names_its_portrait_in_one_way_and_by_a_file_that_could_be_a_picture() {
+    let mut client = client().await;
+    let both = v1::CreateSessionRequest {
+        portrait_sha256: vec![0; 32],
+        ..order_by_file("portrait", fixture(PORTRAIT))
+    };
+    names(client.create_session(both).await, "portrait", "portrait_sha256");
+    let neither = v1::CreateSessionRequest { portrait: None, ..order_by_file("portrait", vec![]) };
+    names(client.create_session(neither).await, "portrait", "portrait_sha256");
+    let most = config().image.bytes_max;
+    for (file, rule) in [
+        (vec![], "required"),
+        (b"GIF89a".to_vec(), "the gif format"),
+        (b"no picture".to_vec(), "neither a jpeg nor a png"),
+        (vec![0xFF; most + 1], &most.to_string()),
+    ] {
+        let refused = client.create_session(order_by_file("portrait", file)).await;
+        names(refused, "portrait.data", rule);
+    }
+    // What breaks the rules costs no attempt.
+    assert_eq!(create(&mut client, order_by_file("portrait", fixture(PORTRAIT))).await.attempt, 1);
 }
 
 #[tokio::test]
