@@ -35,6 +35,9 @@ pub struct LivenessSettings {
     pub replay_timeout_ms: u64,
     /// Bytes that all frames of one session may have.
     pub session_bytes_max: usize,
+    /// A session that would pass goes to a person if it shows a risk, such as the pattern of a
+    /// screen. Left off, risks are only listed.
+    pub risk_review: bool,
     /// Whether callers get every reason and every check's value and limit. Left off, what would
     /// teach an attacker is gathered into one reason: turn it on only where all callers are the
     /// operator's own backends.
@@ -53,6 +56,7 @@ impl Default for LivenessSettings {
             replay_timeout_ms: 500,
             // What comparable services take (AWS Face Liveness: 10 MB).
             session_bytes_max: 10 << 20,
+            risk_review: false,
             tells_all: false,
         }
     }

@@ -8,6 +8,7 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
+mod spectrum;
 mod square;
 mod warp;
 
@@ -16,5 +17,6 @@ pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
 pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
+pub use spectrum::{pattern_db, pattern_square};
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

@@ -19,6 +19,7 @@ use super::judging::Jury;
 use super::limits::Limits;
 use super::measures::{Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
+use super::risk;
 use super::track::{Sight, Track};
 use crate::face::verdict::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
@@ -237,7 +238,12 @@ impl Session {
             live: self.jury.live(),
             matched: self.jury.matched().map(|(sequence, _)| sequence),
             thinned: measured.gate.thinned,
-            checks: checks(&measured, &self.limits, self.assurance),
+            is_risk_review: self.limits.risk.is_review,
+            checks: [
+                checks(&measured, &self.limits, self.assurance),
+                risk::checks(&self.jury.risks(), &self.limits.risk),
+            ]
+            .concat(),
         }
     }
 

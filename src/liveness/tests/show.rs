@@ -9,8 +9,8 @@ use crate::image::Rotation;
 use crate::image::{DifferenceHash, LumaImage, RgbImage};
 use crate::liveness::synthetic::{Head, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, Judged, Limits, LivenessVerdict, Measures,
-    Session, judge,
+    Action, Admission, Assurance, Event, FaceRisks, FrameMeta, Judged, Limits, LivenessVerdict,
+    Measures, Session, judge,
 };
 
 /// What is filmed and sent at one moment.
@@ -94,7 +94,7 @@ impl Played {
 /// Limits whose identity check fits the persons of the shows.
 pub(super) fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.continuity.identity_min = 0.5;
+    limits.continuity.identity_min = Some(0.5);
     limits
 }
 
@@ -270,7 +270,8 @@ fn judgement(person: usize) -> Judged {
     let mut raw = [0.1_f32; 4];
     raw[person] = 1.0;
     let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("synthetic")).unwrap();
-    Judged { embedding, norm: 12.0, live: 0.95 }
+    let risks = FaceRisks { pattern_db: Some(6.0), face_inside: 1.0, eye_share: 0.46 };
+    Judged { embedding, norm: 12.0, live: 0.95, risks }
 }
 
 /// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).

@@ -100,7 +100,7 @@ impl Pipeline {
     fn session_limits(&self) -> Result<Limits, Error> {
         let mut limits = self.sessions.limits.clone();
         let standard = self.standards.standard(PairType::LiveLive, None)?;
-        limits.continuity.identity_min = standard.similarity_min().unwrap_or(-1.0);
+        limits.continuity.identity_min.get_or_insert(standard.similarity_min().unwrap_or(-1.0));
         Ok(limits)
     }
 
