@@ -110,6 +110,23 @@ async fn create(
     client.create_session(request).await.unwrap().into_inner()
 }
 
+/// A session that asks for these actions: one in 34 does.
+async fn drawn(
+    client: &mut Client,
+    transaction: &str,
+    portrait: &str,
+    actions: [v1::Action; 3],
+) -> v1::CreateSessionResponse {
+    for attempt in 0..2000 {
+        let order = order(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
+        let session = create(client, order).await;
+        if session.actions().eq(actions) {
+            return session;
+        }
+    }
+    panic!("{actions:?} is never drawn");
+}
+
 /// The puppet's word for an action of the API.
 fn action(action: v1::Action) -> Action {
     match action {
@@ -167,18 +184,18 @@ fn message(message: v1::run_request::Message) -> v1::RunRequest {
 }
 
 /// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
-/// came, and moves the actor.
+/// came, and moves the actor, who has habits by the `seed`.
 async fn run(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
     portrait: &str,
-    puppet: Puppet,
+    (puppet, seed): (Puppet, u64),
     mut react: impl FnMut(&mut Actor, Action, u64),
 ) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
     let (frames, sent) = mpsc::channel(4);
     frames.send(start(session, portrait)).await.unwrap();
     let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
-    let mut actor = Actor::new(1, puppet.turns());
+    let mut actor = Actor::new(seed, puppet.turns());
     let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
     let mut pace = interval(Duration::from_millis(100));
     let mut events = Vec::new();
