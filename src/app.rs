@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use self::listening::{Listening, serve_grpc, serve_http};
 use self::standing::{Board, Follower};
 use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
-use crate::config::{Config, VerifySettings};
+use crate::config::{Config, LivenessSettings, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
 use crate::image::DecodeLimits;
@@ -132,7 +132,8 @@ impl App {
         let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
         let grpc = serve_grpc(&config, door, health_service).await?;
-        let (limits, about, following) = (Limits::default(), Vec::new(), None);
+        let limits = session_limits(&config.liveness);
+        let (about, following) = (Vec::new(), None);
         Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
     }
 
@@ -235,6 +236,13 @@ impl App {
 
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+fn session_limits(settings: &LivenessSettings) -> Limits {
+    let mut limits = Limits::default();
+    limits.admission.session_bytes_max = settings.session_bytes_max;
+    limits.risk.is_review = settings.risk_review;
+    limits
+}
 
 fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
     let server = &config.server;

@@ -11,7 +11,6 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::AppError;
 use crate::config::Config;
-use crate::liveness::AdmissionLimits;
 use crate::proto::v1::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::face_service_server::FaceServiceServer;
 use crate::proto::v1::liveness_service_server::LivenessServiceServer;
@@ -56,7 +55,7 @@ where
     let limits = MessageLimits {
         image_bytes_max: config.image.bytes_max,
         live_photos_max: config.image.live_photos_max,
-        session_bytes_max: AdmissionLimits::default().session_bytes_max,
+        session_bytes_max: config.liveness.session_bytes_max,
     };
     // Python's and Go's older clients ask for v1alpha, newer ones for v1.
     let reflection = || {

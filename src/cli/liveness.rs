@@ -110,6 +110,7 @@ async fn create(
         device_id: args.device_id.clone(),
         transaction_id: args.transaction.clone().unwrap_or_else(new_transaction),
         portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
+        portrait: None,
         portrait_source: args.customer.portrait_source(),
         policy_fmr: None,
         assurance: assurance.into(),

@@ -199,6 +199,8 @@ mod tests {
             ("MENSHEN_LIVENESS__SESSION_TTL_MS", "180001"),
             ("MENSHEN_LIVENESS__ATTEMPTS_MAX", "0"),
             ("MENSHEN_LIVENESS__ATTEMPTS_MAX", "11"),
+            ("MENSHEN_LIVENESS__SESSION_BYTES_MAX", "1048575"),
+            ("MENSHEN_LIVENESS__SESSION_BYTES_MAX", "67108865"),
             ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "0"),
             ("MENSHEN_LIVENESS__REPLAY_TIMEOUT_MS", "10001"),
             ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", "1"),
@@ -207,6 +209,26 @@ mod tests {
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
             assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_whose_bytes_hold_no_whole_session_is_refused_by_the_names_of_both_settings() {
+        let room = |bytes_max: usize| {
+            let bytes_max = bytes_max.to_string();
+            let env = variables(&[
+                ("MENSHEN_IMAGE__LIVE_PHOTOS_MAX", "1"),
+                ("MENSHEN_IMAGE__BYTES_MAX", "1048576"),
+                ("MENSHEN_LIVENESS__SESSION_BYTES_MAX", "20971520"),
+                ("MENSHEN_SERVER__BYTES_MAX", &bytes_max),
+            ]);
+            load(None, env, &[])
+        };
+        let least = (21 << 20) + super::super::SESSION_ENVELOPE_BYTES_MAX;
+        assert_eq!(room(least).unwrap().server.bytes_max, least);
+        let error = room(least - 1).unwrap_err().to_string();
+        for setting in ["server.bytes_max", "liveness.session_bytes_max"] {
+            assert!(error.contains(setting), "{error}");
         }
     }
 

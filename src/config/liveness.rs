@@ -1,6 +1,7 @@
 //! Settings of liveness sessions.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,11 @@ pub struct LivenessSettings {
     pub replay_replicas_min: u32,
     /// How long one question to the store may take, connecting included, in milliseconds.
     pub replay_timeout_ms: u64,
+    /// Bytes that all frames of one session may have.
+    pub session_bytes_max: usize,
+    /// A session that would pass goes to a person if it shows a risk, such as the pattern of a
+    /// screen. Left off, risks are only listed.
+    pub risk_review: bool,
     /// Whether callers get every reason and every check's value and limit. Left off, what would
     /// teach an attacker is gathered into one reason: turn it on only where all callers are the
     /// operator's own backends.
@@ -48,6 +54,9 @@ impl Default for LivenessSettings {
             replay_replicas_min: 0,
             // Redis in the same network answers within 1 ms, WAIT within a few.
             replay_timeout_ms: 500,
+            // What comparable services take (AWS Face Liveness: 10 MB).
+            session_bytes_max: 10 << 20,
+            risk_review: false,
             tells_all: false,
         }
     }
@@ -61,6 +70,9 @@ const SESSION_TTL_MS_MIN: u64 = 10_000;
 
 /// Most attempts at one transaction; each raises the false-accept rate by one false-match rate.
 const ATTEMPTS_MAX: u32 = 10;
+
+/// From fifteen seconds of small frames to a whole session at the largest rate.
+const SESSION_BYTES_MAX: RangeInclusive<usize> = 1 << 20..=64 << 20;
 
 /// Longest wait for the store: a customer stands before the camera meanwhile.
 const REPLAY_TIMEOUT_MS_MAX: u64 = 10_000;
@@ -87,6 +99,12 @@ impl LivenessSettings {
             "from 10000 to 180000",
         )?;
         at_least_one("liveness.attempts_max", self.attempts_max)?;
+        check(
+            SESSION_BYTES_MAX.contains(&self.session_bytes_max),
+            "liveness.session_bytes_max",
+            self.session_bytes_max,
+            "from 1048576 to 67108864",
+        )?;
         check(
             self.attempts_max <= ATTEMPTS_MAX,
             "liveness.attempts_max",

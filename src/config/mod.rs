@@ -14,7 +14,7 @@ pub use liveness::{LivenessSettings, RedisUrl, ReplayTarget, ReplayTargetError};
 pub use quality::{QualityLimits, SourceLimits};
 pub use settings::{
     Config, DeviceSettings, ImageSettings, LogFormat, LogSettings, ModelSettings,
-    SchedulerSettings, ServerSettings, VerifySettings,
+    SESSION_ENVELOPE_BYTES_MAX, SchedulerSettings, ServerSettings, VerifySettings,
 };
 
 /// Why the settings were refused.

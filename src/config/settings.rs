@@ -285,6 +285,10 @@ pub enum LogFormat {
 /// Most live photographs any deployment may allow in one request.
 const LIVE_PHOTOS_MAX: usize = 32;
 
+/// What a session sends beside the bytes of its portrait and its frames, at most: 64 KiB of
+/// identifiers, and 100 bytes for each of 1350 frames.
+pub const SESSION_ENVELOPE_BYTES_MAX: usize = 192 << 10;
+
 impl Config {
     /// Checks every range.
     ///
@@ -316,6 +320,14 @@ impl Config {
             "server.bytes_max",
             server.bytes_max,
             "at least image.bytes_max for the portrait and each of image.live_photos_max",
+        )?;
+        // A session that keeps its own limit must not be told so either.
+        let session = image.bytes_max.saturating_add(self.liveness.session_bytes_max);
+        check(
+            server.bytes_max >= session.saturating_add(SESSION_ENVELOPE_BYTES_MAX),
+            "server.bytes_max",
+            server.bytes_max,
+            "at least image.bytes_max and liveness.session_bytes_max together, and 192 KiB more",
         )?;
         check(
             server.timeout_max_ms >= server.timeout_default_ms,

@@ -95,7 +95,7 @@ impl Continuity {
         let similarity = |other| cosine(&judged.embedding, other).map_or(-1.0, f64::from);
         let Some(least) = others.map(similarity).reduce(f64::min) else { return Ok(()) };
         self.similarity_min = Some(self.similarity_min.map_or(least, |old| old.min(least)));
-        let limit = self.limits.identity_min;
+        let limit = self.limits.identity_min();
         if least >= limit {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use super::action::STEPS;
 use super::baseline::percentile;
 use super::limits::JudgingLimits;
 use super::measures::Judged;
+use super::risk::FaceRisks;
 use crate::face::Embedding;
 
 /// Frames that are judged for their place in the session: the first neutral one, and one before
@@ -112,6 +113,10 @@ impl Jury {
         Some((best.sequence, &best.judged.embedding))
     }
 
+    pub(super) fn risks(&self) -> Vec<FaceRisks> {
+        self.judged.iter().map(|one| one.judged.risks).collect()
+    }
+
     pub(super) fn live(&self) -> LiveEvidence {
         let frames = self.judged.len();
         let low = self.judged.iter().filter(|one| one.live() < self.limits.low_below).count();
@@ -136,7 +141,8 @@ mod tests {
 
     fn judged(norm: f64, live: f64) -> Judged {
         let (embedding, _) = Embedding::from_raw(&[1.0, 2.0], SpaceId::new("any")).unwrap();
-        Judged { embedding, norm, live }
+        let risks = FaceRisks { pattern_db: None, face_inside: 1.0, eye_share: 0.46 };
+        Judged { embedding, norm, live, risks }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub use super::gesture::{GestureLimits, SwingLimits};
+pub use super::risk::RiskLimits;
 
 /// The limits of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,6 +23,8 @@ pub struct Limits {
     pub continuity: ContinuityLimits,
     /// Which frames the embedder and the liveness networks see.
     pub judging: JudgingLimits,
+    /// What is listed as a risk.
+    pub risk: RiskLimits,
 }
 
 /// Limits that a frame is held against before a pixel of it is read.
@@ -234,9 +237,16 @@ pub struct ContinuityLimits {
     pub loop_time_min: Duration,
     /// Farthest that a point of a looped frame lies from its first showing, in pixels.
     pub loop_distance_max: f64,
-    /// Least cosine of any two judged frames. The caller sets it from the calibration; without a
-    /// row to −1, because nothing passes then, and nobody is to fail for it.
-    pub identity_min: f64,
+    /// Least cosine of any two judged frames. Left out, the caller sets it from the calibration;
+    /// without a row to −1, because nothing passes then, and nobody is to fail for it.
+    pub identity_min: Option<f64>,
+}
+
+impl ContinuityLimits {
+    /// Who forgets to set it passes nobody.
+    pub(super) fn identity_min(&self) -> f64 {
+        self.identity_min.unwrap_or(1.0)
+    }
 }
 
 impl Default for ContinuityLimits {
@@ -247,8 +257,7 @@ impl Default for ContinuityLimits {
             loop_time_min: Duration::from_secs(1),
             // The detector alone moves by more on two frames of a person who sits still.
             loop_distance_max: 0.1,
-            // Who forgets to set it passes nobody.
-            identity_min: 1.0,
+            identity_min: None,
         }
     }
 }

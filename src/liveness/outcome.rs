@@ -42,6 +42,12 @@ pub enum Rule {
     LiveLowShare,
     /// Similarity of the matched frame and the portrait.
     Similarity,
+    /// Decibels of a regular pattern in the face.
+    RiskPattern,
+    /// Share of the face in the frame.
+    RiskFaceInside,
+    /// Distance of the eyes in widths of the face.
+    RiskEyeShare,
 }
 
 impl Rule {
@@ -64,6 +70,9 @@ impl Rule {
             Self::LiveMedian => "passive.median",
             Self::LiveLowShare => "passive.low_share",
             Self::Similarity => "match.similarity",
+            Self::RiskPattern => "risk.pattern_db",
+            Self::RiskFaceInside => "risk.face_inside",
+            Self::RiskEyeShare => "risk.eye_share",
         }
     }
 }
@@ -96,8 +105,6 @@ impl RuleCheck {
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// It has not.
-    Open,
     /// Every action was done, and nothing was against it.
     Done,
     /// By a rule, which comes first; what the customer was told and did not heed comes behind.
@@ -117,6 +124,8 @@ pub struct Outcome {
     pub matched: Option<u32>,
     /// Frames that were left out because they came too fast.
     pub thinned: usize,
+    /// A session that would pass goes to a person if it shows a risk.
+    pub is_risk_review: bool,
     /// Every value that was measured.
     pub checks: Vec<RuleCheck>,
 }
@@ -161,7 +170,7 @@ pub(super) fn checks(measured: &Measured, limits: &Limits, assurance: Assurance)
         least(Rule::Depth, *depth, limits.gestures.depth_min),
         most(Rule::RepeatedPictures, repeats[0] as f64, same.repeated_pictures_max as f64),
         most(Rule::Loops, repeats[1] as f64, same.loops_max as f64),
-        least(Rule::Identity, *identity, same.identity_min),
+        least(Rule::Identity, *identity, same.identity_min()),
     ];
     checks.into_iter().flatten().collect()
 }

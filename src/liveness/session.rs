@@ -19,6 +19,7 @@ use super::judging::Jury;
 use super::limits::Limits;
 use super::measures::{Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
+use super::risk;
 use super::track::{Sight, Track};
 use crate::face::verdict::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
@@ -80,7 +81,8 @@ pub struct Session {
     baseline: Baseline,
     jury: Jury,
     stage: Stage,
-    ending: Ending,
+    /// `None` while it takes frames.
+    ending: Option<Ending>,
     /// Capture time of the last frame with the face.
     seen_at: Option<Duration>,
     reaction_min: Option<Duration>,
@@ -105,7 +107,7 @@ impl Session {
             baseline: Baseline::default(),
             jury: Jury::new(limits.judging.clone()),
             stage: Stage::Rest { step: 0, began: now, neutral_since: None },
-            ending: Ending::Open,
+            ending: None,
             seen_at: None,
             reaction_min: None,
             depth_min: None,
@@ -123,7 +125,7 @@ impl Session {
 
     /// Whether the session takes frames.
     pub fn is_open(&self) -> bool {
-        self.ending == Ending::Open
+        self.ending.is_none()
     }
 
     /// What the next frame must be measured for.
@@ -183,7 +185,7 @@ impl Session {
         let was_open = self.is_open();
         match identity {
             // A session that was stopped stays stopped for its first reason.
-            Err(reason) if !matches!(self.ending, Ending::Stopped(_)) => self.stop(reason),
+            Err(reason) if !self.is_stopped() => self.stop(reason),
             _ => return Vec::new(),
         }
         if was_open { vec![Event::Finished] } else { Vec::new() }
@@ -192,7 +194,7 @@ impl Session {
     /// A frame of this session was sent in an earlier one.
     pub fn replayed(&mut self) -> Vec<Event> {
         let was_open = self.is_open();
-        if matches!(self.ending, Ending::Stopped(_)) {
+        if self.is_stopped() {
             return Vec::new();
         }
         self.stop(Reason::plain(ReasonCode::ReplayedMedia, Subject::Request));
@@ -219,8 +221,9 @@ impl Session {
         self.jury.matched().map(|(_, embedding)| embedding)
     }
 
-    /// What the session has shown.
+    /// What the session has shown. One that is still open has been left by the client.
     pub fn outcome(&self) -> Outcome {
+        let left = || self.stopped_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measured = Measured {
             gate: self.gate.worst(),
             track: self.track.worst(),
@@ -230,12 +233,17 @@ impl Session {
             identity: self.continuity.similarity_min(),
         };
         Outcome {
-            ending: self.ending.clone(),
+            ending: self.ending.clone().unwrap_or_else(left),
             assurance: self.assurance,
             live: self.jury.live(),
             matched: self.jury.matched().map(|(sequence, _)| sequence),
             thinned: measured.gate.thinned,
-            checks: checks(&measured, &self.limits, self.assurance),
+            is_risk_review: self.limits.risk.is_review,
+            checks: [
+                checks(&measured, &self.limits, self.assurance),
+                risk::checks(&self.jury.risks(), &self.limits.risk),
+            ]
+            .concat(),
         }
     }
 
@@ -248,12 +256,20 @@ impl Session {
         Prompt { step, action: self.actions[step], deadline }
     }
 
-    /// Ends the session; what the customer was told and did not heed explains why.
+    fn is_stopped(&self) -> bool {
+        matches!(self.ending, Some(Ending::Stopped(_)))
+    }
+
     fn stop(&mut self, reason: Reason) {
+        self.ending = Some(self.stopped_by(reason));
+    }
+
+    /// The end by a rule; what the customer was told and did not heed explains why.
+    fn stopped_by(&self, reason: Reason) -> Ending {
         let unheeded = self.guide.said().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
         let note = unheeded.map(|code| Reason::plain(code, Subject::Request));
-        self.ending = Ending::Stopped([Some(reason), note].into_iter().flatten().collect());
+        Ending::Stopped([Some(reason), note].into_iter().flatten().collect())
     }
 
     /// Why time is up, if it is.

@@ -6,13 +6,14 @@
 //!    FAIL.
 //! 2. The session did not come to its end, or too few frames could be judged: RETRY.
 //! 3. Nobody can tell (no calibration row, a similarity in the review band, some frames that look
-//!    like a picture): REVIEW.
+//!    like a picture, or a risk where the deployment asks for that): REVIEW.
 //! 4. Otherwise PASS.
 //!
-//! Trouble of the service is a status and never comes here.
+//! Risks are listed behind the reasons and decide nothing else. Trouble of the service is a status and never comes here.
 
 use super::admission::Assurance;
 use super::outcome::{Ending, Outcome, Rule, RuleCheck};
+use super::risk::{self, is_risk};
 use crate::face::ReasonCode;
 use crate::face::verdict::{Bar, Decision, Reason, Subject};
 
@@ -40,14 +41,19 @@ pub fn judge(
     let similarity = similarity.filter(|value| value.is_finite());
     let against = against(outcome, similarity, bar, live_min);
     let retry = retry(outcome);
-    let unsure = unsure(outcome, similarity, bar);
+    let risks = risk::reasons(&outcome.checks);
+    let mut unsure = unsure(outcome, similarity, bar);
+    let is_done = outcome.ending == Ending::Done;
+    let (deciding, listed) =
+        if outcome.is_risk_review && is_done { (risks, vec![]) } else { (vec![], risks) };
+    unsure.extend(deciding);
     let decision = match (against.is_empty(), retry.is_empty(), unsure.is_empty()) {
         (false, _, _) => Decision::Fail,
         (true, false, _) => Decision::Retry,
         (true, true, false) => Decision::Review,
         (true, true, true) => Decision::Pass,
     };
-    let mut reasons = [against, retry, unsure].concat();
+    let mut reasons = [against, retry, unsure, listed].concat();
     if matches!(bar, Bar::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
@@ -75,8 +81,14 @@ impl LivenessVerdict {
 /// an attack, what the customer can do better, and no number that an attacker could climb by.
 pub fn coarsen(verdict: &LivenessVerdict) -> LivenessVerdict {
     let mut reasons: Vec<Reason> = Vec::new();
-    for reason in &verdict.reasons {
-        let is_told = !is_attack(reason.code) && reason.code != ReasonCode::PadUncertain;
+    // A risk that is only listed teaches an attacker, and explains nothing.
+    let is_deciding = |at: usize| at == 0 && verdict.decision == Decision::Review;
+    for (at, reason) in verdict.reasons.iter().enumerate() {
+        if is_risk(reason.code) && !is_deciding(at) {
+            continue;
+        }
+        let is_sign = is_attack(reason.code) || is_risk(reason.code);
+        let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
         let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
             reasons.push(Reason::plain(code, reason.subject));
@@ -103,7 +115,7 @@ fn is_attack(code: ReasonCode) -> bool {
 fn stopped(outcome: &Outcome) -> &[Reason] {
     match &outcome.ending {
         Ending::Stopped(reasons) => reasons,
-        Ending::Open | Ending::Done => &[],
+        Ending::Done => &[],
     }
 }
 
@@ -135,7 +147,6 @@ fn retry(outcome: &Outcome) -> Vec<Reason> {
         Ending::Stopped(reasons) => {
             reasons.iter().filter(|reason| !is_attack(reason.code)).copied().collect()
         }
-        Ending::Open => vec![Reason::plain(ReasonCode::SessionExpired, Subject::Request)],
         Ending::Done if has_frames(outcome) => Vec::new(),
         Ending::Done => {
             let (frames, frames_min) = (outcome.live.frames, outcome.live.frames_min);
@@ -216,6 +227,7 @@ mod tests {
             },
             matched: Some(7),
             thinned: 0,
+            is_risk_review: false,
             checks: vec![],
         }
     }
@@ -270,7 +282,7 @@ mod tests {
                 vec![Code::TooFewFrames],
             ),
             (
-                outcome(Ending::Open, 7, 0.9, 0.0),
+                outcome(stopped_by(Code::SessionExpired), 7, 0.9, 0.0),
                 Some(0.5),
                 BAR,
                 Decision::Retry,
@@ -324,10 +336,35 @@ mod tests {
         assert_eq!(codes(&coarsen(&verdict)), [ReasonCode::FpsTooLow]);
     }
 
+    /// An outcome with a risk.
+    fn risky(mut outcome: Outcome, is_risk_review: bool) -> Outcome {
+        outcome.is_risk_review = is_risk_review;
+        outcome.checks.push(RuleCheck::at_most(Rule::RiskPattern, 30.0, 15.0));
+        outcome
+    }
+
+    #[test]
+    fn a_risk_is_listed_and_sends_a_pass_to_a_person_only_where_asked() {
+        use ReasonCode as Code;
+        for (outcome, similarity, bar, plain, reasons) in rows() {
+            for asks in [false, true] {
+                let verdict = judge(&risky(outcome.clone(), asks), similarity, bar, 0.8);
+                let is_sent = asks && plain == Decision::Pass;
+                let decision = if is_sent { Decision::Review } else { plain };
+                assert_eq!(verdict.decision, decision, "{outcome:?}");
+                assert_eq!(codes(&verdict), [&reasons[..], &[Code::RiskPattern]].concat());
+                assert_eq!(verdict.reasons.last().and_then(|risk| risk.limit), Some(15.0));
+                let told = codes(&coarsen(&verdict));
+                assert!(!told.contains(&Code::RiskPattern));
+                assert_eq!(told == [Code::LivenessFailed] && reasons.is_empty(), is_sent);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_pass_means_that_every_rule_held(
-            end in 0..3,
+            end in 0..2,
             frames in 0..9_usize,
             median in any::<f64>(),
             low_share in any::<f64>(),
@@ -335,8 +372,7 @@ mod tests {
             is_calibrated in any::<bool>(),
         ) {
             let ending = match end {
-                0 => Ending::Open,
-                1 => Ending::Done,
+                0 => Ending::Done,
                 _ => stopped_by(ReasonCode::TimeGap),
             };
             let bar = if is_calibrated { BAR } else { Bar::Uncalibrated };

@@ -28,8 +28,8 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError};
 pub use session::{
-    Arrived, CameraFrame, CreatedSession, FrameCounts, LiveSession, SessionOrder, SessionReport,
-    SessionStart, Sessions, SessionsError,
+    Arrived, CameraFrame, CreatedSession, FrameCounts, LiveSession, PortraitFile, SessionOrder,
+    SessionReport, SessionStart, Sessions, SessionsError,
 };
 pub use standard::{Standard, Standards};
 

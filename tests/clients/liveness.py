@@ -10,7 +10,6 @@ does not pass and that a session serves once.
 Needs what reflect.py needs, and grpcio-tools, which makes the messages from proto/ when it runs.
 """
 import argparse
-import hashlib
 import itertools
 import pathlib
 import sys
@@ -50,7 +49,7 @@ class Session:
                 context=context(shop),
                 device_id=device,
                 transaction_id=transaction,
-                portrait_sha256=hashlib.sha256(portrait).digest(),
+                portrait=face.Image(data=portrait),
                 portrait_source=face.IMAGE_SOURCE_ID_FILE,
             ),
             timeout=10,

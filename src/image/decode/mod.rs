@@ -116,6 +116,17 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     }
 }
 
+/// Whether a file is of a format that [`decode`] reads, by its first bytes alone.
+///
+/// # Errors
+/// [`DecodeError::Empty`], [`DecodeError::Unsupported`] or [`DecodeError::NotAnImage`].
+pub fn check_format(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    sniff(bytes).map(|_| ())
+}
+
 enum Format {
     Jpeg,
     Png,

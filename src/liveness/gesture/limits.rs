@@ -61,8 +61,9 @@ impl Default for GestureLimits {
         Self {
             turn: TURN,
             turn_max: 1.3,
-            // A head has 0.066 at 15° and 0.087 at 20°, a bent print 0.024, noise 0.035.
-            depth_min: 0.055,
+            // A head has 0.087 at 20°, where a turn begins to count; rendered heads from 0.089 on
+            // there, and from 0.128 on at their peak. Detected points give bent prints up to 0.23.
+            depth_min: 0.070,
             nod: NOD,
             nod_turn_max: 0.35,
             blink: BLINK,

@@ -132,7 +132,7 @@ impl Session {
     /// Asks for the action of a step, or ends behind the last.
     fn ask(&mut self, step: usize, neutral_since: Duration, view: &View<'_>) -> Event {
         let Some(&action) = self.actions.get(step) else {
-            self.ending = Ending::Done;
+            self.ending = Some(Ending::Done);
             return Event::Finished;
         };
         if step == 0 {

@@ -158,7 +158,7 @@ fn cuts() -> Vec<Attack> {
             show: tampered(|frame| frame.person = usize::from(is_cut(frame))),
             reason: ReasonCode::IdentitySwitch,
             decision: Decision::Fail,
-            relax: |limits| limits.continuity.identity_min = -1.0,
+            relax: |limits| limits.continuity.identity_min = Some(-1.0),
         },
         Attack {
             name: "loop while waiting",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::FrameCounts;
-use super::{CameraFrame, Promise, SessionReport, SessionStart, pair_type_of, unix_ms};
+use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, pair_type_of, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::verdict::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
@@ -21,7 +21,7 @@ use crate::pipeline::photo::Wanted;
 use crate::pipeline::standard::Standard;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
-use crate::trust::{Digest, KeyedDigests};
+use crate::trust::{Digest, KeyedDigests, Presented};
 
 /// How long a frame is known again: whoever replays a session tries the same day.
 const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -72,9 +72,12 @@ impl Pipeline {
         assurance: Assurance,
         ticket: &Arc<Ticket>,
     ) -> Result<LiveSession, Error> {
-        let promise = self.claim(&start, assurance).await?;
+        let (portrait, file) = self.hash(start.portrait).await?;
+        let (store, device) = (&*start.store, &*start.device);
+        let presented = Presented { tenant: TENANT, store, device, portrait };
+        let promise = self.claim(&start.token, &presented, assurance).await?;
         let (subject, source) = (Subject::Portrait, promise.source);
-        let portrait = Photograph { subject, source, file: start.portrait };
+        let portrait = Photograph { subject, source, file };
         let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket).await?;
         let limits = self.session_limits()?;
         let core = Session::new(promise.actions, assurance, limits, Duration::ZERO);
@@ -97,7 +100,7 @@ impl Pipeline {
     fn session_limits(&self) -> Result<Limits, Error> {
         let mut limits = self.sessions.limits.clone();
         let standard = self.standards.standard(PairType::LiveLive, None)?;
-        limits.continuity.identity_min = standard.similarity_min().unwrap_or(-1.0);
+        limits.continuity.identity_min.get_or_insert(standard.similarity_min().unwrap_or(-1.0));
         Ok(limits)
     }
 

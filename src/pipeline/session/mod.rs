@@ -97,14 +97,23 @@ pub struct SessionOrder {
     pub device: String,
     /// The registration it belongs to.
     pub transaction: String,
-    /// SHA-256 of the portrait's file.
-    pub portrait_sha256: [u8; 32],
+    /// The portrait it is for.
+    pub portrait: PortraitFile,
     /// Where the portrait comes from.
     pub portrait_source: ImageSource,
     /// The false-match rate asked for.
     pub policy_fmr: Option<f64>,
     /// How its frames will come.
     pub assurance: Assurance,
+}
+
+/// The portrait that a session is for: all that is kept of it is its SHA-256.
+#[derive(Debug)]
+pub enum PortraitFile {
+    /// By the SHA-256 of its file.
+    Digest(Digest),
+    /// The file.
+    File(Secret<Vec<u8>>),
 }
 
 /// A session that was created.
@@ -157,6 +166,10 @@ impl Pipeline {
         let pair_type = pair_type_of(order.portrait_source);
         let policy_fmr = self.standards.standard(pair_type, order.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
+        let portrait = match order.portrait {
+            PortraitFile::Digest(digest) => digest,
+            PortraitFile::File(file) => self.hash(file).await?.0,
+        };
         let transaction = keys.transaction_digests(TENANT, &order.transaction);
         let attempt = replay.attempt(&transaction, ATTEMPTS_TTL).await?;
         if attempt > settings.attempts_max {
@@ -174,7 +187,7 @@ impl Pipeline {
             store: order.store.to_string(),
             device: order.device,
             transaction: transaction.newest,
-            portrait: Digest::from(order.portrait_sha256),
+            portrait,
             portrait_is_chip: order.portrait_source == ImageSource::IdChip,
             consent: Digest::of(order.consent.as_bytes()),
             policy_fmr,
@@ -185,17 +198,22 @@ impl Pipeline {
         Ok(CreatedSession { token: tokens.seal(&claims)?, claims, actions })
     }
 
+    /// Hashes a portrait, which may take milliseconds, and gives it back.
+    async fn hash(&self, file: Secret<Vec<u8>>) -> Result<(Digest, Secret<Vec<u8>>), Error> {
+        self.compute(move || (Digest::of(file.expose()), file)).await
+    }
+
     /// Opens a session's token, and takes the session so that nobody else can.
-    async fn claim(&self, start: &SessionStart, assurance: Assurance) -> Result<Promise, Error> {
+    async fn claim(
+        &self,
+        token: &Secret<String>,
+        presented: &Presented<'_>,
+        assurance: Assurance,
+    ) -> Result<Promise, Error> {
         let Sessions { tokens, replay, .. } = &self.sessions;
         let now = unix_ms();
-        let claims = tokens.open(start.token.expose(), now)?;
-        claims.check(&Presented {
-            tenant: TENANT,
-            store: &start.store,
-            device: &start.device,
-            portrait: Digest::of(start.portrait.expose()),
-        })?;
+        let claims = tokens.open(token.expose(), now)?;
+        claims.check(presented)?;
         let promise = Promise::of(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
         if promise.assurance != assurance {
             return Err(Error::WrongCall(call_of(promise.assurance)));

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::fields::{Caller, Fields};
 use crate::config::ImageSettings;
-use crate::image::Rotation;
+use crate::image::{Rotation, check_format};
 use crate::liveness::Assurance;
-use crate::pipeline::{CameraFrame, Error, SessionOrder, SessionStart};
+use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionOrder, SessionStart};
 use crate::proto::v1;
-use crate::trust::{Secret, SessionId, TOKEN_BYTES_MAX};
+use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
 /// SHA-256, in bytes.
 const DIGEST_BYTES: usize = 32;
@@ -66,7 +66,7 @@ pub fn create_session(
     let caller = fields.caller(request.context);
     fields.id("device_id", &request.device_id);
     fields.id("transaction_id", &request.transaction_id);
-    let portrait_sha256 = fields.digest("portrait_sha256", &request.portrait_sha256);
+    let portrait = fields.portrait(&request.portrait_sha256, request.portrait);
     let portrait_source = fields.portrait_source(request.portrait_source);
     fields.policy_fmr(request.policy_fmr);
     let assurance = fields.assurance(request.assurance);
@@ -77,7 +77,7 @@ pub fn create_session(
             consent: caller.consent.clone(),
             device: request.device_id,
             transaction: request.transaction_id,
-            portrait_sha256: portrait_sha256?,
+            portrait: portrait?,
             portrait_source: portrait_source?,
             policy_fmr: request.policy_fmr,
             assurance: assurance?,
@@ -153,13 +153,35 @@ pub fn get_result(
 }
 
 impl Fields<'_> {
-    fn digest(&mut self, field: &str, bytes: &[u8]) -> Option<[u8; DIGEST_BYTES]> {
-        let digest = bytes.try_into().ok();
+    /// A portrait by its digest or its file.
+    fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
+        match (sha256, file) {
+            ([], None) => {
+                self.violated("portrait", "is required: the file here, or its portrait_sha256");
+                None
+            }
+            ([], Some(file)) => {
+                let file = self.image("portrait", Some(file))?;
+                if let Err(error) = check_format(file.expose()) {
+                    self.violated("portrait.data", error.to_string());
+                }
+                Some(PortraitFile::File(file))
+            }
+            (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
+            (_, Some(_)) => {
+                self.violated("portrait", "must be left out where portrait_sha256 is given");
+                None
+            }
+        }
+    }
+
+    fn digest(&mut self, field: &str, bytes: &[u8]) -> Option<Digest> {
+        let digest: Option<[u8; DIGEST_BYTES]> = bytes.try_into().ok();
         if digest.is_none() {
             let rule = format!("must be a SHA-256: 32 bytes, but is {}", bytes.len());
             self.violated(field, rule);
         }
-        digest
+        digest.map(Digest::from)
     }
 
     fn assurance(&mut self, assurance: i32) -> Option<Assurance> {
@@ -247,10 +269,19 @@ mod tests {
             device_id: "tablet-1".into(),
             transaction_id: "42".into(),
             portrait_sha256: vec![7; 32],
+            portrait: None,
             portrait_source: v1::ImageSource::IdChip.into(),
             policy_fmr: Some(1e-3),
             assurance: v1::Assurance::Batch.into(),
         }
+    }
+
+    /// The first bytes of a JPEG.
+    const JPEG: &[u8] = &[0xFF, 0xD8, 0xFF];
+
+    fn by_file(request: &mut v1::CreateSessionRequest, data: Vec<u8>) {
+        request.portrait_sha256.clear();
+        request.portrait = Some(v1::Image { data });
     }
 
     fn wire_frame() -> v1::Frame {
@@ -312,9 +343,19 @@ mod tests {
         let CreateSession { caller, order } = create_session(order(), &limits()).unwrap();
         assert_eq!((&*caller.store, &*order.store), ("shop-1", "shop-1"));
         assert_eq!((&*order.device, &*order.transaction), ("tablet-1", "42"));
-        assert_eq!((order.portrait_sha256, &*order.consent), ([7; 32], "consent/1"));
+        let PortraitFile::Digest(digest) = order.portrait else { panic!("not a digest") };
+        assert_eq!((digest, &*order.consent), (Digest::from([7; 32]), "consent/1"));
         assert_eq!(order.portrait_source, crate::face::ImageSource::IdChip);
         assert_eq!((order.policy_fmr, order.assurance), (Some(1e-3), Assurance::Batch));
+    }
+
+    #[test]
+    fn a_portrait_may_come_as_its_file() {
+        let mut request = order();
+        by_file(&mut request, JPEG.to_vec());
+        let parsed = create_session(request, &limits()).unwrap();
+        let PortraitFile::File(file) = parsed.order.portrait else { panic!("not a file") };
+        assert_eq!(file.expose(), JPEG);
     }
 
     #[test]
@@ -329,7 +370,7 @@ mod tests {
         let limits = limits();
         let order = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
         let fields = violated(create_session(order, &limits));
-        let want = "context device_id transaction_id portrait_sha256 portrait_source assurance";
+        let want = "context device_id transaction_id portrait portrait_source assurance";
         assert_eq!(fields.join(" "), want);
         let fields = violated(evaluate(v1::EvaluateRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data frames");
@@ -345,7 +386,7 @@ mod tests {
 
     #[test]
     fn each_rule_of_an_order_names_its_field() {
-        let cases: [Case<v1::CreateSessionRequest>; 17] = [
+        let cases: [Case<v1::CreateSessionRequest>; 21] = [
             ("context.store_id", |r| r.context.as_mut().unwrap().store_id.clear()),
             ("context.consent_reference", |r| {
                 r.context.as_mut().unwrap().consent_reference = "a b".into();
@@ -355,7 +396,11 @@ mod tests {
             ("device_id", |r| r.device_id = "tablet 1".into()),
             ("transaction_id", |r| r.transaction_id.clear()),
             ("transaction_id", |r| r.transaction_id = "4\n2".into()),
-            ("portrait_sha256", |r| r.portrait_sha256.clear()),
+            ("portrait", |r| r.portrait_sha256.clear()),
+            ("portrait", |r| r.portrait = image()),
+            ("portrait.data", |r| by_file(r, vec![])),
+            ("portrait.data", |r| by_file(r, [JPEG, &[0, 0]].concat())),
+            ("portrait.data", |r| by_file(r, b"BM..".to_vec())),
             ("portrait_sha256", |r| r.portrait_sha256.truncate(31)),
             ("portrait_sha256", |r| r.portrait_sha256.push(0)),
             ("portrait_source", |r| r.portrait_source = v1::ImageSource::LivePhoto.into()),

@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use crate::config::SESSION_ENVELOPE_BYTES_MAX;
 use crate::services::status;
 
 /// Bytes before each message of a gRPC stream: one flag and the length.
@@ -23,9 +24,6 @@ const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Room beside the images of a request: identifiers and field headers.
 const ENVELOPE_BYTES_MAX: usize = 64 << 10;
-
-/// Room beside the bytes of a session's frames: 100 for each of 1350.
-const FRAMES_ENVELOPE_BYTES_MAX: usize = 128 << 10;
 
 /// The largest request of every method, in bytes: of a message, or of all messages of a stream.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +44,8 @@ impl MessageLimits {
 
     /// The portrait, and all frames with their numbers.
     fn session(&self) -> usize {
-        let frames = self.session_bytes_max.saturating_add(FRAMES_ENVELOPE_BYTES_MAX);
-        self.images(1).saturating_add(frames)
+        let session = self.image_bytes_max.saturating_add(self.session_bytes_max);
+        session.saturating_add(SESSION_ENVELOPE_BYTES_MAX)
     }
 
     fn images(&self, count: usize) -> usize {
@@ -63,7 +61,8 @@ impl MessageLimits {
             "/menshen.v1.FaceService/Compare" => self.images(2),
             "/menshen.v1.FaceService/Embed"
             | "/menshen.v1.FaceService/Detect"
-            | "/menshen.v1.FaceService/CheckLiveness" => self.images(1),
+            | "/menshen.v1.FaceService/CheckLiveness"
+            | "/menshen.v1.LivenessService/CreateSession" => self.images(1),
             _ => SMALL_MESSAGE_BYTES_MAX,
         }
     }
@@ -241,9 +240,11 @@ mod tests {
         for method in ["Embed", "Detect", "CheckLiveness"] {
             assert_eq!(of(method), (1 << 20) + ENVELOPE_BYTES_MAX);
         }
+        let created = limits.of("/menshen.v1.LivenessService/CreateSession");
+        assert_eq!(created, (1 << 20) + ENVELOPE_BYTES_MAX);
         for method in ["Run", "Evaluate"] {
             let limit = limits.of(&format!("/menshen.v1.LivenessService/{method}"));
-            assert_eq!(limit, (11 << 20) + ENVELOPE_BYTES_MAX + FRAMES_ENVELOPE_BYTES_MAX);
+            assert_eq!(limit, (11 << 20) + SESSION_ENVELOPE_BYTES_MAX);
         }
         assert_eq!(limits.of("/grpc.health.v1.Health/Check"), SMALL_MESSAGE_BYTES_MAX);
     }

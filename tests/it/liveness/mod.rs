@@ -96,6 +96,7 @@ fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::Cre
         device_id: "tablet-1".into(),
         transaction_id: transaction.into(),
         portrait_sha256: Sha256::digest(fixture(portrait)).to_vec(),
+        portrait: None,
         portrait_source: v1::ImageSource::IdFile.into(),
         policy_fmr: None,
         assurance: assurance.into(),
@@ -107,6 +108,23 @@ async fn create(
     request: v1::CreateSessionRequest,
 ) -> v1::CreateSessionResponse {
     client.create_session(request).await.unwrap().into_inner()
+}
+
+/// A session that asks for these actions: one in 34 does.
+async fn drawn(
+    client: &mut Client,
+    transaction: &str,
+    portrait: &str,
+    actions: [v1::Action; 3],
+) -> v1::CreateSessionResponse {
+    for attempt in 0..2000 {
+        let order = order(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
+        let session = create(client, order).await;
+        if session.actions().eq(actions) {
+            return session;
+        }
+    }
+    panic!("{actions:?} is never drawn");
 }
 
 /// The puppet's word for an action of the API.
@@ -166,18 +184,18 @@ fn message(message: v1::run_request::Message) -> v1::RunRequest {
 }
 
 /// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
-/// came, and moves the actor.
+/// came, and moves the actor, who has habits by the `seed`.
 async fn run(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
     portrait: &str,
-    puppet: Puppet,
+    (puppet, seed): (Puppet, u64),
     mut react: impl FnMut(&mut Actor, Action, u64),
 ) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
     let (frames, sent) = mpsc::channel(4);
     frames.send(start(session, portrait)).await.unwrap();
     let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
-    let mut actor = Actor::new(1, puppet.turns());
+    let mut actor = Actor::new(seed, puppet.turns());
     let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
     let mut pace = interval(Duration::from_millis(100));
     let mut events = Vec::new();

@@ -200,6 +200,72 @@ async fn every_wrong_field_of_an_order_is_named_at_once() {
     assert_eq!(fields.join(" "), all);
 }
 
+/// An order that brings the portrait's file.
+fn order_by_file(transaction: &str, file: Vec<u8>) -> v1::CreateSessionRequest {
+    v1::CreateSessionRequest {
+        portrait_sha256: vec![],
+        portrait: image(file),
+        ..order(transaction, PORTRAIT, v1::Assurance::Stream)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_created_from_a_portrait_runs_with_that_very_file() {
+    let mut client = client().await;
+    let session = create(&mut client, order_by_file("file", fixture(PORTRAIT))).await;
+    let other = changed(&session, |start| start.portrait = image(fixture("person_b_2.jpg")));
+    let (code, _, message) = refusal(run_empty(&mut client, other).await);
+    assert_eq!(code, Code::PermissionDenied, "{message}");
+    let result = run_empty(&mut client, start(&session, PORTRAIT)).await.unwrap();
+    assert_eq!(result.portrait_sha256, hex_sha256(&fixture(PORTRAIT)));
+}
+
+fn hex_sha256(file: &[u8]) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn an_order_names_its_portrait_in_one_way_and_by_a_file_that_could_be_a_picture() {
+    let mut client = client().await;
+    let both = v1::CreateSessionRequest {
+        portrait_sha256: vec![0; 32],
+        ..order_by_file("portrait", fixture(PORTRAIT))
+    };
+    names(client.create_session(both).await, "portrait", "portrait_sha256");
+    let neither = v1::CreateSessionRequest { portrait: None, ..order_by_file("portrait", vec![]) };
+    names(client.create_session(neither).await, "portrait", "portrait_sha256");
+    let most = config().image.bytes_max;
+    for (file, rule) in [
+        (vec![], "required"),
+        (b"GIF89a".to_vec(), "the gif format"),
+        (b"no picture".to_vec(), "neither a jpeg nor a png"),
+        (vec![0xFF; most + 1], &most.to_string()),
+    ] {
+        let refused = client.create_session(order_by_file("portrait", file)).await;
+        names(refused, "portrait.data", rule);
+    }
+    // What breaks the rules costs no attempt.
+    assert_eq!(create(&mut client, order_by_file("portrait", fixture(PORTRAIT))).await.attempt, 1);
+}
+
+#[tokio::test]
+async fn a_deployment_says_how_many_bytes_a_session_may_send() {
+    let mut config = config();
+    (config.image.bytes_max, config.liveness.session_bytes_max) = (100_000, 1 << 20);
+    let app = App::start(config).await.unwrap();
+    let mut client = client_at(app.grpc_address()).await;
+    let session = batch(&mut client, "bytes").await;
+    assert_eq!(session.rules.unwrap().session_bytes_max, 1 << 20);
+    // 16 frames of 90 kB are more than that, and than all that may arrive.
+    let large = |index: u8| Frame { at_ms: u64::from(index) * 100, jpeg: vec![index; 90_000] };
+    let frames: Vec<Frame> = (0..16).map(large).collect();
+    let (code, _, message) = refusal(client.evaluate(recording(&session, PORTRAIT, &frames)).await);
+    // This is the largest message of all methods: tonic's own limit.
+    assert_eq!(code, Code::OutOfRange, "{message}");
+    assert!(message.contains("1345184"), "{message}");
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_attempt() {
     let mut client = client().await;
@@ -449,11 +515,23 @@ async fn a_client_that_stops_early_is_asked_to_try_again() {
     assert_eq!((result.frames_received, result.frames_judged), (3, 0));
     assert_eq!((result.matched_frame, result.similarity), (None, None));
     assert_eq!(result.session_id, session.session_id);
-    let sha256 = Sha256::digest(fixture(PORTRAIT));
-    assert_eq!(
-        result.portrait_sha256,
-        sha256.iter().map(|b| format!("{b:02x}")).collect::<String>()
-    );
+    assert_eq!(result.portrait_sha256, hex_sha256(&fixture(PORTRAIT)));
+}
+
+#[tokio::test]
+async fn a_client_that_stops_early_is_told_what_it_did_not_heed() {
+    let mut client = client().await;
+    let streamed = stream(&mut client, "unheeded").await;
+    let mut running = Running::open(&mut client, start(&streamed, PORTRAIT)).await;
+    running.show_nobody(&streamed).await;
+    let streamed = running.end().await.unwrap();
+    let recorded = batch(&mut client, "unheeded").await;
+    let evaluated = client.evaluate(recording(&recorded, PORTRAIT, &blanks(6))).await.unwrap();
+    for result in [streamed, evaluated.into_inner()] {
+        assert_eq!(result.decision(), v1::Decision::Retry);
+        let told = [v1::ReasonCode::SessionExpired, v1::ReasonCode::FaceNotFound];
+        assert_eq!(codes(&result.reasons)[..2], told);
+    }
 }
 
 #[tokio::test]
