@@ -14,11 +14,14 @@ use super::verify::as_json;
 use super::{Common, progress, runtime};
 use crate::proto::v1;
 
+/// The folder with the portraits of the repository.
+pub(super) const FACES: &str = "tests/fixtures/faces";
+
 /// Options of `menshen demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folder with the portraits.
-    #[arg(long, value_name = "DIR", default_value = "tests/fixtures/faces")]
+    #[arg(long, value_name = "DIR", default_value = FACES)]
     faces: PathBuf,
     /// Print the answers as JSON.
     #[arg(long)]
@@ -104,6 +107,12 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     }
     let right = pairs.iter().all(Pair::right);
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Verifies all pairs once: how many there are, and how many of them come out right.
+pub(super) async fn count_right(faces: &Path, client: &Client) -> anyhow::Result<(usize, usize)> {
+    let pairs = verify_all(faces, client).await?;
+    Ok((pairs.len(), pairs.iter().filter(|pair| pair.right()).count()))
 }
 
 /// Verifies every portrait against every live photograph of another file, all at once.

@@ -1,6 +1,7 @@
 //! Commands. The only place that prints.
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
+mod bench;
 mod client;
 mod compare;
 mod demo;
@@ -76,6 +77,8 @@ enum Command {
     Liveness(liveness::Args),
     /// Look at the devices of this build and machine.
     Devices(devices::Args),
+    /// Measure the networks on a device, and how right they are.
+    Bench(bench::Args),
     /// Look at the models on disk.
     #[command(subcommand)]
     Models(models::Command),
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Detect(args) => detect::run(&args, &cli.common),
         Command::Liveness(args) => liveness::run(&args, &cli.common),
         Command::Devices(args) => devices::run(&args),
+        Command::Bench(args) => bench::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
         Command::Eval(command) => eval::run(&command, &cli.common),
         Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),

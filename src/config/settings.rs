@@ -298,7 +298,6 @@ impl Config {
         at_least_one("server.bytes_max", server.bytes_max)?;
         at_least_one("server.streams_per_connection_max", server.streams_per_connection_max)?;
         at_least_one("server.timeout_default_ms", server.timeout_default_ms)?;
-        at_least_one("device.slots", self.device.slots)?;
         at_least_one("scheduler.lane_rows_max", self.scheduler.lane_rows_max)?;
         at_least_one("image.bytes_max", image.bytes_max)?;
         at_least_one("image.side_max", image.side_max)?;

@@ -537,8 +537,9 @@ mod tests {
         lose_for_good(&bench, &mut first, 0).await;
         assert!(is_lost(&running.await.unwrap()));
         assert!(is_without_device(&waiting.await.unwrap()));
-        assert!(is_without_device(&bench.spawn(&bound, 3, FAR).await.unwrap()));
+        // Answered when the task has seen the end of the device; the next row comes after that.
         assert_eq!(value(&answered(bench.spawn(&free, 4, FAR)).await), 4.0);
+        assert!(is_without_device(&bench.spawn(&bound, 3, FAR).await.unwrap()));
         bench.expect_metric("menshen_rows_dropped_total{lane=\"bound\",reason=\"no_device\"} 2\n");
         bench.expect_metric("menshen_tickets 0\n");
         bench.scheduler.drain().await;
@@ -546,23 +547,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
-        let (both, first_only) =
-            (reader("both", &[1, 2]), reader_on("bound", &[1], Placement::of([0])));
+        let both = reader("both", &[1, 2]);
+        let [busy0, busy1] =
+            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], Placement::of([device])));
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
-        let (device, directors) =
-            staged(2, DeviceOptions { slots: NonZeroUsize::new(2), ..DeviceOptions::default() })
-                .await;
-        let [mut first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
-        let bench = bench_on(device, vec![patient, lane(&first_only, 1, 8)]);
-        let lost = bench.spawn(&first_only, 9, FAR);
-        assert_eq!(first.report().await, Report::Started(vec![9]));
+        let slots = NonZeroUsize::new(2);
+        let (device, directors) = staged(2, DeviceOptions { slots, ..Default::default() }).await;
+        let [mut first, mut second] = <[Director; 2]>::try_from(directors).ok().unwrap();
+        let bench = bench_on(device, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
+        // With one slot left on each, that of the first device is reserved first.
+        let lost = bench.spawn(&busy0, 8, FAR);
+        assert_eq!(first.report().await, Report::Started(vec![8]));
+        let kept = bench.spawn(&busy1, 9, FAR);
+        assert_eq!(second.report().await, Report::Started(vec![9]));
         let waiting = bench.spawn(&both, 1, FAR);
         bench.until_waiting("both", 1).await;
         first.direct([(Report::Finishing, Step::Lose)]).await;
         assert!(is_lost(&lost.await.unwrap()));
-        drop(second);
         let company = bench.spawn(&both, 2, FAR);
+        drop(second);
         assert_eq!(answered(company).await.batch_rows, 2, "on the device that is left");
         assert_eq!(value(&answered(waiting).await), 1.0);
+        assert_eq!(value(&answered(kept).await), 9.0);
     }
 }

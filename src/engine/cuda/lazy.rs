@@ -13,10 +13,8 @@ use std::fmt;
 pub enum Library {
     /// The driver.
     Cuda,
-    /// Matrix products.
+    /// Matrix products; it needs cuBLASLt beside it.
     CuBlas,
-    /// Further matrix products, which the first ones call.
-    CuBlasLt,
     /// Random numbers: candle opens a generator with each device.
     CuRand,
     /// Convolutions; networks run without it, more slowly.
@@ -25,8 +23,7 @@ pub enum Library {
 
 impl Library {
     /// All of them, those first that nothing runs without.
-    pub const ALL: [Self; 5] =
-        [Self::Cuda, Self::CuBlas, Self::CuBlasLt, Self::CuRand, Self::CuDnn];
+    pub const ALL: [Self; 4] = [Self::Cuda, Self::CuBlas, Self::CuRand, Self::CuDnn];
 
     /// Whether GPUs can be used without it.
     pub fn is_optional(self) -> bool {
@@ -37,7 +34,6 @@ impl Library {
         match self {
             Self::Cuda => "cuda",
             Self::CuBlas => "cublas",
-            Self::CuBlasLt => "cublasLt",
             Self::CuRand => "curand",
             Self::CuDnn => "cudnn",
         }
@@ -49,7 +45,6 @@ impl fmt::Display for Library {
         f.write_str(match self {
             Self::Cuda => "the NVIDIA driver (libcuda.so.1)",
             Self::CuBlas => "cuBLAS (libcublas.so.13 or .12)",
-            Self::CuBlasLt => "cuBLASLt (libcublasLt.so.13 or .12)",
             Self::CuRand => "cuRAND (libcurand.so.10)",
             Self::CuDnn => "cuDNN (libcudnn.so.9)",
         })
