@@ -10,6 +10,7 @@ mod devices;
 mod draw;
 mod engine_worker;
 mod eval;
+mod health;
 mod liveness;
 mod models;
 mod profile;
@@ -64,6 +65,8 @@ struct Common {
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
+    /// Ask a server whether it is ready; fails unless it is.
+    Health(health::Args),
     /// Start a server in this process, verify real portraits through it, and print a table.
     Demo(demo::Args),
     /// Ask a server whether a live photograph matches a portrait.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, &cli.common),
+        Command::Health(args) => health::run(&args),
         Command::Demo(args) => demo::run(&args, &cli.common),
         Command::Verify(args) => verify::run(&args, &cli.common),
         Command::Detect(args) => detect::run(&args, &cli.common),

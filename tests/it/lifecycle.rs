@@ -6,7 +6,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{channel, config, connect, copy, get, verify};
+use crate::support::{channel, config, connect, copy, get, menshen, text, verify};
 
 async fn health(app: &App, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(app.grpc_address()).await);
@@ -34,6 +34,23 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     assert_eq!(get(app.http_address(), "/readyz").await.0, 200);
     client.verify(request).await.unwrap();
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_command_fails_with_1_unless_the_server_serves() {
+    let mut app = App::bind(config()).await.unwrap();
+    let address = app.grpc_address().to_string();
+    let asked = || {
+        let health = menshen(&["health", "--server", &address]);
+        (health.status.code(), text(&health.stdout))
+    };
+    assert_eq!(asked(), (Some(1), "NOT_SERVING\n".to_owned()));
+    app.load().await.unwrap();
+    assert_eq!(asked(), (Some(0), "SERVING\n".to_owned()));
+    app.stop().await;
+    let (code, said) = asked();
+    assert_eq!(code, Some(1));
+    assert!(said.contains("no server answers"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
