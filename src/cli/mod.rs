@@ -52,7 +52,7 @@ struct Common {
     /// Threads that run networks on the CPU; 0 takes one per core (`device.threads`).
     #[arg(long, global = true, value_name = "N")]
     threads: Option<u32>,
-    /// What all models are computed in, `f32` or `bf16`; else each manifest decides
+    /// What all models are computed in, `f32`, `bf16` (CPU) or `f16` (GPU); else each manifest decides
     /// (`device.precision`).
     #[arg(long, global = true)]
     precision: Option<String>,

@@ -101,7 +101,7 @@ pub struct DeviceSettings {
     pub threads: usize,
     /// Instructions that networks use on the CPU: `auto`, `amx`, `avx512`, `avx2` or `portable`.
     pub kernels: String,
-    /// What all models are computed in: `f32` or `bf16`. Left out, each manifest decides.
+    /// What all models are computed in: `f32`, `bf16` on the CPU, `f16` on GPUs. Left out, each manifest decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
     /// CUDA devices by the name of the model that is to run there and nowhere else, such as

@@ -45,7 +45,7 @@ impl Faults {
     /// is asked.
     pub(super) fn loss(&self, error: &GpuError) -> Option<DeviceError> {
         let sticky = match error {
-            GpuError::Driver(error) => is_sticky(error).then(|| *error),
+            GpuError::Driver(error) => is_sticky(error).then_some(*error),
             GpuError::Blas(_) | GpuError::Dnn(_) | GpuError::Candle(_) => {
                 self.context.synchronize().err().filter(is_sticky)
             }
