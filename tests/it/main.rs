@@ -7,6 +7,8 @@ mod concurrency;
 mod deadlines;
 mod ensemble;
 mod evaluation;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod layers;
 mod lifecycle;
 mod liveness;
