@@ -29,9 +29,9 @@ use self::slot::Slot;
 use super::loaded::ModelKey;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cuda::{CudaNetwork, Gpu, GpuError, PixelFormat, lazy};
-use crate::engine::{EngineError, Precision};
+use crate::engine::{EngineError, Graph, Precision, ValueInfo};
 use crate::image::RgbImage;
-use crate::model::{ColourOrder, InputContract, Layout, Package};
+use crate::model::{ColourOrder, InputContract, Layout, Manifest, Package};
 use crate::trust::Secret;
 
 pub(super) use listing::survey;
@@ -75,8 +75,8 @@ struct Open {
 struct Resident {
     network: CudaNetwork,
     format: PixelFormat,
-    /// Row length of each of the network's outputs, and the manifest's output it is.
-    outputs: Vec<(usize, usize)>,
+    /// Row length of each of the network's outputs, and which of the manifest's it is, if any.
+    outputs: Vec<(usize, Option<usize>)>,
     /// Captured buckets.
     graphs: BTreeMap<usize, CudaGraph>,
 }
@@ -124,33 +124,16 @@ impl CudaMachine {
         model: &LoadedModel,
         package: &Package,
     ) -> Result<(), DeviceError> {
-        let options = self.options;
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         let manifest = model.manifest();
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let gpu = Arc::clone(&open.gpu);
-        let network = CudaNetwork::load(&graph, gpu, manifest.precision, &manifest.buckets);
-        let network = network.map_err(|source| open.load_error(model, source))?;
-        let names: Vec<String> = graph.outputs().into_iter().map(|output| output.name).collect();
-        let lens = graph.outputs().into_iter().map(|output| output.shape.iter().product());
-        let place = |name: &String| manifest.outputs.iter().position(|o| o.tensor == *name);
-        let places = names.iter().map(|name| place(name).unwrap_or(usize::MAX));
-        let mut resident = Resident {
-            network,
-            format: pixel_format(&manifest.input),
-            outputs: lens.zip(places).collect(),
-            graphs: BTreeMap::new(),
-        };
-        if options.graphs {
-            let captured = resident.capture(&manifest.buckets);
-            captured.map_err(|error| open.load_error(model, error.into()))?;
-        }
+        let resident = Resident::load(&graph, &open.gpu, manifest, self.options.graphs);
+        let resident = resident.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * manifest.input.row_len();
-        let floats = rows_max * resident.network.output_len();
-        let grown = open.grow_slots(bytes, floats);
+        let grown = open.grow_slots(bytes, rows_max * resident.network.output_len());
         grown.map_err(|error| open.load_error(model, error.into()))?;
         open.networks.insert(model.key(), resident);
         Ok(())
@@ -342,6 +325,27 @@ fn keep_pool(context: &CudaContext) -> Result<(), DriverError> {
 }
 
 impl Resident {
+    fn load(
+        graph: &Graph,
+        gpu: &Arc<Gpu>,
+        manifest: &Manifest,
+        captures: bool,
+    ) -> Result<Self, EngineError> {
+        let network =
+            CudaNetwork::load(graph, Arc::clone(gpu), manifest.precision, &manifest.buckets)?;
+        let shown = |output: ValueInfo| {
+            let place = manifest.outputs.iter().position(|spec| spec.tensor == output.name);
+            (output.shape.iter().product(), place)
+        };
+        let outputs = graph.outputs().into_iter().map(shown).collect();
+        let format = pixel_format(&manifest.input);
+        let mut resident = Self { network, format, outputs, graphs: BTreeMap::new() };
+        if captures {
+            resident.capture(&manifest.buckets)?;
+        }
+        Ok(resident)
+    }
+
     /// Runs every bucket once, so that libraries load what they need, and captures it.
     fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
         let stream = Arc::clone(self.network.gpu().stream());
@@ -368,7 +372,7 @@ impl Resident {
         rows: usize,
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        let count = self.outputs.iter().filter(|(_, place)| *place != usize::MAX).count();
+        let count = self.outputs.iter().filter_map(|(_, place)| *place).count();
         let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
         let mut answers: Vec<RowOutput> =
             (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
@@ -376,9 +380,7 @@ impl Resident {
         for &(len, place) in &self.outputs {
             let output = &results[from..from + bucket * len];
             from += bucket * len;
-            if place == usize::MAX {
-                continue;
-            }
+            let Some(place) = place else { continue };
             for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
                 if !values.iter().all(|value| value.is_finite()) {
                     return Err(DeviceError::NotFinite { output: place });

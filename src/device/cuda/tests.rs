@@ -304,11 +304,13 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
     assert_eq!(driver.count("graph_launches") - launched, 2);
     driver.tell("trace", "");
     let lines = std::fs::read_to_string(trace.path()).unwrap();
-    let place = |words: &str, nth: usize| {
-        let mut found = lines.lines().enumerate().filter(|(_, line)| line.contains(words));
-        found.nth(nth).unwrap_or_else(|| panic!("{words} in\n{lines}")).0
+    let place = |what: &str, copy: &str, nth: usize| {
+        let is_it = |line: &str| line.contains(what) && line.contains(copy);
+        let mut found = lines.lines().enumerate().filter(|(_, line)| is_it(line));
+        found.nth(nth).unwrap_or_else(|| panic!("{what} {copy} in\n{lines}")).0
     };
     // What the device did not do before it was waited for, it did after.
-    let (second_upload, first_results) = (place("enqueue d0.s2 h2d", 1), place("run d0.s1 d2h", 0));
+    let second_upload = place(" enqueue ", " h2d ", 1);
+    let first_results = place(" run ", " d2h ", 0);
     assert!(second_upload < first_results, "{lines}");
 }
