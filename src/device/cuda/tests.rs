@@ -3,9 +3,9 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::cuda::CudaOptions;
 use crate::device::{
@@ -16,9 +16,9 @@ use crate::image::RgbImage;
 use crate::model::Package;
 
 /// One test at a time has the GPUs.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
-    TURN.lock()
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
 }
 
 /// What the emulated driver can be told, until the end of a test.
@@ -132,7 +132,7 @@ fn apart(a: &RowOutput, b: &RowOutput) -> f32 {
 
 #[tokio::test]
 async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_graphs() {
-    let _turn = turn();
+    let _turn = turn().await;
     let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     for (precision, limit) in [(Precision::F32, 1e-5), (Precision::F16, 1e-2)] {
@@ -154,7 +154,7 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
 
 #[tokio::test]
 async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_no_memory_behind() {
-    let _turn = turn();
+    let _turn = turn().await;
     let gpu = open(&options(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut alone = Vec::new();
@@ -181,7 +181,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
 
 #[tokio::test]
 async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_goes_on() {
-    let _turn = turn();
+    let _turn = turn().await;
     let gpu = open(&options(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut mixed = batch(&model, &[0], 2);
@@ -195,7 +195,7 @@ async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_g
 
 #[tokio::test]
 async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
-    let _turn = turn();
+    let _turn = turn().await;
     let gpu = open(&options(&[0])).await;
     // The first one grows the slots, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
@@ -213,7 +213,7 @@ async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
 
 #[tokio::test]
 async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_takes_the_cpu() {
-    let _turn = turn();
+    let _turn = turn().await;
     let mut driver = Emulated::driver();
     let error = Device::open(&options(&[1])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 1, count: 1 }), "{error}");
@@ -228,7 +228,7 @@ async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_tak
 
 #[tokio::test]
 async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_serve_on() {
-    let _turn = turn();
+    let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("memory_mib", "150", "4096");
     let gpu = open(&options(&[0])).await;
@@ -242,7 +242,7 @@ async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_s
 
 #[tokio::test]
 async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
-    let _turn = turn();
+    let _turn = turn().await;
     let mut driver = Emulated::driver();
     let gpu = open(&options(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
@@ -261,7 +261,7 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
 
 #[tokio::test]
 async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() {
-    let _turn = turn();
+    let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("devices", "2", "1");
     let gpus = open(&options(&[0, 1])).await;
@@ -285,7 +285,7 @@ async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() 
 
 #[tokio::test]
 async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_waited_for() {
-    let _turn = turn();
+    let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("streams", "lazy", "now");
     let trace = tempfile::NamedTempFile::new().unwrap();
