@@ -143,9 +143,15 @@ struct Arguments {
     }
   }
 
-  // Pointers may be anywhere in an argument that is a structure.
-  bool point_to_freed_memory() const {
-    return std::any_of(storage.begin(), storage.end(), [](uint64_t word) { return is_freed(word); });
+  // Looks at the two words every argument begins with: what a structure holds between its later
+  // members is whatever lay there, and may look like an address.
+  bool point_to_freed_memory(const Kernel& kernel) const {
+    for (size_t i = 0; i < pointers.size(); i++) {
+      uint64_t words[2] = {};
+      memcpy(words, pointers[i], std::min(kernel.argument_sizes[i], sizeof words));
+      if (is_freed(words[0]) || is_freed(words[1])) return true;
+    }
+    return false;
   }
 };
 
@@ -159,7 +165,7 @@ struct Launch {
 CUresult run_launch(const Launch& launch) {
   const std::string name = launch.kernel->name;
   count("kernels");
-  if (launch.arguments->point_to_freed_memory()) {
+  if (launch.arguments->point_to_freed_memory(*launch.kernel)) {
     complain_once("kernel " + name + " was given memory that has been freed");
     return CUDA_ERROR_ILLEGAL_ADDRESS;
   }
