@@ -35,7 +35,7 @@ pub(super) const REOPEN_PAUSES: [Duration; 7] = [
 ];
 
 /// How often a thread with a free slot looks whether its oldest batch has run, while it waits for
-/// the next one: a fiftieth of the time a batch takes.
+/// the next one: what an answer may come late by, against a thread that wakes up as often.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 
 /// What a device's thread is asked to do. The permit is the place it holds in the inbox.

@@ -41,6 +41,11 @@ impl Faults {
         Self { number, context }
     }
 
+    /// Whether the context is of no use any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.context.synchronize().is_err_and(|error| is_sticky(&error))
+    }
+
     /// The loss behind an error, if it is one. A library that fails does not say why, so the driver
     /// is asked.
     pub(super) fn loss(&self, error: &GpuError) -> Option<DeviceError> {

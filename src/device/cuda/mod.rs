@@ -12,6 +12,7 @@
 
 mod fault;
 mod listing;
+mod resident;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -21,18 +22,18 @@ use std::sync::Arc;
 
 use candle_core::Device as CandleDevice;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaGraph, CudaStream, DriverError, result, sys,
+    CudaContext, CudaStream, DriverError, result, sys,
 };
 
 use self::fault::Faults;
+use self::resident::Resident;
 use self::slot::Slot;
 use super::loaded::ModelKey;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cuda::{CudaNetwork, Gpu, GpuError, PixelFormat, lazy};
-use crate::engine::{EngineError, Graph, Precision, ValueInfo};
+use crate::engine::cuda::{Gpu, GpuError, lazy};
+use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
-use crate::model::{ColourOrder, InputContract, Layout, Manifest, Package};
-use crate::trust::Secret;
+use crate::model::Package;
 
 pub(super) use listing::survey;
 
@@ -69,16 +70,6 @@ struct Open {
     /// Those no batch is in; the front one has been free longest.
     free: Vec<Slot>,
     faults: Faults,
-}
-
-/// A network and how it is fed and read.
-struct Resident {
-    network: CudaNetwork,
-    format: PixelFormat,
-    /// Row length of each of the network's outputs, and which of the manifest's it is, if any.
-    outputs: Vec<(usize, Option<usize>)>,
-    /// Captured buckets.
-    graphs: BTreeMap<usize, CudaGraph>,
 }
 
 /// A batch on its way through the GPU.
@@ -133,7 +124,7 @@ impl CudaMachine {
         let resident = resident.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * manifest.input.row_len();
-        let grown = open.grow_slots(bytes, rows_max * resident.network.output_len());
+        let grown = open.grow_slots(bytes, resident.results_len(rows_max));
         grown.map_err(|error| open.load_error(model, error.into()))?;
         open.networks.insert(model.key(), resident);
         Ok(())
@@ -173,16 +164,12 @@ impl CudaMachine {
     pub(super) fn finish(&mut self, flying: Flying) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         let Flying { mut slot, key, rows, bucket } = flying;
-        let Some(resident) = open.networks.get(&key) else {
-            let error = DeviceError::NotLoaded { model: "that was unloaded".to_owned() };
-            open.free.push(slot);
-            return Err(error);
-        };
         if let Err(error) = slot.wait() {
             return Err(open.give_up(slot, error.into()));
         }
-        let outputs =
-            resident.split(slot.results(bucket * resident.network.output_len()), rows, bucket);
+        let resident =
+            open.networks.get(&key).expect("a batch keeps its model, and so its network");
+        let outputs = resident.split(slot.results(resident.results_len(bucket)), rows, bucket);
         slot.wipe();
         open.free.push(slot);
         outputs
@@ -190,16 +177,27 @@ impl CudaMachine {
 
     /// Throws away all that was on the GPU, and opens it again.
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        if let Some(open) = self.open.take() {
-            // Freeing needs a context that works. The reset below frees what is on the GPU; the
-            // host's part, some kilobytes, is given up, at most once for each of the bounded
-            // attempts to reopen.
-            std::mem::forget(open);
-        }
+        // Freeing needs a context that works. The reset below frees what is on the GPU; the host's
+        // part, some kilobytes, is given up, at most once for each of the bounded attempts to
+        // reopen.
+        std::mem::forget(self.open.take());
         reset(self.number).map_err(|error| opening(self.number)(error.into()))?;
         self.open =
             Some(Open::new(self.number, self.slots, self.options).map_err(opening(self.number))?);
         Ok(())
+    }
+}
+
+impl Drop for CudaMachine {
+    /// Libraries panic when they are closed on a GPU that is lost. Its reset, which frees what was
+    /// on it, lets the process open it again.
+    fn drop(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.faults.is_lost()) {
+            std::mem::forget(self.open.take());
+            if let Err(error) = reset(self.number) {
+                tracing::warn!(number = self.number, %error, "a lost GPU could not be reset");
+            }
+        }
     }
 }
 
@@ -230,16 +228,30 @@ fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
     move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
 }
 
+/// A GPU for a tool that drives it itself, on the calling thread.
+///
+/// # Errors
+/// A GPU that is not there, or does not open.
+pub fn open_alone(number: usize, options: CudaOptions) -> Result<Arc<Gpu>, DeviceError> {
+    check_number(number)?;
+    load_gpu(number, options).map_err(opening(number))
+}
+
+fn load_gpu(number: usize, options: CudaOptions) -> Result<Arc<Gpu>, GpuError> {
+    let device = CandleDevice::new_cuda_with_stream(number)?;
+    let device = device.as_cuda_device()?.clone();
+    // SAFETY: before anything is allocated; streams are ordered by events of our own.
+    unsafe { device.disable_event_tracking() };
+    let context = device.cuda_stream().context().clone();
+    context.set_blocking_synchronize()?;
+    keep_pool(&context)?;
+    Ok(Arc::new(Gpu::load(&device, options.tf32)?))
+}
+
 impl Open {
     fn new(number: usize, slots: usize, options: CudaOptions) -> Result<Self, GpuError> {
-        let device = CandleDevice::new_cuda_with_stream(number)?;
-        let device = device.as_cuda_device()?.clone();
-        // SAFETY: before anything is allocated; the two streams are ordered by events of our own.
-        unsafe { device.disable_event_tracking() };
-        let context = device.cuda_stream().context().clone();
-        context.set_blocking_synchronize()?;
-        keep_pool(&context)?;
-        let gpu = Arc::new(Gpu::load(&device, options.tf32)?);
+        let gpu = load_gpu(number, options)?;
+        let context = Arc::clone(gpu.stream().context());
         let copies = context.new_stream()?;
         let free = (0..slots).map(|_| Slot::new(&context)).collect::<Result<_, _>>()?;
         let faults = Faults::new(number, context);
@@ -272,16 +284,12 @@ impl Open {
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<(), GpuError> {
-        let compute = self.gpu.stream();
-        let Resident { network, format, graphs, .. } = &self.networks[&key];
+        let (compute, resident) = (self.gpu.stream(), &self.networks[&key]);
         slot.upload(&self.copies, compute, rows)?;
-        network.enqueue_pixels(bucket, slot.pixels(compute), rows.len(), format)?;
+        resident.enqueue_pixels(bucket, slot.pixels(compute), rows.len())?;
         slot.forget_pixels(compute)?;
-        match graphs.get(&bucket) {
-            Some(graph) => graph.launch()?,
-            None => network.enqueue_steps(bucket)?,
-        }
-        slot.download(compute, network.results(), bucket * network.output_len())?;
+        resident.enqueue_steps(bucket)?;
+        slot.download(compute, resident.results(), resident.results_len(bucket))?;
         Ok(())
     }
 
@@ -321,87 +329,5 @@ fn keep_pool(context: &CudaContext) -> Result<(), DriverError> {
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result()
-    }
-}
-
-impl Resident {
-    fn load(
-        graph: &Graph,
-        gpu: &Arc<Gpu>,
-        manifest: &Manifest,
-        captures: bool,
-    ) -> Result<Self, EngineError> {
-        let network =
-            CudaNetwork::load(graph, Arc::clone(gpu), manifest.precision, &manifest.buckets)?;
-        let shown = |output: ValueInfo| {
-            let place = manifest.outputs.iter().position(|spec| spec.tensor == output.name);
-            (output.shape.iter().product(), place)
-        };
-        let outputs = graph.outputs().into_iter().map(shown).collect();
-        let format = pixel_format(&manifest.input);
-        let mut resident = Self { network, format, outputs, graphs: BTreeMap::new() };
-        if captures {
-            resident.capture(&manifest.buckets)?;
-        }
-        Ok(resident)
-    }
-
-    /// Runs every bucket once, so that libraries load what they need, and captures it.
-    fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
-        let stream = Arc::clone(self.network.gpu().stream());
-        for &bucket in buckets {
-            self.network.enqueue_steps(bucket)?;
-            stream.synchronize()?;
-            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-            let enqueued = self.network.enqueue_steps(bucket);
-            // Always, or the stream would stay in its capture.
-            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-            enqueued?;
-            if let Some(graph) = graph? {
-                graph.upload()?;
-                self.graphs.insert(bucket, graph);
-            }
-        }
-        Ok(())
-    }
-
-    /// Cuts results into rows, outputs in the manifest's order.
-    fn split(
-        &self,
-        results: &[f32],
-        rows: usize,
-        bucket: usize,
-    ) -> Result<Vec<RowOutput>, DeviceError> {
-        let count = self.outputs.iter().filter_map(|(_, place)| *place).count();
-        let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
-        let mut answers: Vec<RowOutput> =
-            (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
-        let mut from = 0;
-        for &(len, place) in &self.outputs {
-            let output = &results[from..from + bucket * len];
-            from += bucket * len;
-            let Some(place) = place else { continue };
-            for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
-                if !values.iter().all(|value| value.is_finite()) {
-                    return Err(DeviceError::NotFinite { output: place });
-                }
-                answer.tensors[place] = Secret::new(values.to_vec());
-            }
-        }
-        Ok(answers)
-    }
-}
-
-/// How the input contract's rows are made of pixels.
-fn pixel_format(input: &InputContract) -> PixelFormat {
-    PixelFormat {
-        pixels: input.width * input.height,
-        is_channels_last: input.layout == Layout::Nhwc,
-        source: match input.colour {
-            ColourOrder::Rgb => [0, 1, 2],
-            ColourOrder::Bgr => [2, 1, 0],
-        },
-        mean: input.mean,
-        scale: input.scale,
     }
 }

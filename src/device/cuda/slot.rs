@@ -53,7 +53,7 @@ impl Slot {
             return Ok(());
         }
         let (bytes, floats) = (bytes.max(held[0]), floats.max(held[1]));
-        self.memory = None;
+        // What is held stays until there is more: a slot must serve on when memory is short.
         // SAFETY: numbers of any value are valid; results are read only after they were written.
         // Without flags the memory is cached, as the host reads it.
         let (mut staged, mut results) = unsafe {

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::device::cuda::CudaOptions;
 use crate::device::{
     Batch, Device, DeviceChoice, DeviceError, DeviceOptions, DeviceState, LoadedModel, RowOutput,
+    Slot,
 };
 use crate::engine::Precision;
 use crate::image::RgbImage;
@@ -136,17 +137,19 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
     let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     for (precision, limit) in [(Precision::F32, 1e-5), (Precision::F16, 1e-2)] {
-        for graphs in [true, false] {
+        for (graphs, tf32) in [(true, false), (false, false), (true, true)] {
+            let limit = if tf32 { 1e-2 } else { limit };
             let mut options = options(&[0]);
             options.cpu.precision = Some(precision);
-            options.cuda = CudaOptions { graphs, tf32: false };
+            options.cuda = CudaOptions { graphs, tf32 };
             let gpu = open(&options).await;
             let model = gpu.load(package(LIVENESS, &[1, 4])).await.unwrap();
             let answers = run(&gpu, batch(&model, &[0, 1, 2], 4)).await;
             for (seed, answer) in answers.iter().enumerate() {
                 let known = run(&cpu, batch(&expected, &[seed], 1)).await;
                 let difference = apart(known[0].as_ref().unwrap(), answer.as_ref().unwrap());
-                assert!(difference <= limit, "{precision}, graphs {graphs}: {difference:.1e}");
+                let how = format!("{precision}, graphs {graphs}, TF32 {tf32}");
+                assert!(difference <= limit, "{how}: {difference:.1e}");
             }
         }
     }
@@ -217,10 +220,12 @@ async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_tak
     let mut driver = Emulated::driver();
     let error = Device::open(&options(&[1])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 1, count: 1 }), "{error}");
+    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let described = open(&auto).await.describe().next().unwrap().to_string();
+    assert!(described.starts_with("cuda:0") && described.contains("by auto"), "{described}");
     driver.set("devices", "0", "1");
     let error = Device::open(&options(&[0])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 0, count: 0 }), "{error}");
-    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
     let device = open(&auto).await;
     let described = device.describe().next().unwrap().to_string();
     assert!(described.starts_with("cpu") && described.contains("no device"), "{described}");
@@ -249,14 +254,60 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
     let before = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     let mut health = gpu.health();
     driver.set("fault", "launch:1:700", "");
-    let answers = run(&gpu, batch(&model, &[0], 1)).await;
-    assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
+    // Both slots are taken when it happens.
+    let mut slots = Vec::new();
+    for _ in 0..2 {
+        slots.push(gpu.reserve(model.placement()).await.unwrap());
+    }
+    let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[0], 1));
+    let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+    for outcome in outcomes {
+        let answers = outcome.await.unwrap().rows;
+        assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
+    }
     let is_back = |health: &crate::device::Health| {
         health.devices[0].state == DeviceState::In && health.devices[0].losses == 1
     };
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     assert_eq!(apart(&before, &after), 0.0);
+}
+
+/// Libraries that are closed on a lost device panic, and a second panic ends the process.
+#[tokio::test]
+async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    driver.set("fault", "launch:1:700", "");
+    assert!(matches!(run(&gpu, batch(&model, &[0], 1)).await[0], Err(DeviceError::Lost(_))));
+    drop((gpu, model));
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others_serve_on() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    driver.set("fault", "host_alloc:1:2", "");
+    let error = gpu.load(package("yunet/2023mar", &[1])).await.unwrap_err();
+    assert!(matches!(error, DeviceError::Load { .. }), "{error}");
+    assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
+}
+
+#[tokio::test]
+async fn gpu_bfloat16_is_refused_with_what_there_is_instead() {
+    let _turn = turn().await;
+    let mut options = options(&[0]);
+    options.cpu.precision = Some(Precision::Bf16);
+    let error = open(&options).await.load(package(LIVENESS, &[1])).await.unwrap_err();
+    let causes = crate::telemetry::causes(&error);
+    assert!(causes.contains("f32 or f16"), "{causes}");
 }
 
 #[tokio::test]

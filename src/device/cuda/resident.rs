@@ -1,0 +1,133 @@
+//! A network that lives on a GPU: how it is fed, run and read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, sys};
+
+use crate::device::{DeviceError, RowOutput};
+use crate::engine::cuda::{CudaNetwork, Gpu, GpuError, PixelFormat};
+use crate::engine::{EngineError, Graph, ValueInfo};
+use crate::model::{ColourOrder, InputContract, Layout, Manifest};
+use crate::trust::Secret;
+
+/// A network and how it is fed and read.
+pub(super) struct Resident {
+    network: CudaNetwork,
+    format: PixelFormat,
+    /// Row length of each of the network's outputs, and which of the manifest's it is, if any.
+    outputs: Vec<(usize, Option<usize>)>,
+    /// Captured buckets.
+    graphs: BTreeMap<usize, CudaGraph>,
+}
+
+impl Resident {
+    /// Uploads a network and, where `captures`, captures its buckets.
+    pub(super) fn load(
+        graph: &Graph,
+        gpu: &Arc<Gpu>,
+        manifest: &Manifest,
+        captures: bool,
+    ) -> Result<Self, EngineError> {
+        let network =
+            CudaNetwork::load(graph, Arc::clone(gpu), manifest.precision, &manifest.buckets)?;
+        let shown = |output: ValueInfo| {
+            let place = manifest.outputs.iter().position(|spec| spec.tensor == output.name);
+            (output.shape.iter().product(), place)
+        };
+        let outputs = graph.outputs().into_iter().map(shown).collect();
+        let format = pixel_format(&manifest.input);
+        let mut resident = Self { network, format, outputs, graphs: BTreeMap::new() };
+        if captures {
+            resident.capture(&manifest.buckets)?;
+        }
+        Ok(resident)
+    }
+
+    /// Runs every bucket once, so that libraries load what they need, and captures it.
+    fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
+        let stream = Arc::clone(self.network.gpu().stream());
+        for &bucket in buckets {
+            self.network.enqueue_steps(bucket)?;
+            stream.synchronize()?;
+            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            let enqueued = self.network.enqueue_steps(bucket);
+            // Always, or the stream would stay in its capture.
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+            enqueued?;
+            if let Some(graph) = graph? {
+                graph.upload()?;
+                self.graphs.insert(bucket, graph);
+            }
+        }
+        Ok(())
+    }
+
+    /// Enqueues turning `count` rows of pixels at a device address into the input of a batch.
+    pub(super) fn enqueue_pixels(
+        &self,
+        bucket: usize,
+        pixels: u64,
+        count: usize,
+    ) -> Result<(), GpuError> {
+        self.network.enqueue_pixels(bucket, pixels, count, &self.format)
+    }
+
+    /// Enqueues the network on a batch whose input is there.
+    pub(super) fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
+        match self.graphs.get(&bucket) {
+            Some(graph) => Ok(graph.launch()?),
+            None => self.network.enqueue_steps(bucket),
+        }
+    }
+
+    /// Where the network leaves its results.
+    pub(super) fn results(&self) -> &CudaSlice<f32> {
+        self.network.results()
+    }
+
+    /// Numbers of a batch's results.
+    pub(super) fn results_len(&self, bucket: usize) -> usize {
+        bucket * self.network.output_len()
+    }
+
+    /// Cuts results into rows, outputs in the manifest's order.
+    pub(super) fn split(
+        &self,
+        results: &[f32],
+        rows: usize,
+        bucket: usize,
+    ) -> Result<Vec<RowOutput>, DeviceError> {
+        let count = self.outputs.iter().filter_map(|(_, place)| *place).count();
+        let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
+        let mut answers: Vec<RowOutput> =
+            (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
+        let mut from = 0;
+        for &(len, place) in &self.outputs {
+            let output = &results[from..from + bucket * len];
+            from += bucket * len;
+            let Some(place) = place else { continue };
+            for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(DeviceError::NotFinite { output: place });
+                }
+                answer.tensors[place] = Secret::new(values.to_vec());
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// How the input contract's rows are made of pixels.
+fn pixel_format(input: &InputContract) -> PixelFormat {
+    PixelFormat {
+        pixels: input.width * input.height,
+        is_channels_last: input.layout == Layout::Nhwc,
+        source: match input.colour {
+            ColourOrder::Rgb => [0, 1, 2],
+            ColourOrder::Bgr => [2, 1, 0],
+        },
+        mean: input.mean,
+        scale: input.scale,
+    }
+}
