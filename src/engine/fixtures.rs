@@ -1,5 +1,6 @@
 //! Small ONNX files and graphs for the tests of this folder.
 
+mod draft;
 mod random;
 
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use prost::Message;
 
+pub(super) use self::draft::Draft;
 pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
 use super::{Network, import, optimise};

@@ -46,7 +46,7 @@ mod plan;
 mod schedule;
 mod select;
 #[cfg(test)]
-pub(in crate::engine::cpu) mod tests;
+mod tests;
 mod work;
 
 pub use crew::Crew;

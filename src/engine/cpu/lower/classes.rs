@@ -367,7 +367,7 @@ pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<V
 mod tests {
     use super::*;
     use crate::engine::cpu::kernels::PORTABLE_F32;
-    use crate::engine::cpu::tests::draft::Draft;
+    use crate::engine::fixtures::Draft;
     use crate::engine::fixtures::{int, ints, string};
 
     /// The kind of each node and its class.

@@ -1,12 +1,12 @@
 //! The emulator against the Intel SDM, and what the AMX kernels owe the rest of the process.
 
-use super::draft::Draft;
 use super::emulator::{self, Instruction, Tiles, decode};
 use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::engine::Precision;
 use crate::engine::cpu::lanes::bf16::to_bf16;
 use crate::engine::cpu::peak::peak;
+use crate::engine::fixtures::Draft;
 use crate::engine::fixtures::{Lcg, ints, relative_difference};
 use crate::engine::graph::Graph;
 

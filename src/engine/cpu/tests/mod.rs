@@ -2,7 +2,6 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
-pub(in crate::engine::cpu) mod draft;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod emulator;
 mod models;

@@ -1,8 +1,8 @@
 //! Convolutions and activations of every shape.
 
-use super::draft::Draft;
 use super::{KernelChoice, assert_as_reference, load};
 use crate::engine::Precision;
+use crate::engine::fixtures::Draft;
 use crate::engine::fixtures::{Lcg, float, int, ints};
 use crate::engine::graph::Graph;
 

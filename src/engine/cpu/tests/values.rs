@@ -1,8 +1,8 @@
 //! Values that lie in several forms, or share one.
 
-use super::draft::Draft;
 use super::{assert_as_reference, inputs, load, run, sets, worst};
 use crate::engine::Precision;
+use crate::engine::fixtures::Draft;
 use crate::engine::fixtures::{self, int, ints, string};
 use crate::engine::graph::Graph;
 

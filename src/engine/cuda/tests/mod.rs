@@ -5,6 +5,7 @@
 
 mod capture;
 mod networks;
+mod operations;
 mod random;
 
 use std::sync::{Arc, LazyLock};
