@@ -1,19 +1,21 @@
 //! From a graph to a plan: each operation gets its work, its constants laid out, and its inputs in
 //! the order the work reads.
 
+mod moves;
+
 use std::collections::HashMap;
 
 use super::axes::{Order, Pair};
 use super::dnn::Ending;
 use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
 use super::work::{
-    Binary, Border, Copy, CurvePlan, Dense, Depthwise, Elements, Fill, FinishPlan, Linear, Reduce,
-    Repeated, Sample, Sampling, Softmax, WindowPlan,
+    Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
+    Sample, Sampling, Softmax, WindowPlan,
 };
 use crate::engine::constant::Constant;
 use crate::engine::graph::{Graph, Node, ValueId};
 use crate::engine::op::{self, Activation, AveragePool, Conv, Op, Window};
-use crate::engine::shape::{broadcast_strides, known_elements, permute, strides};
+use crate::engine::shape::{known_elements, strides};
 
 /// Lowers an optimised graph to kernels that store 16-bit floats where `is_half`.
 pub(super) fn lower(graph: &Graph, is_half: bool) -> Plan {
@@ -310,85 +312,6 @@ impl<'g> Lowering<'g> {
         let work = Reduce::new(reduction, shape, &steps, axes, self.is_half);
         let to = self.place(node.output, order);
         self.push(node.op.name(), work, vec![from], to);
-    }
-
-    fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
-        let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let to = self.place(node.output, order);
-        if let (Order::ChannelsLast, [0, top, left], [0, bottom, right]) = (order, before, after) {
-            let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
-            let window = WindowPlan::new(inner, outer, window, [1, 1]);
-            let work = Border::new(window, None, value, self.is_half);
-            return self.push(node.op.name(), work, vec![from], to);
-        }
-        let fill = Fill::new(value, known_elements(outer), self.is_half);
-        self.push(node.op.name(), fill, Vec::new(), to);
-        let steps = order.strides(outer);
-        let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
-        self.push(node.op.name(), Copy::new(pair, [0, start], self.is_half), vec![from], to);
-    }
-
-    fn concat(&mut self, node: &Node, axis: usize) {
-        let order = self.order(node.inputs[0]);
-        let outer = self.shape(node.output);
-        let steps = order.strides(outer);
-        let to = self.place(node.output, order);
-        let mut start = 0;
-        for &id in &node.inputs {
-            let from = self.have(id, order);
-            let part = self.shape(id);
-            let rows = [known_elements(part), known_elements(outer)];
-            let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
-            let work = Copy::new(pair, [0, start * steps[axis]], self.is_half);
-            self.push(node.op.name(), work, vec![from], to);
-            start += part[axis];
-        }
-    }
-
-    fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
-        let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let mut steps = order.strides(outer);
-        let start = start * steps[axis];
-        steps[axis] *= step;
-        let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
-        let pair = Pair::new(part, [&steps, &written], rows, &written);
-        let to = self.place(node.output, order);
-        self.push(node.op.name(), Copy::new(pair, [start, 0], self.is_half), vec![from], to);
-    }
-
-    /// In the order in which no number moves, where there is one.
-    fn transpose(&mut self, node: &Node, perm: &[usize]) {
-        let (x, y) = (node.inputs[0], node.output);
-        let order = self.order(x);
-        let from = self.have(x, order);
-        let (turned, shape) = (permute(&order.strides(self.shape(x)), perm), self.shape(y));
-        let to = |order: Order| between(shape, &turned, &order.strides(shape));
-        let (pair, order) = match (to(Order::ChannelsLast), to(Order::Plain)) {
-            (last, _) if last.is_same() && shape.len() == 3 => (last, Order::ChannelsLast),
-            (_, plain) => (plain, Order::Plain),
-        };
-        self.moved(node.op.name(), pair, from, (y, order));
-    }
-
-    fn reshape(&mut self, node: &Node) {
-        let storage = self.have(node.inputs[0], Order::Plain);
-        self.places.insert((node.output, Order::Plain), storage);
-    }
-
-    fn expand(&mut self, node: &Node) {
-        let (x, y) = (node.inputs[0], node.output);
-        let from = self.have(x, Order::Plain);
-        let (inner, outer) = (self.shape(x), self.shape(y));
-        let (steps, written) = (broadcast_strides(inner, outer), strides(outer));
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(outer, [&steps, &written], rows, &written);
-        self.moved(node.op.name(), pair, from, (y, Order::Plain));
     }
 
     fn softmax(&mut self, node: &Node, axis: usize) {
