@@ -69,6 +69,27 @@ fn the_devices_of_the_machine_are_listed() {
 }
 
 #[test]
+fn a_network_is_measured_and_compared() {
+    let bench = ["bench", "--model", "iris", "--networks-only", "--seconds", "0.01"];
+    let json = menshen(&[&bench[..], &["--json"]].concat());
+    assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let network = &report["networks"][0];
+    assert!(network["cosine_distance"].as_f64().unwrap() < 1e-9, "{report:#}");
+    let buckets = network["buckets"].as_array().unwrap();
+    assert_eq!(buckets.len(), 5, "{report:#}");
+    for bucket in buckets {
+        for rate in ["alone_ms", "rows_per_second", "rows_per_second_one_slot"] {
+            assert!(bucket[rate].as_f64().unwrap() > 0.0, "{bucket}");
+        }
+    }
+    let table = text(&menshen(&bench).stdout);
+    assert!(table.contains("iris/3.3.6") && table.contains("rows/s"), "{table}");
+    let refused = menshen(&["bench", "--seconds", "0"]);
+    assert!(text(&refused.stderr).contains("--seconds"), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn models_are_listed_inspected_and_verified() {
     let list = menshen(&["models", "list"]);
     let listed = text(&list.stdout);

@@ -1,0 +1,250 @@
+//! One network on a device: how far from the CPU, and how fast.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Serialize;
+
+#[cfg(feature = "cuda")]
+use crate::device::DeviceChoice;
+use crate::device::{Batch, Device, DeviceError, DeviceOptions, LoadedModel, RowOutput};
+use crate::engine::Precision;
+use crate::image::RgbImage;
+use crate::model::{ModelError, Package};
+
+/// Rows compared with the CPU.
+const ROWS_COMPARED: usize = 4;
+
+/// One network in one precision.
+#[derive(Debug, Serialize)]
+pub(super) struct NetworkReport {
+    pub(super) model: String,
+    pub(super) precision: &'static str,
+    /// Largest 1 − cosine of an output and that of the CPU in `f32`, on patterns.
+    pub(super) cosine_distance: f64,
+    pub(super) buckets: Vec<BucketReport>,
+}
+
+/// One batch size.
+#[derive(Debug, Serialize)]
+pub(super) struct BucketReport {
+    pub(super) bucket: usize,
+    /// One batch at a time, from pixels to answers: the median.
+    pub(super) alone_ms: f64,
+    /// With every slot in use.
+    pub(super) rows_per_second: f64,
+    /// The same with one slot, where nothing overlaps.
+    pub(super) rows_per_second_one_slot: f64,
+    /// The same with every step launched by itself; only on GPUs.
+    pub(super) rows_per_second_without_graphs: Option<f64>,
+}
+
+/// Measures every bucket, with all slots, with one, and without graphs.
+pub(super) async fn measure_network(
+    package: impl Fn() -> Result<Package, ModelError>,
+    options: &DeviceOptions,
+    seconds: f64,
+) -> anyhow::Result<NetworkReport> {
+    let one_slot = DeviceOptions { slots: Some(NonZeroUsize::MIN), ..options.clone() };
+    let one_slot = rates(&one_slot, package()?, seconds).await?;
+    let without_graphs = rates_without_graphs(options, package()?, seconds).await?;
+    let device = Device::open(options).await?;
+    let model = device.load(package()?).await?;
+    let cosine_distance = compare(&device, &model, package()?).await?;
+    let mut buckets = Vec::new();
+    for (place, &bucket) in model.buckets().iter().enumerate() {
+        buckets.push(BucketReport {
+            bucket,
+            alone_ms: median_ms(&device, &model, bucket, seconds).await?,
+            rows_per_second: throughput(&device, &model, bucket, seconds).await?,
+            rows_per_second_one_slot: one_slot[place],
+            rows_per_second_without_graphs: without_graphs.as_ref().map(|rates| rates[place]),
+        });
+    }
+    let precision = model.manifest().precision.name();
+    Ok(NetworkReport { model: model.id(), precision, cosine_distance, buckets })
+}
+
+/// `None` where nothing is captured: on the CPU.
+#[cfg(feature = "cuda")]
+async fn rates_without_graphs(
+    options: &DeviceOptions,
+    package: Package,
+    seconds: f64,
+) -> anyhow::Result<Option<Vec<f64>>> {
+    if options.choice == DeviceChoice::Cpu {
+        return Ok(None);
+    }
+    let mut eager = options.clone();
+    eager.cuda.graphs = false;
+    rates(&eager, package, seconds).await.map(Some)
+}
+
+#[cfg(not(feature = "cuda"))]
+async fn rates_without_graphs(
+    _: &DeviceOptions,
+    _: Package,
+    _: f64,
+) -> anyhow::Result<Option<Vec<f64>>> {
+    Ok(None)
+}
+
+/// Rows a second of each bucket, under other options.
+async fn rates(
+    options: &DeviceOptions,
+    package: Package,
+    seconds: f64,
+) -> anyhow::Result<Vec<f64>> {
+    let device = Device::open(options).await?;
+    let model = device.load(package).await?;
+    let mut rates = Vec::new();
+    for &bucket in model.buckets() {
+        rates.push(throughput(&device, &model, bucket, seconds).await?);
+    }
+    Ok(rates)
+}
+
+/// The largest 1 − cosine of any output and the CPU's in `f32`.
+async fn compare(
+    device: &Device,
+    model: &Arc<LoadedModel>,
+    package: Package,
+) -> anyhow::Result<f64> {
+    let mut options = DeviceOptions::default();
+    options.cpu.precision = Some(Precision::F32);
+    let cpu = Device::open(&options).await?;
+    let known = cpu.load(package).await?;
+    let mut worst = 0.0_f64;
+    for seed in 0..ROWS_COMPARED {
+        let found = one(device, model, seed).await?;
+        let expected = one(&cpu, &known, seed).await?;
+        for (a, b) in found.slices().iter().zip(expected.slices()) {
+            worst = worst.max(cosine_distance(a, b));
+        }
+    }
+    Ok(worst)
+}
+
+async fn one(device: &Device, model: &Arc<LoadedModel>, seed: usize) -> anyhow::Result<RowOutput> {
+    let bucket = model.buckets()[0];
+    let rows = vec![pattern(model, seed)];
+    let mut outcome = run_batch(device, model, rows, bucket).await?;
+    Ok(outcome.pop().context("a batch of one row gives one answer")??)
+}
+
+async fn run_batch(
+    device: &Device,
+    model: &Arc<LoadedModel>,
+    rows: Vec<RgbImage>,
+    bucket: usize,
+) -> anyhow::Result<Vec<Result<RowOutput, DeviceError>>> {
+    let batch = Batch { model: Arc::clone(model), rows, bucket };
+    let slot = device.reserve(model.placement()).await?;
+    Ok(slot.launch(batch).await?.rows)
+}
+
+fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths == 0.0 { 0.0 } else { 1.0 - dot(a, b) / lengths }
+}
+
+/// A picture of soft waves of the size a model takes, another for each seed.
+fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
+    let input = &model.manifest().input;
+    let mut image = RgbImage::black(input.width, input.height);
+    let width = input.width;
+    for (at, value) in image.pixels_mut().iter_mut().enumerate() {
+        let (pixel, channel) = (at / 3, at % 3);
+        let (x, y) = ((pixel % width) as f32, (pixel / width) as f32);
+        let wave = (x / (9 + seed) as f32 + channel as f32).sin() * (y / 13.0).cos();
+        *value = (127.5 + 100.0 * wave) as u8;
+    }
+    image
+}
+
+/// The median of batches that run one at a time.
+async fn median_ms(
+    device: &Device,
+    model: &Arc<LoadedModel>,
+    bucket: usize,
+    seconds: f64,
+) -> anyhow::Result<f64> {
+    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while times.is_empty() || begun.elapsed().as_secs_f64() < seconds {
+        let rows = known.iter().map(copy).collect();
+        let started = Instant::now();
+        run_batch(device, model, rows, bucket).await?;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2].as_secs_f64() * 1e3)
+}
+
+/// Bytes of pictures that are made ahead of the time they are measured in.
+const AHEAD_BYTES: usize = 256 << 20;
+
+/// Fewest batches that are measured together, so that every slot is in use.
+const AHEAD_MIN: usize = 4;
+
+/// Rows a second while there is always a batch waiting. Making the pictures does not count.
+async fn throughput(
+    device: &Device,
+    model: &Arc<LoadedModel>,
+    bucket: usize,
+    seconds: f64,
+) -> anyhow::Result<f64> {
+    let batch_bytes = bucket * model.manifest().input.row_len();
+    let count = (AHEAD_BYTES / batch_bytes).clamp(AHEAD_MIN, BATCHES_MAX);
+    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
+    let (mut done, mut time) = (0, Duration::ZERO);
+    while time.as_secs_f64() < seconds {
+        let batches: Vec<Batch> = (0..count)
+            .map(|_| Batch {
+                model: Arc::clone(model),
+                rows: known.iter().map(copy).collect(),
+                bucket,
+            })
+            .collect();
+        let begun = Instant::now();
+        let mut outcomes = Vec::with_capacity(count);
+        for batch in batches {
+            outcomes.push(device.reserve(model.placement()).await?.launch(batch));
+        }
+        for outcome in outcomes {
+            let rows = outcome.await?.rows;
+            done += rows.len();
+            rows.into_iter().try_for_each(|row| row.map(drop))?;
+        }
+        time += begun.elapsed();
+    }
+    Ok(done as f64 / time.as_secs_f64())
+}
+
+/// Most batches measured together: enough for the first and the last to weigh little.
+const BATCHES_MAX: usize = 64;
+
+/// Pictures of a bench are nobody's, so they may be copied.
+fn copy(picture: &RgbImage) -> RgbImage {
+    let mut copy = RgbImage::black(picture.width(), picture.height());
+    copy.pixels_mut().copy_from_slice(picture.pixels());
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_of_equal_directions_is_zero_and_of_opposite_ones_two() {
+        assert!(cosine_distance(&[1.0, 2.0], &[2.0, 4.0]).abs() < 1e-12);
+        assert!((cosine_distance(&[1.0, 0.0], &[-3.0, 0.0]) - 2.0).abs() < 1e-12);
+        assert_eq!(cosine_distance(&[0.0], &[0.0]), 0.0);
+    }
+}
