@@ -4,6 +4,7 @@
     benches/peers/run --nets sface,yunet_640 --batches 1
     benches/peers/run --threads 2 --engines ort,ov-f32,menshen-f32
     benches/peers/run --engines ov-avx2,menshen-avx2     # both held to AVX2
+    benches/peers/run --engines ort-cuda,ort-tensorrt,menshen-cuda-f32,menshen-cuda-f16   # on a GPU
     benches/peers/run --extra DIR                        # more ONNX files, by their file names
 
 `run` installs the peers into target/peers-venv and builds Menshen first. The networks are face

@@ -30,6 +30,11 @@ ENGINES = {
     "menshen-f32": menshen("--precision", "f32"),
     "menshen-bf16": menshen("--precision", "bf16"),
     "menshen-avx2": menshen("--precision", "f32", "--kernels", "avx2"),
+    # On the first GPU, from the host's memory and back.
+    "ort-cuda": peer("ort-cuda"),
+    "ort-tensorrt": peer("ort-tensorrt"),
+    "menshen-cuda-f32": menshen("--device", "cuda:0", "--precision", "f32"),
+    "menshen-cuda-f16": menshen("--device", "cuda:0", "--precision", "f16"),
 }
 ENVIRONMENT = {"ov-avx2": AVX2_ONLY}
 

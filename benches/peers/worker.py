@@ -1,4 +1,4 @@
-"""Times a peer: worker.py ort|ov-f32|ov-bf16 MODEL.onnx BATCH THREADS.
+"""Times a peer: worker.py ort|ort-cuda|ort-tensorrt|ov-f32|ov-bf16 MODEL.onnx BATCH THREADS.
 
 Every engine's worker speaks this protocol, `menshen engine-worker` too. It runs the network once
 and prints `ready` and eight numbers of the first output, flattened: the first four from the front,
@@ -16,8 +16,11 @@ from probe import batch_input
 from random_nets import BATCH
 
 
-def onnx_runtime(model, x, threads):
+def onnx_runtime(model, x, threads, provider="CPUExecutionProvider"):
     import onnxruntime
+
+    if provider not in onnxruntime.get_available_providers():
+        sys.exit(f"this ONNX Runtime has no {provider}: install onnxruntime-gpu in its place")
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -25,7 +28,10 @@ def onnx_runtime(model, x, threads):
     options.log_severity_level = 3
     # A known batch lets it plan its memory and fold shapes, as OpenVINO's reshape does.
     options.add_free_dimension_override_by_name(BATCH, len(x))
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    # It goes on without a provider that does not start.
+    if session.get_providers()[0] != provider:
+        sys.exit(f"{provider} does not start on this machine")
     inputs = {session.get_inputs()[0].name: x}
     return lambda: session.run(None, inputs)
 
@@ -56,6 +62,8 @@ def openvino(model, x, threads, precision):
 
 ENGINES = {
     "ort": onnx_runtime,
+    "ort-cuda": lambda *call: onnx_runtime(*call, "CUDAExecutionProvider"),
+    "ort-tensorrt": lambda *call: onnx_runtime(*call, "TensorrtExecutionProvider"),
     "ov-f32": lambda *call: openvino(*call, "f32"),
     "ov-bf16": lambda *call: openvino(*call, "bf16"),
 }

@@ -11,10 +11,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+#[cfg(feature = "cuda")]
+use candle_core::Tensor;
 
 use super::Common;
+use crate::device::DeviceChoice;
+#[cfg(feature = "cuda")]
+use crate::engine::Network;
 use crate::engine::cpu::{CpuNetwork, Crew, KernelChoice};
-use crate::engine::{Precision, import, optimise};
+#[cfg(feature = "cuda")]
+use crate::engine::cuda::CudaNetwork;
+use crate::engine::{Graph, Precision, import, optimise};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,20 +46,64 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
     let graph =
         optimise(import(bytes.into(), None).with_context(|| format!("cannot import {path}"))?);
-    let crew = Arc::new(Crew::new(args.threads)?);
-    let network = CpuNetwork::load(&graph, args.kernels, precision, crew)?;
     let input = probe(args.batch * graph.input().shape.iter().product::<usize>());
-    let lens: Vec<usize> =
-        graph.outputs().iter().map(|output| output.shape.iter().product()).collect();
-    let mut outputs = vec![0.0; args.batch * lens.iter().sum::<usize>()];
-    network.run(&input, args.batch, &mut outputs)?;
-    print_ready(&outputs[..args.batch * lens[0]]);
+    match common.device.as_deref().unwrap_or("cpu").parse()? {
+        DeviceChoice::Cpu => {
+            let crew = Arc::new(Crew::new(args.threads)?);
+            let network = CpuNetwork::load(&graph, args.kernels, precision, crew)?;
+            let run = |outputs: &mut Vec<f32>| Ok(network.run(&input, args.batch, outputs)?);
+            answer(&graph, args.batch, run)
+        }
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Cuda(numbers) => run_on_gpu(numbers[0], &graph, precision, &input),
+        other => {
+            bail!("--device must be cpu or, in a build with CUDA support, cuda:0; it is {other}")
+        }
+    }
+}
+
+/// From the host's memory and back, as the peers run.
+#[cfg(feature = "cuda")]
+fn run_on_gpu(
+    number: usize,
+    graph: &Graph,
+    precision: Precision,
+    input: &[f32],
+) -> anyhow::Result<ExitCode> {
+    let row = &graph.input().shape;
+    let batch = input.len() / row.iter().product::<usize>();
+    let gpu = crate::device::cuda::open_alone(number, crate::device::cuda::CudaOptions::default())?;
+    let device = candle_core::Device::Cuda(gpu.device().clone());
+    let network = CudaNetwork::load(graph, gpu, precision, &[batch])?;
+    let network = Network::cuda(graph, Arc::new(network));
+    let shape = [&[batch], row.as_slice()].concat();
+    answer(graph, batch, |outputs| {
+        let found = network.run(&Tensor::from_slice(input, shape.as_slice(), &device)?)?;
+        outputs.clear();
+        for output in found {
+            outputs.extend(output.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(())
+    })
+}
+
+/// Runs once, and then as often as it is asked. `run` writes each output after the other.
+fn answer(
+    graph: &Graph,
+    batch: usize,
+    mut run: impl FnMut(&mut Vec<f32>) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let lens = graph.outputs().into_iter().map(|output| output.shape.iter().product());
+    let lens: Vec<usize> = lens.collect();
+    let mut outputs = vec![0.0; batch * lens.iter().sum::<usize>()];
+    run(&mut outputs)?;
+    print_ready(&outputs[..batch * lens[0]]);
     for line in std::io::stdin().lock().lines() {
         let count: usize = line?.trim().parse().context("expected a number of runs")?;
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
             let (wall, cpu) = (Instant::now(), cpu_ms()?);
-            network.run(&input, args.batch, &mut outputs)?;
+            run(&mut outputs)?;
             let wall_ms = wall.elapsed().as_secs_f64() * 1e3;
             times.push(format!("{wall_ms:.5}:{:.5}", cpu_ms()? - cpu));
         }
