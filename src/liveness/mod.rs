@@ -22,8 +22,8 @@ mod planarity;
 mod pose;
 mod risk;
 mod session;
-#[cfg(test)]
-mod synthetic;
+#[cfg(any(test, fuzzing))]
+pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod track;

@@ -17,6 +17,8 @@ mod layers;
 mod liveness;
 mod status;
 
+#[cfg(fuzzing)]
+pub use convert::read_as_every_request;
 pub use door::{Door, Readiness};
 pub use face::FaceServer;
 pub use http::{Probes, Standing, router as http_router};

@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::face::verdict::{Bar, Decision};
 use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
-use crate::image::{DifferenceHash, LumaImage, RgbImage};
-use crate::liveness::synthetic::{Head, measures_with};
+use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
     Action, Admission, Assurance, Event, FaceRisks, FrameMeta, Judged, Limits, LivenessVerdict,
     Measures, Session, judge,
@@ -254,16 +253,6 @@ fn swell(share: f64) -> f64 {
         return 0.0;
     }
     (1.3 * (share * std::f64::consts::PI).sin().powi(2)).min(1.0)
-}
-
-/// Different for neighbouring frames, and the same for nobody long before.
-pub(super) fn fingerprint(sequence: u32) -> DifferenceHash {
-    let pixels = (0..9 * 9 * 3).map(|at| (sequence.wrapping_mul(31) as usize * at % 251) as u8);
-    let mut image = RgbImage::black(9, 9);
-    for (pixel, value) in image.pixels_mut().iter_mut().zip(pixels) {
-        *pixel = value;
-    }
-    DifferenceHash::new(&LumaImage::new(&image))
 }
 
 fn judgement(person: usize) -> Judged {

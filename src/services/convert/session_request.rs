@@ -238,6 +238,8 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod any_bytes;
+#[cfg(any(test, fuzzing))]
+pub mod law;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,10 @@
-//! Smoke fuzzing: whatever bytes a caller sends are read by the rules or refused.
+//! Smoke fuzzing: whatever bytes a caller sends are read by the rules or refused. `tests/fuzz` goes on
+//! where this ends.
 
 use proptest::prelude::*;
 use prost::Message;
 
+use super::law::read_as_every_request;
 use super::*;
 
 /// A `Frame` whose every field may be anything.
@@ -44,37 +46,6 @@ fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
     [v1::RunRequest { message }.encode_to_vec(), recording.encode_to_vec()]
 }
 
-/// Reads `bytes` as every message of the service; what is taken keeps the rules.
-fn read_as_everything(bytes: &[u8]) {
-    let limits = ImageSettings { bytes_max: 32, ..ImageSettings::default() };
-    if let Ok(request) = v1::RunRequest::decode(bytes) {
-        if let Ok(frame) = frame(request.clone(), &limits) {
-            assert!(fits(&frame), "{frame:?}");
-        }
-        if let Ok(Start { start, .. }) = start(request, &limits) {
-            assert!((1..=TOKEN_BYTES_MAX).contains(&start.token.expose().len()));
-        }
-    }
-    if let Ok(request) = v1::EvaluateRequest::decode(bytes)
-        && let Ok(Evaluate { frames, .. }) = evaluate(request, &limits)
-    {
-        assert!((1..=FRAMES_MAX).contains(&frames.len()) && frames.iter().all(fits));
-    }
-    if let Ok(request) = v1::CreateSessionRequest::decode(bytes)
-        && let Ok(CreateSession { order, .. }) = create_session(request, &limits)
-    {
-        assert!(order.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
-    }
-    if let Ok(request) = v1::GetResultRequest::decode(bytes) {
-        let id = request.session_id.clone();
-        assert!(get_result(request, &limits).is_err() || id.len() == 32);
-    }
-}
-
-fn fits(frame: &CameraFrame) -> bool {
-    (1..=32).contains(&frame.file.expose().len()) && i64::try_from(frame.captured_unix_ms).is_ok()
-}
-
 #[test]
 fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
     let image = Some(v1::Image { data: vec![1] });
@@ -87,21 +58,20 @@ fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
 }
 
 proptest! {
-    // Smoke fuzzing without libFuzzer, which needs a nightly compiler: enough to reach every
-    // field, and done in a second.
+    // Enough to reach every field, and done in a second.
     #![proptest_config(ProptestConfig::with_cases(16_384))]
 
     #[test]
     fn any_bytes_are_read_by_the_rules_or_refused(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        read_as_everything(&bytes);
+        read_as_every_request(&bytes);
     }
 
     #[test]
     fn any_metadata_of_a_frame_is_read_by_the_rules_or_refused(frame in any_frame()) {
         let message = Some(v1::run_request::Message::Frame(frame));
-        read_as_everything(&v1::RunRequest { message }.encode_to_vec());
+        read_as_every_request(&v1::RunRequest { message }.encode_to_vec());
     }
 
     #[test]
@@ -112,13 +82,13 @@ proptest! {
         end in any::<prop::sample::Index>(),
     ) {
         for mut bytes in whole(token, frames) {
-            read_as_everything(&bytes);
+            read_as_every_request(&bytes);
             for (at, byte) in &breaks {
                 let at = at.index(bytes.len());
                 bytes[at] ^= byte;
             }
-            read_as_everything(&bytes);
-            read_as_everything(&bytes[..end.index(bytes.len())]);
+            read_as_every_request(&bytes);
+            read_as_every_request(&bytes[..end.index(bytes.len())]);
         }
     }
 }

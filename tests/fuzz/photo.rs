@@ -1,0 +1,22 @@
+//! Pictures of callers: decoded within the limits or refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use menshen::image::{DecodeLimits, check_format, decode};
+
+const LIMITS: DecodeLimits =
+    DecodeLimits { bytes_max: 64 << 10, side_max: 512, pixels_max: 256 * 256 };
+
+fuzz_target!(
+    // The decoders' panics are caught and answered; only what gets past `decode` is a finding.
+    init: std::panic::set_hook(Box::new(|_| ())),
+    |bytes: &[u8]| {
+        let is_known = check_format(bytes).is_ok();
+        if let Ok(image) = decode(bytes, &LIMITS) {
+            let [width, height] = [image.width(), image.height()];
+            assert!(is_known && bytes.len() <= LIMITS.bytes_max);
+            assert!(width.max(height) <= LIMITS.side_max);
+            assert!((1..=LIMITS.pixels_max).contains(&(width * height)));
+        }
+    }
+);

@@ -1,0 +1,240 @@
+//! A client in front of a session: whatever frames it claims to send and whatever is measured on
+//! them, the rules of a session hold.
+#![no_main]
+
+mod changes;
+
+use std::time::Duration;
+
+use changes::change;
+use libfuzzer_sys::fuzz_target;
+use menshen::face::verdict::{Bar, Decision};
+use menshen::face::{Embedding, SpaceId};
+use menshen::image::Rotation;
+use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
+use menshen::liveness::{
+    Action, Admission, Assurance, Ending, Event, FaceRisks, FrameMeta, Judged, Limits, STEPS,
+    Session, draw, judge,
+};
+
+/// Bytes that one movement of the head is made of.
+const MOVEMENT: usize = 12;
+
+/// A session, and what it has told so far.
+struct Run {
+    session: Session,
+    limits: Limits,
+    prompted: usize,
+    done: usize,
+    is_finished: bool,
+    /// Number, capture time and bytes of what was taken.
+    last: Option<(u32, Duration)>,
+    bytes: usize,
+    head: Head,
+    sequence: u32,
+    now: Duration,
+}
+
+impl Run {
+    fn new(header: u8) -> Self {
+        let assurance = if header & 1 == 0 { Assurance::Stream } else { Assurance::Batch };
+        let mut limits = Limits::default();
+        limits.continuity.identity_min = Some(0.5);
+        // A head that the fuzzer moves jumps; without these limits more of the rules are reached.
+        if header & 2 == 0 {
+            limits.track.jump_eyes_max = f64::INFINITY;
+            limits.track.jump_size_max = f64::INFINITY;
+            limits.track.jump_turn_max = f64::INFINITY;
+            limits.continuity.repeated_pictures_max = usize::MAX;
+            limits.continuity.loops_max = usize::MAX;
+        }
+        let actions: [Action; STEPS] = draw(u128::from(header >> 2));
+        Self {
+            session: Session::new(actions, assurance, limits.clone(), Duration::ZERO),
+            limits,
+            prompted: 0,
+            done: 0,
+            is_finished: false,
+            last: None,
+            bytes: 0,
+            head: Head::default(),
+            sequence: 0,
+            now: Duration::from_secs(1),
+        }
+    }
+
+    /// Moves the head to another pose, frame by frame, and sends what was filmed.
+    fn movement(&mut self, movement: &[u8; MOVEMENT]) {
+        let [flags, wait, frames, yaw, pitch, eyes, mouth, x, y, step, lead, live] = *movement;
+        let signed = |byte: u8| f64::from(byte as i8);
+        let (from, frames) = (self.head, u32::from(frames % 32) + 1);
+        let to = Head {
+            yaw: signed(yaw) / 3.0,
+            pitch: signed(pitch) / 5.0,
+            eyes: f64::from(eyes) / 400.0,
+            mouth: f64::from(mouth) / 300.0,
+            moved: [signed(x) / 4.0, signed(y) / 4.0],
+        };
+        for at in 1..=frames {
+            self.now += Duration::from_millis(u64::from(wait));
+            self.head = between(&from, &to, f64::from(at) / f64::from(frames));
+            self.sequence = self
+                .sequence
+                .wrapping_add(1 + u32::from(step >> 4))
+                .wrapping_sub((step & 15).into());
+            let (late, early) = (u64::from(lead >> 4) * 150, u64::from(lead & 15) * 150);
+            let meta = FrameMeta {
+                sequence: self.sequence,
+                captured: (self.now + Duration::from_millis(early))
+                    .saturating_sub(Duration::from_millis(late)),
+                bytes: 5_000 << (flags >> 5),
+                digest: if flags & 1 == 0 { digest(self.sequence) } else { [live; 32] },
+                mirrored: flags & 2 != 0,
+                rotation: if flags & 4 == 0 { Rotation::None } else { Rotation::Quarter },
+            };
+            self.frame(&meta, live);
+        }
+    }
+
+    fn frame(&mut self, meta: &FrameMeta, live: u8) {
+        let admitted = self.session.admit(meta, self.now);
+        if admitted.is_ok() {
+            self.taken(meta);
+        }
+        if admitted == Ok(Admission::Look) {
+            let mut measures = measures_of(&self.head);
+            measures.fingerprint = fingerprint(self.sequence);
+            let observed = self.session.observe(meta.sequence, &measures, self.now);
+            self.heard(&observed.events);
+            if observed.judge {
+                let events = self.session.judged(meta.sequence, judged(live));
+                self.heard(&events);
+            }
+        }
+        let events = self.session.time_out(self.now);
+        self.heard(&events);
+    }
+
+    /// A frame is taken once, in order, and within what a session may hold.
+    fn taken(&mut self, meta: &FrameMeta) {
+        if let Some((sequence, captured)) = self.last {
+            assert!(meta.sequence > sequence && meta.captured >= captured, "{meta:?}");
+        }
+        self.last = Some((meta.sequence, meta.captured));
+        self.bytes += meta.bytes;
+        let limits = &self.limits.admission;
+        assert!(meta.bytes <= limits.frame_bytes_max && self.bytes <= limits.session_bytes_max);
+    }
+
+    /// One prompt at a time, each done before the next, and nothing behind the end.
+    fn heard(&mut self, events: &[Event]) {
+        for event in events {
+            assert!(!self.is_finished, "{event:?} behind the end");
+            match event {
+                Event::Prompt(prompt) => {
+                    // A step whose face was lost is asked for again.
+                    assert_eq!(prompt.step, self.done);
+                    self.prompted = prompt.step + 1;
+                }
+                Event::StepDone(step) => {
+                    assert_eq!((*step, self.prompted), (self.done, self.done + 1));
+                    self.done += 1;
+                }
+                Event::Guidance(_) => {}
+                Event::Finished => self.is_finished = true,
+            }
+        }
+    }
+
+    /// Nobody passes who has not done everything.
+    fn end(&self) -> Decision {
+        let outcome = self.session.outcome();
+        if outcome.ending == Ending::Done {
+            assert_eq!(self.done, STEPS);
+        }
+        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
+        let similarity = self.session.matched().map(|_| 0.7);
+        let verdict = judge(&outcome, similarity, bar, 0.8);
+        if verdict.decision == Decision::Pass {
+            assert!(self.done == STEPS && outcome.live.frames >= self.limits.judging.frames_min);
+            assert!(similarity.is_some() && outcome.checks.iter().all(|check| check.passed));
+        }
+        if !self.session.is_open() {
+            assert_eq!(self.session.prompt(), None);
+        }
+        verdict.decision
+    }
+}
+
+fn judged(live: u8) -> Judged {
+    let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
+    let risks = FaceRisks { pattern_db: Some(6.0), face_inside: 1.0, eye_share: 0.46 };
+    // A network may also say what is no number.
+    let live = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
+    Judged { embedding, norm: 12.0, live, risks }
+}
+
+/// Part of the way from one pose to another.
+fn between(from: &Head, to: &Head, share: f64) -> Head {
+    let mix = |from: f64, to: f64| from + (to - from) * share;
+    Head {
+        yaw: mix(from.yaw, to.yaw),
+        pitch: mix(from.pitch, to.pitch),
+        eyes: mix(from.eyes, to.eyes),
+        mouth: mix(from.mouth, to.mouth),
+        moved: [mix(from.moved[0], to.moved[0]), mix(from.moved[1], to.moved[1])],
+    }
+}
+
+fn digest(sequence: u32) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest[..4].copy_from_slice(&sequence.to_be_bytes());
+    digest
+}
+
+/// What passes, for the fuzzer to change: the actions that a session of this header asks for, each
+/// half a second behind its prompt.
+fn honest(header: u8) -> Vec<u8> {
+    const REST: [u8; 5] = [0, 0, 120, 9, 0];
+    let movement = |frames: u8, [yaw, pitch, eyes, mouth, x]: [u8; 5]| {
+        [0, 100, frames - 1, yaw, pitch, eyes, mouth, x, 0, 0, 0, 242]
+    };
+    let there_and_back = |pose: [u8; 5]| {
+        vec![movement(5, pose), movement(2, pose), movement(5, REST), movement(1, REST)]
+    };
+    let closed = [0, 0, 28, 9, 0];
+    let blink = [movement(1, closed), movement(3, closed), movement(1, REST), movement(4, REST)];
+    let mut movements = Vec::new();
+    for action in draw(u128::from(header >> 2)) {
+        movements.push(movement(20, REST));
+        movements.extend(match action {
+            Action::TurnLeft => there_and_back([81, 0, 120, 9, 0]),
+            Action::TurnRight => there_and_back([81_u8.wrapping_neg(), 0, 120, 9, 0]),
+            Action::Nod => there_and_back([0, 85, 120, 9, 0]),
+            Action::OpenMouth => there_and_back([0, 0, 120, 189, 0]),
+            Action::Blink => [blink, blink].concat(),
+        });
+    }
+    movements.push(movement(20, REST));
+    movements.concat()
+}
+
+fn play(header: u8, movements: &[u8]) -> Decision {
+    let mut run = Run::new(header);
+    for movement in movements.as_chunks::<MOVEMENT>().0 {
+        run.movement(movement);
+    }
+    run.end()
+}
+
+fuzz_target!(
+    init: for header in (0..=u8::MAX).filter(|header| header & 3 == 0) {
+        assert_eq!(play(header, &honest(header)), Decision::Pass, "{header}");
+    },
+    |bytes: &[u8]| {
+        if let Some((header, movements)) = bytes.split_first() {
+            play(*header, movements);
+            play(*header, &change(honest(*header), movements));
+        }
+    }
+);
