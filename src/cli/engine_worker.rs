@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// Threads, this one included.
     #[arg(id = "worker-threads", value_name = "THREADS")]
     threads: usize,
-    /// `auto`, `amx`, `avx512`, `avx2` or `portable`.
+    /// `auto`, `amx`, `avx512`, `avx2`, `neon` or `portable`.
     #[arg(long, default_value = "auto")]
     kernels: KernelChoice,
 }

@@ -108,9 +108,10 @@ fn cuda_survey() -> CudaSurvey {
 
 impl KernelSurvey {
     fn of(precision: Precision) -> Self {
-        let all =
-            [KernelChoice::Amx, KernelChoice::Avx512, KernelChoice::Avx2, KernelChoice::Portable];
-        let available = all.iter().filter_map(|kernels| kernels.describe(precision).ok()).collect();
+        let available = KernelChoice::SETS
+            .iter()
+            .filter_map(|kernels| kernels.describe(precision).ok())
+            .collect();
         Self { available, auto: KernelChoice::Auto.describe(precision).ok() }
     }
 }

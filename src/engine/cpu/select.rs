@@ -20,6 +20,8 @@ pub enum KernelChoice {
     Avx512,
     /// AVX2 with FMA; `f32` only.
     Avx2,
+    /// NEON; `f32` only.
+    Neon,
     /// What every processor has. It knows bfloat16 too, slowly.
     Portable,
 }
@@ -28,7 +30,7 @@ pub enum KernelChoice {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
     /// A name of no kernels.
-    #[error("unknown kernels '{0}': auto, amx, avx512, avx2 or portable")]
+    #[error("unknown kernels '{0}': auto, amx, avx512, avx2, neon or portable")]
     Unknown(String),
     /// The processor lacks instructions.
     #[error("this processor has no {needs}, which {kernels} kernels for {precision} need")]
@@ -52,6 +54,7 @@ impl fmt::Display for KernelChoice {
             Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
+            Self::Neon => "neon",
             Self::Portable => "portable",
         })
     }
@@ -61,13 +64,16 @@ impl FromStr for KernelChoice {
     type Err = SelectError;
 
     fn from_str(name: &str) -> Result<Self, SelectError> {
-        let all = [Self::Auto, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
-        let found = all.into_iter().find(|choice| choice.to_string() == name);
+        let mut all = std::iter::once(Self::Auto).chain(Self::SETS);
+        let found = all.find(|choice| choice.to_string() == name);
         found.ok_or_else(|| SelectError::Unknown(name.to_owned()))
     }
 }
 
 impl KernelChoice {
+    /// Every set of kernels there is, the fastest first.
+    pub const SETS: [Self; 5] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
+
     /// The kernel set for a precision on this processor.
     ///
     /// `auto` takes the fastest that the system permits; for bfloat16 it never falls back to
@@ -80,6 +86,8 @@ impl KernelChoice {
             (Self::Portable, Precision::Bf16) => Ok(&kernels::PORTABLE_BF16),
             (Self::Avx2, Precision::Bf16) => Err(unsupported("bfloat16 instructions in AVX2")),
             (Self::Avx2, Precision::F32) => avx2().ok_or(unsupported("AVX2 and FMA")),
+            (Self::Neon, Precision::Bf16) => Err(unsupported("bfloat16 instructions in NEON")),
+            (Self::Neon, Precision::F32) => neon().ok_or(unsupported("NEON")),
             (Self::Avx512, Precision::F32) => avx512().ok_or(unsupported("AVX-512")),
             (Self::Avx512, Precision::Bf16) => {
                 avx512_bf16().ok_or(unsupported("AVX-512 with bfloat16"))
@@ -92,7 +100,7 @@ impl KernelChoice {
                 amx.or_else(avx512_bf16).ok_or(unsupported("AVX-512 with bfloat16"))
             }
             (Self::Auto, Precision::F32) => {
-                Ok(avx512().or_else(avx2).unwrap_or(&kernels::PORTABLE_F32))
+                Ok(avx512().or_else(avx2).or_else(neon).unwrap_or(&kernels::PORTABLE_F32))
             }
         }
     }
@@ -139,6 +147,16 @@ fn avx2() -> Option<&'static KernelSet> {
     has.then_some(&kernels::AVX2_F32)
 }
 
+#[cfg(target_arch = "aarch64")]
+fn neon() -> Option<&'static KernelSet> {
+    Some(&kernels::NEON_F32)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn neon() -> Option<&'static KernelSet> {
+    None
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Option<&'static KernelSet> {
     None
@@ -170,11 +188,14 @@ mod tests {
 
     #[test]
     fn names_print_back_and_others_are_refused() {
-        for name in ["auto", "amx", "avx512", "avx2", "portable"] {
+        for name in ["auto", "amx", "avx512", "avx2", "neon", "portable"] {
             assert_eq!(name.parse::<KernelChoice>().unwrap().to_string(), name);
         }
         let error = "sse".parse::<KernelChoice>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown kernels 'sse': auto, amx, avx512, avx2 or portable");
+        assert_eq!(
+            error.to_string(),
+            "unknown kernels 'sse': auto, amx, avx512, avx2, neon or portable"
+        );
     }
 
     #[test]

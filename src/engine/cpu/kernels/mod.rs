@@ -36,6 +36,8 @@ use self::winograd::{ForwardArgs, ForwardTransform, InverseArgs, InverseTransfor
 #[cfg(target_arch = "x86_64")]
 use super::lanes::bf16::Avx512Bf16;
 use super::lanes::bf16::Bf16;
+#[cfg(target_arch = "aarch64")]
+use super::lanes::neon::Neon;
 use super::lanes::{F32, Format, Isa, Lanes, portable::Portable};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{
@@ -167,6 +169,8 @@ unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
 
 pub(super) static PORTABLE_F32: KernelSet = KernelSet::of::<Portable, F32>("portable");
 pub(super) static PORTABLE_BF16: KernelSet = KernelSet::of::<Portable, Bf16>("portable");
+#[cfg(target_arch = "aarch64")]
+pub(super) static NEON_F32: KernelSet = KernelSet::of::<Neon, F32>("neon");
 #[cfg(target_arch = "x86_64")]
 pub(super) static AVX2_F32: KernelSet = KernelSet::of::<Avx2, F32>("avx2");
 #[cfg(target_arch = "x86_64")]

@@ -9,6 +9,8 @@ pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 pub(super) mod bf16;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 pub(super) mod portable;
 
 /// Lanes in a block: one AVX-512 register, two of AVX2, four of SSE or NEON.

@@ -1,7 +1,4 @@
-//! Plain Rust, for processors without AVX2 and for other architectures.
-//!
-//! What the compiler makes of it is its own affair: on aarch64 the tiles of Rust 1.95 are scalar
-//! (`fmul s0, s1, s2` in `objdump -d`, no `fmla v0.4s`), so NEON lanes of their own would gain.
+//! Plain Rust, for x86-64 without AVX2 and for architectures without lanes of their own.
 
 use super::{Isa, Kernel, LANES, Lanes};
 

@@ -21,8 +21,10 @@ use crate::engine::graph::Graph;
 
 /// The kernels this processor runs, if need be by [`emulator`].
 fn sets(precision: Precision) -> Vec<KernelChoice> {
-    let all = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512, KernelChoice::Amx];
-    all.into_iter().filter(|&choice| kernel_set(choice, precision).is_some()).collect()
+    KernelChoice::SETS
+        .into_iter()
+        .filter(|&choice| kernel_set(choice, precision).is_some())
+        .collect()
 }
 
 /// The same for one of many networks: an emulated instruction takes a thousand times as long as a
