@@ -54,8 +54,8 @@ impl Default for LivenessSettings {
             replay_replicas_min: 0,
             // Redis in the same network answers within 1 ms, WAIT within a few.
             replay_timeout_ms: 500,
-            // What comparable services take (AWS Face Liveness: 10 MB).
-            session_bytes_max: 10 << 20,
+            // 45 s at 10 frames a second of 70 KiB, or half of that time at 30 of 50.
+            session_bytes_max: 32 << 20,
             risk_review: false,
             tells_all: false,
         }

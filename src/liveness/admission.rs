@@ -170,7 +170,8 @@ pub(super) struct Gate {
     digests: BTreeSet<[u8; 32]>,
     bytes: usize,
     seen: usize,
-    looked: usize,
+    /// Since the first prompt; `None` before it.
+    looked: Option<usize>,
     repeated: usize,
     format_changes: usize,
     /// The next capture time that is looked at, unless the stream is slower.
@@ -200,7 +201,7 @@ impl Gate {
             digests: BTreeSet::new(),
             bytes: 0,
             seen: 0,
-            looked: 0,
+            looked: None,
             repeated: 0,
             format_changes: 0,
             look_due: Duration::ZERO,
@@ -223,8 +224,8 @@ impl Gate {
 
     /// The first action is asked for: from here on, looked-at frames are counted. Finding the right
     /// place before takes as long as it takes, within the session's time.
-    pub(super) fn count_anew(&mut self) {
-        self.looked = 0;
+    pub(super) fn count_looks(&mut self) {
+        self.looked.get_or_insert(0);
     }
 
     /// The time is up.
@@ -262,7 +263,7 @@ impl Gate {
             Err(Refusal::FrameBytes { bytes: meta.bytes, bytes_max: frame_bytes_max })
         } else if bytes > session_bytes_max {
             Err(Refusal::SessionBytes { bytes, bytes_max: session_bytes_max })
-        } else if self.looked >= frames_max {
+        } else if self.looked.is_some_and(|looked| looked >= frames_max) {
             Err(Refusal::Frames { frames_max })
         } else if self.seen >= frames_seen_max {
             Err(Refusal::Frames { frames_max: frames_seen_max })
@@ -350,7 +351,7 @@ impl Gate {
             self.worst.thinned += 1;
             return Admission::Thinned;
         }
-        self.looked += 1;
+        self.looked = self.looked.map(|looked| looked + 1);
         self.look_due = self.next_look(captured, interval);
         Admission::Look
     }
@@ -427,7 +428,10 @@ mod tests {
 
         let mut short = gate(AdmissionLimits { frames_max: 1, ..AdmissionLimits::default() });
         assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
-        assert_eq!(short.admit(&meta(1, 100), ms(100)), Err(Refusal::Frames { frames_max: 1 }));
+        assert!(short.admit(&meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
+        short.count_looks();
+        assert!(short.admit(&meta(2, 200), ms(200)).is_ok());
+        assert_eq!(short.admit(&meta(3, 300), ms(300)), Err(Refusal::Frames { frames_max: 1 }));
 
         let expired = gate(AdmissionLimits::default()).admit(&meta(0, 0), ms(45_001));
         assert_eq!(expired, Err(Refusal::Expired { limit: ms(45_000) }));

@@ -7,8 +7,8 @@ use super::measures::Judged;
 use super::risk::FaceRisks;
 use crate::face::Embedding;
 
-/// Frames that are judged for their place in the session: the first neutral one, and one before
-/// and one after each action. The rest is for sharp ones.
+/// Frames that are judged for their place in a session without interruption: one before each
+/// prompt, one behind each action, and the last. The rest is for sharp ones.
 const PLACED: usize = 1 + 2 * STEPS;
 
 /// What the liveness networks say about a session.
@@ -30,7 +30,8 @@ pub struct LiveEvidence {
 #[derive(Debug)]
 pub(super) struct Jury {
     limits: JudgingLimits,
-    /// At most `frames_max`, with their turn.
+    /// With their turn. As many as there were prompts, one behind each action, one at the end, and
+    /// sharp ones.
     chosen: Vec<(u32, f64)>,
     sharp: usize,
     sharpest: f64,
@@ -61,7 +62,8 @@ impl Jury {
         Self { limits, chosen: Vec::new(), sharp: 0, sharpest: 0.0, judged: Vec::new() }
     }
 
-    /// Chooses a frame for its place in the session.
+    /// Chooses a frame for its place in the session. Places are for as many frames as a session
+    /// has, whatever came before: whoever could fill them up early would act unseen.
     pub(super) fn place(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
         self.sharpest = self.sharpest.max(sharpness);
         self.choose(sequence, turn)
@@ -69,9 +71,9 @@ impl Jury {
 
     /// Chooses a frame if it is clearly the sharpest so far.
     pub(super) fn sharpen(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
-        let places = self.limits.frames_max.saturating_sub(PLACED);
+        let sharp_max = self.limits.frames_max.saturating_sub(PLACED);
         let is_sharper = sharpness > self.sharpest * self.limits.sharper_min;
-        if self.sharp >= places || !is_sharper || !self.choose(sequence, turn) {
+        if self.sharp >= sharp_max || !is_sharper || !self.choose(sequence, turn) {
             return false;
         }
         self.sharp += 1;
@@ -79,13 +81,13 @@ impl Jury {
         true
     }
 
+    /// Whether a frame with this turn can be judged at all.
     fn choose(&mut self, sequence: u32, turn: f64) -> bool {
         let is_frontal = turn.abs() <= self.limits.turn_max;
-        if !is_frontal || self.chosen.len() >= self.limits.frames_max {
-            return false;
+        if is_frontal && self.chosen.iter().all(|(chosen, _)| *chosen != sequence) {
+            self.chosen.push((sequence, turn));
         }
-        self.chosen.push((sequence, turn));
-        true
+        is_frontal
     }
 
     /// Whether the frame was chosen and has not been judged.
@@ -122,7 +124,8 @@ impl Jury {
         let low = self.judged.iter().filter(|one| one.live() < self.limits.low_below).count();
         LiveEvidence {
             frames,
-            frames_min: self.limits.frames_min,
+            // Whatever was chosen had a reason to be.
+            frames_min: self.limits.frames_min.max(self.chosen.len()),
             median: percentile(self.judged.iter().map(Judgement::live), 0.5),
             low_share: low as f64 / frames.max(1) as f64,
             low_share_max: self.limits.low_share_max,
@@ -146,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn sharp_frames_never_take_the_places_of_the_others() {
+    fn sharp_frames_are_few_and_the_others_always_have_a_place() {
         let mut jury = jury();
         let sharp = (0..100).filter(|at| jury.sharpen(*at, 0.0, 2.0_f64.powi(*at as i32))).count();
         assert_eq!(sharp, 12 - PLACED);
         let placed = (100..200).filter(|at| jury.place(*at, 0.0, 1.0)).count();
-        assert_eq!(placed, PLACED);
+        assert_eq!(placed, 100);
     }
 
     #[test]

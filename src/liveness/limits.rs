@@ -70,8 +70,8 @@ impl Default for AdmissionLimits {
             frames_seen_max: 1350,
             // A JPEG of 480×640 has 20 to 70 KiB, the largest seen at quality 100 was 240.
             frame_bytes_max: 256 * 1024,
-            // What comparable services take (AWS Face Liveness: 10 MB).
-            session_bytes_max: 10 * 1024 * 1024,
+            // The whole session at 10 frames a second of 70 KiB, or half of it at 30 of 50.
+            session_bytes_max: 32 * 1024 * 1024,
             // A camera's noise makes every JPEG different.
             repeated_bytes_max: 0,
             clock_back_max: Duration::ZERO,
@@ -267,7 +267,7 @@ impl Default for ContinuityLimits {
 pub struct JudgingLimits {
     /// Judged frames that a session needs.
     pub frames_min: usize,
-    /// Judged frames of a session at most.
+    /// Judged frames of a session without interruption at most; each repeated prompt adds one.
     pub frames_max: usize,
     /// Largest turn of a judged frame.
     pub turn_max: f64,
@@ -283,7 +283,7 @@ impl Default for JudgingLimits {
     fn default() -> Self {
         Self {
             frames_min: 5,
-            // The first, one before and one after each action, and five of rising sharpness.
+            // One before and one behind each action, the last, and five of rising sharpness.
             frames_max: 12,
             // Embedder and liveness networks were measured on near-frontal faces.
             turn_max: 0.35,

@@ -87,7 +87,8 @@ pub fn coarsen(verdict: &LivenessVerdict) -> LivenessVerdict {
         if is_risk(reason.code) && !is_deciding(at) {
             continue;
         }
-        let is_sign = is_attack(reason.code) || is_risk(reason.code);
+        let is_portrait_shown = reason.code == ReasonCode::SameImage;
+        let is_sign = is_attack(reason.code) || is_risk(reason.code) || is_portrait_shown;
         let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
         let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
@@ -330,6 +331,8 @@ mod tests {
             (Decision::Fail, vec![ReasonCode::LivenessFailed])
         );
         assert!(coarse.checks.is_empty() && coarse.reasons[0].value.is_none());
+        let shown = coarsen(&verdict.about_portrait(&[], true));
+        assert_eq!(codes(&shown), [ReasonCode::LivenessFailed]);
 
         let verdict =
             judge(&outcome(stopped_by(ReasonCode::FpsTooLow), 7, 0.9, 0.0), None, BAR, 0.8);

@@ -54,7 +54,9 @@ impl Session {
         let since = self.seen_at.replace(captured).unwrap_or(captured);
         let was_away = captured.saturating_sub(since) > gap_max;
         let turn = view.reading.pose.turn;
-        observed.judge = self.guide.wrong().is_none()
+        // Before the first prompt anybody may still come and go.
+        observed.judge = !matches!(self.stage, Stage::Rest { step: 0, .. })
+            && self.guide.wrong().is_none()
             && self.jury.sharpen(view.frame.sequence, turn, view.face.sharpness);
         match &mut self.stage {
             Stage::Rest { neutral_since, .. } => {
@@ -90,25 +92,23 @@ impl Session {
             return;
         }
         let captured = view.frame.captured;
-        let is_first = neutral_since.is_none();
         let since = *neutral_since.get_or_insert(captured);
         let step = *step;
         self.baseline.add(&view.reading);
         let is_held = captured.saturating_sub(since) >= self.limits.steps.neutral_hold;
-        let is_ready = is_held && self.is_baseline_known(step);
-        if is_first || is_ready {
-            self.place(view, observed);
-        }
-        if is_ready {
+        if is_held && self.is_baseline_known(step) && self.place(view, observed) {
             observed.events.push(self.ask(step, since, view));
         }
     }
 
-    /// Has the frame judged for its place in the session.
-    fn place(&mut self, view: &View<'_>, observed: &mut Observed) {
-        let sequence = view.frame.sequence;
-        observed.judge = observed.judge
-            || self.jury.place(sequence, view.reading.pose.turn, view.face.sharpness);
+    /// Has the frame judged for its place in the session: right before a prompt, right behind an
+    /// action or at the end, so that each action lies between two looks at who did it. `false`: it
+    /// cannot be judged.
+    fn place(&mut self, view: &View<'_>, observed: &mut Observed) -> bool {
+        let (sequence, turn) = (view.frame.sequence, view.reading.pose.turn);
+        let is_placed = self.jury.place(sequence, turn, view.face.sharpness);
+        observed.judge |= is_placed;
+        is_placed
     }
 
     /// Nothing is wrong with the picture, which includes a turned head, and head and mouth rest.
@@ -135,9 +135,7 @@ impl Session {
             self.ending = Some(Ending::Done);
             return Event::Finished;
         };
-        if step == 0 {
-            self.gate.count_anew();
-        }
+        self.gate.count_looks();
         let (sent, hold) = (view.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // The frame that shows the last of neutral.
@@ -167,8 +165,12 @@ impl Session {
             self.check_reaction(beginning.after.saturating_sub(sent), reaction_min)?;
         }
         self.check_depth(depth)?;
-        observed.events.push(Event::StepDone(step));
-        self.stage = Stage::Rest { step: step + 1, began: view.now, neutral_since: None };
+        if self.place(view, observed) {
+            observed.events.push(Event::StepDone(step));
+            self.stage = Stage::Rest { step: step + 1, began: view.now, neutral_since: None };
+        } else if let Stage::Act { gesture, .. } = &mut self.stage {
+            gesture.start_again();
+        }
         Ok(())
     }
 

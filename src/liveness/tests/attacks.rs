@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::show::{Frame, Show, fingerprint, limits};
+use super::show::{Frame, Show, limits};
 use crate::face::ReasonCode;
 use crate::face::verdict::Decision;
-use crate::liveness::synthetic::{Head, face_at};
+use crate::liveness::synthetic::{Head, face_at, fingerprint};
 use crate::liveness::{Action, Limits, SwingLimits};
 
 const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
@@ -104,6 +104,22 @@ fn orders() -> Vec<Attack> {
                     Action::TurnLeft => vec![Action::Nod, asked],
                     _ => vec![asked],
                 },
+                ..honest
+            },
+            reason: ReasonCode::WrongAction,
+            decision: Decision::Retry,
+            relax: |limits| limits.steps.wrong_actions_max = 9,
+        },
+        Attack {
+            // Blink, nod, turn, and round again: the first prompt sees all three, the others one.
+            name: "recording of the three actions in another order",
+            show: Show {
+                answer: |asked| match asked {
+                    Action::TurnLeft => vec![Action::Blink, Action::Nod, asked],
+                    _ => vec![asked],
+                },
+                // The turn still ends within its five seconds.
+                pace: 1.2,
                 ..honest
             },
             reason: ReasonCode::WrongAction,

@@ -4,3 +4,4 @@ mod attacks;
 mod honest;
 mod laws;
 mod show;
+mod witnesses;
