@@ -118,10 +118,98 @@ async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (old, other) = (digests(b"old key"), digests(b"another transaction"));
         let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
-        assert_eq!(one.attempt(&old, TTL).await.unwrap(), 1, "{name}");
-        assert_eq!(two.attempt(&old, TTL).await.unwrap(), 2, "{name}");
-        assert_eq!(two.attempt(&rotated, TTL).await.unwrap(), 3, "{name}");
-        assert_eq!(one.attempt(&other, TTL).await.unwrap(), 1, "{name}");
+        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
+        assert_eq!(one.attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (old, new) = (digests(b"old key"), digests(b"new key"));
+        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
+        assert_eq!(one.attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
+        for store in [one, two, one] {
+            assert_eq!(store.attempt(&old, 2, TTL).await.unwrap(), None, "{name}");
+            assert_eq!(store.attempt(&rotated, 2, TTL).await.unwrap(), None, "{name}");
+        }
+        assert_eq!(one.attempt(&new, 2, TTL).await.unwrap(), Some(1), "{name}: counted nowhere");
+        assert_eq!(two.attempt(&old, 3, TTL).await.unwrap(), Some(3), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_race_for_attempts_get_no_more_than_the_most() {
+    for Subject { name, replicas, .. } in &subjects() {
+        let racers: Vec<_> = (0..50)
+            .map(|racer| {
+                let store = Arc::clone(&replicas[racer % 2]);
+                tokio::spawn(async move { store.attempt(&digests(b"42"), 3, TTL).await.unwrap() })
+            })
+            .collect();
+        let mut counted = Vec::new();
+        for racer in racers {
+            counted.extend(racer.await.unwrap());
+        }
+        counted.sort_unstable();
+        assert_eq!(counted, [1, 2, 3], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_given_back_can_be_made_again() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (transaction, other) = (digests(b"42"), digests(b"another transaction"));
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
+        two.give_back(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
+        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_counted_is_not_given_back() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let transaction = digests(b"42");
+        one.give_back(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+        for store in [one, two, one] {
+            store.give_back(&transaction, 9, TTL).await.unwrap();
+        }
+        assert_eq!(two.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_is_given_back_only_so_many_attempts() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let transaction = digests(b"42");
+        for _ in 0..2 {
+            assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
+            two.give_back(&transaction, 2, TTL).await.unwrap();
+        }
+        assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
+        two.give_back(&transaction, 2, TTL).await.unwrap();
+        assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_given_back_under_every_key() {
+    for Subject { name, replicas: [one, two], .. } in &subjects() {
+        let (old, new) = (digests(b"old key"), digests(b"new key"));
+        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
+        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
+        two.give_back(&rotated, 9, TTL).await.unwrap();
+        assert_eq!(two.attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
@@ -149,8 +237,10 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
     let session = session();
     store.claim(session, TTL).await.unwrap();
     store.finish(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
-    store.attempt(&digests(b"42"), TTL).await.unwrap();
-    store.attempt(&digests(b"42"), TTL).await.unwrap();
+    for _ in 0..3 {
+        store.attempt(&digests(b"42"), 3, TTL).await.unwrap();
+    }
+    store.give_back(&digests(b"42"), 3, TTL).await.unwrap();
     store.seen_frames(&[digests(b"a")], session, TTL).await.unwrap();
 
     let client = redis::Client::open(server.url()).unwrap();
@@ -164,8 +254,29 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
         assert!((1..=600_000).contains(&left), "{key} lives for {left} ms");
         kept.push(redis::cmd("GET").arg(key).query_async::<String>(&mut connection).await.unwrap());
     }
-    assert_eq!(kept, ["2", "", &session.to_string(), "PASS"], "{keys:?}");
+    assert_eq!(kept, ["2", "", &session.to_string(), "PASS", "1"], "{keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("menshen:1:")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
+    let Some(server) = RedisServer::start() else { return };
+    let (store, transaction) = (open(&settings(&server)), digests(b"42"));
+    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    // The server's own clock cannot be paused, so the count's time is set to be over soon.
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let key = format!("menshen:1:attempts:{}", String::from(transaction.newest));
+    let shortened: bool =
+        redis::cmd("PEXPIRE").arg(&key).arg(60_000).query_async(&mut connection).await.unwrap();
+    assert!(shortened);
+    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), None);
+    store.give_back(&transaction, 1, TTL).await.unwrap();
+    let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+    assert!((1..=60_000).contains(&left), "{left} ms");
+    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
+    assert!((60_001..=600_000).contains(&left), "{left} ms");
 }
 
 #[tokio::test]
@@ -228,7 +339,7 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     };
     let frames = [digests(b"a")];
     assert!(missing(store.claim(session(), TTL).await.map(drop)));
-    assert!(missing(store.attempt(&digests(b"42"), TTL).await.map(drop)));
+    assert!(missing(store.attempt(&digests(b"42"), 3, TTL).await.map(drop)));
     assert!(missing(store.seen_frames(&frames, session(), TTL).await.map(drop)));
     assert!(missing(store.probe().await));
 
@@ -237,7 +348,7 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     let patient = LivenessSettings { replay_timeout_ms: PATIENT_MS, ..alone };
     let (store, used) = (open(&patient), session());
     assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.attempt(&digests(b"43"), TTL).await.unwrap(), 1);
+    assert_eq!(store.attempt(&digests(b"43"), 3, TTL).await.unwrap(), Some(1));
     assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
     let at_replica = open(&settings(&replica)).state(used).await.unwrap();
     assert_eq!(at_replica, SessionState::Claimed);

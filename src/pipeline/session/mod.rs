@@ -21,13 +21,19 @@ use crate::face::ImageSource;
 use crate::face::calibration::PairType;
 use crate::image::Rotation;
 use crate::liveness::{self, Action, Assurance, Limits, STEPS};
+use crate::telemetry;
 use crate::trust::{
-    Claim, Digest, KeyError, Presented, ReplayError, ReplayStore, Secret, SessionClaims, SessionId,
-    SessionKeys, SessionState, SessionTokens, random_u128,
+    Claim, Digest, KeyError, KeyedDigests, Presented, ReplayError, ReplayStore, Secret,
+    SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
 };
 
 /// How long the attempts at a transaction are counted: a registration is finished the same day.
 const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Attempts that one transaction gets back at most, within [`ATTEMPTS_TTL`] of each other. Who
+/// comes back more often on one bad day is rare; and who brings the trouble about on purpose, with
+/// frames in bursts or answers left unread, gains so many sessions without a verdict and no more.
+const RETURNED_MAX: u32 = 10;
 
 /// How long a result can be asked for.
 const RESULT_TTL: Duration = Duration::from_secs(600);
@@ -170,13 +176,12 @@ impl Pipeline {
             PortraitFile::Digest(digest) => digest,
             PortraitFile::File(file) => self.hash(file).await?.0,
         };
+        // Drawn before the attempt is counted: what fails here has cost none.
+        let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
         let transaction = keys.transaction_digests(TENANT, &order.transaction);
-        let attempt = replay.attempt(&transaction, ATTEMPTS_TTL).await?;
-        if attempt > settings.attempts_max {
-            return Err(Error::AttemptsSpent { attempts_max: settings.attempts_max });
-        }
-        let session = SessionId::random()?;
-        let actions = liveness::draw(random_u128()?);
+        let attempts_max = settings.attempts_max;
+        let counted = replay.attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
+        let attempt = counted.ok_or(Error::AttemptsSpent { attempts_max })?;
         let now = unix_ms();
         let claims = SessionClaims {
             session,
@@ -221,6 +226,24 @@ impl Pipeline {
         match replay.claim(promise.claims.session, promise.claims.claim_ttl(now)).await? {
             Claim::Claimed => Ok(promise),
             Claim::AlreadyUsed => Err(Error::SessionUsed),
+        }
+    }
+
+    /// The transaction that a session's token was sealed for, under the key that sealed it; `None`
+    /// where the session cannot be run here and now.
+    pub fn transaction_of(&self, token: &Secret<String>) -> Option<KeyedDigests> {
+        let claims = self.sessions.tokens.open(token.expose(), unix_ms()).ok()?;
+        let promise = Promise::of(claims)?;
+        Some(KeyedDigests { newest: promise.claims.transaction, other: None })
+    }
+
+    /// Gives a transaction the attempt back that a session has cost it. Only for one that was
+    /// claimed and ended by our fault. Where it fails, the attempt stays counted.
+    pub async fn give_back(&self, transaction: &KeyedDigests) {
+        let replay = &self.sessions.replay;
+        if let Err(error) = replay.give_back(transaction, RETURNED_MAX, ATTEMPTS_TTL).await {
+            let causes = telemetry::causes(&error);
+            tracing::warn!(causes, "an attempt was not given back");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The store of one replica: four bounded tables that forget only what has expired.
+//! The store of one replica: five bounded tables that forget only what has expired.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -19,7 +19,7 @@ const ENTRIES_MAX: usize = 1 << 20;
 /// Live results: at ten minutes each, 100 sessions a second. Full of the longest they take 512 MiB.
 const RESULTS_MAX: usize = 1 << 16;
 
-/// Expired entries one insertion clears away. More than one, so that a table shrinks; few, so that
+/// Expired lines one insertion looks at. More than one, so that a table shrinks; few, so that
 /// nobody waits for a million.
 const CLEARED_PER_INSERT: usize = 8;
 
@@ -34,6 +34,7 @@ struct Tables {
     claims: Table<SessionId, ()>,
     results: Table<SessionId, Bytes>,
     attempts: Table<Digest, u32>,
+    returned: Table<Digest, u32>,
     frames: Table<Digest, SessionId>,
 }
 
@@ -50,6 +51,7 @@ impl MemoryReplay {
                 claims: Table::new(entries_max),
                 results: Table::new(results_max),
                 attempts: Table::new(entries_max),
+                returned: Table::new(entries_max),
                 frames: Table::new(entries_max),
             }),
         }
@@ -95,17 +97,42 @@ impl MemoryReplay {
     pub(super) fn attempt(
         &self,
         transaction: &KeyedDigests,
+        attempts_max: u32,
         ttl: Duration,
         now: Instant,
-    ) -> Result<u32, ReplayError> {
+    ) -> Result<Option<u32>, ReplayError> {
         let attempts = &mut self.tables.lock().attempts;
-        let mut highest = 0;
-        for digest in transaction.iter() {
-            let count = attempts.get(&digest, now).map_or(1, |count| count.saturating_add(1));
-            attempts.put(digest, count, now, ttl)?;
-            highest = highest.max(count);
+        let counts = transaction.iter().map(|digest| count(attempts, digest, now));
+        let highest = counts.max().unwrap_or(0);
+        if highest >= attempts_max {
+            return Ok(None);
         }
-        Ok(highest)
+        for digest in transaction.iter() {
+            attempts.put(digest, count(attempts, digest, now) + 1, now, ttl)?;
+        }
+        Ok(Some(highest + 1))
+    }
+
+    pub(super) fn give_back(
+        &self,
+        transaction: &KeyedDigests,
+        returned_max: u32,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<(), ReplayError> {
+        let mut tables = self.tables.lock();
+        let Tables { attempts, returned, .. } = &mut *tables;
+        for digest in transaction.iter() {
+            let before = count(returned, digest, now);
+            if before < returned_max
+                && let Some(counted) = attempts.get_mut(&digest, now)
+                && *counted > 0
+            {
+                returned.put(digest, before + 1, now, ttl)?;
+                *counted -= 1;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn seen_frames(
@@ -131,12 +158,16 @@ impl MemoryReplay {
     }
 }
 
+fn count(counts: &Table<Digest, u32>, digest: Digest, now: Instant) -> u32 {
+    counts.get(&digest, now).copied().unwrap_or(0)
+}
+
 /// A map whose entries expire. It never drops a live one: full is an error.
 #[derive(Debug)]
 struct Table<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// When to look at which entry, the earliest on top. An entry that was put again has stale
-    /// lines here, which name another time than the entry.
+    /// When to look at which entry, the earliest on top: a line each, so that one that is put again
+    /// takes no more room. Its line, which names an earlier time, is moved when that comes.
     expiries: BinaryHeap<Reverse<(Instant, K)>>,
     entries_max: usize,
 }
@@ -156,14 +187,23 @@ impl<K: Copy + Eq + Hash + Ord, V> Table<K, V> {
         self.entries.get(key).filter(|entry| entry.expires > now).map(|entry| &entry.value)
     }
 
-    /// Puts an entry, over an old one of the same key.
+    fn get_mut(&mut self, key: &K, now: Instant) -> Option<&mut V> {
+        let entry = self.entries.get_mut(key).filter(|entry| entry.expires > now);
+        entry.map(|entry| &mut entry.value)
+    }
+
+    /// Puts an entry, over an old one of the same key, which must not expire later.
     fn put(&mut self, key: K, value: V, now: Instant, ttl: Duration) -> Result<(), ReplayError> {
         self.clear_expired(now);
-        let full = self.expiries.len() >= self.entries_max;
+        let expires = now + ttl;
+        if let Some(entry) = self.entries.get_mut(&key) {
+            *entry = Entry { value, expires };
+            return Ok(());
+        }
+        let full = self.entries.len() >= self.entries_max;
         if full {
             return Err(ReplayError::Full { entries_max: self.entries_max });
         }
-        let expires = now + ttl;
         self.entries.insert(key, Entry { value, expires });
         self.expiries.push(Reverse((expires, key)));
         Ok(())
@@ -175,9 +215,11 @@ impl<K: Copy + Eq + Hash + Ord, V> Table<K, V> {
                 Some(Reverse((expires, _))) if *expires <= now => {}
                 _ => return,
             }
-            let Some(Reverse((expires, key))) = self.expiries.pop() else { return };
-            if self.entries.get(&key).is_some_and(|entry| entry.expires == expires) {
-                self.entries.remove(&key);
+            let Some(Reverse((_, key))) = self.expiries.pop() else { return };
+            let expires = self.entries.get(&key).map(|entry| entry.expires);
+            match expires.filter(|expires| *expires > now) {
+                Some(renewed) => self.expiries.push(Reverse((renewed, key))),
+                None => drop(self.entries.remove(&key)),
             }
         }
     }
@@ -239,10 +281,50 @@ mod tests {
     fn an_attempt_restarts_the_time_of_its_transaction() {
         let (store, start) = (MemoryReplay::default(), Instant::now());
         let half = TTL / 2;
-        assert_eq!(store.attempt(&digests(1), TTL, start).unwrap(), 1);
-        assert_eq!(store.attempt(&digests(1), TTL, start + half).unwrap(), 2);
-        assert_eq!(store.attempt(&digests(1), TTL, start + TTL).unwrap(), 3);
-        assert_eq!(store.attempt(&digests(1), TTL, start + TTL * 2).unwrap(), 1);
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start).unwrap(), Some(1));
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start + half).unwrap(), Some(2));
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(3));
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL * 2).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn refused_attempts_take_no_room_and_lock_out_no_longer() {
+        let (store, start) = (MemoryReplay::with_limits(2, 1), Instant::now());
+        let last = start + TTL - Duration::from_nanos(1);
+        assert_eq!(store.attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
+        for _ in 0..100 {
+            assert_eq!(store.attempt(&digests(1), 1, TTL, last).unwrap(), None);
+        }
+        assert_eq!(store.attempt(&digests(2), 1, TTL, last).unwrap(), Some(1));
+        assert_eq!(store.attempt(&digests(1), 1, TTL, start + TTL).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn attempts_that_are_given_back_again_and_again_take_one_place() {
+        let (store, start) = (MemoryReplay::with_limits(1, 1), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(store.attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
+            store.give_back(&digests(1), 100, TTL, start).unwrap();
+        }
+        let tables = store.tables.lock();
+        assert_eq!((tables.attempts.expiries.len(), tables.returned.expiries.len()), (1, 1));
+    }
+
+    #[test]
+    fn giving_back_an_attempt_does_not_restart_the_time_of_the_others() {
+        let (store, start) = (MemoryReplay::default(), Instant::now());
+        for attempt in 1..=3 {
+            assert_eq!(store.attempt(&digests(1), 9, TTL, start).unwrap(), Some(attempt));
+        }
+        let last = start + TTL - Duration::from_nanos(1);
+        store.give_back(&digests(1), 1, TTL, last).unwrap();
+        assert_eq!(count(&store.tables.lock().attempts, digests(1).newest, last), 2);
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(1));
+        // How many were given back is known for a time of its own.
+        store.give_back(&digests(1), 1, TTL, start + TTL).unwrap();
+        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(2));
+        store.give_back(&digests(1), 1, TTL, last + TTL).unwrap();
+        assert_eq!(store.attempt(&digests(1), 9, TTL, last + TTL).unwrap(), Some(2));
     }
 
     proptest! {
@@ -270,6 +352,35 @@ mod tests {
                     Err(_) => prop_assert!(!used && live == 4),
                 }
                 prop_assert!(store.tables.lock().claims.entries.len() <= 4);
+            }
+        }
+
+        /// Against a plain list of the attempts that were counted and when: none is forgotten
+        /// before its time, and each transaction takes one place while it is remembered.
+        #[test]
+        fn attempts_are_counted_up_to_their_most_while_they_live(
+            steps in prop::collection::vec((0_u8..5, 0_u64..40), 1..80),
+        ) {
+            let store = MemoryReplay::with_limits(3, 1);
+            let ttl = Duration::from_millis(60);
+            let mut model: HashMap<u8, (u32, Instant)> = HashMap::new();
+            let mut now = Instant::now();
+            for (who, later) in steps {
+                now += Duration::from_millis(later);
+                model.retain(|_, (_, expires)| *expires > now);
+                let counted = model.get(&who).map_or(0, |(count, _)| *count);
+                match store.attempt(&digests(who), 2, ttl, now) {
+                    Ok(Some(attempt)) => {
+                        prop_assert!(counted < 2 && attempt == counted + 1);
+                        prop_assert!(counted > 0 || model.len() < 3);
+                        model.insert(who, (attempt, now + ttl));
+                    }
+                    Ok(None) => prop_assert_eq!(counted, 2),
+                    Err(_) => prop_assert!(counted == 0 && model.len() == 3),
+                }
+                let attempts = &store.tables.lock().attempts;
+                prop_assert_eq!(attempts.entries.len(), attempts.expiries.len());
+                prop_assert!(attempts.entries.len() <= 3);
             }
         }
     }

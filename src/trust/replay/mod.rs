@@ -159,20 +159,39 @@ impl ReplayStore {
         }
     }
 
-    /// Counts an attempt at a transaction, and says the how manieth it is. The count is forgotten
-    /// `ttl` after the last attempt. Where the count differs between keys, as it does while they are
-    /// rotated, the highest is given.
+    /// Counts an attempt at a transaction, and says the how manieth it is; `None` for one that has
+    /// had its `attempts_max`. Then nothing is written: trying in vain takes no room and keeps
+    /// nobody out for longer. The count is forgotten `ttl` after the last attempt that was counted.
+    /// Where the count differs between keys, as it does while they are rotated, the highest holds.
     ///
     /// # Errors
     /// The store is unavailable: the attempt may not be made.
     pub async fn attempt(
         &self,
         transaction: &KeyedDigests,
+        attempts_max: u32,
         ttl: Duration,
-    ) -> Result<u32, ReplayError> {
+    ) -> Result<Option<u32>, ReplayError> {
         match self {
-            Self::Memory(store) => store.attempt(transaction, ttl, Instant::now()),
-            Self::Redis(store) => store.attempt(transaction, ttl).await,
+            Self::Memory(store) => store.attempt(transaction, attempts_max, ttl, Instant::now()),
+            Self::Redis(store) => store.attempt(transaction, attempts_max, ttl).await,
+        }
+    }
+
+    /// Gives a transaction back one attempt that was counted, unless it was given `returned_max`
+    /// before, each within `ttl` of the next. When the others are forgotten does not change.
+    ///
+    /// # Errors
+    /// The store is unavailable: the attempt may stay counted.
+    pub async fn give_back(
+        &self,
+        transaction: &KeyedDigests,
+        returned_max: u32,
+        ttl: Duration,
+    ) -> Result<(), ReplayError> {
+        match self {
+            Self::Memory(store) => store.give_back(transaction, returned_max, ttl, Instant::now()),
+            Self::Redis(store) => store.give_back(transaction, returned_max, ttl).await,
         }
     }
 

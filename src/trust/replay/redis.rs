@@ -22,6 +22,34 @@ use crate::trust::{Digest, KeyedDigests, SessionId};
 /// the keys hold.
 const PREFIX: &str = "menshen:1";
 
+/// Counts an attempt under each of the keys, for so many milliseconds, and answers the highest
+/// count; 0, and nothing is written, where that is the most already.
+const ATTEMPT: &str = "
+local highest = 0
+for _, key in ipairs(KEYS) do
+  highest = math.max(highest, tonumber(redis.call('GET', key) or 0))
+end
+if highest >= tonumber(ARGV[1]) then return 0 end
+for _, key in ipairs(KEYS) do
+  redis.call('INCR', key)
+  redis.call('PEXPIRE', key, ARGV[2])
+end
+return highest + 1";
+
+/// Of each pair of keys, the first counts attempts and the second those that were given back. One
+/// goes from the first to the second, unless that has its most, and that lives for so many
+/// milliseconds from then on.
+const GIVE_BACK: &str = "
+for i = 1, #KEYS, 2 do
+  local counted = tonumber(redis.call('GET', KEYS[i]) or 0)
+  local returned = tonumber(redis.call('GET', KEYS[i + 1]) or 0)
+  if counted > 0 and returned < tonumber(ARGV[1]) then
+    redis.call('DECR', KEYS[i])
+    redis.call('INCR', KEYS[i + 1])
+    redis.call('PEXPIRE', KEYS[i + 1], ARGV[2])
+  end
+end";
+
 /// The store in a Redis server.
 pub struct RedisReplay {
     client: Client,
@@ -88,16 +116,28 @@ impl RedisReplay {
     pub(super) async fn attempt(
         &self,
         transaction: &KeyedDigests,
+        attempts_max: u32,
         ttl: Duration,
-    ) -> Result<u32, ReplayError> {
+    ) -> Result<Option<u32>, ReplayError> {
+        let keys: Vec<String> = transaction.iter().map(attempts_key).collect();
         let mut commands = Pipeline::new();
-        for digest in transaction.iter() {
-            let key = attempts_key(digest);
-            commands.cmd("INCR").arg(&key);
-            commands.cmd("PEXPIRE").arg(&key).arg(millis(ttl)).ignore();
-        }
-        let counts: Vec<u32> = self.write(commands).await?;
-        counts.into_iter().max().ok_or_else(unexpected)
+        run_script(&mut commands, ATTEMPT, &keys, attempts_max, ttl);
+        let (attempt,): (u32,) = self.write(commands).await?;
+        Ok((attempt > 0).then_some(attempt))
+    }
+
+    /// Replicas are not waited for: a failover that forgets this leaves the attempt counted.
+    pub(super) async fn give_back(
+        &self,
+        transaction: &KeyedDigests,
+        returned_max: u32,
+        ttl: Duration,
+    ) -> Result<(), ReplayError> {
+        let pair = |digest| [attempts_key(digest), returned_key(digest)];
+        let keys: Vec<String> = transaction.iter().flat_map(pair).collect();
+        let mut commands = Pipeline::new();
+        run_script(&mut commands, GIVE_BACK, &keys, returned_max, ttl);
+        self.read::<()>(&commands).await
     }
 
     pub(super) async fn seen_frames(
@@ -194,6 +234,11 @@ fn set_once(commands: &mut Pipeline, key: &str, value: &[u8], ttl: Duration) {
     commands.cmd("SET").arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
 }
 
+/// Runs `script`, which takes a most and a time to live, with nobody else's commands in between.
+fn run_script(commands: &mut Pipeline, script: &str, keys: &[String], most: u32, ttl: Duration) {
+    commands.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(most).arg(millis(ttl));
+}
+
 fn claim_key(session: SessionId) -> String {
     format!("{PREFIX}:claim:{session}")
 }
@@ -204,6 +249,10 @@ fn result_key(session: SessionId) -> String {
 
 fn attempts_key(transaction: Digest) -> String {
     format!("{PREFIX}:attempts:{}", transaction.hex())
+}
+
+fn returned_key(transaction: Digest) -> String {
+    format!("{PREFIX}:returned:{}", transaction.hex())
 }
 
 fn frame_key(frame: Digest) -> String {

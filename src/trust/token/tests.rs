@@ -34,7 +34,14 @@ fn claims() -> SessionClaims {
 }
 
 fn sealed() -> String {
-    tokens(&[KEY_A]).seal(&claims()).unwrap().expose().clone()
+    sealed_with(|_| ())
+}
+
+/// The token of a session that was promised something else.
+fn sealed_with(change: fn(&mut SessionClaims)) -> String {
+    let mut claims = claims();
+    change(&mut claims);
+    tokens(&[KEY_A]).seal(&claims).unwrap().expose().clone()
 }
 
 fn presented() -> Presented<'static> {
@@ -131,18 +138,66 @@ fn claims_too_long_for_a_token_are_not_sealed() {
     );
 }
 
-#[test]
-fn a_session_runs_only_where_it_was_created_and_with_its_portrait() {
-    let right = presented();
-    assert_eq!(claims().check(&right), Ok(()));
+/// Opens a token at `now`, and holds it against who shows it.
+fn run(token: &str, now: u64, shown: &Presented<'_>) -> Result<(), TokenError> {
+    tokens(&[KEY_A]).open(token, now).and_then(|claims| claims.check(shown))
+}
+
+/// Somebody with a token that is not for them here and now, and the token that would be.
+struct Attack {
+    reason: TokenError,
+    now: u64,
+    shown: Presented<'static>,
+    token: String,
+    right: String,
+}
+
+fn attacks() -> [Attack; 7] {
+    let honest = presented();
+    let attack = |reason, token, right| Attack { reason, now: NOW, shown: honest, token, right };
+    let foreign = |field, shown, change: fn(&mut SessionClaims)| Attack {
+        shown,
+        ..attack(TokenError::Foreign(field), sealed(), sealed_with(change))
+    };
+    let (late, later) = (NOW + LIFE, sealed_with(|claims| claims.expires_unix_ms += 1));
     let portrait = Digest::of(b"another");
-    for (wrong, field) in [
-        (Presented { tenant: "south", ..right }, BoundField::Tenant),
-        (Presented { store: "shop-8", ..right }, BoundField::Store),
-        (Presented { device: "", ..right }, BoundField::Device),
-        (Presented { portrait, ..right }, BoundField::Portrait),
-    ] {
-        assert_eq!(claims().check(&wrong), Err(TokenError::Foreign(field)));
+    [
+        attack(TokenError::Forged, tampered(), sealed()),
+        attack(TokenError::UnknownKey, sealed_under(KEY_B), sealed()),
+        Attack { now: late, ..attack(TokenError::Expired, sealed(), later) },
+        foreign(BoundField::Tenant, Presented { tenant: "south", ..honest }, |claims| {
+            claims.tenant = "south".to_owned();
+        }),
+        foreign(BoundField::Store, Presented { store: "shop-8", ..honest }, |claims| {
+            claims.store = "shop-8".to_owned();
+        }),
+        foreign(BoundField::Device, Presented { device: "", ..honest }, |claims| {
+            claims.device.clear();
+        }),
+        foreign(BoundField::Portrait, Presented { portrait, ..honest }, |claims| {
+            claims.portrait = Digest::of(b"another");
+        }),
+    ]
+}
+
+/// A token of which one symbol was exchanged.
+fn tampered() -> String {
+    let token = sealed();
+    let (before, rest) = token.split_at(token.len() / 2);
+    let symbol = if rest.starts_with('A') { 'B' } else { 'A' };
+    format!("{before}{symbol}{}", &rest[1..])
+}
+
+fn sealed_under(key: &str) -> String {
+    tokens(&[key]).seal(&claims()).unwrap().expose().clone()
+}
+
+#[test]
+fn a_session_runs_only_by_its_token_in_its_time_where_it_was_created_and_with_its_portrait() {
+    assert_eq!(run(&sealed(), NOW, &presented()), Ok(()));
+    for Attack { reason, now, shown, token, right } in attacks() {
+        assert_eq!(run(&token, now, &shown), Err(reason));
+        assert_eq!(run(&right, now, &shown), Ok(()), "{reason}");
     }
 }
 

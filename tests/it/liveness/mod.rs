@@ -9,6 +9,7 @@ mod command;
 mod honest;
 mod replicas;
 mod sessions;
+mod trouble;
 
 use std::sync::OnceLock;
 use std::time::Duration;
