@@ -12,13 +12,15 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert;
 use super::door::{Admitted, Arrival, Door, conclude, decided};
 use super::events::EventStream;
+use super::layers::{Held, Room};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{Arrived, Error, LiveSession};
+use crate::pipeline::{Arrived, CameraFrame, Error, LiveSession, Pipeline, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as Told;
 use crate::telemetry::{Method, Outcome};
+use crate::trust::KeyedDigests;
 
 /// How long a stream may wait for its first message.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -56,6 +58,30 @@ pub struct LivenessServer {
 /// Where a stream's events go.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
+/// A frame that waits, and the room its bytes take.
+type Waiting = (Arrived, Room);
+
+/// What a client streams.
+struct Incoming {
+    messages: Streaming<v1::RunRequest>,
+    held: Held,
+}
+
+impl Incoming {
+    fn of(mut request: Request<Streaming<v1::RunRequest>>) -> Self {
+        let held = request.extensions_mut().remove().unwrap_or_default();
+        Self { messages: request.into_inner(), held }
+    }
+
+    async fn next(&mut self) -> Result<Option<(v1::RunRequest, Room)>, Error> {
+        let message = self.messages.message().await.map_err(|status| broken_stream(&status))?;
+        Ok(message.map(|message| {
+            let room = self.held.part(message.encoded_len());
+            (message, room)
+        }))
+    }
+}
+
 impl LivenessServer {
     async fn answer_create(
         &self,
@@ -75,9 +101,18 @@ impl LivenessServer {
         let arrival = Arrival::of(&request);
         let parsed = convert::evaluate(request.into_inner(), &self.door.limits)?;
         let call = self.door.admit(parsed.caller, arrival)?;
-        let started = call.pipeline.start_session(parsed.start, Assurance::Batch, &call.ticket);
-        let mut session = started.await?;
-        for frame in parsed.frames {
+        let (session, stake) = open(&call, parsed.start, Assurance::Batch).await?;
+        stake.settle(self.show_all(call, session, parsed.frames).await).await
+    }
+
+    /// The frames of a recording, and its result.
+    async fn show_all(
+        &self,
+        call: Admitted,
+        mut session: LiveSession,
+        frames: Vec<CameraFrame>,
+    ) -> Result<v1::LivenessResult, Error> {
+        for frame in frames {
             if !session.is_open() {
                 break;
             }
@@ -103,10 +138,21 @@ impl LivenessServer {
     /// The whole of a stream: start, frames, result.
     async fn answer_run(
         &self,
-        mut frames: Streaming<v1::RunRequest>,
+        mut frames: Incoming,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let (call, mut session) = self.start(&mut frames).await?;
+        let (call, session, stake) = self.start(&mut frames).await?;
+        stake.settle(self.show_live(call, session, frames, events).await).await
+    }
+
+    /// The frames of a stream as they come, and its result.
+    async fn show_live(
+        &self,
+        call: Admitted,
+        mut session: LiveSession,
+        frames: Incoming,
+        events: &Events,
+    ) -> Result<v1::LivenessResult, Error> {
         let (arrived, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
         let reading = pin!(self.read(frames, arrived));
         {
@@ -123,31 +169,29 @@ impl LivenessServer {
         self.result(call, session).await
     }
 
-    async fn start(
-        &self,
-        frames: &mut Streaming<v1::RunRequest>,
-    ) -> Result<(Admitted, LiveSession), Error> {
-        let first = timeout(START_WAIT, frames.message()).await.map_err(|_| Error::Expired)?;
-        let first = first.map_err(|status| broken_stream(&status))?.unwrap_or_default();
+    async fn start(&self, frames: &mut Incoming) -> Result<(Admitted, LiveSession, Stake), Error> {
+        let first = timeout(START_WAIT, frames.next()).await.map_err(|_| Error::Expired)??;
+        // The portrait's room is free once it has been looked at.
+        let (first, _room) =
+            first.map_or_else(Default::default, |(first, room)| (first, Some(room)));
         let begun = Instant::now();
         let arrival = Arrival { begun, deadline: begun + SESSION_WAIT, bytes: first.encoded_len() };
         let parsed = convert::start(first, &self.door.limits)?;
         let call = self.door.admit(parsed.caller, arrival)?;
-        let session =
-            call.pipeline.start_session(parsed.start, Assurance::Stream, &call.ticket).await?;
-        Ok((call, session))
+        let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
+        Ok((call, session, stake))
     }
 
     /// Hands on frames with the time they arrived, until the client sends no more.
     async fn read(
         &self,
-        mut frames: Streaming<v1::RunRequest>,
-        arrived: mpsc::Sender<Arrived>,
+        mut frames: Incoming,
+        arrived: mpsc::Sender<Waiting>,
     ) -> Result<(), Error> {
-        while let Some(message) = frames.message().await.map_err(|status| broken_stream(&status))? {
+        while let Some((message, room)) = frames.next().await? {
             let at = Instant::now();
             let frame = convert::frame(message, &self.door.limits)?;
-            if arrived.send(Arrived { frame, at }).await.is_err() {
+            if arrived.send((Arrived { frame, at }, room)).await.is_err() {
                 break;
             }
         }
@@ -186,7 +230,7 @@ impl LivenessService for LivenessServer {
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
         let (events, told) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (server, frames) = (self.clone(), request.into_inner());
+        let (server, frames) = (self.clone(), Incoming::of(request));
         let task = tokio::spawn(async move {
             let call = server.door.metrics.begin(Method::Run);
             let result = server.answer_run(frames, &events).await;
@@ -216,10 +260,69 @@ impl LivenessService for LivenessServer {
     }
 }
 
+/// The attempt that a session costs its transaction.
+struct Stake {
+    pipeline: Arc<Pipeline>,
+    /// `None` where the session cannot be run anyway.
+    transaction: Option<KeyedDigests>,
+    assurance: Assurance,
+}
+
+/// Starts a session.
+async fn open(
+    call: &Admitted,
+    start: SessionStart,
+    assurance: Assurance,
+) -> Result<(LiveSession, Stake), Error> {
+    let pipeline = Arc::clone(&call.pipeline);
+    let transaction = pipeline.transaction_of(&start.token);
+    let stake = Stake { pipeline, transaction, assurance };
+    match call.pipeline.start_session(start, assurance, &call.ticket).await {
+        Ok(session) => Ok((session, stake)),
+        // Of the start, this comes from the claim: whether the session was used is unknown, and one
+        // that still can be run must not have been given back.
+        Err(error @ Error::Store(_)) => Err(error),
+        Err(error) => stake.settle(Err(error)).await,
+    }
+}
+
+impl Stake {
+    /// Hands on how a session ended, and gives the attempt back where that was our fault.
+    async fn settle<A>(self, ended: Result<A, Error>) -> Result<A, Error> {
+        let is_ours = ended.as_ref().is_err_and(|error| is_our_fault(error, self.assurance));
+        if let Some(transaction) = self.transaction.filter(|_| is_ours) {
+            self.pipeline.give_back(&transaction).await;
+        }
+        ended
+    }
+}
+
+/// Whether a session ended by what its client cannot bring about at will. It chooses how long a
+/// recording may take, and the bytes that leave no room may be its own. A server that is behind it
+/// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
+fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
+    match error {
+        Error::NotReady(_) | Error::Store(_) | Error::Behind { .. } | Error::Internal(_) => true,
+        Error::Expired => assurance == Assurance::Stream,
+        Error::Invalid(_)
+        | Error::Overloaded(_)
+        | Error::ModelNotLive { .. }
+        | Error::SpaceMismatch { .. }
+        | Error::Token(_)
+        | Error::SessionUsed
+        | Error::WrongCall(_)
+        | Error::AttemptsSpent { .. }
+        | Error::NoResult
+        | Error::BrokenStream(_)
+        | Error::IntakeFull
+        | Error::Gone => false,
+    }
+}
+
 /// Takes frame by frame until nothing more is wanted, or nothing more comes.
 async fn judge(
     session: &mut LiveSession,
-    mut waiting: mpsc::Receiver<Arrived>,
+    mut waiting: mpsc::Receiver<Waiting>,
     events: &Events,
 ) -> Result<(), Error> {
     let mut ticks = interval(TICK);
@@ -229,7 +332,7 @@ async fn judge(
         let happened = tokio::select! {
             biased;
             arrived = waiting.recv() => match arrived {
-                Some(arrived) => {
+                Some((arrived, _room)) => {
                     session.take(arrived, waiting.len() > FRAMES_WAITING_USUAL).await?
                 }
                 None => break,
@@ -252,4 +355,29 @@ async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
     events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::ReplayError;
+
+    #[test]
+    fn only_what_a_client_cannot_bring_about_at_will_is_our_fault() {
+        for (error, [of_stream, of_recording]) in [
+            (Error::NotReady("a device is out of service"), [true, true]),
+            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), [true, true]),
+            (Error::Behind { late: 6, all: 20 }, [true, true]),
+            (Error::internal(std::fmt::Error), [true, true]),
+            (Error::Expired, [true, false]),
+            (Error::IntakeFull, [false, false]),
+            (Error::Gone, [false, false]),
+            (Error::BrokenStream(String::new()), [false, false]),
+            (Error::invalid("frame", "must follow the start"), [false, false]),
+            (Error::SessionUsed, [false, false]),
+        ] {
+            assert_eq!(is_our_fault(&error, Assurance::Stream), of_stream, "{error}");
+            assert_eq!(is_our_fault(&error, Assurance::Batch), of_recording, "{error}");
+        }
+    }
 }

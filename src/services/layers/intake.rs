@@ -1,5 +1,6 @@
 //! Bounds what a request may bring before tonic gathers it: each method has its own message
-//! limit, and all messages that are still arriving share one budget of bytes.
+//! limit, and all messages that are still arriving share one budget of bytes; those of a stream until
+//! they have been looked at.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
@@ -113,8 +115,10 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let limit = self.intake.limits.of(request.uri().path());
         let budget = Arc::clone(&self.intake.budget);
-        let request = request.map(|inner| Body::new(Intake::new(inner, limit, budget)));
-        self.inner.call(request)
+        let (mut parts, body) = request.into_parts();
+        let intake = Intake::new(body, limit, budget);
+        parts.extensions.insert(intake.held.clone());
+        self.inner.call(Request::from_parts(parts, Body::new(intake)))
     }
 }
 
@@ -124,12 +128,37 @@ struct Intake<B> {
     limit: usize,
     arrived: usize,
     budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
+    held: Held,
+}
+
+/// What of the shared budget a request holds for what has arrived. It is among the request's
+/// extensions, for whoever takes a stream apart.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+/// Room in the shared budget, given back when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Room(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+impl Held {
+    fn add(&self, permit: OwnedSemaphorePermit) {
+        match &mut *self.0.lock() {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
+    }
+
+    /// The room of one message, to be held for as long as the message is.
+    pub fn part(&self, bytes: usize) -> Room {
+        let mut held = self.0.lock();
+        Room(held.as_mut().and_then(|held| held.split(bytes.min(held.num_permits()))))
+    }
 }
 
 impl<B> Intake<B> {
     fn new(inner: B, limit: usize, budget: Arc<Semaphore>) -> Self {
-        Self { inner, limit, arrived: 0, budget, held: None }
+        Self { inner, limit, arrived: 0, budget, held: Held::default() }
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), Status> {
@@ -141,10 +170,7 @@ impl<B> Intake<B> {
         let permit = Arc::clone(&self.budget)
             .try_acquire_many_owned(count)
             .map_err(|_| status::intake_full())?;
-        match &mut self.held {
-            Some(held) => held.merge(permit),
-            None => self.held = Some(permit),
-        }
+        self.held.add(permit);
         Ok(())
     }
 }
@@ -224,6 +250,21 @@ mod tests {
         let refused = read(&mut second).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         drop((first, second));
+        assert_eq!(budget.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_message_of_a_stream_gives_its_room_back_before_the_stream_ends() {
+        let budget = Arc::new(Semaphore::new(100));
+        let mut stream = Intake::new(Chunks(vec![30, 50]), 100, Arc::clone(&budget));
+        read(&mut stream).await.unwrap();
+        let (first, second) = (stream.held.part(50), stream.held.part(1000));
+        assert_eq!(budget.available_permits(), 20);
+        drop(first);
+        assert_eq!(budget.available_permits(), 70);
+        drop(stream);
+        assert_eq!(budget.available_permits(), 70, "somebody still holds the second message");
+        drop(second);
         assert_eq!(budget.available_permits(), 100);
     }
 

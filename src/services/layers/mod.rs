@@ -4,4 +4,4 @@ mod deadline;
 mod intake;
 
 pub use deadline::{Deadline, DeadlineLayer};
-pub use intake::{IntakeLayer, MessageLimits};
+pub use intake::{Held, IntakeLayer, MessageLimits, Room};
