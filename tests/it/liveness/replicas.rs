@@ -34,26 +34,41 @@ impl Replicas {
     /// `None` where there is no Redis to share.
     async fn start() -> Option<Self> {
         let redis = RedisServer::start()?;
-        let (models, keys) = (models(), tempfile::tempdir().unwrap());
-        let key_file = keys.path().join("keys");
-        std::fs::write(&key_file, "5a".repeat(32)).unwrap();
-        std::fs::set_permissions(&key_file, PermissionsExt::from_mode(0o600)).unwrap();
-        let settings = || -> Config {
-            let mut config = live_config(&models);
-            config.liveness.key_file = Some(key_file.clone());
-            config.liveness.replay = ReplayTarget::try_from(redis.url()).unwrap();
-            // Longer than any answer takes on a busy machine.
-            config.liveness.replay_timeout_ms = 10_000;
-            config
-        };
-        let apps = [App::start(settings()).await.unwrap(), App::start(settings()).await.unwrap()];
-        Some(Self { redis, apps, _folders: [models, keys] })
+        let folders = [models(), key_folder()];
+        let replay = ReplayTarget::try_from(redis.url()).unwrap();
+        let apps = start_two(&folders, &replay).await;
+        Some(Self { redis, apps, _folders: folders })
     }
 
     async fn clients(&self) -> [Client; 2] {
-        let [one, two] = &self.apps;
-        [client_at(one.grpc_address()).await, client_at(two.grpc_address()).await]
+        clients(&self.apps).await
     }
+}
+
+/// A folder with a key file.
+fn key_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("keys");
+    std::fs::write(&key_file, "5a".repeat(32)).unwrap();
+    std::fs::set_permissions(&key_file, PermissionsExt::from_mode(0o600)).unwrap();
+    folder
+}
+
+/// Two servers with the same models and keys.
+async fn start_two([models, keys]: &[TempDir; 2], replay: &ReplayTarget) -> [App; 2] {
+    let settings = || -> Config {
+        let mut config = live_config(models);
+        config.liveness.key_file = Some(keys.path().join("keys"));
+        config.liveness.replay = replay.clone();
+        // Longer than any answer takes on a busy machine.
+        config.liveness.replay_timeout_ms = 10_000;
+        config
+    };
+    [App::start(settings()).await.unwrap(), App::start(settings()).await.unwrap()]
+}
+
+async fn clients([one, two]: &[App; 2]) -> [Client; 2] {
+    [client_at(one.grpc_address()).await, client_at(two.grpc_address()).await]
 }
 
 /// An honest person who does what a session asks for.
@@ -89,13 +104,18 @@ async fn judge(
     client.evaluate(recording(session, PORTRAIT, frames)).await.unwrap().into_inner()
 }
 
-/// Passes with `first`; shown again, the same frames fail, though they do what is asked for.
+/// Passes with `first`; shown again, the session is refused, and in another session the same frames
+/// fail, though they do what is asked for.
 async fn shows_a_session_again(first: &mut Client, later: &mut [Client]) {
     let _shared = PACE.read().await;
     let session = batch(first, "honest-once").await;
     let frames = perform(&session).await;
     let honest = judge(first, &session, &frames).await;
     assert_eq!(honest.decision(), v1::Decision::Pass, "{}", story(&honest));
+    for client in &mut *later {
+        let whole = client.evaluate(recording(&session, PORTRAIT, &frames)).await;
+        assert_eq!(code(whole), Code::AlreadyExists);
+    }
     for client in later {
         let again = draw_again(client, &session).await;
         assert_ne!(again.session_id, session.session_id);
@@ -119,6 +139,41 @@ async fn a_session_that_is_shown_again_to_another_replica_is_known() {
     let [mut one, two] = replicas.clients().await;
     let same = one.clone();
     shows_a_session_again(&mut one, &mut [two, same]).await;
+}
+
+/// What makes replicas refuse what was used is the store they share. Settings do not allow a key
+/// file without one; these two servers were started past that rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_elsewhere_is_new_to_a_replica_with_a_store_of_its_own() {
+    let _shared = PACE.read().await;
+    let folders = [models(), key_folder()];
+    let apps = start_two(&folders, &ReplayTarget::Memory).await;
+    let [mut one, mut apart] = clients(&apps).await;
+    resumes_a_dropped_stream(&mut one, &mut apart).await;
+    shows_the_very_same_bytes(&mut one, &mut apart).await;
+}
+
+async fn resumes_a_dropped_stream(one: &mut Client, apart: &mut Client) {
+    let session = stream(one, "resumed").await;
+    let mut running = Running::open(one, start(&session, PORTRAIT)).await;
+    running.show_nobody(&session).await;
+    drop(running);
+    let resumed = run_empty(one, start(&session, PORTRAIT)).await;
+    assert_eq!(code(resumed), Code::AlreadyExists);
+    let resumed = run_empty(apart, start(&session, PORTRAIT)).await.unwrap();
+    assert_eq!(resumed.session_id, session.session_id);
+}
+
+async fn shows_the_very_same_bytes(one: &mut Client, apart: &mut Client) {
+    let session = batch(one, "same-bytes").await;
+    let frames = perform(&session).await;
+    let honest = judge(one, &session, &frames).await;
+    assert_eq!(honest.decision(), v1::Decision::Pass, "{}", story(&honest));
+    let again = one.evaluate(recording(&session, PORTRAIT, &frames)).await;
+    assert_eq!(code(again), Code::AlreadyExists);
+    let again = judge(apart, &session, &frames).await;
+    assert_eq!(again.decision(), v1::Decision::Pass, "{}", story(&again));
+    assert_eq!(again.session_id, session.session_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

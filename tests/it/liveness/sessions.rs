@@ -21,6 +21,9 @@ use crate::support::{
 
 pub const PORTRAIT: &str = "person_b_1.jpg";
 
+/// Another portrait, of the same person.
+const OTHER: &str = "person_b_2.jpg";
+
 /// A client of the server that all tests of the binary share; it has the settings that a server
 /// has which was told nothing.
 async fn client() -> Client {
@@ -171,7 +174,7 @@ async fn a_session_tells_its_rules_and_only_a_recording_its_actions() {
     assert_eq!((prompt.step, prompt.action()), (0, v1::Action::Unspecified));
     assert_eq!(prompt.message, "look straight into the camera");
     let rules = streamed.rules.unwrap();
-    assert_eq!((rules.frame_bytes_max, rules.session_bytes_max), (256 << 10, 10 << 20));
+    assert_eq!((rules.frame_bytes_max, rules.session_bytes_max), (256 << 10, 32 << 20));
     assert_eq!((rules.session_ms_max, rules.frames_per_second_min), (45_000, 7.5));
 
     let recorded = batch(&mut client, "create").await;
@@ -213,7 +216,7 @@ fn order_by_file(transaction: &str, file: Vec<u8>) -> v1::CreateSessionRequest {
 async fn a_session_that_was_created_from_a_portrait_runs_with_that_very_file() {
     let mut client = client().await;
     let session = create(&mut client, order_by_file("file", fixture(PORTRAIT))).await;
-    let other = changed(&session, |start| start.portrait = image(fixture("person_b_2.jpg")));
+    let other = changed(&session, |start| start.portrait = image(fixture(OTHER)));
     let (code, _, message) = refusal(run_empty(&mut client, other).await);
     assert_eq!(code, Code::PermissionDenied, "{message}");
     let result = run_empty(&mut client, start(&session, PORTRAIT)).await.unwrap();
@@ -315,6 +318,13 @@ async fn an_expired_session_is_not_run() {
     let answer = client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await;
     assert_eq!(code_and_message(answer), (code, message));
     app.stop().await;
+
+    // The same where sessions live longer.
+    let mut patient = self::client().await;
+    let (streamed, recorded) =
+        (stream(&mut patient, "in-time").await, batch(&mut patient, "in-time").await);
+    run_empty(&mut patient, start(&streamed, PORTRAIT)).await.unwrap();
+    patient.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await.unwrap();
 }
 
 fn code_and_message<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
@@ -326,14 +336,28 @@ fn code_and_message<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, Str
 async fn a_session_is_for_one_store_device_and_portrait_and_a_refused_start_does_not_use_it() {
     let mut client = client().await;
     type Change = fn(&mut v1::Start);
-    let foreign: [(&str, Change); 3] = [
-        ("store", |s| s.context.as_mut().unwrap().store_id = "shop-2".into()),
-        ("device", |s| s.device_id = "tablet-2".into()),
-        ("portrait", |s| s.portrait = image(fixture("person_b_2.jpg"))),
+    // Each with what would have to be ordered to make it right.
+    type Order = fn(&mut v1::CreateSessionRequest);
+    let foreign: [(&str, Change, Order); 3] = [
+        (
+            "store",
+            |start| start.context.as_mut().unwrap().store_id = "shop-2".into(),
+            |order| order.context.as_mut().unwrap().store_id = "shop-2".into(),
+        ),
+        (
+            "device",
+            |start| start.device_id = "tablet-2".into(),
+            |order| order.device_id = "tablet-2".into(),
+        ),
+        (
+            "portrait",
+            |start| start.portrait = image(fixture(OTHER)),
+            |order| order.portrait_sha256 = Sha256::digest(fixture(OTHER)).to_vec(),
+        ),
     ];
     let streamed = stream(&mut client, "bound").await;
     let recorded = batch(&mut client, "bound").await;
-    for (what, change) in foreign {
+    for (what, change, bind) in foreign {
         let (code, _, message) = refusal(run_empty(&mut client, changed(&streamed, change)).await);
         assert_eq!(code, Code::PermissionDenied, "{message}");
         assert_eq!(message, format!("the session is bound to another {what}"));
@@ -344,9 +368,34 @@ async fn a_session_is_for_one_store_device_and_portrait_and_a_refused_start_does
         let frames = recording(&recorded, PORTRAIT, &blanks(2)).frames;
         let request = v1::EvaluateRequest { context, token, device_id, portrait, frames };
         assert_eq!(code_and_message(client.evaluate(request).await), (code, message));
+
+        let mut order = order(&format!("bound-{what}"), PORTRAIT, v1::Assurance::Stream);
+        bind(&mut order);
+        let theirs = create(&mut client, order).await;
+        run_empty(&mut client, changed(&theirs, change)).await.expect(what);
     }
     run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
     client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_portrait_is_swapped_neither_after_the_start_nor_before_it() {
+    let mut client = client().await;
+    let session = stream(&mut client, "swapped").await;
+    let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
+    running.frames.send(start(&session, OTHER)).await.unwrap();
+    names(running.wait().await, "frame", "must follow the start");
+
+    let session = stream(&mut client, "swapped").await;
+    let (code, _, message) = refusal(run_empty(&mut client, start(&session, OTHER)).await);
+    assert_eq!(code, Code::PermissionDenied);
+    assert_eq!(message, "the session is bound to another portrait");
+
+    // The same start of a session that was created for it.
+    let order = order("swapped", OTHER, v1::Assurance::Stream);
+    let session = create(&mut client, order).await;
+    let result = run_empty(&mut client, start(&session, OTHER)).await.unwrap();
+    assert_eq!(result.portrait_sha256, hex_sha256(&fixture(OTHER)));
 }
 
 /// The token with the first character of a class exchanged for one of another class.
