@@ -36,7 +36,7 @@ impl Board {
         self.standing.send_replace(standing);
         let status = match standing {
             Standing::Ready => ServingStatus::Serving,
-            Standing::Loading | Standing::NoDevice | Standing::Stopping => {
+            Standing::Loading | Standing::NoDevice | Standing::DevicesGone | Standing::Stopping => {
                 ServingStatus::NotServing
             }
         };
@@ -74,10 +74,14 @@ impl Follower {
             self.metrics.device(&device.name, device.state == DeviceState::In, lost);
             log_change(before, device);
         }
-        let is_served = |placement: &Placement| !placement.both(health.up()).is_empty();
-        let is_ready = self.placements.iter().all(is_served);
+        let all_have = |devices| self.placements.iter().all(|one| !one.both(devices).is_empty());
+        let standing = match (all_have(health.up()), all_have(health.lasting())) {
+            (true, _) => Standing::Ready,
+            (false, true) => Standing::NoDevice,
+            (false, false) => Standing::DevicesGone,
+        };
         self.told = health.devices;
-        self.board.tell(if is_ready { Standing::Ready } else { Standing::NoDevice }).await;
+        self.board.tell(standing).await;
     }
 
     /// Tells every change until the devices are closed.
@@ -165,7 +169,8 @@ mod tests {
         let why = "ecc".to_owned();
         health.send_modify(|health| health.devices[1].state = DeviceState::Gone { why });
         follower.tell().await;
-        assert_eq!(*standing.borrow(), Standing::NoDevice);
+        let gone = Standing::DevicesGone;
+        assert_eq!(*standing.borrow(), gone, "one model is on that device alone");
     }
 
     #[tokio::test]

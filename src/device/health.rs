@@ -51,8 +51,16 @@ impl Health {
 
     /// The devices that are in service.
     pub fn up(&self) -> Placement {
-        let is_in = |device: &DeviceHealth| device.state == DeviceState::In;
-        Placement::of((0..self.devices.len()).filter(|k| is_in(&self.devices[*k])))
+        self.those(|state| *state == DeviceState::In)
+    }
+
+    /// The devices that are in service or may come back.
+    pub fn lasting(&self) -> Placement {
+        self.those(|state| !matches!(state, DeviceState::Gone { .. }))
+    }
+
+    fn those(&self, is_meant: impl Fn(&DeviceState) -> bool) -> Placement {
+        Placement::of((0..self.devices.len()).filter(|k| is_meant(&self.devices[*k].state)))
     }
 }
 

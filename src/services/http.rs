@@ -10,6 +10,8 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+const DEVICES_GONE: &str = "the devices of a live model are gone: start the server again\n";
+
 /// Whether the server takes work, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -19,6 +21,8 @@ pub enum Standing {
     Ready,
     /// A live model has none; requests that need it are refused.
     NoDevice,
+    /// A live model has none, and none will come back: only another process can help.
+    DevicesGone,
     /// The server has begun to stop.
     Stopping,
 }
@@ -36,7 +40,7 @@ pub struct Probes {
 pub fn router(probes: Probes) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .with_state(probes)
 }
@@ -52,11 +56,22 @@ async fn metrics(State(probes): State<Probes>) -> Response {
     }
 }
 
+/// Whoever restarts what is not live helps only where this process cannot help itself.
+async fn live(State(probes): State<Probes>) -> Response {
+    match *probes.standing.borrow() {
+        Standing::DevicesGone => (StatusCode::SERVICE_UNAVAILABLE, DEVICES_GONE).into_response(),
+        Standing::Loading | Standing::Ready | Standing::NoDevice | Standing::Stopping => {
+            "ok\n".into_response()
+        }
+    }
+}
+
 async fn ready(State(probes): State<Probes>) -> Response {
     let reason = match *probes.standing.borrow() {
         Standing::Ready => return "ok\n".into_response(),
         Standing::Loading => "models are loading\n",
         Standing::NoDevice => "a live model has no device in service\n",
+        Standing::DevicesGone => DEVICES_GONE,
         Standing::Stopping => "stopping\n",
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
