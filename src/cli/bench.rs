@@ -13,7 +13,7 @@ use self::network::{NetworkReport, measure_network};
 use super::table::Table;
 use super::{Common, demo, progress, runtime};
 use crate::config::Config;
-use crate::device::{Device, DeviceChoice, DeviceOptions};
+use crate::device::{Device, DeviceOptions};
 use crate::engine::Precision;
 use crate::model::{LicencePolicy, Package, scan};
 
@@ -78,9 +78,11 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     let options = DeviceOptions::of(&config.device)?;
     let packages = packages(&config, args.model.as_deref())?;
-    let precisions = precisions(&options);
+    let group = Device::open(&options).await?;
+    let devices = group.describe().map(ToString::to_string).collect();
+    let precisions = precisions(&options, group.describe().all(|device| device.name == "cpu"));
+    drop(group);
     let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
-    let devices = Device::open(&options).await?.describe().map(ToString::to_string).collect();
     let mut networks = Vec::new();
     for (dir, policy) in packages {
         for &precision in &precisions {
@@ -116,11 +118,11 @@ fn packages(
 }
 
 /// What is asked for; else what the kind of device is made for.
-fn precisions(options: &DeviceOptions) -> Vec<Precision> {
-    match (options.cpu.precision, &options.choice) {
+fn precisions(options: &DeviceOptions, is_cpu: bool) -> Vec<Precision> {
+    match (options.cpu.precision, is_cpu) {
         (Some(precision), _) => vec![precision],
-        (None, DeviceChoice::Cpu) => vec![Precision::F32],
-        (None, _) => vec![Precision::F32, Precision::F16],
+        (None, true) => vec![Precision::F32],
+        (None, false) => vec![Precision::F32, Precision::F16],
     }
 }
 

@@ -11,7 +11,8 @@ const DIGITS: usize = 12;
 /// Identifies the space that the embeddings of `manifest` at `precision` lie in, for example
 /// `sface-2021dec-f32-0123456789ab`.
 ///
-/// The digits hash everything that moves an embedding: weights, crop, input and precision. Two
+/// The digits hash what a manifest says that moves an embedding: weights, crop, input; and the
+/// precision. TF32, a setting of a GPU that rounds f32 products, is not among them. Two
 /// models with the same name and version but another mean are two spaces.
 pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
     let input = &manifest.input;

@@ -117,11 +117,11 @@ impl Dnn {
                 found.as_mut_ptr(),
             )
         }?;
-        let math = convolution.math_type(shape.is_half, self.allows_tf32);
+        let may_round = shape.is_half || self.allows_tf32;
         let usable = found[..count as usize].iter().find(|found| {
             found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && found.memory <= WORKSPACE_BYTES_MAX
-                && (shape.is_half || self.allows_tf32 || found.mathType == math)
+                && (may_round || !rounds_factors(found.mathType))
         });
         let refused = CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED);
         let chosen = usable.ok_or(refused)?;
@@ -279,6 +279,13 @@ impl Convolution {
             (false, false) => sys::cudnnMathType_t::CUDNN_FMA_MATH,
         }
     }
+}
+
+/// Whether tensor cores multiply, which for 32-bit floats means fewer bits. What cuDNN calls its
+/// default is bounded by the descriptor, which asks for plain multiplications.
+fn rounds_factors(math: sys::cudnnMathType_t) -> bool {
+    use sys::cudnnMathType_t as Math;
+    matches!(math, Math::CUDNN_TENSOR_OP_MATH | Math::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
 }
 
 impl Drop for Convolution {

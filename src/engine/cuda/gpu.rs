@@ -130,6 +130,10 @@ impl Gpu {
         // SAFETY: the workspace lives as long as this GPU, and so does the handle's use.
         unsafe { blas::cublasSetWorkspace_v2(*blas.handle(), address, BLAS_WORKSPACE_BYTES) }
             .result()?;
+        // Else it may add up parts of a product of 16-bit floats in 16 bits.
+        let sums = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        // SAFETY: the handle is this device's own.
+        unsafe { blas::cublasSetMathMode(*blas.handle(), sums) }.result()?;
         let device = device.clone();
         Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn, allows_tf32 })
     }

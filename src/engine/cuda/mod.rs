@@ -12,6 +12,10 @@
 //! | transposes and reshapes that move nothing cost nothing | `lower` |
 //! | the libraries are loaded when they are first called | [`lazy`] |
 //!
+//! Only networks run here, from bytes of aligned crops to numbers. Decoding, warping and comparing
+//! stay on the host: a photograph is megabytes to upload and a crop 37 KB, and a comparison is
+//! shorter than the launch of a kernel.
+//!
 //! # Precision
 //!
 //! Weights and values are stored in 32-bit or in 16-bit floats; sums are always 32-bit floats.
