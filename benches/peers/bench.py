@@ -4,10 +4,15 @@
     benches/peers/run --nets sface,yunet_640 --batches 1
     benches/peers/run --threads 2 --engines ort,ov-f32,menshen-f32
     benches/peers/run --engines ov-avx2,menshen-avx2     # both held to AVX2
-    benches/peers/run --engines ort-cuda,ort-tensorrt,menshen-cuda-f32,menshen-cuda-f16   # on a GPU
     benches/peers/run --extra DIR                        # more ONNX files, by their file names
 
-`run` installs the peers into target/peers-venv and builds Menshen first. The networks are face
+On a GPU, with onnxruntime-gpu in ONNX Runtime's place ("f16" lets TensorRT choose it per layer):
+
+    PYTHON=python3 benches/peers/run --engines \\
+        ort-cuda,ort-tensorrt,ort-tensorrt-f16,menshen-cuda-f32,menshen-cuda-f16
+
+`run` installs the peers into target/peers-venv, except where they are there already or the Python
+named by `PYTHON` (default: python3) has them, and builds Menshen first. The networks are face
 networks with random weights (`random_nets.py`) and those of models/ (`prepare.py`).
 
 Per case, every engine runs for about `--seconds` in every round, in turns. Tables go to stdout,

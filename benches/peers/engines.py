@@ -11,6 +11,9 @@ from prepare import ROOT
 MENSHEN = ROOT / "target" / "release" / "menshen"
 # OpenVINO's kernels are oneDNN's, which take this for the newest instructions they may use.
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+# TF32 rounds the factors of f32 products to 10 bits. ONNX Runtime's provider for TensorRT has no
+# option for it (microsoft/onnxruntime#26029), so NVIDIA's libraries are told.
+NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 
 def peer(name):
@@ -22,7 +25,7 @@ def menshen(*options):
 
 
 # Name: what comes before and after MODEL BATCH THREADS on the command line.
-ENGINES = {
+ON_CPU = {
     "ort": peer("ort"),
     "ov-f32": peer("ov-f32"),
     "ov-bf16": peer("ov-bf16"),
@@ -30,13 +33,17 @@ ENGINES = {
     "menshen-f32": menshen("--precision", "f32"),
     "menshen-bf16": menshen("--precision", "bf16"),
     "menshen-avx2": menshen("--precision", "f32", "--kernels", "avx2"),
-    # On the first GPU, from the host's memory and back.
+}
+# On the first GPU, from the host's memory and back.
+ON_GPU = {
     "ort-cuda": peer("ort-cuda"),
     "ort-tensorrt": peer("ort-tensorrt"),
+    "ort-tensorrt-f16": peer("ort-tensorrt-f16"),
     "menshen-cuda-f32": menshen("--device", "cuda:0", "--precision", "f32"),
     "menshen-cuda-f16": menshen("--device", "cuda:0", "--precision", "f16"),
 }
-ENVIRONMENT = {"ov-avx2": AVX2_ONLY}
+ENGINES = ON_CPU | ON_GPU
+ENVIRONMENT = {"ov-avx2": AVX2_ONLY, "ort-tensorrt": NO_TF32, "ort-tensorrt-f16": NO_TF32}
 
 
 class EngineError(Exception):

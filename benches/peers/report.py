@@ -1,13 +1,16 @@
-"""Results as JSON lines and Markdown tables, with what is needed to judge them: CPU, versions."""
+"""Results as JSON lines and Markdown tables, with what is needed to judge them: hardware and
+versions."""
 
 import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from engines import ON_GPU
 from prepare import ROOT
 
 # Each table: its columns of times, then its columns of ratios (ours, the peer's).
@@ -30,6 +33,20 @@ TABLES = (
         {"OpenVINO f32, AVX2": "ov-avx2", "Menshen f32, AVX2": "menshen-avx2"},
         {"AVX2 vs OpenVINO AVX2": ("menshen-avx2", "ov-avx2")},
     ),
+    (
+        {
+            "ORT CUDA f32": "ort-cuda",
+            "ORT TensorRT f32": "ort-tensorrt",
+            "ORT TensorRT f16": "ort-tensorrt-f16",
+            "Menshen f32": "menshen-cuda-f32",
+            "Menshen f16": "menshen-cuda-f16",
+        },
+        {
+            "f32 vs CUDA f32": ("menshen-cuda-f32", "ort-cuda"),
+            "f32 vs TensorRT f32": ("menshen-cuda-f32", "ort-tensorrt"),
+            "f16 vs TensorRT f16": ("menshen-cuda-f16", "ort-tensorrt-f16"),
+        },
+    ),
 )
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
@@ -39,8 +56,9 @@ def machine():
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
-        "onnxruntime": version("onnxruntime"),
-        "openvino": version("openvino"),
+        "gpu": gpu(),
+        "onnxruntime": installed("onnxruntime-gpu", "onnxruntime"),
+        "openvino": installed("openvino"),
         "menshen": revision(),
         "date": datetime.date.today().isoformat(),
     }
@@ -56,6 +74,26 @@ def cpu():
     has = [name for name in INSTRUCTIONS if name in flags]
     name = facts.get("model name", platform.machine())
     return f"{name} ({', '.join(has)})" if has else name
+
+
+def gpu():
+    """The GPUs and their driver, as `nvidia-smi` names them; empty where it does not run."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    return "; ".join(line.replace(", ", ", driver ") for line in lines)
+
+
+def installed(*packages):
+    """The version of the first of these packages that is there."""
+    for package in packages:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "not installed"
 
 
 def revision():
@@ -80,9 +118,11 @@ def markdown(facts, command, results):
     """All tables; `results` maps a case to its timings."""
     threads = sorted({threads for _, _, threads in results})
     tables = [table(t, *spec, results) for t in threads for spec in TABLES]
+    hardware = [facts["cpu"], f"{facts['cores']} cores", facts["gpu"]]
     heading = (
-        f"{facts['cpu']}, {facts['cores']} cores; ONNX Runtime {facts['onnxruntime']}, "
-        f"OpenVINO {facts['openvino']}, Menshen {facts['menshen']}; {facts['date']}; `{command}`. "
+        f"{', '.join(filter(None, hardware))}; "
+        f"ONNX Runtime {facts['onnxruntime']}, OpenVINO {facts['openvino']}, "
+        f"Menshen {facts['menshen']}; {facts['date']}; `{command}`. "
         "Milliseconds per batch; a ratio above 1 means that Menshen is faster."
     )
     return "\n\n".join([heading, *filter(None, tables)])
@@ -94,6 +134,8 @@ def table(threads, times, ratios, results):
     if not any(engine in timings for timings in cases.values() for engine in times.values()):
         return ""
     kind = "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
+    if ON_GPU.keys() & times.values():
+        kind = f"GPU, wall time, {threads} of the host's threads"
     columns = ["Network", "Batch", *times, *ratios]
     lines = [columns, ["---"] + ["--:"] * (len(columns) - 1)]
     for (network, batch, _), timings in cases.items():

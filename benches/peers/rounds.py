@@ -5,7 +5,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 
-from engines import EngineError, Worker
+from engines import ON_GPU, EngineError, Worker
 
 COUNT_MAX = 2000
 
@@ -44,7 +44,7 @@ def time_case(engines, model, case, rounds, seconds):
         for _ in range(rounds):
             for engine, worker in workers.items():
                 times = worker.run(counts[engine])
-                timings[engine].rounds_ms.append(one_round(times, threads))
+                timings[engine].rounds_ms.append(one_round(times, engine, threads))
     finally:
         for worker in workers.values():
             worker.close()
@@ -67,10 +67,11 @@ def warm(worker, seconds):
     return count
 
 
-def one_round(times, threads):
+def one_round(times, engine, threads):
     """One thread counts CPU time, which other processes cannot take. More threads wait for each
-    other, so only wall time tells; its lower quartile is what the quiet moments gave."""
-    if threads == 1:
+    other, and the host for a GPU, so only wall time tells; its lower quartile is what the quiet
+    moments gave."""
+    if threads == 1 and engine not in ON_GPU:
         return statistics.median(cpu for _, cpu in times)
     walls = sorted(wall for wall, _ in times)
     return walls[len(walls) // 4]

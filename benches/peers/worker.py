@@ -1,4 +1,4 @@
-"""Times a peer: worker.py ort|ort-cuda|ort-tensorrt|ov-f32|ov-bf16 MODEL.onnx BATCH THREADS.
+"""Times a peer: worker.py ENGINE MODEL.onnx BATCH THREADS, with an engine of `ENGINES` below.
 
 Every engine's worker speaks this protocol, `menshen engine-worker` too. It runs the network once
 and prints `ready` and eight numbers of the first output, flattened: the first four from the front,
@@ -16,7 +16,7 @@ from probe import batch_input
 from random_nets import BATCH
 
 
-def onnx_runtime(model, x, threads, provider="CPUExecutionProvider"):
+def onnx_runtime(model, x, threads, provider="CPUExecutionProvider", **settings):
     import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
@@ -28,8 +28,10 @@ def onnx_runtime(model, x, threads, provider="CPUExecutionProvider"):
     options.log_severity_level = 3
     # A known batch lets it plan its memory and fold shapes, as OpenVINO's reshape does.
     options.add_free_dimension_override_by_name(BATCH, len(x))
-    session = onnxruntime.InferenceSession(model, options, providers=[provider])
-    # It goes on without a provider that does not start.
+    session = onnxruntime.InferenceSession(
+        model, options, providers=[(provider, settings)], enable_fallback=0
+    )
+    # Even so it goes on without a provider whose libraries are missing.
     if session.get_providers()[0] != provider:
         sys.exit(f"{provider} does not start on this machine")
     inputs = {session.get_inputs()[0].name: x}
@@ -62,8 +64,11 @@ def openvino(model, x, threads, precision):
 
 ENGINES = {
     "ort": onnx_runtime,
-    "ort-cuda": lambda *call: onnx_runtime(*call, "CUDAExecutionProvider"),
+    "ort-cuda": lambda *call: onnx_runtime(*call, "CUDAExecutionProvider", use_tf32=0),
     "ort-tensorrt": lambda *call: onnx_runtime(*call, "TensorrtExecutionProvider"),
+    "ort-tensorrt-f16": lambda *call: onnx_runtime(
+        *call, "TensorrtExecutionProvider", trt_fp16_enable=True
+    ),
     "ov-f32": lambda *call: openvino(*call, "f32"),
     "ov-bf16": lambda *call: openvino(*call, "bf16"),
 }
