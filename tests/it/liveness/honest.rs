@@ -80,8 +80,9 @@ async fn honest_puppets_pass_and_show_no_risk_whatever_sequence_is_asked_for() {
     #[expect(clippy::print_stdout, reason = "the rate is worth seeing, not only its limit")]
     {
         println!("{} of {count} honest puppets passed", count - failed.len());
+        println!("{}", failed.join("\n"));
     }
-    assert!(failed.len() * 10 <= count, "{}", failed.join("\n"));
+    assert!(failed.len() * 10 <= count);
 }
 
 #[tokio::test(flavor = "multi_thread")]
