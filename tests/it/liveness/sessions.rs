@@ -703,12 +703,13 @@ async fn nothing_is_served_before_the_models_are_live() {
 #[tokio::test]
 async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
     let mut config = config();
-    config.server.bytes_max = 200_000;
+    // The portrait finds room, and what is larger never does.
+    config.server.bytes_max = 180_000;
     let app = App::start(config).await.unwrap();
     let mut client = client_at(app.grpc_address()).await;
     let session = stream(&mut client, "room").await;
     let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
-    let large = Frame { at_ms: 0, jpeg: vec![0; 100_000] };
+    let large = Frame { at_ms: 0, jpeg: vec![0; 200_000] };
     running.send(wire(&large, 0, created_unix_ms(&session))).await;
     let status = running.wait().await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
