@@ -15,23 +15,35 @@ pub(in crate::engine::cpu) struct Winograd {
 /// Output rows that are computed together: those of one tile.
 pub(in crate::engine::cpu) const ROW_UNIT: usize = SIDE_OUT;
 
-/// Scratch of one pass: the transformed inputs and products of its tiles stay in the second-level
-/// cache.
+/// Scratch of a pass that is to stay in the second-level cache.
 const PASS_BYTES: usize = 640 << 10;
+
+/// Scratch of the largest pass, of each executor.
+const PASS_BYTES_MAX: usize = 16 << 20;
+
+/// Pixels of the widest register tile of any set.
+const TILE_PIXELS_MAX: usize = 14;
 
 impl Winograd {
     fn blocks(&self) -> usize {
         self.product.input.layout.blocks() + self.product.output.layout.blocks()
     }
 
-    /// Tiles of one pass whose scratch has the size meant for it.
-    fn tiles_that_fit(&self) -> usize {
-        PASS_BYTES / (NUMBERS * self.blocks() * LANES * size_of::<f32>())
+    /// Scratch of one tile: its transformed inputs and its products.
+    fn tile_bytes(&self) -> usize {
+        NUMBERS * self.blocks() * LANES * size_of::<f32>()
     }
 
-    /// Tiles of one pass: a multiple of what a register tile covers, at least one.
-    fn tiles_of_pass(&self, tile_pixels: usize) -> usize {
-        (self.tiles_that_fit() / tile_pixels).max(1) * tile_pixels
+    /// Passes that `all` tiles are computed in. Every pass reads all weights again. Many small ones
+    /// keep their scratch in the second-level cache; one large one writes it to the next cache and
+    /// reads it back, which costs less where weights are large and images small.
+    fn passes(&self, all: usize, tile_pixels: usize) -> usize {
+        let fit = PASS_BYTES / self.tile_bytes();
+        let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
+        let large = all.div_ceil((PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX));
+        let weights = self.product.weights.bytes();
+        let large_traffic = large * weights + 2 * all * self.tile_bytes();
+        if small * weights <= large_traffic { small } else { large }
     }
 
     /// Image and first output pixel of a tile of the region.
@@ -160,7 +172,7 @@ impl Work for Winograd {
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let all = region.images.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
-        let passes = all.div_ceil(self.tiles_of_pass(run.kernels.tile_pixels));
+        let passes = self.passes(all, run.kernels.tile_pixels);
         for pass in 0..passes {
             let tiles = pass * all / passes..(pass + 1) * all / passes;
             let forward = NUMBERS * self.product.input.layout.blocks() * tiles.len() * LANES;
@@ -174,12 +186,11 @@ impl Work for Winograd {
         }
     }
 
-    fn scratch(&self, _images: usize) -> usize {
-        // For the register tile of any set: the multiple of a small one may be more than that of a
-        // large one.
-        const TILE_PIXELS_MAX: usize = 14;
-        let tiles = self.tiles_that_fit().max(TILE_PIXELS_MAX);
-        NUMBERS * tiles * self.blocks() * LANES * size_of::<f32>()
+    fn scratch(&self, images: usize) -> usize {
+        let layout = self.product.output.layout;
+        let [down, across] = [layout.height, layout.width].map(|side| side.div_ceil(SIDE_OUT));
+        let large = (PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX);
+        (images * down * across).min(large) * self.tile_bytes()
     }
 
     fn weight_bytes(&self) -> usize {
