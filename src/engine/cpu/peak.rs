@@ -54,6 +54,7 @@ fn of_tiles(kernels: &KernelSet, rounds: usize) -> f64 {
         input_row: 0,
         input: input.start(),
         weights: weights.start(),
+        ahead: 0,
         bias: None,
         residual: None,
         finish: Finish::Nothing,

@@ -47,6 +47,9 @@ pub(in crate::engine::cpu) struct TileArgs<'a> {
     pub(in crate::engine::cpu) input_row: usize,
     pub(in crate::engine::cpu) input: *const u8,
     pub(in crate::engine::cpu) weights: *const u8,
+    /// Bytes from weights that are read to those fetched meanwhile: the next group's, where they
+    /// are too many to stay in the cache; nothing where 0.
+    pub(in crate::engine::cpu) ahead: usize,
     /// `None` starts the sums at zero.
     pub(in crate::engine::cpu) bias: Option<*const f32>,
     pub(in crate::engine::cpu) residual: Option<Plane<*const u8>>,
@@ -175,6 +178,10 @@ unsafe fn accumulate<
                         let mut of_block = [I::weights(weights); BLOCKS];
                         for (block, w) in of_block.iter_mut().enumerate().skip(1) {
                             *w = I::weights(weights.add(block * LANES * I::DEPTH));
+                        }
+                        for block in 0..BLOCKS {
+                            let line = weights.wrapping_add(block * LANES * I::DEPTH);
+                            L::fetch(line.wrapping_byte_add(args.ahead).cast());
                         }
                         weights = weights.add(BLOCKS * LANES * I::DEPTH);
                         for y in 0..ROWS {

@@ -49,6 +49,11 @@ pub(super) trait Lanes: Copy {
     /// `self × factor + addend` with one rounding.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 
+    /// Says that the cache line at `from`, which may be any address, will be wanted in the
+    /// second-level cache; a hint where the set has an instruction for it.
+    #[inline(always)]
+    fn fetch(_from: *const u8) {}
+
     /// Lanes below zero are multiplied with their slope: PReLU, and ReLU with slope 0.
     fn slope_below_zero(self, slope: Self) -> Self;
 }

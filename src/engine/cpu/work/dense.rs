@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::product::WEIGHTS_STAY_BYTES;
 use super::{LANES, Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs, TileTable};
 
@@ -13,10 +14,6 @@ pub(in crate::engine::cpu) struct Dense {
     /// Border in front: top, left.
     pub(in crate::engine::cpu) pads: [usize; 2],
 }
-
-/// Above this, weights are read once for all pixels of a region; below, pixels once for all
-/// weights. Half of a usual second-level cache.
-pub(super) const WEIGHTS_STAY_BYTES: usize = 512 << 10;
 
 /// What all tiles of a run have in common.
 struct Pass {
@@ -77,6 +74,7 @@ impl Dense {
                         input_row: self.stride * taps.row_stride,
                         input: self.product.input.at(run, image, 0, from, self.pads),
                         weights: self.product.weights.start().add(block * group_bytes),
+                        ahead: self.product.ahead(blocks * group_bytes),
                         bias: Some(numbers(&self.product.bias, block)),
                         residual: self.product.residual.map(|residual| Plane {
                             first: residual.at(run, image, block, at, [0, 0]).cast_const(),

@@ -106,6 +106,7 @@ impl Planar {
                         input_row: 0,
                         input: strip.add(row * self.stride * pitch + tiles.x * self.stride).cast(),
                         weights: self.weights.start().add(weights),
+                        ahead: 0,
                         bias: Some(numbers(&self.bias, block)),
                         residual: None,
                         finish: self.finish.at_block(block),

@@ -16,7 +16,21 @@ pub(in crate::engine::cpu) struct Product {
     pub(in crate::engine::cpu) finish: PackedFinish,
 }
 
+/// Above this, weights are read once for all pixels of a region; below, pixels once for all
+/// weights. Half of a usual second-level cache.
+pub(super) const WEIGHTS_STAY_BYTES: usize = 512 << 10;
+
+/// Farthest that weights are fetched ahead: a small part of a second-level cache.
+const AHEAD_BYTES_MAX: usize = 128 << 10;
+
 impl Product {
+    /// How far ahead a tile fetches weights: as far as the next group, so that memory has all the
+    /// time the tiles of this one take.
+    pub(super) fn ahead(&self, group_bytes: usize) -> usize {
+        let is_large = self.weights.bytes() > WEIGHTS_STAY_BYTES;
+        if is_large { group_bytes.min(AHEAD_BYTES_MAX) } else { 0 }
+    }
+
     /// Whether the output is `f32` though the network's format is another.
     pub(super) fn is_wide(&self, run: &Run<'_>) -> bool {
         self.output.element != run.kernels.element

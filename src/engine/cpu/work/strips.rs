@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::dense::{Dense, WEIGHTS_STAY_BYTES};
+use super::dense::Dense;
+use super::product::WEIGHTS_STAY_BYTES;
 use super::{Product, Region, Run, Work, numbers};
 use crate::engine::cpu::kernels::strip::{Strip, StripArgs, StripTable};
 use crate::engine::cpu::kernels::tile::Plane;

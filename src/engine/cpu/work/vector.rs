@@ -65,7 +65,7 @@ impl Vector {
             dots_last,
         };
         let (block, blocks) = self.product.shape.group(group);
-        let offset = block * self.product.shape.block_elements() * kernels.element;
+        let weights_bytes = self.product.shape.block_elements() * kernels.element;
         let tiles = self.product.tiles(run);
         let gathered = self.gathered(count);
         // SAFETY: inputs were gathered, weights packed; sums and residuals have their own room in
@@ -87,7 +87,8 @@ impl Vector {
                 count: 1,
                 input_row: 0,
                 input: run.scratch.add(first * block_bytes),
-                weights: self.product.weights.start().add(offset),
+                weights: self.product.weights.start().add(block * weights_bytes),
+                ahead: self.product.ahead(blocks * weights_bytes),
                 bias: Some(numbers(&self.product.bias, block)),
                 residual: self.product.residual.map(|_| Plane {
                     first: residuals.cast_const(),

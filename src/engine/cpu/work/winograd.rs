@@ -92,12 +92,13 @@ impl Winograd {
             dots_last,
         };
         let cut = Cut::of(count, 1, run.kernels.tile_pixels);
+        let block_elements = self.product.shape.block_elements();
         for number in 0..NUMBERS {
             for (block, blocks) in
                 (0..self.product.shape.groups()).map(|group| self.product.shape.group(group))
             {
                 for tiles in cut.runs() {
-                    let weights = (number * to + block) * self.product.shape.block_elements();
+                    let weights = (number * to + block) * block_elements;
                     let input = number * from * count * LANES + tiles.x * LANES;
                     let output = ((number * to + block) * count + tiles.x) * LANES;
                     // SAFETY: places of the scratch, and weights that were packed.
@@ -108,6 +109,7 @@ impl Winograd {
                             input_row: 0,
                             input: run.scratch.cast::<f32>().add(input).cast(),
                             weights: self.product.weights.start().cast::<f32>().add(weights).cast(),
+                            ahead: self.product.ahead(blocks * block_elements * size_of::<f32>()),
                             bias: None,
                             residual: None,
                             finish: super::Finish::Nothing,
