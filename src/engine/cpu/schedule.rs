@@ -41,16 +41,21 @@ pub(super) struct Place {
 /// How a plan is ordered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
-    /// Steps with fewer bytes of weights run row by row.
+    /// Steps with fewer bytes of weights run row by row, and so do those
     pub(super) heavy_weights_bytes: usize,
+    /// of which one row uses each weight this often.
+    pub(super) heavy_uses: usize,
     /// Whether values that never meet get the same memory.
     pub(super) shares_memory: bool,
 }
 
 impl Policy {
     /// The fastest on usual processors; tests have others, too.
-    pub(super) const USUAL: Self =
-        Self { heavy_weights_bytes: HEAVY_WEIGHTS_BYTES, shares_memory: true };
+    pub(super) const USUAL: Self = Self {
+        heavy_weights_bytes: HEAVY_WEIGHTS_BYTES,
+        heavy_uses: HEAVY_USES,
+        shares_memory: true,
+    };
 }
 
 /// Rows of a batch that run together where a network has weights that are worth it.
@@ -58,6 +63,10 @@ const ROWS_TOGETHER: usize = 8;
 
 /// Weights below this stay in a second-level cache beside the activations of a row.
 const HEAVY_WEIGHTS_BYTES: usize = 128 << 10;
+
+/// A core reads a weight from the last cache in the time of some twenty multiply-adds. Where a row
+/// uses each of them five times as often, fetching ahead has them there in time for every row.
+const HEAVY_USES: usize = 100;
 
 /// A cache line.
 const ALIGNMENT: usize = 64;
@@ -67,7 +76,7 @@ const GAP: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
     pub(super) fn of(plan: &Plan, policy: &Policy) -> Self {
-        let is_heavy = |step| is_heavy(plan, step, policy.heavy_weights_bytes);
+        let is_heavy = |step| is_heavy(plan, step, policy);
         let heavy: Vec<bool> = (0..plan.steps.len()).map(is_heavy).collect();
         let rows_max = if heavy.contains(&true) { ROWS_TOGETHER } else { 1 };
         let mut segments: Vec<Segment> = Vec::new();
@@ -81,14 +90,10 @@ impl Schedule {
     }
 }
 
-/// Whether a step's weights are worth reading once for all rows: more bytes than what it reads and
-/// writes for one.
-fn is_heavy(plan: &Plan, step: usize, weights_bytes: usize) -> bool {
-    let step = &plan.steps[step];
-    let values = step.reads.iter().chain([&step.writes]);
-    let traffic: usize = values.map(|&value| plan.values[value].form.bytes()).sum();
-    let weights = step.work.weight_bytes();
-    weights > weights_bytes && weights > traffic
+/// Whether a step's weights are worth reading once for all rows of the batch.
+fn is_heavy(plan: &Plan, step: usize, policy: &Policy) -> bool {
+    let work = &plan.steps[step].work;
+    work.weight_bytes() > policy.heavy_weights_bytes && work.uses() < policy.heavy_uses
 }
 
 /// A value of the arena, and the steps between which its memory is its own.
@@ -200,7 +205,8 @@ mod tests {
     use crate::engine::cpu::plan::Step;
     use crate::engine::fixtures::random_optimised_graph;
 
-    const HEAVY_FROM_FIRST_BYTE: Policy = Policy { heavy_weights_bytes: 0, ..Policy::USUAL };
+    const HEAVY_FROM_FIRST_BYTE: Policy =
+        Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL };
 
     fn for_random_plans(check: impl Fn(u64, &Plan, &Schedule)) {
         let sets: [&'static KernelSet; 2] = [&PORTABLE_F32, &PORTABLE_BF16];

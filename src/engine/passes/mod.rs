@@ -4,6 +4,7 @@ mod drop_dead;
 mod fold_leading_scale_shifts;
 mod fold_scale_shifts;
 mod fuse_convolutions;
+mod merge_heads;
 mod merge_reshapes;
 mod merge_scale_shifts;
 mod sink_transposes;
@@ -12,6 +13,7 @@ pub use drop_dead::drop_dead;
 pub use fold_leading_scale_shifts::fold_leading_scale_shifts;
 pub use fold_scale_shifts::fold_scale_shifts;
 pub use fuse_convolutions::fuse_convolutions;
+pub use merge_heads::merge_heads;
 pub use merge_reshapes::merge_reshapes;
 pub use merge_scale_shifts::merge_scale_shifts;
 pub use sink_transposes::sink_transposes;
@@ -27,6 +29,7 @@ pub fn optimise(graph: Graph) -> Graph {
         fold_scale_shifts,
         fold_leading_scale_shifts,
         fuse_convolutions,
+        merge_heads,
         drop_dead,
     ];
     passes.into_iter().fold(graph, |graph, pass| pass(graph))

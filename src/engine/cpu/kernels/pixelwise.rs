@@ -144,7 +144,8 @@ fn exp(x: f32) -> f32 {
     let mantissa = series * r * r + r + 1.0;
     // n is -126..=128; 2^128 is made of two factors.
     let half = (n * 0.5 + ROUND) - ROUND;
-    let power = |n: f32| f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // A sum that is checked for overflow keeps the compiler from making vector code of it.
+    let power = |n: f32| f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
     let result = mantissa * power(half) * power(n - half);
     let result = if x > HIGHEST { f32::INFINITY } else { result };
     let result = if x < LOWEST { 0.0 } else { result };

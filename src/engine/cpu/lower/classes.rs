@@ -35,6 +35,8 @@ pub(super) enum Class {
     ChannelsFirst,
     /// The same numbers under another shape.
     Alias,
+    /// Some channels of an image, which nobody reads as an image.
+    Part,
     FlatCurve,
     /// Part of the operation that reads it.
     Absorbed,
@@ -62,10 +64,18 @@ impl Class {
             | Self::ChannelsLast
             | Self::ChannelsFirst
             | Self::Alias
+            | Self::Part
             | Self::Absorbed
             | Self::FlatCurve
             | Self::Fallback => false,
         }
+    }
+}
+
+impl Class {
+    /// Whether the operation writes a blocked image whoever reads it.
+    fn writes_image(self) -> bool {
+        self.reads_images() || matches!(self, Self::Planar { .. } | Self::ChannelsFirst)
     }
 }
 
@@ -123,6 +133,11 @@ impl<'g> Classes<'g> {
         for at in 0..graph.nodes().len() {
             if classes.is_absorbed(at) {
                 classes.of_node[at] = Class::Absorbed;
+            }
+        }
+        for at in 0..graph.nodes().len() {
+            if classes.is_part(at) {
+                classes.of_node[at] = Class::Part;
             }
         }
         classes
@@ -270,6 +285,16 @@ impl<'g> Classes<'g> {
             }),
             _ => false,
         }
+    }
+
+    fn is_part(&self, at: usize) -> bool {
+        let node = &self.graph.nodes()[at];
+        let is_of_channels = matches!(node.op, Op::Slice { axis: 0, step: 1, .. })
+            && self.graph.shape(node.output).len() == 3;
+        let is_of_image = node.inputs.first().and_then(|input| self.producers[input.index()]);
+        is_of_channels
+            && is_of_image.is_some_and(|at| self.of_node[at].writes_image())
+            && !self.is_read_as_image(node.output)
     }
 
     /// The image that `value` is the flattened form of.

@@ -43,6 +43,7 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
         images: HashMap::new(),
         copies: HashMap::new(),
         flats: HashMap::new(),
+        parts: HashMap::new(),
         plan: Plan {
             kernels,
             values: Vec::new(),
@@ -68,6 +69,8 @@ struct Lowering<'g> {
     copies: HashMap<ValueId, Vec<(Option<&'g Constant>, Image)>>,
     /// The flat form of each value that has one.
     flats: HashMap<ValueId, usize>,
+    /// Each value that is some channels of an image.
+    parts: HashMap<ValueId, (Image, Range<usize>)>,
     plan: Plan,
 }
 
@@ -230,15 +233,22 @@ impl<'g> Lowering<'g> {
         if let Some(&value) = self.flats.get(&id) {
             return value;
         }
-        let input = self.images[&id];
         let output = self.flat(id);
-        self.unpack(input, false, output);
+        self.unpack(id, false, output);
         output
     }
 
-    fn unpack(&mut self, input: Image, channels_last: bool, output: usize) {
-        let mut draft =
-            Draft::whole(Unpack { input, channels_last, output }, vec![input.value], output);
+    /// Writes an image, or a part of one, as its shape says or with channels last.
+    fn unpack(&mut self, id: ValueId, channels_last: bool, output: usize) {
+        let (input, channels) = match self.parts.get(&id) {
+            Some(part) => part.clone(),
+            None => {
+                let image = self.image(id);
+                (image, 0..image.layout.channels)
+            }
+        };
+        let work = Unpack { input, channels, channels_last, output };
+        let mut draft = Draft::whole(work, vec![input.value], output);
         draft.is_whole = false;
         self.push("unpack".to_owned(), draft);
     }
@@ -258,9 +268,8 @@ impl<'g> Lowering<'g> {
             Class::Enlarge => self.enlarge(node),
             Class::Pad | Class::Concat => self.assemble(node),
             Class::ChannelsLast => {
-                let input = self.image(node.inputs[0]);
                 let output = self.flat(node.output);
-                self.unpack(input, true, output);
+                self.unpack(node.inputs[0], true, output);
             }
             Class::ChannelsFirst => {
                 let input = self.unpacked(node.inputs[0]);
@@ -268,6 +277,7 @@ impl<'g> Lowering<'g> {
                 self.pack(node.output, input, true, output);
             }
             Class::Alias => self.alias(node),
+            Class::Part => self.part(node),
             Class::FlatCurve => self.flat_curve(node),
             Class::Fallback => self.fallback(node)?,
         }
@@ -296,6 +306,13 @@ impl<'g> Lowering<'g> {
         }
         let value = self.unpacked(from);
         self.flats.insert(to, value);
+    }
+
+    fn part(&mut self, node: &'g Node) {
+        let Op::Slice { start, .. } = node.op else { unreachable!("the class says it") };
+        let channels = self.graph.shape(node.output)[0];
+        let image = self.images[&node.inputs[0]];
+        self.parts.insert(node.output, (image, start..start + channels));
     }
 
     fn flat_curve(&mut self, node: &'g Node) {
@@ -338,7 +355,7 @@ impl<'g> Lowering<'g> {
                 }
                 None => {
                     let output = self.value(Form::Flat { len }, Home::Output(index));
-                    self.unpack(self.images[&id], false, output);
+                    self.unpack(id, false, output);
                 }
             }
         }

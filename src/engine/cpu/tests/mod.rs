@@ -50,8 +50,8 @@ fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static Ker
 /// sides of it.
 const POLICIES: [Policy; 3] = [
     Policy::USUAL,
-    Policy { heavy_weights_bytes: 0, ..Policy::USUAL },
-    Policy { heavy_weights_bytes: 0, shares_memory: false },
+    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: true },
+    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: false },
 ];
 
 fn load(graph: &Graph, kernels: KernelChoice, precision: Precision, threads: usize) -> CpuNetwork {

@@ -1,9 +1,12 @@
 //! Between blocked images and flat values, which lie as their shape says and hold `f32`.
 
+use std::ops::Range;
+
 use super::{Image, Region, Run, Work};
 use crate::engine::cpu::kernels::pixelwise::CurveKind;
 use crate::engine::cpu::lanes::LANES;
 use crate::engine::cpu::lanes::bf16::{from_bf16, to_bf16};
+use crate::engine::cpu::layout::Layout;
 
 /// A flat value to an image.
 pub(in crate::engine::cpu) struct Pack {
@@ -13,9 +16,10 @@ pub(in crate::engine::cpu) struct Pack {
     pub(in crate::engine::cpu) output: Image,
 }
 
-/// An image to a flat value.
+/// Channels of an image to a flat value.
 pub(in crate::engine::cpu) struct Unpack {
     pub(in crate::engine::cpu) input: Image,
+    pub(in crate::engine::cpu) channels: Range<usize>,
     pub(in crate::engine::cpu) channels_last: bool,
     pub(in crate::engine::cpu) output: usize,
 }
@@ -63,22 +67,23 @@ impl Work for Pack {
 
 impl Unpack {
     /// # Safety
-    /// The pixel and its channels exist, and so do the numbers they become.
-    unsafe fn pixel(&self, run: &Run<'_>, image: usize, at: [usize; 2]) {
-        let layout = self.input.layout;
-        let step = if self.channels_last { 1 } else { layout.height * layout.width };
-        // SAFETY: what the caller promises.
-        unsafe {
-            let to = run.image(self.output, image).cast::<f32>();
-            let to = to.add(flat(&self.input, self.channels_last, 0, at));
-            for block in 0..layout.blocks() {
-                let pixel = self.input.at(run, image, block, at, [0, 0]);
-                for lane in 0..LANES.min(layout.channels - block * LANES) {
-                    let number = match self.input.element {
-                        2 => from_bf16(*pixel.cast::<u16>().add(lane)),
-                        _ => *pixel.cast::<f32>().add(lane),
+    /// The row and the channels exist, and so do the numbers they become.
+    unsafe fn row(&self, run: &Run<'_>, image: usize, y: usize) {
+        let Layout { height, width, .. } = self.input.layout;
+        let [next_pixel, next_channel] =
+            if self.channels_last { [self.channels.len(), 1] } else { [1, height * width] };
+        for (index, channel) in self.channels.clone().enumerate() {
+            // SAFETY: what the caller promises.
+            unsafe {
+                let from = self.input.at(run, image, channel / LANES, [y, 0], [0, 0]);
+                let to = run.image(self.output, image).cast::<f32>();
+                let to = to.add(y * width * next_pixel + index * next_channel);
+                for x in 0..width {
+                    let lane = x * LANES + channel % LANES;
+                    *to.add(x * next_pixel) = match self.input.element {
+                        2 => from_bf16(*from.cast::<u16>().add(lane)),
+                        _ => *from.cast::<f32>().add(lane),
                     };
-                    *to.add((block * LANES + lane) * step) = number;
                 }
             }
         }
@@ -91,13 +96,11 @@ impl Work for Unpack {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
-            for y in region.rows.clone() {
-                for x in 0..self.input.layout.width {
-                    // SAFETY: what the caller promises.
-                    unsafe { self.pixel(run, image, [y, x]) };
-                }
-            }
+        for (image, y) in
+            region.images.clone().flat_map(|image| region.rows.clone().map(move |y| (image, y)))
+        {
+            // SAFETY: what the caller promises.
+            unsafe { self.row(run, image, y) };
         }
     }
 }

@@ -128,4 +128,9 @@ impl Work for Dense {
     fn weight_bytes(&self) -> usize {
         self.product.weights.bytes()
     }
+
+    fn uses(&self) -> usize {
+        let layout = &self.product.output.layout;
+        layout.height * layout.width
+    }
 }

@@ -60,6 +60,11 @@ pub(super) trait Work: Send + Sync {
     fn weight_bytes(&self) -> usize {
         0
     }
+
+    /// How often one row of the batch uses each of them, in time that a register tile takes.
+    fn uses(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// What a step computes at once.

@@ -141,4 +141,8 @@ impl Work for Vector {
     fn weight_bytes(&self) -> usize {
         self.product.weights.bytes()
     }
+
+    fn uses(&self) -> usize {
+        1
+    }
 }

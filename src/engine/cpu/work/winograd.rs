@@ -34,13 +34,23 @@ impl Winograd {
         NUMBERS * self.blocks() * LANES * size_of::<f32>()
     }
 
+    fn tiles_of_image(&self) -> usize {
+        let layout = self.product.output.layout;
+        layout.height.div_ceil(SIDE_OUT) * layout.width.div_ceil(SIDE_OUT)
+    }
+
+    /// Tiles of the largest pass.
+    fn tiles_max(&self) -> usize {
+        (PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX)
+    }
+
     /// Passes that `all` tiles are computed in. Every pass reads all weights again. Many small ones
     /// keep their scratch in the second-level cache; one large one writes it to the next cache and
     /// reads it back, which costs less where weights are large and images small.
     fn passes(&self, all: usize, tile_pixels: usize) -> usize {
         let fit = PASS_BYTES / self.tile_bytes();
         let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
-        let large = all.div_ceil((PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX));
+        let large = all.div_ceil(self.tiles_max());
         let weights = self.product.weights.bytes();
         let large_traffic = large * weights + 2 * all * self.tile_bytes();
         if small * weights <= large_traffic { small } else { large }
@@ -189,13 +199,14 @@ impl Work for Winograd {
     }
 
     fn scratch(&self, images: usize) -> usize {
-        let layout = self.product.output.layout;
-        let [down, across] = [layout.height, layout.width].map(|side| side.div_ceil(SIDE_OUT));
-        let large = (PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX);
-        (images * down * across).min(large) * self.tile_bytes()
+        (images * self.tiles_of_image()).min(self.tiles_max()) * self.tile_bytes()
     }
 
     fn weight_bytes(&self) -> usize {
         self.product.weights.bytes()
+    }
+
+    fn uses(&self) -> usize {
+        self.tiles_of_image()
     }
 }

@@ -1,0 +1,213 @@
+//! Merges small convolutions that stand side by side.
+
+use super::drop_dead;
+use crate::engine::constant::Constant;
+use crate::engine::graph::{Graph, Node, ValueId};
+use crate::engine::op::{Conv, Op, Window};
+
+/// Channels that kernels compute at once, however few are wanted.
+const CHANNELS_AT_ONCE: usize = 16;
+
+/// The heads of a detector, each a convolution of the same image to a few channels and perhaps
+/// depthwise ones behind it, become one with the channels of all, of which each takes its own.
+///
+/// Only heads whose results are handed on under other shapes are merged, since nobody can convolve
+/// some channels of an image without copying them.
+pub fn merge_heads(mut graph: Graph) -> Graph {
+    while let Some(family) = family(&graph) {
+        graph = merge(graph, &family);
+    }
+    graph
+}
+
+/// Nodes by their places: a convolution of all channels, and depthwise ones behind it.
+type Head = Vec<usize>;
+
+fn readers(graph: &Graph) -> Vec<Vec<usize>> {
+    let mut readers = vec![Vec::new(); graph.value_count()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|input| readers[input.0].push(at));
+    }
+    readers
+}
+
+/// The head that begins with node `at`.
+fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
+    let first = plain_convolution(&graph.nodes[at])?;
+    let mut head = vec![at];
+    let mut last = graph.nodes[at].output;
+    while let [next] = readers[last.0][..]
+        && !graph.output_ids().any(|id| id == last)
+        && plain_convolution(&graph.nodes[next]).is_some_and(is_per_channel)
+    {
+        head.push(next);
+        last = graph.nodes[next].output;
+    }
+    let is_reshaped =
+        |&at: &usize| matches!(graph.nodes[at].op, Op::Reshape | Op::Transpose { .. });
+    (first.groups == 1 && readers[last.0].iter().all(is_reshaped)).then_some(head)
+}
+
+/// A convolution without a residual, an activation or a border of its own.
+fn plain_convolution(node: &Node) -> Option<&Conv> {
+    match &node.op {
+        Op::Conv(conv) if conv.activation.is_none() && conv.border.is_none() => {
+            (node.inputs.len() == 1).then_some(conv)
+        }
+        _ => None,
+    }
+}
+
+/// Depthwise, also with a single channel.
+fn is_per_channel(conv: &Conv) -> bool {
+    conv.groups == conv.channels() && conv.weight.shape()[1] == 1
+}
+
+/// Heads that read the same value in the same way, where that makes fewer kernels of them.
+fn family(graph: &Graph) -> Option<Vec<Head>> {
+    let readers = readers(graph);
+    let mut families: Vec<Vec<Head>> = Vec::new();
+    for head in (0..graph.nodes.len()).filter_map(|at| head(graph, &readers, at)) {
+        let key = way(graph, &head);
+        match families.iter_mut().find(|family| way(graph, &family[0]) == key) {
+            Some(family) => family.push(head),
+            None => families.push(vec![head]),
+        }
+    }
+    families.into_iter().find(|family| {
+        let channels = family.iter().map(|head| conv(graph, head[0]).channels());
+        let together = channels.clone().sum::<usize>().div_ceil(CHANNELS_AT_ONCE);
+        together < channels.map(|channels| channels.div_ceil(CHANNELS_AT_ONCE)).sum()
+    })
+}
+
+/// What a head reads, and windows and dilations of its convolutions.
+fn way(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
+    let windows = head.iter().map(|&at| (conv(graph, at).window, conv(graph, at).dilations));
+    (graph.nodes[head[0]].inputs[0], windows.collect())
+}
+
+fn conv(graph: &Graph, at: usize) -> &Conv {
+    match &graph.nodes[at].op {
+        Op::Conv(conv) => conv,
+        _ => unreachable!("a head is made of convolutions"),
+    }
+}
+
+fn merge(mut graph: Graph, family: &[Head]) -> Graph {
+    let mut value = graph.nodes[family[0][0]].inputs[0];
+    let mut merged = Vec::new();
+    for step in 0..family[0].len() {
+        let of_step: Vec<usize> = family.iter().map(|head| head[step]).collect();
+        let (mut conv, output) = joined(&mut graph, &of_step);
+        conv.groups = if step == 0 { 1 } else { conv.channels() };
+        merged.push(Node { op: Op::Conv(conv), inputs: vec![value], output });
+        value = output;
+    }
+    let mut start = 0;
+    for head in family {
+        let last = head[head.len() - 1];
+        let channels = conv(&graph, last).channels();
+        graph.nodes[last].op = Op::Slice { axis: 0, start, step: 1 };
+        graph.nodes[last].inputs = vec![value];
+        start += channels;
+    }
+    // Heads were found in the order of nodes: here what they read is known, and nobody has read
+    // them yet.
+    let first = family[0][0];
+    graph.nodes.splice(first..first, merged);
+    drop_dead(graph)
+}
+
+/// A convolution with the channels of all, and the value it writes.
+fn joined(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
+    let convs: Vec<&Conv> = nodes.iter().map(|&at| conv(graph, at)).collect();
+    let channels = convs.iter().map(|conv| conv.channels()).sum();
+    let mut shape = convs[0].weight.shape().to_vec();
+    shape[0] = channels;
+    let weight = convs.iter().flat_map(|conv| conv.weight.data()).copied().collect();
+    let bias = convs.iter().flat_map(|conv| match &conv.bias {
+        Some(bias) => bias.data().to_vec(),
+        None => vec![0.0; conv.channels()],
+    });
+    let bias = Some(Constant::new(vec![channels], bias.collect()));
+    let joined = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };
+    let first = graph.value(graph.nodes[nodes[0]].output);
+    let name = format!("{} and {} more", first.name, nodes.len() - 1);
+    let shape = [&[channels], &first.shape[1..]].concat();
+    (joined, graph.add_value(name, shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::fixtures::{Draft, int, ints, relative_difference, run};
+
+    /// An image `v` of 20 channels with heads of so many channels behind it, each with a depthwise
+    /// convolution if asked for; `then` is done to the result.
+    fn heads(channels: &[usize], is_deep: bool, then: &str) -> Graph {
+        let mut draft = Draft::default();
+        draft.noise("w", &[20, 3, 3, 3], 0.1);
+        draft.push("Conv", &["x", "w"], "v", &[ints("pads", &[1; 4])]);
+        let mut outputs = Vec::new();
+        for (at, &channels) in channels.iter().enumerate() {
+            let name = |what: &str| format!("{what} {at}");
+            let [weight, bias, result, output] = ["weight", "bias", "result", "output"].map(name);
+            draft.noise(&weight, &[channels, 20, 1, 1], 0.1);
+            draft.noise(&bias, &[channels], 0.1);
+            let inputs = if at == 0 { vec!["v", &weight] } else { vec!["v", &weight, &bias] };
+            draft.push("Conv", &inputs, &result, &[]);
+            let mut last = result;
+            if is_deep {
+                let [weight, result] = ["depthwise weight", "depthwise result"].map(name);
+                draft.noise(&weight, &[channels, 1, 3, 3], 0.1);
+                let attributes = [ints("pads", &[1; 4]), int("group", channels as i64)];
+                draft.push("Conv", &[&last, &weight], &result, &attributes);
+                last = result;
+            }
+            match then {
+                "Transpose" => {
+                    draft.push("Transpose", &[&last], &output, &[ints("perm", &[0, 2, 3, 1])]);
+                }
+                "Flatten" => draft.push("Flatten", &[&last], &output, &[]),
+                then => draft.push(then, &[&last], &output, &[]),
+            }
+            outputs.push(output);
+        }
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        draft.graph_with(&[3, 6, 5], &outputs)
+    }
+
+    /// Merges, and checks that nothing else is computed.
+    fn counts(graph: Graph) -> BTreeMap<&'static str, usize> {
+        let input = crate::engine::fixtures::noise(1, 2 * 3 * 6 * 5);
+        let expected = run(&graph, 2, &input);
+        let merged = merge_heads(graph);
+        let found = run(&merged, 2, &input);
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(relative_difference(found, expected) <= 1e-6);
+        }
+        merged.op_counts()
+    }
+
+    #[test]
+    fn heads_become_one_that_each_takes_its_channels_of() {
+        let merged = BTreeMap::from([("Conv", 3), ("Slice", 4), ("Transpose", 4)]);
+        assert_eq!(counts(heads(&[1, 4, 1, 10], true, "Transpose")), merged);
+        let merged = BTreeMap::from([("Conv", 2), ("Slice", 3), ("Reshape", 3)]);
+        assert_eq!(counts(heads(&[2, 9, 3], false, "Flatten")), merged);
+    }
+
+    #[test]
+    fn heads_that_fill_their_kernels_or_are_computed_with_stay() {
+        let full = BTreeMap::from([("Conv", 3), ("Reshape", 2)]);
+        assert_eq!(counts(heads(&[16, 32], false, "Flatten")), full);
+        let one = BTreeMap::from([("Conv", 3), ("Reshape", 1)]);
+        assert_eq!(counts(heads(&[4], true, "Flatten")), one);
+        let activated = BTreeMap::from([("Conv", 3), ("Relu", 2)]);
+        assert_eq!(counts(heads(&[4, 4], false, "Relu")), activated);
+    }
+}
