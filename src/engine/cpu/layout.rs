@@ -13,9 +13,16 @@ pub(super) struct Layout {
     pub(super) width: usize,
     /// Top, left, bottom, right.
     pub(super) border: [usize; 4],
+    /// Rows of a block that are in memory at a time: all, unless steps run in bands.
+    pub(super) stored: usize,
 }
 
 impl Layout {
+    /// An image of which every row is in memory.
+    pub(super) fn whole([channels, height, width]: [usize; 3], border: [usize; 4]) -> Self {
+        Self { channels, height, width, border, stored: border[0] + height + border[2] }
+    }
+
     /// Blocks of sixteen channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(LANES)
@@ -33,10 +40,10 @@ impl Layout {
 
     /// Elements from one block to the next.
     pub(super) fn block(&self) -> usize {
-        self.rows() * self.row()
+        self.stored * self.row()
     }
 
-    /// Elements of the image.
+    /// Elements of the image that are in memory.
     pub(super) fn image(&self) -> usize {
         self.blocks() * self.block()
     }
@@ -58,7 +65,7 @@ mod tests {
     #[test]
     fn every_pixel_of_image_and_border_has_a_place_of_its_own() {
         for (channels, border) in [(1, [0; 4]), (16, [1, 2, 0, 3]), (33, [2, 0, 1, 0])] {
-            let layout = Layout { channels, height: 5, width: 3, border };
+            let layout = Layout::whole([channels, 5, 3], border);
             let [top, left, bottom, right] = border;
             let places: BTreeSet<usize> = (0..layout.blocks())
                 .flat_map(|block| (0..top + 5 + bottom).map(move |y| (block, y)))
@@ -72,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_smaller_border_begins_inside_a_larger_one() {
-        let layout = Layout { channels: 1, height: 4, width: 4, border: [3, 2, 3, 2] };
+        let layout = Layout::whole([1, 4, 4], [3, 2, 3, 2]);
         assert_eq!(layout.pixel(0, 0, [3, 2]), 0);
         assert_eq!(layout.pixel(0, 0, [1, 1]), 2 * layout.row() + LANES);
         assert_eq!(layout.pixel(2, 1, [0, 0]), 5 * layout.row() + 3 * LANES);

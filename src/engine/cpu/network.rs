@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::crew::{Barrier, Crew};
 use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
 use super::kernels::KernelSet;
-use super::lower::lower;
+use super::lower::{bands, lower};
 use super::pace::{Pace, Way};
 use super::peak;
 use super::plan::Plan;
@@ -84,7 +84,8 @@ impl CpuNetwork {
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
-        Ok(Self::of_plan(lower(graph, kernels)?, precision, crew, policy))
+        let plan = bands(lower(graph, kernels)?, &policy.bands);
+        Ok(Self::of_plan(plan, precision, crew, policy))
     }
 
     fn of_plan(plan: Plan, precision: Precision, crew: Arc<Crew>, policy: &Policy) -> Self {

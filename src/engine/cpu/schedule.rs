@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::lower::BandPolicy;
 use super::plan::{Form, Home, Plan};
 
 /// The order of a plan for up to `rows_max` rows of a batch.
@@ -47,6 +48,8 @@ pub(super) struct Policy {
     pub(super) heavy_uses: usize,
     /// Whether values that never meet get the same memory.
     pub(super) shares_memory: bool,
+    /// Which steps run in bands.
+    pub(super) bands: BandPolicy,
 }
 
 impl Policy {
@@ -55,6 +58,7 @@ impl Policy {
         heavy_weights_bytes: HEAVY_WEIGHTS_BYTES,
         heavy_uses: HEAVY_USES,
         shares_memory: true,
+        bands: BandPolicy::USUAL,
     };
 }
 

@@ -15,7 +15,7 @@ pub(in crate::engine::cpu) enum PoolKind {
     MeanWithBorder,
 }
 
-/// One block of sixteen channels of an image whose pixel `[0, 0]` is at `input`; `rows` rows of
+/// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`; `rows` rows of
 /// outputs from row `y` on, the first at `output`. The border is not read.
 pub(in crate::engine::cpu) struct PoolArgs {
     pub(in crate::engine::cpu) kind: PoolKind,
@@ -76,7 +76,7 @@ fn is_largest_of_four(args: &PoolArgs, rows: &[usize; 2]) -> bool {
 unsafe fn largest_of_four<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
     // SAFETY: what the caller promises.
     unsafe {
-        let above = args.input.cast::<F::Element>().add(y * args.input_row);
+        let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row);
         let below = above.add(args.input_row);
         for x in 0..args.width {
             let pair = |row: *const F::Element| {
@@ -110,7 +110,8 @@ unsafe fn window<L: Lanes, F: Format<L>>(
         let mut result = L::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
         let first = args.input.cast::<F::Element>();
         for y in 0..high {
-            let row = first.add((rows[0] + y) * args.input_row + columns[0] * LANES);
+            let row = (rows[0] + y) * args.input_row + columns[0] * LANES;
+            let row = first.wrapping_add(row);
             for x in 0..wide {
                 let pixel = F::load(row.add(x * LANES));
                 result = if is_max { pixel.max(result) } else { result.add(pixel) };

@@ -1,6 +1,7 @@
 //! From a graph to a plan: each operation gets a kernel, its constants packed, and its inputs in
 //! the form the kernel reads.
 
+mod bands;
 mod classes;
 mod convolutions;
 mod finish;
@@ -8,9 +9,11 @@ mod images;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Device;
 
+pub(super) use self::bands::{BandPolicy, bands};
 use self::classes::{Class, Classes, image_shape};
 use super::kernels::KernelSet;
 use super::lanes::LANES;
@@ -142,9 +145,8 @@ impl<'g> Lowering<'g> {
     /// A new blocked image for a value of the graph.
     fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> Image {
         let shape = image_shape(self.graph.shape(id)).expect("the class says it is an image");
-        let [channels, height, width] = shape;
         let border = self.classes.border(id);
-        let layout = Layout { channels, height, width, border };
+        let layout = Layout::whole(shape, border);
         let is_wide = self.classes.is_wide(id);
         let element = if is_wide { size_of::<f32>() } else { self.plan.kernels.element };
         let is_large = layout.image() * element >= OWN_BORDER_BYTES;
@@ -166,8 +168,9 @@ impl<'g> Lowering<'g> {
             return;
         };
         let values = self.lanes(fill.map_or(&[], Constant::data), &image);
-        let mut draft = Draft::by_block(FillBorder { image, values }, Vec::new(), &image);
-        draft.is_whole = true;
+        let mut draft =
+            Draft::by_block(FillBorder { image, values: Arc::new(values) }, Vec::new(), &image);
+        (draft.is_whole, draft.groups) = (true, 1);
         self.push("border".to_owned(), draft);
     }
 

@@ -13,6 +13,7 @@ mod values;
 use std::sync::Arc;
 
 use super::kernels::KernelSet;
+use super::lower::BandPolicy;
 use super::schedule::Policy;
 use super::{CpuNetwork, Crew, KernelChoice};
 use crate::engine::Precision;
@@ -45,14 +46,17 @@ fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static Ker
     }
 }
 
-/// Besides the usual one: all rows of the batch together wherever a step has more weights than
-/// numbers, as large networks have; and every value in memory of its own, where guards lie on all
-/// sides of it.
-const POLICIES: [Policy; 3] = [
+/// Besides the usual one: all rows of the batch together wherever a step has weights, as large
+/// networks have; everything that can be in bands of few rows, as on large pictures; and every value
+/// in memory of its own, where guards lie on all sides of it.
+const POLICIES: [Policy; 4] = [
     Policy::USUAL,
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: true },
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: false },
+    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL },
+    Policy { bands: NARROW, ..Policy::USUAL },
+    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: false, bands: NARROW },
 ];
+
+const NARROW: BandPolicy = BandPolicy { image_bytes_min: 0, kept_bytes_max: 8 << 10 };
 
 fn load(graph: &Graph, kernels: KernelChoice, precision: Precision, threads: usize) -> CpuNetwork {
     load_with(graph, kernels, precision, threads, &Policy::USUAL)

@@ -1,6 +1,7 @@
 //! Steps that only move pixels.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Image, Region, Run, Work};
 use crate::engine::cpu::lanes::LANES;
@@ -122,10 +123,43 @@ impl Work for Enlarge {
 }
 
 /// Writes an image's border anew, for convolutions whose border is not zero.
+#[derive(Clone)]
 pub(in crate::engine::cpu) struct FillBorder {
     pub(in crate::engine::cpu) image: Image,
     /// Per channel, in the network's format.
-    pub(in crate::engine::cpu) values: Buffer,
+    pub(in crate::engine::cpu) values: Arc<Buffer>,
+}
+
+impl FillBorder {
+    /// The border in some rows, which count from its corner.
+    ///
+    /// # Safety
+    /// The value has the image, and the rows are in memory.
+    pub(super) unsafe fn rows(&self, run: &Run<'_>, image: usize, rows: Range<usize>) {
+        let layout = self.image.layout;
+        let [top, left, _, right] = layout.border;
+        let bytes = LANES * self.image.element;
+        let columns = layout.row() / LANES;
+        for block in 0..layout.blocks() {
+            // SAFETY: pixels of the bordered block, counted from the border's corner.
+            unsafe {
+                let value = self.values.start().add(block * bytes);
+                let first = self.image.at(run, image, block, [0, 0], [top, left]);
+                let put = |row: usize, column: usize| {
+                    let to = first.wrapping_add((row * columns + column) * bytes);
+                    std::ptr::copy_nonoverlapping(value, to, bytes);
+                };
+                for row in rows.clone() {
+                    if (top..top + layout.height).contains(&row) {
+                        (0..left).for_each(|column| put(row, column));
+                        (columns - right..columns).for_each(|column| put(row, column));
+                    } else {
+                        (0..columns).for_each(|column| put(row, column));
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Work for FillBorder {
@@ -134,30 +168,13 @@ impl Work for FillBorder {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let layout = self.image.layout;
-        let [top, left, _, right] = layout.border;
-        let bytes = LANES * self.image.element;
-        let columns = layout.row() / LANES;
         for image in region.images.clone() {
-            for block in region.groups.clone() {
-                // SAFETY: pixels of the bordered block, counted from the border's corner.
-                unsafe {
-                    let value = self.values.start().add(block * bytes);
-                    let first = self.image.at(run, image, block, [0, 0], [top, left]);
-                    let put = |row: usize, column: usize| {
-                        let to = first.add((row * columns + column) * bytes);
-                        std::ptr::copy_nonoverlapping(value, to, bytes);
-                    };
-                    for row in 0..layout.rows() {
-                        if (top..top + layout.height).contains(&row) {
-                            (0..left).for_each(|column| put(row, column));
-                            (columns - right..columns).for_each(|column| put(row, column));
-                        } else {
-                            (0..columns).for_each(|column| put(row, column));
-                        }
-                    }
-                }
-            }
+            // SAFETY: what the caller promises.
+            unsafe { self.rows(run, image, 0..self.image.layout.rows()) };
         }
+    }
+
+    fn as_border(&self) -> Option<&Self> {
+        Some(self)
     }
 }

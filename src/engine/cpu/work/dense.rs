@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{LANES, Product, Region, Run, Work, numbers};
+use super::{Image, LANES, Product, Region, RowWindow, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs, TileTable};
 
 /// A convolution whose input has its border in memory.
@@ -123,6 +123,20 @@ impl Work for Dense {
                 }
             }
         }
+    }
+
+    fn row_window(&self) -> Option<RowWindow> {
+        let top = self.product.input.layout.border[0];
+        let first = top as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], first })
+    }
+
+    fn store(&mut self, image: &Image) {
+        let Product { input, residual, output, .. } = &mut self.product;
+        [Some(input), residual.as_mut(), Some(output)]
+            .into_iter()
+            .flatten()
+            .for_each(|own| own.store(image));
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Depthwise convolution.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
 use crate::engine::cpu::kernels::depthwise::DepthwiseArgs;
 use crate::engine::cpu::memory::Buffer;
 
@@ -50,6 +50,16 @@ impl Work for Depthwise {
                 }
             }
         }
+    }
+
+    fn row_window(&self) -> Option<RowWindow> {
+        let first = self.input.layout.border[0] as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.strides[0], height: self.kernel[0], first })
+    }
+
+    fn store(&mut self, image: &Image) {
+        self.input.store(image);
+        self.output.store(image);
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The steps of a plan: which kernel runs where. A step computes a [`Region`] of its output.
 
 mod assemble;
+mod bands;
 mod convert;
 mod dense;
 mod depthwise;
@@ -18,6 +19,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 pub(super) use self::assemble::{Assemble, Enlarge, FillBorder, Part};
+pub(super) use self::bands::{Bands, Between, LINKS_MAX, Link, RowWindow};
 pub(super) use self::convert::{Copy, FlatCurve, Pack, Unpack};
 pub(super) use self::dense::Dense;
 pub(super) use self::depthwise::Depthwise;
@@ -59,6 +61,20 @@ pub(super) trait Work: Send + Sync {
     /// Bytes of constants, which are read once for each region.
     fn weight_bytes(&self) -> usize {
         0
+    }
+
+    /// Which rows of its first input it reads, when it computes rows apart from each other and
+    /// can be told by [`Work::store`] that an image is stored in part.
+    fn row_window(&self) -> Option<RowWindow> {
+        None
+    }
+
+    /// Takes an image's layout from now on.
+    fn store(&mut self, _image: &Image) {}
+
+    /// The step itself when it fills a border.
+    fn as_border(&self) -> Option<&FillBorder> {
+        None
     }
 
     /// How often one row of the batch uses each of them, in time that a register tile takes.
@@ -143,10 +159,18 @@ impl Image {
         back: [usize; 2],
     ) -> *mut u8 {
         debug_assert!(block < self.layout.blocks() && back[0] <= y + self.layout.border[0]);
+        debug_assert!(self.layout.pixel(y, x, back) < self.layout.rows() * self.layout.row());
         let offset = block * self.layout.block() + self.layout.pixel(y, x, back);
-        debug_assert!(offset < self.layout.image());
-        // SAFETY: what the caller promises.
-        unsafe { run.image(self.value, image).add(offset * self.element) }
+        // SAFETY: what the caller promises. The first row of an image in bands may be gone, and
+        // its place outside of the memory.
+        unsafe { run.image(self.value, image).wrapping_add(offset * self.element) }
+    }
+
+    /// Takes over the layout of the same image.
+    fn store(&mut self, image: &Self) {
+        if self.value == image.value {
+            self.layout = image.layout;
+        }
     }
 }
 

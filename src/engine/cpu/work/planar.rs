@@ -4,7 +4,7 @@
 //! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
 //! single numbers from it.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
 use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::DenseShape;
@@ -144,6 +144,15 @@ impl Work for Planar {
 
     fn scratch(&self, _images: usize) -> usize {
         self.channels() * self.strip_height(STRIP_ROWS) * self.strip_width() * size_of::<f32>()
+    }
+
+    /// Of the caller's input, which is there whole.
+    fn row_window(&self) -> Option<RowWindow> {
+        Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], first: 0 })
+    }
+
+    fn store(&mut self, image: &Image) {
+        self.output.store(image);
     }
 
     fn weight_bytes(&self) -> usize {

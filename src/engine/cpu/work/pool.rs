@@ -1,6 +1,6 @@
 //! Pools.
 
-use super::{Image, Region, Run, Work};
+use super::{Image, Region, RowWindow, Run, Work};
 use crate::engine::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
 use crate::engine::op::Window;
 
@@ -41,6 +41,17 @@ impl Work for Pool {
                 }
             }
         }
+    }
+
+    fn row_window(&self) -> Option<RowWindow> {
+        let first = self.input.layout.border[0] as isize - self.window.pads[0] as isize;
+        let ([height, _], [stride, _]) = (self.window.kernel, self.window.strides);
+        Some(RowWindow { stride, height, first })
+    }
+
+    fn store(&mut self, image: &Image) {
+        self.input.store(image);
+        self.output.store(image);
     }
 }
 

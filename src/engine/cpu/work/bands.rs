@@ -1,0 +1,229 @@
+//! Steps one after the other in bands of rows.
+//!
+//! Large images go through the cache once for every step that writes or reads them. Where only the
+//! next step reads one, a band of rows is enough of it: all steps compute a band, and the image
+//! between them is a few rows in the second-level cache that move down with the bands.
+
+use std::ops::Range;
+
+use super::{FillBorder, Image, Region, Run, Spot, Work};
+use crate::engine::cpu::layout::Layout;
+
+/// How rows of what a step reads lie under the rows it computes: the first row of output `y` is
+/// `y × stride + first`, counted from the border's corner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct RowWindow {
+    pub(in crate::engine::cpu) stride: usize,
+    pub(in crate::engine::cpu) height: usize,
+    /// Negative where a window begins outside of the image and reads the part inside.
+    pub(in crate::engine::cpu) first: isize,
+}
+
+impl RowWindow {
+    /// Rows of an image, counted from the border's corner, under `rows` of the output.
+    fn under(&self, rows: &Range<usize>, layout: &Layout) -> Range<usize> {
+        let first = |row: usize| (row * self.stride).saturating_add_signed(self.first);
+        let end = ((rows.end - 1) * self.stride + self.height).saturating_add_signed(self.first);
+        first(rows.start)..end.min(layout.rows())
+    }
+
+    /// Most rows under so many of the output.
+    pub(in crate::engine::cpu) fn most(&self, rows: usize, layout: &Layout) -> usize {
+        ((rows - 1) * self.stride + self.height).min(layout.rows())
+    }
+}
+
+/// Steps of which each reads what the one before writes.
+pub(in crate::engine::cpu) struct Bands {
+    pub(in crate::engine::cpu) links: Vec<Link>,
+    /// Rows of the last output in a band.
+    pub(in crate::engine::cpu) rows: usize,
+    /// Values of the plan.
+    pub(in crate::engine::cpu) values: usize,
+}
+
+/// One of the steps.
+pub(in crate::engine::cpu) struct Link {
+    pub(in crate::engine::cpu) work: Box<dyn Work>,
+    pub(in crate::engine::cpu) groups: usize,
+    /// What the next link reads; `None` of the last one.
+    pub(in crate::engine::cpu) between: Option<Between>,
+}
+
+/// An image of which a few rows are kept.
+pub(in crate::engine::cpu) struct Between {
+    /// Its layout stores those rows only.
+    pub(in crate::engine::cpu) image: Image,
+    pub(in crate::engine::cpu) border: Option<FillBorder>,
+    /// How the next link reads it.
+    pub(in crate::engine::cpu) window: RowWindow,
+}
+
+/// Most links, so that a run needs no memory for their state.
+pub(in crate::engine::cpu) const LINKS_MAX: usize = 8;
+
+/// A cache line.
+const ALIGNMENT: usize = 64;
+
+impl Between {
+    fn bytes(&self) -> usize {
+        (self.image.layout.image() * self.image.element).next_multiple_of(ALIGNMENT)
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.image.layout.row() * self.image.element
+    }
+
+    /// Moves the rows that are needed again to the front of the memory at `start`, and leaves out
+    /// those before.
+    ///
+    /// # Safety
+    /// `start` is the image's memory, with `kept` rows from its front on.
+    unsafe fn advance(&self, start: *mut u8, kept: &mut Range<usize>, first: usize) {
+        if kept.end <= first {
+            *kept = first..first;
+            return;
+        }
+        let (gone, row) = (first - kept.start, self.row_bytes());
+        let layout = &self.image.layout;
+        for block in 0..layout.blocks() {
+            // SAFETY: rows of the block, of which it stores as many as are kept at least.
+            unsafe {
+                let block = start.add(block * layout.block() * self.image.element);
+                std::ptr::copy(block.add(gone * row), block, (kept.end - first) * row);
+            }
+        }
+        kept.start = first;
+    }
+}
+
+/// What a run keeps of each link: rows of the image behind it, counted from the border's corner.
+type Kept = [Range<usize>; LINKS_MAX];
+
+impl Bands {
+    fn spots_bytes(&self) -> usize {
+        (self.values * size_of::<Spot>()).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Where the image behind a link is in the scratch.
+    fn offset(&self, link: usize) -> usize {
+        let before = self.links[..link].iter().filter_map(|link| link.between.as_ref());
+        self.spots_bytes() + before.map(Between::bytes).sum::<usize>()
+    }
+
+    /// Makes room for what `rows` of the last output take, and returns what each link has to
+    /// compute for them: rows counted from the border's corner, for the last one from its first.
+    ///
+    /// # Safety
+    /// As [`Work::run`], with what earlier bands kept.
+    unsafe fn plan(&self, run: &Run<'_>, rows: Range<usize>, kept: &mut Kept) -> Kept {
+        let mut wanted: Kept = Default::default();
+        let last = self.links.len() - 1;
+        wanted[last] = rows.clone();
+        let mut rows = rows;
+        for link in (0..last).rev() {
+            let between = self.between(link);
+            let needed = between.window.under(&rows, &between.image.layout);
+            // SAFETY: the image's memory, and what it holds.
+            unsafe {
+                let start = run.scratch.add(self.offset(link));
+                between.advance(start, &mut kept[link], needed.start);
+            }
+            wanted[link] = kept[link].end..needed.end.max(kept[link].end);
+            kept[link].end = wanted[link].end;
+            rows = between.inside(&wanted[link]);
+            if rows.is_empty() {
+                break;
+            }
+        }
+        wanted
+    }
+
+    fn between(&self, link: usize) -> &Between {
+        self.links[link].between.as_ref().expect("only the last link has none")
+    }
+
+    /// One band of one image.
+    ///
+    /// # Safety
+    /// As [`Work::run`].
+    unsafe fn band(&self, run: &Run<'_>, image: usize, rows: Range<usize>, kept: &mut Kept) {
+        // SAFETY: the scratch has room for the spots, the images and the links' own scratch, and
+        // rows that a link reads were computed by the one before.
+        unsafe {
+            let wanted = self.plan(run, rows, kept);
+            let inner = run.scratch.add(self.offset(self.links.len()));
+            for (link, wanted) in self.links.iter().zip(wanted) {
+                let rows = match &link.between {
+                    Some(between) => between.inside(&wanted),
+                    None => wanted.clone(),
+                };
+                let spots = self.spots(run, kept);
+                let run = Run { spots, scratch: inner, ..*run };
+                let region = Region { images: image..image + 1, rows, groups: 0..link.groups };
+                if !region.rows.is_empty() {
+                    link.work.run(&run, &region);
+                }
+                if let Some(Between { border: Some(border), .. }) = &link.between {
+                    border.rows(&run, image, wanted);
+                }
+            }
+        }
+    }
+
+    /// The plan's spots with those of the images between: where their first rows would be.
+    ///
+    /// # Safety
+    /// The scratch has room for them, and nobody has spots from here.
+    unsafe fn spots<'a>(&self, run: &Run<'a>, kept: &Kept) -> &'a [Spot] {
+        // SAFETY: what the caller promises.
+        let spots = unsafe {
+            let own = run.scratch.cast::<Spot>();
+            std::ptr::copy_nonoverlapping(run.spots.as_ptr(), own, self.values);
+            std::slice::from_raw_parts_mut(own, self.values)
+        };
+        for (index, link) in self.links.iter().enumerate() {
+            let Some(between) = &link.between else { continue };
+            let start = run.scratch.wrapping_add(self.offset(index));
+            let start = start.wrapping_sub(kept[index].start * between.row_bytes());
+            // Whichever image of the batch it is, there is memory for one.
+            spots[between.image.value] = Spot { start, stride: 0 };
+        }
+        spots
+    }
+}
+
+impl Between {
+    /// The rows that are no border, counted from the image's first.
+    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
+        let [top, ..] = self.image.layout.border;
+        let within = |row: usize| row.saturating_sub(top).min(self.image.layout.height);
+        within(rows.start)..within(rows.end)
+    }
+}
+
+impl Work for Bands {
+    fn algorithm(&self) -> &'static str {
+        "bands"
+    }
+
+    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+        for image in region.images.clone() {
+            let mut kept: Kept = Default::default();
+            for y in region.rows.clone().step_by(self.rows) {
+                let rows = y..region.rows.end.min(y + self.rows);
+                // SAFETY: what the caller promises.
+                unsafe { self.band(run, image, rows, &mut kept) };
+            }
+        }
+    }
+
+    fn scratch(&self, _images: usize) -> usize {
+        let inner = self.links.iter().map(|link| link.work.scratch(1)).max();
+        self.offset(self.links.len()) + inner.unwrap_or(0)
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.links.iter().map(|link| link.work.weight_bytes()).sum()
+    }
+}
