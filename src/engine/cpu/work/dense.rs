@@ -15,6 +15,9 @@ pub(in crate::engine::cpu) struct Dense {
     pub(in crate::engine::cpu) pads: [usize; 2],
 }
 
+/// Inputs up to this stay in a second-level cache while all weights go by.
+const IMAGES_STAY_BYTES: usize = 512 << 10;
+
 /// What all tiles of a run have in common.
 struct Pass {
     taps: Taps,
@@ -107,8 +110,13 @@ impl Work for Dense {
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
-                for group in groups.clone() {
-                    for image in images.clone() {
+                let input = &self.product.input;
+                let together = IMAGES_STAY_BYTES / (input.layout.image() * input.element);
+                for first in images.clone().step_by(together.max(1)) {
+                    let images = first..images.end.min(first + together.max(1));
+                    for (group, image) in
+                        groups.clone().flat_map(|g| images.clone().map(move |image| (g, image)))
+                    {
                         self.rows(run, &pass, image, group, rows.clone());
                     }
                 }
