@@ -526,6 +526,28 @@ mod tests {
         assert_eq!((of(Class::Absorbed), of(Class::Enlarge), of(Class::Binary)), (1, 1, 1));
     }
 
+    #[test]
+    fn some_channels_that_nobody_convolves_stay_where_they_are() {
+        let slice = |reader: &str| {
+            let mut draft = Draft::default();
+            convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
+            draft.longs("start", &[3]);
+            draft.longs("end", &[7]);
+            draft.longs("axis", &[1]);
+            draft.push("Slice", &["a", "start", "end", "axis"], "b", &[]);
+            match reader {
+                "Conv" => convolution(&mut draft, "b", "y", [20, 4, 1, 1], 1),
+                "Flatten" => draft.push("Flatten", &["b"], "y", &[]),
+                _ => draft.push("Transpose", &["b"], "y", &[ints("perm", &[0, 2, 3, 1])]),
+            }
+            let graph = draft.graph(&[8, 4, 4]);
+            classes(&graph).into_iter().find(|(op, _)| *op == "Slice").expect("there is one").1
+        };
+        assert_eq!(slice("Transpose"), Class::Part);
+        assert_eq!(slice("Flatten"), Class::Part);
+        assert_eq!(slice("Conv"), Class::Fallback);
+    }
+
     /// Nothing that is read as an image of the network's format is wider than it.
     #[test]
     fn only_what_the_caller_alone_reads_is_wide() {

@@ -2,6 +2,7 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod bands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod emulator;
 mod models;

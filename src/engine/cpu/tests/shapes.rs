@@ -271,3 +271,33 @@ fn pools_with_and_without_borders() {
         }
     }
 }
+
+/// The heads of a detector, merged: channels of one image go to outputs of their own.
+#[test]
+fn heads_take_their_channels_of_one_image() {
+    let mut draft = Draft::default();
+    let sides = [7, 5];
+    let shape = |channels, out, kernel, pad| Shape {
+        channels,
+        sides,
+        out,
+        kernel: [kernel; 2],
+        strides: [1, 1],
+        pads: [pad; 4],
+    };
+    draft.convolution("x", "v", &shape(3, 20, 3, 1), 1);
+    for (at, channels) in [1, 4, 9, 10].into_iter().enumerate() {
+        let [a, b] = ["a", "b"].map(|name| format!("{name}{at}"));
+        draft.convolution("v", &a, &shape(20, channels, 1, 0), 1);
+        draft.convolution(&a, &b, &shape(channels, channels, 3, 1), channels);
+        match at {
+            0 => draft.push("Flatten", &[&b], &format!("y{at}"), &[]),
+            _ => draft.push("Transpose", &[&b], &format!("y{at}"), &[ints("perm", &[0, 2, 3, 1])]),
+        }
+    }
+    let graph = draft.graph_with(&[3, 7, 5], &["y0", "y1", "y2", "y3"]);
+    assert_eq!(graph.op_counts().get("Conv"), Some(&3));
+    let network = load(&graph, KernelChoice::Portable, Precision::F32, 1);
+    assert!(network.steps().all(|(_, algorithm)| algorithm != "reference"));
+    assert_as_reference(&graph, 3, "heads");
+}

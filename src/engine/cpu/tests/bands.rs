@@ -1,0 +1,125 @@
+//! Steps in bands of rows give the bits they give one after the other.
+
+use super::{BandPolicy, Policy, inputs, load_with, run, sets_of_turn};
+use crate::engine::Precision;
+use crate::engine::fixtures::Draft;
+use crate::engine::fixtures::{int, ints};
+use crate::engine::graph::Graph;
+
+use super::shapes::Shape;
+
+const NONE: Policy = Policy {
+    bands: BandPolicy { image_bytes_min: usize::MAX, kept_bytes_max: 0 },
+    ..Policy::USUAL
+};
+
+/// Bands of a few rows, and such that hold the whole image.
+const BANDS: [BandPolicy; 3] = [
+    BandPolicy { image_bytes_min: 0, kept_bytes_max: 12 << 10 },
+    BandPolicy { image_bytes_min: 0, kept_bytes_max: 40 << 10 },
+    BandPolicy { image_bytes_min: 0, kept_bytes_max: usize::MAX },
+];
+
+/// The beginning of a detector: everything that can be in bands, with strides, uneven borders, a
+/// residual and channels that fill no block.
+fn beginning(sides: [usize; 2]) -> Graph {
+    let mut draft = Draft::default();
+    let shape = |channels, out, kernel, stride, pads| Shape {
+        channels,
+        sides,
+        out,
+        kernel: [kernel; 2],
+        strides: [stride; 2],
+        pads,
+    };
+    draft.convolution("x", "a", &shape(3, 20, 3, 2, [1; 4]), 1);
+    draft.push("Relu", &["a"], "b", &[]);
+    draft.convolution("b", "c", &shape(20, 12, 1, 1, [0; 4]), 1);
+    draft.convolution("c", "d", &shape(12, 12, 3, 1, [1; 4]), 12);
+    draft.noise("slopes", &[12, 1, 1], 0.3);
+    draft.push("PRelu", &["d", "slopes"], "e", &[]);
+    let pool = [ints("kernel_shape", &[3, 3]), ints("strides", &[2, 2]), ints("pads", &[1; 4])];
+    draft.push("MaxPool", &["e"], "f", &pool);
+    // Read twice, so that a chain ends and the next one begins.
+    draft.convolution("f", "g", &shape(12, 40, 1, 1, [0; 4]), 1);
+    draft.convolution("g", "h", &shape(40, 40, 5, 1, [2; 4]), 40);
+    draft.convolution("h", "i", &shape(40, 12, 3, 1, [0, 1, 2, 1]), 1);
+    draft.push("Add", &["i", "f"], "j", &[]);
+    draft.convolution("j", "k", &shape(12, 12, 3, 2, [0, 0, 1, 1]), 12);
+    draft.push("MaxPool", &["k"], "y", &[ints("kernel_shape", &[2, 2])]);
+    draft.graph(&[3, sides[0], sides[1]])
+}
+
+/// A border that is not zero: the batch norm before the second convolution is folded into it.
+fn bordered() -> Graph {
+    let mut draft = Draft::default();
+    let pads = |pad: i64| [ints("pads", &[pad; 4])];
+    draft.noise("first", &[18, 3, 3, 3], 0.3);
+    draft.push("Conv", &["x", "first"], "a", &pads(1));
+    draft.push("Relu", &["a"], "b", &[]);
+    for (name, number) in [("scale", 0.9), ("shift", 0.4), ("mean", 0.2), ("variance", 1.2)] {
+        draft.numbers(name, &[18], &[number; 18]);
+    }
+    draft.push("BatchNormalization", &["b", "scale", "shift", "mean", "variance"], "c", &[]);
+    draft.noise("second", &[18, 1, 3, 3], 0.3);
+    draft.push("Conv", &["c", "second"], "d", &[ints("pads", &[1; 4]), int("group", 18)]);
+    draft.noise("third", &[10, 18, 1, 1], 0.3);
+    draft.push("Conv", &["d", "third"], "y", &[]);
+    draft.graph(&[3, 21, 9])
+}
+
+#[test]
+fn bands_give_the_same_bits_as_one_step_after_the_other() {
+    let mut graphs: Vec<Graph> =
+        [[64, 24], [41, 33], [23, 50]].into_iter().map(beginning).collect();
+    graphs.push(bordered());
+    for (seed, graph) in graphs.iter().enumerate() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for kernels in sets_of_turn(precision, seed as u64) {
+                let input = inputs(graph, 3);
+                let apart = load_with(graph, kernels, precision, 1, &NONE);
+                let expected = run(&apart, graph, 3, &input);
+                for (bands, threads) in BANDS.iter().flat_map(|bands| [(bands, 1), (bands, 2)]) {
+                    let policy = Policy { bands: *bands, ..Policy::USUAL };
+                    let network = load_with(graph, kernels, precision, threads, &policy);
+                    let count = network.steps().filter(|(_, name)| *name == "bands").count();
+                    // AMX has kernels of its own for dense convolutions, which are not in bands.
+                    let is_whole = bands.kept_bytes_max == usize::MAX;
+                    let least = usize::from(is_whole && kernels.to_string() != "amx");
+                    assert!(count >= least, "graph {seed}, {kernels}: {count} of {bands:?}");
+                    for rows in [3, 1] {
+                        let input = &input[..input.len() / 3 * rows];
+                        let found = run(&network, graph, rows, input);
+                        let first = |of: &[Vec<f32>]| of[0][..of[0].len()].to_vec();
+                        let (found, expected) = (first(&found), first(&expected));
+                        assert!(
+                            found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()),
+                            "graph {seed}, {kernels} for {precision}, {rows} rows, {bands:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_small_or_read_twice_is_not_in_bands() {
+    let graph = beginning([64, 24]);
+    let network = |policy: &Policy| {
+        load_with(&graph, super::KernelChoice::Portable, Precision::F32, 1, policy)
+    };
+    let bands = |policy: &Policy| -> Vec<String> {
+        let network = network(policy);
+        let bands = network.steps().filter(|(_, name)| *name == "bands");
+        bands.map(|(label, _)| label.to_owned()).collect()
+    };
+    assert!(bands(&Policy::USUAL).is_empty(), "images of some kilobytes");
+    let all = Policy { bands: BANDS[2], ..Policy::USUAL };
+    assert_eq!(
+        bands(&all),
+        ["Conv 3×3/2 3→20 @64×24 … MaxPool 3×3", "Conv 1×1/1 12→40 @16×6 … MaxPool 2×2",]
+    );
+    let step_by_step = network(&NONE).memory()[1];
+    assert!(step_by_step > 0 && bands(&NONE).is_empty());
+}
