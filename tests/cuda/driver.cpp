@@ -22,6 +22,8 @@
 //               answers 700 to everything until cuDevicePrimaryCtxReset. The asynchronous modes
 //               report it when the kernel's turn comes, as a device does. `any:1:214:*@1` is an ECC
 //               error that device 1 does not recover from, `alloc:5:2` one failed allocation.
+//               With `hang` as its CODE the call never ends: its stream does nothing more, and
+//               whoever waits for it waits, until the next emu_set, which lets everything go on.
 //               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
 //               record wait event stream capture instantiate module context host info any.
 //   check       1: looks for writes outside of allocations after every operation, not only when
@@ -189,6 +191,7 @@ using namespace emu;
 EMU_API int64_t emu_counter(const char* name) { return emu::counter(name); }
 
 EMU_API int emu_set(const char* name, const char* value) {
+  resume_streams();
   finish_everything();
   return emu::set(name, value) ? 0 : 1;
 }

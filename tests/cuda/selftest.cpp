@@ -10,6 +10,7 @@
 #include <functional>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 extern "C" {
@@ -580,6 +581,39 @@ void a_lost_device_stays_lost() {
   CHECK(cuMemAlloc(&x, 4) == CUDA_ERROR_DEVICE_UNAVAILABLE);
 }
 
+void a_launch_that_never_ends_holds_up_what_comes_behind_it() {
+  for (const char* mode : {"now", "lazy", "threads"}) {
+    emu_set("streams", mode);
+    Device device;
+    CUstream other;
+    CUevent first, last;
+    OK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    OK(cuEventCreate(&first, 0));
+    OK(cuEventCreate(&last, 0));
+    CUdeviceptr x = upload(std::vector<float>{0}), y = upload(std::vector<float>{0});
+    CUfunction add_one = device.function("add_one");
+    CHECK(emu_set("fault", "alloc:1:hang") != 0);
+    emu_set("fault", "launch:2:hang");
+    for (int i = 0; i < 3; i++) OK(launch(add_one, 1, 1, 0, device.stream, Span{x, 1}));
+    OK(cuEventRecord(first, device.stream));
+    OK(cuStreamWaitEvent(other, first, 0));
+    OK(launch(add_one, 1, 1, 0, other, Span{y, 1}));
+    OK(cuEventRecord(last, other));
+    for (int i = 0; i < 20; i++) {
+      CHECK(cuEventQuery(first) == CUDA_ERROR_NOT_READY && cuEventQuery(last) == CUDA_ERROR_NOT_READY);
+      CHECK(cuStreamQuery(device.stream) == CUDA_ERROR_NOT_READY);
+    }
+    std::thread waiter([&] {
+      OK(cuCtxSetCurrent(device.context));
+      OK(cuEventSynchronize(last));
+    });
+    emu_set("fault", "");
+    waiter.join();
+    // All but the one that hung.
+    CHECK(download(x, 1)[0] == 2 && download(y, 1)[0] == 1);
+  }
+}
+
 void without_devices_the_driver_says_so() {
   emu_set("devices", "0");
   CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
@@ -765,6 +799,7 @@ int main() {
       TEST(nothing_runs_on_a_broken_device),
       TEST(an_allocation_can_fail_once),
       TEST(a_lost_device_stays_lost),
+      TEST(a_launch_that_never_ends_holds_up_what_comes_behind_it),
       TEST(without_devices_the_driver_says_so),
       TEST(what_is_not_emulated_refuses),
       TEST(products_equal_triple_loops),
