@@ -4,10 +4,12 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::cuda::CudaOptions;
+use crate::device::watchdog::Patience;
 use crate::device::{
     Batch, Device, DeviceChoice, DeviceError, DeviceOptions, DeviceState, LoadedModel, RowOutput,
     Slot,
@@ -271,6 +273,41 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     assert_eq!(apart(&before, &after), 0.0);
+}
+
+/// The second device hangs, for it keeps what it held: nothing of it can be freed.
+#[tokio::test]
+async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    driver.set("devices", "2", "1");
+    let options = options(&[1]);
+    let (batch_limit, look) = (Duration::from_millis(50), Duration::from_millis(10));
+    let patience = Patience { batch: batch_limit, look, ..Patience::default() };
+    // One batch is asked again and again whether it has run; where all slots are taken, the thread
+    // waits inside the driver.
+    for slots_taken in [1, 2] {
+        let machines = options.choice.machines(&options).unwrap();
+        let gpu = Device::of(machines, &options, &patience).await.unwrap();
+        let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+        driver.set("fault", "launch:1:hang@1", "");
+        let mut slots = Vec::new();
+        for _ in 0..slots_taken {
+            slots.push(gpu.reserve(model.placement()).await.unwrap());
+        }
+        let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[0], 1));
+        let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+        for outcome in outcomes {
+            let answers = outcome.await.unwrap().rows;
+            assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
+        }
+        let state = gpu.health().borrow().devices[0].state.clone();
+        let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+        assert!(why.starts_with("a batch has run for 50ms"), "{why}");
+        // Neither waits for what hangs.
+        drop((model, gpu));
+        driver.tell("fault", "");
+    }
 }
 
 /// Libraries that are closed on a lost device panic, and a second panic ends the process.
