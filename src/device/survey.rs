@@ -53,7 +53,7 @@ pub struct GpuSurvey {
     pub capability: String,
     /// Memory in all.
     pub memory_bytes: usize,
-    /// Memory that nobody has taken.
+    /// Memory that this process can have.
     pub free_bytes: usize,
     /// What convolutions run in.
     pub kernels: &'static str,

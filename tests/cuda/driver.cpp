@@ -39,7 +39,8 @@
 //
 // Departures from a device: the null stream is done at once in every mode; operations of a graph run
 // in the order of their capture; a pointer is an address of the host, so code of the host that reads
-// it is not stopped; a module must be PTX text, whose kernels are looked up by name.
+// it is not stopped; a module must be PTX text, whose kernels are looked up by name; what a memory
+// pool keeps is never too scattered to be of use.
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -66,11 +67,6 @@ std::array<Device, devices_max>& all_devices() {
   }();
   (void)numbered;
   return devices;
-}
-
-Device* device_at(int ordinal) {
-  bool exists = initialised && ordinal >= 0 && ordinal < settings().devices;
-  return exists ? &all_devices()[ordinal] : nullptr;
 }
 
 CUcontext context_of(Device* device) { return reinterpret_cast<CUcontext>(device); }
@@ -167,6 +163,11 @@ const ErrorText error_texts[] = {
 }  // namespace
 
 Device* current_device() { return current; }
+
+Device* device_at(int ordinal) {
+  bool exists = initialised && ordinal >= 0 && ordinal < settings().devices;
+  return exists ? &all_devices()[ordinal] : nullptr;
+}
 
 CUresult enter(const char* kind, Device*& device, CUresult* later) {
   if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;

@@ -1,6 +1,7 @@
 // The emulator's own test: `tests/cuda/build --test OUT`.
 #include <cuda.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -485,6 +486,39 @@ void memory_comes_to_an_end() {
   CHECK(total == 1 << 20 && free == total - 1);
 }
 
+void a_pool_keeps_what_was_freed_up_to_its_threshold() {
+  Device device;
+  emu_set("memory_mib", "4");
+  CUmemoryPool pool;
+  OK(cuDeviceGetDefaultMemPool(&pool, 0));
+  auto ask = [&](CUmemPool_attribute attribute) {
+    uint64_t bytes = 0;
+    OK(cuMemPoolGetAttribute(pool, attribute, &bytes));
+    return bytes;
+  };
+  for (uint64_t threshold : {uint64_t(0), UINT64_MAX}) {
+    OK(cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold));
+    CUdeviceptr x, y;
+    OK(cuMemAllocAsync(&x, 3 << 20, device.stream));
+    CHECK(ask(CU_MEMPOOL_ATTR_USED_MEM_CURRENT) == 3 << 20);
+    OK(cuMemFreeAsync(x, device.stream));
+    OK(cuStreamSynchronize(device.stream));
+    uint64_t kept = std::min<uint64_t>(threshold, 3 << 20);
+    CHECK(ask(CU_MEMPOOL_ATTR_USED_MEM_CURRENT) == 0);
+    CHECK(ask(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT) == kept);
+    size_t free, total;
+    OK(cuMemGetInfo(&free, &total));
+    CHECK(free + kept == total);
+    // What the pool keeps is had from it alone, until it is trimmed.
+    OK(cuMemAllocAsync(&x, 3 << 20, device.stream));
+    OK(cuMemFreeAsync(x, device.stream));
+    CHECK(cuMemAlloc(&y, 2 << 20) == (kept > 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS));
+    if (kept > 0) OK(cuMemPoolTrimTo(pool, 0));
+    if (kept > 0) OK(cuMemAlloc(&y, 2 << 20));
+    OK(cuMemFree(y));
+  }
+}
+
 void nothing_is_left_after_a_thousand_batches() {
   Device device;
   Pinned in(64);
@@ -793,6 +827,7 @@ int main() {
 #endif
       TEST(memory_that_was_freed_is_noticed),
       TEST(memory_comes_to_an_end),
+      TEST(a_pool_keeps_what_was_freed_up_to_its_threshold),
       TEST(nothing_is_left_after_a_thousand_batches),
       TEST(a_fault_breaks_its_device_until_it_is_reset),
       TEST(a_fault_comes_when_the_kernel_runs),

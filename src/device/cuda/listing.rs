@@ -3,6 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys};
 
 use crate::device::survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
+use crate::engine::cuda::free_bytes;
 use crate::engine::cuda::lazy::{self, Library};
 
 /// Looks for libraries and devices. Each device is opened for as long as it takes to ask it.
@@ -39,15 +40,14 @@ fn devices() -> Result<Vec<GpuSurvey>, DriverError> {
 
 fn look(number: usize) -> Result<GpuSurvey, DriverError> {
     let context = CudaContext::new(number)?;
-    let (free_bytes, memory_bytes) = context.mem_get_info()?;
     let (major, minor) = context.compute_capability()?;
     let has_cudnn = lazy::missing(Library::CuDnn).is_none();
     Ok(GpuSurvey {
         device: format!("cuda:{number}"),
         model: context.name()?,
         capability: format!("{major}.{minor}"),
-        memory_bytes,
-        free_bytes,
+        memory_bytes: context.total_mem()?,
+        free_bytes: free_bytes(&context)?,
         kernels: if has_cudnn { "cuDNN" } else { "cuBLAS" },
     })
 }

@@ -14,7 +14,8 @@ use crate::device::{
     Batch, Device, DeviceChoice, DeviceError, DeviceOptions, DeviceState, LoadedModel, RowOutput,
     Slot,
 };
-use crate::engine::Precision;
+use crate::engine::cuda::GpuError;
+use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -85,6 +86,9 @@ impl Drop for Emulated {
 }
 
 const LIVENESS: &str = "fr_liveness/0.0.1";
+
+/// Its weights are tens of MiB.
+const SFACE: &str = "sface/2021dec";
 
 fn package(model: &str, buckets: &[usize]) -> Package {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
@@ -245,6 +249,30 @@ async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_s
     assert!(causes.contains("MiB of GPU memory are needed"), "{causes}");
     let answers = run(&gpu, batch(&model, &[0], 1)).await;
     assert!(answers[0].is_ok());
+}
+
+#[tokio::test]
+async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped() {
+    const MIB: usize = 1 << 20;
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    drop(gpu.load(package(SFACE, &[1])).await.unwrap());
+    // Comes behind the freeing.
+    drop(run(&gpu, batch(&kept, &[0], 1)).await);
+    let used_mib = (4096 * MIB - super::survey().devices[0].free_bytes).div_ceil(MIB);
+    driver.set("memory_mib", &(used_mib + 8).to_string(), "4096");
+    let error = gpu.load(package(SFACE, &[1])).await.unwrap_err();
+    let DeviceError::Load { source, .. } = &error else { panic!("{error}") };
+    let EngineError::Gpu(GpuError::Memory { needed_mib, .. }) = **source else {
+        panic!("{source}")
+    };
+    // As much as it needs, of which the pool keeps a good part: a second one does not fit.
+    driver.set("memory_mib", &(used_mib + needed_mib + 2).to_string(), "4096");
+    let model = gpu.load(package(SFACE, &[1])).await.unwrap();
+    assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
+    assert!(gpu.load(package(SFACE, &[1])).await.is_err());
 }
 
 #[tokio::test]

@@ -37,5 +37,5 @@ mod plan;
 mod tests;
 mod work;
 
-pub use gpu::{Gpu, GpuError};
+pub use gpu::{Gpu, GpuError, free_bytes};
 pub use network::{CudaNetwork, PixelFormat};

@@ -83,6 +83,9 @@ struct Device {
   int retained = 0;
   CUresult broken = CUDA_SUCCESS;
   size_t used_bytes = 0;
+  // Of the memory pool: of `used_bytes`, and with what it keeps of what was freed.
+  size_t pool_used = 0, pool_reserved = 0;
+  uint64_t pool_threshold = 0;
   std::shared_ptr<Stream> null_stream;
 };
 
@@ -136,6 +139,7 @@ extern Handles<Stream>& streams;
 // when the device gets there.
 CUresult enter(const char* kind, Device*& device, CUresult* later = nullptr);
 Device* current_device();
+Device* device_at(int ordinal);
 
 // --- module.cpp ---
 
