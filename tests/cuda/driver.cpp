@@ -15,6 +15,8 @@
 //               operation at a time.
 //               `threads`: each stream on a thread of its own.
 //   devices     how many (1); with 0, cuInit returns CUDA_ERROR_NO_DEVICE. At most 8.
+//   capability  the compute capability they claim, without its point (86); nothing else changes.
+//   cuda_version  what the driver says it runs, such as 12040 (that of the headers).
 //   memory_mib  of each device (4096); beyond it is CUDA_ERROR_OUT_OF_MEMORY.
 //   fault       KIND:N:CODE[:TIMES][@DEVICE], more of them after commas; empty takes them back. The
 //               Nth call of that kind from now on meets CODE, once or TIMES times, `*` for ever.
@@ -110,8 +112,8 @@ int attribute(CUdevice_attribute which) {
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return 2;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return 1536;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return 8;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return 6;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return settings().capability / 10;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return settings().capability % 10;
     case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: return 1000000;
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
@@ -226,7 +228,7 @@ EMU_API CUresult cuInit(unsigned) {
 }
 
 EMU_API CUresult cuDriverGetVersion(int* version) {
-  *version = CUDA_VERSION;
+  *version = settings().cuda_version;
   return CUDA_SUCCESS;
 }
 

@@ -105,6 +105,11 @@ async fn open(options: &DeviceOptions) -> Device {
     Device::open(options).await.unwrap()
 }
 
+/// On the first GPU.
+fn free_bytes() -> usize {
+    super::survey().devices[0].free_bytes.unwrap()
+}
+
 /// Pictures of the size a model takes, one for each seed.
 fn pictures(model: &LoadedModel, seeds: &[usize]) -> Vec<RgbImage> {
     let input = &model.manifest().input;
@@ -170,7 +175,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     for seed in 0..5 {
         alone.push(run(&gpu, batch(&model, &[seed], 1)).await.remove(0).unwrap());
     }
-    let free = super::survey().devices[0].free_bytes;
+    let free = free_bytes();
     let mut flying = std::collections::VecDeque::new();
     for index in 0..1000 {
         let chosen = [index % 5, (index / 5) % 5];
@@ -185,7 +190,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     }
     flying.clear();
     drop(run(&gpu, batch(&model, &[0], 1)).await);
-    assert_eq!(super::survey().devices[0].free_bytes, free);
+    assert_eq!(free_bytes(), free);
 }
 
 #[tokio::test]
@@ -208,16 +213,15 @@ async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
     let gpu = open(&options(&[0])).await;
     // The first one grows the slots, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
-    let free = || super::survey().devices[0].free_bytes;
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
-    let before = free();
+    let before = free_bytes();
     for _ in 0..3 {
         drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
     }
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
     drop(gpu.load(package(LIVENESS, &[1])).await.unwrap());
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
-    assert!(free() >= before - (1 << 20), "{} of {before} bytes are free", free());
+    assert!(free_bytes() >= before - (1 << 20), "{} of {before} bytes are free", free_bytes());
 }
 
 #[tokio::test]
@@ -235,6 +239,42 @@ async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_tak
     let device = open(&auto).await;
     let described = device.describe().next().unwrap().to_string();
     assert!(described.starts_with("cpu") && described.contains("no device"), "{described}");
+}
+
+#[tokio::test]
+async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_out_by_auto() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    driver.set("devices", "2", "1");
+    driver.set("fault", "context:1:46:*@1", "");
+    let found = super::survey();
+    assert_eq!(found.unusable, None);
+    let [first, second] = &found.devices[..] else { panic!("{found:?}") };
+    assert!(first.unusable.is_none() && first.free_bytes.is_some(), "{first:?}");
+    assert_eq!(second.model.as_deref(), Some("Emulated device 1"));
+    assert!(second.unusable.as_ref().unwrap().contains("UNAVAILABLE"), "{second:?}");
+    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let group = open(&auto).await;
+    let names: Vec<&str> = group.describe().map(|device| device.name.as_str()).collect();
+    assert_eq!(names, ["cuda:0"]);
+}
+
+#[tokio::test]
+async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let refused = async || Device::open(&options(&[0])).await.unwrap_err().to_string();
+    driver.set("capability", "75", "86");
+    assert_eq!(super::survey().unusable, None);
+    driver.set("capability", "72", "86");
+    let why = "Emulated device 0 has compute capability 7.2, at least 7.5 is needed";
+    assert_eq!(refused().await, format!("device cuda:0 was asked for, but {why}"));
+    assert_eq!(super::survey().devices[0].unusable.as_deref(), Some(why));
+    driver.set("capability", "86", "86");
+    driver.set("cuda_version", "12040", "13000");
+    let why = "the driver runs programs up to CUDA 12.4, 13.0 is needed: driver R580 or newer";
+    assert_eq!(refused().await, format!("device cuda:0 was asked for, but {why}"));
+    assert_eq!(super::survey().unusable.as_deref(), Some(why));
 }
 
 #[tokio::test]
@@ -261,7 +301,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
     drop(gpu.load(package(SFACE, &[1])).await.unwrap());
     // Comes behind the freeing.
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
-    let used_mib = (4096 * MIB - super::survey().devices[0].free_bytes).div_ceil(MIB);
+    let used_mib = (4096 * MIB - free_bytes()).div_ceil(MIB);
     driver.set("memory_mib", &(used_mib + 8).to_string(), "4096");
     let error = gpu.load(package(SFACE, &[1])).await.unwrap_err();
     let DeviceError::Load { source, .. } = &error else { panic!("{error}") };

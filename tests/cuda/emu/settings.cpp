@@ -102,7 +102,8 @@ bool set_memory(const std::string& value) {
 // A misspelt setting must not pass as one that is met.
 struct FromEnvironment {
   FromEnvironment() {
-    for (const char* name : {"streams", "devices", "memory_mib", "fault", "trace", "check"}) {
+    for (const char* name : {"streams", "devices", "capability", "cuda_version", "memory_mib",
+                             "fault", "trace", "check"}) {
       std::string variable = "EMU_";
       for (const char* c = name; *c != 0; c++) variable += char(toupper(*c));
       const char* value = getenv(variable.c_str());
@@ -123,6 +124,8 @@ Settings& settings() {
 bool set(const std::string& name, const std::string& value) {
   if (name == "streams") return set_streams(value);
   if (name == "devices") return set_number(settings().devices, value, 8);
+  if (name == "capability") return set_number(settings().capability, value, 999);
+  if (name == "cuda_version") return set_number(settings().cuda_version, value, 99990);
   if (name == "memory_mib") return set_memory(value);
   if (name == "fault") return set_faults(value);
   if (name == "trace") return set_trace(value);

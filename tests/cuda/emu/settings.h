@@ -14,6 +14,8 @@ enum class Streams { now, lazy, threads };
 struct Settings {
   std::atomic<Streams> streams{Streams::now};
   std::atomic<int> devices{1};
+  std::atomic<int> capability{86};
+  std::atomic<int> cuda_version{CUDA_VERSION};
   std::atomic<size_t> memory_bytes{size_t(4096) << 20};
   std::atomic<bool> check{false};
 };
