@@ -27,7 +27,8 @@
 //               With `hang` as its CODE the call never ends: its stream does nothing more, and
 //               whoever waits for it waits, until the next emu_set, which lets everything go on.
 //               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
-//               record wait event stream capture instantiate module context host info any.
+//               record wait event stream capture instantiate module context host info any, and
+//               algorithm: cuDNN is asked for one, and supports none, whatever CODE is.
 //   check       1: looks for writes outside of allocations after every operation, not only when
 //               memory is freed, and names the kernel.
 //   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,

@@ -316,6 +316,32 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
 }
 
 #[tokio::test]
+async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
+    let mut options = options(&[0]);
+    // What is replayed was counted when it was captured.
+    options.cuda.graphs = false;
+    let mut counts = Vec::new();
+    for fault in ["", "algorithm:1:801"] {
+        let gpu = open(&options).await;
+        driver.set("fault", fault, "");
+        let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+        let count = || [driver.count("conv"), driver.count("gemm")];
+        let before = count();
+        let answer = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
+        assert!(apart(&known, &answer) <= 1e-5, "{:.1e}", apart(&known, &answer));
+        let after = count();
+        counts.push([after[0] - before[0], after[1] - before[1]]);
+    }
+    let [[convolutions, products], refused] = counts[..] else { panic!("{counts:?}") };
+    assert_eq!(refused, [convolutions - 1, products + 1]);
+}
+
+#[tokio::test]
 async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
