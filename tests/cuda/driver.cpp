@@ -31,6 +31,8 @@
 //               algorithm: cuDNN is asked for one, and supports none, whatever CODE is.
 //   check       1: looks for writes outside of allocations after every operation, not only when
 //               memory is freed, and names the kernel.
+//   complaints  `count` (the default), or `abort`: the process ends at the first, so that no test
+//               passes which misuses the driver or asks for what is not emulated.
 //   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,
 //               alloc), stream as d<device>.s<number>, details.
 //

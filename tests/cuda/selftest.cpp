@@ -1,8 +1,11 @@
 // The emulator's own test: `tests/cuda/build --test OUT`.
 #include <cuda.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -663,6 +666,21 @@ void what_is_not_emulated_refuses() {
   CHECK(emu_counter("complaints") == before + 1);
 }
 
+void a_complaint_ends_the_process_where_that_is_asked_for() {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    emu_set("complaints", "abort");
+    CUarray array;
+    CUDA_ARRAY_DESCRIPTOR descriptor{};
+    cuArrayCreate(&array, &descriptor);
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 // --- cuBLAS ---
 
 struct Product {
@@ -837,6 +855,7 @@ int main() {
       TEST(a_launch_that_never_ends_holds_up_what_comes_behind_it),
       TEST(without_devices_the_driver_says_so),
       TEST(what_is_not_emulated_refuses),
+      TEST(a_complaint_ends_the_process_where_that_is_asked_for),
       TEST(products_equal_triple_loops),
       TEST(convolutions_equal_their_definition),
 #undef TEST

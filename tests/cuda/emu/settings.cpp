@@ -103,7 +103,7 @@ bool set_memory(const std::string& value) {
 struct FromEnvironment {
   FromEnvironment() {
     for (const char* name : {"streams", "devices", "capability", "cuda_version", "memory_mib",
-                             "fault", "trace", "check"}) {
+                             "fault", "trace", "check", "complaints"}) {
       std::string variable = "EMU_";
       for (const char* c = name; *c != 0; c++) variable += char(toupper(*c));
       const char* value = getenv(variable.c_str());
@@ -130,6 +130,10 @@ bool set(const std::string& name, const std::string& value) {
   if (name == "fault") return set_faults(value);
   if (name == "trace") return set_trace(value);
   if (name == "check") return (settings().check = value == "1"), value == "0" || value == "1";
+  if (name == "complaints") {
+    settings().complaints_abort = value == "abort";
+    return value == "count" || value == "abort";
+  }
   return false;
 }
 
@@ -156,6 +160,7 @@ void complain_once(const std::string& text) {
   std::lock_guard lock(mutex);
   counters()["complaints"]++;
   if (said.insert(text).second) fprintf(stderr, "emu: %s\n", text.c_str());
+  if (settings().complaints_abort) abort();
 }
 
 CUresult planned_fault(const std::string& kind, int device) {

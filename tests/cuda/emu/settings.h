@@ -18,6 +18,7 @@ struct Settings {
   std::atomic<int> cuda_version{CUDA_VERSION};
   std::atomic<size_t> memory_bytes{size_t(4096) << 20};
   std::atomic<bool> check{false};
+  std::atomic<bool> complaints_abort{false};
 };
 
 Settings& settings();
