@@ -34,10 +34,10 @@
 //! ```
 //!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
-//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]). One
-//! scheduler task feeds all devices of the group: a slot of a device is reserved, then a batch is
-//! formed of the lanes placed there. A device starts what has been launched before it finishes the
-//! oldest batch, as far as its machine can.
+//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]) and
+//! on a GPU is watched by another. One scheduler task feeds all devices of the group: a slot of a
+//! device is reserved, then a batch is formed of the lanes placed there. A device starts what has
+//! been launched before it finishes the oldest batch, as far as its machine can.
 //!
 //! # What always holds
 //!
@@ -48,7 +48,8 @@
 //! - **A device that is lost** answers what it holds with the loss and is out of service, before
 //!   anybody hears of it, until it is reopened and its models have loaded again with the same hashes
 //!   and goldens. While a live model has no device in service, health says NOT_SERVING and requests
-//!   that need it are refused at once, as UNAVAILABLE; no customer fails for it.
+//!   that need it are refused at once, as UNAVAILABLE; no customer fails for it. A device that
+//!   never answers is gone, and nobody waits for it.
 //! - **A model runs where it is placed**: on those devices and no others.
 //! - **Admit once.** A row needs its request's [`scheduler::Ticket`]; after admission a request fails
 //!   for time or a fault, never for load; a session, which is long, may also end because the server

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::table::Table;
-use crate::device::{CpuSurvey, CudaSurvey, KernelSurvey, survey};
+use crate::device::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 /// Options of `menshen devices`.
 #[derive(Debug, clap::Args)]
@@ -31,18 +31,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The GPUs, why none can be used, and the libraries.
 fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
-    let mut gpus = Table::new(&["device", "model", ">compute", ">memory", ">free", "convolutions"]);
-    for gpu in &cuda.devices {
-        gpus.row(vec![
-            gpu.device.clone(),
-            gpu.model.clone(),
-            gpu.capability.clone(),
-            gibibytes(gpu.memory_bytes as u64),
-            gibibytes(gpu.free_bytes as u64),
-            gpu.kernels.to_owned(),
-        ]);
-    }
-    let devices = if cuda.devices.is_empty() { Vec::new() } else { gpus.lines() };
+    let devices = if cuda.devices.is_empty() { Vec::new() } else { gpu_lines(&cuda.devices) };
     let state = match (&cuda.unusable, &cuda.driver) {
         (Some(why), _) => format!("CUDA: {why}"),
         (None, Some(version)) => format!("CUDA: the driver runs programs up to CUDA {version}"),
@@ -55,6 +44,27 @@ fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     });
     let libraries: Vec<String> = libraries.collect();
     devices.into_iter().chain([state]).chain(libraries)
+}
+
+/// A table, and why those that cannot be used cannot.
+fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
+    let mut gpus = Table::new(&["device", "model", ">compute", ">memory", ">free", "convolutions"]);
+    let unknown = || "unknown".to_owned();
+    let memory = |bytes: Option<usize>| bytes.map_or_else(unknown, |known| gibibytes(known as u64));
+    for gpu in devices {
+        gpus.row(vec![
+            gpu.device.clone(),
+            gpu.model.clone().unwrap_or_else(unknown),
+            gpu.capability.clone().unwrap_or_else(unknown),
+            memory(gpu.memory_bytes),
+            memory(gpu.free_bytes),
+            gpu.kernels.to_owned(),
+        ]);
+    }
+    let unusable = devices.iter().filter_map(|gpu| {
+        gpu.unusable.as_ref().map(|why| format!("{} cannot be used: {why}", gpu.device))
+    });
+    gpus.lines().into_iter().chain(unusable).collect()
 }
 
 fn gibibytes(bytes: u64) -> String {
@@ -93,5 +103,25 @@ mod tests {
         let cpu = CpuSurvey { model, cores: 2, memory_bytes: Some(3 << 29), f32, bf16 };
         let row = ["cpu", "a processor", "2", "1.5 GiB", "avx2* portable", "portable-bf16"];
         assert_eq!(cpu_row(&cpu), row);
+    }
+
+    #[test]
+    fn every_gpu_has_its_line_and_one_that_cannot_be_used_says_why() {
+        let good = GpuSurvey {
+            device: "cuda:0".to_owned(),
+            unusable: None,
+            model: Some("a GPU".to_owned()),
+            capability: Some("9.0".to_owned()),
+            memory_bytes: Some(3 << 30),
+            free_bytes: Some(1 << 30),
+            kernels: "cuDNN",
+        };
+        let unusable = Some("it is busy".to_owned());
+        let (device, free_bytes) = ("cuda:1".to_owned(), None);
+        let bad = GpuSurvey { device, unusable, free_bytes, ..good.clone() };
+        let lines = gpu_lines(&[good, bad]);
+        assert_eq!(lines[2], "cuda:0  a GPU      9.0  3.0 GiB  1.0 GiB  cuDNN");
+        assert_eq!(lines[3], "cuda:1  a GPU      9.0  3.0 GiB  unknown  cuDNN");
+        assert_eq!(lines[4..], ["cuda:1 cannot be used: it is busy"]);
     }
 }

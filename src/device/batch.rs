@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DeviceError, LoadedModel};
+use super::{DeviceError, LoadedModel, Loss};
 use crate::image::RgbImage;
 use crate::trust::Secret;
 
@@ -29,6 +29,14 @@ pub struct BatchOutcome {
     pub run_time: Duration,
     /// How many panics of the network were caught.
     pub panics: usize,
+}
+
+impl BatchOutcome {
+    /// Every row answered with the loss of its device.
+    pub(super) fn lost(loss: &Loss, rows: usize, bucket: usize, run_time: Duration) -> Self {
+        let rows = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
+        Self { rows, bucket, run_time, panics: 0 }
+    }
 }
 
 /// What a network says about one row.

@@ -87,7 +87,7 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(cpu("asked for".to_owned())),
             Self::Auto => Ok(match found_gpus() {
-                Ok(count) => gpus(0..count, "chosen by auto", options)?,
+                Ok(numbers) => gpus(numbers.into_iter(), "chosen by auto", options)?,
                 Err(why) => cpu(format!("chosen by auto: {why}")),
             }),
             Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", options),
@@ -95,15 +95,25 @@ impl DeviceChoice {
     }
 }
 
-/// How many GPUs there are to use, or why none.
+/// The GPUs there are to use, or why none.
 #[cfg(feature = "cuda")]
-fn found_gpus() -> Result<usize, String> {
+fn found_gpus() -> Result<Vec<usize>, String> {
     let found = super::cuda::survey();
-    found.unusable.map_or(Ok(found.devices.len()), Err)
+    if let Some(why) = found.unusable {
+        return Err(why);
+    }
+    let mut numbers = Vec::new();
+    for (number, gpu) in found.devices.iter().enumerate() {
+        match &gpu.unusable {
+            None => numbers.push(number),
+            Some(why) => tracing::warn!(number, why, "a GPU that cannot be used is left out"),
+        }
+    }
+    Ok(numbers)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn found_gpus() -> Result<usize, String> {
+fn found_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
 

@@ -55,6 +55,15 @@ pub enum DeviceError {
         /// How many there are.
         count: usize,
     },
+    /// A GPU was asked for that, or whose driver, is too old for this build.
+    #[cfg(feature = "cuda")]
+    #[error("device cuda:{number} was asked for, but {unmet}")]
+    CudaRequirement {
+        /// The device asked for.
+        number: usize,
+        /// What is needed, and what there is.
+        unmet: super::cuda::Unmet,
+    },
     /// A GPU does not open.
     #[cfg(feature = "cuda")]
     #[error("device cuda:{number} does not open")]

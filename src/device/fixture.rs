@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use super::cpu::CpuMachine;
 use super::loaded::ModelKey;
 use super::machine::{Machine, MachineSpec, Started};
+use super::watchdog::Patience;
 use super::{
     CpuOptions, Device, DeviceDescription, DeviceError, DeviceOptions, LoadedModel, Loss,
     Placement, RowOutput,
@@ -185,10 +186,19 @@ pub(crate) struct Director {
 
 /// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
 pub(crate) async fn staged(count: usize, options: DeviceOptions) -> (Device, Vec<Director>) {
+    let patience = Patience { pauses: vec![Duration::ZERO; 2], ..Patience::default() };
+    staged_with(count, options, &patience).await
+}
+
+/// [`staged`] machines with a patience.
+pub(super) async fn staged_with(
+    count: usize,
+    options: DeviceOptions,
+    patience: &Patience,
+) -> (Device, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
-    let pauses = [Duration::ZERO; 2];
-    (Device::of(machines, &options, &pauses).await.expect("it opens"), directors)
+    (Device::of(machines, &options, patience).await.expect("it opens"), directors)
 }
 
 impl Stage {

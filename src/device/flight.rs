@@ -12,7 +12,7 @@ pub(super) struct Flight {
     pub(super) batch: Batch,
     reply: oneshot::Sender<BatchOutcome>,
     permit: OwnedSemaphorePermit,
-    taken: Instant,
+    pub(super) taken: Instant,
 }
 
 /// A batch that its machine runs.

@@ -35,7 +35,7 @@ pub enum DeviceState {
         /// What went wrong last.
         why: String,
     },
-    /// It did not come back and is not tried again.
+    /// It did not come back, or hangs, and is not tried again.
     Gone {
         /// What went wrong last.
         why: String,
@@ -64,8 +64,24 @@ impl Health {
     }
 }
 
+impl DeviceHealth {
+    /// What a device that is gone answers, when nobody else answers for it.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        let DeviceState::Gone { why } = &self.state else { return None };
+        let source = Arc::new(GoneError { why: why.clone() });
+        Some(Loss { device: self.name.clone(), source })
+    }
+}
+
+/// Why a device is gone, in the words of its health.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+struct GoneError {
+    why: String,
+}
+
 /// What one device says about itself. A device whose thread panics is gone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reporter {
     pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) device: usize,
@@ -99,8 +115,24 @@ impl Reporter {
         });
     }
 
+    /// The device's thread hangs; whatever it may say later, the device is not used again.
+    pub(super) fn given_up(&self, why: String) {
+        self.change(|device| {
+            device.losses += u64::from(device.state == DeviceState::In);
+            device.state = DeviceState::Gone { why };
+        });
+    }
+
+    /// A device that is gone stays so.
     fn change(&self, change: impl FnOnce(&mut DeviceHealth)) {
-        self.health.send_modify(|health| change(&mut health.devices[self.device]));
+        self.health.send_if_modified(|health| {
+            let device = &mut health.devices[self.device];
+            let is_gone = matches!(device.state, DeviceState::Gone { .. });
+            if !is_gone {
+                change(device);
+            }
+            !is_gone
+        });
     }
 }
 
@@ -129,5 +161,18 @@ mod tests {
         assert_eq!(health.borrow().up(), Placement::of([0]));
         let why = "its thread panicked".to_owned();
         assert_eq!(health.borrow().devices[1].state, DeviceState::Gone { why });
+    }
+
+    #[test]
+    fn a_device_that_was_given_up_is_gone_whatever_its_thread_says_later() {
+        let health = Arc::new(watch::Sender::new(Health::good(["a".into()])));
+        let reporter = Reporter { health: Arc::clone(&health), device: 0 };
+        reporter.given_up("it hangs".to_owned());
+        reporter.still_out(&DeviceError::Stopped);
+        reporter.back();
+        let device = health.borrow().devices[0].clone();
+        assert_eq!(device.state, DeviceState::Gone { why: "it hangs".to_owned() });
+        assert_eq!(device.losses, 1);
+        assert_eq!(causes(&device.loss().unwrap()), "device a was lost: it hangs");
     }
 }

@@ -81,6 +81,17 @@ impl MachineSpec {
         }
     }
 
+    /// Whether work on it may never end and cannot be stopped. The CPU computes on our own threads.
+    pub(super) fn can_hang(&self) -> bool {
+        match self {
+            Self::Cpu { .. } => false,
+            #[cfg(feature = "cuda")]
+            Self::Cuda { .. } => true,
+            #[cfg(test)]
+            Self::Staged(_) => true,
+        }
+    }
+
     /// How many batches its device holds where nobody says: a GPU fetches the next one while it
     /// computes; on the CPU every batch forms at the last moment.
     pub(super) fn usual_slots(&self) -> NonZeroUsize {

@@ -12,7 +12,9 @@
 //!
 //! A model has one handle, [`LoadedModel`], and a [`Placement`]: the devices that hold its network.
 //! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
-//! loads its models again from their files, and comes back; [`Device::health`] tells.
+//! loads its models again from their files, and comes back; [`Device::health`] tells. A GPU that
+//! never ends a batch is gone: nothing of it can be stopped or freed, so nobody waits for it any
+//! more, not even to close it.
 
 mod batch;
 mod choice;
@@ -33,15 +35,16 @@ mod placement;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 mod worker;
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::future::{select_all, try_join_all};
 use parking_lot::Mutex;
@@ -63,12 +66,13 @@ pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, LibrarySurvey, 
 use health::Reporter;
 use machine::MachineSpec;
 use placement::Placements;
-use worker::{Door, REOPEN_PAUSES, Work, Worker};
+use watchdog::{Patience, Pulse, Watchdog};
+use worker::{Door, Work, Worker};
 
 /// An open group of devices.
 ///
 /// Dropping it finishes what was launched and then ends the threads; the drop waits for that, which
-/// takes at most one batch per slot.
+/// takes at most one batch per slot, but not for a GPU that hangs.
 pub struct Device {
     /// Each at its place, by which placements and slots name it.
     stations: Vec<Station>,
@@ -86,6 +90,7 @@ struct Station {
     slots: Arc<Semaphore>,
     /// `None` only while dropping: closing the inbox ends the thread.
     door: Option<Arc<Door>>,
+    /// The device's own, or that of its watchdog, which ends when the device's has ended or hangs.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -112,14 +117,14 @@ impl Device {
     /// [`DeviceError::Thread`], or a placement that cannot be had.
     pub async fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
         let machines = options.choice.machines(options)?;
-        Self::of(machines, options, &REOPEN_PAUSES).await
+        Self::of(machines, options, &Patience::default()).await
     }
 
-    /// A group of these machines; `pauses` are those before the attempts to reopen a lost one.
+    /// A group of these machines.
     async fn of(
         machines: Vec<MachineSpec>,
         options: &DeviceOptions,
-        pauses: &[Duration],
+        patience: &Patience,
     ) -> Result<Self, DeviceError> {
         let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
         let placements = Placements::of(&options.placement, &numbers)?;
@@ -130,7 +135,7 @@ impl Device {
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = Reporter { health: Arc::clone(&health), device };
-            opening.push(Opening::start(machine, reporter, slots, pauses.to_vec())?);
+            opening.push(Opening::start(machine, reporter, slots, patience.clone())?);
         }
         let mut stations = Vec::with_capacity(opening.len());
         for station in opening {
@@ -179,7 +184,21 @@ impl Device {
         let (reply, loaded) = oneshot::channel();
         let (model, package) = (Arc::clone(model), Arc::clone(package));
         slot.send(|permit| Work::Load { model, package, reply, permit });
-        loaded.await.map_err(|_| DeviceError::Stopped)?
+        tokio::select! {
+            biased;
+            loaded = loaded => loaded.map_err(|_| DeviceError::Stopped)?,
+            Some(loss) = self.gone(device) => Err(DeviceError::Lost(loss)),
+        }
+    }
+
+    /// Comes when a device is gone, with its loss: a thread that hangs answers nobody.
+    fn gone(&self, device: usize) -> impl Future<Output = Option<Loss>> + use<> {
+        let mut health = self.health.subscribe();
+        async move {
+            let is_gone = move |now: &Health| now.devices[device].loss().is_some();
+            let found = health.wait_for(is_gone).await.ok()?;
+            found.devices[device].loss()
+        }
     }
 
     /// Waits for a free slot of a device of `among` that is in service; of several, the one with
@@ -233,20 +252,29 @@ impl Opening {
         machine: MachineSpec,
         reporter: Reporter,
         slots: NonZeroUsize,
-        pauses: Vec<Duration>,
+        patience: Patience,
     ) -> Result<Self, DeviceError> {
         let (inbox, work) = sync_channel(slots.get() + Door::BELLS);
         let (reply, opened) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name(format!("device-{}", machine.name()))
-            .spawn(move || match machine.open(slots) {
+        let (alive, ended) = channel();
+        let (name, can_hang) = (machine.name(), machine.can_hang());
+        let (pulse, look) = (Arc::new(Pulse::default()), patience.look);
+        let (watched, watcher) = (Arc::clone(&pulse), reporter.clone());
+        let mut thread = spawn(format!("device-{name}"), move || {
+            // Closes when this thread ends.
+            let _alive: Sender<()> = alive;
+            match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
-                    Worker::new(machine, (work, slots.get()), reporter, pauses).serve();
+                    Worker::new(machine, (work, slots.get()), reporter, pulse, patience).serve();
                 }
                 Err(error) => drop(reply.send(Err(error))),
-            })
-            .map_err(DeviceError::Thread)?;
+            }
+        })?;
+        if can_hang {
+            let watchdog = Watchdog { pulse: watched, reporter: watcher, look, ended, thread };
+            thread = spawn(format!("watch-{name}"), move || watchdog.watch())?;
+        }
         Ok(Self { door: Door::new(inbox), thread, opened })
     }
 
@@ -257,18 +285,34 @@ impl Opening {
     }
 }
 
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeviceError> {
+    thread::Builder::new().name(name).spawn(run).map_err(DeviceError::Thread)
+}
+
 impl Slot<'_> {
     /// The device's place in the group.
     pub fn device(&self) -> usize {
         self.device
     }
 
-    /// Hands the batch to the device. The outcome comes when it has run, with one result per row;
-    /// the channel closes without one only when the device's thread has ended.
-    pub fn launch(self, batch: Batch) -> oneshot::Receiver<BatchOutcome> {
+    /// Hands the batch to the device now. The outcome comes when it has run, with one result per
+    /// row, or when the device is gone; there is none only when the device's thread has ended.
+    pub fn launch(
+        self,
+        batch: Batch,
+    ) -> impl Future<Output = Result<BatchOutcome, DeviceError>> + use<> {
         let (reply, outcome) = oneshot::channel();
+        let (rows, bucket, launched) = (batch.rows.len(), batch.bucket, Instant::now());
+        let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, bucket, launched.elapsed());
+        let gone = self.group.gone(self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
-        outcome
+        async move {
+            tokio::select! {
+                biased;
+                outcome = outcome => outcome.map_err(|_| DeviceError::Stopped),
+                Some(loss) = gone => Ok(lost(loss)),
+            }
+        }
     }
 
     fn send(self, work: impl FnOnce(OwnedSemaphorePermit) -> Work) {

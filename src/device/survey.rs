@@ -27,7 +27,7 @@ pub struct CudaSurvey {
     pub driver: Option<String>,
     /// In the order in which they are missed.
     pub libraries: Vec<LibrarySurvey>,
-    /// What the driver finds.
+    /// What the driver finds, whether it can be used or not; each at its number.
     pub devices: Vec<GpuSurvey>,
 }
 
@@ -47,14 +47,16 @@ pub struct LibrarySurvey {
 pub struct GpuSurvey {
     /// Such as `cuda:0`.
     pub device: String,
+    /// Why it cannot be used; what could not be asked any more is not told.
+    pub unusable: Option<String>,
     /// As the driver calls it.
-    pub model: String,
+    pub model: Option<String>,
     /// Compute capability, such as `9.0`.
-    pub capability: String,
+    pub capability: Option<String>,
     /// Memory in all.
-    pub memory_bytes: usize,
-    /// Memory that nobody has taken.
-    pub free_bytes: usize,
+    pub memory_bytes: Option<usize>,
+    /// Memory that this process can have.
+    pub free_bytes: Option<usize>,
     /// What convolutions run in.
     pub kernels: &'static str,
 }
@@ -83,7 +85,7 @@ pub struct KernelSurvey {
     pub auto: Option<&'static str>,
 }
 
-/// Looks at the machine without opening anything.
+/// Looks at the machine. GPUs are opened for as long as it takes to ask what is free on them.
 pub fn survey() -> Survey {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let model = processor_name(&read("/proc/cpuinfo")).map(str::to_owned);

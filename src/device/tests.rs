@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use super::fixture::{
-    Director, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
+    Director, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged, staged_with,
 };
 use super::*;
 use crate::image::RgbImage;
@@ -111,8 +114,11 @@ fn slots(slots: usize) -> DeviceOptions {
     DeviceOptions { slots: NonZeroUsize::new(slots), ..DeviceOptions::default() }
 }
 
-async fn launch(device: &Device, batch: Batch) -> oneshot::Receiver<BatchOutcome> {
-    device.reserve(batch.model.placement()).await.unwrap().launch(batch)
+async fn launch(
+    device: &Device,
+    batch: Batch,
+) -> BoxFuture<'static, Result<BatchOutcome, DeviceError>> {
+    Box::pin(device.reserve(batch.model.placement()).await.unwrap().launch(batch))
 }
 
 fn is_lost(outcome: &BatchOutcome) -> bool {
@@ -392,8 +398,44 @@ async fn a_device_dropped_while_it_is_out_ends() {
     drop(device);
 }
 
-#[test]
-fn pauses_before_reopening_grow_and_end() {
-    assert!(REOPEN_PAUSES.windows(2).all(|pair| pair[1] == pair[0] * 2));
-    assert_eq!(REOPEN_PAUSES.iter().sum::<Duration>(), Duration::from_secs(127));
+/// Late at the first look.
+fn impatient() -> Patience {
+    let soon = Duration::from_millis(1);
+    Patience { batch: Duration::ZERO, load: Duration::ZERO, look: soon, ..Patience::default() }
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
+    let (device, mut directors) = staged_with(1, slots(3), &impatient()).await;
+    let (mut health, mut director) = (device.health(), directors.pop().unwrap());
+    let model = reader("reader", &[1]);
+    // Reserved while the device is in service, for it may be gone before the second is launched.
+    let mut slots = Vec::new();
+    for _ in 0..2 {
+        slots.push(device.reserve(Placement::EVERYWHERE).await.unwrap());
+    }
+    let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[1], 1));
+    let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+    for outcome in outcomes {
+        assert!(is_lost(&outcome.await.unwrap()));
+    }
+    let refused = device.reserve(Placement::EVERYWHERE).await;
+    assert!(matches!(refused, Err(DeviceError::OutOfService)));
+    drop(refused);
+    drop(device);
+    // Its thread comes back after all, and ends.
+    assert_eq!(director.report().await, Report::Started(vec![1]));
+    director.tell(Step::Go);
+    while health.changed().await.is_ok() {}
+    let state = health.borrow().devices[0].state.clone();
+    let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+    assert!(why.contains("cannot be stopped"), "{why}");
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_is_refused() {
+    let (device, _directors) = staged_with(1, slots(1), &impatient()).await;
+    let error = device.load(package()).await.unwrap_err();
+    assert!(error.loss().is_some(), "{error}");
+    assert!(matches!(states(&device)[..], [DeviceState::Gone { .. }]));
 }

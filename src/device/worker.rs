@@ -5,6 +5,8 @@
 //! inbox → start → flying (as many as slots) → finish the oldest → answer
 //!           └─ lost → out: answer everything → pause, reopen, load all models again → in, or gone
 //! ```
+//!
+//! It tells its watchdog what it is at. Once that has given it up it touches its machine no more.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -19,20 +21,9 @@ use super::flight::{Flight, Flying};
 use super::health::Reporter;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
+use super::watchdog::{Patience, Pulse};
 use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
 use crate::model::{ModelError, Package};
-
-/// How long to wait before each attempt to reopen a lost device. A driver resets a GPU within some
-/// seconds; what has not come back after two minutes needs a person or another machine.
-pub(super) const REOPEN_PAUSES: [Duration; 7] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-    Duration::from_secs(32),
-    Duration::from_secs(64),
-];
 
 /// How often a thread with a free slot looks whether its oldest batch has run, while it waits for
 /// the next one: what an answer may come late by, against a thread that wakes up as often.
@@ -89,7 +80,8 @@ pub(super) struct Worker {
     inbox: Receiver<Work>,
     slots: usize,
     health: Reporter,
-    pauses: Vec<Duration>,
+    pulse: Arc<Pulse>,
+    patience: Patience,
     /// Oldest first.
     flying: VecDeque<Flying>,
     residents: Vec<Resident>,
@@ -109,38 +101,48 @@ impl Worker {
         machine: Machine,
         (inbox, slots): (Receiver<Work>, usize),
         health: Reporter,
-        pauses: Vec<Duration>,
+        pulse: Arc<Pulse>,
+        patience: Patience,
     ) -> Self {
         let (flying, residents) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, pauses, flying, residents }
+        Self { machine, inbox, slots, health, pulse, patience, flying, residents }
     }
 
-    /// Runs until the inbox is closed and everything in it is answered.
+    /// Runs until the inbox is closed and everything in it is answered, or the thread is given up.
     pub(super) fn serve(mut self) {
-        loop {
-            let done = match self.next() {
-                ControlFlow::Break(()) => return,
-                ControlFlow::Continue(Some(work)) => self.take(work),
-                ControlFlow::Continue(None) => self.finish_oldest(),
-            };
-            if let Err(Lost(loss)) = done
-                && self.recover(&loss).is_break()
-            {
-                return;
-            }
+        while self.step().is_continue() {}
+        if self.pulse.is_given_up() {
+            return self.abandon();
+        }
+        self.pulse.begin("closing the device", Instant::now(), self.patience.batch);
+    }
+
+    fn step(&mut self) -> ControlFlow<()> {
+        let done = match self.next()? {
+            Some(work) => self.take(work),
+            None => self.finish_oldest(),
+        };
+        match done {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Lost(loss)) => self.recover(&loss),
         }
     }
 
     /// The next work; none when the oldest batch is to be finished: it has run, or every slot is
     /// taken, so that nothing could be started meanwhile.
     fn next(&self) -> ControlFlow<(), Option<Work>> {
-        let Some(Flying { started, .. }) = self.flying.front() else {
-            return match self.inbox.recv() {
-                Ok(work) => ControlFlow::Continue(Some(work)),
-                Err(_) => ControlFlow::Break(()),
-            };
-        };
         loop {
+            if self.pulse.is_given_up() {
+                return ControlFlow::Break(());
+            }
+            let Some(Flying { flight, started }) = self.flying.front() else {
+                self.pulse.rest();
+                return match self.inbox.recv() {
+                    Ok(work) => ControlFlow::Continue(Some(work)),
+                    Err(_) => ControlFlow::Break(()),
+                };
+            };
+            self.begin_batch(flight);
             let is_full = self.flying.len() >= self.slots;
             let patience = if is_full { Duration::ZERO } else { LOOK_EVERY };
             match self.inbox.recv_timeout(patience) {
@@ -155,6 +157,7 @@ impl Worker {
         match work {
             Work::Run { batch, reply, permit } => {
                 let flight = Flight::new(batch, reply, permit);
+                self.begin_batch(self.flying.front().map_or(&flight, |oldest| &oldest.flight));
                 let Batch { model, rows, bucket } = &flight.batch;
                 let started = self.machine.start(model, rows, *bucket);
                 let is_done = started.is_done();
@@ -184,6 +187,7 @@ impl Worker {
         package: &Package,
     ) -> Result<LoadTiming, DeviceError> {
         self.finish_all().map_err(|Lost(loss)| DeviceError::Lost(loss))?;
+        self.begin_load();
         let load = AssertUnwindSafe(|| load::load(&mut self.machine, model, package));
         let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
         match &loaded {
@@ -264,7 +268,7 @@ impl Worker {
         for flying in std::mem::take(&mut self.flying) {
             flying.flight.refuse(loss);
         }
-        for pause in self.pauses.clone() {
+        for pause in self.patience.pauses.clone() {
             self.refuse_for(pause, loss)?;
             let reopen = AssertUnwindSafe(|| self.reopen());
             match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
@@ -276,13 +280,19 @@ impl Worker {
             }
         }
         self.health.gone();
+        self.pulse.rest();
         while let Ok(work) = self.inbox.recv() {
             self.refuse(work, loss);
         }
         ControlFlow::Break(())
     }
 
+    /// Breaks when the inbox is closed, or the thread was given up before.
     fn refuse_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
+        if self.pulse.is_given_up() {
+            return ControlFlow::Break(());
+        }
+        self.pulse.rest();
         let end = Instant::now() + pause;
         loop {
             match self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -305,8 +315,10 @@ impl Worker {
     /// Reopens the machine and loads every model that still has a handle, from the files it was
     /// loaded from: the same hashes, goldens and warm-up as the first time.
     fn reopen(&mut self) -> Result<(), DeviceError> {
+        self.begin_load();
         self.machine.reopen()?;
         for model in self.residents.iter().filter_map(|resident| resident.model.upgrade()) {
+            self.begin_load();
             let unreadable = |source: ModelError| DeviceError::Read {
                 model: model.id(),
                 source: Box::new(source),
@@ -315,6 +327,23 @@ impl Worker {
             load::load(&mut self.machine, &model, &package)?;
         }
         Ok(())
+    }
+
+    /// What flies is late when the oldest is; a batch is as old as its flight.
+    fn begin_batch(&self, oldest: &Flight) {
+        self.pulse.begin("a batch", oldest.taken, self.patience.batch);
+    }
+
+    fn begin_load(&self) {
+        self.pulse.begin("a load", Instant::now(), self.patience.load);
+    }
+
+    /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.
+    /// The pictures are wiped.
+    fn abandon(self) {
+        let Self { machine, flying, .. } = self;
+        std::mem::forget(machine);
+        flying.into_iter().for_each(|Flying { started, .. }| std::mem::forget(started));
     }
 }
 

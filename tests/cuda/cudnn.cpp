@@ -229,6 +229,13 @@ Status one_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, con
   return success;
 }
 
+// Whether a planned fault is that no algorithm will do.
+bool refuses() {
+  CUdevice device = -1;
+  cuCtxGetDevice(&device);
+  return emu::planned_fault("algorithm", device) != CUDA_SUCCESS;
+}
+
 template <class T>
 T& of(void* object) {
   return *static_cast<T*>(object);
@@ -369,6 +376,7 @@ EMU_API Status cudnnGetConvolutionForwardAlgorithmMaxCount(void*, int* count) { 
 
 EMU_API Status cudnnGetConvolutionForwardAlgorithm_v7(void*, void* x, void* w, void* made, void* y, int asked,
                                                       int* found, Performance* performance) {
+  if (refuses()) return not_supported;
   return one_algorithm(of<Convolution>(made), of<Tensor>(x), of<Tensor>(w), of<Tensor>(y), asked, found, performance);
 }
 

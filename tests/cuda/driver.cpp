@@ -15,6 +15,8 @@
 //               operation at a time.
 //               `threads`: each stream on a thread of its own.
 //   devices     how many (1); with 0, cuInit returns CUDA_ERROR_NO_DEVICE. At most 8.
+//   capability  the compute capability they claim, without its point (86); nothing else changes.
+//   cuda_version  what the driver says it runs, such as 12040 (that of the headers).
 //   memory_mib  of each device (4096); beyond it is CUDA_ERROR_OUT_OF_MEMORY.
 //   fault       KIND:N:CODE[:TIMES][@DEVICE], more of them after commas; empty takes them back. The
 //               Nth call of that kind from now on meets CODE, once or TIMES times, `*` for ever.
@@ -22,10 +24,15 @@
 //               answers 700 to everything until cuDevicePrimaryCtxReset. The asynchronous modes
 //               report it when the kernel's turn comes, as a device does. `any:1:214:*@1` is an ECC
 //               error that device 1 does not recover from, `alloc:5:2` one failed allocation.
+//               With `hang` as its CODE the call never ends: its stream does nothing more, and
+//               whoever waits for it waits, until the next emu_set, which lets everything go on.
 //               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
-//               record wait event stream capture instantiate module context host info any.
+//               record wait event stream capture instantiate module context host info any, and
+//               algorithm: cuDNN is asked for one, and supports none, whatever CODE is.
 //   check       1: looks for writes outside of allocations after every operation, not only when
 //               memory is freed, and names the kernel.
+//   complaints  `count` (the default), or `abort`: the process ends at the first, so that no test
+//               passes which misuses the driver or asks for what is not emulated.
 //   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,
 //               alloc), stream as d<device>.s<number>, details.
 //
@@ -37,7 +44,8 @@
 //
 // Departures from a device: the null stream is done at once in every mode; operations of a graph run
 // in the order of their capture; a pointer is an address of the host, so code of the host that reads
-// it is not stopped; a module must be PTX text, whose kernels are looked up by name.
+// it is not stopped; a module must be PTX text, whose kernels are looked up by name; what a memory
+// pool keeps is never too scattered to be of use.
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -64,11 +72,6 @@ std::array<Device, devices_max>& all_devices() {
   }();
   (void)numbered;
   return devices;
-}
-
-Device* device_at(int ordinal) {
-  bool exists = initialised && ordinal >= 0 && ordinal < settings().devices;
-  return exists ? &all_devices()[ordinal] : nullptr;
 }
 
 CUcontext context_of(Device* device) { return reinterpret_cast<CUcontext>(device); }
@@ -112,8 +115,8 @@ int attribute(CUdevice_attribute which) {
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return 2;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return 1536;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return 8;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return 6;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return settings().capability / 10;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return settings().capability % 10;
     case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: return 1000000;
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
@@ -166,6 +169,11 @@ const ErrorText error_texts[] = {
 
 Device* current_device() { return current; }
 
+Device* device_at(int ordinal) {
+  bool exists = initialised && ordinal >= 0 && ordinal < settings().devices;
+  return exists ? &all_devices()[ordinal] : nullptr;
+}
+
 CUresult enter(const char* kind, Device*& device, CUresult* later) {
   if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
   device = current;
@@ -189,6 +197,7 @@ using namespace emu;
 EMU_API int64_t emu_counter(const char* name) { return emu::counter(name); }
 
 EMU_API int emu_set(const char* name, const char* value) {
+  resume_streams();
   finish_everything();
   return emu::set(name, value) ? 0 : 1;
 }
@@ -222,7 +231,7 @@ EMU_API CUresult cuInit(unsigned) {
 }
 
 EMU_API CUresult cuDriverGetVersion(int* version) {
-  *version = CUDA_VERSION;
+  *version = settings().cuda_version;
   return CUDA_SUCCESS;
 }
 

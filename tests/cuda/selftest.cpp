@@ -1,7 +1,11 @@
 // The emulator's own test: `tests/cuda/build --test OUT`.
 #include <cuda.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +14,7 @@
 #include <functional>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 extern "C" {
@@ -484,6 +489,39 @@ void memory_comes_to_an_end() {
   CHECK(total == 1 << 20 && free == total - 1);
 }
 
+void a_pool_keeps_what_was_freed_up_to_its_threshold() {
+  Device device;
+  emu_set("memory_mib", "4");
+  CUmemoryPool pool;
+  OK(cuDeviceGetDefaultMemPool(&pool, 0));
+  auto ask = [&](CUmemPool_attribute attribute) {
+    uint64_t bytes = 0;
+    OK(cuMemPoolGetAttribute(pool, attribute, &bytes));
+    return bytes;
+  };
+  for (uint64_t threshold : {uint64_t(0), UINT64_MAX}) {
+    OK(cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold));
+    CUdeviceptr x, y;
+    OK(cuMemAllocAsync(&x, 3 << 20, device.stream));
+    CHECK(ask(CU_MEMPOOL_ATTR_USED_MEM_CURRENT) == 3 << 20);
+    OK(cuMemFreeAsync(x, device.stream));
+    OK(cuStreamSynchronize(device.stream));
+    uint64_t kept = std::min<uint64_t>(threshold, 3 << 20);
+    CHECK(ask(CU_MEMPOOL_ATTR_USED_MEM_CURRENT) == 0);
+    CHECK(ask(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT) == kept);
+    size_t free, total;
+    OK(cuMemGetInfo(&free, &total));
+    CHECK(free + kept == total);
+    // What the pool keeps is had from it alone, until it is trimmed.
+    OK(cuMemAllocAsync(&x, 3 << 20, device.stream));
+    OK(cuMemFreeAsync(x, device.stream));
+    CHECK(cuMemAlloc(&y, 2 << 20) == (kept > 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS));
+    if (kept > 0) OK(cuMemPoolTrimTo(pool, 0));
+    if (kept > 0) OK(cuMemAlloc(&y, 2 << 20));
+    OK(cuMemFree(y));
+  }
+}
+
 void nothing_is_left_after_a_thousand_batches() {
   Device device;
   Pinned in(64);
@@ -580,6 +618,39 @@ void a_lost_device_stays_lost() {
   CHECK(cuMemAlloc(&x, 4) == CUDA_ERROR_DEVICE_UNAVAILABLE);
 }
 
+void a_launch_that_never_ends_holds_up_what_comes_behind_it() {
+  for (const char* mode : {"now", "lazy", "threads"}) {
+    emu_set("streams", mode);
+    Device device;
+    CUstream other;
+    CUevent first, last;
+    OK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    OK(cuEventCreate(&first, 0));
+    OK(cuEventCreate(&last, 0));
+    CUdeviceptr x = upload(std::vector<float>{0}), y = upload(std::vector<float>{0});
+    CUfunction add_one = device.function("add_one");
+    CHECK(emu_set("fault", "alloc:1:hang") != 0);
+    emu_set("fault", "launch:2:hang");
+    for (int i = 0; i < 3; i++) OK(launch(add_one, 1, 1, 0, device.stream, Span{x, 1}));
+    OK(cuEventRecord(first, device.stream));
+    OK(cuStreamWaitEvent(other, first, 0));
+    OK(launch(add_one, 1, 1, 0, other, Span{y, 1}));
+    OK(cuEventRecord(last, other));
+    for (int i = 0; i < 20; i++) {
+      CHECK(cuEventQuery(first) == CUDA_ERROR_NOT_READY && cuEventQuery(last) == CUDA_ERROR_NOT_READY);
+      CHECK(cuStreamQuery(device.stream) == CUDA_ERROR_NOT_READY);
+    }
+    std::thread waiter([&] {
+      OK(cuCtxSetCurrent(device.context));
+      OK(cuEventSynchronize(last));
+    });
+    emu_set("fault", "");
+    waiter.join();
+    // All but the one that hung.
+    CHECK(download(x, 1)[0] == 2 && download(y, 1)[0] == 1);
+  }
+}
+
 void without_devices_the_driver_says_so() {
   emu_set("devices", "0");
   CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
@@ -593,6 +664,21 @@ void what_is_not_emulated_refuses() {
   CUDA_ARRAY_DESCRIPTOR descriptor{};
   CHECK(cuArrayCreate(&array, &descriptor) == CUDA_ERROR_NOT_SUPPORTED);
   CHECK(emu_counter("complaints") == before + 1);
+}
+
+void a_complaint_ends_the_process_where_that_is_asked_for() {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    emu_set("complaints", "abort");
+    CUarray array;
+    CUDA_ARRAY_DESCRIPTOR descriptor{};
+    cuArrayCreate(&array, &descriptor);
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 }
 
 // --- cuBLAS ---
@@ -759,14 +845,17 @@ int main() {
 #endif
       TEST(memory_that_was_freed_is_noticed),
       TEST(memory_comes_to_an_end),
+      TEST(a_pool_keeps_what_was_freed_up_to_its_threshold),
       TEST(nothing_is_left_after_a_thousand_batches),
       TEST(a_fault_breaks_its_device_until_it_is_reset),
       TEST(a_fault_comes_when_the_kernel_runs),
       TEST(nothing_runs_on_a_broken_device),
       TEST(an_allocation_can_fail_once),
       TEST(a_lost_device_stays_lost),
+      TEST(a_launch_that_never_ends_holds_up_what_comes_behind_it),
       TEST(without_devices_the_driver_says_so),
       TEST(what_is_not_emulated_refuses),
+      TEST(a_complaint_ends_the_process_where_that_is_asked_for),
       TEST(products_equal_triple_loops),
       TEST(convolutions_equal_their_definition),
 #undef TEST

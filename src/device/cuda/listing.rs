@@ -1,8 +1,12 @@
 //! What there is of CUDA on this machine, for people and for `auto`.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys};
+use std::error::Error;
 
+use candle_core::cuda_backend::cudarc::driver::CudaContext;
+
+use super::requirement::{Identity, check_driver, cuda_version, driver_version};
 use crate::device::survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
+use crate::engine::cuda::free_bytes;
 use crate::engine::cuda::lazy::{self, Library};
 
 /// Looks for libraries and devices. Each device is opened for as long as it takes to ask it.
@@ -15,46 +19,56 @@ pub(in crate::device) fn survey() -> CudaSurvey {
     let libraries = Library::ALL.map(library).to_vec();
     let missing =
         lazy::first_missing().map(|(library, why)| format!("{library} is missing: {why}"));
-    let mut found = CudaSurvey { unusable: missing, driver: None, libraries, devices: Vec::new() };
     if lazy::missing(Library::Cuda).is_some() {
-        return found;
+        return CudaSurvey { unusable: missing, driver: None, libraries, devices: Vec::new() };
     }
-    found.driver = driver_version();
-    match devices() {
-        Ok(devices) if devices.is_empty() => {
-            found.unusable.get_or_insert_with(|| "the driver finds no device".to_owned());
-        }
-        Ok(devices) => found.devices = devices,
-        Err(error) => {
-            found.unusable.get_or_insert_with(|| format!("the driver finds no device: {error}"));
-        }
-    }
-    found
+    let version = driver_version().ok();
+    let too_old = version.and_then(|version| check_driver(version).err());
+    let (devices, none) = devices();
+    let unusable = missing.or_else(|| too_old.map(|unmet| unmet.to_string())).or(none);
+    CudaSurvey { unusable, driver: version.map(cuda_version), libraries, devices }
 }
 
-fn devices() -> Result<Vec<GpuSurvey>, DriverError> {
-    let count = CudaContext::device_count()? as usize;
-    (0..count).map(look).collect()
+/// All that the driver finds, and why none of them can be used, if so.
+fn devices() -> (Vec<GpuSurvey>, Option<String>) {
+    let devices: Vec<GpuSurvey> = match CudaContext::device_count() {
+        Ok(count) => (0..count as usize).map(look).collect(),
+        Err(error) => return (Vec::new(), Some(format!("the driver finds no device: {error}"))),
+    };
+    if devices.iter().any(|gpu| gpu.unusable.is_none()) {
+        return (devices, None);
+    }
+    let mut reasons = devices.iter().filter_map(|gpu| Some((&gpu.device, gpu.unusable.as_ref()?)));
+    let none = match reasons.next() {
+        Some((device, why)) => format!("{device} cannot be used: {why}"),
+        None => "the driver finds no device".to_owned(),
+    };
+    (devices, Some(none))
 }
 
-fn look(number: usize) -> Result<GpuSurvey, DriverError> {
-    let context = CudaContext::new(number)?;
-    let (free_bytes, memory_bytes) = context.mem_get_info()?;
-    let (major, minor) = context.compute_capability()?;
+fn look(number: usize) -> GpuSurvey {
     let has_cudnn = lazy::missing(Library::CuDnn).is_none();
-    Ok(GpuSurvey {
+    let mut gpu = GpuSurvey {
         device: format!("cuda:{number}"),
-        model: context.name()?,
-        capability: format!("{major}.{minor}"),
-        memory_bytes,
-        free_bytes,
+        unusable: None,
+        model: None,
+        capability: None,
+        memory_bytes: None,
+        free_bytes: None,
         kernels: if has_cudnn { "cuDNN" } else { "cuBLAS" },
-    })
+    };
+    gpu.unusable = ask(number, &mut gpu).err().map(|error| error.to_string());
+    gpu
 }
 
-fn driver_version() -> Option<String> {
-    let mut version = 0;
-    // SAFETY: the driver writes one number.
-    let result = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    result.result().ok().map(|()| format!("{}.{}", version / 1000, version % 1000 / 10))
+/// Asks a GPU for everything, up to what makes it of no use.
+fn ask(number: usize, gpu: &mut GpuSurvey) -> Result<(), Box<dyn Error>> {
+    let identity = Identity::of(number)?;
+    gpu.capability = Some(identity.capability());
+    gpu.model = Some(identity.model.clone());
+    identity.check()?;
+    let context = CudaContext::new(number)?;
+    gpu.memory_bytes = Some(context.total_mem()?);
+    gpu.free_bytes = Some(free_bytes(&context)?);
+    Ok(())
 }

@@ -12,6 +12,7 @@
 
 mod fault;
 mod listing;
+mod requirement;
 mod resident;
 mod slot;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 
 use self::fault::Faults;
+use self::requirement::{Identity, check_driver, driver_version};
 use self::resident::Resident;
 use self::slot::Slot;
 use super::loaded::ModelKey;
@@ -36,6 +38,7 @@ use crate::image::RgbImage;
 use crate::model::Package;
 
 pub(super) use listing::survey;
+pub use requirement::Unmet;
 
 /// How networks run on GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,20 +211,23 @@ fn reset(number: usize) -> Result<(), DriverError> {
     unsafe { sys::cuDevicePrimaryCtxReset_v2(device) }.result()
 }
 
-/// The libraries are there, and the driver knows the device.
+/// The libraries are there, the driver knows the device, and both are new enough.
 fn check_number(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
     }
+    let fails = |error: DriverError| opening(number)(error.into());
+    let refused = |unmet| DeviceError::CudaRequirement { number, unmet };
+    check_driver(driver_version().map_err(fails)?).map_err(refused)?;
     let count = CudaContext::device_count().or_else(|error| match error.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
         _ => Err(error),
     });
-    let count = count.map_err(|error| opening(number)(error.into()))? as usize;
-    match number < count {
-        true => Ok(()),
-        false => Err(DeviceError::CudaNoDevice { number, count }),
+    let count = count.map_err(fails)? as usize;
+    if number >= count {
+        return Err(DeviceError::CudaNoDevice { number, count });
     }
+    Identity::of(number).map_err(fails)?.check().map_err(refused)
 }
 
 fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {

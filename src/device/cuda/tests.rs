@@ -4,15 +4,18 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::cuda::CudaOptions;
+use crate::device::watchdog::Patience;
 use crate::device::{
     Batch, Device, DeviceChoice, DeviceError, DeviceOptions, DeviceState, LoadedModel, RowOutput,
     Slot,
 };
-use crate::engine::Precision;
+use crate::engine::cuda::GpuError;
+use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -84,6 +87,9 @@ impl Drop for Emulated {
 
 const LIVENESS: &str = "fr_liveness/0.0.1";
 
+/// Its weights are tens of MiB.
+const SFACE: &str = "sface/2021dec";
+
 fn package(model: &str, buckets: &[usize]) -> Package {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let mut package = Package::open(&models.join(model)).unwrap();
@@ -97,6 +103,11 @@ fn options(numbers: &[usize]) -> DeviceOptions {
 
 async fn open(options: &DeviceOptions) -> Device {
     Device::open(options).await.unwrap()
+}
+
+/// On the first GPU.
+fn free_bytes() -> usize {
+    super::survey().devices[0].free_bytes.unwrap()
 }
 
 /// Pictures of the size a model takes, one for each seed.
@@ -164,7 +175,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     for seed in 0..5 {
         alone.push(run(&gpu, batch(&model, &[seed], 1)).await.remove(0).unwrap());
     }
-    let free = super::survey().devices[0].free_bytes;
+    let free = free_bytes();
     let mut flying = std::collections::VecDeque::new();
     for index in 0..1000 {
         let chosen = [index % 5, (index / 5) % 5];
@@ -179,7 +190,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     }
     flying.clear();
     drop(run(&gpu, batch(&model, &[0], 1)).await);
-    assert_eq!(super::survey().devices[0].free_bytes, free);
+    assert_eq!(free_bytes(), free);
 }
 
 #[tokio::test]
@@ -202,16 +213,15 @@ async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
     let gpu = open(&options(&[0])).await;
     // The first one grows the slots, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
-    let free = || super::survey().devices[0].free_bytes;
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
-    let before = free();
+    let before = free_bytes();
     for _ in 0..3 {
         drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
     }
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
     drop(gpu.load(package(LIVENESS, &[1])).await.unwrap());
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
-    assert!(free() >= before - (1 << 20), "{} of {before} bytes are free", free());
+    assert!(free_bytes() >= before - (1 << 20), "{} of {before} bytes are free", free_bytes());
 }
 
 #[tokio::test]
@@ -232,6 +242,42 @@ async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_tak
 }
 
 #[tokio::test]
+async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_out_by_auto() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    driver.set("devices", "2", "1");
+    driver.set("fault", "context:1:46:*@1", "");
+    let found = super::survey();
+    assert_eq!(found.unusable, None);
+    let [first, second] = &found.devices[..] else { panic!("{found:?}") };
+    assert!(first.unusable.is_none() && first.free_bytes.is_some(), "{first:?}");
+    assert_eq!(second.model.as_deref(), Some("Emulated device 1"));
+    assert!(second.unusable.as_ref().unwrap().contains("UNAVAILABLE"), "{second:?}");
+    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let group = open(&auto).await;
+    let names: Vec<&str> = group.describe().map(|device| device.name.as_str()).collect();
+    assert_eq!(names, ["cuda:0"]);
+}
+
+#[tokio::test]
+async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let refused = async || Device::open(&options(&[0])).await.unwrap_err().to_string();
+    driver.set("capability", "75", "86");
+    assert_eq!(super::survey().unusable, None);
+    driver.set("capability", "72", "86");
+    let why = "Emulated device 0 has compute capability 7.2, at least 7.5 is needed";
+    assert_eq!(refused().await, format!("device cuda:0 was asked for, but {why}"));
+    assert_eq!(super::survey().devices[0].unusable.as_deref(), Some(why));
+    driver.set("capability", "86", "86");
+    driver.set("cuda_version", "12040", "13000");
+    let why = "the driver runs programs up to CUDA 12.4, 13.0 is needed: driver R580 or newer";
+    assert_eq!(refused().await, format!("device cuda:0 was asked for, but {why}"));
+    assert_eq!(super::survey().unusable.as_deref(), Some(why));
+}
+
+#[tokio::test]
 async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_serve_on() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
@@ -243,6 +289,56 @@ async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_s
     assert!(causes.contains("MiB of GPU memory are needed"), "{causes}");
     let answers = run(&gpu, batch(&model, &[0], 1)).await;
     assert!(answers[0].is_ok());
+}
+
+#[tokio::test]
+async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped() {
+    const MIB: usize = 1 << 20;
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    drop(gpu.load(package(SFACE, &[1])).await.unwrap());
+    // Comes behind the freeing.
+    drop(run(&gpu, batch(&kept, &[0], 1)).await);
+    let used_mib = (4096 * MIB - free_bytes()).div_ceil(MIB);
+    driver.set("memory_mib", &(used_mib + 8).to_string(), "4096");
+    let error = gpu.load(package(SFACE, &[1])).await.unwrap_err();
+    let DeviceError::Load { source, .. } = &error else { panic!("{error}") };
+    let EngineError::Gpu(GpuError::Memory { needed_mib, .. }) = **source else {
+        panic!("{source}")
+    };
+    // As much as it needs, of which the pool keeps a good part: a second one does not fit.
+    driver.set("memory_mib", &(used_mib + needed_mib + 2).to_string(), "4096");
+    let model = gpu.load(package(SFACE, &[1])).await.unwrap();
+    assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
+    assert!(gpu.load(package(SFACE, &[1])).await.is_err());
+}
+
+#[tokio::test]
+async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
+    let mut options = options(&[0]);
+    // What is replayed was counted when it was captured.
+    options.cuda.graphs = false;
+    let mut counts = Vec::new();
+    for fault in ["", "algorithm:1:801"] {
+        let gpu = open(&options).await;
+        driver.set("fault", fault, "");
+        let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+        let count = || [driver.count("conv"), driver.count("gemm")];
+        let before = count();
+        let answer = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
+        assert!(apart(&known, &answer) <= 1e-5, "{:.1e}", apart(&known, &answer));
+        let after = count();
+        counts.push([after[0] - before[0], after[1] - before[1]]);
+    }
+    let [[convolutions, products], refused] = counts[..] else { panic!("{counts:?}") };
+    assert_eq!(refused, [convolutions - 1, products + 1]);
 }
 
 #[tokio::test]
@@ -271,6 +367,41 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     assert_eq!(apart(&before, &after), 0.0);
+}
+
+/// The second device hangs, for it keeps what it held: nothing of it can be freed.
+#[tokio::test]
+async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    driver.set("devices", "2", "1");
+    let options = options(&[1]);
+    let (batch_limit, look) = (Duration::from_millis(50), Duration::from_millis(10));
+    let patience = Patience { batch: batch_limit, look, ..Patience::default() };
+    // One batch is asked again and again whether it has run; where all slots are taken, the thread
+    // waits inside the driver.
+    for slots_taken in [1, 2] {
+        let machines = options.choice.machines(&options).unwrap();
+        let gpu = Device::of(machines, &options, &patience).await.unwrap();
+        let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+        driver.set("fault", "launch:1:hang@1", "");
+        let mut slots = Vec::new();
+        for _ in 0..slots_taken {
+            slots.push(gpu.reserve(model.placement()).await.unwrap());
+        }
+        let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[0], 1));
+        let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+        for outcome in outcomes {
+            let answers = outcome.await.unwrap().rows;
+            assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
+        }
+        let state = gpu.health().borrow().devices[0].state.clone();
+        let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+        assert!(why.starts_with("a batch has run for 50ms"), "{why}");
+        // Neither waits for what hangs.
+        drop((model, gpu));
+        driver.tell("fault", "");
+    }
 }
 
 /// Libraries that are closed on a lost device panic, and a second panic ends the process.

@@ -84,6 +84,12 @@ pub(super) struct Addresses {
     pub(super) workspace: Address,
 }
 
+/// Whether cuDNN says that it does not do this, and not that it failed: version 9 counts wrong
+/// parameters from 2000 and what it does not support from 3000.
+pub(super) fn is_refusal(error: CudnnError) -> bool {
+    matches!(error.0 as u32, 2000..4000)
+}
+
 impl Dnn {
     pub(super) fn open(stream: &Arc<CudaStream>, allows_tf32: bool) -> Result<Self, CudnnError> {
         let handle = result::create_handle()?;
@@ -93,7 +99,8 @@ impl Dnn {
         Ok(dnn)
     }
 
-    /// Chooses the algorithm by cuDNN's own model, which is the same after every start.
+    /// Chooses the algorithm by cuDNN's own model, which is the same after every start; without one
+    /// that may be taken it is a refusal.
     pub(super) fn prepare(
         &self,
         shape: &ConvolutionShape,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas::{self, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PushKernelArg,
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
+    LaunchConfig, PushKernelArg, result, sys,
 };
 use parking_lot::Mutex;
 
@@ -65,7 +65,7 @@ pub enum GpuError {
     Memory {
         /// For weights, values and scratch memory.
         needed_mib: usize,
-        /// What the driver says is free.
+        /// What [`free_bytes`] says.
         free_mib: usize,
     },
     /// More numbers in one value than kernels count.
@@ -228,6 +228,27 @@ impl Gpu {
         }?;
         Ok(())
     }
+}
+
+/// Bytes that this process can have: what nobody has taken, and what its memory pool keeps of what
+/// was freed.
+///
+/// # Errors
+/// What the driver refuses.
+pub fn free_bytes(context: &CudaContext) -> Result<usize, DriverError> {
+    use sys::CUmemPool_attribute as Attribute;
+    let (free, _) = context.mem_get_info()?;
+    // SAFETY: the device is the context's own.
+    let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }?;
+    let ask = |attribute| -> Result<usize, DriverError> {
+        let mut bytes = 0_u64;
+        // SAFETY: the attributes asked for have 64 bits.
+        unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }?;
+        Ok(bytes as usize)
+    };
+    let reserved = ask(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = ask(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    Ok(free + reserved.saturating_sub(used))
 }
 
 /// The names under which a kernel exists.

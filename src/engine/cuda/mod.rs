@@ -7,7 +7,7 @@
 //! | what | where |
 //! |---|---|
 //! | images lie with their channels last, as tensor cores read them | `axes` |
-//! | convolutions are cuDNN's or, without it, products of patches in cuBLAS; depthwise ones, epilogues and all else are our own kernels | `work`, `kernels/*.cu` |
+//! | convolutions are cuDNN's or, without it and where it refuses one, products of patches in cuBLAS; depthwise ones, epilogues and all else are our own kernels | `work`, `kernels/*.cu` |
 //! | one block of memory for all values, which lie where no living one lies; nothing is allocated while a network runs, so that it can be captured once and replayed | `plan` |
 //! | transposes and reshapes that move nothing cost nothing | `lower` |
 //! | the libraries are loaded when they are first called | [`lazy`] |
@@ -37,5 +37,5 @@ mod plan;
 mod tests;
 mod work;
 
-pub use gpu::{Gpu, GpuError};
+pub use gpu::{Gpu, GpuError, free_bytes};
 pub use network::{CudaNetwork, PixelFormat};

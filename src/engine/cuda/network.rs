@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::arguments::{self, Address};
 use super::axes::Pair;
 use super::dnn::WORKSPACE_BYTES_MAX;
-use super::gpu::{Gpu, GpuError};
+use super::gpu::{Gpu, GpuError, free_bytes};
 use super::lower::lower;
 use super::plan::{Places, Plan, Port, Site};
 use crate::engine::Precision;
@@ -272,7 +272,9 @@ fn check_counts(plan: &Plan, rows: usize) -> Result<(), GpuError> {
 
 fn check_memory(gpu: &Gpu, bytes: usize) -> Result<(), GpuError> {
     let needed = bytes + WORKSPACE_BYTES_MAX;
-    let (free, _) = gpu.stream().context().mem_get_info()?;
+    // The pool counts what was freed when the stream gets there.
+    gpu.stream().synchronize()?;
+    let free = free_bytes(gpu.stream().context())?;
     match needed <= free {
         true => Ok(()),
         false => Err(GpuError::Memory { needed_mib: needed >> 20, free_mib: free >> 20 }),

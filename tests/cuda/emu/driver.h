@@ -64,6 +64,7 @@ struct Stream {
   bool blocking;  // with the null stream
   std::deque<Op> queue;
   bool running = false;  // an operation that has left the queue
+  bool hangs = false;    // in an operation that never ends
   bool closed = false;
   std::shared_ptr<Capture> capture;
   std::thread thread;  // in the mode `threads`
@@ -82,6 +83,9 @@ struct Device {
   int retained = 0;
   CUresult broken = CUDA_SUCCESS;
   size_t used_bytes = 0;
+  // Of the memory pool: of `used_bytes`, and with what it keeps of what was freed.
+  size_t pool_used = 0, pool_reserved = 0;
+  uint64_t pool_threshold = 0;
   std::shared_ptr<Stream> null_stream;
 };
 
@@ -135,6 +139,7 @@ extern Handles<Stream>& streams;
 // when the device gets there.
 CUresult enter(const char* kind, Device*& device, CUresult* later = nullptr);
 Device* current_device();
+Device* device_at(int ordinal);
 
 // --- module.cpp ---
 
@@ -164,6 +169,8 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op);
 void finish(const std::shared_ptr<Stream>& stream);
 void finish_device(Device* device);
 void finish_everything();
+// Streams that hang go on behind what they hang in.
+void resume_streams();
 void forget_streams(Device* device);
 
 // Does one operation now, on behalf of the stream of that name.
@@ -171,7 +178,9 @@ CUresult run_one(const std::string& where, const Op& op);
 // What broke the device, or CUDA_SUCCESS.
 CUresult broken(Device* device);
 bool is_done(const Mark& mark);
-// Waits for the mark; in `lazy`, by doing what comes before it.
+// Does what comes before the mark, or waits for it; false where its stream hangs.
+bool reach(const Mark& mark);
+// Waits for the mark.
 void finish_mark(const Mark& mark);
 // A program that asks again and again must come to an end, but not at the first question.
 void make_progress(Stream& stream);

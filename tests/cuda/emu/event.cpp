@@ -93,7 +93,8 @@ EMU_API CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsig
   auto mark = mark_of(*event);
   if (mark == nullptr) return CUDA_SUCCESS;
   if (mark->captured || stream->capture != nullptr) return join_capture(*stream, *mark);
-  Op wait{"wait " + event->name, [mark] { return finish_mark(*mark), CUDA_SUCCESS; }};
+  // Whoever waits for what hangs, hangs.
+  Op wait{"wait " + event->name, [mark] { return reach(*mark) ? CUDA_SUCCESS : never_ends; }};
   wait.always = true;
   return enqueue(stream, wait);
 }

@@ -13,6 +13,9 @@ namespace emu {
 CUresult submit(CUstream stream, const char* kind, const std::string& name,
                 std::function<void()> work);
 
+// The error that a call of this kind on this device is to meet, or CUDA_SUCCESS. Counts the call.
+CUresult planned_fault(const std::string& kind, int device);
+
 // Bytes from `address` to the end of its allocation; 0 if it is not memory of a device.
 size_t bytes_at(CUdeviceptr address);
 

@@ -2,6 +2,7 @@
 //
 // Device memory is host memory with a guard on either side. It holds NaNs until something is written,
 // and again when it is freed; freed memory is kept for a while, to notice who still uses it.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -23,6 +24,7 @@ struct Allocation {
   Device* device;
   size_t bytes;
   char* base;
+  bool pooled;
   bool freed = false;
 
   char* data() const { return base + guard_bytes; }
@@ -100,17 +102,29 @@ void return_oldest() {
   allocations.erase(found);
 }
 
-bool fits(Device* device, size_t bytes) {
-  Lock lock(state);
-  return device->used_bytes + bytes <= settings().memory_bytes;
+// What can still be had: what the pool keeps, only from the pool.
+size_t free_locked(const Device& device, bool pooled) {
+  size_t kept = pooled ? 0 : device.pool_reserved - device.pool_used;
+  size_t total = settings().memory_bytes, taken = device.used_bytes + kept;
+  return total - std::min(total, taken);
 }
 
-CUresult allocate(Device* device, size_t bytes, CUdeviceptr* address) {
+bool fits(Device* device, size_t bytes, bool pooled) {
+  Lock lock(state);
+  return bytes <= free_locked(*device, pooled);
+}
+
+void keep_in_pool(Device& device, uint64_t threshold) {
+  size_t keep = std::max<uint64_t>(device.pool_used, threshold);
+  device.pool_reserved = std::min(device.pool_reserved, keep);
+}
+
+CUresult allocate(Device* device, size_t bytes, bool pooled, CUdeviceptr* address) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   // Memory may be waiting in a queue to be freed.
-  if (!fits(device, bytes)) finish_device(device);
-  if (!fits(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  Allocation a{device, bytes, nullptr};
+  if (!fits(device, bytes, pooled)) finish_device(device);
+  if (!fits(device, bytes, pooled)) return CUDA_ERROR_OUT_OF_MEMORY;
+  Allocation a{device, bytes, nullptr, pooled};
   a.base = static_cast<char*>(aligned_alloc(512, a.whole()));
   if (a.base == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   memset(a.data(), poison, bytes);
@@ -119,6 +133,8 @@ CUresult allocate(Device* device, size_t bytes, CUdeviceptr* address) {
   Lock lock(state);
   allocations.emplace(*address, a);
   device->used_bytes += bytes;
+  if (pooled) device->pool_used += bytes;
+  device->pool_reserved = std::max(device->pool_reserved, device->pool_used);
   count("live_allocations");
   count("live_bytes", int64_t(bytes));
   raise_to("peak_bytes", int64_t(device->used_bytes));
@@ -132,6 +148,8 @@ CUresult release_locked(CUdeviceptr address) {
   if (!guards_hold(a)) report_overrun(a, "");
   a.freed = true;
   a.device->used_bytes -= a.bytes;
+  if (a.pooled) a.device->pool_used -= a.bytes;
+  if (a.pooled) keep_in_pool(*a.device, a.device->pool_threshold);
   count("live_allocations", -1);
   count("live_bytes", -int64_t(a.bytes));
   close_off(a);
@@ -174,6 +192,8 @@ void release_all_memory(Device* device) {
   for (auto& [address, a] : allocations)
     if (a.device == device && !a.freed) theirs.push_back(address);
   for (CUdeviceptr address : theirs) release_locked(address);
+  device->pool_reserved = 0;
+  device->pool_threshold = 0;
 }
 
 CUresult check_guards(const std::string& suspect) {
@@ -197,7 +217,7 @@ EMU_API CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
   Device* device;
   if (CUresult error = enter("alloc", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
-  return allocate(device, bytes, address);
+  return allocate(device, bytes, false, address);
 }
 
 EMU_API CUresult cuMemFree(CUdeviceptr address) {
@@ -210,13 +230,15 @@ EMU_API CUresult cuMemFree(CUdeviceptr address) {
   return device->broken;
 }
 
-// Inside a capture the memory belongs to the graph, at the same address in every run.
+// Inside a capture the memory belongs to the graph, at the same address in every run; else to the
+// pool.
 EMU_API CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
   Device* device;
   if (CUresult error = enter("alloc", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (CUresult error = allocate(device, bytes, address)) return error;
+  bool pooled = stream->capture == nullptr;
+  if (CUresult error = allocate(device, bytes, pooled, address)) return error;
   trace("alloc", stream->name, std::to_string(bytes));
   Lock lock(state);
   if (stream->capture != nullptr) stream->capture->allocations.push_back(*address);
@@ -252,7 +274,7 @@ EMU_API CUresult cuMemGetInfo(size_t* free, size_t* total) {
   if (CUresult error = enter("info", device)) return error;
   Lock lock(state);
   *total = settings().memory_bytes;
-  *free = *total - std::min(*total, device->used_bytes);
+  *free = free_locked(*device, false);
   return CUDA_SUCCESS;
 }
 
@@ -315,7 +337,12 @@ EMU_API CUresult cuMemHostUnregister(void* address) { return unpin(address, fals
 
 static CUmemoryPool pool_of(int ordinal) { return reinterpret_cast<CUmemoryPool>(0x100l + ordinal); }
 
+static Device* device_of(CUmemoryPool pool) {
+  return device_at(int(reinterpret_cast<long>(pool) - 0x100));
+}
+
 EMU_API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice device) {
+  if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   *pool = pool_of(device);
   return CUDA_SUCCESS;
 }
@@ -323,22 +350,33 @@ EMU_API CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice device) {
   return cuDeviceGetDefaultMemPool(pool, device);
 }
 
-static uint64_t release_threshold[8];
-
 EMU_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void* value) {
-  size_t device = reinterpret_cast<size_t>(pool) - 0x100;
-  if (device >= 8) return CUDA_ERROR_INVALID_HANDLE;
-  if (attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD)
-    release_threshold[device] = *static_cast<uint64_t*>(value);
+  Device* device = device_of(pool);
+  if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (attribute != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) return CUDA_ERROR_NOT_SUPPORTED;
+  Lock lock(state);
+  device->pool_threshold = *static_cast<uint64_t*>(value);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void* value) {
-  size_t device = reinterpret_cast<size_t>(pool) - 0x100;
-  if (device >= 8) return CUDA_ERROR_INVALID_HANDLE;
-  if (attribute != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) return CUDA_ERROR_NOT_SUPPORTED;
-  *static_cast<uint64_t*>(value) = release_threshold[device];
+  Device* device = device_of(pool);
+  if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  Lock lock(state);
+  uint64_t& number = *static_cast<uint64_t*>(value);
+  switch (attribute) {
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: number = device->pool_threshold; break;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: number = device->pool_reserved; break;
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: number = device->pool_used; break;
+    default: return CUDA_ERROR_NOT_SUPPORTED;
+  }
   return CUDA_SUCCESS;
 }
 
-EMU_API CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return CUDA_SUCCESS; }
+EMU_API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t bytes) {
+  Device* device = device_of(pool);
+  if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  Lock lock(state);
+  keep_in_pool(*device, bytes);
+  return CUDA_SUCCESS;
+}

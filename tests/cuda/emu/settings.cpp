@@ -29,6 +29,13 @@ std::map<std::string, int64_t>& counters() {
   return all;
 }
 
+// Only what a stream does can take for ever.
+bool may_hang(const std::string& kind) {
+  static const std::set<std::string> kinds{"launch", "graph", "gemm", "conv",
+                                           "h2d",    "d2h",   "d2d",  "memset"};
+  return kinds.count(kind) > 0;
+}
+
 // KIND:CALL:CODE[:TIMES][@DEVICE]
 bool parse_fault(std::string text, Fault& fault) {
   size_t at = text.find('@');
@@ -42,7 +49,8 @@ bool parse_fault(std::string text, Fault& fault) {
   if (parts.size() < 3 || parts.size() > 4) return false;
   fault.kind = parts[0];
   fault.call = atoll(parts[1].c_str());
-  fault.code = CUresult(atoi(parts[2].c_str()));
+  fault.code = parts[2] == "hang" ? never_ends : CUresult(atoi(parts[2].c_str()));
+  if (fault.code == never_ends && !may_hang(fault.kind)) return false;
   if (parts.size() == 4) fault.times = parts[3] == "*" ? INT64_MAX : atoll(parts[3].c_str());
   return fault.call > 0 && fault.code > 0 && fault.times > 0;
 }
@@ -94,7 +102,8 @@ bool set_memory(const std::string& value) {
 // A misspelt setting must not pass as one that is met.
 struct FromEnvironment {
   FromEnvironment() {
-    for (const char* name : {"streams", "devices", "memory_mib", "fault", "trace", "check"}) {
+    for (const char* name : {"streams", "devices", "capability", "cuda_version", "memory_mib",
+                             "fault", "trace", "check", "complaints"}) {
       std::string variable = "EMU_";
       for (const char* c = name; *c != 0; c++) variable += char(toupper(*c));
       const char* value = getenv(variable.c_str());
@@ -115,10 +124,16 @@ Settings& settings() {
 bool set(const std::string& name, const std::string& value) {
   if (name == "streams") return set_streams(value);
   if (name == "devices") return set_number(settings().devices, value, 8);
+  if (name == "capability") return set_number(settings().capability, value, 999);
+  if (name == "cuda_version") return set_number(settings().cuda_version, value, 99990);
   if (name == "memory_mib") return set_memory(value);
   if (name == "fault") return set_faults(value);
   if (name == "trace") return set_trace(value);
   if (name == "check") return (settings().check = value == "1"), value == "0" || value == "1";
+  if (name == "complaints") {
+    settings().complaints_abort = value == "abort";
+    return value == "count" || value == "abort";
+  }
   return false;
 }
 
@@ -145,6 +160,7 @@ void complain_once(const std::string& text) {
   std::lock_guard lock(mutex);
   counters()["complaints"]++;
   if (said.insert(text).second) fprintf(stderr, "emu: %s\n", text.c_str());
+  if (settings().complaints_abort) abort();
 }
 
 CUresult planned_fault(const std::string& kind, int device) {
@@ -160,6 +176,7 @@ CUresult planned_fault(const std::string& kind, int device) {
 }
 
 bool breaks_device(CUresult error) {
+  if (error == never_ends) return true;
   switch (error) {
     case CUDA_ERROR_DEVICE_UNAVAILABLE:
     case CUDA_ERROR_ECC_UNCORRECTABLE:

@@ -14,8 +14,11 @@ enum class Streams { now, lazy, threads };
 struct Settings {
   std::atomic<Streams> streams{Streams::now};
   std::atomic<int> devices{1};
+  std::atomic<int> capability{86};
+  std::atomic<int> cuda_version{CUDA_VERSION};
   std::atomic<size_t> memory_bytes{size_t(4096) << 20};
   std::atomic<bool> check{false};
+  std::atomic<bool> complaints_abort{false};
 };
 
 Settings& settings();
@@ -33,10 +36,13 @@ void trace(const char* what, const std::string& where, const std::string& detail
 // Says once on stderr what the emulator cannot do, or what the program must not.
 void complain_once(const std::string& text);
 
+// In place of an error: what meets it never ends. No error of the driver has this number.
+constexpr CUresult never_ends = CUresult(1000);
+
 // The error that a call of this kind on this device is to meet, or CUDA_SUCCESS. Counts the call.
 CUresult planned_fault(const std::string& kind, int device);
 
-// Whether a device that met this error refuses everything until it is reset.
+// Whether a device that met this error refuses everything until it is reset, or hangs.
 bool breaks_device(CUresult error);
 
 }  // namespace emu

@@ -32,14 +32,20 @@ void execute(Stream& stream, const Op& op) {
   }
   CUresult result = run_one(stream.name, op);
   Lock lock(state);
-  if (result != CUDA_SUCCESS && device->broken == CUDA_SUCCESS) device->broken = result;
+  if (result == never_ends) {
+    bool is_null = &stream == device->null_stream.get();
+    if (is_null) complain_once("a null stream that hangs is not emulated");
+    stream.hangs = true;
+  } else if (result != CUDA_SUCCESS && device->broken == CUDA_SUCCESS) {
+    device->broken = result;
+  }
 }
 
 bool execute_next(Stream& stream) {
   Op op;
   {
     Lock lock(state);
-    if (stream.queue.empty()) return false;
+    if (stream.queue.empty() || stream.hangs) return false;
     op = std::move(stream.queue.front());
     stream.queue.pop_front();
   }
@@ -47,11 +53,18 @@ bool execute_next(Stream& stream) {
   return true;
 }
 
+// In the modes `now` and `lazy`: does all there is to do, up to where the stream hangs.
+void work_off(Stream& stream) {
+  Executor alone(working);
+  while (execute_next(stream)) {
+  }
+}
+
 void serve(std::shared_ptr<Stream> stream) {
   Lock lock(state);
   for (;;) {
-    moved.wait(lock, [&] { return !stream->queue.empty() || stream->closed; });
-    if (stream->queue.empty()) return;
+    moved.wait(lock, [&] { return (!stream->queue.empty() && !stream->hangs) || stream->closed; });
+    if (stream->queue.empty() || stream->hangs) return;
     Op op = std::move(stream->queue.front());
     stream->queue.pop_front();
     stream->running = true;
@@ -103,19 +116,24 @@ bool is_done(const Mark& mark) {
   return mark.done;
 }
 
+bool reach(const Mark& mark) {
+  if (is_done(mark)) return true;
+  if (settings().streams == Streams::threads) {
+    Lock lock(state);
+    moved.wait(lock, [&] { return mark.done; });
+    return true;
+  }
+  Executor alone(working);
+  while (!is_done(mark) && execute_next(*mark.stream)) {
+  }
+  Lock lock(state);
+  return mark.done || !mark.stream->hangs;
+}
+
 void finish_mark(const Mark& mark) {
-  switch (settings().streams) {
-    case Streams::now: return;
-    case Streams::lazy: {
-      Executor alone(working);
-      while (!is_done(mark) && execute_next(*mark.stream)) {
-      }
-      return;
-    }
-    case Streams::threads: {
-      Lock lock(state);
-      moved.wait(lock, [&] { return mark.done; });
-    }
+  while (!reach(mark)) {
+    Lock lock(state);
+    moved.wait(lock, [&] { return !mark.stream->hangs; });
   }
 }
 
@@ -162,12 +180,12 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op) {
   }
   trace("enqueue", stream->name, op.name);
   switch (settings().streams) {
-    case Streams::now: {
+    case Streams::now:
+      // Through the queue, where it stays if the stream hangs.
+      stream->queue.push_back(std::move(op));
       lock.unlock();
-      Executor alone(working);
-      execute(*stream, op);
+      work_off(*stream);
       return broken(device);
-    }
     case Streams::lazy:
       stream->queue.push_back(std::move(op));
       return CUDA_SUCCESS;
@@ -183,11 +201,14 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op) {
 void finish(const std::shared_ptr<Stream>& stream) {
   if (settings().streams == Streams::threads) {
     Lock lock(state);
-    moved.wait(lock, [&] { return stream->queue.empty() && !stream->running; });
+    moved.wait(lock, [&] { return stream->queue.empty() && !stream->running && !stream->hangs; });
     return;
   }
-  Executor alone(working);
-  while (execute_next(*stream)) {
+  for (;;) {
+    work_off(*stream);
+    Lock lock(state);
+    if (!stream->hangs) return;
+    moved.wait(lock, [&] { return !stream->hangs; });
   }
 }
 
@@ -202,6 +223,12 @@ void finish_everything() {
     for (auto& [handle, stream] : streams.all) all.push_back(stream);
   }
   for (auto& stream : all) finish(stream);
+}
+
+void resume_streams() {
+  Lock lock(state);
+  for (auto& [handle, stream] : streams.all) stream->hangs = false;
+  moved.notify_all();
 }
 
 static void close(const std::shared_ptr<Stream>& stream) {
@@ -290,7 +317,7 @@ EMU_API CUresult cuStreamQuery(CUstream handle) {
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   {
     Lock lock(state);
-    if (stream->queue.empty() && !stream->running) return device->broken;
+    if (stream->queue.empty() && !stream->running && !stream->hangs) return device->broken;
   }
   make_progress(*stream);
   return CUDA_ERROR_NOT_READY;

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::sys;
 
 use super::gpu;
 use crate::engine::Precision;
-use crate::engine::cuda::PixelFormat;
+use crate::engine::cuda::{PixelFormat, free_bytes};
 use crate::engine::fixtures::{self, float, graph_of, model, node};
 use crate::engine::fixtures::{inputs, relative_difference};
 
@@ -60,7 +60,7 @@ fn gpu_memory_that_a_network_holds_is_given_back() {
     let context = gpu.gpu.stream().context();
     let free = || {
         gpu.gpu.stream().synchronize().unwrap();
-        context.mem_get_info().unwrap().0
+        free_bytes(context).unwrap()
     };
     drop(gpu.run(&graph, &gpu.load(&graph, Precision::F32, &[2]), &inputs(&graph, 2)));
     let before = free();

@@ -1,17 +1,19 @@
 //! Convolutions and matrix products.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use parking_lot::Mutex;
 
 use super::elements::Elements;
 use super::{Border, FinishPlan, Kernel, WindowPlan};
 use crate::engine::cuda::arguments;
-use crate::engine::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending};
+use crate::engine::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
 use crate::engine::cuda::gpu::{Gpu, GpuError, Product};
 use crate::engine::cuda::plan::{At, Site, Work};
 
-/// Most bytes of patches at a time, where cuDNN is not there: more of them leave the cache.
+/// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
+/// cache.
 const PATCHES_BYTES_MAX: usize = 32 << 20;
 
 /// One kernel for each channel.
@@ -118,7 +120,8 @@ fn finish(elements: Option<&Elements>, site: &Site<'_>) -> Result<(), GpuError> 
     elements.map_or(Ok(()), |elements| elements.enqueue_at(site, [site.y, residual, site.y]))
 }
 
-/// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches.
+/// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
+/// where that is not there or refuses it.
 pub(in crate::engine::cuda) struct Dense {
     /// `[out, kernel height, kernel width, channels of a group]`.
     pub(in crate::engine::cuda) weight: At,
@@ -132,8 +135,8 @@ pub(in crate::engine::cuda) struct Dense {
     pub(in crate::engine::cuda) out: usize,
     pub(in crate::engine::cuda) groups: usize,
     pub(in crate::engine::cuda) is_half: bool,
-    /// For cuDNN, per batch.
-    pub(in crate::engine::cuda) prepared: Mutex<HashMap<usize, Convolution>>,
+    /// For cuDNN, per batch; `None` where it refuses.
+    pub(in crate::engine::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
 }
 
 impl Dense {
@@ -176,19 +179,37 @@ impl Dense {
         }
     }
 
-    /// cuDNN's scratch memory, after choosing its algorithm.
+    /// Scratch memory, after cuDNN has chosen its algorithm or has refused.
     fn prepare(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
-        if let Some(convolution) = prepared.get(&batch) {
-            return Ok(convolution.workspace_bytes());
-        }
-        let convolution = dnn.prepare(&self.shape(batch), self.ending)?;
-        let bytes = convolution.workspace_bytes();
-        prepared.insert(batch, convolution);
-        Ok(bytes)
+        // It is told once for all batch sizes.
+        let was_told = prepared.values().any(Option::is_none);
+        let shape = self.shape(batch);
+        let convolution = match prepared.entry(batch) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => match dnn.prepare(&shape, self.ending) {
+                Ok(convolution) => place.insert(Some(convolution)),
+                Err(error) if is_refusal(error) => {
+                    if !was_told {
+                        tracing::info!(?shape, %error, "cuDNN refuses, patches are multiplied");
+                    }
+                    place.insert(None)
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        Ok(match convolution {
+            Some(convolution) => self.bordered_bytes(batch) + convolution.workspace_bytes(),
+            None => self.patches_bytes(batch),
+        })
     }
 
-    fn in_cudnn(&self, dnn: &Dnn, site: &Site<'_>) -> Result<(), GpuError> {
+    fn in_cudnn(
+        &self,
+        dnn: &Dnn,
+        convolution: &Convolution,
+        site: &Site<'_>,
+    ) -> Result<(), GpuError> {
         let mut x = site.x[0];
         if let Some(border) = self.bordered() {
             border.enqueue_at(site, x, site.workspace)?;
@@ -202,8 +223,6 @@ impl Dense {
             y: site.y,
             workspace: site.workspace + self.bordered_bytes(site.batch) as u64,
         };
-        let prepared = self.prepared.lock();
-        let convolution = prepared.get(&site.batch).expect("batches are prepared before they run");
         dnn.run(convolution, addresses)?;
         match self.ending {
             Ending::Relu => Ok(()),
@@ -221,6 +240,10 @@ impl Dense {
     fn pixels_at_a_time(&self, batch: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_bytes());
         (batch * self.window.pixels()).min(fit.max(1))
+    }
+
+    fn patches_bytes(&self, batch: usize) -> usize {
+        self.pixels_at_a_time(batch) * self.patch_len() * self.element_bytes()
     }
 
     fn as_product(&self, site: &Site<'_>) -> Result<(), GpuError> {
@@ -260,16 +283,18 @@ impl Dense {
 
 impl Work for Dense {
     fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        match site.gpu.dnn() {
-            Some(dnn) => self.in_cudnn(&dnn.lock(), site),
+        let Some(library) = site.gpu.dnn() else { return self.as_product(site) };
+        let (dnn, prepared) = (library.lock(), self.prepared.lock());
+        match prepared.get(&site.batch).expect("batches are prepared before they run") {
+            Some(convolution) => self.in_cudnn(&dnn, convolution, site),
             None => self.as_product(site),
         }
     }
 
     fn workspace_bytes(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
         match gpu.dnn() {
-            Some(dnn) => Ok(self.bordered_bytes(batch) + self.prepare(&dnn.lock(), batch)?),
-            None => Ok(self.pixels_at_a_time(batch) * self.patch_len() * self.element_bytes()),
+            Some(dnn) => self.prepare(&dnn.lock(), batch),
+            None => Ok(self.patches_bytes(batch)),
         }
     }
 
