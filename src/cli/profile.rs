@@ -49,6 +49,9 @@ pub(super) fn run(
     for line in table(&steps, peak).lines() {
         println!("{line}");
     }
+    if steps.iter().any(|step| step.is_in_bands) {
+        println!("┆ in turns with its neighbours, some rows at a time that stay in the cache");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,7 +62,7 @@ fn table(steps: &[StepReport], peak: f64) -> Table {
     for step in steps {
         let arithmetic = (step.macs > 0).then(|| speed(step.macs, step.time));
         table.row(vec![
-            step.label.clone(),
+            format!("{}{}", if step.is_in_bands { "┆ " } else { "" }, step.label),
             step.algorithm.to_owned(),
             match step.weight_bytes {
                 0 => String::new(),

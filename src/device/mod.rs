@@ -186,8 +186,9 @@ impl Device {
         slot.send(|permit| Work::Load { model, package, reply, permit });
         tokio::select! {
             biased;
-            loaded = loaded => loaded.map_err(|_| DeviceError::Stopped)?,
+            Ok(loaded) = loaded => loaded,
             Some(loss) = self.gone(device) => Err(DeviceError::Lost(loss)),
+            else => Err(DeviceError::Stopped),
         }
     }
 
@@ -306,11 +307,13 @@ impl Slot<'_> {
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, bucket, launched.elapsed());
         let gone = self.group.gone(self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
+        // A thread that ends drops what it has; it is gone then, or the group is being closed.
         async move {
             tokio::select! {
                 biased;
-                outcome = outcome => outcome.map_err(|_| DeviceError::Stopped),
+                Ok(outcome) = outcome => Ok(outcome),
                 Some(loss) = gone => Ok(lost(loss)),
+                else => Err(DeviceError::Stopped),
             }
         }
     }

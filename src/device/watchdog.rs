@@ -90,21 +90,21 @@ impl Pulse {
         }
     }
 
-    /// Gives the thread up when it is late with what it was late with at the look before, `late`:
-    /// a process that was stopped for a while is late with everything when it goes on.
+    /// What the thread is late with and was late with at the look before, `late`: a process that
+    /// was stopped for a while is late with everything when it goes on.
     fn look(&self, now: Instant, late: &mut Option<Task>) -> Option<Task> {
-        let mut state = self.0.lock();
         let before = late.take();
-        let State::At(task) = *state else { return None };
+        let State::At(task) = *self.0.lock() else { return None };
         if now.saturating_duration_since(task.since) <= task.limit {
             return None;
         }
-        if before == Some(task) {
-            *state = State::GivenUp;
-            return before;
-        }
         *late = Some(task);
-        None
+        before.filter(|before| *before == task)
+    }
+
+    /// From now on the thread must leave its machine alone.
+    fn give_up(&self) {
+        self.set(State::GivenUp);
     }
 }
 
@@ -138,7 +138,9 @@ impl Watchdog {
                 return;
             }
             if let Some(task) = self.pulse.look(Instant::now(), &mut late) {
+                // Before the thread can see it: what it drops then is answered with the loss.
                 self.reporter.given_up(task.why());
+                self.pulse.give_up();
                 return;
             }
         }
@@ -161,6 +163,7 @@ mod tests {
         assert_eq!(pulse.look(at(31), &mut late), None, "the first look");
         let task = pulse.look(at(32), &mut late).unwrap();
         assert!(task.why().starts_with("a batch has run for 30s"), "{}", task.why());
+        pulse.give_up();
         pulse.rest();
         assert!(pulse.is_given_up(), "for good");
     }

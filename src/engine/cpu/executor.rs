@@ -69,8 +69,8 @@ impl Executor {
     }
 
     /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
-    /// step when it has run.
-    pub(super) fn run(&mut self, rows: &Rows<'_>, mut seen: impl FnMut(usize)) {
+    /// step and each link of a step when it has run.
+    pub(super) fn run(&mut self, rows: &Rows<'_>, seen: &dyn Fn(usize, usize)) {
         let rows_max = self.schedule.rows_max;
         for from in (0..rows.count).step_by(rows_max) {
             let count = rows_max.min(rows.count - from);
@@ -80,19 +80,20 @@ impl Executor {
                 for pass in 0..passes {
                     let images = if segment.is_row_by_row { pass..pass + 1 } else { 0..count };
                     for step in segment.steps.clone() {
-                        self.step(step, images.clone(), rows.failure);
-                        seen(step);
+                        let lap = |link| seen(step, link);
+                        self.step(step, images.clone(), rows.failure, &lap);
+                        lap(0);
                     }
                 }
             }
         }
     }
 
-    fn step(&self, step: usize, images: Range<usize>, failure: &Failure) {
+    fn step(&self, step: usize, images: Range<usize>, failure: &Failure, lap: &dyn Fn(usize)) {
         let step = &self.plan.steps[step];
         let region = Region { images, rows: 0..step.rows, groups: 0..step.groups };
         let (kernels, spots) = (self.plan.kernels, &self.spots);
-        let run = Run { kernels, spots, scratch: self.scratch.start(), failure };
+        let run = Run { kernels, spots, scratch: self.scratch.start(), failure, lap };
         // SAFETY: the region is the step's output, the spots are those of the plan, and this
         // thread alone uses them.
         unsafe { step.work.run(&run, &region) };
@@ -154,7 +155,7 @@ impl SharedRow<'_> {
     /// This thread's part of the row.
     pub(super) fn run(&self, part: Part, scratch: *mut u8, barrier: &Barrier) {
         let (kernels, spots, failure) = (self.plan.kernels, self.spots, self.failure);
-        let run = Run { kernels, spots, scratch, failure };
+        let run = Run { kernels, spots, scratch, failure, lap: &|_| {} };
         for step in &self.plan.steps {
             if let Some(region) = part.of(step) {
                 // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.

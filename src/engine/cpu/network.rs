@@ -1,5 +1,6 @@
 //! A planned network as one operation on candle tensors.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,8 @@ pub struct StepReport {
     pub macs: u64,
     /// Bytes of constants.
     pub weight_bytes: usize,
+    /// Whether it ran in bands of rows, in turns with those before or behind it.
+    pub is_in_bands: bool,
 }
 
 impl CpuNetwork {
@@ -146,13 +149,13 @@ impl CpuNetwork {
         } else {
             self.crew.run(&|index| {
                 let rows = all.part(Part { index, of: threads });
-                self.executors[index].lock().run(&rows, |_| {});
+                self.executors[index].lock().run(&rows, &|_, _| {});
             });
         }
     }
 
     fn run_alone(&self, rows: &Rows<'_>) {
-        self.executors[0].lock().run(rows, |_| {});
+        self.executors[0].lock().run(rows, &|_, _| {});
     }
 
     /// One row on all threads.
@@ -194,28 +197,35 @@ impl CpuNetwork {
             failure: &failure,
         };
         let mut executor = self.executors[0].lock();
-        let mut least = vec![Duration::MAX; self.plan.steps.len()];
+        let steps = &self.plan.steps;
+        let of_each = |time| steps.iter().map(|step| vec![time; step.parts().len()]).collect();
+        let mut least: Vec<Vec<Duration>> = of_each(Duration::MAX);
         // The first run warms caches and is not counted.
         for repeat in 0..=repeats {
-            let mut times = vec![Duration::ZERO; least.len()];
-            let mut last = Instant::now();
-            executor.run(&rows, |step| {
+            let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(of_each(Duration::ZERO));
+            let last = Cell::new(Instant::now());
+            executor.run(&rows, &|step, link| {
                 let now = Instant::now();
-                times[step] += now - last;
-                last = now;
+                times.borrow_mut()[step][link] += now - last.replace(now);
             });
+            let times = times.into_inner().into_iter().flatten();
             if repeat > 0 {
-                least.iter_mut().zip(times).for_each(|(least, time)| *least = time.min(*least));
+                let least = least.iter_mut().flatten();
+                least.zip(times).for_each(|(least, time)| *least = time.min(*least));
             }
         }
         failure.into_result()?;
-        let steps = self.plan.steps.iter().zip(least);
-        let reports = steps.map(|(step, time)| StepReport {
-            label: step.label.clone(),
-            algorithm: step.work.algorithm(),
-            time,
-            macs: step.macs * count as u64,
-            weight_bytes: step.work.weight_bytes(),
+        let reports = self.plan.steps.iter().zip(least).flat_map(|(step, times)| {
+            let is_in_bands = !step.work.links().is_empty();
+            let parts = step.parts().into_iter().zip(times);
+            parts.map(move |((label, work, macs), time)| StepReport {
+                label: label.to_owned(),
+                algorithm: work.algorithm(),
+                time,
+                macs: macs * count as u64,
+                weight_bytes: work.weight_bytes(),
+                is_in_bands,
+            })
         });
         Ok(reports.collect())
     }

@@ -85,6 +85,16 @@ pub(super) struct Step {
     pub(super) macs: u64,
 }
 
+impl Step {
+    /// What it is made of: itself, or its links. Label, code and multiply-adds of each.
+    pub(super) fn parts(&self) -> Vec<(&str, &dyn Work, u64)> {
+        match self.work.links() {
+            [] => vec![(&self.label, &*self.work, self.macs)],
+            links => links.iter().map(|link| (&*link.label, &*link.work, link.macs)).collect(),
+        }
+    }
+}
+
 impl Plan {
     /// Bytes of all constants.
     pub(super) fn weight_bytes(&self) -> usize {

@@ -194,9 +194,9 @@ fn joined(plan: &Plan, chain: &Chain, mut parts: Vec<Step>) -> Step {
     let macs = steps.iter().map(|step| step.macs).sum();
     let stored: Vec<Image> = betweens.iter().map(|between| between.image).collect();
     let mut betweens = betweens.into_iter();
-    let links = steps.into_iter().map(|Step { mut work, groups, .. }| {
+    let links = steps.into_iter().map(|Step { label, mut work, groups, macs, .. }| {
         stored.iter().for_each(|image| work.store(image));
-        Link { work, groups, between: betweens.next() }
+        Link { label, macs, work, groups, between: betweens.next() }
     });
     let work = Bands { links: links.collect(), rows: chain.rows, values: plan.values.len() };
     Step { label, work: Box::new(work), reads, writes, rows, row_unit: 1, groups: 1, macs }

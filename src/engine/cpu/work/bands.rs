@@ -44,6 +44,8 @@ pub(in crate::engine::cpu) struct Bands {
 
 /// One of the steps.
 pub(in crate::engine::cpu) struct Link {
+    pub(in crate::engine::cpu) label: String,
+    pub(in crate::engine::cpu) macs: u64,
     pub(in crate::engine::cpu) work: Box<dyn Work>,
     pub(in crate::engine::cpu) groups: usize,
     /// What the next link reads; `None` of the last one.
@@ -153,7 +155,7 @@ impl Bands {
         unsafe {
             let wanted = self.plan(run, rows, kept);
             let inner = run.scratch.add(self.offset(self.links.len()));
-            for (link, wanted) in self.links.iter().zip(wanted) {
+            for (index, (link, wanted)) in self.links.iter().zip(wanted).enumerate() {
                 let rows = match &link.between {
                     Some(between) => between.inside(&wanted),
                     None => wanted.clone(),
@@ -167,6 +169,7 @@ impl Bands {
                 if let Some(Between { border: Some(border), .. }) = &link.between {
                     border.rows(&run, image, wanted);
                 }
+                (run.lap)(index);
             }
         }
     }
@@ -221,6 +224,10 @@ impl Work for Bands {
     fn scratch(&self, _images: usize) -> usize {
         let inner = self.links.iter().map(|link| link.work.scratch(1)).max();
         self.offset(self.links.len()) + inner.unwrap_or(0)
+    }
+
+    fn links(&self) -> &[Link] {
+        &self.links
     }
 
     fn weight_bytes(&self) -> usize {

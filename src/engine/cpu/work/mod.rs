@@ -72,6 +72,11 @@ pub(super) trait Work: Send + Sync {
     /// Takes an image's layout from now on.
     fn store(&mut self, _image: &Image) {}
 
+    /// The steps it is made of, if of several.
+    fn links(&self) -> &[Link] {
+        &[]
+    }
+
     /// The step itself when it fills a border.
     fn as_border(&self) -> Option<&FillBorder> {
         None
@@ -123,6 +128,8 @@ pub(super) struct Run<'a> {
     pub(super) spots: &'a [Spot],
     pub(super) scratch: *mut u8,
     pub(super) failure: &'a Failure,
+    /// Told when one of several links has run, by its number.
+    pub(super) lap: &'a dyn Fn(usize),
 }
 
 impl Run<'_> {
