@@ -28,8 +28,9 @@ pub(in crate::engine::cpu) struct Planar {
     pub(in crate::engine::cpu) finish: PackedFinish,
 }
 
-/// Output rows of one strip.
-const STRIP_ROWS: usize = 4;
+/// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.
+const STRIP_ROWS_MAX: usize = 4;
+const STRIP_BYTES: usize = 40 << 10;
 
 impl Planar {
     fn channels(&self) -> usize {
@@ -45,6 +46,15 @@ impl Planar {
         (rows - 1) * self.stride + self.shape.kernel[0]
     }
 
+    fn strip_rows(&self) -> usize {
+        let fits = |&rows: &usize| self.strip_bytes(rows) <= STRIP_BYTES;
+        (1..=STRIP_ROWS_MAX).rev().find(fits).unwrap_or(1)
+    }
+
+    fn strip_bytes(&self, rows: usize) -> usize {
+        self.channels() * self.strip_height(rows) * self.strip_width() * size_of::<f32>()
+    }
+
     /// Copies the input rows under output rows `y..y + rows` to the strip, border included.
     unsafe fn fill(&self, input: *const f32, strip: *mut f32, y: usize, rows: usize) {
         let ([height, width], [top, left, ..]) = (self.size, self.pads);
@@ -52,7 +62,7 @@ impl Planar {
         for (channel, &border) in self.border.iter().enumerate() {
             for row in 0..high {
                 let at = (channel * high + row) * self.strip_width();
-                // SAFETY: the strip was planned for `STRIP_ROWS`, and rows inside the image are
+                // SAFETY: the strip has room for so many rows, and rows inside the image are
                 // rows of the input.
                 unsafe {
                     let to = std::slice::from_raw_parts_mut(strip.add(at), self.strip_width());
@@ -130,8 +140,8 @@ impl Work for Planar {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         for image in region.images.clone() {
-            for y in region.rows.clone().step_by(STRIP_ROWS) {
-                let rows = STRIP_ROWS.min(region.rows.end - y);
+            for y in region.rows.clone().step_by(self.strip_rows()) {
+                let rows = self.strip_rows().min(region.rows.end - y);
                 // SAFETY: what the caller promises.
                 unsafe {
                     let input = run.image(self.input, image).cast_const().cast();
@@ -143,7 +153,7 @@ impl Work for Planar {
     }
 
     fn scratch(&self, _images: usize) -> usize {
-        self.channels() * self.strip_height(STRIP_ROWS) * self.strip_width() * size_of::<f32>()
+        self.strip_bytes(self.strip_rows())
     }
 
     /// Of the caller's input, which is there whole.
