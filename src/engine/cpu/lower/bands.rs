@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::lanes::LANES;
-use super::super::memory::Buffer;
-use super::super::plan::{Form, Home, Plan, Step};
-use super::super::work::{Bands, Between, FillBorder, Image, LINKS_MAX, Link, RowWindow};
+use crate::engine::cpu::lanes::LANES;
+use crate::engine::cpu::memory::Buffer;
+use crate::engine::cpu::plan::{Form, Home, Plan, Step};
+use crate::engine::cpu::work::{Bands, Between, FillBorder, Image, LINKS_MAX, Link, RowWindow};
 
 /// What is worth it.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +54,11 @@ pub(in crate::engine::cpu) fn bands(mut plan: Plan, policy: &BandPolicy) -> Plan
     plan
 }
 
-/// Steps that run in bands of so many rows.
+/// Steps that run in bands of so many rows, and the images between them, as far as they are kept.
 struct Chain {
     steps: Range<usize>,
     rows: usize,
+    kept: Vec<Image>,
 }
 
 fn chains(plan: &Plan, policy: &BandPolicy) -> Vec<Chain> {
@@ -78,8 +79,8 @@ fn chain(plan: &Plan, first: usize, policy: &BandPolicy) -> Option<Chain> {
     let mut next = next(plan, first, policy)?;
     while links.len() < LINKS_MAX {
         links.push(next);
-        let Some(rows) = rows(plan, &links, policy) else { break };
-        found = Some(Chain { steps: first..next + 1, rows });
+        let Some((rows, kept)) = rows(plan, &links, policy) else { break };
+        found = Some(Chain { steps: first..next + 1, rows, kept });
         match self::next(plan, next, policy) {
             Some(step) => next = step,
             None => break,
@@ -115,32 +116,29 @@ fn is_border(plan: &Plan, at: usize) -> bool {
     plan.steps[at].work.as_border().is_some()
 }
 
-/// Rows of the last output in a band, so that the images between fit; `None` if too few do.
-fn rows(plan: &Plan, links: &[usize], policy: &BandPolicy) -> Option<usize> {
+/// Rows of the last output in a band, so that the images between fit, and those; `None` if too few
+/// rows do.
+fn rows(plan: &Plan, links: &[usize], policy: &BandPolicy) -> Option<(usize, Vec<Image>)> {
     let height = plan.height(plan.steps[links[links.len() - 1]].writes);
-    let fits = |&rows: &usize| {
-        let kept = kept(plan, links, rows);
-        let bytes = kept
-            .into_iter()
-            .map(|(image, rows)| image.layout.blocks() * image.layout.row() * image.element * rows);
-        bytes.sum::<usize>() <= policy.kept_bytes_max
-    };
     // Rows that go into the height without a small rest.
-    let bands = (1..=height).find(|bands| fits(&height.div_ceil(*bands)))?;
-    let rows = height.div_ceil(bands);
-    (rows >= ROWS_MIN.min(height)).then_some(rows)
+    let few = (1..=height).map(|bands| height.div_ceil(bands));
+    let mut fitting = few.map(|rows| (rows, kept(plan, links, rows))).filter(|(_, kept)| {
+        let bytes = kept.iter().map(|image| image.layout.image() * image.element);
+        bytes.sum::<usize>() <= policy.kept_bytes_max
+    });
+    fitting.next().filter(|(rows, _)| *rows >= ROWS_MIN.min(height))
 }
 
-/// The images between the links, and how many rows of each are kept for a band.
-fn kept(plan: &Plan, links: &[usize], rows: usize) -> Vec<(Image, usize)> {
+/// The images between the links, storing the rows that a band takes.
+fn kept(plan: &Plan, links: &[usize], rows: usize) -> Vec<Image> {
     let mut rows = rows;
     let mut kept = Vec::new();
     for pair in links.windows(2).rev() {
         let value = plan.steps[pair[0]].writes;
-        let window = window(&plan.steps[pair[1]]);
-        let Form::Image { layout, element, .. } = plan.values[value].form else { continue };
-        rows = window.most(rows, &layout);
-        kept.push((Image { value, layout, element }, rows));
+        let Form::Image { mut layout, element, .. } = plan.values[value].form else { continue };
+        rows = window(&plan.steps[pair[1]]).most(rows, &layout);
+        layout.stored = rows;
+        kept.push(Image { value, layout, element });
     }
     kept.reverse();
     kept
@@ -151,53 +149,42 @@ fn window(step: &Step) -> RowWindow {
 }
 
 /// One step of all.
-fn joined(plan: &Plan, chain: &Chain, mut parts: Vec<Step>) -> Step {
-    let mut borders = Vec::new();
-    let is_border = |step: &Step| step.work.as_border().is_some();
-    let mut steps: Vec<Step> = Vec::new();
-    for part in parts.drain(..) {
-        match is_border(&part) {
-            true => borders.push(part),
-            false => steps.push(part),
-        }
-    }
-    let windows: Vec<RowWindow> = steps.iter().skip(1).map(window).collect();
-    // From the last one back: rows of each image that a band takes.
-    let mut rows = chain.rows;
-    let mut betweens = Vec::new();
-    for (step, window) in steps.iter().zip(&windows).rev() {
-        let Form::Image { mut layout, element, .. } = plan.values[step.writes].form else {
-            unreachable!("links write images")
-        };
-        rows = window.most(rows, &layout);
-        layout.stored = rows;
-        let image = Image { value: step.writes, layout, element };
-        let values = borders
-            .iter()
-            .find(|border| border.writes == step.writes)
-            .and_then(|border| border.work.as_border())
-            .map_or_else(
-                || Arc::new(Buffer::zeroed(layout.blocks() * LANES * element)),
-                |border| Arc::clone(&border.values),
-            );
-        let border = (layout.border != [0; 4]).then_some(FillBorder { image, values });
-        betweens.push(Between { image, border, window: *window });
-    }
-    betweens.reverse();
+fn joined(plan: &Plan, chain: &Chain, parts: Vec<Step>) -> Step {
+    let (borders, steps): (Vec<Step>, Vec<Step>) =
+        parts.into_iter().partition(|step| step.work.as_border().is_some());
+    let readers = steps.iter().skip(1);
+    let betweens: Vec<Between> = chain
+        .kept
+        .iter()
+        .zip(readers.clone())
+        .map(|(image, reader)| Between {
+            image: *image,
+            border: border(image, &borders),
+            window: window(reader),
+        })
+        .collect();
     let (first, last) = (&steps[0], &steps[steps.len() - 1]);
     let label = format!("{} … {}", first.label, last.label);
-    let mut reads = first.reads.clone();
-    for step in &steps[1..] {
-        reads.extend(&step.reads[1..]);
-    }
+    let others = readers.flat_map(|reader| &reader.reads[1..]);
+    let reads = first.reads.iter().chain(others).copied().collect();
     let (writes, rows) = (last.writes, last.rows);
     let macs = steps.iter().map(|step| step.macs).sum();
-    let stored: Vec<Image> = betweens.iter().map(|between| between.image).collect();
     let mut betweens = betweens.into_iter();
     let links = steps.into_iter().map(|Step { label, mut work, groups, macs, .. }| {
-        stored.iter().for_each(|image| work.store(image));
+        chain.kept.iter().for_each(|image| work.store(image));
         Link { label, macs, work, groups, between: betweens.next() }
     });
     let work = Bands { links: links.collect(), rows: chain.rows, values: plan.values.len() };
     Step { label, work: Box::new(work), reads, writes, rows, row_unit: 1, groups: 1, macs }
+}
+
+/// What fills an image's border: what did so before, or zeros, which such an image had from the
+/// beginning on.
+fn border(image: &Image, borders: &[Step]) -> Option<FillBorder> {
+    let layout = &image.layout;
+    let own = borders.iter().find(|border| border.writes == image.value);
+    let values = own.and_then(|own| own.work.as_border()).map(|own| Arc::clone(&own.values));
+    let zeros = || Arc::new(Buffer::zeroed(layout.blocks() * LANES * image.element));
+    let has_border = layout.border != [0; 4];
+    has_border.then(|| FillBorder { image: *image, values: values.unwrap_or_else(zeros) })
 }

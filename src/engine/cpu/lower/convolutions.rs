@@ -78,7 +78,7 @@ impl<'g> Lowering<'g> {
             let shape =
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
-            (row_unit, groups) = (WINOGRAD_ROW_UNIT, 1);
+            (row_unit, groups) = (WINOGRAD_ROW_UNIT, shape.groups());
             let product = Product { input, residual, output, shape, weights, bias, finish };
             work = Box::new(Winograd { product });
         } else {

@@ -87,8 +87,9 @@ impl Winograd {
         }
     }
 
-    /// One matrix product for each number.
-    unsafe fn multiply(&self, run: &Run<'_>, count: usize, products: *mut f32) {
+    /// One matrix product for each number and group of channels of the region. Threads that share
+    /// a row by its channels read each a part of the weights, and transform all inputs.
+    unsafe fn multiply(&self, run: &Run<'_>, region: &Region, count: usize, products: *mut f32) {
         let (from, to) = (self.product.input.layout.blocks(), self.product.output.layout.blocks());
         let [dots, dots_last] = self.product.shape.dots();
         let taps = Taps {
@@ -105,7 +106,7 @@ impl Winograd {
         let block_elements = self.product.shape.block_elements();
         for number in 0..NUMBERS {
             for (block, blocks) in
-                (0..self.product.shape.groups()).map(|group| self.product.shape.group(group))
+                region.groups.clone().map(|group| self.product.shape.group(group))
             {
                 for tiles in cut.runs() {
                     let weights = (number * to + block) * block_elements;
@@ -147,7 +148,8 @@ impl Winograd {
         let layout = self.product.output.layout;
         let is_wide = self.product.is_wide(run);
         let inverse = if is_wide { run.kernels.inverse_to_f32 } else { run.kernels.inverse };
-        for block in 0..layout.blocks() {
+        let groups = region.groups.clone().map(|group| self.product.shape.group(group));
+        for block in groups.flat_map(|(block, blocks)| block..block + blocks) {
             for (at, tile) in tiles.clone().enumerate() {
                 let (image, y, x) = self.place(region, tile);
                 // SAFETY: a place of the scratch, and pixels of the region.
@@ -192,7 +194,7 @@ impl Work for Winograd {
             unsafe {
                 let products = run.scratch.cast::<f32>().add(forward);
                 self.forward(run, region, &tiles);
-                self.multiply(run, tiles.len(), products);
+                self.multiply(run, region, tiles.len(), products);
                 self.inverse(run, region, &tiles, products);
             }
         }
