@@ -154,14 +154,13 @@ impl Bands {
         // rows that a link reads were computed by the one before.
         unsafe {
             let wanted = self.plan(run, rows, kept);
-            let inner = run.scratch.add(self.offset(self.links.len()));
+            let scratch = run.scratch.add(self.offset(self.links.len()));
+            let run = Run { spots: self.spots(run, kept), scratch, ..*run };
             for (index, (link, wanted)) in self.links.iter().zip(wanted).enumerate() {
                 let rows = match &link.between {
                     Some(between) => between.inside(&wanted),
                     None => wanted.clone(),
                 };
-                let spots = self.spots(run, kept);
-                let run = Run { spots, scratch: inner, ..*run };
                 let region = Region { images: image..image + 1, rows, groups: 0..link.groups };
                 if !region.rows.is_empty() {
                     link.work.run(&run, &region);
