@@ -39,21 +39,8 @@ impl Winograd {
         layout.height.div_ceil(SIDE_OUT) * layout.width.div_ceil(SIDE_OUT)
     }
 
-    /// Tiles of the largest pass.
-    fn tiles_max(&self) -> usize {
-        (PASS_BYTES_MAX / self.tile_bytes()).max(TILE_PIXELS_MAX)
-    }
-
-    /// Passes that `all` tiles are computed in. Every pass reads all weights again. Many small ones
-    /// keep their scratch in the second-level cache; one large one writes it to the next cache and
-    /// reads it back, which costs less where weights are large and images small.
     fn passes(&self, all: usize, tile_pixels: usize) -> usize {
-        let fit = PASS_BYTES / self.tile_bytes();
-        let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
-        let large = all.div_ceil(self.tiles_max());
-        let weights = self.product.weights.bytes();
-        let large_traffic = large * weights + 2 * all * self.tile_bytes();
-        if small * weights <= large_traffic { small } else { large }
+        passes(all, self.tile_bytes(), self.product.weights.bytes(), tile_pixels)
     }
 
     /// Image and first output pixel of a tile of the region.
@@ -201,7 +188,7 @@ impl Work for Winograd {
     }
 
     fn scratch(&self, images: usize) -> usize {
-        (images * self.tiles_of_image()).min(self.tiles_max()) * self.tile_bytes()
+        (images * self.tiles_of_image()).min(tiles_max(self.tile_bytes())) * self.tile_bytes()
     }
 
     fn weight_bytes(&self) -> usize {
@@ -210,5 +197,44 @@ impl Work for Winograd {
 
     fn uses(&self) -> usize {
         self.tiles_of_image()
+    }
+}
+
+/// Tiles of the largest pass, of which each takes so many bytes.
+fn tiles_max(tile_bytes: usize) -> usize {
+    (PASS_BYTES_MAX / tile_bytes).max(TILE_PIXELS_MAX)
+}
+
+/// Passes that `all` tiles are computed in. Every pass reads all weights again. Many small ones
+/// keep their scratch in the second-level cache; one large one writes it to the next cache and
+/// reads it back, which costs less where weights are large and images small.
+fn passes(all: usize, tile_bytes: usize, weights: usize, tile_pixels: usize) -> usize {
+    let fit = PASS_BYTES / tile_bytes;
+    let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
+    let large = all.div_ceil(tiles_max(tile_bytes));
+    let large_traffic = large * weights + 2 * all * tile_bytes;
+    if small * weights <= large_traffic { small } else { large }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes for an image of so many tiles and layers of as many channels in as out.
+    fn of_layer(tiles: usize, channels: usize) -> usize {
+        let numbers = NUMBERS * size_of::<f32>();
+        passes(tiles, numbers * 2 * channels, numbers * channels * channels, TILE_PIXELS_MAX)
+    }
+
+    #[test]
+    fn large_weights_are_read_once_and_small_ones_as_often_as_keeps_the_scratch_small() {
+        assert_eq!(of_layer(16, 256), 1, "one image of 14 x 14 pixels");
+        assert_eq!(of_layer(8 * 16, 256), 1, "and eight of them");
+        assert!(of_layer(28 * 28, 64) > 10, "an image of 112 x 112 pixels");
+        for (tiles, channels) in [(1_usize, 32), (14, 512), (100_000, 512), (100_000, 32)] {
+            let tile_bytes = NUMBERS * size_of::<f32>() * 2 * channels;
+            let of_pass = tiles.div_ceil(of_layer(tiles, channels));
+            assert!(of_pass <= tiles_max(tile_bytes), "{tiles} tiles of {channels} channels");
+        }
     }
 }
