@@ -351,22 +351,27 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
     let mut health = gpu.health();
     driver.set("fault", "launch:1:700", "");
     // Both slots are taken when it happens.
-    let mut slots = Vec::new();
-    for _ in 0..2 {
-        slots.push(gpu.reserve(model.placement()).await.unwrap());
-    }
-    let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[0], 1));
-    let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
-    for outcome in outcomes {
-        let answers = outcome.await.unwrap().rows;
-        assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
-    }
+    assert_lost(&gpu, &model, 2).await;
     let is_back = |health: &crate::device::Health| {
         health.devices[0].state == DeviceState::In && health.devices[0].losses == 1
     };
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     assert_eq!(apart(&before, &after), 0.0);
+}
+
+/// Launches so many batches at once, of which each must be answered with the loss of the device.
+async fn assert_lost(gpu: &Device, model: &Arc<LoadedModel>, batches: usize) {
+    let mut slots = Vec::new();
+    for _ in 0..batches {
+        slots.push(gpu.reserve(model.placement()).await.unwrap());
+    }
+    let launch = |slot: Slot<'_>| slot.launch(batch(model, &[0], 1));
+    let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+    for outcome in outcomes {
+        let answers = outcome.await.unwrap().rows;
+        assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
+    }
 }
 
 /// The second device hangs, for it keeps what it held: nothing of it can be freed.
@@ -385,16 +390,7 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
         let gpu = Device::of(machines, &options, &patience).await.unwrap();
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         driver.set("fault", "launch:1:hang@1", "");
-        let mut slots = Vec::new();
-        for _ in 0..slots_taken {
-            slots.push(gpu.reserve(model.placement()).await.unwrap());
-        }
-        let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[0], 1));
-        let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
-        for outcome in outcomes {
-            let answers = outcome.await.unwrap().rows;
-            assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
-        }
+        assert_lost(&gpu, &model, slots_taken).await;
         let state = gpu.health().borrow().devices[0].state.clone();
         let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
         assert!(why.starts_with("a batch has run for 50ms"), "{why}");
