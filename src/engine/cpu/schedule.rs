@@ -42,9 +42,9 @@ pub(super) struct Place {
 /// How a plan is ordered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
-    /// Steps with fewer bytes of weights run row by row, and so do those
+    /// Steps with fewer bytes of weights run row by row.
     pub(super) heavy_weights_bytes: usize,
-    /// of which one row uses each weight this often.
+    /// So do those whose rows use each weight at least this often.
     pub(super) heavy_uses: usize,
     /// Whether values that never meet get the same memory.
     pub(super) shares_memory: bool,

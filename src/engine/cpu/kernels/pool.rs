@@ -15,8 +15,8 @@ pub(in crate::engine::cpu) enum PoolKind {
     MeanWithBorder,
 }
 
-/// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`; `rows` rows of
-/// outputs from row `y` on, the first at `output`. The border is not read.
+/// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`;
+/// `rows` rows of outputs from row `y` on, the first at `output`. The border is not read.
 pub(in crate::engine::cpu) struct PoolArgs {
     pub(in crate::engine::cpu) kind: PoolKind,
     pub(in crate::engine::cpu) input: *const u8,

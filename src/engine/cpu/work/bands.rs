@@ -76,6 +76,13 @@ impl Between {
         self.image.layout.row() * self.image.element
     }
 
+    /// The rows that are no border, counted from the image's first.
+    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
+        let [top, ..] = self.image.layout.border;
+        let within = |row: usize| row.saturating_sub(top).min(self.image.layout.height);
+        within(rows.start)..within(rows.end)
+    }
+
     /// Moves the rows that are needed again to the front of the memory at `start`, and leaves out
     /// those before.
     ///
@@ -192,15 +199,6 @@ impl Bands {
             spots[between.image.value] = Spot { start, stride: 0 };
         }
         spots
-    }
-}
-
-impl Between {
-    /// The rows that are no border, counted from the image's first.
-    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
-        let [top, ..] = self.image.layout.border;
-        let within = |row: usize| row.saturating_sub(top).min(self.image.layout.height);
-        within(rows.start)..within(rows.end)
     }
 }
 

@@ -63,6 +63,11 @@ pub(super) trait Work: Send + Sync {
         0
     }
 
+    /// How often one row of the batch uses each constant, in time that a register tile takes.
+    fn uses(&self) -> usize {
+        usize::MAX
+    }
+
     /// Which rows of its first input it reads, when it computes rows apart from each other and
     /// can be told by [`Work::store`] that an image is stored in part.
     fn row_window(&self) -> Option<RowWindow> {
@@ -80,11 +85,6 @@ pub(super) trait Work: Send + Sync {
     /// The step itself when it fills a border.
     fn as_border(&self) -> Option<&FillBorder> {
         None
-    }
-
-    /// How often one row of the batch uses each of them, in time that a register tile takes.
-    fn uses(&self) -> usize {
-        usize::MAX
     }
 }
 
