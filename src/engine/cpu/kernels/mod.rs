@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
+//! | `cut` | how an image is cut into tiles |
 //! | `strip`, `amx` | dense convolution with AMX: many pixels in one line, matrices in tiles |
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
@@ -16,6 +17,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub(super) mod cut;
 pub(super) mod depthwise;
 pub(super) mod pixelwise;
 pub(super) mod pool;

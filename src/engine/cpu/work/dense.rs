@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
 use super::{Image, LANES, Product, Region, RowWindow, Run, Work, numbers};
-use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs, TileTable};
+use crate::engine::cpu::kernels::cut::Cut;
+use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
 
 /// A convolution whose input has its border in memory.
 pub(in crate::engine::cpu) struct Dense {

@@ -5,7 +5,8 @@
 //! single numbers from it.
 
 use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
-use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
+use crate::engine::cpu::kernels::cut::Cut;
+use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::engine::cpu::memory::Buffer;
 use crate::engine::cpu::pack::DenseShape;
 

@@ -4,7 +4,8 @@
 //! far larger than inputs here, are read once for all of them.
 
 use super::{Product, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
+use crate::engine::cpu::kernels::cut::Cut;
+use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::engine::cpu::lanes::LANES;
 
 /// A convolution whose kernel covers the whole input.

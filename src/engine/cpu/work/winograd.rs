@@ -1,7 +1,8 @@
 //! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
 
 use super::{Product, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::tile::{Cut, Plane, Taps, TileArgs};
+use crate::engine::cpu::kernels::cut::Cut;
+use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::engine::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
 use crate::engine::cpu::lanes::LANES;
 

@@ -1,0 +1,66 @@
+//! How images are cut into register tiles; see `tile`.
+
+/// Heights of tiles, and the widest each may be when the tile has 14 pixels.
+const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
+
+/// How an image of some width is cut into tiles: widths differ by one at most, so that none is
+/// much slower than the others, and the wider ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct Cut {
+    /// Rows of a tile.
+    pub(in crate::engine::cpu) rows: usize,
+    wide: Run,
+    narrow: Run,
+}
+
+/// Tiles of one width side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cpu) struct Run {
+    /// First pixel of the first tile.
+    pub(in crate::engine::cpu) x: usize,
+    pub(in crate::engine::cpu) width: usize,
+    pub(in crate::engine::cpu) count: usize,
+}
+
+impl Cut {
+    /// The cut for images `width` pixels wide and `height` high; narrow images take several rows.
+    pub(in crate::engine::cpu) fn of(width: usize, height: usize, pixels_max: usize) -> Self {
+        let fits = |&&(rows, widest): &&(usize, usize)| {
+            rows <= height && width <= widest && rows * width <= pixels_max
+        };
+        let rows = HEIGHTS.iter().rev().find(fits).map_or(1, |&(rows, _)| rows);
+        let columns = width.div_ceil(pixels_max / rows);
+        let (narrow, wider) = (width / columns, width % columns);
+        let wide = Run { x: 0, width: narrow + 1, count: wider };
+        let narrow = Run { x: wider * (narrow + 1), width: narrow, count: columns - wider };
+        Self { rows, wide, narrow }
+    }
+
+    /// The runs of tiles of a row.
+    pub(in crate::engine::cpu) fn runs(&self) -> impl Iterator<Item = Run> {
+        [self.wide, self.narrow].into_iter().filter(|run| run.count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_covers_every_pixel_with_tiles_that_exist() {
+        for pixels_max in [2, 6, 14] {
+            for (width, height) in (1..70).flat_map(|w| (1..6).map(move |h| (w, h))) {
+                let cut = Cut::of(width, height, pixels_max);
+                let mut next = 0;
+                for run in cut.runs() {
+                    assert_eq!(run.x, next);
+                    assert!(run.width > 0 && run.width * cut.rows <= pixels_max);
+                    let (_, widest) = *HEIGHTS.iter().find(|(rows, _)| *rows == cut.rows).unwrap();
+                    assert!(run.width <= widest && cut.rows <= height);
+                    next = run.x + run.count * run.width;
+                }
+                assert_eq!(next, width);
+            }
+        }
+    }
+}
