@@ -3,6 +3,8 @@
 use fast_image_resize as fir;
 
 use crate::image::RgbImage;
+use crate::image::rgb::nearest_byte;
+use crate::trust::Secret;
 
 /// An image on a square canvas, scaled so that its longer side fills it.
 #[derive(Debug)]
@@ -91,21 +93,31 @@ pub fn crop_resize(
     let crop = crop.clip(source)?;
     let columns = taps(crop.x, crop.width, width);
     let rows = taps(crop.y, crop.height, height);
-    let pixels = source.pixels().as_chunks::<3>().0;
-    let pixel = |x: usize, y: usize| &pixels[y * source.width() + x];
+    let source_row = |y: usize| {
+        let pixels = source.pixels().as_chunks::<3>().0;
+        &pixels[y * source.width()..][..source.width()]
+    };
+    let [mut upper, mut lower] = [(); 2].map(|()| Secret::new(vec![0.0; width * 3]));
     let mut target = RgbImage::black(width, height);
     for (row, target_row) in rows.iter().zip(target.pixels_mut().chunks_exact_mut(width * 3)) {
-        for (column, value) in columns.iter().zip(target_row.as_chunks_mut::<3>().0) {
-            *value = std::array::from_fn(|channel| {
-                let across = |y: usize| {
-                    column.mix(pixel(column.first, y)[channel], pixel(column.second, y)[channel])
-                };
-                let upper = across(row.first);
-                (upper + (across(row.second) - upper) * row.second_share).round() as u8
-            });
+        mix_columns(source_row(row.first), &columns, upper.expose_mut());
+        mix_columns(source_row(row.second), &columns, lower.expose_mut());
+        let between = upper.expose().iter().zip(lower.expose());
+        for (value, (&upper, &lower)) in target_row.iter_mut().zip(between) {
+            *value = nearest_byte(upper + (lower - upper) * row.second_share);
         }
     }
     Some(target)
+}
+
+/// A row of pixels as it is between `columns`.
+fn mix_columns(row: &[[u8; 3]], columns: &[Taps], mixed: &mut [f32]) {
+    for (column, mixed) in columns.iter().zip(mixed.as_chunks_mut::<3>().0) {
+        let (first, second) = (row[column.first], row[column.second]);
+        for (channel, value) in mixed.iter_mut().enumerate() {
+            *value = column.mix(first[channel], second[channel]);
+        }
+    }
 }
 
 /// The two source pixels around a target pixel along one axis.

@@ -45,3 +45,28 @@ impl RgbImage {
         self.pixels.expose_mut()
     }
 }
+
+/// The byte nearest to a value of 0 to 255; halves go up. Not `f32::round`, which is a call of a
+/// function on processors without SSE 4.1, for which this is compiled: what is added leaves no
+/// room for a fraction, and the whole number in the lowest bits.
+#[inline]
+pub(super) fn nearest_byte(value: f32) -> u8 {
+    const SHIFT: f32 = (1 << 23) as f32;
+    let shifted = value + SHIFT;
+    let whole = shifted - SHIFT;
+    (shifted.to_bits() + u32::from(value - whole >= 0.5)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_byte_is_that_of_rounding() {
+        for value in (0..=255 * 64).map(|n| n as f32 / 64.0) {
+            for near in [value, value.next_down().max(0.0), value.next_up().min(255.0)] {
+                assert_eq!(nearest_byte(near), near.round() as u8, "{near}");
+            }
+        }
+    }
+}
