@@ -147,19 +147,19 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
     let _turn = turn().await;
     let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
-    for (precision, limit) in [(Precision::F32, 1e-5), (Precision::F16, 1e-2)] {
-        for (graphs, tf32) in [(true, false), (false, false), (true, true)] {
-            let limit = if tf32 { 1e-2 } else { limit };
+    let limits = [(Precision::F32, 1e-5), (Precision::Tf32, 5e-2), (Precision::F16, 1e-2)];
+    for (precision, limit) in limits {
+        for graphs in [true, false] {
             let mut options = options(&[0]);
             options.cpu.precision = Some(precision);
-            options.cuda = CudaOptions { graphs, tf32 };
+            options.cuda = CudaOptions { graphs };
             let gpu = open(&options).await;
             let model = gpu.load(package(LIVENESS, &[1, 4])).await.unwrap();
             let answers = run(&gpu, batch(&model, &[0, 1, 2], 4)).await;
             for (seed, answer) in answers.iter().enumerate() {
                 let known = run(&cpu, batch(&expected, &[seed], 1)).await;
                 let difference = apart(known[0].as_ref().unwrap(), answer.as_ref().unwrap());
-                let how = format!("{precision}, graphs {graphs}, TF32 {tf32}");
+                let how = format!("{precision}, graphs {graphs}");
                 assert!(difference <= limit, "{how}: {difference:.1e}");
             }
         }
@@ -434,7 +434,7 @@ async fn gpu_bfloat16_is_refused_with_what_there_is_instead() {
     options.cpu.precision = Some(Precision::Bf16);
     let error = open(&options).await.load(package(LIVENESS, &[1])).await.unwrap_err();
     let causes = crate::telemetry::causes(&error);
-    assert!(causes.contains("f32 or f16"), "{causes}");
+    assert!(causes.contains("f32, tf32 or f16"), "{causes}");
 }
 
 #[tokio::test]
