@@ -122,7 +122,7 @@ fn precisions(options: &DeviceOptions, is_cpu: bool) -> Vec<Precision> {
     match (options.cpu.precision, is_cpu) {
         (Some(precision), _) => vec![precision],
         (None, true) => vec![Precision::F32],
-        (None, false) => vec![Precision::F32, Precision::F16],
+        (None, false) => vec![Precision::F32, Precision::Tf32, Precision::F16],
     }
 }
 

@@ -72,7 +72,7 @@ fn run_on_gpu(
 ) -> anyhow::Result<ExitCode> {
     let row = &graph.input().shape;
     let batch = input.len() / row.iter().product::<usize>();
-    let gpu = crate::device::cuda::open_alone(number, crate::device::cuda::CudaOptions::default())?;
+    let gpu = crate::device::cuda::open_alone(number)?;
     let device = candle_core::Device::Cuda(gpu.device().clone());
     let network = CudaNetwork::load(graph, gpu, precision, &[batch])?;
     let network = Network::cuda(graph, Arc::new(network));

@@ -52,8 +52,8 @@ struct Common {
     /// Threads that run networks on the CPU; 0 takes one per core (`device.threads`).
     #[arg(long, global = true, value_name = "N")]
     threads: Option<u32>,
-    /// What all models are computed in, `f32`, `bf16` (CPU) or `f16` (GPU); else each manifest decides
-    /// (`device.precision`).
+    /// What all models are computed in, `f32`, `bf16` (CPU), `tf32` or `f16` (GPU); else each manifest
+    /// decides (`device.precision`).
     #[arg(long, global = true)]
     precision: Option<String>,
     /// Log filter such as `info` or `menshen=debug`.

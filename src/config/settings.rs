@@ -101,7 +101,8 @@ pub struct DeviceSettings {
     pub threads: usize,
     /// Instructions that networks use on the CPU: `auto`, `amx`, `avx512`, `avx2`, `neon` or `portable`.
     pub kernels: String,
-    /// What all models are computed in: `f32`, `bf16` on the CPU, `f16` on GPUs. Left out, each manifest decides.
+    /// What all models are computed in: `f32`, `bf16` on the CPU, `tf32` or `f16` on GPUs. Left out, each
+    /// manifest decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
     /// CUDA devices by the name of the model that is to run there and nowhere else, such as
@@ -119,13 +120,11 @@ pub struct CudaSettings {
     /// Whether each batch size is captured as a CUDA graph once and replayed as a whole. Off, its
     /// steps are launched one by one, which is slower and easier to profile.
     pub graphs: bool,
-    /// Whether products of 32-bit floats may round their factors to TF32, 10 bits.
-    pub tf32: bool,
 }
 
 impl Default for CudaSettings {
     fn default() -> Self {
-        Self { graphs: true, tf32: false }
+        Self { graphs: true }
     }
 }
 

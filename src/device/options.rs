@@ -74,7 +74,7 @@ impl DeviceOptions {
                 precision: settings.precision.as_deref().map(str::parse).transpose()?,
             },
             #[cfg(feature = "cuda")]
-            cuda: CudaOptions { graphs: settings.cuda.graphs, tf32: settings.cuda.tf32 },
+            cuda: CudaOptions { graphs: settings.cuda.graphs },
             placement: settings.placement.clone(),
         })
     }

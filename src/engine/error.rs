@@ -237,7 +237,7 @@ pub enum EngineError {
     Select(#[from] super::cpu::SelectError),
     /// GPUs do not run networks in this precision.
     #[cfg(feature = "cuda")]
-    #[error("GPUs run networks in f32 or f16, not in {0}")]
+    #[error("GPUs run networks in f32, tf32 or f16, not in {0}")]
     GpuPrecision(super::Precision),
     /// The GPU or one of its libraries refuses.
     #[cfg(feature = "cuda")]

@@ -118,6 +118,8 @@ pub struct GoldenSpec {
     pub tolerance_bf16: Option<Tolerance>,
     /// The same for `f16`, in which GPUs compute.
     pub tolerance_f16: Option<Tolerance>,
+    /// The same for `tf32`, in which GPUs multiply.
+    pub tolerance_tf32: Option<Tolerance>,
 }
 
 impl GoldenSpec {
@@ -127,6 +129,7 @@ impl GoldenSpec {
             Precision::F32 => Some(self.tolerance),
             Precision::Bf16 => self.tolerance_bf16,
             Precision::F16 => self.tolerance_f16,
+            Precision::Tf32 => self.tolerance_tf32,
         }
     }
 }
@@ -192,6 +195,7 @@ struct RawGolden {
     tolerance: Tolerance,
     tolerance_bf16: Option<Tolerance>,
     tolerance_f16: Option<Tolerance>,
+    tolerance_tf32: Option<Tolerance>,
 }
 
 impl Manifest {
@@ -317,11 +321,13 @@ fn parse_buckets(buckets: Vec<usize>) -> Result<Vec<usize>, ModelError> {
 
 fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, ModelError> {
     check_tolerance("golden.tolerance", raw.tolerance)?;
-    if let Some(tolerance) = raw.tolerance_bf16 {
-        check_tolerance("golden.tolerance_bf16", tolerance)?;
-    }
-    if let Some(tolerance) = raw.tolerance_f16 {
-        check_tolerance("golden.tolerance_f16", tolerance)?;
+    let others = [
+        ("golden.tolerance_bf16", raw.tolerance_bf16),
+        ("golden.tolerance_f16", raw.tolerance_f16),
+        ("golden.tolerance_tf32", raw.tolerance_tf32),
+    ];
+    for (key, tolerance) in others {
+        tolerance.map_or(Ok(()), |tolerance| check_tolerance(key, tolerance))?;
     }
     if let Some(side) = raw.side {
         input.with_side(side).map_err(|_| {
@@ -335,6 +341,7 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
         tolerance: raw.tolerance,
         tolerance_bf16: raw.tolerance_bf16,
         tolerance_f16: raw.tolerance_f16,
+        tolerance_tf32: raw.tolerance_tf32,
     })
 }
 
@@ -392,6 +399,12 @@ mod tests {
         (SFACE, "sha256 = \"fb14", "sha256 = \"FB14", "`sha256`"),
         (SFACE, "kind = \"cosine\", limit = 0.9999", "kind = \"cosine\", limit = 0.5", "tolerance"),
         (SFACE, "kind = \"cosine\"", "kind = \"cosine\", most = 1", "most"),
+        (
+            SFACE,
+            "tolerance_tf32 = { kind = \"cosine\"",
+            "tolerance_tf32 = { kind = \"relative\"",
+            "_tf32`",
+        ),
         (SFACE, "[1, 2, 4, 8, 16, 32]", "[]", "`buckets`"),
         (SFACE, "[1, 2, 4, 8, 16, 32]", "[1, 4, 2]", "`buckets`"),
         (SFACE, "[1, 2, 4, 8, 16, 32]", "[0, 1]", "`buckets`"),
@@ -493,6 +506,17 @@ mod tests {
         }
         let small = manifest.input.with_side(320).unwrap();
         assert_eq!(manifest.outputs[0].row_shape(&small), [1600, 1]);
+    }
+
+    #[test]
+    fn a_model_runs_only_in_precisions_its_golden_has_a_tolerance_for() {
+        let lines = SFACE.lines().filter(|line| !line.starts_with("tolerance_tf32"));
+        let unchecked: Vec<&str> = lines.collect();
+        let manifest = Manifest::parse(&unchecked.join("\n")).unwrap();
+        let message = manifest.in_precision(Precision::Tf32).unwrap_err().to_string();
+        assert_eq!(message, "manifest: `golden.tolerance_tf32` is needed to run in tf32");
+        let manifest = Manifest::parse(SFACE).unwrap().in_precision(Precision::Tf32).unwrap();
+        assert_eq!(manifest.precision, Precision::Tf32);
     }
 
     #[test]

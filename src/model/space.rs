@@ -12,8 +12,7 @@ const DIGITS: usize = 12;
 /// `sface-2021dec-f32-0123456789ab`.
 ///
 /// The digits hash what a manifest says that moves an embedding: weights, crop, input; and the
-/// precision. TF32, a setting of a GPU that rounds f32 products, is not among them. Two
-/// models with the same name and version but another mean are two spaces.
+/// precision. Two models with the same name and version but another mean are two spaces.
 pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
     let input = &manifest.input;
     let layout = match input.layout {
@@ -79,7 +78,18 @@ mod tests {
             assert_ne!(space(&SFACE.replacen(from, to, 1)), original, "{to}");
         }
         assert_eq!(space(&SFACE.replacen("buckets = [1,", "buckets = [", 1)), original);
+    }
+
+    #[test]
+    fn every_precision_has_a_space_of_its_own_that_names_it() {
         let manifest = Manifest::parse(SFACE).unwrap();
-        assert_ne!(space_id(&manifest, Precision::Bf16), original);
+        let all = [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16];
+        let mut hashes: Vec<String> = Vec::new();
+        for precision in all {
+            let id = space_id(&manifest, precision);
+            let hash = id.strip_prefix(&format!("sface-2021dec-{precision}-")).unwrap();
+            assert!(!hashes.iter().any(|other| other == hash), "{id}");
+            hashes.push(hash.to_owned());
+        }
     }
 }

@@ -1,7 +1,8 @@
 // The part of cuBLAS that networks use: products of matrices in f32 and f16, with sums in f32.
 //
 // cuBLAS counts columns first: element (i, j) of a matrix with leading dimension ld is at i + j * ld.
-// Everything here is as that library documents it; what is not here refuses (see driver.cpp).
+// Everything here is as that library documents it; what is not here refuses (see driver.cpp). Where
+// factors may be rounded to TF32, they are.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -20,6 +21,7 @@ enum { op_none = 0, op_transpose = 1 };
 enum { type_f32 = 0, type_f16 = 2 };
 // Computing in f16, f64 or integers has scalars of that type, and numbers we do not promise.
 constexpr int f32_sums[] = {68, 69, 74, 75, 77, 78};
+constexpr int f32_sums_of_tf32 = 77;
 enum { scalars_on_host = 0 };
 
 struct Handle {
@@ -32,6 +34,11 @@ std::optional<emu::Type> type_of(int type) {
   if (type == type_f32) return emu::Type::f32;
   if (type == type_f16) return emu::Type::f16;
   return std::nullopt;
+}
+
+// What a factor is read as.
+emu::Type factor(emu::Type type, int compute) {
+  return type == emu::Type::f32 && compute == f32_sums_of_tf32 ? emu::Type::tf32 : type;
 }
 
 struct Product {
@@ -160,8 +167,8 @@ EMU_API Status cublasGemmStridedBatchedEx(void* handle, int a_op, int b_op, int 
   if (!sums_in_f32 || !at || !bt || !ct) return not_supported;
   if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < 1 || ldb < 1 || ldc < 1) return invalid_value;
   Product p{a_op != op_none, b_op != op_none, size_t(m), size_t(n), size_t(k), size_t(lda), size_t(ldb), size_t(ldc),
-            static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c), *at, *bt, *ct,
-            a_stride, b_stride, c_stride, size_t(batch)};
+            static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c),
+            factor(*at, compute), factor(*bt, compute), *ct, a_stride, b_stride, c_stride, size_t(batch)};
   return enqueue(*handle_of(handle), p, static_cast<const float*>(alpha), static_cast<const float*>(beta));
 }
 

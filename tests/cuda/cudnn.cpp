@@ -1,5 +1,6 @@
 // The part of cuDNN that convolutional networks use, through its descriptors of version 7: forward
-// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, sums in f32.
+// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, sums in f32. Where
+// factors may be rounded to TF32, they are.
 //
 // Layouts are nothing but strides here. A convolution is one matrix product per image and group over
 // patches of the input. What the library would refuse is refused, and its workspace is written to, so
@@ -26,6 +27,7 @@ enum { nchw = 0, nhwc = 1 };
 enum { activation_relu = 1, activation_clipped_relu = 3, activation_identity = 5 };
 enum { algorithm_implicit_precomputed_gemm = 1, algorithms_end = 8 };
 enum { mode_convolution = 0, mode_cross_correlation = 1 };
+enum { math_plain = 3 };
 
 using Sizes = std::array<size_t, 4>;  // n c h w; of a filter: k c h w
 
@@ -200,13 +202,19 @@ std::string name_of(const Task& t) {
   return name + std::to_string(t.w.size[0]) + "x" + std::to_string(t.w.size[2]) + "x" + std::to_string(t.w.size[3]);
 }
 
-Status enqueue(const Handle& handle, const Task& t, int algorithm) {
+// What a factor is read as.
+emu::Type factor(emu::Type type, const Convolution& c) {
+  return type == emu::Type::f32 && c.math != math_plain ? emu::Type::tf32 : type;
+}
+
+Status enqueue(const Handle& handle, Task t, int algorithm) {
   if (Status status = check_shapes(t.convolution, t.x, t.w, t.y)) return status;
   if (algorithm < 0 || algorithm >= algorithms_end) return bad_param;
   if (!t.x.is_in(t.x_data) || !t.w.is_in(t.w_data) || !t.y.is_in(t.y_data)) return bad_param;
   size_t needed = workspace_bytes(t.w, t.y, algorithm);
   if (t.workspace_bytes < needed) return bad_param;
   if (needed > 0 && emu::bytes_at(CUdeviceptr(t.workspace)) < t.workspace_bytes) return bad_param;
+  t.x.type = factor(t.x.type, t.convolution), t.w.type = factor(t.w.type, t.convolution);
   return emu::submit(handle.stream, "conv", name_of(t), [t] { convolve(t); }) == CUDA_SUCCESS ? success
                                                                                                 : execution_failed;
 }

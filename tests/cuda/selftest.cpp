@@ -731,6 +731,23 @@ void products_equal_triple_loops() {
   }
 }
 
+// What is behind the tenth bit of a factor is read only where that is not left to the library.
+void factors_are_rounded_to_ten_bits_where_they_may_be() {
+  Device device;
+  void* handle;
+  CHECK(cublasCreate_v2(&handle) == 0 && cublasSetStream_v2(handle, device.stream) == 0);
+  const float fine = 1.0f / 4096, coarse = 1.0f / 1024;
+  CUdeviceptr a = upload(std::vector<float>{1 + fine, 1 + coarse}), b = upload(std::vector<float>{1, 1});
+  CUdeviceptr c = allocate(sizeof(float));
+  float one = 1, zero = 0;
+  for (int compute : {68, 77}) {
+    CHECK(cublasGemmStridedBatchedEx(handle, 0, 0, 1, 1, 2, &one, (void*)a, 0, 1, 2, (void*)b, 0, 2, 2, &zero, (void*)c,
+                                     0, 1, 1, 1, compute, -1) == 0);
+    CHECK(download(c, 1)[0] == 2 + coarse + (compute == 68 ? fine : 0));
+  }
+  CHECK(cublasDestroy_v2(handle) == 0);
+}
+
 // --- cuDNN ---
 
 struct Layer {
@@ -857,6 +874,7 @@ int main() {
       TEST(what_is_not_emulated_refuses),
       TEST(a_complaint_ends_the_process_where_that_is_asked_for),
       TEST(products_equal_triple_loops),
+      TEST(factors_are_rounded_to_ten_bits_where_they_may_be),
       TEST(convolutions_equal_their_definition),
 #undef TEST
   };

@@ -29,9 +29,11 @@ fn a_profile_shows_every_step_of_the_plan() {
 
 #[test]
 fn precision_is_refused_where_nothing_computes_in_it_and_threads_where_none_are() {
-    let f16 = menshen(&["models", "verify", "iris", "--precision", "f16"]);
-    assert!(!f16.status.success());
-    assert!(text(&f16.stdout).contains("16-bit floats"), "{}", text(&f16.stdout));
+    for (precision, needs) in [("f16", "16-bit floats"), ("tf32", "TF32")] {
+        let refused = menshen(&["models", "verify", "iris", "--precision", precision]);
+        assert!(!refused.status.success());
+        assert!(text(&refused.stdout).contains(needs), "{}", text(&refused.stdout));
+    }
     let threads = menshen(&["models", "verify", "iris", "--threads", "5000"]);
     assert!(!threads.status.success());
     assert!(text(&threads.stderr).contains("at most 1024"), "{}", text(&threads.stderr));

@@ -82,6 +82,7 @@ impl KernelChoice {
         let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
         match (self, precision) {
             (_, Precision::F16) => Err(unsupported("arithmetic for 16-bit floats")),
+            (_, Precision::Tf32) => Err(unsupported("arithmetic for TF32")),
             (Self::Portable, Precision::F32) => Ok(&kernels::PORTABLE_F32),
             (Self::Portable, Precision::Bf16) => Ok(&kernels::PORTABLE_BF16),
             (Self::Avx2, Precision::Bf16) => Err(unsupported("bfloat16 instructions in AVX2")),
@@ -204,6 +205,21 @@ mod tests {
         assert!(KernelChoice::Portable.select(Precision::Bf16).is_ok());
         let error = KernelChoice::Avx2.select(Precision::Bf16).err().unwrap();
         assert!(error.to_string().contains("avx2 kernels for bf16"), "{error}");
+    }
+
+    #[test]
+    fn precisions_of_gpus_are_refused_by_name() {
+        for kernels in std::iter::once(KernelChoice::Auto).chain(KernelChoice::SETS) {
+            for (precision, needs) in [(Precision::Tf32, "TF32"), (Precision::F16, "16-bit floats")]
+            {
+                let error = kernels.select(precision).err().unwrap().to_string();
+                let expected = format!(
+                    "this processor has no arithmetic for {needs}, which {kernels} kernels for \
+                     {precision} need"
+                );
+                assert_eq!(error, expected);
+            }
+        }
     }
 
     /// What the processor has decides, and what the system permits; nothing else.

@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::cudnn::sys;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 
 use super::arguments::Address;
+use crate::engine::Precision;
 
 /// Most scratch memory an algorithm may take: the fastest ones for faces' sizes take a few MiB.
 pub(super) const WORKSPACE_BYTES_MAX: usize = 64 << 20;
@@ -21,7 +22,6 @@ pub(super) struct Dnn {
     handle: sys::cudnnHandle_t,
     /// Outlives the handle.
     _stream: Arc<CudaStream>,
-    allows_tf32: bool,
 }
 
 // SAFETY: cuDNN handles may be used from any thread, by one at a time; this one stands behind a
@@ -31,7 +31,7 @@ unsafe impl Send for Dnn {}
 /// A convolution of one batch size, all in one order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvolutionShape {
-    pub(super) is_half: bool,
+    pub(super) precision: Precision,
     /// Batch, channels, height, width.
     pub(super) x: [usize; 4],
     /// Output channels, channels of a group, height, width.
@@ -91,9 +91,9 @@ pub(super) fn is_refusal(error: CudnnError) -> bool {
 }
 
 impl Dnn {
-    pub(super) fn open(stream: &Arc<CudaStream>, allows_tf32: bool) -> Result<Self, CudnnError> {
+    pub(super) fn open(stream: &Arc<CudaStream>) -> Result<Self, CudnnError> {
         let handle = result::create_handle()?;
-        let dnn = Self { handle, _stream: Arc::clone(stream), allows_tf32 };
+        let dnn = Self { handle, _stream: Arc::clone(stream) };
         // SAFETY: both live; the handle is this one's own.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }?;
         Ok(dnn)
@@ -106,7 +106,7 @@ impl Dnn {
         shape: &ConvolutionShape,
         ending: Ending,
     ) -> Result<Convolution, CudnnError> {
-        let mut convolution = Convolution::describe(shape, ending, self.allows_tf32)?;
+        let mut convolution = Convolution::describe(shape, ending)?;
         // SAFETY: a structure of plain numbers.
         let mut found: [sys::cudnnConvolutionFwdAlgoPerf_t; ALGORITHMS_MAX] =
             unsafe { std::mem::zeroed() };
@@ -124,7 +124,7 @@ impl Dnn {
                 found.as_mut_ptr(),
             )
         }?;
-        let may_round = shape.is_half || self.allows_tf32;
+        let may_round = shape.precision != Precision::F32;
         let usable = found[..count as usize].iter().find(|found| {
             found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && found.memory <= WORKSPACE_BYTES_MAX
@@ -218,11 +218,7 @@ impl Convolution {
         self.workspace_bytes
     }
 
-    fn describe(
-        shape: &ConvolutionShape,
-        ending: Ending,
-        allows_tf32: bool,
-    ) -> Result<Self, CudnnError> {
+    fn describe(shape: &ConvolutionShape, ending: Ending) -> Result<Self, CudnnError> {
         let convolution = Self {
             x: result::create_tensor_descriptor()?,
             y: result::create_tensor_descriptor()?,
@@ -235,12 +231,12 @@ impl Convolution {
             workspace_bytes: 0,
             ending,
         };
-        convolution.set(shape, allows_tf32)?;
+        convolution.set(shape)?;
         Ok(convolution)
     }
 
-    fn set(&self, shape: &ConvolutionShape, allows_tf32: bool) -> Result<(), CudnnError> {
-        let kind = match shape.is_half {
+    fn set(&self, shape: &ConvolutionShape) -> Result<(), CudnnError> {
+        let kind = match shape.precision.is_half() {
             true => sys::cudnnDataType_t::CUDNN_DATA_HALF,
             false => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
         };
@@ -267,8 +263,7 @@ impl Convolution {
                 sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
             )?;
             result::set_convolution_group_count(self.convolution, shape.groups as i32)?;
-            let math = self.math_type(shape.is_half, allows_tf32);
-            result::set_convolution_math_type(self.convolution, math)?;
+            result::set_convolution_math_type(self.convolution, math_type(shape.precision))?;
             result::set_activation_descriptor(
                 self.activation,
                 sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU,
@@ -277,14 +272,15 @@ impl Convolution {
             )
         }
     }
+}
 
-    /// Tensor cores for 16-bit floats; for 32-bit ones only where rounding to TF32 is allowed.
-    fn math_type(&self, is_half: bool, allows_tf32: bool) -> sys::cudnnMathType_t {
-        match (is_half, allows_tf32) {
-            (true, _) => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-            (false, true) => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
-            (false, false) => sys::cudnnMathType_t::CUDNN_FMA_MATH,
-        }
+/// Tensor cores where factors may be rounded; what cuDNN calls its default lets them round 32-bit
+/// floats to TF32. Bfloat16 does not come here.
+fn math_type(precision: Precision) -> sys::cudnnMathType_t {
+    match precision {
+        Precision::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        Precision::Tf32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        Precision::F32 | Precision::Bf16 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
     }
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::arguments::Address;
 use super::dnn::Dnn;
 use super::lazy;
+use crate::engine::Precision;
 
 /// The compiled kernels, for the driver to translate for its GPU.
 const MODULES: [&str; 4] = [
@@ -24,7 +25,7 @@ const MODULES: [&str; 4] = [
     include_str!(concat!(env!("OUT_DIR"), "/windows.ptx")),
 ];
 
-/// Every kernel, in the order of [`MODULES`]; each exists for both precisions.
+/// Every kernel, in the order of [`MODULES`]; each exists for both kinds of floats.
 const KERNELS: [&[&str]; 4] = [
     &["elements", "copy", "binary", "fill"],
     &["reduce", "softmax"],
@@ -35,7 +36,7 @@ const KERNELS: [&[&str]; 4] = [
 /// Kernels that also exist for packs of channels.
 const PACKED: [&str; 6] = ["elements", "depthwise", "patches", "border", "pool", "resize"];
 
-/// Kernels between the two precisions.
+/// Kernels between the two kinds.
 const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
 
 /// Threads of a block: enough of them on every GPU since 2018, whatever registers a kernel takes.
@@ -87,7 +88,6 @@ pub struct Gpu {
     /// Held by the library.
     _blas_workspace: CudaSlice<u8>,
     dnn: Option<Mutex<Dnn>>,
-    allows_tf32: bool,
 }
 
 /// A row-major product `y[m, n] = x[m, k] × weightᵀ[k, n]`, with steps between rows and groups.
@@ -106,12 +106,11 @@ pub(super) struct Product {
 }
 
 impl Gpu {
-    /// Loads kernels and libraries onto an open device; `allows_tf32` lets products of 32-bit floats
-    /// round their factors to 10 bits.
+    /// Loads kernels and libraries onto an open device.
     ///
     /// # Errors
     /// Kernels that the driver cannot translate, or libraries that do not start.
-    pub fn load(device: &CudaDevice, allows_tf32: bool) -> Result<Self, GpuError> {
+    pub fn load(device: &CudaDevice) -> Result<Self, GpuError> {
         let stream = device.cuda_stream();
         let mut functions = HashMap::new();
         for (module, kernels) in MODULES.iter().zip(KERNELS) {
@@ -121,7 +120,7 @@ impl Gpu {
             }
         }
         let dnn = match lazy::missing(lazy::Library::CuDnn) {
-            None => Some(Mutex::new(Dnn::open(&stream, allows_tf32)?)),
+            None => Some(Mutex::new(Dnn::open(&stream)?)),
             Some(_) => None,
         };
         let blas = device.cublas_handle();
@@ -135,7 +134,7 @@ impl Gpu {
         // SAFETY: the handle is this device's own.
         unsafe { blas::cublasSetMathMode(*blas.handle(), sums) }.result()?;
         let device = device.clone();
-        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn, allows_tf32 })
+        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn })
     }
 
     /// The same GPU as if cuDNN were not there.
@@ -187,13 +186,15 @@ impl Gpu {
         Ok(())
     }
 
-    /// Multiplies in the precision of the values; sums are 32-bit floats.
-    pub(super) fn multiply(&self, is_half: bool, product: Product) -> Result<(), GpuError> {
-        let kind =
-            if is_half { blas::cudaDataType::CUDA_R_16F } else { blas::cudaDataType::CUDA_R_32F };
-        let compute = match !is_half && self.allows_tf32 {
-            true => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-            false => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+    /// Multiplies in the precision of the network; sums are 32-bit floats.
+    pub(super) fn multiply(&self, precision: Precision, product: Product) -> Result<(), GpuError> {
+        let kind = match precision.is_half() {
+            true => blas::cudaDataType::CUDA_R_16F,
+            false => blas::cudaDataType::CUDA_R_32F,
+        };
+        let compute = match precision {
+            Precision::Tf32 => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let Product { m, n, k, x, weight, y, x_row, y_row, groups } = product;
         let (one, zero) = (1.0_f32, 0.0_f32);

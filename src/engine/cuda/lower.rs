@@ -12,15 +12,19 @@ use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
     Sample, Sampling, Softmax, WindowPlan,
 };
+use crate::engine::Precision;
 use crate::engine::constant::Constant;
 use crate::engine::graph::{Graph, Node, ValueId};
 use crate::engine::op::{self, Activation, AveragePool, Conv, Op, Window};
 use crate::engine::shape::{known_elements, strides};
 
-/// Lowers an optimised graph to kernels that store 16-bit floats where `is_half`.
-pub(super) fn lower(graph: &Graph, is_half: bool) -> Plan {
+/// Lowers an optimised graph to kernels that store what `precision` does, and products that round as
+/// it does.
+pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
+    let is_half = precision.is_half();
     let mut lowering = Lowering {
         graph,
+        precision,
         is_half,
         constants: Constants::default(),
         storages: Vec::new(),
@@ -40,6 +44,7 @@ pub(super) fn lower(graph: &Graph, is_half: bool) -> Plan {
 
 struct Lowering<'g> {
     graph: &'g Graph,
+    precision: Precision,
     is_half: bool,
     constants: Constants,
     storages: Vec<Storage>,
@@ -209,7 +214,7 @@ impl<'g> Lowering<'g> {
                 finish.map(|finish| Elements::new(finish, known_elements(to), self.is_half));
             if is_pointwise(conv) {
                 let pixels = to[1] * to[2];
-                Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.is_half))
+                Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.precision))
             } else {
                 Box::new(self.dense(conv, window, [Some(weight), border], finish))
             }
@@ -237,7 +242,7 @@ impl<'g> Lowering<'g> {
             window,
             out: conv.channels(),
             groups: conv.groups,
-            is_half: self.is_half,
+            precision: self.precision,
             prepared: Default::default(),
         }
     }
@@ -271,7 +276,7 @@ impl<'g> Lowering<'g> {
             Elements::new(plan, known_elements(to), self.is_half)
         });
         let vectors = known_elements(to) / out;
-        let work = Linear::new(weight, finish, vectors, [out, width], self.is_half);
+        let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
         let writes = self.place(node.output, Order::Plain);
         let macs = self.graph.node_macs(node);
         let label = format!("Linear {width} → {out}");

@@ -18,8 +18,9 @@
 //!
 //! # Precision
 //!
-//! Weights and values are stored in 32-bit or in 16-bit floats; sums are always 32-bit floats.
-//! TF32, which rounds the factors of 32-bit products to 10 bits, is used only when it is asked for.
+//! Weights and values are stored in 32-bit or in 16-bit floats; sums are always 32-bit floats. A
+//! network in TF32 stores 32-bit floats and lets the libraries round the factors of its products to
+//! 10 bits, as tensor cores do from Ampere on; one in `f32` never does.
 //! Which algorithm a library takes depends on the batch, so a row's answer may differ in the last
 //! digits between buckets; the device checks by how much.
 

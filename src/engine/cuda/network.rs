@@ -60,20 +60,18 @@ impl CudaNetwork {
     /// Plans an optimised graph for batches of the sizes in `buckets` and uploads it.
     ///
     /// # Errors
-    /// A network that does not fit the GPU's memory, or what the driver refuses.
+    /// A precision that GPUs do not have, a network that does not fit the memory, or what the driver
+    /// refuses.
     pub fn load(
         graph: &Graph,
         gpu: Arc<Gpu>,
         precision: Precision,
         buckets: &[usize],
     ) -> Result<Self, EngineError> {
-        let is_half = match precision {
-            Precision::F32 => false,
-            Precision::F16 => true,
-            Precision::Bf16 => return Err(EngineError::GpuPrecision(precision)),
-        };
-        let plan = lower(graph, is_half);
-        Ok(Self::upload(plan, gpu, precision, buckets)?)
+        if precision == Precision::Bf16 {
+            return Err(EngineError::GpuPrecision(precision));
+        }
+        Ok(Self::upload(lower(graph, precision), gpu, precision, buckets)?)
     }
 
     fn upload(
@@ -112,7 +110,7 @@ impl CudaNetwork {
         &self.gpu
     }
 
-    /// What weights and values are stored in.
+    /// What weights and values are stored and multiplied in.
     pub fn precision(&self) -> Precision {
         self.precision
     }

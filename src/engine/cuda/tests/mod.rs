@@ -34,7 +34,7 @@ fn gpu_with(change: impl FnOnce(Gpu) -> Gpu) -> Turn {
     let device = device.as_cuda_device().unwrap().clone();
     // SAFETY: everything runs on the one stream of this device.
     unsafe { device.disable_event_tracking() };
-    Turn { gpu: Arc::new(change(Gpu::load(&device, false).unwrap())), _turn: turn }
+    Turn { gpu: Arc::new(change(Gpu::load(&device).unwrap())), _turn: turn }
 }
 
 impl Turn {

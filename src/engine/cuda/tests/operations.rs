@@ -1,7 +1,8 @@
 //! Every operation of a graph, alone and where its values lie in either order.
 
-use super::gpu;
+use super::{gpu, gpu_with};
 use crate::engine::Precision;
+use crate::engine::cuda::Gpu;
 use crate::engine::fixtures::{self, Draft, float, inputs, int, ints, string, worst};
 use crate::proto::onnx::AttributeProto;
 
@@ -165,7 +166,9 @@ fn gpu_every_operation_is_what_the_reference_computes() {
             let graph = draft.graph(case.input);
             let input = inputs(&graph, ROWS);
             let expected = fixtures::run(&graph, ROWS, &input);
-            for (precision, difference_max) in [(Precision::F32, 1e-4), (Precision::F16, 0.02)] {
+            for (precision, difference_max) in
+                [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
+            {
                 let network = gpu.load(&graph, precision, &[1, ROWS]);
                 let (difference, _) = worst(&gpu.run(&graph, &network, &input), &expected);
                 let (op, attributes) = (case.op, &case.attributes);
@@ -195,9 +198,34 @@ fn gpu_values_meet_in_sums_joins_and_quotients() {
     let graph = draft.graph_with(&[6, 5, 7], &outputs);
     let input = inputs(&graph, ROWS);
     let expected = fixtures::run(&graph, ROWS, &input);
-    for (precision, difference_max) in [(Precision::F32, 1e-4), (Precision::F16, 0.02)] {
+    for (precision, difference_max) in
+        [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
+    {
         let network = gpu.load(&graph, precision, &[2]);
         let (difference, _) = worst(&gpu.run(&graph, &network, &input), &expected);
         assert!(difference <= difference_max, "{precision}: {difference:.1e}");
+    }
+}
+
+/// The emulated libraries round wherever they may; real ones may as well not.
+#[test]
+fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
+    for without_cudnn in [false, true] {
+        let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
+        for side in [1, 3] {
+            let mut draft = Draft::default();
+            draft.noise("weight", &[6, 6, side, side], 0.5);
+            draft.push("Conv", &["x", "weight"], "y", &[]);
+            let graph = draft.graph(&[6, 5, 7]);
+            let input = inputs(&graph, 1);
+            let expected = fixtures::run(&graph, 1, &input);
+            let difference = |precision| {
+                let network = gpu.load(&graph, precision, &[1]);
+                worst(&gpu.run(&graph, &network, &input), &expected).0
+            };
+            let [plain, rounded] = [Precision::F32, Precision::Tf32].map(difference);
+            let how = format!("{side}×{side}, without cuDNN {without_cudnn}");
+            assert!(plain < 1e-5 && rounded > 1e-5, "{how}: {plain:.1e}, {rounded:.1e}");
+        }
     }
 }

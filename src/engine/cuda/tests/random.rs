@@ -27,9 +27,11 @@ fn assert_as_the_reference(gpu: &Turn, seeds: Range<u64>) {
         let graph = random_optimised_graph(seed);
         let input = inputs(&graph, ROWS);
         let expected = fixtures::run(&graph, ROWS, &input);
-        for (precision, difference_max, turned_max) in
-            [(Precision::F32, 1e-4, 1e-9), (Precision::F16, 0.05, 1e-4)]
-        {
+        for (precision, difference_max, turned_max) in [
+            (Precision::F32, 1e-4, 1e-9),
+            (Precision::Tf32, 0.1, 1e-3),
+            (Precision::F16, 0.05, 1e-4),
+        ] {
             let network = gpu.load(&graph, precision, &BUCKETS);
             for rows in [1, 3, ROWS] {
                 let found = gpu.run(&graph, &network, &input[..input.len() / ROWS * rows]);

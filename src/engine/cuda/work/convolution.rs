@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::elements::Elements;
 use super::{Border, FinishPlan, Kernel, WindowPlan};
+use crate::engine::Precision;
 use crate::engine::cuda::arguments;
 use crate::engine::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
 use crate::engine::cuda::gpu::{Gpu, GpuError, Product};
@@ -72,7 +73,7 @@ pub(in crate::engine::cuda) struct Linear {
     weight: At,
     /// `None` where there is nothing left to do.
     finish: Option<Elements>,
-    is_half: bool,
+    precision: Precision,
     /// Products of one row.
     vectors: usize,
     /// `[out, in]`.
@@ -85,9 +86,9 @@ impl Linear {
         finish: Option<Elements>,
         vectors: usize,
         sizes: [usize; 2],
-        is_half: bool,
+        precision: Precision,
     ) -> Self {
-        Self { weight, finish, is_half, vectors, sizes }
+        Self { weight, finish, precision, vectors, sizes }
     }
 }
 
@@ -105,7 +106,7 @@ impl Work for Linear {
             y_row: n,
             groups: 1,
         };
-        site.gpu.multiply(self.is_half, product)?;
+        site.gpu.multiply(self.precision, product)?;
         finish(self.finish.as_ref(), site)
     }
 
@@ -134,7 +135,7 @@ pub(in crate::engine::cuda) struct Dense {
     pub(in crate::engine::cuda) window: WindowPlan,
     pub(in crate::engine::cuda) out: usize,
     pub(in crate::engine::cuda) groups: usize,
-    pub(in crate::engine::cuda) is_half: bool,
+    pub(in crate::engine::cuda) precision: Precision,
     /// For cuDNN, per batch; `None` where it refuses.
     pub(in crate::engine::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
 }
@@ -147,7 +148,7 @@ impl Dense {
         let [height, width] = self.window.from;
         let to = [height + top + bottom, width + left + right];
         let window = WindowPlan { to, ..self.window };
-        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.is_half))
+        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.precision.is_half()))
     }
 
     fn bordered_bytes(&self, batch: usize) -> usize {
@@ -156,7 +157,7 @@ impl Dense {
     }
 
     fn element_bytes(&self) -> usize {
-        if self.is_half { 2 } else { 4 }
+        if self.precision.is_half() { 2 } else { 4 }
     }
 
     fn shape(&self, batch: usize) -> ConvolutionShape {
@@ -168,7 +169,7 @@ impl Dense {
         };
         let [kernel_height, kernel_width] = window.kernel;
         ConvolutionShape {
-            is_half: self.is_half,
+            precision: self.precision,
             x: [batch, channels, from[0], from[1]],
             weight: [self.out, channels / self.groups, kernel_height, kernel_width],
             y: [batch, self.out, to[0], to[1]],
@@ -250,7 +251,7 @@ impl Dense {
         let (k, pixels) = (self.patch_len(), site.batch * self.window.pixels());
         let at_a_time = self.pixels_at_a_time(site.batch);
         let of_group = self.window.channels / self.groups;
-        let kernel = Kernel::packed("patches", self.is_half, of_group);
+        let kernel = Kernel::packed("patches", self.precision.is_half(), of_group);
         for first in (0..pixels).step_by(at_a_time) {
             let m = at_a_time.min(pixels - first);
             let count = (m * k) as u32;
@@ -275,7 +276,7 @@ impl Dense {
                 y_row: self.out,
                 groups: self.groups,
             };
-            site.gpu.multiply(self.is_half, product)?;
+            site.gpu.multiply(self.precision, product)?;
         }
         finish(self.finish.as_ref(), site)
     }

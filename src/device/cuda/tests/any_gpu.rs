@@ -1,0 +1,99 @@
+//! What holds on any GPU.
+
+use super::{LIVENESS, apart, batch, free_bytes, open, options, package, run, turn};
+use crate::device::cuda::CudaOptions;
+use crate::device::{Device, DeviceError, DeviceOptions};
+use crate::engine::Precision;
+use crate::image::RgbImage;
+
+#[tokio::test]
+async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_graphs() {
+    let _turn = turn().await;
+    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let limits = [(Precision::F32, 1e-5), (Precision::Tf32, 5e-2), (Precision::F16, 1e-2)];
+    for (precision, limit) in limits {
+        for graphs in [true, false] {
+            let mut options = options(&[0]);
+            options.cpu.precision = Some(precision);
+            options.cuda = CudaOptions { graphs };
+            let gpu = open(&options).await;
+            let model = gpu.load(package(LIVENESS, &[1, 4])).await.unwrap();
+            let answers = run(&gpu, batch(&model, &[0, 1, 2], 4)).await;
+            for (seed, answer) in answers.iter().enumerate() {
+                let known = run(&cpu, batch(&expected, &[seed], 1)).await;
+                let difference = apart(known[0].as_ref().unwrap(), answer.as_ref().unwrap());
+                let how = format!("{precision}, graphs {graphs}");
+                assert!(difference <= limit, "{how}: {difference:.1e}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_no_memory_behind() {
+    let _turn = turn().await;
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
+    let mut alone = Vec::new();
+    for seed in 0..5 {
+        alone.push(run(&gpu, batch(&model, &[seed], 1)).await.remove(0).unwrap());
+    }
+    let free = free_bytes();
+    let mut flying = std::collections::VecDeque::new();
+    for index in 0..1000 {
+        let chosen = [index % 5, (index / 5) % 5];
+        let slot = gpu.reserve(model.placement()).await.unwrap();
+        flying.push_back((chosen, slot.launch(batch(&model, &chosen, 2))));
+        if flying.len() > 3 {
+            let (chosen, outcome) = flying.pop_front().unwrap();
+            for (row, answer) in chosen.iter().zip(outcome.await.unwrap().rows) {
+                assert!(apart(&alone[*row], &answer.unwrap()) <= 1e-4, "batch {index}");
+            }
+        }
+    }
+    flying.clear();
+    drop(run(&gpu, batch(&model, &[0], 1)).await);
+    assert_eq!(free_bytes(), free);
+}
+
+#[tokio::test]
+async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_goes_on() {
+    let _turn = turn().await;
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
+    let mut mixed = batch(&model, &[0], 2);
+    mixed.rows.push(RgbImage::black(1, 1));
+    let answers = run(&gpu, mixed).await;
+    assert!(answers[0].is_ok());
+    assert!(matches!(answers[1], Err(DeviceError::Fill(_))));
+    let answers = run(&gpu, batch(&model, &[0], 3)).await;
+    assert!(matches!(answers[0], Err(DeviceError::Bucket { bucket: 3, .. })));
+}
+
+#[tokio::test]
+async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
+    let _turn = turn().await;
+    let gpu = open(&options(&[0])).await;
+    // The first one grows the slots, which stay.
+    drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
+    let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let before = free_bytes();
+    for _ in 0..3 {
+        drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
+    }
+    drop(run(&gpu, batch(&kept, &[0], 1)).await);
+    drop(gpu.load(package(LIVENESS, &[1])).await.unwrap());
+    drop(run(&gpu, batch(&kept, &[0], 1)).await);
+    assert!(free_bytes() >= before - (1 << 20), "{} of {before} bytes are free", free_bytes());
+}
+
+#[tokio::test]
+async fn gpu_bfloat16_is_refused_with_what_there_is_instead() {
+    let _turn = turn().await;
+    let mut options = options(&[0]);
+    options.cpu.precision = Some(Precision::Bf16);
+    let error = open(&options).await.load(package(LIVENESS, &[1])).await.unwrap_err();
+    let causes = crate::telemetry::causes(&error);
+    assert!(causes.contains("f32, tf32 or f16"), "{causes}");
+}

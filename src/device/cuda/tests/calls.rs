@@ -1,0 +1,62 @@
+//! What the driver and the libraries are told.
+
+use super::{Emulated, LIVENESS, apart, batch, open, options, package, run, turn};
+use crate::device::{Device, DeviceOptions};
+
+#[tokio::test]
+async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
+    let mut options = options(&[0]);
+    // What is replayed was counted when it was captured.
+    options.cuda.graphs = false;
+    let mut counts = Vec::new();
+    for fault in ["", "algorithm:1:801"] {
+        let gpu = open(&options).await;
+        driver.set("fault", fault, "");
+        let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+        let count = || [driver.count("conv"), driver.count("gemm")];
+        let before = count();
+        let answer = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
+        assert!(apart(&known, &answer) <= 1e-5, "{:.1e}", apart(&known, &answer));
+        let after = count();
+        counts.push([after[0] - before[0], after[1] - before[1]]);
+    }
+    let [[convolutions, products], refused] = counts[..] else { panic!("{counts:?}") };
+    assert_eq!(refused, [convolutions - 1, products + 1]);
+}
+
+#[tokio::test]
+async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_waited_for() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    driver.set("streams", "lazy", "now");
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
+    driver.set("trace", trace.path().to_str().unwrap(), "");
+    let launched = driver.count("graph_launches");
+    let mut outcomes = Vec::new();
+    for pair in [[0, 1], [2, 3]] {
+        let slot = gpu.reserve(model.placement()).await.unwrap();
+        outcomes.push(slot.launch(batch(&model, &pair, 2)));
+    }
+    for outcome in outcomes {
+        assert!(outcome.await.unwrap().rows.iter().all(Result::is_ok));
+    }
+    assert_eq!(driver.count("graph_launches") - launched, 2);
+    driver.tell("trace", "");
+    let lines = std::fs::read_to_string(trace.path()).unwrap();
+    let place = |what: &str, copy: &str, nth: usize| {
+        let is_it = |line: &str| line.contains(what) && line.contains(copy);
+        let mut found = lines.lines().enumerate().filter(|(_, line)| is_it(line));
+        found.nth(nth).unwrap_or_else(|| panic!("{what} {copy} in\n{lines}")).0
+    };
+    // What the device did not do before it was waited for, it did after.
+    let second_upload = place(" enqueue ", " h2d ", 1);
+    let first_results = place(" run ", " d2h ", 0);
+    assert!(second_upload < first_results, "{lines}");
+}

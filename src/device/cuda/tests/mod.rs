@@ -1,0 +1,142 @@
+//! GPUs as the group of devices drives them. Tests called `gpu_…` run on any GPU; those called
+//! `emulated_…` make the emulated driver fail, or look at what it was told.
+
+mod any_gpu;
+mod calls;
+mod losses;
+mod opening;
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::device::{
+    Batch, Device, DeviceChoice, DeviceError, DeviceOptions, LoadedModel, RowOutput,
+};
+use crate::image::RgbImage;
+use crate::model::Package;
+
+/// One test at a time has the GPUs.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// What the emulated driver can be told, until the end of a test.
+struct Emulated {
+    set: unsafe extern "C" fn(*const c_char, *const c_char) -> c_int,
+    counter: unsafe extern "C" fn(*const c_char) -> i64,
+    changed: Vec<(&'static str, &'static str)>,
+}
+
+impl Emulated {
+    fn driver() -> Self {
+        let symbol = |name: &str| {
+            let name = CString::new(name).unwrap();
+            // SAFETY: both names end with a zero.
+            let found = unsafe {
+                let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
+                libc::dlsym(library, name.as_ptr())
+            };
+            assert!(!found.is_null(), "this test needs the emulated driver");
+            found
+        };
+        // SAFETY: `tests/cuda/driver.cpp` declares them so.
+        let (set, counter) = unsafe {
+            (
+                std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*const c_char, *const c_char) -> c_int,
+                >(symbol("emu_set")),
+                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char) -> i64>(
+                    symbol("emu_counter"),
+                ),
+            )
+        };
+        Self { set, counter, changed: Vec::new() }
+    }
+
+    /// Changes a setting; `usual` is what it is at the end.
+    fn set(&mut self, name: &'static str, value: &str, usual: &'static str) {
+        self.changed.push((name, usual));
+        self.tell(name, value);
+    }
+
+    fn tell(&self, name: &str, value: &str) {
+        let [name, value] = [name, value].map(|text| CString::new(text).unwrap());
+        // SAFETY: both end with a zero.
+        let understood = unsafe { (self.set)(name.as_ptr(), value.as_ptr()) };
+        assert_eq!(understood, 0, "{name:?} = {value:?}");
+    }
+
+    fn count(&self, name: &str) -> i64 {
+        let name = CString::new(name).unwrap();
+        // SAFETY: it ends with a zero.
+        unsafe { (self.counter)(name.as_ptr()) }
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        self.changed.iter().for_each(|(name, usual)| self.tell(name, usual));
+    }
+}
+
+const LIVENESS: &str = "fr_liveness/0.0.1";
+
+/// Its weights are tens of MiB.
+const SFACE: &str = "sface/2021dec";
+
+fn package(model: &str, buckets: &[usize]) -> Package {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let mut package = Package::open(&models.join(model)).unwrap();
+    package.manifest.buckets = buckets.to_vec();
+    package
+}
+
+fn options(numbers: &[usize]) -> DeviceOptions {
+    DeviceOptions { choice: DeviceChoice::Cuda(numbers.to_vec()), ..DeviceOptions::default() }
+}
+
+async fn open(options: &DeviceOptions) -> Device {
+    Device::open(options).await.unwrap()
+}
+
+/// On the first GPU.
+fn free_bytes() -> usize {
+    super::survey().devices[0].free_bytes.unwrap()
+}
+
+/// Pictures of the size a model takes, one for each seed.
+fn pictures(model: &LoadedModel, seeds: &[usize]) -> Vec<RgbImage> {
+    let input = &model.manifest().input;
+    let picture = |&seed: &usize| {
+        let mut image = RgbImage::black(input.width, input.height);
+        for (at, pixel) in image.pixels_mut().iter_mut().enumerate() {
+            *pixel = (at * (seed + 3) / 7 + seed * 31) as u8;
+        }
+        image
+    };
+    seeds.iter().map(picture).collect()
+}
+
+fn batch(model: &Arc<LoadedModel>, seeds: &[usize], bucket: usize) -> Batch {
+    Batch { model: Arc::clone(model), rows: pictures(model, seeds), bucket }
+}
+
+async fn run(device: &Device, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
+    let slot = device.reserve(batch.model.placement()).await.unwrap();
+    slot.launch(batch).await.unwrap().rows
+}
+
+/// Largest difference of two answers, relative to the largest number.
+fn apart(a: &RowOutput, b: &RowOutput) -> f32 {
+    let pairs = a.slices().into_iter().zip(b.slices()).flat_map(|(a, b)| a.iter().zip(b));
+    let (mut difference, mut largest) = (0.0_f32, 1.0_f32);
+    for (a, b) in pairs {
+        (difference, largest) = (difference.max((a - b).abs()), largest.max(a.abs()));
+    }
+    difference / largest
+}

@@ -1,0 +1,192 @@
+//! Devices that are lost or hang.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_up, values,
+};
+use crate::device::fixture::{Director, Report, Step, reader, reader_on, staged, staged_with};
+use crate::device::watchdog::Patience;
+use crate::device::{Batch, DeviceError, DeviceState, Health, Placement, Slot};
+use crate::image::RgbImage;
+use crate::model::Package;
+
+#[tokio::test]
+async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
+    let (device, mut director) = alone(2).await;
+    let model = reader("reader", &[1]);
+    let first = launch(&device, batch(&model, &[1], 1)).await;
+    assert_eq!(director.report().await, Report::Started(vec![1]));
+    assert_eq!(director.report().await, Report::Finishing);
+    let second = launch(&device, batch(&model, &[2], 1)).await;
+    director.tell(Step::Lose);
+    let outcome = first.await.unwrap();
+    assert!(is_lost(&outcome));
+    let error = outcome.rows[0].as_ref().unwrap_err();
+    assert_eq!(error.to_string(), "device cuda:0 was lost");
+    assert!(matches!(states(&device)[..], [DeviceState::Out { .. }]), "before anybody hears of it");
+    assert!(is_lost(&second.await.unwrap()));
+    assert!(matches!(device.reserve(Placement::EVERYWHERE).await, Err(DeviceError::OutOfService)));
+    assert_eq!(director.report().await, Report::Reopening);
+    director.tell(Step::Lose);
+    director.direct([(Report::Reopening, Step::Go)]).await;
+    until_up(&device, Placement::of([0])).await;
+    assert_eq!(device.health().borrow().devices[0].losses, 1);
+    drop(director);
+    assert_eq!(values(&run(&device, batch(&model, &[3], 1)).await), [Some(3.0)]);
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_come_back_is_gone_and_the_others_go_on() {
+    let (device, mut directors) = staged(2, slots(1)).await;
+    let (first, both) = (reader_on("first", &[1], Placement::of([0])), reader("both", &[1]));
+    let outcome = launch(&device, batch(&first, &[1], 1)).await;
+    let lost = [(Report::Finishing, Step::Lose), (Report::Reopening, Step::Lose)];
+    assert_eq!(directors[0].report().await, Report::Started(vec![1]));
+    directors[0].direct(lost).await;
+    assert!(is_lost(&outcome.await.unwrap()));
+    directors[0].direct([(Report::Reopening, Step::Lose)]).await;
+    let mut health = device.health();
+    let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
+    let gone = health.wait_for(|health| is_gone(&health.devices[0].state)).await.unwrap().clone();
+    let why = "device cuda:0 was lost: an illegal address".to_owned();
+    assert_eq!(gone.devices[0].state, DeviceState::Gone { why });
+    assert_eq!(gone.devices[1].state, DeviceState::In);
+    drop(directors.pop());
+    let slot = device.reserve(both.placement()).await.unwrap();
+    assert_eq!(slot.device(), 1);
+    let outcome = slot.launch(batch(&both, &[2], 1)).await.unwrap();
+    assert_eq!(values(&outcome), [Some(2.0)]);
+    let refused = device.reserve(first.placement()).await;
+    assert!(matches!(refused, Err(DeviceError::OutOfService)));
+}
+
+#[tokio::test]
+async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
+    let (device, mut directors) = staged(2, slots(1)).await;
+    let model = reader("reader", &[1]);
+    let first = launch(&device, batch(&model, &[1], 1)).await;
+    let second = device.reserve(Placement::of([1])).await.unwrap();
+    let mut waiting = Box::pin(device.reserve(Placement::EVERYWHERE));
+    assert!(is_pending(&mut waiting).await);
+    assert_eq!(directors[0].report().await, Report::Started(vec![1]));
+    directors[0].direct([(Report::Finishing, Step::Lose)]).await;
+    assert!(is_lost(&first.await.unwrap()));
+    assert!(is_pending(&mut waiting).await, "a free slot of a lost device");
+    drop(second);
+    assert_eq!(waiting.await.unwrap().device(), 1);
+    let mut waiting = Box::pin(device.reserve(Placement::of([0])));
+    assert!(matches!(waiting.as_mut().await, Err(DeviceError::OutOfService)));
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
+    let copy = tempfile::tempdir().unwrap();
+    let original = package();
+    for file in ["model.toml", "iris.onnx", "golden.safetensors"] {
+        std::fs::copy(original.dir().join(file), copy.path().join(file)).unwrap();
+    }
+    let mut package = Package::open(copy.path()).unwrap();
+    package.manifest.buckets = vec![1];
+    let (device, mut directors) = staged(1, slots(1)).await;
+    let model = load(&device, &mut directors, package).await.unwrap();
+    let mut director = directors.pop().unwrap();
+    let lose = async |director: &mut Director| {
+        let outcome = launch(&device, batch(&reader("other", &[1]), &[1], 1)).await;
+        assert_eq!(director.report().await, Report::Started(vec![1]));
+        director.direct([(Report::Finishing, Step::Lose)]).await;
+        assert!(is_lost(&outcome.await.unwrap()));
+        director.direct([(Report::Reopening, Step::Go)]).await;
+    };
+    lose(&mut director).await;
+    // The golden's rows alone and together, and one run of the bucket.
+    for _ in 0..4 {
+        assert!(matches!(director.report().await, Report::Started(_)));
+        director.direct([(Report::Finishing, Step::Go)]).await;
+    }
+    until_up(&device, Placement::of([0])).await;
+    let input = &model.manifest().input;
+    let rows = vec![RgbImage::black(input.width, input.height)];
+    let again = launch(&device, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
+    assert!(matches!(director.report().await, Report::Started(_)));
+    director.direct([(Report::Finishing, Step::Go)]).await;
+    assert!(again.await.unwrap().rows[0].is_ok());
+    // Other weights must not slip in this way.
+    std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
+    lose(&mut director).await;
+    director.direct([(Report::Reopening, Step::Go)]).await;
+    let mut health = device.health();
+    let is_gone = |health: &Health| matches!(health.devices[0].state, DeviceState::Gone { .. });
+    let gone = health.wait_for(is_gone).await.unwrap().clone();
+    let DeviceState::Gone { why } = &gone.devices[0].state else { panic!() };
+    assert!(why.contains("iris.onnx has sha256"), "{why}");
+    assert_eq!(gone.devices[0].losses, 2);
+}
+
+#[tokio::test]
+async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
+    let (device, mut director) = alone(1).await;
+    let mut loading = Box::pin(device.load(package()));
+    assert!(is_pending(&mut loading).await);
+    assert!(matches!(director.report().await, Report::Started(_)));
+    director.direct([(Report::Finishing, Step::Lose)]).await;
+    let error = loading.await.unwrap_err();
+    assert!(error.loss().is_some(), "{error}");
+    assert_eq!(director.report().await, Report::Freed);
+    director.direct([(Report::Reopening, Step::Go)]).await;
+    until_up(&device, Placement::of([0])).await;
+}
+
+#[tokio::test]
+async fn a_device_dropped_while_it_is_out_ends() {
+    let (device, mut director) = alone(1).await;
+    let outcome = launch(&device, batch(&reader("reader", &[1]), &[1], 1)).await;
+    assert_eq!(director.report().await, Report::Started(vec![1]));
+    director.direct([(Report::Finishing, Step::Lose)]).await;
+    assert!(is_lost(&outcome.await.unwrap()));
+    drop(director);
+    drop(device);
+}
+
+/// Late at the first look.
+fn impatient() -> Patience {
+    let soon = Duration::from_millis(1);
+    Patience { batch: Duration::ZERO, load: Duration::ZERO, look: soon, ..Patience::default() }
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
+    let (device, mut directors) = staged_with(1, slots(3), &impatient()).await;
+    let (mut health, mut director) = (device.health(), directors.pop().unwrap());
+    let model = reader("reader", &[1]);
+    // Reserved while the device is in service, for it may be gone before the second is launched.
+    let mut slots = Vec::new();
+    for _ in 0..2 {
+        slots.push(device.reserve(Placement::EVERYWHERE).await.unwrap());
+    }
+    let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[1], 1));
+    let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
+    for outcome in outcomes {
+        assert!(is_lost(&outcome.await.unwrap()));
+    }
+    let refused = device.reserve(Placement::EVERYWHERE).await;
+    assert!(matches!(refused, Err(DeviceError::OutOfService)));
+    drop(refused);
+    drop(device);
+    // Its thread comes back after all, and ends.
+    assert_eq!(director.report().await, Report::Started(vec![1]));
+    director.tell(Step::Go);
+    while health.changed().await.is_ok() {}
+    let state = health.borrow().devices[0].state.clone();
+    let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+    assert!(why.contains("cannot be stopped"), "{why}");
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_is_refused() {
+    let (device, _directors) = staged_with(1, slots(1), &impatient()).await;
+    let error = device.load(package()).await.unwrap_err();
+    assert!(error.loss().is_some(), "{error}");
+    assert!(matches!(states(&device)[..], [DeviceState::Gone { .. }]));
+}

@@ -1,0 +1,101 @@
+//! The group as its callers see it.
+
+mod batches;
+mod losses;
+mod models;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::future::BoxFuture;
+
+use super::fixture::{Director, Report, Step, grey, staged};
+use super::{
+    Batch, BatchOutcome, Device, DeviceError, DeviceOptions, DeviceState, LoadedModel, Placement,
+    RowOutput,
+};
+use crate::model::Package;
+
+async fn open(slots: usize) -> Device {
+    let slots = NonZeroUsize::new(slots);
+    Device::open(&DeviceOptions { slots, ..DeviceOptions::default() }).await.unwrap()
+}
+
+fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
+    let rows = values.iter().copied().map(grey).collect();
+    Batch { model: Arc::clone(model), rows, bucket }
+}
+
+async fn run(device: &Device, batch: Batch) -> BatchOutcome {
+    device.reserve(Placement::EVERYWHERE).await.unwrap().launch(batch).await.unwrap()
+}
+
+fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
+    let value = |row: &RowOutput| row.slices()[0][0];
+    outcome.rows.iter().map(|row| row.as_ref().ok().map(value)).collect()
+}
+
+fn slots(slots: usize) -> DeviceOptions {
+    DeviceOptions { slots: NonZeroUsize::new(slots), ..DeviceOptions::default() }
+}
+
+async fn launch(
+    device: &Device,
+    batch: Batch,
+) -> BoxFuture<'static, Result<BatchOutcome, DeviceError>> {
+    Box::pin(device.reserve(batch.model.placement()).await.unwrap().launch(batch))
+}
+
+fn is_lost(outcome: &BatchOutcome) -> bool {
+    outcome.rows.iter().all(|row| matches!(row, Err(DeviceError::Lost(_))))
+}
+
+async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
+}
+
+/// One machine on a stage.
+async fn alone(slots_each: usize) -> (Device, Director) {
+    let (device, mut directors) = staged(1, slots(slots_each)).await;
+    (device, directors.pop().unwrap())
+}
+
+/// A small network of the repository, with few buckets to be quick.
+fn package() -> Package {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let mut package = Package::open(&models.join("iris/3.3.6")).unwrap();
+    package.manifest.buckets = vec![1];
+    package
+}
+
+/// Loads a model onto a group of staged machines, which are told to go on at each trial run.
+async fn load(
+    device: &Device,
+    directors: &mut [Director],
+    package: Package,
+) -> Result<Arc<LoadedModel>, DeviceError> {
+    let run = async |director: &mut Director| loop {
+        match director.report().await {
+            Report::Finishing => director.tell(Step::Go),
+            Report::Started(_) => {}
+            other => panic!("{other:?} during a load"),
+        }
+    };
+    let trials = futures_util::future::join_all(directors.iter_mut().map(run));
+    tokio::select! {
+        biased;
+        _ = trials => unreachable!("machines report as long as they are open"),
+        loaded = device.load(package) => loaded,
+    }
+}
+
+async fn until_up(device: &Device, up: Placement) {
+    device.health().wait_for(|health| health.up() == up).await.unwrap();
+}
+
+fn states(device: &Device) -> Vec<DeviceState> {
+    device.health().borrow().devices.iter().map(|device| device.state.clone()).collect()
+}
