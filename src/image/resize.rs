@@ -6,16 +6,17 @@ use crate::image::RgbImage;
 use crate::image::rgb::nearest_byte;
 use crate::trust::Secret;
 
-/// An image on a square canvas, scaled so that its longer side fills it.
+/// An image scaled so that its longer side fills a square canvas, in whose upper left corner it
+/// lies; the rest of the canvas is black and not stored.
 #[derive(Debug)]
 pub struct Letterbox {
-    /// The canvas: the scaled image in the upper left corner, black to the right and below.
+    /// The scaled image.
     pub image: RgbImage,
     /// Canvas pixels per source pixel: a point of the source is the canvas point divided by it.
     pub scale: f32,
 }
 
-/// Puts `source` on a canvas of `side × side` pixels (at least 1), aspect kept.
+/// Scales `source` for a canvas of `side × side` pixels (at least 1), aspect kept.
 ///
 /// Shrinking averages over all source pixels (triangle filter widened by the scale); enlarging is
 /// bilinear. The shorter side is rounded to whole pixels, so that across it `scale` is off by at
@@ -24,36 +25,24 @@ pub fn letterbox(source: &RgbImage, side: usize) -> Letterbox {
     let (width, height) = (source.width(), source.height());
     let scale = side as f64 / width.max(height) as f64;
     let scaled = |length: usize| ((length as f64 * scale).round() as usize).clamp(1, side);
-    let mut image = RgbImage::black(side, side);
-    fill_corner(source, &mut image, scaled(width), scaled(height));
+    let mut image = RgbImage::black(scaled(width), scaled(height));
+    resize(source, &mut image);
     Letterbox { image, scale: scale as f32 }
 }
 
-/// Resizes all of `source` into the upper left `width × height` pixels of `canvas`.
-fn fill_corner(source: &RgbImage, canvas: &mut RgbImage, width: usize, height: usize) {
+/// Resizes all of `source` into all of `target`.
+fn resize(source: &RgbImage, target: &mut RgbImage) {
     let to_u32 = |side: usize| u32::try_from(side).expect("sides of images fit into 32 bits");
-    let pixel_type = fir::PixelType::U8x3;
-    let (canvas_width, canvas_height) = (to_u32(canvas.width()), to_u32(canvas.height()));
-    let source = fir::images::ImageRef::new(
-        to_u32(source.width()),
-        to_u32(source.height()),
-        source.pixels(),
-        pixel_type,
-    )
-    .expect("an image holds width × height × 3 bytes");
-    let mut canvas = fir::images::Image::from_slice_u8(
-        canvas_width,
-        canvas_height,
-        canvas.pixels_mut(),
-        pixel_type,
-    )
-    .expect("an image holds width × height × 3 bytes");
-    let mut corner =
-        fir::images::CroppedImageMut::new(&mut canvas, 0, 0, to_u32(width), to_u32(height))
-            .expect("the scaled image fits on its canvas");
+    let [width, height] = [source.width(), source.height()].map(to_u32);
+    let source = fir::images::ImageRef::new(width, height, source.pixels(), fir::PixelType::U8x3)
+        .expect("an image holds width × height × 3 bytes");
+    let [width, height] = [target.width(), target.height()].map(to_u32);
+    let pixels = target.pixels_mut();
+    let mut target = fir::images::Image::from_slice_u8(width, height, pixels, fir::PixelType::U8x3)
+        .expect("an image holds width × height × 3 bytes");
     let triangle = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
     fir::Resizer::new()
-        .resize(&source, &mut corner, &fir::ResizeOptions::new().resize_alg(triangle))
+        .resize(&source, &mut target, &fir::ResizeOptions::new().resize_alg(triangle))
         .expect("both images are 8-bit RGB");
 }
 
@@ -148,4 +137,36 @@ fn taps(start: usize, source_length: usize, target_length: usize) -> Vec<Taps> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_side_fills_the_canvas_and_the_shorter_one_is_rounded() {
+        for ([width, height], expected) in [
+            ([300, 200], [64, 43]),
+            ([20, 40], [32, 64]),
+            ([1, 900], [1, 64]),
+            ([64, 64], [64, 64]),
+        ] {
+            let boxed = letterbox(&RgbImage::black(width, height), 64);
+            assert_eq!([boxed.image.width(), boxed.image.height()], expected);
+            assert_eq!(boxed.scale, 64.0 / width.max(height) as f32);
+        }
+    }
+
+    #[test]
+    fn an_image_of_the_canvas_size_stays_as_it_is() {
+        let image = RgbImage::new(2, 2, (1..=12).collect()).unwrap();
+        assert_eq!(letterbox(&image, 2).image.pixels(), image.pixels());
+    }
+
+    #[test]
+    fn shrinking_counts_every_pixel() {
+        let pixels = [0, 90, 30, 240].iter().flat_map(|&value| [value; 3]).collect();
+        let boxed = letterbox(&RgbImage::new(2, 2, pixels).unwrap(), 1);
+        assert_eq!(boxed.image.pixels(), [90; 3]);
+    }
 }

@@ -34,7 +34,8 @@ pub enum ColourOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CropRule {
-    /// All of it, scaled to fit, at the top left of a black canvas.
+    /// All of it, scaled to fit, at the top left of a black canvas; only the scaled picture is
+    /// handed on.
     // Braces, because serde lets unknown keys pass beside a tag without content.
     Letterbox {},
     /// The face, moved by a similarity transform so that its points meet a template.
@@ -166,18 +167,19 @@ impl InputContract {
         Ok(Self { width: side, height: side, ..self.clone() })
     }
 
-    /// Writes `image` into `row` in the network's layout, colour order and range.
+    /// Writes `image` into `row` in the network's layout, colour order and range; what a
+    /// letterboxed one leaves free is black.
     ///
     /// # Errors
-    /// [`FillError`] when `image` is not `width × height` or `row` not [`Self::row_len`] long.
+    /// [`FillError`] when `image` is refused by [`Self::check`] or `row` not [`Self::row_len`] long.
     pub fn fill(&self, image: &RgbImage, row: &mut [f32]) -> Result<(), FillError> {
         self.check(image)?;
         if row.len() != self.row_len() {
             return Err(FillError::Row(row.len(), self.row_len()));
         }
         match self.layout {
-            Layout::Nchw => self.fill_planes(image.pixels().as_chunks().0, row),
-            Layout::Nhwc => self.fill_pixels(image.pixels().as_chunks().0, row),
+            Layout::Nchw => self.fill_planes(image, row),
+            Layout::Nhwc => self.fill_pixels(image, row),
         }
         Ok(())
     }
@@ -185,31 +187,50 @@ impl InputContract {
     /// Whether `image` is one that the network can be fed.
     ///
     /// # Errors
-    /// [`FillError`] when it is not `width × height`.
+    /// [`FillError`] when it is not `width × height` or, letterboxed, larger.
     pub fn check(&self, image: &RgbImage) -> Result<(), FillError> {
         let (width, height) = (image.width(), image.height());
-        if (width, height) != (self.width, self.height) {
-            return Err(FillError::Image(width, height, self.width, self.height));
+        let fits = match self.crop {
+            CropRule::Letterbox {} => width <= self.width && height <= self.height,
+            _ => (width, height) == (self.width, self.height),
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(FillError::Image(width, height, self.width, self.height)),
         }
-        Ok(())
     }
 
-    fn fill_planes(&self, pixels: &[[u8; 3]], row: &mut [f32]) {
+    fn fill_planes(&self, image: &RgbImage, row: &mut [f32]) {
         let planes = row.chunks_exact_mut(self.width * self.height);
         for ((plane, source), (mean, scale)) in planes.zip(self.sources()).zip(self.ranges()) {
-            for (value, pixel) in plane.iter_mut().zip(pixels) {
-                *value = (f32::from(pixel[source]) - mean) * scale;
+            let number = |value: u8| (f32::from(value) - mean) * scale;
+            let (seen, below) = plane.split_at_mut(image.height() * self.width);
+            for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
+                let (seen, beside) = line.split_at_mut(image.width());
+                for (value, pixel) in seen.iter_mut().zip(pixels) {
+                    *value = number(pixel[source]);
+                }
+                beside.fill(number(0));
             }
+            below.fill(number(0));
         }
     }
 
-    fn fill_pixels(&self, pixels: &[[u8; 3]], row: &mut [f32]) {
+    fn fill_pixels(&self, image: &RgbImage, row: &mut [f32]) {
         let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
-        for (values, pixel) in row.chunks_exact_mut(3).zip(pixels) {
-            for k in 0..3 {
-                values[k] = (f32::from(pixel[sources[k]]) - mean[k]) * scale[k];
+        let number = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
+        let black = [number(0, 0), number(1, 0), number(2, 0)];
+        let (seen, below) = row.as_chunks_mut::<3>().0.split_at_mut(image.height() * self.width);
+        for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
+            let (seen, beside) = line.split_at_mut(image.width());
+            for (values, pixel) in seen.iter_mut().zip(pixels) {
+                for k in 0..3 {
+                    values[k] = number(k, pixel[sources[k]]);
+                }
             }
+            beside.fill(black);
         }
+        below.fill(black);
     }
 
     /// For every channel of the network, the channel of an RGB pixel that feeds it.
@@ -251,6 +272,11 @@ fn check_crop(crop: &CropRule, width: usize, height: usize) -> Result<(), ModelE
     }
 }
 
+/// The rows of an image.
+fn lines(image: &RgbImage) -> impl Iterator<Item = &[[u8; 3]]> {
+    image.pixels().as_chunks().0.chunks_exact(image.width())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -284,6 +310,23 @@ mod tests {
             let mut row = [f32::NAN; 6];
             contract(layout, colour).fill(&image, &mut row).unwrap();
             assert_eq!(row, expected, "{layout:?} {colour:?}");
+        }
+    }
+
+    #[test]
+    fn a_letterboxed_image_lies_in_the_upper_left_of_black() {
+        let image = RgbImage::new(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let canvas =
+                InputContract { width: 3, height: 2, ..contract(layout, ColourOrder::Bgr) };
+            let mut padded = RgbImage::black(3, 2);
+            padded.pixels_mut()[..6].copy_from_slice(image.pixels());
+            let [mut row, mut expected] = [[f32::NAN; 18]; 2];
+            canvas.fill(&image, &mut row).unwrap();
+            canvas.fill(&padded, &mut expected).unwrap();
+            assert_eq!(row, expected, "{layout:?}");
+            let exact = InputContract { crop: CropRule::Box { scale: 2.0 }, ..canvas };
+            assert!(exact.fill(&image, &mut row).is_err());
         }
     }
 

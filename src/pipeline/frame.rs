@@ -76,7 +76,7 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// A frame whose canvas is with the detector.
+/// A frame that the detector is looking at.
 struct Shown {
     image: RgbImage,
     fingerprint: DifferenceHash,
@@ -97,8 +97,8 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Measured, Error> {
         let _place = self.places.acquire().await.map_err(Error::internal)?;
-        let Decoded { image, canvas, scale, fingerprint } = self.decode_frame(frame).await?;
-        let detected = self.ask(&self.snapshot.detector, canvas, ticket).await?;
+        let Decoded { image, scaled, scale, fingerprint } = self.decode_frame(frame).await?;
+        let detected = self.ask(&self.snapshot.detector, scaled, ticket).await?;
         self.count_batch(Stage::Detect, &detected);
         let shown = Shown { image, fingerprint, scale };
         let Seen { image, mut measured, mesh } = self.look(shown, detected.output, detail).await?;

@@ -16,8 +16,8 @@ use crate::scheduler::{Answer, PoolError, Ticket};
 /// A picture once its file was read.
 pub(super) struct Decoded {
     pub(super) image: RgbImage,
-    /// What the detector is fed.
-    pub(super) canvas: RgbImage,
+    /// What the detector is shown: the image, scaled for its canvas.
+    pub(super) scaled: RgbImage,
     /// Canvas pixels per image pixel.
     pub(super) scale: f32,
     pub(super) fingerprint: DifferenceHash,
@@ -34,7 +34,7 @@ impl Decoded {
         let image = orientation.upright(decode(file, limits)?);
         let fingerprint = DifferenceHash::new(&image);
         let boxed = letterbox(&image, side);
-        Ok(Self { image, canvas: boxed.image, scale: boxed.scale, fingerprint })
+        Ok(Self { image, scaled: boxed.image, scale: boxed.scale, fingerprint })
     }
 }
 

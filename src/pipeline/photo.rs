@@ -67,11 +67,11 @@ impl Pipeline {
         let upright = Orientation::UPRIGHT;
         let read = move || Decoded::read(file.expose(), &limits, upright, side);
         let decoded = self.compute(read).await?;
-        let Decoded { image, canvas, scale, fingerprint } =
+        let Decoded { image, scaled, scale, fingerprint } =
             decoded.map_err(|error| refuse(error, subject))?;
         times.decode = began.elapsed();
 
-        let detected = self.ask(&self.snapshot.detector, canvas, ticket).await?;
+        let detected = self.ask(&self.snapshot.detector, scaled, ticket).await?;
         times.queue += detected.queue_time;
         times.detect = detected.run_time;
 

@@ -32,7 +32,7 @@ use self::resident::Resident;
 use self::slot::Slot;
 use super::loaded::ModelKey;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cuda::{Gpu, GpuError, lazy};
+use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
 use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -127,7 +127,7 @@ impl CudaMachine {
         let resident = Resident::load(&graph, &open.gpu, manifest, self.options.graphs);
         let resident = resident.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
-        let bytes = rows_max * manifest.input.row_len();
+        let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
         let grown = open.grow_slots(bytes, resident.results_len(rows_max));
         grown.map_err(|error| open.load_error(model, error.into()))?;
         open.networks.insert(model.key(), resident);

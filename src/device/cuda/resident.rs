@@ -63,14 +63,14 @@ impl Resident {
         Ok(())
     }
 
-    /// Enqueues turning `count` rows of pixels at a device address into the input of a batch.
+    /// Enqueues turning `count` pictures at a device address into the input of a batch.
     pub(super) fn enqueue_pixels(
         &self,
         bucket: usize,
-        pixels: u64,
+        pictures: u64,
         count: usize,
     ) -> Result<(), GpuError> {
-        self.network.enqueue_pixels(bucket, pixels, count, &self.format)
+        self.network.enqueue_pixels(bucket, pictures, count, &self.format)
     }
 
     /// Enqueues the network on a batch whose input is there.
@@ -121,7 +121,8 @@ impl Resident {
 /// How the input contract's rows are made of pixels.
 fn pixel_format(input: &InputContract) -> PixelFormat {
     PixelFormat {
-        pixels: input.width * input.height,
+        width: input.width,
+        height: input.height,
         is_channels_last: input.layout == Layout::Nhwc,
         source: match input.colour {
             ColourOrder::Rgb => [0, 1, 2],

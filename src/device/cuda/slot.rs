@@ -7,6 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     sys,
 };
 
+use crate::engine::cuda::Picture;
 use crate::image::RgbImage;
 use crate::trust::Wipe;
 
@@ -77,9 +78,12 @@ impl Slot {
         rows: &[RgbImage],
     ) -> Result<(), DriverError> {
         let memory = self.memory.as_mut().expect("slots grow when models are loaded");
-        let mut len = 0;
+        let mut len = rows.len() * Picture::BYTES;
         let staged = memory.staged.as_mut_slice()?;
-        for row in rows {
+        for (index, row) in rows.iter().enumerate() {
+            let [start, width, height] = [len, row.width(), row.height()].map(|n| n as u32);
+            let picture = Picture { start, width, height }.bytes();
+            staged[index * Picture::BYTES..][..Picture::BYTES].copy_from_slice(&picture);
             let bytes = row.pixels();
             staged[len..len + bytes.len()].copy_from_slice(bytes);
             len += bytes.len();

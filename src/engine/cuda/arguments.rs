@@ -92,12 +92,41 @@ pub(super) struct Fill {
     pub(super) count: u32,
 }
 
+/// Where the pixels of a row lie, `[height, width, 3]`, red first; one for each row stands before
+/// them all.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Picture {
+    /// Bytes from the first `Picture`.
+    pub start: u32,
+    /// Pixels, at most those of the network's input.
+    pub width: u32,
+    /// Pixels, at most those of the network's input.
+    pub height: u32,
+}
+
+impl Picture {
+    /// How long it is in memory.
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// As it lies in memory.
+    pub fn bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let numbers = [self.start, self.width, self.height];
+        for (to, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *to = number.to_ne_bytes();
+        }
+        bytes
+    }
+}
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) pixels: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
     pub(super) pixel_stride: u32,
     pub(super) channel_stride: u32,
     pub(super) source: [u32; 3],

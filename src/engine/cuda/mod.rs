@@ -38,5 +38,6 @@ mod plan;
 mod tests;
 mod work;
 
+pub use arguments::Picture;
 pub use gpu::{Gpu, GpuError, free_bytes};
 pub use network::{CudaNetwork, PixelFormat};

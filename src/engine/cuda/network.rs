@@ -44,8 +44,10 @@ pub struct CudaNetwork {
 /// How pixels become the numbers of the input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelFormat {
-    /// Pixels of one row.
-    pub pixels: usize,
+    /// Pixels of a row of the input.
+    pub width: usize,
+    /// Rows of the input.
+    pub height: usize,
     /// Whether the graph's input is `[height, width, channels]`.
     pub is_channels_last: bool,
     /// For each channel of the network, that of a pixel, which is red, green, blue.
@@ -138,15 +140,15 @@ impl CudaNetwork {
         &self.results
     }
 
-    /// Enqueues turning `count` rows of pixels at `pixels`, a device address, into the input of a
-    /// batch of `bucket` rows.
+    /// Enqueues turning `count` pictures at `pictures`, a device address, into the input of a batch
+    /// of `bucket` rows: a [`super::Picture`] for each, and then their pixels.
     ///
     /// # Errors
     /// What the driver refuses.
     pub fn enqueue_pixels(
         &self,
         bucket: usize,
-        pixels: u64,
+        pictures: u64,
         count: usize,
         format: &PixelFormat,
     ) -> Result<(), GpuError> {
@@ -154,11 +156,13 @@ impl CudaNetwork {
         // An image with its channels last lies as its pixels do; so does one that the graph itself
         // takes that way.
         let is_line = format.is_channels_last || !pair.is_same();
-        let (pixel_stride, channel_stride) = if is_line { (3, 1) } else { (1, format.pixels) };
+        let (pixel_stride, channel_stride) =
+            if is_line { (3, 1) } else { (1, format.width * format.height) };
         let arguments = arguments::Rows {
             y: self.address(bucket, *storage),
-            x: pixels,
-            pixels: format.pixels as u32,
+            x: pictures,
+            width: format.width as u32,
+            height: format.height as u32,
             pixel_stride,
             channel_stride: channel_stride as u32,
             source: format.source.map(|channel| channel as u32),

@@ -1,10 +1,17 @@
 // Pixels as they come from the host to the values that networks are fed.
 #include "common.cuh"
 
+// Where a row's pixels start, [height, width, 3], red first. One that is smaller than the input
+// lies in its upper left corner; the rest is black.
+struct Picture {
+    unsigned start;          // bytes from the first Picture
+    unsigned width, height;
+};
+
 struct RowsArguments {
     void* y;
-    const unsigned char* x;  // [batch, pixels, 3], red first
-    unsigned pixels;         // of one row
+    const unsigned char* x;  // a Picture for each row, and the pixels that they tell of
+    unsigned width, height;  // of the network's input
     unsigned pixel_stride, channel_stride;
     unsigned source[3];      // for each channel of the network, that of a pixel
     float mean[3];
@@ -17,9 +24,15 @@ template <class T, int N>
 __device__ void rows(const RowsArguments& a) {
     const unsigned at = thread_number();
     if (at >= a.count) return;
-    const unsigned channel = at % 3, pixel = at / 3 % a.pixels, row = at / 3 / a.pixels;
-    const float value = a.x[(row * a.pixels + pixel) * 3 + a.source[channel]];
-    const unsigned to = row * a.pixels * 3 + pixel * a.pixel_stride + channel * a.channel_stride;
-    from_float(static_cast<T*>(a.y)[to], (value - a.mean[channel]) * a.scale[channel]);
+    const Place p = place(at, 3, a.height, a.width);
+    const Picture picture = reinterpret_cast<const Picture*>(a.x)[p.image];
+    const unsigned row = p.row, column = p.column;
+    float value = 0.0f;
+    if (row < picture.height && column < picture.width) {
+        value = a.x[picture.start + (row * picture.width + column) * 3 + a.source[p.channel]];
+    }
+    const unsigned pixel = row * a.width + column;
+    const unsigned to = p.image * a.width * a.height * 3 + pixel * a.pixel_stride + p.channel * a.channel_stride;
+    from_float(static_cast<T*>(a.y)[to], (value - a.mean[p.channel]) * a.scale[p.channel]);
 }
 KERNEL(rows, RowsArguments)

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::sys;
 
 use super::gpu;
 use crate::engine::Precision;
-use crate::engine::cuda::{PixelFormat, free_bytes};
+use crate::engine::cuda::{Picture, PixelFormat, free_bytes};
 use crate::engine::fixtures::{self, float, graph_of, model, node};
 use crate::engine::fixtures::{inputs, relative_difference};
 
@@ -16,30 +16,48 @@ fn graph() -> crate::engine::graph::Graph {
 }
 
 const FORMAT: PixelFormat = PixelFormat {
-    pixels: 6,
+    width: 3,
+    height: 2,
     is_channels_last: false,
     source: [2, 1, 0],
     mean: [10.0, 20.0, 30.0],
     scale: [1.0, 0.5, 2.0],
 };
 
+/// Two pictures: one that fills the input, and one of two pixels in a row.
+const PICTURES: [(u32, u32); 2] = [(3, 2), (2, 1)];
+
+/// The pictures as they are uploaded, and the numbers of the network's input.
+fn pictures() -> (Vec<u8>, Vec<f32>) {
+    let mut start = (PICTURES.len() * Picture::BYTES) as u32;
+    let (mut table, mut pixels, mut input) = (Vec::new(), Vec::new(), Vec::new());
+    for (width, height) in PICTURES {
+        table.extend(Picture { start, width, height }.bytes());
+        let bytes = width * height * 3;
+        let value = |at: u32| (start + at) as u8;
+        pixels.extend((0..bytes).map(value));
+        for (channel, source) in FORMAT.source.into_iter().enumerate() {
+            for (y, x) in (0..2).flat_map(|y| (0..3).map(move |x| (y, x))) {
+                let at = || (y * width + x) * 3 + source as u32;
+                let pixel = if x < width && y < height { value(at()) } else { 0 };
+                input.push((f32::from(pixel) - FORMAT.mean[channel]) * FORMAT.scale[channel]);
+            }
+        }
+        start += bytes;
+    }
+    ([table, pixels].concat(), input)
+}
+
 #[test]
 fn gpu_pixels_become_the_input_and_a_replayed_graph_computes_what_steps_do() {
     let (gpu, graph) = (gpu(), graph());
     let stream = gpu.gpu.stream();
+    let (pictures, input) = pictures();
     for precision in [Precision::F32, Precision::F16] {
         let network = gpu.load(&graph, precision, &[2]);
-        let pixels: Vec<u8> = (0..36).collect();
-        let input: Vec<f32> = pixels
-            .chunks(18)
-            .flat_map(|row| (0..3).flat_map(move |c| (0..6).map(move |p| (row, c, p))))
-            .map(|(row, c, p)| {
-                (f32::from(row[p * 3 + FORMAT.source[c]]) - FORMAT.mean[c]) * FORMAT.scale[c]
-            })
-            .collect();
         let expected = fixtures::run(&graph, 2, &input);
-        let device_pixels = stream.clone_htod(&pixels).unwrap();
-        let address = device_pixels.device_ptr(stream).0;
+        let uploaded = stream.clone_htod(&pictures).unwrap();
+        let address = uploaded.device_ptr(stream).0;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).unwrap();
         network.enqueue_steps(2).unwrap();
