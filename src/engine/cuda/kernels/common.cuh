@@ -3,7 +3,7 @@
 // A value is stored as T, `float` or `__half`; whatever is computed is computed in `float`.
 // Images lie with their channels last: [batch, height, width, channels]. Every kernel takes one
 // structure, the same as in `arguments.rs`, and does one element, or one pack of neighbouring
-// channels, in each thread.
+// channels, in each thread; reductions may do one in each block.
 #pragma once
 #include <cuda_fp16.h>
 
