@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use self::gpu_use::Watch;
+use self::gpu_use::{Watch, gpu_number};
 use self::network::{NetworkReport, measure_network};
 use super::table::Table;
 use super::{Common, demo, progress, runtime};
@@ -71,6 +71,12 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     } else {
         print(&report);
     }
+    let complaints: Vec<_> = report.networks.iter().filter_map(NetworkReport::complaint).collect();
+    anyhow::ensure!(
+        complaints.is_empty(),
+        "farther from the CPU than is promised: {}",
+        complaints.join("; ")
+    );
     let is_right = report.pipeline.as_ref().is_none_or(|pipeline| pipeline.right == pipeline.pairs);
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -81,6 +87,7 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     let group = Device::open(&options).await?;
     let devices = group.describe().map(ToString::to_string).collect();
     let precisions = precisions(&options, group.describe().all(|device| device.name == "cpu"));
+    let gpus = group.describe().filter_map(|device| gpu_number(&device.name)).collect();
     drop(group);
     let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
     let mut networks = Vec::new();
@@ -96,7 +103,7 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     bar.finish_and_clear();
     let pipeline = match args.networks_only {
         true => None,
-        false => Some(measure_pipeline(config, args.seconds).await?),
+        false => Some(measure_pipeline(config, args.seconds, gpus).await?),
     };
     Ok(Report { version: env!("CARGO_PKG_VERSION"), devices, networks, pipeline })
 }
@@ -126,10 +133,14 @@ fn precisions(options: &DeviceOptions, is_cpu: bool) -> Vec<Precision> {
     }
 }
 
-async fn measure_pipeline(config: Config, seconds: f64) -> anyhow::Result<PipelineReport> {
+async fn measure_pipeline(
+    config: Config,
+    seconds: f64,
+    gpus: Vec<usize>,
+) -> anyhow::Result<PipelineReport> {
     let (app, client) = super::client::in_process(config).await?;
     let faces = std::path::Path::new(demo::FACES);
-    let watch = Watch::start();
+    let watch = Watch::start(gpus);
     let (begun, mut pairs, mut right) = (Instant::now(), 0, 0);
     while pairs == 0 || begun.elapsed().as_secs_f64() < seconds {
         let (done, good) = demo::count_right(faces, &client).await?;
@@ -187,7 +198,7 @@ fn print(report: &Report) {
             pipeline.right,
             pipeline.pairs,
             used.map_or_else(
-                || "not read (no nvidia-smi)".to_owned(),
+                || "not read (no GPU in use, or no nvidia-smi)".to_owned(),
                 |used| format!("{used:.0} %")
             ),
         );

@@ -27,6 +27,26 @@ pub(super) struct NetworkReport {
     pub(super) buckets: Vec<BucketReport>,
 }
 
+impl NetworkReport {
+    /// What is wrong where it is farther from the CPU than is promised.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let max = distance_max(self.precision)?;
+        let (model, precision, distance) = (&self.model, self.precision, self.cosine_distance);
+        (distance > max).then(|| {
+            format!("{model} in {precision}: 1 - cosine is {distance:.1e}, at most {max:.0e}")
+        })
+    }
+}
+
+/// The largest 1 − cosine that README promises. For `bf16` nothing but the goldens is.
+fn distance_max(precision: &str) -> Option<f64> {
+    match precision {
+        "f32" => Some(1e-6),
+        "bf16" => None,
+        _ => Some(1e-3),
+    }
+}
+
 /// One batch size.
 #[derive(Debug, Serialize)]
 pub(super) struct BucketReport {
@@ -145,12 +165,17 @@ async fn run_batch(
     Ok(slot.launch(batch).await?.rows)
 }
 
+/// 1 − cosine; infinite where there is none, so that it is beyond every limit.
 fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths == 0.0 { 0.0 } else { 1.0 - dot(a, b) / lengths }
+    let squares = [dot(a, a), dot(b, b)];
+    if squares == [0.0, 0.0] {
+        return 0.0;
+    }
+    let distance = 1.0 - dot(a, b) / (squares[0] * squares[1]).sqrt();
+    if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
 /// A picture of soft waves of the size a model takes, another for each seed.
@@ -246,5 +271,27 @@ mod tests {
         assert!(cosine_distance(&[1.0, 2.0], &[2.0, 4.0]).abs() < 1e-12);
         assert!((cosine_distance(&[1.0, 0.0], &[-3.0, 0.0]) - 2.0).abs() < 1e-12);
         assert_eq!(cosine_distance(&[0.0], &[0.0]), 0.0);
+    }
+
+    #[test]
+    fn an_answer_without_a_direction_is_as_far_as_can_be() {
+        assert_eq!(cosine_distance(&[0.0], &[1.0]), f64::INFINITY);
+        assert_eq!(cosine_distance(&[f32::NAN], &[1.0]), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_network_farther_from_the_cpu_than_is_promised_is_named_with_both_numbers() {
+        let report = |precision, cosine_distance| {
+            let model = "iris/3.3.6".to_owned();
+            NetworkReport { model, precision, cosine_distance, buckets: Vec::new() }
+        };
+        for (precision, distance) in [("f32", 1e-6), ("f16", 1e-3), ("bf16", 0.1)] {
+            assert_eq!(report(precision, distance).complaint(), None);
+        }
+        assert_eq!(
+            report("f32", 2e-6).complaint().unwrap(),
+            "iris/3.3.6 in f32: 1 - cosine is 2.0e-6, at most 1e-6"
+        );
+        assert!(report("f16", f64::INFINITY).complaint().is_some());
     }
 }

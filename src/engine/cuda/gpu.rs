@@ -28,7 +28,7 @@ const MODULES: [&str; 4] = [
 /// Every kernel, in the order of [`MODULES`]; each exists for both kinds of floats.
 const KERNELS: [&[&str]; 4] = [
     &["elements", "copy", "binary", "fill"],
-    &["reduce", "softmax"],
+    &["reduce", "reduce_block", "softmax", "softmax_block"],
     &["rows"],
     &["depthwise", "patches", "border", "pool", "resize"],
 ];
@@ -40,6 +40,7 @@ const PACKED: [&str; 6] = ["elements", "depthwise", "patches", "border", "pool",
 const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
 
 /// Threads of a block: enough of them on every GPU since 2018, whatever registers a kernel takes.
+/// `reductions.cu` counts on it.
 const BLOCK: u32 = 256;
 
 /// Scratch memory for matrix products, so that cuBLAS allocates none: what NVIDIA recommends for
@@ -169,12 +170,22 @@ impl Gpu {
         threads: u32,
         arguments: &A,
     ) -> Result<(), GpuError> {
-        if threads == 0 {
+        self.launch_blocks(kernel, threads.div_ceil(BLOCK), arguments)
+    }
+
+    /// Runs `kernel` on as many blocks.
+    pub(super) fn launch_blocks<A: DeviceRepr>(
+        &self,
+        kernel: &str,
+        blocks: u32,
+        arguments: &A,
+    ) -> Result<(), GpuError> {
+        if blocks == 0 {
             return Ok(());
         }
         let function = self.functions.get(kernel).expect("every kernel was loaded");
         let config = LaunchConfig {
-            grid_dim: (threads.div_ceil(BLOCK), 1, 1),
+            grid_dim: (blocks, 1, 1),
             block_dim: (BLOCK, 1, 1),
             shared_mem_bytes: 0,
         };

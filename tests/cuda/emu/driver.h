@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -28,6 +29,8 @@ struct Op {
   std::function<CUresult()> run;
   // Bookkeeping, done even when the device is broken: whoever waits for it must get an answer.
   bool always = false;
+  // When it hangs: for good only if streams were not told to go on since.
+  std::optional<int> hangs_in = {};
 };
 
 struct Stream;

@@ -22,6 +22,10 @@ namespace {
 std::recursive_mutex& working = *new std::recursive_mutex;
 
 using Lock = std::unique_lock<std::mutex>;
+
+// How often streams that hang were told to go on. What was to hang before that does not any more.
+int rounds = 0;
+
 using Executor = std::lock_guard<std::recursive_mutex>;
 
 void execute(Stream& stream, const Op& op) {
@@ -33,6 +37,7 @@ void execute(Stream& stream, const Op& op) {
   CUresult result = run_one(stream.name, op);
   Lock lock(state);
   if (result == never_ends) {
+    if (op.hangs_in.value_or(rounds) != rounds) return;
     bool is_null = &stream == device->null_stream.get();
     if (is_null) complain_once("a null stream that hangs is not emulated");
     stream.hangs = true;
@@ -227,6 +232,7 @@ void finish_everything() {
 
 void resume_streams() {
   Lock lock(state);
+  ++rounds;
   for (auto& [handle, stream] : streams.all) stream->hangs = false;
   moved.notify_all();
 }
@@ -249,14 +255,21 @@ CUresult submit(CUstream handle, const char* kind, const std::string& name,
                 std::function<void()> work) {
   Device* device;
   CUresult later = CUDA_SUCCESS;
+  int round;
+  {
+    Lock lock(state);
+    round = rounds;
+  }
   if (CUresult error = enter(kind, device, &later)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   count(kind);
-  return enqueue(stream, {std::string(kind) + " " + name, [=] {
-                            if (later == CUDA_SUCCESS) work();
-                            return later;
-                          }});
+  Op op{std::string(kind) + " " + name, [=] {
+          if (later == CUDA_SUCCESS) work();
+          return later;
+        }};
+  if (later == never_ends) op.hangs_in = round;
+  return enqueue(stream, std::move(op));
 }
 
 }  // namespace emu

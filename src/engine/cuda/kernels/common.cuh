@@ -3,7 +3,7 @@
 // A value is stored as T, `float` or `__half`; whatever is computed is computed in `float`.
 // Images lie with their channels last: [batch, height, width, channels]. Every kernel takes one
 // structure, the same as in `arguments.rs`, and does one element, or one pack of neighbouring
-// channels, in each thread.
+// channels, in each thread; reductions may do one in each block.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -51,8 +51,9 @@ __device__ inline void read(float (&x)[N], const Periodic& constants, unsigned a
     }
 }
 
-// The larger or smaller one, but `x` where that is not a number: an overflow must reach the answer, where it is refused.
-__device__ inline float larger(float x, float y) { return x <= y ? y : x; }
+// The larger or smaller one, but whichever is not a number: an overflow must reach the answer, where it is refused.
+// `smaller` looks only at `x`, since its `y` is always a constant.
+__device__ inline float larger(float x, float y) { return x <= y || y != y ? y : x; }
 __device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
 
 // Functions of one number; the numbering is that of `arguments.rs`.

@@ -7,6 +7,7 @@ mod capture;
 mod networks;
 mod operations;
 mod random;
+mod reductions;
 
 use std::sync::{Arc, LazyLock};
 

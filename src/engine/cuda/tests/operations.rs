@@ -229,3 +229,20 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
         }
     }
 }
+
+#[test]
+fn gpu_what_is_not_a_number_is_the_largest_of_all() {
+    let (gpu, mut draft) = (gpu(), Draft::default());
+    draft.push("MaxPool", &["x"], "of a window", &[ints("kernel_shape", &[3, 3])]);
+    draft.push("ReduceMax", &["x"], "of an image", &[ints("axes", &[2, 3])]);
+    let graph = draft.graph_with(&[1, 3, 3], &["of a window", "of an image"]);
+    for precision in [Precision::F32, Precision::F16] {
+        let network = gpu.load(&graph, precision, &[1]);
+        for at in 0..9 {
+            let mut input = [1.0; 9];
+            input[at] = f32::NAN;
+            let found = gpu.run(&graph, &network, &input);
+            assert!(found.iter().all(|y| y[0].is_nan()), "{precision}, at {at}: {found:?}");
+        }
+    }
+}

@@ -9,6 +9,8 @@ mod windows;
 pub(super) use convolution::{Dense, Depthwise, Linear};
 pub(super) use elements::{Binary, CurvePlan, Elements, FinishPlan, Repeated};
 pub(super) use moves::{Border, Copy, Fill};
+#[cfg(test)]
+pub(super) use reductions::Team;
 pub(super) use reductions::{Reduce, Softmax};
 pub(super) use windows::{Sample, Sampling, WindowPlan};
 

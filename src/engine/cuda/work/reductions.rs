@@ -1,14 +1,64 @@
 //! Many elements to one.
 
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+
 use super::Kernel;
 use crate::engine::cuda::arguments::{self, AXES_MAX};
-use crate::engine::cuda::gpu::GpuError;
+use crate::engine::cuda::gpu::{Gpu, GpuError};
 use crate::engine::cuda::plan::{Site, Work};
 use crate::engine::op::Reduction;
 use crate::engine::shape::known_elements;
 
+/// Who finds one result. A block joins elements in another order than a thread does, so that this
+/// may not depend on the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::cuda) enum Team {
+    Thread,
+    Block,
+}
+
+/// Threads that run in step. Where as many results lie side by side, each step of theirs reads
+/// neighbours.
+const WARP: usize = 32;
+
+/// Elements that give each thread of a block something to do.
+const BLOCK_LEN_MIN: usize = 256;
+
+impl Team {
+    /// For `len` elements behind each of results of which `neighbours` lie side by side.
+    ///
+    /// A thread takes one element after another, each some tenth of a microsecond, so a block is
+    /// faster for many. For few it mostly waits for itself, and pays only where threads would read
+    /// far from each other. Both limits are estimates, not measured.
+    fn of(len: usize, neighbours: usize) -> Self {
+        let len_min = if neighbours < WARP { WARP } else { BLOCK_LEN_MIN };
+        if len < len_min { Self::Thread } else { Self::Block }
+    }
+
+    fn kernel(self, kernel: &str, is_half: bool) -> Kernel {
+        match self {
+            Self::Thread => Kernel::single(kernel, is_half),
+            Self::Block => Kernel::single(&format!("{kernel}_block"), is_half),
+        }
+    }
+
+    fn launch<A: DeviceRepr>(
+        self,
+        gpu: &Gpu,
+        kernel: &Kernel,
+        results: u32,
+        arguments: &A,
+    ) -> Result<(), GpuError> {
+        match self {
+            Self::Thread => gpu.launch(&kernel.name, results, arguments),
+            Self::Block => gpu.launch_blocks(&kernel.name, results, arguments),
+        }
+    }
+}
+
 /// Axes reduced to one number; the result lies as what is read, without those axes.
 pub(in crate::engine::cuda) struct Reduce {
+    team: Team,
     kernel: Kernel,
     reduction: Reduction,
     /// Size and step of each axis kept, outermost first, and of each that goes.
@@ -30,17 +80,43 @@ impl Reduce {
         order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
         let (gone, kept): (Vec<usize>, Vec<usize>) =
             order.into_iter().partition(|axis| axes.contains(axis));
-        let steps =
-            |axes: Vec<usize>| axes.iter().map(|&axis| [shape[axis], strides[axis]]).collect();
-        let kernel = Kernel::single("reduce", is_half);
-        let row_len = known_elements(shape);
-        Self { kernel, reduction, kept: steps(kept), gone: steps(gone), row_len }
+        let [kept, gone] = [kept, gone].map(|axes| merged(&axes, shape, strides));
+        let neighbours = match kept.last() {
+            Some([size, 1]) => *size,
+            _ => 1,
+        };
+        let team = Team::of(product(&gone), neighbours);
+        let kernel = team.kernel("reduce", is_half);
+        Self { team, kernel, reduction, kept, gone, row_len: known_elements(shape) }
     }
+
+    /// The same, found by `team` whatever its size.
+    #[cfg(test)]
+    pub(in crate::engine::cuda) fn by(self, team: Team, is_half: bool) -> Self {
+        Self { team, kernel: team.kernel("reduce", is_half), ..self }
+    }
+}
+
+/// Size and step of axes; those that are walked over as one are one.
+fn merged(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
+    let mut merged: Vec<[usize; 2]> = Vec::new();
+    for [size, stride] in axes.iter().map(|&axis| [shape[axis], strides[axis]]) {
+        match merged.last_mut() {
+            Some([outer, step]) if *step == stride * size => {
+                (*outer, *step) = (*outer * size, stride);
+            }
+            _ => merged.push([size, stride]),
+        }
+    }
+    merged
+}
+
+fn product(axes: &[[usize; 2]]) -> usize {
+    axes.iter().map(|[size, _]| size).product()
 }
 
 impl Work for Reduce {
     fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let product = |axes: &[[usize; 2]]| axes.iter().map(|[size, _]| size).product::<usize>();
         let mut kept = vec![[site.batch, self.row_len]];
         kept.extend(&self.kept);
         let count = site.count(product(&self.kept));
@@ -62,7 +138,7 @@ impl Work for Reduce {
             length: product(&self.gone) as u32,
             count,
         };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+        self.team.launch(site.gpu, &self.kernel, count, &arguments)
     }
 
     fn algorithm(&self) -> &'static str {
@@ -80,6 +156,7 @@ fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
 
 /// Exponentials along an axis over their sum: rows of `[outer, length, inner]`.
 pub(in crate::engine::cuda) struct Softmax {
+    team: Team,
     kernel: Kernel,
     length: usize,
     inner: usize,
@@ -88,7 +165,14 @@ pub(in crate::engine::cuda) struct Softmax {
 
 impl Softmax {
     pub(in crate::engine::cuda) fn new([outer, length, inner]: [usize; 3], is_half: bool) -> Self {
-        Self { kernel: Kernel::single("softmax", is_half), length, inner, outer }
+        let team = Team::of(length, inner);
+        Self { team, kernel: team.kernel("softmax", is_half), length, inner, outer }
+    }
+
+    /// The same, found by `team` whatever its size.
+    #[cfg(test)]
+    pub(in crate::engine::cuda) fn by(self, team: Team, is_half: bool) -> Self {
+        Self { team, kernel: team.kernel("softmax", is_half), ..self }
     }
 }
 
@@ -97,10 +181,46 @@ impl Work for Softmax {
         let count = site.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
         let arguments = arguments::Softmax { y: site.y, x: site.x[0], length, inner, count };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+        self.team.launch(site.gpu, &self.kernel, count, &arguments)
     }
 
     fn algorithm(&self) -> &'static str {
         "reduction"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::shape::strides;
+
+    fn team(shape: &[usize], strides: &[usize], axes: &[usize]) -> Team {
+        Reduce::new(Reduction::Sum, shape, strides, axes, false).team
+    }
+
+    #[test]
+    fn many_elements_are_for_a_block_and_few_for_a_thread() {
+        // The length of an embedding; a short list.
+        assert_eq!(team(&[512], &[1], &[0]), Team::Block);
+        assert_eq!(team(&[31], &[1], &[0]), Team::Thread);
+        // Pixels of an image with its channels last, many channels and then few.
+        assert_eq!(team(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), Team::Thread);
+        assert_eq!(team(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), Team::Block);
+        assert_eq!(team(&[6, 7, 7], &[1, 42, 6], &[1, 2]), Team::Block);
+        // The same with its channels first: each pixel is read from afar.
+        assert_eq!(team(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), Team::Block);
+        assert_eq!(Softmax::new([1, 2, 100], false).team, Team::Thread);
+        assert_eq!(Softmax::new([8, 49, 1], false).team, Team::Block);
+    }
+
+    #[test]
+    fn axes_that_lie_one_behind_another_are_walked_over_as_one() {
+        let shape = [6, 5, 7];
+        let first = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1, 2], false);
+        assert_eq!((first.kept, first.gone), (vec![[6, 35]], vec![[35, 1]]));
+        let last = Reduce::new(Reduction::Sum, &shape, &[1, 42, 6], &[1, 2], false);
+        assert_eq!((last.kept, last.gone), (vec![[6, 1]], vec![[35, 6]]));
+        let middle = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1], false);
+        assert_eq!((middle.kept, middle.gone), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
     }
 }

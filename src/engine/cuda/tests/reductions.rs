@@ -1,0 +1,197 @@
+//! Many elements to one, by one thread and by a block, whichever the plan would take.
+
+use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+use half::f16;
+
+use super::{Turn, gpu};
+use crate::engine::cuda::plan::{Site, Work};
+use crate::engine::cuda::work::{Reduce, Softmax, Team};
+use crate::engine::fixtures::{self, Draft, int, ints, noise, relative_difference};
+use crate::engine::op::Reduction;
+
+const ROWS: usize = 3;
+
+/// Results of each row.
+const RESULTS: usize = 4;
+
+/// Around the threads of a warp and of a block.
+const LENGTHS: [usize; 5] = [1, 31, 256, 257, 5000];
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Reduce(Reduction),
+    Softmax,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind::Reduce(Reduction::Mean),
+    Kind::Reduce(Reduction::Sum),
+    Kind::Reduce(Reduction::Max),
+    Kind::Reduce(Reduction::L2),
+    Kind::Softmax,
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    kind: Kind,
+    length: usize,
+    /// Whether elements of one result lie side by side; else results do.
+    is_line: bool,
+    team: Team,
+    is_half: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in KINDS {
+        for length in LENGTHS {
+            for is_line in [false, true] {
+                for team in [Team::Thread, Team::Block] {
+                    for is_half in [false, true] {
+                        cases.push(Case { kind, length, is_line, team, is_half });
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+impl Case {
+    fn shape(&self) -> [usize; 2] {
+        if self.is_line { [RESULTS, self.length] } else { [self.length, RESULTS] }
+    }
+
+    fn axis(&self) -> usize {
+        usize::from(self.is_line)
+    }
+
+    fn row_len(&self) -> usize {
+        RESULTS * self.length
+    }
+
+    /// Where element `index` of a result lies.
+    fn place(&self, row: usize, result: usize, index: usize) -> usize {
+        let within = match self.is_line {
+            true => result * self.length + index,
+            false => index * RESULTS + result,
+        };
+        row * self.row_len() + within
+    }
+
+    /// Numbers that both precisions hold.
+    fn input(&self) -> Vec<f32> {
+        let noise = noise(7, ROWS * self.row_len());
+        noise.into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
+    }
+
+    fn work(&self) -> Box<dyn Work> {
+        let [first, second] = self.shape();
+        match self.kind {
+            Kind::Reduce(reduction) => {
+                let axes = [self.axis()];
+                let work =
+                    Reduce::new(reduction, &[first, second], &[second, 1], &axes, self.is_half);
+                Box::new(work.by(self.team, self.is_half))
+            }
+            Kind::Softmax => {
+                let inner = if self.is_line { 1 } else { RESULTS };
+                let sizes = [RESULTS / inner, self.length, inner];
+                Box::new(Softmax::new(sizes, self.is_half).by(self.team, self.is_half))
+            }
+        }
+    }
+
+    /// What the reference computes.
+    fn expected(&self, input: &[f32]) -> Vec<f32> {
+        let mut draft = Draft::default();
+        let axis = self.axis() as i64 + 1;
+        let axes = [ints("axes", &[axis])];
+        match self.kind {
+            Kind::Reduce(Reduction::Mean) => draft.push("ReduceMean", &["x"], "y", &axes),
+            Kind::Reduce(Reduction::Sum) => draft.push("ReduceSum", &["x"], "y", &axes),
+            Kind::Reduce(Reduction::Max) => draft.push("ReduceMax", &["x"], "y", &axes),
+            Kind::Reduce(Reduction::L2) => draft.push("ReduceL2", &["x"], "y", &axes),
+            Kind::Softmax => draft.push("Softmax", &["x"], "y", &[int("axis", axis)]),
+        }
+        let graph = draft.graph(&self.shape());
+        fixtures::run(&graph, input.len() / self.row_len(), input).remove(0)
+    }
+
+    /// What the GPU computes.
+    fn run(&self, gpu: &Turn, input: &[f32]) -> Vec<f32> {
+        let batch = input.len() / self.row_len();
+        let len = match self.kind {
+            Kind::Reduce(_) => batch * RESULTS,
+            Kind::Softmax => input.len(),
+        };
+        let stream = gpu.gpu.stream();
+        let x = stream.clone_htod(&to_bytes(input, self.is_half)).unwrap();
+        let y = stream.alloc_zeros::<u8>(to_bytes(&vec![0.0; len], self.is_half).len()).unwrap();
+        let [from, to] = [&x, &y].map(|memory| memory.device_ptr(stream).0);
+        let gpu = &gpu.gpu;
+        let site = Site { gpu, batch, constants: 0, x: vec![from], y: to, workspace: 0 };
+        self.work().enqueue(&site).unwrap();
+        let found = stream.clone_dtoh(&y).unwrap();
+        stream.synchronize().unwrap();
+        to_numbers(&found, self.is_half)
+    }
+}
+
+fn to_bytes(numbers: &[f32], is_half: bool) -> Vec<u8> {
+    match is_half {
+        true => numbers.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
+        false => numbers.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+    }
+}
+
+fn to_numbers(bytes: &[u8], is_half: bool) -> Vec<f32> {
+    match is_half {
+        true => bytes.chunks(2).map(|x| f16::from_ne_bytes([x[0], x[1]]).to_f32()).collect(),
+        false => bytes.chunks(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect(),
+    }
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn gpu_threads_and_blocks_find_what_the_reference_does() {
+    let gpu = gpu();
+    for case in cases() {
+        let input = case.input();
+        let difference = relative_difference(&case.run(&gpu, &input), &case.expected(&input));
+        // One thread adds up 5000 squares one after another.
+        let difference_max = if case.is_half { 1e-3 } else { 1e-4 };
+        assert!(difference <= difference_max, "{case:?}: {difference:.1e}");
+    }
+}
+
+#[test]
+fn gpu_reduced_rows_have_the_same_bits_alone_and_in_a_batch() {
+    let gpu = gpu();
+    for case in cases() {
+        let input = case.input();
+        let rows = input.chunks(case.row_len());
+        let alone: Vec<f32> = rows.flat_map(|row| case.run(&gpu, row)).collect();
+        assert_eq!(bits(&alone), bits(&case.run(&gpu, &input)), "{case:?}");
+    }
+}
+
+#[test]
+fn gpu_what_is_not_a_number_reaches_its_result_and_no_other() {
+    let gpu = gpu();
+    for case in cases() {
+        let mut input = case.input();
+        input[case.place(1, 2, case.length / 2)] = f32::NAN;
+        let found = case.run(&gpu, &input);
+        for (row, result) in (0..ROWS).flat_map(|row| (0..RESULTS).map(move |r| (row, r))) {
+            let at = match case.kind {
+                Kind::Reduce(_) => row * RESULTS + result,
+                Kind::Softmax => case.place(row, result, 0),
+            };
+            assert_eq!(found[at].is_nan(), (row, result) == (1, 2), "{case:?}");
+        }
+    }
+}
