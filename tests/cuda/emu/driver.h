@@ -10,7 +10,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -29,8 +28,10 @@ struct Op {
   std::function<CUresult()> run;
   // Bookkeeping, done even when the device is broken: whoever waits for it must get an answer.
   bool always = false;
-  // When it hangs: for good only if streams were not told to go on since.
-  std::optional<int> hangs_in = {};
+  // For an event of another stream.
+  bool waits = false;
+  // How often streams had been told to go on when it was enqueued.
+  int round = 0;
 };
 
 struct Stream;

@@ -96,6 +96,7 @@ EMU_API CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsig
   // Whoever waits for what hangs, hangs.
   Op wait{"wait " + event->name, [mark] { return reach(*mark) ? CUDA_SUCCESS : never_ends; }};
   wait.always = true;
+  wait.waits = true;
   return enqueue(stream, wait);
 }
 

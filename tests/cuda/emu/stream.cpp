@@ -21,26 +21,29 @@ namespace {
 // queue, hence recursive.
 std::recursive_mutex& working = *new std::recursive_mutex;
 
-using Lock = std::unique_lock<std::mutex>;
-
-// How often streams that hang were told to go on. What was to hang before that does not any more.
+// How often streams that hang were told to go on.
 int rounds = 0;
 
+using Lock = std::unique_lock<std::mutex>;
 using Executor = std::lock_guard<std::recursive_mutex>;
 
 void execute(Stream& stream, const Op& op) {
   Device* device = stream.device;
+  int round;
   {
     Lock lock(state);
     if (device->broken != CUDA_SUCCESS && !op.always) return;
+    round = op.waits ? rounds : op.round;
   }
   CUresult result = run_one(stream.name, op);
   Lock lock(state);
   if (result == never_ends) {
-    if (op.hangs_in.value_or(rounds) != rounds) return;
     bool is_null = &stream == device->null_stream.get();
     if (is_null) complain_once("a null stream that hangs is not emulated");
-    stream.hangs = true;
+    // Unless streams were told to go on since: nobody would say so again.
+    stream.hangs = round == rounds;
+    // What waits for a stream that hangs waits again when that one goes on.
+    if (op.waits) stream.queue.push_front(op);
   } else if (result != CUDA_SUCCESS && device->broken == CUDA_SUCCESS) {
     device->broken = result;
   }
@@ -177,6 +180,7 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op) {
     return result != CUDA_SUCCESS ? result : broken(device);
   }
   Lock lock(state);
+  op.round = rounds;
   if (stream->capture != nullptr) {
     if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     trace("capture", stream->name, op.name);
@@ -255,21 +259,14 @@ CUresult submit(CUstream handle, const char* kind, const std::string& name,
                 std::function<void()> work) {
   Device* device;
   CUresult later = CUDA_SUCCESS;
-  int round;
-  {
-    Lock lock(state);
-    round = rounds;
-  }
   if (CUresult error = enter(kind, device, &later)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   count(kind);
-  Op op{std::string(kind) + " " + name, [=] {
-          if (later == CUDA_SUCCESS) work();
-          return later;
-        }};
-  if (later == never_ends) op.hangs_in = round;
-  return enqueue(stream, std::move(op));
+  return enqueue(stream, {std::string(kind) + " " + name, [=] {
+                            if (later == CUDA_SUCCESS) work();
+                            return later;
+                          }});
 }
 
 }  // namespace emu
