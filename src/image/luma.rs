@@ -88,7 +88,8 @@ fn mean_luma(image: &RgbImage, columns: Range<usize>, rows: Range<usize>) -> f64
         let (chunks, rest) = row.as_chunks::<48>();
         for chunk in chunks.iter().map(<[u8; 48]>::as_slice).chain([rest]) {
             for (sum, &value) in sums.iter_mut().zip(chunk) {
-                *sum += u32::from(value);
+                // Pictures are far too small for it to overflow, and a check would keep it scalar.
+                *sum = sum.wrapping_add(value.into());
             }
         }
     }

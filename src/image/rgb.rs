@@ -54,7 +54,7 @@ pub(super) fn nearest_byte(value: f32) -> u8 {
     const SHIFT: f32 = (1 << 23) as f32;
     let shifted = value + SHIFT;
     let whole = shifted - SHIFT;
-    (shifted.to_bits() + u32::from(value - whole >= 0.5)) as u8
+    shifted.to_bits().wrapping_add((value - whole >= 0.5).into()) as u8
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl Points {
             lower_share: [0.0; BLOCK],
         };
         for i in 0..BLOCK {
-            let (source_x, source_y) = transform.invert((x + i) as f64, y as f64);
+            let (source_x, source_y) = transform.invert(x as f64 + i as f64, y as f64);
             let (left, right_share) = split(source_x.max(-2.0).min(right_end));
             let (top, lower_share) = split(source_y.max(-2.0).min(lower_end));
             (points.left[i], points.right_share[i]) = (left, right_share);
@@ -109,7 +109,7 @@ impl Points {
         for i in 0..count {
             let (left, top) = (self.left[i], self.top[i]);
             let [[upper_left, upper_right], [lower_left, lower_right]] =
-                [pair(source, left, top), pair(source, left, top + 1)];
+                [pair(source, left, top), pair(source, left, top.wrapping_add(1))];
             for (corner, pixel) in
                 corners.iter_mut().zip([upper_left, upper_right, lower_left, lower_right])
             {
@@ -170,7 +170,7 @@ fn split(x: f64) -> (i32, f32) {
     let shifted = x + SHIFT;
     let nearest = shifted - SHIFT;
     let over = f64::from(u8::from(nearest > x));
-    (shifted.to_bits() as i32 - i32::from(nearest > x), (x - (nearest - over)) as f32)
+    ((shifted.to_bits() as i32).wrapping_sub((nearest > x).into()), (x - (nearest - over)) as f32)
 }
 
 #[cfg(test)]
