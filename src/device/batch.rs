@@ -12,7 +12,7 @@ use crate::trust::Secret;
 pub struct Batch {
     /// The version that runs; the batch keeps it alive.
     pub model: Arc<LoadedModel>,
-    /// The rows, cut to the size the model's input contract states.
+    /// The rows, of the size the model's input contract states; letterboxed ones may be smaller.
     pub rows: Vec<RgbImage>,
     /// One of the model's batch sizes, at least the number of rows.
     pub bucket: usize,

@@ -146,6 +146,8 @@ pub(crate) struct Stage {
     pub(super) name: String,
     reports: tokio::sync::mpsc::Sender<Report>,
     steps: mpsc::Receiver<Step>,
+    /// Whether it stops before it opens, without a report.
+    pub(super) stops: bool,
 }
 
 /// What a staged machine says.
@@ -202,10 +204,10 @@ pub(super) async fn staged_with(
 }
 
 impl Stage {
-    fn new(number: usize) -> (Self, Director) {
+    pub(super) fn new(number: usize) -> (Self, Director) {
         let (say, reports) = tokio::sync::mpsc::channel(64);
         let (tell, steps) = mpsc::channel();
-        let stage = Self { name: format!("cuda:{number}"), reports: say, steps };
+        let stage = Self { name: format!("cuda:{number}"), reports: say, steps, stops: false };
         (stage, Director { reports, steps: tell })
     }
 
@@ -215,7 +217,11 @@ impl Stage {
 
     pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
         let options = CpuOptions { threads: 1.try_into().ok(), ..CpuOptions::default() };
-        let Self { name, reports, steps } = self;
+        let Self { name, reports, steps, stops } = self;
+        if stops {
+            // Once its director is gone, it goes on too.
+            steps.recv().ok();
+        }
         let description = CpuMachine::describe(&options, "staged")?;
         let description = DeviceDescription { name: name.clone(), ..description };
         let cpu = CpuMachine::open(options)?;

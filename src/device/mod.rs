@@ -135,11 +135,12 @@ impl Device {
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = Reporter { health: Arc::clone(&health), device };
-            opening.push(Opening::start(machine, reporter, slots, patience.clone())?);
+            let gone = gone(health.subscribe(), device);
+            opening.push((Opening::start(machine, reporter, slots, patience.clone())?, gone));
         }
         let mut stations = Vec::with_capacity(opening.len());
-        for station in opening {
-            stations.push(station.opened(slots).await?);
+        for (station, gone) in opening {
+            stations.push(station.opened(slots, gone).await?);
         }
         let (precision, next_key) = (options.cpu.precision, Mutex::new(0));
         Ok(Self { stations, health, placements, precision, next_key })
@@ -187,18 +188,8 @@ impl Device {
         tokio::select! {
             biased;
             Ok(loaded) = loaded => loaded,
-            Some(loss) = self.gone(device) => Err(DeviceError::Lost(loss)),
+            Some(loss) = gone(self.health.subscribe(), device) => Err(DeviceError::Lost(loss)),
             else => Err(DeviceError::Stopped),
-        }
-    }
-
-    /// Comes when a device is gone, with its loss: a thread that hangs answers nobody.
-    fn gone(&self, device: usize) -> impl Future<Output = Option<Loss>> + use<> {
-        let mut health = self.health.subscribe();
-        async move {
-            let is_gone = move |now: &Health| now.devices[device].loss().is_some();
-            let found = health.wait_for(is_gone).await.ok()?;
-            found.devices[device].loss()
         }
     }
 
@@ -237,6 +228,13 @@ impl Device {
     }
 }
 
+/// Comes when a device is gone, with its loss: a thread that hangs answers nobody.
+async fn gone(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
+    let is_gone = move |now: &Health| now.devices[device].loss().is_some();
+    let found = health.wait_for(is_gone).await.ok()?;
+    found.devices[device].loss()
+}
+
 /// The package, to be run in `precision` where that is asked for.
 fn in_precision(package: Package, precision: Option<Precision>) -> Result<Package, DeviceError> {
     let precision = precision.unwrap_or(package.manifest.precision);
@@ -264,6 +262,7 @@ impl Opening {
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes when this thread ends.
             let _alive: Sender<()> = alive;
+            pulse.begin("opening the device", Instant::now(), patience.open);
             match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
@@ -279,8 +278,18 @@ impl Opening {
         Ok(Self { door: Door::new(inbox), thread, opened })
     }
 
-    async fn opened(self, slots: NonZeroUsize) -> Result<Station, DeviceError> {
-        let description = self.opened.await.map_err(|_| DeviceError::Stopped)??;
+    /// The station, unless its device is `gone` before it has opened.
+    async fn opened(
+        self,
+        slots: NonZeroUsize,
+        gone: impl Future<Output = Option<Loss>>,
+    ) -> Result<Station, DeviceError> {
+        let description = tokio::select! {
+            biased;
+            Ok(opened) = self.opened => opened?,
+            Some(loss) = gone => return Err(DeviceError::Lost(loss)),
+            else => return Err(DeviceError::Stopped),
+        };
         let (door, thread) = (Some(Arc::new(self.door)), Some(self.thread));
         Ok(Station { description, slots: Arc::new(Semaphore::new(slots.get())), door, thread })
     }
@@ -305,7 +314,7 @@ impl Slot<'_> {
         let (reply, outcome) = oneshot::channel();
         let (rows, bucket, launched) = (batch.rows.len(), batch.bucket, Instant::now());
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, bucket, launched.elapsed());
-        let gone = self.group.gone(self.device);
+        let gone = gone(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
         // A thread that ends drops what it has; it is gone then, or the group is being closed.
         async move {

@@ -2,7 +2,7 @@
 //! and every call of the driver that waits for it waits for ever.
 //!
 //! ```text
-//! device's thread:  begin (a batch, a load) … begin … rest     writes the pulse
+//! device's thread:  begin (opening, a load, a batch) … rest    writes the pulse
 //! watchdog:         look … look: late twice → given up, gone   reads it, on a thread of its own
 //! ```
 //!
@@ -27,8 +27,9 @@ pub(super) struct Patience {
     /// From taking a batch up to answering it, which takes milliseconds; 30 s are far more than any
     /// batch, a busy host or a driver that is reset needs.
     pub(super) batch: Duration,
-    /// For reopening, and for each model: libraries are started, kernels translated, and every
-    /// batch size is run. That takes seconds.
+    /// For opening at the start: libraries are loaded and kernels translated, which takes seconds.
+    pub(super) open: Duration,
+    /// For reopening, and for each model: as above, and every batch size is run.
     pub(super) load: Duration,
     /// Between two looks at the thread.
     pub(super) look: Duration,
@@ -39,6 +40,7 @@ impl Default for Patience {
         Self {
             pauses: (0..7).map(|attempt| Duration::from_secs(1 << attempt)).collect(),
             batch: Duration::from_secs(30),
+            open: Duration::from_secs(300),
             load: Duration::from_secs(300),
             look: Duration::from_secs(1),
         }

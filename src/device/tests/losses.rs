@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::{
     alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_up, values,
 };
-use crate::device::fixture::{Director, Report, Step, reader, reader_on, staged, staged_with};
+use crate::device::fixture::{
+    Director, Report, Stage, Step, reader, reader_on, staged, staged_with,
+};
+use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Patience;
-use crate::device::{Batch, DeviceError, DeviceState, Health, Placement, Slot};
+use crate::device::{Batch, Device, DeviceError, DeviceState, Health, Placement, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -189,4 +192,16 @@ async fn a_load_that_hangs_is_refused() {
     let error = device.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
     assert!(matches!(states(&device)[..], [DeviceState::Gone { .. }]));
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_while_it_is_opened_is_refused() {
+    let (mut stage, director) = Stage::new(0);
+    stage.stops = true;
+    let patience = Patience { open: Duration::ZERO, ..impatient() };
+    let opened = Device::of(vec![MachineSpec::Staged(stage)], &slots(1), &patience).await;
+    let error = opened.err().unwrap();
+    let why = crate::telemetry::causes(&error);
+    assert!(why.contains("opening the device has run for 0ns and cannot be stopped"), "{why}");
+    drop(director);
 }

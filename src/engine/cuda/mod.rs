@@ -12,9 +12,10 @@
 //! | transposes and reshapes that move nothing cost nothing | `lower` |
 //! | the libraries are loaded when they are first called | [`lazy`] |
 //!
-//! Only networks run here, from bytes of aligned crops to numbers. Decoding, warping and comparing
-//! stay on the host: a photograph is megabytes to upload and a crop 37 KB, and a comparison is
-//! shorter than the launch of a kernel.
+//! Only networks run here, from bytes of scaled pictures and crops to numbers; the black borders of
+//! letterboxed ones are made here. Decoding, warping and comparing stay on the host: a photograph is
+//! megabytes to upload and a crop 37 KB, quality is judged by the crop before a network sees it, and
+//! a comparison is shorter than the launch of a kernel.
 //!
 //! # Precision
 //!
