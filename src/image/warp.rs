@@ -224,6 +224,31 @@ mod tests {
         assert_eq!(Similarity::new(1.0, 0.0, f64::INFINITY, 0.0), None);
     }
 
+    #[test]
+    fn a_point_is_split_at_the_whole_number_below() {
+        for x in [-2.0, -1.5, -1.0, -0.5, -1e-20, 0.0, 0.5, 1.0, 1.5, 2.5, 4095.5, 8192.0] {
+            for x in [f64::next_down(x), x, f64::next_up(x)] {
+                assert_eq!(split(x), (x.floor() as i32, (x - x.floor()) as f32), "{x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_far_outside_or_on_the_border_is_as_written() {
+        for (width, height) in [(3, 2), (1, 1), (1, 4)] {
+            let pixels = (0..width * height * 3).map(|i| i as u8 + 100).collect();
+            let source = RgbImage::new(width, height, pixels).unwrap();
+            for shift in [-1e300, -1e9, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 1e9, 1e300] {
+                let transform = Similarity::new(1.0, 0.0, shift, 0.0).unwrap();
+                let target = warp(&source, &transform, 5, 5);
+                for (index, pixel) in target.pixels().as_chunks::<3>().0.iter().enumerate() {
+                    let expected = plainly(&source, &transform, index % 5, index / 5);
+                    assert_eq!(*pixel, expected, "{width}×{height} by {shift}");
+                }
+            }
+        }
+    }
+
     /// What is written about [`warp`], pixel by pixel.
     fn plainly(source: &RgbImage, transform: &Similarity, x: usize, y: usize) -> [u8; 3] {
         let (x, y) = transform.invert(x as f64, y as f64);

@@ -3,7 +3,7 @@
 
 use super::measures::{FaceMeasures, Measures, MeshMeasures};
 use crate::face::{DetectedFace, Point, Rect};
-use crate::image::{DifferenceHash, RgbImage};
+use crate::image::{DifferenceHash, LumaImage, RgbImage};
 
 /// A frame of a counter camera.
 pub(super) const SIZE: [usize; 2] = [480, 640];
@@ -82,7 +82,7 @@ pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> Measures {
         mesh: Some(mesh),
         eyes: Some([head.eyes; 2]),
     };
-    let fingerprint = DifferenceHash::new(&RgbImage::black(9, 9));
+    let fingerprint = DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9)));
     Measures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
 }
 
@@ -102,7 +102,7 @@ pub fn fingerprint(sequence: u32) -> DifferenceHash {
     for (pixel, value) in image.pixels_mut().iter_mut().zip(pixels) {
         *pixel = value;
     }
-    DifferenceHash::new(&image)
+    DifferenceHash::new(&LumaImage::new(&image))
 }
 
 #[cfg(test)]

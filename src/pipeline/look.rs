@@ -9,7 +9,7 @@ use super::{Error, Pipeline};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{DetectedFace, Embedding, FaceError, MainFace, main_face};
 use crate::image::{
-    DecodeError, DecodeLimits, DifferenceHash, Orientation, RgbImage, decode, letterbox,
+    DecodeError, DecodeLimits, DifferenceHash, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
 use crate::scheduler::{Answer, PoolError, Ticket};
 
@@ -32,7 +32,7 @@ impl Decoded {
         side: usize,
     ) -> Result<Self, DecodeError> {
         let image = orientation.upright(decode(file, limits)?);
-        let fingerprint = DifferenceHash::new(&image);
+        let fingerprint = DifferenceHash::new(&LumaImage::new(&image));
         let boxed = letterbox(&image, side);
         Ok(Self { image, scaled: boxed.image, scale: boxed.scale, fingerprint })
     }

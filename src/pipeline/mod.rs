@@ -377,7 +377,7 @@ mod tests {
     use super::*;
     use crate::face::verdict::Subject;
     use crate::face::{DetectedFace, Point, Rect};
-    use crate::image::{DifferenceHash, RgbImage};
+    use crate::image::{DifferenceHash, LumaImage, RgbImage};
 
     fn photo(index: usize, norm: f64, liveness: Option<f64>) -> PhotoReport {
         let rect = Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
@@ -386,7 +386,7 @@ mod tests {
             source: ImageSource::LivePhoto,
             width: 9,
             height: 9,
-            fingerprint: DifferenceHash::new(&RgbImage::black(9, 9)),
+            fingerprint: DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9))),
             faces: vec![DetectedFace { rect, score: 1.0, points: [Point { x: 4.0, y: 4.0 }; 5] }],
             checks: vec![],
             embedding: None,
