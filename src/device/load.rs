@@ -55,20 +55,24 @@ fn check_rows(
         alone.push(machine.run_alone(model, row).map_err(in_trial(model, bucket))?);
     }
     let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
-    golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
-    check_bucket(machine, model, &golden.pictures, &alone)
+    let far = |source| DeviceError::Golden { model: model.id(), source };
+    golden.check(&answers).map_err(far)?;
+    let together = check_bucket(machine, model, &golden.pictures, &alone)?;
+    let mut rows = together.iter().enumerate();
+    rows.try_for_each(|(row, answer)| golden.check_row(row, &answer.slices())).map_err(far)
 }
 
-/// Runs `rows` again together in one bucket with padding, and compares with `alone`.
+/// Runs `rows` again together in one bucket with padding, and compares with `alone`; the answers
+/// of as many rows as the bucket holds.
 fn check_bucket(
     machine: &mut Machine,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
-) -> Result<(), DeviceError> {
+) -> Result<Vec<RowOutput>, DeviceError> {
     let with_padding = model.buckets().iter().copied().filter(|bucket| *bucket > rows.len()).min();
     let largest = model.buckets().iter().copied().max();
-    let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
+    let Some(bucket) = with_padding.or(largest) else { return Ok(Vec::new()) };
     let count = rows.len().min(bucket);
     let together =
         machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
@@ -79,7 +83,7 @@ fn check_bucket(
         let model = model.id();
         return Err(DeviceError::BucketMismatch { model, bucket, difference, limit });
     }
-    Ok(())
+    Ok(together)
 }
 
 fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
