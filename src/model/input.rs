@@ -187,11 +187,15 @@ impl InputContract {
     /// Whether `image` is one that the network can be fed.
     ///
     /// # Errors
-    /// [`FillError`] when it is not `width × height` or, letterboxed, larger.
+    /// [`FillError`] when it is not `width × height`; a letterboxed one is as wide or as high, and
+    /// does not stick out.
     pub fn check(&self, image: &RgbImage) -> Result<(), FillError> {
         let (width, height) = (image.width(), image.height());
         let fits = match self.crop {
-            CropRule::Letterbox {} => width <= self.width && height <= self.height,
+            CropRule::Letterbox {} => {
+                let reaches = width == self.width || height == self.height;
+                reaches && width <= self.width && height <= self.height
+            }
             _ => (width, height) == (self.width, self.height),
         };
         match fits {
@@ -318,13 +322,15 @@ mod tests {
         let image = RgbImage::new(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let canvas =
-                InputContract { width: 3, height: 2, ..contract(layout, ColourOrder::Bgr) };
-            let mut padded = RgbImage::black(3, 2);
+                InputContract { width: 2, height: 3, ..contract(layout, ColourOrder::Bgr) };
+            let mut padded = RgbImage::black(2, 3);
             padded.pixels_mut()[..6].copy_from_slice(image.pixels());
             let [mut row, mut expected] = [[f32::NAN; 18]; 2];
             canvas.fill(&image, &mut row).unwrap();
             canvas.fill(&padded, &mut expected).unwrap();
             assert_eq!(row, expected, "{layout:?}");
+            assert!(canvas.fill(&RgbImage::black(1, 2), &mut row).is_err(), "reaches no side");
+            assert!(canvas.fill(&RgbImage::black(3, 3), &mut row).is_err(), "sticks out");
             let exact = InputContract { crop: CropRule::Box { scale: 2.0 }, ..canvas };
             assert!(exact.fill(&image, &mut row).is_err());
         }

@@ -1,8 +1,10 @@
 //! What holds on any GPU.
 
-use super::{LIVENESS, apart, batch, free_bytes, open, options, package, run, turn};
+use std::sync::Arc;
+
+use super::{LIVENESS, apart, batch, free_bytes, open, options, package, picture, run, turn};
 use crate::device::cuda::CudaOptions;
-use crate::device::{Device, DeviceError, DeviceOptions};
+use crate::device::{Batch, Device, DeviceError, DeviceOptions};
 use crate::engine::Precision;
 use crate::image::RgbImage;
 
@@ -57,6 +59,31 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     // A driver may take some for itself; the least that a batch can leave is half a KiB.
     let left = free.saturating_sub(free_bytes());
     assert!(left < 500 << 10, "{left} bytes are gone");
+}
+
+#[tokio::test]
+async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
+    let _turn = turn().await;
+    let small = |buckets: &[usize]| {
+        let mut package = package("yunet/2023mar", buckets);
+        package.manifest.input = package.manifest.input.with_side(160).unwrap();
+        package
+    };
+    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let gpu = open(&options(&[0])).await;
+    let [known, found] = [cpu.load(small(&[1])).await, gpu.load(small(&[4])).await];
+    let (known, found) = (known.unwrap(), found.unwrap());
+    let sizes = [(160, 101), (91, 160), (160, 160)];
+    let rows = || sizes.iter().enumerate().map(|(seed, &(w, h))| picture(w, h, seed));
+    let together = Batch { model: Arc::clone(&found), rows: rows().collect(), bucket: 4 };
+    let answers = run(&gpu, together).await;
+    for (row, answer) in rows().zip(answers) {
+        let size = (row.width(), row.height());
+        let alone = Batch { model: Arc::clone(&known), rows: vec![row], bucket: 1 };
+        let expected = run(&cpu, alone).await.remove(0).unwrap();
+        let difference = apart(&expected, &answer.unwrap());
+        assert!(difference <= 1e-5, "{size:?}: {difference:.1e}");
+    }
 }
 
 #[tokio::test]

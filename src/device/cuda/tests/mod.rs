@@ -112,14 +112,15 @@ fn free_bytes() -> usize {
 /// Pictures of the size a model takes, one for each seed.
 fn pictures(model: &LoadedModel, seeds: &[usize]) -> Vec<RgbImage> {
     let input = &model.manifest().input;
-    let picture = |&seed: &usize| {
-        let mut image = RgbImage::black(input.width, input.height);
-        for (at, pixel) in image.pixels_mut().iter_mut().enumerate() {
-            *pixel = (at * (seed + 3) / 7 + seed * 31) as u8;
-        }
-        image
-    };
-    seeds.iter().map(picture).collect()
+    seeds.iter().map(|&seed| picture(input.width, input.height, seed)).collect()
+}
+
+fn picture(width: usize, height: usize, seed: usize) -> RgbImage {
+    let mut image = RgbImage::black(width, height);
+    for (at, pixel) in image.pixels_mut().iter_mut().enumerate() {
+        *pixel = (at * (seed + 3) / 7 + seed * 31) as u8;
+    }
+    image
 }
 
 fn batch(model: &Arc<LoadedModel>, seeds: &[usize], bucket: usize) -> Batch {
