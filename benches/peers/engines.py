@@ -40,6 +40,7 @@ ON_GPU = {
     "ort-tensorrt": peer("ort-tensorrt"),
     "ort-tensorrt-f16": peer("ort-tensorrt-f16"),
     "menshen-cuda-f32": menshen("--device", "cuda:0", "--precision", "f32"),
+    "menshen-cuda-tf32": menshen("--device", "cuda:0", "--precision", "tf32"),
     "menshen-cuda-f16": menshen("--device", "cuda:0", "--precision", "f16"),
 }
 ENGINES = ON_CPU | ON_GPU

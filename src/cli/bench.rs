@@ -15,7 +15,7 @@ use super::{Common, demo, progress, runtime};
 use crate::config::Config;
 use crate::device::{Device, DeviceOptions};
 use crate::engine::Precision;
-use crate::model::{LicencePolicy, Package, scan};
+use crate::model::{LicencePolicy, Listing, Package, scan};
 
 /// Options of `menshen bench`.
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,10 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     let options = DeviceOptions::of(&config.device)?;
     let packages = packages(&config, args.model.as_deref())?;
+    let policy = match config.models.accept_noncommercial {
+        true => LicencePolicy::AcceptNonCommercial,
+        false => LicencePolicy::Commercial,
+    };
     let group = Device::open(&options).await?;
     let devices = group.describe().map(ToString::to_string).collect();
     let precisions = precisions(&options, group.describe().all(|device| device.name == "cpu"));
@@ -91,9 +95,15 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     drop(group);
     let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
     let mut networks = Vec::new();
-    for (dir, policy) in packages {
+    for listing in packages {
         for &precision in &precisions {
-            let package = || Package::open_with(&dir, policy);
+            let has_tolerance = listing.manifest.golden.tolerance_in(precision).is_some();
+            if !has_tolerance && options.cpu.precision.is_none() {
+                let model = listing.manifest.id();
+                tracing::warn!(model, %precision, "not measured: its golden has no tolerance");
+                continue;
+            }
+            let package = || Package::open_with(&listing.dir, policy);
             let mut options = options.clone();
             options.cpu.precision = Some(precision);
             networks.push(measure_network(package, &options, args.seconds).await?);
@@ -108,20 +118,13 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     Ok(Report { version: env!("CARGO_PKG_VERSION"), devices, networks, pipeline })
 }
 
-/// The folders of the default models, or of one.
-fn packages(
-    config: &Config,
-    name: Option<&str>,
-) -> anyhow::Result<Vec<(std::path::PathBuf, LicencePolicy)>> {
-    let policy = match config.models.accept_noncommercial {
-        true => LicencePolicy::AcceptNonCommercial,
-        false => LicencePolicy::Commercial,
-    };
+/// All models, or the versions of one.
+fn packages(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Listing>> {
     let listings = scan(&config.models.dir)?.into_iter();
     let chosen = listings.filter(|l| name.is_none_or(|name| l.manifest.name == name));
-    let folders: Vec<_> = chosen.map(|listing| (listing.dir, policy)).collect();
-    anyhow::ensure!(!folders.is_empty(), "no model is called {}", name.unwrap_or("anything"));
-    Ok(folders)
+    let chosen: Vec<_> = chosen.collect();
+    anyhow::ensure!(!chosen.is_empty(), "no model is called {}", name.unwrap_or("anything"));
+    Ok(chosen)
 }
 
 /// What is asked for; else what the kind of device is made for.

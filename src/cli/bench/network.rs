@@ -42,8 +42,8 @@ impl NetworkReport {
 fn distance_max(precision: &str) -> Option<f64> {
     match precision {
         "f32" => Some(1e-6),
-        "bf16" => None,
-        _ => Some(1e-3),
+        "tf32" | "f16" => Some(1e-3),
+        _ => None,
     }
 }
 
@@ -285,13 +285,14 @@ mod tests {
             let model = "iris/3.3.6".to_owned();
             NetworkReport { model, precision, cosine_distance, buckets: Vec::new() }
         };
-        for (precision, distance) in [("f32", 1e-6), ("f16", 1e-3), ("bf16", 0.1)] {
+        for (precision, distance) in [("f32", 1e-6), ("tf32", 1e-3), ("f16", 1e-3), ("bf16", 0.1)] {
             assert_eq!(report(precision, distance).complaint(), None);
         }
         assert_eq!(
             report("f32", 2e-6).complaint().unwrap(),
             "iris/3.3.6 in f32: 1 - cosine is 2.0e-6, at most 1e-6"
         );
+        assert!(report("tf32", 2e-3).complaint().is_some());
         assert!(report("f16", f64::INFINITY).complaint().is_some());
     }
 }
