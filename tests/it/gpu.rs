@@ -65,6 +65,11 @@ async fn gpu_the_server_answers_as_on_the_cpu_in_f32() {
     assert_answers_as_the_cpu("f32", 1e-6, 1e-4).await;
 }
 
+#[tokio::test]
+async fn gpu_the_server_decides_as_on_the_cpu_in_tf32() {
+    assert_answers_as_the_cpu("tf32", 0.1, 0.02).await;
+}
+
 /// Networks are within 1e-3 on the same input (`engine::cuda`). But of two neighbouring cells of the
 /// detector that score alike another one may win, which moves the points by a pixel and the crop
 /// with them: one of these portraits by 0.047.

@@ -274,3 +274,14 @@ fn names(kernel: &str) -> Vec<String> {
     }
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_have_as_many_threads_as_the_kernels_count_on() {
+        let kernels = include_str!("kernels/reductions.cu");
+        assert!(kernels.contains(&format!("constexpr unsigned BLOCK = {BLOCK};")));
+    }
+}

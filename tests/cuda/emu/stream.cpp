@@ -132,10 +132,14 @@ bool reach(const Mark& mark) {
     return true;
   }
   Executor alone(working);
-  while (!is_done(mark) && execute_next(*mark.stream)) {
+  for (;;) {
+    while (!is_done(mark) && execute_next(*mark.stream)) {
+    }
+    Lock lock(state);
+    if (mark.done || mark.stream->hangs) return mark.done;
+    // It was told to go on in between.
+    if (mark.stream->queue.empty()) return true;
   }
-  Lock lock(state);
-  return mark.done || !mark.stream->hangs;
 }
 
 void finish_mark(const Mark& mark) {
@@ -216,7 +220,7 @@ void finish(const std::shared_ptr<Stream>& stream) {
   for (;;) {
     work_off(*stream);
     Lock lock(state);
-    if (!stream->hangs) return;
+    if (stream->queue.empty() && !stream->hangs) return;
     moved.wait(lock, [&] { return !stream->hangs; });
   }
 }
