@@ -11,7 +11,9 @@ use divan::counter::ItemsCount;
 use menshen::engine::Network;
 use menshen::engine::cpu::{Crew, KernelChoice};
 use menshen::face::{Alignment, Point};
-use menshen::image::{DecodeLimits, RgbImage, crop_resize, decode, letterbox};
+use menshen::image::{
+    DecodeLimits, DifferenceHash, LumaImage, RgbImage, crop_resize, decode, letterbox,
+};
 use menshen::model::{InputContract, Package};
 
 #[global_allocator]
@@ -44,6 +46,12 @@ fn letterbox_640(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench(|| letterbox(&picture, 640));
 }
 
+#[divan::bench(args = PICTURES)]
+fn fingerprint(bencher: Bencher<'_, '_>, name: &str) {
+    let picture = picture(name);
+    bencher.bench(|| DifferenceHash::new(&LumaImage::new(&picture)));
+}
+
 #[divan::bench]
 fn align_112(bencher: Bencher<'_, '_>) {
     let picture = picture("person_b_1.jpg");
@@ -65,9 +73,9 @@ fn liveness_crop_128(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn fill_640(bencher: Bencher<'_, '_>) {
     let package = package("yunet/2023mar");
-    let canvas = letterbox(&picture("person_b_1.jpg"), 640).image;
+    let scaled = letterbox(&picture("person_b_1.jpg"), 640).image;
     let mut row = vec![0.0; package.manifest.input.row_len()];
-    bencher.bench_local(|| package.manifest.input.fill(&canvas, &mut row));
+    bencher.bench_local(|| package.manifest.input.fill(&scaled, &mut row));
 }
 
 const MODELS: [&str; 5] =
