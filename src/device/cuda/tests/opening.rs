@@ -108,3 +108,19 @@ async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others
     assert!(matches!(error, DeviceError::Load { .. }), "{error}");
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
 }
+
+#[tokio::test]
+async fn emulated_a_model_that_cannot_be_captured_is_refused_and_others_serve_on() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    for fault in ["capture:1:901", "instantiate:1:2", "graph_upload:1:2"] {
+        driver.set("fault", fault, "");
+        let error = gpu.load(package(LIVENESS, &[2])).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Load { .. }), "{fault}: {error}");
+        assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok(), "{fault}");
+        let again = gpu.load(package(LIVENESS, &[2])).await.unwrap();
+        assert!(run(&gpu, batch(&again, &[0, 1], 2)).await[1].is_ok(), "{fault}");
+    }
+}
