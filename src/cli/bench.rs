@@ -101,6 +101,7 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
             if !has_tolerance && options.cpu.precision.is_none() {
                 let model = listing.manifest.id();
                 tracing::warn!(model, %precision, "not measured: its golden has no tolerance");
+                bar.inc(1);
                 continue;
             }
             let package = || Package::open_with(&listing.dir, policy);

@@ -6,7 +6,7 @@ use super::loaded::{LoadTiming, LoadedModel};
 use super::machine::Machine;
 use super::{DeviceError, RowOutput};
 use crate::image::RgbImage;
-use crate::model::{Golden, ModelError, Package};
+use crate::model::{Golden, GoldenMismatch, ModelError, Package};
 
 /// Builds the network, checks its golden in two buckets and warms every bucket. After an error the
 /// machine may hold a network that must not serve.
@@ -55,27 +55,29 @@ fn check_rows(
         alone.push(machine.run_alone(model, row).map_err(in_trial(model, bucket))?);
     }
     let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
-    let far = |source| DeviceError::Golden { model: model.id(), source };
-    golden.check(&answers).map_err(far)?;
-    let together = check_bucket(machine, model, &golden.pictures, &alone)?;
-    let mut rows = together.iter().enumerate();
-    rows.try_for_each(|(row, answer)| golden.check_row(row, &answer.slices())).map_err(far)
+    golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
+    check_bucket(machine, model, &golden.pictures, &alone, |row, answer| {
+        golden.check_row(row, &answer.slices())
+    })
 }
 
-/// Runs `rows` again together in one bucket with padding, and compares with `alone`; the answers
-/// of as many rows as the bucket holds.
+/// Runs `rows` again together in one bucket with padding; each answer must `hold` by itself, and
+/// be near that of the row `alone`.
 fn check_bucket(
     machine: &mut Machine,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
-) -> Result<Vec<RowOutput>, DeviceError> {
+    hold: impl Fn(usize, &RowOutput) -> Result<(), GoldenMismatch>,
+) -> Result<(), DeviceError> {
     let with_padding = model.buckets().iter().copied().filter(|bucket| *bucket > rows.len()).min();
     let largest = model.buckets().iter().copied().max();
-    let Some(bucket) = with_padding.or(largest) else { return Ok(Vec::new()) };
+    let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
     let count = rows.len().min(bucket);
     let together =
         machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
+    let held = together.iter().enumerate().try_for_each(|(row, answer)| hold(row, answer));
+    held.map_err(|source| DeviceError::Golden { model: model.id(), source })?;
     let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
     let difference = difference.fold(0.0, f32::max);
     let limit = machine.bucket_tolerance(model.manifest().precision);
@@ -83,7 +85,7 @@ fn check_bucket(
         let model = model.id();
         return Err(DeviceError::BucketMismatch { model, bucket, difference, limit });
     }
-    Ok(together)
+    Ok(())
 }
 
 fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
@@ -193,8 +195,45 @@ mod tests {
             let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
-            let checked = check_bucket(&mut machine, &model, &rows, &alone);
+            let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
             assert_eq!(checked.is_ok(), is_live, "{checked:?}");
         }
+    }
+
+    /// A network of the golden's own answers, in a bucket of 3 off by `shift`.
+    fn recited(golden: &Golden, shift: f32) -> RunNetwork {
+        let fed = |picture: &RgbImage| {
+            let mut row = vec![0.0; golden.input.row_len()];
+            golden.input.fill(picture, &mut row).unwrap();
+            row
+        };
+        let fed: Vec<Vec<f32>> = golden.pictures.iter().map(fed).collect();
+        let known = golden.outputs[0].rows.clone();
+        Box::new(move |input| {
+            let rows = input.flatten_from(1)?.to_vec2::<f32>()?;
+            let shift = if rows.len() == 3 { shift } else { 0.0 };
+            // The bucket's padding is no picture.
+            let place = |row: &Vec<f32>| fed.iter().position(|fed| fed == row).unwrap_or(0);
+            let answers = rows.iter().flat_map(|row| &known[place(row)]).map(|v| v + shift);
+            let shape = (rows.len(), known[0].len());
+            Ok(vec![candle_core::Tensor::from_vec(answers.collect(), shape, input.device())?])
+        })
+    }
+
+    #[test]
+    fn answers_in_a_bucket_must_hold_by_themselves_and_be_those_of_rows_alone() {
+        let package = package("fr_liveness/0.0.1");
+        let golden = package.golden().unwrap();
+        let checked = |shift| {
+            let run = recited(&golden, shift);
+            let manifest = package.manifest.clone();
+            let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, run);
+            check_rows(&mut machine(), &model, &golden)
+        };
+        checked(0.0).unwrap();
+        let near = checked(1e-3).unwrap_err();
+        assert!(matches!(near, DeviceError::BucketMismatch { bucket: 3, .. }), "{near}");
+        let far = checked(1.0).unwrap_err();
+        assert!(matches!(far, DeviceError::Golden { .. }), "{far}");
     }
 }

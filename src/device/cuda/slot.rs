@@ -1,4 +1,5 @@
-//! A batch's place on its way: pinned memory of the host, and the pixels on the GPU.
+//! A batch's place on its way: pinned memory of the host, and its pictures on the GPU: where each
+//! one lies, and their pixels.
 
 use std::sync::Arc;
 

@@ -60,3 +60,23 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
     let first_results = place(" run ", " d2h ", 0);
     assert!(second_upload < first_results, "{lines}");
 }
+
+#[tokio::test]
+async fn emulated_what_was_uploaded_is_wiped_also_after_a_batch_that_fails() {
+    let _turn = turn().await;
+    let mut driver = Emulated::driver();
+    let gpu = open(&options(&[0])).await;
+    let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    driver.set("trace", trace.path().to_str().unwrap(), "");
+    // The kernel that would read the pixels is refused, and the device is not lost by it.
+    driver.set("fault", "launch:1:1", "");
+    assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_err());
+    driver.tell("trace", "");
+    let lines = std::fs::read_to_string(trace.path()).unwrap();
+    let ran = |what: &str| {
+        let is_it = |line: &&str| line.contains(" run ") && line.contains(what);
+        lines.lines().filter(is_it).count()
+    };
+    assert_eq!([ran(" h2d "), ran(" memset ")], [1, 1], "{lines}");
+}
