@@ -9,6 +9,7 @@ mod ensemble;
 mod evaluation;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod latency;
 mod layers;
 mod lifecycle;
 mod liveness;
