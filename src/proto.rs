@@ -15,12 +15,6 @@ pub mod v1 {
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/menshen.bin"));
 }
 
-/// The ONNX file format, package `onnx`.
-#[expect(missing_docs, reason = "generated; the documentation stands in the ONNX standard")]
-pub mod onnx {
-    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
-}
-
 /// Biometric payloads print their length and nothing else.
 impl fmt::Debug for v1::Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,9 +12,9 @@ pub(super) use self::draft::Draft;
 pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
 use super::{Network, import, optimise};
-use crate::proto::onnx::attribute_proto::AttributeType;
-use crate::proto::onnx::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::onnx::{
+use crate::onnx::attribute_proto::AttributeType;
+use crate::onnx::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
@@ -206,7 +206,7 @@ pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
 
 /// A network of this repository, optimised; `file` is its path in `models/`.
 pub(super) fn network_of(file: &str) -> Graph {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(file);
     optimise(import(std::fs::read(path).unwrap().into(), None).unwrap())
 }
 

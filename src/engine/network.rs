@@ -135,7 +135,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{graph_of, model, node};
+    use crate::fixtures::{graph_of, model, node};
 
     fn network() -> Network {
         let nodes = vec![node("Relu", &["x"], "y", &[])];

@@ -194,9 +194,9 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cpu::kernels::PORTABLE_F32;
-    use crate::engine::cpu::lower::lower;
-    use crate::engine::fixtures::random_optimised_graph;
+    use crate::cpu::kernels::PORTABLE_F32;
+    use crate::cpu::lower::lower;
+    use crate::fixtures::random_optimised_graph;
 
     #[test]
     fn parts_of_a_step_are_the_whole_step_and_do_not_overlap() {

@@ -17,9 +17,9 @@ use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
 use super::work::Failure;
-use crate::engine::Precision;
-use crate::engine::error::EngineError;
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::error::EngineError;
+use crate::graph::Graph;
 
 /// A network on the CPU, with an executor for each thread of its crew.
 pub struct CpuNetwork {
@@ -256,10 +256,10 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::engine::cpu::kernels::PORTABLE_F32;
-    use crate::engine::cpu::work::Fallback;
-    use crate::engine::fixtures::{floats, graph_of, model, node};
-    use crate::engine::reference::Operation;
+    use crate::cpu::kernels::PORTABLE_F32;
+    use crate::cpu::work::Fallback;
+    use crate::fixtures::{floats, graph_of, model, node};
+    use crate::reference::Operation;
 
     /// Softmax of three numbers, replaced by a product with a matrix that wants two: what the
     /// importer would have refused.

@@ -5,7 +5,7 @@ use super::kernels::winograd::{KERNEL_TRANSFORM, NUMBERS, SIDE_IN};
 use super::lanes::LANES;
 use super::lanes::bf16::to_bf16;
 use super::memory::Buffer;
-use crate::engine::constant::Constant;
+use crate::constant::Constant;
 
 /// Numbers per channel in whole blocks; lanes beyond the last channel are `beyond`.
 pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {

@@ -204,10 +204,10 @@ fn lowest_gap(life: &Life, taken: &[(Life, usize)]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cpu::kernels::{KernelSet, PORTABLE_BF16, PORTABLE_F32};
-    use crate::engine::cpu::lower::lower;
-    use crate::engine::cpu::plan::Step;
-    use crate::engine::fixtures::random_optimised_graph;
+    use crate::cpu::kernels::{KernelSet, PORTABLE_BF16, PORTABLE_F32};
+    use crate::cpu::lower::lower;
+    use crate::cpu::plan::Step;
+    use crate::fixtures::random_optimised_graph;
 
     const HEAVY_FROM_FIRST_BYTE: Policy =
         Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL };

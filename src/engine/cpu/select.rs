@@ -6,7 +6,7 @@ use std::{fmt, io};
 use super::kernels::{self, KernelSet};
 #[cfg(target_arch = "x86_64")]
 use super::permission;
-use crate::engine::Precision;
+use crate::Precision;
 
 /// The kernels asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,7 @@
 //! In which order the numbers of a value lie, and how to walk over two of them at once.
 
 use super::arguments::{AXES_MAX, Strided};
-use crate::engine::shape::{known_elements, strides};
+use crate::shape::{known_elements, strides};
 
 /// How one row of a value lies in memory, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::cudnn::sys;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 
 use super::arguments::Address;
-use crate::engine::Precision;
+use crate::Precision;
 
 /// Most scratch memory an algorithm may take: the fastest ones for faces' sizes take a few MiB.
 pub(super) const WORKSPACE_BYTES_MAX: usize = 64 << 20;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::arguments::Address;
 use super::dnn::Dnn;
 use super::lazy;
-use crate::engine::Precision;
+use crate::Precision;
 
 /// The compiled kernels, for the driver to translate for its GPU.
 const MODULES: [&str; 4] = [

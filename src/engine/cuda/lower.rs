@@ -12,11 +12,11 @@ use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
     Sample, Sampling, Softmax, WindowPlan,
 };
-use crate::engine::Precision;
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::{self, Activation, AveragePool, Conv, Op, Window};
-use crate::engine::shape::{known_elements, strides};
+use crate::Precision;
+use crate::constant::Constant;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
+use crate::shape::{known_elements, strides};
 
 /// Lowers an optimised graph to kernels that store what `precision` does, and products that round as
 /// it does.

@@ -16,9 +16,9 @@ use super::dnn::WORKSPACE_BYTES_MAX;
 use super::gpu::{Gpu, GpuError, free_bytes};
 use super::lower::lower;
 use super::plan::{Places, Plan, Port, Site};
-use crate::engine::Precision;
-use crate::engine::error::EngineError;
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::error::EngineError;
+use crate::graph::Graph;
 
 /// Most numbers of one value in a batch: kernels count in 32 bits and add a pack before they compare.
 const COUNT_MAX: u32 = i32::MAX as u32;

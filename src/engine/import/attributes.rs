@@ -1,9 +1,9 @@
 //! The attributes of one node. Each must be taken by the importer of its operator: what nobody
 //! takes is refused, so that no attribute is ever ignored.
 
-use crate::engine::error::NodeError;
-use crate::proto::onnx::attribute_proto::AttributeType;
-use crate::proto::onnx::{AttributeProto, TensorProto};
+use crate::error::NodeError;
+use crate::onnx::attribute_proto::AttributeType;
+use crate::onnx::{AttributeProto, TensorProto};
 
 /// Reads attributes and remembers which were read.
 pub(super) struct Attributes<'m> {

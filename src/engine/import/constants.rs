@@ -7,8 +7,8 @@ use super::context::NodeContext;
 use super::layout::{cuts, joined_size, permutation};
 use super::reshape::{reshape_target, squeezed_axes, unsqueezed_axes};
 use super::tensors::{Host, HostData, element};
-use crate::engine::error::NodeError;
-use crate::engine::shape::{broadcast, pad_rank, strides};
+use crate::error::NodeError;
+use crate::shape::{broadcast, pad_rank, strides};
 
 /// True for operators that [`evaluate`] knows.
 pub(super) fn evaluates(op: &str) -> bool {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::attributes::Attributes;
 use super::tensors::{CONSTANT_ELEMENTS_MAX, Host, decode, stored_shape};
-use crate::engine::constant::Constant;
-use crate::engine::error::NodeError;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::Op;
-use crate::engine::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
-use crate::proto::onnx::{NodeProto, TensorProto};
+use crate::constant::Constant;
+use crate::error::NodeError;
+use crate::graph::{Graph, Node, ValueId};
+use crate::onnx::{NodeProto, TensorProto};
+use crate::op::Op;
+use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
 
 /// What a name of the file stands for.
 #[derive(Clone)]

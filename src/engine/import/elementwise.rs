@@ -3,10 +3,10 @@
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row, Value};
 use super::tensors::element;
-use crate::engine::constant::Constant;
-use crate::engine::error::NodeError;
-use crate::engine::op::{Activation, BinaryOp, Op, ScaleShift};
-use crate::engine::shape::{broadcast, pad_rank};
+use crate::constant::Constant;
+use crate::error::NodeError;
+use crate::op::{Activation, BinaryOp, Op, ScaleShift};
+use crate::shape::{broadcast, pad_rank};
 
 /// `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
 pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {

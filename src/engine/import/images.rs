@@ -3,9 +3,9 @@
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row};
 use super::window::{Placed, Rounding, pair, place};
-use crate::engine::error::NodeError;
-use crate::engine::op::{AveragePool, Conv, Op, ResizeMode, Window};
-use crate::engine::shape::{VALUE_ELEMENTS_MAX, elements};
+use crate::error::NodeError;
+use crate::op::{AveragePool, Conv, Op, ResizeMode, Window};
+use crate::shape::{VALUE_ELEMENTS_MAX, elements};
 
 fn height_and_width(row: &Row) -> [usize; 2] {
     [row.dims[2], row.dims[3]]

@@ -1,9 +1,9 @@
 //! The row shape of the network's input.
 
-use crate::engine::error::InputError;
-use crate::engine::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements};
-use crate::proto::onnx::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::onnx::{ValueInfoProto, type_proto};
+use crate::error::InputError;
+use crate::onnx::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::{ValueInfoProto, type_proto};
+use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements};
 
 use super::tensors::element;
 
@@ -76,7 +76,7 @@ fn is_compatible(given: &[usize], file: &[usize]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::input_info;
+    use crate::fixtures::input_info;
 
     fn shape(dims: &[i64], given: Option<&[usize]>) -> Result<Vec<usize>, String> {
         row_shape(&input_info("x", dims), given).map_err(|error| error.to_string())

@@ -2,8 +2,8 @@
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row, Value, strip};
-use crate::engine::error::NodeError;
-use crate::engine::op::Op;
+use crate::error::NodeError;
+use crate::op::Op;
 
 /// The permutation of a `Transpose`; without one the axes are reversed.
 pub(super) fn permutation(

@@ -1,9 +1,9 @@
 //! Products with a constant matrix.
 
 use super::context::{NodeContext, Row};
-use crate::engine::constant::Constant;
-use crate::engine::error::NodeError;
-use crate::engine::op::{Linear, Op};
+use crate::constant::Constant;
+use crate::error::NodeError;
+use crate::op::{Linear, Op};
 
 /// `alpha × A × B + beta × C` with constants B and C.
 pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {

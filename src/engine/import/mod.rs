@@ -30,7 +30,7 @@ use self::context::{Importer, NodeContext, Row, Value};
 use self::tensors::{CONSTANT_ELEMENTS_MAX, stored_shape};
 use super::error::{ImportError, NodeError};
 use super::graph::{Graph, Output, ValueId, ValueInfo};
-use crate::proto::onnx::{GraphProto, ModelProto, NodeProto};
+use crate::onnx::{GraphProto, ModelProto, NodeProto};
 
 /// The oldest opset whose operators the importer reads by their own rules.
 const OPSET_MIN: i64 = 7;

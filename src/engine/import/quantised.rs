@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::attributes::unsupported;
 use super::context::{NodeContext, Value};
 use super::tensors::{Host, Ints, decode_ints, holds_floats, stored_shape};
-use crate::engine::error::NodeError;
-use crate::engine::shape::{elements, offsets, strides};
+use crate::error::NodeError;
+use crate::shape::{elements, offsets, strides};
 
 /// `(x - zero point) × scale` of a constant, with one scale for all, for each index of an axis or
 /// for each block of an axis.

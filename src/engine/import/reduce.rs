@@ -2,9 +2,9 @@
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row, strip};
-use crate::engine::error::NodeError;
-use crate::engine::op::{Op, Reduction};
-use crate::engine::shape::known_elements;
+use crate::error::NodeError;
+use crate::op::{Op, Reduction};
+use crate::shape::known_elements;
 
 /// From opset 13 on along one axis; before, along all axes from one on.
 pub(super) fn softmax(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {

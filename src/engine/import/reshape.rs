@@ -2,9 +2,9 @@
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, Row};
-use crate::engine::error::NodeError;
-use crate::engine::op::Op;
-use crate::engine::shape::{broadcast, elements, pad_rank};
+use crate::error::NodeError;
+use crate::op::Op;
+use crate::shape::{broadcast, elements, pad_rank};
 
 /// The same elements under another shape. The result's first axis is the batch when it was the
 /// batch before and is still of size 1; otherwise the result has no batch axis.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::engine::constant::Constant;
-use crate::engine::error::TensorError;
-use crate::engine::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
-use crate::proto::onnx::TensorProto;
-use crate::proto::onnx::tensor_proto::DataLocation;
+use crate::constant::Constant;
+use crate::error::TensorError;
+use crate::onnx::TensorProto;
+use crate::onnx::tensor_proto::DataLocation;
+use crate::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
 
 /// Most elements all constants of a file may have in sum: 1 GiB of `f32`, four times a 100-layer
 /// residual network.

@@ -11,8 +11,8 @@ mod matrix;
 mod refusals;
 mod unknown;
 
-use crate::engine::fixtures::{assert_close, eval, graph_of, model, node};
-use crate::proto::onnx::{AttributeProto, ModelProto, TensorProto};
+use crate::fixtures::{assert_close, eval, graph_of, model, node};
+use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
 /// A model of one node: its inputs are `x` and `constants`, its output is `y`. A constant without
 /// a name stands for an input left out.

@@ -1,9 +1,9 @@
 //! Windows that slide over height and width: kernel, strides, borders, and what comes out.
 
 use super::attributes::{Attributes, unsupported};
-use crate::engine::error::NodeError;
-use crate::engine::op::Window;
-use crate::engine::shape::VALUE_ELEMENTS_MAX;
+use crate::error::NodeError;
+use crate::op::Window;
+use crate::shape::VALUE_ELEMENTS_MAX;
 
 /// How the output size is rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,13 +122,13 @@ fn count(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{ints, string};
+    use crate::fixtures::{ints, string};
 
     fn on(
         image: [usize; 2],
         kernel: [usize; 2],
         rounding: Rounding,
-        attributes: &[crate::proto::onnx::AttributeProto],
+        attributes: &[crate::onnx::AttributeProto],
     ) -> Result<Placed, NodeError> {
         place(&mut Attributes::new(attributes), image, kernel, [1, 1], rounding)
     }

@@ -1,6 +1,6 @@
 //! Drops what no output needs.
 
-use crate::engine::graph::{Graph, Node, Output, ValueId};
+use crate::graph::{Graph, Node, Output, ValueId};
 
 /// Drops nodes no output needs and values no node has; the input stays.
 pub fn drop_dead(graph: Graph) -> Graph {
@@ -37,7 +37,7 @@ pub fn drop_dead(graph: Graph) -> Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{graph_of, model, node, run_on_noise};
+    use crate::fixtures::{graph_of, model, node, run_on_noise};
 
     #[test]
     fn what_no_output_needs_is_dropped_and_the_rest_computes_the_same() {

@@ -1,10 +1,10 @@
 //! Folds scaling and shifting in front of convolutions into them, borders included.
 
 use super::drop_dead;
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::{Conv, Op};
-use crate::engine::shape::known_elements;
+use crate::constant::Constant;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{Conv, Op};
+use crate::shape::known_elements;
 
 /// The most a shift may be, in units of its scale. Where it cancels against the input, folding
 /// moves the cancellation into the sum over the taps, which loses as many digits as the ratio has:
@@ -108,12 +108,12 @@ impl PerChannel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{
+    use crate::fixtures::{
         assert_close, floats, graph_of, input_info, int, ints, model, node, noise, run,
         run_on_noise,
     };
-    use crate::engine::passes::{fuse_convolutions, merge_scale_shifts};
-    use crate::proto::onnx::{AttributeProto, NodeProto, TensorProto};
+    use crate::onnx::{AttributeProto, NodeProto, TensorProto};
+    use crate::passes::{fuse_convolutions, merge_scale_shifts};
 
     fn constants() -> Vec<TensorProto> {
         vec![

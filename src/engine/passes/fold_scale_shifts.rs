@@ -1,10 +1,10 @@
 //! Folds scaling and shifting (batch norm, for example) into the weights next to it.
 
 use super::{drop_dead, producers, sole_producer};
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, ValueId};
-use crate::engine::op::{Conv, Linear, Op, ScaleShift};
-use crate::engine::shape::known_elements;
+use crate::constant::Constant;
+use crate::graph::{Graph, ValueId};
+use crate::op::{Conv, Linear, Op, ScaleShift};
+use crate::shape::known_elements;
 
 /// Folds each scale and shift
 /// - into the convolution or matrix product it follows, and
@@ -135,10 +135,10 @@ fn from_before(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{
+    use crate::fixtures::{
         assert_close, floats, graph_of, ints, longs, model, node, noise, run_on_noise,
     };
-    use crate::proto::onnx::{NodeProto, TensorProto};
+    use crate::onnx::{NodeProto, TensorProto};
 
     fn constants() -> Vec<TensorProto> {
         vec![

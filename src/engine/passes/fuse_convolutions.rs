@@ -1,8 +1,8 @@
 //! Fuses what follows a convolution into it.
 
 use super::{drop_dead, producers, sole_producer};
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::{BinaryOp, Op};
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{BinaryOp, Op};
 
 /// A convolution takes over the residual added to it, then the activation after it, where nobody
 /// else reads the value between. The order is bias, residual, activation.
@@ -66,10 +66,8 @@ fn other(pair: &[ValueId], one: ValueId) -> Option<ValueId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{
-        assert_close, floats, graph_of, ints, model, node, noise, run_on_noise,
-    };
-    use crate::proto::onnx::NodeProto;
+    use crate::fixtures::{assert_close, floats, graph_of, ints, model, node, noise, run_on_noise};
+    use crate::onnx::NodeProto;
 
     fn conv(from: &str, to: &str) -> NodeProto {
         node("Conv", &[from, "w", "b"], to, &[ints("pads", &[1, 1, 1, 1])])

@@ -1,9 +1,9 @@
 //! Merges small convolutions that stand side by side.
 
 use super::drop_dead;
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::{Conv, Op, Window};
+use crate::constant::Constant;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{Conv, Op, Window};
 
 /// Channels that kernels compute at once, however few are wanted.
 const CHANNELS_AT_ONCE: usize = 16;
@@ -143,8 +143,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::engine::fixtures::{Draft, int, ints, noise, relative_difference, run};
-    use crate::engine::passes::fuse_convolutions;
+    use crate::fixtures::{Draft, int, ints, noise, relative_difference, run};
+    use crate::passes::fuse_convolutions;
 
     /// An image `v` of 20 channels with heads of so many channels behind it, each with a depthwise
     /// convolution if asked for; `then` is done to the result.

@@ -1,8 +1,8 @@
 //! Merges chains of reshapes.
 
 use super::producers;
-use crate::engine::graph::Graph;
-use crate::engine::op::Op;
+use crate::graph::Graph;
+use crate::op::Op;
 
 /// A reshape of a reshape reads what the first one reads.
 pub fn merge_reshapes(mut graph: Graph) -> Graph {
@@ -25,7 +25,7 @@ pub fn merge_reshapes(mut graph: Graph) -> Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{graph_of, ints, model, node, run_on_noise};
+    use crate::fixtures::{graph_of, ints, model, node, run_on_noise};
 
     #[test]
     fn a_chain_of_reshapes_becomes_one_and_computes_the_same() {

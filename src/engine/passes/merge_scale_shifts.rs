@@ -1,8 +1,8 @@
 //! Merges chains of scaling and shifting.
 
 use super::{drop_dead, producers, sole_producer};
-use crate::engine::graph::Graph;
-use crate::engine::op::{Op, ScaleShift};
+use crate::graph::Graph;
+use crate::op::{Op, ScaleShift};
 
 /// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
 pub fn merge_scale_shifts(mut graph: Graph) -> Graph {
@@ -25,9 +25,9 @@ pub fn merge_scale_shifts(mut graph: Graph) -> Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{assert_close, floats, graph_of, model, node, run_on_noise};
+    use crate::fixtures::{assert_close, floats, graph_of, model, node, run_on_noise};
 
-    fn constants() -> Vec<crate::proto::onnx::TensorProto> {
+    fn constants() -> Vec<crate::onnx::TensorProto> {
         vec![
             floats("one", &[], &[0.4]),
             floats("channels", &[2, 1, 1], &[2.0, -3.0]),

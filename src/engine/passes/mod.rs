@@ -54,7 +54,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::engine::fixtures::{
+    use crate::fixtures::{
         assert_close, floats, graph_of, ints, longs, model, node, noise, random_graph,
         random_optimised_graph, relative_difference, run, run_on_noise,
     };

@@ -1,10 +1,10 @@
 //! Moves transposes towards the outputs until pairs cancel.
 
 use super::drop_dead;
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, Node, Output, ValueId};
-use crate::engine::op::{Activation, Op, ScaleShift};
-use crate::engine::shape::{inverse, keeps_order, permute};
+use crate::constant::Constant;
+use crate::graph::{Graph, Node, Output, ValueId};
+use crate::op::{Activation, Op, ScaleShift};
+use crate::shape::{inverse, keeps_order, permute};
 
 /// Networks converted from channels-last exports have a transpose before and one after each
 /// convolution. An operation that treats all axes alike, or can name another axis, runs on the
@@ -152,10 +152,10 @@ fn untransposed(op: &Op, perm: &[usize]) -> Option<Op> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{
+    use crate::fixtures::{
         assert_close, float, floats, graph_of, int, ints, longs, model, node, noise, run_on_noise,
     };
-    use crate::proto::onnx::{NodeProto, TensorProto};
+    use crate::onnx::{NodeProto, TensorProto};
 
     fn nhwc(from: &str, to: &str) -> NodeProto {
         node("Transpose", &[from], to, &[ints("perm", &[0, 2, 3, 1])])

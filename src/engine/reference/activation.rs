@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::kernel::upload;
-use crate::engine::op::Activation;
+use crate::op::Activation;
 
 /// An activation with its slopes on the device.
 pub(super) enum Function {

@@ -6,8 +6,8 @@ use super::activation::Function;
 use super::depthwise::Depthwise;
 use super::kernel::upload;
 use super::pool::bordered;
-use crate::engine::constant::Constant;
-use crate::engine::op::{Conv, Window};
+use crate::constant::Constant;
+use crate::op::{Conv, Window};
 
 /// A convolution with its constants on the device.
 pub(super) struct Convolution {
@@ -140,7 +140,7 @@ fn spread(weight: &Constant, [dh, dw]: [usize; 2]) -> Constant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::fixtures::{difference, noise};
+    use crate::fixtures::{difference, noise};
 
     /// A convolution written out as the sum it is.
     fn by_hand(x: &[f32], [c, h, w]: [usize; 3], conv: &Conv) -> Vec<f32> {

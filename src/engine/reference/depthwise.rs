@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, bail};
 use rayon::prelude::*;
 
-use crate::engine::constant::Constant;
-use crate::engine::op::{Conv, Window};
+use crate::constant::Constant;
+use crate::op::{Conv, Window};
 
 /// A convolution with one kernel per channel: plain loops over rows that the compiler vectorises,
 /// in parallel over images and channels. For other devices there is no such kernel; they use
@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::fixtures::{assert_close, noise};
+    use crate::fixtures::{assert_close, noise};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

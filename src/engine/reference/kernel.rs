@@ -6,9 +6,9 @@ use candle_core::{D, Device, Result, Tensor};
 use super::activation::Function;
 use super::conv::Convolution;
 use super::pool::{AveragePooling, max_pool};
-use crate::engine::constant::Constant;
-use crate::engine::graph::{Graph, Node};
-use crate::engine::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
+use crate::constant::Constant;
+use crate::graph::{Graph, Node};
+use crate::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
 
 pub(super) enum Kernel {
     Convolution(Box<Convolution>),

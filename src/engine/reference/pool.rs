@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::kernel::pad;
-use crate::engine::op::{AveragePool, Window};
+use crate::op::{AveragePool, Window};
 
 /// The largest element of each window. The border is minus infinity, so that it never wins.
 pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {

@@ -4,14 +4,14 @@
 use std::ops::Range;
 
 use super::Executor;
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::{Buffer, POISON};
-use crate::engine::cpu::plan::Form;
+use crate::cpu::lanes::LANES;
+use crate::cpu::memory::{Buffer, POISON};
+use crate::cpu::plan::Form;
 
 impl Executor {
     /// Poisons all but the borders that steps expect to hold zeros. What lies inside images and in
     /// the scratch is poisoned too: a run has to write it before it reads it.
-    pub(in crate::engine::cpu) fn poison(&mut self) {
+    pub(in crate::cpu) fn poison(&mut self) {
         bytes_mut(&mut self._arena).fill(POISON);
         bytes_mut(&mut self.scratch).fill(POISON);
         for border in self.borders() {
@@ -22,7 +22,7 @@ impl Executor {
     /// After a run: nothing between the places and behind the scratch was written, and borders of
     /// zeros still are.
     #[track_caller]
-    pub(in crate::engine::cpu) fn assert_unharmed(&self) {
+    pub(in crate::cpu) fn assert_unharmed(&self) {
         let (arena, scratch) = (bytes(&self._arena), bytes(&self.scratch));
         let is_poison = |bytes: &[u8]| bytes.iter().all(|&byte| byte == POISON);
         let mut images: Vec<Range<usize>> = self.images().map(|(_, at)| at).collect();

@@ -43,8 +43,8 @@ use std::marker::PhantomData;
 use super::Runnable;
 use super::strip::{HEIGHT_MAX, Piece, StripArgs};
 use super::tile::conclude;
-use crate::engine::cpu::lanes::avx512::Zmm;
-use crate::engine::cpu::lanes::{Format, LANES, Lanes};
+use crate::cpu::lanes::avx512::Zmm;
+use crate::cpu::lanes::{Format, LANES, Lanes};
 
 /// Bytes of a row of a tile: sixteen `f32`, or 32 bfloat16.
 const ROW_BYTES: usize = 64;

@@ -6,25 +6,25 @@ const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
 /// How an image of some width is cut into tiles: widths differ by one at most, so that none is
 /// much slower than the others, and the wider ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) struct Cut {
+pub(in crate::cpu) struct Cut {
     /// Rows of a tile.
-    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::cpu) rows: usize,
     wide: Run,
     narrow: Run,
 }
 
 /// Tiles of one width side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) struct Run {
+pub(in crate::cpu) struct Run {
     /// First pixel of the first tile.
-    pub(in crate::engine::cpu) x: usize,
-    pub(in crate::engine::cpu) width: usize,
-    pub(in crate::engine::cpu) count: usize,
+    pub(in crate::cpu) x: usize,
+    pub(in crate::cpu) width: usize,
+    pub(in crate::cpu) count: usize,
 }
 
 impl Cut {
     /// The cut for images `width` pixels wide and `height` high; narrow images take several rows.
-    pub(in crate::engine::cpu) fn of(width: usize, height: usize, pixels_max: usize) -> Self {
+    pub(in crate::cpu) fn of(width: usize, height: usize, pixels_max: usize) -> Self {
         let fits = |&&(rows, widest): &&(usize, usize)| {
             rows <= height && width <= widest && rows * width <= pixels_max
         };
@@ -37,7 +37,7 @@ impl Cut {
     }
 
     /// The runs of tiles of a row.
-    pub(in crate::engine::cpu) fn runs(&self) -> impl Iterator<Item = Run> {
+    pub(in crate::cpu) fn runs(&self) -> impl Iterator<Item = Run> {
         [self.wide, self.narrow].into_iter().filter(|run| run.count > 0)
     }
 }

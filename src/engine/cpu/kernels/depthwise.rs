@@ -6,30 +6,30 @@
 use std::marker::PhantomData;
 
 use super::{Finish, Runnable, run};
-use crate::engine::cpu::lanes::{Format, Isa, LANES, Lanes};
+use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// One block of sixteen channels. `input` points at the first tap of the first pixel, and all taps
 /// of all pixels lie in its buffer; `output` at the first pixel of `rows` rows of `width` pixels;
 /// `weights` hold sixteen numbers per tap, `bias` sixteen.
-pub(in crate::engine::cpu) struct DepthwiseArgs {
-    pub(in crate::engine::cpu) input: *const u8,
+pub(in crate::cpu) struct DepthwiseArgs {
+    pub(in crate::cpu) input: *const u8,
     /// From one row of the image to the next, in elements.
-    pub(in crate::engine::cpu) input_row: usize,
-    pub(in crate::engine::cpu) kernel: [usize; 2],
-    pub(in crate::engine::cpu) strides: [usize; 2],
-    pub(in crate::engine::cpu) weights: *const f32,
-    pub(in crate::engine::cpu) bias: *const f32,
-    pub(in crate::engine::cpu) finish: Finish,
-    pub(in crate::engine::cpu) output: *mut u8,
-    pub(in crate::engine::cpu) output_row: usize,
-    pub(in crate::engine::cpu) rows: usize,
-    pub(in crate::engine::cpu) width: usize,
+    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) kernel: [usize; 2],
+    pub(in crate::cpu) strides: [usize; 2],
+    pub(in crate::cpu) weights: *const f32,
+    pub(in crate::cpu) bias: *const f32,
+    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) output: *mut u8,
+    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) rows: usize,
+    pub(in crate::cpu) width: usize,
 }
 
 type DepthwiseFn = unsafe fn(&DepthwiseArgs);
 
 /// The kernels by size and stride.
-pub(in crate::engine::cpu) struct DepthwiseTable {
+pub(in crate::cpu) struct DepthwiseTable {
     three: [DepthwiseFn; 2],
     five: [DepthwiseFn; 2],
     any: DepthwiseFn,
@@ -48,11 +48,7 @@ impl DepthwiseTable {
         }
     }
 
-    pub(in crate::engine::cpu) fn get(
-        &self,
-        kernel: [usize; 2],
-        strides: [usize; 2],
-    ) -> DepthwiseFn {
+    pub(in crate::cpu) fn get(&self, kernel: [usize; 2], strides: [usize; 2]) -> DepthwiseFn {
         match (kernel, strides) {
             ([3, 3], [1, 1] | [2, 2]) => self.three[strides[0] - 1],
             ([5, 5], [1, 1] | [2, 2]) => self.five[strides[0] - 1],

@@ -3,23 +3,23 @@
 use std::marker::PhantomData;
 
 use super::{Finish, Runnable};
-use crate::engine::cpu::lanes::{Format, LANES, Lanes};
-use crate::engine::op::BinaryOp;
+use crate::cpu::lanes::{Format, LANES, Lanes};
+use crate::op::BinaryOp;
 
 /// One block of sixteen channels of a row of `count` pixels, each pointer at the first of them:
 /// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
-pub(in crate::engine::cpu) struct PixelwiseArgs {
-    pub(in crate::engine::cpu) a: *const u8,
+pub(in crate::cpu) struct PixelwiseArgs {
+    pub(in crate::cpu) a: *const u8,
     /// Sixteen scales and sixteen shifts.
-    pub(in crate::engine::cpu) affine: Option<[*const f32; 2]>,
+    pub(in crate::cpu) affine: Option<[*const f32; 2]>,
     /// Sixteen numbers of the network that all pixels are multiplied with.
-    pub(in crate::engine::cpu) gate: Option<*const u8>,
+    pub(in crate::cpu) gate: Option<*const u8>,
     /// Each pixel of it serves `repeat` pixels.
-    pub(in crate::engine::cpu) b: Option<(BinaryOp, *const u8)>,
-    pub(in crate::engine::cpu) repeat: usize,
-    pub(in crate::engine::cpu) finish: Finish,
-    pub(in crate::engine::cpu) output: *mut u8,
-    pub(in crate::engine::cpu) count: usize,
+    pub(in crate::cpu) b: Option<(BinaryOp, *const u8)>,
+    pub(in crate::cpu) repeat: usize,
+    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) output: *mut u8,
+    pub(in crate::cpu) count: usize,
 }
 
 pub(super) struct Pixelwise<F>(PhantomData<F>);
@@ -59,7 +59,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
 
 /// A function of one number that no instruction computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::engine::cpu) enum CurveKind {
+pub(in crate::cpu) enum CurveKind {
     Sigmoid,
     HardSigmoid { alpha: f32, beta: f32 },
     HardSwish,
@@ -72,10 +72,10 @@ pub(in crate::engine::cpu) enum CurveKind {
 }
 
 /// `count` times sixteen numbers from `data` on, changed in place.
-pub(in crate::engine::cpu) struct CurveArgs {
-    pub(in crate::engine::cpu) kind: CurveKind,
-    pub(in crate::engine::cpu) data: *mut u8,
-    pub(in crate::engine::cpu) count: usize,
+pub(in crate::cpu) struct CurveArgs {
+    pub(in crate::cpu) kind: CurveKind,
+    pub(in crate::cpu) data: *mut u8,
+    pub(in crate::cpu) count: usize,
 }
 
 pub(super) struct Curve<F>(PhantomData<F>);
@@ -101,7 +101,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Curve<F> {
 impl CurveKind {
     /// One loop over sixteen numbers each, which the compiler turns into vector code.
     #[inline(always)]
-    pub(in crate::engine::cpu) fn apply(self, numbers: &mut [f32]) {
+    pub(in crate::cpu) fn apply(self, numbers: &mut [f32]) {
         match self {
             Self::Sigmoid => numbers.iter_mut().for_each(|x| *x = 1.0 / (1.0 + exp(-*x))),
             Self::HardSigmoid { alpha, beta } => {

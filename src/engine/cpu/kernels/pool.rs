@@ -3,11 +3,11 @@
 use std::marker::PhantomData;
 
 use super::Runnable;
-use crate::engine::cpu::lanes::{Format, LANES, Lanes};
+use crate::cpu::lanes::{Format, LANES, Lanes};
 
 /// What a window gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) enum PoolKind {
+pub(in crate::cpu) enum PoolKind {
     Max,
     /// The sum divided by the pixels inside the image.
     Mean,
@@ -17,21 +17,21 @@ pub(in crate::engine::cpu) enum PoolKind {
 
 /// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`;
 /// `rows` rows of outputs from row `y` on, the first at `output`. The border is not read.
-pub(in crate::engine::cpu) struct PoolArgs {
-    pub(in crate::engine::cpu) kind: PoolKind,
-    pub(in crate::engine::cpu) input: *const u8,
-    pub(in crate::engine::cpu) input_row: usize,
+pub(in crate::cpu) struct PoolArgs {
+    pub(in crate::cpu) kind: PoolKind,
+    pub(in crate::cpu) input: *const u8,
+    pub(in crate::cpu) input_row: usize,
     /// Height and width of the image.
-    pub(in crate::engine::cpu) image: [usize; 2],
-    pub(in crate::engine::cpu) kernel: [usize; 2],
-    pub(in crate::engine::cpu) strides: [usize; 2],
+    pub(in crate::cpu) image: [usize; 2],
+    pub(in crate::cpu) kernel: [usize; 2],
+    pub(in crate::cpu) strides: [usize; 2],
     /// Border in front: top, left.
-    pub(in crate::engine::cpu) pads: [usize; 2],
-    pub(in crate::engine::cpu) output: *mut u8,
-    pub(in crate::engine::cpu) output_row: usize,
-    pub(in crate::engine::cpu) y: usize,
-    pub(in crate::engine::cpu) rows: usize,
-    pub(in crate::engine::cpu) width: usize,
+    pub(in crate::cpu) pads: [usize; 2],
+    pub(in crate::cpu) output: *mut u8,
+    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) y: usize,
+    pub(in crate::cpu) rows: usize,
+    pub(in crate::cpu) width: usize,
 }
 
 pub(super) struct Pool<F>(PhantomData<F>);
@@ -127,12 +127,12 @@ unsafe fn window<L: Lanes, F: Format<L>>(
 }
 
 /// One block of sixteen channels: the mean of `height × width` pixels from `input` on.
-pub(in crate::engine::cpu) struct GlobalMeanArgs {
-    pub(in crate::engine::cpu) input: *const u8,
-    pub(in crate::engine::cpu) input_row: usize,
-    pub(in crate::engine::cpu) height: usize,
-    pub(in crate::engine::cpu) width: usize,
-    pub(in crate::engine::cpu) output: *mut u8,
+pub(in crate::cpu) struct GlobalMeanArgs {
+    pub(in crate::cpu) input: *const u8,
+    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) height: usize,
+    pub(in crate::cpu) width: usize,
+    pub(in crate::cpu) output: *mut u8,
 }
 
 pub(super) struct GlobalMean<F>(PhantomData<F>);

@@ -18,34 +18,34 @@ use std::ops::Range;
 
 use super::Finish;
 use super::tile::{Plane, Taps};
-use crate::engine::cpu::lanes::LANES;
+use crate::cpu::lanes::LANES;
 
 /// What one run reads and writes: `input` points at the first tap of the first pixel and all taps
 /// of all positions lie in one buffer; `weights` hold the packed group, every block whole; `bias`
 /// points to a number for each of its channels; `output` and `residual` point at the first pixel.
-pub(in crate::engine::cpu) struct StripArgs {
-    pub(in crate::engine::cpu) taps: Taps,
-    pub(in crate::engine::cpu) strip: Strip,
-    pub(in crate::engine::cpu) input: *const u8,
-    pub(in crate::engine::cpu) weights: *const u8,
-    pub(in crate::engine::cpu) bias: *const f32,
-    pub(in crate::engine::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::engine::cpu) finish: Finish,
-    pub(in crate::engine::cpu) output: Plane<*mut u8>,
+pub(in crate::cpu) struct StripArgs {
+    pub(in crate::cpu) taps: Taps,
+    pub(in crate::cpu) strip: Strip,
+    pub(in crate::cpu) input: *const u8,
+    pub(in crate::cpu) weights: *const u8,
+    pub(in crate::cpu) bias: *const f32,
+    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) output: Plane<*mut u8>,
 }
 
 /// Kernels for groups of one and of two blocks of output channels.
-pub(in crate::engine::cpu) type StripFns = [unsafe fn(&StripArgs); 2];
+pub(in crate::cpu) type StripFns = [unsafe fn(&StripArgs); 2];
 
 /// Strips of one format, and from it to `f32`.
-pub(in crate::engine::cpu) struct StripTable {
-    pub(in crate::engine::cpu) strips: StripFns,
-    pub(in crate::engine::cpu) strips_to_f32: StripFns,
+pub(in crate::cpu) struct StripTable {
+    pub(in crate::cpu) strips: StripFns,
+    pub(in crate::cpu) strips_to_f32: StripFns,
 }
 
 /// Some rows of an output image as lines of positions. Distances are in elements of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) struct Strip {
+pub(in crate::cpu) struct Strip {
     lines: usize,
     line_stride: usize,
     /// Positions of a line, and the distance from one to the next.
@@ -81,7 +81,7 @@ pub(super) const HEIGHT_MAX: usize = 16;
 
 impl Strip {
     /// `rows` rows of `width` pixels, computed with `stride` from rows that are `row` elements.
-    pub(in crate::engine::cpu) fn of(rows: usize, width: usize, stride: usize, row: usize) -> Self {
+    pub(in crate::cpu) fn of(rows: usize, width: usize, stride: usize, row: usize) -> Self {
         let step = stride * LANES;
         if stride > 1 {
             let line_stride = stride * row;

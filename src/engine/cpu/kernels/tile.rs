@@ -17,55 +17,55 @@
 use std::marker::PhantomData;
 
 use super::Finish;
-use crate::engine::cpu::lanes::{Format, Isa, LANES, Lanes};
+use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// What one tile reads, in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) struct Taps {
+pub(in crate::cpu) struct Taps {
     /// Blocks of input channels, and the distance from one to the next.
-    pub(in crate::engine::cpu) blocks: usize,
-    pub(in crate::engine::cpu) block_stride: usize,
+    pub(in crate::cpu) blocks: usize,
+    pub(in crate::cpu) block_stride: usize,
     /// Rows and columns of the kernel.
-    pub(in crate::engine::cpu) rows: usize,
-    pub(in crate::engine::cpu) columns: usize,
+    pub(in crate::cpu) rows: usize,
+    pub(in crate::cpu) columns: usize,
     /// From one row of the image to the next, and from one pixel to the next.
-    pub(in crate::engine::cpu) row_stride: usize,
-    pub(in crate::engine::cpu) pixel_stride: usize,
+    pub(in crate::cpu) row_stride: usize,
+    pub(in crate::cpu) pixel_stride: usize,
     /// Dots per tap in each block, and in the last one, which may be partly filled.
-    pub(in crate::engine::cpu) dots: usize,
-    pub(in crate::engine::cpu) dots_last: usize,
+    pub(in crate::cpu) dots: usize,
+    pub(in crate::cpu) dots_last: usize,
 }
 
 /// Tiles side by side. `input` points at the first tap of the first pixel, and all taps of all
 /// pixels lie in one buffer; `weights` hold the packed group; `output` and `residual` point at the
 /// first pixel, with whole blocks of sixteen channels behind them.
-pub(in crate::engine::cpu) struct TileArgs<'a> {
-    pub(in crate::engine::cpu) taps: &'a Taps,
+pub(in crate::cpu) struct TileArgs<'a> {
+    pub(in crate::cpu) taps: &'a Taps,
     /// Tiles, each beginning where the one before ends.
-    pub(in crate::engine::cpu) count: usize,
+    pub(in crate::cpu) count: usize,
     /// From one row of outputs to the next, in the input.
-    pub(in crate::engine::cpu) input_row: usize,
-    pub(in crate::engine::cpu) input: *const u8,
-    pub(in crate::engine::cpu) weights: *const u8,
+    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input: *const u8,
+    pub(in crate::cpu) weights: *const u8,
     /// Bytes from weights that are read to those fetched meanwhile: the next group's, where they
     /// are too many to stay in the cache; nothing where 0.
-    pub(in crate::engine::cpu) ahead: usize,
+    pub(in crate::cpu) ahead: usize,
     /// `None` starts the sums at zero.
-    pub(in crate::engine::cpu) bias: Option<*const f32>,
-    pub(in crate::engine::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::engine::cpu) finish: Finish,
-    pub(in crate::engine::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) bias: Option<*const f32>,
+    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) output: Plane<*mut u8>,
 }
 
 /// A pixel in a blocked image, with the distances from block to block and row to row.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cpu) struct Plane<P> {
-    pub(in crate::engine::cpu) first: P,
-    pub(in crate::engine::cpu) block: usize,
-    pub(in crate::engine::cpu) row: usize,
+pub(in crate::cpu) struct Plane<P> {
+    pub(in crate::cpu) first: P,
+    pub(in crate::cpu) block: usize,
+    pub(in crate::cpu) row: usize,
 }
 
-pub(in crate::engine::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
+pub(in crate::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
 
 /// `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements apart; dots in
 /// format `I`, residual in `R`, result in `O`.
@@ -90,7 +90,7 @@ unsafe fn entry<
     args: &TileArgs<'_>,
 ) {
     struct Entry<'a, 'b, K>(&'a TileArgs<'b>, PhantomData<K>);
-    impl<L: Lanes, K: TileKernel<L>> crate::engine::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
+    impl<L: Lanes, K: TileKernel<L>> crate::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
         #[inline(always)]
         unsafe fn run(self) {
             // SAFETY: what the caller promises.
@@ -257,16 +257,16 @@ type Rows = [TileFn; 14];
 type Stacks = [TileFn; 10];
 
 /// Tiles of one format that read blocked images, by stride and number of blocks.
-pub(in crate::engine::cpu) struct TileTable {
+pub(in crate::cpu) struct TileTable {
     rows: [[Rows; 2]; 2],
     stacks: [[Stacks; 2]; 2],
 }
 
 /// Tiles of one row that read planar images, by stride and number of blocks.
-pub(in crate::engine::cpu) struct PlanarTable([[Rows; 2]; 2]);
+pub(in crate::cpu) struct PlanarTable([[Rows; 2]; 2]);
 
 /// Tiles of one row that read vectors lying side by side, by number of blocks.
-pub(in crate::engine::cpu) struct MatrixTable([Rows; 2]);
+pub(in crate::cpu) struct MatrixTable([Rows; 2]);
 
 /// Refuses shapes that no register file of the set holds.
 ///
@@ -315,11 +315,7 @@ impl TileTable {
     }
 
     /// The tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
-    pub(in crate::engine::cpu) fn get(
-        &self,
-        stride: usize,
-        [blocks, rows, width]: [usize; 3],
-    ) -> TileFn {
+    pub(in crate::cpu) fn get(&self, stride: usize, [blocks, rows, width]: [usize; 3]) -> TileFn {
         match rows {
             1 => self.rows[stride - 1][blocks - 1][width - 1],
             2 => self.stacks[stride - 1][blocks - 1][width - 1],
@@ -339,7 +335,7 @@ impl PlanarTable {
     }
 
     /// The tile of `blocks` × `width` that reads with `stride` 1 or 2.
-    pub(in crate::engine::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
+    pub(in crate::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[stride - 1][blocks - 1][width - 1]
     }
 }
@@ -355,7 +351,7 @@ impl MatrixTable {
     }
 
     /// The tile of `blocks` × `width`.
-    pub(in crate::engine::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
+    pub(in crate::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[blocks - 1][width - 1]
     }
 }

@@ -10,15 +10,15 @@ use std::marker::PhantomData;
 
 use super::tile::Plane;
 use super::{Finish, Runnable};
-use crate::engine::cpu::lanes::{F32, Format, LANES, Lanes};
+use crate::cpu::lanes::{F32, Format, LANES, Lanes};
 
 /// Inputs along a side of a tile, outputs along a side, and numbers of a transformed tile.
-pub(in crate::engine::cpu) const SIDE_IN: usize = 6;
-pub(in crate::engine::cpu) const SIDE_OUT: usize = 4;
-pub(in crate::engine::cpu) const NUMBERS: usize = SIDE_IN * SIDE_IN;
+pub(in crate::cpu) const SIDE_IN: usize = 6;
+pub(in crate::cpu) const SIDE_OUT: usize = 4;
+pub(in crate::cpu) const NUMBERS: usize = SIDE_IN * SIDE_IN;
 
 /// The matrix `G` that transforms a kernel: `G g Gᵀ`.
-pub(in crate::engine::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
+pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
     [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
@@ -30,26 +30,26 @@ pub(in crate::engine::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
 /// One block of one tile: 6×6 pixels from `input` on become 36 vectors, `number_stride` apart from
 /// `output` on. Pixels beyond `height` and `width`, which are right and bottom of the image's
 /// border, count as zeros and are not read.
-pub(in crate::engine::cpu) struct ForwardArgs {
-    pub(in crate::engine::cpu) input: *const u8,
-    pub(in crate::engine::cpu) input_row: usize,
-    pub(in crate::engine::cpu) height: usize,
-    pub(in crate::engine::cpu) width: usize,
-    pub(in crate::engine::cpu) output: *mut f32,
-    pub(in crate::engine::cpu) number_stride: usize,
+pub(in crate::cpu) struct ForwardArgs {
+    pub(in crate::cpu) input: *const u8,
+    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) height: usize,
+    pub(in crate::cpu) width: usize,
+    pub(in crate::cpu) output: *mut f32,
+    pub(in crate::cpu) number_stride: usize,
 }
 
 /// One block of one tile: 36 vectors, `number_stride` apart from `input` on, become the upper left
 /// `height × width` of 4×4 pixels, finished.
-pub(in crate::engine::cpu) struct InverseArgs {
-    pub(in crate::engine::cpu) input: *const f32,
-    pub(in crate::engine::cpu) number_stride: usize,
-    pub(in crate::engine::cpu) bias: *const f32,
-    pub(in crate::engine::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::engine::cpu) finish: Finish,
-    pub(in crate::engine::cpu) output: Plane<*mut u8>,
-    pub(in crate::engine::cpu) height: usize,
-    pub(in crate::engine::cpu) width: usize,
+pub(in crate::cpu) struct InverseArgs {
+    pub(in crate::cpu) input: *const f32,
+    pub(in crate::cpu) number_stride: usize,
+    pub(in crate::cpu) bias: *const f32,
+    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) height: usize,
+    pub(in crate::cpu) width: usize,
 }
 
 /// Pixels to numbers.

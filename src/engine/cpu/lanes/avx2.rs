@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::{Isa, Kernel, LANES, Lanes};
 
 /// The instruction set.
-pub(in crate::engine::cpu) struct Avx2;
+pub(in crate::cpu) struct Avx2;
 
 #[derive(Clone, Copy)]
-pub(in crate::engine::cpu) struct TwoYmm(__m256, __m256);
+pub(in crate::cpu) struct TwoYmm(__m256, __m256);
 
 /// Lanes of one register.
 const HALF: usize = LANES / 2;

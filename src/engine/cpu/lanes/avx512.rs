@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::{Isa, Kernel, Lanes};
 
 /// The instruction set; AVX-512 F, BW, DQ and VL, as every processor with AVX-512 since 2017 has.
-pub(in crate::engine::cpu) struct Avx512;
+pub(in crate::cpu) struct Avx512;
 
 #[derive(Clone, Copy)]
-pub(in crate::engine::cpu) struct Zmm(pub(super) __m512);
+pub(in crate::cpu) struct Zmm(pub(super) __m512);
 
 impl Isa for Avx512 {
     type Lanes = Zmm;

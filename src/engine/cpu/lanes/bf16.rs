@@ -12,13 +12,13 @@ use super::{Isa, Kernel};
 
 /// Activations and weights as bfloat16. Two input channels lie beside each other in the weights,
 /// as they do in an activation, because one instruction takes in two.
-pub(in crate::engine::cpu) struct Bf16;
+pub(in crate::cpu) struct Bf16;
 
 /// Input channels that one instruction takes in.
 const PAIR: usize = 2;
 
 /// The nearest bfloat16, ties to even; a NaN stays one.
-pub(in crate::engine::cpu) fn to_bf16(x: f32) -> u16 {
+pub(in crate::cpu) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
         return (bits >> 16) as u16 | 0x40;
@@ -28,13 +28,13 @@ pub(in crate::engine::cpu) fn to_bf16(x: f32) -> u16 {
 }
 
 /// The number a bfloat16 stands for.
-pub(in crate::engine::cpu) fn from_bf16(x: u16) -> f32 {
+pub(in crate::cpu) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 
 /// AVX-512 with the instructions for bfloat16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
 #[cfg(target_arch = "x86_64")]
-pub(in crate::engine::cpu) struct Avx512Bf16;
+pub(in crate::cpu) struct Avx512Bf16;
 
 #[cfg(target_arch = "x86_64")]
 impl Isa for Avx512Bf16 {

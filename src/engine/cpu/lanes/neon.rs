@@ -5,10 +5,10 @@ use std::arch::aarch64::*;
 use super::{Isa, Kernel, LANES, Lanes};
 
 /// The instruction set.
-pub(in crate::engine::cpu) struct Neon;
+pub(in crate::cpu) struct Neon;
 
 #[derive(Clone, Copy)]
-pub(in crate::engine::cpu) struct FourQuads([float32x4_t; QUADS]);
+pub(in crate::cpu) struct FourQuads([float32x4_t; QUADS]);
 
 /// Lanes of one register.
 const QUAD: usize = 4;

@@ -3,10 +3,10 @@
 use super::{Isa, Kernel, LANES, Lanes};
 
 /// The instruction set.
-pub(in crate::engine::cpu) struct Portable;
+pub(in crate::cpu) struct Portable;
 
 #[derive(Clone, Copy)]
-pub(in crate::engine::cpu) struct Array([f32; LANES]);
+pub(in crate::cpu) struct Array([f32; LANES]);
 
 impl Isa for Portable {
     type Lanes = Array;

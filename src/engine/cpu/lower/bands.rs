@@ -3,23 +3,23 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::plan::{Form, Home, Plan, Step};
-use crate::engine::cpu::work::{Bands, Between, FillBorder, Image, LINKS_MAX, Link, RowWindow};
+use crate::cpu::lanes::LANES;
+use crate::cpu::memory::Buffer;
+use crate::cpu::plan::{Form, Home, Plan, Step};
+use crate::cpu::work::{Bands, Between, FillBorder, Image, LINKS_MAX, Link, RowWindow};
 
 /// What is worth it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cpu) struct BandPolicy {
+pub(in crate::cpu) struct BandPolicy {
     /// Bytes from which on an image between two steps is kept in bands: smaller ones stay in the
     /// second-level cache anyway.
-    pub(in crate::engine::cpu) image_bytes_min: usize,
+    pub(in crate::cpu) image_bytes_min: usize,
     /// Bytes that all images between the steps may take: a part of that cache.
-    pub(in crate::engine::cpu) kept_bytes_max: usize,
+    pub(in crate::cpu) kept_bytes_max: usize,
 }
 
 impl BandPolicy {
-    pub(in crate::engine::cpu) const USUAL: Self =
+    pub(in crate::cpu) const USUAL: Self =
         Self { image_bytes_min: 512 << 10, kept_bytes_max: 640 << 10 };
 }
 
@@ -31,7 +31,7 @@ const WEIGHTS_MAX: usize = 128 << 10;
 const ROWS_MIN: usize = 2;
 
 /// Puts steps together where that keeps images in the cache.
-pub(in crate::engine::cpu) fn bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
+pub(in crate::cpu) fn bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
     let chains = chains(&plan, policy);
     let mut steps: Vec<Option<Step>> =
         std::mem::take(&mut plan.steps).into_iter().map(Some).collect();

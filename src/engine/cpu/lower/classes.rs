@@ -1,10 +1,10 @@
 //! Which kernel each operation of a graph gets, and how its values have to lie for that.
 
-use crate::engine::constant::Constant;
-use crate::engine::cpu::kernels::KernelSet;
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
+use crate::constant::Constant;
+use crate::cpu::kernels::KernelSet;
+use crate::cpu::lanes::LANES;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
 
 /// The kernel of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -391,9 +391,9 @@ pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cpu::kernels::PORTABLE_F32;
-    use crate::engine::fixtures::Draft;
-    use crate::engine::fixtures::{int, ints, string};
+    use crate::cpu::kernels::PORTABLE_F32;
+    use crate::fixtures::Draft;
+    use crate::fixtures::{int, ints, string};
 
     /// The kind of each node and its class.
     fn classes(graph: &Graph) -> Vec<(&'static str, Class)> {

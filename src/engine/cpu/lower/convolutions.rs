@@ -2,16 +2,16 @@
 
 use super::classes::{Class, image_shape};
 use super::{Draft, Lowering, finish};
-use crate::engine::constant::Constant;
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::{self, DenseShape};
-use crate::engine::cpu::work::{
+use crate::constant::Constant;
+use crate::cpu::lanes::LANES;
+use crate::cpu::memory::Buffer;
+use crate::cpu::pack::{self, DenseShape};
+use crate::cpu::work::{
     Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
     WINOGRAD_ROW_UNIT, Winograd, Work,
 };
-use crate::engine::graph::{Node, ValueId};
-use crate::engine::op::{BinaryOp, Conv, Op};
+use crate::graph::{Node, ValueId};
+use crate::op::{BinaryOp, Conv, Op};
 
 impl<'g> Lowering<'g> {
     fn conv(node: &'g Node) -> &'g Conv {
@@ -193,7 +193,7 @@ impl<'g> Lowering<'g> {
         node: &'g Node,
         draft: Draft,
         output: Image,
-        curve: Option<crate::engine::cpu::kernels::pixelwise::CurveKind>,
+        curve: Option<crate::cpu::kernels::pixelwise::CurveKind>,
         input: [usize; 3],
     ) {
         self.push(convolution_label(Self::conv(node), input), draft);

@@ -1,10 +1,10 @@
 //! Activations: what a kernel does in registers, and what takes a pass of its own.
 
-use crate::engine::constant::Constant;
-use crate::engine::cpu::kernels::pixelwise::CurveKind;
-use crate::engine::cpu::pack;
-use crate::engine::cpu::work::PackedFinish;
-use crate::engine::op::Activation;
+use crate::constant::Constant;
+use crate::cpu::kernels::pixelwise::CurveKind;
+use crate::cpu::pack;
+use crate::cpu::work::PackedFinish;
+use crate::op::Activation;
 
 /// An activation as the finish of a kernel and, where that cannot be, a curve after it.
 pub(super) fn packed(

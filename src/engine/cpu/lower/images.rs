@@ -2,13 +2,11 @@
 
 use super::classes::{self, Class};
 use super::{Draft, Lowering, finish};
-use crate::engine::cpu::kernels::pool::PoolKind;
-use crate::engine::cpu::pack;
-use crate::engine::cpu::work::{
-    Assemble, Enlarge, GlobalMean, Image, PackedFinish, Part, Pixelwise, Pool,
-};
-use crate::engine::graph::{Node, ValueId};
-use crate::engine::op::{BinaryOp, Op};
+use crate::cpu::kernels::pool::PoolKind;
+use crate::cpu::pack;
+use crate::cpu::work::{Assemble, Enlarge, GlobalMean, Image, PackedFinish, Part, Pixelwise, Pool};
+use crate::graph::{Node, ValueId};
+use crate::op::{BinaryOp, Op};
 
 impl<'g> Lowering<'g> {
     pub(super) fn affine(&mut self, node: &'g Node) {

@@ -24,12 +24,12 @@ use super::plan::{Form, Home, Plan, Step, Value};
 use super::work::{
     Assemble, Copy, Fallback, FillBorder, FlatCurve, Image, InPlaceCurve, Pack, Part, Unpack, Work,
 };
-use crate::engine::constant::Constant;
-use crate::engine::error::EngineError;
-use crate::engine::graph::{Graph, Node, ValueId};
-use crate::engine::op::Op;
-use crate::engine::reference::Operation;
-use crate::engine::shape::known_elements;
+use crate::constant::Constant;
+use crate::error::EngineError;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::Op;
+use crate::reference::Operation;
+use crate::shape::known_elements;
 
 /// Images from this size on share memory with values of other forms and write their borders each
 /// time, which takes a hundredth of the time to write the image; smaller ones keep theirs.

@@ -3,12 +3,12 @@
 use super::emulator::{self, Instruction, Tiles, decode};
 use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
-use crate::engine::Precision;
-use crate::engine::cpu::lanes::bf16::to_bf16;
-use crate::engine::cpu::peak::peak;
-use crate::engine::fixtures::Draft;
-use crate::engine::fixtures::{Lcg, ints, relative_difference};
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::cpu::lanes::bf16::to_bf16;
+use crate::cpu::peak::peak;
+use crate::fixtures::Draft;
+use crate::fixtures::{Lcg, ints, relative_difference};
+use crate::graph::Graph;
 
 /// Register number n holds 1000 n.
 fn registers() -> [u64; 16] {

@@ -1,10 +1,10 @@
 //! Steps in bands of rows give the bits they give one after the other.
 
 use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_of_turn};
-use crate::engine::Precision;
-use crate::engine::fixtures::Draft;
-use crate::engine::fixtures::{int, ints};
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::fixtures::Draft;
+use crate::fixtures::{int, ints};
+use crate::graph::Graph;
 
 use super::shapes::Shape;
 

@@ -8,9 +8,9 @@
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
-use crate::engine::Precision;
-use crate::engine::cpu::kernels::{self, KernelSet};
-use crate::engine::cpu::select::KernelChoice;
+use crate::Precision;
+use crate::cpu::kernels::{self, KernelSet};
+use crate::cpu::select::KernelChoice;
 
 /// The kernels with AMX, emulated; `None` on processors that lack what else they need.
 #[expect(clippy::print_stdout, reason = "a test that checks less than elsewhere says so")]

@@ -17,9 +17,9 @@ use super::kernels::KernelSet;
 use super::lower::BandPolicy;
 use super::schedule::Policy;
 use super::{CpuNetwork, Crew, KernelChoice};
-use crate::engine::Precision;
-use crate::engine::fixtures::{self, inputs, worst};
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::fixtures::{self, inputs, worst};
+use crate::graph::Graph;
 
 /// The kernels this processor runs, if need be by [`emulator`].
 fn sets(precision: Precision) -> Vec<KernelChoice> {

@@ -1,8 +1,8 @@
 //! The networks of this repository.
 
 use super::{ANGLE_MAX, DIFFERENCE_MAX, load, run, sets};
-use crate::engine::Precision;
-use crate::engine::fixtures::{self, inputs, network_of, worst};
+use crate::Precision;
+use crate::fixtures::{self, inputs, network_of, worst};
 
 /// Two rows, one of which runs on each thread.
 const ROWS: usize = 2;

@@ -1,8 +1,8 @@
 //! Random networks on every kernel set.
 
 use super::{ANGLE_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
-use crate::engine::Precision;
-use crate::engine::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
+use crate::Precision;
+use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
 const BATCHES: [usize; 6] = [1, 2, 3, 5, 8, 9];
 

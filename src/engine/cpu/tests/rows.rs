@@ -2,9 +2,9 @@
 //! of threads and in any order of the plan.
 
 use super::{CpuNetwork, KernelChoice, POLICIES, inputs, load, load_with, run, sets_of_turn};
-use crate::engine::Precision;
-use crate::engine::fixtures::random_optimised_graph;
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::fixtures::random_optimised_graph;
+use crate::graph::Graph;
 
 /// Two times the rows that run together, and one more.
 const ROWS_MAX: usize = 17;

@@ -1,10 +1,10 @@
 //! Convolutions and activations of every shape.
 
 use super::{KernelChoice, assert_as_reference, load};
-use crate::engine::Precision;
-use crate::engine::fixtures::Draft;
-use crate::engine::fixtures::{Lcg, float, int, ints};
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::fixtures::Draft;
+use crate::fixtures::{Lcg, float, int, ints};
+use crate::graph::Graph;
 
 /// One convolution.
 #[derive(Debug, Clone, Copy)]

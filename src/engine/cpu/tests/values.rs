@@ -1,10 +1,10 @@
 //! Values that lie in several forms, or share one.
 
 use super::{assert_as_reference, inputs, load, run, sets, worst};
-use crate::engine::Precision;
-use crate::engine::fixtures::Draft;
-use crate::engine::fixtures::{self, int, ints, string};
-use crate::engine::graph::Graph;
+use crate::Precision;
+use crate::fixtures::Draft;
+use crate::fixtures::{self, int, ints, string};
+use crate::graph::Graph;
 
 /// `f32` on every set, and bfloat16, which reads channels by twos.
 #[track_caller]

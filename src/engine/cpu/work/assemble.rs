@@ -4,26 +4,26 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Image, Region, Run, Work};
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
+use crate::cpu::lanes::LANES;
+use crate::cpu::memory::Buffer;
 
 /// Builds an image of others: padding and joining.
-pub(in crate::engine::cpu) struct Assemble {
+pub(in crate::cpu) struct Assemble {
     /// What fills the places no part covers, per channel in the network's format.
-    pub(in crate::engine::cpu) fill: Buffer,
+    pub(in crate::cpu) fill: Buffer,
     /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
-    pub(in crate::engine::cpu) filled: Range<usize>,
-    pub(in crate::engine::cpu) parts: Vec<Part>,
-    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::cpu) filled: Range<usize>,
+    pub(in crate::cpu) parts: Vec<Part>,
+    pub(in crate::cpu) output: Image,
 }
 
 /// An image and where its first channel and pixel go.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cpu) struct Part {
-    pub(in crate::engine::cpu) image: Image,
-    pub(in crate::engine::cpu) channel: usize,
-    pub(in crate::engine::cpu) top: usize,
-    pub(in crate::engine::cpu) left: usize,
+pub(in crate::cpu) struct Part {
+    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) channel: usize,
+    pub(in crate::cpu) top: usize,
+    pub(in crate::cpu) left: usize,
 }
 
 impl Assemble {
@@ -87,11 +87,11 @@ impl Work for Assemble {
 }
 
 /// Repeats each pixel a whole number of times.
-pub(in crate::engine::cpu) struct Enlarge {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) output: Image,
+pub(in crate::cpu) struct Enlarge {
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) output: Image,
     /// Rows and columns of one pixel.
-    pub(in crate::engine::cpu) factor: [usize; 2],
+    pub(in crate::cpu) factor: [usize; 2],
 }
 
 impl Work for Enlarge {
@@ -124,10 +124,10 @@ impl Work for Enlarge {
 
 /// Writes an image's border anew, for convolutions whose border is not zero.
 #[derive(Clone)]
-pub(in crate::engine::cpu) struct FillBorder {
-    pub(in crate::engine::cpu) image: Image,
+pub(in crate::cpu) struct FillBorder {
+    pub(in crate::cpu) image: Image,
     /// Per channel, in the network's format.
-    pub(in crate::engine::cpu) values: Arc<Buffer>,
+    pub(in crate::cpu) values: Arc<Buffer>,
 }
 
 impl FillBorder {

@@ -7,16 +7,16 @@
 use std::ops::Range;
 
 use super::{FillBorder, Image, Region, Run, Spot, Work};
-use crate::engine::cpu::layout::Layout;
+use crate::cpu::layout::Layout;
 
 /// How rows of what a step reads lie under the rows it computes: the first row of output `y` is
 /// `y × stride + first`, counted from the border's corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cpu) struct RowWindow {
-    pub(in crate::engine::cpu) stride: usize,
-    pub(in crate::engine::cpu) height: usize,
+pub(in crate::cpu) struct RowWindow {
+    pub(in crate::cpu) stride: usize,
+    pub(in crate::cpu) height: usize,
     /// Negative where a window begins outside of the image and reads the part inside.
-    pub(in crate::engine::cpu) first: isize,
+    pub(in crate::cpu) first: isize,
 }
 
 impl RowWindow {
@@ -28,41 +28,41 @@ impl RowWindow {
     }
 
     /// Most rows under so many of the output.
-    pub(in crate::engine::cpu) fn most(&self, rows: usize, layout: &Layout) -> usize {
+    pub(in crate::cpu) fn most(&self, rows: usize, layout: &Layout) -> usize {
         ((rows - 1) * self.stride + self.height).min(layout.rows())
     }
 }
 
 /// Steps of which each reads what the one before writes.
-pub(in crate::engine::cpu) struct Bands {
-    pub(in crate::engine::cpu) links: Vec<Link>,
+pub(in crate::cpu) struct Bands {
+    pub(in crate::cpu) links: Vec<Link>,
     /// Rows of the last output in a band.
-    pub(in crate::engine::cpu) rows: usize,
+    pub(in crate::cpu) rows: usize,
     /// Values of the plan.
-    pub(in crate::engine::cpu) values: usize,
+    pub(in crate::cpu) values: usize,
 }
 
 /// One of the steps.
-pub(in crate::engine::cpu) struct Link {
-    pub(in crate::engine::cpu) label: String,
-    pub(in crate::engine::cpu) macs: u64,
-    pub(in crate::engine::cpu) work: Box<dyn Work>,
-    pub(in crate::engine::cpu) groups: usize,
+pub(in crate::cpu) struct Link {
+    pub(in crate::cpu) label: String,
+    pub(in crate::cpu) macs: u64,
+    pub(in crate::cpu) work: Box<dyn Work>,
+    pub(in crate::cpu) groups: usize,
     /// What the next link reads; `None` of the last one.
-    pub(in crate::engine::cpu) between: Option<Between>,
+    pub(in crate::cpu) between: Option<Between>,
 }
 
 /// An image of which a few rows are kept.
-pub(in crate::engine::cpu) struct Between {
+pub(in crate::cpu) struct Between {
     /// Its layout stores those rows only.
-    pub(in crate::engine::cpu) image: Image,
-    pub(in crate::engine::cpu) border: Option<FillBorder>,
+    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) border: Option<FillBorder>,
     /// How the next link reads it.
-    pub(in crate::engine::cpu) window: RowWindow,
+    pub(in crate::cpu) window: RowWindow,
 }
 
 /// Most links, so that a run needs no memory for their state.
-pub(in crate::engine::cpu) const LINKS_MAX: usize = 8;
+pub(in crate::cpu) const LINKS_MAX: usize = 8;
 
 /// A cache line.
 const ALIGNMENT: usize = 64;

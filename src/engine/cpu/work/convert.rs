@@ -3,25 +3,25 @@
 use std::ops::Range;
 
 use super::{Image, Region, Run, Work};
-use crate::engine::cpu::kernels::pixelwise::CurveKind;
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::lanes::bf16::{from_bf16, to_bf16};
-use crate::engine::cpu::layout::Layout;
+use crate::cpu::kernels::pixelwise::CurveKind;
+use crate::cpu::lanes::LANES;
+use crate::cpu::lanes::bf16::{from_bf16, to_bf16};
+use crate::cpu::layout::Layout;
 
 /// A flat value to an image.
-pub(in crate::engine::cpu) struct Pack {
-    pub(in crate::engine::cpu) input: usize,
+pub(in crate::cpu) struct Pack {
+    pub(in crate::cpu) input: usize,
     /// `[height, width, channels]` instead of `[channels, height, width]`.
-    pub(in crate::engine::cpu) channels_last: bool,
-    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::cpu) channels_last: bool,
+    pub(in crate::cpu) output: Image,
 }
 
 /// Channels of an image to a flat value.
-pub(in crate::engine::cpu) struct Unpack {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) channels: Range<usize>,
-    pub(in crate::engine::cpu) channels_last: bool,
-    pub(in crate::engine::cpu) output: usize,
+pub(in crate::cpu) struct Unpack {
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) channels: Range<usize>,
+    pub(in crate::cpu) channels_last: bool,
+    pub(in crate::cpu) output: usize,
 }
 
 /// Where the number of a channel and pixel is in a flat value.
@@ -106,10 +106,10 @@ impl Work for Unpack {
 }
 
 /// A flat value to another place.
-pub(in crate::engine::cpu) struct Copy {
-    pub(in crate::engine::cpu) input: usize,
-    pub(in crate::engine::cpu) output: usize,
-    pub(in crate::engine::cpu) len: usize,
+pub(in crate::cpu) struct Copy {
+    pub(in crate::cpu) input: usize,
+    pub(in crate::cpu) output: usize,
+    pub(in crate::cpu) len: usize,
 }
 
 impl Work for Copy {
@@ -129,11 +129,11 @@ impl Work for Copy {
 }
 
 /// A curve on every number of a flat value.
-pub(in crate::engine::cpu) struct FlatCurve {
-    pub(in crate::engine::cpu) input: usize,
-    pub(in crate::engine::cpu) output: usize,
-    pub(in crate::engine::cpu) len: usize,
-    pub(in crate::engine::cpu) kind: CurveKind,
+pub(in crate::cpu) struct FlatCurve {
+    pub(in crate::cpu) input: usize,
+    pub(in crate::cpu) output: usize,
+    pub(in crate::cpu) len: usize,
+    pub(in crate::cpu) kind: CurveKind,
 }
 
 impl Work for FlatCurve {
@@ -142,7 +142,7 @@ impl Work for FlatCurve {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        use crate::engine::cpu::kernels::pixelwise::CurveArgs;
+        use crate::cpu::kernels::pixelwise::CurveArgs;
         for image in region.images.clone() {
             // SAFETY: two flat values of this length, which do not overlap.
             unsafe {

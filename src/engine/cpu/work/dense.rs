@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
 use super::{Image, LANES, Product, Region, RowWindow, Run, Work, numbers};
-use crate::engine::cpu::kernels::cut::Cut;
-use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
+use crate::cpu::kernels::cut::Cut;
+use crate::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
 
 /// A convolution whose input has its border in memory.
-pub(in crate::engine::cpu) struct Dense {
-    pub(in crate::engine::cpu) product: Product,
+pub(in crate::cpu) struct Dense {
+    pub(in crate::cpu) product: Product,
     /// 1 or 2.
-    pub(in crate::engine::cpu) stride: usize,
+    pub(in crate::cpu) stride: usize,
     /// Border in front: top, left.
-    pub(in crate::engine::cpu) pads: [usize; 2],
+    pub(in crate::cpu) pads: [usize; 2],
 }
 
 /// Inputs up to this stay in a second-level cache while all weights go by.

@@ -1,20 +1,20 @@
 //! Depthwise convolution.
 
 use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
-use crate::engine::cpu::kernels::depthwise::DepthwiseArgs;
-use crate::engine::cpu::memory::Buffer;
+use crate::cpu::kernels::depthwise::DepthwiseArgs;
+use crate::cpu::memory::Buffer;
 
 /// A convolution of each channel with a kernel of its own.
-pub(in crate::engine::cpu) struct Depthwise {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) output: Image,
-    pub(in crate::engine::cpu) kernel: [usize; 2],
-    pub(in crate::engine::cpu) strides: [usize; 2],
+pub(in crate::cpu) struct Depthwise {
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) kernel: [usize; 2],
+    pub(in crate::cpu) strides: [usize; 2],
     /// Border in front: top, left.
-    pub(in crate::engine::cpu) pads: [usize; 2],
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
+    pub(in crate::cpu) pads: [usize; 2],
+    pub(in crate::cpu) weights: Buffer,
+    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) finish: PackedFinish,
 }
 
 impl Work for Depthwise {

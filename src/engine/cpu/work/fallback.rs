@@ -3,18 +3,18 @@
 use candle_core::{Device, Tensor};
 
 use super::{Region, Run, Work};
-use crate::engine::error::EngineError;
-use crate::engine::reference::Operation;
+use crate::error::EngineError;
+use crate::reference::Operation;
 
 /// A step of the reference executor on flat values.
-pub(in crate::engine::cpu) struct Fallback {
+pub(in crate::cpu) struct Fallback {
     /// Its name.
-    pub(in crate::engine::cpu) op: &'static str,
-    pub(in crate::engine::cpu) kernel: Operation,
+    pub(in crate::cpu) op: &'static str,
+    pub(in crate::cpu) kernel: Operation,
     /// Values, with the shapes of their rows.
-    pub(in crate::engine::cpu) inputs: Vec<(usize, Vec<usize>)>,
-    pub(in crate::engine::cpu) output: usize,
-    pub(in crate::engine::cpu) len: usize,
+    pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
+    pub(in crate::cpu) output: usize,
+    pub(in crate::cpu) len: usize,
 }
 
 impl Work for Fallback {

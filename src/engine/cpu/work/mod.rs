@@ -36,7 +36,7 @@ use super::kernels::{Finish, KernelSet};
 use super::lanes::LANES;
 use super::layout::Layout;
 use super::memory::Buffer;
-use crate::engine::error::EngineError;
+use crate::error::EngineError;
 
 /// One step's code with its constants.
 ///

@@ -1,23 +1,23 @@
 //! What is done to each number alone.
 
 use super::{Image, PackedFinish, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::pixelwise::{CurveArgs, CurveKind, PixelwiseArgs};
-use crate::engine::cpu::lanes::LANES;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::op::BinaryOp;
+use crate::cpu::kernels::pixelwise::{CurveArgs, CurveKind, PixelwiseArgs};
+use crate::cpu::lanes::LANES;
+use crate::cpu::memory::Buffer;
+use crate::op::BinaryOp;
 
 /// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
-pub(in crate::engine::cpu) struct Pixelwise {
-    pub(in crate::engine::cpu) a: Image,
+pub(in crate::cpu) struct Pixelwise {
+    pub(in crate::cpu) a: Image,
     /// Scale and shift per channel.
-    pub(in crate::engine::cpu) affine: Option<[Buffer; 2]>,
+    pub(in crate::cpu) affine: Option<[Buffer; 2]>,
     /// One pixel per channel: squeeze-and-excite.
-    pub(in crate::engine::cpu) gate: Option<Image>,
-    pub(in crate::engine::cpu) b: Option<(BinaryOp, Image)>,
+    pub(in crate::cpu) gate: Option<Image>,
+    pub(in crate::cpu) b: Option<(BinaryOp, Image)>,
     /// Rows and columns each pixel of `b` serves.
-    pub(in crate::engine::cpu) enlarged: [usize; 2],
-    pub(in crate::engine::cpu) finish: PackedFinish,
-    pub(in crate::engine::cpu) output: Image,
+    pub(in crate::cpu) enlarged: [usize; 2],
+    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) output: Image,
 }
 
 impl Work for Pixelwise {
@@ -57,9 +57,9 @@ impl Work for Pixelwise {
 }
 
 /// A curve on every number of an image, in place.
-pub(in crate::engine::cpu) struct InPlaceCurve {
-    pub(in crate::engine::cpu) kind: CurveKind,
-    pub(in crate::engine::cpu) image: Image,
+pub(in crate::cpu) struct InPlaceCurve {
+    pub(in crate::cpu) kind: CurveKind,
+    pub(in crate::cpu) image: Image,
 }
 
 impl Work for InPlaceCurve {

@@ -5,28 +5,28 @@
 //! single numbers from it.
 
 use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
-use crate::engine::cpu::kernels::cut::Cut;
-use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::DenseShape;
+use crate::cpu::kernels::cut::Cut;
+use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use crate::cpu::memory::Buffer;
+use crate::cpu::pack::DenseShape;
 
 /// A convolution of a flat `[channels, height, width]` or `[height, width, channels]`.
-pub(in crate::engine::cpu) struct Planar {
-    pub(in crate::engine::cpu) input: usize,
+pub(in crate::cpu) struct Planar {
+    pub(in crate::cpu) input: usize,
     /// Height and width of the input.
-    pub(in crate::engine::cpu) size: [usize; 2],
-    pub(in crate::engine::cpu) channels_last: bool,
-    pub(in crate::engine::cpu) output: Image,
-    pub(in crate::engine::cpu) shape: DenseShape,
+    pub(in crate::cpu) size: [usize; 2],
+    pub(in crate::cpu) channels_last: bool,
+    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) shape: DenseShape,
     /// 1 or 2.
-    pub(in crate::engine::cpu) stride: usize,
+    pub(in crate::cpu) stride: usize,
     /// Border: top, left, bottom, right.
-    pub(in crate::engine::cpu) pads: [usize; 4],
+    pub(in crate::cpu) pads: [usize; 4],
     /// What the border holds, per channel.
-    pub(in crate::engine::cpu) border: Vec<f32>,
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
+    pub(in crate::cpu) border: Vec<f32>,
+    pub(in crate::cpu) weights: Buffer,
+    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) finish: PackedFinish,
 }
 
 /// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.

@@ -1,15 +1,15 @@
 //! Pools.
 
 use super::{Image, Region, RowWindow, Run, Work};
-use crate::engine::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
-use crate::engine::op::Window;
+use crate::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
+use crate::op::Window;
 
 /// The largest number or the mean of each window.
-pub(in crate::engine::cpu) struct Pool {
-    pub(in crate::engine::cpu) kind: PoolKind,
-    pub(in crate::engine::cpu) window: Window,
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) output: Image,
+pub(in crate::cpu) struct Pool {
+    pub(in crate::cpu) kind: PoolKind,
+    pub(in crate::cpu) window: Window,
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) output: Image,
 }
 
 impl Work for Pool {
@@ -56,9 +56,9 @@ impl Work for Pool {
 }
 
 /// The mean of all pixels of a channel.
-pub(in crate::engine::cpu) struct GlobalMean {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) output: Image,
+pub(in crate::cpu) struct GlobalMean {
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) output: Image,
 }
 
 impl Work for GlobalMean {

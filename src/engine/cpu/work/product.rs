@@ -1,19 +1,19 @@
 //! What all convolutions and matrix products have in common: weights, and what becomes of sums.
 
 use super::{Image, PackedFinish, Run};
-use crate::engine::cpu::kernels::tile::TileTable;
-use crate::engine::cpu::memory::Buffer;
-use crate::engine::cpu::pack::DenseShape;
+use crate::cpu::kernels::tile::TileTable;
+use crate::cpu::memory::Buffer;
+use crate::cpu::pack::DenseShape;
 
 /// Packed weights with what they are multiplied with and what comes after.
-pub(in crate::engine::cpu) struct Product {
-    pub(in crate::engine::cpu) input: Image,
-    pub(in crate::engine::cpu) residual: Option<Image>,
-    pub(in crate::engine::cpu) output: Image,
-    pub(in crate::engine::cpu) shape: DenseShape,
-    pub(in crate::engine::cpu) weights: Buffer,
-    pub(in crate::engine::cpu) bias: Buffer,
-    pub(in crate::engine::cpu) finish: PackedFinish,
+pub(in crate::cpu) struct Product {
+    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) residual: Option<Image>,
+    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) shape: DenseShape,
+    pub(in crate::cpu) weights: Buffer,
+    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) finish: PackedFinish,
 }
 
 /// Above this, weights are read once for all pixels of a region; below, pixels once for all

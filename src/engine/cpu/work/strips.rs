@@ -5,13 +5,13 @@ use std::ops::Range;
 use super::dense::Dense;
 use super::product::WEIGHTS_STAY_BYTES;
 use super::{Product, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::strip::{Strip, StripArgs, StripTable};
-use crate::engine::cpu::kernels::tile::Plane;
+use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
+use crate::cpu::kernels::tile::Plane;
 
 /// The same convolution, on other kernels.
-pub(in crate::engine::cpu) struct Strips {
-    pub(in crate::engine::cpu) dense: Dense,
-    pub(in crate::engine::cpu) kernels: &'static StripTable,
+pub(in crate::cpu) struct Strips {
+    pub(in crate::cpu) dense: Dense,
+    pub(in crate::cpu) kernels: &'static StripTable,
 }
 
 /// Pixels, about, that all groups of channels are computed for before the next ones: enough that

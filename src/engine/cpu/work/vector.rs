@@ -4,14 +4,14 @@
 //! far larger than inputs here, are read once for all of them.
 
 use super::{Product, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::cut::Cut;
-use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
-use crate::engine::cpu::lanes::LANES;
+use crate::cpu::kernels::cut::Cut;
+use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use crate::cpu::lanes::LANES;
 
 /// A convolution whose kernel covers the whole input.
-pub(in crate::engine::cpu) struct Vector {
+pub(in crate::cpu) struct Vector {
     /// Kernel: height and width of the input.
-    pub(in crate::engine::cpu) product: Product,
+    pub(in crate::cpu) product: Product,
 }
 
 impl Vector {

@@ -1,20 +1,20 @@
 //! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
 
 use super::{Product, Region, Run, Work, numbers};
-use crate::engine::cpu::kernels::cut::Cut;
-use crate::engine::cpu::kernels::tile::{Plane, Taps, TileArgs};
-use crate::engine::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
-use crate::engine::cpu::lanes::LANES;
+use crate::cpu::kernels::cut::Cut;
+use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use crate::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
+use crate::cpu::lanes::LANES;
 
 /// A 3×3 convolution with a border of one.
-pub(in crate::engine::cpu) struct Winograd {
+pub(in crate::cpu) struct Winograd {
     /// The 1×1 product of one number; in `f32` whatever the network's format, because rounding
     /// transformed numbers would cost several bits more than rounding the originals.
-    pub(in crate::engine::cpu) product: Product,
+    pub(in crate::cpu) product: Product,
 }
 
 /// Output rows that are computed together: those of one tile.
-pub(in crate::engine::cpu) const ROW_UNIT: usize = SIDE_OUT;
+pub(in crate::cpu) const ROW_UNIT: usize = SIDE_OUT;
 
 /// Scratch of a pass that is to stay in the second-level cache.
 const PASS_BYTES: usize = 640 << 10;

@@ -1,11 +1,11 @@
 //! Operations that only move numbers.
 
 use super::{Lowering, NO_WINDOW, between};
-use crate::engine::cuda::axes::{Order, Pair};
-use crate::engine::cuda::work::{Border, Copy, Fill, WindowPlan};
-use crate::engine::graph::Node;
-use crate::engine::op::Window;
-use crate::engine::shape::{broadcast_strides, known_elements, permute, strides};
+use crate::cuda::axes::{Order, Pair};
+use crate::cuda::work::{Border, Copy, Fill, WindowPlan};
+use crate::graph::Node;
+use crate::op::Window;
+use crate::shape::{broadcast_strides, known_elements, permute, strides};
 
 impl Lowering<'_> {
     pub(super) fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {

@@ -4,13 +4,13 @@ use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::cuda_backend::cudarc::driver::sys;
 
 use super::gpu;
-use crate::engine::Precision;
-use crate::engine::cuda::{Picture, PixelFormat, free_bytes};
-use crate::engine::fixtures::{self, float, graph_of, model, node};
-use crate::engine::fixtures::{inputs, relative_difference};
+use crate::Precision;
+use crate::cuda::{Picture, PixelFormat, free_bytes};
+use crate::fixtures::{self, float, graph_of, model, node};
+use crate::fixtures::{inputs, relative_difference};
 
 /// A graph whose input is an image of six pixels.
-fn graph() -> crate::engine::graph::Graph {
+fn graph() -> crate::graph::Graph {
     let nodes = vec![node("LeakyRelu", &["x"], "y", &[float("alpha", 0.25)])];
     graph_of(&model(16, &[1, 3, 2, 3], nodes, Vec::new()))
 }

@@ -15,8 +15,8 @@ use candle_core::{Device, Tensor};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{CudaNetwork, Gpu};
-use crate::engine::graph::Graph;
-use crate::engine::{Network, Precision};
+use crate::graph::Graph;
+use crate::{Network, Precision};
 
 /// The first GPU, for one test at a time.
 struct Turn {

@@ -1,9 +1,9 @@
 //! The networks of this repository.
 
 use super::{gpu, gpu_with};
-use crate::engine::Precision;
-use crate::engine::cuda::Gpu;
-use crate::engine::fixtures::{self, inputs, network_of, worst};
+use crate::Precision;
+use crate::cuda::Gpu;
+use crate::fixtures::{self, inputs, network_of, worst};
 
 const ROWS: usize = 2;
 

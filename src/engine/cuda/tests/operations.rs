@@ -1,10 +1,10 @@
 //! Every operation of a graph, alone and where its values lie in either order.
 
 use super::{gpu, gpu_with};
-use crate::engine::Precision;
-use crate::engine::cuda::Gpu;
-use crate::engine::fixtures::{self, Draft, float, inputs, int, ints, string, worst};
-use crate::proto::onnx::AttributeProto;
+use crate::Precision;
+use crate::cuda::Gpu;
+use crate::fixtures::{self, Draft, float, inputs, int, ints, string, worst};
+use crate::onnx::AttributeProto;
 
 const ROWS: usize = 3;
 

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::{Turn, gpu, gpu_with};
-use crate::engine::Precision;
-use crate::engine::cuda::Gpu;
-use crate::engine::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
+use crate::Precision;
+use crate::cuda::Gpu;
+use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
 const BUCKETS: [usize; 3] = [1, 2, 5];
 

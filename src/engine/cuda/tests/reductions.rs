@@ -4,10 +4,10 @@ use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use half::f16;
 
 use super::{Turn, gpu};
-use crate::engine::cuda::plan::{Site, Work};
-use crate::engine::cuda::work::{Reduce, Softmax, Team};
-use crate::engine::fixtures::{self, Draft, int, ints, noise, relative_difference};
-use crate::engine::op::Reduction;
+use crate::cuda::plan::{Site, Work};
+use crate::cuda::work::{Reduce, Softmax, Team};
+use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
+use crate::op::Reduction;
 
 const ROWS: usize = 3;
 

@@ -7,18 +7,18 @@ use parking_lot::Mutex;
 
 use super::elements::Elements;
 use super::{Border, FinishPlan, Kernel, WindowPlan};
-use crate::engine::Precision;
-use crate::engine::cuda::arguments;
-use crate::engine::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
-use crate::engine::cuda::gpu::{Gpu, GpuError, Product};
-use crate::engine::cuda::plan::{At, Site, Work};
+use crate::Precision;
+use crate::cuda::arguments;
+use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
+use crate::cuda::gpu::{Gpu, GpuError, Product};
+use crate::cuda::plan::{At, Site, Work};
 
 /// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
 /// cache.
 const PATCHES_BYTES_MAX: usize = 32 << 20;
 
 /// One kernel for each channel.
-pub(in crate::engine::cuda) struct Depthwise {
+pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
     weight: At,
     border: Option<At>,
@@ -30,7 +30,7 @@ pub(in crate::engine::cuda) struct Depthwise {
 
 impl Depthwise {
     /// `window`'s channels are those of the output, `multiplier` of which read the same input.
-    pub(in crate::engine::cuda) fn new(
+    pub(in crate::cuda) fn new(
         window: WindowPlan,
         multiplier: usize,
         [weight, border]: [Option<At>; 2],
@@ -69,7 +69,7 @@ impl Work for Depthwise {
 }
 
 /// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
-pub(in crate::engine::cuda) struct Linear {
+pub(in crate::cuda) struct Linear {
     weight: At,
     /// `None` where there is nothing left to do.
     finish: Option<Elements>,
@@ -81,7 +81,7 @@ pub(in crate::engine::cuda) struct Linear {
 }
 
 impl Linear {
-    pub(in crate::engine::cuda) fn new(
+    pub(in crate::cuda) fn new(
         weight: At,
         finish: Option<Elements>,
         vectors: usize,
@@ -123,21 +123,21 @@ fn finish(elements: Option<&Elements>, site: &Site<'_>) -> Result<(), GpuError> 
 
 /// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
 /// where that is not there or refuses it.
-pub(in crate::engine::cuda) struct Dense {
+pub(in crate::cuda) struct Dense {
     /// `[out, kernel height, kernel width, channels of a group]`.
-    pub(in crate::engine::cuda) weight: At,
+    pub(in crate::cuda) weight: At,
     /// In the precision of the values, where the convolution can end in the same pass.
-    pub(in crate::engine::cuda) bias: Option<At>,
-    pub(in crate::engine::cuda) border: Option<At>,
-    pub(in crate::engine::cuda) ending: Ending,
+    pub(in crate::cuda) bias: Option<At>,
+    pub(in crate::cuda) border: Option<At>,
+    pub(in crate::cuda) ending: Ending,
     /// What is left to do unless cuDNN ends the convolution.
-    pub(in crate::engine::cuda) finish: Option<Elements>,
-    pub(in crate::engine::cuda) window: WindowPlan,
-    pub(in crate::engine::cuda) out: usize,
-    pub(in crate::engine::cuda) groups: usize,
-    pub(in crate::engine::cuda) precision: Precision,
+    pub(in crate::cuda) finish: Option<Elements>,
+    pub(in crate::cuda) window: WindowPlan,
+    pub(in crate::cuda) out: usize,
+    pub(in crate::cuda) groups: usize,
+    pub(in crate::cuda) precision: Precision,
     /// For cuDNN, per batch; `None` where it refuses.
-    pub(in crate::engine::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
+    pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
 }
 
 impl Dense {

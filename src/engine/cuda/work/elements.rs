@@ -1,29 +1,29 @@
 //! Functions of each element, and of two values.
 
 use super::Kernel;
-use crate::engine::constant::Constant;
-use crate::engine::cuda::arguments;
-use crate::engine::cuda::axes::{Order, Pair};
-use crate::engine::cuda::gpu::GpuError;
-use crate::engine::cuda::plan::{At, Constants, Site, Work};
-use crate::engine::op::{Activation, BinaryOp};
-use crate::engine::shape::{broadcast_strides, known_elements, offsets};
+use crate::constant::Constant;
+use crate::cuda::arguments;
+use crate::cuda::axes::{Order, Pair};
+use crate::cuda::gpu::GpuError;
+use crate::cuda::plan::{At, Constants, Site, Work};
+use crate::op::{Activation, BinaryOp};
+use crate::shape::{broadcast_strides, known_elements, offsets};
 
 /// Constants that repeat over the elements of a value.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cuda) struct Repeated {
+pub(in crate::cuda) struct Repeated {
     at: At,
     period: u32,
 }
 
 impl Repeated {
     /// One number for each channel of an image with its channels last.
-    pub(in crate::engine::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
+    pub(in crate::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
         Self { at: constants.floats(numbers), period: numbers.len() as u32 }
     }
 
     /// A constant that broadcasts to rows of `shape`, in the order they lie in.
-    pub(in crate::engine::cuda) fn broadcast(
+    pub(in crate::cuda) fn broadcast(
         constants: &mut Constants,
         constant: &Constant,
         shape: &[usize],
@@ -61,7 +61,7 @@ impl Repeated {
 
 /// A function of each number.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cuda) struct CurvePlan {
+pub(in crate::cuda) struct CurvePlan {
     kind: i32,
     a: f32,
     b: f32,
@@ -70,10 +70,10 @@ pub(in crate::engine::cuda) struct CurvePlan {
 
 impl CurvePlan {
     /// The number itself.
-    pub(in crate::engine::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
+    pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
     /// The numbering is that of `kernels/common.cuh`; `slopes` are those of a `PRelu`.
-    pub(in crate::engine::cuda) fn of(activation: &Activation, slopes: Option<Repeated>) -> Self {
+    pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<Repeated>) -> Self {
         let (kind, a, b) = match *activation {
             Activation::Relu => (1, 0.0, 0.0),
             Activation::PRelu(_) => (2, 0.0, 0.0),
@@ -93,15 +93,15 @@ impl CurvePlan {
 
 /// `curve(sum × scale + shift + residual)`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cuda) struct FinishPlan {
-    pub(in crate::engine::cuda) scale: Option<Repeated>,
-    pub(in crate::engine::cuda) shift: Option<Repeated>,
-    pub(in crate::engine::cuda) curve: CurvePlan,
+pub(in crate::cuda) struct FinishPlan {
+    pub(in crate::cuda) scale: Option<Repeated>,
+    pub(in crate::cuda) shift: Option<Repeated>,
+    pub(in crate::cuda) curve: CurvePlan,
 }
 
 impl FinishPlan {
     /// The sum itself.
-    pub(in crate::engine::cuda) const NONE: Self =
+    pub(in crate::cuda) const NONE: Self =
         Self { scale: None, shift: None, curve: CurvePlan::NONE };
 
     pub(super) fn argument(&self, site: &Site<'_>, residual: u64) -> arguments::Finish {
@@ -117,7 +117,7 @@ impl FinishPlan {
 }
 
 /// A function of each element of one value.
-pub(in crate::engine::cuda) struct Elements {
+pub(in crate::cuda) struct Elements {
     kernel: Kernel,
     finish: FinishPlan,
     len: usize,
@@ -125,7 +125,7 @@ pub(in crate::engine::cuda) struct Elements {
 
 impl Elements {
     /// Of rows of `len` elements.
-    pub(in crate::engine::cuda) fn new(finish: FinishPlan, len: usize, is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(finish: FinishPlan, len: usize, is_half: bool) -> Self {
         Self { kernel: Kernel::packed("elements", is_half, len), finish, len }
     }
 
@@ -153,14 +153,14 @@ impl Work for Elements {
 }
 
 /// A function of two values that broadcast; the result lies without gaps.
-pub(in crate::engine::cuda) struct Binary {
+pub(in crate::cuda) struct Binary {
     kernel: Kernel,
     op: BinaryOp,
     pair: Pair,
 }
 
 impl Binary {
-    pub(in crate::engine::cuda) fn new(op: BinaryOp, pair: Pair, is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(op: BinaryOp, pair: Pair, is_half: bool) -> Self {
         Self { kernel: Kernel::single("binary", is_half), op, pair }
     }
 }

@@ -1,13 +1,13 @@
 //! Values that only move.
 
 use super::{Kernel, WindowPlan};
-use crate::engine::cuda::arguments;
-use crate::engine::cuda::axes::Pair;
-use crate::engine::cuda::gpu::GpuError;
-use crate::engine::cuda::plan::{At, Site, Work};
+use crate::cuda::arguments;
+use crate::cuda::axes::Pair;
+use crate::cuda::gpu::GpuError;
+use crate::cuda::plan::{At, Site, Work};
 
 /// Transposes, joins, cuts and repeats.
-pub(in crate::engine::cuda) struct Copy {
+pub(in crate::cuda) struct Copy {
     kernel: Kernel,
     pair: Pair,
     /// Bytes from the start of what is read, and of what is written.
@@ -16,7 +16,7 @@ pub(in crate::engine::cuda) struct Copy {
 
 impl Copy {
     /// `starts` are elements of the first row of each.
-    pub(in crate::engine::cuda) fn new(pair: Pair, starts: [usize; 2], is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(pair: Pair, starts: [usize; 2], is_half: bool) -> Self {
         let bytes = if is_half { 2 } else { 4 };
         let starts = starts.map(|start| start as u64 * bytes);
         Self { kernel: Kernel::single("copy", is_half), pair, starts }
@@ -37,14 +37,14 @@ impl Work for Copy {
 }
 
 /// One number everywhere.
-pub(in crate::engine::cuda) struct Fill {
+pub(in crate::cuda) struct Fill {
     kernel: Kernel,
     value: f32,
     len: usize,
 }
 
 impl Fill {
-    pub(in crate::engine::cuda) fn new(value: f32, len: usize, is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(value: f32, len: usize, is_half: bool) -> Self {
         Self { kernel: Kernel::single("fill", is_half), value, len }
     }
 }
@@ -62,7 +62,7 @@ impl Work for Fill {
 }
 
 /// An image with a border around it.
-pub(in crate::engine::cuda) struct Border {
+pub(in crate::cuda) struct Border {
     kernel: Kernel,
     window: WindowPlan,
     filling: Option<At>,
@@ -71,7 +71,7 @@ pub(in crate::engine::cuda) struct Border {
 
 impl Border {
     /// The border holds one number for each channel, or `value`.
-    pub(in crate::engine::cuda) fn new(
+    pub(in crate::cuda) fn new(
         window: WindowPlan,
         filling: Option<At>,
         value: f32,

@@ -3,16 +3,16 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
 use super::Kernel;
-use crate::engine::cuda::arguments::{self, AXES_MAX};
-use crate::engine::cuda::gpu::{Gpu, GpuError};
-use crate::engine::cuda::plan::{Site, Work};
-use crate::engine::op::Reduction;
-use crate::engine::shape::known_elements;
+use crate::cuda::arguments::{self, AXES_MAX};
+use crate::cuda::gpu::{Gpu, GpuError};
+use crate::cuda::plan::{Site, Work};
+use crate::op::Reduction;
+use crate::shape::known_elements;
 
 /// Who finds one result. A block joins elements in another order than a thread does, so that this
 /// may not depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cuda) enum Team {
+pub(in crate::cuda) enum Team {
     Thread,
     Block,
 }
@@ -57,7 +57,7 @@ impl Team {
 }
 
 /// Axes reduced to one number; the result lies as what is read, without those axes.
-pub(in crate::engine::cuda) struct Reduce {
+pub(in crate::cuda) struct Reduce {
     team: Team,
     kernel: Kernel,
     reduction: Reduction,
@@ -69,7 +69,7 @@ pub(in crate::engine::cuda) struct Reduce {
 
 impl Reduce {
     /// Of rows of `shape` that lie with `strides`.
-    pub(in crate::engine::cuda) fn new(
+    pub(in crate::cuda) fn new(
         reduction: Reduction,
         shape: &[usize],
         strides: &[usize],
@@ -92,7 +92,7 @@ impl Reduce {
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::engine::cuda) fn by(self, team: Team, is_half: bool) -> Self {
+    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
         Self { team, kernel: team.kernel("reduce", is_half), ..self }
     }
 }
@@ -155,7 +155,7 @@ fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
 }
 
 /// Exponentials along an axis over their sum: rows of `[outer, length, inner]`.
-pub(in crate::engine::cuda) struct Softmax {
+pub(in crate::cuda) struct Softmax {
     team: Team,
     kernel: Kernel,
     length: usize,
@@ -164,14 +164,14 @@ pub(in crate::engine::cuda) struct Softmax {
 }
 
 impl Softmax {
-    pub(in crate::engine::cuda) fn new([outer, length, inner]: [usize; 3], is_half: bool) -> Self {
+    pub(in crate::cuda) fn new([outer, length, inner]: [usize; 3], is_half: bool) -> Self {
         let team = Team::of(length, inner);
         Self { team, kernel: team.kernel("softmax", is_half), length, inner, outer }
     }
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::engine::cuda) fn by(self, team: Team, is_half: bool) -> Self {
+    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
         Self { team, kernel: team.kernel("softmax", is_half), ..self }
     }
 }
@@ -192,7 +192,7 @@ impl Work for Softmax {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::shape::strides;
+    use crate::shape::strides;
 
     fn team(shape: &[usize], strides: &[usize], axes: &[usize]) -> Team {
         Reduce::new(Reduction::Sum, shape, strides, axes, false).team

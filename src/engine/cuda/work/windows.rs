@@ -1,26 +1,26 @@
 //! Windows that slide over images.
 
 use super::Kernel;
-use crate::engine::cuda::arguments;
-use crate::engine::cuda::gpu::GpuError;
-use crate::engine::cuda::plan::{Site, Work};
-use crate::engine::op::{ResizeMode, Window};
+use crate::cuda::arguments;
+use crate::cuda::gpu::GpuError;
+use crate::cuda::plan::{Site, Work};
+use crate::op::{ResizeMode, Window};
 
 /// A window, and the images it reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine::cuda) struct WindowPlan {
+pub(in crate::cuda) struct WindowPlan {
     /// Of the image read; of the one written where a kernel says so.
-    pub(in crate::engine::cuda) channels: usize,
+    pub(in crate::cuda) channels: usize,
     /// Height and width.
-    pub(in crate::engine::cuda) from: [usize; 2],
-    pub(in crate::engine::cuda) to: [usize; 2],
-    pub(in crate::engine::cuda) window: Window,
-    pub(in crate::engine::cuda) dilations: [usize; 2],
+    pub(in crate::cuda) from: [usize; 2],
+    pub(in crate::cuda) to: [usize; 2],
+    pub(in crate::cuda) window: Window,
+    pub(in crate::cuda) dilations: [usize; 2],
 }
 
 impl WindowPlan {
     /// Between images of the shapes `[channels, height, width]`.
-    pub(in crate::engine::cuda) fn new(
+    pub(in crate::cuda) fn new(
         from: &[usize],
         to: &[usize],
         window: Window,
@@ -59,7 +59,7 @@ impl WindowPlan {
 
 /// What becomes of the pixels under a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::cuda) enum Sampling {
+pub(in crate::cuda) enum Sampling {
     Largest,
     /// The border counts as zeros.
     Mean,
@@ -69,18 +69,14 @@ pub(in crate::engine::cuda) enum Sampling {
 }
 
 /// A pool or a resized image.
-pub(in crate::engine::cuda) struct Sample {
+pub(in crate::cuda) struct Sample {
     kernel: Kernel,
     window: WindowPlan,
     kind: i32,
 }
 
 impl Sample {
-    pub(in crate::engine::cuda) fn new(
-        sampling: Sampling,
-        window: WindowPlan,
-        is_half: bool,
-    ) -> Self {
+    pub(in crate::cuda) fn new(sampling: Sampling, window: WindowPlan, is_half: bool) -> Self {
         let (kernel, kind) = match sampling {
             Sampling::Largest => ("pool", 0),
             Sampling::Mean => ("pool", 1),

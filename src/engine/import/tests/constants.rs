@@ -1,10 +1,10 @@
 //! What is known at import: stored integers, shapes, and arithmetic about them.
 
 use super::{count_to, gives, one};
-use crate::engine::fixtures::{
+use crate::fixtures::{
     eval, float, float_list, floats, int, int8s, ints, long, longs, model, node, tensor,
 };
-use crate::proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
 /// `0 + constant` for a constant of shape `shape` that `nodes` compute under the name `c`.
 fn shown(
@@ -205,8 +205,8 @@ fn a_constant_of_a_shape_repeats_its_value() {
 fn weights_nobody_reads_and_stale_inputs_do_no_harm() {
     let mut network = one(("Add", 13), &[1, 2], vec![floats("c", &[2], &[1.0, 2.0])], &[]);
     let graph = network.graph.as_mut().unwrap();
-    graph.input.push(crate::engine::fixtures::input_info("c", &[2]));
-    graph.input.push(crate::engine::fixtures::input_info("weight_before_quantising", &[2]));
+    graph.input.push(crate::fixtures::input_info("c", &[2]));
+    graph.input.push(crate::fixtures::input_info("weight_before_quantising", &[2]));
     graph.initializer.push(floats("unread", &[1], &[0.0]));
     gives(&network, &[0.0, 0.0], &[2], &[1.0, 2.0]);
 }

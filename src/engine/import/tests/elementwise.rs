@@ -1,8 +1,8 @@
 //! Functions of each element.
 
 use super::{absent, count_to, gives, one};
-use crate::engine::fixtures::{float, floats, int, model, node};
-use crate::proto::onnx::AttributeProto;
+use crate::fixtures::{float, floats, int, model, node};
+use crate::onnx::AttributeProto;
 
 #[test]
 fn functions_of_one_element() {

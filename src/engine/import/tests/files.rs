@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::one;
-use crate::engine::fixtures::{floats, input_info, longs, node, refusal};
-use crate::engine::import;
-use crate::proto::onnx::tensor_proto::DataLocation;
-use crate::proto::onnx::{FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto};
+use crate::fixtures::{floats, input_info, longs, node, refusal};
+use crate::import;
+use crate::onnx::tensor_proto::DataLocation;
+use crate::onnx::{FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto};
 
 /// A model that imports, for tests that break one thing about it.
 fn sound() -> ModelProto {

@@ -1,8 +1,8 @@
 //! Convolution, pools, resizing.
 
 use super::{absent, count_to, gives, one};
-use crate::engine::fixtures::{float_list, floats, int, ints, longs, string};
-use crate::proto::onnx::{AttributeProto, ModelProto, TensorProto};
+use crate::fixtures::{float_list, floats, int, ints, longs, string};
+use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
 /// A convolution of opset 13 with the weight `w`.
 fn conv(input: &[i64], shape: &[i64], w: &[f32], attributes: &[AttributeProto]) -> ModelProto {

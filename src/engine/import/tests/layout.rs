@@ -1,9 +1,9 @@
 //! Other shapes, other orders, parts and joins.
 
 use super::{absent, count_to, gives, one};
-use crate::engine::fixtures::{assert_close, float, floats, graph_of, int, ints, long, longs};
-use crate::engine::fixtures::{model, node, run, string};
-use crate::proto::onnx::NodeProto;
+use crate::fixtures::{assert_close, float, floats, graph_of, int, ints, long, longs};
+use crate::fixtures::{model, node, run, string};
+use crate::onnx::NodeProto;
 
 #[test]
 fn reshaping_keeps_the_elements_in_order() {
@@ -123,7 +123,7 @@ fn splitting_gives_pieces_in_order() {
         };
         let mut split = model(opset, &[1, 4], vec![node], vec![longs("sizes", &[3, 1])]);
         let graph = split.graph.as_mut().unwrap();
-        graph.output.push(crate::engine::fixtures::input_info("z", &[]));
+        graph.output.push(crate::fixtures::input_info("z", &[]));
         run(&graph_of(&split), 1, &count_to(4))
     };
     let axis = int("axis", 1);

@@ -1,7 +1,7 @@
 //! Products with matrices, sums along axes.
 
 use super::{count_to, gives, one};
-use crate::engine::fixtures::{float, floats, int, ints, longs};
+use crate::fixtures::{float, floats, int, ints, longs};
 
 #[test]
 fn a_gemm_is_a_product_with_its_factors_and_a_bias() {

@@ -1,10 +1,10 @@
 //! Nodes that are refused, and that the message says where and why.
 
 use super::{absent, one};
-use crate::engine::fixtures::{
+use crate::fixtures::{
     float, float_list, floats, int, int8s, ints, long, longs, model, node, refusal, string, tensor,
 };
-use crate::proto::onnx::{AttributeProto, NodeProto, TensorProto};
+use crate::onnx::{AttributeProto, NodeProto, TensorProto};
 
 /// Checks the reason that a node `y` of an operator is refused with.
 #[track_caller]

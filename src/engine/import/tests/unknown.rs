@@ -1,8 +1,8 @@
 //! No operator ignores anything: attributes and inputs that it does not know are refused.
 
 use super::{absent, one};
-use crate::engine::fixtures::{floats, graph_of, int, ints, long, longs, refusal};
-use crate::proto::onnx::{AttributeProto, ModelProto, TensorProto};
+use crate::fixtures::{floats, graph_of, int, ints, long, longs, refusal};
+use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
 /// An operator with its opset, the shape of its input, and constants it accepts.
 struct Accepted {

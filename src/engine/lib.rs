@@ -18,6 +18,10 @@ mod fixtures;
 mod graph;
 mod import;
 mod network;
+/// The ONNX file format, package `onnx`.
+mod onnx {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
 mod op;
 pub mod passes;
 mod precision;
