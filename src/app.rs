@@ -240,7 +240,6 @@ const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 fn session_limits(settings: &LivenessSettings) -> Limits {
     let mut limits = Limits::default();
     limits.admission.session_bytes_max = settings.session_bytes_max;
-    limits.risk.is_review = settings.risk_review;
     limits
 }
 

@@ -8,7 +8,6 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
-mod spectrum;
 mod square;
 mod warp;
 
@@ -17,6 +16,5 @@ pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
 pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
-pub use spectrum::{pattern_db, pattern_square};
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

@@ -20,7 +20,6 @@ mod outcome;
 mod pad;
 mod planarity;
 mod pose;
-mod risk;
 mod session;
 #[cfg(any(test, fuzzing))]
 pub mod synthetic;
@@ -35,11 +34,10 @@ pub use guidance::Guidance;
 pub use judging::LiveEvidence;
 pub use limits::{
     AdmissionLimits, Band, ContinuityLimits, GestureLimits, GuidanceLimits, JudgingLimits, Limits,
-    RiskLimits, StepLimits, SwingLimits, TrackLimits,
+    StepLimits, SwingLimits, TrackLimits,
 };
 pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
 pub use outcome::{Ending, Outcome, Rule, RuleCheck};
 pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
-pub use risk::{FaceRisks, share_inside};
 pub use session::{Event, Observed, Prompt, Session, Wants};
 pub use verdict::{LivenessVerdict, coarsen, judge};

@@ -11,10 +11,8 @@ use super::rules::Rules;
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
-use crate::image::{
-    DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare, pattern_db, pattern_square,
-};
-use crate::liveness::{FaceMeasures, FaceRisks, Judged, Measures, MeshMeasures, share_inside};
+use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
+use crate::liveness::{FaceMeasures, Judged, Measures, MeshMeasures};
 use crate::scheduler::{Answer, Ticket};
 use crate::telemetry::Stage;
 use crate::trust::Secret;
@@ -58,10 +56,6 @@ pub struct FaceCrops {
     aligned: RgbImage,
     /// One for each member of the liveness ensemble.
     liveness: Vec<RgbImage>,
-    /// Where a screen's pattern would be; unset in a picture that is too small to show one.
-    pattern: Option<RgbImage>,
-    /// What is known of risks without it.
-    risks: FaceRisks,
 }
 
 /// A frame after the detector.
@@ -127,20 +121,18 @@ impl Pipeline {
         crops: FaceCrops,
         ticket: &Arc<Ticket>,
     ) -> Result<Judged, Error> {
-        let FaceCrops { aligned, liveness, pattern, risks } = crops;
-        let (embedded, judged, pattern_db) = tokio::try_join!(
+        let FaceCrops { aligned, liveness } = crops;
+        let (embedded, judged) = tokio::try_join!(
             self.ask(&self.snapshot.embedder, aligned, ticket),
             self.ask_liveness(liveness, ticket),
-            self.compute(move || pattern.as_ref().map(pattern_db)),
         )?;
-        let risks = FaceRisks { pattern_db, ..risks };
         self.count_batch(Stage::Embed, &embedded);
         for answer in &judged {
             self.count_batch(Stage::Liveness, answer);
         }
         let (embedding, norm) = self.embedding(&embedded)?;
         let live = self.live(&judged)?;
-        Ok(Judged { embedding, norm: norm.into(), live, risks })
+        Ok(Judged { embedding, norm: norm.into(), live })
     }
 
     async fn decode_frame(&self, frame: Frame) -> Result<Decoded, Error> {
@@ -223,26 +215,12 @@ fn look(
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
     measured.measures.main = Some(measure_aligned(&aligned));
     let liveness = rules.liveness.crops(&main.face, &image);
-    let middle = main.face.rect.center();
-    let pattern = pattern_square(&image, middle.x.into(), middle.y.into());
-    let risks = risks(&main.face, size);
-    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness, pattern, risks });
+    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
     let mesh = match detail {
         Detail::Face => None,
         Detail::Mesh | Detail::Eyes => Some(cut_mesh(&image, &main.face, rules)?),
     };
     Ok(Seen { image, measured, mesh })
-}
-
-/// What a face's box and points say of risks.
-fn risks(face: &DetectedFace, size: [usize; 2]) -> FaceRisks {
-    let [right, left, ..] = face.points;
-    let eye_distance = (left.x - right.x).hypot(left.y - right.y);
-    FaceRisks {
-        pattern_db: None,
-        face_inside: share_inside(&face.rect, size),
-        eye_share: f64::from(eye_distance / face.rect.width),
-    }
 }
 
 fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
