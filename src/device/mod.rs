@@ -21,7 +21,7 @@ mod choice;
 mod compare;
 mod cpu;
 #[cfg(feature = "cuda")]
-pub mod cuda;
+mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -56,6 +56,8 @@ use crate::model::Package;
 pub use batch::{Batch, BatchOutcome, RowOutput};
 pub use choice::{DeviceChoice, DeviceDescription};
 pub use compare::{CompareError, OutputComparison, compare};
+#[cfg(feature = "cuda")]
+pub use cuda::open_gpu_alone;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
