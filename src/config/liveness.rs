@@ -77,11 +77,6 @@ const REPLAY_TIMEOUT_MS_MAX: u64 = 10_000;
 const REPLAY_REPLICAS_MAX: u32 = 8;
 
 impl LivenessSettings {
-    /// How long a session may be run after it was created.
-    pub fn session_ttl(&self) -> Duration {
-        Duration::from_millis(self.session_ttl_ms)
-    }
-
     /// How long one question to the store may take.
     pub fn replay_timeout(&self) -> Duration {
         Duration::from_millis(self.replay_timeout_ms)

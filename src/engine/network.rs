@@ -91,22 +91,9 @@ impl Network {
         self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }
 
-    /// Shape of one row of the input.
-    pub fn input_shape(&self) -> &[usize] {
-        &self.input_shape
-    }
-
     /// Names of the outputs, in the order [`Network::run`] gives them.
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(|output| output.name.as_str())
-    }
-
-    /// The executor chosen, for logs and listings.
-    pub fn executor(&self) -> &'static str {
-        match &self.executor {
-            Executor::Reference(_) => "reference",
-            Executor::Cpu(network) => network.kernels(),
-        }
     }
 }
 

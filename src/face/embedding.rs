@@ -26,11 +26,6 @@ impl SpaceId {
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for SpaceId {

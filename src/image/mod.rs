@@ -14,7 +14,7 @@ mod warp;
 pub use decode::{DecodeError, DecodeLimits, check_format, decode};
 pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
-pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
+pub use resize::{PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

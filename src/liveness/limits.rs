@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-pub use super::gesture::{GestureLimits, SwingLimits};
+pub use super::gesture::GestureLimits;
 
 /// The limits of a session.
 #[derive(Debug, Clone, PartialEq, Default)]

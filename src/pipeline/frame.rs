@@ -19,7 +19,7 @@ use crate::trust::Secret;
 
 /// A frame as it arrived.
 #[derive(Debug)]
-pub struct Frame {
+pub(super) struct Frame {
     /// Path of the bytes in the request, by which errors name them.
     pub field: String,
     /// The bytes of the file.
@@ -30,7 +30,7 @@ pub struct Frame {
 
 /// How closely a frame is looked at; each step runs one network more than the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detail {
+pub(super) enum Detail {
     /// Faces, brightness and sharpness.
     Face,
     /// Also mouth, yaw and pitch.
@@ -41,7 +41,7 @@ pub enum Detail {
 
 /// A frame once it was measured.
 #[derive(Debug)]
-pub struct Measured {
+pub(super) struct Measured {
     /// What the liveness rules see.
     pub measures: Measures,
     /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
@@ -52,7 +52,7 @@ pub struct Measured {
 /// The main face of a frame as the networks that judge it are fed: some 100 kB, which a session
 /// may keep until it knows which frames it wants judged.
 #[derive(Debug)]
-pub struct FaceCrops {
+pub(super) struct FaceCrops {
     aligned: RgbImage,
     /// One for each member of the liveness ensemble.
     liveness: Vec<RgbImage>,
@@ -84,7 +84,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
-    pub async fn measure(
+    pub(super) async fn measure(
         &self,
         frame: Frame,
         detail: Detail,
@@ -116,7 +116,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Time, a fault.
-    pub async fn judge_frame(
+    pub(super) async fn judge_frame(
         &self,
         crops: FaceCrops,
         ticket: &Arc<Ticket>,
