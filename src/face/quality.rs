@@ -120,7 +120,7 @@ pub fn check_detection(
 }
 
 /// Checks of the aligned face: how well it could be aligned (the residual of
-/// [`crate::face::Fit`]), focus and light.
+/// [`crate::face::Alignment::fit`]), focus and light.
 pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) -> [Check; 6] {
     let luma = LumaImage::new(aligned);
     let brightness = brightness(&luma);
