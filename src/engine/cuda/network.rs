@@ -112,12 +112,6 @@ impl CudaNetwork {
         blocks.iter().map(|block| block.len()).sum::<usize>() + self.results.num_bytes()
     }
 
-    /// How each step is computed: its label, its algorithm, its multiply-adds for one row.
-    pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
-        let steps = self.plan.steps.iter();
-        steps.map(|step| (step.label.as_str(), step.work.algorithm(), step.macs))
-    }
-
     /// Numbers of one row of all outputs.
     pub fn output_len(&self) -> usize {
         self.plan.output_len()
