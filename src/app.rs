@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use self::listening::{Listening, serve_grpc, serve_http};
 use self::standing::{Board, Follower};
-use crate::catalog::{Catalog, CatalogError, Choices, Role, Snapshot, choose};
+use crate::catalog::{self, CatalogError, Choices, Role, Snapshot, choose};
 use crate::config::{Config, LivenessSettings, VerifySettings};
 use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
 use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
@@ -144,8 +144,7 @@ impl App {
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
         let device = Device::open(&DeviceOptions::of(&config.device)?).await?;
-        let catalog = load_catalog(config, &device).await?;
-        let snapshot = catalog.snapshot();
+        let snapshot = load_models(config, &device).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.gauges.metrics.model_live(&labels(model.manifest()));
@@ -240,7 +239,6 @@ const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 fn session_limits(settings: &LivenessSettings) -> Limits {
     let mut limits = Limits::default();
     limits.admission.session_bytes_max = settings.session_bytes_max;
-    limits.risk.is_review = settings.risk_review;
     limits
 }
 
@@ -274,7 +272,7 @@ fn cpu_pool(config: &Config) -> Result<CpuPool, PoolError> {
 /// caller that leaves costs nothing.
 const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 
-async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppError> {
+async fn load_models(config: &Config, device: &Device) -> Result<Arc<Snapshot>, AppError> {
     let models = &config.models;
     let policy = if models.accept_noncommercial {
         LicencePolicy::AcceptNonCommercial
@@ -293,7 +291,7 @@ async fn load_catalog(config: &Config, device: &Device) -> Result<Catalog, AppEr
     };
     let places = choose(&manifests, &scan_ensembles(&models.dir)?, &choices)?;
     let packages = places.try_map(|_, place| Package::open_with(&listings[place].dir, policy))?;
-    Ok(Catalog::load(device, packages).await?)
+    Ok(catalog::load(device, packages).await?)
 }
 
 /// A name that no model has would be a model in the wrong place.

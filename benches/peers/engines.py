@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prepare import ROOT
 
-MENSHEN = ROOT / "target" / "release" / "menshen"
+MENSHEN = ROOT / "target" / "release" / "examples" / "engine_worker"
 # OpenVINO's kernels are oneDNN's, which take this for the newest instructions they may use.
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 # TF32 rounds the factors of f32 products to 10 bits. ONNX Runtime's provider for TensorRT has no
@@ -21,7 +21,7 @@ def peer(name):
 
 
 def menshen(*options):
-    return [MENSHEN, "engine-worker"], list(options)
+    return [MENSHEN], list(options)
 
 
 # Name: what comes before and after MODEL BATCH THREADS on the command line.
@@ -39,9 +39,9 @@ ON_GPU = {
     "ort-cuda": peer("ort-cuda"),
     "ort-tensorrt": peer("ort-tensorrt"),
     "ort-tensorrt-f16": peer("ort-tensorrt-f16"),
-    "menshen-cuda-f32": menshen("--device", "cuda:0", "--precision", "f32"),
-    "menshen-cuda-tf32": menshen("--device", "cuda:0", "--precision", "tf32"),
-    "menshen-cuda-f16": menshen("--device", "cuda:0", "--precision", "f16"),
+    "menshen-cuda-f32": menshen("--gpu", "0", "--precision", "f32"),
+    "menshen-cuda-tf32": menshen("--gpu", "0", "--precision", "tf32"),
+    "menshen-cuda-f16": menshen("--gpu", "0", "--precision", "f16"),
 }
 ENGINES = ON_CPU | ON_GPU
 ENVIRONMENT = {"ov-avx2": AVX2_ONLY, "ort-tensorrt": NO_TF32, "ort-tensorrt-f16": NO_TF32}
@@ -56,10 +56,8 @@ def check(names):
     if not any(name.startswith("menshen") for name in names):
         return
     if not MENSHEN.exists():
-        raise EngineError(f"{MENSHEN} is missing: run `cargo build --release`")
-    asked = subprocess.run([MENSHEN, "engine-worker", "--help"], capture_output=True)
-    if asked.returncode != 0:
-        raise EngineError(f"{MENSHEN} has no `engine-worker` command: build a newer one")
+        command = "cargo build --release --example engine_worker"
+        raise EngineError(f"{MENSHEN} is missing: run `{command}`")
 
 
 class Worker:

@@ -1,6 +1,5 @@
 //! `menshen bench`: how right and how fast the networks are on a device, as a report to paste.
 
-mod gpu_use;
 mod network;
 
 use std::process::ExitCode;
@@ -8,7 +7,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use self::gpu_use::{Watch, gpu_number};
 use self::network::{NetworkReport, measure_network};
 use super::table::Table;
 use super::{Common, demo, progress, runtime};
@@ -52,7 +50,6 @@ struct PipelineReport {
     verifications_per_second: f64,
     right: usize,
     pairs: usize,
-    gpu_use_percent: Option<f64>,
 }
 
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
@@ -91,7 +88,6 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     let group = Device::open(&options).await?;
     let devices = group.describe().map(ToString::to_string).collect();
     let precisions = precisions(&options, group.describe().all(|device| device.name == "cpu"));
-    let gpus = group.describe().filter_map(|device| gpu_number(&device.name)).collect();
     drop(group);
     let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
     let mut networks = Vec::new();
@@ -114,7 +110,7 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     bar.finish_and_clear();
     let pipeline = match args.networks_only {
         true => None,
-        false => Some(measure_pipeline(config, args.seconds, gpus).await?),
+        false => Some(measure_pipeline(config, args.seconds).await?),
     };
     Ok(Report { version: env!("CARGO_PKG_VERSION"), devices, networks, pipeline })
 }
@@ -137,25 +133,19 @@ fn precisions(options: &DeviceOptions, is_cpu: bool) -> Vec<Precision> {
     }
 }
 
-async fn measure_pipeline(
-    config: Config,
-    seconds: f64,
-    gpus: Vec<usize>,
-) -> anyhow::Result<PipelineReport> {
+async fn measure_pipeline(config: Config, seconds: f64) -> anyhow::Result<PipelineReport> {
     let (app, client) = super::client::in_process(config).await?;
     let faces = std::path::Path::new(demo::FACES);
-    let watch = Watch::start(gpus);
     let (begun, mut pairs, mut right) = (Instant::now(), 0, 0);
     while pairs == 0 || begun.elapsed().as_secs_f64() < seconds {
         let (done, good) = demo::count_right(faces, &client).await?;
         (pairs, right) = (pairs + done, right + good);
     }
     let elapsed = begun.elapsed().as_secs_f64();
-    let gpu_use_percent = watch.mean();
     drop(client);
     app.stop().await;
     let verifications_per_second = pairs as f64 / elapsed;
-    Ok(PipelineReport { verifications_per_second, right, pairs, gpu_use_percent })
+    Ok(PipelineReport { verifications_per_second, right, pairs })
 }
 
 fn print(report: &Report) {
@@ -194,17 +184,10 @@ fn print(report: &Report) {
         "Rates: rows a second with all slots; with one, where nothing overlaps; without graphs."
     );
     if let Some(pipeline) = &report.pipeline {
-        let used = pipeline.gpu_use_percent;
         println!();
         println!(
-            "Verify, all networks through gRPC: {:.1} a second, {} of {} right; GPU use {}",
-            pipeline.verifications_per_second,
-            pipeline.right,
-            pipeline.pairs,
-            used.map_or_else(
-                || "not read (no GPU in use, or no nvidia-smi)".to_owned(),
-                |used| format!("{used:.0} %")
-            ),
+            "Verify, all networks through gRPC: {:.1} a second, {} of {} right",
+            pipeline.verifications_per_second, pipeline.right, pipeline.pairs,
         );
     }
 }

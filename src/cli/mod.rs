@@ -8,7 +8,6 @@ mod demo;
 mod detect;
 mod devices;
 mod draw;
-mod engine_worker;
 mod eval;
 mod health;
 mod liveness;
@@ -85,9 +84,6 @@ enum Command {
     /// Judge a system by scores recorded elsewhere.
     #[command(subcommand)]
     Eval(eval::Command),
-    /// Run one network for a benchmark of several engines.
-    #[command(hide = true)]
-    EngineWorker(engine_worker::Args),
 }
 
 /// Runs the command line of this process.
@@ -117,7 +113,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&args, &cli.common),
         Command::Models(command) => models::run(&command, &cli.common),
         Command::Eval(command) => eval::run(&command, &cli.common),
-        Command::EngineWorker(args) => engine_worker::run(&args, &cli.common),
     }
 }
 

@@ -35,9 +35,6 @@ pub struct LivenessSettings {
     pub replay_timeout_ms: u64,
     /// Bytes that all frames of one session may have.
     pub session_bytes_max: usize,
-    /// A session that would pass goes to a person if it shows a risk, such as the pattern of a
-    /// screen. Left off, risks are only listed.
-    pub risk_review: bool,
     /// Whether callers get every reason and every check's value and limit. Left off, what would
     /// teach an attacker is gathered into one reason: turn it on only where all callers are the
     /// operator's own backends.
@@ -56,7 +53,6 @@ impl Default for LivenessSettings {
             replay_timeout_ms: 500,
             // 45 s at 10 frames a second of 70 KiB, or half of that time at 30 of 50.
             session_bytes_max: 32 << 20,
-            risk_review: false,
             tells_all: false,
         }
     }
@@ -81,11 +77,6 @@ const REPLAY_TIMEOUT_MS_MAX: u64 = 10_000;
 const REPLAY_REPLICAS_MAX: u32 = 8;
 
 impl LivenessSettings {
-    /// How long a session may be run after it was created.
-    pub fn session_ttl(&self) -> Duration {
-        Duration::from_millis(self.session_ttl_ms)
-    }
-
     /// How long one question to the store may take.
     pub fn replay_timeout(&self) -> Duration {
         Duration::from_millis(self.replay_timeout_ms)

@@ -99,7 +99,8 @@ pub struct DeviceSettings {
     pub cpu_pool_threads: usize,
     /// Threads that run networks on the CPU; 0 takes one per core.
     pub threads: usize,
-    /// Instructions that networks use on the CPU: `auto`, `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// Instructions that networks use on the CPU: `auto`, `amx`, `avx512`, `avx2`, `neon` or
+    /// `portable`. `auto` never takes `amx`, which has not run on hardware.
     pub kernels: String,
     /// What all models are computed in: `f32`, `bf16` on the CPU, `tf32` or `f16` on GPUs. Left out, each
     /// manifest decides.

@@ -23,8 +23,6 @@ pub struct Batch {
 pub struct BatchOutcome {
     /// One result per row, in the order of the rows.
     pub rows: Vec<Result<RowOutput, DeviceError>>,
-    /// The bucket the batch ran in.
-    pub bucket: usize,
     /// From taking the batch up to the last output, repetitions included.
     pub run_time: Duration,
     /// How many panics of the network were caught.
@@ -33,9 +31,9 @@ pub struct BatchOutcome {
 
 impl BatchOutcome {
     /// Every row answered with the loss of its device.
-    pub(super) fn lost(loss: &Loss, rows: usize, bucket: usize, run_time: Duration) -> Self {
+    pub(super) fn lost(loss: &Loss, rows: usize, run_time: Duration) -> Self {
         let rows = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
-        Self { rows, bucket, run_time, panics: 0 }
+        Self { rows, run_time, panics: 0 }
     }
 }
 

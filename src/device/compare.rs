@@ -54,7 +54,7 @@ pub enum CompareError {
 /// compares every output with the recording's `output.<tensor>`, alone and in batches.
 ///
 /// # Errors
-/// [`CompareError`]; a difference is no error.
+/// A recording that cannot be read, a network that is refused or fails; a difference is no error.
 pub fn compare(
     onnx: Bytes,
     recording: &[u8],

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use super::cpu::CpuMachine;
 use super::loaded::ModelKey;
 use super::machine::{Machine, MachineSpec, Started};
+use super::placement::DEVICES_MAX;
 use super::watchdog::Patience;
 use super::{
     CpuOptions, Device, DeviceDescription, DeviceError, DeviceOptions, LoadedModel, Loss,
@@ -69,6 +70,11 @@ pub(crate) fn manifest(name: &str, version: &str, buckets: &[usize]) -> Manifest
     Manifest { name, version, buckets: buckets.to_vec(), ..manifest }
 }
 
+/// Every device of any group.
+pub(crate) fn everywhere() -> Placement {
+    Placement::of(0..DEVICES_MAX)
+}
+
 /// A row whose every pixel has the grey value `value`.
 pub(crate) fn grey(value: u8) -> RgbImage {
     let mut image = RgbImage::black(112, 112);
@@ -78,7 +84,7 @@ pub(crate) fn grey(value: u8) -> RgbImage {
 
 /// A model that answers each row with its grey value.
 pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
-    reader_on(name, buckets, Placement::EVERYWHERE)
+    reader_on(name, buckets, everywhere())
 }
 
 /// A [`reader`] with a placement.
@@ -99,7 +105,7 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         reading(input)
     };
     let manifest = manifest(name, "1", buckets);
-    let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, Box::new(run));
+    let model = LoadedModel::carrying(manifest, everywhere(), Box::new(run));
     (Arc::new(model), Gate { entered, open })
 }
 

@@ -34,12 +34,8 @@ impl Flight {
     /// Answers each row; `panics_together` were caught while the rows ran in one pass.
     pub(super) fn answer(self, rows: Vec<Result<RowOutput, DeviceError>>, panics_together: usize) {
         let alone = rows.iter().filter(|row| matches!(row, Err(DeviceError::Panicked))).count();
-        let outcome = BatchOutcome {
-            rows,
-            bucket: self.batch.bucket,
-            run_time: self.taken.elapsed(),
-            panics: panics_together + alone,
-        };
+        let outcome =
+            BatchOutcome { rows, run_time: self.taken.elapsed(), panics: panics_together + alone };
         // First, so that the next batch is formed while this one's rows are wiped.
         drop(self.permit);
         // Who launched may have left; then the outputs are wiped here.

@@ -131,9 +131,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::device::CpuOptions;
     use crate::device::cpu::{CpuMachine, RunNetwork};
-    use crate::device::fixture::{grey, manifest, reading};
-    use crate::device::{CpuOptions, Placement};
+    use crate::device::fixture::{everywhere, grey, manifest, reading};
     use crate::model::ColourOrder;
 
     /// One of the networks in the repository, with two small buckets to be quick.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
-        let model = LoadedModel::new(1, package, Placement::EVERYWHERE, Vec::new());
+        let model = LoadedModel::new(1, package, everywhere(), Vec::new());
         let timing = load(&mut machine(), &model, package)?;
         Ok((model, timing))
     }
@@ -192,7 +192,7 @@ mod tests {
             [(Box::new(reading), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, run);
+            let model = LoadedModel::carrying(manifest, everywhere(), run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -227,7 +227,7 @@ mod tests {
         let checked = |shift| {
             let run = recited(&golden, shift);
             let manifest = package.manifest.clone();
-            let model = LoadedModel::carrying(manifest, Placement::EVERYWHERE, run);
+            let model = LoadedModel::carrying(manifest, everywhere(), run);
             check_rows(&mut machine(), &model, &golden)
         };
         checked(0.0).unwrap();

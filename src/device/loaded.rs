@@ -9,7 +9,7 @@ use super::Placement;
 #[cfg(test)]
 use super::cpu::RunNetwork;
 use super::worker::Door;
-use crate::model::{InputContract, Manifest, Package, Task, space_id};
+use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
 ///
@@ -21,7 +21,6 @@ pub struct LoadedModel {
     /// Where the files are: a device that was lost reads them again.
     dir: PathBuf,
     placement: Placement,
-    space: String,
     /// Tells when the handle is dropped.
     _doors: Doors,
     timing: OnceLock<LoadTiming>,
@@ -88,7 +87,6 @@ impl LoadedModel {
     fn bare(key: ModelKey, manifest: Manifest) -> Self {
         Self {
             key,
-            space: space_id(&manifest, manifest.precision),
             manifest,
             dir: PathBuf::new(),
             placement: Placement::of([]),
@@ -112,16 +110,6 @@ impl LoadedModel {
     /// `name/version`.
     pub fn id(&self) -> String {
         self.manifest.id()
-    }
-
-    /// What the model is for, and which of its outputs says what.
-    pub fn task(&self) -> &Task {
-        &self.manifest.task
-    }
-
-    /// The space its embeddings lie in; two spaces cannot be compared.
-    pub fn space(&self) -> &str {
-        &self.space
     }
 
     /// The batch sizes the devices are warmed for.

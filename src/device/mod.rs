@@ -21,7 +21,7 @@ mod choice;
 mod compare;
 mod cpu;
 #[cfg(feature = "cuda")]
-pub mod cuda;
+mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -55,13 +55,15 @@ use crate::model::Package;
 
 pub use batch::{Batch, BatchOutcome, RowOutput};
 pub use choice::{DeviceChoice, DeviceDescription};
-pub use compare::{CompareError, OutputComparison, compare};
+pub use compare::compare;
+#[cfg(feature = "cuda")]
+pub use cuda::open_gpu_alone;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
 pub use options::{CpuOptions, DeviceOptions};
 pub use placement::Placement;
-pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, LibrarySurvey, Survey, survey};
+pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 use health::Reporter;
 use machine::MachineSpec;
@@ -312,8 +314,8 @@ impl Slot<'_> {
         batch: Batch,
     ) -> impl Future<Output = Result<BatchOutcome, DeviceError>> + use<> {
         let (reply, outcome) = oneshot::channel();
-        let (rows, bucket, launched) = (batch.rows.len(), batch.bucket, Instant::now());
-        let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, bucket, launched.elapsed());
+        let (rows, launched) = (batch.rows.len(), Instant::now());
+        let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
         let gone = gone(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
         // A thread that ends drops what it has; it is gone then, or the group is being closed.

@@ -12,9 +12,6 @@ pub(super) const DEVICES_MAX: usize = 64;
 pub struct Placement(u64);
 
 impl Placement {
-    /// Every device of any group.
-    pub const EVERYWHERE: Self = Self(u64::MAX);
-
     /// These devices; places no group has are left out.
     pub fn of(devices: impl IntoIterator<Item = usize>) -> Self {
         Self(devices.into_iter().fold(0, |bits, device| bits | bit(device)))
@@ -107,6 +104,7 @@ fn place(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::fixture::everywhere;
 
     fn table(model: &str, numbers: &[usize]) -> BTreeMap<String, Vec<usize>> {
         BTreeMap::from([(model.to_owned(), numbers.to_vec())])
@@ -142,6 +140,6 @@ mod tests {
         assert_eq!(a.without(b), Placement::of([3]));
         assert!(a.both(Placement::of([0])).is_empty());
         assert!(Placement::of([64, usize::MAX]).is_empty());
-        assert!(Placement::EVERYWHERE.contains(63) && !Placement::EVERYWHERE.contains(64));
+        assert!(everywhere().contains(63) && !everywhere().contains(64));
     }
 }

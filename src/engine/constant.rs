@@ -6,7 +6,7 @@ use super::shape::{broadcast, broadcast_strides, known_elements, offsets, permut
 
 /// A dense `f32` tensor on the host; cloning it shares the data.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Constant {
+pub(crate) struct Constant {
     shape: Vec<usize>,
     data: Arc<Vec<f32>>,
 }

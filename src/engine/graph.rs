@@ -7,7 +7,7 @@ use super::shape::known_elements;
 
 /// One value of a graph: the input, or the output of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ValueId(pub(super) usize);
+pub(crate) struct ValueId(pub(super) usize);
 
 impl ValueId {
     /// The place of the value in tables of [`Graph::value_count`] entries.
@@ -27,7 +27,7 @@ pub struct ValueInfo {
 
 /// A result of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
+pub(crate) struct Output {
     /// The name the ONNX file gives it; the value itself may carry another.
     pub name: String,
     /// The value it shows.
@@ -36,7 +36,7 @@ pub struct Output {
 
 /// One operation of a graph.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub(crate) struct Node {
     /// What is computed.
     pub op: Op,
     /// The values read, in the order the operation states.
@@ -61,7 +61,7 @@ impl Graph {
     }
 
     /// The value that holds the input.
-    pub fn input_id(&self) -> ValueId {
+    pub(crate) fn input_id(&self) -> ValueId {
         self.input
     }
 
@@ -74,27 +74,27 @@ impl Graph {
     }
 
     /// The values shown as outputs, in the file's order.
-    pub fn output_ids(&self) -> impl Iterator<Item = ValueId> {
+    pub(crate) fn output_ids(&self) -> impl Iterator<Item = ValueId> {
         self.outputs.iter().map(|output| output.value)
     }
 
     /// The operations, each after those whose results it reads.
-    pub fn nodes(&self) -> &[Node] {
+    pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
     /// Name and row shape of a value of this graph.
-    pub fn value(&self, id: ValueId) -> &ValueInfo {
+    pub(crate) fn value(&self, id: ValueId) -> &ValueInfo {
         &self.values[id.0]
     }
 
     /// Row shape of a value of this graph.
-    pub fn shape(&self, id: ValueId) -> &[usize] {
+    pub(crate) fn shape(&self, id: ValueId) -> &[usize] {
         &self.values[id.0].shape
     }
 
     /// How many values there are.
-    pub fn value_count(&self) -> usize {
+    pub(crate) fn value_count(&self) -> usize {
         self.values.len()
     }
 

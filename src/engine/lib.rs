@@ -23,18 +23,14 @@ mod onnx {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }
 mod op;
-pub mod passes;
+mod passes;
 mod precision;
 mod reference;
 mod shape;
 
-pub use constant::Constant;
 pub use error::{EngineError, ImportError, InputError, NodeError, TensorError};
-pub use graph::{Graph, Node, Output, ValueId, ValueInfo};
+pub use graph::{Graph, ValueInfo};
 pub use import::import;
 pub use network::Network;
-pub use op::{
-    Activation, AveragePool, BinaryOp, Conv, Linear, Op, Reduction, ResizeMode, ScaleShift, Window,
-};
 pub use passes::optimise;
 pub use precision::{Precision, UnknownPrecision};

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{CustomOp1, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{CpuNetwork, Crew, KernelChoice};
-#[cfg(feature = "cuda")]
-use super::cuda::CudaNetwork;
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
@@ -23,8 +21,6 @@ pub struct Network {
 enum Executor {
     Reference(Reference),
     Cpu(CpuNetwork),
-    #[cfg(feature = "cuda")]
-    Cuda(Arc<CudaNetwork>),
 }
 
 impl Network {
@@ -51,12 +47,6 @@ impl Network {
         Ok(Self::with(graph, Executor::Cpu(network)))
     }
 
-    /// A network that is on a GPU; `graph` is the one it was planned from.
-    #[cfg(feature = "cuda")]
-    pub fn cuda(graph: &Graph, network: Arc<CudaNetwork>) -> Self {
-        Self::with(graph, Executor::Cuda(network))
-    }
-
     fn with(graph: &Graph, executor: Executor) -> Self {
         Self { input_shape: graph.input().shape.clone(), outputs: graph.outputs(), executor }
     }
@@ -80,14 +70,12 @@ impl Network {
         match &self.executor {
             Executor::Reference(reference) => reference.run(input),
             Executor::Cpu(network) => self.run_planned(network, input),
-            #[cfg(feature = "cuda")]
-            Executor::Cuda(network) => self.run_planned(network.as_ref(), input),
         }
     }
 
     fn run_planned(
         &self,
-        network: &impl CustomOp1,
+        network: &CpuNetwork,
         input: &Tensor,
     ) -> Result<Vec<Tensor>, EngineError> {
         let failed = |source| EngineError::Tensor { op: "network", source };
@@ -103,32 +91,9 @@ impl Network {
         self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }
 
-    /// Shape of one row of the input.
-    pub fn input_shape(&self) -> &[usize] {
-        &self.input_shape
-    }
-
     /// Names of the outputs, in the order [`Network::run`] gives them.
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(|output| output.name.as_str())
-    }
-
-    /// The planned network, where this is one.
-    pub fn planned(&self) -> Option<&CpuNetwork> {
-        match &self.executor {
-            Executor::Cpu(network) => Some(network),
-            _ => None,
-        }
-    }
-
-    /// The executor chosen, for logs and listings.
-    pub fn executor(&self) -> &'static str {
-        match &self.executor {
-            Executor::Reference(_) => "reference",
-            Executor::Cpu(network) => network.kernels(),
-            #[cfg(feature = "cuda")]
-            Executor::Cuda(_) => "cuda",
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::constant::Constant;
 /// Everything the engine can compute. Axes count from 0 and do not include the batch axis;
 /// images are `[channels, height, width]`; pairs are height, width.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub(crate) enum Op {
     /// 2-D convolution of one value; a second input is the residual.
     Conv(Conv),
     /// Matrix product along the last axis.
@@ -72,7 +72,7 @@ pub enum Op {
 
 /// `activation(convolution(x) + bias + residual)`.
 #[derive(Debug, Clone)]
-pub struct Conv {
+pub(crate) struct Conv {
     /// `[out, in / groups, height, width]`.
     pub weight: Constant,
     /// `[out]`.
@@ -104,7 +104,7 @@ impl Conv {
 
 /// `x × weightᵀ + bias`.
 #[derive(Debug, Clone)]
-pub struct Linear {
+pub(crate) struct Linear {
     /// `[out, in]`.
     pub weight: Constant,
     /// `[out]`.
@@ -113,7 +113,7 @@ pub struct Linear {
 
 /// `x × scale + shift`; both constants have the value's rank and broadcast to its shape.
 #[derive(Debug, Clone)]
-pub struct ScaleShift {
+pub(crate) struct ScaleShift {
     /// The factor.
     pub scale: Constant,
     /// What is added after scaling.
@@ -122,7 +122,7 @@ pub struct ScaleShift {
 
 /// A function of each element.
 #[derive(Debug, Clone)]
-pub enum Activation {
+pub(crate) enum Activation {
     /// `max(x, 0)`.
     Relu,
     /// `x` or, below 0, `slope × x`; the slopes have the value's rank and broadcast to its shape.
@@ -159,7 +159,7 @@ pub enum Activation {
 
 /// A function of two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BinaryOp {
+pub(crate) enum BinaryOp {
     /// `a + b`.
     Add,
     /// `a - b`.
@@ -172,7 +172,7 @@ pub enum BinaryOp {
 
 /// A window that slides over height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// Its size.
     pub kernel: [usize; 2],
     /// Elements it moves at a time.
@@ -183,7 +183,7 @@ pub struct Window {
 
 /// The mean of each window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AveragePool {
+pub(crate) struct AveragePool {
     /// The window; its border is of zeros.
     pub window: Window,
     /// Whether the border counts as elements.
@@ -192,7 +192,7 @@ pub struct AveragePool {
 
 /// How an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResizeMode {
+pub(crate) enum ResizeMode {
     /// Repeats each pixel a whole number of times.
     Nearest,
     /// Bilinear between pixel centres.
@@ -203,7 +203,7 @@ pub enum ResizeMode {
 
 /// What is left of the axes reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reduction {
+pub(crate) enum Reduction {
     /// The mean.
     Mean,
     /// The sum.

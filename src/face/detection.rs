@@ -51,7 +51,7 @@ pub struct DetectedFace {
 
 impl DetectedFace {
     /// The face in the source image, given where it is on a canvas of `scale` canvas pixels per
-    /// source pixel (see [`crate::image::Letterbox`]).
+    /// source pixel (see [`crate::image::letterbox`]).
     pub fn to_source(&self, scale: f32) -> Self {
         let Rect { x, y, width, height } = self.rect;
         Self {

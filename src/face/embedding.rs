@@ -26,11 +26,6 @@ impl SpaceId {
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for SpaceId {
@@ -97,7 +92,7 @@ impl Embedding {
 /// Cosine of the angle between two embeddings, −1..=1.
 ///
 /// # Errors
-/// [`SpaceMismatch`] unless both live in the same space and are of the same length.
+/// `SpaceMismatch` unless both live in the same space and are of the same length.
 pub fn cosine(one: &Embedding, other: &Embedding) -> Result<f32, SpaceMismatch> {
     let (a, b) = (one.values(), other.values());
     if one.space != other.space || a.len() != b.len() {

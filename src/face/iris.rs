@@ -75,16 +75,12 @@ impl EyeCrop {
 /// The lids of one eye in pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lids {
+    /// The lower lid from the outer to the inner corner (9 points), then the upper lid between
+    /// the corners (7 points).
     points: [Point; LID_POINTS],
 }
 
 impl Lids {
-    /// The lower lid from the outer to the inner corner (9 points), then the upper lid between
-    /// the corners (7 points).
-    pub fn points(&self) -> &[Point; LID_POINTS] {
-        &self.points
-    }
-
     /// Mean distance of the lids over the width of the eye: about 0.3 when open, below 0.12 when
     /// closed.
     pub fn openness(&self) -> f64 {
@@ -148,7 +144,7 @@ mod tests {
             values[..2].copy_from_slice(&[14.5, 29.5]);
             values[24..26].copy_from_slice(&[44.5, 29.5]);
             let lids = crop(eye).decode(&values).unwrap();
-            for (point, (x, y)) in [(lids.points()[0], outer), (lids.points()[8], inner)] {
+            for (point, (x, y)) in [(lids.points[0], outer), (lids.points[8], inner)] {
                 assert!((point.x - x).abs() < 1e-4 && (point.y - y).abs() < 1e-4, "{point:?}");
             }
         }

@@ -58,7 +58,7 @@ pub fn mesh_square(
 /// The points of a face in pixels of the image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mesh {
-    /// [`POINTS`] of x, y, and a depth on the same scale that falls towards the camera.
+    /// [`POINTS`] of x, y and depth in pixels of the image; depth falls towards the camera.
     points: Vec<Vector>,
 }
 
@@ -78,11 +78,6 @@ impl Mesh {
             [image_x, image_y, z * square.image_pixels()]
         };
         Ok(Self { points: values.as_chunks().0.iter().map(in_image).collect() })
-    }
-
-    /// The 468 points: x, y and depth in pixels of the image; depth falls towards the camera.
-    pub fn points(&self) -> &[[f64; 3]] {
-        &self.points
     }
 
     /// Middles of the eyes, nose tip and corners of the mouth, in the order of
@@ -257,7 +252,7 @@ mod tests {
         let square = mesh_square(&face, 1.5, 192).unwrap();
         let mut values = vec![0.0; POINTS * 3];
         values[..3].copy_from_slice(&[191.5, 95.5, 10.0]);
-        let [x, y, z] = Mesh::decode(&values, &square).unwrap().points()[0];
+        let [x, y, z] = Mesh::decode(&values, &square).unwrap().points[0];
         // Half the square of 1.5 × 128 below the centre.
         assert!((x - 140.0).abs() < 1e-9 && (y - 360.0).abs() < 1e-9, "{x} {y}");
         assert!((z - 10.0).abs() < 1e-9);

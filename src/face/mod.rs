@@ -13,14 +13,14 @@ mod reason;
 pub mod verdict;
 pub mod yunet;
 
-pub use align::{Alignment, Fit};
+pub use align::Alignment;
 pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, main_face};
-pub use embedding::{Embedding, SpaceId, SpaceMismatch, cosine};
+pub use embedding::{Embedding, SpaceId, cosine};
 pub use error::FaceError;
 pub use iris::{EyeCrop, Lids};
 pub use mesh::{Eye, Mesh, mesh_square};
 pub use quality::{
-    Check, HeadPose, ImageSource, LimitKind, Measure, brightness, check_crop, check_detection,
-    check_norm, sharpness,
+    Check, ImageSource, LimitKind, Measure, brightness, check_crop, check_detection, check_norm,
+    sharpness,
 };
 pub use reason::ReasonCode;

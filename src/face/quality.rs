@@ -120,7 +120,7 @@ pub fn check_detection(
 }
 
 /// Checks of the aligned face: how well it could be aligned (the residual of
-/// [`crate::face::Fit`]), focus and light.
+/// [`crate::face::Alignment::fit`]), focus and light.
 pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) -> [Check; 6] {
     let luma = LumaImage::new(aligned);
     let brightness = brightness(&luma);
@@ -147,7 +147,7 @@ const LUMA_BRIGHT: u8 = 247;
 
 /// Where a head points, estimated from five points, in degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HeadPose {
+pub(super) struct HeadPose {
     /// Positive: the face points to image left.
     pub yaw: f64,
     /// Positive: looking down. Comparable between pictures of one person; the zero depends on the
@@ -170,7 +170,7 @@ const NOSE_HEIGHT_PER_DEGREE: f64 = 0.010;
 impl HeadPose {
     /// From the points in the order of [`DetectedFace::points`]. Points that coincide give values
     /// that are not numbers, which pass no check.
-    pub fn from_points(points: &[Point; 5]) -> Self {
+    fn from_points(points: &[Point; 5]) -> Self {
         let [right_eye, left_eye, nose, right_mouth, left_mouth] = points.map(Vector::from);
         let eye_line = left_eye - right_eye;
         let along = eye_line * (1.0 / eye_line.length());

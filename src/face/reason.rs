@@ -77,12 +77,6 @@ pub enum ReasonCode {
     PadUncertain,
     /// The coarse form of every sign of an attack.
     LivenessFailed,
-    /// A note: the face has a regular pattern, as pictures of a screen have.
-    RiskPattern,
-    /// A note: the face does not fit into the frame.
-    RiskFaceCut,
-    /// A note: the face's box is too narrow or too wide for its eyes.
-    RiskFaceShape,
 }
 
 impl ReasonCode {
@@ -127,9 +121,6 @@ impl ReasonCode {
             Self::PlanarFace => "the face has no depth",
             Self::PadUncertain => "some frames do not look like a live person",
             Self::LivenessFailed => "the person could not be shown to be live",
-            Self::RiskPattern => "the face shows a pattern as pictures of a screen do",
-            Self::RiskFaceCut => "the face is cut by the edge of the picture",
-            Self::RiskFaceShape => "the face is narrower or wider than its eyes suggest",
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::face::{DetectedFace, FACES_MAX, FaceError, Point, Rect};
 pub const STRIDES: [usize; 3] = [8, 16, 32];
 
 /// Boxes that overlap a better one by more than this intersection over union are dropped.
-pub const OVERLAP_MAX: f32 = 0.3;
+const OVERLAP_MAX: f32 = 0.3;
 
 /// Most boxes that enter suppression, best first; OpenCV's `topK`. An ordinary face lights up a
 /// few dozen cells.

@@ -8,15 +8,13 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
-mod spectrum;
 mod square;
 mod warp;
 
 pub use decode::{DecodeError, DecodeLimits, check_format, decode};
 pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
-pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
+pub use resize::{PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
-pub use spectrum::{pattern_db, pattern_square};
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

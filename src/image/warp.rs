@@ -30,18 +30,13 @@ impl Similarity {
         self.a.hypot(self.b)
     }
 
-    /// Angle by which the source is turned, in degrees, clockwise as seen (y points down).
-    pub fn rotation(&self) -> f64 {
-        self.b.atan2(self.a).to_degrees()
-    }
-
     /// Where a source pixel goes.
     pub fn apply(&self, x: f64, y: f64) -> (f64, f64) {
         (self.a * x - self.b * y + self.tx, self.b * x + self.a * y + self.ty)
     }
 
     /// Where a target pixel comes from.
-    pub fn invert(&self, x: f64, y: f64) -> (f64, f64) {
+    pub(super) fn invert(&self, x: f64, y: f64) -> (f64, f64) {
         let square = self.a * self.a + self.b * self.b;
         let (x, y) = (x - self.tx, y - self.ty);
         ((self.a * x + self.b * y) / square, (self.a * y - self.b * x) / square)

@@ -4,7 +4,6 @@ use super::action::STEPS;
 use super::baseline::percentile;
 use super::limits::JudgingLimits;
 use super::measures::Judged;
-use super::risk::FaceRisks;
 use crate::face::Embedding;
 
 /// Frames that are judged for their place in a session without interruption: one before each
@@ -115,10 +114,6 @@ impl Jury {
         Some((best.sequence, &best.judged.embedding))
     }
 
-    pub(super) fn risks(&self) -> Vec<FaceRisks> {
-        self.judged.iter().map(|one| one.judged.risks).collect()
-    }
-
     pub(super) fn live(&self) -> LiveEvidence {
         let frames = self.judged.len();
         let low = self.judged.iter().filter(|one| one.live() < self.limits.low_below).count();
@@ -144,8 +139,7 @@ mod tests {
 
     fn judged(norm: f64, live: f64) -> Judged {
         let (embedding, _) = Embedding::from_raw(&[1.0, 2.0], SpaceId::new("any")).unwrap();
-        let risks = FaceRisks { pattern_db: None, face_inside: 1.0, eye_share: 0.46 };
-        Judged { embedding, norm, live, risks }
+        Judged { embedding, norm, live }
     }
 
     #[test]

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-pub use super::gesture::{GestureLimits, SwingLimits};
-pub use super::risk::RiskLimits;
+pub use super::gesture::GestureLimits;
 
 /// The limits of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -23,8 +22,6 @@ pub struct Limits {
     pub continuity: ContinuityLimits,
     /// Which frames the embedder and the liveness networks see.
     pub judging: JudgingLimits,
-    /// What is listed as a risk.
-    pub risk: RiskLimits,
 }
 
 /// Limits that a frame is held against before a pixel of it is read.

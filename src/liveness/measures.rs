@@ -1,7 +1,6 @@
 //! What is measured about one frame of a session: plain numbers, no pixels. The rules of this
 //! folder see nothing else.
 
-use super::risk::FaceRisks;
 use crate::face::{DetectedFace, Embedding, Point};
 use crate::image::DifferenceHash;
 
@@ -56,6 +55,4 @@ pub struct Judged {
     pub norm: f64,
     /// Probability of a live person, 0..=1, after fusion.
     pub live: f64,
-    /// What the picture shows besides the face.
-    pub risks: FaceRisks,
 }

@@ -20,7 +20,6 @@ mod outcome;
 mod pad;
 mod planarity;
 mod pose;
-mod risk;
 mod session;
 #[cfg(any(test, fuzzing))]
 pub mod synthetic;
@@ -32,14 +31,9 @@ mod verdict;
 pub use action::{Action, STEPS, draw};
 pub use admission::{Admission, Assurance, FrameMeta, Refusal};
 pub use guidance::Guidance;
-pub use judging::LiveEvidence;
-pub use limits::{
-    AdmissionLimits, Band, ContinuityLimits, GestureLimits, GuidanceLimits, JudgingLimits, Limits,
-    RiskLimits, StepLimits, SwingLimits, TrackLimits,
-};
+pub use limits::Limits;
 pub use measures::{FaceMeasures, Judged, Measures, MeshMeasures};
-pub use outcome::{Ending, Outcome, Rule, RuleCheck};
+pub use outcome::{Ending, RuleCheck};
 pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
-pub use risk::{FaceRisks, share_inside};
 pub use session::{Event, Observed, Prompt, Session, Wants};
 pub use verdict::{LivenessVerdict, coarsen, judge};

@@ -42,12 +42,6 @@ pub enum Rule {
     LiveLowShare,
     /// Similarity of the matched frame and the portrait.
     Similarity,
-    /// Decibels of a regular pattern in the face.
-    RiskPattern,
-    /// Share of the face in the frame.
-    RiskFaceInside,
-    /// Distance of the eyes in widths of the face.
-    RiskEyeShare,
 }
 
 impl Rule {
@@ -70,9 +64,6 @@ impl Rule {
             Self::LiveMedian => "passive.median",
             Self::LiveLowShare => "passive.low_share",
             Self::Similarity => "match.similarity",
-            Self::RiskPattern => "risk.pattern_db",
-            Self::RiskFaceInside => "risk.face_inside",
-            Self::RiskEyeShare => "risk.eye_share",
         }
     }
 }
@@ -124,8 +115,6 @@ pub struct Outcome {
     pub matched: Option<u32>,
     /// Frames that were left out because they came too fast.
     pub thinned: usize,
-    /// A session that would pass goes to a person if it shows a risk.
-    pub is_risk_review: bool,
     /// Every value that was measured.
     pub checks: Vec<RuleCheck>,
 }

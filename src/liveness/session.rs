@@ -19,7 +19,6 @@ use super::judging::Jury;
 use super::limits::Limits;
 use super::measures::{Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
-use super::risk;
 use super::track::{Sight, Track};
 use crate::face::verdict::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
@@ -238,12 +237,7 @@ impl Session {
             live: self.jury.live(),
             matched: self.jury.matched().map(|(sequence, _)| sequence),
             thinned: measured.gate.thinned,
-            is_risk_review: self.limits.risk.is_review,
-            checks: [
-                checks(&measured, &self.limits, self.assurance),
-                risk::checks(&self.jury.risks(), &self.limits.risk),
-            ]
-            .concat(),
+            checks: checks(&measured, &self.limits, self.assurance),
         }
     }
 

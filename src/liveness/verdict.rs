@@ -6,14 +6,13 @@
 //!    FAIL.
 //! 2. The session did not come to its end, or too few frames could be judged: RETRY.
 //! 3. Nobody can tell (no calibration row, a similarity in the review band, some frames that look
-//!    like a picture, or a risk where the deployment asks for that): REVIEW.
+//!    like a picture): REVIEW.
 //! 4. Otherwise PASS.
 //!
-//! Risks are listed behind the reasons and decide nothing else. Trouble of the service is a status and never comes here.
+//! Trouble of the service is a status and never comes here.
 
 use super::admission::Assurance;
 use super::outcome::{Ending, Outcome, Rule, RuleCheck};
-use super::risk::{self, is_risk};
 use crate::face::ReasonCode;
 use crate::face::verdict::{Bar, Decision, Reason, Subject};
 
@@ -41,19 +40,14 @@ pub fn judge(
     let similarity = similarity.filter(|value| value.is_finite());
     let against = against(outcome, similarity, bar, live_min);
     let retry = retry(outcome);
-    let risks = risk::reasons(&outcome.checks);
-    let mut unsure = unsure(outcome, similarity, bar);
-    let is_done = outcome.ending == Ending::Done;
-    let (deciding, listed) =
-        if outcome.is_risk_review && is_done { (risks, vec![]) } else { (vec![], risks) };
-    unsure.extend(deciding);
+    let unsure = unsure(outcome, similarity, bar);
     let decision = match (against.is_empty(), retry.is_empty(), unsure.is_empty()) {
         (false, _, _) => Decision::Fail,
         (true, false, _) => Decision::Retry,
         (true, true, false) => Decision::Review,
         (true, true, true) => Decision::Pass,
     };
-    let mut reasons = [against, retry, unsure, listed].concat();
+    let mut reasons = [against, retry, unsure].concat();
     if matches!(bar, Bar::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
@@ -81,14 +75,9 @@ impl LivenessVerdict {
 /// an attack, what the customer can do better, and no number that an attacker could climb by.
 pub fn coarsen(verdict: &LivenessVerdict) -> LivenessVerdict {
     let mut reasons: Vec<Reason> = Vec::new();
-    // A risk that is only listed teaches an attacker, and explains nothing.
-    let is_deciding = |at: usize| at == 0 && verdict.decision == Decision::Review;
-    for (at, reason) in verdict.reasons.iter().enumerate() {
-        if is_risk(reason.code) && !is_deciding(at) {
-            continue;
-        }
+    for reason in &verdict.reasons {
         let is_portrait_shown = reason.code == ReasonCode::SameImage;
-        let is_sign = is_attack(reason.code) || is_risk(reason.code) || is_portrait_shown;
+        let is_sign = is_attack(reason.code) || is_portrait_shown;
         let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
         let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
@@ -228,7 +217,6 @@ mod tests {
             },
             matched: Some(7),
             thinned: 0,
-            is_risk_review: false,
             checks: vec![],
         }
     }
@@ -337,31 +325,6 @@ mod tests {
         let verdict =
             judge(&outcome(stopped_by(ReasonCode::FpsTooLow), 7, 0.9, 0.0), None, BAR, 0.8);
         assert_eq!(codes(&coarsen(&verdict)), [ReasonCode::FpsTooLow]);
-    }
-
-    /// An outcome with a risk.
-    fn risky(mut outcome: Outcome, is_risk_review: bool) -> Outcome {
-        outcome.is_risk_review = is_risk_review;
-        outcome.checks.push(RuleCheck::at_most(Rule::RiskPattern, 30.0, 15.0));
-        outcome
-    }
-
-    #[test]
-    fn a_risk_is_listed_and_sends_a_pass_to_a_person_only_where_asked() {
-        use ReasonCode as Code;
-        for (outcome, similarity, bar, plain, reasons) in rows() {
-            for asks in [false, true] {
-                let verdict = judge(&risky(outcome.clone(), asks), similarity, bar, 0.8);
-                let is_sent = asks && plain == Decision::Pass;
-                let decision = if is_sent { Decision::Review } else { plain };
-                assert_eq!(verdict.decision, decision, "{outcome:?}");
-                assert_eq!(codes(&verdict), [&reasons[..], &[Code::RiskPattern]].concat());
-                assert_eq!(verdict.reasons.last().and_then(|risk| risk.limit), Some(15.0));
-                let told = codes(&coarsen(&verdict));
-                assert!(!told.contains(&Code::RiskPattern));
-                assert_eq!(told == [Code::LivenessFailed] && reasons.is_empty(), is_sent);
-            }
-        }
     }
 
     proptest! {

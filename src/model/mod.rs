@@ -22,11 +22,10 @@ mod values;
 
 pub use ensemble::Ensemble;
 pub use error::ModelError;
-pub use golden::{Golden, GoldenMismatch, GoldenOutput};
+pub use golden::{Golden, GoldenMismatch};
 pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout};
 pub use listing::{Listing, find, scan, scan_ensembles};
-pub use manifest::{GoldenSpec, Manifest, Origin, OutputSpec, Tolerance};
+pub use manifest::{Manifest, OutputSpec};
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;
-pub use task::{Decoder, Detection, Head, Liveness, Meaning, Task};
-pub use values::{Licence, Sha256Hex};
+pub use task::{Decoder, Detection, Liveness, Task};

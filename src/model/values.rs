@@ -64,7 +64,7 @@ impl Licence {
 
     /// Whether the identifier says that commercial use is forbidden: `CC-BY-NC-4.0`,
     /// `LicenseRef-noncommercial-…`.
-    pub fn is_noncommercial(&self) -> bool {
+    pub(super) fn is_noncommercial(&self) -> bool {
         let lower = self.0.to_ascii_lowercase();
         lower.replace('-', "").contains("noncommercial") || lower.split('-').any(|p| p == "nc")
     }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Pipeline, Rules, Sessions, Standards};
-use crate::catalog::{ByRole, Catalog, Choices, Snapshot, choose};
+use crate::catalog::{self, ByRole, Choices, Snapshot, choose};
 use crate::config::{LivenessSettings, QualityLimits};
 use crate::device::{Device, DeviceOptions};
 use crate::image::DecodeLimits;
@@ -39,7 +39,7 @@ impl Bench {
         let metrics = Metrics::register(&mut registry);
         let tickets = Tickets::new(8, 1 << 20, stats.clone());
         let device = runtime.block_on(Device::open(&DeviceOptions::default())).unwrap();
-        let snapshot = runtime.block_on(Catalog::load(&device, packages())).unwrap().snapshot();
+        let snapshot = runtime.block_on(catalog::load(&device, packages())).unwrap();
         let lanes = lanes(&snapshot);
         let scheduler =
             runtime.block_on(async { Scheduler::start(Arc::new(device), lanes, &stats) });

@@ -11,17 +11,15 @@ use super::rules::Rules;
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
-use crate::image::{
-    DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare, pattern_db, pattern_square,
-};
-use crate::liveness::{FaceMeasures, FaceRisks, Judged, Measures, MeshMeasures, share_inside};
+use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
+use crate::liveness::{FaceMeasures, Judged, Measures, MeshMeasures};
 use crate::scheduler::{Answer, Ticket};
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
 /// A frame as it arrived.
 #[derive(Debug)]
-pub struct Frame {
+pub(super) struct Frame {
     /// Path of the bytes in the request, by which errors name them.
     pub field: String,
     /// The bytes of the file.
@@ -32,7 +30,7 @@ pub struct Frame {
 
 /// How closely a frame is looked at; each step runs one network more than the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detail {
+pub(super) enum Detail {
     /// Faces, brightness and sharpness.
     Face,
     /// Also mouth, yaw and pitch.
@@ -43,7 +41,7 @@ pub enum Detail {
 
 /// A frame once it was measured.
 #[derive(Debug)]
-pub struct Measured {
+pub(super) struct Measured {
     /// What the liveness rules see.
     pub measures: Measures,
     /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
@@ -54,14 +52,10 @@ pub struct Measured {
 /// The main face of a frame as the networks that judge it are fed: some 100 kB, which a session
 /// may keep until it knows which frames it wants judged.
 #[derive(Debug)]
-pub struct FaceCrops {
+pub(super) struct FaceCrops {
     aligned: RgbImage,
     /// One for each member of the liveness ensemble.
     liveness: Vec<RgbImage>,
-    /// Where a screen's pattern would be; unset in a picture that is too small to show one.
-    pattern: Option<RgbImage>,
-    /// What is known of risks without it.
-    risks: FaceRisks,
 }
 
 /// A frame after the detector.
@@ -90,7 +84,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
-    pub async fn measure(
+    pub(super) async fn measure(
         &self,
         frame: Frame,
         detail: Detail,
@@ -122,25 +116,23 @@ impl Pipeline {
     ///
     /// # Errors
     /// Time, a fault.
-    pub async fn judge_frame(
+    pub(super) async fn judge_frame(
         &self,
         crops: FaceCrops,
         ticket: &Arc<Ticket>,
     ) -> Result<Judged, Error> {
-        let FaceCrops { aligned, liveness, pattern, risks } = crops;
-        let (embedded, judged, pattern_db) = tokio::try_join!(
+        let FaceCrops { aligned, liveness } = crops;
+        let (embedded, judged) = tokio::try_join!(
             self.ask(&self.snapshot.embedder, aligned, ticket),
             self.ask_liveness(liveness, ticket),
-            self.compute(move || pattern.as_ref().map(pattern_db)),
         )?;
-        let risks = FaceRisks { pattern_db, ..risks };
         self.count_batch(Stage::Embed, &embedded);
         for answer in &judged {
             self.count_batch(Stage::Liveness, answer);
         }
         let (embedding, norm) = self.embedding(&embedded)?;
         let live = self.live(&judged)?;
-        Ok(Judged { embedding, norm: norm.into(), live, risks })
+        Ok(Judged { embedding, norm: norm.into(), live })
     }
 
     async fn decode_frame(&self, frame: Frame) -> Result<Decoded, Error> {
@@ -223,26 +215,12 @@ fn look(
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
     measured.measures.main = Some(measure_aligned(&aligned));
     let liveness = rules.liveness.crops(&main.face, &image);
-    let middle = main.face.rect.center();
-    let pattern = pattern_square(&image, middle.x.into(), middle.y.into());
-    let risks = risks(&main.face, size);
-    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness, pattern, risks });
+    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
     let mesh = match detail {
         Detail::Face => None,
         Detail::Mesh | Detail::Eyes => Some(cut_mesh(&image, &main.face, rules)?),
     };
     Ok(Seen { image, measured, mesh })
-}
-
-/// What a face's box and points say of risks.
-fn risks(face: &DetectedFace, size: [usize; 2]) -> FaceRisks {
-    let [right, left, ..] = face.points;
-    let eye_distance = (left.x - right.x).hypot(left.y - right.y);
-    FaceRisks {
-        pattern_db: None,
-        face_inside: share_inside(&face.rect, size),
-        eye_share: f64::from(eye_distance / face.rect.width),
-    }
 }
 
 fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {

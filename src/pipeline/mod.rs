@@ -21,15 +21,14 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
-pub use frame::{Detail, FaceCrops, Frame, Measured};
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError};
 pub use session::{
-    Arrived, CameraFrame, CreatedSession, FrameCounts, LiveSession, PortraitFile, SessionOrder,
-    SessionReport, SessionStart, Sessions, SessionsError,
+    Arrived, CameraFrame, CreatedSession, LiveSession, PortraitFile, SessionOrder, SessionReport,
+    SessionStart, Sessions, SessionsError,
 };
 pub use standard::{Standard, Standards};
 

@@ -153,11 +153,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::device::fixture::everywhere;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn spec(stage: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
-        let placement = Placement::EVERYWHERE;
+        let placement = everywhere();
         LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms, placement }
     }
 

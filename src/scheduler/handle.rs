@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::lane::LaneSpec;
-use super::shell::{self, Caller, Inlets, Job, LiveLane, Shell};
+use super::shell::{self, Caller, Job, LiveLane, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
 use crate::device::{Device, DeviceError, LoadedModel, RowOutput};
@@ -30,14 +30,11 @@ pub struct LaneSettings {
 
 /// Gathers rows of many requests into batches of one group of devices. Clones share the lanes.
 ///
-/// When the last clone is gone, or after [`Scheduler::drain`], its task answers what it holds and
-/// ends.
+/// When the last clone is gone, its task answers what it holds and ends.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     lanes: Arc<[LaneEntry]>,
     jobs: mpsc::Sender<Job>,
-    is_draining: watch::Sender<bool>,
-    ended: watch::Receiver<()>,
 }
 
 /// Where rows of a lane come in.
@@ -57,8 +54,6 @@ pub struct Answer {
     pub queue_time: Duration,
     /// How long the batch ran.
     pub run_time: Duration,
-    /// How many rows the batch had, padding left out.
-    pub batch_rows: usize,
 }
 
 /// Why a row gave no answer.
@@ -76,7 +71,7 @@ pub enum RowError {
         /// Name and version.
         model: String,
     },
-    /// The scheduler takes no further rows, or its device is gone.
+    /// The device's thread has ended, or the scheduler's task.
     #[error("the scheduler has stopped")]
     Stopped,
 }
@@ -89,12 +84,9 @@ impl Scheduler {
         // its own callers.
         let places = lanes.iter().map(|lane| lane.rows_max.get()).sum::<usize>().max(1);
         let (jobs, jobs_in) = mpsc::channel(places);
-        let (is_draining, draining) = watch::channel(false);
-        let (ended_out, ended) = watch::channel(());
         let shell = Shell::new(lanes.into_iter().map(|lane| lane.open(stats)).collect());
-        let inlets = Inlets { jobs: jobs_in, is_draining: draining, ended: ended_out };
-        tokio::spawn(shell::run(device, shell, inlets));
-        Self { lanes: entries, jobs, is_draining, ended }
+        tokio::spawn(shell::run(device, shell, jobs_in));
+        Self { lanes: entries, jobs }
     }
 
     /// Runs `row` on `model` and waits for its answer; while the lane is full, for a place in it.
@@ -120,13 +112,6 @@ impl Scheduler {
         let job = Job { lane, arrived, row, caller, place };
         self.jobs.send(job).await.map_err(|_| RowError::Stopped)?;
         answer.await.map_err(|_| RowError::Stopped)?
-    }
-
-    /// Takes no further rows, and returns when every row taken before has been answered.
-    pub async fn drain(&self) {
-        self.is_draining.send_replace(true);
-        // Nothing is ever sent; the channel closes when the task ends.
-        self.ended.clone().changed().await.expect_err("the task sends nothing");
     }
 
     fn find(&self, model: &LoadedModel) -> Result<(usize, &LaneEntry), RowError> {
@@ -174,7 +159,8 @@ mod tests {
 
     /// A scheduler, its counters, and tickets for it.
     struct Bench {
-        scheduler: Scheduler,
+        /// Until the task is to end.
+        scheduler: Option<Scheduler>,
         device: Arc<Device>,
         tickets: Tickets,
         registry: Registry,
@@ -193,7 +179,7 @@ mod tests {
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);
-        let scheduler = Scheduler::start(Arc::clone(&device), lanes, &stats);
+        let scheduler = Some(Scheduler::start(Arc::clone(&device), lanes, &stats));
         let tickets = Tickets::new(32, 1000, stats);
         Bench { scheduler, device, tickets, registry }
     }
@@ -207,9 +193,17 @@ mod tests {
         }
 
         fn spawn(&self, model: &Arc<LoadedModel>, value: u8, life: Duration) -> Submitted {
-            let (scheduler, model) = (self.scheduler.clone(), Arc::clone(model));
+            let (scheduler, model) = (self.scheduler.clone().unwrap(), Arc::clone(model));
             let ticket = self.ticket(life);
             tokio::spawn(async move { scheduler.submit(&model, grey(value), &ticket).await })
+        }
+
+        /// Drops the last handle and returns once the task has ended, which frees the device.
+        async fn end(&mut self) {
+            self.scheduler = None;
+            while Arc::strong_count(&self.device) > 1 {
+                tokio::task::yield_now().await;
+            }
         }
 
         fn metrics(&self) -> String {
@@ -258,12 +252,11 @@ mod tests {
             bench.until_waiting("reader", rest.len()).await;
         }
         gate.open();
-        assert_eq!(answered(first).await.batch_rows, 1);
+        assert_eq!(value(&answered(first).await), 200.0);
         assert_eq!(gate.entered().await, [1, 2, 3, 0], "one batch, in order, padded with zeros");
         gate.open();
         for (expected, submitted) in [1.0, 2.0, 3.0].into_iter().zip(rest) {
-            let answer = answered(submitted).await;
-            assert_eq!((value(&answer), answer.batch_rows), (expected, 3));
+            assert_eq!(value(&answered(submitted).await), expected);
         }
         bench.expect_metric("menshen_batch_rows_sum{lane=\"reader\"} 4.0\n");
         bench.expect_metric("menshen_batch_padding_rows_total{lane=\"reader\"} 1\n");
@@ -294,7 +287,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_expired_row_is_answered_without_a_launch() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let late = bench.spawn(&model, 1, Duration::from_millis(5));
         bench.until_waiting("reader", 1).await;
@@ -304,7 +297,7 @@ mod tests {
         let error = late.await.unwrap().unwrap_err();
         assert!(matches!(error, RowError::Expired), "{error}");
         answered(first).await;
-        bench.scheduler.drain().await;
+        bench.end().await;
         assert!(gate.is_quiet());
         bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"expired\"} 1\n");
     }
@@ -312,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_row_is_not_launched() {
         let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let left = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -322,7 +315,7 @@ mod tests {
         // For the first row, and for the other, should it be launched.
         (0..2).for_each(|_| gate.open());
         answered(first).await;
-        bench.scheduler.drain().await;
+        bench.end().await;
         assert!(gate.is_quiet());
         bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"abandoned\"} 1\n");
         bench.expect_metric("menshen_tickets 0\n");
@@ -374,33 +367,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn draining_answers_everything_taken_and_takes_no_more() {
-        let (model, mut gate) = gated("reader", &[1]);
-        let bench = bench(vec![lane(&model, 0, 8)]).await;
-        let first = occupy(&bench, &model, &mut gate).await;
-        let second = bench.spawn(&model, 1, FAR);
-        bench.until_waiting("reader", 1).await;
-        let scheduler = bench.scheduler.clone();
-        let drained = tokio::spawn(async move { scheduler.drain().await });
-        // Refused from the moment the task has seen the wish; it has nothing else to do.
-        bench.scheduler.jobs.closed().await;
-        let refused = bench.spawn(&model, 2, FAR).await.unwrap();
-        assert!(matches!(refused, Err(RowError::Stopped)));
-        assert!(!drained.is_finished());
-        (0..2).for_each(|_| gate.open());
-        assert_eq!(value(&answered(first).await), 200.0);
-        assert_eq!(value(&answered(second).await), 1.0);
-        drained.await.unwrap();
-    }
-
-    #[tokio::test]
     async fn dropping_the_last_handle_ends_the_task_and_frees_the_device() {
         let model = reader("reader", &[1]);
-        let Bench { scheduler, device, .. } = bench(vec![lane(&model, 0, 8)]).await;
-        let mut ended = scheduler.ended.clone();
-        drop(scheduler);
-        ended.changed().await.unwrap_err();
-        assert_eq!(Arc::strong_count(&device), 1);
+        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
+        assert_eq!(value(&answered(bench.spawn(&model, 1, FAR)).await), 1.0);
+        assert!(Arc::strong_count(&bench.device) > 1);
+        bench.end().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -416,7 +388,8 @@ mod tests {
         assert!(gate.is_quiet());
         gate.open();
         assert_eq!(answered(first).await.queue_time, Duration::from_millis(10));
-        assert_eq!(answered(second).await.batch_rows, 2);
+        assert_eq!(value(&answered(second).await), 2.0);
+        bench.expect_metric("menshen_batch_rows_sum{lane=\"reader\"} 2.0\n");
         assert!(started.elapsed() >= Duration::from_millis(10));
         bench.expect_metric("menshen_batches_total{lane=\"reader\",closed=\"delay\"} 1\n");
     }
@@ -499,8 +472,9 @@ mod tests {
         bench.until_waiting("patient", 1).await;
         assert_eq!(value(&answered(bench.spawn(&greedy, 2, FAR)).await), 2.0);
         assert!(!waiting.is_finished());
-        assert_eq!(answered(bench.spawn(&patient, 3, FAR)).await.batch_rows, 2);
+        assert_eq!(value(&answered(bench.spawn(&patient, 3, FAR)).await), 3.0);
         assert_eq!(value(&answered(waiting).await), 1.0);
+        bench.expect_metric("menshen_batches_total{lane=\"patient\",closed=\"full\"} 1\n");
     }
 
     #[tokio::test]
@@ -528,7 +502,7 @@ mod tests {
         let bound = reader_on("bound", &[1], Placement::of([0]));
         let free = reader("free", &[1]);
         let lanes = vec![lane(&bound, 0, 8), lane(&free, 0, 8)];
-        let (bench, mut first, second) = two_devices(lanes).await;
+        let (mut bench, mut first, second) = two_devices(lanes).await;
         drop(second);
         let running = bench.spawn(&bound, 1, FAR);
         assert_eq!(first.report().await, Report::Started(vec![1]));
@@ -542,7 +516,7 @@ mod tests {
         assert!(is_without_device(&bench.spawn(&bound, 3, FAR).await.unwrap()));
         bench.expect_metric("menshen_rows_dropped_total{lane=\"bound\",reason=\"no_device\"} 2\n");
         bench.expect_metric("menshen_tickets 0\n");
-        bench.scheduler.drain().await;
+        bench.end().await;
     }
 
     #[tokio::test]
@@ -566,8 +540,9 @@ mod tests {
         assert!(is_lost(&lost.await.unwrap()));
         let company = bench.spawn(&both, 2, FAR);
         drop(second);
-        assert_eq!(answered(company).await.batch_rows, 2, "on the device that is left");
+        assert_eq!(value(&answered(company).await), 2.0, "on the device that is left");
         assert_eq!(value(&answered(waiting).await), 1.0);
+        bench.expect_metric("menshen_batches_total{lane=\"both\",closed=\"full\"} 1\n");
         assert_eq!(value(&answered(kept).await), 9.0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Core, Dropped, Formed, Next};
@@ -41,15 +41,6 @@ pub(super) struct LiveLane {
     pub(super) stats: LaneStats,
 }
 
-/// What the task listens to besides its devices.
-pub(super) struct Inlets {
-    pub(super) jobs: mpsc::Receiver<Job>,
-    /// Turns true, or closes, when no further row is to be taken.
-    pub(super) is_draining: watch::Receiver<bool>,
-    /// Closes when the task has ended.
-    pub(super) ended: watch::Sender<()>,
-}
-
 /// A reserved slot, and until when its batch waits for company.
 struct Held<'device> {
     slot: Slot<'device>,
@@ -80,12 +71,11 @@ pub(super) struct Shell {
 }
 
 /// Runs until nobody can hand in rows any more and every row has been answered.
-pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut inlets: Inlets) {
+pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
     // One slot of a device at most.
     let mut held: Vec<Held<'_>> = Vec::new();
     let mut health = device.health();
     shell.set_up(health.borrow_and_update().up());
-    let mut is_draining = false;
     let mut is_open = true;
     while is_open || shell.has_work() {
         let wanted = shell.core.wanted().both(shell.up).without(devices(&held));
@@ -94,17 +84,13 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut inlets: Inlet
         tokio::select! {
             biased;
             Some(landed) = shell.in_flight.next(), if shell.is_flying() => shell.answer(landed),
-            job = inlets.jobs.recv(), if is_open => match job {
+            job = jobs.recv(), if is_open => match job {
                 Some(job) => {
                     shell.push(job);
                     held.iter_mut().for_each(|held| held.wait_until = None);
                 }
                 None => is_open = false,
             },
-            _ = inlets.is_draining.wait_for(|draining| *draining), if !is_draining => {
-                is_draining = true;
-                inlets.jobs.close();
-            }
             Ok(()) = health.changed() => {
                 shell.set_up(health.borrow_and_update().up());
                 held.retain(|held| shell.up.contains(held.slot.device()));
@@ -119,7 +105,6 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut inlets: Inlet
             }
         }
     }
-    drop(inlets.ended);
 }
 
 fn devices(held: &[Held<'_>]) -> Placement {
@@ -232,13 +217,12 @@ impl Shell {
         // Without an outcome the device is gone; dropping the rows tells their callers.
         let Some(outcome) = outcome else { return };
         stats.ran(outcome.run_time, outcome.panics);
-        let batch_rows = outcome.rows.len();
         for (launched, result) in rows.into_iter().zip(outcome.rows) {
             if result.is_err() {
                 stats.row_failed();
             }
             let (queue_time, run_time) = (launched.queue_time, outcome.run_time);
-            let answer = result.map(|output| Answer { output, queue_time, run_time, batch_rows });
+            let answer = result.map(|output| Answer { output, queue_time, run_time });
             launched.caller.answer(answer.map_err(RowError::Device));
         }
     }

@@ -132,11 +132,6 @@ impl Ticket {
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
-
-    /// How many bytes the request brought.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Drop for Ticket {
@@ -227,7 +222,7 @@ mod tests {
             let mut held: Vec<Ticket> = Vec::new();
             for (bytes, takes, which) in steps {
                 if takes {
-                    let taken: usize = held.iter().map(Ticket::bytes).sum();
+                    let taken: usize = held.iter().map(|ticket| ticket.bytes).sum();
                     let fits = held.len() < 5 && taken + bytes <= 100;
                     let granted = admit(&tickets, bytes);
                     prop_assert_eq!(granted.is_ok(), fits);

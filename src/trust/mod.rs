@@ -16,6 +16,5 @@ pub use keys::{KeyError, KeyedDigests, SessionKeys};
 pub use replay::{Claim, ReplayError, ReplayStore, SessionState};
 pub use secret::{Secret, Wipe};
 pub use token::{
-    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError,
-    random_u128,
+    Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError, random_u128,
 };

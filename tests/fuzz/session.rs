@@ -13,8 +13,8 @@ use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
-    Action, Admission, Assurance, Ending, Event, FaceRisks, FrameMeta, Judged, Limits, STEPS,
-    Session, draw, judge,
+    Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, STEPS, Session, draw,
+    judge,
 };
 
 /// Bytes that one movement of the head is made of.
@@ -168,10 +168,9 @@ impl Run {
 
 fn judged(live: u8) -> Judged {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
-    let risks = FaceRisks { pattern_db: Some(6.0), face_inside: 1.0, eye_share: 0.46 };
     // A network may also say what is no number.
     let live = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
-    Judged { embedding, norm: 12.0, live, risks }
+    Judged { embedding, norm: 12.0, live }
 }
 
 /// Part of the way from one pose to another.

@@ -1,7 +1,6 @@
 //! The binary, as a person at a terminal uses it.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::support::{config, copy, menshen, png, repository, text};
 
@@ -37,24 +36,6 @@ fn precision_is_refused_where_nothing_computes_in_it_and_threads_where_none_are(
     let threads = menshen(&["models", "verify", "iris", "--threads", "5000"]);
     assert!(!threads.status.success());
     assert!(text(&threads.stderr).contains("at most 1024"), "{}", text(&threads.stderr));
-}
-
-#[test]
-fn the_engine_worker_says_what_it_computed_and_how_long_it_took() {
-    let onnx = config().models.dir.join("iris/3.3.6/iris.onnx");
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_menshen"))
-        .args(["engine-worker", onnx.to_str().unwrap(), "2", "1", "--kernels", "portable"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    worker.stdin.take().unwrap().write_all(b"3\n").unwrap();
-    let output = text(&worker.wait_with_output().unwrap().stdout);
-    let [ready, times] = output.lines().collect::<Vec<_>>()[..] else { panic!("{output}") };
-    let numbers: Vec<&str> = ready.strip_prefix("ready ").unwrap().split(' ').collect();
-    assert_eq!(numbers.len(), 8, "{ready}");
-    assert!(numbers.iter().all(|number| number.parse::<f32>().unwrap().is_finite()), "{ready}");
-    assert_eq!(times.split(' ').filter(|time| time.contains(':')).count(), 3, "{times}");
 }
 
 #[test]

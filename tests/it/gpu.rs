@@ -3,7 +3,7 @@
 use menshen::app::App;
 use menshen::proto::v1;
 
-use crate::support::{client, config, connect, fixture, menshen, photo_request, text, verify};
+use crate::support::{client, config, connect, fixture, photo_request, verify};
 
 const PORTRAITS: [&str; 3] = ["person_a_1.jpg", "person_b_1.jpg", "impostor_1.jpg"];
 
@@ -43,21 +43,6 @@ async fn assert_answers_as_the_cpu(precision: &str, distance_max: f64, score_max
     }
     drop(gpu);
     app.stop().await;
-}
-
-#[test]
-fn gpu_the_engine_worker_computes_what_that_on_the_cpu_does() {
-    let onnx = config().models.dir.join("iris/3.3.6/iris.onnx");
-    let ready = |device: &str| {
-        let worker =
-            menshen(&["engine-worker", onnx.to_str().unwrap(), "2", "1", "--device", device]);
-        let output = text(&worker.stdout);
-        let numbers = output.trim().strip_prefix("ready ").expect("it is ready");
-        numbers.split(' ').map(|number| number.parse::<f32>().unwrap()).collect::<Vec<_>>()
-    };
-    for (found, known) in ready("cuda:0").iter().zip(ready("cpu")) {
-        assert!((found - known).abs() <= 1e-3 * known.abs().max(1.0), "{found}, {known}");
-    }
 }
 
 #[tokio::test]

@@ -235,11 +235,11 @@ fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
     move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
 }
 
-/// A GPU for a tool that drives it itself, on the calling thread.
+/// Opens a GPU for a benchmark that drives it itself, on the calling thread.
 ///
 /// # Errors
 /// A GPU that is not there, or does not open.
-pub fn open_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
+pub fn open_gpu_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
     check_number(number)?;
     load_gpu(number).map_err(opening(number))
 }

@@ -7,7 +7,7 @@ use super::{
     alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_up, values,
 };
 use crate::device::fixture::{
-    Director, Report, Stage, Step, reader, reader_on, staged, staged_with,
+    Director, Report, Stage, Step, everywhere, reader, reader_on, staged, staged_with,
 };
 use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Patience;
@@ -30,7 +30,7 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
     assert_eq!(error.to_string(), "device cuda:0 was lost");
     assert!(matches!(states(&device)[..], [DeviceState::Out { .. }]), "before anybody hears of it");
     assert!(is_lost(&second.await.unwrap()));
-    assert!(matches!(device.reserve(Placement::EVERYWHERE).await, Err(DeviceError::OutOfService)));
+    assert!(matches!(device.reserve(everywhere()).await, Err(DeviceError::OutOfService)));
     assert_eq!(director.report().await, Report::Reopening);
     director.tell(Step::Lose);
     director.direct([(Report::Reopening, Step::Go)]).await;
@@ -71,7 +71,7 @@ async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
     let model = reader("reader", &[1]);
     let first = launch(&device, batch(&model, &[1], 1)).await;
     let second = device.reserve(Placement::of([1])).await.unwrap();
-    let mut waiting = Box::pin(device.reserve(Placement::EVERYWHERE));
+    let mut waiting = Box::pin(device.reserve(everywhere()));
     assert!(is_pending(&mut waiting).await);
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
     directors[0].direct([(Report::Finishing, Step::Lose)]).await;
@@ -166,14 +166,14 @@ async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
     // Reserved while the device is in service, for it may be gone before the second is launched.
     let mut slots = Vec::new();
     for _ in 0..2 {
-        slots.push(device.reserve(Placement::EVERYWHERE).await.unwrap());
+        slots.push(device.reserve(everywhere()).await.unwrap());
     }
     let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[1], 1));
     let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
     for outcome in outcomes {
         assert!(is_lost(&outcome.await.unwrap()));
     }
-    let refused = device.reserve(Placement::EVERYWHERE).await;
+    let refused = device.reserve(everywhere()).await;
     assert!(matches!(refused, Err(DeviceError::OutOfService)));
     drop(refused);
     drop(device);

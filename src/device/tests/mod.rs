@@ -12,7 +12,7 @@ use std::task::Poll;
 
 use futures_util::future::BoxFuture;
 
-use super::fixture::{Director, Report, Step, grey, staged};
+use super::fixture::{Director, Report, Step, everywhere, grey, staged};
 use super::{
     Batch, BatchOutcome, Device, DeviceError, DeviceOptions, DeviceState, LoadedModel, Placement,
     RowOutput,
@@ -30,7 +30,7 @@ fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
 }
 
 async fn run(device: &Device, batch: Batch) -> BatchOutcome {
-    device.reserve(Placement::EVERYWHERE).await.unwrap().launch(batch).await.unwrap()
+    device.reserve(everywhere()).await.unwrap().launch(batch).await.unwrap()
 }
 
 fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {

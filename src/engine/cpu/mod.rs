@@ -23,6 +23,9 @@
 //! | one row on several threads | `crew`, `executor` |
 //! | but not while others use the cores | `pace` |
 //!
+//! The kernels for AMX are tested under an instruction emulator (`tests/emulator`) and have never
+//! run on hardware, so [`KernelChoice::Auto`] does not choose them.
+//!
 //! # What a row's answer depends on
 //!
 //! On the row, the kernel set and the precision: each output is summed in one order whatever the

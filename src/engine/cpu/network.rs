@@ -27,7 +27,6 @@ pub struct CpuNetwork {
     schedule: Arc<Schedule>,
     crew: Arc<Crew>,
     executors: Vec<Mutex<Executor>>,
-    precision: Precision,
     /// Held through a run: one batch at a time.
     pace: Mutex<Pace>,
 }
@@ -74,13 +73,12 @@ impl CpuNetwork {
         precision: Precision,
         crew: Arc<Crew>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(graph, choice.select(precision)?, precision, crew, &Policy::USUAL)
+        Self::load_with(graph, choice.select(precision)?, crew, &Policy::USUAL)
     }
 
     pub(super) fn load_with(
         graph: &Graph,
         kernels: &'static KernelSet,
-        precision: Precision,
         crew: Arc<Crew>,
         policy: &Policy,
     ) -> Result<Self, EngineError> {
@@ -88,25 +86,20 @@ impl CpuNetwork {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
         let plan = bands(lower(graph, kernels)?, &policy.bands);
-        Ok(Self::of_plan(plan, precision, crew, policy))
+        Ok(Self::of_plan(plan, crew, policy))
     }
 
-    fn of_plan(plan: Plan, precision: Precision, crew: Arc<Crew>, policy: &Policy) -> Self {
+    fn of_plan(plan: Plan, crew: Arc<Crew>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..crew.size()).map(executor).collect();
-        Self { plan, schedule, crew, executors, precision, pace: Mutex::default() }
+        Self { plan, schedule, crew, executors, pace: Mutex::default() }
     }
 
     /// The kernels, for listings.
     pub fn kernels(&self) -> &'static str {
         self.plan.kernels.name
-    }
-
-    /// What activations and weights are stored in.
-    pub fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// Bytes of packed constants, and of one thread's activations.
@@ -282,7 +275,7 @@ mod tests {
     fn a_step_that_fails_fails_the_run_and_says_why() {
         for (threads, rows) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
             let crew = Arc::new(Crew::new(threads).unwrap());
-            let network = CpuNetwork::of_plan(broken_plan(), Precision::F32, crew, &Policy::USUAL);
+            let network = CpuNetwork::of_plan(broken_plan(), crew, &Policy::USUAL);
             let error = network.run(&vec![1.0; 3 * rows], rows, &mut vec![0.0; 3 * rows]);
             let error = error.unwrap_err();
             assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");

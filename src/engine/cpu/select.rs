@@ -11,10 +11,11 @@ use crate::Precision;
 /// The kernels asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KernelChoice {
-    /// The fastest this processor has.
+    /// The fastest this processor has of those that have run on hardware: all but AMX.
     #[default]
     Auto,
-    /// AMX for dense convolutions and AVX-512 for everything else; bfloat16 only.
+    /// AMX for dense convolutions and AVX-512 for everything else; bfloat16 only. Tested under an
+    /// instruction emulator and never run on hardware.
     Amx,
     /// AVX-512, and its bfloat16 instructions for [`Precision::Bf16`].
     Avx512,
@@ -74,10 +75,17 @@ impl KernelChoice {
     /// Every set of kernels there is, the fastest first.
     pub const SETS: [Self; 5] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
+    /// The sets that `auto` chooses from, the fastest first. AMX is not among them: no machine has
+    /// run its kernels. Neither is the emulation of bfloat16, which is slower than `f32`.
+    fn automatic(precision: Precision) -> &'static [Self] {
+        match precision {
+            Precision::F32 => &[Self::Avx512, Self::Avx2, Self::Neon, Self::Portable],
+            Precision::Bf16 => &[Self::Avx512],
+            Precision::F16 | Precision::Tf32 => &[],
+        }
+    }
+
     /// The kernel set for a precision on this processor.
-    ///
-    /// `auto` takes the fastest that the system permits; for bfloat16 it never falls back to
-    /// emulation, which would be slower than `f32`.
     pub(super) fn select(self, precision: Precision) -> Result<&'static KernelSet, SelectError> {
         let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
         match (self, precision) {
@@ -96,12 +104,11 @@ impl KernelChoice {
             (Self::Amx, Precision::F32) => Err(unsupported("32-bit floats in AMX")),
             (Self::Amx, Precision::Bf16) if !has_amx() => Err(unsupported("AMX with bfloat16")),
             (Self::Amx, Precision::Bf16) => permitted_amx().map_err(SelectError::Refused),
-            (Self::Auto, Precision::Bf16) => {
-                let amx = has_amx().then(permitted_amx).and_then(Result::ok);
-                amx.or_else(avx512_bf16).ok_or(unsupported("AVX-512 with bfloat16"))
-            }
-            (Self::Auto, Precision::F32) => {
-                Ok(avx512().or_else(avx2).or_else(neon).unwrap_or(&kernels::PORTABLE_F32))
+            (Self::Auto, _) => {
+                let mut sets = Self::automatic(precision).iter();
+                let found = sets.find_map(|set| set.select(precision).ok());
+                // Every processor has kernels for `f32`, so only bfloat16 can lack them.
+                found.ok_or(unsupported("AVX-512 with bfloat16"))
             }
         }
     }
@@ -222,23 +229,40 @@ mod tests {
         }
     }
 
-    /// What the processor has decides, and what the system permits; nothing else.
     #[test]
-    fn amx_is_taken_where_it_may_be_and_refused_by_name_elsewhere() {
+    fn amx_is_taken_by_name_where_it_may_be_and_refused_by_name_elsewhere() {
         let error = KernelChoice::Amx.select(Precision::F32).err().unwrap();
         assert!(error.to_string().contains("amx kernels for f32"), "{error}");
-        let (amx, auto) = (KernelChoice::Amx, KernelChoice::Auto);
-        match amx.select(Precision::Bf16) {
-            Ok(kernels) => {
-                assert_eq!(kernels.name, "amx-bf16");
-                assert_eq!(auto.describe(Precision::Bf16).unwrap(), "amx-bf16");
-            }
+        match KernelChoice::Amx.select(Precision::Bf16) {
+            Ok(kernels) => assert_eq!(kernels.name, "amx-bf16"),
             Err(error) => {
                 let reason = error.to_string();
                 assert!(reason.contains("no AMX") || reason.contains("use AMX"), "{reason}");
-                let found = auto.describe(Precision::Bf16);
-                assert!(found.is_err() || found.unwrap() == "avx512-bf16");
             }
+        }
+    }
+
+    /// Also on processors that have AMX: `auto` chooses from these sets and no others.
+    #[test]
+    fn auto_never_takes_amx() {
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Tf32] {
+            let sets = KernelChoice::automatic(precision);
+            assert!(!sets.contains(&KernelChoice::Amx), "{precision}");
+            let fastest = sets.iter().find_map(|set| set.describe(precision).ok());
+            assert_eq!(KernelChoice::Auto.describe(precision).ok(), fastest, "{precision}");
+        }
+    }
+
+    #[test]
+    fn auto_takes_the_bfloat16_instructions_of_avx512_and_emulates_none() {
+        match (avx512_bf16(), KernelChoice::Auto.select(Precision::Bf16)) {
+            (Some(_), Ok(kernels)) => assert_eq!(kernels.name, "avx512-bf16"),
+            (None, Err(error)) => {
+                let expected = "this processor has no AVX-512 with bfloat16, which auto kernels \
+                                for bf16 need";
+                assert_eq!(error.to_string(), expected);
+            }
+            (has, found) => panic!("{}: {:?}", has.is_some(), found.err()),
         }
     }
 }

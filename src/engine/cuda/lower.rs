@@ -70,9 +70,8 @@ impl<'g> Lowering<'g> {
         storage
     }
 
-    fn push(&mut self, node: &str, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
-        let (label, work) = (node.to_owned(), Box::new(work));
-        self.steps.push(Step { label, work, reads, writes, macs: 0 });
+    fn push(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+        self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
     /// The order a value is had in; with channels last where it is had in both.
@@ -91,17 +90,17 @@ impl<'g> Lowering<'g> {
         let (other, shape) = (self.order(id), self.shape(id));
         let from = self.places[&(id, other)];
         let pair = between(shape, &other.strides(shape), &order.strides(shape));
-        self.moved("Reorder", pair, from, (id, order))
+        self.moved(pair, from, (id, order))
     }
 
     /// A value made by moving all numbers of a storage, or the storage itself where none moves.
-    fn moved(&mut self, label: &str, pair: Pair, from: usize, to: (ValueId, Order)) -> usize {
+    fn moved(&mut self, pair: Pair, from: usize, to: (ValueId, Order)) -> usize {
         if pair.is_same() {
             self.places.insert(to, from);
             return from;
         }
         let storage = self.place(to.0, to.1);
-        self.push(label, Copy::new(pair, [0, 0], self.is_half), vec![from], storage);
+        self.push(Copy::new(pair, [0, 0], self.is_half), vec![from], storage);
         storage
     }
 
@@ -179,7 +178,7 @@ impl<'g> Lowering<'g> {
         let from = self.have(node.inputs[0], order);
         let work = Elements::new(finish, known_elements(self.shape(node.output)), self.is_half);
         let to = self.place(node.output, order);
-        self.push(node.op.name(), work, vec![from], to);
+        self.push(work, vec![from], to);
     }
 
     /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
@@ -219,8 +218,7 @@ impl<'g> Lowering<'g> {
                 Box::new(self.dense(conv, window, [Some(weight), border], finish))
             }
         };
-        let (label, macs) = (label(conv, to), self.graph.node_macs(node));
-        self.steps.push(Step { label, work, reads, writes, macs });
+        self.steps.push(Step { work, reads, writes });
     }
 
     fn dense(
@@ -278,9 +276,7 @@ impl<'g> Lowering<'g> {
         let vectors = known_elements(to) / out;
         let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
         let writes = self.place(node.output, Order::Plain);
-        let macs = self.graph.node_macs(node);
-        let label = format!("Linear {width} → {out}");
-        self.steps.push(Step { label, work: Box::new(work), reads: vec![from], writes, macs });
+        self.push(work, vec![from], writes);
     }
 
     fn binary(&mut self, node: &Node, op: op::BinaryOp) {
@@ -298,7 +294,7 @@ impl<'g> Lowering<'g> {
         let rows = [a, b].map(|id| known_elements(self.shape(id)));
         let pair = Pair::new(shape, [&own(a), &own(b)], rows, &order.strides(shape));
         let writes = self.place(node.output, order);
-        self.push(node.op.name(), Binary::new(op, pair, self.is_half), reads, writes);
+        self.push(Binary::new(op, pair, self.is_half), reads, writes);
     }
 
     fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
@@ -306,7 +302,7 @@ impl<'g> Lowering<'g> {
         let from = self.have(x, last);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.place(y, last);
-        self.push(node.op.name(), Sample::new(sampling, window, self.is_half), vec![from], to);
+        self.push(Sample::new(sampling, window, self.is_half), vec![from], to);
     }
 
     fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
@@ -316,7 +312,7 @@ impl<'g> Lowering<'g> {
         let steps = order.strides(shape);
         let work = Reduce::new(reduction, shape, &steps, axes, self.is_half);
         let to = self.place(node.output, order);
-        self.push(node.op.name(), work, vec![from], to);
+        self.push(work, vec![from], to);
     }
 
     fn softmax(&mut self, node: &Node, axis: usize) {
@@ -324,7 +320,7 @@ impl<'g> Lowering<'g> {
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
         let to = self.place(node.output, Order::Plain);
-        self.push(node.op.name(), Softmax::new(sizes, self.is_half), vec![from], to);
+        self.push(Softmax::new(sizes, self.is_half), vec![from], to);
     }
 }
 
@@ -342,13 +338,6 @@ fn between(shape: &[usize], from: &[usize], to: &[usize]) -> Pair {
 
 fn is_pointwise(conv: &Conv) -> bool {
     conv.window == NO_WINDOW && conv.groups == 1
-}
-
-fn label(conv: &Conv, to: &[usize]) -> String {
-    let ([kh, kw], [sh, sw]) = (conv.window.kernel, conv.window.strides);
-    let [_, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
-    let from = of_group * conv.groups;
-    format!("Conv {kh}×{kw}/{sh}×{sw} {from} → {} at {}×{}", to[0], to[1], to[2])
 }
 
 /// From the step that first writes a storage to the one that last reads it; the input is there from

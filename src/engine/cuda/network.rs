@@ -29,7 +29,6 @@ const COUNT_MAX: u32 = i32::MAX as u32;
 pub struct CudaNetwork {
     gpu: Arc<Gpu>,
     plan: Plan,
-    precision: Precision,
     constants: CudaSlice<u8>,
     arena: CudaSlice<u8>,
     workspace: CudaSlice<u8>,
@@ -73,15 +72,10 @@ impl CudaNetwork {
         if precision == Precision::Bf16 {
             return Err(EngineError::GpuPrecision(precision));
         }
-        Ok(Self::upload(lower(graph, precision), gpu, precision, buckets)?)
+        Ok(Self::upload(lower(graph, precision), gpu, buckets)?)
     }
 
-    fn upload(
-        mut plan: Plan,
-        gpu: Arc<Gpu>,
-        precision: Precision,
-        buckets: &[usize],
-    ) -> Result<Self, GpuError> {
+    fn upload(mut plan: Plan, gpu: Arc<Gpu>, buckets: &[usize]) -> Result<Self, GpuError> {
         let buckets: BTreeMap<usize, Places> =
             buckets.iter().map(|&bucket| (bucket, plan.places(bucket))).collect();
         let (&rows_max, _) = buckets.last_key_value().expect("a network has a bucket");
@@ -104,7 +98,7 @@ impl CudaNetwork {
         // Whatever else is uploaded waits for this: constants come from memory that is freed now.
         stream.synchronize()?;
         let turn = Mutex::new(());
-        Ok(Self { gpu, plan, precision, constants, arena, workspace, results, buckets, turn })
+        Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, turn })
     }
 
     /// The GPU it lives on.
@@ -112,21 +106,10 @@ impl CudaNetwork {
         &self.gpu
     }
 
-    /// What weights and values are stored and multiplied in.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// Bytes of GPU memory it holds.
     pub fn memory_bytes(&self) -> usize {
         let blocks = [&self.constants, &self.arena, &self.workspace];
         blocks.iter().map(|block| block.len()).sum::<usize>() + self.results.num_bytes()
-    }
-
-    /// How each step is computed: its label, its algorithm, its multiply-adds for one row.
-    pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
-        let steps = self.plan.steps.iter();
-        steps.map(|step| (step.label.as_str(), step.work.algorithm(), step.macs))
     }
 
     /// Numbers of one row of all outputs.

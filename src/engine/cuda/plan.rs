@@ -80,9 +80,6 @@ pub(super) trait Work: Send + Sync {
     fn workspace_bytes(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
         Ok(0)
     }
-
-    /// How it is computed, for listings.
-    fn algorithm(&self) -> &'static str;
 }
 
 /// A value's memory: rows of `len` elements, one after another.
@@ -96,11 +93,9 @@ pub(super) struct Storage {
 
 /// An operation with its place in the network.
 pub(super) struct Step {
-    pub(super) label: String,
     pub(super) work: Box<dyn Work>,
     pub(super) reads: Vec<usize>,
     pub(super) writes: usize,
-    pub(super) macs: u64,
 }
 
 /// A network for one precision, before it is on any GPU.

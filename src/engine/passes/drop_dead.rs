@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Node, Output, ValueId};
 
 /// Drops nodes no output needs and values no node has; the input stays.
-pub fn drop_dead(graph: Graph) -> Graph {
+pub(super) fn drop_dead(graph: Graph) -> Graph {
     let mut needed = vec![false; graph.value_count()];
     for id in graph.output_ids() {
         needed[id.0] = true;

@@ -22,7 +22,7 @@ const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 /// so that the border holds what the scale and shift would make the old border of. It stays where
 /// a scale is 0 or tiny against its shift, and where anything else needs its result: it would be
 /// computed all the same.
-pub fn fold_leading_scale_shifts(mut graph: Graph) -> Graph {
+pub(super) fn fold_leading_scale_shifts(mut graph: Graph) -> Graph {
     // The last first: without it, convolutions may be all that reads an earlier one.
     for at in (0..graph.nodes.len()).rev() {
         let Some(folded) = folded(&graph, at) else { continue };

@@ -12,7 +12,7 @@ use crate::shape::known_elements;
 ///
 /// where nobody else reads the value between. What stands before a convolution is left to
 /// [`fold_leading_scale_shifts`](super::fold_leading_scale_shifts), which must see to the border.
-pub fn fold_scale_shifts(graph: Graph) -> Graph {
+pub(super) fn fold_scale_shifts(graph: Graph) -> Graph {
     drop_dead(fold_before(fold_after(graph)))
 }
 

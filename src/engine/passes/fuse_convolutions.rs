@@ -6,7 +6,7 @@ use crate::op::{BinaryOp, Op};
 
 /// A convolution takes over the residual added to it, then the activation after it, where nobody
 /// else reads the value between. The order is bias, residual, activation.
-pub fn fuse_convolutions(mut graph: Graph) -> Graph {
+pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
     let mut producers = producers(&graph);
     let readers = graph.reader_counts();
     for at in 0..graph.nodes.len() {

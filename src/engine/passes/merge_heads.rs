@@ -13,7 +13,7 @@ const CHANNELS_AT_ONCE: usize = 16;
 ///
 /// Only heads whose results are handed on under other shapes are merged, since nobody can convolve
 /// some channels of an image without copying them.
-pub fn merge_heads(mut graph: Graph) -> Graph {
+pub(super) fn merge_heads(mut graph: Graph) -> Graph {
     while let Some(family) = family(&graph) {
         graph = merge(graph, &family);
     }

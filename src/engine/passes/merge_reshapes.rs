@@ -5,7 +5,7 @@ use crate::graph::Graph;
 use crate::op::Op;
 
 /// A reshape of a reshape reads what the first one reads.
-pub fn merge_reshapes(mut graph: Graph) -> Graph {
+pub(super) fn merge_reshapes(mut graph: Graph) -> Graph {
     let producers = producers(&graph);
     for at in 0..graph.nodes.len() {
         if !matches!(graph.nodes[at].op, Op::Reshape) {

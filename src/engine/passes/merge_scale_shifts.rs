@@ -5,7 +5,7 @@ use crate::graph::Graph;
 use crate::op::{Op, ScaleShift};
 
 /// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
-pub fn merge_scale_shifts(mut graph: Graph) -> Graph {
+pub(super) fn merge_scale_shifts(mut graph: Graph) -> Graph {
     let (producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {
         let Op::ScaleShift(second) = &graph.nodes[at].op else { continue };

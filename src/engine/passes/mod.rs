@@ -9,14 +9,14 @@ mod merge_reshapes;
 mod merge_scale_shifts;
 mod sink_transposes;
 
-pub use drop_dead::drop_dead;
-pub use fold_leading_scale_shifts::fold_leading_scale_shifts;
-pub use fold_scale_shifts::fold_scale_shifts;
-pub use fuse_convolutions::fuse_convolutions;
-pub use merge_heads::merge_heads;
-pub use merge_reshapes::merge_reshapes;
-pub use merge_scale_shifts::merge_scale_shifts;
-pub use sink_transposes::sink_transposes;
+use drop_dead::drop_dead;
+use fold_leading_scale_shifts::fold_leading_scale_shifts;
+use fold_scale_shifts::fold_scale_shifts;
+use fuse_convolutions::fuse_convolutions;
+use merge_heads::merge_heads;
+use merge_reshapes::merge_reshapes;
+use merge_scale_shifts::merge_scale_shifts;
+use sink_transposes::sink_transposes;
 
 use super::graph::{Graph, ValueId};
 

@@ -9,7 +9,7 @@ use crate::shape::{inverse, keeps_order, permute};
 /// Networks converted from channels-last exports have a transpose before and one after each
 /// convolution. An operation that treats all axes alike, or can name another axis, runs on the
 /// untransposed value instead; what reaches an operation that cannot is transposed there.
-pub fn sink_transposes(graph: Graph) -> Graph {
+pub(super) fn sink_transposes(graph: Graph) -> Graph {
     let Graph { values, nodes, input, outputs } = graph;
     let views = vec![None; values.len()];
     let graph = Graph { values, nodes: Vec::new(), input, outputs: Vec::new() };

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::show::{Frame, Show, limits};
 use crate::face::ReasonCode;
 use crate::face::verdict::Decision;
+use crate::liveness::gesture::SwingLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
-use crate::liveness::{Action, Limits, SwingLimits};
+use crate::liveness::{Action, Limits};
 
 const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
 

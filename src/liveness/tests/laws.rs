@@ -11,8 +11,8 @@ use crate::image::Rotation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
-    Action, Assurance, Event, FaceMeasures, FaceRisks, FrameMeta, Judged, Limits, Measures,
-    MeshMeasures, Session, judge,
+    Action, Assurance, Event, FaceMeasures, FrameMeta, Judged, Limits, Measures, MeshMeasures,
+    Session, judge,
 };
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
@@ -105,16 +105,7 @@ proptest! {
             let _ = session.observe(sequence, measures, time);
             let raw = [1.0, 0.5];
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
-            session.judged(sequence, Judged {
-                embedding,
-                norm: *number,
-                live: *number,
-                risks: FaceRisks {
-                    pattern_db: Some(*number),
-                    face_inside: *number,
-                    eye_share: *number,
-                },
-            });
+            session.judged(sequence, Judged { embedding, norm: *number, live: *number });
             session.time_out(time);
             let _ = (session.wants(), session.prompt());
         }

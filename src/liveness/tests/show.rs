@@ -8,8 +8,8 @@ use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FaceRisks, FrameMeta, Judged, Limits, LivenessVerdict,
-    Measures, Session, judge,
+    Action, Admission, Assurance, Event, FrameMeta, Judged, Limits, LivenessVerdict, Measures,
+    Session, judge,
 };
 
 /// What is filmed and sent at one moment.
@@ -259,8 +259,7 @@ fn judgement(person: usize) -> Judged {
     let mut raw = [0.1_f32; 4];
     raw[person] = 1.0;
     let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("synthetic")).unwrap();
-    let risks = FaceRisks { pattern_db: Some(6.0), face_inside: 1.0, eye_share: 0.46 };
-    Judged { embedding, norm: 12.0, live: 0.95, risks }
+    Judged { embedding, norm: 12.0, live: 0.95 }
 }
 
 /// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).

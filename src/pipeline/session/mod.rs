@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 pub use live::{Arrived, LiveSession};
-pub use report::{FrameCounts, SessionReport};
+pub use report::SessionReport;
 
 use super::{Error, Pipeline};
 use crate::config::LivenessSettings;

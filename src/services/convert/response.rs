@@ -288,8 +288,5 @@ fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::PlanarFace => v1::ReasonCode::PlanarFace,
         ReasonCode::PadUncertain => v1::ReasonCode::PadUncertain,
         ReasonCode::LivenessFailed => v1::ReasonCode::LivenessFailed,
-        ReasonCode::RiskPattern => v1::ReasonCode::RiskPattern,
-        ReasonCode::RiskFaceCut => v1::ReasonCode::RiskFaceCut,
-        ReasonCode::RiskFaceShape => v1::ReasonCode::RiskFaceShape,
     }
 }

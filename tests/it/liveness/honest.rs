@@ -51,17 +51,9 @@ async fn judge(index: usize, (sequence, portrait): Part) -> v1::LivenessResult {
     client.evaluate(recording(&session, portrait, &frames)).await.unwrap().into_inner()
 }
 
-/// What is wrong with the answer to an honest puppet: another decision, or a risk.
-fn wrong(result: &v1::LivenessResult) -> bool {
-    let risks = result.checks.iter().filter(|check| check.name.starts_with("risk."));
-    let kept = risks.filter(|risk| risk.passed).count();
-    // Pattern, share in the frame, and the two limits of the eyes.
-    result.decision() != v1::Decision::Pass || kept != 4
-}
-
 /// All do at the time of writing; at least nine of ten must.
 #[tokio::test(flavor = "multi_thread")]
-async fn honest_puppets_pass_and_show_no_risk_whatever_sequence_is_asked_for() {
+async fn honest_puppets_pass_whatever_sequence_is_asked_for() {
     let _shared = PACE.read().await;
     const AT_ONCE: usize = 4;
     assert_eq!(sequences().len(), 34);
@@ -71,7 +63,7 @@ async fn honest_puppets_pass_and_show_no_risk_whatever_sequence_is_asked_for() {
         let judged = some.iter().map(|(index, part)| judge(*index, *part));
         for ((_, (_, portrait)), result) in some.iter().zip(join_all(judged).await) {
             assert_eq!(result.assurance(), v1::Assurance::Batch);
-            if wrong(&result) {
+            if result.decision() != v1::Decision::Pass {
                 failed.push(format!("{portrait} {}", story(&result)));
             }
         }

@@ -72,7 +72,7 @@ fn load_with(
 ) -> CpuNetwork {
     let crew = Arc::new(Crew::new(threads).unwrap());
     let kernels = kernel_set(kernels, precision).unwrap();
-    CpuNetwork::load_with(graph, kernels, precision, crew, policy).unwrap()
+    CpuNetwork::load_with(graph, kernels, crew, policy).unwrap()
 }
 
 /// Bytes of numbers before and behind what a caller gives.

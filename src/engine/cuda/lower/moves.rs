@@ -17,15 +17,15 @@ impl Lowering<'_> {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
             let window = WindowPlan::new(inner, outer, window, [1, 1]);
             let work = Border::new(window, None, value, self.is_half);
-            return self.push(node.op.name(), work, vec![from], to);
+            return self.push(work, vec![from], to);
         }
         let fill = Fill::new(value, known_elements(outer), self.is_half);
-        self.push(node.op.name(), fill, Vec::new(), to);
+        self.push(fill, Vec::new(), to);
         let steps = order.strides(outer);
         let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
         let rows = [known_elements(inner), known_elements(outer)];
         let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
-        self.push(node.op.name(), Copy::new(pair, [0, start], self.is_half), vec![from], to);
+        self.push(Copy::new(pair, [0, start], self.is_half), vec![from], to);
     }
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) {
@@ -40,7 +40,7 @@ impl Lowering<'_> {
             let rows = [known_elements(part), known_elements(outer)];
             let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
             let work = Copy::new(pair, [0, start * steps[axis]], self.is_half);
-            self.push(node.op.name(), work, vec![from], to);
+            self.push(work, vec![from], to);
             start += part[axis];
         }
     }
@@ -55,7 +55,7 @@ impl Lowering<'_> {
         let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
         let pair = Pair::new(part, [&steps, &written], rows, &written);
         let to = self.place(node.output, order);
-        self.push(node.op.name(), Copy::new(pair, [start, 0], self.is_half), vec![from], to);
+        self.push(Copy::new(pair, [start, 0], self.is_half), vec![from], to);
     }
 
     /// In the order in which no number moves, where there is one.
@@ -69,7 +69,7 @@ impl Lowering<'_> {
             (last, _) if last.is_same() && shape.len() == 3 => (last, Order::ChannelsLast),
             (_, plain) => (plain, Order::Plain),
         };
-        self.moved(node.op.name(), pair, from, (y, order));
+        self.moved(pair, from, (y, order));
     }
 
     pub(super) fn reshape(&mut self, node: &Node) {
@@ -84,6 +84,6 @@ impl Lowering<'_> {
         let (steps, written) = (broadcast_strides(inner, outer), strides(outer));
         let rows = [known_elements(inner), known_elements(outer)];
         let pair = Pair::new(outer, [&steps, &written], rows, &written);
-        self.moved(node.op.name(), pair, from, (y, Order::Plain));
+        self.moved(pair, from, (y, Order::Plain));
     }
 }

@@ -62,10 +62,6 @@ impl Work for Depthwise {
         };
         site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
-
-    fn algorithm(&self) -> &'static str {
-        "depthwise"
-    }
 }
 
 /// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
@@ -108,10 +104,6 @@ impl Work for Linear {
         };
         site.gpu.multiply(self.precision, product)?;
         finish(self.finish.as_ref(), site)
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "product"
     }
 }
 
@@ -297,9 +289,5 @@ impl Work for Dense {
             Some(dnn) => self.prepare(&dnn.lock(), batch),
             None => Ok(self.patches_bytes(batch)),
         }
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "convolution"
     }
 }

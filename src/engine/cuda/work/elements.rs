@@ -146,10 +146,6 @@ impl Work for Elements {
     fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
         self.enqueue_at(site, [site.x[0], 0, site.y])
     }
-
-    fn algorithm(&self) -> &'static str {
-        "elements"
-    }
 }
 
 /// A function of two values that broadcast; the result lies without gaps.
@@ -178,9 +174,5 @@ impl Work for Binary {
         let [a, b] = [site.x[0], site.x[1]];
         let arguments = arguments::Binary { y: site.y, a, b, strided, kind, count };
         site.gpu.launch(&self.kernel.name, count, &arguments)
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "elements"
     }
 }

@@ -30,10 +30,6 @@ impl Work for Copy {
         let (x, y) = (site.x[0] + self.starts[0], site.y + self.starts[1]);
         site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, strided, count })
     }
-
-    fn algorithm(&self) -> &'static str {
-        "copy"
-    }
 }
 
 /// One number everywhere.
@@ -54,10 +50,6 @@ impl Work for Fill {
         let count = site.count(self.len);
         let arguments = arguments::Fill { y: site.y, value: self.value, count };
         site.gpu.launch(&self.kernel.name, count, &arguments)
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "copy"
     }
 }
 
@@ -97,9 +89,5 @@ impl Border {
 impl Work for Border {
     fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
         self.enqueue_at(site, site.x[0], site.y)
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "copy"
     }
 }

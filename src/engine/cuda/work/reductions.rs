@@ -140,10 +140,6 @@ impl Work for Reduce {
         };
         self.team.launch(site.gpu, &self.kernel, count, &arguments)
     }
-
-    fn algorithm(&self) -> &'static str {
-        "reduction"
-    }
 }
 
 fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
@@ -182,10 +178,6 @@ impl Work for Softmax {
         let (length, inner) = (self.length as u32, self.inner as u32);
         let arguments = arguments::Softmax { y: site.y, x: site.x[0], length, inner, count };
         self.team.launch(site.gpu, &self.kernel, count, &arguments)
-    }
-
-    fn algorithm(&self) -> &'static str {
-        "reduction"
     }
 }
 

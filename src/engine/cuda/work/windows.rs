@@ -96,8 +96,4 @@ impl Work for Sample {
         let arguments = arguments::Sampled { y, x, window, kind: self.kind, count };
         site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
-
-    fn algorithm(&self) -> &'static str {
-        "window"
-    }
 }
