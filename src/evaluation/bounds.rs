@@ -75,6 +75,12 @@ pub fn error_free_needed(limit: f64) -> usize {
     ((1.0 - CONFIDENCE).ln() / (-limit).ln_1p()).ceil() as usize
 }
 
+/// `rate` (0..=1) in per cent, with three significant digits.
+pub fn percent(rate: f64) -> String {
+    let percent = rate * 100.0;
+    if percent < 9.995 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
+}
+
 /// Where the beta distribution with parameters `a` and `b` has `probability` below it.
 fn beta_quantile(probability: f64, a: f64, b: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);

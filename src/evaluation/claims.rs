@@ -1,7 +1,7 @@
 //! What a sample allows to claim: an error rate is known only as well as there were presentations.
 
-use super::Counts;
-use super::binomial::{Rate, error_free_needed};
+use crate::bounds::{Rate, error_free_needed};
+use crate::rates::{Counts, Report};
 
 /// Attack rates worth claiming of every species: those at which BPCER20 and BPCER100 are read, the
 /// lower one the limit of level 2 of iBeta's tests.
@@ -47,8 +47,20 @@ impl Claim {
     }
 }
 
+impl Report {
+    /// Which of [`APCER_CLAIMS`] the answered attacks support.
+    pub fn apcer_claims(&self) -> Vec<Claim> {
+        judge(&APCER_CLAIMS, &self.attacks)
+    }
+
+    /// Which of [`BPCER_CLAIMS`] the answered bona fide presentations support.
+    pub fn bpcer_claims(&self) -> Vec<Claim> {
+        judge(&BPCER_CLAIMS, std::slice::from_ref(&self.bona_fide))
+    }
+}
+
 /// Judges the claims of each limit on all of `samples`; without samples nothing is claimed.
-pub(super) fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
+fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
     if samples.is_empty() {
         return Vec::new();
     }

@@ -9,23 +9,23 @@ const CELLS_MAX: usize = 64;
 
 /// One record and the line it starts on, counted from 1.
 #[derive(Debug, PartialEq)]
-pub(super) struct Record<'a> {
-    pub(super) line: usize,
-    pub(super) cells: Vec<Cow<'a, str>>,
+pub(crate) struct Record<'a> {
+    pub(crate) line: usize,
+    pub(crate) cells: Vec<Cow<'a, str>>,
 }
 
 /// A cell that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CellError {
-    pub(super) line: usize,
+pub(crate) struct CellError {
+    pub(crate) line: usize,
     /// Cell of the record, counted from 1.
-    pub(super) column: usize,
-    pub(super) reason: &'static str,
+    pub(crate) column: usize,
+    pub(crate) reason: &'static str,
 }
 
 /// The records of a text, up to the first error.
 #[derive(Debug)]
-pub(super) struct Records<'a> {
+pub(crate) struct Records<'a> {
     rest: &'a str,
     line: usize,
 }
@@ -38,7 +38,7 @@ enum Next {
 
 impl<'a> Records<'a> {
     /// Reads `text`; the byte order mark that spreadsheets write is skipped.
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 }
     }
 

@@ -4,7 +4,7 @@
 //! Points are never interpolated: each is what the sample shows at a threshold. As they are chosen
 //! on the sample they are read from, they flatter; a threshold needs fresh presentations to prove.
 
-use super::{below, binomial::Rate};
+use crate::bounds::Rate;
 
 /// Scores of both kinds, at least one of each.
 #[derive(Debug)]
@@ -29,9 +29,22 @@ pub struct Errors {
     pub bpcer: Rate,
 }
 
+/// A point of the trade-off that reports quote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatingPoint {
+    /// Name for people.
+    pub name: &'static str,
+    /// Name for programs.
+    pub key: &'static str,
+    /// Both errors at the point's threshold.
+    pub errors: Errors,
+    /// The one of the two errors that is read at this point.
+    pub rate: Rate,
+}
+
 impl<'a> TradeOff<'a> {
     /// Takes rising scores; `None` unless both kinds have some. Species without are left out.
-    pub(super) fn new(
+    pub(crate) fn new(
         bona_fide: &'a [f64],
         species: impl Iterator<Item = (&'a str, &'a [f64])>,
     ) -> Option<Self> {
@@ -76,6 +89,31 @@ impl<'a> TradeOff<'a> {
         self.at(if larger(before) < larger(after) { before } else { after })
     }
 
+    /// The points that reports quote.
+    pub fn operating_points(&self) -> Vec<OperatingPoint> {
+        let bpcer = [
+            ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
+            ("bpcer100", "BPCER100, at APCER ≤ 1 %", 0.01),
+        ];
+        let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
+            let errors = self.bpcer_at_apcer(limit);
+            OperatingPoint { name, key, rate: errors.bpcer, errors }
+        });
+        let apcer = [
+            ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
+            ("apcer_at_bpcer_5", "APCER at BPCER ≤ 5 %", 0.05),
+            ("apcer_at_bpcer_15", "APCER at BPCER ≤ 15 %", 0.15),
+        ];
+        let apcer = apcer.into_iter().map(|(key, name, limit)| {
+            let errors = self.apcer_at_bpcer(limit);
+            OperatingPoint { name, key, rate: errors.apcer, errors }
+        });
+        let errors = self.equal_error();
+        let rate = errors.larger();
+        let equal = OperatingPoint { name: "equal error rate", key: "equal_error", errors, rate };
+        bpcer.chain(apcer).chain([equal]).collect()
+    }
+
     /// APCER and BPCER of one species, from the lowest threshold to the highest, where they change.
     pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
         let scores = self.species.iter().find(|(name, _)| *name == species);
@@ -115,6 +153,18 @@ impl<'a> TradeOff<'a> {
         let rejected = below(self.bona_fide, threshold);
         Rate::new(rejected, self.bona_fide.len()).expect("a trade-off has bona fide scores")
     }
+}
+
+impl Errors {
+    /// The larger of the two errors; of equal ones that of fewer presentations.
+    fn larger(&self) -> Rate {
+        if self.bpcer.worse_first(self.apcer).is_lt() { self.bpcer } else { self.apcer }
+    }
+}
+
+/// How many of the rising `scores` lie below `threshold`.
+pub(crate) fn below(scores: &[f64], threshold: f64) -> usize {
+    scores.partition_point(|score| *score < threshold)
 }
 
 /// A threshold above the `highest` score: 1, which can be set, unless a score is 1.

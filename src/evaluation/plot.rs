@@ -1,12 +1,16 @@
 //! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
 //! worst of them, and where the threshold lies.
 
+mod axis;
+
 use std::fmt::Write;
 
-use super::axis::{TICKS, is_below, place};
-use super::report::{contents, percent};
-use crate::cli::table::{columns, width};
-use crate::liveness::evaluation::{Counts, Report, TradeOff};
+use axis::{TICKS, is_below, place};
+
+use crate::bounds::percent;
+use crate::det::TradeOff;
+use crate::rates::{Counts, Report};
+use crate::width::{columns, width};
 
 /// Left, top and side of the square between the axes, in pixels.
 const LEFT: f64 = 76.0;
@@ -53,7 +57,7 @@ const STYLE: &str = "\
 ";
 
 /// Draws the trade-off of the scores in `file`.
-pub(super) fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
+pub fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
     let drawn: Vec<&Counts> =
         report.attacks.iter().filter(|species| species.errors.is_some()).take(CURVES_MAX).collect();
     let mut svg = String::from(
@@ -81,7 +85,7 @@ pub(super) fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> Stri
 fn title(svg: &mut String, file: &str, report: &Report) {
     let heading = format!("Presentation attack detection: {}", shorten(file, 70));
     text(svg, "ink", [LEFT, 34.0], "font-size=\"18\" font-weight=\"600\"", &heading);
-    text(svg, "dim", [LEFT, 58.0], "", &contents(report));
+    text(svg, "dim", [LEFT, 58.0], "", &report.contents());
 }
 
 /// The frame, the grid and what the axes mean.
@@ -243,7 +247,9 @@ fn shorten(words: &str, columns_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::evaluation::{Evaluation, Score, read};
+    use crate::presentation::Score;
+    use crate::rates::Evaluation;
+    use crate::scores::read;
 
     fn drawn(lines: &str) -> String {
         let file = format!("score,label,species\n{lines}");

@@ -1,65 +1,10 @@
-//! How well presentation attacks are told from living people, by the metrics of ISO/IEC 30107-3,
-//! from scores of labelled presentations.
-//!
-//! A presentation passes when its score is at or above the threshold, as in a verification. APCER
-//! is the share of the attacks of one species that pass, and the number that counts is the worst
-//! species'; BPCER is the share of bona fide presentations that do not pass. A presentation
-//! without an answer is in neither: it is counted by APNRR and BPNRR, to be read beside them, as a
-//! system may keep silent where it would err.
-
-mod binomial;
-mod claim;
-mod csv;
-mod scores;
-mod trade_off;
+//! The error rates of labelled presentations at a threshold.
 
 use std::collections::{BTreeMap, HashSet};
 
-pub use binomial::{CONFIDENCE, Rate, error_free_needed};
-pub use claim::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
-pub use scores::{FILE_BYTES_MAX, ScoresError, read};
-pub use trade_off::{Errors, TradeOff};
-
-/// A probability of a live person, known to lie in 0..=1.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub struct Score(f64);
-
-impl Score {
-    /// `None` outside 0..=1 and for what is not a number.
-    pub fn new(value: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&value).then_some(Self(value))
-    }
-
-    /// The probability.
-    pub fn value(self) -> f64 {
-        self.0
-    }
-}
-
-/// What was shown to the camera.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
-    /// A person who wants to be recognised.
-    BonaFide,
-    /// An artefact.
-    Attack {
-        /// The kind of artefact (presentation attack instrument species), such as `print`.
-        species: String,
-    },
-}
-
-/// One presentation and how it was answered.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Presentation {
-    /// What was shown.
-    pub class: Class,
-    /// Unset when the system gave no answer.
-    pub score: Option<Score>,
-    /// Who, or whose likeness, was shown.
-    pub subject: Option<String>,
-    /// What it was captured with.
-    pub device: Option<String>,
-}
+use crate::bounds::Rate;
+use crate::det::{TradeOff, below};
+use crate::presentation::{Class, Presentation, Score};
 
 /// Scores of labelled presentations, to be judged at any threshold.
 #[derive(Debug, Default)]
@@ -151,11 +96,6 @@ impl Sample {
     }
 }
 
-/// How many of the rising `scores` lie below `threshold`.
-fn below(scores: &[f64], threshold: f64) -> usize {
-    scores.partition_point(|score| *score < threshold)
-}
-
 /// The rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -203,20 +143,21 @@ impl Report {
         Some(f64::midpoint(apcer.value(), self.bpcer()?.value()))
     }
 
-    /// Which of [`APCER_CLAIMS`] the answered attacks support.
-    pub fn apcer_claims(&self) -> Vec<Claim> {
-        claim::judge(&APCER_CLAIMS, &self.attacks)
-    }
-
-    /// Which of [`BPCER_CLAIMS`] the answered bona fide presentations support.
-    pub fn bpcer_claims(&self) -> Vec<Claim> {
-        claim::judge(&BPCER_CLAIMS, std::slice::from_ref(&self.bona_fide))
+    /// A phrase that says how many presentations of each kind there are.
+    pub fn contents(&self) -> String {
+        let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
+        format!(
+            "{} bona fide presentations, {attacks} attacks of {} species",
+            self.bona_fide.presentations,
+            self.attacks.len()
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scores::read;
 
     fn rate(errors: usize, presentations: usize) -> Option<Rate> {
         Rate::new(errors, presentations)
@@ -296,12 +237,5 @@ mod tests {
         assert_eq!(report.attacks[1].errors, None);
         assert_eq!(report.attacks[1].non_responses, rate(1, 1));
         assert_eq!(report.apcer(), rate(0, 1).map(|rate| ("print", rate)));
-    }
-
-    #[test]
-    fn what_is_no_probability_is_no_score() {
-        for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
-            assert_eq!(Score::new(value), None);
-        }
     }
 }

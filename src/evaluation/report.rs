@@ -2,32 +2,52 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Findings;
-use super::report::points;
-use crate::liveness::evaluation::{CONFIDENCE, Claim, Counts, Rate, Report, Shortfall, TradeOff};
+use crate::bounds::{CONFIDENCE, Rate};
+use crate::claims::{Claim, Shortfall};
+use crate::det::{OperatingPoint, TradeOff};
+use crate::rates::{Counts, Report};
 
-pub(super) fn of(findings: &Findings<'_>) -> Value {
-    let report = &findings.report;
-    let apcer =
-        report.apcer().map(|(species, rate)| json!({"species": species, "rate": of_rate(rate)}));
-    let attacks: Vec<Value> =
-        report.attacks.iter().map(|species| of_counts(species, "apcer", "apnrr")).collect();
-    let mut all = json!({
-        "file": findings.file,
-        "threshold": report.threshold,
-        "threshold_is_default": findings.is_default_threshold,
-        "confidence_of_each_bound": CONFIDENCE,
-        "apcer": apcer,
-        "bpcer": report.bpcer().map(of_rate),
-        "attacks": attacks,
-        "bona_fide": of_counts(&report.bona_fide, "bpcer", "bpnrr"),
-        "trade_off": findings.trade_off.as_ref().map(of_trade_off),
-        "claims": of_claims(report),
-    });
-    if findings.with_acer {
-        all["acer"] = json!(report.acer());
+/// What is known about a file of scores.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    /// Name of the file without its folders.
+    pub file: String,
+    /// Whether the threshold was not chosen for this system.
+    pub is_default_threshold: bool,
+    /// Whether ACER is reported too.
+    pub with_acer: bool,
+    /// The rates at the threshold.
+    pub report: Report,
+    /// The errors at all other thresholds; unset unless presentations of both kinds were answered.
+    pub trade_off: Option<TradeOff<'a>>,
+}
+
+impl Findings<'_> {
+    /// The findings as JSON. Rates and bounds lie in 0..=1.
+    pub fn to_json(&self) -> Value {
+        let report = &self.report;
+        let apcer = report
+            .apcer()
+            .map(|(species, rate)| json!({"species": species, "rate": of_rate(rate)}));
+        let attacks: Vec<Value> =
+            report.attacks.iter().map(|species| of_counts(species, "apcer", "apnrr")).collect();
+        let mut all = json!({
+            "file": self.file,
+            "threshold": report.threshold,
+            "threshold_is_default": self.is_default_threshold,
+            "confidence_of_each_bound": CONFIDENCE,
+            "apcer": apcer,
+            "bpcer": report.bpcer().map(of_rate),
+            "attacks": attacks,
+            "bona_fide": of_counts(&report.bona_fide, "bpcer", "bpnrr"),
+            "trade_off": self.trade_off.as_ref().map(of_trade_off),
+            "claims": of_claims(report),
+        });
+        if self.with_acer {
+            all["acer"] = json!(report.acer());
+        }
+        all
     }
-    all
 }
 
 fn of_rate(rate: Rate) -> Value {
@@ -52,7 +72,7 @@ fn of_counts(counts: &Counts, errors: &str, non_responses: &str) -> Value {
 }
 
 fn of_trade_off(trade_off: &TradeOff<'_>) -> Value {
-    let point = |point: super::report::Point| {
+    let point = |point: OperatingPoint| {
         let errors = json!({
             "threshold": point.errors.threshold,
             "worst": point.errors.worst,
@@ -61,7 +81,7 @@ fn of_trade_off(trade_off: &TradeOff<'_>) -> Value {
         });
         (point.key.to_owned(), errors)
     };
-    points(trade_off).into_iter().map(point).collect::<Map<_, _>>().into()
+    trade_off.operating_points().into_iter().map(point).collect::<Map<_, _>>().into()
 }
 
 fn of_claims(report: &Report) -> Vec<Value> {

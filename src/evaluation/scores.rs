@@ -15,8 +15,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::csv::{CellError, Record, Records};
-use super::{Class, Presentation, Score};
+use crate::csv::{CellError, Record, Records};
+use crate::presentation::{Class, Presentation, Score};
 
 /// Largest file in bytes: a million lines of 128 bytes, more than all columns filled take.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
