@@ -1,5 +1,6 @@
-//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses it, and reads wrong quotes
-//! as text; this module refuses them, limits the cells of a record, counts lines and skips blank ones.
+//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses it, and reads wrong
+//! quotes as text; this module refuses them, limits the cells of a record, counts lines and skips
+//! blank ones.
 
 use std::borrow::Cow;
 
@@ -31,8 +32,8 @@ pub(crate) struct Records<'a> {
     rest: &'a str,
     line: usize,
     parser: Reader,
-    /// The parser writes a cell's text here. As long as the whole text, so that any cell fits; pages
-    /// that are never written take no memory.
+    /// The parser writes a cell's text here. As long as the whole text, so that any cell fits;
+    /// pages that are never written take no memory.
     unquoted: Vec<u8>,
 }
 

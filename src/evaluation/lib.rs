@@ -1,9 +1,8 @@
-//! How well a biometric system tells what it must tell apart: error rates, their bounds and plots,
-//! from scores that were recorded elsewhere. Knows nothing of the server, and prints nothing.
+//! Error rates of a biometric system, their bounds and their plots, computed from recorded scores.
+//! The crate knows nothing of the server, and prints nothing.
 //!
-//! So far it judges presentation attack detection (PAD), by the metrics of ISO/IEC 30107-3. A
-//! presentation passes when its score is at or above the threshold, as in a verification. Each
-//! presentation that was answered is right or wrong; each that was not is counted on its own.
+//! It judges presentation attack detection (PAD) by the metrics of ISO/IEC 30107-3. A presentation
+//! passes when its score is at or above the threshold, as in a verification.
 //!
 //! | rate | share | of |
 //! |---|---|---|
@@ -11,22 +10,22 @@
 //! | BPCER | living people who do not pass | the answered bona fide presentations |
 //! | APNRR, BPNRR | presentations without an answer | all presentations of that kind |
 //!
-//! The APCER that counts is the worst species'. APNRR and BPNRR are to be read beside the errors,
-//! as a system may keep silent where it would err.
+//! The APCER of the system is that of the worst species. A presentation without an answer is in no
+//! error rate, so APNRR and BPNRR belong beside them: a system may keep silent where it would err.
 //!
 //! # The map
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`plot`] | the detection error trade-off as a picture (SVG) |
-//! | `report` | all that is known about a file of scores, as JSON |
-//! | `claims` | what a sample allows to claim |
+//! | `report` | the findings about a file of scores, and their JSON |
+//! | `claims` | which limits a sample supports |
 //! | `rates` | the error rates at a threshold |
-//! | `det` | the error rates at every threshold, and the points that reports quote |
+//! | `det` | the error rates at every threshold, and the operating points that reports quote |
 //! | `bounds` | a rate and its exact binomial bounds |
-//! | `scores`, `csv` | reads labelled presentations from a file |
-//! | `presentation` | what was shown, and what was answered |
-//! | [`width`] | how wide text is |
+//! | `scores`, `csv` | labelled presentations from a file |
+//! | `presentation` | what was shown to the camera, and the answer |
+//! | [`width`] | the width of text |
 //!
 //! A module imports only from modules further down this list.
 
@@ -41,7 +40,7 @@ mod report;
 mod scores;
 pub mod width;
 
-pub use bounds::{CONFIDENCE, Rate, error_free_needed, percent};
+pub use bounds::{CONFIDENCE, Rate, percent};
 pub use claims::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
 pub use det::{Errors, OperatingPoint, TradeOff};
 pub use presentation::{Class, Presentation, Score};

@@ -1,5 +1,5 @@
 //! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
-//! worst of them, and where the threshold lies.
+//! worst of them, and the threshold.
 
 mod axis;
 
@@ -28,11 +28,11 @@ const LEADING: f64 = 24.0;
 /// Curves that can be told apart, one colour each; the worst species are drawn.
 const CURVES_MAX: usize = 8;
 
-/// Columns of a legend's name, of which a wide character takes two.
+/// Longest name in the legend, in columns; a wide character takes two.
 const NAME_COLUMNS_MAX: usize = 30;
 
-/// Colours of the curves are told apart by colour-blind people too, and are chosen once for a light
-/// and once for a dark page.
+/// The colours of the curves differ for colour-blind people too. There is one set for light pages
+/// and one for dark pages.
 const STYLE: &str = "\
 <style>
 .page { fill: #ffffff } .ink { fill: #1c1c1a } .dim { fill: #5f5e58 }
@@ -56,7 +56,8 @@ const STYLE: &str = "\
 </style>
 ";
 
-/// Draws the trade-off of the scores in `file`.
+/// Draws the trade-off as an SVG document. `file` is the name that the heading gives; `report`
+/// holds the rates at the threshold that is marked.
 pub fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
     let drawn: Vec<&Counts> =
         report.attacks.iter().filter(|species| species.errors.is_some()).take(CURVES_MAX).collect();

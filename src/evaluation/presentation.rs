@@ -5,7 +5,7 @@
 pub struct Score(f64);
 
 impl Score {
-    /// `None` outside 0..=1 and for what is not a number.
+    /// Returns `None` for values outside 0..=1 and for NaN.
     pub fn new(value: f64) -> Option<Self> {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
@@ -28,16 +28,16 @@ pub enum Class {
     },
 }
 
-/// One presentation and how it was answered.
+/// One presentation and the answer of the system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
     /// What was shown.
     pub class: Class,
     /// Unset when the system gave no answer.
     pub score: Option<Score>,
-    /// Who, or whose likeness, was shown.
+    /// The person who was shown, or whose likeness was.
     pub subject: Option<String>,
-    /// What it was captured with.
+    /// The camera or device that captured it.
     pub device: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The error rates of labelled presentations at a threshold.
+//! The error rates of labelled presentations at a threshold, by ISO/IEC 30107-3.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,7 +6,7 @@ use crate::bounds::Rate;
 use crate::det::{TradeOff, below};
 use crate::presentation::{Class, Presentation, Score};
 
-/// Scores of labelled presentations, to be judged at any threshold.
+/// Scores of labelled presentations, ready to be judged at any threshold.
 #[derive(Debug, Default)]
 pub struct Evaluation {
     bona_fide: Sample,
@@ -16,7 +16,7 @@ pub struct Evaluation {
 /// The presentations of one kind.
 #[derive(Debug, Default)]
 struct Sample {
-    /// Of the answered presentations, rising.
+    /// Scores of the answered presentations, rising.
     scores: Vec<f64>,
     presentations: usize,
     subjects: HashSet<String>,
@@ -42,7 +42,7 @@ impl Evaluation {
         evaluation
     }
 
-    /// The rates at one threshold.
+    /// Computes the rates at `threshold`.
     pub fn at(&self, threshold: Score) -> Report {
         let threshold = threshold.value();
         let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.below(threshold));
@@ -59,7 +59,7 @@ impl Evaluation {
         Report { threshold, bona_fide, attacks }
     }
 
-    /// How the two errors trade against each other; `None` unless presentations of both kinds were
+    /// Returns the trade-off of the two errors, or `None` unless presentations of both kinds were
     /// answered.
     pub fn trade_off(&self) -> Option<TradeOff<'_>> {
         let species = self.species.iter().map(|(name, sample)| (name.as_str(), &*sample.scores));
@@ -101,49 +101,50 @@ impl Sample {
 pub struct Report {
     /// A score at or above it passes.
     pub threshold: f64,
-    /// Errors are BPCER: living people who did not pass.
+    /// Bona fide presentations. Errors are those that did not pass: BPCER.
     pub bona_fide: Counts,
-    /// By species, the worst first. Errors are APCER: attacks that passed.
+    /// Attacks by species, the worst first. Errors are those that passed: APCER.
     pub attacks: Vec<Counts>,
 }
 
-/// What happened to the presentations of one kind.
+/// Counts and rates of the presentations of one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counts {
     /// The species; `bona fide` for living people.
     pub name: String,
-    /// All of them, answered or not.
+    /// Presentations, answered or not.
     pub presentations: usize,
-    /// Different subjects named.
+    /// Distinct subjects named.
     pub subjects: usize,
-    /// Different devices named.
+    /// Distinct devices named.
     pub devices: usize,
-    /// Wrong among the answered ones: APCER or BPCER. Unset when none was answered.
+    /// Wrong answers among the answered presentations: APCER or BPCER. Unset when none was
+    /// answered.
     pub errors: Option<Rate>,
-    /// Without an answer among all: APNRR or BPNRR. Unset when there are none.
+    /// Missing answers among all presentations: APNRR or BPNRR. Unset without presentations.
     pub non_responses: Option<Rate>,
 }
 
 impl Report {
-    /// The worst species and its rate: the APCER of the system.
+    /// The worst species and its APCER, which is the APCER of the system.
     pub fn apcer(&self) -> Option<(&str, Rate)> {
         let worst = self.attacks.first()?;
         Some((&worst.name, worst.errors?))
     }
 
-    /// Living people who did not pass.
+    /// BPCER: the share of answered bona fide presentations that did not pass.
     pub fn bpcer(&self) -> Option<Rate> {
         self.bona_fide.errors
     }
 
-    /// The mean of the worst species' APCER and BPCER. It hides both, and serves only to compare
-    /// with papers that give nothing else.
+    /// ACER, 0..=1: the mean of the worst species' APCER and BPCER. It hides both errors, and
+    /// serves only to compare with papers that give no other number.
     pub fn acer(&self) -> Option<f64> {
         let (_, apcer) = self.apcer()?;
         Some(f64::midpoint(apcer.value(), self.bpcer()?.value()))
     }
 
-    /// A phrase that says how many presentations of each kind there are.
+    /// Says in one phrase how many presentations of each kind there are.
     pub fn contents(&self) -> String {
         let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
         format!(

@@ -1,4 +1,4 @@
-//! The report of an evaluation as a program reads it.
+//! The findings about a file of scores, and their JSON for programs.
 
 use serde_json::{Map, Value, json};
 
@@ -7,23 +7,23 @@ use crate::claims::{Claim, Shortfall};
 use crate::det::{OperatingPoint, TradeOff};
 use crate::rates::{Counts, Report};
 
-/// What is known about a file of scores.
+/// All findings about one file of scores.
 #[derive(Debug)]
 pub struct Findings<'a> {
     /// Name of the file without its folders.
     pub file: String,
-    /// Whether the threshold was not chosen for this system.
+    /// Whether the threshold is a default, not one chosen for this system.
     pub is_default_threshold: bool,
-    /// Whether ACER is reported too.
+    /// Whether the report includes ACER.
     pub with_acer: bool,
     /// The rates at the threshold.
     pub report: Report,
-    /// The errors at all other thresholds; unset unless presentations of both kinds were answered.
+    /// Both errors at all thresholds; unset unless presentations of both kinds were answered.
     pub trade_off: Option<TradeOff<'a>>,
 }
 
 impl Findings<'_> {
-    /// The findings as JSON. Rates and bounds lie in 0..=1.
+    /// Returns the findings as JSON. Rates and bounds lie in 0..=1.
     pub fn to_json(&self) -> Value {
         let report = &self.report;
         let apcer = report

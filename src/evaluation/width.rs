@@ -1,13 +1,12 @@
-//! How wide text is, in columns of a font of fixed pitch: names in plots and tables are cut and
-//! aligned by it.
+//! The width of text in columns of a fixed-pitch font. Plots cut names by it, tables align cells.
 
-/// Columns that `text` takes.
+/// Returns how many columns `text` takes.
 pub fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// Columns of one character: two for those of Chinese, Japanese and Korean and for pictures, as
-/// Unicode's East Asian Width has them.
+/// Returns how many columns one character takes: two for those of Chinese, Japanese and Korean and
+/// for pictures, as Unicode's East Asian Width has them.
 pub fn columns(c: char) -> usize {
     let is_wide = matches!(
         c,
