@@ -20,6 +20,7 @@
 //! | [`trust`] | secrets, keys, session tokens, the store of used sessions |
 //! | [`telemetry`], [`config`], [`proto`] | logs and metrics; validated settings; generated types |
 //! | [`engine`] (crate `menshen-engine`) | how any network runs: ONNX → graph → passes → executor |
+//! | [`menshen_evaluation`] (folder `evaluation/`) | error rates, bounds and plots of biometrics |
 //!
 //! The crates in `src/` know nothing of the server. An edit above them does not compile them again.
 //!
@@ -72,7 +73,7 @@
 //!
 //! [`pipeline::Pipeline::verify`] is the main job, [`pipeline::LiveSession`] a liveness session.
 //! [`face::verdict`] is the decision, [`face::calibration`] the threshold, [`liveness::Session`] the
-//! rules of a session, [`liveness::evaluation`] how well attacks are told from people,
+//! rules of a session, [`menshen_evaluation`] how well attacks are told from people,
 //! `scheduler/core.rs` the batching, [`engine`] the networks.
 
 pub mod app;

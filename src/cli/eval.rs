@@ -1,8 +1,5 @@
 //! `menshen eval`: how good a system is, from scores that were recorded elsewhere.
 
-mod axis;
-mod json;
-mod plot;
 mod report;
 
 use std::fs::File;
@@ -11,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use menshen_evaluation::{Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read};
 
 use super::Common;
-use crate::liveness::evaluation::{
-    Evaluation, FILE_BYTES_MAX, Presentation, Report, Score, TradeOff, read,
-};
 
 /// The threshold without `--threshold`: the middle, which no system chose for itself.
 const THRESHOLD: f64 = 0.5;
@@ -48,16 +43,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// All that is known about a file of scores.
-struct Findings<'a> {
-    /// Name of the file without its folders.
-    file: String,
-    is_default_threshold: bool,
-    with_acer: bool,
-    report: Report,
-    trade_off: Option<TradeOff<'a>>,
-}
-
 pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
     let Command::Pad(args) = command;
     let evaluation = Evaluation::new(presentations(&args.scores)?);
@@ -73,7 +58,7 @@ pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
         draw(&findings, path)?;
     }
     if args.json {
-        println!("{:#}", json::of(&findings));
+        println!("{:#}", findings.to_json());
     } else {
         for line in report::lines(&findings) {
             println!("{line}");

@@ -1,5 +1,7 @@
 //! Text tables: columns as wide as their widest cell, numbers to the right.
 
+use menshen_evaluation::width::width;
+
 /// A table whose rows all have as many cells as the heading.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -41,29 +43,6 @@ impl Table {
         }
         cells.join("  ").trim_end().to_owned()
     }
-}
-
-/// Columns of a terminal that `text` takes.
-pub(super) fn width(text: &str) -> usize {
-    text.chars().map(columns).sum()
-}
-
-/// Columns of one character: two for those of Chinese, Japanese and Korean and for pictures, as
-/// Unicode's East Asian Width has them.
-pub(super) fn columns(c: char) -> usize {
-    let is_wide = matches!(
-        c,
-        '\u{1100}'..='\u{115f}'
-            | '\u{2e80}'..='\u{a4cf}'
-            | '\u{ac00}'..='\u{d7a3}'
-            | '\u{f900}'..='\u{faff}'
-            | '\u{fe30}'..='\u{fe6f}'
-            | '\u{ff00}'..='\u{ff60}'
-            | '\u{ffe0}'..='\u{ffe6}'
-            | '\u{1f300}'..='\u{1f9ff}'
-            | '\u{20000}'..='\u{3fffd}'
-    );
-    if is_wide { 2 } else { 1 }
 }
 
 #[cfg(test)]

@@ -4,13 +4,11 @@
 //! [`Session`] is the whole of the active part, one value in and one out: [`Session::admit`] takes
 //! a frame by what is known before decoding, [`Session::observe`] what was measured about it,
 //! [`Session::outcome`] what it all shows, and [`judge`] the decision.
-//! [`evaluation`] says how well the passive part tells attacks from people.
 
 mod action;
 mod admission;
 mod baseline;
 mod continuity;
-pub mod evaluation;
 mod gesture;
 mod guidance;
 mod judging;

@@ -23,6 +23,9 @@ const LAYERS: [&str; 17] = [
     "engine",
 ];
 
+/// The crates in `src/` that are no layer, and the layers that may use each.
+const CRATES: [(&str, &[&str]); 1] = [("menshen_evaluation", &["cli"])];
+
 fn rank(layer: &str) -> Option<usize> {
     if layer == "proto" {
         return Some(LAYERS.len());
@@ -64,6 +67,15 @@ fn imports(text: &str) -> Vec<String> {
     found
 }
 
+/// The crates of [`CRATES`] that `text` names although `layer` may not use them.
+fn misplaced_crates(text: &str, layer: &str) -> Vec<&'static str> {
+    CRATES
+        .iter()
+        .filter(|(name, users)| text.contains(&format!("{name}::")) && !users.contains(&layer))
+        .map(|(name, _)| *name)
+        .collect()
+}
+
 /// The members of a group whose opening brace was read, groups within them in one piece.
 fn members(group: &str) -> Vec<String> {
     let mut members = vec![String::new()];
@@ -97,7 +109,11 @@ fn imports_point_downward_only() {
             continue;
         }
         let own = rank(&layer).unwrap_or_else(|| panic!("{layer} is not on the map"));
-        for import in imports(&std::fs::read_to_string(&file).unwrap()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for import in misplaced_crates(&text, &layer) {
+            wrong.push(format!("{} imports {import}", inner.display()));
+        }
+        for import in imports(&text) {
             match rank(&import) {
                 Some(below) if below >= own => {}
                 Some(_) => wrong.push(format!("{} imports {import}", inner.display())),
@@ -133,4 +149,11 @@ fn grouped_and_single_imports_are_both_seen() {
     let text = "use crate::face::Face;\nuse crate::{app, trust::{Secret, Wipe}, cli,};\n\
                 crate::image::decode()";
     assert_eq!(imports(text), ["face", "app", "trust", "cli", "image"]);
+}
+
+#[test]
+fn a_crate_is_misplaced_outside_the_layers_that_may_use_it() {
+    let text = "use menshen_evaluation::Rate;\n";
+    assert_eq!(misplaced_crates(text, "cli"), [""; 0]);
+    assert_eq!(misplaced_crates(text, "services"), ["menshen_evaluation"]);
 }

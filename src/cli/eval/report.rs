@@ -1,8 +1,10 @@
 //! The report of an evaluation as a person reads it.
 
-use super::Findings;
+use menshen_evaluation::{
+    Claim, Counts, Errors, Findings, Rate, Report, Shortfall, TradeOff, percent,
+};
+
 use crate::cli::table::Table;
-use crate::liveness::evaluation::{Claim, Counts, Errors, Rate, Report, Shortfall, TradeOff};
 
 /// Characters of the longest bar.
 const BAR_WIDTH: usize = 12;
@@ -30,7 +32,7 @@ pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
 fn heading(findings: &Findings<'_>) -> Vec<String> {
     let origin = if findings.is_default_threshold { ", the default" } else { "" };
     vec![
-        format!("scores     {}: {}", findings.file, contents(&findings.report)),
+        format!("scores     {}: {}", findings.file, findings.report.contents()),
         format!(
             "threshold  {}{origin}: a score at or above it passes as a living person",
             findings.report.threshold
@@ -38,16 +40,6 @@ fn heading(findings: &Findings<'_>) -> Vec<String> {
         "bounds     at least, at most: each holds alone with 95 % confidence (Clopper-Pearson)"
             .to_owned(),
     ]
-}
-
-/// How much there is of what.
-pub(super) fn contents(report: &Report) -> String {
-    let attacks: usize = report.attacks.iter().map(|species| species.presentations).sum();
-    format!(
-        "{} bona fide presentations, {attacks} attacks of {} species",
-        report.bona_fide.presentations,
-        report.attacks.len()
-    )
 }
 
 fn attacks(species: &[Counts]) -> Vec<String> {
@@ -134,7 +126,7 @@ fn system(report: &Report, with_acer: bool) -> Vec<String> {
 fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
     let headings = ["at another threshold", ">threshold", ">rate", ">at most", ">APCER", ">BPCER"];
     let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
-    for point in points(trade_off) {
+    for point in trade_off.operating_points() {
         let Errors { threshold, worst, apcer, bpcer } = point.errors;
         let threshold =
             if threshold > 1.0 { "above 1".to_owned() } else { format!("{threshold:.4}") };
@@ -149,42 +141,6 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
         "A threshold chosen on these scores flatters them: prove it on fresh ones.".to_owned(),
     );
     lines
-}
-
-/// A quoted point of the trade-off.
-pub(super) struct Point {
-    pub(super) name: &'static str,
-    /// Name in JSON.
-    pub(super) key: &'static str,
-    pub(super) errors: Errors,
-    /// Of the two errors the one that is read at this point.
-    pub(super) rate: Rate,
-}
-
-/// The points that reports quote.
-pub(super) fn points(trade_off: &TradeOff<'_>) -> Vec<Point> {
-    let bpcer = [
-        ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
-        ("bpcer100", "BPCER100, at APCER ≤ 1 %", 0.01),
-    ];
-    let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
-        let errors = trade_off.bpcer_at_apcer(limit);
-        Point { name, key, rate: errors.bpcer, errors }
-    });
-    let apcer = [
-        ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
-        ("apcer_at_bpcer_5", "APCER at BPCER ≤ 5 %", 0.05),
-        ("apcer_at_bpcer_15", "APCER at BPCER ≤ 15 %", 0.15),
-    ];
-    let apcer = apcer.into_iter().map(|(key, name, limit)| {
-        let errors = trade_off.apcer_at_bpcer(limit);
-        Point { name, key, rate: errors.apcer, errors }
-    });
-    let errors = trade_off.equal_error();
-    let rate = [errors.apcer, errors.bpcer].into_iter().min_by(|a, b| a.worse_first(*b));
-    let equal =
-        rate.map(|rate| Point { name: "equal error rate", key: "equal_error", errors, rate });
-    bpcer.chain(apcer).chain(equal).collect()
 }
 
 fn claims(report: &Report) -> Vec<String> {
@@ -235,10 +191,4 @@ fn measured(rate: Option<Rate>) -> String {
 fn between(rate: Rate) -> String {
     let [value, lower, upper] = [rate.value(), rate.lower(), rate.upper()].map(percent);
     format!("{value} (at least {lower}, at most {upper})")
-}
-
-/// A rate with three digits that say something.
-pub(super) fn percent(rate: f64) -> String {
-    let percent = rate * 100.0;
-    if percent < 9.995 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
 }

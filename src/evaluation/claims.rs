@@ -1,19 +1,20 @@
-//! What a sample allows to claim: an error rate is known only as well as there were presentations.
+//! Claims "the rate is at most …", each judged by the upper bound of the measured rate: a small
+//! sample supports few claims.
 
-use super::Counts;
-use super::binomial::{Rate, error_free_needed};
+use crate::bounds::{Rate, error_free_needed};
+use crate::rates::{Counts, Report};
 
-/// Attack rates worth claiming of every species: those at which BPCER20 and BPCER100 are read, the
-/// lower one the limit of level 2 of iBeta's tests.
+/// APCER limits that are judged for every species: those at which BPCER20 and BPCER100 are read.
+/// The lower one is the limit of level 2 of iBeta's tests.
 pub const APCER_CLAIMS: [f64; 2] = [0.05, 0.01];
 
-/// Bona fide rates worth claiming: the limits of levels 1 and 2, and of level 3, of iBeta's tests.
+/// BPCER limits that are judged: that of levels 1 and 2, and that of level 3, of iBeta's tests.
 pub const BPCER_CLAIMS: [f64; 2] = [0.15, 0.10];
 
-/// "The rate is at most `limit`", and what stands against saying so.
+/// The claim that a rate is at most `limit`, and why the sample does not support it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    /// The rate claimed.
+    /// The claimed rate, 0..=1.
     pub limit: f64,
     /// Every kind of presentation whose upper bound is above the limit; empty when the claim holds.
     pub shortfalls: Vec<Shortfall>,
@@ -22,20 +23,20 @@ pub struct Claim {
 /// Why one kind of presentation does not support a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shortfall {
-    /// Even without any error, this many would not be enough.
+    /// There are too few presentations: even without an error they would not support the claim.
     TooFew {
         /// Species, or `bona fide`.
         name: String,
         /// Answered presentations.
         presentations: usize,
-        /// What it takes when none goes wrong.
+        /// Presentations that would support it if all are without error.
         needed: usize,
     },
-    /// There are enough, but too many went wrong.
+    /// There are enough presentations, but too many errors.
     TooManyErrors {
         /// Species, or `bona fide`.
         name: String,
-        /// What was measured.
+        /// The measured rate.
         rate: Rate,
     },
 }
@@ -47,8 +48,20 @@ impl Claim {
     }
 }
 
-/// Judges the claims of each limit on all of `samples`; without samples nothing is claimed.
-pub(super) fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
+impl Report {
+    /// Judges [`APCER_CLAIMS`] on the answered attacks of every species; empty without attacks.
+    pub fn apcer_claims(&self) -> Vec<Claim> {
+        judge(&APCER_CLAIMS, &self.attacks)
+    }
+
+    /// Judges [`BPCER_CLAIMS`] on the answered bona fide presentations.
+    pub fn bpcer_claims(&self) -> Vec<Claim> {
+        judge(&BPCER_CLAIMS, std::slice::from_ref(&self.bona_fide))
+    }
+}
+
+/// Judges each limit on all of `samples`; returns no claim without samples.
+fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
     if samples.is_empty() {
         return Vec::new();
     }

@@ -1,18 +1,18 @@
-//! What happens to the two errors as the threshold moves: the curve of a detection error trade-off
-//! (DET) and the points on it that reports quote.
+//! Detection error trade-off (DET): both errors as functions of the threshold, and the operating
+//! points that reports quote.
 //!
-//! Points are never interpolated: each is what the sample shows at a threshold. As they are chosen
-//! on the sample they are read from, they flatter; a threshold needs fresh presentations to prove.
+//! Points are never interpolated: each is what the sample shows at a threshold. A threshold chosen
+//! on a sample makes that sample look better than it is; fresh presentations have to confirm it.
 
-use super::{below, binomial::Rate};
+use crate::bounds::Rate;
 
-/// Scores of both kinds, at least one of each.
+/// Scores of answered bona fide presentations and of answered attacks, at least one of each.
 #[derive(Debug)]
 pub struct TradeOff<'a> {
     bona_fide: &'a [f64],
     species: Vec<(&'a str, &'a [f64])>,
-    /// Rising: each score, at which it still passes, and one that nothing reaches. Between two of
-    /// them no rate changes.
+    /// Rising: each score, and one threshold above all of them. Between two neighbours no rate
+    /// changes.
     thresholds: Vec<f64>,
 }
 
@@ -21,17 +21,31 @@ pub struct TradeOff<'a> {
 pub struct Errors {
     /// A score at or above it passes; more than 1 where only that keeps a score of 1 from passing.
     pub threshold: f64,
-    /// The species that passes most.
+    /// The species with the highest APCER.
     pub worst: String,
-    /// Its attacks that pass.
+    /// The share of its attacks that pass.
     pub apcer: Rate,
-    /// Living people who do not pass.
+    /// The share of living people who do not pass.
     pub bpcer: Rate,
 }
 
+/// A point of the trade-off that reports quote, such as BPCER20.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatingPoint {
+    /// Name for people.
+    pub name: &'static str,
+    /// Name for programs.
+    pub key: &'static str,
+    /// Both errors at the point's threshold.
+    pub errors: Errors,
+    /// The one of the two errors that is read at this point.
+    pub rate: Rate,
+}
+
 impl<'a> TradeOff<'a> {
-    /// Takes rising scores; `None` unless both kinds have some. Species without are left out.
-    pub(super) fn new(
+    /// Takes rising scores and leaves out species without any. Returns `None` unless both kinds
+    /// have scores.
+    pub(crate) fn new(
         bona_fide: &'a [f64],
         species: impl Iterator<Item = (&'a str, &'a [f64])>,
     ) -> Option<Self> {
@@ -53,21 +67,21 @@ impl<'a> TradeOff<'a> {
         Errors { threshold, worst: worst.to_owned(), apcer, bpcer: self.bpcer(threshold) }
     }
 
-    /// The least BPCER that keeps every species' APCER at `limit` or below.
+    /// The lowest threshold, and so the least BPCER, with every species' APCER at `limit` or below.
     pub fn bpcer_at_apcer(&self, limit: f64) -> Errors {
         let first = self.first_threshold(|t| self.worst(t).1.value() <= limit);
         self.at(self.threshold(first))
     }
 
-    /// The least APCER that keeps BPCER at `limit` or below.
+    /// The highest threshold, and so the least APCER, with BPCER at `limit` or below.
     pub fn apcer_at_bpcer(&self, limit: f64) -> Errors {
         let beyond = self.first_threshold(|t| self.bpcer(t).value() > limit);
-        // Nobody is rejected at the lowest threshold, so that one is never beyond the limit.
+        // The lowest threshold rejects no one, so it is never beyond the limit.
         self.at(self.threshold(beyond.saturating_sub(1)))
     }
 
-    /// Where the larger of the two errors is least: the equal error rate is that larger one, an
-    /// upper bound of where the curves cross between two scores.
+    /// The threshold with the least larger error. That error is the equal error rate; the curves
+    /// cross, between two scores, at or below it.
     pub fn equal_error(&self) -> Errors {
         let larger = |t: f64| self.worst(t).1.value().max(self.bpcer(t).value());
         let crossed = self.first_threshold(|t| self.worst(t).1.value() <= self.bpcer(t).value());
@@ -76,13 +90,40 @@ impl<'a> TradeOff<'a> {
         self.at(if larger(before) < larger(after) { before } else { after })
     }
 
-    /// APCER and BPCER of one species, from the lowest threshold to the highest, where they change.
+    /// The operating points that reports quote: BPCER20 and BPCER100 (at an APCER of 1 in 20 and 1
+    /// in 100), APCER at three limits of BPCER, and the equal error rate.
+    pub fn operating_points(&self) -> Vec<OperatingPoint> {
+        let bpcer = [
+            ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
+            ("bpcer100", "BPCER100, at APCER ≤ 1 %", 0.01),
+        ];
+        let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
+            let errors = self.bpcer_at_apcer(limit);
+            OperatingPoint { name, key, rate: errors.bpcer, errors }
+        });
+        let apcer = [
+            ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
+            ("apcer_at_bpcer_5", "APCER at BPCER ≤ 5 %", 0.05),
+            ("apcer_at_bpcer_15", "APCER at BPCER ≤ 15 %", 0.15),
+        ];
+        let apcer = apcer.into_iter().map(|(key, name, limit)| {
+            let errors = self.apcer_at_bpcer(limit);
+            OperatingPoint { name, key, rate: errors.apcer, errors }
+        });
+        let errors = self.equal_error();
+        let rate = errors.larger();
+        let equal = OperatingPoint { name: "equal error rate", key: "equal_error", errors, rate };
+        bpcer.chain(apcer).chain([equal]).collect()
+    }
+
+    /// The points `[APCER, BPCER]` of one species, from the lowest threshold to the highest, each
+    /// one once. Empty for an unknown species.
     pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
         let scores = self.species.iter().find(|(name, _)| *name == species);
         scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing(scores, t).value()))
     }
 
-    /// The same of the species that is worst at each threshold.
+    /// The same points for the species that is worst at each threshold.
     pub fn worst_curve(&self) -> Vec<[f64; 2]> {
         self.points(|t| self.worst(t).1.value())
     }
@@ -94,7 +135,8 @@ impl<'a> TradeOff<'a> {
         points
     }
 
-    /// Index of the first threshold from which on `holds`; past the end when it never does.
+    /// Index of the first threshold at which `holds`; the number of thresholds when there is none.
+    /// `holds` must stay true from there on.
     fn first_threshold(&self, holds: impl Fn(f64) -> bool) -> usize {
         self.thresholds.partition_point(|&threshold| !holds(threshold))
     }
@@ -117,7 +159,19 @@ impl<'a> TradeOff<'a> {
     }
 }
 
-/// A threshold above the `highest` score: 1, which can be set, unless a score is 1.
+impl Errors {
+    /// The larger of the two errors; of equal ones that of fewer presentations.
+    fn larger(&self) -> Rate {
+        if self.bpcer.worse_first(self.apcer).is_lt() { self.bpcer } else { self.apcer }
+    }
+}
+
+/// Returns how many of the rising `scores` lie below `threshold`.
+pub(crate) fn below(scores: &[f64], threshold: f64) -> usize {
+    scores.partition_point(|score| *score < threshold)
+}
+
+/// Returns a threshold above the `highest` score: 1, which a user can set, unless that score is 1.
 fn unreached(highest: f64) -> f64 {
     if highest < 1.0 { 1.0 } else { highest.next_up() }
 }

@@ -1,10 +1,10 @@
-//! What a number of errors says about the rate behind it: exact binomial bounds.
+//! A measured rate, and exact binomial bounds of the true rate (Clopper and Pearson, Biometrika 26,
+//! 1934).
 
 use std::cmp::Ordering;
 
-/// How sure a bound is. Each bound holds alone with this confidence (one-sided), so that 0 errors
-/// in 150 presentations say "at most 1.98 %", as test laboratories count; the two together hold
-/// with 90 %.
+/// Confidence with which each bound holds alone (one-sided), as test laboratories count: 0 errors
+/// in 150 presentations give "at most 1.98 %". Both bounds together hold with 90 %.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Halvings of an interval of length 1 until a double cannot tell its ends apart.
@@ -14,7 +14,7 @@ const HALVINGS: usize = 60;
 /// which a file limits to a million.
 const TERMS_MAX: usize = 10_000;
 
-/// Errors among presentations, of which there is at least one.
+/// Errors among presentations. There is at least one presentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     errors: usize,
@@ -22,8 +22,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `None` when nothing was presented, where no rate exists, or there are more errors than
-    /// presentations.
+    /// Returns `None` without presentations, and when there are more errors than presentations.
     pub fn new(errors: usize, presentations: usize) -> Option<Self> {
         (presentations > 0 && errors <= presentations).then_some(Self { errors, presentations })
     }
@@ -38,19 +37,19 @@ impl Rate {
         self.presentations
     }
 
-    /// The measured rate, 0..=1.
+    /// The measured rate, errors ÷ presentations, 0..=1.
     pub fn value(self) -> f64 {
         self.errors as f64 / self.presentations as f64
     }
 
-    /// Orders the higher rate first, and of equal ones that of fewer presentations, which may hide
-    /// the higher one.
+    /// Orders the higher rate first. Of equal rates the one of fewer presentations comes first: it
+    /// is known less well.
     pub fn worse_first(self, other: Self) -> Ordering {
         let by_size = self.presentations.cmp(&other.presentations);
         other.value().total_cmp(&self.value()).then(by_size)
     }
 
-    /// The rate is at least this, with [`CONFIDENCE`] (Clopper-Pearson).
+    /// Lower bound, 0..=1: the true rate is at least this, with [`CONFIDENCE`] (Clopper-Pearson).
     pub fn lower(self) -> f64 {
         if self.errors == 0 {
             return 0.0;
@@ -59,7 +58,7 @@ impl Rate {
         beta_quantile(1.0 - CONFIDENCE, self.errors as f64, right as f64 + 1.0)
     }
 
-    /// The rate is at most this, with [`CONFIDENCE`] (Clopper-Pearson).
+    /// Upper bound, 0..=1: the true rate is at most this, with [`CONFIDENCE`] (Clopper-Pearson).
     pub fn upper(self) -> f64 {
         let right = self.presentations - self.errors;
         if right == 0 {
@@ -69,13 +68,19 @@ impl Rate {
     }
 }
 
-/// Presentations without any error that it takes to claim a rate of at most `limit`, inside
-/// (0, 1): 299 for 1 %, 59 for 5 %.
-pub fn error_free_needed(limit: f64) -> usize {
+/// Returns how many presentations, all without error, support the claim that the rate is at most
+/// `limit`, inside (0, 1): 299 for 1 %, 59 for 5 %.
+pub(crate) fn error_free_needed(limit: f64) -> usize {
     ((1.0 - CONFIDENCE).ln() / (-limit).ln_1p()).ceil() as usize
 }
 
-/// Where the beta distribution with parameters `a` and `b` has `probability` below it.
+/// Writes `rate`, 0..=1, in per cent: two decimals below 10 %, one from there on.
+pub fn percent(rate: f64) -> String {
+    let percent = rate * 100.0;
+    if percent < 9.995 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
+}
+
+/// Returns the quantile of the beta distribution with parameters `a` and `b` at `probability`.
 fn beta_quantile(probability: f64, a: f64, b: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..HALVINGS {

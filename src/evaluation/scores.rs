@@ -15,17 +15,16 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::csv::{CellError, Record, Records};
-use super::{Class, Presentation, Score};
+use crate::csv::{CellError, Record, Records};
+use crate::presentation::{Class, Presentation, Score};
 
-/// Largest file in bytes: a million lines of 128 bytes, more than all columns filled take.
+/// Largest file in bytes: a million lines of 128 bytes. Usual lines are shorter.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
 
 /// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.
 const ROWS_MAX: usize = 1_000_000;
 
-/// Most species: test laboratories present five or six at a level, and a table of more than these
-/// is not read any more.
+/// Most species: test laboratories present five or six at a level, and a longer table is not read.
 const SPECIES_MAX: usize = 64;
 
 /// Longest name in bytes: it must fit a line of a table with its numbers.
@@ -45,7 +44,7 @@ pub enum ScoresError {
     /// The file is not text.
     #[error("line {line}: not UTF-8")]
     NotText {
-        /// Of the first byte that is no text.
+        /// Line of the first byte that is not UTF-8.
         line: usize,
     },
     /// There is no presentation in the file.
@@ -59,7 +58,7 @@ pub enum ScoresError {
         /// The column.
         name: &'static str,
     },
-    /// The heading has a column that means nothing, or one twice.
+    /// The heading has an unknown column, or one twice.
     #[error("line {line}, column {column}: {reason} column; known are {}", Column::names())]
     Column {
         /// Of the heading.
@@ -101,14 +100,14 @@ pub enum ScoresError {
         /// The rule.
         reason: &'static str,
     },
-    /// A presentation is given twice, which would count it twice.
+    /// Two lines have the same presentation identifier: the presentation would be counted twice.
     #[error("line {line}, column {column} (`presentation`): the same as in line {first}")]
     SamePresentation {
-        /// The second one.
+        /// Line of the second one.
         line: usize,
         /// Place of the identifier, counted from 1.
         column: usize,
-        /// The first one.
+        /// Line of the first one.
         first: usize,
     },
 }
@@ -298,7 +297,8 @@ impl Cells<'_> {
     }
 }
 
-/// What one line must not repeat of another.
+/// What earlier lines have used: identifiers, which no line may repeat, and species, which are
+/// limited.
 #[derive(Default)]
 struct Seen {
     /// Lines by identifier.

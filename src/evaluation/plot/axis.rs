@@ -1,10 +1,11 @@
-//! The axis of a detection error trade-off: error rates by their normal deviates, on which normally
-//! distributed scores give straight lines.
+//! The axis of a detection error trade-off: rates are placed by their normal deviates, so that
+//! normally distributed scores give straight lines (Martin et al., "The DET curve in assessment of
+//! detection task performance", Eurospeech 1997).
 
-/// The least and the largest rate on the axis; what lies beyond is drawn on its ends.
+/// The least and the largest rate on the axis; rates beyond are drawn at its ends.
 const RATES: [f64; 2] = [0.0005, 0.6];
 
-/// Rates with a line of the grid, and what is written there.
+/// Rates with a grid line, and their labels in per cent.
 pub(super) const TICKS: [(f64, &str); 8] = [
     (0.001, "0.1"),
     (0.005, "0.5"),
@@ -16,7 +17,7 @@ pub(super) const TICKS: [(f64, &str); 8] = [
     (0.4, "40"),
 ];
 
-/// Place of a rate on the axis, 0..=1.
+/// Returns the place of a rate on the axis, 0..=1.
 pub(super) fn place(rate: f64) -> f64 {
     let [low, high] = RATES.map(normal_deviate);
     (normal_deviate(rate.clamp(RATES[0], RATES[1])) - low) / (high - low)
@@ -27,7 +28,7 @@ pub(super) fn is_below(rate: f64) -> bool {
     rate <= RATES[0]
 }
 
-/// Where the normal distribution has `probability`, inside (0, 1), below it: Hastings'
+/// Returns the quantile of the normal distribution at `probability`, inside (0, 1): Hastings'
 /// approximation (Abramowitz and Stegun 26.2.23), off by at most 4.5e-4, a tenth of a pixel.
 fn normal_deviate(probability: f64) -> f64 {
     if probability > 0.5 {

@@ -1,67 +1,12 @@
-//! How well presentation attacks are told from living people, by the metrics of ISO/IEC 30107-3,
-//! from scores of labelled presentations.
-//!
-//! A presentation passes when its score is at or above the threshold, as in a verification. APCER
-//! is the share of the attacks of one species that pass, and the number that counts is the worst
-//! species'; BPCER is the share of bona fide presentations that do not pass. A presentation
-//! without an answer is in neither: it is counted by APNRR and BPNRR, to be read beside them, as a
-//! system may keep silent where it would err.
-
-mod binomial;
-mod claim;
-mod csv;
-mod scores;
-mod trade_off;
+//! The error rates of labelled presentations at a threshold, by ISO/IEC 30107-3.
 
 use std::collections::{BTreeMap, HashSet};
 
-pub use binomial::{CONFIDENCE, Rate, error_free_needed};
-pub use claim::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
-pub use scores::{FILE_BYTES_MAX, ScoresError, read};
-pub use trade_off::{Errors, TradeOff};
+use crate::bounds::Rate;
+use crate::det::{TradeOff, below};
+use crate::presentation::{Class, Presentation, Score};
 
-/// A probability of a live person, known to lie in 0..=1.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub struct Score(f64);
-
-impl Score {
-    /// `None` outside 0..=1 and for what is not a number.
-    pub fn new(value: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&value).then_some(Self(value))
-    }
-
-    /// The probability.
-    pub fn value(self) -> f64 {
-        self.0
-    }
-}
-
-/// What was shown to the camera.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
-    /// A person who wants to be recognised.
-    BonaFide,
-    /// An artefact.
-    Attack {
-        /// The kind of artefact (presentation attack instrument species), such as `print`.
-        species: String,
-    },
-}
-
-/// One presentation and how it was answered.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Presentation {
-    /// What was shown.
-    pub class: Class,
-    /// Unset when the system gave no answer.
-    pub score: Option<Score>,
-    /// Who, or whose likeness, was shown.
-    pub subject: Option<String>,
-    /// What it was captured with.
-    pub device: Option<String>,
-}
-
-/// Scores of labelled presentations, to be judged at any threshold.
+/// Scores of labelled presentations, ready to be judged at any threshold.
 #[derive(Debug, Default)]
 pub struct Evaluation {
     bona_fide: Sample,
@@ -71,7 +16,7 @@ pub struct Evaluation {
 /// The presentations of one kind.
 #[derive(Debug, Default)]
 struct Sample {
-    /// Of the answered presentations, rising.
+    /// Scores of the answered presentations, rising.
     scores: Vec<f64>,
     presentations: usize,
     subjects: HashSet<String>,
@@ -97,7 +42,7 @@ impl Evaluation {
         evaluation
     }
 
-    /// The rates at one threshold.
+    /// Computes the rates at `threshold`.
     pub fn at(&self, threshold: Score) -> Report {
         let threshold = threshold.value();
         let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.below(threshold));
@@ -114,7 +59,7 @@ impl Evaluation {
         Report { threshold, bona_fide, attacks }
     }
 
-    /// How the two errors trade against each other; `None` unless presentations of both kinds were
+    /// Returns the trade-off of the two errors, or `None` unless presentations of both kinds were
     /// answered.
     pub fn trade_off(&self) -> Option<TradeOff<'_>> {
         let species = self.species.iter().map(|(name, sample)| (name.as_str(), &*sample.scores));
@@ -151,72 +96,69 @@ impl Sample {
     }
 }
 
-/// How many of the rising `scores` lie below `threshold`.
-fn below(scores: &[f64], threshold: f64) -> usize {
-    scores.partition_point(|score| *score < threshold)
-}
-
 /// The rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// A score at or above it passes.
     pub threshold: f64,
-    /// Errors are BPCER: living people who did not pass.
+    /// Bona fide presentations. Errors are those that did not pass: BPCER.
     pub bona_fide: Counts,
-    /// By species, the worst first. Errors are APCER: attacks that passed.
+    /// Attacks by species, the worst first. Errors are those that passed: APCER.
     pub attacks: Vec<Counts>,
 }
 
-/// What happened to the presentations of one kind.
+/// Counts and rates of the presentations of one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counts {
     /// The species; `bona fide` for living people.
     pub name: String,
-    /// All of them, answered or not.
+    /// Presentations, answered or not.
     pub presentations: usize,
-    /// Different subjects named.
+    /// Distinct subjects named.
     pub subjects: usize,
-    /// Different devices named.
+    /// Distinct devices named.
     pub devices: usize,
-    /// Wrong among the answered ones: APCER or BPCER. Unset when none was answered.
+    /// Wrong answers among the answered presentations: APCER or BPCER. Unset when none was
+    /// answered.
     pub errors: Option<Rate>,
-    /// Without an answer among all: APNRR or BPNRR. Unset when there are none.
+    /// Missing answers among all presentations: APNRR or BPNRR. Unset without presentations.
     pub non_responses: Option<Rate>,
 }
 
 impl Report {
-    /// The worst species and its rate: the APCER of the system.
+    /// The worst species and its APCER, which is the APCER of the system.
     pub fn apcer(&self) -> Option<(&str, Rate)> {
         let worst = self.attacks.first()?;
         Some((&worst.name, worst.errors?))
     }
 
-    /// Living people who did not pass.
+    /// BPCER: the share of answered bona fide presentations that did not pass.
     pub fn bpcer(&self) -> Option<Rate> {
         self.bona_fide.errors
     }
 
-    /// The mean of the worst species' APCER and BPCER. It hides both, and serves only to compare
-    /// with papers that give nothing else.
+    /// ACER, 0..=1: the mean of the worst species' APCER and BPCER. It hides both errors, and
+    /// serves only to compare with papers that give no other number.
     pub fn acer(&self) -> Option<f64> {
         let (_, apcer) = self.apcer()?;
         Some(f64::midpoint(apcer.value(), self.bpcer()?.value()))
     }
 
-    /// Which of [`APCER_CLAIMS`] the answered attacks support.
-    pub fn apcer_claims(&self) -> Vec<Claim> {
-        claim::judge(&APCER_CLAIMS, &self.attacks)
-    }
-
-    /// Which of [`BPCER_CLAIMS`] the answered bona fide presentations support.
-    pub fn bpcer_claims(&self) -> Vec<Claim> {
-        claim::judge(&BPCER_CLAIMS, std::slice::from_ref(&self.bona_fide))
+    /// Says in one phrase how many presentations of each kind there are.
+    pub fn contents(&self) -> String {
+        let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
+        format!(
+            "{} bona fide presentations, {attacks} attacks of {} species",
+            self.bona_fide.presentations,
+            self.attacks.len()
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scores::read;
 
     fn rate(errors: usize, presentations: usize) -> Option<Rate> {
         Rate::new(errors, presentations)
@@ -296,12 +238,5 @@ mod tests {
         assert_eq!(report.attacks[1].errors, None);
         assert_eq!(report.attacks[1].non_responses, rate(1, 1));
         assert_eq!(report.apcer(), rate(0, 1).map(|rate| ("print", rate)));
-    }
-
-    #[test]
-    fn what_is_no_probability_is_no_score() {
-        for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
-            assert_eq!(Score::new(value), None);
-        }
     }
 }

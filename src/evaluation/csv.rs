@@ -1,7 +1,10 @@
-//! Comma-separated text (RFC 4180) as records of cells: quotes, quoted line ends, either kind of
-//! line end. Blank lines are no records.
+//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses it, and reads wrong
+//! quotes as text; this module refuses them, limits the cells of a record, counts lines and skips
+//! blank ones.
 
 use std::borrow::Cow;
+
+use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
 /// Most cells of a record: several times the columns that scores have. One line of commas would
 /// otherwise take twenty times its size in memory.
@@ -9,37 +12,39 @@ const CELLS_MAX: usize = 64;
 
 /// One record and the line it starts on, counted from 1.
 #[derive(Debug, PartialEq)]
-pub(super) struct Record<'a> {
-    pub(super) line: usize,
-    pub(super) cells: Vec<Cow<'a, str>>,
+pub(crate) struct Record<'a> {
+    pub(crate) line: usize,
+    pub(crate) cells: Vec<Cow<'a, str>>,
 }
 
 /// A cell that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CellError {
-    pub(super) line: usize,
+pub(crate) struct CellError {
+    pub(crate) line: usize,
     /// Cell of the record, counted from 1.
-    pub(super) column: usize,
-    pub(super) reason: &'static str,
+    pub(crate) column: usize,
+    pub(crate) reason: &'static str,
 }
 
 /// The records of a text, up to the first error.
 #[derive(Debug)]
-pub(super) struct Records<'a> {
+pub(crate) struct Records<'a> {
     rest: &'a str,
     line: usize,
-}
-
-/// What follows a cell.
-enum Next {
-    Cell,
-    Record,
+    parser: Reader,
+    /// The parser writes a cell's text here. As long as the whole text, so that any cell fits;
+    /// pages that are never written take no memory.
+    unquoted: Vec<u8>,
 }
 
 impl<'a> Records<'a> {
     /// Reads `text`; the byte order mark that spreadsheets write is skipped.
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 }
+    pub(crate) fn new(text: &'a str) -> Self {
+        let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // The parser's default also ends records at a carriage return. Here that is white space, so
+        // that each line end is one line of an editor.
+        let parser = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
+        Self { rest, line: 1, parser, unquoted: vec![0; rest.len()] }
     }
 
     fn skip_blank_lines(&mut self) {
@@ -57,66 +62,69 @@ impl<'a> Records<'a> {
     fn record(&mut self) -> Result<Record<'a>, CellError> {
         let mut record = Record { line: self.line, cells: Vec::new() };
         loop {
-            let cell = match self.rest.strip_prefix('"') {
-                _ if record.cells.len() == CELLS_MAX => {
-                    Err("is one too many: a line has at most 64")
-                }
-                Some(rest) => self.quoted(rest),
-                None => self.plain(),
+            let cell = if record.cells.len() == CELLS_MAX {
+                Err("is one too many: a line has at most 64")
+            } else {
+                self.cell()
             };
-            let (cell, next) = cell.map_err(|reason| CellError {
+            let (cell, is_last) = cell.map_err(|reason| CellError {
                 line: record.line,
                 column: record.cells.len() + 1,
                 reason,
             })?;
             record.cells.push(cell);
-            if matches!(next, Next::Record) {
+            if is_last {
                 return Ok(record);
             }
         }
     }
 
-    /// A cell without quotes, the white space around it left out.
-    fn plain(&mut self) -> Result<(Cow<'a, str>, Next), &'static str> {
-        let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
-        let (cell, rest) = self.rest.split_at(end);
-        if cell.contains('"') {
-            return Err("has a quote inside; cells with quotes must be quoted");
-        }
-        Ok((Cow::Borrowed(cell.trim()), self.separator(rest)?))
-    }
-
-    /// A quoted cell whose opening quote is before `text`; two quotes within are one.
-    fn quoted(&mut self, text: &'a str) -> Result<(Cow<'a, str>, Next), &'static str> {
-        let mut cell = Cow::Borrowed("");
-        let mut rest = text;
-        loop {
-            let (part, after) = rest.split_once('"').ok_or("has a quote that is never closed")?;
-            self.line += part.matches('\n').count();
-            cell += part;
-            match after.strip_prefix('"') {
-                Some(more) => {
-                    cell += "\"";
-                    rest = more;
-                }
-                None => return Ok((cell, self.separator(after)?)),
+    /// Returns the next cell and whether it ends its record. White space around plain cells is left
+    /// out, white space within quotes is kept.
+    fn cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
+        let (raw, unquoted, is_last) = self.field();
+        let Some(quoted) = raw.strip_prefix('"') else {
+            if raw.contains('"') {
+                return Err("has a quote inside; cells with quotes must be quoted");
             }
-        }
-    }
-
-    /// Steps over what stands between a cell and `rest`.
-    fn separator(&mut self, rest: &'a str) -> Result<Next, &'static str> {
-        if let Some(rest) = rest.strip_prefix(',') {
-            self.rest = rest;
-            return Ok(Next::Cell);
-        }
-        let (blank, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        if !blank.trim().is_empty() {
+            return Ok((Cow::Borrowed(raw.trim()), is_last));
+        };
+        // Two quotes within a quoted cell are one quote of its text; a single one closes the cell.
+        let without_pairs = quoted.replace("\"\"", "xx");
+        let Some((_, after)) = without_pairs.split_once('"') else {
+            return Err("has a quote that is never closed");
+        };
+        let is_closed = after.is_empty() || (is_last && after.trim().is_empty());
+        if !is_closed {
             return Err("has text after its closing quote");
         }
-        self.rest = after;
-        self.line += 1;
-        Ok(Next::Record)
+        let text = &unquoted[..unquoted.len() - after.len()];
+        Ok((Cow::Owned(text.to_owned()), is_last))
+    }
+
+    /// Returns the next cell as written, its text by the parser, and whether it ends its record.
+    fn field(&mut self) -> (&'a str, &str, bool) {
+        let (mut read, mut written) = (0, 0);
+        let is_last = loop {
+            let input = &self.rest.as_bytes()[read..];
+            let (result, taken, put) = self.parser.read_field(input, &mut self.unquoted[written..]);
+            read += taken;
+            written += put;
+            match result {
+                ReadFieldResult::Field { record_end } => break record_end,
+                // The last cell of a text without a final line end: an empty input ends it.
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull | ReadFieldResult::End => {
+                    unreachable!("there is a cell, and it is no longer than the text")
+                }
+            }
+        };
+        let (raw, rest) = self.rest.split_at(read);
+        self.rest = rest;
+        self.line += raw.matches('\n').count();
+        let unquoted = std::str::from_utf8(&self.unquoted[..written]);
+        let unquoted = unquoted.expect("text without some of its quotes is text");
+        (raw.strip_suffix([',', '\n']).unwrap_or(raw), unquoted, is_last)
     }
 }
 
@@ -173,7 +181,10 @@ mod tests {
         for (text, line, column, reason) in [
             ("a,b\n1,2\"", 2, 2, "inside"),
             ("a\n\"b", 2, 1, "never closed"),
+            ("a,\"b\"\"", 1, 2, "never closed"),
             ("\"a\"b,c", 1, 1, "after its closing"),
+            ("\"a\" ,b", 1, 1, "after its closing"),
+            ("\"a\" \"\"", 1, 1, "after its closing"),
             (&",".repeat(CELLS_MAX), 1, CELLS_MAX + 1, "at most 64"),
         ] {
             let error = Records::new(text).find_map(Result::err).unwrap();

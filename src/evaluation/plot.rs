@@ -1,12 +1,16 @@
 //! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
-//! worst of them, and where the threshold lies.
+//! worst of them, and the threshold.
+
+mod axis;
 
 use std::fmt::Write;
 
-use super::axis::{TICKS, is_below, place};
-use super::report::{contents, percent};
-use crate::cli::table::{columns, width};
-use crate::liveness::evaluation::{Counts, Report, TradeOff};
+use axis::{TICKS, is_below, place};
+
+use crate::bounds::percent;
+use crate::det::TradeOff;
+use crate::rates::{Counts, Report};
+use crate::width::{columns, width};
 
 /// Left, top and side of the square between the axes, in pixels.
 const LEFT: f64 = 76.0;
@@ -24,11 +28,11 @@ const LEADING: f64 = 24.0;
 /// Curves that can be told apart, one colour each; the worst species are drawn.
 const CURVES_MAX: usize = 8;
 
-/// Columns of a legend's name, of which a wide character takes two.
+/// Longest name in the legend, in columns; a wide character takes two.
 const NAME_COLUMNS_MAX: usize = 30;
 
-/// Colours of the curves are told apart by colour-blind people too, and are chosen once for a light
-/// and once for a dark page.
+/// The colours of the curves differ for colour-blind people too. There is one set for light pages
+/// and one for dark pages.
 const STYLE: &str = "\
 <style>
 .page { fill: #ffffff } .ink { fill: #1c1c1a } .dim { fill: #5f5e58 }
@@ -52,8 +56,9 @@ const STYLE: &str = "\
 </style>
 ";
 
-/// Draws the trade-off of the scores in `file`.
-pub(super) fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
+/// Draws the trade-off as an SVG document. `file` is the name that the heading gives; `report`
+/// holds the rates at the threshold that is marked.
+pub fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
     let drawn: Vec<&Counts> =
         report.attacks.iter().filter(|species| species.errors.is_some()).take(CURVES_MAX).collect();
     let mut svg = String::from(
@@ -81,7 +86,7 @@ pub(super) fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> Stri
 fn title(svg: &mut String, file: &str, report: &Report) {
     let heading = format!("Presentation attack detection: {}", shorten(file, 70));
     text(svg, "ink", [LEFT, 34.0], "font-size=\"18\" font-weight=\"600\"", &heading);
-    text(svg, "dim", [LEFT, 58.0], "", &contents(report));
+    text(svg, "dim", [LEFT, 58.0], "", &report.contents());
 }
 
 /// The frame, the grid and what the axes mean.
@@ -243,7 +248,9 @@ fn shorten(words: &str, columns_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::evaluation::{Evaluation, Score, read};
+    use crate::presentation::Score;
+    use crate::rates::Evaluation;
+    use crate::scores::read;
 
     fn drawn(lines: &str) -> String {
         let file = format!("score,label,species\n{lines}");
