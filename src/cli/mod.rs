@@ -124,6 +124,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 impl Common {
     /// Reads the settings, `flags` over those every command has.
     fn load(&self, flags: Vec<Override>) -> anyhow::Result<Config> {
+        let overrides = self.overrides(flags);
+        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
+    }
+
+    fn overrides(&self, flags: Vec<Override>) -> Vec<Override> {
         let mut overrides: Vec<Override> = [
             ("models.dir", &self.models),
             ("device.device", &self.device),
@@ -138,7 +143,7 @@ impl Common {
             value: toml::Value::Integer(threads.into()),
         }));
         overrides.extend(flags);
-        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
+        overrides
     }
 }
 

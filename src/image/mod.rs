@@ -8,15 +8,17 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
+mod settings;
 mod spectrum;
 mod square;
 mod warp;
 
-pub use decode::{DecodeError, DecodeLimits, check_format, decode};
+pub use decode::{DecodeError, check_format, decode};
 pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
 pub use resize::{Letterbox, PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
+pub use settings::ImageSettings;
 pub use spectrum::{pattern_db, pattern_square};
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

@@ -131,7 +131,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::image::{DecodeLimits, decode};
+    use crate::image::{ImageSettings, decode};
 
     fn faces() -> Vec<PathBuf> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/faces");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn photograph(file: &Path) -> RgbImage {
-        decode(&std::fs::read(file).unwrap(), &DecodeLimits::default()).unwrap()
+        decode(&std::fs::read(file).unwrap(), &ImageSettings::default()).unwrap()
     }
 
     /// The picture on a screen of upright red, green and blue stripes with gaps between the rows,
@@ -176,7 +176,7 @@ mod tests {
         let mut file = Vec::new();
         let encoder = jpeg_encoder::Encoder::new(&mut file, 90);
         encoder.encode(picture.pixels(), width, height, jpeg_encoder::ColorType::Rgb).unwrap();
-        decode(&file, &DecodeLimits::default()).unwrap()
+        decode(&file, &ImageSettings::default()).unwrap()
     }
 
     fn middle_db(picture: &RgbImage) -> f64 {
