@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{Common, runtime, text};
 use crate::app::App;
-use crate::config::Override;
+use crate::config::{self, Override};
 use crate::shutdown;
 
 /// Options of `menshen serve`.
@@ -13,7 +13,7 @@ use crate::shutdown;
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// Print the settings in force as TOML, and stop.
+    /// Print the settings in force as TOML with comments, and stop.
     #[arg(long)]
     print_config: bool,
 }
@@ -53,7 +53,7 @@ impl Settings {
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let config = common.load(args.settings.overrides())?;
     if args.print_config {
-        print!("{}", toml::to_string_pretty(&config)?);
+        print!("{}", config::print(&config)?);
         return Ok(ExitCode::SUCCESS);
     }
     crate::telemetry::init_logs(&config.log)?;

@@ -6,6 +6,7 @@
 //! wherever it comes from.
 
 mod layers;
+mod print;
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::setting::{RangeCheck, Violation};
 use crate::telemetry::LogSettings;
 
 pub use layers::{Override, Reading, load, read};
+pub use print::print;
 
 /// All settings of the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, DocumentedFields)]
