@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod bench;
+mod check;
 mod client;
 mod compare;
 mod demo;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Override};
+use crate::config::{Config, ConfigError, Override, Reading};
 
 /// Face verification and liveness over gRPC.
 #[derive(Debug, Parser)]
@@ -65,6 +66,8 @@ struct Common {
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
+    /// Say whether a start would succeed, and everything that is wrong; fails if something is.
+    Check(check::Args),
     /// Ask a server whether it is ready; fails unless it is.
     Health(health::Args),
     /// Start a server in this process, verify real portraits through it, and print a table.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, &cli.common),
+        Command::Check(args) => check::run(&args, &cli.common),
         Command::Health(args) => health::run(&args),
         Command::Demo(args) => demo::run(&args, &cli.common),
         Command::Verify(args) => verify::run(&args, &cli.common),
@@ -126,6 +130,12 @@ impl Common {
     fn load(&self, flags: Vec<Override>) -> anyhow::Result<Config> {
         let overrides = self.overrides(flags);
         Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
+    }
+
+    /// As [`Common::load`], with refused settings beside the others.
+    fn read(&self, flags: Vec<Override>) -> Result<Reading, ConfigError> {
+        let overrides = self.overrides(flags);
+        crate::config::read(self.config.as_deref(), std::env::vars(), &overrides)
     }
 
     fn overrides(&self, flags: Vec<Override>) -> Vec<Override> {
