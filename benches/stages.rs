@@ -12,7 +12,7 @@ use menshen::engine::Network;
 use menshen::engine::cpu::{Crew, KernelChoice};
 use menshen::face::{Alignment, Point};
 use menshen::image::{
-    DecodeLimits, DifferenceHash, LumaImage, RgbImage, crop_resize, decode, letterbox,
+    DifferenceHash, ImageSettings, LumaImage, RgbImage, crop_resize, decode, letterbox,
 };
 use menshen::model::{InputContract, Package};
 
@@ -31,13 +31,13 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 fn picture(name: &str) -> RgbImage {
-    decode(&file(name), &DecodeLimits::default()).expect("the fixture is a picture")
+    decode(&file(name), &ImageSettings::default()).expect("the fixture is a picture")
 }
 
 #[divan::bench(args = PICTURES)]
 fn decode_file(bencher: Bencher<'_, '_>, name: &str) {
     let file = file(name);
-    bencher.bench(|| decode(&file, &DecodeLimits::default()));
+    bencher.bench(|| decode(&file, &ImageSettings::default()));
 }
 
 #[divan::bench(args = PICTURES)]

@@ -1,5 +1,6 @@
 //! Builds every layer bottom-up and takes them down in reverse.
 
+mod inspection;
 mod listening;
 mod standing;
 
@@ -12,19 +13,22 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use self::inspection::{Prepared, prepare};
 use self::listening::{Listening, serve_grpc, serve_http};
 use self::standing::{Board, Follower};
-use crate::catalog::{self, CatalogError, Choices, Role, Snapshot, choose};
-use crate::config::{Config, LivenessSettings, VerifySettings};
-use crate::device::{Device, DeviceError, DeviceOptions, LoadedModel};
-use crate::face::calibration::{CalibrationError, CalibrationFile, PairType, PolicyError};
-use crate::image::DecodeLimits;
+use crate::catalog::{self, CatalogError, Role, Snapshot};
+use crate::config::Config;
+use crate::device::{Device, DeviceError, DeviceSettings};
 use crate::liveness::Limits;
-use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ensembles, space_id};
-use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, SessionsError, Standards};
-use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
+use crate::model::{Manifest, ModelError};
+use crate::pipeline::{
+    Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
+};
+use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, Probes, Readiness, Standing};
 use crate::telemetry::{Metrics, ModelLabels};
+
+pub use inspection::{Finding, State, check};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,31 +67,12 @@ pub enum AppError {
     /// The CPU pool cannot be started.
     #[error("cannot start the CPU pool")]
     Pool(#[from] PoolError),
-    /// The calibration file cannot be read.
-    #[error("cannot read the calibration file {path}")]
-    CalibrationFile {
-        /// Path of the settings.
-        path: std::path::PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The calibration file is refused.
-    #[error("calibration file refused")]
-    Calibration(#[from] CalibrationError),
-    /// The calibration file belongs to another embedding model.
-    #[error("the calibration file is for the space {file}, the live embedding model's is {live}")]
-    CalibrationSpace {
-        /// Space of the file.
-        file: String,
-        /// Space of the live model.
-        live: String,
-    },
     /// Liveness sessions cannot be served.
     #[error(transparent)]
     Sessions(#[from] SessionsError),
-    /// The configured policy cannot be decided at.
-    #[error("verify.policy_fmr cannot be used")]
-    Policy(#[from] PolicyError),
+    /// Nothing can be decided at the configured policy.
+    #[error(transparent)]
+    Standards(#[from] StandardsError),
 }
 
 /// A server: bound, then loaded, then stopped.
@@ -132,7 +117,7 @@ impl App {
         let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
         let grpc = serve_grpc(&config, door, health_service).await?;
-        let limits = session_limits(&config.liveness);
+        let limits = config.liveness.limits();
         let (about, following) = (Vec::new(), None);
         Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
     }
@@ -143,17 +128,15 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let device = Device::open(&DeviceOptions::of(&config.device)?).await?;
-        let snapshot = load_models(config, &device).await?;
+        let Prepared { devices, packages, standards, sessions } = prepare(config).await?;
+        let device = devices.open().await?;
+        let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.gauges.metrics.model_live(&labels(model.manifest()));
         }
-        let standards = standards(&config.verify, &snapshot)?;
         self.about = describe(&device, &snapshot, &standards);
-        let limits = self.limits.clone();
-        let sessions = Sessions { limits, ..Sessions::open(&config.liveness).await? };
-        let lanes = lanes(config, &snapshot);
+        let lanes = lanes(&config.scheduler, &snapshot);
         let mut follower = Follower {
             devices: device.health(),
             placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
@@ -166,12 +149,12 @@ impl App {
             snapshot,
             rules: Arc::new(rules),
             scheduler,
-            pool: cpu_pool(config)?,
+            pool: cpu_pool(&config.device)?,
             places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
-            decode: decode_limits(config),
+            image: config.image,
             quality: config.quality.clone(),
             standards,
-            sessions,
+            sessions: Sessions { limits: self.limits.clone(), ..sessions },
             metrics: self.gauges.metrics.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
@@ -236,124 +219,25 @@ impl App {
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn session_limits(settings: &LivenessSettings) -> Limits {
-    let mut limits = Limits::default();
-    limits.admission.session_bytes_max = settings.session_bytes_max;
-    limits
-}
-
 fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
     let server = &config.server;
     let stats = gauges.scheduler.clone();
     Door {
         readiness: Arc::clone(readiness),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
-        limits: config.image.clone(),
+        limits: config.image,
         metrics: gauges.metrics.clone(),
     }
 }
 
-fn decode_limits(config: &Config) -> DecodeLimits {
-    let image = &config.image;
-    DecodeLimits {
-        bytes_max: image.bytes_max,
-        side_max: image.side_max,
-        pixels_max: image.pixels_max,
-    }
-}
-
-fn cpu_pool(config: &Config) -> Result<CpuPool, PoolError> {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = NonZeroUsize::new(config.device.cpu_pool_threads).unwrap_or(cores);
+fn cpu_pool(settings: &DeviceSettings) -> Result<CpuPool, PoolError> {
+    let threads = settings.cpu_pool_threads();
     CpuPool::new(threads, threads.saturating_mul(POOL_JOBS_PER_THREAD))
 }
 
 /// Jobs started or queued per pool thread; the rest of a request's images wait outside, where a
 /// caller that leaves costs nothing.
 const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
-
-async fn load_models(config: &Config, device: &Device) -> Result<Arc<Snapshot>, AppError> {
-    let models = &config.models;
-    let policy = if models.accept_noncommercial {
-        LicencePolicy::AcceptNonCommercial
-    } else {
-        LicencePolicy::Commercial
-    };
-    let listings = scan(&models.dir)?;
-    let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
-    check_placement(config, &manifests)?;
-    let choices = Choices {
-        detector: Some(models.detector.clone()),
-        embedder: Some(models.embedder.clone()),
-        mesh: Some(models.mesh.clone()),
-        iris: Some(models.iris.clone()),
-        liveness: Some(models.liveness.clone()),
-    };
-    let places = choose(&manifests, &scan_ensembles(&models.dir)?, &choices)?;
-    let packages = places.try_map(|_, place| Package::open_with(&listings[place].dir, policy))?;
-    Ok(catalog::load(device, packages).await?)
-}
-
-/// A name that no model has would be a model in the wrong place.
-fn check_placement(config: &Config, manifests: &[&Manifest]) -> Result<(), AppError> {
-    let is_known = |name: &str| manifests.iter().any(|manifest| manifest.name == name);
-    match config.device.placement.keys().find(|name| !is_known(name)) {
-        None => Ok(()),
-        Some(model) => {
-            let mut names: Vec<&str> = manifests.iter().map(|known| known.name.as_str()).collect();
-            names.dedup();
-            Err(AppError::Placement { model: model.clone(), known: names.join(", ") })
-        }
-    }
-}
-
-/// What comes later in a request goes first on the device: the detector's rows come before those
-/// of the networks that look at a face, and the mesh's before those of the eyes it finds.
-fn lanes(config: &Config, snapshot: &Snapshot) -> Vec<LaneSettings> {
-    let rows_max = NonZeroUsize::new(config.scheduler.lane_rows_max).unwrap_or(NonZeroUsize::MIN);
-    let delay_max = Duration::from_millis(config.scheduler.delay_max_ms);
-    let stage = |role| match role {
-        Role::Detector => 0,
-        Role::Embedder | Role::Mesh | Role::Liveness => 1,
-        Role::Iris => 2,
-    };
-    let lane = |(role, model): (Role, &Arc<LoadedModel>)| LaneSettings {
-        model: Arc::clone(model),
-        stage: stage(role),
-        rows_max,
-        delay_max,
-    };
-    snapshot.iter().map(lane).collect()
-}
-
-/// The deployment's own rows before those of the live embedding model.
-fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards, AppError> {
-    let manifest = snapshot.embedder.manifest();
-    let mut rows = match &settings.calibration {
-        None => Vec::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| AppError::CalibrationFile { path: path.clone(), source })?;
-            let file = CalibrationFile::parse(&text)?;
-            let live = space_id(manifest, manifest.precision);
-            if file.space != live {
-                return Err(AppError::CalibrationSpace { file: file.space, live });
-            }
-            file.rows
-        }
-    };
-    rows.extend(manifest.calibration.iter().cloned());
-    let standards = Standards {
-        rows,
-        policy_fmr: settings.policy_fmr,
-        review_factor: settings.review_factor,
-        own_pair_type_required: settings.own_pair_type_required,
-    };
-    for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-        standards.standard(pair_type, None)?;
-    }
-    Ok(standards)
-}
 
 /// A live model as metrics name it.
 fn labels(manifest: &Manifest) -> ModelLabels {
@@ -394,22 +278,4 @@ fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<
         ));
     }
     lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_placement_of_a_model_that_is_not_there_is_refused_with_what_there_is() {
-        let manifest = |name: &str| crate::device::fixture::manifest(name, "1", &[1]);
-        let manifests = [manifest("emb"), manifest("det")];
-        let manifests: Vec<&Manifest> = manifests.iter().collect();
-        let mut config = Config::default();
-        config.device.placement.insert("emb".to_owned(), vec![0]);
-        check_placement(&config, &manifests).unwrap();
-        config.device.placement.insert("embedder".to_owned(), vec![0]);
-        let message = check_placement(&config, &manifests).unwrap_err().to_string();
-        assert_eq!(message, "device.placement names model 'embedder', there are: emb, det");
-    }
 }

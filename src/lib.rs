@@ -9,7 +9,7 @@
 //! | folder | what it holds |
 //! |---|---|
 //! | [`cli`] | commands; the only place that prints |
-//! | [`app`], [`shutdown`] | builds every layer bottom-up from the configuration, and takes them down in reverse |
+//! | [`app`], [`shutdown`], [`config`] | settings of all layers, overlaid and checked together; builds every layer bottom-up, takes them down in reverse |
 //! | [`services`] | the gRPC edge: convert, admit, call the pipeline, convert back |
 //! | [`pipeline`] | what a request does, one short function per call |
 //! | [`scheduler`] | who runs next: tickets, lanes, batches |
@@ -18,11 +18,13 @@
 //! | [`model`] | manifests and weights: what is on disk |
 //! | [`liveness`], [`face`], [`image`] | pure rules, nouns and pixels: no I/O, no clock, no task |
 //! | [`trust`] | secrets, keys, session tokens, the store of used sessions |
-//! | [`telemetry`], [`config`], [`proto`] | logs and metrics; validated settings; generated types |
+//! | [`telemetry`], [`setting`], [`proto`] | logs and metrics; how settings are checked and written; generated types |
 //! | [`engine`] (crate `menshen-engine`) | how any network runs: ONNX → graph → passes → executor |
 //! | [`menshen_evaluation`] (folder `evaluation/`) | error rates, bounds and plots of biometrics |
 //!
 //! The crates in `src/` know nothing of the server. An edit above them does not compile them again.
+//! Settings live with the layer they set: a serde struct with its defaults and its range check,
+//! parsed into that layer's own types.
 //!
 //! # One request
 //!
@@ -89,6 +91,7 @@ pub mod pipeline;
 pub mod proto;
 pub mod scheduler;
 pub mod services;
+pub mod setting;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trust;

@@ -26,16 +26,10 @@ pub enum CatalogError {
         /// What it was asked to do.
         wanted: Role,
     },
-    /// No model does what the services need.
-    #[error("no model is for {wanted}")]
-    Missing {
-        /// What is needed.
-        wanted: Role,
-    },
     /// More than one model would do, and guessing is not done.
     #[error("several models fit '{asked}', ask for one of: {candidates}")]
     Several {
-        /// The name asked for, or the task.
+        /// The name asked for.
         asked: String,
         /// Names and versions that fit.
         candidates: String,

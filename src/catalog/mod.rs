@@ -11,15 +11,17 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod role;
+mod settings;
 
 use std::sync::Arc;
 
 use crate::device::{Device, LoadedModel};
 use crate::model::Package;
 
-pub use choose::{Choices, choose, choose_members};
+pub use choose::{choose_liveness, choose_members, choose_model};
 pub use error::CatalogError;
 pub use role::{ByRole, LivenessEnsemble, Role};
+pub use settings::ModelSettings;
 
 /// The live models as one request sees them.
 pub type Snapshot = ByRole<Arc<LoadedModel>>;

@@ -11,9 +11,9 @@ use self::network::{NetworkReport, measure_network};
 use super::table::Table;
 use super::{Common, demo, progress, runtime};
 use crate::config::Config;
-use crate::device::{Device, DeviceOptions};
+use crate::device::{Device, DeviceSettings};
 use crate::engine::Precision;
-use crate::model::{LicencePolicy, Listing, Package, scan};
+use crate::model::{Listing, Package, scan};
 
 /// Options of `menshen bench`.
 #[derive(Debug, clap::Args)]
@@ -79,31 +79,27 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
-    let options = DeviceOptions::of(&config.device)?;
     let packages = packages(&config, args.model.as_deref())?;
-    let policy = match config.models.accept_noncommercial {
-        true => LicencePolicy::AcceptNonCommercial,
-        false => LicencePolicy::Commercial,
-    };
-    let group = Device::open(&options).await?;
+    let policy = config.models.licence_policy();
+    let group = Device::open(&config.device).await?;
     let devices = group.describe().map(ToString::to_string).collect();
-    let precisions = precisions(&options, group.describe().all(|device| device.name == "cpu"));
+    let precisions =
+        precisions(&config.device, group.describe().all(|device| device.name == "cpu"));
     drop(group);
     let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
     let mut networks = Vec::new();
     for listing in packages {
         for &precision in &precisions {
             let has_tolerance = listing.manifest.golden.tolerance_in(precision).is_some();
-            if !has_tolerance && options.cpu.precision.is_none() {
+            if !has_tolerance && config.device.precision.is_none() {
                 let model = listing.manifest.id();
                 tracing::warn!(model, %precision, "not measured: its golden has no tolerance");
                 bar.inc(1);
                 continue;
             }
             let package = || Package::open_with(&listing.dir, policy);
-            let mut options = options.clone();
-            options.cpu.precision = Some(precision);
-            networks.push(measure_network(package, &options, args.seconds).await?);
+            let settings = DeviceSettings { precision: Some(precision), ..config.device.clone() };
+            networks.push(measure_network(package, &settings, args.seconds).await?);
             bar.inc(1);
         }
     }
@@ -125,8 +121,8 @@ fn packages(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Listing>>
 }
 
 /// What is asked for; else what the kind of device is made for.
-fn precisions(options: &DeviceOptions, is_cpu: bool) -> Vec<Precision> {
-    match (options.cpu.precision, is_cpu) {
+fn precisions(settings: &DeviceSettings, is_cpu: bool) -> Vec<Precision> {
+    match (settings.precision, is_cpu) {
         (Some(precision), _) => vec![precision],
         (None, true) => vec![Precision::F32],
         (None, false) => vec![Precision::F32, Precision::Tf32, Precision::F16],

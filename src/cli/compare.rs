@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::table::Table;
 use crate::config::Config;
-use crate::device::{DeviceOptions, compare};
+use crate::device::compare;
 
 /// Largest difference from the recording, relative to an output's range, that still agrees.
 const ERROR_MAX: f64 = 1e-3;
@@ -16,12 +16,11 @@ const ERROR_MAX: f64 = 1e-3;
 const BATCH_DIFFERENCE_MAX: f64 = 1e-5;
 
 pub(super) fn run(onnx: &Path, recording: &Path, config: &Config) -> anyhow::Result<ExitCode> {
-    let cpu = DeviceOptions::of(&config.device)?.cpu;
     let read = |path: &Path| {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let spinner = super::spinner("running every row alone and in batches");
-    let comparisons = compare(read(onnx)?.into(), &read(recording)?, cpu);
+    let comparisons = compare(read(onnx)?.into(), &read(recording)?, &config.device);
     spinner.finish_and_clear();
     let comparisons = comparisons.with_context(|| format!("cannot compare {}", onnx.display()))?;
     println!("{}", onnx.display());

@@ -4,7 +4,7 @@ use anyhow::Context;
 use font8x8::UnicodeFonts;
 
 use super::client::short;
-use crate::image::{DecodeLimits, RgbImage, decode};
+use crate::image::{ImageSettings, RgbImage, decode};
 use crate::proto::v1;
 
 /// A colour, RGB.
@@ -21,7 +21,7 @@ const GLYPH: usize = 8;
 /// The picture as PNG, with a box and points for each face and the reasons at the top. Green:
 /// the face can be used; red: it cannot; yellow: another face.
 pub(super) fn faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
-    let mut picture = decode(file, &DecodeLimits::default())?;
+    let mut picture = decode(file, &ImageSettings::default())?;
     let pen = (picture.width().max(picture.height()) / 320).max(2);
     let verdict = if answer.reasons.is_empty() { GOOD } else { BAD };
     for (index, face) in answer.faces.iter().enumerate().rev() {
@@ -137,7 +137,7 @@ mod tests {
             ..v1::DetectResponse::default()
         };
         let drawn = faces(&black, &answer).unwrap();
-        let picture = decode(&drawn, &DecodeLimits::default()).unwrap();
+        let picture = decode(&drawn, &ImageSettings::default()).unwrap();
         let pixel = |x: usize, y: usize| &picture.pixels()[(y * 100 + x) * 3..][..3];
         assert_eq!(pixel(30, 50), GOOD);
         assert_eq!(pixel(50, 50), GOOD);

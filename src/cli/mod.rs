@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod bench;
+mod check;
 mod client;
 mod compare;
 mod demo;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Override};
+use crate::config::{Config, ConfigError, Override, Reading};
 
 /// Face verification and liveness over gRPC.
 #[derive(Debug, Parser)]
@@ -64,6 +65,8 @@ struct Common {
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
+    /// Say whether a start would succeed, and everything that is wrong; fails if something is.
+    Check(check::Args),
     /// Ask a server whether it is ready; fails unless it is.
     Health(health::Args),
     /// Start a server in this process, verify real portraits through it, and print a table.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(&args, &cli.common),
+        Command::Check(args) => check::run(&args, &cli.common),
         Command::Health(args) => health::run(&args),
         Command::Demo(args) => demo::run(&args, &cli.common),
         Command::Verify(args) => verify::run(&args, &cli.common),
@@ -119,6 +123,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 impl Common {
     /// Reads the settings, `flags` over those every command has.
     fn load(&self, flags: Vec<Override>) -> anyhow::Result<Config> {
+        let overrides = self.overrides(flags);
+        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
+    }
+
+    /// As [`Common::load`], with refused settings beside the others.
+    fn read(&self, flags: Vec<Override>) -> Result<Reading, ConfigError> {
+        let overrides = self.overrides(flags);
+        crate::config::read(self.config.as_deref(), std::env::vars(), &overrides)
+    }
+
+    fn overrides(&self, flags: Vec<Override>) -> Vec<Override> {
         let mut overrides: Vec<Override> = [
             ("models.dir", &self.models),
             ("device.device", &self.device),
@@ -133,7 +148,7 @@ impl Common {
             value: toml::Value::Integer(threads.into()),
         }));
         overrides.extend(flags);
-        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
+        overrides
     }
 }
 

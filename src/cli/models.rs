@@ -9,14 +9,12 @@ use anyhow::{Context, bail};
 
 use super::table::Table;
 use super::{Common, progress, runtime};
-use crate::catalog::choose_members;
-use crate::config::{Config, ModelSettings};
-use crate::device::{Device, DeviceOptions};
+use crate::catalog::{ModelSettings, choose_members};
+use crate::config::Config;
+use crate::device::Device;
 use crate::engine::cpu::{CpuNetwork, Crew};
 use crate::liveness::Fusion;
-use crate::model::{
-    Ensemble, LicencePolicy, Listing, Manifest, Package, find, scan, scan_ensembles, space_id,
-};
+use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
 
 /// What to do with the models on disk.
 #[derive(Debug, clap::Subcommand)]
@@ -83,12 +81,7 @@ fn chosen<'a>(listings: &'a [Listing], wanted: &str) -> anyhow::Result<&'a Listi
 }
 
 fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
-    let policy = if config.models.accept_noncommercial {
-        LicencePolicy::AcceptNonCommercial
-    } else {
-        LicencePolicy::Commercial
-    };
-    Ok(Package::open_with(&listing.dir, policy)?)
+    Ok(Package::open_with(&listing.dir, config.models.licence_policy())?)
 }
 
 fn list(config: &Config) -> anyhow::Result<ExitCode> {
@@ -174,10 +167,10 @@ fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
 
 /// How this machine would run the model.
 fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
-    let cpu = DeviceOptions::of(&config.device)?.cpu;
-    let precision = cpu.precision.unwrap_or(package.manifest.precision);
+    let device = &config.device;
+    let precision = device.precision.unwrap_or(package.manifest.precision);
     let crew = Arc::new(Crew::new(1)?);
-    let network = CpuNetwork::load(&package.graph()?, cpu.kernels, precision, crew)?;
+    let network = CpuNetwork::load(&package.graph()?, device.kernels, precision, crew)?;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, algorithm) in network.steps() {
         *counts.entry(algorithm).or_default() += 1;
@@ -252,7 +245,7 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         bail!("{} holds no models", dir.display());
     }
     let runtime = runtime()?;
-    let device = runtime.block_on(Device::open(&DeviceOptions::of(&config.device)?))?;
+    let device = runtime.block_on(Device::open(&config.device))?;
     let bar = progress(picked.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();

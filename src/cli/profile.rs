@@ -8,7 +8,6 @@ use anyhow::bail;
 
 use super::table::Table;
 use crate::config::Config;
-use crate::device::DeviceOptions;
 use crate::engine::cpu::{CpuNetwork, Crew, StepReport};
 use crate::model::Package;
 
@@ -27,14 +26,14 @@ pub(super) fn run(
     if !(1..=BATCH_MAX).contains(&batch) {
         bail!("--batch must be 1 to {BATCH_MAX}");
     }
-    let cpu = DeviceOptions::of(&config.device)?.cpu;
-    let precision = cpu.precision.unwrap_or(package.manifest.precision);
+    let device = &config.device;
+    let precision = device.precision.unwrap_or(package.manifest.precision);
     let input = match side {
         Some(side) => package.manifest.input.with_side(side)?,
         None => package.manifest.input.clone(),
     };
     let graph = package.graph_for(&input)?;
-    let network = CpuNetwork::load(&graph, cpu.kernels, precision, Arc::new(Crew::new(1)?))?;
+    let network = CpuNetwork::load(&graph, device.kernels, precision, Arc::new(Crew::new(1)?))?;
     let spinner = super::spinner("timing every step");
     let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak());
     spinner.finish_and_clear();

@@ -5,11 +5,22 @@ use std::process::ExitCode;
 
 use super::{Common, runtime, text};
 use crate::app::App;
+use crate::config::{self, Override};
 use crate::shutdown;
 
 /// Options of `menshen serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print the settings in force as TOML with comments, and stop.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Flags that set something.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
     /// Address of the gRPC listener (`server.listen`).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -22,25 +33,27 @@ pub(super) struct Args {
     /// Calibration file of this deployment (`verify.calibration`).
     #[arg(long, value_name = "FILE")]
     calibration: Option<String>,
-    /// Print the settings in force as TOML, and stop.
-    #[arg(long)]
-    print_config: bool,
+}
+
+impl Settings {
+    pub(super) fn overrides(&self) -> Vec<Override> {
+        let fmr = self
+            .fmr
+            .map(|fmr| Override { key: "verify.policy_fmr", value: toml::Value::Float(fmr) });
+        let flags = [
+            text("server.listen", self.listen.as_deref()),
+            text("server.http_listen", self.http_listen.as_deref()),
+            text("verify.calibration", self.calibration.as_deref()),
+            fmr,
+        ];
+        flags.into_iter().flatten().collect()
+    }
 }
 
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let fmr = args.fmr.map(|fmr| crate::config::Override {
-        key: "verify.policy_fmr",
-        value: toml::Value::Float(fmr),
-    });
-    let flags = [
-        text("server.listen", args.listen.as_deref()),
-        text("server.http_listen", args.http_listen.as_deref()),
-        text("verify.calibration", args.calibration.as_deref()),
-        fmr,
-    ];
-    let config = common.load(flags.into_iter().flatten().collect())?;
+    let config = common.load(args.settings.overrides())?;
     if args.print_config {
-        print!("{}", toml::to_string_pretty(&config)?);
+        print!("{}", config::print(&config)?);
         return Ok(ExitCode::SUCCESS);
     }
     crate::telemetry::init_logs(&config.log)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Refusal};
 
 /// Prefix of every environment variable that sets something.
 const PREFIX: &str = "MENSHEN_";
@@ -22,37 +22,117 @@ pub struct Override {
     pub value: Value,
 }
 
+/// Settings as they were read, and those that were refused.
+#[derive(Debug)]
+pub struct Reading {
+    /// Everything that could be read; a key that could not has its default.
+    pub config: Config,
+    /// In the order of the sections, what could not be read first.
+    pub refusals: Vec<Refusal>,
+}
+
 /// Reads the settings: defaults, then `file`, then `variables`, then `overrides`.
 ///
 /// # Errors
-/// An unreadable file, an unknown key, a value of the wrong type or out of its range.
+/// A file that cannot be read, or [`ConfigError::Refused`] with every setting that is refused.
 pub fn load(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
 ) -> Result<Config, ConfigError> {
-    let mut table = Table::try_from(Config::default())?;
-    if let Some(path) = file {
-        merge(&mut table, read(path)?);
-    }
+    let Reading { config, refusals } = read(file, variables, overrides)?;
+    if refusals.is_empty() { Ok(config) } else { Err(ConfigError::Refused(refusals)) }
+}
+
+/// As [`load`], with refused settings beside the others.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> Result<Reading, ConfigError> {
+    let mut given = match file {
+        Some(path) => read_file(path)?,
+        None => Table::new(),
+    };
+    let mut refusals = Vec::new();
     for (name, value) in variables {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
-        if !SERVICE_LINKS.iter().any(|link| key.starts_with(link)) {
-            set_variable(&mut table, &name, key, &value)?;
+        if SERVICE_LINKS.iter().any(|link| key.starts_with(link)) {
+            continue;
+        }
+        match variable_path(key) {
+            Some(path) => set(&mut given, &path, variable_value(&value)),
+            None => refusals.push(Refusal::Variable(name)),
         }
     }
     for Override { key, value } in overrides {
-        let path: Vec<&str> = key.split('.').collect();
-        set(&mut table, &path, value.clone());
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        set(&mut given, &path, value.clone());
     }
-    let config = Value::Table(table)
-        .try_into::<Config>()
-        .map_err(|source| ConfigError::Key(Box::new(source)))?;
-    config.validate()?;
-    Ok(config)
+    let config = parse(&mut given, &mut refusals)?;
+    refusals.extend(out_of_range(&config, &refusals));
+    Ok(Reading { config, refusals })
 }
 
-fn read(path: &Path) -> Result<Table, ConfigError> {
+/// Lays `given` over the defaults. A key that cannot be read goes out of `given` into `refusals`.
+fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, ConfigError> {
+    let defaults = Table::try_from(Config::default())?;
+    let over_defaults = |given: Table| {
+        let mut table = defaults.clone();
+        merge(&mut table, given);
+        Value::Table(table).try_into::<Config>()
+    };
+    // One error ends the parsing of a table, so each key is tried alone to find the others.
+    if over_defaults(given.clone()).is_err() {
+        for path in keys(given, &defaults) {
+            let Some(value) = get(given, &path) else { continue };
+            let mut alone = Table::new();
+            set(&mut alone, &path, value.clone());
+            if let Err(error) = over_defaults(alone) {
+                let (key, reason) = (path.join("."), error.message().to_owned());
+                refusals.push(Refusal::Unreadable { key, reason });
+                remove(given, &path);
+            }
+        }
+    }
+    over_defaults(given.clone()).map_err(|error| {
+        let (key, reason) = ("configuration".to_owned(), error.message().to_owned());
+        ConfigError::Refused(vec![Refusal::Unreadable { key, reason }])
+    })
+}
+
+/// What is outside its range. The rules of a section with an unreadable key are left out, and so
+/// are those between sections: they may speak of the value that could not be read.
+fn out_of_range(config: &Config, unreadable: &[Refusal]) -> Vec<Refusal> {
+    let section = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
+    let unreadable: Vec<String> = unreadable.iter().map(|refusal| section(refusal.key())).collect();
+    let mut violations = config.violations_of_sections();
+    violations.retain(|violation| !unreadable.contains(&section(&violation.key)));
+    if unreadable.is_empty() {
+        violations.extend(config.violations_between());
+    }
+    violations.into_iter().map(Refusal::OutOfRange).collect()
+}
+
+/// The path of every key in `given`, where a table that the defaults have too is a section.
+fn keys(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, value) in given {
+        match (value, defaults.get(name)) {
+            (Value::Table(inner), Some(Value::Table(section))) => {
+                let inner = keys(inner, section).into_iter();
+                found.extend(inner.map(|path| [vec![name.clone()], path].concat()));
+            }
+            _ => found.push(vec![name.clone()]),
+        }
+    }
+    found
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     text.parse::<Table>()
@@ -71,42 +151,60 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-fn set_variable(table: &mut Table, name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
-    let lower = key.to_lowercase();
-    let path: Vec<&str> = lower.split("__").collect();
-    if path.len() < 2 || path.iter().any(|part| part.is_empty()) {
-        return Err(ConfigError::Variable(name.to_owned()));
-    }
-    // Numbers and booleans are written bare, so what does not read as TOML is a string.
-    let value = format!("v = {text}")
+/// The path of a key, from a variable's name behind the prefix; `None` where that is no name.
+fn variable_path(key: &str) -> Option<Vec<String>> {
+    let path: Vec<String> = key.to_lowercase().split("__").map(str::to_owned).collect();
+    let names_key = path.len() >= 2 && path.iter().all(|part| !part.is_empty());
+    names_key.then_some(path)
+}
+
+/// Numbers and booleans are written bare, so a text that does not read as TOML is a string.
+fn variable_value(text: &str) -> Value {
+    format!("v = {text}")
         .parse::<Table>()
         .ok()
         .and_then(|mut parsed| parsed.remove("v"))
         .filter(|value| matches!(value, Value::Integer(_) | Value::Float(_) | Value::Boolean(_)))
-        .unwrap_or_else(|| Value::String(text.to_owned()));
-    set(table, &path, value);
-    Ok(())
+        .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-fn set(table: &mut Table, path: &[&str], value: Value) {
+fn set(table: &mut Table, path: &[String], value: Value) {
     let Some((last, sections)) = path.split_last() else { return };
     let mut table = table;
     for section in sections {
-        let inner = table.entry((*section).to_owned()).or_insert(Value::Table(Table::new()));
+        let inner = table.entry(section.clone()).or_insert(Value::Table(Table::new()));
         if !inner.is_table() {
             *inner = Value::Table(Table::new());
         }
         let Value::Table(next) = inner else { return };
         table = next;
     }
-    table.insert((*last).to_owned(), value);
+    table.insert(last.clone(), value);
+}
+
+fn get<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
+    let (last, sections) = path.split_last()?;
+    let inner = sections.iter().try_fold(table, |table, section| table.get(section)?.as_table())?;
+    inner.get(last)
+}
+
+fn remove(table: &mut Table, path: &[String]) {
+    let Some((last, sections)) = path.split_last() else { return };
+    let mut table = table;
+    for section in sections {
+        let Some(Value::Table(inner)) = table.get_mut(section) else { return };
+        table = inner;
+    }
+    table.remove(last);
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use super::super::{QualityLimits, SESSION_ENVELOPE_BYTES_MAX};
     use super::*;
+    use crate::trust::ReplayTarget;
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -160,8 +258,6 @@ mod tests {
         assert_eq!(toml::from_str::<Config>(&printed).unwrap(), config);
     }
 
-    use super::super::{QualityLimits, ReplayTarget};
-
     #[test]
     fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
         for text in ["colour = 1", "[server]\ncolour = 1", "[quality.live_photo]\ncolour = 1"] {
@@ -208,7 +304,9 @@ mod tests {
             ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
-            assert!(matches!(error, ConfigError::Range { .. }), "{key}={value}: {error}");
+            let ConfigError::Refused(refusals) = &error else { panic!("{error}") };
+            let is_range = |refusal: &Refusal| matches!(refusal, Refusal::OutOfRange(_));
+            assert!(refusals.iter().all(is_range), "{key}={value}: {error}");
         }
     }
 
@@ -224,7 +322,7 @@ mod tests {
             ]);
             load(None, env, &[])
         };
-        let least = (21 << 20) + super::super::SESSION_ENVELOPE_BYTES_MAX;
+        let least = (21 << 20) + SESSION_ENVELOPE_BYTES_MAX;
         assert_eq!(room(least).unwrap().server.bytes_max, least);
         let error = room(least - 1).unwrap_err().to_string();
         for setting in ["server.bytes_max", "liveness.session_bytes_max"] {
@@ -258,13 +356,57 @@ mod tests {
             load(None, env, &[])
         };
         assert_eq!(replicas("8").unwrap().liveness.replay_replicas_min, 8);
-        assert!(matches!(replicas("9"), Err(ConfigError::Range { .. })));
+        let error = replicas("9").unwrap_err().to_string();
+        assert!(error.contains("liveness.replay_replicas_min is 9"), "{error}");
     }
 
     #[test]
     fn a_value_of_the_wrong_type_is_refused() {
         let env = variables(&[("MENSHEN_SERVER__REQUESTS_MAX", "many")]);
-        assert!(matches!(load(None, env, &[]), Err(ConfigError::Key(_))));
+        let refusals = read(None, env, &[]).unwrap().refusals;
+        assert!(matches!(&refusals[..], [Refusal::Unreadable { key, .. }]
+            if key == "server.requests_max"));
+    }
+
+    #[test]
+    fn everything_that_is_refused_is_named_at_once() {
+        let file = file(
+            "colour = 1\n[server]\nlisten = \"nowhere\"\nshape = 2\n\
+             [device]\nkernels = \"sse\"\nprecision = \"int8\"\n\
+             [verify]\npolicy_fmr = 2.0\nreview_factor = 0.0\n",
+        );
+        let env = variables(&[("MENSHEN_IMAGE__BYTES_MAX", "0"), ("MENSHEN_SHAPE", "1")]);
+        let Reading { config, refusals } = read(Some(file.path()), env, &[]).unwrap();
+        let mut named: Vec<&str> = refusals.iter().map(Refusal::key).collect();
+        named.sort_unstable();
+        let expected = [
+            "MENSHEN_SHAPE",
+            "colour",
+            "device.kernels",
+            "device.precision",
+            "image.bytes_max",
+            "server.listen",
+            "server.shape",
+            "verify.policy_fmr",
+            "verify.review_factor",
+        ];
+        assert_eq!(named, expected);
+        assert_eq!(config.server, Config::default().server);
+        assert_eq!(config.verify.policy_fmr, 2.0);
+        let message = ConfigError::Refused(refusals).to_string();
+        assert!(message.contains("auto, amx, avx512, avx2, neon or portable"), "{message}");
+    }
+
+    #[test]
+    fn a_rule_is_not_held_against_a_setting_that_could_not_be_read() {
+        let env = variables(&[
+            ("MENSHEN_LIVENESS__REPLAY", "rediss://user:hunter2@valkey"),
+            ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
+        ]);
+        let refusals = read(None, env, &[]).unwrap().refusals;
+        let [refusal] = &refusals[..] else { panic!("{refusals:?}") };
+        assert_eq!(refusal.key(), "liveness.replay");
+        assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
     }
 
     #[test]

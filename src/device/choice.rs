@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::machine::MachineSpec;
 use super::placement::DEVICES_MAX;
-use super::{DeviceError, DeviceOptions};
+use super::{DeviceError, DeviceSettings};
 
 /// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,26 +78,31 @@ impl fmt::Display for DeviceDescription {
 }
 
 impl DeviceChoice {
-    /// The machines this choice means in this build, or why they cannot be had.
+    /// The machines this choice means in this build, or why they cannot be had. `gpus_of_auto`
+    /// finds the GPUs that `auto` takes.
     pub(super) fn machines(
         &self,
-        options: &DeviceOptions,
+        settings: &DeviceSettings,
+        gpus_of_auto: fn() -> Result<Vec<usize>, String>,
     ) -> Result<Vec<MachineSpec>, DeviceError> {
-        let cpu = |chosen: String| vec![MachineSpec::Cpu { options: options.cpu, chosen }];
+        let cpu = |chosen: String| {
+            let threads = settings.threads().get();
+            vec![MachineSpec::Cpu { threads, kernels: settings.kernels, chosen }]
+        };
         match self {
             Self::Cpu => Ok(cpu("asked for".to_owned())),
-            Self::Auto => Ok(match found_gpus() {
-                Ok(numbers) => gpus(numbers.into_iter(), "chosen by auto", options)?,
+            Self::Auto => Ok(match gpus_of_auto() {
+                Ok(numbers) => gpus(numbers.into_iter(), "chosen by auto", settings)?,
                 Err(why) => cpu(format!("chosen by auto: {why}")),
             }),
-            Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", options),
+            Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", settings),
         }
     }
 }
 
 /// The GPUs there are to use, or why none.
 #[cfg(feature = "cuda")]
-fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
     let found = super::cuda::survey();
     if let Some(why) = found.unusable {
         return Err(why);
@@ -113,17 +118,26 @@ fn found_gpus() -> Result<Vec<usize>, String> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
+
+/// As [`found_gpus`], as far as can be told without opening a GPU.
+#[cfg(feature = "cuda")]
+pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
+    super::cuda::known_gpus()
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(super) use found_gpus as known_gpus;
 
 #[cfg(feature = "cuda")]
 fn gpus(
     numbers: impl Iterator<Item = usize>,
     chosen: &'static str,
-    options: &DeviceOptions,
+    settings: &DeviceSettings,
 ) -> Result<Vec<MachineSpec>, DeviceError> {
-    let spec = |number| MachineSpec::Cuda { number, options: options.cuda, chosen };
+    let spec = |number| MachineSpec::Cuda { number, settings: settings.cuda, chosen };
     Ok(numbers.map(spec).collect())
 }
 
@@ -131,7 +145,7 @@ fn gpus(
 fn gpus(
     mut numbers: impl Iterator<Item = usize>,
     _: &'static str,
-    _: &DeviceOptions,
+    _: &DeviceSettings,
 ) -> Result<Vec<MachineSpec>, DeviceError> {
     Err(DeviceError::CudaNotBuilt { number: numbers.next().unwrap_or_default() })
 }
@@ -143,7 +157,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::CpuOptions;
     use crate::engine::cpu::KernelChoice;
 
     #[test]
@@ -168,7 +181,8 @@ mod tests {
 
     #[test]
     fn cuda_is_never_replaced_silently() {
-        let machines = DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceOptions::default());
+        let machines =
+            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), found_gpus);
         assert_eq!(
             machines.err().unwrap().to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
@@ -177,14 +191,10 @@ mod tests {
 
     #[test]
     fn auto_says_what_it_chose() {
-        let cpu = CpuOptions {
-            threads: Some(2.try_into().unwrap()),
-            kernels: KernelChoice::Portable,
-            precision: None,
-        };
-        let options = DeviceOptions { cpu, ..DeviceOptions::default() };
+        let kernels = KernelChoice::Portable;
+        let settings = DeviceSettings { threads: 2, kernels, ..DeviceSettings::default() };
         let description = |choice: DeviceChoice| {
-            let mut machines = choice.machines(&options).unwrap();
+            let mut machines = choice.machines(&settings, found_gpus).unwrap();
             machines.pop().unwrap().open(NonZeroUsize::MIN).unwrap().1
         };
         let auto = description(DeviceChoice::Auto);

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use thiserror::Error;
 
-use super::CpuOptions;
+use super::DeviceSettings;
 use crate::engine::cpu::Crew;
 use crate::engine::{EngineError, ImportError, Network, Precision, import, optimise};
 
@@ -58,15 +58,15 @@ pub enum CompareError {
 pub fn compare(
     onnx: Bytes,
     recording: &[u8],
-    cpu: CpuOptions,
+    settings: &DeviceSettings,
 ) -> Result<Vec<OutputComparison>, CompareError> {
     let recording = SafeTensors::deserialize(recording)?;
     let input = recorded(&recording, "input")?;
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
-    let precision = cpu.precision.unwrap_or(Precision::F32);
-    let crew = Arc::new(Crew::new(cpu.threads())?);
-    let network = Network::cpu(&graph, cpu.kernels, precision, crew)?;
+    let precision = settings.precision.unwrap_or(Precision::F32);
+    let crew = Arc::new(Crew::new(settings.threads().get())?);
+    let network = Network::cpu(&graph, settings.kernels, precision, crew)?;
     let alone = run_in(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_recording_that_is_none_is_refused() {
         assert!(matches!(
-            compare(Bytes::new(), b"junk", CpuOptions::default()),
+            compare(Bytes::new(), b"junk", &DeviceSettings::default()),
             Err(CompareError::Recording(_))
         ));
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, Device as CandleDevice, InplaceOp1, Layout, Tensor, bail};
 
 use super::loaded::ModelKey;
-use super::{CpuOptions, DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cpu::Crew;
+use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use crate::engine::cpu::{Crew, KernelChoice};
 use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
@@ -24,7 +24,7 @@ pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceEr
 /// The CPU with its crew and its networks.
 pub(super) struct CpuMachine {
     crew: Arc<Crew>,
-    options: CpuOptions,
+    kernels: KernelChoice,
     networks: BTreeMap<ModelKey, RunNetwork>,
 }
 
@@ -37,17 +37,18 @@ impl CpuMachine {
     pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
 
     /// Starts the threads that run networks.
-    pub(super) fn open(options: CpuOptions) -> Result<Self, DeviceError> {
-        let crew = Arc::new(Crew::new(options.threads()).map_err(DeviceError::Thread)?);
-        Ok(Self { crew, options, networks: BTreeMap::new() })
+    pub(super) fn open(threads: usize, kernels: KernelChoice) -> Result<Self, DeviceError> {
+        let crew = Arc::new(Crew::new(threads).map_err(DeviceError::Thread)?);
+        Ok(Self { crew, kernels, networks: BTreeMap::new() })
     }
 
     /// What the CPU is called; `chosen` says how it came to be this device.
     pub(super) fn describe(
-        options: &CpuOptions,
+        threads: usize,
+        kernels: KernelChoice,
         chosen: &str,
     ) -> Result<DeviceDescription, DeviceError> {
-        let (kernels, threads) = (options.kernels.describe(Precision::F32)?, options.threads());
+        let kernels = kernels.describe(Precision::F32)?;
         let kernels = format!("{kernels} kernels, {threads} threads");
         Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
     }
@@ -62,8 +63,8 @@ impl CpuMachine {
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let (kernels, precision) = (self.options.kernels, manifest.precision);
-        let network = Network::cpu(&graph, kernels, precision, Arc::clone(&self.crew))
+        let precision = manifest.precision;
+        let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.crew))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
         self.networks.insert(model.key(), in_order(network, order));
@@ -217,8 +218,7 @@ mod tests {
     const BUCKET: usize = 8;
 
     fn machine(threads: usize) -> CpuMachine {
-        let threads = Some(threads.try_into().unwrap());
-        CpuMachine::open(CpuOptions { threads, ..CpuOptions::default() }).unwrap()
+        CpuMachine::open(threads, KernelChoice::Auto).unwrap()
     }
 
     /// A reader of pictures of half the bytes that are staged at once and a bit, and the tensors

@@ -77,17 +77,6 @@ pub enum DeviceError {
     /// The kernels asked for cannot be had.
     #[error(transparent)]
     Kernels(#[from] crate::engine::cpu::SelectError),
-    /// More threads than any machine can use.
-    #[error("device.threads is {given}, at most {max} are allowed")]
-    Threads {
-        /// The setting.
-        given: usize,
-        /// The most allowed.
-        max: usize,
-    },
-    /// The setting names no precision.
-    #[error(transparent)]
-    UnknownPrecision(#[from] crate::engine::UnknownPrecision),
     /// The model was not checked in the precision asked for.
     #[error("model {model} cannot run in {precision}")]
     Precision {

@@ -12,9 +12,10 @@ use super::machine::{Machine, MachineSpec, Started};
 use super::placement::DEVICES_MAX;
 use super::watchdog::Patience;
 use super::{
-    CpuOptions, Device, DeviceDescription, DeviceError, DeviceOptions, LoadedModel, Loss,
+    Device, DeviceDescription, DeviceError, DevicePlan, DeviceSettings, LoadedModel, Loss,
     Placement, RowOutput,
 };
+use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
 use crate::model::Manifest;
 
@@ -193,20 +194,27 @@ pub(crate) struct Director {
 }
 
 /// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
-pub(crate) async fn staged(count: usize, options: DeviceOptions) -> (Device, Vec<Director>) {
+pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (Device, Vec<Director>) {
     let patience = Patience { pauses: vec![Duration::ZERO; 2], ..Patience::default() };
-    staged_with(count, options, &patience).await
+    staged_with(count, settings, &patience).await
 }
 
 /// [`staged`] machines with a patience.
 pub(super) async fn staged_with(
     count: usize,
-    options: DeviceOptions,
+    settings: DeviceSettings,
     patience: &Patience,
 ) -> (Device, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
-    (Device::of(machines, &options, patience).await.expect("it opens"), directors)
+    (
+        DevicePlan::of(machines, &settings)
+            .expect("it can be had")
+            .open_with(patience)
+            .await
+            .expect("it opens"),
+        directors,
+    )
 }
 
 impl Stage {
@@ -222,15 +230,14 @@ impl Stage {
     }
 
     pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
-        let options = CpuOptions { threads: 1.try_into().ok(), ..CpuOptions::default() };
         let Self { name, reports, steps, stops } = self;
         if stops {
             // Once its director is gone, it goes on too.
             steps.recv().ok();
         }
-        let description = CpuMachine::describe(&options, "staged")?;
+        let description = CpuMachine::describe(1, KernelChoice::Auto, "staged")?;
         let description = DeviceDescription { name: name.clone(), ..description };
-        let cpu = CpuMachine::open(options)?;
+        let cpu = CpuMachine::open(1, KernelChoice::Auto)?;
         Ok((Machine::Staged(StagedMachine { name, reports, steps, cpu }), description))
     }
 }

@@ -131,9 +131,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::device::CpuOptions;
     use crate::device::cpu::{CpuMachine, RunNetwork};
     use crate::device::fixture::{everywhere, grey, manifest, reading};
+    use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
     /// One of the networks in the repository, with two small buckets to be quick.
@@ -145,8 +145,7 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        let threads = Some(2.try_into().unwrap());
-        Machine::Cpu(CpuMachine::open(CpuOptions { threads, ..CpuOptions::default() }).unwrap())
+        Machine::Cpu(CpuMachine::open(2, KernelChoice::Auto).unwrap())
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {

@@ -2,14 +2,17 @@
 
 use std::num::NonZeroUsize;
 
+#[cfg(feature = "cuda")]
+use super::CudaSettings;
 use super::cpu::CpuMachine;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaMachine, CudaOptions, Flying};
+use super::cuda::{CudaMachine, Flying, check_number};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
-use super::{CpuOptions, DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::Precision;
+use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -17,8 +20,10 @@ use crate::model::Package;
 pub(super) enum MachineSpec {
     /// The CPU, and how it came to be chosen.
     Cpu {
-        /// How it runs networks.
-        options: CpuOptions,
+        /// Threads that run networks.
+        threads: usize,
+        /// Instructions to use.
+        kernels: KernelChoice,
         /// For [`DeviceDescription::chosen`].
         chosen: String,
     },
@@ -28,7 +33,7 @@ pub(super) enum MachineSpec {
         /// The number behind `cuda:`.
         number: usize,
         /// How it runs networks.
-        options: CudaOptions,
+        settings: CudaSettings,
         /// For [`DeviceDescription::chosen`].
         chosen: &'static str,
     },
@@ -81,6 +86,24 @@ impl MachineSpec {
         }
     }
 
+    /// Whether it is the CPU.
+    pub(super) fn is_cpu(&self) -> bool {
+        matches!(self, Self::Cpu { .. })
+    }
+
+    /// Whether it can be had, as far as can be told without opening it.
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
+        match self {
+            Self::Cpu { threads, kernels, chosen } => {
+                CpuMachine::describe(*threads, *kernels, chosen).map(drop)
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda { number, .. } => check_number(*number),
+            #[cfg(test)]
+            Self::Staged(_) => Ok(()),
+        }
+    }
+
     /// Whether work on it may never end and cannot be stopped. The CPU computes on our own threads.
     pub(super) fn can_hang(&self) -> bool {
         match self {
@@ -112,14 +135,14 @@ impl MachineSpec {
         slots: NonZeroUsize,
     ) -> Result<(Machine, DeviceDescription), DeviceError> {
         match self {
-            Self::Cpu { options, chosen } => {
-                let description = CpuMachine::describe(&options, &chosen)?;
-                Ok((Machine::Cpu(CpuMachine::open(options)?), description))
+            Self::Cpu { threads, kernels, chosen } => {
+                let description = CpuMachine::describe(threads, kernels, &chosen)?;
+                Ok((Machine::Cpu(CpuMachine::open(threads, kernels)?), description))
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda { number, options, chosen } => {
+            Self::Cuda { number, settings, chosen } => {
                 let (machine, description) =
-                    CudaMachine::open(number, slots.get(), options, chosen)?;
+                    CudaMachine::open(number, slots.get(), settings, chosen)?;
                 Ok((Machine::Cuda(machine), description))
             }
             #[cfg(test)]

@@ -30,8 +30,9 @@ mod health;
 mod load;
 mod loaded;
 mod machine;
-mod options;
 mod placement;
+mod plan;
+mod settings;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -61,13 +62,15 @@ pub use cuda::open_gpu_alone;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
-pub use options::{CpuOptions, DeviceOptions};
 pub use placement::Placement;
+pub use plan::DevicePlan;
+pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 use health::Reporter;
 use machine::MachineSpec;
 use placement::Placements;
+use plan::in_precision;
 use watchdog::{Patience, Pulse, Watchdog};
 use worker::{Door, Work, Worker};
 
@@ -112,28 +115,18 @@ pub struct Slot<'group> {
 }
 
 impl Device {
-    /// Opens the devices and starts their threads.
+    /// Opens the devices of `settings` and starts their threads.
     ///
     /// # Errors
-    /// Devices that this build or machine does not have, [`DeviceError::Kernels`],
-    /// [`DeviceError::Thread`], or a placement that cannot be had.
-    pub async fn open(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let machines = options.choice.machines(options)?;
-        Self::of(machines, options, &Patience::default()).await
+    /// Those of [`DevicePlan::new`] and [`DevicePlan::open`].
+    pub async fn open(settings: &DeviceSettings) -> Result<Self, DeviceError> {
+        DevicePlan::new(settings)?.open().await
     }
 
-    /// A group of these machines.
-    async fn of(
-        machines: Vec<MachineSpec>,
-        options: &DeviceOptions,
-        patience: &Patience,
-    ) -> Result<Self, DeviceError> {
-        let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
-        let placements = Placements::of(&options.placement, &numbers)?;
+    async fn of(plan: DevicePlan, patience: &Patience) -> Result<Self, DeviceError> {
+        let DevicePlan { machines, placements, slots, precision, .. } = plan;
         let names = machines.iter().map(MachineSpec::name);
         let health = Arc::new(watch::Sender::new(Health::good(names)));
-        let usual = machines.iter().map(MachineSpec::usual_slots).max();
-        let slots = options.slots.or(usual).unwrap_or(NonZeroUsize::MIN);
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = Reporter { health: Arc::clone(&health), device };
@@ -144,8 +137,7 @@ impl Device {
         for (station, gone) in opening {
             stations.push(station.opened(slots, gone).await?);
         }
-        let (precision, next_key) = (options.cpu.precision, Mutex::new(0));
-        Ok(Self { stations, health, placements, precision, next_key })
+        Ok(Self { stations, health, placements, precision, next_key: Mutex::new(0) })
     }
 
     /// What each device is and how it came to be chosen.
@@ -235,17 +227,6 @@ async fn gone(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss
     let is_gone = move |now: &Health| now.devices[device].loss().is_some();
     let found = health.wait_for(is_gone).await.ok()?;
     found.devices[device].loss()
-}
-
-/// The package, to be run in `precision` where that is asked for.
-fn in_precision(package: Package, precision: Option<Precision>) -> Result<Package, DeviceError> {
-    let precision = precision.unwrap_or(package.manifest.precision);
-    let model = package.id();
-    package.in_precision(precision).map_err(|source| DeviceError::Precision {
-        model,
-        precision,
-        source: Box::new(source),
-    })
 }
 
 impl Opening {

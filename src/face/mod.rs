@@ -7,6 +7,7 @@ mod detection;
 mod embedding;
 mod error;
 mod iris;
+mod limits;
 mod mesh;
 mod quality;
 mod reason;
@@ -18,6 +19,7 @@ pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, main_face};
 pub use embedding::{Embedding, SpaceId, cosine};
 pub use error::FaceError;
 pub use iris::{EyeCrop, Lids};
+pub use limits::{QualityLimits, SourceLimits};
 pub use mesh::{Eye, Mesh, mesh_square};
 pub use quality::{
     Check, ImageSource, LimitKind, Measure, brightness, check_crop, check_detection, check_norm,

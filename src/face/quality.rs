@@ -1,7 +1,6 @@
 //! Is the photograph good enough to be judged? Measures with limits, after ISO/IEC 29794-5.
 
-use crate::config::{QualityLimits, SourceLimits};
-use crate::face::{DetectedFace, MainFace, Point};
+use crate::face::{DetectedFace, MainFace, Point, QualityLimits, SourceLimits};
 use crate::image::{LumaImage, RgbImage};
 
 /// Where an image comes from.

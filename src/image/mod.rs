@@ -8,13 +8,15 @@ mod luma;
 mod orientation;
 mod resize;
 mod rgb;
+mod settings;
 mod square;
 mod warp;
 
-pub use decode::{DecodeError, DecodeLimits, check_format, decode};
+pub use decode::{DecodeError, check_format, decode};
 pub use luma::{DifferenceHash, LumaImage};
 pub use orientation::{Orientation, Rotation};
 pub use resize::{PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
+pub use settings::ImageSettings;
 pub use square::TurnedSquare;
 pub use warp::{Similarity, warp};

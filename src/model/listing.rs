@@ -20,6 +20,28 @@ pub struct Listing {
     pub manifest: Manifest,
 }
 
+/// Everything under a folder of models.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    /// As [`scan`] lists them.
+    pub models: Vec<Listing>,
+    /// As [`scan_ensembles`] lists them.
+    pub ensembles: Vec<Ensemble>,
+    /// One [`ModelError::In`] for each directory that is refused.
+    pub refused: Vec<ModelError>,
+}
+
+/// All models and ensembles under `root`, and why which directories are refused.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn scan_shelf(root: &Path) -> Result<Shelf, ModelError> {
+    let (models, refused_models) = scan_models(root)?;
+    let (ensembles, refused_ensembles) = scan_each(root, holds_ensemble, list_ensemble)?;
+    let refused = refused_models.into_iter().chain(refused_ensembles).collect();
+    Ok(Shelf { models, ensembles: sorted_ensembles(ensembles), refused })
+}
+
 /// All models under `root`, by name, and by version from the oldest to the newest; runs of digits
 /// in a version count as numbers. Files and hidden entries beside the models are passed over.
 ///
@@ -27,18 +49,8 @@ pub struct Listing {
 /// A directory of a version without a valid manifest, or whose manifest bears another name:
 /// [`ModelError::In`] names it.
 pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
-    let mut found = Vec::new();
-    for dir in versions(root)?.into_iter().filter(|dir| !is_ensemble_alone(dir)) {
-        match list(&dir) {
-            Ok(manifest) => found.push(Listing { dir, manifest }),
-            Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
-        }
-    }
-    found.sort_by(|a, b| {
-        let (a, b) = (&a.manifest, &b.manifest);
-        a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version))
-    });
-    Ok(found)
+    let (models, refused) = scan_models(root)?;
+    refused.into_iter().next().map_or(Ok(models), Err)
 }
 
 /// All ensembles under `root`, in the order of [`scan`]. Whether there are such members is not
@@ -47,15 +59,42 @@ pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
 /// # Errors
 /// As [`scan`].
 pub fn scan_ensembles(root: &Path) -> Result<Vec<Ensemble>, ModelError> {
-    let mut found = Vec::new();
-    for dir in versions(root)?.into_iter().filter(|dir| dir.join(ENSEMBLE_FILE).exists()) {
-        match list_ensemble(&dir) {
-            Ok(ensemble) => found.push(ensemble),
-            Err(source) => return Err(ModelError::In { dir, source: Box::new(source) }),
+    let (ensembles, refused) = scan_each(root, holds_ensemble, list_ensemble)?;
+    refused.into_iter().next().map_or_else(|| Ok(sorted_ensembles(ensembles)), Err)
+}
+
+fn scan_models(root: &Path) -> Result<(Vec<Listing>, Vec<ModelError>), ModelError> {
+    let holds_model = |dir: &Path| !is_ensemble_alone(dir);
+    let (mut models, refused) = scan_each(root, holds_model, |dir| {
+        Ok(Listing { dir: dir.to_owned(), manifest: list(dir)? })
+    })?;
+    models.sort_by(|a, b| {
+        let (a, b) = (&a.manifest, &b.manifest);
+        a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version))
+    });
+    Ok((models, refused))
+}
+
+fn sorted_ensembles(mut ensembles: Vec<Ensemble>) -> Vec<Ensemble> {
+    ensembles
+        .sort_by(|a, b| a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version)));
+    ensembles
+}
+
+/// Reads every directory of a version that `wanted` holds for, and says why it refuses others.
+fn scan_each<T>(
+    root: &Path,
+    wanted: impl Fn(&Path) -> bool,
+    read: impl Fn(&Path) -> Result<T, ModelError>,
+) -> Result<(Vec<T>, Vec<ModelError>), ModelError> {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for dir in versions(root)?.into_iter().filter(|dir| wanted(dir)) {
+        match read(&dir) {
+            Ok(read) => found.push(read),
+            Err(source) => refused.push(ModelError::In { dir, source: Box::new(source) }),
         }
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| natural_order(&a.version, &b.version)));
-    Ok(found)
+    Ok((found, refused))
 }
 
 /// The model called `wanted`: `name/version`, or `name` for its newest version.
@@ -85,9 +124,13 @@ fn check_place(dir: &Path, id: String) -> Result<(), ModelError> {
     if dir.ends_with(&id) { Ok(()) } else { Err(ModelError::Misplaced { id }) }
 }
 
+fn holds_ensemble(dir: &Path) -> bool {
+    dir.join(ENSEMBLE_FILE).exists()
+}
+
 /// A directory with both files is listed as both, so that choosing it by name is refused.
 fn is_ensemble_alone(dir: &Path) -> bool {
-    dir.join(ENSEMBLE_FILE).exists() && !dir.join(MANIFEST_FILE).exists()
+    holds_ensemble(dir) && !dir.join(MANIFEST_FILE).exists()
 }
 
 /// The directories of all versions of all models.
@@ -192,6 +235,21 @@ mod tests {
         std::fs::remove_file(root.path().join("iris/2").join(MANIFEST_FILE)).unwrap();
         let message = causes(&scan(root.path()).unwrap_err());
         assert!(message.contains("iris/2: cannot read"), "{message}");
+    }
+
+    #[test]
+    fn every_broken_directory_is_named_and_the_others_are_listed() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "iris/1", "1");
+        put(root.path(), "iris/2", "3");
+        std::fs::create_dir_all(root.path().join("pair/1")).unwrap();
+        std::fs::write(root.path().join("pair/1").join(ENSEMBLE_FILE), "name = 1").unwrap();
+        let shelf = scan_shelf(root.path()).unwrap();
+        assert_eq!(shelf.models.len(), 1);
+        let refused: Vec<String> = shelf.refused.iter().map(|error| causes(error)).collect();
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(refused[0].contains("iris/2: the manifest says"), "{refused:?}");
+        assert!(refused[1].contains("pair/1: manifest line 1"), "{refused:?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use ensemble::Ensemble;
 pub use error::ModelError;
 pub use golden::{Golden, GoldenMismatch};
 pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout};
-pub use listing::{Listing, find, scan, scan_ensembles};
+pub use listing::{Listing, Shelf, find, scan, scan_ensembles, scan_shelf};
 pub use manifest::{Manifest, OutputSpec};
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;

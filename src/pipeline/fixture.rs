@@ -9,13 +9,16 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{Pipeline, Rules, Sessions, Standards};
-use crate::catalog::{self, ByRole, Choices, Snapshot, choose};
-use crate::config::{LivenessSettings, QualityLimits};
-use crate::device::{Device, DeviceOptions};
-use crate::image::DecodeLimits;
+use super::{
+    LivenessSettings, Pipeline, Rules, Sessions, Standards, VerifySettings, lanes, session_keys,
+    session_store,
+};
+use crate::catalog::{self, ByRole, ModelSettings, Role, choose_liveness, choose_model};
+use crate::device::{Device, DeviceSettings};
+use crate::face::QualityLimits;
+use crate::image::ImageSettings;
 use crate::model::{Manifest, ModelError, Package, scan};
-use crate::scheduler::{CpuPool, LaneSettings, Scheduler, SchedulerStats, Ticket, Tickets};
+use crate::scheduler::{CpuPool, Scheduler, SchedulerSettings, SchedulerStats, Ticket, Tickets};
 use crate::telemetry::Metrics;
 
 /// A pipeline with a runtime of its own, as long as the process.
@@ -38,9 +41,11 @@ impl Bench {
         let stats = SchedulerStats::register(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let tickets = Tickets::new(8, 1 << 20, stats.clone());
-        let device = runtime.block_on(Device::open(&DeviceOptions::default())).unwrap();
+        let device = runtime.block_on(Device::open(&DeviceSettings::default())).unwrap();
         let snapshot = runtime.block_on(catalog::load(&device, packages())).unwrap();
-        let lanes = lanes(&snapshot);
+        let lanes = lanes(&SchedulerSettings { lane_rows_max: 8, delay_max_ms: 0 }, &snapshot);
+        let settings = LivenessSettings::default();
+        let replay = runtime.block_on(session_store(&settings)).unwrap();
         let scheduler =
             runtime.block_on(async { Scheduler::start(Arc::new(device), lanes, &stats) });
         let pipeline = Pipeline {
@@ -49,15 +54,13 @@ impl Bench {
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),
             places: Semaphore::new(8),
-            decode: DecodeLimits::default(),
+            image: ImageSettings::default(),
             quality: QualityLimits::default(),
             standards: Standards {
                 rows: Vec::new(),
-                policy_fmr: 1e-4,
-                review_factor: 1.0,
-                own_pair_type_required: false,
+                settings: VerifySettings { review_factor: 1.0, ..VerifySettings::default() },
             },
-            sessions: runtime.block_on(Sessions::open(&LivenessSettings::default())).unwrap(),
+            sessions: Sessions::new(&settings, session_keys(&settings).unwrap(), replay),
             metrics,
         };
         Self { runtime, pipeline, tickets }
@@ -74,21 +77,19 @@ fn packages() -> ByRole<Package> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let listings = scan(&dir).unwrap();
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
-    let places = choose(&manifests, &[], &Choices::default()).unwrap();
+    let settings = ModelSettings::default();
+    let model = |role, asked: &str| choose_model(&manifests, role, asked).unwrap();
+    let places = ByRole {
+        detector: model(Role::Detector, &settings.detector),
+        embedder: model(Role::Embedder, &settings.embedder),
+        mesh: model(Role::Mesh, &settings.mesh),
+        iris: model(Role::Iris, &settings.iris),
+        liveness: choose_liveness(&manifests, &[], &settings.liveness).unwrap(),
+    };
     let open = |_, place: usize| {
         let mut package = Package::open(&listings[place].dir)?;
         package.manifest.buckets = vec![1, 2];
         Ok::<_, ModelError>(package)
     };
     places.try_map(open).unwrap()
-}
-
-fn lanes(snapshot: &Snapshot) -> Vec<LaneSettings> {
-    let lane = |model: &Arc<_>| LaneSettings {
-        model: Arc::clone(model),
-        stage: 0,
-        rows_max: 8.try_into().unwrap(),
-        delay_max: Duration::ZERO,
-    };
-    snapshot.iter().map(|(_, model)| lane(model)).collect()
 }

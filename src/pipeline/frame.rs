@@ -138,7 +138,7 @@ impl Pipeline {
     async fn decode_frame(&self, frame: Frame) -> Result<Decoded, Error> {
         let Frame { field, file, orientation } = frame;
         let began = Instant::now();
-        let (limits, side) = (self.decode, self.rules.detector.side);
+        let (limits, side) = (self.image, self.rules.detector.side);
         let read = move || Decoded::read(file.expose(), &limits, orientation, side);
         let decoded = self.compute(read).await?;
         self.count_time(Stage::Decode, began.elapsed());
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::face::ImageSource;
     use crate::face::verdict::Subject;
-    use crate::image::{DecodeLimits, Rotation, decode};
+    use crate::image::{ImageSettings, Rotation, decode};
     use crate::pipeline::fixture::shared;
     use crate::pipeline::photo::Wanted;
     use crate::pipeline::{PhotoReport, Photograph};
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn however_the_camera_was_held_the_measures_are_those_of_the_scene() {
         // The person turns by 11 degrees, so an exchange of left and right cannot hide.
-        let scene = decode(&portrait("person_a_2.jpg"), &DecodeLimits::default()).unwrap();
+        let scene = decode(&portrait("person_a_2.jpg"), &ImageSettings::default()).unwrap();
         let (width, height) = (scene.width(), scene.height());
         let upright = stored(&scene, [width, height], |x, y| (x, y));
         let expected = eyes(upright, Orientation::UPRIGHT);
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_mirror_that_is_not_undone_exchanges_left_and_right() {
-        let scene = decode(&portrait("person_a_2.jpg"), &DecodeLimits::default()).unwrap();
+        let scene = decode(&portrait("person_a_2.jpg"), &ImageSettings::default()).unwrap();
         let width = scene.width();
         let mirrored = stored(&scene, [width, scene.height()], |x, y| (width - 1 - x, y));
         let yaw = |measures: Measures| measures.main.unwrap().mesh.unwrap().yaw;

@@ -9,7 +9,7 @@ use super::{Error, Pipeline};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{DetectedFace, Embedding, FaceError, MainFace, main_face};
 use crate::image::{
-    DecodeError, DecodeLimits, DifferenceHash, LumaImage, Orientation, RgbImage, decode, letterbox,
+    DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
 use crate::scheduler::{Answer, PoolError, Ticket};
 
@@ -27,7 +27,7 @@ impl Decoded {
     /// Reads a file; `orientation` is undone after what the file itself says about it.
     pub(super) fn read(
         file: &[u8],
-        limits: &DecodeLimits,
+        limits: &ImageSettings,
         orientation: Orientation,
         side: usize,
     ) -> Result<Self, DecodeError> {

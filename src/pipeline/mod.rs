@@ -8,11 +8,13 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod frame;
+mod lanes;
 mod look;
 mod photo;
 mod report;
 mod rules;
 mod session;
+mod settings;
 mod standard;
 
 use std::sync::Arc;
@@ -21,25 +23,27 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, NOT_READY_RETRY_AFTER, Violation};
+pub use lanes::lanes;
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
 };
-pub use rules::{Rules, RulesError};
+pub use rules::{Rules, RulesError, check_role};
 pub use session::{
-    Arrived, CameraFrame, CreatedSession, LiveSession, PortraitFile, SessionOrder, SessionReport,
-    SessionStart, Sessions, SessionsError,
+    Arrived, CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile,
+    SessionOrder, SessionReport, SessionStart, Sessions, SessionsError, session_keys,
+    session_store,
 };
-pub use standard::{Standard, Standards};
+pub use settings::VerifySettings;
+pub use standard::{Standard, Standards, StandardsError};
 
 use self::photo::Wanted;
 use crate::catalog::Snapshot;
-use crate::config::QualityLimits;
 use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
 use crate::face::verdict::{Evidence, LiveEvidence, Reason, judge, judge_liveness};
-use crate::face::{Embedding, ImageSource, ReasonCode, cosine};
-use crate::image::DecodeLimits;
+use crate::face::{Embedding, ImageSource, QualityLimits, ReasonCode, cosine};
+use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
 use crate::telemetry::Metrics;
 
@@ -61,7 +65,7 @@ pub struct Pipeline {
     /// Places for photographs in memory as pixels.
     pub places: Semaphore,
     /// Limits on pictures.
-    pub decode: DecodeLimits,
+    pub image: ImageSettings,
     /// Limits on faces.
     pub quality: QualityLimits,
     /// Calibration rows and policy.

@@ -8,10 +8,11 @@ use super::look::{Decoded, Faces};
 use super::report::{PhotoReport, Photograph, StageTimes};
 use super::rules::Rules;
 use super::{Error, Pipeline};
-use crate::config::SourceLimits;
 use crate::device::RowOutput;
 use crate::face::verdict::Subject;
-use crate::face::{Check, DetectedFace, FaceError, check_crop, check_detection, check_norm};
+use crate::face::{
+    Check, DetectedFace, FaceError, SourceLimits, check_crop, check_detection, check_norm,
+};
 use crate::image::{DecodeError, Orientation, RgbImage};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
@@ -63,7 +64,7 @@ impl Pipeline {
         times.queue = began.elapsed();
 
         let began = Instant::now();
-        let (limits, side) = (self.decode, self.rules.detector.side);
+        let (limits, side) = (self.image, self.rules.detector.side);
         let upright = Orientation::UPRIGHT;
         let read = move || Decoded::read(file.expose(), &limits, upright, side);
         let decoded = self.compute(read).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{LivenessEnsemble, Snapshot};
+use crate::catalog::{LivenessEnsemble, Role, Snapshot};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{
     Alignment, DetectedFace, Eye, EyeCrop, FaceError, Lids, Mesh, SpaceId, mesh_square, yunet,
@@ -128,6 +128,20 @@ impl Rules {
             iris: IrisRule::of(snapshot.iris.manifest())?,
             liveness: LivenessRules::of(&snapshot.liveness)?,
         })
+    }
+}
+
+/// Whether a model can do what `role` asks of it, by its manifest.
+///
+/// # Errors
+/// A model that cannot.
+pub fn check_role(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
+    match role {
+        Role::Detector => DetectorRule::of(manifest).map(drop),
+        Role::Embedder => EmbedderRule::of(manifest).map(drop),
+        Role::Mesh => MeshRule::of(manifest).map(drop),
+        Role::Iris => IrisRule::of(manifest).map(drop),
+        Role::Liveness => LivenessRule::of(manifest).map(drop),
     }
 }
 

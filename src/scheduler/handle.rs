@@ -152,7 +152,7 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceOptions, DeviceState, Placement};
+    use crate::device::{DeviceSettings, DeviceState, Placement};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     async fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        bench_on(Device::open(&DeviceOptions::default()).await.unwrap(), lanes)
+        bench_on(Device::open(&DeviceSettings::default()).await.unwrap(), lanes)
     }
 
     fn bench_on(device: Device, lanes: Vec<LaneSettings>) -> Bench {
@@ -403,7 +403,7 @@ mod tests {
 
     /// A scheduler over two machines on a stage, with a slot each.
     async fn two_devices(lanes: Vec<LaneSettings>) -> (Bench, Director, Director) {
-        let (device, directors) = staged(2, DeviceOptions::default()).await;
+        let (device, directors) = staged(2, DeviceSettings::default()).await;
         let [first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         (bench_on(device, lanes), first, second)
     }
@@ -525,8 +525,8 @@ mod tests {
         let [busy0, busy1] =
             [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], Placement::of([device])));
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
-        let slots = NonZeroUsize::new(2);
-        let (device, directors) = staged(2, DeviceOptions { slots, ..Default::default() }).await;
+        let (device, directors) =
+            staged(2, DeviceSettings { slots: 2, ..Default::default() }).await;
         let [mut first, mut second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         let bench = bench_on(device, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
         // With one slot left on each, that of the first device is reserved first.

@@ -16,11 +16,13 @@ mod core;
 mod cpu_pool;
 mod handle;
 mod lane;
+mod settings;
 mod shell;
 mod stats;
 mod tickets;
 
 pub use cpu_pool::{CpuPool, PoolError};
 pub use handle::{Answer, LaneSettings, RowError, Scheduler};
+pub use settings::SchedulerSettings;
 pub use stats::SchedulerStats;
 pub use tickets::{Overloaded, Resource, Ticket, Tickets};

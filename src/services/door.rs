@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{About, Caller};
 use super::layers::Deadline;
 use super::status;
-use crate::config::ImageSettings;
+use crate::image::ImageSettings;
 use crate::pipeline::{Error, Pipeline};
 use crate::proto::v1;
 use crate::scheduler::{Ticket, Tickets};

@@ -15,6 +15,7 @@ mod face;
 mod http;
 mod layers;
 mod liveness;
+mod settings;
 mod status;
 
 #[cfg(fuzzing)]
@@ -24,3 +25,4 @@ pub use face::FaceServer;
 pub use http::{Probes, Standing, router as http_router};
 pub use layers::{DeadlineLayer, IntakeLayer, MessageLimits};
 pub use liveness::LivenessServer;
+pub use settings::{SESSION_ENVELOPE_BYTES_MAX, ServerSettings};

@@ -5,7 +5,7 @@ mod logs;
 mod metrics;
 
 pub use causes::causes;
-pub use logs::{LogError, init as init_logs};
+pub use logs::{LogError, LogFormat, LogSettings, init as init_logs};
 pub use metrics::{
     CallGuard, Latency, Method, Metrics, ModelLabels, Outcome, Stage, latency_histogram,
 };

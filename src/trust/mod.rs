@@ -13,7 +13,9 @@ mod token;
 
 pub use digest::Digest;
 pub use keys::{KeyError, KeyedDigests, SessionKeys};
-pub use replay::{Claim, ReplayError, ReplayStore, SessionState};
+pub use replay::{
+    Claim, RedisUrl, ReplayError, ReplayStore, ReplayTarget, ReplayTargetError, SessionState,
+};
 pub use secret::{Secret, Wipe};
 pub use token::{
     Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError, random_u128,

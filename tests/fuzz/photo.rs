@@ -2,10 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use menshen::image::{DecodeLimits, check_format, decode};
+use menshen::image::{ImageSettings, check_format, decode};
 
-const LIMITS: DecodeLimits =
-    DecodeLimits { bytes_max: 64 << 10, side_max: 512, pixels_max: 256 * 256 };
+const LIMITS: ImageSettings = ImageSettings {
+    bytes_max: 64 << 10,
+    side_max: 512,
+    pixels_max: 256 * 256,
+    live_photos_max: 1,
+    decoded_max: 1,
+};
 
 fuzz_target!(
     // The decoders' panics are caught and answered; only what gets past `decode` is a finding.

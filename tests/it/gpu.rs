@@ -24,8 +24,8 @@ async fn embedding(client: &mut crate::support::Client, name: &str) -> Vec<f32> 
 async fn assert_answers_as_the_cpu(precision: &str, distance_max: f64, score_max: f64) {
     let mut cpu = client().await;
     let mut config = config();
-    config.device.device = "cuda:0".to_owned();
-    config.device.precision = Some(precision.to_owned());
+    config.device.device = "cuda:0".parse().unwrap();
+    config.device.precision = Some(precision.parse().unwrap());
     let app = App::start(config).await.unwrap();
     let mut gpu = connect(app.grpc_address()).await;
     for name in PORTRAITS {

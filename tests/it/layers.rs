@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// The layers of `src/lib.rs`, top first.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "main",
     "cli",
     "app",
     "shutdown",
+    "config",
     "services",
     "pipeline",
     "scheduler",
@@ -19,7 +20,7 @@ const LAYERS: [&str; 17] = [
     "image",
     "trust",
     "telemetry",
-    "config",
+    "setting",
     "engine",
 ];
 

@@ -162,13 +162,11 @@ async fn reflection_lists_the_services() {
 
 #[tokio::test]
 async fn a_device_that_is_not_there_is_a_clear_error() {
-    for device in ["cuda:0", "tpu"] {
-        let mut config = config();
-        config.device.device = device.into();
-        let error = App::start(config).await.unwrap_err();
-        let chain = format!("{:#}", anyhow::Error::from(error));
-        assert!(chain.contains(device), "{chain}");
-    }
+    let mut config = config();
+    config.device.device = "cuda:0".parse().unwrap();
+    let error = App::start(config).await.unwrap_err();
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert!(chain.contains("cuda:0"), "{chain}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod puppet;
 mod raw;
 mod redis_server;
 mod replay;
+mod settings;
 mod support;
 mod verify;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use menshen::config::{LivenessSettings, ReplayTarget};
+use menshen::pipeline::LivenessSettings;
 use menshen::trust::{
-    Claim, Digest, KeyedDigests, ReplayError, ReplayStore, SessionId, SessionState,
+    Claim, Digest, KeyedDigests, ReplayError, ReplayStore, ReplayTarget, SessionId, SessionState,
 };
 
 use crate::redis_server::RedisServer;
@@ -22,7 +22,8 @@ fn settings(server: &RedisServer) -> LivenessSettings {
 }
 
 fn open(settings: &LivenessSettings) -> Arc<ReplayStore> {
-    Arc::new(ReplayStore::open(settings).unwrap())
+    let LivenessSettings { replay, replay_replicas_min, .. } = settings;
+    Arc::new(ReplayStore::open(replay, *replay_replicas_min, settings.replay_timeout()).unwrap())
 }
 
 /// A store as two replicas see it; in memory there is only one replica, asked twice.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use menshen::app::App;
 use menshen::config::Config;
-use menshen::image::{self, DecodeLimits};
+use menshen::image::{self, ImageSettings};
 use menshen::proto::v1;
 use menshen::proto::v1::face_service_client::FaceServiceClient;
 use tokio::runtime::Runtime;
@@ -57,7 +57,7 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// A photograph among the fixtures, decoded, and its face mesh.
 pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
-    let image = image::decode(&fixture(name), &DecodeLimits::default()).unwrap();
+    let image = image::decode(&fixture(name), &ImageSettings::default()).unwrap();
     let picture = Picture::new(image.width(), image.height(), image.pixels().to_vec());
     let (stem, _) = name.rsplit_once('.').unwrap();
     let points = serde_json::from_slice(&fixture(&format!("{stem}.mesh.json"))).unwrap();

@@ -104,9 +104,9 @@ const HEAD: [f64; 3] = [90.0, 60.0, 537.0];
 
 /// Head and shoulders of the fixture, as small as the chip of an identity card stores it.
 fn chip_portrait() -> Vec<u8> {
-    use menshen::image::{DecodeLimits, decode};
+    use menshen::image::{ImageSettings, decode};
 
-    let source = decode(&fixture("person_b_1.jpg"), &DecodeLimits::default()).unwrap();
+    let source = decode(&fixture("person_b_1.jpg"), &ImageSettings::default()).unwrap();
     let (width, height) = (102, 126);
     let [head_left, head_top, head_width] = HEAD;
     let side = head_width / width as f64;
@@ -237,9 +237,9 @@ async fn a_picture_without_a_face_and_one_with_two_are_answers_with_reasons() {
 }
 
 fn side_by_side(left: &str, right: &str) -> Vec<u8> {
-    use menshen::image::{DecodeLimits, RgbImage, decode};
+    use menshen::image::{ImageSettings, RgbImage, decode};
 
-    let limits = DecodeLimits::default();
+    let limits = ImageSettings::default();
     let [left, right]: [RgbImage; 2] =
         [left, right].map(|name| decode(&fixture(name), &limits).unwrap());
     let height = left.height().min(right.height());

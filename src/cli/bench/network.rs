@@ -1,6 +1,5 @@
 //! One network on a device: how far from the CPU, and how fast.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 #[cfg(feature = "cuda")]
 use crate::device::DeviceChoice;
-use crate::device::{Batch, Device, DeviceError, DeviceOptions, LoadedModel, RowOutput};
+use crate::device::{Batch, Device, DeviceError, DeviceSettings, LoadedModel, RowOutput};
 use crate::engine::Precision;
 use crate::image::RgbImage;
 use crate::model::{ModelError, Package};
@@ -64,13 +63,13 @@ pub(super) struct BucketReport {
 /// Measures every bucket, with all slots, with one, and without graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
-    options: &DeviceOptions,
+    settings: &DeviceSettings,
     seconds: f64,
 ) -> anyhow::Result<NetworkReport> {
-    let one_slot = DeviceOptions { slots: Some(NonZeroUsize::MIN), ..options.clone() };
+    let one_slot = DeviceSettings { slots: 1, ..settings.clone() };
     let one_slot = rates(&one_slot, package()?, seconds).await?;
-    let without_graphs = rates_without_graphs(options, package()?, seconds).await?;
-    let device = Device::open(options).await?;
+    let without_graphs = rates_without_graphs(settings, package()?, seconds).await?;
+    let device = Device::open(settings).await?;
     let model = device.load(package()?).await?;
     let cosine_distance = compare(&device, &model, package()?).await?;
     let mut buckets = Vec::new();
@@ -90,21 +89,21 @@ pub(super) async fn measure_network(
 /// `None` where nothing is captured: on the CPU.
 #[cfg(feature = "cuda")]
 async fn rates_without_graphs(
-    options: &DeviceOptions,
+    settings: &DeviceSettings,
     package: Package,
     seconds: f64,
 ) -> anyhow::Result<Option<Vec<f64>>> {
-    if options.choice == DeviceChoice::Cpu {
+    if settings.device == DeviceChoice::Cpu {
         return Ok(None);
     }
-    let mut eager = options.clone();
+    let mut eager = settings.clone();
     eager.cuda.graphs = false;
     rates(&eager, package, seconds).await.map(Some)
 }
 
 #[cfg(not(feature = "cuda"))]
 async fn rates_without_graphs(
-    _: &DeviceOptions,
+    _: &DeviceSettings,
     _: Package,
     _: f64,
 ) -> anyhow::Result<Option<Vec<f64>>> {
@@ -113,11 +112,11 @@ async fn rates_without_graphs(
 
 /// Rows a second of each bucket, under other options.
 async fn rates(
-    options: &DeviceOptions,
+    settings: &DeviceSettings,
     package: Package,
     seconds: f64,
 ) -> anyhow::Result<Vec<f64>> {
-    let device = Device::open(options).await?;
+    let device = Device::open(settings).await?;
     let model = device.load(package).await?;
     let mut rates = Vec::new();
     for &bucket in model.buckets() {
@@ -132,9 +131,8 @@ async fn compare(
     model: &Arc<LoadedModel>,
     package: Package,
 ) -> anyhow::Result<f64> {
-    let mut options = DeviceOptions::default();
-    options.cpu.precision = Some(Precision::F32);
-    let cpu = Device::open(&options).await?;
+    let settings = DeviceSettings { precision: Some(Precision::F32), ..DeviceSettings::default() };
+    let cpu = Device::open(&settings).await?;
     let known = cpu.load(package).await?;
     let mut worst = 0.0_f64;
     for seed in 0..ROWS_COMPARED {

@@ -31,7 +31,8 @@ use self::requirement::{Identity, check_driver, driver_version};
 use self::resident::Resident;
 use self::slot::Slot;
 use super::loaded::ModelKey;
-use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use super::placement::DEVICES_MAX;
+use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
 use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
@@ -40,24 +41,10 @@ use crate::model::Package;
 pub(super) use listing::survey;
 pub use requirement::Unmet;
 
-/// How networks run on GPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CudaOptions {
-    /// Whether each bucket is captured once and replayed as a whole; else its steps are launched
-    /// one by one.
-    pub graphs: bool,
-}
-
-impl Default for CudaOptions {
-    fn default() -> Self {
-        Self { graphs: true }
-    }
-}
-
 /// An open GPU with its networks.
 pub(super) struct CudaMachine {
     number: usize,
-    options: CudaOptions,
+    settings: CudaSettings,
     slots: usize,
     /// `None` while it is lost.
     open: Option<Open>,
@@ -93,13 +80,13 @@ impl CudaMachine {
     pub(super) fn open(
         number: usize,
         slots: usize,
-        options: CudaOptions,
+        settings: CudaSettings,
         chosen: &str,
     ) -> Result<(Self, DeviceDescription), DeviceError> {
         check_number(number)?;
         let open = Open::new(number, slots).map_err(opening(number))?;
         let description = open.describe(number, chosen).map_err(opening(number))?;
-        Ok((Self { number, options, slots, open: Some(open) }, description))
+        Ok((Self { number, settings, slots, open: Some(open) }, description))
     }
 
     /// Libraries choose other algorithms for other batches, which sum in other orders.
@@ -125,7 +112,7 @@ impl CudaMachine {
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let resident = Resident::load(&graph, &open.gpu, manifest, self.options.graphs);
+        let resident = Resident::load(&graph, &open.gpu, manifest, self.settings.graphs);
         let resident = resident.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
@@ -213,7 +200,18 @@ fn reset(number: usize) -> Result<(), DriverError> {
 }
 
 /// The libraries are there, the driver knows the device, and both are new enough.
-fn check_number(number: usize) -> Result<(), DeviceError> {
+/// The GPUs that are there and new enough, without opening them; or why there is none.
+pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
+    let known: Vec<usize> =
+        (0..DEVICES_MAX).filter(|number| check_number(*number).is_ok()).collect();
+    match check_number(0) {
+        Err(why) if known.is_empty() => Err(why.to_string()),
+        _ => Ok(known),
+    }
+}
+
+/// Whether a GPU is there and new enough, without opening it.
+pub(super) fn check_number(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
     }

@@ -11,7 +11,7 @@ use crate::device::fixture::{
 };
 use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Patience;
-use crate::device::{Batch, Device, DeviceError, DeviceState, Health, Placement, Slot};
+use crate::device::{Batch, DeviceError, DevicePlan, DeviceState, Health, Placement, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -199,7 +199,8 @@ async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
     stage.stops = true;
     let patience = Patience { open: Duration::ZERO, ..impatient() };
-    let opened = Device::of(vec![MachineSpec::Staged(stage)], &slots(1), &patience).await;
+    let plan = DevicePlan::of(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
+    let opened = plan.open_with(&patience).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);
     assert!(why.contains("opening the device has run for 0ns and cannot be stopped"), "{why}");

@@ -4,7 +4,6 @@ mod batches;
 mod losses;
 mod models;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,14 +13,13 @@ use futures_util::future::BoxFuture;
 
 use super::fixture::{Director, Report, Step, everywhere, grey, staged};
 use super::{
-    Batch, BatchOutcome, Device, DeviceError, DeviceOptions, DeviceState, LoadedModel, Placement,
+    Batch, BatchOutcome, Device, DeviceError, DeviceSettings, DeviceState, LoadedModel, Placement,
     RowOutput,
 };
 use crate::model::Package;
 
 async fn open(slots: usize) -> Device {
-    let slots = NonZeroUsize::new(slots);
-    Device::open(&DeviceOptions { slots, ..DeviceOptions::default() }).await.unwrap()
+    Device::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
 }
 
 fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
@@ -38,8 +36,8 @@ fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
     outcome.rows.iter().map(|row| row.as_ref().ok().map(value)).collect()
 }
 
-fn slots(slots: usize) -> DeviceOptions {
-    DeviceOptions { slots: NonZeroUsize::new(slots), ..DeviceOptions::default() }
+fn slots(slots: usize) -> DeviceSettings {
+    DeviceSettings { slots, ..DeviceSettings::default() }
 }
 
 async fn launch(

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{load, package, slots};
 use crate::device::fixture::{Report, staged};
-use crate::device::{Batch, DeviceError, DeviceOptions, Placement};
+use crate::device::{Batch, DeviceError, DeviceSettings, Placement};
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alone() {
     let placement = [("iris".to_owned(), vec![1])].into();
-    let (device, mut directors) = staged(2, DeviceOptions { placement, ..slots(1) }).await;
+    let (device, mut directors) = staged(2, DeviceSettings { placement, ..slots(1) }).await;
     let model = load(&device, &mut directors, package()).await.unwrap();
     assert_eq!(model.placement(), Placement::of([1]));
     assert!(!model.timing().buckets.is_empty());

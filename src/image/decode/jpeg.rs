@@ -9,16 +9,16 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{DecodeError, DecodeLimits, contain, exif};
-use crate::image::RgbImage;
+use super::{DecodeError, contain, exif};
 use crate::image::orientation::Orientation;
+use crate::image::{ImageSettings, RgbImage};
 
 /// Most scans of one file. libjpeg writes 10 for a progressive colour image; each further scan is
 /// another pass over all blocks, which is how small files become slow.
 const SCANS_MAX: usize = 32;
 
 /// Decodes a file that starts with the JPEG magic.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+pub(super) fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeError> {
     let outline = Outline::read(bytes)?;
     limits.check_size(outline.frame.width, outline.frame.height)?;
     let stored = contain(|| decode_pixels(&bytes[..outline.end], &outline.frame, limits))?;
@@ -28,7 +28,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
 fn decode_pixels(
     bytes: &[u8],
     frame: &Frame,
-    limits: &DecodeLimits,
+    limits: &ImageSettings,
 ) -> Result<RgbImage, DecodeError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)

@@ -13,40 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
-use crate::image::RgbImage;
-
-/// What an image may cost. Judged on the file's length and its header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecodeLimits {
-    /// Most bytes of a file.
-    pub bytes_max: usize,
-    /// Most pixels along one side.
-    pub side_max: usize,
-    /// Most pixels of an image.
-    pub pixels_max: usize,
-}
-
-impl Default for DecodeLimits {
-    /// The 12-megapixel photograph of a phone (4032×3024, 3 to 6 MB as JPEG) just fits: 36 MiB of
-    /// pixels, and 72 MiB more while a progressive JPEG is being decoded.
-    fn default() -> Self {
-        Self { bytes_max: 8 << 20, side_max: 4096, pixels_max: 4096 * 3072 }
-    }
-}
-
-impl DecodeLimits {
-    fn check_size(&self, width: usize, height: usize) -> Result<(), DecodeError> {
-        let side = width.max(height);
-        if side > self.side_max {
-            return Err(DecodeError::SideTooLong { side, side_max: self.side_max });
-        }
-        let pixels = width.saturating_mul(height);
-        if pixels > self.pixels_max {
-            return Err(DecodeError::TooManyPixels { pixels, pixels_max: self.pixels_max });
-        }
-        Ok(())
-    }
-}
+use crate::image::{ImageSettings, RgbImage};
 
 /// Why bytes are not an image that the server accepts.
 ///
@@ -103,7 +70,7 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// See [`DecodeError`]. No input panics: the third-party decoders run under `catch_unwind`.
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+pub fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }

@@ -4,8 +4,8 @@ use std::io::{Cursor, ErrorKind};
 
 use ::png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Reader, Transformations};
 
-use super::{DecodeError, DecodeLimits, contain, exif};
-use crate::image::RgbImage;
+use super::{DecodeError, contain, exif};
+use crate::image::{ImageSettings, RgbImage};
 use crate::trust::Secret;
 
 /// Most bytes the decoder may hold besides the output: chunks it keeps (palette, EXIF) and a few
@@ -13,7 +13,7 @@ use crate::trust::Secret;
 const WORK_BYTES_MAX: usize = 4 << 20;
 
 /// Decodes a file that starts with the PNG magic.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+pub(super) fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeError> {
     contain(|| {
         let mut reader = open(bytes, limits)?;
         let image = read_pixels(&mut reader)?;
@@ -29,7 +29,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
 
 fn open<'a>(
     bytes: &'a [u8],
-    limits: &DecodeLimits,
+    limits: &ImageSettings,
 ) -> Result<Reader<Cursor<&'a [u8]>>, DecodeError> {
     let mut decoder =
         Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: WORK_BYTES_MAX });

@@ -6,6 +6,7 @@
 
 mod live;
 mod report;
+mod settings;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,9 +15,9 @@ use bytes::Bytes;
 
 pub use live::{Arrived, LiveSession};
 pub use report::SessionReport;
+pub use settings::LivenessSettings;
 
 use super::{Error, Pipeline};
-use crate::config::LivenessSettings;
 use crate::face::ImageSource;
 use crate::face::calibration::PairType;
 use crate::image::Rotation;
@@ -71,25 +72,40 @@ pub enum SessionsError {
 const TOKEN_AUDIENCE: &str = "menshen.v1.LivenessService";
 
 impl Sessions {
-    /// Reads or makes the keys, and asks the store whether it can be relied on.
-    ///
-    /// # Errors
-    /// Keys that cannot be had, a store that cannot be used.
-    pub async fn open(settings: &LivenessSettings) -> Result<Self, SessionsError> {
-        let keys = match &settings.key_file {
-            Some(path) => SessionKeys::load(path)?,
-            None => SessionKeys::generate()?,
-        };
-        let (keys, replay) = (Arc::new(keys), ReplayStore::open(settings)?);
-        replay.probe().await?;
-        Ok(Self {
+    /// Sessions sealed with `keys`, each used once by `replay`: see [`session_keys`] and
+    /// [`session_store`].
+    pub fn new(settings: &LivenessSettings, keys: SessionKeys, replay: ReplayStore) -> Self {
+        let keys = Arc::new(keys);
+        Self {
             tokens: SessionTokens::new(Arc::clone(&keys), TOKEN_AUDIENCE),
             keys,
             replay,
             settings: settings.clone(),
-            limits: Limits::default(),
-        })
+            limits: settings.limits(),
+        }
     }
+}
+
+/// Reads the keys of `liveness.key_file`, or makes one.
+///
+/// # Errors
+/// Keys that cannot be had.
+pub fn session_keys(settings: &LivenessSettings) -> Result<SessionKeys, SessionsError> {
+    Ok(match &settings.key_file {
+        Some(path) => SessionKeys::load(path)?,
+        None => SessionKeys::generate()?,
+    })
+}
+
+/// Opens the store of `liveness.replay`, and asks whether it can be relied on.
+///
+/// # Errors
+/// A store that cannot be used.
+pub async fn session_store(settings: &LivenessSettings) -> Result<ReplayStore, SessionsError> {
+    let timeout = settings.replay_timeout();
+    let replay = ReplayStore::open(&settings.replay, settings.replay_replicas_min, timeout)?;
+    replay.probe().await?;
+    Ok(replay)
 }
 
 /// A session that is asked for.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::ImageSettings;
 use crate::face::verdict::Subject;
 use crate::face::{Embedding, ImageSource, SpaceId};
+use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side, Violation};
 use crate::proto::v1;
 use crate::trust::Secret;

@@ -1,8 +1,8 @@
 //! Parses requests: afterwards nothing is left to check. All violated fields are reported at once.
 
 use super::fields::{Caller, Fields, photograph};
-use crate::config::ImageSettings;
 use crate::face::verdict::Subject;
+use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fields::{Caller, Fields};
-use crate::config::ImageSettings;
+use crate::image::ImageSettings;
 use crate::image::{Rotation, check_format};
 use crate::liveness::Assurance;
 use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionOrder, SessionStart};

@@ -15,8 +15,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::config::SESSION_ENVELOPE_BYTES_MAX;
-use crate::services::status;
+use crate::services::{SESSION_ENVELOPE_BYTES_MAX, status};
 
 /// Bytes before each message of a gRPC stream: one flag and the length.
 const FRAME_HEADER_BYTES: usize = 5;

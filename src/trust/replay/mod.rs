@@ -6,16 +6,17 @@
 
 mod memory;
 mod redis;
+mod target;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::config::{LivenessSettings, ReplayTarget};
 use crate::trust::{KeyedDigests, SessionId};
 use memory::MemoryReplay;
 use redis::RedisReplay;
+pub use target::{RedisUrl, ReplayTarget, ReplayTargetError};
 
 /// Most bytes of one result: a verdict with every check's value is under 2 KiB.
 const RESULT_BYTES_MAX: usize = 8 << 10;
@@ -90,19 +91,20 @@ pub enum ReplayError {
 }
 
 impl ReplayStore {
-    /// The store of `settings`. Nothing is connected yet: [`ReplayStore::probe`] says whether it
-    /// can be used.
+    /// The store at `target`. A write to Redis counts when `replicas_min` replicas hold it, and one
+    /// question takes at most `timeout`. Nothing is connected yet: [`ReplayStore::probe`] says
+    /// whether the store can be used.
     ///
     /// # Errors
     /// [`ReplayError::Address`].
-    pub fn open(settings: &LivenessSettings) -> Result<Self, ReplayError> {
-        Ok(match &settings.replay {
+    pub fn open(
+        target: &ReplayTarget,
+        replicas_min: u32,
+        timeout: Duration,
+    ) -> Result<Self, ReplayError> {
+        Ok(match target {
             ReplayTarget::Memory => Self::Memory(MemoryReplay::default()),
-            ReplayTarget::Redis(url) => Self::Redis(RedisReplay::new(
-                url,
-                settings.replay_replicas_min,
-                settings.replay_timeout(),
-            )?),
+            ReplayTarget::Redis(url) => Self::Redis(RedisReplay::new(url, replicas_min, timeout)?),
         })
     }
 

@@ -14,8 +14,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Value};
 
-use super::{Claim, ReplayError, SessionState};
-use crate::config::RedisUrl;
+use super::{Claim, RedisUrl, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
 /// Before every key, so that other programs can share the server. Its number changes with what
@@ -287,15 +286,12 @@ fn evicts(about_memory: &str) -> bool {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::super::ReplayStore;
+    use super::super::{ReplayStore, ReplayTarget};
     use super::*;
-    use crate::config::{LivenessSettings, ReplayTarget};
 
     fn store(url: &str, timeout_ms: u64) -> ReplayStore {
         let replay = ReplayTarget::try_from(url.to_owned()).unwrap();
-        let replay_timeout_ms = timeout_ms;
-        let settings = LivenessSettings { replay, replay_timeout_ms, ..Default::default() };
-        ReplayStore::open(&settings).unwrap()
+        ReplayStore::open(&replay, 0, Duration::from_millis(timeout_ms)).unwrap()
     }
 
     #[test]
@@ -309,8 +305,7 @@ mod tests {
     #[test]
     fn a_malformed_address_is_refused_at_once_and_not_repeated() {
         let replay = ReplayTarget::try_from("redis://u:hunter2@host:99999".to_owned()).unwrap();
-        let settings = LivenessSettings { replay, ..Default::default() };
-        let error = ReplayStore::open(&settings).unwrap_err();
+        let error = ReplayStore::open(&replay, 0, Duration::from_millis(500)).unwrap_err();
         assert!(matches!(error, ReplayError::Address(_)));
         assert!(!format!("{error:?}").contains("hunter2"));
     }

@@ -4,8 +4,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use menshen::app::App;
-use menshen::config::{Config, ReplayTarget};
+use menshen::config::Config;
 use menshen::proto::v1;
+use menshen::trust::ReplayTarget;
 use tempfile::TempDir;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;

@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use menshen::app::App;
-use menshen::config::ReplayTarget;
 use menshen::proto::v1;
+use menshen::trust::ReplayTarget;
 use tempfile::TempDir;
 use tonic::Code;
 

@@ -1,4 +1,4 @@
-use menshen::image::{DecodeLimits, decode};
+use menshen::image::{ImageSettings, decode};
 
 use super::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
@@ -184,7 +184,7 @@ fn frames_are_small_baseline_jpegs_with_the_same_tables() {
     for frame in &frames {
         assert!(frame.jpeg.len() < FRAME_BYTES_MAX);
         assert_eq!(tables(frame), tables(&frames[0]));
-        let image = decode(&frame.jpeg, &DecodeLimits::default()).unwrap();
+        let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
         assert_eq!([image.width(), image.height()], FRAME);
     }
 }
@@ -269,7 +269,7 @@ fn a_loop_repeats_what_is_seen_but_no_bytes() {
     let frames = looped(&puppet, &turning(&puppet), 1..3, 1);
     let times: Vec<u64> = frames.iter().map(|frame| frame.at_ms).collect();
     assert_eq!(times, [2300, 2400, 2500, 2600, 2700, 2800]);
-    let images = frames.iter().map(|frame| decode(&frame.jpeg, &DecodeLimits::default()).unwrap());
+    let images = frames.iter().map(|frame| decode(&frame.jpeg, &ImageSettings::default()).unwrap());
     // The mark is in the uppermost blocks of the compression.
     let below: Vec<Vec<u8>> =
         images.map(|image| image.pixels()[FRAME[0] * 3 * 32..].to_vec()).collect();
@@ -286,7 +286,7 @@ fn a_second_face_stands_beside_the_first() {
     let two = second_face(&main, &other, shots, 1);
     let twice = second_face(&main, &main, shots, 1);
     let pixels = |frames: &[Frame]| {
-        let image = decode(&frames[0].jpeg, &DecodeLimits::default()).unwrap();
+        let image = decode(&frames[0].jpeg, &ImageSettings::default()).unwrap();
         Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec())
     };
     let (two, twice) = (pixels(&two), pixels(&twice));
@@ -299,7 +299,7 @@ fn a_mirrored_session_exchanges_left_and_right() {
     let puppet = person(CALM);
     let shots = &turning(&puppet)[..1];
     let frame = &mirrored(&puppet, shots, 1)[0];
-    let image = decode(&frame.jpeg, &DecodeLimits::default()).unwrap();
+    let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
     let seen = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
     let plain = shoot(&puppet, &shots[0], 1);
     assert!(difference(&seen.mirrored(), &plain) < 5.0);

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use super::{LIVENESS, apart, batch, free_bytes, open, options, package, picture, run, turn};
-use crate::device::cuda::CudaOptions;
-use crate::device::{Batch, Device, DeviceError, DeviceOptions};
+use super::{LIVENESS, apart, batch, free_bytes, open, package, picture, run, settings, turn};
+use crate::device::CudaSettings;
+use crate::device::{Batch, Device, DeviceError, DeviceSettings};
 use crate::engine::Precision;
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_graphs() {
     let _turn = turn().await;
-    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let limits = [(Precision::F32, 1e-5), (Precision::Tf32, 5e-2), (Precision::F16, 1e-2)];
     for (precision, limit) in limits {
         for graphs in [true, false] {
-            let mut options = options(&[0]);
-            options.cpu.precision = Some(precision);
-            options.cuda = CudaOptions { graphs };
-            let gpu = open(&options).await;
+            let mut settings = settings(&[0]);
+            settings.precision = Some(precision);
+            settings.cuda = CudaSettings { graphs };
+            let gpu = open(&settings).await;
             let model = gpu.load(package(LIVENESS, &[1, 4])).await.unwrap();
             let answers = run(&gpu, batch(&model, &[0, 1, 2], 4)).await;
             for (seed, answer) in answers.iter().enumerate() {
@@ -35,7 +35,7 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
 #[tokio::test]
 async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_no_memory_behind() {
     let _turn = turn().await;
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut alone = Vec::new();
     for seed in 0..5 {
@@ -69,8 +69,8 @@ async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
         package.manifest.input = package.manifest.input.with_side(160).unwrap();
         package
     };
-    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
-    let gpu = open(&options(&[0])).await;
+    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
+    let gpu = open(&settings(&[0])).await;
     let [known, found] = [cpu.load(small(&[1])).await, gpu.load(small(&[4])).await];
     let (known, found) = (known.unwrap(), found.unwrap());
     let sizes = [(160, 101), (91, 160), (160, 160)];
@@ -89,7 +89,7 @@ async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
 #[tokio::test]
 async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_goes_on() {
     let _turn = turn().await;
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut mixed = batch(&model, &[0], 2);
     mixed.rows.push(RgbImage::black(1, 1));
@@ -103,7 +103,7 @@ async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_g
 #[tokio::test]
 async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
     let _turn = turn().await;
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     // The first one grows the slots, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
@@ -120,9 +120,9 @@ async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
 #[tokio::test]
 async fn gpu_bfloat16_is_refused_with_what_there_is_instead() {
     let _turn = turn().await;
-    let mut options = options(&[0]);
-    options.cpu.precision = Some(Precision::Bf16);
-    let error = open(&options).await.load(package(LIVENESS, &[1])).await.unwrap_err();
+    let mut settings = settings(&[0]);
+    settings.precision = Some(Precision::Bf16);
+    let error = open(&settings).await.load(package(LIVENESS, &[1])).await.unwrap_err();
     let causes = crate::telemetry::causes(&error);
     assert!(causes.contains("f32, tf32 or f16"), "{causes}");
 }

@@ -1,21 +1,21 @@
 //! What the driver and the libraries are told.
 
-use super::{Emulated, LIVENESS, apart, batch, open, options, package, run, turn};
-use crate::device::{Device, DeviceOptions};
+use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
+use crate::device::{Device, DeviceSettings};
 
 #[tokio::test]
 async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let cpu = Device::open(&DeviceOptions::default()).await.unwrap();
+    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
-    let mut options = options(&[0]);
+    let mut settings = settings(&[0]);
     // What is replayed was counted when it was captured.
-    options.cuda.graphs = false;
+    settings.cuda.graphs = false;
     let mut counts = Vec::new();
     for fault in ["", "algorithm:1:801"] {
-        let gpu = open(&options).await;
+        let gpu = open(&settings).await;
         driver.set("fault", fault, "");
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         let count = || [driver.count("conv"), driver.count("gemm")];
@@ -35,7 +35,7 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
     let mut driver = Emulated::driver();
     driver.set("streams", "lazy", "now");
     let trace = tempfile::NamedTempFile::new().unwrap();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     driver.set("trace", trace.path().to_str().unwrap(), "");
     let launched = driver.count("graph_launches");
@@ -65,7 +65,7 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
 async fn emulated_what_was_uploaded_is_wiped_also_after_a_batch_that_fails() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     let trace = tempfile::NamedTempFile::new().unwrap();
     driver.set("trace", trace.path().to_str().unwrap(), "");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Emulated, LIVENESS, apart, batch, open, options, package, run, turn};
+use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
 use crate::device::watchdog::Patience;
 use crate::device::{Device, DeviceError, DeviceState, Health, LoadedModel, Slot};
 
@@ -11,7 +11,7 @@ use crate::device::{Device, DeviceError, DeviceState, Health, LoadedModel, Slot}
 async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let before = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     let mut health = gpu.health();
@@ -46,14 +46,14 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("devices", "2", "1");
-    let options = options(&[1]);
+    let settings = settings(&[1]);
     let (batch_limit, look) = (Duration::from_millis(50), Duration::from_millis(10));
     let patience = Patience { batch: batch_limit, look, ..Patience::default() };
     // One batch is asked again and again whether it has run; where all slots are taken, the thread
     // waits inside the driver.
     for slots_taken in [1, 2] {
-        let machines = options.choice.machines(&options).unwrap();
-        let gpu = Device::of(machines, &options, &patience).await.unwrap();
+        let plan = DevicePlan::new(&settings).unwrap();
+        let gpu = plan.open_with(&patience).await.unwrap();
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         driver.set("fault", "launch:1:hang@1", "");
         assert_lost(&gpu, &model, slots_taken).await;
@@ -71,12 +71,12 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
 async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "launch:1:700", "");
     assert!(matches!(run(&gpu, batch(&model, &[0], 1)).await[0], Err(DeviceError::Lost(_))));
     drop((gpu, model));
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
 }
@@ -86,7 +86,7 @@ async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() 
     let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("devices", "2", "1");
-    let gpus = open(&options(&[0, 1])).await;
+    let gpus = open(&settings(&[0, 1])).await;
     let model = gpus.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "any:1:214:*@1", "");
     let mut lost = 0;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::{
-    Batch, Device, DeviceChoice, DeviceError, DeviceOptions, LoadedModel, RowOutput,
+    Batch, Device, DeviceChoice, DeviceError, DeviceSettings, LoadedModel, RowOutput,
 };
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -96,12 +96,12 @@ fn package(model: &str, buckets: &[usize]) -> Package {
     package
 }
 
-fn options(numbers: &[usize]) -> DeviceOptions {
-    DeviceOptions { choice: DeviceChoice::Cuda(numbers.to_vec()), ..DeviceOptions::default() }
+fn settings(numbers: &[usize]) -> DeviceSettings {
+    DeviceSettings { device: DeviceChoice::Cuda(numbers.to_vec()), ..DeviceSettings::default() }
 }
 
-async fn open(options: &DeviceOptions) -> Device {
-    Device::open(options).await.unwrap()
+async fn open(settings: &DeviceSettings) -> Device {
+    Device::open(settings).await.unwrap()
 }
 
 /// On the first GPU.

@@ -1,8 +1,8 @@
 //! What is refused when a GPU is opened or a model is loaded onto it.
 
-use super::{Emulated, LIVENESS, SFACE, batch, free_bytes, open, options, package, run, turn};
+use super::{Emulated, LIVENESS, SFACE, batch, free_bytes, open, package, run, settings, turn};
 use crate::device::cuda::survey;
-use crate::device::{Device, DeviceChoice, DeviceError, DeviceOptions};
+use crate::device::{Device, DeviceChoice, DeviceError, DeviceSettings};
 use crate::engine::EngineError;
 use crate::engine::cuda::GpuError;
 
@@ -10,13 +10,13 @@ use crate::engine::cuda::GpuError;
 async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_takes_the_cpu() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let error = Device::open(&options(&[1])).await.unwrap_err();
+    let error = Device::open(&settings(&[1])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 1, count: 1 }), "{error}");
-    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let auto = DeviceSettings { device: DeviceChoice::Auto, ..DeviceSettings::default() };
     let described = open(&auto).await.describe().next().unwrap().to_string();
     assert!(described.starts_with("cuda:0") && described.contains("by auto"), "{described}");
     driver.set("devices", "0", "1");
-    let error = Device::open(&options(&[0])).await.unwrap_err();
+    let error = Device::open(&settings(&[0])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 0, count: 0 }), "{error}");
     let device = open(&auto).await;
     let described = device.describe().next().unwrap().to_string();
@@ -35,7 +35,7 @@ async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_ou
     assert!(first.unusable.is_none() && first.free_bytes.is_some(), "{first:?}");
     assert_eq!(second.model.as_deref(), Some("Emulated device 1"));
     assert!(second.unusable.as_ref().unwrap().contains("UNAVAILABLE"), "{second:?}");
-    let auto = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let auto = DeviceSettings { device: DeviceChoice::Auto, ..DeviceSettings::default() };
     let group = open(&auto).await;
     let names: Vec<&str> = group.describe().map(|device| device.name.as_str()).collect();
     assert_eq!(names, ["cuda:0"]);
@@ -45,7 +45,7 @@ async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_ou
 async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let refused = async || Device::open(&options(&[0])).await.unwrap_err().to_string();
+    let refused = async || Device::open(&settings(&[0])).await.unwrap_err().to_string();
     driver.set("capability", "75", "86");
     assert_eq!(survey().unusable, None);
     driver.set("capability", "72", "86");
@@ -64,7 +64,7 @@ async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_s
     let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("memory_mib", "150", "4096");
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     let error = gpu.load(package("yunet/2023mar", &[1, 8])).await.unwrap_err();
     let causes = crate::telemetry::causes(&error);
@@ -78,7 +78,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
     const MIB: usize = 1 << 20;
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     drop(gpu.load(package(SFACE, &[1])).await.unwrap());
     // Comes behind the freeing.
@@ -101,7 +101,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
 async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others_serve_on() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "host_alloc:1:2", "");
     let error = gpu.load(package("yunet/2023mar", &[1])).await.unwrap_err();
@@ -113,7 +113,7 @@ async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others
 async fn emulated_a_model_that_cannot_be_captured_is_refused_and_others_serve_on() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let gpu = open(&options(&[0])).await;
+    let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     for fault in ["capture:1:901", "instantiate:1:2", "graph_upload:1:2"] {
         driver.set("fault", fault, "");

@@ -1,0 +1,88 @@
+//! `menshen check`: whether a start would succeed.
+
+use std::process::ExitCode;
+
+use super::table::Table;
+use super::{Common, runtime, serve};
+use crate::app::{Finding, State, check};
+use crate::config::{ConfigError, Reading, Refusal};
+use crate::telemetry::causes;
+
+/// Options of `menshen check`: those of `menshen serve` that set something.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: serve::Settings,
+}
+
+/// One line of what was found.
+struct Line {
+    key: String,
+    state: &'static str,
+    said: String,
+}
+
+const WRONG: &str = "WRONG";
+
+pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+    let lines = match common.read(args.settings.overrides()) {
+        Ok(reading) => look(&reading)?,
+        Err(error @ (ConfigError::Read { .. } | ConfigError::Syntax { .. })) => {
+            vec![Line::new("--config", WRONG, &causes(&error))]
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut table = Table::new(&["setting", "", ""]);
+    for Line { key, state, said } in &lines {
+        table.row(vec![key.clone(), (*state).to_owned(), said.clone()]);
+    }
+    for line in table.lines() {
+        println!("{line}");
+    }
+    let wrong = lines.iter().filter(|line| line.state == WRONG).count();
+    if wrong == 0 {
+        println!("a start would succeed, as far as can be told without opening a GPU");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{wrong} wrong: a start would fail");
+    Ok(ExitCode::FAILURE)
+}
+
+/// What is wrong with the settings, then how everything is that they name.
+fn look(reading: &Reading) -> anyhow::Result<Vec<Line>> {
+    let mut lines: Vec<Line> = reading.refusals.iter().map(Line::refused).collect();
+    let refused: Vec<String> =
+        reading.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
+    let findings = runtime()?.block_on(check(&reading.config, &refused));
+    lines.extend(findings.iter().map(Line::found));
+    Ok(lines)
+}
+
+impl Line {
+    /// Messages of parsers have several lines; here each has one.
+    fn new(key: &str, state: &'static str, said: &str) -> Self {
+        let said: Vec<&str> = said.split_whitespace().collect();
+        Self { key: key.to_owned(), state, said: said.join(" ") }
+    }
+
+    fn refused(refusal: &Refusal) -> Self {
+        let said = match refusal {
+            Refusal::Unreadable { reason, .. } => reason.clone(),
+            Refusal::OutOfRange(violation) => {
+                format!("is {}, but must be {}", violation.value, violation.rule)
+            }
+            Refusal::Variable(_) => refusal.to_string(),
+        };
+        Self::new(refusal.key(), WRONG, &said)
+    }
+
+    fn found(finding: &Finding) -> Self {
+        match &finding.state {
+            State::Right(said) => Self::new(finding.key, "ok", said),
+            State::Wrong(error) => Self::new(finding.key, WRONG, &causes(error)),
+            State::NotChecked => {
+                Self::new(finding.key, "-", "not checked: one of its settings is refused")
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Which devices will be opened, known before any of them is.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use super::machine::MachineSpec;
+use super::placement::Placements;
+use super::watchdog::Patience;
+use super::{Device, DeviceError, DeviceSettings, choice};
+use crate::engine::Precision;
+use crate::engine::cpu::KernelChoice;
+use crate::model::Package;
+
+/// The devices of some settings, not open yet.
+pub struct DevicePlan {
+    pub(super) machines: Vec<MachineSpec>,
+    pub(super) placements: Placements,
+    /// Batches each device holds.
+    pub(super) slots: NonZeroUsize,
+    /// What all models are computed in; `None` leaves it to each manifest.
+    pub(super) precision: Option<Precision>,
+    kernels: KernelChoice,
+}
+
+impl DevicePlan {
+    /// The devices of `settings`. To find the GPUs of `auto`, each GPU is opened for a moment.
+    ///
+    /// # Errors
+    /// Devices that this build does not have, or a placement on other devices.
+    pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
+        Self::of(settings.device.machines(settings, choice::found_gpus)?, settings)
+    }
+
+    /// The devices of `settings`, and what opening them would refuse, as far as can be told without
+    /// opening a GPU.
+    ///
+    /// # Errors
+    /// Those of [`DevicePlan::new`], GPUs that are not there or too old, and kernels that the
+    /// processor does not have.
+    pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
+        let plan = Self::of(settings.device.machines(settings, choice::known_gpus)?, settings)?;
+        plan.machines.iter().try_for_each(MachineSpec::check)?;
+        Ok(plan)
+    }
+
+    /// A plan of these machines.
+    pub(super) fn of(
+        machines: Vec<MachineSpec>,
+        settings: &DeviceSettings,
+    ) -> Result<Self, DeviceError> {
+        let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
+        let placements = Placements::of(&settings.placement, &numbers)?;
+        let usual = machines.iter().map(MachineSpec::usual_slots).max();
+        let slots = NonZeroUsize::new(settings.slots).or(usual).unwrap_or(NonZeroUsize::MIN);
+        let (precision, kernels) = (settings.precision, settings.kernels);
+        Ok(Self { machines, placements, slots, precision, kernels })
+    }
+
+    /// The package in the precision that these devices will compute it in.
+    ///
+    /// # Errors
+    /// A precision that the model was not checked in, or that the CPU has no kernels for.
+    pub fn fit(&self, package: Package) -> Result<Package, DeviceError> {
+        let package = in_precision(package, self.precision)?;
+        if self.machines.iter().any(MachineSpec::is_cpu) {
+            let kernels = self.kernels.describe(package.manifest.precision);
+            kernels.map_err(|source| DeviceError::Load {
+                model: package.id(),
+                source: Box::new(source.into()),
+            })?;
+        }
+        Ok(package)
+    }
+
+    /// Opens the devices and starts their threads.
+    ///
+    /// # Errors
+    /// Devices that do not open, or [`DeviceError::Thread`].
+    pub async fn open(self) -> Result<Device, DeviceError> {
+        self.open_with(&Patience::default()).await
+    }
+
+    pub(super) async fn open_with(self, patience: &Patience) -> Result<Device, DeviceError> {
+        Device::of(self, patience).await
+    }
+}
+
+impl fmt::Display for DevicePlan {
+    /// What the devices are called, such as `cuda:0, cuda:1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.machines.iter().map(MachineSpec::name).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+impl fmt::Debug for DevicePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DevicePlan").field(&format_args!("{self}")).finish()
+    }
+}
+
+/// The package, to be run in `precision` where that is asked for.
+pub(super) fn in_precision(
+    package: Package,
+    precision: Option<Precision>,
+) -> Result<Package, DeviceError> {
+    let precision = precision.unwrap_or(package.manifest.precision);
+    let model = package.id();
+    package.in_precision(precision).map_err(|source| DeviceError::Precision {
+        model,
+        precision,
+        source: Box::new(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn iris() -> Package {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        Package::open(&models.join("iris/3.3.6")).unwrap()
+    }
+
+    #[test]
+    fn a_precision_without_kernels_or_tolerance_is_refused_before_a_device_is_open() {
+        let plan = |precision| {
+            let settings = DeviceSettings { precision, ..DeviceSettings::default() };
+            DevicePlan::new(&settings).unwrap()
+        };
+        assert_eq!(plan(None).fit(iris()).unwrap().manifest.precision, Precision::F32);
+        for precision in [Precision::Tf32, Precision::F16] {
+            let error = plan(Some(precision)).fit(iris()).unwrap_err();
+            assert!(
+                matches!(error, DeviceError::Load { .. } | DeviceError::Precision { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_placed_on_a_gpu_is_refused_while_the_device_is_the_cpu() {
+        let mut settings = DeviceSettings::default();
+        settings.placement.insert("sface".to_owned(), vec![0]);
+        let error = DevicePlan::new(&settings).err().unwrap();
+        assert!(matches!(error, DeviceError::PlacementOnCpu { .. }), "{error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Where networks run, and how.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::thread;
+
+use documented::DocumentedFields;
+use serde::{Deserialize, Serialize};
+
+use super::DeviceChoice;
+use crate::engine::Precision;
+use crate::engine::cpu::KernelChoice;
+use crate::setting::{RangeCheck, Violation};
+
+/// Section `device`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceSettings {
+    /// Where networks run: `cpu`, `auto` (the GPUs of this machine, or else the CPU), or `cuda:0,1`
+    /// (these CUDA devices and no others).
+    #[serde(with = "crate::setting::text")]
+    pub device: DeviceChoice,
+    /// Batches each device may hold, formed and running. 1 forms every batch at the last moment; 0
+    /// takes 1 on the CPU and 2 on GPUs, which fetch the next batch while they compute.
+    pub slots: usize,
+    /// Threads that decode, resize and align; 0 takes one per core.
+    pub cpu_pool_threads: usize,
+    /// Threads that run networks on the CPU, at most 1024; 0 takes one per core.
+    pub threads: usize,
+    /// Instructions that networks use on the CPU: `auto` (the fastest of this processor but `amx`,
+    /// which has never run on hardware), `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    #[serde(with = "crate::setting::text")]
+    pub kernels: KernelChoice,
+    /// What all models are computed in: `f32`, `bf16` (on the CPU), `tf32` or `f16` (on GPUs). Left
+    /// out, each manifest decides.
+    #[serde(with = "crate::setting::optional_text", skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// CUDA devices by the name of the model that is to run there and nowhere else. A model that is
+    /// not listed runs on all devices.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub placement: BTreeMap<String, Vec<usize>>,
+    /// How GPUs run networks.
+    pub cuda: CudaSettings,
+}
+
+/// Section `device.cuda`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
+#[serde(deny_unknown_fields, default)]
+pub struct CudaSettings {
+    /// Whether each batch size is captured as a CUDA graph once and replayed as a whole. Off, its
+    /// steps are launched one by one, which is slower and easier to profile.
+    pub graphs: bool,
+}
+
+impl Default for CudaSettings {
+    fn default() -> Self {
+        Self { graphs: true }
+    }
+}
+
+impl Default for DeviceSettings {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Cpu,
+            slots: 0,
+            cpu_pool_threads: 0,
+            threads: 0,
+            kernels: KernelChoice::Auto,
+            precision: None,
+            placement: BTreeMap::new(),
+            cuda: CudaSettings::default(),
+        }
+    }
+}
+
+/// Most threads that run networks; the largest machines have 512 cores.
+const THREADS_MAX: usize = 1024;
+
+impl DeviceSettings {
+    /// Threads that decode, resize and align.
+    pub fn cpu_pool_threads(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.cpu_pool_threads).unwrap_or_else(cores)
+    }
+
+    /// Threads that run networks on the CPU.
+    pub(super) fn threads(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.threads).unwrap_or_else(cores)
+    }
+
+    /// Every setting outside its range.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut check = RangeCheck::of("device");
+        let rule = format!("at most {THREADS_MAX}");
+        check.require(self.threads <= THREADS_MAX, "threads", self.threads, rule);
+        check.violations()
+    }
+}
+
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_threads_than_any_machine_has_cores_are_reported() {
+        let settings = |threads| DeviceSettings { threads, ..DeviceSettings::default() };
+        assert_eq!(settings(1024).violations(), []);
+        let message = settings(1025).violations()[0].to_string();
+        assert_eq!(message, "device.threads is 1025, but must be at most 1024");
+    }
+
+    #[test]
+    fn devices_kernels_and_precisions_are_read_as_what_they_are() {
+        let text = "device = \"cuda:0,2\"\nkernels = \"avx2\"\nprecision = \"f16\"\n";
+        let settings: DeviceSettings = toml::from_str(text).unwrap();
+        assert_eq!(settings.device, DeviceChoice::Cuda(vec![0, 2]));
+        assert_eq!(settings.kernels, KernelChoice::Avx2);
+        assert_eq!(settings.precision, Some(Precision::F16));
+        let written = toml::to_string(&settings).unwrap();
+        assert_eq!(toml::from_str::<DeviceSettings>(&written).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_refused_with_the_words_that_do() {
+        for (text, allowed) in [
+            ("device = \"gpu\"", "cpu, auto or cuda:0,1"),
+            ("kernels = \"sse\"", "auto, amx, avx512, avx2, neon or portable"),
+            ("precision = \"int8\"", "f32, tf32, f16 or bf16"),
+        ] {
+            let message = toml::from_str::<DeviceSettings>(text).unwrap_err().to_string();
+            assert!(message.contains(allowed), "{message}");
+        }
+    }
+}

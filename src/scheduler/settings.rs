@@ -1,0 +1,58 @@
+//! Settings of queues and batches.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use documented::DocumentedFields;
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{RangeCheck, Violation};
+
+/// Section `scheduler`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchedulerSettings {
+    /// Most rows in the queue of one model, at least 1. A request whose row finds no place waits.
+    pub lane_rows_max: usize,
+    /// How long a batch that is not full may wait for more rows, in milliseconds. With 0 a batch
+    /// starts as soon as a device is free.
+    pub delay_max_ms: u64,
+}
+
+impl Default for SchedulerSettings {
+    fn default() -> Self {
+        // A row of the detector is 1.2 MB of pixels at side 640: 256 rows are 315 MB.
+        Self { lane_rows_max: 256, delay_max_ms: 0 }
+    }
+}
+
+impl SchedulerSettings {
+    /// Most rows in the queue of one model.
+    pub fn lane_rows_max(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.lane_rows_max).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// How long a batch that is not full may wait for more rows.
+    pub fn delay_max(&self) -> Duration {
+        Duration::from_millis(self.delay_max_ms)
+    }
+
+    /// Every setting outside its range.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut check = RangeCheck::of("scheduler");
+        check.at_least_one("lane_rows_max", self.lane_rows_max);
+        check.violations()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_without_a_place_is_reported() {
+        assert_eq!(SchedulerSettings::default().violations(), []);
+        let settings = SchedulerSettings { lane_rows_max: 0, ..SchedulerSettings::default() };
+        assert_eq!(settings.violations()[0].key, "scheduler.lane_rows_max");
+    }
+}
