@@ -115,7 +115,7 @@ pub(super) fn conclude<A>(
                 }
                 _ => {}
             }
-            call.end(status::outcome(&error));
+            call.end(status::outcome(error.kind()));
             Err(status::from_error(&error))
         }
     }

@@ -15,7 +15,7 @@ use super::events::EventStream;
 use super::layers::{Held, Room};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{Arrived, CameraFrame, Error, LiveSession, Pipeline, SessionStart};
+use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as Told;
@@ -301,21 +301,16 @@ impl Stake {
 /// recording may take, and the bytes that leave no room may be its own. A server that is behind it
 /// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
-    match error {
-        Error::NotReady(_) | Error::Store(_) | Error::Behind { .. } | Error::Internal(_) => true,
-        Error::Expired => assurance == Assurance::Stream,
-        Error::Invalid(_)
-        | Error::Overloaded(_)
-        | Error::ModelNotLive { .. }
-        | Error::SpaceMismatch { .. }
-        | Error::Token(_)
-        | Error::SessionUsed
-        | Error::WrongCall(_)
-        | Error::AttemptsSpent { .. }
-        | Error::NoResult
-        | Error::BrokenStream(_)
-        | Error::IntakeFull
-        | Error::Gone => false,
+    match error.kind() {
+        Kind::NotReady | Kind::StoreDown | Kind::Behind | Kind::Internal => true,
+        Kind::Expired => assurance == Assurance::Stream,
+        Kind::Invalid
+        | Kind::Denied
+        | Kind::NotFound
+        | Kind::Precondition
+        | Kind::Used
+        | Kind::Overloaded
+        | Kind::Gone => false,
     }
 }
 

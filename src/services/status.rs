@@ -5,9 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::pipeline::{Error, NOT_READY_RETRY_AFTER};
+use crate::pipeline::{Error, Kind, NOT_READY_RETRY_AFTER};
 use crate::telemetry::Outcome;
-use crate::trust::TokenError;
 
 /// How long a caller should wait when too many messages are arriving at once.
 const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -17,69 +16,100 @@ const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The status of an error, with the details the standard error model has for it.
 pub fn from_error(error: &Error) -> Status {
-    let message = error.to_string();
+    let kind = error.kind();
+    let message = match kind {
+        // The caller learns nothing more.
+        Kind::Internal => "internal error".to_owned(),
+        Kind::Invalid
+        | Kind::Denied
+        | Kind::NotFound
+        | Kind::Precondition
+        | Kind::Used
+        | Kind::Overloaded
+        | Kind::Behind
+        | Kind::Expired
+        | Kind::NotReady
+        | Kind::StoreDown
+        | Kind::Gone => error.to_string(),
+    };
+    match details(error, &message) {
+        Some(details) => Status::with_error_details(code(kind), message, details),
+        None => Status::new(code(kind), message),
+    }
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::NotFound => Code::NotFound,
+        Kind::Precondition => Code::FailedPrecondition,
+        Kind::Used => Code::AlreadyExists,
+        Kind::Overloaded | Kind::Behind => Code::ResourceExhausted,
+        Kind::Expired => Code::DeadlineExceeded,
+        Kind::NotReady | Kind::StoreDown => Code::Unavailable,
+        Kind::Gone => Code::Cancelled,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// The fields that are wrong, or when to try again.
+fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
     match error {
         Error::Invalid(violations) => {
             let fields: Vec<FieldViolation> = violations
                 .iter()
                 .map(|v| FieldViolation::new(v.field.clone(), v.description.clone()))
                 .collect();
-            let details = ErrorDetails::with_bad_request(fields);
-            Status::with_error_details(Code::InvalidArgument, message, details)
+            Some(ErrorDetails::with_bad_request(fields))
         }
-        Error::Overloaded(refusal) => {
-            retry_later(Code::ResourceExhausted, message, refusal.retry_after)
+        Error::Token(_) if error.kind() == Kind::Invalid => {
+            Some(ErrorDetails::with_bad_request_violation("token", message))
         }
-        Error::Expired => Status::deadline_exceeded(message),
-        Error::NotReady(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
-        Error::ModelNotLive { .. } => Status::not_found(message),
-        Error::SpaceMismatch { .. } => Status::failed_precondition(message),
-        Error::Token(error) => of_token(*error, message),
-        Error::SessionUsed => Status::already_exists(message),
-        Error::WrongCall(_) | Error::AttemptsSpent { .. } => Status::failed_precondition(message),
-        Error::NoResult => Status::not_found(message),
-        Error::Store(_) => retry_later(Code::Unavailable, message, NOT_READY_RETRY_AFTER),
-        Error::Behind { .. } => retry_later(Code::ResourceExhausted, message, BEHIND_RETRY_AFTER),
-        Error::BrokenStream(_) => Status::invalid_argument(message),
-        Error::IntakeFull => retry_later(Code::ResourceExhausted, message, INTAKE_RETRY_AFTER),
-        Error::Gone => Status::cancelled(message),
-        Error::Internal(_) => Status::internal(message),
-    }
-}
-
-/// What is wrong with a session's token; where it is genuine, what it is bound to.
-fn of_token(error: TokenError, message: String) -> Status {
-    match error {
-        TokenError::Forged
-        | TokenError::UnknownKey
-        | TokenError::WrongAudience
-        | TokenError::TooLong => {
-            let details = ErrorDetails::with_bad_request_violation("token", message.clone());
-            Status::with_error_details(Code::InvalidArgument, message, details)
-        }
-        TokenError::Expired | TokenError::NotYetValid => Status::failed_precondition(message),
-        TokenError::Foreign(_) => Status::permission_denied(message),
-        TokenError::Random => Status::internal("internal error"),
-    }
-}
-
-/// How the call is counted.
-pub fn outcome(error: &Error) -> Outcome {
-    match error {
-        Error::Invalid(_)
+        Error::Overloaded(refusal) => Some(retry_after(refusal.retry_after)),
+        Error::IntakeFull => Some(retry_after(INTAKE_RETRY_AFTER)),
+        Error::Behind { .. } => Some(retry_after(BEHIND_RETRY_AFTER)),
+        Error::NotReady(_) | Error::Store(_) => Some(retry_after(NOT_READY_RETRY_AFTER)),
+        Error::Token(_)
+        | Error::Expired
         | Error::ModelNotLive { .. }
         | Error::SpaceMismatch { .. }
-        | Error::Token(_)
         | Error::SessionUsed
         | Error::WrongCall(_)
         | Error::AttemptsSpent { .. }
         | Error::NoResult
-        | Error::BrokenStream(_) => Outcome::Invalid,
-        Error::Overloaded(_) | Error::Behind { .. } | Error::IntakeFull => Outcome::Overloaded,
-        Error::Expired => Outcome::Expired,
-        Error::Gone => Outcome::Cancelled,
-        Error::NotReady(_) | Error::Store(_) | Error::Internal(_) => Outcome::Failed,
+        | Error::BrokenStream(_)
+        | Error::Gone
+        | Error::Internal(_) => None,
     }
+}
+
+fn retry_after(delay: Duration) -> ErrorDetails {
+    ErrorDetails::with_retry_info(Some(delay))
+}
+
+/// How the call is counted.
+pub fn outcome(kind: Kind) -> Outcome {
+    match kind {
+        Kind::Invalid | Kind::Denied | Kind::NotFound | Kind::Precondition | Kind::Used => {
+            Outcome::Invalid
+        }
+        Kind::Overloaded | Kind::Behind => Outcome::Overloaded,
+        Kind::Expired => Outcome::Expired,
+        Kind::Gone => Outcome::Cancelled,
+        Kind::NotReady | Kind::StoreDown | Kind::Internal => Outcome::Failed,
+    }
+}
+
+/// The deadline passed before the answer was ready.
+pub fn expired() -> Status {
+    from_error(&Error::Expired)
+}
+
+/// A `grpc-timeout` header that breaks the gRPC specification.
+pub fn malformed_timeout() -> Status {
+    let rule = "must be 1 to 8 digits and a unit of H, M, S, m, u or n";
+    from_error(&Error::invalid("grpc-timeout", rule))
 }
 
 /// A request message over the limit of its method. Retrying cannot help, so it is no
@@ -100,15 +130,22 @@ pub fn intake_full() -> Status {
 pub fn broken_stream(status: &Status) -> Error {
     match status.code() {
         Code::ResourceExhausted => Error::IntakeFull,
+        Code::DeadlineExceeded => Error::Expired,
         // A stream that was reset, a connection that ended.
         Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Gone,
-        _ => Error::BrokenStream(status.message().to_owned()),
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => Error::BrokenStream(status.message().to_owned()),
     }
-}
-
-fn retry_later(code: Code, message: String, after: Duration) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(after));
-    Status::with_error_details(code, message, details)
 }
 
 #[cfg(test)]
@@ -143,7 +180,7 @@ mod tests {
             let status = from_error(&error);
             assert_eq!(status.code(), Code::Unavailable, "{status}");
             assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
-            assert_eq!(outcome(&error), Outcome::Failed);
+            assert_eq!(outcome(error.kind()), Outcome::Failed);
         }
         let error = Error::from(RowError::Device(DeviceError::Panicked));
         assert_eq!(from_error(&error).code(), Code::Internal);
@@ -155,7 +192,7 @@ mod tests {
         assert_eq!(full.code(), Code::ResourceExhausted);
         assert!(full.get_details_retry_info().unwrap().retry_delay.is_some());
         let left = broken_stream(&Status::cancelled("reset"));
-        assert_eq!(outcome(&left), Outcome::Cancelled);
+        assert_eq!(outcome(left.kind()), Outcome::Cancelled);
         let large = from_error(&broken_stream(&message_too_large(100)));
         assert_eq!(large.code(), Code::InvalidArgument);
         assert!(large.message().contains("larger than 100 bytes"), "{large}");
