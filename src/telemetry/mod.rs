@@ -1,11 +1,11 @@
 //! Logs and metrics. Nothing here, label or field, comes from a caller.
 
 mod causes;
+mod labels;
 mod logs;
 mod metrics;
 
 pub use causes::causes;
+pub use labels::{Method, Outcome, Stage};
 pub use logs::{LogError, init as init_logs};
-pub use metrics::{
-    CallGuard, Latency, Method, Metrics, ModelLabels, Outcome, Stage, latency_histogram,
-};
+pub use metrics::{CallGuard, Latency, Metrics, ModelLabels, latency_histogram};

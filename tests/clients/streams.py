@@ -34,7 +34,7 @@ from reflect import FACES, check, serving
 SESSION_FRAMES = 45
 FRAME_SIZE = (480, 640)
 TREMOR_PX = 0.8
-STAGES = ("Queue", "Decode", "Detect", "Align", "Mesh", "Eyes", "Embed", "Liveness")
+STAGES = ("queue", "decode", "detect", "align", "mesh", "eyes", "embed", "liveness")
 
 
 def hand_held(photo):
