@@ -95,8 +95,6 @@ impl Outcome {
 pub enum Stage {
     /// Bytes to pixels, and the detector's canvas.
     Decode,
-    /// Waiting for a place in a batch, all lanes together.
-    Queue,
     /// The detector's batch.
     Detect,
     /// Alignment, crops and quality.
@@ -112,11 +110,21 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All stages, in the order in which they are declared.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Decode,
+        Self::Detect,
+        Self::Align,
+        Self::Embed,
+        Self::Liveness,
+        Self::Mesh,
+        Self::Eyes,
+    ];
+
     /// The stage as metrics write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
-            Self::Queue => "queue",
             Self::Detect => "detect",
             Self::Align => "align",
             Self::Embed => "embed",

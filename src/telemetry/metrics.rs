@@ -78,6 +78,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Latency<MethodLabels>,
     stages: Latency<StageLabels>,
+    place_wait: Histogram,
     in_flight: Gauge,
     panics: Counter,
     models: Family<ModelLabels, Gauge>,
@@ -92,6 +93,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(latency_histogram),
             stages: Family::new_with_constructor(latency_histogram),
+            place_wait: latency_histogram(),
             in_flight: Gauge::default(),
             panics: Counter::default(),
             models: Family::default(),
@@ -109,9 +111,15 @@ impl Metrics {
         );
         registry.register_with_unit(
             "stage",
-            "Time of one image in one stage",
+            "Time of one picture in one stage, its waits left out",
             Unit::Seconds,
             metrics.stages.clone(),
+        );
+        registry.register_with_unit(
+            "place_wait",
+            "Wait of a picture for one of the places of image.decoded_max",
+            Unit::Seconds,
+            metrics.place_wait.clone(),
         );
         registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
         registry.register("model_live", "1 for each live model", metrics.models.clone());
@@ -137,6 +145,11 @@ impl Metrics {
     /// Records how long one picture spent in `stage`.
     pub fn stage(&self, stage: Stage, time: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
+    }
+
+    /// Records how long one picture waited for its place.
+    pub fn place_wait(&self, time: Duration) {
+        self.place_wait.observe(time.as_secs_f64());
     }
 
     /// Shows a model as live.
