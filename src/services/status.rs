@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -32,10 +33,25 @@ pub fn from_error(error: &Error) -> Status {
         | Kind::StoreDown
         | Kind::Gone => error.to_string(),
     };
-    match details(error, &message) {
-        Some(details) => Status::with_error_details(code(kind), message, details),
-        None => Status::new(code(kind), message),
+    let Some(details) = details(error, &message) else {
+        return Status::new(code(kind), message);
+    };
+    let pushback = details.retry_info().and_then(|info| info.retry_delay).map(pushback);
+    let mut status = Status::with_error_details(code(kind), message, details);
+    if let Some(pushback) = pushback {
+        status.metadata_mut().insert(PUSHBACK, pushback);
     }
+    status
+}
+
+/// Trailer by which gRPC clients with a retry policy know when to try again (gRFC A6). Where
+/// retrying cannot help it is left out rather than sent as -1: no policy retries those codes
+/// unless its owner has listed them, and then it is not for the server to overrule.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Whole milliseconds, as gRFC A6 wants them.
+fn pushback(delay: Duration) -> AsciiMetadataValue {
+    u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).into()
 }
 
 fn code(kind: Kind) -> Code {
@@ -184,6 +200,31 @@ mod tests {
         }
         let error = Error::from(RowError::Device(DeviceError::Panicked));
         assert_eq!(from_error(&error).code(), Code::Internal);
+    }
+
+    #[test]
+    fn both_retry_hints_are_the_same_number_and_neither_comes_without_the_other() {
+        let refusal = crate::scheduler::Overloaded {
+            what: crate::scheduler::Resource::Requests,
+            limit: 1,
+            retry_after: Duration::from_millis(70),
+        };
+        for (error, delay_ms) in [
+            (Error::Overloaded(refusal), Some(70)),
+            (Error::IntakeFull, Some(100)),
+            (Error::Behind { late: 6, all: 20 }, Some(5000)),
+            (Error::NotReady("models are loading"), Some(1000)),
+            (Error::Expired, None),
+            (Error::SessionUsed, None),
+            (Error::invalid("frame", "must follow the start"), None),
+            (Error::internal(std::fmt::Error), None),
+        ] {
+            let status = from_error(&error);
+            let info = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            assert_eq!(info, delay_ms.map(Duration::from_millis), "{error}");
+            let trailer = status.metadata().get(PUSHBACK).map(|value| value.to_str().unwrap());
+            assert_eq!(trailer, delay_ms.map(|ms| ms.to_string()).as_deref(), "{error}");
+        }
     }
 
     #[test]
