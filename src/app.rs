@@ -24,7 +24,7 @@ use crate::model::{LicencePolicy, Manifest, ModelError, Package, scan, scan_ense
 use crate::pipeline::{Pipeline, Rules, RulesError, Sessions, SessionsError, Standards};
 use crate::scheduler::{CpuPool, LaneSettings, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, Probes, Readiness, Standing};
-use crate::telemetry::{Metrics, ModelLabels};
+use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +131,8 @@ impl App {
         let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
         let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
-        let grpc = serve_grpc(&config, door, health_service).await?;
+        let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
+        let grpc = serve_grpc(&config, calls, door, health_service).await?;
         let limits = session_limits(&config.liveness);
         let (about, following) = (Vec::new(), None);
         Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
@@ -251,7 +252,6 @@ fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
         readiness: Arc::clone(readiness),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image.clone(),
-        metrics: gauges.metrics.clone(),
     }
 }
 

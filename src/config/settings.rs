@@ -261,11 +261,13 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// A `tracing` filter such as `info` or `menshen=debug,info`.
     pub filter: String,
+    /// Fraction (0..=1) of the answered and cancelled calls that get a line; all others get one.
+    pub calls_sampled: f64,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+        Self { format: LogFormat::Auto, filter: "info".to_owned(), calls_sampled: 1.0 }
     }
 }
 
@@ -345,6 +347,12 @@ impl Config {
             "verify.review_factor",
             verify.review_factor,
             "from 1 to 1000",
+        )?;
+        check(
+            (0.0..=1.0).contains(&self.log.calls_sampled),
+            "log.calls_sampled",
+            self.log.calls_sampled,
+            "from 0 to 1",
         )?;
         self.liveness.validate()
     }

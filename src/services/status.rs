@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::pipeline::{Error, Kind, NOT_READY_RETRY_AFTER};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Ending, Outcome, Severity, causes};
 
 /// How long a caller should wait when too many messages are arriving at once.
 const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -105,7 +106,7 @@ fn retry_after(delay: Duration) -> ErrorDetails {
 }
 
 /// How the call is counted.
-pub fn outcome(kind: Kind) -> Outcome {
+fn outcome(kind: Kind) -> Outcome {
     match kind {
         Kind::Invalid | Kind::Denied | Kind::NotFound | Kind::Precondition | Kind::Used => {
             Outcome::Invalid
@@ -114,6 +115,75 @@ pub fn outcome(kind: Kind) -> Outcome {
         Kind::Expired => Outcome::Expired,
         Kind::Gone => Outcome::Cancelled,
         Kind::NotReady | Kind::StoreDown | Kind::Internal => Outcome::Failed,
+    }
+}
+
+/// How loud the line of the call is.
+fn severity(kind: Kind) -> Severity {
+    match kind {
+        Kind::Invalid
+        | Kind::Denied
+        | Kind::NotFound
+        | Kind::Precondition
+        | Kind::Used
+        | Kind::Gone => Severity::Info,
+        Kind::Overloaded | Kind::Behind | Kind::Expired | Kind::NotReady => Severity::Warn,
+        Kind::StoreDown | Kind::Internal => Severity::Error,
+    }
+}
+
+/// A call that was answered.
+pub fn answered(outcome: Outcome) -> Ending {
+    Ending { outcome, code: name(Code::Ok), severity: Severity::Info, causes: None }
+}
+
+/// A call that failed in its service.
+pub fn failed(error: &Error) -> Ending {
+    let ending = broken_off(error.kind());
+    // What the caller has got wrong is described in words that may quote it.
+    let causes = (ending.severity != Severity::Info).then(|| causes(error));
+    Ending { causes, ..ending }
+}
+
+/// A call that ended without an error of its service.
+pub fn broken_off(kind: Kind) -> Ending {
+    Ending {
+        outcome: outcome(kind),
+        code: name(code(kind)),
+        severity: severity(kind),
+        causes: None,
+    }
+}
+
+/// A call whose answer has this status in its headers or trailers, and whose service has not ended
+/// it: a layer or tonic refused it, or its task broke off. `None` where there is no status.
+pub fn ending_of(headers: &HeaderMap) -> Option<Ending> {
+    let status = Status::from_header_map(headers)?;
+    let is_unfinished = status.code() == Code::Ok;
+    let kind = if is_unfinished { Kind::Internal } else { broken_stream(&status).kind() };
+    Some(Ending { code: name(status.code()), ..broken_off(kind) })
+}
+
+/// The code as the gRPC specification writes it.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -237,6 +307,40 @@ mod tests {
         let large = from_error(&broken_stream(&message_too_large(100)));
         assert_eq!(large.code(), Code::InvalidArgument);
         assert!(large.message().contains("larger than 100 bytes"), "{large}");
+    }
+
+    #[test]
+    fn the_line_of_a_call_is_as_loud_as_its_error_is_ours() {
+        let invalid = failed(&Error::invalid("policy_fmr", "is what the caller sent"));
+        assert_eq!((invalid.severity, invalid.code), (Severity::Info, "INVALID_ARGUMENT"));
+        assert_eq!(invalid.causes, None, "it may quote the caller");
+        let refused = failed(&Error::NotReady("models are loading"));
+        assert_eq!((refused.severity, refused.code), (Severity::Warn, "UNAVAILABLE"));
+        assert!(refused.causes.unwrap().contains("models are loading"));
+        let fault = failed(&Error::internal(std::fmt::Error));
+        assert_eq!((fault.severity, fault.code), (Severity::Error, "INTERNAL"));
+        assert!(fault.causes.unwrap().contains(&std::fmt::Error.to_string()));
+    }
+
+    #[test]
+    fn what_ends_a_call_outside_of_its_service_is_read_off_the_answer() {
+        let ending = |status: Status| {
+            let response = status.into_http::<tonic::body::Body>();
+            let Ending { outcome, code, severity, .. } = ending_of(response.headers()).unwrap();
+            (outcome, code, severity)
+        };
+        let late = (Outcome::Expired, "DEADLINE_EXCEEDED", Severity::Warn);
+        assert_eq!(ending(expired()), late);
+        let full = (Outcome::Overloaded, "RESOURCE_EXHAUSTED", Severity::Warn);
+        assert_eq!(ending(intake_full()), full);
+        // What tonic says of bytes that are no message.
+        let unread = (Outcome::Invalid, "INTERNAL", Severity::Info);
+        assert_eq!(ending(Status::internal("failed to decode Protobuf message")), unread);
+        let unknown = (Outcome::Invalid, "UNIMPLEMENTED", Severity::Info);
+        assert_eq!(ending(Status::unimplemented("")), unknown);
+        let unfinished = (Outcome::Failed, "OK", Severity::Error);
+        assert_eq!(ending(Status::ok("")), unfinished);
+        assert!(ending_of(&HeaderMap::new()).is_none());
     }
 
     #[test]

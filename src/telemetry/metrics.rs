@@ -131,15 +131,16 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a call as begun; it ends when the guard is dropped.
-    pub fn begin(&self, method: Method) -> CallGuard<'_> {
+    /// Counts a call as in flight.
+    pub(super) fn call_opened(&self) {
         self.in_flight.inc();
-        CallGuard {
-            metrics: self,
-            method,
-            outcome: Outcome::Cancelled,
-            begun: tokio::time::Instant::now(),
-        }
+    }
+
+    /// Counts a call that was in flight, and times it.
+    pub(super) fn call_ended(&self, method: Method, outcome: Outcome, total: Duration) {
+        self.in_flight.dec();
+        self.requests.get_or_create(&RequestLabels { method, outcome }).inc();
+        self.seconds.get_or_create(&MethodLabels { method }).observe(total.as_secs_f64());
     }
 
     /// Records how long one picture spent in `stage`.
@@ -170,34 +171,6 @@ impl Metrics {
     }
 }
 
-/// Counts a call when it ends, however it ends: a call dropped without an outcome was cancelled.
-#[derive(Debug)]
-pub struct CallGuard<'a> {
-    metrics: &'a Metrics,
-    method: Method,
-    outcome: Outcome,
-    begun: tokio::time::Instant,
-}
-
-impl CallGuard<'_> {
-    /// Says how the call ended.
-    pub fn end(mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-}
-
-impl Drop for CallGuard<'_> {
-    fn drop(&mut self) {
-        let Self { metrics, method, outcome, begun } = *self;
-        metrics.in_flight.dec();
-        metrics.requests.get_or_create(&RequestLabels { method, outcome }).inc();
-        metrics
-            .seconds
-            .get_or_create(&MethodLabels { method })
-            .observe(begun.elapsed().as_secs_f64());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,26 +190,5 @@ mod tests {
             format!("menshen_build_info{{version=\"{version}\",features=\"{features}\"}} 1\n");
         let text = text(&registry);
         assert!(text.contains(&line), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_call_dropped_without_an_outcome_counts_as_cancelled() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        drop(metrics.begin(Method::Verify));
-        let text = text(&registry);
-        let line = "menshen_requests_total{method=\"verify\",outcome=\"cancelled\"} 1";
-        assert!(text.contains(line), "{text}");
-        assert!(text.contains("menshen_requests_in_flight 0"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_call_in_flight_is_counted_until_it_ends() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let call = metrics.begin(Method::Embed);
-        assert!(text(&registry).contains("menshen_requests_in_flight 1"));
-        call.end(Outcome::Answered);
-        assert!(text(&registry).contains("outcome=\"answered\"} 1"));
     }
 }
