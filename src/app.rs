@@ -360,7 +360,7 @@ fn standards(settings: &VerifySettings, snapshot: &Snapshot) -> Result<Standards
 /// A live model as metrics name it.
 fn labels(manifest: &Manifest) -> ModelLabels {
     ModelLabels {
-        task: manifest.task.name().to_owned(),
+        task: manifest.task.name().replace('-', "_"),
         model: manifest.id(),
         precision: manifest.precision.name().to_owned(),
     }

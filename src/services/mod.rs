@@ -22,5 +22,5 @@ pub use convert::read_as_every_request;
 pub use door::{Door, Readiness};
 pub use face::FaceServer;
 pub use http::{Probes, Standing, router as http_router};
-pub use layers::{CallLayer, DeadlineLayer, IntakeLayer, MessageLimits};
+pub use layers::{CallLayer, DeadlineLayer, IntakeLayer, MessageLimits, REQUEST_ID};
 pub use liveness::LivenessServer;

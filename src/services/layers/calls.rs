@@ -19,7 +19,7 @@ use crate::services::status;
 use crate::telemetry::{Call, Calls, Method};
 
 /// The server's id of a call, in the trailers of its answer.
-const REQUEST_ID: HeaderName = HeaderName::from_static("menshen-request-id");
+pub const REQUEST_ID: &str = "menshen-request-id";
 
 /// Gives every request of the API a [`Call`].
 #[derive(Debug, Clone)]
@@ -104,7 +104,10 @@ impl OpenCall {
         let Some(ending) = status::ending_of(headers) else { return false };
         self.0.end(&ending);
         let id = HeaderValue::try_from(self.0.id().to_string());
-        headers.insert(REQUEST_ID, id.expect("a UUID is letters, digits and hyphens"));
+        headers.insert(
+            HeaderName::from_static(REQUEST_ID),
+            id.expect("a UUID is letters, digits and hyphens"),
+        );
         true
     }
 }
@@ -146,5 +149,42 @@ impl HttpBody for CallBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `CheckLiveness` as `check_liveness`.
+    fn snake(name: &str) -> String {
+        let mut snake = String::new();
+        for c in name.chars() {
+            if c.is_ascii_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+        }
+        snake
+    }
+
+    #[test]
+    fn every_method_of_the_api_is_known_by_its_name() {
+        let faces = ["Verify", "Compare", "Embed", "Detect", "CheckLiveness"];
+        let sessions = ["CreateSession", "Run", "Evaluate", "GetResult"];
+        for (service, names) in [("FaceService", &faces[..]), ("LivenessService", &sessions)] {
+            for name in names {
+                let method = method(&format!("/menshen.v1.{service}/{name}")).unwrap();
+                assert_eq!(method.name(), snake(name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_of_the_api_without_a_method_is_unknown_and_other_paths_are_no_calls() {
+        assert_eq!(method("/menshen.v1.FaceService/Recognise"), Some(Method::Unknown));
+        assert_eq!(method("/menshen.v1.LivenessService/Verify"), Some(Method::Unknown));
+        assert_eq!(method("/grpc.health.v1.Health/Check"), None);
+        assert_eq!(method("/"), None);
     }
 }

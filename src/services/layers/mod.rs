@@ -4,6 +4,6 @@ mod calls;
 mod deadline;
 mod intake;
 
-pub use calls::CallLayer;
+pub use calls::{CallLayer, REQUEST_ID};
 pub use deadline::{Deadline, DeadlineLayer};
 pub use intake::{Held, IntakeLayer, MessageLimits, Room};
