@@ -26,7 +26,7 @@ use crate::pipeline::{
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, Probes, Readiness, Standing};
-use crate::telemetry::{Metrics, ModelLabels};
+use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, State, check};
 
@@ -116,7 +116,8 @@ impl App {
         let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
         let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
-        let grpc = serve_grpc(&config, door, health_service).await?;
+        let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
+        let grpc = serve_grpc(&config, calls, door, health_service).await?;
         let limits = config.liveness.limits();
         let (about, following) = (Vec::new(), None);
         Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
@@ -226,7 +227,6 @@ fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
         readiness: Arc::clone(readiness),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image,
-        metrics: gauges.metrics.clone(),
     }
 }
 
@@ -242,7 +242,7 @@ const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not
 /// A live model as metrics name it.
 fn labels(manifest: &Manifest) -> ModelLabels {
     ModelLabels {
-        task: manifest.task.name().to_owned(),
+        task: manifest.task.name().replace('-', "_"),
         model: manifest.id(),
         precision: manifest.precision.name().to_owned(),
     }

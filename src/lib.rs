@@ -68,7 +68,11 @@
 //! - **A poor performance is an answer**, trouble of the service is a status: a server that had to
 //!   leave frames out asks no customer to try harder.
 //! - **A poor photograph is an answer**, a malformed request is a status; `services/status.rs` is the
-//!   only place that names gRPC codes for errors.
+//!   only place that names gRPC codes. Code, outcome in the metrics and level in the log all follow
+//!   from [`pipeline::Error::kind`].
+//! - **A call has an id**, drawn by the server. It is in the trailers of the answer and in the span
+//!   of every line that is logged for the call, which ends with exactly one line. The span has a
+//!   fixed list of fields, and nothing a caller sent is among them.
 //! - **Pixels and embeddings** live in [`trust::Secret`]: never printed, wiped when dropped.
 //!
 //! # Where to look

@@ -15,10 +15,10 @@ use crate::proto::v1::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::face_service_server::FaceServiceServer;
 use crate::proto::v1::liveness_service_server::LivenessServiceServer;
 use crate::services::{
-    DeadlineLayer, Door, FaceServer, IntakeLayer, LivenessServer, MessageLimits, Probes,
+    CallLayer, DeadlineLayer, Door, FaceServer, IntakeLayer, LivenessServer, MessageLimits, Probes,
     http_router,
 };
-use crate::telemetry::causes;
+use crate::telemetry::{Calls, causes};
 
 /// A listener that runs until told to stop.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Serves the API, health and reflection.
 pub(super) async fn serve_grpc<H>(
     config: &Config,
+    calls: Calls,
     door: Door,
     health: HealthServer<H>,
 ) -> Result<Listening, AppError>
@@ -74,6 +75,7 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .layer(CallLayer(calls))
         .layer(DeadlineLayer {
             timeout_default: config.server.timeout_default(),
             timeout_max: config.server.timeout_max(),

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::proto::v1;
 use crate::proto::v1::face_service_client::FaceServiceClient;
+use crate::services::REQUEST_ID;
 
 /// A client of `FaceService`.
 pub(super) type Client = FaceServiceClient<Channel>;
@@ -119,9 +120,12 @@ pub(super) async fn awaited<A>(
     answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
 }
 
-/// A refused call, with the fields the server complained about.
+/// A refused call, with the fields the server complained about and the id of its line in the
+/// server's log.
 pub(super) fn refusal(status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the server answered {:?}: {}", status.code(), status.message())
+    let id = status.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let call = id.map_or_else(String::new, |id| format!(" (request {id})"));
+    anyhow::anyhow!("the server answered {:?}: {}{call}", status.code(), status.message())
 }
 
 /// `PASS` for `DECISION_PASS`, and so for every enum of the API.

@@ -302,6 +302,9 @@ mod tests {
             ("MENSHEN_LIVENESS__REPLAY_REPLICAS_MIN", "1"),
             ("MENSHEN_LIVENESS__REPLAY", "redis://valkey"),
             ("MENSHEN_LIVENESS__KEY_FILE", "/etc/menshen/keys"),
+            ("MENSHEN_LOG__CALLS_SAMPLED", "1.01"),
+            ("MENSHEN_LOG__CALLS_SAMPLED", "-0.01"),
+            ("MENSHEN_LOG__CALLS_SAMPLED", "nan"),
         ] {
             let error = load(None, variables(&[(key, value)]), &[]).unwrap_err();
             let ConfigError::Refused(refusals) = &error else { panic!("{error}") };

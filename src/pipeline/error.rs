@@ -93,7 +93,57 @@ pub enum Error {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What an [`Error`] means to the caller and to the operator. The status of the answer, the outcome
+/// in the metrics and the level in the log all follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request breaks a rule of the API.
+    Invalid,
+    /// The session belongs to somebody else.
+    Denied,
+    /// The model or the result does not exist.
+    NotFound,
+    /// The request is well formed, but not possible now.
+    Precondition,
+    /// The session was run before.
+    Used,
+    /// Refused for load before the work began.
+    Overloaded,
+    /// Ended for load after the work began.
+    Behind,
+    /// The deadline passed.
+    Expired,
+    /// The server or a device is not in service.
+    NotReady,
+    /// The store of used sessions is unavailable.
+    StoreDown,
+    /// The caller left.
+    Gone,
+    /// A fault of the server.
+    Internal,
+}
+
 impl Error {
+    /// The class of this error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Invalid(_) | Self::BrokenStream(_) => Kind::Invalid,
+            Self::Overloaded(_) | Self::IntakeFull => Kind::Overloaded,
+            Self::Expired => Kind::Expired,
+            Self::NotReady(_) => Kind::NotReady,
+            Self::ModelNotLive { .. } | Self::NoResult => Kind::NotFound,
+            Self::SpaceMismatch { .. } | Self::WrongCall(_) | Self::AttemptsSpent { .. } => {
+                Kind::Precondition
+            }
+            Self::Token(error) => kind_of_token(*error),
+            Self::SessionUsed => Kind::Used,
+            Self::Store(_) => Kind::StoreDown,
+            Self::Behind { .. } => Kind::Behind,
+            Self::Gone => Kind::Gone,
+            Self::Internal(_) => Kind::Internal,
+        }
+    }
+
     /// One violated field.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation::new(field, description)])
@@ -102,6 +152,18 @@ impl Error {
     /// A fault of the server.
     pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
+    }
+}
+
+fn kind_of_token(error: TokenError) -> Kind {
+    match error {
+        TokenError::Forged
+        | TokenError::UnknownKey
+        | TokenError::WrongAudience
+        | TokenError::TooLong => Kind::Invalid,
+        TokenError::Expired | TokenError::NotYetValid => Kind::Precondition,
+        TokenError::Foreign(_) => Kind::Denied,
+        TokenError::Random => Kind::Internal,
     }
 }
 
@@ -149,4 +211,71 @@ fn join(violations: &[Violation]) -> String {
     let parts: Vec<String> =
         violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::device::Loss;
+    use crate::scheduler::Resource;
+    use crate::trust::BoundField;
+
+    #[test]
+    fn every_error_has_the_kind_that_its_caller_must_know() {
+        let refusal = Overloaded {
+            what: Resource::Requests,
+            limit: 1,
+            retry_after: Duration::from_millis(100),
+        };
+        for (error, kind) in [
+            (Error::invalid("a", "is required"), Kind::Invalid),
+            (Error::BrokenStream("no message".to_owned()), Kind::Invalid),
+            (Error::Overloaded(refusal), Kind::Overloaded),
+            (Error::IntakeFull, Kind::Overloaded),
+            (Error::Behind { late: 6, all: 20 }, Kind::Behind),
+            (Error::Expired, Kind::Expired),
+            (Error::NotReady("models are loading"), Kind::NotReady),
+            (Error::ModelNotLive { live: "a/1".to_owned() }, Kind::NotFound),
+            (Error::NoResult, Kind::NotFound),
+            (Error::SpaceMismatch { live: "a".to_owned() }, Kind::Precondition),
+            (Error::WrongCall("Run"), Kind::Precondition),
+            (Error::AttemptsSpent { attempts_max: 3 }, Kind::Precondition),
+            (Error::SessionUsed, Kind::Used),
+            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), Kind::StoreDown),
+            (Error::Gone, Kind::Gone),
+            (Error::internal(std::fmt::Error), Kind::Internal),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_malformed_late_or_somebody_elses() {
+        for (error, kind) in [
+            (TokenError::Forged, Kind::Invalid),
+            (TokenError::UnknownKey, Kind::Invalid),
+            (TokenError::WrongAudience, Kind::Invalid),
+            (TokenError::TooLong, Kind::Invalid),
+            (TokenError::Expired, Kind::Precondition),
+            (TokenError::NotYetValid, Kind::Precondition),
+            (TokenError::Foreign(BoundField::Store), Kind::Denied),
+            (TokenError::Random, Kind::Internal),
+        ] {
+            assert_eq!(Error::Token(error).kind(), kind, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lost_device_is_not_ready_and_a_panicked_one_is_a_fault() {
+        let loss = Loss { device: "cuda:0".to_owned(), source: Arc::new(std::fmt::Error) };
+        for (error, kind) in [
+            (DeviceError::Lost(loss), Kind::NotReady),
+            (DeviceError::OutOfService, Kind::NotReady),
+            (DeviceError::Panicked, Kind::Internal),
+        ] {
+            assert_eq!(Error::from(RowError::Device(error)).kind(), kind);
+        }
+    }
 }

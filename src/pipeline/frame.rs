@@ -2,7 +2,6 @@
 //! embed and liveness.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,7 +12,7 @@ use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
 use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
 use crate::liveness::{FaceMeasures, Judged, Measures, MeshMeasures};
-use crate::scheduler::{Answer, Ticket};
+use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
@@ -90,12 +89,13 @@ impl Pipeline {
         detail: Detail,
         ticket: &Arc<Ticket>,
     ) -> Result<Measured, Error> {
-        let _place = self.places.acquire().await.map_err(Error::internal)?;
-        let Decoded { image, scaled, scale, fingerprint } = self.decode_frame(frame).await?;
-        let detected = self.ask(&self.snapshot.detector, scaled, ticket).await?;
-        self.count_batch(Stage::Detect, &detected);
+        let _place = self.place(ticket).await?;
+        let Decoded { image, scaled, scale, fingerprint } =
+            self.decode_frame(frame, ticket).await?;
+        let detector = &self.snapshot.detector;
+        let detected = self.ask(Stage::Detect, detector, scaled, ticket).await?.output;
         let shown = Shown { image, fingerprint, scale };
-        let Seen { image, mut measured, mesh } = self.look(shown, detected.output, detail).await?;
+        let Seen { image, mut measured, mesh } = self.look(shown, detected, detail, ticket).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
             return Ok(measured);
         };
@@ -123,40 +123,41 @@ impl Pipeline {
     ) -> Result<Judged, Error> {
         let FaceCrops { aligned, liveness } = crops;
         let (embedded, judged) = tokio::try_join!(
-            self.ask(&self.snapshot.embedder, aligned, ticket),
+            self.ask(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
             self.ask_liveness(liveness, ticket),
         )?;
-        self.count_batch(Stage::Embed, &embedded);
-        for answer in &judged {
-            self.count_batch(Stage::Liveness, answer);
-        }
         let (embedding, norm) = self.embedding(&embedded)?;
         let live = self.live(&judged)?;
         Ok(Judged { embedding, norm: norm.into(), live })
     }
 
-    async fn decode_frame(&self, frame: Frame) -> Result<Decoded, Error> {
+    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<Decoded, Error> {
         let Frame { field, file, orientation } = frame;
         let began = Instant::now();
         let (limits, side) = (self.image, self.rules.detector.side);
         let read = move || Decoded::read(file.expose(), &limits, orientation, side);
         let decoded = self.compute(read).await?;
-        self.count_time(Stage::Decode, began.elapsed());
+        self.spent(Stage::Decode, began.elapsed(), ticket);
         decoded.map_err(|error| Error::invalid(field, error.to_string()))
     }
 
-    async fn look(&self, shown: Shown, detected: RowOutput, detail: Detail) -> Result<Seen, Error> {
+    async fn look(
+        &self,
+        shown: Shown,
+        detected: RowOutput,
+        detail: Detail,
+        ticket: &Ticket,
+    ) -> Result<Seen, Error> {
         let began = Instant::now();
         let rules = Arc::clone(&self.rules);
         let look = move || look(shown, &detected, detail, &rules);
         let seen = self.compute(look).await?.map_err(Error::internal);
-        self.count_time(Stage::Align, began.elapsed());
+        self.spent(Stage::Align, began.elapsed(), ticket);
         seen
     }
 
     async fn find_mesh(&self, crop: MeshCrop, ticket: &Arc<Ticket>) -> Result<Option<Mesh>, Error> {
-        let answer = self.ask(&self.snapshot.mesh, crop.row, ticket).await?;
-        self.count_batch(Stage::Mesh, &answer);
+        let answer = self.ask(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
         self.rules.mesh.mesh(&answer.output, &crop.square).map_err(Error::internal)
     }
 
@@ -180,19 +181,9 @@ impl Pipeline {
         (crop, row): (EyeCrop, RgbImage),
         ticket: &Arc<Ticket>,
     ) -> Result<f64, Error> {
-        let answer = self.ask(&self.snapshot.iris, row, ticket).await?;
-        self.count_batch(Stage::Eyes, &answer);
+        let answer = self.ask(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
         let lids = self.rules.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
         Ok(lids.openness())
-    }
-
-    fn count_batch(&self, stage: Stage, answer: &Answer) {
-        self.count_time(Stage::Queue, answer.queue_time);
-        self.count_time(stage, answer.run_time);
-    }
-
-    fn count_time(&self, stage: Stage, time: Duration) {
-        self.metrics.stage(stage, time);
     }
 }
 

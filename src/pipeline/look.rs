@@ -1,8 +1,11 @@
 //! What photographs and frames have in common: bytes → picture → faces → crops → networks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::rules::DetectorRule;
 use super::{Error, Pipeline};
@@ -12,6 +15,7 @@ use crate::image::{
     DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
 use crate::scheduler::{Answer, PoolError, Ticket};
+use crate::telemetry::Stage;
 
 /// A picture once its file was read.
 pub(super) struct Decoded {
@@ -80,23 +84,45 @@ impl Pipeline {
         })
     }
 
+    /// Waits for a place among the decoded pictures; it is free again when dropped.
+    pub(super) async fn place(&self, ticket: &Ticket) -> Result<SemaphorePermit<'_>, Error> {
+        let began = Instant::now();
+        let place = self.places.acquire().await.map_err(Error::internal)?;
+        let wait = began.elapsed();
+        ticket.times().waited(wait);
+        self.metrics.place_wait(wait);
+        Ok(place)
+    }
+
+    /// Counts the time of one picture in `stage`.
+    pub(super) fn spent(&self, stage: Stage, time: Duration, ticket: &Ticket) {
+        ticket.times().spent(stage, time);
+        self.metrics.stage(stage, time);
+    }
+
+    /// Runs `row` on the model of `stage`. The lane has measured how long the row waited.
     pub(super) async fn ask(
         &self,
+        stage: Stage,
         model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
     ) -> Result<Answer, Error> {
-        Ok(self.scheduler.submit(model, row, ticket).await?)
+        let answer = self.scheduler.submit(model, row, ticket).await?;
+        ticket.times().waited(answer.queue_time);
+        self.spent(stage, answer.run_time, ticket);
+        Ok(answer)
     }
 
     pub(super) async fn ask_some(
         &self,
+        stage: Stage,
         model: &Arc<LoadedModel>,
         row: Option<RgbImage>,
         ticket: &Arc<Ticket>,
     ) -> Result<Option<Answer>, Error> {
         match row {
-            Some(row) => self.ask(model, row, ticket).await.map(Some),
+            Some(row) => self.ask(stage, model, row, ticket).await.map(Some),
             None => Ok(None),
         }
     }
@@ -108,7 +134,8 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Vec<Answer>, Error> {
         let members = self.snapshot.liveness.members.iter();
-        try_join_all(members.zip(crops).map(|(model, crop)| self.ask(model, crop, ticket))).await
+        let ask = |(model, crop)| self.ask(Stage::Liveness, model, crop, ticket);
+        try_join_all(members.zip(crops).map(ask)).await
     }
 
     /// The probability of a live person, from the answers of all members of the ensemble.

@@ -60,7 +60,7 @@ impl Pipeline {
         let mut times = StageTimes::default();
 
         let began = Instant::now();
-        let _place = self.places.acquire().await.map_err(Error::internal)?;
+        let _place = self.place(ticket).await?;
         times.queue = began.elapsed();
 
         let began = Instant::now();
@@ -68,11 +68,13 @@ impl Pipeline {
         let upright = Orientation::UPRIGHT;
         let read = move || Decoded::read(file.expose(), &limits, upright, side);
         let decoded = self.compute(read).await?;
+        times.decode = began.elapsed();
+        self.spent(Stage::Decode, times.decode, ticket);
         let Decoded { image, scaled, scale, fingerprint } =
             decoded.map_err(|error| refuse(error, subject))?;
-        times.decode = began.elapsed();
 
-        let detected = self.ask(&self.snapshot.detector, scaled, ticket).await?;
+        let detector = &self.snapshot.detector;
+        let detected = self.ask(Stage::Detect, detector, scaled, ticket).await?;
         times.queue += detected.queue_time;
         times.detect = detected.run_time;
 
@@ -82,6 +84,7 @@ impl Pipeline {
         let cut = move || cut(image, &detected.output, scale, &rules, &limits);
         let cut = self.compute(cut).await?.map_err(Error::internal)?;
         times.align = began.elapsed();
+        self.spent(Stage::Align, times.align, ticket);
 
         let Cut { width, height, faces, checks, crops } = cut;
         let mut report = PhotoReport {
@@ -100,7 +103,6 @@ impl Pipeline {
         if let Some(crops) = crops {
             self.judge_face(crops, wanted, &mut report, ticket).await?;
         }
-        self.count(&report.times);
         Ok(report)
     }
 
@@ -115,7 +117,7 @@ impl Pipeline {
         let aligned = wanted.embedding.then_some(crops.aligned);
         let cropped = if wanted.liveness { crops.liveness } else { Vec::new() };
         let (embedded, judged) = tokio::try_join!(
-            self.ask_some(&self.snapshot.embedder, aligned, ticket),
+            self.ask_some(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
             self.ask_liveness(cropped, ticket),
         )?;
         if let Some(answer) = embedded {
@@ -135,22 +137,6 @@ impl Pipeline {
             report.liveness = Some(self.live(&judged)?);
         }
         Ok(())
-    }
-
-    fn count(&self, times: &StageTimes) {
-        let StageTimes { decode, queue, detect, align, embed, liveness } = *times;
-        for (stage, time) in [
-            (Stage::Decode, decode),
-            (Stage::Queue, queue),
-            (Stage::Detect, detect),
-            (Stage::Align, align),
-            (Stage::Embed, embed),
-            (Stage::Liveness, liveness),
-        ] {
-            if !time.is_zero() {
-                self.metrics.stage(stage, time);
-            }
-        }
     }
 }
 

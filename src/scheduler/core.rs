@@ -105,9 +105,9 @@ impl<T> Core<T> {
         &mut self,
         now: Instant,
         device: usize,
-        is_abandoned: impl Fn(&T) -> bool,
+        is_cancelled: impl Fn(&T) -> bool,
     ) -> Turn<T> {
-        let dropped = self.sweep(now, is_abandoned);
+        let dropped = self.sweep(now, is_cancelled);
         let next = match self.first_closed(now, device) {
             Some((lane, closed)) => {
                 let (bucket, rows) = self.lanes[lane].take_batch();
@@ -118,10 +118,10 @@ impl<T> Core<T> {
         Turn { dropped, next }
     }
 
-    fn sweep(&mut self, now: Instant, is_abandoned: impl Fn(&T) -> bool) -> Vec<Dropped<T>> {
+    fn sweep(&mut self, now: Instant, is_cancelled: impl Fn(&T) -> bool) -> Vec<Dropped<T>> {
         let mut dropped = Vec::new();
         for (lane, queue) in self.lanes.iter_mut().enumerate() {
-            let swept = queue.sweep(now, &is_abandoned).into_iter();
+            let swept = queue.sweep(now, &is_cancelled).into_iter();
             dropped.extend(swept.map(|(row, reason)| Dropped { lane, row, reason }));
         }
         dropped
@@ -209,7 +209,7 @@ mod tests {
         core.push(0, row(3, t0, 1000)).unwrap();
         let turn = core.next(t0 + MS * 5, 0, |item| *item == 2);
         let dropped: Vec<_> = turn.dropped.iter().map(|d| (d.row.item, d.reason)).collect();
-        assert_eq!(dropped, [(1, DropReason::Expired), (2, DropReason::Abandoned)]);
+        assert_eq!(dropped, [(1, DropReason::Expired), (2, DropReason::Cancelled)]);
         assert_eq!(launched(turn.next), (0, 1, vec![3], CloseReason::Greedy));
     }
 
@@ -404,7 +404,7 @@ mod tests {
                 let (_, lane, _, deadline) = self.take(dropped.lane, dropped.row.item)?;
                 match dropped.reason {
                     DropReason::Expired => prop_assert!(deadline <= self.now),
-                    DropReason::Abandoned => prop_assert!(self.left.contains(&dropped.row.item)),
+                    DropReason::Cancelled => prop_assert!(self.left.contains(&dropped.row.item)),
                     DropReason::NoDevice => {
                         prop_assert!(self.specs[lane].placement.both(self.up).is_empty());
                     }

@@ -63,6 +63,8 @@ impl CpuPool {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| PoolError::Stopped)?;
         let (reply, answer) = oneshot::channel();
+        // What a job logs, a panic too, belongs to the call it is for.
+        let span = tracing::Span::current();
         self.threads.spawn(move || {
             // The place is free again only when the job's inputs and result are out of the pool.
             let _place = place;
@@ -70,7 +72,8 @@ impl CpuPool {
                 return;
             }
             // A job is consumed by the panic that ends it, so nothing half-done can be seen.
-            let value = catch_unwind(AssertUnwindSafe(job)).map_err(|_| PoolError::Panicked);
+            let value = span.in_scope(|| catch_unwind(AssertUnwindSafe(job)));
+            let value = value.map_err(|_| PoolError::Panicked);
             // The caller may have left meanwhile; then nobody wants the value.
             drop(reply.send(value));
         });

@@ -317,7 +317,7 @@ mod tests {
         answered(first).await;
         bench.end().await;
         assert!(gate.is_quiet());
-        bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"abandoned\"} 1\n");
+        bench.expect_metric("menshen_rows_dropped_total{lane=\"reader\",reason=\"cancelled\"} 1\n");
         bench.expect_metric("menshen_tickets 0\n");
     }
 

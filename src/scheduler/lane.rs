@@ -56,8 +56,8 @@ pub(super) enum CloseReason {
 pub(super) enum DropReason {
     /// Its deadline passed.
     Expired,
-    /// Nobody waits for its answer any more.
-    Abandoned,
+    /// Its call left before the launch.
+    Cancelled,
     /// Every device that runs the model is out of service.
     NoDevice,
 }
@@ -104,15 +104,15 @@ impl<T> Lane<T> {
     pub(super) fn sweep(
         &mut self,
         now: Instant,
-        is_abandoned: impl Fn(&T) -> bool,
+        is_cancelled: impl Fn(&T) -> bool,
     ) -> Vec<(Queued<T>, DropReason)> {
         let mut dropped = Vec::new();
         for _ in 0..self.rows.len() {
             let Some(row) = self.rows.pop_front() else { break };
             if row.deadline <= now {
                 dropped.push((row, DropReason::Expired));
-            } else if is_abandoned(&row.item) {
-                dropped.push((row, DropReason::Abandoned));
+            } else if is_cancelled(&row.item) {
+                dropped.push((row, DropReason::Cancelled));
             } else {
                 self.rows.push_back(row);
             }

@@ -184,7 +184,7 @@ impl Shell {
         self.lanes[dropped.lane].stats.dropped(dropped.reason);
         match dropped.reason {
             DropReason::Expired => dropped.row.item.caller.answer(Err(RowError::Expired)),
-            DropReason::Abandoned => {}
+            DropReason::Cancelled => {}
             DropReason::NoDevice => {
                 let error = RowError::Device(DeviceError::OutOfService);
                 dropped.row.item.caller.answer(Err(error));

@@ -12,10 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::lane::{CloseReason, DropReason};
 use super::tickets::Resource;
-
-/// Seconds, from a tenth of a millisecond to the longest deadline worth telling apart.
-const SECONDS_BUCKETS: [f64; 14] =
-    [0.0001, 0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+use crate::telemetry::{Latency, latency_histogram};
 
 /// Rows of a batch; the bounds are the bucket sizes models are warmed for.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -29,11 +26,11 @@ pub struct SchedulerStats {
     tickets_bytes: Gauge,
     tickets_refused: Family<RefusedLabels, Counter>,
     queue_rows: Family<LaneLabels, Gauge>,
-    queue_wait: Family<LaneLabels, Histogram>,
+    queue_wait: Latency<LaneLabels>,
     batches: Family<BatchLabels, Counter>,
     batch_rows: Family<LaneLabels, Histogram>,
     batch_padding_rows: Family<LaneLabels, Counter>,
-    batch_run: Family<LaneLabels, Histogram>,
+    batch_run: Latency<LaneLabels>,
     rows_dropped: Family<DroppedLabels, Counter>,
     rows_failed: Family<LaneLabels, Counter>,
     network_panics: Family<LaneLabels, Counter>,
@@ -68,20 +65,16 @@ impl Default for SchedulerStats {
             tickets_bytes: Gauge::default(),
             tickets_refused: Family::default(),
             queue_rows: Family::default(),
-            queue_wait: Family::new_with_constructor(seconds),
+            queue_wait: Family::new_with_constructor(latency_histogram),
             batches: Family::default(),
             batch_rows: Family::new_with_constructor(rows),
             batch_padding_rows: Family::default(),
-            batch_run: Family::new_with_constructor(seconds),
+            batch_run: Family::new_with_constructor(latency_histogram),
             rows_dropped: Family::default(),
             rows_failed: Family::default(),
             network_panics: Family::default(),
         }
     }
-}
-
-fn seconds() -> Histogram {
-    Histogram::new(SECONDS_BUCKETS)
 }
 
 fn rows() -> Histogram {
@@ -194,7 +187,7 @@ impl EncodeLabelValue for DropReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         let name = match self {
             Self::Expired => "expired",
-            Self::Abandoned => "abandoned",
+            Self::Cancelled => "cancelled",
             Self::NoDevice => "no_device",
         };
         name.encode(encoder)

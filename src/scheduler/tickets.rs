@@ -8,6 +8,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::stats::SchedulerStats;
+use crate::telemetry::CallTimes;
 
 /// When a refused caller may try again. A request takes some tens of milliseconds, so by then a
 /// place has most likely been freed.
@@ -29,6 +30,7 @@ pub struct Ticket {
     bytes: usize,
     deadline: Instant,
     store: Arc<str>,
+    times: Arc<CallTimes>,
 }
 
 /// The server is full; nothing was done.
@@ -89,7 +91,8 @@ impl Tickets {
             Err(what) => self.office.stats.ticket_refused(what),
         }
         granted.map_err(|what| self.office.overloaded(what))?;
-        Ok(Ticket { office: Arc::clone(&self.office), bytes, deadline, store })
+        let times = Arc::default();
+        Ok(Ticket { office: Arc::clone(&self.office), bytes, deadline, store, times })
     }
 }
 
@@ -131,6 +134,11 @@ impl Ticket {
     /// From this moment on the answer is of no use.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// What the request has spent where so far.
+    pub fn times(&self) -> &Arc<CallTimes> {
+        &self.times
     }
 }
 

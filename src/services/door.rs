@@ -1,4 +1,4 @@
-//! What every call passes: it is counted, admitted and answered.
+//! What every call passes: it is admitted, answered and ended.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use crate::image::ImageSettings;
 use crate::pipeline::{Error, Pipeline};
 use crate::proto::v1;
 use crate::scheduler::{Ticket, Tickets};
-use crate::telemetry::{self, CallGuard, Method, Metrics, Outcome};
+use crate::telemetry::{Call, Outcome};
 
 /// The pipeline, once every model is live; empty until then.
 pub type Readiness = Arc<OnceLock<Arc<Pipeline>>>;
@@ -27,14 +27,13 @@ pub struct Door {
     pub tickets: Tickets,
     /// Limits on pictures.
     pub limits: ImageSettings,
-    /// Counts and times every call.
-    pub metrics: Metrics,
 }
 
 /// One admitted call.
 pub(super) struct Admitted {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) ticket: Arc<Ticket>,
+    /// The caller's identifier, which is echoed and not used; the server's where there is none.
     pub(super) request_id: String,
     begun: Instant,
 }
@@ -49,9 +48,15 @@ impl Admitted {
     }
 }
 
-/// When a request came, when it ends, and how large its message is.
+/// The call that a request was opened as.
+pub(super) fn call_of<M>(request: &Request<M>) -> Arc<Call> {
+    let call = request.extensions().get().cloned();
+    call.expect("the call layer stands before every service")
+}
+
+/// What a request is: which call, until when, and how large its message is.
 pub(super) struct Arrival {
-    pub(super) begun: Instant,
+    pub(super) call: Arc<Call>,
     pub(super) deadline: Instant,
     pub(super) bytes: usize,
 }
@@ -60,7 +65,9 @@ impl Arrival {
     pub(super) fn of<M: Message>(request: &Request<M>) -> Self {
         let Deadline(deadline) =
             *request.extensions().get().expect("the deadline layer stands before every service");
-        Self { begun: Instant::now(), deadline, bytes: request.get_ref().encoded_len() }
+        let call = call_of(request);
+        call.begin();
+        Self { call, deadline, bytes: request.get_ref().encoded_len() }
     }
 }
 
@@ -71,54 +78,37 @@ impl Door {
         if let Some(model) = &caller.model {
             pipeline.require_model(model)?;
         }
-        let Arrival { begun, deadline, bytes } = arrival;
+        let Arrival { call, deadline, bytes } = arrival;
         let ticket = self.tickets.admit(bytes, deadline, caller.store)?;
+        call.show(ticket.times());
         let request_id = match caller.request_id {
-            id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
+            id if id.is_empty() => call.id().to_string(),
             id => id,
         };
-        Ok(Admitted { pipeline, ticket: Arc::new(ticket), request_id, begun })
-    }
-
-    /// Counts, times and logs a call, whichever way it ends.
-    pub(super) async fn serve<A>(
-        &self,
-        method: Method,
-        answer: impl Future<Output = Result<A, Error>>,
-        outcome: impl FnOnce(&A) -> Outcome,
-    ) -> Result<Response<A>, Status> {
-        let call = self.metrics.begin(method);
-        conclude(call, answer.await, outcome).map(Response::new)
+        Ok(Admitted { pipeline, ticket: Arc::new(ticket), request_id, begun: call.begin() })
     }
 }
 
-/// Counts and logs how a call ended.
+/// Answers a call, and ends it.
+pub(super) async fn serve<A>(
+    call: Arc<Call>,
+    answer: impl Future<Output = Result<A, Error>>,
+    outcome: impl FnOnce(&A) -> Outcome,
+) -> Result<Response<A>, Status> {
+    conclude(&call, answer.await, outcome).map(Response::new)
+}
+
+/// Ends a call by its answer.
 pub(super) fn conclude<A>(
-    call: CallGuard<'_>,
+    call: &Call,
     answer: Result<A, Error>,
     outcome: impl FnOnce(&A) -> Outcome,
 ) -> Result<A, Status> {
-    match answer {
-        Ok(answer) => {
-            call.end(outcome(&answer));
-            Ok(answer)
-        }
-        Err(error) => {
-            match &error {
-                Error::Internal(source) => {
-                    let causes = telemetry::causes(&**source);
-                    tracing::error!(causes, "request failed");
-                }
-                Error::Store(source) => {
-                    let causes = telemetry::causes(source);
-                    tracing::error!(causes, "the store of used sessions is unavailable");
-                }
-                _ => {}
-            }
-            call.end(status::outcome(&error));
-            Err(status::from_error(&error))
-        }
-    }
+    call.end(&match &answer {
+        Ok(answer) => status::answered(outcome(answer)),
+        Err(error) => status::failed(error),
+    });
+    answer.map_err(|error| status::from_error(&error))
 }
 
 /// How a decision is counted.

@@ -3,11 +3,11 @@
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::door::{Arrival, Door, decided};
+use super::door::{Arrival, Door, call_of, decided, serve};
 use crate::pipeline::Error;
 use crate::proto::v1;
 use crate::proto::v1::face_service_server::FaceService;
-use crate::telemetry::{Method, Outcome};
+use crate::telemetry::Outcome;
 
 /// Serves `FaceService`.
 #[derive(Debug, Clone)]
@@ -81,39 +81,39 @@ impl FaceService for FaceServer {
         &self,
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<v1::VerifyResponse>, Status> {
-        let answer = self.answer_verify(request);
-        self.0.serve(Method::Verify, answer, |answer| decided(answer.decision())).await
+        let call = call_of(&request);
+        serve(call, self.answer_verify(request), |answer| decided(answer.decision())).await
     }
 
     async fn compare(
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<Response<v1::CompareResponse>, Status> {
-        let answer = self.answer_compare(request);
-        self.0.serve(Method::Compare, answer, |_| Outcome::Answered).await
+        let call = call_of(&request);
+        serve(call, self.answer_compare(request), |_| Outcome::Answered).await
     }
 
     async fn embed(
         &self,
         request: Request<v1::EmbedRequest>,
     ) -> Result<Response<v1::EmbedResponse>, Status> {
-        let answer = self.answer_embed(request);
-        self.0.serve(Method::Embed, answer, |_| Outcome::Answered).await
+        let call = call_of(&request);
+        serve(call, self.answer_embed(request), |_| Outcome::Answered).await
     }
 
     async fn detect(
         &self,
         request: Request<v1::DetectRequest>,
     ) -> Result<Response<v1::DetectResponse>, Status> {
-        let answer = self.answer_detect(request);
-        self.0.serve(Method::Detect, answer, |_| Outcome::Answered).await
+        let call = call_of(&request);
+        serve(call, self.answer_detect(request), |_| Outcome::Answered).await
     }
 
     async fn check_liveness(
         &self,
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<Response<v1::CheckLivenessResponse>, Status> {
-        let answer = self.answer_liveness(request);
-        self.0.serve(Method::CheckLiveness, answer, |answer| decided(answer.decision())).await
+        let call = call_of(&request);
+        serve(call, self.answer_liveness(request), |answer| decided(answer.decision())).await
     }
 }

@@ -8,18 +8,19 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::convert;
-use super::door::{Admitted, Arrival, Door, conclude, decided};
+use super::door::{Admitted, Arrival, Door, call_of, conclude, decided, serve};
 use super::events::EventStream;
 use super::layers::{Held, Room};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{Arrived, CameraFrame, Error, LiveSession, Pipeline, SessionStart};
+use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as Told;
-use crate::telemetry::{Method, Outcome};
+use crate::telemetry::{Call, Outcome};
 use crate::trust::KeyedDigests;
 
 /// How long a stream may wait for its first message.
@@ -63,6 +64,7 @@ type Waiting = (Arrived, Room);
 
 /// What a client streams.
 struct Incoming {
+    call: Arc<Call>,
     messages: Streaming<v1::RunRequest>,
     held: Held,
 }
@@ -70,7 +72,7 @@ struct Incoming {
 impl Incoming {
     fn of(mut request: Request<Streaming<v1::RunRequest>>) -> Self {
         let held = request.extensions_mut().remove().unwrap_or_default();
-        Self { messages: request.into_inner(), held }
+        Self { call: call_of(&request), messages: request.into_inner(), held }
     }
 
     async fn next(&mut self) -> Result<Option<(v1::RunRequest, Room)>, Error> {
@@ -174,8 +176,9 @@ impl LivenessServer {
         // The portrait's room is free once it has been looked at.
         let (first, _room) =
             first.map_or_else(Default::default, |(first, room)| (first, Some(room)));
-        let begun = Instant::now();
-        let arrival = Arrival { begun, deadline: begun + SESSION_WAIT, bytes: first.encoded_len() };
+        let call = Arc::clone(&frames.call);
+        let deadline = call.begin() + SESSION_WAIT;
+        let arrival = Arrival { call, deadline, bytes: first.encoded_len() };
         let parsed = convert::start(first, &self.door.limits)?;
         let call = self.door.admit(parsed.caller, arrival)?;
         let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
@@ -221,8 +224,8 @@ impl LivenessService for LivenessServer {
         &self,
         request: Request<v1::CreateSessionRequest>,
     ) -> Result<Response<v1::CreateSessionResponse>, Status> {
-        let answer = self.answer_create(request);
-        self.door.serve(Method::CreateSession, answer, |_| Outcome::Answered).await
+        let call = call_of(&request);
+        serve(call, self.answer_create(request), |_| Outcome::Answered).await
     }
 
     async fn run(
@@ -231,15 +234,17 @@ impl LivenessService for LivenessServer {
     ) -> Result<Response<Self::RunStream>, Status> {
         let (events, told) = mpsc::channel(EVENTS_WAITING_MAX);
         let (server, frames) = (self.clone(), Incoming::of(request));
-        let task = tokio::spawn(async move {
-            let call = server.door.metrics.begin(Method::Run);
+        let call = Arc::clone(&frames.call);
+        let span = call.span().clone();
+        let serving = async move {
             let result = server.answer_run(frames, &events).await;
-            let result = conclude(call, result, |result| decided(result.decision()));
+            let result = conclude(&call, result, |result| decided(result.decision()));
             let last = result
                 .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
             let _ = events.send_timeout(last, EVENTS_WAIT).await;
-        });
+        };
+        let task = tokio::spawn(serving.instrument(span));
         Ok(Response::new(EventStream::new(told, task)))
     }
 
@@ -247,16 +252,16 @@ impl LivenessService for LivenessServer {
         &self,
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::LivenessResult>, Status> {
-        let answer = self.answer_evaluate(request);
-        self.door.serve(Method::Evaluate, answer, |result| decided(result.decision())).await
+        let call = call_of(&request);
+        serve(call, self.answer_evaluate(request), |result| decided(result.decision())).await
     }
 
     async fn get_result(
         &self,
         request: Request<v1::GetResultRequest>,
     ) -> Result<Response<v1::LivenessResult>, Status> {
-        let answer = self.answer_result(request);
-        self.door.serve(Method::GetResult, answer, |_| Outcome::Answered).await
+        let call = call_of(&request);
+        serve(call, self.answer_result(request), |_| Outcome::Answered).await
     }
 }
 
@@ -301,21 +306,16 @@ impl Stake {
 /// recording may take, and the bytes that leave no room may be its own. A server that is behind it
 /// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
-    match error {
-        Error::NotReady(_) | Error::Store(_) | Error::Behind { .. } | Error::Internal(_) => true,
-        Error::Expired => assurance == Assurance::Stream,
-        Error::Invalid(_)
-        | Error::Overloaded(_)
-        | Error::ModelNotLive { .. }
-        | Error::SpaceMismatch { .. }
-        | Error::Token(_)
-        | Error::SessionUsed
-        | Error::WrongCall(_)
-        | Error::AttemptsSpent { .. }
-        | Error::NoResult
-        | Error::BrokenStream(_)
-        | Error::IntakeFull
-        | Error::Gone => false,
+    match error.kind() {
+        Kind::NotReady | Kind::StoreDown | Kind::Behind | Kind::Internal => true,
+        Kind::Expired => assurance == Assurance::Stream,
+        Kind::Invalid
+        | Kind::Denied
+        | Kind::NotFound
+        | Kind::Precondition
+        | Kind::Used
+        | Kind::Overloaded
+        | Kind::Gone => false,
     }
 }
 

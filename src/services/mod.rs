@@ -1,7 +1,7 @@
 //! The edge: converts, admits, calls the pipeline, converts back.
 //!
 //! ```text
-//! layers: limits on messages, deadline → convert: fields → door: ticket, metrics → pipeline → convert
+//! layers: call, deadline, limits on messages → convert: fields → door: ticket → pipeline → convert
 //! ```
 //!
 //! [`FaceServer`] answers one message with one; [`LivenessServer`] also a stream with a stream: it
@@ -23,6 +23,6 @@ pub use convert::read_as_every_request;
 pub use door::{Door, Readiness};
 pub use face::FaceServer;
 pub use http::{Probes, Standing, router as http_router};
-pub use layers::{DeadlineLayer, IntakeLayer, MessageLimits};
+pub use layers::{CallLayer, DeadlineLayer, IntakeLayer, MessageLimits, REQUEST_ID};
 pub use liveness::LivenessServer;
 pub use settings::{SESSION_ENVELOPE_BYTES_MAX, ServerSettings};

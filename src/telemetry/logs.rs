@@ -4,9 +4,11 @@ use std::io::IsTerminal;
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::util::TryInitError;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::setting::{RangeCheck, Violation};
 
@@ -18,6 +20,9 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// What is logged: a `tracing` filter such as `info` or `menshen=debug,info`.
     pub filter: String,
+    /// Fraction, from 0 to 1, of the answered and cancelled calls that get a line each; every other
+    /// call gets one.
+    pub calls_sampled: f64,
 }
 
 /// How log lines look.
@@ -34,7 +39,7 @@ pub enum LogFormat {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+        Self { format: LogFormat::Auto, filter: "info".to_owned(), calls_sampled: 1.0 }
     }
 }
 
@@ -44,6 +49,8 @@ impl LogSettings {
         let mut check = RangeCheck::of("log");
         let is_filter = EnvFilter::try_new(&self.filter).is_ok();
         check.require(is_filter, "filter", &self.filter, "a filter such as info or menshen=debug");
+        let is_fraction = (0.0..=1.0).contains(&self.calls_sampled);
+        check.require(is_fraction, "calls_sampled", self.calls_sampled, "from 0 to 1");
         check.violations()
     }
 }
@@ -65,29 +72,39 @@ pub enum LogError {
 /// # Errors
 /// A filter that does not parse, or a second call.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
-    use tracing_subscriber::util::SubscriberInitExt;
-
-    let filter = EnvFilter::try_new(&settings.filter)?;
-    let terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal);
-    let pretty = match settings.format {
-        LogFormat::Auto => terminal,
-        LogFormat::Pretty => true,
-        LogFormat::Json => false,
-    };
-    if pretty {
-        builder.with_target(false).finish().try_init()?;
-    } else {
-        builder.json().flatten_event(true).finish().try_init()?;
-    }
+    subscriber(settings, std::io::stderr)?.try_init()?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(%location, "panic");
     }));
     Ok(())
+}
+
+/// What writes log lines to `writer`. A line of JSON has the call it belongs to under `span`.
+///
+/// # Errors
+/// A filter that does not parse.
+pub fn subscriber<W>(
+    settings: &LogSettings,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&settings.filter)?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
+    let pretty = match settings.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    Ok(if pretty {
+        Box::new(builder.with_target(false).finish())
+    } else {
+        Box::new(builder.json().flatten_event(true).with_span_list(false).finish())
+    })
 }
 
 #[cfg(test)]

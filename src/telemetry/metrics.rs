@@ -2,81 +2,15 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// The calls of `FaceService` and `LivenessService`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Method {
-    /// `Verify`
-    Verify,
-    /// `Compare`
-    Compare,
-    /// `Embed`
-    Embed,
-    /// `Detect`
-    Detect,
-    /// `CheckLiveness`
-    CheckLiveness,
-    /// `CreateSession`
-    CreateSession,
-    /// `Run`
-    Run,
-    /// `Evaluate`
-    Evaluate,
-    /// `GetResult`
-    GetResult,
-}
-
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
-    /// Answered without a decision (`Compare`, `Embed`, `Detect`).
-    Answered,
-    /// Decision PASS.
-    Pass,
-    /// Decision FAIL.
-    Fail,
-    /// Decision REVIEW.
-    Review,
-    /// Decision RETRY.
-    Retry,
-    /// The request was malformed.
-    Invalid,
-    /// Refused for load.
-    Overloaded,
-    /// The deadline passed.
-    Expired,
-    /// The caller left before the answer.
-    Cancelled,
-    /// Not ready, or a fault of the server.
-    Failed,
-}
-
-/// Parts of a request that are timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Stage {
-    /// Bytes to pixels, and the detector's canvas.
-    Decode,
-    /// Waiting for a place in a batch, all lanes together.
-    Queue,
-    /// The detector's batch.
-    Detect,
-    /// Alignment, crops and quality.
-    Align,
-    /// The embedder's batch.
-    Embed,
-    /// The batches of the liveness networks.
-    Liveness,
-    /// The batch of the face mesh.
-    Mesh,
-    /// The batches of both eyes.
-    Eyes,
-}
+use super::labels::{Method, Outcome, Stage};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -111,12 +45,31 @@ struct DeviceLabels {
     device: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    /// Features of the build: `cuda` or `none`.
+    features: &'static str,
+}
+
+const BUILD: BuildLabels = BuildLabels {
+    version: env!("CARGO_PKG_VERSION"),
+    features: if cfg!(feature = "cuda") { "cuda" } else { "none" },
+};
+
+/// Upper bounds of all latency histograms, in seconds: from a small batch on a GPU to the longest
+/// liveness session.
+const LATENCY_SECONDS_BUCKETS: [f64; 19] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 25.0, 50.0, 100.0,
+];
+
 /// A latency histogram keyed by a label set, seconds.
 pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Buckets from 0.5 ms to 16 s, each double the last.
+/// An empty histogram with the buckets that all latencies share.
 pub fn latency_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
+    Histogram::new(LATENCY_SECONDS_BUCKETS)
 }
 
 /// The metrics of the request path.
@@ -125,6 +78,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Latency<MethodLabels>,
     stages: Latency<StageLabels>,
+    place_wait: Histogram,
     in_flight: Gauge,
     panics: Counter,
     models: Family<ModelLabels, Gauge>,
@@ -139,6 +93,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(latency_histogram),
             stages: Family::new_with_constructor(latency_histogram),
+            place_wait: latency_histogram(),
             in_flight: Gauge::default(),
             panics: Counter::default(),
             models: Family::default(),
@@ -146,6 +101,7 @@ impl Metrics {
             device_losses: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("menshen");
+        registry.register("build", "This program", Info::new(BUILD));
         registry.register("requests", "Calls by method and outcome", metrics.requests.clone());
         registry.register_with_unit(
             "request",
@@ -155,9 +111,15 @@ impl Metrics {
         );
         registry.register_with_unit(
             "stage",
-            "Time of one image in one stage",
+            "Time of one picture in one stage, its waits left out",
             Unit::Seconds,
             metrics.stages.clone(),
+        );
+        registry.register_with_unit(
+            "place_wait",
+            "Wait of a picture for one of the places of image.decoded_max",
+            Unit::Seconds,
+            metrics.place_wait.clone(),
         );
         registry.register("requests_in_flight", "Calls being served", metrics.in_flight.clone());
         registry.register("model_live", "1 for each live model", metrics.models.clone());
@@ -169,20 +131,26 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a call as begun; it ends when the guard is dropped.
-    pub fn begin(&self, method: Method) -> CallGuard<'_> {
+    /// Counts a call as in flight.
+    pub(super) fn call_opened(&self) {
         self.in_flight.inc();
-        CallGuard {
-            metrics: self,
-            method,
-            outcome: Outcome::Cancelled,
-            begun: tokio::time::Instant::now(),
-        }
     }
 
-    /// Records how long one image spent in `stage`.
+    /// Counts a call that was in flight, and times it.
+    pub(super) fn call_ended(&self, method: Method, outcome: Outcome, total: Duration) {
+        self.in_flight.dec();
+        self.requests.get_or_create(&RequestLabels { method, outcome }).inc();
+        self.seconds.get_or_create(&MethodLabels { method }).observe(total.as_secs_f64());
+    }
+
+    /// Records how long one picture spent in `stage`.
     pub fn stage(&self, stage: Stage, time: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
+    }
+
+    /// Records how long one picture waited for its place.
+    pub fn place_wait(&self, time: Duration) {
+        self.place_wait.observe(time.as_secs_f64());
     }
 
     /// Shows a model as live.
@@ -203,34 +171,6 @@ impl Metrics {
     }
 }
 
-/// Counts a call when it ends, however it ends: a call dropped without an outcome was cancelled.
-#[derive(Debug)]
-pub struct CallGuard<'a> {
-    metrics: &'a Metrics,
-    method: Method,
-    outcome: Outcome,
-    begun: tokio::time::Instant,
-}
-
-impl CallGuard<'_> {
-    /// Says how the call ended.
-    pub fn end(mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-}
-
-impl Drop for CallGuard<'_> {
-    fn drop(&mut self) {
-        let Self { metrics, method, outcome, begun } = *self;
-        metrics.in_flight.dec();
-        metrics.requests.get_or_create(&RequestLabels { method, outcome }).inc();
-        metrics
-            .seconds
-            .get_or_create(&MethodLabels { method })
-            .observe(begun.elapsed().as_secs_f64());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,24 +181,14 @@ mod tests {
         text
     }
 
-    #[tokio::test]
-    async fn a_call_dropped_without_an_outcome_counts_as_cancelled() {
+    #[test]
+    fn the_build_is_shown_with_its_version_and_features() {
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        drop(metrics.begin(Method::Verify));
+        Metrics::register(&mut registry);
+        let BuildLabels { version, features } = BUILD;
+        let line =
+            format!("menshen_build_info{{version=\"{version}\",features=\"{features}\"}} 1\n");
         let text = text(&registry);
-        let line = "menshen_requests_total{method=\"Verify\",outcome=\"Cancelled\"} 1";
-        assert!(text.contains(line), "{text}");
-        assert!(text.contains("menshen_requests_in_flight 0"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_call_in_flight_is_counted_until_it_ends() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let call = metrics.begin(Method::Embed);
-        assert!(text(&registry).contains("menshen_requests_in_flight 1"));
-        call.end(Outcome::Answered);
-        assert!(text(&registry).contains("outcome=\"Answered\"} 1"));
+        assert!(text.contains(&line), "{text}");
     }
 }

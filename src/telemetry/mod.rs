@@ -1,11 +1,15 @@
 //! Logs and metrics. Nothing here, label or field, comes from a caller.
 
+mod call;
 mod causes;
+mod labels;
 mod logs;
 mod metrics;
+mod times;
 
+pub use call::{Call, Calls, Ending, RequestId, Severity};
 pub use causes::causes;
-pub use logs::{LogError, LogFormat, LogSettings, init as init_logs};
-pub use metrics::{
-    CallGuard, Latency, Method, Metrics, ModelLabels, Outcome, Stage, latency_histogram,
-};
+pub use labels::{Method, Outcome, Stage};
+pub use logs::{LogError, LogFormat, LogSettings, init as init_logs, subscriber};
+pub use metrics::{Latency, Metrics, ModelLabels, latency_histogram};
+pub use times::CallTimes;

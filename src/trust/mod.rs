@@ -18,5 +18,6 @@ pub use replay::{
 };
 pub use secret::{Secret, Wipe};
 pub use token::{
-    Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError, random_u128,
+    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError,
+    random_u128,
 };

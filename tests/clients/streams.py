@@ -34,7 +34,7 @@ from reflect import FACES, check, serving
 SESSION_FRAMES = 45
 FRAME_SIZE = (480, 640)
 TREMOR_PX = 0.8
-STAGES = ("Queue", "Decode", "Detect", "Align", "Mesh", "Eyes", "Embed", "Liveness")
+STAGES = ("decode", "detect", "align", "mesh", "eyes", "embed", "liveness")
 
 
 def hand_held(photo):
@@ -111,14 +111,14 @@ def rank(values, percent):
 
 
 def stage_sums(http):
-    """Seconds and pictures of each stage so far, as /metrics has them."""
+    """Seconds and rows of the queue, seconds and pictures of each stage, as /metrics has them."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    read = lambda what, stage: float(
-        values.get(f'menshen_stage_seconds_{what}{{stage="{stage}"}}', 0)
-    )
-    return {stage: (read("sum", stage), read("count", stage)) for stage in STAGES}
+    values = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    read = lambda start: sum(float(value) for key, value in values if key.startswith(start))
+    names = {"queue": "menshen_queue_wait_seconds_%s{"}
+    names |= {stage: f'menshen_stage_seconds_%s{{stage="{stage}"' for stage in STAGES}
+    return {name: (read(start % "sum"), read(start % "count")) for name, start in names.items()}
 
 
 def processor_seconds(server):

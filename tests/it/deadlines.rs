@@ -48,7 +48,7 @@ async fn callers_that_leave_free_their_places_and_their_rows_are_dropped() {
     let answer = client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     assert_eq!(answer.into_inner().decision(), v1::Decision::Pass);
     let (_, text) = get(app.http_address(), "/metrics").await;
-    let cancelled = "menshen_requests_total{method=\"Verify\",outcome=\"Cancelled\"}";
+    let cancelled = "menshen_requests_total{method=\"verify\",outcome=\"cancelled\"}";
     assert_eq!(metric(&text, cancelled), 8.0, "{text}");
     app.stop().await;
 }

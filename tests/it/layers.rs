@@ -145,6 +145,49 @@ fn crates_in_the_sources_depend_on_nothing_of_this_repository() {
     }
 }
 
+/// Codes and constructors of gRPC statuses that `text` names, its tests left out.
+fn status_names(text: &str) -> Vec<String> {
+    let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let mut found = Vec::new();
+    for (at, name) in product.match_indices("Code::").chain(product.match_indices("Status::")) {
+        let is_whole = !product[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let member: String = product[at + name.len()..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
+        if is_whole {
+            found.push(format!("{name}{member}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn only_one_file_of_the_services_names_grpc_codes() {
+    let services = crate::support::repository().join("src/services");
+    let mut files = Vec::new();
+    sources(&services, &mut files);
+    assert!(files.len() > 10, "the sources were not found");
+    let mut wrong = Vec::new();
+    for file in files {
+        let inner = file.strip_prefix(&services).unwrap();
+        let names = status_names(&std::fs::read_to_string(&file).unwrap());
+        if inner == Path::new("status.rs") {
+            assert!(names.contains(&"Code::InvalidArgument".to_owned()), "{names:?}");
+        } else if !names.is_empty() {
+            wrong.push(format!("{} names {}", inner.display(), names.join(", ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn codes_and_constructors_of_statuses_are_seen_and_those_of_http_are_not() {
+    let text = "tonic::Code::Internal Status::not_found(m) StatusCode::OK ServingStatus::Serving\n\
+                #[cfg(test)]\nmod tests { Code::Ok }";
+    assert_eq!(status_names(text), ["Code::Internal", "Status::not_found"]);
+}
+
 #[test]
 fn grouped_and_single_imports_are_both_seen() {
     let text = "use crate::face::Face;\nuse crate::{app, trust::{Secret, Wipe}, cli,};\n\

@@ -14,6 +14,7 @@ mod layers;
 mod lifecycle;
 mod liveness;
 mod memory;
+mod operations;
 mod parity;
 mod puppet;
 mod raw;

@@ -6,6 +6,24 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use tonic::Status;
 
+/// An answer as it came over HTTP/2; its message is thrown away.
+pub struct Answer {
+    pub headers: HeaderMap,
+    /// `None` where the headers are all there is.
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    pub fn status(&self) -> Status {
+        status(self.end()).unwrap()
+    }
+
+    /// Where the status stands: the trailers, or the headers of an answer without any.
+    pub fn end(&self) -> &HeaderMap {
+        self.trailers.as_ref().unwrap_or(&self.headers)
+    }
+}
+
 /// Sends `message` to `method` of `FaceService` and returns the status of the answer.
 pub async fn call(
     address: SocketAddr,
@@ -13,6 +31,16 @@ pub async fn call(
     message: &[u8],
     timeout: Option<&str>,
 ) -> Status {
+    answer(address, method, message, timeout).await.status()
+}
+
+/// Sends `message` to `method` of `FaceService`.
+pub async fn answer(
+    address: SocketAddr,
+    method: &str,
+    message: &[u8],
+    timeout: Option<&str>,
+) -> Answer {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -29,14 +57,15 @@ pub async fn call(
     // The server may answer before it has read everything.
     let _ = body.send_data(Bytes::from(framed), true);
     let (head, mut body) = answer.await.unwrap().into_parts();
-    if let Some(status) = status(&head.headers) {
-        return status;
+    let headers = head.headers;
+    if status(&headers).is_some() {
+        return Answer { headers, trailers: None };
     }
     while let Some(data) = body.data().await {
         let data = data.unwrap();
         body.flow_control().release_capacity(data.len()).unwrap();
     }
-    status(&body.trailers().await.unwrap().unwrap()).unwrap()
+    Answer { headers, trailers: body.trailers().await.unwrap() }
 }
 
 fn status(headers: &HeaderMap) -> Option<Status> {

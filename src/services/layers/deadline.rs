@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, sleep_until};
-use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use crate::services::status;
 
 /// When the caller stops waiting; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,9 @@ where
         let now = Instant::now();
         let timeout = match timeout(request.headers()) {
             Ok(asked) => asked.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max),
-            Err(Malformed) => return Box::pin(async { Ok(malformed().into_http()) }),
+            Err(Malformed) => {
+                return Box::pin(async { Ok(status::malformed_timeout().into_http()) });
+            }
         };
         let deadline = now + timeout;
         request.extensions_mut().insert(Deadline(deadline));
@@ -83,19 +86,11 @@ async fn until<E>(
         }
         // The clock decides, not the timer: tonic's timer, set a moment later, may wake us first.
         if sleep.as_mut().poll(cx).is_ready() || Instant::now() >= deadline {
-            return Poll::Ready(Ok(expired().into_http()));
+            return Poll::Ready(Ok(status::expired().into_http()));
         }
         Poll::Pending
     })
     .await
-}
-
-fn expired() -> Status {
-    Status::deadline_exceeded("the deadline passed before the answer was ready")
-}
-
-fn malformed() -> Status {
-    Status::invalid_argument("grpc-timeout must be 1 to 8 digits and a unit of H, M, S, m, u or n")
 }
 
 /// A `grpc-timeout` header that breaks the gRPC specification.

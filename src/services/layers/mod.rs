@@ -1,7 +1,9 @@
 //! What every request passes through before tonic sees it.
 
+mod calls;
 mod deadline;
 mod intake;
 
+pub use calls::{CallLayer, REQUEST_ID};
 pub use deadline::{Deadline, DeadlineLayer};
 pub use intake::{Held, IntakeLayer, MessageLimits, Room};

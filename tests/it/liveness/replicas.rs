@@ -227,7 +227,7 @@ async fn without_the_store_no_session_is_created_run_or_decided() {
     is_unavailable("get result", result_of(&mut client, &ended).await);
     is_unavailable("end of a stream", running.end().await);
     let (_, text) = get(replicas.apps[0].http_address(), "/metrics").await;
-    assert!(!text.contains("outcome=\"Pass\""), "{text}");
+    assert!(!text.contains("outcome=\"pass\""), "{text}");
 
     replicas.redis.restart();
     let session = create(&mut client, super::order("up", PORTRAIT, v1::Assurance::Stream)).await;

@@ -714,7 +714,7 @@ async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
     let status = running.wait().await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
-    let overloaded = "menshen_requests_total{method=\"Run\",outcome=\"Overloaded\"}";
+    let overloaded = "menshen_requests_total{method=\"run\",outcome=\"overloaded\"}";
     assert_eq!(metric(&get(app.http_address(), "/metrics").await.1, overloaded), 1.0);
     app.stop().await;
 }
@@ -732,12 +732,12 @@ async fn sessions_are_counted_by_how_they_ended() {
     result_of(&mut client, &recorded).await.unwrap();
     let (_, text) = get(app.http_address(), "/metrics").await;
     for (method, outcome, count) in [
-        ("CreateSession", "Answered", 2.0),
-        ("Run", "Retry", 1.0),
-        ("Run", "Invalid", 1.0),
-        ("Evaluate", "Fail", 1.0),
-        ("Evaluate", "Invalid", 1.0),
-        ("GetResult", "Answered", 1.0),
+        ("create_session", "answered", 2.0),
+        ("run", "retry", 1.0),
+        ("run", "invalid", 1.0),
+        ("evaluate", "fail", 1.0),
+        ("evaluate", "invalid", 1.0),
+        ("get_result", "answered", 1.0),
     ] {
         let line = format!("menshen_requests_total{{method=\"{method}\",outcome=\"{outcome}\"}}");
         assert_eq!(metric(&text, &line), count, "{line}\n{text}");
@@ -780,8 +780,8 @@ async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
         .await;
         let (_, text) = get(http, "/metrics").await;
         // Whether the server hears of the end of the frames or of the whole call first is chance.
-        let ended = ["Cancelled", "Retry"].map(|outcome| {
-            let line = format!("menshen_requests_total{{method=\"Run\",outcome=\"{outcome}\"}}");
+        let ended = ["cancelled", "retry"].map(|outcome| {
+            let line = format!("menshen_requests_total{{method=\"run\",outcome=\"{outcome}\"}}");
             metric(&text, &line)
         });
         assert_eq!(ended.iter().sum::<f64>(), left, "{text}");

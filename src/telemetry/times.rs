@@ -1,0 +1,76 @@
+//! What one call has spent where.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::labels::Stage;
+
+/// The time of one call by stages, all its pictures added up. Pictures go through a stage side by
+/// side, so the stages may add up to more than the call took.
+#[derive(Debug, Default)]
+pub struct CallTimes {
+    stages_us: [AtomicU64; Stage::ALL.len()],
+    queue_us: AtomicU64,
+}
+
+impl CallTimes {
+    /// Adds the time of one picture in `stage`.
+    pub fn spent(&self, stage: Stage, time: Duration) {
+        add(&self.stages_us[stage as usize], time);
+    }
+
+    /// Adds the time that one picture waited: for its place, or for a batch.
+    pub fn waited(&self, time: Duration) {
+        add(&self.queue_us, time);
+    }
+
+    /// Milliseconds in `stage`; `None` when the call never came there.
+    pub(super) fn stage_ms(&self, stage: Stage) -> Option<f64> {
+        ms(&self.stages_us[stage as usize])
+    }
+
+    /// Milliseconds of waiting; `None` without any.
+    pub(super) fn queue_ms(&self) -> Option<f64> {
+        ms(&self.queue_us)
+    }
+}
+
+/// Whole microseconds, and at least one, so that a stage that happened is seen.
+fn add(sum_us: &AtomicU64, time: Duration) {
+    let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    // Sums that are read once, when the call has ended: no other memory is ordered by them.
+    sum_us.fetch_add(us, Ordering::Relaxed);
+}
+
+fn ms(sum_us: &AtomicU64) -> Option<f64> {
+    let us = sum_us.load(Ordering::Relaxed);
+    (us > 0).then_some(us as f64 / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_add_up_and_those_that_did_not_happen_are_left_out() {
+        let times = CallTimes::default();
+        times.spent(Stage::Decode, Duration::from_micros(1500));
+        times.spent(Stage::Decode, Duration::from_micros(250));
+        times.spent(Stage::Align, Duration::ZERO);
+        times.waited(Duration::from_millis(2));
+        assert_eq!(times.stage_ms(Stage::Decode), Some(1.75));
+        assert_eq!(times.stage_ms(Stage::Align), Some(0.001));
+        assert_eq!(times.stage_ms(Stage::Embed), None);
+        assert_eq!(times.queue_ms(), Some(2.0));
+    }
+
+    #[test]
+    fn every_stage_has_a_sum_of_its_own() {
+        let times = CallTimes::default();
+        for (place, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(times.stage_ms(stage), None, "{stage:?}");
+            times.spent(stage, Duration::from_millis(1 + place as u64));
+            assert_eq!(times.stage_ms(stage), Some(1.0 + place as f64));
+        }
+    }
+}
