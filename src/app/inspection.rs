@@ -163,20 +163,20 @@ impl Inspection<'_> {
         let embedder = places.embedder.and_then(|place| open(Role::Embedder, place));
         let mesh = places.mesh.and_then(|place| open(Role::Mesh, place));
         let iris = places.iris.and_then(|place| open(Role::Iris, place));
-        let liveness = places.liveness.map(|LivenessEnsemble { members, fusion, score_min }| {
-            let members = members.into_iter().map(|place| open(Role::Liveness, place));
+        let liveness = places.liveness.and_then(|ensemble| {
+            let members = ensemble.members.into_iter().map(|place| open(Role::Liveness, place));
             // Gathered before it is asked whether one is missing, so that all are opened.
             let members: Vec<Option<Package>> = members.collect();
-            (members.into_iter().collect::<Option<Vec<Package>>>(), fusion, score_min)
+            let members = members.into_iter().collect::<Option<Vec<Package>>>()?;
+            let LivenessEnsemble { fusion, score_min, .. } = ensemble;
+            Some(LivenessEnsemble { members, fusion, score_min })
         });
-        let (members, fusion, score_min) = liveness?;
-        let liveness = LivenessEnsemble { members: members?, fusion, score_min };
         Some(ByRole {
             detector: detector?,
             embedder: embedder?,
             mesh: mesh?,
             iris: iris?,
-            liveness,
+            liveness: liveness?,
         })
     }
 

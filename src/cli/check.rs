@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::table::Table;
 use super::{Common, runtime, serve};
 use crate::app::{Finding, State, check};
-use crate::config::{ConfigError, Reading, Refusal};
+use crate::config::{Reading, Refusal};
 use crate::telemetry::causes;
 
 /// Options of `menshen check`: those of `menshen serve` that set something.
@@ -27,10 +27,7 @@ const WRONG: &str = "WRONG";
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let lines = match common.read(args.settings.overrides()) {
         Ok(reading) => look(&reading)?,
-        Err(error @ (ConfigError::Read { .. } | ConfigError::Syntax { .. })) => {
-            vec![Line::new("--config", WRONG, &causes(&error))]
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) => vec![Line::new("--config", WRONG, &causes(&error))],
     };
     let mut table = Table::new(&["setting", "", ""]);
     for Line { key, state, said } in &lines {
