@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
 use crate::device::watchdog::Patience;
-use crate::device::{Device, DeviceError, DeviceState, Health, LoadedModel, Slot};
+use crate::device::{Device, DeviceError, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
 async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
