@@ -161,7 +161,10 @@ pub fn ending_of(headers: &HeaderMap) -> Option<Ending> {
     let status = Status::from_header_map(headers)?;
     let is_unfinished = status.code() == Code::Ok;
     let kind = if is_unfinished { Kind::Internal } else { broken_stream(&status).kind() };
-    Some(Ending { code: name(status.code()), ..broken_off(kind) })
+    let ending = broken_off(kind);
+    // A caller that left does not receive the UNKNOWN that tonic makes of its broken stream.
+    let code = if kind == Kind::Gone { ending.code } else { name(status.code()) };
+    Some(Ending { code, ..ending })
 }
 
 /// The code as the gRPC specification writes it.

@@ -78,6 +78,16 @@ pub fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
+/// Whether this run tests row `index` of a long table: a third of the rows, or with `TEST_PART=2/5`
+/// the second of five parts, with `TEST_PART=1/1` all of them.
+pub fn is_in_part(index: usize) -> bool {
+    let part = std::env::var("TEST_PART").unwrap_or_else(|_| "1/3".to_owned());
+    let (part, parts) = part.split_once('/').expect("TEST_PART is a part of parts, such as 2/5");
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "TEST_PART is {part}/{parts}");
+    index % parts == part - 1
+}
+
 /// The server most tests share; it lives in a runtime of its own as long as the process.
 pub struct Shared {
     pub grpc: SocketAddr,
