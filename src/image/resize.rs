@@ -1,6 +1,7 @@
 //! Resizing: onto a square canvas for detection, and of a crop for the liveness networks.
 
 use fast_image_resize as fir;
+use fast_image_resize::pixels::U8x3;
 
 use crate::image::RgbImage;
 use crate::image::rgb::nearest_byte;
@@ -34,16 +35,17 @@ pub fn letterbox(source: &RgbImage, side: usize) -> Letterbox {
 fn resize(source: &RgbImage, target: &mut RgbImage) {
     let to_u32 = |side: usize| u32::try_from(side).expect("sides of images fit into 32 bits");
     let [width, height] = [source.width(), source.height()].map(to_u32);
-    let source = fir::images::ImageRef::new(width, height, source.pixels(), fir::PixelType::U8x3)
+    let source = fir::images::TypedImageRef::<U8x3>::from_buffer(width, height, source.pixels())
         .expect("an image holds width × height × 3 bytes");
     let [width, height] = [target.width(), target.height()].map(to_u32);
-    let pixels = target.pixels_mut();
-    let mut target = fir::images::Image::from_slice_u8(width, height, pixels, fir::PixelType::U8x3)
-        .expect("an image holds width × height × 3 bytes");
+    let mut target =
+        fir::images::TypedImage::<U8x3>::from_buffer(width, height, target.pixels_mut())
+            .expect("an image holds width × height × 3 bytes");
     let triangle = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
+    // Of `resize`, which asks an image for its type, all 20 types would be compiled here.
     fir::Resizer::new()
-        .resize(&source, &mut target, &fir::ResizeOptions::new().resize_alg(triangle))
-        .expect("both images are 8-bit RGB");
+        .resize_typed(&source, &mut target, &fir::ResizeOptions::new().resize_alg(triangle))
+        .expect("both images have pixels");
 }
 
 /// Whole pixels of an image: a corner and a size.
