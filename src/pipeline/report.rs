@@ -61,7 +61,7 @@ impl PhotoReport {
 pub struct StageTimes {
     /// Bytes to pixels and to the detector's canvas.
     pub decode: Duration,
-    /// Waiting for a place in a batch.
+    /// Waiting for room in memory, and for a place in a batch.
     pub queue: Duration,
     /// The detector's batch.
     pub detect: Duration,

@@ -1,23 +1,31 @@
 //! The answers of a stream, and the task that makes them.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tonic::Status;
 
-/// Events as a task makes them. Dropping it, as tonic does when the client leaves, ends the task.
+use super::status;
+use crate::pipeline::Error;
+
+/// Events as a task makes them, then the error with which the task ends, if it does: a stream that
+/// closes without one is complete. Dropping it, as tonic does when the client leaves, ends the task.
 #[derive(Debug)]
 pub struct EventStream<T> {
     events: mpsc::Receiver<Result<T, Status>>,
-    task: JoinHandle<()>,
+    /// `None` once it has ended.
+    task: Option<JoinHandle<Result<(), Error>>>,
 }
 
 impl<T> EventStream<T> {
-    pub(super) fn new(events: mpsc::Receiver<Result<T, Status>>, task: JoinHandle<()>) -> Self {
-        Self { events, task }
+    pub(super) fn new(
+        events: mpsc::Receiver<Result<T, Status>>,
+        task: JoinHandle<Result<(), Error>>,
+    ) -> Self {
+        Self { events, task: Some(task) }
     }
 }
 
@@ -25,12 +33,49 @@ impl<T> Stream for EventStream<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.poll_recv(cx)
+        if let Some(event) = ready!(self.events.poll_recv(cx)) {
+            return Poll::Ready(Some(event));
+        }
+        let Some(task) = &mut self.task else { return Poll::Ready(None) };
+        // A task that panicked has told nothing.
+        let ended = ready!(Pin::new(task).poll(cx)).unwrap_or_else(|e| Err(Error::internal(e)));
+        self.task = None;
+        Poll::Ready(ended.err().map(|error| Err(status::from_error(&error))))
     }
 }
 
 impl<T> Drop for EventStream<T> {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+    use tonic::Code;
+
+    use super::*;
+
+    /// The events and codes of a stream that tells 1 and then ends as `end` does.
+    async fn told(
+        end: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Vec<Result<i32, Code>> {
+        let (events, told) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            events.send(Ok(1)).await.unwrap();
+            end()
+        });
+        let stream = EventStream::new(told, task);
+        stream.map(|event| event.map_err(|status| status.code())).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_task_breaks_off_ends_with_an_error() {
+        assert_eq!(told(|| Ok(())).await, [Ok(1)]);
+        assert_eq!(told(|| Err(Error::Gone)).await, [Ok(1), Err(Code::Cancelled)]);
+        assert_eq!(told(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
     }
 }

@@ -242,7 +242,7 @@ impl LivenessService for LivenessServer {
             let last = result
                 .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
-            let _ = events.send_timeout(last, EVENTS_WAIT).await;
+            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Gone)
         };
         let task = tokio::spawn(serving.instrument(span));
         Ok(Response::new(EventStream::new(told, task)))

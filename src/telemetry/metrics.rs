@@ -111,7 +111,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "stage",
-            "Time of one picture in one stage, its waits left out",
+            "Time of one picture in one stage, with decode and align the wait for a thread too",
             Unit::Seconds,
             metrics.stages.clone(),
         );
