@@ -45,7 +45,8 @@ pub(super) type FindDevices = fn(&DeviceSettings) -> Result<DevicePlan, DeviceEr
 /// others from being looked at.
 pub(super) struct Inspection<'a> {
     config: &'a Config,
-    /// Keys of settings that were refused: they have their defaults in `config`.
+    /// Keys of settings that were refused. In `config` those of the wrong type have their defaults;
+    /// those out of range stand as they were given.
     refused: &'a [String],
     pub(super) findings: Vec<Finding>,
 }

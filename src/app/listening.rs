@@ -43,9 +43,9 @@ impl Listening {
 /// not hold streams.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// HTTP/2 receive windows. HTTP/2's own 64 KiB stop a photograph of some 300 KiB several times
-/// for a window update; a stream's window holds most photographs whole, a connection's eight of
-/// them. Memory stays bounded by `server.bytes_max`.
+/// HTTP/2 receive windows: a stream's holds most photographs whole, a connection's eight of them.
+/// hyper gives a whole connection 1 MiB, so that callers who share one wait for each other's window
+/// updates. What lies in a window has not been counted against `server.bytes_max` yet.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 

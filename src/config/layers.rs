@@ -135,8 +135,11 @@ fn keys(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    text.parse::<Table>()
-        .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+    text.parse::<Table>().map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count()),
+        reason: error.message().to_owned(),
+    })
 }
 
 /// Lays `over` on `under`, table by table, so that a file may set one key of a section.

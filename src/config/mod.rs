@@ -62,12 +62,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{} is not valid TOML", path.display())]
+    #[error("{} is not valid TOML at line {line}: {reason}", path.display())]
     Syntax {
         /// The file's path as given.
         path: std::path::PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser said, without the line itself: it may hold a password.
+        reason: String,
     },
     /// The defaults could not be written as TOML: a defect of this program.
     #[error("the default configuration cannot be represented")]
@@ -112,16 +114,6 @@ impl Refusal {
 }
 
 impl Config {
-    /// Checks every range, of each section and between sections.
-    ///
-    /// # Errors
-    /// [`ConfigError::Refused`] with all settings outside their ranges.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let violations = self.violations_of_sections().into_iter().chain(self.violations_between());
-        let refusals: Vec<Refusal> = violations.map(Refusal::OutOfRange).collect();
-        if refusals.is_empty() { Ok(()) } else { Err(ConfigError::Refused(refusals)) }
-    }
-
     /// Every setting outside its range, section by section.
     fn violations_of_sections(&self) -> Vec<Violation> {
         // A section that is added must say whether it has ranges. Any path and any name may be

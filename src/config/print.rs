@@ -35,8 +35,9 @@ impl Fields {
     }
 }
 
-/// Prints `config` as TOML with comments. Read again, it gives the same settings, but for
-/// passwords, which are left out. A setting that is not set is a comment with an example.
+/// Prints `config` as TOML with comments. Read again, it gives the same settings, but for the user
+/// and password of the store, in whose place stands `redacted`. A setting that is not set is a
+/// comment with an example.
 ///
 /// # Errors
 /// Settings that cannot be represented: a defect of this program.

@@ -73,8 +73,11 @@ impl Default for DeviceSettings {
     }
 }
 
-/// Most threads that run networks; the largest machines have 512 cores.
+/// Most threads of a kind; the largest machines have 512 cores.
 const THREADS_MAX: usize = 1024;
+
+/// Most batches a device may hold. Two keep a device busy; each has its own buffers.
+const SLOTS_MAX: usize = 64;
 
 impl DeviceSettings {
     /// Threads that decode, resize and align.
@@ -91,7 +94,12 @@ impl DeviceSettings {
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("device");
         let rule = format!("at most {THREADS_MAX}");
-        check.require(self.threads <= THREADS_MAX, "threads", self.threads, rule);
+        let threads = [("threads", self.threads), ("cpu_pool_threads", self.cpu_pool_threads)];
+        for (key, value) in threads {
+            check.require(value <= THREADS_MAX, key, value, rule.clone());
+        }
+        let rule = format!("at most {SLOTS_MAX}");
+        check.require(self.slots <= SLOTS_MAX, "slots", self.slots, rule);
         check.violations()
     }
 }
