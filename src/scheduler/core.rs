@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_and_abandoned_rows_are_taken_out_before_the_batch_is_formed() {
+    fn expired_and_cancelled_rows_are_taken_out_before_the_batch_is_formed() {
         let t0 = Instant::now();
         let mut core = Core::new([spec(0, &[1, 2], 8, 0)]);
         core.push(0, row(1, t0, 5)).unwrap();
@@ -443,7 +443,7 @@ mod tests {
                 prop_assert_eq!(first_in_lane.map(|entry| entry.0), Some(row.item), "not FIFO");
                 let (.., deadline) = self.take(formed.lane, row.item)?;
                 prop_assert!(deadline > self.now, "an expired row was launched");
-                prop_assert!(!self.left.contains(&row.item), "an abandoned row was launched");
+                prop_assert!(!self.left.contains(&row.item), "a cancelled row was launched");
             }
             Ok(())
         }

@@ -91,7 +91,7 @@ impl Scheduler {
 
     /// Runs `row` on `model` and waits for its answer; while the lane is full, for a place in it.
     ///
-    /// Dropping the future abandons the row: it is dropped before launch when there is still time.
+    /// Dropping the future cancels the row: it is dropped before launch when there is still time.
     /// A row whose deadline passes is answered when the next batch is formed, so whoever must
     /// answer at the deadline drops the future then.
     ///
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_abandoned_row_is_not_launched() {
+    async fn a_cancelled_row_is_not_launched() {
         let (model, mut gate) = gated("reader", &[1]);
         let mut bench = bench(vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;

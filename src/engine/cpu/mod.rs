@@ -15,10 +15,10 @@
 //! | small networks' inputs are read as the caller laid them out | `work/planar` |
 //! | images side by side as the pixels of a matrix product | `work/vector` |
 //! | a quarter of the multiplications of a 3×3 convolution | `kernels/winograd` |
-//! | batch normalisation in front of a bordered convolution costs nothing | `engine::passes` |
+//! | batch normalisation in front of a bordered convolution costs nothing | `passes` |
 //! | steps on large images run in turns, some rows at a time that stay in the cache | `work/bands` |
 //! | weights from memory are fetched while the ones before are multiplied with | `work/product` |
-//! | heads of a detector that would each leave a register half empty are one | `engine::passes` |
+//! | heads of a detector that would each leave a register half empty are one | `passes` |
 //! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
 //! | one row on several threads | `crew`, `executor` |
 //! | but not while others use the cores | `pace` |
