@@ -1,4 +1,4 @@
-//! `menshen check`: whether a start would succeed.
+//! `menshen check`: everything that is wrong with what a start reads.
 
 use std::process::ExitCode;
 

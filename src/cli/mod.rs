@@ -65,7 +65,7 @@ struct Common {
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
-    /// Say whether a start would succeed, and everything that is wrong; fails if something is.
+    /// Read what a start needs and name everything that is wrong; fails if something is.
     Check(check::Args),
     /// Ask a server whether it is ready; fails unless it is.
     Health(health::Args),
