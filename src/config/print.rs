@@ -69,7 +69,7 @@ fn examples() -> Config {
     examples
 }
 
-/// The fields of the section at `path`, of which [`sections_inside`] are sections themselves.
+/// The fields of the section at `path`. Those in [`sections_inside`] are sections themselves.
 fn fields(path: &[&str]) -> Fields {
     match path {
         ["server"] => Fields::of::<ServerSettings>(),

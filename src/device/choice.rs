@@ -78,8 +78,8 @@ impl fmt::Display for DeviceDescription {
 }
 
 impl DeviceChoice {
-    /// The machines this choice means in this build, or why they cannot be had. `gpus_of_auto`
-    /// finds the GPUs that `auto` takes.
+    /// Returns the machines of this choice, or why this build or host does not have them.
+    /// `gpus_of_auto` finds the GPUs that `auto` takes.
     pub(super) fn machines(
         &self,
         settings: &DeviceSettings,

@@ -91,7 +91,7 @@ impl MachineSpec {
         matches!(self, Self::Cpu { .. })
     }
 
-    /// Whether it can be had, as far as can be told without opening it.
+    /// Checks what can be checked of the machine without opening it.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
         match self {
             Self::Cpu { threads, kernels, chosen } => {

@@ -89,7 +89,7 @@ impl Sessions {
 /// Reads the keys of `liveness.key_file`, or makes one.
 ///
 /// # Errors
-/// Keys that cannot be had.
+/// A key file that cannot be read, is not private, or holds no keys.
 pub fn session_keys(settings: &LivenessSettings) -> Result<SessionKeys, SessionsError> {
     Ok(match &settings.key_file {
         Some(path) => SessionKeys::load(path)?,

@@ -57,7 +57,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Health and reflection are asked all day and concern nobody's call.
+        // Health and reflection are polled all day: a line and an id for each would be noise.
         let Some(method) = method(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
