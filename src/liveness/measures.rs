@@ -4,6 +4,17 @@
 use crate::face::{DetectedFace, Embedding, Point};
 use crate::image::DifferenceHash;
 
+/// How closely a frame is measured; each level runs one network more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Detector: faces, brightness and sharpness.
+    Face,
+    /// Also the face mesh: mouth, yaw and pitch.
+    Mesh,
+    /// Also the iris network on both eyes: the lids.
+    Eyes,
+}
+
 /// One frame once the networks have looked at it. Coordinates are pixels of the frame as the
 /// camera saw it: upright and unmirrored.
 #[derive(Debug, Clone, PartialEq)]

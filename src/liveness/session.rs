@@ -17,7 +17,7 @@ use super::continuity::Continuity;
 use super::guidance::{Guidance, Guide, Mood};
 use super::judging::Jury;
 use super::limits::Limits;
-use super::measures::{Judged, Measures};
+use super::measures::{Detail, Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
 use super::track::{Sight, Track};
 use crate::face::verdict::{Reason, Subject};
@@ -56,15 +56,6 @@ pub struct Observed {
     /// Show this frame to the embedder and the liveness networks, and hand in what they say by
     /// [`Session::judged`].
     pub judge: bool,
-}
-
-/// Which networks the next frame needs besides the detector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wants {
-    /// The face mesh.
-    pub mesh: bool,
-    /// The iris network, on both eyes.
-    pub eyes: bool,
 }
 
 /// A liveness session.
@@ -127,13 +118,16 @@ impl Session {
         self.ending.is_none()
     }
 
-    /// What the next frame must be measured for.
-    pub fn wants(&self) -> Wants {
-        let eyes = match &self.stage {
+    /// The detail that the next frame must be measured in.
+    pub fn detail(&self) -> Detail {
+        if !self.is_open() {
+            return Detail::Face;
+        }
+        let needs_eyes = match &self.stage {
             Stage::Rest { step, .. } => self.blinks_from(*step),
             Stage::Act { step, .. } => self.actions[*step] == Action::Blink,
         };
-        Wants { mesh: self.is_open(), eyes: self.is_open() && eyes }
+        if needs_eyes { Detail::Eyes } else { Detail::Mesh }
     }
 
     /// Takes a frame before a pixel of it is read.

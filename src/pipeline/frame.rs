@@ -11,7 +11,7 @@ use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
 use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
-use crate::liveness::{FaceMeasures, Judged, Measures, MeshMeasures};
+use crate::liveness::{Detail, FaceMeasures, Judged, Measures, MeshMeasures};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
@@ -25,17 +25,6 @@ pub(super) struct Frame {
     pub file: Secret<Vec<u8>>,
     /// How the camera was held, and whether it mirrors; undone before anything is measured.
     pub orientation: Orientation,
-}
-
-/// How closely a frame is looked at; each step runs one network more than the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Detail {
-    /// Faces, brightness and sharpness.
-    Face,
-    /// Also mouth, yaw and pitch.
-    Mesh,
-    /// Also the lids.
-    Eyes,
 }
 
 /// A frame once it was measured.

@@ -107,7 +107,7 @@ proptest! {
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
             session.judged(sequence, Judged { embedding, norm: *number, live: *number });
             session.time_out(time);
-            let _ = (session.wants(), session.prompt());
+            let _ = (session.detail(), session.prompt());
         }
         let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let verdict = judge(&session.outcome(), Some(0.9), bar, 0.5);

@@ -8,8 +8,8 @@ use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, Judged, Limits, LivenessVerdict, Measures,
-    Session, judge,
+    Action, Admission, Assurance, Detail, Event, FrameMeta, Judged, Limits, LivenessVerdict,
+    Measures, Session, judge,
 };
 
 /// What is filmed and sent at one moment.
@@ -203,13 +203,13 @@ impl Stage {
             self.events.extend(self.session.time_out(now));
             return;
         }
-        let wants = self.session.wants();
-        if wants.eyes {
+        let detail = self.session.detail();
+        if detail >= Detail::Eyes {
             self.eyes_wanted = Some(self.done);
         }
         if let Some(main) = &mut frame.measures.main {
-            main.mesh = main.mesh.filter(|_| wants.mesh);
-            main.eyes = main.eyes.filter(|_| wants.eyes);
+            main.mesh = main.mesh.filter(|_| detail >= Detail::Mesh);
+            main.eyes = main.eyes.filter(|_| detail >= Detail::Eyes);
         }
         let observed = self.session.observe(sequence, &frame.measures, now);
         for event in &observed.events {

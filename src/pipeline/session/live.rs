@@ -14,9 +14,9 @@ use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, Limits, LivenessVerdict, Observed, Prompt,
-    Refusal, Session, Wants, judge,
+    Refusal, Session, judge,
 };
-use crate::pipeline::frame::{Detail, Frame, Measured};
+use crate::pipeline::frame::{Frame, Measured};
 use crate::pipeline::photo::Wanted;
 use crate::pipeline::standard::Standard;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
@@ -204,7 +204,7 @@ impl LiveSession {
     async fn look(&mut self, frame: CameraFrame, digest: Digest) -> Result<Vec<Event>, Error> {
         self.frames.looked_at += 1;
         let (sequence, captured) = (frame.sequence, self.captured(&frame));
-        let detail = detail(self.core.wants());
+        let detail = self.core.detail();
         let measured = self.pipeline.measure(oriented(frame), detail, &self.ticket).await?;
         let now = self.time_of(captured, Instant::now());
         let Measured { measures, crops } = measured;
@@ -298,12 +298,4 @@ fn is_for_time(verdict: &LivenessVerdict) -> bool {
     let of_time = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry
         && verdict.reasons.first().is_some_and(|reason| of_time.contains(&reason.code))
-}
-
-fn detail(wants: Wants) -> Detail {
-    match (wants.mesh, wants.eyes) {
-        (_, true) => Detail::Eyes,
-        (true, false) => Detail::Mesh,
-        (false, false) => Detail::Face,
-    }
 }
