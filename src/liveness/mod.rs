@@ -18,6 +18,7 @@ mod outcome;
 mod pad;
 mod planarity;
 mod pose;
+mod rule;
 mod session;
 #[cfg(any(test, fuzzing))]
 pub mod synthetic;
@@ -31,7 +32,8 @@ pub use admission::{Admission, Assurance, FrameMeta, Refusal};
 pub use guidance::Guidance;
 pub use limits::Limits;
 pub use measures::{Detail, FaceMeasures, Judged, Measures, MeshMeasures};
-pub use outcome::{Ending, RuleCheck};
+pub use outcome::Ending;
 pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
+pub use rule::RuleCheck;
 pub use session::{Event, Observed, Prompt, Session};
 pub use verdict::{LivenessVerdict, coarsen, judge};

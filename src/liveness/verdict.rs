@@ -12,7 +12,8 @@
 //! Trouble of the service is a status and never comes here.
 
 use super::admission::Assurance;
-use super::outcome::{Ending, Outcome, Rule, RuleCheck};
+use super::outcome::{Ending, Outcome};
+use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
 use crate::face::verdict::{Bar, Decision, Reason, Subject};
 
