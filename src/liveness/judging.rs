@@ -1,9 +1,9 @@
 //! Which frames the embedder and the liveness networks see, and what they say together.
 
 use super::action::STEPS;
-use super::baseline::percentile;
 use super::limits::JudgingLimits;
 use super::measures::Judged;
+use super::percentile::percentile;
 use crate::face::Embedding;
 
 /// Frames that are judged for their place in a session without interruption: one before each

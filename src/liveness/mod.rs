@@ -16,8 +16,10 @@ mod limits;
 mod measures;
 mod outcome;
 mod pad;
+mod percentile;
 mod planarity;
 mod pose;
+mod reading;
 mod rule;
 mod session;
 #[cfg(any(test, fuzzing))]

@@ -8,7 +8,7 @@ mod steps;
 
 use std::time::Duration;
 
-use steps::{Stage, View, reading};
+use steps::{Stage, View};
 
 use super::action::{Action, STEPS};
 use super::admission::{Admission, Assurance, FrameMeta, Gate, Refusal, Taken};
@@ -19,6 +19,7 @@ use super::judging::Jury;
 use super::limits::Limits;
 use super::measures::{Detail, Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
+use super::reading::Reading;
 use super::track::{Sight, Track};
 use crate::face::verdict::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
@@ -303,7 +304,7 @@ impl Session {
         let guidance = self.guide.look(measures, seen, mood, frame.captured);
         observed.events.extend(guidance.map(Event::Guidance));
         match (sight, &measures.main) {
-            (Sight::Seen(seen), Some(face)) => match reading(&frame, &seen, face) {
+            (Sight::Seen(seen), Some(face)) => match Reading::new(&frame, &seen, face) {
                 Some(reading) => self.advance(&View { frame, reading, face, now }, observed),
                 None => Ok(()),
             },

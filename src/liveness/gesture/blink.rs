@@ -1,8 +1,9 @@
 //! Closing the eyes, by the lids of the iris network, against the person's own open eyes. The
 //! lids of the face mesh are no measure: a smile closes them.
 
-use super::{GestureLimits, Reading};
+use super::GestureLimits;
 use crate::liveness::baseline::Baseline;
+use crate::liveness::reading::Reading;
 
 /// The share by which the eyes are closed: 0 open, 1 closed. The more open eye decides, so that a
 /// wink is none. `None` of a moving head, and of eyes too narrow to tell.

@@ -14,23 +14,8 @@ pub use limits::{GestureLimits, SwingLimits};
 
 use super::action::Action;
 use super::baseline::Baseline;
-use super::pose::Pose;
+use super::reading::Reading;
 use swing::{Beginning, Swing, Swung};
-
-/// What a frame shows of a face that may be doing an action.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Reading {
-    /// By the client's clock: movements are measured on it.
-    pub(super) captured: Duration,
-    /// By the server's clock: reactions are measured on it.
-    pub(super) arrived: Duration,
-    /// By the detector's points, which know nothing of how faces usually look turned.
-    pub(super) pose: Pose,
-    /// [`Pose::nod`] by the mesh's points.
-    pub(super) nod: f64,
-    pub(super) mouth_open: Option<f64>,
-    pub(super) eyes: Option<[f64; 2]>,
-}
 
 /// Follows one action through the frames of its step.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Opening the mouth, by the lips of the face mesh.
 
-use super::Reading;
+use crate::liveness::reading::Reading;
 
 /// Distance of the lips over the width of the mouth.
 pub(super) fn open(reading: &Reading) -> Option<f64> {

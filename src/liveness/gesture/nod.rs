@@ -1,7 +1,8 @@
 //! Nodding, by the height of the nose between eyes and mouth.
 
-use super::{GestureLimits, Reading};
+use super::GestureLimits;
 use crate::liveness::baseline::Baseline;
+use crate::liveness::reading::Reading;
 
 /// How far the head is down from its own neutral height. `None` of a turned head, whose heights
 /// say little.

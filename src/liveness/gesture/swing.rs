@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::{Reading, SwingLimits};
+use super::SwingLimits;
+use crate::liveness::reading::Reading;
 
 /// The state of one movement.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 //! A print that is turned about its vertical axis hardly moves the nose; one that is turned about
 //! a slanted axis does, and is stopped by its depth.
 
+use super::GestureLimits;
 use super::swing::Swing;
-use super::{GestureLimits, Reading};
 use crate::liveness::baseline::Baseline;
 use crate::liveness::planarity;
+use crate::liveness::reading::Reading;
 
 /// How far the head is turned to the person's own left. Mirrored frames would swap the sides.
 pub(super) fn to_the_left(reading: &Reading) -> f64 {

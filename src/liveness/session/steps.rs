@@ -8,11 +8,10 @@ use crate::face::verdict::{Reason, Subject};
 use crate::liveness::action::Action;
 use crate::liveness::admission::{Assurance, Taken};
 use crate::liveness::baseline::Baseline;
-use crate::liveness::gesture::{Gesture, Progress, Reading, Watch};
+use crate::liveness::gesture::{Gesture, Progress, Watch};
 use crate::liveness::measures::FaceMeasures;
 use crate::liveness::outcome::Ending;
-use crate::liveness::pose::Pose;
-use crate::liveness::track::Seen;
+use crate::liveness::reading::Reading;
 
 /// Where a session stands.
 #[derive(Debug)]
@@ -204,17 +203,4 @@ impl Session {
         }
         Err(Reason::limited(ReasonCode::PlanarFace, Subject::Request, depth, limit))
     }
-}
-
-/// What of a frame the actions are followed by; `None` where the mesh network sees no face.
-pub(super) fn reading(frame: &Taken, seen: &Seen, face: &FaceMeasures) -> Option<Reading> {
-    let mesh = face.mesh?;
-    Some(Reading {
-        captured: frame.captured,
-        arrived: frame.arrived,
-        pose: seen.pose,
-        nod: Pose::new(&mesh.points)?.nod,
-        mouth_open: Some(mesh.mouth_open).filter(|open| open.is_finite()),
-        eyes: face.eyes.filter(|eyes| eyes.iter().all(|eye| eye.is_finite())),
-    })
 }
