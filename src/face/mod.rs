@@ -3,6 +3,7 @@
 
 mod align;
 pub mod calibration;
+pub mod decision;
 mod detection;
 mod embedding;
 mod error;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admission::Taken;
 use super::limits::ContinuityLimits;
 use super::measures::{Judged, Measures};
-use crate::face::verdict::{Reason, Subject};
+use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, Point, ReasonCode, cosine};
 use crate::image::DifferenceHash;
 

@@ -5,7 +5,7 @@ use super::judging::LiveEvidence;
 use super::limits::Limits;
 use super::rule::{Rule, RuleCheck};
 use super::track::Worst as TrackWorst;
-use crate::face::verdict::Reason;
+use crate::face::decision::Reason;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq)]

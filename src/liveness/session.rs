@@ -21,7 +21,7 @@ use super::measures::{Detail, Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
 use super::reading::Reading;
 use super::track::{Sight, Track};
-use crate::face::verdict::{Reason, Subject};
+use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
 
 /// An action that is asked for.

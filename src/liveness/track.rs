@@ -6,7 +6,7 @@ use super::admission::Taken;
 use super::limits::TrackLimits;
 use super::measures::Measures;
 use super::pose::{Pose, distance};
-use crate::face::verdict::{Reason, Subject};
+use crate::face::decision::{Reason, Subject};
 use crate::face::{DetectedFace, ReasonCode, Rect};
 
 /// What a frame shows of the face that is followed.

@@ -15,7 +15,7 @@ use super::admission::Assurance;
 use super::outcome::{Ending, Outcome};
 use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
-use crate::face::verdict::{Bar, Decision, Reason, Subject};
+use crate::face::decision::{Bar, Decision, Reason, Subject};
 
 /// The answer to a session, and why.
 #[derive(Debug, Clone, PartialEq)]

@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::face::ImageSource;
-    use crate::face::verdict::Subject;
+    use crate::face::decision::Subject;
     use crate::image::{ImageSettings, Rotation, decode};
     use crate::pipeline::fixture::shared;
     use crate::pipeline::photo::Wanted;

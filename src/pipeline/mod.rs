@@ -41,7 +41,8 @@ use self::photo::Wanted;
 use crate::catalog::Snapshot;
 use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
-use crate::face::verdict::{Evidence, LiveEvidence, Reason, judge, judge_liveness};
+use crate::face::decision::Reason;
+use crate::face::verdict::{Evidence, LiveEvidence, judge, judge_liveness};
 use crate::face::{Embedding, ImageSource, QualityLimits, ReasonCode, cosine};
 use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
@@ -378,7 +379,7 @@ fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::face::verdict::Subject;
+    use crate::face::decision::Subject;
     use crate::face::{DetectedFace, Point, Rect};
     use crate::image::{DifferenceHash, LumaImage, RgbImage};
 

@@ -9,7 +9,7 @@ use super::report::{PhotoReport, Photograph, StageTimes};
 use super::rules::Rules;
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
-use crate::face::verdict::Subject;
+use crate::face::decision::Subject;
 use crate::face::{
     Check, DetectedFace, FaceError, SourceLimits, check_crop, check_detection, check_norm,
 };

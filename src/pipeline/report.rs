@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::face::calibration::CalibrationRow;
-use crate::face::verdict::{Reason, Subject, Verdict};
+use crate::face::decision::{Reason, Subject};
+use crate::face::verdict::Verdict;
 use crate::face::{Check, DetectedFace, Embedding, ImageSource, ReasonCode};
 use crate::image::DifferenceHash;
 use crate::trust::Secret;

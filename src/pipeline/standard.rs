@@ -7,7 +7,7 @@ use crate::engine::Precision;
 use crate::face::calibration::{
     CalibrationError, CalibrationFile, CalibrationRow, PairType, PolicyError, select,
 };
-use crate::face::verdict::Bar;
+use crate::face::decision::Bar;
 use crate::model::{Manifest, space_id};
 
 /// Calibration rows of the live models, and the policy of this deployment.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use changes::change;
 use libfuzzer_sys::fuzz_target;
-use menshen::face::verdict::{Bar, Decision};
+use menshen::face::decision::{Bar, Decision};
 use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};

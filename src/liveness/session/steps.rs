@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Event, Observed, Session};
 use crate::face::ReasonCode;
-use crate::face::verdict::{Reason, Subject};
+use crate::face::decision::{Reason, Subject};
 use crate::liveness::action::Action;
 use crate::liveness::admission::{Assurance, Taken};
 use crate::liveness::baseline::Baseline;

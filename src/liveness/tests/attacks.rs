@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::show::{Frame, Show, limits};
 use crate::face::ReasonCode;
-use crate::face::verdict::Decision;
+use crate::face::decision::Decision;
 use crate::liveness::gesture::SwingLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
 use crate::liveness::{Action, Limits};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::show::{Frame, Show, limits};
 use crate::face::ReasonCode;
-use crate::face::verdict::Decision;
+use crate::face::decision::Decision;
 use crate::liveness::action::tests::every_triple;
 use crate::liveness::{Action, Assurance, Event};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::show::limits;
-use crate::face::verdict::{Bar, Decision};
+use crate::face::decision::{Bar, Decision};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::pose::Pose;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::face::verdict::{Bar, Decision};
+use crate::face::decision::{Bar, Decision};
 use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};

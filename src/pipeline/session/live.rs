@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::report::FrameCounts;
 use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, pair_type_of, unix_ms};
 use crate::face::calibration::PairType;
-use crate::face::verdict::{Decision, Subject};
+use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::face::verdict::Subject;
+use crate::face::decision::Subject;
 use crate::face::{Embedding, ImageSource, SpaceId};
 use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side, Violation};

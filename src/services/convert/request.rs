@@ -1,7 +1,7 @@
 //! Parses requests: afterwards nothing is left to check. All violated fields are reported at once.
 
 use super::fields::{Caller, Fields, photograph};
-use crate::face::verdict::Subject;
+use crate::face::decision::Subject;
 use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::face::calibration::CalibrationRow;
-use crate::face::verdict::{Decision, Reason};
+use crate::face::decision::{Decision, Reason};
 use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
 };
