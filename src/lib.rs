@@ -78,7 +78,7 @@
 //! # Where to look
 //!
 //! [`pipeline::Pipeline::verify`] is the main job, [`pipeline::LiveSession`] a liveness session.
-//! [`face::verdict`] is the decision, [`face::calibration`] the threshold, [`liveness::Session`] the
+//! [`face::verify_decision`] is the decision, [`face::calibration`] the threshold, [`liveness::Session`] the
 //! rules of a session, [`menshen_evaluation`] how well attacks are told from people,
 //! `scheduler/core.rs` the batching, [`engine`] the networks.
 

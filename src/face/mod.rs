@@ -12,7 +12,7 @@ mod limits;
 mod mesh;
 mod quality;
 mod reason;
-pub mod verdict;
+pub mod verify_decision;
 pub mod yunet;
 
 pub use align::Alignment;

@@ -3,7 +3,7 @@
 //!
 //! [`Session`] is the whole of the active part, one value in and one out: [`Session::admit`] takes
 //! a frame by what is known before decoding, [`Session::observe`] what was measured about it,
-//! [`Session::outcome`] what it all shows, and [`judge`] the decision.
+//! [`Session::outcome`] what it all shows, and [`decide_session`] the decision.
 
 mod action;
 mod admission;
@@ -22,12 +22,12 @@ mod pose;
 mod reading;
 mod rule;
 mod session;
+mod session_decision;
 #[cfg(any(test, fuzzing))]
 pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod track;
-mod verdict;
 
 pub use action::{Action, STEPS, draw};
 pub use admission::{Admission, Assurance, FrameMeta, Refusal};
@@ -38,4 +38,4 @@ pub use outcome::Ending;
 pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
 pub use rule::RuleCheck;
 pub use session::{Event, Observed, Prompt, Session};
-pub use verdict::{LivenessVerdict, coarsen, judge};
+pub use session_decision::{SessionVerdict, coarsen, decide_session};

@@ -42,7 +42,9 @@ use crate::catalog::Snapshot;
 use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
 use crate::face::decision::Reason;
-use crate::face::verdict::{Evidence, LiveEvidence, judge, judge_liveness};
+use crate::face::verify_decision::{
+    LivePhotoEvidence, VerifyEvidence, decide_liveness, decide_verify,
+};
 use crate::face::{Embedding, ImageSource, QualityLimits, ReasonCode, cosine};
 use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
@@ -184,12 +186,12 @@ impl Pipeline {
     ) -> Result<LivenessCheck, Error> {
         let photo = self.examine(photo, Wanted::LIVENESS, ticket).await?;
         let score_min = self.liveness_min();
-        let evidence = LiveEvidence {
+        let evidence = LivePhotoEvidence {
             problems: live_problems(&photo),
             liveness: photo.liveness,
-            ..LiveEvidence::default()
+            ..LivePhotoEvidence::default()
         };
-        let verdict = judge_liveness(&evidence, photo.subject, score_min);
+        let verdict = decide_liveness(&evidence, photo.subject, score_min);
         let liveness = photo.liveness.map(|score| Liveness { score, score_min });
         Ok(LivenessCheck { verdict, liveness, photo })
     }
@@ -237,7 +239,7 @@ impl Pipeline {
             .zip(matched_embedding)
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|similarity| standard.similarity(f64::from(similarity)));
-        let evidence = Evidence {
+        let evidence = VerifyEvidence {
             portrait_problems: portrait.problems(),
             live: live
                 .iter()
@@ -252,7 +254,7 @@ impl Pipeline {
             liveness_min: self.liveness_min(),
         };
         Verification {
-            verdict: judge(&evidence),
+            verdict: decide_verify(&evidence),
             similarity,
             policy_fmr: standard.policy_fmr,
             similarity_min: standard.similarity_min(),
@@ -346,8 +348,8 @@ fn live_evidence(
     portrait: &PhotoReport,
     photo: &PhotoReport,
     matched: Option<&Embedding>,
-) -> LiveEvidence {
-    LiveEvidence {
+) -> LivePhotoEvidence {
+    LivePhotoEvidence {
         problems: live_problems(photo),
         same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
         liveness: photo.liveness,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::face::calibration::CalibrationRow;
 use crate::face::decision::{Reason, Subject};
-use crate::face::verdict::Verdict;
+use crate::face::verify_decision::Verdict;
 use crate::face::{Check, DetectedFace, Embedding, ImageSource, ReasonCode};
 use crate::image::DifferenceHash;
 use crate::trust::Secret;

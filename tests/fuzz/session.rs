@@ -13,8 +13,8 @@ use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
-    Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, STEPS, Session, draw,
-    judge,
+    Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, STEPS, Session,
+    decide_session, draw,
 };
 
 /// Bytes that one movement of the head is made of.
@@ -154,7 +154,7 @@ impl Run {
         }
         let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let similarity = self.session.matched().map(|_| 0.7);
-        let verdict = judge(&outcome, similarity, bar, 0.8);
+        let verdict = decide_session(&outcome, similarity, bar, 0.8);
         if verdict.decision == Decision::Pass {
             assert!(self.done == STEPS && outcome.live.frames >= self.limits.judging.frames_min);
             assert!(similarity.is_some() && outcome.checks.iter().all(|check| check.passed));

@@ -12,7 +12,7 @@ use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
     Action, Assurance, Event, FaceMeasures, FrameMeta, Judged, Limits, Measures, MeshMeasures,
-    Session, judge,
+    Session, decide_session,
 };
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
@@ -110,7 +110,7 @@ proptest! {
             let _ = (session.detail(), session.prompt());
         }
         let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
-        let verdict = judge(&session.outcome(), Some(0.9), bar, 0.5);
+        let verdict = decide_session(&session.outcome(), Some(0.9), bar, 0.5);
         prop_assert_ne!(verdict.decision, Decision::Pass);
     }
 

@@ -8,8 +8,8 @@ use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Detail, Event, FrameMeta, Judged, Limits, LivenessVerdict,
-    Measures, Session, judge,
+    Action, Admission, Assurance, Detail, Event, FrameMeta, Judged, Limits, Measures, Session,
+    SessionVerdict, decide_session,
 };
 
 /// What is filmed and sent at one moment.
@@ -72,7 +72,7 @@ impl Default for Show {
 /// What came of a show.
 #[derive(Debug)]
 pub(super) struct Played {
-    pub(super) verdict: LivenessVerdict,
+    pub(super) verdict: SessionVerdict,
     pub(super) events: Vec<Event>,
     pub(super) judged: usize,
     pub(super) thinned: usize,
@@ -238,7 +238,7 @@ impl Stage {
         let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let similarity = self.session.matched().map(|_| 0.7);
         Played {
-            verdict: judge(&outcome, similarity, bar, 0.8),
+            verdict: decide_session(&outcome, similarity, bar, 0.8),
             events: self.events,
             judged: outcome.live.frames,
             thinned: outcome.thinned,

@@ -13,8 +13,8 @@ use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, Limits, LivenessVerdict, Observed, Prompt,
-    Refusal, Session, judge,
+    Action, Admission, Assurance, Event, FrameMeta, Limits, Observed, Prompt, Refusal, Session,
+    SessionVerdict, decide_session,
 };
 use crate::pipeline::frame::{Frame, Measured};
 use crate::pipeline::photo::Wanted;
@@ -176,12 +176,12 @@ impl LiveSession {
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|cosine| standard.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
-        let verdict = judge(&outcome, cosine, standard.bar, pipeline.liveness_min());
+        let verdict = decide_session(&outcome, cosine, standard.bar, pipeline.liveness_min());
         if self.frames.late > 0 && is_for_time(&verdict) {
             return Err(self.behind());
         }
         Ok(SessionReport {
-            verdict: verdict.about_portrait(&portrait.problems(), self.is_portrait_shown),
+            verdict: verdict.with_portrait(&portrait.problems(), self.is_portrait_shown),
             claims: promise.claims.clone(),
             actions: promise.actions,
             assurance: promise.assurance,
@@ -293,7 +293,7 @@ fn oriented(frame: CameraFrame) -> Frame {
 }
 
 /// Whether the session is to be tried again for what a frame that was left out may have shown.
-fn is_for_time(verdict: &LivenessVerdict) -> bool {
+fn is_for_time(verdict: &SessionVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
     let of_time = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry

@@ -1,7 +1,7 @@
 //! What a session comes to.
 
 use crate::face::calibration::CalibrationRow;
-use crate::liveness::{Action, Assurance, LivenessVerdict, STEPS};
+use crate::liveness::{Action, Assurance, STEPS, SessionVerdict};
 use crate::pipeline::Similarity;
 use crate::trust::SessionClaims;
 
@@ -22,7 +22,7 @@ pub struct FrameCounts {
 #[derive(Debug)]
 pub struct SessionReport {
     /// Decision, reasons, and every value with its limit.
-    pub verdict: LivenessVerdict,
+    pub verdict: SessionVerdict,
     /// What the session was bound to.
     pub claims: SessionClaims,
     /// What was asked for.

@@ -2,7 +2,7 @@
 
 use super::response::{About, calibration, decision, limit_kind, models, reasons, saturating_u32};
 use crate::liveness::{
-    Action, Assurance, Event, Guidance, LivenessVerdict, Prompt, RuleCheck, coarsen,
+    Action, Assurance, Event, Guidance, Prompt, RuleCheck, SessionVerdict, coarsen,
 };
 use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
 use crate::proto::v1;
@@ -69,7 +69,7 @@ pub fn liveness_result(
     tells_all: bool,
 ) -> v1::LivenessResult {
     let verdict = if tells_all { report.verdict.clone() } else { coarsen(&report.verdict) };
-    let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
+    let SessionVerdict { decision: decided, reasons: why, checks, .. } = verdict;
     let shown = report.similarity.filter(|_| tells_all);
     v1::LivenessResult {
         request_id: about.request_id,

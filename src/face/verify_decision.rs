@@ -24,7 +24,7 @@ pub struct Verdict {
 
 /// What was found about one live photograph.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct LiveEvidence {
+pub struct LivePhotoEvidence {
     /// Why the photograph cannot be used; empty when it can.
     pub problems: Vec<Reason>,
     /// It is the portrait's picture over again.
@@ -35,20 +35,20 @@ pub struct LiveEvidence {
     pub similarity_to_matched: Option<f64>,
 }
 
-impl LiveEvidence {
+impl LivePhotoEvidence {
     /// A photograph whose liveness is unknown counts for nothing.
-    fn usable(&self) -> bool {
+    fn is_usable(&self) -> bool {
         self.problems.is_empty() && self.liveness.is_some()
     }
 }
 
 /// Everything a `Verify` is judged by.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Evidence {
+pub struct VerifyEvidence {
     /// Why the portrait cannot be used; empty when it can.
     pub portrait_problems: Vec<Reason>,
     /// One entry per live photograph, in the request's order.
-    pub live: Vec<LiveEvidence>,
+    pub live: Vec<LivePhotoEvidence>,
     /// Cosine of the portrait and the best live photograph.
     pub similarity: Option<f64>,
     /// Thresholds for similarity.
@@ -58,8 +58,8 @@ pub struct Evidence {
 }
 
 /// Judges a `Verify` by the rules of this module.
-pub fn judge(evidence: &Evidence) -> Verdict {
-    let live_usable = evidence.live.iter().any(LiveEvidence::usable);
+pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
+    let live_usable = evidence.live.iter().any(LivePhotoEvidence::is_usable);
     let live_problems = evidence.live.iter().flat_map(|photo| photo.problems.iter().copied());
     if !evidence.portrait_problems.is_empty() || !live_usable {
         let mut reasons = evidence.portrait_problems.clone();
@@ -67,15 +67,15 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         return Verdict { decision: Decision::Retry, reasons };
     }
 
-    let against = against(evidence);
-    let unsure = unsure(evidence);
-    let decision = match (against.is_empty(), unsure.is_empty()) {
+    let fail = verify_fail_reasons(evidence);
+    let review = verify_review_reasons(evidence);
+    let decision = match (fail.is_empty(), review.is_empty()) {
         (false, _) => Decision::Fail,
         (true, false) => Decision::Review,
         (true, true) => Decision::Pass,
     };
-    let mut reasons = against;
-    reasons.extend(unsure);
+    let mut reasons = fail;
+    reasons.extend(review);
     reasons.extend(live_problems);
     if matches!(evidence.bar, Bar::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
@@ -84,9 +84,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 }
 
 /// Judges the passive liveness of one photograph.
-pub fn judge_liveness(photo: &LiveEvidence, subject: Subject, score_min: f64) -> Verdict {
+pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, score_min: f64) -> Verdict {
     match photo.liveness {
-        Some(score) if photo.usable() => {
+        Some(score) if photo.is_usable() => {
             let low = (score < score_min)
                 .then(|| Reason::limited(ReasonCode::LivenessLow, subject, score, score_min));
             let decision = if low.is_some() { Decision::Fail } else { Decision::Pass };
@@ -97,9 +97,9 @@ pub fn judge_liveness(photo: &LiveEvidence, subject: Subject, score_min: f64) ->
 }
 
 /// Reasons that fail the request.
-fn against(evidence: &Evidence) -> Vec<Reason> {
+fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let usable = || evidence.live.iter().enumerate().filter(|(_, photo)| photo.usable());
+    let usable = || evidence.live.iter().enumerate().filter(|(_, photo)| photo.is_usable());
     for (index, photo) in usable() {
         let subject = Subject::LivePhoto(index);
         if photo.same_image {
@@ -113,7 +113,7 @@ fn against(evidence: &Evidence) -> Vec<Reason> {
     let Bar::Calibrated { pass_min, review_min, .. } = evidence.bar else { return reasons };
     for (index, photo) in usable() {
         if let Some(similarity) = photo.similarity_to_matched.filter(|s| *s < review_min) {
-            reasons.push(differ(index, similarity, pass_min));
+            reasons.push(photos_differ_reason(index, similarity, pass_min));
         }
     }
     if let Some(similarity) = evidence.similarity.filter(|s| *s < review_min) {
@@ -124,7 +124,7 @@ fn against(evidence: &Evidence) -> Vec<Reason> {
 }
 
 /// Reasons that send the request to a person.
-fn unsure(evidence: &Evidence) -> Vec<Reason> {
+fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let Bar::Calibrated { pass_min, review_min, .. } = evidence.bar else {
         return vec![Reason::plain(ReasonCode::Uncalibrated, Subject::Request)];
     };
@@ -139,15 +139,15 @@ fn unsure(evidence: &Evidence) -> Vec<Reason> {
         // Usable photographs always have a similarity; without one nothing may pass.
         None => reasons.push(Reason::plain(ReasonCode::Uncalibrated, Subject::Request)),
     }
-    for (index, photo) in evidence.live.iter().enumerate().filter(|(_, photo)| photo.usable()) {
+    for (index, photo) in evidence.live.iter().enumerate().filter(|(_, photo)| photo.is_usable()) {
         if let Some(similarity) = photo.similarity_to_matched.filter(|s| band.contains(s)) {
-            reasons.push(differ(index, similarity, pass_min));
+            reasons.push(photos_differ_reason(index, similarity, pass_min));
         }
     }
     reasons
 }
 
-fn differ(index: usize, similarity: f64, pass_min: f64) -> Reason {
+fn photos_differ_reason(index: usize, similarity: f64, pass_min: f64) -> Reason {
     let subject = Subject::LivePhoto(index);
     Reason::limited(ReasonCode::LivePhotosDiffer, subject, similarity, pass_min)
 }
@@ -160,12 +160,12 @@ mod tests {
 
     const BAR: Bar = Bar::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
-    fn live(liveness: f64) -> LiveEvidence {
-        LiveEvidence { liveness: Some(liveness), ..LiveEvidence::default() }
+    fn live(liveness: f64) -> LivePhotoEvidence {
+        LivePhotoEvidence { liveness: Some(liveness), ..LivePhotoEvidence::default() }
     }
 
-    fn evidence(similarity: f64) -> Evidence {
-        Evidence {
+    fn evidence(similarity: f64) -> VerifyEvidence {
+        VerifyEvidence {
             portrait_problems: vec![],
             live: vec![live(0.99)],
             similarity: Some(similarity),
@@ -190,35 +190,36 @@ mod tests {
             (0.37, Decision::Review, vec![ReasonCode::SimilarityBorderline]),
             (0.3699, Decision::Fail, vec![ReasonCode::SimilarityLow]),
         ] {
-            let verdict = judge(&evidence(similarity));
+            let verdict = decide_verify(&evidence(similarity));
             assert_eq!((verdict.decision, codes(&verdict)), (decision, want), "{similarity}");
         }
     }
 
     #[test]
     fn without_a_row_nothing_passes() {
-        let verdict = judge(&Evidence { bar: Bar::Uncalibrated, ..evidence(0.99) });
+        let verdict = decide_verify(&VerifyEvidence { bar: Bar::Uncalibrated, ..evidence(0.99) });
         assert_eq!(verdict.decision, Decision::Review);
         assert_eq!(codes(&verdict), [ReasonCode::Uncalibrated]);
     }
 
     #[test]
     fn without_a_similarity_nothing_passes() {
-        let verdict = judge(&Evidence { similarity: None, ..evidence(0.0) });
+        let verdict = decide_verify(&VerifyEvidence { similarity: None, ..evidence(0.0) });
         assert_eq!(verdict.decision, Decision::Review);
     }
 
     #[test]
     fn a_generic_row_is_noted_and_decides_nothing() {
         let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.4, generic: true };
-        let verdict = judge(&Evidence { bar, ..evidence(0.5) });
+        let verdict = decide_verify(&VerifyEvidence { bar, ..evidence(0.5) });
         assert_eq!(verdict.decision, Decision::Pass);
         assert_eq!(codes(&verdict), [ReasonCode::GenericCalibration]);
     }
 
     #[test]
     fn a_spoofed_photograph_fails_however_similar() {
-        let verdict = judge(&Evidence { live: vec![live(0.99), live(0.49)], ..evidence(0.9) });
+        let verdict =
+            decide_verify(&VerifyEvidence { live: vec![live(0.99), live(0.49)], ..evidence(0.9) });
         assert_eq!(verdict.decision, Decision::Fail);
         assert_eq!(verdict.reasons[0].subject, Subject::LivePhoto(1));
         assert_eq!(codes(&verdict), [ReasonCode::LivenessLow]);
@@ -226,8 +227,8 @@ mod tests {
 
     #[test]
     fn the_portrait_shown_as_the_live_photograph_fails() {
-        let copy = LiveEvidence { same_image: true, ..live(0.99) };
-        let verdict = judge(&Evidence { live: vec![copy], ..evidence(1.0) });
+        let copy = LivePhotoEvidence { same_image: true, ..live(0.99) };
+        let verdict = decide_verify(&VerifyEvidence { live: vec![copy], ..evidence(1.0) });
         assert_eq!(
             (verdict.decision, codes(&verdict)),
             (Decision::Fail, vec![ReasonCode::SameImage])
@@ -239,8 +240,9 @@ mod tests {
         for (similarity, decision) in
             [(0.1, Decision::Fail), (0.4, Decision::Review), (0.6, Decision::Pass)]
         {
-            let other = LiveEvidence { similarity_to_matched: Some(similarity), ..live(0.99) };
-            let verdict = judge(&Evidence { live: vec![live(0.99), other], ..evidence(0.6) });
+            let other = LivePhotoEvidence { similarity_to_matched: Some(similarity), ..live(0.99) };
+            let verdict =
+                decide_verify(&VerifyEvidence { live: vec![live(0.99), other], ..evidence(0.6) });
             assert_eq!(verdict.decision, decision, "{similarity}");
         }
     }
@@ -248,35 +250,43 @@ mod tests {
     #[test]
     fn an_unusable_portrait_or_no_usable_live_photograph_is_a_retry() {
         let problems = vec![blurred(Subject::Portrait)];
-        let verdict = judge(&Evidence { portrait_problems: problems, ..evidence(0.9) });
+        let verdict =
+            decide_verify(&VerifyEvidence { portrait_problems: problems, ..evidence(0.9) });
         assert_eq!(
             (verdict.decision, codes(&verdict)),
             (Decision::Retry, vec![ReasonCode::Blurred])
         );
 
         let problems = vec![blurred(Subject::LivePhoto(0))];
-        let live = vec![LiveEvidence { problems, ..LiveEvidence::default() }];
-        assert_eq!(judge(&Evidence { live, ..evidence(0.9) }).decision, Decision::Retry);
-        assert_eq!(judge(&Evidence { live: vec![], ..evidence(0.9) }).decision, Decision::Retry);
+        let live = vec![LivePhotoEvidence { problems, ..LivePhotoEvidence::default() }];
+        assert_eq!(
+            decide_verify(&VerifyEvidence { live, ..evidence(0.9) }).decision,
+            Decision::Retry
+        );
+        assert_eq!(
+            decide_verify(&VerifyEvidence { live: vec![], ..evidence(0.9) }).decision,
+            Decision::Retry
+        );
     }
 
     #[test]
     fn a_photograph_that_is_left_out_is_noted_behind_the_decision() {
         let problems = vec![blurred(Subject::LivePhoto(1))];
-        let left_out = LiveEvidence { problems, ..LiveEvidence::default() };
-        let verdict = judge(&Evidence { live: vec![live(0.9), left_out], ..evidence(0.1) });
+        let left_out = LivePhotoEvidence { problems, ..LivePhotoEvidence::default() };
+        let verdict =
+            decide_verify(&VerifyEvidence { live: vec![live(0.9), left_out], ..evidence(0.1) });
         assert_eq!(verdict.decision, Decision::Fail);
         assert_eq!(codes(&verdict), [ReasonCode::SimilarityLow, ReasonCode::Blurred]);
     }
 
     #[test]
     fn liveness_alone_is_judged_by_its_score_and_a_poor_photograph_is_a_retry() {
-        let judge = |photo| judge_liveness(&photo, Subject::Image, 0.5).decision;
-        assert_eq!(judge(live(0.5)), Decision::Pass);
-        assert_eq!(judge(live(0.49)), Decision::Fail);
-        assert_eq!(judge(LiveEvidence::default()), Decision::Retry);
+        let decide = |photo| decide_liveness(&photo, Subject::Image, 0.5).decision;
+        assert_eq!(decide(live(0.5)), Decision::Pass);
+        assert_eq!(decide(live(0.49)), Decision::Fail);
+        assert_eq!(decide(LivePhotoEvidence::default()), Decision::Retry);
         let problems = vec![blurred(Subject::Image)];
-        assert_eq!(judge(LiveEvidence { problems, ..live(0.9) }), Decision::Retry);
+        assert_eq!(decide(LivePhotoEvidence { problems, ..live(0.9) }), Decision::Retry);
     }
 
     proptest! {
@@ -284,31 +294,37 @@ mod tests {
         fn a_pass_means_that_every_rule_held(
             similarity in prop::option::of(-1.0..1.0_f64),
             live in prop::collection::vec(
-                (any::<bool>(), any::<bool>(), prop::option::of(0.0..1.0_f64), prop::option::of(-1.0..1.0_f64)),
+                (
+                    any::<bool>(),
+                    any::<bool>(),
+                    prop::option::of(0.0..1.0_f64),
+                    prop::option::of(-1.0..1.0_f64),
+                ),
                 0..4,
             ),
             portrait_bad in any::<bool>(),
             calibrated in any::<bool>(),
         ) {
-            let live: Vec<LiveEvidence> = live
+            let live: Vec<LivePhotoEvidence> = live
                 .into_iter()
                 .enumerate()
-                .map(|(index, (bad, same_image, liveness, similarity_to_matched))| LiveEvidence {
-                    problems: if bad { vec![blurred(Subject::LivePhoto(index))] } else { vec![] },
-                    same_image,
-                    liveness,
-                    similarity_to_matched,
+                .map(|(index, (bad, same_image, liveness, similarity_to_matched))| {
+                    let subject = Subject::LivePhoto(index);
+                    let problems = if bad { vec![blurred(subject)] } else { vec![] };
+                    LivePhotoEvidence { problems, same_image, liveness, similarity_to_matched }
                 })
                 .collect();
             let portrait_problems =
                 if portrait_bad { vec![blurred(Subject::Portrait)] } else { vec![] };
             let bar = if calibrated { BAR } else { Bar::Uncalibrated };
-            let evidence = Evidence { portrait_problems, live, similarity, bar, liveness_min: 0.5 };
-            let verdict = judge(&evidence);
+            let liveness_min = 0.5;
+            let evidence =
+                VerifyEvidence { portrait_problems, live, similarity, bar, liveness_min };
+            let verdict = decide_verify(&evidence);
             if verdict.decision == Decision::Pass {
                 prop_assert!(calibrated && !portrait_bad);
                 prop_assert!(similarity.is_some_and(|s| s >= 0.425));
-                let mut usable = evidence.live.iter().filter(|photo| photo.usable()).peekable();
+                let mut usable = evidence.live.iter().filter(|photo| photo.is_usable()).peekable();
                 prop_assert!(usable.peek().is_some());
                 for photo in usable {
                     prop_assert!(!photo.same_image);

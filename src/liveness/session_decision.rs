@@ -19,7 +19,7 @@ use crate::face::decision::{Bar, Decision, Reason, Subject};
 
 /// The answer to a session, and why.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LivenessVerdict {
+pub struct SessionVerdict {
     /// What the caller should do.
     pub decision: Decision,
     /// Why, deciding reasons first.
@@ -32,35 +32,35 @@ pub struct LivenessVerdict {
 
 /// Judges a session by the rules of this module. `similarity` is that of the matched frame and the
 /// portrait, `live_min` the least median probability of a live person.
-pub fn judge(
+pub fn decide_session(
     outcome: &Outcome,
     similarity: Option<f64>,
     bar: Bar,
     live_min: f64,
-) -> LivenessVerdict {
+) -> SessionVerdict {
     let similarity = similarity.filter(|value| value.is_finite());
-    let against = against(outcome, similarity, bar, live_min);
-    let retry = retry(outcome);
-    let unsure = unsure(outcome, similarity, bar);
-    let decision = match (against.is_empty(), retry.is_empty(), unsure.is_empty()) {
+    let fail = session_fail_reasons(outcome, similarity, bar, live_min);
+    let retry = session_retry_reasons(outcome);
+    let review = session_review_reasons(outcome, similarity, bar);
+    let decision = match (fail.is_empty(), retry.is_empty(), review.is_empty()) {
         (false, _, _) => Decision::Fail,
         (true, false, _) => Decision::Retry,
         (true, true, false) => Decision::Review,
         (true, true, true) => Decision::Pass,
     };
-    let mut reasons = [against, retry, unsure].concat();
+    let mut reasons = [fail, retry, review].concat();
     if matches!(bar, Bar::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
-    let checks = all_checks(outcome, similarity, bar, live_min);
-    LivenessVerdict { decision, reasons, checks, assurance: outcome.assurance }
+    let checks = session_checks(outcome, similarity, bar, live_min);
+    SessionVerdict { decision, reasons, checks, assurance: outcome.assurance }
 }
 
-impl LivenessVerdict {
+impl SessionVerdict {
     /// What the portrait says: one that cannot be used is to be taken again, and one that was
     /// itself shown to the camera speaks against the customer.
     #[must_use]
-    pub fn about_portrait(mut self, problems: &[Reason], is_shown: bool) -> Self {
+    pub fn with_portrait(mut self, problems: &[Reason], is_shown: bool) -> Self {
         if !problems.is_empty() {
             return Self { decision: Decision::Retry, reasons: problems.to_vec(), ..self };
         }
@@ -74,22 +74,22 @@ impl LivenessVerdict {
 
 /// What a caller who is not trusted with details may know: the decision, one word for every sign of
 /// an attack, what the customer can do better, and no number that an attacker could climb by.
-pub fn coarsen(verdict: &LivenessVerdict) -> LivenessVerdict {
+pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     let mut reasons: Vec<Reason> = Vec::new();
     for reason in &verdict.reasons {
         let is_portrait_shown = reason.code == ReasonCode::SameImage;
-        let is_sign = is_attack(reason.code) || is_portrait_shown;
+        let is_sign = is_attack_sign(reason.code) || is_portrait_shown;
         let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
         let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
             reasons.push(Reason::plain(code, reason.subject));
         }
     }
-    LivenessVerdict { reasons, checks: Vec::new(), ..verdict.clone() }
+    SessionVerdict { reasons, checks: Vec::new(), ..verdict.clone() }
 }
 
 /// Signs of an attack; whatever else ends a session, the customer may try again.
-fn is_attack(code: ReasonCode) -> bool {
+fn is_attack_sign(code: ReasonCode) -> bool {
     matches!(
         code,
         ReasonCode::JumpCut
@@ -103,24 +103,30 @@ fn is_attack(code: ReasonCode) -> bool {
     )
 }
 
-fn stopped(outcome: &Outcome) -> &[Reason] {
+fn stop_reasons(outcome: &Outcome) -> &[Reason] {
     match &outcome.ending {
         Ending::Stopped(reasons) => reasons,
         Ending::Done => &[],
     }
 }
 
-fn has_frames(outcome: &Outcome) -> bool {
+fn has_enough_frames(outcome: &Outcome) -> bool {
     outcome.live.frames >= outcome.live.frames_min.max(1)
 }
 
 /// Reasons that fail the session.
-fn against(outcome: &Outcome, similarity: Option<f64>, bar: Bar, live_min: f64) -> Vec<Reason> {
-    let attacks = stopped(outcome).iter().filter(|reason| is_attack(reason.code));
+fn session_fail_reasons(
+    outcome: &Outcome,
+    similarity: Option<f64>,
+    bar: Bar,
+    live_min: f64,
+) -> Vec<Reason> {
+    let attacks = stop_reasons(outcome).iter().filter(|reason| is_attack_sign(reason.code));
     let mut reasons: Vec<Reason> = attacks.copied().collect();
     // A limit that is not a number is kept by nobody.
     let is_low = |median: &f64| median.is_nan() || live_min.is_nan() || *median < live_min;
-    if let Some(median) = outcome.live.median.filter(is_low).filter(|_| has_frames(outcome)) {
+    if let Some(median) = outcome.live.median.filter(is_low).filter(|_| has_enough_frames(outcome))
+    {
         let code = ReasonCode::LivenessLow;
         reasons.push(Reason::limited(code, Subject::Request, median, live_min));
     }
@@ -133,12 +139,12 @@ fn against(outcome: &Outcome, similarity: Option<f64>, bar: Bar, live_min: f64) 
 }
 
 /// Reasons to start another session.
-fn retry(outcome: &Outcome) -> Vec<Reason> {
+fn session_retry_reasons(outcome: &Outcome) -> Vec<Reason> {
     match &outcome.ending {
         Ending::Stopped(reasons) => {
-            reasons.iter().filter(|reason| !is_attack(reason.code)).copied().collect()
+            reasons.iter().filter(|reason| !is_attack_sign(reason.code)).copied().collect()
         }
-        Ending::Done if has_frames(outcome) => Vec::new(),
+        Ending::Done if has_enough_frames(outcome) => Vec::new(),
         Ending::Done => {
             let (frames, frames_min) = (outcome.live.frames, outcome.live.frames_min);
             let code = ReasonCode::TooFewFrames;
@@ -148,7 +154,7 @@ fn retry(outcome: &Outcome) -> Vec<Reason> {
 }
 
 /// Reasons that send a finished session to a person.
-fn unsure(outcome: &Outcome, similarity: Option<f64>, bar: Bar) -> Vec<Reason> {
+fn session_review_reasons(outcome: &Outcome, similarity: Option<f64>, bar: Bar) -> Vec<Reason> {
     if outcome.ending != Ending::Done {
         return Vec::new();
     }
@@ -176,7 +182,7 @@ fn unsure(outcome: &Outcome, similarity: Option<f64>, bar: Bar) -> Vec<Reason> {
 }
 
 /// The outcome's checks, and those of this module.
-fn all_checks(
+fn session_checks(
     outcome: &Outcome,
     similarity: Option<f64>,
     bar: Bar,
@@ -226,7 +232,7 @@ mod tests {
         Ending::Stopped(vec![Reason::plain(code, Subject::Request)])
     }
 
-    fn codes(verdict: &LivenessVerdict) -> Vec<ReasonCode> {
+    fn codes(verdict: &SessionVerdict) -> Vec<ReasonCode> {
         verdict.reasons.iter().map(|reason| reason.code).collect()
     }
 
@@ -305,26 +311,34 @@ mod tests {
     #[test]
     fn each_rule_decides_in_its_turn() {
         for (outcome, similarity, bar, decision, reasons) in rows() {
-            let verdict = judge(&outcome, similarity, bar, 0.8);
+            let verdict = decide_session(&outcome, similarity, bar, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
         }
     }
 
     #[test]
     fn coarse_answers_do_not_tell_which_check_an_attack_met() {
-        let verdict =
-            judge(&outcome(stopped_by(ReasonCode::PlanarFace), 7, 0.1, 1.0), None, BAR, 0.8);
+        let verdict = decide_session(
+            &outcome(stopped_by(ReasonCode::PlanarFace), 7, 0.1, 1.0),
+            None,
+            BAR,
+            0.8,
+        );
         let coarse = coarsen(&verdict);
         assert_eq!(
             (coarse.decision, codes(&coarse)),
             (Decision::Fail, vec![ReasonCode::LivenessFailed])
         );
         assert!(coarse.checks.is_empty() && coarse.reasons[0].value.is_none());
-        let shown = coarsen(&verdict.about_portrait(&[], true));
+        let shown = coarsen(&verdict.with_portrait(&[], true));
         assert_eq!(codes(&shown), [ReasonCode::LivenessFailed]);
 
-        let verdict =
-            judge(&outcome(stopped_by(ReasonCode::FpsTooLow), 7, 0.9, 0.0), None, BAR, 0.8);
+        let verdict = decide_session(
+            &outcome(stopped_by(ReasonCode::FpsTooLow), 7, 0.9, 0.0),
+            None,
+            BAR,
+            0.8,
+        );
         assert_eq!(codes(&coarsen(&verdict)), [ReasonCode::FpsTooLow]);
     }
 
@@ -344,7 +358,7 @@ mod tests {
             };
             let bar = if is_calibrated { BAR } else { Bar::Uncalibrated };
             let outcome = outcome(ending, frames, median, low_share);
-            if judge(&outcome, similarity, bar, 0.8).decision == Decision::Pass {
+            if decide_session(&outcome, similarity, bar, 0.8).decision == Decision::Pass {
                 prop_assert_eq!(outcome.ending, Ending::Done);
                 prop_assert!(is_calibrated && frames >= 5 && median >= 0.8 && low_share <= 0.2);
                 prop_assert!(similarity.unwrap() >= 0.425);
