@@ -81,7 +81,7 @@ impl Reason {
 
 /// The similarities a comparison is held against.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bar {
+pub enum Thresholds {
     /// Thresholds of a calibration row.
     Calibrated {
         /// Least cosine that passes at the policy's false-match rate.

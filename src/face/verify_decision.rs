@@ -11,7 +11,7 @@
 //! Reasons stand with those that decided first; notes that decided nothing come last.
 
 use super::ReasonCode;
-use super::decision::{Bar, Decision, Reason, Subject};
+use super::decision::{Decision, Reason, Subject, Thresholds};
 
 /// The answer, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,7 @@ pub struct VerifyEvidence {
     /// Cosine of the portrait and the best live photograph.
     pub similarity: Option<f64>,
     /// Thresholds for similarity.
-    pub bar: Bar,
+    pub thresholds: Thresholds,
     /// Least probability of a live person.
     pub liveness_min: f64,
 }
@@ -77,7 +77,7 @@ pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
     let mut reasons = fail;
     reasons.extend(review);
     reasons.extend(live_problems);
-    if matches!(evidence.bar, Bar::Calibrated { generic: true, .. }) {
+    if matches!(evidence.thresholds, Thresholds::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
     Verdict { decision, reasons }
@@ -110,7 +110,9 @@ fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
             reasons.push(Reason::limited(ReasonCode::LivenessLow, subject, score, limit));
         }
     }
-    let Bar::Calibrated { pass_min, review_min, .. } = evidence.bar else { return reasons };
+    let Thresholds::Calibrated { pass_min, review_min, .. } = evidence.thresholds else {
+        return reasons;
+    };
     for (index, photo) in usable() {
         if let Some(similarity) = photo.similarity_to_matched.filter(|s| *s < review_min) {
             reasons.push(photos_differ_reason(index, similarity, pass_min));
@@ -125,7 +127,7 @@ fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
 
 /// Reasons that send the request to a person.
 fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
-    let Bar::Calibrated { pass_min, review_min, .. } = evidence.bar else {
+    let Thresholds::Calibrated { pass_min, review_min, .. } = evidence.thresholds else {
         return vec![Reason::plain(ReasonCode::Uncalibrated, Subject::Request)];
     };
     let band = review_min..pass_min;
@@ -158,7 +160,8 @@ mod tests {
 
     use super::*;
 
-    const BAR: Bar = Bar::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
+    const THRESHOLDS: Thresholds =
+        Thresholds::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
     fn live(liveness: f64) -> LivePhotoEvidence {
         LivePhotoEvidence { liveness: Some(liveness), ..LivePhotoEvidence::default() }
@@ -169,7 +172,7 @@ mod tests {
             portrait_problems: vec![],
             live: vec![live(0.99)],
             similarity: Some(similarity),
-            bar: BAR,
+            thresholds: THRESHOLDS,
             liveness_min: 0.5,
         }
     }
@@ -197,7 +200,10 @@ mod tests {
 
     #[test]
     fn without_a_row_nothing_passes() {
-        let verdict = decide_verify(&VerifyEvidence { bar: Bar::Uncalibrated, ..evidence(0.99) });
+        let verdict = decide_verify(&VerifyEvidence {
+            thresholds: Thresholds::Uncalibrated,
+            ..evidence(0.99)
+        });
         assert_eq!(verdict.decision, Decision::Review);
         assert_eq!(codes(&verdict), [ReasonCode::Uncalibrated]);
     }
@@ -210,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_generic_row_is_noted_and_decides_nothing() {
-        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.4, generic: true };
-        let verdict = decide_verify(&VerifyEvidence { bar, ..evidence(0.5) });
+        let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.4, generic: true };
+        let verdict = decide_verify(&VerifyEvidence { thresholds, ..evidence(0.5) });
         assert_eq!(verdict.decision, Decision::Pass);
         assert_eq!(codes(&verdict), [ReasonCode::GenericCalibration]);
     }
@@ -316,10 +322,10 @@ mod tests {
                 .collect();
             let portrait_problems =
                 if portrait_bad { vec![blurred(Subject::Portrait)] } else { vec![] };
-            let bar = if calibrated { BAR } else { Bar::Uncalibrated };
+            let thresholds = if calibrated { THRESHOLDS } else { Thresholds::Uncalibrated };
             let liveness_min = 0.5;
             let evidence =
-                VerifyEvidence { portrait_problems, live, similarity, bar, liveness_min };
+                VerifyEvidence { portrait_problems, live, similarity, thresholds, liveness_min };
             let verdict = decide_verify(&evidence);
             if verdict.decision == Decision::Pass {
                 prop_assert!(calibrated && !portrait_bad);

@@ -15,7 +15,7 @@ use super::admission::Assurance;
 use super::outcome::{Ending, Outcome};
 use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
-use crate::face::decision::{Bar, Decision, Reason, Subject};
+use crate::face::decision::{Decision, Reason, Subject, Thresholds};
 
 /// The answer to a session, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +35,13 @@ pub struct SessionVerdict {
 pub fn decide_session(
     outcome: &Outcome,
     similarity: Option<f64>,
-    bar: Bar,
+    thresholds: Thresholds,
     live_min: f64,
 ) -> SessionVerdict {
     let similarity = similarity.filter(|value| value.is_finite());
-    let fail = session_fail_reasons(outcome, similarity, bar, live_min);
+    let fail = session_fail_reasons(outcome, similarity, thresholds, live_min);
     let retry = session_retry_reasons(outcome);
-    let review = session_review_reasons(outcome, similarity, bar);
+    let review = session_review_reasons(outcome, similarity, thresholds);
     let decision = match (fail.is_empty(), retry.is_empty(), review.is_empty()) {
         (false, _, _) => Decision::Fail,
         (true, false, _) => Decision::Retry,
@@ -49,10 +49,10 @@ pub fn decide_session(
         (true, true, true) => Decision::Pass,
     };
     let mut reasons = [fail, retry, review].concat();
-    if matches!(bar, Bar::Calibrated { generic: true, .. }) {
+    if matches!(thresholds, Thresholds::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
-    let checks = session_checks(outcome, similarity, bar, live_min);
+    let checks = session_checks(outcome, similarity, thresholds, live_min);
     SessionVerdict { decision, reasons, checks, assurance: outcome.assurance }
 }
 
@@ -118,7 +118,7 @@ fn has_enough_frames(outcome: &Outcome) -> bool {
 fn session_fail_reasons(
     outcome: &Outcome,
     similarity: Option<f64>,
-    bar: Bar,
+    thresholds: Thresholds,
     live_min: f64,
 ) -> Vec<Reason> {
     let attacks = stop_reasons(outcome).iter().filter(|reason| is_attack_sign(reason.code));
@@ -130,7 +130,7 @@ fn session_fail_reasons(
         let code = ReasonCode::LivenessLow;
         reasons.push(Reason::limited(code, Subject::Request, median, live_min));
     }
-    let Bar::Calibrated { pass_min, review_min, .. } = bar else { return reasons };
+    let Thresholds::Calibrated { pass_min, review_min, .. } = thresholds else { return reasons };
     if let Some(similarity) = similarity.filter(|similarity| *similarity < review_min) {
         let code = ReasonCode::SimilarityLow;
         reasons.push(Reason::limited(code, Subject::Request, similarity, pass_min));
@@ -154,7 +154,11 @@ fn session_retry_reasons(outcome: &Outcome) -> Vec<Reason> {
 }
 
 /// Reasons that send a finished session to a person.
-fn session_review_reasons(outcome: &Outcome, similarity: Option<f64>, bar: Bar) -> Vec<Reason> {
+fn session_review_reasons(
+    outcome: &Outcome,
+    similarity: Option<f64>,
+    thresholds: Thresholds,
+) -> Vec<Reason> {
     if outcome.ending != Ending::Done {
         return Vec::new();
     }
@@ -166,10 +170,10 @@ fn session_review_reasons(outcome: &Outcome, similarity: Option<f64>, bar: Bar) 
         reasons.push(Reason::limited(code, Subject::Request, low, low_max));
     }
     let uncalibrated = Reason::plain(ReasonCode::Uncalibrated, Subject::Request);
-    match (bar, similarity) {
+    match (thresholds, similarity) {
         // Without a similarity nothing may pass; judged frames always have one.
-        (Bar::Uncalibrated, _) | (_, None) => reasons.push(uncalibrated),
-        (Bar::Calibrated { pass_min, review_min, .. }, Some(similarity)) => {
+        (Thresholds::Uncalibrated, _) | (_, None) => reasons.push(uncalibrated),
+        (Thresholds::Calibrated { pass_min, review_min, .. }, Some(similarity)) => {
             let (is_high, is_low) = (similarity >= pass_min, similarity < review_min);
             // A low one speaks against the customer.
             if !is_high && !is_low {
@@ -185,7 +189,7 @@ fn session_review_reasons(outcome: &Outcome, similarity: Option<f64>, bar: Bar) 
 fn session_checks(
     outcome: &Outcome,
     similarity: Option<f64>,
-    bar: Bar,
+    thresholds: Thresholds,
     live_min: f64,
 ) -> Vec<RuleCheck> {
     let live = &outcome.live;
@@ -196,7 +200,7 @@ fn session_checks(
         checks.push(RuleCheck::at_least(Rule::LiveMedian, median, live_min));
         checks.push(RuleCheck::at_most(Rule::LiveLowShare, live.low_share, live.low_share_max));
     }
-    if let (Some(similarity), Bar::Calibrated { pass_min, .. }) = (similarity, bar) {
+    if let (Some(similarity), Thresholds::Calibrated { pass_min, .. }) = (similarity, thresholds) {
         checks.push(RuleCheck::at_least(Rule::Similarity, similarity, pass_min));
     }
     checks
@@ -209,7 +213,8 @@ mod tests {
     use super::super::judging::LiveEvidence;
     use super::*;
 
-    const BAR: Bar = Bar::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
+    const THRESHOLDS: Thresholds =
+        Thresholds::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
     fn outcome(ending: Ending, frames: usize, median: f64, low_share: f64) -> Outcome {
         Outcome {
@@ -236,72 +241,78 @@ mod tests {
         verdict.reasons.iter().map(|reason| reason.code).collect()
     }
 
-    type Row = (Outcome, Option<f64>, Bar, Decision, Vec<ReasonCode>);
+    type Row = (Outcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
 
     /// Outcomes of which one thing is wrong, with what comes of it.
     fn rows() -> Vec<Row> {
         use ReasonCode as Code;
         let done = || outcome(Ending::Done, 7, 0.9, 0.0);
         vec![
-            (done(), Some(0.5), BAR, Decision::Pass, vec![]),
-            (done(), Some(0.4), BAR, Decision::Review, vec![Code::SimilarityBorderline]),
-            (done(), Some(0.3), BAR, Decision::Fail, vec![Code::SimilarityLow]),
+            (done(), Some(0.5), THRESHOLDS, Decision::Pass, vec![]),
+            (done(), Some(0.4), THRESHOLDS, Decision::Review, vec![Code::SimilarityBorderline]),
+            (done(), Some(0.3), THRESHOLDS, Decision::Fail, vec![Code::SimilarityLow]),
             (
                 done(),
                 Some(0.9),
-                Bar::Calibrated { pass_min: f64::NAN, review_min: f64::NAN, generic: false },
+                Thresholds::Calibrated { pass_min: f64::NAN, review_min: f64::NAN, generic: false },
                 Decision::Review,
                 vec![Code::SimilarityBorderline],
             ),
-            (done(), None, BAR, Decision::Review, vec![Code::Uncalibrated]),
-            (done(), Some(f64::NAN), BAR, Decision::Review, vec![Code::Uncalibrated]),
-            (done(), Some(0.9), Bar::Uncalibrated, Decision::Review, vec![Code::Uncalibrated]),
+            (done(), None, THRESHOLDS, Decision::Review, vec![Code::Uncalibrated]),
+            (done(), Some(f64::NAN), THRESHOLDS, Decision::Review, vec![Code::Uncalibrated]),
+            (
+                done(),
+                Some(0.9),
+                Thresholds::Uncalibrated,
+                Decision::Review,
+                vec![Code::Uncalibrated],
+            ),
             (
                 outcome(Ending::Done, 7, 0.79, 0.0),
                 Some(0.5),
-                BAR,
+                THRESHOLDS,
                 Decision::Fail,
                 vec![Code::LivenessLow],
             ),
             (
                 outcome(Ending::Done, 7, 0.9, 0.25),
                 Some(0.5),
-                BAR,
+                THRESHOLDS,
                 Decision::Review,
                 vec![Code::PadUncertain],
             ),
             (
                 outcome(Ending::Done, 4, 0.1, 0.0),
                 Some(0.5),
-                BAR,
+                THRESHOLDS,
                 Decision::Retry,
                 vec![Code::TooFewFrames],
             ),
             (
                 outcome(stopped_by(Code::SessionExpired), 7, 0.9, 0.0),
                 Some(0.5),
-                BAR,
+                THRESHOLDS,
                 Decision::Retry,
                 vec![Code::SessionExpired],
             ),
             (
                 outcome(stopped_by(Code::WrongAction), 7, 0.9, 0.0),
                 None,
-                BAR,
+                THRESHOLDS,
                 Decision::Retry,
                 vec![Code::WrongAction],
             ),
             (
                 outcome(stopped_by(Code::WrongAction), 7, 0.1, 1.0),
                 None,
-                BAR,
+                THRESHOLDS,
                 Decision::Fail,
                 vec![Code::LivenessLow, Code::WrongAction],
             ),
             (
                 outcome(stopped_by(Code::JumpCut), 7, 0.9, 0.0),
                 Some(0.9),
-                BAR,
+                THRESHOLDS,
                 Decision::Fail,
                 vec![Code::JumpCut],
             ),
@@ -310,8 +321,8 @@ mod tests {
 
     #[test]
     fn each_rule_decides_in_its_turn() {
-        for (outcome, similarity, bar, decision, reasons) in rows() {
-            let verdict = decide_session(&outcome, similarity, bar, 0.8);
+        for (outcome, similarity, thresholds, decision, reasons) in rows() {
+            let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
         }
     }
@@ -321,7 +332,7 @@ mod tests {
         let verdict = decide_session(
             &outcome(stopped_by(ReasonCode::PlanarFace), 7, 0.1, 1.0),
             None,
-            BAR,
+            THRESHOLDS,
             0.8,
         );
         let coarse = coarsen(&verdict);
@@ -336,7 +347,7 @@ mod tests {
         let verdict = decide_session(
             &outcome(stopped_by(ReasonCode::FpsTooLow), 7, 0.9, 0.0),
             None,
-            BAR,
+            THRESHOLDS,
             0.8,
         );
         assert_eq!(codes(&coarsen(&verdict)), [ReasonCode::FpsTooLow]);
@@ -356,9 +367,9 @@ mod tests {
                 0 => Ending::Done,
                 _ => stopped_by(ReasonCode::TimeGap),
             };
-            let bar = if is_calibrated { BAR } else { Bar::Uncalibrated };
+            let thresholds = if is_calibrated { THRESHOLDS } else { Thresholds::Uncalibrated };
             let outcome = outcome(ending, frames, median, low_share);
-            if decide_session(&outcome, similarity, bar, 0.8).decision == Decision::Pass {
+            if decide_session(&outcome, similarity, thresholds, 0.8).decision == Decision::Pass {
                 prop_assert_eq!(outcome.ending, Ending::Done);
                 prop_assert!(is_calibrated && frames >= 5 && median >= 0.8 && low_share <= 0.2);
                 prop_assert!(similarity.unwrap() >= 0.425);

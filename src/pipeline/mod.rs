@@ -250,7 +250,7 @@ impl Pipeline {
                 })
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
-            bar: standard.bar,
+            thresholds: standard.bar,
             liveness_min: self.liveness_min(),
         };
         Verification {

@@ -7,7 +7,7 @@ use crate::engine::Precision;
 use crate::face::calibration::{
     CalibrationError, CalibrationFile, CalibrationRow, PairType, PolicyError, select,
 };
-use crate::face::decision::Bar;
+use crate::face::decision::Thresholds;
 use crate::model::{Manifest, space_id};
 
 /// Calibration rows of the live models, and the policy of this deployment.
@@ -64,7 +64,7 @@ pub struct Standard<'a> {
     /// False-match rate decided at.
     pub policy_fmr: f64,
     /// Thresholds.
-    pub bar: Bar,
+    pub bar: Thresholds,
 }
 
 impl Standards {
@@ -101,12 +101,12 @@ impl Standards {
         let policy_fmr = policy_fmr.unwrap_or(self.settings.policy_fmr);
         let row = select(&self.rows, pair_type, self.settings.own_pair_type_required);
         let bar = match row {
-            None => Bar::Uncalibrated,
+            None => Thresholds::Uncalibrated,
             Some(row) => {
                 let review_fmr = (policy_fmr * self.settings.review_factor).min(row.fmr_max());
                 let pass_min = row.threshold(policy_fmr)?;
                 let review_min = row.threshold(review_fmr.max(policy_fmr))?;
-                Bar::Calibrated { pass_min, review_min, generic: row.is_generic() }
+                Thresholds::Calibrated { pass_min, review_min, generic: row.is_generic() }
             }
         };
         Ok(Standard { row, policy_fmr, bar })
@@ -143,8 +143,8 @@ impl Standard<'_> {
     /// Least cosine that passes.
     pub fn similarity_min(&self) -> Option<f64> {
         match self.bar {
-            Bar::Calibrated { pass_min, .. } => Some(pass_min),
-            Bar::Uncalibrated => None,
+            Thresholds::Calibrated { pass_min, .. } => Some(pass_min),
+            Thresholds::Uncalibrated => None,
         }
     }
 }

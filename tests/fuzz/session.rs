@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use changes::change;
 use libfuzzer_sys::fuzz_target;
-use menshen::face::decision::{Bar, Decision};
+use menshen::face::decision::{Decision, Thresholds};
 use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
@@ -152,9 +152,9 @@ impl Run {
         if outcome.ending == Ending::Done {
             assert_eq!(self.done, STEPS);
         }
-        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
+        let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let similarity = self.session.matched().map(|_| 0.7);
-        let verdict = decide_session(&outcome, similarity, bar, 0.8);
+        let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
         if verdict.decision == Decision::Pass {
             assert!(self.done == STEPS && outcome.live.frames >= self.limits.judging.frames_min);
             assert!(similarity.is_some() && outcome.checks.iter().all(|check| check.passed));

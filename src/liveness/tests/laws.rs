@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::show::limits;
-use crate::face::decision::{Bar, Decision};
+use crate::face::decision::{Decision, Thresholds};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::pose::Pose;
@@ -109,8 +109,8 @@ proptest! {
             session.time_out(time);
             let _ = (session.detail(), session.prompt());
         }
-        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
-        let verdict = decide_session(&session.outcome(), Some(0.9), bar, 0.5);
+        let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
+        let verdict = decide_session(&session.outcome(), Some(0.9), thresholds, 0.5);
         prop_assert_ne!(verdict.decision, Decision::Pass);
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::face::decision::{Bar, Decision};
+use crate::face::decision::{Decision, Thresholds};
 use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
@@ -235,10 +235,10 @@ impl Stage {
         self.judge();
         assert!(!self.session.is_open(), "the show was shorter than the session");
         let outcome = self.session.outcome();
-        let bar = Bar::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
+        let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let similarity = self.session.matched().map(|_| 0.7);
         Played {
-            verdict: decide_session(&outcome, similarity, bar, 0.8),
+            verdict: decide_session(&outcome, similarity, thresholds, 0.8),
             events: self.events,
             judged: outcome.live.frames,
             thinned: outcome.thinned,
