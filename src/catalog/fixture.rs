@@ -1,7 +1,7 @@
 //! Manifests of every role for tests.
 
 use crate::device::fixture;
-use crate::liveness::LivenessOutput;
+use crate::liveness::PadOutputKind;
 use crate::model::{Decoder, Detection, Liveness, Manifest, Task};
 
 pub(super) fn embedder(name: &str, version: &str) -> Manifest {
@@ -25,7 +25,7 @@ pub(super) fn iris(name: &str, version: &str) -> Manifest {
 pub(super) fn liveness(name: &str, version: &str) -> Manifest {
     let liveness = Liveness {
         output: 0,
-        scores: LivenessOutput::Probabilities,
+        scores: PadOutputKind::Probabilities,
         live_class: 0,
         score_min: 0.5,
         score_source: "none".to_owned(),

@@ -30,7 +30,7 @@ pub struct LivePhotoEvidence {
     /// It is the portrait's picture over again.
     pub same_image: bool,
     /// Probability of a live person, 0..1.
-    pub liveness: Option<f64>,
+    pub pad_score: Option<f64>,
     /// Cosine to the live photograph that was matched; unset for that one itself.
     pub similarity_to_matched: Option<f64>,
 }
@@ -38,7 +38,7 @@ pub struct LivePhotoEvidence {
 impl LivePhotoEvidence {
     /// A photograph whose liveness is unknown counts for nothing.
     fn is_usable(&self) -> bool {
-        self.problems.is_empty() && self.liveness.is_some()
+        self.problems.is_empty() && self.pad_score.is_some()
     }
 }
 
@@ -48,20 +48,21 @@ pub struct VerifyEvidence {
     /// Why the portrait cannot be used; empty when it can.
     pub portrait_problems: Vec<Reason>,
     /// One entry per live photograph, in the request's order.
-    pub live: Vec<LivePhotoEvidence>,
+    pub live_photos: Vec<LivePhotoEvidence>,
     /// Cosine of the portrait and the best live photograph.
     pub similarity: Option<f64>,
     /// Thresholds for similarity.
     pub thresholds: Thresholds,
     /// Least probability of a live person.
-    pub liveness_min: f64,
+    pub pad_score_min: f64,
 }
 
 /// Judges a `Verify` by the rules of this module.
 pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
-    let live_usable = evidence.live.iter().any(LivePhotoEvidence::is_usable);
-    let live_problems = evidence.live.iter().flat_map(|photo| photo.problems.iter().copied());
-    if !evidence.portrait_problems.is_empty() || !live_usable {
+    let is_any_usable = evidence.live_photos.iter().any(LivePhotoEvidence::is_usable);
+    let live_problems =
+        evidence.live_photos.iter().flat_map(|photo| photo.problems.iter().copied());
+    if !evidence.portrait_problems.is_empty() || !is_any_usable {
         let mut reasons = evidence.portrait_problems.clone();
         reasons.extend(live_problems);
         return Verdict { decision: Decision::Retry, reasons };
@@ -84,11 +85,11 @@ pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
 }
 
 /// Judges the passive liveness of one photograph.
-pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, score_min: f64) -> Verdict {
-    match photo.liveness {
+pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, pad_score_min: f64) -> Verdict {
+    match photo.pad_score {
         Some(score) if photo.is_usable() => {
-            let low = (score < score_min)
-                .then(|| Reason::limited(ReasonCode::LivenessLow, subject, score, score_min));
+            let low = (score < pad_score_min)
+                .then(|| Reason::limited(ReasonCode::LivenessLow, subject, score, pad_score_min));
             let decision = if low.is_some() { Decision::Fail } else { Decision::Pass };
             Verdict { decision, reasons: low.into_iter().collect() }
         }
@@ -99,14 +100,14 @@ pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, score_min: f
 /// Reasons that fail the request.
 fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let usable = || evidence.live.iter().enumerate().filter(|(_, photo)| photo.is_usable());
+    let usable = || evidence.live_photos.iter().enumerate().filter(|(_, photo)| photo.is_usable());
     for (index, photo) in usable() {
         let subject = Subject::LivePhoto(index);
         if photo.same_image {
             reasons.push(Reason::plain(ReasonCode::SameImage, subject));
         }
-        if let Some(score) = photo.liveness.filter(|score| *score < evidence.liveness_min) {
-            let limit = evidence.liveness_min;
+        if let Some(score) = photo.pad_score.filter(|score| *score < evidence.pad_score_min) {
+            let limit = evidence.pad_score_min;
             reasons.push(Reason::limited(ReasonCode::LivenessLow, subject, score, limit));
         }
     }
@@ -141,7 +142,9 @@ fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
         // Usable photographs always have a similarity; without one nothing may pass.
         None => reasons.push(Reason::plain(ReasonCode::Uncalibrated, Subject::Request)),
     }
-    for (index, photo) in evidence.live.iter().enumerate().filter(|(_, photo)| photo.is_usable()) {
+    for (index, photo) in
+        evidence.live_photos.iter().enumerate().filter(|(_, photo)| photo.is_usable())
+    {
         if let Some(similarity) = photo.similarity_to_matched.filter(|s| band.contains(s)) {
             reasons.push(photos_differ_reason(index, similarity, pass_min));
         }
@@ -163,17 +166,17 @@ mod tests {
     const THRESHOLDS: Thresholds =
         Thresholds::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
-    fn live(liveness: f64) -> LivePhotoEvidence {
-        LivePhotoEvidence { liveness: Some(liveness), ..LivePhotoEvidence::default() }
+    fn live_photo(pad_score: f64) -> LivePhotoEvidence {
+        LivePhotoEvidence { pad_score: Some(pad_score), ..LivePhotoEvidence::default() }
     }
 
     fn evidence(similarity: f64) -> VerifyEvidence {
         VerifyEvidence {
             portrait_problems: vec![],
-            live: vec![live(0.99)],
+            live_photos: vec![live_photo(0.99)],
             similarity: Some(similarity),
             thresholds: THRESHOLDS,
-            liveness_min: 0.5,
+            pad_score_min: 0.5,
         }
     }
 
@@ -224,8 +227,10 @@ mod tests {
 
     #[test]
     fn a_spoofed_photograph_fails_however_similar() {
-        let verdict =
-            decide_verify(&VerifyEvidence { live: vec![live(0.99), live(0.49)], ..evidence(0.9) });
+        let verdict = decide_verify(&VerifyEvidence {
+            live_photos: vec![live_photo(0.99), live_photo(0.49)],
+            ..evidence(0.9)
+        });
         assert_eq!(verdict.decision, Decision::Fail);
         assert_eq!(verdict.reasons[0].subject, Subject::LivePhoto(1));
         assert_eq!(codes(&verdict), [ReasonCode::LivenessLow]);
@@ -233,8 +238,8 @@ mod tests {
 
     #[test]
     fn the_portrait_shown_as_the_live_photograph_fails() {
-        let copy = LivePhotoEvidence { same_image: true, ..live(0.99) };
-        let verdict = decide_verify(&VerifyEvidence { live: vec![copy], ..evidence(1.0) });
+        let copy = LivePhotoEvidence { same_image: true, ..live_photo(0.99) };
+        let verdict = decide_verify(&VerifyEvidence { live_photos: vec![copy], ..evidence(1.0) });
         assert_eq!(
             (verdict.decision, codes(&verdict)),
             (Decision::Fail, vec![ReasonCode::SameImage])
@@ -246,9 +251,12 @@ mod tests {
         for (similarity, decision) in
             [(0.1, Decision::Fail), (0.4, Decision::Review), (0.6, Decision::Pass)]
         {
-            let other = LivePhotoEvidence { similarity_to_matched: Some(similarity), ..live(0.99) };
-            let verdict =
-                decide_verify(&VerifyEvidence { live: vec![live(0.99), other], ..evidence(0.6) });
+            let other =
+                LivePhotoEvidence { similarity_to_matched: Some(similarity), ..live_photo(0.99) };
+            let verdict = decide_verify(&VerifyEvidence {
+                live_photos: vec![live_photo(0.99), other],
+                ..evidence(0.6)
+            });
             assert_eq!(verdict.decision, decision, "{similarity}");
         }
     }
@@ -264,13 +272,13 @@ mod tests {
         );
 
         let problems = vec![blurred(Subject::LivePhoto(0))];
-        let live = vec![LivePhotoEvidence { problems, ..LivePhotoEvidence::default() }];
+        let live_photos = vec![LivePhotoEvidence { problems, ..LivePhotoEvidence::default() }];
         assert_eq!(
-            decide_verify(&VerifyEvidence { live, ..evidence(0.9) }).decision,
+            decide_verify(&VerifyEvidence { live_photos, ..evidence(0.9) }).decision,
             Decision::Retry
         );
         assert_eq!(
-            decide_verify(&VerifyEvidence { live: vec![], ..evidence(0.9) }).decision,
+            decide_verify(&VerifyEvidence { live_photos: vec![], ..evidence(0.9) }).decision,
             Decision::Retry
         );
     }
@@ -279,8 +287,10 @@ mod tests {
     fn a_photograph_that_is_left_out_is_noted_behind_the_decision() {
         let problems = vec![blurred(Subject::LivePhoto(1))];
         let left_out = LivePhotoEvidence { problems, ..LivePhotoEvidence::default() };
-        let verdict =
-            decide_verify(&VerifyEvidence { live: vec![live(0.9), left_out], ..evidence(0.1) });
+        let verdict = decide_verify(&VerifyEvidence {
+            live_photos: vec![live_photo(0.9), left_out],
+            ..evidence(0.1)
+        });
         assert_eq!(verdict.decision, Decision::Fail);
         assert_eq!(codes(&verdict), [ReasonCode::SimilarityLow, ReasonCode::Blurred]);
     }
@@ -288,18 +298,18 @@ mod tests {
     #[test]
     fn liveness_alone_is_judged_by_its_score_and_a_poor_photograph_is_a_retry() {
         let decide = |photo| decide_liveness(&photo, Subject::Image, 0.5).decision;
-        assert_eq!(decide(live(0.5)), Decision::Pass);
-        assert_eq!(decide(live(0.49)), Decision::Fail);
+        assert_eq!(decide(live_photo(0.5)), Decision::Pass);
+        assert_eq!(decide(live_photo(0.49)), Decision::Fail);
         assert_eq!(decide(LivePhotoEvidence::default()), Decision::Retry);
         let problems = vec![blurred(Subject::Image)];
-        assert_eq!(decide(LivePhotoEvidence { problems, ..live(0.9) }), Decision::Retry);
+        assert_eq!(decide(LivePhotoEvidence { problems, ..live_photo(0.9) }), Decision::Retry);
     }
 
     proptest! {
         #[test]
         fn a_pass_means_that_every_rule_held(
             similarity in prop::option::of(-1.0..1.0_f64),
-            live in prop::collection::vec(
+            live_photos in prop::collection::vec(
                 (
                     any::<bool>(),
                     any::<bool>(),
@@ -311,30 +321,35 @@ mod tests {
             portrait_bad in any::<bool>(),
             calibrated in any::<bool>(),
         ) {
-            let live: Vec<LivePhotoEvidence> = live
+            let live_photos: Vec<LivePhotoEvidence> = live_photos
                 .into_iter()
                 .enumerate()
-                .map(|(index, (bad, same_image, liveness, similarity_to_matched))| {
+                .map(|(index, (bad, same_image, pad_score, similarity_to_matched))| {
                     let subject = Subject::LivePhoto(index);
                     let problems = if bad { vec![blurred(subject)] } else { vec![] };
-                    LivePhotoEvidence { problems, same_image, liveness, similarity_to_matched }
+                    LivePhotoEvidence { problems, same_image, pad_score, similarity_to_matched }
                 })
                 .collect();
             let portrait_problems =
                 if portrait_bad { vec![blurred(Subject::Portrait)] } else { vec![] };
             let thresholds = if calibrated { THRESHOLDS } else { Thresholds::Uncalibrated };
-            let liveness_min = 0.5;
-            let evidence =
-                VerifyEvidence { portrait_problems, live, similarity, thresholds, liveness_min };
+            let evidence = VerifyEvidence {
+                portrait_problems,
+                live_photos,
+                similarity,
+                thresholds,
+                pad_score_min: 0.5,
+            };
             let verdict = decide_verify(&evidence);
             if verdict.decision == Decision::Pass {
                 prop_assert!(calibrated && !portrait_bad);
                 prop_assert!(similarity.is_some_and(|s| s >= 0.425));
-                let mut usable = evidence.live.iter().filter(|photo| photo.is_usable()).peekable();
+                let usable = evidence.live_photos.iter().filter(|photo| photo.is_usable());
+                let mut usable = usable.peekable();
                 prop_assert!(usable.peek().is_some());
                 for photo in usable {
                     prop_assert!(!photo.same_image);
-                    prop_assert!(photo.liveness.is_some_and(|score| score >= 0.5));
+                    prop_assert!(photo.pad_score.is_some_and(|score| score >= 0.5));
                     prop_assert!(photo.similarity_to_matched.is_none_or(|s| s >= 0.425));
                 }
             } else {

@@ -12,7 +12,7 @@ const PLACED: usize = 1 + 2 * STEPS;
 
 /// What the liveness networks say about a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LiveEvidence {
+pub struct PadEvidence {
     /// Judged frames.
     pub frames: usize,
     /// How many are needed.
@@ -51,8 +51,9 @@ impl Judgement {
     }
 
     /// A probability that is no number is that of a picture.
-    fn live(&self) -> f64 {
-        if self.judged.live.is_finite() { self.judged.live.clamp(0.0, 1.0) } else { 0.0 }
+    fn pad_score(&self) -> f64 {
+        let score = self.judged.pad_score;
+        if score.is_finite() { score.clamp(0.0, 1.0) } else { 0.0 }
     }
 }
 
@@ -114,14 +115,15 @@ impl Jury {
         Some((best.sequence, &best.judged.embedding))
     }
 
-    pub(super) fn live(&self) -> LiveEvidence {
+    pub(super) fn pad_evidence(&self) -> PadEvidence {
         let frames = self.judged.len();
-        let low = self.judged.iter().filter(|one| one.live() < self.limits.low_below).count();
-        LiveEvidence {
+        let low =
+            self.judged.iter().filter(|one| one.pad_score() < self.limits.low_score_below).count();
+        PadEvidence {
             frames,
             // Whatever was chosen had a reason to be.
             frames_min: self.limits.frames_min.max(self.chosen.len()),
-            median: percentile(self.judged.iter().map(Judgement::live), 0.5),
+            median: percentile(self.judged.iter().map(Judgement::pad_score), 0.5),
             low_share: low as f64 / frames.max(1) as f64,
             low_share_max: self.limits.low_share_max,
         }
@@ -137,9 +139,9 @@ mod tests {
         Jury::new(JudgingLimits::default())
     }
 
-    fn judged(norm: f64, live: f64) -> Judged {
+    fn judged(norm: f64, pad_score: f64) -> Judged {
         let (embedding, _) = Embedding::from_raw(&[1.0, 2.0], SpaceId::new("any")).unwrap();
-        Judged { embedding, norm, live }
+        Judged { embedding, norm, pad_score }
     }
 
     #[test]
@@ -165,7 +167,7 @@ mod tests {
         jury.place(3, 0.0, 1.0);
         assert!(jury.awaits(3) && !jury.awaits(4));
         jury.add(4, judged(10.0, 0.9));
-        assert_eq!(jury.live().frames, 0);
+        assert_eq!(jury.pad_evidence().frames, 0);
         jury.add(3, judged(10.0, 0.9));
         assert!(!jury.awaits(3));
     }
@@ -183,11 +185,11 @@ mod tests {
     #[test]
     fn a_probability_that_is_no_number_is_that_of_a_picture() {
         let mut jury = jury();
-        for (sequence, live) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
+        for (sequence, pad_score) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
             jury.place(sequence, 0.0, 1.0);
-            jury.add(sequence, judged(10.0, live));
+            jury.add(sequence, judged(10.0, pad_score));
         }
-        assert_eq!(jury.live().low_share, 0.5);
-        assert_eq!(jury.live().median, Some(0.1));
+        assert_eq!(jury.pad_evidence().low_share, 0.5);
+        assert_eq!(jury.pad_evidence().median, Some(0.1));
     }
 }

@@ -271,7 +271,7 @@ pub struct JudgingLimits {
     /// How much sharper than the best so far a frame must be to be judged for that.
     pub sharper_min: f64,
     /// A frame with a lower probability of a live person counts as a picture.
-    pub low_below: f64,
+    pub low_score_below: f64,
     /// Largest share of such frames.
     pub low_share_max: f64,
 }
@@ -285,7 +285,7 @@ impl Default for JudgingLimits {
             // Embedder and liveness networks were measured on near-frontal faces.
             turn_max: 0.35,
             sharper_min: 1.2,
-            low_below: 0.20,
+            low_score_below: 0.20,
             low_share_max: 0.20,
         }
     }

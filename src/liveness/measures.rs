@@ -65,5 +65,5 @@ pub struct Judged {
     /// L2 norm of the raw embedding; falls with quality.
     pub norm: f64,
     /// Probability of a live person, 0..=1, after fusion.
-    pub live: f64,
+    pub pad_score: f64,
 }

@@ -35,7 +35,7 @@ pub use guidance::Guidance;
 pub use limits::Limits;
 pub use measures::{Detail, FaceMeasures, Judged, Measures, MeshMeasures};
 pub use outcome::Ending;
-pub use pad::{Fusion, LivenessError, LivenessOutput, PassiveScore, crop_rect};
+pub use pad::{Fusion, PadError, PadOutputKind, PadScore, pad_crop_rect};
 pub use rule::RuleCheck;
 pub use session::{Event, Observed, Prompt, Session};
 pub use session_decision::{SessionVerdict, coarsen, decide_session};

@@ -1,7 +1,7 @@
 //! What a session has shown: how it ended, and every value with its limit.
 
 use super::admission::{Assurance, Worst as GateWorst};
-use super::judging::LiveEvidence;
+use super::judging::PadEvidence;
 use super::limits::Limits;
 use super::rule::{Rule, RuleCheck};
 use super::track::Worst as TrackWorst;
@@ -24,7 +24,7 @@ pub struct Outcome {
     /// How its frames came.
     pub assurance: Assurance,
     /// What the liveness networks say.
-    pub live: LiveEvidence,
+    pub pad: PadEvidence,
     /// The frame that was matched.
     pub matched: Option<u32>,
     /// Frames that were left out because they came too fast.

@@ -11,7 +11,7 @@ use crate::image::{PixelRect, RgbImage};
 
 /// Why a liveness network's answer, or the face it is asked about, makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum LivenessError {
+pub enum PadError {
     /// The face is empty or lies outside the image.
     #[error("face box cannot be cropped from the image")]
     FaceOutside,
@@ -37,7 +37,7 @@ pub enum LivenessError {
 /// What a network's outputs are; manifests say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LivenessOutput {
+pub enum PadOutputKind {
     /// Unbounded numbers; softmax makes them probabilities.
     Logits,
     /// Probabilities of all classes.
@@ -46,7 +46,7 @@ pub enum LivenessOutput {
 
 /// Probability that the face is that of a live person, 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub struct PassiveScore(f64);
+pub struct PadScore(f64);
 
 /// How the scores of several networks become one; ensembles say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,11 +62,11 @@ impl Fusion {
     /// One score of several.
     ///
     /// # Errors
-    /// [`LivenessError::NoScore`] when there is none.
-    pub fn fuse(self, scores: &[PassiveScore]) -> Result<PassiveScore, LivenessError> {
+    /// [`PadError::NoScore`] when there is none.
+    pub fn fuse(self, scores: &[PadScore]) -> Result<PadScore, PadError> {
         let values = || scores.iter().map(|score| score.value());
-        let least = values().min_by(f64::total_cmp).ok_or(LivenessError::NoScore)?;
-        Ok(PassiveScore(match self {
+        let least = values().min_by(f64::total_cmp).ok_or(PadError::NoScore)?;
+        Ok(PadScore(match self {
             Self::Mean => values().sum::<f64>() / scores.len() as f64,
             Self::Min => least,
         }))
@@ -76,32 +76,28 @@ impl Fusion {
 /// How far probabilities may be from summing to 1: f16 rounding passes.
 const SUM_TOLERANCE: f64 = 1e-2;
 
-impl PassiveScore {
+impl PadScore {
     /// Reads the outputs of one row, one value a class.
     ///
     /// # Errors
-    /// [`LivenessError::ClassMissing`], [`LivenessError::NotFinite`] or
-    /// [`LivenessError::NotProbabilities`].
-    pub fn new(
-        outputs: &[f32],
-        kind: LivenessOutput,
-        live_class: usize,
-    ) -> Result<Self, LivenessError> {
+    /// [`PadError::ClassMissing`], [`PadError::NotFinite`] or
+    /// [`PadError::NotProbabilities`].
+    pub fn new(outputs: &[f32], kind: PadOutputKind, live_class: usize) -> Result<Self, PadError> {
         let classes = outputs.len();
-        let live =
-            *outputs.get(live_class).ok_or(LivenessError::ClassMissing { classes, live_class })?;
+        let live_output =
+            *outputs.get(live_class).ok_or(PadError::ClassMissing { classes, live_class })?;
         if outputs.iter().any(|value| !value.is_finite()) {
-            return Err(LivenessError::NotFinite);
+            return Err(PadError::NotFinite);
         }
         match kind {
-            LivenessOutput::Logits => Ok(Self(softmax_of(live, outputs))),
-            LivenessOutput::Probabilities => {
+            PadOutputKind::Logits => Ok(Self(softmax_of(live_output, outputs))),
+            PadOutputKind::Probabilities => {
                 let sum: f64 = outputs.iter().map(|&p| f64::from(p)).sum();
                 let is_negative = outputs.iter().any(|&p| p < 0.0);
                 if is_negative || (sum - 1.0).abs() > SUM_TOLERANCE {
-                    return Err(LivenessError::NotProbabilities);
+                    return Err(PadError::NotProbabilities);
                 }
-                Ok(Self(f64::from(live).min(1.0)))
+                Ok(Self(f64::from(live_output).min(1.0)))
             }
         }
     }
@@ -112,12 +108,12 @@ impl PassiveScore {
     }
 }
 
-/// Probability of the class with the logit `live`. Terms are at most the largest one's 1, so that
+/// Probability of the class with the logit `logit`. Terms are at most the largest one's 1, so that
 /// nothing overflows.
-fn softmax_of(live: f32, logits: &[f32]) -> f64 {
+fn softmax_of(logit: f32, logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let term = |logit: f32| (f64::from(logit) - f64::from(largest)).exp();
-    term(live) / logits.iter().map(|&logit| term(logit)).sum::<f64>()
+    term(logit) / logits.iter().map(|&logit| term(logit)).sum::<f64>()
 }
 
 /// The part of `image` that a liveness network sees: the face box grown by `scale` about its
@@ -127,14 +123,14 @@ fn softmax_of(live: f32, logits: &[f32]) -> f64 {
 /// Shifting instead of cutting keeps the face's share of the crop, which the networks rely on.
 ///
 /// # Errors
-/// [`LivenessError::FaceOutside`] when the box is empty, not finite or wholly outside.
-pub fn crop_rect(face: &Rect, image: &RgbImage, scale: f64) -> Result<PixelRect, LivenessError> {
+/// [`PadError::FaceOutside`] when the box is empty, not finite or wholly outside.
+pub fn pad_crop_rect(face: &Rect, image: &RgbImage, scale: f64) -> Result<PixelRect, PadError> {
     let [x, y, width, height] = [face.x, face.y, face.width, face.height].map(f64::from);
     let (last_x, last_y) = ((image.width() - 1) as f64, (image.height() - 1) as f64);
     let is_crossing = x < last_x && y < last_y && x + width > 0.0 && y + height > 0.0;
     let is_sized = width > 0.0 && height > 0.0 && width.is_finite() && height.is_finite();
     if !is_crossing || !is_sized {
-        return Err(LivenessError::FaceOutside);
+        return Err(PadError::FaceOutside);
     }
     let scale = scale.min(last_x / width).min(last_y / height);
     let (left, right) = span(x + width / 2.0, width * scale, last_x);
@@ -163,9 +159,9 @@ mod tests {
 
     use super::*;
 
-    fn score(live: f64) -> PassiveScore {
-        let outputs = [live as f32, 1.0 - live as f32];
-        PassiveScore::new(&outputs, LivenessOutput::Probabilities, 0).unwrap()
+    fn score(probability: f64) -> PadScore {
+        let outputs = [probability as f32, 1.0 - probability as f32];
+        PadScore::new(&outputs, PadOutputKind::Probabilities, 0).unwrap()
     }
 
     #[test]
@@ -175,7 +171,7 @@ mod tests {
         assert_eq!(Fusion::Min.fuse(&scores).unwrap().value(), 0.25);
         for fusion in [Fusion::Mean, Fusion::Min] {
             assert_eq!(fusion.fuse(&scores[..1]).unwrap(), scores[0]);
-            assert_eq!(fusion.fuse(&[]), Err(LivenessError::NoScore));
+            assert_eq!(fusion.fuse(&[]), Err(PadError::NoScore));
         }
     }
 
@@ -184,8 +180,9 @@ mod tests {
         fn a_fused_score_lies_among_those_it_is_made_of(
             values in prop::collection::vec(0.0..=1.0_f64, 1..8),
         ) {
-            let scores: Vec<PassiveScore> = values.into_iter().map(score).collect();
-            let [least, mean] = [Fusion::Min, Fusion::Mean].map(|f| f.fuse(&scores).unwrap().value());
+            let scores: Vec<PadScore> = values.into_iter().map(score).collect();
+            let fuse = |fusion: Fusion| fusion.fuse(&scores).unwrap().value();
+            let [least, mean] = [Fusion::Min, Fusion::Mean].map(fuse);
             let most = scores.iter().map(|score| score.value()).fold(0.0, f64::max);
             prop_assert!(scores.iter().all(|score| score.value() >= least));
             prop_assert!(least <= mean + 1e-12 && mean <= most + 1e-12);

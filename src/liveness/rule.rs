@@ -32,9 +32,9 @@ pub enum Rule {
     /// Frames that were judged.
     JudgedFrames,
     /// Median probability of a live person.
-    LiveMedian,
+    PadMedian,
     /// Share of frames that look like a picture.
-    LiveLowShare,
+    PadLowShare,
     /// Similarity of the matched frame and the portrait.
     Similarity,
 }
@@ -56,8 +56,8 @@ impl Rule {
             Self::Loops => "continuity.loops",
             Self::Identity => "continuity.identity",
             Self::JudgedFrames => "passive.frames",
-            Self::LiveMedian => "passive.median",
-            Self::LiveLowShare => "passive.low_share",
+            Self::PadMedian => "passive.median",
+            Self::PadLowShare => "passive.low_share",
             Self::Similarity => "match.similarity",
         }
     }

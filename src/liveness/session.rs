@@ -229,7 +229,7 @@ impl Session {
         Outcome {
             ending: self.ending.clone().unwrap_or_else(left),
             assurance: self.assurance,
-            live: self.jury.live(),
+            pad: self.jury.pad_evidence(),
             matched: self.jury.matched().map(|(sequence, _)| sequence),
             thinned: measured.gate.thinned,
             checks: checks(&measured, &self.limits, self.assurance),

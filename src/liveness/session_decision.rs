@@ -31,15 +31,15 @@ pub struct SessionVerdict {
 }
 
 /// Judges a session by the rules of this module. `similarity` is that of the matched frame and the
-/// portrait, `live_min` the least median probability of a live person.
+/// portrait, `pad_score_min` the least median probability of a live person.
 pub fn decide_session(
     outcome: &Outcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
-    live_min: f64,
+    pad_score_min: f64,
 ) -> SessionVerdict {
     let similarity = similarity.filter(|value| value.is_finite());
-    let fail = session_fail_reasons(outcome, similarity, thresholds, live_min);
+    let fail = session_fail_reasons(outcome, similarity, thresholds, pad_score_min);
     let retry = session_retry_reasons(outcome);
     let review = session_review_reasons(outcome, similarity, thresholds);
     let decision = match (fail.is_empty(), retry.is_empty(), review.is_empty()) {
@@ -52,7 +52,7 @@ pub fn decide_session(
     if matches!(thresholds, Thresholds::Calibrated { generic: true, .. }) {
         reasons.push(Reason::plain(ReasonCode::GenericCalibration, Subject::Request));
     }
-    let checks = session_checks(outcome, similarity, thresholds, live_min);
+    let checks = session_checks(outcome, similarity, thresholds, pad_score_min);
     SessionVerdict { decision, reasons, checks, assurance: outcome.assurance }
 }
 
@@ -111,7 +111,7 @@ fn stop_reasons(outcome: &Outcome) -> &[Reason] {
 }
 
 fn has_enough_frames(outcome: &Outcome) -> bool {
-    outcome.live.frames >= outcome.live.frames_min.max(1)
+    outcome.pad.frames >= outcome.pad.frames_min.max(1)
 }
 
 /// Reasons that fail the session.
@@ -119,16 +119,16 @@ fn session_fail_reasons(
     outcome: &Outcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
-    live_min: f64,
+    pad_score_min: f64,
 ) -> Vec<Reason> {
     let attacks = stop_reasons(outcome).iter().filter(|reason| is_attack_sign(reason.code));
     let mut reasons: Vec<Reason> = attacks.copied().collect();
     // A limit that is not a number is kept by nobody.
-    let is_low = |median: &f64| median.is_nan() || live_min.is_nan() || *median < live_min;
-    if let Some(median) = outcome.live.median.filter(is_low).filter(|_| has_enough_frames(outcome))
-    {
+    let is_low =
+        |median: &f64| median.is_nan() || pad_score_min.is_nan() || *median < pad_score_min;
+    if let Some(median) = outcome.pad.median.filter(is_low).filter(|_| has_enough_frames(outcome)) {
         let code = ReasonCode::LivenessLow;
-        reasons.push(Reason::limited(code, Subject::Request, median, live_min));
+        reasons.push(Reason::limited(code, Subject::Request, median, pad_score_min));
     }
     let Thresholds::Calibrated { pass_min, review_min, .. } = thresholds else { return reasons };
     if let Some(similarity) = similarity.filter(|similarity| *similarity < review_min) {
@@ -146,7 +146,7 @@ fn session_retry_reasons(outcome: &Outcome) -> Vec<Reason> {
         }
         Ending::Done if has_enough_frames(outcome) => Vec::new(),
         Ending::Done => {
-            let (frames, frames_min) = (outcome.live.frames, outcome.live.frames_min);
+            let (frames, frames_min) = (outcome.pad.frames, outcome.pad.frames_min);
             let code = ReasonCode::TooFewFrames;
             vec![Reason::limited(code, Subject::Request, frames as f64, frames_min as f64)]
         }
@@ -163,7 +163,7 @@ fn session_review_reasons(
         return Vec::new();
     }
     let mut reasons = Vec::new();
-    let (low, low_max) = (outcome.live.low_share, outcome.live.low_share_max);
+    let (low, low_max) = (outcome.pad.low_share, outcome.pad.low_share_max);
     let is_kept = low <= low_max;
     if !is_kept {
         let code = ReasonCode::PadUncertain;
@@ -190,15 +190,15 @@ fn session_checks(
     outcome: &Outcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
-    live_min: f64,
+    pad_score_min: f64,
 ) -> Vec<RuleCheck> {
-    let live = &outcome.live;
-    let (frames, frames_min) = (live.frames as f64, live.frames_min as f64);
+    let pad = &outcome.pad;
+    let (frames, frames_min) = (pad.frames as f64, pad.frames_min as f64);
     let mut checks = outcome.checks.clone();
     checks.push(RuleCheck::at_least(Rule::JudgedFrames, frames, frames_min));
-    if let Some(median) = live.median {
-        checks.push(RuleCheck::at_least(Rule::LiveMedian, median, live_min));
-        checks.push(RuleCheck::at_most(Rule::LiveLowShare, live.low_share, live.low_share_max));
+    if let Some(median) = pad.median {
+        checks.push(RuleCheck::at_least(Rule::PadMedian, median, pad_score_min));
+        checks.push(RuleCheck::at_most(Rule::PadLowShare, pad.low_share, pad.low_share_max));
     }
     if let (Some(similarity), Thresholds::Calibrated { pass_min, .. }) = (similarity, thresholds) {
         checks.push(RuleCheck::at_least(Rule::Similarity, similarity, pass_min));
@@ -210,7 +210,7 @@ fn session_checks(
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::judging::LiveEvidence;
+    use super::super::judging::PadEvidence;
     use super::*;
 
     const THRESHOLDS: Thresholds =
@@ -220,7 +220,7 @@ mod tests {
         Outcome {
             ending,
             assurance: Assurance::Stream,
-            live: LiveEvidence {
+            pad: PadEvidence {
                 frames,
                 frames_min: 5,
                 median: Some(median),

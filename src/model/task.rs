@@ -6,7 +6,7 @@ use super::ModelError;
 use super::input::{CropRule, InputContract};
 use super::manifest::OutputSpec;
 use super::values::free_text;
-use crate::liveness::LivenessOutput;
+use crate::liveness::PadOutputKind;
 
 /// Values of MediaPipe's face mesh: 468 points of x, y, z.
 const MESH_VALUES: usize = 468 * 3;
@@ -119,7 +119,7 @@ pub struct Liveness {
     /// One score per class, one axis.
     pub output: usize,
     /// What the scores are.
-    pub scores: LivenessOutput,
+    pub scores: PadOutputKind,
     /// The class that means a live face.
     pub live_class: usize,
     /// Least probability of a live face, 0..1.
@@ -152,7 +152,7 @@ pub(super) struct RawDetection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLiveness {
-    scores: LivenessOutput,
+    scores: PadOutputKind,
     live_class: usize,
     score_min: f64,
     score_source: String,

@@ -116,8 +116,8 @@ impl Pipeline {
             self.ask_liveness(liveness, ticket),
         )?;
         let (embedding, norm) = self.embedding(&embedded)?;
-        let live = self.live(&judged)?;
-        Ok(Judged { embedding, norm: norm.into(), live })
+        let pad_score = self.live(&judged)?;
+        Ok(Judged { embedding, norm: norm.into(), pad_score })
     }
 
     async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<Decoded, Error> {
@@ -419,6 +419,6 @@ mod tests {
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);
-        assert!((judged.live - liveness.unwrap()).abs() < 1e-4 && judged.live > 0.9);
+        assert!((judged.pad_score - liveness.unwrap()).abs() < 1e-4 && judged.pad_score > 0.9);
     }
 }

@@ -188,7 +188,7 @@ impl Pipeline {
         let score_min = self.liveness_min();
         let evidence = LivePhotoEvidence {
             problems: live_problems(&photo),
-            liveness: photo.liveness,
+            pad_score: photo.liveness,
             ..LivePhotoEvidence::default()
         };
         let verdict = decide_liveness(&evidence, photo.subject, score_min);
@@ -241,7 +241,7 @@ impl Pipeline {
             .map(|similarity| standard.similarity(f64::from(similarity)));
         let evidence = VerifyEvidence {
             portrait_problems: portrait.problems(),
-            live: live
+            live_photos: live
                 .iter()
                 .enumerate()
                 .map(|(index, photo)| {
@@ -251,7 +251,7 @@ impl Pipeline {
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
             thresholds: standard.bar,
-            liveness_min: self.liveness_min(),
+            pad_score_min: self.liveness_min(),
         };
         Verification {
             verdict: decide_verify(&evidence),
@@ -352,7 +352,7 @@ fn live_evidence(
     LivePhotoEvidence {
         problems: live_problems(photo),
         same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
-        liveness: photo.liveness,
+        pad_score: photo.liveness,
         similarity_to_matched: photo
             .embedding
             .as_ref()

@@ -8,7 +8,7 @@ use crate::face::{
     Alignment, DetectedFace, Eye, EyeCrop, FaceError, Lids, Mesh, SpaceId, mesh_square, yunet,
 };
 use crate::image::{RgbImage, TurnedSquare, crop_resize};
-use crate::liveness::{Fusion, LivenessError, PassiveScore, crop_rect};
+use crate::liveness::{Fusion, PadError, PadScore, pad_crop_rect};
 use crate::model::{CropRule, Detection, Liveness, Manifest, Task, space_id};
 
 /// A live model whose manifest does not fit what the pipeline asks of its task.
@@ -264,11 +264,11 @@ impl LivenessRules {
     }
 
     /// Probability of a live person, from one output of each member.
-    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, LivenessError> {
+    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, PadError> {
         debug_assert_eq!(self.members.len(), outputs.len(), "each member has answered");
         let scores = self.members.iter().zip(outputs).map(|(member, output)| member.score(output));
-        let scores: Vec<PassiveScore> = scores.collect::<Result<_, _>>()?;
-        self.fusion.fuse(&scores).map(PassiveScore::value)
+        let scores: Vec<PadScore> = scores.collect::<Result<_, _>>()?;
+        self.fusion.fuse(&scores).map(PadScore::value)
     }
 }
 
@@ -286,13 +286,13 @@ impl LivenessRule {
     }
 
     fn crop(&self, face: &DetectedFace, image: &RgbImage) -> Option<RgbImage> {
-        let rect = crop_rect(&face.rect, image, self.scale).ok()?;
+        let rect = pad_crop_rect(&face.rect, image, self.scale).ok()?;
         crop_resize(image, rect, self.width, self.height)
     }
 
-    fn score(&self, output: &RowOutput) -> Result<PassiveScore, LivenessError> {
+    fn score(&self, output: &RowOutput) -> Result<PadScore, PadError> {
         let values = output.tensors[self.liveness.output].expose();
-        PassiveScore::new(values, self.liveness.scores, self.liveness.live_class)
+        PadScore::new(values, self.liveness.scores, self.liveness.live_class)
     }
 }
 
@@ -307,10 +307,10 @@ fn wrong_crop(manifest: &Manifest, wanted: &'static str, rule: &'static str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::LivenessOutput;
+    use crate::liveness::PadOutputKind;
     use crate::trust::Secret;
 
-    fn rule(scores: LivenessOutput, live_class: usize) -> LivenessRule {
+    fn rule(scores: PadOutputKind, live_class: usize) -> LivenessRule {
         let score_source = "none".to_owned();
         let liveness = Liveness { output: 0, scores, live_class, score_min: 0.5, score_source };
         LivenessRule { width: 1, height: 1, scale: 1.0, liveness }
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn each_member_is_read_by_its_own_manifest_before_the_scores_are_fused() {
-        let members = vec![rule(LivenessOutput::Probabilities, 0), rule(LivenessOutput::Logits, 1)];
+        let members = vec![rule(PadOutputKind::Probabilities, 0), rule(PadOutputKind::Logits, 1)];
         let mut rules = LivenessRules { members, fusion: Fusion::Mean, score_min: 0.5 };
         // 0.9 of class 0, and e^0 / (e^0 + e^0) of class 1.
         let outputs = [output(&[0.9, 0.1]), output(&[3.0, 3.0])];

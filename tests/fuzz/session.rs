@@ -156,7 +156,7 @@ impl Run {
         let similarity = self.session.matched().map(|_| 0.7);
         let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
         if verdict.decision == Decision::Pass {
-            assert!(self.done == STEPS && outcome.live.frames >= self.limits.judging.frames_min);
+            assert!(self.done == STEPS && outcome.pad.frames >= self.limits.judging.frames_min);
             assert!(similarity.is_some() && outcome.checks.iter().all(|check| check.passed));
         }
         if !self.session.is_open() {
@@ -169,8 +169,8 @@ impl Run {
 fn judged(live: u8) -> Judged {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
     // A network may also say what is no number.
-    let live = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
-    Judged { embedding, norm: 12.0, live }
+    let pad_score = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
+    Judged { embedding, norm: 12.0, pad_score }
 }
 
 /// Part of the way from one pose to another.

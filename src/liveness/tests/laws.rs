@@ -105,7 +105,7 @@ proptest! {
             let _ = session.observe(sequence, measures, time);
             let raw = [1.0, 0.5];
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
-            session.judged(sequence, Judged { embedding, norm: *number, live: *number });
+            session.judged(sequence, Judged { embedding, norm: *number, pad_score: *number });
             session.time_out(time);
             let _ = (session.detail(), session.prompt());
         }

@@ -240,7 +240,7 @@ impl Stage {
         Played {
             verdict: decide_session(&outcome, similarity, thresholds, 0.8),
             events: self.events,
-            judged: outcome.live.frames,
+            judged: outcome.pad.frames,
             thinned: outcome.thinned,
             eyes_wanted: self.eyes_wanted,
         }
@@ -259,7 +259,7 @@ fn judgement(person: usize) -> Judged {
     let mut raw = [0.1_f32; 4];
     raw[person] = 1.0;
     let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("synthetic")).unwrap();
-    Judged { embedding, norm: 12.0, live: 0.95 }
+    Judged { embedding, norm: 12.0, pad_score: 0.95 }
 }
 
 /// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).
