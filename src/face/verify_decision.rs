@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_row_nothing_passes() {
+    fn without_a_calibration_entry_nothing_passes() {
         let verdict = decide_verify(&VerifyEvidence {
             thresholds: Thresholds::Uncalibrated,
             ..evidence(0.99)
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generic_row_is_noted_and_decides_nothing() {
+    fn a_generic_entry_is_noted_and_decides_nothing() {
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.4, generic: true };
         let verdict = decide_verify(&VerifyEvidence { thresholds, ..evidence(0.5) });
         assert_eq!(verdict.decision, Decision::Pass);

@@ -241,10 +241,10 @@ mod tests {
         verdict.reasons.iter().map(|reason| reason.code).collect()
     }
 
-    type Row = (Outcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
+    type Case = (Outcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
 
     /// Outcomes of which one thing is wrong, with what comes of it.
-    fn rows() -> Vec<Row> {
+    fn cases() -> Vec<Case> {
         use ReasonCode as Code;
         let done = || outcome(Ending::Done, 7, 0.9, 0.0);
         vec![
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn each_rule_decides_in_its_turn() {
-        for (outcome, similarity, thresholds, decision, reasons) in rows() {
+        for (outcome, similarity, thresholds, decision, reasons) in cases() {
             let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
         }

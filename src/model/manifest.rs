@@ -7,7 +7,7 @@ use super::input::{InputContract, RawInput};
 use super::task::{Meaning, RawDetection, RawLiveness, RawTask, Task, cells};
 use super::values::{Licence, Sha256Hex, file_name, free_text, label, tensor_name};
 use crate::engine::Precision;
-use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
+use crate::face::calibration::{self, CalibrationEntry, RawCalibrationEntry};
 
 /// Largest manifest in bytes; a long calibration table takes 10 kB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub struct Manifest {
     /// The answers that pin the network.
     pub golden: GoldenSpec,
     /// What similarities are worth; empty for other tasks than embedding.
-    pub calibration: Vec<CalibrationRow>,
+    pub calibration: Vec<CalibrationEntry>,
 }
 
 /// Where weights come from.
@@ -164,7 +164,7 @@ struct RawManifest {
     liveness: Option<RawLiveness>,
     golden: RawGolden,
     #[serde(default)]
-    calibration: Vec<RawCalibrationRow>,
+    calibration: Vec<RawCalibrationEntry>,
 }
 
 #[derive(Deserialize)]
@@ -237,7 +237,7 @@ impl Manifest {
             outputs,
             buckets: parse_buckets(raw.buckets)?,
             precision: raw.precision,
-            calibration: calibration::rows(raw.calibration)?,
+            calibration: calibration::parse_entries(raw.calibration)?,
         };
         let precision = manifest.precision;
         manifest.in_precision(precision)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::face::decision::{Reason, Subject};
 use crate::face::verify_decision::Verdict;
 use crate::face::{Check, DetectedFace, Embedding, ImageSource, ReasonCode};
@@ -123,7 +123,7 @@ pub struct Verification {
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
     /// The row the decision stands on.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// A liveness score and its limit.
@@ -147,7 +147,7 @@ pub struct Comparison {
     /// The second side, if it was an image.
     pub b: Option<PhotoReport>,
     /// The row that `similarity` is calibrated by.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// The answer to `CheckLiveness`.

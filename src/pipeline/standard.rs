@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{CalibratedSimilarity, Similarity, VerifySettings};
 use crate::engine::Precision;
 use crate::face::calibration::{
-    CalibrationError, CalibrationFile, CalibrationRow, PairType, PolicyError, select,
+    CalibrationEntry, CalibrationError, CalibrationFile, PairType, PolicyError, select_entry,
 };
 use crate::face::decision::Thresholds;
 use crate::model::{Manifest, space_id};
@@ -14,7 +14,7 @@ use crate::model::{Manifest, space_id};
 #[derive(Debug, Clone)]
 pub struct Standards {
     /// Rows, those of the deployment before those of the model.
-    pub rows: Vec<CalibrationRow>,
+    pub rows: Vec<CalibrationEntry>,
     /// The policy.
     pub settings: VerifySettings,
 }
@@ -60,7 +60,7 @@ pub enum StandardsError {
 #[derive(Debug, Clone, Copy)]
 pub struct Standard<'a> {
     /// The row; none means that nothing may pass.
-    pub row: Option<&'a CalibrationRow>,
+    pub row: Option<&'a CalibrationEntry>,
     /// False-match rate decided at.
     pub policy_fmr: f64,
     /// Thresholds.
@@ -99,7 +99,7 @@ impl Standards {
         policy_fmr: Option<f64>,
     ) -> Result<Standard<'_>, PolicyError> {
         let policy_fmr = policy_fmr.unwrap_or(self.settings.policy_fmr);
-        let row = select(&self.rows, pair_type, self.settings.own_pair_type_required);
+        let row = select_entry(&self.rows, pair_type, self.settings.own_pair_type_required);
         let bar = match row {
             None => Thresholds::Uncalibrated,
             Some(row) => {
@@ -117,14 +117,14 @@ impl Standards {
 fn own_rows(
     settings: &VerifySettings,
     live: String,
-) -> Result<Vec<CalibrationRow>, StandardsError> {
+) -> Result<Vec<CalibrationEntry>, StandardsError> {
     let Some(path) = settings.calibration.clone() else { return Ok(Vec::new()) };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(source) => return Err(StandardsError::Read { path, source }),
     };
     match CalibrationFile::parse(&text) {
-        Ok(file) if file.space == live => Ok(file.rows),
+        Ok(file) if file.space == live => Ok(file.entries),
         Ok(file) => Err(StandardsError::Space { path, file: file.space, live }),
         Err(source) => Err(StandardsError::File { path, source }),
     }
@@ -133,7 +133,7 @@ fn own_rows(
 impl Standard<'_> {
     /// A cosine with what it stands for on the row.
     pub fn similarity(&self, cosine: f64) -> Similarity {
-        let on_row = |row: &CalibrationRow| CalibratedSimilarity {
+        let on_row = |row: &CalibrationEntry| CalibratedSimilarity {
             score100: row.score100(cosine),
             fmr: row.fmr_at(cosine),
         };

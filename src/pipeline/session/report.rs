@@ -1,6 +1,6 @@
 //! What a session comes to.
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::liveness::{Action, Assurance, STEPS, SessionVerdict};
 use crate::pipeline::Similarity;
 use crate::trust::SessionClaims;
@@ -42,7 +42,7 @@ pub struct SessionReport {
     /// How many frames came to what.
     pub frames: FrameCounts,
     /// The row the decision stands on.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
     /// When it was decided, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
 }

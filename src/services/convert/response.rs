@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::face::decision::{Decision, Reason};
 use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
@@ -193,7 +193,7 @@ pub(super) fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
     models.into_iter().map(convert).collect()
 }
 
-pub(super) fn calibration(row: &CalibrationRow) -> v1::Calibration {
+pub(super) fn calibration(row: &CalibrationEntry) -> v1::Calibration {
     v1::Calibration {
         id: row.id().to_owned(),
         pair_type: row.pair_type().name().to_owned(),
