@@ -7,12 +7,12 @@ use crate::liveness::reading::Reading;
 
 /// The share by which the eyes are closed: 0 open, 1 closed. The more open eye decides, so that a
 /// wink is none. `None` of a moving head, and of eyes too narrow to tell.
-pub(super) fn closed(
+pub(super) fn closed_share(
     reading: &Reading,
     baseline: &Baseline,
     limits: &GestureLimits,
 ) -> Option<f64> {
-    if !is_posed(reading, baseline, limits) {
+    if !is_measurable(reading, baseline, limits) {
         return None;
     }
     let eyes = reading.eyes?;
@@ -28,7 +28,11 @@ pub(super) fn closed(
 }
 
 /// The head is where eyes can be measured.
-pub(super) fn is_posed(reading: &Reading, baseline: &Baseline, limits: &GestureLimits) -> bool {
+pub(super) fn is_measurable(
+    reading: &Reading,
+    baseline: &Baseline,
+    limits: &GestureLimits,
+) -> bool {
     let is_level = |neutral: f64| (reading.nod - neutral).abs() < limits.blink_nod_max;
     reading.pose.turn.abs() < limits.blink_turn_max && baseline.nod().is_some_and(is_level)
 }
@@ -49,17 +53,18 @@ mod tests {
     }
 
     /// How closed `eyes` are, of a person whose open eyes are `open` and who blinks at times.
-    fn closed_of(eyes: [f64; 2], open: f64, head: Head) -> Option<f64> {
+    fn closed_share_of(eyes: [f64; 2], open: f64, head: Head) -> Option<f64> {
         let mut baseline = Baseline::default();
         for level in [open, open, 0.3 * open, open, open] {
             baseline.add(&reading([level; 2], Head::default()));
         }
-        closed(&reading(eyes, head), &baseline, &GestureLimits::default())
+        closed_share(&reading(eyes, head), &baseline, &GestureLimits::default())
     }
 
     fn is_closed(eyes: [f64; 2], open: f64) -> bool {
         let limits = GestureLimits::default();
-        closed_of(eyes, open, Head::default()).is_some_and(|share| share >= limits.blink.enter)
+        closed_share_of(eyes, open, Head::default())
+            .is_some_and(|share| share >= limits.blink.enter)
     }
 
     #[test]
@@ -78,8 +83,8 @@ mod tests {
 
     #[test]
     fn eyes_too_narrow_and_heads_that_move_tell_nothing() {
-        assert_eq!(closed_of([0.05; 2], 0.14, Head::default()), None);
-        assert_eq!(closed_of([0.05; 2], 0.3, Head { yaw: 20.0, ..Head::default() }), None);
-        assert_eq!(closed_of([0.05; 2], 0.3, Head { pitch: 10.0, ..Head::default() }), None);
+        assert_eq!(closed_share_of([0.05; 2], 0.14, Head::default()), None);
+        assert_eq!(closed_share_of([0.05; 2], 0.3, Head { yaw: 20.0, ..Head::default() }), None);
+        assert_eq!(closed_share_of([0.05; 2], 0.3, Head { pitch: 10.0, ..Head::default() }), None);
     }
 }

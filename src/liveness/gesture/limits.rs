@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Levels and times of one movement away from neutral and back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SwingLimits {
+pub struct MovementLimits {
     /// Neutral down to this below zero: a movement to the other side is none.
     pub neutral_min: f64,
     /// Neutral up to this.
@@ -29,17 +29,17 @@ pub struct SwingLimits {
 #[derive(Debug, Clone, PartialEq)]
 pub struct GestureLimits {
     /// On the turn of the head to the side that was asked for.
-    pub turn: SwingLimits,
+    pub turn: MovementLimits,
     /// A larger turn is the detector's mistake, and no frame to measure depth on.
     pub turn_max: f64,
     /// Least of a turned face that no flat picture explains.
     pub depth_min: f64,
     /// On the height of the nose above its own neutral one.
-    pub nod: SwingLimits,
+    pub nod: MovementLimits,
     /// A nod is measured up to this turn.
     pub nod_turn_max: f64,
     /// On the share by which the eyes are closed, the more open one counting.
-    pub blink: SwingLimits,
+    pub blink: MovementLimits,
     /// How often the eyes are to be closed.
     pub blinks: usize,
     /// Which of the neutral frames' values is an open eye.
@@ -53,7 +53,7 @@ pub struct GestureLimits {
     /// and up to this nod, up or down.
     pub blink_nod_max: f64,
     /// On the opening of the mouth.
-    pub mouth: SwingLimits,
+    pub mouth: MovementLimits,
 }
 
 impl Default for GestureLimits {
@@ -82,7 +82,7 @@ impl Default for GestureLimits {
 }
 
 /// 0.50 is 18° to 21°, depending on the distance; 0.20 is 8°.
-const TURN: SwingLimits = SwingLimits {
+const TURN: MovementLimits = MovementLimits {
     neutral_min: -0.20,
     neutral_max: 0.20,
     enter: 0.50,
@@ -95,7 +95,7 @@ const TURN: SwingLimits = SwingLimits {
 };
 
 /// 0.10 is 10°; noise is 0.015.
-const NOD: SwingLimits = SwingLimits {
+const NOD: MovementLimits = MovementLimits {
     neutral_min: -0.10,
     neutral_max: 0.05,
     enter: 0.10,
@@ -112,7 +112,7 @@ const NOD: SwingLimits = SwingLimits {
 /// A spontaneous blink lasts 100 to 400 ms and is fully closed for half of that: at 10 frames a
 /// second it shows on one to three frames, or on none. So the prompt asks to close the eyes *for a
 /// moment*, twice, which takes 300 ms and more, and one closed frame counts.
-const BLINK: SwingLimits = SwingLimits {
+const BLINK: MovementLimits = MovementLimits {
     // Eyes may open wider than their own level.
     neutral_min: f64::NEG_INFINITY,
     neutral_max: 0.20,
@@ -126,7 +126,7 @@ const BLINK: SwingLimits = SwingLimits {
 };
 
 /// On the distance of the lips over the width of the mouth.
-const MOUTH: SwingLimits = SwingLimits {
+const MOUTH: MovementLimits = MovementLimits {
     neutral_min: f64::NEG_INFINITY,
     // A smile that shows the teeth has up to 0.29.
     neutral_max: 0.30,

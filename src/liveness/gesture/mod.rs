@@ -1,40 +1,41 @@
 //! Was the action done? Each action is one number per frame that goes away from neutral and comes
-//! back; [`swing::Swing`] follows it, and the files beside say what the number is.
+//! back; [`movement::MovementFsm`] follows it, and the files beside say what the number is.
 
 mod blink;
 mod limits;
 mod mouth;
+mod movement;
 mod nod;
-mod swing;
 mod turn;
 
 use std::time::Duration;
 
-pub use limits::{GestureLimits, SwingLimits};
+pub use limits::{GestureLimits, MovementLimits};
 
 use super::action::Action;
 use super::baseline::Baseline;
 use super::reading::Reading;
-use swing::{Beginning, Swing, Swung};
+use movement::{MovementFsm, MovementProgress, PeakHold, StartInterval};
+use turn::TurnDepth;
 
 /// Follows one action through the frames of its step.
 #[derive(Debug)]
 pub(super) struct Gesture {
     action: Action,
-    swing: Swing,
-    done: usize,
-    depth: turn::Depth,
+    movement: MovementFsm,
+    done_count: usize,
+    depth: TurnDepth,
 }
 
 /// What a frame adds to an action.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Progress {
+pub(super) enum GestureProgress {
     /// Not done yet.
-    Going,
+    Ongoing,
     /// Done.
     Done {
         /// Of the movement, of the last one where there are several.
-        beginning: Beginning,
+        start: StartInterval,
         /// What of the turned face no flat picture explains; of turns alone.
         depth: Option<f64>,
     },
@@ -43,94 +44,94 @@ pub(super) enum Progress {
 impl Gesture {
     /// An action of a person who has been neutral since `neutral_since`.
     pub(super) fn new(action: Action, neutral_since: Duration, neutral_hold: Duration) -> Self {
-        let swing = Swing::new(neutral_since, neutral_hold);
-        Self { action, swing, done: 0, depth: turn::Depth::default() }
+        let movement = MovementFsm::new(neutral_since, neutral_hold);
+        Self { action, movement, done_count: 0, depth: TurnDepth::default() }
     }
 
     /// A movement is on its way.
     pub(super) fn is_moving(&self) -> bool {
-        self.swing.is_moving()
+        self.movement.is_moving()
     }
 
     /// Forgets a movement that could not be followed to its end.
-    pub(super) fn start_again(&mut self) {
-        self.swing.unsettle();
+    pub(super) fn reset(&mut self) {
+        self.movement.reset();
     }
 
-    /// Looks at one more frame. `earliest` is the first arrival of a movement that can be the
+    /// Looks at one more frame. `answer_from` is the first arrival of a movement that can be the
     /// answer to the prompt; earlier blinks are nobody's answer and do not count.
-    pub(super) fn follow(
+    pub(super) fn update(
         &mut self,
         reading: &Reading,
         baseline: &Baseline,
         limits: &GestureLimits,
-        earliest: Duration,
-    ) -> Progress {
-        let Some(value) = value(self.action, reading, baseline, limits) else {
-            if self.action == Action::Blink && !blink::is_posed(reading, baseline, limits) {
-                self.swing.unsettle();
+        answer_from: Duration,
+    ) -> GestureProgress {
+        let Some(value) = action_value(self.action, reading, baseline, limits) else {
+            if self.action == Action::Blink && !blink::is_measurable(reading, baseline, limits) {
+                self.movement.reset();
             }
-            return Progress::Going;
+            return GestureProgress::Ongoing;
         };
-        if !self.swing.is_moving() {
+        if !self.movement.is_moving() {
             // What an abandoned turn showed does not speak for the next one.
-            self.depth = turn::Depth::default();
+            self.depth = TurnDepth::default();
         }
-        let levels = levels(self.action, limits);
-        let swung = self.swing.follow(value, reading, levels);
+        let movement_limits = movement_limits(self.action, limits);
+        let progress = self.movement.advance(value, reading, movement_limits);
         if is_turn(self.action) {
-            self.depth.follow(&self.swing, reading, baseline, limits);
+            self.depth.measure(&self.movement, reading, baseline, limits);
         }
-        match swung {
-            Swung::Going => Progress::Going,
-            Swung::Done(beginning) => self.finish(beginning, limits, earliest),
+        match progress {
+            MovementProgress::Ongoing => GestureProgress::Ongoing,
+            MovementProgress::Done(start) => self.count_movement(start, limits, answer_from),
         }
     }
 
-    fn finish(
+    fn count_movement(
         &mut self,
-        beginning: Beginning,
+        start: StartInterval,
         limits: &GestureLimits,
-        earliest: Duration,
-    ) -> Progress {
-        let is_spontaneous = self.action == Action::Blink && beginning.by < earliest;
-        self.done += usize::from(!is_spontaneous);
-        let wanted = if self.action == Action::Blink { limits.blinks } else { 1 };
-        if self.done < wanted {
-            return Progress::Going;
+        answer_from: Duration,
+    ) -> GestureProgress {
+        let is_spontaneous = self.action == Action::Blink && start.latest < answer_from;
+        self.done_count += usize::from(!is_spontaneous);
+        let needed = if self.action == Action::Blink { limits.blinks } else { 1 };
+        if self.done_count < needed {
+            return GestureProgress::Ongoing;
         }
         let depth = is_turn(self.action).then(|| self.depth.value());
-        Progress::Done { beginning, depth }
+        GestureProgress::Done { start, depth }
     }
 }
 
 /// Counts actions that were not asked for. Blinks are not among them: people blink.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    peaks: [swing::Held; Action::ALL.len()],
+pub(super) struct UnpromptedActions {
+    peaks: [PeakHold; Action::ALL.len()],
     count: usize,
 }
 
-impl Watch {
+impl UnpromptedActions {
     /// How many actions other than `asked` have come to their peak, with this frame.
-    pub(super) fn follow(
+    pub(super) fn count_peaks(
         &mut self,
         asked: Action,
         reading: &Reading,
         baseline: &Baseline,
         limits: &GestureLimits,
     ) -> usize {
-        for (held, action) in self.peaks.iter_mut().zip(Action::ALL) {
+        for (peak, action) in self.peaks.iter_mut().zip(Action::ALL) {
             if action == asked || action == Action::Blink {
                 continue;
             }
-            let levels = levels(action, limits);
-            let was_long = held.is_long(levels);
-            match value(action, reading, baseline, limits) {
-                Some(value) if value >= levels.enter => held.extend(reading.captured),
-                _ => *held = swing::Held::default(),
+            let movement_limits = movement_limits(action, limits);
+            let was_long_enough = peak.is_long_enough(movement_limits);
+            match action_value(action, reading, baseline, limits) {
+                Some(value) if value >= movement_limits.enter => peak.add_frame(reading.captured),
+                _ => *peak = PeakHold::default(),
             }
-            self.count += usize::from(!was_long && held.is_long(levels));
+            self.count += usize::from(!was_long_enough && peak.is_long_enough(movement_limits));
         }
         self.count
     }
@@ -140,7 +141,7 @@ fn is_turn(action: Action) -> bool {
     matches!(action, Action::TurnLeft | Action::TurnRight)
 }
 
-fn levels(action: Action, limits: &GestureLimits) -> &SwingLimits {
+fn movement_limits(action: Action, limits: &GestureLimits) -> &MovementLimits {
     match action {
         Action::TurnLeft | Action::TurnRight => &limits.turn,
         Action::Blink => &limits.blink,
@@ -150,18 +151,18 @@ fn levels(action: Action, limits: &GestureLimits) -> &SwingLimits {
 }
 
 /// The number that the action moves; `None` where a frame does not tell it.
-fn value(
+fn action_value(
     action: Action,
     reading: &Reading,
     baseline: &Baseline,
     limits: &GestureLimits,
 ) -> Option<f64> {
     let value = match action {
-        Action::TurnLeft => turn::to_the_left(reading),
-        Action::TurnRight => -turn::to_the_left(reading),
-        Action::Blink => blink::closed(reading, baseline, limits)?,
-        Action::Nod => nod::down(reading, baseline, limits)?,
-        Action::OpenMouth => mouth::open(reading)?,
+        Action::TurnLeft => turn::left_turn(reading),
+        Action::TurnRight => -turn::left_turn(reading),
+        Action::Blink => blink::closed_share(reading, baseline, limits)?,
+        Action::Nod => nod::lowering(reading, baseline, limits)?,
+        Action::OpenMouth => mouth::opening(reading)?,
     };
     value.is_finite().then_some(value)
 }

@@ -3,6 +3,6 @@
 use crate::liveness::reading::Reading;
 
 /// Distance of the lips over the width of the mouth.
-pub(super) fn open(reading: &Reading) -> Option<f64> {
+pub(super) fn opening(reading: &Reading) -> Option<f64> {
     reading.mouth_open
 }

@@ -8,7 +8,7 @@ use crate::face::decision::{Reason, Subject};
 use crate::liveness::action::Action;
 use crate::liveness::admission::{Assurance, Taken};
 use crate::liveness::baseline::Baseline;
-use crate::liveness::gesture::{Gesture, Progress, Watch};
+use crate::liveness::gesture::{Gesture, GestureProgress, UnpromptedActions};
 use crate::liveness::measures::FaceMeasures;
 use crate::liveness::outcome::Ending;
 use crate::liveness::reading::Reading;
@@ -20,7 +20,7 @@ pub(super) enum Stage {
     /// Waiting for a neutral face; then the action of `step`, or the end behind the last.
     Rest { step: usize, began: Duration, neutral_since: Option<Duration> },
     /// Waiting for an action.
-    Act { step: usize, sent: Duration, gesture: Gesture, watch: Watch },
+    Act { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
 }
 
 /// A frame that shows the face.
@@ -69,7 +69,7 @@ impl Session {
                 let was_moving = gesture.is_moving();
                 if was_away {
                     // A movement counts only if it is seen from end to end.
-                    gesture.start_again();
+                    gesture.reset();
                 }
                 if was_moving {
                     self.check_gap(view.frame.gap)?;
@@ -138,16 +138,19 @@ impl Session {
         let (sent, hold) = (view.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // The frame that shows the last of neutral.
-        gesture.follow(&view.reading, &self.baseline, &self.limits.gestures, sent);
-        self.stage = Stage::Act { step, sent, gesture, watch: Watch::default() };
+        gesture.update(&view.reading, &self.baseline, &self.limits.gestures, sent);
+        self.stage = Stage::Act { step, sent, gesture, unprompted: UnpromptedActions::default() };
         Event::Prompt(self.prompt_of(step, sent))
     }
 
     fn act(&mut self, view: &View<'_>, observed: &mut Observed) -> Result<(), Reason> {
-        let Stage::Act { step, sent, gesture, watch } = &mut self.stage else { return Ok(()) };
-        let (step, sent, action) = (*step, *sent, self.actions[*step]);
+        let Stage::Act { step, sent, gesture, unprompted } = &mut self.stage else {
+            return Ok(());
+        };
+        let (step, sent) = (*step, *sent);
+        let action = self.actions[step];
         let (reading, limits) = (&view.reading, &self.limits.gestures);
-        let wrong = watch.follow(action, reading, &self.baseline, limits);
+        let wrong = unprompted.count_peaks(action, reading, &self.baseline, limits);
         let wrong_max = self.limits.steps.wrong_actions_max;
         if wrong > wrong_max {
             let (code, subject) = (ReasonCode::WrongAction, Subject::Request);
@@ -157,18 +160,18 @@ impl Session {
             Assurance::Stream => self.limits.steps.reaction_min,
             Assurance::Batch => Duration::ZERO,
         };
-        let earliest = sent.saturating_add(reaction_min);
-        let progress = gesture.follow(reading, &self.baseline, limits, earliest);
-        let Progress::Done { beginning, depth } = progress else { return Ok(()) };
+        let answer_from = sent.saturating_add(reaction_min);
+        let progress = gesture.update(reading, &self.baseline, limits, answer_from);
+        let GestureProgress::Done { start, depth } = progress else { return Ok(()) };
         if self.assurance == Assurance::Stream && action != Action::Blink {
-            self.check_reaction(beginning.after.saturating_sub(sent), reaction_min)?;
+            self.check_reaction(start.earliest.saturating_sub(sent), reaction_min)?;
         }
         self.check_depth(depth)?;
         if self.place(view, observed) {
             observed.events.push(Event::StepDone(step));
             self.stage = Stage::Rest { step: step + 1, began: view.now, neutral_since: None };
         } else if let Stage::Act { gesture, .. } = &mut self.stage {
-            gesture.start_again();
+            gesture.reset();
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::show::{Frame, Show, limits};
 use crate::face::ReasonCode;
 use crate::face::decision::Decision;
-use crate::liveness::gesture::SwingLimits;
+use crate::liveness::gesture::MovementLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
 use crate::liveness::{Action, Limits};
 
@@ -293,7 +293,7 @@ fn tampered(tamper: fn(&mut Frame)) -> Show {
 }
 
 /// Noise about zero goes above zero and comes back.
-const NOISE: SwingLimits = SwingLimits {
+const NOISE: MovementLimits = MovementLimits {
     neutral_min: -9.0,
     neutral_max: 0.0,
     enter: 0.0,
@@ -311,7 +311,7 @@ fn take_noise_for_actions(limits: &mut Limits) {
     limits.gestures.nod = NOISE;
     // Eyes are never more open than their own level.
     limits.gestures.blink =
-        SwingLimits { neutral_max: 0.01, enter: 0.01, leave: 0.01, back: 0.01, ..NOISE };
+        MovementLimits { neutral_max: 0.01, enter: 0.01, leave: 0.01, back: 0.01, ..NOISE };
     limits.gestures.eye_open_always = f64::INFINITY;
     limits.gestures.depth_min = 0.0;
     limits.steps.neutral_hold = Duration::ZERO;

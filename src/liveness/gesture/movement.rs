@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use super::SwingLimits;
+use super::MovementLimits;
 use crate::liveness::reading::Reading;
 
 /// The state of one movement.
 #[derive(Debug)]
-pub(super) struct Swing {
+pub(super) struct MovementFsm {
     phase: Phase,
-    hold: Duration,
+    neutral_hold: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -21,23 +21,23 @@ enum Phase {
     /// Not neutral for long enough.
     Unsettled { since: Option<Duration> },
     /// Neutral, last on this frame.
-    Neutral(Moment),
+    Neutral(FrameTimes),
     /// Away from neutral.
-    Onset(Start),
+    Onset(MovementStart),
     /// As far as was asked for.
-    Peak(Start, Held),
+    Peak(MovementStart, PeakHold),
     /// On the way back, last seen away `at`.
-    Return(Start, Duration),
+    Return(MovementStart, Duration),
 }
 
 /// When a frame was taken, and when it arrived.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+struct FrameTimes {
     captured: Duration,
     arrived: Duration,
 }
 
-impl Moment {
+impl FrameTimes {
     fn of(reading: &Reading) -> Self {
         Self { captured: reading.captured, arrived: reading.arrived }
     }
@@ -45,57 +45,57 @@ impl Moment {
 
 /// Where a movement began.
 #[derive(Debug, Clone, Copy)]
-struct Start {
+struct MovementStart {
     /// The last frame before it: the movement began then, or a little later.
-    neutral: Moment,
+    neutral: FrameTimes,
     /// Its first frame.
-    away: Moment,
+    away: FrameTimes,
 }
 
 /// What a frame adds to a movement.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Swung {
-    Going,
-    Done(Beginning),
+pub(super) enum MovementProgress {
+    Ongoing,
+    Done(StartInterval),
 }
 
 /// When the frames arrived between which a movement began.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::liveness) struct Beginning {
+pub(in crate::liveness) struct StartInterval {
     /// The last frame that was neutral.
-    pub(in crate::liveness) after: Duration,
+    pub(in crate::liveness) earliest: Duration,
     /// The first that was not.
-    pub(in crate::liveness) by: Duration,
+    pub(in crate::liveness) latest: Duration,
 }
 
 /// How long a peak has lasted.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Held {
+pub(super) struct PeakHold {
     since: Option<Duration>,
     until: Duration,
     frames: usize,
 }
 
-impl Held {
-    pub(super) fn extend(&mut self, captured: Duration) {
+impl PeakHold {
+    pub(super) fn add_frame(&mut self, captured: Duration) {
         self.since.get_or_insert(captured);
         self.until = captured;
         self.frames += 1;
     }
 
     /// Long enough to be no slip of a detector.
-    pub(super) fn is_long(&self, levels: &SwingLimits) -> bool {
+    pub(super) fn is_long_enough(&self, limits: &MovementLimits) -> bool {
         let Some(since) = self.since else { return false };
         let time = self.until.saturating_sub(since);
-        self.frames >= levels.peak_frames_min || time >= levels.peak_time_min
+        self.frames >= limits.peak_frames_min || time >= limits.peak_time_min
     }
 }
 
-impl Swing {
+impl MovementFsm {
     /// A movement of somebody who has been neutral since `neutral_since`, and who must be neutral
-    /// for `hold` before a movement counts.
-    pub(super) fn new(neutral_since: Duration, hold: Duration) -> Self {
-        Self { phase: Phase::Unsettled { since: Some(neutral_since) }, hold }
+    /// for `neutral_hold` before a movement counts.
+    pub(super) fn new(neutral_since: Duration, neutral_hold: Duration) -> Self {
+        Self { phase: Phase::Unsettled { since: Some(neutral_since) }, neutral_hold }
     }
 
     /// Between neutral and neutral.
@@ -108,100 +108,115 @@ impl Swing {
     }
 
     /// Forgets the movement; the next needs neutral again.
-    pub(super) fn unsettle(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.phase = Phase::Unsettled { since: None };
     }
 
     /// Looks at the value of one more frame, which is finite.
-    pub(super) fn follow(&mut self, value: f64, at: &Reading, levels: &SwingLimits) -> Swung {
-        let now = at.captured;
-        let is_neutral = (levels.neutral_min..=levels.neutral_max).contains(&value);
+    pub(super) fn advance(
+        &mut self,
+        value: f64,
+        reading: &Reading,
+        limits: &MovementLimits,
+    ) -> MovementProgress {
+        let now = reading.captured;
+        let is_neutral = (limits.neutral_min..=limits.neutral_max).contains(&value);
         self.phase = match self.phase {
-            Phase::Unsettled { since } => self.settle(is_neutral.then(|| since.unwrap_or(now)), at),
-            Phase::Neutral(_) if is_neutral => Phase::Neutral(Moment::of(at)),
-            Phase::Neutral(_) if value < levels.neutral_min => Phase::Unsettled { since: None },
+            Phase::Unsettled { since } => {
+                self.wait_for_neutral(is_neutral.then(|| since.unwrap_or(now)), reading)
+            }
+            Phase::Neutral(_) if is_neutral => Phase::Neutral(FrameTimes::of(reading)),
+            Phase::Neutral(_) if value < limits.neutral_min => Phase::Unsettled { since: None },
             Phase::Neutral(neutral) => {
-                let away = Moment::of(at);
-                rise(Start { neutral, away }, value, now, levels)
+                let away = FrameTimes::of(reading);
+                onset_or_peak(MovementStart { neutral, away }, value, now, limits)
             }
-            Phase::Onset(_) if is_neutral => Phase::Neutral(Moment::of(at)),
-            Phase::Onset(_) if value < levels.neutral_min => Phase::Unsettled { since: None },
-            Phase::Onset(start) => rise(start, value, now, levels),
-            Phase::Peak(start, held) => {
-                return self.hold_peak(start, held, value, at, levels);
+            Phase::Onset(_) if is_neutral => Phase::Neutral(FrameTimes::of(reading)),
+            Phase::Onset(_) if value < limits.neutral_min => Phase::Unsettled { since: None },
+            Phase::Onset(start) => onset_or_peak(start, value, now, limits),
+            Phase::Peak(start, hold) => {
+                return self.advance_peak(start, hold, value, reading, limits);
             }
-            Phase::Return(start, away_at) => {
-                return self.come_back(start, away_at, value, at, levels);
+            Phase::Return(start, last_away) => {
+                return self.advance_return(start, last_away, value, reading, limits);
             }
         };
-        Swung::Going
+        MovementProgress::Ongoing
     }
 
-    fn settle(&self, since: Option<Duration>, at: &Reading) -> Phase {
+    fn wait_for_neutral(&self, since: Option<Duration>, reading: &Reading) -> Phase {
         match since {
-            Some(since) if at.captured.saturating_sub(since) >= self.hold => {
-                Phase::Neutral(Moment::of(at))
+            Some(since) if reading.captured.saturating_sub(since) >= self.neutral_hold => {
+                Phase::Neutral(FrameTimes::of(reading))
             }
             since => Phase::Unsettled { since },
         }
     }
 
-    fn hold_peak(
+    fn advance_peak(
         &mut self,
-        start: Start,
-        mut held: Held,
+        start: MovementStart,
+        mut hold: PeakHold,
         value: f64,
-        at: &Reading,
-        levels: &SwingLimits,
-    ) -> Swung {
-        if value >= levels.leave {
-            held.extend(at.captured);
-            self.phase = Phase::Peak(start, held);
-            return Swung::Going;
+        reading: &Reading,
+        limits: &MovementLimits,
+    ) -> MovementProgress {
+        if value >= limits.leave {
+            hold.add_frame(reading.captured);
+            self.phase = Phase::Peak(start, hold);
+            return MovementProgress::Ongoing;
         }
-        if held.is_long(levels) {
-            return self.come_back(start, held.until, value, at, levels);
+        if hold.is_long_enough(limits) {
+            return self.advance_return(start, hold.until, value, reading, limits);
         }
-        self.phase = match value <= levels.neutral_max {
-            true => Phase::Neutral(Moment::of(at)),
+        self.phase = match value <= limits.neutral_max {
+            true => Phase::Neutral(FrameTimes::of(reading)),
             false => Phase::Onset(start),
         };
-        Swung::Going
+        MovementProgress::Ongoing
     }
 
-    fn come_back(
+    fn advance_return(
         &mut self,
-        start: Start,
-        away_at: Duration,
+        start: MovementStart,
+        last_away: Duration,
         value: f64,
-        at: &Reading,
-        levels: &SwingLimits,
-    ) -> Swung {
-        if value > levels.back || value < levels.neutral_min {
-            self.phase = match value >= levels.enter {
-                true => rise(start, value, at.captured, levels),
-                false => Phase::Return(start, at.captured),
+        reading: &Reading,
+        limits: &MovementLimits,
+    ) -> MovementProgress {
+        if value > limits.back || value < limits.neutral_min {
+            self.phase = match value >= limits.enter {
+                true => onset_or_peak(start, value, reading.captured, limits),
+                false => Phase::Return(start, reading.captured),
             };
-            return Swung::Going;
+            return MovementProgress::Ongoing;
         }
-        self.phase = Phase::Neutral(Moment::of(at));
-        let longest = at.captured.saturating_sub(start.neutral.captured);
-        let shortest = away_at.saturating_sub(start.away.captured);
-        if longest < levels.time_min || shortest > levels.time_max {
-            return Swung::Going;
+        self.phase = Phase::Neutral(FrameTimes::of(reading));
+        let longest = reading.captured.saturating_sub(start.neutral.captured);
+        let shortest = last_away.saturating_sub(start.away.captured);
+        if longest < limits.time_min || shortest > limits.time_max {
+            return MovementProgress::Ongoing;
         }
-        Swung::Done(Beginning { after: start.neutral.arrived, by: start.away.arrived })
+        MovementProgress::Done(StartInterval {
+            earliest: start.neutral.arrived,
+            latest: start.away.arrived,
+        })
     }
 }
 
 /// A value beyond neutral: the peak, or not yet.
-fn rise(start: Start, value: f64, now: Duration, levels: &SwingLimits) -> Phase {
-    if value < levels.enter {
+fn onset_or_peak(
+    start: MovementStart,
+    value: f64,
+    now: Duration,
+    limits: &MovementLimits,
+) -> Phase {
+    if value < limits.enter {
         return Phase::Onset(start);
     }
-    let mut held = Held::default();
-    held.extend(now);
-    Phase::Peak(start, held)
+    let mut hold = PeakHold::default();
+    hold.add_frame(now);
+    Phase::Peak(start, hold)
 }
 
 #[cfg(test)]
@@ -216,9 +231,9 @@ mod tests {
     const HOLD: Duration = Duration::from_millis(300);
 
     /// The frames on which a movement of these values, ten a second, is done.
-    fn done_at(values: &[f64], levels: &SwingLimits) -> Vec<usize> {
+    fn done_at(values: &[f64], limits: &MovementLimits) -> Vec<usize> {
         let pose = Pose::new(&measures_of(&Head::default()).faces[0].points).unwrap();
-        let mut swing = Swing::new(Duration::ZERO, HOLD);
+        let mut movement = MovementFsm::new(Duration::ZERO, HOLD);
         let mut done = Vec::new();
         for (at, value) in values.iter().enumerate() {
             let captured = Duration::from_millis(100 * at as u64);
@@ -230,7 +245,7 @@ mod tests {
                 mouth_open: None,
                 eyes: None,
             };
-            if swing.follow(*value, &reading, levels) != Swung::Going {
+            if movement.advance(*value, &reading, limits) != MovementProgress::Ongoing {
                 done.push(at);
             }
         }
@@ -239,7 +254,7 @@ mod tests {
 
     const TURN: [f64; 12] = [0.0, 0.0, 0.0, 0.0, 0.1, 0.3, 0.6, 0.7, 0.6, 0.3, 0.1, 0.0];
 
-    fn turn() -> SwingLimits {
+    fn turn() -> MovementLimits {
         GestureLimits::default().turn
     }
 
@@ -286,16 +301,16 @@ mod tests {
                 vec![-0.6, -0.1, 0.0, 0.1, 0.19, 0.21, 0.34, 0.4, 0.5, 0.7, 1.2],
             ), 0..80),
         ) {
-            let levels = turn();
+            let limits = turn();
             let mut from = 0;
-            for end in done_at(&values, &levels) {
+            for end in done_at(&values, &limits) {
                 // Since the last one: neutral, then a peak of two frames, then neutral again.
                 let part = &values[from..=end];
-                let is_neutral = |value: &f64| value.abs() <= levels.neutral_max;
+                let is_neutral = |value: &f64| value.abs() <= limits.neutral_max;
                 prop_assert!(is_neutral(&values[end]));
                 let start = part.iter().position(is_neutral);
                 let rest = &part[start.unwrap()..part.len() - 1];
-                let is_peak = |pair: &[f64]| pair[0] >= levels.enter && pair[1] >= levels.leave;
+                let is_peak = |pair: &[f64]| pair[0] >= limits.enter && pair[1] >= limits.leave;
                 prop_assert!(rest.windows(2).any(is_peak), "{part:?}");
                 from = end;
             }
@@ -303,9 +318,9 @@ mod tests {
 
         #[test]
         fn any_values_are_followed(values in prop::collection::vec(any::<f64>(), 0..50)) {
-            let limits = GestureLimits::default();
-            for levels in [limits.turn, limits.nod, limits.blink, limits.mouth] {
-                done_at(&values, &levels);
+            let gestures = GestureLimits::default();
+            for limits in [gestures.turn, gestures.nod, gestures.blink, gestures.mouth] {
+                done_at(&values, &limits);
             }
         }
     }
