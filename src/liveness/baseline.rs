@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::percentile::percentile;
-use super::pose::{Shape, mean_shape};
+use super::pose::{FaceShape, mean_shape};
 use super::reading::Reading;
 
 /// Neutral frames that are remembered: a second and a half, so that levels follow a person who
@@ -48,7 +48,7 @@ impl Baseline {
     }
 
     /// The mean of the five points.
-    pub(super) fn shape(&self) -> Option<Shape> {
+    pub(super) fn shape(&self) -> Option<FaceShape> {
         mean_shape(self.frames.iter().map(|frame| &frame.pose.shape))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::limits::{Band, GuidanceLimits, TrackLimits};
+use super::limits::{GuidanceLimits, Hysteresis, TrackLimits};
 use super::measures::Measures;
-use super::track::Seen;
+use super::track::TrackedFace;
 use crate::face::ReasonCode;
 
 /// One thing to do about the picture. In the order of urgency: only the first is said.
@@ -80,101 +80,106 @@ impl Guidance {
 /// Whether the customer rests or moves as asked: moving, the head may turn and its place may
 /// change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(super) enum Activity {
     Resting,
     Moving,
 }
 
 /// Remembers what is wrong and what was said.
 #[derive(Debug)]
-pub(super) struct Guide {
+pub(super) struct GuidanceSelector {
     limits: GuidanceLimits,
-    second_area: Band,
+    second_area: Hysteresis,
     /// What is wrong now.
-    wrong: Option<Guidance>,
+    problem: Option<Guidance>,
     /// What would be said, and since when it has been so.
-    wanted: (Option<Guidance>, Duration),
-    said: Option<Guidance>,
+    candidate: (Option<Guidance>, Duration),
+    announced: Option<Guidance>,
 }
 
-impl Guide {
+impl GuidanceSelector {
     pub(super) fn new(limits: GuidanceLimits, track: &TrackLimits) -> Self {
-        let wrong = track.second_area_max;
-        let second_area = Band { wrong, right: wrong * 0.8 };
-        Self { limits, second_area, wrong: None, wanted: (None, Duration::ZERO), said: None }
+        let enter = track.second_area_max;
+        let second_area = Hysteresis { enter, leave: enter * 0.8 };
+        let candidate = (None, Duration::ZERO);
+        Self { limits, second_area, problem: None, candidate, announced: None }
     }
 
     /// What is wrong with the last frame.
-    pub(super) fn wrong(&self) -> Option<Guidance> {
-        self.wrong
+    pub(super) fn problem(&self) -> Option<Guidance> {
+        self.problem
     }
 
     /// What was said last and still holds.
-    pub(super) fn said(&self) -> Option<Guidance> {
-        self.said
+    pub(super) fn announced(&self) -> Option<Guidance> {
+        self.announced
     }
 
     /// Looks at a frame; returns what to say when that has changed: `Some(None)` is "all is well".
-    pub(super) fn look(
+    pub(super) fn update(
         &mut self,
         measures: &Measures,
-        seen: Option<&Seen>,
-        mood: Mood,
+        tracked: Option<&TrackedFace>,
+        activity: Activity,
         captured: Duration,
     ) -> Option<Option<Guidance>> {
-        let applies = |guidance: &Guidance| self.is_wrong(*guidance, measures, seen, mood);
-        self.wrong = Guidance::ALL.into_iter().find(applies);
-        if self.wanted.0 != self.wrong {
-            self.wanted = (self.wrong, captured);
+        let applies = |guidance: &Guidance| self.applies(*guidance, measures, tracked, activity);
+        self.problem = Guidance::ALL.into_iter().find(applies);
+        if self.candidate.0 != self.problem {
+            self.candidate = (self.problem, captured);
         }
-        let held = captured.saturating_sub(self.wanted.1) >= self.limits.hold;
-        if !held || self.said == self.wrong {
+        let is_held = captured.saturating_sub(self.candidate.1) >= self.limits.hold;
+        if !is_held || self.announced == self.problem {
             return None;
         }
-        self.said = self.wrong;
-        Some(self.wrong)
+        self.announced = self.problem;
+        Some(self.problem)
     }
 
-    fn is_wrong(
+    fn applies(
         &self,
         guidance: Guidance,
         measures: &Measures,
-        seen: Option<&Seen>,
-        mood: Mood,
+        tracked: Option<&TrackedFace>,
+        activity: Activity,
     ) -> bool {
-        let (Some(seen), Some(face)) = (seen, &measures.main) else {
+        let (Some(tracked), Some(face)) = (tracked, &measures.main) else {
             return guidance == Guidance::ShowFace;
         };
         let limits = &self.limits;
         // What is not a number keeps no limit.
-        let above = |value: f64, band: Band| value.is_nan() || value > self.level(guidance, band);
-        let below = |value: f64, band: Band| value.is_nan() || value < self.level(guidance, band);
+        let above = |value: f64, limit: Hysteresis| {
+            value.is_nan() || value > self.current_limit(guidance, limit)
+        };
+        let below = |value: f64, limit: Hysteresis| {
+            value.is_nan() || value < self.current_limit(guidance, limit)
+        };
         let [width, height] = measures.size.map(|side| side as f64);
-        let motion = seen.motion.unwrap_or_default();
-        let is_resting = mood == Mood::Resting;
+        let motion = tracked.motion.unwrap_or_default();
+        let is_resting = activity == Activity::Resting;
         match guidance {
             Guidance::ShowFace => false,
-            Guidance::OnePersonOnly => above(seen.second_area, self.second_area),
-            Guidance::Closer => below(seen.pose.eye_distance, limits.eye_distance_min),
+            Guidance::OnePersonOnly => above(tracked.second_area, self.second_area),
+            Guidance::Closer => below(tracked.pose.eye_distance, limits.eye_distance_min),
             Guidance::Further => {
-                above(seen.pose.eye_distance / width.min(height), limits.eye_share_max)
+                above(tracked.pose.eye_distance / width.min(height), limits.eye_share_max)
             }
             Guidance::Center => {
-                let [x, y] = seen.pose.eyes;
+                let [x, y] = tracked.pose.eyes_middle;
                 let off = (x / width - 0.5).abs().max((y / height - 0.5).abs());
                 is_resting && above(off, limits.off_center_max)
             }
             Guidance::TooDark => below(face.brightness, limits.brightness_min),
             Guidance::TooBright => above(face.brightness, limits.brightness_max),
-            Guidance::FaceCamera => is_resting && above(seen.pose.turn.abs(), limits.turn_max),
-            Guidance::HoldStill => is_resting && above(motion.eyes, limits.still_max),
-            Guidance::MoveSlower => !is_resting && above(motion.turn, limits.turn_speed_max),
+            Guidance::FaceCamera => is_resting && above(tracked.pose.turn.abs(), limits.turn_max),
+            Guidance::HoldStill => is_resting && above(motion.eyes_shift, limits.still_max),
+            Guidance::MoveSlower => !is_resting && above(motion.turn_change, limits.turn_speed_max),
         }
     }
 
     /// Where the line is: farther in while something is already wrong.
-    fn level(&self, guidance: Guidance, band: Band) -> f64 {
-        if self.wrong == Some(guidance) { band.right } else { band.wrong }
+    fn current_limit(&self, guidance: Guidance, limit: Hysteresis) -> f64 {
+        if self.problem == Some(guidance) { limit.leave } else { limit.enter }
     }
 }
 
@@ -185,49 +190,54 @@ mod tests {
     use super::super::synthetic::{Head, measures_of};
     use super::*;
 
-    fn guide() -> Guide {
-        Guide::new(GuidanceLimits::default(), &TrackLimits::default())
+    fn selector() -> GuidanceSelector {
+        GuidanceSelector::new(GuidanceLimits::default(), &TrackLimits::default())
     }
 
     /// What is said over frames of this brightness, ten a second.
-    fn said(brightness: impl IntoIterator<Item = f64>) -> Vec<Option<Guidance>> {
-        let (mut guide, mut said) = (guide(), Vec::new());
+    fn announced(brightness: impl IntoIterator<Item = f64>) -> Vec<Option<Guidance>> {
+        let (mut selector, mut announced) = (selector(), Vec::new());
         for (at, brightness) in brightness.into_iter().enumerate() {
             let mut measures = measures_of(&Head::default());
             let face = measures.main.unwrap();
             measures.main = Some(FaceMeasures { brightness, ..face });
             let pose = Pose::new(&measures.faces[0].points).unwrap();
-            let seen = Seen { pose, second_area: 0.0, motion: None };
+            let tracked = TrackedFace { pose, second_area: 0.0, motion: None };
             let captured = Duration::from_millis(100 * at as u64);
-            said.extend(guide.look(&measures, Some(&seen), Mood::Resting, captured));
+            announced.extend(selector.update(
+                &measures,
+                Some(&tracked),
+                Activity::Resting,
+                captured,
+            ));
         }
-        said
+        announced
     }
 
     #[test]
     fn what_stays_wrong_is_said_once_and_taken_back_once() {
         let dark = [0.1; 10].into_iter().chain([0.5; 10]);
-        assert_eq!(said(dark), [Some(Guidance::TooDark), None]);
+        assert_eq!(announced(dark), [Some(Guidance::TooDark), None]);
     }
 
     #[test]
     fn a_moment_is_not_worth_a_word() {
-        assert!(said([0.5, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5]).is_empty());
+        assert!(announced([0.5, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5]).is_empty());
     }
 
     #[test]
     fn a_value_on_the_edge_does_not_chatter() {
         let edge = (0..60).map(|at| if at % 2 == 0 { 0.21 } else { 0.23 });
-        assert_eq!(said(edge), [Some(Guidance::TooDark)]);
+        assert_eq!(announced(edge), [Some(Guidance::TooDark)]);
     }
 
     #[test]
     fn no_face_is_more_urgent_than_anything() {
-        let mut guide = guide();
+        let mut selector = selector();
         let measures = Measures { faces: vec![], main: None, ..measures_of(&Head::default()) };
         for at in 0..5 {
-            guide.look(&measures, None, Mood::Resting, Duration::from_millis(100 * at));
+            selector.update(&measures, None, Activity::Resting, Duration::from_millis(100 * at));
         }
-        assert_eq!(guide.said(), Some(Guidance::ShowFace));
+        assert_eq!(selector.announced(), Some(Guidance::ShowFace));
     }
 }

@@ -140,55 +140,55 @@ impl Default for TrackLimits {
 
 /// A level above which something is wrong, and one below which it is right again.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Band {
+pub struct Hysteresis {
     /// The customer is told from here on.
-    pub wrong: f64,
+    pub enter: f64,
     /// Until here.
-    pub right: f64,
+    pub leave: f64,
 }
 
-/// When the customer is told to do something about the picture. The second number of each band is
+/// When the customer is told to do something about the picture. The second number of each limit is
 /// a fifth nearer to good, so that a value on the edge does not chatter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GuidanceLimits {
     /// Least distance of the eyes in pixels.
-    pub eye_distance_min: Band,
+    pub eye_distance_min: Hysteresis,
     /// Largest distance of the eyes as a share of the shorter side of the frame.
-    pub eye_share_max: Band,
+    pub eye_share_max: Hysteresis,
     /// Largest distance of the middle of the eyes from the middle of the frame, in frame sides.
-    pub off_center_max: Band,
+    pub off_center_max: Hysteresis,
     /// Largest turn of a face that looks into the camera.
-    pub turn_max: Band,
+    pub turn_max: Hysteresis,
     /// Least brightness of the face.
-    pub brightness_min: Band,
+    pub brightness_min: Hysteresis,
     /// Largest brightness of the face.
-    pub brightness_max: Band,
+    pub brightness_max: Hysteresis,
     /// Longest way of the eyes of a person who holds still, in distances of the eyes per frame.
-    pub still_max: Band,
+    pub still_max: Hysteresis,
     /// Largest change of turn per frame that can be followed well.
-    pub turn_speed_max: Band,
+    pub turn_speed_max: Hysteresis,
     /// How long something must be wrong before the customer is told, and right before silence.
     pub hold: Duration,
 }
 
 impl Default for GuidanceLimits {
     fn default() -> Self {
-        let band = |wrong, right| Band { wrong, right };
+        let limit = |enter, leave| Hysteresis { enter, leave };
         Self {
             // The limit of live photographs: below it the picture for the embedder is enlarged.
-            eye_distance_min: band(60.0, 66.0),
+            eye_distance_min: limit(60.0, 66.0),
             // Nearer, a turned head leaves the frame, and perspective bends the ratios.
-            eye_share_max: band(0.36, 0.33),
-            off_center_max: band(0.30, 0.24),
+            eye_share_max: limit(0.36, 0.33),
+            off_center_max: limit(0.30, 0.24),
             // The limit of a neutral head, and the level where noise no longer crosses it.
-            turn_max: band(0.20, 0.16),
+            turn_max: limit(0.20, 0.16),
             // The limits of live photographs.
-            brightness_min: band(0.22, 0.25),
-            brightness_max: band(0.80, 0.77),
+            brightness_min: limit(0.22, 0.25),
+            brightness_max: limit(0.80, 0.77),
             // Half of what counts as a jump.
-            still_max: band(0.17, 0.14),
+            still_max: limit(0.17, 0.14),
             // Two thirds of what counts as a jump.
-            turn_speed_max: band(0.47, 0.40),
+            turn_speed_max: limit(0.47, 0.40),
             hold: Duration::from_millis(300),
         }
     }

@@ -4,7 +4,7 @@ use super::admission::{Assurance, Worst as GateWorst};
 use super::judging::PadEvidence;
 use super::limits::Limits;
 use super::rule::{Rule, RuleCheck};
-use super::track::Worst as TrackWorst;
+use super::track::TrackingWorst;
 use crate::face::decision::Reason;
 
 /// How a session ended.
@@ -36,7 +36,7 @@ pub struct Outcome {
 /// What the parts of a session have measured.
 pub(super) struct Measured {
     pub(super) gate: GateWorst,
-    pub(super) track: TrackWorst,
+    pub(super) track: TrackingWorst,
     /// Seconds.
     pub(super) reaction: Option<f64>,
     pub(super) depth: Option<f64>,
@@ -66,9 +66,9 @@ pub(super) fn checks(measured: &Measured, limits: &Limits, assurance: Assurance)
         (assurance == Assurance::Stream).then_some(drift),
         most(Rule::SecondFaceTime, second.as_secs_f64(), second_max.as_secs_f64()),
         most(Rule::Losses, track.restarts as f64, losses_max as f64),
-        most(Rule::EyesJump, track.eyes, following.jump_eyes_max),
-        most(Rule::SizeJump, track.size, following.jump_size_max),
-        most(Rule::TurnJump, track.turn, following.jump_turn_max),
+        most(Rule::EyesJump, track.eyes_shift, following.jump_eyes_max),
+        most(Rule::SizeJump, track.size_change, following.jump_size_max),
+        most(Rule::TurnJump, track.turn_change, following.jump_turn_max),
         least(Rule::Reaction, *reaction, reaction_min),
         least(Rule::Depth, *depth, limits.gestures.depth_min),
         most(Rule::RepeatedPictures, repeats[0] as f64, same.repeated_pictures_max as f64),

@@ -1,17 +1,22 @@
 //! Is a turned head more than a picture of one? A flat picture, however it is held, maps the
 //! frontal points affinely; a head does not, because its nose stands out.
 
-use super::pose::Shape;
+use super::pose::FaceShape;
 
 /// What of `turned` no affine map of `frontal` explains: root mean square over the five points, in
 /// distances of the eyes. A head turned by 15° has 0.066, by 20° 0.087; a flat print 0.011, a
 /// print bent round 5 cm 0.024; noise alone 0.035 (99th percentile).
 ///
 /// Not a number when the frontal points span no plane.
-pub(super) fn residual(frontal: &Shape, turned: &Shape) -> f64 {
+pub(super) fn residual(frontal: &FaceShape, turned: &FaceShape) -> f64 {
     let basis = orthonormal([[1.0; 5], frontal.map(|[x, _]| x), frontal.map(|[_, y]| y)]);
     let unexplained = |axis: [f64; 5]| {
-        basis.iter().fold(axis, |rest, unit| without(rest, *unit)).map(|v| v * v).iter().sum()
+        basis
+            .iter()
+            .fold(axis, |rest, unit| remove_component(rest, *unit))
+            .map(|v| v * v)
+            .iter()
+            .sum()
     };
     let (across, down): (f64, f64) =
         (unexplained(turned.map(|[x, _]| x)), unexplained(turned.map(|[_, y]| y)));
@@ -22,13 +27,13 @@ pub(super) fn residual(frontal: &Shape, turned: &Shape) -> f64 {
 fn orthonormal(columns: [[f64; 5]; 3]) -> [[f64; 5]; 3] {
     let [ones, across, down] = columns;
     let first = unit(ones);
-    let second = unit(without(across, first));
-    let third = unit(without(without(down, first), second));
+    let second = unit(remove_component(across, first));
+    let third = unit(remove_component(remove_component(down, first), second));
     [first, second, third]
 }
 
 /// `values` less their part along `unit`.
-fn without(values: [f64; 5], unit: [f64; 5]) -> [f64; 5] {
+fn remove_component(values: [f64; 5], unit: [f64; 5]) -> [f64; 5] {
     let along = dot(values, unit);
     std::array::from_fn(|at| values[at] - along * unit[at])
 }
@@ -46,7 +51,7 @@ fn dot(one: [f64; 5], other: [f64; 5]) -> f64 {
 mod tests {
     use super::*;
 
-    const FRONTAL: Shape = [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.6], [-0.4, 1.1], [0.4, 1.1]];
+    const FRONTAL: FaceShape = [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.6], [-0.4, 1.1], [0.4, 1.1]];
 
     #[test]
     fn an_affine_picture_of_the_frontal_points_leaves_nothing() {

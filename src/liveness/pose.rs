@@ -6,7 +6,7 @@ use crate::face::Point;
 
 /// The five points with the middle of the eyes as origin, the eye line as x axis and the distance
 /// of the eyes as unit, in the order of [`crate::face::DetectedFace::points`].
-pub(super) type Shape = [[f64; 2]; 5];
+pub(super) type FaceShape = [[f64; 2]; 5];
 
 /// A distance of the eyes that no detector can tell from a single point.
 const EYE_DISTANCE_MIN: f64 = 1.0;
@@ -15,7 +15,7 @@ const EYE_DISTANCE_MIN: f64 = 1.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pose {
     /// The middle of the eyes, in pixels.
-    pub(super) eyes: [f64; 2],
+    pub(super) eyes_middle: [f64; 2],
     /// Distance of the eyes, in pixels.
     pub(super) eye_distance: f64,
     /// How far the nose lies beside the middle of the eyes, in halves of their distance. Positive:
@@ -26,7 +26,7 @@ pub(super) struct Pose {
     /// degree down adds 0.010; 1.5 % of noise in the points is 0.015.
     pub(super) nod: f64,
     /// The points.
-    pub(super) shape: Shape,
+    pub(super) shape: FaceShape,
 }
 
 impl Pose {
@@ -34,14 +34,14 @@ impl Pose {
     pub(super) fn new(points: &[Point; 5]) -> Option<Self> {
         let points = points.map(|point| [f64::from(point.x), f64::from(point.y)]);
         let [right, left, ..] = points;
-        let eyes = middle(right, left);
+        let eyes_middle = middle(right, left);
         let eye_distance = distance(right, left);
         if !eye_distance.is_finite() || eye_distance < EYE_DISTANCE_MIN {
             return None;
         }
         let along = [(left[0] - right[0]) / eye_distance, (left[1] - right[1]) / eye_distance];
         let shape = points.map(|[x, y]| {
-            let [x, y] = [(x - eyes[0]) / eye_distance, (y - eyes[1]) / eye_distance];
+            let [x, y] = [(x - eyes_middle[0]) / eye_distance, (y - eyes_middle[1]) / eye_distance];
             [x * along[0] + y * along[1], y * along[0] - x * along[1]]
         });
         let [_, _, nose, right_mouth, left_mouth] = shape;
@@ -52,7 +52,7 @@ impl Pose {
 }
 
 /// The mean of some shapes; `None` of none.
-pub(super) fn mean_shape<'a>(shapes: impl Iterator<Item = &'a Shape>) -> Option<Shape> {
+pub(super) fn mean_shape<'a>(shapes: impl Iterator<Item = &'a FaceShape>) -> Option<FaceShape> {
     let (mut sum, mut count) = ([[0.0; 2]; 5], 0.0);
     for shape in shapes {
         count += 1.0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admission::Taken;
 use super::measures::FaceMeasures;
 use super::pose::Pose;
-use super::track::Seen;
+use super::track::TrackedFace;
 
 /// What a frame shows of a face that may be doing an action.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,12 +24,12 @@ pub(super) struct Reading {
 
 impl Reading {
     /// `None` where the mesh network sees no face.
-    pub(super) fn new(frame: &Taken, seen: &Seen, face: &FaceMeasures) -> Option<Self> {
+    pub(super) fn new(frame: &Taken, tracked: &TrackedFace, face: &FaceMeasures) -> Option<Self> {
         let mesh = face.mesh?;
         Some(Self {
             captured: frame.captured,
             arrived: frame.arrived,
-            pose: seen.pose,
+            pose: tracked.pose,
             nod: Pose::new(&mesh.points)?.nod,
             mouth_open: Some(mesh.mouth_open).filter(|open| open.is_finite()),
             eyes: face.eyes.filter(|eyes| eyes.iter().all(|eye| eye.is_finite())),

@@ -14,13 +14,13 @@ use super::action::{Action, STEPS};
 use super::admission::{Admission, Assurance, FrameMeta, Gate, Refusal, Taken};
 use super::baseline::Baseline;
 use super::continuity::Continuity;
-use super::guidance::{Guidance, Guide, Mood};
+use super::guidance::{Activity, Guidance, GuidanceSelector};
 use super::judging::Jury;
 use super::limits::Limits;
 use super::measures::{Detail, Judged, Measures};
 use super::outcome::{Ending, Measured, Outcome, checks};
 use super::reading::Reading;
-use super::track::{Sight, Track};
+use super::track::{FaceTracker, Tracking};
 use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
 
@@ -66,8 +66,8 @@ pub struct Session {
     assurance: Assurance,
     limits: Limits,
     gate: Gate,
-    track: Track,
-    guide: Guide,
+    tracker: FaceTracker,
+    guidance: GuidanceSelector,
     continuity: Continuity,
     baseline: Baseline,
     jury: Jury,
@@ -92,8 +92,8 @@ impl Session {
             actions,
             assurance,
             gate: Gate::new(limits.admission.clone(), assurance, now),
-            track: Track::new(limits.track.clone()),
-            guide: Guide::new(limits.guidance.clone(), &limits.track),
+            tracker: FaceTracker::new(limits.track.clone()),
+            guidance: GuidanceSelector::new(limits.guidance.clone(), &limits.track),
             continuity: Continuity::new(limits.continuity.clone()),
             baseline: Baseline::default(),
             jury: Jury::new(limits.judging.clone()),
@@ -220,7 +220,7 @@ impl Session {
         let left = || self.stopped_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measured = Measured {
             gate: self.gate.worst(),
-            track: self.track.worst(),
+            track: self.tracker.worst(),
             reaction: self.reaction_min.map(|time| time.as_secs_f64()),
             depth: self.depth_min,
             repeats: self.continuity.counts(),
@@ -255,7 +255,7 @@ impl Session {
 
     /// The end by a rule; what the customer was told and did not heed explains why.
     fn stopped_by(&self, reason: Reason) -> Ending {
-        let unheeded = self.guide.said().and_then(Guidance::reason);
+        let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
         let note = unheeded.map(|code| Reason::plain(code, Subject::Request));
         Ending::Stopped([Some(reason), note].into_iter().flatten().collect())
@@ -295,20 +295,21 @@ impl Session {
         let size_changes_max = self.limits.admission.format_changes_max;
         self.continuity.see(&frame, measures, size_changes_max)?;
         let may_leave = matches!(self.stage, Stage::Rest { step: 0, .. });
-        let sight = self.track.follow(&frame, measures, may_leave)?;
-        let seen = match &sight {
-            Sight::Seen(seen) => Some(seen),
-            Sight::Missing | Sight::Restart => None,
+        let tracking = self.tracker.locate(&frame, measures, may_leave)?;
+        let tracked = match &tracking {
+            Tracking::Found(tracked) => Some(tracked),
+            Tracking::Missing | Tracking::Restart => None,
         };
-        let mood = if self.prompt().is_some() { Mood::Moving } else { Mood::Resting };
-        let guidance = self.guide.look(measures, seen, mood, frame.captured);
+        let is_prompted = self.prompt().is_some();
+        let activity = if is_prompted { Activity::Moving } else { Activity::Resting };
+        let guidance = self.guidance.update(measures, tracked, activity, frame.captured);
         observed.events.extend(guidance.map(Event::Guidance));
-        match (sight, &measures.main) {
-            (Sight::Seen(seen), Some(face)) => match Reading::new(&frame, &seen, face) {
+        match (tracking, &measures.main) {
+            (Tracking::Found(tracked), Some(face)) => match Reading::new(&frame, &tracked, face) {
                 Some(reading) => self.advance(&View { frame, reading, face, now }, observed),
                 None => Ok(()),
             },
-            (Sight::Restart, _) => {
+            (Tracking::Restart, _) => {
                 self.rest_again(now);
                 Ok(())
             }

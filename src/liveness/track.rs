@@ -11,9 +11,9 @@ use crate::face::{DetectedFace, ReasonCode, Rect};
 
 /// What a frame shows of the face that is followed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Sight {
+pub(super) enum Tracking {
     /// It is there.
-    Seen(Seen),
+    Found(TrackedFace),
     /// It is not, for now.
     Missing,
     /// It was gone for too long: the step starts again with whatever face comes next.
@@ -22,7 +22,7 @@ pub(super) enum Sight {
 
 /// A followed face.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct TrackedFace {
     pub(super) pose: Pose,
     /// Area of the second face relative to this one.
     pub(super) second_area: f64,
@@ -34,89 +34,95 @@ pub(super) struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Motion {
     /// Way of the middle of the eyes, in distances of the eyes.
-    pub(super) eyes: f64,
+    pub(super) eyes_shift: f64,
     /// Relative change of the distance of the eyes.
-    pub(super) size: f64,
+    pub(super) size_change: f64,
     /// Change of turn.
-    pub(super) turn: f64,
+    pub(super) turn_change: f64,
 }
 
 /// Follows the main face of a session.
 #[derive(Debug)]
-pub(super) struct Track {
+pub(super) struct FaceTracker {
     limits: TrackLimits,
-    last: Option<Last>,
+    last: Option<LastFace>,
     second_since: Option<Duration>,
     restarts: usize,
-    worst: Worst,
+    worst: TrackingWorst,
 }
 
 /// The worst that was seen of what is held against a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Worst {
+pub(super) struct TrackingWorst {
     pub(super) second_time: Duration,
     /// Way of the eyes, and change of their distance, beyond what the turn explains.
-    pub(super) eyes: f64,
-    pub(super) size: f64,
-    pub(super) turn: f64,
+    pub(super) eyes_shift: f64,
+    pub(super) size_change: f64,
+    pub(super) turn_change: f64,
     pub(super) restarts: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Last {
+struct LastFace {
     rect: Rect,
     pose: Pose,
     captured: Duration,
 }
 
-impl Track {
+impl FaceTracker {
     pub(super) fn new(limits: TrackLimits) -> Self {
-        Self { limits, last: None, second_since: None, restarts: 0, worst: Worst::default() }
+        Self {
+            limits,
+            last: None,
+            second_since: None,
+            restarts: 0,
+            worst: TrackingWorst::default(),
+        }
     }
 
-    pub(super) fn worst(&self) -> Worst {
+    pub(super) fn worst(&self) -> TrackingWorst {
         self.worst
     }
 
     /// Looks for the face in a frame. Before the first prompt the customer `may_leave`: then
     /// nothing is held against the session, and the face that comes next is as good.
-    pub(super) fn follow(
+    pub(super) fn locate(
         &mut self,
         frame: &Taken,
         measures: &Measures,
         may_leave: bool,
-    ) -> Result<Sight, Reason> {
+    ) -> Result<Tracking, Reason> {
         let has_area =
             |face: &&DetectedFace| face.rect.area().is_finite() && face.rect.area() > 0.0;
         let found = measures.faces.first().filter(|_| measures.main.is_some()).filter(has_area);
         let found = found.and_then(|face| Some((*face, Pose::new(&face.points)?)));
-        let Some((face, pose)) = found.filter(|(face, _)| self.is_followed(face)) else {
-            return self.miss(frame, may_leave);
+        let Some((face, pose)) = found.filter(|(face, _)| self.is_same_face(face)) else {
+            return self.handle_missing(frame, may_leave);
         };
         let second_area = second_area(&measures.faces);
-        self.check_alone(frame, second_area, may_leave)?;
-        let motion = self.motion_to(frame, &pose);
-        self.last = Some(Last { rect: face.rect, pose, captured: frame.captured });
+        self.check_second_face(frame, second_area, may_leave)?;
+        let motion = self.measure_motion(frame, &pose);
+        self.last = Some(LastFace { rect: face.rect, pose, captured: frame.captured });
         if let Some(motion) = motion {
             self.check_motion(&motion, may_leave)?;
         }
-        Ok(Sight::Seen(Seen { pose, second_area, motion }))
+        Ok(Tracking::Found(TrackedFace { pose, second_area, motion }))
     }
 
-    fn is_followed(&self, face: &DetectedFace) -> bool {
+    fn is_same_face(&self, face: &DetectedFace) -> bool {
         let Some(last) = &self.last else { return true };
         overlap(&last.rect, &face.rect) >= self.limits.overlap_min
     }
 
-    fn miss(&mut self, frame: &Taken, may_leave: bool) -> Result<Sight, Reason> {
-        let Some(last) = &self.last else { return Ok(Sight::Missing) };
+    fn handle_missing(&mut self, frame: &Taken, may_leave: bool) -> Result<Tracking, Reason> {
+        let Some(last) = &self.last else { return Ok(Tracking::Missing) };
         if frame.captured.saturating_sub(last.captured) <= self.limits.lost_max {
-            return Ok(Sight::Missing);
+            return Ok(Tracking::Missing);
         }
         self.last = None;
         self.second_since = None;
         if may_leave {
-            return Ok(Sight::Restart);
+            return Ok(Tracking::Restart);
         }
         self.restarts += 1;
         self.worst.restarts = self.restarts;
@@ -124,10 +130,10 @@ impl Track {
             let (value, limit) = (self.restarts as f64, self.limits.restarts_max as f64);
             return Err(Reason::limited(ReasonCode::TrackLost, Subject::Request, value, limit));
         }
-        Ok(Sight::Restart)
+        Ok(Tracking::Restart)
     }
 
-    fn check_alone(
+    fn check_second_face(
         &mut self,
         frame: &Taken,
         second_area: f64,
@@ -149,16 +155,16 @@ impl Track {
     }
 
     /// How far the face moved, or would have within one interval.
-    fn motion_to(&self, frame: &Taken, pose: &Pose) -> Option<Motion> {
+    fn measure_motion(&self, frame: &Taken, pose: &Pose) -> Option<Motion> {
         let last = self.last.as_ref()?;
         let interval = frame.captured.saturating_sub(last.captured);
         let intervals = interval.as_secs_f64() / self.limits.jump_interval.as_secs_f64();
         let unit = last.pose.eye_distance;
         let within_one = |way: f64| way / intervals.max(1.0);
         Some(Motion {
-            eyes: within_one(distance(pose.eyes, last.pose.eyes) / unit),
-            size: within_one((pose.eye_distance / unit - 1.0).abs()),
-            turn: within_one((pose.turn - last.pose.turn).abs()),
+            eyes_shift: within_one(distance(pose.eyes_middle, last.pose.eyes_middle) / unit),
+            size_change: within_one((pose.eye_distance / unit - 1.0).abs()),
+            turn_change: within_one((pose.turn - last.pose.turn).abs()),
         })
     }
 
@@ -166,15 +172,20 @@ impl Track {
         if may_leave {
             return Ok(());
         }
-        let eyes = motion.eyes - motion.turn * self.limits.jump_eyes_per_turn;
-        let size = motion.size - motion.turn * self.limits.jump_size_per_turn;
+        let turn_change = motion.turn_change;
+        let eyes_shift = motion.eyes_shift - turn_change * self.limits.jump_eyes_per_turn;
+        let size_change = motion.size_change - turn_change * self.limits.jump_size_per_turn;
         let worst = &mut self.worst;
-        worst.eyes = worst.eyes.max(eyes);
-        worst.size = worst.size.max(size);
-        worst.turn = worst.turn.max(motion.turn);
+        worst.eyes_shift = worst.eyes_shift.max(eyes_shift);
+        worst.size_change = worst.size_change.max(size_change);
+        worst.turn_change = worst.turn_change.max(turn_change);
         let TrackLimits { jump_eyes_max, jump_size_max, jump_turn_max, .. } = self.limits;
-        let ways = [(eyes, jump_eyes_max), (size, jump_size_max), (motion.turn, jump_turn_max)];
-        match ways.into_iter().find(|(value, limit)| value > limit) {
+        let jumps = [
+            (eyes_shift, jump_eyes_max),
+            (size_change, jump_size_max),
+            (turn_change, jump_turn_max),
+        ];
+        match jumps.into_iter().find(|(value, limit)| value > limit) {
             None => Ok(()),
             Some((value, limit)) => {
                 Err(Reason::limited(ReasonCode::JumpCut, Subject::Request, value, limit))
@@ -208,9 +219,9 @@ mod tests {
     use super::*;
 
     /// Follows heads that are `interval_ms` apart; `None` is a frame without a face.
-    fn follow(heads: &[Option<Head>], interval_ms: u64) -> Result<Vec<Sight>, ReasonCode> {
-        let mut track = Track::new(TrackLimits::default());
-        let sights = heads.iter().enumerate().map(|(at, head)| {
+    fn locate(heads: &[Option<Head>], interval_ms: u64) -> Result<Vec<Tracking>, ReasonCode> {
+        let mut tracker = FaceTracker::new(TrackLimits::default());
+        let tracked = heads.iter().enumerate().map(|(at, head)| {
             let captured = Duration::from_millis(at as u64 * interval_ms);
             let mut measures = measures_of(&head.unwrap_or_default());
             if head.is_none() {
@@ -219,9 +230,9 @@ mod tests {
             }
             let gap = Duration::ZERO;
             let frame = Taken { sequence: at as u32, captured, arrived: captured, gap };
-            track.follow(&frame, &measures, false).map_err(|reason| reason.code)
+            tracker.locate(&frame, &measures, false).map_err(|reason| reason.code)
         });
-        sights.collect()
+        tracked.collect()
     }
 
     fn at(x: f64) -> Option<Head> {
@@ -231,33 +242,33 @@ mod tests {
     #[test]
     fn a_face_that_is_gone_too_long_starts_again_once_and_is_lost_then() {
         let once: Vec<_> = [at(0.0)].into_iter().chain([None; 5]).chain([at(0.0)]).collect();
-        let sights = follow(&once, 100).unwrap();
-        assert_eq!(sights[4], Sight::Missing);
-        assert_eq!(sights[5], Sight::Restart);
-        assert!(matches!(sights[6], Sight::Seen(_)));
-        assert_eq!(follow(&[once.clone(), once].concat(), 100), Err(ReasonCode::TrackLost));
+        let tracked = locate(&once, 100).unwrap();
+        assert_eq!(tracked[4], Tracking::Missing);
+        assert_eq!(tracked[5], Tracking::Restart);
+        assert!(matches!(tracked[6], Tracking::Found(_)));
+        assert_eq!(locate(&[once.clone(), once].concat(), 100), Err(ReasonCode::TrackLost));
     }
 
     #[test]
     fn a_jump_is_a_cut_and_a_missing_frame_does_not_hide_it() {
-        assert!(follow(&[at(0.0), at(20.0), at(40.0)], 100).is_ok());
-        assert_eq!(follow(&[at(0.0), at(40.0)], 100), Err(ReasonCode::JumpCut));
-        assert_eq!(follow(&[at(0.0), at(60.0)], 200), Err(ReasonCode::JumpCut));
-        assert!(follow(&[at(0.0), at(35.0)], 200).is_ok());
+        assert!(locate(&[at(0.0), at(20.0), at(40.0)], 100).is_ok());
+        assert_eq!(locate(&[at(0.0), at(40.0)], 100), Err(ReasonCode::JumpCut));
+        assert_eq!(locate(&[at(0.0), at(60.0)], 200), Err(ReasonCode::JumpCut));
+        assert!(locate(&[at(0.0), at(35.0)], 200).is_ok());
     }
 
     #[test]
     fn a_brisk_turn_about_the_neck_is_no_cut() {
         let turn = |yaw: f64| Some(Head { yaw, ..Head::default() });
         let brisk = [0.0, 15.0, 30.0, 15.0, 0.0].map(turn);
-        assert!(follow(&brisk, 100).is_ok());
-        assert_eq!(follow(&[-15.0, 18.0].map(turn), 100), Err(ReasonCode::JumpCut));
+        assert!(locate(&brisk, 100).is_ok());
+        assert_eq!(locate(&[-15.0, 18.0].map(turn), 100), Err(ReasonCode::JumpCut));
     }
 
     #[test]
     fn a_face_elsewhere_is_not_the_one_that_is_followed() {
-        let sights = follow(&[at(0.0), at(140.0)], 100).unwrap();
-        assert_eq!(sights[1], Sight::Missing);
+        let tracked = locate(&[at(0.0), at(140.0)], 100).unwrap();
+        assert_eq!(tracked[1], Tracking::Missing);
     }
 
     #[test]

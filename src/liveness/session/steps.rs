@@ -55,7 +55,7 @@ impl Session {
         let turn = view.reading.pose.turn;
         // Before the first prompt anybody may still come and go.
         observed.judge = !matches!(self.stage, Stage::Rest { step: 0, .. })
-            && self.guide.wrong().is_none()
+            && self.guidance.problem().is_none()
             && self.jury.sharpen(view.frame.sequence, turn, view.face.sharpness);
         match &mut self.stage {
             Stage::Rest { neutral_since, .. } => {
@@ -119,7 +119,7 @@ impl Session {
         let is_level = self.baseline.nod().is_none_or(|neutral| {
             !is_known || (reading.nod - neutral).abs() <= gestures.blink_nod_max
         });
-        self.guide.wrong().is_none() && is_closed && is_level
+        self.guidance.problem().is_none() && is_closed && is_level
     }
 
     fn is_baseline_known(&self, step: usize) -> bool {
