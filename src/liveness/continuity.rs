@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::admission::Taken;
 use super::limits::ContinuityLimits;
-use super::measures::{Judged, Measures};
+use super::measures::{FrameJudgement, FrameMeasures};
 use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, Point, ReasonCode, cosine};
 use crate::image::DifferenceHash;
 
 /// What a frame is recognised by when it comes again.
 #[derive(Debug, Clone, Copy)]
-struct Print {
+struct FrameRecord {
     captured: Duration,
     fingerprint: DifferenceHash,
     points: [Point; 5],
@@ -23,7 +23,7 @@ pub(super) struct Continuity {
     limits: ContinuityLimits,
     size: Option<[usize; 2]>,
     size_changes: usize,
-    prints: Vec<Print>,
+    records: Vec<FrameRecord>,
     repeats: usize,
     loops: usize,
     similarity_min: Option<f64>,
@@ -35,7 +35,7 @@ impl Continuity {
             limits,
             size: None,
             size_changes: 0,
-            prints: Vec::new(),
+            records: Vec::new(),
             repeats: 0,
             loops: 0,
             similarity_min: None,
@@ -53,46 +53,49 @@ impl Continuity {
     }
 
     /// Holds a frame against all before it.
-    pub(super) fn see(
+    pub(super) fn check_frame(
         &mut self,
         frame: &Taken,
-        measures: &Measures,
+        measures: &FrameMeasures,
         size_changes_max: usize,
     ) -> Result<(), Reason> {
         if self.size.replace(measures.size).is_some_and(|size| size != measures.size) {
             self.size_changes += 1;
         }
-        exceeds(ReasonCode::InjectionSuspect, self.size_changes, size_changes_max)?;
+        check_count(ReasonCode::InjectionSuspect, self.size_changes, size_changes_max)?;
         let Some(face) = measures.faces.first() else { return Ok(()) };
-        let print = Print {
+        let record = FrameRecord {
             captured: frame.captured,
             fingerprint: measures.fingerprint,
             points: face.points,
         };
-        self.count(&print);
-        self.prints.push(print);
-        exceeds(ReasonCode::DuplicateFrames, self.repeats, self.limits.repeated_pictures_max)?;
-        exceeds(ReasonCode::LoopSuspect, self.loops, self.limits.loops_max)
+        self.count_repeats(&record);
+        self.records.push(record);
+        check_count(ReasonCode::DuplicateFrames, self.repeats, self.limits.repeated_pictures_max)?;
+        check_count(ReasonCode::LoopSuspect, self.loops, self.limits.loops_max)
     }
 
-    fn count(&mut self, print: &Print) {
-        let alike = || self.prints.iter().filter(|old| old.fingerprint == print.fingerprint);
-        let is_old =
-            |old: &Print| print.captured.saturating_sub(old.captured) > self.limits.loop_time_min;
-        let is_near = |old: &Print| farthest(old, print) <= self.limits.loop_distance_max;
+    fn count_repeats(&mut self, record: &FrameRecord) {
+        let alike = || self.records.iter().filter(|old| old.fingerprint == record.fingerprint);
+        let is_old = |old: &FrameRecord| {
+            record.captured.saturating_sub(old.captured) > self.limits.loop_time_min
+        };
+        let is_near = |old: &FrameRecord| {
+            largest_point_distance(old, record) <= self.limits.loop_distance_max
+        };
         let is_loop = alike().any(|old| is_old(old) && is_near(old));
-        let is_repeat = alike().any(|old| !is_old(old) && old.points == print.points);
+        let is_repeat = alike().any(|old| !is_old(old) && old.points == record.points);
         self.loops += usize::from(is_loop);
         self.repeats += usize::from(is_repeat);
     }
 
     /// Holds a judged face against the others. Faces that cannot be compared are not the same.
-    pub(super) fn identify<'a>(
+    pub(super) fn check_identity<'a>(
         &mut self,
-        judged: &Judged,
+        judgement: &FrameJudgement,
         others: impl Iterator<Item = &'a Embedding>,
     ) -> Result<(), Reason> {
-        let similarity = |other| cosine(&judged.embedding, other).map_or(-1.0, f64::from);
+        let similarity = |other| cosine(&judgement.embedding, other).map_or(-1.0, f64::from);
         let Some(least) = others.map(similarity).reduce(f64::min) else { return Ok(()) };
         self.similarity_min = Some(self.similarity_min.map_or(least, |old| old.min(least)));
         let limit = self.limits.identity_min();
@@ -103,7 +106,7 @@ impl Continuity {
     }
 }
 
-fn exceeds(code: ReasonCode, count: usize, count_max: usize) -> Result<(), Reason> {
+fn check_count(code: ReasonCode, count: usize, count_max: usize) -> Result<(), Reason> {
     if count <= count_max {
         return Ok(());
     }
@@ -111,7 +114,7 @@ fn exceeds(code: ReasonCode, count: usize, count_max: usize) -> Result<(), Reaso
 }
 
 /// The farthest that one of the five points moved.
-fn farthest(one: &Print, other: &Print) -> f64 {
+fn largest_point_distance(one: &FrameRecord, other: &FrameRecord) -> f64 {
     let pairs = one.points.iter().zip(&other.points);
     pairs.map(|(a, b)| f64::from((a.x - b.x).hypot(a.y - b.y))).fold(0.0, f64::max)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::limits::{GuidanceLimits, Hysteresis, TrackLimits};
-use super::measures::Measures;
+use super::measures::FrameMeasures;
 use super::track::TrackedFace;
 use crate::face::ReasonCode;
 
@@ -118,7 +118,7 @@ impl GuidanceSelector {
     /// Looks at a frame; returns what to say when that has changed: `Some(None)` is "all is well".
     pub(super) fn update(
         &mut self,
-        measures: &Measures,
+        measures: &FrameMeasures,
         tracked: Option<&TrackedFace>,
         activity: Activity,
         captured: Duration,
@@ -139,7 +139,7 @@ impl GuidanceSelector {
     fn applies(
         &self,
         guidance: Guidance,
-        measures: &Measures,
+        measures: &FrameMeasures,
         tracked: Option<&TrackedFace>,
         activity: Activity,
     ) -> bool {
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn no_face_is_more_urgent_than_anything() {
         let mut selector = selector();
-        let measures = Measures { faces: vec![], main: None, ..measures_of(&Head::default()) };
+        let measures = FrameMeasures { faces: vec![], main: None, ..measures_of(&Head::default()) };
         for at in 0..5 {
             selector.update(&measures, None, Activity::Resting, Duration::from_millis(100 * at));
         }

@@ -18,7 +18,7 @@ pub enum Detail {
 /// One frame once the networks have looked at it. Coordinates are pixels of the frame as the
 /// camera saw it: upright and unmirrored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measures {
+pub struct FrameMeasures {
     /// Width and height in pixels.
     pub size: [usize; 2],
     /// Of the whole frame.
@@ -59,7 +59,7 @@ pub struct MeshMeasures {
 
 /// What the networks behind the detector say about the main face of a chosen frame.
 #[derive(Debug)]
-pub struct Judged {
+pub struct FrameJudgement {
     /// Of the aligned face.
     pub embedding: Embedding,
     /// L2 norm of the raw embedding; falls with quality.

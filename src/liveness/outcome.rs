@@ -1,7 +1,7 @@
 //! What a session has shown: how it ended, and every value with its limit.
 
 use super::admission::{Assurance, Worst as GateWorst};
-use super::judging::PadEvidence;
+use super::judged_frames::PadEvidence;
 use super::limits::Limits;
 use super::rule::{Rule, RuleCheck};
 use super::track::TrackingWorst;
@@ -18,7 +18,7 @@ pub enum Ending {
 
 /// Everything that a session's verdict stands on, but the match with the portrait.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub struct SessionOutcome {
     /// How it ended.
     pub ending: Ending,
     /// How its frames came.
@@ -34,7 +34,7 @@ pub struct Outcome {
 }
 
 /// What the parts of a session have measured.
-pub(super) struct Measured {
+pub(super) struct SessionMeasures {
     pub(super) gate: GateWorst,
     pub(super) track: TrackingWorst,
     /// Seconds.
@@ -46,8 +46,12 @@ pub(super) struct Measured {
 }
 
 /// Holds all that was measured against its limits.
-pub(super) fn checks(measured: &Measured, limits: &Limits, assurance: Assurance) -> Vec<RuleCheck> {
-    let Measured { gate, track, reaction, depth, repeats, identity } = measured;
+pub(super) fn check_rules(
+    measures: &SessionMeasures,
+    limits: &Limits,
+    assurance: Assurance,
+) -> Vec<RuleCheck> {
+    let SessionMeasures { gate, track, reaction, depth, repeats, identity } = measures;
     let least = |rule, value: Option<f64>, limit| {
         value.map(|value| RuleCheck::at_least(rule, value, limit))
     };

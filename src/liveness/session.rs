@@ -8,17 +8,17 @@ mod steps;
 
 use std::time::Duration;
 
-use steps::{Stage, View};
+use steps::{StepState, TrackedFrame};
 
 use super::action::{Action, STEPS};
 use super::admission::{Admission, Assurance, FrameMeta, Gate, Refusal, Taken};
 use super::baseline::Baseline;
 use super::continuity::Continuity;
 use super::guidance::{Activity, Guidance, GuidanceSelector};
-use super::judging::Jury;
+use super::judged_frames::JudgedFrames;
 use super::limits::Limits;
-use super::measures::{Detail, Judged, Measures};
-use super::outcome::{Ending, Measured, Outcome, checks};
+use super::measures::{Detail, FrameJudgement, FrameMeasures};
+use super::outcome::{Ending, SessionMeasures, SessionOutcome, check_rules};
 use super::reading::Reading;
 use super::track::{FaceTracker, Tracking};
 use crate::face::decision::{Reason, Subject};
@@ -51,12 +51,12 @@ pub enum Event {
 
 /// What comes of an observed frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Observed {
+pub struct FrameResult {
     /// In this order.
     pub events: Vec<Event>,
     /// Show this frame to the embedder and the liveness networks, and hand in what they say by
-    /// [`Session::judged`].
-    pub judge: bool,
+    /// [`Session::add_judgement`].
+    pub is_chosen: bool,
 }
 
 /// A liveness session.
@@ -70,12 +70,12 @@ pub struct Session {
     guidance: GuidanceSelector,
     continuity: Continuity,
     baseline: Baseline,
-    jury: Jury,
-    stage: Stage,
+    judged_frames: JudgedFrames,
+    step_state: StepState,
     /// `None` while it takes frames.
     ending: Option<Ending>,
     /// Capture time of the last frame with the face.
-    seen_at: Option<Duration>,
+    face_seen_at: Option<Duration>,
     reaction_min: Option<Duration>,
     depth_min: Option<f64>,
 }
@@ -96,10 +96,10 @@ impl Session {
             guidance: GuidanceSelector::new(limits.guidance.clone(), &limits.track),
             continuity: Continuity::new(limits.continuity.clone()),
             baseline: Baseline::default(),
-            jury: Jury::new(limits.judging.clone()),
-            stage: Stage::Rest { step: 0, began: now, neutral_since: None },
+            judged_frames: JudgedFrames::new(limits.judging.clone()),
+            step_state: StepState::AwaitNeutral { step: 0, began: now, neutral_since: None },
             ending: None,
-            seen_at: None,
+            face_seen_at: None,
             reaction_min: None,
             depth_min: None,
             limits,
@@ -108,8 +108,10 @@ impl Session {
 
     /// What is asked for now.
     pub fn prompt(&self) -> Option<Prompt> {
-        match self.stage {
-            Stage::Act { step, sent, .. } if self.is_open() => Some(self.prompt_of(step, sent)),
+        match self.step_state {
+            StepState::AwaitAction { step, sent, .. } if self.is_open() => {
+                Some(self.prompt_of(step, sent))
+            }
             _ => None,
         }
     }
@@ -124,9 +126,9 @@ impl Session {
         if !self.is_open() {
             return Detail::Face;
         }
-        let needs_eyes = match &self.stage {
-            Stage::Rest { step, .. } => self.blinks_from(*step),
-            Stage::Act { step, .. } => self.actions[*step] == Action::Blink,
+        let needs_eyes = match &self.step_state {
+            StepState::AwaitNeutral { step, .. } => self.has_blink_from(*step),
+            StepState::AwaitAction { step, .. } => self.actions[*step] == Action::Blink,
         };
         if needs_eyes { Detail::Eyes } else { Detail::Mesh }
     }
@@ -151,31 +153,36 @@ impl Session {
 
     /// Looks at what was measured about a frame that was admitted. Frames are observed in their
     /// order; one that was not admitted, or comes late, says nothing.
-    pub fn observe(&mut self, sequence: u32, measures: &Measures, now: Duration) -> Observed {
-        let mut observed = Observed::default();
+    pub fn observe(
+        &mut self,
+        sequence: u32,
+        measures: &FrameMeasures,
+        now: Duration,
+    ) -> FrameResult {
+        let mut result = FrameResult::default();
         let Some(frame) = self.gate.observed(sequence).filter(|_| self.is_open()) else {
-            return observed;
+            return result;
         };
         let now = match self.assurance {
             Assurance::Stream => now,
             Assurance::Batch => frame.arrived,
         };
-        if let Err(reason) = self.look(frame, measures, now, &mut observed) {
+        if let Err(reason) = self.evaluate(frame, measures, now, &mut result) {
             self.stop(reason);
-            observed.judge = false;
-            observed.events.push(Event::Finished);
+            result.is_chosen = false;
+            result.events.push(Event::Finished);
         }
-        observed
+        result
     }
 
     /// Adds what the embedder and the liveness networks say about a frame that was chosen. Other
     /// frames are not listened to.
-    pub fn judged(&mut self, sequence: u32, judged: Judged) -> Vec<Event> {
-        if !self.jury.awaits(sequence) {
+    pub fn add_judgement(&mut self, sequence: u32, judgement: FrameJudgement) -> Vec<Event> {
+        if !self.judged_frames.is_pending(sequence) {
             return Vec::new();
         }
-        let identity = self.continuity.identify(&judged, self.jury.embeddings());
-        self.jury.add(sequence, judged);
+        let identity = self.continuity.check_identity(&judgement, self.judged_frames.embeddings());
+        self.judged_frames.add(sequence, judgement);
         let was_open = self.is_open();
         match identity {
             // A session that was stopped stays stopped for its first reason.
@@ -186,7 +193,7 @@ impl Session {
     }
 
     /// A frame of this session was sent in an earlier one.
-    pub fn replayed(&mut self) -> Vec<Event> {
+    pub fn report_replay(&mut self) -> Vec<Event> {
         let was_open = self.is_open();
         if self.is_stopped() {
             return Vec::new();
@@ -198,7 +205,7 @@ impl Session {
     /// Lets time pass without a frame; in a batch only frames do.
     pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
-        let Some(reason) = self.overdue(now).filter(|_| is_waiting) else {
+        let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {
             return Vec::new();
         };
         self.stop(reason);
@@ -211,14 +218,14 @@ impl Session {
     }
 
     /// The face that is matched with the portrait: of the best judged frame.
-    pub fn matched(&self) -> Option<&Embedding> {
-        self.jury.matched().map(|(_, embedding)| embedding)
+    pub fn matched_embedding(&self) -> Option<&Embedding> {
+        self.judged_frames.matched().map(|(_, embedding)| embedding)
     }
 
     /// What the session has shown. One that is still open has been left by the client.
-    pub fn outcome(&self) -> Outcome {
-        let left = || self.stopped_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
-        let measured = Measured {
+    pub fn outcome(&self) -> SessionOutcome {
+        let left = || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
+        let measures = SessionMeasures {
             gate: self.gate.worst(),
             track: self.tracker.worst(),
             reaction: self.reaction_min.map(|time| time.as_secs_f64()),
@@ -226,17 +233,17 @@ impl Session {
             repeats: self.continuity.counts(),
             identity: self.continuity.similarity_min(),
         };
-        Outcome {
+        SessionOutcome {
             ending: self.ending.clone().unwrap_or_else(left),
             assurance: self.assurance,
-            pad: self.jury.pad_evidence(),
-            matched: self.jury.matched().map(|(sequence, _)| sequence),
-            thinned: measured.gate.thinned,
-            checks: checks(&measured, &self.limits, self.assurance),
+            pad: self.judged_frames.pad_evidence(),
+            matched: self.judged_frames.matched().map(|(sequence, _)| sequence),
+            thinned: measures.gate.thinned,
+            checks: check_rules(&measures, &self.limits, self.assurance),
         }
     }
 
-    fn blinks_from(&self, step: usize) -> bool {
+    fn has_blink_from(&self, step: usize) -> bool {
         self.actions.iter().skip(step).any(|action| *action == Action::Blink)
     }
 
@@ -250,11 +257,11 @@ impl Session {
     }
 
     fn stop(&mut self, reason: Reason) {
-        self.ending = Some(self.stopped_by(reason));
+        self.ending = Some(self.ending_by(reason));
     }
 
     /// The end by a rule; what the customer was told and did not heed explains why.
-    fn stopped_by(&self, reason: Reason) -> Ending {
+    fn ending_by(&self, reason: Reason) -> Ending {
         let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
         let note = unheeded.map(|code| Reason::plain(code, Subject::Request));
@@ -262,13 +269,13 @@ impl Session {
     }
 
     /// Why time is up, if it is.
-    fn overdue(&self, now: Duration) -> Option<Reason> {
+    fn timeout_reason(&self, now: Duration) -> Option<Reason> {
         let step = self.limits.steps.step;
-        let began = match self.stage {
+        let began = match self.step_state {
             // Before the first prompt only the session's own time counts.
-            Stage::Rest { step: 0, .. } => None,
-            Stage::Rest { began, .. } => Some(began),
-            Stage::Act { sent, .. } => Some(sent),
+            StepState::AwaitNeutral { step: 0, .. } => None,
+            StepState::AwaitNeutral { began, .. } => Some(began),
+            StepState::AwaitAction { sent, .. } => Some(sent),
         };
         let is_late = began.is_some_and(|began| now.saturating_sub(began) > step);
         let limit = |code, limit: Duration| Reason {
@@ -282,19 +289,19 @@ impl Session {
         }
     }
 
-    fn look(
+    fn evaluate(
         &mut self,
         frame: Taken,
-        measures: &Measures,
+        measures: &FrameMeasures,
         now: Duration,
-        observed: &mut Observed,
+        result: &mut FrameResult,
     ) -> Result<(), Reason> {
-        if let Some(reason) = self.overdue(frame.arrived) {
+        if let Some(reason) = self.timeout_reason(frame.arrived) {
             return Err(reason);
         }
         let size_changes_max = self.limits.admission.format_changes_max;
-        self.continuity.see(&frame, measures, size_changes_max)?;
-        let may_leave = matches!(self.stage, Stage::Rest { step: 0, .. });
+        self.continuity.check_frame(&frame, measures, size_changes_max)?;
+        let may_leave = matches!(self.step_state, StepState::AwaitNeutral { step: 0, .. });
         let tracking = self.tracker.locate(&frame, measures, may_leave)?;
         let tracked = match &tracking {
             Tracking::Found(tracked) => Some(tracked),
@@ -303,14 +310,14 @@ impl Session {
         let is_prompted = self.prompt().is_some();
         let activity = if is_prompted { Activity::Moving } else { Activity::Resting };
         let guidance = self.guidance.update(measures, tracked, activity, frame.captured);
-        observed.events.extend(guidance.map(Event::Guidance));
+        result.events.extend(guidance.map(Event::Guidance));
         match (tracking, &measures.main) {
             (Tracking::Found(tracked), Some(face)) => match Reading::new(&frame, &tracked, face) {
-                Some(reading) => self.advance(&View { frame, reading, face, now }, observed),
+                Some(reading) => self.advance(&TrackedFrame { frame, reading, face, now }, result),
                 None => Ok(()),
             },
             (Tracking::Restart, _) => {
-                self.rest_again(now);
+                self.restart_step(now);
                 Ok(())
             }
             _ => Ok(()),

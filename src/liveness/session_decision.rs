@@ -12,7 +12,7 @@
 //! Trouble of the service is a status and never comes here.
 
 use super::admission::Assurance;
-use super::outcome::{Ending, Outcome};
+use super::outcome::{Ending, SessionOutcome};
 use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
 use crate::face::decision::{Decision, Reason, Subject, Thresholds};
@@ -33,7 +33,7 @@ pub struct SessionVerdict {
 /// Judges a session by the rules of this module. `similarity` is that of the matched frame and the
 /// portrait, `pad_score_min` the least median probability of a live person.
 pub fn decide_session(
-    outcome: &Outcome,
+    outcome: &SessionOutcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
     pad_score_min: f64,
@@ -103,20 +103,20 @@ fn is_attack_sign(code: ReasonCode) -> bool {
     )
 }
 
-fn stop_reasons(outcome: &Outcome) -> &[Reason] {
+fn stop_reasons(outcome: &SessionOutcome) -> &[Reason] {
     match &outcome.ending {
         Ending::Stopped(reasons) => reasons,
         Ending::Done => &[],
     }
 }
 
-fn has_enough_frames(outcome: &Outcome) -> bool {
+fn has_enough_frames(outcome: &SessionOutcome) -> bool {
     outcome.pad.frames >= outcome.pad.frames_min.max(1)
 }
 
 /// Reasons that fail the session.
 fn session_fail_reasons(
-    outcome: &Outcome,
+    outcome: &SessionOutcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
     pad_score_min: f64,
@@ -139,7 +139,7 @@ fn session_fail_reasons(
 }
 
 /// Reasons to start another session.
-fn session_retry_reasons(outcome: &Outcome) -> Vec<Reason> {
+fn session_retry_reasons(outcome: &SessionOutcome) -> Vec<Reason> {
     match &outcome.ending {
         Ending::Stopped(reasons) => {
             reasons.iter().filter(|reason| !is_attack_sign(reason.code)).copied().collect()
@@ -155,7 +155,7 @@ fn session_retry_reasons(outcome: &Outcome) -> Vec<Reason> {
 
 /// Reasons that send a finished session to a person.
 fn session_review_reasons(
-    outcome: &Outcome,
+    outcome: &SessionOutcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
 ) -> Vec<Reason> {
@@ -187,7 +187,7 @@ fn session_review_reasons(
 
 /// The outcome's checks, and those of this module.
 fn session_checks(
-    outcome: &Outcome,
+    outcome: &SessionOutcome,
     similarity: Option<f64>,
     thresholds: Thresholds,
     pad_score_min: f64,
@@ -210,14 +210,14 @@ fn session_checks(
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::judging::PadEvidence;
+    use super::super::judged_frames::PadEvidence;
     use super::*;
 
     const THRESHOLDS: Thresholds =
         Thresholds::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
-    fn outcome(ending: Ending, frames: usize, median: f64, low_share: f64) -> Outcome {
-        Outcome {
+    fn outcome(ending: Ending, frames: usize, median: f64, low_share: f64) -> SessionOutcome {
+        SessionOutcome {
             ending,
             assurance: Assurance::Stream,
             pad: PadEvidence {
@@ -241,7 +241,7 @@ mod tests {
         verdict.reasons.iter().map(|reason| reason.code).collect()
     }
 
-    type Case = (Outcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
+    type Case = (SessionOutcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
 
     /// Outcomes of which one thing is wrong, with what comes of it.
     fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! A head of five points in front of a camera, for tests and fuzzing: what a detector, a mesh and
 //! an iris network would say about it.
 
-use super::measures::{FaceMeasures, Measures, MeshMeasures};
+use super::measures::{FaceMeasures, FrameMeasures, MeshMeasures};
 use crate::face::{DetectedFace, Point, Rect};
 use crate::image::{DifferenceHash, LumaImage, RgbImage};
 
@@ -63,12 +63,12 @@ impl Head {
 }
 
 /// What is measured about a frame that shows `head`.
-pub fn measures_of(head: &Head) -> Measures {
+pub fn measures_of(head: &Head) -> FrameMeasures {
     measures_with(head, head.points())
 }
 
 /// What is measured about a frame whose points lie elsewhere than the head's.
-pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> Measures {
+pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> FrameMeasures {
     let face = face_at(points);
     let mesh = MeshMeasures {
         points: face.points,
@@ -83,7 +83,7 @@ pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> Measures {
         eyes: Some([head.eyes; 2]),
     };
     let fingerprint = DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9)));
-    Measures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
+    FrameMeasures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
 }
 
 /// A detected face around its points.

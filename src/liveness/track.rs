@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::admission::Taken;
 use super::limits::TrackLimits;
-use super::measures::Measures;
+use super::measures::FrameMeasures;
 use super::pose::{Pose, distance};
 use crate::face::decision::{Reason, Subject};
 use crate::face::{DetectedFace, ReasonCode, Rect};
@@ -89,7 +89,7 @@ impl FaceTracker {
     pub(super) fn locate(
         &mut self,
         frame: &Taken,
-        measures: &Measures,
+        measures: &FrameMeasures,
         may_leave: bool,
     ) -> Result<Tracking, Reason> {
         let has_area =

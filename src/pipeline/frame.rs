@@ -11,7 +11,7 @@ use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
 use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
-use crate::liveness::{Detail, FaceMeasures, Judged, Measures, MeshMeasures};
+use crate::liveness::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
@@ -31,7 +31,7 @@ pub(super) struct Frame {
 #[derive(Debug)]
 pub(super) struct Measured {
     /// What the liveness rules see.
-    pub measures: Measures,
+    pub measures: FrameMeasures,
     /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
     /// cropped.
     pub crops: Option<FaceCrops>,
@@ -109,7 +109,7 @@ impl Pipeline {
         &self,
         crops: FaceCrops,
         ticket: &Arc<Ticket>,
-    ) -> Result<Judged, Error> {
+    ) -> Result<FrameJudgement, Error> {
         let FaceCrops { aligned, liveness } = crops;
         let (embedded, judged) = tokio::try_join!(
             self.ask(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
@@ -117,7 +117,7 @@ impl Pipeline {
         )?;
         let (embedding, norm) = self.embedding(&embedded)?;
         let pad_score = self.live(&judged)?;
-        Ok(Judged { embedding, norm: norm.into(), pad_score })
+        Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
     }
 
     async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<Decoded, Error> {
@@ -186,7 +186,7 @@ fn look(
     let Shown { image, fingerprint, scale } = shown;
     let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
     let size = [image.width(), image.height()];
-    let measures = Measures { size, fingerprint, faces, main: None };
+    let measures = FrameMeasures { size, fingerprint, faces, main: None };
     let mut measured = Measured { measures, crops: None };
     let Some(main) = main else {
         return Ok(Seen { image, measured, mesh: None });
@@ -271,7 +271,7 @@ mod tests {
         bench.runtime.block_on(bench.pipeline.measure(frame, detail, &bench.ticket()))
     }
 
-    fn eyes(file: Vec<u8>, orientation: Orientation) -> Measures {
+    fn eyes(file: Vec<u8>, orientation: Orientation) -> FrameMeasures {
         measure(file, orientation, Detail::Eyes).unwrap().measures
     }
 
@@ -364,7 +364,7 @@ mod tests {
         let scene = decode(&portrait("person_a_2.jpg"), &ImageSettings::default()).unwrap();
         let width = scene.width();
         let mirrored = stored(&scene, [width, scene.height()], |x, y| (width - 1 - x, y));
-        let yaw = |measures: Measures| measures.main.unwrap().mesh.unwrap().yaw;
+        let yaw = |measures: FrameMeasures| measures.main.unwrap().mesh.unwrap().yaw;
         assert!(yaw(eyes(mirrored, Orientation::UPRIGHT)) > 5.0);
         assert!(yaw(eyes(portrait("person_a_2.jpg"), Orientation::UPRIGHT)) < -5.0);
     }

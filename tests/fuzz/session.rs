@@ -13,7 +13,7 @@ use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
-    Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, STEPS, Session,
+    Action, Admission, Assurance, Ending, Event, FrameJudgement, FrameMeta, Limits, STEPS, Session,
     decide_session, draw,
 };
 
@@ -104,10 +104,10 @@ impl Run {
         if admitted == Ok(Admission::Look) {
             let mut measures = measures_of(&self.head);
             measures.fingerprint = fingerprint(self.sequence);
-            let observed = self.session.observe(meta.sequence, &measures, self.now);
-            self.heard(&observed.events);
-            if observed.judge {
-                let events = self.session.judged(meta.sequence, judged(live));
+            let result = self.session.observe(meta.sequence, &measures, self.now);
+            self.heard(&result.events);
+            if result.is_chosen {
+                let events = self.session.add_judgement(meta.sequence, judgement(live));
                 self.heard(&events);
             }
         }
@@ -153,7 +153,7 @@ impl Run {
             assert_eq!(self.done, STEPS);
         }
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
-        let similarity = self.session.matched().map(|_| 0.7);
+        let similarity = self.session.matched_embedding().map(|_| 0.7);
         let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
         if verdict.decision == Decision::Pass {
             assert!(self.done == STEPS && outcome.pad.frames >= self.limits.judging.frames_min);
@@ -166,11 +166,11 @@ impl Run {
     }
 }
 
-fn judged(live: u8) -> Judged {
+fn judgement(live: u8) -> FrameJudgement {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
     // A network may also say what is no number.
     let pad_score = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
-    Judged { embedding, norm: 12.0, pad_score }
+    FrameJudgement { embedding, norm: 12.0, pad_score }
 }
 
 /// Part of the way from one pose to another.

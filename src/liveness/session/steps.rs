@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Event, Observed, Session};
+use super::{Event, FrameResult, Session};
 use crate::face::ReasonCode;
 use crate::face::decision::{Reason, Subject};
 use crate::liveness::action::Action;
@@ -16,15 +16,15 @@ use crate::liveness::reading::Reading;
 /// Where a session stands.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
-pub(super) enum Stage {
+pub(super) enum StepState {
     /// Waiting for a neutral face; then the action of `step`, or the end behind the last.
-    Rest { step: usize, began: Duration, neutral_since: Option<Duration> },
+    AwaitNeutral { step: usize, began: Duration, neutral_since: Option<Duration> },
     /// Waiting for an action.
-    Act { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
+    AwaitAction { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
 }
 
 /// A frame that shows the face.
-pub(super) struct View<'a> {
+pub(super) struct TrackedFrame<'a> {
     pub(super) frame: Taken,
     pub(super) reading: Reading,
     pub(super) face: &'a FaceMeasures,
@@ -33,55 +33,62 @@ pub(super) struct View<'a> {
 
 impl Session {
     /// The step starts again: neutral first, then the same action.
-    pub(super) fn rest_again(&mut self, now: Duration) {
-        let (Stage::Rest { step, .. } | Stage::Act { step, .. }) = self.stage;
+    pub(super) fn restart_step(&mut self, now: Duration) {
+        let (StepState::AwaitNeutral { step, .. } | StepState::AwaitAction { step, .. }) =
+            self.step_state;
         if step == 0 {
             // Whoever comes next has levels of their own.
             self.baseline = Baseline::default();
         }
-        self.stage = Stage::Rest { step, began: now, neutral_since: None };
+        self.step_state = StepState::AwaitNeutral { step, began: now, neutral_since: None };
     }
 
     /// Takes the session a frame further.
     pub(super) fn advance(
         &mut self,
-        view: &View<'_>,
-        observed: &mut Observed,
+        tracked: &TrackedFrame<'_>,
+        result: &mut FrameResult,
     ) -> Result<(), Reason> {
-        let captured = view.frame.captured;
+        let captured = tracked.frame.captured;
         let gap_max = self.limits.admission.gap_max;
-        let since = self.seen_at.replace(captured).unwrap_or(captured);
+        let since = self.face_seen_at.replace(captured).unwrap_or(captured);
         let was_away = captured.saturating_sub(since) > gap_max;
-        let turn = view.reading.pose.turn;
+        let turn = tracked.reading.pose.turn;
         // Before the first prompt anybody may still come and go.
-        observed.judge = !matches!(self.stage, Stage::Rest { step: 0, .. })
+        result.is_chosen = !matches!(self.step_state, StepState::AwaitNeutral { step: 0, .. })
             && self.guidance.problem().is_none()
-            && self.jury.sharpen(view.frame.sequence, turn, view.face.sharpness);
-        match &mut self.stage {
-            Stage::Rest { neutral_since, .. } => {
+            && self.judged_frames.choose_if_sharper(
+                tracked.frame.sequence,
+                turn,
+                tracked.face.sharpness,
+            );
+        match &mut self.step_state {
+            StepState::AwaitNeutral { neutral_since, .. } => {
                 if was_away {
                     *neutral_since = None;
                 }
-                self.rest(view, observed);
+                self.advance_neutral(tracked, result);
                 Ok(())
             }
-            Stage::Act { gesture, .. } => {
+            StepState::AwaitAction { gesture, .. } => {
                 let was_moving = gesture.is_moving();
                 if was_away {
                     // A movement counts only if it is seen from end to end.
                     gesture.reset();
                 }
                 if was_moving {
-                    self.check_gap(view.frame.gap)?;
+                    self.check_gap(tracked.frame.gap)?;
                 }
-                self.act(view, observed)
+                self.advance_action(tracked, result)
             }
         }
     }
 
-    fn rest(&mut self, view: &View<'_>, observed: &mut Observed) {
-        let is_neutral = self.is_neutral(&view.reading);
-        let Stage::Rest { step, neutral_since, .. } = &mut self.stage else { return };
+    fn advance_neutral(&mut self, tracked: &TrackedFrame<'_>, result: &mut FrameResult) {
+        let is_neutral = self.is_neutral(&tracked.reading);
+        let StepState::AwaitNeutral { step, neutral_since, .. } = &mut self.step_state else {
+            return;
+        };
         if !is_neutral {
             *neutral_since = None;
             if *step == 0 {
@@ -90,24 +97,29 @@ impl Session {
             }
             return;
         }
-        let captured = view.frame.captured;
+        let captured = tracked.frame.captured;
         let since = *neutral_since.get_or_insert(captured);
         let step = *step;
-        self.baseline.add(&view.reading);
+        self.baseline.add(&tracked.reading);
         let is_held = captured.saturating_sub(since) >= self.limits.steps.neutral_hold;
-        if is_held && self.is_baseline_known(step) && self.place(view, observed) {
-            observed.events.push(self.ask(step, since, view));
+        if is_held && self.is_baseline_known(step) && self.choose_for_position(tracked, result) {
+            result.events.push(self.prompt_or_finish(step, since, tracked));
         }
     }
 
     /// Has the frame judged for its place in the session: right before a prompt, right behind an
     /// action or at the end, so that each action lies between two looks at who did it. `false`: it
     /// cannot be judged.
-    fn place(&mut self, view: &View<'_>, observed: &mut Observed) -> bool {
-        let (sequence, turn) = (view.frame.sequence, view.reading.pose.turn);
-        let is_placed = self.jury.place(sequence, turn, view.face.sharpness);
-        observed.judge |= is_placed;
-        is_placed
+    fn choose_for_position(
+        &mut self,
+        tracked: &TrackedFrame<'_>,
+        result: &mut FrameResult,
+    ) -> bool {
+        let (sequence, turn) = (tracked.frame.sequence, tracked.reading.pose.turn);
+        let is_judgeable =
+            self.judged_frames.choose_for_position(sequence, turn, tracked.face.sharpness);
+        result.is_chosen |= is_judgeable;
+        is_judgeable
     }
 
     /// Nothing is wrong with the picture, which includes a turned head, and head and mouth rest.
@@ -124,32 +136,47 @@ impl Session {
 
     fn is_baseline_known(&self, step: usize) -> bool {
         let frames_min = self.limits.steps.neutral_frames_min;
-        let has_eyes = !self.blinks_from(step) || self.baseline.eyes_len() >= frames_min;
+        let has_eyes = !self.has_blink_from(step) || self.baseline.eyes_len() >= frames_min;
         self.baseline.len() >= frames_min && has_eyes
     }
 
     /// Asks for the action of a step, or ends behind the last.
-    fn ask(&mut self, step: usize, neutral_since: Duration, view: &View<'_>) -> Event {
+    fn prompt_or_finish(
+        &mut self,
+        step: usize,
+        neutral_since: Duration,
+        tracked: &TrackedFrame<'_>,
+    ) -> Event {
         let Some(&action) = self.actions.get(step) else {
             self.ending = Some(Ending::Done);
             return Event::Finished;
         };
         self.gate.count_looks();
-        let (sent, hold) = (view.now, self.limits.steps.neutral_hold);
+        let (sent, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // The frame that shows the last of neutral.
-        gesture.update(&view.reading, &self.baseline, &self.limits.gestures, sent);
-        self.stage = Stage::Act { step, sent, gesture, unprompted: UnpromptedActions::default() };
+        gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, sent);
+        self.step_state = StepState::AwaitAction {
+            step,
+            sent,
+            gesture,
+            unprompted: UnpromptedActions::default(),
+        };
         Event::Prompt(self.prompt_of(step, sent))
     }
 
-    fn act(&mut self, view: &View<'_>, observed: &mut Observed) -> Result<(), Reason> {
-        let Stage::Act { step, sent, gesture, unprompted } = &mut self.stage else {
+    fn advance_action(
+        &mut self,
+        tracked: &TrackedFrame<'_>,
+        result: &mut FrameResult,
+    ) -> Result<(), Reason> {
+        let StepState::AwaitAction { step, sent, gesture, unprompted } = &mut self.step_state
+        else {
             return Ok(());
         };
         let (step, sent) = (*step, *sent);
         let action = self.actions[step];
-        let (reading, limits) = (&view.reading, &self.limits.gestures);
+        let (reading, limits) = (&tracked.reading, &self.limits.gestures);
         let wrong = unprompted.count_peaks(action, reading, &self.baseline, limits);
         let wrong_max = self.limits.steps.wrong_actions_max;
         if wrong > wrong_max {
@@ -167,10 +194,11 @@ impl Session {
             self.check_reaction(start.earliest.saturating_sub(sent), reaction_min)?;
         }
         self.check_depth(depth)?;
-        if self.place(view, observed) {
-            observed.events.push(Event::StepDone(step));
-            self.stage = Stage::Rest { step: step + 1, began: view.now, neutral_since: None };
-        } else if let Stage::Act { gesture, .. } = &mut self.stage {
+        if self.choose_for_position(tracked, result) {
+            result.events.push(Event::StepDone(step));
+            self.step_state =
+                StepState::AwaitNeutral { step: step + 1, began: tracked.now, neutral_since: None };
+        } else if let StepState::AwaitAction { gesture, .. } = &mut self.step_state {
             gesture.reset();
         }
         Ok(())

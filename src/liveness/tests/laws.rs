@@ -11,8 +11,8 @@ use crate::image::Rotation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
-    Action, Assurance, Event, FaceMeasures, FrameMeta, Judged, Limits, Measures, MeshMeasures,
-    Session, decide_session,
+    Action, Assurance, Event, FaceMeasures, FrameJudgement, FrameMeasures, FrameMeta, Limits,
+    MeshMeasures, Session, decide_session,
 };
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
@@ -41,7 +41,7 @@ fn any_face() -> impl Strategy<Value = DetectedFace> {
     })
 }
 
-fn any_measures() -> impl Strategy<Value = Measures> {
+fn any_measures() -> impl Strategy<Value = FrameMeasures> {
     let main = prop::option::weighted(0.9, prop::array::uniform6(any_number()));
     (prop::collection::vec(any_face(), 0..3), main, any::<bool>()).prop_map(
         |(faces, main, has_eyes)| {
@@ -56,7 +56,7 @@ fn any_measures() -> impl Strategy<Value = Measures> {
                 }),
                 eyes: has_eyes.then_some([numbers[4], numbers[5]]),
             });
-            Measures { faces, main, ..measures_of(&Head::default()) }
+            FrameMeasures { faces, main, ..measures_of(&Head::default()) }
         },
     )
 }
@@ -105,7 +105,8 @@ proptest! {
             let _ = session.observe(sequence, measures, time);
             let raw = [1.0, 0.5];
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
-            session.judged(sequence, Judged { embedding, norm: *number, pad_score: *number });
+            let judgement = FrameJudgement { embedding, norm: *number, pad_score: *number };
+            session.add_judgement(sequence, judgement);
             session.time_out(time);
             let _ = (session.detail(), session.prompt());
         }
@@ -119,7 +120,7 @@ proptest! {
         measures in prop::collection::vec(any_measures(), 1..20),
     ) {
         let mut session = Session::new(ACTIONS, Assurance::Stream, limits(), Duration::ZERO);
-        prop_assert_eq!(session.replayed(), [Event::Finished]);
+        prop_assert_eq!(session.report_replay(), [Event::Finished]);
         let outcome = session.outcome();
         for (sequence, measures) in (0_u32..).zip(&measures) {
             let meta = FrameMeta {
@@ -131,11 +132,11 @@ proptest! {
                 rotation: Rotation::None,
             };
             prop_assert!(session.admit(&meta, Duration::ZERO).is_err());
-            let observed = session.observe(sequence, measures, Duration::ZERO);
-            prop_assert!(observed.events.is_empty() && !observed.judge);
+            let result = session.observe(sequence, measures, Duration::ZERO);
+            prop_assert!(result.events.is_empty() && !result.is_chosen);
         }
         prop_assert!(session.time_out(Duration::MAX).is_empty());
-        prop_assert!(session.replayed().is_empty());
+        prop_assert!(session.report_replay().is_empty());
         prop_assert_eq!(session.outcome(), outcome);
     }
 

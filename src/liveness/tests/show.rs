@@ -8,8 +8,8 @@ use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Detail, Event, FrameMeta, Judged, Limits, Measures, Session,
-    SessionVerdict, decide_session,
+    Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Limits,
+    Session, SessionVerdict, decide_session,
 };
 
 /// What is filmed and sent at one moment.
@@ -21,7 +21,7 @@ pub(super) struct Frame {
     /// Steps done so far.
     pub(super) done: usize,
     pub(super) head: Head,
-    pub(super) measures: Measures,
+    pub(super) measures: FrameMeasures,
     pub(super) meta: FrameMeta,
     /// Seconds from the taking to the arrival.
     pub(super) delay: f64,
@@ -211,23 +211,23 @@ impl Stage {
             main.mesh = main.mesh.filter(|_| detail >= Detail::Mesh);
             main.eyes = main.eyes.filter(|_| detail >= Detail::Eyes);
         }
-        let observed = self.session.observe(sequence, &frame.measures, now);
-        for event in &observed.events {
+        let result = self.session.observe(sequence, &frame.measures, now);
+        for event in &result.events {
             match event {
                 Event::Prompt(prompt) => self.prompted = Some((frame.time, prompt.action)),
                 Event::StepDone(_) => self.done += 1,
                 Event::Guidance(_) | Event::Finished => {}
             }
         }
-        self.events.extend(observed.events);
-        if observed.judge {
+        self.events.extend(result.events);
+        if result.is_chosen {
             self.chosen.push((sequence, frame.person));
         }
     }
 
     fn judge(&mut self) {
         for (sequence, person) in std::mem::take(&mut self.chosen) {
-            self.events.extend(self.session.judged(sequence, judgement(person)));
+            self.events.extend(self.session.add_judgement(sequence, judgement(person)));
         }
     }
 
@@ -236,7 +236,7 @@ impl Stage {
         assert!(!self.session.is_open(), "the show was shorter than the session");
         let outcome = self.session.outcome();
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
-        let similarity = self.session.matched().map(|_| 0.7);
+        let similarity = self.session.matched_embedding().map(|_| 0.7);
         Played {
             verdict: decide_session(&outcome, similarity, thresholds, 0.8),
             events: self.events,
@@ -255,11 +255,11 @@ fn swell(share: f64) -> f64 {
     (1.3 * (share * std::f64::consts::PI).sin().powi(2)).min(1.0)
 }
 
-fn judgement(person: usize) -> Judged {
+fn judgement(person: usize) -> FrameJudgement {
     let mut raw = [0.1_f32; 4];
     raw[person] = 1.0;
     let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("synthetic")).unwrap();
-    Judged { embedding, norm: 12.0, pad_score: 0.95 }
+    FrameJudgement { embedding, norm: 12.0, pad_score: 0.95 }
 }
 
 /// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).

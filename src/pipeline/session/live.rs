@@ -13,7 +13,7 @@ use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, Limits, Observed, Prompt, Refusal, Session,
+    Action, Admission, Assurance, Event, FrameMeta, FrameResult, Limits, Prompt, Refusal, Session,
     SessionVerdict, decide_session,
 };
 use crate::pipeline::frame::{Frame, Measured};
@@ -172,7 +172,7 @@ impl LiveSession {
         let similarity = portrait
             .embedding
             .as_ref()
-            .zip(core.matched())
+            .zip(core.matched_embedding())
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|cosine| standard.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
@@ -210,8 +210,8 @@ impl LiveSession {
         let Measured { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
-        let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
-        if let Some(crops) = crops.filter(|_| judge) {
+        let FrameResult { mut events, is_chosen } = self.core.observe(sequence, &measures, now);
+        if let Some(crops) = crops.filter(|_| is_chosen) {
             // Of all frames, these decide: whoever shows a session again shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_shown) = tokio::try_join!(
@@ -219,9 +219,9 @@ impl LiveSession {
                 self.pipeline.was_shown(&digests, &self.promise),
             )?;
             self.frames.judged += 1;
-            events.extend(self.core.judged(sequence, judged));
+            events.extend(self.core.add_judgement(sequence, judged));
             if was_shown {
-                events.extend(self.core.replayed());
+                events.extend(self.core.report_replay());
             }
         }
         let done = |event: &&Event| matches!(event, Event::StepDone(_));

@@ -2,13 +2,13 @@
 
 use super::action::STEPS;
 use super::limits::JudgingLimits;
-use super::measures::Judged;
+use super::measures::FrameJudgement;
 use super::percentile::percentile;
 use crate::face::Embedding;
 
 /// Frames that are judged for their place in a session without interruption: one before each
 /// prompt, one behind each action, and the last. The rest is for sharp ones.
-const PLACED: usize = 1 + 2 * STEPS;
+const POSITIONS: usize = 1 + 2 * STEPS;
 
 /// What the liveness networks say about a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,57 +27,57 @@ pub struct PadEvidence {
 
 /// Frames chosen, and frames judged.
 #[derive(Debug)]
-pub(super) struct Jury {
+pub(super) struct JudgedFrames {
     limits: JudgingLimits,
     /// With their turn. As many as there were prompts, one behind each action, one at the end, and
     /// sharp ones.
     chosen: Vec<(u32, f64)>,
-    sharp: usize,
-    sharpest: f64,
-    judged: Vec<Judgement>,
+    sharp_count: usize,
+    sharpness_max: f64,
+    judged: Vec<JudgedFrame>,
 }
 
 #[derive(Debug)]
-struct Judgement {
+struct JudgedFrame {
     sequence: u32,
     turn: f64,
-    judged: Judged,
+    judgement: FrameJudgement,
 }
 
-impl Judgement {
+impl JudgedFrame {
     /// The norm falls with quality; a turned face is a worse match than a straight one.
     fn quality(&self) -> f64 {
-        self.judged.norm * (1.0 - self.turn.abs())
+        self.judgement.norm * (1.0 - self.turn.abs())
     }
 
     /// A probability that is no number is that of a picture.
     fn pad_score(&self) -> f64 {
-        let score = self.judged.pad_score;
+        let score = self.judgement.pad_score;
         if score.is_finite() { score.clamp(0.0, 1.0) } else { 0.0 }
     }
 }
 
-impl Jury {
+impl JudgedFrames {
     pub(super) fn new(limits: JudgingLimits) -> Self {
-        Self { limits, chosen: Vec::new(), sharp: 0, sharpest: 0.0, judged: Vec::new() }
+        Self { limits, chosen: Vec::new(), sharp_count: 0, sharpness_max: 0.0, judged: Vec::new() }
     }
 
     /// Chooses a frame for its place in the session. Places are for as many frames as a session
     /// has, whatever came before: whoever could fill them up early would act unseen.
-    pub(super) fn place(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
-        self.sharpest = self.sharpest.max(sharpness);
+    pub(super) fn choose_for_position(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
+        self.sharpness_max = self.sharpness_max.max(sharpness);
         self.choose(sequence, turn)
     }
 
     /// Chooses a frame if it is clearly the sharpest so far.
-    pub(super) fn sharpen(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
-        let sharp_max = self.limits.frames_max.saturating_sub(PLACED);
-        let is_sharper = sharpness > self.sharpest * self.limits.sharper_min;
-        if self.sharp >= sharp_max || !is_sharper || !self.choose(sequence, turn) {
+    pub(super) fn choose_if_sharper(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
+        let sharp_max = self.limits.frames_max.saturating_sub(POSITIONS);
+        let is_sharper = sharpness > self.sharpness_max * self.limits.sharper_min;
+        if self.sharp_count >= sharp_max || !is_sharper || !self.choose(sequence, turn) {
             return false;
         }
-        self.sharp += 1;
-        self.sharpest = sharpness;
+        self.sharp_count += 1;
+        self.sharpness_max = sharpness;
         true
     }
 
@@ -91,28 +91,28 @@ impl Jury {
     }
 
     /// Whether the frame was chosen and has not been judged.
-    pub(super) fn awaits(&self, sequence: u32) -> bool {
+    pub(super) fn is_pending(&self, sequence: u32) -> bool {
         let is_chosen = self.chosen.iter().any(|(chosen, _)| *chosen == sequence);
         is_chosen && self.judged.iter().all(|other| other.sequence != sequence)
     }
 
     /// Adds what was found about a chosen frame.
-    pub(super) fn add(&mut self, sequence: u32, judged: Judged) {
+    pub(super) fn add(&mut self, sequence: u32, judgement: FrameJudgement) {
         let chosen = self.chosen.iter().find(|(chosen, _)| *chosen == sequence);
         if let Some(&(_, turn)) = chosen {
-            self.judged.push(Judgement { sequence, turn, judged });
+            self.judged.push(JudgedFrame { sequence, turn, judgement });
         }
     }
 
     pub(super) fn embeddings(&self) -> impl Iterator<Item = &Embedding> {
-        self.judged.iter().map(|one| &one.judged.embedding)
+        self.judged.iter().map(|one| &one.judgement.embedding)
     }
 
     /// The judged frame of the best quality: the one that is matched with the portrait.
     pub(super) fn matched(&self) -> Option<(u32, &Embedding)> {
         let usable = self.judged.iter().filter(|one| one.quality().is_finite());
         let best = usable.max_by(|one, other| one.quality().total_cmp(&other.quality()))?;
-        Some((best.sequence, &best.judged.embedding))
+        Some((best.sequence, &best.judgement.embedding))
     }
 
     pub(super) fn pad_evidence(&self) -> PadEvidence {
@@ -123,7 +123,7 @@ impl Jury {
             frames,
             // Whatever was chosen had a reason to be.
             frames_min: self.limits.frames_min.max(self.chosen.len()),
-            median: percentile(self.judged.iter().map(Judgement::pad_score), 0.5),
+            median: percentile(self.judged.iter().map(JudgedFrame::pad_score), 0.5),
             low_share: low as f64 / frames.max(1) as f64,
             low_share_max: self.limits.low_share_max,
         }
@@ -135,61 +135,63 @@ mod tests {
     use super::*;
     use crate::face::SpaceId;
 
-    fn jury() -> Jury {
-        Jury::new(JudgingLimits::default())
+    fn judged_frames() -> JudgedFrames {
+        JudgedFrames::new(JudgingLimits::default())
     }
 
-    fn judged(norm: f64, pad_score: f64) -> Judged {
+    fn judgement(norm: f64, pad_score: f64) -> FrameJudgement {
         let (embedding, _) = Embedding::from_raw(&[1.0, 2.0], SpaceId::new("any")).unwrap();
-        Judged { embedding, norm, pad_score }
+        FrameJudgement { embedding, norm, pad_score }
     }
 
     #[test]
     fn sharp_frames_are_few_and_the_others_always_have_a_place() {
-        let mut jury = jury();
-        let sharp = (0..100).filter(|at| jury.sharpen(*at, 0.0, 2.0_f64.powi(*at as i32))).count();
-        assert_eq!(sharp, 12 - PLACED);
-        let placed = (100..200).filter(|at| jury.place(*at, 0.0, 1.0)).count();
+        let mut frames = judged_frames();
+        let sharp = (0..100)
+            .filter(|at| frames.choose_if_sharper(*at, 0.0, 2.0_f64.powi(*at as i32)))
+            .count();
+        assert_eq!(sharp, 12 - POSITIONS);
+        let placed = (100..200).filter(|at| frames.choose_for_position(*at, 0.0, 1.0)).count();
         assert_eq!(placed, 100);
     }
 
     #[test]
     fn turned_and_hardly_sharper_frames_are_not_judged() {
-        let mut jury = jury();
-        assert!(!jury.place(0, -0.4, 100.0));
-        assert!(!jury.sharpen(1, 0.0, 110.0));
-        assert!(jury.sharpen(2, 0.0, 130.0));
+        let mut frames = judged_frames();
+        assert!(!frames.choose_for_position(0, -0.4, 100.0));
+        assert!(!frames.choose_if_sharper(1, 0.0, 110.0));
+        assert!(frames.choose_if_sharper(2, 0.0, 130.0));
     }
 
     #[test]
     fn a_frame_is_judged_once_and_only_if_it_was_chosen() {
-        let mut jury = jury();
-        jury.place(3, 0.0, 1.0);
-        assert!(jury.awaits(3) && !jury.awaits(4));
-        jury.add(4, judged(10.0, 0.9));
-        assert_eq!(jury.pad_evidence().frames, 0);
-        jury.add(3, judged(10.0, 0.9));
-        assert!(!jury.awaits(3));
+        let mut frames = judged_frames();
+        frames.choose_for_position(3, 0.0, 1.0);
+        assert!(frames.is_pending(3) && !frames.is_pending(4));
+        frames.add(4, judgement(10.0, 0.9));
+        assert_eq!(frames.pad_evidence().frames, 0);
+        frames.add(3, judgement(10.0, 0.9));
+        assert!(!frames.is_pending(3));
     }
 
     #[test]
     fn the_straightest_frame_of_the_highest_norm_is_matched() {
-        let mut jury = jury();
+        let mut frames = judged_frames();
         for (sequence, turn, norm) in [(0, 0.3, 13.0), (1, 0.0, 12.0), (2, 0.0, f64::NAN)] {
-            jury.place(sequence, turn, 1.0);
-            jury.add(sequence, judged(norm, 0.9));
+            frames.choose_for_position(sequence, turn, 1.0);
+            frames.add(sequence, judgement(norm, 0.9));
         }
-        assert_eq!(jury.matched().map(|(sequence, _)| sequence), Some(1));
+        assert_eq!(frames.matched().map(|(sequence, _)| sequence), Some(1));
     }
 
     #[test]
     fn a_probability_that_is_no_number_is_that_of_a_picture() {
-        let mut jury = jury();
+        let mut frames = judged_frames();
         for (sequence, pad_score) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
-            jury.place(sequence, 0.0, 1.0);
-            jury.add(sequence, judged(10.0, pad_score));
+            frames.choose_for_position(sequence, 0.0, 1.0);
+            frames.add(sequence, judgement(10.0, pad_score));
         }
-        assert_eq!(jury.pad_evidence().low_share, 0.5);
-        assert_eq!(jury.pad_evidence().median, Some(0.1));
+        assert_eq!(frames.pad_evidence().low_share, 0.5);
+        assert_eq!(frames.pad_evidence().median, Some(0.1));
     }
 }
