@@ -58,7 +58,7 @@ impl Action {
 
 /// Draws a session's actions by a number from a cryptographic source. Each allowed triple is
 /// equally likely, but for the last, unfinished round of 2¹²⁸ numbers.
-pub fn draw(random: u128) -> [Action; STEPS] {
+pub fn draw_actions(random: u128) -> [Action; STEPS] {
     let triples = allowed_triples();
     triples[(random % triples.len() as u128) as usize]
 }
@@ -101,7 +101,7 @@ pub(super) mod tests {
         let triples = allowed_triples();
         let rounds = 3;
         let numbers = 0..(rounds * triples.len()) as u128;
-        let drawn: Vec<_> = numbers.map(draw).collect();
+        let drawn: Vec<_> = numbers.map(draw_actions).collect();
         for triple in &triples {
             assert_eq!(drawn.iter().filter(|other| *other == triple).count(), rounds);
         }
@@ -118,7 +118,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn every_draw_has_a_turn_and_a_blink_and_no_immediate_repeat(random: u128) {
-            let actions = draw(random);
+            let actions = draw_actions(random);
             prop_assert!(actions.iter().any(|a| matches!(a, Action::TurnLeft | Action::TurnRight)));
             prop_assert!(actions.contains(&Action::Blink));
             prop_assert!(actions[0] != actions[1] && actions[1] != actions[2]);

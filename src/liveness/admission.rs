@@ -41,17 +41,17 @@ pub struct FrameMeta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// Measure it, and have it observed.
-    Look,
+    Measure,
     /// The stream is faster than frames are looked at: leave this one out.
     Thinned,
 }
 
 /// Why a frame is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
-pub enum Refusal {
+pub enum FrameRefusal {
     /// The session has its result.
     #[error("session is over")]
-    Over,
+    SessionOver,
     /// Sent twice, or out of order.
     #[error("frame {sequence} does not follow frame {last}")]
     Sequence {
@@ -61,7 +61,7 @@ pub enum Refusal {
         last: u32,
     },
     /// One frame is too large.
-    #[error("frame of {bytes} bytes, at most {bytes_max} are taken")]
+    #[error("frame of {bytes} bytes, at most {bytes_max} are accepted")]
     FrameBytes {
         /// Of the frame.
         bytes: usize,
@@ -69,7 +69,7 @@ pub enum Refusal {
         bytes_max: usize,
     },
     /// All frames together are too large.
-    #[error("session of {bytes} bytes, at most {bytes_max} are taken")]
+    #[error("session of {bytes} bytes, at most {bytes_max} are accepted")]
     SessionBytes {
         /// With the frame.
         bytes: usize,
@@ -77,7 +77,7 @@ pub enum Refusal {
         bytes_max: usize,
     },
     /// There were too many frames.
-    #[error("session has its {frames_max} frames")]
+    #[error("session has more than {frames_max} frames")]
     Frames {
         /// Most that are taken.
         frames_max: usize,
@@ -95,7 +95,7 @@ pub enum Refusal {
         by: Duration,
     },
     /// The client's clock and the server's do not run together.
-    #[error("capture time drifts by {by:?}, at most {limit:?} is taken")]
+    #[error("capture time drifts by {by:?}, at most {limit:?} is allowed")]
     ClockDrift {
         /// How far.
         by: Duration,
@@ -118,11 +118,11 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl FrameRefusal {
     /// Why the session ends with this frame; `None` where the frame alone is refused.
     pub fn reason(&self) -> Option<ReasonCode> {
         match self {
-            Self::Over | Self::Sequence { .. } | Self::FrameBytes { .. } => None,
+            Self::SessionOver | Self::Sequence { .. } | Self::FrameBytes { .. } => None,
             Self::SessionBytes { .. } | Self::Frames { .. } | Self::Expired { .. } => {
                 Some(ReasonCode::SessionExpired)
             }
@@ -134,9 +134,11 @@ impl Refusal {
     }
 
     /// What was measured and the limit, where the cause has numbers.
-    pub(super) fn numbers(&self) -> [Option<f64>; 2] {
+    pub(super) fn value_and_limit(&self) -> [Option<f64>; 2] {
         match *self {
-            Self::Over | Self::Sequence { .. } | Self::Repeated | Self::Format => [None, None],
+            Self::SessionOver | Self::Sequence { .. } | Self::Repeated | Self::Format => {
+                [None, None]
+            }
             Self::FrameBytes { bytes, bytes_max } | Self::SessionBytes { bytes, bytes_max } => {
                 [Some(bytes as f64), Some(bytes_max as f64)]
             }
@@ -151,7 +153,7 @@ impl Refusal {
 
 /// A frame on its way to being observed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Taken {
+pub(super) struct AdmittedFrame {
     pub(super) sequence: u32,
     pub(super) captured: Duration,
     pub(super) arrived: Duration,
@@ -161,36 +163,36 @@ pub(super) struct Taken {
 
 /// The door of a session.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct AdmissionGate {
     limits: AdmissionLimits,
     assurance: Assurance,
     started: Duration,
-    first: Option<Taken>,
-    last: Option<(Taken, FrameMeta)>,
+    first: Option<AdmittedFrame>,
+    last: Option<(AdmittedFrame, FrameMeta)>,
     digests: BTreeSet<[u8; 32]>,
     bytes: usize,
-    seen: usize,
+    admitted: usize,
     /// Since the first prompt; `None` before it.
-    looked: Option<usize>,
-    repeated: usize,
+    measured: Option<usize>,
+    repeated_digests: usize,
     format_changes: usize,
     /// The next capture time that is looked at, unless the stream is slower.
-    look_due: Duration,
+    measure_due: Duration,
     intervals: VecDeque<Duration>,
     /// Taken and not observed yet; at most `frames_seen_max`.
-    waiting: VecDeque<Taken>,
-    worst: Worst,
+    waiting: VecDeque<AdmittedFrame>,
+    worst: AdmissionWorst,
 }
 
 /// The worst that was seen of what the door measures.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Worst {
+pub(super) struct AdmissionWorst {
     pub(super) rate: Option<f64>,
     pub(super) drift: Duration,
     pub(super) thinned: usize,
 }
 
-impl Gate {
+impl AdmissionGate {
     pub(super) fn new(limits: AdmissionLimits, assurance: Assurance, started: Duration) -> Self {
         Self {
             limits,
@@ -200,32 +202,36 @@ impl Gate {
             last: None,
             digests: BTreeSet::new(),
             bytes: 0,
-            seen: 0,
-            looked: None,
-            repeated: 0,
+            admitted: 0,
+            measured: None,
+            repeated_digests: 0,
             format_changes: 0,
-            look_due: Duration::ZERO,
+            measure_due: Duration::ZERO,
             intervals: VecDeque::new(),
             waiting: VecDeque::new(),
-            worst: Worst::default(),
+            worst: AdmissionWorst::default(),
         }
     }
 
     /// Takes a frame, or says why not. What a frame is counted for stays counted.
-    pub(super) fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, Refusal> {
+    pub(super) fn admit(
+        &mut self,
+        meta: &FrameMeta,
+        now: Duration,
+    ) -> Result<Admission, FrameRefusal> {
         let now = self.arrival(meta, now);
         self.check_budget(meta, now)?;
         self.check_order(meta)?;
         self.check_drift(meta, now)?;
         self.check_repeats(meta)?;
         self.check_rate(meta)?;
-        Ok(self.take(meta, now))
+        Ok(self.accept(meta, now))
     }
 
     /// The first action is asked for: from here on, looked-at frames are counted. Finding the right
     /// place before takes as long as it takes, within the session's time.
-    pub(super) fn count_looks(&mut self) {
-        self.looked.get_or_insert(0);
+    pub(super) fn count_measured_frames(&mut self) {
+        self.measured.get_or_insert(0);
     }
 
     /// The time is up.
@@ -234,13 +240,13 @@ impl Gate {
     }
 
     /// The taken frame with this number; those before it will not be observed any more.
-    pub(super) fn observed(&mut self, sequence: u32) -> Option<Taken> {
+    pub(super) fn pop_waiting(&mut self, sequence: u32) -> Option<AdmittedFrame> {
         let at = self.waiting.iter().position(|frame| frame.sequence == sequence)?;
         let frames = self.waiting.drain(..=at);
-        frames.reduce(|one, next| Taken { gap: one.gap.max(next.gap), ..next })
+        frames.reduce(|one, next| AdmittedFrame { gap: one.gap.max(next.gap), ..next })
     }
 
-    pub(super) fn worst(&self) -> Worst {
+    pub(super) fn worst(&self) -> AdmissionWorst {
         self.worst
     }
 
@@ -253,30 +259,30 @@ impl Gate {
         }
     }
 
-    fn check_budget(&self, meta: &FrameMeta, now: Duration) -> Result<(), Refusal> {
+    fn check_budget(&self, meta: &FrameMeta, now: Duration) -> Result<(), FrameRefusal> {
         let AdmissionLimits { frame_bytes_max, session_bytes_max, .. } = self.limits;
         let AdmissionLimits { frames_seen_max, frames_max, session, .. } = self.limits;
         let bytes = self.bytes.saturating_add(meta.bytes);
         if self.is_expired(now) {
-            Err(Refusal::Expired { limit: session })
+            Err(FrameRefusal::Expired { limit: session })
         } else if meta.bytes > frame_bytes_max {
-            Err(Refusal::FrameBytes { bytes: meta.bytes, bytes_max: frame_bytes_max })
+            Err(FrameRefusal::FrameBytes { bytes: meta.bytes, bytes_max: frame_bytes_max })
         } else if bytes > session_bytes_max {
-            Err(Refusal::SessionBytes { bytes, bytes_max: session_bytes_max })
-        } else if self.looked.is_some_and(|looked| looked >= frames_max) {
-            Err(Refusal::Frames { frames_max })
-        } else if self.seen >= frames_seen_max {
-            Err(Refusal::Frames { frames_max: frames_seen_max })
+            Err(FrameRefusal::SessionBytes { bytes, bytes_max: session_bytes_max })
+        } else if self.measured.is_some_and(|measured| measured >= frames_max) {
+            Err(FrameRefusal::Frames { frames_max })
+        } else if self.admitted >= frames_seen_max {
+            Err(FrameRefusal::Frames { frames_max: frames_seen_max })
         } else {
             Ok(())
         }
     }
 
     /// Numbers and capture times rise.
-    fn check_order(&self, meta: &FrameMeta) -> Result<(), Refusal> {
+    fn check_order(&self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
         let Some((last, _)) = self.last else { return Ok(()) };
         if meta.sequence <= last.sequence {
-            return Err(Refusal::Sequence { sequence: meta.sequence, last: last.sequence });
+            return Err(FrameRefusal::Sequence { sequence: meta.sequence, last: last.sequence });
         }
         let by = last.captured.saturating_sub(meta.captured);
         let is_tolerated = self.limits.clock_back_max > Duration::ZERO;
@@ -284,40 +290,40 @@ impl Gate {
         if has_risen || (is_tolerated && by <= self.limits.clock_back_max) {
             Ok(())
         } else {
-            Err(Refusal::ClockBack { by })
+            Err(FrameRefusal::ClockBack { by })
         }
     }
 
     /// Time passes alike for client and server, counted from the first frame.
-    fn check_drift(&mut self, meta: &FrameMeta, now: Duration) -> Result<(), Refusal> {
+    fn check_drift(&mut self, meta: &FrameMeta, now: Duration) -> Result<(), FrameRefusal> {
         let Some(first) = self.first else { return Ok(()) };
         let client = meta.captured.saturating_sub(first.captured);
         let by = client.abs_diff(now.saturating_sub(first.arrived));
         self.worst.drift = self.worst.drift.max(by);
         let limit = self.limits.clock_drift_max;
-        if by > limit { Err(Refusal::ClockDrift { by, limit }) } else { Ok(()) }
+        if by > limit { Err(FrameRefusal::ClockDrift { by, limit }) } else { Ok(()) }
     }
 
-    fn check_repeats(&mut self, meta: &FrameMeta) -> Result<(), Refusal> {
+    fn check_repeats(&mut self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
         if !self.digests.insert(meta.digest) {
-            self.repeated += 1;
+            self.repeated_digests += 1;
         }
         if let Some((_, last)) = self.last
             && (last.mirrored, last.rotation) != (meta.mirrored, meta.rotation)
         {
             self.format_changes += 1;
         }
-        if self.repeated > self.limits.repeated_bytes_max {
-            Err(Refusal::Repeated)
+        if self.repeated_digests > self.limits.repeated_bytes_max {
+            Err(FrameRefusal::Repeated)
         } else if self.format_changes > self.limits.format_changes_max {
-            Err(Refusal::Format)
+            Err(FrameRefusal::Format)
         } else {
             Ok(())
         }
     }
 
     /// The median, so that one gap, which has its own rule, is not taken for a slow stream.
-    fn check_rate(&mut self, meta: &FrameMeta) -> Result<(), Refusal> {
+    fn check_rate(&mut self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
         let Some((last, _)) = self.last else { return Ok(()) };
         if self.intervals.len() >= self.limits.rate_intervals.max(1) {
             self.intervals.pop_front();
@@ -331,34 +337,34 @@ impl Gate {
         let rate = 1.0 / sorted[sorted.len() / 2].as_secs_f64();
         self.worst.rate = Some(self.worst.rate.map_or(rate, |worst| worst.min(rate)));
         let limit = self.limits.rate_min;
-        if rate < limit { Err(Refusal::Rate { rate, limit }) } else { Ok(()) }
+        if rate < limit { Err(FrameRefusal::Rate { rate, limit }) } else { Ok(()) }
     }
 
-    fn take(&mut self, meta: &FrameMeta, now: Duration) -> Admission {
+    fn accept(&mut self, meta: &FrameMeta, now: Duration) -> Admission {
         let (sequence, captured) = (meta.sequence, meta.captured);
         let gap =
             self.last.map_or(Duration::ZERO, |(last, _)| captured.saturating_sub(last.captured));
-        let taken = Taken { sequence, captured, arrived: now, gap };
-        self.first.get_or_insert(taken);
-        self.last = Some((taken, *meta));
-        self.waiting.push_back(taken);
+        let frame = AdmittedFrame { sequence, captured, arrived: now, gap };
+        self.first.get_or_insert(frame);
+        self.last = Some((frame, *meta));
+        self.waiting.push_back(frame);
         self.bytes += meta.bytes;
-        self.seen += 1;
+        self.admitted += 1;
         let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_looked_max)
             .unwrap_or(Duration::ZERO);
         // Half an interval early is in time: cameras are not punctual.
-        if captured.saturating_add(interval / 2) < self.look_due {
+        if captured.saturating_add(interval / 2) < self.measure_due {
             self.worst.thinned += 1;
             return Admission::Thinned;
         }
-        self.looked = self.looked.map(|looked| looked + 1);
-        self.look_due = self.next_look(captured, interval);
-        Admission::Look
+        self.measured = self.measured.map(|measured| measured + 1);
+        self.measure_due = self.next_due(captured, interval);
+        Admission::Measure
     }
 
     /// Looks stay on a grid, so that 15 frames a second are thinned to 10 and not to 7.5.
-    fn next_look(&self, captured: Duration, interval: Duration) -> Duration {
-        let on_grid = self.look_due.saturating_add(interval);
+    fn next_due(&self, captured: Duration, interval: Duration) -> Duration {
+        let on_grid = self.measure_due.saturating_add(interval);
         if on_grid.saturating_add(interval) < captured {
             captured.saturating_add(interval)
         } else {
@@ -373,8 +379,8 @@ mod tests {
 
     use super::*;
 
-    fn gate(limits: AdmissionLimits) -> Gate {
-        Gate::new(limits, Assurance::Stream, Duration::ZERO)
+    fn gate(limits: AdmissionLimits) -> AdmissionGate {
+        AdmissionGate::new(limits, Assurance::Stream, Duration::ZERO)
     }
 
     fn meta(sequence: u32, captured_ms: u64) -> FrameMeta {
@@ -397,20 +403,20 @@ mod tests {
     #[test]
     fn a_frame_that_does_not_follow_is_refused_alone() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(5, 100), ms(0)), Ok(Admission::Look));
+        assert_eq!(gate.admit(&meta(5, 100), ms(0)), Ok(Admission::Measure));
         let refusal = gate.admit(&meta(5, 200), ms(100)).unwrap_err();
-        assert_eq!(refusal, Refusal::Sequence { sequence: 5, last: 5 });
+        assert_eq!(refusal, FrameRefusal::Sequence { sequence: 5, last: 5 });
         assert_eq!(refusal.reason(), None);
-        assert_eq!(gate.admit(&meta(6, 200), ms(100)), Ok(Admission::Look));
+        assert_eq!(gate.admit(&meta(6, 200), ms(100)), Ok(Admission::Measure));
     }
 
     #[test]
     fn the_first_frame_may_come_whenever() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Look));
-        assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Look));
+        assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
+        assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));
         let late = gate.admit(&meta(79, 3_600_200), ms(22_000));
-        assert_eq!(late, Err(Refusal::ClockDrift { by: ms(1800), limit: ms(1500) }));
+        assert_eq!(late, Err(FrameRefusal::ClockDrift { by: ms(1800), limit: ms(1500) }));
     }
 
     #[test]
@@ -420,21 +426,24 @@ mod tests {
         assert!(small.admit(&meta(0, 0), ms(0)).is_ok());
         assert!(small.admit(&meta(1, 100), ms(100)).is_ok());
         let full = small.admit(&meta(2, 200), ms(200));
-        assert_eq!(full, Err(Refusal::SessionBytes { bytes: 3000, bytes_max: 2500 }));
+        assert_eq!(full, Err(FrameRefusal::SessionBytes { bytes: 3000, bytes_max: 2500 }));
 
         let large = FrameMeta { bytes: 256 * 1024 + 1, ..meta(0, 0) };
         let refusal = gate(AdmissionLimits::default()).admit(&large, ms(0)).unwrap_err();
-        assert!(matches!(refusal, Refusal::FrameBytes { .. }) && refusal.reason().is_none());
+        assert!(matches!(refusal, FrameRefusal::FrameBytes { .. }) && refusal.reason().is_none());
 
         let mut short = gate(AdmissionLimits { frames_max: 1, ..AdmissionLimits::default() });
         assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
         assert!(short.admit(&meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
-        short.count_looks();
+        short.count_measured_frames();
         assert!(short.admit(&meta(2, 200), ms(200)).is_ok());
-        assert_eq!(short.admit(&meta(3, 300), ms(300)), Err(Refusal::Frames { frames_max: 1 }));
+        assert_eq!(
+            short.admit(&meta(3, 300), ms(300)),
+            Err(FrameRefusal::Frames { frames_max: 1 })
+        );
 
         let expired = gate(AdmissionLimits::default()).admit(&meta(0, 0), ms(45_001));
-        assert_eq!(expired, Err(Refusal::Expired { limit: ms(45_000) }));
+        assert_eq!(expired, Err(FrameRefusal::Expired { limit: ms(45_000) }));
     }
 
     #[test]
@@ -458,31 +467,31 @@ mod tests {
         for (sequence, time) in [(0, 0), (1, 100), (2, 400), (3, 450)] {
             gate.admit(&meta(sequence, time), ms(time)).unwrap();
         }
-        assert_eq!(gate.observed(1).unwrap().gap, ms(100));
-        assert_eq!(gate.observed(3).unwrap().gap, ms(300));
-        assert_eq!(gate.observed(2), None);
+        assert_eq!(gate.pop_waiting(1).unwrap().gap, ms(100));
+        assert_eq!(gate.pop_waiting(3).unwrap().gap, ms(300));
+        assert_eq!(gate.pop_waiting(2), None);
     }
 
     proptest! {
         #[test]
-        fn at_any_rate_looks_keep_near_the_rate_that_is_looked_at(rate in 10.0..60.0_f64) {
+        fn at_any_rate_frames_are_measured_near_the_configured_rate(rate in 10.0..60.0_f64) {
             let mut gate = gate(AdmissionLimits::default());
-            let mut looks = Vec::new();
+            let mut measured = Vec::new();
             for frame in 0..(5.0 * rate) as u32 {
                 let time = Duration::from_secs_f64(f64::from(frame) / rate);
                 let meta = FrameMeta { captured: time, ..meta(frame, 0) };
-                if gate.admit(&meta, time).unwrap() == Admission::Look {
-                    looks.push(time);
+                if gate.admit(&meta, time).unwrap() == Admission::Measure {
+                    measured.push(time);
                 }
             }
-            prop_assert!((45..=51).contains(&looks.len()), "{}", looks.len());
+            prop_assert!((45..=51).contains(&measured.len()), "{}", measured.len());
             // Never slower than the state machines need.
-            let intervals = looks.windows(2).map(|pair| pair[1] - pair[0]);
+            let intervals = measured.windows(2).map(|pair| pair[1] - pair[0]);
             prop_assert!(intervals.max().unwrap() <= ms(200));
         }
 
         #[test]
-        fn any_metadata_is_taken_within_the_limits_or_refused(
+        fn any_metadata_is_admitted_within_the_limits_or_refused(
             frames in prop::collection::vec(
                 (any::<u32>(), any::<u64>(), any::<usize>(), any::<[u8; 2]>(), any::<u64>()),
                 0..60,
@@ -492,7 +501,7 @@ mod tests {
         ) {
             let assurance = if is_batch { Assurance::Batch } else { Assurance::Stream };
             let limits = AdmissionLimits { rate_min: 0.0, ..AdmissionLimits::default() };
-            let mut gate = Gate::new(limits.clone(), assurance, Duration::ZERO);
+            let mut gate = AdmissionGate::new(limits.clone(), assurance, Duration::ZERO);
             let (mut bytes, mut last) = (0, None);
             for (at, (sequence, captured, size, digest, now)) in (0_u32..).zip(frames) {
                 let mut meta = meta(if is_tame { at } else { sequence }, captured);

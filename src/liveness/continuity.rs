@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::admission::Taken;
+use super::admission::AdmittedFrame;
 use super::limits::ContinuityLimits;
 use super::measures::{FrameJudgement, FrameMeasures};
 use crate::face::decision::{Reason, Subject};
@@ -55,7 +55,7 @@ impl Continuity {
     /// Holds a frame against all before it.
     pub(super) fn check_frame(
         &mut self,
-        frame: &Taken,
+        frame: &AdmittedFrame,
         measures: &FrameMeasures,
         size_changes_max: usize,
     ) -> Result<(), Reason> {

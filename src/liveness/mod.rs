@@ -29,8 +29,8 @@ pub mod synthetic;
 mod tests;
 mod track;
 
-pub use action::{Action, STEPS, draw};
-pub use admission::{Admission, Assurance, FrameMeta, Refusal};
+pub use action::{Action, STEPS, draw_actions};
+pub use admission::{Admission, Assurance, FrameMeta, FrameRefusal};
 pub use guidance::Guidance;
 pub use limits::Limits;
 pub use measures::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};

@@ -1,8 +1,8 @@
 //! What a session has shown: how it ended, and every value with its limit.
 
-use super::admission::{Assurance, Worst as GateWorst};
+use super::admission::{AdmissionWorst, Assurance};
 use super::judged_frames::PadEvidence;
-use super::limits::Limits;
+use super::limits::{AdmissionLimits, Limits};
 use super::rule::{Rule, RuleCheck};
 use super::track::TrackingWorst;
 use crate::face::decision::Reason;
@@ -35,7 +35,7 @@ pub struct SessionOutcome {
 
 /// What the parts of a session have measured.
 pub(super) struct SessionMeasures {
-    pub(super) gate: GateWorst,
+    pub(super) admission: AdmissionWorst,
     pub(super) track: TrackingWorst,
     /// Seconds.
     pub(super) reaction: Option<f64>,
@@ -51,33 +51,33 @@ pub(super) fn check_rules(
     limits: &Limits,
     assurance: Assurance,
 ) -> Vec<RuleCheck> {
-    let SessionMeasures { gate, track, reaction, depth, repeats, identity } = measures;
+    let SessionMeasures { admission, track, reaction, depth, repeats, identity } = measures;
     let least = |rule, value: Option<f64>, limit| {
         value.map(|value| RuleCheck::at_least(rule, value, limit))
     };
     let most = |rule, value, limit| Some(RuleCheck::at_most(rule, value, limit));
-    let (admission, following) = (&limits.admission, &limits.track);
-    let (second, second_max) = (track.second_time, following.second_time_max);
-    let (losses_max, same) = (following.restarts_max, &limits.continuity);
+    let AdmissionLimits { clock_drift_max, rate_min, .. } = &limits.admission;
+    let (track_limits, continuity) = (&limits.track, &limits.continuity);
+    let second_time_max = track_limits.second_time_max.as_secs_f64();
     let drift = RuleCheck::at_most(
         Rule::ClockDrift,
-        gate.drift.as_secs_f64(),
-        admission.clock_drift_max.as_secs_f64(),
+        admission.drift.as_secs_f64(),
+        clock_drift_max.as_secs_f64(),
     );
     let reaction_min = limits.steps.reaction_min.as_secs_f64();
     let checks = [
-        least(Rule::FrameRate, gate.rate, admission.rate_min),
+        least(Rule::FrameRate, admission.rate, *rate_min),
         (assurance == Assurance::Stream).then_some(drift),
-        most(Rule::SecondFaceTime, second.as_secs_f64(), second_max.as_secs_f64()),
-        most(Rule::Losses, track.restarts as f64, losses_max as f64),
-        most(Rule::EyesJump, track.eyes_shift, following.jump_eyes_max),
-        most(Rule::SizeJump, track.size_change, following.jump_size_max),
-        most(Rule::TurnJump, track.turn_change, following.jump_turn_max),
+        most(Rule::SecondFaceTime, track.second_time.as_secs_f64(), second_time_max),
+        most(Rule::Losses, track.restarts as f64, track_limits.restarts_max as f64),
+        most(Rule::EyesJump, track.eyes_shift, track_limits.jump_eyes_max),
+        most(Rule::SizeJump, track.size_change, track_limits.jump_size_max),
+        most(Rule::TurnJump, track.turn_change, track_limits.jump_turn_max),
         least(Rule::Reaction, *reaction, reaction_min),
         least(Rule::Depth, *depth, limits.gestures.depth_min),
-        most(Rule::RepeatedPictures, repeats[0] as f64, same.repeated_pictures_max as f64),
-        most(Rule::Loops, repeats[1] as f64, same.loops_max as f64),
-        least(Rule::Identity, *identity, same.identity_min()),
+        most(Rule::RepeatedPictures, repeats[0] as f64, continuity.repeated_pictures_max as f64),
+        most(Rule::Loops, repeats[1] as f64, continuity.loops_max as f64),
+        least(Rule::Identity, *identity, continuity.identity_min()),
     ];
     checks.into_iter().flatten().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::admission::Taken;
+use super::admission::AdmittedFrame;
 use super::measures::FaceMeasures;
 use super::pose::Pose;
 use super::track::TrackedFace;
@@ -24,7 +24,11 @@ pub(super) struct Reading {
 
 impl Reading {
     /// `None` where the mesh network sees no face.
-    pub(super) fn new(frame: &Taken, tracked: &TrackedFace, face: &FaceMeasures) -> Option<Self> {
+    pub(super) fn new(
+        frame: &AdmittedFrame,
+        tracked: &TrackedFace,
+        face: &FaceMeasures,
+    ) -> Option<Self> {
         let mesh = face.mesh?;
         Some(Self {
             captured: frame.captured,

@@ -11,7 +11,9 @@ use std::time::Duration;
 use steps::{StepState, TrackedFrame};
 
 use super::action::{Action, STEPS};
-use super::admission::{Admission, Assurance, FrameMeta, Gate, Refusal, Taken};
+use super::admission::{
+    Admission, AdmissionGate, AdmittedFrame, Assurance, FrameMeta, FrameRefusal,
+};
 use super::baseline::Baseline;
 use super::continuity::Continuity;
 use super::guidance::{Activity, Guidance, GuidanceSelector};
@@ -65,7 +67,7 @@ pub struct Session {
     actions: [Action; STEPS],
     assurance: Assurance,
     limits: Limits,
-    gate: Gate,
+    gate: AdmissionGate,
     tracker: FaceTracker,
     guidance: GuidanceSelector,
     continuity: Continuity,
@@ -91,7 +93,7 @@ impl Session {
         Self {
             actions,
             assurance,
-            gate: Gate::new(limits.admission.clone(), assurance, now),
+            gate: AdmissionGate::new(limits.admission.clone(), assurance, now),
             tracker: FaceTracker::new(limits.track.clone()),
             guidance: GuidanceSelector::new(limits.guidance.clone(), &limits.track),
             continuity: Continuity::new(limits.continuity.clone()),
@@ -136,16 +138,16 @@ impl Session {
     /// Takes a frame before a pixel of it is read.
     ///
     /// # Errors
-    /// [`Refusal`]; where it has a reason, the session has ended with it.
-    pub fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, Refusal> {
+    /// [`FrameRefusal`]; where it has a reason, the session has ended with it.
+    pub fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, FrameRefusal> {
         if !self.is_open() {
-            return Err(Refusal::Over);
+            return Err(FrameRefusal::SessionOver);
         }
         let admitted = self.gate.admit(meta, now);
         if let Err(refusal) = &admitted
             && let Some(code) = refusal.reason()
         {
-            let [value, limit] = refusal.numbers();
+            let [value, limit] = refusal.value_and_limit();
             self.stop(Reason { code, subject: Subject::Request, value, limit });
         }
         admitted
@@ -160,7 +162,7 @@ impl Session {
         now: Duration,
     ) -> FrameResult {
         let mut result = FrameResult::default();
-        let Some(frame) = self.gate.observed(sequence).filter(|_| self.is_open()) else {
+        let Some(frame) = self.gate.pop_waiting(sequence).filter(|_| self.is_open()) else {
             return result;
         };
         let now = match self.assurance {
@@ -226,7 +228,7 @@ impl Session {
     pub fn outcome(&self) -> SessionOutcome {
         let left = || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measures = SessionMeasures {
-            gate: self.gate.worst(),
+            admission: self.gate.worst(),
             track: self.tracker.worst(),
             reaction: self.reaction_min.map(|time| time.as_secs_f64()),
             depth: self.depth_min,
@@ -238,7 +240,7 @@ impl Session {
             assurance: self.assurance,
             pad: self.judged_frames.pad_evidence(),
             matched: self.judged_frames.matched().map(|(sequence, _)| sequence),
-            thinned: measures.gate.thinned,
+            thinned: measures.admission.thinned,
             checks: check_rules(&measures, &self.limits, self.assurance),
         }
     }
@@ -291,7 +293,7 @@ impl Session {
 
     fn evaluate(
         &mut self,
-        frame: Taken,
+        frame: AdmittedFrame,
         measures: &FrameMeasures,
         now: Duration,
         result: &mut FrameResult,

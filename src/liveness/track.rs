@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::admission::Taken;
+use super::admission::AdmittedFrame;
 use super::limits::TrackLimits;
 use super::measures::FrameMeasures;
 use super::pose::{Pose, distance};
@@ -88,7 +88,7 @@ impl FaceTracker {
     /// nothing is held against the session, and the face that comes next is as good.
     pub(super) fn locate(
         &mut self,
-        frame: &Taken,
+        frame: &AdmittedFrame,
         measures: &FrameMeasures,
         may_leave: bool,
     ) -> Result<Tracking, Reason> {
@@ -114,7 +114,11 @@ impl FaceTracker {
         overlap(&last.rect, &face.rect) >= self.limits.overlap_min
     }
 
-    fn handle_missing(&mut self, frame: &Taken, may_leave: bool) -> Result<Tracking, Reason> {
+    fn handle_missing(
+        &mut self,
+        frame: &AdmittedFrame,
+        may_leave: bool,
+    ) -> Result<Tracking, Reason> {
         let Some(last) = &self.last else { return Ok(Tracking::Missing) };
         if frame.captured.saturating_sub(last.captured) <= self.limits.lost_max {
             return Ok(Tracking::Missing);
@@ -135,7 +139,7 @@ impl FaceTracker {
 
     fn check_second_face(
         &mut self,
-        frame: &Taken,
+        frame: &AdmittedFrame,
         second_area: f64,
         may_leave: bool,
     ) -> Result<(), Reason> {
@@ -155,7 +159,7 @@ impl FaceTracker {
     }
 
     /// How far the face moved, or would have within one interval.
-    fn measure_motion(&self, frame: &Taken, pose: &Pose) -> Option<Motion> {
+    fn measure_motion(&self, frame: &AdmittedFrame, pose: &Pose) -> Option<Motion> {
         let last = self.last.as_ref()?;
         let interval = frame.captured.saturating_sub(last.captured);
         let intervals = interval.as_secs_f64() / self.limits.jump_interval.as_secs_f64();
@@ -229,7 +233,7 @@ mod tests {
                 measures.main = None;
             }
             let gap = Duration::ZERO;
-            let frame = Taken { sequence: at as u32, captured, arrived: captured, gap };
+            let frame = AdmittedFrame { sequence: at as u32, captured, arrived: captured, gap };
             tracker.locate(&frame, &measures, false).map_err(|reason| reason.code)
         });
         tracked.collect()

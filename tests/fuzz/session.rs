@@ -14,7 +14,7 @@ use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
     Action, Admission, Assurance, Ending, Event, FrameJudgement, FrameMeta, Limits, STEPS, Session,
-    decide_session, draw,
+    decide_session, draw_actions,
 };
 
 /// Bytes that one movement of the head is made of.
@@ -48,7 +48,7 @@ impl Run {
             limits.continuity.repeated_pictures_max = usize::MAX;
             limits.continuity.loops_max = usize::MAX;
         }
-        let actions: [Action; STEPS] = draw(u128::from(header >> 2));
+        let actions: [Action; STEPS] = draw_actions(u128::from(header >> 2));
         Self {
             session: Session::new(actions, assurance, limits.clone(), Duration::ZERO),
             limits,
@@ -101,7 +101,7 @@ impl Run {
         if admitted.is_ok() {
             self.taken(meta);
         }
-        if admitted == Ok(Admission::Look) {
+        if admitted == Ok(Admission::Measure) {
             let mut measures = measures_of(&self.head);
             measures.fingerprint = fingerprint(self.sequence);
             let result = self.session.observe(meta.sequence, &measures, self.now);
@@ -204,7 +204,7 @@ fn honest(header: u8) -> Vec<u8> {
     let closed = [0, 0, 28, 9, 0];
     let blink = [movement(1, closed), movement(3, closed), movement(1, REST), movement(4, REST)];
     let mut movements = Vec::new();
-    for action in draw(u128::from(header >> 2)) {
+    for action in draw_actions(u128::from(header >> 2)) {
         movements.push(movement(20, REST));
         movements.extend(match action {
             Action::TurnLeft => there_and_back([81, 0, 120, 9, 0]),

@@ -6,7 +6,7 @@ use super::{Event, FrameResult, Session};
 use crate::face::ReasonCode;
 use crate::face::decision::{Reason, Subject};
 use crate::liveness::action::Action;
-use crate::liveness::admission::{Assurance, Taken};
+use crate::liveness::admission::{AdmittedFrame, Assurance};
 use crate::liveness::baseline::Baseline;
 use crate::liveness::gesture::{Gesture, GestureProgress, UnpromptedActions};
 use crate::liveness::measures::FaceMeasures;
@@ -25,7 +25,7 @@ pub(super) enum StepState {
 
 /// A frame that shows the face.
 pub(super) struct TrackedFrame<'a> {
-    pub(super) frame: Taken,
+    pub(super) frame: AdmittedFrame,
     pub(super) reading: Reading,
     pub(super) face: &'a FaceMeasures,
     pub(super) now: Duration,
@@ -151,7 +151,7 @@ impl Session {
             self.ending = Some(Ending::Done);
             return Event::Finished;
         };
-        self.gate.count_looks();
+        self.gate.count_measured_frames();
         let (sent, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // The frame that shows the last of neutral.

@@ -199,7 +199,7 @@ impl Stage {
         let now = Duration::from_secs_f64(frame.time + frame.delay);
         let sequence = frame.meta.sequence;
         let is_sent = !frame.is_lost;
-        if !is_sent || self.session.admit(&frame.meta, now) != Ok(Admission::Look) {
+        if !is_sent || self.session.admit(&frame.meta, now) != Ok(Admission::Measure) {
             self.events.extend(self.session.time_out(now));
             return;
         }

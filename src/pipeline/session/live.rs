@@ -13,8 +13,8 @@ use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, FrameResult, Limits, Prompt, Refusal, Session,
-    SessionVerdict, decide_session,
+    Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Limits, Prompt,
+    Session, SessionVerdict, decide_session,
 };
 use crate::pipeline::frame::{Frame, Measured};
 use crate::pipeline::photo::Wanted;
@@ -145,9 +145,9 @@ impl LiveSession {
         let captured = self.captured(&frame);
         let digest = Digest::of(frame.file.expose());
         match self.core.admit(&meta(&frame, captured, digest), self.time_of(captured, at)) {
-            Ok(Admission::Look) if is_behind => self.leave_out(),
-            Ok(Admission::Look) => self.look(frame, digest).await,
-            Ok(Admission::Thinned) | Err(Refusal::Over) => Ok(Vec::new()),
+            Ok(Admission::Measure) if is_behind => self.leave_out(),
+            Ok(Admission::Measure) => self.look(frame, digest).await,
+            Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
             Err(refusal) if refusal.reason().is_some() => Ok(vec![Event::Finished]),
             Err(refusal) => Err(Error::invalid(frame.field, refusal.to_string())),
         }

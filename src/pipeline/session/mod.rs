@@ -193,7 +193,7 @@ impl Pipeline {
             PortraitFile::File(file) => self.hash(file).await?.0,
         };
         // Drawn before the attempt is counted: what fails here has cost none.
-        let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
+        let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));
         let transaction = keys.transaction_digests(TENANT, &order.transaction);
         let attempts_max = settings.attempts_max;
         let counted = replay.attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
