@@ -19,7 +19,7 @@ use self::standing::{Board, Follower};
 use crate::catalog::{self, CatalogError, Role, Snapshot};
 use crate::config::Config;
 use crate::device::{Device, DeviceError, DeviceSettings};
-use crate::liveness::Limits;
+use crate::liveness::SessionLimits;
 use crate::model::{Manifest, ModelError};
 use crate::pipeline::{
     Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
@@ -80,7 +80,7 @@ pub enum AppError {
 pub struct App {
     /// The limits of the liveness sessions of the next [`App::load`]. Tests move one to see what it
     /// stops.
-    pub limits: Limits,
+    pub limits: SessionLimits,
     config: Config,
     gauges: Gauges,
     readiness: Readiness,

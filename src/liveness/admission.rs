@@ -179,7 +179,7 @@ pub(super) struct AdmissionGate {
     /// The next capture time that is looked at, unless the stream is slower.
     measure_due: Duration,
     intervals: VecDeque<Duration>,
-    /// Taken and not observed yet; at most `frames_seen_max`.
+    /// Taken and not observed yet; at most `frames_admitted_max`.
     waiting: VecDeque<AdmittedFrame>,
     worst: AdmissionWorst,
 }
@@ -236,7 +236,7 @@ impl AdmissionGate {
 
     /// The time is up.
     pub(super) fn is_expired(&self, now: Duration) -> bool {
-        now.saturating_sub(self.started) > self.limits.session
+        now.saturating_sub(self.started) > self.limits.session_time_max
     }
 
     /// The taken frame with this number; those before it will not be observed any more.
@@ -261,18 +261,19 @@ impl AdmissionGate {
 
     fn check_budget(&self, meta: &FrameMeta, now: Duration) -> Result<(), FrameRefusal> {
         let AdmissionLimits { frame_bytes_max, session_bytes_max, .. } = self.limits;
-        let AdmissionLimits { frames_seen_max, frames_max, session, .. } = self.limits;
+        let AdmissionLimits { frames_admitted_max, frames_measured_max, session_time_max, .. } =
+            self.limits;
         let bytes = self.bytes.saturating_add(meta.bytes);
         if self.is_expired(now) {
-            Err(FrameRefusal::Expired { limit: session })
+            Err(FrameRefusal::Expired { limit: session_time_max })
         } else if meta.bytes > frame_bytes_max {
             Err(FrameRefusal::FrameBytes { bytes: meta.bytes, bytes_max: frame_bytes_max })
         } else if bytes > session_bytes_max {
             Err(FrameRefusal::SessionBytes { bytes, bytes_max: session_bytes_max })
-        } else if self.measured.is_some_and(|measured| measured >= frames_max) {
-            Err(FrameRefusal::Frames { frames_max })
-        } else if self.admitted >= frames_seen_max {
-            Err(FrameRefusal::Frames { frames_max: frames_seen_max })
+        } else if self.measured.is_some_and(|measured| measured >= frames_measured_max) {
+            Err(FrameRefusal::Frames { frames_max: frames_measured_max })
+        } else if self.admitted >= frames_admitted_max {
+            Err(FrameRefusal::Frames { frames_max: frames_admitted_max })
         } else {
             Ok(())
         }
@@ -313,7 +314,7 @@ impl AdmissionGate {
         {
             self.format_changes += 1;
         }
-        if self.repeated_digests > self.limits.repeated_bytes_max {
+        if self.repeated_digests > self.limits.repeated_files_max {
             Err(FrameRefusal::Repeated)
         } else if self.format_changes > self.limits.format_changes_max {
             Err(FrameRefusal::Format)
@@ -350,7 +351,7 @@ impl AdmissionGate {
         self.waiting.push_back(frame);
         self.bytes += meta.bytes;
         self.admitted += 1;
-        let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_looked_max)
+        let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_measured_max)
             .unwrap_or(Duration::ZERO);
         // Half an interval early is in time: cameras are not punctual.
         if captured.saturating_add(interval / 2) < self.measure_due {
@@ -432,7 +433,8 @@ mod tests {
         let refusal = gate(AdmissionLimits::default()).admit(&large, ms(0)).unwrap_err();
         assert!(matches!(refusal, FrameRefusal::FrameBytes { .. }) && refusal.reason().is_none());
 
-        let mut short = gate(AdmissionLimits { frames_max: 1, ..AdmissionLimits::default() });
+        let mut short =
+            gate(AdmissionLimits { frames_measured_max: 1, ..AdmissionLimits::default() });
         assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
         assert!(short.admit(&meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
         short.count_measured_frames();
@@ -518,7 +520,7 @@ mod tests {
                 }
             }
             prop_assert!(bytes <= limits.session_bytes_max);
-            prop_assert!(gate.waiting.len() <= limits.frames_seen_max);
+            prop_assert!(gate.waiting.len() <= limits.frames_admitted_max);
         }
     }
 }

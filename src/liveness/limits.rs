@@ -7,7 +7,7 @@ pub use super::gesture::GestureLimits;
 
 /// The limits of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Limits {
+pub struct SessionLimits {
     /// What a session may take, and what its frames may be.
     pub admission: AdmissionLimits,
     /// One face from the beginning to the end.
@@ -28,17 +28,17 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdmissionLimits {
     /// From the creation of the session to its end.
-    pub session: Duration,
+    pub session_time_max: Duration,
     /// Frames that are looked at from the first prompt on.
-    pub frames_max: usize,
+    pub frames_measured_max: usize,
     /// Frames that are taken, looked at or not.
-    pub frames_seen_max: usize,
+    pub frames_admitted_max: usize,
     /// Bytes of one frame.
     pub frame_bytes_max: usize,
     /// Bytes of all frames.
     pub session_bytes_max: usize,
     /// Frames whose bytes were sent before.
-    pub repeated_bytes_max: usize,
+    pub repeated_files_max: usize,
     /// How far the capture time may go back.
     pub clock_back_max: Duration,
     /// How far the client's clock may run away from the server's.
@@ -50,7 +50,7 @@ pub struct AdmissionLimits {
     /// Intervals that median is taken of.
     pub rate_intervals: usize,
     /// Frames a second that are looked at; what comes faster is thinned.
-    pub rate_looked_max: f64,
+    pub rate_measured_max: f64,
     /// Longest time between two frames while an action is under way.
     pub gap_max: Duration,
 }
@@ -60,17 +60,17 @@ impl Default for AdmissionLimits {
         Self {
             // Three steps of five seconds, rests between them, and twice that for people who need
             // guidance first.
-            session: Duration::from_secs(45),
+            session_time_max: Duration::from_secs(45),
             // Fifteen seconds at the rate that is looked at; bounds the device time of a session.
-            frames_max: 150,
+            frames_measured_max: 150,
             // The whole session at 30 frames a second, as telephones send them.
-            frames_seen_max: 1350,
+            frames_admitted_max: 1350,
             // A JPEG of 480×640 has 20 to 70 KiB, the largest seen at quality 100 was 240.
             frame_bytes_max: 256 * 1024,
             // The whole session at 10 frames a second of 70 KiB, or half of it at 30 of 50.
             session_bytes_max: 32 * 1024 * 1024,
             // A camera's noise makes every JPEG different.
-            repeated_bytes_max: 0,
+            repeated_files_max: 0,
             clock_back_max: Duration::ZERO,
             // A bad mobile network delays by a second; a recording is older.
             clock_drift_max: Duration::from_millis(1500),
@@ -80,7 +80,7 @@ impl Default for AdmissionLimits {
             // One second at the least rate.
             rate_intervals: 8,
             // The state machines need 8; 10 leaves room for a lost frame.
-            rate_looked_max: 10.0,
+            rate_measured_max: 10.0,
             // Two frames at the least rate: longer gaps have room for a cut.
             gap_max: Duration::from_millis(250),
         }
@@ -202,11 +202,11 @@ pub struct StepLimits {
     /// Neutral frames that a person's own levels are taken from.
     pub neutral_frames_min: usize,
     /// From a prompt to the end of its action, and from there to neutral again.
-    pub step: Duration,
+    pub step_time_max: Duration,
     /// Nobody reacts faster to a prompt.
     pub reaction_min: Duration,
     /// Actions of a step that come to their peak unasked.
-    pub wrong_actions_max: usize,
+    pub unprompted_actions_max: usize,
 }
 
 impl Default for StepLimits {
@@ -215,10 +215,10 @@ impl Default for StepLimits {
             neutral_hold: Duration::from_millis(300),
             neutral_frames_min: 5,
             // Comparable services give 2 to 5 seconds.
-            step: Duration::from_secs(5),
+            step_time_max: Duration::from_secs(5),
             // Simple visual reactions take 180 to 250 ms in the laboratory.
             reaction_min: Duration::from_millis(150),
-            wrong_actions_max: 0,
+            unprompted_actions_max: 0,
         }
     }
 }

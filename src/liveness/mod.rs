@@ -32,7 +32,7 @@ mod track;
 pub use action::{Action, STEPS, draw_actions};
 pub use admission::{Admission, Assurance, FrameMeta, FrameRefusal};
 pub use guidance::Guidance;
-pub use limits::Limits;
+pub use limits::SessionLimits;
 pub use measures::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};
 pub use outcome::Ending;
 pub use pad::{Fusion, PadError, PadOutputKind, PadScore, pad_crop_rect};

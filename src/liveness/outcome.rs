@@ -2,7 +2,7 @@
 
 use super::admission::{AdmissionWorst, Assurance};
 use super::judged_frames::PadEvidence;
-use super::limits::{AdmissionLimits, Limits};
+use super::limits::{AdmissionLimits, SessionLimits};
 use super::rule::{Rule, RuleCheck};
 use super::track::TrackingWorst;
 use crate::face::decision::Reason;
@@ -48,7 +48,7 @@ pub(super) struct SessionMeasures {
 /// Holds all that was measured against its limits.
 pub(super) fn check_rules(
     measures: &SessionMeasures,
-    limits: &Limits,
+    limits: &SessionLimits,
     assurance: Assurance,
 ) -> Vec<RuleCheck> {
     let SessionMeasures { admission, track, reaction, depth, repeats, identity } = measures;

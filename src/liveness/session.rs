@@ -18,7 +18,7 @@ use super::baseline::Baseline;
 use super::continuity::Continuity;
 use super::guidance::{Activity, Guidance, GuidanceSelector};
 use super::judged_frames::JudgedFrames;
-use super::limits::Limits;
+use super::limits::SessionLimits;
 use super::measures::{Detail, FrameJudgement, FrameMeasures};
 use super::outcome::{Ending, SessionMeasures, SessionOutcome, check_rules};
 use super::reading::Reading;
@@ -66,7 +66,7 @@ pub struct FrameResult {
 pub struct Session {
     actions: [Action; STEPS],
     assurance: Assurance,
-    limits: Limits,
+    limits: SessionLimits,
     gate: AdmissionGate,
     tracker: FaceTracker,
     guidance: GuidanceSelector,
@@ -87,7 +87,7 @@ impl Session {
     pub fn new(
         actions: [Action; STEPS],
         assurance: Assurance,
-        limits: Limits,
+        limits: SessionLimits,
         now: Duration,
     ) -> Self {
         Self {
@@ -250,7 +250,7 @@ impl Session {
     }
 
     fn prompt_of(&self, step: usize, sent: Duration) -> Prompt {
-        let deadline = sent.saturating_add(self.limits.steps.step);
+        let deadline = sent.saturating_add(self.limits.steps.step_time_max);
         Prompt { step, action: self.actions[step], deadline }
     }
 
@@ -272,22 +272,22 @@ impl Session {
 
     /// Why time is up, if it is.
     fn timeout_reason(&self, now: Duration) -> Option<Reason> {
-        let step = self.limits.steps.step;
+        let step_time_max = self.limits.steps.step_time_max;
         let began = match self.step_state {
             // Before the first prompt only the session's own time counts.
             StepState::AwaitNeutral { step: 0, .. } => None,
             StepState::AwaitNeutral { began, .. } => Some(began),
             StepState::AwaitAction { sent, .. } => Some(sent),
         };
-        let is_late = began.is_some_and(|began| now.saturating_sub(began) > step);
+        let is_late = began.is_some_and(|began| now.saturating_sub(began) > step_time_max);
         let limit = |code, limit: Duration| Reason {
             limit: Some(limit.as_secs_f64()),
             ..Reason::plain(code, Subject::Request)
         };
         if self.gate.is_expired(now) {
-            Some(limit(ReasonCode::SessionExpired, self.limits.admission.session))
+            Some(limit(ReasonCode::SessionExpired, self.limits.admission.session_time_max))
         } else {
-            is_late.then(|| limit(ReasonCode::StepTimeout, step))
+            is_late.then(|| limit(ReasonCode::StepTimeout, step_time_max))
         }
     }
 

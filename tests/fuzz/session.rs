@@ -13,8 +13,8 @@ use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
-    Action, Admission, Assurance, Ending, Event, FrameJudgement, FrameMeta, Limits, STEPS, Session,
-    decide_session, draw_actions,
+    Action, Admission, Assurance, Ending, Event, FrameJudgement, FrameMeta, STEPS, Session,
+    SessionLimits, decide_session, draw_actions,
 };
 
 /// Bytes that one movement of the head is made of.
@@ -23,7 +23,7 @@ const MOVEMENT: usize = 12;
 /// A session, and what it has told so far.
 struct Run {
     session: Session,
-    limits: Limits,
+    limits: SessionLimits,
     prompted: usize,
     done: usize,
     is_finished: bool,
@@ -38,7 +38,7 @@ struct Run {
 impl Run {
     fn new(header: u8) -> Self {
         let assurance = if header & 1 == 0 { Assurance::Stream } else { Assurance::Batch };
-        let mut limits = Limits::default();
+        let mut limits = SessionLimits::default();
         limits.continuity.identity_min = Some(0.5);
         // A head that the fuzzer moves jumps; without these limits more of the rules are reached.
         if header & 2 == 0 {

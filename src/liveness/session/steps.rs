@@ -177,11 +177,11 @@ impl Session {
         let (step, sent) = (*step, *sent);
         let action = self.actions[step];
         let (reading, limits) = (&tracked.reading, &self.limits.gestures);
-        let wrong = unprompted.count_peaks(action, reading, &self.baseline, limits);
-        let wrong_max = self.limits.steps.wrong_actions_max;
-        if wrong > wrong_max {
+        let unprompted_count = unprompted.count_peaks(action, reading, &self.baseline, limits);
+        let count_max = self.limits.steps.unprompted_actions_max;
+        if unprompted_count > count_max {
             let (code, subject) = (ReasonCode::WrongAction, Subject::Request);
-            return Err(Reason::limited(code, subject, wrong as f64, wrong_max as f64));
+            return Err(Reason::limited(code, subject, unprompted_count as f64, count_max as f64));
         }
         let reaction_min = match self.assurance {
             Assurance::Stream => self.limits.steps.reaction_min,

@@ -11,7 +11,7 @@ use crate::face::ReasonCode;
 use crate::face::decision::Decision;
 use crate::liveness::gesture::MovementLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
-use crate::liveness::{Action, Limits};
+use crate::liveness::{Action, SessionLimits};
 
 const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
 
@@ -21,7 +21,7 @@ struct Attack {
     reason: ReasonCode,
     decision: Decision,
     /// Switches off the check that stops it.
-    relax: fn(&mut Limits),
+    relax: fn(&mut SessionLimits),
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn orders() -> Vec<Attack> {
             },
             reason: ReasonCode::WrongAction,
             decision: Decision::Retry,
-            relax: |limits| limits.steps.wrong_actions_max = 9,
+            relax: |limits| limits.steps.unprompted_actions_max = 9,
         },
         Attack {
             // Blink, nod, turn, and round again: the first prompt sees all three, the others one.
@@ -125,7 +125,7 @@ fn orders() -> Vec<Attack> {
             },
             reason: ReasonCode::WrongAction,
             decision: Decision::Retry,
-            relax: |limits| limits.steps.wrong_actions_max = 9,
+            relax: |limits| limits.steps.unprompted_actions_max = 9,
         },
         Attack {
             name: "mirrored stream whose flag says otherwise",
@@ -147,8 +147,8 @@ fn orders() -> Vec<Attack> {
             reason: ReasonCode::StepTimeout,
             decision: Decision::Retry,
             relax: |limits| {
-                limits.steps.step = Duration::from_secs(9);
-                limits.admission.frames_max = 1000;
+                limits.steps.step_time_max = Duration::from_secs(9);
+                limits.admission.frames_measured_max = 1000;
             },
         },
     ]
@@ -184,7 +184,7 @@ fn cuts() -> Vec<Attack> {
             decision: Decision::Fail,
             relax: |limits| {
                 limits.continuity.loops_max = 1000;
-                limits.admission.frames_max = 1000;
+                limits.admission.frames_measured_max = 1000;
             },
         },
         Attack {
@@ -195,7 +195,7 @@ fn cuts() -> Vec<Attack> {
             }),
             reason: ReasonCode::DuplicateFrames,
             decision: Decision::Fail,
-            relax: |limits| limits.admission.repeated_bytes_max = 1000,
+            relax: |limits| limits.admission.repeated_files_max = 1000,
         },
         Attack {
             name: "one picture encoded again and again",
@@ -268,7 +268,7 @@ fn streams() -> Vec<Attack> {
             decision: Decision::Retry,
             relax: |limits| {
                 limits.admission.clock_drift_max = Duration::from_secs(9);
-                limits.admission.frames_max = 1000;
+                limits.admission.frames_measured_max = 1000;
             },
         },
         Attack {
@@ -306,7 +306,7 @@ const NOISE: MovementLimits = MovementLimits {
 };
 
 /// Nothing needs to be done, and nothing that is done is wrong.
-fn take_noise_for_actions(limits: &mut Limits) {
+fn take_noise_for_actions(limits: &mut SessionLimits) {
     limits.gestures.turn = NOISE;
     limits.gestures.nod = NOISE;
     // Eyes are never more open than their own level.
@@ -316,7 +316,7 @@ fn take_noise_for_actions(limits: &mut Limits) {
     limits.gestures.depth_min = 0.0;
     limits.steps.neutral_hold = Duration::ZERO;
     limits.steps.reaction_min = Duration::ZERO;
-    limits.steps.wrong_actions_max = 1000;
+    limits.steps.unprompted_actions_max = 1000;
 }
 
 /// The frontal points of a photograph, moved by `map` about the middle of the frame.

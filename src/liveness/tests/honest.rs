@@ -101,7 +101,7 @@ fn a_customer_in_the_dark_is_told_so_and_the_answer_says_it() {
         frame.measures.main.as_mut().unwrap().brightness = 0.1;
     };
     let mut limits = limits();
-    limits.admission.session = Duration::from_secs(8);
+    limits.admission.session_time_max = Duration::from_secs(8);
     let played = Show { tamper: dark, ..Show::default() }.play(ACTIONS, &limits);
     let codes: Vec<ReasonCode> = played.verdict.reasons.iter().map(|reason| reason.code).collect();
     assert_eq!(played.verdict.decision, Decision::Retry);

@@ -11,8 +11,8 @@ use crate::image::Rotation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
-    Action, Assurance, Event, FaceMeasures, FrameJudgement, FrameMeasures, FrameMeta, Limits,
-    MeshMeasures, Session, decide_session,
+    Action, Assurance, Event, FaceMeasures, FrameJudgement, FrameMeasures, FrameMeta, MeshMeasures,
+    Session, SessionLimits, decide_session,
 };
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
@@ -62,7 +62,7 @@ fn any_measures() -> impl Strategy<Value = FrameMeasures> {
 }
 
 /// Limits that stop a session for as little as possible, so that its state machines are reached.
-fn lenient() -> Limits {
+fn lenient() -> SessionLimits {
     let mut limits = limits();
     limits.track.overlap_min = -1.0;
     limits.track.jump_eyes_max = f64::INFINITY;
@@ -72,7 +72,7 @@ fn lenient() -> Limits {
     limits.track.restarts_max = 1000;
     limits.continuity.repeated_pictures_max = 1000;
     limits.continuity.loops_max = 1000;
-    limits.steps.wrong_actions_max = 1000;
+    limits.steps.unprompted_actions_max = 1000;
     limits
 }
 

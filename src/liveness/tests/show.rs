@@ -8,8 +8,8 @@ use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Rotation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
-    Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Limits,
-    Session, SessionVerdict, decide_session,
+    Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Session,
+    SessionLimits, SessionVerdict, decide_session,
 };
 
 /// What is filmed and sent at one moment.
@@ -91,8 +91,8 @@ impl Played {
 }
 
 /// Limits whose identity check fits the persons of the shows.
-pub(super) fn limits() -> Limits {
-    let mut limits = Limits::default();
+pub(super) fn limits() -> SessionLimits {
+    let mut limits = SessionLimits::default();
     limits.continuity.identity_min = Some(0.5);
     limits
 }
@@ -102,7 +102,7 @@ const SECONDS_MAX: f64 = 60.0;
 
 impl Show {
     /// Plays the actions to the end of the session.
-    pub(super) fn play(&self, actions: [Action; 3], limits: &Limits) -> Played {
+    pub(super) fn play(&self, actions: [Action; 3], limits: &SessionLimits) -> Played {
         let mut stage = Stage {
             session: Session::new(actions, self.assurance, limits.clone(), Duration::ZERO),
             prompted: None,

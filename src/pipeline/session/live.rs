@@ -13,8 +13,8 @@ use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Limits, Prompt,
-    Session, SessionVerdict, decide_session,
+    Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
+    SessionLimits, SessionVerdict, decide_session,
 };
 use crate::pipeline::frame::{Frame, Measured};
 use crate::pipeline::photo::Wanted;
@@ -97,7 +97,7 @@ impl Pipeline {
 
     /// Two frames of one person are as similar as the calibration of live photographs says.
     /// Without one nothing passes anyway, and nobody is called another person.
-    fn session_limits(&self) -> Result<Limits, Error> {
+    fn session_limits(&self) -> Result<SessionLimits, Error> {
         let mut limits = self.sessions.limits.clone();
         let standard = self.standards.standard(PairType::LiveLive, None)?;
         limits.continuity.identity_min.get_or_insert(standard.similarity_min().unwrap_or(-1.0));

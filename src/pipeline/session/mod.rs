@@ -21,7 +21,7 @@ use super::{Error, Pipeline};
 use crate::face::ImageSource;
 use crate::face::calibration::PairType;
 use crate::image::Rotation;
-use crate::liveness::{self, Action, Assurance, Limits, STEPS};
+use crate::liveness::{self, Action, Assurance, STEPS, SessionLimits};
 use crate::telemetry;
 use crate::trust::{
     Claim, Digest, KeyError, KeyedDigests, Presented, ReplayError, ReplayStore, Secret,
@@ -54,7 +54,7 @@ pub struct Sessions {
     /// How long and how often.
     pub settings: LivenessSettings,
     /// The limits of a session, but for what the calibration says.
-    pub limits: Limits,
+    pub limits: SessionLimits,
 }
 
 /// Why liveness sessions cannot be served.

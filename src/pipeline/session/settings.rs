@@ -7,7 +7,7 @@ use std::time::Duration;
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
-use crate::liveness::Limits;
+use crate::liveness::SessionLimits;
 use crate::setting::{RangeCheck, Violation};
 use crate::trust::ReplayTarget;
 
@@ -84,8 +84,8 @@ impl LivenessSettings {
     }
 
     /// The limits of a session under these settings.
-    pub fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
+    pub fn limits(&self) -> SessionLimits {
+        let mut limits = SessionLimits::default();
         limits.admission.session_bytes_max = self.session_bytes_max;
         limits
     }

@@ -29,17 +29,17 @@ pub fn created(
             step: 0,
             action: v1::Action::Unspecified.into(),
             message: FIRST_PROMPT.to_owned(),
-            time_ms: millis(admission.session),
+            time_ms: millis(admission.session_time_max),
         }),
         actions,
         attempt: claims.attempt,
         attempts_max: sessions.settings.attempts_max,
         rules: Some(v1::FrameRules {
-            frames_max: saturating_u32(admission.frames_seen_max),
+            frames_max: saturating_u32(admission.frames_admitted_max),
             frame_bytes_max: saturating_u32(admission.frame_bytes_max),
             session_bytes_max: saturating_u32(admission.session_bytes_max),
             frames_per_second_min: admission.rate_min,
-            session_ms_max: millis(admission.session),
+            session_ms_max: millis(admission.session_time_max),
         }),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use menshen::app::App;
-use menshen::liveness::Limits;
+use menshen::liveness::SessionLimits;
 use menshen::proto::v1;
 use menshen::proto::v1::ReasonCode as Code;
 use tempfile::TempDir;
@@ -45,7 +45,7 @@ struct Attack {
     reasons: &'static [Code],
     decision: v1::Decision,
     /// Moves away the limit that stops it; `None` where no one limit does.
-    relax: Option<fn(&mut Limits)>,
+    relax: Option<fn(&mut SessionLimits)>,
 }
 
 /// What an attack is made of.
@@ -152,7 +152,7 @@ async fn evaluate(
 }
 
 /// A server with other limits.
-async fn relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
+async fn relaxed(relax: fn(&mut SessionLimits), models: &TempDir) -> App {
     let mut config = live_config(models);
     config.server.drain_grace_ms = 0;
     let mut app = App::bind(config).await.unwrap();
@@ -235,7 +235,7 @@ fn orders() -> Vec<Attack> {
             },
             reasons: &[Code::WrongAction],
             decision: v1::Decision::Retry,
-            relax: Some(|limits| limits.steps.wrong_actions_max = 1),
+            relax: Some(|limits| limits.steps.unprompted_actions_max = 1),
         },
         Attack {
             name: "mirrored stream whose flag says otherwise",
@@ -287,7 +287,7 @@ fn cuts() -> Vec<Attack> {
                 limits.track.jump_size_max = 9.0;
                 limits.track.jump_turn_max = 9.0;
                 limits.gestures.blink_nod_max = 9.0;
-                limits.steps.wrong_actions_max = 9;
+                limits.steps.unprompted_actions_max = 9;
             }),
         },
         Attack {
@@ -315,7 +315,7 @@ fn cuts() -> Vec<Attack> {
             decision: v1::Decision::Fail,
             // Equal bytes are equal pictures, for which there is a check of its own.
             relax: Some(|limits| {
-                limits.admission.repeated_bytes_max = 3;
+                limits.admission.repeated_files_max = 3;
                 limits.continuity.repeated_pictures_max = 3;
             }),
         },
@@ -504,7 +504,7 @@ struct Mistimed {
     react: fn(&mut Actor, Action, u64),
     reason: Code,
     /// Moves away the limit that stops it.
-    relax: fn(&mut Limits),
+    relax: fn(&mut SessionLimits),
 }
 
 const MISTIMED: [Mistimed; 3] = [
@@ -532,9 +532,9 @@ const MISTIMED: [Mistimed; 3] = [
         },
         reason: Code::StepTimeout,
         relax: |limits| {
-            limits.steps.step = Duration::from_secs(12);
+            limits.steps.step_time_max = Duration::from_secs(12);
             // It also takes more frames.
-            limits.admission.frames_max = 400;
+            limits.admission.frames_measured_max = 400;
         },
     },
     Mistimed {
@@ -547,7 +547,7 @@ const MISTIMED: [Mistimed; 3] = [
             actor.perform(action, free_ms + 600);
         },
         reason: Code::WrongAction,
-        relax: |limits| limits.steps.wrong_actions_max = 1,
+        relax: |limits| limits.steps.unprompted_actions_max = 1,
     },
 ];
 
