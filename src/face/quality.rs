@@ -207,8 +207,8 @@ pub fn sharpness(luma: &LumaImage) -> f64 {
         f64::from(sum - 4 * i32::from(values[at]))
     };
     let inner = || {
-        let rows = 1..luma.height().saturating_sub(1);
-        rows.flat_map(|y| (1..width.saturating_sub(1)).map(move |x| y * width + x)).map(laplacian)
+        let lines = 1..luma.height().saturating_sub(1);
+        lines.flat_map(|y| (1..width.saturating_sub(1)).map(move |x| y * width + x)).map(laplacian)
     };
     let center = mean(inner());
     mean(inner().map(|value| (value - center).powi(2)))

@@ -18,7 +18,7 @@ const CANDIDATES_MAX: usize = 5000;
 const LOG_SIDE_MAX: f32 = 8.0;
 
 /// Outputs for one canvas, each for the strides 8, 16 and 32. A level has `(side / stride)²` cells,
-/// row by row.
+/// line by line.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs<'a> {
     /// Probability of a face, 1 value a cell.
@@ -47,11 +47,11 @@ pub fn decode(
     check_lengths(outputs, side)?;
     let mut candidates = Vec::new();
     for (level, stride) in STRIDES.into_iter().enumerate() {
-        let cells_a_row = side / stride;
-        for cell in 0..cells_a_row * cells_a_row {
+        let cells_per_line = side / stride;
+        for cell in 0..cells_per_line * cells_per_line {
             let score = score(outputs.cls[level][cell], outputs.obj[level][cell]);
             if score >= score_min {
-                let corner = ((cell % cells_a_row) as f32, (cell / cells_a_row) as f32);
+                let corner = ((cell % cells_per_line) as f32, (cell / cells_per_line) as f32);
                 let bbox = &outputs.bbox[level][cell * 4..][..4];
                 let kps = &outputs.kps[level][cell * 10..][..10];
                 candidates.push(read_face(score, corner, stride as f32, bbox, kps));
@@ -69,16 +69,16 @@ fn score(cls: f32, obj: f32) -> f32 {
 
 fn read_face(
     score: f32,
-    (column, row): (f32, f32),
+    (column, line): (f32, f32),
     stride: f32,
     bbox: &[f32],
     kps: &[f32],
 ) -> DetectedFace {
-    let (center_x, center_y) = ((column + bbox[0]) * stride, (row + bbox[1]) * stride);
+    let (center_x, center_y) = ((column + bbox[0]) * stride, (line + bbox[1]) * stride);
     let width = bbox[2].min(LOG_SIDE_MAX).exp() * stride;
     let height = bbox[3].min(LOG_SIDE_MAX).exp() * stride;
     let point =
-        |i: usize| Point { x: (kps[2 * i] + column) * stride, y: (kps[2 * i + 1] + row) * stride };
+        |i: usize| Point { x: (kps[2 * i] + column) * stride, y: (kps[2 * i + 1] + line) * stride };
     DetectedFace {
         rect: Rect { x: center_x - width / 2.0, y: center_y - height / 2.0, width, height },
         score,

@@ -31,15 +31,15 @@ impl LumaImage {
         self.values().len() / self.width
     }
 
-    /// The values, row by row.
+    /// The values, line by line.
     pub fn values(&self) -> &[u8] {
         self.values.expose()
     }
 
     /// The mean of a block of pixels that has at least one.
-    fn block_mean(&self, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> f64 {
-        let count = columns.len() * rows.len();
-        let sum: u64 = rows
+    fn block_mean(&self, columns: std::ops::Range<usize>, lines: std::ops::Range<usize>) -> f64 {
+        let count = columns.len() * lines.len();
+        let sum: u64 = lines
             .flat_map(|y| &self.values()[y * self.width..][columns.clone()])
             .map(|&value| u64::from(value))
             .sum();
@@ -57,12 +57,12 @@ impl DifferenceHash {
     /// darker than its right neighbour (dHash, N. Krawetz 2013).
     pub fn new(image: &LumaImage) -> Self {
         const COLUMNS: usize = 9;
-        const ROWS: usize = 8;
+        const LINES: usize = 8;
         let mut bits = 0;
-        for row in 0..ROWS {
-            let rows = block(row, ROWS, image.height());
+        for line in 0..LINES {
+            let lines = block(line, LINES, image.height());
             let means: [f64; COLUMNS] = std::array::from_fn(|column| {
-                image.block_mean(block(column, COLUMNS, image.width()), rows.clone())
+                image.block_mean(block(column, COLUMNS, image.width()), lines.clone())
             });
             for pair in means.windows(2) {
                 bits = bits << 1 | u64::from(pair[0] < pair[1]);

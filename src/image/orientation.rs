@@ -94,8 +94,8 @@ impl Orientation {
         };
         let source = stored.pixels();
         let mut upright = RgbImage::black(width, height);
-        for (y, row) in upright.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
-            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+        for (y, line) in upright.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
+            for (x, pixel) in line.chunks_exact_mut(3).enumerate() {
                 let (x, y) = if self.transpose { (y, x) } else { (x, y) };
                 let x = if self.flip_x { stored_width - 1 - x } else { x };
                 let y = if self.flip_y { stored_height - 1 - y } else { y };
@@ -111,10 +111,10 @@ impl Orientation {
 mod tests {
     use super::*;
 
-    /// Rows of grey values as an image.
-    fn image(rows: &[&[u8]]) -> RgbImage {
-        let pixels = rows.iter().flat_map(|row| row.iter().flat_map(|&v| [v; 3])).collect();
-        RgbImage::new(rows[0].len(), rows.len(), pixels).unwrap()
+    /// Lines of grey values as an image.
+    fn image(lines: &[&[u8]]) -> RgbImage {
+        let pixels = lines.iter().flat_map(|line| line.iter().flat_map(|&v| [v; 3])).collect();
+        RgbImage::new(lines[0].len(), lines.len(), pixels).unwrap()
     }
 
     #[test]
@@ -132,8 +132,8 @@ mod tests {
             &[&[6, 4, 2], &[5, 3, 1]],    // right, bottom
             &[&[5, 3, 1], &[6, 4, 2]],    // left, bottom
         ];
-        for (rows, value) in stored.iter().zip(1..) {
-            let found = Orientation::from_exif(value).unwrap().upright(image(rows));
+        for (lines, value) in stored.iter().zip(1..) {
+            let found = Orientation::from_exif(value).unwrap().upright(image(lines));
             assert_eq!((found.width(), found.height()), (2, 3), "orientation {value}");
             assert_eq!(found.pixels(), upright.pixels(), "orientation {value}");
         }
@@ -144,8 +144,8 @@ mod tests {
         // The scene is 1 2 / 3 4 / 5 6. A sensor that must be turned clockwise by 90 degrees
         // stores its right column first, and so on.
         let scene = image(&[&[1, 2], &[3, 4], &[5, 6]]);
-        type Rows = &'static [&'static [u8]];
-        let stored: [(u32, Rows, Rows); 4] = [
+        type Lines = &'static [&'static [u8]];
+        let stored: [(u32, Lines, Lines); 4] = [
             (0, &[&[1, 2], &[3, 4], &[5, 6]], &[&[2, 1], &[4, 3], &[6, 5]]),
             (90, &[&[2, 4, 6], &[1, 3, 5]], &[&[1, 3, 5], &[2, 4, 6]]),
             (180, &[&[6, 5], &[4, 3], &[2, 1]], &[&[5, 6], &[3, 4], &[1, 2]]),

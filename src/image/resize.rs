@@ -53,11 +53,11 @@ fn resize(source: &RgbImage, target: &mut RgbImage) {
 pub struct PixelRect {
     /// Left column.
     pub x: usize,
-    /// Top row.
+    /// Top line.
     pub y: usize,
     /// Columns.
     pub width: usize,
-    /// Rows.
+    /// Lines.
     pub height: usize,
 }
 
@@ -83,28 +83,28 @@ pub fn crop_resize(
 ) -> Option<RgbImage> {
     let crop = crop.clip(source)?;
     let columns = taps(crop.x, crop.width, width);
-    let rows = taps(crop.y, crop.height, height);
-    let source_row = |y: usize| {
+    let lines = taps(crop.y, crop.height, height);
+    let source_line = |y: usize| {
         let pixels = source.pixels().as_chunks::<3>().0;
         &pixels[y * source.width()..][..source.width()]
     };
     let [mut upper, mut lower] = [(); 2].map(|()| Secret::new(vec![0.0; width * 3]));
     let mut target = RgbImage::black(width, height);
-    for (row, target_row) in rows.iter().zip(target.pixels_mut().chunks_exact_mut(width * 3)) {
-        mix_columns(source_row(row.first), &columns, upper.expose_mut());
-        mix_columns(source_row(row.second), &columns, lower.expose_mut());
+    for (line, target_line) in lines.iter().zip(target.pixels_mut().chunks_exact_mut(width * 3)) {
+        mix_columns(source_line(line.first), &columns, upper.expose_mut());
+        mix_columns(source_line(line.second), &columns, lower.expose_mut());
         let between = upper.expose().iter().zip(lower.expose());
-        for (value, (&upper, &lower)) in target_row.iter_mut().zip(between) {
-            *value = nearest_byte(upper + (lower - upper) * row.second_share);
+        for (value, (&upper, &lower)) in target_line.iter_mut().zip(between) {
+            *value = nearest_byte(upper + (lower - upper) * line.second_share);
         }
     }
     Some(target)
 }
 
-/// A row of pixels as it is between `columns`.
-fn mix_columns(row: &[[u8; 3]], columns: &[Taps], mixed: &mut [f32]) {
+/// A line of pixels as it is between `columns`.
+fn mix_columns(line: &[[u8; 3]], columns: &[Taps], mixed: &mut [f32]) {
     for (column, mixed) in columns.iter().zip(mixed.as_chunks_mut::<3>().0) {
-        let (first, second) = (row[column.first], row[column.second]);
+        let (first, second) = (line[column.first], line[column.second]);
         for (channel, value) in mixed.iter_mut().enumerate() {
             *value = column.mix(first[channel], second[channel]);
         }

@@ -11,7 +11,7 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// Wraps `pixels` (RGB, interleaved, row by row); `None` when the length is not
+    /// Wraps `pixels` (RGB, interleaved, line by line); `None` when the length is not
     /// `width × height × 3` or a side is zero.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
         let pixels = Secret::new(pixels);

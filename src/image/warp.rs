@@ -50,8 +50,8 @@ impl Similarity {
 /// OpenCV align faces without one, and embeddings were calibrated so.
 pub fn warp(source: &RgbImage, transform: &Similarity, width: usize, height: usize) -> RgbImage {
     let mut target = RgbImage::black(width, height);
-    for (y, row) in target.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
-        for (block, pixels) in row.as_chunks_mut::<3>().0.chunks_mut(BLOCK).enumerate() {
+    for (y, line) in target.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
+        for (block, pixels) in line.as_chunks_mut::<3>().0.chunks_mut(BLOCK).enumerate() {
             let points = Points::new(source, transform, block * BLOCK, y);
             let corners = points.corners(source, pixels.len());
             points.mix(&corners, pixels);
@@ -64,9 +64,9 @@ pub fn warp(source: &RgbImage, transform: &Similarity, width: usize, height: usi
 /// compiler turns into vector instructions.
 const BLOCK: usize = 16;
 
-/// Where neighbours of a row come from.
+/// Where neighbours of a line come from.
 struct Points {
-    /// Column and row of the source pixel to the upper left, which may lie outside.
+    /// Column and line of the source pixel to the upper left, which may lie outside.
     left: [i32; BLOCK],
     top: [i32; BLOCK],
     /// How far the point is from there, 0 to 1.
@@ -78,7 +78,7 @@ struct Points {
 type Corners = [[[u8; BLOCK]; 3]; 4];
 
 impl Points {
-    /// Of the target pixels from `x` on in row `y`.
+    /// Of the target pixels from `x` on in line `y`.
     fn new(source: &RgbImage, transform: &Similarity, x: usize, y: usize) -> Self {
         // Beyond these everything is black, and whole numbers are small.
         let [right_end, lower_end] = [source.width(), source.height()].map(|side| side as f64);
@@ -138,19 +138,19 @@ impl Points {
     }
 }
 
-/// Two neighbours of a row; black outside.
+/// Two neighbours of a line; black outside.
 #[inline]
 fn pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
     let pixels = image.pixels().as_chunks::<3>().0;
-    let [(column, width), (row, height)] =
+    let [(column, width), (line, height)] =
         [(x, image.width()), (y, image.height())].map(|(at, side)| (at as usize, side));
     // Negative ones are large as numbers without a sign.
-    if column < width - 1 && row < height {
-        let at = row * width + column;
+    if column < width - 1 && line < height {
+        let at = line * width + column;
         return [pixels[at], pixels[at + 1]];
     }
-    let pixel = |column: usize| match column < width && row < height {
-        true => pixels[row * width + column],
+    let pixel = |column: usize| match column < width && line < height {
+        true => pixels[line * width + column],
         false => [0; 3],
     };
     [pixel(column), pixel(column.wrapping_add(1))]
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_turn_moves_rows_to_columns() {
+    fn a_quarter_turn_moves_lines_to_columns() {
         // Clockwise by 90 degrees: (x, y) goes to (1 − y, x).
         let image = grey(2, &[1, 2, 3, 4]);
         let turned = warp(&image, &Similarity::new(0.0, 1.0, 1.0, 0.0).unwrap(), 2, 2);

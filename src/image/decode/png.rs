@@ -9,7 +9,7 @@ use crate::image::{ImageSettings, RgbImage};
 use crate::trust::Secret;
 
 /// Most bytes the decoder may hold besides the output: chunks it keeps (palette, EXIF) and a few
-/// rows of at most 4096 pixels of 8 bytes.
+/// lines of at most 4096 pixels of 8 bytes.
 const WORK_BYTES_MAX: usize = 4 << 20;
 
 /// Decodes a file that starts with the PNG magic.
