@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::face::{FaceError, Point};
-use crate::image::{RgbImage, Similarity, warp};
+use crate::image::{RgbImage, SimilarityTransform, warp};
 
 /// A template of facial points; manifests name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ const ARCFACE_112: [Point; 5] = [
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
     /// From image pixels to template pixels.
-    pub transform: Similarity,
+    pub transform: SimilarityTransform,
     /// Root mean square distance of the moved points from the template, in inter-eye distances of
     /// the template. A head turned by 40° has 0.19, swapped sides 0.64.
     pub residual: f64,
@@ -79,7 +79,7 @@ impl Alignment {
         let shift_x = target_mean.0 - (a * source_mean.0 - b * source_mean.1);
         let shift_y = target_mean.1 - (b * source_mean.0 + a * source_mean.1);
         let transform =
-            Similarity::new(a, b, shift_x, shift_y).ok_or(FaceError::DegeneratePoints)?;
+            SimilarityTransform::new(a, b, shift_x, shift_y).ok_or(FaceError::DegeneratePoints)?;
         Ok(Fit { transform, residual: residual(&transform, points, template) })
     }
 
@@ -89,7 +89,7 @@ impl Alignment {
     }
 }
 
-fn residual(transform: &Similarity, points: &[Point; 5], template: &[Point; 5]) -> f64 {
+fn residual(transform: &SimilarityTransform, points: &[Point; 5], template: &[Point; 5]) -> f64 {
     let square = |source: &Point, target: &Point| {
         let (x, y) = transform.apply(f64::from(source.x), f64::from(source.y));
         (x - f64::from(target.x)).powi(2) + (y - f64::from(target.y)).powi(2)

@@ -45,7 +45,7 @@ impl EyeCrop {
         let crop = self.square.sample(image);
         match self.eye {
             Eye::Right => crop,
-            Eye::Left => Orientation::MIRRORED.upright(crop),
+            Eye::Left => Orientation::MIRRORED.make_upright(crop),
         }
     }
 

@@ -75,7 +75,7 @@ impl Mesh {
         let in_image = |point: &[f32; 3]| {
             let [x, y, z] = point.map(f64::from);
             let (image_x, image_y) = square.to_image(x, y);
-            [image_x, image_y, z * square.image_pixels()]
+            [image_x, image_y, z * square.image_pixels_per_crop_pixel()]
         };
         Ok(Self { points: values.as_chunks().0.iter().map(in_image).collect() })
     }

@@ -60,9 +60,9 @@ impl DifferenceHash {
         const LINES: usize = 8;
         let mut bits = 0;
         for line in 0..LINES {
-            let lines = block(line, LINES, image.height());
+            let lines = block_range(line, LINES, image.height());
             let means: [f64; COLUMNS] = std::array::from_fn(|column| {
-                image.block_mean(block(column, COLUMNS, image.width()), lines.clone())
+                image.block_mean(block_range(column, COLUMNS, image.width()), lines.clone())
             });
             for pair in means.windows(2) {
                 bits = bits << 1 | u64::from(pair[0] < pair[1]);
@@ -85,7 +85,7 @@ impl std::fmt::Debug for DifferenceHash {
 }
 
 /// The pixels of block `index` out of `count` along an axis; at least one pixel.
-fn block(index: usize, count: usize, length: usize) -> std::ops::Range<usize> {
+fn block_range(index: usize, count: usize, length: usize) -> std::ops::Range<usize> {
     let start = index * length / count;
     start..((index + 1) * length / count).max(start + 1)
 }

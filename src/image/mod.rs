@@ -19,4 +19,4 @@ pub use resize::{PixelRect, crop_resize, letterbox};
 pub use rgb::RgbImage;
 pub use settings::ImageSettings;
 pub use square::TurnedSquare;
-pub use warp::{Similarity, warp};
+pub use warp::{SimilarityTransform, warp};

@@ -47,13 +47,12 @@ impl Orientation {
     /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as it
     /// is, not as in a mirror.
     pub fn turned(rotation: Rotation) -> Self {
-        let (transpose, flip_x, flip_y) = match rotation {
-            Rotation::None => (false, false, false),
-            Rotation::Quarter => (true, false, true),
-            Rotation::Half => (false, true, true),
-            Rotation::ThreeQuarters => (true, true, false),
-        };
-        Self { transpose, flip_x, flip_y }
+        match rotation {
+            Rotation::None => Self { transpose: false, flip_x: false, flip_y: false },
+            Rotation::Quarter => Self { transpose: true, flip_x: false, flip_y: true },
+            Rotation::Half => Self { transpose: false, flip_x: true, flip_y: true },
+            Rotation::ThreeQuarters => Self { transpose: true, flip_x: true, flip_y: false },
+        }
     }
 
     /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as in a
@@ -68,22 +67,21 @@ impl Orientation {
 
     /// From the EXIF value, 1 to 8; `None` for any other number.
     pub(super) fn from_exif(value: u16) -> Option<Self> {
-        let (transpose, flip_x, flip_y) = match value {
-            1 => (false, false, false),
-            2 => (false, true, false),
-            3 => (false, true, true),
-            4 => (false, false, true),
-            5 => (true, false, false),
-            6 => (true, false, true),
-            7 => (true, true, true),
-            8 => (true, true, false),
-            _ => return None,
-        };
-        Some(Self { transpose, flip_x, flip_y })
+        match value {
+            1 => Some(Self { transpose: false, flip_x: false, flip_y: false }),
+            2 => Some(Self { transpose: false, flip_x: true, flip_y: false }),
+            3 => Some(Self { transpose: false, flip_x: true, flip_y: true }),
+            4 => Some(Self { transpose: false, flip_x: false, flip_y: true }),
+            5 => Some(Self { transpose: true, flip_x: false, flip_y: false }),
+            6 => Some(Self { transpose: true, flip_x: false, flip_y: true }),
+            7 => Some(Self { transpose: true, flip_x: true, flip_y: true }),
+            8 => Some(Self { transpose: true, flip_x: true, flip_y: false }),
+            _ => None,
+        }
     }
 
     /// The upright picture; an upright one is returned as it is.
-    pub fn upright(self, stored: RgbImage) -> RgbImage {
+    pub fn make_upright(self, stored: RgbImage) -> RgbImage {
         if self == Self::UPRIGHT {
             return stored;
         }
@@ -133,7 +131,7 @@ mod tests {
             &[&[5, 3, 1], &[6, 4, 2]],    // left, bottom
         ];
         for (lines, value) in stored.iter().zip(1..) {
-            let found = Orientation::from_exif(value).unwrap().upright(image(lines));
+            let found = Orientation::from_exif(value).unwrap().make_upright(image(lines));
             assert_eq!((found.width(), found.height()), (2, 3), "orientation {value}");
             assert_eq!(found.pixels(), upright.pixels(), "orientation {value}");
         }
@@ -153,9 +151,9 @@ mod tests {
         ];
         for (degrees, plain, mirrored) in stored {
             let rotation = Rotation::from_degrees(degrees).unwrap();
-            let found = Orientation::turned(rotation).upright(image(plain));
+            let found = Orientation::turned(rotation).make_upright(image(plain));
             assert_eq!(found.pixels(), scene.pixels(), "{degrees}");
-            let found = Orientation::turned_and_mirrored(rotation).upright(image(mirrored));
+            let found = Orientation::turned_and_mirrored(rotation).make_upright(image(mirrored));
             assert_eq!((found.width(), found.height()), (2, 3), "{degrees}, mirrored");
             assert_eq!(found.pixels(), scene.pixels(), "{degrees}, mirrored");
         }

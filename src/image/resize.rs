@@ -91,8 +91,8 @@ pub fn crop_resize(
     let [mut upper, mut lower] = [(); 2].map(|()| Secret::new(vec![0.0; width * 3]));
     let mut target = RgbImage::black(width, height);
     for (line, target_line) in lines.iter().zip(target.pixels_mut().chunks_exact_mut(width * 3)) {
-        mix_columns(source_line(line.first), &columns, upper.expose_mut());
-        mix_columns(source_line(line.second), &columns, lower.expose_mut());
+        interpolate_columns(source_line(line.first), &columns, upper.expose_mut());
+        interpolate_columns(source_line(line.second), &columns, lower.expose_mut());
         let between = upper.expose().iter().zip(lower.expose());
         for (value, (&upper, &lower)) in target_line.iter_mut().zip(between) {
             *value = nearest_byte(upper + (lower - upper) * line.second_share);
@@ -102,11 +102,11 @@ pub fn crop_resize(
 }
 
 /// A line of pixels as it is between `columns`.
-fn mix_columns(line: &[[u8; 3]], columns: &[Taps], mixed: &mut [f32]) {
-    for (column, mixed) in columns.iter().zip(mixed.as_chunks_mut::<3>().0) {
+fn interpolate_columns(line: &[[u8; 3]], columns: &[Taps], interpolated: &mut [f32]) {
+    for (column, interpolated) in columns.iter().zip(interpolated.as_chunks_mut::<3>().0) {
         let (first, second) = (line[column.first], line[column.second]);
-        for (channel, value) in mixed.iter_mut().enumerate() {
-            *value = column.mix(first[channel], second[channel]);
+        for (channel, value) in interpolated.iter_mut().enumerate() {
+            *value = column.interpolate(first[channel], second[channel]);
         }
     }
 }
@@ -119,7 +119,7 @@ struct Taps {
 }
 
 impl Taps {
-    fn mix(&self, first: u8, second: u8) -> f32 {
+    fn interpolate(&self, first: u8, second: u8) -> f32 {
         let (first, second) = (f32::from(first), f32::from(second));
         first + (second - first) * self.second_share
     }

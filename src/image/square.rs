@@ -1,13 +1,13 @@
 //! A turned square of an image, as the landmark networks see it.
 
-use crate::image::{RgbImage, Similarity, warp};
+use crate::image::{RgbImage, SimilarityTransform, warp};
 
 /// A square of an image, turned about its centre, and the crop of `size × size` pixels that a
 /// network is fed of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TurnedSquare {
     /// From pixels of the image to pixels of the crop.
-    to_crop: Similarity,
+    to_crop: SimilarityTransform,
     size: usize,
 }
 
@@ -23,7 +23,8 @@ impl TurnedSquare {
         let (a, b) = (along[0] * scale, -along[1] * scale);
         let middle = (size as f64 - 1.0) / 2.0;
         let [x, y] = center;
-        let to_crop = Similarity::new(a, b, middle - (a * x - b * y), middle - (b * x + a * y))?;
+        let to_crop =
+            SimilarityTransform::new(a, b, middle - (a * x - b * y), middle - (b * x + a * y))?;
         Some(Self { to_crop, size })
     }
 
@@ -43,7 +44,7 @@ impl TurnedSquare {
     }
 
     /// How many pixels of the image one pixel of the crop is wide.
-    pub fn image_pixels(&self) -> f64 {
+    pub fn image_pixels_per_crop_pixel(&self) -> f64 {
         1.0 / self.to_crop.scale()
     }
 }
@@ -66,7 +67,7 @@ mod tests {
         let square = TurnedSquare::new([10.0, 20.0], 8.0, [0.0, 3.0], 4).unwrap();
         let (x, y) = square.to_image(3.5, 1.5);
         assert!((x - 10.0).abs() < 1e-9 && (y - 24.0).abs() < 1e-9, "{x} {y}");
-        assert_eq!(square.image_pixels(), 2.0);
+        assert_eq!(square.image_pixels_per_crop_pixel(), 2.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::image::rgb::nearest_byte;
 /// A rotation, uniform scale and shift from source to target pixels, without reflection:
 /// `x' = a·x − b·y + tx`, `y' = b·x + a·y + ty`. It can always be inverted.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Similarity {
+pub struct SimilarityTransform {
     a: f64,
     b: f64,
     tx: f64,
@@ -16,7 +16,7 @@ pub struct Similarity {
 /// A smaller scale would squeeze an image of 4096 pixels into a hundredth of one.
 const SCALE_MIN: f64 = 1e-6;
 
-impl Similarity {
+impl SimilarityTransform {
     /// Builds the transform; `None` when a number is not finite or the scale `hypot(a, b)` is
     /// below 1e-6 or above 1e6.
     pub fn new(a: f64, b: f64, tx: f64, ty: f64) -> Option<Self> {
@@ -48,13 +48,18 @@ impl Similarity {
 /// Integer coordinates are pixel centres and everything outside the source is black, as in
 /// OpenCV's `warpAffine` with a constant border. There is no low-pass filter: InsightFace and
 /// OpenCV align faces without one, and embeddings were calibrated so.
-pub fn warp(source: &RgbImage, transform: &Similarity, width: usize, height: usize) -> RgbImage {
+pub fn warp(
+    source: &RgbImage,
+    transform: &SimilarityTransform,
+    width: usize,
+    height: usize,
+) -> RgbImage {
     let mut target = RgbImage::black(width, height);
     for (y, line) in target.pixels_mut().chunks_exact_mut(width * 3).enumerate() {
         for (block, pixels) in line.as_chunks_mut::<3>().0.chunks_mut(BLOCK).enumerate() {
-            let points = Points::new(source, transform, block * BLOCK, y);
+            let points = SamplePoints::new(source, transform, block * BLOCK, y);
             let corners = points.corners(source, pixels.len());
-            points.mix(&corners, pixels);
+            points.interpolate(&corners, pixels);
         }
     }
     target
@@ -65,7 +70,7 @@ pub fn warp(source: &RgbImage, transform: &Similarity, width: usize, height: usi
 const BLOCK: usize = 16;
 
 /// Where neighbours of a line come from.
-struct Points {
+struct SamplePoints {
     /// Column and line of the source pixel to the upper left, which may lie outside.
     left: [i32; BLOCK],
     top: [i32; BLOCK],
@@ -77,9 +82,9 @@ struct Points {
 /// Of each corner (upper left, upper right, lower left, lower right), its channels at each point.
 type Corners = [[[u8; BLOCK]; 3]; 4];
 
-impl Points {
+impl SamplePoints {
     /// Of the target pixels from `x` on in line `y`.
-    fn new(source: &RgbImage, transform: &Similarity, x: usize, y: usize) -> Self {
+    fn new(source: &RgbImage, transform: &SimilarityTransform, x: usize, y: usize) -> Self {
         // Beyond these everything is black, and whole numbers are small.
         let [right_end, lower_end] = [source.width(), source.height()].map(|side| side as f64);
         let mut points = Self {
@@ -90,8 +95,8 @@ impl Points {
         };
         for i in 0..BLOCK {
             let (source_x, source_y) = transform.invert(x as f64 + i as f64, y as f64);
-            let (left, right_share) = split(source_x.max(-2.0).min(right_end));
-            let (top, lower_share) = split(source_y.max(-2.0).min(lower_end));
+            let (left, right_share) = floor_and_fraction(source_x.max(-2.0).min(right_end));
+            let (top, lower_share) = floor_and_fraction(source_y.max(-2.0).min(lower_end));
             (points.left[i], points.right_share[i]) = (left, right_share);
             (points.top[i], points.lower_share[i]) = (top, lower_share);
         }
@@ -104,7 +109,7 @@ impl Points {
         for i in 0..count {
             let (left, top) = (self.left[i], self.top[i]);
             let [[upper_left, upper_right], [lower_left, lower_right]] =
-                [pair(source, left, top), pair(source, left, top.wrapping_add(1))];
+                [pixel_pair(source, left, top), pixel_pair(source, left, top.wrapping_add(1))];
             for (corner, pixel) in
                 corners.iter_mut().zip([upper_left, upper_right, lower_left, lower_right])
             {
@@ -117,7 +122,7 @@ impl Points {
     }
 
     /// The bilinear means.
-    fn mix(&self, corners: &Corners, pixels: &mut [[u8; 3]]) {
+    fn interpolate(&self, corners: &Corners, pixels: &mut [[u8; 3]]) {
         let mut means = [[0; BLOCK]; 3];
         for channel in 0..3 {
             for i in 0..BLOCK {
@@ -140,7 +145,7 @@ impl Points {
 
 /// Two neighbours of a line; black outside.
 #[inline]
-fn pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
+fn pixel_pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
     let pixels = image.pixels().as_chunks::<3>().0;
     let [(column, width), (line, height)] =
         [(x, image.width()), (y, image.height())].map(|(at, side)| (at as usize, side));
@@ -160,7 +165,7 @@ fn pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
 /// processors without SSE 4.1, for which this is compiled: what is added leaves no room for a
 /// fraction in the number's bits, and whole numbers in the lowest of them.
 #[inline]
-fn split(x: f64) -> (i32, f32) {
+fn floor_and_fraction(x: f64) -> (i32, f32) {
     const SHIFT: f64 = (3_u64 << 51) as f64;
     let shifted = x + SHIFT;
     let nearest = shifted - SHIFT;
@@ -186,14 +191,14 @@ mod tests {
     #[test]
     fn the_identity_changes_nothing() {
         let image = RgbImage::new(2, 2, (1..=12).collect()).unwrap();
-        let same = warp(&image, &Similarity::new(1.0, 0.0, 0.0, 0.0).unwrap(), 2, 2);
+        let same = warp(&image, &SimilarityTransform::new(1.0, 0.0, 0.0, 0.0).unwrap(), 2, 2);
         assert_eq!(same.pixels(), image.pixels());
     }
 
     #[test]
     fn half_a_pixel_of_shift_takes_means_and_fades_into_black() {
         let image = grey(2, &[100, 200]);
-        let shifted = warp(&image, &Similarity::new(1.0, 0.0, 0.5, 0.0).unwrap(), 3, 1);
+        let shifted = warp(&image, &SimilarityTransform::new(1.0, 0.0, 0.5, 0.0).unwrap(), 3, 1);
         assert_eq!(reds(&shifted), [50, 150, 100]);
     }
 
@@ -201,29 +206,33 @@ mod tests {
     fn a_quarter_turn_moves_lines_to_columns() {
         // Clockwise by 90 degrees: (x, y) goes to (1 − y, x).
         let image = grey(2, &[1, 2, 3, 4]);
-        let turned = warp(&image, &Similarity::new(0.0, 1.0, 1.0, 0.0).unwrap(), 2, 2);
+        let turned = warp(&image, &SimilarityTransform::new(0.0, 1.0, 1.0, 0.0).unwrap(), 2, 2);
         assert_eq!(reds(&turned), [3, 1, 4, 2]);
     }
 
     #[test]
     fn doubling_keeps_pixel_centres_on_integers() {
         let image = grey(3, &[0, 100, 200]);
-        let doubled = warp(&image, &Similarity::new(2.0, 0.0, 0.0, 0.0).unwrap(), 5, 1);
+        let doubled = warp(&image, &SimilarityTransform::new(2.0, 0.0, 0.0, 0.0).unwrap(), 5, 1);
         assert_eq!(reds(&doubled), [0, 50, 100, 150, 200]);
     }
 
     #[test]
     fn a_transform_that_cannot_be_inverted_cannot_be_built() {
-        assert_eq!(Similarity::new(0.0, 0.0, 1.0, 1.0), None);
-        assert_eq!(Similarity::new(f64::NAN, 1.0, 0.0, 0.0), None);
-        assert_eq!(Similarity::new(1.0, 0.0, f64::INFINITY, 0.0), None);
+        assert_eq!(SimilarityTransform::new(0.0, 0.0, 1.0, 1.0), None);
+        assert_eq!(SimilarityTransform::new(f64::NAN, 1.0, 0.0, 0.0), None);
+        assert_eq!(SimilarityTransform::new(1.0, 0.0, f64::INFINITY, 0.0), None);
     }
 
     #[test]
     fn a_point_is_split_at_the_whole_number_below() {
         for x in [-2.0, -1.5, -1.0, -0.5, -1e-20, 0.0, 0.5, 1.0, 1.5, 2.5, 4095.5, 8192.0] {
             for x in [f64::next_down(x), x, f64::next_up(x)] {
-                assert_eq!(split(x), (x.floor() as i32, (x - x.floor()) as f32), "{x}");
+                assert_eq!(
+                    floor_and_fraction(x),
+                    (x.floor() as i32, (x - x.floor()) as f32),
+                    "{x}"
+                );
             }
         }
     }
@@ -234,10 +243,10 @@ mod tests {
             let pixels = (0..width * height * 3).map(|i| i as u8 + 100).collect();
             let source = RgbImage::new(width, height, pixels).unwrap();
             for shift in [-1e300, -1e9, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 1e9, 1e300] {
-                let transform = Similarity::new(1.0, 0.0, shift, 0.0).unwrap();
+                let transform = SimilarityTransform::new(1.0, 0.0, shift, 0.0).unwrap();
                 let target = warp(&source, &transform, 5, 5);
                 for (index, pixel) in target.pixels().as_chunks::<3>().0.iter().enumerate() {
-                    let expected = plainly(&source, &transform, index % 5, index / 5);
+                    let expected = reference_pixel(&source, &transform, index % 5, index / 5);
                     assert_eq!(*pixel, expected, "{width}×{height} by {shift}");
                 }
             }
@@ -245,7 +254,12 @@ mod tests {
     }
 
     /// What is written about [`warp`], pixel by pixel.
-    fn plainly(source: &RgbImage, transform: &Similarity, x: usize, y: usize) -> [u8; 3] {
+    fn reference_pixel(
+        source: &RgbImage,
+        transform: &SimilarityTransform,
+        x: usize,
+        y: usize,
+    ) -> [u8; 3] {
         let (x, y) = transform.invert(x as f64, y as f64);
         let (left, top) = (x.floor(), y.floor());
         let (right, lower) = ((x - left) as f32, (y - top) as f32);
@@ -273,10 +287,10 @@ mod tests {
             pixels in prop::collection::vec(any::<u8>(), 23 * 17 * 3),
         ) {
             let source = RgbImage::new(23, 17, pixels).unwrap();
-            let transform = Similarity::new(a, b, tx, ty).unwrap();
+            let transform = SimilarityTransform::new(a, b, tx, ty).unwrap();
             let target = warp(&source, &transform, width, height);
             for (index, pixel) in target.pixels().as_chunks::<3>().0.iter().enumerate() {
-                let expected = plainly(&source, &transform, index % width, index / width);
+                let expected = reference_pixel(&source, &transform, index % width, index / width);
                 prop_assert_eq!(*pixel, expected);
             }
         }
@@ -287,7 +301,7 @@ mod tests {
             (tx, ty) in (-500.0..500.0_f64, -500.0..500.0_f64),
             (x, y) in (-4096.0..4096.0_f64, -4096.0..4096.0_f64),
         ) {
-            let transform = Similarity::new(a, b, tx, ty).unwrap();
+            let transform = SimilarityTransform::new(a, b, tx, ty).unwrap();
             let (there_x, there_y) = transform.apply(x, y);
             let (back_x, back_y) = transform.invert(there_x, there_y);
             prop_assert!((back_x - x).abs() < 1e-6 && (back_y - y).abs() < 1e-6);
@@ -297,7 +311,7 @@ mod tests {
         fn any_transform_gives_a_picture(
             (a, b, tx, ty) in any::<(f64, f64, f64, f64)>(),
         ) {
-            if let Some(transform) = Similarity::new(a, b, tx, ty) {
+            if let Some(transform) = SimilarityTransform::new(a, b, tx, ty) {
                 warp(&grey(2, &[1, 2, 3, 4]), &transform, 3, 3);
             }
         }

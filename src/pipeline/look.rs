@@ -35,7 +35,7 @@ impl Decoded {
         orientation: Orientation,
         side: usize,
     ) -> Result<Self, DecodeError> {
-        let image = orientation.upright(decode(file, limits)?);
+        let image = orientation.make_upright(decode(file, limits)?);
         let fingerprint = DifferenceHash::new(&LumaImage::new(&image));
         let boxed = letterbox(&image, side);
         Ok(Self { image, scaled: boxed.image, scale: boxed.scale, fingerprint })

@@ -17,8 +17,8 @@ pub(super) fn orientation(tiff: &[u8]) -> Orientation {
 
 fn read_orientation(tiff: &[u8]) -> Option<u16> {
     let order = match tiff.get(..4)? {
-        b"II*\0" => Order::Little,
-        b"MM\0*" => Order::Big,
+        b"II*\0" => ByteOrder::Little,
+        b"MM\0*" => ByteOrder::Big,
         _ => return None,
     };
     let directory = tiff.get(usize::try_from(order.u32(tiff, 4)?).ok()?..)?;
@@ -33,12 +33,12 @@ fn read_orientation(tiff: &[u8]) -> Option<u16> {
 }
 
 #[derive(Clone, Copy)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
 
-impl Order {
+impl ByteOrder {
     fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
         let field = *bytes.get(at..)?.first_chunk()?;
         Some(match self {

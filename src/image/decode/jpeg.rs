@@ -9,7 +9,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{DecodeError, contain, exif};
+use super::{DecodeError, catch_panics, exif};
 use crate::image::orientation::Orientation;
 use crate::image::{ImageSettings, RgbImage};
 
@@ -19,15 +19,15 @@ const SCANS_MAX: usize = 32;
 
 /// Decodes a file that starts with the JPEG magic.
 pub(super) fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeError> {
-    let outline = Outline::read(bytes)?;
-    limits.check_size(outline.frame.width, outline.frame.height)?;
-    let stored = contain(|| decode_pixels(&bytes[..outline.end], &outline.frame, limits))?;
-    Ok(outline.orientation.upright(stored))
+    let header = JpegHeader::read(bytes)?;
+    limits.check_size(header.frame.width, header.frame.height)?;
+    let stored = catch_panics(|| decode_pixels(&bytes[..header.end], &header.frame, limits))?;
+    Ok(header.orientation.make_upright(stored))
 }
 
 fn decode_pixels(
     bytes: &[u8],
-    frame: &Frame,
+    frame: &FrameHeader,
     limits: &ImageSettings,
 ) -> Result<RgbImage, DecodeError> {
     let options = DecoderOptions::default()
@@ -51,29 +51,31 @@ fn decode_pixels(
 }
 
 /// What the markers say.
-struct Outline {
-    frame: Frame,
+struct JpegHeader {
+    frame: FrameHeader,
     orientation: Orientation,
     /// Offset just behind the end-of-image marker. Phones put more images behind it.
     end: usize,
 }
 
-struct Frame {
+struct FrameHeader {
     width: usize,
     height: usize,
 }
 
-impl Outline {
+impl JpegHeader {
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Markers { bytes, at: 2 };
+        let mut reader = MarkerReader { bytes, at: 2 };
         let mut frame = None;
         let mut orientation = Orientation::UPRIGHT;
         let mut scans = 0;
         loop {
             match reader.marker()? {
-                0xC0..=0xC2 if frame.is_none() => frame = Some(Frame::read(reader.segment()?)?),
+                0xC0..=0xC2 if frame.is_none() => {
+                    frame = Some(FrameHeader::read(reader.segment()?)?)
+                }
                 marker @ 0xC3..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
-                    return Err(DecodeError::Unsupported { feature: frame_feature(marker) });
+                    return Err(DecodeError::Unsupported { feature: unsupported_feature(marker) });
                 }
                 0xDA => {
                     scans += 1;
@@ -105,7 +107,7 @@ impl Outline {
     }
 }
 
-impl Frame {
+impl FrameHeader {
     /// Reads the frame header: precision, height, width, components (T.81 B.2.2).
     fn read(segment: &[u8]) -> Result<Self, DecodeError> {
         let &[precision, h1, h0, w1, w0, components, ..] = segment else {
@@ -128,7 +130,7 @@ impl Frame {
     }
 }
 
-fn frame_feature(marker: u8) -> &'static str {
+fn unsupported_feature(marker: u8) -> &'static str {
     match marker {
         0xC3 => "lossless jpeg",
         0xC5..=0xC7 => "hierarchical jpeg",
@@ -136,12 +138,12 @@ fn frame_feature(marker: u8) -> &'static str {
     }
 }
 
-struct Markers<'a> {
+struct MarkerReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Markers<'a> {
+impl<'a> MarkerReader<'a> {
     /// The next marker's second byte. Any number of fill bytes may stand before it.
     fn marker(&mut self) -> Result<u8, DecodeError> {
         if self.byte()? != 0xFF {

@@ -77,7 +77,7 @@ pub fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeEr
     if bytes.len() > limits.bytes_max {
         return Err(DecodeError::TooManyBytes { bytes: bytes.len(), bytes_max: limits.bytes_max });
     }
-    match sniff(bytes)? {
+    match detect_format(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, limits),
         Format::Png => png::decode(bytes, limits),
     }
@@ -91,7 +91,7 @@ pub fn check_format(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    sniff(bytes).map(|_| ())
+    detect_format(bytes).map(|_| ())
 }
 
 enum Format {
@@ -112,7 +112,7 @@ const OTHER_FORMATS: [(usize, &[u8], &str); 8] = [
     (0, b"%PDF", "the pdf format"),
 ];
 
-fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
+fn detect_format(bytes: &[u8]) -> Result<Format, DecodeError> {
     if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
         return Ok(Format::Jpeg);
     }
@@ -129,6 +129,6 @@ fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
 }
 
 /// Runs a third-party decoder; a panic inside it is the file's fault, not the server's.
-fn contain<T>(decoder: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+fn catch_panics<T>(decoder: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     catch_unwind(AssertUnwindSafe(decoder)).unwrap_or(Err(DecodeError::Corrupt))
 }
