@@ -65,7 +65,9 @@ impl Alignment {
     pub fn fit(self, points: &[Point; 5]) -> Result<Fit, FaceError> {
         let template = self.template();
         let (source_mean, target_mean) = (mean(points), mean(template));
-        let (mut dot, mut cross, mut spread) = (0.0, 0.0, 0.0);
+        let mut dot = 0.0;
+        let mut cross = 0.0;
+        let mut spread = 0.0;
         for (source, target) in points.iter().zip(template) {
             let (sx, sy) =
                 (f64::from(source.x) - source_mean.0, f64::from(source.y) - source_mean.1);

@@ -80,7 +80,7 @@ pub struct MainFace {
 /// Weight = area × (1 − d/2), with d the distance of the box centre from the image centre in half
 /// image diagonals, at most 1: in a corner a face must be twice as large as one in the middle.
 /// Equal weights are decided by score, then by position (left, then top).
-pub fn main_face(faces: &[DetectedFace], width: usize, height: usize) -> Option<MainFace> {
+pub fn choose_main_face(faces: &[DetectedFace], width: usize, height: usize) -> Option<MainFace> {
     let weight = |face: &DetectedFace| {
         let center = face.rect.center();
         let (dx, dy) = (center.x - width as f32 / 2.0, center.y - height as f32 / 2.0);

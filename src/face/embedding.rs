@@ -57,7 +57,7 @@ impl Embedding {
         if norm < NORM_MIN {
             return Err(FaceError::EmbeddingZero { norm, norm_min: NORM_MIN });
         }
-        Ok((Self::scaled(raw, norm, space), norm as f32))
+        Ok((Self::divided_by_norm(raw, norm, space), norm as f32))
     }
 
     /// Takes an embedding that a caller sends, and makes its length exactly 1.
@@ -70,10 +70,10 @@ impl Embedding {
         if (norm - 1.0).abs() > UNIT_TOLERANCE {
             return Err(FaceError::EmbeddingNotUnit { norm, tolerance: UNIT_TOLERANCE });
         }
-        Ok(Self::scaled(values, norm, space))
+        Ok(Self::divided_by_norm(values, norm, space))
     }
 
-    fn scaled(values: &[f32], norm: f64, space: SpaceId) -> Self {
+    fn divided_by_norm(values: &[f32], norm: f64, space: SpaceId) -> Self {
         let unit = values.iter().map(|&v| (f64::from(v) / norm) as f32).collect();
         Self { values: Secret::new(unit), space }
     }

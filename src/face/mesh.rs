@@ -104,14 +104,14 @@ impl Mesh {
 
     /// Degrees; positive when the person turns to their own left (image right, unmirrored).
     pub fn yaw(&self) -> f64 {
-        let [along, _, toward] = self.gaze();
+        let [along, _, toward] = self.face_normal();
         along.atan2(toward).to_degrees()
     }
 
     /// Degrees; positive when the person looks down. The zero depends on the face by some 5 to 10
     /// degrees.
     pub fn pitch(&self) -> f64 {
-        let [along, down, toward] = self.gaze();
+        let [along, down, toward] = self.face_normal();
         down.atan2(along.hypot(toward)).to_degrees()
     }
 
@@ -126,10 +126,10 @@ impl Mesh {
     /// Where the face points: the normal of the plane through eye line and forehead-chin line, as
     /// parts along the eye line seen in the image, down at a right angle to it, and towards the
     /// camera. Measured off the eye line, a tilt of the head turns no part into another.
-    fn gaze(&self) -> Vector {
+    fn face_normal(&self) -> Vector {
         let (right, left) = (Eye::Right.corners()[0], Eye::Left.corners()[1]);
-        let eyes = between(&self.points[right], &self.points[left]);
-        let height = between(&self.points[FOREHEAD], &self.points[CHIN]);
+        let eyes = difference(&self.points[right], &self.points[left]);
+        let height = difference(&self.points[FOREHEAD], &self.points[CHIN]);
         // Right times down points into the image, away from the camera.
         let [x, y, z] = cross(&eyes, &height).map(|part| -part);
         let [along_x, along_y, _] = eyes;
@@ -141,14 +141,14 @@ impl Mesh {
 
     /// In the image, whose axes are sharper than the depth.
     fn distance(&self, one: usize, other: usize) -> f64 {
-        let [x, y, _] = between(&self.points[one], &self.points[other]);
+        let [x, y, _] = difference(&self.points[one], &self.points[other]);
         x.hypot(y)
     }
 }
 
 type Vector = [f64; 3];
 
-fn between(from: &Vector, to: &Vector) -> Vector {
+fn difference(from: &Vector, to: &Vector) -> Vector {
     std::array::from_fn(|axis| to[axis] - from[axis])
 }
 

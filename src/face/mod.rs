@@ -16,7 +16,7 @@ pub mod verify_decision;
 pub mod yunet;
 
 pub use align::Alignment;
-pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, main_face};
+pub use detection::{DetectedFace, FACES_MAX, MainFace, Point, Rect, choose_main_face};
 pub use embedding::{Embedding, SpaceId, cosine};
 pub use error::FaceError;
 pub use iris::{EyeCrop, Lids};

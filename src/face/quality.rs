@@ -123,8 +123,8 @@ pub fn check_detection(
 pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) -> [Check; 6] {
     let luma = LumaImage::new(aligned);
     let brightness = brightness(&luma);
-    let dark = share(&luma, |value| value <= LUMA_DARK);
-    let bright = share(&luma, |value| value >= LUMA_BRIGHT);
+    let dark = fraction_of_pixels(&luma, |value| value <= LUMA_DARK);
+    let bright = fraction_of_pixels(&luma, |value| value >= LUMA_BRIGHT);
     [
         Check::at_most(Measure::LandmarkFit, fit_residual, limits.landmark_fit_max),
         Check::at_least(Measure::Sharpness, sharpness(&luma), limits.sharpness_min),
@@ -189,8 +189,8 @@ impl HeadPose {
 /// Distance of the eyes as a frontal view would show it. The correction ends at 60° of yaw, where
 /// the five points no longer tell the angle.
 fn inter_eye_distance(points: &[Point; 5], pose: &HeadPose) -> f64 {
-    let seen = (Vector::from(points[1]) - Vector::from(points[0])).length();
-    seen / pose.yaw.abs().min(60.0).to_radians().cos()
+    let apparent = (Vector::from(points[1]) - Vector::from(points[0])).length();
+    apparent / pose.yaw.abs().min(60.0).to_radians().cos()
 }
 
 /// Mean of the luma, 0..=1.
@@ -214,7 +214,7 @@ pub fn sharpness(luma: &LumaImage) -> f64 {
     mean(inner().map(|value| (value - center).powi(2)))
 }
 
-fn share(luma: &LumaImage, counts: impl Fn(u8) -> bool) -> f64 {
+fn fraction_of_pixels(luma: &LumaImage, counts: impl Fn(u8) -> bool) -> f64 {
     mean(luma.values().iter().map(|&value| f64::from(u8::from(counts(value)))))
 }
 

@@ -29,17 +29,17 @@ impl Baseline {
     }
 
     /// Frames on which the eyes were measured.
-    pub(super) fn eyes_len(&self) -> usize {
+    pub(super) fn eye_frames(&self) -> usize {
         self.frames.iter().filter(|frame| frame.eyes.is_some()).count()
     }
 
     /// Median height of the nose.
-    pub(super) fn nod(&self) -> Option<f64> {
+    pub(super) fn nod_median(&self) -> Option<f64> {
         percentile(self.frames.iter().map(|frame| frame.nod), 0.5)
     }
 
     /// Openness of the right and left eye at this percentile.
-    pub(super) fn eyes(&self, share: f64) -> Option<[f64; 2]> {
+    pub(super) fn eye_openness(&self, share: f64) -> Option<[f64; 2]> {
         let eye = |side: usize| {
             let open = self.frames.iter().filter_map(move |frame| Some(frame.eyes?[side]));
             percentile(open, share)
@@ -48,7 +48,7 @@ impl Baseline {
     }
 
     /// The mean of the five points.
-    pub(super) fn shape(&self) -> Option<FaceShape> {
+    pub(super) fn mean_shape(&self) -> Option<FaceShape> {
         mean_shape(self.frames.iter().map(|frame| &frame.pose.shape))
     }
 }

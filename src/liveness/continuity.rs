@@ -42,9 +42,14 @@ impl Continuity {
         }
     }
 
-    /// Pictures seen twice, and pictures of long before.
-    pub(super) fn counts(&self) -> [usize; 2] {
-        [self.repeats, self.loops]
+    /// Pictures that came again within a moment.
+    pub(super) fn repeats(&self) -> usize {
+        self.repeats
+    }
+
+    /// Pictures of long before that came again.
+    pub(super) fn loops(&self) -> usize {
+        self.loops
     }
 
     /// The least cosine of any two judged frames.

@@ -40,8 +40,8 @@ pub(super) struct SessionMeasures {
     /// Seconds.
     pub(super) reaction: Option<f64>,
     pub(super) depth: Option<f64>,
-    /// Pictures that came again, and of long before.
-    pub(super) repeats: [usize; 2],
+    pub(super) repeats: usize,
+    pub(super) loops: usize,
     pub(super) identity: Option<f64>,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn check_rules(
     limits: &SessionLimits,
     assurance: Assurance,
 ) -> Vec<RuleCheck> {
-    let SessionMeasures { admission, track, reaction, depth, repeats, identity } = measures;
+    let SessionMeasures { admission, track, reaction, depth, repeats, loops, identity } = measures;
     let least = |rule, value: Option<f64>, limit| {
         value.map(|value| RuleCheck::at_least(rule, value, limit))
     };
@@ -75,8 +75,8 @@ pub(super) fn check_rules(
         most(Rule::TurnJump, track.turn_change, track_limits.jump_turn_max),
         least(Rule::Reaction, *reaction, reaction_min),
         least(Rule::Depth, *depth, limits.gestures.depth_min),
-        most(Rule::RepeatedPictures, repeats[0] as f64, continuity.repeated_pictures_max as f64),
-        most(Rule::Loops, repeats[1] as f64, continuity.loops_max as f64),
+        most(Rule::RepeatedPictures, *repeats as f64, continuity.repeated_pictures_max as f64),
+        most(Rule::Loops, *loops as f64, continuity.loops_max as f64),
         least(Rule::Identity, *identity, continuity.identity_min()),
     ];
     checks.into_iter().flatten().collect()

@@ -232,7 +232,8 @@ impl Session {
             track: self.tracker.worst(),
             reaction: self.reaction_min.map(|time| time.as_secs_f64()),
             depth: self.depth_min,
-            repeats: self.continuity.counts(),
+            repeats: self.continuity.repeats(),
+            loops: self.continuity.loops(),
             identity: self.continuity.similarity_min(),
         };
         SessionOutcome {

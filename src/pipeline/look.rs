@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::rules::DetectorRule;
 use super::{Error, Pipeline};
 use crate::device::{LoadedModel, RowOutput};
-use crate::face::{DetectedFace, Embedding, FaceError, MainFace, main_face};
+use crate::face::{DetectedFace, Embedding, FaceError, MainFace, choose_main_face};
 use crate::image::{
     DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
@@ -60,7 +60,7 @@ impl Faces {
     ) -> Result<Self, FaceError> {
         let mut all: Vec<DetectedFace> =
             rule.faces(detected)?.iter().map(|face| face.to_source(scale)).collect();
-        let main = main_face(&all, image.width(), image.height());
+        let main = choose_main_face(&all, image.width(), image.height());
         if let Some(main) = &main {
             all.remove(main.index);
             all.sort_by(|a, b| b.rect.area().total_cmp(&a.rect.area()));

@@ -16,7 +16,7 @@ pub(super) fn closed_share(
         return None;
     }
     let eyes = reading.eyes?;
-    let open = baseline.eyes(limits.eye_open_percentile)?;
+    let open = baseline.eye_openness(limits.eye_open_percentile)?;
     if open.iter().any(|own| *own < limits.eye_open_min) {
         return None;
     }
@@ -34,7 +34,7 @@ pub(super) fn is_measurable(
     limits: &GestureLimits,
 ) -> bool {
     let is_level = |neutral: f64| (reading.nod - neutral).abs() < limits.blink_nod_max;
-    reading.pose.turn.abs() < limits.blink_turn_max && baseline.nod().is_some_and(is_level)
+    reading.pose.turn.abs() < limits.blink_turn_max && baseline.nod_median().is_some_and(is_level)
 }
 
 #[cfg(test)]

@@ -12,5 +12,5 @@ pub(super) fn lowering(
     limits: &GestureLimits,
 ) -> Option<f64> {
     let is_frontal = reading.pose.turn.abs() <= limits.nod_turn_max;
-    baseline.nod().filter(|_| is_frontal).map(|neutral| reading.nod - neutral)
+    baseline.nod_median().filter(|_| is_frontal).map(|neutral| reading.nod - neutral)
 }

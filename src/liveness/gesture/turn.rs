@@ -32,7 +32,7 @@ impl TurnDepth {
     ) {
         let turn = reading.pose.turn.abs();
         let is_best = movement.is_at_peak() && turn > self.turn && turn <= limits.turn_max;
-        if let Some(neutral) = baseline.shape().filter(|_| is_best) {
+        if let Some(neutral) = baseline.mean_shape().filter(|_| is_best) {
             let residual = planarity::residual(&neutral, &reading.pose.shape);
             *self = Self { turn, residual };
         }

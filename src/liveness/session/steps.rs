@@ -128,7 +128,7 @@ impl Session {
         let is_closed = reading.mouth_open.is_some_and(|open| open <= gestures.mouth.neutral_max);
         let is_known = self.baseline.len() >= self.limits.steps.neutral_frames_min;
         // A person's own level is the one of the last rest; at the first there is none yet.
-        let is_level = self.baseline.nod().is_none_or(|neutral| {
+        let is_level = self.baseline.nod_median().is_none_or(|neutral| {
             !is_known || (reading.nod - neutral).abs() <= gestures.blink_nod_max
         });
         self.guidance.problem().is_none() && is_closed && is_level
@@ -136,7 +136,7 @@ impl Session {
 
     fn is_baseline_known(&self, step: usize) -> bool {
         let frames_min = self.limits.steps.neutral_frames_min;
-        let has_eyes = !self.has_blink_from(step) || self.baseline.eyes_len() >= frames_min;
+        let has_eyes = !self.has_blink_from(step) || self.baseline.eye_frames() >= frames_min;
         self.baseline.len() >= frames_min && has_eyes
     }
 
