@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn score100_passes_through_the_places_backends_know() {
+    fn score100_passes_through_its_fixed_points() {
         let entry = lfw();
         let cases = [
             (-0.5, 0.0),
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn score100_uses_only_places_the_points_reach() {
+    fn score100_uses_only_fixed_points_that_were_measured() {
         let entry = CalibrationEntry::new(raw(PairType::Generic, &LFW[1..4])).unwrap();
         assert!((entry.score100(0.425) - 90.0).abs() < 1e-9);
         assert!(

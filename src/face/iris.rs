@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_left_eye_is_seen_in_a_mirror_and_its_points_are_mirrored_back() {
+    fn the_left_eye_is_mirrored_and_its_points_are_mirrored_back() {
         // The right eye's corners are level, the left one's stand on a falling line.
         for (eye, outer, inner) in
             [(Eye::Right, (10.0, 40.0), (40.0, 40.0)), (Eye::Left, (60.0, 70.0), (60.0, 40.0))]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_or_no_eye_is_an_error() {
+    fn a_wrong_output_or_a_degenerate_eye_is_an_error() {
         let message = crop(Eye::Left).decode(&[0.0; 213]).unwrap_err().to_string();
         assert_eq!(message, "iris output has 213 values, expected 228");
         let square = TurnedSquare::new([0.0, 0.0], 9.0, [1.0, 0.0], 9).unwrap();

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_below_nothing_and_one_of_no_number_are_reported_with_their_source() {
+    fn a_negative_limit_and_one_that_is_nan_are_reported_with_their_source() {
         let mut limits = QualityLimits::default();
         assert_eq!(limits.violations(), []);
         limits.live_photo.yaw_max = -1.0;

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mesh_or_no_face_is_an_error() {
+    fn a_wrong_output_or_a_degenerate_face_is_an_error() {
         let square = TurnedSquare::new([0.0, 0.0], 1.0, [1.0, 0.0], 1).unwrap();
         let message = Mesh::decode(&[0.0; 1403], &square).unwrap_err().to_string();
         assert_eq!(message, "face mesh output has 1403 values, expected 1404");

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_let_no_picture_in_and_too_many_photographs_are_reported() {
+    fn limits_that_refuse_every_picture_and_too_many_photographs_are_reported() {
         assert_eq!(ImageSettings::default().violations(), []);
         let keys = |settings: ImageSettings| -> Vec<String> {
             settings.violations().into_iter().map(|violation| violation.key).collect()

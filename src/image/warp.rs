@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_far_outside_or_on_the_border_is_as_written() {
+    fn pixels_on_the_border_and_far_outside_are_as_documented() {
         for (width, height) in [(3, 2), (1, 1), (1, 4)] {
             let pixels = (0..width * height * 3).map(|i| i as u8 + 100).collect();
             let source = RgbImage::new(width, height, pixels).unwrap();

@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_frame_may_come_whenever() {
+    fn the_first_frame_may_come_at_any_time() {
         let mut gate = gate(AdmissionLimits::default());
         assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
         assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));

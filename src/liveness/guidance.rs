@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_wrong_is_said_once_and_taken_back_once() {
+    fn a_lasting_problem_is_announced_once_and_withdrawn_once() {
         let dark = [0.1; 10].into_iter().chain([0.5; 10]);
         assert_eq!(announced(dark), [Some(Guidance::TooDark), None]);
     }
 
     #[test]
-    fn a_moment_is_not_worth_a_word() {
+    fn a_problem_of_a_moment_is_not_announced() {
         assert!(announced([0.5, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5]).is_empty());
     }
 

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_decides_in_its_turn() {
+    fn each_rule_decides_in_its_order() {
         for (outcome, similarity, thresholds, decision, reasons) in cases() {
             let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn coarse_answers_do_not_tell_which_check_an_attack_met() {
+    fn coarse_answers_hide_which_check_an_attack_failed() {
         let verdict = decide_session(
             &outcome(stopped_by(ReasonCode::PlanarFace), 7, 0.1, 1.0),
             None,

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_face_elsewhere_is_not_the_one_that_is_followed() {
+    fn a_face_elsewhere_is_not_the_tracked_face() {
         let tracked = locate(&[at(0.0), at(140.0)], 100).unwrap();
         assert_eq!(tracked[1], Tracking::Missing);
     }

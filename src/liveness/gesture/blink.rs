@@ -76,13 +76,13 @@ mod tests {
     }
 
     #[test]
-    fn an_eye_that_is_open_for_everybody_is_not_closed_for_anybody() {
+    fn an_eye_above_the_absolute_level_is_open_for_every_person() {
         assert!(!is_closed([0.2, 0.2], 0.5));
         assert!(is_closed([0.17, 0.17], 0.5));
     }
 
     #[test]
-    fn eyes_too_narrow_and_heads_that_move_tell_nothing() {
+    fn eyes_too_narrow_and_heads_that_move_are_not_measured() {
         assert_eq!(closed_share_of([0.05; 2], 0.14, Head::default()), None);
         assert_eq!(closed_share_of([0.05; 2], 0.3, Head { yaw: 20.0, ..Head::default() }), None);
         assert_eq!(closed_share_of([0.05; 2], 0.3, Head { pitch: 10.0, ..Head::default() }), None);

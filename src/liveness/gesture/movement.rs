@@ -317,7 +317,7 @@ mod tests {
         }
 
         #[test]
-        fn any_values_are_followed(values in prop::collection::vec(any::<f64>(), 0..50)) {
+        fn any_values_are_accepted(values in prop::collection::vec(any::<f64>(), 0..50)) {
             let gestures = GestureLimits::default();
             for limits in [gestures.turn, gestures.nod, gestures.blink, gestures.mouth] {
                 done_at(&values, &limits);

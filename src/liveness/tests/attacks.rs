@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::show::{Frame, Show, limits};
+use super::simulation::{SimulatedFrame, Simulation, limits};
 use crate::face::ReasonCode;
 use crate::face::decision::Decision;
 use crate::liveness::gesture::MovementLimits;
@@ -17,7 +17,7 @@ const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
 
 struct Attack {
     name: &'static str,
-    show: Show,
+    simulation: Simulation,
     reason: ReasonCode,
     decision: Decision,
     /// Switches off the check that stops it.
@@ -27,13 +27,13 @@ struct Attack {
 #[test]
 fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
     for attack in pictures().into_iter().chain(orders()).chain(cuts()).chain(streams()) {
-        let stopped = attack.show.play(ACTIONS, &limits());
+        let stopped = attack.simulation.run(ACTIONS, &limits());
         let found = (stopped.verdict.decision, stopped.first_reason());
         assert_eq!(found, (attack.decision, Some(attack.reason)), "{}", attack.name);
 
         let mut relaxed = limits();
         (attack.relax)(&mut relaxed);
-        let passed = attack.show.play(ACTIONS, &relaxed);
+        let passed = attack.simulation.run(ACTIONS, &relaxed);
         assert!(passed.is_passed(), "{}: {:#?}", attack.name, passed.verdict);
     }
 }
@@ -43,8 +43,8 @@ fn pictures() -> Vec<Attack> {
     vec![
         Attack {
             name: "still photo",
-            show: tampered(|frame| {
-                show_photo(frame, |point| point);
+            simulation: tampered(|frame| {
+                replace_with_photo(frame, |point| point);
                 let wobble = 0.01 * f64::from(frame.meta.sequence % 3);
                 frame.measures.main.as_mut().unwrap().eyes = Some([0.3 - wobble; 2]);
             }),
@@ -54,10 +54,10 @@ fn pictures() -> Vec<Attack> {
         },
         Attack {
             name: "photo moved sideways for a turn",
-            show: tampered(|frame| {
+            simulation: tampered(|frame| {
                 let share = turn_share(frame);
                 if share > 0.0 {
-                    show_photo(frame, |[x, y]| [x + 40.0 * share, y]);
+                    replace_with_photo(frame, |[x, y]| [x + 40.0 * share, y]);
                 }
             }),
             reason: ReasonCode::StepTimeout,
@@ -66,10 +66,10 @@ fn pictures() -> Vec<Attack> {
         },
         Attack {
             name: "photo rotated in its plane for a turn",
-            show: tampered(|frame| {
+            simulation: tampered(|frame| {
                 let (sin, cos) = (0.6 * turn_share(frame)).sin_cos();
                 if sin > 0.0 {
-                    show_photo(frame, |[x, y]| [x * cos - y * sin, x * sin + y * cos]);
+                    replace_with_photo(frame, |[x, y]| [x * cos - y * sin, x * sin + y * cos]);
                 }
             }),
             reason: ReasonCode::StepTimeout,
@@ -78,7 +78,7 @@ fn pictures() -> Vec<Attack> {
         },
         Attack {
             name: "flat print turned about a slanted axis",
-            show: tampered(|frame| turn_print(frame, |x| x)),
+            simulation: tampered(|frame| turn_print(frame, |x| x)),
             reason: ReasonCode::PlanarFace,
             decision: Decision::Fail,
             relax: |limits| limits.gestures.depth_min = 0.0,
@@ -86,7 +86,7 @@ fn pictures() -> Vec<Attack> {
         Attack {
             name: "print bent round 5 cm and turned",
             // 5 cm are 60 pixels.
-            show: tampered(|frame| turn_print(frame, |x| 60.0 * (x / 60.0).sin())),
+            simulation: tampered(|frame| turn_print(frame, |x| 60.0 * (x / 60.0).sin())),
             reason: ReasonCode::PlanarFace,
             decision: Decision::Fail,
             relax: |limits| limits.gestures.depth_min = 0.0,
@@ -96,11 +96,11 @@ fn pictures() -> Vec<Attack> {
 
 /// The wrong thing, or the right one at the wrong time.
 fn orders() -> Vec<Attack> {
-    let honest = Show::default();
+    let honest = Simulation::default();
     vec![
         Attack {
             name: "another action before the one asked for",
-            show: Show {
+            simulation: Simulation {
                 answer: |asked| match asked {
                     Action::TurnLeft => vec![Action::Nod, asked],
                     _ => vec![asked],
@@ -114,13 +114,13 @@ fn orders() -> Vec<Attack> {
         Attack {
             // Blink, nod, turn, and round again: the first prompt sees all three, the others one.
             name: "recording of the three actions in another order",
-            show: Show {
+            simulation: Simulation {
                 answer: |asked| match asked {
                     Action::TurnLeft => vec![Action::Blink, Action::Nod, asked],
                     _ => vec![asked],
                 },
                 // The turn still ends within its five seconds.
-                pace: 1.2,
+                movement_seconds: 1.2,
                 ..honest
             },
             reason: ReasonCode::WrongAction,
@@ -129,21 +129,21 @@ fn orders() -> Vec<Attack> {
         },
         Attack {
             name: "mirrored stream whose flag says otherwise",
-            show: tampered(mirror),
+            simulation: tampered(mirror),
             reason: ReasonCode::WrongAction,
             decision: Decision::Retry,
             relax: take_noise_for_actions,
         },
         Attack {
             name: "recording that begins with the prompt",
-            show: Show { reaction: 0.02, pace: 1.0, ..honest },
+            simulation: Simulation { reaction: 0.02, movement_seconds: 1.0, ..honest },
             reason: ReasonCode::TooEarly,
             decision: Decision::Retry,
             relax: |limits| limits.steps.reaction_min = Duration::ZERO,
         },
         Attack {
             name: "actions after their time",
-            show: Show { reaction: 5.5, ..honest },
+            simulation: Simulation { reaction: 5.5, ..honest },
             reason: ReasonCode::StepTimeout,
             decision: Decision::Retry,
             relax: |limits| {
@@ -159,7 +159,7 @@ fn cuts() -> Vec<Attack> {
     vec![
         Attack {
             name: "splice with a jump",
-            show: tampered(|frame| {
+            simulation: tampered(|frame| {
                 if is_cut(frame) {
                     let points = frame.measures.faces[0].points;
                     let moved = points.map(|p| [f64::from(p.x) + 50.0, f64::from(p.y) + 30.0]);
@@ -172,14 +172,14 @@ fn cuts() -> Vec<Attack> {
         },
         Attack {
             name: "splice in place, of another person",
-            show: tampered(|frame| frame.person = usize::from(is_cut(frame))),
+            simulation: tampered(|frame| frame.person = usize::from(is_cut(frame))),
             reason: ReasonCode::IdentitySwitch,
             decision: Decision::Fail,
             relax: |limits| limits.continuity.identity_min = Some(-1.0),
         },
         Attack {
             name: "loop while waiting",
-            show: Show { reaction: 3.0, tamper: play_loop, ..Show::default() },
+            simulation: Simulation { reaction: 3.0, tamper: play_loop, ..Simulation::default() },
             reason: ReasonCode::LoopSuspect,
             decision: Decision::Fail,
             relax: |limits| {
@@ -189,7 +189,7 @@ fn cuts() -> Vec<Attack> {
         },
         Attack {
             name: "bytes sent twice",
-            show: tampered(|frame| {
+            simulation: tampered(|frame| {
                 let original = frame.meta.sequence / 2;
                 frame.meta.digest[..4].copy_from_slice(&original.to_be_bytes());
             }),
@@ -199,8 +199,8 @@ fn cuts() -> Vec<Attack> {
         },
         Attack {
             name: "one picture encoded again and again",
-            show: tampered(|frame| {
-                if frame.doing.is_none() {
+            simulation: tampered(|frame| {
+                if frame.action_since.is_none() {
                     frame.measures.fingerprint = fingerprint(0);
                     frame.measures.faces[0] = face_at(Head::default().points());
                 }
@@ -211,8 +211,8 @@ fn cuts() -> Vec<Attack> {
         },
         Attack {
             name: "frames missing in a movement",
-            show: tampered(|frame| {
-                let since = frame.doing.map_or(0.0, |(since, _)| since);
+            simulation: tampered(|frame| {
+                let since = frame.action_since.map_or(0.0, |(since, _)| since);
                 frame.is_lost = frame.done == 0 && (0.85..1.25).contains(&since);
             }),
             reason: ReasonCode::TimeGap,
@@ -224,12 +224,12 @@ fn cuts() -> Vec<Attack> {
 
 /// Streams that are not what a camera at the counter sends.
 fn streams() -> Vec<Attack> {
-    let honest = Show::default();
+    let honest = Simulation::default();
     vec![
         Attack {
             name: "second face beside the first",
-            show: tampered(|frame| {
-                if frame.done == 0 && frame.doing.is_some() {
+            simulation: tampered(|frame| {
+                if frame.done == 0 && frame.action_since.is_some() {
                     let mut other = frame.measures.faces[0];
                     other.rect.x += 150.0;
                     frame.measures.faces.push(other);
@@ -241,14 +241,14 @@ fn streams() -> Vec<Attack> {
         },
         Attack {
             name: "low frame rate",
-            show: Show { frames_a_second: 5.0, ..honest },
+            simulation: Simulation { frames_a_second: 5.0, ..honest },
             reason: ReasonCode::FpsTooLow,
             decision: Decision::Retry,
             relax: |limits| limits.admission.rate_min = 4.0,
         },
         Attack {
             name: "clock that goes back",
-            show: tampered(|frame| {
+            simulation: tampered(|frame| {
                 if frame.meta.sequence == 12 {
                     frame.meta.captured -= Duration::from_millis(110);
                 }
@@ -259,7 +259,7 @@ fn streams() -> Vec<Attack> {
         },
         Attack {
             name: "frames of before the start",
-            show: Show {
+            simulation: Simulation {
                 reaction: 3.5,
                 tamper: |frame| frame.delay = (3.0 - frame.time).max(0.0),
                 ..honest
@@ -273,14 +273,14 @@ fn streams() -> Vec<Attack> {
         },
         Attack {
             name: "camera that changes its mirroring",
-            show: tampered(|frame| frame.meta.mirrored = frame.done > 0),
+            simulation: tampered(|frame| frame.meta.mirrored = frame.done > 0),
             reason: ReasonCode::InjectionSuspect,
             decision: Decision::Fail,
             relax: |limits| limits.admission.format_changes_max = 9,
         },
         Attack {
             name: "pictures that change their size",
-            show: tampered(|frame| frame.measures.size[0] += usize::from(frame.done > 0)),
+            simulation: tampered(|frame| frame.measures.size[0] += usize::from(frame.done > 0)),
             reason: ReasonCode::InjectionSuspect,
             decision: Decision::Fail,
             relax: |limits| limits.admission.format_changes_max = 9,
@@ -288,8 +288,8 @@ fn streams() -> Vec<Attack> {
     ]
 }
 
-fn tampered(tamper: fn(&mut Frame)) -> Show {
-    Show { tamper, ..Show::default() }
+fn tampered(tamper: fn(&mut SimulatedFrame)) -> Simulation {
+    Simulation { tamper, ..Simulation::default() }
 }
 
 /// Noise about zero goes above zero and comes back.
@@ -320,7 +320,7 @@ fn take_noise_for_actions(limits: &mut SessionLimits) {
 }
 
 /// The frontal points of a photograph, moved by `map` about the middle of the frame.
-fn show_photo(frame: &mut Frame, map: impl Fn([f64; 2]) -> [f64; 2]) {
+fn replace_with_photo(frame: &mut SimulatedFrame, map: impl Fn([f64; 2]) -> [f64; 2]) {
     let frontal = Head { moved: frame.head.moved, ..Head::default() }.points();
     let (exact, measured) = (frame.head.points(), frame.measures.faces[0].points);
     let points = std::array::from_fn(|at| {
@@ -333,18 +333,18 @@ fn show_photo(frame: &mut Frame, map: impl Fn([f64; 2]) -> [f64; 2]) {
 }
 
 /// How far a turn to the left is on its way, 0..=1.
-fn turn_share(frame: &Frame) -> f64 {
-    let is_left = matches!(frame.doing, Some((_, Action::TurnLeft)));
+fn turn_share(frame: &SimulatedFrame) -> f64 {
+    let is_left = matches!(frame.action_since, Some((_, Action::TurnLeft)));
     if is_left { frame.head.yaw / 27.0 } else { 0.0 }
 }
 
 /// A print that is bent and turned about a slanted axis by up to 60°: the nose leaves the middle of
 /// the eyes as it does on a turned head.
-fn turn_print(frame: &mut Frame, bend: impl Fn(f64) -> f64) {
+fn turn_print(frame: &mut SimulatedFrame, bend: impl Fn(f64) -> f64) {
     let share = turn_share(frame);
     if share > 0.0 {
         let shrink = 0.5 * (1.0 - (60.0 * share).to_radians().cos());
-        show_photo(frame, |[x, y]| {
+        replace_with_photo(frame, |[x, y]| {
             let x = bend(x);
             [x - shrink * (x - y), y + shrink * (x - y)]
         });
@@ -353,7 +353,7 @@ fn turn_print(frame: &mut Frame, bend: impl Fn(f64) -> f64) {
 
 /// Shows the frame as a mirror does. The detector calls the eye on the image's left the right one,
 /// whoever's it is.
-fn mirror(frame: &mut Frame) {
+fn mirror(frame: &mut SimulatedFrame) {
     let points = frame.measures.faces[0].points;
     let [right, left, nose, right_mouth, left_mouth] =
         points.map(|point| [480.0 - f64::from(point.x), f64::from(point.y)]);
@@ -361,13 +361,13 @@ fn mirror(frame: &mut Frame) {
 }
 
 /// From the middle of the first action on.
-fn is_cut(frame: &Frame) -> bool {
-    frame.done > 0 || frame.doing.is_some_and(|(since, _)| since > 1.0)
+fn is_cut(frame: &SimulatedFrame) -> bool {
+    frame.done > 0 || frame.action_since.is_some_and(|(since, _)| since > 1.0)
 }
 
 /// A second and a half of waiting, over and over, until the first action begins.
-fn play_loop(frame: &mut Frame) {
-    let is_waiting = frame.doing.is_none_or(|(since, _)| since < 3.0);
+fn play_loop(frame: &mut SimulatedFrame) {
+    let is_waiting = frame.action_since.is_none_or(|(since, _)| since < 3.0);
     if frame.done == 0 && is_waiting {
         let at = frame.meta.sequence % 15;
         frame.measures.fingerprint = fingerprint(at);

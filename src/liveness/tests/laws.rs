@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::show::limits;
+use super::simulation::limits;
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
 use crate::image::Rotation;
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn a_session_that_is_over_says_nothing_more(
+    fn a_session_that_is_over_emits_no_events(
         measures in prop::collection::vec(any_measures(), 1..20),
     ) {
         let mut session = Session::new(ACTIONS, Assurance::Stream, limits(), Duration::ZERO);

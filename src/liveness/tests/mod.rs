@@ -2,6 +2,6 @@
 
 mod attacks;
 mod honest;
+mod identity;
 mod laws;
-mod show;
-mod witnesses;
+mod simulation;

@@ -13,11 +13,11 @@ use crate::liveness::{
 };
 
 /// What is filmed and sent at one moment.
-pub(super) struct Frame {
+pub(super) struct SimulatedFrame {
     /// Seconds since the camera was started.
     pub(super) time: f64,
     /// Seconds since the prompt of the action that is being done, and the action.
-    pub(super) doing: Option<(f64, Action)>,
+    pub(super) action_since: Option<(f64, Action)>,
     /// Steps done so far.
     pub(super) done: usize,
     pub(super) head: Head,
@@ -33,13 +33,13 @@ pub(super) struct Frame {
 
 /// How a session is played.
 #[derive(Clone, Copy)]
-pub(super) struct Show {
+pub(super) struct Simulation {
     pub(super) assurance: Assurance,
     pub(super) frames_a_second: f64,
     /// Seconds from a prompt to the beginning of the movement.
     pub(super) reaction: f64,
     /// Seconds of a turn or a nod from neutral to neutral.
-    pub(super) pace: f64,
+    pub(super) movement_seconds: f64,
     /// Standard deviation of the points, in distances of the eyes.
     pub(super) noise: f64,
     pub(super) seed: u64,
@@ -48,16 +48,16 @@ pub(super) struct Show {
     /// The networks answer only when the session is over.
     pub(super) is_judged_late: bool,
     /// What an attacker does to the frame.
-    pub(super) tamper: fn(&mut Frame),
+    pub(super) tamper: fn(&mut SimulatedFrame),
 }
 
-impl Default for Show {
+impl Default for Simulation {
     fn default() -> Self {
         Self {
             assurance: Assurance::Stream,
             frames_a_second: 10.0,
             reaction: 0.5,
-            pace: 1.4,
+            movement_seconds: 1.4,
             // The levels were laid out for 1.5 %, where 3 of 646 honest sessions at 10 frames a
             // second are taken for a cut; tests must not hang on such luck.
             noise: 0.01,
@@ -71,7 +71,7 @@ impl Default for Show {
 
 /// What came of a show.
 #[derive(Debug)]
-pub(super) struct Played {
+pub(super) struct SimulationResult {
     pub(super) verdict: SessionVerdict,
     pub(super) events: Vec<Event>,
     pub(super) judged: usize,
@@ -80,7 +80,7 @@ pub(super) struct Played {
     pub(super) eyes_wanted: Option<usize>,
 }
 
-impl Played {
+impl SimulationResult {
     pub(super) fn is_passed(&self) -> bool {
         self.verdict.decision == Decision::Pass
     }
@@ -100,10 +100,10 @@ pub(super) fn limits() -> SessionLimits {
 /// Longer than any session.
 const SECONDS_MAX: f64 = 60.0;
 
-impl Show {
+impl Simulation {
     /// Plays the actions to the end of the session.
-    pub(super) fn play(&self, actions: [Action; 3], limits: &SessionLimits) -> Played {
-        let mut stage = Stage {
+    pub(super) fn run(&self, actions: [Action; 3], limits: &SessionLimits) -> SimulationResult {
+        let mut running = RunningSession {
             session: Session::new(actions, self.assurance, limits.clone(), Duration::ZERO),
             prompted: None,
             done: 0,
@@ -111,33 +111,41 @@ impl Show {
             chosen: Vec::new(),
             eyes_wanted: None,
         };
-        let mut chance = Chance(self.seed);
+        let mut random = SeededRng(self.seed);
         for sequence in 0..(SECONDS_MAX * self.frames_a_second) as u32 {
-            if !stage.session.is_open() {
+            if !running.session.is_open() {
                 break;
             }
             let time = f64::from(sequence) / self.frames_a_second;
-            let mut frame = self.film(sequence, time, &stage, &mut chance);
+            let mut frame = self.make_frame(sequence, time, &running, &mut random);
             (self.tamper)(&mut frame);
-            stage.show(frame);
+            running.send(frame);
             if !self.is_judged_late {
-                stage.judge();
+                running.submit_judgements();
             }
         }
-        stage.finish()
+        running.finish()
     }
 
-    fn film(&self, sequence: u32, time: f64, stage: &Stage, chance: &mut Chance) -> Frame {
-        let done = stage.done;
-        let doing = stage.prompted.map(|(since, action)| self.doing(time - since, action));
-        let mut head = doing
-            .map_or_else(Head::default, |(since, action)| self.head(action, since - self.reaction));
+    fn make_frame(
+        &self,
+        sequence: u32,
+        time: f64,
+        running: &RunningSession,
+        random: &mut SeededRng,
+    ) -> SimulatedFrame {
+        let done = running.done;
+        let action_since =
+            running.prompted.map(|(since, action)| self.current_action(time - since, action));
+        let mut head = action_since.map_or_else(Head::default, |(since, action)| {
+            self.head_at(action, since - self.reaction)
+        });
         // Nobody sits quite still.
         head.moved = [2.0 * (time * 1.3).sin(), 2.0 * (time * 0.9).cos()];
-        head.eyes *= 1.0 + 0.05 * chance.normal();
+        head.eyes *= 1.0 + 0.05 * random.normal();
         let deviation = self.noise * 75.0;
         let points =
-            head.points().map(|point| point.map(|value| value + deviation * chance.normal()));
+            head.points().map(|point| point.map(|value| value + deviation * random.normal()));
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&sequence.to_be_bytes());
         let meta = FrameMeta {
@@ -150,22 +158,31 @@ impl Show {
         };
         let mut measures = measures_with(&head, points);
         measures.fingerprint = fingerprint(sequence);
-        let (delay, is_lost, person) = (0.0, false, 0);
-        Frame { time, doing, done, head, measures, meta, delay, is_lost, person }
+        SimulatedFrame {
+            time,
+            action_since,
+            done,
+            head,
+            measures,
+            meta,
+            delay: 0.0,
+            is_lost: false,
+            person: 0,
+        }
     }
 
     /// The action that is done `since` seconds after the prompt, and the seconds since it was as
     /// good as prompted.
-    fn doing(&self, since: f64, asked: Action) -> (f64, Action) {
-        let each = self.pace + 0.3;
+    fn current_action(&self, since: f64, asked: Action) -> (f64, Action) {
+        let each = self.movement_seconds + 0.3;
         let actions = (self.answer)(asked);
         let at = (((since - self.reaction) / each).max(0.0) as usize).min(actions.len() - 1);
         (since - each * at as f64, actions[at])
     }
 
     /// The head `since` seconds after a movement began.
-    fn head(&self, action: Action, since: f64) -> Head {
-        let bump = swell(since / self.pace);
+    fn head_at(&self, action: Action, since: f64) -> Head {
+        let bump = smooth_bump(since / self.movement_seconds);
         let neutral = Head::default();
         match action {
             Action::TurnLeft => Head { yaw: 27.0 * bump, ..neutral },
@@ -182,7 +199,7 @@ impl Show {
 }
 
 /// A session that is being played.
-struct Stage {
+struct RunningSession {
     session: Session,
     /// When the customer read the last prompt, and what it was.
     prompted: Option<(f64, Action)>,
@@ -193,9 +210,9 @@ struct Stage {
     eyes_wanted: Option<usize>,
 }
 
-impl Stage {
+impl RunningSession {
     /// Sends a frame, and has it measured for what is wanted and for no more.
-    fn show(&mut self, mut frame: Frame) {
+    fn send(&mut self, mut frame: SimulatedFrame) {
         let now = Duration::from_secs_f64(frame.time + frame.delay);
         let sequence = frame.meta.sequence;
         let is_sent = !frame.is_lost;
@@ -225,19 +242,19 @@ impl Stage {
         }
     }
 
-    fn judge(&mut self) {
+    fn submit_judgements(&mut self) {
         for (sequence, person) in std::mem::take(&mut self.chosen) {
-            self.events.extend(self.session.add_judgement(sequence, judgement(person)));
+            self.events.extend(self.session.add_judgement(sequence, judgement_of(person)));
         }
     }
 
-    fn finish(mut self) -> Played {
-        self.judge();
-        assert!(!self.session.is_open(), "the show was shorter than the session");
+    fn finish(mut self) -> SimulationResult {
+        self.submit_judgements();
+        assert!(!self.session.is_open(), "the simulation was shorter than the session");
         let outcome = self.session.outcome();
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
         let similarity = self.session.matched_embedding().map(|_| 0.7);
-        Played {
+        SimulationResult {
             verdict: decide_session(&outcome, similarity, thresholds, 0.8),
             events: self.events,
             judged: outcome.pad.frames,
@@ -248,14 +265,14 @@ impl Stage {
 }
 
 /// From 0 to 1 and back while `share` goes from 0 to 1, smoothly, with a rest on top.
-fn swell(share: f64) -> f64 {
+fn smooth_bump(share: f64) -> f64 {
     if !(0.0..1.0).contains(&share) {
         return 0.0;
     }
     (1.3 * (share * std::f64::consts::PI).sin().powi(2)).min(1.0)
 }
 
-fn judgement(person: usize) -> FrameJudgement {
+fn judgement_of(person: usize) -> FrameJudgement {
     let mut raw = [0.1_f32; 4];
     raw[person] = 1.0;
     let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("synthetic")).unwrap();
@@ -263,9 +280,9 @@ fn judgement(person: usize) -> FrameJudgement {
 }
 
 /// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).
-struct Chance(u64);
+struct SeededRng(u64);
 
-impl Chance {
+impl SeededRng {
     fn uniform(&mut self) -> f64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

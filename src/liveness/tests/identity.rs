@@ -1,0 +1,57 @@
+//! Each action lies between two looks at who did it, whatever came before.
+
+use super::simulation::{SimulatedFrame, Simulation, limits};
+use crate::face::ReasonCode;
+use crate::liveness::Action;
+use crate::liveness::synthetic::measures_of;
+
+const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
+
+/// Looks away on every third frame, so that there is no rest to begin with, for so many seconds.
+fn fidget(frame: &mut SimulatedFrame, seconds: f64) {
+    let at = (frame.time * 10.0).round() as u32;
+    if frame.action_since.is_none() && frame.time < seconds && at.is_multiple_of(3) {
+        frame.head.yaw = 25.0;
+        let fingerprint = frame.measures.fingerprint;
+        frame.measures = measures_of(&frame.head);
+        frame.measures.fingerprint = fingerprint;
+    }
+}
+
+#[test]
+fn an_honest_customer_is_judged_before_and_after_each_action_and_at_the_end() {
+    let result = Simulation::default().run(ACTIONS, &limits());
+    assert!(result.is_passed() && result.judged >= 7, "{result:?}");
+}
+
+#[test]
+fn the_person_who_acts_is_judged_however_often_another_face_rested_before() {
+    let simulation = Simulation {
+        tamper: |frame| {
+            fidget(frame, 5.0);
+            frame.person = usize::from(frame.action_since.is_some());
+        },
+        ..Simulation::default()
+    };
+    let result = simulation.run(ACTIONS, &limits());
+    assert_eq!(result.first_reason(), Some(ReasonCode::IdentitySwitch), "{result:?}");
+}
+
+#[test]
+fn a_person_who_leaves_before_the_first_prompt_does_not_fail_the_customer() {
+    let simulation = Simulation {
+        tamper: |frame| {
+            fidget(frame, 3.0);
+            frame.person = usize::from(frame.time < 3.0);
+        },
+        ..Simulation::default()
+    };
+    assert!(simulation.run(ACTIONS, &limits()).is_passed());
+}
+
+#[test]
+fn finding_the_right_place_may_take_longer_than_acting() {
+    let simulation = Simulation { tamper: |frame| fidget(frame, 20.0), ..Simulation::default() };
+    let result = simulation.run(ACTIONS, &limits());
+    assert!(result.is_passed(), "{result:?}");
+}
