@@ -34,7 +34,7 @@ pub use admission::{Admission, Assurance, FrameMeta, FrameRefusal};
 pub use guidance::Guidance;
 pub use limits::SessionLimits;
 pub use measures::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};
-pub use outcome::Ending;
+pub use outcome::SessionEnd;
 pub use pad::{Fusion, PadError, PadOutputKind, PadScore, pad_crop_rect};
 pub use rule::RuleCheck;
 pub use session::{Event, FrameResult, Prompt, Session};

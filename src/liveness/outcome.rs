@@ -9,7 +9,7 @@ use crate::face::decision::Reason;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
+pub enum SessionEnd {
     /// Every action was done, and nothing was against it.
     Done,
     /// By a rule, which comes first; what the customer was told and did not heed comes behind.
@@ -20,7 +20,7 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionOutcome {
     /// How it ended.
-    pub ending: Ending,
+    pub ending: SessionEnd,
     /// How its frames came.
     pub assurance: Assurance,
     /// What the liveness networks say.

@@ -20,7 +20,7 @@ use super::guidance::{Activity, Guidance, GuidanceSelector};
 use super::judged_frames::JudgedFrames;
 use super::limits::SessionLimits;
 use super::measures::{Detail, FrameJudgement, FrameMeasures};
-use super::outcome::{Ending, SessionMeasures, SessionOutcome, check_rules};
+use super::outcome::{SessionEnd, SessionMeasures, SessionOutcome, check_rules};
 use super::reading::Reading;
 use super::track::{FaceTracker, Tracking};
 use crate::face::decision::{Reason, Subject};
@@ -75,7 +75,7 @@ pub struct Session {
     judged_frames: JudgedFrames,
     step_state: StepState,
     /// `None` while it takes frames.
-    ending: Option<Ending>,
+    ending: Option<SessionEnd>,
     /// Capture time of the last frame with the face.
     face_seen_at: Option<Duration>,
     reaction_min: Option<Duration>,
@@ -256,7 +256,7 @@ impl Session {
     }
 
     fn is_stopped(&self) -> bool {
-        matches!(self.ending, Some(Ending::Stopped(_)))
+        matches!(self.ending, Some(SessionEnd::Stopped(_)))
     }
 
     fn stop(&mut self, reason: Reason) {
@@ -264,11 +264,11 @@ impl Session {
     }
 
     /// The end by a rule; what the customer was told and did not heed explains why.
-    fn ending_by(&self, reason: Reason) -> Ending {
+    fn ending_by(&self, reason: Reason) -> SessionEnd {
         let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
         let note = unheeded.map(|code| Reason::plain(code, Subject::Request));
-        Ending::Stopped([Some(reason), note].into_iter().flatten().collect())
+        SessionEnd::Stopped([Some(reason), note].into_iter().flatten().collect())
     }
 
     /// Why time is up, if it is.

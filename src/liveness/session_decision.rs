@@ -12,7 +12,7 @@
 //! Trouble of the service is a status and never comes here.
 
 use super::admission::Assurance;
-use super::outcome::{Ending, SessionOutcome};
+use super::outcome::{SessionEnd, SessionOutcome};
 use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
 use crate::face::decision::{Decision, Reason, Subject, Thresholds};
@@ -105,8 +105,8 @@ fn is_attack_sign(code: ReasonCode) -> bool {
 
 fn stop_reasons(outcome: &SessionOutcome) -> &[Reason] {
     match &outcome.ending {
-        Ending::Stopped(reasons) => reasons,
-        Ending::Done => &[],
+        SessionEnd::Stopped(reasons) => reasons,
+        SessionEnd::Done => &[],
     }
 }
 
@@ -141,11 +141,11 @@ fn session_fail_reasons(
 /// Reasons to start another session.
 fn session_retry_reasons(outcome: &SessionOutcome) -> Vec<Reason> {
     match &outcome.ending {
-        Ending::Stopped(reasons) => {
+        SessionEnd::Stopped(reasons) => {
             reasons.iter().filter(|reason| !is_attack_sign(reason.code)).copied().collect()
         }
-        Ending::Done if has_enough_frames(outcome) => Vec::new(),
-        Ending::Done => {
+        SessionEnd::Done if has_enough_frames(outcome) => Vec::new(),
+        SessionEnd::Done => {
             let (frames, frames_min) = (outcome.pad.frames, outcome.pad.frames_min);
             let code = ReasonCode::TooFewFrames;
             vec![Reason::limited(code, Subject::Request, frames as f64, frames_min as f64)]
@@ -159,7 +159,7 @@ fn session_review_reasons(
     similarity: Option<f64>,
     thresholds: Thresholds,
 ) -> Vec<Reason> {
-    if outcome.ending != Ending::Done {
+    if outcome.ending != SessionEnd::Done {
         return Vec::new();
     }
     let mut reasons = Vec::new();
@@ -216,7 +216,7 @@ mod tests {
     const THRESHOLDS: Thresholds =
         Thresholds::Calibrated { pass_min: 0.425, review_min: 0.37, generic: false };
 
-    fn outcome(ending: Ending, frames: usize, median: f64, low_share: f64) -> SessionOutcome {
+    fn outcome(ending: SessionEnd, frames: usize, median: f64, low_share: f64) -> SessionOutcome {
         SessionOutcome {
             ending,
             assurance: Assurance::Stream,
@@ -233,8 +233,8 @@ mod tests {
         }
     }
 
-    fn stopped_by(code: ReasonCode) -> Ending {
-        Ending::Stopped(vec![Reason::plain(code, Subject::Request)])
+    fn stopped_by(code: ReasonCode) -> SessionEnd {
+        SessionEnd::Stopped(vec![Reason::plain(code, Subject::Request)])
     }
 
     fn codes(verdict: &SessionVerdict) -> Vec<ReasonCode> {
@@ -246,7 +246,7 @@ mod tests {
     /// Outcomes of which one thing is wrong, with what comes of it.
     fn cases() -> Vec<Case> {
         use ReasonCode as Code;
-        let done = || outcome(Ending::Done, 7, 0.9, 0.0);
+        let done = || outcome(SessionEnd::Done, 7, 0.9, 0.0);
         vec![
             (done(), Some(0.5), THRESHOLDS, Decision::Pass, vec![]),
             (done(), Some(0.4), THRESHOLDS, Decision::Review, vec![Code::SimilarityBorderline]),
@@ -268,21 +268,21 @@ mod tests {
                 vec![Code::Uncalibrated],
             ),
             (
-                outcome(Ending::Done, 7, 0.79, 0.0),
+                outcome(SessionEnd::Done, 7, 0.79, 0.0),
                 Some(0.5),
                 THRESHOLDS,
                 Decision::Fail,
                 vec![Code::LivenessLow],
             ),
             (
-                outcome(Ending::Done, 7, 0.9, 0.25),
+                outcome(SessionEnd::Done, 7, 0.9, 0.25),
                 Some(0.5),
                 THRESHOLDS,
                 Decision::Review,
                 vec![Code::PadUncertain],
             ),
             (
-                outcome(Ending::Done, 4, 0.1, 0.0),
+                outcome(SessionEnd::Done, 4, 0.1, 0.0),
                 Some(0.5),
                 THRESHOLDS,
                 Decision::Retry,
@@ -364,13 +364,13 @@ mod tests {
             is_calibrated in any::<bool>(),
         ) {
             let ending = match end {
-                0 => Ending::Done,
+                0 => SessionEnd::Done,
                 _ => stopped_by(ReasonCode::TimeGap),
             };
             let thresholds = if is_calibrated { THRESHOLDS } else { Thresholds::Uncalibrated };
             let outcome = outcome(ending, frames, median, low_share);
             if decide_session(&outcome, similarity, thresholds, 0.8).decision == Decision::Pass {
-                prop_assert_eq!(outcome.ending, Ending::Done);
+                prop_assert_eq!(outcome.ending, SessionEnd::Done);
                 prop_assert!(is_calibrated && frames >= 5 && median >= 0.8 && low_share <= 0.2);
                 prop_assert!(similarity.unwrap() >= 0.425);
             }

@@ -13,7 +13,7 @@ use menshen::face::{Embedding, SpaceId};
 use menshen::image::Rotation;
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
-    Action, Admission, Assurance, Ending, Event, FrameJudgement, FrameMeta, STEPS, Session,
+    Action, Admission, Assurance, Event, FrameJudgement, FrameMeta, STEPS, Session, SessionEnd,
     SessionLimits, decide_session, draw_actions,
 };
 
@@ -149,7 +149,7 @@ impl Run {
     /// Nobody passes who has not done everything.
     fn end(&self) -> Decision {
         let outcome = self.session.outcome();
-        if outcome.ending == Ending::Done {
+        if outcome.ending == SessionEnd::Done {
             assert_eq!(self.done, STEPS);
         }
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };

@@ -10,7 +10,7 @@ use crate::liveness::admission::{AdmittedFrame, Assurance};
 use crate::liveness::baseline::Baseline;
 use crate::liveness::gesture::{Gesture, GestureProgress, UnpromptedActions};
 use crate::liveness::measures::FaceMeasures;
-use crate::liveness::outcome::Ending;
+use crate::liveness::outcome::SessionEnd;
 use crate::liveness::reading::Reading;
 
 /// Where a session stands.
@@ -148,7 +148,7 @@ impl Session {
         tracked: &TrackedFrame<'_>,
     ) -> Event {
         let Some(&action) = self.actions.get(step) else {
-            self.ending = Some(Ending::Done);
+            self.ending = Some(SessionEnd::Done);
             return Event::Finished;
         };
         self.gate.count_measured_frames();

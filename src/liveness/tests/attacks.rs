@@ -50,7 +50,7 @@ fn pictures() -> Vec<Attack> {
             }),
             reason: ReasonCode::StepTimeout,
             decision: Decision::Retry,
-            relax: take_noise_for_actions,
+            relax: accept_noise_as_actions,
         },
         Attack {
             name: "photo moved sideways for a turn",
@@ -62,7 +62,7 @@ fn pictures() -> Vec<Attack> {
             }),
             reason: ReasonCode::StepTimeout,
             decision: Decision::Retry,
-            relax: take_noise_for_actions,
+            relax: accept_noise_as_actions,
         },
         Attack {
             name: "photo rotated in its plane for a turn",
@@ -74,7 +74,7 @@ fn pictures() -> Vec<Attack> {
             }),
             reason: ReasonCode::StepTimeout,
             decision: Decision::Retry,
-            relax: take_noise_for_actions,
+            relax: accept_noise_as_actions,
         },
         Attack {
             name: "flat print turned about a slanted axis",
@@ -132,7 +132,7 @@ fn orders() -> Vec<Attack> {
             simulation: tampered(mirror),
             reason: ReasonCode::WrongAction,
             decision: Decision::Retry,
-            relax: take_noise_for_actions,
+            relax: accept_noise_as_actions,
         },
         Attack {
             name: "recording that begins with the prompt",
@@ -306,7 +306,7 @@ const NOISE: MovementLimits = MovementLimits {
 };
 
 /// Nothing needs to be done, and nothing that is done is wrong.
-fn take_noise_for_actions(limits: &mut SessionLimits) {
+fn accept_noise_as_actions(limits: &mut SessionLimits) {
     limits.gestures.turn = NOISE;
     limits.gestures.nod = NOISE;
     // Eyes are never more open than their own level.
