@@ -1,30 +1,30 @@
-//! What a customer is asked to do, and how a session's actions are drawn.
+//! The actions that a session asks for, and how they are drawn.
 
-/// Steps of a session. Three of five actions are few enough to guess: not the draw, but order,
-/// reaction time and continuity defend a session.
+/// Number of steps of a session. Three of five actions can be guessed. Order, reaction time and
+/// continuity defend a session; the draw does not.
 pub const STEPS: usize = 3;
 
-/// One thing to do in front of the camera. Left and right are the person's own.
+/// An action in front of the camera. Left and right are the person's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Turn the head to the left, and back.
+    /// Turn the head to the left and back.
     TurnLeft,
-    /// Turn the head to the right, and back.
+    /// Turn the head to the right and back.
     TurnRight,
     /// Close both eyes for a moment, twice.
     Blink,
-    /// Look down, and up again.
+    /// Look down and up again.
     Nod,
-    /// Open the mouth, and close it.
+    /// Open the mouth and close it.
     OpenMouth,
 }
 
 impl Action {
-    /// Every action.
+    /// All actions.
     pub const ALL: [Self; 5] =
         [Self::TurnLeft, Self::TurnRight, Self::Blink, Self::Nod, Self::OpenMouth];
 
-    /// The name that tokens and logs carry.
+    /// Returns the name used in tokens and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::TurnLeft => "turn_left",
@@ -35,7 +35,7 @@ impl Action {
         }
     }
 
-    /// What to tell the customer.
+    /// Returns the instruction for the customer.
     pub fn instruction(self) -> &'static str {
         match self {
             Self::TurnLeft => "turn your head to your left, and back",
@@ -46,7 +46,7 @@ impl Action {
         }
     }
 
-    /// Reads a [`Self::name`].
+    /// Parses a [`Self::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
@@ -56,15 +56,15 @@ impl Action {
     }
 }
 
-/// Draws a session's actions by a number from a cryptographic source. Each allowed triple is
-/// equally likely, but for the last, unfinished round of 2¹²⁸ numbers.
+/// Maps a number from a cryptographic source to the actions of a session. Every allowed triple is
+/// equally likely, except for the last, incomplete round of the 2¹²⁸ numbers.
 pub fn draw_actions(random: u128) -> [Action; STEPS] {
     let triples = allowed_triples();
     triples[(random % triples.len() as u128) as usize]
 }
 
-/// All triples with a turn and a blink, which the law asks for, and no action twice in a row: a
-/// repeat could not be told from one long action.
+/// Returns all triples that contain a turn and a blink and repeat no action immediately. The law
+/// requires the turn and the blink. A repeated action could not be told from one long action.
 fn allowed_triples() -> Vec<[Action; STEPS]> {
     let mut triples = Vec::new();
     for first in Action::ALL {
@@ -78,7 +78,7 @@ fn allowed_triples() -> Vec<[Action; STEPS]> {
     triples
 }
 
-/// Whether a session may ask for these actions in this order.
+/// Returns true if a session may ask for these actions in this order.
 fn is_allowed(actions: &[Action; STEPS]) -> bool {
     let has_turn = actions.iter().any(|action| action.is_turn());
     let repeats = actions.windows(2).any(|pair| pair[0] == pair[1]);
@@ -91,7 +91,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Every triple a session may ask for.
+    /// Returns every triple that a session may ask for.
     pub(in crate::liveness) fn every_triple() -> Vec<[Action; STEPS]> {
         allowed_triples()
     }

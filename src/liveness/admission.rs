@@ -1,4 +1,4 @@
-//! Which frames a session takes, by what is known before a pixel is read.
+//! Admission of frames: checks on the metadata before the picture is decoded.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,100 +9,101 @@ use super::limits::AdmissionLimits;
 use crate::face::ReasonCode;
 use crate::image::Rotation;
 
-/// How the frames of a session reach the server.
+/// Delivery of the frames of a session to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assurance {
-    /// One by one as they are taken: the server's clock counts.
+    /// Frames arrive one by one as they are captured. The server's clock is used.
     Stream,
-    /// All at once, later: time is the client's, counted from the first frame, so neither drift nor
-    /// reaction times can be judged. The caller's `now` is not read. Before each action the
-    /// customer must rest for half a second, as between the prompts of a stream.
+    /// All frames arrive at once after the recording. Times are the client's, counted from the
+    /// first frame, so drift and reaction times cannot be judged. The caller's `now` is ignored.
+    /// The customer must rest for half a second before each action, as between the prompts of a
+    /// stream.
     Batch,
 }
 
-/// What the client says about a frame.
+/// Metadata of a frame, as the client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameMeta {
-    /// Its number; rises from frame to frame.
+    /// Sequence number; increases from frame to frame.
     pub sequence: u32,
-    /// When it was taken, by the client's clock.
+    /// Capture time by the client's clock.
     pub captured: Duration,
-    /// Size of the encoded picture.
+    /// Size of the encoded picture in bytes.
     pub bytes: usize,
-    /// Of the encoded picture; equal digests are equal pictures.
+    /// Digest of the encoded picture. Equal digests mean equal files.
     pub digest: [u8; 32],
-    /// The camera shows the customer as a mirror does.
+    /// True if left and right are exchanged, as in a mirror.
     pub mirrored: bool,
-    /// How to make it upright.
+    /// Rotation that makes the picture upright.
     pub rotation: Rotation,
 }
 
-/// What becomes of a frame that is taken.
+/// Handling of an admitted frame by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Measure it, and have it observed.
+    /// Measure the frame and pass the measures to the session.
     Measure,
-    /// The stream is faster than frames are looked at: leave this one out.
+    /// Skip the frame: the stream is faster than the rate at which frames are measured.
     Thinned,
 }
 
-/// Why a frame is not taken.
+/// Reasons for refusing a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 pub enum FrameRefusal {
-    /// The session has its result.
+    /// The session has ended.
     #[error("session is over")]
     SessionOver,
-    /// Sent twice, or out of order.
+    /// The sequence number does not increase.
     #[error("frame {sequence} does not follow frame {last}")]
     Sequence {
-        /// Of the refused frame.
+        /// Number of the refused frame.
         sequence: u32,
-        /// Of the last frame that was taken.
+        /// Number of the last admitted frame.
         last: u32,
     },
-    /// One frame is too large.
+    /// The frame is too large.
     #[error("frame of {bytes} bytes, at most {bytes_max} are accepted")]
     FrameBytes {
-        /// Of the frame.
+        /// Size of the frame.
         bytes: usize,
-        /// Most that are taken.
+        /// The limit.
         bytes_max: usize,
     },
     /// All frames together are too large.
     #[error("session of {bytes} bytes, at most {bytes_max} are accepted")]
     SessionBytes {
-        /// With the frame.
+        /// Size of all frames, this frame included.
         bytes: usize,
-        /// Most that are taken.
+        /// The limit.
         bytes_max: usize,
     },
-    /// There were too many frames.
+    /// The session has too many frames.
     #[error("session has more than {frames_max} frames")]
     Frames {
-        /// Most that are taken.
+        /// The limit.
         frames_max: usize,
     },
-    /// The session's time is up.
+    /// The session is too old.
     #[error("session is older than {limit:?}")]
     Expired {
         /// The longest session.
         limit: Duration,
     },
-    /// Taken before the frame that came before it.
+    /// The capture time is not later than that of the frame before.
     #[error("capture time goes back by {by:?}")]
     ClockBack {
-        /// How far.
+        /// Step back of the capture time.
         by: Duration,
     },
-    /// The client's clock and the server's do not run together.
+    /// The client's clock and the server's clock run apart.
     #[error("capture time drifts by {by:?}, at most {limit:?} is allowed")]
     ClockDrift {
-        /// How far.
+        /// The difference.
         by: Duration,
-        /// How far it may.
+        /// The limit.
         limit: Duration,
     },
-    /// The same bytes again.
+    /// The same file was sent before.
     #[error("frame was sent before")]
     Repeated,
     /// Mirroring or rotation changed within the session.
@@ -111,15 +112,16 @@ pub enum FrameRefusal {
     /// The stream is too slow.
     #[error("{rate:.1} frames a second, at least {limit:.1} are needed")]
     Rate {
-        /// Frames a second.
+        /// Measured frames per second.
         rate: f64,
-        /// Least.
+        /// The limit.
         limit: f64,
     },
 }
 
 impl FrameRefusal {
-    /// Why the session ends with this frame; `None` where the frame alone is refused.
+    /// Returns the reason why the session ends with this frame, or `None` if only the frame is
+    /// refused.
     pub fn reason(&self) -> Option<ReasonCode> {
         match self {
             Self::SessionOver | Self::Sequence { .. } | Self::FrameBytes { .. } => None,
@@ -133,7 +135,7 @@ impl FrameRefusal {
         }
     }
 
-    /// What was measured and the limit, where the cause has numbers.
+    /// Returns the measured value and the limit, as far as the refusal has numbers.
     pub(super) fn value_and_limit(&self) -> [Option<f64>; 2] {
         match *self {
             Self::SessionOver | Self::Sequence { .. } | Self::Repeated | Self::Format => {
@@ -151,17 +153,17 @@ impl FrameRefusal {
     }
 }
 
-/// A frame on its way to being observed.
+/// An admitted frame that waits for its measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct AdmittedFrame {
     pub(super) sequence: u32,
     pub(super) captured: Duration,
     pub(super) arrived: Duration,
-    /// Longest time between two frames since the frame that was observed before.
+    /// Longest interval between two admitted frames since the frame measured before.
     pub(super) gap: Duration,
 }
 
-/// The door of a session.
+/// Checks the frames of one session against the admission limits.
 #[derive(Debug)]
 pub(super) struct AdmissionGate {
     limits: AdmissionLimits,
@@ -172,19 +174,19 @@ pub(super) struct AdmissionGate {
     digests: BTreeSet<[u8; 32]>,
     bytes: usize,
     admitted: usize,
-    /// Since the first prompt; `None` before it.
+    /// Frames to be measured since the first prompt; `None` before it.
     measured: Option<usize>,
     repeated_digests: usize,
     format_changes: usize,
-    /// The next capture time that is looked at, unless the stream is slower.
+    /// Capture time from which the next frame is measured.
     measure_due: Duration,
     intervals: VecDeque<Duration>,
-    /// Taken and not observed yet; at most `frames_admitted_max`.
+    /// Admitted frames without measures; at most `frames_admitted_max`.
     waiting: VecDeque<AdmittedFrame>,
     worst: AdmissionWorst,
 }
 
-/// The worst that was seen of what the door measures.
+/// The worst values that the gate measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct AdmissionWorst {
     pub(super) rate: Option<f64>,
@@ -213,7 +215,7 @@ impl AdmissionGate {
         }
     }
 
-    /// Takes a frame, or says why not. What a frame is counted for stays counted.
+    /// Admits a frame or refuses it. The counters keep what they counted for a refused frame.
     pub(super) fn admit(
         &mut self,
         meta: &FrameMeta,
@@ -228,18 +230,18 @@ impl AdmissionGate {
         Ok(self.accept(meta, now))
     }
 
-    /// The first action is asked for: from here on, looked-at frames are counted. Finding the right
-    /// place before takes as long as it takes, within the session's time.
+    /// Starts to count measured frames. Called at the first prompt: before it, only the session's
+    /// own time limits how long the customer takes to find the right position.
     pub(super) fn count_measured_frames(&mut self) {
         self.measured.get_or_insert(0);
     }
 
-    /// The time is up.
+    /// Returns true if the session's time is up.
     pub(super) fn is_expired(&self, now: Duration) -> bool {
         now.saturating_sub(self.started) > self.limits.session_time_max
     }
 
-    /// The taken frame with this number; those before it will not be observed any more.
+    /// Removes and returns the waiting frame with this number. Frames before it are dropped.
     pub(super) fn pop_waiting(&mut self, sequence: u32) -> Option<AdmittedFrame> {
         let at = self.waiting.iter().position(|frame| frame.sequence == sequence)?;
         let frames = self.waiting.drain(..=at);
@@ -250,7 +252,8 @@ impl AdmissionGate {
         self.worst
     }
 
-    /// When the frame arrived, or would have.
+    /// Returns the arrival time of the frame; for a batch, the time at which a stream would have
+    /// delivered it.
     fn arrival(&self, meta: &FrameMeta, now: Duration) -> Duration {
         let first = self.first.map_or(meta.captured, |first| first.captured);
         match self.assurance {
@@ -279,7 +282,7 @@ impl AdmissionGate {
         }
     }
 
-    /// Numbers and capture times rise.
+    /// Checks that sequence numbers and capture times increase.
     fn check_order(&self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
         let Some((last, _)) = self.last else { return Ok(()) };
         if meta.sequence <= last.sequence {
@@ -295,7 +298,7 @@ impl AdmissionGate {
         }
     }
 
-    /// Time passes alike for client and server, counted from the first frame.
+    /// Checks that the client's clock and the server's clock run alike since the first frame.
     fn check_drift(&mut self, meta: &FrameMeta, now: Duration) -> Result<(), FrameRefusal> {
         let Some(first) = self.first else { return Ok(()) };
         let client = meta.captured.saturating_sub(first.captured);
@@ -323,7 +326,8 @@ impl AdmissionGate {
         }
     }
 
-    /// The median, so that one gap, which has its own rule, is not taken for a slow stream.
+    /// Checks the frame rate. It uses the median of the intervals, because one gap has its own rule
+    /// and is not a slow stream.
     fn check_rate(&mut self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
         let Some((last, _)) = self.last else { return Ok(()) };
         if self.intervals.len() >= self.limits.rate_intervals.max(1) {
@@ -353,7 +357,7 @@ impl AdmissionGate {
         self.admitted += 1;
         let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_measured_max)
             .unwrap_or(Duration::ZERO);
-        // Half an interval early is in time: cameras are not punctual.
+        // Half an interval early still counts: cameras are not punctual.
         if captured.saturating_add(interval / 2) < self.measure_due {
             self.worst.thinned += 1;
             return Admission::Thinned;
@@ -363,7 +367,8 @@ impl AdmissionGate {
         Admission::Measure
     }
 
-    /// Looks stay on a grid, so that 15 frames a second are thinned to 10 and not to 7.5.
+    /// Returns the next due time on a fixed grid. Without the grid, 15 frames per second would be
+    /// thinned to 7.5 instead of 10.
     fn next_due(&self, captured: Duration, interval: Duration) -> Duration {
         let on_grid = self.measure_due.saturating_add(interval);
         if on_grid.saturating_add(interval) < captured {
@@ -487,7 +492,7 @@ mod tests {
                 }
             }
             prop_assert!((45..=51).contains(&measured.len()), "{}", measured.len());
-            // Never slower than the state machines need.
+            // No interval is longer than the state machines tolerate.
             let intervals = measured.windows(2).map(|pair| pair[1] - pair[0]);
             prop_assert!(intervals.max().unwrap() <= ms(200));
         }

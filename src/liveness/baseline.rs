@@ -1,4 +1,4 @@
-//! A person's own neutral levels, from the frames on which the person was neutral.
+//! A person's own neutral levels, computed from the frames on which the person was neutral.
 
 use std::collections::VecDeque;
 
@@ -6,11 +6,11 @@ use super::percentile::percentile;
 use super::pose::{FaceShape, mean_shape};
 use super::reading::Reading;
 
-/// Neutral frames that are remembered: a second and a half, so that levels follow a person who
-/// sits back, and noise averages out.
+/// Number of neutral frames kept: a second and a half. Levels then follow a person who leans back,
+/// and noise averages out.
 const FRAMES_MAX: usize = 16;
 
-/// The latest neutral frames.
+/// The latest neutral frames of a person.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
     frames: VecDeque<Reading>,
@@ -28,17 +28,17 @@ impl Baseline {
         self.frames.len()
     }
 
-    /// Frames on which the eyes were measured.
+    /// Returns the number of frames with measured eyes.
     pub(super) fn eye_frames(&self) -> usize {
         self.frames.iter().filter(|frame| frame.eyes.is_some()).count()
     }
 
-    /// Median height of the nose.
+    /// Returns the median height of the nose.
     pub(super) fn nod_median(&self) -> Option<f64> {
         percentile(self.frames.iter().map(|frame| frame.nod), 0.5)
     }
 
-    /// Openness of the right and left eye at this percentile.
+    /// Returns the openness of the right and the left eye at the percentile `share`.
     pub(super) fn eye_openness(&self, share: f64) -> Option<[f64; 2]> {
         let eye = |side: usize| {
             let open = self.frames.iter().filter_map(move |frame| Some(frame.eyes?[side]));
@@ -47,7 +47,7 @@ impl Baseline {
         Some([eye(0)?, eye(1)?])
     }
 
-    /// The mean of the five points.
+    /// Returns the mean shape of the five points.
     pub(super) fn mean_shape(&self) -> Option<FaceShape> {
         mean_shape(self.frames.iter().map(|frame| &frame.pose.shape))
     }

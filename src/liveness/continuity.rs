@@ -1,4 +1,4 @@
-//! One stream, of one person: no picture twice, no part again, no other face.
+//! Continuity of a session: one person, no repeated picture, no repeated part.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, Point, ReasonCode, cosine};
 use crate::image::DifferenceHash;
 
-/// What a frame is recognised by when it comes again.
+/// The values by which a repeated frame is recognised.
 #[derive(Debug, Clone, Copy)]
 struct FrameRecord {
     captured: Duration,
@@ -17,7 +17,7 @@ struct FrameRecord {
     points: [Point; 5],
 }
 
-/// Remembers every observed frame by a few numbers; admission bounds how many there are.
+/// Keeps a record of every frame with a face. Admission limits the number of frames.
 #[derive(Debug)]
 pub(super) struct Continuity {
     limits: ContinuityLimits,
@@ -42,22 +42,23 @@ impl Continuity {
         }
     }
 
-    /// Pictures that came again within a moment.
+    /// Returns the number of pictures that repeated within [`ContinuityLimits::loop_time_min`].
     pub(super) fn repeats(&self) -> usize {
         self.repeats
     }
 
-    /// Pictures of long before that came again.
+    /// Returns the number of pictures that repeated after more than
+    /// [`ContinuityLimits::loop_time_min`].
     pub(super) fn loops(&self) -> usize {
         self.loops
     }
 
-    /// The least cosine of any two judged frames.
+    /// Returns the least cosine of any two judged frames.
     pub(super) fn similarity_min(&self) -> Option<f64> {
         self.similarity_min
     }
 
-    /// Holds a frame against all before it.
+    /// Compares a frame with all frames before it.
     pub(super) fn check_frame(
         &mut self,
         frame: &AdmittedFrame,
@@ -94,7 +95,7 @@ impl Continuity {
         self.repeats += usize::from(is_repeat);
     }
 
-    /// Holds a judged face against the others. Faces that cannot be compared are not the same.
+    /// Compares a judged face with the others. Faces that cannot be compared count as different.
     pub(super) fn check_identity<'a>(
         &mut self,
         judgement: &FrameJudgement,
@@ -118,7 +119,7 @@ fn check_count(code: ReasonCode, count: usize, count_max: usize) -> Result<(), R
     Err(Reason::limited(code, Subject::Request, count as f64, count_max as f64))
 }
 
-/// The farthest that one of the five points moved.
+/// Returns the largest distance that one of the five points moved, in pixels.
 fn largest_point_distance(one: &FrameRecord, other: &FrameRecord) -> f64 {
     let pairs = one.points.iter().zip(&other.points);
     pairs.map(|(a, b)| f64::from((a.x - b.x).hypot(a.y - b.y))).fold(0.0, f64::max)

@@ -1,4 +1,4 @@
-//! What to tell the customer about the picture, without chatter.
+//! Guidance for the customer about the picture, with hysteresis so that messages do not flicker.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use super::measures::FrameMeasures;
 use super::track::TrackedFace;
 use crate::face::ReasonCode;
 
-/// One thing to do about the picture. In the order of urgency: only the first is said.
+/// One instruction about the picture. Only the most urgent instruction is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Guidance {
-    /// No face is seen.
+    /// No face is found.
     ShowFace,
-    /// Somebody else is in the picture.
+    /// Another person is in the picture.
     OnePersonOnly,
     /// The face is too small.
     Closer,
@@ -20,20 +20,20 @@ pub enum Guidance {
     Further,
     /// The face is at the edge of the picture.
     Center,
-    /// More light on the face.
+    /// The face is too dark.
     TooDark,
-    /// Less light on the face.
+    /// The face is too bright.
     TooBright,
-    /// Look into the camera.
+    /// The face is turned away from the camera.
     FaceCamera,
-    /// The camera or the head moves while it should not.
+    /// The camera or the head moves while the customer should rest.
     HoldStill,
-    /// The movement is too fast to be followed.
+    /// The movement is too fast to be measured.
     MoveSlower,
 }
 
 impl Guidance {
-    /// Every one, the most urgent first.
+    /// All instructions, the most urgent first.
     const ALL: [Self; 10] = [
         Self::ShowFace,
         Self::OnePersonOnly,
@@ -47,7 +47,7 @@ impl Guidance {
         Self::MoveSlower,
     ];
 
-    /// What to tell the customer.
+    /// Returns the message for the customer.
     pub fn message(self) -> &'static str {
         match self {
             Self::ShowFace => "show your whole face to the camera",
@@ -63,7 +63,8 @@ impl Guidance {
         }
     }
 
-    /// Why a session that ends with this unheeded was not passed.
+    /// Returns the reason that a failed session reports if the customer did not follow this
+    /// instruction.
     pub(super) fn reason(self) -> Option<ReasonCode> {
         match self {
             Self::ShowFace => Some(ReasonCode::FaceNotFound),
@@ -77,22 +78,22 @@ impl Guidance {
     }
 }
 
-/// Whether the customer rests or moves as asked: moving, the head may turn and its place may
-/// change.
+/// Activity of the customer: resting or performing an action. During an action the head may turn
+/// and move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     Resting,
     Moving,
 }
 
-/// Remembers what is wrong and what was said.
+/// Selects the guidance to announce, one frame at a time.
 #[derive(Debug)]
 pub(super) struct GuidanceSelector {
     limits: GuidanceLimits,
     second_area: Hysteresis,
-    /// What is wrong now.
+    /// The problem of the last frame.
     problem: Option<Guidance>,
-    /// What would be said, and since when it has been so.
+    /// The problem that waits to be announced, and the capture time since which it exists.
     candidate: (Option<Guidance>, Duration),
     announced: Option<Guidance>,
 }
@@ -105,17 +106,18 @@ impl GuidanceSelector {
         Self { limits, second_area, problem: None, candidate, announced: None }
     }
 
-    /// What is wrong with the last frame.
+    /// Returns the problem of the last frame.
     pub(super) fn problem(&self) -> Option<Guidance> {
         self.problem
     }
 
-    /// What was said last and still holds.
+    /// Returns the last announced problem, if it was not withdrawn.
     pub(super) fn announced(&self) -> Option<Guidance> {
         self.announced
     }
 
-    /// Looks at a frame; returns what to say when that has changed: `Some(None)` is "all is well".
+    /// Evaluates a frame. Returns the guidance to announce if it changed; `Some(None)` withdraws
+    /// the last one.
     pub(super) fn update(
         &mut self,
         measures: &FrameMeasures,
@@ -147,7 +149,7 @@ impl GuidanceSelector {
             return guidance == Guidance::ShowFace;
         };
         let limits = &self.limits;
-        // What is not a number keeps no limit.
+        // A NaN violates every limit.
         let above = |value: f64, limit: Hysteresis| {
             value.is_nan() || value > self.current_limit(guidance, limit)
         };
@@ -177,7 +179,7 @@ impl GuidanceSelector {
         }
     }
 
-    /// Where the line is: farther in while something is already wrong.
+    /// Returns the limit that applies now: the stricter one while the problem exists.
     fn current_limit(&self, guidance: Guidance, limit: Hysteresis) -> f64 {
         if self.problem == Some(guidance) { limit.leave } else { limit.enter }
     }
@@ -194,7 +196,7 @@ mod tests {
         GuidanceSelector::new(GuidanceLimits::default(), &TrackLimits::default())
     }
 
-    /// What is said over frames of this brightness, ten a second.
+    /// Returns the announcements over frames of this brightness, ten frames per second.
     fn announced(brightness: impl IntoIterator<Item = f64>) -> Vec<Option<Guidance>> {
         let (mut selector, mut announced) = (selector(), Vec::new());
         for (at, brightness) in brightness.into_iter().enumerate() {

@@ -1,4 +1,6 @@
-//! Which frames the embedder and the liveness networks see, and what they say together.
+//! Selection of the frames that are judged, and the results of the networks on them.
+//!
+//! Judging a frame means running the embedder and the PAD networks on it.
 
 use super::action::STEPS;
 use super::limits::JudgingLimits;
@@ -6,31 +8,31 @@ use super::measures::FrameJudgement;
 use super::percentile::percentile;
 use crate::face::Embedding;
 
-/// Frames that are judged for their place in a session without interruption: one before each
-/// prompt, one behind each action, and the last. The rest is for sharp ones.
+/// Frames judged for their position in an uninterrupted session: one before each prompt, one after
+/// each action, and the last. The remaining frames are chosen for sharpness.
 const POSITIONS: usize = 1 + 2 * STEPS;
 
-/// What the liveness networks say about a session.
+/// Results of the PAD networks over a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PadEvidence {
-    /// Judged frames.
+    /// Number of judged frames.
     pub frames: usize,
-    /// How many are needed.
+    /// Number of judged frames required.
     pub frames_min: usize,
-    /// Median probability of a live person; `None` without frames.
+    /// Median PAD score (probability of a live person); `None` without frames.
     pub median: Option<f64>,
-    /// Share of frames that look like a picture.
+    /// Share of frames with a low PAD score.
     pub low_share: f64,
-    /// The largest allowed.
+    /// Largest allowed share of such frames.
     pub low_share_max: f64,
 }
 
-/// Frames chosen, and frames judged.
+/// Chosen frames and judged frames.
 #[derive(Debug)]
 pub(super) struct JudgedFrames {
     limits: JudgingLimits,
-    /// With their turn. As many as there were prompts, one behind each action, one at the end, and
-    /// sharp ones.
+    /// Sequence number and turn of each chosen frame: one for each prompt, one after each action,
+    /// one at the end, and sharp ones.
     chosen: Vec<(u32, f64)>,
     sharp_count: usize,
     sharpness_max: f64,
@@ -45,12 +47,13 @@ struct JudgedFrame {
 }
 
 impl JudgedFrame {
-    /// The norm falls with quality; a turned face is a worse match than a straight one.
+    /// Returns the quality for matching. The norm falls with image quality; a turned face matches
+    /// worse than a straight one.
     fn quality(&self) -> f64 {
         self.judgement.norm * (1.0 - self.turn.abs())
     }
 
-    /// A probability that is no number is that of a picture.
+    /// Returns the PAD score, or 0 if the score is not finite.
     fn pad_score(&self) -> f64 {
         let score = self.judgement.pad_score;
         if score.is_finite() { score.clamp(0.0, 1.0) } else { 0.0 }
@@ -62,14 +65,14 @@ impl JudgedFrames {
         Self { limits, chosen: Vec::new(), sharp_count: 0, sharpness_max: 0.0, judged: Vec::new() }
     }
 
-    /// Chooses a frame for its place in the session. Places are for as many frames as a session
-    /// has, whatever came before: whoever could fill them up early would act unseen.
+    /// Chooses a frame for its position in the session. The number of such frames is not limited:
+    /// otherwise an attacker could use up the limit early and act on frames that are not judged.
     pub(super) fn choose_for_position(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
         self.sharpness_max = self.sharpness_max.max(sharpness);
         self.choose(sequence, turn)
     }
 
-    /// Chooses a frame if it is clearly the sharpest so far.
+    /// Chooses a frame if it is clearly sharper than all chosen before.
     pub(super) fn choose_if_sharper(&mut self, sequence: u32, turn: f64, sharpness: f64) -> bool {
         let sharp_max = self.limits.frames_max.saturating_sub(POSITIONS);
         let is_sharper = sharpness > self.sharpness_max * self.limits.sharper_min;
@@ -81,7 +84,7 @@ impl JudgedFrames {
         true
     }
 
-    /// Whether a frame with this turn can be judged at all.
+    /// Chooses a frame. Returns false if the face is turned too far to be judged.
     fn choose(&mut self, sequence: u32, turn: f64) -> bool {
         let is_frontal = turn.abs() <= self.limits.turn_max;
         if is_frontal && self.chosen.iter().all(|(chosen, _)| *chosen != sequence) {
@@ -90,13 +93,13 @@ impl JudgedFrames {
         is_frontal
     }
 
-    /// Whether the frame was chosen and has not been judged.
+    /// Returns true if the frame was chosen and is not judged yet.
     pub(super) fn is_pending(&self, sequence: u32) -> bool {
         let is_chosen = self.chosen.iter().any(|(chosen, _)| *chosen == sequence);
         is_chosen && self.judged.iter().all(|other| other.sequence != sequence)
     }
 
-    /// Adds what was found about a chosen frame.
+    /// Adds the result of a chosen frame. Other frames are ignored.
     pub(super) fn add(&mut self, sequence: u32, judgement: FrameJudgement) {
         let chosen = self.chosen.iter().find(|(chosen, _)| *chosen == sequence);
         if let Some(&(_, turn)) = chosen {
@@ -108,7 +111,7 @@ impl JudgedFrames {
         self.judged.iter().map(|one| &one.judgement.embedding)
     }
 
-    /// The judged frame of the best quality: the one that is matched with the portrait.
+    /// Returns the judged frame of the best quality. It is matched with the portrait.
     pub(super) fn matched(&self) -> Option<(u32, &Embedding)> {
         let usable = self.judged.iter().filter(|one| one.quality().is_finite());
         let best = usable.max_by(|one, other| one.quality().total_cmp(&other.quality()))?;
@@ -121,7 +124,7 @@ impl JudgedFrames {
             self.judged.iter().filter(|one| one.pad_score() < self.limits.low_score_below).count();
         PadEvidence {
             frames,
-            // Whatever was chosen had a reason to be.
+            // Every chosen frame must be judged.
             frames_min: self.limits.frames_min.max(self.chosen.len()),
             median: percentile(self.judged.iter().map(JudgedFrame::pad_score), 0.5),
             low_share: low as f64 / frames.max(1) as f64,

@@ -1,115 +1,118 @@
-//! Every limit of a session, with the source of its default. A limit that is set far away switches
-//! its check off; nothing else does.
+//! All limits of a session, with the source of each default. A check is switched off only by moving
+//! its limit far away.
 
 use std::time::Duration;
 
 pub use super::gesture::GestureLimits;
 
-/// The limits of a session.
+/// All limits of a session.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SessionLimits {
-    /// What a session may take, and what its frames may be.
+    /// Admission of frames.
     pub admission: AdmissionLimits,
-    /// One face from the beginning to the end.
+    /// Tracking of one face through the session.
     pub track: TrackLimits,
-    /// When the customer is told to do something about the picture.
+    /// Guidance about the picture.
     pub guidance: GuidanceLimits,
-    /// The order of a session.
+    /// Order and times of the steps.
     pub steps: StepLimits,
-    /// What counts as doing an action.
+    /// Criteria of a performed action.
     pub gestures: GestureLimits,
-    /// One stream, of one person.
+    /// Repeated pictures, and the identity of the person.
     pub continuity: ContinuityLimits,
-    /// Which frames the embedder and the liveness networks see.
+    /// Selection of the frames that the embedder and the PAD networks judge.
     pub judging: JudgingLimits,
 }
 
-/// Limits that a frame is held against before a pixel of it is read.
+/// Limits checked on a frame before its picture is decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdmissionLimits {
-    /// From the creation of the session to its end.
+    /// Longest session, from its creation to its end.
     pub session_time_max: Duration,
-    /// Frames that are looked at from the first prompt on.
+    /// Most frames measured from the first prompt on.
     pub frames_measured_max: usize,
-    /// Frames that are taken, looked at or not.
+    /// Most frames admitted, measured or not.
     pub frames_admitted_max: usize,
-    /// Bytes of one frame.
+    /// Largest frame in bytes.
     pub frame_bytes_max: usize,
-    /// Bytes of all frames.
+    /// Most bytes of all frames together.
     pub session_bytes_max: usize,
-    /// Frames whose bytes were sent before.
+    /// Most frames whose file was sent before.
     pub repeated_files_max: usize,
-    /// How far the capture time may go back.
+    /// Largest step back of the capture time.
     pub clock_back_max: Duration,
-    /// How far the client's clock may run away from the server's.
+    /// Largest drift between the client's and the server's clock.
     pub clock_drift_max: Duration,
-    /// Changes of size, mirroring or rotation.
+    /// Most changes of size, mirroring or rotation.
     pub format_changes_max: usize,
-    /// Least frames a second, by the median of the last intervals.
+    /// Least frames per second, by the median of the last intervals.
     pub rate_min: f64,
-    /// Intervals that median is taken of.
+    /// Number of intervals in that median.
     pub rate_intervals: usize,
-    /// Frames a second that are looked at; what comes faster is thinned.
+    /// Most frames measured per second. Frames of a faster stream are thinned.
     pub rate_measured_max: f64,
-    /// Longest time between two frames while an action is under way.
+    /// Longest time between two frames during an action.
     pub gap_max: Duration,
 }
 
 impl Default for AdmissionLimits {
     fn default() -> Self {
         Self {
-            // Three steps of five seconds, rests between them, and twice that for people who need
+            // Three steps of five seconds with rests between them, doubled for people who need
             // guidance first.
             session_time_max: Duration::from_secs(45),
-            // Fifteen seconds at the rate that is looked at; bounds the device time of a session.
+            // Fifteen seconds at `rate_measured_max`. Bounds the device time of a session.
             frames_measured_max: 150,
-            // The whole session at 30 frames a second, as telephones send them.
+            // The whole session at 30 frames per second, the rate of telephones.
             frames_admitted_max: 1350,
-            // A JPEG of 480×640 has 20 to 70 KiB, the largest seen at quality 100 was 240.
+            // A JPEG of 480×640 has 20 to 70 KiB. The largest one measured, at quality 100, had 240
+            // KiB.
             frame_bytes_max: 256 * 1024,
-            // The whole session at 10 frames a second of 70 KiB, or half of it at 30 of 50.
+            // The whole session at 10 frames per second of 70 KiB, or half of it at 30 of 50 KiB.
             session_bytes_max: 32 * 1024 * 1024,
-            // A camera's noise makes every JPEG different.
+            // The camera's noise makes every JPEG different.
             repeated_files_max: 0,
             clock_back_max: Duration::ZERO,
-            // A bad mobile network delays by a second; a recording is older.
+            // A poor mobile network delays by a second; a recording is older.
             clock_drift_max: Duration::from_millis(1500),
             format_changes_max: 0,
-            // 8 a second less the jitter of telephone clocks: a slower stream can miss a blink.
+            // 8 frames per second, less the jitter of telephone clocks. A slower stream can miss a
+            // blink.
             rate_min: 7.5,
             // One second at the least rate.
             rate_intervals: 8,
-            // The state machines need 8; 10 leaves room for a lost frame.
+            // The state machines need 8; 10 allows for a lost frame.
             rate_measured_max: 10.0,
-            // Two frames at the least rate: longer gaps have room for a cut.
+            // Two frames at the least rate. A longer gap could hide a cut.
             gap_max: Duration::from_millis(250),
         }
     }
 }
 
-/// Limits of following one face.
+/// Limits of tracking one face.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackLimits {
-    /// Least overlap of the face's box with that of the frame before (intersection over union).
+    /// Least overlap of the face's box with the box of the frame before (intersection over union).
     pub overlap_min: f64,
-    /// Area of a second face relative to the main one, above which it counts.
+    /// Area of a second face, relative to the main face, above which the second face counts.
     pub second_area_max: f64,
-    /// How long a second face may stay.
+    /// Longest time with a second face.
     pub second_time_max: Duration,
-    /// How long the face may be gone before the step starts again.
+    /// Longest time without the face before the step restarts.
     pub lost_max: Duration,
-    /// How often a step may start again because the face was gone.
+    /// Most restarts of a session after the face was lost.
     pub restarts_max: usize,
-    /// The interval that the limits of a jump are for. Over a longer one the face may move farther
-    /// in proportion, so that leaving out frames hides no cut.
+    /// Interval for which the jump limits hold. Over a longer interval the face may move
+    /// proportionally farther, so leaving out frames does not hide a cut.
     pub jump_interval: Duration,
-    /// Longest way of the middle of the eyes, in distances of the eyes.
+    /// Largest movement of the middle of the eyes, in inter-eye distances.
     pub jump_eyes_max: f64,
-    /// How much longer that way may be for each unit of turn: turning carries the eyes along.
+    /// Additional movement allowed per unit of turn: turning moves the eyes along.
     pub jump_eyes_per_turn: f64,
     /// Largest relative change of the distance of the eyes.
     pub jump_size_max: f64,
-    /// How much larger that change may be for each unit of turn: turned eyes look nearer together.
+    /// Additional change allowed per unit of turn: the eyes of a turned face appear closer
+    /// together.
     pub jump_size_per_turn: f64,
     /// Largest change of turn.
     pub jump_turn_max: f64,
@@ -119,43 +122,44 @@ impl Default for TrackLimits {
     fn default() -> Self {
         Self {
             overlap_min: 0.3,
-            // ISO/IEC 29794-5 "single face present"; a person in the background has a tenth.
+            // ISO/IEC 29794-5 "single face present". A person in the background has a tenth.
             second_area_max: 0.25,
             second_time_max: Duration::from_millis(300),
             lost_max: Duration::from_millis(400),
             restarts_max: 1,
             jump_interval: Duration::from_millis(120),
             jump_eyes_max: 0.35,
-            // The eyes lie 9 cm before the neck's axis: 20° carry them 3.1 cm, half their distance,
-            // and are half a unit of turn.
+            // The eyes lie 9 cm in front of the neck's axis. A turn by 20° moves them by 3.1 cm,
+            // half their distance, and is half a unit of turn.
             jump_eyes_per_turn: 1.0,
             jump_size_max: 0.15,
-            // From 20° to 30°, a third of a unit of turn, their distance shrinks by 8 %.
+            // From 20° to 30°, a third of a unit of turn, the distance of the eyes shrinks by 8 %.
             jump_size_per_turn: 0.25,
-            // 250° a second; a brisk turn of 200° a second has 0.5 at 10 frames a second.
+            // 250° per second. A brisk turn of 200° per second has 0.5 at 10 frames per second.
             jump_turn_max: 0.70,
         }
     }
 }
 
-/// A level above which something is wrong, and one below which it is right again.
+/// A limit with hysteresis: a problem starts at one value and ends at another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hysteresis {
-    /// The customer is told from here on.
+    /// The problem starts beyond this value.
     pub enter: f64,
-    /// Until here.
+    /// The problem ends within this value.
     pub leave: f64,
 }
 
-/// When the customer is told to do something about the picture. The second number of each limit is
-/// a fifth nearer to good, so that a value on the edge does not chatter.
+/// Limits of the guidance. The second value of each limit is up to a fifth stricter, so that a
+/// value near the limit does not toggle the message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GuidanceLimits {
     /// Least distance of the eyes in pixels.
     pub eye_distance_min: Hysteresis,
-    /// Largest distance of the eyes as a share of the shorter side of the frame.
+    /// Largest distance of the eyes, as a share of the frame's shorter side.
     pub eye_share_max: Hysteresis,
-    /// Largest distance of the middle of the eyes from the middle of the frame, in frame sides.
+    /// Largest distance of the middle of the eyes from the frame's centre, as a share of the
+    /// frame's side.
     pub off_center_max: Hysteresis,
     /// Largest turn of a face that looks into the camera.
     pub turn_max: Hysteresis,
@@ -163,11 +167,12 @@ pub struct GuidanceLimits {
     pub brightness_min: Hysteresis,
     /// Largest brightness of the face.
     pub brightness_max: Hysteresis,
-    /// Longest way of the eyes of a person who holds still, in distances of the eyes per frame.
+    /// Largest movement of the eyes while the person holds still, in inter-eye distances per frame.
     pub still_max: Hysteresis,
-    /// Largest change of turn per frame that can be followed well.
+    /// Largest change of turn per frame that can be measured well.
     pub turn_speed_max: Hysteresis,
-    /// How long something must be wrong before the customer is told, and right before silence.
+    /// Least duration of a problem before it is announced, and of its absence before it is
+    /// withdrawn.
     pub hold: Duration,
 }
 
@@ -175,37 +180,40 @@ impl Default for GuidanceLimits {
     fn default() -> Self {
         let limit = |enter, leave| Hysteresis { enter, leave };
         Self {
-            // The limit of live photographs: below it the picture for the embedder is enlarged.
+            // The limit of live photographs. Below it, the crop for the embedder is enlarged.
             eye_distance_min: limit(60.0, 66.0),
-            // Nearer, a turned head leaves the frame, and perspective bends the ratios.
+            // Closer to the camera, a turned head leaves the frame and perspective distorts the
+            // ratios.
             eye_share_max: limit(0.36, 0.33),
             off_center_max: limit(0.30, 0.24),
-            // The limit of a neutral head, and the level where noise no longer crosses it.
+            // The limit of a neutral head, and the value at which noise no longer crosses that
+            // limit.
             turn_max: limit(0.20, 0.16),
             // The limits of live photographs.
             brightness_min: limit(0.22, 0.25),
             brightness_max: limit(0.80, 0.77),
-            // Half of what counts as a jump.
+            // Half of the limit of a jump.
             still_max: limit(0.17, 0.14),
-            // Two thirds of what counts as a jump.
+            // Two thirds of the limit of a jump.
             turn_speed_max: limit(0.47, 0.40),
             hold: Duration::from_millis(300),
         }
     }
 }
 
-/// Limits of the order of a session.
+/// Limits of the order and the times of the steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepLimits {
-    /// How long the customer must be neutral before an action is asked for.
+    /// Least duration of a neutral face before a prompt.
     pub neutral_hold: Duration,
-    /// Neutral frames that a person's own levels are taken from.
+    /// Least neutral frames for a person's baseline.
     pub neutral_frames_min: usize,
-    /// From a prompt to the end of its action, and from there to neutral again.
+    /// Longest time from a prompt to the end of its action, and from there to the next neutral
+    /// face.
     pub step_time_max: Duration,
-    /// Nobody reacts faster to a prompt.
+    /// Least time from a prompt to the start of the movement.
     pub reaction_min: Duration,
-    /// Actions of a step that come to their peak unasked.
+    /// Most unprompted actions of a step that reach their peak.
     pub unprompted_actions_max: usize,
 }
 
@@ -214,7 +222,7 @@ impl Default for StepLimits {
         Self {
             neutral_hold: Duration::from_millis(300),
             neutral_frames_min: 5,
-            // Comparable services give 2 to 5 seconds.
+            // Comparable services allow 2 to 5 seconds.
             step_time_max: Duration::from_secs(5),
             // Simple visual reactions take 180 to 250 ms in the laboratory.
             reaction_min: Duration::from_millis(150),
@@ -223,24 +231,25 @@ impl Default for StepLimits {
     }
 }
 
-/// One stream, of one person.
+/// Limits of repeated pictures and of the identity of the person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContinuityLimits {
-    /// Decoded frames that equal an earlier one in every bit.
+    /// Most pictures with the same hash and the same points as an earlier one.
     pub repeated_pictures_max: usize,
-    /// Frames that nearly equal one of long before.
+    /// Most pictures with the same hash and nearly the same points as one from long before.
     pub loops_max: usize,
-    /// From here on, long before.
+    /// Least time between two pictures that counts as long before.
     pub loop_time_min: Duration,
-    /// Farthest that a point of a looped frame lies from its first showing, in pixels.
+    /// Largest distance of a point from its first position in a loop, in pixels.
     pub loop_distance_max: f64,
-    /// Least cosine of any two judged frames. Left out, the caller sets it from the calibration;
-    /// without a row to −1, because nothing passes then, and nobody is to fail for it.
+    /// Least cosine of any two judged frames. If it is `None`, the caller sets it from the
+    /// calibration. Without a calibration entry the caller sets −1: no session passes then, and
+    /// none fails for its identity.
     pub identity_min: Option<f64>,
 }
 
 impl ContinuityLimits {
-    /// Who forgets to set it passes nobody.
+    /// Returns the least cosine. The default of 1 fails every session for which it was not set.
     pub(super) fn identity_min(&self) -> f64 {
         self.identity_min.unwrap_or(1.0)
     }
@@ -252,27 +261,28 @@ impl Default for ContinuityLimits {
             repeated_pictures_max: 0,
             loops_max: 0,
             loop_time_min: Duration::from_secs(1),
-            // The detector alone moves by more on two frames of a person who sits still.
+            // For a person who sits still, the detector alone moves the points by more between two
+            // frames.
             loop_distance_max: 0.1,
             identity_min: None,
         }
     }
 }
 
-/// Which frames the embedder and the liveness networks see.
+/// Limits of judging: selection of the frames, and their PAD scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JudgingLimits {
-    /// Judged frames that a session needs.
+    /// Least judged frames of a session.
     pub frames_min: usize,
-    /// Judged frames of a session without interruption at most; each repeated prompt adds one.
+    /// Most judged frames of a session without interruption. Each repeated prompt adds one.
     pub frames_max: usize,
     /// Largest turn of a judged frame.
     pub turn_max: f64,
-    /// How much sharper than the best so far a frame must be to be judged for that.
+    /// Factor by which a frame must be sharper than all before to be judged for its sharpness.
     pub sharper_min: f64,
-    /// A frame with a lower probability of a live person counts as a picture.
+    /// A PAD score below this value counts as low.
     pub low_score_below: f64,
-    /// Largest share of such frames.
+    /// Largest share of frames with a low PAD score.
     pub low_share_max: f64,
 }
 
@@ -280,9 +290,9 @@ impl Default for JudgingLimits {
     fn default() -> Self {
         Self {
             frames_min: 5,
-            // One before and one behind each action, the last, and five of rising sharpness.
+            // One before and one after each action, the last, and five of increasing sharpness.
             frames_max: 12,
-            // Embedder and liveness networks were measured on near-frontal faces.
+            // The embedder and the PAD networks were measured on near-frontal faces.
             turn_max: 0.35,
             sharper_min: 1.2,
             low_score_below: 0.20,

@@ -1,9 +1,11 @@
-//! Is it a live person? Passive rules: what the network sees, and what its numbers mean. Active
-//! rules: does the person do what is asked, in one unbroken stream?
+//! Liveness: is the person in front of the camera real and present?
 //!
-//! [`Session`] is the whole of the active part, one value in and one out: [`Session::admit`] takes
-//! a frame by what is known before decoding, [`Session::observe`] what was measured about it,
-//! [`Session::outcome`] what it all shows, and [`decide_session`] the decision.
+//! PAD (presentation attack detection) reads the score of a network from one photograph. The active
+//! part checks that the person performs prompted actions in one unbroken stream.
+//!
+//! [`Session`] is the active part, without I/O. [`Session::admit`] accepts a frame by its metadata,
+//! [`Session::observe`] evaluates its measures, [`Session::outcome`] collects the result, and
+//! [`decide_session`] decides.
 
 mod action;
 mod admission;

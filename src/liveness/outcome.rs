@@ -1,4 +1,4 @@
-//! What a session has shown: how it ended, and every value with its limit.
+//! Outcome of a session: how it ended, and every measured value with its limit.
 
 use super::admission::{AdmissionWorst, Assurance};
 use super::judged_frames::PadEvidence;
@@ -7,33 +7,34 @@ use super::rule::{Rule, RuleCheck};
 use super::track::TrackingWorst;
 use crate::face::decision::Reason;
 
-/// How a session ended.
+/// End of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionEnd {
-    /// Every action was done, and nothing was against it.
+    /// Every action was performed, and no rule was broken.
     Done,
-    /// By a rule, which comes first; what the customer was told and did not heed comes behind.
+    /// A rule was broken; its reason comes first. The reason of guidance that the customer did not
+    /// follow may come second.
     Stopped(Vec<Reason>),
 }
 
-/// Everything that a session's verdict stands on, but the match with the portrait.
+/// The basis of a session's verdict, except for the match with the portrait.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionOutcome {
-    /// How it ended.
+    /// End of the session.
     pub ending: SessionEnd,
-    /// How its frames came.
+    /// Delivery of the frames.
     pub assurance: Assurance,
-    /// What the liveness networks say.
+    /// Results of the PAD networks.
     pub pad: PadEvidence,
-    /// The frame that was matched.
+    /// Sequence number of the matched frame.
     pub matched: Option<u32>,
-    /// Frames that were left out because they came too fast.
+    /// Number of frames skipped because the stream was too fast.
     pub thinned: usize,
-    /// Every value that was measured.
+    /// Every measured value with its limit.
     pub checks: Vec<RuleCheck>,
 }
 
-/// What the parts of a session have measured.
+/// Values that the parts of a session measured.
 pub(super) struct SessionMeasures {
     pub(super) admission: AdmissionWorst,
     pub(super) track: TrackingWorst,
@@ -45,7 +46,7 @@ pub(super) struct SessionMeasures {
     pub(super) identity: Option<f64>,
 }
 
-/// Holds all that was measured against its limits.
+/// Checks every measured value against its limit.
 pub(super) fn check_rules(
     measures: &SessionMeasures,
     limits: &SessionLimits,

@@ -1,5 +1,5 @@
-//! Presentation attack detection from one photograph: the crop around the face that the network
-//! is fed, and the probability it answers.
+//! Presentation attack detection (PAD) from one photograph: the crop for the network, and the
+//! score.
 //!
 //! Source: minivision-ai Silent-Face-Anti-Spoofing `src/generate_patches.py`.
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::face::Rect;
 use crate::image::{PixelRect, RgbImage};
 
-/// Why a liveness network's answer, or the face it is asked about, makes no sense.
+/// Reasons why a PAD score cannot be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PadError {
     /// The face is empty or lies outside the image.
@@ -18,51 +18,51 @@ pub enum PadError {
     /// The manifest names a class that the network does not have.
     #[error("liveness network has {classes} classes, the live one is given as {live_class}")]
     ClassMissing {
-        /// Values the network returned.
+        /// Number of values that the network returned.
         classes: usize,
-        /// Index from the manifest.
+        /// Class index in the manifest.
         live_class: usize,
     },
-    /// An output is not a number or infinite.
+    /// An output is NaN or infinite.
     #[error("liveness output is not finite")]
     NotFinite,
     /// Outputs that should be probabilities are negative or do not sum to 1.
     #[error("liveness outputs are not probabilities")]
     NotProbabilities,
-    /// No network was asked, so nothing is known.
+    /// There is no score, because no network was run.
     #[error("no liveness network has judged the face")]
     NoScore,
 }
 
-/// What a network's outputs are; manifests say so.
+/// Meaning of a network's outputs, as given in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadOutputKind {
-    /// Unbounded numbers; softmax makes them probabilities.
+    /// Unbounded numbers; softmax converts them to probabilities.
     Logits,
     /// Probabilities of all classes.
     Probabilities,
 }
 
-/// Probability that the face is that of a live person, 0..=1.
+/// PAD score: probability that the face belongs to a live person, 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct PadScore(f64);
 
-/// How the scores of several networks become one; ensembles say so.
+/// Combination of the scores of several networks, as given in the ensemble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fusion {
-    /// Their mean.
+    /// Mean of the scores.
     Mean,
-    /// The least: every network must be convinced.
+    /// Minimum of the scores: every network must be convinced.
     Min,
 }
 
 impl Fusion {
-    /// One score of several.
+    /// Combines the scores.
     ///
     /// # Errors
-    /// [`PadError::NoScore`] when there is none.
+    /// [`PadError::NoScore`] without scores.
     pub fn fuse(self, scores: &[PadScore]) -> Result<PadScore, PadError> {
         let values = || scores.iter().map(|score| score.value());
         let least = values().min_by(f64::total_cmp).ok_or(PadError::NoScore)?;
@@ -73,15 +73,14 @@ impl Fusion {
     }
 }
 
-/// How far probabilities may be from summing to 1: f16 rounding passes.
+/// Tolerance for the sum of probabilities; covers rounding to f16.
 const SUM_TOLERANCE: f64 = 1e-2;
 
 impl PadScore {
-    /// Reads the outputs of one row, one value a class.
+    /// Computes the score from the outputs of one row, one value per class.
     ///
     /// # Errors
-    /// [`PadError::ClassMissing`], [`PadError::NotFinite`] or
-    /// [`PadError::NotProbabilities`].
+    /// [`PadError::ClassMissing`], [`PadError::NotFinite`] or [`PadError::NotProbabilities`].
     pub fn new(outputs: &[f32], kind: PadOutputKind, live_class: usize) -> Result<Self, PadError> {
         let classes = outputs.len();
         let live_output =
@@ -102,13 +101,13 @@ impl PadScore {
         }
     }
 
-    /// The probability, 0..=1.
+    /// Returns the probability, 0..=1.
     pub fn value(self) -> f64 {
         self.0
     }
 }
 
-/// Probability of the class with the logit `logit`. Terms are at most the largest one's 1, so that
+/// Returns the softmax probability of the class with the logit `logit`. The largest term is 1, so
 /// nothing overflows.
 fn softmax_of(logit: f32, logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -116,11 +115,11 @@ fn softmax_of(logit: f32, logits: &[f32]) -> f64 {
     term(logit) / logits.iter().map(|&logit| term(logit)).sum::<f64>()
 }
 
-/// The part of `image` that a liveness network sees: the face box grown by `scale` about its
-/// centre, by less where the image is too small for that, and shifted back inside where it sticks
-/// out. Feed it through [`crate::image::crop_resize`].
+/// Returns the part of `image` for a PAD network: the face box, enlarged by `scale` about its
+/// centre. The scale is reduced where the image is too small, and a box that crosses the border is
+/// shifted inside. [`crate::image::crop_resize`] makes the network's input from it.
 ///
-/// Shifting instead of cutting keeps the face's share of the crop, which the networks rely on.
+/// Shifting instead of cutting keeps the face's share of the crop. The networks rely on that share.
 ///
 /// # Errors
 /// [`PadError::FaceOutside`] when the box is empty, not finite or wholly outside.
@@ -138,7 +137,7 @@ pub fn pad_crop_rect(face: &Rect, image: &RgbImage, scale: f64) -> Result<PixelR
     Ok(PixelRect { x: left, y: top, width: right - left + 1, height: bottom - top + 1 })
 }
 
-/// First and last pixel of `length` pixels about `center`, shifted into `0..=last`.
+/// Returns the first and the last of `length` pixels about `center`, shifted into `0..=last`.
 fn span(center: f64, length: f64, last: f64) -> (usize, usize) {
     let (mut start, mut end) = (center - length / 2.0, center + length / 2.0);
     if start < 0.0 {
@@ -149,7 +148,7 @@ fn span(center: f64, length: f64, last: f64) -> (usize, usize) {
         start -= end - last;
         end = last;
     }
-    // Rounding may leave the start a hair below zero; the cast cuts it to zero.
+    // Rounding may leave the start slightly below zero; the cast makes it zero.
     (start as usize, end as usize)
 }
 

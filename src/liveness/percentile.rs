@@ -1,10 +1,10 @@
 //! Percentiles of measured values.
 
-/// The value below which a `share` of the values lies; `None` of none.
+/// Returns the value below which a `share` of the finite values lies, or `None` without values.
 pub(super) fn percentile(values: impl Iterator<Item = f64>, share: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     sorted.sort_unstable_by(f64::total_cmp);
-    // Of two middle values the lower.
+    // The lower one of two middle values.
     let at = (sorted.len().checked_sub(1)? as f64 * share.clamp(0.0, 1.0)) as usize;
     sorted.get(at).copied()
 }

@@ -1,13 +1,15 @@
-//! Is a turned head more than a picture of one? A flat picture, however it is held, maps the
-//! frontal points affinely; a head does not, because its nose stands out.
+//! Depth of a turned face. Any view of a flat picture is an affine map of the frontal points. A
+//! turned head is not, because the nose stands out.
 
 use super::pose::FaceShape;
 
-/// What of `turned` no affine map of `frontal` explains: root mean square over the five points, in
-/// distances of the eyes. A head turned by 15° has 0.066, by 20° 0.087; a flat print 0.011, a
-/// print bent round 5 cm 0.024; noise alone 0.035 (99th percentile).
+/// Returns the residual of `turned` that no affine map of `frontal` explains: root mean square over
+/// the five points, in inter-eye distances.
 ///
-/// Not a number when the frontal points span no plane.
+/// A head turned by 15° has 0.066, by 20° 0.087. A flat print has 0.011, a print bent to a radius
+/// of 5 cm 0.024. Noise alone has 0.035 (99th percentile).
+///
+/// Returns NaN if the frontal points span no plane.
 pub(super) fn residual(frontal: &FaceShape, turned: &FaceShape) -> f64 {
     let basis = orthonormal([[1.0; 5], frontal.map(|[x, _]| x), frontal.map(|[_, y]| y)]);
     let unexplained = |axis: [f64; 5]| {
@@ -23,7 +25,7 @@ pub(super) fn residual(frontal: &FaceShape, turned: &FaceShape) -> f64 {
     ((across + down) / 5.0).sqrt()
 }
 
-/// Gram and Schmidt: unit vectors that span what the three columns span.
+/// Gram-Schmidt: returns unit vectors that span the same space as the three columns.
 fn orthonormal(columns: [[f64; 5]; 3]) -> [[f64; 5]; 3] {
     let [ones, across, down] = columns;
     let first = unit(ones);
@@ -32,7 +34,7 @@ fn orthonormal(columns: [[f64; 5]; 3]) -> [[f64; 5]; 3] {
     [first, second, third]
 }
 
-/// `values` less their part along `unit`.
+/// Returns `values` without their component along `unit`.
 fn remove_component(values: [f64; 5], unit: [f64; 5]) -> [f64; 5] {
     let along = dot(values, unit);
     std::array::from_fn(|at| values[at] - along * unit[at])
@@ -63,7 +65,7 @@ mod tests {
     fn a_nose_that_stands_out_leaves_its_share() {
         let mut turned = FRONTAL;
         turned[2][0] += 0.25;
-        // Normal equations of the same points, solved by Gauss and Jordan in Python.
+        // Solved as normal equations by Gauss-Jordan elimination in Python.
         assert!((residual(&FRONTAL, &turned) - 0.099_917_457).abs() < 1e-8);
     }
 

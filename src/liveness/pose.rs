@@ -1,36 +1,37 @@
-//! Where a head points, by its five points, in ratios that need no camera and no pixels.
+//! Head pose from five points, as ratios that need no camera parameters and no pixel size.
 //!
 //! Source of the formulas: the canonical face mesh seen from 45 cm.
 
 use crate::face::Point;
 
-/// The five points with the middle of the eyes as origin, the eye line as x axis and the distance
-/// of the eyes as unit, in the order of [`crate::face::DetectedFace::points`].
+/// The five points, in the order of [`crate::face::DetectedFace::points`]. The origin is the middle
+/// of the eyes, the x axis is the eye line, the unit is the distance of the eyes.
 pub(super) type FaceShape = [[f64; 2]; 5];
 
-/// A distance of the eyes that no detector can tell from a single point.
+/// Least distance of the eyes in pixels. Below it, a detector cannot tell the eyes apart.
 const EYE_DISTANCE_MIN: f64 = 1.0;
 
-/// What the five points say about a head.
+/// Pose of a head by its five points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pose {
-    /// The middle of the eyes, in pixels.
+    /// Middle of the eyes in pixels.
     pub(super) eyes_middle: [f64; 2],
-    /// Distance of the eyes, in pixels.
+    /// Distance of the eyes in pixels.
     pub(super) eye_distance: f64,
-    /// How far the nose lies beside the middle of the eyes, in halves of their distance. Positive:
-    /// turned to the person's own left. 10° give 0.27, 15° 0.41, 20° 0.55, 30° 0.87; 1.5 % of
-    /// noise in the points is 0.045.
+    /// Distance of the nose from the middle of the eyes along the eye line, in halves of the eye
+    /// distance. Positive: turned to the person's own left. 10° give 0.27, 15° 0.41, 20° 0.55, 30°
+    /// 0.87. Noise of 1.5 % in the points gives 0.045.
     pub(super) turn: f64,
-    /// Height of the nose between eyes (0) and mouth (1). Frontal heads have about 0.54, each
-    /// degree down adds 0.010; 1.5 % of noise in the points is 0.015.
+    /// Height of the nose between eyes (0) and mouth (1). Frontal heads have about 0.54; each
+    /// degree down adds 0.010. Noise of 1.5 % in the points gives 0.015.
     pub(super) nod: f64,
-    /// The points.
+    /// The five points in face coordinates.
     pub(super) shape: FaceShape,
 }
 
 impl Pose {
-    /// `None` where the points are not finite, or the eyes or the mouth do not lie like a face's.
+    /// Computes the pose. Returns `None` if the points are not finite, or if eyes or mouth do not
+    /// lie like those of a face.
     pub(super) fn new(points: &[Point; 5]) -> Option<Self> {
         let points = points.map(|point| [f64::from(point.x), f64::from(point.y)]);
         let [right, left, ..] = points;
@@ -51,7 +52,7 @@ impl Pose {
     }
 }
 
-/// The mean of some shapes; `None` of none.
+/// Returns the mean of the shapes, or `None` without shapes.
 pub(super) fn mean_shape<'a>(shapes: impl Iterator<Item = &'a FaceShape>) -> Option<FaceShape> {
     let (mut sum, mut count) = ([[0.0; 2]; 5], 0.0);
     for shape in shapes {
@@ -63,7 +64,7 @@ pub(super) fn mean_shape<'a>(shapes: impl Iterator<Item = &'a FaceShape>) -> Opt
     (count > 0.0).then(|| sum.map(|[x, y]| [x / count, y / count]))
 }
 
-/// Distance of two points.
+/// Returns the distance of two points.
 pub(super) fn distance(one: [f64; 2], other: [f64; 2]) -> f64 {
     (one[0] - other[0]).hypot(one[1] - other[1])
 }

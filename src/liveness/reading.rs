@@ -1,4 +1,4 @@
-//! The values of one frame that the actions are followed by.
+//! The values of one frame that the gestures evaluate.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use super::measures::FaceMeasures;
 use super::pose::Pose;
 use super::track::TrackedFace;
 
-/// What a frame shows of a face that may be doing an action.
+/// Values of one frame of a face that may perform an action.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Reading {
-    /// By the client's clock: movements are measured on it.
+    /// Capture time by the client's clock. Movements are timed by it.
     pub(super) captured: Duration,
-    /// By the server's clock: reactions are measured on it.
+    /// Arrival time by the server's clock. Reactions are timed by it.
     pub(super) arrived: Duration,
-    /// By the detector's points, which know nothing of how faces usually look turned.
+    /// Pose by the detector's points. Unlike the mesh, the detector assumes no shape of a turned
+    /// face.
     pub(super) pose: Pose,
     /// [`Pose::nod`] by the mesh's points.
     pub(super) nod: f64,
@@ -23,7 +24,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// `None` where the mesh network sees no face.
+    /// Returns the values of a frame, or `None` if the mesh network found no face.
     pub(super) fn new(
         frame: &AdmittedFrame,
         tracked: &TrackedFace,

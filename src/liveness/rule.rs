@@ -1,46 +1,46 @@
-//! The rules of a session that have a number, and a value checked against its limit.
+//! Rules of a session that have a number, and values checked against their limits.
 
 use crate::face::LimitKind;
 
-/// A rule of a session with a number to it.
+/// A rule of a session with a measured value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// Frames a second.
+    /// Frames per second.
     FrameRate,
     /// Seconds between the client's and the server's clock.
     ClockDrift,
     /// Seconds with a second face.
     SecondFaceTime,
-    /// How often the face was gone.
+    /// Number of times the face was lost.
     Losses,
-    /// Way of the eyes between frames, in their distances.
+    /// Movement of the eyes between frames, in inter-eye distances.
     EyesJump,
     /// Relative change of the face's size between frames.
     SizeJump,
     /// Change of turn between frames.
     TurnJump,
-    /// Seconds from a prompt to its movement.
+    /// Seconds from a prompt to the start of the movement.
     Reaction,
-    /// What of a turned face no flat picture explains.
+    /// Residual of a turned face that no flat picture explains.
     Depth,
-    /// Pictures that came again.
+    /// Pictures that repeated.
     RepeatedPictures,
-    /// Pictures of long before that came again.
+    /// Pictures that repeated after a long time.
     Loops,
     /// Least similarity of any two judged frames.
     Identity,
-    /// Frames that were judged.
+    /// Number of judged frames.
     JudgedFrames,
-    /// Median probability of a live person.
+    /// Median PAD score.
     PadMedian,
-    /// Share of frames that look like a picture.
+    /// Share of frames with a low PAD score.
     PadLowShare,
     /// Similarity of the matched frame and the portrait.
     Similarity,
 }
 
 impl Rule {
-    /// The name that results carry.
+    /// Returns the name used in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::FrameRate => "frames.per_second",
@@ -63,18 +63,18 @@ impl Rule {
     }
 }
 
-/// A value, and what it was held against.
+/// A value and the limit it was checked against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RuleCheck {
-    /// Of which rule.
+    /// The rule.
     pub rule: Rule,
-    /// The worst of the session.
+    /// The worst value of the session.
     pub value: f64,
     /// The limit.
     pub limit: f64,
-    /// Which side of the limit is good.
+    /// The side of the limit on which the value must be.
     pub kind: LimitKind,
-    /// Whether the limit was kept; a value that is not a number keeps none.
+    /// True if the limit was kept. A NaN keeps no limit.
     pub passed: bool,
 }
 

@@ -1,8 +1,8 @@
-//! One session, from the first frame to its result: neutral, and three times prompt, action and
-//! neutral again.
+//! A liveness session, from the first frame to its outcome: a neutral face, then three times
+//! prompt, action and neutral face.
 //!
-//! Pure: measured frames and the time go in, events come out. A session that has ended takes no
-//! more frames; what was already chosen for judging may still be handed in.
+//! Pure: measures and times go in, events come out. A session that has ended admits no frames.
+//! Judgements of frames chosen before the end are still accepted.
 
 mod steps;
 
@@ -26,38 +26,38 @@ use super::track::{FaceTracker, Tracking};
 use crate::face::decision::{Reason, Subject};
 use crate::face::{Embedding, ReasonCode};
 
-/// An action that is asked for.
+/// A prompted action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its place, from 0.
+    /// Index of the step, from 0.
     pub step: usize,
-    /// What to do.
+    /// The action to perform.
     pub action: Action,
-    /// Until when, by the server's clock.
+    /// Deadline by the server's clock.
     pub deadline: Duration,
 }
 
-/// What the client is to be told.
+/// Events that the client must be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Do this.
+    /// Perform this action.
     Prompt(Prompt),
-    /// Do this about the picture; `None`: the picture is fine again.
+    /// Follow this guidance; `None` withdraws the last guidance.
     Guidance(Option<Guidance>),
-    /// The action of this step was seen.
+    /// The action of this step was performed.
     StepDone(usize),
-    /// No more frames are taken. Hand in what is still being judged, then ask
+    /// The session has ended. Add the judgements that are still pending, then call
     /// [`Session::outcome`].
     Finished,
 }
 
-/// What comes of an observed frame.
+/// The result of an observed frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FrameResult {
-    /// In this order.
+    /// Events in the order in which they happened.
     pub events: Vec<Event>,
-    /// Show this frame to the embedder and the liveness networks, and hand in what they say by
-    /// [`Session::add_judgement`].
+    /// True if the frame must be judged: run the embedder and the PAD networks on it, and pass the
+    /// result to [`Session::add_judgement`].
     pub is_chosen: bool,
 }
 
@@ -74,16 +74,16 @@ pub struct Session {
     baseline: Baseline,
     judged_frames: JudgedFrames,
     step_state: StepState,
-    /// `None` while it takes frames.
+    /// `None` while the session is open.
     ending: Option<SessionEnd>,
-    /// Capture time of the last frame with the face.
+    /// Capture time of the last frame with the tracked face.
     face_seen_at: Option<Duration>,
     reaction_min: Option<Duration>,
     depth_min: Option<f64>,
 }
 
 impl Session {
-    /// A session that begins `now`.
+    /// Creates a session that starts at `now`.
     pub fn new(
         actions: [Action; STEPS],
         assurance: Assurance,
@@ -108,7 +108,7 @@ impl Session {
         }
     }
 
-    /// What is asked for now.
+    /// Returns the current prompt.
     pub fn prompt(&self) -> Option<Prompt> {
         match self.step_state {
             StepState::AwaitAction { step, sent, .. } if self.is_open() => {
@@ -118,12 +118,12 @@ impl Session {
         }
     }
 
-    /// Whether the session takes frames.
+    /// Returns true while the session admits frames.
     pub fn is_open(&self) -> bool {
         self.ending.is_none()
     }
 
-    /// The detail that the next frame must be measured in.
+    /// Returns the detail in which the next frame must be measured.
     pub fn detail(&self) -> Detail {
         if !self.is_open() {
             return Detail::Face;
@@ -135,10 +135,10 @@ impl Session {
         if needs_eyes { Detail::Eyes } else { Detail::Mesh }
     }
 
-    /// Takes a frame before a pixel of it is read.
+    /// Admits or refuses a frame by its metadata.
     ///
     /// # Errors
-    /// [`FrameRefusal`]; where it has a reason, the session has ended with it.
+    /// [`FrameRefusal`]. If it has a reason, the session has ended with that reason.
     pub fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, FrameRefusal> {
         if !self.is_open() {
             return Err(FrameRefusal::SessionOver);
@@ -153,8 +153,8 @@ impl Session {
         admitted
     }
 
-    /// Looks at what was measured about a frame that was admitted. Frames are observed in their
-    /// order; one that was not admitted, or comes late, says nothing.
+    /// Evaluates the measures of an admitted frame. Frames must be observed in their order. A frame
+    /// that was not admitted, or comes late, is ignored.
     pub fn observe(
         &mut self,
         sequence: u32,
@@ -177,8 +177,7 @@ impl Session {
         result
     }
 
-    /// Adds what the embedder and the liveness networks say about a frame that was chosen. Other
-    /// frames are not listened to.
+    /// Adds the judgement of a chosen frame. Other frames are ignored.
     pub fn add_judgement(&mut self, sequence: u32, judgement: FrameJudgement) -> Vec<Event> {
         if !self.judged_frames.is_pending(sequence) {
             return Vec::new();
@@ -187,14 +186,14 @@ impl Session {
         self.judged_frames.add(sequence, judgement);
         let was_open = self.is_open();
         match identity {
-            // A session that was stopped stays stopped for its first reason.
+            // A stopped session keeps its first reason.
             Err(reason) if !self.is_stopped() => self.stop(reason),
             _ => return Vec::new(),
         }
         if was_open { vec![Event::Finished] } else { Vec::new() }
     }
 
-    /// A frame of this session was sent in an earlier one.
+    /// Stops the session because one of its frames was sent in an earlier session.
     pub fn report_replay(&mut self) -> Vec<Event> {
         let was_open = self.is_open();
         if self.is_stopped() {
@@ -204,7 +203,8 @@ impl Session {
         if was_open { vec![Event::Finished] } else { Vec::new() }
     }
 
-    /// Lets time pass without a frame; in a batch only frames do.
+    /// Stops the session if its time is up at `now`. A batch has no such clock: its time passes
+    /// only with its frames.
     pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
         let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {
@@ -214,17 +214,17 @@ impl Session {
         vec![Event::Finished]
     }
 
-    /// Frames that were left out because they came too fast.
+    /// Returns the number of frames skipped because the stream was too fast.
     pub fn thinned(&self) -> usize {
         self.gate.worst().thinned
     }
 
-    /// The face that is matched with the portrait: of the best judged frame.
+    /// Returns the embedding of the best judged frame, which is matched with the portrait.
     pub fn matched_embedding(&self) -> Option<&Embedding> {
         self.judged_frames.matched().map(|(_, embedding)| embedding)
     }
 
-    /// What the session has shown. One that is still open has been left by the client.
+    /// Returns the outcome. A session that is still open counts as abandoned by the client.
     pub fn outcome(&self) -> SessionOutcome {
         let left = || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measures = SessionMeasures {
@@ -263,7 +263,8 @@ impl Session {
         self.ending = Some(self.ending_by(reason));
     }
 
-    /// The end by a rule; what the customer was told and did not heed explains why.
+    /// Returns the end for `reason`, with a second reason for guidance that the customer did not
+    /// follow.
     fn ending_by(&self, reason: Reason) -> SessionEnd {
         let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
@@ -271,11 +272,11 @@ impl Session {
         SessionEnd::Stopped([Some(reason), note].into_iter().flatten().collect())
     }
 
-    /// Why time is up, if it is.
+    /// Returns the reason if the session or the step is out of time.
     fn timeout_reason(&self, now: Duration) -> Option<Reason> {
         let step_time_max = self.limits.steps.step_time_max;
         let began = match self.step_state {
-            // Before the first prompt only the session's own time counts.
+            // Before the first prompt, only the session's own time is limited.
             StepState::AwaitNeutral { step: 0, .. } => None,
             StepState::AwaitNeutral { began, .. } => Some(began),
             StepState::AwaitAction { sent, .. } => Some(sent),

@@ -1,15 +1,15 @@
-//! From a session's outcome to a decision with reasons.
+//! Decision on a session: from its outcome to a verdict with reasons.
 //!
 //! The rules, in order:
 //!
-//! 1. Something speaks against the customer (a sign of an attack, low liveness, low similarity):
-//!    FAIL.
-//! 2. The session did not come to its end, or too few frames could be judged: RETRY.
-//! 3. Nobody can tell (no calibration row, a similarity in the review band, some frames that look
-//!    like a picture): REVIEW.
-//! 4. Otherwise PASS.
+//! 1. FAIL if there is evidence against the customer: a sign of an attack, a low PAD score, or a
+//!    low similarity.
+//! 2. RETRY if the session did not reach its end, or too few frames were judged.
+//! 3. REVIEW if the evidence is not clear: no calibration entry, a similarity in the review band,
+//!    or too many frames with a low PAD score.
+//! 4. PASS otherwise.
 //!
-//! Trouble of the service is a status and never comes here.
+//! A fault of the service is a gRPC status and never reaches this module.
 
 use super::admission::Assurance;
 use super::outcome::{SessionEnd, SessionOutcome};
@@ -17,21 +17,21 @@ use super::rule::{Rule, RuleCheck};
 use crate::face::ReasonCode;
 use crate::face::decision::{Decision, Reason, Subject, Thresholds};
 
-/// The answer to a session, and why.
+/// The decision on a session, and its reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionVerdict {
-    /// What the caller should do.
+    /// The decision.
     pub decision: Decision,
-    /// Why, deciding reasons first.
+    /// The reasons, deciding reasons first.
     pub reasons: Vec<Reason>,
-    /// Every value that was measured, with its limit.
+    /// Every measured value with its limit.
     pub checks: Vec<RuleCheck>,
-    /// How far the answer can be trusted.
+    /// Reliability of the answer.
     pub assurance: Assurance,
 }
 
-/// Judges a session by the rules of this module. `similarity` is that of the matched frame and the
-/// portrait, `pad_score_min` the least median probability of a live person.
+/// Decides on a session by the rules of this module. `similarity` is the cosine of the matched
+/// frame and the portrait. `pad_score_min` is the least median PAD score.
 pub fn decide_session(
     outcome: &SessionOutcome,
     similarity: Option<f64>,
@@ -57,8 +57,8 @@ pub fn decide_session(
 }
 
 impl SessionVerdict {
-    /// What the portrait says: one that cannot be used is to be taken again, and one that was
-    /// itself shown to the camera speaks against the customer.
+    /// Applies the findings about the portrait. An unusable portrait gives RETRY. A portrait that
+    /// was itself shown to the camera gives FAIL.
     #[must_use]
     pub fn with_portrait(mut self, problems: &[Reason], is_shown: bool) -> Self {
         if !problems.is_empty() {
@@ -72,8 +72,8 @@ impl SessionVerdict {
     }
 }
 
-/// What a caller who is not trusted with details may know: the decision, one word for every sign of
-/// an attack, what the customer can do better, and no number that an attacker could climb by.
+/// Removes the details that an attacker could learn from. The caller still gets the decision, what
+/// the customer can do better, and one reason for all signs of an attack. Numbers are removed.
 pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     let mut reasons: Vec<Reason> = Vec::new();
     for reason in &verdict.reasons {
@@ -88,7 +88,7 @@ pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     SessionVerdict { reasons, checks: Vec::new(), ..verdict.clone() }
 }
 
-/// Signs of an attack; whatever else ends a session, the customer may try again.
+/// Returns true for signs of an attack. After any other reason the customer may try again.
 fn is_attack_sign(code: ReasonCode) -> bool {
     matches!(
         code,
@@ -114,7 +114,7 @@ fn has_enough_frames(outcome: &SessionOutcome) -> bool {
     outcome.pad.frames >= outcome.pad.frames_min.max(1)
 }
 
-/// Reasons that fail the session.
+/// Returns the reasons for FAIL.
 fn session_fail_reasons(
     outcome: &SessionOutcome,
     similarity: Option<f64>,
@@ -123,7 +123,7 @@ fn session_fail_reasons(
 ) -> Vec<Reason> {
     let attacks = stop_reasons(outcome).iter().filter(|reason| is_attack_sign(reason.code));
     let mut reasons: Vec<Reason> = attacks.copied().collect();
-    // A limit that is not a number is kept by nobody.
+    // A limit that is NaN is not kept.
     let is_low =
         |median: &f64| median.is_nan() || pad_score_min.is_nan() || *median < pad_score_min;
     if let Some(median) = outcome.pad.median.filter(is_low).filter(|_| has_enough_frames(outcome)) {
@@ -138,7 +138,7 @@ fn session_fail_reasons(
     reasons
 }
 
-/// Reasons to start another session.
+/// Returns the reasons for RETRY.
 fn session_retry_reasons(outcome: &SessionOutcome) -> Vec<Reason> {
     match &outcome.ending {
         SessionEnd::Stopped(reasons) => {
@@ -153,7 +153,7 @@ fn session_retry_reasons(outcome: &SessionOutcome) -> Vec<Reason> {
     }
 }
 
-/// Reasons that send a finished session to a person.
+/// Returns the reasons for REVIEW of a session that reached its end.
 fn session_review_reasons(
     outcome: &SessionOutcome,
     similarity: Option<f64>,
@@ -171,11 +171,11 @@ fn session_review_reasons(
     }
     let uncalibrated = Reason::plain(ReasonCode::Uncalibrated, Subject::Request);
     match (thresholds, similarity) {
-        // Without a similarity nothing may pass; judged frames always have one.
+        // Without a similarity nothing may pass. Judged frames always have one.
         (Thresholds::Uncalibrated, _) | (_, None) => reasons.push(uncalibrated),
         (Thresholds::Calibrated { pass_min, review_min, .. }, Some(similarity)) => {
             let (is_high, is_low) = (similarity >= pass_min, similarity < review_min);
-            // A low one speaks against the customer.
+            // A similarity below the review band is a reason for FAIL.
             if !is_high && !is_low {
                 let code = ReasonCode::SimilarityBorderline;
                 reasons.push(Reason::limited(code, Subject::Request, similarity, pass_min));
@@ -185,7 +185,7 @@ fn session_review_reasons(
     reasons
 }
 
-/// The outcome's checks, and those of this module.
+/// Returns the checks of the outcome and those of this module.
 fn session_checks(
     outcome: &SessionOutcome,
     similarity: Option<f64>,
@@ -243,7 +243,7 @@ mod tests {
 
     type Case = (SessionOutcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
 
-    /// Outcomes of which one thing is wrong, with what comes of it.
+    /// Outcomes with one deviation each, and the expected decision and reasons.
     fn cases() -> Vec<Case> {
         use ReasonCode as Code;
         let done = || outcome(SessionEnd::Done, 7, 0.9, 0.0);

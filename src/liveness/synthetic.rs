@@ -1,27 +1,27 @@
-//! A head of five points in front of a camera, for tests and fuzzing: what a detector, a mesh and
-//! an iris network would say about it.
+//! A synthetic head in front of a camera, for tests and fuzzing. It has five points, from which the
+//! measures of detector, mesh and iris network are derived.
 
 use super::measures::{FaceMeasures, FrameMeasures, MeshMeasures};
 use crate::face::{DetectedFace, Point, Rect};
 use crate::image::{DifferenceHash, LumaImage, RgbImage};
 
-/// A frame of a counter camera.
+/// Frame size of a counter camera, in pixels.
 pub(super) const SIZE: [usize; 2] = [480, 640];
 
-/// Right eye, left eye, nose tip, right mouth corner, left mouth corner, in centimetres from the
-/// middle of the eyes: to the person's left, down, towards the camera. Fitted so that the
-/// ratios are those of the canonical face mesh.
+/// Right eye, left eye, nose tip, right mouth corner, left mouth corner. Centimetres from the
+/// middle of the eyes: to the person's left, down, towards the camera. Fitted to the ratios of the
+/// canonical face mesh.
 const HEAD: [[f64; 3]; 5] =
     [[-3.15, 0.0, 0.0], [3.15, 0.0, 0.0], [0.0, 3.6, 3.4], [-2.5, 6.9, 1.2], [2.5, 6.9, 1.2]];
 
-/// From the eyes back to the axis of the neck, and from the camera to the eyes, in centimetres.
+/// Distance from the eyes back to the neck's axis, and from the camera to the eyes, in centimetres.
 const NECK: f64 = 9.0;
 const DISTANCE: f64 = 45.0;
 
-/// Pixels for one centimetre at one centimetre: eyes 6.3 cm apart at 45 cm are 75 pixels apart.
+/// Focal length in pixels: eyes 6.3 cm apart at 45 cm are 75 pixels apart.
 const FOCAL: f64 = 536.0;
 
-/// What somebody in front of the camera looks like.
+/// Pose and expression of a head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Head {
     /// Degrees to the person's own left.
@@ -32,7 +32,7 @@ pub struct Head {
     pub eyes: f64,
     /// Opening of the mouth.
     pub mouth: f64,
-    /// Way to image right and down, in pixels.
+    /// Displacement to image right and down, in pixels.
     pub moved: [f64; 2],
 }
 
@@ -43,7 +43,7 @@ impl Default for Head {
 }
 
 impl Head {
-    /// The five points in pixels.
+    /// Returns the five points in pixels.
     pub(super) fn points(&self) -> [[f64; 2]; 5] {
         HEAD.map(|point| {
             let [x, y, z] = self.turned(point);
@@ -62,12 +62,12 @@ impl Head {
     }
 }
 
-/// What is measured about a frame that shows `head`.
+/// Returns the measures of a frame that shows `head`.
 pub fn measures_of(head: &Head) -> FrameMeasures {
     measures_with(head, head.points())
 }
 
-/// What is measured about a frame whose points lie elsewhere than the head's.
+/// Returns the measures of a frame whose points differ from those of `head`.
 pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> FrameMeasures {
     let face = face_at(points);
     let mesh = MeshMeasures {
@@ -86,7 +86,7 @@ pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> FrameMeasures
     FrameMeasures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
 }
 
-/// A detected face around its points.
+/// Returns a detected face around its points.
 pub(super) fn face_at(points: [[f64; 2]; 5]) -> DetectedFace {
     let sum = |axis: usize| points.iter().map(|point| point[axis]).sum::<f64>() / 5.0;
     let (x, y) = (sum(0) as f32, sum(1) as f32);
@@ -95,7 +95,8 @@ pub(super) fn face_at(points: [[f64; 2]; 5]) -> DetectedFace {
     DetectedFace { rect, score: 0.95, points }
 }
 
-/// Different for neighbouring frames, and the same for nobody long before.
+/// Returns a hash that differs between neighbouring frames and from all earlier frames of a
+/// session.
 pub fn fingerprint(sequence: u32) -> DifferenceHash {
     let pixels = (0..9 * 9 * 3).map(|at| (sequence.wrapping_mul(31) as usize * at % 251) as u8);
     let mut image = RgbImage::black(9, 9);

@@ -1,4 +1,4 @@
-//! One face, from frame to frame: is it still there, is it alone, does it move as heads do?
+//! Tracking of one face from frame to frame: presence, other faces, and plausible motion.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use super::pose::{Pose, distance};
 use crate::face::decision::{Reason, Subject};
 use crate::face::{DetectedFace, ReasonCode, Rect};
 
-/// What a frame shows of the face that is followed.
+/// Result of locating the tracked face in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Tracking {
-    /// It is there.
+    /// The face was found.
     Found(TrackedFace),
-    /// It is not, for now.
+    /// The face is missing, so far for a short time.
     Missing,
-    /// It was gone for too long: the step starts again with whatever face comes next.
+    /// The face was missing for too long. The step restarts with the next face.
     Restart,
 }
 
-/// A followed face.
+/// The tracked face in one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TrackedFace {
     pub(super) pose: Pose,
     /// Area of the second face relative to this one.
     pub(super) second_area: f64,
-    /// Since the frame before; `None` on the first frame.
+    /// Motion since the last frame with the face; `None` on the first one.
     pub(super) motion: Option<Motion>,
 }
 
-/// How a face moved between two frames.
+/// Motion of a face between two frames.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Motion {
-    /// Way of the middle of the eyes, in distances of the eyes.
+    /// Movement of the middle of the eyes, in inter-eye distances.
     pub(super) eyes_shift: f64,
     /// Relative change of the distance of the eyes.
     pub(super) size_change: f64,
@@ -41,7 +41,7 @@ pub(super) struct Motion {
     pub(super) turn_change: f64,
 }
 
-/// Follows the main face of a session.
+/// Tracks the main face of a session.
 #[derive(Debug)]
 pub(super) struct FaceTracker {
     limits: TrackLimits,
@@ -51,11 +51,11 @@ pub(super) struct FaceTracker {
     worst: TrackingWorst,
 }
 
-/// The worst that was seen of what is held against a limit.
+/// The worst values that the tracker measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct TrackingWorst {
     pub(super) second_time: Duration,
-    /// Way of the eyes, and change of their distance, beyond what the turn explains.
+    /// Movement of the eyes, and change of their distance, beyond what the turn explains.
     pub(super) eyes_shift: f64,
     pub(super) size_change: f64,
     pub(super) turn_change: f64,
@@ -84,8 +84,8 @@ impl FaceTracker {
         self.worst
     }
 
-    /// Looks for the face in a frame. Before the first prompt the customer `may_leave`: then
-    /// nothing is held against the session, and the face that comes next is as good.
+    /// Locates the face in a frame. While `may_leave` is true (before the first prompt), no rule is
+    /// checked, and another face may take the place of the tracked one.
     pub(super) fn locate(
         &mut self,
         frame: &AdmittedFrame,
@@ -158,7 +158,8 @@ impl FaceTracker {
         Err(Reason::limited(ReasonCode::MultipleFaces, Subject::Request, value, limit))
     }
 
-    /// How far the face moved, or would have within one interval.
+    /// Returns the motion since the last frame, scaled down to one jump interval if more time has
+    /// passed.
     fn measure_motion(&self, frame: &AdmittedFrame, pose: &Pose) -> Option<Motion> {
         let last = self.last.as_ref()?;
         let interval = frame.captured.saturating_sub(last.captured);
@@ -198,14 +199,14 @@ impl FaceTracker {
     }
 }
 
-/// Area of the largest other face relative to the first.
+/// Returns the area of the largest other face relative to the first.
 fn second_area(faces: &[DetectedFace]) -> f64 {
     let Some((main, others)) = faces.split_first() else { return 0.0 };
     let area = |face: &DetectedFace| f64::from(face.rect.area());
     others.iter().map(area).fold(0.0, f64::max) / area(main)
 }
 
-/// Intersection over union of two boxes; not a number, or 0, where one is empty.
+/// Returns the intersection over union of two boxes; 0 or NaN if a box is empty.
 fn overlap(one: &Rect, other: &Rect) -> f64 {
     let shared = |start: f32, length: f32, other_start: f32, other_length: f32| {
         let end = (start + length).min(other_start + other_length);
@@ -222,7 +223,7 @@ mod tests {
     use super::super::synthetic::{Head, face_at, measures_of};
     use super::*;
 
-    /// Follows heads that are `interval_ms` apart; `None` is a frame without a face.
+    /// Tracks heads that are `interval_ms` apart; `None` is a frame without a face.
     fn locate(heads: &[Option<Head>], interval_ms: u64) -> Result<Vec<Tracking>, ReasonCode> {
         let mut tracker = FaceTracker::new(TrackLimits::default());
         let tracked = heads.iter().enumerate().map(|(at, head)| {

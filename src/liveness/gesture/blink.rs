@@ -1,12 +1,12 @@
-//! Closing the eyes, by the lids of the iris network, against the person's own open eyes. The
-//! lids of the face mesh are no measure: a smile closes them.
+//! Blinks, measured by the lids of the iris network relative to the person's own open eyes. The
+//! lids of the face mesh are not used, because a smile closes them.
 
 use super::GestureLimits;
 use crate::liveness::baseline::Baseline;
 use crate::liveness::reading::Reading;
 
-/// The share by which the eyes are closed: 0 open, 1 closed. The more open eye decides, so that a
-/// wink is none. `None` of a moving head, and of eyes too narrow to tell.
+/// Returns how far the eyes are closed: 0 open, 1 closed. The more open eye counts, so a wink is
+/// not a blink. Returns `None` if the head moves or the eyes are too narrow to be judged.
 pub(super) fn closed_share(
     reading: &Reading,
     baseline: &Baseline,
@@ -22,12 +22,12 @@ pub(super) fn closed_share(
     }
     let closed = 1.0 - (eyes[0] / open[0]).max(eyes[1] / open[1]);
     let is_surely_open = eyes.iter().any(|eye| *eye >= limits.eye_open_always);
-    // Just short of closed: half-way, it neither begins a blink nor ends one.
+    // Halfway between open and closed, which neither begins nor ends a blink.
     let half_way = (limits.blink.neutral_max + limits.blink.enter) / 2.0;
     Some(if is_surely_open { closed.min(half_way) } else { closed })
 }
 
-/// The head is where eyes can be measured.
+/// Returns true if the pose of the head allows the eyes to be measured.
 pub(super) fn is_measurable(
     reading: &Reading,
     baseline: &Baseline,
@@ -52,7 +52,8 @@ mod tests {
         Reading { captured, arrived, pose, nod, mouth_open: None, eyes: Some(eyes) }
     }
 
-    /// How closed `eyes` are, of a person whose open eyes are `open` and who blinks at times.
+    /// Returns the closed share of `eyes` for a person whose open eyes are `open` and who blinks
+    /// once in the baseline.
     fn closed_share_of(eyes: [f64; 2], open: f64, head: Head) -> Option<f64> {
         let mut baseline = Baseline::default();
         for level in [open, open, 0.3 * open, open, open] {

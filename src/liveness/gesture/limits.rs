@@ -1,23 +1,23 @@
-//! Levels and times of the actions: away from neutral, and back, with hysteresis.
+//! Limits of the actions. Each action moves a value away from neutral and back, with hysteresis.
 
 use std::time::Duration;
 
-/// Levels and times of one movement away from neutral and back.
+/// Values and times of one movement away from neutral and back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovementLimits {
-    /// Neutral down to this below zero: a movement to the other side is none.
+    /// Least neutral value. A movement to the other side does not count.
     pub neutral_min: f64,
-    /// Neutral up to this.
+    /// Largest neutral value.
     pub neutral_max: f64,
-    /// The peak begins here.
+    /// The peak begins at this value.
     pub enter: f64,
-    /// And ends below this.
+    /// The peak ends below this value.
     pub leave: f64,
-    /// The movement is over at or below this.
+    /// The movement is done at or below this value.
     pub back: f64,
-    /// The peak must last this long,
+    /// Least duration of the peak. Either this or `peak_frames_min` must hold.
     pub peak_time_min: Duration,
-    /// or this many frames.
+    /// Least number of frames of the peak.
     pub peak_frames_min: usize,
     /// Shortest movement.
     pub time_min: Duration,
@@ -25,34 +25,35 @@ pub struct MovementLimits {
     pub time_max: Duration,
 }
 
-/// What counts as doing an action.
+/// Criteria of a performed action.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GestureLimits {
-    /// On the turn of the head to the side that was asked for.
+    /// Movement of the head's turn to the prompted side.
     pub turn: MovementLimits,
-    /// A larger turn is the detector's mistake, and no frame to measure depth on.
+    /// Largest plausible turn. A larger one is an error of the detector, and depth is not measured
+    /// on it.
     pub turn_max: f64,
-    /// Least of a turned face that no flat picture explains.
+    /// Least residual of a turned face that no flat picture explains.
     pub depth_min: f64,
-    /// On the height of the nose above its own neutral one.
+    /// Movement of the nose's height relative to the person's neutral height.
     pub nod: MovementLimits,
-    /// A nod is measured up to this turn.
+    /// Largest turn at which a nod is measured.
     pub nod_turn_max: f64,
-    /// On the share by which the eyes are closed, the more open one counting.
+    /// Movement of the share by which the eyes are closed. The more open eye counts.
     pub blink: MovementLimits,
-    /// How often the eyes are to be closed.
+    /// Number of blinks required.
     pub blinks: usize,
-    /// Which of the neutral frames' values is an open eye.
+    /// Percentile of the neutral frames that counts as an open eye.
     pub eye_open_percentile: f64,
-    /// Least openness of a person's open eye; eyes that are narrower cannot be judged.
+    /// Least openness of a person's open eye. Narrower eyes cannot be judged.
     pub eye_open_min: f64,
-    /// An eye this open is open, whatever the person's own level.
+    /// From this openness on, an eye counts as open for every person.
     pub eye_open_always: f64,
-    /// A blink is measured up to this turn,
+    /// Largest turn at which a blink is measured.
     pub blink_turn_max: f64,
-    /// and up to this nod, up or down.
+    /// Largest nod, up or down, at which a blink is measured.
     pub blink_nod_max: f64,
-    /// On the opening of the mouth.
+    /// Movement of the opening of the mouth.
     pub mouth: MovementLimits,
 }
 
@@ -61,18 +62,19 @@ impl Default for GestureLimits {
         Self {
             turn: TURN,
             turn_max: 1.3,
-            // A head has 0.087 at 20°, where a turn begins to count; rendered heads from 0.089 on
-            // there, and from 0.128 on at their peak. Detected points give bent prints up to 0.23.
+            // A head has 0.087 at 20°, where a turn begins to count. Rendered heads have at least
+            // 0.089 there and at least 0.128 at their peak. Detected points give bent prints up to
+            // 0.23.
             depth_min: 0.070,
             nod: NOD,
             nod_turn_max: 0.35,
             blink: BLINK,
             blinks: 2,
-            // Neutral frames contain blinks too; four of five are taken with open eyes.
+            // Neutral frames contain blinks. In four of five frames the eyes are open.
             eye_open_percentile: 0.8,
             // 149 open faces: 1st percentile 0.176. Narrow eyes are normal.
             eye_open_min: 0.15,
-            // Closed eyes have up to 0.085, a wink 0.135; open ones at least 0.18.
+            // Closed eyes have up to 0.085, a wink has 0.135, open eyes have at least 0.18.
             eye_open_always: 0.18,
             blink_turn_max: 0.30,
             blink_nod_max: 0.06,
@@ -107,13 +109,13 @@ const NOD: MovementLimits = MovementLimits {
     time_max: Duration::from_secs(4),
 };
 
-/// Closed below 0.60 of the own level, open again above 0.80.
+/// Closed below 0.60 of the person's own level, open again above 0.80.
 ///
-/// A spontaneous blink lasts 100 to 400 ms and is fully closed for half of that: at 10 frames a
-/// second it shows on one to three frames, or on none. So the prompt asks to close the eyes *for a
-/// moment*, twice, which takes 300 ms and more, and one closed frame counts.
+/// A spontaneous blink lasts 100 to 400 ms and is fully closed for half of that time. At 10 frames
+/// per second it appears on one to three frames, or on none. The prompt therefore asks to close the
+/// eyes *for a moment*, twice. That takes at least 300 ms, and one closed frame counts.
 const BLINK: MovementLimits = MovementLimits {
-    // Eyes may open wider than their own level.
+    // Eyes may open wider than their baseline.
     neutral_min: f64::NEG_INFINITY,
     neutral_max: 0.20,
     enter: 0.40,
@@ -125,7 +127,7 @@ const BLINK: MovementLimits = MovementLimits {
     time_max: Duration::from_millis(1200),
 };
 
-/// On the distance of the lips over the width of the mouth.
+/// The value is the distance of the lips over the width of the mouth.
 const MOUTH: MovementLimits = MovementLimits {
     neutral_min: f64::NEG_INFINITY,
     // A smile that shows the teeth has up to 0.29.

@@ -1,5 +1,8 @@
-//! Was the action done? Each action is one number per frame that goes away from neutral and comes
-//! back; [`movement::MovementFsm`] follows it, and the files beside say what the number is.
+//! Gestures: detects that an action was performed.
+//!
+//! Each action has one value per frame, which moves away from neutral and back.
+//! [`movement::MovementFsm`] tracks the movement. The other modules compute the value of each
+//! action.
 
 mod blink;
 mod limits;
@@ -18,7 +21,7 @@ use super::reading::Reading;
 use movement::{MovementFsm, MovementProgress, PeakHold, StartInterval};
 use turn::TurnDepth;
 
-/// Follows one action through the frames of its step.
+/// Tracks one action through the frames of its step.
 #[derive(Debug)]
 pub(super) struct Gesture {
     action: Action,
@@ -27,39 +30,39 @@ pub(super) struct Gesture {
     depth: TurnDepth,
 }
 
-/// What a frame adds to an action.
+/// Progress of an action after a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum GestureProgress {
-    /// Not done yet.
+    /// The action is not done yet.
     Ongoing,
-    /// Done.
+    /// The action is done.
     Done {
-        /// Of the movement, of the last one where there are several.
+        /// Start of the action's last movement.
         start: StartInterval,
-        /// What of the turned face no flat picture explains; of turns alone.
+        /// Residual that no flat picture explains; only for turns.
         depth: Option<f64>,
     },
 }
 
 impl Gesture {
-    /// An action of a person who has been neutral since `neutral_since`.
+    /// Creates the gesture of a person who is neutral since `neutral_since`.
     pub(super) fn new(action: Action, neutral_since: Duration, neutral_hold: Duration) -> Self {
         let movement = MovementFsm::new(neutral_since, neutral_hold);
         Self { action, movement, done_count: 0, depth: TurnDepth::default() }
     }
 
-    /// A movement is on its way.
+    /// Returns true while a movement is under way.
     pub(super) fn is_moving(&self) -> bool {
         self.movement.is_moving()
     }
 
-    /// Forgets a movement that could not be followed to its end.
+    /// Discards a movement that was not observed to its end.
     pub(super) fn reset(&mut self) {
         self.movement.reset();
     }
 
-    /// Looks at one more frame. `answer_from` is the first arrival of a movement that can be the
-    /// answer to the prompt; earlier blinks are nobody's answer and do not count.
+    /// Evaluates a frame. `answer_from` is the earliest arrival time of an answer to the prompt;
+    /// blinks that start before it are spontaneous and do not count.
     pub(super) fn update(
         &mut self,
         reading: &Reading,
@@ -74,7 +77,7 @@ impl Gesture {
             return GestureProgress::Ongoing;
         };
         if !self.movement.is_moving() {
-            // What an abandoned turn showed does not speak for the next one.
+            // The depth of an abandoned turn must not count for the next one.
             self.depth = TurnDepth::default();
         }
         let movement_limits = movement_limits(self.action, limits);
@@ -105,7 +108,8 @@ impl Gesture {
     }
 }
 
-/// Counts actions that were not asked for. Blinks are not among them: people blink.
+/// Counts actions that were not prompted. Blinks are not counted, because people blink
+/// spontaneously.
 #[derive(Debug, Default)]
 pub(super) struct UnpromptedActions {
     peaks: [PeakHold; Action::ALL.len()],
@@ -113,7 +117,7 @@ pub(super) struct UnpromptedActions {
 }
 
 impl UnpromptedActions {
-    /// How many actions other than `asked` have come to their peak, with this frame.
+    /// Returns the number of actions other than `asked` that reached their peak, up to this frame.
     pub(super) fn count_peaks(
         &mut self,
         asked: Action,
@@ -150,7 +154,7 @@ fn movement_limits(action: Action, limits: &GestureLimits) -> &MovementLimits {
     }
 }
 
-/// The number that the action moves; `None` where a frame does not tell it.
+/// Returns the value that the action moves, or `None` if the frame does not show it.
 fn action_value(
     action: Action,
     reading: &Reading,

@@ -1,15 +1,15 @@
-//! One movement: NEUTRAL → ONSET → PEAK → RETURN → done, with hysteresis.
+//! State machine of one movement: NEUTRAL → ONSET → PEAK → RETURN → done, with hysteresis.
 //!
-//! At about ten frames a second no moment is known better than to a frame. Times are therefore
-//! bounds: a movement is too short only if even its longest reading is, and too long only if even
-//! its shortest is.
+//! At about ten frames per second, times are only known to within one frame. They are therefore
+//! bounds: a movement is too short only if its upper bound is too short, and too long only if its
+//! lower bound is too long.
 
 use std::time::Duration;
 
 use super::MovementLimits;
 use crate::liveness::reading::Reading;
 
-/// The state of one movement.
+/// State machine of one movement.
 #[derive(Debug)]
 pub(super) struct MovementFsm {
     phase: Phase,
@@ -20,17 +20,17 @@ pub(super) struct MovementFsm {
 enum Phase {
     /// Not neutral for long enough.
     Unsettled { since: Option<Duration> },
-    /// Neutral, last on this frame.
+    /// Neutral; the times of the last frame.
     Neutral(FrameTimes),
     /// Away from neutral.
     Onset(MovementStart),
-    /// As far as was asked for.
+    /// At or above the peak value.
     Peak(MovementStart, PeakHold),
-    /// On the way back, last seen away `at`.
+    /// On the way back; the capture time of the last frame away from neutral.
     Return(MovementStart, Duration),
 }
 
-/// When a frame was taken, and when it arrived.
+/// Capture and arrival time of a frame.
 #[derive(Debug, Clone, Copy)]
 struct FrameTimes {
     captured: Duration,
@@ -43,32 +43,32 @@ impl FrameTimes {
     }
 }
 
-/// Where a movement began.
+/// Start of a movement.
 #[derive(Debug, Clone, Copy)]
 struct MovementStart {
-    /// The last frame before it: the movement began then, or a little later.
+    /// The last neutral frame. The movement started at this frame or after it.
     neutral: FrameTimes,
-    /// Its first frame.
+    /// The first frame of the movement.
     away: FrameTimes,
 }
 
-/// What a frame adds to a movement.
+/// Progress of a movement after a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum MovementProgress {
     Ongoing,
     Done(StartInterval),
 }
 
-/// When the frames arrived between which a movement began.
+/// The start of a movement, as an interval of arrival times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::liveness) struct StartInterval {
-    /// The last frame that was neutral.
+    /// Arrival of the last neutral frame.
     pub(in crate::liveness) earliest: Duration,
-    /// The first that was not.
+    /// Arrival of the first frame of the movement.
     pub(in crate::liveness) latest: Duration,
 }
 
-/// How long a peak has lasted.
+/// Duration of a peak.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct PeakHold {
     since: Option<Duration>,
@@ -83,7 +83,7 @@ impl PeakHold {
         self.frames += 1;
     }
 
-    /// Long enough to be no slip of a detector.
+    /// Returns true if the peak is long enough not to be an error of the detector.
     pub(super) fn is_long_enough(&self, limits: &MovementLimits) -> bool {
         let Some(since) = self.since else { return false };
         let time = self.until.saturating_sub(since);
@@ -92,13 +92,13 @@ impl PeakHold {
 }
 
 impl MovementFsm {
-    /// A movement of somebody who has been neutral since `neutral_since`, and who must be neutral
-    /// for `neutral_hold` before a movement counts.
+    /// Creates the state machine of a person who is neutral since `neutral_since`. A movement
+    /// counts only after `neutral_hold` of neutral.
     pub(super) fn new(neutral_since: Duration, neutral_hold: Duration) -> Self {
         Self { phase: Phase::Unsettled { since: Some(neutral_since) }, neutral_hold }
     }
 
-    /// Between neutral and neutral.
+    /// Returns true between the onset and the end of the return.
     pub(super) fn is_moving(&self) -> bool {
         matches!(self.phase, Phase::Onset(_) | Phase::Peak(..) | Phase::Return(..))
     }
@@ -107,12 +107,12 @@ impl MovementFsm {
         matches!(self.phase, Phase::Peak(..))
     }
 
-    /// Forgets the movement; the next needs neutral again.
+    /// Discards the movement. The next one needs neutral first.
     pub(super) fn reset(&mut self) {
         self.phase = Phase::Unsettled { since: None };
     }
 
-    /// Looks at the value of one more frame, which is finite.
+    /// Processes the value of one frame; `value` must be finite.
     pub(super) fn advance(
         &mut self,
         value: f64,
@@ -204,7 +204,7 @@ impl MovementFsm {
     }
 }
 
-/// A value beyond neutral: the peak, or not yet.
+/// Returns the phase of a value beyond neutral: onset or peak.
 fn onset_or_peak(
     start: MovementStart,
     value: f64,
@@ -230,7 +230,7 @@ mod tests {
 
     const HOLD: Duration = Duration::from_millis(300);
 
-    /// The frames on which a movement of these values, ten a second, is done.
+    /// Returns the indices of the frames on which a movement is done, at ten frames per second.
     fn done_at(values: &[f64], limits: &MovementLimits) -> Vec<usize> {
         let pose = Pose::new(&measures_of(&Head::default()).faces[0].points).unwrap();
         let mut movement = MovementFsm::new(Duration::ZERO, HOLD);
@@ -304,7 +304,7 @@ mod tests {
             let limits = turn();
             let mut from = 0;
             for end in done_at(&values, &limits) {
-                // Since the last one: neutral, then a peak of two frames, then neutral again.
+                // Since the last movement: neutral, then a peak of two frames, then neutral again.
                 let part = &values[from..=end];
                 let is_neutral = |value: &f64| value.abs() <= limits.neutral_max;
                 prop_assert!(is_neutral(&values[end]));

@@ -1,11 +1,11 @@
-//! Nodding, by the height of the nose between eyes and mouth.
+//! Nods, measured by the height of the nose between eyes and mouth.
 
 use super::GestureLimits;
 use crate::liveness::baseline::Baseline;
 use crate::liveness::reading::Reading;
 
-/// How far the head is down from its own neutral height. `None` of a turned head, whose heights
-/// say little.
+/// Returns how far the head is below its neutral height, or `None` if the head is turned: heights
+/// of a turned head are not reliable.
 pub(super) fn lowering(
     reading: &Reading,
     baseline: &Baseline,

@@ -1,7 +1,7 @@
-//! Turning the head, by the nose between the eyes, and by the depth that a turn shows.
+//! Turns of the head, measured by the position of the nose between the eyes, and by depth.
 //!
-//! A print that is turned about its vertical axis hardly moves the nose; one that is turned about
-//! a slanted axis does, and is stopped by its depth.
+//! A print turned about its vertical axis hardly moves the nose. A print turned about a slanted
+//! axis does, and fails for its lack of depth.
 
 use super::GestureLimits;
 use super::movement::MovementFsm;
@@ -9,12 +9,12 @@ use crate::liveness::baseline::Baseline;
 use crate::liveness::planarity;
 use crate::liveness::reading::Reading;
 
-/// How far the head is turned to the person's own left. Mirrored frames would swap the sides.
+/// Returns how far the head is turned to the person's own left. The frame must not be mirrored.
 pub(super) fn left_turn(reading: &Reading) -> f64 {
     reading.pose.turn
 }
 
-/// What of the face no flat picture explains, where it is turned most.
+/// Depth of the face at its largest turn: the residual that no flat picture explains.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct TurnDepth {
     turn: f64,
@@ -22,7 +22,7 @@ pub(super) struct TurnDepth {
 }
 
 impl TurnDepth {
-    /// Looks at one more frame of a turn.
+    /// Measures the depth of a frame if it has the largest turn so far.
     pub(super) fn measure(
         &mut self,
         movement: &MovementFsm,
@@ -38,7 +38,7 @@ impl TurnDepth {
         }
     }
 
-    /// In distances of the eyes; 0 where nothing was measured.
+    /// Returns the residual in inter-eye distances, or 0 if nothing was measured.
     pub(super) fn value(&self) -> f64 {
         self.residual
     }

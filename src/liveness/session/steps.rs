@@ -1,4 +1,4 @@
-//! The order of a session: neutral, prompt, action, and neutral again.
+//! The steps of a session: neutral face, prompt, action, and neutral face again.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::liveness::measures::FaceMeasures;
 use crate::liveness::outcome::SessionEnd;
 use crate::liveness::reading::Reading;
 
-/// Where a session stands.
+/// State of the current step.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
 pub(super) enum StepState {
-    /// Waiting for a neutral face; then the action of `step`, or the end behind the last.
+    /// Waits for a neutral face, then prompts the action of `step`, or ends after the last step.
     AwaitNeutral { step: usize, began: Duration, neutral_since: Option<Duration> },
-    /// Waiting for an action.
+    /// Waits for the prompted action.
     AwaitAction { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
 }
 
-/// A frame that shows the face.
+/// A frame on which the tracked face was found.
 pub(super) struct TrackedFrame<'a> {
     pub(super) frame: AdmittedFrame,
     pub(super) reading: Reading,
@@ -32,18 +32,18 @@ pub(super) struct TrackedFrame<'a> {
 }
 
 impl Session {
-    /// The step starts again: neutral first, then the same action.
+    /// Restarts the step: first a neutral face, then the same action.
     pub(super) fn restart_step(&mut self, now: Duration) {
         let (StepState::AwaitNeutral { step, .. } | StepState::AwaitAction { step, .. }) =
             self.step_state;
         if step == 0 {
-            // Whoever comes next has levels of their own.
+            // The next face may belong to another person with another baseline.
             self.baseline = Baseline::default();
         }
         self.step_state = StepState::AwaitNeutral { step, began: now, neutral_since: None };
     }
 
-    /// Takes the session a frame further.
+    /// Advances the session by one frame.
     pub(super) fn advance(
         &mut self,
         tracked: &TrackedFrame<'_>,
@@ -54,7 +54,7 @@ impl Session {
         let since = self.face_seen_at.replace(captured).unwrap_or(captured);
         let was_away = captured.saturating_sub(since) > gap_max;
         let turn = tracked.reading.pose.turn;
-        // Before the first prompt anybody may still come and go.
+        // Before the first prompt, people may still change: no frame is chosen for its sharpness.
         result.is_chosen = !matches!(self.step_state, StepState::AwaitNeutral { step: 0, .. })
             && self.guidance.problem().is_none()
             && self.judged_frames.choose_if_sharper(
@@ -73,7 +73,7 @@ impl Session {
             StepState::AwaitAction { gesture, .. } => {
                 let was_moving = gesture.is_moving();
                 if was_away {
-                    // A movement counts only if it is seen from end to end.
+                    // A movement counts only if all of it was observed.
                     gesture.reset();
                 }
                 if was_moving {
@@ -92,7 +92,7 @@ impl Session {
         if !is_neutral {
             *neutral_since = None;
             if *step == 0 {
-                // A person's own levels are those of one calm moment.
+                // The baseline must come from one uninterrupted neutral phase.
                 self.baseline = Baseline::default();
             }
             return;
@@ -107,9 +107,9 @@ impl Session {
         }
     }
 
-    /// Has the frame judged for its place in the session: right before a prompt, right behind an
-    /// action or at the end, so that each action lies between two looks at who did it. `false`: it
-    /// cannot be judged.
+    /// Chooses the frame for its position: right before a prompt, right after an action, or at the
+    /// end. Each action then lies between two judged frames. Returns false if the frame cannot be
+    /// judged.
     fn choose_for_position(
         &mut self,
         tracked: &TrackedFrame<'_>,
@@ -122,12 +122,13 @@ impl Session {
         is_judgeable
     }
 
-    /// Nothing is wrong with the picture, which includes a turned head, and head and mouth rest.
+    /// Returns true if the picture has no problem, the mouth is closed and the head is level. A
+    /// turned head is a problem of the picture.
     fn is_neutral(&self, reading: &Reading) -> bool {
         let gestures = &self.limits.gestures;
         let is_closed = reading.mouth_open.is_some_and(|open| open <= gestures.mouth.neutral_max);
         let is_known = self.baseline.len() >= self.limits.steps.neutral_frames_min;
-        // A person's own level is the one of the last rest; at the first there is none yet.
+        // The baseline of the last neutral phase. In the first phase there is none yet.
         let is_level = self.baseline.nod_median().is_none_or(|neutral| {
             !is_known || (reading.nod - neutral).abs() <= gestures.blink_nod_max
         });
@@ -140,7 +141,7 @@ impl Session {
         self.baseline.len() >= frames_min && has_eyes
     }
 
-    /// Asks for the action of a step, or ends behind the last.
+    /// Prompts the action of a step, or finishes the session after the last step.
     fn prompt_or_finish(
         &mut self,
         step: usize,
@@ -154,7 +155,7 @@ impl Session {
         self.gate.count_measured_frames();
         let (sent, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
-        // The frame that shows the last of neutral.
+        // This frame is the last neutral one before the movement.
         gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, sent);
         self.step_state = StepState::AwaitAction {
             step,
@@ -204,7 +205,7 @@ impl Session {
         Ok(())
     }
 
-    /// No frames are missing in a movement.
+    /// Fails if frames are missing during a movement.
     fn check_gap(&self, gap: Duration) -> Result<(), Reason> {
         let limit = self.limits.admission.gap_max;
         if gap <= limit {
@@ -214,7 +215,7 @@ impl Session {
         Err(Reason::limited(ReasonCode::TimeGap, Subject::Request, value, limit))
     }
 
-    /// Nobody moves before the prompt can be read.
+    /// Fails if the movement started before the customer could react to the prompt.
     fn check_reaction(&mut self, time: Duration, limit: Duration) -> Result<(), Reason> {
         self.reaction_min = Some(self.reaction_min.map_or(time, |least| least.min(time)));
         if time >= limit {
@@ -224,7 +225,7 @@ impl Session {
         Err(Reason::limited(ReasonCode::TooEarly, Subject::Request, value, limit))
     }
 
-    /// A turned head has depth.
+    /// Fails if a turned head has too little depth.
     fn check_depth(&mut self, depth: Option<f64>) -> Result<(), Reason> {
         let Some(depth) = depth else { return Ok(()) };
         self.depth_min = Some(self.depth_min.map_or(depth, |least| least.min(depth)));

@@ -1,8 +1,7 @@
-//! Attacks: each fails for the expected reason, and passes once the check that stops it is relaxed.
-//! So every check is needed, and does what it is there for.
+//! Attacks on a session. Each attack fails for the expected reason, and passes once the check that
+//! stops it is relaxed. Every check is therefore needed and effective.
 //!
-//! Where an attack is about one action, everything else is done honestly, as if the attacker had
-//! solved it.
+//! An attack on one action performs everything else honestly, as if the attacker had solved it.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ struct Attack {
     simulation: Simulation,
     reason: ReasonCode,
     decision: Decision,
-    /// Switches off the check that stops it.
+    /// Relaxes the check that stops the attack.
     relax: fn(&mut SessionLimits),
 }
 
@@ -38,7 +37,7 @@ fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
     }
 }
 
-/// Photographs instead of a head.
+/// A photograph in place of a head.
 fn pictures() -> Vec<Attack> {
     vec![
         Attack {
@@ -94,7 +93,7 @@ fn pictures() -> Vec<Attack> {
     ]
 }
 
-/// The wrong thing, or the right one at the wrong time.
+/// A wrong action, or the right action at the wrong time.
 fn orders() -> Vec<Attack> {
     let honest = Simulation::default();
     vec![
@@ -112,7 +111,8 @@ fn orders() -> Vec<Attack> {
             relax: |limits| limits.steps.unprompted_actions_max = 9,
         },
         Attack {
-            // Blink, nod, turn, and round again: the first prompt sees all three, the others one.
+            // Blink, nod, turn, and so on. The first prompt gets all three actions, the others get
+            // one.
             name: "recording of the three actions in another order",
             simulation: Simulation {
                 answer: |asked| match asked {
@@ -154,7 +154,7 @@ fn orders() -> Vec<Attack> {
     ]
 }
 
-/// Streams that are not of one piece.
+/// Streams with a cut, a loop or repeated frames.
 fn cuts() -> Vec<Attack> {
     vec![
         Attack {
@@ -222,7 +222,7 @@ fn cuts() -> Vec<Attack> {
     ]
 }
 
-/// Streams that are not what a camera at the counter sends.
+/// Streams that no camera at a counter sends.
 fn streams() -> Vec<Attack> {
     let honest = Simulation::default();
     vec![
@@ -292,7 +292,7 @@ fn tampered(tamper: fn(&mut SimulatedFrame)) -> Simulation {
     Simulation { tamper, ..Simulation::default() }
 }
 
-/// Noise about zero goes above zero and comes back.
+/// Limits that noise around zero satisfies: it goes above zero and comes back.
 const NOISE: MovementLimits = MovementLimits {
     neutral_min: -9.0,
     neutral_max: 0.0,
@@ -305,11 +305,11 @@ const NOISE: MovementLimits = MovementLimits {
     time_max: Duration::from_secs(60),
 };
 
-/// Nothing needs to be done, and nothing that is done is wrong.
+/// Relaxes the limits so that no action is required and no action is wrong.
 fn accept_noise_as_actions(limits: &mut SessionLimits) {
     limits.gestures.turn = NOISE;
     limits.gestures.nod = NOISE;
-    // Eyes are never more open than their own level.
+    // The eyes are never more open than their baseline.
     limits.gestures.blink =
         MovementLimits { neutral_max: 0.01, enter: 0.01, leave: 0.01, back: 0.01, ..NOISE };
     limits.gestures.eye_open_always = f64::INFINITY;
@@ -319,7 +319,8 @@ fn accept_noise_as_actions(limits: &mut SessionLimits) {
     limits.steps.unprompted_actions_max = 1000;
 }
 
-/// The frontal points of a photograph, moved by `map` about the middle of the frame.
+/// Replaces the face by the frontal points of a photograph. `map` moves them relative to the middle
+/// of the frame.
 fn replace_with_photo(frame: &mut SimulatedFrame, map: impl Fn([f64; 2]) -> [f64; 2]) {
     let frontal = Head { moved: frame.head.moved, ..Head::default() }.points();
     let (exact, measured) = (frame.head.points(), frame.measures.faces[0].points);
@@ -332,14 +333,14 @@ fn replace_with_photo(frame: &mut SimulatedFrame, map: impl Fn([f64; 2]) -> [f64
     frame.measures.faces[0] = face_at(points);
 }
 
-/// How far a turn to the left is on its way, 0..=1.
+/// Returns how far a turn to the left has progressed, 0..=1.
 fn turn_share(frame: &SimulatedFrame) -> f64 {
     let is_left = matches!(frame.action_since, Some((_, Action::TurnLeft)));
     if is_left { frame.head.yaw / 27.0 } else { 0.0 }
 }
 
-/// A print that is bent and turned about a slanted axis by up to 60°: the nose leaves the middle of
-/// the eyes as it does on a turned head.
+/// Shows a print that is bent and turned about a slanted axis by up to 60°. The nose leaves the
+/// middle of the eyes as on a turned head.
 fn turn_print(frame: &mut SimulatedFrame, bend: impl Fn(f64) -> f64) {
     let share = turn_share(frame);
     if share > 0.0 {
@@ -351,8 +352,8 @@ fn turn_print(frame: &mut SimulatedFrame, bend: impl Fn(f64) -> f64) {
     }
 }
 
-/// Shows the frame as a mirror does. The detector calls the eye on the image's left the right one,
-/// whoever's it is.
+/// Mirrors the frame. The detector labels the eye on the image's left as the right eye, also in a
+/// mirrored image.
 fn mirror(frame: &mut SimulatedFrame) {
     let points = frame.measures.faces[0].points;
     let [right, left, nose, right_mouth, left_mouth] =
@@ -360,12 +361,12 @@ fn mirror(frame: &mut SimulatedFrame) {
     frame.measures.faces[0] = face_at([left, right, nose, left_mouth, right_mouth]);
 }
 
-/// From the middle of the first action on.
+/// Returns true from the middle of the first action on.
 fn is_cut(frame: &SimulatedFrame) -> bool {
     frame.done > 0 || frame.action_since.is_some_and(|(since, _)| since > 1.0)
 }
 
-/// A second and a half of waiting, over and over, until the first action begins.
+/// Repeats a second and a half of waiting until the first action starts.
 fn play_loop(frame: &mut SimulatedFrame) {
     let is_waiting = frame.action_since.is_none_or(|(since, _)| since < 3.0);
     if frame.done == 0 && is_waiting {

@@ -141,7 +141,7 @@ fn a_frame_that_is_judged_after_the_end_still_counts() {
 
 #[test]
 fn a_spontaneous_blink_does_not_count() {
-    // One blink with the prompt, one later: a second one is missing.
+    // One blink at the prompt and one later, so the second answer is missing.
     let early = |frame: &mut SimulatedFrame| {
         if let Some((since, Action::Blink)) = frame.action_since {
             let is_closed = since < 0.15 || (1.0..1.3).contains(&since);

@@ -1,4 +1,4 @@
-//! Each action lies between two looks at who did it, whatever came before.
+//! Each action lies between two judged frames, whatever happened before.
 
 use super::simulation::{SimulatedFrame, Simulation, limits};
 use crate::face::ReasonCode;
@@ -7,7 +7,7 @@ use crate::liveness::synthetic::measures_of;
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
 
-/// Looks away on every third frame, so that there is no rest to begin with, for so many seconds.
+/// Turns the head on every third frame for the given time, so that no neutral phase begins.
 fn fidget(frame: &mut SimulatedFrame, seconds: f64) {
     let at = (frame.time * 10.0).round() as u32;
     if frame.action_since.is_none() && frame.time < seconds && at.is_multiple_of(3) {

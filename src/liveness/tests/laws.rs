@@ -1,4 +1,4 @@
-//! What holds for any session.
+//! Properties that hold for every session.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::liveness::{
 
 const ACTIONS: [Action; 3] = [Action::TurnRight, Action::Blink, Action::OpenMouth];
 
-/// Anything a network may say, and what it should not.
+/// Any number that a network may return, including invalid ones.
 fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
         4 => -2.0..2.0_f64,
@@ -61,7 +61,7 @@ fn any_measures() -> impl Strategy<Value = FrameMeasures> {
     )
 }
 
-/// Limits that stop a session for as little as possible, so that its state machines are reached.
+/// Limits that stop a session as rarely as possible, so that the tests reach its state machines.
 fn lenient() -> SessionLimits {
     let mut limits = limits();
     limits.track.overlap_min = -1.0;

@@ -1,5 +1,5 @@
-//! A synthetic customer, or attacker, in front of a session: reacts to prompts, is filmed, sent,
-//! measured and judged.
+//! Simulation of a session: a synthetic customer or attacker reacts to prompts, and the frames are
+//! sent, measured and judged.
 
 use std::time::Duration;
 
@@ -12,42 +12,42 @@ use crate::liveness::{
     SessionLimits, SessionVerdict, decide_session,
 };
 
-/// What is filmed and sent at one moment.
+/// A frame that is captured and sent.
 pub(super) struct SimulatedFrame {
-    /// Seconds since the camera was started.
+    /// Seconds since the camera started.
     pub(super) time: f64,
-    /// Seconds since the prompt of the action that is being done, and the action.
+    /// Seconds since the prompt of the current action, and the action.
     pub(super) action_since: Option<(f64, Action)>,
     /// Steps done so far.
     pub(super) done: usize,
     pub(super) head: Head,
     pub(super) measures: FrameMeasures,
     pub(super) meta: FrameMeta,
-    /// Seconds from the taking to the arrival.
+    /// Seconds from capture to arrival.
     pub(super) delay: f64,
-    /// Lost on the way.
+    /// The frame is lost on the network.
     pub(super) is_lost: bool,
-    /// Which person the embedder sees.
+    /// Index of the person that the embedder recognises.
     pub(super) person: usize,
 }
 
-/// How a session is played.
+/// Parameters of a simulated session.
 #[derive(Clone, Copy)]
 pub(super) struct Simulation {
     pub(super) assurance: Assurance,
     pub(super) frames_a_second: f64,
-    /// Seconds from a prompt to the beginning of the movement.
+    /// Seconds from a prompt to the start of the movement.
     pub(super) reaction: f64,
     /// Seconds of a turn or a nod from neutral to neutral.
     pub(super) movement_seconds: f64,
-    /// Standard deviation of the points, in distances of the eyes.
+    /// Standard deviation of the points, in inter-eye distances.
     pub(super) noise: f64,
     pub(super) seed: u64,
-    /// What is done, one after the other, when this is asked for.
+    /// The actions performed, one after the other, for a prompted action.
     pub(super) answer: fn(Action) -> Vec<Action>,
-    /// The networks answer only when the session is over.
+    /// The judgements arrive only after the end of the session.
     pub(super) is_judged_late: bool,
-    /// What an attacker does to the frame.
+    /// Changes that an attacker makes to the frame.
     pub(super) tamper: fn(&mut SimulatedFrame),
 }
 
@@ -58,8 +58,8 @@ impl Default for Simulation {
             frames_a_second: 10.0,
             reaction: 0.5,
             movement_seconds: 1.4,
-            // The levels were laid out for 1.5 %, where 3 of 646 honest sessions at 10 frames a
-            // second are taken for a cut; tests must not hang on such luck.
+            // The limits were chosen for 1.5 %. With that noise, 3 of 646 honest sessions at 10
+            // frames per second are taken for a cut. Tests must not depend on such luck.
             noise: 0.01,
             seed: 1,
             answer: |asked| vec![asked],
@@ -69,14 +69,14 @@ impl Default for Simulation {
     }
 }
 
-/// What came of a show.
+/// The result of a simulated session.
 #[derive(Debug)]
 pub(super) struct SimulationResult {
     pub(super) verdict: SessionVerdict,
     pub(super) events: Vec<Event>,
     pub(super) judged: usize,
     pub(super) thinned: usize,
-    /// Steps that were done when the iris network was last wanted.
+    /// Number of steps that were done when the session last needed the iris network.
     pub(super) eyes_wanted: Option<usize>,
 }
 
@@ -90,7 +90,7 @@ impl SimulationResult {
     }
 }
 
-/// Limits whose identity check fits the persons of the shows.
+/// Limits whose identity check fits the persons of the simulation.
 pub(super) fn limits() -> SessionLimits {
     let mut limits = SessionLimits::default();
     limits.continuity.identity_min = Some(0.5);
@@ -101,7 +101,7 @@ pub(super) fn limits() -> SessionLimits {
 const SECONDS_MAX: f64 = 60.0;
 
 impl Simulation {
-    /// Plays the actions to the end of the session.
+    /// Runs the session with these actions to its end.
     pub(super) fn run(&self, actions: [Action; 3], limits: &SessionLimits) -> SimulationResult {
         let mut running = RunningSession {
             session: Session::new(actions, self.assurance, limits.clone(), Duration::ZERO),
@@ -140,7 +140,7 @@ impl Simulation {
         let mut head = action_since.map_or_else(Head::default, |(since, action)| {
             self.head_at(action, since - self.reaction)
         });
-        // Nobody sits quite still.
+        // No person sits perfectly still.
         head.moved = [2.0 * (time * 1.3).sin(), 2.0 * (time * 0.9).cos()];
         head.eyes *= 1.0 + 0.05 * random.normal();
         let deviation = self.noise * 75.0;
@@ -171,8 +171,8 @@ impl Simulation {
         }
     }
 
-    /// The action that is done `since` seconds after the prompt, and the seconds since it was as
-    /// good as prompted.
+    /// Returns the action performed `since` seconds after the prompt, and the seconds since that
+    /// action would have been prompted.
     fn current_action(&self, since: f64, asked: Action) -> (f64, Action) {
         let each = self.movement_seconds + 0.3;
         let actions = (self.answer)(asked);
@@ -180,7 +180,7 @@ impl Simulation {
         (since - each * at as f64, actions[at])
     }
 
-    /// The head `since` seconds after a movement began.
+    /// Returns the head `since` seconds after a movement started.
     fn head_at(&self, action: Action, since: f64) -> Head {
         let bump = smooth_bump(since / self.movement_seconds);
         let neutral = Head::default();
@@ -198,20 +198,20 @@ impl Simulation {
     }
 }
 
-/// A session that is being played.
+/// A session while it is simulated.
 struct RunningSession {
     session: Session,
-    /// When the customer read the last prompt, and what it was.
+    /// Time of the last prompt, and its action.
     prompted: Option<(f64, Action)>,
     done: usize,
     events: Vec<Event>,
-    /// Frames to be judged, and whom the embedder sees on them.
+    /// Sequence number of each frame to be judged, and the person on it.
     chosen: Vec<(u32, usize)>,
     eyes_wanted: Option<usize>,
 }
 
 impl RunningSession {
-    /// Sends a frame, and has it measured for what is wanted and for no more.
+    /// Sends a frame, measured in the detail that the session needs.
     fn send(&mut self, mut frame: SimulatedFrame) {
         let now = Duration::from_secs_f64(frame.time + frame.delay);
         let sequence = frame.meta.sequence;
@@ -264,7 +264,7 @@ impl RunningSession {
     }
 }
 
-/// From 0 to 1 and back while `share` goes from 0 to 1, smoothly, with a rest on top.
+/// Goes smoothly from 0 to 1 and back while `share` goes from 0 to 1, with a plateau at 1.
 fn smooth_bump(share: f64) -> f64 {
     if !(0.0..1.0).contains(&share) {
         return 0.0;
@@ -279,7 +279,7 @@ fn judgement_of(person: usize) -> FrameJudgement {
     FrameJudgement { embedding, norm: 12.0, pad_score: 0.95 }
 }
 
-/// A small generator: tests play the same show each time (Numerical Recipes' 64-bit LCG).
+/// A seeded generator, so that every run is the same (Numerical Recipes' 64-bit LCG).
 struct SeededRng(u64);
 
 impl SeededRng {
@@ -289,7 +289,7 @@ impl SeededRng {
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Nearly normal: the sum of twelve uniform numbers, less its mean.
+    /// Returns a nearly normal number: the sum of twelve uniform numbers, less its mean.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
