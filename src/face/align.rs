@@ -1,11 +1,12 @@
-//! Turning, scaling and shifting a face so that its points lie where a network expects them.
+//! Alignment of a face: rotation, scale and shift that move its points to the places a network
+//! expects.
 
 use serde::{Deserialize, Serialize};
 
 use crate::face::{FaceError, Point};
 use crate::image::{RgbImage, SimilarityTransform, warp};
 
-/// A template of facial points; manifests name it.
+/// A template of facial points, named in manifests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Alignment {
@@ -23,26 +24,26 @@ const ARCFACE_112: [Point; 5] = [
     Point { x: 70.7299, y: 92.2041 },
 ];
 
-/// How a face's points were brought onto a template.
+/// The fit of a face's points to a template.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
-    /// From image pixels to template pixels.
+    /// Maps image pixels to template pixels.
     pub transform: SimilarityTransform,
-    /// Root mean square distance of the moved points from the template, in inter-eye distances of
+    /// Root mean square distance of the mapped points from the template, in inter-eye distances of
     /// the template. A head turned by 40° has 0.19, swapped sides 0.64.
     pub residual: f64,
 }
 
 impl Alignment {
-    /// Name and version, part of every embedding's space: change it with the template or with
-    /// the way pixels are sampled.
+    /// Returns name and version. They are part of every embedding space: change them with the
+    /// template or with the way pixels are sampled.
     pub fn id(self) -> &'static str {
         match self {
             Self::Arcface112 => "arcface112/1",
         }
     }
 
-    /// Side of the aligned square in pixels.
+    /// Returns the side of the aligned square in pixels.
     pub fn side(self) -> usize {
         match self {
             Self::Arcface112 => 112,
@@ -55,10 +56,10 @@ impl Alignment {
         }
     }
 
-    /// The similarity transform without reflection that brings `points` closest to the template.
+    /// Returns the similarity transform without reflection that fits `points` best to the template.
     ///
-    /// Umeyama's least squares in two dimensions has a closed form: with s and d the centred
-    /// source and template points, `a = Σ(s·d) / Σ|s|²` and `b = Σ(s×d) / Σ|s|²`.
+    /// Umeyama's least squares in two dimensions has a closed form: with s and d the centred source
+    /// and template points, `a = Σ(s·d) / Σ|s|²` and `b = Σ(s×d) / Σ|s|²`.
     ///
     /// # Errors
     /// [`FaceError::DegeneratePoints`] when the points coincide or are not finite.
@@ -85,7 +86,7 @@ impl Alignment {
         Ok(Fit { transform, residual: residual(&transform, points, template) })
     }
 
-    /// The aligned face: a square of [`Alignment::side`] pixels, black where the image ends.
+    /// Returns the aligned face: a square of [`Alignment::side`] pixels, black outside the image.
     pub fn crop(self, image: &RgbImage, fit: &Fit) -> RgbImage {
         warp(image, &fit.transform, self.side(), self.side())
     }

@@ -1,8 +1,8 @@
-//! What a similarity is worth: tables measured on labelled pairs, and nothing else.
+//! Calibration: tables that map a similarity to a false-match rate, measured on labelled pairs.
 //!
 //! A threshold is valid only for one embedding space and one kind of pair. A [`CalibrationEntry`]
-//! holds measured points (false-match rate, similarity) with their sample sizes; it refuses a
-//! policy that its sample cannot support.
+//! holds measured points (false-match rate, similarity) and their sample sizes. It refuses a policy
+//! that its sample cannot support.
 
 mod file;
 
@@ -10,20 +10,20 @@ use serde::Deserialize;
 
 pub use file::{CalibrationFile, parse_entries};
 
-/// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
+/// Impostor pairs required per expected false match. With 30 errors the rate is known to ±30 % at
 /// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
 const FALSE_MATCHES_MIN: f64 = 30.0;
 
-/// Most points of an entry; a table needs about two a decade.
+/// Most points of an entry; a table needs about two per decade.
 const POINTS_MAX: usize = 64;
 
-/// Longest identifier or source in bytes; they appear in answers and records.
+/// Longest identifier or source in bytes. Both appear in answers and records.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// False-match rates with a fixed place on the 0..100 scale, as registration backends know it.
+/// False-match rates with a fixed score on the 0..100 scale of registration backends.
 const SCORE_ANCHORS: [(f64, f64); 4] = [(1e-2, 60.0), (1e-3, 80.0), (1e-4, 90.0), (1e-5, 95.0)];
 
-/// Why a calibration entry or file is refused.
+/// Reasons for refusing a calibration entry or file.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
     /// A value of an entry breaks a rule.
@@ -31,22 +31,22 @@ pub enum CalibrationError {
     Entry {
         /// The entry's identifier, as written.
         id: String,
-        /// The key, with the index of a point where there is one.
+        /// The key, with the index of the point if there is one.
         key: String,
         /// The rule.
         reason: &'static str,
     },
-    /// Two entries carry the same identifier.
+    /// Two entries have the same identifier.
     #[error("calibration entry `{0}`: `id` is used twice")]
     DuplicateId(String),
     /// The file has too many bytes or entries.
     #[error("calibration file: {what} {actual}, the limit is {limit}")]
     TooLarge {
-        /// What was counted.
+        /// The unit that was counted.
         what: &'static str,
-        /// How much there is.
+        /// The actual number.
         actual: usize,
-        /// How much is allowed.
+        /// The largest allowed number.
         limit: usize,
     },
     /// The file names no embedding space.
@@ -55,40 +55,40 @@ pub enum CalibrationError {
     /// The file is not TOML of the expected form.
     #[error("calibration file: not TOML of the expected form")]
     Syntax {
-        /// What the parser says, with the line.
+        /// The parser's message, with the line.
         #[from]
         source: toml::de::Error,
     },
 }
 
-/// A false-match rate was asked for that the entry cannot support.
+/// The requested false-match rate is one that the entry cannot support.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("false-match rate {asked:e} is outside {min:e}..={max:e}, which the calibration supports")]
 pub struct PolicyError {
-    /// The rate asked for.
+    /// The requested rate.
     pub asked: f64,
-    /// The smallest rate the entry supports.
+    /// The smallest rate that the entry supports.
     pub min: f64,
-    /// The largest rate the entry has measured.
+    /// The largest rate that the entry measured.
     pub max: f64,
 }
 
-/// What the two photographs of a pair are.
+/// The sources of the two photographs of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairType {
-    /// An identity card's chip portrait against a live photograph.
+    /// An identity card's chip portrait and a live photograph.
     ChipLive,
-    /// A portrait from a document scan or a registry file against a live photograph.
+    /// A portrait from a document scan or a registry file, and a live photograph.
     FileLive,
     /// Two live photographs.
     LiveLive,
-    /// Public photographs: not pairs of any deployment, so the rates are optimistic.
+    /// Public photographs. They are not the pairs of any deployment, so the rates are optimistic.
     Generic,
 }
 
 impl PairType {
-    /// The name in manifests, calibration files and answers.
+    /// Returns the name used in manifests, calibration files and answers.
     pub fn name(self) -> &'static str {
         match self {
             Self::ChipLive => "chip-live",
@@ -103,33 +103,33 @@ impl PairType {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatingPoint {
-    /// Fraction of impostor pairs at or above `similarity`.
+    /// Fraction of impostor pairs with at least this `similarity`.
     pub fmr: f64,
     /// Cosine of unit embeddings, -1..1.
     pub similarity: f64,
-    /// Fraction of genuine pairs below `similarity`, where it was measured.
+    /// Fraction of genuine pairs below `similarity`, if it was measured.
     pub fnmr: Option<f64>,
 }
 
-/// A calibration entry as written; [`CalibrationEntry::new`] judges it.
+/// A calibration entry as written. [`CalibrationEntry::new`] validates it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawCalibrationEntry {
     /// Identifier, unique among the entries of a space.
     pub id: String,
-    /// What was paired.
+    /// Kind of the pairs.
     pub pair_type: PairType,
-    /// Where the pairs come from.
+    /// Origin of the pairs.
     pub source: String,
-    /// Pairs of different persons.
+    /// Number of pairs of different persons.
     pub impostor_pairs: u64,
-    /// Pairs of one person.
+    /// Number of pairs of one person.
     pub genuine_pairs: u64,
     /// Measured points, from the largest false-match rate to the smallest.
     pub points: Vec<OperatingPoint>,
 }
 
-/// A table from similarity to false-match rate for one kind of pair, known to be consistent.
+/// A validated table from similarity to false-match rate, for one kind of pair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CalibrationEntry {
     id: String,
@@ -141,7 +141,7 @@ pub struct CalibrationEntry {
 }
 
 impl CalibrationEntry {
-    /// Takes `raw` if it has at least two points, rates strictly falling inside (0, 1),
+    /// Validates `raw`. It needs at least two points, rates strictly falling inside (0, 1),
     /// similarities strictly rising inside [-1, 1], pairs of both kinds, and an id and a source.
     ///
     /// # Errors
@@ -183,54 +183,55 @@ impl CalibrationEntry {
         Ok(entry)
     }
 
-    /// Identifier, unique among the entries of a space.
+    /// Returns the identifier, unique among the entries of a space.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What was paired.
+    /// Returns the kind of the pairs.
     pub fn pair_type(&self) -> PairType {
         self.pair_type
     }
 
-    /// Whether the entry was measured on public photographs, not on pairs of a deployment.
+    /// Returns true if the entry was measured on public photographs instead of a deployment's
+    /// pairs.
     pub fn is_generic(&self) -> bool {
         self.pair_type == PairType::Generic
     }
 
-    /// Where the pairs come from.
+    /// Returns the origin of the pairs.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Pairs of different persons behind the entry.
+    /// Returns the number of pairs of different persons.
     pub fn impostor_pairs(&self) -> u64 {
         self.impostor_pairs
     }
 
-    /// Pairs of one person behind the entry.
+    /// Returns the number of pairs of one person.
     pub fn genuine_pairs(&self) -> u64 {
         self.genuine_pairs
     }
 
-    /// The measured points: rates strictly falling, similarities strictly rising.
+    /// Returns the measured points: rates strictly falling, similarities strictly rising.
     pub fn points(&self) -> &[OperatingPoint] {
         &self.points
     }
 
-    /// The smallest false-match rate the entry supports: 30 expected false matches among its
-    /// impostor pairs, and no less than its last point.
+    /// Returns the smallest false-match rate that the entry supports. It requires 30 expected false
+    /// matches among the impostor pairs, and is not below the rate of the last point.
     pub fn fmr_min(&self) -> f64 {
         (FALSE_MATCHES_MIN / self.impostor_pairs as f64).max(self.last().fmr)
     }
 
-    /// The largest false-match rate the entry has measured.
+    /// Returns the largest measured false-match rate.
     pub fn fmr_max(&self) -> f64 {
         self.first().fmr
     }
 
-    /// The least similarity that keeps the false-match rate at `fmr`: linear in log FMR between
-    /// the measured points.
+    /// Returns the least similarity that keeps the false-match rate at `fmr`. It is linear in log
+    /// FMR between the measured points.
     ///
     /// # Errors
     /// [`PolicyError`] when `fmr` lies outside [`Self::fmr_min`]..=[`Self::fmr_max`].
@@ -242,9 +243,9 @@ impl CalibrationEntry {
         Ok(self.similarity_at(fmr))
     }
 
-    /// The false-match rate a threshold at `similarity` would have: the inverse of
-    /// [`Self::threshold`], never below [`Self::fmr_min`], and 1 below the first measured point,
-    /// where the entry knows no better bound.
+    /// Returns the false-match rate of a threshold at `similarity`, the inverse of
+    /// [`Self::threshold`]. It is never below [`Self::fmr_min`]. Below the first measured point it
+    /// is 1, because the entry has no better bound there.
     pub fn fmr_at(&self, similarity: f64) -> f64 {
         let inside = similarity >= self.first().similarity;
         if !inside {
@@ -261,9 +262,10 @@ impl CalibrationEntry {
         fmr.clamp(self.fmr_min(), self.fmr_max())
     }
 
-    /// `similarity` on the scale 0..100 that registration backends know: 60 at FMR 1e-2, 80 at
-    /// 1e-3, 90 at 1e-4 and 95 at 1e-5 as far as the points reach, 100 at a cosine of 1, 0 at
-    /// cosines of 0 and less, straight lines between. It never falls as the similarity rises.
+    /// Returns `similarity` on the scale 0..100 of registration backends: 60 at FMR 1e-2, 80 at
+    /// 1e-3, 90 at 1e-4 and 95 at 1e-5, as far as these rates were measured. A cosine of 1 gives
+    /// 100, a cosine of 0 or less gives 0. Between these points the scale is linear. It never falls
+    /// as the similarity rises.
     pub fn score100(&self, similarity: f64) -> f64 {
         let mut below = (0.0, 0.0);
         for above in self.score_anchors().chain([(1.0, 100.0)]) {
@@ -273,11 +275,12 @@ impl CalibrationEntry {
             }
             below = above;
         }
-        // A NaN is never at or below an anchor, so it must not reach the top of the scale.
+        // A NaN compares false with every anchor, so it must not reach the top of the scale.
         if similarity.is_nan() { 0.0 } else { 100.0 }
     }
 
-    /// Fixed points of the 0..100 scale that this entry has measured, strictly inside (0, 1).
+    /// Returns the fixed points of the 0..100 scale that this entry measured, strictly inside (0,
+    /// 1).
     fn score_anchors(&self) -> impl Iterator<Item = (f64, f64)> {
         SCORE_ANCHORS
             .iter()
@@ -286,7 +289,7 @@ impl CalibrationEntry {
             .filter(|(similarity, _)| *similarity > 0.0 && *similarity < 1.0)
     }
 
-    /// The similarity at `fmr`, which lies within the measured points.
+    /// Returns the similarity at `fmr`, which must lie within the measured points.
     fn similarity_at(&self, fmr: f64) -> f64 {
         self.points.windows(2).find(|pair| fmr >= pair[1].fmr).map_or(
             self.last().similarity,
@@ -307,8 +310,8 @@ impl CalibrationEntry {
     }
 }
 
-/// The entry to judge a pair of type `wanted` by: one measured on that type, else, unless
-/// `own_pair_type_required`, a generic one. The first of several wins.
+/// Returns the entry for a pair of type `wanted`: one measured on that type, else a generic one
+/// unless `own_pair_type_required`. The first of several entries wins.
 pub fn select_entry(
     entries: &[CalibrationEntry],
     wanted: PairType,
@@ -367,12 +370,12 @@ fn is_printable(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// What an error message repeats of an identifier that may be of any length.
+/// Returns the printable start of an identifier of any length, for error messages.
 fn printable_start(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// `a` at `part` 0, `b` at `part` 1, exact at both ends.
+/// Interpolates from `a` at `part` 0 to `b` at `part` 1, exact at both ends.
 fn interpolate(a: f64, b: f64, part: f64) -> f64 {
     a * (1.0 - part) + b * part
 }
@@ -520,8 +523,8 @@ mod tests {
         }
     }
 
-    /// Entries with 2 to 8 points: rates fall by 1.01 to 10 times, similarities rise by 0.001 to
-    /// 0.1.
+    /// Entries with 2 to 8 points. Each rate is 1.01 to 10 times smaller than the one before, each
+    /// similarity larger by 0.001 to 0.1.
     fn any_entry() -> impl Strategy<Value = CalibrationEntry> {
         let steps = prop::collection::vec((1.01_f64..10.0, 0.001_f64..0.1), 1..8);
         (0.01_f64..0.5, -0.2_f64..0.3, steps).prop_map(|(fmr, similarity, steps)| {

@@ -1,14 +1,13 @@
-//! The vocabulary of decisions: the decision, its reasons, what each reason is about, and the
-//! thresholds.
+//! Vocabulary of decisions: decision, reason, the subject of a reason, and thresholds.
 
 use std::fmt;
 
 use super::{Check, ReasonCode};
 
-/// What the caller should do.
+/// Recommendation to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The same, live person, at the false-match rate asked for.
+    /// The same, live person, at the requested false-match rate.
     Pass,
     /// Not the same person, or not a live one.
     Fail,
@@ -18,16 +17,16 @@ pub enum Decision {
     Retry,
 }
 
-/// What a reason is about.
+/// The part of a request that a reason is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// The request as a whole.
+    /// The whole request.
     Request,
     /// The portrait of a `Verify`.
     Portrait,
-    /// A live photograph of a `Verify`, by its place in the request.
+    /// A live photograph of a `Verify`, by its index in the request.
     LivePhoto(usize),
-    /// The image of a request about one image.
+    /// The image of a request with one image.
     Image,
     /// The first side of a `Compare`.
     SideA,
@@ -35,7 +34,7 @@ pub enum Subject {
     SideB,
 }
 
-/// Prints the field of the request that holds the image; nothing for the request itself.
+/// Prints the request field that holds the image, or nothing for the whole request.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -49,48 +48,48 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Why a decision is what it is.
+/// A reason of a decision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reason {
-    /// Which of the fixed list.
+    /// The code, from the fixed list.
     pub code: ReasonCode,
-    /// What it is about.
+    /// The part of the request that the reason is about.
     pub subject: Subject,
-    /// What was measured, where the reason has a number.
+    /// The measured value, if the reason has one.
     pub value: Option<f64>,
-    /// What it was held against.
+    /// The limit of the value.
     pub limit: Option<f64>,
 }
 
 impl Reason {
-    /// A reason without numbers.
+    /// Creates a reason without numbers.
     pub fn plain(code: ReasonCode, subject: Subject) -> Self {
         Self { code, subject, value: None, limit: None }
     }
 
-    /// A reason with a value and its limit.
+    /// Creates a reason with a value and its limit.
     pub fn limited(code: ReasonCode, subject: Subject, value: f64, limit: f64) -> Self {
         Self { code, subject, value: Some(value), limit: Some(limit) }
     }
 
-    /// The reason behind a check that failed; `None` when it held.
+    /// Returns the reason of a failed check, or `None` if the check passed.
     pub fn of_check(check: &Check, subject: Subject) -> Option<Self> {
         check.reason().map(|code| Self::limited(code, subject, check.value, check.limit))
     }
 }
 
-/// The similarities a comparison is held against.
+/// Similarity thresholds of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Thresholds {
-    /// Thresholds of a calibration row.
+    /// Thresholds of a calibration entry.
     Calibrated {
         /// Least cosine that passes at the policy's false-match rate.
         pass_min: f64,
-        /// Least cosine that goes to a person; not above `pass_min`.
+        /// Least cosine that goes to review; not above `pass_min`.
         review_min: f64,
-        /// The row was not measured on this deployment's own kind of pairs.
+        /// True if the entry was not measured on this deployment's own kind of pairs.
         generic: bool,
     },
-    /// No row: nothing may pass.
+    /// There is no calibration entry: nothing may pass.
     Uncalibrated,
 }

@@ -1,18 +1,18 @@
-//! What a detector finds, and which of several faces the request is about.
+//! Detected faces, and the choice of the face that a request is about.
 
-/// Most faces of one image that are looked at; a group photograph of a class fits.
+/// Most faces evaluated in one image; a class photograph fits.
 pub const FACES_MAX: usize = 64;
 
 /// A point in pixels of the decoded image: x right, y down.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Right of the left edge.
+    /// Distance from the left edge.
     pub x: f32,
-    /// Below the top edge.
+    /// Distance from the top edge.
     pub y: f32,
 }
 
-/// A rectangle in pixels of the decoded image; it may stick out of it.
+/// A rectangle in pixels of the decoded image. It may extend beyond the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
     /// Left edge.
@@ -26,19 +26,19 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// Square pixels.
+    /// Returns the area in square pixels.
     pub fn area(&self) -> f32 {
         self.width * self.height
     }
 
-    /// The point in the middle.
+    /// Returns the centre.
     pub fn center(&self) -> Point {
         Point { x: self.x + self.width / 2.0, y: self.y + self.height / 2.0 }
     }
 }
 
-/// One face. Right and left are the person's own: in an unmirrored image the right eye is on the
-/// image's left.
+/// A detected face. Right and left are the person's own: in an unmirrored image the right eye is on
+/// the image's left.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectedFace {
     /// Bounding box.
@@ -50,7 +50,7 @@ pub struct DetectedFace {
 }
 
 impl DetectedFace {
-    /// The face in the source image, given where it is on a canvas of `scale` canvas pixels per
+    /// Maps the face from the detector's canvas to the source image. `scale` is canvas pixels per
     /// source pixel (see [`crate::image::letterbox`]).
     pub fn to_source(&self, scale: f32) -> Self {
         let Rect { x, y, width, height } = self.rect;
@@ -62,24 +62,24 @@ impl DetectedFace {
     }
 }
 
-/// The face a request is about.
+/// The face that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MainFace {
-    /// Its place in the list it was chosen from.
+    /// Index in the list it was chosen from.
     pub index: usize,
     /// The face.
     pub face: DetectedFace,
-    /// Area of the largest other face relative to this one's; 0 when it is alone. ISO/IEC 29794-5
-    /// "single face present".
+    /// Area of the largest other face relative to this face; 0 without another face. ISO/IEC
+    /// 29794-5 "single face present".
     pub second_area_ratio: f32,
 }
 
-/// Chooses the face that the photograph is of: the largest, where a face counts for less the
-/// farther it is from the middle of the image.
+/// Chooses the main face of a photograph: the largest, with less weight the farther it is from the
+/// image centre.
 ///
-/// Weight = area × (1 − d/2), with d the distance of the box centre from the image centre in half
-/// image diagonals, at most 1: in a corner a face must be twice as large as one in the middle.
-/// Equal weights are decided by score, then by position (left, then top).
+/// Weight = area × (1 − d/2). d is the distance of the box centre from the image centre in half
+/// image diagonals, at most 1. In a corner a face must therefore be twice as large as in the
+/// middle. Equal weights are decided by score, then by position (left, then top).
 pub fn choose_main_face(faces: &[DetectedFace], width: usize, height: usize) -> Option<MainFace> {
     let weight = |face: &DetectedFace| {
         let center = face.rect.center();

@@ -1,4 +1,4 @@
-//! What identifies a person: a unit vector, and the space it lives in.
+//! Face embeddings: unit vectors, each in an embedding space.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::trust::Secret;
 /// Most values of an embedding; the largest published face networks have 2048.
 const LENGTH_MAX: usize = 4096;
 
-/// A shorter raw vector is a network's way of saying nothing.
+/// Least norm of a raw vector. A shorter vector has no meaningful direction.
 const NORM_MIN: f64 = 1e-6;
 
-/// How far the length of a caller's embedding may be from 1: rounding to a few decimals passes.
+/// Largest deviation of a caller's embedding from norm 1; covers rounding to a few decimals.
 const UNIT_TOLERANCE: f64 = 1e-3;
 
-/// Name of an embedding space: weights, alignment, preprocessing and precision.
+/// Identifier of an embedding space: weights, alignment, preprocessing and precision.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SpaceId(Arc<str>);
 
 impl SpaceId {
-    /// Names a space.
+    /// Creates the identifier of a space.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
@@ -34,12 +34,12 @@ impl fmt::Display for SpaceId {
     }
 }
 
-/// Two embeddings of different spaces, or of different lengths, have no similarity.
+/// The embeddings are of different spaces or of different lengths, so they have no similarity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("embeddings live in different spaces and cannot be compared")]
 pub struct SpaceMismatch;
 
-/// A face as a vector of length 1. Biometric data: redacted, not clonable, wiped on drop.
+/// A face as a vector of norm 1. Biometric data: redacted, not clonable, wiped on drop.
 #[derive(Debug)]
 pub struct Embedding {
     values: Secret<Vec<f32>>,
@@ -47,7 +47,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Normalises a network's output; also returns its L2 norm, which falls with image quality.
+    /// Normalises a network's output. Also returns its L2 norm, which falls with image quality.
     ///
     /// # Errors
     /// [`FaceError::EmbeddingLength`], [`FaceError::EmbeddingNotFinite`] or, below a norm of 1e-6,
@@ -60,11 +60,11 @@ impl Embedding {
         Ok((Self::divided_by_norm(raw, norm, space), norm as f32))
     }
 
-    /// Takes an embedding that a caller sends, and makes its length exactly 1.
+    /// Creates an embedding from a caller's values and scales it to norm 1.
     ///
     /// # Errors
-    /// [`FaceError::EmbeddingLength`], [`FaceError::EmbeddingNotFinite`] or, more than 0.001 off,
-    /// [`FaceError::EmbeddingNotUnit`].
+    /// [`FaceError::EmbeddingLength`], [`FaceError::EmbeddingNotFinite`] or, if the norm differs
+    /// from 1 by more than 0.001, [`FaceError::EmbeddingNotUnit`].
     pub fn from_unit(values: &[f32], space: SpaceId) -> Result<Self, FaceError> {
         let norm = checked_norm(values)?;
         if (norm - 1.0).abs() > UNIT_TOLERANCE {
@@ -78,21 +78,21 @@ impl Embedding {
         Self { values: Secret::new(unit), space }
     }
 
-    /// The components; their squares sum to 1.
+    /// Returns the components; their squares sum to 1.
     pub fn values(&self) -> &[f32] {
         self.values.expose()
     }
 
-    /// The space they live in.
+    /// Returns the embedding space.
     pub fn space(&self) -> &SpaceId {
         &self.space
     }
 }
 
-/// Cosine of the angle between two embeddings, −1..=1.
+/// Returns the cosine of the angle between two embeddings, −1..=1.
 ///
 /// # Errors
-/// `SpaceMismatch` unless both live in the same space and are of the same length.
+/// [`SpaceMismatch`] unless both are of the same space and of the same length.
 pub fn cosine(one: &Embedding, other: &Embedding) -> Result<f32, SpaceMismatch> {
     let (a, b) = (one.values(), other.values());
     if one.space != other.space || a.len() != b.len() {
@@ -102,7 +102,7 @@ pub fn cosine(one: &Embedding, other: &Embedding) -> Result<f32, SpaceMismatch> 
     Ok(dot.clamp(-1.0, 1.0) as f32)
 }
 
-/// L2 norm of between 1 and [`LENGTH_MAX`] finite values.
+/// Returns the L2 norm of between 1 and [`LENGTH_MAX`] finite values.
 fn checked_norm(values: &[f32]) -> Result<f64, FaceError> {
     if values.is_empty() || values.len() > LENGTH_MAX {
         return Err(FaceError::EmbeddingLength { length: values.len(), length_max: LENGTH_MAX });

@@ -1,11 +1,11 @@
-//! What can go wrong about a face, short of its being a poor photograph.
+//! Errors of the networks' outputs and of embeddings. A poor photograph is not an error.
 
 use thiserror::Error;
 
-/// Why numbers cannot be taken for faces, points or embeddings.
+/// Errors of values that are not valid faces, points or embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 pub enum FaceError {
-    /// YuNet runs on square canvases whose side its coarsest stride divides.
+    /// YuNet needs a square canvas whose side is a multiple of its coarsest stride.
     #[error("detector canvas has a side of {side} pixels, expected a positive multiple of 32")]
     CanvasSide {
         /// Side of the canvas.
@@ -18,33 +18,33 @@ pub enum FaceError {
         output: &'static str,
         /// Canvas pixels per cell.
         stride: usize,
-        /// Values received.
+        /// Number of values received.
         actual: usize,
-        /// Values of that output on this canvas.
+        /// Number of values expected on this canvas.
         expected: usize,
     },
     /// A landmark network's output has the wrong number of values.
     #[error("{network} output has {actual} values, expected {expected}")]
     LandmarkOutput {
-        /// Which network.
+        /// The network.
         network: &'static str,
-        /// Values received.
+        /// Number of values received.
         actual: usize,
-        /// Values of that output.
+        /// Number of values expected.
         expected: usize,
     },
-    /// The points that place a crop coincide or are not finite.
+    /// The points that define a crop coincide or are not finite.
     #[error("facial points are degenerate")]
     DegeneratePoints,
     /// An embedding has no values or too many.
     #[error("embedding has {length} values, expected 1 to {length_max}")]
     EmbeddingLength {
-        /// Values received.
+        /// Number of values received.
         length: usize,
         /// The limit.
         length_max: usize,
     },
-    /// An embedding has a value that is not a number or infinite.
+    /// An embedding has a NaN or infinite value.
     #[error("embedding has a value that is not finite")]
     EmbeddingNotFinite,
     /// An embedding is too short a vector to have a direction.
@@ -55,12 +55,12 @@ pub enum FaceError {
         /// The limit.
         norm_min: f64,
     },
-    /// An embedding that should have unit length has not.
+    /// An embedding does not have unit norm.
     #[error("embedding has a norm of {norm}, expected 1 within {tolerance}")]
     EmbeddingNotUnit {
         /// L2 norm received.
         norm: f64,
-        /// The limit.
+        /// Largest allowed deviation from 1.
         tolerance: f64,
     },
 }

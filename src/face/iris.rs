@@ -1,20 +1,20 @@
-//! MediaPipe's iris network: the crop of one eye that it is fed, and how far the lids are open.
+//! MediaPipe's iris network: the crop of one eye for the network, and the openness of the lids.
 //!
-//! Source of the crop: mediapipe `modules/iris_landmark/`. The network knows right eyes; the left
-//! one is shown to it in a mirror.
+//! Source of the crop: mediapipe `modules/iris_landmark/`. The network expects right eyes, so the
+//! crop of a left eye is mirrored.
 
 use crate::face::{Eye, FaceError, Mesh, Point};
 use crate::image::{Orientation, RgbImage, TurnedSquare};
 
-/// Values of the network: 71 contour and 5 iris points of x, y, z.
+/// Number of output values: 71 contour and 5 iris points of x, y, z.
 const VALUES: usize = (71 + 5) * 3;
 
-/// The first points of the contour: the lower lid from corner to corner (0 to 8), then the upper
-/// lid between the corners (9 to 15).
+/// Number of contour points used: the lower lid from corner to corner (0 to 8), then the upper lid
+/// between the corners (9 to 15).
 const LID_POINTS: usize = 16;
 
-/// Places along the lids, the corners and their neighbours left out, where the opening is wide
-/// enough to be measured.
+/// Positions along the lids where the opening is measured. The corners and their neighbours are
+/// left out, because the opening is too small there.
 const OPENING: std::ops::RangeInclusive<usize> = 2..=4;
 
 /// The part of the image that shows one eye.
@@ -25,8 +25,8 @@ pub struct EyeCrop {
 }
 
 impl EyeCrop {
-    /// The square of `scale` times the eye's width about the middle of its corners, turned so
-    /// that the corners are level, as a crop of `size` pixels.
+    /// Returns the crop of an eye: `size` pixels wide, covering `scale` times the eye's width about
+    /// the middle of its corners, rotated so that the corners are level.
     ///
     /// # Errors
     /// [`FaceError::DegeneratePoints`] when the corners coincide.
@@ -40,7 +40,7 @@ impl EyeCrop {
         Ok(Self { eye, square })
     }
 
-    /// What the network is fed.
+    /// Returns the network's input.
     pub fn sample(&self, image: &RgbImage) -> RgbImage {
         let crop = self.square.sample(image);
         match self.eye {
@@ -49,10 +49,10 @@ impl EyeCrop {
         }
     }
 
-    /// Reads the network's answer to [`Self::sample`].
+    /// Decodes the network's output for [`Self::sample`].
     ///
     /// # Errors
-    /// [`FaceError::LandmarkOutput`] for another number of values.
+    /// [`FaceError::LandmarkOutput`] for a wrong number of values.
     pub fn decode(&self, values: &[f32]) -> Result<Lids, FaceError> {
         if values.len() != VALUES {
             let (actual, expected) = (values.len(), VALUES);
@@ -75,14 +75,14 @@ impl EyeCrop {
 /// The lids of one eye in pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lids {
-    /// The lower lid from the outer to the inner corner (9 points), then the upper lid between
-    /// the corners (7 points).
+    /// The lower lid from the outer to the inner corner (9 points), then the upper lid between the
+    /// corners (7 points).
     points: [Point; LID_POINTS],
 }
 
 impl Lids {
-    /// Mean distance of the lids over the width of the eye: about 0.3 when open, below 0.12 when
-    /// closed.
+    /// Returns the mean distance of the lids over the width of the eye: about 0.3 for an open eye,
+    /// below 0.12 for a closed one.
     pub fn openness(&self) -> f64 {
         let gaps = OPENING.map(|k| self.distance(9 + k, 1 + k));
         let count = OPENING.count() as f64;
@@ -103,7 +103,7 @@ mod tests {
 
     const GOLDEN: &[u8] = include_bytes!("../../models/iris/3.3.6/golden.safetensors");
 
-    /// A mesh whose every point lies at `[0, 0]` but the corners of both eyes.
+    /// A mesh whose points all lie at `[0, 0]`, except for the corners of both eyes.
     fn mesh() -> Mesh {
         let mut values = vec![0.0; 468 * 3];
         let corners = [(33, [10.0, 40.0]), (133, [40.0, 40.0]), (362, [60.0, 40.0])];
@@ -135,12 +135,13 @@ mod tests {
 
     #[test]
     fn the_left_eye_is_mirrored_and_its_points_are_mirrored_back() {
-        // The right eye's corners are level, the left one's stand on a falling line.
+        // The right eye's corners are level; the left eye's corners lie on a falling line.
         for (eye, outer, inner) in
             [(Eye::Right, (10.0, 40.0), (40.0, 40.0)), (Eye::Left, (60.0, 70.0), (60.0, 40.0))]
         {
             let mut values = vec![0.0; VALUES];
-            // In a crop of twice the eye's width the corners are at a quarter and three quarters.
+            // The crop is twice as wide as the eye, so the corners are at a quarter and three
+            // quarters.
             values[..2].copy_from_slice(&[14.5, 29.5]);
             values[24..26].copy_from_slice(&[44.5, 29.5]);
             let lids = crop(eye).decode(&values).unwrap();
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_outer_corner_is_at_the_left_of_what_the_network_is_fed() {
-        // A picture whose pixels tell their place: red grows to the right, green downward.
+        // Each pixel encodes its position: red grows to the right, green grows downward.
         let pixels = (0..100_u8).flat_map(|y| (0..100_u8).flat_map(move |x| [x, y, 0])).collect();
         let image = RgbImage::new(100, 100, pixels).unwrap();
         let pixel = |crop: &RgbImage, x: usize| crop.pixels()[(30 * 60 + x) * 3..][..2].to_vec();

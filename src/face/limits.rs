@@ -1,19 +1,19 @@
-//! Limits a face must keep before it is embedded and judged, one set per image source.
+//! Quality limits of a face, one set per image source.
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use crate::setting::{RangeCheck, Violation};
 
-/// Section `quality`: the limits of every source of images.
+/// Section `quality`: the quality limits of each image source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct QualityLimits {
-    /// Photographs taken at the counter: the clerk can take another, so the limits are strict.
+    /// Photographs taken at the counter. The clerk can take another one, so the limits are strict.
     pub live_photo: SourceLimits,
     /// Portraits from a document scan or a registry file.
     pub id_file: SourceLimits,
-    /// Portraits from an identity card's chip, 102×126 pixels: they cannot be taken again.
+    /// Portraits from an identity card's chip, 102×126 pixels. They cannot be taken again.
     pub id_chip: SourceLimits,
 }
 
@@ -24,15 +24,17 @@ impl Default for QualityLimits {
 }
 
 /// Chosen on eight public portraits, a counter photograph, and copies of each that were blurred,
-/// darkened, overexposed and shrunk; the comments give what was measured on them.
+/// darkened, overexposed and shrunk. The comments give the values measured on them.
 const LIVE_PHOTO: SourceLimits = SourceLimits {
-    // Good faces 0.93 to 0.96; OpenCV's demonstrations ask for 0.6 to 0.9.
+    // Good faces have 0.93 to 0.96. OpenCV's demonstrations use limits of 0.6 to 0.9.
     detector_score_min: 0.8,
-    // A person in the background has a tenth of the area; two customers side by side are alike.
+    // A person in the background has a tenth of the area; two customers side by side have similar
+    // areas.
     second_face_area_max: 0.25,
-    // A counter camera of 480×640 gives 75. The template has 35: below it the crop is enlarged.
+    // A counter camera of 480×640 gives 75. The template has 35; below that the crop is enlarged.
     inter_eye_distance_min: 60.0,
-    // The embedder's pairs are near-frontal; its errors rise quickly beyond (ISO/IEC 29794-5).
+    // The embedder was measured on near-frontal pairs. Its errors rise quickly beyond (ISO/IEC
+    // 29794-5).
     yaw_max: 25.0,
     pitch_max: 20.0,
     roll_max: 25.0,
@@ -42,31 +44,31 @@ const LIVE_PHOTO: SourceLimits = SourceLimits {
     brightness_min: 0.22,
     // 0.76 to 0.96 overexposed.
     brightness_max: 0.8,
-    // 0.19 at most as taken (dark hair and skin); 0.5 to 0.9 at 15 % of the light.
+    // At most 0.19 as taken (dark hair and skin); 0.5 to 0.9 at 15 % of the light.
     under_exposed_max: 0.35,
-    // 0.07 at most as taken; 0.47 to 0.78 overexposed.
+    // At most 0.07 as taken; 0.47 to 0.78 overexposed.
     over_exposed_max: 0.15,
     // 10.4 to 14.5 as taken; 8.2 to 10.3 after a blur of 10 % of the inter-eye distance.
     embedding_norm_min: 10.0,
-    // A canonical head turned by 40° has 0.19, random points 0.31 or more.
+    // A canonical head turned by 40° has 0.19; random points have at least 0.31.
     landmark_fit_max: 0.25,
 };
 
 /// A stored portrait may be small, but not smaller than the template.
 const ID_FILE: SourceLimits = SourceLimits {
     detector_score_min: 0.7,
-    // Small portraits of the press: 34 and 44 pixels.
+    // Small press portraits: 34 and 44 pixels.
     inter_eye_distance_min: 30.0,
     pitch_max: 25.0,
-    // 306 and more as published; 36 to 139 after a blur of 3 % of the inter-eye distance.
+    // At least 306 as published; 36 to 139 after a blur of 3 % of the inter-eye distance.
     sharpness_min: 60.0,
     brightness_min: 0.2,
     brightness_max: 0.85,
     ..LIVE_PHOTO
 };
 
-/// The portrait in a card's chip is what it is: 102×126 pixels, eyes about 26 pixels apart. Only
-/// what the embedder cannot read is refused.
+/// A chip portrait cannot be improved: 102×126 pixels, eyes about 26 pixels apart. Only faces that
+/// the embedder cannot use are refused.
 const ID_CHIP: SourceLimits = SourceLimits {
     detector_score_min: 0.6,
     inter_eye_distance_min: 20.0,
@@ -81,13 +83,13 @@ const ID_CHIP: SourceLimits = SourceLimits {
     ..ID_FILE
 };
 
-/// Limits of one image source.
+/// Quality limits of one image source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimits {
     /// Least detector score of the main face, 0 to 1.
     pub detector_score_min: f64,
-    /// Largest area of a second face as a fraction of the main face's (ISO/IEC 29794-5 "single
+    /// Largest area of a second face as a fraction of the main face's area (ISO/IEC 29794-5 "single
     /// face").
     pub second_face_area_max: f64,
     /// Least distance between the eye centres in pixels, corrected for yaw.
@@ -98,7 +100,7 @@ pub struct SourceLimits {
     pub pitch_max: f64,
     /// Largest roll to either side, in degrees.
     pub roll_max: f64,
-    /// Least variance of the Laplacian of the aligned 112×112 luma: sharp faces have hundreds.
+    /// Least variance of the Laplacian of the aligned 112×112 luma. Sharp faces have hundreds.
     pub sharpness_min: f64,
     /// Least mean luma of the aligned face, 0 (black) to 1 (white).
     pub brightness_min: f64,
@@ -108,15 +110,15 @@ pub struct SourceLimits {
     pub under_exposed_max: f64,
     /// Largest fraction of the aligned face's pixels with luma 247 or more of 255, 0 to 1.
     pub over_exposed_max: f64,
-    /// Least L2 norm of the raw embedding; it falls with blur, noise and occlusion. Its scale is
-    /// that of the embedding model.
+    /// Least L2 norm of the raw embedding. The norm falls with blur, noise and occlusion; its scale
+    /// depends on the embedding model.
     pub embedding_norm_min: f64,
     /// Largest residual of the 5-point alignment, in inter-eye distances of the template.
     pub landmark_fit_max: f64,
 }
 
 impl QualityLimits {
-    /// Every limit outside its range.
+    /// Returns every limit outside its range.
     pub fn violations(&self) -> Vec<Violation> {
         let sources = [
             ("live_photo", &self.live_photo),
@@ -129,7 +131,8 @@ impl QualityLimits {
 }
 
 impl SourceLimits {
-    /// A limit below 0 or of no number stops every picture or none, whatever it was meant for.
+    /// Returns the limits that are negative or NaN. Such a limit would refuse every picture or
+    /// none.
     fn violations(&self, source: &str) -> Vec<Violation> {
         let mut check = RangeCheck::of(format!("quality.{source}"));
         let limits = [
@@ -150,7 +153,7 @@ impl SourceLimits {
         for (key, limit) in limits {
             check.require(limit >= 0.0, key, limit, "at least 0");
         }
-        // A limit that is no number is reported above, and not again here.
+        // A NaN is reported above and not again here.
         let is_reversed = self.brightness_max < self.brightness_min;
         check.require(
             !is_reversed,

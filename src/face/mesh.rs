@@ -1,5 +1,5 @@
-//! MediaPipe's face mesh: the crop the network is fed, its 468 points in the image, and what
-//! they say about mouth and head.
+//! MediaPipe's face mesh: the crop for the network, its 468 points in the image, and the measures
+//! of mouth and head.
 //!
 //! Source of the crop and the points: mediapipe `modules/face_landmark/`,
 //! `calculators/util/landmark_projection_calculator.cc`.
@@ -7,10 +7,10 @@
 use crate::face::{DetectedFace, FaceError, Point};
 use crate::image::TurnedSquare;
 
-/// Points of a mesh.
+/// Number of points of a mesh.
 const POINTS: usize = 468;
 
-/// Numbers of points in MediaPipe's canonical face. Right and left are the person's own.
+/// Indices of points in MediaPipe's canonical face. Right and left are the person's own.
 const UPPER_LIP: usize = 13;
 const LOWER_LIP: usize = 14;
 const MOUTH_CORNERS: [usize; 2] = [61, 291];
@@ -28,7 +28,7 @@ pub enum Eye {
 }
 
 impl Eye {
-    /// The corners from image left to image right.
+    /// Returns the indices of the corners, from image left to image right.
     fn corners(self) -> [usize; 2] {
         match self {
             Self::Right => [33, 133],
@@ -37,11 +37,11 @@ impl Eye {
     }
 }
 
-/// The square that the mesh network is fed: `scale` times the longer side of the face's box about
-/// the box's centre, turned so that the eyes are level, as a crop of `size` pixels.
+/// Returns the mesh network's crop: `size` pixels wide, covering `scale` times the longer side of
+/// the face's box about its centre, rotated so that the eyes are level.
 ///
 /// # Errors
-/// [`FaceError::DegeneratePoints`] when box or eyes do not span a square.
+/// [`FaceError::DegeneratePoints`] when box or eyes do not define a square.
 pub fn mesh_square(
     face: &DetectedFace,
     scale: f64,
@@ -55,18 +55,18 @@ pub fn mesh_square(
         .ok_or(FaceError::DegeneratePoints)
 }
 
-/// The points of a face in pixels of the image.
+/// The mesh points of a face in pixels of the image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mesh {
-    /// [`POINTS`] of x, y and depth in pixels of the image; depth falls towards the camera.
+    /// [`POINTS`] of x, y and depth in pixels of the image. Depth decreases towards the camera.
     points: Vec<Vector>,
 }
 
 impl Mesh {
-    /// Reads the network's answer to the crop of `square`: 468 × (x, y, z) in pixels of the crop.
+    /// Decodes the network's output for the crop `square`: 468 × (x, y, z) in pixels of the crop.
     ///
     /// # Errors
-    /// [`FaceError::LandmarkOutput`] for another number of values.
+    /// [`FaceError::LandmarkOutput`] for a wrong number of values.
     pub fn decode(values: &[f32], square: &TurnedSquare) -> Result<Self, FaceError> {
         let (actual, expected) = (values.len(), POINTS * 3);
         if actual != expected {
@@ -80,7 +80,7 @@ impl Mesh {
         Ok(Self { points: values.as_chunks().0.iter().map(in_image).collect() })
     }
 
-    /// Middles of the eyes, nose tip and corners of the mouth, in the order of
+    /// Returns the middles of the eyes, the nose tip and the corners of the mouth, in the order of
     /// [`DetectedFace::points`].
     pub fn five_points(&self) -> [Point; 5] {
         let at = |index: usize| {
@@ -96,26 +96,27 @@ impl Mesh {
         points.map(|[x, y]| Point { x: x as f32, y: y as f32 })
     }
 
-    /// Distance of the inner lips over the width of the mouth.
+    /// Returns the distance of the inner lips over the width of the mouth.
     pub fn mouth_open(&self) -> f64 {
         let [right, left] = MOUTH_CORNERS;
         self.distance(UPPER_LIP, LOWER_LIP) / self.distance(right, left)
     }
 
-    /// Degrees; positive when the person turns to their own left (image right, unmirrored).
+    /// Returns the yaw in degrees; positive when the person turns to their own left (image right,
+    /// unmirrored).
     pub fn yaw(&self) -> f64 {
         let [along, _, toward] = self.face_normal();
         along.atan2(toward).to_degrees()
     }
 
-    /// Degrees; positive when the person looks down. The zero depends on the face by some 5 to 10
-    /// degrees.
+    /// Returns the pitch in degrees; positive when the person looks down. The zero differs between
+    /// faces by some 5 to 10 degrees.
     pub fn pitch(&self) -> f64 {
         let [along, down, toward] = self.face_normal();
         down.atan2(along.hypot(toward)).to_degrees()
     }
 
-    /// The corners of an eye from image left to image right.
+    /// Returns the corners of an eye from image left to image right.
     pub(super) fn eye_corners(&self, eye: Eye) -> [[f64; 2]; 2] {
         eye.corners().map(|index| {
             let [x, y, _] = self.points[index];
@@ -123,14 +124,15 @@ impl Mesh {
         })
     }
 
-    /// Where the face points: the normal of the plane through eye line and forehead-chin line, as
-    /// parts along the eye line seen in the image, down at a right angle to it, and towards the
-    /// camera. Measured off the eye line, a tilt of the head turns no part into another.
+    /// Returns the normal of the plane through the eye line and the forehead-chin line. Its
+    /// components are along the eye line in the image, downward at a right angle to it, and towards
+    /// the camera. The axes follow the eye line, so a tilt of the head does not change the
+    /// components.
     fn face_normal(&self) -> Vector {
         let (right, left) = (Eye::Right.corners()[0], Eye::Left.corners()[1]);
         let eyes = difference(&self.points[right], &self.points[left]);
         let height = difference(&self.points[FOREHEAD], &self.points[CHIN]);
-        // Right times down points into the image, away from the camera.
+        // The cross product of right and down points into the image, away from the camera.
         let [x, y, z] = cross(&eyes, &height).map(|part| -part);
         let [along_x, along_y, _] = eyes;
         let length = along_x.hypot(along_y);
@@ -139,7 +141,7 @@ impl Mesh {
         [along, down, -z]
     }
 
-    /// In the image, whose axes are sharper than the depth.
+    /// Returns the distance in the image plane; x and y are more accurate than the depth.
     fn distance(&self, one: usize, other: usize) -> f64 {
         let [x, y, _] = difference(&self.points[one], &self.points[other]);
         x.hypot(y)
@@ -165,8 +167,8 @@ mod tests {
 
     const GOLDEN: &[u8] = include_bytes!("../../models/facemesh/3.3.6/golden.safetensors");
 
-    /// A flat face of 2 × 2 units: eyes at the level of −0.5, forehead and chin at −1 and 1, the
-    /// mouth at 0.5, turned about the vertical axis, then nodded, then tilted, by degrees.
+    /// A flat face of 2 × 2 units: eyes at −0.5, forehead and chin at −1 and 1, the mouth at 0.5.
+    /// It is turned about the vertical axis, then nodded, then tilted, in degrees.
     fn face(yaw: f64, pitch: f64, roll: f64) -> Mesh {
         let mut values = vec![0.0_f32; POINTS * 3];
         let marks = [
@@ -183,10 +185,10 @@ mod tests {
         ];
         for (index, [x, y]) in marks {
             let (sin, cos) = yaw.to_radians().sin_cos();
-            // Turning to the own left takes the left half of the face away from the camera.
+            // A turn to the person's own left moves the left half of the face away from the camera.
             let (x, z) = (x * cos, x * sin);
             let (sin, cos) = pitch.to_radians().sin_cos();
-            // Looking down brings the forehead to the camera.
+            // Looking down moves the forehead towards the camera.
             let (y, z) = (y * cos - z * sin, y * sin + z * cos);
             let (sin, cos) = roll.to_radians().sin_cos();
             let point = [x * cos - y * sin, x * sin + y * cos, z].map(|v| v as f32 * 50.0 + 95.5);
@@ -221,10 +223,10 @@ mod tests {
 
     #[test]
     fn the_golden_faces_measure_as_in_numpy() {
-        // With p one row of output.out_Identity_2 as 468 × 3, e = p[263] - p[33],
-        // n = -cross(e, p[152] - p[10]), u = e without z, of length 1, w = (-u[1], u[0], 0):
-        // norm(p[13] - p[14]) / norm(p[61] - p[291]) in x and y; degrees of atan2(n@u, -n[2]) and
-        // of atan2(n@w, hypot(n@u, n[2])).
+        // p is one row of output.out_Identity_2 as 468 × 3, e = p[263] - p[33],
+        // n = -cross(e, p[152] - p[10]), u = e without z, of length 1, w = (-u[1], u[0], 0).
+        // The values are norm(p[13] - p[14]) / norm(p[61] - p[291]) in x and y, and the degrees of
+        // atan2(n@u, -n[2]) and of atan2(n@w, hypot(n@u, n[2])).
         let expected = [
             [0.163_693_16, -0.577_152_52, 12.246_646_39],
             [0.017_059_68, 0.262_780_74, 7.715_297_71],
@@ -246,7 +248,7 @@ mod tests {
     fn points_are_mapped_back_into_the_image() {
         let rect = Rect { x: 100.0, y: 200.0, width: 80.0, height: 128.0 };
         let mut points = [Point { x: 0.0, y: 0.0 }; 5];
-        // The eyes stand on a line that falls by 90 degrees: the square is turned by as much.
+        // The eyes lie on a line that falls by 90 degrees, so the square is rotated by 90 degrees.
         points[1] = Point { x: 0.0, y: 10.0 };
         let face = DetectedFace { rect, score: 1.0, points };
         let square = mesh_square(&face, 1.5, 192).unwrap();

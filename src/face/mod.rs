@@ -1,5 +1,5 @@
-//! Faces: where they are, how they are aligned, whether they are good enough, and what identifies
-//! them. Pure rules on numbers and pixels.
+//! Faces: detection, alignment, landmarks, quality, embeddings, calibration, and the decision on a
+//! `Verify`. Pure rules on numbers and pixels.
 
 mod align;
 pub mod calibration;

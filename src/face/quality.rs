@@ -1,12 +1,12 @@
-//! Is the photograph good enough to be judged? Measures with limits, after ISO/IEC 29794-5.
+//! Quality of a face image: measures with limits, after ISO/IEC 29794-5.
 
 use crate::face::{DetectedFace, MainFace, Point, QualityLimits, SourceLimits};
 use crate::image::{LumaImage, RgbImage};
 
-/// Where an image comes from.
+/// Source of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageSource {
-    /// A photograph taken at the counter, now.
+    /// A photograph just taken at the counter.
     LivePhoto,
     /// A portrait from a document scan or a registry file.
     IdFile,
@@ -15,7 +15,7 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// The limits for images of this source.
+    /// Returns the limits for images of this source.
     pub fn limits(self, limits: &QualityLimits) -> &SourceLimits {
         match self {
             Self::LivePhoto => &limits.live_photo,
@@ -28,7 +28,7 @@ impl ImageSource {
 /// A property of a photographed face; the same list as `Measure` of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Measure {
-    /// Faces that compete with the main one, itself included.
+    /// Number of faces that compete with the main face, itself included.
     FaceCount,
     /// Detector score, 0..=1.
     DetectorScore,
@@ -54,7 +54,7 @@ pub enum Measure {
     LandmarkFit,
 }
 
-/// On which side of the limit a value must be.
+/// The side of the limit on which a value must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitKind {
     /// At least the limit.
@@ -63,18 +63,18 @@ pub enum LimitKind {
     Max,
 }
 
-/// One measured property and the limit it was held against.
+/// A measured property and its limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Check {
-    /// What was measured.
+    /// The property.
     pub measure: Measure,
     /// The value; signed for angles.
     pub value: f64,
     /// The limit.
     pub limit: f64,
-    /// Which side of the limit is good.
+    /// The side of the limit on which the value must be.
     pub kind: LimitKind,
-    /// Whether the limit was kept. A value that is not a number keeps none.
+    /// True if the limit was kept. A NaN keeps no limit.
     pub passed: bool,
 }
 
@@ -87,13 +87,13 @@ impl Check {
         Self { measure, value, limit, kind: LimitKind::Max, passed: value <= limit }
     }
 
-    /// For angles: the value keeps its sign, its size is judged.
+    /// Checks an angle: the value keeps its sign, its absolute value is compared.
     fn angle(measure: Measure, value: f64, limit: f64) -> Self {
         Self { passed: value.abs() <= limit, ..Self::at_most(measure, value, limit) }
     }
 }
 
-/// Checks that need the detector's output alone: number, score, size and pose.
+/// Returns the checks of the detector's output: number of faces, score, size and pose.
 pub fn check_detection(
     faces: &[DetectedFace],
     main: &MainFace,
@@ -118,8 +118,8 @@ pub fn check_detection(
     ]
 }
 
-/// Checks of the aligned face: how well it could be aligned (the residual of
-/// [`crate::face::Alignment::fit`]), focus and light.
+/// Returns the checks of the aligned face: residual of the alignment
+/// ([`crate::face::Alignment::fit`]), focus and light.
 pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) -> [Check; 6] {
     let luma = LumaImage::new(aligned);
     let brightness = brightness(&luma);
@@ -135,7 +135,7 @@ pub fn check_crop(aligned: &RgbImage, fit_residual: f64, limits: &SourceLimits) 
     ]
 }
 
-/// The check of the raw embedding's norm, once the network has run.
+/// Returns the check of the raw embedding's norm.
 pub fn check_norm(norm: f32, limits: &SourceLimits) -> Check {
     Check::at_least(Measure::EmbeddingNorm, f64::from(norm), limits.embedding_norm_min)
 }
@@ -144,20 +144,20 @@ pub fn check_norm(norm: f32, limits: &SourceLimits) -> Check {
 const LUMA_DARK: u8 = 25;
 const LUMA_BRIGHT: u8 = 247;
 
-/// Where a head points, estimated from five points, in degrees.
+/// Head pose in degrees, estimated from five points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct HeadPose {
     /// Positive: the face points to image left.
     pub yaw: f64,
-    /// Positive: looking down. Comparable between pictures of one person; the zero depends on the
-    /// face by some 5 degrees.
+    /// Positive: looking down. Comparable between pictures of one person; the zero differs between
+    /// faces by some 5 degrees.
     pub pitch: f64,
     /// Positive: clockwise in the image.
     pub roll: f64,
 }
 
-/// Degrees of yaw per inter-eye distance by which the nose leaves the middle. Fitted on 163 faces
-/// against a 66-bin pose network and the normal of a dense mesh (correlation 0.93).
+/// Degrees of yaw per offset of the nose from the middle, in inter-eye distances. Fitted on 163
+/// faces against a 66-bin pose network and the normal of a dense mesh (correlation 0.93).
 const YAW_PER_OFFSET: f64 = -77.0;
 
 /// Height of the nose tip between eyes (0) and mouth (1) of a frontal face.
@@ -167,8 +167,8 @@ const NOSE_HEIGHT_FRONTAL: f64 = 0.537;
 const NOSE_HEIGHT_PER_DEGREE: f64 = 0.010;
 
 impl HeadPose {
-    /// From the points in the order of [`DetectedFace::points`]. Points that coincide give values
-    /// that are not numbers, which pass no check.
+    /// Estimates the pose from points in the order of [`DetectedFace::points`]. Points that
+    /// coincide give NaN, which passes no check.
     fn from_points(points: &[Point; 5]) -> Self {
         let [right_eye, left_eye, nose, right_mouth, left_mouth] = points.map(Vector::from);
         let eye_line = left_eye - right_eye;
@@ -186,19 +186,20 @@ impl HeadPose {
     }
 }
 
-/// Distance of the eyes as a frontal view would show it. The correction ends at 60° of yaw, where
-/// the five points no longer tell the angle.
+/// Returns the distance of the eyes in a frontal view. The correction ends at 60° of yaw, beyond
+/// which the five points do not determine the angle.
 fn inter_eye_distance(points: &[Point; 5], pose: &HeadPose) -> f64 {
     let apparent = (Vector::from(points[1]) - Vector::from(points[0])).length();
     apparent / pose.yaw.abs().min(60.0).to_radians().cos()
 }
 
-/// Mean of the luma, 0..=1.
+/// Returns the mean luma, 0..=1.
 pub fn brightness(luma: &LumaImage) -> f64 {
     mean(luma.values().iter().map(|&value| f64::from(value))) / 255.0
 }
 
-/// Variance of the 4-neighbour Laplacian over all inner pixels (Pech-Pacheco et al., 2000).
+/// Returns the variance of the 4-neighbour Laplacian over all inner pixels (Pech-Pacheco et al.,
+/// 2000).
 pub fn sharpness(luma: &LumaImage) -> f64 {
     let (width, values) = (luma.width(), luma.values());
     let laplacian = |at: usize| {
@@ -218,7 +219,7 @@ fn fraction_of_pixels(luma: &LumaImage, counts: impl Fn(u8) -> bool) -> f64 {
     mean(luma.values().iter().map(|&value| f64::from(u8::from(counts(value)))))
 }
 
-/// Not a number for no values.
+/// Returns the mean, or NaN without values.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     sum / count

@@ -1,13 +1,13 @@
-//! Why a decision is what it is: a fixed list of codes, each with a fixed sentence.
+//! Reason codes of decisions: a fixed list, each with a fixed sentence.
 
 use crate::face::{Check, LimitKind, Measure};
 
-/// Reasons of an answer; the same list as `ReasonCode` of the API.
+/// Reason codes of answers; the same list as `ReasonCode` of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ReasonCode {
-    /// No face in the image.
+    /// The image has no face.
     FaceNotFound,
-    /// Another face is nearly as large as the main one.
+    /// Another face is nearly as large as the main face.
     MultipleFaces,
     /// The eyes are too few pixels apart.
     FaceTooSmall,
@@ -17,13 +17,13 @@ pub enum ReasonCode {
     FaceTurned,
     /// The head or the camera is tilted.
     FaceTilted,
-    /// Out of focus or moved.
+    /// The face is out of focus or blurred by motion.
     Blurred,
-    /// Too little light on the face.
+    /// There is too little light on the face.
     TooDark,
-    /// Too much light on the face.
+    /// There is too much light on the face.
     TooBright,
-    /// The network could not make sense of the face.
+    /// The network could not process the face.
     FaceUnusable,
     /// The points do not lie like those of a face.
     LandmarksImplausible,
@@ -41,17 +41,17 @@ pub enum ReasonCode {
     Uncalibrated,
     /// A note: the calibration was not measured on this deployment's pairs.
     GenericCalibration,
-    /// The stream has too few frames a second to judge movements.
+    /// The stream has too few frames per second to judge movements.
     FpsTooLow,
     /// Frames are missing in the middle of a movement.
     TimeGap,
-    /// Capture times run back, or not with the time of arrival.
+    /// Capture times go back, or drift from the arrival times.
     ClockDrift,
-    /// A movement began before anybody could have reacted to the prompt.
+    /// A movement started before a person could have reacted to the prompt.
     TooEarly,
-    /// The movement that was asked for did not come in time.
+    /// The prompted movement did not come in time.
     StepTimeout,
-    /// Another movement came than the one that was asked for.
+    /// Another movement came than the prompted one.
     WrongAction,
     /// The face left the picture more than once.
     TrackLost,
@@ -65,7 +65,7 @@ pub enum ReasonCode {
     IdentitySwitch,
     /// Frames repeat.
     DuplicateFrames,
-    /// A part of the video comes again.
+    /// A part of the video repeats.
     LoopSuspect,
     /// Frames were sent in an earlier session.
     ReplayedMedia,
@@ -75,12 +75,12 @@ pub enum ReasonCode {
     PlanarFace,
     /// Some frames look like a picture of a picture, and most do not.
     PadUncertain,
-    /// The coarse form of every sign of an attack.
+    /// The one code for every sign of an attack, for callers without details.
     LivenessFailed,
 }
 
 impl ReasonCode {
-    /// What to tell a clerk, or to write into a log.
+    /// Returns the message for a clerk or a log.
     pub fn message(self) -> &'static str {
         match self {
             Self::FaceNotFound => "no face was found: show the whole face to the camera",
@@ -126,7 +126,7 @@ impl ReasonCode {
 }
 
 impl Check {
-    /// Why the image is refused, if this check failed.
+    /// Returns the reason if the check failed.
     pub fn reason(&self) -> Option<ReasonCode> {
         if self.passed {
             return None;

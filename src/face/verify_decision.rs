@@ -1,63 +1,64 @@
-//! From evidence to a decision with reasons.
+//! Decision on a `Verify` and on a `CheckLiveness`: from the evidence to a verdict with reasons.
 //!
 //! The rules, in order:
 //!
-//! 1. Evidence is missing (the portrait or every live photograph is unusable): RETRY.
-//! 2. Something speaks against the customer (the same picture twice, low liveness, live
-//!    photographs of different people, low similarity): FAIL.
-//! 3. Nobody can tell (no calibration row, or a similarity in the review band): REVIEW.
-//! 4. Otherwise PASS.
+//! 1. RETRY if evidence is missing: the portrait or every live photograph is unusable.
+//! 2. FAIL if there is evidence against the customer: the same picture twice, a low PAD score, live
+//!    photographs of different people, or a low similarity.
+//! 3. REVIEW if the evidence is not clear: no calibration entry, or a similarity in the review
+//!    band.
+//! 4. PASS otherwise.
 //!
-//! Reasons stand with those that decided first; notes that decided nothing come last.
+//! Reasons that decided come first. Notes that decided nothing come last.
 
 use super::ReasonCode;
 use super::decision::{Decision, Reason, Subject, Thresholds};
 
-/// The answer, and why.
+/// The decision and its reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// What the caller should do.
+    /// The decision.
     pub decision: Decision,
-    /// Why, deciding reasons first.
+    /// The reasons, deciding reasons first.
     pub reasons: Vec<Reason>,
 }
 
-/// What was found about one live photograph.
+/// Evidence of one live photograph.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LivePhotoEvidence {
-    /// Why the photograph cannot be used; empty when it can.
+    /// Reasons why the photograph is unusable; empty if it is usable.
     pub problems: Vec<Reason>,
-    /// It is the portrait's picture over again.
+    /// True if it is the same picture as the portrait.
     pub same_image: bool,
-    /// Probability of a live person, 0..1.
+    /// PAD score: probability of a live person, 0..1.
     pub pad_score: Option<f64>,
-    /// Cosine to the live photograph that was matched; unset for that one itself.
+    /// Cosine to the matched live photograph; `None` for the matched one itself.
     pub similarity_to_matched: Option<f64>,
 }
 
 impl LivePhotoEvidence {
-    /// A photograph whose liveness is unknown counts for nothing.
+    /// Returns true if the photograph has no problems and a PAD score.
     fn is_usable(&self) -> bool {
         self.problems.is_empty() && self.pad_score.is_some()
     }
 }
 
-/// Everything a `Verify` is judged by.
+/// All evidence of a `Verify`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifyEvidence {
-    /// Why the portrait cannot be used; empty when it can.
+    /// Reasons why the portrait is unusable; empty if it is usable.
     pub portrait_problems: Vec<Reason>,
-    /// One entry per live photograph, in the request's order.
+    /// One item per live photograph, in the request's order.
     pub live_photos: Vec<LivePhotoEvidence>,
     /// Cosine of the portrait and the best live photograph.
     pub similarity: Option<f64>,
-    /// Thresholds for similarity.
+    /// Similarity thresholds.
     pub thresholds: Thresholds,
-    /// Least probability of a live person.
+    /// Least PAD score.
     pub pad_score_min: f64,
 }
 
-/// Judges a `Verify` by the rules of this module.
+/// Decides a `Verify` by the rules of this module.
 pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
     let is_any_usable = evidence.live_photos.iter().any(LivePhotoEvidence::is_usable);
     let live_problems =
@@ -84,7 +85,7 @@ pub fn decide_verify(evidence: &VerifyEvidence) -> Verdict {
     Verdict { decision, reasons }
 }
 
-/// Judges the passive liveness of one photograph.
+/// Decides on the PAD score of one photograph.
 pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, pad_score_min: f64) -> Verdict {
     match photo.pad_score {
         Some(score) if photo.is_usable() => {
@@ -97,7 +98,7 @@ pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, pad_score_mi
     }
 }
 
-/// Reasons that fail the request.
+/// Returns the reasons for FAIL.
 fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let usable = || evidence.live_photos.iter().enumerate().filter(|(_, photo)| photo.is_usable());
@@ -126,7 +127,7 @@ fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     reasons
 }
 
-/// Reasons that send the request to a person.
+/// Returns the reasons for REVIEW.
 fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let Thresholds::Calibrated { pass_min, review_min, .. } = evidence.thresholds else {
         return vec![Reason::plain(ReasonCode::Uncalibrated, Subject::Request)];
@@ -139,7 +140,7 @@ fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
             reasons.push(Reason::limited(code, Subject::Request, similarity, pass_min));
         }
         Some(_) => {}
-        // Usable photographs always have a similarity; without one nothing may pass.
+        // Usable photographs always have a similarity. Without one nothing may pass.
         None => reasons.push(Reason::plain(ReasonCode::Uncalibrated, Subject::Request)),
     }
     for (index, photo) in

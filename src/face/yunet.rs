@@ -1,4 +1,4 @@
-//! From the outputs of the YuNet detector to faces.
+//! Decoding of the YuNet detector's outputs.
 //!
 //! Source: OpenCV 4.x `modules/objdetect/src/face_detect.cpp` and `dnn/src/nms.cpp`.
 
@@ -7,35 +7,35 @@ use crate::face::{DetectedFace, FACES_MAX, FaceError, Point, Rect};
 /// Canvas pixels per cell of the three output levels.
 pub const STRIDES: [usize; 3] = [8, 16, 32];
 
-/// Boxes that overlap a better one by more than this intersection over union are dropped.
+/// A box is dropped if its intersection over union with a better box exceeds this value.
 const OVERLAP_MAX: f32 = 0.3;
 
-/// Most boxes that enter suppression, best first; OpenCV's `topK`. An ordinary face lights up a
-/// few dozen cells.
+/// Most boxes that enter suppression, best first; OpenCV's `topK`. An ordinary face activates a few
+/// dozen cells.
 const CANDIDATES_MAX: usize = 5000;
 
 /// Largest logarithm of a box side in strides: e⁸ × 32 pixels is wider than any canvas.
 const LOG_SIDE_MAX: f32 = 8.0;
 
-/// Outputs for one canvas, each for the strides 8, 16 and 32. A level has `(side / stride)²` cells,
-/// line by line.
+/// Outputs for one canvas, for the strides 8, 16 and 32. A level has `(side / stride)²` cells, line
+/// by line.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs<'a> {
-    /// Probability of a face, 1 value a cell.
+    /// Probability of a face, 1 value per cell.
     pub cls: [&'a [f32]; 3],
-    /// Expected overlap of the box, 1 value a cell.
+    /// Expected overlap of the box, 1 value per cell.
     pub obj: [&'a [f32]; 3],
-    /// Box: centre relative to the cell in strides, logarithms of width and height in strides;
-    /// 4 values a cell.
+    /// Box: centre relative to the cell in strides, logarithms of width and height in strides; 4
+    /// values per cell.
     pub bbox: [&'a [f32]; 3],
-    /// Five points x, y relative to the cell in strides; 10 values a cell.
+    /// Five points x, y relative to the cell in strides; 10 values per cell.
     pub kps: [&'a [f32]; 3],
 }
 
-/// Faces on a square canvas of `side` pixels, best score first, at most [`FACES_MAX`].
+/// Returns the faces on a square canvas of `side` pixels, best score first, at most [`FACES_MAX`].
 ///
-/// Coordinates are canvas pixels. A cell with a value that is not finite, or with a box or point
-/// far outside the canvas, is left out.
+/// Coordinates are canvas pixels. A cell is left out if one of its values is not finite, or if its
+/// box or a point lies far outside the canvas.
 ///
 /// # Errors
 /// [`FaceError::CanvasSide`] and [`FaceError::DetectorOutput`] when lengths do not fit the canvas.
@@ -62,7 +62,7 @@ pub fn decode(
     Ok(suppress_overlaps(candidates))
 }
 
-/// Geometric mean of both probabilities; not a number when one of them is not.
+/// Returns the geometric mean of both probabilities, or NaN if one of them is NaN.
 fn score(cls: f32, obj: f32) -> f32 {
     (cls.clamp(0.0, 1.0) * obj.clamp(0.0, 1.0)).sqrt()
 }
@@ -86,8 +86,8 @@ fn read_face(
     }
 }
 
-/// Whether everything is finite and within one canvas of the canvas. Comparisons with a value
-/// that is not a number are false.
+/// Returns true if all values are finite and at most one canvas outside the canvas. Comparisons
+/// with NaN are false.
 fn is_plausible(face: &DetectedFace, side: f32) -> bool {
     let is_near = |p: Point| p.x.abs() <= 2.0 * side && p.y.abs() <= 2.0 * side;
     let Rect { width, height, .. } = face.rect;
@@ -113,7 +113,7 @@ fn suppress_overlaps(mut candidates: Vec<DetectedFace>) -> Vec<DetectedFace> {
     kept
 }
 
-/// Intersection over union of both boxes cut to whole pixels, as OpenCV compares them.
+/// Returns the intersection over union of both boxes, truncated to whole pixels as in OpenCV.
 fn overlap(one: &Rect, other: &Rect) -> f32 {
     let common = |start: f32, length: f32, other_start: f32, other_length: f32| {
         let end = (start.trunc() + length.trunc()).min(other_start.trunc() + other_length.trunc());

@@ -1,4 +1,4 @@
-//! Calibration entries together: those of a manifest, and those of an operator's own file.
+//! Lists of calibration entries: those of a manifest, and those of an operator's file.
 
 use serde::Deserialize;
 
@@ -7,10 +7,11 @@ use super::{CalibrationEntry, CalibrationError, RawCalibrationEntry, is_printabl
 /// Most entries of a calibration file: a few kinds of pairs, each measured a few times.
 const ENTRIES_MAX: usize = 64;
 
-/// Largest calibration file in bytes: [`ENTRIES_MAX`] entries of [`POINTS_MAX`] points fit.
+/// Largest calibration file in bytes: [`ENTRIES_MAX`] entries of [`POINTS_MAX`](super::POINTS_MAX)
+/// points fit.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// An operator's own calibration: entries for the embedding space they were measured in.
+/// An operator's own calibration: entries for the embedding space in which they were measured.
 ///
 /// ```toml
 /// space = "sface-2021dec-f32-0123456789ab"
@@ -32,10 +33,10 @@ pub struct CalibrationFile {
 }
 
 impl CalibrationFile {
-    /// Reads a calibration file.
+    /// Parses a calibration file.
     ///
     /// # Errors
-    /// [`CalibrationError`] names the key and the rule; unknown keys are refused.
+    /// [`CalibrationError`] names the key and the rule. Unknown keys are refused.
     pub fn parse(text: &str) -> Result<Self, CalibrationError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -55,10 +56,11 @@ impl CalibrationFile {
     }
 }
 
-/// Judges the entries of one embedding space together.
+/// Validates the entries of one embedding space together.
 ///
 /// # Errors
-/// The first entry's error, or [`CalibrationError::DuplicateId`], or too many entries.
+/// The first entry's error, [`CalibrationError::DuplicateId`], or [`CalibrationError::TooLarge`]
+/// for too many entries.
 pub fn parse_entries(
     raw: Vec<RawCalibrationEntry>,
 ) -> Result<Vec<CalibrationEntry>, CalibrationError> {
