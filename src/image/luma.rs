@@ -1,4 +1,4 @@
-//! Brightness alone: the grey plane of an image, and a hash of it for near-identical pictures.
+//! The luma plane of an image, and a hash that finds near-identical pictures.
 
 use crate::image::RgbImage;
 use crate::trust::Secret;
@@ -11,7 +11,8 @@ pub struct LumaImage {
 }
 
 impl LumaImage {
-    /// Luma by ITU-R BT.601, `0.299 R + 0.587 G + 0.114 B`, rounded, as in JPEG and OpenCV.
+    /// Computes the luma by ITU-R BT.601, `0.299 R + 0.587 G + 0.114 B`, rounded, as in JPEG and
+    /// OpenCV.
     pub fn new(image: &RgbImage) -> Self {
         let luma = |&[r, g, b]: &[u8; 3]| {
             let sum = 299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) + 500;
@@ -21,22 +22,22 @@ impl LumaImage {
         Self { width: image.width(), values: Secret::new(values) }
     }
 
-    /// Width in pixels, at least 1.
+    /// Returns the width in pixels, at least 1.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Height in pixels, at least 1.
+    /// Returns the height in pixels, at least 1.
     pub fn height(&self) -> usize {
         self.values().len() / self.width
     }
 
-    /// The values, line by line.
+    /// Returns the values, line by line.
     pub fn values(&self) -> &[u8] {
         self.values.expose()
     }
 
-    /// The mean of a block of pixels that has at least one.
+    /// Returns the mean of a block of at least one pixel.
     fn block_mean(&self, columns: std::ops::Range<usize>, lines: std::ops::Range<usize>) -> f64 {
         let count = columns.len() * lines.len();
         let sum: u64 = lines
@@ -47,13 +48,13 @@ impl LumaImage {
     }
 }
 
-/// A 64-bit fingerprint of a whole picture that survives resizing and recompression, but not
-/// another photograph of the same scene.
+/// A 64-bit hash of a picture. It survives resizing and recompression, but differs for another
+/// photograph of the same scene.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DifferenceHash(u64);
 
 impl DifferenceHash {
-    /// Of an image: it is averaged down to 9×8 blocks, and each bit says whether a block is
+    /// Computes the hash: the image is averaged to 9×8 blocks, and each bit is set if a block is
     /// darker than its right neighbour (dHash, N. Krawetz 2013).
     pub fn new(image: &LumaImage) -> Self {
         const COLUMNS: usize = 9;
@@ -71,20 +72,20 @@ impl DifferenceHash {
         Self(bits)
     }
 
-    /// How many of the 64 bits differ.
+    /// Returns the number of different bits, out of 64.
     pub fn distance(self, other: Self) -> u32 {
         (self.0 ^ other.0).count_ones()
     }
 }
 
 impl std::fmt::Debug for DifferenceHash {
-    /// The bits are derived from a face's picture, so they are not printed.
+    /// Prints no bits, because they are derived from a face's picture.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DifferenceHash(redacted)")
     }
 }
 
-/// The pixels of block `index` out of `count` along an axis; at least one pixel.
+/// Returns the pixels of block `index` of `count` along an axis; at least one pixel.
 fn block_range(index: usize, count: usize, length: usize) -> std::ops::Range<usize> {
     let start = index * length / count;
     start..((index + 1) * length / count).max(start + 1)

@@ -1,7 +1,10 @@
-//! Pixels: bounded decoding, resizing and warping. Pure functions on RGB images.
+//! Images: bounded decoding, resizing and warping. Pure functions on RGB images.
 //!
-//! Every image inside the server is 8-bit RGB, lines top to bottom, pixels left to right, channels
-//! interleaved. Networks that want another order are fed by their input contract.
+//! Every image inside the server is 8-bit RGB: lines top to bottom, pixels left to right, channels
+//! interleaved. The input contract of a network converts to other orders.
+//!
+//! A line is one horizontal line of pixels; in the rest of the server, a row is the input of one
+//! network.
 
 mod decode;
 mod luma;

@@ -1,11 +1,11 @@
-//! The eight ways a camera can be held, undone.
+//! Orientation of a picture: the eight ways a camera can be held, and how to undo them.
 
 use crate::image::RgbImage;
 
-/// The clockwise turn that makes a stored picture upright.
+/// Clockwise rotation that makes a stored picture upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rotation {
-    /// It is upright.
+    /// No rotation.
     #[default]
     None,
     /// By 90 degrees.
@@ -17,7 +17,7 @@ pub enum Rotation {
 }
 
 impl Rotation {
-    /// From 0, 90, 180 or 270; `None` for any other number.
+    /// Parses 0, 90, 180 or 270; returns `None` for any other number.
     pub fn from_degrees(degrees: u32) -> Option<Self> {
         match degrees {
             0 => Some(Self::None),
@@ -29,7 +29,7 @@ impl Rotation {
     }
 }
 
-/// Where an upright picture's pixel stands in the stored one: swap the axes, then flip.
+/// Maps a pixel of the upright picture to the stored one: swap the axes, then flip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Orientation {
     transpose: bool,
@@ -38,14 +38,14 @@ pub struct Orientation {
 }
 
 impl Orientation {
-    /// As it should be.
+    /// The picture is upright.
     pub const UPRIGHT: Self = Self { transpose: false, flip_x: false, flip_y: false };
 
-    /// Upright, with left and right exchanged.
+    /// The picture is upright, with left and right exchanged.
     pub const MIRRORED: Self = Self { transpose: false, flip_x: true, flip_y: false };
 
-    /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as it
-    /// is, not as in a mirror.
+    /// Returns the orientation of a camera whose pictures become upright by `rotation` and show the
+    /// scene unmirrored.
     pub fn turned(rotation: Rotation) -> Self {
         match rotation {
             Rotation::None => Self { transpose: false, flip_x: false, flip_y: false },
@@ -55,8 +55,9 @@ impl Orientation {
         }
     }
 
-    /// Of a camera whose pictures are made upright by `rotation`, and then show the scene as in a
-    /// mirror: the upright axis that is flipped is the stored one it came from.
+    /// Returns the orientation of a camera whose pictures become upright by `rotation` and then
+    /// show the scene as in a mirror. A rotation by 90 or 270 degrees swaps the axes, so the mirror
+    /// flips the other stored axis.
     pub fn turned_and_mirrored(rotation: Rotation) -> Self {
         let turned = Self::turned(rotation);
         match turned.transpose {
@@ -65,7 +66,7 @@ impl Orientation {
         }
     }
 
-    /// From the EXIF value, 1 to 8; `None` for any other number.
+    /// Parses the EXIF value, 1 to 8; returns `None` for any other number.
     pub(super) fn from_exif(value: u16) -> Option<Self> {
         match value {
             1 => Some(Self { transpose: false, flip_x: false, flip_y: false }),
@@ -80,7 +81,7 @@ impl Orientation {
         }
     }
 
-    /// The upright picture; an upright one is returned as it is.
+    /// Returns the upright picture; returns an upright picture unchanged.
     pub fn make_upright(self, stored: RgbImage) -> RgbImage {
         if self == Self::UPRIGHT {
             return stored;
@@ -109,7 +110,7 @@ impl Orientation {
 mod tests {
     use super::*;
 
-    /// Lines of grey values as an image.
+    /// Builds an image from lines of grey values.
     fn image(lines: &[&[u8]]) -> RgbImage {
         let pixels = lines.iter().flat_map(|line| line.iter().flat_map(|&v| [v; 3])).collect();
         RgbImage::new(lines[0].len(), lines.len(), pixels).unwrap()
@@ -117,8 +118,8 @@ mod tests {
 
     #[test]
     fn every_exif_orientation_is_undone() {
-        // The upright picture is 1 2 / 3 4 / 5 6; what a camera stores for each value follows
-        // from EXIF's "row 0 is the visual …, column 0 is the visual …".
+        // The upright picture is 1 2 / 3 4 / 5 6. The stored pictures follow from EXIF's "row 0 is
+        // the visual …, column 0 is the visual …".
         let upright = image(&[&[1, 2], &[3, 4], &[5, 6]]);
         let stored: [&[&[u8]]; 8] = [
             &[&[1, 2], &[3, 4], &[5, 6]], // row 0 top, column 0 left
@@ -139,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_camera_that_is_turned_or_mirrors_is_undone() {
-        // The scene is 1 2 / 3 4 / 5 6. A sensor that must be turned clockwise by 90 degrees
-        // stores its right column first, and so on.
+        // The scene is 1 2 / 3 4 / 5 6. A sensor that must be turned clockwise by 90 degrees stores
+        // its right column first, and so on.
         let scene = image(&[&[1, 2], &[3, 4], &[5, 6]]);
         type Lines = &'static [&'static [u8]];
         let stored: [(u32, Lines, Lines); 4] = [

@@ -1,4 +1,4 @@
-//! Resizing: onto a square canvas for detection, and of a crop for the liveness networks.
+//! Resizing: onto the detector's square canvas, and of the crops for the PAD networks.
 
 use fast_image_resize as fir;
 use fast_image_resize::pixels::U8x3;
@@ -7,21 +7,21 @@ use crate::image::RgbImage;
 use crate::image::rgb::nearest_byte;
 use crate::trust::Secret;
 
-/// An image scaled so that its longer side fills a square canvas, in whose upper left corner it
-/// lies; the rest of the canvas is black and not stored.
+/// An image scaled so that its longer side fills a square canvas. The image lies in the upper left
+/// corner; the rest of the canvas is black and not stored.
 #[derive(Debug)]
 pub struct Letterbox {
     /// The scaled image.
     pub image: RgbImage,
-    /// Canvas pixels per source pixel: a point of the source is the canvas point divided by it.
+    /// Canvas pixels per source pixel. A source point is the canvas point divided by this scale.
     pub scale: f32,
 }
 
-/// Scales `source` for a canvas of `side × side` pixels (at least 1), aspect kept.
+/// Scales `source` to a canvas of `side × side` pixels (at least 1) and keeps the aspect ratio.
 ///
 /// Shrinking averages over all source pixels (triangle filter widened by the scale); enlarging is
-/// bilinear. The shorter side is rounded to whole pixels, so that across it `scale` is off by at
-/// most half a canvas pixel.
+/// bilinear. The shorter side is rounded to whole pixels, so along it `scale` is off by at most
+/// half a canvas pixel.
 pub fn letterbox(source: &RgbImage, side: usize) -> Letterbox {
     let (width, height) = (source.width(), source.height());
     let scale = side as f64 / width.max(height) as f64;
@@ -42,27 +42,27 @@ fn resize(source: &RgbImage, target: &mut RgbImage) {
         fir::images::TypedImage::<U8x3>::from_buffer(width, height, target.pixels_mut())
             .expect("an image holds width × height × 3 bytes");
     let triangle = fir::ResizeAlg::Convolution(fir::FilterType::Bilinear);
-    // Of `resize`, which asks an image for its type, all 20 types would be compiled here.
+    // `Resizer::resize` would compile all 20 pixel types; `resize_typed` compiles one.
     fir::Resizer::new()
         .resize_typed(&source, &mut target, &fir::ResizeOptions::new().resize_alg(triangle))
         .expect("both images have pixels");
 }
 
-/// Whole pixels of an image: a corner and a size.
+/// A rectangle of whole pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PixelRect {
     /// Left column.
     pub x: usize,
     /// Top line.
     pub y: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Lines.
+    /// Number of lines.
     pub height: usize,
 }
 
 impl PixelRect {
-    /// The part of the rectangle inside `image`; `None` when there is none.
+    /// Returns the part of the rectangle inside `image`, or `None` if there is none.
     fn clip(self, image: &RgbImage) -> Option<Self> {
         let width = self.width.min(image.width().checked_sub(self.x)?);
         let height = self.height.min(image.height().checked_sub(self.y)?);
@@ -70,11 +70,12 @@ impl PixelRect {
     }
 }
 
-/// Cuts `crop` out of `source` and resizes it to `width × height` pixels (both at least 1),
-/// bilinear; `None` when the crop lies outside the image. A crop that sticks out is cut.
+/// Cuts `crop` out of `source` and resizes it bilinearly to `width × height` pixels (both at least
+/// 1). Returns `None` if the crop lies outside the image. A crop that extends beyond the image is
+/// cut.
 ///
-/// Pixel centres are at half coordinates, borders repeat and nothing is averaged when shrinking:
-/// OpenCV's `resize` with `INTER_LINEAR`, which the liveness networks were trained with.
+/// Pixel centres are at half coordinates, borders repeat, and shrinking does not average. This
+/// equals OpenCV's `resize` with `INTER_LINEAR`, with which the PAD networks were trained.
 pub fn crop_resize(
     source: &RgbImage,
     crop: PixelRect,
@@ -101,7 +102,7 @@ pub fn crop_resize(
     Some(target)
 }
 
-/// A line of pixels as it is between `columns`.
+/// Interpolates a line of pixels at `columns`.
 fn interpolate_columns(line: &[[u8; 3]], columns: &[Taps], interpolated: &mut [f32]) {
     for (column, interpolated) in columns.iter().zip(interpolated.as_chunks_mut::<3>().0) {
         let (first, second) = (line[column.first], line[column.second]);
@@ -111,7 +112,7 @@ fn interpolate_columns(line: &[[u8; 3]], columns: &[Taps], interpolated: &mut [f
     }
 }
 
-/// The two source pixels around a target pixel along one axis.
+/// The two source pixels next to a target pixel along one axis, and the share of the second.
 struct Taps {
     first: usize,
     second: usize,

@@ -1,4 +1,4 @@
-//! The one image type of the server.
+//! The RGB image, the only image type of the server.
 
 use crate::trust::Secret;
 
@@ -11,7 +11,7 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// Wraps `pixels` (RGB, interleaved, line by line); `None` when the length is not
+    /// Wraps `pixels` (RGB, interleaved, line by line). Returns `None` if the length is not
     /// `width × height × 3` or a side is zero.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
         let pixels = Secret::new(pixels);
@@ -19,36 +19,41 @@ impl RgbImage {
         (bytes > 0 && bytes == pixels.expose().len()).then_some(Self { width, height, pixels })
     }
 
-    /// A black image of `width × height` pixels; both sides must be at least 1.
+    /// Creates a black image.
+    ///
+    /// # Panics
+    /// If `width` or `height` is 0.
     pub fn black(width: usize, height: usize) -> Self {
         assert!(width > 0 && height > 0, "an image has at least one pixel");
         Self { width, height, pixels: Secret::new(vec![0; width * height * 3]) }
     }
 
-    /// Width in pixels, at least 1.
+    /// Returns the width in pixels, at least 1.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Height in pixels, at least 1.
+    /// Returns the height in pixels, at least 1.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// The bytes: RGB, interleaved, `height × width × 3`.
+    /// Returns the bytes: RGB, interleaved, `height × width × 3`.
     pub fn pixels(&self) -> &[u8] {
         self.pixels.expose()
     }
 
-    /// The bytes, to be written in place.
+    /// Returns the bytes for writing.
     pub fn pixels_mut(&mut self) -> &mut [u8] {
         self.pixels.expose_mut()
     }
 }
 
-/// The byte nearest to a value of 0 to 255; halves go up. Not `f32::round`, which is a call of a
-/// function on processors without SSE 4.1, for which this is compiled: what is added leaves no
-/// room for a fraction, and the whole number in the lowest bits.
+/// Rounds a value of 0 to 255 to the nearest byte; halves round up.
+///
+/// Adding 2²³ shifts the fraction out of the mantissa; the lowest bits are then the rounded
+/// integer. `f32::round` would be a library call, because this is compiled for processors without
+/// SSE 4.1.
 #[inline]
 pub(super) fn nearest_byte(value: f32) -> u8 {
     const SHIFT: f32 = (1 << 23) as f32;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::DecodeError;
 use crate::setting::{RangeCheck, Violation};
 
-/// Section `image`. A file is judged by its length and its header, before memory is taken for its
-/// pixels.
+/// Section `image`. A picture is checked by its file's length and its header before memory for its
+/// pixels is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageSettings {
@@ -19,14 +19,14 @@ pub struct ImageSettings {
     pub pixels_max: usize,
     /// Most live photographs in one `Verify`, from 1 to 32.
     pub live_photos_max: usize,
-    /// Most photographs in memory as pixels at one time, at least 1; further ones wait as files.
-    /// The largest photograph that the default of `pixels_max` allows takes 36 MiB.
+    /// Most decoded photographs in memory at one time, at least 1. Further photographs wait as
+    /// files. The largest photograph that the default of `pixels_max` allows takes 36 MiB.
     pub decoded_max: usize,
 }
 
 impl Default for ImageSettings {
-    /// The 12-megapixel photograph of a phone (4032×3024, 3 to 6 MB as JPEG) just fits: 36 MiB of
-    /// pixels, and 72 MiB more while a progressive JPEG is being decoded.
+    /// The 12-megapixel photograph of a phone (4032×3024, 3 to 6 MB as JPEG) just fits. It takes 36
+    /// MiB of pixels, and 72 MiB more while a progressive JPEG is decoded.
     fn default() -> Self {
         Self {
             bytes_max: 8 << 20,
@@ -38,11 +38,11 @@ impl Default for ImageSettings {
     }
 }
 
-/// Most live photographs any deployment may allow in one request.
+/// Most live photographs that any deployment may allow in one request.
 const LIVE_PHOTOS_MAX: usize = 32;
 
 impl ImageSettings {
-    /// Every setting outside its range.
+    /// Returns every setting outside its range.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("image");
         check.at_least_one("bytes_max", self.bytes_max);
@@ -53,7 +53,10 @@ impl ImageSettings {
         check.violations()
     }
 
-    /// Refuses a picture whose header gives it more pixels than allowed.
+    /// Refuses a picture by the size in its header.
+    ///
+    /// # Errors
+    /// [`DecodeError::SideTooLong`] and [`DecodeError::TooManyPixels`].
     pub(super) fn check_size(&self, width: usize, height: usize) -> Result<(), DecodeError> {
         let side = width.max(height);
         if side > self.side_max {

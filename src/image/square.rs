@@ -1,25 +1,25 @@
-//! A turned square of an image, as the landmark networks see it.
+//! Rotated squares of an image, the crops of the landmark networks.
 
 use crate::image::{RgbImage, SimilarityTransform, warp};
 
-/// A square of an image, turned about its centre, and the crop of `size × size` pixels that a
-/// network is fed of it.
+/// A square of an image, rotated about its centre, and its crop of `size × size` pixels for a
+/// network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TurnedSquare {
-    /// From pixels of the image to pixels of the crop.
+    /// Maps pixels of the image to pixels of the crop.
     to_crop: SimilarityTransform,
     size: usize,
 }
 
 impl TurnedSquare {
-    /// The square of `side` image pixels about `center` whose upper edge runs along the direction
-    /// `along`; `None` when a number is not finite, or side or direction are next to nothing.
+    /// Returns the square of `side` image pixels about `center` whose upper edge has the direction
+    /// `along`. Returns `None` if a number is not finite, or if side or direction are nearly zero.
     ///
-    /// Pixel centres are at integers, so the middle of the crop is at `(size − 1) / 2`: a crop
-    /// that is mirrored keeps it there.
+    /// Pixel centres are at integers, so the centre of the crop is at `(size − 1) / 2`. Mirroring
+    /// the crop keeps the centre there.
     pub fn new(center: [f64; 2], side: f64, along: [f64; 2], size: usize) -> Option<Self> {
         let scale = size as f64 / side / along[0].hypot(along[1]);
-        // The turn from the direction onto the x axis: by its angle, backwards.
+        // Rotates the direction onto the x axis: by the negative of its angle.
         let (a, b) = (along[0] * scale, -along[1] * scale);
         let middle = (size as f64 - 1.0) / 2.0;
         let [x, y] = center;
@@ -28,22 +28,22 @@ impl TurnedSquare {
         Some(Self { to_crop, size })
     }
 
-    /// The crop, black where the image ends.
+    /// Returns the crop, black outside the image.
     pub fn sample(&self, image: &RgbImage) -> RgbImage {
         warp(image, &self.to_crop, self.size, self.size)
     }
 
-    /// Where a point of the crop lies in the image.
+    /// Maps a point of the crop to the image.
     pub fn to_image(&self, x: f64, y: f64) -> (f64, f64) {
         self.to_crop.invert(x, y)
     }
 
-    /// Side of the crop in pixels.
+    /// Returns the side of the crop in pixels.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// How many pixels of the image one pixel of the crop is wide.
+    /// Returns the width of one crop pixel in image pixels.
     pub fn image_pixels_per_crop_pixel(&self) -> f64 {
         1.0 / self.to_crop.scale()
     }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_direction_becomes_the_upper_edge() {
-        // Along the image's downward axis: what was below is at the right of the crop.
+        // Along the image's downward axis: a point below is at the right of the crop.
         let square = TurnedSquare::new([10.0, 20.0], 8.0, [0.0, 3.0], 4).unwrap();
         let (x, y) = square.to_image(3.5, 1.5);
         assert!((x - 10.0).abs() < 1e-9 && (y - 24.0).abs() < 1e-9, "{x} {y}");

@@ -1,10 +1,10 @@
-//! Similarity transforms and sampling through them.
+//! Similarity transforms and resampling.
 
 use crate::image::RgbImage;
 use crate::image::rgb::nearest_byte;
 
 /// A rotation, uniform scale and shift from source to target pixels, without reflection:
-/// `x' = a·x − b·y + tx`, `y' = b·x + a·y + ty`. It can always be inverted.
+/// `x' = a·x − b·y + tx`, `y' = b·x + a·y + ty`. It is always invertible.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SimilarityTransform {
     a: f64,
@@ -13,29 +13,30 @@ pub struct SimilarityTransform {
     ty: f64,
 }
 
-/// A smaller scale would squeeze an image of 4096 pixels into a hundredth of one.
+/// Least scale: a smaller one would shrink an image of 4096 pixels to less than a hundredth of a
+/// pixel.
 const SCALE_MIN: f64 = 1e-6;
 
 impl SimilarityTransform {
-    /// Builds the transform; `None` when a number is not finite or the scale `hypot(a, b)` is
-    /// below 1e-6 or above 1e6.
+    /// Creates the transform. Returns `None` if a number is not finite or the scale `hypot(a, b)`
+    /// is below 1e-6 or above 1e6.
     pub fn new(a: f64, b: f64, tx: f64, ty: f64) -> Option<Self> {
         let scale = a.hypot(b);
         let is_sane = (SCALE_MIN..=1.0 / SCALE_MIN).contains(&scale);
         (is_sane && tx.is_finite() && ty.is_finite()).then_some(Self { a, b, tx, ty })
     }
 
-    /// How many target pixels one source pixel becomes.
+    /// Returns the size of one source pixel in target pixels.
     pub fn scale(&self) -> f64 {
         self.a.hypot(self.b)
     }
 
-    /// Where a source pixel goes.
+    /// Maps a source pixel to the target.
     pub fn apply(&self, x: f64, y: f64) -> (f64, f64) {
         (self.a * x - self.b * y + self.tx, self.b * x + self.a * y + self.ty)
     }
 
-    /// Where a target pixel comes from.
+    /// Maps a target pixel to the source.
     pub(super) fn invert(&self, x: f64, y: f64) -> (f64, f64) {
         let square = self.a * self.a + self.b * self.b;
         let (x, y) = (x - self.tx, y - self.ty);
@@ -43,9 +44,9 @@ impl SimilarityTransform {
     }
 }
 
-/// Samples `width × height` pixels of `source` through `transform` (source to target), bilinear.
+/// Samples `width × height` pixels of `source` bilinearly through `transform` (source to target).
 ///
-/// Integer coordinates are pixel centres and everything outside the source is black, as in
+/// Integer coordinates are pixel centres, and everything outside the source is black, as in
 /// OpenCV's `warpAffine` with a constant border. There is no low-pass filter: InsightFace and
 /// OpenCV align faces without one, and embeddings were calibrated so.
 pub fn warp(
@@ -65,27 +66,28 @@ pub fn warp(
     target
 }
 
-/// Target pixels that are sampled together: each step is a loop over all of them, which the
-/// compiler turns into vector instructions.
+/// Number of target pixels sampled together. Each step is a loop over all of them, which the
+/// compiler vectorises.
 const BLOCK: usize = 16;
 
-/// Where neighbours of a line come from.
+/// Source positions of neighbouring target pixels in a line.
 struct SamplePoints {
     /// Column and line of the source pixel to the upper left, which may lie outside.
     left: [i32; BLOCK],
     top: [i32; BLOCK],
-    /// How far the point is from there, 0 to 1.
+    /// Distance of the point from that pixel, 0 to 1.
     right_share: [f32; BLOCK],
     lower_share: [f32; BLOCK],
 }
 
-/// Of each corner (upper left, upper right, lower left, lower right), its channels at each point.
+/// For each corner (upper left, upper right, lower left, lower right) and channel, the value at
+/// each point.
 type Corners = [[[u8; BLOCK]; 3]; 4];
 
 impl SamplePoints {
-    /// Of the target pixels from `x` on in line `y`.
+    /// Returns the source positions of the target pixels from `x` on in line `y`.
     fn new(source: &RgbImage, transform: &SimilarityTransform, x: usize, y: usize) -> Self {
-        // Beyond these everything is black, and whole numbers are small.
+        // Beyond these limits everything is black. The limits also keep the integers small.
         let [right_end, lower_end] = [source.width(), source.height()].map(|side| side as f64);
         let mut points = Self {
             left: [0; BLOCK],
@@ -103,7 +105,7 @@ impl SamplePoints {
         points
     }
 
-    /// What the first `count` points lie between.
+    /// Returns the four source pixels around each of the first `count` points.
     fn corners(&self, source: &RgbImage, count: usize) -> Corners {
         let mut corners = [[[0; BLOCK]; 3]; 4];
         for i in 0..count {
@@ -121,7 +123,7 @@ impl SamplePoints {
         corners
     }
 
-    /// The bilinear means.
+    /// Computes the bilinear interpolation of the corners.
     fn interpolate(&self, corners: &Corners, pixels: &mut [[u8; 3]]) {
         let mut means = [[0; BLOCK]; 3];
         for channel in 0..3 {
@@ -143,13 +145,13 @@ impl SamplePoints {
     }
 }
 
-/// Two neighbours of a line; black outside.
+/// Returns two neighbouring pixels of a line; pixels outside the image are black.
 #[inline]
 fn pixel_pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
     let pixels = image.pixels().as_chunks::<3>().0;
     let [(column, width), (line, height)] =
         [(x, image.width()), (y, image.height())].map(|(at, side)| (at as usize, side));
-    // Negative ones are large as numbers without a sign.
+    // Negative coordinates became large unsigned numbers.
     if column < width - 1 && line < height {
         let at = line * width + column;
         return [pixels[at], pixels[at + 1]];
@@ -161,9 +163,11 @@ fn pixel_pair(image: &RgbImage, x: i32, y: i32) -> [[u8; 3]; 2] {
     [pixel(column), pixel(column.wrapping_add(1))]
 }
 
-/// The whole number below and the rest. Not `f64::floor`, which is a call of a function on
-/// processors without SSE 4.1, for which this is compiled: what is added leaves no room for a
-/// fraction in the number's bits, and whole numbers in the lowest of them.
+/// Returns the largest integer not above `x`, and the remaining fraction.
+///
+/// Adding 3·2⁵¹ shifts the fraction out of the mantissa; the lowest bits are then the rounded
+/// integer. `f64::floor` would be a library call, because this is compiled for processors without
+/// SSE 4.1.
 #[inline]
 fn floor_and_fraction(x: f64) -> (i32, f32) {
     const SHIFT: f64 = (3_u64 << 51) as f64;
@@ -253,7 +257,7 @@ mod tests {
         }
     }
 
-    /// What is written about [`warp`], pixel by pixel.
+    /// Computes one pixel as [`warp`] documents it.
     fn reference_pixel(
         source: &RgbImage,
         transform: &SimilarityTransform,

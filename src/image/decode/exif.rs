@@ -1,4 +1,4 @@
-//! The one EXIF field that matters: orientation.
+//! EXIF orientation, the only EXIF field that is used.
 //!
 //! Source: TIFF 6.0 (header, image file directory) and EXIF 2.32 section 4.6.4 (tag 0x0112).
 
@@ -8,9 +8,10 @@ const TAG_ORIENTATION: u16 = 0x0112;
 const TYPE_SHORT: u16 = 3;
 const ENTRY_BYTES: usize = 12;
 
-/// Orientation in a TIFF structure; upright when it is absent or malformed, as viewers do.
+/// Returns the orientation in a TIFF structure. An absent or malformed orientation counts as
+/// upright, as in image viewers.
 ///
-/// Reads the first directory only, and follows no other offset.
+/// Reads only the first directory and follows no other offset.
 pub(super) fn orientation(tiff: &[u8]) -> Orientation {
     read_orientation(tiff).and_then(Orientation::from_exif).unwrap_or(Orientation::UPRIGHT)
 }

@@ -1,8 +1,8 @@
-//! JPEG: our own walk over the markers, then zune-jpeg for the pixels.
+//! JPEG: parses the markers itself, then decodes the pixels with zune-jpeg.
 //!
-//! The walk finds the size, the orientation and the end of the image before the decoder sees a
-//! byte. It is what makes a truncated file an error: decoders are lenient and fill what is
-//! missing with grey. Source: ITU-T T.81, annex B.
+//! The parser finds the size, the orientation and the end of the image before the decoder sees a
+//! byte. It makes a truncated file an error: decoders are lenient and fill missing parts with grey.
+//! Source: ITU-T T.81, annex B.
 
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -13,8 +13,8 @@ use super::{DecodeError, catch_panics, exif};
 use crate::image::orientation::Orientation;
 use crate::image::{ImageSettings, RgbImage};
 
-/// Most scans of one file. libjpeg writes 10 for a progressive colour image; each further scan is
-/// another pass over all blocks, which is how small files become slow.
+/// Most scans of one file. libjpeg writes 10 for a progressive colour image. Each further scan is
+/// another pass over all blocks, which makes small files slow to decode.
 const SCANS_MAX: usize = 32;
 
 /// Decodes a file that starts with the JPEG magic.
@@ -38,7 +38,7 @@ fn decode_pixels(
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(|_| DecodeError::Corrupt)?;
-    // Two readers of one header must agree, or the limits were checked on the wrong numbers.
+    // Both parsers must agree on the size. Otherwise the limits were checked on wrong numbers.
     let size = decoder.dimensions();
     let mut image = RgbImage::black(frame.width, frame.height);
     if size != Some((frame.width, frame.height))
@@ -50,11 +50,11 @@ fn decode_pixels(
     Ok(image)
 }
 
-/// What the markers say.
+/// The content of the markers.
 struct JpegHeader {
     frame: FrameHeader,
     orientation: Orientation,
-    /// Offset just behind the end-of-image marker. Phones put more images behind it.
+    /// Offset just after the end-of-image marker. Phones append further images.
     end: usize,
 }
 
@@ -92,7 +92,7 @@ impl JpegHeader {
                         orientation = exif::orientation(tiff);
                     }
                 }
-                // A second frame, start of image, restart and others without a length.
+                // A second frame, start of image, restart and other markers without a length.
                 0x00..=0x01 | 0xC0..=0xC2 | 0xD0..=0xD8 => return Err(DecodeError::Corrupt),
                 _ => {
                     reader.segment()?;
@@ -108,7 +108,7 @@ impl JpegHeader {
 }
 
 impl FrameHeader {
-    /// Reads the frame header: precision, height, width, components (T.81 B.2.2).
+    /// Parses the frame header: precision, height, width, components (T.81 B.2.2).
     fn read(segment: &[u8]) -> Result<Self, DecodeError> {
         let &[precision, h1, h0, w1, w0, components, ..] = segment else {
             return Err(DecodeError::Corrupt);
@@ -144,7 +144,7 @@ struct MarkerReader<'a> {
 }
 
 impl<'a> MarkerReader<'a> {
-    /// The next marker's second byte. Any number of fill bytes may stand before it.
+    /// Returns the second byte of the next marker. Any number of fill bytes may precede it.
     fn marker(&mut self) -> Result<u8, DecodeError> {
         if self.byte()? != 0xFF {
             return Err(DecodeError::Corrupt);
@@ -157,7 +157,7 @@ impl<'a> MarkerReader<'a> {
         }
     }
 
-    /// The content of a marker segment, without its length.
+    /// Returns the content of a marker segment without its length.
     fn segment(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(u16::from_be_bytes([self.byte()?, self.byte()?]));
         let content = length.checked_sub(2).ok_or(DecodeError::Corrupt)?;
@@ -166,7 +166,7 @@ impl<'a> MarkerReader<'a> {
         Ok(segment)
     }
 
-    /// Moves to the marker that ends a scan. Stuffed zeroes and restart markers belong to it.
+    /// Moves to the marker that ends a scan. Stuffed zeroes and restart markers belong to the scan.
     fn skip_entropy_coded(&mut self) -> Result<(), DecodeError> {
         loop {
             let rest = self.bytes.get(self.at..).ok_or(DecodeError::Truncated)?;
@@ -174,7 +174,7 @@ impl<'a> MarkerReader<'a> {
             let second = *rest.get(to_marker + 1).ok_or(DecodeError::Truncated)?;
             match second {
                 0x00 | 0xD0..=0xD7 => self.at += to_marker + 2,
-                // The second of two may itself start a marker.
+                // The second 0xFF may itself start a marker.
                 0xFF => self.at += to_marker + 1,
                 _ => {
                     self.at += to_marker;

@@ -1,9 +1,9 @@
-//! From the bytes of a file to an [`RgbImage`], within limits.
+//! Decoding of image files to [`RgbImage`] within limits.
 //!
-//! JPEG (baseline and progressive, grey, YCbCr or RGB) and PNG (every colour type and depth). The
-//! size stands in the header and is judged before anything of the image's size is allocated. A
-//! file that ends early is an error and never a picture with a grey rest. Orientation is taken
-//! from EXIF; all other metadata, colour profiles included, is ignored.
+//! JPEG (baseline and progressive; grey, YCbCr or RGB) and PNG (every colour type and depth). The
+//! size in the header is checked before memory of the image's size is allocated. A truncated file
+//! is an error, never a picture with a grey rest. The orientation comes from EXIF; all other
+//! metadata, colour profiles included, is ignored.
 
 mod exif;
 mod jpeg;
@@ -15,9 +15,10 @@ use thiserror::Error;
 
 use crate::image::{ImageSettings, RgbImage};
 
-/// Why bytes are not an image that the server accepts.
+/// Reasons for refusing bytes as an image.
 ///
-/// The decoders' own errors are not kept as sources: they may quote the caller's bytes.
+/// The errors of the decoder crates are not kept as sources, because they may quote the caller's
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// There are no bytes.
@@ -31,10 +32,10 @@ pub enum DecodeError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The bytes start like no image format known here.
+    /// The bytes start like no known image format.
     #[error("bytes are neither a jpeg nor a png image")]
     NotAnImage,
-    /// An image, but of a format or with a feature that is not decoded.
+    /// The format, or a feature of it, is not supported.
     #[error("image uses {feature}, which is not supported")]
     Unsupported {
         /// The format or feature.
@@ -59,14 +60,14 @@ pub enum DecodeError {
     /// The file ends before the image does.
     #[error("image is truncated")]
     Truncated,
-    /// The file breaks the rules of its format.
+    /// The file violates its format.
     #[error("image is corrupt")]
     Corrupt,
 }
 
 /// Decodes a JPEG or PNG file into upright RGB.
 ///
-/// Transparent pixels are laid over white, the background that identity portraits have.
+/// Transparent pixels are blended over white, the background of identity portraits.
 ///
 /// # Errors
 /// See [`DecodeError`]. No input panics: the third-party decoders run under `catch_unwind`.
@@ -83,7 +84,7 @@ pub fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, DecodeEr
     }
 }
 
-/// Whether a file is of a format that [`decode`] reads, by its first bytes alone.
+/// Checks by the first bytes that a file has a format that [`decode`] supports.
 ///
 /// # Errors
 /// [`DecodeError::Empty`], [`DecodeError::Unsupported`] or [`DecodeError::NotAnImage`].
@@ -99,8 +100,8 @@ enum Format {
     Png,
 }
 
-/// Formats that callers send by mistake, by the bytes at an offset. Naming them saves a support
-/// call: phones store HEIC, browsers WebP.
+/// Formats that callers send by mistake, with the offset and the magic bytes. Naming the format
+/// saves a support call: phones store HEIC, browsers WebP.
 const OTHER_FORMATS: [(usize, &[u8], &str); 8] = [
     (4, b"ftypavif", "the avif format"),
     (4, b"ftyp", "the heic format"),
@@ -128,7 +129,7 @@ fn detect_format(bytes: &[u8]) -> Result<Format, DecodeError> {
     }
 }
 
-/// Runs a third-party decoder; a panic inside it is the file's fault, not the server's.
+/// Runs a third-party decoder. A panic inside it counts as a corrupt file.
 fn catch_panics<T>(decoder: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
     catch_unwind(AssertUnwindSafe(decoder)).unwrap_or(Err(DecodeError::Corrupt))
 }

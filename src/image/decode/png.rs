@@ -8,8 +8,8 @@ use super::{DecodeError, catch_panics, exif};
 use crate::image::{ImageSettings, RgbImage};
 use crate::trust::Secret;
 
-/// Most bytes the decoder may hold besides the output: chunks it keeps (palette, EXIF) and a few
-/// lines of at most 4096 pixels of 8 bytes.
+/// Most bytes that the decoder may hold besides the output: chunks (palette, EXIF) and a few lines
+/// of at most 4096 pixels of 8 bytes.
 const WORK_BYTES_MAX: usize = 4 << 20;
 
 /// Decodes a file that starts with the PNG magic.
@@ -17,7 +17,7 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageSettings) -> Result<RgbImage, D
     catch_panics(|| {
         let mut reader = open(bytes, limits)?;
         let image = read_pixels(&mut reader)?;
-        // The image is complete only when its end chunk has been seen.
+        // The image is complete only after its end chunk.
         reader.finish().map_err(to_decode_error)?;
         let metadata = reader.info().exif_metadata.as_deref();
         Ok(match metadata {
@@ -33,7 +33,7 @@ fn open<'a>(
 ) -> Result<Reader<Cursor<&'a [u8]>>, DecodeError> {
     let mut decoder =
         Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: WORK_BYTES_MAX });
-    // Palettes, small depths and transparency become 8-bit samples, 16-bit ones lose their low
+    // Palettes, small depths and transparency become 8-bit samples; 16-bit samples lose their low
     // byte.
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     decoder.set_ignore_text_chunk(true);
