@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Placement;
 #[cfg(test)]
 use super::cpu::RunNetwork;
-use super::worker::Door;
+use super::worker::Inbox;
 use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
@@ -22,7 +22,7 @@ pub struct LoadedModel {
     dir: PathBuf,
     placement: Placement,
     /// Tells when the handle is dropped.
-    _doors: Doors,
+    _sweep: SweepOnDrop,
     timing: OnceLock<LoadTiming>,
     /// The network of a test, which needs no device to be loaded onto.
     #[cfg(test)]
@@ -30,7 +30,7 @@ pub struct LoadedModel {
 }
 
 /// Of the threads that hold a network of a model.
-struct Doors(Vec<Weak<Door>>);
+struct SweepOnDrop(Vec<Weak<Inbox>>);
 
 /// Under which a machine keeps a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,10 +66,14 @@ impl LoadedModel {
         key: u64,
         package: &Package,
         placement: Placement,
-        doors: Vec<Weak<Door>>,
+        inboxes: Vec<Weak<Inbox>>,
     ) -> Self {
-        let (dir, _doors) = (package.dir().to_owned(), Doors(doors));
-        Self { dir, placement, _doors, ..Self::bare(ModelKey::Live(key), package.manifest.clone()) }
+        Self {
+            dir: package.dir().to_owned(),
+            placement,
+            _sweep: SweepOnDrop(inboxes),
+            ..Self::bare(ModelKey::Live(key), package.manifest.clone())
+        }
     }
 
     /// The same model fed with `input`, to be tried.
@@ -90,7 +94,7 @@ impl LoadedModel {
             manifest,
             dir: PathBuf::new(),
             placement: Placement::of([]),
-            _doors: Doors(Vec::new()),
+            _sweep: SweepOnDrop(Vec::new()),
             timing: OnceLock::new(),
             #[cfg(test)]
             carried: None,
@@ -150,10 +154,10 @@ impl LoadedModel {
     }
 }
 
-impl Drop for Doors {
+impl Drop for SweepOnDrop {
     fn drop(&mut self) {
-        for door in self.0.iter().filter_map(Weak::upgrade) {
-            door.ring();
+        for inbox in self.0.iter().filter_map(Weak::upgrade) {
+            inbox.request_sweep();
         }
     }
 }

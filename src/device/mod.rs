@@ -72,7 +72,7 @@ use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
 use watchdog::{Patience, Pulse, Watchdog};
-use worker::{Door, Work, Worker};
+use worker::{Inbox, Work, Worker};
 
 /// An open group of devices.
 ///
@@ -94,14 +94,14 @@ struct Station {
     description: DeviceDescription,
     slots: Arc<Semaphore>,
     /// `None` only while dropping: closing the inbox ends the thread.
-    door: Option<Arc<Door>>,
+    inbox: Option<Arc<Inbox>>,
     /// The device's own, or that of its watchdog, which ends when the device's has ended or hangs.
     thread: Option<JoinHandle<()>>,
 }
 
 /// A station whose thread opens its machine.
 struct Opening {
-    door: Door,
+    inbox: Inbox,
     thread: JoinHandle<()>,
     opened: oneshot::Receiver<Result<DeviceDescription, DeviceError>>,
 }
@@ -159,9 +159,9 @@ impl Device {
     pub async fn load(&self, package: Package) -> Result<Arc<LoadedModel>, DeviceError> {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
-        let doors = placement.iter().filter_map(|device| self.stations[device].door.as_ref());
-        let doors = doors.map(Arc::downgrade).collect();
-        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, doors));
+        let inboxes = placement.iter().filter_map(|device| self.stations[device].inbox.as_ref());
+        let inboxes = inboxes.map(Arc::downgrade).collect();
+        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, inboxes));
         let loads = placement.iter().map(|device| self.load_on(device, &model, &package));
         let timings = try_join_all(loads).await?;
         let slowest = timings.into_iter().max_by_key(LoadTiming::total);
@@ -236,7 +236,7 @@ impl Opening {
         slots: NonZeroUsize,
         patience: Patience,
     ) -> Result<Self, DeviceError> {
-        let (inbox, work) = sync_channel(slots.get() + Door::BELLS);
+        let (sender, receiver) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
         let (reply, opened) = oneshot::channel();
         let (alive, ended) = channel();
         let (name, can_hang) = (machine.name(), machine.can_hang());
@@ -249,7 +249,7 @@ impl Opening {
             match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
-                    Worker::new(machine, (work, slots.get()), reporter, pulse, patience).serve();
+                    Worker::new(machine, receiver, slots.get(), reporter, pulse, patience).serve();
                 }
                 Err(error) => drop(reply.send(Err(error))),
             }
@@ -258,7 +258,7 @@ impl Opening {
             let watchdog = Watchdog { pulse: watched, reporter: watcher, look, ended, thread };
             thread = spawn(format!("watch-{name}"), move || watchdog.watch())?;
         }
-        Ok(Self { door: Door::new(inbox), thread, opened })
+        Ok(Self { inbox: Inbox::new(sender), thread, opened })
     }
 
     /// The station, unless its device is `gone` before it has opened.
@@ -273,8 +273,12 @@ impl Opening {
             Some(loss) = gone => return Err(DeviceError::Lost(loss)),
             else => return Err(DeviceError::Stopped),
         };
-        let (door, thread) = (Some(Arc::new(self.door)), Some(self.thread));
-        Ok(Station { description, slots: Arc::new(Semaphore::new(slots.get())), door, thread })
+        Ok(Station {
+            description,
+            slots: Arc::new(Semaphore::new(slots.get())),
+            inbox: Some(Arc::new(self.inbox)),
+            thread: Some(self.thread),
+        })
     }
 }
 
@@ -311,15 +315,15 @@ impl Slot<'_> {
     }
 
     fn send(self, work: impl FnOnce(OwnedSemaphorePermit) -> Work) {
-        if let Some(door) = &self.group.stations[self.device].door {
-            door.send(work(self.permit));
+        if let Some(inbox) = &self.group.stations[self.device].inbox {
+            inbox.send(work(self.permit));
         }
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.stations.iter_mut().for_each(|station| station.door = None);
+        self.stations.iter_mut().for_each(|station| station.inbox = None);
         for thread in self.stations.iter_mut().filter_map(|station| station.thread.take()) {
             // Panics of networks are caught on the thread; one of its own has been reported there.
             drop(thread.join());

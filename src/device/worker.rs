@@ -45,30 +45,30 @@ pub(super) enum Work {
 }
 
 /// How work gets in. The group holds it; closing it ends the thread.
-pub(super) struct Door {
-    inbox: SyncSender<Work>,
+pub(super) struct Inbox {
+    sender: SyncSender<Work>,
     /// The inbox's one place for [`Work::Sweep`].
-    bell: Arc<Semaphore>,
+    sweep_place: Arc<Semaphore>,
 }
 
-impl Door {
+impl Inbox {
     /// Places in an inbox besides its slots.
-    pub(super) const BELLS: usize = 1;
+    pub(super) const SWEEP_PLACES: usize = 1;
 
-    pub(super) fn new(inbox: SyncSender<Work>) -> Self {
-        Self { inbox, bell: Arc::new(Semaphore::new(Self::BELLS)) }
+    pub(super) fn new(sender: SyncSender<Work>) -> Self {
+        Self { sender, sweep_place: Arc::new(Semaphore::new(Self::SWEEP_PLACES)) }
     }
 
     /// Never waits, because whoever sends holds one of the inbox's places. Work for a thread that
     /// has ended is dropped, and with it its reply channel.
     pub(super) fn send(&self, work: Work) {
-        drop(self.inbox.try_send(work));
+        drop(self.sender.try_send(work));
     }
 
-    /// Says that a handle is gone. When the bell has been rung and not been heard, whoever hears it
-    /// will see this too.
-    pub(super) fn ring(&self) {
-        if let Ok(permit) = Arc::clone(&self.bell).try_acquire_owned() {
+    /// Says that a handle is gone. While a request waits in the inbox, its sweep covers this handle
+    /// too.
+    pub(super) fn request_sweep(&self) {
+        if let Ok(permit) = Arc::clone(&self.sweep_place).try_acquire_owned() {
             self.send(Work::Sweep { permit });
         }
     }
@@ -99,7 +99,8 @@ struct Lost(Loss);
 impl Worker {
     pub(super) fn new(
         machine: Machine,
-        (inbox, slots): (Receiver<Work>, usize),
+        inbox: Receiver<Work>,
+        slots: usize,
         health: Reporter,
         pulse: Arc<Pulse>,
         patience: Patience,
@@ -199,7 +200,7 @@ impl Worker {
         loaded
     }
 
-    /// The permit goes first: a handle dropped from here on rings again.
+    /// The permit goes first: a handle dropped from here on requests another sweep.
     fn sweep(&mut self, permit: OwnedSemaphorePermit) {
         drop(permit);
         let Self { machine, residents, .. } = self;
