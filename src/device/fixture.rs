@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use super::cpu::CpuMachine;
 use super::loaded::ModelKey;
-use super::machine::{Machine, MachineSpec, Started};
+use super::machine::{Machine, MachineSpec, StartedBatch};
 use super::placement::DEVICES_MAX;
 use super::watchdog::Patience;
 use super::{
@@ -248,10 +248,10 @@ impl StagedMachine {
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Started {
+    ) -> StartedBatch {
         let outputs = self.cpu.run(model, rows, bucket);
         self.report(Report::Started(rows.iter().map(|row| row.pixels()[0]).collect()));
-        Started::Staged(outputs)
+        StartedBatch::Staged(outputs)
     }
 
     pub(super) fn finish(

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use super::CudaSettings;
 use super::cpu::CpuMachine;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaMachine, Flying, check_number};
+use super::cuda::{CudaMachine, EnqueuedBatch, check_number};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
@@ -52,12 +52,12 @@ pub(super) enum Machine {
 }
 
 /// A batch that was started.
-pub(super) enum Started {
+pub(super) enum StartedBatch {
     /// It has run: the CPU computes while it starts. So has one that could not be started.
     Done(Result<Vec<RowOutput>, DeviceError>),
     /// A GPU computes it.
     #[cfg(feature = "cuda")]
-    Cuda(Flying),
+    Cuda(EnqueuedBatch),
     /// It runs until [`Machine::finish`] is told to end it.
     #[cfg(test)]
     Staged(Result<Vec<RowOutput>, DeviceError>),
@@ -185,13 +185,13 @@ impl Machine {
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Started {
+    ) -> StartedBatch {
         match self {
-            Self::Cpu(cpu) => Started::Done(cpu.run(model, rows, bucket)),
+            Self::Cpu(cpu) => StartedBatch::Done(cpu.run(model, rows, bucket)),
             #[cfg(feature = "cuda")]
             Self::Cuda(gpu) => match gpu.start(model, rows, bucket) {
-                Ok(flying) => Started::Cuda(flying),
-                Err(error) => Started::Done(Err(error)),
+                Ok(batch) => StartedBatch::Cuda(batch),
+                Err(error) => StartedBatch::Done(Err(error)),
             },
             #[cfg(test)]
             Self::Staged(staged) => staged.start(model, rows, bucket),
@@ -199,10 +199,10 @@ impl Machine {
     }
 
     /// Whether [`Machine::finish`] would not wait, as far as the machine can tell.
-    pub(super) fn has_run(&self, started: &Started) -> bool {
+    pub(super) fn has_run(&self, started: &StartedBatch) -> bool {
         match started {
             #[cfg(feature = "cuda")]
-            Started::Cuda(flying) => flying.has_run(),
+            StartedBatch::Cuda(batch) => batch.has_run(),
             _ => true,
         }
     }
@@ -210,13 +210,13 @@ impl Machine {
     /// Waits for a started batch; they are finished in the order they were started. The error of
     /// one row is the error of all. [`DeviceError::Lost`] means the machine is of no use until
     /// [`Machine::reopen`].
-    pub(super) fn finish(&mut self, started: Started) -> Result<Vec<RowOutput>, DeviceError> {
+    pub(super) fn finish(&mut self, started: StartedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         match started {
-            Started::Done(outputs) => outputs,
+            StartedBatch::Done(outputs) => outputs,
             #[cfg(feature = "cuda")]
-            Started::Cuda(flying) => self.gpu().finish(flying),
+            StartedBatch::Cuda(batch) => self.gpu().finish(batch),
             #[cfg(test)]
-            Started::Staged(outputs) => self.staged().finish(outputs),
+            StartedBatch::Staged(outputs) => self.staged().finish(outputs),
         }
     }
 
@@ -285,7 +285,7 @@ impl Machine {
     }
 }
 
-impl Started {
+impl StartedBatch {
     /// Whether nothing is left to wait for.
     pub(super) fn is_done(&self) -> bool {
         match self {

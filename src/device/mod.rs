@@ -25,13 +25,13 @@ mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod flight;
 mod health;
 mod load;
 mod loaded;
 mod machine;
 mod placement;
 mod plan;
+mod running;
 mod settings;
 mod survey;
 #[cfg(test)]

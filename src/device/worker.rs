@@ -2,7 +2,7 @@
 //! lost.
 //!
 //! ```text
-//! inbox → start → flying (as many as slots) → finish the oldest → answer
+//! inbox → start → running (as many as slots) → finish the oldest → answer
 //!           └─ lost → out: answer everything → pause, reopen, load all models again → in, or gone
 //! ```
 //!
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::flight::{Flight, Flying};
 use super::health::Reporter;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
+use super::running::{RunningBatch, TakenBatch};
 use super::watchdog::{Patience, Pulse};
 use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
 use crate::model::{ModelError, Package};
@@ -83,7 +83,7 @@ pub(super) struct Worker {
     pulse: Arc<Pulse>,
     patience: Patience,
     /// Oldest first.
-    flying: VecDeque<Flying>,
+    running: VecDeque<RunningBatch>,
     residents: Vec<Resident>,
 }
 
@@ -105,8 +105,8 @@ impl Worker {
         pulse: Arc<Pulse>,
         patience: Patience,
     ) -> Self {
-        let (flying, residents) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, pulse, patience, flying, residents }
+        let (running, residents) = (VecDeque::new(), Vec::new());
+        Self { machine, inbox, slots, health, pulse, patience, running, residents }
     }
 
     /// Runs until the inbox is closed and everything in it is answered, or the thread is given up.
@@ -136,15 +136,15 @@ impl Worker {
             if self.pulse.is_given_up() {
                 return ControlFlow::Break(());
             }
-            let Some(Flying { flight, started }) = self.flying.front() else {
+            let Some(RunningBatch { taken, started }) = self.running.front() else {
                 self.pulse.rest();
                 return match self.inbox.recv() {
                     Ok(work) => ControlFlow::Continue(Some(work)),
                     Err(_) => ControlFlow::Break(()),
                 };
             };
-            self.begin_batch(flight);
-            let is_full = self.flying.len() >= self.slots;
+            self.begin_batch(taken);
+            let is_full = self.running.len() >= self.slots;
             let patience = if is_full { Duration::ZERO } else { LOOK_EVERY };
             match self.inbox.recv_timeout(patience) {
                 Ok(work) => return ControlFlow::Continue(Some(work)),
@@ -157,12 +157,12 @@ impl Worker {
     fn take(&mut self, work: Work) -> Result<(), Lost> {
         match work {
             Work::Run { batch, reply, permit } => {
-                let flight = Flight::new(batch, reply, permit);
-                self.begin_batch(self.flying.front().map_or(&flight, |oldest| &oldest.flight));
-                let Batch { model, rows, bucket } = &flight.batch;
+                let taken = TakenBatch::new(batch, reply, permit);
+                self.begin_batch(self.running.front().map_or(&taken, |oldest| &oldest.taken));
+                let Batch { model, rows, bucket } = &taken.batch;
                 let started = self.machine.start(model, rows, *bucket);
                 let is_done = started.is_done();
-                self.flying.push_back(Flying { flight, started });
+                self.running.push_back(RunningBatch { taken, started });
                 // What is done is answered before anything else is started.
                 if is_done { self.finish_all() } else { Ok(()) }
             }
@@ -181,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Loads a model when nothing flies, so that its trial runs disturb nobody.
+    /// Loads a model when no batch runs, so that its trial runs disturb nobody.
     fn load(
         &mut self,
         model: &Arc<LoadedModel>,
@@ -214,45 +214,47 @@ impl Worker {
     }
 
     fn finish_all(&mut self) -> Result<(), Lost> {
-        while !self.flying.is_empty() {
+        while !self.running.is_empty() {
             self.finish_oldest()?;
         }
         Ok(())
     }
 
     fn finish_oldest(&mut self) -> Result<(), Lost> {
-        let Some(Flying { flight, started }) = self.flying.pop_front() else { return Ok(()) };
+        let Some(RunningBatch { taken, started }) = self.running.pop_front() else {
+            return Ok(());
+        };
         match self.machine.finish(started) {
             Ok(outputs) => {
-                flight.answer(outputs.into_iter().map(Ok).collect(), 0);
+                taken.answer(outputs.into_iter().map(Ok).collect(), 0);
                 Ok(())
             }
             Err(error) => match self.lost(&error) {
-                Some(lost) => Err(flight.refused(lost)),
-                None => self.repeat(flight, error),
+                Some(lost) => Err(taken.refused(lost)),
+                None => self.repeat(taken, error),
             },
         }
     }
 
     /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
-    /// everything that flies is finished, for a machine finishes in order.
-    fn repeat(&mut self, flight: Flight, error: DeviceError) -> Result<(), Lost> {
-        if flight.batch.rows.len() <= 1 {
-            flight.answer(vec![Err(error)], 0);
+    /// every batch that runs is finished, for a machine finishes in order.
+    fn repeat(&mut self, taken: TakenBatch, error: DeviceError) -> Result<(), Lost> {
+        if taken.batch.rows.len() <= 1 {
+            taken.answer(vec![Err(error)], 0);
             return Ok(());
         }
         if let Err(lost) = self.finish_all() {
-            return Err(flight.refused(lost));
+            return Err(taken.refused(lost));
         }
-        let mut results = Vec::with_capacity(flight.batch.rows.len());
-        for row in &flight.batch.rows {
-            let result = self.machine.run_alone(&flight.batch.model, row);
+        let mut results = Vec::with_capacity(taken.batch.rows.len());
+        for row in &taken.batch.rows {
+            let result = self.machine.run_alone(&taken.batch.model, row);
             if let Some(lost) = result.as_ref().err().and_then(|error| self.lost(error)) {
-                return Err(flight.refused(lost));
+                return Err(taken.refused(lost));
             }
             results.push(result);
         }
-        flight.answer(results, usize::from(matches!(error, DeviceError::Panicked)));
+        taken.answer(results, usize::from(matches!(error, DeviceError::Panicked)));
         Ok(())
     }
 
@@ -266,8 +268,8 @@ impl Worker {
 
     /// Answers everything with the loss and tries to come back. Breaks when the inbox is closed.
     fn recover(&mut self, loss: &Loss) -> ControlFlow<()> {
-        for flying in std::mem::take(&mut self.flying) {
-            flying.flight.refuse(loss);
+        for batch in std::mem::take(&mut self.running) {
+            batch.taken.refuse(loss);
         }
         for pause in self.patience.pauses.clone() {
             self.refuse_for(pause, loss)?;
@@ -307,7 +309,9 @@ impl Worker {
     /// Answers work that was on its way when the device was lost.
     fn refuse(&mut self, work: Work, loss: &Loss) {
         match work {
-            Work::Run { batch, reply, permit } => Flight::new(batch, reply, permit).refuse(loss),
+            Work::Run { batch, reply, permit } => {
+                TakenBatch::new(batch, reply, permit).refuse(loss);
+            }
             Work::Load { reply, .. } => drop(reply.send(Err(DeviceError::Lost(loss.clone())))),
             Work::Sweep { permit } => self.sweep(permit),
         }
@@ -330,9 +334,9 @@ impl Worker {
         Ok(())
     }
 
-    /// What flies is late when the oldest is; a batch is as old as its flight.
-    fn begin_batch(&self, oldest: &Flight) {
-        self.pulse.begin("a batch", oldest.taken, self.patience.batch);
+    /// The running batches are late when the oldest is; a batch is as old as its taking.
+    fn begin_batch(&self, oldest: &TakenBatch) {
+        self.pulse.begin("a batch", oldest.taken_at, self.patience.batch);
     }
 
     fn begin_load(&self) {
@@ -342,13 +346,13 @@ impl Worker {
     /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.
     /// The pictures are wiped.
     fn abandon(self) {
-        let Self { machine, flying, .. } = self;
+        let Self { machine, running, .. } = self;
         std::mem::forget(machine);
-        flying.into_iter().for_each(|Flying { started, .. }| std::mem::forget(started));
+        running.into_iter().for_each(|RunningBatch { started, .. }| std::mem::forget(started));
     }
 }
 
-impl Flight {
+impl TakenBatch {
     /// Answers with the loss that it passes on.
     fn refused(self, lost: Lost) -> Lost {
         self.refuse(&lost.0);

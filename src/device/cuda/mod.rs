@@ -61,14 +61,14 @@ struct Open {
 }
 
 /// A batch on its way through the GPU.
-pub(super) struct Flying {
+pub(super) struct EnqueuedBatch {
     slot: Slot,
     key: ModelKey,
     rows: usize,
     bucket: usize,
 }
 
-impl Flying {
+impl EnqueuedBatch {
     /// Whether its results are there, or an error that [`CudaMachine::finish`] will tell.
     pub(super) fn has_run(&self) -> bool {
         self.slot.has_run()
@@ -134,7 +134,7 @@ impl CudaMachine {
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Result<Flying, DeviceError> {
+    ) -> Result<EnqueuedBatch, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
             return Err(DeviceError::Bucket { rows: rows.len(), bucket });
@@ -147,15 +147,15 @@ impl CudaMachine {
         }
         let mut slot = open.free.pop().expect("no more batches are started than there are slots");
         match open.enqueue(&mut slot, key, rows, bucket) {
-            Ok(()) => Ok(Flying { slot, key, rows: rows.len(), bucket }),
+            Ok(()) => Ok(EnqueuedBatch { slot, key, rows: rows.len(), bucket }),
             Err(error) => Err(open.give_up(slot, error)),
         }
     }
 
     /// Waits for a batch and takes its results out of its slot.
-    pub(super) fn finish(&mut self, flying: Flying) -> Result<Vec<RowOutput>, DeviceError> {
+    pub(super) fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
-        let Flying { mut slot, key, rows, bucket } = flying;
+        let EnqueuedBatch { mut slot, key, rows, bucket } = batch;
         if let Err(error) = slot.wait() {
             return Err(open.give_up(slot, error.into()));
         }

@@ -100,7 +100,7 @@ async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
 }
 
 #[tokio::test]
-async fn only_the_bad_rows_of_a_batch_fail_while_others_fly() {
+async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
     let (device, director) = alone(2).await;
     let model = reader("reader", &[1, 4]);
     let first = launch(&device, batch(&model, &[1, PANICS, OVERFLOWS], 4)).await;

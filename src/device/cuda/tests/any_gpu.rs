@@ -42,19 +42,19 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
         alone.push(run(&gpu, batch(&model, &[seed], 1)).await.remove(0).unwrap());
     }
     let free = free_bytes();
-    let mut flying = std::collections::VecDeque::new();
+    let mut launched = std::collections::VecDeque::new();
     for index in 0..1000 {
         let chosen = [index % 5, (index / 5) % 5];
         let slot = gpu.reserve(model.placement()).await.unwrap();
-        flying.push_back((chosen, slot.launch(batch(&model, &chosen, 2))));
-        if flying.len() > 3 {
-            let (chosen, outcome) = flying.pop_front().unwrap();
+        launched.push_back((chosen, slot.launch(batch(&model, &chosen, 2))));
+        if launched.len() > 3 {
+            let (chosen, outcome) = launched.pop_front().unwrap();
             for (row, answer) in chosen.iter().zip(outcome.await.unwrap().rows) {
                 assert!(apart(&alone[*row], &answer.unwrap()) <= 1e-4, "batch {index}");
             }
         }
     }
-    flying.clear();
+    launched.clear();
     drop(run(&gpu, batch(&model, &[0], 1)).await);
     // A driver may take some for itself; the least that a batch can leave is half a KiB.
     let left = free.saturating_sub(free_bytes());

@@ -4,38 +4,41 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::machine::Started;
+use super::machine::StartedBatch;
 use super::{Batch, BatchOutcome, DeviceError, Loss, RowOutput};
 
 /// A batch, whom to answer, and the slot it holds.
-pub(super) struct Flight {
+pub(super) struct TakenBatch {
     pub(super) batch: Batch,
     reply: oneshot::Sender<BatchOutcome>,
     permit: OwnedSemaphorePermit,
-    pub(super) taken: Instant,
+    pub(super) taken_at: Instant,
 }
 
 /// A batch that its machine runs.
-pub(super) struct Flying {
-    pub(super) flight: Flight,
-    pub(super) started: Started,
+pub(super) struct RunningBatch {
+    pub(super) taken: TakenBatch,
+    pub(super) started: StartedBatch,
 }
 
-impl Flight {
+impl TakenBatch {
     /// The time of the run counts from here.
     pub(super) fn new(
         batch: Batch,
         reply: oneshot::Sender<BatchOutcome>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { batch, reply, permit, taken: Instant::now() }
+        Self { batch, reply, permit, taken_at: Instant::now() }
     }
 
     /// Answers each row; `panics_together` were caught while the rows ran in one pass.
     pub(super) fn answer(self, rows: Vec<Result<RowOutput, DeviceError>>, panics_together: usize) {
         let alone = rows.iter().filter(|row| matches!(row, Err(DeviceError::Panicked))).count();
-        let outcome =
-            BatchOutcome { rows, run_time: self.taken.elapsed(), panics: panics_together + alone };
+        let outcome = BatchOutcome {
+            rows,
+            run_time: self.taken_at.elapsed(),
+            panics: panics_together + alone,
+        };
         // First, so that the next batch is formed while this one's rows are wiped.
         drop(self.permit);
         // Who launched may have left; then the outputs are wiped here.
