@@ -92,17 +92,17 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(cpu("asked for".to_owned())),
             Self::Auto => Ok(match gpus_of_auto() {
-                Ok(numbers) => gpus(numbers.into_iter(), "chosen by auto", settings)?,
+                Ok(numbers) => gpu_specs(numbers.into_iter(), "chosen by auto", settings)?,
                 Err(why) => cpu(format!("chosen by auto: {why}")),
             }),
-            Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", settings),
+            Self::Cuda(numbers) => gpu_specs(numbers.iter().copied(), "asked for", settings),
         }
     }
 }
 
 /// The GPUs there are to use, or why none.
 #[cfg(feature = "cuda")]
-pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     let found = super::cuda::survey();
     if let Some(why) = found.unusable {
         return Err(why);
@@ -118,21 +118,21 @@ pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
 
-/// As [`found_gpus`], as far as can be told without opening a GPU.
+/// As [`find_gpus`], as far as can be told without opening a GPU.
 #[cfg(feature = "cuda")]
-pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
-    super::cuda::known_gpus()
+pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
+    super::cuda::find_gpus_without_opening()
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(super) use found_gpus as known_gpus;
+pub(super) use find_gpus as find_gpus_without_opening;
 
 #[cfg(feature = "cuda")]
-fn gpus(
+fn gpu_specs(
     numbers: impl Iterator<Item = usize>,
     chosen: &'static str,
     settings: &DeviceSettings,
@@ -142,7 +142,7 @@ fn gpus(
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpus(
+fn gpu_specs(
     mut numbers: impl Iterator<Item = usize>,
     _: &'static str,
     _: &DeviceSettings,
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn cuda_is_never_replaced_silently() {
         let machines =
-            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), found_gpus);
+            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), find_gpus);
         assert_eq!(
             machines.err().unwrap().to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
@@ -194,7 +194,7 @@ mod tests {
         let kernels = KernelChoice::Portable;
         let settings = DeviceSettings { threads: 2, kernels, ..DeviceSettings::default() };
         let description = |choice: DeviceChoice| {
-            let mut machines = choice.machines(&settings, found_gpus).unwrap();
+            let mut machines = choice.machines(&settings, find_gpus).unwrap();
             machines.pop().unwrap().open(NonZeroUsize::MIN).unwrap().1
         };
         let auto = description(DeviceChoice::Auto);

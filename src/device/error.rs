@@ -62,7 +62,7 @@ pub enum DeviceError {
         /// The device asked for.
         number: usize,
         /// What is needed, and what there is.
-        unmet: super::cuda::Unmet,
+        unmet: super::cuda::UnmetRequirement,
     },
     /// A GPU does not open.
     #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use super::CudaSettings;
 use super::cpu::CpuMachine;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaMachine, EnqueuedBatch, check_number};
+use super::cuda::{CudaMachine, EnqueuedBatch, check_gpu};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
@@ -98,7 +98,7 @@ impl MachineSpec {
                 CpuMachine::describe(*threads, *kernels, chosen).map(drop)
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda { number, .. } => check_number(*number),
+            Self::Cuda { number, .. } => check_gpu(*number),
             #[cfg(test)]
             Self::Staged(_) => Ok(()),
         }

@@ -28,7 +28,7 @@ impl DevicePlan {
     /// # Errors
     /// Devices that this build does not have, or a placement on other devices.
     pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        Self::of(settings.device.machines(settings, choice::found_gpus)?, settings)
+        Self::of(settings.device.machines(settings, choice::find_gpus)?, settings)
     }
 
     /// The devices of `settings`, and what opening them would refuse, as far as can be told without
@@ -38,7 +38,8 @@ impl DevicePlan {
     /// Those of [`DevicePlan::new`], GPUs that are not there or too old, and kernels that the
     /// processor does not have.
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        let plan = Self::of(settings.device.machines(settings, choice::known_gpus)?, settings)?;
+        let machines = settings.device.machines(settings, choice::find_gpus_without_opening)?;
+        let plan = Self::of(machines, settings)?;
         plan.machines.iter().try_for_each(MachineSpec::check)?;
         Ok(plan)
     }

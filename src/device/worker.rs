@@ -84,11 +84,11 @@ pub(super) struct Worker {
     patience: Patience,
     /// Oldest first.
     running: VecDeque<RunningBatch>,
-    residents: Vec<Resident>,
+    loaded: Vec<LoadedEntry>,
 }
 
 /// A model whose network the machine holds.
-struct Resident {
+struct LoadedEntry {
     key: ModelKey,
     model: Weak<LoadedModel>,
 }
@@ -105,8 +105,8 @@ impl Worker {
         pulse: Arc<Pulse>,
         patience: Patience,
     ) -> Self {
-        let (running, residents) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, pulse, patience, running, residents }
+        let (running, loaded) = (VecDeque::new(), Vec::new());
+        Self { machine, inbox, slots, health, pulse, patience, running, loaded }
     }
 
     /// Runs until the inbox is closed and everything in it is answered, or the thread is given up.
@@ -193,7 +193,7 @@ impl Worker {
         let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
         match &loaded {
             Ok(_) => {
-                self.residents.push(Resident { key: model.key(), model: Arc::downgrade(model) });
+                self.loaded.push(LoadedEntry { key: model.key(), model: Arc::downgrade(model) });
             }
             Err(_) => self.machine.unload(model.key()),
         }
@@ -203,11 +203,11 @@ impl Worker {
     /// The permit goes first: a handle dropped from here on requests another sweep.
     fn sweep(&mut self, permit: OwnedSemaphorePermit) {
         drop(permit);
-        let Self { machine, residents, .. } = self;
-        residents.retain(|resident| {
-            let is_alive = resident.model.strong_count() > 0;
+        let Self { machine, loaded, .. } = self;
+        loaded.retain(|entry| {
+            let is_alive = entry.model.strong_count() > 0;
             if !is_alive {
-                machine.unload(resident.key);
+                machine.unload(entry.key);
             }
             is_alive
         });
@@ -322,7 +322,7 @@ impl Worker {
     fn reopen(&mut self) -> Result<(), DeviceError> {
         self.begin_load();
         self.machine.reopen()?;
-        for model in self.residents.iter().filter_map(|resident| resident.model.upgrade()) {
+        for model in self.loaded.iter().filter_map(|entry| entry.model.upgrade()) {
             self.begin_load();
             let unreadable = |source: ModelError| DeviceError::Read {
                 model: model.id(),

@@ -10,11 +10,11 @@
 
 #![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
 
-mod fault;
 mod listing;
+mod loss;
+mod network;
 mod requirement;
-mod resident;
-mod slot;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -26,10 +26,10 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaStream, DriverError, result, sys,
 };
 
-use self::fault::Faults;
-use self::requirement::{Identity, check_driver, driver_version};
-use self::resident::Resident;
-use self::slot::Slot;
+use self::loss::LossDetector;
+use self::network::ResidentNetwork;
+use self::requirement::{GpuIdentity, check_driver, driver_version};
+use self::staging::StagingBuffer;
 use super::loaded::ModelKey;
 use super::placement::DEVICES_MAX;
 use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
@@ -39,7 +39,7 @@ use crate::image::RgbImage;
 use crate::model::Package;
 
 pub(super) use listing::survey;
-pub use requirement::Unmet;
+pub use requirement::UnmetRequirement;
 
 /// An open GPU with its networks.
 pub(super) struct CudaMachine {
@@ -47,22 +47,22 @@ pub(super) struct CudaMachine {
     settings: CudaSettings,
     slots: usize,
     /// `None` while it is lost.
-    open: Option<Open>,
+    open: Option<OpenGpu>,
 }
 
 /// What a lost GPU takes with it.
-struct Open {
+struct OpenGpu {
     gpu: Arc<Gpu>,
-    copies: Arc<CudaStream>,
-    networks: BTreeMap<ModelKey, Resident>,
-    /// Those no batch is in; the front one has been free longest.
-    free: Vec<Slot>,
-    faults: Faults,
+    copy_stream: Arc<CudaStream>,
+    networks: BTreeMap<ModelKey, ResidentNetwork>,
+    /// Those that hold no batch; the last one became free most recently.
+    free: Vec<StagingBuffer>,
+    loss_detector: LossDetector,
 }
 
 /// A batch on its way through the GPU.
 pub(super) struct EnqueuedBatch {
-    slot: Slot,
+    staging: StagingBuffer,
     key: ModelKey,
     rows: usize,
     bucket: usize,
@@ -71,7 +71,7 @@ pub(super) struct EnqueuedBatch {
 impl EnqueuedBatch {
     /// Whether its results are there, or an error that [`CudaMachine::finish`] will tell.
     pub(super) fn has_run(&self) -> bool {
-        self.slot.has_run()
+        self.staging.has_run()
     }
 }
 
@@ -83,9 +83,9 @@ impl CudaMachine {
         settings: CudaSettings,
         chosen: &str,
     ) -> Result<(Self, DeviceDescription), DeviceError> {
-        check_number(number)?;
-        let open = Open::new(number, slots).map_err(opening(number))?;
-        let description = open.describe(number, chosen).map_err(opening(number))?;
+        check_gpu(number)?;
+        let open = OpenGpu::new(number, slots).map_err(open_error(number))?;
+        let description = open.describe(number, chosen).map_err(open_error(number))?;
         Ok((Self { number, settings, slots, open: Some(open) }, description))
     }
 
@@ -112,13 +112,13 @@ impl CudaMachine {
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let resident = Resident::load(&graph, &open.gpu, manifest, self.settings.graphs);
-        let resident = resident.map_err(|source| open.load_error(model, source))?;
+        let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
+        let network = network.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
-        let grown = open.grow_slots(bytes, resident.results_len(rows_max));
+        let grown = open.grow_staging(bytes, network.results_len(rows_max));
         grown.map_err(|error| open.load_error(model, error.into()))?;
-        open.networks.insert(model.key(), resident);
+        open.networks.insert(model.key(), network);
         Ok(())
     }
 
@@ -145,25 +145,26 @@ impl CudaMachine {
         if !open.networks.contains_key(&key) {
             return Err(DeviceError::NotLoaded { model: model.id() });
         }
-        let mut slot = open.free.pop().expect("no more batches are started than there are slots");
-        match open.enqueue(&mut slot, key, rows, bucket) {
-            Ok(()) => Ok(EnqueuedBatch { slot, key, rows: rows.len(), bucket }),
-            Err(error) => Err(open.give_up(slot, error)),
+        let mut staging =
+            open.free.pop().expect("no more batches are started than there are slots");
+        match open.enqueue(&mut staging, key, rows, bucket) {
+            Ok(()) => Ok(EnqueuedBatch { staging, key, rows: rows.len(), bucket }),
+            Err(error) => Err(open.release_after_failure(staging, error)),
         }
     }
 
     /// Waits for a batch and takes its results out of its slot.
     pub(super) fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
-        let EnqueuedBatch { mut slot, key, rows, bucket } = batch;
-        if let Err(error) = slot.wait() {
-            return Err(open.give_up(slot, error.into()));
+        let EnqueuedBatch { mut staging, key, rows, bucket } = batch;
+        if let Err(error) = staging.wait() {
+            return Err(open.release_after_failure(staging, error.into()));
         }
-        let resident =
-            open.networks.get(&key).expect("a batch keeps its model, and so its network");
-        let outputs = resident.split(slot.results(resident.results_len(bucket)), rows, bucket);
-        slot.wipe();
-        open.free.push(slot);
+        let network = open.networks.get(&key).expect("a batch keeps its model, and so its network");
+        let results = staging.results(network.results_len(bucket));
+        let outputs = network.split_by_row(results, rows, bucket);
+        staging.wipe();
+        open.free.push(staging);
         outputs
     }
 
@@ -173,8 +174,8 @@ impl CudaMachine {
         // part, some kilobytes, is given up, at most once for each of the bounded attempts to
         // reopen.
         std::mem::forget(self.open.take());
-        reset(self.number).map_err(|error| opening(self.number)(error.into()))?;
-        self.open = Some(Open::new(self.number, self.slots).map_err(opening(self.number))?);
+        reset(self.number).map_err(|error| open_error(self.number)(error.into()))?;
+        self.open = Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
         Ok(())
     }
 }
@@ -183,7 +184,7 @@ impl Drop for CudaMachine {
     /// Libraries panic when they are closed on a GPU that is lost. Its reset, which frees what was
     /// on it, lets the process open it again.
     fn drop(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.faults.is_lost()) {
+        if self.open.as_ref().is_some_and(|open| open.loss_detector.is_lost()) {
             std::mem::forget(self.open.take());
             if let Err(error) = reset(self.number) {
                 tracing::warn!(number = self.number, %error, "a lost GPU could not be reset");
@@ -201,35 +202,34 @@ fn reset(number: usize) -> Result<(), DriverError> {
 
 /// The libraries are there, the driver knows the device, and both are new enough.
 /// The GPUs that are there and new enough, without opening them; or why there is none.
-pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
-    let known: Vec<usize> =
-        (0..DEVICES_MAX).filter(|number| check_number(*number).is_ok()).collect();
-    match check_number(0) {
-        Err(why) if known.is_empty() => Err(why.to_string()),
-        _ => Ok(known),
+pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
+    let found: Vec<usize> = (0..DEVICES_MAX).filter(|number| check_gpu(*number).is_ok()).collect();
+    match check_gpu(0) {
+        Err(why) if found.is_empty() => Err(why.to_string()),
+        _ => Ok(found),
     }
 }
 
 /// Whether a GPU is there and new enough, without opening it.
-pub(super) fn check_number(number: usize) -> Result<(), DeviceError> {
+pub(super) fn check_gpu(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
     }
-    let fails = |error: DriverError| opening(number)(error.into());
+    let failed = |error: DriverError| open_error(number)(error.into());
     let refused = |unmet| DeviceError::CudaRequirement { number, unmet };
-    check_driver(driver_version().map_err(fails)?).map_err(refused)?;
+    check_driver(driver_version().map_err(failed)?).map_err(refused)?;
     let count = CudaContext::device_count().or_else(|error| match error.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
         _ => Err(error),
     });
-    let count = count.map_err(fails)? as usize;
+    let count = count.map_err(failed)? as usize;
     if number >= count {
         return Err(DeviceError::CudaNoDevice { number, count });
     }
-    Identity::of(number).map_err(fails)?.check().map_err(refused)
+    GpuIdentity::read(number).map_err(failed)?.check().map_err(refused)
 }
 
-fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
+fn open_error(number: usize) -> impl Fn(GpuError) -> DeviceError {
     move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
 }
 
@@ -238,8 +238,8 @@ fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
 /// # Errors
 /// A GPU that is not there, or does not open.
 pub fn open_gpu_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
-    check_number(number)?;
-    load_gpu(number).map_err(opening(number))
+    check_gpu(number)?;
+    load_gpu(number).map_err(open_error(number))
 }
 
 fn load_gpu(number: usize) -> Result<Arc<Gpu>, GpuError> {
@@ -249,18 +249,18 @@ fn load_gpu(number: usize) -> Result<Arc<Gpu>, GpuError> {
     unsafe { device.disable_event_tracking() };
     let context = device.cuda_stream().context().clone();
     context.set_blocking_synchronize()?;
-    keep_pool(&context)?;
+    keep_freed_memory(&context)?;
     Ok(Arc::new(Gpu::load(&device)?))
 }
 
-impl Open {
+impl OpenGpu {
     fn new(number: usize, slots: usize) -> Result<Self, GpuError> {
         let gpu = load_gpu(number)?;
         let context = Arc::clone(gpu.stream().context());
-        let copies = context.new_stream()?;
-        let free = (0..slots).map(|_| Slot::new(&context)).collect::<Result<_, _>>()?;
-        let faults = Faults::new(number, context);
-        Ok(Self { gpu, copies, networks: BTreeMap::new(), free, faults })
+        let copy_stream = context.new_stream()?;
+        let free = (0..slots).map(|_| StagingBuffer::new(&context)).collect::<Result<_, _>>()?;
+        let loss_detector = LossDetector::new(number, context);
+        Ok(Self { gpu, copy_stream, networks: BTreeMap::new(), free, loss_detector })
     }
 
     fn describe(&self, number: usize, chosen: &str) -> Result<DeviceDescription, GpuError> {
@@ -276,53 +276,58 @@ impl Open {
         })
     }
 
-    fn grow_slots(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
+    fn grow_staging(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
         let stream = self.gpu.stream();
-        self.free.iter_mut().try_for_each(|slot| slot.grow(stream, bytes, floats))?;
+        self.free.iter_mut().try_for_each(|staging| staging.grow(stream, bytes, floats))?;
         Ok(stream.synchronize()?)
     }
 
     fn enqueue(
         &self,
-        slot: &mut Slot,
+        staging: &mut StagingBuffer,
         key: ModelKey,
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<(), GpuError> {
-        let (compute, resident) = (self.gpu.stream(), &self.networks[&key]);
-        slot.upload(&self.copies, compute, rows)?;
-        resident.enqueue_pixels(bucket, slot.pixels(compute), rows.len())?;
-        slot.forget_pixels(compute)?;
-        resident.enqueue_steps(bucket)?;
-        slot.download(compute, resident.results(), resident.results_len(bucket))?;
+        let (compute_stream, network) = (self.gpu.stream(), &self.networks[&key]);
+        staging.upload(&self.copy_stream, compute_stream, rows)?;
+        network.enqueue_pixels(bucket, staging.pixels_address(compute_stream), rows.len())?;
+        staging.enqueue_wipe_of_pixels(compute_stream)?;
+        network.enqueue_steps(bucket)?;
+        staging.download(compute_stream, network.results(), network.results_len(bucket))?;
         Ok(())
     }
 
     fn load_error(&self, model: &LoadedModel, source: EngineError) -> DeviceError {
         match source {
-            EngineError::Gpu(error) if let Some(loss) = self.faults.loss(&error) => loss,
+            EngineError::Gpu(error) if let Some(loss) = self.loss_detector.loss(&error) => loss,
             source => DeviceError::Load { model: model.id(), source: Box::new(source) },
         }
     }
 
     /// After a failure: nothing may still be writing to the slot when it is used again.
-    fn give_up(&mut self, mut slot: Slot, error: GpuError) -> DeviceError {
-        if let Some(loss) = self.faults.loss(&error) {
-            std::mem::forget(slot);
+    fn release_after_failure(
+        &mut self,
+        mut staging: StagingBuffer,
+        error: GpuError,
+    ) -> DeviceError {
+        if let Some(loss) = self.loss_detector.loss(&error) {
+            std::mem::forget(staging);
             return loss;
         }
-        let compute = self.gpu.stream();
-        let settled = self.copies.synchronize().and_then(|()| slot.forget_pixels(compute));
-        let settled = settled.and_then(|()| compute.synchronize());
-        let lost = settled.err().and_then(|error| self.faults.loss(&error.into()));
+        let compute_stream = self.gpu.stream();
+        let copied = self.copy_stream.synchronize();
+        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pixels(compute_stream));
+        let settled = wiped.and_then(|()| compute_stream.synchronize());
+        let lost = settled.err().and_then(|error| self.loss_detector.loss(&error.into()));
         match lost {
             Some(loss) => {
-                std::mem::forget(slot);
+                std::mem::forget(staging);
                 loss
             }
             None => {
-                slot.wipe();
-                self.free.push(slot);
+                staging.wipe();
+                self.free.push(staging);
                 DeviceError::Run(error.into())
             }
         }
@@ -330,7 +335,7 @@ impl Open {
 }
 
 /// Freed memory stays with the process, so that loading a model again does not ask the system.
-fn keep_pool(context: &CudaContext) -> Result<(), DriverError> {
+fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
     let mut threshold = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: the attribute is one of 64 bits, which are read before the return.

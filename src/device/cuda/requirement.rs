@@ -12,7 +12,7 @@ const DRIVER_MIN: i32 = 13_000;
 
 /// What this build needs, and a GPU or its driver does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unmet {
+pub enum UnmetRequirement {
     /// The driver does not know what the kernels are compiled to.
     #[error(
         "the driver runs programs up to CUDA {found}, {needed} is needed: driver R580 or newer",
@@ -36,14 +36,14 @@ pub enum Unmet {
 }
 
 /// A GPU as it is known without opening it.
-pub(super) struct Identity {
+pub(super) struct GpuIdentity {
     /// As the driver calls it.
     pub(super) model: String,
     capability: (i32, i32),
 }
 
-impl Identity {
-    pub(super) fn of(number: usize) -> Result<Self, DriverError> {
+impl GpuIdentity {
+    pub(super) fn read(number: usize) -> Result<Self, DriverError> {
         use sys::CUdevice_attribute as Attribute;
         let device = result::device::get(number as i32)?;
         // SAFETY: the driver has just named the device.
@@ -58,11 +58,11 @@ impl Identity {
         dotted(self.capability)
     }
 
-    pub(super) fn check(&self) -> Result<(), Unmet> {
+    pub(super) fn check(&self) -> Result<(), UnmetRequirement> {
         if self.capability >= CAPABILITY_MIN {
             return Ok(());
         }
-        Err(Unmet::Capability { model: self.model.clone(), found: self.capability() })
+        Err(UnmetRequirement::Capability { model: self.model.clone(), found: self.capability() })
     }
 }
 
@@ -74,10 +74,10 @@ pub(super) fn driver_version() -> Result<i32, DriverError> {
     Ok(version)
 }
 
-pub(super) fn check_driver(version: i32) -> Result<(), Unmet> {
+pub(super) fn check_driver(version: i32) -> Result<(), UnmetRequirement> {
     match version >= DRIVER_MIN {
         true => Ok(()),
-        false => Err(Unmet::Driver { found: cuda_version(version) }),
+        false => Err(UnmetRequirement::Driver { found: cuda_version(version) }),
     }
 }
 

@@ -12,16 +12,24 @@ use crate::model::{ColourOrder, InputContract, Layout, Manifest};
 use crate::trust::Secret;
 
 /// A network and how it is fed and read.
-pub(super) struct Resident {
+pub(super) struct ResidentNetwork {
     network: CudaNetwork,
     format: PixelFormat,
-    /// Row length of each of the network's outputs, and which of the manifest's it is, if any.
-    outputs: Vec<(usize, Option<usize>)>,
+    /// In the network's order.
+    outputs: Vec<OutputSlice>,
     /// Captured buckets.
     graphs: BTreeMap<usize, CudaGraph>,
 }
 
-impl Resident {
+/// One output of the network.
+struct OutputSlice {
+    /// Values per row.
+    row_len: usize,
+    /// Which of the manifest's outputs it is, if any.
+    manifest_index: Option<usize>,
+}
+
+impl ResidentNetwork {
     /// Uploads a network and, where `captures`, captures its buckets.
     pub(super) fn load(
         graph: &Graph,
@@ -31,11 +39,11 @@ impl Resident {
     ) -> Result<Self, EngineError> {
         let network =
             CudaNetwork::load(graph, Arc::clone(gpu), manifest.precision, &manifest.buckets)?;
-        let shown = |output: ValueInfo| {
-            let place = manifest.outputs.iter().position(|spec| spec.tensor == output.name);
-            (output.shape.iter().product(), place)
+        let output_slice = |output: ValueInfo| OutputSlice {
+            row_len: output.shape.iter().product(),
+            manifest_index: manifest.outputs.iter().position(|spec| spec.tensor == output.name),
         };
-        let outputs = graph.outputs().into_iter().map(shown).collect();
+        let outputs = graph.outputs().into_iter().map(output_slice).collect();
         let format = pixel_format(&manifest.input);
         let mut resident = Self { network, format, outputs, graphs: BTreeMap::new() };
         if captures {
@@ -92,29 +100,29 @@ impl Resident {
     }
 
     /// Cuts results into rows, outputs in the manifest's order.
-    pub(super) fn split(
+    pub(super) fn split_by_row(
         &self,
         results: &[f32],
         rows: usize,
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        let count = self.outputs.iter().filter_map(|(_, place)| *place).count();
+        let count = self.outputs.iter().filter_map(|output| output.manifest_index).count();
         let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
-        let mut answers: Vec<RowOutput> =
+        let mut outputs: Vec<RowOutput> =
             (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
-        let mut from = 0;
-        for &(len, place) in &self.outputs {
-            let output = &results[from..from + bucket * len];
-            from += bucket * len;
-            let Some(place) = place else { continue };
-            for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
+        let mut start = 0;
+        for &OutputSlice { row_len, manifest_index } in &self.outputs {
+            let all_rows = &results[start..start + bucket * row_len];
+            start += bucket * row_len;
+            let Some(index) = manifest_index else { continue };
+            for (output, values) in outputs.iter_mut().zip(all_rows.chunks_exact(row_len)) {
                 if !values.iter().all(|value| value.is_finite()) {
-                    return Err(DeviceError::NotFinite { output: place });
+                    return Err(DeviceError::NotFinite { output: index });
                 }
-                answer.tensors[place] = Secret::new(values.to_vec());
+                output.tensors[index] = Secret::new(values.to_vec());
             }
         }
-        Ok(answers)
+        Ok(outputs)
     }
 }
 

@@ -31,12 +31,12 @@ const STICKY: [CUresult; 17] = [
 ];
 
 /// Tells losses from other errors of one GPU.
-pub(super) struct Faults {
+pub(super) struct LossDetector {
     number: usize,
     context: Arc<CudaContext>,
 }
 
-impl Faults {
+impl LossDetector {
     pub(super) fn new(number: usize, context: Arc<CudaContext>) -> Self {
         Self { number, context }
     }
