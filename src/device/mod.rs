@@ -13,7 +13,7 @@
 //! A model has one handle, [`LoadedModel`], and a [`Placement`]: the devices that hold its network.
 //! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
 //! loads its models again from their files, and comes back; [`Device::health`] tells. A GPU that
-//! never ends a batch is gone: nothing of it can be stopped or freed, so nobody waits for it any
+//! never ends a batch has hung: nothing of it can be stopped or freed, so nobody waits for it any
 //! more, not even to close it.
 
 mod batch;
@@ -67,7 +67,7 @@ pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
-use health::Reporter;
+use health::StateReporter;
 use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
@@ -126,16 +126,16 @@ impl Device {
     async fn of(plan: DevicePlan, patience: &Patience) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision, .. } = plan;
         let names = machines.iter().map(MachineSpec::name);
-        let health = Arc::new(watch::Sender::new(Health::good(names)));
+        let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
-            let reporter = Reporter { health: Arc::clone(&health), device };
-            let gone = gone(health.subscribe(), device);
-            opening.push((Opening::start(machine, reporter, slots, patience.clone())?, gone));
+            let reporter = StateReporter { health: Arc::clone(&health), device };
+            let final_loss = final_loss(health.subscribe(), device);
+            opening.push((Opening::start(machine, reporter, slots, patience.clone())?, final_loss));
         }
         let mut stations = Vec::with_capacity(opening.len());
-        for (station, gone) in opening {
-            stations.push(station.opened(slots, gone).await?);
+        for (station, final_loss) in opening {
+            stations.push(station.opened(slots, final_loss).await?);
         }
         Ok(Self { stations, health, placements, precision, next_key: Mutex::new(0) })
     }
@@ -182,7 +182,9 @@ impl Device {
         tokio::select! {
             biased;
             Ok(loaded) = loaded => loaded,
-            Some(loss) = gone(self.health.subscribe(), device) => Err(DeviceError::Lost(loss)),
+            Some(loss) = final_loss(self.health.subscribe(), device) => {
+                Err(DeviceError::Lost(loss))
+            }
             else => Err(DeviceError::Stopped),
         }
     }
@@ -195,8 +197,8 @@ impl Device {
     pub async fn reserve(&self, among: Placement) -> Result<Slot<'_>, DeviceError> {
         let mut health = self.health.subscribe();
         loop {
-            let up = health.borrow_and_update().up();
-            let mut devices: Vec<usize> = among.both(up).iter().collect();
+            let in_service = health.borrow_and_update().in_service();
+            let mut devices: Vec<usize> = among.both(in_service).iter().collect();
             if devices.is_empty() {
                 return Err(DeviceError::OutOfService);
             }
@@ -222,17 +224,18 @@ impl Device {
     }
 }
 
-/// Comes when a device is gone, with its loss: a thread that hangs answers nobody.
-async fn gone(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
-    let is_gone = move |now: &Health| now.devices[device].loss().is_some();
-    let found = health.wait_for(is_gone).await.ok()?;
-    found.devices[device].loss()
+/// Waits until a device has failed or hung, and returns the loss to answer with: a thread that hangs
+/// answers nobody. `None` when the group is closed before.
+async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
+    let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
+    let found = health.wait_for(is_final).await.ok()?;
+    found.devices[device].final_loss()
 }
 
 impl Opening {
     fn start(
         machine: MachineSpec,
-        reporter: Reporter,
+        reporter: StateReporter,
         slots: NonZeroUsize,
         patience: Patience,
     ) -> Result<Self, DeviceError> {
@@ -261,16 +264,16 @@ impl Opening {
         Ok(Self { inbox: Inbox::new(sender), thread, opened })
     }
 
-    /// The station, unless its device is `gone` before it has opened.
+    /// The station, unless its device fails or hangs before it has opened.
     async fn opened(
         self,
         slots: NonZeroUsize,
-        gone: impl Future<Output = Option<Loss>>,
+        final_loss: impl Future<Output = Option<Loss>>,
     ) -> Result<Station, DeviceError> {
         let description = tokio::select! {
             biased;
             Ok(opened) = self.opened => opened?,
-            Some(loss) = gone => return Err(DeviceError::Lost(loss)),
+            Some(loss) = final_loss => return Err(DeviceError::Lost(loss)),
             else => return Err(DeviceError::Stopped),
         };
         Ok(Station {
@@ -293,7 +296,7 @@ impl Slot<'_> {
     }
 
     /// Hands the batch to the device now. The outcome comes when it has run, with one result per
-    /// row, or when the device is gone; there is none only when the device's thread has ended.
+    /// row, or when the device has failed or hung; there is none only when its thread has ended.
     pub fn launch(
         self,
         batch: Batch,
@@ -301,14 +304,15 @@ impl Slot<'_> {
         let (reply, outcome) = oneshot::channel();
         let (rows, launched) = (batch.rows.len(), Instant::now());
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
-        let gone = gone(self.group.health.subscribe(), self.device);
+        let final_loss = final_loss(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
-        // A thread that ends drops what it has; it is gone then, or the group is being closed.
+        // A thread that ends drops what it has; it has failed or hung then, or the group is being
+        // closed.
         async move {
             tokio::select! {
                 biased;
                 Ok(outcome) = outcome => Ok(outcome),
-                Some(loss) = gone => Ok(lost(loss)),
+                Some(loss) = final_loss => Ok(lost(loss)),
                 else => Err(DeviceError::Stopped),
             }
         }

@@ -1,9 +1,9 @@
-//! Gives up a device's thread that does not come back: a kernel that never ends cannot be stopped,
+//! Reports a device as hung when its thread does not come back: a kernel that never ends cannot be stopped,
 //! and every call of the driver that waits for it waits for ever.
 //!
 //! ```text
 //! device's thread:  begin (opening, a load, a batch) … rest    writes the pulse
-//! watchdog:         look … look: late twice → given up, gone   reads it, on a thread of its own
+//! watchdog:         look … look: late twice → hung             reads it, on a thread of its own
 //! ```
 //!
 //! Who waits for a batch follows the device's health and answers itself. The thread stays where it
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::health::Reporter;
+use super::health::StateReporter;
 
 /// How long a device is waited for.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ enum State {
     Resting,
     At(Task),
     /// Nobody waits for the thread any more. It stays so.
-    GivenUp,
+    Hung,
 }
 
 /// Something that ends in time or never.
@@ -81,13 +81,13 @@ impl Pulse {
     }
 
     /// Whether the thread must leave its machine alone and end.
-    pub(super) fn is_given_up(&self) -> bool {
-        matches!(*self.0.lock(), State::GivenUp)
+    pub(super) fn has_hung(&self) -> bool {
+        matches!(*self.0.lock(), State::Hung)
     }
 
     fn set(&self, next: State) {
         let mut state = self.0.lock();
-        if !matches!(*state, State::GivenUp) {
+        if !matches!(*state, State::Hung) {
             *state = next;
         }
     }
@@ -105,8 +105,8 @@ impl Pulse {
     }
 
     /// From now on the thread must leave its machine alone.
-    fn give_up(&self) {
-        self.set(State::GivenUp);
+    fn set_hung(&self) {
+        self.set(State::Hung);
     }
 }
 
@@ -122,7 +122,7 @@ impl Task {
 /// Who looks at a device's thread.
 pub(super) struct Watchdog {
     pub(super) pulse: Arc<Pulse>,
-    pub(super) reporter: Reporter,
+    pub(super) reporter: StateReporter,
     pub(super) look: Duration,
     /// Closes when the thread ends.
     pub(super) ended: Receiver<()>,
@@ -130,7 +130,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Returns when the thread has ended or has been given up.
+    /// Returns when the thread has ended or hung.
     pub(super) fn watch(self) {
         let mut late = None;
         loop {
@@ -141,8 +141,8 @@ impl Watchdog {
             }
             if let Some(task) = self.pulse.look(Instant::now(), &mut late) {
                 // Before the thread can see it: what it drops then is answered with the loss.
-                self.reporter.given_up(task.why());
-                self.pulse.give_up();
+                self.reporter.on_hung(task.why());
+                self.pulse.set_hung();
                 return;
             }
         }
@@ -156,7 +156,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_thread_is_given_up_when_it_is_late_with_the_same_task_at_two_looks() {
+    fn a_thread_has_hung_when_it_is_late_with_the_same_task_at_two_looks() {
         let (pulse, start, mut late) = (Pulse::default(), Instant::now(), None);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(pulse.look(at(1000), &mut late), None, "it rests");
@@ -165,13 +165,13 @@ mod tests {
         assert_eq!(pulse.look(at(31), &mut late), None, "the first look");
         let task = pulse.look(at(32), &mut late).unwrap();
         assert!(task.why().starts_with("a batch has run for 30s"), "{}", task.why());
-        pulse.give_up();
+        pulse.set_hung();
         pulse.rest();
-        assert!(pulse.is_given_up(), "for good");
+        assert!(pulse.has_hung(), "for good");
     }
 
     #[test]
-    fn a_thread_that_goes_on_between_two_looks_is_not_given_up() {
+    fn a_thread_that_goes_on_between_two_looks_has_not_hung() {
         let (pulse, start, mut late) = (Pulse::default(), Instant::now(), None);
         let at = |seconds| start + Duration::from_secs(seconds);
         pulse.begin("a batch", start, LIMIT);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(pulse.look(at(101), &mut late), None);
         pulse.begin("a batch", at(1), LIMIT);
         assert_eq!(pulse.look(at(102), &mut late), None, "late, but it was not at the look before");
-        assert!(!pulse.is_given_up());
+        assert!(!pulse.has_hung());
     }
 
     #[test]

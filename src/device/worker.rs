@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! inbox → start → running (as many as slots) → finish the oldest → answer
-//!           └─ lost → out: answer everything → pause, reopen, load all models again → in, or gone
+//!           └─ lost → recovering: answer everything → pause, reopen, load all models again
+//!                     → in service, or failed
 //! ```
 //!
 //! It tells its watchdog what it is at. Once that has given it up it touches its machine no more.
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::health::Reporter;
+use super::health::StateReporter;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
 use super::running::{RunningBatch, TakenBatch};
@@ -79,7 +80,7 @@ pub(super) struct Worker {
     machine: Machine,
     inbox: Receiver<Work>,
     slots: usize,
-    health: Reporter,
+    health: StateReporter,
     pulse: Arc<Pulse>,
     patience: Patience,
     /// Oldest first.
@@ -94,14 +95,14 @@ struct LoadedEntry {
 }
 
 /// The device was lost, and health says so.
-struct Lost(Loss);
+struct ReportedLoss(Loss);
 
 impl Worker {
     pub(super) fn new(
         machine: Machine,
         inbox: Receiver<Work>,
         slots: usize,
-        health: Reporter,
+        health: StateReporter,
         pulse: Arc<Pulse>,
         patience: Patience,
     ) -> Self {
@@ -109,11 +110,11 @@ impl Worker {
         Self { machine, inbox, slots, health, pulse, patience, running, loaded }
     }
 
-    /// Runs until the inbox is closed and everything in it is answered, or the thread is given up.
+    /// Runs until the inbox is closed and everything in it is answered, or the device has hung.
     pub(super) fn serve(mut self) {
         while self.step().is_continue() {}
-        if self.pulse.is_given_up() {
-            return self.abandon();
+        if self.pulse.has_hung() {
+            return self.leak_machine();
         }
         self.pulse.begin("closing the device", Instant::now(), self.patience.batch);
     }
@@ -125,7 +126,7 @@ impl Worker {
         };
         match done {
             Ok(()) => ControlFlow::Continue(()),
-            Err(Lost(loss)) => self.recover(&loss),
+            Err(ReportedLoss(loss)) => self.recover(&loss),
         }
     }
 
@@ -133,7 +134,7 @@ impl Worker {
     /// taken, so that nothing could be started meanwhile.
     fn next(&self) -> ControlFlow<(), Option<Work>> {
         loop {
-            if self.pulse.is_given_up() {
+            if self.pulse.has_hung() {
                 return ControlFlow::Break(());
             }
             let Some(RunningBatch { taken, started }) = self.running.front() else {
@@ -154,7 +155,7 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, work: Work) -> Result<(), Lost> {
+    fn take(&mut self, work: Work) -> Result<(), ReportedLoss> {
         match work {
             Work::Run { batch, reply, permit } => {
                 let taken = TakenBatch::new(batch, reply, permit);
@@ -169,7 +170,7 @@ impl Worker {
             Work::Load { model, package, reply, permit } => {
                 let loaded = self.load(&model, &package);
                 drop((model, package, permit));
-                let lost = loaded.as_ref().err().and_then(|error| self.lost(error));
+                let lost = loaded.as_ref().err().and_then(|error| self.report_loss(error));
                 // Who asked may have left; then the model is not needed.
                 drop(reply.send(loaded));
                 lost.map_or(Ok(()), Err)
@@ -187,7 +188,7 @@ impl Worker {
         model: &Arc<LoadedModel>,
         package: &Package,
     ) -> Result<LoadTiming, DeviceError> {
-        self.finish_all().map_err(|Lost(loss)| DeviceError::Lost(loss))?;
+        self.finish_all().map_err(|ReportedLoss(loss)| DeviceError::Lost(loss))?;
         self.begin_load();
         let load = AssertUnwindSafe(|| load::load(&mut self.machine, model, package));
         let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
@@ -213,14 +214,14 @@ impl Worker {
         });
     }
 
-    fn finish_all(&mut self) -> Result<(), Lost> {
+    fn finish_all(&mut self) -> Result<(), ReportedLoss> {
         while !self.running.is_empty() {
             self.finish_oldest()?;
         }
         Ok(())
     }
 
-    fn finish_oldest(&mut self) -> Result<(), Lost> {
+    fn finish_oldest(&mut self) -> Result<(), ReportedLoss> {
         let Some(RunningBatch { taken, started }) = self.running.pop_front() else {
             return Ok(());
         };
@@ -229,8 +230,8 @@ impl Worker {
                 taken.answer(outputs.into_iter().map(Ok).collect(), 0);
                 Ok(())
             }
-            Err(error) => match self.lost(&error) {
-                Some(lost) => Err(taken.refused(lost)),
+            Err(error) => match self.report_loss(&error) {
+                Some(lost) => Err(taken.refuse_and_pass_on(lost)),
                 None => self.repeat(taken, error),
             },
         }
@@ -238,19 +239,19 @@ impl Worker {
 
     /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
     /// every batch that runs is finished, for a machine finishes in order.
-    fn repeat(&mut self, taken: TakenBatch, error: DeviceError) -> Result<(), Lost> {
+    fn repeat(&mut self, taken: TakenBatch, error: DeviceError) -> Result<(), ReportedLoss> {
         if taken.batch.rows.len() <= 1 {
             taken.answer(vec![Err(error)], 0);
             return Ok(());
         }
         if let Err(lost) = self.finish_all() {
-            return Err(taken.refused(lost));
+            return Err(taken.refuse_and_pass_on(lost));
         }
         let mut results = Vec::with_capacity(taken.batch.rows.len());
         for row in &taken.batch.rows {
             let result = self.machine.run_alone(&taken.batch.model, row);
-            if let Some(lost) = result.as_ref().err().and_then(|error| self.lost(error)) {
-                return Err(taken.refused(lost));
+            if let Some(lost) = result.as_ref().err().and_then(|error| self.report_loss(error)) {
+                return Err(taken.refuse_and_pass_on(lost));
             }
             results.push(result);
         }
@@ -260,10 +261,10 @@ impl Worker {
 
     /// Whether `error` means that the device is lost. Then it is out of service from here on,
     /// before anybody hears of it.
-    fn lost(&self, error: &DeviceError) -> Option<Lost> {
+    fn report_loss(&self, error: &DeviceError) -> Option<ReportedLoss> {
         let loss = error.loss()?;
-        self.health.lost(loss);
-        Some(Lost(loss.clone()))
+        self.health.on_lost(loss);
+        Some(ReportedLoss(loss.clone()))
     }
 
     /// Answers everything with the loss and tries to come back. Breaks when the inbox is closed.
@@ -272,17 +273,17 @@ impl Worker {
             batch.taken.refuse(loss);
         }
         for pause in self.patience.pauses.clone() {
-            self.refuse_for(pause, loss)?;
+            self.refuse_work_for(pause, loss)?;
             let reopen = AssertUnwindSafe(|| self.reopen());
             match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
                 Ok(()) => {
-                    self.health.back();
+                    self.health.on_reopened();
                     return ControlFlow::Continue(());
                 }
-                Err(error) => self.health.still_out(&error),
+                Err(error) => self.health.on_reopen_error(&error),
             }
         }
-        self.health.gone();
+        self.health.on_failed();
         self.pulse.rest();
         while let Ok(work) = self.inbox.recv() {
             self.refuse(work, loss);
@@ -290,9 +291,9 @@ impl Worker {
         ControlFlow::Break(())
     }
 
-    /// Breaks when the inbox is closed, or the thread was given up before.
-    fn refuse_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
-        if self.pulse.is_given_up() {
+    /// Breaks when the inbox is closed, or the device had hung before.
+    fn refuse_work_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
+        if self.pulse.has_hung() {
             return ControlFlow::Break(());
         }
         self.pulse.rest();
@@ -345,7 +346,7 @@ impl Worker {
 
     /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.
     /// The pictures are wiped.
-    fn abandon(self) {
+    fn leak_machine(self) {
         let Self { machine, running, .. } = self;
         std::mem::forget(machine);
         running.into_iter().for_each(|RunningBatch { started, .. }| std::mem::forget(started));
@@ -354,8 +355,8 @@ impl Worker {
 
 impl TakenBatch {
     /// Answers with the loss that it passes on.
-    fn refused(self, lost: Lost) -> Lost {
-        self.refuse(&lost.0);
-        lost
+    fn refuse_and_pass_on(self, loss: ReportedLoss) -> ReportedLoss {
+        self.refuse(&loss.0);
+        loss
     }
 }

@@ -413,8 +413,8 @@ mod tests {
         let stops = [Report::Finishing, Report::Reopening, Report::Reopening];
         director.direct(stops.map(|stop| (stop, Step::Lose))).await;
         let mut health = bench.device.health();
-        let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
-        health.wait_for(|health| is_gone(&health.devices[device].state)).await.unwrap();
+        let has_failed = |state: &DeviceState| matches!(state, DeviceState::Failed { .. });
+        health.wait_for(|health| has_failed(&health.devices[device].state)).await.unwrap();
     }
 
     fn is_lost(result: &Result<Answer, RowError>) -> bool {
@@ -490,7 +490,7 @@ mod tests {
             answered(bench.spawn(&model, value, FAR)).await;
         }
         first.direct([(Report::Reopening, Step::Go)]).await;
-        bench.device.health().wait_for(|health| health.up().contains(0)).await.unwrap();
+        bench.device.health().wait_for(|health| health.in_service().contains(0)).await.unwrap();
         let again = bench.spawn(&model, 4, FAR);
         assert_eq!(first.report().await, Report::Started(vec![4]), "the first device is back");
         first.direct([(Report::Finishing, Step::Go)]).await;

@@ -75,7 +75,7 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::R
     // One slot of a device at most.
     let mut held: Vec<Held<'_>> = Vec::new();
     let mut health = device.health();
-    shell.set_up(health.borrow_and_update().up());
+    shell.set_up(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
         let wanted = shell.core.wanted().both(shell.up).without(devices(&held));
@@ -92,7 +92,7 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::R
                 None => is_open = false,
             },
             Ok(()) = health.changed() => {
-                shell.set_up(health.borrow_and_update().up());
+                shell.set_up(health.borrow_and_update().in_service());
                 held.retain(|held| shell.up.contains(held.slot.device()));
             }
             due = first_due(&held), if !held.is_empty() => {

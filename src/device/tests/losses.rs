@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_up, values,
+    alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_in_service,
+    values,
 };
 use crate::device::fixture::{
     Director, Report, Stage, Step, everywhere, reader, reader_on, staged, staged_with,
@@ -14,6 +15,11 @@ use crate::device::watchdog::Patience;
 use crate::device::{Batch, DeviceError, DevicePlan, DeviceState, Health, Placement, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
+
+/// Whether the first device has failed.
+fn has_failed(health: &Health) -> bool {
+    matches!(health.devices[0].state, DeviceState::Failed { .. })
+}
 
 #[tokio::test]
 async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
@@ -28,20 +34,23 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
     assert!(is_lost(&outcome));
     let error = outcome.rows[0].as_ref().unwrap_err();
     assert_eq!(error.to_string(), "device cuda:0 was lost");
-    assert!(matches!(states(&device)[..], [DeviceState::Out { .. }]), "before anybody hears of it");
+    assert!(
+        matches!(states(&device)[..], [DeviceState::Recovering { .. }]),
+        "before anybody hears of it"
+    );
     assert!(is_lost(&second.await.unwrap()));
     assert!(matches!(device.reserve(everywhere()).await, Err(DeviceError::OutOfService)));
     assert_eq!(director.report().await, Report::Reopening);
     director.tell(Step::Lose);
     director.direct([(Report::Reopening, Step::Go)]).await;
-    until_up(&device, Placement::of([0])).await;
+    until_in_service(&device, Placement::of([0])).await;
     assert_eq!(device.health().borrow().devices[0].losses, 1);
     drop(director);
     assert_eq!(values(&run(&device, batch(&model, &[3], 1)).await), [Some(3.0)]);
 }
 
 #[tokio::test]
-async fn a_device_that_does_not_come_back_is_gone_and_the_others_go_on() {
+async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
     let (device, mut directors) = staged(2, slots(1)).await;
     let (first, both) = (reader_on("first", &[1], Placement::of([0])), reader("both", &[1]));
     let outcome = launch(&device, batch(&first, &[1], 1)).await;
@@ -51,11 +60,10 @@ async fn a_device_that_does_not_come_back_is_gone_and_the_others_go_on() {
     assert!(is_lost(&outcome.await.unwrap()));
     directors[0].direct([(Report::Reopening, Step::Lose)]).await;
     let mut health = device.health();
-    let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
-    let gone = health.wait_for(|health| is_gone(&health.devices[0].state)).await.unwrap().clone();
+    let health = health.wait_for(has_failed).await.unwrap().clone();
     let why = "device cuda:0 was lost: an illegal address".to_owned();
-    assert_eq!(gone.devices[0].state, DeviceState::Gone { why });
-    assert_eq!(gone.devices[1].state, DeviceState::In);
+    assert_eq!(health.devices[0].state, DeviceState::Failed { why });
+    assert_eq!(health.devices[1].state, DeviceState::InService);
     drop(directors.pop());
     let slot = device.reserve(both.placement()).await.unwrap();
     assert_eq!(slot.device(), 1);
@@ -108,7 +116,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
         assert!(matches!(director.report().await, Report::Started(_)));
         director.direct([(Report::Finishing, Step::Go)]).await;
     }
-    until_up(&device, Placement::of([0])).await;
+    until_in_service(&device, Placement::of([0])).await;
     let input = &model.manifest().input;
     let rows = vec![RgbImage::black(input.width, input.height)];
     let again = launch(&device, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
@@ -120,11 +128,10 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     lose(&mut director).await;
     director.direct([(Report::Reopening, Step::Go)]).await;
     let mut health = device.health();
-    let is_gone = |health: &Health| matches!(health.devices[0].state, DeviceState::Gone { .. });
-    let gone = health.wait_for(is_gone).await.unwrap().clone();
-    let DeviceState::Gone { why } = &gone.devices[0].state else { panic!() };
+    let health = health.wait_for(has_failed).await.unwrap().clone();
+    let DeviceState::Failed { why } = &health.devices[0].state else { panic!() };
     assert!(why.contains("iris.onnx has sha256"), "{why}");
-    assert_eq!(gone.devices[0].losses, 2);
+    assert_eq!(health.devices[0].losses, 2);
 }
 
 #[tokio::test]
@@ -138,11 +145,11 @@ async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
     assert!(error.loss().is_some(), "{error}");
     assert_eq!(director.report().await, Report::Freed);
     director.direct([(Report::Reopening, Step::Go)]).await;
-    until_up(&device, Placement::of([0])).await;
+    until_in_service(&device, Placement::of([0])).await;
 }
 
 #[tokio::test]
-async fn a_device_dropped_while_it_is_out_ends() {
+async fn a_device_dropped_while_it_recovers_ends() {
     let (device, mut director) = alone(1).await;
     let outcome = launch(&device, batch(&reader("reader", &[1]), &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
@@ -159,11 +166,11 @@ fn impatient() -> Patience {
 }
 
 #[tokio::test]
-async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
+async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
     let (device, mut directors) = staged_with(1, slots(3), &impatient()).await;
     let (mut health, mut director) = (device.health(), directors.pop().unwrap());
     let model = reader("reader", &[1]);
-    // Reserved while the device is in service, for it may be gone before the second is launched.
+    // Reserved while the device is in service, for it may have hung before the second is launched.
     let mut slots = Vec::new();
     for _ in 0..2 {
         slots.push(device.reserve(everywhere()).await.unwrap());
@@ -182,7 +189,7 @@ async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
     director.tell(Step::Go);
     while health.changed().await.is_ok() {}
     let state = health.borrow().devices[0].state.clone();
-    let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+    let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
     assert!(why.contains("cannot be stopped"), "{why}");
 }
 
@@ -191,7 +198,7 @@ async fn a_load_that_hangs_is_refused() {
     let (device, _directors) = staged_with(1, slots(1), &impatient()).await;
     let error = device.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
-    assert!(matches!(states(&device)[..], [DeviceState::Gone { .. }]));
+    assert!(matches!(states(&device)[..], [DeviceState::Hung { .. }]));
 }
 
 #[tokio::test]

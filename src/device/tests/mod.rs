@@ -90,8 +90,8 @@ async fn load(
     }
 }
 
-async fn until_up(device: &Device, up: Placement) {
-    device.health().wait_for(|health| health.up() == up).await.unwrap();
+async fn until_in_service(device: &Device, devices: Placement) {
+    device.health().wait_for(|health| health.in_service() == devices).await.unwrap();
 }
 
 fn states(device: &Device) -> Vec<DeviceState> {

@@ -8,7 +8,7 @@ use crate::device::watchdog::Patience;
 use crate::device::{Device, DeviceError, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
-async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
+async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
     let gpu = open(&settings(&[0])).await;
@@ -19,7 +19,7 @@ async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with
     // Both slots are taken when it happens.
     assert_lost(&gpu, &model, 2).await;
     let is_back = |health: &Health| {
-        health.devices[0].state == DeviceState::In && health.devices[0].losses == 1
+        health.devices[0].state == DeviceState::InService && health.devices[0].losses == 1
     };
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
@@ -42,7 +42,7 @@ async fn assert_lost(gpu: &Device, model: &Arc<LoadedModel>, batches: usize) {
 
 /// The second device hangs, for it keeps what it held: nothing of it can be freed.
 #[tokio::test]
-async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
+async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
     driver.set("devices", "2", "1");
@@ -58,7 +58,7 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
         driver.set("fault", "launch:1:hang@1", "");
         assert_lost(&gpu, &model, slots_taken).await;
         let state = gpu.health().borrow().devices[0].state.clone();
-        let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+        let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
         assert!(why.starts_with("a batch has run for 50ms"), "{why}");
         // Neither waits for what hangs.
         drop((model, gpu));
@@ -101,6 +101,6 @@ async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() 
         }
     }
     let health = gpus.health().borrow().clone();
-    assert!(matches!(health.devices[0].state, DeviceState::In), "{health:?}");
+    assert!(matches!(health.devices[0].state, DeviceState::InService), "{health:?}");
     assert!(lost <= 1, "{lost} batches met the lost device");
 }
