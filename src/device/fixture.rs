@@ -10,7 +10,7 @@ use super::cpu::CpuMachine;
 use super::loaded::ModelKey;
 use super::machine::{Machine, MachineSpec, StartedBatch};
 use super::placement::DEVICES_MAX;
-use super::watchdog::Patience;
+use super::watchdog::Timeouts;
 use super::{
     Device, DeviceDescription, DeviceError, DevicePlan, DeviceSettings, LoadedModel, Loss,
     Placement, RowOutput,
@@ -195,22 +195,22 @@ pub(crate) struct Director {
 
 /// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
 pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (Device, Vec<Director>) {
-    let patience = Patience { pauses: vec![Duration::ZERO; 2], ..Patience::default() };
-    staged_with(count, settings, &patience).await
+    let timeouts = Timeouts { reopen_delays: vec![Duration::ZERO; 2], ..Timeouts::default() };
+    staged_with(count, settings, &timeouts).await
 }
 
-/// [`staged`] machines with a patience.
+/// [`staged`] machines with these timeouts.
 pub(super) async fn staged_with(
     count: usize,
     settings: DeviceSettings,
-    patience: &Patience,
+    timeouts: &Timeouts,
 ) -> (Device, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
     (
         DevicePlan::of(machines, &settings)
             .expect("it can be had")
-            .open_with(patience)
+            .open_with(timeouts)
             .await
             .expect("it opens"),
         directors,

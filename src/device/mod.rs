@@ -71,7 +71,7 @@ use health::StateReporter;
 use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
-use watchdog::{Patience, Pulse, Watchdog};
+use watchdog::{Heartbeat, Timeouts, Watchdog};
 use worker::{Inbox, Work, Worker};
 
 /// An open group of devices.
@@ -123,7 +123,7 @@ impl Device {
         DevicePlan::new(settings)?.open().await
     }
 
-    async fn of(plan: DevicePlan, patience: &Patience) -> Result<Self, DeviceError> {
+    async fn of(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision, .. } = plan;
         let names = machines.iter().map(MachineSpec::name);
         let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
@@ -131,7 +131,7 @@ impl Device {
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
             let final_loss = final_loss(health.subscribe(), device);
-            opening.push((Opening::start(machine, reporter, slots, patience.clone())?, final_loss));
+            opening.push((Opening::start(machine, reporter, slots, timeouts.clone())?, final_loss));
         }
         let mut stations = Vec::with_capacity(opening.len());
         for (station, final_loss) in opening {
@@ -237,28 +237,36 @@ impl Opening {
         machine: MachineSpec,
         reporter: StateReporter,
         slots: NonZeroUsize,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, DeviceError> {
         let (sender, receiver) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
         let (reply, opened) = oneshot::channel();
-        let (alive, ended) = channel();
+        let (alive, thread_alive) = channel();
         let (name, can_hang) = (machine.name(), machine.can_hang());
-        let (pulse, look) = (Arc::new(Pulse::default()), patience.look);
-        let (watched, watcher) = (Arc::clone(&pulse), reporter.clone());
+        let heartbeat = Arc::new(Heartbeat::default());
+        let poll_interval = timeouts.poll_interval;
+        let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes when this thread ends.
             let _alive: Sender<()> = alive;
-            pulse.begin("opening the device", Instant::now(), patience.open);
+            heartbeat.begin("opening the device", Instant::now(), timeouts.open);
             match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
-                    Worker::new(machine, receiver, slots.get(), reporter, pulse, patience).serve();
+                    Worker::new(machine, receiver, slots.get(), reporter, heartbeat, timeouts)
+                        .serve();
                 }
                 Err(error) => drop(reply.send(Err(error))),
             }
         })?;
         if can_hang {
-            let watchdog = Watchdog { pulse: watched, reporter: watcher, look, ended, thread };
+            let watchdog = Watchdog {
+                heartbeat: watched,
+                reporter: watcher,
+                poll_interval,
+                thread_alive,
+                thread,
+            };
             thread = spawn(format!("watch-{name}"), move || watchdog.watch())?;
         }
         Ok(Self { inbox: Inbox::new(sender), thread, opened })

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::machine::MachineSpec;
 use super::placement::Placements;
-use super::watchdog::Patience;
+use super::watchdog::Timeouts;
 use super::{Device, DeviceError, DeviceSettings, choice};
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
@@ -78,11 +78,11 @@ impl DevicePlan {
     /// # Errors
     /// Devices that do not open, or [`DeviceError::Thread`].
     pub async fn open(self) -> Result<Device, DeviceError> {
-        self.open_with(&Patience::default()).await
+        self.open_with(&Timeouts::default()).await
     }
 
-    pub(super) async fn open_with(self, patience: &Patience) -> Result<Device, DeviceError> {
-        Device::of(self, patience).await
+    pub(super) async fn open_with(self, timeouts: &Timeouts) -> Result<Device, DeviceError> {
+        Device::of(self, timeouts).await
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! inbox → start → running (as many as slots) → finish the oldest → answer
-//!           └─ lost → recovering: answer everything → pause, reopen, load all models again
+//!           └─ lost → recovering: answer everything → wait, reopen, load all models again
 //!                     → in service, or failed
 //! ```
 //!
@@ -22,13 +22,13 @@ use super::health::StateReporter;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
 use super::running::{RunningBatch, TakenBatch};
-use super::watchdog::{Patience, Pulse};
+use super::watchdog::{Heartbeat, Timeouts};
 use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
 use crate::model::{ModelError, Package};
 
-/// How often a thread with a free slot looks whether its oldest batch has run, while it waits for
-/// the next one: what an answer may come late by, against a thread that wakes up as often.
-const LOOK_EVERY: Duration = Duration::from_micros(50);
+/// Poll interval for the oldest batch while a slot is free: up to 50 µs of latency, traded against
+/// wake-ups.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// What a device's thread is asked to do. The permit is the place it holds in the inbox.
 pub(super) enum Work {
@@ -81,8 +81,8 @@ pub(super) struct Worker {
     inbox: Receiver<Work>,
     slots: usize,
     health: StateReporter,
-    pulse: Arc<Pulse>,
-    patience: Patience,
+    heartbeat: Arc<Heartbeat>,
+    timeouts: Timeouts,
     /// Oldest first.
     running: VecDeque<RunningBatch>,
     loaded: Vec<LoadedEntry>,
@@ -103,20 +103,20 @@ impl Worker {
         inbox: Receiver<Work>,
         slots: usize,
         health: StateReporter,
-        pulse: Arc<Pulse>,
-        patience: Patience,
+        heartbeat: Arc<Heartbeat>,
+        timeouts: Timeouts,
     ) -> Self {
         let (running, loaded) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, pulse, patience, running, loaded }
+        Self { machine, inbox, slots, health, heartbeat, timeouts, running, loaded }
     }
 
     /// Runs until the inbox is closed and everything in it is answered, or the device has hung.
     pub(super) fn serve(mut self) {
         while self.step().is_continue() {}
-        if self.pulse.has_hung() {
+        if self.heartbeat.has_hung() {
             return self.leak_machine();
         }
-        self.pulse.begin("closing the device", Instant::now(), self.patience.batch);
+        self.heartbeat.begin("closing the device", Instant::now(), self.timeouts.batch);
     }
 
     fn step(&mut self) -> ControlFlow<()> {
@@ -134,11 +134,11 @@ impl Worker {
     /// taken, so that nothing could be started meanwhile.
     fn next(&self) -> ControlFlow<(), Option<Work>> {
         loop {
-            if self.pulse.has_hung() {
+            if self.heartbeat.has_hung() {
                 return ControlFlow::Break(());
             }
             let Some(RunningBatch { taken, started }) = self.running.front() else {
-                self.pulse.rest();
+                self.heartbeat.set_idle();
                 return match self.inbox.recv() {
                     Ok(work) => ControlFlow::Continue(Some(work)),
                     Err(_) => ControlFlow::Break(()),
@@ -146,8 +146,8 @@ impl Worker {
             };
             self.begin_batch(taken);
             let is_full = self.running.len() >= self.slots;
-            let patience = if is_full { Duration::ZERO } else { LOOK_EVERY };
-            match self.inbox.recv_timeout(patience) {
+            let wait = if is_full { Duration::ZERO } else { POLL_INTERVAL };
+            match self.inbox.recv_timeout(wait) {
                 Ok(work) => return ControlFlow::Continue(Some(work)),
                 Err(RecvTimeoutError::Timeout) if !is_full && !self.machine.has_run(started) => {}
                 Err(_) => return ControlFlow::Continue(None),
@@ -272,8 +272,8 @@ impl Worker {
         for batch in std::mem::take(&mut self.running) {
             batch.taken.refuse(loss);
         }
-        for pause in self.patience.pauses.clone() {
-            self.refuse_work_for(pause, loss)?;
+        for delay in self.timeouts.reopen_delays.clone() {
+            self.refuse_work_for(delay, loss)?;
             let reopen = AssertUnwindSafe(|| self.reopen());
             match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
                 Ok(()) => {
@@ -284,7 +284,7 @@ impl Worker {
             }
         }
         self.health.on_failed();
-        self.pulse.rest();
+        self.heartbeat.set_idle();
         while let Ok(work) = self.inbox.recv() {
             self.refuse(work, loss);
         }
@@ -292,12 +292,12 @@ impl Worker {
     }
 
     /// Breaks when the inbox is closed, or the device had hung before.
-    fn refuse_work_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
-        if self.pulse.has_hung() {
+    fn refuse_work_for(&mut self, delay: Duration, loss: &Loss) -> ControlFlow<()> {
+        if self.heartbeat.has_hung() {
             return ControlFlow::Break(());
         }
-        self.pulse.rest();
-        let end = Instant::now() + pause;
+        self.heartbeat.set_idle();
+        let end = Instant::now() + delay;
         loop {
             match self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(work) => self.refuse(work, loss),
@@ -337,11 +337,11 @@ impl Worker {
 
     /// The running batches are late when the oldest is; a batch is as old as its taking.
     fn begin_batch(&self, oldest: &TakenBatch) {
-        self.pulse.begin("a batch", oldest.taken_at, self.patience.batch);
+        self.heartbeat.begin("a batch", oldest.taken_at, self.timeouts.batch);
     }
 
     fn begin_load(&self) {
-        self.pulse.begin("a load", Instant::now(), self.patience.load);
+        self.heartbeat.begin("a load", Instant::now(), self.timeouts.load);
     }
 
     /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.

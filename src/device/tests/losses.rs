@@ -11,7 +11,7 @@ use crate::device::fixture::{
     Director, Report, Stage, Step, everywhere, reader, reader_on, staged, staged_with,
 };
 use crate::device::machine::MachineSpec;
-use crate::device::watchdog::Patience;
+use crate::device::watchdog::Timeouts;
 use crate::device::{Batch, DeviceError, DevicePlan, DeviceState, Health, Placement, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -159,15 +159,19 @@ async fn a_device_dropped_while_it_recovers_ends() {
     drop(device);
 }
 
-/// Late at the first look.
-fn impatient() -> Patience {
-    let soon = Duration::from_millis(1);
-    Patience { batch: Duration::ZERO, load: Duration::ZERO, look: soon, ..Patience::default() }
+/// Everything is overdue at the first poll.
+fn zero_timeouts() -> Timeouts {
+    Timeouts {
+        batch: Duration::ZERO,
+        load: Duration::ZERO,
+        poll_interval: Duration::from_millis(1),
+        ..Timeouts::default()
+    }
 }
 
 #[tokio::test]
 async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
-    let (device, mut directors) = staged_with(1, slots(3), &impatient()).await;
+    let (device, mut directors) = staged_with(1, slots(3), &zero_timeouts()).await;
     let (mut health, mut director) = (device.health(), directors.pop().unwrap());
     let model = reader("reader", &[1]);
     // Reserved while the device is in service, for it may have hung before the second is launched.
@@ -195,7 +199,7 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn a_load_that_hangs_is_refused() {
-    let (device, _directors) = staged_with(1, slots(1), &impatient()).await;
+    let (device, _directors) = staged_with(1, slots(1), &zero_timeouts()).await;
     let error = device.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
     assert!(matches!(states(&device)[..], [DeviceState::Hung { .. }]));
@@ -205,9 +209,9 @@ async fn a_load_that_hangs_is_refused() {
 async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
     stage.stops = true;
-    let patience = Patience { open: Duration::ZERO, ..impatient() };
+    let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
     let plan = DevicePlan::of(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
-    let opened = plan.open_with(&patience).await;
+    let opened = plan.open_with(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);
     assert!(why.contains("opening the device has run for 0ns and cannot be stopped"), "{why}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
-use crate::device::watchdog::Patience;
+use crate::device::watchdog::Timeouts;
 use crate::device::{Device, DeviceError, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
@@ -47,13 +47,16 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() 
     let mut driver = Emulated::driver();
     driver.set("devices", "2", "1");
     let settings = settings(&[1]);
-    let (batch_limit, look) = (Duration::from_millis(50), Duration::from_millis(10));
-    let patience = Patience { batch: batch_limit, look, ..Patience::default() };
+    let timeouts = Timeouts {
+        batch: Duration::from_millis(50),
+        poll_interval: Duration::from_millis(10),
+        ..Timeouts::default()
+    };
     // One batch is asked again and again whether it has run; where all slots are taken, the thread
     // waits inside the driver.
     for slots_taken in [1, 2] {
         let plan = DevicePlan::new(&settings).unwrap();
-        let gpu = plan.open_with(&patience).await.unwrap();
+        let gpu = plan.open_with(&timeouts).await.unwrap();
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         driver.set("fault", "launch:1:hang@1", "");
         assert_lost(&gpu, &model, slots_taken).await;
