@@ -12,7 +12,7 @@ use super::machine::{Machine, MachineSpec, StartedBatch};
 use super::placement::DEVICES_MAX;
 use super::watchdog::Timeouts;
 use super::{
-    Device, DeviceDescription, DeviceError, DevicePlan, DeviceSettings, LoadedModel, Loss,
+    DeviceDescription, DeviceError, DeviceGroup, DevicePlan, DeviceSettings, LoadedModel, Loss,
     Placement, RowOutput,
 };
 use crate::engine::cpu::KernelChoice;
@@ -194,7 +194,7 @@ pub(crate) struct Director {
 }
 
 /// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
-pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (Device, Vec<Director>) {
+pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (DeviceGroup, Vec<Director>) {
     let timeouts = Timeouts { reopen_delays: vec![Duration::ZERO; 2], ..Timeouts::default() };
     staged_with(count, settings, &timeouts).await
 }
@@ -204,7 +204,7 @@ pub(super) async fn staged_with(
     count: usize,
     settings: DeviceSettings,
     timeouts: &Timeouts,
-) -> (Device, Vec<Director>) {
+) -> (DeviceGroup, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
     (

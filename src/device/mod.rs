@@ -1,4 +1,4 @@
-//! The devices that run networks: a group of one CPU, or of several GPUs, as one [`Device`].
+//! The devices that run networks: a group of one CPU, or of several GPUs, as one [`DeviceGroup`].
 //!
 //! ```text
 //! reserve(among) → Slot of one device → launch(Batch) → inbox → its thread: start, finish → BatchOutcome
@@ -12,7 +12,8 @@
 //!
 //! A model has one handle, [`LoadedModel`], and a [`Placement`]: the devices that hold its network.
 //! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
-//! loads its models again from their files, and comes back; [`Device::health`] tells. A GPU that
+//! loads its models again from their files, and comes back; [`DeviceGroup::health`] tells. A GPU
+//! that
 //! never ends a batch has hung: nothing of it can be stopped or freed, so nobody waits for it any
 //! more, not even to close it.
 
@@ -78,9 +79,9 @@ use worker::{Inbox, Work, Worker};
 ///
 /// Dropping it finishes what was launched and then ends the threads; the drop waits for that, which
 /// takes at most one batch per slot, but not for a GPU that hangs.
-pub struct Device {
+pub struct DeviceGroup {
     /// Each at its place, by which placements and slots name it.
-    stations: Vec<Station>,
+    devices: Vec<DeviceHandle>,
     health: Arc<watch::Sender<Health>>,
     placements: Placements,
     /// What all models are computed in; `None` leaves it to each manifest.
@@ -90,7 +91,7 @@ pub struct Device {
 }
 
 /// One device as the group sees it.
-struct Station {
+struct DeviceHandle {
     description: DeviceDescription,
     slots: Arc<Semaphore>,
     /// `None` only while dropping: closing the inbox ends the thread.
@@ -99,8 +100,8 @@ struct Station {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A station whose thread opens its machine.
-struct Opening {
+/// A device whose thread opens its machine.
+struct OpeningDevice {
     inbox: Inbox,
     thread: JoinHandle<()>,
     opened: oneshot::Receiver<Result<DeviceDescription, DeviceError>>,
@@ -109,12 +110,12 @@ struct Opening {
 /// A place in one device's inbox.
 #[derive(Debug)]
 pub struct Slot<'group> {
-    group: &'group Device,
+    group: &'group DeviceGroup,
     device: usize,
     permit: OwnedSemaphorePermit,
 }
 
-impl Device {
+impl DeviceGroup {
     /// Opens the devices of `settings` and starts their threads.
     ///
     /// # Errors
@@ -123,7 +124,7 @@ impl Device {
         DevicePlan::new(settings)?.open().await
     }
 
-    async fn of(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
+    async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision, .. } = plan;
         let names = machines.iter().map(MachineSpec::name);
         let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
@@ -131,18 +132,19 @@ impl Device {
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
             let final_loss = final_loss(health.subscribe(), device);
-            opening.push((Opening::start(machine, reporter, slots, timeouts.clone())?, final_loss));
+            let device = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
+            opening.push((device, final_loss));
         }
-        let mut stations = Vec::with_capacity(opening.len());
-        for (station, final_loss) in opening {
-            stations.push(station.opened(slots, final_loss).await?);
+        let mut devices = Vec::with_capacity(opening.len());
+        for (device, final_loss) in opening {
+            devices.push(device.opened(slots, final_loss).await?);
         }
-        Ok(Self { stations, health, placements, precision, next_key: Mutex::new(0) })
+        Ok(Self { devices, health, placements, precision, next_key: Mutex::new(0) })
     }
 
     /// What each device is and how it came to be chosen.
     pub fn describe(&self) -> impl Iterator<Item = &DeviceDescription> {
-        self.stations.iter().map(|station| &station.description)
+        self.devices.iter().map(|device| &device.description)
     }
 
     /// Which devices are in service, from now on.
@@ -159,7 +161,7 @@ impl Device {
     pub async fn load(&self, package: Package) -> Result<Arc<LoadedModel>, DeviceError> {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
-        let inboxes = placement.iter().filter_map(|device| self.stations[device].inbox.as_ref());
+        let inboxes = placement.iter().filter_map(|device| self.devices[device].inbox.as_ref());
         let inboxes = inboxes.map(Arc::downgrade).collect();
         let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, inboxes));
         let loads = placement.iter().map(|device| self.load_on(device, &model, &package));
@@ -202,8 +204,8 @@ impl Device {
             if devices.is_empty() {
                 return Err(DeviceError::OutOfService);
             }
-            devices.sort_by_key(|device| Reverse(self.stations[*device].slots.available_permits()));
-            let slots = devices.into_iter().map(|device| Box::pin(self.slot_of(device)));
+            devices.sort_by_key(|device| Reverse(self.devices[*device].slots.available_permits()));
+            let slots = devices.into_iter().map(|device| Box::pin(self.reserve_on(device)));
             tokio::select! {
                 biased;
                 _ = health.changed() => {}
@@ -212,8 +214,8 @@ impl Device {
         }
     }
 
-    async fn slot_of(&self, device: usize) -> Slot<'_> {
-        let permit = Arc::clone(&self.stations[device].slots).acquire_owned().await;
+    async fn reserve_on(&self, device: usize) -> Slot<'_> {
+        let permit = Arc::clone(&self.devices[device].slots).acquire_owned().await;
         Slot { group: self, device, permit: permit.expect("the semaphore is never closed") }
     }
 
@@ -232,7 +234,7 @@ async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Optio
     found.devices[device].final_loss()
 }
 
-impl Opening {
+impl OpeningDevice {
     fn start(
         machine: MachineSpec,
         reporter: StateReporter,
@@ -272,19 +274,19 @@ impl Opening {
         Ok(Self { inbox: Inbox::new(sender), thread, opened })
     }
 
-    /// The station, unless its device fails or hangs before it has opened.
+    /// The device, unless it fails or hangs before it has opened.
     async fn opened(
         self,
         slots: NonZeroUsize,
         final_loss: impl Future<Output = Option<Loss>>,
-    ) -> Result<Station, DeviceError> {
+    ) -> Result<DeviceHandle, DeviceError> {
         let description = tokio::select! {
             biased;
             Ok(opened) = self.opened => opened?,
             Some(loss) = final_loss => return Err(DeviceError::Lost(loss)),
             else => return Err(DeviceError::Stopped),
         };
-        Ok(Station {
+        Ok(DeviceHandle {
             description,
             slots: Arc::new(Semaphore::new(slots.get())),
             inbox: Some(Arc::new(self.inbox)),
@@ -327,23 +329,23 @@ impl Slot<'_> {
     }
 
     fn send(self, work: impl FnOnce(OwnedSemaphorePermit) -> Work) {
-        if let Some(inbox) = &self.group.stations[self.device].inbox {
+        if let Some(inbox) = &self.group.devices[self.device].inbox {
             inbox.send(work(self.permit));
         }
     }
 }
 
-impl Drop for Device {
+impl Drop for DeviceGroup {
     fn drop(&mut self) {
-        self.stations.iter_mut().for_each(|station| station.inbox = None);
-        for thread in self.stations.iter_mut().filter_map(|station| station.thread.take()) {
+        self.devices.iter_mut().for_each(|device| device.inbox = None);
+        for thread in self.devices.iter_mut().filter_map(|device| device.thread.take()) {
             // Panics of networks are caught on the thread; one of its own has been reported there.
             drop(thread.join());
         }
     }
 }
 
-impl fmt::Debug for Device {
+impl fmt::Debug for DeviceGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.describe().map(|description| &description.name)).finish()
     }

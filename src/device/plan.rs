@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use super::machine::MachineSpec;
 use super::placement::Placements;
 use super::watchdog::Timeouts;
-use super::{Device, DeviceError, DeviceSettings, choice};
+use super::{DeviceError, DeviceGroup, DeviceSettings, choice};
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 use crate::model::Package;
@@ -77,12 +77,12 @@ impl DevicePlan {
     ///
     /// # Errors
     /// Devices that do not open, or [`DeviceError::Thread`].
-    pub async fn open(self) -> Result<Device, DeviceError> {
+    pub async fn open(self) -> Result<DeviceGroup, DeviceError> {
         self.open_with(&Timeouts::default()).await
     }
 
-    pub(super) async fn open_with(self, timeouts: &Timeouts) -> Result<Device, DeviceError> {
-        Device::of(self, timeouts).await
+    pub(super) async fn open_with(self, timeouts: &Timeouts) -> Result<DeviceGroup, DeviceError> {
+        DeviceGroup::open_plan(self, timeouts).await
     }
 }
 

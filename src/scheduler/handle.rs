@@ -12,7 +12,7 @@ use super::lane::LaneSpec;
 use super::shell::{self, Caller, Job, LiveLane, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
-use crate::device::{Device, DeviceError, LoadedModel, RowOutput};
+use crate::device::{DeviceError, DeviceGroup, LoadedModel, RowOutput};
 use crate::image::RgbImage;
 
 /// The lane of one live model.
@@ -78,7 +78,11 @@ pub enum RowError {
 
 impl Scheduler {
     /// Starts the task that feeds `device`, on the current tokio runtime.
-    pub fn start(device: Arc<Device>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
+    pub fn start(
+        device: Arc<DeviceGroup>,
+        lanes: Vec<LaneSettings>,
+        stats: &SchedulerStats,
+    ) -> Self {
         let entries = lanes.iter().map(LaneEntry::new).collect();
         // Every job holds a place, so the channel is never full: a lane that is full holds up only
         // its own callers.
@@ -161,7 +165,7 @@ mod tests {
     struct Bench {
         /// Until the task is to end.
         scheduler: Option<Scheduler>,
-        device: Arc<Device>,
+        device: Arc<DeviceGroup>,
         tickets: Tickets,
         registry: Registry,
     }
@@ -172,10 +176,10 @@ mod tests {
     }
 
     async fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        bench_on(Device::open(&DeviceSettings::default()).await.unwrap(), lanes)
+        bench_on(DeviceGroup::open(&DeviceSettings::default()).await.unwrap(), lanes)
     }
 
-    fn bench_on(device: Device, lanes: Vec<LaneSettings>) -> Bench {
+    fn bench_on(device: DeviceGroup, lanes: Vec<LaneSettings>) -> Bench {
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);

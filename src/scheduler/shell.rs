@@ -14,7 +14,7 @@ use super::handle::{Answer, RowError};
 use super::lane::{DropReason, LaneSpec, Queued};
 use super::stats::LaneStats;
 use super::tickets::Ticket;
-use crate::device::{Batch, BatchOutcome, Device, DeviceError, LoadedModel, Placement, Slot};
+use crate::device::{Batch, BatchOutcome, DeviceError, DeviceGroup, LoadedModel, Placement, Slot};
 use crate::image::RgbImage;
 
 /// A row with its ticket, on its way to a lane.
@@ -71,7 +71,7 @@ pub(super) struct Shell {
 }
 
 /// Runs until nobody can hand in rows any more and every row has been answered.
-pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
     // One slot of a device at most.
     let mut held: Vec<Held<'_>> = Vec::new();
     let mut health = device.health();

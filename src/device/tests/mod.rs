@@ -13,13 +13,13 @@ use futures_util::future::BoxFuture;
 
 use super::fixture::{Director, Report, Step, everywhere, grey, staged};
 use super::{
-    Batch, BatchOutcome, Device, DeviceError, DeviceSettings, DeviceState, LoadedModel, Placement,
-    RowOutput,
+    Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSettings, DeviceState, LoadedModel,
+    Placement, RowOutput,
 };
 use crate::model::Package;
 
-async fn open(slots: usize) -> Device {
-    Device::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
+async fn open(slots: usize) -> DeviceGroup {
+    DeviceGroup::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
 }
 
 fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
@@ -27,8 +27,8 @@ fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
     Batch { model: Arc::clone(model), rows, bucket }
 }
 
-async fn run(device: &Device, batch: Batch) -> BatchOutcome {
-    device.reserve(everywhere()).await.unwrap().launch(batch).await.unwrap()
+async fn run(group: &DeviceGroup, batch: Batch) -> BatchOutcome {
+    group.reserve(everywhere()).await.unwrap().launch(batch).await.unwrap()
 }
 
 fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
@@ -41,10 +41,10 @@ fn slots(slots: usize) -> DeviceSettings {
 }
 
 async fn launch(
-    device: &Device,
+    group: &DeviceGroup,
     batch: Batch,
 ) -> BoxFuture<'static, Result<BatchOutcome, DeviceError>> {
-    Box::pin(device.reserve(batch.model.placement()).await.unwrap().launch(batch))
+    Box::pin(group.reserve(batch.model.placement()).await.unwrap().launch(batch))
 }
 
 fn is_lost(outcome: &BatchOutcome) -> bool {
@@ -56,9 +56,9 @@ async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
 }
 
 /// One machine on a stage.
-async fn alone(slots_each: usize) -> (Device, Director) {
-    let (device, mut directors) = staged(1, slots(slots_each)).await;
-    (device, directors.pop().unwrap())
+async fn alone(slots_each: usize) -> (DeviceGroup, Director) {
+    let (group, mut directors) = staged(1, slots(slots_each)).await;
+    (group, directors.pop().unwrap())
 }
 
 /// A small network of the repository, with few buckets to be quick.
@@ -71,7 +71,7 @@ fn package() -> Package {
 
 /// Loads a model onto a group of staged machines, which are told to go on at each trial run.
 async fn load(
-    device: &Device,
+    group: &DeviceGroup,
     directors: &mut [Director],
     package: Package,
 ) -> Result<Arc<LoadedModel>, DeviceError> {
@@ -86,14 +86,14 @@ async fn load(
     tokio::select! {
         biased;
         _ = trials => unreachable!("machines report as long as they are open"),
-        loaded = device.load(package) => loaded,
+        loaded = group.load(package) => loaded,
     }
 }
 
-async fn until_in_service(device: &Device, devices: Placement) {
-    device.health().wait_for(|health| health.in_service() == devices).await.unwrap();
+async fn until_in_service(group: &DeviceGroup, devices: Placement) {
+    group.health().wait_for(|health| health.in_service() == devices).await.unwrap();
 }
 
-fn states(device: &Device) -> Vec<DeviceState> {
-    device.health().borrow().devices.iter().map(|device| device.state.clone()).collect()
+fn states(group: &DeviceGroup) -> Vec<DeviceState> {
+    group.health().borrow().devices.iter().map(|device| device.state.clone()).collect()
 }

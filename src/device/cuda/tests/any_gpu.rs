@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{LIVENESS, apart, batch, free_bytes, open, package, picture, run, settings, turn};
 use crate::device::CudaSettings;
-use crate::device::{Batch, Device, DeviceError, DeviceSettings};
+use crate::device::{Batch, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_graphs() {
     let _turn = turn().await;
-    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
+    let cpu = DeviceGroup::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let limits = [(Precision::F32, 1e-5), (Precision::Tf32, 5e-2), (Precision::F16, 1e-2)];
     for (precision, limit) in limits {
@@ -69,7 +69,7 @@ async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
         package.manifest.input = package.manifest.input.with_side(160).unwrap();
         package
     };
-    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
+    let cpu = DeviceGroup::open(&DeviceSettings::default()).await.unwrap();
     let gpu = open(&settings(&[0])).await;
     let [known, found] = [cpu.load(small(&[1])).await, gpu.load(small(&[4])).await];
     let (known, found) = (known.unwrap(), found.unwrap());

@@ -1,13 +1,13 @@
 //! What the driver and the libraries are told.
 
 use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
-use crate::device::{Device, DeviceSettings};
+use crate::device::{DeviceGroup, DeviceSettings};
 
 #[tokio::test]
 async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
+    let cpu = DeviceGroup::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
     let mut settings = settings(&[0]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
 use crate::device::watchdog::Timeouts;
-use crate::device::{Device, DeviceError, DevicePlan, DeviceState, Health, LoadedModel, Slot};
+use crate::device::{DeviceError, DeviceGroup, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
 async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
@@ -27,7 +27,7 @@ async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
 }
 
 /// Launches so many batches at once, of which each must be answered with the loss of the device.
-async fn assert_lost(gpu: &Device, model: &Arc<LoadedModel>, batches: usize) {
+async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize) {
     let mut slots = Vec::new();
     for _ in 0..batches {
         slots.push(gpu.reserve(model.placement()).await.unwrap());

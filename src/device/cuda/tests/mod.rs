@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::{
-    Batch, Device, DeviceChoice, DeviceError, DeviceSettings, LoadedModel, RowOutput,
+    Batch, DeviceChoice, DeviceError, DeviceGroup, DeviceSettings, LoadedModel, RowOutput,
 };
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -100,8 +100,8 @@ fn settings(numbers: &[usize]) -> DeviceSettings {
     DeviceSettings { device: DeviceChoice::Cuda(numbers.to_vec()), ..DeviceSettings::default() }
 }
 
-async fn open(settings: &DeviceSettings) -> Device {
-    Device::open(settings).await.unwrap()
+async fn open(settings: &DeviceSettings) -> DeviceGroup {
+    DeviceGroup::open(settings).await.unwrap()
 }
 
 /// On the first GPU.
@@ -127,7 +127,7 @@ fn batch(model: &Arc<LoadedModel>, seeds: &[usize], bucket: usize) -> Batch {
     Batch { model: Arc::clone(model), rows: pictures(model, seeds), bucket }
 }
 
-async fn run(device: &Device, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
+async fn run(device: &DeviceGroup, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
     let slot = device.reserve(batch.model.placement()).await.unwrap();
     slot.launch(batch).await.unwrap().rows
 }

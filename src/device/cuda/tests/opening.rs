@@ -2,7 +2,7 @@
 
 use super::{Emulated, LIVENESS, SFACE, batch, free_bytes, open, package, run, settings, turn};
 use crate::device::cuda::survey;
-use crate::device::{Device, DeviceChoice, DeviceError, DeviceSettings};
+use crate::device::{DeviceChoice, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::EngineError;
 use crate::engine::cuda::GpuError;
 
@@ -10,13 +10,13 @@ use crate::engine::cuda::GpuError;
 async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_takes_the_cpu() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let error = Device::open(&settings(&[1])).await.unwrap_err();
+    let error = DeviceGroup::open(&settings(&[1])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 1, count: 1 }), "{error}");
     let auto = DeviceSettings { device: DeviceChoice::Auto, ..DeviceSettings::default() };
     let described = open(&auto).await.describe().next().unwrap().to_string();
     assert!(described.starts_with("cuda:0") && described.contains("by auto"), "{described}");
     driver.set("devices", "0", "1");
-    let error = Device::open(&settings(&[0])).await.unwrap_err();
+    let error = DeviceGroup::open(&settings(&[0])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 0, count: 0 }), "{error}");
     let device = open(&auto).await;
     let described = device.describe().next().unwrap().to_string();
@@ -45,7 +45,7 @@ async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_ou
 async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed() {
     let _turn = turn().await;
     let mut driver = Emulated::driver();
-    let refused = async || Device::open(&settings(&[0])).await.unwrap_err().to_string();
+    let refused = async || DeviceGroup::open(&settings(&[0])).await.unwrap_err().to_string();
     driver.set("capability", "75", "86");
     assert_eq!(survey().unusable, None);
     driver.set("capability", "72", "86");
