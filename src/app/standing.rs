@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::device::{DeviceHealth, DeviceState, Health, Placement};
+use crate::device::{DeviceHealth, DeviceSet, DeviceState, Health};
 use crate::services::Standing;
 use crate::telemetry::Metrics;
 
@@ -57,7 +57,7 @@ impl Board {
 pub(super) struct Follower {
     pub(super) devices: watch::Receiver<Health>,
     /// Those of the live models.
-    pub(super) placements: Vec<Placement>,
+    pub(super) placements: Vec<DeviceSet>,
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     /// As told last; empty at first.
@@ -74,7 +74,8 @@ impl Follower {
             self.metrics.device(&device.name, device.state == DeviceState::InService, lost);
             log_change(before, device);
         }
-        let all_have = |devices| self.placements.iter().all(|one| !one.both(devices).is_empty());
+        let all_have =
+            |devices| self.placements.iter().all(|one| !one.intersection(devices).is_empty());
         let standing =
             match (all_have(health.in_service()), all_have(health.in_service_or_recovering())) {
                 (true, _) => Standing::Ready,
@@ -138,7 +139,7 @@ mod tests {
         let mut registry = Registry::default();
         let follower = Follower {
             devices,
-            placements: vec![Placement::of([0, 1]), Placement::of([1])],
+            placements: vec![DeviceSet::of([0, 1]), DeviceSet::of([1])],
             board: Board::new(reporter).await,
             metrics: Metrics::register(&mut registry),
             told: Vec::new(),

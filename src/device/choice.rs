@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::device_set::DEVICES_MAX;
 use super::machine::MachineSpec;
-use super::placement::DEVICES_MAX;
 use super::{DeviceError, DeviceSettings};
 
 /// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.

@@ -213,7 +213,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::device::fixture::{PANICS, everywhere, grey, manifest, reading};
+    use crate::device::fixture::{PANICS, all_devices, grey, manifest, reading};
 
     const BUCKET: usize = 8;
 
@@ -232,7 +232,7 @@ mod tests {
             seen.lock().push(input.clone());
             reading(input)
         };
-        (LoadedModel::carrying(manifest, everywhere(), Box::new(run)), fed)
+        (LoadedModel::carrying(manifest, all_devices(), Box::new(run)), fed)
     }
 
     fn large_grey(value: u8) -> RgbImage {
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn small_rows_are_staged_together() {
         let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::carrying(tiny, everywhere(), Box::new(reading));
+        let model = LoadedModel::carrying(tiny, all_devices(), Box::new(reading));
         assert_eq!(machine(2).part_rows(&model, 32), 32);
         assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::cpu::CpuMachine;
+use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
 use super::machine::{Machine, MachineSpec, StartedBatch};
-use super::placement::DEVICES_MAX;
 use super::watchdog::Timeouts;
 use super::{
-    DeviceDescription, DeviceError, DeviceGroup, DevicePlan, DeviceSettings, LoadedModel, Loss,
-    Placement, RowOutput,
+    DeviceDescription, DeviceError, DeviceGroup, DevicePlan, DeviceSet, DeviceSettings,
+    LoadedModel, Loss, RowOutput,
 };
 use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
@@ -72,8 +72,8 @@ pub(crate) fn manifest(name: &str, version: &str, buckets: &[usize]) -> Manifest
 }
 
 /// Every device of any group.
-pub(crate) fn everywhere() -> Placement {
-    Placement::of(0..DEVICES_MAX)
+pub(crate) fn all_devices() -> DeviceSet {
+    DeviceSet::of(0..DEVICES_MAX)
 }
 
 /// A row whose every pixel has the grey value `value`.
@@ -85,11 +85,11 @@ pub(crate) fn grey(value: u8) -> RgbImage {
 
 /// A model that answers each row with its grey value.
 pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
-    reader_on(name, buckets, everywhere())
+    reader_on(name, buckets, all_devices())
 }
 
 /// A [`reader`] with a placement.
-pub(crate) fn reader_on(name: &str, buckets: &[usize], on: Placement) -> Arc<LoadedModel> {
+pub(crate) fn reader_on(name: &str, buckets: &[usize], on: DeviceSet) -> Arc<LoadedModel> {
     let manifest = manifest(name, "1", buckets);
     Arc::new(LoadedModel::carrying(manifest, on, Box::new(reading)))
 }
@@ -106,7 +106,7 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         reading(input)
     };
     let manifest = manifest(name, "1", buckets);
-    let model = LoadedModel::carrying(manifest, everywhere(), Box::new(run));
+    let model = LoadedModel::carrying(manifest, all_devices(), Box::new(run));
     (Arc::new(model), Gate { entered, open })
 }
 

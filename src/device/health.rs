@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{DeviceError, Loss, Placement};
+use super::{DeviceError, DeviceSet, Loss};
 use crate::telemetry::causes;
 
 /// The devices of a group, each at its place.
@@ -65,17 +65,17 @@ impl Health {
     }
 
     /// The devices that are in service.
-    pub fn in_service(&self) -> Placement {
+    pub fn in_service(&self) -> DeviceSet {
         self.devices_where(|state| *state == DeviceState::InService)
     }
 
     /// The devices that are in service or may come back.
-    pub fn in_service_or_recovering(&self) -> Placement {
+    pub fn in_service_or_recovering(&self) -> DeviceSet {
         self.devices_where(|state| state.final_reason().is_none())
     }
 
-    fn devices_where(&self, is_wanted: impl Fn(&DeviceState) -> bool) -> Placement {
-        Placement::of((0..self.devices.len()).filter(|k| is_wanted(&self.devices[*k].state)))
+    fn devices_where(&self, is_wanted: impl Fn(&DeviceState) -> bool) -> DeviceSet {
+        DeviceSet::of((0..self.devices.len()).filter(|k| is_wanted(&self.devices[*k].state)))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
             panic!("a bug in a worker");
         });
         thread.join().unwrap_err();
-        assert_eq!(health.borrow().in_service(), Placement::of([0]));
+        assert_eq!(health.borrow().in_service(), DeviceSet::of([0]));
         let why = "its thread panicked".to_owned();
         assert_eq!(health.borrow().devices[1].state, DeviceState::Failed { why });
     }

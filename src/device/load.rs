@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::device::cpu::{CpuMachine, RunNetwork};
-    use crate::device::fixture::{everywhere, grey, manifest, reading};
+    use crate::device::fixture::{all_devices, grey, manifest, reading};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
-        let model = LoadedModel::new(1, package, everywhere(), Vec::new());
+        let model = LoadedModel::new(1, package, all_devices(), Vec::new());
         let timing = load(&mut machine(), &model, package)?;
         Ok((model, timing))
     }
@@ -191,7 +191,7 @@ mod tests {
             [(Box::new(reading), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::carrying(manifest, everywhere(), run);
+            let model = LoadedModel::carrying(manifest, all_devices(), run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -226,7 +226,7 @@ mod tests {
         let checked = |shift| {
             let run = recited(&golden, shift);
             let manifest = package.manifest.clone();
-            let model = LoadedModel::carrying(manifest, everywhere(), run);
+            let model = LoadedModel::carrying(manifest, all_devices(), run);
             check_rows(&mut machine(), &model, &golden)
         };
         checked(0.0).unwrap();

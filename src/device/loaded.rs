@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::Placement;
+use super::DeviceSet;
 #[cfg(test)]
 use super::cpu::RunNetwork;
 use super::worker::Inbox;
@@ -20,7 +20,7 @@ pub struct LoadedModel {
     manifest: Manifest,
     /// Where the files are: a device that was lost reads them again.
     dir: PathBuf,
-    placement: Placement,
+    placement: DeviceSet,
     /// Tells when the handle is dropped.
     _sweep: SweepOnDrop,
     timing: OnceLock<LoadTiming>,
@@ -65,7 +65,7 @@ impl LoadedModel {
     pub(super) fn new(
         key: u64,
         package: &Package,
-        placement: Placement,
+        placement: DeviceSet,
         inboxes: Vec<Weak<Inbox>>,
     ) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl LoadedModel {
 
     /// A model that answers with `run` on any device, without any check or warm-up.
     #[cfg(test)]
-    pub(crate) fn carrying(manifest: Manifest, placement: Placement, run: RunNetwork) -> Self {
+    pub(crate) fn carrying(manifest: Manifest, placement: DeviceSet, run: RunNetwork) -> Self {
         Self { placement, carried: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
     }
 
@@ -93,7 +93,7 @@ impl LoadedModel {
             key,
             manifest,
             dir: PathBuf::new(),
-            placement: Placement::of([]),
+            placement: DeviceSet::of([]),
             _sweep: SweepOnDrop(Vec::new()),
             timing: OnceLock::new(),
             #[cfg(test)]
@@ -122,7 +122,7 @@ impl LoadedModel {
     }
 
     /// The devices that run it.
-    pub fn placement(&self) -> Placement {
+    pub fn placement(&self) -> DeviceSet {
         self.placement
     }
 

@@ -10,7 +10,8 @@
 //! full as the queue is at the last moment. With two slots and more a machine that can starts a
 //! batch while it computes the one before.
 //!
-//! A model has one handle, [`LoadedModel`], and a [`Placement`]: the devices that hold its network.
+//! A model has one handle, [`LoadedModel`], and a placement: the [`DeviceSet`] that holds its
+//! network.
 //! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
 //! loads its models again from their files, and comes back; [`DeviceGroup::health`] tells. A GPU
 //! that
@@ -23,6 +24,7 @@ mod compare;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod device_set;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -60,10 +62,10 @@ pub use choice::{DeviceChoice, DeviceDescription};
 pub use compare::compare;
 #[cfg(feature = "cuda")]
 pub use cuda::open_gpu_alone;
+pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
-pub use placement::Placement;
 pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
@@ -177,7 +179,7 @@ impl DeviceGroup {
         model: &Arc<LoadedModel>,
         package: &Arc<Package>,
     ) -> Result<LoadTiming, DeviceError> {
-        let slot = self.reserve(Placement::of([device])).await?;
+        let slot = self.reserve(DeviceSet::of([device])).await?;
         let (reply, loaded) = oneshot::channel();
         let (model, package) = (Arc::clone(model), Arc::clone(package));
         slot.send(|permit| Work::Load { model, package, reply, permit });
@@ -196,11 +198,11 @@ impl DeviceGroup {
     ///
     /// # Errors
     /// [`DeviceError::OutOfService`] when none of them is in service.
-    pub async fn reserve(&self, among: Placement) -> Result<Slot<'_>, DeviceError> {
+    pub async fn reserve(&self, among: DeviceSet) -> Result<Slot<'_>, DeviceError> {
         let mut health = self.health.subscribe();
         loop {
             let in_service = health.borrow_and_update().in_service();
-            let mut devices: Vec<usize> = among.both(in_service).iter().collect();
+            let mut devices: Vec<usize> = among.intersection(in_service).iter().collect();
             if devices.is_empty() {
                 return Err(DeviceError::OutOfService);
             }

@@ -156,7 +156,7 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceSettings, DeviceState, Placement};
+    use crate::device::{DeviceSet, DeviceSettings, DeviceState};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);
@@ -452,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_never_runs_on_a_device_it_is_not_placed_on() {
-        let model = reader_on("reader", &[1], Placement::of([1]));
+        let model = reader_on("reader", &[1], DeviceSet::of([1]));
         let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
         let rows = [1, 2].map(|value| bench.spawn(&model, value, FAR));
         for _ in 0..2 {
@@ -467,8 +467,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_that_waits_for_company_holds_up_no_other_device() {
-        let patient = reader_on("patient", &[1, 2], Placement::of([0]));
-        let greedy = reader_on("greedy", &[1], Placement::of([1]));
+        let patient = reader_on("patient", &[1, 2], DeviceSet::of([0]));
+        let greedy = reader_on("greedy", &[1], DeviceSet::of([1]));
         let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
         let (bench, first, second) = two_devices(vec![patient_lane, lane(&greedy, 0, 8)]).await;
         drop((first, second));
@@ -503,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_without_a_device_are_refused_at_once_and_other_lanes_go_on() {
-        let bound = reader_on("bound", &[1], Placement::of([0]));
+        let bound = reader_on("bound", &[1], DeviceSet::of([0]));
         let free = reader("free", &[1]);
         let lanes = vec![lane(&bound, 0, 8), lane(&free, 0, 8)];
         let (mut bench, mut first, second) = two_devices(lanes).await;
@@ -527,7 +527,7 @@ mod tests {
     async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
         let both = reader("both", &[1, 2]);
         let [busy0, busy1] =
-            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], Placement::of([device])));
+            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device])));
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
         let (device, directors) =
             staged(2, DeviceSettings { slots: 2, ..Default::default() }).await;

@@ -1,8 +1,8 @@
 //! Batches and the slots they run in.
 
 use super::{alone, batch, is_pending, launch, open, run, slots, values};
-use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, everywhere, gated, reader, staged};
-use crate::device::{DeviceError, Placement, Slot};
+use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, all_devices, gated, reader, staged};
+use crate::device::{DeviceError, DeviceSet, Slot};
 use crate::image::RgbImage;
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_bucket_the_model_does_not_have_never_runs() {
 #[tokio::test]
 async fn a_slot_is_free_again_when_its_batch_has_finished() {
     let (group, (model, mut gate)) = (open(1).await, gated("reader", &[1]));
-    let outcome = group.reserve(everywhere()).await.unwrap().launch(batch(&model, &[1], 1));
+    let outcome = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
     gate.entered().await;
     assert_eq!(group.devices[0].slots.available_permits(), 0);
     gate.open();
@@ -60,15 +60,15 @@ async fn a_slot_is_free_again_when_its_batch_has_finished() {
 #[tokio::test]
 async fn a_dropped_slot_is_free_again() {
     let group = open(1).await;
-    drop(group.reserve(everywhere()).await.unwrap());
-    group.reserve(everywhere()).await.unwrap();
+    drop(group.reserve(all_devices()).await.unwrap());
+    group.reserve(all_devices()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_device_finishes_what_was_launched() {
     let (group, (model, gate)) = (open(2).await, gated("reader", &[1]));
-    let first = group.reserve(everywhere()).await.unwrap().launch(batch(&model, &[1], 1));
-    let second = group.reserve(everywhere()).await.unwrap().launch(batch(&model, &[2], 1));
+    let first = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
+    let second = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[2], 1));
     (0..2).for_each(|_| gate.open());
     drop(group);
     assert_eq!(values(&first.await.unwrap()), [Some(1.0)]);
@@ -115,13 +115,13 @@ async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
 #[tokio::test]
 async fn the_device_with_the_most_free_slots_is_reserved() {
     let (group, _directors) = staged(2, slots(2)).await;
-    let everywhere = everywhere();
+    let all_devices = all_devices();
     let mut held = Vec::new();
     for _ in 0..4 {
-        held.push(group.reserve(everywhere).await.unwrap());
+        held.push(group.reserve(all_devices).await.unwrap());
     }
     assert_eq!(held.iter().map(Slot::device).collect::<Vec<_>>(), [0, 1, 0, 1]);
-    let second = Placement::of([1]);
+    let second = DeviceSet::of([1]);
     let mut reserve = Box::pin(group.reserve(second));
     assert!(is_pending(&mut reserve).await);
     drop(held.remove(0));

@@ -8,11 +8,11 @@ use super::{
     values,
 };
 use crate::device::fixture::{
-    Director, Report, Stage, Step, everywhere, reader, reader_on, staged, staged_with,
+    Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with,
 };
 use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Timeouts;
-use crate::device::{Batch, DeviceError, DevicePlan, DeviceState, Health, Placement, Slot};
+use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Health, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
 
@@ -39,11 +39,11 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
         "before anybody hears of it"
     );
     assert!(is_lost(&second.await.unwrap()));
-    assert!(matches!(group.reserve(everywhere()).await, Err(DeviceError::OutOfService)));
+    assert!(matches!(group.reserve(all_devices()).await, Err(DeviceError::OutOfService)));
     assert_eq!(director.report().await, Report::Reopening);
     director.tell(Step::Lose);
     director.direct([(Report::Reopening, Step::Go)]).await;
-    until_in_service(&group, Placement::of([0])).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
     assert_eq!(group.health().borrow().devices[0].losses, 1);
     drop(director);
     assert_eq!(values(&run(&group, batch(&model, &[3], 1)).await), [Some(3.0)]);
@@ -52,7 +52,7 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
 #[tokio::test]
 async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
     let (group, mut directors) = staged(2, slots(1)).await;
-    let (first, both) = (reader_on("first", &[1], Placement::of([0])), reader("both", &[1]));
+    let (first, both) = (reader_on("first", &[1], DeviceSet::of([0])), reader("both", &[1]));
     let outcome = launch(&group, batch(&first, &[1], 1)).await;
     let lost = [(Report::Finishing, Step::Lose), (Report::Reopening, Step::Lose)];
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
@@ -78,8 +78,8 @@ async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
     let (group, mut directors) = staged(2, slots(1)).await;
     let model = reader("reader", &[1]);
     let first = launch(&group, batch(&model, &[1], 1)).await;
-    let second = group.reserve(Placement::of([1])).await.unwrap();
-    let mut waiting = Box::pin(group.reserve(everywhere()));
+    let second = group.reserve(DeviceSet::of([1])).await.unwrap();
+    let mut waiting = Box::pin(group.reserve(all_devices()));
     assert!(is_pending(&mut waiting).await);
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
     directors[0].direct([(Report::Finishing, Step::Lose)]).await;
@@ -87,7 +87,7 @@ async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
     assert!(is_pending(&mut waiting).await, "a free slot of a lost device");
     drop(second);
     assert_eq!(waiting.await.unwrap().device(), 1);
-    let mut waiting = Box::pin(group.reserve(Placement::of([0])));
+    let mut waiting = Box::pin(group.reserve(DeviceSet::of([0])));
     assert!(matches!(waiting.as_mut().await, Err(DeviceError::OutOfService)));
 }
 
@@ -116,7 +116,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
         assert!(matches!(director.report().await, Report::Started(_)));
         director.direct([(Report::Finishing, Step::Go)]).await;
     }
-    until_in_service(&group, Placement::of([0])).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
     let input = &model.manifest().input;
     let rows = vec![RgbImage::black(input.width, input.height)];
     let again = launch(&group, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
@@ -145,7 +145,7 @@ async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
     assert!(error.loss().is_some(), "{error}");
     assert_eq!(director.report().await, Report::Freed);
     director.direct([(Report::Reopening, Step::Go)]).await;
-    until_in_service(&group, Placement::of([0])).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
 }
 
 #[tokio::test]
@@ -177,14 +177,14 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
     // Reserved while the device is in service, for it may have hung before the second is launched.
     let mut slots = Vec::new();
     for _ in 0..2 {
-        slots.push(group.reserve(everywhere()).await.unwrap());
+        slots.push(group.reserve(all_devices()).await.unwrap());
     }
     let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[1], 1));
     let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
     for outcome in outcomes {
         assert!(is_lost(&outcome.await.unwrap()));
     }
-    let refused = group.reserve(everywhere()).await;
+    let refused = group.reserve(all_devices()).await;
     assert!(matches!(refused, Err(DeviceError::OutOfService)));
     drop(refused);
     drop(group);

@@ -11,10 +11,10 @@ use std::task::Poll;
 
 use futures_util::future::BoxFuture;
 
-use super::fixture::{Director, Report, Step, everywhere, grey, staged};
+use super::fixture::{Director, Report, Step, all_devices, grey, staged};
 use super::{
-    Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSettings, DeviceState, LoadedModel,
-    Placement, RowOutput,
+    Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSet, DeviceSettings, DeviceState,
+    LoadedModel, RowOutput,
 };
 use crate::model::Package;
 
@@ -28,7 +28,7 @@ fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
 }
 
 async fn run(group: &DeviceGroup, batch: Batch) -> BatchOutcome {
-    group.reserve(everywhere()).await.unwrap().launch(batch).await.unwrap()
+    group.reserve(all_devices()).await.unwrap().launch(batch).await.unwrap()
 }
 
 fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
@@ -90,7 +90,7 @@ async fn load(
     }
 }
 
-async fn until_in_service(group: &DeviceGroup, devices: Placement) {
+async fn until_in_service(group: &DeviceGroup, devices: DeviceSet) {
     group.health().wait_for(|health| health.in_service() == devices).await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{load, package, slots};
 use crate::device::fixture::{Report, staged};
-use crate::device::{Batch, DeviceError, DeviceSettings, Placement};
+use crate::device::{Batch, DeviceError, DeviceSet, DeviceSettings};
 use crate::image::RgbImage;
 
 #[tokio::test]
@@ -12,14 +12,14 @@ async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alon
     let placement = [("iris".to_owned(), vec![1])].into();
     let (group, mut directors) = staged(2, DeviceSettings { placement, ..slots(1) }).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
-    assert_eq!(model.placement(), Placement::of([1]));
+    assert_eq!(model.placement(), DeviceSet::of([1]));
     assert!(!model.timing().buckets.is_empty());
     directors.into_iter().for_each(drop);
     let input = &model.manifest().input;
     let row = || RgbImage::black(input.width, input.height);
     for (on, runs) in [(1, true), (0, false)] {
         let batch = Batch { model: Arc::clone(&model), rows: vec![row()], bucket: 1 };
-        let slot = group.reserve(Placement::of([on])).await.unwrap();
+        let slot = group.reserve(DeviceSet::of([on])).await.unwrap();
         let outcome = slot.launch(batch).await.unwrap();
         let is_not_loaded = matches!(outcome.rows[0], Err(DeviceError::NotLoaded { .. }));
         assert_eq!((outcome.rows[0].is_ok(), is_not_loaded), (runs, !runs));
