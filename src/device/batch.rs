@@ -22,7 +22,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct BatchOutcome {
     /// One result per row, in the order of the rows.
-    pub rows: Vec<Result<RowOutput, DeviceError>>,
+    pub results: Vec<Result<RowOutput, DeviceError>>,
     /// From taking the batch up to the last output, repetitions included.
     pub run_time: Duration,
     /// How many panics of the network were caught.
@@ -32,8 +32,8 @@ pub struct BatchOutcome {
 impl BatchOutcome {
     /// Every row answered with the loss of its device.
     pub(super) fn lost(loss: &Loss, rows: usize, run_time: Duration) -> Self {
-        let rows = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
-        Self { rows, run_time, panics: 0 }
+        let results = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
+        Self { results, run_time, panics: 0 }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::cpu::Crew;
 use crate::engine::{EngineError, ImportError, Network, Precision, import, optimise};
 
 /// Bucket sizes every row is run in; the odd ones are no bucket of any manifest.
-const BATCHES: [usize; 5] = [1, 2, 3, 5, 8];
+const BATCH_SIZES: [usize; 5] = [1, 2, 3, 5, 8];
 
 /// How far one output is from the recorded one.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,16 +61,16 @@ pub fn compare(
     settings: &DeviceSettings,
 ) -> Result<Vec<OutputComparison>, CompareError> {
     let recording = SafeTensors::deserialize(recording)?;
-    let input = recorded(&recording, "input")?;
+    let input = read_recorded(&recording, "input")?;
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
     let precision = settings.precision.unwrap_or(Precision::F32);
     let crew = Arc::new(Crew::new(settings.threads().get())?);
     let network = Network::cpu(&graph, settings.kernels, precision, crew)?;
-    let alone = run_in(&network, &input, 1)?;
+    let alone = run_in_batches(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
-        let expected = rows(&recorded(&recording, &format!("output.{name}"))?)?;
+        let expected = values_by_row(&read_recorded(&recording, &format!("output.{name}"))?)?;
         let range = range(&expected);
         comparisons.push(OutputComparison {
             tensor: name.to_owned(),
@@ -79,8 +79,8 @@ pub fn compare(
             batch_difference: 0.0,
         });
     }
-    for batch in BATCHES {
-        for (index, batched) in run_in(&network, &input, batch)?.iter().enumerate() {
+    for batch_size in BATCH_SIZES {
+        for (index, batched) in run_in_batches(&network, &input, batch_size)?.iter().enumerate() {
             let range = range(&alone[index]);
             let difference = largest_difference(batched, &alone[index]) / range;
             let worst = &mut comparisons[index].batch_difference;
@@ -90,9 +90,9 @@ pub fn compare(
     Ok(comparisons)
 }
 
-type Rows = Vec<Vec<f32>>;
+type OutputValues = Vec<Vec<f32>>;
 
-fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareError> {
+fn read_recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareError> {
     let missing = || CompareError::Tensor(name.to_owned());
     let view = recording.tensor(name).map_err(|_| missing())?;
     let dtype = match view.dtype() {
@@ -109,9 +109,13 @@ fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareEr
 
 /// Every row of `input` in a batch of `size`, its neighbours being the rows that follow it; per
 /// output, the row's own answers.
-fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, CompareError> {
+fn run_in_batches(
+    network: &Network,
+    input: &Tensor,
+    size: usize,
+) -> Result<Vec<OutputValues>, CompareError> {
     let count = input.dims()[0];
-    let mut answers = vec![Rows::new(); network.output_names().count()];
+    let mut answers = vec![OutputValues::new(); network.output_names().count()];
     for row in 0..count {
         // The row's place in the batch moves, so that no place is special; its neighbours are the
         // rows beside it, counted round and round.
@@ -127,19 +131,19 @@ fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, C
     Ok(answers)
 }
 
-fn rows(tensor: &Tensor) -> Result<Rows, CompareError> {
+fn values_by_row(tensor: &Tensor) -> Result<OutputValues, CompareError> {
     Ok(tensor.flatten_from(1)?.to_vec2()?)
 }
 
-fn range(rows: &Rows) -> f64 {
-    let values = || rows.iter().flatten().copied();
+fn range(output: &OutputValues) -> f64 {
+    let values = || output.iter().flatten().copied();
     let (least, most) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::MIN, f32::max));
     (f64::from(most) - f64::from(least)).max(f64::MIN_POSITIVE)
 }
 
 /// Infinite when shapes differ or a value is not a number.
-fn largest_difference(a: &Rows, b: &Rows) -> f64 {
-    let lengths = |rows: &Rows| rows.iter().map(Vec::len).collect::<Vec<_>>();
+fn largest_difference(a: &OutputValues, b: &OutputValues) -> f64 {
+    let lengths = |output: &OutputValues| output.iter().map(Vec::len).collect::<Vec<_>>();
     if lengths(a) != lengths(b) {
         return f64::INFINITY;
     }
@@ -149,7 +153,7 @@ fn largest_difference(a: &Rows, b: &Rows) -> f64 {
     })
 }
 
-fn largest_cosine_distance(a: &Rows, b: &Rows) -> f64 {
+fn largest_cosine_distance(a: &OutputValues, b: &OutputValues) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };

@@ -30,7 +30,7 @@ pub(super) struct CpuMachine {
 
 /// Bytes of rows that are staged at once: enough for a network to work on for milliseconds, and
 /// little beside the networks themselves.
-const STAGED_BYTES: usize = 8 << 20;
+const PART_BYTES: usize = 8 << 20;
 
 impl CpuMachine {
     /// Kernels may sum in another order, which costs a few of 24 bits.
@@ -67,7 +67,7 @@ impl CpuMachine {
         let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.crew))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
-        self.networks.insert(model.key(), in_order(network, order));
+        self.networks.insert(model.key(), with_output_order(network, order));
         Ok(())
     }
 
@@ -92,12 +92,12 @@ impl CpuMachine {
         }
         // Nothing half-done survives a panic: what is staged is wiped, and a network keeps no
         // state.
-        let pass = AssertUnwindSafe(|| self.pass(model, rows, bucket));
-        catch_unwind(pass).unwrap_or(Err(DeviceError::Panicked))
+        let run = AssertUnwindSafe(|| self.run_in_parts(model, rows, bucket));
+        catch_unwind(run).unwrap_or(Err(DeviceError::Panicked))
     }
 
     /// Parts without a row are not run.
-    fn pass(
+    fn run_in_parts(
         &self,
         model: &LoadedModel,
         rows: &[RgbImage],
@@ -107,8 +107,8 @@ impl CpuMachine {
         let mut outputs = Vec::with_capacity(rows.len());
         for (index, part) in rows.chunks(size).enumerate() {
             let size = size.min(bucket - index * size);
-            let staged = Staged::new(model, part, size)?;
-            outputs.extend(split_rows(&network(&staged.0)?, part.len(), size)?);
+            let input = InputTensor::new(model, part, size)?;
+            outputs.extend(split_by_row(&network(&input.0)?, part.len(), size)?);
         }
         Ok(outputs)
     }
@@ -117,13 +117,13 @@ impl CpuMachine {
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.crew.size();
-        let for_each = (STAGED_BYTES / row_bytes / threads).max(1);
-        bucket.min(for_each * threads)
+        let rows_per_thread = (PART_BYTES / row_bytes / threads).max(1);
+        bucket.min(rows_per_thread * threads)
     }
 
     fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {
         #[cfg(test)]
-        if let Some(run) = model.carried() {
+        if let Some(run) = model.test_network() {
             return Ok(run);
         }
         let network = self.networks.get(&model.key());
@@ -133,39 +133,39 @@ impl CpuMachine {
 
 /// Rows as a network is fed, `[size, row shape…]`, wiped when they are dropped. Rows beyond the
 /// last are zeros.
-struct Staged(Tensor);
+struct InputTensor(Tensor);
 
-impl Staged {
+impl InputTensor {
     fn new(model: &LoadedModel, rows: &[RgbImage], size: usize) -> Result<Self, DeviceError> {
         let contract = &model.manifest().input;
         let row_len = contract.row_len();
-        let mut numbers = Secret::new(vec![0.0; size * row_len]);
-        for (row, numbers) in rows.iter().zip(numbers.expose_mut().chunks_exact_mut(row_len)) {
-            contract.fill(row, numbers)?;
+        let mut values = Secret::new(vec![0.0; size * row_len]);
+        for (row, values) in rows.iter().zip(values.expose_mut().chunks_exact_mut(row_len)) {
+            contract.fill(row, values)?;
         }
         let shape = [&[size], contract.row_shape().as_slice()].concat();
-        let numbers = std::mem::take(numbers.expose_mut());
-        Ok(Self(Tensor::from_vec(numbers, shape, &CandleDevice::Cpu)?))
+        let values = std::mem::take(values.expose_mut());
+        Ok(Self(Tensor::from_vec(values, shape, &CandleDevice::Cpu)?))
     }
 }
 
-impl Drop for Staged {
+impl Drop for InputTensor {
     fn drop(&mut self) {
-        let wiped = self.0.inplace_op1(&WipeNumbers);
-        debug_assert!(wiped.is_ok(), "rows are staged on the host");
+        let wiped = self.0.inplace_op1(&WipeValues);
+        debug_assert!(wiped.is_ok(), "input tensors are on the host");
     }
 }
 
-struct WipeNumbers;
+struct WipeValues;
 
-impl InplaceOp1 for WipeNumbers {
+impl InplaceOp1 for WipeValues {
     fn name(&self) -> &'static str {
         "wipe"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(numbers) = storage else { bail!("rows are staged as f32") };
-        numbers.wipe();
+        let CpuStorage::F32(values) = storage else { bail!("input tensors hold f32") };
+        values.wipe();
         Ok(())
     }
 }
@@ -173,39 +173,40 @@ impl InplaceOp1 for WipeNumbers {
 /// For every output of the manifest, its place among the network's.
 fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
     let names: Vec<&str> = network.output_names().collect();
-    let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
+    let index_of = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
     let outputs = manifest.outputs.iter();
-    outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
+    outputs.map(|output| index_of(output).expect("a package's graph has its outputs")).collect()
 }
 
-fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
+fn with_output_order(network: Network, order: Vec<usize>) -> RunNetwork {
     Box::new(move |input| {
         let outputs = network.run(input)?;
         let found = outputs.len();
-        let pick = |place: &usize| {
-            outputs.get(*place).cloned().ok_or(DeviceError::OutputCount { found, wanted: *place })
+        let pick = |index: &usize| {
+            outputs.get(*index).cloned().ok_or(DeviceError::OutputCount { found, wanted: *index })
         };
         order.iter().map(pick).collect()
     })
 }
 
 /// Cuts outputs of `[bucket, …]` into the first `count` rows.
-fn split_rows(
+fn split_by_row(
     outputs: &[Tensor],
     count: usize,
     bucket: usize,
 ) -> Result<Vec<RowOutput>, DeviceError> {
-    let mut rows: Vec<_> = (0..count).map(|_| RowOutput { tensors: Vec::new() }).collect();
+    let mut row_outputs: Vec<_> = (0..count).map(|_| RowOutput { tensors: Vec::new() }).collect();
     for (index, output) in outputs.iter().enumerate() {
         let values = output.reshape((bucket, ()))?.narrow(0, 0, count)?.to_vec2::<f32>()?;
-        for (row, values) in rows.iter_mut().zip(values.into_iter().map(Secret::new)) {
+        for (row_output, values) in row_outputs.iter_mut().zip(values.into_iter().map(Secret::new))
+        {
             if !values.expose().iter().all(|value| value.is_finite()) {
                 return Err(DeviceError::NotFinite { output: index });
             }
-            row.tensors.push(values);
+            row_output.tensors.push(values);
         }
     }
-    Ok(rows)
+    Ok(row_outputs)
 }
 
 #[cfg(test)]
@@ -227,12 +228,12 @@ mod tests {
         let fed = Arc::new(Mutex::new(Vec::new()));
         let mut manifest = manifest("large", "1", &[BUCKET]);
         (manifest.input.width, manifest.input.height) = (592, 592);
-        let seen = Arc::clone(&fed);
+        let record = Arc::clone(&fed);
         let run = move |input: &Tensor| {
-            seen.lock().push(input.clone());
+            record.lock().push(input.clone());
             reading(input)
         };
-        (LoadedModel::carrying(manifest, all_devices(), Box::new(run)), fed)
+        (LoadedModel::with_test_network(manifest, all_devices(), Box::new(run)), fed)
     }
 
     fn large_grey(value: u8) -> RgbImage {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_staged_is_wiped_also_after_a_panic() {
+    fn input_tensors_are_wiped_also_after_a_panic() {
         for value in [7, PANICS] {
             let (model, fed) = large_reader();
             let run = machine(2).run(&model, &[large_grey(value)], BUCKET);
@@ -271,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn small_rows_are_staged_together() {
+    fn small_rows_run_in_one_part() {
         let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::carrying(tiny, all_devices(), Box::new(reading));
+        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(reading));
         assert_eq!(machine(2).part_rows(&model, 32), 32);
         assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
     }

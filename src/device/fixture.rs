@@ -91,7 +91,7 @@ pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
 /// A [`reader`] with a placement.
 pub(crate) fn reader_on(name: &str, buckets: &[usize], on: DeviceSet) -> Arc<LoadedModel> {
     let manifest = manifest(name, "1", buckets);
-    Arc::new(LoadedModel::carrying(manifest, on, Box::new(reading)))
+    Arc::new(LoadedModel::with_test_network(manifest, on, Box::new(reading)))
 }
 
 /// A [`reader`] that stops at a gate before each run.
@@ -106,7 +106,7 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         reading(input)
     };
     let manifest = manifest(name, "1", buckets);
-    let model = LoadedModel::carrying(manifest, all_devices(), Box::new(run));
+    let model = LoadedModel::with_test_network(manifest, all_devices(), Box::new(run));
     (Arc::new(model), Gate { entered, open })
 }
 
@@ -208,9 +208,9 @@ pub(super) async fn staged_with(
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
     (
-        DevicePlan::of(machines, &settings)
+        DevicePlan::from_machines(machines, &settings)
             .expect("it can be had")
-            .open_with(timeouts)
+            .open_with_timeouts(timeouts)
             .await
             .expect("it opens"),
         directors,

@@ -19,7 +19,7 @@ pub(super) fn load(
     machine.load(model, package)?;
     let build = started.elapsed();
     let golden = check_golden(machine, model, package)?;
-    let buckets = warm(machine, model)?;
+    let buckets = warm_up(machine, model)?;
     Ok(LoadTiming { build, golden, buckets })
 }
 
@@ -30,7 +30,7 @@ fn check_golden(
     package: &Package,
 ) -> Result<Duration, DeviceError> {
     let started = Instant::now();
-    let golden = package.golden().map_err(unreadable(package))?;
+    let golden = package.golden().map_err(read_error(package))?;
     if golden.input == model.manifest().input {
         check_rows(machine, model, &golden)?;
     } else {
@@ -52,7 +52,7 @@ fn check_rows(
     let bucket = model.smallest_bucket();
     let mut alone = Vec::new();
     for row in &golden.pictures {
-        alone.push(machine.run_alone(model, row).map_err(in_trial(model, bucket))?);
+        alone.push(machine.run_alone(model, row).map_err(trial_error(model, bucket))?);
     }
     let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
     golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
@@ -61,23 +61,24 @@ fn check_rows(
     })
 }
 
-/// Runs `rows` again together in one bucket with padding; each answer must `hold` by itself, and
+/// Runs `rows` again together in one bucket with padding; each answer must pass `check_answer`, and
 /// be near that of the row `alone`.
 fn check_bucket(
     machine: &mut Machine,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
-    hold: impl Fn(usize, &RowOutput) -> Result<(), GoldenMismatch>,
+    check_answer: impl Fn(usize, &RowOutput) -> Result<(), GoldenMismatch>,
 ) -> Result<(), DeviceError> {
     let with_padding = model.buckets().iter().copied().filter(|bucket| *bucket > rows.len()).min();
     let largest = model.buckets().iter().copied().max();
     let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
     let count = rows.len().min(bucket);
     let together =
-        machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
-    let held = together.iter().enumerate().try_for_each(|(row, answer)| hold(row, answer));
-    held.map_err(|source| DeviceError::Golden { model: model.id(), source })?;
+        machine.run_together(model, &rows[..count], bucket).map_err(trial_error(model, bucket))?;
+    let checked =
+        together.iter().enumerate().try_for_each(|(row, answer)| check_answer(row, answer));
+    checked.map_err(|source| DeviceError::Golden { model: model.id(), source })?;
     let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
     let difference = difference.fold(0.0, f32::max);
     let limit = machine.bucket_tolerance(model.manifest().precision);
@@ -100,7 +101,10 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Runs every bucket once, so that no request pays for first allocations and choices.
-fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
+fn warm_up(
+    machine: &mut Machine,
+    model: &LoadedModel,
+) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
     let largest = model.buckets().iter().copied().max().unwrap_or(0);
     let black = || RgbImage::black(input.width, input.height);
@@ -110,18 +114,18 @@ fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Durati
     let mut times = Vec::new();
     for bucket in buckets {
         let started = Instant::now();
-        machine.run_together(model, &rows[..bucket], bucket).map_err(in_trial(model, bucket))?;
+        machine.run_together(model, &rows[..bucket], bucket).map_err(trial_error(model, bucket))?;
         times.push((bucket, started.elapsed()));
     }
     Ok(times)
 }
 
-fn unreadable(package: &Package) -> impl FnOnce(ModelError) -> DeviceError {
+fn read_error(package: &Package) -> impl FnOnce(ModelError) -> DeviceError {
     let model = package.id();
     move |source| DeviceError::Read { model, source: Box::new(source) }
 }
 
-fn in_trial(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
+fn trial_error(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
     let model = model.id();
     move |source| DeviceError::Trial { model, bucket, source: Box::new(source) }
 }
@@ -191,7 +195,7 @@ mod tests {
             [(Box::new(reading), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::carrying(manifest, all_devices(), run);
+            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -200,7 +204,7 @@ mod tests {
     }
 
     /// A network of the golden's own answers, in a bucket of 3 off by `shift`.
-    fn recited(golden: &Golden, shift: f32) -> RunNetwork {
+    fn golden_network(golden: &Golden, shift: f32) -> RunNetwork {
         let fed = |picture: &RgbImage| {
             let mut row = vec![0.0; golden.input.row_len()];
             golden.input.fill(picture, &mut row).unwrap();
@@ -224,9 +228,9 @@ mod tests {
         let package = package("fr_liveness/0.0.1");
         let golden = package.golden().unwrap();
         let checked = |shift| {
-            let run = recited(&golden, shift);
+            let run = golden_network(&golden, shift);
             let manifest = package.manifest.clone();
-            let model = LoadedModel::carrying(manifest, all_devices(), run);
+            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
             check_rows(&mut machine(), &model, &golden)
         };
         checked(0.0).unwrap();

@@ -26,7 +26,7 @@ pub struct LoadedModel {
     timing: OnceLock<LoadTiming>,
     /// The network of a test, which needs no device to be loaded onto.
     #[cfg(test)]
-    carried: Option<RunNetwork>,
+    test_network: Option<RunNetwork>,
 }
 
 /// Of the threads that hold a network of a model.
@@ -84,8 +84,12 @@ impl LoadedModel {
 
     /// A model that answers with `run` on any device, without any check or warm-up.
     #[cfg(test)]
-    pub(crate) fn carrying(manifest: Manifest, placement: DeviceSet, run: RunNetwork) -> Self {
-        Self { placement, carried: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
+    pub(crate) fn with_test_network(
+        manifest: Manifest,
+        placement: DeviceSet,
+        run: RunNetwork,
+    ) -> Self {
+        Self { placement, test_network: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
     }
 
     fn bare(key: ModelKey, manifest: Manifest) -> Self {
@@ -97,7 +101,7 @@ impl LoadedModel {
             _sweep: SweepOnDrop(Vec::new()),
             timing: OnceLock::new(),
             #[cfg(test)]
-            carried: None,
+            test_network: None,
         }
     }
 
@@ -145,8 +149,8 @@ impl LoadedModel {
     }
 
     #[cfg(test)]
-    pub(super) fn carried(&self) -> Option<&RunNetwork> {
-        self.carried.as_ref()
+    pub(super) fn test_network(&self) -> Option<&RunNetwork> {
+        self.test_network.as_ref()
     }
 
     pub(super) fn smallest_bucket(&self) -> usize {

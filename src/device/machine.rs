@@ -117,7 +117,7 @@ impl MachineSpec {
 
     /// How many batches its device holds where nobody says: a GPU fetches the next one while it
     /// computes; on the CPU every batch forms at the last moment.
-    pub(super) fn usual_slots(&self) -> NonZeroUsize {
+    pub(super) fn default_slots(&self) -> NonZeroUsize {
         match self {
             #[cfg(feature = "cuda")]
             Self::Cuda { .. } => const { NonZeroUsize::new(2).expect("2 is not 0") },

@@ -14,7 +14,7 @@ pub(super) struct Placements {
 impl Placements {
     /// Reads `device.placement`: CUDA numbers by the name of the model. `opened` has the number of
     /// each device in the group; the CPU has none.
-    pub(super) fn of(
+    pub(super) fn parse(
         table: &BTreeMap<String, Vec<usize>>,
         opened: &[Option<usize>],
     ) -> Result<Self, DeviceError> {
@@ -22,10 +22,10 @@ impl Placements {
         if let Some(model) = table.keys().next().filter(|_| on_cpu) {
             return Err(DeviceError::PlacementOnCpu { model: model.clone() });
         }
-        let place = |(model, numbers): (&String, &Vec<usize>)| {
-            Ok((model.clone(), place(model, numbers, opened)?))
-        };
-        let by_name = table.iter().map(place).collect::<Result<_, DeviceError>>()?;
+        let mut by_name = BTreeMap::new();
+        for (model, numbers) in table {
+            by_name.insert(model.clone(), parse_numbers(model, numbers, opened)?);
+        }
         Ok(Self { all: DeviceSet::of(0..opened.len()), by_name })
     }
 
@@ -35,7 +35,7 @@ impl Placements {
     }
 }
 
-fn place(
+fn parse_numbers(
     model: &str,
     numbers: &[usize],
     opened: &[Option<usize>],
@@ -44,13 +44,13 @@ fn place(
     if numbers.is_empty() || numbers.iter().enumerate().any(is_repeated) {
         return Err(DeviceError::PlacementList { model: model.to_owned() });
     }
-    let place = |number: &usize| {
-        let place = opened.iter().position(|opened| *opened == Some(*number));
+    let device_of = |number: &usize| {
+        let device = opened.iter().position(|opened| *opened == Some(*number));
         let model = model.to_owned();
-        place.ok_or(DeviceError::PlacementNumber { model, number: *number })
+        device.ok_or(DeviceError::PlacementNumber { model, number: *number })
     };
-    let places = numbers.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    Ok(DeviceSet::of(places))
+    let devices = numbers.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(DeviceSet::of(devices))
 }
 
 #[cfg(test)]
@@ -64,15 +64,15 @@ mod tests {
     #[test]
     fn a_model_goes_where_its_list_says_and_to_all_devices_without_one() {
         let opened = [Some(2), Some(0), Some(5)];
-        let placements = Placements::of(&table("sface", &[5, 2]), &opened).unwrap();
+        let placements = Placements::parse(&table("sface", &[5, 2]), &opened).unwrap();
         assert_eq!(placements.of_model("sface").iter().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(placements.of_model("yunet").iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]
-    fn a_list_that_cannot_be_had_is_refused_by_model_and_reason() {
+    fn an_impossible_list_is_refused_by_model_and_reason() {
         let message = |numbers: &[usize], opened: &[Option<usize>]| {
-            Placements::of(&table("sface", numbers), opened).unwrap_err().to_string()
+            Placements::parse(&table("sface", numbers), opened).unwrap_err().to_string()
         };
         let list = "device.placement.sface must list at least one device, and none twice";
         assert_eq!(message(&[], &[Some(0)]), list);

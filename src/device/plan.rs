@@ -28,7 +28,7 @@ impl DevicePlan {
     /// # Errors
     /// Devices that this build does not have, or a placement on other devices.
     pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        Self::of(settings.device.machines(settings, choice::find_gpus)?, settings)
+        Self::from_machines(settings.device.machines(settings, choice::find_gpus)?, settings)
     }
 
     /// The devices of `settings`, and what opening them would refuse, as far as can be told without
@@ -39,20 +39,20 @@ impl DevicePlan {
     /// processor does not have.
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         let machines = settings.device.machines(settings, choice::find_gpus_without_opening)?;
-        let plan = Self::of(machines, settings)?;
+        let plan = Self::from_machines(machines, settings)?;
         plan.machines.iter().try_for_each(MachineSpec::check)?;
         Ok(plan)
     }
 
     /// A plan of these machines.
-    pub(super) fn of(
+    pub(super) fn from_machines(
         machines: Vec<MachineSpec>,
         settings: &DeviceSettings,
     ) -> Result<Self, DeviceError> {
         let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
-        let placements = Placements::of(&settings.placement, &numbers)?;
-        let usual = machines.iter().map(MachineSpec::usual_slots).max();
-        let slots = NonZeroUsize::new(settings.slots).or(usual).unwrap_or(NonZeroUsize::MIN);
+        let placements = Placements::parse(&settings.placement, &numbers)?;
+        let default = machines.iter().map(MachineSpec::default_slots).max();
+        let slots = NonZeroUsize::new(settings.slots).or(default).unwrap_or(NonZeroUsize::MIN);
         let (precision, kernels) = (settings.precision, settings.kernels);
         Ok(Self { machines, placements, slots, precision, kernels })
     }
@@ -61,7 +61,7 @@ impl DevicePlan {
     ///
     /// # Errors
     /// A precision that the model was not checked in, or that the CPU has no kernels for.
-    pub fn fit(&self, package: Package) -> Result<Package, DeviceError> {
+    pub fn apply_precision(&self, package: Package) -> Result<Package, DeviceError> {
         let package = in_precision(package, self.precision)?;
         if self.machines.iter().any(MachineSpec::is_cpu) {
             let kernels = self.kernels.describe(package.manifest.precision);
@@ -78,10 +78,13 @@ impl DevicePlan {
     /// # Errors
     /// Devices that do not open, or [`DeviceError::Thread`].
     pub async fn open(self) -> Result<DeviceGroup, DeviceError> {
-        self.open_with(&Timeouts::default()).await
+        self.open_with_timeouts(&Timeouts::default()).await
     }
 
-    pub(super) async fn open_with(self, timeouts: &Timeouts) -> Result<DeviceGroup, DeviceError> {
+    pub(super) async fn open_with_timeouts(
+        self,
+        timeouts: &Timeouts,
+    ) -> Result<DeviceGroup, DeviceError> {
         DeviceGroup::open_plan(self, timeouts).await
     }
 }
@@ -131,9 +134,9 @@ mod tests {
             let settings = DeviceSettings { precision, ..DeviceSettings::default() };
             DevicePlan::new(&settings).unwrap()
         };
-        assert_eq!(plan(None).fit(iris()).unwrap().manifest.precision, Precision::F32);
+        assert_eq!(plan(None).apply_precision(iris()).unwrap().manifest.precision, Precision::F32);
         for precision in [Precision::Tf32, Precision::F16] {
-            let error = plan(Some(precision)).fit(iris()).unwrap_err();
+            let error = plan(Some(precision)).apply_precision(iris()).unwrap_err();
             assert!(
                 matches!(error, DeviceError::Load { .. } | DeviceError::Precision { .. }),
                 "{error}"

@@ -32,12 +32,17 @@ impl TakenBatch {
     }
 
     /// Answers each row; `panics_together` were caught while the rows ran in one pass.
-    pub(super) fn answer(self, rows: Vec<Result<RowOutput, DeviceError>>, panics_together: usize) {
-        let alone = rows.iter().filter(|row| matches!(row, Err(DeviceError::Panicked))).count();
+    pub(super) fn answer(
+        self,
+        results: Vec<Result<RowOutput, DeviceError>>,
+        panics_together: usize,
+    ) {
+        let panics_alone =
+            results.iter().filter(|result| matches!(result, Err(DeviceError::Panicked))).count();
         let outcome = BatchOutcome {
-            rows,
+            results,
             run_time: self.taken_at.elapsed(),
-            panics: panics_together + alone,
+            panics: panics_together + panics_alone,
         };
         // First, so that the next batch is formed while this one's rows are wiped.
         drop(self.permit);
@@ -47,7 +52,8 @@ impl TakenBatch {
 
     /// Answers every row with the loss of the device.
     pub(super) fn refuse(self, loss: &Loss) {
-        let rows = self.batch.rows.iter().map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
-        self.answer(rows, 0);
+        let rows = self.batch.rows.iter();
+        let results = rows.map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
+        self.answer(results, 0);
     }
 }

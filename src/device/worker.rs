@@ -80,7 +80,7 @@ pub(super) struct Worker {
     machine: Machine,
     inbox: Receiver<Work>,
     slots: usize,
-    health: StateReporter,
+    reporter: StateReporter,
     heartbeat: Arc<Heartbeat>,
     timeouts: Timeouts,
     /// Oldest first.
@@ -102,12 +102,12 @@ impl Worker {
         machine: Machine,
         inbox: Receiver<Work>,
         slots: usize,
-        health: StateReporter,
+        reporter: StateReporter,
         heartbeat: Arc<Heartbeat>,
         timeouts: Timeouts,
     ) -> Self {
         let (running, loaded) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, heartbeat, timeouts, running, loaded }
+        Self { machine, inbox, slots, reporter, heartbeat, timeouts, running, loaded }
     }
 
     /// Runs until the inbox is closed and everything in it is answered, or the device has hung.
@@ -120,8 +120,8 @@ impl Worker {
     }
 
     fn step(&mut self) -> ControlFlow<()> {
-        let done = match self.next()? {
-            Some(work) => self.take(work),
+        let done = match self.next_work()? {
+            Some(work) => self.handle(work),
             None => self.finish_oldest(),
         };
         match done {
@@ -132,7 +132,7 @@ impl Worker {
 
     /// The next work; none when the oldest batch is to be finished: it has run, or every slot is
     /// taken, so that nothing could be started meanwhile.
-    fn next(&self) -> ControlFlow<(), Option<Work>> {
+    fn next_work(&self) -> ControlFlow<(), Option<Work>> {
         loop {
             if self.heartbeat.has_hung() {
                 return ControlFlow::Break(());
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, work: Work) -> Result<(), ReportedLoss> {
+    fn handle(&mut self, work: Work) -> Result<(), ReportedLoss> {
         match work {
             Work::Run { batch, reply, permit } => {
                 let taken = TakenBatch::new(batch, reply, permit);
@@ -232,14 +232,18 @@ impl Worker {
             }
             Err(error) => match self.report_loss(&error) {
                 Some(lost) => Err(taken.refuse_and_pass_on(lost)),
-                None => self.repeat(taken, error),
+                None => self.rerun_row_by_row(taken, error),
             },
         }
     }
 
     /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
     /// every batch that runs is finished, for a machine finishes in order.
-    fn repeat(&mut self, taken: TakenBatch, error: DeviceError) -> Result<(), ReportedLoss> {
+    fn rerun_row_by_row(
+        &mut self,
+        taken: TakenBatch,
+        error: DeviceError,
+    ) -> Result<(), ReportedLoss> {
         if taken.batch.rows.len() <= 1 {
             taken.answer(vec![Err(error)], 0);
             return Ok(());
@@ -263,7 +267,7 @@ impl Worker {
     /// before anybody hears of it.
     fn report_loss(&self, error: &DeviceError) -> Option<ReportedLoss> {
         let loss = error.loss()?;
-        self.health.on_lost(loss);
+        self.reporter.on_lost(loss);
         Some(ReportedLoss(loss.clone()))
     }
 
@@ -277,13 +281,13 @@ impl Worker {
             let reopen = AssertUnwindSafe(|| self.reopen());
             match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
                 Ok(()) => {
-                    self.health.on_reopened();
+                    self.reporter.on_reopened();
                     return ControlFlow::Continue(());
                 }
-                Err(error) => self.health.on_reopen_error(&error),
+                Err(error) => self.reporter.on_reopen_error(&error),
             }
         }
-        self.health.on_failed();
+        self.reporter.on_failed();
         self.heartbeat.set_idle();
         while let Ok(work) = self.inbox.recv() {
             self.refuse(work, loss);
@@ -325,11 +329,11 @@ impl Worker {
         self.machine.reopen()?;
         for model in self.loaded.iter().filter_map(|entry| entry.model.upgrade()) {
             self.begin_load();
-            let unreadable = |source: ModelError| DeviceError::Read {
+            let read_error = |source: ModelError| DeviceError::Read {
                 model: model.id(),
                 source: Box::new(source),
             };
-            let package = Package::reread(model.dir(), model.manifest()).map_err(unreadable)?;
+            let package = Package::reread(model.dir(), model.manifest()).map_err(read_error)?;
             load::load(&mut self.machine, &model, &package)?;
         }
         Ok(())

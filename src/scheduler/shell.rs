@@ -217,7 +217,7 @@ impl Shell {
         // Without an outcome the device is gone; dropping the rows tells their callers.
         let Some(outcome) = outcome else { return };
         stats.ran(outcome.run_time, outcome.panics);
-        for (launched, result) in rows.into_iter().zip(outcome.rows) {
+        for (launched, result) in rows.into_iter().zip(outcome.results) {
             if result.is_err() {
                 stats.row_failed();
             }

@@ -164,7 +164,7 @@ async fn run_batch(
 ) -> anyhow::Result<Vec<Result<RowOutput, DeviceError>>> {
     let batch = Batch { model: Arc::clone(model), rows, bucket };
     let slot = device.reserve(model.placement()).await?;
-    Ok(slot.launch(batch).await?.rows)
+    Ok(slot.launch(batch).await?.results)
 }
 
 /// 1 − cosine; infinite where there is none, so that it is beyond every limit.
@@ -245,9 +245,9 @@ async fn throughput(
             outcomes.push(device.reserve(model.placement()).await?.launch(batch));
         }
         for outcome in outcomes {
-            let rows = outcome.await?.rows;
-            done += rows.len();
-            rows.into_iter().try_for_each(|row| row.map(drop))?;
+            let results = outcome.await?.results;
+            done += results.len();
+            results.into_iter().try_for_each(|result| result.map(drop))?;
         }
         time += begun.elapsed();
     }

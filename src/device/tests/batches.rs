@@ -17,7 +17,7 @@ async fn a_batch_answers_each_row_in_order_without_the_padding() {
 async fn a_panic_is_caught_and_counted_and_the_thread_lives_on() {
     let (group, model) = (open(1).await, reader("reader", &[1, 4]));
     let outcome = run(&group, batch(&model, &[PANICS], 1)).await;
-    assert!(matches!(outcome.rows[..], [Err(DeviceError::Panicked)]));
+    assert!(matches!(outcome.results[..], [Err(DeviceError::Panicked)]));
     assert_eq!(outcome.panics, 1);
     assert_eq!(values(&run(&group, batch(&model, &[5], 1)).await), [Some(5.0)]);
 }
@@ -27,22 +27,22 @@ async fn only_the_bad_rows_of_a_batch_fail() {
     let (group, model) = (open(1).await, reader("reader", &[1, 4]));
     let outcome = run(&group, batch(&model, &[1, PANICS, 3, OVERFLOWS], 4)).await;
     assert_eq!(values(&outcome), [Some(1.0), None, Some(3.0), None]);
-    assert!(matches!(outcome.rows[1], Err(DeviceError::Panicked)));
-    assert!(matches!(outcome.rows[3], Err(DeviceError::NotFinite { output: 0 })));
+    assert!(matches!(outcome.results[1], Err(DeviceError::Panicked)));
+    assert!(matches!(outcome.results[3], Err(DeviceError::NotFinite { output: 0 })));
     assert_eq!(outcome.panics, 2, "once together, once alone");
 
     let mut mixed = batch(&model, &[1, 2], 4);
     mixed.rows.push(RgbImage::black(1, 1));
     let outcome = run(&group, mixed).await;
     assert_eq!(values(&outcome), [Some(1.0), Some(2.0), None]);
-    assert!(matches!(outcome.rows[2], Err(DeviceError::Fill(_))));
+    assert!(matches!(outcome.results[2], Err(DeviceError::Fill(_))));
 }
 
 #[tokio::test]
 async fn a_bucket_the_model_does_not_have_never_runs() {
     let (group, (model, mut gate)) = (open(1).await, gated("reader", &[2]));
     let outcome = run(&group, batch(&model, &[1], 3)).await;
-    assert!(matches!(outcome.rows[..], [Err(DeviceError::Bucket { rows: 1, bucket: 3 })]));
+    assert!(matches!(outcome.results[..], [Err(DeviceError::Bucket { rows: 1, bucket: 3 })]));
     assert!(gate.is_quiet());
 }
 

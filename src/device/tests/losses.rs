@@ -32,7 +32,7 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
     director.tell(Step::Lose);
     let outcome = first.await.unwrap();
     assert!(is_lost(&outcome));
-    let error = outcome.rows[0].as_ref().unwrap_err();
+    let error = outcome.results[0].as_ref().unwrap_err();
     assert_eq!(error.to_string(), "device cuda:0 was lost");
     assert!(
         matches!(states(&group)[..], [DeviceState::Recovering { .. }]),
@@ -122,7 +122,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     let again = launch(&group, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
     assert!(matches!(director.report().await, Report::Started(_)));
     director.direct([(Report::Finishing, Step::Go)]).await;
-    assert!(again.await.unwrap().rows[0].is_ok());
+    assert!(again.await.unwrap().results[0].is_ok());
     // Other weights must not slip in this way.
     std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
     lose(&mut director).await;
@@ -210,8 +210,8 @@ async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
     stage.stops = true;
     let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
-    let plan = DevicePlan::of(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
-    let opened = plan.open_with(&timeouts).await;
+    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
+    let opened = plan.open_with_timeouts(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);
     assert!(why.contains("opening the device has run for 0ns and cannot be stopped"), "{why}");

@@ -33,7 +33,7 @@ async fn run(group: &DeviceGroup, batch: Batch) -> BatchOutcome {
 
 fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
     let value = |row: &RowOutput| row.slices()[0][0];
-    outcome.rows.iter().map(|row| row.as_ref().ok().map(value)).collect()
+    outcome.results.iter().map(|result| result.as_ref().ok().map(value)).collect()
 }
 
 fn slots(slots: usize) -> DeviceSettings {
@@ -48,7 +48,7 @@ async fn launch(
 }
 
 fn is_lost(outcome: &BatchOutcome) -> bool {
-    outcome.rows.iter().all(|row| matches!(row, Err(DeviceError::Lost(_))))
+    outcome.results.iter().all(|result| matches!(result, Err(DeviceError::Lost(_))))
 }
 
 async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {

@@ -21,8 +21,8 @@ async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alon
         let batch = Batch { model: Arc::clone(&model), rows: vec![row()], bucket: 1 };
         let slot = group.reserve(DeviceSet::of([on])).await.unwrap();
         let outcome = slot.launch(batch).await.unwrap();
-        let is_not_loaded = matches!(outcome.rows[0], Err(DeviceError::NotLoaded { .. }));
-        assert_eq!((outcome.rows[0].is_ok(), is_not_loaded), (runs, !runs));
+        let is_not_loaded = matches!(outcome.results[0], Err(DeviceError::NotLoaded { .. }));
+        assert_eq!((outcome.results[0].is_ok(), is_not_loaded), (runs, !runs));
     }
 }
 

@@ -49,7 +49,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
         launched.push_back((chosen, slot.launch(batch(&model, &chosen, 2))));
         if launched.len() > 3 {
             let (chosen, outcome) = launched.pop_front().unwrap();
-            for (row, answer) in chosen.iter().zip(outcome.await.unwrap().rows) {
+            for (row, answer) in chosen.iter().zip(outcome.await.unwrap().results) {
                 assert!(apart(&alone[*row], &answer.unwrap()) <= 1e-4, "batch {index}");
             }
         }

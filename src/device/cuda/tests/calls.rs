@@ -45,7 +45,7 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
         outcomes.push(slot.launch(batch(&model, &pair, 2)));
     }
     for outcome in outcomes {
-        assert!(outcome.await.unwrap().rows.iter().all(Result::is_ok));
+        assert!(outcome.await.unwrap().results.iter().all(Result::is_ok));
     }
     assert_eq!(driver.count("graph_launches") - launched, 2);
     driver.tell("trace", "");

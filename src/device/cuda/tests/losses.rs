@@ -35,7 +35,7 @@ async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize
     let launch = |slot: Slot<'_>| slot.launch(batch(model, &[0], 1));
     let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
     for outcome in outcomes {
-        let answers = outcome.await.unwrap().rows;
+        let answers = outcome.await.unwrap().results;
         assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
     }
 }
@@ -56,7 +56,7 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() 
     // waits inside the driver.
     for slots_taken in [1, 2] {
         let plan = DevicePlan::new(&settings).unwrap();
-        let gpu = plan.open_with(&timeouts).await.unwrap();
+        let gpu = plan.open_with_timeouts(&timeouts).await.unwrap();
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         driver.set("fault", "launch:1:hang@1", "");
         assert_lost(&gpu, &model, slots_taken).await;

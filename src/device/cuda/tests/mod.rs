@@ -129,7 +129,7 @@ fn batch(model: &Arc<LoadedModel>, seeds: &[usize], bucket: usize) -> Batch {
 
 async fn run(device: &DeviceGroup, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
     let slot = device.reserve(batch.model.placement()).await.unwrap();
-    slot.launch(batch).await.unwrap().rows
+    slot.launch(batch).await.unwrap().results
 }
 
 /// Largest difference of two answers, relative to the largest number.
