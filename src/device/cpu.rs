@@ -214,7 +214,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::device::fixture::{PANICS, all_devices, grey, manifest, reading};
+    use crate::device::fixture::{PANICS, all_devices, grey, grey_network, manifest};
 
     const BUCKET: usize = 8;
 
@@ -231,7 +231,7 @@ mod tests {
         let record = Arc::clone(&fed);
         let run = move |input: &Tensor| {
             record.lock().push(input.clone());
-            reading(input)
+            grey_network(input)
         };
         (LoadedModel::with_test_network(manifest, all_devices(), Box::new(run)), fed)
     }
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn small_rows_run_in_one_part() {
         let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(reading));
+        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(grey_network));
         assert_eq!(machine(2).part_rows(&model, 32), 32);
         assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
     }

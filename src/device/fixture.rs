@@ -58,10 +58,10 @@ sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
 tolerance = { kind = "cosine", limit = 0.9999 }
 "#;
 
-/// The grey value that makes [`reading`] panic.
+/// The grey value that makes [`grey_network`] panic.
 pub(crate) const PANICS: u8 = 13;
 
-/// The grey value that makes [`reading`] answer with an infinite value.
+/// The grey value that makes [`grey_network`] answer with an infinite value.
 pub(crate) const OVERFLOWS: u8 = 14;
 
 /// The manifest of a tiny embedder.
@@ -91,7 +91,7 @@ pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
 /// A [`reader`] with a placement.
 pub(crate) fn reader_on(name: &str, buckets: &[usize], on: DeviceSet) -> Arc<LoadedModel> {
     let manifest = manifest(name, "1", buckets);
-    Arc::new(LoadedModel::with_test_network(manifest, on, Box::new(reading)))
+    Arc::new(LoadedModel::with_test_network(manifest, on, Box::new(grey_network)))
 }
 
 /// A [`reader`] that stops at a gate before each run.
@@ -103,7 +103,7 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         let rows = grey_values(input)?;
         enter.try_send(rows).expect("the test looks at what enters");
         opened.lock().recv().expect("the test opens the gate");
-        reading(input)
+        grey_network(input)
     };
     let manifest = manifest(name, "1", buckets);
     let model = LoadedModel::with_test_network(manifest, all_devices(), Box::new(run));
@@ -134,7 +134,7 @@ impl Gate {
 }
 
 /// A network that answers each row with its grey value, but for [`PANICS`] and [`OVERFLOWS`].
-pub(crate) fn reading(input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
+pub(crate) fn grey_network(input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
     let values = grey_values(input)?;
     assert!(!values.contains(&PANICS), "a bug in a network");
     let answer = |value: u8| if value == OVERFLOWS { f32::INFINITY } else { f32::from(value) };
@@ -154,7 +154,7 @@ pub(crate) struct Stage {
     reports: tokio::sync::mpsc::Sender<Report>,
     steps: mpsc::Receiver<Step>,
     /// Whether it stops before it opens, without a report.
-    pub(super) stops: bool,
+    pub(super) stops_before_opening: bool,
 }
 
 /// What a staged machine says.
@@ -196,11 +196,11 @@ pub(crate) struct Director {
 /// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
 pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (DeviceGroup, Vec<Director>) {
     let timeouts = Timeouts { reopen_delays: vec![Duration::ZERO; 2], ..Timeouts::default() };
-    staged_with(count, settings, &timeouts).await
+    staged_with_timeouts(count, settings, &timeouts).await
 }
 
 /// [`staged`] machines with these timeouts.
-pub(super) async fn staged_with(
+pub(super) async fn staged_with_timeouts(
     count: usize,
     settings: DeviceSettings,
     timeouts: &Timeouts,
@@ -209,7 +209,7 @@ pub(super) async fn staged_with(
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
     (
         DevicePlan::from_machines(machines, &settings)
-            .expect("it can be had")
+            .expect("the plan is valid")
             .open_with_timeouts(timeouts)
             .await
             .expect("it opens"),
@@ -219,10 +219,11 @@ pub(super) async fn staged_with(
 
 impl Stage {
     pub(super) fn new(number: usize) -> (Self, Director) {
-        let (say, reports) = tokio::sync::mpsc::channel(64);
-        let (tell, steps) = mpsc::channel();
-        let stage = Self { name: format!("cuda:{number}"), reports: say, steps, stops: false };
-        (stage, Director { reports, steps: tell })
+        let (report_sender, reports) = tokio::sync::mpsc::channel(64);
+        let (step_sender, steps) = mpsc::channel();
+        let name = format!("cuda:{number}");
+        let stage = Self { name, reports: report_sender, steps, stops_before_opening: false };
+        (stage, Director { reports, steps: step_sender })
     }
 
     pub(super) fn cuda_number(&self) -> Option<usize> {
@@ -230,8 +231,8 @@ impl Stage {
     }
 
     pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
-        let Self { name, reports, steps, stops } = self;
-        if stops {
+        let Self { name, reports, steps, stops_before_opening } = self;
+        if stops_before_opening {
             // Once its director is gone, it goes on too.
             steps.recv().ok();
         }
@@ -258,12 +259,12 @@ impl StagedMachine {
         &mut self,
         outputs: Result<Vec<RowOutput>, DeviceError>,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        self.stop(Report::Finishing)?;
+        self.wait_for_step(Report::Finishing)?;
         outputs
     }
 
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        self.stop(Report::Reopening)?;
+        self.wait_for_step(Report::Reopening)?;
         self.cpu.reopen();
         Ok(())
     }
@@ -275,7 +276,7 @@ impl StagedMachine {
         }
     }
 
-    fn stop(&mut self, at: Report) -> Result<(), DeviceError> {
+    fn wait_for_step(&mut self, at: Report) -> Result<(), DeviceError> {
         self.report(at);
         match self.steps.recv() {
             Ok(Step::Lose) => {
@@ -304,7 +305,7 @@ impl Director {
     }
 
     /// Tells the machine, now or when it stops.
-    pub(crate) fn tell(&self, step: Step) {
+    pub(crate) fn send(&self, step: Step) {
         self.steps.send(step).expect("the machine is open");
     }
 
@@ -312,7 +313,7 @@ impl Director {
     pub(crate) async fn direct(&mut self, stops: impl IntoIterator<Item = (Report, Step)>) {
         for (stop, step) in stops {
             assert_eq!(self.report().await, stop);
-            self.tell(step);
+            self.send(step);
         }
     }
 }

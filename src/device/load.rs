@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::device::cpu::{CpuMachine, RunNetwork};
-    use crate::device::fixture::{all_devices, grey, manifest, reading};
+    use crate::device::fixture::{all_devices, grey, grey_network, manifest};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
@@ -187,12 +187,12 @@ mod tests {
         let rows = [grey(1), grey(2)];
         let by_batch = |input: &candle_core::Tensor| {
             let shift = if input.dims()[0] == 3 { 1e-3 } else { 0.0 };
-            let outputs = reading(input)?.into_iter();
+            let outputs = grey_network(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
         let mut machine = machine();
         let cases: [(RunNetwork, bool); 2] =
-            [(Box::new(reading), true), (Box::new(by_batch), false)];
+            [(Box::new(grey_network), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let manifest = manifest("tiny", "1", &[1, 3]);
             let model = LoadedModel::with_test_network(manifest, all_devices(), run);

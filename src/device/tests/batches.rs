@@ -1,6 +1,6 @@
 //! Batches and the slots they run in.
 
-use super::{alone, batch, is_pending, launch, open, run, slots, values};
+use super::{batch, is_pending, launch, one_staged, open, run, values, with_slots};
 use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, all_devices, gated, reader, staged};
 use crate::device::{DeviceError, DeviceSet, Slot};
 use crate::image::RgbImage;
@@ -83,14 +83,14 @@ async fn a_device_says_what_it_is() {
 
 #[tokio::test]
 async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
-    let (group, mut director) = alone(3).await;
+    let (group, mut director) = one_staged(3).await;
     let model = reader("reader", &[1]);
     let mut outcomes = vec![launch(&group, batch(&model, &[1], 1)).await];
     assert_eq!(director.report().await, Report::Started(vec![1]));
     assert_eq!(director.report().await, Report::Finishing);
     outcomes.push(launch(&group, batch(&model, &[2], 1)).await);
     outcomes.push(launch(&group, batch(&model, &[3], 1)).await);
-    director.tell(Step::Go);
+    director.send(Step::Go);
     assert_eq!(director.report().await, Report::Started(vec![2]));
     assert_eq!(director.report().await, Report::Started(vec![3]), "the upload overlaps the run");
     director.direct([(Report::Finishing, Step::Go), (Report::Finishing, Step::Go)]).await;
@@ -101,7 +101,7 @@ async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
 
 #[tokio::test]
 async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
-    let (group, director) = alone(2).await;
+    let (group, director) = one_staged(2).await;
     let model = reader("reader", &[1, 4]);
     let first = launch(&group, batch(&model, &[1, PANICS, OVERFLOWS], 4)).await;
     let second = launch(&group, batch(&model, &[4], 1)).await;
@@ -114,7 +114,7 @@ async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
 
 #[tokio::test]
 async fn the_device_with_the_most_free_slots_is_reserved() {
-    let (group, _directors) = staged(2, slots(2)).await;
+    let (group, _directors) = staged(2, with_slots(2)).await;
     let all_devices = all_devices();
     let mut held = Vec::new();
     for _ in 0..4 {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_in_service,
-    values,
+    batch, is_lost, is_pending, launch, load, one_staged, package, run, states, until_in_service,
+    values, with_slots,
 };
 use crate::device::fixture::{
-    Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with,
+    Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with_timeouts,
 };
 use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Timeouts;
@@ -23,13 +23,13 @@ fn has_failed(health: &Health) -> bool {
 
 #[tokio::test]
 async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
-    let (group, mut director) = alone(2).await;
+    let (group, mut director) = one_staged(2).await;
     let model = reader("reader", &[1]);
     let first = launch(&group, batch(&model, &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
     assert_eq!(director.report().await, Report::Finishing);
     let second = launch(&group, batch(&model, &[2], 1)).await;
-    director.tell(Step::Lose);
+    director.send(Step::Lose);
     let outcome = first.await.unwrap();
     assert!(is_lost(&outcome));
     let error = outcome.results[0].as_ref().unwrap_err();
@@ -41,7 +41,7 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
     assert!(is_lost(&second.await.unwrap()));
     assert!(matches!(group.reserve(all_devices()).await, Err(DeviceError::OutOfService)));
     assert_eq!(director.report().await, Report::Reopening);
-    director.tell(Step::Lose);
+    director.send(Step::Lose);
     director.direct([(Report::Reopening, Step::Go)]).await;
     until_in_service(&group, DeviceSet::of([0])).await;
     assert_eq!(group.health().borrow().devices[0].losses, 1);
@@ -51,7 +51,7 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
 
 #[tokio::test]
 async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
-    let (group, mut directors) = staged(2, slots(1)).await;
+    let (group, mut directors) = staged(2, with_slots(1)).await;
     let (first, both) = (reader_on("first", &[1], DeviceSet::of([0])), reader("both", &[1]));
     let outcome = launch(&group, batch(&first, &[1], 1)).await;
     let lost = [(Report::Finishing, Step::Lose), (Report::Reopening, Step::Lose)];
@@ -75,7 +75,7 @@ async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
-    let (group, mut directors) = staged(2, slots(1)).await;
+    let (group, mut directors) = staged(2, with_slots(1)).await;
     let model = reader("reader", &[1]);
     let first = launch(&group, batch(&model, &[1], 1)).await;
     let second = group.reserve(DeviceSet::of([1])).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     }
     let mut package = Package::open(copy.path()).unwrap();
     package.manifest.buckets = vec![1];
-    let (group, mut directors) = staged(1, slots(1)).await;
+    let (group, mut directors) = staged(1, with_slots(1)).await;
     let model = load(&group, &mut directors, package).await.unwrap();
     let mut director = directors.pop().unwrap();
     let lose = async |director: &mut Director| {
@@ -136,7 +136,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
 
 #[tokio::test]
 async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
-    let (group, mut director) = alone(1).await;
+    let (group, mut director) = one_staged(1).await;
     let mut loading = Box::pin(group.load(package()));
     assert!(is_pending(&mut loading).await);
     assert!(matches!(director.report().await, Report::Started(_)));
@@ -150,7 +150,7 @@ async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
 
 #[tokio::test]
 async fn a_device_dropped_while_it_recovers_ends() {
-    let (group, mut director) = alone(1).await;
+    let (group, mut director) = one_staged(1).await;
     let outcome = launch(&group, batch(&reader("reader", &[1]), &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
     director.direct([(Report::Finishing, Step::Lose)]).await;
@@ -171,7 +171,7 @@ fn zero_timeouts() -> Timeouts {
 
 #[tokio::test]
 async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
-    let (group, mut directors) = staged_with(1, slots(3), &zero_timeouts()).await;
+    let (group, mut directors) = staged_with_timeouts(1, with_slots(3), &zero_timeouts()).await;
     let (mut health, mut director) = (group.health(), directors.pop().unwrap());
     let model = reader("reader", &[1]);
     // Reserved while the device is in service, for it may have hung before the second is launched.
@@ -190,7 +190,7 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
     drop(group);
     // Its thread comes back after all, and ends.
     assert_eq!(director.report().await, Report::Started(vec![1]));
-    director.tell(Step::Go);
+    director.send(Step::Go);
     while health.changed().await.is_ok() {}
     let state = health.borrow().devices[0].state.clone();
     let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
@@ -199,7 +199,7 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn a_load_that_hangs_is_refused() {
-    let (group, _directors) = staged_with(1, slots(1), &zero_timeouts()).await;
+    let (group, _directors) = staged_with_timeouts(1, with_slots(1), &zero_timeouts()).await;
     let error = group.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
     assert!(matches!(states(&group)[..], [DeviceState::Hung { .. }]));
@@ -208,9 +208,9 @@ async fn a_load_that_hangs_is_refused() {
 #[tokio::test]
 async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
-    stage.stops = true;
+    stage.stops_before_opening = true;
     let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
-    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
+    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &with_slots(1)).unwrap();
     let opened = plan.open_with_timeouts(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);

@@ -36,7 +36,7 @@ fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
     outcome.results.iter().map(|result| result.as_ref().ok().map(value)).collect()
 }
 
-fn slots(slots: usize) -> DeviceSettings {
+fn with_slots(slots: usize) -> DeviceSettings {
     DeviceSettings { slots, ..DeviceSettings::default() }
 }
 
@@ -56,8 +56,8 @@ async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
 }
 
 /// One machine on a stage.
-async fn alone(slots_each: usize) -> (DeviceGroup, Director) {
-    let (group, mut directors) = staged(1, slots(slots_each)).await;
+async fn one_staged(slots_each: usize) -> (DeviceGroup, Director) {
+    let (group, mut directors) = staged(1, with_slots(slots_each)).await;
     (group, directors.pop().unwrap())
 }
 
@@ -77,7 +77,7 @@ async fn load(
 ) -> Result<Arc<LoadedModel>, DeviceError> {
     let run = async |director: &mut Director| loop {
         match director.report().await {
-            Report::Finishing => director.tell(Step::Go),
+            Report::Finishing => director.send(Step::Go),
             Report::Started(_) => {}
             other => panic!("{other:?} during a load"),
         }

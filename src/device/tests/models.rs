@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{load, package, slots};
+use super::{load, package, with_slots};
 use crate::device::fixture::{Report, staged};
 use crate::device::{Batch, DeviceError, DeviceSet, DeviceSettings};
 use crate::image::RgbImage;
@@ -28,7 +28,7 @@ async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alon
 
 #[tokio::test]
 async fn dropping_the_last_handle_frees_the_network_on_every_device() {
-    let (group, mut directors) = staged(2, slots(1)).await;
+    let (group, mut directors) = staged(2, with_slots(1)).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     let second = Arc::clone(&model);
     drop(model);
@@ -41,7 +41,7 @@ async fn dropping_the_last_handle_frees_the_network_on_every_device() {
 
 #[tokio::test]
 async fn a_handle_that_outlives_its_device_does_not_hold_it_up() {
-    let (group, mut directors) = staged(1, slots(1)).await;
+    let (group, mut directors) = staged(1, with_slots(1)).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     drop(group);
     drop(model);

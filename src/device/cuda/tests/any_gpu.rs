@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{LIVENESS, apart, batch, free_bytes, open, package, picture, run, settings, turn};
+use super::{
+    LIVENESS, batch, free_bytes, lock_gpus, open, package, picture, relative_difference, run,
+    settings,
+};
 use crate::device::CudaSettings;
 use crate::device::{Batch, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
@@ -10,7 +13,7 @@ use crate::image::RgbImage;
 
 #[tokio::test]
 async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_graphs() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let cpu = DeviceGroup::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let limits = [(Precision::F32, 1e-5), (Precision::Tf32, 5e-2), (Precision::F16, 1e-2)];
@@ -24,7 +27,8 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
             let answers = run(&gpu, batch(&model, &[0, 1, 2], 4)).await;
             for (seed, answer) in answers.iter().enumerate() {
                 let known = run(&cpu, batch(&expected, &[seed], 1)).await;
-                let difference = apart(known[0].as_ref().unwrap(), answer.as_ref().unwrap());
+                let difference =
+                    relative_difference(known[0].as_ref().unwrap(), answer.as_ref().unwrap());
                 let how = format!("{precision}, graphs {graphs}");
                 assert!(difference <= limit, "{how}: {difference:.1e}");
             }
@@ -34,7 +38,7 @@ async fn gpu_answers_are_those_of_the_cpu_in_every_precision_with_and_without_gr
 
 #[tokio::test]
 async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_no_memory_behind() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut alone = Vec::new();
@@ -50,7 +54,10 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
         if launched.len() > 3 {
             let (chosen, outcome) = launched.pop_front().unwrap();
             for (row, answer) in chosen.iter().zip(outcome.await.unwrap().results) {
-                assert!(apart(&alone[*row], &answer.unwrap()) <= 1e-4, "batch {index}");
+                assert!(
+                    relative_difference(&alone[*row], &answer.unwrap()) <= 1e-4,
+                    "batch {index}"
+                );
             }
         }
     }
@@ -63,7 +70,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
 
 #[tokio::test]
 async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let small = |buckets: &[usize]| {
         let mut package = package("yunet/2023mar", buckets);
         package.manifest.input = package.manifest.input.with_side(160).unwrap();
@@ -81,14 +88,14 @@ async fn gpu_letterboxed_rows_of_several_sizes_are_seen_as_on_the_cpu() {
         let size = (row.width(), row.height());
         let alone = Batch { model: Arc::clone(&known), rows: vec![row], bucket: 1 };
         let expected = run(&cpu, alone).await.remove(0).unwrap();
-        let difference = apart(&expected, &answer.unwrap());
+        let difference = relative_difference(&expected, &answer.unwrap());
         assert!(difference <= 1e-5, "{size:?}: {difference:.1e}");
     }
 }
 
 #[tokio::test]
 async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_goes_on() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let mut mixed = batch(&model, &[0], 2);
@@ -102,7 +109,7 @@ async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_g
 
 #[tokio::test]
 async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let gpu = open(&settings(&[0])).await;
     // The first one grows the slots, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
@@ -119,7 +126,7 @@ async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
 
 #[tokio::test]
 async fn gpu_bfloat16_is_refused_with_what_there_is_instead() {
-    let _turn = turn().await;
+    let _gpus = lock_gpus().await;
     let mut settings = settings(&[0]);
     settings.precision = Some(Precision::Bf16);
     let error = open(&settings).await.load(package(LIVENESS, &[1])).await.unwrap_err();

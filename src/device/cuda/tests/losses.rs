@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
+use super::{
+    EmulatedDriver, LIVENESS, batch, lock_gpus, open, package, relative_difference, run, settings,
+};
 use crate::device::watchdog::Timeouts;
 use crate::device::{DeviceError, DeviceGroup, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
 async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let before = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
@@ -23,7 +25,7 @@ async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
     };
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
-    assert_eq!(apart(&before, &after), 0.0);
+    assert_eq!(relative_difference(&before, &after), 0.0);
 }
 
 /// Launches so many batches at once, of which each must be answered with the loss of the device.
@@ -43,8 +45,8 @@ async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize
 /// The second device hangs, for it keeps what it held: nothing of it can be freed.
 #[tokio::test]
 async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("devices", "2", "1");
     let settings = settings(&[1]);
     let timeouts = Timeouts {
@@ -65,15 +67,15 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() 
         assert!(why.starts_with("a batch has run for 50ms"), "{why}");
         // Neither waits for what hangs.
         drop((model, gpu));
-        driver.tell("fault", "");
+        driver.send_setting("fault", "");
     }
 }
 
 /// Libraries that are closed on a lost device panic, and a second panic ends the process.
 #[tokio::test]
 async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "launch:1:700", "");
@@ -86,8 +88,8 @@ async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
 
 #[tokio::test]
 async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("devices", "2", "1");
     let gpus = open(&settings(&[0, 1])).await;
     let model = gpus.load(package(LIVENESS, &[1])).await.unwrap();

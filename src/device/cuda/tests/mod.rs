@@ -19,20 +19,21 @@ use crate::image::RgbImage;
 use crate::model::Package;
 
 /// One test at a time has the GPUs.
-async fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+async fn lock_gpus() -> MutexGuard<'static, ()> {
+    static GPUS: Mutex<()> = Mutex::const_new(());
+    GPUS.lock().await
 }
 
 /// What the emulated driver can be told, until the end of a test.
-struct Emulated {
+struct EmulatedDriver {
     set: unsafe extern "C" fn(*const c_char, *const c_char) -> c_int,
     counter: unsafe extern "C" fn(*const c_char) -> i64,
+    /// Names and defaults.
     changed: Vec<(&'static str, &'static str)>,
 }
 
-impl Emulated {
-    fn driver() -> Self {
+impl EmulatedDriver {
+    fn load() -> Self {
         let symbol = |name: &str| {
             let name = CString::new(name).unwrap();
             // SAFETY: both names end with a zero.
@@ -58,13 +59,13 @@ impl Emulated {
         Self { set, counter, changed: Vec::new() }
     }
 
-    /// Changes a setting; `usual` is what it is at the end.
-    fn set(&mut self, name: &'static str, value: &str, usual: &'static str) {
-        self.changed.push((name, usual));
-        self.tell(name, value);
+    /// Changes a setting; `default` is what it is at the end.
+    fn set(&mut self, name: &'static str, value: &str, default: &'static str) {
+        self.changed.push((name, default));
+        self.send_setting(name, value);
     }
 
-    fn tell(&self, name: &str, value: &str) {
+    fn send_setting(&self, name: &str, value: &str) {
         let [name, value] = [name, value].map(|text| CString::new(text).unwrap());
         // SAFETY: both end with a zero.
         let understood = unsafe { (self.set)(name.as_ptr(), value.as_ptr()) };
@@ -78,9 +79,9 @@ impl Emulated {
     }
 }
 
-impl Drop for Emulated {
+impl Drop for EmulatedDriver {
     fn drop(&mut self) {
-        self.changed.iter().for_each(|(name, usual)| self.tell(name, usual));
+        self.changed.iter().for_each(|(name, default)| self.send_setting(name, default));
     }
 }
 
@@ -133,7 +134,7 @@ async fn run(device: &DeviceGroup, batch: Batch) -> Vec<Result<RowOutput, Device
 }
 
 /// Largest difference of two answers, relative to the largest number.
-fn apart(a: &RowOutput, b: &RowOutput) -> f32 {
+fn relative_difference(a: &RowOutput, b: &RowOutput) -> f32 {
     let pairs = a.slices().into_iter().zip(b.slices()).flat_map(|(a, b)| a.iter().zip(b));
     let (mut difference, mut largest) = (0.0_f32, 1.0_f32);
     for (a, b) in pairs {
