@@ -36,7 +36,7 @@ import rounds
 DEFAULT_ENGINES = "ort,ov-f32,ov-bf16,menshen-f32,menshen-bf16"
 
 
-def options():
+def parse_options():
     def names(text):
         return text.split(",")
 
@@ -70,32 +70,33 @@ def check_names(kind, asked, known):
 
 
 def main():
-    parser, given = options()
-    networks = prepare.networks(given.extra)
-    nets = given.nets or list(networks)
+    parser, options = parse_options()
+    networks = prepare.networks(options.extra)
+    nets = options.nets or list(networks)
     check_names("network", nets, networks)
-    check_names("engine", given.engines, engines.ENGINES)
-    if min(given.rounds, *given.batches, *given.threads) < 1:
+    check_names("engine", options.engines, engines.ENGINES)
+    if min(options.rounds, *options.batches, *options.threads) < 1:
         parser.error("rounds, batches and threads start at 1")
     try:
-        engines.check(given.engines)
+        engines.check_built(options.engines)
     except engines.EngineError as error:
         sys.exit(str(error))
 
-    facts, results, failed = report.machine(), {}, False
+    machine = report.describe_machine()
+    results, failed = {}, False
     models = {net: prepare.write(net, networks[net]) for net in nets}
-    cases = [(net, b, t) for t in given.threads for net in nets for b in given.batches]
+    cases = [(net, b, t) for t in options.threads for net in nets for b in options.batches]
     with open(prepare.FOLDER / "results.jsonl", "a") as file:
         for case in cases:
             model = models[case[0]]
             timings, failures = rounds.time_case(
-                given.engines, model, case, given.rounds, given.seconds
+                options.engines, model, case, options.rounds, options.seconds
             )
-            rounds.say(case, timings, failures)
-            report.record(file, facts, case, timings, failures)
+            rounds.print_progress(case, timings, failures)
+            report.write_results(file, machine, case, timings, failures)
             results[case], failed = timings, failed or bool(failures)
     command = " ".join(["benches/peers/run", *sys.argv[1:]])
-    print(report.markdown(facts, command, results))
+    print(report.markdown(machine, command, results))
     sys.exit(failed)
 
 

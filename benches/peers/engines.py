@@ -16,32 +16,32 @@ AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 
-def peer(name):
+def peer_command(name):
     return [sys.executable, Path(__file__).with_name("worker.py"), name], []
 
 
-def menshen(*options):
+def menshen_command(*options):
     return [MENSHEN], list(options)
 
 
 # Name: what comes before and after MODEL BATCH THREADS on the command line.
 ON_CPU = {
-    "ort": peer("ort"),
-    "ov-f32": peer("ov-f32"),
-    "ov-bf16": peer("ov-bf16"),
-    "ov-avx2": peer("ov-f32"),
-    "menshen-f32": menshen("--precision", "f32"),
-    "menshen-bf16": menshen("--precision", "bf16"),
-    "menshen-avx2": menshen("--precision", "f32", "--kernels", "avx2"),
+    "ort": peer_command("ort"),
+    "ov-f32": peer_command("ov-f32"),
+    "ov-bf16": peer_command("ov-bf16"),
+    "ov-avx2": peer_command("ov-f32"),
+    "menshen-f32": menshen_command("--precision", "f32"),
+    "menshen-bf16": menshen_command("--precision", "bf16"),
+    "menshen-avx2": menshen_command("--precision", "f32", "--kernels", "avx2"),
 }
 # On the first GPU, from the host's memory and back.
 ON_GPU = {
-    "ort-cuda": peer("ort-cuda"),
-    "ort-tensorrt": peer("ort-tensorrt"),
-    "ort-tensorrt-f16": peer("ort-tensorrt-f16"),
-    "menshen-cuda-f32": menshen("--gpu", "0", "--precision", "f32"),
-    "menshen-cuda-tf32": menshen("--gpu", "0", "--precision", "tf32"),
-    "menshen-cuda-f16": menshen("--gpu", "0", "--precision", "f16"),
+    "ort-cuda": peer_command("ort-cuda"),
+    "ort-tensorrt": peer_command("ort-tensorrt"),
+    "ort-tensorrt-f16": peer_command("ort-tensorrt-f16"),
+    "menshen-cuda-f32": menshen_command("--gpu", "0", "--precision", "f32"),
+    "menshen-cuda-tf32": menshen_command("--gpu", "0", "--precision", "tf32"),
+    "menshen-cuda-f16": menshen_command("--gpu", "0", "--precision", "f16"),
 }
 ENGINES = ON_CPU | ON_GPU
 ENVIRONMENT = {"ov-avx2": AVX2_ONLY, "ort-tensorrt": NO_TF32, "ort-tensorrt-f16": NO_TF32}
@@ -51,7 +51,7 @@ class EngineError(Exception):
     """An engine cannot run a network; the message is the worker's own."""
 
 
-def check(names):
+def check_built(names):
     """Refuses to start when an engine that was asked for is not there at all."""
     if not any(name.startswith("menshen") for name in names):
         return
@@ -75,7 +75,7 @@ class Worker:
             env=os.environ | ENVIRONMENT.get(engine, {}),
         )
         try:
-            word, *numbers = self.line().split()
+            word, *numbers = self.read_line().split()
             if word != "ready" or not numbers:
                 raise EngineError(f"said `{word}`, not `ready` and the outputs")
         except EngineError:
@@ -83,7 +83,7 @@ class Worker:
             raise
         self.outputs = [float(number) for number in numbers]
 
-    def line(self):
+    def read_line(self):
         line = self.process.stdout.readline()
         if not line.strip():
             self.process.wait()
@@ -96,7 +96,7 @@ class Worker:
         """Runs `count` inferences; returns their (wall, CPU) milliseconds."""
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        return [tuple(map(float, pair.split(":"))) for pair in self.line().split()]
+        return [tuple(map(float, pair.split(":"))) for pair in self.read_line().split()]
 
     def close(self):
         self.process.kill()

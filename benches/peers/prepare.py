@@ -27,14 +27,15 @@ def networks(extra=None):
     """Maps each network's name to a function that returns its prepared model."""
     found = dict(random_nets.NETWORKS)
     for manifest in sorted(ROOT.glob("models/*/*/model.toml")):
-        facts = tomllib.loads(manifest.read_text())
-        file = manifest.parent / facts["file"]
-        for side in SIDES.get(facts["name"], ()):
-            found[f"{facts['name']}_{side}"] = lambda file=file, side=side: from_file(file, side)
-        if facts["name"] not in SIDES:
-            found[facts["name"]] = lambda file=file: from_file(file)
+        fields = tomllib.loads(manifest.read_text())
+        file = manifest.parent / fields["file"]
+        name = fields["name"]
+        for side in SIDES.get(name, ()):
+            found[f"{name}_{side}"] = lambda file=file, side=side: prepare_file(file, side)
+        if name not in SIDES:
+            found[name] = lambda file=file: prepare_file(file)
     for file in sorted(Path(extra).glob("*.onnx")) if extra else ():
-        found[file.stem] = lambda file=file: from_file(file)
+        found[file.stem] = lambda file=file: prepare_file(file)
     return found
 
 
@@ -46,7 +47,7 @@ def write(name, build):
     return path
 
 
-def from_file(file, side=None):
+def prepare_file(file, side=None):
     model = onnx.load(file)
     fold_constants(model.graph)
     drop_stale_inputs(model.graph)
@@ -60,7 +61,7 @@ def fold_constants(graph):
     constants = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
     kept = []
     for node in graph.node:
-        value = fold(node, constants)
+        value = fold_node(node, constants)
         if value is None:
             kept.append(node)
         else:
@@ -71,11 +72,11 @@ def fold_constants(graph):
         for name, value in constants.items()
         if name in read
     ]
-    replace(graph.node, kept)
-    replace(graph.initializer, weights)
+    replace_items(graph.node, kept)
+    replace_items(graph.initializer, weights)
 
 
-def fold(node, constants):
+def fold_node(node, constants):
     """The value of a node whose inputs are all constants, or None where it must stay."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Constant" and "value" in attributes:
@@ -108,7 +109,7 @@ def dequantise(x, scale, zero=None, axis=1, block_size=0):
 def drop_stale_inputs(graph):
     weights = {w.name for w in graph.initializer}
     read = {name for node in graph.node for name in node.input} - weights
-    replace(graph.input, [i for i in graph.input if i.name in read])
+    replace_items(graph.input, [i for i in graph.input if i.name in read])
 
 
 def open_batch(graph, side):
@@ -129,7 +130,7 @@ def open_batch(graph, side):
         output.type.tensor_type.ClearField("shape")
 
 
-def replace(field, values):
+def replace_items(field, values):
     # Copied first, for the values may be the field's own.
     values = [type(value).FromString(value.SerializeToString()) for value in values]
     del field[:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from probe import batch_input
+from noise import batch_input
 
 BATCH = 2
 
@@ -30,14 +30,14 @@ def write(folder, name, model):
     x.astype("<f4").tofile(folder / f"{name}.in.f32")
     for k, output in enumerate(outputs):
         output.astype("<f4").tofile(folder / f"{name}.out{k}.f32")
-    facts = {
+    shapes = {
         "input": {"name": image, "shape": x.shape},
         "outputs": [
             {"name": node.name, "shape": output.shape}
             for node, output in zip(session.get_outputs(), outputs)
         ],
     }
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(shapes, indent=1) + "\n")
 
 
 def main():

@@ -40,11 +40,11 @@ def time_case(engines, model, case, rounds, seconds):
         for engine, worker in workers.items():
             first = next(iter(workers.values()))
             timings[engine] = Timing(engine, relative_error(worker.outputs, first.outputs))
-        counts = {engine: warm(worker, seconds) for engine, worker in workers.items()}
+        counts = {engine: warm_up(worker, seconds) for engine, worker in workers.items()}
         for _ in range(rounds):
             for engine, worker in workers.items():
                 times = worker.run(counts[engine])
-                timings[engine].rounds_ms.append(one_round(times, engine, threads))
+                timings[engine].rounds_ms.append(round_time_ms(times, engine, threads))
     finally:
         for worker in workers.values():
             worker.close()
@@ -58,7 +58,7 @@ def relative_error(outputs, reference):
     return max(abs(a - b) for a, b in zip(outputs, reference)) / largest
 
 
-def warm(worker, seconds):
+def warm_up(worker, seconds):
     """Warms a worker up; returns how many inferences fill `seconds`."""
     once_ms = min(wall for wall, _ in worker.run(2))
     count = round(seconds * 1e3 / once_ms)
@@ -67,7 +67,7 @@ def warm(worker, seconds):
     return count
 
 
-def one_round(times, engine, threads):
+def round_time_ms(times, engine, threads):
     """One thread counts CPU time, which other processes cannot take. More threads wait for each
     other, and the host for a GPU, so only wall time tells; its lower quartile is what the quiet
     moments gave."""
@@ -77,7 +77,7 @@ def one_round(times, engine, threads):
     return walls[len(walls) // 4]
 
 
-def say(case, timings, failures):
+def print_progress(case, timings, failures):
     """One line of progress on stderr, and one per engine that failed."""
     name, batch, threads = case
     parts = [f"{t.engine} {t.ms:.3f} ms (error {t.error:.0e})" for t in timings.values()]

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from probe import batch_input
+from noise import batch_input
 from random_nets import BATCH
 
 
@@ -74,7 +74,7 @@ ENGINES = {
 }
 
 
-def timed(infer):
+def time_once(infer):
     cpu, wall = time.process_time(), time.perf_counter()
     infer()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -91,7 +91,7 @@ def main():
     first = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
     print("ready", *(f"{v:.9g}" for v in [*first[:4], *first[::-1][:4]]), flush=True)
     for line in sys.stdin:
-        print(*(timed(infer) for _ in range(int(line))), flush=True)
+        print(*(time_once(infer) for _ in range(int(line))), flush=True)
 
 
 if __name__ == "__main__":
