@@ -2,11 +2,10 @@
 //! them, the rules of a session hold.
 #![no_main]
 
-mod changes;
+mod mutation;
 
 use std::time::Duration;
 
-use changes::change;
 use libfuzzer_sys::fuzz_target;
 use menshen::face::verdict::{Bar, Decision};
 use menshen::face::{Embedding, SpaceId};
@@ -16,12 +15,13 @@ use menshen::liveness::{
     Action, Admission, Assurance, Ending, Event, FrameMeta, Judged, Limits, STEPS, Session, draw,
     judge,
 };
+use mutation::mutate;
 
 /// Bytes that one movement of the head is made of.
 const MOVEMENT: usize = 12;
 
 /// A session, and what it has told so far.
-struct Run {
+struct CheckedSession {
     session: Session,
     limits: Limits,
     prompted: usize,
@@ -35,7 +35,7 @@ struct Run {
     now: Duration,
 }
 
-impl Run {
+impl CheckedSession {
     fn new(header: u8) -> Self {
         let assurance = if header & 1 == 0 { Assurance::Stream } else { Assurance::Batch };
         let mut limits = Limits::default();
@@ -64,7 +64,7 @@ impl Run {
     }
 
     /// Moves the head to another pose, frame by frame, and sends what was filmed.
-    fn movement(&mut self, movement: &[u8; MOVEMENT]) {
+    fn send_movement(&mut self, movement: &[u8; MOVEMENT]) {
         let [flags, wait, frames, yaw, pitch, eyes, mouth, x, y, step, lead, live] = *movement;
         let signed = |byte: u8| f64::from(byte as i8);
         let (from, frames) = (self.head, u32::from(frames % 32) + 1);
@@ -77,7 +77,7 @@ impl Run {
         };
         for at in 1..=frames {
             self.now += Duration::from_millis(u64::from(wait));
-            self.head = between(&from, &to, f64::from(at) / f64::from(frames));
+            self.head = interpolate(&from, &to, f64::from(at) / f64::from(frames));
             self.sequence = self
                 .sequence
                 .wrapping_add(1 + u32::from(step >> 4))
@@ -92,31 +92,31 @@ impl Run {
                 mirrored: flags & 2 != 0,
                 rotation: if flags & 4 == 0 { Rotation::None } else { Rotation::Quarter },
             };
-            self.frame(&meta, live);
+            self.send_frame(&meta, live);
         }
     }
 
-    fn frame(&mut self, meta: &FrameMeta, live: u8) {
+    fn send_frame(&mut self, meta: &FrameMeta, live: u8) {
         let admitted = self.session.admit(meta, self.now);
         if admitted.is_ok() {
-            self.taken(meta);
+            self.check_admitted(meta);
         }
         if admitted == Ok(Admission::Look) {
             let mut measures = measures_of(&self.head);
             measures.fingerprint = fingerprint(self.sequence);
             let observed = self.session.observe(meta.sequence, &measures, self.now);
-            self.heard(&observed.events);
+            self.check_events(&observed.events);
             if observed.judge {
-                let events = self.session.judged(meta.sequence, judged(live));
-                self.heard(&events);
+                let events = self.session.judged(meta.sequence, judged_frame(live));
+                self.check_events(&events);
             }
         }
         let events = self.session.time_out(self.now);
-        self.heard(&events);
+        self.check_events(&events);
     }
 
     /// A frame is taken once, in order, and within what a session may hold.
-    fn taken(&mut self, meta: &FrameMeta) {
+    fn check_admitted(&mut self, meta: &FrameMeta) {
         if let Some((sequence, captured)) = self.last {
             assert!(meta.sequence > sequence && meta.captured >= captured, "{meta:?}");
         }
@@ -127,7 +127,7 @@ impl Run {
     }
 
     /// One prompt at a time, each done before the next, and nothing behind the end.
-    fn heard(&mut self, events: &[Event]) {
+    fn check_events(&mut self, events: &[Event]) {
         for event in events {
             assert!(!self.is_finished, "{event:?} behind the end");
             match event {
@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// Nobody passes who has not done everything.
-    fn end(&self) -> Decision {
+    fn check_end(&self) -> Decision {
         let outcome = self.session.outcome();
         if outcome.ending == Ending::Done {
             assert_eq!(self.done, STEPS);
@@ -166,7 +166,7 @@ impl Run {
     }
 }
 
-fn judged(live: u8) -> Judged {
+fn judged_frame(live: u8) -> Judged {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
     // A network may also say what is no number.
     let live = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
@@ -174,7 +174,7 @@ fn judged(live: u8) -> Judged {
 }
 
 /// Part of the way from one pose to another.
-fn between(from: &Head, to: &Head, share: f64) -> Head {
+fn interpolate(from: &Head, to: &Head, share: f64) -> Head {
     let mix = |from: f64, to: f64| from + (to - from) * share;
     Head {
         yaw: mix(from.yaw, to.yaw),
@@ -193,7 +193,7 @@ fn digest(sequence: u32) -> [u8; 32] {
 
 /// What passes, for the fuzzer to change: the actions that a session of this header asks for, each
 /// half a second behind its prompt.
-fn honest(header: u8) -> Vec<u8> {
+fn honest_movements(header: u8) -> Vec<u8> {
     const REST: [u8; 5] = [0, 0, 120, 9, 0];
     let movement = |frames: u8, [yaw, pitch, eyes, mouth, x]: [u8; 5]| {
         [0, 100, frames - 1, yaw, pitch, eyes, mouth, x, 0, 0, 0, 242]
@@ -218,22 +218,22 @@ fn honest(header: u8) -> Vec<u8> {
     movements.concat()
 }
 
-fn play(header: u8, movements: &[u8]) -> Decision {
-    let mut run = Run::new(header);
+fn run_session(header: u8, movements: &[u8]) -> Decision {
+    let mut session = CheckedSession::new(header);
     for movement in movements.as_chunks::<MOVEMENT>().0 {
-        run.movement(movement);
+        session.send_movement(movement);
     }
-    run.end()
+    session.check_end()
 }
 
 fuzz_target!(
     init: for header in (0..=u8::MAX).filter(|header| header & 3 == 0) {
-        assert_eq!(play(header, &honest(header)), Decision::Pass, "{header}");
+        assert_eq!(run_session(header, &honest_movements(header)), Decision::Pass, "{header}");
     },
     |bytes: &[u8]| {
         if let Some((header, movements)) = bytes.split_first() {
-            play(*header, movements);
-            play(*header, &change(honest(*header), movements));
+            run_session(*header, movements);
+            run_session(*header, &mutate(honest_movements(*header), movements));
         }
     }
 );

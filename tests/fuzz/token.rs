@@ -1,13 +1,13 @@
 //! Session tokens from callers: nothing but what was sealed here is opened.
 #![no_main]
 
-mod changes;
+mod mutation;
 
 use std::sync::{Arc, LazyLock};
 
-use changes::change;
 use libfuzzer_sys::fuzz_target;
 use menshen::trust::{Digest, SessionClaims, SessionId, SessionKeys, SessionTokens, TokenError};
+use mutation::mutate;
 
 /// While the genuine token may be run.
 const NOW: u64 = 1_000_000;
@@ -42,7 +42,7 @@ static SEALED: LazyLock<Sealed> = LazyLock::new(|| {
     Sealed { tokens, genuine }
 });
 
-fn open(token: &str) {
+fn check(token: &str) {
     match SEALED.tokens.open(token, NOW) {
         Ok(_) => assert_eq!(token, SEALED.genuine, "a changed token was opened"),
         Err(TokenError::Forged | TokenError::UnknownKey) => {}
@@ -52,14 +52,14 @@ fn open(token: &str) {
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        open(text);
+        check(text);
         // The genuine header and footer around whatever the fuzzer thinks of.
         let footer = SEALED.genuine.rsplit('.').next().unwrap();
-        open(&format!("v4.local.{text}.{footer}"));
+        check(&format!("v4.local.{text}.{footer}"));
     }
-    let changed = change(SEALED.genuine.clone().into_bytes(), bytes);
+    let changed = mutate(SEALED.genuine.clone().into_bytes(), bytes);
     if let Ok(token) = String::from_utf8(changed) {
-        open(&token);
+        check(&token);
     }
     let _ = SessionId::parse(&String::from_utf8_lossy(bytes));
 });
