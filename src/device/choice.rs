@@ -111,7 +111,7 @@ pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     for (number, gpu) in found.devices.iter().enumerate() {
         match &gpu.unusable {
             None => numbers.push(number),
-            Some(why) => tracing::warn!(number, why, "a GPU that cannot be used is left out"),
+            Some(why) => tracing::warn!(number, why, "auto leaves out a GPU that cannot be used"),
         }
     }
     Ok(numbers)

@@ -19,7 +19,8 @@ pub enum DeviceError {
     },
     /// The setting names no usable list of CUDA devices.
     #[error(
-        "device '{given}' must list between 1 and {max} different numbers below {max}, as in cuda:0,1"
+        "device '{given}' must list between 1 and {max} different numbers below {max}, \
+         as in cuda:0,1"
     )]
     CudaNumbers {
         /// The setting.
@@ -107,7 +108,7 @@ pub enum DeviceError {
         model: String,
     },
     /// A model is placed on a device that is not opened.
-    #[error("device.placement.{model} lists cuda:{number}, which device.device does not")]
+    #[error("device.placement.{model} lists cuda:{number}, which device.device does not list")]
     PlacementNumber {
         /// Name of the model.
         model: String,
@@ -120,7 +121,7 @@ pub enum DeviceError {
     #[error(transparent)]
     Lost(#[from] Loss),
     /// Every device that could do this is out of service.
-    #[error("no device for this is in service")]
+    #[error("no device that could run this is in service")]
     OutOfService,
     /// The model has no network on this device.
     #[error("model {model} is not loaded on this device")]
@@ -169,7 +170,8 @@ pub enum DeviceError {
     },
     /// A row's answer depends on the bucket it runs in.
     #[error(
-        "model {model} differs by {difference} between a row alone and in bucket {bucket}, the limit is {limit}"
+        "model {model} differs by {difference} between a row alone and in bucket {bucket}, \
+         the limit is {limit}"
     )]
     BucketMismatch {
         /// Name and version.
@@ -200,7 +202,7 @@ pub enum DeviceError {
     #[error("a tensor could not be moved to or from the device")]
     Transfer(#[from] candle_core::Error),
     /// The network gave another number of outputs than it has.
-    #[error("the network gave {found} outputs, output {wanted} was expected")]
+    #[error("the network gave {found} outputs, but output {wanted} is needed")]
     OutputCount {
         /// Outputs given.
         found: usize,

@@ -154,7 +154,7 @@ impl StateReporter {
 impl Drop for StateReporter {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let why = "its thread panicked".to_owned();
+            let why = "the device's thread panicked".to_owned();
             self.change(|device| device.state = DeviceState::Failed { why });
         }
     }
@@ -174,7 +174,7 @@ mod tests {
         });
         thread.join().unwrap_err();
         assert_eq!(health.borrow().in_service(), DeviceSet::of([0]));
-        let why = "its thread panicked".to_owned();
+        let why = "the device's thread panicked".to_owned();
         assert_eq!(health.borrow().devices[1].state, DeviceState::Failed { why });
     }
 

@@ -250,7 +250,7 @@ impl Machine {
 
     #[cfg(feature = "cuda")]
     fn gpu(&mut self) -> &mut CudaMachine {
-        let Self::Cuda(gpu) = self else { unreachable!("only a GPU starts such batches") };
+        let Self::Cuda(gpu) = self else { unreachable!("only a GPU starts CUDA batches") };
         gpu
     }
 
@@ -279,7 +279,7 @@ impl Machine {
     #[cfg(test)]
     fn staged(&mut self) -> &mut StagedMachine {
         let Self::Staged(staged) = self else {
-            panic!("only a staged machine starts such batches")
+            panic!("only a staged machine starts staged batches")
         };
         staged
     }

@@ -77,7 +77,7 @@ mod tests {
         let list = "device.placement.sface must list at least one device, and none twice";
         assert_eq!(message(&[], &[Some(0)]), list);
         assert_eq!(message(&[0, 0], &[Some(0)]), list);
-        let absent = "device.placement.sface lists cuda:1, which device.device does not";
+        let absent = "device.placement.sface lists cuda:1, which device.device does not list";
         assert_eq!(message(&[0, 1], &[Some(0)]), absent);
         let cpu = "device.placement.sface lists CUDA devices, but the device is the CPU";
         assert_eq!(message(&[0], &[None]), cpu);

@@ -115,8 +115,7 @@ impl Task {
     /// For health and its log.
     fn overdue_message(&self) -> String {
         let Self { name, limit, .. } = self;
-        let remedy = "the process must be started again";
-        format!("{name} has run for {limit:?} and cannot be stopped; {remedy}")
+        format!("{name} has run for {limit:?} and cannot be stopped; restart the process")
     }
 }
 

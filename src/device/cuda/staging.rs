@@ -162,7 +162,7 @@ impl StagingBuffer {
     pub(super) fn results(&self, len: usize) -> &[f32] {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
-        let all = allocation.pinned_results.as_slice().expect("no copy is left that could fail");
+        let all = allocation.pinned_results.as_slice().expect("no copy into the buffer is pending");
         &all[..len]
     }
 
