@@ -1,4 +1,4 @@
-//! Which device the operator asks for, and what it turns out to be.
+//! The devices that the operator asks for, and the machines that this gives.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,25 +7,26 @@ use super::device_set::DEVICES_MAX;
 use super::machine::MachineSpec;
 use super::{DeviceError, DeviceSettings};
 
-/// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
+/// The devices asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// `cpu`.
     Cpu,
-    /// `auto`: the best one of this build and machine; what it chose is always said.
+    /// `auto`: the best devices of this build and machine. The description always states the
+    /// choice.
     Auto,
     /// `cuda:0,1`: these CUDA devices and no others.
     Cuda(Vec<usize>),
 }
 
-/// What a device is, for the log and the health page.
+/// The description of a device, for the log and reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceDescription {
-    /// `cpu`, or `cuda:0`.
+    /// Name, such as `cpu` or `cuda:0`.
     pub name: String,
-    /// Which kernels run on it, on how many threads.
+    /// The kernels and the hardware or threads that run them.
     pub kernels: String,
-    /// How it came to be this one.
+    /// Why this device was chosen.
     pub chosen: String,
 }
 
@@ -78,8 +79,11 @@ impl fmt::Display for DeviceDescription {
 }
 
 impl DeviceChoice {
-    /// Returns the machines of this choice, or why this build or host does not have them.
-    /// `gpus_of_auto` finds the GPUs that `auto` takes.
+    /// Returns the machines of this choice. `gpus_of_auto` finds the GPUs for `auto`, or returns
+    /// why the CPU is chosen instead.
+    ///
+    /// # Errors
+    /// Returns an error if this build does not support the devices.
     pub(super) fn machines(
         &self,
         settings: &DeviceSettings,
@@ -100,7 +104,7 @@ impl DeviceChoice {
     }
 }
 
-/// The GPUs there are to use, or why none.
+/// Returns the ordinals of the GPUs that can be used, or why none can. Opens each GPU briefly.
 #[cfg(feature = "cuda")]
 pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     let found = super::cuda::survey();
@@ -122,7 +126,7 @@ pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
 
-/// As [`find_gpus`], as far as can be told without opening a GPU.
+/// Returns the same as [`find_gpus`], as far as can be told without opening a GPU.
 #[cfg(feature = "cuda")]
 pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
     super::cuda::find_gpus_without_opening()

@@ -1,7 +1,7 @@
-//! The CPU: rows into a tensor, the network, outputs back to rows.
+//! The CPU machine: fills rows into a tensor, runs the network, and splits the outputs by row.
 //!
-//! A large batch goes through in parts: rows run apart all the same, and eight pictures for a
-//! detector are 40 MiB.
+//! A large batch runs in parts. Rows are independent anyway, and eight pictures for a detector are
+//! 40 MiB.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,23 +17,23 @@ use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
 use crate::trust::{Secret, Wipe};
 
-/// Runs a network: `[bucket, row shape…]` in, one tensor `[bucket, …]` per output out, in the
-/// order of the manifest's outputs.
+/// A network as a function: the input is `[bucket, row shape…]`, the result has one tensor
+/// `[bucket, …]` per output, in the order of the manifest.
 pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
 
-/// The CPU with its crew and its networks.
+/// The CPU with its threads and networks.
 pub(super) struct CpuMachine {
     crew: Arc<Crew>,
     kernels: KernelChoice,
     networks: BTreeMap<ModelKey, RunNetwork>,
 }
 
-/// Bytes of rows that are staged at once: enough for a network to work on for milliseconds, and
-/// little beside the networks themselves.
+/// Bytes of input rows in one part. A network computes for milliseconds on a part, and a part is
+/// small beside the networks themselves.
 const PART_BYTES: usize = 8 << 20;
 
 impl CpuMachine {
-    /// Kernels may sum in another order, which costs a few of 24 bits.
+    /// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
     pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
 
     /// Starts the threads that run networks.
@@ -42,7 +42,7 @@ impl CpuMachine {
         Ok(Self { crew, kernels, networks: BTreeMap::new() })
     }
 
-    /// What the CPU is called; `chosen` says how it came to be this device.
+    /// Returns the description of the CPU; `chosen` says why this device was chosen.
     pub(super) fn describe(
         threads: usize,
         kernels: KernelChoice,
@@ -53,7 +53,7 @@ impl CpuMachine {
         Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
     }
 
-    /// Builds the model's network and keeps it under the model's key.
+    /// Builds the network of the model and keeps it under the key of the model.
     pub(super) fn load(
         &mut self,
         model: &LoadedModel,
@@ -75,12 +75,12 @@ impl CpuMachine {
         self.networks.remove(&key);
     }
 
-    /// Forgets every network; the threads live on.
+    /// Drops every network. The threads stay.
     pub(super) fn reopen(&mut self) {
         self.networks.clear();
     }
 
-    /// Runs all rows in one pass; the error of one is the error of all.
+    /// Runs all rows and returns their outputs. The error of one row is the error of all.
     pub(super) fn run(
         &self,
         model: &LoadedModel,
@@ -90,13 +90,12 @@ impl CpuMachine {
         if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
             return Err(DeviceError::Bucket { rows: rows.len(), bucket });
         }
-        // Nothing half-done survives a panic: what is staged is wiped, and a network keeps no
-        // state.
+        // A panic leaves no partial state: the input tensor is wiped, and a network has no state.
         let run = AssertUnwindSafe(|| self.run_in_parts(model, rows, bucket));
         catch_unwind(run).unwrap_or(Err(DeviceError::Panicked))
     }
 
-    /// Parts without a row are not run.
+    /// Runs the rows in parts. Parts that would hold only padding are not run.
     fn run_in_parts(
         &self,
         model: &LoadedModel,
@@ -113,7 +112,8 @@ impl CpuMachine {
         Ok(outputs)
     }
 
-    /// Rows that are staged at once: as many for each thread.
+    /// Returns the number of rows in one part, a multiple of the number of threads unless the
+    /// bucket is smaller.
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.crew.size();
@@ -131,8 +131,8 @@ impl CpuMachine {
     }
 }
 
-/// Rows as a network is fed, `[size, row shape…]`, wiped when they are dropped. Rows beyond the
-/// last are zeros.
+/// The input of a network, `[size, row shape…]`. Rows beyond those given are zeros. The tensor is
+/// wiped on drop.
 struct InputTensor(Tensor);
 
 impl InputTensor {
@@ -170,7 +170,7 @@ impl InplaceOp1 for WipeValues {
     }
 }
 
-/// For every output of the manifest, its place among the network's.
+/// Returns the index in the network of each output of the manifest.
 fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
     let names: Vec<&str> = network.output_names().collect();
     let index_of = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
@@ -189,7 +189,7 @@ fn with_output_order(network: Network, order: Vec<usize>) -> RunNetwork {
     })
 }
 
-/// Cuts outputs of `[bucket, …]` into the first `count` rows.
+/// Splits outputs of `[bucket, …]` by row and returns the first `count` rows.
 fn split_by_row(
     outputs: &[Tensor],
     count: usize,
@@ -222,8 +222,8 @@ mod tests {
         CpuMachine::open(threads, KernelChoice::Auto).unwrap()
     }
 
-    /// A reader of pictures of half the bytes that are staged at once and a bit, and the tensors
-    /// that it was fed, which share their memory.
+    /// Returns a reader whose rows have a little more than half the bytes of a part, and the input
+    /// tensors that it is given. These share memory with the tensors in the machine.
     fn large_reader() -> (LoadedModel, Arc<Mutex<Vec<Tensor>>>) {
         let fed = Arc::new(Mutex::new(Vec::new()));
         let mut manifest = manifest("large", "1", &[BUCKET]);

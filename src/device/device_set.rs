@@ -1,44 +1,45 @@
 //! A set of devices of one group.
 
-/// Most devices in a group: one bit each in a [`DeviceSet`]. Today's largest machines hold 16.
+/// Maximum number of devices in a group: each takes one bit of a [`DeviceSet`]. The largest
+/// machines today hold 16.
 pub(super) const DEVICES_MAX: usize = 64;
 
-/// A set of devices, each named by its place in the group, from 0.
+/// A set of devices. A device is named by its index in the group, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceSet(u64);
 
 impl DeviceSet {
-    /// These devices; places no group has are left out.
+    /// Returns the set of these devices. An index of 64 or above is ignored.
     pub fn of(devices: impl IntoIterator<Item = usize>) -> Self {
         Self(devices.into_iter().fold(0, |bits, device| bits | bit(device)))
     }
 
-    /// Whether `device` is one of them.
+    /// Returns whether the set contains `device`.
     pub fn contains(self, device: usize) -> bool {
         self.0 & bit(device) != 0
     }
 
-    /// The devices that are in both.
+    /// Returns the devices that are in both sets.
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The devices that are in either.
+    /// Returns the devices that are in at least one of the sets.
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// These devices but for those of `other`.
+    /// Returns the devices of this set that are not in `other`.
     pub fn difference(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether there is no device.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The devices, in order.
+    /// Returns the devices in ascending order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..DEVICES_MAX).filter(move |device| self.contains(*device))
     }

@@ -1,4 +1,4 @@
-//! Which devices of a group are in service.
+//! The states of the devices of a group.
 
 use std::sync::Arc;
 
@@ -7,48 +7,48 @@ use tokio::sync::watch;
 use super::{DeviceError, DeviceSet, Loss};
 use crate::telemetry::causes;
 
-/// The devices of a group, each at its place.
+/// The states of all devices of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// At least one.
+    /// One entry per device, at least one, at the index of the device in the group.
     pub devices: Vec<DeviceHealth>,
 }
 
-/// Whether one device is in service.
+/// The state of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceHealth {
-    /// `cpu`, or `cuda:0`.
+    /// Name, such as `cpu` or `cuda:0`.
     pub name: String,
-    /// In service, recovering, failed or hung.
+    /// Current state.
     pub state: DeviceState,
-    /// How often it was lost since the start.
+    /// Number of losses since the start.
     pub losses: u64,
 }
 
-/// Where a device stands.
+/// State of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceState {
-    /// It runs batches.
+    /// The device runs batches.
     InService,
-    /// It was lost and is being reopened.
+    /// The device was lost and is being reopened.
     Recovering {
-        /// What went wrong last.
+        /// The last error.
         why: String,
     },
-    /// It could not be reopened, or its thread panicked. It is not tried again.
+    /// The device could not be reopened, or its thread panicked. No further attempt is made.
     Failed {
-        /// What went wrong last.
+        /// The last error.
         why: String,
     },
-    /// It does not end what it runs, and nothing can stop it. It is not tried again.
+    /// A task of the device never ends and cannot be stopped. No further attempt is made.
     Hung {
-        /// What it does not end.
+        /// The task that does not end.
         why: String,
     },
 }
 
 impl DeviceState {
-    /// Why the device is out of service for good, if it is.
+    /// Returns why the device has failed or hung; `None` if it may serve again.
     fn final_reason(&self) -> Option<&str> {
         match self {
             Self::Failed { why } | Self::Hung { why } => Some(why),
@@ -58,18 +58,18 @@ impl DeviceState {
 }
 
 impl Health {
-    /// All devices in service.
+    /// Returns the health of devices with these names, all in service.
     pub(super) fn all_in_service(names: impl IntoIterator<Item = String>) -> Self {
         let device = |name| DeviceHealth { name, state: DeviceState::InService, losses: 0 };
         Self { devices: names.into_iter().map(device).collect() }
     }
 
-    /// The devices that are in service.
+    /// Returns the devices that are in service.
     pub fn in_service(&self) -> DeviceSet {
         self.devices_where(|state| *state == DeviceState::InService)
     }
 
-    /// The devices that are in service or may come back.
+    /// Returns the devices that are in service or may be again.
     pub fn in_service_or_recovering(&self) -> DeviceSet {
         self.devices_where(|state| state.final_reason().is_none())
     }
@@ -80,22 +80,22 @@ impl Health {
 }
 
 impl DeviceHealth {
-    /// The loss that work on a failed or hung device is answered with, when its thread does not
-    /// answer.
+    /// Returns the loss of a failed or hung device, for callers that its thread does not answer.
+    /// Returns `None` in the other states.
     pub(super) fn final_loss(&self) -> Option<Loss> {
         let why = self.state.final_reason()?.to_owned();
         Some(Loss { device: self.name.clone(), source: Arc::new(FailureReason { why }) })
     }
 }
 
-/// Why a device failed or hung, in the words of its health.
+/// The reason for a failed or hung device, as in its health.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 struct FailureReason {
     why: String,
 }
 
-/// What one device says about itself. A device whose thread panics has failed.
+/// Reports the state of one device. If the device's thread panics, the device has failed.
 #[derive(Debug, Clone)]
 pub(super) struct StateReporter {
     pub(super) health: Arc<watch::Sender<Health>>,
@@ -103,7 +103,7 @@ pub(super) struct StateReporter {
 }
 
 impl StateReporter {
-    /// Takes the device out of service; from now on no slot of it can be reserved.
+    /// Takes the device out of service. From now on none of its slots can be reserved.
     pub(super) fn on_lost(&self, loss: &Loss) {
         self.change(|device| {
             device.losses += u64::from(device.state == DeviceState::InService);
@@ -111,17 +111,17 @@ impl StateReporter {
         });
     }
 
-    /// An attempt to come back failed.
+    /// Records a failed attempt to reopen the device.
     pub(super) fn on_reopen_error(&self, error: &DeviceError) {
         self.change(|device| device.state = DeviceState::Recovering { why: causes(error) });
     }
 
-    /// The device serves again.
+    /// Puts the device back in service.
     pub(super) fn on_reopened(&self) {
         self.change(|device| device.state = DeviceState::InService);
     }
 
-    /// Nothing more is tried.
+    /// Ends the recovery: the device has failed, with the error of the last attempt.
     pub(super) fn on_failed(&self) {
         self.change(|device| {
             if let DeviceState::Recovering { why } = &device.state {
@@ -130,7 +130,7 @@ impl StateReporter {
         });
     }
 
-    /// The device's thread hangs; whatever it may say later, the device is not used again.
+    /// Declares the device hung. It is not used again, whatever its thread reports later.
     pub(super) fn on_hung(&self, why: String) {
         self.change(|device| {
             device.losses += u64::from(device.state == DeviceState::InService);
@@ -138,7 +138,7 @@ impl StateReporter {
         });
     }
 
-    /// A device that has failed or hung stays so.
+    /// Changes the state, unless the device has failed or hung: these states are final.
     fn change(&self, change: impl FnOnce(&mut DeviceHealth)) {
         self.health.send_if_modified(|health| {
             let device = &mut health.devices[self.device];

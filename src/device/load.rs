@@ -1,4 +1,5 @@
-//! Makes a model ready on its device: build, golden, warm-up. Whatever fails here never serves.
+//! Makes a model ready on its device: builds the network, checks the golden and warms the buckets.
+//! A model that fails one of these steps never serves.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ pub(super) fn load(
     Ok(LoadTiming { build, golden, buckets })
 }
 
-/// Checks the golden, on a network of the golden's own size where that is another.
+/// Checks the golden and returns the time it took. If the golden has another input size than the
+/// model, the check runs on a second network of the golden's size.
 fn check_golden(
     machine: &mut Machine,
     model: &LoadedModel,
@@ -43,7 +45,8 @@ fn check_golden(
     Ok(started.elapsed())
 }
 
-/// Each golden row alone must give the golden's answer; in a larger bucket, the same again.
+/// Checks that each golden row alone gives the golden's output, and gives it again in a larger
+/// bucket.
 fn check_rows(
     machine: &mut Machine,
     model: &LoadedModel,
@@ -61,8 +64,8 @@ fn check_rows(
     })
 }
 
-/// Runs `rows` again together in one bucket with padding; each answer must pass `check_answer`, and
-/// be near that of the row `alone`.
+/// Runs `rows` again together in one bucket, with padding if a bucket is larger than their number.
+/// Each output must pass `check_answer`, and must be near the output of the row `alone`.
 fn check_bucket(
     machine: &mut Machine,
     model: &LoadedModel,
@@ -94,13 +97,15 @@ fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
     tensors.map(|(a, b)| tensor_difference(a.expose(), b.expose())).fold(0.0, f32::max)
 }
 
-/// The largest difference, relative to the largest value where that is above 1.
+/// Returns the largest difference of two values, relative to the largest value of `a` if that is
+/// above 1.
 fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
     let scale = a.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
 }
 
-/// Runs every bucket once, so that no request pays for first allocations and choices.
+/// Runs every bucket once and returns the time of each. After that no request pays for first
+/// allocations and choices of algorithms.
 fn warm_up(
     machine: &mut Machine,
     model: &LoadedModel,
@@ -140,7 +145,7 @@ mod tests {
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
-    /// One of the networks in the repository, with two small buckets to be quick.
+    /// Returns a package of the repository, with two small buckets to be quick.
     fn package(model: &str) -> Package {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let mut package = Package::open(&models.join(model)).unwrap();
@@ -203,7 +208,8 @@ mod tests {
         }
     }
 
-    /// A network of the golden's own answers, in a bucket of 3 off by `shift`.
+    /// Returns a network that answers with the golden's outputs. In a bucket of 3, `shift` is
+    /// added.
     fn golden_network(golden: &Golden, shift: f32) -> RunNetwork {
         let fed = |picture: &RgbImage| {
             let mut row = vec![0.0; golden.input.row_len()];
@@ -215,7 +221,7 @@ mod tests {
         Box::new(move |input| {
             let rows = input.flatten_from(1)?.to_vec2::<f32>()?;
             let shift = if rows.len() == 3 { shift } else { 0.0 };
-            // The bucket's padding is no picture.
+            // A padding row matches no golden row; any output will do.
             let place = |row: &Vec<f32>| fed.iter().position(|fed| fed == row).unwrap_or(0);
             let answers = rows.iter().flat_map(|row| &known[place(row)]).map(|v| v + shift);
             let shape = (rows.len(), known[0].len());

@@ -1,22 +1,23 @@
-//! The devices that run networks: a group of one CPU, or of several GPUs, as one [`DeviceGroup`].
+//! The devices that run networks: one CPU or several GPUs, opened as one [`DeviceGroup`].
 //!
 //! ```text
-//! reserve(among) → Slot of one device → launch(Batch) → inbox → its thread: start, finish → BatchOutcome
+//! reserve(among) → Slot of one device → launch(Batch) → inbox
+//!     → thread of the device: start, finish → BatchOutcome
 //! ```
 //!
-//! One thread per device. It alone opens its machine, and everything that runs on it runs there.
-//! Whatever is in an inbox holds one of its places, so nobody waits to send, and a slot is free
-//! again when its work is done. Who forms batches reserves first and forms then: the batch is as
-//! full as the queue is at the last moment. With two slots and more a machine that can starts a
-//! batch while it computes the one before.
+//! Each device has one thread. Only that thread opens the machine and runs work on it. Work in an
+//! inbox holds one of the inbox's places, so sending never waits. A slot is free again when its
+//! work is done. The caller reserves a slot first and forms the batch after that, so the batch
+//! holds everything that is in the queue at the last moment. A GPU with two or more slots starts
+//! the next batch while it computes the current one.
 //!
 //! A model has one handle, [`LoadedModel`], and a placement: the [`DeviceSet`] that holds its
 //! network.
-//! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
-//! loads its models again from their files, and comes back; [`DeviceGroup::health`] tells. A GPU
-//! that
-//! never ends a batch has hung: nothing of it can be stopped or freed, so nobody waits for it any
-//! more, not even to close it.
+//!
+//! A device that is lost answers its work with the loss and goes out of service. It is reopened,
+//! loads its models again from their files, and is back in service; [`DeviceGroup::health`] shows
+//! each step. A GPU that never ends a batch has hung. It cannot be stopped and its memory cannot be
+//! freed, so no task waits for it any more, not even when the group is closed.
 
 mod batch;
 mod choice;
@@ -79,37 +80,37 @@ use worker::{Inbox, Work, Worker};
 
 /// An open group of devices.
 ///
-/// Dropping it finishes what was launched and then ends the threads; the drop waits for that, which
-/// takes at most one batch per slot, but not for a GPU that hangs.
+/// Dropping the group finishes every launched batch and then ends the threads. The drop blocks for
+/// at most one batch per slot. It does not wait for a GPU that has hung.
 pub struct DeviceGroup {
-    /// Each at its place, by which placements and slots name it.
+    /// Placements and slots name a device by its index here.
     devices: Vec<DeviceHandle>,
     health: Arc<watch::Sender<Health>>,
     placements: Placements,
-    /// What all models are computed in; `None` leaves it to each manifest.
+    /// The precision of all models; `None` leaves the choice to each manifest.
     precision: Option<Precision>,
-    /// The key of the next model.
     next_key: Mutex<u64>,
 }
 
-/// One device as the group sees it.
+/// The group's handle of one device.
 struct DeviceHandle {
     description: DeviceDescription,
     slots: Arc<Semaphore>,
-    /// `None` only while dropping: closing the inbox ends the thread.
+    /// `None` only while the group is dropped: closing the inbox ends the thread.
     inbox: Option<Arc<Inbox>>,
-    /// The device's own, or that of its watchdog, which ends when the device's has ended or hangs.
+    /// The device's thread, or its watchdog's thread. The watchdog's thread ends when the device's
+    /// thread has ended or hung.
     thread: Option<JoinHandle<()>>,
 }
 
-/// A device whose thread opens its machine.
+/// A device whose thread is opening its machine.
 struct OpeningDevice {
     inbox: Inbox,
     thread: JoinHandle<()>,
     opened: oneshot::Receiver<Result<DeviceDescription, DeviceError>>,
 }
 
-/// A place in one device's inbox.
+/// A reserved place in one device's inbox.
 #[derive(Debug)]
 pub struct Slot<'group> {
     group: &'group DeviceGroup,
@@ -121,7 +122,7 @@ impl DeviceGroup {
     /// Opens the devices of `settings` and starts their threads.
     ///
     /// # Errors
-    /// Those of [`DevicePlan::new`] and [`DevicePlan::open`].
+    /// Returns the errors of [`DevicePlan::new`] and [`DevicePlan::open`].
     pub async fn open(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         DevicePlan::new(settings)?.open().await
     }
@@ -144,22 +145,22 @@ impl DeviceGroup {
         Ok(Self { devices, health, placements, precision, next_key: Mutex::new(0) })
     }
 
-    /// What each device is and how it came to be chosen.
+    /// Returns the description of each device.
     pub fn describe(&self) -> impl Iterator<Item = &DeviceDescription> {
         self.devices.iter().map(|device| &device.description)
     }
 
-    /// Which devices are in service, from now on.
+    /// Returns a receiver of the state of all devices.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
 
     /// Loads a model onto every device of its placement: builds the network, checks its golden
-    /// alone and in a larger bucket, and warms every bucket. It takes a slot of each device, so
-    /// batches wait meanwhile.
+    /// alone and in a larger bucket, and warms every bucket. Loading takes a slot of each device,
+    /// so batches wait meanwhile.
     ///
     /// # Errors
-    /// [`DeviceError`] names the model and what it fails; then no device keeps it.
+    /// [`DeviceError`] names the model and the step that failed. No device keeps the model then.
     pub async fn load(&self, package: Package) -> Result<Arc<LoadedModel>, DeviceError> {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
@@ -193,11 +194,11 @@ impl DeviceGroup {
         }
     }
 
-    /// Waits for a free slot of a device of `among` that is in service; of several, the one with
-    /// the most free slots.
+    /// Waits for a free slot of a device in `among` that is in service. If several devices have
+    /// one, the device with the most free slots is chosen.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfService`] when none of them is in service.
+    /// Returns [`DeviceError::OutOfService`] if no device of `among` is in service.
     pub async fn reserve(&self, among: DeviceSet) -> Result<Slot<'_>, DeviceError> {
         let mut health = self.health.subscribe();
         loop {
@@ -228,8 +229,8 @@ impl DeviceGroup {
     }
 }
 
-/// Waits until a device has failed or hung, and returns the loss to answer with: a thread that hangs
-/// answers nobody. `None` when the group is closed before.
+/// Waits until a device has failed or hung, and returns the loss to answer its work with. A thread
+/// that hangs cannot answer. Returns `None` if the group is closed first.
 async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
     let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
     let found = health.wait_for(is_final).await.ok()?;
@@ -251,7 +252,7 @@ impl OpeningDevice {
         let poll_interval = timeouts.poll_interval;
         let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
         let mut thread = spawn(format!("device-{name}"), move || {
-            // Closes when this thread ends.
+            // Closes the channel when this thread ends.
             let _alive: Sender<()> = alive;
             heartbeat.begin("opening the device", Instant::now(), timeouts.open);
             match machine.open(slots) {
@@ -276,7 +277,7 @@ impl OpeningDevice {
         Ok(Self { inbox: Inbox::new(sender), thread, opened })
     }
 
-    /// The device, unless it fails or hangs before it has opened.
+    /// Returns the device when it has opened, or an error if it fails or hangs first.
     async fn opened(
         self,
         slots: NonZeroUsize,
@@ -302,13 +303,16 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 }
 
 impl Slot<'_> {
-    /// The device's place in the group.
+    /// Returns the device's index in the group.
     pub fn device(&self) -> usize {
         self.device
     }
 
-    /// Hands the batch to the device now. The outcome comes when it has run, with one result per
-    /// row, or when the device has failed or hung; there is none only when its thread has ended.
+    /// Hands the batch to the device. The future resolves when the batch has run, with one result
+    /// per row, or when the device has failed or hung.
+    ///
+    /// # Errors
+    /// Returns [`DeviceError::Stopped`] if the device's thread has ended without an answer.
     pub fn launch(
         self,
         batch: Batch,
@@ -318,8 +322,8 @@ impl Slot<'_> {
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
         let final_loss = final_loss(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
-        // A thread that ends drops what it has; it has failed or hung then, or the group is being
-        // closed.
+        // A thread that ends drops the reply channel. Then the device has failed or hung, or the
+        // group is being closed.
         async move {
             tokio::select! {
                 biased;
@@ -341,7 +345,8 @@ impl Drop for DeviceGroup {
     fn drop(&mut self) {
         self.devices.iter_mut().for_each(|device| device.inbox = None);
         for thread in self.devices.iter_mut().filter_map(|device| device.thread.take()) {
-            // Panics of networks are caught on the thread; one of its own has been reported there.
+            // The thread catches panics of networks. A panic of the thread itself was reported
+            // there.
             drop(thread.join());
         }
     }

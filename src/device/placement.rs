@@ -1,10 +1,10 @@
-//! Which devices of a group run a model.
+//! The devices that run each model.
 
 use std::collections::BTreeMap;
 
 use super::{DeviceError, DeviceSet};
 
-/// Where each model goes in one group.
+/// The placement of each model in one group.
 #[derive(Debug)]
 pub(super) struct Placements {
     all: DeviceSet,
@@ -12,8 +12,8 @@ pub(super) struct Placements {
 }
 
 impl Placements {
-    /// Reads `device.placement`: CUDA numbers by the name of the model. `opened` has the number of
-    /// each device in the group; the CPU has none.
+    /// Parses `device.placement`, which maps model names to CUDA ordinals. `opened` holds the
+    /// ordinal of each device in the group; `None` is the CPU.
     pub(super) fn parse(
         table: &BTreeMap<String, Vec<usize>>,
         opened: &[Option<usize>],
@@ -29,7 +29,7 @@ impl Placements {
         Ok(Self { all: DeviceSet::of(0..opened.len()), by_name })
     }
 
-    /// The devices of the model called `name`, whatever its version.
+    /// Returns the devices of the model called `name`, of any version.
     pub(super) fn of_model(&self, name: &str) -> DeviceSet {
         self.by_name.get(name).copied().unwrap_or(self.all)
     }

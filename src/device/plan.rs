@@ -1,4 +1,4 @@
-//! Which devices will be opened, known before any of them is.
+//! The devices that will be opened, known before any of them is open.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -15,28 +15,30 @@ use crate::model::Package;
 pub struct DevicePlan {
     pub(super) machines: Vec<MachineSpec>,
     pub(super) placements: Placements,
-    /// Batches each device holds.
+    /// Slots of each device.
     pub(super) slots: NonZeroUsize,
-    /// What all models are computed in; `None` leaves it to each manifest.
+    /// Precision of all models; `None` leaves the choice to each manifest.
     pub(super) precision: Option<Precision>,
     kernels: KernelChoice,
 }
 
 impl DevicePlan {
-    /// The devices of `settings`. To find the GPUs of `auto`, each GPU is opened for a moment.
+    /// Returns a plan of the devices of `settings`. With `auto`, each GPU is opened briefly to see
+    /// whether it can be used.
     ///
     /// # Errors
-    /// Devices that this build does not have, or a placement on other devices.
+    /// Returns an error for devices that this build does not support, or a placement on other
+    /// devices.
     pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         Self::from_machines(settings.device.machines(settings, choice::find_gpus)?, settings)
     }
 
-    /// The devices of `settings`, and what opening them would refuse, as far as can be told without
+    /// Returns a plan of the devices of `settings`, and checks them as far as possible without
     /// opening a GPU.
     ///
     /// # Errors
-    /// Those of [`DevicePlan::new`], GPUs that are not there or too old, and kernels that the
-    /// processor does not have.
+    /// Returns the errors of [`DevicePlan::new`], and an error for GPUs that are missing or too
+    /// old, or for kernels that the processor does not have.
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         let machines = settings.device.machines(settings, choice::find_gpus_without_opening)?;
         let plan = Self::from_machines(machines, settings)?;
@@ -44,7 +46,7 @@ impl DevicePlan {
         Ok(plan)
     }
 
-    /// A plan of these machines.
+    /// Returns a plan of these machines.
     pub(super) fn from_machines(
         machines: Vec<MachineSpec>,
         settings: &DeviceSettings,
@@ -57,10 +59,11 @@ impl DevicePlan {
         Ok(Self { machines, placements, slots, precision, kernels })
     }
 
-    /// The package in the precision that these devices will compute it in.
+    /// Returns the package in the precision that these devices will compute it in.
     ///
     /// # Errors
-    /// A precision that the model was not checked in, or that the CPU has no kernels for.
+    /// Returns an error for a precision that the model was not checked in, or that the CPU has no
+    /// kernels for.
     pub fn apply_precision(&self, package: Package) -> Result<Package, DeviceError> {
         let package = in_precision(package, self.precision)?;
         if self.machines.iter().any(MachineSpec::is_cpu) {
@@ -76,7 +79,7 @@ impl DevicePlan {
     /// Opens the devices and starts their threads.
     ///
     /// # Errors
-    /// Devices that do not open, or [`DeviceError::Thread`].
+    /// Returns an error if a device does not open, or [`DeviceError::Thread`].
     pub async fn open(self) -> Result<DeviceGroup, DeviceError> {
         self.open_with_timeouts(&Timeouts::default()).await
     }
@@ -90,7 +93,7 @@ impl DevicePlan {
 }
 
 impl fmt::Display for DevicePlan {
-    /// What the devices are called, such as `cuda:0, cuda:1`.
+    /// Writes the names of the devices, such as `cuda:0, cuda:1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<String> = self.machines.iter().map(MachineSpec::name).collect();
         f.write_str(&names.join(", "))
@@ -103,7 +106,7 @@ impl fmt::Debug for DevicePlan {
     }
 }
 
-/// The package, to be run in `precision` where that is asked for.
+/// Returns the package in `precision`, or in the precision of its manifest if that is `None`.
 pub(super) fn in_precision(
     package: Package,
     precision: Option<Precision>,

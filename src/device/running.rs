@@ -1,4 +1,4 @@
-//! A batch that a device's thread has taken and not answered.
+//! Batches that a device's thread has taken from its inbox and not answered yet.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::machine::StartedBatch;
 use super::{Batch, BatchOutcome, DeviceError, Loss, RowOutput};
 
-/// A batch, whom to answer, and the slot it holds.
+/// A batch, its reply channel, and the slot it holds.
 pub(super) struct TakenBatch {
     pub(super) batch: Batch,
     reply: oneshot::Sender<BatchOutcome>,
@@ -15,14 +15,14 @@ pub(super) struct TakenBatch {
     pub(super) taken_at: Instant,
 }
 
-/// A batch that its machine runs.
+/// A batch that the machine runs.
 pub(super) struct RunningBatch {
     pub(super) taken: TakenBatch,
     pub(super) started: StartedBatch,
 }
 
 impl TakenBatch {
-    /// The time of the run counts from here.
+    /// Takes a batch. The run time of the batch counts from here.
     pub(super) fn new(
         batch: Batch,
         reply: oneshot::Sender<BatchOutcome>,
@@ -31,7 +31,8 @@ impl TakenBatch {
         Self { batch, reply, permit, taken_at: Instant::now() }
     }
 
-    /// Answers each row; `panics_together` were caught while the rows ran in one pass.
+    /// Answers each row with its result. `panics_together` is the number of panics caught while the
+    /// rows ran in one pass.
     pub(super) fn answer(
         self,
         results: Vec<Result<RowOutput, DeviceError>>,
@@ -44,9 +45,10 @@ impl TakenBatch {
             run_time: self.taken_at.elapsed(),
             panics: panics_together + panics_alone,
         };
-        // First, so that the next batch is formed while this one's rows are wiped.
+        // Free the slot first, so that the next batch is formed while the rows of this one are
+        // wiped.
         drop(self.permit);
-        // Who launched may have left; then the outputs are wiped here.
+        // The caller may have left; then the outputs are wiped here.
         drop(self.reply.send(outcome));
     }
 

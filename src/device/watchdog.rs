@@ -1,13 +1,14 @@
-//! Reports a device as hung when its thread does not come back: a kernel that never ends cannot be stopped,
-//! and every call of the driver that waits for it waits for ever.
+//! Declares a device hung when its thread does not return from a task. A kernel that never ends
+//! cannot be stopped, and every driver call that waits for it blocks forever.
 //!
 //! ```text
 //! device's thread:  begin (opening, a load, a batch) … idle    writes the heartbeat
 //! watchdog:         poll … poll: overdue twice → hung          reads it, on a thread of its own
 //! ```
 //!
-//! Who waits for a batch follows the device's health and answers itself. The thread stays where it
-//! hangs; should it come back after all, it leaves its machine alone and ends.
+//! A caller that waits for a batch also watches the device's health, and so gets the loss without
+//! the thread. The thread stays blocked where it hangs. If it ever returns, it leaves its machine
+//! alone and ends.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -18,20 +19,20 @@ use parking_lot::Mutex;
 
 use super::health::StateReporter;
 
-/// How long a device is waited for.
+/// Time limits for the tasks of a device's thread.
 #[derive(Debug, Clone)]
 pub(super) struct Timeouts {
-    /// Before each attempt to reopen a lost device. A driver resets a GPU within some seconds; what
-    /// has not come back after two minutes needs a person or another machine.
+    /// Delay before each attempt to reopen a lost device. A driver resets a GPU within some
+    /// seconds. A GPU that has not come back after two minutes needs a person or another machine.
     pub(super) reopen_delays: Vec<Duration>,
-    /// From taking a batch up to answering it, which takes milliseconds; 30 s are far more than any
-    /// batch, a busy host or a driver that is reset needs.
+    /// From taking a batch to answering it, which takes milliseconds. 30 s are far more than any
+    /// batch, a busy host or a driver reset needs.
     pub(super) batch: Duration,
-    /// For opening at the start: libraries are loaded and kernels translated, which takes seconds.
+    /// For opening at the start: loading libraries and translating kernels takes seconds.
     pub(super) open: Duration,
-    /// For reopening, and for each model: as above, and every batch size is run.
+    /// For reopening, and for loading each model: as for opening, and every bucket is run.
     pub(super) load: Duration,
-    /// Between two polls of the heartbeat.
+    /// Time between two polls of the heartbeat.
     pub(super) poll_interval: Duration,
 }
 
@@ -47,21 +48,21 @@ impl Default for Timeouts {
     }
 }
 
-/// What a device's thread is at.
+/// The current activity of a device's thread. The thread writes it, the watchdog polls it.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeat(Mutex<Activity>);
 
 #[derive(Debug, Default)]
 enum Activity {
-    /// Nothing that must end.
+    /// The thread waits for work.
     #[default]
     Idle,
     Busy(Task),
-    /// Nobody waits for the thread any more. It stays so.
+    /// The device was declared hung. This state is final.
     Hung,
 }
 
-/// Something that ends in time or never.
+/// A task with a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Task {
     name: &'static str,
@@ -70,17 +71,18 @@ struct Task {
 }
 
 impl Heartbeat {
-    /// From here on the thread is at the task called `name`, begun at `started`.
+    /// Reports that the thread runs the task `name` since `started`.
     pub(super) fn begin(&self, name: &'static str, started: Instant, limit: Duration) {
         self.set(Activity::Busy(Task { name, started, limit }));
     }
 
-    /// The thread waits for work, which may take any time.
+    /// Reports that the thread waits for work, without a time limit.
     pub(super) fn set_idle(&self) {
         self.set(Activity::Idle);
     }
 
-    /// Whether the thread must leave its machine alone and end.
+    /// Returns whether the device was declared hung. Then the thread must leave its machine alone
+    /// and end.
     pub(super) fn has_hung(&self) -> bool {
         matches!(*self.0.lock(), Activity::Hung)
     }
@@ -92,9 +94,9 @@ impl Heartbeat {
         }
     }
 
-    /// Returns the task that is overdue at two consecutive polls; `overdue` holds that of the last
-    /// one. One is not enough: a process that was stopped for a while is late with everything when
-    /// it goes on.
+    /// Returns the task that is overdue at two consecutive polls. `overdue` holds the overdue task
+    /// of the previous poll. One poll is not enough: after a SIGSTOP of the process every task
+    /// looks overdue once.
     fn poll(&self, now: Instant, overdue: &mut Option<Task>) -> Option<Task> {
         let last = overdue.take();
         let Activity::Busy(task) = *self.0.lock() else { return None };
@@ -105,43 +107,44 @@ impl Heartbeat {
         last.filter(|last| *last == task)
     }
 
-    /// From now on the thread must leave its machine alone.
+    /// Declares the device hung: from now on the thread must leave its machine alone.
     fn set_hung(&self) {
         self.set(Activity::Hung);
     }
 }
 
 impl Task {
-    /// For health and its log.
+    /// Returns the message for health and the log.
     fn overdue_message(&self) -> String {
         let Self { name, limit, .. } = self;
         format!("{name} has run for {limit:?} and cannot be stopped; restart the process")
     }
 }
 
-/// Who looks at a device's thread.
+/// Polls the heartbeat of a device's thread.
 pub(super) struct Watchdog {
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) reporter: StateReporter,
     pub(super) poll_interval: Duration,
-    /// Closes when the thread ends.
+    /// Closed when the thread ends.
     pub(super) thread_alive: Receiver<()>,
     pub(super) thread: JoinHandle<()>,
 }
 
 impl Watchdog {
-    /// Returns when the thread has ended or hung.
+    /// Polls until the thread has ended or hung.
     pub(super) fn watch(self) {
         let mut overdue = None;
         loop {
             let woken = self.thread_alive.recv_timeout(self.poll_interval);
             if let Err(RecvTimeoutError::Disconnected) = woken {
-                // A panic of its own has been reported there.
+                // A panic of the thread was reported there.
                 drop(self.thread.join());
                 return;
             }
             if let Some(task) = self.heartbeat.poll(Instant::now(), &mut overdue) {
-                // Before the thread can see it: what it drops then is answered with the loss.
+                // Report first, before the thread can see that it hung: work that it drops then is
+                // answered with the loss.
                 self.reporter.on_hung(task.overdue_message());
                 self.heartbeat.set_hung();
                 return;

@@ -1,5 +1,5 @@
-//! The thread of one device: takes work, keeps its machine busy, and brings it back when it is
-//! lost.
+//! The thread of one device. It takes work from the inbox, keeps its machine busy, and reopens the
+//! machine when the device is lost.
 //!
 //! ```text
 //! inbox → start → running (as many as slots) → finish the oldest → answer
@@ -7,7 +7,8 @@
 //!                     → in service, or failed
 //! ```
 //!
-//! It tells its watchdog what it is at. Once that has given it up it touches its machine no more.
+//! The thread reports its current task to its watchdog through the heartbeat. After the watchdog
+//! has declared the device hung, the thread does not use its machine any more.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -30,9 +31,9 @@ use crate::model::{ModelError, Package};
 /// wake-ups.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// What a device's thread is asked to do. The permit is the place it holds in the inbox.
+/// Work for a device's thread. The permit is the place that the work holds in the inbox.
 pub(super) enum Work {
-    /// Load a model, check it and warm it.
+    /// Load a model, check it and warm it up.
     Load {
         model: Arc<LoadedModel>,
         package: Arc<Package>,
@@ -41,33 +42,34 @@ pub(super) enum Work {
     },
     /// Run a batch.
     Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
-    /// Free networks whose handles are gone.
+    /// Free the networks whose handles have been dropped.
     Sweep { permit: OwnedSemaphorePermit },
 }
 
-/// How work gets in. The group holds it; closing it ends the thread.
+/// The sending side of the inbox of a device's thread. The group holds it; dropping it ends the
+/// thread.
 pub(super) struct Inbox {
     sender: SyncSender<Work>,
-    /// The inbox's one place for [`Work::Sweep`].
+    /// The one place of the inbox for [`Work::Sweep`].
     sweep_place: Arc<Semaphore>,
 }
 
 impl Inbox {
-    /// Places in an inbox besides its slots.
+    /// Places of an inbox in addition to its slots.
     pub(super) const SWEEP_PLACES: usize = 1;
 
     pub(super) fn new(sender: SyncSender<Work>) -> Self {
         Self { sender, sweep_place: Arc::new(Semaphore::new(Self::SWEEP_PLACES)) }
     }
 
-    /// Never waits, because whoever sends holds one of the inbox's places. Work for a thread that
-    /// has ended is dropped, and with it its reply channel.
+    /// Sends work without waiting: the sender holds one of the inbox's places. If the thread has
+    /// ended, the work and its reply channel are dropped.
     pub(super) fn send(&self, work: Work) {
         drop(self.sender.try_send(work));
     }
 
-    /// Says that a handle is gone. While a request waits in the inbox, its sweep covers this handle
-    /// too.
+    /// Requests a sweep after a handle was dropped. Requests coalesce: one pending sweep also
+    /// covers handles that are dropped after it was queued.
     pub(super) fn request_sweep(&self) {
         if let Ok(permit) = Arc::clone(&self.sweep_place).try_acquire_owned() {
             self.send(Work::Sweep { permit });
@@ -75,7 +77,7 @@ impl Inbox {
     }
 }
 
-/// Everything the thread holds.
+/// The state of the thread.
 pub(super) struct Worker {
     machine: Machine,
     inbox: Receiver<Work>,
@@ -94,7 +96,7 @@ struct LoadedEntry {
     model: Weak<LoadedModel>,
 }
 
-/// The device was lost, and health says so.
+/// A loss that has been reported to the health of the group.
 struct ReportedLoss(Loss);
 
 impl Worker {
@@ -110,7 +112,7 @@ impl Worker {
         Self { machine, inbox, slots, reporter, heartbeat, timeouts, running, loaded }
     }
 
-    /// Runs until the inbox is closed and everything in it is answered, or the device has hung.
+    /// Runs until the inbox is closed and all work in it is answered, or until the device has hung.
     pub(super) fn serve(mut self) {
         while self.step().is_continue() {}
         if self.heartbeat.has_hung() {
@@ -130,8 +132,9 @@ impl Worker {
         }
     }
 
-    /// The next work; none when the oldest batch is to be finished: it has run, or every slot is
-    /// taken, so that nothing could be started meanwhile.
+    /// Returns the next work, or `None` if the oldest batch is to be finished first. That is the
+    /// case if this batch has run, or if every slot is taken and no batch could be started
+    /// meanwhile. Breaks if the inbox is closed and no batch runs, or if the device has hung.
     fn next_work(&self) -> ControlFlow<(), Option<Work>> {
         loop {
             if self.heartbeat.has_hung() {
@@ -164,14 +167,14 @@ impl Worker {
                 let started = self.machine.start(model, rows, *bucket);
                 let is_done = started.is_done();
                 self.running.push_back(RunningBatch { taken, started });
-                // What is done is answered before anything else is started.
+                // A batch that is already done is answered before the next one is started.
                 if is_done { self.finish_all() } else { Ok(()) }
             }
             Work::Load { model, package, reply, permit } => {
                 let loaded = self.load(&model, &package);
                 drop((model, package, permit));
                 let lost = loaded.as_ref().err().and_then(|error| self.report_loss(error));
-                // Who asked may have left; then the model is not needed.
+                // The caller may have left; then the model is not needed.
                 drop(reply.send(loaded));
                 lost.map_or(Ok(()), Err)
             }
@@ -182,7 +185,7 @@ impl Worker {
         }
     }
 
-    /// Loads a model when no batch runs, so that its trial runs disturb nobody.
+    /// Finishes all running batches and then loads a model, so that its trial runs delay no batch.
     fn load(
         &mut self,
         model: &Arc<LoadedModel>,
@@ -201,7 +204,8 @@ impl Worker {
         loaded
     }
 
-    /// The permit goes first: a handle dropped from here on requests another sweep.
+    /// Frees the networks whose handles have been dropped. Drops the permit first, so that a handle
+    /// dropped from now on requests another sweep.
     fn sweep(&mut self, permit: OwnedSemaphorePermit) {
         drop(permit);
         let Self { machine, loaded, .. } = self;
@@ -237,8 +241,8 @@ impl Worker {
         }
     }
 
-    /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
-    /// every batch that runs is finished, for a machine finishes in order.
+    /// Runs a batch that failed as a whole again, row by row, so that only bad rows fail. Finishes
+    /// every running batch first, because a machine finishes batches in order.
     fn rerun_row_by_row(
         &mut self,
         taken: TakenBatch,
@@ -263,15 +267,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether `error` means that the device is lost. Then it is out of service from here on,
-    /// before anybody hears of it.
+    /// Reports the loss behind `error` to health, and returns the loss. Returns `None` if the
+    /// device was not lost. From here on the device is out of service, before any caller receives
+    /// the loss.
     fn report_loss(&self, error: &DeviceError) -> Option<ReportedLoss> {
         let loss = error.loss()?;
         self.reporter.on_lost(loss);
         Some(ReportedLoss(loss.clone()))
     }
 
-    /// Answers everything with the loss and tries to come back. Breaks when the inbox is closed.
+    /// Answers all work with the loss and tries to reopen the device. Breaks if the inbox is closed
+    /// or the device has hung.
     fn recover(&mut self, loss: &Loss) -> ControlFlow<()> {
         for batch in std::mem::take(&mut self.running) {
             batch.taken.refuse(loss);
@@ -295,7 +301,8 @@ impl Worker {
         ControlFlow::Break(())
     }
 
-    /// Breaks when the inbox is closed, or the device had hung before.
+    /// Answers work with the loss for the duration of `delay`. Breaks if the inbox is closed, or if
+    /// the device had hung before.
     fn refuse_work_for(&mut self, delay: Duration, loss: &Loss) -> ControlFlow<()> {
         if self.heartbeat.has_hung() {
             return ControlFlow::Break(());
@@ -311,7 +318,7 @@ impl Worker {
         }
     }
 
-    /// Answers work that was on its way when the device was lost.
+    /// Answers work that reached the inbox after the loss.
     fn refuse(&mut self, work: Work, loss: &Loss) {
         match work {
             Work::Run { batch, reply, permit } => {
@@ -323,7 +330,7 @@ impl Worker {
     }
 
     /// Reopens the machine and loads every model that still has a handle, from the files it was
-    /// loaded from: the same hashes, goldens and warm-up as the first time.
+    /// loaded from. Hashes, goldens and warm-up are the same as the first time.
     fn reopen(&mut self) -> Result<(), DeviceError> {
         self.begin_load();
         self.machine.reopen()?;
@@ -339,7 +346,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The running batches are late when the oldest is; a batch is as old as its taking.
+    /// Reports the oldest running batch as the current task: running batches are overdue when the
+    /// oldest one is. The time of a batch counts from when it was taken.
     fn begin_batch(&self, oldest: &TakenBatch) {
         self.heartbeat.begin("a batch", oldest.taken_at, self.timeouts.batch);
     }
@@ -348,8 +356,8 @@ impl Worker {
         self.heartbeat.begin("a load", Instant::now(), self.timeouts.load);
     }
 
-    /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.
-    /// The pictures are wiped.
+    /// Leaks the machine and the batches it runs: freeing them may wait for the hung GPU. The
+    /// pictures of the batches are wiped.
     fn leak_machine(self) {
         let Self { machine, running, .. } = self;
         std::mem::forget(machine);
@@ -358,7 +366,7 @@ impl Worker {
 }
 
 impl TakenBatch {
-    /// Answers with the loss that it passes on.
+    /// Answers the batch with `loss` and returns `loss`.
     fn refuse_and_pass_on(self, loss: ReportedLoss) -> ReportedLoss {
         self.refuse(&loss.0);
         loss
