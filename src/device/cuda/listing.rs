@@ -1,4 +1,4 @@
-//! What there is of CUDA on this machine, for people and for `auto`.
+//! A survey of CUDA on this machine, for `menshen devices` and for `auto`.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use crate::device::survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
 use crate::engine::cuda::free_bytes;
 use crate::engine::cuda::lazy::{self, Library};
 
-/// Looks for libraries and devices. Each device is opened for as long as it takes to ask it.
+/// Surveys libraries and devices. Each device is opened briefly.
 pub(in crate::device) fn survey() -> CudaSurvey {
     let library = |library: Library| LibrarySurvey {
         name: library.to_string(),
@@ -29,7 +29,7 @@ pub(in crate::device) fn survey() -> CudaSurvey {
     CudaSurvey { unusable, driver: version.map(cuda_version), libraries, devices }
 }
 
-/// All that the driver finds, and why none of them can be used, if so.
+/// Returns all devices that the driver finds, and why none can be used if that is so.
 fn devices() -> (Vec<GpuSurvey>, Option<String>) {
     let devices: Vec<GpuSurvey> = match CudaContext::device_count() {
         Ok(count) => (0..count as usize).map(survey_gpu).collect(),
@@ -61,7 +61,7 @@ fn survey_gpu(number: usize) -> GpuSurvey {
     gpu
 }
 
-/// Asks a GPU for everything, up to what makes it of no use.
+/// Fills in the properties of a GPU, up to the first error, which makes the GPU unusable.
 fn query_gpu(number: usize, gpu: &mut GpuSurvey) -> Result<(), Box<dyn Error>> {
     let identity = GpuIdentity::read(number)?;
     gpu.capability = Some(identity.capability());

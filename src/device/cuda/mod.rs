@@ -1,12 +1,14 @@
-//! A GPU: rows into a pinned slot, upload on one stream, network on another, results into the slot.
+//! The GPU machine: copies rows into pinned memory, uploads them on one stream, runs the network on
+//! another, and downloads the results into pinned memory.
 //!
 //! ```text
-//! copies:   upload n ─┐ upload n+1 ─┐
-//! compute:            └ pixels → network → results n └ pixels → network → results n+1
+//! copy stream:     upload n ─┐ upload n+1 ─┐
+//! compute stream:            └ pixels → network → results n └ pixels → network → results n+1
 //! ```
 //!
-//! A batch that was started needs the host only when it is finished, so the upload of the next one
-//! overlaps its computing. Everything of a GPU is used by the one thread that opened it.
+//! After a batch was started, it needs the host again only when it is finished. So the upload of
+//! the next batch overlaps the computation of the current one. Only the thread that opened a GPU
+//! uses it.
 
 #![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
 
@@ -41,26 +43,26 @@ use crate::model::Package;
 pub(super) use listing::survey;
 pub use requirement::UnmetRequirement;
 
-/// An open GPU with its networks.
+/// A GPU with its networks.
 pub(super) struct CudaMachine {
     number: usize,
     settings: CudaSettings,
     slots: usize,
-    /// `None` while it is lost.
+    /// `None` while the GPU is lost.
     open: Option<OpenGpu>,
 }
 
-/// What a lost GPU takes with it.
+/// The part of the state that is lost with the GPU.
 struct OpenGpu {
     gpu: Arc<Gpu>,
     copy_stream: Arc<CudaStream>,
     networks: BTreeMap<ModelKey, ResidentNetwork>,
-    /// Those that hold no batch; the last one became free most recently.
+    /// Staging buffers that hold no batch; the last one became free most recently.
     free: Vec<StagingBuffer>,
     loss_detector: LossDetector,
 }
 
-/// A batch on its way through the GPU.
+/// A batch whose upload, computation and download are enqueued.
 pub(super) struct EnqueuedBatch {
     staging: StagingBuffer,
     key: ModelKey,
@@ -69,14 +71,14 @@ pub(super) struct EnqueuedBatch {
 }
 
 impl EnqueuedBatch {
-    /// Whether its results are there, or an error that [`CudaMachine::finish`] will tell.
+    /// Returns whether the results are ready, or an error that [`CudaMachine::finish`] will return.
     pub(super) fn has_run(&self) -> bool {
         self.staging.has_run()
     }
 }
 
 impl CudaMachine {
-    /// Opens a GPU, on the thread that will drive it.
+    /// Opens a GPU, on the thread that will use it.
     pub(super) fn open(
         number: usize,
         slots: usize,
@@ -89,19 +91,21 @@ impl CudaMachine {
         Ok((Self { number, settings, slots, open: Some(open) }, description))
     }
 
-    /// Libraries choose other algorithms for other batches, which sum in other orders.
+    /// Returns the maximum difference between a row's outputs in two buckets. Libraries choose
+    /// different algorithms for different batch sizes, and these sum in different orders.
     pub(super) fn bucket_tolerance(precision: Precision) -> f32 {
         match precision {
             Precision::F32 => 1e-4,
-            // Of two algorithms one may cut factors to 10 bits and the other not: then answers are
-            // apart by as much as TF32 moves them: 1.5e-2 of the largest value, or of 1, at most
-            // (fr_liveness, `golden.tolerance_tf32` in `models`).
+            // One of two algorithms may cut factors to 10 bits and the other not. Then the outputs
+            // differ by as much as TF32 changes them: at most 1.5e-2, relative to the largest value
+            // or to 1 if that is more (fr_liveness, `golden.tolerance_tf32` in `models`).
             Precision::Tf32 => 5e-2,
             Precision::F16 | Precision::Bf16 => 1e-2,
         }
     }
 
-    /// Uploads the model's network, captures its buckets, and keeps it under the model's key.
+    /// Uploads the network of the model, captures its buckets, and keeps it under the key of the
+    /// model.
     pub(super) fn load(
         &mut self,
         model: &LoadedModel,
@@ -128,7 +132,7 @@ impl CudaMachine {
         }
     }
 
-    /// Stages rows, enqueues everything and returns.
+    /// Copies rows into a staging buffer, enqueues all work of the batch, and returns.
     pub(super) fn start(
         &mut self,
         model: &LoadedModel,
@@ -153,7 +157,7 @@ impl CudaMachine {
         }
     }
 
-    /// Waits for a batch and takes its results out of its slot.
+    /// Waits for a batch and returns the outputs of its rows.
     pub(super) fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         let EnqueuedBatch { mut staging, key, rows, bucket } = batch;
@@ -168,11 +172,11 @@ impl CudaMachine {
         outputs
     }
 
-    /// Throws away all that was on the GPU, and opens it again.
+    /// Drops everything that was on the GPU, and opens the GPU again.
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        // Freeing needs a context that works. The reset below frees what is on the GPU; the host's
-        // part, some kilobytes, is given up, at most once for each of the bounded attempts to
-        // reopen.
+        // Freeing needs a working context, so the state is leaked. The reset below frees the memory
+        // on the GPU. The leak on the host is some kilobytes, at most once for each of the bounded
+        // attempts to reopen.
         std::mem::forget(self.open.take());
         reset(self.number).map_err(|error| open_error(self.number)(error.into()))?;
         self.open = Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
@@ -181,8 +185,8 @@ impl CudaMachine {
 }
 
 impl Drop for CudaMachine {
-    /// Libraries panic when they are closed on a GPU that is lost. Its reset, which frees what was
-    /// on it, lets the process open it again.
+    /// Leaks the state of a lost GPU, because libraries panic when they are closed on one. The
+    /// reset frees the memory on the GPU, so that the process can open the GPU again.
     fn drop(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.loss_detector.is_lost()) {
             std::mem::forget(self.open.take());
@@ -193,15 +197,15 @@ impl Drop for CudaMachine {
     }
 }
 
-/// Destroys the GPU's context with everything in it.
+/// Destroys the primary context of the GPU with everything in it.
 fn reset(number: usize) -> Result<(), DriverError> {
     let device = result::device::get(number as i32)?;
-    // SAFETY: whatever used the context is gone; see above.
+    // SAFETY: the callers have leaked everything that used the context, so nothing uses it again.
     unsafe { sys::cuDevicePrimaryCtxReset_v2(device) }.result()
 }
 
-/// The libraries are there, the driver knows the device, and both are new enough.
-/// The GPUs that are there and new enough, without opening them; or why there is none.
+/// Returns the ordinals of the GPUs that are present and new enough, without opening them, or why
+/// there is none.
 pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
     let found: Vec<usize> = (0..DEVICES_MAX).filter(|number| check_gpu(*number).is_ok()).collect();
     match check_gpu(0) {
@@ -210,7 +214,8 @@ pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
     }
 }
 
-/// Whether a GPU is there and new enough, without opening it.
+/// Checks without opening the GPU that the libraries are present, that the driver finds the GPU,
+/// and that both are new enough.
 pub(super) fn check_gpu(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
@@ -233,10 +238,10 @@ fn open_error(number: usize) -> impl Fn(GpuError) -> DeviceError {
     move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
 }
 
-/// Opens a GPU for a benchmark that drives it itself, on the calling thread.
+/// Opens a GPU for a benchmark that uses the GPU itself, on the calling thread.
 ///
 /// # Errors
-/// A GPU that is not there, or does not open.
+/// Returns an error for a GPU that is missing or does not open.
 pub fn open_gpu_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
     check_gpu(number)?;
     load_gpu(number).map_err(open_error(number))
@@ -245,7 +250,7 @@ pub fn open_gpu_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
 fn load_gpu(number: usize) -> Result<Arc<Gpu>, GpuError> {
     let device = CandleDevice::new_cuda_with_stream(number)?;
     let device = device.as_cuda_device()?.clone();
-    // SAFETY: before anything is allocated; streams are ordered by events of our own.
+    // SAFETY: nothing is allocated yet, and this module orders the streams by its own events.
     unsafe { device.disable_event_tracking() };
     let context = device.cuda_stream().context().clone();
     context.set_blocking_synchronize()?;
@@ -305,7 +310,9 @@ impl OpenGpu {
         }
     }
 
-    /// After a failure: nothing may still be writing to the slot when it is used again.
+    /// Frees a staging buffer after a failure, and returns the error of the batch. Waits first,
+    /// because no copy or kernel may still use the buffer when it is used again. If the GPU is
+    /// lost, the buffer is leaked.
     fn release_after_failure(
         &mut self,
         mut staging: StagingBuffer,
@@ -334,11 +341,12 @@ impl OpenGpu {
     }
 }
 
-/// Freed memory stays with the process, so that loading a model again does not ask the system.
+/// Keeps freed GPU memory in the pool of the process, so that loading a model again does not ask
+/// the driver.
 fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
     let mut threshold = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the attribute is one of 64 bits, which are read before the return.
+    // SAFETY: the attribute has 64 bits, and the driver reads them before it returns.
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result()

@@ -1,4 +1,4 @@
-//! A network that lives on a GPU: how it is fed, run and read.
+//! Networks in GPU memory: how they are fed, run and read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::engine::{EngineError, Graph, ValueInfo};
 use crate::model::{ColourOrder, InputContract, Layout, Manifest};
 use crate::trust::Secret;
 
-/// A network and how it is fed and read.
+/// A network in GPU memory, with the format of its input and the order of its outputs.
 pub(super) struct ResidentNetwork {
     network: CudaNetwork,
     format: PixelFormat,
-    /// In the network's order.
+    /// Outputs in the network's order.
     outputs: Vec<OutputSlice>,
-    /// Captured buckets.
+    /// CUDA graph of each captured bucket.
     graphs: BTreeMap<usize, CudaGraph>,
 }
 
@@ -25,12 +25,12 @@ pub(super) struct ResidentNetwork {
 struct OutputSlice {
     /// Values per row.
     row_len: usize,
-    /// Which of the manifest's outputs it is, if any.
+    /// Index of the output in the manifest, if the manifest has it.
     manifest_index: Option<usize>,
 }
 
 impl ResidentNetwork {
-    /// Uploads a network and, where `captures`, captures its buckets.
+    /// Uploads a network and, if `captures`, captures its buckets as CUDA graphs.
     pub(super) fn load(
         graph: &Graph,
         gpu: &Arc<Gpu>,
@@ -52,7 +52,7 @@ impl ResidentNetwork {
         Ok(resident)
     }
 
-    /// Runs every bucket once, so that libraries load what they need, and captures it.
+    /// Runs every bucket once, so that libraries load what they need, and captures the bucket.
     fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
         let stream = Arc::clone(self.network.gpu().stream());
         for &bucket in buckets {
@@ -60,7 +60,7 @@ impl ResidentNetwork {
             stream.synchronize()?;
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
             let enqueued = self.network.enqueue_steps(bucket);
-            // Always, or the stream would stay in its capture.
+            // End the capture in any case, or the stream would stay in capture mode.
             let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
             enqueued?;
             if let Some(graph) = graph? {
@@ -71,7 +71,8 @@ impl ResidentNetwork {
         Ok(())
     }
 
-    /// Enqueues turning `count` pictures at a device address into the input of a batch.
+    /// Enqueues the kernel that turns `count` pictures at a device address into the input of a
+    /// batch.
     pub(super) fn enqueue_pixels(
         &self,
         bucket: usize,
@@ -81,7 +82,7 @@ impl ResidentNetwork {
         self.network.enqueue_pixels(bucket, pictures, count, &self.format)
     }
 
-    /// Enqueues the network on a batch whose input is there.
+    /// Enqueues the network on a batch whose input is in place.
     pub(super) fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
         match self.graphs.get(&bucket) {
             Some(graph) => Ok(graph.launch()?),
@@ -89,17 +90,20 @@ impl ResidentNetwork {
         }
     }
 
-    /// Where the network leaves its results.
+    /// Returns the GPU buffer of the results.
     pub(super) fn results(&self) -> &CudaSlice<f32> {
         self.network.results()
     }
 
-    /// Numbers of a batch's results.
+    /// Returns the number of result values of a batch.
     pub(super) fn results_len(&self, bucket: usize) -> usize {
         bucket * self.network.output_len()
     }
 
-    /// Cuts results into rows, outputs in the manifest's order.
+    /// Splits results by row, with the outputs of each row in the order of the manifest.
+    ///
+    /// # Errors
+    /// Returns [`DeviceError::NotFinite`] if a value is infinite or NaN.
     pub(super) fn split_by_row(
         &self,
         results: &[f32],
@@ -126,7 +130,7 @@ impl ResidentNetwork {
     }
 }
 
-/// How the input contract's rows are made of pixels.
+/// Returns the format in which kernels turn pixels into the rows of the input contract.
 fn pixel_format(input: &InputContract) -> PixelFormat {
     PixelFormat {
         width: input.width,

@@ -1,5 +1,6 @@
-//! A batch's place on its way: pinned memory of the host, and its pictures on the GPU: where each
-//! one lies, and their pixels.
+//! Staging buffers of batches: pinned host memory, and the pictures on the GPU.
+//!
+//! The pictures are a header per picture (offset and size) and then the pixels of all pictures.
 
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use crate::engine::cuda::Picture;
 use crate::image::RgbImage;
 use crate::trust::Wipe;
 
-/// Memory for one batch of any model; it grows when models are loaded.
+/// A staging buffer for one batch of any model. It grows when models are loaded.
 pub(super) struct StagingBuffer {
     context: Arc<CudaContext>,
     /// `None` before a model is loaded.
     allocation: Option<Allocation>,
-    /// The pixels are on the GPU.
+    /// Event after the upload of the pixels.
     uploaded: CudaEvent,
-    /// The results are in the host's memory.
+    /// Event after the download of the results.
     finished: CudaEvent,
 }
 
@@ -27,15 +28,15 @@ struct Allocation {
     pinned_pixels: PinnedHostSlice<u8>,
     gpu_pixels: CudaSlice<u8>,
     pinned_results: PinnedHostSlice<f32>,
-    /// Bytes of pixels that the batch in this buffer has.
+    /// Bytes of headers and pixels of the current batch.
     used_bytes: usize,
-    /// Results that the batch in this buffer has.
+    /// Result values of the current batch.
     used_floats: usize,
 }
 
 impl StagingBuffer {
     pub(super) fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
-        // The host sleeps while it waits.
+        // The host thread sleeps while it waits for this event.
         let finished = sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC;
         Ok(Self {
             context: Arc::clone(context),
@@ -45,7 +46,7 @@ impl StagingBuffer {
         })
     }
 
-    /// Makes room for `bytes` of pixels and `floats` of results.
+    /// Grows the buffer to at least `bytes` of headers and pixels and `floats` of results.
     pub(super) fn grow(
         &mut self,
         stream: &Arc<CudaStream>,
@@ -59,10 +60,10 @@ impl StagingBuffer {
             return Ok(());
         }
         let (bytes, floats) = (bytes.max(current_bytes), floats.max(current_floats));
-        // The old allocation stays until the new one is made: the buffer must serve on when memory
-        // is short.
-        // SAFETY: numbers of any value are valid; results are read only after they were written.
-        // Without flags the memory is cached, as the host reads it.
+        // The old allocation stays until the new one succeeds: if memory is short, the buffer must
+        // still work. Without flags the pinned memory is cached, because the host reads it.
+        // SAFETY: any bit pattern is a valid number, and results are read only after they were
+        // written.
         let (mut pinned_pixels, mut pinned_results) = unsafe {
             (
                 self.context.alloc_pinned_with_flags::<u8>(bytes, 0)?,
@@ -82,7 +83,8 @@ impl StagingBuffer {
         Ok(())
     }
 
-    /// Copies rows into the slot and enqueues their upload, which `compute` waits for.
+    /// Copies rows into pinned memory and enqueues their upload. `compute_stream` waits for the
+    /// upload.
     pub(super) fn upload(
         &mut self,
         copy_stream: &Arc<CudaStream>,
@@ -103,21 +105,22 @@ impl StagingBuffer {
         }
         allocation.used_bytes = len;
         let to = allocation.gpu_pixels.device_ptr(copy_stream).0;
-        // SAFETY: the slot is used by one batch at a time, which is finished before it is used
-        // again; both memories hold as many bytes.
+        // SAFETY: one batch at a time uses the buffer, and is finished before the next one. Both
+        // memories have at least `len` bytes.
         unsafe { result::memcpy_htod_async(to, &staged[..len], copy_stream.cu_stream()) }?;
         self.uploaded.record(copy_stream)?;
         compute_stream.wait(&self.uploaded)
     }
 
-    /// The address of the pixels on the GPU.
+    /// Returns the device address of the pictures.
     pub(super) fn pixels_address(&self, compute_stream: &Arc<CudaStream>) -> u64 {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
         allocation.gpu_pixels.device_ptr(compute_stream).0
     }
 
-    /// Enqueues wiping the pixels on the GPU, which have been read.
+    /// Enqueues the overwriting of the pictures on the GPU with zeros, after the network has read
+    /// them.
     pub(super) fn enqueue_wipe_of_pixels(
         &self,
         compute_stream: &Arc<CudaStream>,
@@ -125,7 +128,7 @@ impl StagingBuffer {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
         let (address, _held) = allocation.gpu_pixels.device_ptr(compute_stream);
-        // SAFETY: as many bytes were uploaded.
+        // SAFETY: this number of bytes was uploaded.
         unsafe {
             result::memset_d8_async(address, 0, allocation.used_bytes, compute_stream.cu_stream())
         }
@@ -143,22 +146,22 @@ impl StagingBuffer {
         let (from, _held) = results.device_ptr(compute_stream);
         allocation.used_floats = len;
         let to = &mut allocation.pinned_results.as_mut_slice()?[..len];
-        // SAFETY: nobody reads the slot before the event below has come.
+        // SAFETY: the host reads the buffer only after the event below.
         unsafe { result::memcpy_dtoh_async(to, from, compute_stream.cu_stream()) }?;
         self.finished.record(compute_stream)
     }
 
-    /// Whether [`StagingBuffer::wait`] would return at once.
+    /// Returns whether [`StagingBuffer::wait`] would return at once.
     pub(super) fn has_run(&self) -> bool {
         !matches!(self.finished.try_is_complete(), Ok(false))
     }
 
-    /// Sleeps until the results are there.
+    /// Waits until the results are in pinned memory.
     pub(super) fn wait(&self) -> Result<(), DriverError> {
         self.finished.synchronize()
     }
 
-    /// The first `len` results, after [`StagingBuffer::wait`].
+    /// Returns the first `len` results, after [`StagingBuffer::wait`].
     pub(super) fn results(&self, len: usize) -> &[f32] {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
@@ -166,7 +169,7 @@ impl StagingBuffer {
         &all[..len]
     }
 
-    /// Overwrites what the batch left in the host's memory.
+    /// Overwrites the data of the batch in pinned memory with zeros.
     pub(super) fn wipe(&mut self) {
         let Some(allocation) = &mut self.allocation else { return };
         if let Ok(pixels) = allocation.pinned_pixels.as_mut_slice() {

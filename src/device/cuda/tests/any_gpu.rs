@@ -1,4 +1,4 @@
-//! What holds on any GPU.
+//! Tests of any GPU.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ async fn gpu_a_thousand_batches_in_two_slots_answer_each_its_own_rows_and_leave_
     }
     launched.clear();
     drop(run(&gpu, batch(&model, &[0], 1)).await);
-    // A driver may take some for itself; the least that a batch can leave is half a KiB.
+    // A driver may allocate a little for itself. The least that a batch can leak is half a KiB.
     let left = free.saturating_sub(free_bytes());
     assert!(left < 500 << 10, "{left} bytes are gone");
 }
@@ -111,7 +111,7 @@ async fn gpu_rows_of_another_size_and_unknown_buckets_are_refused_and_the_rest_g
 async fn gpu_a_model_whose_last_handle_is_dropped_gives_its_memory_back() {
     let _gpus = lock_gpus().await;
     let gpu = open(&settings(&[0])).await;
-    // The first one grows the slots, which stay.
+    // The first load grows the staging buffers, which stay.
     drop(gpu.load(package(LIVENESS, &[1, 2])).await.unwrap());
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     let before = free_bytes();

@@ -1,4 +1,4 @@
-//! What the driver and the libraries are told.
+//! Tests of the calls to the driver and the libraries.
 
 use super::{
     EmulatedDriver, LIVENESS, batch, lock_gpus, open, package, relative_difference, run, settings,
@@ -13,7 +13,7 @@ async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
     let mut settings = settings(&[0]);
-    // What is replayed was counted when it was captured.
+    // The counters count calls at capture, not at replay.
     settings.cuda.graphs = false;
     let mut counts = Vec::new();
     for fault in ["", "algorithm:1:801"] {
@@ -61,7 +61,7 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
         let mut found = lines.lines().enumerate().filter(|(_, line)| matches(line));
         found.nth(nth).unwrap_or_else(|| panic!("{event} {copy} in\n{lines}")).0
     };
-    // What the device did not do before it was waited for, it did after.
+    // Work that the device did not do before the host waited, it did after that.
     let second_upload = line_number(" enqueue ", " h2d ", 1);
     let first_results = line_number(" run ", " d2h ", 0);
     assert!(second_upload < first_results, "{lines}");
@@ -75,7 +75,7 @@ async fn emulated_what_was_uploaded_is_wiped_also_after_a_batch_that_fails() {
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     let trace = tempfile::NamedTempFile::new().unwrap();
     driver.set("trace", trace.path().to_str().unwrap(), "");
-    // The kernel that would read the pixels is refused, and the device is not lost by it.
+    // The kernel that reads the pixels is refused, and the device is not lost.
     driver.set("fault", "launch:1:1", "");
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_err());
     driver.send_setting("trace", "");

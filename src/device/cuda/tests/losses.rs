@@ -1,4 +1,4 @@
-//! GPUs that are lost or hang.
+//! Tests of GPUs that are lost or hang.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
     let before = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     let mut health = gpu.health();
     driver.set("fault", "launch:1:700", "");
-    // Both slots are taken when it happens.
+    // Both slots are taken when the loss happens.
     assert_lost(&gpu, &model, 2).await;
     let is_back = |health: &Health| {
         health.devices[0].state == DeviceState::InService && health.devices[0].losses == 1
@@ -28,7 +28,7 @@ async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
     assert_eq!(relative_difference(&before, &after), 0.0);
 }
 
-/// Launches so many batches at once, of which each must be answered with the loss of the device.
+/// Launches this number of batches at once. Each must be answered with the loss of the device.
 async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize) {
     let mut slots = Vec::new();
     for _ in 0..batches {
@@ -42,7 +42,7 @@ async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize
     }
 }
 
-/// The second device hangs, for it keeps what it held: nothing of it can be freed.
+/// The second device hangs, because it keeps its memory: nothing on it can be freed.
 #[tokio::test]
 async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() {
     let _gpus = lock_gpus().await;
@@ -54,8 +54,8 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() 
         poll_interval: Duration::from_millis(10),
         ..Timeouts::default()
     };
-    // One batch is asked again and again whether it has run; where all slots are taken, the thread
-    // waits inside the driver.
+    // With one batch, the thread polls whether the batch has run. With all slots taken, it blocks
+    // inside the driver.
     for slots_taken in [1, 2] {
         let plan = DevicePlan::new(&settings).unwrap();
         let gpu = plan.open_with_timeouts(&timeouts).await.unwrap();
@@ -65,13 +65,13 @@ async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() 
         let state = gpu.health().borrow().devices[0].state.clone();
         let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
         assert!(why.starts_with("a batch has run for 50ms"), "{why}");
-        // Neither waits for what hangs.
+        // Neither drop waits for the hung device.
         drop((model, gpu));
         driver.send_setting("fault", "");
     }
 }
 
-/// Libraries that are closed on a lost device panic, and a second panic ends the process.
+/// Libraries panic when they are closed on a lost device, and a second panic ends the process.
 #[tokio::test]
 async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
     let _gpus = lock_gpus().await;

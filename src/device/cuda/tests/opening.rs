@@ -1,4 +1,4 @@
-//! What is refused when a GPU is opened or a model is loaded onto it.
+//! Tests of refusals when a GPU is opened or a model is loaded onto it.
 
 use super::{
     EmulatedDriver, LIVENESS, SFACE, batch, free_bytes, lock_gpus, open, package, run, settings,
@@ -83,7 +83,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
     let gpu = open(&settings(&[0])).await;
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     drop(gpu.load(package(SFACE, &[1])).await.unwrap());
-    // Comes behind the freeing.
+    // This batch runs after the freeing.
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
     let used_mib = (4096 * MIB - free_bytes()).div_ceil(MIB);
     driver.set("memory_mib", &(used_mib + 8).to_string(), "4096");
@@ -92,7 +92,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
     let EngineError::Gpu(GpuError::Memory { needed_mib, .. }) = **source else {
         panic!("{source}")
     };
-    // As much as it needs, of which the pool keeps a good part: a second one does not fit.
+    // Memory for one more model, part of which the pool keeps: a second one does not fit.
     driver.set("memory_mib", &(used_mib + needed_mib + 2).to_string(), "4096");
     let model = gpu.load(package(SFACE, &[1])).await.unwrap();
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
