@@ -1,4 +1,4 @@
-//! Batches and the slots they run in.
+//! Tests of batches and slots.
 
 use super::{batch, is_pending, launch, one_staged, open, run, values, with_slots};
 use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, all_devices, gated, reader, staged};

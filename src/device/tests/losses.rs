@@ -1,4 +1,4 @@
-//! Devices that are lost or hang.
+//! Tests of devices that are lost or hang.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Heal
 use crate::image::RgbImage;
 use crate::model::Package;
 
-/// Whether the first device has failed.
+/// Returns whether the first device has failed.
 fn has_failed(health: &Health) -> bool {
     matches!(health.devices[0].state, DeviceState::Failed { .. })
 }
@@ -111,7 +111,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
         director.direct([(Report::Reopening, Step::Go)]).await;
     };
     lose(&mut director).await;
-    // The golden's rows alone and together, and one run of the bucket.
+    // Runs of the golden rows alone and together, and of the bucket.
     for _ in 0..4 {
         assert!(matches!(director.report().await, Report::Started(_)));
         director.direct([(Report::Finishing, Step::Go)]).await;
@@ -123,7 +123,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     assert!(matches!(director.report().await, Report::Started(_)));
     director.direct([(Report::Finishing, Step::Go)]).await;
     assert!(again.await.unwrap().results[0].is_ok());
-    // Other weights must not slip in this way.
+    // A model with other weights must not load in this way.
     std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
     lose(&mut director).await;
     director.direct([(Report::Reopening, Step::Go)]).await;
@@ -159,7 +159,7 @@ async fn a_device_dropped_while_it_recovers_ends() {
     drop(group);
 }
 
-/// Everything is overdue at the first poll.
+/// Returns timeouts with which every task is overdue at the first poll.
 fn zero_timeouts() -> Timeouts {
     Timeouts {
         batch: Duration::ZERO,
@@ -174,7 +174,7 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
     let (group, mut directors) = staged_with_timeouts(1, with_slots(3), &zero_timeouts()).await;
     let (mut health, mut director) = (group.health(), directors.pop().unwrap());
     let model = reader("reader", &[1]);
-    // Reserved while the device is in service, for it may have hung before the second is launched.
+    // The slots are reserved first, because the device may have hung before the second launch.
     let mut slots = Vec::new();
     for _ in 0..2 {
         slots.push(group.reserve(all_devices()).await.unwrap());
@@ -188,7 +188,7 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
     assert!(matches!(refused, Err(DeviceError::OutOfService)));
     drop(refused);
     drop(group);
-    // Its thread comes back after all, and ends.
+    // The thread of the device returns after all, and ends.
     assert_eq!(director.report().await, Report::Started(vec![1]));
     director.send(Step::Go);
     while health.changed().await.is_ok() {}

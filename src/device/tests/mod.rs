@@ -1,4 +1,4 @@
-//! The group as its callers see it.
+//! Tests of the group of devices through its public functions.
 
 mod batches;
 mod losses;
@@ -55,13 +55,13 @@ async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
     std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
 }
 
-/// One machine on a stage.
+/// Opens a group of one staged machine.
 async fn one_staged(slots_each: usize) -> (DeviceGroup, Director) {
     let (group, mut directors) = staged(1, with_slots(slots_each)).await;
     (group, directors.pop().unwrap())
 }
 
-/// A small network of the repository, with few buckets to be quick.
+/// Returns the package of a small network of the repository, with one bucket to be quick.
 fn package() -> Package {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let mut package = Package::open(&models.join("iris/3.3.6")).unwrap();
@@ -69,7 +69,7 @@ fn package() -> Package {
     package
 }
 
-/// Loads a model onto a group of staged machines, which are told to go on at each trial run.
+/// Loads a model onto a group of staged machines, whose directors let every trial run continue.
 async fn load(
     group: &DeviceGroup,
     directors: &mut [Director],

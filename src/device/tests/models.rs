@@ -1,4 +1,4 @@
-//! Models on their devices.
+//! Tests of models on their devices.
 
 use std::sync::Arc;
 
