@@ -1,7 +1,7 @@
-//! Every stage of a request on its own: `cargo bench`.
+//! Benchmarks of each stage of a request: `cargo bench`.
 //!
-//! Networks run on the executor that `serve` uses, over the rows of their goldens, so the time of
-//! a batch of 8 against 8 batches of 1 shows what batching gains on this machine.
+//! Networks run on the executor that `serve` uses, over grey rows. The time of a batch of 8 against
+//! 8 batches of 1 shows what batching gains on this machine.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ fn package(id: &str) -> Package {
     Package::open(dir.as_ref()).expect("the model is in the repository")
 }
 
-/// `batch` rows of one network; items are rows.
+/// Runs `BATCH` rows of one network; the counted items are rows.
 #[divan::bench(args = MODELS, consts = [1, 8])]
 fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     let package = package(id);
@@ -100,7 +100,7 @@ fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));
 }
 
-/// Grey rows: the time of a network does not depend on what it sees.
+/// Returns `count` grey rows: the time of a network does not depend on the values.
 fn rows(contract: &InputContract, count: usize) -> Tensor {
     let grey = vec![128; contract.width * contract.height * 3];
     let image = RgbImage::new(contract.width, contract.height, grey).expect("sides are not 0");

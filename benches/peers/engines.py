@@ -9,10 +9,11 @@ from pathlib import Path
 from prepare import ROOT
 
 MENSHEN = ROOT / "target" / "release" / "examples" / "engine_worker"
-# OpenVINO's kernels are oneDNN's, which take this for the newest instructions they may use.
+# This variable limits the instruction sets of oneDNN, whose kernels OpenVINO uses.
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 # TF32 rounds the factors of f32 products to 10 bits. ONNX Runtime's provider for TensorRT has no
-# option for it (microsoft/onnxruntime#26029), so NVIDIA's libraries are told.
+# option against TF32 (microsoft/onnxruntime#26029). This variable turns TF32 off in NVIDIA's
+# libraries.
 NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 
@@ -24,7 +25,7 @@ def menshen_command(*options):
     return [MENSHEN], list(options)
 
 
-# Name: what comes before and after MODEL BATCH THREADS on the command line.
+# Name, and the parts of the command line before and after MODEL BATCH THREADS.
 ON_CPU = {
     "ort": peer_command("ort"),
     "ov-f32": peer_command("ov-f32"),
@@ -34,7 +35,7 @@ ON_CPU = {
     "menshen-bf16": menshen_command("--precision", "bf16"),
     "menshen-avx2": menshen_command("--precision", "f32", "--kernels", "avx2"),
 }
-# On the first GPU, from the host's memory and back.
+# Engines on the first GPU, from host memory and back.
 ON_GPU = {
     "ort-cuda": peer_command("ort-cuda"),
     "ort-tensorrt": peer_command("ort-tensorrt"),

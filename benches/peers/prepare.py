@@ -19,7 +19,7 @@ import random_nets
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "target" / "peers"
 
-# Sides of the square input, for a network that is timed at other sizes than its file's.
+# Sides of the square input, for networks that are timed at other sizes than that of their file.
 SIDES = {"yunet": (640, 320)}
 
 
@@ -52,7 +52,7 @@ def prepare_file(file, side=None):
     fold_constants(model.graph)
     drop_stale_inputs(model.graph)
     open_batch(model.graph, side)
-    # Older files must list their weights as inputs too; from version 4 on they need not.
+    # Files of an IR version below 4 must list their weights as inputs too; newer files need not.
     model.ir_version = max(model.ir_version, 8)
     return model
 
@@ -122,16 +122,16 @@ def open_batch(graph, side):
     for weight in graph.initializer:
         shape = numpy_helper.to_array(weight) if weight.name in targets else None
         if shape is not None and shape[0] == 1 and -1 in shape[1:]:
-            keep_batch = np.array([0, *shape[1:]], dtype=np.int64)  # 0: as in the input.
+            keep_batch = np.array([0, *shape[1:]], dtype=np.int64)  # 0: same as the input.
             weight.CopyFrom(numpy_helper.from_array(keep_batch, weight.name))
-    # Shapes in the file are those of a batch of one; engines infer their own.
+    # The shapes in the file are those of a batch of one. Engines infer their own.
     del graph.value_info[:]
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")
 
 
 def replace_items(field, values):
-    # Copied first, for the values may be the field's own.
+    # Copy first, because the values may be the items of the field itself.
     values = [type(value).FromString(value.SerializeToString()) for value in values]
     del field[:]
     field.extend(values)

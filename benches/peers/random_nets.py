@@ -43,7 +43,8 @@ class Builder:
         inputs, height, width = self.shapes[x]
         size = lambda side: (side + 2 * pad - kernel) // stride + 1
         fan_in = inputs // groups * kernel * kernel
-        # Under He's rule: the sums of an IResNet-100's 49 units then stay far from f32's limits.
+        # A little less than He's rule gives, so that the sums of an IResNet-100's 49 units stay far
+        # from the limits of f32.
         weight = self.normal(
             channels, inputs // groups, kernel, kernel, deviation=0.8 * (2 / fan_in) ** 0.5
         )

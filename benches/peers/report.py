@@ -13,7 +13,7 @@ from pathlib import Path
 from engines import ON_GPU
 from prepare import ROOT
 
-# Each table: its columns of times, then its columns of ratios (ours, the peer's).
+# For each table: its columns of times, then its columns of ratios (ours, the peer's).
 TABLES = (
     (
         {

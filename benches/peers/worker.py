@@ -26,12 +26,13 @@ def onnx_runtime(model, x, threads, provider="CPUExecutionProvider", **settings)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A known batch lets it plan its memory and fold shapes, as OpenVINO's reshape does.
+    # With a known batch, ONNX Runtime can plan its memory and fold shapes, as OpenVINO does after
+    # reshape.
     options.add_free_dimension_override_by_name(BATCH, len(x))
     session = onnxruntime.InferenceSession(
         model, options, providers=[(provider, settings)], enable_fallback=0
     )
-    # Even so it goes on without a provider whose libraries are missing.
+    # Even with this option, ONNX Runtime continues without a provider whose libraries are missing.
     if session.get_providers()[0] != provider:
         sys.exit(f"{provider} does not start on this machine")
     inputs = {session.get_inputs()[0].name: x}
