@@ -3,26 +3,26 @@
     benches/peers/run                                    # all networks, batches 1 and 8, one thread
     benches/peers/run --nets sface,yunet_640 --batches 1
     benches/peers/run --threads 2 --engines ort,ov-f32,menshen-f32
-    benches/peers/run --engines ov-avx2,menshen-avx2     # both held to AVX2
+    benches/peers/run --engines ov-avx2,menshen-avx2     # both limited to AVX2
     benches/peers/run --extra DIR                        # more ONNX files, by their file names
 
-On a GPU, with onnxruntime-gpu in ONNX Runtime's place ("f16" lets TensorRT choose it per layer):
+On a GPU, with onnxruntime-gpu instead of onnxruntime ("f16" lets TensorRT choose f16 per layer):
 
     PYTHON=python3 benches/peers/run --engines \\
         ort-cuda,ort-tensorrt,ort-tensorrt-f16,menshen-cuda-f32,menshen-cuda-f16
 
-`run` installs the peers into target/peers-venv, except where they are there already or the Python
-named by `PYTHON` (default: python3) has them, and builds Menshen first. The networks are face
+`run` builds Menshen and installs the peers into target/peers-venv. It installs nothing if they are
+there already, or if the Python named by `PYTHON` (default: python3) has them. The networks are face
 networks with random weights (`random_nets.py`) and those of models/ (`prepare.py`).
 
-Per case, every engine runs for about `--seconds` in every round, in turns. Tables go to stdout,
-progress and the outputs' relative distance from the first engine's to stderr, and every round's
-time to target/peers/results.jsonl. A case takes about engines * seconds * (rounds + 1), and the
-time to load the network.
+In every round of a case, each engine in turn runs for about `--seconds`. Tables go to stdout.
+Progress goes to stderr, with the relative difference of each engine's outputs from the first
+engine's. The time of every round goes to target/peers/results.jsonl. A case takes about
+engines * seconds * (rounds + 1), plus the time to load the network.
 
-Input is noise in [-1, 1). Networks made for pixels of 0..255 see a picture that is almost black:
-their bf16 outputs are far apart (SFace by 0.2), and ONNX Runtime, whose time on networks with PReLU
-depends on the values, is up to 1.6 times faster on them than on noise of 0..255.
+The input is noise in [-1, 1). For networks made for pixels of 0..255 this is an almost black
+picture. Their bf16 outputs differ much (SFace by 0.2). The time of ONNX Runtime on networks with
+PReLU depends on the values: it is up to 1.6 times faster on this input than on noise of 0..255.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The engines, and one running worker process of an engine. The protocol is in `worker.py`."""
+"""The engines and their worker processes. The protocol is in `worker.py`."""
 
 import os
 import subprocess
@@ -49,11 +49,11 @@ ENVIRONMENT = {"ov-avx2": AVX2_ONLY, "ort-tensorrt": NO_TF32, "ort-tensorrt-f16"
 
 
 class EngineError(Exception):
-    """An engine cannot run a network; the message is the worker's own."""
+    """An engine cannot run a network. The message is that of the worker."""
 
 
 def check_built(names):
-    """Refuses to start when an engine that was asked for is not there at all."""
+    """Raises `EngineError` if Menshen is among the names and its worker is not built."""
     if not any(name.startswith("menshen") for name in names):
         return
     if not MENSHEN.exists():
@@ -62,7 +62,7 @@ def check_built(names):
 
 
 class Worker:
-    """A process with one network loaded. Between calls it waits for input and takes no CPU time."""
+    """A process with one network loaded. Between calls it waits for input and uses no CPU time."""
 
     def __init__(self, engine, model, batch, threads):
         before, after = ENGINES[engine]
@@ -94,7 +94,7 @@ class Worker:
         return line
 
     def run(self, count):
-        """Runs `count` inferences; returns their (wall, CPU) milliseconds."""
+        """Runs `count` inferences and returns their (wall, CPU) times in milliseconds."""
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         return [tuple(map(float, pair.split(":"))) for pair in self.read_line().split()]

@@ -1,10 +1,10 @@
-"""Prepares one ONNX file per network, in target/peers/: every engine is given that same file.
+"""Prepares one ONNX file per network in target/peers/. Every engine is given the same file.
 
 Published files need three changes before every engine can read them at any batch size:
-- weights stored as `DequantizeLinear` and `Reshape` of constants are folded to f32 (ONNX Runtime
-  refuses the block-quantised YuNet file as it is published);
-- graph inputs that no node reads, or that are weights, go (SFace lists 174 of them);
-- the batch axis becomes symbolic, and a reshape to `[1, -1, ...]` keeps the batch instead.
+- Weights stored as `DequantizeLinear` and `Reshape` of constants are folded to f32. ONNX Runtime
+  refuses the block-quantised YuNet file as it is published.
+- Graph inputs that no node reads, or that are weights, are removed. SFace lists 174 of them.
+- The batch axis becomes symbolic, and a reshape to `[1, -1, ...]` keeps the batch axis instead.
 """
 
 import tomllib
@@ -24,7 +24,7 @@ SIDES = {"yunet": (640, 320)}
 
 
 def networks(extra=None):
-    """Maps each network's name to a function that returns its prepared model."""
+    """Returns a map from the name of each network to a function that builds its prepared model."""
     found = dict(random_nets.NETWORKS)
     for manifest in sorted(ROOT.glob("models/*/*/model.toml")):
         fields = tomllib.loads(manifest.read_text())
@@ -40,7 +40,7 @@ def networks(extra=None):
 
 
 def write(name, build):
-    """Writes a network's prepared file; returns its path."""
+    """Writes the prepared file of a network and returns its path."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.onnx"
     onnx.save(build(), path)
@@ -77,7 +77,7 @@ def fold_constants(graph):
 
 
 def fold_node(node, constants):
-    """The value of a node whose inputs are all constants, or None where it must stay."""
+    """Returns the value of a node whose inputs are all constants, or None for any other node."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Constant" and "value" in attributes:
         return numpy_helper.to_array(attributes["value"])
@@ -92,7 +92,7 @@ def fold_node(node, constants):
 
 
 def dequantise(x, scale, zero=None, axis=1, block_size=0):
-    """`DequantizeLinear`; a block size with one scale for the whole tensor has no effect."""
+    """Computes `DequantizeLinear`. With one scale for the tensor, a block size has no effect."""
     zero = np.zeros_like(scale) if zero is None else zero.astype(np.float32)
     x = x.astype(np.float32)
     if scale.size == 1:

@@ -1,8 +1,9 @@
 """Writes ONNX Runtime's f32 outputs, to check an engine in full: references.py FOLDER MODEL.onnx...
 
-For each prepared file, at a batch of two, raw little-endian f32: NAME.in.f32 and, per output K in
-the file's order, NAME.outK.f32; NAME.json lists the shapes. It also checks that the two rows give
-the same alone as together, which shows that preparing the file kept the rows apart.
+For each prepared file it writes the input and the outputs of a batch of two, as raw little-endian
+f32: NAME.in.f32 and, for output K in the order of the file, NAME.outK.f32. NAME.json lists the
+shapes. It also checks that each row gives the same outputs alone and together. This shows that the
+rows of a prepared file are independent.
 """
 
 import json

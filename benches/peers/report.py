@@ -1,5 +1,4 @@
-"""Results as JSON lines and Markdown tables, with what is needed to judge them: hardware and
-versions."""
+"""Writes results as JSON lines and Markdown tables, with the hardware and the versions."""
 
 import datetime
 import json
@@ -52,7 +51,7 @@ INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
 def describe_machine():
-    """What the figures depend on besides the engines."""
+    """Returns the hardware, the versions and the date."""
     return {
         "cpu": describe_cpu(),
         "cores": os.cpu_count(),
@@ -77,7 +76,7 @@ def describe_cpu():
 
 
 def describe_gpus():
-    """The GPUs and their driver, as `nvidia-smi` names them; empty where it does not run."""
+    """Returns the GPUs and their driver from `nvidia-smi`, or "" if it does not run."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     if shutil.which(command[0]) is None:
         return ""
@@ -87,7 +86,7 @@ def describe_gpus():
 
 
 def installed_version(*packages):
-    """The version of the first of these packages that is there."""
+    """Returns the version of the first of these packages that is installed."""
     for package in packages:
         try:
             return version(package)
@@ -115,7 +114,7 @@ def write_results(file, machine, case, timings, failures):
 
 
 def markdown(machine, command, results):
-    """All tables; `results` maps a case to its timings."""
+    """Returns all tables. `results` maps a case to its timings."""
     threads = sorted({threads for _, _, threads in results})
     tables = [table(t, *spec, results) for t in threads for spec in TABLES]
     hardware = [machine["cpu"], f"{machine['cores']} cores", machine["gpu"]]
@@ -129,7 +128,7 @@ def markdown(machine, command, results):
 
 
 def table(threads, times, ratios, results):
-    """The cases of one thread count under one set of columns; empty when no engine of it ran."""
+    """Returns the table of one thread count and column set, or "" if no engine of it ran."""
     cases = {case: timings for case, timings in results.items() if case[2] == threads}
     if not any(engine in timings for timings in cases.values() for engine in times.values()):
         return ""

@@ -1,10 +1,10 @@
 """Times a peer: worker.py ENGINE MODEL.onnx BATCH THREADS, with an engine of `ENGINES` below.
 
-Every engine's worker speaks this protocol, `engine_worker.rs` too. It runs the network once
-and prints `ready` and eight numbers of the first output, flattened: the first four from the front,
-then the last four from the back, the very last one first (fewer each, if there are fewer). Then,
-for each line N that it reads, it runs N inferences and prints N times on one line, each `WALL:CPU`
-in milliseconds, where CPU is the time of the whole process, all threads together.
+The workers of all engines speak this protocol, `engine_worker.rs` too. The worker runs the network
+once and prints `ready` and eight numbers of the first output, flattened: the first four, then the
+last four with the very last one first (fewer, if the output is shorter). For each line N that it
+reads, it runs N inferences and prints N times on one line. Each is `WALL:CPU` in milliseconds,
+where CPU is the time of the whole process, all threads together.
 """
 
 import sys
