@@ -1,4 +1,4 @@
-//! Messages of callers, frame metadata included: read by the rules or refused.
+//! Fuzzes messages of callers, frame metadata included: each is accepted by the rules or refused.
 #![no_main]
 
 mod mutation;
@@ -11,7 +11,7 @@ use menshen::services::read_as_every_request;
 use mutation::mutate;
 use prost::Message;
 
-/// One of each that keeps every rule.
+/// One valid message of each kind.
 static GENUINE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     let context = Some(v1::RequestContext {
         store_id: "shop-1".to_owned(),

@@ -1,5 +1,5 @@
-//! A client in front of a session: whatever frames it claims to send and whatever is measured on
-//! them, the rules of a session hold.
+//! Fuzzes a liveness session: the rules of a session hold for any frames that a client claims to
+//! send and any values that are measured on them.
 #![no_main]
 
 mod mutation;
@@ -17,18 +17,19 @@ use menshen::liveness::{
 };
 use mutation::mutate;
 
-/// Bytes that one movement of the head is made of.
+/// Bytes that describe one movement of the head.
 const MOVEMENT: usize = 12;
 
-/// A session, and what it has told so far.
+/// A session, with the events it has sent so far and the head of its client.
 struct CheckedSession {
     session: Session,
     limits: Limits,
     prompted: usize,
     done: usize,
     is_finished: bool,
-    /// Number, capture time and bytes of what was taken.
+    /// Sequence number and capture time of the last admitted frame.
     last: Option<(u32, Duration)>,
+    /// Total bytes of the admitted frames.
     bytes: usize,
     head: Head,
     sequence: u32,
@@ -40,7 +41,7 @@ impl CheckedSession {
         let assurance = if header & 1 == 0 { Assurance::Stream } else { Assurance::Batch };
         let mut limits = Limits::default();
         limits.continuity.identity_min = Some(0.5);
-        // A head that the fuzzer moves jumps; without these limits more of the rules are reached.
+        // The head of a fuzzer jumps. Without these limits the fuzzer reaches more of the rules.
         if header & 2 == 0 {
             limits.track.jump_eyes_max = f64::INFINITY;
             limits.track.jump_size_max = f64::INFINITY;
@@ -63,7 +64,7 @@ impl CheckedSession {
         }
     }
 
-    /// Moves the head to another pose, frame by frame, and sends what was filmed.
+    /// Moves the head to another pose, frame by frame, and sends these frames.
     fn send_movement(&mut self, movement: &[u8; MOVEMENT]) {
         let [flags, wait, frames, yaw, pitch, eyes, mouth, x, y, step, lead, live] = *movement;
         let signed = |byte: u8| f64::from(byte as i8);
@@ -115,7 +116,7 @@ impl CheckedSession {
         self.check_events(&events);
     }
 
-    /// A frame is taken once, in order, and within what a session may hold.
+    /// Checks that an admitted frame is new, in order, and within the limits of a session.
     fn check_admitted(&mut self, meta: &FrameMeta) {
         if let Some((sequence, captured)) = self.last {
             assert!(meta.sequence > sequence && meta.captured >= captured, "{meta:?}");
@@ -126,13 +127,14 @@ impl CheckedSession {
         assert!(meta.bytes <= limits.frame_bytes_max && self.bytes <= limits.session_bytes_max);
     }
 
-    /// One prompt at a time, each done before the next, and nothing behind the end.
+    /// Checks that each prompt follows the end of the one before, and that no event follows the
+    /// end.
     fn check_events(&mut self, events: &[Event]) {
         for event in events {
             assert!(!self.is_finished, "{event:?} behind the end");
             match event {
                 Event::Prompt(prompt) => {
-                    // A step whose face was lost is asked for again.
+                    // A step during which the face was lost is prompted again.
                     assert_eq!(prompt.step, self.done);
                     self.prompted = prompt.step + 1;
                 }
@@ -146,7 +148,7 @@ impl CheckedSession {
         }
     }
 
-    /// Nobody passes who has not done everything.
+    /// Checks that only a session with all steps done can pass, and returns the decision.
     fn check_end(&self) -> Decision {
         let outcome = self.session.outcome();
         if outcome.ending == Ending::Done {
@@ -168,12 +170,12 @@ impl CheckedSession {
 
 fn judged_frame(live: u8) -> Judged {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
-    // A network may also say what is no number.
+    // A network may also output NaN.
     let live = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
     Judged { embedding, norm: 12.0, live }
 }
 
-/// Part of the way from one pose to another.
+/// Returns the pose at `share` of the way between two poses.
 fn interpolate(from: &Head, to: &Head, share: f64) -> Head {
     let mix = |from: f64, to: f64| from + (to - from) * share;
     Head {
@@ -191,8 +193,8 @@ fn digest(sequence: u32) -> [u8; 32] {
     digest
 }
 
-/// What passes, for the fuzzer to change: the actions that a session of this header asks for, each
-/// half a second behind its prompt.
+/// Returns movements that pass, for the fuzzer to mutate: the actions of a session with this
+/// header, each half a second after its prompt.
 fn honest_movements(header: u8) -> Vec<u8> {
     const REST: [u8; 5] = [0, 0, 120, 9, 0];
     let movement = |frames: u8, [yaw, pitch, eyes, mouth, x]: [u8; 5]| {

@@ -1,4 +1,4 @@
-//! Session tokens from callers: nothing but what was sealed here is opened.
+//! Fuzzes session tokens of callers: only a token that was sealed here is opened.
 #![no_main]
 
 mod mutation;
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use menshen::trust::{Digest, SessionClaims, SessionId, SessionKeys, SessionTokens, TokenError};
 use mutation::mutate;
 
-/// While the genuine token may be run.
+/// A time at which the genuine token is valid, in Unix milliseconds.
 const NOW: u64 = 1_000_000;
 
 struct Sealed {
@@ -17,7 +17,8 @@ struct Sealed {
     genuine: String,
 }
 
-/// Sealed once a process: the nonce is random, so the fuzzer cannot learn a genuine token.
+/// The genuine token, sealed once per process: the nonce is random, so the fuzzer cannot learn the
+/// token.
 static SEALED: LazyLock<Sealed> = LazyLock::new(|| {
     let tokens = SessionTokens::new(Arc::new(SessionKeys::generate().unwrap()), "liveness");
     let claims = SessionClaims {
@@ -53,7 +54,7 @@ fn check(token: &str) {
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         check(text);
-        // The genuine header and footer around whatever the fuzzer thinks of.
+        // The genuine header and footer around the bytes of the fuzzer.
         let footer = SEALED.genuine.rsplit('.').next().unwrap();
         check(&format!("v4.local.{text}.{footer}"));
     }
