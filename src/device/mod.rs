@@ -135,8 +135,8 @@ impl DeviceGroup {
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
             let final_loss = final_loss(health.subscribe(), device);
-            let device = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
-            opening.push((device, final_loss));
+            let started = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
+            opening.push((started, final_loss));
         }
         let mut devices = Vec::with_capacity(opening.len());
         for (device, final_loss) in opening {
