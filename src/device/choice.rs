@@ -126,7 +126,8 @@ pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
 
-/// Returns the same as [`find_gpus`], as far as can be told without opening a GPU.
+/// Returns the ordinals of the GPUs that are present and new enough, without opening them, or why
+/// there is none.
 #[cfg(feature = "cuda")]
 pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
     super::cuda::find_gpus_without_opening()

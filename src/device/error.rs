@@ -85,7 +85,7 @@ pub enum DeviceError {
         model: String,
         /// Precision asked for.
         precision: crate::engine::Precision,
-        /// What the manifest lacks.
+        /// The part that the manifest lacks.
         #[source]
         source: Box<ModelError>,
     },
@@ -135,7 +135,7 @@ pub enum DeviceError {
     Read {
         /// Name and version of the model.
         model: String,
-        /// What is wrong with the files.
+        /// The error in the files.
         #[source]
         source: Box<ModelError>,
     },

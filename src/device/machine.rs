@@ -38,7 +38,7 @@ pub(super) enum MachineSpec {
         /// Text for [`DeviceDescription::chosen`].
         chosen: &'static str,
     },
-    /// A machine that stops where a test tells it to.
+    /// A machine that stops at the points that a test chooses.
     #[cfg(test)]
     Staged(Stage),
 }
