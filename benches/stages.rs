@@ -1,7 +1,7 @@
-//! Every stage of a request on its own: `cargo bench`.
+//! Benchmarks of each stage of a request: `cargo bench`.
 //!
-//! Networks run on the executor that `serve` uses, over the rows of their goldens, so the time of
-//! a batch of 8 against 8 batches of 1 shows what batching gains on this machine.
+//! Networks run on the executor that `serve` uses, over grey rows. The time of a batch of 8 against
+//! 8 batches of 1 shows what batching gains on this machine.
 
 use std::sync::Arc;
 
@@ -25,36 +25,36 @@ fn main() {
 
 const PICTURES: [&str; 3] = ["person_a_1.jpg", "person_b_1.jpg", "astronaut.png"];
 
-fn file(name: &str) -> Vec<u8> {
+fn read_fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/faces/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(path).expect("the fixture is in the repository")
 }
 
-fn picture(name: &str) -> RgbImage {
-    decode(&file(name), &ImageSettings::default()).expect("the fixture is a picture")
+fn decode_fixture(name: &str) -> RgbImage {
+    decode(&read_fixture(name), &ImageSettings::default()).expect("the fixture is a picture")
 }
 
 #[divan::bench(args = PICTURES)]
 fn decode_file(bencher: Bencher<'_, '_>, name: &str) {
-    let file = file(name);
+    let file = read_fixture(name);
     bencher.bench(|| decode(&file, &ImageSettings::default()));
 }
 
 #[divan::bench(args = PICTURES)]
 fn letterbox_640(bencher: Bencher<'_, '_>, name: &str) {
-    let picture = picture(name);
+    let picture = decode_fixture(name);
     bencher.bench(|| letterbox(&picture, 640));
 }
 
 #[divan::bench(args = PICTURES)]
 fn fingerprint(bencher: Bencher<'_, '_>, name: &str) {
-    let picture = picture(name);
+    let picture = decode_fixture(name);
     bencher.bench(|| DifferenceHash::new(&LumaImage::new(&picture)));
 }
 
 #[divan::bench]
 fn align_112(bencher: Bencher<'_, '_>) {
-    let picture = picture("person_b_1.jpg");
+    let picture = decode_fixture("person_b_1.jpg");
     let points = [(288.2, 310.9), (425.3, 299.5), (369.1, 378.4), (310.0, 435.9), (435.1, 424.3)]
         .map(|(x, y)| Point { x, y });
     bencher.bench(|| {
@@ -65,7 +65,7 @@ fn align_112(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn liveness_crop_128(bencher: Bencher<'_, '_>) {
-    let picture = picture("person_b_1.jpg");
+    let picture = decode_fixture("person_b_1.jpg");
     let crop = menshen::image::PixelRect { x: 0, y: 0, width: 600, height: 800 };
     bencher.bench(|| crop_resize(&picture, crop, 128, 128));
 }
@@ -73,7 +73,7 @@ fn liveness_crop_128(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn fill_640(bencher: Bencher<'_, '_>) {
     let package = package("yunet/2023mar");
-    let scaled = letterbox(&picture("person_b_1.jpg"), 640).image;
+    let scaled = letterbox(&decode_fixture("person_b_1.jpg"), 640).image;
     let mut row = vec![0.0; package.manifest.input.row_len()];
     bencher.bench_local(|| package.manifest.input.fill(&scaled, &mut row));
 }
@@ -86,7 +86,7 @@ fn package(id: &str) -> Package {
     Package::open(dir.as_ref()).expect("the model is in the repository")
 }
 
-/// `batch` rows of one network; items are rows.
+/// Runs `BATCH` rows of one network; the counted items are rows.
 #[divan::bench(args = MODELS, consts = [1, 8])]
 fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     let package = package(id);
@@ -100,7 +100,7 @@ fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));
 }
 
-/// Grey rows: the time of a network does not depend on what it sees.
+/// Returns `count` grey rows: the time of a network does not depend on the values.
 fn rows(contract: &InputContract, count: usize) -> Tensor {
     let grey = vec![128; contract.width * contract.height * 3];
     let image = RgbImage::new(contract.width, contract.height, grey).expect("sides are not 0");

@@ -18,7 +18,7 @@ use self::listening::{Listening, serve_grpc, serve_http};
 use self::standing::{Board, Follower};
 use crate::catalog::{self, CatalogError, Role, Snapshot};
 use crate::config::Config;
-use crate::device::{Device, DeviceError, DeviceSettings};
+use crate::device::{DeviceError, DeviceGroup, DeviceSettings};
 use crate::liveness::SessionLimits;
 use crate::model::{Manifest, ModelError};
 use crate::pipeline::{
@@ -248,7 +248,7 @@ fn labels(manifest: &Manifest) -> ModelLabels {
     }
 }
 
-fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
+fn describe(device: &DeviceGroup, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
     let mut lines: Vec<String> =
         device.describe().map(|device| format!("device      {device}")).collect();
     for (role, model) in snapshot.iter() {

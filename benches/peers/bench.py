@@ -3,26 +3,26 @@
     benches/peers/run                                    # all networks, batches 1 and 8, one thread
     benches/peers/run --nets sface,yunet_640 --batches 1
     benches/peers/run --threads 2 --engines ort,ov-f32,menshen-f32
-    benches/peers/run --engines ov-avx2,menshen-avx2     # both held to AVX2
+    benches/peers/run --engines ov-avx2,menshen-avx2     # both limited to AVX2
     benches/peers/run --extra DIR                        # more ONNX files, by their file names
 
-On a GPU, with onnxruntime-gpu in ONNX Runtime's place ("f16" lets TensorRT choose it per layer):
+On a GPU, with onnxruntime-gpu instead of onnxruntime ("f16" lets TensorRT choose f16 per layer):
 
     PYTHON=python3 benches/peers/run --engines \\
         ort-cuda,ort-tensorrt,ort-tensorrt-f16,menshen-cuda-f32,menshen-cuda-f16
 
-`run` installs the peers into target/peers-venv, except where they are there already or the Python
-named by `PYTHON` (default: python3) has them, and builds Menshen first. The networks are face
+`run` builds Menshen and installs the peers into target/peers-venv. It installs nothing if they are
+there already, or if the Python named by `PYTHON` (default: python3) has them. The networks are face
 networks with random weights (`random_nets.py`) and those of models/ (`prepare.py`).
 
-Per case, every engine runs for about `--seconds` in every round, in turns. Tables go to stdout,
-progress and the outputs' relative distance from the first engine's to stderr, and every round's
-time to target/peers/results.jsonl. A case takes about engines * seconds * (rounds + 1), and the
-time to load the network.
+In every round of a case, each engine in turn runs for about `--seconds`. Tables go to stdout.
+Progress goes to stderr, with the relative difference of each engine's outputs from the first
+engine's. The time of every round goes to target/peers/results.jsonl. A case takes about
+engines * seconds * (rounds + 1), plus the time to load the network.
 
-Input is noise in [-1, 1). Networks made for pixels of 0..255 see a picture that is almost black:
-their bf16 outputs are far apart (SFace by 0.2), and ONNX Runtime, whose time on networks with PReLU
-depends on the values, is up to 1.6 times faster on them than on noise of 0..255.
+The input is noise in [-1, 1). For networks made for pixels of 0..255 this is an almost black
+picture. Their bf16 outputs differ much (SFace by 0.2). The time of ONNX Runtime on networks with
+PReLU depends on the values: it is up to 1.6 times faster on this input than on noise of 0..255.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import rounds
 DEFAULT_ENGINES = "ort,ov-f32,ov-bf16,menshen-f32,menshen-bf16"
 
 
-def options():
+def parse_options():
     def names(text):
         return text.split(",")
 
@@ -70,32 +70,33 @@ def check_names(kind, asked, known):
 
 
 def main():
-    parser, given = options()
-    networks = prepare.networks(given.extra)
-    nets = given.nets or list(networks)
+    parser, options = parse_options()
+    networks = prepare.networks(options.extra)
+    nets = options.nets or list(networks)
     check_names("network", nets, networks)
-    check_names("engine", given.engines, engines.ENGINES)
-    if min(given.rounds, *given.batches, *given.threads) < 1:
+    check_names("engine", options.engines, engines.ENGINES)
+    if min(options.rounds, *options.batches, *options.threads) < 1:
         parser.error("rounds, batches and threads start at 1")
     try:
-        engines.check(given.engines)
+        engines.check_built(options.engines)
     except engines.EngineError as error:
         sys.exit(str(error))
 
-    facts, results, failed = report.machine(), {}, False
+    machine = report.describe_machine()
+    results, failed = {}, False
     models = {net: prepare.write(net, networks[net]) for net in nets}
-    cases = [(net, b, t) for t in given.threads for net in nets for b in given.batches]
+    cases = [(net, b, t) for t in options.threads for net in nets for b in options.batches]
     with open(prepare.FOLDER / "results.jsonl", "a") as file:
         for case in cases:
             model = models[case[0]]
             timings, failures = rounds.time_case(
-                given.engines, model, case, given.rounds, given.seconds
+                options.engines, model, case, options.rounds, options.seconds
             )
-            rounds.say(case, timings, failures)
-            report.record(file, facts, case, timings, failures)
+            rounds.print_progress(case, timings, failures)
+            report.write_results(file, machine, case, timings, failures)
             results[case], failed = timings, failed or bool(failures)
     command = " ".join(["benches/peers/run", *sys.argv[1:]])
-    print(report.markdown(facts, command, results))
+    print(report.markdown(machine, command, results))
     sys.exit(failed)
 
 

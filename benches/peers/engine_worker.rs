@@ -1,7 +1,9 @@
-//! Runs one network for `benches/peers/run`, which times several engines. `worker.py` states the
-//! protocol: `ready` with the first four and, from the end, the last four numbers of the first
-//! output; then, for every line `N` on standard input, N runs and their times as `wall:cpu` in
-//! milliseconds, where `cpu` is of the whole process.
+//! Runs one network for `benches/peers/run`, which times several engines.
+//!
+//! `worker.py` states the protocol. The worker prints `ready` with the first four values of the
+//! first output, and then its last four, the very last one first. For every line `N` on standard
+//! input it runs the network N times and prints N times as `wall:cpu` in milliseconds, where `cpu`
+//! is the time of the whole process.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::num::NonZeroUsize;
@@ -19,31 +21,32 @@ use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
 use menshen::engine::cuda::CudaNetwork;
 use menshen::engine::{Graph, Precision, import, optimise};
 
-/// The allocator of the server.
+/// The same allocator as the server.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs one network for a benchmark of several engines.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The network, an ONNX file.
+    /// Network, an ONNX file.
     model: PathBuf,
     /// Rows of a batch.
     batch: NonZeroUsize,
-    /// Threads on the CPU, this one included.
+    /// Threads on the CPU, the main thread included.
     threads: NonZeroUsize,
-    /// `f32`, `bf16` (CPU), `tf32` or `f16` (GPU).
+    /// Precision: `f32`, `bf16` (CPU), `tf32` or `f16` (GPU).
     #[arg(long, default_value = "f32")]
     precision: Precision,
-    /// `auto`, `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// Kernels on the CPU: `auto`, `amx`, `avx512`, `avx2`, `neon` or `portable`.
     #[arg(long, default_value = "auto")]
     kernels: KernelChoice,
-    /// Run on this GPU, by its number, in a build with CUDA support.
+    /// Run on the GPU with this CUDA ordinal, in a build with CUDA support.
     #[arg(long, value_name = "NUMBER")]
     gpu: Option<usize>,
 }
 
-/// Runs the network once. The results are each output for all rows, one output after the other.
+/// Runs the network once and writes the results: each output for all rows, one output after the
+/// other.
 type Infer = Box<dyn FnMut(&mut [f32]) -> anyhow::Result<()>>;
 
 fn main() -> ExitCode {
@@ -59,8 +62,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers each line of `counts` on `answers`.
-fn run(args: &Args, counts: impl BufRead, mut answers: impl Write) -> anyhow::Result<()> {
+/// Replies to each line of `requests` on `replies`.
+fn run(args: &Args, requests: impl BufRead, mut replies: impl Write) -> anyhow::Result<()> {
     let path = args.model.display();
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {path}"))?;
     let graph = import(bytes.into(), None).with_context(|| format!("cannot import {path}"))?;
@@ -74,8 +77,8 @@ fn run(args: &Args, counts: impl BufRead, mut answers: impl Write) -> anyhow::Re
     let batch = args.batch.get();
     let mut outputs = vec![0.0; batch * lens.iter().sum::<usize>()];
     infer(&mut outputs)?;
-    writeln!(answers, "ready {}", ends(&outputs[..batch * lens[0]]))?;
-    for line in counts.lines() {
+    writeln!(replies, "ready {}", first_and_last(&outputs[..batch * lens[0]]))?;
+    for line in requests.lines() {
         let count: usize = line?.trim().parse().context("expected a number of runs")?;
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
@@ -84,7 +87,7 @@ fn run(args: &Args, counts: impl BufRead, mut answers: impl Write) -> anyhow::Re
             let wall_ms = wall.elapsed().as_secs_f64() * 1e3;
             times.push(format!("{wall_ms:.5}:{:.5}", cpu_ms() - cpu));
         }
-        writeln!(answers, "{}", times.join(" "))?;
+        writeln!(replies, "{}", times.join(" "))?;
     }
     Ok(())
 }
@@ -92,18 +95,18 @@ fn run(args: &Args, counts: impl BufRead, mut answers: impl Write) -> anyhow::Re
 fn on_cpu(args: &Args, graph: &Graph) -> anyhow::Result<Infer> {
     let crew = Arc::new(Crew::new(args.threads.get())?);
     let network = CpuNetwork::load(graph, args.kernels, args.precision, crew)?;
-    let (input, batch) = (probe(graph, args.batch.get()), args.batch.get());
+    let (input, batch) = (noise_input(graph, args.batch.get()), args.batch.get());
     Ok(Box::new(move |outputs| Ok(network.run(&input, batch, outputs)?)))
 }
 
-/// From the host's memory and back, as the peers run.
+/// Returns a run on a GPU, from host memory and back, as the peers run.
 #[cfg(feature = "cuda")]
 fn on_gpu(number: usize, args: &Args, graph: &Graph) -> anyhow::Result<Infer> {
     let gpu = menshen::device::open_gpu_alone(number)?;
     let device = Device::Cuda(gpu.device().clone());
     let batch = args.batch.get();
     let network = CudaNetwork::load(graph, gpu, args.precision, &[batch])?;
-    let input = probe(graph, batch);
+    let input = noise_input(graph, batch);
     let shape = [&[batch], graph.input().shape.as_slice()].concat();
     Ok(Box::new(move |outputs| {
         let rows = Tensor::from_slice(&input, shape.as_slice(), &device)?;
@@ -117,20 +120,22 @@ fn on_gpu(number: usize, _: &Args, _: &Graph) -> anyhow::Result<Infer> {
     anyhow::bail!("GPU {number}: this build has no CUDA support (feature `cuda`)")
 }
 
-/// The input all engines are given: number i is ((i × 2654435761) >> 7 & 0xffff) / 32768 − 1.
-fn probe(graph: &Graph, batch: usize) -> Vec<f32> {
+/// Returns the input that every engine is given. Value i is:
+///
+/// `((i × 2654435761) >> 7 & 0xffff) / 32768 − 1`
+fn noise_input(graph: &Graph, batch: usize) -> Vec<f32> {
     let len = batch * graph.input().shape.iter().product::<usize>();
     let number = |i: u64| (i.wrapping_mul(2_654_435_761) >> 7 & 0xffff) as f32 / 32_768.0 - 1.0;
     (0..len as u64).map(number).collect()
 }
 
-/// The first four numbers from the front, and the last four from the back.
-fn ends(output: &[f32]) -> String {
+/// Formats the first four values and the last four, the very last one first.
+fn first_and_last(output: &[f32]) -> String {
     let numbers = output.iter().take(4).chain(output.iter().rev().take(4));
     numbers.map(|number| format!("{number:.6}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Processor time of this process, all threads.
+/// Returns the CPU time of this process, all threads, in milliseconds.
 fn cpu_ms() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
@@ -140,13 +145,13 @@ fn cpu_ms() -> f64 {
 mod tests {
     use super::*;
 
-    /// What the worker answers for a batch of two, on one thread.
-    fn answers(options: &[&str], counts: &str) -> anyhow::Result<String> {
+    /// Returns the replies of the worker for a batch of two, on one thread.
+    fn replies(options: &[&str], requests: &str) -> anyhow::Result<String> {
         let iris = concat!(env!("CARGO_MANIFEST_DIR"), "/models/iris/3.3.6/iris.onnx");
         let args = ["engine_worker", iris, "2", "1"].into_iter().chain(options.iter().copied());
-        let mut answers = Vec::new();
-        run(&Args::parse_from(args), counts.as_bytes(), &mut answers)?;
-        Ok(String::from_utf8(answers)?)
+        let mut replies = Vec::new();
+        run(&Args::parse_from(args), requests.as_bytes(), &mut replies)?;
+        Ok(String::from_utf8(replies)?)
     }
 
     fn numbers(ready: &str) -> Vec<f32> {
@@ -155,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_it_computed_and_how_long_it_took() {
-        let answers = answers(&["--kernels", "portable"], "3\n").unwrap();
-        let [ready, times] = answers.lines().collect::<Vec<_>>()[..] else { panic!("{answers}") };
+    fn it_replies_with_outputs_and_times() {
+        let replies = replies(&["--kernels", "portable"], "3\n").unwrap();
+        let [ready, times] = replies.lines().collect::<Vec<_>>()[..] else { panic!("{replies}") };
         let numbers = numbers(ready);
         assert_eq!(numbers.len(), 8, "{ready}");
         assert!(numbers.iter().all(|number| number.is_finite()), "{ready}");
@@ -166,24 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_counts_and_precisions_without_kernels_are_errors() {
-        assert!(answers(&[], "many\n").is_err());
-        let error = answers(&["--precision", "f16"], "").unwrap_err().to_string();
+    fn lines_without_a_count_and_precisions_without_kernels_are_errors() {
+        assert!(replies(&[], "many\n").is_err());
+        let error = replies(&["--precision", "f16"], "").unwrap_err().to_string();
         assert!(error.contains("16-bit floats"), "{error}");
     }
 
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_build_without_cuda_refuses_gpus() {
-        let error = answers(&["--gpu", "0"], "").unwrap_err().to_string();
+        let error = replies(&["--gpu", "0"], "").unwrap_err().to_string();
         assert!(error.contains("no CUDA support"), "{error}");
     }
 
     #[cfg(feature = "cuda")]
     #[test]
-    fn gpu_the_engine_worker_computes_what_that_on_the_cpu_does() {
+    fn gpu_the_engine_worker_computes_what_the_cpu_computes() {
         let [found, known] =
-            [&["--gpu", "0"][..], &[]].map(|options| numbers(&answers(options, "").unwrap()));
+            [&["--gpu", "0"][..], &[]].map(|options| numbers(&replies(options, "").unwrap()));
         for (found, known) in found.iter().zip(known) {
             assert!((found - known).abs() <= 1e-3 * known.abs().max(1.0), "{found}, {known}");
         }

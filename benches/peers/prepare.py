@@ -1,10 +1,10 @@
-"""Prepares one ONNX file per network, in target/peers/: every engine is given that same file.
+"""Prepares one ONNX file per network in target/peers/. Every engine is given the same file.
 
 Published files need three changes before every engine can read them at any batch size:
-- weights stored as `DequantizeLinear` and `Reshape` of constants are folded to f32 (ONNX Runtime
-  refuses the block-quantised YuNet file as it is published);
-- graph inputs that no node reads, or that are weights, go (SFace lists 174 of them);
-- the batch axis becomes symbolic, and a reshape to `[1, -1, ...]` keeps the batch instead.
+- Weights stored as `DequantizeLinear` and `Reshape` of constants are folded to f32. ONNX Runtime
+  refuses the block-quantised YuNet file as it is published.
+- Graph inputs that no node reads, or that are weights, are removed. SFace lists 174 of them.
+- The batch axis becomes symbolic, and a reshape to `[1, -1, ...]` keeps the batch axis instead.
 """
 
 import tomllib
@@ -19,39 +19,40 @@ import random_nets
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "target" / "peers"
 
-# Sides of the square input, for a network that is timed at other sizes than its file's.
+# Sides of the square input, for networks that are timed at other sizes than that of their file.
 SIDES = {"yunet": (640, 320)}
 
 
 def networks(extra=None):
-    """Maps each network's name to a function that returns its prepared model."""
+    """Returns a map from the name of each network to a function that builds its prepared model."""
     found = dict(random_nets.NETWORKS)
     for manifest in sorted(ROOT.glob("models/*/*/model.toml")):
-        facts = tomllib.loads(manifest.read_text())
-        file = manifest.parent / facts["file"]
-        for side in SIDES.get(facts["name"], ()):
-            found[f"{facts['name']}_{side}"] = lambda file=file, side=side: from_file(file, side)
-        if facts["name"] not in SIDES:
-            found[facts["name"]] = lambda file=file: from_file(file)
+        fields = tomllib.loads(manifest.read_text())
+        file = manifest.parent / fields["file"]
+        name = fields["name"]
+        for side in SIDES.get(name, ()):
+            found[f"{name}_{side}"] = lambda file=file, side=side: prepare_file(file, side)
+        if name not in SIDES:
+            found[name] = lambda file=file: prepare_file(file)
     for file in sorted(Path(extra).glob("*.onnx")) if extra else ():
-        found[file.stem] = lambda file=file: from_file(file)
+        found[file.stem] = lambda file=file: prepare_file(file)
     return found
 
 
 def write(name, build):
-    """Writes a network's prepared file; returns its path."""
+    """Writes the prepared file of a network and returns its path."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.onnx"
     onnx.save(build(), path)
     return path
 
 
-def from_file(file, side=None):
+def prepare_file(file, side=None):
     model = onnx.load(file)
     fold_constants(model.graph)
     drop_stale_inputs(model.graph)
     open_batch(model.graph, side)
-    # Older files must list their weights as inputs too; from version 4 on they need not.
+    # Files of an IR version below 4 must list their weights as inputs too; newer files need not.
     model.ir_version = max(model.ir_version, 8)
     return model
 
@@ -60,7 +61,7 @@ def fold_constants(graph):
     constants = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
     kept = []
     for node in graph.node:
-        value = fold(node, constants)
+        value = fold_node(node, constants)
         if value is None:
             kept.append(node)
         else:
@@ -71,12 +72,12 @@ def fold_constants(graph):
         for name, value in constants.items()
         if name in read
     ]
-    replace(graph.node, kept)
-    replace(graph.initializer, weights)
+    replace_items(graph.node, kept)
+    replace_items(graph.initializer, weights)
 
 
-def fold(node, constants):
-    """The value of a node whose inputs are all constants, or None where it must stay."""
+def fold_node(node, constants):
+    """Returns the value of a node whose inputs are all constants, or None for any other node."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Constant" and "value" in attributes:
         return numpy_helper.to_array(attributes["value"])
@@ -91,7 +92,7 @@ def fold(node, constants):
 
 
 def dequantise(x, scale, zero=None, axis=1, block_size=0):
-    """`DequantizeLinear`; a block size with one scale for the whole tensor has no effect."""
+    """Computes `DequantizeLinear`. With one scale for the tensor, a block size has no effect."""
     zero = np.zeros_like(scale) if zero is None else zero.astype(np.float32)
     x = x.astype(np.float32)
     if scale.size == 1:
@@ -108,7 +109,7 @@ def dequantise(x, scale, zero=None, axis=1, block_size=0):
 def drop_stale_inputs(graph):
     weights = {w.name for w in graph.initializer}
     read = {name for node in graph.node for name in node.input} - weights
-    replace(graph.input, [i for i in graph.input if i.name in read])
+    replace_items(graph.input, [i for i in graph.input if i.name in read])
 
 
 def open_batch(graph, side):
@@ -121,16 +122,16 @@ def open_batch(graph, side):
     for weight in graph.initializer:
         shape = numpy_helper.to_array(weight) if weight.name in targets else None
         if shape is not None and shape[0] == 1 and -1 in shape[1:]:
-            keep_batch = np.array([0, *shape[1:]], dtype=np.int64)  # 0: as in the input.
+            keep_batch = np.array([0, *shape[1:]], dtype=np.int64)  # 0: same as the input.
             weight.CopyFrom(numpy_helper.from_array(keep_batch, weight.name))
-    # Shapes in the file are those of a batch of one; engines infer their own.
+    # The shapes in the file are those of a batch of one. Engines infer their own.
     del graph.value_info[:]
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")
 
 
-def replace(field, values):
-    # Copied first, for the values may be the field's own.
+def replace_items(field, values):
+    # Copy first, because the values may be the items of the field itself.
     values = [type(value).FromString(value.SerializeToString()) for value in values]
     del field[:]
     field.extend(values)

@@ -1,8 +1,8 @@
-"""Face networks with seeded random weights: the architectures, not the accuracy, are what is timed.
+"""Face networks with seeded random weights: timing needs the architectures, not the accuracy.
 
 `NETWORKS` maps a name to a function that returns its ONNX model. The batch axis is symbolic.
-Batch normalisation is folded into the convolutions, except where real exports cannot fold it:
-before a padded convolution and before the last fully connected layer of an IResNet.
+Batch normalisation is folded into the convolutions, as real exports do. They cannot fold it before
+a padded convolution, nor before the last fully connected layer of an IResNet.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ BATCH = "N"
 
 
 class Builder:
-    """A network under construction. Layers take and return the name of a value."""
+    """A network under construction. Layer methods take and return the names of values."""
 
     def __init__(self, name, channels, side, seed=0):
         self.name = name
@@ -38,12 +38,13 @@ class Builder:
         return output
 
     def conv(self, x, channels, kernel, stride=1, pad=None, groups=1):
-        """A square convolution with bias; padded to keep the size unless told."""
+        """Adds a square convolution with bias. Without `pad`, the padding keeps the size."""
         pad = kernel // 2 if pad is None else pad
         inputs, height, width = self.shapes[x]
         size = lambda side: (side + 2 * pad - kernel) // stride + 1
         fan_in = inputs // groups * kernel * kernel
-        # Under He's rule: the sums of an IResNet-100's 49 units then stay far from f32's limits.
+        # A little less than He's rule gives, so that the sums of an IResNet-100's 49 units stay far
+        # from the limits of f32.
         weight = self.normal(
             channels, inputs // groups, kernel, kernel, deviation=0.8 * (2 / fan_in) ** 0.5
         )
@@ -119,7 +120,7 @@ class Builder:
 
 
 def iresnet(name, units):
-    """ArcFace's residual network: units of BN, 3x3, PReLU, 3x3; the leading BN stays unfolded."""
+    """ArcFace's residual network: units of BN, 3x3, PReLU, 3x3. The first BN is not folded."""
     net = Builder(name, 3, 112)
     x = net.prelu(net.conv("input", 64, 3))
     for channels, count in zip((64, 128, 256, 512), units):
@@ -133,7 +134,7 @@ def iresnet(name, units):
 
 
 def bottleneck(net, x, widths, outputs, stride=1):
-    """1x1 expand, depthwise 3x3, 1x1 project; a residual when the size stays."""
+    """Adds 1x1 expand, depthwise 3x3 and 1x1 project, with a residual if the stride is 1."""
     y = net.prelu(net.conv(x, widths, 1))
     y = net.prelu(net.depthwise(y, 3, stride))
     y = net.conv(y, outputs, 1)

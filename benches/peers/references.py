@@ -1,8 +1,9 @@
 """Writes ONNX Runtime's f32 outputs, to check an engine in full: references.py FOLDER MODEL.onnx...
 
-For each prepared file, at a batch of two, raw little-endian f32: NAME.in.f32 and, per output K in
-the file's order, NAME.outK.f32; NAME.json lists the shapes. It also checks that the two rows give
-the same alone as together, which shows that preparing the file kept the rows apart.
+For each prepared file it writes the input and the outputs of a batch of two, as raw little-endian
+f32: NAME.in.f32 and, for output K in the order of the file, NAME.outK.f32. NAME.json lists the
+shapes. It also checks that each row gives the same outputs alone and together. This shows that the
+rows of a prepared file are independent.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from probe import batch_input
+from noise import batch_input
 
 BATCH = 2
 
@@ -30,14 +31,14 @@ def write(folder, name, model):
     x.astype("<f4").tofile(folder / f"{name}.in.f32")
     for k, output in enumerate(outputs):
         output.astype("<f4").tofile(folder / f"{name}.out{k}.f32")
-    facts = {
+    shapes = {
         "input": {"name": image, "shape": x.shape},
         "outputs": [
             {"name": node.name, "shape": output.shape}
             for node, output in zip(session.get_outputs(), outputs)
         ],
     }
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(shapes, indent=1) + "\n")
 
 
 def main():

@@ -1,5 +1,4 @@
-"""Results as JSON lines and Markdown tables, with what is needed to judge them: hardware and
-versions."""
+"""Writes results as JSON lines and Markdown tables, with the hardware and the versions."""
 
 import datetime
 import json
@@ -13,7 +12,7 @@ from pathlib import Path
 from engines import ON_GPU
 from prepare import ROOT
 
-# Each table: its columns of times, then its columns of ratios (ours, the peer's).
+# For each table: its columns of times, then its columns of ratios (ours, the peer's).
 TABLES = (
     (
         {
@@ -51,20 +50,20 @@ TABLES = (
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
-def machine():
-    """What the figures depend on besides the engines."""
+def describe_machine():
+    """Returns the hardware, the versions and the date."""
     return {
-        "cpu": cpu(),
+        "cpu": describe_cpu(),
         "cores": os.cpu_count(),
-        "gpu": gpu(),
-        "onnxruntime": installed("onnxruntime-gpu", "onnxruntime"),
-        "openvino": installed("openvino"),
+        "gpu": describe_gpus(),
+        "onnxruntime": installed_version("onnxruntime-gpu", "onnxruntime"),
+        "openvino": installed_version("openvino"),
         "menshen": revision(),
         "date": datetime.date.today().isoformat(),
     }
 
 
-def cpu():
+def describe_cpu():
     info = Path("/proc/cpuinfo")
     facts = {}
     for line in info.read_text().splitlines() if info.exists() else ():
@@ -76,8 +75,8 @@ def cpu():
     return f"{name} ({', '.join(has)})" if has else name
 
 
-def gpu():
-    """The GPUs and their driver, as `nvidia-smi` names them; empty where it does not run."""
+def describe_gpus():
+    """Returns the GPUs and their driver from `nvidia-smi`, or "" if it does not run."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     if shutil.which(command[0]) is None:
         return ""
@@ -86,8 +85,8 @@ def gpu():
     return "; ".join(line.replace(", ", ", driver ") for line in lines)
 
 
-def installed(*packages):
-    """The version of the first of these packages that is there."""
+def installed_version(*packages):
+    """Returns the version of the first of these packages that is installed."""
     for package in packages:
         try:
             return version(package)
@@ -102,10 +101,10 @@ def revision():
     return done.stdout.strip() or "unknown"
 
 
-def record(file, facts, case, timings, failures):
+def write_results(file, machine, case, timings, failures):
     """Appends one line per engine to the results."""
     network, batch, threads = case
-    where = facts | {"network": network, "batch": batch, "threads": threads}
+    where = machine | {"network": network, "batch": batch, "threads": threads}
     for timing in timings.values():
         times = {"engine": timing.engine, "ms": timing.ms, "rounds_ms": timing.rounds_ms}
         file.write(json.dumps(where | times | {"relative_error": timing.error}) + "\n")
@@ -114,22 +113,22 @@ def record(file, facts, case, timings, failures):
     file.flush()
 
 
-def markdown(facts, command, results):
-    """All tables; `results` maps a case to its timings."""
+def markdown(machine, command, results):
+    """Returns all tables. `results` maps a case to its timings."""
     threads = sorted({threads for _, _, threads in results})
     tables = [table(t, *spec, results) for t in threads for spec in TABLES]
-    hardware = [facts["cpu"], f"{facts['cores']} cores", facts["gpu"]]
+    hardware = [machine["cpu"], f"{machine['cores']} cores", machine["gpu"]]
     heading = (
         f"{', '.join(filter(None, hardware))}; "
-        f"ONNX Runtime {facts['onnxruntime']}, OpenVINO {facts['openvino']}, "
-        f"Menshen {facts['menshen']}; {facts['date']}; `{command}`. "
+        f"ONNX Runtime {machine['onnxruntime']}, OpenVINO {machine['openvino']}, "
+        f"Menshen {machine['menshen']}; {machine['date']}; `{command}`. "
         "Milliseconds per batch; a ratio above 1 means that Menshen is faster."
     )
     return "\n\n".join([heading, *filter(None, tables)])
 
 
 def table(threads, times, ratios, results):
-    """The cases of one thread count under one set of columns; empty when no engine of it ran."""
+    """Returns the table of one thread count and column set, or "" if no engine of it ran."""
     cases = {case: timings for case, timings in results.items() if case[2] == threads}
     if not any(engine in timings for timings in cases.values() for engine in times.values()):
         return ""
@@ -139,18 +138,19 @@ def table(threads, times, ratios, results):
     columns = ["Network", "Batch", *times, *ratios]
     lines = [columns, ["---"] + ["--:"] * (len(columns) - 1)]
     for (network, batch, _), timings in cases.items():
-        spent = [milliseconds(timings.get(engine)) for engine in times.values()]
-        gained = [ratio(timings.get(own), timings.get(peer)) for own, peer in ratios.values()]
-        lines.append([network, str(batch), *spent, *gained])
+        times_ms = [format_ms(timings.get(engine)) for engine in times.values()]
+        pairs = [(timings.get(own), timings.get(peer)) for own, peer in ratios.values()]
+        speedups = [format_ratio(own, peer) for own, peer in pairs]
+        lines.append([network, str(batch), *times_ms, *speedups])
     return f"{kind}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def milliseconds(timing):
+def format_ms(timing):
     if timing is None:
         return "–"
     decimals = 2 if timing.ms < 10 else 1 if timing.ms < 100 else 0
     return f"{timing.ms:.{decimals}f}"
 
 
-def ratio(own, peer):
+def format_ratio(own, peer):
     return f"{own.speed_over(peer):.2f}×" if own and peer else "–"

@@ -1,4 +1,4 @@
-"""Times several engines on one network in turns, so that a noisy minute hurts them all alike."""
+"""Times several engines on one network in turns, so that noise affects all of them alike."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ COUNT_MAX = 2000
 
 @dataclass
 class Timing:
-    """One engine on one case: a time per round, and how far its outputs are from the first's."""
+    """One engine on one case: a time per round, and the relative error to the first engine."""
 
     engine: str
     error: float = 0.0
@@ -23,12 +23,12 @@ class Timing:
         return statistics.median(self.rounds_ms)
 
     def speed_over(self, peer):
-        """The peer's time over ours, taken round by round."""
+        """Returns the median over the rounds of the peer's time divided by ours."""
         return statistics.median(p / own for p, own in zip(peer.rounds_ms, self.rounds_ms))
 
 
 def time_case(engines, model, case, rounds, seconds):
-    """Returns a `Timing` per engine that runs, and a message per engine that does not."""
+    """Returns a `Timing` per engine that ran, and a message per engine that failed."""
     _, batch, threads = case
     workers, timings, failures = {}, {}, {}
     try:
@@ -40,11 +40,11 @@ def time_case(engines, model, case, rounds, seconds):
         for engine, worker in workers.items():
             first = next(iter(workers.values()))
             timings[engine] = Timing(engine, relative_error(worker.outputs, first.outputs))
-        counts = {engine: warm(worker, seconds) for engine, worker in workers.items()}
+        counts = {engine: warm_up(worker, seconds) for engine, worker in workers.items()}
         for _ in range(rounds):
             for engine, worker in workers.items():
                 times = worker.run(counts[engine])
-                timings[engine].rounds_ms.append(one_round(times, engine, threads))
+                timings[engine].rounds_ms.append(round_time_ms(times, engine, threads))
     finally:
         for worker in workers.values():
             worker.close()
@@ -58,8 +58,8 @@ def relative_error(outputs, reference):
     return max(abs(a - b) for a, b in zip(outputs, reference)) / largest
 
 
-def warm(worker, seconds):
-    """Warms a worker up; returns how many inferences fill `seconds`."""
+def warm_up(worker, seconds):
+    """Warms a worker up and returns the number of inferences that take `seconds`."""
     once_ms = min(wall for wall, _ in worker.run(2))
     count = round(seconds * 1e3 / once_ms)
     count = min(max(count, 1), COUNT_MAX)
@@ -67,18 +67,21 @@ def warm(worker, seconds):
     return count
 
 
-def one_round(times, engine, threads):
-    """One thread counts CPU time, which other processes cannot take. More threads wait for each
-    other, and the host for a GPU, so only wall time tells; its lower quartile is what the quiet
-    moments gave."""
+def round_time_ms(times, engine, threads):
+    """Returns the time of a round in milliseconds.
+
+    With one thread on the CPU this is the median CPU time, which other processes do not affect.
+    With more threads, which wait for each other, or a GPU, it is the lower quartile of the wall
+    times: the time without noise.
+    """
     if threads == 1 and engine not in ON_GPU:
         return statistics.median(cpu for _, cpu in times)
     walls = sorted(wall for wall, _ in times)
     return walls[len(walls) // 4]
 
 
-def say(case, timings, failures):
-    """One line of progress on stderr, and one per engine that failed."""
+def print_progress(case, timings, failures):
+    """Prints one line of progress to stderr, and one per engine that failed."""
     name, batch, threads = case
     parts = [f"{t.engine} {t.ms:.3f} ms (error {t.error:.0e})" for t in timings.values()]
     print(f"{name} b{batch} t{threads}:", ", ".join(parts), file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
 """Times a peer: worker.py ENGINE MODEL.onnx BATCH THREADS, with an engine of `ENGINES` below.
 
-Every engine's worker speaks this protocol, `engine_worker.rs` too. It runs the network once
-and prints `ready` and eight numbers of the first output, flattened: the first four from the front,
-then the last four from the back, the very last one first (fewer each, if there are fewer). Then,
-for each line N that it reads, it runs N inferences and prints N times on one line, each `WALL:CPU`
-in milliseconds, where CPU is the time of the whole process, all threads together.
+The workers of all engines speak this protocol, `engine_worker.rs` too. The worker runs the network
+once and prints `ready` and eight numbers of the first output, flattened: the first four, then the
+last four with the very last one first (fewer, if the output is shorter). For each line N that it
+reads, it runs N inferences and prints N times on one line. Each is `WALL:CPU` in milliseconds,
+where CPU is the time of the whole process, all threads together.
 """
 
 import sys
@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from probe import batch_input
+from noise import batch_input
 from random_nets import BATCH
 
 
@@ -26,12 +26,13 @@ def onnx_runtime(model, x, threads, provider="CPUExecutionProvider", **settings)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A known batch lets it plan its memory and fold shapes, as OpenVINO's reshape does.
+    # With a known batch, ONNX Runtime can plan its memory and fold shapes, as OpenVINO does after
+    # reshape.
     options.add_free_dimension_override_by_name(BATCH, len(x))
     session = onnxruntime.InferenceSession(
         model, options, providers=[(provider, settings)], enable_fallback=0
     )
-    # Even so it goes on without a provider whose libraries are missing.
+    # Even with this option, ONNX Runtime continues without a provider whose libraries are missing.
     if session.get_providers()[0] != provider:
         sys.exit(f"{provider} does not start on this machine")
     inputs = {session.get_inputs()[0].name: x}
@@ -74,7 +75,7 @@ ENGINES = {
 }
 
 
-def timed(infer):
+def time_once(infer):
     cpu, wall = time.process_time(), time.perf_counter()
     infer()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -91,7 +92,7 @@ def main():
     first = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
     print("ready", *(f"{v:.9g}" for v in [*first[:4], *first[::-1][:4]]), flush=True)
     for line in sys.stdin:
-        print(*(timed(infer) for _ in range(int(line))), flush=True)
+        print(*(time_once(infer) for _ in range(int(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ fn open(
     check_role(role, &listing.manifest)?;
     let package = Package::open_with(&listing.dir, config.models.licence_policy())?;
     match devices {
-        Some(devices) => Ok(devices.fit(package)?),
+        Some(devices) => Ok(devices.apply_precision(package)?),
         None => Ok(package),
     }
 }

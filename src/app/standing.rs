@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::device::{DeviceHealth, DeviceState, Health, Placement};
+use crate::device::{DeviceHealth, DeviceSet, DeviceState, Health};
 use crate::services::Standing;
 use crate::telemetry::Metrics;
 
@@ -57,7 +57,7 @@ impl Board {
 pub(super) struct Follower {
     pub(super) devices: watch::Receiver<Health>,
     /// Those of the live models.
-    pub(super) placements: Vec<Placement>,
+    pub(super) placements: Vec<DeviceSet>,
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     /// As told last; empty at first.
@@ -71,15 +71,17 @@ impl Follower {
         for (place, device) in health.devices.iter().enumerate() {
             let before = self.told.get(place);
             let lost = device.losses - before.map_or(0, |before| before.losses);
-            self.metrics.device(&device.name, device.state == DeviceState::In, lost);
+            self.metrics.device(&device.name, device.state == DeviceState::InService, lost);
             log_change(before, device);
         }
-        let all_have = |devices| self.placements.iter().all(|one| !one.both(devices).is_empty());
-        let standing = match (all_have(health.up()), all_have(health.lasting())) {
-            (true, _) => Standing::Ready,
-            (false, true) => Standing::NoDevice,
-            (false, false) => Standing::DevicesGone,
-        };
+        let all_have =
+            |devices| self.placements.iter().all(|one| !one.intersection(devices).is_empty());
+        let standing =
+            match (all_have(health.in_service()), all_have(health.in_service_or_recovering())) {
+                (true, _) => Standing::Ready,
+                (false, true) => Standing::NoDevice,
+                (false, false) => Standing::DevicesGone,
+            };
         self.told = health.devices;
         self.board.tell(standing).await;
     }
@@ -94,21 +96,26 @@ impl Follower {
 
 /// One line for each change, none for a device that has been in service all the time.
 fn log_change(before: Option<&DeviceHealth>, now: &DeviceHealth) {
-    let was_in = before.is_none_or(|before| before.state == DeviceState::In);
+    let was_in = before.is_none_or(|before| before.state == DeviceState::InService);
     let losses = before.map_or(0, |before| before.losses);
     let device = now.name.as_str();
     match &now.state {
         _ if before == Some(now) => {}
-        DeviceState::In if was_in && now.losses == losses => {}
-        DeviceState::In => tracing::warn!(device, now.losses, "the device is back in service"),
-        DeviceState::Out { why } if was_in || now.losses > losses => {
+        DeviceState::InService if was_in && now.losses == losses => {}
+        DeviceState::InService => {
+            tracing::warn!(device, now.losses, "the device is back in service");
+        }
+        DeviceState::Recovering { why } if was_in || now.losses > losses => {
             tracing::error!(device, why, "the device was lost");
         }
-        DeviceState::Out { why } => {
+        DeviceState::Recovering { why } => {
             tracing::warn!(device, why, "the device could not be reopened yet");
         }
-        DeviceState::Gone { why } => {
-            tracing::error!(device, why, "the device is gone and not tried again");
+        DeviceState::Failed { why } => {
+            tracing::error!(device, why, "the device failed and is not tried again");
+        }
+        DeviceState::Hung { why } => {
+            tracing::error!(device, why, "the device hangs and is not used again");
         }
     }
 }
@@ -121,15 +128,18 @@ mod tests {
 
     /// A follower of two devices, where one model is on both and one on the second only.
     async fn follower() -> (watch::Sender<Health>, Follower, Registry) {
-        let device =
-            |name: &str| DeviceHealth { name: name.to_owned(), state: DeviceState::In, losses: 0 };
+        let device = |name: &str| DeviceHealth {
+            name: name.to_owned(),
+            state: DeviceState::InService,
+            losses: 0,
+        };
         let health = Health { devices: vec![device("cuda:0"), device("cuda:1")] };
         let (sender, devices) = watch::channel(health);
         let (reporter, _) = tonic_health::server::health_reporter();
         let mut registry = Registry::default();
         let follower = Follower {
             devices,
-            placements: vec![Placement::of([0, 1]), Placement::of([1])],
+            placements: vec![DeviceSet::of([0, 1]), DeviceSet::of([1])],
             board: Board::new(reporter).await,
             metrics: Metrics::register(&mut registry),
             told: Vec::new(),
@@ -139,7 +149,7 @@ mod tests {
 
     fn lose(health: &watch::Sender<Health>, device: usize) {
         health.send_modify(|health| {
-            health.devices[device].state = DeviceState::Out { why: "ecc".to_owned() };
+            health.devices[device].state = DeviceState::Recovering { why: "ecc".to_owned() };
             health.devices[device].losses += 1;
         });
     }
@@ -163,11 +173,11 @@ mod tests {
         lose(&health, 1);
         follower.tell().await;
         assert_eq!(*standing.borrow(), Standing::NoDevice);
-        health.send_modify(|health| health.devices[1].state = DeviceState::In);
+        health.send_modify(|health| health.devices[1].state = DeviceState::InService);
         follower.tell().await;
         assert_eq!(*standing.borrow(), Standing::Ready);
         let why = "ecc".to_owned();
-        health.send_modify(|health| health.devices[1].state = DeviceState::Gone { why });
+        health.send_modify(|health| health.devices[1].state = DeviceState::Failed { why });
         follower.tell().await;
         let gone = Standing::DevicesGone;
         assert_eq!(*standing.borrow(), gone, "one model is on that device alone");
@@ -178,7 +188,7 @@ mod tests {
         let (health, mut follower, registry) = follower().await;
         follower.tell().await;
         lose(&health, 0);
-        health.send_modify(|health| health.devices[0].state = DeviceState::In);
+        health.send_modify(|health| health.devices[0].state = DeviceState::InService);
         lose(&health, 0);
         follower.tell().await;
         follower.tell().await;

@@ -15,7 +15,7 @@ mod settings;
 
 use std::sync::Arc;
 
-use crate::device::{Device, LoadedModel};
+use crate::device::{DeviceGroup, LoadedModel};
 use crate::model::Package;
 
 pub use choose::{choose_liveness, choose_members, choose_model};
@@ -33,7 +33,7 @@ pub type Snapshot = ByRole<Arc<LoadedModel>>;
 /// [`CatalogError::WrongTask`] before anything is loaded; [`CatalogError::Device`] for a model
 /// that the device refuses. Then none is live.
 pub async fn load(
-    device: &Device,
+    device: &DeviceGroup,
     packages: ByRole<Package>,
 ) -> Result<Arc<Snapshot>, CatalogError> {
     let packages = packages.try_map(check_task)?;
@@ -60,7 +60,10 @@ fn check_task(role: Role, package: Package) -> Result<Package, CatalogError> {
     }
 }
 
-async fn load_one(device: &Device, package: Package) -> Result<Arc<LoadedModel>, CatalogError> {
+async fn load_one(
+    device: &DeviceGroup,
+    package: Package,
+) -> Result<Arc<LoadedModel>, CatalogError> {
     let model = package.id();
     let refused = |source| CatalogError::Device { model, source: Box::new(source) };
     device.load(package).await.map_err(refused)

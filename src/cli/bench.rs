@@ -11,7 +11,7 @@ use self::network::{NetworkReport, measure_network};
 use super::table::Table;
 use super::{Common, demo, progress, runtime};
 use crate::config::Config;
-use crate::device::{Device, DeviceSettings};
+use crate::device::{DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
 use crate::model::{Listing, Package, scan};
 
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     let packages = packages(&config, args.model.as_deref())?;
     let policy = config.models.licence_policy();
-    let group = Device::open(&config.device).await?;
+    let group = DeviceGroup::open(&config.device).await?;
     let devices = group.describe().map(ToString::to_string).collect();
     let precisions =
         precisions(&config.device, group.describe().all(|device| device.name == "cpu"));

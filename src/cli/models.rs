@@ -11,7 +11,7 @@ use super::table::Table;
 use super::{Common, progress, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
-use crate::device::Device;
+use crate::device::DeviceGroup;
 use crate::engine::cpu::{CpuNetwork, Crew};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
@@ -245,7 +245,7 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         bail!("{} holds no models", dir.display());
     }
     let runtime = runtime()?;
-    let device = runtime.block_on(Device::open(&config.device))?;
+    let device = runtime.block_on(DeviceGroup::open(&config.device))?;
     let bar = progress(picked.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();

@@ -1,4 +1,4 @@
-//! Rows that run together, and what became of them.
+//! Batches and their outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,42 +10,44 @@ use crate::trust::Secret;
 /// Rows of one model that run together, padded with zeros up to `bucket`.
 #[derive(Debug)]
 pub struct Batch {
-    /// The version that runs; the batch keeps it alive.
+    /// The model version that runs. The batch keeps it alive.
     pub model: Arc<LoadedModel>,
-    /// The rows, of the size the model's input contract states; letterboxed ones may be smaller.
+    /// The rows, in the size that the input contract of the model states. Letterboxed rows may be
+    /// smaller.
     pub rows: Vec<RgbImage>,
-    /// One of the model's batch sizes, at least the number of rows.
+    /// The batch size to run: a bucket of the model, at least the number of rows.
     pub bucket: usize,
 }
 
-/// What became of a [`Batch`].
+/// The outcome of a [`Batch`].
 #[derive(Debug)]
 pub struct BatchOutcome {
     /// One result per row, in the order of the rows.
-    pub rows: Vec<Result<RowOutput, DeviceError>>,
-    /// From taking the batch up to the last output, repetitions included.
+    pub results: Vec<Result<RowOutput, DeviceError>>,
+    /// Time from taking the batch to its last output, reruns included.
     pub run_time: Duration,
-    /// How many panics of the network were caught.
+    /// Number of panics of the network that were caught.
     pub panics: usize,
 }
 
 impl BatchOutcome {
-    /// Every row answered with the loss of its device.
+    /// Returns an outcome in which every row has failed with the loss of its device.
     pub(super) fn lost(loss: &Loss, rows: usize, run_time: Duration) -> Self {
-        let rows = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
-        Self { rows, run_time, panics: 0 }
+        let results = (0..rows).map(|_| Err(DeviceError::Lost(loss.clone()))).collect();
+        Self { results, run_time, panics: 0 }
     }
 }
 
-/// What a network says about one row.
+/// The outputs of a network for one row.
 #[derive(Debug)]
 pub struct RowOutput {
-    /// One flat tensor per output, in the order of the manifest's outputs; all values are finite.
+    /// One flat tensor per output, in the order of the outputs in the manifest. All values are
+    /// finite.
     pub tensors: Vec<Secret<Vec<f32>>>,
 }
 
 impl RowOutput {
-    /// The values of each output, opened for reading.
+    /// Returns the values of each output, opened for reading.
     pub fn slices(&self) -> Vec<&[f32]> {
         self.tensors.iter().map(|tensor| tensor.expose().as_slice()).collect()
     }

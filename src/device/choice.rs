@@ -1,31 +1,32 @@
-//! Which device the operator asks for, and what it turns out to be.
+//! The devices that the operator asks for, and the machines that this gives.
 
 use std::fmt;
 use std::str::FromStr;
 
+use super::device_set::DEVICES_MAX;
 use super::machine::MachineSpec;
-use super::placement::DEVICES_MAX;
 use super::{DeviceError, DeviceSettings};
 
-/// The device as asked for. [`fmt::Display`] and [`FromStr`] use the same words.
+/// The devices asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// `cpu`.
     Cpu,
-    /// `auto`: the best one of this build and machine; what it chose is always said.
+    /// `auto`: the best devices of this build and machine. The description always states the
+    /// choice.
     Auto,
     /// `cuda:0,1`: these CUDA devices and no others.
     Cuda(Vec<usize>),
 }
 
-/// What a device is, for the log and the health page.
+/// The description of a device, for the log and reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceDescription {
-    /// `cpu`, or `cuda:0`.
+    /// Name, such as `cpu` or `cuda:0`.
     pub name: String,
-    /// Which kernels run on it, on how many threads.
+    /// The kernels and the hardware or threads that run them.
     pub kernels: String,
-    /// How it came to be this one.
+    /// Why this device was chosen.
     pub chosen: String,
 }
 
@@ -78,8 +79,11 @@ impl fmt::Display for DeviceDescription {
 }
 
 impl DeviceChoice {
-    /// Returns the machines of this choice, or why this build or host does not have them.
-    /// `gpus_of_auto` finds the GPUs that `auto` takes.
+    /// Returns the machines of this choice. `gpus_of_auto` finds the GPUs for `auto`, or returns
+    /// why the CPU is chosen instead.
+    ///
+    /// # Errors
+    /// Returns an error if this build does not support the devices.
     pub(super) fn machines(
         &self,
         settings: &DeviceSettings,
@@ -92,17 +96,17 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(cpu("asked for".to_owned())),
             Self::Auto => Ok(match gpus_of_auto() {
-                Ok(numbers) => gpus(numbers.into_iter(), "chosen by auto", settings)?,
+                Ok(numbers) => gpu_specs(numbers.into_iter(), "chosen by auto", settings)?,
                 Err(why) => cpu(format!("chosen by auto: {why}")),
             }),
-            Self::Cuda(numbers) => gpus(numbers.iter().copied(), "asked for", settings),
+            Self::Cuda(numbers) => gpu_specs(numbers.iter().copied(), "asked for", settings),
         }
     }
 }
 
-/// The GPUs there are to use, or why none.
+/// Returns the ordinals of the GPUs that can be used, or why none can. Opens each GPU briefly.
 #[cfg(feature = "cuda")]
-pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     let found = super::cuda::survey();
     if let Some(why) = found.unusable {
         return Err(why);
@@ -111,28 +115,29 @@ pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
     for (number, gpu) in found.devices.iter().enumerate() {
         match &gpu.unusable {
             None => numbers.push(number),
-            Some(why) => tracing::warn!(number, why, "a GPU that cannot be used is left out"),
+            Some(why) => tracing::warn!(number, why, "auto leaves out a GPU that cannot be used"),
         }
     }
     Ok(numbers)
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(super) fn found_gpus() -> Result<Vec<usize>, String> {
+pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
     Err("this build has no CUDA support".to_owned())
 }
 
-/// As [`found_gpus`], as far as can be told without opening a GPU.
+/// Returns the ordinals of the GPUs that are present and new enough, without opening them, or why
+/// there is none.
 #[cfg(feature = "cuda")]
-pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
-    super::cuda::known_gpus()
+pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
+    super::cuda::find_gpus_without_opening()
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(super) use found_gpus as known_gpus;
+pub(super) use find_gpus as find_gpus_without_opening;
 
 #[cfg(feature = "cuda")]
-fn gpus(
+fn gpu_specs(
     numbers: impl Iterator<Item = usize>,
     chosen: &'static str,
     settings: &DeviceSettings,
@@ -142,7 +147,7 @@ fn gpus(
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpus(
+fn gpu_specs(
     mut numbers: impl Iterator<Item = usize>,
     _: &'static str,
     _: &DeviceSettings,
@@ -182,7 +187,7 @@ mod tests {
     #[test]
     fn cuda_is_never_replaced_silently() {
         let machines =
-            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), found_gpus);
+            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), find_gpus);
         assert_eq!(
             machines.err().unwrap().to_string(),
             "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
@@ -194,7 +199,7 @@ mod tests {
         let kernels = KernelChoice::Portable;
         let settings = DeviceSettings { threads: 2, kernels, ..DeviceSettings::default() };
         let description = |choice: DeviceChoice| {
-            let mut machines = choice.machines(&settings, found_gpus).unwrap();
+            let mut machines = choice.machines(&settings, find_gpus).unwrap();
             machines.pop().unwrap().open(NonZeroUsize::MIN).unwrap().1
         };
         let auto = description(DeviceChoice::Auto);

@@ -1,4 +1,4 @@
-//! A network from anywhere against answers recorded elsewhere.
+//! Compares the outputs of any ONNX network with a recording of them.
 
 use std::sync::Arc;
 
@@ -11,38 +11,39 @@ use super::DeviceSettings;
 use crate::engine::cpu::Crew;
 use crate::engine::{EngineError, ImportError, Network, Precision, import, optimise};
 
-/// Bucket sizes every row is run in; the odd ones are no bucket of any manifest.
-const BATCHES: [usize; 5] = [1, 2, 3, 5, 8];
+/// Batch sizes that every row is run in. The odd ones are in no manifest.
+const BATCH_SIZES: [usize; 5] = [1, 2, 3, 5, 8];
 
-/// How far one output is from the recorded one.
+/// The differences between one output and the recorded one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputComparison {
     /// Name of the tensor.
     pub tensor: String,
-    /// Largest difference relative to the recorded output's range (largest minus smallest value).
+    /// Largest difference, relative to the range of the recorded output (largest minus smallest
+    /// value).
     pub error: f64,
-    /// Largest 1 − cosine of a row and its recorded one.
+    /// Largest cosine distance (1 − cosine) between the values of a row and the recorded ones.
     pub cosine_distance: f64,
-    /// Largest difference, relative to the same range, of a row alone and in any batch.
+    /// Largest difference, relative to the same range, between a row alone and in any batch.
     pub batch_difference: f64,
 }
 
 /// Why a comparison could not be made.
 #[derive(Debug, Error)]
 pub enum CompareError {
-    /// The recording is no safetensors file.
+    /// The recording is not a safetensors file.
     #[error("the recording is not a safetensors file")]
     Recording(#[from] safetensors::SafeTensorError),
-    /// The recording has no such tensor, or it has no rows.
+    /// The recording has no such tensor, or the tensor has no rows.
     #[error("the recording has no usable tensor {0}")]
     Tensor(String),
-    /// The network is refused.
+    /// The network could not be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// The network fails.
+    /// The network failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The system gave no thread.
+    /// The operating system could not start a thread.
     #[error("the threads could not be started")]
     Threads(#[from] std::io::Error),
     /// A tensor could not be built.
@@ -50,27 +51,28 @@ pub enum CompareError {
     Candle(#[from] candle_core::Error),
 }
 
-/// Runs an ONNX network on the CPU over the recording's `input` (`f32` or `u8`, rows first) and
-/// compares every output with the recording's `output.<tensor>`, alone and in batches.
+/// Runs an ONNX network on the CPU over the recorded tensor `input` (`f32` or `u8`, rows first).
+/// Compares every output with the recorded tensor `output.<tensor>`, alone and in batches.
 ///
 /// # Errors
-/// A recording that cannot be read, a network that is refused or fails; a difference is no error.
+/// Returns an error if the recording cannot be read, or if the network is refused or fails. A
+/// difference is not an error.
 pub fn compare(
     onnx: Bytes,
     recording: &[u8],
     settings: &DeviceSettings,
 ) -> Result<Vec<OutputComparison>, CompareError> {
     let recording = SafeTensors::deserialize(recording)?;
-    let input = recorded(&recording, "input")?;
+    let input = read_recorded(&recording, "input")?;
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
     let precision = settings.precision.unwrap_or(Precision::F32);
     let crew = Arc::new(Crew::new(settings.threads().get())?);
     let network = Network::cpu(&graph, settings.kernels, precision, crew)?;
-    let alone = run_in(&network, &input, 1)?;
+    let alone = run_in_batches(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
-        let expected = rows(&recorded(&recording, &format!("output.{name}"))?)?;
+        let expected = values_by_row(&read_recorded(&recording, &format!("output.{name}"))?)?;
         let range = range(&expected);
         comparisons.push(OutputComparison {
             tensor: name.to_owned(),
@@ -79,8 +81,8 @@ pub fn compare(
             batch_difference: 0.0,
         });
     }
-    for batch in BATCHES {
-        for (index, batched) in run_in(&network, &input, batch)?.iter().enumerate() {
+    for batch_size in BATCH_SIZES {
+        for (index, batched) in run_in_batches(&network, &input, batch_size)?.iter().enumerate() {
             let range = range(&alone[index]);
             let difference = largest_difference(batched, &alone[index]) / range;
             let worst = &mut comparisons[index].batch_difference;
@@ -90,9 +92,9 @@ pub fn compare(
     Ok(comparisons)
 }
 
-type Rows = Vec<Vec<f32>>;
+type OutputValues = Vec<Vec<f32>>;
 
-fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareError> {
+fn read_recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareError> {
     let missing = || CompareError::Tensor(name.to_owned());
     let view = recording.tensor(name).map_err(|_| missing())?;
     let dtype = match view.dtype() {
@@ -107,14 +109,18 @@ fn recorded(recording: &SafeTensors<'_>, name: &str) -> Result<Tensor, CompareEr
     Ok(tensor.to_dtype(DType::F32)?)
 }
 
-/// Every row of `input` in a batch of `size`, its neighbours being the rows that follow it; per
-/// output, the row's own answers.
-fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, CompareError> {
+/// Runs every row of `input` in a batch of `size` with the rows beside it. Returns the values of
+/// each row, per output.
+fn run_in_batches(
+    network: &Network,
+    input: &Tensor,
+    size: usize,
+) -> Result<Vec<OutputValues>, CompareError> {
     let count = input.dims()[0];
-    let mut answers = vec![Rows::new(); network.output_names().count()];
+    let mut answers = vec![OutputValues::new(); network.output_names().count()];
     for row in 0..count {
-        // The row's place in the batch moves, so that no place is special; its neighbours are the
-        // rows beside it, counted round and round.
+        // The row takes another position in each batch, so that no position is special. Its
+        // neighbours are the rows beside it; the index wraps around.
         let own = row % size;
         let members: Result<Vec<Tensor>, _> = (0..size)
             .map(|place| input.narrow(0, (row + place + count * size - own) % count, 1))
@@ -127,19 +133,19 @@ fn run_in(network: &Network, input: &Tensor, size: usize) -> Result<Vec<Rows>, C
     Ok(answers)
 }
 
-fn rows(tensor: &Tensor) -> Result<Rows, CompareError> {
+fn values_by_row(tensor: &Tensor) -> Result<OutputValues, CompareError> {
     Ok(tensor.flatten_from(1)?.to_vec2()?)
 }
 
-fn range(rows: &Rows) -> f64 {
-    let values = || rows.iter().flatten().copied();
+fn range(output: &OutputValues) -> f64 {
+    let values = || output.iter().flatten().copied();
     let (least, most) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::MIN, f32::max));
     (f64::from(most) - f64::from(least)).max(f64::MIN_POSITIVE)
 }
 
-/// Infinite when shapes differ or a value is not a number.
-fn largest_difference(a: &Rows, b: &Rows) -> f64 {
-    let lengths = |rows: &Rows| rows.iter().map(Vec::len).collect::<Vec<_>>();
+/// Returns the largest difference: infinite if shapes differ or a value is NaN or infinite.
+fn largest_difference(a: &OutputValues, b: &OutputValues) -> f64 {
+    let lengths = |output: &OutputValues| output.iter().map(Vec::len).collect::<Vec<_>>();
     if lengths(a) != lengths(b) {
         return f64::INFINITY;
     }
@@ -149,7 +155,7 @@ fn largest_difference(a: &Rows, b: &Rows) -> f64 {
     })
 }
 
-fn largest_cosine_distance(a: &Rows, b: &Rows) -> f64 {
+fn largest_cosine_distance(a: &OutputValues, b: &OutputValues) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };

@@ -1,7 +1,7 @@
-//! The CPU: rows into a tensor, the network, outputs back to rows.
+//! The CPU machine: fills rows into a tensor, runs the network, and splits the outputs by row.
 //!
-//! A large batch goes through in parts: rows run apart all the same, and eight pictures for a
-//! detector are 40 MiB.
+//! A large batch runs in parts. Rows are independent anyway, and eight pictures for a detector are
+//! 40 MiB.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,23 +17,23 @@ use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
 use crate::trust::{Secret, Wipe};
 
-/// Runs a network: `[bucket, row shape…]` in, one tensor `[bucket, …]` per output out, in the
-/// order of the manifest's outputs.
+/// A network as a function: the input is `[bucket, row shape…]`, the result has one tensor
+/// `[bucket, …]` per output, in the order of the manifest.
 pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
 
-/// The CPU with its crew and its networks.
+/// The CPU with its threads and networks.
 pub(super) struct CpuMachine {
     crew: Arc<Crew>,
     kernels: KernelChoice,
     networks: BTreeMap<ModelKey, RunNetwork>,
 }
 
-/// Bytes of rows that are staged at once: enough for a network to work on for milliseconds, and
-/// little beside the networks themselves.
-const STAGED_BYTES: usize = 8 << 20;
+/// Bytes of input rows in one part. A network computes for milliseconds on a part, and a part is
+/// small beside the networks themselves.
+const PART_BYTES: usize = 8 << 20;
 
 impl CpuMachine {
-    /// Kernels may sum in another order, which costs a few of 24 bits.
+    /// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
     pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
 
     /// Starts the threads that run networks.
@@ -42,7 +42,7 @@ impl CpuMachine {
         Ok(Self { crew, kernels, networks: BTreeMap::new() })
     }
 
-    /// What the CPU is called; `chosen` says how it came to be this device.
+    /// Returns the description of the CPU; `chosen` says why this device was chosen.
     pub(super) fn describe(
         threads: usize,
         kernels: KernelChoice,
@@ -53,7 +53,7 @@ impl CpuMachine {
         Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
     }
 
-    /// Builds the model's network and keeps it under the model's key.
+    /// Builds the network of the model and keeps it under the key of the model.
     pub(super) fn load(
         &mut self,
         model: &LoadedModel,
@@ -67,7 +67,7 @@ impl CpuMachine {
         let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.crew))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
-        self.networks.insert(model.key(), in_order(network, order));
+        self.networks.insert(model.key(), with_output_order(network, order));
         Ok(())
     }
 
@@ -75,12 +75,12 @@ impl CpuMachine {
         self.networks.remove(&key);
     }
 
-    /// Forgets every network; the threads live on.
+    /// Drops every network. The threads stay.
     pub(super) fn reopen(&mut self) {
         self.networks.clear();
     }
 
-    /// Runs all rows in one pass; the error of one is the error of all.
+    /// Runs all rows and returns their outputs. The error of one row is the error of all.
     pub(super) fn run(
         &self,
         model: &LoadedModel,
@@ -90,14 +90,13 @@ impl CpuMachine {
         if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
             return Err(DeviceError::Bucket { rows: rows.len(), bucket });
         }
-        // Nothing half-done survives a panic: what is staged is wiped, and a network keeps no
-        // state.
-        let pass = AssertUnwindSafe(|| self.pass(model, rows, bucket));
-        catch_unwind(pass).unwrap_or(Err(DeviceError::Panicked))
+        // A panic leaves no partial state: the input tensor is wiped, and a network has no state.
+        let run = AssertUnwindSafe(|| self.run_in_parts(model, rows, bucket));
+        catch_unwind(run).unwrap_or(Err(DeviceError::Panicked))
     }
 
-    /// Parts without a row are not run.
-    fn pass(
+    /// Runs the rows in parts. Parts that would hold only padding are not run.
+    fn run_in_parts(
         &self,
         model: &LoadedModel,
         rows: &[RgbImage],
@@ -107,23 +106,24 @@ impl CpuMachine {
         let mut outputs = Vec::with_capacity(rows.len());
         for (index, part) in rows.chunks(size).enumerate() {
             let size = size.min(bucket - index * size);
-            let staged = Staged::new(model, part, size)?;
-            outputs.extend(split_rows(&network(&staged.0)?, part.len(), size)?);
+            let input = InputTensor::new(model, part, size)?;
+            outputs.extend(split_by_row(&network(&input.0)?, part.len(), size)?);
         }
         Ok(outputs)
     }
 
-    /// Rows that are staged at once: as many for each thread.
+    /// Returns the number of rows in one part, a multiple of the number of threads unless the
+    /// bucket is smaller.
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.crew.size();
-        let for_each = (STAGED_BYTES / row_bytes / threads).max(1);
-        bucket.min(for_each * threads)
+        let rows_per_thread = (PART_BYTES / row_bytes / threads).max(1);
+        bucket.min(rows_per_thread * threads)
     }
 
     fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {
         #[cfg(test)]
-        if let Some(run) = model.carried() {
+        if let Some(run) = model.test_network() {
             return Ok(run);
         }
         let network = self.networks.get(&model.key());
@@ -131,81 +131,82 @@ impl CpuMachine {
     }
 }
 
-/// Rows as a network is fed, `[size, row shape…]`, wiped when they are dropped. Rows beyond the
-/// last are zeros.
-struct Staged(Tensor);
+/// The input of a network, `[size, row shape…]`. Rows beyond those given are zeros. The tensor is
+/// wiped on drop.
+struct InputTensor(Tensor);
 
-impl Staged {
+impl InputTensor {
     fn new(model: &LoadedModel, rows: &[RgbImage], size: usize) -> Result<Self, DeviceError> {
         let contract = &model.manifest().input;
         let row_len = contract.row_len();
-        let mut numbers = Secret::new(vec![0.0; size * row_len]);
-        for (row, numbers) in rows.iter().zip(numbers.expose_mut().chunks_exact_mut(row_len)) {
-            contract.fill(row, numbers)?;
+        let mut values = Secret::new(vec![0.0; size * row_len]);
+        for (row, values) in rows.iter().zip(values.expose_mut().chunks_exact_mut(row_len)) {
+            contract.fill(row, values)?;
         }
         let shape = [&[size], contract.row_shape().as_slice()].concat();
-        let numbers = std::mem::take(numbers.expose_mut());
-        Ok(Self(Tensor::from_vec(numbers, shape, &CandleDevice::Cpu)?))
+        let values = std::mem::take(values.expose_mut());
+        Ok(Self(Tensor::from_vec(values, shape, &CandleDevice::Cpu)?))
     }
 }
 
-impl Drop for Staged {
+impl Drop for InputTensor {
     fn drop(&mut self) {
-        let wiped = self.0.inplace_op1(&WipeNumbers);
-        debug_assert!(wiped.is_ok(), "rows are staged on the host");
+        let wiped = self.0.inplace_op1(&WipeValues);
+        debug_assert!(wiped.is_ok(), "input tensors are on the host");
     }
 }
 
-struct WipeNumbers;
+struct WipeValues;
 
-impl InplaceOp1 for WipeNumbers {
+impl InplaceOp1 for WipeValues {
     fn name(&self) -> &'static str {
         "wipe"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(numbers) = storage else { bail!("rows are staged as f32") };
-        numbers.wipe();
+        let CpuStorage::F32(values) = storage else { bail!("input tensors hold f32") };
+        values.wipe();
         Ok(())
     }
 }
 
-/// For every output of the manifest, its place among the network's.
+/// Returns the index in the network of each output of the manifest.
 fn output_order(network: &Network, manifest: &Manifest) -> Vec<usize> {
     let names: Vec<&str> = network.output_names().collect();
-    let place = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
+    let index_of = |output: &OutputSpec| names.iter().position(|name| *name == output.tensor);
     let outputs = manifest.outputs.iter();
-    outputs.map(|output| place(output).expect("a package's graph has its outputs")).collect()
+    outputs.map(|output| index_of(output).expect("a package's graph has its outputs")).collect()
 }
 
-fn in_order(network: Network, order: Vec<usize>) -> RunNetwork {
+fn with_output_order(network: Network, order: Vec<usize>) -> RunNetwork {
     Box::new(move |input| {
         let outputs = network.run(input)?;
         let found = outputs.len();
-        let pick = |place: &usize| {
-            outputs.get(*place).cloned().ok_or(DeviceError::OutputCount { found, wanted: *place })
+        let pick = |index: &usize| {
+            outputs.get(*index).cloned().ok_or(DeviceError::OutputCount { found, wanted: *index })
         };
         order.iter().map(pick).collect()
     })
 }
 
-/// Cuts outputs of `[bucket, …]` into the first `count` rows.
-fn split_rows(
+/// Splits outputs of `[bucket, …]` by row and returns the first `count` rows.
+fn split_by_row(
     outputs: &[Tensor],
     count: usize,
     bucket: usize,
 ) -> Result<Vec<RowOutput>, DeviceError> {
-    let mut rows: Vec<_> = (0..count).map(|_| RowOutput { tensors: Vec::new() }).collect();
+    let mut row_outputs: Vec<_> = (0..count).map(|_| RowOutput { tensors: Vec::new() }).collect();
     for (index, output) in outputs.iter().enumerate() {
         let values = output.reshape((bucket, ()))?.narrow(0, 0, count)?.to_vec2::<f32>()?;
-        for (row, values) in rows.iter_mut().zip(values.into_iter().map(Secret::new)) {
+        for (row_output, values) in row_outputs.iter_mut().zip(values.into_iter().map(Secret::new))
+        {
             if !values.expose().iter().all(|value| value.is_finite()) {
                 return Err(DeviceError::NotFinite { output: index });
             }
-            row.tensors.push(values);
+            row_output.tensors.push(values);
         }
     }
-    Ok(rows)
+    Ok(row_outputs)
 }
 
 #[cfg(test)]
@@ -213,7 +214,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::device::fixture::{PANICS, everywhere, grey, manifest, reading};
+    use crate::device::fixture::{PANICS, all_devices, grey, grey_network, manifest};
 
     const BUCKET: usize = 8;
 
@@ -221,18 +222,18 @@ mod tests {
         CpuMachine::open(threads, KernelChoice::Auto).unwrap()
     }
 
-    /// A reader of pictures of half the bytes that are staged at once and a bit, and the tensors
-    /// that it was fed, which share their memory.
+    /// Returns a reader whose rows have a little more than half the bytes of a part, and the input
+    /// tensors that it is given. These share memory with the tensors in the machine.
     fn large_reader() -> (LoadedModel, Arc<Mutex<Vec<Tensor>>>) {
         let fed = Arc::new(Mutex::new(Vec::new()));
         let mut manifest = manifest("large", "1", &[BUCKET]);
         (manifest.input.width, manifest.input.height) = (592, 592);
-        let seen = Arc::clone(&fed);
+        let record = Arc::clone(&fed);
         let run = move |input: &Tensor| {
-            seen.lock().push(input.clone());
-            reading(input)
+            record.lock().push(input.clone());
+            grey_network(input)
         };
-        (LoadedModel::carrying(manifest, everywhere(), Box::new(run)), fed)
+        (LoadedModel::with_test_network(manifest, all_devices(), Box::new(run)), fed)
     }
 
     fn large_grey(value: u8) -> RgbImage {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_staged_is_wiped_also_after_a_panic() {
+    fn input_tensors_are_wiped_also_after_a_panic() {
         for value in [7, PANICS] {
             let (model, fed) = large_reader();
             let run = machine(2).run(&model, &[large_grey(value)], BUCKET);
@@ -271,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn small_rows_are_staged_together() {
+    fn small_rows_run_in_one_part() {
         let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::carrying(tiny, everywhere(), Box::new(reading));
+        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(grey_network));
         assert_eq!(machine(2).part_rows(&model, 32), 32);
         assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
     }

@@ -1,4 +1,4 @@
-//! What can go wrong on a device.
+//! Errors of devices.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -8,230 +8,232 @@ use thiserror::Error;
 use crate::engine::EngineError;
 use crate::model::{FillError, GoldenMismatch, ModelError};
 
-/// Why a device, a model on it, or a row failed.
+/// Why a device, a model on a device, or a row failed.
 #[derive(Debug, Error)]
 pub enum DeviceError {
-    /// The setting names no kind of device.
+    /// The setting names an unknown kind of device.
     #[error("device '{given}' is unknown, it must be cpu, auto or cuda:0,1")]
     UnknownDevice {
-        /// The setting.
+        /// Value of the setting.
         given: String,
     },
-    /// The setting names no usable list of CUDA devices.
+    /// The setting holds no valid list of CUDA devices.
     #[error(
-        "device '{given}' must list between 1 and {max} different numbers below {max}, as in cuda:0,1"
+        "device '{given}' must list between 1 and {max} different numbers below {max}, \
+         as in cuda:0,1"
     )]
     CudaNumbers {
-        /// The setting.
+        /// Value of the setting.
         given: String,
-        /// The most devices, and what every number lies below.
+        /// Maximum number of devices; every ordinal must be below it.
         max: usize,
     },
-    /// A GPU was asked for, and there is never a silent fallback.
+    /// A GPU was asked for in a build without CUDA. There is no silent fallback to the CPU.
     #[error(
         "device cuda:{number} was asked for, but this build has no CUDA support (feature `cuda`)"
     )]
     CudaNotBuilt {
-        /// The first device asked for.
+        /// CUDA ordinal of the first device asked for.
         number: usize,
     },
-    /// A GPU was asked for, and what it needs is not on this machine.
+    /// A GPU was asked for, but a library that GPUs need is missing on this machine.
     #[cfg(feature = "cuda")]
     #[error("device cuda:{number} was asked for, but {library} is missing: {why}")]
     CudaLibrary {
-        /// The device asked for.
+        /// CUDA ordinal of the device asked for.
         number: usize,
-        /// What is missing.
+        /// Name of the missing library.
         library: String,
-        /// The loader's words.
+        /// Message of the dynamic loader.
         why: String,
     },
-    /// A GPU was asked for that the driver does not know.
+    /// A GPU was asked for that the driver does not find.
     #[cfg(feature = "cuda")]
     #[error("device cuda:{number} was asked for, but the driver finds {count} devices")]
     CudaNoDevice {
-        /// The device asked for.
+        /// CUDA ordinal of the device asked for.
         number: usize,
-        /// How many there are.
+        /// Number of devices that the driver finds.
         count: usize,
     },
-    /// A GPU was asked for that, or whose driver, is too old for this build.
+    /// A GPU was asked for, but the GPU or its driver is too old for this build.
     #[cfg(feature = "cuda")]
     #[error("device cuda:{number} was asked for, but {unmet}")]
     CudaRequirement {
-        /// The device asked for.
+        /// CUDA ordinal of the device asked for.
         number: usize,
-        /// What is needed, and what there is.
-        unmet: super::cuda::Unmet,
+        /// The requirement and what was found.
+        unmet: super::cuda::UnmetRequirement,
     },
-    /// A GPU does not open.
+    /// A GPU could not be opened.
     #[cfg(feature = "cuda")]
     #[error("device cuda:{number} does not open")]
     CudaOpen {
-        /// The device.
+        /// CUDA ordinal of the device.
         number: usize,
-        /// What the driver or a library says.
+        /// Error of the driver or a library.
         #[source]
         source: Box<crate::engine::cuda::GpuError>,
     },
-    /// The kernels asked for cannot be had.
+    /// The processor does not have the kernels asked for.
     #[error(transparent)]
     Kernels(#[from] crate::engine::cpu::SelectError),
     /// The model was not checked in the precision asked for.
     #[error("model {model} cannot run in {precision}")]
     Precision {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// What was asked for.
+        /// Precision asked for.
         precision: crate::engine::Precision,
-        /// What the manifest lacks.
+        /// The part that the manifest lacks.
         #[source]
         source: Box<ModelError>,
     },
-    /// The system gave no thread.
+    /// The operating system could not start a thread.
     #[error("the device's threads could not be started")]
     Thread(#[source] std::io::Error),
     /// The device's thread has ended.
     #[error("the device has stopped")]
     Stopped,
-    /// Models are placed on CUDA devices, and there is none.
+    /// The settings place models on CUDA devices, but the device is the CPU.
     #[error("device.placement.{model} lists CUDA devices, but the device is the CPU")]
     PlacementOnCpu {
         /// Name of the model.
         model: String,
     },
-    /// A model is placed nowhere, or on one device twice.
+    /// The settings place a model on no device, or on one device twice.
     #[error("device.placement.{model} must list at least one device, and none twice")]
     PlacementList {
         /// Name of the model.
         model: String,
     },
-    /// A model is placed on a device that is not opened.
-    #[error("device.placement.{model} lists cuda:{number}, which device.device does not")]
+    /// The settings place a model on a device that is not opened.
+    #[error("device.placement.{model} lists cuda:{number}, which device.device does not list")]
     PlacementNumber {
         /// Name of the model.
         model: String,
-        /// The device listed.
+        /// CUDA ordinal in the list.
         number: usize,
     },
 
-    /// The device failed for good while it held this work. It is out of service until it has been
+    /// The device was lost while it held this work. It is out of service until it has been
     /// reopened.
     #[error(transparent)]
     Lost(#[from] Loss),
-    /// Every device that could do this is out of service.
-    #[error("no device for this is in service")]
+    /// Every device that could run this is out of service.
+    #[error("no device that could run this is in service")]
     OutOfService,
-    /// The model has no network on this device.
+    /// The device holds no network of the model.
     #[error("model {model} is not loaded on this device")]
     NotLoaded {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
     },
 
-    /// The model's files do not give a network or a golden.
+    /// The files of the model do not give a network or a golden.
     #[error("model {model} could not be read")]
     Read {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// What is wrong with the files.
+        /// The error in the files.
         #[source]
         source: Box<ModelError>,
     },
-    /// The network does not load on this device.
+    /// The network could not be loaded onto this device.
     #[error("model {model} could not be loaded")]
     Load {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// What the engine says.
+        /// Error of the engine.
         #[source]
         source: Box<EngineError>,
     },
     /// A golden row or a warm-up row failed.
     #[error("model {model} failed its trial run in bucket {bucket}")]
     Trial {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// The batch size.
+        /// Batch size of the run.
         bucket: usize,
-        /// How it failed.
+        /// Error of the run.
         #[source]
         source: Box<DeviceError>,
     },
-    /// The network does not compute what its golden says.
+    /// The outputs of the network do not match its golden.
     #[error("model {model} does not match its golden")]
     Golden {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// Where it differs, and by how much.
+        /// Where they differ, and by how much.
         #[source]
         source: GoldenMismatch,
     },
-    /// A row's answer depends on the bucket it runs in.
+    /// The outputs of a row depend on the bucket it runs in.
     #[error(
-        "model {model} differs by {difference} between a row alone and in bucket {bucket}, the limit is {limit}"
+        "model {model} differs by {difference} between a row alone and in bucket {bucket}, \
+         the limit is {limit}"
     )]
     BucketMismatch {
-        /// Name and version.
+        /// Name and version of the model.
         model: String,
-        /// The batch size that differs.
+        /// Batch size whose outputs differ.
         bucket: usize,
-        /// The largest difference found.
+        /// Largest difference found.
         difference: f32,
-        /// The largest difference allowed.
+        /// Largest difference allowed.
         limit: f32,
     },
 
-    /// A row does not have the form the network is fed.
+    /// A row does not fit the input contract of the network.
     #[error("a row does not fit the network's input")]
     Fill(#[from] FillError),
-    /// There are more rows than the bucket holds, or the model has no such bucket.
+    /// The batch has no rows or more than the bucket holds, or the model has no such bucket.
     #[error("{rows} rows do not fit bucket {bucket}")]
     Bucket {
-        /// Rows handed in.
+        /// Rows of the batch.
         rows: usize,
-        /// The bucket asked for.
+        /// Bucket of the batch.
         bucket: usize,
     },
     /// The network failed.
     #[error("the network failed")]
     Run(#[from] EngineError),
-    /// A tensor could not be moved to or from the device.
+    /// A tensor could not be copied to or from the device.
     #[error("a tensor could not be moved to or from the device")]
     Transfer(#[from] candle_core::Error),
-    /// The network gave another number of outputs than it has.
-    #[error("the network gave {found} outputs, output {wanted} was expected")]
+    /// The network gave fewer outputs than expected.
+    #[error("the network gave {found} outputs, but output {wanted} is needed")]
     OutputCount {
-        /// Outputs given.
+        /// Number of outputs given.
         found: usize,
-        /// The output looked for.
+        /// Index of the missing output.
         wanted: usize,
     },
-    /// An output is infinite or not a number.
+    /// An output value is infinite or NaN.
     #[error("output {output} of a row is not finite")]
     NotFinite {
-        /// Which output.
+        /// Index of the output.
         output: usize,
     },
-    /// The network panicked; the device lives on.
+    /// The network panicked. The device still works.
     #[error("the network panicked")]
     Panicked,
 }
 
-/// A device of no use until it is reopened: an illegal address, an uncorrectable error of its
-/// memory, a device that fell off the bus.
+/// The loss of a device, which cannot be used until it is reopened. Causes are an illegal address,
+/// an uncorrectable memory error, or a device that fell off the bus.
 #[derive(Debug, Clone, Error)]
 #[error("device {device} was lost")]
 pub struct Loss {
-    /// `cuda:0`.
+    /// Name of the device, such as `cuda:0`.
     pub device: String,
-    /// What the driver said.
+    /// Error of the driver.
     #[source]
     pub source: Arc<dyn StdError + Send + Sync>,
 }
 
 impl DeviceError {
-    /// The loss behind this error, if it is one.
+    /// Returns the loss behind this error, if the error is one.
     pub fn loss(&self) -> Option<&Loss> {
         match self {
             Self::Lost(loss) => Some(loss),

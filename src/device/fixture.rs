@@ -1,5 +1,8 @@
 //! Models and machines for tests: a manifest without files, networks that are closures, and
 //! machines that stop where a test tells them to.
+//!
+//! The machines follow one metaphor. A staged machine reports what it does to its [`Director`], and
+//! the director tells it the next step.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -7,19 +10,20 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::cpu::CpuMachine;
+use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
-use super::machine::{Machine, MachineSpec, Started};
-use super::placement::DEVICES_MAX;
-use super::watchdog::Patience;
+use super::machine::{Machine, MachineSpec, StartedBatch};
+use super::watchdog::Timeouts;
 use super::{
-    Device, DeviceDescription, DeviceError, DevicePlan, DeviceSettings, LoadedModel, Loss,
-    Placement, RowOutput,
+    DeviceDescription, DeviceError, DeviceGroup, DevicePlan, DeviceSet, DeviceSettings,
+    LoadedModel, Loss, RowOutput,
 };
 use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
 use crate::model::Manifest;
 
-/// A manifest of an embedder fed 112×112 pixels as they are; its one output is one value.
+/// Manifest of an embedder with 112×112 pixels as input, without scaling. Its one output is one
+/// value.
 const EMBEDDER: &str = r#"
 name = "tiny"
 version = "1"
@@ -58,43 +62,43 @@ sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
 tolerance = { kind = "cosine", limit = 0.9999 }
 "#;
 
-/// The grey value that makes [`reading`] panic.
+/// Grey value that makes [`grey_network`] panic.
 pub(crate) const PANICS: u8 = 13;
 
-/// The grey value that makes [`reading`] answer with an infinite value.
+/// Grey value that makes [`grey_network`] output an infinite value.
 pub(crate) const OVERFLOWS: u8 = 14;
 
-/// The manifest of a tiny embedder.
+/// Returns the manifest of a tiny embedder.
 pub(crate) fn manifest(name: &str, version: &str, buckets: &[usize]) -> Manifest {
     let manifest = Manifest::parse(EMBEDDER).expect("the text is a manifest");
     let (name, version) = (name.to_owned(), version.to_owned());
     Manifest { name, version, buckets: buckets.to_vec(), ..manifest }
 }
 
-/// Every device of any group.
-pub(crate) fn everywhere() -> Placement {
-    Placement::of(0..DEVICES_MAX)
+/// Returns a set with every device of any group.
+pub(crate) fn all_devices() -> DeviceSet {
+    DeviceSet::of(0..DEVICES_MAX)
 }
 
-/// A row whose every pixel has the grey value `value`.
+/// Returns a row in which every pixel has the grey value `value`.
 pub(crate) fn grey(value: u8) -> RgbImage {
     let mut image = RgbImage::black(112, 112);
     image.pixels_mut().fill(value);
     image
 }
 
-/// A model that answers each row with its grey value.
+/// Returns a model that outputs the grey value of each row.
 pub(crate) fn reader(name: &str, buckets: &[usize]) -> Arc<LoadedModel> {
-    reader_on(name, buckets, everywhere())
+    reader_on(name, buckets, all_devices())
 }
 
-/// A [`reader`] with a placement.
-pub(crate) fn reader_on(name: &str, buckets: &[usize], on: Placement) -> Arc<LoadedModel> {
+/// Returns a [`reader`] with a placement.
+pub(crate) fn reader_on(name: &str, buckets: &[usize], on: DeviceSet) -> Arc<LoadedModel> {
     let manifest = manifest(name, "1", buckets);
-    Arc::new(LoadedModel::carrying(manifest, on, Box::new(reading)))
+    Arc::new(LoadedModel::with_test_network(manifest, on, Box::new(grey_network)))
 }
 
-/// A [`reader`] that stops at a gate before each run.
+/// Returns a [`reader`] that waits at a gate before each run.
 pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
     let (enter, entered) = tokio::sync::mpsc::channel(64);
     let (open, opened) = mpsc::channel();
@@ -103,38 +107,39 @@ pub(crate) fn gated(name: &str, buckets: &[usize]) -> (Arc<LoadedModel>, Gate) {
         let rows = grey_values(input)?;
         enter.try_send(rows).expect("the test looks at what enters");
         opened.lock().recv().expect("the test opens the gate");
-        reading(input)
+        grey_network(input)
     };
     let manifest = manifest(name, "1", buckets);
-    let model = LoadedModel::carrying(manifest, everywhere(), Box::new(run));
+    let model = LoadedModel::with_test_network(manifest, all_devices(), Box::new(run));
     (Arc::new(model), Gate { entered, open })
 }
 
-/// What holds a [`gated`] model. A gate that is dropped makes the waiting run panic.
+/// The gate of a [`gated`] model. Dropping the gate makes the waiting run panic.
 pub(crate) struct Gate {
     entered: tokio::sync::mpsc::Receiver<Vec<u8>>,
     open: mpsc::Sender<()>,
 }
 
 impl Gate {
-    /// Waits until a batch stands at the gate; the grey values of its rows, padding as 0.
+    /// Waits until a batch is at the gate, and returns the grey values of its rows, with 0 for
+    /// padding.
     pub(crate) async fn entered(&mut self) -> Vec<u8> {
         self.entered.recv().await.expect("the model is alive")
     }
 
-    /// Lets one batch pass, now or when it comes.
+    /// Lets one batch pass: the one at the gate, or else the next one.
     pub(crate) fn open(&self) {
         self.open.send(()).expect("the model is alive");
     }
 
-    /// Whether no further batch has come to the gate.
+    /// Returns whether no further batch has reached the gate.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.entered.try_recv().is_err()
     }
 }
 
-/// A network that answers each row with its grey value, but for [`PANICS`] and [`OVERFLOWS`].
-pub(crate) fn reading(input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
+/// A network that outputs the grey value of each row, except for [`PANICS`] and [`OVERFLOWS`].
+pub(crate) fn grey_network(input: &Tensor) -> Result<Vec<Tensor>, DeviceError> {
     let values = grey_values(input)?;
     assert!(!values.contains(&PANICS), "a bug in a network");
     let answer = |value: u8| if value == OVERFLOWS { f32::INFINITY } else { f32::from(value) };
@@ -148,38 +153,39 @@ fn grey_values(input: &Tensor) -> Result<Vec<u8>, DeviceError> {
     Ok(first.into_iter().map(|value| value as u8).collect())
 }
 
-/// A machine to be opened on a stage: it computes as the CPU does, and tells a [`Director`].
+/// A staged machine that is not open yet. It computes as the CPU does and reports to a
+/// [`Director`].
 pub(crate) struct Stage {
     pub(super) name: String,
     reports: tokio::sync::mpsc::Sender<Report>,
     steps: mpsc::Receiver<Step>,
-    /// Whether it stops before it opens, without a report.
-    pub(super) stops: bool,
+    /// Whether the machine stops before it opens, without a report.
+    pub(super) stops_before_opening: bool,
 }
 
-/// What a staged machine says.
+/// A report of a staged machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// It started rows of these grey values, and goes on.
+    /// The machine started rows of these grey values, and continues.
     Started(Vec<u8>),
-    /// It stops before it finishes the oldest batch.
+    /// The machine stops before it finishes the oldest batch.
     Finishing,
-    /// It stops before it is reopened.
+    /// The machine stops before it is reopened.
     Reopening,
-    /// It freed the network of a model, and goes on.
+    /// The machine freed the network of a model, and continues.
     Freed,
 }
 
-/// What a staged machine is told where it stops.
+/// The next step of a staged machine that has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Go on.
+    /// Continue.
     Go,
-    /// Be lost, or stay so.
+    /// Fail with a loss.
     Lose,
 }
 
-/// A machine on a stage.
+/// An open staged machine.
 pub(crate) struct StagedMachine {
     name: String,
     reports: tokio::sync::mpsc::Sender<Report>,
@@ -187,30 +193,30 @@ pub(crate) struct StagedMachine {
     pub(super) cpu: CpuMachine,
 }
 
-/// Who tells a staged machine what to do. Once it is gone, the machine goes on without asking.
+/// The test's control of a staged machine. Once it is dropped, the machine no longer stops.
 pub(crate) struct Director {
     reports: tokio::sync::mpsc::Receiver<Report>,
     steps: mpsc::Sender<Step>,
 }
 
-/// A group of staged machines `cuda:0`, `cuda:1`, …, each of which is tried twice when it is lost.
-pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (Device, Vec<Director>) {
-    let patience = Patience { pauses: vec![Duration::ZERO; 2], ..Patience::default() };
-    staged_with(count, settings, &patience).await
+/// Opens a group of staged machines `cuda:0`, `cuda:1`, … A lost machine is reopened at most twice.
+pub(crate) async fn staged(count: usize, settings: DeviceSettings) -> (DeviceGroup, Vec<Director>) {
+    let timeouts = Timeouts { reopen_delays: vec![Duration::ZERO; 2], ..Timeouts::default() };
+    staged_with_timeouts(count, settings, &timeouts).await
 }
 
-/// [`staged`] machines with a patience.
-pub(super) async fn staged_with(
+/// Opens a group of [`staged`] machines with these timeouts.
+pub(super) async fn staged_with_timeouts(
     count: usize,
     settings: DeviceSettings,
-    patience: &Patience,
-) -> (Device, Vec<Director>) {
+    timeouts: &Timeouts,
+) -> (DeviceGroup, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
     let machines = stages.into_iter().map(MachineSpec::Staged).collect();
     (
-        DevicePlan::of(machines, &settings)
-            .expect("it can be had")
-            .open_with(patience)
+        DevicePlan::from_machines(machines, &settings)
+            .expect("the plan is valid")
+            .open_with_timeouts(timeouts)
             .await
             .expect("it opens"),
         directors,
@@ -219,10 +225,11 @@ pub(super) async fn staged_with(
 
 impl Stage {
     pub(super) fn new(number: usize) -> (Self, Director) {
-        let (say, reports) = tokio::sync::mpsc::channel(64);
-        let (tell, steps) = mpsc::channel();
-        let stage = Self { name: format!("cuda:{number}"), reports: say, steps, stops: false };
-        (stage, Director { reports, steps: tell })
+        let (report_sender, reports) = tokio::sync::mpsc::channel(64);
+        let (step_sender, steps) = mpsc::channel();
+        let name = format!("cuda:{number}");
+        let stage = Self { name, reports: report_sender, steps, stops_before_opening: false };
+        (stage, Director { reports, steps: step_sender })
     }
 
     pub(super) fn cuda_number(&self) -> Option<usize> {
@@ -230,9 +237,9 @@ impl Stage {
     }
 
     pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
-        let Self { name, reports, steps, stops } = self;
-        if stops {
-            // Once its director is gone, it goes on too.
+        let Self { name, reports, steps, stops_before_opening } = self;
+        if stops_before_opening {
+            // Returns an error, and the machine continues, once the director is dropped.
             steps.recv().ok();
         }
         let description = CpuMachine::describe(1, KernelChoice::Auto, "staged")?;
@@ -248,22 +255,22 @@ impl StagedMachine {
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Started {
+    ) -> StartedBatch {
         let outputs = self.cpu.run(model, rows, bucket);
         self.report(Report::Started(rows.iter().map(|row| row.pixels()[0]).collect()));
-        Started::Staged(outputs)
+        StartedBatch::Staged(outputs)
     }
 
     pub(super) fn finish(
         &mut self,
         outputs: Result<Vec<RowOutput>, DeviceError>,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        self.stop(Report::Finishing)?;
+        self.wait_for_step(Report::Finishing)?;
         outputs
     }
 
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        self.stop(Report::Reopening)?;
+        self.wait_for_step(Report::Reopening)?;
         self.cpu.reopen();
         Ok(())
     }
@@ -275,7 +282,7 @@ impl StagedMachine {
         }
     }
 
-    fn stop(&mut self, at: Report) -> Result<(), DeviceError> {
+    fn wait_for_step(&mut self, at: Report) -> Result<(), DeviceError> {
         self.report(at);
         match self.steps.recv() {
             Ok(Step::Lose) => {
@@ -287,32 +294,32 @@ impl StagedMachine {
     }
 
     fn report(&self, report: Report) {
-        // A test that looks no more has dropped its end.
+        // A test that reads no more reports has dropped its end.
         drop(self.reports.try_send(report));
     }
 }
 
 impl Director {
-    /// Waits for the machine's next report.
+    /// Waits for the next report of the machine.
     pub(crate) async fn report(&mut self) -> Report {
         self.reports.recv().await.expect("the machine is open")
     }
 
-    /// Whether the machine has reported nothing more.
+    /// Returns whether there is no further report.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.reports.try_recv().is_err()
     }
 
-    /// Tells the machine, now or when it stops.
-    pub(crate) fn tell(&self, step: Step) {
+    /// Sends the step that the machine takes at its current or next stop.
+    pub(crate) fn send(&self, step: Step) {
         self.steps.send(step).expect("the machine is open");
     }
 
-    /// Tells the machine at each of the stops to come, which must be these.
+    /// Sends a step at each of the next stops, after checking that the machine reports that stop.
     pub(crate) async fn direct(&mut self, stops: impl IntoIterator<Item = (Report, Step)>) {
         for (stop, step) in stops {
             assert_eq!(self.report().await, stop);
-            self.tell(step);
+            self.send(step);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Makes a model ready on its device: build, golden, warm-up. Whatever fails here never serves.
+//! Makes a model ready on its device: builds the network, checks the golden and warms the buckets.
+//! A model that fails one of these steps never serves.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +20,19 @@ pub(super) fn load(
     machine.load(model, package)?;
     let build = started.elapsed();
     let golden = check_golden(machine, model, package)?;
-    let buckets = warm(machine, model)?;
+    let buckets = warm_up(machine, model)?;
     Ok(LoadTiming { build, golden, buckets })
 }
 
-/// Checks the golden, on a network of the golden's own size where that is another.
+/// Checks the golden and returns the time it took. If the golden has another input size than the
+/// model, the check runs on a second network of the golden's size.
 fn check_golden(
     machine: &mut Machine,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<Duration, DeviceError> {
     let started = Instant::now();
-    let golden = package.golden().map_err(unreadable(package))?;
+    let golden = package.golden().map_err(read_error(package))?;
     if golden.input == model.manifest().input {
         check_rows(machine, model, &golden)?;
     } else {
@@ -43,7 +45,8 @@ fn check_golden(
     Ok(started.elapsed())
 }
 
-/// Each golden row alone must give the golden's answer; in a larger bucket, the same again.
+/// Checks that each golden row alone gives the golden's output, and gives it again in a larger
+/// bucket.
 fn check_rows(
     machine: &mut Machine,
     model: &LoadedModel,
@@ -52,7 +55,7 @@ fn check_rows(
     let bucket = model.smallest_bucket();
     let mut alone = Vec::new();
     for row in &golden.pictures {
-        alone.push(machine.run_alone(model, row).map_err(in_trial(model, bucket))?);
+        alone.push(machine.run_alone(model, row).map_err(trial_error(model, bucket))?);
     }
     let answers: Vec<Vec<&[f32]>> = alone.iter().map(RowOutput::slices).collect();
     golden.check(&answers).map_err(|source| DeviceError::Golden { model: model.id(), source })?;
@@ -61,23 +64,24 @@ fn check_rows(
     })
 }
 
-/// Runs `rows` again together in one bucket with padding; each answer must `hold` by itself, and
-/// be near that of the row `alone`.
+/// Runs `rows` again together in one bucket, with padding if a bucket is larger than their number.
+/// Each output must pass `check_answer`, and must be near the output of the row `alone`.
 fn check_bucket(
     machine: &mut Machine,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
-    hold: impl Fn(usize, &RowOutput) -> Result<(), GoldenMismatch>,
+    check_answer: impl Fn(usize, &RowOutput) -> Result<(), GoldenMismatch>,
 ) -> Result<(), DeviceError> {
     let with_padding = model.buckets().iter().copied().filter(|bucket| *bucket > rows.len()).min();
     let largest = model.buckets().iter().copied().max();
     let Some(bucket) = with_padding.or(largest) else { return Ok(()) };
     let count = rows.len().min(bucket);
     let together =
-        machine.run_together(model, &rows[..count], bucket).map_err(in_trial(model, bucket))?;
-    let held = together.iter().enumerate().try_for_each(|(row, answer)| hold(row, answer));
-    held.map_err(|source| DeviceError::Golden { model: model.id(), source })?;
+        machine.run_together(model, &rows[..count], bucket).map_err(trial_error(model, bucket))?;
+    let checked =
+        together.iter().enumerate().try_for_each(|(row, answer)| check_answer(row, answer));
+    checked.map_err(|source| DeviceError::Golden { model: model.id(), source })?;
     let difference = alone.iter().zip(&together).map(|(a, b)| row_difference(a, b));
     let difference = difference.fold(0.0, f32::max);
     let limit = machine.bucket_tolerance(model.manifest().precision);
@@ -93,14 +97,19 @@ fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
     tensors.map(|(a, b)| tensor_difference(a.expose(), b.expose())).fold(0.0, f32::max)
 }
 
-/// The largest difference, relative to the largest value where that is above 1.
+/// Returns the largest difference of two values, relative to the largest value of `a` if that is
+/// above 1.
 fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
     let scale = a.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
 }
 
-/// Runs every bucket once, so that no request pays for first allocations and choices.
-fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Duration)>, DeviceError> {
+/// Runs every bucket once and returns the time of each. After that no request pays for first
+/// allocations and choices of algorithms.
+fn warm_up(
+    machine: &mut Machine,
+    model: &LoadedModel,
+) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
     let largest = model.buckets().iter().copied().max().unwrap_or(0);
     let black = || RgbImage::black(input.width, input.height);
@@ -110,18 +119,18 @@ fn warm(machine: &mut Machine, model: &LoadedModel) -> Result<Vec<(usize, Durati
     let mut times = Vec::new();
     for bucket in buckets {
         let started = Instant::now();
-        machine.run_together(model, &rows[..bucket], bucket).map_err(in_trial(model, bucket))?;
+        machine.run_together(model, &rows[..bucket], bucket).map_err(trial_error(model, bucket))?;
         times.push((bucket, started.elapsed()));
     }
     Ok(times)
 }
 
-fn unreadable(package: &Package) -> impl FnOnce(ModelError) -> DeviceError {
+fn read_error(package: &Package) -> impl FnOnce(ModelError) -> DeviceError {
     let model = package.id();
     move |source| DeviceError::Read { model, source: Box::new(source) }
 }
 
-fn in_trial(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
+fn trial_error(model: &LoadedModel, bucket: usize) -> impl FnOnce(DeviceError) -> DeviceError {
     let model = model.id();
     move |source| DeviceError::Trial { model, bucket, source: Box::new(source) }
 }
@@ -132,11 +141,11 @@ mod tests {
 
     use super::*;
     use crate::device::cpu::{CpuMachine, RunNetwork};
-    use crate::device::fixture::{everywhere, grey, manifest, reading};
+    use crate::device::fixture::{all_devices, grey, grey_network, manifest};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
-    /// One of the networks in the repository, with two small buckets to be quick.
+    /// Returns a package of the repository, with two small buckets to be quick.
     fn package(model: &str) -> Package {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let mut package = Package::open(&models.join(model)).unwrap();
@@ -149,7 +158,7 @@ mod tests {
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
-        let model = LoadedModel::new(1, package, everywhere(), Vec::new());
+        let model = LoadedModel::new(1, package, all_devices(), Vec::new());
         let timing = load(&mut machine(), &model, package)?;
         Ok((model, timing))
     }
@@ -183,15 +192,15 @@ mod tests {
         let rows = [grey(1), grey(2)];
         let by_batch = |input: &candle_core::Tensor| {
             let shift = if input.dims()[0] == 3 { 1e-3 } else { 0.0 };
-            let outputs = reading(input)?.into_iter();
+            let outputs = grey_network(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
         let mut machine = machine();
         let cases: [(RunNetwork, bool); 2] =
-            [(Box::new(reading), true), (Box::new(by_batch), false)];
+            [(Box::new(grey_network), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
             let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::carrying(manifest, everywhere(), run);
+            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -199,8 +208,9 @@ mod tests {
         }
     }
 
-    /// A network of the golden's own answers, in a bucket of 3 off by `shift`.
-    fn recited(golden: &Golden, shift: f32) -> RunNetwork {
+    /// Returns a network that answers with the golden's outputs. In a bucket of 3, `shift` is
+    /// added.
+    fn golden_network(golden: &Golden, shift: f32) -> RunNetwork {
         let fed = |picture: &RgbImage| {
             let mut row = vec![0.0; golden.input.row_len()];
             golden.input.fill(picture, &mut row).unwrap();
@@ -211,7 +221,7 @@ mod tests {
         Box::new(move |input| {
             let rows = input.flatten_from(1)?.to_vec2::<f32>()?;
             let shift = if rows.len() == 3 { shift } else { 0.0 };
-            // The bucket's padding is no picture.
+            // A padding row matches no golden row; any output will do.
             let place = |row: &Vec<f32>| fed.iter().position(|fed| fed == row).unwrap_or(0);
             let answers = rows.iter().flat_map(|row| &known[place(row)]).map(|v| v + shift);
             let shape = (rows.len(), known[0].len());
@@ -224,9 +234,9 @@ mod tests {
         let package = package("fr_liveness/0.0.1");
         let golden = package.golden().unwrap();
         let checked = |shift| {
-            let run = recited(&golden, shift);
+            let run = golden_network(&golden, shift);
             let manifest = package.manifest.clone();
-            let model = LoadedModel::carrying(manifest, everywhere(), run);
+            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
             check_rows(&mut machine(), &model, &golden)
         };
         checked(0.0).unwrap();

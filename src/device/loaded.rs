@@ -1,59 +1,59 @@
-//! A model as it lives on devices.
+//! Handles of models that are loaded onto devices.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::Placement;
+use super::DeviceSet;
 #[cfg(test)]
 use super::cpu::RunNetwork;
-use super::worker::Door;
+use super::worker::Inbox;
 use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
 ///
-/// The networks themselves live with the devices' threads, each in its machine's table under this
-/// handle's key. Dropping the last handle frees them there.
+/// The networks are owned by the devices' threads. Each machine keeps its network under the key of
+/// this handle. Dropping the last handle frees the networks.
 pub struct LoadedModel {
     key: ModelKey,
     manifest: Manifest,
-    /// Where the files are: a device that was lost reads them again.
+    /// Folder of the files. A device that was lost reads them again.
     dir: PathBuf,
-    placement: Placement,
-    /// Tells when the handle is dropped.
-    _doors: Doors,
+    placement: DeviceSet,
+    /// Requests the sweep when the handle is dropped.
+    _sweep: SweepOnDrop,
     timing: OnceLock<LoadTiming>,
-    /// The network of a test, which needs no device to be loaded onto.
+    /// A network of a test, which runs without being loaded onto a device.
     #[cfg(test)]
-    carried: Option<RunNetwork>,
+    test_network: Option<RunNetwork>,
 }
 
-/// Of the threads that hold a network of a model.
-struct Doors(Vec<Weak<Door>>);
+/// Inboxes of the threads that hold a network of the model. Dropping this requests a sweep of each.
+struct SweepOnDrop(Vec<Weak<Inbox>>);
 
-/// Under which a machine keeps a network.
+/// The key under which a machine keeps a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ModelKey {
-    /// A model's, different for every load.
+    /// Key of a model, different for every load.
     Live(u64),
-    /// A network that is only tried: a golden of another size. One at a time.
+    /// Key of a trial network, for a golden of another input size. A machine holds one at a time.
     Trial,
 }
 
-/// How long the parts of loading took, on the device that took longest.
+/// Durations of the parts of loading, on the device that took longest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadTiming {
     /// Reading the files and building the network.
     pub build: Duration,
     /// Checking the golden rows, alone and in a bucket.
     pub golden: Duration,
-    /// The first run of each bucket at full size, smallest first: bucket and time.
+    /// Bucket and time of its first run with all rows, smallest bucket first.
     pub buckets: Vec<(usize, Duration)>,
 }
 
 impl LoadTiming {
-    /// All parts together.
+    /// Returns the sum of all parts.
     pub(super) fn total(&self) -> Duration {
         let buckets: Duration = self.buckets.iter().map(|(_, time)| *time).sum();
         self.build + self.golden + buckets
@@ -61,27 +61,35 @@ impl LoadTiming {
 }
 
 impl LoadedModel {
-    /// A handle under a fresh `key`, before any device has loaded it.
+    /// Returns a handle with a fresh `key`, before any device has loaded the model.
     pub(super) fn new(
         key: u64,
         package: &Package,
-        placement: Placement,
-        doors: Vec<Weak<Door>>,
+        placement: DeviceSet,
+        inboxes: Vec<Weak<Inbox>>,
     ) -> Self {
-        let (dir, _doors) = (package.dir().to_owned(), Doors(doors));
-        Self { dir, placement, _doors, ..Self::bare(ModelKey::Live(key), package.manifest.clone()) }
+        Self {
+            dir: package.dir().to_owned(),
+            placement,
+            _sweep: SweepOnDrop(inboxes),
+            ..Self::bare(ModelKey::Live(key), package.manifest.clone())
+        }
     }
 
-    /// The same model fed with `input`, to be tried.
+    /// Returns a trial handle of the same model with another input contract.
     pub(super) fn trial(&self, input: &InputContract) -> Self {
         let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
         Self::bare(ModelKey::Trial, manifest)
     }
 
-    /// A model that answers with `run` on any device, without any check or warm-up.
+    /// Returns a model that any device runs with `run`, without a load, a check or a warm-up.
     #[cfg(test)]
-    pub(crate) fn carrying(manifest: Manifest, placement: Placement, run: RunNetwork) -> Self {
-        Self { placement, carried: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
+    pub(crate) fn with_test_network(
+        manifest: Manifest,
+        placement: DeviceSet,
+        run: RunNetwork,
+    ) -> Self {
+        Self { placement, test_network: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
     }
 
     fn bare(key: ModelKey, manifest: Manifest) -> Self {
@@ -89,46 +97,46 @@ impl LoadedModel {
             key,
             manifest,
             dir: PathBuf::new(),
-            placement: Placement::of([]),
-            _doors: Doors(Vec::new()),
+            placement: DeviceSet::of([]),
+            _sweep: SweepOnDrop(Vec::new()),
             timing: OnceLock::new(),
             #[cfg(test)]
-            carried: None,
+            test_network: None,
         }
     }
 
-    /// How the network is fed and what it answers.
+    /// Returns the manifest: how the network is fed and what it outputs.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The model's name, without its version.
+    /// Returns the name of the model, without its version.
     pub fn name(&self) -> &str {
         &self.manifest.name
     }
 
-    /// `name/version`.
+    /// Returns `name/version`.
     pub fn id(&self) -> String {
         self.manifest.id()
     }
 
-    /// The batch sizes the devices are warmed for.
+    /// Returns the buckets: the batch sizes that the devices are warmed for.
     pub fn buckets(&self) -> &[usize] {
         &self.manifest.buckets
     }
 
-    /// The devices that run it.
-    pub fn placement(&self) -> Placement {
+    /// Returns the devices that run the model.
+    pub fn placement(&self) -> DeviceSet {
         self.placement
     }
 
-    /// How long loading took.
+    /// Returns the durations of loading.
     pub fn timing(&self) -> &LoadTiming {
         self.timing.get_or_init(LoadTiming::default)
     }
 
     pub(super) fn set_timing(&self, timing: LoadTiming) {
-        // A model is loaded once; coming back to a device does not change what loading took.
+        // A model is loaded once. Loading it again after a loss does not change this timing.
         let _ = self.timing.set(timing);
     }
 
@@ -141,8 +149,8 @@ impl LoadedModel {
     }
 
     #[cfg(test)]
-    pub(super) fn carried(&self) -> Option<&RunNetwork> {
-        self.carried.as_ref()
+    pub(super) fn test_network(&self) -> Option<&RunNetwork> {
+        self.test_network.as_ref()
     }
 
     pub(super) fn smallest_bucket(&self) -> usize {
@@ -150,10 +158,10 @@ impl LoadedModel {
     }
 }
 
-impl Drop for Doors {
+impl Drop for SweepOnDrop {
     fn drop(&mut self) {
-        for door in self.0.iter().filter_map(Weak::upgrade) {
-            door.ring();
+        for inbox in self.0.iter().filter_map(Weak::upgrade) {
+            inbox.request_sweep();
         }
     }
 }

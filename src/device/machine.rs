@@ -1,4 +1,5 @@
-//! What a device's thread drives. A machine is opened on its thread and never leaves it.
+//! The machine that a device's thread runs batches on. A machine is opened on its thread and never
+//! leaves it.
 
 use std::num::NonZeroUsize;
 
@@ -6,7 +7,7 @@ use std::num::NonZeroUsize;
 use super::CudaSettings;
 use super::cpu::CpuMachine;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaMachine, Flying, check_number};
+use super::cuda::{CudaMachine, EnqueuedBatch, check_gpu};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
@@ -16,33 +17,33 @@ use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
 use crate::model::Package;
 
-/// A machine to be opened.
+/// A machine that is not open yet.
 pub(super) enum MachineSpec {
-    /// The CPU, and how it came to be chosen.
+    /// The CPU.
     Cpu {
         /// Threads that run networks.
         threads: usize,
-        /// Instructions to use.
+        /// Kernels to use.
         kernels: KernelChoice,
-        /// For [`DeviceDescription::chosen`].
+        /// Text for [`DeviceDescription::chosen`].
         chosen: String,
     },
     /// A GPU.
     #[cfg(feature = "cuda")]
     Cuda {
-        /// The number behind `cuda:`.
+        /// CUDA ordinal, as in `cuda:0`.
         number: usize,
-        /// How it runs networks.
+        /// Settings of GPUs.
         settings: CudaSettings,
-        /// For [`DeviceDescription::chosen`].
+        /// Text for [`DeviceDescription::chosen`].
         chosen: &'static str,
     },
-    /// One that stops where a test tells it to.
+    /// A machine that stops at the points that a test chooses.
     #[cfg(test)]
     Staged(Stage),
 }
 
-/// An open machine. It holds a network for each model loaded onto it, under the model's key.
+/// An open machine. It holds one network per loaded model, under the key of the model.
 pub(super) enum Machine {
     Cpu(CpuMachine),
     #[cfg(feature = "cuda")]
@@ -51,20 +52,21 @@ pub(super) enum Machine {
     Staged(StagedMachine),
 }
 
-/// A batch that was started.
-pub(super) enum Started {
-    /// It has run: the CPU computes while it starts. So has one that could not be started.
+/// A batch that a machine has started.
+pub(super) enum StartedBatch {
+    /// The batch has run, because the CPU computes inside `start`; or the batch could not be
+    /// started.
     Done(Result<Vec<RowOutput>, DeviceError>),
-    /// A GPU computes it.
+    /// A GPU runs the batch.
     #[cfg(feature = "cuda")]
-    Cuda(Flying),
-    /// It runs until [`Machine::finish`] is told to end it.
+    Cuda(EnqueuedBatch),
+    /// The batch runs until a test lets [`Machine::finish`] return.
     #[cfg(test)]
     Staged(Result<Vec<RowOutput>, DeviceError>),
 }
 
 impl MachineSpec {
-    /// The name of the machine's device, such as `cpu` or `cuda:0`.
+    /// Returns the name of the machine's device, such as `cpu` or `cuda:0`.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Cpu { .. } => "cpu".to_owned(),
@@ -75,7 +77,7 @@ impl MachineSpec {
         }
     }
 
-    /// The number behind `cuda:`, by which the operator places models.
+    /// Returns the CUDA ordinal, by which settings place models; `None` for the CPU.
     pub(super) fn cuda_number(&self) -> Option<usize> {
         match self {
             Self::Cpu { .. } => None,
@@ -86,25 +88,26 @@ impl MachineSpec {
         }
     }
 
-    /// Whether it is the CPU.
+    /// Returns whether the machine is the CPU.
     pub(super) fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu { .. })
     }
 
-    /// Checks what can be checked of the machine without opening it.
+    /// Checks everything about the machine that can be checked without opening it.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
         match self {
             Self::Cpu { threads, kernels, chosen } => {
                 CpuMachine::describe(*threads, *kernels, chosen).map(drop)
             }
             #[cfg(feature = "cuda")]
-            Self::Cuda { number, .. } => check_number(*number),
+            Self::Cuda { number, .. } => check_gpu(*number),
             #[cfg(test)]
             Self::Staged(_) => Ok(()),
         }
     }
 
-    /// Whether work on it may never end and cannot be stopped. The CPU computes on our own threads.
+    /// Returns whether work on this machine may never end and cannot be stopped. Work on the CPU
+    /// runs on threads of this process and always ends.
     pub(super) fn can_hang(&self) -> bool {
         match self {
             Self::Cpu { .. } => false,
@@ -115,9 +118,9 @@ impl MachineSpec {
         }
     }
 
-    /// How many batches its device holds where nobody says: a GPU fetches the next one while it
-    /// computes; on the CPU every batch forms at the last moment.
-    pub(super) fn usual_slots(&self) -> NonZeroUsize {
+    /// Returns the number of slots if the settings give none. A GPU uploads the next batch while it
+    /// computes the current one. On the CPU one slot lets every batch form at the last moment.
+    pub(super) fn default_slots(&self) -> NonZeroUsize {
         match self {
             #[cfg(feature = "cuda")]
             Self::Cuda { .. } => const { NonZeroUsize::new(2).expect("2 is not 0") },
@@ -125,7 +128,7 @@ impl MachineSpec {
         }
     }
 
-    /// Opens the machine for batches in `slots` slots, on the thread that will drive it.
+    /// Opens the machine for `slots` batches at once, on the thread that will use it.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "only GPUs differ in this")
@@ -152,7 +155,8 @@ impl MachineSpec {
 }
 
 impl Machine {
-    /// Builds the network of `model` from its files and keeps it under the model's key, unchecked.
+    /// Builds the network of `model` from its files and keeps it under the key of the model. The
+    /// network is not checked here.
     pub(super) fn load(
         &mut self,
         model: &LoadedModel,
@@ -179,48 +183,52 @@ impl Machine {
     }
 
     /// Starts rows in one pass, padded up to `bucket`, and returns as soon as the host's part is
-    /// done. At most as many batches as the device has slots are started and not finished.
+    /// done. At most as many batches as the device has slots may be started and unfinished.
     pub(super) fn start(
         &mut self,
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Started {
+    ) -> StartedBatch {
         match self {
-            Self::Cpu(cpu) => Started::Done(cpu.run(model, rows, bucket)),
+            Self::Cpu(cpu) => StartedBatch::Done(cpu.run(model, rows, bucket)),
             #[cfg(feature = "cuda")]
             Self::Cuda(gpu) => match gpu.start(model, rows, bucket) {
-                Ok(flying) => Started::Cuda(flying),
-                Err(error) => Started::Done(Err(error)),
+                Ok(batch) => StartedBatch::Cuda(batch),
+                Err(error) => StartedBatch::Done(Err(error)),
             },
             #[cfg(test)]
             Self::Staged(staged) => staged.start(model, rows, bucket),
         }
     }
 
-    /// Whether [`Machine::finish`] would not wait, as far as the machine can tell.
-    pub(super) fn has_run(&self, started: &Started) -> bool {
+    /// Returns whether [`Machine::finish`] would return without waiting, as far as the machine can
+    /// tell.
+    pub(super) fn has_run(&self, started: &StartedBatch) -> bool {
         match started {
             #[cfg(feature = "cuda")]
-            Started::Cuda(flying) => flying.has_run(),
+            StartedBatch::Cuda(batch) => batch.has_run(),
             _ => true,
         }
     }
 
-    /// Waits for a started batch; they are finished in the order they were started. The error of
-    /// one row is the error of all. [`DeviceError::Lost`] means the machine is of no use until
-    /// [`Machine::reopen`].
-    pub(super) fn finish(&mut self, started: Started) -> Result<Vec<RowOutput>, DeviceError> {
+    /// Waits for a started batch and returns the outputs of its rows. Batches must be finished in
+    /// the order they were started.
+    ///
+    /// # Errors
+    /// The error of one row is the error of the whole batch. After [`DeviceError::Lost`] the
+    /// machine cannot be used until [`Machine::reopen`].
+    pub(super) fn finish(&mut self, started: StartedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         match started {
-            Started::Done(outputs) => outputs,
+            StartedBatch::Done(outputs) => outputs,
             #[cfg(feature = "cuda")]
-            Started::Cuda(flying) => self.gpu().finish(flying),
+            StartedBatch::Cuda(batch) => self.gpu().finish(batch),
             #[cfg(test)]
-            Started::Staged(outputs) => self.staged().finish(outputs),
+            StartedBatch::Staged(outputs) => self.staged().finish(outputs),
         }
     }
 
-    /// Brings a machine that was lost back, without any network: all must be loaded again.
+    /// Reopens a lost machine, without any network: all models must be loaded again.
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
         match self {
             Self::Cpu(cpu) => {
@@ -234,8 +242,8 @@ impl Machine {
         }
     }
 
-    /// Most that a row's answer may differ between buckets, relative to the largest value of its
-    /// output.
+    /// Returns the maximum difference between a row's outputs in two buckets, relative to the
+    /// largest value of the output.
     #[cfg_attr(
         not(feature = "cuda"),
         expect(unused_variables, reason = "only GPUs differ in this")
@@ -250,11 +258,11 @@ impl Machine {
 
     #[cfg(feature = "cuda")]
     fn gpu(&mut self) -> &mut CudaMachine {
-        let Self::Cuda(gpu) = self else { unreachable!("only a GPU starts such batches") };
+        let Self::Cuda(gpu) = self else { unreachable!("only a GPU starts CUDA batches") };
         gpu
     }
 
-    /// Starts rows and waits for them.
+    /// Runs rows in one pass and returns their outputs.
     pub(super) fn run_together(
         &mut self,
         model: &LoadedModel,
@@ -265,7 +273,7 @@ impl Machine {
         self.finish(started)
     }
 
-    /// Runs one row in the model's smallest bucket.
+    /// Runs one row in the model's smallest bucket and returns its outputs.
     pub(super) fn run_alone(
         &mut self,
         model: &LoadedModel,
@@ -279,14 +287,14 @@ impl Machine {
     #[cfg(test)]
     fn staged(&mut self) -> &mut StagedMachine {
         let Self::Staged(staged) = self else {
-            panic!("only a staged machine starts such batches")
+            panic!("only a staged machine starts staged batches")
         };
         staged
     }
 }
 
-impl Started {
-    /// Whether nothing is left to wait for.
+impl StartedBatch {
+    /// Returns whether the batch needs no waiting.
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Done(_) => true,

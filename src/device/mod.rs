@@ -1,20 +1,23 @@
-//! The devices that run networks: a group of one CPU, or of several GPUs, as one [`Device`].
+//! The devices that run networks: one CPU or several GPUs, opened as one [`DeviceGroup`].
 //!
 //! ```text
-//! reserve(among) → Slot of one device → launch(Batch) → inbox → its thread: start, finish → BatchOutcome
+//! reserve(among) → Slot of one device → launch(Batch) → inbox
+//!     → thread of the device: start, finish → BatchOutcome
 //! ```
 //!
-//! One thread per device. It alone opens its machine, and everything that runs on it runs there.
-//! Whatever is in an inbox holds one of its places, so nobody waits to send, and a slot is free
-//! again when its work is done. Who forms batches reserves first and forms then: the batch is as
-//! full as the queue is at the last moment. With two slots and more a machine that can starts a
-//! batch while it computes the one before.
+//! Each device has one thread. Only that thread opens the machine and runs work on it. Work in an
+//! inbox holds one of the inbox's places, so sending never waits. A slot is free again when its
+//! work is done. The caller reserves a slot first and forms the batch after that, so the batch
+//! holds everything that is in the queue at the last moment. A GPU with two or more slots starts
+//! the next batch while it computes the current one.
 //!
-//! A model has one handle, [`LoadedModel`], and a [`Placement`]: the devices that hold its network.
-//! A device that is lost answers what it holds with the loss, goes out of service, is reopened,
-//! loads its models again from their files, and comes back; [`Device::health`] tells. A GPU that
-//! never ends a batch is gone: nothing of it can be stopped or freed, so nobody waits for it any
-//! more, not even to close it.
+//! A model has one handle, [`LoadedModel`], and a placement: the [`DeviceSet`] that holds its
+//! network.
+//!
+//! A device that is lost answers its work with the loss and goes out of service. It is reopened,
+//! loads its models again from their files, and is back in service; [`DeviceGroup::health`] shows
+//! each step. A GPU that never ends a batch has hung. It cannot be stopped and its memory cannot be
+//! freed, so no task waits for it any more, not even when the group is closed.
 
 mod batch;
 mod choice;
@@ -22,16 +25,17 @@ mod compare;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod device_set;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod flight;
 mod health;
 mod load;
 mod loaded;
 mod machine;
 mod placement;
 mod plan;
+mod running;
 mod settings;
 mod survey;
 #[cfg(test)]
@@ -59,109 +63,110 @@ pub use choice::{DeviceChoice, DeviceDescription};
 pub use compare::compare;
 #[cfg(feature = "cuda")]
 pub use cuda::open_gpu_alone;
+pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
-pub use placement::Placement;
 pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
-use health::Reporter;
+use health::StateReporter;
 use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
-use watchdog::{Patience, Pulse, Watchdog};
-use worker::{Door, Work, Worker};
+use watchdog::{Heartbeat, Timeouts, Watchdog};
+use worker::{Inbox, Work, Worker};
 
 /// An open group of devices.
 ///
-/// Dropping it finishes what was launched and then ends the threads; the drop waits for that, which
-/// takes at most one batch per slot, but not for a GPU that hangs.
-pub struct Device {
-    /// Each at its place, by which placements and slots name it.
-    stations: Vec<Station>,
+/// Dropping the group finishes every launched batch and then ends the threads. The drop blocks for
+/// at most one batch per slot. It does not wait for a GPU that has hung.
+pub struct DeviceGroup {
+    /// Placements and slots name a device by its index here.
+    devices: Vec<DeviceHandle>,
     health: Arc<watch::Sender<Health>>,
     placements: Placements,
-    /// What all models are computed in; `None` leaves it to each manifest.
+    /// The precision of all models; `None` leaves the choice to each manifest.
     precision: Option<Precision>,
-    /// The key of the next model.
     next_key: Mutex<u64>,
 }
 
-/// One device as the group sees it.
-struct Station {
+/// The group's handle of one device.
+struct DeviceHandle {
     description: DeviceDescription,
     slots: Arc<Semaphore>,
-    /// `None` only while dropping: closing the inbox ends the thread.
-    door: Option<Arc<Door>>,
-    /// The device's own, or that of its watchdog, which ends when the device's has ended or hangs.
+    /// `None` only while the group is dropped: closing the inbox ends the thread.
+    inbox: Option<Arc<Inbox>>,
+    /// The device's thread, or its watchdog's thread. The watchdog's thread ends when the device's
+    /// thread has ended or hung.
     thread: Option<JoinHandle<()>>,
 }
 
-/// A station whose thread opens its machine.
-struct Opening {
-    door: Door,
+/// A device whose thread is opening its machine.
+struct OpeningDevice {
+    inbox: Inbox,
     thread: JoinHandle<()>,
     opened: oneshot::Receiver<Result<DeviceDescription, DeviceError>>,
 }
 
-/// A place in one device's inbox.
+/// A reserved place in one device's inbox.
 #[derive(Debug)]
 pub struct Slot<'group> {
-    group: &'group Device,
+    group: &'group DeviceGroup,
     device: usize,
     permit: OwnedSemaphorePermit,
 }
 
-impl Device {
+impl DeviceGroup {
     /// Opens the devices of `settings` and starts their threads.
     ///
     /// # Errors
-    /// Those of [`DevicePlan::new`] and [`DevicePlan::open`].
+    /// Returns the errors of [`DevicePlan::new`] and [`DevicePlan::open`].
     pub async fn open(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         DevicePlan::new(settings)?.open().await
     }
 
-    async fn of(plan: DevicePlan, patience: &Patience) -> Result<Self, DeviceError> {
+    async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision, .. } = plan;
         let names = machines.iter().map(MachineSpec::name);
-        let health = Arc::new(watch::Sender::new(Health::good(names)));
+        let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
-            let reporter = Reporter { health: Arc::clone(&health), device };
-            let gone = gone(health.subscribe(), device);
-            opening.push((Opening::start(machine, reporter, slots, patience.clone())?, gone));
+            let reporter = StateReporter { health: Arc::clone(&health), device };
+            let final_loss = final_loss(health.subscribe(), device);
+            let started = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
+            opening.push((started, final_loss));
         }
-        let mut stations = Vec::with_capacity(opening.len());
-        for (station, gone) in opening {
-            stations.push(station.opened(slots, gone).await?);
+        let mut devices = Vec::with_capacity(opening.len());
+        for (device, final_loss) in opening {
+            devices.push(device.opened(slots, final_loss).await?);
         }
-        Ok(Self { stations, health, placements, precision, next_key: Mutex::new(0) })
+        Ok(Self { devices, health, placements, precision, next_key: Mutex::new(0) })
     }
 
-    /// What each device is and how it came to be chosen.
+    /// Returns the description of each device.
     pub fn describe(&self) -> impl Iterator<Item = &DeviceDescription> {
-        self.stations.iter().map(|station| &station.description)
+        self.devices.iter().map(|device| &device.description)
     }
 
-    /// Which devices are in service, from now on.
+    /// Returns a receiver of the state of all devices.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
 
     /// Loads a model onto every device of its placement: builds the network, checks its golden
-    /// alone and in a larger bucket, and warms every bucket. It takes a slot of each device, so
-    /// batches wait meanwhile.
+    /// alone and in a larger bucket, and warms every bucket. Loading takes a slot of each device,
+    /// so batches wait meanwhile.
     ///
     /// # Errors
-    /// [`DeviceError`] names the model and what it fails; then no device keeps it.
+    /// [`DeviceError`] names the model and the step that failed. No device keeps the model then.
     pub async fn load(&self, package: Package) -> Result<Arc<LoadedModel>, DeviceError> {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
-        let doors = placement.iter().filter_map(|device| self.stations[device].door.as_ref());
-        let doors = doors.map(Arc::downgrade).collect();
-        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, doors));
+        let inboxes = placement.iter().filter_map(|device| self.devices[device].inbox.as_ref());
+        let inboxes = inboxes.map(Arc::downgrade).collect();
+        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, inboxes));
         let loads = placement.iter().map(|device| self.load_on(device, &model, &package));
         let timings = try_join_all(loads).await?;
         let slowest = timings.into_iter().max_by_key(LoadTiming::total);
@@ -175,33 +180,35 @@ impl Device {
         model: &Arc<LoadedModel>,
         package: &Arc<Package>,
     ) -> Result<LoadTiming, DeviceError> {
-        let slot = self.reserve(Placement::of([device])).await?;
+        let slot = self.reserve(DeviceSet::of([device])).await?;
         let (reply, loaded) = oneshot::channel();
         let (model, package) = (Arc::clone(model), Arc::clone(package));
         slot.send(|permit| Work::Load { model, package, reply, permit });
         tokio::select! {
             biased;
             Ok(loaded) = loaded => loaded,
-            Some(loss) = gone(self.health.subscribe(), device) => Err(DeviceError::Lost(loss)),
+            Some(loss) = final_loss(self.health.subscribe(), device) => {
+                Err(DeviceError::Lost(loss))
+            }
             else => Err(DeviceError::Stopped),
         }
     }
 
-    /// Waits for a free slot of a device of `among` that is in service; of several, the one with
-    /// the most free slots.
+    /// Waits for a free slot of a device in `among` that is in service. If several devices have
+    /// one, the device with the most free slots is chosen.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfService`] when none of them is in service.
-    pub async fn reserve(&self, among: Placement) -> Result<Slot<'_>, DeviceError> {
+    /// Returns [`DeviceError::OutOfService`] if no device of `among` is in service.
+    pub async fn reserve(&self, among: DeviceSet) -> Result<Slot<'_>, DeviceError> {
         let mut health = self.health.subscribe();
         loop {
-            let up = health.borrow_and_update().up();
-            let mut devices: Vec<usize> = among.both(up).iter().collect();
+            let in_service = health.borrow_and_update().in_service();
+            let mut devices: Vec<usize> = among.intersection(in_service).iter().collect();
             if devices.is_empty() {
                 return Err(DeviceError::OutOfService);
             }
-            devices.sort_by_key(|device| Reverse(self.stations[*device].slots.available_permits()));
-            let slots = devices.into_iter().map(|device| Box::pin(self.slot_of(device)));
+            devices.sort_by_key(|device| Reverse(self.devices[*device].slots.available_permits()));
+            let slots = devices.into_iter().map(|device| Box::pin(self.reserve_on(device)));
             tokio::select! {
                 biased;
                 _ = health.changed() => {}
@@ -210,8 +217,8 @@ impl Device {
         }
     }
 
-    async fn slot_of(&self, device: usize) -> Slot<'_> {
-        let permit = Arc::clone(&self.stations[device].slots).acquire_owned().await;
+    async fn reserve_on(&self, device: usize) -> Slot<'_> {
+        let permit = Arc::clone(&self.devices[device].slots).acquire_owned().await;
         Slot { group: self, device, permit: permit.expect("the semaphore is never closed") }
     }
 
@@ -222,59 +229,72 @@ impl Device {
     }
 }
 
-/// Comes when a device is gone, with its loss: a thread that hangs answers nobody.
-async fn gone(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
-    let is_gone = move |now: &Health| now.devices[device].loss().is_some();
-    let found = health.wait_for(is_gone).await.ok()?;
-    found.devices[device].loss()
+/// Waits until a device has failed or hung, and returns the loss to answer its work with. A thread
+/// that hangs cannot answer. Returns `None` if the group is closed first.
+async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
+    let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
+    let found = health.wait_for(is_final).await.ok()?;
+    found.devices[device].final_loss()
 }
 
-impl Opening {
+impl OpeningDevice {
     fn start(
         machine: MachineSpec,
-        reporter: Reporter,
+        reporter: StateReporter,
         slots: NonZeroUsize,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, DeviceError> {
-        let (inbox, work) = sync_channel(slots.get() + Door::BELLS);
+        let (sender, receiver) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
         let (reply, opened) = oneshot::channel();
-        let (alive, ended) = channel();
+        let (alive, thread_alive) = channel();
         let (name, can_hang) = (machine.name(), machine.can_hang());
-        let (pulse, look) = (Arc::new(Pulse::default()), patience.look);
-        let (watched, watcher) = (Arc::clone(&pulse), reporter.clone());
+        let heartbeat = Arc::new(Heartbeat::default());
+        let poll_interval = timeouts.poll_interval;
+        let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
         let mut thread = spawn(format!("device-{name}"), move || {
-            // Closes when this thread ends.
+            // Closes the channel when this thread ends.
             let _alive: Sender<()> = alive;
-            pulse.begin("opening the device", Instant::now(), patience.open);
+            heartbeat.begin("opening the device", Instant::now(), timeouts.open);
             match machine.open(slots) {
                 Ok((machine, description)) => {
                     drop(reply.send(Ok(description)));
-                    Worker::new(machine, (work, slots.get()), reporter, pulse, patience).serve();
+                    Worker::new(machine, receiver, slots.get(), reporter, heartbeat, timeouts)
+                        .serve();
                 }
                 Err(error) => drop(reply.send(Err(error))),
             }
         })?;
         if can_hang {
-            let watchdog = Watchdog { pulse: watched, reporter: watcher, look, ended, thread };
+            let watchdog = Watchdog {
+                heartbeat: watched,
+                reporter: watcher,
+                poll_interval,
+                thread_alive,
+                thread,
+            };
             thread = spawn(format!("watch-{name}"), move || watchdog.watch())?;
         }
-        Ok(Self { door: Door::new(inbox), thread, opened })
+        Ok(Self { inbox: Inbox::new(sender), thread, opened })
     }
 
-    /// The station, unless its device is `gone` before it has opened.
+    /// Returns the device when it has opened, or an error if it fails or hangs first.
     async fn opened(
         self,
         slots: NonZeroUsize,
-        gone: impl Future<Output = Option<Loss>>,
-    ) -> Result<Station, DeviceError> {
+        final_loss: impl Future<Output = Option<Loss>>,
+    ) -> Result<DeviceHandle, DeviceError> {
         let description = tokio::select! {
             biased;
             Ok(opened) = self.opened => opened?,
-            Some(loss) = gone => return Err(DeviceError::Lost(loss)),
+            Some(loss) = final_loss => return Err(DeviceError::Lost(loss)),
             else => return Err(DeviceError::Stopped),
         };
-        let (door, thread) = (Some(Arc::new(self.door)), Some(self.thread));
-        Ok(Station { description, slots: Arc::new(Semaphore::new(slots.get())), door, thread })
+        Ok(DeviceHandle {
+            description,
+            slots: Arc::new(Semaphore::new(slots.get())),
+            inbox: Some(Arc::new(self.inbox)),
+            thread: Some(self.thread),
+        })
     }
 }
 
@@ -283,13 +303,16 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 }
 
 impl Slot<'_> {
-    /// The device's place in the group.
+    /// Returns the device's index in the group.
     pub fn device(&self) -> usize {
         self.device
     }
 
-    /// Hands the batch to the device now. The outcome comes when it has run, with one result per
-    /// row, or when the device is gone; there is none only when the device's thread has ended.
+    /// Hands the batch to the device. The future resolves when the batch has run, with one result
+    /// per row, or when the device has failed or hung.
+    ///
+    /// # Errors
+    /// Returns [`DeviceError::Stopped`] if the device's thread has ended without an answer.
     pub fn launch(
         self,
         batch: Batch,
@@ -297,37 +320,39 @@ impl Slot<'_> {
         let (reply, outcome) = oneshot::channel();
         let (rows, launched) = (batch.rows.len(), Instant::now());
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
-        let gone = gone(self.group.health.subscribe(), self.device);
+        let final_loss = final_loss(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
-        // A thread that ends drops what it has; it is gone then, or the group is being closed.
+        // A thread that ends drops the reply channel. Then the device has failed or hung, or the
+        // group is being closed.
         async move {
             tokio::select! {
                 biased;
                 Ok(outcome) = outcome => Ok(outcome),
-                Some(loss) = gone => Ok(lost(loss)),
+                Some(loss) = final_loss => Ok(lost(loss)),
                 else => Err(DeviceError::Stopped),
             }
         }
     }
 
     fn send(self, work: impl FnOnce(OwnedSemaphorePermit) -> Work) {
-        if let Some(door) = &self.group.stations[self.device].door {
-            door.send(work(self.permit));
+        if let Some(inbox) = &self.group.devices[self.device].inbox {
+            inbox.send(work(self.permit));
         }
     }
 }
 
-impl Drop for Device {
+impl Drop for DeviceGroup {
     fn drop(&mut self) {
-        self.stations.iter_mut().for_each(|station| station.door = None);
-        for thread in self.stations.iter_mut().filter_map(|station| station.thread.take()) {
-            // Panics of networks are caught on the thread; one of its own has been reported there.
+        self.devices.iter_mut().for_each(|device| device.inbox = None);
+        for thread in self.devices.iter_mut().filter_map(|device| device.thread.take()) {
+            // The thread catches panics of networks. A panic of the thread itself was reported
+            // there.
             drop(thread.join());
         }
     }
 }
 
-impl fmt::Debug for Device {
+impl fmt::Debug for DeviceGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.describe().map(|description| &description.name)).finish()
     }

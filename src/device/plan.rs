@@ -1,12 +1,12 @@
-//! Which devices will be opened, known before any of them is.
+//! The devices that will be opened, known before any of them is open.
 
 use std::fmt;
 use std::num::NonZeroUsize;
 
 use super::machine::MachineSpec;
 use super::placement::Placements;
-use super::watchdog::Patience;
-use super::{Device, DeviceError, DeviceSettings, choice};
+use super::watchdog::Timeouts;
+use super::{DeviceError, DeviceGroup, DeviceSettings, choice};
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 use crate::model::Package;
@@ -15,52 +15,56 @@ use crate::model::Package;
 pub struct DevicePlan {
     pub(super) machines: Vec<MachineSpec>,
     pub(super) placements: Placements,
-    /// Batches each device holds.
+    /// Slots of each device.
     pub(super) slots: NonZeroUsize,
-    /// What all models are computed in; `None` leaves it to each manifest.
+    /// Precision of all models; `None` leaves the choice to each manifest.
     pub(super) precision: Option<Precision>,
     kernels: KernelChoice,
 }
 
 impl DevicePlan {
-    /// The devices of `settings`. To find the GPUs of `auto`, each GPU is opened for a moment.
+    /// Returns a plan of the devices of `settings`. With `auto`, each GPU is opened briefly to see
+    /// whether it can be used.
     ///
     /// # Errors
-    /// Devices that this build does not have, or a placement on other devices.
+    /// Returns an error for devices that this build does not support, or a placement on other
+    /// devices.
     pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        Self::of(settings.device.machines(settings, choice::found_gpus)?, settings)
+        Self::from_machines(settings.device.machines(settings, choice::find_gpus)?, settings)
     }
 
-    /// The devices of `settings`, and what opening them would refuse, as far as can be told without
+    /// Returns a plan of the devices of `settings`, and checks them as far as possible without
     /// opening a GPU.
     ///
     /// # Errors
-    /// Those of [`DevicePlan::new`], GPUs that are not there or too old, and kernels that the
-    /// processor does not have.
+    /// Returns the errors of [`DevicePlan::new`], and an error for GPUs that are missing or too
+    /// old, or for kernels that the processor does not have.
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        let plan = Self::of(settings.device.machines(settings, choice::known_gpus)?, settings)?;
+        let machines = settings.device.machines(settings, choice::find_gpus_without_opening)?;
+        let plan = Self::from_machines(machines, settings)?;
         plan.machines.iter().try_for_each(MachineSpec::check)?;
         Ok(plan)
     }
 
-    /// A plan of these machines.
-    pub(super) fn of(
+    /// Returns a plan of these machines.
+    pub(super) fn from_machines(
         machines: Vec<MachineSpec>,
         settings: &DeviceSettings,
     ) -> Result<Self, DeviceError> {
         let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
-        let placements = Placements::of(&settings.placement, &numbers)?;
-        let usual = machines.iter().map(MachineSpec::usual_slots).max();
-        let slots = NonZeroUsize::new(settings.slots).or(usual).unwrap_or(NonZeroUsize::MIN);
+        let placements = Placements::parse(&settings.placement, &numbers)?;
+        let default = machines.iter().map(MachineSpec::default_slots).max();
+        let slots = NonZeroUsize::new(settings.slots).or(default).unwrap_or(NonZeroUsize::MIN);
         let (precision, kernels) = (settings.precision, settings.kernels);
         Ok(Self { machines, placements, slots, precision, kernels })
     }
 
-    /// The package in the precision that these devices will compute it in.
+    /// Returns the package in the precision that these devices will compute it in.
     ///
     /// # Errors
-    /// A precision that the model was not checked in, or that the CPU has no kernels for.
-    pub fn fit(&self, package: Package) -> Result<Package, DeviceError> {
+    /// Returns an error for a precision that the model was not checked in, or that the CPU has no
+    /// kernels for.
+    pub fn apply_precision(&self, package: Package) -> Result<Package, DeviceError> {
         let package = in_precision(package, self.precision)?;
         if self.machines.iter().any(MachineSpec::is_cpu) {
             let kernels = self.kernels.describe(package.manifest.precision);
@@ -75,18 +79,21 @@ impl DevicePlan {
     /// Opens the devices and starts their threads.
     ///
     /// # Errors
-    /// Devices that do not open, or [`DeviceError::Thread`].
-    pub async fn open(self) -> Result<Device, DeviceError> {
-        self.open_with(&Patience::default()).await
+    /// Returns an error if a device does not open, or [`DeviceError::Thread`].
+    pub async fn open(self) -> Result<DeviceGroup, DeviceError> {
+        self.open_with_timeouts(&Timeouts::default()).await
     }
 
-    pub(super) async fn open_with(self, patience: &Patience) -> Result<Device, DeviceError> {
-        Device::of(self, patience).await
+    pub(super) async fn open_with_timeouts(
+        self,
+        timeouts: &Timeouts,
+    ) -> Result<DeviceGroup, DeviceError> {
+        DeviceGroup::open_plan(self, timeouts).await
     }
 }
 
 impl fmt::Display for DevicePlan {
-    /// What the devices are called, such as `cuda:0, cuda:1`.
+    /// Writes the names of the devices, such as `cuda:0, cuda:1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<String> = self.machines.iter().map(MachineSpec::name).collect();
         f.write_str(&names.join(", "))
@@ -99,7 +106,7 @@ impl fmt::Debug for DevicePlan {
     }
 }
 
-/// The package, to be run in `precision` where that is asked for.
+/// Returns the package in `precision`, or in the precision of its manifest if that is `None`.
 pub(super) fn in_precision(
     package: Package,
     precision: Option<Precision>,
@@ -130,9 +137,9 @@ mod tests {
             let settings = DeviceSettings { precision, ..DeviceSettings::default() };
             DevicePlan::new(&settings).unwrap()
         };
-        assert_eq!(plan(None).fit(iris()).unwrap().manifest.precision, Precision::F32);
+        assert_eq!(plan(None).apply_precision(iris()).unwrap().manifest.precision, Precision::F32);
         for precision in [Precision::Tf32, Precision::F16] {
-            let error = plan(Some(precision)).fit(iris()).unwrap_err();
+            let error = plan(Some(precision)).apply_precision(iris()).unwrap_err();
             assert!(
                 matches!(error, DeviceError::Load { .. } | DeviceError::Precision { .. }),
                 "{error}"

@@ -1,4 +1,4 @@
-//! Where networks run, and how.
+//! Settings of the devices.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -16,30 +16,31 @@ use crate::setting::{RangeCheck, Violation};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceSettings {
-    /// Where networks run: `cpu`, `auto` (the GPUs of this machine, or else the CPU), or `cuda:0,1`
-    /// (these CUDA devices and no others).
+    /// Devices that run networks: `cpu`, `auto` (the GPUs of this machine, or else the CPU), or
+    /// `cuda:0,1` (these CUDA devices and no others).
     #[serde(with = "crate::setting::text")]
     pub device: DeviceChoice,
-    /// Batches each device may hold, formed and running. 1 forms every batch at the last moment; 0
-    /// takes 1 on the CPU and 2 on GPUs, which fetch the next batch while they compute.
+    /// Batches that each device may hold, queued and running. With 1, every batch is formed at the
+    /// last moment. 0 means 1 on the CPU and 2 on GPUs, which upload the next batch while they
+    /// compute.
     pub slots: usize,
-    /// Threads that decode, resize and align; 0 takes one per core.
+    /// Threads that decode, resize and align; 0 means one per core.
     pub cpu_pool_threads: usize,
-    /// Threads that run networks on the CPU, at most 1024; 0 takes one per core.
+    /// Threads that run networks on the CPU, at most 1024; 0 means one per core.
     pub threads: usize,
-    /// Instructions that networks use on the CPU: `auto` (the fastest of this processor but `amx`,
-    /// which has never run on hardware), `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// Kernels for networks on the CPU: `auto` (the fastest of this processor except `amx`, which
+    /// has never run on hardware), `amx`, `avx512`, `avx2`, `neon` or `portable`.
     #[serde(with = "crate::setting::text")]
     pub kernels: KernelChoice,
-    /// What all models are computed in: `f32`, `bf16` (on the CPU), `tf32` or `f16` (on GPUs). Left
-    /// out, each manifest decides.
+    /// Precision of all models: `f32`, `bf16` (on the CPU), `tf32` or `f16` (on GPUs). If it is not
+    /// set, each manifest decides.
     #[serde(with = "crate::setting::optional_text", skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// CUDA devices by the name of the model that is to run there and nowhere else. A model that is
-    /// not listed runs on all devices.
+    /// CUDA devices by model name: the model runs on these devices only. A model that is not listed
+    /// runs on all devices.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub placement: BTreeMap<String, Vec<usize>>,
-    /// How GPUs run networks.
+    /// Settings of GPUs.
     pub cuda: CudaSettings,
 }
 
@@ -47,8 +48,8 @@ pub struct DeviceSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct CudaSettings {
-    /// Whether each batch size is captured as a CUDA graph once and replayed as a whole. Off, its
-    /// steps are launched one by one, which is slower and easier to profile.
+    /// Whether each batch size is captured once as a CUDA graph and then replayed as a whole. If
+    /// `false`, the kernels are launched one by one, which is slower and easier to profile.
     pub graphs: bool,
 }
 
@@ -73,24 +74,24 @@ impl Default for DeviceSettings {
     }
 }
 
-/// Most threads of a kind; the largest machines have 512 cores.
+/// Maximum number of threads of one kind. The largest machines have 512 cores.
 const THREADS_MAX: usize = 1024;
 
-/// Most batches a device may hold. Two keep a device busy; each has its own buffers.
+/// Maximum number of slots. Two keep a device busy, and each has its own buffers.
 const SLOTS_MAX: usize = 64;
 
 impl DeviceSettings {
-    /// Threads that decode, resize and align.
+    /// Returns the number of threads that decode, resize and align.
     pub fn cpu_pool_threads(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.cpu_pool_threads).unwrap_or_else(cores)
     }
 
-    /// Threads that run networks on the CPU.
+    /// Returns the number of threads that run networks on the CPU.
     pub(super) fn threads(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.threads).unwrap_or_else(cores)
     }
 
-    /// Every setting outside its range.
+    /// Returns every setting that is out of range.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("device");
         let rule = format!("at most {THREADS_MAX}");

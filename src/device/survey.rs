@@ -1,4 +1,4 @@
-//! What devices this build could open on this machine.
+//! A survey of the devices that this build could open on this machine.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 
-/// The devices, and why there are no further ones.
+/// The devices of this machine, and why others cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Survey {
     /// The CPU.
@@ -18,57 +18,58 @@ pub struct Survey {
     pub cuda: CudaSurvey,
 }
 
-/// CUDA's libraries and devices.
+/// The libraries and devices of CUDA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CudaSurvey {
-    /// Why no GPU can be used; `None` when some can.
+    /// Why no GPU can be used; `None` if at least one can.
     pub unusable: Option<String>,
-    /// The newest version of CUDA that the driver runs, such as `13.0`.
+    /// Newest CUDA version that the driver supports, such as `13.0`.
     pub driver: Option<String>,
-    /// In the order in which they are missed.
+    /// Libraries, in the order in which they are checked.
     pub libraries: Vec<LibrarySurvey>,
-    /// What the driver finds, whether it can be used or not; each at its number.
+    /// All devices that the driver finds, usable or not. The index is the CUDA ordinal.
     pub devices: Vec<GpuSurvey>,
 }
 
-/// A library that networks on GPUs call.
+/// A library that networks on GPUs need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LibrarySurvey {
-    /// What it is, and the files looked for.
+    /// Name and file names of the library.
     pub name: String,
-    /// Whether GPUs can be used without it.
+    /// Whether GPUs can be used without the library.
     pub is_optional: bool,
-    /// The loader's words when it is not there.
+    /// Message of the dynamic loader if the library is missing.
     pub missing: Option<String>,
 }
 
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GpuSurvey {
-    /// Such as `cuda:0`.
+    /// Device name, such as `cuda:0`.
     pub device: String,
-    /// Why it cannot be used; what could not be asked any more is not told.
+    /// Why the GPU cannot be used. The fields below are `None` if the reason kept them from being
+    /// read.
     pub unusable: Option<String>,
-    /// As the driver calls it.
+    /// Model name given by the driver.
     pub model: Option<String>,
     /// Compute capability, such as `9.0`.
     pub capability: Option<String>,
-    /// Memory in all.
+    /// Total memory.
     pub memory_bytes: Option<usize>,
-    /// Memory that this process can have.
+    /// Memory that this process can allocate.
     pub free_bytes: Option<usize>,
-    /// What convolutions run in.
+    /// Library that runs convolutions.
     pub kernels: &'static str,
 }
 
-/// What the CPU is, and which kernels it can run.
+/// The CPU and the kernels that it can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CpuSurvey {
-    /// The processor's own name, where the system tells it; else its architecture.
+    /// Processor name if the system reports it, else the architecture.
     pub model: String,
-    /// Cores this process may use.
+    /// Cores that this process may use.
     pub cores: usize,
-    /// Memory of the machine, where the system tells it.
+    /// Memory of the machine, if the system reports it.
     pub memory_bytes: Option<u64>,
     /// Kernels for 32-bit floats.
     pub f32: KernelSurvey,
@@ -79,13 +80,14 @@ pub struct CpuSurvey {
 /// Kernels of one precision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KernelSurvey {
-    /// What can be asked for, the fastest first.
+    /// Kernels that settings may choose, fastest first.
     pub available: Vec<&'static str>,
-    /// What `auto` takes; none where every kernel would be slower than those of another precision.
+    /// Kernels that `auto` chooses; `None` if every kernel would be slower than those of another
+    /// precision.
     pub auto: Option<&'static str>,
 }
 
-/// Looks at the machine. GPUs are opened for as long as it takes to ask what is free on them.
+/// Surveys the machine. Each GPU is opened briefly to read its free memory.
 pub fn survey() -> Survey {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let model = processor_name(&read("/proc/cpuinfo")).map(str::to_owned);
@@ -118,13 +120,13 @@ impl KernelSurvey {
     }
 }
 
-/// From `/proc/cpuinfo`; all processors of a machine have the same name.
+/// Reads the processor name from `/proc/cpuinfo`; all processors of a machine have the same name.
 fn processor_name(cpuinfo: &str) -> Option<&str> {
     let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
     fields.find(|(key, _)| key.trim() == "model name").map(|(_, name)| name.trim())
 }
 
-/// From `/proc/meminfo`, which counts in KiB.
+/// Reads the total memory from `/proc/meminfo`, which counts in KiB.
 fn memory_bytes(meminfo: &str) -> Option<u64> {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,13 +1,14 @@
-//! Gives up a device's thread that does not come back: a kernel that never ends cannot be stopped,
-//! and every call of the driver that waits for it waits for ever.
+//! Declares a device hung when its thread does not return from a task. A kernel that never ends
+//! cannot be stopped, and every driver call that waits for it blocks forever.
 //!
 //! ```text
-//! device's thread:  begin (opening, a load, a batch) … rest    writes the pulse
-//! watchdog:         look … look: late twice → given up, gone   reads it, on a thread of its own
+//! device's thread:  begin (opening, a load, a batch) … idle    writes the heartbeat
+//! watchdog:         poll … poll: overdue twice → hung          reads it, on a thread of its own
 //! ```
 //!
-//! Who waits for a batch follows the device's health and answers itself. The thread stays where it
-//! hangs; should it come back after all, it leaves its machine alone and ends.
+//! A caller that waits for a batch also watches the device's health, and so gets the loss without
+//! the thread. The thread stays blocked where it hangs. If it ever returns, it leaves its machine
+//! alone and ends.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -16,133 +17,136 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::health::Reporter;
+use super::health::StateReporter;
 
-/// How long a device is waited for.
+/// Time limits for the tasks of a device's thread.
 #[derive(Debug, Clone)]
-pub(super) struct Patience {
-    /// Before each attempt to reopen a lost device. A driver resets a GPU within some seconds; what
-    /// has not come back after two minutes needs a person or another machine.
-    pub(super) pauses: Vec<Duration>,
-    /// From taking a batch up to answering it, which takes milliseconds; 30 s are far more than any
-    /// batch, a busy host or a driver that is reset needs.
+pub(super) struct Timeouts {
+    /// Delay before each attempt to reopen a lost device. A driver resets a GPU within some
+    /// seconds. A GPU that has not come back after two minutes needs a person or another machine.
+    pub(super) reopen_delays: Vec<Duration>,
+    /// From taking a batch to answering it, which takes milliseconds. 30 s are far more than any
+    /// batch, a busy host or a driver reset needs.
     pub(super) batch: Duration,
-    /// For opening at the start: libraries are loaded and kernels translated, which takes seconds.
+    /// For opening at the start: loading libraries and translating kernels takes seconds.
     pub(super) open: Duration,
-    /// For reopening, and for each model: as above, and every batch size is run.
+    /// For reopening, and for loading each model: as for opening, and every bucket is run.
     pub(super) load: Duration,
-    /// Between two looks at the thread.
-    pub(super) look: Duration,
+    /// Time between two polls of the heartbeat.
+    pub(super) poll_interval: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            pauses: (0..7).map(|attempt| Duration::from_secs(1 << attempt)).collect(),
+            reopen_delays: (0..7).map(|attempt| Duration::from_secs(1 << attempt)).collect(),
             batch: Duration::from_secs(30),
             open: Duration::from_secs(300),
             load: Duration::from_secs(300),
-            look: Duration::from_secs(1),
+            poll_interval: Duration::from_secs(1),
         }
     }
 }
 
-/// What a device's thread is at.
+/// The current activity of a device's thread. The thread writes it, the watchdog polls it.
 #[derive(Debug, Default)]
-pub(super) struct Pulse(Mutex<State>);
+pub(super) struct Heartbeat(Mutex<Activity>);
 
 #[derive(Debug, Default)]
-enum State {
-    /// Nothing that must end.
+enum Activity {
+    /// The thread waits for work.
     #[default]
-    Resting,
-    At(Task),
-    /// Nobody waits for the thread any more. It stays so.
-    GivenUp,
+    Idle,
+    Busy(Task),
+    /// The device was declared hung. This state is final.
+    Hung,
 }
 
-/// Something that ends in time or never.
+/// A task with a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Task {
-    what: &'static str,
-    since: Instant,
+    name: &'static str,
+    started: Instant,
     limit: Duration,
 }
 
-impl Pulse {
-    /// From here on the thread is at `what`, begun at `since`.
-    pub(super) fn begin(&self, what: &'static str, since: Instant, limit: Duration) {
-        self.set(State::At(Task { what, since, limit }));
+impl Heartbeat {
+    /// Reports that the thread runs the task `name` since `started`.
+    pub(super) fn begin(&self, name: &'static str, started: Instant, limit: Duration) {
+        self.set(Activity::Busy(Task { name, started, limit }));
     }
 
-    /// The thread waits for work, which may take any time.
-    pub(super) fn rest(&self) {
-        self.set(State::Resting);
+    /// Reports that the thread waits for work, without a time limit.
+    pub(super) fn set_idle(&self) {
+        self.set(Activity::Idle);
     }
 
-    /// Whether the thread must leave its machine alone and end.
-    pub(super) fn is_given_up(&self) -> bool {
-        matches!(*self.0.lock(), State::GivenUp)
+    /// Returns whether the device was declared hung. Then the thread must leave its machine alone
+    /// and end.
+    pub(super) fn has_hung(&self) -> bool {
+        matches!(*self.0.lock(), Activity::Hung)
     }
 
-    fn set(&self, next: State) {
-        let mut state = self.0.lock();
-        if !matches!(*state, State::GivenUp) {
-            *state = next;
+    fn set(&self, next: Activity) {
+        let mut activity = self.0.lock();
+        if !matches!(*activity, Activity::Hung) {
+            *activity = next;
         }
     }
 
-    /// What the thread is late with and was late with at the look before, `late`: a process that
-    /// was stopped for a while is late with everything when it goes on.
-    fn look(&self, now: Instant, late: &mut Option<Task>) -> Option<Task> {
-        let before = late.take();
-        let State::At(task) = *self.0.lock() else { return None };
-        if now.saturating_duration_since(task.since) <= task.limit {
+    /// Returns the task that is overdue at two consecutive polls. `overdue` holds the overdue task
+    /// of the previous poll. One poll is not enough: after a SIGSTOP of the process every task
+    /// looks overdue once.
+    fn poll(&self, now: Instant, overdue: &mut Option<Task>) -> Option<Task> {
+        let last = overdue.take();
+        let Activity::Busy(task) = *self.0.lock() else { return None };
+        if now.saturating_duration_since(task.started) <= task.limit {
             return None;
         }
-        *late = Some(task);
-        before.filter(|before| *before == task)
+        *overdue = Some(task);
+        last.filter(|last| *last == task)
     }
 
-    /// From now on the thread must leave its machine alone.
-    fn give_up(&self) {
-        self.set(State::GivenUp);
+    /// Declares the device hung: from now on the thread must leave its machine alone.
+    fn set_hung(&self) {
+        self.set(Activity::Hung);
     }
 }
 
 impl Task {
-    /// For health and its log.
-    fn why(&self) -> String {
-        let Self { what, limit, .. } = self;
-        let way_out = "the process must be started again";
-        format!("{what} has run for {limit:?} and cannot be stopped; {way_out}")
+    /// Returns the message for health and the log.
+    fn overdue_message(&self) -> String {
+        let Self { name, limit, .. } = self;
+        format!("{name} has run for {limit:?} and cannot be stopped; restart the process")
     }
 }
 
-/// Who looks at a device's thread.
+/// Polls the heartbeat of a device's thread.
 pub(super) struct Watchdog {
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) reporter: Reporter,
-    pub(super) look: Duration,
-    /// Closes when the thread ends.
-    pub(super) ended: Receiver<()>,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    pub(super) reporter: StateReporter,
+    pub(super) poll_interval: Duration,
+    /// Closed when the thread ends.
+    pub(super) thread_alive: Receiver<()>,
     pub(super) thread: JoinHandle<()>,
 }
 
 impl Watchdog {
-    /// Returns when the thread has ended or has been given up.
+    /// Polls until the thread has ended or hung.
     pub(super) fn watch(self) {
-        let mut late = None;
+        let mut overdue = None;
         loop {
-            if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_timeout(self.look) {
-                // A panic of its own has been reported there.
+            let woken = self.thread_alive.recv_timeout(self.poll_interval);
+            if let Err(RecvTimeoutError::Disconnected) = woken {
+                // A panic of the thread was reported there.
                 drop(self.thread.join());
                 return;
             }
-            if let Some(task) = self.pulse.look(Instant::now(), &mut late) {
-                // Before the thread can see it: what it drops then is answered with the loss.
-                self.reporter.given_up(task.why());
-                self.pulse.give_up();
+            if let Some(task) = self.heartbeat.poll(Instant::now(), &mut overdue) {
+                // Report first, before the thread can see that it hung: work that it drops then is
+                // answered with the loss.
+                self.reporter.on_hung(task.overdue_message());
+                self.heartbeat.set_hung();
                 return;
             }
         }
@@ -156,39 +160,47 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_thread_is_given_up_when_it_is_late_with_the_same_task_at_two_looks() {
-        let (pulse, start, mut late) = (Pulse::default(), Instant::now(), None);
+    fn a_thread_has_hung_when_the_same_task_is_overdue_at_two_polls() {
+        let heartbeat = Heartbeat::default();
+        let start = Instant::now();
+        let mut overdue = None;
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(pulse.look(at(1000), &mut late), None, "it rests");
-        pulse.begin("a batch", start, LIMIT);
-        assert_eq!(pulse.look(at(30), &mut late), None);
-        assert_eq!(pulse.look(at(31), &mut late), None, "the first look");
-        let task = pulse.look(at(32), &mut late).unwrap();
-        assert!(task.why().starts_with("a batch has run for 30s"), "{}", task.why());
-        pulse.give_up();
-        pulse.rest();
-        assert!(pulse.is_given_up(), "for good");
+        assert_eq!(heartbeat.poll(at(1000), &mut overdue), None, "it rests");
+        heartbeat.begin("a batch", start, LIMIT);
+        assert_eq!(heartbeat.poll(at(30), &mut overdue), None);
+        assert_eq!(heartbeat.poll(at(31), &mut overdue), None, "the first poll");
+        let task = heartbeat.poll(at(32), &mut overdue).unwrap();
+        assert!(task.overdue_message().starts_with("a batch has run for 30s"), "{task:?}");
+        heartbeat.set_hung();
+        heartbeat.set_idle();
+        assert!(heartbeat.has_hung(), "for good");
     }
 
     #[test]
-    fn a_thread_that_goes_on_between_two_looks_is_not_given_up() {
-        let (pulse, start, mut late) = (Pulse::default(), Instant::now(), None);
+    fn a_thread_that_goes_on_between_two_polls_has_not_hung() {
+        let heartbeat = Heartbeat::default();
+        let start = Instant::now();
+        let mut overdue = None;
         let at = |seconds| start + Duration::from_secs(seconds);
-        pulse.begin("a batch", start, LIMIT);
-        assert_eq!(pulse.look(at(99), &mut late), None);
-        pulse.begin("a batch", at(1), LIMIT);
-        assert_eq!(pulse.look(at(100), &mut late), None, "another batch");
-        pulse.rest();
-        assert_eq!(pulse.look(at(101), &mut late), None);
-        pulse.begin("a batch", at(1), LIMIT);
-        assert_eq!(pulse.look(at(102), &mut late), None, "late, but it was not at the look before");
-        assert!(!pulse.is_given_up());
+        heartbeat.begin("a batch", start, LIMIT);
+        assert_eq!(heartbeat.poll(at(99), &mut overdue), None);
+        heartbeat.begin("a batch", at(1), LIMIT);
+        assert_eq!(heartbeat.poll(at(100), &mut overdue), None, "another batch");
+        heartbeat.set_idle();
+        assert_eq!(heartbeat.poll(at(101), &mut overdue), None);
+        heartbeat.begin("a batch", at(1), LIMIT);
+        assert_eq!(
+            heartbeat.poll(at(102), &mut overdue),
+            None,
+            "overdue, but not at the poll before"
+        );
+        assert!(!heartbeat.has_hung());
     }
 
     #[test]
-    fn pauses_before_reopening_grow_and_end() {
-        let Patience { pauses, .. } = Patience::default();
-        assert!(pauses.windows(2).all(|pair| pair[1] == pair[0] * 2));
-        assert_eq!(pauses.iter().sum::<Duration>(), Duration::from_secs(127));
+    fn delays_before_reopening_grow_and_end() {
+        let Timeouts { reopen_delays, .. } = Timeouts::default();
+        assert!(reopen_delays.windows(2).all(|pair| pair[1] == pair[0] * 2));
+        assert_eq!(reopen_delays.iter().sum::<Duration>(), Duration::from_secs(127));
     }
 }

@@ -1,12 +1,14 @@
-//! The thread of one device: takes work, keeps its machine busy, and brings it back when it is
-//! lost.
+//! The thread of one device. It takes work from the inbox, keeps its machine busy, and reopens the
+//! machine when the device is lost.
 //!
 //! ```text
-//! inbox → start → flying (as many as slots) → finish the oldest → answer
-//!           └─ lost → out: answer everything → pause, reopen, load all models again → in, or gone
+//! inbox → start → running (as many as slots) → finish the oldest → answer
+//!           └─ lost → recovering: answer everything → wait, reopen, load all models again
+//!                     → in service, or failed
 //! ```
 //!
-//! It tells its watchdog what it is at. Once that has given it up it touches its machine no more.
+//! The thread reports its current task to its watchdog through the heartbeat. After the watchdog
+//! has declared the device hung, the thread does not use its machine any more.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -17,21 +19,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::flight::{Flight, Flying};
-use super::health::Reporter;
+use super::health::StateReporter;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
-use super::watchdog::{Patience, Pulse};
+use super::running::{RunningBatch, TakenBatch};
+use super::watchdog::{Heartbeat, Timeouts};
 use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
 use crate::model::{ModelError, Package};
 
-/// How often a thread with a free slot looks whether its oldest batch has run, while it waits for
-/// the next one: what an answer may come late by, against a thread that wakes up as often.
-const LOOK_EVERY: Duration = Duration::from_micros(50);
+/// Poll interval for the oldest batch while a slot is free: up to 50 µs of latency, traded against
+/// wake-ups.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// What a device's thread is asked to do. The permit is the place it holds in the inbox.
+/// Work for a device's thread. The permit is the place that the work holds in the inbox.
 pub(super) enum Work {
-    /// Load a model, check it and warm it.
+    /// Load a model, check it and warm it up.
     Load {
         model: Arc<LoadedModel>,
         package: Arc<Package>,
@@ -40,112 +42,115 @@ pub(super) enum Work {
     },
     /// Run a batch.
     Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
-    /// Free networks whose handles are gone.
+    /// Free the networks whose handles have been dropped.
     Sweep { permit: OwnedSemaphorePermit },
 }
 
-/// How work gets in. The group holds it; closing it ends the thread.
-pub(super) struct Door {
-    inbox: SyncSender<Work>,
-    /// The inbox's one place for [`Work::Sweep`].
-    bell: Arc<Semaphore>,
+/// The sending side of the inbox of a device's thread. The group holds it; dropping it ends the
+/// thread.
+pub(super) struct Inbox {
+    sender: SyncSender<Work>,
+    /// The one place of the inbox for [`Work::Sweep`].
+    sweep_place: Arc<Semaphore>,
 }
 
-impl Door {
-    /// Places in an inbox besides its slots.
-    pub(super) const BELLS: usize = 1;
+impl Inbox {
+    /// Places of an inbox in addition to its slots.
+    pub(super) const SWEEP_PLACES: usize = 1;
 
-    pub(super) fn new(inbox: SyncSender<Work>) -> Self {
-        Self { inbox, bell: Arc::new(Semaphore::new(Self::BELLS)) }
+    pub(super) fn new(sender: SyncSender<Work>) -> Self {
+        Self { sender, sweep_place: Arc::new(Semaphore::new(Self::SWEEP_PLACES)) }
     }
 
-    /// Never waits, because whoever sends holds one of the inbox's places. Work for a thread that
-    /// has ended is dropped, and with it its reply channel.
+    /// Sends work without waiting: the sender holds one of the inbox's places. If the thread has
+    /// ended, the work and its reply channel are dropped.
     pub(super) fn send(&self, work: Work) {
-        drop(self.inbox.try_send(work));
+        drop(self.sender.try_send(work));
     }
 
-    /// Says that a handle is gone. When the bell has been rung and not been heard, whoever hears it
-    /// will see this too.
-    pub(super) fn ring(&self) {
-        if let Ok(permit) = Arc::clone(&self.bell).try_acquire_owned() {
+    /// Requests a sweep after a handle was dropped. Requests coalesce: one pending sweep also
+    /// covers handles that are dropped after it was queued.
+    pub(super) fn request_sweep(&self) {
+        if let Ok(permit) = Arc::clone(&self.sweep_place).try_acquire_owned() {
             self.send(Work::Sweep { permit });
         }
     }
 }
 
-/// Everything the thread holds.
+/// The state of the thread.
 pub(super) struct Worker {
     machine: Machine,
     inbox: Receiver<Work>,
     slots: usize,
-    health: Reporter,
-    pulse: Arc<Pulse>,
-    patience: Patience,
+    reporter: StateReporter,
+    heartbeat: Arc<Heartbeat>,
+    timeouts: Timeouts,
     /// Oldest first.
-    flying: VecDeque<Flying>,
-    residents: Vec<Resident>,
+    running: VecDeque<RunningBatch>,
+    loaded: Vec<LoadedEntry>,
 }
 
 /// A model whose network the machine holds.
-struct Resident {
+struct LoadedEntry {
     key: ModelKey,
     model: Weak<LoadedModel>,
 }
 
-/// The device was lost, and health says so.
-struct Lost(Loss);
+/// A loss that has been reported to the health of the group.
+struct ReportedLoss(Loss);
 
 impl Worker {
     pub(super) fn new(
         machine: Machine,
-        (inbox, slots): (Receiver<Work>, usize),
-        health: Reporter,
-        pulse: Arc<Pulse>,
-        patience: Patience,
+        inbox: Receiver<Work>,
+        slots: usize,
+        reporter: StateReporter,
+        heartbeat: Arc<Heartbeat>,
+        timeouts: Timeouts,
     ) -> Self {
-        let (flying, residents) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, health, pulse, patience, flying, residents }
+        let (running, loaded) = (VecDeque::new(), Vec::new());
+        Self { machine, inbox, slots, reporter, heartbeat, timeouts, running, loaded }
     }
 
-    /// Runs until the inbox is closed and everything in it is answered, or the thread is given up.
+    /// Runs until the inbox is closed and all work in it is answered, or until the device has hung.
     pub(super) fn serve(mut self) {
         while self.step().is_continue() {}
-        if self.pulse.is_given_up() {
-            return self.abandon();
+        if self.heartbeat.has_hung() {
+            return self.leak_machine();
         }
-        self.pulse.begin("closing the device", Instant::now(), self.patience.batch);
+        self.heartbeat.begin("closing the device", Instant::now(), self.timeouts.batch);
     }
 
     fn step(&mut self) -> ControlFlow<()> {
-        let done = match self.next()? {
-            Some(work) => self.take(work),
+        let done = match self.next_work()? {
+            Some(work) => self.handle(work),
             None => self.finish_oldest(),
         };
         match done {
             Ok(()) => ControlFlow::Continue(()),
-            Err(Lost(loss)) => self.recover(&loss),
+            Err(ReportedLoss(loss)) => self.recover(&loss),
         }
     }
 
-    /// The next work; none when the oldest batch is to be finished: it has run, or every slot is
-    /// taken, so that nothing could be started meanwhile.
-    fn next(&self) -> ControlFlow<(), Option<Work>> {
+    /// Returns the next work, or `None` if the oldest batch is to be finished first. That is the
+    /// case if this batch has run, or if every slot is taken and no batch could be started
+    /// meanwhile. Breaks if the inbox is closed and no batch runs, or if the device has hung.
+    fn next_work(&self) -> ControlFlow<(), Option<Work>> {
         loop {
-            if self.pulse.is_given_up() {
+            if self.heartbeat.has_hung() {
                 return ControlFlow::Break(());
             }
-            let Some(Flying { flight, started }) = self.flying.front() else {
-                self.pulse.rest();
+            let Some(RunningBatch { taken, started }) = self.running.front() else {
+                self.heartbeat.set_idle();
                 return match self.inbox.recv() {
                     Ok(work) => ControlFlow::Continue(Some(work)),
                     Err(_) => ControlFlow::Break(()),
                 };
             };
-            self.begin_batch(flight);
-            let is_full = self.flying.len() >= self.slots;
-            let patience = if is_full { Duration::ZERO } else { LOOK_EVERY };
-            match self.inbox.recv_timeout(patience) {
+            self.begin_batch(taken);
+            let is_full = self.running.len() >= self.slots;
+            let wait = if is_full { Duration::ZERO } else { POLL_INTERVAL };
+            match self.inbox.recv_timeout(wait) {
                 Ok(work) => return ControlFlow::Continue(Some(work)),
                 Err(RecvTimeoutError::Timeout) if !is_full && !self.machine.has_run(started) => {}
                 Err(_) => return ControlFlow::Continue(None),
@@ -153,23 +158,23 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, work: Work) -> Result<(), Lost> {
+    fn handle(&mut self, work: Work) -> Result<(), ReportedLoss> {
         match work {
             Work::Run { batch, reply, permit } => {
-                let flight = Flight::new(batch, reply, permit);
-                self.begin_batch(self.flying.front().map_or(&flight, |oldest| &oldest.flight));
-                let Batch { model, rows, bucket } = &flight.batch;
+                let taken = TakenBatch::new(batch, reply, permit);
+                self.begin_batch(self.running.front().map_or(&taken, |oldest| &oldest.taken));
+                let Batch { model, rows, bucket } = &taken.batch;
                 let started = self.machine.start(model, rows, *bucket);
                 let is_done = started.is_done();
-                self.flying.push_back(Flying { flight, started });
-                // What is done is answered before anything else is started.
+                self.running.push_back(RunningBatch { taken, started });
+                // A batch that is already done is answered before the next one is started.
                 if is_done { self.finish_all() } else { Ok(()) }
             }
             Work::Load { model, package, reply, permit } => {
                 let loaded = self.load(&model, &package);
                 drop((model, package, permit));
-                let lost = loaded.as_ref().err().and_then(|error| self.lost(error));
-                // Who asked may have left; then the model is not needed.
+                let lost = loaded.as_ref().err().and_then(|error| self.report_loss(error));
+                // The caller may have left; then the model is not needed.
                 drop(reply.send(loaded));
                 lost.map_or(Ok(()), Err)
             }
@@ -180,120 +185,130 @@ impl Worker {
         }
     }
 
-    /// Loads a model when nothing flies, so that its trial runs disturb nobody.
+    /// Finishes all running batches and then loads a model, so that its trial runs delay no batch.
     fn load(
         &mut self,
         model: &Arc<LoadedModel>,
         package: &Package,
     ) -> Result<LoadTiming, DeviceError> {
-        self.finish_all().map_err(|Lost(loss)| DeviceError::Lost(loss))?;
+        self.finish_all().map_err(|ReportedLoss(loss)| DeviceError::Lost(loss))?;
         self.begin_load();
         let load = AssertUnwindSafe(|| load::load(&mut self.machine, model, package));
         let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
         match &loaded {
             Ok(_) => {
-                self.residents.push(Resident { key: model.key(), model: Arc::downgrade(model) });
+                self.loaded.push(LoadedEntry { key: model.key(), model: Arc::downgrade(model) });
             }
             Err(_) => self.machine.unload(model.key()),
         }
         loaded
     }
 
-    /// The permit goes first: a handle dropped from here on rings again.
+    /// Frees the networks whose handles have been dropped. Drops the permit first, so that a handle
+    /// dropped from now on requests another sweep.
     fn sweep(&mut self, permit: OwnedSemaphorePermit) {
         drop(permit);
-        let Self { machine, residents, .. } = self;
-        residents.retain(|resident| {
-            let is_alive = resident.model.strong_count() > 0;
+        let Self { machine, loaded, .. } = self;
+        loaded.retain(|entry| {
+            let is_alive = entry.model.strong_count() > 0;
             if !is_alive {
-                machine.unload(resident.key);
+                machine.unload(entry.key);
             }
             is_alive
         });
     }
 
-    fn finish_all(&mut self) -> Result<(), Lost> {
-        while !self.flying.is_empty() {
+    fn finish_all(&mut self) -> Result<(), ReportedLoss> {
+        while !self.running.is_empty() {
             self.finish_oldest()?;
         }
         Ok(())
     }
 
-    fn finish_oldest(&mut self) -> Result<(), Lost> {
-        let Some(Flying { flight, started }) = self.flying.pop_front() else { return Ok(()) };
+    fn finish_oldest(&mut self) -> Result<(), ReportedLoss> {
+        let Some(RunningBatch { taken, started }) = self.running.pop_front() else {
+            return Ok(());
+        };
         match self.machine.finish(started) {
             Ok(outputs) => {
-                flight.answer(outputs.into_iter().map(Ok).collect(), 0);
+                taken.answer(outputs.into_iter().map(Ok).collect(), 0);
                 Ok(())
             }
-            Err(error) => match self.lost(&error) {
-                Some(lost) => Err(flight.refused(lost)),
-                None => self.repeat(flight, error),
+            Err(error) => match self.report_loss(&error) {
+                Some(lost) => Err(taken.refuse_and_pass_on(lost)),
+                None => self.rerun_row_by_row(taken, error),
             },
         }
     }
 
-    /// A batch that failed as a whole runs again row by row, so that only bad rows fail; first
-    /// everything that flies is finished, for a machine finishes in order.
-    fn repeat(&mut self, flight: Flight, error: DeviceError) -> Result<(), Lost> {
-        if flight.batch.rows.len() <= 1 {
-            flight.answer(vec![Err(error)], 0);
+    /// Runs a batch that failed as a whole again, row by row, so that only bad rows fail. Finishes
+    /// every running batch first, because a machine finishes batches in order.
+    fn rerun_row_by_row(
+        &mut self,
+        taken: TakenBatch,
+        error: DeviceError,
+    ) -> Result<(), ReportedLoss> {
+        if taken.batch.rows.len() <= 1 {
+            taken.answer(vec![Err(error)], 0);
             return Ok(());
         }
         if let Err(lost) = self.finish_all() {
-            return Err(flight.refused(lost));
+            return Err(taken.refuse_and_pass_on(lost));
         }
-        let mut results = Vec::with_capacity(flight.batch.rows.len());
-        for row in &flight.batch.rows {
-            let result = self.machine.run_alone(&flight.batch.model, row);
-            if let Some(lost) = result.as_ref().err().and_then(|error| self.lost(error)) {
-                return Err(flight.refused(lost));
+        let mut results = Vec::with_capacity(taken.batch.rows.len());
+        for row in &taken.batch.rows {
+            let result = self.machine.run_alone(&taken.batch.model, row);
+            if let Some(lost) = result.as_ref().err().and_then(|error| self.report_loss(error)) {
+                return Err(taken.refuse_and_pass_on(lost));
             }
             results.push(result);
         }
-        flight.answer(results, usize::from(matches!(error, DeviceError::Panicked)));
+        taken.answer(results, usize::from(matches!(error, DeviceError::Panicked)));
         Ok(())
     }
 
-    /// Whether `error` means that the device is lost. Then it is out of service from here on,
-    /// before anybody hears of it.
-    fn lost(&self, error: &DeviceError) -> Option<Lost> {
+    /// Reports the loss behind `error` to health, and returns the loss. Returns `None` if the
+    /// device was not lost. From here on the device is out of service, before any caller receives
+    /// the loss.
+    fn report_loss(&self, error: &DeviceError) -> Option<ReportedLoss> {
         let loss = error.loss()?;
-        self.health.lost(loss);
-        Some(Lost(loss.clone()))
+        self.reporter.on_lost(loss);
+        Some(ReportedLoss(loss.clone()))
     }
 
-    /// Answers everything with the loss and tries to come back. Breaks when the inbox is closed.
+    /// Answers all work with the loss and tries to reopen the device. Breaks if the inbox is closed
+    /// or the device has hung.
     fn recover(&mut self, loss: &Loss) -> ControlFlow<()> {
-        for flying in std::mem::take(&mut self.flying) {
-            flying.flight.refuse(loss);
+        for batch in std::mem::take(&mut self.running) {
+            batch.taken.refuse(loss);
         }
-        for pause in self.patience.pauses.clone() {
-            self.refuse_for(pause, loss)?;
+        for delay in self.timeouts.reopen_delays.clone() {
+            self.refuse_work_for(delay, loss)?;
             let reopen = AssertUnwindSafe(|| self.reopen());
             match catch_unwind(reopen).unwrap_or(Err(DeviceError::Panicked)) {
                 Ok(()) => {
-                    self.health.back();
+                    self.reporter.on_reopened();
                     return ControlFlow::Continue(());
                 }
-                Err(error) => self.health.still_out(&error),
+                Err(error) => self.reporter.on_reopen_error(&error),
             }
         }
-        self.health.gone();
-        self.pulse.rest();
+        self.reporter.on_failed();
+        self.heartbeat.set_idle();
         while let Ok(work) = self.inbox.recv() {
             self.refuse(work, loss);
         }
         ControlFlow::Break(())
     }
 
-    /// Breaks when the inbox is closed, or the thread was given up before.
-    fn refuse_for(&mut self, pause: Duration, loss: &Loss) -> ControlFlow<()> {
-        if self.pulse.is_given_up() {
+    /// Answers work with the loss for the duration of `delay`. Breaks if the inbox is closed, or if
+    /// the device had hung before.
+    fn refuse_work_for(&mut self, delay: Duration, loss: &Loss) -> ControlFlow<()> {
+        if self.heartbeat.has_hung() {
             return ControlFlow::Break(());
         }
-        self.pulse.rest();
-        let end = Instant::now() + pause;
+        self.heartbeat.set_idle();
+        let end = Instant::now() + delay;
         loop {
             match self.inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(work) => self.refuse(work, loss),
@@ -303,54 +318,57 @@ impl Worker {
         }
     }
 
-    /// Answers work that was on its way when the device was lost.
+    /// Answers work that reached the inbox after the loss.
     fn refuse(&mut self, work: Work, loss: &Loss) {
         match work {
-            Work::Run { batch, reply, permit } => Flight::new(batch, reply, permit).refuse(loss),
+            Work::Run { batch, reply, permit } => {
+                TakenBatch::new(batch, reply, permit).refuse(loss);
+            }
             Work::Load { reply, .. } => drop(reply.send(Err(DeviceError::Lost(loss.clone())))),
             Work::Sweep { permit } => self.sweep(permit),
         }
     }
 
     /// Reopens the machine and loads every model that still has a handle, from the files it was
-    /// loaded from: the same hashes, goldens and warm-up as the first time.
+    /// loaded from. Hashes, goldens and warm-up are the same as the first time.
     fn reopen(&mut self) -> Result<(), DeviceError> {
         self.begin_load();
         self.machine.reopen()?;
-        for model in self.residents.iter().filter_map(|resident| resident.model.upgrade()) {
+        for model in self.loaded.iter().filter_map(|entry| entry.model.upgrade()) {
             self.begin_load();
-            let unreadable = |source: ModelError| DeviceError::Read {
+            let read_error = |source: ModelError| DeviceError::Read {
                 model: model.id(),
                 source: Box::new(source),
             };
-            let package = Package::reread(model.dir(), model.manifest()).map_err(unreadable)?;
+            let package = Package::reread(model.dir(), model.manifest()).map_err(read_error)?;
             load::load(&mut self.machine, &model, &package)?;
         }
         Ok(())
     }
 
-    /// What flies is late when the oldest is; a batch is as old as its flight.
-    fn begin_batch(&self, oldest: &Flight) {
-        self.pulse.begin("a batch", oldest.taken, self.patience.batch);
+    /// Reports the oldest running batch as the current task: running batches are overdue when the
+    /// oldest one is. The time of a batch counts from when it was taken.
+    fn begin_batch(&self, oldest: &TakenBatch) {
+        self.heartbeat.begin("a batch", oldest.taken_at, self.timeouts.batch);
     }
 
     fn begin_load(&self) {
-        self.pulse.begin("a load", Instant::now(), self.patience.load);
+        self.heartbeat.begin("a load", Instant::now(), self.timeouts.load);
     }
 
-    /// Leaves the machine and what it runs as they are, for freeing them may wait for what hangs.
-    /// The pictures are wiped.
-    fn abandon(self) {
-        let Self { machine, flying, .. } = self;
+    /// Leaks the machine and the batches it runs: freeing them may wait for the hung GPU. The
+    /// pictures of the batches are wiped.
+    fn leak_machine(self) {
+        let Self { machine, running, .. } = self;
         std::mem::forget(machine);
-        flying.into_iter().for_each(|Flying { started, .. }| std::mem::forget(started));
+        running.into_iter().for_each(|RunningBatch { started, .. }| std::mem::forget(started));
     }
 }
 
-impl Flight {
-    /// Answers with the loss that it passes on.
-    fn refused(self, lost: Lost) -> Lost {
-        self.refuse(&lost.0);
-        lost
+impl TakenBatch {
+    /// Answers the batch with `loss` and returns `loss`.
+    fn refuse_and_pass_on(self, loss: ReportedLoss) -> ReportedLoss {
+        self.refuse(&loss.0);
+        loss
     }
 }

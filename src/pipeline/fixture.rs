@@ -14,7 +14,7 @@ use super::{
     session_store,
 };
 use crate::catalog::{self, ByRole, ModelSettings, Role, choose_liveness, choose_model};
-use crate::device::{Device, DeviceSettings};
+use crate::device::{DeviceGroup, DeviceSettings};
 use crate::face::QualityLimits;
 use crate::image::ImageSettings;
 use crate::model::{Manifest, ModelError, Package, scan};
@@ -41,7 +41,7 @@ impl Bench {
         let stats = SchedulerStats::register(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let tickets = Tickets::new(8, 1 << 20, stats.clone());
-        let device = runtime.block_on(Device::open(&DeviceSettings::default())).unwrap();
+        let device = runtime.block_on(DeviceGroup::open(&DeviceSettings::default())).unwrap();
         let snapshot = runtime.block_on(catalog::load(&device, packages())).unwrap();
         let lanes = lanes(&SchedulerSettings { lane_rows_max: 8, delay_max_ms: 0 }, &snapshot);
         let settings = LivenessSettings::default();

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use tokio::time::Instant;
 
 use super::lane::{CloseReason, DropReason, Lane, LaneFull, LaneSpec, Queued};
-use crate::device::Placement;
+use crate::device::DeviceSet;
 
 /// What to do with a reserved slot.
 #[derive(Debug)]
@@ -82,16 +82,16 @@ impl<T> Core<T> {
     }
 
     /// The devices that waiting rows could run on.
-    pub(super) fn wanted(&self) -> Placement {
+    pub(super) fn wanted(&self) -> DeviceSet {
         let waiting = self.lanes.iter().filter(|lane| lane.len() > 0);
-        waiting.fold(Placement::of([]), |wanted, lane| wanted.either(lane.placement()))
+        waiting.fold(DeviceSet::of([]), |wanted, lane| wanted.union(lane.placement()))
     }
 
     /// Takes out the rows that none of the devices in service, `up`, can run.
-    pub(super) fn strand(&mut self, up: Placement) -> Vec<Dropped<T>> {
+    pub(super) fn strand(&mut self, up: DeviceSet) -> Vec<Dropped<T>> {
         let mut dropped = Vec::new();
         for (lane, queue) in self.lanes.iter_mut().enumerate() {
-            if queue.placement().both(up).is_empty() {
+            if queue.placement().intersection(up).is_empty() {
                 let reason = DropReason::NoDevice;
                 dropped.extend(queue.take_all().map(|row| Dropped { lane, row, reason }));
             }
@@ -153,17 +153,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::fixture::everywhere;
+    use crate::device::fixture::all_devices;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn spec(stage: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
-        let placement = everywhere();
+        let placement = all_devices();
         LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms, placement }
     }
 
     fn placed(spec: LaneSpec, devices: impl IntoIterator<Item = usize>) -> LaneSpec {
-        LaneSpec { placement: Placement::of(devices), ..spec }
+        LaneSpec { placement: DeviceSet::of(devices), ..spec }
     }
 
     fn row(item: u32, arrived: Instant, life_ms: u32) -> Queued<u32> {
@@ -253,10 +253,10 @@ mod tests {
         ]);
         assert!(core.wanted().is_empty());
         (0..3).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
-        assert_eq!(core.wanted(), Placement::of([0, 1, 2]));
+        assert_eq!(core.wanted(), DeviceSet::of([0, 1, 2]));
         assert_eq!(launched(core.next(t0, 1, |_| false).next).0, 1, "not the later stage");
         assert!(matches!(core.next(t0, 1, |_| false).next, Next::Idle));
-        assert_eq!(core.wanted(), Placement::of([0, 2]));
+        assert_eq!(core.wanted(), DeviceSet::of([0, 2]));
         let Next::WaitUntil(at) = core.next(t0, 2, |_| false).next else { panic!() };
         assert_eq!(at, t0 + MS * 10);
     }
@@ -267,8 +267,8 @@ mod tests {
         let (both, first) = (spec(0, &[1], 8, 0), spec(0, &[1], 8, 0));
         let mut core = Core::new([placed(both, [0, 1]), placed(first, [0])]);
         (0..2).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
-        assert!(core.strand(Placement::of([0, 1])).is_empty());
-        let stranded = core.strand(Placement::of([1]));
+        assert!(core.strand(DeviceSet::of([0, 1])).is_empty());
+        let stranded = core.strand(DeviceSet::of([1]));
         let lanes: Vec<_> = stranded.iter().map(|d| (d.lane, d.reason)).collect();
         assert_eq!(lanes, [(1, DropReason::NoDevice)]);
         assert_eq!((core.waiting(0), core.waiting(1)), (1, 0));
@@ -307,7 +307,7 @@ mod tests {
         inside: Vec<Entry>,
         left: BTreeSet<u32>,
         pushed: u32,
-        up: Placement,
+        up: DeviceSet,
     }
 
     /// Two devices, or with `placed_apart` false one that runs everything.
@@ -331,7 +331,7 @@ mod tests {
                 inside: Vec::new(),
                 left: BTreeSet::new(),
                 pushed: 0,
-                up: Placement::of([0, 1]),
+                up: DeviceSet::of([0, 1]),
             }
         }
 
@@ -340,7 +340,7 @@ mod tests {
                 Event::Push { lane, life_ms } => self.push(*lane, *life_ms)?,
                 Event::Advance { by_ms } => self.now += MS * *by_ms,
                 Event::SlotFree { device } => drop(self.slot_free(*device)?),
-                Event::InService { devices } => self.in_service(Placement::of(devices.clone()))?,
+                Event::InService { devices } => self.in_service(DeviceSet::of(devices.clone()))?,
                 Event::Leave { nth } => {
                     self.left.extend(self.inside.get(*nth).map(|(item, ..)| *item));
                 }
@@ -367,11 +367,12 @@ mod tests {
         }
 
         /// As the shell does, also after a row was handed in.
-        fn in_service(&mut self, up: Placement) -> Result<(), TestCaseError> {
+        fn in_service(&mut self, up: DeviceSet) -> Result<(), TestCaseError> {
             self.up = up;
             let stranded = self.core.strand(up);
             self.check_dropped(&stranded)?;
-            let can_run = |entry: &Entry| !self.specs[entry.1].placement.both(up).is_empty();
+            let can_run =
+                |entry: &Entry| !self.specs[entry.1].placement.intersection(up).is_empty();
             prop_assert!(self.inside.iter().all(can_run), "a row waits for no device");
             Ok(())
         }
@@ -406,7 +407,7 @@ mod tests {
                     DropReason::Expired => prop_assert!(deadline <= self.now),
                     DropReason::Cancelled => prop_assert!(self.left.contains(&dropped.row.item)),
                     DropReason::NoDevice => {
-                        prop_assert!(self.specs[lane].placement.both(self.up).is_empty());
+                        prop_assert!(self.specs[lane].placement.intersection(self.up).is_empty());
                     }
                 }
             }
@@ -460,7 +461,7 @@ mod tests {
                 witness.apply(event)?;
             }
             // From here on every slot is free: what is left must come out, and the core ends empty.
-            witness.in_service(Placement::of([0, 1]))?;
+            witness.in_service(DeviceSet::of([0, 1]))?;
             for _ in 0..1000 {
                 if witness.inside.is_empty() {
                     break;

@@ -12,7 +12,7 @@ use super::lane::LaneSpec;
 use super::shell::{self, Caller, Job, LiveLane, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
-use crate::device::{Device, DeviceError, LoadedModel, RowOutput};
+use crate::device::{DeviceError, DeviceGroup, LoadedModel, RowOutput};
 use crate::image::RgbImage;
 
 /// The lane of one live model.
@@ -78,7 +78,11 @@ pub enum RowError {
 
 impl Scheduler {
     /// Starts the task that feeds `device`, on the current tokio runtime.
-    pub fn start(device: Arc<Device>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
+    pub fn start(
+        device: Arc<DeviceGroup>,
+        lanes: Vec<LaneSettings>,
+        stats: &SchedulerStats,
+    ) -> Self {
         let entries = lanes.iter().map(LaneEntry::new).collect();
         // Every job holds a place, so the channel is never full: a lane that is full holds up only
         // its own callers.
@@ -152,7 +156,7 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceSettings, DeviceState, Placement};
+    use crate::device::{DeviceSet, DeviceSettings, DeviceState};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);
@@ -161,7 +165,7 @@ mod tests {
     struct Bench {
         /// Until the task is to end.
         scheduler: Option<Scheduler>,
-        device: Arc<Device>,
+        device: Arc<DeviceGroup>,
         tickets: Tickets,
         registry: Registry,
     }
@@ -172,10 +176,10 @@ mod tests {
     }
 
     async fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        bench_on(Device::open(&DeviceSettings::default()).await.unwrap(), lanes)
+        bench_on(DeviceGroup::open(&DeviceSettings::default()).await.unwrap(), lanes)
     }
 
-    fn bench_on(device: Device, lanes: Vec<LaneSettings>) -> Bench {
+    fn bench_on(device: DeviceGroup, lanes: Vec<LaneSettings>) -> Bench {
         let device = Arc::new(device);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);
@@ -413,8 +417,8 @@ mod tests {
         let stops = [Report::Finishing, Report::Reopening, Report::Reopening];
         director.direct(stops.map(|stop| (stop, Step::Lose))).await;
         let mut health = bench.device.health();
-        let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
-        health.wait_for(|health| is_gone(&health.devices[device].state)).await.unwrap();
+        let has_failed = |state: &DeviceState| matches!(state, DeviceState::Failed { .. });
+        health.wait_for(|health| has_failed(&health.devices[device].state)).await.unwrap();
     }
 
     fn is_lost(result: &Result<Answer, RowError>) -> bool {
@@ -448,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_never_runs_on_a_device_it_is_not_placed_on() {
-        let model = reader_on("reader", &[1], Placement::of([1]));
+        let model = reader_on("reader", &[1], DeviceSet::of([1]));
         let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
         let rows = [1, 2].map(|value| bench.spawn(&model, value, FAR));
         for _ in 0..2 {
@@ -463,8 +467,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_that_waits_for_company_holds_up_no_other_device() {
-        let patient = reader_on("patient", &[1, 2], Placement::of([0]));
-        let greedy = reader_on("greedy", &[1], Placement::of([1]));
+        let patient = reader_on("patient", &[1, 2], DeviceSet::of([0]));
+        let greedy = reader_on("greedy", &[1], DeviceSet::of([1]));
         let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
         let (bench, first, second) = two_devices(vec![patient_lane, lane(&greedy, 0, 8)]).await;
         drop((first, second));
@@ -490,7 +494,7 @@ mod tests {
             answered(bench.spawn(&model, value, FAR)).await;
         }
         first.direct([(Report::Reopening, Step::Go)]).await;
-        bench.device.health().wait_for(|health| health.up().contains(0)).await.unwrap();
+        bench.device.health().wait_for(|health| health.in_service().contains(0)).await.unwrap();
         let again = bench.spawn(&model, 4, FAR);
         assert_eq!(first.report().await, Report::Started(vec![4]), "the first device is back");
         first.direct([(Report::Finishing, Step::Go)]).await;
@@ -499,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_without_a_device_are_refused_at_once_and_other_lanes_go_on() {
-        let bound = reader_on("bound", &[1], Placement::of([0]));
+        let bound = reader_on("bound", &[1], DeviceSet::of([0]));
         let free = reader("free", &[1]);
         let lanes = vec![lane(&bound, 0, 8), lane(&free, 0, 8)];
         let (mut bench, mut first, second) = two_devices(lanes).await;
@@ -523,7 +527,7 @@ mod tests {
     async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
         let both = reader("both", &[1, 2]);
         let [busy0, busy1] =
-            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], Placement::of([device])));
+            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device])));
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
         let (device, directors) =
             staged(2, DeviceSettings { slots: 2, ..Default::default() }).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::device::Placement;
+use crate::device::DeviceSet;
 
 /// What a lane is, fixed when it is made.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(super) struct LaneSpec {
     /// Longest time the oldest row waits for company; zero launches as soon as a slot is free.
     pub(super) delay_max: Duration,
     /// The devices that run the model.
-    pub(super) placement: Placement,
+    pub(super) placement: DeviceSet,
 }
 
 /// One waiting row. `T` is what the shell needs to run and answer it; the lane never looks inside.
@@ -83,7 +83,7 @@ impl<T> Lane<T> {
         self.spec.stage
     }
 
-    pub(super) fn placement(&self) -> Placement {
+    pub(super) fn placement(&self) -> DeviceSet {
         self.spec.placement
     }
 

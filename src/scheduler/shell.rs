@@ -14,7 +14,7 @@ use super::handle::{Answer, RowError};
 use super::lane::{DropReason, LaneSpec, Queued};
 use super::stats::LaneStats;
 use super::tickets::Ticket;
-use crate::device::{Batch, BatchOutcome, Device, DeviceError, LoadedModel, Placement, Slot};
+use crate::device::{Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSet, LoadedModel, Slot};
 use crate::image::RgbImage;
 
 /// A row with its ticket, on its way to a lane.
@@ -65,20 +65,20 @@ pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
     /// The devices in service.
-    up: Placement,
+    up: DeviceSet,
     /// Batches of different devices end in any order.
     in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
 }
 
 /// Runs until nobody can hand in rows any more and every row has been answered.
-pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
     // One slot of a device at most.
     let mut held: Vec<Held<'_>> = Vec::new();
     let mut health = device.health();
-    shell.set_up(health.borrow_and_update().up());
+    shell.set_up(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
-        let wanted = shell.core.wanted().both(shell.up).without(devices(&held));
+        let wanted = shell.core.wanted().intersection(shell.up).difference(devices(&held));
         // In this order: free callers first; then take in all there is, which the lanes' places
         // bound, so that a batch is formed from everything that has arrived.
         tokio::select! {
@@ -92,7 +92,7 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::R
                 None => is_open = false,
             },
             Ok(()) = health.changed() => {
-                shell.set_up(health.borrow_and_update().up());
+                shell.set_up(health.borrow_and_update().in_service());
                 held.retain(|held| shell.up.contains(held.slot.device()));
             }
             due = first_due(&held), if !held.is_empty() => {
@@ -107,8 +107,8 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::R
     }
 }
 
-fn devices(held: &[Held<'_>]) -> Placement {
-    Placement::of(held.iter().map(|held| held.slot.device()))
+fn devices(held: &[Held<'_>]) -> DeviceSet {
+    DeviceSet::of(held.iter().map(|held| held.slot.device()))
 }
 
 /// Waits until the batch of one of the slots, of which there is at least one, is to be formed.
@@ -125,7 +125,7 @@ impl Shell {
     /// A shell over lanes without rows; a lane is named by its position.
     pub(super) fn new(lanes: Vec<(LaneSpec, LiveLane)>) -> Self {
         let (specs, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-        let (up, in_flight) = (Placement::of([]), FuturesUnordered::new());
+        let (up, in_flight) = (DeviceSet::of([]), FuturesUnordered::new());
         Self { core: Core::new(specs), lanes, up, in_flight }
     }
 
@@ -138,7 +138,7 @@ impl Shell {
     }
 
     /// Takes note of which devices are in service.
-    fn set_up(&mut self, up: Placement) {
+    fn set_up(&mut self, up: DeviceSet) {
         self.up = up;
         self.strand();
     }
@@ -217,7 +217,7 @@ impl Shell {
         // Without an outcome the device is gone; dropping the rows tells their callers.
         let Some(outcome) = outcome else { return };
         stats.ran(outcome.run_time, outcome.panics);
-        for (launched, result) in rows.into_iter().zip(outcome.rows) {
+        for (launched, result) in rows.into_iter().zip(outcome.results) {
             if result.is_err() {
                 stats.row_failed();
             }

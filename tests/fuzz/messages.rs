@@ -1,17 +1,17 @@
-//! Messages of callers, frame metadata included: read by the rules or refused.
+//! Fuzzes messages of callers, frame metadata included: each is accepted by the rules or refused.
 #![no_main]
 
-mod changes;
+mod mutation;
 
 use std::sync::LazyLock;
 
-use changes::change;
 use libfuzzer_sys::fuzz_target;
 use menshen::proto::v1;
 use menshen::services::read_as_every_request;
+use mutation::mutate;
 use prost::Message;
 
-/// One of each that keeps every rule.
+/// One valid message of each kind.
 static GENUINE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
     let context = Some(v1::RequestContext {
         store_id: "shop-1".to_owned(),
@@ -60,6 +60,6 @@ static GENUINE: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     read_as_every_request(bytes);
     for genuine in &*GENUINE {
-        read_as_every_request(&change(genuine.clone(), bytes));
+        read_as_every_request(&mutate(genuine.clone(), bytes));
     }
 });

@@ -1,4 +1,4 @@
-//! Pictures of callers: decoded within the limits or refused.
+//! Fuzzes pictures of callers: each is decoded within the limits or refused.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,7 +13,8 @@ const LIMITS: ImageSettings = ImageSettings {
 };
 
 fuzz_target!(
-    // The decoders' panics are caught and answered; only what gets past `decode` is a finding.
+    // `decode` catches panics of the decoders and returns an error. Only a panic that leaves
+    // `decode` is a finding.
     init: std::panic::set_hook(Box::new(|_| ())),
     |bytes: &[u8]| {
         let is_known = check_format(bytes).is_ok();

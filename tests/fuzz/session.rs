@@ -1,12 +1,11 @@
-//! A client in front of a session: whatever frames it claims to send and whatever is measured on
-//! them, the rules of a session hold.
+//! Fuzzes a liveness session: the rules of a session hold for any frames that a client claims to
+//! send and any values that are measured on them.
 #![no_main]
 
-mod changes;
+mod mutation;
 
 use std::time::Duration;
 
-use changes::change;
 use libfuzzer_sys::fuzz_target;
 use menshen::face::decision::{Decision, Thresholds};
 use menshen::face::{Embedding, SpaceId};
@@ -16,31 +15,33 @@ use menshen::liveness::{
     Action, Admission, Assurance, Event, FrameJudgement, FrameMeta, STEPS, Session, SessionEnd,
     SessionLimits, decide_session, draw_actions,
 };
+use mutation::mutate;
 
-/// Bytes that one movement of the head is made of.
+/// Bytes that describe one movement of the head.
 const MOVEMENT: usize = 12;
 
-/// A session, and what it has told so far.
-struct Run {
+/// A session, with the events it has sent so far and the head of its client.
+struct CheckedSession {
     session: Session,
     limits: SessionLimits,
     prompted: usize,
     done: usize,
     is_finished: bool,
-    /// Number, capture time and bytes of what was taken.
+    /// Sequence number and capture time of the last admitted frame.
     last: Option<(u32, Duration)>,
+    /// Total bytes of the admitted frames.
     bytes: usize,
     head: Head,
     sequence: u32,
     now: Duration,
 }
 
-impl Run {
+impl CheckedSession {
     fn new(header: u8) -> Self {
         let assurance = if header & 1 == 0 { Assurance::Stream } else { Assurance::Batch };
         let mut limits = SessionLimits::default();
         limits.continuity.identity_min = Some(0.5);
-        // A head that the fuzzer moves jumps; without these limits more of the rules are reached.
+        // The head of a fuzzer jumps. Without these limits the fuzzer reaches more of the rules.
         if header & 2 == 0 {
             limits.track.jump_eyes_max = f64::INFINITY;
             limits.track.jump_size_max = f64::INFINITY;
@@ -63,8 +64,8 @@ impl Run {
         }
     }
 
-    /// Moves the head to another pose, frame by frame, and sends what was filmed.
-    fn movement(&mut self, movement: &[u8; MOVEMENT]) {
+    /// Moves the head to another pose, frame by frame, and sends these frames.
+    fn send_movement(&mut self, movement: &[u8; MOVEMENT]) {
         let [flags, wait, frames, yaw, pitch, eyes, mouth, x, y, step, lead, live] = *movement;
         let signed = |byte: u8| f64::from(byte as i8);
         let (from, frames) = (self.head, u32::from(frames % 32) + 1);
@@ -77,7 +78,7 @@ impl Run {
         };
         for at in 1..=frames {
             self.now += Duration::from_millis(u64::from(wait));
-            self.head = between(&from, &to, f64::from(at) / f64::from(frames));
+            self.head = interpolate(&from, &to, f64::from(at) / f64::from(frames));
             self.sequence = self
                 .sequence
                 .wrapping_add(1 + u32::from(step >> 4))
@@ -92,31 +93,31 @@ impl Run {
                 mirrored: flags & 2 != 0,
                 rotation: if flags & 4 == 0 { Rotation::None } else { Rotation::Quarter },
             };
-            self.frame(&meta, live);
+            self.send_frame(&meta, live);
         }
     }
 
-    fn frame(&mut self, meta: &FrameMeta, live: u8) {
+    fn send_frame(&mut self, meta: &FrameMeta, live: u8) {
         let admitted = self.session.admit(meta, self.now);
         if admitted.is_ok() {
-            self.taken(meta);
+            self.check_admitted(meta);
         }
         if admitted == Ok(Admission::Measure) {
             let mut measures = measures_of(&self.head);
             measures.fingerprint = fingerprint(self.sequence);
             let result = self.session.observe(meta.sequence, &measures, self.now);
-            self.heard(&result.events);
+            self.check_events(&result.events);
             if result.is_chosen {
-                let events = self.session.add_judgement(meta.sequence, judgement(live));
-                self.heard(&events);
+                let events = self.session.add_judgement(meta.sequence, judged_frame(live));
+                self.check_events(&events);
             }
         }
         let events = self.session.time_out(self.now);
-        self.heard(&events);
+        self.check_events(&events);
     }
 
-    /// A frame is taken once, in order, and within what a session may hold.
-    fn taken(&mut self, meta: &FrameMeta) {
+    /// Checks that an admitted frame is new, in order, and within the limits of a session.
+    fn check_admitted(&mut self, meta: &FrameMeta) {
         if let Some((sequence, captured)) = self.last {
             assert!(meta.sequence > sequence && meta.captured >= captured, "{meta:?}");
         }
@@ -126,13 +127,14 @@ impl Run {
         assert!(meta.bytes <= limits.frame_bytes_max && self.bytes <= limits.session_bytes_max);
     }
 
-    /// One prompt at a time, each done before the next, and nothing behind the end.
-    fn heard(&mut self, events: &[Event]) {
+    /// Checks that each prompt follows the end of the one before, and that no event follows the
+    /// end.
+    fn check_events(&mut self, events: &[Event]) {
         for event in events {
             assert!(!self.is_finished, "{event:?} behind the end");
             match event {
                 Event::Prompt(prompt) => {
-                    // A step whose face was lost is asked for again.
+                    // A step during which the face was lost is prompted again.
                     assert_eq!(prompt.step, self.done);
                     self.prompted = prompt.step + 1;
                 }
@@ -146,8 +148,8 @@ impl Run {
         }
     }
 
-    /// Nobody passes who has not done everything.
-    fn end(&self) -> Decision {
+    /// Checks that only a session with all steps done can pass, and returns the decision.
+    fn check_end(&self) -> Decision {
         let outcome = self.session.outcome();
         if outcome.ending == SessionEnd::Done {
             assert_eq!(self.done, STEPS);
@@ -166,15 +168,15 @@ impl Run {
     }
 }
 
-fn judgement(live: u8) -> FrameJudgement {
+fn judged_frame(live: u8) -> FrameJudgement {
     let (embedding, _) = Embedding::from_raw(&[1.0, 0.1], SpaceId::new("fuzz")).unwrap();
-    // A network may also say what is no number.
+    // A network may also output NaN.
     let pad_score = if live == 0 { f64::NAN } else { f64::from(live) / 255.0 };
     FrameJudgement { embedding, norm: 12.0, pad_score }
 }
 
-/// Part of the way from one pose to another.
-fn between(from: &Head, to: &Head, share: f64) -> Head {
+/// Returns the pose at `share` of the way between two poses.
+fn interpolate(from: &Head, to: &Head, share: f64) -> Head {
     let mix = |from: f64, to: f64| from + (to - from) * share;
     Head {
         yaw: mix(from.yaw, to.yaw),
@@ -191,9 +193,9 @@ fn digest(sequence: u32) -> [u8; 32] {
     digest
 }
 
-/// What passes, for the fuzzer to change: the actions that a session of this header asks for, each
-/// half a second behind its prompt.
-fn honest(header: u8) -> Vec<u8> {
+/// Returns movements that pass, for the fuzzer to mutate: the actions of a session with this
+/// header, each half a second after its prompt.
+fn honest_movements(header: u8) -> Vec<u8> {
     const REST: [u8; 5] = [0, 0, 120, 9, 0];
     let movement = |frames: u8, [yaw, pitch, eyes, mouth, x]: [u8; 5]| {
         [0, 100, frames - 1, yaw, pitch, eyes, mouth, x, 0, 0, 0, 242]
@@ -218,22 +220,22 @@ fn honest(header: u8) -> Vec<u8> {
     movements.concat()
 }
 
-fn play(header: u8, movements: &[u8]) -> Decision {
-    let mut run = Run::new(header);
+fn run_session(header: u8, movements: &[u8]) -> Decision {
+    let mut session = CheckedSession::new(header);
     for movement in movements.as_chunks::<MOVEMENT>().0 {
-        run.movement(movement);
+        session.send_movement(movement);
     }
-    run.end()
+    session.check_end()
 }
 
 fuzz_target!(
     init: for header in (0..=u8::MAX).filter(|header| header & 3 == 0) {
-        assert_eq!(play(header, &honest(header)), Decision::Pass, "{header}");
+        assert_eq!(run_session(header, &honest_movements(header)), Decision::Pass, "{header}");
     },
     |bytes: &[u8]| {
         if let Some((header, movements)) = bytes.split_first() {
-            play(*header, movements);
-            play(*header, &change(honest(*header), movements));
+            run_session(*header, movements);
+            run_session(*header, &mutate(honest_movements(*header), movements));
         }
     }
 );

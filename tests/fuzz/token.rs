@@ -1,15 +1,15 @@
-//! Session tokens from callers: nothing but what was sealed here is opened.
+//! Fuzzes session tokens of callers: only a token that was sealed here is opened.
 #![no_main]
 
-mod changes;
+mod mutation;
 
 use std::sync::{Arc, LazyLock};
 
-use changes::change;
 use libfuzzer_sys::fuzz_target;
 use menshen::trust::{Digest, SessionClaims, SessionId, SessionKeys, SessionTokens, TokenError};
+use mutation::mutate;
 
-/// While the genuine token may be run.
+/// A time at which the genuine token is valid, in Unix milliseconds.
 const NOW: u64 = 1_000_000;
 
 struct Sealed {
@@ -17,7 +17,8 @@ struct Sealed {
     genuine: String,
 }
 
-/// Sealed once a process: the nonce is random, so the fuzzer cannot learn a genuine token.
+/// The genuine token, sealed once per process: the nonce is random, so the fuzzer cannot learn the
+/// token.
 static SEALED: LazyLock<Sealed> = LazyLock::new(|| {
     let tokens = SessionTokens::new(Arc::new(SessionKeys::generate().unwrap()), "liveness");
     let claims = SessionClaims {
@@ -42,7 +43,7 @@ static SEALED: LazyLock<Sealed> = LazyLock::new(|| {
     Sealed { tokens, genuine }
 });
 
-fn open(token: &str) {
+fn check(token: &str) {
     match SEALED.tokens.open(token, NOW) {
         Ok(_) => assert_eq!(token, SEALED.genuine, "a changed token was opened"),
         Err(TokenError::Forged | TokenError::UnknownKey) => {}
@@ -52,14 +53,14 @@ fn open(token: &str) {
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        open(text);
-        // The genuine header and footer around whatever the fuzzer thinks of.
+        check(text);
+        // The genuine header and footer around the bytes of the fuzzer.
         let footer = SEALED.genuine.rsplit('.').next().unwrap();
-        open(&format!("v4.local.{text}.{footer}"));
+        check(&format!("v4.local.{text}.{footer}"));
     }
-    let changed = change(SEALED.genuine.clone().into_bytes(), bytes);
+    let changed = mutate(SEALED.genuine.clone().into_bytes(), bytes);
     if let Ok(token) = String::from_utf8(changed) {
-        open(&token);
+        check(&token);
     }
     let _ = SessionId::parse(&String::from_utf8_lossy(bytes));
 });

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 #[cfg(feature = "cuda")]
 use crate::device::DeviceChoice;
-use crate::device::{Batch, Device, DeviceError, DeviceSettings, LoadedModel, RowOutput};
+use crate::device::{Batch, DeviceError, DeviceGroup, DeviceSettings, LoadedModel, RowOutput};
 use crate::engine::Precision;
 use crate::image::RgbImage;
 use crate::model::{ModelError, Package};
@@ -69,7 +69,7 @@ pub(super) async fn measure_network(
     let one_slot = DeviceSettings { slots: 1, ..settings.clone() };
     let one_slot = rates(&one_slot, package()?, seconds).await?;
     let without_graphs = rates_without_graphs(settings, package()?, seconds).await?;
-    let device = Device::open(settings).await?;
+    let device = DeviceGroup::open(settings).await?;
     let model = device.load(package()?).await?;
     let cosine_distance = compare(&device, &model, package()?).await?;
     let mut buckets = Vec::new();
@@ -116,7 +116,7 @@ async fn rates(
     package: Package,
     seconds: f64,
 ) -> anyhow::Result<Vec<f64>> {
-    let device = Device::open(settings).await?;
+    let device = DeviceGroup::open(settings).await?;
     let model = device.load(package).await?;
     let mut rates = Vec::new();
     for &bucket in model.buckets() {
@@ -127,12 +127,12 @@ async fn rates(
 
 /// The largest 1 − cosine of any output and the CPU's in `f32`.
 async fn compare(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     package: Package,
 ) -> anyhow::Result<f64> {
     let settings = DeviceSettings { precision: Some(Precision::F32), ..DeviceSettings::default() };
-    let cpu = Device::open(&settings).await?;
+    let cpu = DeviceGroup::open(&settings).await?;
     let known = cpu.load(package).await?;
     let mut worst = 0.0_f64;
     for seed in 0..ROWS_COMPARED {
@@ -145,7 +145,11 @@ async fn compare(
     Ok(worst)
 }
 
-async fn one(device: &Device, model: &Arc<LoadedModel>, seed: usize) -> anyhow::Result<RowOutput> {
+async fn one(
+    device: &DeviceGroup,
+    model: &Arc<LoadedModel>,
+    seed: usize,
+) -> anyhow::Result<RowOutput> {
     let bucket = model.buckets()[0];
     let rows = vec![pattern(model, seed)];
     let mut outcome = run_batch(device, model, rows, bucket).await?;
@@ -153,14 +157,14 @@ async fn one(device: &Device, model: &Arc<LoadedModel>, seed: usize) -> anyhow::
 }
 
 async fn run_batch(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     rows: Vec<RgbImage>,
     bucket: usize,
 ) -> anyhow::Result<Vec<Result<RowOutput, DeviceError>>> {
     let batch = Batch { model: Arc::clone(model), rows, bucket };
     let slot = device.reserve(model.placement()).await?;
-    Ok(slot.launch(batch).await?.rows)
+    Ok(slot.launch(batch).await?.results)
 }
 
 /// 1 − cosine; infinite where there is none, so that it is beyond every limit.
@@ -192,7 +196,7 @@ fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
 
 /// The median of batches that run one at a time.
 async fn median_ms(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
@@ -218,7 +222,7 @@ const AHEAD_MIN: usize = 4;
 
 /// Rows a second while there is always a batch waiting. Making the pictures does not count.
 async fn throughput(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
@@ -241,9 +245,9 @@ async fn throughput(
             outcomes.push(device.reserve(model.placement()).await?.launch(batch));
         }
         for outcome in outcomes {
-            let rows = outcome.await?.rows;
-            done += rows.len();
-            rows.into_iter().try_for_each(|row| row.map(drop))?;
+            let results = outcome.await?.results;
+            done += results.len();
+            results.into_iter().try_for_each(|result| result.map(drop))?;
         }
         time += begun.elapsed();
     }

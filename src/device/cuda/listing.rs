@@ -1,15 +1,15 @@
-//! What there is of CUDA on this machine, for people and for `auto`.
+//! A survey of CUDA on this machine, for `menshen devices` and for `auto`.
 
 use std::error::Error;
 
 use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
-use super::requirement::{Identity, check_driver, cuda_version, driver_version};
+use super::requirement::{GpuIdentity, check_driver, cuda_version, driver_version};
 use crate::device::survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
 use crate::engine::cuda::free_bytes;
 use crate::engine::cuda::lazy::{self, Library};
 
-/// Looks for libraries and devices. Each device is opened for as long as it takes to ask it.
+/// Surveys libraries and devices. Each device is opened briefly.
 pub(in crate::device) fn survey() -> CudaSurvey {
     let library = |library: Library| LibrarySurvey {
         name: library.to_string(),
@@ -29,10 +29,10 @@ pub(in crate::device) fn survey() -> CudaSurvey {
     CudaSurvey { unusable, driver: version.map(cuda_version), libraries, devices }
 }
 
-/// All that the driver finds, and why none of them can be used, if so.
+/// Returns all devices that the driver finds, and why none can be used if that is so.
 fn devices() -> (Vec<GpuSurvey>, Option<String>) {
     let devices: Vec<GpuSurvey> = match CudaContext::device_count() {
-        Ok(count) => (0..count as usize).map(look).collect(),
+        Ok(count) => (0..count as usize).map(survey_gpu).collect(),
         Err(error) => return (Vec::new(), Some(format!("the driver finds no device: {error}"))),
     };
     if devices.iter().any(|gpu| gpu.unusable.is_none()) {
@@ -46,7 +46,7 @@ fn devices() -> (Vec<GpuSurvey>, Option<String>) {
     (devices, Some(none))
 }
 
-fn look(number: usize) -> GpuSurvey {
+fn survey_gpu(number: usize) -> GpuSurvey {
     let has_cudnn = lazy::missing(Library::CuDnn).is_none();
     let mut gpu = GpuSurvey {
         device: format!("cuda:{number}"),
@@ -57,13 +57,13 @@ fn look(number: usize) -> GpuSurvey {
         free_bytes: None,
         kernels: if has_cudnn { "cuDNN" } else { "cuBLAS" },
     };
-    gpu.unusable = ask(number, &mut gpu).err().map(|error| error.to_string());
+    gpu.unusable = query_gpu(number, &mut gpu).err().map(|error| error.to_string());
     gpu
 }
 
-/// Asks a GPU for everything, up to what makes it of no use.
-fn ask(number: usize, gpu: &mut GpuSurvey) -> Result<(), Box<dyn Error>> {
-    let identity = Identity::of(number)?;
+/// Fills in the properties of a GPU, up to the first error, which makes the GPU unusable.
+fn query_gpu(number: usize, gpu: &mut GpuSurvey) -> Result<(), Box<dyn Error>> {
+    let identity = GpuIdentity::read(number)?;
     gpu.capability = Some(identity.capability());
     gpu.model = Some(identity.model.clone());
     identity.check()?;

@@ -1,20 +1,22 @@
-//! A GPU: rows into a pinned slot, upload on one stream, network on another, results into the slot.
+//! The GPU machine: copies rows into pinned memory, uploads them on one stream, runs the network on
+//! another, and downloads the results into pinned memory.
 //!
 //! ```text
-//! copies:   upload n ─┐ upload n+1 ─┐
-//! compute:            └ pixels → network → results n └ pixels → network → results n+1
+//! copy stream:     upload n ─┐ upload n+1 ─┐
+//! compute stream:            └ pixels → network → results n └ pixels → network → results n+1
 //! ```
 //!
-//! A batch that was started needs the host only when it is finished, so the upload of the next one
-//! overlaps its computing. Everything of a GPU is used by the one thread that opened it.
+//! After a batch was started, it needs the host again only when it is finished. So the upload of
+//! the next batch overlaps the computation of the current one. Only the thread that opened a GPU
+//! uses it.
 
 #![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
 
-mod fault;
 mod listing;
+mod loss;
+mod network;
 mod requirement;
-mod resident;
-mod slot;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +28,12 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaStream, DriverError, result, sys,
 };
 
-use self::fault::Faults;
-use self::requirement::{Identity, check_driver, driver_version};
-use self::resident::Resident;
-use self::slot::Slot;
+use self::loss::LossDetector;
+use self::network::ResidentNetwork;
+use self::requirement::{GpuIdentity, check_driver, driver_version};
+use self::staging::StagingBuffer;
+use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
-use super::placement::DEVICES_MAX;
 use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
 use crate::engine::{EngineError, Precision};
@@ -39,69 +41,71 @@ use crate::image::RgbImage;
 use crate::model::Package;
 
 pub(super) use listing::survey;
-pub use requirement::Unmet;
+pub use requirement::UnmetRequirement;
 
-/// An open GPU with its networks.
+/// A GPU with its networks.
 pub(super) struct CudaMachine {
     number: usize,
     settings: CudaSettings,
     slots: usize,
-    /// `None` while it is lost.
-    open: Option<Open>,
+    /// `None` while the GPU is lost.
+    open: Option<OpenGpu>,
 }
 
-/// What a lost GPU takes with it.
-struct Open {
+/// The part of the state that is lost with the GPU.
+struct OpenGpu {
     gpu: Arc<Gpu>,
-    copies: Arc<CudaStream>,
-    networks: BTreeMap<ModelKey, Resident>,
-    /// Those no batch is in; the front one has been free longest.
-    free: Vec<Slot>,
-    faults: Faults,
+    copy_stream: Arc<CudaStream>,
+    networks: BTreeMap<ModelKey, ResidentNetwork>,
+    /// Staging buffers that hold no batch; the last one became free most recently.
+    free: Vec<StagingBuffer>,
+    loss_detector: LossDetector,
 }
 
-/// A batch on its way through the GPU.
-pub(super) struct Flying {
-    slot: Slot,
+/// A batch whose upload, computation and download are enqueued.
+pub(super) struct EnqueuedBatch {
+    staging: StagingBuffer,
     key: ModelKey,
     rows: usize,
     bucket: usize,
 }
 
-impl Flying {
-    /// Whether its results are there, or an error that [`CudaMachine::finish`] will tell.
+impl EnqueuedBatch {
+    /// Returns whether the results are ready, or an error that [`CudaMachine::finish`] will return.
     pub(super) fn has_run(&self) -> bool {
-        self.slot.has_run()
+        self.staging.has_run()
     }
 }
 
 impl CudaMachine {
-    /// Opens a GPU, on the thread that will drive it.
+    /// Opens a GPU, on the thread that will use it.
     pub(super) fn open(
         number: usize,
         slots: usize,
         settings: CudaSettings,
         chosen: &str,
     ) -> Result<(Self, DeviceDescription), DeviceError> {
-        check_number(number)?;
-        let open = Open::new(number, slots).map_err(opening(number))?;
-        let description = open.describe(number, chosen).map_err(opening(number))?;
+        check_gpu(number)?;
+        let open = OpenGpu::new(number, slots).map_err(open_error(number))?;
+        let description = open.describe(number, chosen).map_err(open_error(number))?;
         Ok((Self { number, settings, slots, open: Some(open) }, description))
     }
 
-    /// Libraries choose other algorithms for other batches, which sum in other orders.
+    /// Returns the maximum difference between a row's outputs in two buckets. Libraries choose
+    /// different algorithms for different batch sizes, and these sum in different orders.
     pub(super) fn bucket_tolerance(precision: Precision) -> f32 {
         match precision {
             Precision::F32 => 1e-4,
-            // Of two algorithms one may cut factors to 10 bits and the other not: then answers are
-            // apart by as much as TF32 moves them: 1.5e-2 of the largest value, or of 1, at most
-            // (fr_liveness, `golden.tolerance_tf32` in `models`).
+            // One of two algorithms may cut factors to 10 bits and the other not. Then the outputs
+            // differ by as much as TF32 changes them: at most 1.5e-2, relative to the largest value
+            // or to 1 if that is more (fr_liveness, `golden.tolerance_tf32` in `models`).
             Precision::Tf32 => 5e-2,
             Precision::F16 | Precision::Bf16 => 1e-2,
         }
     }
 
-    /// Uploads the model's network, captures its buckets, and keeps it under the model's key.
+    /// Uploads the network of the model, captures its buckets, and keeps it under the key of the
+    /// model.
     pub(super) fn load(
         &mut self,
         model: &LoadedModel,
@@ -112,13 +116,13 @@ impl CudaMachine {
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let resident = Resident::load(&graph, &open.gpu, manifest, self.settings.graphs);
-        let resident = resident.map_err(|source| open.load_error(model, source))?;
+        let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
+        let network = network.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
         let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
-        let grown = open.grow_slots(bytes, resident.results_len(rows_max));
+        let grown = open.grow_staging(bytes, network.results_len(rows_max));
         grown.map_err(|error| open.load_error(model, error.into()))?;
-        open.networks.insert(model.key(), resident);
+        open.networks.insert(model.key(), network);
         Ok(())
     }
 
@@ -128,13 +132,13 @@ impl CudaMachine {
         }
     }
 
-    /// Stages rows, enqueues everything and returns.
+    /// Copies rows into a staging buffer, enqueues all work of the batch, and returns.
     pub(super) fn start(
         &mut self,
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
-    ) -> Result<Flying, DeviceError> {
+    ) -> Result<EnqueuedBatch, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
             return Err(DeviceError::Bucket { rows: rows.len(), bucket });
@@ -145,45 +149,46 @@ impl CudaMachine {
         if !open.networks.contains_key(&key) {
             return Err(DeviceError::NotLoaded { model: model.id() });
         }
-        let mut slot = open.free.pop().expect("no more batches are started than there are slots");
-        match open.enqueue(&mut slot, key, rows, bucket) {
-            Ok(()) => Ok(Flying { slot, key, rows: rows.len(), bucket }),
-            Err(error) => Err(open.give_up(slot, error)),
+        let mut staging =
+            open.free.pop().expect("no more batches are started than there are slots");
+        match open.enqueue(&mut staging, key, rows, bucket) {
+            Ok(()) => Ok(EnqueuedBatch { staging, key, rows: rows.len(), bucket }),
+            Err(error) => Err(open.release_after_failure(staging, error)),
         }
     }
 
-    /// Waits for a batch and takes its results out of its slot.
-    pub(super) fn finish(&mut self, flying: Flying) -> Result<Vec<RowOutput>, DeviceError> {
+    /// Waits for a batch and returns the outputs of its rows.
+    pub(super) fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
-        let Flying { mut slot, key, rows, bucket } = flying;
-        if let Err(error) = slot.wait() {
-            return Err(open.give_up(slot, error.into()));
+        let EnqueuedBatch { mut staging, key, rows, bucket } = batch;
+        if let Err(error) = staging.wait() {
+            return Err(open.release_after_failure(staging, error.into()));
         }
-        let resident =
-            open.networks.get(&key).expect("a batch keeps its model, and so its network");
-        let outputs = resident.split(slot.results(resident.results_len(bucket)), rows, bucket);
-        slot.wipe();
-        open.free.push(slot);
+        let network = open.networks.get(&key).expect("a batch keeps its model, and so its network");
+        let results = staging.results(network.results_len(bucket));
+        let outputs = network.split_by_row(results, rows, bucket);
+        staging.wipe();
+        open.free.push(staging);
         outputs
     }
 
-    /// Throws away all that was on the GPU, and opens it again.
+    /// Drops everything that was on the GPU, and opens the GPU again.
     pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        // Freeing needs a context that works. The reset below frees what is on the GPU; the host's
-        // part, some kilobytes, is given up, at most once for each of the bounded attempts to
-        // reopen.
+        // Freeing needs a working context, so the state is leaked. The reset below frees the memory
+        // on the GPU. The leak on the host is some kilobytes, at most once for each of the bounded
+        // attempts to reopen.
         std::mem::forget(self.open.take());
-        reset(self.number).map_err(|error| opening(self.number)(error.into()))?;
-        self.open = Some(Open::new(self.number, self.slots).map_err(opening(self.number))?);
+        reset(self.number).map_err(|error| open_error(self.number)(error.into()))?;
+        self.open = Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
         Ok(())
     }
 }
 
 impl Drop for CudaMachine {
-    /// Libraries panic when they are closed on a GPU that is lost. Its reset, which frees what was
-    /// on it, lets the process open it again.
+    /// Leaks the state of a lost GPU, because libraries panic when they are closed on one. The
+    /// reset frees the memory on the GPU, so that the process can open the GPU again.
     fn drop(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.faults.is_lost()) {
+        if self.open.as_ref().is_some_and(|open| open.loss_detector.is_lost()) {
             std::mem::forget(self.open.take());
             if let Err(error) = reset(self.number) {
                 tracing::warn!(number = self.number, %error, "a lost GPU could not be reset");
@@ -192,75 +197,75 @@ impl Drop for CudaMachine {
     }
 }
 
-/// Destroys the GPU's context with everything in it.
+/// Destroys the primary context of the GPU with everything in it.
 fn reset(number: usize) -> Result<(), DriverError> {
     let device = result::device::get(number as i32)?;
-    // SAFETY: whatever used the context is gone; see above.
+    // SAFETY: the callers have leaked everything that used the context, so nothing uses it again.
     unsafe { sys::cuDevicePrimaryCtxReset_v2(device) }.result()
 }
 
-/// The libraries are there, the driver knows the device, and both are new enough.
-/// The GPUs that are there and new enough, without opening them; or why there is none.
-pub(super) fn known_gpus() -> Result<Vec<usize>, String> {
-    let known: Vec<usize> =
-        (0..DEVICES_MAX).filter(|number| check_number(*number).is_ok()).collect();
-    match check_number(0) {
-        Err(why) if known.is_empty() => Err(why.to_string()),
-        _ => Ok(known),
+/// Returns the ordinals of the GPUs that are present and new enough, without opening them, or why
+/// there is none.
+pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
+    let found: Vec<usize> = (0..DEVICES_MAX).filter(|number| check_gpu(*number).is_ok()).collect();
+    match check_gpu(0) {
+        Err(why) if found.is_empty() => Err(why.to_string()),
+        _ => Ok(found),
     }
 }
 
-/// Whether a GPU is there and new enough, without opening it.
-pub(super) fn check_number(number: usize) -> Result<(), DeviceError> {
+/// Checks without opening the GPU that the libraries are present, that the driver finds the GPU,
+/// and that both are new enough.
+pub(super) fn check_gpu(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
     }
-    let fails = |error: DriverError| opening(number)(error.into());
+    let failed = |error: DriverError| open_error(number)(error.into());
     let refused = |unmet| DeviceError::CudaRequirement { number, unmet };
-    check_driver(driver_version().map_err(fails)?).map_err(refused)?;
+    check_driver(driver_version().map_err(failed)?).map_err(refused)?;
     let count = CudaContext::device_count().or_else(|error| match error.0 {
         sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
         _ => Err(error),
     });
-    let count = count.map_err(fails)? as usize;
+    let count = count.map_err(failed)? as usize;
     if number >= count {
         return Err(DeviceError::CudaNoDevice { number, count });
     }
-    Identity::of(number).map_err(fails)?.check().map_err(refused)
+    GpuIdentity::read(number).map_err(failed)?.check().map_err(refused)
 }
 
-fn opening(number: usize) -> impl Fn(GpuError) -> DeviceError {
+fn open_error(number: usize) -> impl Fn(GpuError) -> DeviceError {
     move |source| DeviceError::CudaOpen { number, source: Box::new(source) }
 }
 
-/// Opens a GPU for a benchmark that drives it itself, on the calling thread.
+/// Opens a GPU for a benchmark that uses the GPU itself, on the calling thread.
 ///
 /// # Errors
-/// A GPU that is not there, or does not open.
+/// Returns an error for a GPU that is missing or does not open.
 pub fn open_gpu_alone(number: usize) -> Result<Arc<Gpu>, DeviceError> {
-    check_number(number)?;
-    load_gpu(number).map_err(opening(number))
+    check_gpu(number)?;
+    load_gpu(number).map_err(open_error(number))
 }
 
 fn load_gpu(number: usize) -> Result<Arc<Gpu>, GpuError> {
     let device = CandleDevice::new_cuda_with_stream(number)?;
     let device = device.as_cuda_device()?.clone();
-    // SAFETY: before anything is allocated; streams are ordered by events of our own.
+    // SAFETY: nothing is allocated yet, and this module orders the streams by its own events.
     unsafe { device.disable_event_tracking() };
     let context = device.cuda_stream().context().clone();
     context.set_blocking_synchronize()?;
-    keep_pool(&context)?;
+    keep_freed_memory(&context)?;
     Ok(Arc::new(Gpu::load(&device)?))
 }
 
-impl Open {
+impl OpenGpu {
     fn new(number: usize, slots: usize) -> Result<Self, GpuError> {
         let gpu = load_gpu(number)?;
         let context = Arc::clone(gpu.stream().context());
-        let copies = context.new_stream()?;
-        let free = (0..slots).map(|_| Slot::new(&context)).collect::<Result<_, _>>()?;
-        let faults = Faults::new(number, context);
-        Ok(Self { gpu, copies, networks: BTreeMap::new(), free, faults })
+        let copy_stream = context.new_stream()?;
+        let free = (0..slots).map(|_| StagingBuffer::new(&context)).collect::<Result<_, _>>()?;
+        let loss_detector = LossDetector::new(number, context);
+        Ok(Self { gpu, copy_stream, networks: BTreeMap::new(), free, loss_detector })
     }
 
     fn describe(&self, number: usize, chosen: &str) -> Result<DeviceDescription, GpuError> {
@@ -276,64 +281,72 @@ impl Open {
         })
     }
 
-    fn grow_slots(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
+    fn grow_staging(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
         let stream = self.gpu.stream();
-        self.free.iter_mut().try_for_each(|slot| slot.grow(stream, bytes, floats))?;
+        self.free.iter_mut().try_for_each(|staging| staging.grow(stream, bytes, floats))?;
         Ok(stream.synchronize()?)
     }
 
     fn enqueue(
         &self,
-        slot: &mut Slot,
+        staging: &mut StagingBuffer,
         key: ModelKey,
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<(), GpuError> {
-        let (compute, resident) = (self.gpu.stream(), &self.networks[&key]);
-        slot.upload(&self.copies, compute, rows)?;
-        resident.enqueue_pixels(bucket, slot.pixels(compute), rows.len())?;
-        slot.forget_pixels(compute)?;
-        resident.enqueue_steps(bucket)?;
-        slot.download(compute, resident.results(), resident.results_len(bucket))?;
+        let (compute_stream, network) = (self.gpu.stream(), &self.networks[&key]);
+        staging.upload(&self.copy_stream, compute_stream, rows)?;
+        network.enqueue_pixels(bucket, staging.pixels_address(compute_stream), rows.len())?;
+        staging.enqueue_wipe_of_pixels(compute_stream)?;
+        network.enqueue_steps(bucket)?;
+        staging.download(compute_stream, network.results(), network.results_len(bucket))?;
         Ok(())
     }
 
     fn load_error(&self, model: &LoadedModel, source: EngineError) -> DeviceError {
         match source {
-            EngineError::Gpu(error) if let Some(loss) = self.faults.loss(&error) => loss,
+            EngineError::Gpu(error) if let Some(loss) = self.loss_detector.loss(&error) => loss,
             source => DeviceError::Load { model: model.id(), source: Box::new(source) },
         }
     }
 
-    /// After a failure: nothing may still be writing to the slot when it is used again.
-    fn give_up(&mut self, mut slot: Slot, error: GpuError) -> DeviceError {
-        if let Some(loss) = self.faults.loss(&error) {
-            std::mem::forget(slot);
+    /// Frees a staging buffer after a failure, and returns the error of the batch. Waits first,
+    /// because no copy or kernel may still use the buffer when it is used again. If the GPU is
+    /// lost, the buffer is leaked.
+    fn release_after_failure(
+        &mut self,
+        mut staging: StagingBuffer,
+        error: GpuError,
+    ) -> DeviceError {
+        if let Some(loss) = self.loss_detector.loss(&error) {
+            std::mem::forget(staging);
             return loss;
         }
-        let compute = self.gpu.stream();
-        let settled = self.copies.synchronize().and_then(|()| slot.forget_pixels(compute));
-        let settled = settled.and_then(|()| compute.synchronize());
-        let lost = settled.err().and_then(|error| self.faults.loss(&error.into()));
+        let compute_stream = self.gpu.stream();
+        let copied = self.copy_stream.synchronize();
+        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pixels(compute_stream));
+        let settled = wiped.and_then(|()| compute_stream.synchronize());
+        let lost = settled.err().and_then(|error| self.loss_detector.loss(&error.into()));
         match lost {
             Some(loss) => {
-                std::mem::forget(slot);
+                std::mem::forget(staging);
                 loss
             }
             None => {
-                slot.wipe();
-                self.free.push(slot);
+                staging.wipe();
+                self.free.push(staging);
                 DeviceError::Run(error.into())
             }
         }
     }
 }
 
-/// Freed memory stays with the process, so that loading a model again does not ask the system.
-fn keep_pool(context: &CudaContext) -> Result<(), DriverError> {
+/// Keeps freed GPU memory in the pool of the process, so that loading a model again does not ask
+/// the driver.
+fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
     let mut threshold = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the attribute is one of 64 bits, which are read before the return.
+    // SAFETY: the attribute has 64 bits, and the driver reads them before it returns.
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result()

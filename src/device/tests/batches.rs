@@ -1,96 +1,96 @@
-//! Batches and the slots they run in.
+//! Tests of batches and slots.
 
-use super::{alone, batch, is_pending, launch, open, run, slots, values};
-use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, everywhere, gated, reader, staged};
-use crate::device::{DeviceError, Placement, Slot};
+use super::{batch, is_pending, launch, one_staged, open, run, values, with_slots};
+use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, all_devices, gated, reader, staged};
+use crate::device::{DeviceError, DeviceSet, Slot};
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn a_batch_answers_each_row_in_order_without_the_padding() {
-    let (device, model) = (open(1).await, reader("reader", &[1, 4]));
-    let outcome = run(&device, batch(&model, &[7, 8, 9], 4)).await;
+    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let outcome = run(&group, batch(&model, &[7, 8, 9], 4)).await;
     assert_eq!(values(&outcome), [Some(7.0), Some(8.0), Some(9.0)]);
     assert_eq!(outcome.panics, 0);
 }
 
 #[tokio::test]
 async fn a_panic_is_caught_and_counted_and_the_thread_lives_on() {
-    let (device, model) = (open(1).await, reader("reader", &[1, 4]));
-    let outcome = run(&device, batch(&model, &[PANICS], 1)).await;
-    assert!(matches!(outcome.rows[..], [Err(DeviceError::Panicked)]));
+    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let outcome = run(&group, batch(&model, &[PANICS], 1)).await;
+    assert!(matches!(outcome.results[..], [Err(DeviceError::Panicked)]));
     assert_eq!(outcome.panics, 1);
-    assert_eq!(values(&run(&device, batch(&model, &[5], 1)).await), [Some(5.0)]);
+    assert_eq!(values(&run(&group, batch(&model, &[5], 1)).await), [Some(5.0)]);
 }
 
 #[tokio::test]
 async fn only_the_bad_rows_of_a_batch_fail() {
-    let (device, model) = (open(1).await, reader("reader", &[1, 4]));
-    let outcome = run(&device, batch(&model, &[1, PANICS, 3, OVERFLOWS], 4)).await;
+    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let outcome = run(&group, batch(&model, &[1, PANICS, 3, OVERFLOWS], 4)).await;
     assert_eq!(values(&outcome), [Some(1.0), None, Some(3.0), None]);
-    assert!(matches!(outcome.rows[1], Err(DeviceError::Panicked)));
-    assert!(matches!(outcome.rows[3], Err(DeviceError::NotFinite { output: 0 })));
+    assert!(matches!(outcome.results[1], Err(DeviceError::Panicked)));
+    assert!(matches!(outcome.results[3], Err(DeviceError::NotFinite { output: 0 })));
     assert_eq!(outcome.panics, 2, "once together, once alone");
 
     let mut mixed = batch(&model, &[1, 2], 4);
     mixed.rows.push(RgbImage::black(1, 1));
-    let outcome = run(&device, mixed).await;
+    let outcome = run(&group, mixed).await;
     assert_eq!(values(&outcome), [Some(1.0), Some(2.0), None]);
-    assert!(matches!(outcome.rows[2], Err(DeviceError::Fill(_))));
+    assert!(matches!(outcome.results[2], Err(DeviceError::Fill(_))));
 }
 
 #[tokio::test]
 async fn a_bucket_the_model_does_not_have_never_runs() {
-    let (device, (model, mut gate)) = (open(1).await, gated("reader", &[2]));
-    let outcome = run(&device, batch(&model, &[1], 3)).await;
-    assert!(matches!(outcome.rows[..], [Err(DeviceError::Bucket { rows: 1, bucket: 3 })]));
+    let (group, (model, mut gate)) = (open(1).await, gated("reader", &[2]));
+    let outcome = run(&group, batch(&model, &[1], 3)).await;
+    assert!(matches!(outcome.results[..], [Err(DeviceError::Bucket { rows: 1, bucket: 3 })]));
     assert!(gate.is_quiet());
 }
 
 #[tokio::test]
 async fn a_slot_is_free_again_when_its_batch_has_finished() {
-    let (device, (model, mut gate)) = (open(1).await, gated("reader", &[1]));
-    let outcome = device.reserve(everywhere()).await.unwrap().launch(batch(&model, &[1], 1));
+    let (group, (model, mut gate)) = (open(1).await, gated("reader", &[1]));
+    let outcome = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
     gate.entered().await;
-    assert_eq!(device.stations[0].slots.available_permits(), 0);
+    assert_eq!(group.devices[0].slots.available_permits(), 0);
     gate.open();
     outcome.await.unwrap();
-    assert_eq!(device.stations[0].slots.available_permits(), 1);
+    assert_eq!(group.devices[0].slots.available_permits(), 1);
 }
 
 #[tokio::test]
 async fn a_dropped_slot_is_free_again() {
-    let device = open(1).await;
-    drop(device.reserve(everywhere()).await.unwrap());
-    device.reserve(everywhere()).await.unwrap();
+    let group = open(1).await;
+    drop(group.reserve(all_devices()).await.unwrap());
+    group.reserve(all_devices()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_device_finishes_what_was_launched() {
-    let (device, (model, gate)) = (open(2).await, gated("reader", &[1]));
-    let first = device.reserve(everywhere()).await.unwrap().launch(batch(&model, &[1], 1));
-    let second = device.reserve(everywhere()).await.unwrap().launch(batch(&model, &[2], 1));
+    let (group, (model, gate)) = (open(2).await, gated("reader", &[1]));
+    let first = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
+    let second = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[2], 1));
     (0..2).for_each(|_| gate.open());
-    drop(device);
+    drop(group);
     assert_eq!(values(&first.await.unwrap()), [Some(1.0)]);
     assert_eq!(values(&second.await.unwrap()), [Some(2.0)]);
 }
 
 #[tokio::test]
 async fn a_device_says_what_it_is() {
-    let device = open(1).await;
-    assert_eq!(device.describe().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["cpu"]);
+    let group = open(1).await;
+    assert_eq!(group.describe().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["cpu"]);
 }
 
 #[tokio::test]
 async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
-    let (device, mut director) = alone(3).await;
+    let (group, mut director) = one_staged(3).await;
     let model = reader("reader", &[1]);
-    let mut outcomes = vec![launch(&device, batch(&model, &[1], 1)).await];
+    let mut outcomes = vec![launch(&group, batch(&model, &[1], 1)).await];
     assert_eq!(director.report().await, Report::Started(vec![1]));
     assert_eq!(director.report().await, Report::Finishing);
-    outcomes.push(launch(&device, batch(&model, &[2], 1)).await);
-    outcomes.push(launch(&device, batch(&model, &[3], 1)).await);
-    director.tell(Step::Go);
+    outcomes.push(launch(&group, batch(&model, &[2], 1)).await);
+    outcomes.push(launch(&group, batch(&model, &[3], 1)).await);
+    director.send(Step::Go);
     assert_eq!(director.report().await, Report::Started(vec![2]));
     assert_eq!(director.report().await, Report::Started(vec![3]), "the upload overlaps the run");
     director.direct([(Report::Finishing, Step::Go), (Report::Finishing, Step::Go)]).await;
@@ -100,11 +100,11 @@ async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
 }
 
 #[tokio::test]
-async fn only_the_bad_rows_of_a_batch_fail_while_others_fly() {
-    let (device, director) = alone(2).await;
+async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
+    let (group, director) = one_staged(2).await;
     let model = reader("reader", &[1, 4]);
-    let first = launch(&device, batch(&model, &[1, PANICS, OVERFLOWS], 4)).await;
-    let second = launch(&device, batch(&model, &[4], 1)).await;
+    let first = launch(&group, batch(&model, &[1, PANICS, OVERFLOWS], 4)).await;
+    let second = launch(&group, batch(&model, &[4], 1)).await;
     drop(director);
     let outcome = first.await.unwrap();
     assert_eq!(values(&outcome), [Some(1.0), None, None]);
@@ -114,15 +114,15 @@ async fn only_the_bad_rows_of_a_batch_fail_while_others_fly() {
 
 #[tokio::test]
 async fn the_device_with_the_most_free_slots_is_reserved() {
-    let (device, _directors) = staged(2, slots(2)).await;
-    let everywhere = everywhere();
+    let (group, _directors) = staged(2, with_slots(2)).await;
+    let all_devices = all_devices();
     let mut held = Vec::new();
     for _ in 0..4 {
-        held.push(device.reserve(everywhere).await.unwrap());
+        held.push(group.reserve(all_devices).await.unwrap());
     }
     assert_eq!(held.iter().map(Slot::device).collect::<Vec<_>>(), [0, 1, 0, 1]);
-    let second = Placement::of([1]);
-    let mut reserve = Box::pin(device.reserve(second));
+    let second = DeviceSet::of([1]);
+    let mut reserve = Box::pin(group.reserve(second));
     assert!(is_pending(&mut reserve).await);
     drop(held.remove(0));
     assert!(is_pending(&mut reserve).await, "not a slot of the other device");

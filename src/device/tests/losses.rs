@@ -1,77 +1,85 @@
-//! Devices that are lost or hang.
+//! Tests of devices that are lost or hang.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    alone, batch, is_lost, is_pending, launch, load, package, run, slots, states, until_up, values,
+    batch, is_lost, is_pending, launch, load, one_staged, package, run, states, until_in_service,
+    values, with_slots,
 };
 use crate::device::fixture::{
-    Director, Report, Stage, Step, everywhere, reader, reader_on, staged, staged_with,
+    Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with_timeouts,
 };
 use crate::device::machine::MachineSpec;
-use crate::device::watchdog::Patience;
-use crate::device::{Batch, DeviceError, DevicePlan, DeviceState, Health, Placement, Slot};
+use crate::device::watchdog::Timeouts;
+use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Health, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
 
-#[tokio::test]
-async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
-    let (device, mut director) = alone(2).await;
-    let model = reader("reader", &[1]);
-    let first = launch(&device, batch(&model, &[1], 1)).await;
-    assert_eq!(director.report().await, Report::Started(vec![1]));
-    assert_eq!(director.report().await, Report::Finishing);
-    let second = launch(&device, batch(&model, &[2], 1)).await;
-    director.tell(Step::Lose);
-    let outcome = first.await.unwrap();
-    assert!(is_lost(&outcome));
-    let error = outcome.rows[0].as_ref().unwrap_err();
-    assert_eq!(error.to_string(), "device cuda:0 was lost");
-    assert!(matches!(states(&device)[..], [DeviceState::Out { .. }]), "before anybody hears of it");
-    assert!(is_lost(&second.await.unwrap()));
-    assert!(matches!(device.reserve(everywhere()).await, Err(DeviceError::OutOfService)));
-    assert_eq!(director.report().await, Report::Reopening);
-    director.tell(Step::Lose);
-    director.direct([(Report::Reopening, Step::Go)]).await;
-    until_up(&device, Placement::of([0])).await;
-    assert_eq!(device.health().borrow().devices[0].losses, 1);
-    drop(director);
-    assert_eq!(values(&run(&device, batch(&model, &[3], 1)).await), [Some(3.0)]);
+/// Returns whether the first device has failed.
+fn has_failed(health: &Health) -> bool {
+    matches!(health.devices[0].state, DeviceState::Failed { .. })
 }
 
 #[tokio::test]
-async fn a_device_that_does_not_come_back_is_gone_and_the_others_go_on() {
-    let (device, mut directors) = staged(2, slots(1)).await;
-    let (first, both) = (reader_on("first", &[1], Placement::of([0])), reader("both", &[1]));
-    let outcome = launch(&device, batch(&first, &[1], 1)).await;
+async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
+    let (group, mut director) = one_staged(2).await;
+    let model = reader("reader", &[1]);
+    let first = launch(&group, batch(&model, &[1], 1)).await;
+    assert_eq!(director.report().await, Report::Started(vec![1]));
+    assert_eq!(director.report().await, Report::Finishing);
+    let second = launch(&group, batch(&model, &[2], 1)).await;
+    director.send(Step::Lose);
+    let outcome = first.await.unwrap();
+    assert!(is_lost(&outcome));
+    let error = outcome.results[0].as_ref().unwrap_err();
+    assert_eq!(error.to_string(), "device cuda:0 was lost");
+    assert!(
+        matches!(states(&group)[..], [DeviceState::Recovering { .. }]),
+        "before anybody hears of it"
+    );
+    assert!(is_lost(&second.await.unwrap()));
+    assert!(matches!(group.reserve(all_devices()).await, Err(DeviceError::OutOfService)));
+    assert_eq!(director.report().await, Report::Reopening);
+    director.send(Step::Lose);
+    director.direct([(Report::Reopening, Step::Go)]).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
+    assert_eq!(group.health().borrow().devices[0].losses, 1);
+    drop(director);
+    assert_eq!(values(&run(&group, batch(&model, &[3], 1)).await), [Some(3.0)]);
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
+    let (group, mut directors) = staged(2, with_slots(1)).await;
+    let (first, both) = (reader_on("first", &[1], DeviceSet::of([0])), reader("both", &[1]));
+    let outcome = launch(&group, batch(&first, &[1], 1)).await;
     let lost = [(Report::Finishing, Step::Lose), (Report::Reopening, Step::Lose)];
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
     directors[0].direct(lost).await;
     assert!(is_lost(&outcome.await.unwrap()));
     directors[0].direct([(Report::Reopening, Step::Lose)]).await;
-    let mut health = device.health();
-    let is_gone = |state: &DeviceState| matches!(state, DeviceState::Gone { .. });
-    let gone = health.wait_for(|health| is_gone(&health.devices[0].state)).await.unwrap().clone();
+    let mut health = group.health();
+    let health = health.wait_for(has_failed).await.unwrap().clone();
     let why = "device cuda:0 was lost: an illegal address".to_owned();
-    assert_eq!(gone.devices[0].state, DeviceState::Gone { why });
-    assert_eq!(gone.devices[1].state, DeviceState::In);
+    assert_eq!(health.devices[0].state, DeviceState::Failed { why });
+    assert_eq!(health.devices[1].state, DeviceState::InService);
     drop(directors.pop());
-    let slot = device.reserve(both.placement()).await.unwrap();
+    let slot = group.reserve(both.placement()).await.unwrap();
     assert_eq!(slot.device(), 1);
     let outcome = slot.launch(batch(&both, &[2], 1)).await.unwrap();
     assert_eq!(values(&outcome), [Some(2.0)]);
-    let refused = device.reserve(first.placement()).await;
+    let refused = group.reserve(first.placement()).await;
     assert!(matches!(refused, Err(DeviceError::OutOfService)));
 }
 
 #[tokio::test]
 async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
-    let (device, mut directors) = staged(2, slots(1)).await;
+    let (group, mut directors) = staged(2, with_slots(1)).await;
     let model = reader("reader", &[1]);
-    let first = launch(&device, batch(&model, &[1], 1)).await;
-    let second = device.reserve(Placement::of([1])).await.unwrap();
-    let mut waiting = Box::pin(device.reserve(everywhere()));
+    let first = launch(&group, batch(&model, &[1], 1)).await;
+    let second = group.reserve(DeviceSet::of([1])).await.unwrap();
+    let mut waiting = Box::pin(group.reserve(all_devices()));
     assert!(is_pending(&mut waiting).await);
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
     directors[0].direct([(Report::Finishing, Step::Lose)]).await;
@@ -79,7 +87,7 @@ async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
     assert!(is_pending(&mut waiting).await, "a free slot of a lost device");
     drop(second);
     assert_eq!(waiting.await.unwrap().device(), 1);
-    let mut waiting = Box::pin(device.reserve(Placement::of([0])));
+    let mut waiting = Box::pin(group.reserve(DeviceSet::of([0])));
     assert!(matches!(waiting.as_mut().await, Err(DeviceError::OutOfService)));
 }
 
@@ -92,45 +100,44 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     }
     let mut package = Package::open(copy.path()).unwrap();
     package.manifest.buckets = vec![1];
-    let (device, mut directors) = staged(1, slots(1)).await;
-    let model = load(&device, &mut directors, package).await.unwrap();
+    let (group, mut directors) = staged(1, with_slots(1)).await;
+    let model = load(&group, &mut directors, package).await.unwrap();
     let mut director = directors.pop().unwrap();
     let lose = async |director: &mut Director| {
-        let outcome = launch(&device, batch(&reader("other", &[1]), &[1], 1)).await;
+        let outcome = launch(&group, batch(&reader("other", &[1]), &[1], 1)).await;
         assert_eq!(director.report().await, Report::Started(vec![1]));
         director.direct([(Report::Finishing, Step::Lose)]).await;
         assert!(is_lost(&outcome.await.unwrap()));
         director.direct([(Report::Reopening, Step::Go)]).await;
     };
     lose(&mut director).await;
-    // The golden's rows alone and together, and one run of the bucket.
+    // Runs of the golden rows alone and together, and of the bucket.
     for _ in 0..4 {
         assert!(matches!(director.report().await, Report::Started(_)));
         director.direct([(Report::Finishing, Step::Go)]).await;
     }
-    until_up(&device, Placement::of([0])).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
     let input = &model.manifest().input;
     let rows = vec![RgbImage::black(input.width, input.height)];
-    let again = launch(&device, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
+    let again = launch(&group, Batch { model: Arc::clone(&model), rows, bucket: 1 }).await;
     assert!(matches!(director.report().await, Report::Started(_)));
     director.direct([(Report::Finishing, Step::Go)]).await;
-    assert!(again.await.unwrap().rows[0].is_ok());
-    // Other weights must not slip in this way.
+    assert!(again.await.unwrap().results[0].is_ok());
+    // A model with other weights must not load in this way.
     std::fs::write(copy.path().join("iris.onnx"), b"other weights").unwrap();
     lose(&mut director).await;
     director.direct([(Report::Reopening, Step::Go)]).await;
-    let mut health = device.health();
-    let is_gone = |health: &Health| matches!(health.devices[0].state, DeviceState::Gone { .. });
-    let gone = health.wait_for(is_gone).await.unwrap().clone();
-    let DeviceState::Gone { why } = &gone.devices[0].state else { panic!() };
+    let mut health = group.health();
+    let health = health.wait_for(has_failed).await.unwrap().clone();
+    let DeviceState::Failed { why } = &health.devices[0].state else { panic!() };
     assert!(why.contains("iris.onnx has sha256"), "{why}");
-    assert_eq!(gone.devices[0].losses, 2);
+    assert_eq!(health.devices[0].losses, 2);
 }
 
 #[tokio::test]
 async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
-    let (device, mut director) = alone(1).await;
-    let mut loading = Box::pin(device.load(package()));
+    let (group, mut director) = one_staged(1).await;
+    let mut loading = Box::pin(group.load(package()));
     assert!(is_pending(&mut loading).await);
     assert!(matches!(director.report().await, Report::Started(_)));
     director.direct([(Report::Finishing, Step::Lose)]).await;
@@ -138,69 +145,73 @@ async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
     assert!(error.loss().is_some(), "{error}");
     assert_eq!(director.report().await, Report::Freed);
     director.direct([(Report::Reopening, Step::Go)]).await;
-    until_up(&device, Placement::of([0])).await;
+    until_in_service(&group, DeviceSet::of([0])).await;
 }
 
 #[tokio::test]
-async fn a_device_dropped_while_it_is_out_ends() {
-    let (device, mut director) = alone(1).await;
-    let outcome = launch(&device, batch(&reader("reader", &[1]), &[1], 1)).await;
+async fn a_device_dropped_while_it_recovers_ends() {
+    let (group, mut director) = one_staged(1).await;
+    let outcome = launch(&group, batch(&reader("reader", &[1]), &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
     director.direct([(Report::Finishing, Step::Lose)]).await;
     assert!(is_lost(&outcome.await.unwrap()));
     drop(director);
-    drop(device);
+    drop(group);
 }
 
-/// Late at the first look.
-fn impatient() -> Patience {
-    let soon = Duration::from_millis(1);
-    Patience { batch: Duration::ZERO, load: Duration::ZERO, look: soon, ..Patience::default() }
+/// Returns timeouts with which every task is overdue at the first poll.
+fn zero_timeouts() -> Timeouts {
+    Timeouts {
+        batch: Duration::ZERO,
+        load: Duration::ZERO,
+        poll_interval: Duration::from_millis(1),
+        ..Timeouts::default()
+    }
 }
 
 #[tokio::test]
-async fn a_device_that_hangs_is_gone_for_good_and_nobody_waits_for_it() {
-    let (device, mut directors) = staged_with(1, slots(3), &impatient()).await;
-    let (mut health, mut director) = (device.health(), directors.pop().unwrap());
+async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
+    let (group, mut directors) = staged_with_timeouts(1, with_slots(3), &zero_timeouts()).await;
+    let (mut health, mut director) = (group.health(), directors.pop().unwrap());
     let model = reader("reader", &[1]);
-    // Reserved while the device is in service, for it may be gone before the second is launched.
+    // The slots are reserved first, because the device may have hung before the second launch.
     let mut slots = Vec::new();
     for _ in 0..2 {
-        slots.push(device.reserve(everywhere()).await.unwrap());
+        slots.push(group.reserve(all_devices()).await.unwrap());
     }
     let launch = |slot: Slot<'_>| slot.launch(batch(&model, &[1], 1));
     let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
     for outcome in outcomes {
         assert!(is_lost(&outcome.await.unwrap()));
     }
-    let refused = device.reserve(everywhere()).await;
+    let refused = group.reserve(all_devices()).await;
     assert!(matches!(refused, Err(DeviceError::OutOfService)));
     drop(refused);
-    drop(device);
-    // Its thread comes back after all, and ends.
+    drop(group);
+    // The thread of the device returns after all, and ends.
     assert_eq!(director.report().await, Report::Started(vec![1]));
-    director.tell(Step::Go);
+    director.send(Step::Go);
     while health.changed().await.is_ok() {}
     let state = health.borrow().devices[0].state.clone();
-    let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+    let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
     assert!(why.contains("cannot be stopped"), "{why}");
 }
 
 #[tokio::test]
 async fn a_load_that_hangs_is_refused() {
-    let (device, _directors) = staged_with(1, slots(1), &impatient()).await;
-    let error = device.load(package()).await.unwrap_err();
+    let (group, _directors) = staged_with_timeouts(1, with_slots(1), &zero_timeouts()).await;
+    let error = group.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
-    assert!(matches!(states(&device)[..], [DeviceState::Gone { .. }]));
+    assert!(matches!(states(&group)[..], [DeviceState::Hung { .. }]));
 }
 
 #[tokio::test]
 async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
-    stage.stops = true;
-    let patience = Patience { open: Duration::ZERO, ..impatient() };
-    let plan = DevicePlan::of(vec![MachineSpec::Staged(stage)], &slots(1)).unwrap();
-    let opened = plan.open_with(&patience).await;
+    stage.stops_before_opening = true;
+    let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
+    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &with_slots(1)).unwrap();
+    let opened = plan.open_with_timeouts(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);
     assert!(why.contains("opening the device has run for 0ns and cannot be stopped"), "{why}");

@@ -1,4 +1,4 @@
-//! The group as its callers see it.
+//! Tests of the group of devices through its public functions.
 
 mod batches;
 mod losses;
@@ -11,15 +11,15 @@ use std::task::Poll;
 
 use futures_util::future::BoxFuture;
 
-use super::fixture::{Director, Report, Step, everywhere, grey, staged};
+use super::fixture::{Director, Report, Step, all_devices, grey, staged};
 use super::{
-    Batch, BatchOutcome, Device, DeviceError, DeviceSettings, DeviceState, LoadedModel, Placement,
-    RowOutput,
+    Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSet, DeviceSettings, DeviceState,
+    LoadedModel, RowOutput,
 };
 use crate::model::Package;
 
-async fn open(slots: usize) -> Device {
-    Device::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
+async fn open(slots: usize) -> DeviceGroup {
+    DeviceGroup::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
 }
 
 fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
@@ -27,41 +27,41 @@ fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
     Batch { model: Arc::clone(model), rows, bucket }
 }
 
-async fn run(device: &Device, batch: Batch) -> BatchOutcome {
-    device.reserve(everywhere()).await.unwrap().launch(batch).await.unwrap()
+async fn run(group: &DeviceGroup, batch: Batch) -> BatchOutcome {
+    group.reserve(all_devices()).await.unwrap().launch(batch).await.unwrap()
 }
 
 fn values(outcome: &BatchOutcome) -> Vec<Option<f32>> {
     let value = |row: &RowOutput| row.slices()[0][0];
-    outcome.rows.iter().map(|row| row.as_ref().ok().map(value)).collect()
+    outcome.results.iter().map(|result| result.as_ref().ok().map(value)).collect()
 }
 
-fn slots(slots: usize) -> DeviceSettings {
+fn with_slots(slots: usize) -> DeviceSettings {
     DeviceSettings { slots, ..DeviceSettings::default() }
 }
 
 async fn launch(
-    device: &Device,
+    group: &DeviceGroup,
     batch: Batch,
 ) -> BoxFuture<'static, Result<BatchOutcome, DeviceError>> {
-    Box::pin(device.reserve(batch.model.placement()).await.unwrap().launch(batch))
+    Box::pin(group.reserve(batch.model.placement()).await.unwrap().launch(batch))
 }
 
 fn is_lost(outcome: &BatchOutcome) -> bool {
-    outcome.rows.iter().all(|row| matches!(row, Err(DeviceError::Lost(_))))
+    outcome.results.iter().all(|result| matches!(result, Err(DeviceError::Lost(_))))
 }
 
 async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
     std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
 }
 
-/// One machine on a stage.
-async fn alone(slots_each: usize) -> (Device, Director) {
-    let (device, mut directors) = staged(1, slots(slots_each)).await;
-    (device, directors.pop().unwrap())
+/// Opens a group of one staged machine.
+async fn one_staged(slots_each: usize) -> (DeviceGroup, Director) {
+    let (group, mut directors) = staged(1, with_slots(slots_each)).await;
+    (group, directors.pop().unwrap())
 }
 
-/// A small network of the repository, with few buckets to be quick.
+/// Returns the package of a small network of the repository, with one bucket to be quick.
 fn package() -> Package {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let mut package = Package::open(&models.join("iris/3.3.6")).unwrap();
@@ -69,15 +69,15 @@ fn package() -> Package {
     package
 }
 
-/// Loads a model onto a group of staged machines, which are told to go on at each trial run.
+/// Loads a model onto a group of staged machines, whose directors let every trial run continue.
 async fn load(
-    device: &Device,
+    group: &DeviceGroup,
     directors: &mut [Director],
     package: Package,
 ) -> Result<Arc<LoadedModel>, DeviceError> {
     let run = async |director: &mut Director| loop {
         match director.report().await {
-            Report::Finishing => director.tell(Step::Go),
+            Report::Finishing => director.send(Step::Go),
             Report::Started(_) => {}
             other => panic!("{other:?} during a load"),
         }
@@ -86,14 +86,14 @@ async fn load(
     tokio::select! {
         biased;
         _ = trials => unreachable!("machines report as long as they are open"),
-        loaded = device.load(package) => loaded,
+        loaded = group.load(package) => loaded,
     }
 }
 
-async fn until_up(device: &Device, up: Placement) {
-    device.health().wait_for(|health| health.up() == up).await.unwrap();
+async fn until_in_service(group: &DeviceGroup, devices: DeviceSet) {
+    group.health().wait_for(|health| health.in_service() == devices).await.unwrap();
 }
 
-fn states(device: &Device) -> Vec<DeviceState> {
-    device.health().borrow().devices.iter().map(|device| device.state.clone()).collect()
+fn states(group: &DeviceGroup) -> Vec<DeviceState> {
+    group.health().borrow().devices.iter().map(|device| device.state.clone()).collect()
 }

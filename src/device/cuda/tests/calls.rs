@@ -1,17 +1,19 @@
-//! What the driver and the libraries are told.
+//! Tests of the calls to the driver and the libraries.
 
-use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
-use crate::device::{Device, DeviceSettings};
+use super::{
+    EmulatedDriver, LIVENESS, batch, lock_gpus, open, package, relative_difference, run, settings,
+};
+use crate::device::{DeviceGroup, DeviceSettings};
 
 #[tokio::test]
 async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
-    let cpu = Device::open(&DeviceSettings::default()).await.unwrap();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
+    let cpu = DeviceGroup::open(&DeviceSettings::default()).await.unwrap();
     let expected = cpu.load(package(LIVENESS, &[1])).await.unwrap();
     let known = run(&cpu, batch(&expected, &[0], 1)).await.remove(0).unwrap();
     let mut settings = settings(&[0]);
-    // What is replayed was counted when it was captured.
+    // The counters count calls at capture, not at replay.
     settings.cuda.graphs = false;
     let mut counts = Vec::new();
     for fault in ["", "algorithm:1:801"] {
@@ -21,7 +23,11 @@ async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
         let count = || [driver.count("conv"), driver.count("gemm")];
         let before = count();
         let answer = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
-        assert!(apart(&known, &answer) <= 1e-5, "{:.1e}", apart(&known, &answer));
+        assert!(
+            relative_difference(&known, &answer) <= 1e-5,
+            "{:.1e}",
+            relative_difference(&known, &answer)
+        );
         let after = count();
         counts.push([after[0] - before[0], after[1] - before[1]]);
     }
@@ -31,8 +37,8 @@ async fn emulated_a_convolution_that_cudnn_refuses_is_a_product_of_patches() {
 
 #[tokio::test]
 async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_waited_for() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("streams", "lazy", "now");
     let trace = tempfile::NamedTempFile::new().unwrap();
     let gpu = open(&settings(&[0])).await;
@@ -45,38 +51,38 @@ async fn emulated_the_next_upload_is_enqueued_before_the_batch_before_it_is_wait
         outcomes.push(slot.launch(batch(&model, &pair, 2)));
     }
     for outcome in outcomes {
-        assert!(outcome.await.unwrap().rows.iter().all(Result::is_ok));
+        assert!(outcome.await.unwrap().results.iter().all(Result::is_ok));
     }
     assert_eq!(driver.count("graph_launches") - launched, 2);
-    driver.tell("trace", "");
+    driver.send_setting("trace", "");
     let lines = std::fs::read_to_string(trace.path()).unwrap();
-    let place = |what: &str, copy: &str, nth: usize| {
-        let is_it = |line: &str| line.contains(what) && line.contains(copy);
-        let mut found = lines.lines().enumerate().filter(|(_, line)| is_it(line));
-        found.nth(nth).unwrap_or_else(|| panic!("{what} {copy} in\n{lines}")).0
+    let line_number = |event: &str, copy: &str, nth: usize| {
+        let matches = |line: &str| line.contains(event) && line.contains(copy);
+        let mut found = lines.lines().enumerate().filter(|(_, line)| matches(line));
+        found.nth(nth).unwrap_or_else(|| panic!("{event} {copy} in\n{lines}")).0
     };
-    // What the device did not do before it was waited for, it did after.
-    let second_upload = place(" enqueue ", " h2d ", 1);
-    let first_results = place(" run ", " d2h ", 0);
+    // Work that the device did not do before the host waited, it did after that.
+    let second_upload = line_number(" enqueue ", " h2d ", 1);
+    let first_results = line_number(" run ", " d2h ", 0);
     assert!(second_upload < first_results, "{lines}");
 }
 
 #[tokio::test]
 async fn emulated_what_was_uploaded_is_wiped_also_after_a_batch_that_fails() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     let trace = tempfile::NamedTempFile::new().unwrap();
     driver.set("trace", trace.path().to_str().unwrap(), "");
-    // The kernel that would read the pixels is refused, and the device is not lost by it.
+    // The kernel that reads the pixels is refused, and the device is not lost.
     driver.set("fault", "launch:1:1", "");
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_err());
-    driver.tell("trace", "");
+    driver.send_setting("trace", "");
     let lines = std::fs::read_to_string(trace.path()).unwrap();
-    let ran = |what: &str| {
-        let is_it = |line: &&str| line.contains(" run ") && line.contains(what);
-        lines.lines().filter(is_it).count()
+    let count_runs = |call: &str| {
+        let matches = |line: &&str| line.contains(" run ") && line.contains(call);
+        lines.lines().filter(matches).count()
     };
-    assert_eq!([ran(" h2d "), ran(" memset ")], [1, 1], "{lines}");
+    assert_eq!([count_runs(" h2d "), count_runs(" memset ")], [1, 1], "{lines}");
 }

@@ -1,33 +1,35 @@
-//! GPUs that are lost or hang.
+//! Tests of GPUs that are lost or hang.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Emulated, LIVENESS, apart, batch, open, package, run, settings, turn};
-use crate::device::watchdog::Patience;
-use crate::device::{Device, DeviceError, DevicePlan, DeviceState, Health, LoadedModel, Slot};
+use super::{
+    EmulatedDriver, LIVENESS, batch, lock_gpus, open, package, relative_difference, run, settings,
+};
+use crate::device::watchdog::Timeouts;
+use crate::device::{DeviceError, DeviceGroup, DevicePlan, DeviceState, Health, LoadedModel, Slot};
 
 #[tokio::test]
-async fn emulated_an_illegal_address_takes_the_device_out_and_it_comes_back_with_its_models() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1, 2])).await.unwrap();
     let before = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
     let mut health = gpu.health();
     driver.set("fault", "launch:1:700", "");
-    // Both slots are taken when it happens.
+    // Both slots are taken when the loss happens.
     assert_lost(&gpu, &model, 2).await;
     let is_back = |health: &Health| {
-        health.devices[0].state == DeviceState::In && health.devices[0].losses == 1
+        health.devices[0].state == DeviceState::InService && health.devices[0].losses == 1
     };
     health.wait_for(is_back).await.unwrap();
     let after = run(&gpu, batch(&model, &[0], 1)).await.remove(0).unwrap();
-    assert_eq!(apart(&before, &after), 0.0);
+    assert_eq!(relative_difference(&before, &after), 0.0);
 }
 
-/// Launches so many batches at once, of which each must be answered with the loss of the device.
-async fn assert_lost(gpu: &Device, model: &Arc<LoadedModel>, batches: usize) {
+/// Launches this number of batches at once. Each must be answered with the loss of the device.
+async fn assert_lost(gpu: &DeviceGroup, model: &Arc<LoadedModel>, batches: usize) {
     let mut slots = Vec::new();
     for _ in 0..batches {
         slots.push(gpu.reserve(model.placement()).await.unwrap());
@@ -35,42 +37,45 @@ async fn assert_lost(gpu: &Device, model: &Arc<LoadedModel>, batches: usize) {
     let launch = |slot: Slot<'_>| slot.launch(batch(model, &[0], 1));
     let outcomes: Vec<_> = slots.into_iter().map(launch).collect();
     for outcome in outcomes {
-        let answers = outcome.await.unwrap().rows;
+        let answers = outcome.await.unwrap().results;
         assert!(matches!(answers[0], Err(DeviceError::Lost(_))), "{answers:?}");
     }
 }
 
-/// The second device hangs, for it keeps what it held: nothing of it can be freed.
+/// The second device hangs, because it keeps its memory: nothing on it can be freed.
 #[tokio::test]
-async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_is_gone() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+async fn emulated_a_batch_that_never_ends_is_answered_and_its_device_has_hung() {
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("devices", "2", "1");
     let settings = settings(&[1]);
-    let (batch_limit, look) = (Duration::from_millis(50), Duration::from_millis(10));
-    let patience = Patience { batch: batch_limit, look, ..Patience::default() };
-    // One batch is asked again and again whether it has run; where all slots are taken, the thread
-    // waits inside the driver.
+    let timeouts = Timeouts {
+        batch: Duration::from_millis(50),
+        poll_interval: Duration::from_millis(10),
+        ..Timeouts::default()
+    };
+    // With one batch, the thread polls whether the batch has run. With all slots taken, it blocks
+    // inside the driver.
     for slots_taken in [1, 2] {
         let plan = DevicePlan::new(&settings).unwrap();
-        let gpu = plan.open_with(&patience).await.unwrap();
+        let gpu = plan.open_with_timeouts(&timeouts).await.unwrap();
         let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
         driver.set("fault", "launch:1:hang@1", "");
         assert_lost(&gpu, &model, slots_taken).await;
         let state = gpu.health().borrow().devices[0].state.clone();
-        let DeviceState::Gone { why } = &state else { panic!("{state:?}") };
+        let DeviceState::Hung { why } = &state else { panic!("{state:?}") };
         assert!(why.starts_with("a batch has run for 50ms"), "{why}");
-        // Neither waits for what hangs.
+        // Neither drop waits for the hung device.
         drop((model, gpu));
-        driver.tell("fault", "");
+        driver.send_setting("fault", "");
     }
 }
 
-/// Libraries that are closed on a lost device panic, and a second panic ends the process.
+/// Libraries panic when they are closed on a lost device, and a second panic ends the process.
 #[tokio::test]
 async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "launch:1:700", "");
@@ -83,8 +88,8 @@ async fn emulated_a_device_may_be_dropped_while_it_is_lost_and_opened_again() {
 
 #[tokio::test]
 async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("devices", "2", "1");
     let gpus = open(&settings(&[0, 1])).await;
     let model = gpus.load(package(LIVENESS, &[1])).await.unwrap();
@@ -101,6 +106,6 @@ async fn emulated_of_two_devices_one_is_lost_in_a_batch_and_the_other_goes_on() 
         }
     }
     let health = gpus.health().borrow().clone();
-    assert!(matches!(health.devices[0].state, DeviceState::In), "{health:?}");
+    assert!(matches!(health.devices[0].state, DeviceState::InService), "{health:?}");
     assert!(lost <= 1, "{lost} batches met the lost device");
 }

@@ -1,5 +1,5 @@
-//! GPUs as the group of devices drives them. Tests called `gpu_…` run on any GPU; those called
-//! `emulated_…` make the emulated driver fail, or look at what it was told.
+//! GPUs, used through the group of devices. Tests called `gpu_…` run on any GPU. Tests called
+//! `emulated_…` make the emulated driver fail, or check the calls that it received.
 
 mod any_gpu;
 mod calls;
@@ -13,29 +13,30 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::device::{
-    Batch, Device, DeviceChoice, DeviceError, DeviceSettings, LoadedModel, RowOutput,
+    Batch, DeviceChoice, DeviceError, DeviceGroup, DeviceSettings, LoadedModel, RowOutput,
 };
 use crate::image::RgbImage;
 use crate::model::Package;
 
-/// One test at a time has the GPUs.
-async fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// Locks the GPUs: one test at a time uses them.
+async fn lock_gpus() -> MutexGuard<'static, ()> {
+    static GPUS: Mutex<()> = Mutex::const_new(());
+    GPUS.lock().await
 }
 
-/// What the emulated driver can be told, until the end of a test.
-struct Emulated {
+/// The emulated driver. Settings changed through it are reset when it is dropped.
+struct EmulatedDriver {
     set: unsafe extern "C" fn(*const c_char, *const c_char) -> c_int,
     counter: unsafe extern "C" fn(*const c_char) -> i64,
+    /// Names and defaults of the changed settings.
     changed: Vec<(&'static str, &'static str)>,
 }
 
-impl Emulated {
-    fn driver() -> Self {
+impl EmulatedDriver {
+    fn load() -> Self {
         let symbol = |name: &str| {
             let name = CString::new(name).unwrap();
-            // SAFETY: both names end with a zero.
+            // SAFETY: both names end with a NUL byte.
             let found = unsafe {
                 let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
                 libc::dlsym(library, name.as_ptr())
@@ -43,7 +44,7 @@ impl Emulated {
             assert!(!found.is_null(), "this test needs the emulated driver");
             found
         };
-        // SAFETY: `tests/cuda/driver.cpp` declares them so.
+        // SAFETY: `tests/cuda/driver.cpp` declares the functions with these types.
         let (set, counter) = unsafe {
             (
                 std::mem::transmute::<
@@ -58,35 +59,35 @@ impl Emulated {
         Self { set, counter, changed: Vec::new() }
     }
 
-    /// Changes a setting; `usual` is what it is at the end.
-    fn set(&mut self, name: &'static str, value: &str, usual: &'static str) {
-        self.changed.push((name, usual));
-        self.tell(name, value);
+    /// Changes a setting until the end of the test, when it is set to `default`.
+    fn set(&mut self, name: &'static str, value: &str, default: &'static str) {
+        self.changed.push((name, default));
+        self.send_setting(name, value);
     }
 
-    fn tell(&self, name: &str, value: &str) {
+    fn send_setting(&self, name: &str, value: &str) {
         let [name, value] = [name, value].map(|text| CString::new(text).unwrap());
-        // SAFETY: both end with a zero.
+        // SAFETY: both strings end with a NUL byte.
         let understood = unsafe { (self.set)(name.as_ptr(), value.as_ptr()) };
         assert_eq!(understood, 0, "{name:?} = {value:?}");
     }
 
     fn count(&self, name: &str) -> i64 {
         let name = CString::new(name).unwrap();
-        // SAFETY: it ends with a zero.
+        // SAFETY: the name ends with a NUL byte.
         unsafe { (self.counter)(name.as_ptr()) }
     }
 }
 
-impl Drop for Emulated {
+impl Drop for EmulatedDriver {
     fn drop(&mut self) {
-        self.changed.iter().for_each(|(name, usual)| self.tell(name, usual));
+        self.changed.iter().for_each(|(name, default)| self.send_setting(name, default));
     }
 }
 
 const LIVENESS: &str = "fr_liveness/0.0.1";
 
-/// Its weights are tens of MiB.
+/// The weights of this model are tens of MiB.
 const SFACE: &str = "sface/2021dec";
 
 fn package(model: &str, buckets: &[usize]) -> Package {
@@ -100,16 +101,16 @@ fn settings(numbers: &[usize]) -> DeviceSettings {
     DeviceSettings { device: DeviceChoice::Cuda(numbers.to_vec()), ..DeviceSettings::default() }
 }
 
-async fn open(settings: &DeviceSettings) -> Device {
-    Device::open(settings).await.unwrap()
+async fn open(settings: &DeviceSettings) -> DeviceGroup {
+    DeviceGroup::open(settings).await.unwrap()
 }
 
-/// On the first GPU.
+/// Returns the free memory of the first GPU.
 fn free_bytes() -> usize {
     super::survey().devices[0].free_bytes.unwrap()
 }
 
-/// Pictures of the size a model takes, one for each seed.
+/// Returns one picture per seed, of the input size of a model.
 fn pictures(model: &LoadedModel, seeds: &[usize]) -> Vec<RgbImage> {
     let input = &model.manifest().input;
     seeds.iter().map(|&seed| picture(input.width, input.height, seed)).collect()
@@ -127,13 +128,14 @@ fn batch(model: &Arc<LoadedModel>, seeds: &[usize], bucket: usize) -> Batch {
     Batch { model: Arc::clone(model), rows: pictures(model, seeds), bucket }
 }
 
-async fn run(device: &Device, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
+async fn run(device: &DeviceGroup, batch: Batch) -> Vec<Result<RowOutput, DeviceError>> {
     let slot = device.reserve(batch.model.placement()).await.unwrap();
-    slot.launch(batch).await.unwrap().rows
+    slot.launch(batch).await.unwrap().results
 }
 
-/// Largest difference of two answers, relative to the largest number.
-fn apart(a: &RowOutput, b: &RowOutput) -> f32 {
+/// Returns the largest difference of two outputs, relative to the largest value or to 1 if that is
+/// more.
+fn relative_difference(a: &RowOutput, b: &RowOutput) -> f32 {
     let pairs = a.slices().into_iter().zip(b.slices()).flat_map(|(a, b)| a.iter().zip(b));
     let (mut difference, mut largest) = (0.0_f32, 1.0_f32);
     for (a, b) in pairs {

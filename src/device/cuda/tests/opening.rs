@@ -1,22 +1,24 @@
-//! What is refused when a GPU is opened or a model is loaded onto it.
+//! Tests of refusals when a GPU is opened or a model is loaded onto it.
 
-use super::{Emulated, LIVENESS, SFACE, batch, free_bytes, open, package, run, settings, turn};
+use super::{
+    EmulatedDriver, LIVENESS, SFACE, batch, free_bytes, lock_gpus, open, package, run, settings,
+};
 use crate::device::cuda::survey;
-use crate::device::{Device, DeviceChoice, DeviceError, DeviceSettings};
+use crate::device::{DeviceChoice, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::EngineError;
 use crate::engine::cuda::GpuError;
 
 #[tokio::test]
 async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_takes_the_cpu() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
-    let error = Device::open(&settings(&[1])).await.unwrap_err();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
+    let error = DeviceGroup::open(&settings(&[1])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 1, count: 1 }), "{error}");
     let auto = DeviceSettings { device: DeviceChoice::Auto, ..DeviceSettings::default() };
     let described = open(&auto).await.describe().next().unwrap().to_string();
     assert!(described.starts_with("cuda:0") && described.contains("by auto"), "{described}");
     driver.set("devices", "0", "1");
-    let error = Device::open(&settings(&[0])).await.unwrap_err();
+    let error = DeviceGroup::open(&settings(&[0])).await.unwrap_err();
     assert!(matches!(error, DeviceError::CudaNoDevice { number: 0, count: 0 }), "{error}");
     let device = open(&auto).await;
     let described = device.describe().next().unwrap().to_string();
@@ -25,8 +27,8 @@ async fn emulated_a_device_that_is_not_there_is_refused_and_auto_says_why_it_tak
 
 #[tokio::test]
 async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_out_by_auto() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("devices", "2", "1");
     driver.set("fault", "context:1:46:*@1", "");
     let found = survey();
@@ -43,9 +45,9 @@ async fn emulated_a_gpu_that_does_not_open_is_listed_with_the_others_and_left_ou
 
 #[tokio::test]
 async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
-    let refused = async || Device::open(&settings(&[0])).await.unwrap_err().to_string();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
+    let refused = async || DeviceGroup::open(&settings(&[0])).await.unwrap_err().to_string();
     driver.set("capability", "75", "86");
     assert_eq!(survey().unusable, None);
     driver.set("capability", "72", "86");
@@ -61,8 +63,8 @@ async fn emulated_a_gpu_or_driver_that_is_too_old_is_refused_with_what_is_needed
 
 #[tokio::test]
 async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_serve_on() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     driver.set("memory_mib", "150", "4096");
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
@@ -76,12 +78,12 @@ async fn emulated_a_model_that_does_not_fit_is_refused_with_numbers_and_others_s
 #[tokio::test]
 async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped() {
     const MIB: usize = 1 << 20;
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let kept = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     drop(gpu.load(package(SFACE, &[1])).await.unwrap());
-    // Comes behind the freeing.
+    // This batch runs after the freeing.
     drop(run(&gpu, batch(&kept, &[0], 1)).await);
     let used_mib = (4096 * MIB - free_bytes()).div_ceil(MIB);
     driver.set("memory_mib", &(used_mib + 8).to_string(), "4096");
@@ -90,7 +92,7 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
     let EngineError::Gpu(GpuError::Memory { needed_mib, .. }) = **source else {
         panic!("{source}")
     };
-    // As much as it needs, of which the pool keeps a good part: a second one does not fit.
+    // Memory for one more model, part of which the pool keeps: a second one does not fit.
     driver.set("memory_mib", &(used_mib + needed_mib + 2).to_string(), "4096");
     let model = gpu.load(package(SFACE, &[1])).await.unwrap();
     assert!(run(&gpu, batch(&model, &[0], 1)).await[0].is_ok());
@@ -99,8 +101,8 @@ async fn emulated_a_model_fits_into_what_the_pool_keeps_of_one_that_was_dropped(
 
 #[tokio::test]
 async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others_serve_on() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     driver.set("fault", "host_alloc:1:2", "");
@@ -111,8 +113,8 @@ async fn emulated_a_model_for_which_the_host_has_no_memory_is_refused_and_others
 
 #[tokio::test]
 async fn emulated_a_model_that_cannot_be_captured_is_refused_and_others_serve_on() {
-    let _turn = turn().await;
-    let mut driver = Emulated::driver();
+    let _gpus = lock_gpus().await;
+    let mut driver = EmulatedDriver::load();
     let gpu = open(&settings(&[0])).await;
     let model = gpu.load(package(LIVENESS, &[1])).await.unwrap();
     for fault in ["capture:1:901", "instantiate:1:2", "graph_upload:1:2"] {

@@ -1,4 +1,4 @@
-//! A network that lives on a GPU: how it is fed, run and read.
+//! Networks in GPU memory: how they are fed, run and read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,26 @@ use crate::engine::{EngineError, Graph, ValueInfo};
 use crate::model::{ColourOrder, InputContract, Layout, Manifest};
 use crate::trust::Secret;
 
-/// A network and how it is fed and read.
-pub(super) struct Resident {
+/// A network in GPU memory, with the format of its input and the order of its outputs.
+pub(super) struct ResidentNetwork {
     network: CudaNetwork,
     format: PixelFormat,
-    /// Row length of each of the network's outputs, and which of the manifest's it is, if any.
-    outputs: Vec<(usize, Option<usize>)>,
-    /// Captured buckets.
+    /// Outputs in the network's order.
+    outputs: Vec<OutputSlice>,
+    /// CUDA graph of each captured bucket.
     graphs: BTreeMap<usize, CudaGraph>,
 }
 
-impl Resident {
-    /// Uploads a network and, where `captures`, captures its buckets.
+/// One output of the network.
+struct OutputSlice {
+    /// Values per row.
+    row_len: usize,
+    /// Index of the output in the manifest, if the manifest has it.
+    manifest_index: Option<usize>,
+}
+
+impl ResidentNetwork {
+    /// Uploads a network and, if `captures`, captures its buckets as CUDA graphs.
     pub(super) fn load(
         graph: &Graph,
         gpu: &Arc<Gpu>,
@@ -31,11 +39,11 @@ impl Resident {
     ) -> Result<Self, EngineError> {
         let network =
             CudaNetwork::load(graph, Arc::clone(gpu), manifest.precision, &manifest.buckets)?;
-        let shown = |output: ValueInfo| {
-            let place = manifest.outputs.iter().position(|spec| spec.tensor == output.name);
-            (output.shape.iter().product(), place)
+        let output_slice = |output: ValueInfo| OutputSlice {
+            row_len: output.shape.iter().product(),
+            manifest_index: manifest.outputs.iter().position(|spec| spec.tensor == output.name),
         };
-        let outputs = graph.outputs().into_iter().map(shown).collect();
+        let outputs = graph.outputs().into_iter().map(output_slice).collect();
         let format = pixel_format(&manifest.input);
         let mut resident = Self { network, format, outputs, graphs: BTreeMap::new() };
         if captures {
@@ -44,7 +52,7 @@ impl Resident {
         Ok(resident)
     }
 
-    /// Runs every bucket once, so that libraries load what they need, and captures it.
+    /// Runs every bucket once, so that libraries load what they need, and captures the bucket.
     fn capture(&mut self, buckets: &[usize]) -> Result<(), GpuError> {
         let stream = Arc::clone(self.network.gpu().stream());
         for &bucket in buckets {
@@ -52,7 +60,7 @@ impl Resident {
             stream.synchronize()?;
             stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
             let enqueued = self.network.enqueue_steps(bucket);
-            // Always, or the stream would stay in its capture.
+            // End the capture in any case, or the stream would stay in capture mode.
             let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
             enqueued?;
             if let Some(graph) = graph? {
@@ -63,7 +71,8 @@ impl Resident {
         Ok(())
     }
 
-    /// Enqueues turning `count` pictures at a device address into the input of a batch.
+    /// Enqueues the kernel that turns `count` pictures at a device address into the input of a
+    /// batch.
     pub(super) fn enqueue_pixels(
         &self,
         bucket: usize,
@@ -73,7 +82,7 @@ impl Resident {
         self.network.enqueue_pixels(bucket, pictures, count, &self.format)
     }
 
-    /// Enqueues the network on a batch whose input is there.
+    /// Enqueues the network on a batch whose input is in place.
     pub(super) fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
         match self.graphs.get(&bucket) {
             Some(graph) => Ok(graph.launch()?),
@@ -81,44 +90,47 @@ impl Resident {
         }
     }
 
-    /// Where the network leaves its results.
+    /// Returns the GPU buffer of the results.
     pub(super) fn results(&self) -> &CudaSlice<f32> {
         self.network.results()
     }
 
-    /// Numbers of a batch's results.
+    /// Returns the number of result values of a batch.
     pub(super) fn results_len(&self, bucket: usize) -> usize {
         bucket * self.network.output_len()
     }
 
-    /// Cuts results into rows, outputs in the manifest's order.
-    pub(super) fn split(
+    /// Splits results by row, with the outputs of each row in the order of the manifest.
+    ///
+    /// # Errors
+    /// Returns [`DeviceError::NotFinite`] if a value is infinite or NaN.
+    pub(super) fn split_by_row(
         &self,
         results: &[f32],
         rows: usize,
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        let count = self.outputs.iter().filter_map(|(_, place)| *place).count();
+        let count = self.outputs.iter().filter_map(|output| output.manifest_index).count();
         let empty = || (0..count).map(|_| Secret::new(Vec::new())).collect();
-        let mut answers: Vec<RowOutput> =
+        let mut outputs: Vec<RowOutput> =
             (0..rows).map(|_| RowOutput { tensors: empty() }).collect();
-        let mut from = 0;
-        for &(len, place) in &self.outputs {
-            let output = &results[from..from + bucket * len];
-            from += bucket * len;
-            let Some(place) = place else { continue };
-            for (answer, values) in answers.iter_mut().zip(output.chunks_exact(len)) {
+        let mut start = 0;
+        for &OutputSlice { row_len, manifest_index } in &self.outputs {
+            let all_rows = &results[start..start + bucket * row_len];
+            start += bucket * row_len;
+            let Some(index) = manifest_index else { continue };
+            for (output, values) in outputs.iter_mut().zip(all_rows.chunks_exact(row_len)) {
                 if !values.iter().all(|value| value.is_finite()) {
-                    return Err(DeviceError::NotFinite { output: place });
+                    return Err(DeviceError::NotFinite { output: index });
                 }
-                answer.tensors[place] = Secret::new(values.to_vec());
+                output.tensors[index] = Secret::new(values.to_vec());
             }
         }
-        Ok(answers)
+        Ok(outputs)
     }
 }
 
-/// How the input contract's rows are made of pixels.
+/// Returns the format in which kernels turn pixels into the rows of the input contract.
 fn pixel_format(input: &InputContract) -> PixelFormat {
     PixelFormat {
         width: input.width,

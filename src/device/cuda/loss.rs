@@ -1,4 +1,4 @@
-//! Which errors leave a GPU of no use.
+//! Detects the errors after which a GPU cannot be used.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError};
 use crate::device::{DeviceError, Loss};
 use crate::engine::cuda::GpuError;
 
-/// After these every call on the context fails (CUDA driver API, "Error handling"): the context, if
-/// not the device, is gone.
+/// Errors after which every call on the context fails (CUDA driver API, "Error handling"): the
+/// context, if not the device, is lost.
 const STICKY: [CUresult; 17] = [
     CUresult::CUDA_ERROR_DEINITIALIZED,
     CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
@@ -30,24 +30,24 @@ const STICKY: [CUresult; 17] = [
     CUresult::CUDA_ERROR_UNKNOWN,
 ];
 
-/// Tells losses from other errors of one GPU.
-pub(super) struct Faults {
+/// Tells losses of one GPU from its other errors.
+pub(super) struct LossDetector {
     number: usize,
     context: Arc<CudaContext>,
 }
 
-impl Faults {
+impl LossDetector {
     pub(super) fn new(number: usize, context: Arc<CudaContext>) -> Self {
         Self { number, context }
     }
 
-    /// Whether the context is of no use any more.
+    /// Returns whether the context is lost.
     pub(super) fn is_lost(&self) -> bool {
         self.context.synchronize().is_err_and(|error| is_sticky(&error))
     }
 
-    /// The loss behind an error, if it is one. A library that fails does not say why, so the driver
-    /// is asked.
+    /// Returns the loss behind an error, or `None` for any other error. A library that fails does
+    /// not give the driver's error, so the driver is asked.
     pub(super) fn loss(&self, error: &GpuError) -> Option<DeviceError> {
         let sticky = match error {
             GpuError::Driver(error) => is_sticky(error).then_some(*error),
