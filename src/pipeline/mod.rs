@@ -115,11 +115,7 @@ impl Pipeline {
         policy_fmr: Option<f64>,
         ticket: &Arc<Ticket>,
     ) -> Result<Verification, Error> {
-        let pair_type = match portrait.source {
-            ImageSource::IdChip => PairType::ChipLive,
-            ImageSource::IdFile => PairType::FileLive,
-            ImageSource::LivePhoto => PairType::LiveLive,
-        };
+        let pair_type = PairType::against_live(portrait.source);
         let standard = self.standards.standard(pair_type, policy_fmr)?;
         let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket);
         let live = live.into_iter().map(|photo| self.examine(photo, Wanted::ALL, ticket));
@@ -315,17 +311,16 @@ impl Examined {
     }
 }
 
-/// The kind of pair two sides make; embeddings are taken for live photographs.
+/// Returns the type of the pair that two sides make. An embedding counts as a live photograph. Two
+/// documents count as the poorer one against a live photograph: a chip portrait before a file.
 fn pair_type_of(a: &Side, b: &Side) -> PairType {
-    let source = |side: &Side| match side {
+    let sources = [a, b].map(|side| match side {
         Side::Photo(photo) => photo.source,
         Side::Embedding(_) => ImageSource::LivePhoto,
-    };
-    match (source(a), source(b)) {
-        (ImageSource::IdChip, _) | (_, ImageSource::IdChip) => PairType::ChipLive,
-        (ImageSource::IdFile, _) | (_, ImageSource::IdFile) => PairType::FileLive,
-        (ImageSource::LivePhoto, ImageSource::LivePhoto) => PairType::LiveLive,
-    }
+    });
+    let documents = [ImageSource::IdChip, ImageSource::IdFile];
+    let poorest = documents.into_iter().find(|document| sources.contains(document));
+    PairType::against_live(poorest.unwrap_or(ImageSource::LivePhoto))
 }
 
 /// The usable photograph whose raw embedding is longest, the first of equals.

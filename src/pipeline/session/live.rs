@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::FrameCounts;
-use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, pair_type_of, unix_ms};
+use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::verdict::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
@@ -197,7 +197,7 @@ impl LiveSession {
     }
 
     fn standard(&self) -> Result<Standard<'_>, Error> {
-        let pair_type = pair_type_of(self.promise.source);
+        let pair_type = PairType::against_live(self.promise.source);
         Ok(self.pipeline.standards.standard(pair_type, Some(self.promise.claims.policy_fmr))?)
     }
 

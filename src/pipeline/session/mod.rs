@@ -185,7 +185,7 @@ impl Pipeline {
     /// # Errors
     /// A policy the calibration cannot support, too many attempts, a store that is unavailable.
     pub async fn create_session(&self, order: SessionOrder) -> Result<CreatedSession, Error> {
-        let pair_type = pair_type_of(order.portrait_source);
+        let pair_type = PairType::against_live(order.portrait_source);
         let policy_fmr = self.standards.standard(pair_type, order.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
         let portrait = match order.portrait {
@@ -312,14 +312,6 @@ fn call_of(assurance: Assurance) -> &'static str {
     match assurance {
         Assurance::Stream => "Run",
         Assurance::Batch => "Evaluate",
-    }
-}
-
-fn pair_type_of(source: ImageSource) -> PairType {
-    match source {
-        ImageSource::IdChip => PairType::ChipLive,
-        ImageSource::IdFile => PairType::FileLive,
-        ImageSource::LivePhoto => PairType::LiveLive,
     }
 }
 
