@@ -25,7 +25,7 @@ use crate::pipeline::{
     Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Door, Probes, Readiness, Standing};
+use crate::services::{Gateway, PipelineCell, Probes, Standing};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, State, check};
@@ -83,7 +83,7 @@ pub struct App {
     pub limits: Limits,
     config: Config,
     gauges: Gauges,
-    readiness: Readiness,
+    pipeline_cell: PipelineCell,
     board: Board,
     /// Tells what becomes of the devices, once they are open.
     following: Option<JoinHandle<()>>,
@@ -110,17 +110,17 @@ impl App {
             metrics: Metrics::register(&mut registry),
             scheduler: SchedulerStats::register(&mut registry),
         };
-        let readiness = Readiness::default();
+        let pipeline_cell = PipelineCell::default();
         let (health, health_service) = tonic_health::server::health_reporter();
         let board = Board::new(health).await;
         let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
         let http = serve_http(config.server.http_listen, probes).await?;
-        let door = door(&config, &gauges, &readiness);
+        let gateway = gateway(&config, &gauges, &pipeline_cell);
         let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
-        let grpc = serve_grpc(&config, calls, door, health_service).await?;
+        let grpc = serve_grpc(&config, calls, gateway, health_service).await?;
         let limits = config.liveness.limits();
         let (about, following) = (Vec::new(), None);
-        Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
+        Ok(Self { limits, config, gauges, pipeline_cell, board, following, grpc, http, about })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -159,7 +159,7 @@ impl App {
             metrics: self.gauges.metrics.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
-        let _ = self.readiness.set(Arc::new(pipeline));
+        let _ = self.pipeline_cell.set(Arc::new(pipeline));
         follower.tell().await;
         self.following = Some(tokio::spawn(follower.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
@@ -220,11 +220,11 @@ impl App {
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
+fn gateway(config: &Config, gauges: &Gauges, pipeline_cell: &PipelineCell) -> Gateway {
     let server = &config.server;
     let stats = gauges.scheduler.clone();
-    Door {
-        readiness: Arc::clone(readiness),
+    Gateway {
+        pipeline: Arc::clone(pipeline_cell),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image,
     }

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::convert;
-use super::door::{Admitted, Arrival, Door, call_of, conclude, decided, serve};
 use super::events::EventStream;
+use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outcome_of, serve};
 use super::layers::{Held, Room};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
@@ -49,8 +49,8 @@ const EVENTS_WAIT: Duration = Duration::from_secs(10);
 /// Serves `LivenessService`.
 #[derive(Debug, Clone)]
 pub struct LivenessServer {
-    /// Lets calls in.
-    pub door: Door,
+    /// Admits calls.
+    pub gateway: Gateway,
     /// Every reason and every check's value go to the caller; else only those that teach an
     /// attacker nothing.
     pub tells_all: bool,
@@ -89,9 +89,9 @@ impl LivenessServer {
         &self,
         request: Request<v1::CreateSessionRequest>,
     ) -> Result<v1::CreateSessionResponse, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::create_session(request.into_inner(), &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::create_session(request.into_inner(), &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
         let created = call.pipeline.create_session(parsed.order).await?;
         Ok(convert::created(call.request_id, &created, &call.pipeline.sessions))
     }
@@ -100,9 +100,9 @@ impl LivenessServer {
         &self,
         request: Request<v1::EvaluateRequest>,
     ) -> Result<v1::LivenessResult, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::evaluate(request.into_inner(), &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::evaluate(request.into_inner(), &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
         let (session, stake) = open(&call, parsed.start, Assurance::Batch).await?;
         stake.settle(self.show_all(call, session, parsed.frames).await).await
     }
@@ -110,7 +110,7 @@ impl LivenessServer {
     /// The frames of a recording, and its result.
     async fn show_all(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         mut session: LiveSession,
         frames: Vec<CameraFrame>,
     ) -> Result<v1::LivenessResult, Error> {
@@ -127,10 +127,10 @@ impl LivenessServer {
         &self,
         request: Request<v1::GetResultRequest>,
     ) -> Result<v1::LivenessResult, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::get_result(request.into_inner(), &self.door.limits)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::get_result(request.into_inner(), &self.gateway.limits)?;
         let store = Arc::clone(&parsed.caller.store);
-        let call = self.door.admit(parsed.caller, arrival)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
         let kept = call.pipeline.kept_result(parsed.session).await?;
         let result = v1::LivenessResult::decode(kept).map_err(Error::internal)?;
         // Another shop learns not even that there is one.
@@ -150,7 +150,7 @@ impl LivenessServer {
     /// The frames of a stream as they come, and its result.
     async fn show_live(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         mut session: LiveSession,
         frames: Incoming,
         events: &Events,
@@ -171,16 +171,19 @@ impl LivenessServer {
         self.result(call, session).await
     }
 
-    async fn start(&self, frames: &mut Incoming) -> Result<(Admitted, LiveSession, Stake), Error> {
+    async fn start(
+        &self,
+        frames: &mut Incoming,
+    ) -> Result<(AdmittedCall, LiveSession, Stake), Error> {
         let first = timeout(START_WAIT, frames.next()).await.map_err(|_| Error::Expired)??;
         // The portrait's room is free once it has been looked at.
         let (first, _room) =
             first.map_or_else(Default::default, |(first, room)| (first, Some(room)));
         let call = Arc::clone(&frames.call);
         let deadline = call.begin() + SESSION_WAIT;
-        let arrival = Arrival { call, deadline, bytes: first.encoded_len() };
-        let parsed = convert::start(first, &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
+        let info = RequestInfo { call, deadline, bytes: first.encoded_len() };
+        let parsed = convert::start(first, &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
         let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
         Ok((call, session, stake))
     }
@@ -193,7 +196,7 @@ impl LivenessServer {
     ) -> Result<(), Error> {
         while let Some((message, room)) = frames.next().await? {
             let at = Instant::now();
-            let frame = convert::frame(message, &self.door.limits)?;
+            let frame = convert::frame(message, &self.gateway.limits)?;
             if arrived.send((Arrived { frame, at }, room)).await.is_err() {
                 break;
             }
@@ -204,13 +207,13 @@ impl LivenessServer {
     /// Ends a session; its result is kept before it is told.
     async fn result(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         session: LiveSession,
     ) -> Result<v1::LivenessResult, Error> {
         let pipeline = Arc::clone(&call.pipeline);
         let report = session.finish()?;
         let id = report.claims.session;
-        let result = convert::liveness_result(call.about(), &report, self.tells_all);
+        let result = convert::liveness_result(call.into_response_info(), &report, self.tells_all);
         pipeline.keep_result(id, result.encode_to_vec()).await?;
         Ok(result)
     }
@@ -238,7 +241,7 @@ impl LivenessService for LivenessServer {
         let span = call.span().clone();
         let serving = async move {
             let result = server.answer_run(frames, &events).await;
-            let result = conclude(&call, result, |result| decided(result.decision()));
+            let result = end_call(&call, result, |result| outcome_of(result.decision()));
             let last = result
                 .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
@@ -253,7 +256,7 @@ impl LivenessService for LivenessServer {
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::LivenessResult>, Status> {
         let call = call_of(&request);
-        serve(call, self.answer_evaluate(request), |result| decided(result.decision())).await
+        serve(call, self.answer_evaluate(request), |result| outcome_of(result.decision())).await
     }
 
     async fn get_result(
@@ -275,7 +278,7 @@ struct Stake {
 
 /// Starts a session.
 async fn open(
-    call: &Admitted,
+    call: &AdmittedCall,
     start: SessionStart,
     assurance: Assurance,
 ) -> Result<(LiveSession, Stake), Error> {

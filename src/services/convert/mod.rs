@@ -9,7 +9,8 @@ mod session_response;
 pub use fields::Caller;
 pub use request::{compare, liveness, photo, verify};
 pub use response::{
-    About, compare_response, detect_response, embed_response, liveness_response, verify_response,
+    ResponseInfo, compare_response, detect_response, embed_response, liveness_response,
+    verify_response,
 };
 #[cfg(fuzzing)]
 pub use session_request::law::read_as_every_request;

@@ -1,6 +1,8 @@
 //! What a session says, as wire messages.
 
-use super::response::{About, calibration, decision, limit_kind, models, reasons, saturating_u32};
+use super::response::{
+    ResponseInfo, calibration, decision, limit_kind, models, reasons, saturating_u32,
+};
 use crate::liveness::{
     Action, Assurance, Event, Guidance, LivenessVerdict, Prompt, RuleCheck, coarsen,
 };
@@ -64,7 +66,7 @@ pub fn thinned(frames: usize) -> Told {
 
 /// The result of a session; `tells_all` includes what would teach an attacker.
 pub fn liveness_result(
-    about: About,
+    info: ResponseInfo,
     report: &SessionReport,
     tells_all: bool,
 ) -> v1::LivenessResult {
@@ -72,7 +74,7 @@ pub fn liveness_result(
     let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
     let shown = report.similarity.filter(|_| tells_all);
     v1::LivenessResult {
-        request_id: about.request_id,
+        request_id: info.request_id,
         session_id: report.claims.session.to_string(),
         decision: decision(decided).into(),
         reasons: reasons(&why),
@@ -90,7 +92,7 @@ pub fn liveness_result(
         decided_unix_ms: saturating_i64(report.decided_unix_ms),
         frames_received: saturating_u32(report.frames.received),
         frames_judged: saturating_u32(report.frames.judged),
-        models: models(about.models),
+        models: models(info.models),
         calibration: report.calibration.as_ref().map(calibration),
         store_id: report.claims.store.clone(),
     }

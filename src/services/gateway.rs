@@ -1,4 +1,4 @@
-//! What every call passes: it is admitted, answered and ended.
+//! The gateway that admits every call, and the end of every call.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +6,7 @@ use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::convert::{About, Caller};
+use super::convert::{Caller, ResponseInfo};
 use super::layers::Deadline;
 use super::status;
 use crate::image::ImageSettings;
@@ -16,13 +16,13 @@ use crate::scheduler::{Ticket, Tickets};
 use crate::telemetry::{Call, Outcome};
 
 /// The pipeline, once every model is live; empty until then.
-pub type Readiness = Arc<OnceLock<Arc<Pipeline>>>;
+pub type PipelineCell = Arc<OnceLock<Arc<Pipeline>>>;
 
-/// Lets calls in. The services of one server share it.
+/// Admits calls. All services of one server share the gateway.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct Gateway {
     /// Filled when the models are live.
-    pub readiness: Readiness,
+    pub pipeline: PipelineCell,
     /// Leave to use the server.
     pub tickets: Tickets,
     /// Limits on pictures.
@@ -30,7 +30,7 @@ pub struct Door {
 }
 
 /// One admitted call.
-pub(super) struct Admitted {
+pub(super) struct AdmittedCall {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) ticket: Arc<Ticket>,
     /// The caller's identifier, which is echoed and not used; the server's where there is none.
@@ -38,9 +38,9 @@ pub(super) struct Admitted {
     begun: Instant,
 }
 
-impl Admitted {
-    pub(super) fn about(self) -> About {
-        About {
+impl AdmittedCall {
+    pub(super) fn into_response_info(self) -> ResponseInfo {
+        ResponseInfo {
             request_id: self.request_id,
             models: self.pipeline.live_models(),
             total: self.begun.elapsed(),
@@ -55,13 +55,13 @@ pub(super) fn call_of<M>(request: &Request<M>) -> Arc<Call> {
 }
 
 /// What a request is: which call, until when, and how large its message is.
-pub(super) struct Arrival {
+pub(super) struct RequestInfo {
     pub(super) call: Arc<Call>,
     pub(super) deadline: Instant,
     pub(super) bytes: usize,
 }
 
-impl Arrival {
+impl RequestInfo {
     pub(super) fn of<M: Message>(request: &Request<M>) -> Self {
         let Deadline(deadline) =
             *request.extensions().get().expect("the deadline layer stands before every service");
@@ -71,21 +71,20 @@ impl Arrival {
     }
 }
 
-impl Door {
-    pub(super) fn admit(&self, caller: Caller, arrival: Arrival) -> Result<Admitted, Error> {
-        let pipeline =
-            self.readiness.get().cloned().ok_or(Error::NotReady("models are loading"))?;
+impl Gateway {
+    pub(super) fn admit(&self, caller: Caller, info: RequestInfo) -> Result<AdmittedCall, Error> {
+        let pipeline = self.pipeline.get().cloned().ok_or(Error::NotReady("models are loading"))?;
         if let Some(model) = &caller.model {
             pipeline.require_model(model)?;
         }
-        let Arrival { call, deadline, bytes } = arrival;
+        let RequestInfo { call, deadline, bytes } = info;
         let ticket = self.tickets.admit(bytes, deadline, caller.store)?;
         call.show(ticket.times());
         let request_id = match caller.request_id {
             id if id.is_empty() => call.id().to_string(),
             id => id,
         };
-        Ok(Admitted { pipeline, ticket: Arc::new(ticket), request_id, begun: call.begin() })
+        Ok(AdmittedCall { pipeline, ticket: Arc::new(ticket), request_id, begun: call.begin() })
     }
 }
 
@@ -95,11 +94,11 @@ pub(super) async fn serve<A>(
     answer: impl Future<Output = Result<A, Error>>,
     outcome: impl FnOnce(&A) -> Outcome,
 ) -> Result<Response<A>, Status> {
-    conclude(&call, answer.await, outcome).map(Response::new)
+    end_call(&call, answer.await, outcome).map(Response::new)
 }
 
 /// Ends a call by its answer.
-pub(super) fn conclude<A>(
+pub(super) fn end_call<A>(
     call: &Call,
     answer: Result<A, Error>,
     outcome: impl FnOnce(&A) -> Outcome,
@@ -112,7 +111,7 @@ pub(super) fn conclude<A>(
 }
 
 /// How a decision is counted.
-pub(super) fn decided(decision: v1::Decision) -> Outcome {
+pub(super) fn outcome_of(decision: v1::Decision) -> Outcome {
     match decision {
         v1::Decision::Pass => Outcome::Pass,
         v1::Decision::Fail => Outcome::Fail,
