@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::convert;
 use super::events::EventStream;
 use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outcome_of, serve};
-use super::layers::{Held, Room};
+use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
 use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
@@ -59,27 +59,27 @@ pub struct LivenessServer {
 /// Where a stream's events go.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
-/// A frame that waits, and the room its bytes take.
-type Waiting = (Arrived, Room);
+/// A frame in the queue, and the lease on its bytes.
+type Waiting = (Arrived, MessageLease);
 
 /// What a client streams.
 struct Incoming {
     call: Arc<Call>,
     messages: Streaming<v1::RunRequest>,
-    held: Held,
+    lease: ByteLease,
 }
 
 impl Incoming {
     fn of(mut request: Request<Streaming<v1::RunRequest>>) -> Self {
-        let held = request.extensions_mut().remove().unwrap_or_default();
-        Self { call: call_of(&request), messages: request.into_inner(), held }
+        let lease = request.extensions_mut().remove().unwrap_or_default();
+        Self { call: call_of(&request), messages: request.into_inner(), lease }
     }
 
-    async fn next(&mut self) -> Result<Option<(v1::RunRequest, Room)>, Error> {
+    async fn next(&mut self) -> Result<Option<(v1::RunRequest, MessageLease)>, Error> {
         let message = self.messages.message().await.map_err(|status| broken_stream(&status))?;
         Ok(message.map(|message| {
-            let room = self.held.part(message.encoded_len());
-            (message, room)
+            let lease = self.lease.split_off(message.encoded_len());
+            (message, lease)
         }))
     }
 }
@@ -176,9 +176,9 @@ impl LivenessServer {
         frames: &mut Incoming,
     ) -> Result<(AdmittedCall, LiveSession, Stake), Error> {
         let first = timeout(START_WAIT, frames.next()).await.map_err(|_| Error::Expired)??;
-        // The portrait's room is free once it has been looked at.
-        let (first, _room) =
-            first.map_or_else(Default::default, |(first, room)| (first, Some(room)));
+        // Dropped once the portrait has been examined.
+        let (first, _lease) =
+            first.map_or_else(Default::default, |(first, lease)| (first, Some(lease)));
         let call = Arc::clone(&frames.call);
         let deadline = call.begin() + SESSION_WAIT;
         let info = RequestInfo { call, deadline, bytes: first.encoded_len() };
@@ -194,10 +194,10 @@ impl LivenessServer {
         mut frames: Incoming,
         arrived: mpsc::Sender<Waiting>,
     ) -> Result<(), Error> {
-        while let Some((message, room)) = frames.next().await? {
+        while let Some((message, lease)) = frames.next().await? {
             let at = Instant::now();
             let frame = convert::frame(message, &self.gateway.limits)?;
-            if arrived.send((Arrived { frame, at }, room)).await.is_err() {
+            if arrived.send((Arrived { frame, at }, lease)).await.is_err() {
                 break;
             }
         }
@@ -335,7 +335,7 @@ async fn judge(
         let happened = tokio::select! {
             biased;
             arrived = waiting.recv() => match arrived {
-                Some((arrived, _room)) => {
+                Some((arrived, _lease)) => {
                     session.take(arrived, waiting.len() > FRAMES_WAITING_USUAL).await?
                 }
                 None => break,

@@ -40,7 +40,7 @@ pub struct CallService<S> {
     calls: Calls,
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for CallService<S>
 where
@@ -50,7 +50,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answer<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -65,7 +65,7 @@ where
         request.extensions_mut().insert(Arc::clone(&open.0));
         let span = open.0.span().clone();
         let answer = span.in_scope(|| self.inner.call(request));
-        Box::pin(async move { answer.await.map(|answer| open.name(answer)) }.instrument(span))
+        Box::pin(async move { answer.await.map(|answer| open.finish(answer)) }.instrument(span))
     }
 }
 
@@ -92,7 +92,7 @@ struct OpenCall(Arc<Call>);
 impl OpenCall {
     /// Sees to it that the answer names the call: in its trailers, or in the headers of one that
     /// has nothing else.
-    fn name(self, answer: Response<Body>) -> Response<Body> {
+    fn finish(self, answer: Response<Body>) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         let has_ended = self.end(&mut parts.headers);
         let body = if has_ended { body } else { Body::new(CallBody { inner: body, open: self }) };

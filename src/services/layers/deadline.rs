@@ -31,7 +31,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DeadlineService { inner, limits: *self }
+        DeadlineService { inner, layer: *self }
     }
 }
 
@@ -39,10 +39,10 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct DeadlineService<S> {
     inner: S,
-    limits: DeadlineLayer,
+    layer: DeadlineLayer,
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for DeadlineService<S>
 where
@@ -52,7 +52,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answer<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -60,21 +60,21 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let now = Instant::now();
-        let timeout = match timeout(request.headers()) {
-            Ok(asked) => asked.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max),
-            Err(Malformed) => {
+        let timeout = match parse_timeout(request.headers()) {
+            Ok(asked) => asked.unwrap_or(self.layer.timeout_default).min(self.layer.timeout_max),
+            Err(MalformedTimeout) => {
                 return Box::pin(async { Ok(status::malformed_timeout().into_http()) });
             }
         };
         let deadline = now + timeout;
         request.extensions_mut().insert(Deadline(deadline));
         let inner = self.inner.call(request);
-        Box::pin(until(deadline, inner))
+        Box::pin(run_until(deadline, inner))
     }
 }
 
 /// Runs `inner` until `deadline`; an answer that is ready at the deadline still counts.
-async fn until<E>(
+async fn run_until<E>(
     deadline: Instant,
     inner: impl Future<Output = Result<Response<Body>, E>>,
 ) -> Result<Response<Body>, E> {
@@ -95,18 +95,19 @@ async fn until<E>(
 
 /// A `grpc-timeout` header that breaks the gRPC specification.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+struct MalformedTimeout;
 
 /// Reads `grpc-timeout` (gRPC over HTTP/2, "Timeout"); `None` when the header is absent.
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
+fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Malformed)?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(Malformed)?;
+    let text = value.to_str().map_err(|_| MalformedTimeout)?;
+    let (digits, unit) =
+        text.split_at_checked(text.len().saturating_sub(1)).ok_or(MalformedTimeout)?;
     let plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     if !plain {
-        return Err(Malformed);
+        return Err(MalformedTimeout);
     }
-    let count: u64 = digits.parse().map_err(|_| Malformed)?;
+    let count: u64 = digits.parse().map_err(|_| MalformedTimeout)?;
     let duration = match unit {
         "H" => Duration::from_secs(count * 3600),
         "M" => Duration::from_secs(count * 60),
@@ -114,7 +115,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
         "m" => Duration::from_millis(count),
         "u" => Duration::from_micros(count),
         "n" => Duration::from_nanos(count),
-        _ => return Err(Malformed),
+        _ => return Err(MalformedTimeout),
     };
     Ok(Some(duration))
 }
@@ -152,22 +153,22 @@ mod tests {
             ("7n", Duration::from_nanos(7)),
             ("99999999H", Duration::from_secs(99_999_999 * 3600)),
         ] {
-            assert_eq!(timeout(&headers(text.as_bytes())), Ok(Some(want)), "{text}");
+            assert_eq!(parse_timeout(&headers(text.as_bytes())), Ok(Some(want)), "{text}");
         }
-        assert_eq!(timeout(&HeaderMap::new()), Ok(None));
+        assert_eq!(parse_timeout(&HeaderMap::new()), Ok(None));
     }
 
     #[test]
     fn what_breaks_the_specification_is_malformed() {
         for text in ["", "S", "5", "5s", "-5S", "+5S", "1.5S", "123456789S", "5 S", "5SS"] {
-            assert_eq!(timeout(&headers(text.as_bytes())), Err(Malformed), "{text:?}");
+            assert_eq!(parse_timeout(&headers(text.as_bytes())), Err(MalformedTimeout), "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn any_header_gives_a_timeout_or_an_error(value in prop::collection::vec(any::<u8>(), 0..12)) {
-            let _ = timeout(&headers(&value));
+            let _ = parse_timeout(&headers(&value));
         }
     }
 

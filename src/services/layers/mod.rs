@@ -6,4 +6,4 @@ mod intake;
 
 pub use calls::{CallLayer, REQUEST_ID};
 pub use deadline::{Deadline, DeadlineLayer};
-pub use intake::{Held, IntakeLayer, MessageLimits, Room};
+pub use intake::{ByteLease, IntakeLayer, MessageLease, MessageLimits};
