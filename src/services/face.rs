@@ -19,7 +19,7 @@ impl FaceServer {
         request: Request<v1::VerifyRequest>,
     ) -> Result<v1::VerifyResponse, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::verify(request.into_inner(), &self.0.limits)?;
+        let parsed = convert::parse_verify(request.into_inner(), &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let verification = call
             .pipeline
@@ -33,7 +33,7 @@ impl FaceServer {
         request: Request<v1::CompareRequest>,
     ) -> Result<v1::CompareResponse, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::compare(request.into_inner(), &self.0.limits)?;
+        let parsed = convert::parse_compare(request.into_inner(), &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let comparison = call.pipeline.compare(parsed.a, parsed.b, &call.ticket).await?;
         Ok(convert::compare_response(call.into_response_info(), &comparison))
@@ -45,7 +45,7 @@ impl FaceServer {
     ) -> Result<v1::EmbedResponse, Error> {
         let info = RequestInfo::of(&request);
         let v1::EmbedRequest { context, image, source } = request.into_inner();
-        let parsed = convert::photo(context, image, source, &self.0.limits)?;
+        let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let photo = call.pipeline.embed(parsed.photo, &call.ticket).await?;
         Ok(convert::embed_response(call.into_response_info(), &photo))
@@ -57,7 +57,7 @@ impl FaceServer {
     ) -> Result<v1::DetectResponse, Error> {
         let info = RequestInfo::of(&request);
         let v1::DetectRequest { context, image, source } = request.into_inner();
-        let parsed = convert::photo(context, image, source, &self.0.limits)?;
+        let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let photo = call.pipeline.detect(parsed.photo, &call.ticket).await?;
         Ok(convert::detect_response(call.into_response_info(), &photo))
@@ -68,7 +68,7 @@ impl FaceServer {
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<v1::CheckLivenessResponse, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::liveness(request.into_inner(), &self.0.limits)?;
+        let parsed = convert::parse_check_liveness(request.into_inner(), &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let check = call.pipeline.check_liveness(parsed.photo, &call.ticket).await?;
         Ok(convert::liveness_response(call.into_response_info(), &check))

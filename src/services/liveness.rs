@@ -19,7 +19,7 @@ use crate::liveness::Assurance;
 use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
-use crate::proto::v1::run_response::Event as Told;
+use crate::proto::v1::run_response::Event as RunEvent;
 use crate::telemetry::{Call, Outcome};
 use crate::trust::KeyedDigests;
 
@@ -90,10 +90,10 @@ impl LivenessServer {
         request: Request<v1::CreateSessionRequest>,
     ) -> Result<v1::CreateSessionResponse, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::create_session(request.into_inner(), &self.gateway.limits)?;
+        let parsed = convert::parse_create_session(request.into_inner(), &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
         let created = call.pipeline.create_session(parsed.order).await?;
-        Ok(convert::created(call.request_id, &created, &call.pipeline.sessions))
+        Ok(convert::create_session_response(call.request_id, &created, &call.pipeline.sessions))
     }
 
     async fn answer_evaluate(
@@ -101,7 +101,7 @@ impl LivenessServer {
         request: Request<v1::EvaluateRequest>,
     ) -> Result<v1::LivenessResult, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::evaluate(request.into_inner(), &self.gateway.limits)?;
+        let parsed = convert::parse_evaluate(request.into_inner(), &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
         let (session, stake) = open(&call, parsed.start, Assurance::Batch).await?;
         stake.settle(self.show_all(call, session, parsed.frames).await).await
@@ -128,7 +128,7 @@ impl LivenessServer {
         request: Request<v1::GetResultRequest>,
     ) -> Result<v1::LivenessResult, Error> {
         let info = RequestInfo::of(&request);
-        let parsed = convert::get_result(request.into_inner(), &self.gateway.limits)?;
+        let parsed = convert::parse_get_result(request.into_inner(), &self.gateway.limits)?;
         let store = Arc::clone(&parsed.caller.store);
         let call = self.gateway.admit(parsed.caller, info)?;
         let kept = call.pipeline.kept_result(parsed.session).await?;
@@ -182,7 +182,7 @@ impl LivenessServer {
         let call = Arc::clone(&frames.call);
         let deadline = call.begin() + SESSION_WAIT;
         let info = RequestInfo { call, deadline, bytes: first.encoded_len() };
-        let parsed = convert::start(first, &self.gateway.limits)?;
+        let parsed = convert::parse_start(first, &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
         let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
         Ok((call, session, stake))
@@ -196,7 +196,7 @@ impl LivenessServer {
     ) -> Result<(), Error> {
         while let Some((message, lease)) = frames.next().await? {
             let at = Instant::now();
-            let frame = convert::frame(message, &self.gateway.limits)?;
+            let frame = convert::parse_frame(message, &self.gateway.limits)?;
             if arrived.send((Arrived { frame, at }, lease)).await.is_err() {
                 break;
             }
@@ -243,7 +243,7 @@ impl LivenessService for LivenessServer {
             let result = server.answer_run(frames, &events).await;
             let result = end_call(&call, result, |result| outcome_of(result.decision()));
             let last = result
-                .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
+                .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
             events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Gone)
         };
@@ -343,18 +343,18 @@ async fn judge(
             _ = ticks.tick() => session.time_out(),
         };
         for event in happened {
-            tell(events, convert::told(event, session)).await?;
+            tell(events, convert::run_event(event, session)).await?;
         }
         if session.thinned() > thinned {
             thinned = session.thinned();
-            tell(events, Some(convert::thinned(thinned))).await?;
+            tell(events, Some(convert::thinned_event(thinned))).await?;
         }
     }
     Ok(())
 }
 
 /// A client that is gone, or takes no events, is no fault of the server.
-async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
+async fn tell(events: &Events, told: Option<RunEvent>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
     events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)

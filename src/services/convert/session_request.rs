@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fields::{Caller, Fields};
+use super::fields::{Caller, FieldReader};
 use crate::image::ImageSettings;
 use crate::image::{Rotation, check_format};
 use crate::liveness::Assurance;
@@ -18,7 +18,7 @@ const FRAMES_MAX: usize = 2048;
 
 /// A `CreateSession` that keeps every rule.
 #[derive(Debug)]
-pub struct CreateSession {
+pub struct ParsedCreateSession {
     /// Who asks.
     pub caller: Caller,
     /// What is asked for.
@@ -27,7 +27,7 @@ pub struct CreateSession {
 
 /// A `Start` that keeps every rule.
 #[derive(Debug)]
-pub struct Start {
+pub struct ParsedStart {
     /// Who asks.
     pub caller: Caller,
     /// Token and portrait.
@@ -36,7 +36,7 @@ pub struct Start {
 
 /// An `Evaluate` that keeps every rule.
 #[derive(Debug)]
-pub struct Evaluate {
+pub struct ParsedEvaluate {
     /// Who asks.
     pub caller: Caller,
     /// Token and portrait.
@@ -47,7 +47,7 @@ pub struct Evaluate {
 
 /// A `GetResult` that keeps every rule.
 #[derive(Debug)]
-pub struct GetResult {
+pub struct ParsedGetResult {
     /// Who asks.
     pub caller: Caller,
     /// Whose result.
@@ -58,17 +58,17 @@ pub struct GetResult {
 ///
 /// # Errors
 /// Every violated field.
-pub fn create_session(
+pub fn parse_create_session(
     request: v1::CreateSessionRequest,
     limits: &ImageSettings,
-) -> Result<CreateSession, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedCreateSession, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
-    fields.id("device_id", &request.device_id);
-    fields.id("transaction_id", &request.transaction_id);
+    fields.check_id("device_id", &request.device_id);
+    fields.check_id("transaction_id", &request.transaction_id);
     let portrait = fields.portrait(&request.portrait_sha256, request.portrait);
     let portrait_source = fields.portrait_source(request.portrait_source);
-    fields.policy_fmr(request.policy_fmr);
+    fields.check_policy_fmr(request.policy_fmr);
     let assurance = fields.assurance(request.assurance);
     fields.finish(|| {
         let caller = caller?;
@@ -82,7 +82,7 @@ pub fn create_session(
             policy_fmr: request.policy_fmr,
             assurance: assurance?,
         };
-        Some(CreateSession { caller, order })
+        Some(ParsedCreateSession { caller, order })
     })
 }
 
@@ -90,26 +90,26 @@ pub fn create_session(
 ///
 /// # Errors
 /// Every violated field.
-pub fn start(request: v1::RunRequest, limits: &ImageSettings) -> Result<Start, Error> {
+pub fn parse_start(request: v1::RunRequest, limits: &ImageSettings) -> Result<ParsedStart, Error> {
     let Some(v1::run_request::Message::Start(start)) = request.message else {
         return Err(Error::invalid("start", "must be the first message"));
     };
     let v1::Start { context, token, device_id, portrait } = start;
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(context);
     let start = fields.start(caller.as_ref(), token, device_id, portrait);
-    fields.finish(|| Some(Start { caller: caller?, start: start? }))
+    fields.finish(|| Some(ParsedStart { caller: caller?, start: start? }))
 }
 
 /// Parses a later message of `Run`.
 ///
 /// # Errors
 /// Every violated field.
-pub fn frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFrame, Error> {
+pub fn parse_frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFrame, Error> {
     let Some(v1::run_request::Message::Frame(frame)) = request.message else {
         return Err(Error::invalid("frame", "must follow the start: a session starts once"));
     };
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let frame = fields.frame("frame", frame);
     fields.finish(|| frame)
 }
@@ -118,13 +118,19 @@ pub fn frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFr
 ///
 /// # Errors
 /// Every violated field.
-pub fn evaluate(request: v1::EvaluateRequest, limits: &ImageSettings) -> Result<Evaluate, Error> {
+pub fn parse_evaluate(
+    request: v1::EvaluateRequest,
+    limits: &ImageSettings,
+) -> Result<ParsedEvaluate, Error> {
     let v1::EvaluateRequest { context, token, device_id, portrait, frames } = request;
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(context);
     let start = fields.start(caller.as_ref(), token, device_id, portrait);
     if frames.is_empty() || frames.len() > FRAMES_MAX {
-        fields.violated("frames", format!("must be 1 to {FRAMES_MAX}, but are {}", frames.len()));
+        fields.add_violation(
+            "frames",
+            format!("must be 1 to {FRAMES_MAX}, but are {}", frames.len()),
+        );
         return fields.finish(|| None);
     }
     let frames: Option<Vec<CameraFrame>> = frames
@@ -132,44 +138,47 @@ pub fn evaluate(request: v1::EvaluateRequest, limits: &ImageSettings) -> Result<
         .enumerate()
         .map(|(index, frame)| fields.frame(&format!("frames[{index}]"), frame))
         .collect();
-    fields.finish(|| Some(Evaluate { caller: caller?, start: start?, frames: frames? }))
+    fields.finish(|| Some(ParsedEvaluate { caller: caller?, start: start?, frames: frames? }))
 }
 
 /// Parses `GetResult`.
 ///
 /// # Errors
 /// Every violated field.
-pub fn get_result(
+pub fn parse_get_result(
     request: v1::GetResultRequest,
     limits: &ImageSettings,
-) -> Result<GetResult, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedGetResult, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
     let session = SessionId::parse(&request.session_id);
     if session.is_none() {
-        fields.violated("session_id", "must be 32 hexadecimal digits");
+        fields.add_violation("session_id", "must be 32 hexadecimal digits");
     }
-    fields.finish(|| Some(GetResult { caller: caller?, session: session? }))
+    fields.finish(|| Some(ParsedGetResult { caller: caller?, session: session? }))
 }
 
-impl Fields<'_> {
+impl FieldReader<'_> {
     /// A portrait by its digest or its file.
     fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
         match (sha256, file) {
             ([], None) => {
-                self.violated("portrait", "is required: the file here, or its portrait_sha256");
+                self.add_violation(
+                    "portrait",
+                    "is required: the file here, or its portrait_sha256",
+                );
                 None
             }
             ([], Some(file)) => {
                 let file = self.image("portrait", Some(file))?;
                 if let Err(error) = check_format(file.expose()) {
-                    self.violated("portrait.data", error.to_string());
+                    self.add_violation("portrait.data", error.to_string());
                 }
                 Some(PortraitFile::File(file))
             }
             (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
             (_, Some(_)) => {
-                self.violated("portrait", "must be left out where portrait_sha256 is given");
+                self.add_violation("portrait", "must be left out where portrait_sha256 is given");
                 None
             }
         }
@@ -179,7 +188,7 @@ impl Fields<'_> {
         let digest: Option<[u8; DIGEST_BYTES]> = bytes.try_into().ok();
         if digest.is_none() {
             let rule = format!("must be a SHA-256: 32 bytes, but is {}", bytes.len());
-            self.violated(field, rule);
+            self.add_violation(field, rule);
         }
         digest.map(Digest::from)
     }
@@ -189,7 +198,7 @@ impl Fields<'_> {
             Ok(v1::Assurance::Unspecified | v1::Assurance::Stream) => Some(Assurance::Stream),
             Ok(v1::Assurance::Batch) => Some(Assurance::Batch),
             Err(_) => {
-                self.violated("assurance", "must be STREAM or BATCH");
+                self.add_violation("assurance", "must be STREAM or BATCH");
                 None
             }
         }
@@ -206,9 +215,9 @@ impl Fields<'_> {
         let bytes = token.expose().len();
         if bytes == 0 || bytes > TOKEN_BYTES_MAX {
             let rule = format!("must be 1 to {TOKEN_BYTES_MAX} bytes, but is {bytes}");
-            self.violated("token", rule);
+            self.add_violation("token", rule);
         }
-        self.id("device_id", &device);
+        self.check_id("device_id", &device);
         let portrait = self.image("portrait", portrait)?;
         Some(SessionStart { store: Arc::clone(&caller?.store), device, token, portrait })
     }
@@ -218,12 +227,12 @@ impl Fields<'_> {
         let file = self.image(&format!("{field}.image"), image);
         let captured_unix_ms = u64::try_from(capture_unix_ms).ok();
         if captured_unix_ms.is_none() {
-            self.violated(format!("{field}.capture_unix_ms"), "must not be negative");
+            self.add_violation(format!("{field}.capture_unix_ms"), "must not be negative");
         }
         let rotation = Rotation::from_degrees(rotation_degrees);
         if rotation.is_none() {
             let rule = format!("must be 0, 90, 180 or 270, but is {rotation_degrees}");
-            self.violated(format!("{field}.rotation_degrees"), rule);
+            self.add_violation(format!("{field}.rotation_degrees"), rule);
         }
         Some(CameraFrame {
             field: field.to_owned(),
@@ -342,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_whole_order_is_parsed() {
-        let CreateSession { caller, order } = create_session(order(), &limits()).unwrap();
+        let ParsedCreateSession { caller, order } =
+            parse_create_session(order(), &limits()).unwrap();
         assert_eq!((&*caller.store, &*order.store), ("shop-1", "shop-1"));
         assert_eq!((&*order.device, &*order.transaction), ("tablet-1", "42"));
         let PortraitFile::Digest(digest) = order.portrait else { panic!("not a digest") };
@@ -355,7 +365,7 @@ mod tests {
     fn a_portrait_may_come_as_its_file() {
         let mut request = order();
         by_file(&mut request, JPEG.to_vec());
-        let parsed = create_session(request, &limits()).unwrap();
+        let parsed = parse_create_session(request, &limits()).unwrap();
         let PortraitFile::File(file) = parsed.order.portrait else { panic!("not a file") };
         assert_eq!(file.expose(), JPEG);
     }
@@ -363,7 +373,7 @@ mod tests {
     #[test]
     fn a_session_without_an_assurance_is_a_stream() {
         let request = v1::CreateSessionRequest { assurance: 0, ..order() };
-        let parsed = create_session(request, &limits()).unwrap();
+        let parsed = parse_create_session(request, &limits()).unwrap();
         assert_eq!(parsed.order.assurance, Assurance::Stream);
     }
 
@@ -371,18 +381,18 @@ mod tests {
     fn every_violated_field_is_named_at_once() {
         let limits = limits();
         let order = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
-        let fields = violated(create_session(order, &limits));
+        let fields = violated(parse_create_session(order, &limits));
         let want = "context device_id transaction_id portrait portrait_source assurance";
         assert_eq!(fields.join(" "), want);
-        let fields = violated(evaluate(v1::EvaluateRequest::default(), &limits));
+        let fields = violated(parse_evaluate(v1::EvaluateRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data frames");
-        let fields = violated(start(started(v1::Start::default()), &limits));
+        let fields = violated(parse_start(started(v1::Start::default()), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data");
         let nothing = v1::Frame { capture_unix_ms: -1, rotation_degrees: 1, ..Default::default() };
-        let fields = violated(frame(framed(nothing), &limits));
+        let fields = violated(parse_frame(framed(nothing), &limits));
         let want = "frame.image.data frame.capture_unix_ms frame.rotation_degrees";
         assert_eq!(fields.join(" "), want);
-        let fields = violated(get_result(v1::GetResultRequest::default(), &limits));
+        let fields = violated(parse_get_result(v1::GetResultRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context session_id");
     }
 
@@ -413,7 +423,7 @@ mod tests {
             ("assurance", |r| r.assurance = 3),
             ("assurance", |r| r.assurance = -1),
         ];
-        each_names_its_field(order, |request| create_session(request, &limits()), &cases);
+        each_names_its_field(order, |request| parse_create_session(request, &limits()), &cases);
     }
 
     #[test]
@@ -428,7 +438,7 @@ mod tests {
             ("portrait.data", |r| r.portrait = Some(v1::Image::default())),
             ("portrait.data", |r| r.portrait.as_mut().unwrap().data = vec![0; 5]),
         ];
-        each_names_its_field(opening, |opening| start(started(opening), &limits()), &cases);
+        each_names_its_field(opening, |opening| parse_start(started(opening), &limits()), &cases);
     }
 
     #[test]
@@ -440,7 +450,7 @@ mod tests {
             ("frame.rotation_degrees", |r| r.rotation_degrees = 45),
             ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
         ];
-        each_names_its_field(wire_frame, |wire| frame(framed(wire), &limits()), &cases);
+        each_names_its_field(wire_frame, |wire| parse_frame(framed(wire), &limits()), &cases);
     }
 
     #[test]
@@ -455,14 +465,17 @@ mod tests {
             ("frames[0].image.data", |r| r.frames[0].image = None),
             ("frames[1].rotation_degrees", |r| r.frames[1].rotation_degrees = 91),
         ];
-        each_names_its_field(recording, |request| evaluate(request, &limits()), &cases);
+        each_names_its_field(recording, |request| parse_evaluate(request, &limits()), &cases);
     }
 
     #[test]
     fn a_session_is_asked_for_by_its_32_digits() {
         let asked = |session_id: &str| {
             let context = context();
-            get_result(v1::GetResultRequest { context, session_id: session_id.into() }, &limits())
+            parse_get_result(
+                v1::GetResultRequest { context, session_id: session_id.into() },
+                &limits(),
+            )
         };
         let digits = "000102030405060708090a0b0c0d0e0f";
         assert_eq!(asked(digits).unwrap().session.to_string(), digits);
@@ -474,10 +487,10 @@ mod tests {
     #[test]
     fn a_stream_begins_with_its_start_and_goes_on_with_frames() {
         for first in [v1::RunRequest::default(), framed(wire_frame())] {
-            assert_eq!(violated(start(first, &limits())), ["start"]);
+            assert_eq!(violated(parse_start(first, &limits())), ["start"]);
         }
         for later in [v1::RunRequest::default(), started(opening())] {
-            assert_eq!(violated(frame(later, &limits())), ["frame"]);
+            assert_eq!(violated(parse_frame(later, &limits())), ["frame"]);
         }
     }
 }

@@ -8,13 +8,13 @@ use crate::liveness::{
 };
 use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
 use crate::proto::v1;
-use crate::proto::v1::run_response::Event as Told;
+use crate::proto::v1::run_response::Event as RunEvent;
 
 /// What to do before the first action is asked for.
 const FIRST_PROMPT: &str = "look straight into the camera";
 
 /// Answers `CreateSession`.
-pub fn created(
+pub fn create_session_response(
     request_id: String,
     created: &CreatedSession,
     sessions: &Sessions,
@@ -47,21 +47,21 @@ pub fn created(
 }
 
 /// What a stream tells of an event; the end is told by the result.
-pub fn told(event: Event, session: &LiveSession) -> Option<Told> {
+pub fn run_event(event: Event, session: &LiveSession) -> Option<RunEvent> {
     match event {
-        Event::Prompt(prompt) => Some(Told::Prompt(prompted(prompt, session))),
-        Event::Guidance(guidance) => Some(Told::Guidance(guided(guidance))),
+        Event::Prompt(prompt) => Some(RunEvent::Prompt(wire_prompt(prompt, session))),
+        Event::Guidance(guidance) => Some(RunEvent::Guidance(wire_guidance(guidance))),
         Event::StepDone(step) => {
             let action = session.actions().get(step).copied().map_or(0, action_code);
-            Some(Told::StepDone(v1::StepDone { step: saturating_u32(step), action }))
+            Some(RunEvent::StepDone(v1::StepDone { step: saturating_u32(step), action }))
         }
         Event::Finished => None,
     }
 }
 
 /// How many frames were left out.
-pub fn thinned(frames: usize) -> Told {
-    Told::Thinned(v1::Thinned { frames: saturating_u32(frames) })
+pub fn thinned_event(frames: usize) -> RunEvent {
+    RunEvent::Thinned(v1::Thinned { frames: saturating_u32(frames) })
 }
 
 /// The result of a session; `tells_all` includes what would teach an attacker.
@@ -72,7 +72,7 @@ pub fn liveness_result(
 ) -> v1::LivenessResult {
     let verdict = if tells_all { report.verdict.clone() } else { coarsen(&report.verdict) };
     let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
-    let shown = report.similarity.filter(|_| tells_all);
+    let disclosed = report.similarity.filter(|_| tells_all);
     v1::LivenessResult {
         request_id: info.request_id,
         session_id: report.claims.session.to_string(),
@@ -81,8 +81,10 @@ pub fn liveness_result(
         assurance: assurance_code(report.assurance),
         actions: report.actions.map(action_code).into(),
         steps_done: saturating_u32(report.steps_done),
-        similarity: shown.map(|similarity| similarity.cosine),
-        score100: shown.and_then(|similarity| similarity.calibrated).map(|on_row| on_row.score100),
+        similarity: disclosed.map(|similarity| similarity.cosine),
+        score100: disclosed
+            .and_then(|similarity| similarity.calibrated)
+            .map(|on_row| on_row.score100),
         policy_fmr: report.policy_fmr,
         similarity_min: report.similarity_min,
         matched_frame: report.matched,
@@ -98,7 +100,7 @@ pub fn liveness_result(
     }
 }
 
-fn prompted(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
+fn wire_prompt(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
     v1::Prompt {
         step: saturating_u32(prompt.step),
         action: action_code(prompt.action),
@@ -107,7 +109,7 @@ fn prompted(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
     }
 }
 
-fn guided(guidance: Option<Guidance>) -> v1::Guidance {
+fn wire_guidance(guidance: Option<Guidance>) -> v1::Guidance {
     let code = match guidance {
         None => v1::GuidanceCode::Fine,
         Some(Guidance::ShowFace) => v1::GuidanceCode::ShowFace,

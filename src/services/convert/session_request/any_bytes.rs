@@ -52,9 +52,9 @@ fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
     let frame = v1::Frame { image, rotation_degrees: 270, ..v1::Frame::default() };
     let [run, recording] = whole("token".to_owned(), vec![frame]);
     let limits = ImageSettings::default();
-    start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
+    parse_start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
     let recording = v1::EvaluateRequest::decode(&recording[..]).unwrap();
-    assert_eq!(evaluate(recording, &limits).unwrap().frames.len(), 1);
+    assert_eq!(parse_evaluate(recording, &limits).unwrap().frames.len(), 1);
 }
 
 proptest! {
