@@ -72,10 +72,10 @@ pub enum Error {
     #[error("the store of used sessions is unavailable")]
     Store(#[source] ReplayError),
     /// The server leaves out too many frames of a session to judge it.
-    #[error("the server is too busy: it left out {late} of {all} frames")]
+    #[error("the server is too busy: it skipped {skipped} of {all} frames")]
     Behind {
         /// Frames left out.
-        late: usize,
+        skipped: usize,
         /// Frames that had to be looked at.
         all: usize,
     },
@@ -87,7 +87,7 @@ pub enum Error {
     IntakeFull,
     /// The client takes no more answers.
     #[error("the client has left")]
-    Gone,
+    ClientLeft,
     /// A fault of the server; the caller learns nothing more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -96,7 +96,7 @@ pub enum Error {
 /// What an [`Error`] means to the caller and to the operator. The status of the answer, the outcome
 /// in the metrics and the level in the log all follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The request breaks a rule of the API.
     Invalid,
     /// The session belongs to somebody else.
@@ -106,7 +106,7 @@ pub enum Kind {
     /// The request is well formed, but not possible now.
     Precondition,
     /// The session was run before.
-    Used,
+    AlreadyUsed,
     /// Refused for load before the work began.
     Overloaded,
     /// Ended for load after the work began.
@@ -118,29 +118,29 @@ pub enum Kind {
     /// The store of used sessions is unavailable.
     StoreDown,
     /// The caller left.
-    Gone,
+    ClientLeft,
     /// A fault of the server.
     Internal,
 }
 
 impl Error {
     /// The class of this error.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid(_) | Self::BrokenStream(_) => Kind::Invalid,
-            Self::Overloaded(_) | Self::IntakeFull => Kind::Overloaded,
-            Self::Expired => Kind::Expired,
-            Self::NotReady(_) => Kind::NotReady,
-            Self::ModelNotLive { .. } | Self::NoResult => Kind::NotFound,
+            Self::Invalid(_) | Self::BrokenStream(_) => ErrorKind::Invalid,
+            Self::Overloaded(_) | Self::IntakeFull => ErrorKind::Overloaded,
+            Self::Expired => ErrorKind::Expired,
+            Self::NotReady(_) => ErrorKind::NotReady,
+            Self::ModelNotLive { .. } | Self::NoResult => ErrorKind::NotFound,
             Self::SpaceMismatch { .. } | Self::WrongCall(_) | Self::AttemptsSpent { .. } => {
-                Kind::Precondition
+                ErrorKind::Precondition
             }
             Self::Token(error) => kind_of_token(*error),
-            Self::SessionUsed => Kind::Used,
-            Self::Store(_) => Kind::StoreDown,
-            Self::Behind { .. } => Kind::Behind,
-            Self::Gone => Kind::Gone,
-            Self::Internal(_) => Kind::Internal,
+            Self::SessionUsed => ErrorKind::AlreadyUsed,
+            Self::Store(_) => ErrorKind::StoreDown,
+            Self::Behind { .. } => ErrorKind::Behind,
+            Self::ClientLeft => ErrorKind::ClientLeft,
+            Self::Internal(_) => ErrorKind::Internal,
         }
     }
 
@@ -155,15 +155,15 @@ impl Error {
     }
 }
 
-fn kind_of_token(error: TokenError) -> Kind {
+fn kind_of_token(error: TokenError) -> ErrorKind {
     match error {
         TokenError::Forged
         | TokenError::UnknownKey
         | TokenError::WrongAudience
-        | TokenError::TooLong => Kind::Invalid,
-        TokenError::Expired | TokenError::NotYetValid => Kind::Precondition,
-        TokenError::Foreign(_) => Kind::Denied,
-        TokenError::Random => Kind::Internal,
+        | TokenError::TooLong => ErrorKind::Invalid,
+        TokenError::Expired | TokenError::NotYetValid => ErrorKind::Precondition,
+        TokenError::Foreign(_) => ErrorKind::Denied,
+        TokenError::Random => ErrorKind::Internal,
     }
 }
 
@@ -230,22 +230,22 @@ mod tests {
             retry_after: Duration::from_millis(100),
         };
         for (error, kind) in [
-            (Error::invalid("a", "is required"), Kind::Invalid),
-            (Error::BrokenStream("no message".to_owned()), Kind::Invalid),
-            (Error::Overloaded(refusal), Kind::Overloaded),
-            (Error::IntakeFull, Kind::Overloaded),
-            (Error::Behind { late: 6, all: 20 }, Kind::Behind),
-            (Error::Expired, Kind::Expired),
-            (Error::NotReady("models are loading"), Kind::NotReady),
-            (Error::ModelNotLive { live: "a/1".to_owned() }, Kind::NotFound),
-            (Error::NoResult, Kind::NotFound),
-            (Error::SpaceMismatch { live: "a".to_owned() }, Kind::Precondition),
-            (Error::WrongCall("Run"), Kind::Precondition),
-            (Error::AttemptsSpent { attempts_max: 3 }, Kind::Precondition),
-            (Error::SessionUsed, Kind::Used),
-            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), Kind::StoreDown),
-            (Error::Gone, Kind::Gone),
-            (Error::internal(std::fmt::Error), Kind::Internal),
+            (Error::invalid("a", "is required"), ErrorKind::Invalid),
+            (Error::BrokenStream("no message".to_owned()), ErrorKind::Invalid),
+            (Error::Overloaded(refusal), ErrorKind::Overloaded),
+            (Error::IntakeFull, ErrorKind::Overloaded),
+            (Error::Behind { skipped: 6, all: 20 }, ErrorKind::Behind),
+            (Error::Expired, ErrorKind::Expired),
+            (Error::NotReady("models are loading"), ErrorKind::NotReady),
+            (Error::ModelNotLive { live: "a/1".to_owned() }, ErrorKind::NotFound),
+            (Error::NoResult, ErrorKind::NotFound),
+            (Error::SpaceMismatch { live: "a".to_owned() }, ErrorKind::Precondition),
+            (Error::WrongCall("Run"), ErrorKind::Precondition),
+            (Error::AttemptsSpent { attempts_max: 3 }, ErrorKind::Precondition),
+            (Error::SessionUsed, ErrorKind::AlreadyUsed),
+            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), ErrorKind::StoreDown),
+            (Error::ClientLeft, ErrorKind::ClientLeft),
+            (Error::internal(std::fmt::Error), ErrorKind::Internal),
         ] {
             assert_eq!(error.kind(), kind, "{error}");
         }
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn a_token_is_malformed_late_or_somebody_elses() {
         for (error, kind) in [
-            (TokenError::Forged, Kind::Invalid),
-            (TokenError::UnknownKey, Kind::Invalid),
-            (TokenError::WrongAudience, Kind::Invalid),
-            (TokenError::TooLong, Kind::Invalid),
-            (TokenError::Expired, Kind::Precondition),
-            (TokenError::NotYetValid, Kind::Precondition),
-            (TokenError::Foreign(BoundField::Store), Kind::Denied),
-            (TokenError::Random, Kind::Internal),
+            (TokenError::Forged, ErrorKind::Invalid),
+            (TokenError::UnknownKey, ErrorKind::Invalid),
+            (TokenError::WrongAudience, ErrorKind::Invalid),
+            (TokenError::TooLong, ErrorKind::Invalid),
+            (TokenError::Expired, ErrorKind::Precondition),
+            (TokenError::NotYetValid, ErrorKind::Precondition),
+            (TokenError::Foreign(BoundField::Store), ErrorKind::Denied),
+            (TokenError::Random, ErrorKind::Internal),
         ] {
             assert_eq!(Error::Token(error).kind(), kind, "{error}");
         }
@@ -271,9 +271,9 @@ mod tests {
     fn a_lost_device_is_not_ready_and_a_panicked_one_is_a_fault() {
         let loss = Loss { device: "cuda:0".to_owned(), source: Arc::new(std::fmt::Error) };
         for (error, kind) in [
-            (DeviceError::Lost(loss), Kind::NotReady),
-            (DeviceError::OutOfService, Kind::NotReady),
-            (DeviceError::Panicked, Kind::Internal),
+            (DeviceError::Lost(loss), ErrorKind::NotReady),
+            (DeviceError::OutOfService, ErrorKind::NotReady),
+            (DeviceError::Panicked, ErrorKind::Internal),
         ] {
             assert_eq!(Error::from(RowError::Device(error)).kind(), kind);
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
-pub use error::{Error, Kind, NOT_READY_RETRY_AFTER, Violation};
+pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
 pub use lanes::lanes;
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,

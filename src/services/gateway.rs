@@ -104,8 +104,8 @@ pub(super) fn end_call<A>(
     outcome: impl FnOnce(&A) -> Outcome,
 ) -> Result<A, Status> {
     call.end(&match &answer {
-        Ok(answer) => status::answered(outcome(answer)),
-        Err(error) => status::failed(error),
+        Ok(answer) => status::ending_of_answer(outcome(answer)),
+        Err(error) => status::ending_of_error(error),
     });
     answer.map_err(|error| status::from_error(&error))
 }

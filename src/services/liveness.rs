@@ -16,7 +16,9 @@ use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outc
 use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
+use crate::pipeline::{
+    Arrived, CameraFrame, Error, ErrorKind, LiveSession, Pipeline, SessionStart,
+};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as RunEvent;
@@ -245,7 +247,7 @@ impl LivenessService for LivenessServer {
             let last = result
                 .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
-            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Gone)
+            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::ClientLeft)
         };
         let task = tokio::spawn(serving.instrument(span));
         Ok(Response::new(EventStream::new(told, task)))
@@ -310,15 +312,17 @@ impl Stake {
 /// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
-        Kind::NotReady | Kind::StoreDown | Kind::Behind | Kind::Internal => true,
-        Kind::Expired => assurance == Assurance::Stream,
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Overloaded
-        | Kind::Gone => false,
+        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
+            true
+        }
+        ErrorKind::Expired => assurance == Assurance::Stream,
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::Overloaded
+        | ErrorKind::ClientLeft => false,
     }
 }
 
@@ -357,7 +361,7 @@ async fn judge(
 async fn tell(events: &Events, told: Option<RunEvent>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
-    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
+    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::ClientLeft)
 }
 
 #[cfg(test)]
@@ -370,11 +374,11 @@ mod tests {
         for (error, [of_stream, of_recording]) in [
             (Error::NotReady("a device is out of service"), [true, true]),
             (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), [true, true]),
-            (Error::Behind { late: 6, all: 20 }, [true, true]),
+            (Error::Behind { skipped: 6, all: 20 }, [true, true]),
             (Error::internal(std::fmt::Error), [true, true]),
             (Error::Expired, [true, false]),
             (Error::IntakeFull, [false, false]),
-            (Error::Gone, [false, false]),
+            (Error::ClientLeft, [false, false]),
             (Error::BrokenStream(String::new()), [false, false]),
             (Error::invalid("frame", "must follow the start"), [false, false]),
             (Error::SessionUsed, [false, false]),

@@ -7,7 +7,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::pipeline::{Error, Kind, NOT_READY_RETRY_AFTER};
+use crate::pipeline::{Error, ErrorKind, NOT_READY_RETRY_AFTER};
 use crate::telemetry::{Ending, Outcome, Severity, causes};
 
 /// How long a caller should wait when too many messages are arriving at once.
@@ -21,18 +21,18 @@ pub fn from_error(error: &Error) -> Status {
     let kind = error.kind();
     let message = match kind {
         // The caller learns nothing more.
-        Kind::Internal => "internal error".to_owned(),
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Overloaded
-        | Kind::Behind
-        | Kind::Expired
-        | Kind::NotReady
-        | Kind::StoreDown
-        | Kind::Gone => error.to_string(),
+        ErrorKind::Internal => "internal error".to_owned(),
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::Overloaded
+        | ErrorKind::Behind
+        | ErrorKind::Expired
+        | ErrorKind::NotReady
+        | ErrorKind::StoreDown
+        | ErrorKind::ClientLeft => error.to_string(),
     };
     let Some(details) = details(error, &message) else {
         return Status::new(code(kind), message);
@@ -40,7 +40,7 @@ pub fn from_error(error: &Error) -> Status {
     let pushback = details.retry_info().and_then(|info| info.retry_delay).map(pushback);
     let mut status = Status::with_error_details(code(kind), message, details);
     if let Some(pushback) = pushback {
-        status.metadata_mut().insert(PUSHBACK, pushback);
+        status.metadata_mut().insert(PUSHBACK_TRAILER, pushback);
     }
     status
 }
@@ -48,25 +48,25 @@ pub fn from_error(error: &Error) -> Status {
 /// Trailer by which gRPC clients with a retry policy know when to try again (gRFC A6). Where
 /// retrying cannot help it is left out rather than sent as -1: no policy retries those codes
 /// unless its owner has listed them, and then it is not for the server to overrule.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const PUSHBACK_TRAILER: &str = "grpc-retry-pushback-ms";
 
 /// Whole milliseconds, as gRFC A6 wants them.
 fn pushback(delay: Duration) -> AsciiMetadataValue {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).into()
 }
 
-fn code(kind: Kind) -> Code {
+fn code(kind: ErrorKind) -> Code {
     match kind {
-        Kind::Invalid => Code::InvalidArgument,
-        Kind::Denied => Code::PermissionDenied,
-        Kind::NotFound => Code::NotFound,
-        Kind::Precondition => Code::FailedPrecondition,
-        Kind::Used => Code::AlreadyExists,
-        Kind::Overloaded | Kind::Behind => Code::ResourceExhausted,
-        Kind::Expired => Code::DeadlineExceeded,
-        Kind::NotReady | Kind::StoreDown => Code::Unavailable,
-        Kind::Gone => Code::Cancelled,
-        Kind::Internal => Code::Internal,
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::Denied => Code::PermissionDenied,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Precondition => Code::FailedPrecondition,
+        ErrorKind::AlreadyUsed => Code::AlreadyExists,
+        ErrorKind::Overloaded | ErrorKind::Behind => Code::ResourceExhausted,
+        ErrorKind::Expired => Code::DeadlineExceeded,
+        ErrorKind::NotReady | ErrorKind::StoreDown => Code::Unavailable,
+        ErrorKind::ClientLeft => Code::Cancelled,
+        ErrorKind::Internal => Code::Internal,
     }
 }
 
@@ -80,7 +80,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
                 .collect();
             Some(ErrorDetails::with_bad_request(fields))
         }
-        Error::Token(_) if error.kind() == Kind::Invalid => {
+        Error::Token(_) if error.kind() == ErrorKind::Invalid => {
             Some(ErrorDetails::with_bad_request_violation("token", message))
         }
         Error::Overloaded(refusal) => Some(retry_after(refusal.retry_after)),
@@ -96,7 +96,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
         | Error::AttemptsSpent { .. }
         | Error::NoResult
         | Error::BrokenStream(_)
-        | Error::Gone
+        | Error::ClientLeft
         | Error::Internal(_) => None,
     }
 }
@@ -106,50 +106,54 @@ fn retry_after(delay: Duration) -> ErrorDetails {
 }
 
 /// How the call is counted.
-fn outcome(kind: Kind) -> Outcome {
+fn outcome(kind: ErrorKind) -> Outcome {
     match kind {
-        Kind::Invalid | Kind::Denied | Kind::NotFound | Kind::Precondition | Kind::Used => {
-            Outcome::Invalid
-        }
-        Kind::Overloaded | Kind::Behind => Outcome::Overloaded,
-        Kind::Expired => Outcome::Expired,
-        Kind::Gone => Outcome::Cancelled,
-        Kind::NotReady | Kind::StoreDown | Kind::Internal => Outcome::Failed,
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed => Outcome::Invalid,
+        ErrorKind::Overloaded | ErrorKind::Behind => Outcome::Overloaded,
+        ErrorKind::Expired => Outcome::Expired,
+        ErrorKind::ClientLeft => Outcome::Cancelled,
+        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Internal => Outcome::Failed,
     }
 }
 
 /// How loud the line of the call is.
-fn severity(kind: Kind) -> Severity {
+fn severity(kind: ErrorKind) -> Severity {
     match kind {
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Gone => Severity::Info,
-        Kind::Overloaded | Kind::Behind | Kind::Expired | Kind::NotReady => Severity::Warn,
-        Kind::StoreDown | Kind::Internal => Severity::Error,
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::ClientLeft => Severity::Info,
+        ErrorKind::Overloaded | ErrorKind::Behind | ErrorKind::Expired | ErrorKind::NotReady => {
+            Severity::Warn
+        }
+        ErrorKind::StoreDown | ErrorKind::Internal => Severity::Error,
     }
 }
 
 /// A call that was answered.
-pub fn answered(outcome: Outcome) -> Ending {
-    Ending { outcome, code: name(Code::Ok), severity: Severity::Info, causes: None }
+pub fn ending_of_answer(outcome: Outcome) -> Ending {
+    Ending { outcome, code: code_name(Code::Ok), severity: Severity::Info, causes: None }
 }
 
 /// A call that failed in its service.
-pub fn failed(error: &Error) -> Ending {
-    let ending = broken_off(error.kind());
+pub fn ending_of_error(error: &Error) -> Ending {
+    let ending = ending_of_kind(error.kind());
     // What the caller has got wrong is described in words that may quote it.
     let causes = (ending.severity != Severity::Info).then(|| causes(error));
     Ending { causes, ..ending }
 }
 
 /// A call that ended without an error of its service.
-pub fn broken_off(kind: Kind) -> Ending {
+pub fn ending_of_kind(kind: ErrorKind) -> Ending {
     Ending {
         outcome: outcome(kind),
-        code: name(code(kind)),
+        code: code_name(code(kind)),
         severity: severity(kind),
         causes: None,
     }
@@ -157,18 +161,18 @@ pub fn broken_off(kind: Kind) -> Ending {
 
 /// A call whose answer has this status in its headers or trailers, and whose service has not ended
 /// it: a layer or tonic refused it, or its task broke off. `None` where there is no status.
-pub fn ending_of(headers: &HeaderMap) -> Option<Ending> {
+pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     let status = Status::from_header_map(headers)?;
     let is_unfinished = status.code() == Code::Ok;
-    let kind = if is_unfinished { Kind::Internal } else { broken_stream(&status).kind() };
-    let ending = broken_off(kind);
+    let kind = if is_unfinished { ErrorKind::Internal } else { broken_stream(&status).kind() };
+    let ending = ending_of_kind(kind);
     // A caller that left does not receive the UNKNOWN that tonic makes of its broken stream.
-    let code = if kind == Kind::Gone { ending.code } else { name(status.code()) };
+    let code = if kind == ErrorKind::ClientLeft { ending.code } else { code_name(status.code()) };
     Some(Ending { code, ..ending })
 }
 
 /// The code as the gRPC specification writes it.
-fn name(code: Code) -> &'static str {
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -221,7 +225,7 @@ pub fn broken_stream(status: &Status) -> Error {
         Code::ResourceExhausted => Error::IntakeFull,
         Code::DeadlineExceeded => Error::Expired,
         // A stream that was reset, a connection that ended.
-        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Gone,
+        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::ClientLeft,
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound
@@ -285,7 +289,7 @@ mod tests {
         for (error, delay_ms) in [
             (Error::Overloaded(refusal), Some(70)),
             (Error::IntakeFull, Some(100)),
-            (Error::Behind { late: 6, all: 20 }, Some(5000)),
+            (Error::Behind { skipped: 6, all: 20 }, Some(5000)),
             (Error::NotReady("models are loading"), Some(1000)),
             (Error::Expired, None),
             (Error::SessionUsed, None),
@@ -295,7 +299,8 @@ mod tests {
             let status = from_error(&error);
             let info = status.get_details_retry_info().and_then(|info| info.retry_delay);
             assert_eq!(info, delay_ms.map(Duration::from_millis), "{error}");
-            let trailer = status.metadata().get(PUSHBACK).map(|value| value.to_str().unwrap());
+            let trailer =
+                status.metadata().get(PUSHBACK_TRAILER).map(|value| value.to_str().unwrap());
             assert_eq!(trailer, delay_ms.map(|ms| ms.to_string()).as_deref(), "{error}");
         }
     }
@@ -314,13 +319,13 @@ mod tests {
 
     #[test]
     fn the_line_of_a_call_is_as_loud_as_its_error_is_ours() {
-        let invalid = failed(&Error::invalid("policy_fmr", "is what the caller sent"));
+        let invalid = ending_of_error(&Error::invalid("policy_fmr", "is what the caller sent"));
         assert_eq!((invalid.severity, invalid.code), (Severity::Info, "INVALID_ARGUMENT"));
         assert_eq!(invalid.causes, None, "it may quote the caller");
-        let refused = failed(&Error::NotReady("models are loading"));
+        let refused = ending_of_error(&Error::NotReady("models are loading"));
         assert_eq!((refused.severity, refused.code), (Severity::Warn, "UNAVAILABLE"));
         assert!(refused.causes.unwrap().contains("models are loading"));
-        let fault = failed(&Error::internal(std::fmt::Error));
+        let fault = ending_of_error(&Error::internal(std::fmt::Error));
         assert_eq!((fault.severity, fault.code), (Severity::Error, "INTERNAL"));
         assert!(fault.causes.unwrap().contains(&std::fmt::Error.to_string()));
     }
@@ -329,7 +334,8 @@ mod tests {
     fn what_ends_a_call_outside_of_its_service_is_read_off_the_answer() {
         let ending = |status: Status| {
             let response = status.into_http::<tonic::body::Body>();
-            let Ending { outcome, code, severity, .. } = ending_of(response.headers()).unwrap();
+            let Ending { outcome, code, severity, .. } =
+                ending_in_headers(response.headers()).unwrap();
             (outcome, code, severity)
         };
         let late = (Outcome::Expired, "DEADLINE_EXCEEDED", Severity::Warn);
@@ -343,7 +349,7 @@ mod tests {
         assert_eq!(ending(Status::unimplemented("")), unknown);
         let unfinished = (Outcome::Failed, "OK", Severity::Error);
         assert_eq!(ending(Status::ok("")), unfinished);
-        assert!(ending_of(&HeaderMap::new()).is_none());
+        assert!(ending_in_headers(&HeaderMap::new()).is_none());
     }
 
     #[test]

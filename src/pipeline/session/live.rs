@@ -268,7 +268,7 @@ impl LiveSession {
 
     fn behind(&self) -> Error {
         let FrameCounts { looked_at, late, .. } = self.frames;
-        Error::Behind { late, all: looked_at + late }
+        Error::Behind { skipped: late, all: looked_at + late }
     }
 }
 

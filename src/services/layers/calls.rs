@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::pipeline::Kind;
+use crate::pipeline::ErrorKind;
 use crate::services::status;
 use crate::telemetry::{Call, Calls, Method};
 
@@ -101,7 +101,7 @@ impl OpenCall {
 
     /// Ends the call and names it where `headers` hold its status; false where they do not.
     fn end(&self, headers: &mut HeaderMap) -> bool {
-        let Some(ending) = status::ending_of(headers) else { return false };
+        let Some(ending) = status::ending_in_headers(headers) else { return false };
         self.0.end(&ending);
         let id = HeaderValue::try_from(self.0.id().to_string());
         headers.insert(
@@ -114,8 +114,9 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let kind = if std::thread::panicking() { Kind::Internal } else { Kind::Gone };
-        self.0.end(&status::broken_off(kind));
+        let kind =
+            if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::ClientLeft };
+        self.0.end(&status::ending_of_kind(kind));
     }
 }
 
