@@ -162,7 +162,7 @@ fn kind_of_token(error: TokenError) -> ErrorKind {
         | TokenError::WrongAudience
         | TokenError::TooLong => ErrorKind::Invalid,
         TokenError::Expired | TokenError::NotYetValid => ErrorKind::Precondition,
-        TokenError::Foreign(_) => ErrorKind::Denied,
+        TokenError::WrongBinding(_) => ErrorKind::Denied,
         TokenError::Random => ErrorKind::Internal,
     }
 }
@@ -260,7 +260,7 @@ mod tests {
             (TokenError::TooLong, ErrorKind::Invalid),
             (TokenError::Expired, ErrorKind::Precondition),
             (TokenError::NotYetValid, ErrorKind::Precondition),
-            (TokenError::Foreign(BoundField::Store), ErrorKind::Denied),
+            (TokenError::WrongBinding(BoundField::Store), ErrorKind::Denied),
             (TokenError::Random, ErrorKind::Internal),
         ] {
             assert_eq!(Error::Token(error).kind(), kind, "{error}");

@@ -62,7 +62,7 @@ impl fmt::Debug for Digest {
 
 /// Digest of `parts` that only a holder of `key` can compute. Each part is preceded by its length,
 /// so that two lists of parts never read as the same bytes.
-pub(super) fn keyed(key: &SecretKey, parts: &[&[u8]]) -> Digest {
+pub(super) fn keyed_digest(key: &SecretKey, parts: &[&[u8]]) -> Digest {
     let mac = || -> Result<Digest, UnknownCryptoError> {
         let mut state = Blake2b::new(key, LEN)?;
         for part in parts {
@@ -76,9 +76,9 @@ pub(super) fn keyed(key: &SecretKey, parts: &[&[u8]]) -> Digest {
 }
 
 /// Key for one purpose, so that what is known of one says nothing about another.
-pub(super) fn derive(key: &[u8; LEN], purpose: &str) -> SecretKey {
+pub(super) fn derive_key(key: &[u8; LEN], purpose: &str) -> SecretKey {
     let key = SecretKey::try_from(key.as_slice()).expect("BLAKE2b takes keys of 32 bytes");
-    let derived = keyed(&key, &[purpose.as_bytes()]);
+    let derived = keyed_digest(&key, &[purpose.as_bytes()]);
     SecretKey::try_from(derived.0.as_slice()).expect("BLAKE2b takes keys of 32 bytes")
 }
 
@@ -101,13 +101,13 @@ mod tests {
         let key: Vec<u8> = (0..32).collect();
         let key = SecretKey::try_from(key.as_slice()).unwrap();
         let expected = "cf9c08d15b36283bbecc5396204ad0f2934a3022327303cf9524999f287f909c";
-        assert_eq!(keyed(&key, &[b"abc", b""]).hex(), expected);
+        assert_eq!(keyed_digest(&key, &[b"abc", b""]).hex(), expected);
     }
 
     #[test]
     fn moving_a_byte_between_parts_changes_the_digest() {
         let key = SecretKey::try_from([7; 32].as_slice()).unwrap();
-        assert_ne!(keyed(&key, &[b"ab", b"c"]), keyed(&key, &[b"a", b"bc"]));
+        assert_ne!(keyed_digest(&key, &[b"ab", b"c"]), keyed_digest(&key, &[b"a", b"bc"]));
     }
 
     #[test]

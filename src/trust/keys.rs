@@ -24,8 +24,8 @@ const FILE_BYTES_MAX: u64 = 4_096;
 /// To rotate, give every replica `[old, new]`, then every replica `[new, old]`, and a day later,
 /// when no remembered frame is of the old key any more, `[new]`.
 pub struct SessionKeys {
-    newest: SessionKey,
-    other: Option<SessionKey>,
+    primary: SessionKey,
+    secondary: Option<SessionKey>,
 }
 
 /// One live key.
@@ -41,15 +41,15 @@ pub(super) struct SessionKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyedDigests {
     /// Under the key that seals.
-    pub newest: Digest,
+    pub primary: Digest,
     /// Under the other live key, if there is one.
-    pub other: Option<Digest>,
+    pub secondary: Option<Digest>,
 }
 
 impl KeyedDigests {
-    /// All of them, the newest first.
+    /// All of them, the primary first.
     pub fn iter(&self) -> impl Iterator<Item = Digest> {
-        std::iter::once(self.newest).chain(self.other)
+        std::iter::once(self.primary).chain(self.secondary)
     }
 }
 
@@ -112,7 +112,7 @@ impl SessionKeys {
     /// # Errors
     /// A file that cannot be read, is open to others, or does not hold one or two different keys.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::parse(path, read(path)?.expose())
+        Self::parse(path, read_private_file(path)?.expose())
     }
 
     /// Makes a key that only this process knows: with it, sessions cannot move to another replica
@@ -124,35 +124,38 @@ impl SessionKeys {
         let mut key = Secret::new(vec![0; KEY_LEN]);
         getrandom::fill(key.expose_mut())?;
         let key = SessionKey::new(&key).expect("it has the length of a key");
-        Ok(Self { newest: key, other: None })
+        Ok(Self { primary: key, secondary: None })
     }
 
     /// Digests of a transaction of `tenant`. Keyed, since transaction numbers can be guessed.
     pub fn transaction_digests(&self, tenant: &str, transaction: &str) -> KeyedDigests {
         let parts = [tenant.as_bytes(), transaction.as_bytes()];
-        self.digests(|key| digest::keyed(&key.transactions, &parts))
+        self.digests(|key| digest::keyed_digest(&key.transactions, &parts))
     }
 
     /// Digests of a frame, by which it is known again in another session and on another replica;
     /// `frame` is the SHA-256 of its bytes.
     pub fn frame_digests(&self, frame: Digest) -> KeyedDigests {
-        self.digests(|key| digest::keyed(&key.frames, &[frame.as_bytes()]))
+        self.digests(|key| digest::keyed_digest(&key.frames, &[frame.as_bytes()]))
     }
 
-    pub(super) fn newest(&self) -> &SessionKey {
-        &self.newest
+    pub(super) fn primary(&self) -> &SessionKey {
+        &self.primary
     }
 
-    pub(super) fn by_footer(&self, footer: &[u8]) -> Option<&SessionKey> {
+    pub(super) fn find_by_footer(&self, footer: &[u8]) -> Option<&SessionKey> {
         self.iter().find(|key| key.footer.as_bytes() == footer)
     }
 
     fn iter(&self) -> impl Iterator<Item = &SessionKey> {
-        std::iter::once(&self.newest).chain(&self.other)
+        std::iter::once(&self.primary).chain(&self.secondary)
     }
 
     fn digests(&self, digest: impl Fn(&SessionKey) -> Digest) -> KeyedDigests {
-        KeyedDigests { newest: digest(&self.newest), other: self.other.as_ref().map(digest) }
+        KeyedDigests {
+            primary: digest(&self.primary),
+            secondary: self.secondary.as_ref().map(digest),
+        }
     }
 
     fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyError> {
@@ -169,10 +172,10 @@ impl SessionKeys {
         let found = keys.len();
         let mut keys = keys.into_iter();
         match (keys.next(), keys.next(), keys.next()) {
-            (Some(newest), Some(other), None) if newest.footer == other.footer => {
+            (Some(primary), Some(secondary), None) if primary.footer == secondary.footer => {
                 Err(KeyError::Repeated { path: path.to_owned() })
             }
-            (Some(newest), other, None) => Ok(Self { newest, other }),
+            (Some(primary), secondary, None) => Ok(Self { primary, secondary }),
             _ => Err(KeyError::Count { path: path.to_owned(), found }),
         }
     }
@@ -193,15 +196,15 @@ impl SessionKey {
         Id::from(&sealing).fmt(&mut id).ok()?;
         Some(Self {
             footer: format!("{{\"kid\":\"{id}\"}}"),
-            transactions: digest::derive(bytes, "menshen transaction digest"),
-            frames: digest::derive(bytes, "menshen frame digest"),
+            transactions: digest::derive_key(bytes, "menshen transaction digest"),
+            frames: digest::derive_key(bytes, "menshen frame digest"),
             sealing,
         })
     }
 }
 
 /// The whole of a file that others may not touch.
-fn read(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
+fn read_private_file(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
     let failed = |source| KeyError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     // Asked of the open file, so that it cannot be another one by the time it is read.
@@ -255,7 +258,7 @@ mod tests {
     #[test]
     fn the_key_id_is_the_paserk_of_the_key() {
         // Second vector of github.com/paseto-standard/test-vectors/blob/master/PASERK/k4.lid.json
-        let footer = keys(&[KEY_A]).newest().footer.clone();
+        let footer = keys(&[KEY_A]).primary().footer.clone();
         let id = "k4.lid.iVtYQDjr5gEijCSjJC3fQaJm7nCeQSeaty0Jixy8dbsk";
         assert_eq!(footer, format!("{{\"kid\":\"{id}\"}}"));
     }
@@ -287,7 +290,7 @@ mod tests {
 
     #[test]
     fn generated_keys_differ() {
-        let footer = || SessionKeys::generate().unwrap().newest().footer.clone();
+        let footer = || SessionKeys::generate().unwrap().primary().footer.clone();
         assert_ne!(footer(), footer());
     }
 
@@ -295,16 +298,16 @@ mod tests {
     fn digests_outlive_a_rotation_and_differ_by_purpose_tenant_and_key() {
         let (old, both) = (keys(&[KEY_A]), keys(&[KEY_B, KEY_A]));
         let frame = Digest::of(b"frame");
-        assert_eq!(old.frame_digests(frame).newest, both.frame_digests(frame).other.unwrap());
-        let before = old.transaction_digests("north", "42").newest;
-        assert_eq!(both.transaction_digests("north", "42").other, Some(before));
-        assert_ne!(both.transaction_digests("north", "42").newest, before);
-        assert_ne!(old.transaction_digests("south", "42").newest, before);
+        assert_eq!(old.frame_digests(frame).primary, both.frame_digests(frame).secondary.unwrap());
+        let before = old.transaction_digests("north", "42").primary;
+        assert_eq!(both.transaction_digests("north", "42").secondary, Some(before));
+        assert_ne!(both.transaction_digests("north", "42").primary, before);
+        assert_ne!(old.transaction_digests("south", "42").primary, before);
         assert_ne!(derived(b"42", "menshen frame digest"), derived(b"42", "menshen other"));
     }
 
     fn derived(part: &[u8], purpose: &str) -> Digest {
-        digest::keyed(&digest::derive(&[1; KEY_LEN], purpose), &[part])
+        digest::keyed_digest(&digest::derive_key(&[1; KEY_LEN], purpose), &[part])
     }
 
     #[cfg(unix)]

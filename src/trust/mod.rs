@@ -14,10 +14,10 @@ mod token;
 pub use digest::Digest;
 pub use keys::{KeyError, KeyedDigests, SessionKeys};
 pub use replay::{
-    Claim, RedisUrl, ReplayError, ReplayStore, ReplayTarget, ReplayTargetError, SessionState,
+    ClaimOutcome, RedisUrl, ReplayError, ReplayStore, ReplayTarget, ReplayTargetError, SessionState,
 };
 pub use secret::{Secret, Wipe};
 pub use token::{
-    BoundField, Presented, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX, TokenError,
-    random_u128,
+    BoundField, PresentedBinding, SessionClaims, SessionId, SessionTokens, TOKEN_BYTES_MAX,
+    TokenError, random_u128,
 };

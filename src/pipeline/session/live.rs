@@ -21,7 +21,7 @@ use crate::pipeline::photo::Wanted;
 use crate::pipeline::standard::Standard;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
-use crate::trust::{Digest, KeyedDigests, Presented};
+use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 
 /// How long a frame is known again: whoever replays a session tries the same day.
 const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -74,7 +74,7 @@ impl Pipeline {
     ) -> Result<LiveSession, Error> {
         let (portrait, file) = self.hash(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
-        let presented = Presented { tenant: TENANT, store, device, portrait };
+        let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
         let promise = self.claim(&start.token, &presented, assurance).await?;
         let (subject, source) = (Subject::Portrait, promise.source);
         let portrait = Photograph { subject, source, file };
@@ -107,7 +107,7 @@ impl Pipeline {
     /// Whether another session showed one of these frames.
     async fn was_shown(&self, frames: &[KeyedDigests], promise: &Promise) -> Result<bool, Error> {
         let session = promise.claims.session;
-        let shown = self.sessions.replay.seen_frames(frames, session, FRAMES_TTL).await?;
+        let shown = self.sessions.replay.record_frames(frames, session, FRAMES_TTL).await?;
         Ok(shown.contains(&true))
     }
 }

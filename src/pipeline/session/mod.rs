@@ -24,8 +24,8 @@ use crate::image::Rotation;
 use crate::liveness::{self, Action, Assurance, Limits, STEPS};
 use crate::telemetry;
 use crate::trust::{
-    Claim, Digest, KeyError, KeyedDigests, Presented, ReplayError, ReplayStore, Secret,
-    SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
+    ClaimOutcome, Digest, KeyError, KeyedDigests, PresentedBinding, ReplayError, ReplayStore,
+    Secret, SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
 };
 
 /// How long the attempts at a transaction are counted: a registration is finished the same day.
@@ -196,7 +196,7 @@ impl Pipeline {
         let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
         let transaction = keys.transaction_digests(TENANT, &order.transaction);
         let attempts_max = settings.attempts_max;
-        let counted = replay.attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
+        let counted = replay.count_attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
         let attempt = counted.ok_or(Error::AttemptsSpent { attempts_max })?;
         let now = unix_ms();
         let claims = SessionClaims {
@@ -207,7 +207,7 @@ impl Pipeline {
             tenant: TENANT.to_owned(),
             store: order.store.to_string(),
             device: order.device,
-            transaction: transaction.newest,
+            transaction: transaction.primary,
             portrait,
             portrait_is_chip: order.portrait_source == ImageSource::IdChip,
             consent: Digest::of(order.consent.as_bytes()),
@@ -228,20 +228,20 @@ impl Pipeline {
     async fn claim(
         &self,
         token: &Secret<String>,
-        presented: &Presented<'_>,
+        presented: &PresentedBinding<'_>,
         assurance: Assurance,
     ) -> Result<Promise, Error> {
         let Sessions { tokens, replay, .. } = &self.sessions;
         let now = unix_ms();
         let claims = tokens.open(token.expose(), now)?;
-        claims.check(presented)?;
+        claims.check_binding(presented)?;
         let promise = Promise::of(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
         if promise.assurance != assurance {
             return Err(Error::WrongCall(call_of(promise.assurance)));
         }
         match replay.claim(promise.claims.session, promise.claims.claim_ttl(now)).await? {
-            Claim::Claimed => Ok(promise),
-            Claim::AlreadyUsed => Err(Error::SessionUsed),
+            ClaimOutcome::Claimed => Ok(promise),
+            ClaimOutcome::AlreadyUsed => Err(Error::SessionUsed),
         }
     }
 
@@ -250,14 +250,14 @@ impl Pipeline {
     pub fn transaction_of(&self, token: &Secret<String>) -> Option<KeyedDigests> {
         let claims = self.sessions.tokens.open(token.expose(), unix_ms()).ok()?;
         let promise = Promise::of(claims)?;
-        Some(KeyedDigests { newest: promise.claims.transaction, other: None })
+        Some(KeyedDigests { primary: promise.claims.transaction, secondary: None })
     }
 
     /// Gives a transaction the attempt back that a session has cost it. Only for one that was
     /// claimed and ended by our fault. Where it fails, the attempt stays counted.
     pub async fn give_back(&self, transaction: &KeyedDigests) {
         let replay = &self.sessions.replay;
-        if let Err(error) = replay.give_back(transaction, RETURNED_MAX, ATTEMPTS_TTL).await {
+        if let Err(error) = replay.refund_attempt(transaction, RETURNED_MAX, ATTEMPTS_TTL).await {
             let causes = telemetry::causes(&error);
             tracing::warn!(causes, "an attempt was not given back");
         }
@@ -268,7 +268,7 @@ impl Pipeline {
     /// # Errors
     /// The store is unavailable: the result must not be given.
     pub async fn keep_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
-        self.sessions.replay.finish(session, Bytes::from(result), RESULT_TTL).await?;
+        self.sessions.replay.save_result(session, Bytes::from(result), RESULT_TTL).await?;
         Ok(())
     }
 

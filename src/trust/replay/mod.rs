@@ -32,7 +32,7 @@ pub enum ReplayStore {
 
 /// Who may run a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// The asker, and from now on nobody else.
     Claimed,
     /// Nobody: it was claimed before.
@@ -124,7 +124,11 @@ impl ReplayStore {
     ///
     /// # Errors
     /// The store is unavailable: the session may not be run.
-    pub async fn claim(&self, session: SessionId, ttl: Duration) -> Result<Claim, ReplayError> {
+    pub async fn claim(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+    ) -> Result<ClaimOutcome, ReplayError> {
         match self {
             Self::Memory(store) => store.claim(session, ttl, Instant::now()),
             Self::Redis(store) => store.claim(session, ttl).await,
@@ -135,7 +139,7 @@ impl ReplayStore {
     ///
     /// # Errors
     /// The store is unavailable, or the result too long.
-    pub async fn finish(
+    pub async fn save_result(
         &self,
         session: SessionId,
         result: Bytes,
@@ -145,8 +149,8 @@ impl ReplayStore {
             return Err(ReplayError::ResultTooLong { len: result.len() });
         }
         match self {
-            Self::Memory(store) => store.finish(session, result, ttl, Instant::now()),
-            Self::Redis(store) => store.finish(session, &result, ttl).await,
+            Self::Memory(store) => store.save_result(session, result, ttl, Instant::now()),
+            Self::Redis(store) => store.save_result(session, &result, ttl).await,
         }
     }
 
@@ -168,32 +172,36 @@ impl ReplayStore {
     ///
     /// # Errors
     /// The store is unavailable: the attempt may not be made.
-    pub async fn attempt(
+    pub async fn count_attempt(
         &self,
         transaction: &KeyedDigests,
         attempts_max: u32,
         ttl: Duration,
     ) -> Result<Option<u32>, ReplayError> {
         match self {
-            Self::Memory(store) => store.attempt(transaction, attempts_max, ttl, Instant::now()),
-            Self::Redis(store) => store.attempt(transaction, attempts_max, ttl).await,
+            Self::Memory(store) => {
+                store.count_attempt(transaction, attempts_max, ttl, Instant::now())
+            }
+            Self::Redis(store) => store.count_attempt(transaction, attempts_max, ttl).await,
         }
     }
 
-    /// Gives a transaction back one attempt that was counted, unless it was given `returned_max`
+    /// Gives a transaction back one attempt that was counted, unless it was given `refunds_max`
     /// before, each within `ttl` of the next. When the others are forgotten does not change.
     ///
     /// # Errors
     /// The store is unavailable: the attempt may stay counted.
-    pub async fn give_back(
+    pub async fn refund_attempt(
         &self,
         transaction: &KeyedDigests,
-        returned_max: u32,
+        refunds_max: u32,
         ttl: Duration,
     ) -> Result<(), ReplayError> {
         match self {
-            Self::Memory(store) => store.give_back(transaction, returned_max, ttl, Instant::now()),
-            Self::Redis(store) => store.give_back(transaction, returned_max, ttl).await,
+            Self::Memory(store) => {
+                store.refund_attempt(transaction, refunds_max, ttl, Instant::now())
+            }
+            Self::Redis(store) => store.refund_attempt(transaction, refunds_max, ttl).await,
         }
     }
 
@@ -202,7 +210,7 @@ impl ReplayStore {
     ///
     /// # Errors
     /// The store is unavailable: the frames may not be judged.
-    pub async fn seen_frames(
+    pub async fn record_frames(
         &self,
         frames: &[KeyedDigests],
         session: SessionId,
@@ -213,8 +221,8 @@ impl ReplayStore {
             return Ok(Vec::new());
         }
         match self {
-            Self::Memory(store) => store.seen_frames(frames, session, ttl, Instant::now()),
-            Self::Redis(store) => store.seen_frames(frames, session, ttl).await,
+            Self::Memory(store) => store.record_frames(frames, session, ttl, Instant::now()),
+            Self::Redis(store) => store.record_frames(frames, session, ttl).await,
         }
     }
 }

@@ -75,7 +75,7 @@ pub struct SessionClaims {
     pub store: String,
     /// The device that may run it.
     pub device: String,
-    /// [`crate::trust::KeyedDigests::newest`] of the transaction it belongs to.
+    /// [`crate::trust::KeyedDigests::primary`] of the transaction it belongs to.
     pub transaction: Digest,
     /// SHA-256 of the portrait's bytes.
     pub portrait: Digest,
@@ -105,7 +105,7 @@ impl SessionClaims {
     ///
     /// # Errors
     /// The first field that differs.
-    pub fn check(&self, presented: &Presented<'_>) -> Result<(), TokenError> {
+    pub fn check_binding(&self, presented: &PresentedBinding<'_>) -> Result<(), TokenError> {
         let same = [
             (BoundField::Tenant, self.tenant == presented.tenant),
             (BoundField::Store, self.store == presented.store),
@@ -114,7 +114,7 @@ impl SessionClaims {
         ];
         match same.into_iter().find(|(_, same)| !same) {
             None => Ok(()),
-            Some((field, _)) => Err(TokenError::Foreign(field)),
+            Some((field, _)) => Err(TokenError::WrongBinding(field)),
         }
     }
 }
@@ -127,7 +127,7 @@ impl fmt::Debug for SessionClaims {
 
 /// Who runs a session, where and with what.
 #[derive(Clone, Copy)]
-pub struct Presented<'a> {
+pub struct PresentedBinding<'a> {
     /// Whose request it is.
     pub tenant: &'a str,
     /// The shop it comes from.

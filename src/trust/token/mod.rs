@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::trust::{Secret, SessionKeys};
 use claims::SKEW_MS;
 
-pub use claims::{BoundField, Presented, SessionClaims, SessionId};
+pub use claims::{BoundField, PresentedBinding, SessionClaims, SessionId};
 
 /// Longest token: identifiers and actions fill half a kilobyte, and a header of HTTP/2 may be 8.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
@@ -46,7 +46,7 @@ pub enum TokenError {
     NotYetValid,
     /// It belongs to another customer, shop or device.
     #[error("the session is bound to another {0}")]
-    Foreign(BoundField),
+    WrongBinding(BoundField),
     /// The claims are longer than a token may be.
     #[error("the session token would be over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
@@ -79,7 +79,7 @@ impl SessionTokens {
         Self { keys, audience }
     }
 
-    /// Seals `claims` with the newest key.
+    /// Seals `claims` with the primary key.
     ///
     /// # Errors
     /// [`TokenError::TooLong`] and [`TokenError::Random`].
@@ -87,7 +87,7 @@ impl SessionTokens {
         let payload = Payload { audience: self.audience, claims };
         let payload = serde_json::to_vec(&payload).expect("claims are plain data");
         let payload = Secret::new(payload);
-        let key = self.keys.newest();
+        let key = self.keys.primary();
         let footer = Some(key.footer.as_bytes());
         let token = LocalToken::encrypt(&key.sealing, payload.expose(), footer, None)
             .map_err(|_| TokenError::Random)?;
@@ -101,7 +101,7 @@ impl SessionTokens {
     /// Opens a token at `now`.
     ///
     /// # Errors
-    /// Every [`TokenError`] but [`TokenError::Foreign`] and those of sealing.
+    /// Every [`TokenError`] but [`TokenError::WrongBinding`] and those of sealing.
     pub fn open(&self, token: &str, now_unix_ms: u64) -> Result<SessionClaims, TokenError> {
         let Payload { audience, claims } = self.decrypt(token)?;
         if audience != self.audience {
@@ -126,7 +126,7 @@ impl SessionTokens {
         if footer.is_empty() {
             return Err(TokenError::Forged);
         }
-        let key = self.keys.by_footer(footer).ok_or(TokenError::UnknownKey)?;
+        let key = self.keys.find_by_footer(footer).ok_or(TokenError::UnknownKey)?;
         let opened = LocalToken::decrypt(&key.sealing, &token, Some(footer), None)
             .map_err(|_| TokenError::Forged)?;
         serde_json::from_str(opened.payload()).map_err(|_| TokenError::Forged)
