@@ -151,7 +151,7 @@ impl App {
             rules: Arc::new(rules),
             scheduler,
             pool: cpu_pool(&config.device)?,
-            places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
+            decode_permits: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             image: config.image,
             quality: config.quality.clone(),
             standards,

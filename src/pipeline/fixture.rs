@@ -22,19 +22,19 @@ use crate::scheduler::{CpuPool, Scheduler, SchedulerSettings, SchedulerStats, Ti
 use crate::telemetry::Metrics;
 
 /// A pipeline with a runtime of its own, as long as the process.
-pub(super) struct Bench {
+pub(super) struct Fixture {
     pub(super) runtime: Runtime,
     pub(super) pipeline: Pipeline,
     tickets: Tickets,
 }
 
 /// The pipeline that tests share.
-pub(super) fn shared() -> &'static Bench {
-    static SHARED: OnceLock<Bench> = OnceLock::new();
-    SHARED.get_or_init(Bench::start)
+pub(super) fn shared() -> &'static Fixture {
+    static SHARED: OnceLock<Fixture> = OnceLock::new();
+    SHARED.get_or_init(Fixture::start)
 }
 
-impl Bench {
+impl Fixture {
     fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let mut registry = Registry::default();
@@ -53,7 +53,7 @@ impl Bench {
             snapshot,
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),
-            places: Semaphore::new(8),
+            decode_permits: Semaphore::new(8),
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
             standards: Standards {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::look::{Decoded, Faces};
 use super::rules::Rules;
+use super::stages::{DecodedImage, Faces};
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
@@ -40,7 +40,7 @@ pub(super) enum Detail {
 
 /// A frame once it was measured.
 #[derive(Debug)]
-pub(super) struct Measured {
+pub(super) struct MeasuredFrame {
     /// What the liveness rules see.
     pub measures: Measures,
     /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
@@ -57,10 +57,10 @@ pub(super) struct FaceCrops {
     liveness: Vec<RgbImage>,
 }
 
-/// A frame after the detector.
-struct Seen {
+/// A frame once its main face was located.
+struct LocatedFrame {
     image: RgbImage,
-    measured: Measured,
+    measured: MeasuredFrame,
     mesh: Option<MeshCrop>,
 }
 
@@ -69,12 +69,13 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// A frame that the detector is looking at.
-struct Shown {
+/// A frame with the output of the detector.
+struct DetectedFrame {
     image: RgbImage,
     fingerprint: DifferenceHash,
     /// Canvas pixels per image pixel.
     scale: f32,
+    output: RowOutput,
 }
 
 impl Pipeline {
@@ -83,23 +84,24 @@ impl Pipeline {
     ///
     /// # Errors
     /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
-    pub(super) async fn measure(
+    pub(super) async fn measure_frame(
         &self,
         frame: Frame,
         detail: Detail,
         ticket: &Arc<Ticket>,
-    ) -> Result<Measured, Error> {
-        let _place = self.place(ticket).await?;
-        let Decoded { image, scaled, scale, fingerprint } =
+    ) -> Result<MeasuredFrame, Error> {
+        let _permit = self.acquire_decode_permit(ticket).await?;
+        let DecodedImage { image, scaled, scale, fingerprint } =
             self.decode_frame(frame, ticket).await?;
         let detector = &self.snapshot.detector;
-        let detected = self.ask(Stage::Detect, detector, scaled, ticket).await?.output;
-        let shown = Shown { image, fingerprint, scale };
-        let Seen { image, mut measured, mesh } = self.look(shown, detected, detail, ticket).await?;
+        let output = self.infer(Stage::Detect, detector, scaled, ticket).await?.output;
+        let detected = DetectedFrame { image, fingerprint, scale, output };
+        let LocatedFrame { image, mut measured, mesh } =
+            self.locate_face(detected, detail, ticket).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
             return Ok(measured);
         };
-        let Some(mesh) = self.find_mesh(crop, ticket).await? else { return Ok(measured) };
+        let Some(mesh) = self.infer_mesh(crop, ticket).await? else { return Ok(measured) };
         face.mesh = Some(MeshMeasures {
             points: mesh.five_points(),
             mouth_open: mesh.mouth_open(),
@@ -107,7 +109,7 @@ impl Pipeline {
             pitch: mesh.pitch(),
         });
         if detail >= Detail::Eyes {
-            face.eyes = Some(self.find_lids(image, mesh, ticket).await?);
+            face.eyes = Some(self.measure_eyes(image, mesh, ticket).await?);
         }
         Ok(measured)
     }
@@ -123,84 +125,88 @@ impl Pipeline {
     ) -> Result<Judged, Error> {
         let FaceCrops { aligned, liveness } = crops;
         let (embedded, judged) = tokio::try_join!(
-            self.ask(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
-            self.ask_liveness(liveness, ticket),
+            self.infer(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
+            self.infer_liveness(liveness, ticket),
         )?;
-        let (embedding, norm) = self.embedding(&embedded)?;
-        let live = self.live(&judged)?;
+        let (embedding, norm) = self.read_embedding(&embedded)?;
+        let live = self.liveness_score(&judged)?;
         Ok(Judged { embedding, norm: norm.into(), live })
     }
 
-    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<Decoded, Error> {
+    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {
         let Frame { field, file, orientation } = frame;
         let began = Instant::now();
         let (limits, side) = (self.image, self.rules.detector.side);
-        let read = move || Decoded::read(file.expose(), &limits, orientation, side);
-        let decoded = self.compute(read).await?;
-        self.spent(Stage::Decode, began.elapsed(), ticket);
+        let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
+        let decoded = self.compute(decode).await?;
+        self.record_stage_time(Stage::Decode, began.elapsed(), ticket);
         decoded.map_err(|error| Error::invalid(field, error.to_string()))
     }
 
-    async fn look(
+    async fn locate_face(
         &self,
-        shown: Shown,
-        detected: RowOutput,
+        frame: DetectedFrame,
         detail: Detail,
         ticket: &Ticket,
-    ) -> Result<Seen, Error> {
+    ) -> Result<LocatedFrame, Error> {
         let began = Instant::now();
         let rules = Arc::clone(&self.rules);
-        let look = move || look(shown, &detected, detail, &rules);
-        let seen = self.compute(look).await?.map_err(Error::internal);
-        self.spent(Stage::Align, began.elapsed(), ticket);
-        seen
+        let crop = move || crop_frame(frame, detail, &rules);
+        let located = self.compute(crop).await?.map_err(Error::internal);
+        self.record_stage_time(Stage::Align, began.elapsed(), ticket);
+        located
     }
 
-    async fn find_mesh(&self, crop: MeshCrop, ticket: &Arc<Ticket>) -> Result<Option<Mesh>, Error> {
-        let answer = self.ask(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
+    async fn infer_mesh(
+        &self,
+        crop: MeshCrop,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Option<Mesh>, Error> {
+        let answer = self.infer(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
         self.rules.mesh.mesh(&answer.output, &crop.square).map_err(Error::internal)
     }
 
     /// Openness of the right and the left eye.
-    async fn find_lids(
+    async fn measure_eyes(
         &self,
         image: RgbImage,
         mesh: Mesh,
         ticket: &Arc<Ticket>,
     ) -> Result<[f64; 2], Error> {
         let rules = Arc::clone(&self.rules);
-        let cut = move || cut_eyes(&image, &mesh, &rules);
-        let [right, left] = self.compute(cut).await?.map_err(Error::internal)?;
-        let (right, left) =
-            tokio::try_join!(self.openness(right, ticket), self.openness(left, ticket))?;
+        let crop = move || crop_eyes(&image, &mesh, &rules);
+        let [right, left] = self.compute(crop).await?.map_err(Error::internal)?;
+        let (right, left) = tokio::try_join!(
+            self.infer_openness(right, ticket),
+            self.infer_openness(left, ticket)
+        )?;
         Ok([right, left])
     }
 
-    async fn openness(
+    async fn infer_openness(
         &self,
         (crop, row): (EyeCrop, RgbImage),
         ticket: &Arc<Ticket>,
     ) -> Result<f64, Error> {
-        let answer = self.ask(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
+        let answer = self.infer(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
         let lids = self.rules.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
         Ok(lids.openness())
     }
 }
 
 /// Finds the faces, measures the main one and cuts it out.
-fn look(
-    shown: Shown,
-    detected: &RowOutput,
+fn crop_frame(
+    frame: DetectedFrame,
     detail: Detail,
     rules: &Rules,
-) -> Result<Seen, FaceError> {
-    let Shown { image, fingerprint, scale } = shown;
-    let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
+) -> Result<LocatedFrame, FaceError> {
+    let DetectedFrame { image, fingerprint, scale, output } = frame;
+    let Faces { all: faces, main } = Faces::find(&output, scale, &image, &rules.detector)?;
     let size = [image.width(), image.height()];
     let measures = Measures { size, fingerprint, faces, main: None };
-    let mut measured = Measured { measures, crops: None };
+    let mut measured = MeasuredFrame { measures, crops: None };
     let Some(main) = main else {
-        return Ok(Seen { image, measured, mesh: None });
+        return Ok(LocatedFrame { image, measured, mesh: None });
     };
     let alignment = rules.embedder.alignment;
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
@@ -209,9 +215,9 @@ fn look(
     measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
     let mesh = match detail {
         Detail::Face => None,
-        Detail::Mesh | Detail::Eyes => Some(cut_mesh(&image, &main.face, rules)?),
+        Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, rules)?),
     };
-    Ok(Seen { image, measured, mesh })
+    Ok(LocatedFrame { image, measured, mesh })
 }
 
 fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
@@ -224,22 +230,22 @@ fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
     }
 }
 
-fn cut_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
+fn crop_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
     let square = rules.mesh.square(face)?;
     Ok(MeshCrop { square, row: square.sample(image) })
 }
 
 /// The right and the left eye, each with what the network is fed.
-fn cut_eyes(
+fn crop_eyes(
     image: &RgbImage,
     mesh: &Mesh,
     rules: &Rules,
 ) -> Result<[(EyeCrop, RgbImage); 2], FaceError> {
-    let cut = |eye| {
+    let crop_eye = |eye| {
         let crop = rules.iris.crop(eye, mesh)?;
         Ok((crop, crop.sample(image)))
     };
-    Ok([cut(Eye::Right)?, cut(Eye::Left)?])
+    Ok([crop_eye(Eye::Right)?, crop_eye(Eye::Left)?])
 }
 
 #[cfg(test)]
@@ -253,7 +259,7 @@ mod tests {
     use crate::face::verdict::Subject;
     use crate::image::{ImageSettings, Rotation, decode};
     use crate::pipeline::fixture::shared;
-    use crate::pipeline::photo::Wanted;
+    use crate::pipeline::photo::PhotoTasks;
     use crate::pipeline::{PhotoReport, Photograph};
 
     #[derive(Deserialize)]
@@ -275,11 +281,15 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
-    fn measure(file: Vec<u8>, orientation: Orientation, detail: Detail) -> Result<Measured, Error> {
-        let bench = shared();
+    fn measure(
+        file: Vec<u8>,
+        orientation: Orientation,
+        detail: Detail,
+    ) -> Result<MeasuredFrame, Error> {
+        let fixture = shared();
         let file = Secret::new(file);
         let frame = Frame { field: "frames[7].data".to_owned(), file, orientation };
-        bench.runtime.block_on(bench.pipeline.measure(frame, detail, &bench.ticket()))
+        fixture.runtime.block_on(fixture.pipeline.measure_frame(frame, detail, &fixture.ticket()))
     }
 
     fn eyes(file: Vec<u8>, orientation: Orientation) -> Measures {
@@ -386,7 +396,7 @@ mod tests {
             let measured = measure(portrait("person_b_1.jpg"), Orientation::UPRIGHT, detail);
             measured.unwrap().measures.main.unwrap()
         };
-        let (face, mesh, eyes) = (main(Detail::Face), main(Detail::Mesh), main(Detail::Eyes));
+        let [face, mesh, eyes] = [Detail::Face, Detail::Mesh, Detail::Eyes].map(main);
         assert_eq!((face.mesh, face.eyes), (None, None));
         assert_eq!((mesh.mesh, mesh.eyes), (eyes.mesh, None));
         assert!(eyes.mesh.is_some() && eyes.eyes.is_some());
@@ -413,20 +423,20 @@ mod tests {
 
     #[test]
     fn a_judged_frame_says_what_a_photograph_says() {
-        let bench = shared();
+        let fixture = shared();
         let file = portrait("person_b_1.jpg");
         let photo = Photograph {
             subject: Subject::Image,
             source: ImageSource::LivePhoto,
             file: Secret::new(file.clone()),
         };
-        let ticket = bench.ticket();
-        let examined = bench.pipeline.examine(photo, Wanted::ALL, &ticket);
+        let ticket = fixture.ticket();
+        let examined = fixture.pipeline.examine(photo, PhotoTasks::ALL, &ticket);
         let PhotoReport { embedding, embedding_norm, liveness, .. } =
-            bench.runtime.block_on(examined).unwrap();
+            fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
-        let judged = bench.pipeline.judge_frame(crops, &ticket);
-        let judged = bench.runtime.block_on(judged).unwrap();
+        let judged = fixture.pipeline.judge_frame(crops, &ticket);
+        let judged = fixture.runtime.block_on(judged).unwrap();
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);

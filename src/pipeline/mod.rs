@@ -9,12 +9,12 @@ mod error;
 mod fixture;
 mod frame;
 mod lanes;
-mod look;
 mod photo;
 mod report;
 mod rules;
 mod session;
 mod settings;
+mod stages;
 mod standard;
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub use session::{
 pub use settings::VerifySettings;
 pub use standard::{Standard, Standards, StandardsError};
 
-use self::photo::Wanted;
+use self::photo::PhotoTasks;
 use crate::catalog::Snapshot;
 use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
@@ -63,7 +63,7 @@ pub struct Pipeline {
     /// Decodes, resizes and aligns.
     pub pool: CpuPool,
     /// Places for photographs in memory as pixels.
-    pub places: Semaphore,
+    pub decode_permits: Semaphore,
     /// Limits on pictures.
     pub image: ImageSettings,
     /// Limits on faces.
@@ -117,10 +117,10 @@ impl Pipeline {
     ) -> Result<Verification, Error> {
         let pair_type = PairType::against_live(portrait.source);
         let standard = self.standards.standard(pair_type, policy_fmr)?;
-        let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket);
-        let live = live.into_iter().map(|photo| self.examine(photo, Wanted::ALL, ticket));
+        let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket);
+        let live = live.into_iter().map(|photo| self.examine(photo, PhotoTasks::ALL, ticket));
         let (portrait, live) = tokio::try_join!(portrait, try_join_all(live))?;
-        Ok(self.weigh(portrait, live, standard))
+        Ok(self.decide(portrait, live, standard))
     }
 
     /// Similarity of two faces. No liveness, no decision.
@@ -134,12 +134,12 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Comparison, Error> {
         let standard = self.standards.standard(pair_type_of(&a, &b), None)?;
-        let (a, b) = tokio::try_join!(self.side(a, ticket), self.side(b, ticket))?;
+        let (a, b) = tokio::try_join!(self.examine_side(a, ticket), self.examine_side(b, ticket))?;
         let similarity = match (a.embedding(), b.embedding()) {
             (Some(a), Some(b)) => Some(standard.similarity(self.cosine(a, b)?)),
             _ => None,
         };
-        let reasons = [&a, &b].into_iter().flat_map(Examined::problems).collect();
+        let reasons = [&a, &b].into_iter().flat_map(ExaminedSide::problems).collect();
         let calibration = standard.row.cloned();
         Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
     }
@@ -153,7 +153,7 @@ impl Pipeline {
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<PhotoReport, Error> {
-        self.examine(photo, Wanted::EMBEDDING, ticket).await
+        self.examine(photo, PhotoTasks::EMBEDDING, ticket).await
     }
 
     /// All faces, and the quality of the main one.
@@ -165,7 +165,7 @@ impl Pipeline {
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<PhotoReport, Error> {
-        self.examine(photo, Wanted::FACES, ticket).await
+        self.examine(photo, PhotoTasks::DETECTION, ticket).await
     }
 
     /// Passive liveness of the main face.
@@ -177,7 +177,7 @@ impl Pipeline {
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<LivenessCheck, Error> {
-        let photo = self.examine(photo, Wanted::LIVENESS, ticket).await?;
+        let photo = self.examine(photo, PhotoTasks::LIVENESS, ticket).await?;
         let score_min = self.liveness_min();
         let evidence = LiveEvidence {
             problems: live_problems(&photo),
@@ -218,13 +218,13 @@ impl Pipeline {
     }
 
     /// Decides a `Verify` from what was found about its photographs.
-    fn weigh(
+    fn decide(
         &self,
         portrait: PhotoReport,
         live: Vec<PhotoReport>,
         standard: Standard<'_>,
     ) -> Verification {
-        let matched = best(&live);
+        let matched = best_live_photo(&live);
         let matched_embedding = matched.and_then(|index| live[index].embedding.as_ref());
         let similarity = portrait
             .embedding
@@ -259,12 +259,12 @@ impl Pipeline {
         }
     }
 
-    async fn side(&self, side: Side, ticket: &Arc<Ticket>) -> Result<Examined, Error> {
+    async fn examine_side(&self, side: Side, ticket: &Arc<Ticket>) -> Result<ExaminedSide, Error> {
         match side {
-            Side::Embedding(embedding) => Ok(Examined::Embedding(embedding)),
+            Side::Embedding(embedding) => Ok(ExaminedSide::Embedding(embedding)),
             Side::Photo(photo) => {
-                let report = self.examine(photo, Wanted::EMBEDDING, ticket).await?;
-                Ok(Examined::Photo(Box::new(report)))
+                let report = self.examine(photo, PhotoTasks::EMBEDDING, ticket).await?;
+                Ok(ExaminedSide::Photo(Box::new(report)))
             }
         }
     }
@@ -283,12 +283,12 @@ impl Pipeline {
 }
 
 /// One side of a comparison once it was looked at.
-enum Examined {
+enum ExaminedSide {
     Photo(Box<PhotoReport>),
     Embedding(Embedding),
 }
 
-impl Examined {
+impl ExaminedSide {
     fn embedding(&self) -> Option<&Embedding> {
         match self {
             Self::Photo(report) => report.embedding.as_ref(),
@@ -324,7 +324,7 @@ fn pair_type_of(a: &Side, b: &Side) -> PairType {
 }
 
 /// The usable photograph whose raw embedding is longest, the first of equals.
-fn best(live: &[PhotoReport]) -> Option<usize> {
+fn best_live_photo(live: &[PhotoReport]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     let usable = |photo: &PhotoReport| live_problems(photo).is_empty();
     for (index, photo) in live.iter().enumerate().filter(|(_, photo)| usable(photo)) {
@@ -399,14 +399,14 @@ mod tests {
         let live = [1.0, 3.0, 3.0, 2.0];
         let live: Vec<_> =
             live.into_iter().enumerate().map(|(i, norm)| photo(i, norm, Some(0.9))).collect();
-        assert_eq!(best(&live), Some(1));
-        assert_eq!(best(&[]), None);
+        assert_eq!(best_live_photo(&live), Some(1));
+        assert_eq!(best_live_photo(&[]), None);
     }
 
     #[test]
     fn a_photograph_whose_liveness_is_unknown_is_never_matched() {
         let unknown = photo(0, 9.0, None);
-        assert_eq!(best(&[unknown]), None);
-        assert_eq!(best(&[photo(0, 9.0, None), photo(1, 1.0, Some(0.9))]), Some(1));
+        assert_eq!(best_live_photo(&[unknown]), None);
+        assert_eq!(best_live_photo(&[photo(0, 9.0, None), photo(1, 1.0, Some(0.9))]), Some(1));
     }
 }

@@ -185,7 +185,8 @@ impl EmbedderRule {
         let CropRule::Align { template: alignment } = manifest.input.crop else {
             return Err(wrong_crop(manifest, WANTED, "align"));
         };
-        let (width, height, side) = (manifest.input.width, manifest.input.height, alignment.side());
+        let (width, height) = (manifest.input.width, manifest.input.height);
+        let side = alignment.side();
         if (width, height) != (side, side) {
             return Err(RulesError::AlignedSize { model: manifest.id(), width, height, side });
         }

@@ -16,8 +16,8 @@ use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, Limits, LivenessVerdict, Observed, Prompt,
     Refusal, Session, Wants, judge,
 };
-use crate::pipeline::frame::{Detail, Frame, Measured};
-use crate::pipeline::photo::Wanted;
+use crate::pipeline::frame::{Detail, Frame, MeasuredFrame};
+use crate::pipeline::photo::PhotoTasks;
 use crate::pipeline::standard::Standard;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
@@ -78,7 +78,7 @@ impl Pipeline {
         let promise = self.claim(&start.token, &presented, assurance).await?;
         let (subject, source) = (Subject::Portrait, promise.source);
         let portrait = Photograph { subject, source, file };
-        let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket).await?;
+        let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket).await?;
         let limits = self.session_limits()?;
         let core = Session::new(promise.actions, assurance, limits, Duration::ZERO);
         Ok(LiveSession {
@@ -205,9 +205,9 @@ impl LiveSession {
         self.frames.looked_at += 1;
         let (sequence, captured) = (frame.sequence, self.captured(&frame));
         let detail = detail(self.core.wants());
-        let measured = self.pipeline.measure(oriented(frame), detail, &self.ticket).await?;
+        let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
         let now = self.time_of(captured, Instant::now());
-        let Measured { measures, crops } = measured;
+        let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
         let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);

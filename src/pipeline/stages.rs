@@ -18,7 +18,7 @@ use crate::scheduler::{Answer, PoolError, Ticket};
 use crate::telemetry::Stage;
 
 /// A picture once its file was read.
-pub(super) struct Decoded {
+pub(super) struct DecodedImage {
     pub(super) image: RgbImage,
     /// What the detector is shown: the image, scaled for its canvas.
     pub(super) scaled: RgbImage,
@@ -27,9 +27,9 @@ pub(super) struct Decoded {
     pub(super) fingerprint: DifferenceHash,
 }
 
-impl Decoded {
+impl DecodedImage {
     /// Reads a file; `orientation` is undone after what the file itself says about it.
-    pub(super) fn read(
+    pub(super) fn decode(
         file: &[u8],
         limits: &ImageSettings,
         orientation: Orientation,
@@ -85,23 +85,26 @@ impl Pipeline {
     }
 
     /// Waits for a place among the decoded pictures; it is free again when dropped.
-    pub(super) async fn place(&self, ticket: &Ticket) -> Result<SemaphorePermit<'_>, Error> {
+    pub(super) async fn acquire_decode_permit(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<SemaphorePermit<'_>, Error> {
         let began = Instant::now();
-        let place = self.places.acquire().await.map_err(Error::internal)?;
+        let permit = self.decode_permits.acquire().await.map_err(Error::internal)?;
         let wait = began.elapsed();
         ticket.times().waited(wait);
         self.metrics.place_wait(wait);
-        Ok(place)
+        Ok(permit)
     }
 
     /// Counts the time of one picture in `stage`.
-    pub(super) fn spent(&self, stage: Stage, time: Duration, ticket: &Ticket) {
+    pub(super) fn record_stage_time(&self, stage: Stage, time: Duration, ticket: &Ticket) {
         ticket.times().spent(stage, time);
         self.metrics.stage(stage, time);
     }
 
     /// Runs `row` on the model of `stage`. The lane has measured how long the row waited.
-    pub(super) async fn ask(
+    pub(super) async fn infer(
         &self,
         stage: Stage,
         model: &Arc<LoadedModel>,
@@ -110,11 +113,11 @@ impl Pipeline {
     ) -> Result<Answer, Error> {
         let answer = self.scheduler.submit(model, row, ticket).await?;
         ticket.times().waited(answer.queue_time);
-        self.spent(stage, answer.run_time, ticket);
+        self.record_stage_time(stage, answer.run_time, ticket);
         Ok(answer)
     }
 
-    pub(super) async fn ask_some(
+    pub(super) async fn infer_optional(
         &self,
         stage: Stage,
         model: &Arc<LoadedModel>,
@@ -122,30 +125,30 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Option<Answer>, Error> {
         match row {
-            Some(row) => self.ask(stage, model, row, ticket).await.map(Some),
+            Some(row) => self.infer(stage, model, row, ticket).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Shows each member of the liveness ensemble its crop, side by side; no crops, no answers.
-    pub(super) async fn ask_liveness(
+    pub(super) async fn infer_liveness(
         &self,
         crops: Vec<RgbImage>,
         ticket: &Arc<Ticket>,
     ) -> Result<Vec<Answer>, Error> {
         let members = self.snapshot.liveness.members.iter();
-        let ask = |(model, crop)| self.ask(Stage::Liveness, model, crop, ticket);
-        try_join_all(members.zip(crops).map(ask)).await
+        let infer = |(model, crop)| self.infer(Stage::Liveness, model, crop, ticket);
+        try_join_all(members.zip(crops).map(infer)).await
     }
 
     /// The probability of a live person, from the answers of all members of the ensemble.
-    pub(super) fn live(&self, answers: &[Answer]) -> Result<f64, Error> {
+    pub(super) fn liveness_score(&self, answers: &[Answer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
         self.rules.liveness.score(&outputs).map_err(Error::internal)
     }
 
     /// The embedding that the embedder answered, and the norm it had.
-    pub(super) fn embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
+    pub(super) fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
         let rule = &self.rules.embedder;
         Embedding::from_raw(rule.raw(&answer.output), rule.space.clone()).map_err(Error::internal)
     }
