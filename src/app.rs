@@ -22,7 +22,8 @@ use crate::device::{Device, DeviceError, DeviceSettings};
 use crate::liveness::Limits;
 use crate::model::{Manifest, ModelError};
 use crate::pipeline::{
-    Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
+    DecisionPolicies, DecisionPolicyError, Pipeline, Rules, RulesError, Sessions, SessionsError,
+    lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Gateway, PipelineCell, Probes, Standing};
@@ -72,7 +73,7 @@ pub enum AppError {
     Sessions(#[from] SessionsError),
     /// Nothing can be decided at the configured policy.
     #[error(transparent)]
-    Standards(#[from] StandardsError),
+    Policies(#[from] DecisionPolicyError),
 }
 
 /// A server: bound, then loaded, then stopped.
@@ -129,14 +130,14 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let Prepared { devices, packages, standards, sessions } = prepare(config).await?;
+        let Prepared { devices, packages, policies, sessions } = prepare(config).await?;
         let device = devices.open().await?;
         let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.gauges.metrics.model_live(&labels(model.manifest()));
         }
-        self.about = describe(&device, &snapshot, &standards);
+        self.about = describe(&device, &snapshot, &policies);
         let lanes = lanes(&config.scheduler, &snapshot);
         let mut follower = Follower {
             devices: device.health(),
@@ -154,7 +155,7 @@ impl App {
             decode_permits: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             image: config.image,
             quality: config.quality.clone(),
-            standards,
+            policies,
             sessions: Sessions { limits: self.limits.clone(), ..sessions },
             metrics: self.gauges.metrics.clone(),
         };
@@ -248,7 +249,7 @@ fn labels(manifest: &Manifest) -> ModelLabels {
     }
 }
 
-fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
+fn describe(device: &Device, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
     let mut lines: Vec<String> =
         device.describe().map(|device| format!("device      {device}")).collect();
     for (role, model) in snapshot.iter() {
@@ -269,7 +270,7 @@ fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<
             manifest.buckets.iter().max().copied().unwrap_or(1),
         ));
     }
-    for row in &standards.rows {
+    for row in &policies.rows {
         let kind = if row.is_generic() { "generic" } else { row.pair_type().name() };
         let fmr_min = row.fmr_min();
         lines.push(format!(

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{
-    LivenessSettings, Pipeline, Rules, Sessions, Standards, VerifySettings, lanes, session_keys,
-    session_store,
+    DecisionPolicies, LivenessSettings, Pipeline, Rules, Sessions, VerifySettings, lanes,
+    session_keys, session_store,
 };
 use crate::catalog::{self, ByRole, ModelSettings, Role, choose_liveness, choose_model};
 use crate::device::{Device, DeviceSettings};
@@ -56,7 +56,7 @@ impl Fixture {
             decode_permits: Semaphore::new(8),
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
-            standards: Standards {
+            policies: DecisionPolicies {
                 rows: Vec::new(),
                 settings: VerifySettings { review_factor: 1.0, ..VerifySettings::default() },
             },

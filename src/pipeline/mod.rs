@@ -10,12 +10,12 @@ mod fixture;
 mod frame;
 mod lanes;
 mod photo;
+mod policy;
 mod report;
 mod rules;
 mod session;
 mod settings;
 mod stages;
-mod standard;
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 
 pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
 pub use lanes::lanes;
+pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
@@ -35,7 +36,6 @@ pub use session::{
     session_store,
 };
 pub use settings::VerifySettings;
-pub use standard::{Standard, Standards, StandardsError};
 
 use self::photo::PhotoTasks;
 use crate::catalog::Snapshot;
@@ -69,7 +69,7 @@ pub struct Pipeline {
     /// Limits on faces.
     pub quality: QualityLimits,
     /// Calibration rows and policy.
-    pub standards: Standards,
+    pub policies: DecisionPolicies,
     /// Tokens of liveness sessions, and which were used.
     pub sessions: Sessions,
     /// Stage times.
@@ -116,11 +116,11 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Verification, Error> {
         let pair_type = PairType::against_live(portrait.source);
-        let standard = self.standards.standard(pair_type, policy_fmr)?;
+        let policy = self.policies.for_pair(pair_type, policy_fmr)?;
         let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket);
         let live = live.into_iter().map(|photo| self.examine(photo, PhotoTasks::ALL, ticket));
         let (portrait, live) = tokio::try_join!(portrait, try_join_all(live))?;
-        Ok(self.decide(portrait, live, standard))
+        Ok(self.decide(portrait, live, policy))
     }
 
     /// Similarity of two faces. No liveness, no decision.
@@ -133,14 +133,14 @@ impl Pipeline {
         b: Side,
         ticket: &Arc<Ticket>,
     ) -> Result<Comparison, Error> {
-        let standard = self.standards.standard(pair_type_of(&a, &b), None)?;
+        let policy = self.policies.for_pair(pair_type_of(&a, &b), None)?;
         let (a, b) = tokio::try_join!(self.examine_side(a, ticket), self.examine_side(b, ticket))?;
         let similarity = match (a.embedding(), b.embedding()) {
-            (Some(a), Some(b)) => Some(standard.similarity(self.cosine(a, b)?)),
+            (Some(a), Some(b)) => Some(policy.similarity(self.cosine(a, b)?)),
             _ => None,
         };
         let reasons = [&a, &b].into_iter().flat_map(ExaminedSide::problems).collect();
-        let calibration = standard.row.cloned();
+        let calibration = policy.calibration.cloned();
         Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
     }
 
@@ -222,7 +222,7 @@ impl Pipeline {
         &self,
         portrait: PhotoReport,
         live: Vec<PhotoReport>,
-        standard: Standard<'_>,
+        policy: DecisionPolicy<'_>,
     ) -> Verification {
         let matched = best_live_photo(&live);
         let matched_embedding = matched.and_then(|index| live[index].embedding.as_ref());
@@ -231,7 +231,7 @@ impl Pipeline {
             .as_ref()
             .zip(matched_embedding)
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
-            .map(|similarity| standard.similarity(f64::from(similarity)));
+            .map(|similarity| policy.similarity(f64::from(similarity)));
         let evidence = Evidence {
             portrait_problems: portrait.problems(),
             live: live
@@ -243,19 +243,19 @@ impl Pipeline {
                 })
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
-            bar: standard.bar,
+            bar: policy.bar,
             liveness_min: self.liveness_min(),
         };
         Verification {
             verdict: judge(&evidence),
             similarity,
-            policy_fmr: standard.policy_fmr,
-            similarity_min: standard.similarity_min(),
+            policy_fmr: policy.policy_fmr,
+            similarity_min: policy.similarity_min(),
             liveness: lowest_liveness(&live, self.liveness_min()),
             portrait,
             live,
             matched,
-            calibration: standard.row.cloned(),
+            calibration: policy.calibration.cloned(),
         }
     }
 

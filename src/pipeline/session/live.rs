@@ -18,7 +18,7 @@ use crate::liveness::{
 };
 use crate::pipeline::frame::{Detail, Frame, MeasuredFrame};
 use crate::pipeline::photo::PhotoTasks;
-use crate::pipeline::standard::Standard;
+use crate::pipeline::policy::DecisionPolicy;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
 use crate::trust::{Digest, KeyedDigests, PresentedBinding};
@@ -99,8 +99,8 @@ impl Pipeline {
     /// Without one nothing passes anyway, and nobody is called another person.
     fn session_limits(&self) -> Result<Limits, Error> {
         let mut limits = self.sessions.limits.clone();
-        let standard = self.standards.standard(PairType::LiveLive, None)?;
-        limits.continuity.identity_min.get_or_insert(standard.similarity_min().unwrap_or(-1.0));
+        let policy = self.policies.for_pair(PairType::LiveLive, None)?;
+        limits.continuity.identity_min.get_or_insert(policy.similarity_min().unwrap_or(-1.0));
         Ok(limits)
     }
 
@@ -168,15 +168,15 @@ impl LiveSession {
     /// A server that could not keep up, a policy that the calibration no longer supports.
     pub fn finish(self) -> Result<SessionReport, Error> {
         let Self { pipeline, promise, core, portrait, .. } = &self;
-        let standard = self.standard()?;
+        let policy = self.decision_policy()?;
         let similarity = portrait
             .embedding
             .as_ref()
             .zip(core.matched())
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
-            .map(|cosine| standard.similarity(f64::from(cosine)));
+            .map(|cosine| policy.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
-        let verdict = judge(&outcome, cosine, standard.bar, pipeline.liveness_min());
+        let verdict = judge(&outcome, cosine, policy.bar, pipeline.liveness_min());
         if self.frames.late > 0 && is_for_time(&verdict) {
             return Err(self.behind());
         }
@@ -187,18 +187,18 @@ impl LiveSession {
             assurance: promise.assurance,
             steps_done: self.steps_done,
             similarity,
-            policy_fmr: standard.policy_fmr,
-            similarity_min: standard.similarity_min(),
+            policy_fmr: policy.policy_fmr,
+            similarity_min: policy.similarity_min(),
             matched: outcome.matched,
             frames: self.frames,
-            calibration: standard.row.cloned(),
+            calibration: policy.calibration.cloned(),
             decided_unix_ms: unix_ms(),
         })
     }
 
-    fn standard(&self) -> Result<Standard<'_>, Error> {
+    fn decision_policy(&self) -> Result<DecisionPolicy<'_>, Error> {
         let pair_type = PairType::against_live(self.promise.source);
-        Ok(self.pipeline.standards.standard(pair_type, Some(self.promise.claims.policy_fmr))?)
+        Ok(self.pipeline.policies.for_pair(pair_type, Some(self.promise.claims.policy_fmr))?)
     }
 
     async fn look(&mut self, frame: CameraFrame, digest: Digest) -> Result<Vec<Event>, Error> {

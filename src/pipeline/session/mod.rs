@@ -186,7 +186,7 @@ impl Pipeline {
     /// A policy the calibration cannot support, too many attempts, a store that is unavailable.
     pub async fn create_session(&self, order: SessionOrder) -> Result<CreatedSession, Error> {
         let pair_type = PairType::against_live(order.portrait_source);
-        let policy_fmr = self.standards.standard(pair_type, order.policy_fmr)?.policy_fmr;
+        let policy_fmr = self.policies.for_pair(pair_type, order.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
         let portrait = match order.portrait {
             PortraitFile::Digest(digest) => digest,

@@ -12,7 +12,7 @@ use crate::model::{Manifest, space_id};
 
 /// Calibration rows of the live models, and the policy of this deployment.
 #[derive(Debug, Clone)]
-pub struct Standards {
+pub struct DecisionPolicies {
     /// Rows, those of the deployment before those of the model.
     pub rows: Vec<CalibrationRow>,
     /// The policy.
@@ -21,7 +21,7 @@ pub struct Standards {
 
 /// Why nothing can be decided at the configured policy.
 #[derive(Debug, thiserror::Error)]
-pub enum StandardsError {
+pub enum DecisionPolicyError {
     /// The calibration file cannot be read.
     #[error("cannot read the calibration file {}", path.display())]
     Read {
@@ -58,16 +58,16 @@ pub enum StandardsError {
 
 /// What one request is judged by.
 #[derive(Debug, Clone, Copy)]
-pub struct Standard<'a> {
+pub struct DecisionPolicy<'a> {
     /// The row; none means that nothing may pass.
-    pub row: Option<&'a CalibrationRow>,
+    pub calibration: Option<&'a CalibrationRow>,
     /// False-match rate decided at.
     pub policy_fmr: f64,
     /// Thresholds.
     pub bar: Bar,
 }
 
-impl Standards {
+impl DecisionPolicies {
     /// The rows of the calibration file, then those of the embedding model that is computed in
     /// `precision`. Each kind of pair can be decided at the policy of `settings`.
     ///
@@ -78,26 +78,26 @@ impl Standards {
         settings: &VerifySettings,
         embedder: &Manifest,
         precision: Precision,
-    ) -> Result<Self, StandardsError> {
+    ) -> Result<Self, DecisionPolicyError> {
         let live = space_id(embedder, precision);
         let mut rows = own_rows(settings, live)?;
         rows.extend(embedder.calibration.iter().cloned());
-        let standards = Self { rows, settings: settings.clone() };
+        let policies = Self { rows, settings: settings.clone() };
         for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-            standards.standard(pair_type, None)?;
+            policies.for_pair(pair_type, None)?;
         }
-        Ok(standards)
+        Ok(policies)
     }
 
     /// Picks the row for a kind of pair and reads the thresholds off it.
     ///
     /// # Errors
     /// A false-match rate that the row's sample does not support.
-    pub fn standard(
+    pub fn for_pair(
         &self,
         pair_type: PairType,
         policy_fmr: Option<f64>,
-    ) -> Result<Standard<'_>, PolicyError> {
+    ) -> Result<DecisionPolicy<'_>, PolicyError> {
         let policy_fmr = policy_fmr.unwrap_or(self.settings.policy_fmr);
         let row = select(&self.rows, pair_type, self.settings.own_pair_type_required);
         let bar = match row {
@@ -109,7 +109,7 @@ impl Standards {
                 Bar::Calibrated { pass_min, review_min, generic: row.is_generic() }
             }
         };
-        Ok(Standard { row, policy_fmr, bar })
+        Ok(DecisionPolicy { calibration: row, policy_fmr, bar })
     }
 }
 
@@ -117,27 +117,27 @@ impl Standards {
 fn own_rows(
     settings: &VerifySettings,
     live: String,
-) -> Result<Vec<CalibrationRow>, StandardsError> {
+) -> Result<Vec<CalibrationRow>, DecisionPolicyError> {
     let Some(path) = settings.calibration.clone() else { return Ok(Vec::new()) };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(source) => return Err(StandardsError::Read { path, source }),
+        Err(source) => return Err(DecisionPolicyError::Read { path, source }),
     };
     match CalibrationFile::parse(&text) {
         Ok(file) if file.space == live => Ok(file.rows),
-        Ok(file) => Err(StandardsError::Space { path, file: file.space, live }),
-        Err(source) => Err(StandardsError::File { path, source }),
+        Ok(file) => Err(DecisionPolicyError::Space { path, file: file.space, live }),
+        Err(source) => Err(DecisionPolicyError::File { path, source }),
     }
 }
 
-impl Standard<'_> {
+impl DecisionPolicy<'_> {
     /// A cosine with what it stands for on the row.
     pub fn similarity(&self, cosine: f64) -> Similarity {
         let on_row = |row: &CalibrationRow| CalibratedSimilarity {
             score100: row.score100(cosine),
             fmr: row.fmr_at(cosine),
         };
-        Similarity { cosine, calibrated: self.row.map(on_row) }
+        Similarity { cosine, calibrated: self.calibration.map(on_row) }
     }
 
     /// Least cosine that passes.
