@@ -31,9 +31,8 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError, check_role};
 pub use session::{
-    Arrived, CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile,
-    SessionOrder, SessionReport, SessionStart, Sessions, SessionsError, session_keys,
-    session_store,
+    CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile, ReceivedFrame,
+    SessionReport, SessionSpec, SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;
 

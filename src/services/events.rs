@@ -60,22 +60,22 @@ mod tests {
     use super::*;
 
     /// The events and codes of a stream that tells 1 and then ends as `end` does.
-    async fn told(
+    async fn collect_stream(
         end: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Vec<Result<i32, Code>> {
-        let (events, told) = mpsc::channel(1);
+        let (events, queued) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             events.send(Ok(1)).await.unwrap();
             end()
         });
-        let stream = EventStream::new(told, task);
+        let stream = EventStream::new(queued, task);
         stream.map(|event| event.map_err(|status| status.code())).collect().await
     }
 
     #[tokio::test]
     async fn a_stream_whose_task_breaks_off_ends_with_an_error() {
-        assert_eq!(told(|| Ok(())).await, [Ok(1)]);
-        assert_eq!(told(|| Err(Error::ClientLeft)).await, [Ok(1), Err(Code::Cancelled)]);
-        assert_eq!(told(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
+        assert_eq!(collect_stream(|| Ok(())).await, [Ok(1)]);
+        assert_eq!(collect_stream(|| Err(Error::ClientLeft)).await, [Ok(1), Err(Code::Cancelled)]);
+        assert_eq!(collect_stream(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
     }
 }

@@ -17,7 +17,7 @@ use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
 use crate::pipeline::{
-    Arrived, CameraFrame, Error, ErrorKind, LiveSession, Pipeline, SessionStart,
+    CameraFrame, Error, ErrorKind, LiveSession, Pipeline, ReceivedFrame, SessionStart,
 };
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
@@ -26,27 +26,27 @@ use crate::telemetry::{Call, Outcome};
 use crate::trust::KeyedDigests;
 
 /// How long a stream may wait for its first message.
-const START_WAIT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From the first message to the result, at most: the session's own limit ends it before.
-const SESSION_WAIT: Duration = Duration::from_secs(90);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How often time is let pass without a frame.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB
 /// of frames that keep their rule; the intake bounds those that do not.
-const FRAMES_WAITING_MAX: usize = 32;
+const FRAMES_QUEUED_MAX: usize = 32;
 
 /// With more frames waiting than this, the server is behind and leaves the oldest out. Movements
 /// are timed by the frames' own clock, so that a second and a half of delay harms nobody.
-const FRAMES_WAITING_USUAL: usize = 16;
+const FRAMES_QUEUED_IN_TIME_MAX: usize = 16;
 
 /// Events on their way to a client.
-const EVENTS_WAITING_MAX: usize = 64;
+const EVENTS_QUEUED_MAX: usize = 64;
 
 /// How long a client that does not read its events is waited for.
-const EVENTS_WAIT: Duration = Duration::from_secs(10);
+const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `LivenessService`.
 #[derive(Debug, Clone)]
@@ -62,16 +62,16 @@ pub struct LivenessServer {
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
 /// A frame in the queue, and the lease on its bytes.
-type Waiting = (Arrived, MessageLease);
+type QueuedFrame = (ReceivedFrame, MessageLease);
 
 /// What a client streams.
-struct Incoming {
+struct RequestStream {
     call: Arc<Call>,
     messages: Streaming<v1::RunRequest>,
     lease: ByteLease,
 }
 
-impl Incoming {
+impl RequestStream {
     fn of(mut request: Request<Streaming<v1::RunRequest>>) -> Self {
         let lease = request.extensions_mut().remove().unwrap_or_default();
         Self { call: call_of(&request), messages: request.into_inner(), lease }
@@ -94,7 +94,7 @@ impl LivenessServer {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_create_session(request.into_inner(), &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
-        let created = call.pipeline.create_session(parsed.order).await?;
+        let created = call.pipeline.create_session(parsed.spec).await?;
         Ok(convert::create_session_response(call.request_id, &created, &call.pipeline.sessions))
     }
 
@@ -105,12 +105,13 @@ impl LivenessServer {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_evaluate(request.into_inner(), &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
-        let (session, stake) = open(&call, parsed.start, Assurance::Batch).await?;
-        stake.settle(self.show_all(call, session, parsed.frames).await).await
+        let OpenSession { call, session, refund } =
+            open_session(call, parsed.start, Assurance::Batch).await?;
+        refund.settle(self.judge_recording(call, session, parsed.frames).await).await
     }
 
-    /// The frames of a recording, and its result.
-    async fn show_all(
+    /// Judges the frames of a recording and returns the result.
+    async fn judge_recording(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
@@ -120,9 +121,10 @@ impl LivenessServer {
             if !session.is_open() {
                 break;
             }
-            session.take(Arrived { frame, at: Instant::now() }, false).await?;
+            let received = ReceivedFrame { frame, received_at: Instant::now() };
+            session.process_frame(received, false).await?;
         }
-        self.result(call, session).await
+        self.finish_session(call, session).await
     }
 
     async fn answer_result(
@@ -133,8 +135,8 @@ impl LivenessServer {
         let parsed = convert::parse_get_result(request.into_inner(), &self.gateway.limits)?;
         let store = Arc::clone(&parsed.caller.store);
         let call = self.gateway.admit(parsed.caller, info)?;
-        let kept = call.pipeline.kept_result(parsed.session).await?;
-        let result = v1::LivenessResult::decode(kept).map_err(Error::internal)?;
+        let saved = call.pipeline.load_result(parsed.session).await?;
+        let result = v1::LivenessResult::decode(saved).map_err(Error::internal)?;
         // Another shop learns not even that there is one.
         if result.store_id == *store { Ok(result) } else { Err(Error::NoResult) }
     }
@@ -142,64 +144,62 @@ impl LivenessServer {
     /// The whole of a stream: start, frames, result.
     async fn answer_run(
         &self,
-        mut frames: Incoming,
+        mut frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let (call, session, stake) = self.start(&mut frames).await?;
-        stake.settle(self.show_live(call, session, frames, events).await).await
+        let OpenSession { call, session, refund } = self.start_run(&mut frames).await?;
+        refund.settle(self.judge_stream(call, session, frames, events).await).await
     }
 
-    /// The frames of a stream as they come, and its result.
-    async fn show_live(
+    /// Judges the frames of a stream as they arrive and returns the result.
+    async fn judge_stream(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
-        frames: Incoming,
+        frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let (arrived, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
-        let reading = pin!(self.read(frames, arrived));
+        let (queue, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let receiving = pin!(self.receive_frames(frames, queue));
         {
-            let mut judging = pin!(judge(&mut session, waiting, events));
+            let mut judging = pin!(judge_frames(&mut session, queued, events));
             tokio::select! {
                 biased;
                 judged = &mut judging => judged?,
-                read = reading => {
-                    read?;
+                received = receiving => {
+                    received?;
                     judging.await?;
                 }
             }
         }
-        self.result(call, session).await
+        self.finish_session(call, session).await
     }
 
-    async fn start(
-        &self,
-        frames: &mut Incoming,
-    ) -> Result<(AdmittedCall, LiveSession, Stake), Error> {
-        let first = timeout(START_WAIT, frames.next()).await.map_err(|_| Error::Expired)??;
+    async fn start_run(&self, frames: &mut RequestStream) -> Result<OpenSession, Error> {
+        let first = timeout(START_TIMEOUT, frames.next()).await.map_err(|_| Error::Expired)??;
         // Dropped once the portrait has been examined.
-        let (first, _lease) =
-            first.map_or_else(Default::default, |(first, lease)| (first, Some(lease)));
-        let call = Arc::clone(&frames.call);
-        let deadline = call.begin() + SESSION_WAIT;
-        let info = RequestInfo { call, deadline, bytes: first.encoded_len() };
-        let parsed = convert::parse_start(first, &self.gateway.limits)?;
+        let (message, _lease) = match first {
+            Some((message, lease)) => (message, Some(lease)),
+            None => (v1::RunRequest::default(), None),
+        };
+        let deadline = frames.call.begin() + SESSION_TIMEOUT;
+        let bytes = message.encoded_len();
+        let info = RequestInfo { call: Arc::clone(&frames.call), deadline, bytes };
+        let parsed = convert::parse_start(message, &self.gateway.limits)?;
         let call = self.gateway.admit(parsed.caller, info)?;
-        let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
-        Ok((call, session, stake))
+        open_session(call, parsed.start, Assurance::Stream).await
     }
 
     /// Hands on frames with the time they arrived, until the client sends no more.
-    async fn read(
+    async fn receive_frames(
         &self,
-        mut frames: Incoming,
-        arrived: mpsc::Sender<Waiting>,
+        mut frames: RequestStream,
+        queue: mpsc::Sender<QueuedFrame>,
     ) -> Result<(), Error> {
         while let Some((message, lease)) = frames.next().await? {
-            let at = Instant::now();
+            let received_at = Instant::now();
             let frame = convert::parse_frame(message, &self.gateway.limits)?;
-            if arrived.send((Arrived { frame, at }, lease)).await.is_err() {
+            if queue.send((ReceivedFrame { frame, received_at }, lease)).await.is_err() {
                 break;
             }
         }
@@ -207,7 +207,7 @@ impl LivenessServer {
     }
 
     /// Ends a session; its result is kept before it is told.
-    async fn result(
+    async fn finish_session(
         &self,
         call: AdmittedCall,
         session: LiveSession,
@@ -216,7 +216,7 @@ impl LivenessServer {
         let report = session.finish()?;
         let id = report.claims.session;
         let result = convert::liveness_result(call.into_response_info(), &report, self.tells_all);
-        pipeline.keep_result(id, result.encode_to_vec()).await?;
+        pipeline.save_result(id, result.encode_to_vec()).await?;
         Ok(result)
     }
 }
@@ -237,8 +237,8 @@ impl LivenessService for LivenessServer {
         &self,
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
-        let (events, told) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (server, frames) = (self.clone(), Incoming::of(request));
+        let (events, queued) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let (server, frames) = (self.clone(), RequestStream::of(request));
         let call = Arc::clone(&frames.call);
         let span = call.span().clone();
         let serving = async move {
@@ -247,10 +247,10 @@ impl LivenessService for LivenessServer {
             let last = result
                 .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
-            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::ClientLeft)
+            events.send_timeout(last, EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
         };
         let task = tokio::spawn(serving.instrument(span));
-        Ok(Response::new(EventStream::new(told, task)))
+        Ok(Response::new(EventStream::new(queued, task)))
     }
 
     async fn evaluate(
@@ -271,37 +271,45 @@ impl LivenessService for LivenessServer {
 }
 
 /// The attempt that a session costs its transaction.
-struct Stake {
+struct AttemptRefund {
     pipeline: Arc<Pipeline>,
     /// `None` where the session cannot be run anyway.
     transaction: Option<KeyedDigests>,
     assurance: Assurance,
 }
 
+/// A session that was started, and the call that runs it.
+struct OpenSession {
+    call: AdmittedCall,
+    session: LiveSession,
+    refund: AttemptRefund,
+}
+
 /// Starts a session.
-async fn open(
-    call: &AdmittedCall,
+async fn open_session(
+    call: AdmittedCall,
     start: SessionStart,
     assurance: Assurance,
-) -> Result<(LiveSession, Stake), Error> {
+) -> Result<OpenSession, Error> {
     let pipeline = Arc::clone(&call.pipeline);
     let transaction = pipeline.transaction_of(&start.token);
-    let stake = Stake { pipeline, transaction, assurance };
-    match call.pipeline.start_session(start, assurance, &call.ticket).await {
-        Ok(session) => Ok((session, stake)),
+    let refund = AttemptRefund { pipeline, transaction, assurance };
+    let started = call.pipeline.start_session(start, assurance, &call.ticket).await;
+    match started {
+        Ok(session) => Ok(OpenSession { call, session, refund }),
         // Of the start, this comes from the claim: whether the session was used is unknown, and one
         // that still can be run must not have been given back.
         Err(error @ Error::Store(_)) => Err(error),
-        Err(error) => stake.settle(Err(error)).await,
+        Err(error) => refund.settle(Err(error)).await,
     }
 }
 
-impl Stake {
+impl AttemptRefund {
     /// Hands on how a session ended, and gives the attempt back where that was our fault.
     async fn settle<A>(self, ended: Result<A, Error>) -> Result<A, Error> {
         let is_ours = ended.as_ref().is_err_and(|error| is_our_fault(error, self.assurance));
         if let Some(transaction) = self.transaction.filter(|_| is_ours) {
-            self.pipeline.give_back(&transaction).await;
+            self.pipeline.refund_attempt(&transaction).await;
         }
         ended
     }
@@ -309,7 +317,7 @@ impl Stake {
 
 /// Whether a session ended by what its client cannot bring about at will. It chooses how long a
 /// recording may take, and the bytes that leave no room may be its own. A server that is behind it
-/// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
+/// can bring about with some effort: [`Pipeline::refund_attempt`] bounds what that gains.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
         ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
@@ -327,9 +335,9 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
 }
 
 /// Takes frame by frame until nothing more is wanted, or nothing more comes.
-async fn judge(
+async fn judge_frames(
     session: &mut LiveSession,
-    mut waiting: mpsc::Receiver<Waiting>,
+    mut queued: mpsc::Receiver<QueuedFrame>,
     events: &Events,
 ) -> Result<(), Error> {
     let mut ticks = interval(TICK);
@@ -338,30 +346,33 @@ async fn judge(
     while session.is_open() {
         let happened = tokio::select! {
             biased;
-            arrived = waiting.recv() => match arrived {
-                Some((arrived, _lease)) => {
-                    session.take(arrived, waiting.len() > FRAMES_WAITING_USUAL).await?
+            next = queued.recv() => match next {
+                Some((received, _lease)) => {
+                    let is_behind = queued.len() > FRAMES_QUEUED_IN_TIME_MAX;
+                    session.process_frame(received, is_behind).await?
                 }
                 None => break,
             },
             _ = ticks.tick() => session.time_out(),
         };
         for event in happened {
-            tell(events, convert::run_event(event, session)).await?;
+            send_event(events, convert::run_event(event, session)).await?;
         }
         if session.thinned() > thinned {
             thinned = session.thinned();
-            tell(events, Some(convert::thinned_event(thinned))).await?;
+            send_event(events, Some(convert::thinned_event(thinned))).await?;
         }
     }
     Ok(())
 }
 
 /// A client that is gone, or takes no events, is no fault of the server.
-async fn tell(events: &Events, told: Option<RunEvent>) -> Result<(), Error> {
-    let Some(told) = told else { return Ok(()) };
-    let response = v1::RunResponse { event: Some(told) };
-    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::ClientLeft)
+async fn send_event(events: &Events, event: Option<RunEvent>) -> Result<(), Error> {
+    if event.is_none() {
+        return Ok(());
+    }
+    let response = v1::RunResponse { event };
+    events.send_timeout(Ok(response), EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
 }
 
 #[cfg(test)]

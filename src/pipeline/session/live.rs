@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::FrameCounts;
-use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, unix_ms};
+use super::{CameraFrame, OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::verdict::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
@@ -28,28 +28,28 @@ const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// A server that has to leave out more than one frame in this many cannot judge a session: 10
 /// frames a second become fewer than the rules need.
-const LATE_ONE_IN: usize = 4;
+const SKIPPED_ONE_IN: usize = 4;
 
 /// Frames before that is said.
-const LATE_FRAMES_MIN: usize = 20;
+const BEHIND_FRAMES_MIN: usize = 20;
 
 /// How far the clocks of a capture device and of the server may be apart.
-const CLOCKS_APART_MS: u64 = 30_000;
+const CLOCK_SKEW_MAX_MS: u64 = 30_000;
 
 /// A frame, and when it arrived.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct ReceivedFrame {
     /// As it was sent.
     pub frame: CameraFrame,
     /// When its last byte was here.
-    pub at: Instant,
+    pub received_at: Instant,
 }
 
 /// A session that runs. Dropping it leaves the session used.
 pub struct LiveSession {
     pipeline: Arc<Pipeline>,
     ticket: Arc<Ticket>,
-    promise: Promise,
+    opened: OpenedClaims,
     core: Session,
     began: Instant,
     portrait: PhotoReport,
@@ -75,16 +75,16 @@ impl Pipeline {
         let (portrait, file) = self.hash(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
         let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
-        let promise = self.claim(&start.token, &presented, assurance).await?;
-        let (subject, source) = (Subject::Portrait, promise.source);
+        let opened = self.claim(&start.token, &presented, assurance).await?;
+        let (subject, source) = (Subject::Portrait, opened.source);
         let portrait = Photograph { subject, source, file };
         let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket).await?;
         let limits = self.session_limits()?;
-        let core = Session::new(promise.actions, assurance, limits, Duration::ZERO);
+        let core = Session::new(opened.actions, assurance, limits, Duration::ZERO);
         Ok(LiveSession {
             pipeline: Arc::clone(self),
             ticket: Arc::clone(ticket),
-            promise,
+            opened,
             core,
             began: Instant::now(),
             portrait,
@@ -105,10 +105,14 @@ impl Pipeline {
     }
 
     /// Whether another session showed one of these frames.
-    async fn was_shown(&self, frames: &[KeyedDigests], promise: &Promise) -> Result<bool, Error> {
-        let session = promise.claims.session;
-        let shown = self.sessions.replay.record_frames(frames, session, FRAMES_TTL).await?;
-        Ok(shown.contains(&true))
+    async fn was_replayed(
+        &self,
+        frames: &[KeyedDigests],
+        opened: &OpenedClaims,
+    ) -> Result<bool, Error> {
+        let session = opened.claims.session;
+        let seen = self.sessions.replay.record_frames(frames, session, FRAMES_TTL).await?;
+        Ok(seen.contains(&true))
     }
 }
 
@@ -120,7 +124,7 @@ impl LiveSession {
 
     /// What is asked for, in this order.
     pub fn actions(&self) -> &[Action] {
-        &self.promise.actions
+        &self.opened.actions
     }
 
     /// How long a prompt holds from now on.
@@ -130,7 +134,7 @@ impl LiveSession {
 
     /// Frames that were left out so far.
     pub fn thinned(&self) -> usize {
-        self.core.thinned() + self.frames.late
+        self.core.thinned() + self.frames.skipped
     }
 
     /// Takes the next frame: looks at it, unless the server `is_behind` or frames come too fast.
@@ -138,15 +142,20 @@ impl LiveSession {
     /// # Errors
     /// A frame that breaks a rule of the format, a server that cannot keep up, a store that is
     /// unavailable, time, a fault.
-    pub async fn take(&mut self, arrived: Arrived, is_behind: bool) -> Result<Vec<Event>, Error> {
+    pub async fn process_frame(
+        &mut self,
+        received: ReceivedFrame,
+        is_behind: bool,
+    ) -> Result<Vec<Event>, Error> {
         self.frames.received += 1;
-        let Arrived { frame, at } = arrived;
-        self.check_recorded_since(&frame)?;
-        let captured = self.captured(&frame);
+        let ReceivedFrame { frame, received_at } = received;
+        self.check_recorded_after_creation(&frame)?;
+        let captured = self.capture_time(&frame);
         let digest = Digest::of(frame.file.expose());
-        match self.core.admit(&meta(&frame, captured, digest), self.time_of(captured, at)) {
-            Ok(Admission::Look) if is_behind => self.leave_out(),
-            Ok(Admission::Look) => self.look(frame, digest).await,
+        let now = self.session_time(captured, received_at);
+        match self.core.admit(&frame_meta(&frame, captured, digest), now) {
+            Ok(Admission::Look) if is_behind => self.skip_frame(),
+            Ok(Admission::Look) => self.measure_and_judge(frame, digest).await,
             Ok(Admission::Thinned) | Err(Refusal::Over) => Ok(Vec::new()),
             Err(refusal) if refusal.reason().is_some() => Ok(vec![Event::Finished]),
             Err(refusal) => Err(Error::invalid(frame.field, refusal.to_string())),
@@ -155,7 +164,7 @@ impl LiveSession {
 
     /// Lets time pass without a frame.
     pub fn time_out(&mut self) -> Vec<Event> {
-        match self.promise.assurance {
+        match self.opened.assurance {
             Assurance::Stream => self.core.time_out(self.began.elapsed()),
             Assurance::Batch => Vec::new(),
         }
@@ -167,7 +176,7 @@ impl LiveSession {
     /// # Errors
     /// A server that could not keep up, a policy that the calibration no longer supports.
     pub fn finish(self) -> Result<SessionReport, Error> {
-        let Self { pipeline, promise, core, portrait, .. } = &self;
+        let Self { pipeline, opened, core, portrait, .. } = &self;
         let policy = self.decision_policy()?;
         let similarity = portrait
             .embedding
@@ -177,14 +186,14 @@ impl LiveSession {
             .map(|cosine| policy.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
         let verdict = judge(&outcome, cosine, policy.bar, pipeline.liveness_min());
-        if self.frames.late > 0 && is_for_time(&verdict) {
-            return Err(self.behind());
+        if self.frames.skipped > 0 && is_timing_retry(&verdict) {
+            return Err(self.behind_error());
         }
         Ok(SessionReport {
             verdict: verdict.about_portrait(&portrait.problems(), self.is_portrait_shown),
-            claims: promise.claims.clone(),
-            actions: promise.actions,
-            assurance: promise.assurance,
+            claims: opened.claims.clone(),
+            actions: opened.actions,
+            assurance: opened.assurance,
             steps_done: self.steps_done,
             similarity,
             policy_fmr: policy.policy_fmr,
@@ -197,16 +206,20 @@ impl LiveSession {
     }
 
     fn decision_policy(&self) -> Result<DecisionPolicy<'_>, Error> {
-        let pair_type = PairType::against_live(self.promise.source);
-        Ok(self.pipeline.policies.for_pair(pair_type, Some(self.promise.claims.policy_fmr))?)
+        let pair_type = PairType::against_live(self.opened.source);
+        Ok(self.pipeline.policies.for_pair(pair_type, Some(self.opened.claims.policy_fmr))?)
     }
 
-    async fn look(&mut self, frame: CameraFrame, digest: Digest) -> Result<Vec<Event>, Error> {
-        self.frames.looked_at += 1;
-        let (sequence, captured) = (frame.sequence, self.captured(&frame));
-        let detail = detail(self.core.wants());
+    async fn measure_and_judge(
+        &mut self,
+        frame: CameraFrame,
+        digest: Digest,
+    ) -> Result<Vec<Event>, Error> {
+        self.frames.measured += 1;
+        let (sequence, captured) = (frame.sequence, self.capture_time(&frame));
+        let detail = detail_of(self.core.wants());
         let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
-        let now = self.time_of(captured, Instant::now());
+        let now = self.session_time(captured, Instant::now());
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
@@ -214,13 +227,13 @@ impl LiveSession {
         if let Some(crops) = crops.filter(|_| judge) {
             // Of all frames, these decide: whoever shows a session again shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
-            let (judged, was_shown) = tokio::try_join!(
+            let (judged, was_replayed) = tokio::try_join!(
                 self.pipeline.judge_frame(crops, &self.ticket),
-                self.pipeline.was_shown(&digests, &self.promise),
+                self.pipeline.was_replayed(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
             events.extend(self.core.judged(sequence, judged));
-            if was_shown {
+            if was_replayed {
                 events.extend(self.core.replayed());
             }
         }
@@ -230,25 +243,25 @@ impl LiveSession {
     }
 
     /// Since the first frame, by the client's clock.
-    fn captured(&mut self, frame: &CameraFrame) -> Duration {
+    fn capture_time(&mut self, frame: &CameraFrame) -> Duration {
         let captured = frame.captured_unix_ms;
         let first = *self.first_captured_unix_ms.get_or_insert(captured);
         Duration::from_millis(captured.saturating_sub(first))
     }
 
     /// The server's clock for a stream, the client's for a recording.
-    fn time_of(&self, captured: Duration, at: Instant) -> Duration {
-        match self.promise.assurance {
-            Assurance::Stream => at.saturating_duration_since(self.began),
+    fn session_time(&self, captured: Duration, now: Instant) -> Duration {
+        match self.opened.assurance {
+            Assurance::Stream => now.saturating_duration_since(self.began),
             Assurance::Batch => captured,
         }
     }
 
     /// What was recorded before the actions were drawn cannot be an answer to them.
-    fn check_recorded_since(&self, frame: &CameraFrame) -> Result<(), Error> {
-        let is_early = frame.captured_unix_ms.saturating_add(CLOCKS_APART_MS)
-            < self.promise.claims.issued_unix_ms;
-        if self.promise.assurance == Assurance::Batch && is_early {
+    fn check_recorded_after_creation(&self, frame: &CameraFrame) -> Result<(), Error> {
+        let is_early = frame.captured_unix_ms.saturating_add(CLOCK_SKEW_MAX_MS)
+            < self.opened.claims.issued_unix_ms;
+        if self.opened.assurance == Assurance::Batch && is_early {
             let field = format!("{}.capture_unix_ms", frame.field);
             return Err(Error::invalid(field, "is before the session was created"));
         }
@@ -256,23 +269,23 @@ impl LiveSession {
     }
 
     /// A session must not fail because the server is busy.
-    fn leave_out(&mut self) -> Result<Vec<Event>, Error> {
-        self.frames.late += 1;
-        let FrameCounts { looked_at, late, .. } = self.frames;
-        let all = looked_at + late;
-        if all >= LATE_FRAMES_MIN && late * LATE_ONE_IN > all {
-            return Err(self.behind());
+    fn skip_frame(&mut self) -> Result<Vec<Event>, Error> {
+        self.frames.skipped += 1;
+        let FrameCounts { measured, skipped, .. } = self.frames;
+        let all = measured + skipped;
+        if all >= BEHIND_FRAMES_MIN && skipped * SKIPPED_ONE_IN > all {
+            return Err(self.behind_error());
         }
         Ok(Vec::new())
     }
 
-    fn behind(&self) -> Error {
-        let FrameCounts { looked_at, late, .. } = self.frames;
-        Error::Behind { skipped: late, all: looked_at + late }
+    fn behind_error(&self) -> Error {
+        let FrameCounts { measured, skipped, .. } = self.frames;
+        Error::Behind { skipped, all: measured + skipped }
     }
 }
 
-fn meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
+fn frame_meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
     FrameMeta {
         sequence: frame.sequence,
         captured,
@@ -293,14 +306,14 @@ fn oriented(frame: CameraFrame) -> Frame {
 }
 
 /// Whether the session is to be tried again for what a frame that was left out may have shown.
-fn is_for_time(verdict: &LivenessVerdict) -> bool {
+fn is_timing_retry(verdict: &LivenessVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
-    let of_time = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
+    let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry
-        && verdict.reasons.first().is_some_and(|reason| of_time.contains(&reason.code))
+        && verdict.reasons.first().is_some_and(|reason| timing_codes.contains(&reason.code))
 }
 
-fn detail(wants: Wants) -> Detail {
+fn detail_of(wants: Wants) -> Detail {
     match (wants.mesh, wants.eyes) {
         (_, true) => Detail::Eyes,
         (true, false) => Detail::Mesh,

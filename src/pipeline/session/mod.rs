@@ -1,7 +1,7 @@
 //! Liveness sessions: created and sealed, run once, and remembered by their results.
 //!
 //! ```text
-//! SessionOrder → create → token … SessionStart → LiveSession: frame by frame → SessionReport
+//! SessionSpec → create → token … SessionStart → LiveSession: frame by frame → SessionReport
 //! ```
 
 mod live;
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub use live::{Arrived, LiveSession};
+pub use live::{LiveSession, ReceivedFrame};
 pub use report::SessionReport;
 pub use settings::LivenessSettings;
 
@@ -34,7 +34,7 @@ const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Attempts that one transaction gets back at most, within [`ATTEMPTS_TTL`] of each other. Who
 /// comes back more often on one bad day is rare; and who brings the trouble about on purpose, with
 /// frames in bursts or answers left unread, gains so many sessions without a verdict and no more.
-const RETURNED_MAX: u32 = 10;
+const REFUNDS_MAX: u32 = 10;
 
 /// How long a result can be asked for.
 const RESULT_TTL: Duration = Duration::from_secs(600);
@@ -110,7 +110,7 @@ pub async fn session_store(settings: &LivenessSettings) -> Result<ReplayStore, S
 
 /// A session that is asked for.
 #[derive(Debug)]
-pub struct SessionOrder {
+pub struct SessionSpec {
     /// The shop that may run it.
     pub store: Arc<str>,
     /// Reference to the customer's consent.
@@ -184,17 +184,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// A policy the calibration cannot support, too many attempts, a store that is unavailable.
-    pub async fn create_session(&self, order: SessionOrder) -> Result<CreatedSession, Error> {
-        let pair_type = PairType::against_live(order.portrait_source);
-        let policy_fmr = self.policies.for_pair(pair_type, order.policy_fmr)?.policy_fmr;
+    pub async fn create_session(&self, spec: SessionSpec) -> Result<CreatedSession, Error> {
+        let pair_type = PairType::against_live(spec.portrait_source);
+        let policy_fmr = self.policies.for_pair(pair_type, spec.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
-        let portrait = match order.portrait {
+        let portrait = match spec.portrait {
             PortraitFile::Digest(digest) => digest,
             PortraitFile::File(file) => self.hash(file).await?.0,
         };
         // Drawn before the attempt is counted: what fails here has cost none.
         let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
-        let transaction = keys.transaction_digests(TENANT, &order.transaction);
+        let transaction = keys.transaction_digests(TENANT, &spec.transaction);
         let attempts_max = settings.attempts_max;
         let counted = replay.count_attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
         let attempt = counted.ok_or(Error::AttemptsSpent { attempts_max })?;
@@ -205,15 +205,15 @@ impl Pipeline {
             not_before_unix_ms: now,
             expires_unix_ms: now.saturating_add(settings.session_ttl_ms),
             tenant: TENANT.to_owned(),
-            store: order.store.to_string(),
-            device: order.device,
+            store: spec.store.to_string(),
+            device: spec.device,
             transaction: transaction.primary,
             portrait,
-            portrait_is_chip: order.portrait_source == ImageSource::IdChip,
-            consent: Digest::of(order.consent.as_bytes()),
+            portrait_is_chip: spec.portrait_source == ImageSource::IdChip,
+            consent: Digest::of(spec.consent.as_bytes()),
             policy_fmr,
             actions: actions.map(|action| action.name().to_owned()).into(),
-            is_batch: order.assurance == Assurance::Batch,
+            is_batch: spec.assurance == Assurance::Batch,
             attempt,
         };
         Ok(CreatedSession { token: tokens.seal(&claims)?, claims, actions })
@@ -230,17 +230,18 @@ impl Pipeline {
         token: &Secret<String>,
         presented: &PresentedBinding<'_>,
         assurance: Assurance,
-    ) -> Result<Promise, Error> {
+    ) -> Result<OpenedClaims, Error> {
         let Sessions { tokens, replay, .. } = &self.sessions;
         let now = unix_ms();
         let claims = tokens.open(token.expose(), now)?;
         claims.check_binding(presented)?;
-        let promise = Promise::of(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
-        if promise.assurance != assurance {
-            return Err(Error::WrongCall(call_of(promise.assurance)));
+        let opened =
+            OpenedClaims::parse(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
+        if opened.assurance != assurance {
+            return Err(Error::WrongCall(method_for(opened.assurance)));
         }
-        match replay.claim(promise.claims.session, promise.claims.claim_ttl(now)).await? {
-            ClaimOutcome::Claimed => Ok(promise),
+        match replay.claim(opened.claims.session, opened.claims.claim_ttl(now)).await? {
+            ClaimOutcome::Claimed => Ok(opened),
             ClaimOutcome::AlreadyUsed => Err(Error::SessionUsed),
         }
     }
@@ -249,15 +250,15 @@ impl Pipeline {
     /// where the session cannot be run here and now.
     pub fn transaction_of(&self, token: &Secret<String>) -> Option<KeyedDigests> {
         let claims = self.sessions.tokens.open(token.expose(), unix_ms()).ok()?;
-        let promise = Promise::of(claims)?;
-        Some(KeyedDigests { primary: promise.claims.transaction, secondary: None })
+        let opened = OpenedClaims::parse(claims)?;
+        Some(KeyedDigests { primary: opened.claims.transaction, secondary: None })
     }
 
     /// Gives a transaction the attempt back that a session has cost it. Only for one that was
     /// claimed and ended by our fault. Where it fails, the attempt stays counted.
-    pub async fn give_back(&self, transaction: &KeyedDigests) {
+    pub async fn refund_attempt(&self, transaction: &KeyedDigests) {
         let replay = &self.sessions.replay;
-        if let Err(error) = replay.refund_attempt(transaction, RETURNED_MAX, ATTEMPTS_TTL).await {
+        if let Err(error) = replay.refund_attempt(transaction, REFUNDS_MAX, ATTEMPTS_TTL).await {
             let causes = telemetry::causes(&error);
             tracing::warn!(causes, "an attempt was not given back");
         }
@@ -267,7 +268,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The store is unavailable: the result must not be given.
-    pub async fn keep_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
+    pub async fn save_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
         self.sessions.replay.save_result(session, Bytes::from(result), RESULT_TTL).await?;
         Ok(())
     }
@@ -276,7 +277,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A session that has none, a store that is unavailable.
-    pub async fn kept_result(&self, session: SessionId) -> Result<Bytes, Error> {
+    pub async fn load_result(&self, session: SessionId) -> Result<Bytes, Error> {
         match self.sessions.replay.state(session).await? {
             SessionState::Finished(result) => Ok(result),
             SessionState::Claimed | SessionState::Unknown => Err(Error::NoResult),
@@ -285,7 +286,7 @@ impl Pipeline {
 }
 
 /// A session's claims, read.
-struct Promise {
+struct OpenedClaims {
     claims: SessionClaims,
     actions: [Action; STEPS],
     assurance: Assurance,
@@ -297,8 +298,8 @@ struct Promise {
 #[error("the claims of the session cannot be read")]
 struct UnreadableClaims;
 
-impl Promise {
-    fn of(claims: SessionClaims) -> Option<Self> {
+impl OpenedClaims {
+    fn parse(claims: SessionClaims) -> Option<Self> {
         let actions: Option<Vec<Action>> =
             claims.actions.iter().map(|name| Action::from_name(name)).collect();
         let assurance = if claims.is_batch { Assurance::Batch } else { Assurance::Stream };
@@ -308,7 +309,7 @@ impl Promise {
     }
 }
 
-fn call_of(assurance: Assurance) -> &'static str {
+fn method_for(assurance: Assurance) -> &'static str {
     match assurance {
         Assurance::Stream => "Run",
         Assurance::Batch => "Evaluate",

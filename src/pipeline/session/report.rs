@@ -11,9 +11,9 @@ pub struct FrameCounts {
     /// Taken in.
     pub received: usize,
     /// Measured.
-    pub looked_at: usize,
+    pub measured: usize,
     /// Left out because the server was behind.
-    pub late: usize,
+    pub skipped: usize,
     /// Shown to the embedder and the liveness networks.
     pub judged: usize,
 }

@@ -6,7 +6,7 @@ use super::fields::{Caller, FieldReader};
 use crate::image::ImageSettings;
 use crate::image::{Rotation, check_format};
 use crate::liveness::Assurance;
-use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionOrder, SessionStart};
+use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
@@ -22,7 +22,7 @@ pub struct ParsedCreateSession {
     /// Who asks.
     pub caller: Caller,
     /// What is asked for.
-    pub order: SessionOrder,
+    pub spec: SessionSpec,
 }
 
 /// A `Start` that keeps every rule.
@@ -72,7 +72,7 @@ pub fn parse_create_session(
     let assurance = fields.assurance(request.assurance);
     fields.finish(|| {
         let caller = caller?;
-        let order = SessionOrder {
+        let spec = SessionSpec {
             store: Arc::clone(&caller.store),
             consent: caller.consent.clone(),
             device: request.device_id,
@@ -82,7 +82,7 @@ pub fn parse_create_session(
             policy_fmr: request.policy_fmr,
             assurance: assurance?,
         };
-        Some(ParsedCreateSession { caller, order })
+        Some(ParsedCreateSession { caller, spec })
     })
 }
 
@@ -274,7 +274,7 @@ mod tests {
         Some(v1::Image { data: vec![1, 2, 3] })
     }
 
-    fn order() -> v1::CreateSessionRequest {
+    fn creation() -> v1::CreateSessionRequest {
         v1::CreateSessionRequest {
             context: context(),
             device_id: "tablet-1".into(),
@@ -351,37 +351,37 @@ mod tests {
 
     #[test]
     fn a_whole_order_is_parsed() {
-        let ParsedCreateSession { caller, order } =
-            parse_create_session(order(), &limits()).unwrap();
-        assert_eq!((&*caller.store, &*order.store), ("shop-1", "shop-1"));
-        assert_eq!((&*order.device, &*order.transaction), ("tablet-1", "42"));
-        let PortraitFile::Digest(digest) = order.portrait else { panic!("not a digest") };
-        assert_eq!((digest, &*order.consent), (Digest::from([7; 32]), "consent/1"));
-        assert_eq!(order.portrait_source, crate::face::ImageSource::IdChip);
-        assert_eq!((order.policy_fmr, order.assurance), (Some(1e-3), Assurance::Batch));
+        let ParsedCreateSession { caller, spec } =
+            parse_create_session(creation(), &limits()).unwrap();
+        assert_eq!((&*caller.store, &*spec.store), ("shop-1", "shop-1"));
+        assert_eq!((&*spec.device, &*spec.transaction), ("tablet-1", "42"));
+        let PortraitFile::Digest(digest) = spec.portrait else { panic!("not a digest") };
+        assert_eq!((digest, &*spec.consent), (Digest::from([7; 32]), "consent/1"));
+        assert_eq!(spec.portrait_source, crate::face::ImageSource::IdChip);
+        assert_eq!((spec.policy_fmr, spec.assurance), (Some(1e-3), Assurance::Batch));
     }
 
     #[test]
     fn a_portrait_may_come_as_its_file() {
-        let mut request = order();
+        let mut request = creation();
         by_file(&mut request, JPEG.to_vec());
         let parsed = parse_create_session(request, &limits()).unwrap();
-        let PortraitFile::File(file) = parsed.order.portrait else { panic!("not a file") };
+        let PortraitFile::File(file) = parsed.spec.portrait else { panic!("not a file") };
         assert_eq!(file.expose(), JPEG);
     }
 
     #[test]
     fn a_session_without_an_assurance_is_a_stream() {
-        let request = v1::CreateSessionRequest { assurance: 0, ..order() };
+        let request = v1::CreateSessionRequest { assurance: 0, ..creation() };
         let parsed = parse_create_session(request, &limits()).unwrap();
-        assert_eq!(parsed.order.assurance, Assurance::Stream);
+        assert_eq!(parsed.spec.assurance, Assurance::Stream);
     }
 
     #[test]
     fn every_violated_field_is_named_at_once() {
         let limits = limits();
-        let order = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
-        let fields = violated(parse_create_session(order, &limits));
+        let request = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
+        let fields = violated(parse_create_session(request, &limits));
         let want = "context device_id transaction_id portrait portrait_source assurance";
         assert_eq!(fields.join(" "), want);
         let fields = violated(parse_evaluate(v1::EvaluateRequest::default(), &limits));
@@ -423,7 +423,7 @@ mod tests {
             ("assurance", |r| r.assurance = 3),
             ("assurance", |r| r.assurance = -1),
         ];
-        each_names_its_field(order, |request| parse_create_session(request, &limits()), &cases);
+        each_names_its_field(creation, |request| parse_create_session(request, &limits()), &cases);
     }
 
     #[test]

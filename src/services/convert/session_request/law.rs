@@ -24,9 +24,9 @@ pub fn read_as_every_request(bytes: &[u8]) {
         assert!((1..=FRAMES_MAX).contains(&frames.len()) && frames.iter().all(fits));
     }
     if let Ok(request) = v1::CreateSessionRequest::decode(bytes)
-        && let Ok(ParsedCreateSession { order, .. }) = parse_create_session(request, &limits)
+        && let Ok(ParsedCreateSession { spec, .. }) = parse_create_session(request, &limits)
     {
-        assert!(order.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
+        assert!(spec.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
     }
     if let Ok(request) = v1::GetResultRequest::decode(bytes) {
         let id = request.session_id.clone();
