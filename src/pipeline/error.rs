@@ -39,7 +39,7 @@ pub enum Error {
     #[error("the server is not ready: {0}")]
     NotReady(&'static str),
     /// The caller insists on a model that is not live.
-    #[error("the model asked for is not live; the live embedding model is {live}")]
+    #[error("the requested model is not live; the live embedding model is {live}")]
     ModelNotLive {
         /// Name and version of the live model.
         live: String,
@@ -60,13 +60,13 @@ pub enum Error {
     #[error("the session was created for {0}")]
     WrongCall(&'static str),
     /// The transaction has had its sessions.
-    #[error("the transaction has had its {attempts_max} sessions")]
+    #[error("the transaction has used all of its {attempts_max} sessions")]
     AttemptsSpent {
         /// The limit.
         attempts_max: u32,
     },
     /// There is no result under this name for this shop.
-    #[error("there is no result of this session")]
+    #[error("the session has no result")]
     NoResult,
     /// The store of used sessions cannot be relied on; nothing may be decided without it.
     #[error("the store of used sessions is unavailable")]

@@ -40,7 +40,7 @@ pub enum DecisionPolicyError {
     },
     /// The calibration file belongs to another embedding model.
     #[error(
-        "the calibration file {} is for the space {file}, the live embedding model's is {live}",
+        "the calibration file {} is for the space {file}, but the live embedding model has {live}",
         path.display()
     )]
     Space {

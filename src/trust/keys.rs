@@ -101,7 +101,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The operating system gives no random bytes.
-    #[error("no random bytes")]
+    #[error("the operating system gave no random bytes")]
     Random(#[from] getrandom::Error),
 }
 

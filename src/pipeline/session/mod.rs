@@ -260,7 +260,7 @@ impl Pipeline {
         let replay = &self.sessions.replay;
         if let Err(error) = replay.refund_attempt(transaction, REFUNDS_MAX, ATTEMPTS_TTL).await {
             let causes = telemetry::causes(&error);
-            tracing::warn!(causes, "an attempt was not given back");
+            tracing::warn!(causes, "an attempt could not be refunded");
         }
     }
 

@@ -178,7 +178,7 @@ impl FieldReader<'_> {
             }
             (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
             (_, Some(_)) => {
-                self.add_violation("portrait", "must be left out where portrait_sha256 is given");
+                self.add_violation("portrait", "must be empty when portrait_sha256 is set");
                 None
             }
         }

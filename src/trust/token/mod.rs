@@ -51,7 +51,7 @@ pub enum TokenError {
     #[error("the session token would be over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
     /// The operating system gives no random bytes.
-    #[error("no random bytes")]
+    #[error("the operating system gave no random bytes")]
     Random,
 }
 
