@@ -163,7 +163,7 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Option<Mesh>, Error> {
         let answer = self.infer(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
-        self.rules.mesh.mesh(&answer.output, &crop.square).map_err(Error::internal)
+        self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
     /// Openness of the right and the left eye.

@@ -195,7 +195,7 @@ impl EmbedderRule {
     }
 
     /// The raw embedding.
-    pub(super) fn raw<'a>(&self, output: &'a RowOutput) -> &'a [f32] {
+    pub(super) fn raw_embedding<'a>(&self, output: &'a RowOutput) -> &'a [f32] {
         output.tensors[self.output].expose()
     }
 }
@@ -220,7 +220,7 @@ impl MeshRule {
     }
 
     /// The points; `None` when the network says that this is no face.
-    pub(super) fn mesh(
+    pub(super) fn decode(
         &self,
         output: &RowOutput,
         square: &TurnedSquare,

@@ -150,6 +150,7 @@ impl Pipeline {
     /// The embedding that the embedder answered, and the norm it had.
     pub(super) fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
         let rule = &self.rules.embedder;
-        Embedding::from_raw(rule.raw(&answer.output), rule.space.clone()).map_err(Error::internal)
+        Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())
+            .map_err(Error::internal)
     }
 }
