@@ -1,4 +1,4 @@
-//! The store of one replica: five bounded tables that forget only what has expired.
+//! The replay store of one replica: five bounded tables that drop expired entries only.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -12,18 +12,19 @@ use tokio::time::Instant;
 use super::{ClaimOutcome, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
-/// Live entries of each table but that of results: at 10 frames a session, 100,000 sessions a day.
-/// A full table of frames takes about 150 MB.
+/// Live entries of each table except the results. With 10 judged frames a session, this is enough
+/// for 100,000 sessions a day. A full table of frames takes about 150 MB.
 const ENTRIES_MAX: usize = 1 << 20;
 
-/// Live results: at ten minutes each, 100 sessions a second. Full of the longest they take 512 MiB.
+/// Live results. With a TTL of ten minutes, this is enough for 100 sessions a second. Full of
+/// results of the largest size, the table takes 512 MiB.
 const RESULTS_MAX: usize = 1 << 16;
 
-/// Expired lines one insertion looks at. More than one, so that a table shrinks; few, so that
-/// nobody waits for a million.
+/// Expired entries that one insertion may clear. More than one, so that a table shrinks; few, so
+/// that no insertion has to clear a million entries.
 const CLEARED_PER_INSERT: usize = 8;
 
-/// The store in this process.
+/// The replay store in this process.
 #[derive(Debug)]
 pub struct MemoryReplay {
     tables: Mutex<Tables>,
@@ -162,12 +163,13 @@ fn count(counts: &Table<Digest, u32>, digest: Digest, now: Instant) -> u32 {
     counts.get(&digest, now).copied().unwrap_or(0)
 }
 
-/// A map whose entries expire. It never drops a live one: full is an error.
+/// A map whose entries expire. A full map refuses new entries and never drops a live one.
 #[derive(Debug)]
 struct Table<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// When to look at which entry, the earliest on top: a line each, so that one that is put again
-    /// takes no more room. Its line, which names an earlier time, is moved when that comes.
+    /// Heap of the times at which to check an entry, the earliest on top. Each entry has exactly
+    /// one heap item, so that overwriting an entry takes no more memory. After an overwrite the
+    /// item still holds the earlier time; at that time the item is pushed again with the new one.
     expiries: BinaryHeap<Reverse<(Instant, K)>>,
     entries_max: usize,
 }
@@ -192,7 +194,8 @@ impl<K: Copy + Eq + Hash + Ord, V> Table<K, V> {
         entry.map(|entry| &mut entry.value)
     }
 
-    /// Puts an entry, over an old one of the same key, which must not expire later.
+    /// Inserts an entry or overwrites the entry of the same key. A new entry must not expire
+    /// earlier than the one it overwrites.
     fn put(&mut self, key: K, value: V, now: Instant, ttl: Duration) -> Result<(), ReplayError> {
         self.clear_expired(now);
         let expires = now + ttl;
@@ -321,7 +324,7 @@ mod tests {
         store.refund_attempt(&digests(1), 1, TTL, last).unwrap();
         assert_eq!(count(&store.tables.lock().attempts, digests(1).primary, last), 2);
         assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(1));
-        // How many were given back is known for a time of its own.
+        // The count of refunds has a TTL of its own.
         store.refund_attempt(&digests(1), 1, TTL, start + TTL).unwrap();
         assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(2));
         store.refund_attempt(&digests(1), 1, TTL, last + TTL).unwrap();
@@ -329,8 +332,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list of what was claimed and when: nothing live is claimed twice, what
-        /// is over can be claimed again, and the table holds no more than its limit.
+        /// Compares the store with a plain map of claims and expiry times. A live claim is never
+        /// granted twice, an expired one can be claimed again, and the table never exceeds its
+        /// limit.
         #[test]
         fn a_claim_is_exclusive_while_it_lives(
             steps in prop::collection::vec((0_u8..6, 0_u64..40, 1_u64..60), 1..80),
@@ -356,8 +360,8 @@ mod tests {
             }
         }
 
-        /// Against a plain list of the attempts that were counted and when: none is forgotten
-        /// before its time, and each transaction takes one place while it is remembered.
+        /// Compares the store with a plain map of attempts and expiry times. No attempt is dropped
+        /// before its TTL ends, and each transaction takes one entry while it is stored.
         #[test]
         fn attempts_are_counted_up_to_their_most_while_they_live(
             steps in prop::collection::vec((0_u8..5, 0_u64..40), 1..80),

@@ -1,8 +1,8 @@
-//! The store that all replicas share: Redis 2.8 or later, or Valkey.
+//! The replay store that all replicas share: Redis 2.8 or later, or Valkey.
 //!
-//! One connection carries everything. Whatever fails on it throws it away, and the next question
-//! opens another, so the store works again as soon as the server does. Nothing is asked twice: a
-//! claim whose answer was lost counts as used.
+//! One connection carries all commands. Any error discards the connection, and the next call opens
+//! another, so the store recovers as soon as the server does. No command is retried: a claim whose
+//! answer was lost counts as used.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError,
 use super::{ClaimOutcome, RedisUrl, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
-/// Before every key, so that other programs can share the server. Its number changes with what
-/// the keys hold.
+/// Prefix of every key, so that other programs can share the server. The number changes with the
+/// format of the keys' values.
 const PREFIX: &str = "menshen:1";
 
-/// Counts an attempt under each of the keys, for so many milliseconds, and answers the highest
-/// count; 0, and nothing is written, where that is the most already.
+/// Increments the attempts under each key and renews their TTL of `ARGV[2]` milliseconds. Returns
+/// the highest new count, or 0 without writing if a count has already reached `ARGV[1]`.
 const COUNT_ATTEMPT: &str = "
 local highest = 0
 for _, key in ipairs(KEYS) do
@@ -35,9 +35,9 @@ for _, key in ipairs(KEYS) do
 end
 return highest + 1";
 
-/// Of each pair of keys, the first counts attempts and the second those that were given back. One
-/// goes from the first to the second, unless that has its most, and that lives for so many
-/// milliseconds from then on.
+/// Takes pairs of keys: the attempts of a transaction, then its refunds. Moves one attempt to the
+/// refunds, unless the refunds have reached `ARGV[1]`. The refunds then expire after `ARGV[2]`
+/// milliseconds.
 const REFUND_ATTEMPT: &str = "
 for i = 1, #KEYS, 2 do
   local counted = tonumber(redis.call('GET', KEYS[i]) or 0)
@@ -49,7 +49,7 @@ for i = 1, #KEYS, 2 do
   end
 end";
 
-/// The store in a Redis server.
+/// The replay store in a Redis server.
 pub struct RedisReplay {
     client: Client,
     connection: Mutex<Option<SharedConnection>>,
@@ -57,7 +57,7 @@ pub struct RedisReplay {
     timeout: Duration,
 }
 
-/// A connection that is being made or stands, shared by all who ask.
+/// A connection, open or being opened, that all callers share.
 type SharedConnection = Shared<BoxFuture<'static, Result<MultiplexedConnection, RedisError>>>;
 
 impl RedisReplay {
@@ -125,7 +125,7 @@ impl RedisReplay {
         Ok((attempt > 0).then_some(attempt))
     }
 
-    /// Replicas are not waited for: a failover that forgets this leaves the attempt counted.
+    /// Does not wait for replicas: if a failover loses the refund, the attempt stays counted.
     pub(super) async fn refund_attempt(
         &self,
         transaction: &KeyedDigests,
@@ -154,7 +154,8 @@ impl RedisReplay {
             commands.cmd("GET").arg(&key);
         }
         let first: Vec<Option<String>> = self.run_replicated(commands).await?;
-        // A frame that expired between the two commands was there when it was asked for.
+        // `None` means that the frame's key expired between `SET` and `GET`, so it existed before
+        // `SET`.
         let mut seen_elsewhere = first.into_iter().map(|first| first.as_ref() != Some(&own));
         let mut seen = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -164,7 +165,7 @@ impl RedisReplay {
         Ok(seen)
     }
 
-    /// Runs `commands` and, where replicas are asked for, waits until they hold what was written.
+    /// Runs `commands`, then waits until `replicas_min` replicas hold the writes.
     async fn run_replicated<T: FromRedisValue>(
         &self,
         mut commands: Pipeline,
@@ -172,7 +173,8 @@ impl RedisReplay {
         if self.replicas_min == 0 {
             return self.run(&commands).await;
         }
-        // Half of the time, so that too few replicas are told from a server that hangs.
+        // Half of the timeout, so that too few replicas give another error than a server that
+        // hangs.
         let wait = millis(self.timeout / 2);
         commands.cmd("WAIT").arg(self.replicas_min).arg(wait);
         let mut answers: Vec<Value> = self.run(&commands).await?;
@@ -183,7 +185,7 @@ impl RedisReplay {
         parse(Value::Array(answers))
     }
 
-    /// Runs `commands` within the timeout, connecting included.
+    /// Runs `commands` within the timeout, which includes connecting.
     async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, ReplayError> {
         let connection = self.connection();
         let answering = async {
@@ -200,12 +202,13 @@ impl RedisReplay {
         answer
     }
 
-    /// The connection that stands, or a new one.
+    /// Returns the current connection, or starts a new one.
     fn connection(&self) -> SharedConnection {
         self.connection.lock().get_or_insert_with(|| connect(self.client.clone())).clone()
     }
 
-    /// Lets the next question open a new connection, unless another one has already.
+    /// Drops the failed connection, so that the next call opens a new one. Keeps the current
+    /// connection if another call has replaced it already.
     fn discard(&self, failed: &SharedConnection) {
         let mut connection = self.connection.lock();
         if connection.as_ref().is_some_and(|current| current.ptr_eq(failed)) {
@@ -223,7 +226,7 @@ impl fmt::Debug for RedisReplay {
     }
 }
 
-/// Connects without a time limit of its own: who asks has one.
+/// Connects without a time limit: every caller has its own timeout.
 fn connect(client: Client) -> SharedConnection {
     let unlimited =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -236,7 +239,7 @@ fn set_if_absent(commands: &mut Pipeline, key: &str, value: &[u8], ttl: Duration
     commands.cmd("SET").arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
 }
 
-/// Runs `script`, which takes a most and a time to live, with nobody else's commands in between.
+/// Runs `script` atomically. The script takes a limit and a TTL in milliseconds as arguments.
 fn run_script(commands: &mut Pipeline, script: &str, keys: &[String], limit: u32, ttl: Duration) {
     commands.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(limit).arg(millis(ttl));
 }
@@ -261,7 +264,7 @@ fn frame_key(frame: Digest) -> String {
     format!("{PREFIX}:frame:{}", frame.hex())
 }
 
-/// Whole milliseconds, at least one: Redis refuses to set what expires at once.
+/// Returns whole milliseconds, at least one: Redis refuses a TTL of zero.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -275,8 +278,8 @@ fn unexpected() -> ReplayError {
     ReplayError::Unavailable((kind, "fewer answers than questions").into())
 }
 
-/// Whether the server that says this of its memory may drop a live key to make room. One that does
-/// not say counts as doing so.
+/// Returns whether the server may evict a live key to free memory, by its `INFO memory`. A server
+/// that does not report its policy counts as one that evicts.
 fn evicts(memory_info: &str) -> bool {
     let value = |name: &str| {
         memory_info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))

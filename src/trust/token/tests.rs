@@ -37,7 +37,7 @@ fn sealed() -> String {
     sealed_with(|_| ())
 }
 
-/// The token of a session that was promised something else.
+/// Returns the token of a session with changed claims.
 fn sealed_with(change: fn(&mut SessionClaims)) -> String {
     let mut claims = claims();
     change(&mut claims);
@@ -138,12 +138,12 @@ fn claims_too_long_for_a_token_are_not_sealed() {
     );
 }
 
-/// Opens a token at `now`, and holds it against who shows it.
+/// Opens a token at `now` and checks its binding against the presented values.
 fn run(token: &str, now: u64, shown: &PresentedBinding<'_>) -> Result<(), TokenError> {
     tokens(&[KEY_A]).open(token, now).and_then(|claims| claims.check_binding(shown))
 }
 
-/// Somebody with a token that is not for them here and now, and the token that would be.
+/// A token that must be refused with `reason`, and the token that would be accepted instead.
 struct Attack {
     reason: TokenError,
     now: u64,
@@ -180,7 +180,7 @@ fn attacks() -> [Attack; 7] {
     ]
 }
 
-/// A token of which one symbol was exchanged.
+/// Returns a token with one symbol exchanged.
 fn tampered() -> String {
     let token = sealed();
     let (before, rest) = token.split_at(token.len() / 2);
@@ -241,14 +241,17 @@ proptest! {
         let mut bytes = sealed().into_bytes();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        // What is not UTF-8 cannot be asked: the wire refuses it.
+        // Bytes that are not UTF-8 cannot arrive: a protobuf string refuses them.
         if let Ok(token) = String::from_utf8(bytes) {
             prop_assert!(tokens(&[KEY_A]).open(&token, NOW).is_err());
         }
     }
 
     #[test]
-    fn any_other_symbol_in_place_of_one_is_refused(at: prop::sample::Index, symbol in "[A-Za-z0-9_.-]") {
+    fn any_other_symbol_in_place_of_one_is_refused(
+        at: prop::sample::Index,
+        symbol in "[A-Za-z0-9_.-]",
+    ) {
         let token = sealed();
         let at = at.index(token.len());
         let changed = format!("{}{symbol}{}", &token[..at], &token[at + 1..]);
