@@ -1,4 +1,4 @@
-//! The gateway that admits every call, and the end of every call.
+//! Admits calls and ends them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,17 +15,17 @@ use crate::proto::v1;
 use crate::scheduler::{Ticket, Tickets};
 use crate::telemetry::{Call, Outcome};
 
-/// The pipeline, once every model is live; empty until then.
+/// A cell that holds the pipeline once all models are live.
 pub type PipelineCell = Arc<OnceLock<Arc<Pipeline>>>;
 
 /// Admits calls. All services of one server share the gateway.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    /// Filled when the models are live.
+    /// Empty until all models are live.
     pub pipeline: PipelineCell,
-    /// Leave to use the server.
+    /// Grants the ticket of each call.
     pub tickets: Tickets,
-    /// Limits on pictures.
+    /// Limits on images.
     pub limits: ImageSettings,
 }
 
@@ -33,7 +33,8 @@ pub struct Gateway {
 pub(super) struct AdmittedCall {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) ticket: Arc<Ticket>,
-    /// The caller's identifier, which is echoed and not used; the server's where there is none.
+    /// The caller's identifier, which the server only echoes, or the server's own if the caller
+    /// sent none.
     pub(super) request_id: String,
     begun: Instant,
 }
@@ -48,13 +49,13 @@ impl AdmittedCall {
     }
 }
 
-/// The call that a request was opened as.
+/// Returns the [`Call`] that the call layer opened for this request.
 pub(super) fn call_of<M>(request: &Request<M>) -> Arc<Call> {
     let call = request.extensions().get().cloned();
     call.expect("the call layer stands before every service")
 }
 
-/// What a request is: which call, until when, and how large its message is.
+/// The call, deadline and message size of a request.
 pub(super) struct RequestInfo {
     pub(super) call: Arc<Call>,
     pub(super) deadline: Instant,
@@ -88,7 +89,7 @@ impl Gateway {
     }
 }
 
-/// Answers a call, and ends it.
+/// Awaits the answer of a call, then ends the call.
 pub(super) async fn serve<A>(
     call: Arc<Call>,
     answer: impl Future<Output = Result<A, Error>>,
@@ -97,7 +98,8 @@ pub(super) async fn serve<A>(
     end_call(&call, answer.await, outcome).map(Response::new)
 }
 
-/// Ends a call by its answer.
+/// Ends a call with the outcome of its answer, or with its error. Returns the answer, or the status
+/// of the error.
 pub(super) fn end_call<A>(
     call: &Call,
     answer: Result<A, Error>,
@@ -110,7 +112,7 @@ pub(super) fn end_call<A>(
     answer.map_err(|error| status::from_error(&error))
 }
 
-/// How a decision is counted.
+/// Returns the outcome under which the metrics count a decision.
 pub(super) fn outcome_of(decision: v1::Decision) -> Outcome {
     match decision {
         v1::Decision::Pass => Outcome::Pass,

@@ -25,27 +25,28 @@ use crate::proto::v1::run_response::Event as RunEvent;
 use crate::telemetry::{Call, Outcome};
 use crate::trust::KeyedDigests;
 
-/// How long a stream may wait for its first message.
+/// Timeout of a stream's first message.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// From the first message to the result, at most: the session's own limit ends it before.
+/// Timeout from the first message to the result. The session's own limit ends a session earlier.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often time is let pass without a frame.
+/// Interval at which a session checks its time limits while no frame arrives.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB
-/// of frames that keep their rule; the intake bounds those that do not.
+/// Frames in the queue between receiving and measuring. When the queue is full, the server stops
+/// reading from the client. Frames within `frame_bytes_max` fill at most 8 MiB; the intake layer
+/// bounds larger ones.
 const FRAMES_QUEUED_MAX: usize = 32;
 
-/// With more frames waiting than this, the server is behind and leaves the oldest out. Movements
-/// are timed by the frames' own clock, so that a second and a half of delay harms nobody.
+/// With more frames in the queue, the server is behind and skips the oldest. Movements are timed by
+/// the frames' own clock, so a delay of a second and a half does no harm.
 const FRAMES_QUEUED_IN_TIME_MAX: usize = 16;
 
-/// Events on their way to a client.
+/// Events that were sent by a session and not yet read by the client.
 const EVENTS_QUEUED_MAX: usize = 64;
 
-/// How long a client that does not read its events is waited for.
+/// Timeout of sending one event to a client that does not read.
 const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `LivenessService`.
@@ -53,18 +54,18 @@ const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LivenessServer {
     /// Admits calls.
     pub gateway: Gateway,
-    /// Every reason and every check's value go to the caller; else only those that teach an
-    /// attacker nothing.
+    /// Whether callers get every reason and the value of every check. If not, callers get only what
+    /// does not help an attacker.
     pub tells_all: bool,
 }
 
-/// Where a stream's events go.
+/// Sender of a stream's events.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
 /// A frame in the queue, and the lease on its bytes.
 type QueuedFrame = (ReceivedFrame, MessageLease);
 
-/// What a client streams.
+/// The request messages of a stream.
 struct RequestStream {
     call: Arc<Call>,
     messages: Streaming<v1::RunRequest>,
@@ -137,11 +138,11 @@ impl LivenessServer {
         let call = self.gateway.admit(parsed.caller, info)?;
         let saved = call.pipeline.load_result(parsed.session).await?;
         let result = v1::LivenessResult::decode(saved).map_err(Error::internal)?;
-        // Another shop learns not even that there is one.
+        // Another shop gets the same error as for a session without a result.
         if result.store_id == *store { Ok(result) } else { Err(Error::NoResult) }
     }
 
-    /// The whole of a stream: start, frames, result.
+    /// Answers a whole stream: start, frames, result.
     async fn answer_run(
         &self,
         mut frames: RequestStream,
@@ -190,7 +191,7 @@ impl LivenessServer {
         open_session(call, parsed.start, Assurance::Stream).await
     }
 
-    /// Hands on frames with the time they arrived, until the client sends no more.
+    /// Receives frames and queues them with their arrival times, until the client sends no more.
     async fn receive_frames(
         &self,
         mut frames: RequestStream,
@@ -206,7 +207,7 @@ impl LivenessServer {
         Ok(())
     }
 
-    /// Ends a session; its result is kept before it is told.
+    /// Ends a session. The result is saved before the client gets it.
     async fn finish_session(
         &self,
         call: AdmittedCall,
@@ -246,7 +247,7 @@ impl LivenessService for LivenessServer {
             let result = end_call(&call, result, |result| outcome_of(result.decision()));
             let last = result
                 .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
-            // A client that has left is not told; what is kept it can ask for.
+            // A client that has left cannot receive the result, but can ask for the saved one.
             events.send_timeout(last, EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
         };
         let task = tokio::spawn(serving.instrument(span));
@@ -270,22 +271,22 @@ impl LivenessService for LivenessServer {
     }
 }
 
-/// The attempt that a session costs its transaction.
+/// The attempt that a session costs its transaction, refunded if the server was at fault.
 struct AttemptRefund {
     pipeline: Arc<Pipeline>,
-    /// `None` where the session cannot be run anyway.
+    /// `None` if the token cannot be opened, so that the session cannot be run.
     transaction: Option<KeyedDigests>,
     assurance: Assurance,
 }
 
-/// A session that was started, and the call that runs it.
+/// A started session, and the call that runs it.
 struct OpenSession {
     call: AdmittedCall,
     session: LiveSession,
     refund: AttemptRefund,
 }
 
-/// Starts a session.
+/// Starts a session. If the start fails by the server's fault, refunds the attempt.
 async fn open_session(
     call: AdmittedCall,
     start: SessionStart,
@@ -297,15 +298,15 @@ async fn open_session(
     let started = call.pipeline.start_session(start, assurance, &call.ticket).await;
     match started {
         Ok(session) => Ok(OpenSession { call, session, refund }),
-        // Of the start, this comes from the claim: whether the session was used is unknown, and one
-        // that still can be run must not have been given back.
+        // At the start, only the claim gives this error. Whether the session is claimed is then
+        // unknown, and an attempt must not be refunded for a session that can still be run.
         Err(error @ Error::Store(_)) => Err(error),
         Err(error) => refund.settle(Err(error)).await,
     }
 }
 
 impl AttemptRefund {
-    /// Hands on how a session ended, and gives the attempt back where that was our fault.
+    /// Returns `ended` unchanged. Refunds the attempt if the session failed by the server's fault.
     async fn settle<A>(self, ended: Result<A, Error>) -> Result<A, Error> {
         let is_ours = ended.as_ref().is_err_and(|error| is_our_fault(error, self.assurance));
         if let Some(transaction) = self.transaction.filter(|_| is_ours) {
@@ -315,9 +316,11 @@ impl AttemptRefund {
     }
 }
 
-/// Whether a session ended by what its client cannot bring about at will. It chooses how long a
-/// recording may take, and the bytes that leave no room may be its own. A server that is behind it
-/// can bring about with some effort: [`Pipeline::refund_attempt`] bounds what that gains.
+/// Returns whether the server was at fault: the client could not have caused the error at will.
+///
+/// The client decides how long a recording may take, so an expired recording is not our fault. The
+/// bytes that fill the intake may be the client's own. A client can, with some effort, cause the
+/// server to fall behind; the limit of [`Pipeline::refund_attempt`] bounds the gain.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
         ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
@@ -334,7 +337,7 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     }
 }
 
-/// Takes frame by frame until nothing more is wanted, or nothing more comes.
+/// Processes queued frames until the session ends or the client sends no more.
 async fn judge_frames(
     session: &mut LiveSession,
     mut queued: mpsc::Receiver<QueuedFrame>,
@@ -366,7 +369,8 @@ async fn judge_frames(
     Ok(())
 }
 
-/// A client that is gone, or takes no events, is no fault of the server.
+/// Sends an event, if there is one. A client that has left or does not read is not the server's
+/// fault.
 async fn send_event(events: &Events, event: Option<RunEvent>) -> Result<(), Error> {
     if event.is_none() {
         return Ok(());

@@ -1,12 +1,12 @@
-//! The edge: converts, admits, calls the pipeline, converts back.
+//! The gRPC edge: converts requests, admits them, calls the pipeline and converts the answers.
 //!
 //! ```text
-//! layers: call, deadline, limits on messages → convert: fields → gateway: ticket → pipeline → convert
+//! layers: call, deadline, message limits → convert → gateway: ticket → pipeline → convert
 //! ```
 //!
-//! [`FaceServer`] answers one message with one; [`LivenessServer`] also a stream with a stream: it
-//! reads frames while others are judged, leaves out the oldest when it is behind, and waits only
-//! so long for a client that does not read its events.
+//! [`FaceServer`] answers one message with one message. [`LivenessServer`] also answers a stream
+//! with a stream: it receives frames while earlier ones are judged, skips the oldest frames when it
+//! is behind, and waits only a limited time for a client that does not read its events.
 
 mod convert;
 mod events;

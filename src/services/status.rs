@@ -1,4 +1,4 @@
-//! The one place where errors become gRPC codes.
+//! Maps errors to gRPC statuses. No other file of the services names gRPC codes.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::pipeline::{Error, ErrorKind, NOT_READY_RETRY_AFTER};
 use crate::telemetry::{Ending, Outcome, Severity, causes};
 
-/// How long a caller should wait when too many messages are arriving at once.
+/// Retry delay when too many bytes of requests are arriving.
 const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// How long a caller should wait when the server cannot keep up with its sessions.
+/// Retry delay when the server cannot keep up with its sessions.
 const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The status of an error, with the details the standard error model has for it.
+/// Returns the status of an error, with the details that the gRPC error model defines for it.
 pub fn from_error(error: &Error) -> Status {
     let kind = error.kind();
     let message = match kind {
-        // The caller learns nothing more.
+        // The caller learns no more about a fault of the server.
         ErrorKind::Internal => "internal error".to_owned(),
         ErrorKind::Invalid
         | ErrorKind::Denied
@@ -45,12 +45,12 @@ pub fn from_error(error: &Error) -> Status {
     status
 }
 
-/// Trailer by which gRPC clients with a retry policy know when to try again (gRFC A6). Where
-/// retrying cannot help it is left out rather than sent as -1: no policy retries those codes
-/// unless its owner has listed them, and then it is not for the server to overrule.
+/// Trailer that tells gRPC clients with a retry policy when to retry (gRFC A6). The trailer is left
+/// out where a retry cannot help, rather than sent as -1: a client retries those codes only if its
+/// owner listed them, and the server should not overrule the owner.
 const PUSHBACK_TRAILER: &str = "grpc-retry-pushback-ms";
 
-/// Whole milliseconds, as gRFC A6 wants them.
+/// Returns whole milliseconds, as gRFC A6 requires.
 fn pushback(delay: Duration) -> AsciiMetadataValue {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).into()
 }
@@ -70,7 +70,7 @@ fn code(kind: ErrorKind) -> Code {
     }
 }
 
-/// The fields that are wrong, or when to try again.
+/// Returns the violated fields, or the retry delay.
 fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
     match error {
         Error::Invalid(violations) => {
@@ -105,7 +105,7 @@ fn retry_after(delay: Duration) -> ErrorDetails {
     ErrorDetails::with_retry_info(Some(delay))
 }
 
-/// How the call is counted.
+/// Returns the outcome under which the metrics count a call.
 fn outcome(kind: ErrorKind) -> Outcome {
     match kind {
         ErrorKind::Invalid
@@ -120,7 +120,7 @@ fn outcome(kind: ErrorKind) -> Outcome {
     }
 }
 
-/// How loud the line of the call is.
+/// Returns the log level of the line that ends a call.
 fn severity(kind: ErrorKind) -> Severity {
     match kind {
         ErrorKind::Invalid
@@ -136,20 +136,20 @@ fn severity(kind: ErrorKind) -> Severity {
     }
 }
 
-/// A call that was answered.
+/// Returns the ending of a call that was answered.
 pub fn ending_of_answer(outcome: Outcome) -> Ending {
     Ending { outcome, code: code_name(Code::Ok), severity: Severity::Info, causes: None }
 }
 
-/// A call that failed in its service.
+/// Returns the ending of a call that failed in its service.
 pub fn ending_of_error(error: &Error) -> Ending {
     let ending = ending_of_kind(error.kind());
-    // What the caller has got wrong is described in words that may quote it.
+    // The message of an error in the request may quote the caller.
     let causes = (ending.severity != Severity::Info).then(|| causes(error));
     Ending { causes, ..ending }
 }
 
-/// A call that ended without an error of its service.
+/// Returns the ending of a call that has an error kind but no error.
 pub fn ending_of_kind(kind: ErrorKind) -> Ending {
     Ending {
         outcome: outcome(kind),
@@ -159,19 +159,20 @@ pub fn ending_of_kind(kind: ErrorKind) -> Ending {
     }
 }
 
-/// A call whose answer has this status in its headers or trailers, and whose service has not ended
-/// it: a layer or tonic refused it, or its task broke off. `None` where there is no status.
+/// Returns the ending of a call whose status is in these headers or trailers. `None` if they hold
+/// no status. The service has not ended such a call: a layer or tonic refused it, or its task
+/// failed.
 pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     let status = Status::from_header_map(headers)?;
     let is_unfinished = status.code() == Code::Ok;
     let kind = if is_unfinished { ErrorKind::Internal } else { broken_stream(&status).kind() };
     let ending = ending_of_kind(kind);
-    // A caller that left does not receive the UNKNOWN that tonic makes of its broken stream.
+    // tonic turns the broken stream of a caller that left into UNKNOWN, which no caller receives.
     let code = if kind == ErrorKind::ClientLeft { ending.code } else { code_name(status.code()) };
     Some(Ending { code, ..ending })
 }
 
-/// The code as the gRPC specification writes it.
+/// Returns the name of a code as the gRPC specification writes it.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -194,37 +195,37 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// The deadline passed before the answer was ready.
+/// Returns the status of a call whose deadline passed.
 pub fn expired() -> Status {
     from_error(&Error::Expired)
 }
 
-/// A `grpc-timeout` header that breaks the gRPC specification.
+/// Returns the status of a `grpc-timeout` header that violates the gRPC specification.
 pub fn malformed_timeout() -> Status {
     let rule = "must be 1 to 8 digits and a unit of H, M, S, m, u or n";
     from_error(&Error::invalid("grpc-timeout", rule))
 }
 
-/// A request message over the limit of its method. Retrying cannot help, so it is no
-/// `RESOURCE_EXHAUSTED`.
+/// Returns the status of a request message over the limit of its method. A retry cannot help, so
+/// the code is not `RESOURCE_EXHAUSTED`.
 pub fn message_too_large(limit: usize) -> Status {
     let rule = format!("the request message is larger than {limit} bytes");
     let details = ErrorDetails::with_bad_request_violation("message", rule.clone());
     Status::with_error_details(Code::InvalidArgument, rule, details)
 }
 
-/// Too many bytes of requests are arriving at once.
+/// Returns the status of a message that does not fit into the intake's budget.
 pub fn intake_full() -> Status {
     from_error(&Error::IntakeFull)
 }
 
-/// Why a client's stream brings no further message: the layers below refused it, the client left,
-/// or it sent what cannot be read.
+/// Returns why a client's stream brings no further message: the layers below refused the message,
+/// the client left, or the message cannot be decoded.
 pub fn broken_stream(status: &Status) -> Error {
     match status.code() {
         Code::ResourceExhausted => Error::IntakeFull,
         Code::DeadlineExceeded => Error::Expired,
-        // A stream that was reset, a connection that ended.
+        // The stream was reset, or the connection ended.
         Code::Cancelled | Code::Unavailable | Code::Unknown => Error::ClientLeft,
         Code::Ok
         | Code::InvalidArgument
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!(ending(expired()), late);
         let full = (Outcome::Overloaded, "RESOURCE_EXHAUSTED", Severity::Warn);
         assert_eq!(ending(intake_full()), full);
-        // What tonic says of bytes that are no message.
+        // tonic's error for bytes that are not a message.
         let unread = (Outcome::Invalid, "INTERNAL", Severity::Info);
         assert_eq!(ending(Status::internal("failed to decode Protobuf message")), unread);
         let unknown = (Outcome::Invalid, "UNIMPLEMENTED", Severity::Info);

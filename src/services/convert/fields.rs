@@ -1,4 +1,4 @@
-//! Reads the fields of requests and gathers what is wrong with them.
+//! Reads the fields of requests and collects their violations.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use crate::trust::Secret;
 /// Longest identifier a caller may send, in characters.
 const ID_CHARS_MAX: usize = 128;
 
-/// Largest embedding a caller may send.
+/// Largest embedding a caller may send, in components.
 const EMBEDDING_VALUES_MAX: usize = 4096;
 
 /// Longest name of an embedding space a caller may send, in bytes.
 const SPACE_BYTES_MAX: usize = 256;
 
-/// Who asks.
+/// The caller of a request, by the request's context.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Echoed in the answer.
+    /// The caller's identifier of the request, or empty. Echoed in the answer.
     pub request_id: String,
     /// The shop.
     pub store: Arc<str>,
     /// Reference to the customer's consent.
     pub consent: String,
-    /// The embedding model the caller insists on.
+    /// The embedding model that the caller requires.
     pub model: Option<String>,
 }
 
-/// The fields read so far, as far as they broke a rule.
+/// Reads the fields of one request and collects the violations.
 pub(super) struct FieldReader<'a> {
     limits: &'a ImageSettings,
     violations: Vec<Violation>,
@@ -46,7 +46,8 @@ impl<'a> FieldReader<'a> {
         self.violations.push(Violation::new(field, rule));
     }
 
-    /// `build` gives `None` only for a field that was reported.
+    /// Returns all violations, or the result of `build`. `build` returns `None` only if a field was
+    /// reported as violated.
     pub(super) fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Error> {
         if !self.violations.is_empty() {
             return Err(Error::Invalid(self.violations));
@@ -96,7 +97,7 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// The portrait of a document: a photograph taken live is none.
+    /// Reads the source of a document's portrait. A live photograph is a violation.
     pub(super) fn portrait_source(&mut self, source: i32) -> Option<ImageSource> {
         let source = self.source("portrait_source", source);
         if source == Some(ImageSource::LivePhoto) {

@@ -1,4 +1,4 @@
-//! Wire messages to the pipeline's values and back.
+//! Converts wire messages to the pipeline's types and back.
 
 mod fields;
 mod request;

@@ -1,4 +1,5 @@
-//! Parses requests: afterwards nothing is left to check. All violated fields are reported at once.
+//! Parses the requests of `FaceService`. A parsed request needs no further checks; all violated
+//! fields are reported at once.
 
 use super::fields::{Caller, FieldReader, photograph};
 use crate::face::verdict::Subject;
@@ -6,23 +7,23 @@ use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;
 
-/// A `Verify` that keeps every rule.
+/// A valid `Verify`.
 #[derive(Debug)]
 pub struct ParsedVerify {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The portrait of the document.
     pub portrait: Photograph,
     /// 1 or more live photographs.
     pub live: Vec<Photograph>,
-    /// The false-match rate asked for.
+    /// The requested false-match rate.
     pub policy_fmr: Option<f64>,
 }
 
-/// A `Compare` that keeps every rule.
+/// A valid `Compare`.
 #[derive(Debug)]
 pub struct ParsedCompare {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The first face.
     pub a: Side,
@@ -30,10 +31,10 @@ pub struct ParsedCompare {
     pub b: Side,
 }
 
-/// A request about one photograph that keeps every rule.
+/// A valid request about one photograph.
 #[derive(Debug)]
 pub struct ParsedPhoto {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The photograph.
     pub photo: Photograph,
@@ -42,7 +43,7 @@ pub struct ParsedPhoto {
 /// Parses `Verify`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_verify(
     request: v1::VerifyRequest,
     limits: &ImageSettings,
@@ -63,7 +64,7 @@ pub fn parse_verify(
 /// Parses `Compare`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_compare(
     request: v1::CompareRequest,
     limits: &ImageSettings,
@@ -78,7 +79,7 @@ pub fn parse_compare(
 /// Parses `Embed` and `Detect`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_photo(
     context: Option<v1::RequestContext>,
     image: Option<v1::Image>,
@@ -98,7 +99,7 @@ pub fn parse_photo(
 /// Parses `CheckLiveness`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_check_liveness(
     request: v1::CheckLivenessRequest,
     limits: &ImageSettings,

@@ -1,4 +1,4 @@
-//! The pipeline's values to wire messages.
+//! Converts the pipeline's results to wire messages.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::pipeline::{
 };
 use crate::proto::v1;
 
-/// What every answer says about itself.
+/// The fields that every answer has.
 #[derive(Debug)]
 pub struct ResponseInfo {
-    /// The caller's identifier, or one the server made.
+    /// The caller's identifier, or the server's own if the caller sent none.
     pub request_id: String,
-    /// The models that were asked.
+    /// The models that were used.
     pub models: Vec<LiveModel>,
-    /// From the request message to its answer.
+    /// Time from the request message to the answer.
     pub total: Duration,
 }
 
-/// Answers `Verify`.
+/// Builds the answer of `Verify`.
 pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::VerifyResponse {
     let Verification { portrait, live, similarity, .. } = verification;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
@@ -46,7 +46,7 @@ pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::V
     }
 }
 
-/// Answers `Compare`.
+/// Builds the answer of `Compare`.
 pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::CompareResponse {
     let Comparison { similarity, a, b, .. } = comparison;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
@@ -64,7 +64,7 @@ pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::Comp
     }
 }
 
-/// Answers `Embed`.
+/// Builds the answer of `Embed`.
 pub fn embed_response(info: ResponseInfo, photo: &PhotoReport) -> v1::EmbedResponse {
     v1::EmbedResponse {
         request_id: info.request_id,
@@ -76,7 +76,7 @@ pub fn embed_response(info: ResponseInfo, photo: &PhotoReport) -> v1::EmbedRespo
     }
 }
 
-/// Answers `Detect`.
+/// Builds the answer of `Detect`.
 pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectResponse {
     v1::DetectResponse {
         request_id: info.request_id,
@@ -88,7 +88,7 @@ pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectRes
     }
 }
 
-/// Answers `CheckLiveness`.
+/// Builds the answer of `CheckLiveness`.
 pub fn liveness_response(info: ResponseInfo, check: &LivenessCheck) -> v1::CheckLivenessResponse {
     v1::CheckLivenessResponse {
         request_id: info.request_id,

@@ -10,54 +10,55 @@ use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStar
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
-/// SHA-256, in bytes.
+/// Length of a SHA-256 in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// Most frames one request can carry; the rules of a session take fewer, and end it with a reason.
+/// Maximum number of frames in one request. The limits of a session are lower and end the session
+/// with a reason.
 const FRAMES_MAX: usize = 2048;
 
-/// A `CreateSession` that keeps every rule.
+/// A valid `CreateSession`.
 #[derive(Debug)]
 pub struct ParsedCreateSession {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// What is asked for.
+    /// The parameters of the session.
     pub spec: SessionSpec,
 }
 
-/// A `Start` that keeps every rule.
+/// A valid `Start`.
 #[derive(Debug)]
 pub struct ParsedStart {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
 }
 
-/// An `Evaluate` that keeps every rule.
+/// A valid `Evaluate`.
 #[derive(Debug)]
 pub struct ParsedEvaluate {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
-    /// The recording.
+    /// The frames of the recording.
     pub frames: Vec<CameraFrame>,
 }
 
-/// A `GetResult` that keeps every rule.
+/// A valid `GetResult`.
 #[derive(Debug)]
 pub struct ParsedGetResult {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// Whose result.
+    /// The session whose result is requested.
     pub session: SessionId,
 }
 
 /// Parses `CreateSession`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_create_session(
     request: v1::CreateSessionRequest,
     limits: &ImageSettings,
@@ -89,7 +90,7 @@ pub fn parse_create_session(
 /// Parses the first message of `Run`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_start(request: v1::RunRequest, limits: &ImageSettings) -> Result<ParsedStart, Error> {
     let Some(v1::run_request::Message::Start(start)) = request.message else {
         return Err(Error::invalid("start", "must be the first message"));
@@ -104,7 +105,7 @@ pub fn parse_start(request: v1::RunRequest, limits: &ImageSettings) -> Result<Pa
 /// Parses a later message of `Run`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFrame, Error> {
     let Some(v1::run_request::Message::Frame(frame)) = request.message else {
         return Err(Error::invalid("frame", "must follow the start: a session starts once"));
@@ -117,7 +118,7 @@ pub fn parse_frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<Ca
 /// Parses `Evaluate`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_evaluate(
     request: v1::EvaluateRequest,
     limits: &ImageSettings,
@@ -144,7 +145,7 @@ pub fn parse_evaluate(
 /// Parses `GetResult`.
 ///
 /// # Errors
-/// Every violated field.
+/// [`Error::Invalid`] with every violated field.
 pub fn parse_get_result(
     request: v1::GetResultRequest,
     limits: &ImageSettings,
@@ -159,7 +160,7 @@ pub fn parse_get_result(
 }
 
 impl FieldReader<'_> {
-    /// A portrait by its digest or its file.
+    /// Reads a portrait, given by its digest or as a file.
     fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
         match (sha256, file) {
             ([], None) => {
@@ -254,7 +255,7 @@ pub mod law;
 mod tests {
     use super::*;
 
-    /// A rule's field, and a change that breaks the rule.
+    /// The field of a rule, and a change that breaks the rule.
     type Case<R> = (&'static str, fn(&mut R));
 
     fn limits() -> ImageSettings {
@@ -335,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Breaks one rule after the other and reads which field is named.
+    /// Breaks one rule after the other and checks that its field is reported.
     fn each_names_its_field<R, T: std::fmt::Debug>(
         whole: fn() -> R,
         parse: fn(R) -> Result<T, Error>,

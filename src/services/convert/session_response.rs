@@ -1,4 +1,4 @@
-//! What a session says, as wire messages.
+//! Converts sessions, their events and their results to wire messages.
 
 use super::response::{
     ResponseInfo, calibration, decision, limit_kind, models, reasons, saturating_u32,
@@ -10,10 +10,10 @@ use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
 use crate::proto::v1;
 use crate::proto::v1::run_response::Event as RunEvent;
 
-/// What to do before the first action is asked for.
+/// Instruction before the first action.
 const FIRST_PROMPT: &str = "look straight into the camera";
 
-/// Answers `CreateSession`.
+/// Builds the answer of `CreateSession`.
 pub fn create_session_response(
     request_id: String,
     created: &CreatedSession,
@@ -46,7 +46,7 @@ pub fn create_session_response(
     }
 }
 
-/// What a stream tells of an event; the end is told by the result.
+/// Converts an event of a session. Returns `None` for the end, which the result reports.
 pub fn run_event(event: Event, session: &LiveSession) -> Option<RunEvent> {
     match event {
         Event::Prompt(prompt) => Some(RunEvent::Prompt(wire_prompt(prompt, session))),
@@ -59,12 +59,12 @@ pub fn run_event(event: Event, session: &LiveSession) -> Option<RunEvent> {
     }
 }
 
-/// How many frames were left out.
+/// Builds the event that reports how many frames were left out.
 pub fn thinned_event(frames: usize) -> RunEvent {
     RunEvent::Thinned(v1::Thinned { frames: saturating_u32(frames) })
 }
 
-/// The result of a session; `tells_all` includes what would teach an attacker.
+/// Builds the result of a session. `tells_all` includes the values that would help an attacker.
 pub fn liveness_result(
     info: ResponseInfo,
     report: &SessionReport,

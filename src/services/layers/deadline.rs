@@ -1,6 +1,5 @@
-//! `grpc-timeout`, honoured by ourselves: a request past its deadline is dropped where it stands
-//! and answers `DEADLINE_EXCEEDED`. (tonic's own timer would say `CANCELLED`; ours is set first
-//! and fires first.)
+//! Enforces `grpc-timeout`: at its deadline a request is dropped and answers `DEADLINE_EXCEEDED`.
+//! tonic's own timer would answer `CANCELLED`; this layer's timer is set first and fires first.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -14,16 +13,16 @@ use tower::{Layer, Service};
 
 use crate::services::status;
 
-/// When the caller stops waiting; an extension of every request.
+/// When the caller stops waiting. An extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// Gives every request a `Deadline` and ends it there.
+/// Adds a [`Deadline`] to every request and ends the request there.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer {
-    /// For requests that bring no `grpc-timeout`.
+    /// Timeout of requests without `grpc-timeout`.
     pub timeout_default: Duration,
-    /// Longer timeouts are cut to this.
+    /// Longer timeouts are shortened to this.
     pub timeout_max: Duration,
 }
 
@@ -73,7 +72,7 @@ where
     }
 }
 
-/// Runs `inner` until `deadline`; an answer that is ready at the deadline still counts.
+/// Runs `inner` until `deadline`. An answer that is ready at the deadline still counts.
 async fn run_until<E>(
     deadline: Instant,
     inner: impl Future<Output = Result<Response<Body>, E>>,
@@ -84,7 +83,8 @@ async fn run_until<E>(
         if let Poll::Ready(answer) = inner.as_mut().poll(cx) {
             return Poll::Ready(answer);
         }
-        // The clock decides, not the timer: tonic's timer, set a moment later, may wake us first.
+        // The clock decides, not this timer: tonic's timer, set a moment later, may wake the task
+        // first.
         if sleep.as_mut().poll(cx).is_ready() || Instant::now() >= deadline {
             return Poll::Ready(Ok(status::expired().into_http()));
         }
@@ -93,11 +93,11 @@ async fn run_until<E>(
     .await
 }
 
-/// A `grpc-timeout` header that breaks the gRPC specification.
+/// A `grpc-timeout` header that violates the gRPC specification.
 #[derive(Debug, PartialEq, Eq)]
 struct MalformedTimeout;
 
-/// Reads `grpc-timeout` (gRPC over HTTP/2, "Timeout"); `None` when the header is absent.
+/// Parses `grpc-timeout` (gRPC over HTTP/2, "Timeout"). Returns `None` if the header is absent.
 fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let text = value.to_str().map_err(|_| MalformedTimeout)?;
@@ -167,7 +167,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_gives_a_timeout_or_an_error(value in prop::collection::vec(any::<u8>(), 0..12)) {
+        fn any_header_gives_a_timeout_or_an_error(
+            value in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
             let _ = parse_timeout(&headers(&value));
         }
     }

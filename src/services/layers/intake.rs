@@ -1,6 +1,6 @@
-//! Bounds what a request may bring before tonic gathers it: each method has its own message
-//! limit, and all messages that are still arriving share one budget of bytes; those of a stream until
-//! they have been looked at.
+//! Limits the bytes of a request before tonic buffers them. Each method has its own message limit,
+//! and all messages that are still arriving share one budget of bytes. The messages of a stream
+//! hold their bytes until they have been processed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use tower::{Layer, Service};
 
 use crate::services::{SESSION_ENVELOPE_BYTES_MAX, status};
 
-/// Bytes before each message of a gRPC stream: one flag and the length.
+/// Bytes before each message of a gRPC stream: one flag byte and four bytes of length.
 const FRAME_HEADER_BYTES: usize = 5;
 
-/// Largest request of a method that carries no image (health, reflection).
+/// Largest request of a method without images, such as health and reflection, in bytes.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// Room beside the images of a request: identifiers and field headers.
+/// Bytes of a request besides its images: identifiers and field headers.
 const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
-/// The largest request of every method, in bytes: of a message, or of all messages of a stream.
+/// The largest request of every method, in bytes. For a stream, the sum of all messages counts.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageLimits {
-    /// Largest image file.
+    /// Largest image file, in bytes.
     pub image_bytes_max: usize,
-    /// Most live photographs in one `Verify`.
+    /// Maximum number of live photographs in one `Verify`.
     pub live_photos_max: usize,
-    /// All frames of one liveness session.
+    /// Maximum size of all frames of one liveness session, in bytes.
     pub session_bytes_max: usize,
 }
 
 impl MessageLimits {
-    /// The largest message of any method.
+    /// Returns the largest message of any method, in bytes.
     pub fn largest(&self) -> usize {
         self.images(1 + self.live_photos_max).max(self.session())
     }
 
-    /// The portrait, and all frames with their numbers.
+    /// Returns the limit of a session: the portrait, and all frames with their metadata.
     fn session(&self) -> usize {
         let session = self.image_bytes_max.saturating_add(self.session_bytes_max);
         session.saturating_add(SESSION_ENVELOPE_BYTES_MAX)
@@ -121,7 +121,7 @@ where
     }
 }
 
-/// A body that stops at its limit and holds the shared budget for what has arrived.
+/// A request body that fails above its limit and leases bytes of the shared budget as they arrive.
 struct IntakeBody<B> {
     inner: B,
     limit: usize,
@@ -130,12 +130,12 @@ struct IntakeBody<B> {
     lease: ByteLease,
 }
 
-/// What of the shared budget a request holds for what has arrived. It is among the request's
-/// extensions, for whoever takes a stream apart.
+/// The bytes of the shared budget that a request holds. An extension of the request, from which a
+/// stream splits off the bytes of its messages.
 #[derive(Debug, Clone, Default)]
 pub struct ByteLease(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
-/// Bytes of one message in the shared budget, given back when dropped.
+/// Bytes of one message in the shared budget, given back on drop.
 #[derive(Debug)]
 #[must_use]
 pub struct MessageLease(
@@ -150,7 +150,7 @@ impl ByteLease {
         }
     }
 
-    /// Splits off the bytes of one message, to be held for as long as the message is.
+    /// Splits off the bytes of one message. Hold the lease as long as the message.
     pub fn split_off(&self, bytes: usize) -> MessageLease {
         let mut lease = self.0.lock();
         MessageLease(lease.as_mut().and_then(|lease| lease.split(bytes.min(lease.num_permits()))))

@@ -1,4 +1,4 @@
-//! What every request passes through before tonic sees it.
+//! The layers that every request passes before tonic handles it.
 
 mod calls;
 mod deadline;

@@ -1,13 +1,13 @@
-//! What holds for every request that is taken, whatever bytes it came from.
+//! The properties of every accepted request, whatever bytes it was decoded from.
 
 use prost::Message;
 
 use super::*;
 
-/// Reads `bytes` as every message of the service.
+/// Decodes `bytes` as every request of `LivenessService` and checks those that are accepted.
 ///
 /// # Panics
-/// What is taken breaks a rule.
+/// An accepted request breaks a rule.
 pub fn read_as_every_request(bytes: &[u8]) {
     let limits = ImageSettings { bytes_max: 32, ..ImageSettings::default() };
     if let Ok(request) = v1::RunRequest::decode(bytes) {
