@@ -1,4 +1,4 @@
-//! Why a request got no answer. A poor photograph is an answer, not an error.
+//! The errors of a request. A poor photograph is an answer, not an error.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::face::calibration::PolicyError;
 use crate::scheduler::{Overloaded, RowError};
 use crate::trust::{ReplayError, TokenError};
 
-/// A field of the request that breaks its rule.
+/// A field of the request that violates a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Path of the field in the request message, such as `live_photos[0].data`.
     pub field: String,
-    /// The rule and the limit.
+    /// The rule, with its limit.
     pub description: String,
 }
 
 impl Violation {
-    /// Says that `field` breaks the rule in `description`.
+    /// Creates a violation of the rule `description` by `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
@@ -26,10 +26,10 @@ impl Violation {
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields of the request break their rules; at least one.
+    /// Fields of the request violate rules; at least one.
     #[error("invalid request: {}", join(.0))]
     Invalid(Vec<Violation>),
-    /// No room for one more request.
+    /// Admission refused the request for load.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// The deadline passed.
@@ -38,93 +38,93 @@ pub enum Error {
     /// The models are not live yet, a device was lost, or the server is stopping.
     #[error("the server is not ready: {0}")]
     NotReady(&'static str),
-    /// The caller insists on a model that is not live.
+    /// The caller requires a model that is not live.
     #[error("the requested model is not live; the live embedding model is {live}")]
     ModelNotLive {
         /// Name and version of the live model.
         live: String,
     },
-    /// Two embeddings of different spaces.
+    /// An embedding is of another space than the live embedding model's.
     #[error("embeddings of different spaces cannot be compared; the live space is {live}")]
     SpaceMismatch {
         /// The space of the live embedding model.
         live: String,
     },
-    /// The token does not stand for a session here and now.
+    /// The token was refused, or belongs to another session, shop, device or portrait.
     #[error(transparent)]
     Token(TokenError),
-    /// The session was run before.
+    /// The session was used before.
     #[error("the session was used before: create another one")]
     SessionUsed,
-    /// The session was created for the other call.
+    /// The session was created for the other method, which is named here.
     #[error("the session was created for {0}")]
     WrongCall(&'static str),
-    /// The transaction has had its sessions.
+    /// The transaction has used all of its sessions.
     #[error("the transaction has used all of its {attempts_max} sessions")]
     AttemptsSpent {
         /// The limit.
         attempts_max: u32,
     },
-    /// There is no result under this name for this shop.
+    /// The session has no result, or the result belongs to another shop.
     #[error("the session has no result")]
     NoResult,
-    /// The store of used sessions cannot be relied on; nothing may be decided without it.
+    /// The replay store is unavailable. Without it nothing may be decided.
     #[error("the store of used sessions is unavailable")]
     Store(#[source] ReplayError),
-    /// The server leaves out too many frames of a session to judge it.
+    /// The server skipped too many frames of a session to judge it.
     #[error("the server is too busy: it skipped {skipped} of {all} frames")]
     Behind {
-        /// Frames left out.
+        /// Number of skipped frames.
         skipped: usize,
-        /// Frames that had to be looked at.
+        /// Number of frames that had to be measured, the skipped ones included.
         all: usize,
     },
-    /// The client's stream ended before its time.
+    /// The client's stream broke: a message was refused or cannot be decoded.
     #[error("the stream broke: {0}")]
     BrokenStream(String),
-    /// The messages of all callers together leave no room for this stream's next one.
+    /// The intake's byte budget is full, so that a stream's next message was refused.
     #[error("too many bytes of requests are arriving at once")]
     IntakeFull,
-    /// The client takes no more answers.
+    /// The client left or does not read its answers.
     #[error("the client has left")]
     ClientLeft,
-    /// A fault of the server; the caller learns nothing more.
+    /// A fault of the server. The caller learns no more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What an [`Error`] means to the caller and to the operator. The status of the answer, the outcome
-/// in the metrics and the level in the log all follow from it.
+/// What an [`Error`] means to the caller and to the operator. It determines the status of the
+/// answer, the outcome in the metrics and the level in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The request breaks a rule of the API.
+    /// The request violates a rule of the API.
     Invalid,
-    /// The session belongs to somebody else.
+    /// The session belongs to another caller.
     Denied,
     /// The model or the result does not exist.
     NotFound,
-    /// The request is well formed, but not possible now.
+    /// The request is valid, but not possible in the current state.
     Precondition,
-    /// The session was run before.
+    /// The session was used before.
     AlreadyUsed,
-    /// Refused for load before the work began.
+    /// Refused for load before any work was done.
     Overloaded,
-    /// Ended for load after the work began.
+    /// Ended for load after work had begun.
     Behind,
     /// The deadline passed.
     Expired,
     /// The server or a device is not in service.
     NotReady,
-    /// The store of used sessions is unavailable.
+    /// The replay store is unavailable.
     StoreDown,
-    /// The caller left.
+    /// The client left.
     ClientLeft,
     /// A fault of the server.
     Internal,
 }
 
 impl Error {
-    /// The class of this error.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(_) | Self::BrokenStream(_) => ErrorKind::Invalid,
@@ -144,12 +144,12 @@ impl Error {
         }
     }
 
-    /// One violated field.
+    /// Creates the error of one violated field.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation::new(field, description)])
     }
 
-    /// A fault of the server.
+    /// Creates the error of a fault of the server.
     pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
     }
@@ -204,7 +204,7 @@ impl From<PolicyError> for Error {
     }
 }
 
-/// How long a caller should wait before it tries again when the server is not ready.
+/// Retry delay when the server is not ready.
 pub const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 fn join(violations: &[Violation]) -> String {

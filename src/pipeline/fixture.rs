@@ -1,4 +1,4 @@
-//! The pipeline of the default models, for tests that need what the networks really say.
+//! A pipeline of the default models, for tests that need the networks' real outputs.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -21,14 +21,14 @@ use crate::model::{Manifest, ModelError, Package, scan};
 use crate::scheduler::{CpuPool, Scheduler, SchedulerSettings, SchedulerStats, Ticket, Tickets};
 use crate::telemetry::Metrics;
 
-/// A pipeline with a runtime of its own, as long as the process.
+/// A pipeline with its own runtime. Lives as long as the process.
 pub(super) struct Fixture {
     pub(super) runtime: Runtime,
     pub(super) pipeline: Pipeline,
     tickets: Tickets,
 }
 
-/// The pipeline that tests share.
+/// Returns the pipeline that all tests share.
 pub(super) fn shared() -> &'static Fixture {
     static SHARED: OnceLock<Fixture> = OnceLock::new();
     SHARED.get_or_init(Fixture::start)
@@ -72,7 +72,7 @@ impl Fixture {
     }
 }
 
-/// The models of the repository, warm for a few rows only, which saves the tests time.
+/// Opens the models of the repository with small buckets only, which saves warm-up time.
 fn packages() -> ByRole<Package> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let listings = scan(&dir).unwrap();

@@ -1,5 +1,5 @@
-//! One frame of a session: decode → detect → align → mesh → eyes, and, for chosen frames,
-//! embed and liveness.
+//! One frame of a session: decode → detect → align → mesh → eyes. Chosen frames also go through the
+//! embedder and the liveness networks.
 
 use std::sync::Arc;
 
@@ -16,48 +16,48 @@ use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
-/// A frame as it arrived.
+/// A frame as received.
 #[derive(Debug)]
 pub(super) struct Frame {
-    /// Path of the bytes in the request, by which errors name them.
+    /// Path of the image bytes in the request, for error messages.
     pub field: String,
-    /// The bytes of the file.
+    /// The bytes of the image file.
     pub file: Secret<Vec<u8>>,
-    /// How the camera was held, and whether it mirrors; undone before anything is measured.
+    /// Orientation of the camera, and whether the image is mirrored. Undone before measuring.
     pub orientation: Orientation,
 }
 
-/// How closely a frame is looked at; each step runs one network more than the last.
+/// How much of a frame is measured. Each level runs one network more than the level before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
     /// Faces, brightness and sharpness.
     Face,
     /// Also mouth, yaw and pitch.
     Mesh,
-    /// Also the lids.
+    /// Also the eyelids.
     Eyes,
 }
 
-/// A frame once it was measured.
+/// The measurements of a frame.
 #[derive(Debug)]
 pub(super) struct MeasuredFrame {
-    /// What the liveness rules see.
+    /// The input of the liveness rules.
     pub measures: Measures,
-    /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
-    /// cropped.
+    /// Crops of the main face for [`Pipeline::judge_frame`]. Unset if there is no face, or if the
+    /// face cannot be cropped.
     pub crops: Option<FaceCrops>,
 }
 
-/// The main face of a frame as the networks that judge it are fed: some 100 kB, which a session
-/// may keep until it knows which frames it wants judged.
+/// The main face of a frame, cropped for the embedder and the liveness networks. Takes some 100 kB;
+/// a session may keep the crops until it knows which frames to judge.
 #[derive(Debug)]
 pub(super) struct FaceCrops {
     aligned: RgbImage,
-    /// One for each member of the liveness ensemble.
+    /// One crop for each member of the liveness ensemble.
     liveness: Vec<RgbImage>,
 }
 
-/// A frame once its main face was located.
+/// A frame after its main face was located, measured and cropped.
 struct LocatedFrame {
     image: RgbImage,
     measured: MeasuredFrame,
@@ -69,7 +69,7 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// A frame with the output of the detector.
+/// A decoded frame with the output of the detector.
 struct DetectedFrame {
     image: RgbImage,
     fingerprint: DifferenceHash,
@@ -79,11 +79,11 @@ struct DetectedFrame {
 }
 
 impl Pipeline {
-    /// Measures a frame in the detail asked for. Where there is no face, or the mesh network sees
-    /// none, what lies behind it is left out.
+    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
+    /// one, the later measurements are left out.
     ///
     /// # Errors
-    /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
+    /// Invalid image bytes ([`Error::Invalid`] with [`Frame::field`]), the deadline, a fault.
     pub(super) async fn measure_frame(
         &self,
         frame: Frame,
@@ -114,10 +114,10 @@ impl Pipeline {
         Ok(measured)
     }
 
-    /// Shows the main face of a measured frame to the embedder and the liveness networks.
+    /// Runs the embedder and the liveness networks on the main face of a measured frame.
     ///
     /// # Errors
-    /// Time, a fault.
+    /// The deadline, a fault.
     pub(super) async fn judge_frame(
         &self,
         crops: FaceCrops,
@@ -166,7 +166,7 @@ impl Pipeline {
         self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
-    /// Openness of the right and the left eye.
+    /// Measures the openness of the right and the left eye.
     async fn measure_eyes(
         &self,
         image: RgbImage,
@@ -194,7 +194,7 @@ impl Pipeline {
     }
 }
 
-/// Finds the faces, measures the main one and cuts it out.
+/// Finds the faces, then measures and crops the main one.
 fn crop_frame(
     frame: DetectedFrame,
     detail: Detail,
@@ -235,7 +235,7 @@ fn crop_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<Mes
     Ok(MeshCrop { square, row: square.sample(image) })
 }
 
-/// The right and the left eye, each with what the network is fed.
+/// Returns the crops of the right and the left eye, with the network's input for each.
 fn crop_eyes(
     image: &RgbImage,
     mesh: &Mesh,
@@ -296,7 +296,7 @@ mod tests {
         measure(file, orientation, Detail::Eyes).unwrap().measures
     }
 
-    /// A file of the picture that `source` maps each stored pixel of a `width × height` file to.
+    /// Encodes a `width × height` PNG. `source` maps each of its pixels to a pixel of `picture`.
     fn stored(
         picture: &RgbImage,
         [width, height]: [usize; 2],
@@ -317,8 +317,8 @@ mod tests {
         file
     }
 
-    /// The pixel of the scene that a camera stores at a place when its pictures must be turned
-    /// clockwise by so many degrees.
+    /// Returns the pixel of the scene that a camera stores at `(x, y)`, if its image must be turned
+    /// clockwise by `degrees` to be upright.
     fn in_scene(degrees: u32, scene: &RgbImage, x: usize, y: usize) -> (usize, usize) {
         let (right, bottom) = (scene.width() - 1, scene.height() - 1);
         match degrees {
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn the_portraits_measure_as_with_opencv_and_onnx_runtime() {
         // Made by tests/fixtures/make_frame_goldens.py. The boxes differ by some pixels, because
-        // OpenCV shrinks pictures for the detector by another filter.
+        // OpenCV shrinks the detector's input with another filter.
         let text = include_str!("../../tests/fixtures/golden_frames.json");
         for (name, expected) in serde_json::from_str::<Golden>(text).unwrap().pictures {
             let main = eyes(portrait(&name), Orientation::UPRIGHT).main.unwrap();
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn however_the_camera_was_held_the_measures_are_those_of_the_scene() {
-        // The person turns by 11 degrees, so an exchange of left and right cannot hide.
+        // The head is turned by 11 degrees, so that swapping left and right would show.
         let scene = decode(&portrait("person_a_2.jpg"), &ImageSettings::default()).unwrap();
         let (width, height) = (scene.width(), scene.height());
         let upright = stored(&scene, [width, height], |x, y| (x, y));

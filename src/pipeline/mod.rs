@@ -1,8 +1,8 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
-//! [`Pipeline`] answers from photographs; [`LiveSession`] from a stream of frames, each measured
-//! (`frame.rs`) in the detail that the rules of [`crate::liveness`] ask for. Both wait for networks
-//! at the same lanes, so the rows of calls and of streams share batches.
+//! [`Pipeline`] answers calls about photographs. [`LiveSession`] answers a stream of frames; each
+//! frame is measured (`frame.rs`) in the detail that the rules of [`crate::liveness`] need. Both
+//! submit rows to the same lanes, so that rows of calls and of streams share batches.
 
 mod error;
 #[cfg(test)]
@@ -46,67 +46,68 @@ use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
 use crate::telemetry::Metrics;
 
-/// Two pictures whose difference hashes are this close are the same picture: recompressing or
-/// resizing a file moves it by 0 to 2 bits of 64.
+/// Largest distance, in bits of 64, between the difference hashes of one picture in two files.
+/// Recompressing or resizing a file changes 0 to 2 bits.
 const SAME_PICTURE_BITS_MAX: u32 = 2;
 
-/// The live models and everything a request needs to be answered by them.
+/// The live models and everything that is needed to answer requests with them.
 #[derive(Debug)]
 pub struct Pipeline {
     /// The live models.
     pub snapshot: Arc<Snapshot>,
-    /// How they are fed and read.
+    /// The input crops and output decoders of the live models.
     pub rules: Arc<Rules>,
-    /// Runs rows on the device.
+    /// Runs rows on the devices.
     pub scheduler: Scheduler,
-    /// Decodes, resizes and aligns.
+    /// Decodes, resizes and aligns images.
     pub pool: CpuPool,
-    /// Places for photographs in memory as pixels.
+    /// Limits how many decoded images are in memory at one time.
     pub decode_permits: Semaphore,
-    /// Limits on pictures.
+    /// Limits on images.
     pub image: ImageSettings,
-    /// Limits on faces.
+    /// Limits on the quality of faces.
     pub quality: QualityLimits,
-    /// Calibration rows and policy.
+    /// Calibration rows and the policy of this deployment.
     pub policies: DecisionPolicies,
-    /// Tokens of liveness sessions, and which were used.
+    /// Session tokens and the replay store.
     pub sessions: Sessions,
-    /// Stage times.
+    /// Metrics of the stages.
     pub metrics: Metrics,
 }
 
-/// A live model, as answers name it.
+/// A live model, as answers report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveModel {
-    /// What it does.
+    /// Name of the task.
     pub task: String,
-    /// Its name.
+    /// Name of the model.
     pub name: String,
-    /// Its version.
+    /// Version of the model.
     pub version: String,
     /// SHA-256 of its weights, hexadecimal.
     pub sha256: String,
-    /// What it is computed in.
+    /// Precision in which the model is computed.
     pub precision: &'static str,
 }
 
 /// One side of a `Compare`.
 #[derive(Debug)]
 pub enum Side {
-    /// A picture to find a face in.
+    /// A photograph in which to find a face.
     Photo(Photograph),
     /// An embedding from an earlier call.
     Embedding(Embedding),
 }
 
 impl Pipeline {
-    /// Does the live person match the portrait, and is the person live?
+    /// Decides whether the live person matches the portrait, and whether the person is live.
     ///
-    /// Of several live photographs the one with the largest raw embedding norm is matched; each of
-    /// the others that is usable must show the same person.
+    /// Of several live photographs, the one with the largest norm of the raw embedding is matched.
+    /// Every other usable live photograph must show the same person.
     ///
     /// # Errors
-    /// A policy the calibration cannot support, a file that is no picture, time, a fault.
+    /// A false-match rate that the calibration does not support, an invalid image, the deadline, a
+    /// fault.
     pub async fn verify(
         &self,
         portrait: Photograph,
@@ -122,10 +123,10 @@ impl Pipeline {
         Ok(self.decide(portrait, live, policy))
     }
 
-    /// Similarity of two faces. No liveness, no decision.
+    /// Computes the similarity of two faces. No liveness, no decision.
     ///
     /// # Errors
-    /// Embeddings of another space, a file that is no picture, time, a fault.
+    /// An embedding of another space, an invalid image, the deadline, a fault.
     pub async fn compare(
         &self,
         a: Side,
@@ -143,10 +144,10 @@ impl Pipeline {
         Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
     }
 
-    /// The embedding of the main face.
+    /// Computes the embedding of the main face.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn embed(
         &self,
         photo: Photograph,
@@ -155,10 +156,10 @@ impl Pipeline {
         self.examine(photo, PhotoTasks::EMBEDDING, ticket).await
     }
 
-    /// All faces, and the quality of the main one.
+    /// Finds all faces and measures the quality of the main one.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn detect(
         &self,
         photo: Photograph,
@@ -167,10 +168,10 @@ impl Pipeline {
         self.examine(photo, PhotoTasks::DETECTION, ticket).await
     }
 
-    /// Passive liveness of the main face.
+    /// Judges the passive liveness of the main face.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn check_liveness(
         &self,
         photo: Photograph,
@@ -188,7 +189,7 @@ impl Pipeline {
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
-    /// The models that answers about photographs stand on.
+    /// Returns the models that answer calls about photographs.
     pub fn live_models(&self) -> Vec<LiveModel> {
         let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
         let models = [detector, embedder].into_iter().chain(&liveness.members);
@@ -202,7 +203,7 @@ impl Pipeline {
         models.map(name).collect()
     }
 
-    /// Refuses a request that insists on an embedding model which is not live.
+    /// Checks the embedding model that a caller requires.
     ///
     /// # Errors
     /// [`Error::ModelNotLive`] unless `asked` is the live embedder's name or `name/version`.
@@ -216,7 +217,7 @@ impl Pipeline {
         }
     }
 
-    /// Decides a `Verify` from what was found about its photographs.
+    /// Decides a `Verify` from the reports on its photographs.
     fn decide(
         &self,
         portrait: PhotoReport,
@@ -281,7 +282,7 @@ impl Pipeline {
     }
 }
 
-/// One side of a comparison once it was looked at.
+/// One side of a `Compare` after its image was examined.
 enum ExaminedSide {
     Photo(Box<PhotoReport>),
     Embedding(Embedding),
@@ -322,7 +323,8 @@ fn pair_type_of(a: &Side, b: &Side) -> PairType {
     PairType::against_live(poorest.unwrap_or(ImageSource::LivePhoto))
 }
 
-/// The usable photograph whose raw embedding is longest, the first of equals.
+/// Returns the index of the usable photograph with the largest norm of the raw embedding; of equal
+/// ones, the first.
 fn best_live_photo(live: &[PhotoReport]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     let usable = |photo: &PhotoReport| live_problems(photo).is_empty();
@@ -353,7 +355,8 @@ fn live_evidence(
     }
 }
 
-/// Why a live photograph cannot be used; one whose liveness could not be judged cannot.
+/// Returns why a live photograph cannot be used. A photograph without a liveness score cannot be
+/// used.
 fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
     let mut problems = photo.problems();
     if problems.is_empty() && photo.liveness.is_none() {

@@ -17,7 +17,7 @@ use crate::image::{DecodeError, Orientation, RgbImage};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 
-/// What a call needs to know about the main face beyond its place and quality.
+/// Which networks a call runs on the main face after detection and quality checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PhotoTasks {
     embedding: bool,
@@ -31,25 +31,25 @@ impl PhotoTasks {
     pub(super) const ALL: Self = Self { embedding: true, liveness: true };
 }
 
-/// The faces of a picture, and the main one cut out for the networks that judge it.
+/// The faces of a photograph, and the crops of the main face.
 struct CroppedPhoto {
     width: usize,
     height: usize,
     faces: Vec<DetectedFace>,
     checks: Vec<Check>,
-    /// Set when quality allows the face to be used.
+    /// Set if the quality allows the face to be used.
     crops: Option<Crops>,
 }
 
 struct Crops {
     aligned: RgbImage,
-    /// One for each member of the liveness ensemble; none where the face cannot be cropped.
+    /// One crop for each member of the liveness ensemble. Empty if the face cannot be cropped.
     liveness: Vec<RgbImage>,
 }
 
 impl Pipeline {
-    /// Examines one photograph as far as `tasks` asks. A face that fails a quality check is
-    /// reported but not shown to the networks behind the detector.
+    /// Examines one photograph and runs `tasks` on the main face. A face that fails a quality check
+    /// is reported, but not given to the networks behind the detector.
     pub(super) async fn examine(
         &self,
         photo: Photograph,
@@ -106,7 +106,7 @@ impl Pipeline {
         Ok(report)
     }
 
-    /// Shows the main face to the embedder and the liveness networks, side by side.
+    /// Runs the embedder and the liveness networks on the main face, concurrently.
     async fn judge_face(
         &self,
         crops: Crops,
@@ -144,7 +144,7 @@ fn invalid_image(error: DecodeError, subject: Subject) -> Error {
     Error::invalid(format!("{subject}.data"), error.to_string())
 }
 
-/// Finds the faces and cuts the main one out if its quality allows.
+/// Finds the faces, and crops the main one if its quality allows.
 fn crop_photo(
     image: RgbImage,
     detected: &RowOutput,

@@ -1,4 +1,4 @@
-//! Which calibration row a request is judged by, and the thresholds that follow.
+//! The decision policy of a request: its calibration row, and the thresholds that follow.
 
 use std::path::PathBuf;
 
@@ -10,32 +10,32 @@ use crate::face::calibration::{
 use crate::face::verdict::Bar;
 use crate::model::{Manifest, space_id};
 
-/// Calibration rows of the live models, and the policy of this deployment.
+/// Calibration rows of the live embedding model, and the policy of this deployment.
 #[derive(Debug, Clone)]
 pub struct DecisionPolicies {
-    /// Rows, those of the deployment before those of the model.
+    /// The rows of the deployment, then those of the model.
     pub rows: Vec<CalibrationRow>,
-    /// The policy.
+    /// False-match rate and review band of this deployment.
     pub settings: VerifySettings,
 }
 
-/// Why nothing can be decided at the configured policy.
+/// Why no decision policy can be made from the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum DecisionPolicyError {
     /// The calibration file cannot be read.
     #[error("cannot read the calibration file {}", path.display())]
     Read {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The calibration file is refused.
     #[error("calibration file {} refused", path.display())]
     File {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// The key and the rule.
+        /// The violated key and rule.
         source: CalibrationError,
     },
     /// The calibration file belongs to another embedding model.
@@ -44,36 +44,37 @@ pub enum DecisionPolicyError {
         path.display()
     )]
     Space {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// Space of the file.
+        /// Embedding space of the file.
         file: String,
-        /// Space of the live model.
+        /// Embedding space of the live model.
         live: String,
     },
-    /// No threshold can be read off for the configured policy.
+    /// The calibration rows do not support the configured false-match rate.
     #[error("verify.policy_fmr cannot be used")]
     Policy(#[from] PolicyError),
 }
 
-/// What one request is judged by.
+/// The decision policy of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionPolicy<'a> {
-    /// The row; none means that nothing may pass.
+    /// The calibration row. Without a row nothing may pass.
     pub calibration: Option<&'a CalibrationRow>,
-    /// False-match rate decided at.
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Thresholds.
+    /// Thresholds on the similarity.
     pub bar: Bar,
 }
 
 impl DecisionPolicies {
-    /// The rows of the calibration file, then those of the embedding model that is computed in
-    /// `precision`. Each kind of pair can be decided at the policy of `settings`.
+    /// Reads the rows of the calibration file, then those of the embedding model computed in
+    /// `precision`. Checks that each pair type can be decided at the false-match rate of
+    /// `settings`.
     ///
     /// # Errors
-    /// A calibration file that is refused or of another space, a policy that the rows cannot
-    /// support.
+    /// The calibration file is refused or is for another embedding space, or the rows do not
+    /// support the false-match rate.
     pub fn open(
         settings: &VerifySettings,
         embedder: &Manifest,
@@ -89,10 +90,10 @@ impl DecisionPolicies {
         Ok(policies)
     }
 
-    /// Picks the row for a kind of pair and reads the thresholds off it.
+    /// Selects the row for a pair type and computes its thresholds.
     ///
     /// # Errors
-    /// A false-match rate that the row's sample does not support.
+    /// The row's sample does not support the false-match rate.
     pub fn for_pair(
         &self,
         pair_type: PairType,
@@ -113,7 +114,7 @@ impl DecisionPolicies {
     }
 }
 
-/// The rows of the deployment's own file, which must be for the space `live`.
+/// Reads the rows of the deployment's own file, which must be for the embedding space `live`.
 fn own_rows(
     settings: &VerifySettings,
     live: String,
@@ -131,7 +132,7 @@ fn own_rows(
 }
 
 impl DecisionPolicy<'_> {
-    /// A cosine with what it stands for on the row.
+    /// Returns a cosine with its score and false-match rate by the calibration row.
     pub fn similarity(&self, cosine: f64) -> Similarity {
         let on_row = |row: &CalibrationRow| CalibratedSimilarity {
             score100: row.score100(cosine),
@@ -140,7 +141,7 @@ impl DecisionPolicy<'_> {
         Similarity { cosine, calibrated: self.calibration.map(on_row) }
     }
 
-    /// Least cosine that passes.
+    /// Returns the least cosine that passes, or `None` without a calibration row.
     pub fn similarity_min(&self) -> Option<f64> {
         match self.bar {
             Bar::Calibrated { pass_min, .. } => Some(pass_min),

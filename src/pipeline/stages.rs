@@ -1,4 +1,4 @@
-//! What photographs and frames have in common: bytes → picture → faces → crops → networks.
+//! The stages that photographs and frames share: decode → detect → crop → networks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::image::{
 use crate::scheduler::{Answer, PoolError, Ticket};
 use crate::telemetry::Stage;
 
-/// A picture once its file was read.
+/// A decoded image.
 pub(super) struct DecodedImage {
     pub(super) image: RgbImage,
-    /// What the detector is shown: the image, scaled for its canvas.
+    /// The image scaled to the detector's canvas.
     pub(super) scaled: RgbImage,
     /// Canvas pixels per image pixel.
     pub(super) scale: f32,
@@ -28,7 +28,7 @@ pub(super) struct DecodedImage {
 }
 
 impl DecodedImage {
-    /// Reads a file; `orientation` is undone after what the file itself says about it.
+    /// Decodes a file. Undoes the file's own EXIF orientation first, then `orientation`.
     pub(super) fn decode(
         file: &[u8],
         limits: &ImageSettings,
@@ -42,16 +42,16 @@ impl DecodedImage {
     }
 }
 
-/// The faces of a picture.
+/// The faces of an image.
 pub(super) struct Faces {
-    /// The main one first, then by area; source pixel coordinates.
+    /// All faces in source pixel coordinates, the main one first, then by area.
     pub(super) all: Vec<DetectedFace>,
-    /// The first of them; `None` when there is none.
+    /// The main face. `None` if there is no face.
     pub(super) main: Option<MainFace>,
 }
 
 impl Faces {
-    /// Reads the faces off the detector's output and chooses the main one.
+    /// Decodes the detector's output and chooses the main face.
     pub(super) fn find(
         detected: &RowOutput,
         scale: f32,
@@ -71,7 +71,7 @@ impl Faces {
 }
 
 impl Pipeline {
-    /// Runs a job on the CPU pool; one that panics is counted and is a fault of the server.
+    /// Runs a job on the CPU pool. A panic of the job is counted and is a fault of the server.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -84,7 +84,7 @@ impl Pipeline {
         })
     }
 
-    /// Waits for a place among the decoded pictures; it is free again when dropped.
+    /// Waits for a permit to hold one decoded image in memory. Dropping the permit releases it.
     pub(super) async fn acquire_decode_permit(
         &self,
         ticket: &Ticket,
@@ -97,13 +97,13 @@ impl Pipeline {
         Ok(permit)
     }
 
-    /// Counts the time of one picture in `stage`.
+    /// Adds the time of one image in `stage` to the call and to the metrics.
     pub(super) fn record_stage_time(&self, stage: Stage, time: Duration, ticket: &Ticket) {
         ticket.times().spent(stage, time);
         self.metrics.stage(stage, time);
     }
 
-    /// Runs `row` on the model of `stage`. The lane has measured how long the row waited.
+    /// Runs `row` on `model`. Records the queue time, which the lane measured, and the run time.
     pub(super) async fn infer(
         &self,
         stage: Stage,
@@ -130,7 +130,8 @@ impl Pipeline {
         }
     }
 
-    /// Shows each member of the liveness ensemble its crop, side by side; no crops, no answers.
+    /// Runs each member of the liveness ensemble on its crop, concurrently. No crops give no
+    /// answers.
     pub(super) async fn infer_liveness(
         &self,
         crops: Vec<RgbImage>,
@@ -141,13 +142,13 @@ impl Pipeline {
         try_join_all(members.zip(crops).map(infer)).await
     }
 
-    /// The probability of a live person, from the answers of all members of the ensemble.
+    /// Computes the probability of a live person from the answers of all members of the ensemble.
     pub(super) fn liveness_score(&self, answers: &[Answer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
         self.rules.liveness.score(&outputs).map_err(Error::internal)
     }
 
-    /// The embedding that the embedder answered, and the norm it had.
+    /// Returns the unit embedding in the embedder's answer, and the norm of the raw one.
     pub(super) fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
         let rule = &self.rules.embedder;
         Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())

@@ -1,5 +1,5 @@
-//! A session while it runs: each frame is admitted, measured, observed and, where the rules ask
-//! for it, judged; then the next.
+//! A running session: each frame is admitted, measured and observed, and judged if the rules need
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,29 +23,30 @@ use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BIT
 use crate::scheduler::Ticket;
 use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 
-/// How long a frame is known again: whoever replays a session tries the same day.
+/// TTL of frame digests. A session is usually replayed on the same day.
 const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A server that has to leave out more than one frame in this many cannot judge a session: 10
-/// frames a second become fewer than the rules need.
+/// Divisor of the skipped frames: if more than one frame in four is skipped, the session cannot be
+/// judged, because 10 frames a second become fewer than the rules need.
 const SKIPPED_ONE_IN: usize = 4;
 
-/// Frames before that is said.
+/// Frames before the server can be found behind.
 const BEHIND_FRAMES_MIN: usize = 20;
 
-/// How far the clocks of a capture device and of the server may be apart.
+/// Largest accepted difference between the clocks of a capture device and of the server, in
+/// milliseconds.
 const CLOCK_SKEW_MAX_MS: u64 = 30_000;
 
-/// A frame, and when it arrived.
+/// A frame and its arrival time.
 #[derive(Debug)]
 pub struct ReceivedFrame {
-    /// As it was sent.
+    /// The frame as sent.
     pub frame: CameraFrame,
-    /// When its last byte was here.
+    /// When the last byte arrived.
     pub received_at: Instant,
 }
 
-/// A session that runs. Dropping it leaves the session used.
+/// A running session. Dropping it leaves the session used.
 pub struct LiveSession {
     pipeline: Arc<Pipeline>,
     ticket: Arc<Ticket>,
@@ -54,18 +55,19 @@ pub struct LiveSession {
     began: Instant,
     portrait: PhotoReport,
     is_portrait_shown: bool,
-    /// When the first frame was taken, by the client's clock.
+    /// When the first frame was captured, by the client's clock.
     first_captured_unix_ms: Option<u64>,
     steps_done: usize,
     frames: FrameCounts,
 }
 
 impl Pipeline {
-    /// Takes a session and looks at its portrait.
+    /// Claims a session and examines its portrait.
     ///
     /// # Errors
-    /// A token that does not stand for this session here and now, a portrait that is no picture,
-    /// a store that is unavailable, time, a fault. Once the token was good, the session is used.
+    /// A token that is refused or belongs to another request, an invalid portrait, an unavailable
+    /// store, the deadline, a fault. After a successful claim the session is used, whatever the
+    /// error.
     pub async fn start_session(
         self: &Arc<Self>,
         start: SessionStart,
@@ -95,8 +97,9 @@ impl Pipeline {
         })
     }
 
-    /// Two frames of one person are as similar as the calibration of live photographs says.
-    /// Without one nothing passes anyway, and nobody is called another person.
+    /// Returns the limits of a session. Two frames of one person must be as similar as the
+    /// calibration of live photographs requires. Without a calibration nothing passes anyway, so
+    /// the limit is -1 and no frame is taken for another person's.
     fn session_limits(&self) -> Result<Limits, Error> {
         let mut limits = self.sessions.limits.clone();
         let policy = self.policies.for_pair(PairType::LiveLive, None)?;
@@ -104,7 +107,7 @@ impl Pipeline {
         Ok(limits)
     }
 
-    /// Whether another session showed one of these frames.
+    /// Records `frames` and returns whether another session showed one of them.
     async fn was_replayed(
         &self,
         frames: &[KeyedDigests],
@@ -117,31 +120,32 @@ impl Pipeline {
 }
 
 impl LiveSession {
-    /// Whether more frames are wanted.
+    /// Returns whether the session needs more frames.
     pub fn is_open(&self) -> bool {
         self.core.is_open() && self.portrait.problems().is_empty()
     }
 
-    /// What is asked for, in this order.
+    /// Returns the requested actions, in order.
     pub fn actions(&self) -> &[Action] {
         &self.opened.actions
     }
 
-    /// How long a prompt holds from now on.
+    /// Returns the time left for a prompt.
     pub fn time_left(&self, prompt: Prompt) -> Duration {
         prompt.deadline.saturating_sub(self.began.elapsed())
     }
 
-    /// Frames that were left out so far.
+    /// Returns the number of frames that were left out so far.
     pub fn thinned(&self) -> usize {
         self.core.thinned() + self.frames.skipped
     }
 
-    /// Takes the next frame: looks at it, unless the server `is_behind` or frames come too fast.
+    /// Processes the next frame. Leaves the frame out if the server `is_behind` or frames come too
+    /// fast.
     ///
     /// # Errors
-    /// A frame that breaks a rule of the format, a server that cannot keep up, a store that is
-    /// unavailable, time, a fault.
+    /// A frame that violates a rule of the format, a server that cannot keep up, an unavailable
+    /// store, the deadline, a fault.
     pub async fn process_frame(
         &mut self,
         received: ReceivedFrame,
@@ -162,7 +166,8 @@ impl LiveSession {
         }
     }
 
-    /// Lets time pass without a frame.
+    /// Checks the time limits while no frame arrives. A recording has its own clock and is not
+    /// checked.
     pub fn time_out(&mut self) -> Vec<Event> {
         match self.opened.assurance {
             Assurance::Stream => self.core.time_out(self.began.elapsed()),
@@ -170,11 +175,11 @@ impl LiveSession {
         }
     }
 
-    /// Ends the session. A customer is not asked to try harder when it was the server that looked
-    /// away.
+    /// Ends the session. If the server skipped frames, the customer is not asked to try again for
+    /// lost time: the server reports an error instead.
     ///
     /// # Errors
-    /// A server that could not keep up, a policy that the calibration no longer supports.
+    /// A server that could not keep up, a false-match rate that the calibration no longer supports.
     pub fn finish(self) -> Result<SessionReport, Error> {
         let Self { pipeline, opened, core, portrait, .. } = &self;
         let policy = self.decision_policy()?;
@@ -225,7 +230,8 @@ impl LiveSession {
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
         let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
         if let Some(crops) = crops.filter(|_| judge) {
-            // Of all frames, these decide: whoever shows a session again shows them again.
+            // Only judged frames are checked for replay: they decide the session, so a replayed
+            // session shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_replayed) = tokio::try_join!(
                 self.pipeline.judge_frame(crops, &self.ticket),
@@ -242,14 +248,14 @@ impl LiveSession {
         Ok(events)
     }
 
-    /// Since the first frame, by the client's clock.
+    /// Returns the time since the first frame, by the client's clock.
     fn capture_time(&mut self, frame: &CameraFrame) -> Duration {
         let captured = frame.captured_unix_ms;
         let first = *self.first_captured_unix_ms.get_or_insert(captured);
         Duration::from_millis(captured.saturating_sub(first))
     }
 
-    /// The server's clock for a stream, the client's for a recording.
+    /// Returns the server's time for a stream, and the client's capture time for a recording.
     fn session_time(&self, captured: Duration, now: Instant) -> Duration {
         match self.opened.assurance {
             Assurance::Stream => now.saturating_duration_since(self.began),
@@ -257,7 +263,7 @@ impl LiveSession {
         }
     }
 
-    /// What was recorded before the actions were drawn cannot be an answer to them.
+    /// Refuses a recording from before the session was created: its actions were not drawn yet.
     fn check_recorded_after_creation(&self, frame: &CameraFrame) -> Result<(), Error> {
         let is_early = frame.captured_unix_ms.saturating_add(CLOCK_SKEW_MAX_MS)
             < self.opened.claims.issued_unix_ms;
@@ -268,7 +274,8 @@ impl LiveSession {
         Ok(())
     }
 
-    /// A session must not fail because the server is busy.
+    /// Counts a skipped frame. Fails if too many were skipped: a session must not fail its customer
+    /// because the server is busy.
     fn skip_frame(&mut self) -> Result<Vec<Event>, Error> {
         self.frames.skipped += 1;
         let FrameCounts { measured, skipped, .. } = self.frames;
@@ -305,7 +312,7 @@ fn oriented(frame: CameraFrame) -> Frame {
     Frame { field: format!("{}.image.data", frame.field), file: frame.file, orientation }
 }
 
-/// Whether the session is to be tried again for what a frame that was left out may have shown.
+/// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.
 fn is_timing_retry(verdict: &LivenessVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
     let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];

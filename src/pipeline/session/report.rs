@@ -1,48 +1,48 @@
-//! What a session comes to.
+//! The result of a session.
 
 use crate::face::calibration::CalibrationRow;
 use crate::liveness::{Action, Assurance, LivenessVerdict, STEPS};
 use crate::pipeline::Similarity;
 use crate::trust::SessionClaims;
 
-/// Frames of a session.
+/// Counts of a session's frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCounts {
-    /// Taken in.
+    /// All frames.
     pub received: usize,
-    /// Measured.
+    /// Measured frames.
     pub measured: usize,
-    /// Left out because the server was behind.
+    /// Frames skipped because the server was behind.
     pub skipped: usize,
-    /// Shown to the embedder and the liveness networks.
+    /// Frames run through the embedder and the liveness networks.
     pub judged: usize,
 }
 
-/// The answer of a session.
+/// The result of a session.
 #[derive(Debug)]
 pub struct SessionReport {
-    /// Decision, reasons, and every value with its limit.
+    /// Decision, reasons, and every checked value with its limit.
     pub verdict: LivenessVerdict,
-    /// What the session was bound to.
+    /// The claims of the session.
     pub claims: SessionClaims,
-    /// What was asked for.
+    /// The requested actions, in order.
     pub actions: [Action; STEPS],
-    /// How its frames came.
+    /// Whether the frames came as a stream or as a recording.
     pub assurance: Assurance,
-    /// Actions that were seen.
+    /// Number of completed actions.
     pub steps_done: usize,
-    /// The portrait against the matched frame.
+    /// Similarity of the portrait and the matched frame.
     pub similarity: Option<Similarity>,
-    /// False-match rate decided at.
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Cosine that passes at it; unset without a calibration row.
+    /// Least cosine that passes at that rate. Unset without a calibration row.
     pub similarity_min: Option<f64>,
-    /// Number of the matched frame.
+    /// Sequence number of the matched frame.
     pub matched: Option<u32>,
-    /// How many frames came to what.
+    /// Counts of the frames.
     pub frames: FrameCounts,
-    /// The row the decision stands on.
+    /// The calibration row of the decision.
     pub calibration: Option<CalibrationRow>,
-    /// When it was decided, in milliseconds of Unix time.
+    /// Time of the decision, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
 }
