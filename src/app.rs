@@ -22,10 +22,11 @@ use crate::device::{DeviceError, DeviceGroup, DeviceSettings};
 use crate::liveness::SessionLimits;
 use crate::model::{Manifest, ModelError};
 use crate::pipeline::{
-    Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
+    DecisionPolicies, DecisionPolicyError, Pipeline, Rules, RulesError, Sessions, SessionsError,
+    lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Door, Probes, Readiness, Standing};
+use crate::services::{Gateway, PipelineCell, Probes, Standing};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, State, check};
@@ -72,7 +73,7 @@ pub enum AppError {
     Sessions(#[from] SessionsError),
     /// Nothing can be decided at the configured policy.
     #[error(transparent)]
-    Standards(#[from] StandardsError),
+    Policies(#[from] DecisionPolicyError),
 }
 
 /// A server: bound, then loaded, then stopped.
@@ -83,7 +84,7 @@ pub struct App {
     pub limits: SessionLimits,
     config: Config,
     gauges: Gauges,
-    readiness: Readiness,
+    pipeline_cell: PipelineCell,
     board: Board,
     /// Tells what becomes of the devices, once they are open.
     following: Option<JoinHandle<()>>,
@@ -110,17 +111,17 @@ impl App {
             metrics: Metrics::register(&mut registry),
             scheduler: SchedulerStats::register(&mut registry),
         };
-        let readiness = Readiness::default();
+        let pipeline_cell = PipelineCell::default();
         let (health, health_service) = tonic_health::server::health_reporter();
         let board = Board::new(health).await;
         let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
         let http = serve_http(config.server.http_listen, probes).await?;
-        let door = door(&config, &gauges, &readiness);
+        let gateway = gateway(&config, &gauges, &pipeline_cell);
         let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
-        let grpc = serve_grpc(&config, calls, door, health_service).await?;
+        let grpc = serve_grpc(&config, calls, gateway, health_service).await?;
         let limits = config.liveness.limits();
         let (about, following) = (Vec::new(), None);
-        Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
+        Ok(Self { limits, config, gauges, pipeline_cell, board, following, grpc, http, about })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -129,14 +130,14 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let Prepared { devices, packages, standards, sessions } = prepare(config).await?;
+        let Prepared { devices, packages, policies, sessions } = prepare(config).await?;
         let device = devices.open().await?;
         let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.gauges.metrics.model_live(&labels(model.manifest()));
         }
-        self.about = describe(&device, &snapshot, &standards);
+        self.about = describe(&device, &snapshot, &policies);
         let lanes = lanes(&config.scheduler, &snapshot);
         let mut follower = Follower {
             devices: device.health(),
@@ -151,15 +152,15 @@ impl App {
             rules: Arc::new(rules),
             scheduler,
             pool: cpu_pool(&config.device)?,
-            places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
+            decode_permits: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             image: config.image,
             quality: config.quality.clone(),
-            standards,
+            policies,
             sessions: Sessions { limits: self.limits.clone(), ..sessions },
             metrics: self.gauges.metrics.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
-        let _ = self.readiness.set(Arc::new(pipeline));
+        let _ = self.pipeline_cell.set(Arc::new(pipeline));
         follower.tell().await;
         self.following = Some(tokio::spawn(follower.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
@@ -220,11 +221,11 @@ impl App {
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
+fn gateway(config: &Config, gauges: &Gauges, pipeline_cell: &PipelineCell) -> Gateway {
     let server = &config.server;
     let stats = gauges.scheduler.clone();
-    Door {
-        readiness: Arc::clone(readiness),
+    Gateway {
+        pipeline: Arc::clone(pipeline_cell),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image,
     }
@@ -248,7 +249,7 @@ fn labels(manifest: &Manifest) -> ModelLabels {
     }
 }
 
-fn describe(device: &DeviceGroup, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
+fn describe(device: &Device, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
     let mut lines: Vec<String> =
         device.describe().map(|device| format!("device      {device}")).collect();
     for (role, model) in snapshot.iter() {
@@ -269,7 +270,7 @@ fn describe(device: &DeviceGroup, snapshot: &Snapshot, standards: &Standards) ->
             manifest.buckets.iter().max().copied().unwrap_or(1),
         ));
     }
-    for row in &standards.rows {
+    for row in &policies.rows {
         let kind = if row.is_generic() { "generic" } else { row.pair_type().name() };
         let fmr_min = row.fmr_min();
         lines.push(format!(

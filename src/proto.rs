@@ -15,14 +15,14 @@ pub mod v1 {
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/menshen.bin"));
 }
 
-/// Biometric payloads print their length and nothing else.
+/// Images and embeddings print their length only.
 impl fmt::Debug for v1::Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Image({} bytes)", self.data.len())
     }
 }
 
-/// Whoever holds a token can answer its session.
+/// Tokens are not printed: a holder of the token can run the session.
 impl fmt::Debug for v1::CreateSessionResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CreateSessionResponse({})", self.session_id)

@@ -6,7 +6,7 @@ use crate::catalog::{ByRole, LivenessEnsemble, Role, choose_liveness, choose_mod
 use crate::config::Config;
 use crate::device::{DeviceError, DevicePlan, DeviceSettings};
 use crate::model::{Listing, Manifest, Package, Shelf, scan_shelf};
-use crate::pipeline::{Sessions, Standards, check_role, session_keys, session_store};
+use crate::pipeline::{DecisionPolicies, Sessions, check_role, session_keys, session_store};
 use crate::trust::{ReplayStore, ReplayTarget, SessionKeys};
 
 /// One part of what a start reads.
@@ -34,7 +34,7 @@ pub enum State {
 pub(super) struct Prepared {
     pub(super) devices: DevicePlan,
     pub(super) packages: ByRole<Package>,
-    pub(super) standards: Standards,
+    pub(super) policies: DecisionPolicies,
     pub(super) sessions: Sessions,
 }
 
@@ -79,11 +79,11 @@ pub(super) async fn prepare(config: &Config) -> Result<Prepared, AppError> {
 impl Inspection<'_> {
     async fn read(&mut self, find_devices: FindDevices) -> Option<Prepared> {
         let devices = self.devices(find_devices);
-        let (packages, standards) = self.models(devices.as_ref());
+        let (packages, policies) = self.models(devices.as_ref());
         let keys = self.session_keys();
         let store = self.session_store().await;
         let sessions = Sessions::new(&self.config.liveness, keys?, store?);
-        Some(Prepared { devices: devices?, packages: packages?, standards: standards?, sessions })
+        Some(Prepared { devices: devices?, packages: packages?, policies: policies?, sessions })
     }
 
     fn devices(&mut self, find_devices: FindDevices) -> Option<DevicePlan> {
@@ -98,7 +98,7 @@ impl Inspection<'_> {
     fn models(
         &mut self,
         devices: Option<&DevicePlan>,
-    ) -> (Option<ByRole<Package>>, Option<Standards>) {
+    ) -> (Option<ByRole<Package>>, Option<DecisionPolicies>) {
         if self.is_left_out("models.", "models.dir") {
             return (None, None);
         }
@@ -106,8 +106,8 @@ impl Inspection<'_> {
         let manifests: Vec<&Manifest> = shelf.models.iter().map(|model| &model.manifest).collect();
         self.placement(&manifests);
         let places = self.places(&shelf, &manifests);
-        let standards = places.embedder.and_then(|place| self.standards(manifests[place]));
-        (self.packages(&shelf, places, devices), standards)
+        let policies = places.embedder.and_then(|place| self.policies(manifests[place]));
+        (self.packages(&shelf, places, devices), policies)
     }
 
     fn shelf(&mut self) -> Option<Shelf> {
@@ -181,15 +181,15 @@ impl Inspection<'_> {
         })
     }
 
-    fn standards(&mut self, embedder: &Manifest) -> Option<Standards> {
+    fn policies(&mut self, embedder: &Manifest) -> Option<DecisionPolicies> {
         if self.is_left_out("verify.", "verify.calibration") {
             return None;
         }
         let precision = self.config.device.precision.unwrap_or(embedder.precision);
-        let standards = Standards::open(&self.config.verify, embedder, precision);
-        self.note("verify.calibration", standards.map_err(AppError::Standards), |standards| {
-            let rows: Vec<&str> = standards.rows.iter().map(|row| row.id()).collect();
-            let policy_fmr = standards.settings.policy_fmr;
+        let policies = DecisionPolicies::open(&self.config.verify, embedder, precision);
+        self.note("verify.calibration", policies.map_err(AppError::Policies), |policies| {
+            let rows: Vec<&str> = policies.rows.iter().map(|row| row.id()).collect();
+            let policy_fmr = policies.settings.policy_fmr;
             format!("rows {}; decides at a false-match rate of {policy_fmr:e}", rows.join(", "))
         })
     }

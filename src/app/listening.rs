@@ -15,8 +15,8 @@ use crate::proto::v1::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::face_service_server::FaceServiceServer;
 use crate::proto::v1::liveness_service_server::LivenessServiceServer;
 use crate::services::{
-    CallLayer, DeadlineLayer, Door, FaceServer, IntakeLayer, LivenessServer, MessageLimits, Probes,
-    http_router,
+    CallLayer, DeadlineLayer, FaceServer, Gateway, IntakeLayer, LivenessServer, MessageLimits,
+    Probes, http_router,
 };
 use crate::telemetry::{Calls, causes};
 
@@ -53,7 +53,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) async fn serve_grpc<H>(
     config: &Config,
     calls: Calls,
-    door: Door,
+    gateway: Gateway,
     health: HealthServer<H>,
 ) -> Result<Listening, AppError>
 where
@@ -85,12 +85,12 @@ where
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(
-            FaceServiceServer::new(FaceServer(door.clone()))
+            FaceServiceServer::new(FaceServer(gateway.clone()))
                 .max_decoding_message_size(limits.largest()),
         )
         .add_service(
             LivenessServiceServer::new(LivenessServer {
-                door,
+                gateway,
                 tells_all: config.liveness.tells_all,
             })
             .max_decoding_message_size(limits.largest()),

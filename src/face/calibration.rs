@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 pub use file::{CalibrationFile, parse_entries};
 
-/// Impostor pairs required per expected false match. With 30 errors the rate is known to ±30 % at
+use super::ImageSource;
+
+/// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
 /// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
 const FALSE_MATCHES_MIN: f64 = 30.0;
 
@@ -88,7 +90,16 @@ pub enum PairType {
 }
 
 impl PairType {
-    /// Returns the name used in manifests, calibration files and answers.
+    /// Returns the type of a pair of an image from `source` and a live photograph.
+    pub fn against_live(source: ImageSource) -> Self {
+        match source {
+            ImageSource::IdChip => Self::ChipLive,
+            ImageSource::IdFile => Self::FileLive,
+            ImageSource::LivePhoto => Self::LiveLive,
+        }
+    }
+
+    /// The name in manifests, calibration files and answers.
     pub fn name(self) -> &'static str {
         match self {
             Self::ChipLive => "chip-live",

@@ -1,4 +1,4 @@
-//! Why a request got no answer. A poor photograph is an answer, not an error.
+//! The errors of a request. A poor photograph is an answer, not an error.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::face::calibration::PolicyError;
 use crate::scheduler::{Overloaded, RowError};
 use crate::trust::{ReplayError, TokenError};
 
-/// A field of the request that breaks its rule.
+/// A field of the request that violates a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Path of the field in the request message, such as `live_photos[0].data`.
     pub field: String,
-    /// The rule and the limit.
+    /// The rule, with its limit.
     pub description: String,
 }
 
 impl Violation {
-    /// Says that `field` breaks the rule in `description`.
+    /// Creates a violation of the rule `description` by `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
@@ -26,10 +26,10 @@ impl Violation {
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields of the request break their rules; at least one.
+    /// Fields of the request violate rules; at least one.
     #[error("invalid request: {}", join(.0))]
     Invalid(Vec<Violation>),
-    /// No room for one more request.
+    /// Admission refused the request for load.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// The deadline passed.
@@ -38,132 +38,132 @@ pub enum Error {
     /// The models are not live yet, a device was lost, or the server is stopping.
     #[error("the server is not ready: {0}")]
     NotReady(&'static str),
-    /// The caller insists on a model that is not live.
-    #[error("the model asked for is not live; the live embedding model is {live}")]
+    /// The caller requires a model that is not live.
+    #[error("the requested model is not live; the live embedding model is {live}")]
     ModelNotLive {
         /// Name and version of the live model.
         live: String,
     },
-    /// Two embeddings of different spaces.
+    /// An embedding is of another space than the live embedding model's.
     #[error("embeddings of different spaces cannot be compared; the live space is {live}")]
     SpaceMismatch {
         /// The space of the live embedding model.
         live: String,
     },
-    /// The token does not stand for a session here and now.
+    /// The token was refused, or belongs to another session, shop, device or portrait.
     #[error(transparent)]
     Token(TokenError),
-    /// The session was run before.
+    /// The session was used before.
     #[error("the session was used before: create another one")]
     SessionUsed,
-    /// The session was created for the other call.
+    /// The session was created for the other method, which is named here.
     #[error("the session was created for {0}")]
     WrongCall(&'static str),
-    /// The transaction has had its sessions.
-    #[error("the transaction has had its {attempts_max} sessions")]
+    /// The transaction has used all of its sessions.
+    #[error("the transaction has used all of its {attempts_max} sessions")]
     AttemptsSpent {
         /// The limit.
         attempts_max: u32,
     },
-    /// There is no result under this name for this shop.
-    #[error("there is no result of this session")]
+    /// The session has no result, or the result belongs to another shop.
+    #[error("the session has no result")]
     NoResult,
-    /// The store of used sessions cannot be relied on; nothing may be decided without it.
+    /// The replay store is unavailable. Without it nothing may be decided.
     #[error("the store of used sessions is unavailable")]
     Store(#[source] ReplayError),
-    /// The server leaves out too many frames of a session to judge it.
-    #[error("the server is too busy: it left out {late} of {all} frames")]
+    /// The server skipped too many frames of a session to judge it.
+    #[error("the server is too busy: it skipped {skipped} of {all} frames")]
     Behind {
-        /// Frames left out.
-        late: usize,
-        /// Frames that had to be looked at.
+        /// Number of skipped frames.
+        skipped: usize,
+        /// Number of frames that had to be measured, the skipped ones included.
         all: usize,
     },
-    /// The client's stream ended before its time.
+    /// The client's stream broke: a message was refused or cannot be decoded.
     #[error("the stream broke: {0}")]
     BrokenStream(String),
-    /// The messages of all callers together leave no room for this stream's next one.
+    /// The intake's byte budget is full, so that a stream's next message was refused.
     #[error("too many bytes of requests are arriving at once")]
     IntakeFull,
-    /// The client takes no more answers.
+    /// The client left or does not read its answers.
     #[error("the client has left")]
-    Gone,
-    /// A fault of the server; the caller learns nothing more.
+    ClientLeft,
+    /// A fault of the server. The caller learns no more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What an [`Error`] means to the caller and to the operator. The status of the answer, the outcome
-/// in the metrics and the level in the log all follow from it.
+/// What an [`Error`] means to the caller and to the operator. It determines the status of the
+/// answer, the outcome in the metrics and the level in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The request breaks a rule of the API.
+pub enum ErrorKind {
+    /// The request violates a rule of the API.
     Invalid,
-    /// The session belongs to somebody else.
+    /// The session belongs to another caller.
     Denied,
     /// The model or the result does not exist.
     NotFound,
-    /// The request is well formed, but not possible now.
+    /// The request is valid, but not possible in the current state.
     Precondition,
-    /// The session was run before.
-    Used,
-    /// Refused for load before the work began.
+    /// The session was used before.
+    AlreadyUsed,
+    /// Refused for load before any work was done.
     Overloaded,
-    /// Ended for load after the work began.
+    /// Ended for load after work had begun.
     Behind,
     /// The deadline passed.
     Expired,
     /// The server or a device is not in service.
     NotReady,
-    /// The store of used sessions is unavailable.
+    /// The replay store is unavailable.
     StoreDown,
-    /// The caller left.
-    Gone,
+    /// The client left.
+    ClientLeft,
     /// A fault of the server.
     Internal,
 }
 
 impl Error {
-    /// The class of this error.
-    pub fn kind(&self) -> Kind {
+    /// Returns the kind of this error.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid(_) | Self::BrokenStream(_) => Kind::Invalid,
-            Self::Overloaded(_) | Self::IntakeFull => Kind::Overloaded,
-            Self::Expired => Kind::Expired,
-            Self::NotReady(_) => Kind::NotReady,
-            Self::ModelNotLive { .. } | Self::NoResult => Kind::NotFound,
+            Self::Invalid(_) | Self::BrokenStream(_) => ErrorKind::Invalid,
+            Self::Overloaded(_) | Self::IntakeFull => ErrorKind::Overloaded,
+            Self::Expired => ErrorKind::Expired,
+            Self::NotReady(_) => ErrorKind::NotReady,
+            Self::ModelNotLive { .. } | Self::NoResult => ErrorKind::NotFound,
             Self::SpaceMismatch { .. } | Self::WrongCall(_) | Self::AttemptsSpent { .. } => {
-                Kind::Precondition
+                ErrorKind::Precondition
             }
             Self::Token(error) => kind_of_token(*error),
-            Self::SessionUsed => Kind::Used,
-            Self::Store(_) => Kind::StoreDown,
-            Self::Behind { .. } => Kind::Behind,
-            Self::Gone => Kind::Gone,
-            Self::Internal(_) => Kind::Internal,
+            Self::SessionUsed => ErrorKind::AlreadyUsed,
+            Self::Store(_) => ErrorKind::StoreDown,
+            Self::Behind { .. } => ErrorKind::Behind,
+            Self::ClientLeft => ErrorKind::ClientLeft,
+            Self::Internal(_) => ErrorKind::Internal,
         }
     }
 
-    /// One violated field.
+    /// Creates the error of one violated field.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation::new(field, description)])
     }
 
-    /// A fault of the server.
+    /// Creates the error of a fault of the server.
     pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(source))
     }
 }
 
-fn kind_of_token(error: TokenError) -> Kind {
+fn kind_of_token(error: TokenError) -> ErrorKind {
     match error {
         TokenError::Forged
         | TokenError::UnknownKey
         | TokenError::WrongAudience
-        | TokenError::TooLong => Kind::Invalid,
-        TokenError::Expired | TokenError::NotYetValid => Kind::Precondition,
-        TokenError::Foreign(_) => Kind::Denied,
-        TokenError::Random => Kind::Internal,
+        | TokenError::TooLong => ErrorKind::Invalid,
+        TokenError::Expired | TokenError::NotYetValid => ErrorKind::Precondition,
+        TokenError::WrongBinding(_) => ErrorKind::Denied,
+        TokenError::Random => ErrorKind::Internal,
     }
 }
 
@@ -204,7 +204,7 @@ impl From<PolicyError> for Error {
     }
 }
 
-/// How long a caller should wait before it tries again when the server is not ready.
+/// Retry delay when the server is not ready.
 pub const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 fn join(violations: &[Violation]) -> String {
@@ -230,22 +230,22 @@ mod tests {
             retry_after: Duration::from_millis(100),
         };
         for (error, kind) in [
-            (Error::invalid("a", "is required"), Kind::Invalid),
-            (Error::BrokenStream("no message".to_owned()), Kind::Invalid),
-            (Error::Overloaded(refusal), Kind::Overloaded),
-            (Error::IntakeFull, Kind::Overloaded),
-            (Error::Behind { late: 6, all: 20 }, Kind::Behind),
-            (Error::Expired, Kind::Expired),
-            (Error::NotReady("models are loading"), Kind::NotReady),
-            (Error::ModelNotLive { live: "a/1".to_owned() }, Kind::NotFound),
-            (Error::NoResult, Kind::NotFound),
-            (Error::SpaceMismatch { live: "a".to_owned() }, Kind::Precondition),
-            (Error::WrongCall("Run"), Kind::Precondition),
-            (Error::AttemptsSpent { attempts_max: 3 }, Kind::Precondition),
-            (Error::SessionUsed, Kind::Used),
-            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), Kind::StoreDown),
-            (Error::Gone, Kind::Gone),
-            (Error::internal(std::fmt::Error), Kind::Internal),
+            (Error::invalid("a", "is required"), ErrorKind::Invalid),
+            (Error::BrokenStream("no message".to_owned()), ErrorKind::Invalid),
+            (Error::Overloaded(refusal), ErrorKind::Overloaded),
+            (Error::IntakeFull, ErrorKind::Overloaded),
+            (Error::Behind { skipped: 6, all: 20 }, ErrorKind::Behind),
+            (Error::Expired, ErrorKind::Expired),
+            (Error::NotReady("models are loading"), ErrorKind::NotReady),
+            (Error::ModelNotLive { live: "a/1".to_owned() }, ErrorKind::NotFound),
+            (Error::NoResult, ErrorKind::NotFound),
+            (Error::SpaceMismatch { live: "a".to_owned() }, ErrorKind::Precondition),
+            (Error::WrongCall("Run"), ErrorKind::Precondition),
+            (Error::AttemptsSpent { attempts_max: 3 }, ErrorKind::Precondition),
+            (Error::SessionUsed, ErrorKind::AlreadyUsed),
+            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), ErrorKind::StoreDown),
+            (Error::ClientLeft, ErrorKind::ClientLeft),
+            (Error::internal(std::fmt::Error), ErrorKind::Internal),
         ] {
             assert_eq!(error.kind(), kind, "{error}");
         }
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn a_token_is_malformed_late_or_somebody_elses() {
         for (error, kind) in [
-            (TokenError::Forged, Kind::Invalid),
-            (TokenError::UnknownKey, Kind::Invalid),
-            (TokenError::WrongAudience, Kind::Invalid),
-            (TokenError::TooLong, Kind::Invalid),
-            (TokenError::Expired, Kind::Precondition),
-            (TokenError::NotYetValid, Kind::Precondition),
-            (TokenError::Foreign(BoundField::Store), Kind::Denied),
-            (TokenError::Random, Kind::Internal),
+            (TokenError::Forged, ErrorKind::Invalid),
+            (TokenError::UnknownKey, ErrorKind::Invalid),
+            (TokenError::WrongAudience, ErrorKind::Invalid),
+            (TokenError::TooLong, ErrorKind::Invalid),
+            (TokenError::Expired, ErrorKind::Precondition),
+            (TokenError::NotYetValid, ErrorKind::Precondition),
+            (TokenError::WrongBinding(BoundField::Store), ErrorKind::Denied),
+            (TokenError::Random, ErrorKind::Internal),
         ] {
             assert_eq!(Error::Token(error).kind(), kind, "{error}");
         }
@@ -271,9 +271,9 @@ mod tests {
     fn a_lost_device_is_not_ready_and_a_panicked_one_is_a_fault() {
         let loss = Loss { device: "cuda:0".to_owned(), source: Arc::new(std::fmt::Error) };
         for (error, kind) in [
-            (DeviceError::Lost(loss), Kind::NotReady),
-            (DeviceError::OutOfService, Kind::NotReady),
-            (DeviceError::Panicked, Kind::Internal),
+            (DeviceError::Lost(loss), ErrorKind::NotReady),
+            (DeviceError::OutOfService, ErrorKind::NotReady),
+            (DeviceError::Panicked, ErrorKind::Internal),
         ] {
             assert_eq!(Error::from(RowError::Device(error)).kind(), kind);
         }

@@ -1,4 +1,4 @@
-//! The pipeline of the default models, for tests that need what the networks really say.
+//! A pipeline of the default models, for tests that need the networks' real outputs.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{
-    LivenessSettings, Pipeline, Rules, Sessions, Standards, VerifySettings, lanes, session_keys,
-    session_store,
+    DecisionPolicies, LivenessSettings, Pipeline, Rules, Sessions, VerifySettings, lanes,
+    session_keys, session_store,
 };
 use crate::catalog::{self, ByRole, ModelSettings, Role, choose_liveness, choose_model};
 use crate::device::{DeviceGroup, DeviceSettings};
@@ -21,20 +21,20 @@ use crate::model::{Manifest, ModelError, Package, scan};
 use crate::scheduler::{CpuPool, Scheduler, SchedulerSettings, SchedulerStats, Ticket, Tickets};
 use crate::telemetry::Metrics;
 
-/// A pipeline with a runtime of its own, as long as the process.
-pub(super) struct Bench {
+/// A pipeline with its own runtime. Lives as long as the process.
+pub(super) struct Fixture {
     pub(super) runtime: Runtime,
     pub(super) pipeline: Pipeline,
     tickets: Tickets,
 }
 
-/// The pipeline that tests share.
-pub(super) fn shared() -> &'static Bench {
-    static SHARED: OnceLock<Bench> = OnceLock::new();
-    SHARED.get_or_init(Bench::start)
+/// Returns the pipeline that all tests share.
+pub(super) fn shared() -> &'static Fixture {
+    static SHARED: OnceLock<Fixture> = OnceLock::new();
+    SHARED.get_or_init(Fixture::start)
 }
 
-impl Bench {
+impl Fixture {
     fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let mut registry = Registry::default();
@@ -53,10 +53,10 @@ impl Bench {
             snapshot,
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),
-            places: Semaphore::new(8),
+            decode_permits: Semaphore::new(8),
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
-            standards: Standards {
+            policies: DecisionPolicies {
                 rows: Vec::new(),
                 settings: VerifySettings { review_factor: 1.0, ..VerifySettings::default() },
             },
@@ -72,7 +72,7 @@ impl Bench {
     }
 }
 
-/// The models of the repository, warm for a few rows only, which saves the tests time.
+/// Opens the models of the repository with small buckets only, which saves warm-up time.
 fn packages() -> ByRole<Package> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let listings = scan(&dir).unwrap();

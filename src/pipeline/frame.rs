@@ -1,12 +1,12 @@
-//! One frame of a session: decode → detect → align → mesh → eyes, and, for chosen frames,
-//! embed and liveness.
+//! One frame of a session: decode → detect → align → mesh → eyes. Chosen frames also go through the
+//! embedder and the liveness networks.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::look::{Decoded, Faces};
 use super::rules::Rules;
+use super::stages::{DecodedImage, Faces};
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
@@ -16,40 +16,51 @@ use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
-/// A frame as it arrived.
+/// A frame as received.
 #[derive(Debug)]
 pub(super) struct Frame {
-    /// Path of the bytes in the request, by which errors name them.
+    /// Path of the image bytes in the request, for error messages.
     pub field: String,
-    /// The bytes of the file.
+    /// The bytes of the image file.
     pub file: Secret<Vec<u8>>,
-    /// How the camera was held, and whether it mirrors; undone before anything is measured.
+    /// Orientation of the camera, and whether the image is mirrored. Undone before measuring.
     pub orientation: Orientation,
 }
 
-/// A frame once it was measured.
+/// How much of a frame is measured. Each level runs one network more than the level before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    /// Faces, brightness and sharpness.
+    Face,
+    /// Also mouth, yaw and pitch.
+    Mesh,
+    /// Also the eyelids.
+    Eyes,
+}
+
+/// The measurements of a frame.
 #[derive(Debug)]
-pub(super) struct Measured {
-    /// What the liveness rules see.
-    pub measures: FrameMeasures,
-    /// The main face for [`Pipeline::judge_frame`]; unset when there is none, or none that can be
-    /// cropped.
+pub(super) struct MeasuredFrame {
+    /// The input of the liveness rules.
+    pub measures: Measures,
+    /// Crops of the main face for [`Pipeline::judge_frame`]. Unset if there is no face, or if the
+    /// face cannot be cropped.
     pub crops: Option<FaceCrops>,
 }
 
-/// The main face of a frame as the networks that judge it are fed: some 100 kB, which a session
-/// may keep until it knows which frames it wants judged.
+/// The main face of a frame, cropped for the embedder and the liveness networks. Takes some 100 kB;
+/// a session may keep the crops until it knows which frames to judge.
 #[derive(Debug)]
 pub(super) struct FaceCrops {
     aligned: RgbImage,
-    /// One for each member of the liveness ensemble.
+    /// One crop for each member of the liveness ensemble.
     liveness: Vec<RgbImage>,
 }
 
-/// A frame after the detector.
-struct Seen {
+/// A frame after its main face was located, measured and cropped.
+struct LocatedFrame {
     image: RgbImage,
-    measured: Measured,
+    measured: MeasuredFrame,
     mesh: Option<MeshCrop>,
 }
 
@@ -58,37 +69,39 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// A frame that the detector is looking at.
-struct Shown {
+/// A decoded frame with the output of the detector.
+struct DetectedFrame {
     image: RgbImage,
     fingerprint: DifferenceHash,
     /// Canvas pixels per image pixel.
     scale: f32,
+    output: RowOutput,
 }
 
 impl Pipeline {
-    /// Measures a frame in the detail asked for. Where there is no face, or the mesh network sees
-    /// none, what lies behind it is left out.
+    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
+    /// one, the later measurements are left out.
     ///
     /// # Errors
-    /// Bytes that are no picture ([`Error::Invalid`] with [`Frame::field`]), time, a fault.
-    pub(super) async fn measure(
+    /// Invalid image bytes ([`Error::Invalid`] with [`Frame::field`]), the deadline, a fault.
+    pub(super) async fn measure_frame(
         &self,
         frame: Frame,
         detail: Detail,
         ticket: &Arc<Ticket>,
-    ) -> Result<Measured, Error> {
-        let _place = self.place(ticket).await?;
-        let Decoded { image, scaled, scale, fingerprint } =
+    ) -> Result<MeasuredFrame, Error> {
+        let _permit = self.acquire_decode_permit(ticket).await?;
+        let DecodedImage { image, scaled, scale, fingerprint } =
             self.decode_frame(frame, ticket).await?;
         let detector = &self.snapshot.detector;
-        let detected = self.ask(Stage::Detect, detector, scaled, ticket).await?.output;
-        let shown = Shown { image, fingerprint, scale };
-        let Seen { image, mut measured, mesh } = self.look(shown, detected, detail, ticket).await?;
+        let output = self.infer(Stage::Detect, detector, scaled, ticket).await?.output;
+        let detected = DetectedFrame { image, fingerprint, scale, output };
+        let LocatedFrame { image, mut measured, mesh } =
+            self.locate_face(detected, detail, ticket).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
             return Ok(measured);
         };
-        let Some(mesh) = self.find_mesh(crop, ticket).await? else { return Ok(measured) };
+        let Some(mesh) = self.infer_mesh(crop, ticket).await? else { return Ok(measured) };
         face.mesh = Some(MeshMeasures {
             points: mesh.five_points(),
             mouth_open: mesh.mouth_open(),
@@ -96,15 +109,15 @@ impl Pipeline {
             pitch: mesh.pitch(),
         });
         if detail >= Detail::Eyes {
-            face.eyes = Some(self.find_lids(image, mesh, ticket).await?);
+            face.eyes = Some(self.measure_eyes(image, mesh, ticket).await?);
         }
         Ok(measured)
     }
 
-    /// Shows the main face of a measured frame to the embedder and the liveness networks.
+    /// Runs the embedder and the liveness networks on the main face of a measured frame.
     ///
     /// # Errors
-    /// Time, a fault.
+    /// The deadline, a fault.
     pub(super) async fn judge_frame(
         &self,
         crops: FaceCrops,
@@ -112,84 +125,88 @@ impl Pipeline {
     ) -> Result<FrameJudgement, Error> {
         let FaceCrops { aligned, liveness } = crops;
         let (embedded, judged) = tokio::try_join!(
-            self.ask(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
-            self.ask_liveness(liveness, ticket),
+            self.infer(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
+            self.infer_liveness(liveness, ticket),
         )?;
-        let (embedding, norm) = self.embedding(&embedded)?;
-        let pad_score = self.live(&judged)?;
-        Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
+        let (embedding, norm) = self.read_embedding(&embedded)?;
+        let live = self.liveness_score(&judged)?;
+        Ok(Judged { embedding, norm: norm.into(), live })
     }
 
-    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<Decoded, Error> {
+    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {
         let Frame { field, file, orientation } = frame;
         let began = Instant::now();
         let (limits, side) = (self.image, self.rules.detector.side);
-        let read = move || Decoded::read(file.expose(), &limits, orientation, side);
-        let decoded = self.compute(read).await?;
-        self.spent(Stage::Decode, began.elapsed(), ticket);
+        let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
+        let decoded = self.compute(decode).await?;
+        self.record_stage_time(Stage::Decode, began.elapsed(), ticket);
         decoded.map_err(|error| Error::invalid(field, error.to_string()))
     }
 
-    async fn look(
+    async fn locate_face(
         &self,
-        shown: Shown,
-        detected: RowOutput,
+        frame: DetectedFrame,
         detail: Detail,
         ticket: &Ticket,
-    ) -> Result<Seen, Error> {
+    ) -> Result<LocatedFrame, Error> {
         let began = Instant::now();
         let rules = Arc::clone(&self.rules);
-        let look = move || look(shown, &detected, detail, &rules);
-        let seen = self.compute(look).await?.map_err(Error::internal);
-        self.spent(Stage::Align, began.elapsed(), ticket);
-        seen
+        let crop = move || crop_frame(frame, detail, &rules);
+        let located = self.compute(crop).await?.map_err(Error::internal);
+        self.record_stage_time(Stage::Align, began.elapsed(), ticket);
+        located
     }
 
-    async fn find_mesh(&self, crop: MeshCrop, ticket: &Arc<Ticket>) -> Result<Option<Mesh>, Error> {
-        let answer = self.ask(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
-        self.rules.mesh.mesh(&answer.output, &crop.square).map_err(Error::internal)
+    async fn infer_mesh(
+        &self,
+        crop: MeshCrop,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Option<Mesh>, Error> {
+        let answer = self.infer(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
+        self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
-    /// Openness of the right and the left eye.
-    async fn find_lids(
+    /// Measures the openness of the right and the left eye.
+    async fn measure_eyes(
         &self,
         image: RgbImage,
         mesh: Mesh,
         ticket: &Arc<Ticket>,
     ) -> Result<[f64; 2], Error> {
         let rules = Arc::clone(&self.rules);
-        let cut = move || cut_eyes(&image, &mesh, &rules);
-        let [right, left] = self.compute(cut).await?.map_err(Error::internal)?;
-        let (right, left) =
-            tokio::try_join!(self.openness(right, ticket), self.openness(left, ticket))?;
+        let crop = move || crop_eyes(&image, &mesh, &rules);
+        let [right, left] = self.compute(crop).await?.map_err(Error::internal)?;
+        let (right, left) = tokio::try_join!(
+            self.infer_openness(right, ticket),
+            self.infer_openness(left, ticket)
+        )?;
         Ok([right, left])
     }
 
-    async fn openness(
+    async fn infer_openness(
         &self,
         (crop, row): (EyeCrop, RgbImage),
         ticket: &Arc<Ticket>,
     ) -> Result<f64, Error> {
-        let answer = self.ask(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
+        let answer = self.infer(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
         let lids = self.rules.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
         Ok(lids.openness())
     }
 }
 
-/// Finds the faces, measures the main one and cuts it out.
-fn look(
-    shown: Shown,
-    detected: &RowOutput,
+/// Finds the faces, then measures and crops the main one.
+fn crop_frame(
+    frame: DetectedFrame,
     detail: Detail,
     rules: &Rules,
-) -> Result<Seen, FaceError> {
-    let Shown { image, fingerprint, scale } = shown;
-    let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
+) -> Result<LocatedFrame, FaceError> {
+    let DetectedFrame { image, fingerprint, scale, output } = frame;
+    let Faces { all: faces, main } = Faces::find(&output, scale, &image, &rules.detector)?;
     let size = [image.width(), image.height()];
-    let measures = FrameMeasures { size, fingerprint, faces, main: None };
-    let mut measured = Measured { measures, crops: None };
+    let measures = Measures { size, fingerprint, faces, main: None };
+    let mut measured = MeasuredFrame { measures, crops: None };
     let Some(main) = main else {
-        return Ok(Seen { image, measured, mesh: None });
+        return Ok(LocatedFrame { image, measured, mesh: None });
     };
     let alignment = rules.embedder.alignment;
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
@@ -198,9 +215,9 @@ fn look(
     measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
     let mesh = match detail {
         Detail::Face => None,
-        Detail::Mesh | Detail::Eyes => Some(cut_mesh(&image, &main.face, rules)?),
+        Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, rules)?),
     };
-    Ok(Seen { image, measured, mesh })
+    Ok(LocatedFrame { image, measured, mesh })
 }
 
 fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
@@ -213,22 +230,22 @@ fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
     }
 }
 
-fn cut_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
+fn crop_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
     let square = rules.mesh.square(face)?;
     Ok(MeshCrop { square, row: square.sample(image) })
 }
 
-/// The right and the left eye, each with what the network is fed.
-fn cut_eyes(
+/// Returns the crops of the right and the left eye, with the network's input for each.
+fn crop_eyes(
     image: &RgbImage,
     mesh: &Mesh,
     rules: &Rules,
 ) -> Result<[(EyeCrop, RgbImage); 2], FaceError> {
-    let cut = |eye| {
+    let crop_eye = |eye| {
         let crop = rules.iris.crop(eye, mesh)?;
         Ok((crop, crop.sample(image)))
     };
-    Ok([cut(Eye::Right)?, cut(Eye::Left)?])
+    Ok([crop_eye(Eye::Right)?, crop_eye(Eye::Left)?])
 }
 
 #[cfg(test)]
@@ -242,7 +259,7 @@ mod tests {
     use crate::face::decision::Subject;
     use crate::image::{ImageSettings, Rotation, decode};
     use crate::pipeline::fixture::shared;
-    use crate::pipeline::photo::Wanted;
+    use crate::pipeline::photo::PhotoTasks;
     use crate::pipeline::{PhotoReport, Photograph};
 
     #[derive(Deserialize)]
@@ -264,18 +281,22 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
-    fn measure(file: Vec<u8>, orientation: Orientation, detail: Detail) -> Result<Measured, Error> {
-        let bench = shared();
+    fn measure(
+        file: Vec<u8>,
+        orientation: Orientation,
+        detail: Detail,
+    ) -> Result<MeasuredFrame, Error> {
+        let fixture = shared();
         let file = Secret::new(file);
         let frame = Frame { field: "frames[7].data".to_owned(), file, orientation };
-        bench.runtime.block_on(bench.pipeline.measure(frame, detail, &bench.ticket()))
+        fixture.runtime.block_on(fixture.pipeline.measure_frame(frame, detail, &fixture.ticket()))
     }
 
     fn eyes(file: Vec<u8>, orientation: Orientation) -> FrameMeasures {
         measure(file, orientation, Detail::Eyes).unwrap().measures
     }
 
-    /// A file of the picture that `source` maps each stored pixel of a `width × height` file to.
+    /// Encodes a `width × height` PNG. `source` maps each of its pixels to a pixel of `picture`.
     fn stored(
         picture: &RgbImage,
         [width, height]: [usize; 2],
@@ -296,8 +317,8 @@ mod tests {
         file
     }
 
-    /// The pixel of the scene that a camera stores at a place when its pictures must be turned
-    /// clockwise by so many degrees.
+    /// Returns the pixel of the scene that a camera stores at `(x, y)`, if its image must be turned
+    /// clockwise by `degrees` to be upright.
     fn in_scene(degrees: u32, scene: &RgbImage, x: usize, y: usize) -> (usize, usize) {
         let (right, bottom) = (scene.width() - 1, scene.height() - 1);
         match degrees {
@@ -311,7 +332,7 @@ mod tests {
     #[test]
     fn the_portraits_measure_as_with_opencv_and_onnx_runtime() {
         // Made by tests/fixtures/make_frame_goldens.py. The boxes differ by some pixels, because
-        // OpenCV shrinks pictures for the detector by another filter.
+        // OpenCV shrinks the detector's input with another filter.
         let text = include_str!("../../tests/fixtures/golden_frames.json");
         for (name, expected) in serde_json::from_str::<Golden>(text).unwrap().pictures {
             let main = eyes(portrait(&name), Orientation::UPRIGHT).main.unwrap();
@@ -333,7 +354,7 @@ mod tests {
 
     #[test]
     fn however_the_camera_was_held_the_measures_are_those_of_the_scene() {
-        // The person turns by 11 degrees, so an exchange of left and right cannot hide.
+        // The head is turned by 11 degrees, so that swapping left and right would show.
         let scene = decode(&portrait("person_a_2.jpg"), &ImageSettings::default()).unwrap();
         let (width, height) = (scene.width(), scene.height());
         let upright = stored(&scene, [width, height], |x, y| (x, y));
@@ -375,7 +396,7 @@ mod tests {
             let measured = measure(portrait("person_b_1.jpg"), Orientation::UPRIGHT, detail);
             measured.unwrap().measures.main.unwrap()
         };
-        let (face, mesh, eyes) = (main(Detail::Face), main(Detail::Mesh), main(Detail::Eyes));
+        let [face, mesh, eyes] = [Detail::Face, Detail::Mesh, Detail::Eyes].map(main);
         assert_eq!((face.mesh, face.eyes), (None, None));
         assert_eq!((mesh.mesh, mesh.eyes), (eyes.mesh, None));
         assert!(eyes.mesh.is_some() && eyes.eyes.is_some());
@@ -402,20 +423,20 @@ mod tests {
 
     #[test]
     fn a_judged_frame_says_what_a_photograph_says() {
-        let bench = shared();
+        let fixture = shared();
         let file = portrait("person_b_1.jpg");
         let photo = Photograph {
             subject: Subject::Image,
             source: ImageSource::LivePhoto,
             file: Secret::new(file.clone()),
         };
-        let ticket = bench.ticket();
-        let examined = bench.pipeline.examine(photo, Wanted::ALL, &ticket);
+        let ticket = fixture.ticket();
+        let examined = fixture.pipeline.examine(photo, PhotoTasks::ALL, &ticket);
         let PhotoReport { embedding, embedding_norm, liveness, .. } =
-            bench.runtime.block_on(examined).unwrap();
+            fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
-        let judged = bench.pipeline.judge_frame(crops, &ticket);
-        let judged = bench.runtime.block_on(judged).unwrap();
+        let judged = fixture.pipeline.judge_frame(crops, &ticket);
+        let judged = fixture.runtime.block_on(judged).unwrap();
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);

@@ -1,4 +1,4 @@
-//! In which order the rows of a request go through the networks.
+//! The priority of the networks' rows on a device.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use crate::catalog::{Role, Snapshot};
 use crate::device::LoadedModel;
 use crate::scheduler::{LaneSettings, SchedulerSettings};
 
-/// The lane of each live model. What comes later in a request goes first on the device: the rows
-/// of the networks that look at a face come before the detector's, and those of the eyes that the
-/// mesh finds before the mesh's.
+/// Returns the lane of each live model. Rows of later stages run first on the device: the rows of
+/// the networks that take a face before the detector's rows, and the iris network's rows before the
+/// mesh network's.
 pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSettings> {
     let lane = |(role, model): (Role, &Arc<LoadedModel>)| LaneSettings {
         model: Arc::clone(model),
@@ -19,7 +19,7 @@ pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSetti
     snapshot.iter().map(lane).collect()
 }
 
-/// How far into a request the model runs, from 0.
+/// Returns how late in a request the model runs, from 0.
 fn stage(role: Role) -> u8 {
     match role {
         Role::Detector => 0,

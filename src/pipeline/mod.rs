@@ -1,43 +1,42 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
-//! [`Pipeline`] answers from photographs; [`LiveSession`] from a stream of frames, each measured
-//! (`frame.rs`) in the detail that the rules of [`crate::liveness`] ask for. Both wait for networks
-//! at the same lanes, so the rows of calls and of streams share batches.
+//! [`Pipeline`] answers calls about photographs. [`LiveSession`] answers a stream of frames; each
+//! frame is measured (`frame.rs`) in the detail that the rules of [`crate::liveness`] need. Both
+//! submit rows to the same lanes, so that rows of calls and of streams share batches.
 
 mod error;
 #[cfg(test)]
 mod fixture;
 mod frame;
 mod lanes;
-mod look;
 mod photo;
+mod policy;
 mod report;
 mod rules;
 mod session;
 mod settings;
-mod standard;
+mod stages;
 
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
-pub use error::{Error, Kind, NOT_READY_RETRY_AFTER, Violation};
+pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
 pub use lanes::lanes;
+pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
 pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError, check_role};
 pub use session::{
-    Arrived, CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile,
-    SessionOrder, SessionReport, SessionStart, Sessions, SessionsError, session_keys,
-    session_store,
+    CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile, ReceivedFrame,
+    SessionReport, SessionSpec, SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;
-pub use standard::{Standard, Standards, StandardsError};
 
-use self::photo::Wanted;
+use self::photo::PhotoTasks;
 use crate::catalog::Snapshot;
 use crate::device::LoadedModel;
 use crate::face::calibration::PairType;
@@ -50,67 +49,68 @@ use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler, Ticket};
 use crate::telemetry::Metrics;
 
-/// Two pictures whose difference hashes are this close are the same picture: recompressing or
-/// resizing a file moves it by 0 to 2 bits of 64.
+/// Largest distance, in bits of 64, between the difference hashes of one picture in two files.
+/// Recompressing or resizing a file changes 0 to 2 bits.
 const SAME_PICTURE_BITS_MAX: u32 = 2;
 
-/// The live models and everything a request needs to be answered by them.
+/// The live models and everything that is needed to answer requests with them.
 #[derive(Debug)]
 pub struct Pipeline {
     /// The live models.
     pub snapshot: Arc<Snapshot>,
-    /// How they are fed and read.
+    /// The input crops and output decoders of the live models.
     pub rules: Arc<Rules>,
-    /// Runs rows on the device.
+    /// Runs rows on the devices.
     pub scheduler: Scheduler,
-    /// Decodes, resizes and aligns.
+    /// Decodes, resizes and aligns images.
     pub pool: CpuPool,
-    /// Places for photographs in memory as pixels.
-    pub places: Semaphore,
-    /// Limits on pictures.
+    /// Limits how many decoded images are in memory at one time.
+    pub decode_permits: Semaphore,
+    /// Limits on images.
     pub image: ImageSettings,
-    /// Limits on faces.
+    /// Limits on the quality of faces.
     pub quality: QualityLimits,
-    /// Calibration rows and policy.
-    pub standards: Standards,
-    /// Tokens of liveness sessions, and which were used.
+    /// Calibration rows and the policy of this deployment.
+    pub policies: DecisionPolicies,
+    /// Session tokens and the replay store.
     pub sessions: Sessions,
-    /// Stage times.
+    /// Metrics of the stages.
     pub metrics: Metrics,
 }
 
-/// A live model, as answers name it.
+/// A live model, as answers report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveModel {
-    /// What it does.
+    /// Name of the task.
     pub task: String,
-    /// Its name.
+    /// Name of the model.
     pub name: String,
-    /// Its version.
+    /// Version of the model.
     pub version: String,
     /// SHA-256 of its weights, hexadecimal.
     pub sha256: String,
-    /// What it is computed in.
+    /// Precision in which the model is computed.
     pub precision: &'static str,
 }
 
 /// One side of a `Compare`.
 #[derive(Debug)]
 pub enum Side {
-    /// A picture to find a face in.
+    /// A photograph in which to find a face.
     Photo(Photograph),
     /// An embedding from an earlier call.
     Embedding(Embedding),
 }
 
 impl Pipeline {
-    /// Does the live person match the portrait, and is the person live?
+    /// Decides whether the live person matches the portrait, and whether the person is live.
     ///
-    /// Of several live photographs the one with the largest raw embedding norm is matched; each of
-    /// the others that is usable must show the same person.
+    /// Of several live photographs, the one with the largest norm of the raw embedding is matched.
+    /// Every other usable live photograph must show the same person.
     ///
     /// # Errors
-    /// A policy the calibration cannot support, a file that is no picture, time, a fault.
+    /// A false-match rate that the calibration does not support, an invalid image, the deadline, a
+    /// fault.
     pub async fn verify(
         &self,
         portrait: Photograph,
@@ -118,73 +118,69 @@ impl Pipeline {
         policy_fmr: Option<f64>,
         ticket: &Arc<Ticket>,
     ) -> Result<Verification, Error> {
-        let pair_type = match portrait.source {
-            ImageSource::IdChip => PairType::ChipLive,
-            ImageSource::IdFile => PairType::FileLive,
-            ImageSource::LivePhoto => PairType::LiveLive,
-        };
-        let standard = self.standards.standard(pair_type, policy_fmr)?;
-        let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket);
-        let live = live.into_iter().map(|photo| self.examine(photo, Wanted::ALL, ticket));
+        let pair_type = PairType::against_live(portrait.source);
+        let policy = self.policies.for_pair(pair_type, policy_fmr)?;
+        let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket);
+        let live = live.into_iter().map(|photo| self.examine(photo, PhotoTasks::ALL, ticket));
         let (portrait, live) = tokio::try_join!(portrait, try_join_all(live))?;
-        Ok(self.weigh(portrait, live, standard))
+        Ok(self.decide(portrait, live, policy))
     }
 
-    /// Similarity of two faces. No liveness, no decision.
+    /// Computes the similarity of two faces. No liveness, no decision.
     ///
     /// # Errors
-    /// Embeddings of another space, a file that is no picture, time, a fault.
+    /// An embedding of another space, an invalid image, the deadline, a fault.
     pub async fn compare(
         &self,
         a: Side,
         b: Side,
         ticket: &Arc<Ticket>,
     ) -> Result<Comparison, Error> {
-        let standard = self.standards.standard(pair_type_of(&a, &b), None)?;
-        let (a, b) = tokio::try_join!(self.side(a, ticket), self.side(b, ticket))?;
+        let policy = self.policies.for_pair(pair_type_of(&a, &b), None)?;
+        let (a, b) = tokio::try_join!(self.examine_side(a, ticket), self.examine_side(b, ticket))?;
         let similarity = match (a.embedding(), b.embedding()) {
-            (Some(a), Some(b)) => Some(standard.similarity(self.cosine(a, b)?)),
+            (Some(a), Some(b)) => Some(policy.similarity(self.cosine(a, b)?)),
             _ => None,
         };
-        let reasons = [&a, &b].into_iter().flat_map(Examined::problems).collect();
-        let calibration = standard.row.cloned();
+        let reasons = [&a, &b].into_iter().flat_map(ExaminedSide::problems).collect();
+        let calibration = policy.calibration.cloned();
         Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
     }
 
-    /// The embedding of the main face.
+    /// Computes the embedding of the main face.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn embed(
         &self,
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<PhotoReport, Error> {
-        self.examine(photo, Wanted::EMBEDDING, ticket).await
+        self.examine(photo, PhotoTasks::EMBEDDING, ticket).await
     }
 
-    /// All faces, and the quality of the main one.
+    /// Finds all faces and measures the quality of the main one.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn detect(
         &self,
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<PhotoReport, Error> {
-        self.examine(photo, Wanted::FACES, ticket).await
+        self.examine(photo, PhotoTasks::DETECTION, ticket).await
     }
 
-    /// Passive liveness of the main face.
+    /// Judges the passive liveness of the main face.
     ///
     /// # Errors
-    /// A file that is no picture, time, a fault.
+    /// An invalid image, the deadline, a fault.
     pub async fn check_liveness(
         &self,
         photo: Photograph,
         ticket: &Arc<Ticket>,
     ) -> Result<LivenessCheck, Error> {
-        let photo = self.examine(photo, Wanted::LIVENESS, ticket).await?;
+        let photo = self.examine(photo, PhotoTasks::LIVENESS, ticket).await?;
         let score_min = self.liveness_min();
         let evidence = LivePhotoEvidence {
             problems: live_problems(&photo),
@@ -196,7 +192,7 @@ impl Pipeline {
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
-    /// The models that answers about photographs stand on.
+    /// Returns the models that answer calls about photographs.
     pub fn live_models(&self) -> Vec<LiveModel> {
         let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
         let models = [detector, embedder].into_iter().chain(&liveness.members);
@@ -210,7 +206,7 @@ impl Pipeline {
         models.map(name).collect()
     }
 
-    /// Refuses a request that insists on an embedding model which is not live.
+    /// Checks the embedding model that a caller requires.
     ///
     /// # Errors
     /// [`Error::ModelNotLive`] unless `asked` is the live embedder's name or `name/version`.
@@ -224,22 +220,22 @@ impl Pipeline {
         }
     }
 
-    /// Decides a `Verify` from what was found about its photographs.
-    fn weigh(
+    /// Decides a `Verify` from the reports on its photographs.
+    fn decide(
         &self,
         portrait: PhotoReport,
         live: Vec<PhotoReport>,
-        standard: Standard<'_>,
+        policy: DecisionPolicy<'_>,
     ) -> Verification {
-        let matched = best(&live);
+        let matched = best_live_photo(&live);
         let matched_embedding = matched.and_then(|index| live[index].embedding.as_ref());
         let similarity = portrait
             .embedding
             .as_ref()
             .zip(matched_embedding)
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
-            .map(|similarity| standard.similarity(f64::from(similarity)));
-        let evidence = VerifyEvidence {
+            .map(|similarity| policy.similarity(f64::from(similarity)));
+        let evidence = Evidence {
             portrait_problems: portrait.problems(),
             live_photos: live
                 .iter()
@@ -250,28 +246,28 @@ impl Pipeline {
                 })
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
-            thresholds: standard.bar,
-            pad_score_min: self.liveness_min(),
+            bar: policy.bar,
+            liveness_min: self.liveness_min(),
         };
         Verification {
             verdict: decide_verify(&evidence),
             similarity,
-            policy_fmr: standard.policy_fmr,
-            similarity_min: standard.similarity_min(),
+            policy_fmr: policy.policy_fmr,
+            similarity_min: policy.similarity_min(),
             liveness: lowest_liveness(&live, self.liveness_min()),
             portrait,
             live,
             matched,
-            calibration: standard.row.cloned(),
+            calibration: policy.calibration.cloned(),
         }
     }
 
-    async fn side(&self, side: Side, ticket: &Arc<Ticket>) -> Result<Examined, Error> {
+    async fn examine_side(&self, side: Side, ticket: &Arc<Ticket>) -> Result<ExaminedSide, Error> {
         match side {
-            Side::Embedding(embedding) => Ok(Examined::Embedding(embedding)),
+            Side::Embedding(embedding) => Ok(ExaminedSide::Embedding(embedding)),
             Side::Photo(photo) => {
-                let report = self.examine(photo, Wanted::EMBEDDING, ticket).await?;
-                Ok(Examined::Photo(Box::new(report)))
+                let report = self.examine(photo, PhotoTasks::EMBEDDING, ticket).await?;
+                Ok(ExaminedSide::Photo(Box::new(report)))
             }
         }
     }
@@ -289,13 +285,13 @@ impl Pipeline {
     }
 }
 
-/// One side of a comparison once it was looked at.
-enum Examined {
+/// One side of a `Compare` after its image was examined.
+enum ExaminedSide {
     Photo(Box<PhotoReport>),
     Embedding(Embedding),
 }
 
-impl Examined {
+impl ExaminedSide {
     fn embedding(&self) -> Option<&Embedding> {
         match self {
             Self::Photo(report) => report.embedding.as_ref(),
@@ -318,21 +314,21 @@ impl Examined {
     }
 }
 
-/// The kind of pair two sides make; embeddings are taken for live photographs.
+/// Returns the type of the pair that two sides make. An embedding counts as a live photograph. Two
+/// documents count as the poorer one against a live photograph: a chip portrait before a file.
 fn pair_type_of(a: &Side, b: &Side) -> PairType {
-    let source = |side: &Side| match side {
+    let sources = [a, b].map(|side| match side {
         Side::Photo(photo) => photo.source,
         Side::Embedding(_) => ImageSource::LivePhoto,
-    };
-    match (source(a), source(b)) {
-        (ImageSource::IdChip, _) | (_, ImageSource::IdChip) => PairType::ChipLive,
-        (ImageSource::IdFile, _) | (_, ImageSource::IdFile) => PairType::FileLive,
-        (ImageSource::LivePhoto, ImageSource::LivePhoto) => PairType::LiveLive,
-    }
+    });
+    let documents = [ImageSource::IdChip, ImageSource::IdFile];
+    let poorest = documents.into_iter().find(|document| sources.contains(document));
+    PairType::against_live(poorest.unwrap_or(ImageSource::LivePhoto))
 }
 
-/// The usable photograph whose raw embedding is longest, the first of equals.
-fn best(live: &[PhotoReport]) -> Option<usize> {
+/// Returns the index of the usable photograph with the largest norm of the raw embedding; of equal
+/// ones, the first.
+fn best_live_photo(live: &[PhotoReport]) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     let usable = |photo: &PhotoReport| live_problems(photo).is_empty();
     for (index, photo) in live.iter().enumerate().filter(|(_, photo)| usable(photo)) {
@@ -362,7 +358,8 @@ fn live_evidence(
     }
 }
 
-/// Why a live photograph cannot be used; one whose liveness could not be judged cannot.
+/// Returns why a live photograph cannot be used. A photograph without a liveness score cannot be
+/// used.
 fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
     let mut problems = photo.problems();
     if problems.is_empty() && photo.liveness.is_none() {
@@ -407,14 +404,14 @@ mod tests {
         let live = [1.0, 3.0, 3.0, 2.0];
         let live: Vec<_> =
             live.into_iter().enumerate().map(|(i, norm)| photo(i, norm, Some(0.9))).collect();
-        assert_eq!(best(&live), Some(1));
-        assert_eq!(best(&[]), None);
+        assert_eq!(best_live_photo(&live), Some(1));
+        assert_eq!(best_live_photo(&[]), None);
     }
 
     #[test]
     fn a_photograph_whose_liveness_is_unknown_is_never_matched() {
         let unknown = photo(0, 9.0, None);
-        assert_eq!(best(&[unknown]), None);
-        assert_eq!(best(&[photo(0, 9.0, None), photo(1, 1.0, Some(0.9))]), Some(1));
+        assert_eq!(best_live_photo(&[unknown]), None);
+        assert_eq!(best_live_photo(&[photo(0, 9.0, None), photo(1, 1.0, Some(0.9))]), Some(1));
     }
 }

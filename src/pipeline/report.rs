@@ -1,4 +1,4 @@
-//! What a request learns: about each photograph, and in all.
+//! The results of a request, as a whole and for each photograph.
 
 use std::time::Duration;
 
@@ -9,46 +9,46 @@ use crate::face::{Check, DetectedFace, Embedding, ImageSource, ReasonCode};
 use crate::image::DifferenceHash;
 use crate::trust::Secret;
 
-/// A picture as it arrived.
+/// A photograph as received.
 #[derive(Debug)]
 pub struct Photograph {
-    /// Which picture of the request it is.
+    /// Which image of the request it is.
     pub subject: Subject,
-    /// Where it comes from.
+    /// The source of the image.
     pub source: ImageSource,
-    /// The bytes of the file.
+    /// The bytes of the image file.
     pub file: Secret<Vec<u8>>,
 }
 
-/// What was found about one photograph.
+/// The result for one photograph.
 #[derive(Debug)]
 pub struct PhotoReport {
-    /// Which picture of the request it is.
+    /// Which image of the request it is.
     pub subject: Subject,
-    /// Where it comes from.
+    /// The source of the image.
     pub source: ImageSource,
     /// Width in pixels after EXIF orientation.
     pub width: usize,
     /// Height in pixels after EXIF orientation.
     pub height: usize,
-    /// Difference hash of the picture, to notice the same picture twice.
+    /// Difference hash of the image. Detects the same picture in another file.
     pub fingerprint: DifferenceHash,
-    /// All faces, the main one first, then by area; source pixel coordinates.
+    /// All faces in source pixel coordinates, the main one first, then by area.
     pub faces: Vec<DetectedFace>,
-    /// Quality of the main face; empty without one.
+    /// Quality checks of the main face. Empty without a face.
     pub checks: Vec<Check>,
-    /// Embedding of the main face, if it was asked for and quality allowed it.
+    /// Embedding of the main face, if requested and if the quality allows it.
     pub embedding: Option<Embedding>,
-    /// L2 norm of the raw embedding, the stand-in for overall quality.
+    /// L2 norm of the raw embedding, a proxy for overall quality.
     pub embedding_norm: Option<f64>,
-    /// Probability of a live person, if it was asked for and quality allowed it.
+    /// Probability of a live person, if requested and if the quality allows it.
     pub liveness: Option<f64>,
-    /// Time spent in each stage.
+    /// Time in each stage.
     pub times: StageTimes,
 }
 
 impl PhotoReport {
-    /// Why the photograph cannot be used; empty when it can.
+    /// Returns why the photograph cannot be used. Empty if the photograph is usable.
     pub fn problems(&self) -> Vec<Reason> {
         if self.faces.is_empty() {
             return vec![Reason::plain(ReasonCode::FaceNotFound, self.subject)];
@@ -57,18 +57,18 @@ impl PhotoReport {
     }
 }
 
-/// Time in each stage; the photographs of one request add up.
+/// Time in each stage, summed over the photographs of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// Bytes to pixels and to the detector's canvas.
+    /// Decoding, and scaling for the detector.
     pub decode: Duration,
-    /// Waiting for room in memory, and for a place in a batch.
+    /// Waiting for a decode permit, and for a batch.
     pub queue: Duration,
-    /// The detector's batch.
+    /// The batch of the detector.
     pub detect: Duration,
-    /// Faces, alignment, crops, quality.
+    /// Face selection, alignment, crops and quality checks.
     pub align: Duration,
-    /// The embedder's batch.
+    /// The batch of the embedder.
     pub embed: Duration,
     /// The batches of the liveness networks.
     pub liveness: Duration,
@@ -85,45 +85,46 @@ impl std::ops::AddAssign for StageTimes {
     }
 }
 
-/// Similarity of two faces and what it stands for.
+/// Similarity of two faces.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Similarity {
     /// Cosine of the unit embeddings, -1..1.
     pub cosine: f64,
-    /// 0..100 and the false-match rate at this similarity; unset without a calibration row.
+    /// Score and false-match rate. Unset without a calibration row.
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
 /// A similarity on the scale of a calibration row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CalibratedSimilarity {
-    /// 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.
+    /// Score 0..100: 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.
     pub score100: f64,
-    /// False-match rate of a threshold at this similarity, never below what the row supports.
+    /// False-match rate of a threshold at this similarity, not below the row's smallest supported
+    /// rate.
     pub fmr: f64,
 }
 
-/// The answer to `Verify`.
+/// The result of `Verify`.
 #[derive(Debug)]
 pub struct Verification {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Portrait against the best live photograph; unset when either is unusable.
+    /// Similarity of the portrait and the best live photograph. Unset if either is unusable.
     pub similarity: Option<Similarity>,
-    /// False-match rate decided at.
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Cosine that passes at it; unset without a calibration row.
+    /// Least cosine that passes at that rate. Unset without a calibration row.
     pub similarity_min: Option<f64>,
-    /// Lowest liveness over the live photographs, and the limit.
+    /// Lowest liveness score of the live photographs, and the limit.
     pub liveness: Option<Liveness>,
     /// The portrait.
     pub portrait: PhotoReport,
-    /// The live photographs in the request's order.
+    /// The live photographs, in the order of the request.
     pub live: Vec<PhotoReport>,
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
-    /// The row the decision stands on.
-    pub calibration: Option<CalibrationEntry>,
+    /// The calibration row of the decision.
+    pub calibration: Option<CalibrationRow>,
 }
 
 /// A liveness score and its limit.
@@ -135,28 +136,28 @@ pub struct Liveness {
     pub score_min: f64,
 }
 
-/// The answer to `Compare`.
+/// The result of `Compare`.
 #[derive(Debug)]
 pub struct Comparison {
-    /// Unset when a face could not be embedded.
+    /// Unset if a face could not be embedded.
     pub similarity: Option<Similarity>,
     /// Why there is no similarity.
     pub reasons: Vec<Reason>,
-    /// The first side, if it was an image.
+    /// Report on the first side, if it was an image.
     pub a: Option<PhotoReport>,
-    /// The second side, if it was an image.
+    /// Report on the second side, if it was an image.
     pub b: Option<PhotoReport>,
-    /// The row that `similarity` is calibrated by.
-    pub calibration: Option<CalibrationEntry>,
+    /// The calibration row of `similarity`.
+    pub calibration: Option<CalibrationRow>,
 }
 
-/// The answer to `CheckLiveness`.
+/// The result of `CheckLiveness`.
 #[derive(Debug)]
 pub struct LivenessCheck {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Unset when the photograph is unusable.
+    /// Unset if the photograph is unusable.
     pub liveness: Option<Liveness>,
-    /// The photograph.
+    /// Report on the photograph.
     pub photo: PhotoReport,
 }

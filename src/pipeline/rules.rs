@@ -1,4 +1,4 @@
-//! How the live models are fed and read, taken from their manifests once.
+//! The input crops and output decoders of the live models, parsed once from their manifests.
 
 use std::sync::Arc;
 
@@ -11,52 +11,52 @@ use crate::image::{RgbImage, TurnedSquare, crop_resize};
 use crate::liveness::{Fusion, PadError, PadScore, pad_crop_rect};
 use crate::model::{CropRule, Detection, Liveness, Manifest, Task, space_id};
 
-/// A live model whose manifest does not fit what the pipeline asks of its task.
+/// Why a live model cannot serve its role.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    /// The model is for something else.
+    /// The model has another task.
     #[error("model {model} cannot serve as {wanted}: its task is {task}")]
     Task {
         /// `name/version`.
         model: String,
-        /// The task it was configured for.
+        /// The role for which the model was configured.
         wanted: &'static str,
-        /// Its own task.
+        /// The task of the model.
         task: &'static str,
     },
-    /// The model wants its input cut out in a way its task does not know.
+    /// The crop rule of the model's input is not the one that its role needs.
     #[error("model {model} cannot serve as {wanted}: its crop rule is not {rule}")]
     Crop {
         /// `name/version`.
         model: String,
-        /// The task it was configured for.
+        /// The role for which the model was configured.
         wanted: &'static str,
-        /// The rule the task needs.
+        /// The crop rule that the role needs.
         rule: &'static str,
     },
-    /// The detector's outputs are not those its decoder reads.
+    /// The number of the detector's output grids is not the one that the decoder reads.
     #[error("model {model} has {heads} output grids, the decoder reads 3")]
     Heads {
         /// `name/version`.
         model: String,
-        /// Grids of the manifest.
+        /// Output grids in the manifest.
         heads: usize,
     },
-    /// The input of the embedder is not the size its alignment makes.
+    /// The input size of the embedder is not the size of its aligned crop.
     #[error("model {model} takes {width}×{height} pixels, its alignment makes {side}×{side}")]
     AlignedSize {
         /// `name/version`.
         model: String,
-        /// Pixels.
+        /// Width of the input in pixels.
         width: usize,
-        /// Pixels.
+        /// Height of the input in pixels.
         height: usize,
-        /// Pixels.
+        /// Side of the aligned crop in pixels.
         side: usize,
     },
 }
 
-/// How the live models are fed and read.
+/// The input crops and output decoders of the live models.
 #[derive(Debug)]
 pub struct Rules {
     pub(super) detector: DetectorRule,
@@ -66,7 +66,7 @@ pub struct Rules {
     pub(super) liveness: LivenessRules,
 }
 
-/// How faces are read off the detector's outputs.
+/// How the detector's outputs are decoded to faces.
 #[derive(Debug)]
 pub(super) struct DetectorRule {
     /// Side of the square canvas in pixels.
@@ -74,7 +74,7 @@ pub(super) struct DetectorRule {
     detection: Detection,
 }
 
-/// How a face becomes the embedder's input, and what its output is.
+/// How the embedder's input is aligned, and which of its outputs is the embedding.
 #[derive(Debug)]
 pub(super) struct EmbedderRule {
     pub(super) alignment: Alignment,
@@ -82,7 +82,7 @@ pub(super) struct EmbedderRule {
     output: usize,
 }
 
-/// Which square around a face the mesh network sees, and what its outputs mean.
+/// The crop of the mesh network around a face, and the meaning of its outputs.
 #[derive(Debug)]
 pub(super) struct MeshRule {
     size: usize,
@@ -91,7 +91,7 @@ pub(super) struct MeshRule {
     face_flag: usize,
 }
 
-/// Which square around an eye the iris network sees, and what its output means.
+/// The crop of the iris network around an eye, and the meaning of its output.
 #[derive(Debug)]
 pub(super) struct IrisRule {
     size: usize,
@@ -99,7 +99,7 @@ pub(super) struct IrisRule {
     landmarks: usize,
 }
 
-/// How a face becomes the liveness networks' inputs, and what their outputs mean together.
+/// The crops of the liveness networks, and how their scores are fused.
 #[derive(Debug)]
 pub(super) struct LivenessRules {
     members: Vec<LivenessRule>,
@@ -116,10 +116,10 @@ struct LivenessRule {
 }
 
 impl Rules {
-    /// Reads the manifests of the live models.
+    /// Parses the manifests of the live models.
     ///
     /// # Errors
-    /// A model that cannot do what it was configured for.
+    /// A model that cannot serve its role.
     pub fn of(snapshot: &Snapshot) -> Result<Self, RulesError> {
         Ok(Self {
             detector: DetectorRule::of(snapshot.detector.manifest())?,
@@ -131,10 +131,10 @@ impl Rules {
     }
 }
 
-/// Whether a model can do what `role` asks of it, by its manifest.
+/// Checks by its manifest that a model can serve `role`.
 ///
 /// # Errors
-/// A model that cannot.
+/// The reason why the model cannot.
 pub fn check_role(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
     match role {
         Role::Detector => DetectorRule::of(manifest).map(drop),
@@ -162,7 +162,7 @@ impl DetectorRule {
         Ok(Self { side: manifest.input.width, detection })
     }
 
-    /// Faces in canvas pixels.
+    /// Decodes faces, in canvas pixels.
     pub(super) fn faces(&self, output: &RowOutput) -> Result<Vec<DetectedFace>, FaceError> {
         let heads = &self.detection.heads;
         let tensor = |index: usize| output.tensors[index].expose().as_slice();
@@ -185,7 +185,8 @@ impl EmbedderRule {
         let CropRule::Align { template: alignment } = manifest.input.crop else {
             return Err(wrong_crop(manifest, WANTED, "align"));
         };
-        let (width, height, side) = (manifest.input.width, manifest.input.height, alignment.side());
+        let (width, height) = (manifest.input.width, manifest.input.height);
+        let side = alignment.side();
         if (width, height) != (side, side) {
             return Err(RulesError::AlignedSize { model: manifest.id(), width, height, side });
         }
@@ -193,13 +194,13 @@ impl EmbedderRule {
         Ok(Self { alignment, space, output })
     }
 
-    /// The raw embedding.
-    pub(super) fn raw<'a>(&self, output: &'a RowOutput) -> &'a [f32] {
+    /// Returns the raw embedding in the embedder's output.
+    pub(super) fn raw_embedding<'a>(&self, output: &'a RowOutput) -> &'a [f32] {
         output.tensors[self.output].expose()
     }
 }
 
-/// Least probability, by the mesh network itself, that it was shown a face; MediaPipe's own limit.
+/// Least face probability of the mesh network's own output. MediaPipe uses the same limit.
 const FACE_FLAG_MIN: f32 = 0.5;
 
 impl MeshRule {
@@ -218,8 +219,8 @@ impl MeshRule {
         mesh_square(face, self.scale, self.size)
     }
 
-    /// The points; `None` when the network says that this is no face.
-    pub(super) fn mesh(
+    /// Decodes the points of the mesh. `None` if the network says that the crop shows no face.
+    pub(super) fn decode(
         &self,
         output: &RowOutput,
         square: &TurnedSquare,
@@ -258,13 +259,13 @@ impl LivenessRules {
         Ok(Self { members, fusion: ensemble.fusion, score_min: ensemble.score_min })
     }
 
-    /// What each member is fed; `None` when the face lies outside the image.
+    /// Returns the crop for each member. `None` if the face lies outside the image.
     pub(super) fn crops(&self, face: &DetectedFace, image: &RgbImage) -> Option<Vec<RgbImage>> {
         self.members.iter().map(|member| member.crop(face, image)).collect()
     }
 
-    /// Probability of a live person, from one output of each member.
-    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, PadError> {
+    /// Computes the probability of a live person from one output of each member.
+    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, LivenessError> {
         debug_assert_eq!(self.members.len(), outputs.len(), "each member has answered");
         let scores = self.members.iter().zip(outputs).map(|(member, output)| member.score(output));
         let scores: Vec<PadScore> = scores.collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! Settings of the decision.
+//! Settings of the decision policy.
 
 use std::path::PathBuf;
 
@@ -11,17 +11,17 @@ use crate::setting::{RangeCheck, Violation};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifySettings {
-    /// False-match rate to decide at when the request names none, above 0 and below 1. 1e-4 is the
-    /// level NIST SP 800-63A asks of identity proofing.
+    /// False-match rate of the decision when the request sets none, above 0 and below 1. NIST SP
+    /// 800-63A requires 1e-4 of identity proofing.
     pub policy_fmr: f64,
-    /// Similarities that would pass at `review_factor` times `policy_fmr` go to a person; from 1,
-    /// which turns this off, to 1000.
+    /// A similarity that fails at `policy_fmr` but would pass at `review_factor` times that rate
+    /// gives REVIEW: a person must decide. From 1, which turns this off, to 1000.
     pub review_factor: f64,
-    /// Decide only on a calibration row measured on pairs of the request's own kind; the generic
-    /// row then counts as none.
+    /// Whether a decision needs a calibration row measured on pairs of the request's own type. The
+    /// generic row is then not used.
     pub own_pair_type_required: bool,
-    /// Calibration file of this deployment, for the space of the live embedding model. Its rows go
-    /// before the model's. Left out, the model's rows decide.
+    /// Calibration file of this deployment, for the embedding space of the live model. Its rows
+    /// take precedence over the model's. If not set, only the model's rows are used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<PathBuf>,
 }
@@ -38,7 +38,7 @@ impl Default for VerifySettings {
 }
 
 impl VerifySettings {
-    /// Every setting outside its range.
+    /// Returns every setting outside its range.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("verify");
         let is_rate = self.policy_fmr > 0.0 && self.policy_fmr < 1.0;

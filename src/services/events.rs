@@ -1,4 +1,4 @@
-//! The answers of a stream, and the task that makes them.
+//! The response stream of a streaming call, and the task that produces its events.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,12 +11,13 @@ use tonic::Status;
 use super::status;
 use crate::pipeline::Error;
 
-/// Events as a task makes them, then the error with which the task ends, if it does: a stream that
-/// closes without one is complete. Dropping it, as tonic does when the client leaves, ends the task.
+/// Yields the events of a task, then the task's error if the task fails. A stream that ends without
+/// an error is complete. Dropping the stream aborts the task; tonic drops the stream when the
+/// client leaves.
 #[derive(Debug)]
 pub struct EventStream<T> {
     events: mpsc::Receiver<Result<T, Status>>,
-    /// `None` once it has ended.
+    /// `None` once the task has ended.
     task: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -37,7 +38,7 @@ impl<T> Stream for EventStream<T> {
             return Poll::Ready(Some(event));
         }
         let Some(task) = &mut self.task else { return Poll::Ready(None) };
-        // A task that panicked has told nothing.
+        // A task that panicked has sent no error.
         let ended = ready!(Pin::new(task).poll(cx)).unwrap_or_else(|e| Err(Error::internal(e)));
         self.task = None;
         Poll::Ready(ended.err().map(|error| Err(status::from_error(&error))))
@@ -59,23 +60,23 @@ mod tests {
 
     use super::*;
 
-    /// The events and codes of a stream that tells 1 and then ends as `end` does.
-    async fn told(
+    /// Collects the events and codes of a stream whose task sends 1 and then ends with `end`.
+    async fn collect_stream(
         end: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Vec<Result<i32, Code>> {
-        let (events, told) = mpsc::channel(1);
+        let (events, queued) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             events.send(Ok(1)).await.unwrap();
             end()
         });
-        let stream = EventStream::new(told, task);
+        let stream = EventStream::new(queued, task);
         stream.map(|event| event.map_err(|status| status.code())).collect().await
     }
 
     #[tokio::test]
     async fn a_stream_whose_task_breaks_off_ends_with_an_error() {
-        assert_eq!(told(|| Ok(())).await, [Ok(1)]);
-        assert_eq!(told(|| Err(Error::Gone)).await, [Ok(1), Err(Code::Cancelled)]);
-        assert_eq!(told(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
+        assert_eq!(collect_stream(|| Ok(())).await, [Ok(1)]);
+        assert_eq!(collect_stream(|| Err(Error::ClientLeft)).await, [Ok(1), Err(Code::Cancelled)]);
+        assert_eq!(collect_stream(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
     }
 }

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::convert;
-use super::door::{Arrival, Door, call_of, decided, serve};
+use super::gateway::{Gateway, RequestInfo, call_of, outcome_of, serve};
 use crate::pipeline::Error;
 use crate::proto::v1;
 use crate::proto::v1::face_service_server::FaceService;
@@ -11,67 +11,67 @@ use crate::telemetry::Outcome;
 
 /// Serves `FaceService`.
 #[derive(Debug, Clone)]
-pub struct FaceServer(pub Door);
+pub struct FaceServer(pub Gateway);
 
 impl FaceServer {
     async fn answer_verify(
         &self,
         request: Request<v1::VerifyRequest>,
     ) -> Result<v1::VerifyResponse, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::verify(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, arrival)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_verify(request.into_inner(), &self.0.limits)?;
+        let call = self.0.admit(parsed.caller, info)?;
         let verification = call
             .pipeline
             .verify(parsed.portrait, parsed.live, parsed.policy_fmr, &call.ticket)
             .await?;
-        Ok(convert::verify_response(call.about(), &verification))
+        Ok(convert::verify_response(call.into_response_info(), &verification))
     }
 
     async fn answer_compare(
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<v1::CompareResponse, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::compare(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, arrival)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_compare(request.into_inner(), &self.0.limits)?;
+        let call = self.0.admit(parsed.caller, info)?;
         let comparison = call.pipeline.compare(parsed.a, parsed.b, &call.ticket).await?;
-        Ok(convert::compare_response(call.about(), &comparison))
+        Ok(convert::compare_response(call.into_response_info(), &comparison))
     }
 
     async fn answer_embed(
         &self,
         request: Request<v1::EmbedRequest>,
     ) -> Result<v1::EmbedResponse, Error> {
-        let arrival = Arrival::of(&request);
+        let info = RequestInfo::of(&request);
         let v1::EmbedRequest { context, image, source } = request.into_inner();
-        let parsed = convert::photo(context, image, source, &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, arrival)?;
+        let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
+        let call = self.0.admit(parsed.caller, info)?;
         let photo = call.pipeline.embed(parsed.photo, &call.ticket).await?;
-        Ok(convert::embed_response(call.about(), &photo))
+        Ok(convert::embed_response(call.into_response_info(), &photo))
     }
 
     async fn answer_detect(
         &self,
         request: Request<v1::DetectRequest>,
     ) -> Result<v1::DetectResponse, Error> {
-        let arrival = Arrival::of(&request);
+        let info = RequestInfo::of(&request);
         let v1::DetectRequest { context, image, source } = request.into_inner();
-        let parsed = convert::photo(context, image, source, &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, arrival)?;
+        let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
+        let call = self.0.admit(parsed.caller, info)?;
         let photo = call.pipeline.detect(parsed.photo, &call.ticket).await?;
-        Ok(convert::detect_response(call.about(), &photo))
+        Ok(convert::detect_response(call.into_response_info(), &photo))
     }
 
     async fn answer_liveness(
         &self,
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<v1::CheckLivenessResponse, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::liveness(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, arrival)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_check_liveness(request.into_inner(), &self.0.limits)?;
+        let call = self.0.admit(parsed.caller, info)?;
         let check = call.pipeline.check_liveness(parsed.photo, &call.ticket).await?;
-        Ok(convert::liveness_response(call.about(), &check))
+        Ok(convert::liveness_response(call.into_response_info(), &check))
     }
 }
 
@@ -82,7 +82,7 @@ impl FaceService for FaceServer {
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<v1::VerifyResponse>, Status> {
         let call = call_of(&request);
-        serve(call, self.answer_verify(request), |answer| decided(answer.decision())).await
+        serve(call, self.answer_verify(request), |answer| outcome_of(answer.decision())).await
     }
 
     async fn compare(
@@ -114,6 +114,6 @@ impl FaceService for FaceServer {
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<Response<v1::CheckLivenessResponse>, Status> {
         let call = call_of(&request);
-        serve(call, self.answer_liveness(request), |answer| decided(answer.decision())).await
+        serve(call, self.answer_liveness(request), |answer| outcome_of(answer.decision())).await
     }
 }

@@ -12,31 +12,32 @@ use tokio::sync::watch;
 
 const DEVICES_GONE: &str = "the devices of a live model are gone: start the server again\n";
 
-/// Whether the server takes work, and why not.
+/// Whether the server accepts requests, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// The models are not live yet.
     Loading,
     /// Every live model has a device in service.
     Ready,
-    /// A live model has none; requests that need it are refused.
+    /// A live model has no device in service. Requests that need the model are refused.
     NoDevice,
-    /// A live model has none, and none will come back: only another process can help.
+    /// A live model has no device in service, and none will return. Only a restart of the process
+    /// helps.
     DevicesGone,
-    /// The server has begun to stop.
+    /// The server is stopping.
     Stopping,
 }
 
-/// What the HTTP port looks at.
+/// The data that the HTTP port serves.
 #[derive(Debug, Clone)]
 pub struct Probes {
     /// All metrics.
     pub registry: Arc<Registry>,
-    /// Where the server stands now.
+    /// The current state of the server.
     pub standing: watch::Receiver<Standing>,
 }
 
-/// The routes of the HTTP port.
+/// Returns the routes of the HTTP port.
 pub fn router(probes: Probes) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -56,7 +57,7 @@ async fn metrics(State(probes): State<Probes>) -> Response {
     }
 }
 
-/// Whoever restarts what is not live helps only where this process cannot help itself.
+/// Fails only where a restart helps: a process that can recover by itself stays live.
 async fn live(State(probes): State<Probes>) -> Response {
     match *probes.standing.borrow() {
         Standing::DevicesGone => (StatusCode::SERVICE_UNAVAILABLE, DEVICES_GONE).into_response(),

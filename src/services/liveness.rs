@@ -11,75 +11,78 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::convert;
-use super::door::{Admitted, Arrival, Door, call_of, conclude, decided, serve};
 use super::events::EventStream;
-use super::layers::{Held, Room};
+use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outcome_of, serve};
+use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{Arrived, CameraFrame, Error, Kind, LiveSession, Pipeline, SessionStart};
+use crate::pipeline::{
+    CameraFrame, Error, ErrorKind, LiveSession, Pipeline, ReceivedFrame, SessionStart,
+};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
-use crate::proto::v1::run_response::Event as Told;
+use crate::proto::v1::run_response::Event as RunEvent;
 use crate::telemetry::{Call, Outcome};
 use crate::trust::KeyedDigests;
 
-/// How long a stream may wait for its first message.
-const START_WAIT: Duration = Duration::from_secs(10);
+/// Timeout of a stream's first message.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// From the first message to the result, at most: the session's own limit ends it before.
-const SESSION_WAIT: Duration = Duration::from_secs(90);
+/// Timeout from the first message to the result. The session's own limit ends a session earlier.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often time is let pass without a frame.
+/// Interval at which a session checks its time limits while no frame arrives.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Frames that have arrived and are not looked at yet; then the client is held back. At most 8 MiB
-/// of frames that keep their rule; the intake bounds those that do not.
-const FRAMES_WAITING_MAX: usize = 32;
+/// Frames in the queue between receiving and measuring. When the queue is full, the server stops
+/// reading from the client. Frames within `frame_bytes_max` fill at most 8 MiB; the intake layer
+/// bounds larger ones.
+const FRAMES_QUEUED_MAX: usize = 32;
 
-/// With more frames waiting than this, the server is behind and leaves the oldest out. Movements
-/// are timed by the frames' own clock, so that a second and a half of delay harms nobody.
-const FRAMES_WAITING_USUAL: usize = 16;
+/// With more frames in the queue, the server is behind and skips the oldest. Movements are timed by
+/// the frames' own clock, so a delay of a second and a half does no harm.
+const FRAMES_QUEUED_IN_TIME_MAX: usize = 16;
 
-/// Events on their way to a client.
-const EVENTS_WAITING_MAX: usize = 64;
+/// Events that were sent by a session and not yet read by the client.
+const EVENTS_QUEUED_MAX: usize = 64;
 
-/// How long a client that does not read its events is waited for.
-const EVENTS_WAIT: Duration = Duration::from_secs(10);
+/// Timeout of sending one event to a client that does not read.
+const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `LivenessService`.
 #[derive(Debug, Clone)]
 pub struct LivenessServer {
-    /// Lets calls in.
-    pub door: Door,
-    /// Every reason and every check's value go to the caller; else only those that teach an
-    /// attacker nothing.
+    /// Admits calls.
+    pub gateway: Gateway,
+    /// Whether callers get every reason and the value of every check. If not, callers get only what
+    /// does not help an attacker.
     pub tells_all: bool,
 }
 
-/// Where a stream's events go.
+/// Sender of a stream's events.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
-/// A frame that waits, and the room its bytes take.
-type Waiting = (Arrived, Room);
+/// A frame in the queue, and the lease on its bytes.
+type QueuedFrame = (ReceivedFrame, MessageLease);
 
-/// What a client streams.
-struct Incoming {
+/// The request messages of a stream.
+struct RequestStream {
     call: Arc<Call>,
     messages: Streaming<v1::RunRequest>,
-    held: Held,
+    lease: ByteLease,
 }
 
-impl Incoming {
+impl RequestStream {
     fn of(mut request: Request<Streaming<v1::RunRequest>>) -> Self {
-        let held = request.extensions_mut().remove().unwrap_or_default();
-        Self { call: call_of(&request), messages: request.into_inner(), held }
+        let lease = request.extensions_mut().remove().unwrap_or_default();
+        Self { call: call_of(&request), messages: request.into_inner(), lease }
     }
 
-    async fn next(&mut self) -> Result<Option<(v1::RunRequest, Room)>, Error> {
+    async fn next(&mut self) -> Result<Option<(v1::RunRequest, MessageLease)>, Error> {
         let message = self.messages.message().await.map_err(|status| broken_stream(&status))?;
         Ok(message.map(|message| {
-            let room = self.held.part(message.encoded_len());
-            (message, room)
+            let lease = self.lease.split_off(message.encoded_len());
+            (message, lease)
         }))
     }
 }
@@ -89,28 +92,29 @@ impl LivenessServer {
         &self,
         request: Request<v1::CreateSessionRequest>,
     ) -> Result<v1::CreateSessionResponse, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::create_session(request.into_inner(), &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
-        let created = call.pipeline.create_session(parsed.order).await?;
-        Ok(convert::created(call.request_id, &created, &call.pipeline.sessions))
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_create_session(request.into_inner(), &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
+        let created = call.pipeline.create_session(parsed.spec).await?;
+        Ok(convert::create_session_response(call.request_id, &created, &call.pipeline.sessions))
     }
 
     async fn answer_evaluate(
         &self,
         request: Request<v1::EvaluateRequest>,
     ) -> Result<v1::LivenessResult, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::evaluate(request.into_inner(), &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
-        let (session, stake) = open(&call, parsed.start, Assurance::Batch).await?;
-        stake.settle(self.show_all(call, session, parsed.frames).await).await
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_evaluate(request.into_inner(), &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
+        let OpenSession { call, session, refund } =
+            open_session(call, parsed.start, Assurance::Batch).await?;
+        refund.settle(self.judge_recording(call, session, parsed.frames).await).await
     }
 
-    /// The frames of a recording, and its result.
-    async fn show_all(
+    /// Judges the frames of a recording and returns the result.
+    async fn judge_recording(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         mut session: LiveSession,
         frames: Vec<CameraFrame>,
     ) -> Result<v1::LivenessResult, Error> {
@@ -118,100 +122,102 @@ impl LivenessServer {
             if !session.is_open() {
                 break;
             }
-            session.take(Arrived { frame, at: Instant::now() }, false).await?;
+            let received = ReceivedFrame { frame, received_at: Instant::now() };
+            session.process_frame(received, false).await?;
         }
-        self.result(call, session).await
+        self.finish_session(call, session).await
     }
 
     async fn answer_result(
         &self,
         request: Request<v1::GetResultRequest>,
     ) -> Result<v1::LivenessResult, Error> {
-        let arrival = Arrival::of(&request);
-        let parsed = convert::get_result(request.into_inner(), &self.door.limits)?;
+        let info = RequestInfo::of(&request);
+        let parsed = convert::parse_get_result(request.into_inner(), &self.gateway.limits)?;
         let store = Arc::clone(&parsed.caller.store);
-        let call = self.door.admit(parsed.caller, arrival)?;
-        let kept = call.pipeline.kept_result(parsed.session).await?;
-        let result = v1::LivenessResult::decode(kept).map_err(Error::internal)?;
-        // Another shop learns not even that there is one.
+        let call = self.gateway.admit(parsed.caller, info)?;
+        let saved = call.pipeline.load_result(parsed.session).await?;
+        let result = v1::LivenessResult::decode(saved).map_err(Error::internal)?;
+        // Another shop gets the same error as for a session without a result.
         if result.store_id == *store { Ok(result) } else { Err(Error::NoResult) }
     }
 
-    /// The whole of a stream: start, frames, result.
+    /// Answers a whole stream: start, frames, result.
     async fn answer_run(
         &self,
-        mut frames: Incoming,
+        mut frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let (call, session, stake) = self.start(&mut frames).await?;
-        stake.settle(self.show_live(call, session, frames, events).await).await
+        let OpenSession { call, session, refund } = self.start_run(&mut frames).await?;
+        refund.settle(self.judge_stream(call, session, frames, events).await).await
     }
 
-    /// The frames of a stream as they come, and its result.
-    async fn show_live(
+    /// Judges the frames of a stream as they arrive and returns the result.
+    async fn judge_stream(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         mut session: LiveSession,
-        frames: Incoming,
+        frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let (arrived, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
-        let reading = pin!(self.read(frames, arrived));
+        let (queue, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let receiving = pin!(self.receive_frames(frames, queue));
         {
-            let mut judging = pin!(judge(&mut session, waiting, events));
+            let mut judging = pin!(judge_frames(&mut session, queued, events));
             tokio::select! {
                 biased;
                 judged = &mut judging => judged?,
-                read = reading => {
-                    read?;
+                received = receiving => {
+                    received?;
                     judging.await?;
                 }
             }
         }
-        self.result(call, session).await
+        self.finish_session(call, session).await
     }
 
-    async fn start(&self, frames: &mut Incoming) -> Result<(Admitted, LiveSession, Stake), Error> {
-        let first = timeout(START_WAIT, frames.next()).await.map_err(|_| Error::Expired)??;
-        // The portrait's room is free once it has been looked at.
-        let (first, _room) =
-            first.map_or_else(Default::default, |(first, room)| (first, Some(room)));
-        let call = Arc::clone(&frames.call);
-        let deadline = call.begin() + SESSION_WAIT;
-        let arrival = Arrival { call, deadline, bytes: first.encoded_len() };
-        let parsed = convert::start(first, &self.door.limits)?;
-        let call = self.door.admit(parsed.caller, arrival)?;
-        let (session, stake) = open(&call, parsed.start, Assurance::Stream).await?;
-        Ok((call, session, stake))
+    async fn start_run(&self, frames: &mut RequestStream) -> Result<OpenSession, Error> {
+        let first = timeout(START_TIMEOUT, frames.next()).await.map_err(|_| Error::Expired)??;
+        // Dropped once the portrait has been examined.
+        let (message, _lease) = match first {
+            Some((message, lease)) => (message, Some(lease)),
+            None => (v1::RunRequest::default(), None),
+        };
+        let deadline = frames.call.begin() + SESSION_TIMEOUT;
+        let bytes = message.encoded_len();
+        let info = RequestInfo { call: Arc::clone(&frames.call), deadline, bytes };
+        let parsed = convert::parse_start(message, &self.gateway.limits)?;
+        let call = self.gateway.admit(parsed.caller, info)?;
+        open_session(call, parsed.start, Assurance::Stream).await
     }
 
-    /// Hands on frames with the time they arrived, until the client sends no more.
-    async fn read(
+    /// Receives frames and queues them with their arrival times, until the client sends no more.
+    async fn receive_frames(
         &self,
-        mut frames: Incoming,
-        arrived: mpsc::Sender<Waiting>,
+        mut frames: RequestStream,
+        queue: mpsc::Sender<QueuedFrame>,
     ) -> Result<(), Error> {
-        while let Some((message, room)) = frames.next().await? {
-            let at = Instant::now();
-            let frame = convert::frame(message, &self.door.limits)?;
-            if arrived.send((Arrived { frame, at }, room)).await.is_err() {
+        while let Some((message, lease)) = frames.next().await? {
+            let received_at = Instant::now();
+            let frame = convert::parse_frame(message, &self.gateway.limits)?;
+            if queue.send((ReceivedFrame { frame, received_at }, lease)).await.is_err() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Ends a session; its result is kept before it is told.
-    async fn result(
+    /// Ends a session. The result is saved before the client gets it.
+    async fn finish_session(
         &self,
-        call: Admitted,
+        call: AdmittedCall,
         session: LiveSession,
     ) -> Result<v1::LivenessResult, Error> {
         let pipeline = Arc::clone(&call.pipeline);
         let report = session.finish()?;
         let id = report.claims.session;
-        let result = convert::liveness_result(call.about(), &report, self.tells_all);
-        pipeline.keep_result(id, result.encode_to_vec()).await?;
+        let result = convert::liveness_result(call.into_response_info(), &report, self.tells_all);
+        pipeline.save_result(id, result.encode_to_vec()).await?;
         Ok(result)
     }
 }
@@ -232,20 +238,20 @@ impl LivenessService for LivenessServer {
         &self,
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
-        let (events, told) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (server, frames) = (self.clone(), Incoming::of(request));
+        let (events, queued) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let (server, frames) = (self.clone(), RequestStream::of(request));
         let call = Arc::clone(&frames.call);
         let span = call.span().clone();
         let serving = async move {
             let result = server.answer_run(frames, &events).await;
-            let result = conclude(&call, result, |result| decided(result.decision()));
+            let result = end_call(&call, result, |result| outcome_of(result.decision()));
             let last = result
-                .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
-            // A client that has left is not told; what is kept it can ask for.
-            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Gone)
+                .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
+            // A client that has left cannot receive the result, but can ask for the saved one.
+            events.send_timeout(last, EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
         };
         let task = tokio::spawn(serving.instrument(span));
-        Ok(Response::new(EventStream::new(told, task)))
+        Ok(Response::new(EventStream::new(queued, task)))
     }
 
     async fn evaluate(
@@ -253,7 +259,7 @@ impl LivenessService for LivenessServer {
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::LivenessResult>, Status> {
         let call = call_of(&request);
-        serve(call, self.answer_evaluate(request), |result| decided(result.decision())).await
+        serve(call, self.answer_evaluate(request), |result| outcome_of(result.decision())).await
     }
 
     async fn get_result(
@@ -265,64 +271,76 @@ impl LivenessService for LivenessServer {
     }
 }
 
-/// The attempt that a session costs its transaction.
-struct Stake {
+/// The attempt that a session costs its transaction, refunded if the server was at fault.
+struct AttemptRefund {
     pipeline: Arc<Pipeline>,
-    /// `None` where the session cannot be run anyway.
+    /// `None` if the token cannot be opened, so that the session cannot be run.
     transaction: Option<KeyedDigests>,
     assurance: Assurance,
 }
 
-/// Starts a session.
-async fn open(
-    call: &Admitted,
+/// A started session, and the call that runs it.
+struct OpenSession {
+    call: AdmittedCall,
+    session: LiveSession,
+    refund: AttemptRefund,
+}
+
+/// Starts a session. If the start fails by the server's fault, refunds the attempt.
+async fn open_session(
+    call: AdmittedCall,
     start: SessionStart,
     assurance: Assurance,
-) -> Result<(LiveSession, Stake), Error> {
+) -> Result<OpenSession, Error> {
     let pipeline = Arc::clone(&call.pipeline);
     let transaction = pipeline.transaction_of(&start.token);
-    let stake = Stake { pipeline, transaction, assurance };
-    match call.pipeline.start_session(start, assurance, &call.ticket).await {
-        Ok(session) => Ok((session, stake)),
-        // Of the start, this comes from the claim: whether the session was used is unknown, and one
-        // that still can be run must not have been given back.
+    let refund = AttemptRefund { pipeline, transaction, assurance };
+    let started = call.pipeline.start_session(start, assurance, &call.ticket).await;
+    match started {
+        Ok(session) => Ok(OpenSession { call, session, refund }),
+        // At the start, only the claim gives this error. Whether the session is claimed is then
+        // unknown, and an attempt must not be refunded for a session that can still be run.
         Err(error @ Error::Store(_)) => Err(error),
-        Err(error) => stake.settle(Err(error)).await,
+        Err(error) => refund.settle(Err(error)).await,
     }
 }
 
-impl Stake {
-    /// Hands on how a session ended, and gives the attempt back where that was our fault.
+impl AttemptRefund {
+    /// Returns `ended` unchanged. Refunds the attempt if the session failed by the server's fault.
     async fn settle<A>(self, ended: Result<A, Error>) -> Result<A, Error> {
         let is_ours = ended.as_ref().is_err_and(|error| is_our_fault(error, self.assurance));
         if let Some(transaction) = self.transaction.filter(|_| is_ours) {
-            self.pipeline.give_back(&transaction).await;
+            self.pipeline.refund_attempt(&transaction).await;
         }
         ended
     }
 }
 
-/// Whether a session ended by what its client cannot bring about at will. It chooses how long a
-/// recording may take, and the bytes that leave no room may be its own. A server that is behind it
-/// can bring about with some effort: [`Pipeline::give_back`] bounds what that gains.
+/// Returns whether the server was at fault: the client could not have caused the error at will.
+///
+/// The client decides how long a recording may take, so an expired recording is not our fault. The
+/// bytes that fill the intake may be the client's own. A client can, with some effort, cause the
+/// server to fall behind; the limit of [`Pipeline::refund_attempt`] bounds the gain.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
-        Kind::NotReady | Kind::StoreDown | Kind::Behind | Kind::Internal => true,
-        Kind::Expired => assurance == Assurance::Stream,
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Overloaded
-        | Kind::Gone => false,
+        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
+            true
+        }
+        ErrorKind::Expired => assurance == Assurance::Stream,
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::Overloaded
+        | ErrorKind::ClientLeft => false,
     }
 }
 
-/// Takes frame by frame until nothing more is wanted, or nothing more comes.
-async fn judge(
+/// Processes queued frames until the session ends or the client sends no more.
+async fn judge_frames(
     session: &mut LiveSession,
-    mut waiting: mpsc::Receiver<Waiting>,
+    mut queued: mpsc::Receiver<QueuedFrame>,
     events: &Events,
 ) -> Result<(), Error> {
     let mut ticks = interval(TICK);
@@ -331,30 +349,34 @@ async fn judge(
     while session.is_open() {
         let happened = tokio::select! {
             biased;
-            arrived = waiting.recv() => match arrived {
-                Some((arrived, _room)) => {
-                    session.take(arrived, waiting.len() > FRAMES_WAITING_USUAL).await?
+            next = queued.recv() => match next {
+                Some((received, _lease)) => {
+                    let is_behind = queued.len() > FRAMES_QUEUED_IN_TIME_MAX;
+                    session.process_frame(received, is_behind).await?
                 }
                 None => break,
             },
             _ = ticks.tick() => session.time_out(),
         };
         for event in happened {
-            tell(events, convert::told(event, session)).await?;
+            send_event(events, convert::run_event(event, session)).await?;
         }
         if session.thinned() > thinned {
             thinned = session.thinned();
-            tell(events, Some(convert::thinned(thinned))).await?;
+            send_event(events, Some(convert::thinned_event(thinned))).await?;
         }
     }
     Ok(())
 }
 
-/// A client that is gone, or takes no events, is no fault of the server.
-async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
-    let Some(told) = told else { return Ok(()) };
-    let response = v1::RunResponse { event: Some(told) };
-    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
+/// Sends an event, if there is one. A client that has left or does not read is not the server's
+/// fault.
+async fn send_event(events: &Events, event: Option<RunEvent>) -> Result<(), Error> {
+    if event.is_none() {
+        return Ok(());
+    }
+    let response = v1::RunResponse { event };
+    events.send_timeout(Ok(response), EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
 }
 
 #[cfg(test)]
@@ -367,11 +389,11 @@ mod tests {
         for (error, [of_stream, of_recording]) in [
             (Error::NotReady("a device is out of service"), [true, true]),
             (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), [true, true]),
-            (Error::Behind { late: 6, all: 20 }, [true, true]),
+            (Error::Behind { skipped: 6, all: 20 }, [true, true]),
             (Error::internal(std::fmt::Error), [true, true]),
             (Error::Expired, [true, false]),
             (Error::IntakeFull, [false, false]),
-            (Error::Gone, [false, false]),
+            (Error::ClientLeft, [false, false]),
             (Error::BrokenStream(String::new()), [false, false]),
             (Error::invalid("frame", "must follow the start"), [false, false]),
             (Error::SessionUsed, [false, false]),

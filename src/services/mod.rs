@@ -1,17 +1,17 @@
-//! The edge: converts, admits, calls the pipeline, converts back.
+//! The gRPC edge: converts requests, admits them, calls the pipeline and converts the answers.
 //!
 //! ```text
-//! layers: call, deadline, limits on messages → convert: fields → door: ticket → pipeline → convert
+//! layers: call, deadline, message limits → convert → gateway: ticket → pipeline → convert
 //! ```
 //!
-//! [`FaceServer`] answers one message with one; [`LivenessServer`] also a stream with a stream: it
-//! reads frames while others are judged, leaves out the oldest when it is behind, and waits only
-//! so long for a client that does not read its events.
+//! [`FaceServer`] answers one message with one message. [`LivenessServer`] also answers a stream
+//! with a stream: it receives frames while earlier ones are judged, skips the oldest frames when it
+//! is behind, and waits only a limited time for a client that does not read its events.
 
 mod convert;
-mod door;
 mod events;
 mod face;
+mod gateway;
 mod http;
 mod layers;
 mod liveness;
@@ -20,8 +20,8 @@ mod status;
 
 #[cfg(fuzzing)]
 pub use convert::read_as_every_request;
-pub use door::{Door, Readiness};
 pub use face::FaceServer;
+pub use gateway::{Gateway, PipelineCell};
 pub use http::{Probes, Standing, router as http_router};
 pub use layers::{CallLayer, DeadlineLayer, IntakeLayer, MessageLimits, REQUEST_ID};
 pub use liveness::LivenessServer;

@@ -1,4 +1,4 @@
-//! Settings of the listeners and of the calls they let in.
+//! Settings of the listeners and of the calls they accept.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,31 +12,33 @@ use crate::setting::{RangeCheck, Violation};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerSettings {
-    /// Address and port of the gRPC listener. Port 0 takes a free one.
+    /// Address and port of the gRPC listener. Port 0 picks a free port.
     pub listen: SocketAddr,
     /// Address and port of the HTTP listener with `/metrics`, `/livez` and `/readyz`.
     pub http_listen: SocketAddr,
-    /// Most requests in flight, at least 1. One more is refused with `RESOURCE_EXHAUSTED`.
+    /// Maximum number of requests in flight, at least 1. Further requests are refused with
+    /// `RESOURCE_EXHAUSTED`.
     pub requests_max: usize,
-    /// Most bytes of request messages in flight. Room for the largest `Verify` (`image.bytes_max`
-    /// for the portrait and for each of `image.live_photos_max`), and for the largest session
-    /// (`image.bytes_max`, `liveness.session_bytes_max` and 192 KiB).
+    /// Maximum total size of the request messages in flight, in bytes. Must hold the largest
+    /// `Verify` (`image.bytes_max` for the portrait and for each of `image.live_photos_max`) and
+    /// the largest session (`image.bytes_max`, `liveness.session_bytes_max` and 192 KiB).
     pub bytes_max: usize,
-    /// Most concurrent HTTP/2 streams of one connection, at least 1.
+    /// Maximum number of concurrent HTTP/2 streams of one connection, at least 1.
     pub streams_per_connection_max: u32,
-    /// Deadline of a request that brings none, in milliseconds, at least 1.
+    /// Deadline of a request without `grpc-timeout`, in milliseconds, at least 1.
     pub timeout_default_ms: u64,
-    /// Longest deadline a caller may ask for, in milliseconds, at least `timeout_default_ms`.
+    /// Longest accepted deadline, in milliseconds, at least `timeout_default_ms`. A longer one is
+    /// shortened to this.
     pub timeout_max_ms: u64,
-    /// After SIGTERM: how long health says NOT_SERVING before the listener closes, in
-    /// milliseconds, so that load balancers turn to other replicas first.
+    /// After SIGTERM: how long health reports NOT_SERVING before the listener closes, in
+    /// milliseconds. Load balancers use this time to move to other replicas.
     pub drain_grace_ms: u64,
     /// After the listener has closed: how long requests in flight may take, in milliseconds.
     pub drain_timeout_ms: u64,
 }
 
-/// Most bytes that a session sends beside its portrait and its frames: 64 KiB of identifiers, and
-/// 100 bytes for each of 1350 frames.
+/// Bytes of a session besides its portrait and its frames: 64 KiB of identifiers, and 100 bytes for
+/// each of 1350 frames.
 pub const SESSION_ENVELOPE_BYTES_MAX: usize = 192 << 10;
 
 impl Default for ServerSettings {
@@ -56,17 +58,18 @@ impl Default for ServerSettings {
 }
 
 impl ServerSettings {
-    /// Deadline of a request that brings none.
+    /// Returns the deadline of a request without `grpc-timeout`.
     pub fn timeout_default(&self) -> Duration {
         Duration::from_millis(self.timeout_default_ms)
     }
 
-    /// Longest deadline a caller may ask for.
+    /// Returns the longest accepted deadline.
     pub fn timeout_max(&self) -> Duration {
         Duration::from_millis(self.timeout_max_ms)
     }
 
-    /// Every setting outside its range. What `bytes_max` must hold is a rule of several sections.
+    /// Returns every setting outside its range. The lower bound of `bytes_max` depends on other
+    /// sections and is checked in `config`.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("server");
         check.at_least_one("requests_max", self.requests_max);

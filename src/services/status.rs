@@ -1,4 +1,4 @@
-//! The one place where errors become gRPC codes.
+//! Maps errors to gRPC statuses. No other file of the services names gRPC codes.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::pipeline::{Error, Kind, NOT_READY_RETRY_AFTER};
+use crate::pipeline::{Error, ErrorKind, NOT_READY_RETRY_AFTER};
 use crate::telemetry::{Ending, Outcome, Severity, causes};
 
-/// How long a caller should wait when too many messages are arriving at once.
+/// Retry delay when too many bytes of requests are arriving.
 const INTAKE_RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// How long a caller should wait when the server cannot keep up with its sessions.
+/// Retry delay when the server cannot keep up with its sessions.
 const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The status of an error, with the details the standard error model has for it.
+/// Returns the status of an error, with the details that the gRPC error model defines for it.
 pub fn from_error(error: &Error) -> Status {
     let kind = error.kind();
     let message = match kind {
-        // The caller learns nothing more.
-        Kind::Internal => "internal error".to_owned(),
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Overloaded
-        | Kind::Behind
-        | Kind::Expired
-        | Kind::NotReady
-        | Kind::StoreDown
-        | Kind::Gone => error.to_string(),
+        // The caller learns no more about a fault of the server.
+        ErrorKind::Internal => "internal error".to_owned(),
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::Overloaded
+        | ErrorKind::Behind
+        | ErrorKind::Expired
+        | ErrorKind::NotReady
+        | ErrorKind::StoreDown
+        | ErrorKind::ClientLeft => error.to_string(),
     };
     let Some(details) = details(error, &message) else {
         return Status::new(code(kind), message);
@@ -40,37 +40,37 @@ pub fn from_error(error: &Error) -> Status {
     let pushback = details.retry_info().and_then(|info| info.retry_delay).map(pushback);
     let mut status = Status::with_error_details(code(kind), message, details);
     if let Some(pushback) = pushback {
-        status.metadata_mut().insert(PUSHBACK, pushback);
+        status.metadata_mut().insert(PUSHBACK_TRAILER, pushback);
     }
     status
 }
 
-/// Trailer by which gRPC clients with a retry policy know when to try again (gRFC A6). Where
-/// retrying cannot help it is left out rather than sent as -1: no policy retries those codes
-/// unless its owner has listed them, and then it is not for the server to overrule.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// Trailer that tells gRPC clients with a retry policy when to retry (gRFC A6). The trailer is left
+/// out where a retry cannot help, rather than sent as -1: a client retries those codes only if its
+/// owner listed them, and the server should not overrule the owner.
+const PUSHBACK_TRAILER: &str = "grpc-retry-pushback-ms";
 
-/// Whole milliseconds, as gRFC A6 wants them.
+/// Returns whole milliseconds, as gRFC A6 requires.
 fn pushback(delay: Duration) -> AsciiMetadataValue {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).into()
 }
 
-fn code(kind: Kind) -> Code {
+fn code(kind: ErrorKind) -> Code {
     match kind {
-        Kind::Invalid => Code::InvalidArgument,
-        Kind::Denied => Code::PermissionDenied,
-        Kind::NotFound => Code::NotFound,
-        Kind::Precondition => Code::FailedPrecondition,
-        Kind::Used => Code::AlreadyExists,
-        Kind::Overloaded | Kind::Behind => Code::ResourceExhausted,
-        Kind::Expired => Code::DeadlineExceeded,
-        Kind::NotReady | Kind::StoreDown => Code::Unavailable,
-        Kind::Gone => Code::Cancelled,
-        Kind::Internal => Code::Internal,
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::Denied => Code::PermissionDenied,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Precondition => Code::FailedPrecondition,
+        ErrorKind::AlreadyUsed => Code::AlreadyExists,
+        ErrorKind::Overloaded | ErrorKind::Behind => Code::ResourceExhausted,
+        ErrorKind::Expired => Code::DeadlineExceeded,
+        ErrorKind::NotReady | ErrorKind::StoreDown => Code::Unavailable,
+        ErrorKind::ClientLeft => Code::Cancelled,
+        ErrorKind::Internal => Code::Internal,
     }
 }
 
-/// The fields that are wrong, or when to try again.
+/// Returns the violated fields, or the retry delay.
 fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
     match error {
         Error::Invalid(violations) => {
@@ -80,7 +80,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
                 .collect();
             Some(ErrorDetails::with_bad_request(fields))
         }
-        Error::Token(_) if error.kind() == Kind::Invalid => {
+        Error::Token(_) if error.kind() == ErrorKind::Invalid => {
             Some(ErrorDetails::with_bad_request_violation("token", message))
         }
         Error::Overloaded(refusal) => Some(retry_after(refusal.retry_after)),
@@ -96,7 +96,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
         | Error::AttemptsSpent { .. }
         | Error::NoResult
         | Error::BrokenStream(_)
-        | Error::Gone
+        | Error::ClientLeft
         | Error::Internal(_) => None,
     }
 }
@@ -105,70 +105,75 @@ fn retry_after(delay: Duration) -> ErrorDetails {
     ErrorDetails::with_retry_info(Some(delay))
 }
 
-/// How the call is counted.
-fn outcome(kind: Kind) -> Outcome {
+/// Returns the outcome under which the metrics count a call.
+fn outcome(kind: ErrorKind) -> Outcome {
     match kind {
-        Kind::Invalid | Kind::Denied | Kind::NotFound | Kind::Precondition | Kind::Used => {
-            Outcome::Invalid
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed => Outcome::Invalid,
+        ErrorKind::Overloaded | ErrorKind::Behind => Outcome::Overloaded,
+        ErrorKind::Expired => Outcome::Expired,
+        ErrorKind::ClientLeft => Outcome::Cancelled,
+        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Internal => Outcome::Failed,
+    }
+}
+
+/// Returns the log level of the line that ends a call.
+fn severity(kind: ErrorKind) -> Severity {
+    match kind {
+        ErrorKind::Invalid
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Precondition
+        | ErrorKind::AlreadyUsed
+        | ErrorKind::ClientLeft => Severity::Info,
+        ErrorKind::Overloaded | ErrorKind::Behind | ErrorKind::Expired | ErrorKind::NotReady => {
+            Severity::Warn
         }
-        Kind::Overloaded | Kind::Behind => Outcome::Overloaded,
-        Kind::Expired => Outcome::Expired,
-        Kind::Gone => Outcome::Cancelled,
-        Kind::NotReady | Kind::StoreDown | Kind::Internal => Outcome::Failed,
+        ErrorKind::StoreDown | ErrorKind::Internal => Severity::Error,
     }
 }
 
-/// How loud the line of the call is.
-fn severity(kind: Kind) -> Severity {
-    match kind {
-        Kind::Invalid
-        | Kind::Denied
-        | Kind::NotFound
-        | Kind::Precondition
-        | Kind::Used
-        | Kind::Gone => Severity::Info,
-        Kind::Overloaded | Kind::Behind | Kind::Expired | Kind::NotReady => Severity::Warn,
-        Kind::StoreDown | Kind::Internal => Severity::Error,
-    }
+/// Returns the ending of a call that was answered.
+pub fn ending_of_answer(outcome: Outcome) -> Ending {
+    Ending { outcome, code: code_name(Code::Ok), severity: Severity::Info, causes: None }
 }
 
-/// A call that was answered.
-pub fn answered(outcome: Outcome) -> Ending {
-    Ending { outcome, code: name(Code::Ok), severity: Severity::Info, causes: None }
-}
-
-/// A call that failed in its service.
-pub fn failed(error: &Error) -> Ending {
-    let ending = broken_off(error.kind());
-    // What the caller has got wrong is described in words that may quote it.
+/// Returns the ending of a call that failed in its service.
+pub fn ending_of_error(error: &Error) -> Ending {
+    let ending = ending_of_kind(error.kind());
+    // The message of an error in the request may quote the caller.
     let causes = (ending.severity != Severity::Info).then(|| causes(error));
     Ending { causes, ..ending }
 }
 
-/// A call that ended without an error of its service.
-pub fn broken_off(kind: Kind) -> Ending {
+/// Returns the ending of a call that has an error kind but no error.
+pub fn ending_of_kind(kind: ErrorKind) -> Ending {
     Ending {
         outcome: outcome(kind),
-        code: name(code(kind)),
+        code: code_name(code(kind)),
         severity: severity(kind),
         causes: None,
     }
 }
 
-/// A call whose answer has this status in its headers or trailers, and whose service has not ended
-/// it: a layer or tonic refused it, or its task broke off. `None` where there is no status.
-pub fn ending_of(headers: &HeaderMap) -> Option<Ending> {
+/// Returns the ending of a call whose status is in these headers or trailers. `None` if they hold
+/// no status. The service has not ended such a call: a layer or tonic refused it, or its task
+/// failed.
+pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     let status = Status::from_header_map(headers)?;
     let is_unfinished = status.code() == Code::Ok;
-    let kind = if is_unfinished { Kind::Internal } else { broken_stream(&status).kind() };
-    let ending = broken_off(kind);
-    // A caller that left does not receive the UNKNOWN that tonic makes of its broken stream.
-    let code = if kind == Kind::Gone { ending.code } else { name(status.code()) };
+    let kind = if is_unfinished { ErrorKind::Internal } else { broken_stream(&status).kind() };
+    let ending = ending_of_kind(kind);
+    // tonic turns the broken stream of a caller that left into UNKNOWN, which no caller receives.
+    let code = if kind == ErrorKind::ClientLeft { ending.code } else { code_name(status.code()) };
     Some(Ending { code, ..ending })
 }
 
-/// The code as the gRPC specification writes it.
-fn name(code: Code) -> &'static str {
+/// Returns the name of a code as the gRPC specification writes it.
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -190,38 +195,38 @@ fn name(code: Code) -> &'static str {
     }
 }
 
-/// The deadline passed before the answer was ready.
+/// Returns the status of a call whose deadline passed.
 pub fn expired() -> Status {
     from_error(&Error::Expired)
 }
 
-/// A `grpc-timeout` header that breaks the gRPC specification.
+/// Returns the status of a `grpc-timeout` header that violates the gRPC specification.
 pub fn malformed_timeout() -> Status {
     let rule = "must be 1 to 8 digits and a unit of H, M, S, m, u or n";
     from_error(&Error::invalid("grpc-timeout", rule))
 }
 
-/// A request message over the limit of its method. Retrying cannot help, so it is no
-/// `RESOURCE_EXHAUSTED`.
+/// Returns the status of a request message over the limit of its method. A retry cannot help, so
+/// the code is not `RESOURCE_EXHAUSTED`.
 pub fn message_too_large(limit: usize) -> Status {
     let rule = format!("the request message is larger than {limit} bytes");
     let details = ErrorDetails::with_bad_request_violation("message", rule.clone());
     Status::with_error_details(Code::InvalidArgument, rule, details)
 }
 
-/// Too many bytes of requests are arriving at once.
+/// Returns the status of a message that does not fit into the intake's budget.
 pub fn intake_full() -> Status {
     from_error(&Error::IntakeFull)
 }
 
-/// Why a client's stream brings no further message: the layers below refused it, the client left,
-/// or it sent what cannot be read.
+/// Returns why a client's stream brings no further message: the layers below refused the message,
+/// the client left, or the message cannot be decoded.
 pub fn broken_stream(status: &Status) -> Error {
     match status.code() {
         Code::ResourceExhausted => Error::IntakeFull,
         Code::DeadlineExceeded => Error::Expired,
-        // A stream that was reset, a connection that ended.
-        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Gone,
+        // The stream was reset, or the connection ended.
+        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::ClientLeft,
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound
@@ -285,7 +290,7 @@ mod tests {
         for (error, delay_ms) in [
             (Error::Overloaded(refusal), Some(70)),
             (Error::IntakeFull, Some(100)),
-            (Error::Behind { late: 6, all: 20 }, Some(5000)),
+            (Error::Behind { skipped: 6, all: 20 }, Some(5000)),
             (Error::NotReady("models are loading"), Some(1000)),
             (Error::Expired, None),
             (Error::SessionUsed, None),
@@ -295,7 +300,8 @@ mod tests {
             let status = from_error(&error);
             let info = status.get_details_retry_info().and_then(|info| info.retry_delay);
             assert_eq!(info, delay_ms.map(Duration::from_millis), "{error}");
-            let trailer = status.metadata().get(PUSHBACK).map(|value| value.to_str().unwrap());
+            let trailer =
+                status.metadata().get(PUSHBACK_TRAILER).map(|value| value.to_str().unwrap());
             assert_eq!(trailer, delay_ms.map(|ms| ms.to_string()).as_deref(), "{error}");
         }
     }
@@ -314,13 +320,13 @@ mod tests {
 
     #[test]
     fn the_line_of_a_call_is_as_loud_as_its_error_is_ours() {
-        let invalid = failed(&Error::invalid("policy_fmr", "is what the caller sent"));
+        let invalid = ending_of_error(&Error::invalid("policy_fmr", "is what the caller sent"));
         assert_eq!((invalid.severity, invalid.code), (Severity::Info, "INVALID_ARGUMENT"));
         assert_eq!(invalid.causes, None, "it may quote the caller");
-        let refused = failed(&Error::NotReady("models are loading"));
+        let refused = ending_of_error(&Error::NotReady("models are loading"));
         assert_eq!((refused.severity, refused.code), (Severity::Warn, "UNAVAILABLE"));
         assert!(refused.causes.unwrap().contains("models are loading"));
-        let fault = failed(&Error::internal(std::fmt::Error));
+        let fault = ending_of_error(&Error::internal(std::fmt::Error));
         assert_eq!((fault.severity, fault.code), (Severity::Error, "INTERNAL"));
         assert!(fault.causes.unwrap().contains(&std::fmt::Error.to_string()));
     }
@@ -329,21 +335,22 @@ mod tests {
     fn what_ends_a_call_outside_of_its_service_is_read_off_the_answer() {
         let ending = |status: Status| {
             let response = status.into_http::<tonic::body::Body>();
-            let Ending { outcome, code, severity, .. } = ending_of(response.headers()).unwrap();
+            let Ending { outcome, code, severity, .. } =
+                ending_in_headers(response.headers()).unwrap();
             (outcome, code, severity)
         };
         let late = (Outcome::Expired, "DEADLINE_EXCEEDED", Severity::Warn);
         assert_eq!(ending(expired()), late);
         let full = (Outcome::Overloaded, "RESOURCE_EXHAUSTED", Severity::Warn);
         assert_eq!(ending(intake_full()), full);
-        // What tonic says of bytes that are no message.
+        // tonic's error for bytes that are not a message.
         let unread = (Outcome::Invalid, "INTERNAL", Severity::Info);
         assert_eq!(ending(Status::internal("failed to decode Protobuf message")), unread);
         let unknown = (Outcome::Invalid, "UNIMPLEMENTED", Severity::Info);
         assert_eq!(ending(Status::unimplemented("")), unknown);
         let unfinished = (Outcome::Failed, "OK", Severity::Error);
         assert_eq!(ending(Status::ok("")), unfinished);
-        assert!(ending_of(&HeaderMap::new()).is_none());
+        assert!(ending_in_headers(&HeaderMap::new()).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Digests that stand for what must not be kept: transactions, portraits, frames.
+//! Digests of values that must not be stored themselves: transactions, portraits, frames.
 
 use std::fmt;
 
@@ -9,21 +9,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::hex;
 
-/// Bytes of a digest.
+/// Length of a digest in bytes.
 const LEN: usize = 32;
 
-/// 32 bytes that stand for some others. Never printed.
+/// A digest of 32 bytes. `Debug` does not print it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; LEN]);
 
 impl Digest {
-    /// SHA-256 of `bytes`. Anybody can recompute it: it hides only what cannot be guessed.
+    /// Returns the SHA-256 of `bytes`. The digest is not keyed: anyone who can guess `bytes` can
+    /// verify the guess.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The bytes themselves.
+    /// Returns the digest as bytes.
     pub fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }
@@ -60,9 +61,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Digest of `parts` that only a holder of `key` can compute. Each part is preceded by its length,
-/// so that two lists of parts never read as the same bytes.
-pub(super) fn keyed(key: &SecretKey, parts: &[&[u8]]) -> Digest {
+/// Returns a digest of `parts` that only a holder of `key` can compute. The length of each part is
+/// hashed before the part, so that two different lists of parts never hash the same bytes.
+pub(super) fn keyed_digest(key: &SecretKey, parts: &[&[u8]]) -> Digest {
     let mac = || -> Result<Digest, UnknownCryptoError> {
         let mut state = Blake2b::new(key, LEN)?;
         for part in parts {
@@ -75,10 +76,10 @@ pub(super) fn keyed(key: &SecretKey, parts: &[&[u8]]) -> Digest {
     mac().expect("BLAKE2b gives 32 bytes, and is finished once")
 }
 
-/// Key for one purpose, so that what is known of one says nothing about another.
-pub(super) fn derive(key: &[u8; LEN], purpose: &str) -> SecretKey {
+/// Derives a key for one purpose. A key that leaks says nothing about the keys of other purposes.
+pub(super) fn derive_key(key: &[u8; LEN], purpose: &str) -> SecretKey {
     let key = SecretKey::try_from(key.as_slice()).expect("BLAKE2b takes keys of 32 bytes");
-    let derived = keyed(&key, &[purpose.as_bytes()]);
+    let derived = keyed_digest(&key, &[purpose.as_bytes()]);
     SecretKey::try_from(derived.0.as_slice()).expect("BLAKE2b takes keys of 32 bytes")
 }
 
@@ -101,13 +102,13 @@ mod tests {
         let key: Vec<u8> = (0..32).collect();
         let key = SecretKey::try_from(key.as_slice()).unwrap();
         let expected = "cf9c08d15b36283bbecc5396204ad0f2934a3022327303cf9524999f287f909c";
-        assert_eq!(keyed(&key, &[b"abc", b""]).hex(), expected);
+        assert_eq!(keyed_digest(&key, &[b"abc", b""]).hex(), expected);
     }
 
     #[test]
     fn moving_a_byte_between_parts_changes_the_digest() {
         let key = SecretKey::try_from([7; 32].as_slice()).unwrap();
-        assert_ne!(keyed(&key, &[b"ab", b"c"]), keyed(&key, &[b"a", b"bc"]));
+        assert_ne!(keyed_digest(&key, &[b"ab", b"c"]), keyed_digest(&key, &[b"a", b"bc"]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bytes as lower-case hexadecimal digits.
+//! Encodes bytes as lower-case hexadecimal digits and decodes them.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
@@ -7,7 +7,8 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
-/// `None` for an odd length or anything but digits; capitals are read too.
+/// Decodes hexadecimal digits of either case. Returns `None` for an odd length or any other
+/// character.
 pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|v| u8::try_from(v).ok());
     let (pairs, []) = text.as_chunks::<2>() else { return None };

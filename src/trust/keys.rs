@@ -13,146 +13,150 @@ use pasetors::version4::V4;
 use super::digest::{self, Digest};
 use super::{Secret, hex};
 
-/// Bytes of a key, as PASETO v4.local fixes them.
+/// Length of a key in bytes, as PASETO v4.local requires.
 const KEY_LEN: usize = 32;
 
-/// Largest key file: two lines of 65 bytes leave room for comments.
+/// Size limit of the key file in bytes. Two keys of 65 bytes a line leave room for comments.
 const FILE_BYTES_MAX: u64 = 4_096;
 
-/// The live keys. The first seals, all open.
+/// The live keys. The primary key seals tokens; both keys open tokens.
 ///
-/// To rotate, give every replica `[old, new]`, then every replica `[new, old]`, and a day later,
-/// when no remembered frame is of the old key any more, `[new]`.
+/// To rotate, give every replica `[old, new]`, then give every replica `[new, old]`. A day later,
+/// when all frame digests under the old key have expired, give every replica `[new]`.
 pub struct SessionKeys {
-    newest: SessionKey,
-    other: Option<SessionKey>,
+    primary: SessionKey,
+    secondary: Option<SessionKey>,
 }
 
 /// One live key.
 pub(super) struct SessionKey {
-    /// Footer of the tokens this key seals: `{"kid":"k4.lid.…"}`. It can be read before opening.
+    /// Footer of the tokens that this key seals: `{"kid":"k4.lid.…"}`. The footer is not encrypted.
     pub(super) footer: String,
     pub(super) sealing: SymmetricKey<V4>,
     transactions: SecretKey,
     frames: SecretKey,
 }
 
-/// Digests of one thing, under each live key, so that a rotation forgets nothing.
+/// Digests of one value under each live key, so that records stay valid through a key rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyedDigests {
-    /// Under the key that seals.
-    pub newest: Digest,
-    /// Under the other live key, if there is one.
-    pub other: Option<Digest>,
+    /// Digest under the primary key.
+    pub primary: Digest,
+    /// Digest under the secondary key, if there is one.
+    pub secondary: Option<Digest>,
 }
 
 impl KeyedDigests {
-    /// All of them, the newest first.
+    /// Iterates over the digests, the primary first.
     pub fn iter(&self) -> impl Iterator<Item = Digest> {
-        std::iter::once(self.newest).chain(self.other)
+        std::iter::once(self.primary).chain(self.secondary)
     }
 }
 
-/// Why there are no keys.
+/// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read.
     #[error("cannot read the key file {path}")]
     Read {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// Every user of this machine may read or replace the keys.
     #[error("the key file {path} is open to others (mode {mode:03o}): chmod o= {path}")]
     OpenToOthers {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// The file is larger than keys can be.
+    /// The file is larger than any valid key file.
     #[error("the key file {path} is over {FILE_BYTES_MAX} bytes")]
     TooLarge {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
     },
-    /// A line is no key.
+    /// A line is not a key.
     #[error("line {line} of the key file {path} is not a key of 64 hexadecimal digits")]
     Line {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// Number of the line, from 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// No key, or more than can be live.
+    /// The file holds no key, or more than two.
     #[error("the key file {path} holds {found} keys, but must hold 1 or 2")]
     Count {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// How many there are.
+        /// Number of keys in the file.
         found: usize,
     },
-    /// A key stands there twice, so a rotation would change nothing.
+    /// The file holds one key twice, so that a rotation would change nothing.
     #[error("the key file {path} holds the same key twice")]
     Repeated {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
     },
-    /// The operating system gives no random bytes.
-    #[error("no random bytes")]
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
     Random(#[from] getrandom::Error),
 }
 
 impl SessionKeys {
-    /// Reads the keys of `path`: a line each, the one that seals first. Empty lines and those that
-    /// start with `#` are left out.
+    /// Reads the keys of the file `path`, one key a line, the primary key first. Skips empty lines
+    /// and lines that start with `#`.
     ///
     /// # Errors
-    /// A file that cannot be read, is open to others, or does not hold one or two different keys.
+    /// The file cannot be read, is open to other users, or does not hold one or two different keys.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::parse(path, read(path)?.expose())
+        Self::parse(path, read_private_file(path)?.expose())
     }
 
-    /// Makes a key that only this process knows: with it, sessions cannot move to another replica
-    /// and end with the process.
+    /// Generates a key that only this process knows. Sessions sealed with it cannot move to another
+    /// replica and end with the process.
     ///
     /// # Errors
-    /// The operating system gives no random bytes.
+    /// The operating system gave no random bytes.
     pub fn generate() -> Result<Self, KeyError> {
         let mut key = Secret::new(vec![0; KEY_LEN]);
         getrandom::fill(key.expose_mut())?;
         let key = SessionKey::new(&key).expect("it has the length of a key");
-        Ok(Self { newest: key, other: None })
+        Ok(Self { primary: key, secondary: None })
     }
 
-    /// Digests of a transaction of `tenant`. Keyed, since transaction numbers can be guessed.
+    /// Returns the digests of a transaction of `tenant`. The digests are keyed, because transaction
+    /// numbers can be guessed.
     pub fn transaction_digests(&self, tenant: &str, transaction: &str) -> KeyedDigests {
         let parts = [tenant.as_bytes(), transaction.as_bytes()];
-        self.digests(|key| digest::keyed(&key.transactions, &parts))
+        self.digests(|key| digest::keyed_digest(&key.transactions, &parts))
     }
 
-    /// Digests of a frame, by which it is known again in another session and on another replica;
-    /// `frame` is the SHA-256 of its bytes.
+    /// Returns the digests that identify a frame in another session and on another replica. `frame`
+    /// is the SHA-256 of the frame's bytes.
     pub fn frame_digests(&self, frame: Digest) -> KeyedDigests {
-        self.digests(|key| digest::keyed(&key.frames, &[frame.as_bytes()]))
+        self.digests(|key| digest::keyed_digest(&key.frames, &[frame.as_bytes()]))
     }
 
-    pub(super) fn newest(&self) -> &SessionKey {
-        &self.newest
+    pub(super) fn primary(&self) -> &SessionKey {
+        &self.primary
     }
 
-    pub(super) fn by_footer(&self, footer: &[u8]) -> Option<&SessionKey> {
+    pub(super) fn find_by_footer(&self, footer: &[u8]) -> Option<&SessionKey> {
         self.iter().find(|key| key.footer.as_bytes() == footer)
     }
 
     fn iter(&self) -> impl Iterator<Item = &SessionKey> {
-        std::iter::once(&self.newest).chain(&self.other)
+        std::iter::once(&self.primary).chain(&self.secondary)
     }
 
     fn digests(&self, digest: impl Fn(&SessionKey) -> Digest) -> KeyedDigests {
-        KeyedDigests { newest: digest(&self.newest), other: self.other.as_ref().map(digest) }
+        KeyedDigests {
+            primary: digest(&self.primary),
+            secondary: self.secondary.as_ref().map(digest),
+        }
     }
 
     fn parse(path: &Path, text: &[u8]) -> Result<Self, KeyError> {
@@ -169,10 +173,10 @@ impl SessionKeys {
         let found = keys.len();
         let mut keys = keys.into_iter();
         match (keys.next(), keys.next(), keys.next()) {
-            (Some(newest), Some(other), None) if newest.footer == other.footer => {
+            (Some(primary), Some(secondary), None) if primary.footer == secondary.footer => {
                 Err(KeyError::Repeated { path: path.to_owned() })
             }
-            (Some(newest), other, None) => Ok(Self { newest, other }),
+            (Some(primary), secondary, None) => Ok(Self { primary, secondary }),
             _ => Err(KeyError::Count { path: path.to_owned(), found }),
         }
     }
@@ -185,7 +189,7 @@ impl fmt::Debug for SessionKeys {
 }
 
 impl SessionKey {
-    /// `None` unless the key has its length.
+    /// Returns `None` unless `key` has [`KEY_LEN`] bytes.
     fn new(key: &Secret<Vec<u8>>) -> Option<Self> {
         let bytes: &[u8; KEY_LEN] = key.expose().as_slice().try_into().ok()?;
         let sealing = SymmetricKey::<V4>::from(bytes).ok()?;
@@ -193,18 +197,19 @@ impl SessionKey {
         Id::from(&sealing).fmt(&mut id).ok()?;
         Some(Self {
             footer: format!("{{\"kid\":\"{id}\"}}"),
-            transactions: digest::derive(bytes, "menshen transaction digest"),
-            frames: digest::derive(bytes, "menshen frame digest"),
+            transactions: digest::derive_key(bytes, "menshen transaction digest"),
+            frames: digest::derive_key(bytes, "menshen frame digest"),
             sealing,
         })
     }
 }
 
-/// The whole of a file that others may not touch.
-fn read(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
+/// Reads a whole file. Refuses a file that other users may read or write.
+fn read_private_file(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
     let failed = |source| KeyError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // Asked of the open file, so that it cannot be another one by the time it is read.
+    // The metadata of the open file, not of the path: the path could name another file by the time
+    // of the read.
     refuse_open_to_others(path, &file.metadata().map_err(failed)?)?;
     let capacity = FILE_BYTES_MAX as usize + 1;
     let mut text = Secret::new(Vec::with_capacity(capacity));
@@ -255,7 +260,7 @@ mod tests {
     #[test]
     fn the_key_id_is_the_paserk_of_the_key() {
         // Second vector of github.com/paseto-standard/test-vectors/blob/master/PASERK/k4.lid.json
-        let footer = keys(&[KEY_A]).newest().footer.clone();
+        let footer = keys(&[KEY_A]).primary().footer.clone();
         let id = "k4.lid.iVtYQDjr5gEijCSjJC3fQaJm7nCeQSeaty0Jixy8dbsk";
         assert_eq!(footer, format!("{{\"kid\":\"{id}\"}}"));
     }
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn generated_keys_differ() {
-        let footer = || SessionKeys::generate().unwrap().newest().footer.clone();
+        let footer = || SessionKeys::generate().unwrap().primary().footer.clone();
         assert_ne!(footer(), footer());
     }
 
@@ -295,16 +300,16 @@ mod tests {
     fn digests_outlive_a_rotation_and_differ_by_purpose_tenant_and_key() {
         let (old, both) = (keys(&[KEY_A]), keys(&[KEY_B, KEY_A]));
         let frame = Digest::of(b"frame");
-        assert_eq!(old.frame_digests(frame).newest, both.frame_digests(frame).other.unwrap());
-        let before = old.transaction_digests("north", "42").newest;
-        assert_eq!(both.transaction_digests("north", "42").other, Some(before));
-        assert_ne!(both.transaction_digests("north", "42").newest, before);
-        assert_ne!(old.transaction_digests("south", "42").newest, before);
+        assert_eq!(old.frame_digests(frame).primary, both.frame_digests(frame).secondary.unwrap());
+        let before = old.transaction_digests("north", "42").primary;
+        assert_eq!(both.transaction_digests("north", "42").secondary, Some(before));
+        assert_ne!(both.transaction_digests("north", "42").primary, before);
+        assert_ne!(old.transaction_digests("south", "42").primary, before);
         assert_ne!(derived(b"42", "menshen frame digest"), derived(b"42", "menshen other"));
     }
 
     fn derived(part: &[u8], purpose: &str) -> Digest {
-        digest::keyed(&digest::derive(&[1; KEY_LEN], purpose), &[part])
+        digest::keyed_digest(&digest::derive_key(&[1; KEY_LEN], purpose), &[part])
     }
 
     #[cfg(unix)]

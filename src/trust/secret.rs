@@ -1,9 +1,9 @@
-//! A value that is never printed and is wiped when it goes.
+//! A wrapper for values that are never printed and are overwritten on drop.
 
 use std::fmt;
 use std::hint::black_box;
 
-/// What can be overwritten in place.
+/// A value that can be overwritten in place.
 pub trait Wipe {
     /// Overwrites the value's memory, unused capacity included.
     fn wipe(&mut self);
@@ -41,9 +41,9 @@ impl Wipe for String {
     }
 }
 
-/// One `memset` over the whole allocation, where volatile writes would go element by element over
-/// megabytes. The buffer escapes through `black_box`, so the writes cannot be left out
-/// although nobody reads them.
+/// Overwrites the whole allocation with one `memset`. Volatile writes would go element by element
+/// over megabytes. The buffer escapes through `black_box`, so the compiler cannot remove the writes
+/// although the program never reads the buffer again.
 fn overwrite<T: Clone + Default>(buffer: &mut Vec<T>) {
     let capacity = buffer.capacity();
     buffer.clear();
@@ -51,24 +51,24 @@ fn overwrite<T: Clone + Default>(buffer: &mut Vec<T>) {
     black_box(&mut buffer[..]);
 }
 
-/// Pixels, embeddings, keys and tokens live in a `Secret`.
+/// Holds pixels, embeddings, keys and tokens.
 ///
-/// It has no `Clone`, no `Serialize`, a redacted `Debug`, and its memory is overwritten when it is
-/// dropped. Reading it takes a visible [`Secret::expose`].
+/// A `Secret` has no `Clone`, no `Serialize` and a redacted `Debug`. Its memory is overwritten on
+/// drop. Reading a secret takes a visible call of [`Secret::expose`].
 pub struct Secret<T: Wipe>(T);
 
 impl<T: Wipe> Secret<T> {
-    /// Takes ownership of `value`; the caller keeps no copy.
+    /// Takes ownership of `value`. The caller must not keep a copy.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// Opens the secret for reading.
+    /// Returns the value for reading.
     pub fn expose(&self) -> &T {
         &self.0
     }
 
-    /// Opens the secret for writing in place.
+    /// Returns the value for writing in place.
     pub fn expose_mut(&mut self) -> &mut T {
         &mut self.0
     }

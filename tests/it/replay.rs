@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use menshen::pipeline::LivenessSettings;
 use menshen::trust::{
-    Claim, Digest, KeyedDigests, ReplayError, ReplayStore, ReplayTarget, SessionId, SessionState,
+    ClaimOutcome, Digest, KeyedDigests, ReplayError, ReplayStore, ReplayTarget, SessionId,
+    SessionState,
 };
 
 use crate::redis_server::RedisServer;
@@ -50,7 +51,7 @@ fn session() -> SessionId {
 }
 
 fn digests(bytes: &[u8]) -> KeyedDigests {
-    KeyedDigests { newest: Digest::of(bytes), other: None }
+    KeyedDigests { primary: Digest::of(bytes), secondary: None }
 }
 
 #[tokio::test]
@@ -64,10 +65,10 @@ async fn a_store_says_that_it_can_be_used() {
 async fn a_session_is_claimed_once_on_all_replicas() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (first, second) = (session(), session());
-        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::Claimed, "{name}");
-        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(second, TTL).await.unwrap(), Claim::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(second, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
     }
 }
 
@@ -84,7 +85,7 @@ async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
                 .collect();
             let mut won = 0;
             for racer in racers {
-                won += usize::from(racer.await.unwrap() == Claim::Claimed);
+                won += usize::from(racer.await.unwrap() == ClaimOutcome::Claimed);
             }
             assert_eq!(won, 1, "{name}");
         }
@@ -99,17 +100,17 @@ async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_
         one.claim(session, TTL).await.unwrap();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Claimed, "{name}");
         let result = Bytes::from_static(b"PASS\0\xff");
-        one.finish(session, result.clone(), TTL).await.unwrap();
-        one.finish(session, Bytes::from_static(b"FAIL"), TTL).await.unwrap();
+        one.save_result(session, result.clone(), TTL).await.unwrap();
+        one.save_result(session, Bytes::from_static(b"FAIL"), TTL).await.unwrap();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Finished(result), "{name}");
-        assert_eq!(two.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(session, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_result_longer_than_a_verdict_is_refused() {
     for Subject { name, replicas: [one, _], .. } in &subjects() {
-        let result = one.finish(session(), Bytes::from(vec![0; 8_193]), TTL).await;
+        let result = one.save_result(session(), Bytes::from(vec![0; 8_193]), TTL).await;
         assert!(matches!(result, Err(ReplayError::ResultTooLong { len: 8_193 })), "{name}");
     }
 }
@@ -118,11 +119,12 @@ async fn a_result_longer_than_a_verdict_is_refused() {
 async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (old, other) = (digests(b"old key"), digests(b"another transaction"));
-        let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
-        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
-        assert_eq!(one.attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
+        let rotated =
+            KeyedDigests { primary: Digest::of(b"new key"), secondary: Some(old.primary) };
+        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
+        assert_eq!(one.count_attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
     }
 }
 
@@ -130,15 +132,19 @@ async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
 async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (old, new) = (digests(b"old key"), digests(b"new key"));
-        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
-        assert_eq!(one.attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
+        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
+        assert_eq!(one.count_attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
         for store in [one, two, one] {
-            assert_eq!(store.attempt(&old, 2, TTL).await.unwrap(), None, "{name}");
-            assert_eq!(store.attempt(&rotated, 2, TTL).await.unwrap(), None, "{name}");
+            assert_eq!(store.count_attempt(&old, 2, TTL).await.unwrap(), None, "{name}");
+            assert_eq!(store.count_attempt(&rotated, 2, TTL).await.unwrap(), None, "{name}");
         }
-        assert_eq!(one.attempt(&new, 2, TTL).await.unwrap(), Some(1), "{name}: counted nowhere");
-        assert_eq!(two.attempt(&old, 3, TTL).await.unwrap(), Some(3), "{name}");
+        assert_eq!(
+            one.count_attempt(&new, 2, TTL).await.unwrap(),
+            Some(1),
+            "{name}: counted nowhere"
+        );
+        assert_eq!(two.count_attempt(&old, 3, TTL).await.unwrap(), Some(3), "{name}");
     }
 }
 
@@ -148,7 +154,9 @@ async fn many_who_race_for_attempts_get_no_more_than_the_most() {
         let racers: Vec<_> = (0..50)
             .map(|racer| {
                 let store = Arc::clone(&replicas[racer % 2]);
-                tokio::spawn(async move { store.attempt(&digests(b"42"), 3, TTL).await.unwrap() })
+                tokio::spawn(
+                    async move { store.count_attempt(&digests(b"42"), 3, TTL).await.unwrap() },
+                )
             })
             .collect();
         let mut counted = Vec::new();
@@ -164,13 +172,13 @@ async fn many_who_race_for_attempts_get_no_more_than_the_most() {
 async fn an_attempt_that_is_given_back_can_be_made_again() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (transaction, other) = (digests(b"42"), digests(b"another transaction"));
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
-        two.give_back(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
-        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
+        two.refund_attempt(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.count_attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
+        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
@@ -178,12 +186,12 @@ async fn an_attempt_that_is_given_back_can_be_made_again() {
 async fn what_was_not_counted_is_not_given_back() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let transaction = digests(b"42");
-        one.give_back(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+        one.refund_attempt(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.count_attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
         for store in [one, two, one] {
-            store.give_back(&transaction, 9, TTL).await.unwrap();
+            store.refund_attempt(&transaction, 9, TTL).await.unwrap();
         }
-        assert_eq!(two.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
     }
 }
 
@@ -192,12 +200,12 @@ async fn a_transaction_is_given_back_only_so_many_attempts() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let transaction = digests(b"42");
         for _ in 0..2 {
-            assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
-            two.give_back(&transaction, 2, TTL).await.unwrap();
+            assert_eq!(one.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
+            two.refund_attempt(&transaction, 2, TTL).await.unwrap();
         }
-        assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
-        two.give_back(&transaction, 2, TTL).await.unwrap();
-        assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), None, "{name}");
+        assert_eq!(one.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
+        two.refund_attempt(&transaction, 2, TTL).await.unwrap();
+        assert_eq!(one.count_attempt(&transaction, 1, TTL).await.unwrap(), None, "{name}");
     }
 }
 
@@ -205,12 +213,12 @@ async fn a_transaction_is_given_back_only_so_many_attempts() {
 async fn an_attempt_is_given_back_under_every_key() {
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (old, new) = (digests(b"old key"), digests(b"new key"));
-        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
-        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
-        two.give_back(&rotated, 9, TTL).await.unwrap();
-        assert_eq!(two.attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
+        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
+        two.refund_attempt(&rotated, 9, TTL).await.unwrap();
+        assert_eq!(two.count_attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
@@ -219,15 +227,16 @@ async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotati
     for Subject { name, replicas: [one, two], .. } in &subjects() {
         let (first, second) = (session(), session());
         let frames = [digests(b"a"), digests(b"b")];
-        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
+        let seen = one.record_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}");
-        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
+        let seen = one.record_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}: its own frames");
-        let rotated = KeyedDigests { newest: Digest::of(b"a2"), other: Some(frames[0].newest) };
+        let rotated =
+            KeyedDigests { primary: Digest::of(b"a2"), secondary: Some(frames[0].primary) };
         let later = [digests(b"c"), rotated, frames[1].clone(), digests(b"d")];
-        let seen = two.seen_frames(&later, second, TTL).await.unwrap();
+        let seen = two.record_frames(&later, second, TTL).await.unwrap();
         assert_eq!(seen, [false, true, true, false], "{name}");
-        assert!(two.seen_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
+        assert!(two.record_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
     }
 }
 
@@ -237,12 +246,12 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
     let store = open(&settings(&server));
     let session = session();
     store.claim(session, TTL).await.unwrap();
-    store.finish(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
+    store.save_result(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
     for _ in 0..3 {
-        store.attempt(&digests(b"42"), 3, TTL).await.unwrap();
+        store.count_attempt(&digests(b"42"), 3, TTL).await.unwrap();
     }
-    store.give_back(&digests(b"42"), 3, TTL).await.unwrap();
-    store.seen_frames(&[digests(b"a")], session, TTL).await.unwrap();
+    store.refund_attempt(&digests(b"42"), 3, TTL).await.unwrap();
+    store.record_frames(&[digests(b"a")], session, TTL).await.unwrap();
 
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -263,19 +272,19 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
 async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
     let Some(server) = RedisServer::start() else { return };
     let (store, transaction) = (open(&settings(&server)), digests(b"42"));
-    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
     // The server's own clock cannot be paused, so the count's time is set to be over soon.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let key = format!("menshen:1:attempts:{}", String::from(transaction.newest));
+    let key = format!("menshen:1:attempts:{}", String::from(transaction.primary));
     let shortened: bool =
         redis::cmd("PEXPIRE").arg(&key).arg(60_000).query_async(&mut connection).await.unwrap();
     assert!(shortened);
-    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), None);
-    store.give_back(&transaction, 1, TTL).await.unwrap();
+    assert_eq!(store.count_attempt(&transaction, 1, TTL).await.unwrap(), None);
+    store.refund_attempt(&transaction, 1, TTL).await.unwrap();
     let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
     assert!((1..=60_000).contains(&left), "{left} ms");
-    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
     let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
     assert!((60_001..=600_000).contains(&left), "{left} ms");
 }
@@ -284,8 +293,8 @@ async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
 async fn a_claim_can_be_made_again_when_it_has_expired() {
     let Some(server) = RedisServer::start() else { return };
     let (store, session) = (open(&settings(&server)), session());
-    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed);
     // The server's own clock cannot be paused, so the claim's time is set to be over.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -294,14 +303,14 @@ async fn a_claim_can_be_made_again_when_it_has_expired() {
         redis::cmd("PEXPIREAT").arg(key).arg(1).query_async(&mut connection).await.unwrap();
     assert!(expired);
     assert_eq!(store.state(session).await.unwrap(), SessionState::Unknown);
-    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::Claimed);
 }
 
 #[tokio::test]
 async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restart() {
     let Some(mut server) = RedisServer::start() else { return };
     let store = open(&settings(&server));
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
     server.kill();
     for _ in 0..3 {
         assert!(matches!(store.claim(session(), TTL).await, Err(ReplayError::Unavailable(_))));
@@ -310,7 +319,7 @@ async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restar
     }
     server.restart();
     store.probe().await.unwrap();
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
 }
 
 #[tokio::test]
@@ -340,17 +349,17 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     };
     let frames = [digests(b"a")];
     assert!(missing(store.claim(session(), TTL).await.map(drop)));
-    assert!(missing(store.attempt(&digests(b"42"), 3, TTL).await.map(drop)));
-    assert!(missing(store.seen_frames(&frames, session(), TTL).await.map(drop)));
+    assert!(missing(store.count_attempt(&digests(b"42"), 3, TTL).await.map(drop)));
+    assert!(missing(store.record_frames(&frames, session(), TTL).await.map(drop)));
     assert!(missing(store.probe().await));
 
     let port = server.port().to_string();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]).unwrap();
     let patient = LivenessSettings { replay_timeout_ms: PATIENT_MS, ..alone };
     let (store, used) = (open(&patient), session());
-    assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.attempt(&digests(b"43"), 3, TTL).await.unwrap(), Some(1));
-    assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
+    assert_eq!(store.claim(used, TTL).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(store.count_attempt(&digests(b"43"), 3, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.record_frames(&frames, used, TTL).await.unwrap(), [true]);
     let at_replica = open(&settings(&replica)).state(used).await.unwrap();
     assert_eq!(at_replica, SessionState::Claimed);
 }

@@ -1,5 +1,5 @@
-//! A session while it runs: each frame is admitted, measured, observed and, where the rules ask
-//! for it, judged; then the next.
+//! A running session: each frame is admitted, measured and observed, and judged if the rules need
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::FrameCounts;
-use super::{CameraFrame, Promise, SessionReport, SessionStart, TENANT, pair_type_of, unix_ms};
+use super::{CameraFrame, OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
@@ -16,56 +16,58 @@ use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
     SessionLimits, SessionVerdict, decide_session,
 };
-use crate::pipeline::frame::{Frame, Measured};
-use crate::pipeline::photo::Wanted;
-use crate::pipeline::standard::Standard;
+use crate::pipeline::frame::{Detail, Frame, MeasuredFrame};
+use crate::pipeline::photo::PhotoTasks;
+use crate::pipeline::policy::DecisionPolicy;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
-use crate::trust::{Digest, KeyedDigests, Presented};
+use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 
-/// How long a frame is known again: whoever replays a session tries the same day.
+/// TTL of frame digests. A session is usually replayed on the same day.
 const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A server that has to leave out more than one frame in this many cannot judge a session: 10
-/// frames a second become fewer than the rules need.
-const LATE_ONE_IN: usize = 4;
+/// Divisor of the skipped frames: if more than one frame in four is skipped, the session cannot be
+/// judged, because 10 frames a second become fewer than the rules need.
+const SKIPPED_ONE_IN: usize = 4;
 
-/// Frames before that is said.
-const LATE_FRAMES_MIN: usize = 20;
+/// Frames before the server can be found behind.
+const BEHIND_FRAMES_MIN: usize = 20;
 
-/// How far the clocks of a capture device and of the server may be apart.
-const CLOCKS_APART_MS: u64 = 30_000;
+/// Largest accepted difference between the clocks of a capture device and of the server, in
+/// milliseconds.
+const CLOCK_SKEW_MAX_MS: u64 = 30_000;
 
-/// A frame, and when it arrived.
+/// A frame and its arrival time.
 #[derive(Debug)]
-pub struct Arrived {
-    /// As it was sent.
+pub struct ReceivedFrame {
+    /// The frame as sent.
     pub frame: CameraFrame,
-    /// When its last byte was here.
-    pub at: Instant,
+    /// When the last byte arrived.
+    pub received_at: Instant,
 }
 
-/// A session that runs. Dropping it leaves the session used.
+/// A running session. Dropping it leaves the session used.
 pub struct LiveSession {
     pipeline: Arc<Pipeline>,
     ticket: Arc<Ticket>,
-    promise: Promise,
+    opened: OpenedClaims,
     core: Session,
     began: Instant,
     portrait: PhotoReport,
     is_portrait_shown: bool,
-    /// When the first frame was taken, by the client's clock.
+    /// When the first frame was captured, by the client's clock.
     first_captured_unix_ms: Option<u64>,
     steps_done: usize,
     frames: FrameCounts,
 }
 
 impl Pipeline {
-    /// Takes a session and looks at its portrait.
+    /// Claims a session and examines its portrait.
     ///
     /// # Errors
-    /// A token that does not stand for this session here and now, a portrait that is no picture,
-    /// a store that is unavailable, time, a fault. Once the token was good, the session is used.
+    /// A token that is refused or belongs to another request, an invalid portrait, an unavailable
+    /// store, the deadline, a fault. After a successful claim the session is used, whatever the
+    /// error.
     pub async fn start_session(
         self: &Arc<Self>,
         start: SessionStart,
@@ -74,17 +76,17 @@ impl Pipeline {
     ) -> Result<LiveSession, Error> {
         let (portrait, file) = self.hash(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
-        let presented = Presented { tenant: TENANT, store, device, portrait };
-        let promise = self.claim(&start.token, &presented, assurance).await?;
-        let (subject, source) = (Subject::Portrait, promise.source);
+        let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
+        let opened = self.claim(&start.token, &presented, assurance).await?;
+        let (subject, source) = (Subject::Portrait, opened.source);
         let portrait = Photograph { subject, source, file };
-        let portrait = self.examine(portrait, Wanted::EMBEDDING, ticket).await?;
+        let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket).await?;
         let limits = self.session_limits()?;
-        let core = Session::new(promise.actions, assurance, limits, Duration::ZERO);
+        let core = Session::new(opened.actions, assurance, limits, Duration::ZERO);
         Ok(LiveSession {
             pipeline: Arc::clone(self),
             ticket: Arc::clone(ticket),
-            promise,
+            opened,
             core,
             began: Instant::now(),
             portrait,
@@ -95,133 +97,150 @@ impl Pipeline {
         })
     }
 
-    /// Two frames of one person are as similar as the calibration of live photographs says.
-    /// Without one nothing passes anyway, and nobody is called another person.
-    fn session_limits(&self) -> Result<SessionLimits, Error> {
+    /// Returns the limits of a session. Two frames of one person must be as similar as the
+    /// calibration of live photographs requires. Without a calibration nothing passes anyway, so
+    /// the limit is -1 and no frame is taken for another person's.
+    fn session_limits(&self) -> Result<Limits, Error> {
         let mut limits = self.sessions.limits.clone();
-        let standard = self.standards.standard(PairType::LiveLive, None)?;
-        limits.continuity.identity_min.get_or_insert(standard.similarity_min().unwrap_or(-1.0));
+        let policy = self.policies.for_pair(PairType::LiveLive, None)?;
+        limits.continuity.identity_min.get_or_insert(policy.similarity_min().unwrap_or(-1.0));
         Ok(limits)
     }
 
-    /// Whether another session showed one of these frames.
-    async fn was_shown(&self, frames: &[KeyedDigests], promise: &Promise) -> Result<bool, Error> {
-        let session = promise.claims.session;
-        let shown = self.sessions.replay.seen_frames(frames, session, FRAMES_TTL).await?;
-        Ok(shown.contains(&true))
+    /// Records `frames` and returns whether another session showed one of them.
+    async fn was_replayed(
+        &self,
+        frames: &[KeyedDigests],
+        opened: &OpenedClaims,
+    ) -> Result<bool, Error> {
+        let session = opened.claims.session;
+        let seen = self.sessions.replay.record_frames(frames, session, FRAMES_TTL).await?;
+        Ok(seen.contains(&true))
     }
 }
 
 impl LiveSession {
-    /// Whether more frames are wanted.
+    /// Returns whether the session needs more frames.
     pub fn is_open(&self) -> bool {
         self.core.is_open() && self.portrait.problems().is_empty()
     }
 
-    /// What is asked for, in this order.
+    /// Returns the requested actions, in order.
     pub fn actions(&self) -> &[Action] {
-        &self.promise.actions
+        &self.opened.actions
     }
 
-    /// How long a prompt holds from now on.
+    /// Returns the time left for a prompt.
     pub fn time_left(&self, prompt: Prompt) -> Duration {
         prompt.deadline.saturating_sub(self.began.elapsed())
     }
 
-    /// Frames that were left out so far.
+    /// Returns the number of frames that were left out so far.
     pub fn thinned(&self) -> usize {
-        self.core.thinned() + self.frames.late
+        self.core.thinned() + self.frames.skipped
     }
 
-    /// Takes the next frame: looks at it, unless the server `is_behind` or frames come too fast.
+    /// Processes the next frame. Leaves the frame out if the server `is_behind` or frames come too
+    /// fast.
     ///
     /// # Errors
-    /// A frame that breaks a rule of the format, a server that cannot keep up, a store that is
-    /// unavailable, time, a fault.
-    pub async fn take(&mut self, arrived: Arrived, is_behind: bool) -> Result<Vec<Event>, Error> {
+    /// A frame that violates a rule of the format, a server that cannot keep up, an unavailable
+    /// store, the deadline, a fault.
+    pub async fn process_frame(
+        &mut self,
+        received: ReceivedFrame,
+        is_behind: bool,
+    ) -> Result<Vec<Event>, Error> {
         self.frames.received += 1;
-        let Arrived { frame, at } = arrived;
-        self.check_recorded_since(&frame)?;
-        let captured = self.captured(&frame);
+        let ReceivedFrame { frame, received_at } = received;
+        self.check_recorded_after_creation(&frame)?;
+        let captured = self.capture_time(&frame);
         let digest = Digest::of(frame.file.expose());
-        match self.core.admit(&meta(&frame, captured, digest), self.time_of(captured, at)) {
-            Ok(Admission::Measure) if is_behind => self.leave_out(),
-            Ok(Admission::Measure) => self.look(frame, digest).await,
-            Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
+        let now = self.session_time(captured, received_at);
+        match self.core.admit(&frame_meta(&frame, captured, digest), now) {
+            Ok(Admission::Look) if is_behind => self.skip_frame(),
+            Ok(Admission::Look) => self.measure_and_judge(frame, digest).await,
+            Ok(Admission::Thinned) | Err(Refusal::Over) => Ok(Vec::new()),
             Err(refusal) if refusal.reason().is_some() => Ok(vec![Event::Finished]),
             Err(refusal) => Err(Error::invalid(frame.field, refusal.to_string())),
         }
     }
 
-    /// Lets time pass without a frame.
+    /// Checks the time limits while no frame arrives. A recording has its own clock and is not
+    /// checked.
     pub fn time_out(&mut self) -> Vec<Event> {
-        match self.promise.assurance {
+        match self.opened.assurance {
             Assurance::Stream => self.core.time_out(self.began.elapsed()),
             Assurance::Batch => Vec::new(),
         }
     }
 
-    /// Ends the session. A customer is not asked to try harder when it was the server that looked
-    /// away.
+    /// Ends the session. If the server skipped frames, the customer is not asked to try again for
+    /// lost time: the server reports an error instead.
     ///
     /// # Errors
-    /// A server that could not keep up, a policy that the calibration no longer supports.
+    /// A server that could not keep up, a false-match rate that the calibration no longer supports.
     pub fn finish(self) -> Result<SessionReport, Error> {
-        let Self { pipeline, promise, core, portrait, .. } = &self;
-        let standard = self.standard()?;
+        let Self { pipeline, opened, core, portrait, .. } = &self;
+        let policy = self.decision_policy()?;
         let similarity = portrait
             .embedding
             .as_ref()
             .zip(core.matched_embedding())
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
-            .map(|cosine| standard.similarity(f64::from(cosine)));
+            .map(|cosine| policy.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
-        let verdict = decide_session(&outcome, cosine, standard.bar, pipeline.liveness_min());
-        if self.frames.late > 0 && is_for_time(&verdict) {
-            return Err(self.behind());
+        let verdict = judge(&outcome, cosine, policy.bar, pipeline.liveness_min());
+        if self.frames.skipped > 0 && is_timing_retry(&verdict) {
+            return Err(self.behind_error());
         }
         Ok(SessionReport {
-            verdict: verdict.with_portrait(&portrait.problems(), self.is_portrait_shown),
-            claims: promise.claims.clone(),
-            actions: promise.actions,
-            assurance: promise.assurance,
+            verdict: verdict.about_portrait(&portrait.problems(), self.is_portrait_shown),
+            claims: opened.claims.clone(),
+            actions: opened.actions,
+            assurance: opened.assurance,
             steps_done: self.steps_done,
             similarity,
-            policy_fmr: standard.policy_fmr,
-            similarity_min: standard.similarity_min(),
+            policy_fmr: policy.policy_fmr,
+            similarity_min: policy.similarity_min(),
             matched: outcome.matched,
             frames: self.frames,
-            calibration: standard.row.cloned(),
+            calibration: policy.calibration.cloned(),
             decided_unix_ms: unix_ms(),
         })
     }
 
-    fn standard(&self) -> Result<Standard<'_>, Error> {
-        let pair_type = pair_type_of(self.promise.source);
-        Ok(self.pipeline.standards.standard(pair_type, Some(self.promise.claims.policy_fmr))?)
+    fn decision_policy(&self) -> Result<DecisionPolicy<'_>, Error> {
+        let pair_type = PairType::against_live(self.opened.source);
+        Ok(self.pipeline.policies.for_pair(pair_type, Some(self.opened.claims.policy_fmr))?)
     }
 
-    async fn look(&mut self, frame: CameraFrame, digest: Digest) -> Result<Vec<Event>, Error> {
-        self.frames.looked_at += 1;
-        let (sequence, captured) = (frame.sequence, self.captured(&frame));
-        let detail = self.core.detail();
-        let measured = self.pipeline.measure(oriented(frame), detail, &self.ticket).await?;
-        let now = self.time_of(captured, Instant::now());
-        let Measured { measures, crops } = measured;
+    async fn measure_and_judge(
+        &mut self,
+        frame: CameraFrame,
+        digest: Digest,
+    ) -> Result<Vec<Event>, Error> {
+        self.frames.measured += 1;
+        let (sequence, captured) = (frame.sequence, self.capture_time(&frame));
+        let detail = detail_of(self.core.wants());
+        let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
+        let now = self.session_time(captured, Instant::now());
+        let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
-        let FrameResult { mut events, is_chosen } = self.core.observe(sequence, &measures, now);
-        if let Some(crops) = crops.filter(|_| is_chosen) {
-            // Of all frames, these decide: whoever shows a session again shows them again.
+        let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
+        if let Some(crops) = crops.filter(|_| judge) {
+            // Only judged frames are checked for replay: they decide the session, so a replayed
+            // session shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
-            let (judged, was_shown) = tokio::try_join!(
+            let (judged, was_replayed) = tokio::try_join!(
                 self.pipeline.judge_frame(crops, &self.ticket),
-                self.pipeline.was_shown(&digests, &self.promise),
+                self.pipeline.was_replayed(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
-            events.extend(self.core.add_judgement(sequence, judged));
-            if was_shown {
-                events.extend(self.core.report_replay());
+            events.extend(self.core.judged(sequence, judged));
+            if was_replayed {
+                events.extend(self.core.replayed());
             }
         }
         let done = |event: &&Event| matches!(event, Event::StepDone(_));
@@ -229,50 +248,51 @@ impl LiveSession {
         Ok(events)
     }
 
-    /// Since the first frame, by the client's clock.
-    fn captured(&mut self, frame: &CameraFrame) -> Duration {
+    /// Returns the time since the first frame, by the client's clock.
+    fn capture_time(&mut self, frame: &CameraFrame) -> Duration {
         let captured = frame.captured_unix_ms;
         let first = *self.first_captured_unix_ms.get_or_insert(captured);
         Duration::from_millis(captured.saturating_sub(first))
     }
 
-    /// The server's clock for a stream, the client's for a recording.
-    fn time_of(&self, captured: Duration, at: Instant) -> Duration {
-        match self.promise.assurance {
-            Assurance::Stream => at.saturating_duration_since(self.began),
+    /// Returns the server's time for a stream, and the client's capture time for a recording.
+    fn session_time(&self, captured: Duration, now: Instant) -> Duration {
+        match self.opened.assurance {
+            Assurance::Stream => now.saturating_duration_since(self.began),
             Assurance::Batch => captured,
         }
     }
 
-    /// What was recorded before the actions were drawn cannot be an answer to them.
-    fn check_recorded_since(&self, frame: &CameraFrame) -> Result<(), Error> {
-        let is_early = frame.captured_unix_ms.saturating_add(CLOCKS_APART_MS)
-            < self.promise.claims.issued_unix_ms;
-        if self.promise.assurance == Assurance::Batch && is_early {
+    /// Refuses a recording from before the session was created: its actions were not drawn yet.
+    fn check_recorded_after_creation(&self, frame: &CameraFrame) -> Result<(), Error> {
+        let is_early = frame.captured_unix_ms.saturating_add(CLOCK_SKEW_MAX_MS)
+            < self.opened.claims.issued_unix_ms;
+        if self.opened.assurance == Assurance::Batch && is_early {
             let field = format!("{}.capture_unix_ms", frame.field);
             return Err(Error::invalid(field, "is before the session was created"));
         }
         Ok(())
     }
 
-    /// A session must not fail because the server is busy.
-    fn leave_out(&mut self) -> Result<Vec<Event>, Error> {
-        self.frames.late += 1;
-        let FrameCounts { looked_at, late, .. } = self.frames;
-        let all = looked_at + late;
-        if all >= LATE_FRAMES_MIN && late * LATE_ONE_IN > all {
-            return Err(self.behind());
+    /// Counts a skipped frame. Fails if too many were skipped: a session must not fail its customer
+    /// because the server is busy.
+    fn skip_frame(&mut self) -> Result<Vec<Event>, Error> {
+        self.frames.skipped += 1;
+        let FrameCounts { measured, skipped, .. } = self.frames;
+        let all = measured + skipped;
+        if all >= BEHIND_FRAMES_MIN && skipped * SKIPPED_ONE_IN > all {
+            return Err(self.behind_error());
         }
         Ok(Vec::new())
     }
 
-    fn behind(&self) -> Error {
-        let FrameCounts { looked_at, late, .. } = self.frames;
-        Error::Behind { late, all: looked_at + late }
+    fn behind_error(&self) -> Error {
+        let FrameCounts { measured, skipped, .. } = self.frames;
+        Error::Behind { skipped, all: measured + skipped }
     }
 }
 
-fn meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
+fn frame_meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
     FrameMeta {
         sequence: frame.sequence,
         captured,
@@ -292,10 +312,18 @@ fn oriented(frame: CameraFrame) -> Frame {
     Frame { field: format!("{}.image.data", frame.field), file: frame.file, orientation }
 }
 
-/// Whether the session is to be tried again for what a frame that was left out may have shown.
-fn is_for_time(verdict: &SessionVerdict) -> bool {
+/// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.
+fn is_timing_retry(verdict: &LivenessVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
-    let of_time = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
+    let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry
-        && verdict.reasons.first().is_some_and(|reason| of_time.contains(&reason.code))
+        && verdict.reasons.first().is_some_and(|reason| timing_codes.contains(&reason.code))
+}
+
+fn detail_of(wants: Wants) -> Detail {
+    match (wants.mesh, wants.eyes) {
+        (_, true) => Detail::Eyes,
+        (true, false) => Detail::Mesh,
+        (false, false) => Detail::Face,
+    }
 }

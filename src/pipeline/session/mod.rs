@@ -1,7 +1,7 @@
-//! Liveness sessions: created and sealed, run once, and remembered by their results.
+//! Liveness sessions: created and sealed in a token, run once, and saved with their results.
 //!
 //! ```text
-//! SessionOrder → create → token … SessionStart → LiveSession: frame by frame → SessionReport
+//! SessionSpec → create → token … SessionStart → LiveSession: frame by frame → SessionReport
 //! ```
 
 mod live;
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub use live::{Arrived, LiveSession};
+pub use live::{LiveSession, ReceivedFrame};
 pub use report::SessionReport;
 pub use settings::LivenessSettings;
 
@@ -24,56 +24,56 @@ use crate::image::Rotation;
 use crate::liveness::{self, Action, Assurance, STEPS, SessionLimits};
 use crate::telemetry;
 use crate::trust::{
-    Claim, Digest, KeyError, KeyedDigests, Presented, ReplayError, ReplayStore, Secret,
-    SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
+    ClaimOutcome, Digest, KeyError, KeyedDigests, PresentedBinding, ReplayError, ReplayStore,
+    Secret, SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
 };
 
-/// How long the attempts at a transaction are counted: a registration is finished the same day.
+/// TTL of the attempts at a transaction. A registration is finished on the same day.
 const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Attempts that one transaction gets back at most, within [`ATTEMPTS_TTL`] of each other. Who
-/// comes back more often on one bad day is rare; and who brings the trouble about on purpose, with
-/// frames in bursts or answers left unread, gains so many sessions without a verdict and no more.
-const RETURNED_MAX: u32 = 10;
+/// Maximum number of attempts refunded to one transaction. The count expires [`ATTEMPTS_TTL`] after
+/// the last refund. An honest customer rarely meets more faults in one day. An attacker can cause
+/// faults, with bursts of frames or with unread answers, but gains only so many sessions without a
+/// verdict.
+const REFUNDS_MAX: u32 = 10;
 
-/// How long a result can be asked for.
+/// TTL of a session's result.
 const RESULT_TTL: Duration = Duration::from_secs(600);
 
-/// Whose sessions these are: all callers are of one tenant until they have identities.
+/// The tenant of all sessions, until callers have identities.
 const TENANT: &str = "default";
 
-/// What all sessions share.
+/// The state that all sessions share.
 #[derive(Debug)]
 pub struct Sessions {
-    /// Seals and opens.
+    /// Seals and opens session tokens.
     pub tokens: SessionTokens,
-    /// Digests of transactions and frames.
+    /// Keys of the digests of transactions and frames.
     pub keys: Arc<SessionKeys>,
-    /// Which sessions were used.
+    /// Records which sessions were used.
     pub replay: ReplayStore,
-    /// How long and how often.
+    /// TTL, attempts and other settings.
     pub settings: LivenessSettings,
-    /// The limits of a session, but for what the calibration says.
-    pub limits: SessionLimits,
+    /// The limits of a session, without those that depend on the calibration.
+    pub limits: Limits,
 }
 
 /// Why liveness sessions cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionsError {
-    /// There are no keys to seal with.
+    /// The session keys cannot be used.
     #[error("no keys for liveness sessions")]
     Keys(#[from] KeyError),
-    /// The store of used sessions cannot be relied on.
+    /// The replay store cannot be used.
     #[error("the store of liveness sessions cannot be used")]
     Replay(#[from] ReplayError),
 }
 
-/// Whom tokens are for: replicas of this service, of this version of the API.
+/// Audience of the tokens: replicas of this service, in this version of the API.
 const TOKEN_AUDIENCE: &str = "menshen.v1.LivenessService";
 
 impl Sessions {
-    /// Sessions sealed with `keys`, each used once by `replay`: see [`session_keys`] and
-    /// [`session_store`].
+    /// Creates the shared state. See [`session_keys`] and [`session_store`] for the arguments.
     pub fn new(settings: &LivenessSettings, keys: SessionKeys, replay: ReplayStore) -> Self {
         let keys = Arc::new(keys);
         Self {
@@ -86,10 +86,10 @@ impl Sessions {
     }
 }
 
-/// Reads the keys of `liveness.key_file`, or makes one.
+/// Reads the keys of `liveness.key_file`, or generates one if no file is set.
 ///
 /// # Errors
-/// A key file that cannot be read, is not private, or holds no keys.
+/// The key file cannot be read, is open to other users, or holds no valid keys.
 pub fn session_keys(settings: &LivenessSettings) -> Result<SessionKeys, SessionsError> {
     Ok(match &settings.key_file {
         Some(path) => SessionKeys::load(path)?,
@@ -97,10 +97,10 @@ pub fn session_keys(settings: &LivenessSettings) -> Result<SessionKeys, Sessions
     })
 }
 
-/// Opens the store of `liveness.replay`, and asks whether it can be relied on.
+/// Opens the store of `liveness.replay` and checks that it can be used.
 ///
 /// # Errors
-/// A store that cannot be used.
+/// The store cannot be used.
 pub async fn session_store(settings: &LivenessSettings) -> Result<ReplayStore, SessionsError> {
     let timeout = settings.replay_timeout();
     let replay = ReplayStore::open(&settings.replay, settings.replay_replicas_min, timeout)?;
@@ -108,95 +108,96 @@ pub async fn session_store(settings: &LivenessSettings) -> Result<ReplayStore, S
     Ok(replay)
 }
 
-/// A session that is asked for.
+/// The parameters of a new session.
 #[derive(Debug)]
-pub struct SessionOrder {
-    /// The shop that may run it.
+pub struct SessionSpec {
+    /// The shop that may run the session.
     pub store: Arc<str>,
     /// Reference to the customer's consent.
     pub consent: String,
-    /// The device that may run it.
+    /// The device that may run the session.
     pub device: String,
-    /// The registration it belongs to.
+    /// The registration that the session belongs to.
     pub transaction: String,
-    /// The portrait it is for.
+    /// The portrait that the session is for.
     pub portrait: PortraitFile,
-    /// Where the portrait comes from.
+    /// The source of the portrait.
     pub portrait_source: ImageSource,
-    /// The false-match rate asked for.
+    /// The requested false-match rate.
     pub policy_fmr: Option<f64>,
-    /// How its frames will come.
+    /// Whether the frames come as a stream or as a recording.
     pub assurance: Assurance,
 }
 
-/// The portrait that a session is for: all that is kept of it is its SHA-256.
+/// The portrait of a new session. Only its SHA-256 is stored.
 #[derive(Debug)]
 pub enum PortraitFile {
-    /// By the SHA-256 of its file.
+    /// The SHA-256 of the portrait's file.
     Digest(Digest),
     /// The file.
     File(Secret<Vec<u8>>),
 }
 
-/// A session that was created.
+/// A new session.
 #[derive(Debug)]
 pub struct CreatedSession {
-    /// The sealed session.
+    /// The sealed claims.
     pub token: Secret<String>,
-    /// What it was promised.
+    /// The claims.
     pub claims: SessionClaims,
-    /// What it asks for.
+    /// The actions to perform, in order.
     pub actions: [Action; STEPS],
 }
 
-/// What a session is started with.
+/// The parameters of a session's start.
 #[derive(Debug)]
 pub struct SessionStart {
-    /// The shop that runs it.
+    /// The shop of the request.
     pub store: Arc<str>,
-    /// The device that runs it.
+    /// The device of the request.
     pub device: String,
-    /// The sealed session.
+    /// The sealed claims.
     pub token: Secret<String>,
     /// The portrait's file.
     pub portrait: Secret<Vec<u8>>,
 }
 
-/// A frame as it was sent.
+/// A frame as sent.
 #[derive(Debug)]
 pub struct CameraFrame {
     /// Path of the frame in the request.
     pub field: String,
-    /// Its number.
+    /// The client's sequence number.
     pub sequence: u32,
-    /// When it was taken, by the client's clock, in milliseconds of Unix time.
+    /// Capture time by the client's clock, in milliseconds of Unix time.
     pub captured_unix_ms: u64,
-    /// A JPEG.
+    /// The bytes of a JPEG file.
     pub file: Secret<Vec<u8>>,
-    /// Left and right are exchanged.
+    /// Whether left and right are swapped.
     pub mirrored: bool,
-    /// What makes it upright.
+    /// The rotation that makes the image upright.
     pub rotation: Rotation,
 }
 
 impl Pipeline {
-    /// Draws a session's actions and seals them.
+    /// Draws the actions of a session and seals them in a token.
     ///
     /// # Errors
-    /// A policy the calibration cannot support, too many attempts, a store that is unavailable.
-    pub async fn create_session(&self, order: SessionOrder) -> Result<CreatedSession, Error> {
-        let pair_type = pair_type_of(order.portrait_source);
-        let policy_fmr = self.standards.standard(pair_type, order.policy_fmr)?.policy_fmr;
+    /// A false-match rate that the calibration does not support, too many attempts, an unavailable
+    /// store.
+    pub async fn create_session(&self, spec: SessionSpec) -> Result<CreatedSession, Error> {
+        let pair_type = PairType::against_live(spec.portrait_source);
+        let policy_fmr = self.policies.for_pair(pair_type, spec.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
-        let portrait = match order.portrait {
+        let portrait = match spec.portrait {
             PortraitFile::Digest(digest) => digest,
             PortraitFile::File(file) => self.hash(file).await?.0,
         };
-        // Drawn before the attempt is counted: what fails here has cost none.
-        let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));
-        let transaction = keys.transaction_digests(TENANT, &order.transaction);
+        // Drawn before the attempt is counted, so that a failure here costs no attempt.
+        let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
+        let transaction = keys.transaction_digests(TENANT, &spec.transaction);
         let attempts_max = settings.attempts_max;
-        let counted = replay.attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
+        let counted = replay.count_attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;
         let attempt = counted.ok_or(Error::AttemptsSpent { attempts_max })?;
         let now = unix_ms();
         let claims = SessionClaims {
@@ -205,78 +206,80 @@ impl Pipeline {
             not_before_unix_ms: now,
             expires_unix_ms: now.saturating_add(settings.session_ttl_ms),
             tenant: TENANT.to_owned(),
-            store: order.store.to_string(),
-            device: order.device,
-            transaction: transaction.newest,
+            store: spec.store.to_string(),
+            device: spec.device,
+            transaction: transaction.primary,
             portrait,
-            portrait_is_chip: order.portrait_source == ImageSource::IdChip,
-            consent: Digest::of(order.consent.as_bytes()),
+            portrait_is_chip: spec.portrait_source == ImageSource::IdChip,
+            consent: Digest::of(spec.consent.as_bytes()),
             policy_fmr,
             actions: actions.map(|action| action.name().to_owned()).into(),
-            is_batch: order.assurance == Assurance::Batch,
+            is_batch: spec.assurance == Assurance::Batch,
             attempt,
         };
         Ok(CreatedSession { token: tokens.seal(&claims)?, claims, actions })
     }
 
-    /// Hashes a portrait, which may take milliseconds, and gives it back.
+    /// Hashes a portrait on the CPU pool, which may take milliseconds. Returns the digest and the
+    /// file.
     async fn hash(&self, file: Secret<Vec<u8>>) -> Result<(Digest, Secret<Vec<u8>>), Error> {
         self.compute(move || (Digest::of(file.expose()), file)).await
     }
 
-    /// Opens a session's token, and takes the session so that nobody else can.
+    /// Opens a session's token, checks it, and claims the session.
     async fn claim(
         &self,
         token: &Secret<String>,
-        presented: &Presented<'_>,
+        presented: &PresentedBinding<'_>,
         assurance: Assurance,
-    ) -> Result<Promise, Error> {
+    ) -> Result<OpenedClaims, Error> {
         let Sessions { tokens, replay, .. } = &self.sessions;
         let now = unix_ms();
         let claims = tokens.open(token.expose(), now)?;
-        claims.check(presented)?;
-        let promise = Promise::of(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
-        if promise.assurance != assurance {
-            return Err(Error::WrongCall(call_of(promise.assurance)));
+        claims.check_binding(presented)?;
+        let opened =
+            OpenedClaims::parse(claims).ok_or_else(|| Error::internal(UnreadableClaims))?;
+        if opened.assurance != assurance {
+            return Err(Error::WrongCall(method_for(opened.assurance)));
         }
-        match replay.claim(promise.claims.session, promise.claims.claim_ttl(now)).await? {
-            Claim::Claimed => Ok(promise),
-            Claim::AlreadyUsed => Err(Error::SessionUsed),
+        match replay.claim(opened.claims.session, opened.claims.claim_ttl(now)).await? {
+            ClaimOutcome::Claimed => Ok(opened),
+            ClaimOutcome::AlreadyUsed => Err(Error::SessionUsed),
         }
     }
 
-    /// The transaction that a session's token was sealed for, under the key that sealed it; `None`
-    /// where the session cannot be run here and now.
+    /// Returns the transaction's digest that is sealed in a token. `None` if the token cannot be
+    /// opened or parsed.
     pub fn transaction_of(&self, token: &Secret<String>) -> Option<KeyedDigests> {
         let claims = self.sessions.tokens.open(token.expose(), unix_ms()).ok()?;
-        let promise = Promise::of(claims)?;
-        Some(KeyedDigests { newest: promise.claims.transaction, other: None })
+        let opened = OpenedClaims::parse(claims)?;
+        Some(KeyedDigests { primary: opened.claims.transaction, secondary: None })
     }
 
-    /// Gives a transaction the attempt back that a session has cost it. Only for one that was
-    /// claimed and ended by our fault. Where it fails, the attempt stays counted.
-    pub async fn give_back(&self, transaction: &KeyedDigests) {
+    /// Refunds the attempt that a session cost its transaction. Call this only for a claimed
+    /// session that failed by the server's fault. If the refund fails, the attempt stays counted.
+    pub async fn refund_attempt(&self, transaction: &KeyedDigests) {
         let replay = &self.sessions.replay;
-        if let Err(error) = replay.give_back(transaction, RETURNED_MAX, ATTEMPTS_TTL).await {
+        if let Err(error) = replay.refund_attempt(transaction, REFUNDS_MAX, ATTEMPTS_TTL).await {
             let causes = telemetry::causes(&error);
-            tracing::warn!(causes, "an attempt was not given back");
+            tracing::warn!(causes, "an attempt could not be refunded");
         }
     }
 
-    /// Keeps the result of a session, so that it can be asked for again.
+    /// Saves the result of a session, so that the caller can ask for the result again.
     ///
     /// # Errors
-    /// The store is unavailable: the result must not be given.
-    pub async fn keep_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
-        self.sessions.replay.finish(session, Bytes::from(result), RESULT_TTL).await?;
+    /// The store is unavailable: the caller must not get the result.
+    pub async fn save_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
+        self.sessions.replay.save_result(session, Bytes::from(result), RESULT_TTL).await?;
         Ok(())
     }
 
-    /// The result of a session.
+    /// Returns the saved result of a session.
     ///
     /// # Errors
-    /// A session that has none, a store that is unavailable.
-    pub async fn kept_result(&self, session: SessionId) -> Result<Bytes, Error> {
+    /// [`Error::NoResult`], or an unavailable store.
+    pub async fn load_result(&self, session: SessionId) -> Result<Bytes, Error> {
         match self.sessions.replay.state(session).await? {
             SessionState::Finished(result) => Ok(result),
             SessionState::Claimed | SessionState::Unknown => Err(Error::NoResult),
@@ -284,21 +287,21 @@ impl Pipeline {
     }
 }
 
-/// A session's claims, read.
-struct Promise {
+/// The parsed claims of a session.
+struct OpenedClaims {
     claims: SessionClaims,
     actions: [Action; STEPS],
     assurance: Assurance,
     source: ImageSource,
 }
 
-/// A token of this server that holds what this server never seals: another version sealed it.
+/// A genuine token whose claims cannot be parsed: another version of the server sealed it.
 #[derive(Debug, thiserror::Error)]
 #[error("the claims of the session cannot be read")]
 struct UnreadableClaims;
 
-impl Promise {
-    fn of(claims: SessionClaims) -> Option<Self> {
+impl OpenedClaims {
+    fn parse(claims: SessionClaims) -> Option<Self> {
         let actions: Option<Vec<Action>> =
             claims.actions.iter().map(|name| Action::from_name(name)).collect();
         let assurance = if claims.is_batch { Assurance::Batch } else { Assurance::Stream };
@@ -308,22 +311,14 @@ impl Promise {
     }
 }
 
-fn call_of(assurance: Assurance) -> &'static str {
+fn method_for(assurance: Assurance) -> &'static str {
     match assurance {
         Assurance::Stream => "Run",
         Assurance::Batch => "Evaluate",
     }
 }
 
-fn pair_type_of(source: ImageSource) -> PairType {
-    match source {
-        ImageSource::IdChip => PairType::ChipLive,
-        ImageSource::IdFile => PairType::FileLive,
-        ImageSource::LivePhoto => PairType::LiveLive,
-    }
-}
-
-/// Milliseconds of Unix time; a clock before 1970 is 1970.
+/// Returns the time in milliseconds of Unix time. Returns 0 for a clock before 1970.
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

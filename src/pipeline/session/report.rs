@@ -1,48 +1,48 @@
-//! What a session comes to.
+//! The result of a session.
 
 use crate::face::calibration::CalibrationEntry;
 use crate::liveness::{Action, Assurance, STEPS, SessionVerdict};
 use crate::pipeline::Similarity;
 use crate::trust::SessionClaims;
 
-/// Frames of a session.
+/// Counts of a session's frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCounts {
-    /// Taken in.
+    /// All frames.
     pub received: usize,
-    /// Measured.
-    pub looked_at: usize,
-    /// Left out because the server was behind.
-    pub late: usize,
-    /// Shown to the embedder and the liveness networks.
+    /// Measured frames.
+    pub measured: usize,
+    /// Frames skipped because the server was behind.
+    pub skipped: usize,
+    /// Frames run through the embedder and the liveness networks.
     pub judged: usize,
 }
 
-/// The answer of a session.
+/// The result of a session.
 #[derive(Debug)]
 pub struct SessionReport {
-    /// Decision, reasons, and every value with its limit.
-    pub verdict: SessionVerdict,
-    /// What the session was bound to.
+    /// Decision, reasons, and every checked value with its limit.
+    pub verdict: LivenessVerdict,
+    /// The claims of the session.
     pub claims: SessionClaims,
-    /// What was asked for.
+    /// The requested actions, in order.
     pub actions: [Action; STEPS],
-    /// How its frames came.
+    /// Whether the frames came as a stream or as a recording.
     pub assurance: Assurance,
-    /// Actions that were seen.
+    /// Number of completed actions.
     pub steps_done: usize,
-    /// The portrait against the matched frame.
+    /// Similarity of the portrait and the matched frame.
     pub similarity: Option<Similarity>,
-    /// False-match rate decided at.
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Cosine that passes at it; unset without a calibration row.
+    /// Least cosine that passes at that rate. Unset without a calibration row.
     pub similarity_min: Option<f64>,
-    /// Number of the matched frame.
+    /// Sequence number of the matched frame.
     pub matched: Option<u32>,
-    /// How many frames came to what.
+    /// Counts of the frames.
     pub frames: FrameCounts,
-    /// The row the decision stands on.
-    pub calibration: Option<CalibrationEntry>,
-    /// When it was decided, in milliseconds of Unix time.
+    /// The calibration row of the decision.
+    pub calibration: Option<CalibrationRow>,
+    /// Time of the decision, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
 }

@@ -11,35 +11,35 @@ use crate::liveness::SessionLimits;
 use crate::setting::{RangeCheck, Violation};
 use crate::trust::ReplayTarget;
 
-/// Section `liveness`: tokens of sessions, and the store that lets each be used once.
+/// Section `liveness`: session tokens, and the store that lets each session be used only once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct LivenessSettings {
-    /// How long a session may be run after it was created, in milliseconds, from 10000 to 180000.
+    /// How long a session may be run after its creation, in milliseconds, from 10000 to 180000.
     pub session_ttl_ms: u64,
-    /// Most sessions of one transaction, from 1 to 10. Three attempts at a false-match rate of
-    /// 1e-4 are 3e-4.
+    /// Maximum number of sessions of one transaction, from 1 to 10. Three attempts at a false-match
+    /// rate of 1e-4 have a joint rate of 3e-4.
     pub attempts_max: u32,
     /// File with the keys that seal session tokens: one or two lines of 64 hexadecimal digits, as
-    /// `openssl rand -hex 32` writes them. The first seals, both open. Every replica needs the
-    /// same. Set with a Redis server in `replay`, and left out with `memory`: then a key is made
-    /// at start, and sessions end with the process.
+    /// `openssl rand -hex 32` prints them. The first key seals, both keys open. Every replica needs
+    /// the same file. Required if `replay` is a Redis server. Must not be set with `memory`: the
+    /// server then generates a key at start, and sessions end with the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// Where used sessions are remembered: `memory`, which serves one replica, or
-    /// `redis://[user:password@]host:port/[database]` of a Redis or Valkey that never evicts and
-    /// keeps what it holds through a restart.
+    /// The store of used sessions: `memory`, which serves one replica, or
+    /// `redis://[user:password@]host:port/[database]` of a Redis or Valkey server. The server must
+    /// never evict keys and must keep its data through a restart.
     pub replay: ReplayTarget,
-    /// Replicas of the Redis server that must hold a write before it counts, from 0 to 8; 0 with
-    /// `memory`. With 0 a failover can forget that a session was used.
+    /// Replicas of the Redis server that must hold a write before the write succeeds, from 0 to 8;
+    /// 0 with `memory`. With 0, a failover can lose the record that a session was used.
     pub replay_replicas_min: u32,
-    /// How long one question to the store may take, connecting included, in milliseconds, from 1
-    /// to 10000.
+    /// Timeout of one call to the store, connecting included, in milliseconds, from 1 to 10000.
     pub replay_timeout_ms: u64,
-    /// Most bytes of all frames of one session, from 1048576 (1 MiB) to 67108864 (64 MiB).
+    /// Maximum size of all frames of one session, in bytes, from 1048576 (1 MiB) to 67108864 (64
+    /// MiB).
     pub session_bytes_max: usize,
-    /// Whether callers get every reason and every check's value and limit. Left off, what would
-    /// teach an attacker is gathered into one reason: turn it on only where all callers are the
+    /// Whether callers get every reason and the value and limit of every check. If false, reasons
+    /// that would help an attacker are merged into one. Set true only if all callers are the
     /// operator's own backends.
     pub tells_all: bool,
 }
@@ -52,45 +52,46 @@ impl Default for LivenessSettings {
             key_file: None,
             replay: ReplayTarget::Memory,
             replay_replicas_min: 0,
-            // Redis in the same network answers within 1 ms, WAIT within a few.
+            // Redis in the same network answers within 1 ms, and WAIT within a few ms.
             replay_timeout_ms: 500,
-            // 45 s at 10 frames a second of 70 KiB, or half of that time at 30 of 50.
+            // 45 s at 10 frames a second of 70 KiB, or half of that time at 30 frames a second of
+            // 50 KiB.
             session_bytes_max: 32 << 20,
             tells_all: false,
         }
     }
 }
 
-/// Three prompts take an honest customer ten seconds and more; AWS Face Liveness lets a session
-/// live three minutes.
+/// Three prompts take an honest customer more than ten seconds. AWS Face Liveness limits a session
+/// to three minutes.
 const SESSION_TTL_MS: RangeInclusive<u64> = 10_000..=180_000;
 
-/// Each further attempt at one transaction adds one false-match rate to its false-accept rate.
+/// Each further attempt at a transaction adds the false-match rate once to the false-accept rate.
 const ATTEMPTS: RangeInclusive<u32> = 1..=10;
 
-/// From fifteen seconds of small frames to a whole session at the largest rate.
+/// From fifteen seconds of small frames to a whole session at the largest frame rate.
 const SESSION_BYTES: RangeInclusive<usize> = 1 << 20..=64 << 20;
 
-/// A customer stands before the camera while the store is waited for.
+/// The customer stands before the camera while the server waits for the store.
 const REPLAY_TIMEOUT_MS: RangeInclusive<u64> = 1..=10_000;
 
-/// More replicas than any deployment has.
+/// More than any deployment has.
 const REPLAY_REPLICAS: RangeInclusive<u32> = 0..=8;
 
 impl LivenessSettings {
-    /// How long one question to the store may take.
+    /// Returns the timeout of one call to the store.
     pub fn replay_timeout(&self) -> Duration {
         Duration::from_millis(self.replay_timeout_ms)
     }
 
-    /// The limits of a session under these settings.
-    pub fn limits(&self) -> SessionLimits {
-        let mut limits = SessionLimits::default();
+    /// Returns the limits of a session under these settings.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
         limits.admission.session_bytes_max = self.session_bytes_max;
         limits
     }
 
-    /// Every setting outside its range.
+    /// Returns every setting outside its range.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("liveness");
         check.within("session_ttl_ms", self.session_ttl_ms, SESSION_TTL_MS);
@@ -104,8 +105,9 @@ impl LivenessSettings {
 
     fn check_replay(&self, check: &mut RangeCheck) {
         let in_memory = self.replay == ReplayTarget::Memory;
-        // After a restart, kept keys would open tokens that memory no longer knows were used; and
-        // replicas with keys of their own would not know each other's sessions and frames.
+        // With a key file and `memory`, a restarted server would open tokens although it has
+        // forgotten which were used. Replicas with different keys would not recognise each other's
+        // sessions and frames.
         let has_key_file = self.key_file.is_some();
         check.require(
             has_key_file != in_memory,
@@ -113,7 +115,7 @@ impl LivenessSettings {
             if has_key_file { "set" } else { "not set" },
             "set with a Redis server in liveness.replay, and left out with memory",
         );
-        // Memory has no replicas: the wish would be granted in words only.
+        // Memory has no replicas, so the setting would have no effect.
         check.require(
             self.replay_replicas_min == 0 || !in_memory,
             "replay_replicas_min",

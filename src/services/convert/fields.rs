@@ -1,4 +1,4 @@
-//! Reads the fields of requests and gathers what is wrong with them.
+//! Reads the fields of requests and collects their violations.
 
 use std::sync::Arc;
 
@@ -12,41 +12,42 @@ use crate::trust::Secret;
 /// Longest identifier a caller may send, in characters.
 const ID_CHARS_MAX: usize = 128;
 
-/// Largest embedding a caller may send.
+/// Largest embedding a caller may send, in components.
 const EMBEDDING_VALUES_MAX: usize = 4096;
 
 /// Longest name of an embedding space a caller may send, in bytes.
 const SPACE_BYTES_MAX: usize = 256;
 
-/// Who asks.
+/// The caller of a request, by the request's context.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Echoed in the answer.
+    /// The caller's identifier of the request, or empty. Echoed in the answer.
     pub request_id: String,
     /// The shop.
     pub store: Arc<str>,
     /// Reference to the customer's consent.
     pub consent: String,
-    /// The embedding model the caller insists on.
+    /// The embedding model that the caller requires.
     pub model: Option<String>,
 }
 
-/// The fields read so far, as far as they broke a rule.
-pub(super) struct Fields<'a> {
+/// Reads the fields of one request and collects the violations.
+pub(super) struct FieldReader<'a> {
     limits: &'a ImageSettings,
     violations: Vec<Violation>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn new(limits: &'a ImageSettings) -> Self {
         Self { limits, violations: Vec::new() }
     }
 
-    pub(super) fn violated(&mut self, field: impl Into<String>, rule: impl Into<String>) {
+    pub(super) fn add_violation(&mut self, field: impl Into<String>, rule: impl Into<String>) {
         self.violations.push(Violation::new(field, rule));
     }
 
-    /// `build` gives `None` only for a field that was reported.
+    /// Returns all violations, or the result of `build`. `build` returns `None` only if a field was
+    /// reported as violated.
     pub(super) fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Error> {
         if !self.violations.is_empty() {
             return Err(Error::Invalid(self.violations));
@@ -56,16 +57,16 @@ impl<'a> Fields<'a> {
 
     pub(super) fn caller(&mut self, context: Option<v1::RequestContext>) -> Option<Caller> {
         let Some(context) = context else {
-            self.violated("context", "is required");
+            self.add_violation("context", "is required");
             return None;
         };
-        self.id("context.store_id", &context.store_id);
-        self.id("context.consent_reference", &context.consent_reference);
+        self.check_id("context.store_id", &context.store_id);
+        self.check_id("context.consent_reference", &context.consent_reference);
         if !context.request_id.is_empty() {
-            self.id("context.request_id", &context.request_id);
+            self.check_id("context.request_id", &context.request_id);
         }
         if !context.model.is_empty() {
-            self.id("context.model", &context.model);
+            self.check_id("context.model", &context.model);
         }
         Some(Caller {
             request_id: context.request_id,
@@ -75,12 +76,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    pub(super) fn id(&mut self, field: &str, id: &str) {
+    pub(super) fn check_id(&mut self, field: &str, id: &str) {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
         if id.is_empty() {
-            self.violated(field, "is required");
+            self.add_violation(field, "is required");
         } else if id.len() > ID_CHARS_MAX || !id.chars().all(plain) {
-            self.violated(field, "must be 1 to 128 characters of A-Z a-z 0-9 . _ : / -");
+            self.add_violation(field, "must be 1 to 128 characters of A-Z a-z 0-9 . _ : / -");
         }
     }
 
@@ -90,26 +91,26 @@ impl<'a> Fields<'a> {
             Ok(v1::ImageSource::IdFile) => Some(ImageSource::IdFile),
             Ok(v1::ImageSource::IdChip) => Some(ImageSource::IdChip),
             Ok(v1::ImageSource::Unspecified) | Err(_) => {
-                self.violated(field, "must be LIVE_PHOTO, ID_FILE or ID_CHIP");
+                self.add_violation(field, "must be LIVE_PHOTO, ID_FILE or ID_CHIP");
                 None
             }
         }
     }
 
-    /// The portrait of a document: a photograph taken live is none.
+    /// Reads the source of a document's portrait. A live photograph is a violation.
     pub(super) fn portrait_source(&mut self, source: i32) -> Option<ImageSource> {
         let source = self.source("portrait_source", source);
         if source == Some(ImageSource::LivePhoto) {
-            self.violated("portrait_source", "must be ID_FILE or ID_CHIP");
+            self.add_violation("portrait_source", "must be ID_FILE or ID_CHIP");
         }
         source
     }
 
-    pub(super) fn policy_fmr(&mut self, fmr: Option<f64>) {
+    pub(super) fn check_policy_fmr(&mut self, fmr: Option<f64>) {
         if let Some(fmr) = fmr
             && !(fmr > 0.0 && fmr < 1.0)
         {
-            self.violated("policy_fmr", "must be between 0 and 1");
+            self.add_violation("policy_fmr", "must be between 0 and 1");
         }
     }
 
@@ -121,12 +122,12 @@ impl<'a> Fields<'a> {
         let file = Secret::new(image.map(|image| image.data).unwrap_or_default());
         let bytes = file.expose().len();
         if bytes == 0 {
-            self.violated(format!("{field}.data"), "is required: a JPEG or PNG file");
+            self.add_violation(format!("{field}.data"), "is required: a JPEG or PNG file");
             return None;
         }
         if bytes > self.limits.bytes_max {
             let rule = format!("is {bytes} bytes, more than {}", self.limits.bytes_max);
-            self.violated(format!("{field}.data"), rule);
+            self.add_violation(format!("{field}.data"), rule);
             return None;
         }
         Some(file)
@@ -136,7 +137,7 @@ impl<'a> Fields<'a> {
         let most = self.limits.live_photos_max;
         if images.is_empty() || images.len() > most {
             let rule = format!("must be 1 to {most} photographs, but are {}", images.len());
-            self.violated("live_photos", rule);
+            self.add_violation("live_photos", rule);
             return None;
         }
         let mut photos = Vec::with_capacity(images.len());
@@ -164,7 +165,7 @@ impl<'a> Fields<'a> {
                 self.embedding(&format!("{field}.embedding"), embedding).map(Side::Embedding)
             }
             None => {
-                self.violated(field, "is required: an image or an embedding");
+                self.add_violation(field, "is required: an image or an embedding");
                 None
             }
         }
@@ -174,17 +175,17 @@ impl<'a> Fields<'a> {
         let v1::Embedding { values, space } = embedding;
         let values = Secret::new(values);
         if space.is_empty() || space.len() > SPACE_BYTES_MAX {
-            self.violated(format!("{field}.space"), "must be 1 to 256 bytes");
+            self.add_violation(format!("{field}.space"), "must be 1 to 256 bytes");
             return None;
         }
         if values.expose().is_empty() || values.expose().len() > EMBEDDING_VALUES_MAX {
-            self.violated(format!("{field}.values"), "must be 1 to 4096 numbers");
+            self.add_violation(format!("{field}.values"), "must be 1 to 4096 numbers");
             return None;
         }
         match Embedding::from_unit(values.expose(), SpaceId::new(space)) {
             Ok(embedding) => Some(embedding),
             Err(error) => {
-                self.violated(format!("{field}.values"), error.to_string());
+                self.add_violation(format!("{field}.values"), error.to_string());
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! Wire messages to the pipeline's values and back.
+//! Converts wire messages to the pipeline's types and back.
 
 mod fields;
 mod request;
@@ -7,11 +7,14 @@ mod session_request;
 mod session_response;
 
 pub use fields::Caller;
-pub use request::{compare, liveness, photo, verify};
+pub use request::{parse_check_liveness, parse_compare, parse_photo, parse_verify};
 pub use response::{
-    About, compare_response, detect_response, embed_response, liveness_response, verify_response,
+    ResponseInfo, compare_response, detect_response, embed_response, liveness_response,
+    verify_response,
 };
 #[cfg(fuzzing)]
 pub use session_request::law::read_as_every_request;
-pub use session_request::{create_session, evaluate, frame, get_result, start};
-pub use session_response::{created, liveness_result, thinned, told};
+pub use session_request::{
+    parse_create_session, parse_evaluate, parse_frame, parse_get_result, parse_start,
+};
+pub use session_response::{create_session_response, liveness_result, run_event, thinned_event};

@@ -1,28 +1,29 @@
-//! Parses requests: afterwards nothing is left to check. All violated fields are reported at once.
+//! Parses the requests of `FaceService`. A parsed request needs no further checks; all violated
+//! fields are reported at once.
 
-use super::fields::{Caller, Fields, photograph};
-use crate::face::decision::Subject;
+use super::fields::{Caller, FieldReader, photograph};
+use crate::face::verdict::Subject;
 use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;
 
-/// A `Verify` that keeps every rule.
+/// A valid `Verify`.
 #[derive(Debug)]
-pub struct VerifyRequest {
-    /// Who asks.
+pub struct ParsedVerify {
+    /// The caller.
     pub caller: Caller,
     /// The portrait of the document.
     pub portrait: Photograph,
     /// 1 or more live photographs.
     pub live: Vec<Photograph>,
-    /// The false-match rate asked for.
+    /// The requested false-match rate.
     pub policy_fmr: Option<f64>,
 }
 
-/// A `Compare` that keeps every rule.
+/// A valid `Compare`.
 #[derive(Debug)]
-pub struct CompareRequest {
-    /// Who asks.
+pub struct ParsedCompare {
+    /// The caller.
     pub caller: Caller,
     /// The first face.
     pub a: Side,
@@ -30,10 +31,10 @@ pub struct CompareRequest {
     pub b: Side,
 }
 
-/// A request about one photograph that keeps every rule.
+/// A valid request about one photograph.
 #[derive(Debug)]
-pub struct PhotoRequest {
-    /// Who asks.
+pub struct ParsedPhoto {
+    /// The caller.
     pub caller: Caller,
     /// The photograph.
     pub photo: Photograph,
@@ -42,66 +43,69 @@ pub struct PhotoRequest {
 /// Parses `Verify`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn verify(request: v1::VerifyRequest, limits: &ImageSettings) -> Result<VerifyRequest, Error> {
-    let mut fields = Fields::new(limits);
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_verify(
+    request: v1::VerifyRequest,
+    limits: &ImageSettings,
+) -> Result<ParsedVerify, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
     let source = fields.portrait_source(request.portrait_source);
     let portrait = fields.image("portrait", request.portrait);
     let live = fields.live_photos(request.live_photos);
-    fields.policy_fmr(request.policy_fmr);
+    fields.check_policy_fmr(request.policy_fmr);
     let policy_fmr = request.policy_fmr;
     fields.finish(|| {
         let portrait = photograph(Subject::Portrait, source?, portrait?);
-        Some(VerifyRequest { caller: caller?, portrait, live: live?, policy_fmr })
+        Some(ParsedVerify { caller: caller?, portrait, live: live?, policy_fmr })
     })
 }
 
 /// Parses `Compare`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn compare(
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_compare(
     request: v1::CompareRequest,
     limits: &ImageSettings,
-) -> Result<CompareRequest, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedCompare, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
     let a = fields.side("a", Subject::SideA, request.a);
     let b = fields.side("b", Subject::SideB, request.b);
-    fields.finish(|| Some(CompareRequest { caller: caller?, a: a?, b: b? }))
+    fields.finish(|| Some(ParsedCompare { caller: caller?, a: a?, b: b? }))
 }
 
 /// Parses `Embed` and `Detect`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn photo(
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_photo(
     context: Option<v1::RequestContext>,
     image: Option<v1::Image>,
     source: i32,
     limits: &ImageSettings,
-) -> Result<PhotoRequest, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedPhoto, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(context);
     let source = fields.source("source", source);
     let image = fields.image("image", image);
     fields.finish(|| {
         let photo = photograph(Subject::Image, source?, image?);
-        Some(PhotoRequest { caller: caller?, photo })
+        Some(ParsedPhoto { caller: caller?, photo })
     })
 }
 
 /// Parses `CheckLiveness`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn liveness(
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_check_liveness(
     request: v1::CheckLivenessRequest,
     limits: &ImageSettings,
-) -> Result<PhotoRequest, Error> {
+) -> Result<ParsedPhoto, Error> {
     let source = v1::ImageSource::LivePhoto.into();
-    photo(request.context, request.image, source, limits)
+    parse_photo(request.context, request.image, source, limits)
 }
 
 #[cfg(test)]
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_whole_request_is_parsed() {
-        let parsed = verify(request(), &ImageSettings::default()).unwrap();
+        let parsed = parse_verify(request(), &ImageSettings::default()).unwrap();
         assert_eq!(&*parsed.caller.store, "shop-1");
         assert_eq!(parsed.live[0].subject, Subject::LivePhoto(0));
         assert_eq!(parsed.portrait.source, ImageSource::IdFile);
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn every_violated_field_of_a_verify_is_named_at_once() {
-        let error = verify(v1::VerifyRequest::default(), &ImageSettings::default()).unwrap_err();
+        let error =
+            parse_verify(v1::VerifyRequest::default(), &ImageSettings::default()).unwrap_err();
         let want = ["context", "portrait_source", "portrait.data", "live_photos"];
         assert_eq!(violated(error), want);
     }
@@ -175,7 +180,7 @@ mod tests {
         for (field, break_it) in cases {
             let mut request = request();
             break_it(&mut request);
-            let error = verify(request, &limits).unwrap_err();
+            let error = parse_verify(request, &limits).unwrap_err();
             assert_eq!(violated(error), [field]);
         }
     }
@@ -207,7 +212,7 @@ mod tests {
                 a: Some(a),
                 b: Some(side(vec![0.6, 0.8], "s")),
             };
-            let error = compare(request, &ImageSettings::default()).unwrap_err();
+            let error = parse_compare(request, &ImageSettings::default()).unwrap_err();
             assert_eq!(violated(error), [field]);
         }
     }

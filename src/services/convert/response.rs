@@ -1,4 +1,4 @@
-//! The pipeline's values to wire messages.
+//! Converts the pipeline's results to wire messages.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::pipeline::{
 };
 use crate::proto::v1;
 
-/// What every answer says about itself.
+/// The fields that every answer has.
 #[derive(Debug)]
-pub struct About {
-    /// The caller's identifier, or one the server made.
+pub struct ResponseInfo {
+    /// The caller's identifier, or the server's own if the caller sent none.
     pub request_id: String,
-    /// The models that were asked.
+    /// The models that were used.
     pub models: Vec<LiveModel>,
-    /// From the request message to its answer.
+    /// Time from the request message to the answer.
     pub total: Duration,
 }
 
-/// Answers `Verify`.
-pub fn verify_response(about: About, verification: &Verification) -> v1::VerifyResponse {
+/// Builds the answer of `Verify`.
+pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::VerifyResponse {
     let Verification { portrait, live, similarity, .. } = verification;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
     v1::VerifyResponse {
-        request_id: about.request_id,
+        request_id: info.request_id,
         decision: decision(verification.verdict.decision).into(),
         reasons: reasons(&verification.verdict.reasons),
         similarity: similarity.map(|similarity| similarity.cosine),
@@ -40,18 +40,18 @@ pub fn verify_response(about: About, verification: &Verification) -> v1::VerifyR
         portrait: Some(image_report(portrait)),
         live_photos: live.iter().map(image_report).collect(),
         matched_live_photo: verification.matched.and_then(|index| u32::try_from(index).ok()),
-        models: models(about.models),
+        models: models(info.models),
         calibration: verification.calibration.as_ref().map(calibration),
-        times: Some(times(about.total, std::iter::once(portrait).chain(live))),
+        times: Some(times(info.total, std::iter::once(portrait).chain(live))),
     }
 }
 
-/// Answers `Compare`.
-pub fn compare_response(about: About, comparison: &Comparison) -> v1::CompareResponse {
+/// Builds the answer of `Compare`.
+pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::CompareResponse {
     let Comparison { similarity, a, b, .. } = comparison;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
     v1::CompareResponse {
-        request_id: about.request_id,
+        request_id: info.request_id,
         similarity: similarity.map(|similarity| similarity.cosine),
         score100: calibrated.map(|on_row| on_row.score100),
         similarity_fmr: calibrated.map(|on_row| on_row.fmr),
@@ -59,45 +59,45 @@ pub fn compare_response(about: About, comparison: &Comparison) -> v1::CompareRes
         a: a.as_ref().map(image_report),
         b: b.as_ref().map(image_report),
         calibration: comparison.calibration.as_ref().map(calibration),
-        models: models(about.models),
-        times: Some(times(about.total, a.iter().chain(b))),
+        models: models(info.models),
+        times: Some(times(info.total, a.iter().chain(b))),
     }
 }
 
-/// Answers `Embed`.
-pub fn embed_response(about: About, photo: &PhotoReport) -> v1::EmbedResponse {
+/// Builds the answer of `Embed`.
+pub fn embed_response(info: ResponseInfo, photo: &PhotoReport) -> v1::EmbedResponse {
     v1::EmbedResponse {
-        request_id: about.request_id,
+        request_id: info.request_id,
         embedding: photo.embedding.as_ref().map(embedding),
         image: Some(image_report(photo)),
         reasons: reasons(&photo.problems()),
-        models: models(about.models),
-        times: Some(times(about.total, std::iter::once(photo))),
+        models: models(info.models),
+        times: Some(times(info.total, std::iter::once(photo))),
     }
 }
 
-/// Answers `Detect`.
-pub fn detect_response(about: About, photo: &PhotoReport) -> v1::DetectResponse {
+/// Builds the answer of `Detect`.
+pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectResponse {
     v1::DetectResponse {
-        request_id: about.request_id,
+        request_id: info.request_id,
         faces: photo.faces.iter().map(face).collect(),
         image: Some(image_report(photo)),
         reasons: reasons(&photo.problems()),
-        models: models(about.models),
-        times: Some(times(about.total, std::iter::once(photo))),
+        models: models(info.models),
+        times: Some(times(info.total, std::iter::once(photo))),
     }
 }
 
-/// Answers `CheckLiveness`.
-pub fn liveness_response(about: About, check: &LivenessCheck) -> v1::CheckLivenessResponse {
+/// Builds the answer of `CheckLiveness`.
+pub fn liveness_response(info: ResponseInfo, check: &LivenessCheck) -> v1::CheckLivenessResponse {
     v1::CheckLivenessResponse {
-        request_id: about.request_id,
+        request_id: info.request_id,
         decision: decision(check.verdict.decision).into(),
         liveness: check.liveness.map(liveness),
         reasons: reasons(&check.verdict.reasons),
         image: Some(image_report(&check.photo)),
-        models: models(about.models),
-        times: Some(times(about.total, std::iter::once(&check.photo))),
+        models: models(info.models),
+        times: Some(times(info.total, std::iter::once(&check.photo))),
     }
 }
 

@@ -2,77 +2,78 @@
 
 use std::sync::Arc;
 
-use super::fields::{Caller, Fields};
+use super::fields::{Caller, FieldReader};
 use crate::image::ImageSettings;
 use crate::image::{Rotation, check_format};
 use crate::liveness::Assurance;
-use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionOrder, SessionStart};
+use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
-/// SHA-256, in bytes.
+/// Length of a SHA-256 in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// Most frames one request can carry; the rules of a session take fewer, and end it with a reason.
+/// Maximum number of frames in one request. The limits of a session are lower and end the session
+/// with a reason.
 const FRAMES_MAX: usize = 2048;
 
-/// A `CreateSession` that keeps every rule.
+/// A valid `CreateSession`.
 #[derive(Debug)]
-pub struct CreateSession {
-    /// Who asks.
+pub struct ParsedCreateSession {
+    /// The caller.
     pub caller: Caller,
-    /// What is asked for.
-    pub order: SessionOrder,
+    /// The parameters of the session.
+    pub spec: SessionSpec,
 }
 
-/// A `Start` that keeps every rule.
+/// A valid `Start`.
 #[derive(Debug)]
-pub struct Start {
-    /// Who asks.
+pub struct ParsedStart {
+    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
 }
 
-/// An `Evaluate` that keeps every rule.
+/// A valid `Evaluate`.
 #[derive(Debug)]
-pub struct Evaluate {
-    /// Who asks.
+pub struct ParsedEvaluate {
+    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
-    /// The recording.
+    /// The frames of the recording.
     pub frames: Vec<CameraFrame>,
 }
 
-/// A `GetResult` that keeps every rule.
+/// A valid `GetResult`.
 #[derive(Debug)]
-pub struct GetResult {
-    /// Who asks.
+pub struct ParsedGetResult {
+    /// The caller.
     pub caller: Caller,
-    /// Whose result.
+    /// The session whose result is requested.
     pub session: SessionId,
 }
 
 /// Parses `CreateSession`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn create_session(
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_create_session(
     request: v1::CreateSessionRequest,
     limits: &ImageSettings,
-) -> Result<CreateSession, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedCreateSession, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
-    fields.id("device_id", &request.device_id);
-    fields.id("transaction_id", &request.transaction_id);
+    fields.check_id("device_id", &request.device_id);
+    fields.check_id("transaction_id", &request.transaction_id);
     let portrait = fields.portrait(&request.portrait_sha256, request.portrait);
     let portrait_source = fields.portrait_source(request.portrait_source);
-    fields.policy_fmr(request.policy_fmr);
+    fields.check_policy_fmr(request.policy_fmr);
     let assurance = fields.assurance(request.assurance);
     fields.finish(|| {
         let caller = caller?;
-        let order = SessionOrder {
+        let spec = SessionSpec {
             store: Arc::clone(&caller.store),
             consent: caller.consent.clone(),
             device: request.device_id,
@@ -82,34 +83,34 @@ pub fn create_session(
             policy_fmr: request.policy_fmr,
             assurance: assurance?,
         };
-        Some(CreateSession { caller, order })
+        Some(ParsedCreateSession { caller, spec })
     })
 }
 
 /// Parses the first message of `Run`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn start(request: v1::RunRequest, limits: &ImageSettings) -> Result<Start, Error> {
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_start(request: v1::RunRequest, limits: &ImageSettings) -> Result<ParsedStart, Error> {
     let Some(v1::run_request::Message::Start(start)) = request.message else {
         return Err(Error::invalid("start", "must be the first message"));
     };
     let v1::Start { context, token, device_id, portrait } = start;
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(context);
     let start = fields.start(caller.as_ref(), token, device_id, portrait);
-    fields.finish(|| Some(Start { caller: caller?, start: start? }))
+    fields.finish(|| Some(ParsedStart { caller: caller?, start: start? }))
 }
 
 /// Parses a later message of `Run`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFrame, Error> {
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFrame, Error> {
     let Some(v1::run_request::Message::Frame(frame)) = request.message else {
         return Err(Error::invalid("frame", "must follow the start: a session starts once"));
     };
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let frame = fields.frame("frame", frame);
     fields.finish(|| frame)
 }
@@ -117,14 +118,20 @@ pub fn frame(request: v1::RunRequest, limits: &ImageSettings) -> Result<CameraFr
 /// Parses `Evaluate`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn evaluate(request: v1::EvaluateRequest, limits: &ImageSettings) -> Result<Evaluate, Error> {
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_evaluate(
+    request: v1::EvaluateRequest,
+    limits: &ImageSettings,
+) -> Result<ParsedEvaluate, Error> {
     let v1::EvaluateRequest { context, token, device_id, portrait, frames } = request;
-    let mut fields = Fields::new(limits);
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(context);
     let start = fields.start(caller.as_ref(), token, device_id, portrait);
     if frames.is_empty() || frames.len() > FRAMES_MAX {
-        fields.violated("frames", format!("must be 1 to {FRAMES_MAX}, but are {}", frames.len()));
+        fields.add_violation(
+            "frames",
+            format!("must be 1 to {FRAMES_MAX}, but are {}", frames.len()),
+        );
         return fields.finish(|| None);
     }
     let frames: Option<Vec<CameraFrame>> = frames
@@ -132,44 +139,47 @@ pub fn evaluate(request: v1::EvaluateRequest, limits: &ImageSettings) -> Result<
         .enumerate()
         .map(|(index, frame)| fields.frame(&format!("frames[{index}]"), frame))
         .collect();
-    fields.finish(|| Some(Evaluate { caller: caller?, start: start?, frames: frames? }))
+    fields.finish(|| Some(ParsedEvaluate { caller: caller?, start: start?, frames: frames? }))
 }
 
 /// Parses `GetResult`.
 ///
 /// # Errors
-/// Every violated field.
-pub fn get_result(
+/// [`Error::Invalid`] with every violated field.
+pub fn parse_get_result(
     request: v1::GetResultRequest,
     limits: &ImageSettings,
-) -> Result<GetResult, Error> {
-    let mut fields = Fields::new(limits);
+) -> Result<ParsedGetResult, Error> {
+    let mut fields = FieldReader::new(limits);
     let caller = fields.caller(request.context);
     let session = SessionId::parse(&request.session_id);
     if session.is_none() {
-        fields.violated("session_id", "must be 32 hexadecimal digits");
+        fields.add_violation("session_id", "must be 32 hexadecimal digits");
     }
-    fields.finish(|| Some(GetResult { caller: caller?, session: session? }))
+    fields.finish(|| Some(ParsedGetResult { caller: caller?, session: session? }))
 }
 
-impl Fields<'_> {
-    /// A portrait by its digest or its file.
+impl FieldReader<'_> {
+    /// Reads a portrait, given by its digest or as a file.
     fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
         match (sha256, file) {
             ([], None) => {
-                self.violated("portrait", "is required: the file here, or its portrait_sha256");
+                self.add_violation(
+                    "portrait",
+                    "is required: the file here, or its portrait_sha256",
+                );
                 None
             }
             ([], Some(file)) => {
                 let file = self.image("portrait", Some(file))?;
                 if let Err(error) = check_format(file.expose()) {
-                    self.violated("portrait.data", error.to_string());
+                    self.add_violation("portrait.data", error.to_string());
                 }
                 Some(PortraitFile::File(file))
             }
             (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
             (_, Some(_)) => {
-                self.violated("portrait", "must be left out where portrait_sha256 is given");
+                self.add_violation("portrait", "must be empty when portrait_sha256 is set");
                 None
             }
         }
@@ -179,7 +189,7 @@ impl Fields<'_> {
         let digest: Option<[u8; DIGEST_BYTES]> = bytes.try_into().ok();
         if digest.is_none() {
             let rule = format!("must be a SHA-256: 32 bytes, but is {}", bytes.len());
-            self.violated(field, rule);
+            self.add_violation(field, rule);
         }
         digest.map(Digest::from)
     }
@@ -189,7 +199,7 @@ impl Fields<'_> {
             Ok(v1::Assurance::Unspecified | v1::Assurance::Stream) => Some(Assurance::Stream),
             Ok(v1::Assurance::Batch) => Some(Assurance::Batch),
             Err(_) => {
-                self.violated("assurance", "must be STREAM or BATCH");
+                self.add_violation("assurance", "must be STREAM or BATCH");
                 None
             }
         }
@@ -206,9 +216,9 @@ impl Fields<'_> {
         let bytes = token.expose().len();
         if bytes == 0 || bytes > TOKEN_BYTES_MAX {
             let rule = format!("must be 1 to {TOKEN_BYTES_MAX} bytes, but is {bytes}");
-            self.violated("token", rule);
+            self.add_violation("token", rule);
         }
-        self.id("device_id", &device);
+        self.check_id("device_id", &device);
         let portrait = self.image("portrait", portrait)?;
         Some(SessionStart { store: Arc::clone(&caller?.store), device, token, portrait })
     }
@@ -218,12 +228,12 @@ impl Fields<'_> {
         let file = self.image(&format!("{field}.image"), image);
         let captured_unix_ms = u64::try_from(capture_unix_ms).ok();
         if captured_unix_ms.is_none() {
-            self.violated(format!("{field}.capture_unix_ms"), "must not be negative");
+            self.add_violation(format!("{field}.capture_unix_ms"), "must not be negative");
         }
         let rotation = Rotation::from_degrees(rotation_degrees);
         if rotation.is_none() {
             let rule = format!("must be 0, 90, 180 or 270, but is {rotation_degrees}");
-            self.violated(format!("{field}.rotation_degrees"), rule);
+            self.add_violation(format!("{field}.rotation_degrees"), rule);
         }
         Some(CameraFrame {
             field: field.to_owned(),
@@ -245,7 +255,7 @@ pub mod law;
 mod tests {
     use super::*;
 
-    /// A rule's field, and a change that breaks the rule.
+    /// The field of a rule, and a change that breaks the rule.
     type Case<R> = (&'static str, fn(&mut R));
 
     fn limits() -> ImageSettings {
@@ -265,7 +275,7 @@ mod tests {
         Some(v1::Image { data: vec![1, 2, 3] })
     }
 
-    fn order() -> v1::CreateSessionRequest {
+    fn creation() -> v1::CreateSessionRequest {
         v1::CreateSessionRequest {
             context: context(),
             device_id: "tablet-1".into(),
@@ -326,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Breaks one rule after the other and reads which field is named.
+    /// Breaks one rule after the other and checks that its field is reported.
     fn each_names_its_field<R, T: std::fmt::Debug>(
         whole: fn() -> R,
         parse: fn(R) -> Result<T, Error>,
@@ -342,47 +352,48 @@ mod tests {
 
     #[test]
     fn a_whole_order_is_parsed() {
-        let CreateSession { caller, order } = create_session(order(), &limits()).unwrap();
-        assert_eq!((&*caller.store, &*order.store), ("shop-1", "shop-1"));
-        assert_eq!((&*order.device, &*order.transaction), ("tablet-1", "42"));
-        let PortraitFile::Digest(digest) = order.portrait else { panic!("not a digest") };
-        assert_eq!((digest, &*order.consent), (Digest::from([7; 32]), "consent/1"));
-        assert_eq!(order.portrait_source, crate::face::ImageSource::IdChip);
-        assert_eq!((order.policy_fmr, order.assurance), (Some(1e-3), Assurance::Batch));
+        let ParsedCreateSession { caller, spec } =
+            parse_create_session(creation(), &limits()).unwrap();
+        assert_eq!((&*caller.store, &*spec.store), ("shop-1", "shop-1"));
+        assert_eq!((&*spec.device, &*spec.transaction), ("tablet-1", "42"));
+        let PortraitFile::Digest(digest) = spec.portrait else { panic!("not a digest") };
+        assert_eq!((digest, &*spec.consent), (Digest::from([7; 32]), "consent/1"));
+        assert_eq!(spec.portrait_source, crate::face::ImageSource::IdChip);
+        assert_eq!((spec.policy_fmr, spec.assurance), (Some(1e-3), Assurance::Batch));
     }
 
     #[test]
     fn a_portrait_may_come_as_its_file() {
-        let mut request = order();
+        let mut request = creation();
         by_file(&mut request, JPEG.to_vec());
-        let parsed = create_session(request, &limits()).unwrap();
-        let PortraitFile::File(file) = parsed.order.portrait else { panic!("not a file") };
+        let parsed = parse_create_session(request, &limits()).unwrap();
+        let PortraitFile::File(file) = parsed.spec.portrait else { panic!("not a file") };
         assert_eq!(file.expose(), JPEG);
     }
 
     #[test]
     fn a_session_without_an_assurance_is_a_stream() {
-        let request = v1::CreateSessionRequest { assurance: 0, ..order() };
-        let parsed = create_session(request, &limits()).unwrap();
-        assert_eq!(parsed.order.assurance, Assurance::Stream);
+        let request = v1::CreateSessionRequest { assurance: 0, ..creation() };
+        let parsed = parse_create_session(request, &limits()).unwrap();
+        assert_eq!(parsed.spec.assurance, Assurance::Stream);
     }
 
     #[test]
     fn every_violated_field_is_named_at_once() {
         let limits = limits();
-        let order = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
-        let fields = violated(create_session(order, &limits));
+        let request = v1::CreateSessionRequest { assurance: 9, ..Default::default() };
+        let fields = violated(parse_create_session(request, &limits));
         let want = "context device_id transaction_id portrait portrait_source assurance";
         assert_eq!(fields.join(" "), want);
-        let fields = violated(evaluate(v1::EvaluateRequest::default(), &limits));
+        let fields = violated(parse_evaluate(v1::EvaluateRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data frames");
-        let fields = violated(start(started(v1::Start::default()), &limits));
+        let fields = violated(parse_start(started(v1::Start::default()), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data");
         let nothing = v1::Frame { capture_unix_ms: -1, rotation_degrees: 1, ..Default::default() };
-        let fields = violated(frame(framed(nothing), &limits));
+        let fields = violated(parse_frame(framed(nothing), &limits));
         let want = "frame.image.data frame.capture_unix_ms frame.rotation_degrees";
         assert_eq!(fields.join(" "), want);
-        let fields = violated(get_result(v1::GetResultRequest::default(), &limits));
+        let fields = violated(parse_get_result(v1::GetResultRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context session_id");
     }
 
@@ -413,7 +424,7 @@ mod tests {
             ("assurance", |r| r.assurance = 3),
             ("assurance", |r| r.assurance = -1),
         ];
-        each_names_its_field(order, |request| create_session(request, &limits()), &cases);
+        each_names_its_field(creation, |request| parse_create_session(request, &limits()), &cases);
     }
 
     #[test]
@@ -428,7 +439,7 @@ mod tests {
             ("portrait.data", |r| r.portrait = Some(v1::Image::default())),
             ("portrait.data", |r| r.portrait.as_mut().unwrap().data = vec![0; 5]),
         ];
-        each_names_its_field(opening, |opening| start(started(opening), &limits()), &cases);
+        each_names_its_field(opening, |opening| parse_start(started(opening), &limits()), &cases);
     }
 
     #[test]
@@ -440,7 +451,7 @@ mod tests {
             ("frame.rotation_degrees", |r| r.rotation_degrees = 45),
             ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
         ];
-        each_names_its_field(wire_frame, |wire| frame(framed(wire), &limits()), &cases);
+        each_names_its_field(wire_frame, |wire| parse_frame(framed(wire), &limits()), &cases);
     }
 
     #[test]
@@ -455,14 +466,17 @@ mod tests {
             ("frames[0].image.data", |r| r.frames[0].image = None),
             ("frames[1].rotation_degrees", |r| r.frames[1].rotation_degrees = 91),
         ];
-        each_names_its_field(recording, |request| evaluate(request, &limits()), &cases);
+        each_names_its_field(recording, |request| parse_evaluate(request, &limits()), &cases);
     }
 
     #[test]
     fn a_session_is_asked_for_by_its_32_digits() {
         let asked = |session_id: &str| {
             let context = context();
-            get_result(v1::GetResultRequest { context, session_id: session_id.into() }, &limits())
+            parse_get_result(
+                v1::GetResultRequest { context, session_id: session_id.into() },
+                &limits(),
+            )
         };
         let digits = "000102030405060708090a0b0c0d0e0f";
         assert_eq!(asked(digits).unwrap().session.to_string(), digits);
@@ -474,10 +488,10 @@ mod tests {
     #[test]
     fn a_stream_begins_with_its_start_and_goes_on_with_frames() {
         for first in [v1::RunRequest::default(), framed(wire_frame())] {
-            assert_eq!(violated(start(first, &limits())), ["start"]);
+            assert_eq!(violated(parse_start(first, &limits())), ["start"]);
         }
         for later in [v1::RunRequest::default(), started(opening())] {
-            assert_eq!(violated(frame(later, &limits())), ["frame"]);
+            assert_eq!(violated(parse_frame(later, &limits())), ["frame"]);
         }
     }
 }

@@ -1,18 +1,20 @@
-//! What a session says, as wire messages.
+//! Converts sessions, their events and their results to wire messages.
 
-use super::response::{About, calibration, decision, limit_kind, models, reasons, saturating_u32};
+use super::response::{
+    ResponseInfo, calibration, decision, limit_kind, models, reasons, saturating_u32,
+};
 use crate::liveness::{
     Action, Assurance, Event, Guidance, Prompt, RuleCheck, SessionVerdict, coarsen,
 };
 use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
 use crate::proto::v1;
-use crate::proto::v1::run_response::Event as Told;
+use crate::proto::v1::run_response::Event as RunEvent;
 
-/// What to do before the first action is asked for.
+/// Instruction before the first action.
 const FIRST_PROMPT: &str = "look straight into the camera";
 
-/// Answers `CreateSession`.
-pub fn created(
+/// Builds the answer of `CreateSession`.
+pub fn create_session_response(
     request_id: String,
     created: &CreatedSession,
     sessions: &Sessions,
@@ -44,43 +46,45 @@ pub fn created(
     }
 }
 
-/// What a stream tells of an event; the end is told by the result.
-pub fn told(event: Event, session: &LiveSession) -> Option<Told> {
+/// Converts an event of a session. Returns `None` for the end, which the result reports.
+pub fn run_event(event: Event, session: &LiveSession) -> Option<RunEvent> {
     match event {
-        Event::Prompt(prompt) => Some(Told::Prompt(prompted(prompt, session))),
-        Event::Guidance(guidance) => Some(Told::Guidance(guided(guidance))),
+        Event::Prompt(prompt) => Some(RunEvent::Prompt(wire_prompt(prompt, session))),
+        Event::Guidance(guidance) => Some(RunEvent::Guidance(wire_guidance(guidance))),
         Event::StepDone(step) => {
             let action = session.actions().get(step).copied().map_or(0, action_code);
-            Some(Told::StepDone(v1::StepDone { step: saturating_u32(step), action }))
+            Some(RunEvent::StepDone(v1::StepDone { step: saturating_u32(step), action }))
         }
         Event::Finished => None,
     }
 }
 
-/// How many frames were left out.
-pub fn thinned(frames: usize) -> Told {
-    Told::Thinned(v1::Thinned { frames: saturating_u32(frames) })
+/// Builds the event that reports how many frames were left out.
+pub fn thinned_event(frames: usize) -> RunEvent {
+    RunEvent::Thinned(v1::Thinned { frames: saturating_u32(frames) })
 }
 
-/// The result of a session; `tells_all` includes what would teach an attacker.
+/// Builds the result of a session. `tells_all` includes the values that would help an attacker.
 pub fn liveness_result(
-    about: About,
+    info: ResponseInfo,
     report: &SessionReport,
     tells_all: bool,
 ) -> v1::LivenessResult {
     let verdict = if tells_all { report.verdict.clone() } else { coarsen(&report.verdict) };
-    let SessionVerdict { decision: decided, reasons: why, checks, .. } = verdict;
-    let shown = report.similarity.filter(|_| tells_all);
+    let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
+    let disclosed = report.similarity.filter(|_| tells_all);
     v1::LivenessResult {
-        request_id: about.request_id,
+        request_id: info.request_id,
         session_id: report.claims.session.to_string(),
         decision: decision(decided).into(),
         reasons: reasons(&why),
         assurance: assurance_code(report.assurance),
         actions: report.actions.map(action_code).into(),
         steps_done: saturating_u32(report.steps_done),
-        similarity: shown.map(|similarity| similarity.cosine),
-        score100: shown.and_then(|similarity| similarity.calibrated).map(|on_row| on_row.score100),
+        similarity: disclosed.map(|similarity| similarity.cosine),
+        score100: disclosed
+            .and_then(|similarity| similarity.calibrated)
+            .map(|on_row| on_row.score100),
         policy_fmr: report.policy_fmr,
         similarity_min: report.similarity_min,
         matched_frame: report.matched,
@@ -90,13 +94,13 @@ pub fn liveness_result(
         decided_unix_ms: saturating_i64(report.decided_unix_ms),
         frames_received: saturating_u32(report.frames.received),
         frames_judged: saturating_u32(report.frames.judged),
-        models: models(about.models),
+        models: models(info.models),
         calibration: report.calibration.as_ref().map(calibration),
         store_id: report.claims.store.clone(),
     }
 }
 
-fn prompted(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
+fn wire_prompt(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
     v1::Prompt {
         step: saturating_u32(prompt.step),
         action: action_code(prompt.action),
@@ -105,7 +109,7 @@ fn prompted(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
     }
 }
 
-fn guided(guidance: Option<Guidance>) -> v1::Guidance {
+fn wire_guidance(guidance: Option<Guidance>) -> v1::Guidance {
     let code = match guidance {
         None => v1::GuidanceCode::Fine,
         Some(Guidance::ShowFace) => v1::GuidanceCode::ShowFace,

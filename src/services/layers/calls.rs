@@ -1,6 +1,6 @@
-//! Opens a call for every request of the API: an id that the server draws, a span, one line in the
-//! log and one count in the metrics, however the call ends. It stands outside of all other layers,
-//! so that what they refuse has an id too.
+//! Opens a [`Call`] for every request of the API: an identifier drawn by the server, a span, one
+//! line in the log and one count in the metrics, however the call ends. This layer is the
+//! outermost, so that calls refused by other layers have an identifier too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::pipeline::Kind;
+use crate::pipeline::ErrorKind;
 use crate::services::status;
 use crate::telemetry::{Call, Calls, Method};
 
-/// The server's id of a call, in the trailers of its answer.
+/// Trailer with the server's identifier of a call.
 pub const REQUEST_ID: &str = "menshen-request-id";
 
-/// Gives every request of the API a [`Call`].
+/// Opens a [`Call`] for every request of the API.
 #[derive(Debug, Clone)]
 pub struct CallLayer(pub Calls);
 
@@ -40,7 +40,7 @@ pub struct CallService<S> {
     calls: Calls,
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for CallService<S>
 where
@@ -50,14 +50,15 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answer<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Health and reflection are polled all day: a line and an id for each would be noise.
+        // Health and reflection are called all the time: an identifier and a log line for each
+        // would be noise.
         let Some(method) = method(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
@@ -65,11 +66,11 @@ where
         request.extensions_mut().insert(Arc::clone(&open.0));
         let span = open.0.span().clone();
         let answer = span.in_scope(|| self.inner.call(request));
-        Box::pin(async move { answer.await.map(|answer| open.name(answer)) }.instrument(span))
+        Box::pin(async move { answer.await.map(|answer| open.finish(answer)) }.instrument(span))
     }
 }
 
-/// The method of a path of the API.
+/// Returns the API method of a path, or `None` for a path outside of the API.
 fn method(path: &str) -> Option<Method> {
     let name = path.strip_prefix("/menshen.v1.")?;
     Some(match name {
@@ -86,22 +87,23 @@ fn method(path: &str) -> Option<Method> {
     })
 }
 
-/// A call until its answer is sent. Dropped before the call has ended, its caller has left.
+/// A call until its answer is sent. If dropped before the call has ended, the caller has left.
 struct OpenCall(Arc<Call>);
 
 impl OpenCall {
-    /// Sees to it that the answer names the call: in its trailers, or in the headers of one that
-    /// has nothing else.
-    fn name(self, answer: Response<Body>) -> Response<Body> {
+    /// Makes sure that the call ends with its answer and that the answer carries the call's
+    /// identifier: in the trailers, or in the headers of an answer that has headers only.
+    fn finish(self, answer: Response<Body>) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         let has_ended = self.end(&mut parts.headers);
         let body = if has_ended { body } else { Body::new(CallBody { inner: body, open: self }) };
         Response::from_parts(parts, body)
     }
 
-    /// Ends the call and names it where `headers` hold its status; false where they do not.
+    /// If `headers` hold a status, ends the call with the status, adds the call's identifier and
+    /// returns true. Otherwise returns false.
     fn end(&self, headers: &mut HeaderMap) -> bool {
-        let Some(ending) = status::ending_of(headers) else { return false };
+        let Some(ending) = status::ending_in_headers(headers) else { return false };
         self.0.end(&ending);
         let id = HeaderValue::try_from(self.0.id().to_string());
         headers.insert(
@@ -114,12 +116,13 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let kind = if std::thread::panicking() { Kind::Internal } else { Kind::Gone };
-        self.0.end(&status::broken_off(kind));
+        let kind =
+            if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::ClientLeft };
+        self.0.end(&status::ending_of_kind(kind));
     }
 }
 
-/// The messages of an answer, and its trailers.
+/// The messages and trailers of an answer.
 struct CallBody {
     inner: Body,
     open: OpenCall,
@@ -156,7 +159,7 @@ impl HttpBody for CallBody {
 mod tests {
     use super::*;
 
-    /// `CheckLiveness` as `check_liveness`.
+    /// Converts `CheckLiveness` to `check_liveness`.
     fn snake(name: &str) -> String {
         let mut snake = String::new();
         for c in name.chars() {

@@ -1,6 +1,5 @@
-//! `grpc-timeout`, honoured by ourselves: a request past its deadline is dropped where it stands
-//! and answers `DEADLINE_EXCEEDED`. (tonic's own timer would say `CANCELLED`; ours is set first
-//! and fires first.)
+//! Enforces `grpc-timeout`: at its deadline a request is dropped and answers `DEADLINE_EXCEEDED`.
+//! tonic's own timer would answer `CANCELLED`; this layer's timer is set first and fires first.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -14,16 +13,16 @@ use tower::{Layer, Service};
 
 use crate::services::status;
 
-/// When the caller stops waiting; an extension of every request.
+/// When the caller stops waiting. An extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// Gives every request a `Deadline` and ends it there.
+/// Adds a [`Deadline`] to every request and ends the request there.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer {
-    /// For requests that bring no `grpc-timeout`.
+    /// Timeout of requests without `grpc-timeout`.
     pub timeout_default: Duration,
-    /// Longer timeouts are cut to this.
+    /// Longer timeouts are shortened to this.
     pub timeout_max: Duration,
 }
 
@@ -31,7 +30,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = DeadlineService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        DeadlineService { inner, limits: *self }
+        DeadlineService { inner, layer: *self }
     }
 }
 
@@ -39,10 +38,10 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct DeadlineService<S> {
     inner: S,
-    limits: DeadlineLayer,
+    layer: DeadlineLayer,
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<S> Service<Request<Body>> for DeadlineService<S>
 where
@@ -52,7 +51,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answer<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -60,21 +59,21 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let now = Instant::now();
-        let timeout = match timeout(request.headers()) {
-            Ok(asked) => asked.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max),
-            Err(Malformed) => {
+        let timeout = match parse_timeout(request.headers()) {
+            Ok(asked) => asked.unwrap_or(self.layer.timeout_default).min(self.layer.timeout_max),
+            Err(MalformedTimeout) => {
                 return Box::pin(async { Ok(status::malformed_timeout().into_http()) });
             }
         };
         let deadline = now + timeout;
         request.extensions_mut().insert(Deadline(deadline));
         let inner = self.inner.call(request);
-        Box::pin(until(deadline, inner))
+        Box::pin(run_until(deadline, inner))
     }
 }
 
-/// Runs `inner` until `deadline`; an answer that is ready at the deadline still counts.
-async fn until<E>(
+/// Runs `inner` until `deadline`. An answer that is ready at the deadline still counts.
+async fn run_until<E>(
     deadline: Instant,
     inner: impl Future<Output = Result<Response<Body>, E>>,
 ) -> Result<Response<Body>, E> {
@@ -84,7 +83,8 @@ async fn until<E>(
         if let Poll::Ready(answer) = inner.as_mut().poll(cx) {
             return Poll::Ready(answer);
         }
-        // The clock decides, not the timer: tonic's timer, set a moment later, may wake us first.
+        // The clock decides, not this timer: tonic's timer, set a moment later, may wake the task
+        // first.
         if sleep.as_mut().poll(cx).is_ready() || Instant::now() >= deadline {
             return Poll::Ready(Ok(status::expired().into_http()));
         }
@@ -93,20 +93,21 @@ async fn until<E>(
     .await
 }
 
-/// A `grpc-timeout` header that breaks the gRPC specification.
+/// A `grpc-timeout` header that violates the gRPC specification.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+struct MalformedTimeout;
 
-/// Reads `grpc-timeout` (gRPC over HTTP/2, "Timeout"); `None` when the header is absent.
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
+/// Parses `grpc-timeout` (gRPC over HTTP/2, "Timeout"). Returns `None` if the header is absent.
+fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Malformed)?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(Malformed)?;
+    let text = value.to_str().map_err(|_| MalformedTimeout)?;
+    let (digits, unit) =
+        text.split_at_checked(text.len().saturating_sub(1)).ok_or(MalformedTimeout)?;
     let plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     if !plain {
-        return Err(Malformed);
+        return Err(MalformedTimeout);
     }
-    let count: u64 = digits.parse().map_err(|_| Malformed)?;
+    let count: u64 = digits.parse().map_err(|_| MalformedTimeout)?;
     let duration = match unit {
         "H" => Duration::from_secs(count * 3600),
         "M" => Duration::from_secs(count * 60),
@@ -114,7 +115,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
         "m" => Duration::from_millis(count),
         "u" => Duration::from_micros(count),
         "n" => Duration::from_nanos(count),
-        _ => return Err(Malformed),
+        _ => return Err(MalformedTimeout),
     };
     Ok(Some(duration))
 }
@@ -152,22 +153,24 @@ mod tests {
             ("7n", Duration::from_nanos(7)),
             ("99999999H", Duration::from_secs(99_999_999 * 3600)),
         ] {
-            assert_eq!(timeout(&headers(text.as_bytes())), Ok(Some(want)), "{text}");
+            assert_eq!(parse_timeout(&headers(text.as_bytes())), Ok(Some(want)), "{text}");
         }
-        assert_eq!(timeout(&HeaderMap::new()), Ok(None));
+        assert_eq!(parse_timeout(&HeaderMap::new()), Ok(None));
     }
 
     #[test]
     fn what_breaks_the_specification_is_malformed() {
         for text in ["", "S", "5", "5s", "-5S", "+5S", "1.5S", "123456789S", "5 S", "5SS"] {
-            assert_eq!(timeout(&headers(text.as_bytes())), Err(Malformed), "{text:?}");
+            assert_eq!(parse_timeout(&headers(text.as_bytes())), Err(MalformedTimeout), "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_header_gives_a_timeout_or_an_error(value in prop::collection::vec(any::<u8>(), 0..12)) {
-            let _ = timeout(&headers(&value));
+        fn any_header_gives_a_timeout_or_an_error(
+            value in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
+            let _ = parse_timeout(&headers(&value));
         }
     }
 

@@ -1,6 +1,6 @@
-//! Bounds what a request may bring before tonic gathers it: each method has its own message
-//! limit, and all messages that are still arriving share one budget of bytes; those of a stream until
-//! they have been looked at.
+//! Limits the bytes of a request before tonic buffers them. Each method has its own message limit,
+//! and all messages that are still arriving share one budget of bytes. The messages of a stream
+//! hold their bytes until they have been processed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use tower::{Layer, Service};
 
 use crate::services::{SESSION_ENVELOPE_BYTES_MAX, status};
 
-/// Bytes before each message of a gRPC stream: one flag and the length.
+/// Bytes before each message of a gRPC stream: one flag byte and four bytes of length.
 const FRAME_HEADER_BYTES: usize = 5;
 
-/// Largest request of a method that carries no image (health, reflection).
+/// Largest request of a method without images, such as health and reflection, in bytes.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// Room beside the images of a request: identifiers and field headers.
+/// Bytes of a request besides its images: identifiers and field headers.
 const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
-/// The largest request of every method, in bytes: of a message, or of all messages of a stream.
+/// The largest request of every method, in bytes. For a stream, the sum of all messages counts.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageLimits {
-    /// Largest image file.
+    /// Largest image file, in bytes.
     pub image_bytes_max: usize,
-    /// Most live photographs in one `Verify`.
+    /// Maximum number of live photographs in one `Verify`.
     pub live_photos_max: usize,
-    /// All frames of one liveness session.
+    /// Maximum size of all frames of one liveness session, in bytes.
     pub session_bytes_max: usize,
 }
 
 impl MessageLimits {
-    /// The largest message of any method.
+    /// Returns the largest message of any method, in bytes.
     pub fn largest(&self) -> usize {
         self.images(1 + self.live_photos_max).max(self.session())
     }
 
-    /// The portrait, and all frames with their numbers.
+    /// Returns the limit of a session: the portrait, and all frames with their metadata.
     fn session(&self) -> usize {
         let session = self.image_bytes_max.saturating_add(self.session_bytes_max);
         session.saturating_add(SESSION_ENVELOPE_BYTES_MAX)
@@ -88,7 +88,7 @@ impl<S> Layer<S> for IntakeLayer {
     type Service = IntakeService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IntakeService { inner, intake: self.clone() }
+        IntakeService { inner, layer: self.clone() }
     }
 }
 
@@ -96,7 +96,7 @@ impl<S> Layer<S> for IntakeLayer {
 #[derive(Debug, Clone)]
 pub struct IntakeService<S> {
     inner: S,
-    intake: IntakeLayer,
+    layer: IntakeLayer,
 }
 
 impl<S> Service<Request<Body>> for IntakeService<S>
@@ -112,55 +112,57 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limit = self.intake.limits.of(request.uri().path());
-        let budget = Arc::clone(&self.intake.budget);
+        let limit = self.layer.limits.of(request.uri().path());
+        let budget = Arc::clone(&self.layer.budget);
         let (mut parts, body) = request.into_parts();
-        let intake = Intake::new(body, limit, budget);
-        parts.extensions.insert(intake.held.clone());
-        self.inner.call(Request::from_parts(parts, Body::new(intake)))
+        let body = IntakeBody::new(body, limit, budget);
+        parts.extensions.insert(body.lease.clone());
+        self.inner.call(Request::from_parts(parts, Body::new(body)))
     }
 }
 
-/// A body that stops at its limit and holds the shared budget for what has arrived.
-struct Intake<B> {
+/// A request body that fails above its limit and leases bytes of the shared budget as they arrive.
+struct IntakeBody<B> {
     inner: B,
     limit: usize,
     arrived: usize,
     budget: Arc<Semaphore>,
-    held: Held,
+    lease: ByteLease,
 }
 
-/// What of the shared budget a request holds for what has arrived. It is among the request's
-/// extensions, for whoever takes a stream apart.
+/// The bytes of the shared budget that a request holds. An extension of the request, from which a
+/// stream splits off the bytes of its messages.
 #[derive(Debug, Clone, Default)]
-pub struct Held(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct ByteLease(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
-/// Room in the shared budget, given back when dropped.
+/// Bytes of one message in the shared budget, given back on drop.
 #[derive(Debug)]
 #[must_use]
-pub struct Room(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub struct MessageLease(
+    #[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>,
+);
 
-impl Held {
+impl ByteLease {
     fn add(&self, permit: OwnedSemaphorePermit) {
         match &mut *self.0.lock() {
-            Some(held) => held.merge(permit),
+            Some(lease) => lease.merge(permit),
             none => *none = Some(permit),
         }
     }
 
-    /// The room of one message, to be held for as long as the message is.
-    pub fn part(&self, bytes: usize) -> Room {
-        let mut held = self.0.lock();
-        Room(held.as_mut().and_then(|held| held.split(bytes.min(held.num_permits()))))
+    /// Splits off the bytes of one message. Hold the lease as long as the message.
+    pub fn split_off(&self, bytes: usize) -> MessageLease {
+        let mut lease = self.0.lock();
+        MessageLease(lease.as_mut().and_then(|lease| lease.split(bytes.min(lease.num_permits()))))
     }
 }
 
-impl<B> Intake<B> {
+impl<B> IntakeBody<B> {
     fn new(inner: B, limit: usize, budget: Arc<Semaphore>) -> Self {
-        Self { inner, limit, arrived: 0, budget, held: Held::default() }
+        Self { inner, limit, arrived: 0, budget, lease: ByteLease::default() }
     }
 
-    fn take(&mut self, bytes: usize) -> Result<(), Status> {
+    fn reserve(&mut self, bytes: usize) -> Result<(), Status> {
         self.arrived = self.arrived.saturating_add(bytes);
         if self.arrived > self.limit.saturating_add(FRAME_HEADER_BYTES) {
             return Err(status::message_too_large(self.limit));
@@ -169,12 +171,12 @@ impl<B> Intake<B> {
         let permit = Arc::clone(&self.budget)
             .try_acquire_many_owned(count)
             .map_err(|_| status::intake_full())?;
-        self.held.add(permit);
+        self.lease.add(permit);
         Ok(())
     }
 }
 
-impl<B> HttpBody for Intake<B>
+impl<B> HttpBody for IntakeBody<B>
 where
     B: HttpBody<Data = Bytes, Error = Status> + Unpin,
 {
@@ -190,7 +192,7 @@ where
             other => return other,
         };
         let bytes = frame.data_ref().map_or(0, Buf::remaining);
-        Poll::Ready(Some(self.take(bytes).map(|()| frame)))
+        Poll::Ready(Some(self.reserve(bytes).map(|()| frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -220,7 +222,7 @@ mod tests {
         }
     }
 
-    async fn read(body: &mut Intake<Chunks>) -> Result<usize, Status> {
+    async fn read(body: &mut IntakeBody<Chunks>) -> Result<usize, Status> {
         let mut total = 0;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
         {
@@ -232,9 +234,9 @@ mod tests {
     #[tokio::test]
     async fn a_message_at_its_limit_passes_and_one_byte_more_is_refused() {
         let budget = Arc::new(Semaphore::new(1000));
-        let mut body = Intake::new(Chunks(vec![50, 55]), 100, Arc::clone(&budget));
+        let mut body = IntakeBody::new(Chunks(vec![50, 55]), 100, Arc::clone(&budget));
         assert_eq!(read(&mut body).await.unwrap(), 105);
-        let mut body = Intake::new(Chunks(vec![51, 55]), 100, budget);
+        let mut body = IntakeBody::new(Chunks(vec![51, 55]), 100, budget);
         let refused = read(&mut body).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert!(refused.message().contains("100"), "{}", refused.message());
@@ -243,9 +245,9 @@ mod tests {
     #[tokio::test]
     async fn arriving_messages_share_one_budget_and_give_it_back_when_dropped() {
         let budget = Arc::new(Semaphore::new(100));
-        let mut first = Intake::new(Chunks(vec![80]), 100, Arc::clone(&budget));
+        let mut first = IntakeBody::new(Chunks(vec![80]), 100, Arc::clone(&budget));
         read(&mut first).await.unwrap();
-        let mut second = Intake::new(Chunks(vec![80]), 100, Arc::clone(&budget));
+        let mut second = IntakeBody::new(Chunks(vec![80]), 100, Arc::clone(&budget));
         let refused = read(&mut second).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         drop((first, second));
@@ -253,11 +255,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_of_a_stream_gives_its_room_back_before_the_stream_ends() {
+    async fn a_message_of_a_stream_gives_its_bytes_back_before_the_stream_ends() {
         let budget = Arc::new(Semaphore::new(100));
-        let mut stream = Intake::new(Chunks(vec![30, 50]), 100, Arc::clone(&budget));
+        let mut stream = IntakeBody::new(Chunks(vec![30, 50]), 100, Arc::clone(&budget));
         read(&mut stream).await.unwrap();
-        let (first, second) = (stream.held.part(50), stream.held.part(1000));
+        let (first, second) = (stream.lease.split_off(50), stream.lease.split_off(1000));
         assert_eq!(budget.available_permits(), 20);
         drop(first);
         assert_eq!(budget.available_permits(), 70);

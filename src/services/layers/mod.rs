@@ -1,4 +1,4 @@
-//! What every request passes through before tonic sees it.
+//! The layers that every request passes before tonic handles it.
 
 mod calls;
 mod deadline;
@@ -6,4 +6,4 @@ mod intake;
 
 pub use calls::{CallLayer, REQUEST_ID};
 pub use deadline::{Deadline, DeadlineLayer};
-pub use intake::{Held, IntakeLayer, MessageLimits, Room};
+pub use intake::{ByteLease, IntakeLayer, MessageLease, MessageLimits};

@@ -1,4 +1,4 @@
-//! The store of one replica: five bounded tables that forget only what has expired.
+//! The replay store of one replica: five bounded tables that drop expired entries only.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -9,21 +9,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Claim, ReplayError, SessionState};
+use super::{ClaimOutcome, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
-/// Live entries of each table but that of results: at 10 frames a session, 100,000 sessions a day.
-/// A full table of frames takes about 150 MB.
+/// Live entries of each table except the results. With 10 judged frames a session, this is enough
+/// for 100,000 sessions a day. A full table of frames takes about 150 MB.
 const ENTRIES_MAX: usize = 1 << 20;
 
-/// Live results: at ten minutes each, 100 sessions a second. Full of the longest they take 512 MiB.
+/// Live results. With a TTL of ten minutes, this is enough for 100 sessions a second. Full of
+/// results of the largest size, the table takes 512 MiB.
 const RESULTS_MAX: usize = 1 << 16;
 
-/// Expired lines one insertion looks at. More than one, so that a table shrinks; few, so that
-/// nobody waits for a million.
+/// Expired entries that one insertion may clear. More than one, so that a table shrinks; few, so
+/// that no insertion has to clear a million entries.
 const CLEARED_PER_INSERT: usize = 8;
 
-/// The store in this process.
+/// The replay store in this process.
 #[derive(Debug)]
 pub struct MemoryReplay {
     tables: Mutex<Tables>,
@@ -34,7 +35,7 @@ struct Tables {
     claims: Table<SessionId, ()>,
     results: Table<SessionId, Bytes>,
     attempts: Table<Digest, u32>,
-    returned: Table<Digest, u32>,
+    refunds: Table<Digest, u32>,
     frames: Table<Digest, SessionId>,
 }
 
@@ -51,7 +52,7 @@ impl MemoryReplay {
                 claims: Table::new(entries_max),
                 results: Table::new(results_max),
                 attempts: Table::new(entries_max),
-                returned: Table::new(entries_max),
+                refunds: Table::new(entries_max),
                 frames: Table::new(entries_max),
             }),
         }
@@ -62,16 +63,16 @@ impl MemoryReplay {
         session: SessionId,
         ttl: Duration,
         now: Instant,
-    ) -> Result<Claim, ReplayError> {
+    ) -> Result<ClaimOutcome, ReplayError> {
         let claims = &mut self.tables.lock().claims;
         if claims.get(&session, now).is_some() {
-            return Ok(Claim::AlreadyUsed);
+            return Ok(ClaimOutcome::AlreadyUsed);
         }
         claims.put(session, (), now, ttl)?;
-        Ok(Claim::Claimed)
+        Ok(ClaimOutcome::Claimed)
     }
 
-    pub(super) fn finish(
+    pub(super) fn save_result(
         &self,
         session: SessionId,
         result: Bytes,
@@ -94,7 +95,7 @@ impl MemoryReplay {
         }
     }
 
-    pub(super) fn attempt(
+    pub(super) fn count_attempt(
         &self,
         transaction: &KeyedDigests,
         attempts_max: u32,
@@ -113,29 +114,29 @@ impl MemoryReplay {
         Ok(Some(highest + 1))
     }
 
-    pub(super) fn give_back(
+    pub(super) fn refund_attempt(
         &self,
         transaction: &KeyedDigests,
-        returned_max: u32,
+        refunds_max: u32,
         ttl: Duration,
         now: Instant,
     ) -> Result<(), ReplayError> {
         let mut tables = self.tables.lock();
-        let Tables { attempts, returned, .. } = &mut *tables;
+        let Tables { attempts, refunds, .. } = &mut *tables;
         for digest in transaction.iter() {
-            let before = count(returned, digest, now);
-            if before < returned_max
+            let before = count(refunds, digest, now);
+            if before < refunds_max
                 && let Some(counted) = attempts.get_mut(&digest, now)
                 && *counted > 0
             {
-                returned.put(digest, before + 1, now, ttl)?;
+                refunds.put(digest, before + 1, now, ttl)?;
                 *counted -= 1;
             }
         }
         Ok(())
     }
 
-    pub(super) fn seen_frames(
+    pub(super) fn record_frames(
         &self,
         frames: &[KeyedDigests],
         session: SessionId,
@@ -162,12 +163,13 @@ fn count(counts: &Table<Digest, u32>, digest: Digest, now: Instant) -> u32 {
     counts.get(&digest, now).copied().unwrap_or(0)
 }
 
-/// A map whose entries expire. It never drops a live one: full is an error.
+/// A map whose entries expire. A full map refuses new entries and never drops a live one.
 #[derive(Debug)]
 struct Table<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// When to look at which entry, the earliest on top: a line each, so that one that is put again
-    /// takes no more room. Its line, which names an earlier time, is moved when that comes.
+    /// Heap of the times at which to check an entry, the earliest on top. Each entry has exactly
+    /// one heap item, so that overwriting an entry takes no more memory. After an overwrite the
+    /// item still holds the earlier time; at that time the item is pushed again with the new one.
     expiries: BinaryHeap<Reverse<(Instant, K)>>,
     entries_max: usize,
 }
@@ -192,7 +194,8 @@ impl<K: Copy + Eq + Hash + Ord, V> Table<K, V> {
         entry.map(|entry| &mut entry.value)
     }
 
-    /// Puts an entry, over an old one of the same key, which must not expire later.
+    /// Inserts an entry or overwrites the entry of the same key. A new entry must not expire
+    /// earlier than the one it overwrites.
     fn put(&mut self, key: K, value: V, now: Instant, ttl: Duration) -> Result<(), ReplayError> {
         self.clear_expired(now);
         let expires = now + ttl;
@@ -238,18 +241,19 @@ mod tests {
     }
 
     fn digests(byte: u8) -> KeyedDigests {
-        KeyedDigests { newest: Digest::from([byte; 32]), other: None }
+        KeyedDigests { primary: Digest::from([byte; 32]), secondary: None }
     }
 
     #[test]
     fn a_claim_is_forgotten_when_its_time_is_over_and_not_before() {
-        let (store, session, start) = (MemoryReplay::default(), session(), Instant::now());
-        assert_eq!(store.claim(session, TTL, start).unwrap(), Claim::Claimed);
+        let (store, session) = (MemoryReplay::default(), session());
+        let start = Instant::now();
+        assert_eq!(store.claim(session, TTL, start).unwrap(), ClaimOutcome::Claimed);
         let last = start + TTL - Duration::from_nanos(1);
-        assert_eq!(store.claim(session, TTL, last).unwrap(), Claim::AlreadyUsed);
+        assert_eq!(store.claim(session, TTL, last).unwrap(), ClaimOutcome::AlreadyUsed);
         assert_eq!(store.state(session, last), SessionState::Claimed);
         assert_eq!(store.state(session, start + TTL), SessionState::Unknown);
-        assert_eq!(store.claim(session, TTL, start + TTL).unwrap(), Claim::Claimed);
+        assert_eq!(store.claim(session, TTL, start + TTL).unwrap(), ClaimOutcome::Claimed);
     }
 
     #[test]
@@ -257,79 +261,80 @@ mod tests {
         let (store, start) = (MemoryReplay::with_limits(3, 1), Instant::now());
         let used: Vec<SessionId> = (0..3).map(|_| session()).collect();
         for session in &used {
-            assert_eq!(store.claim(*session, TTL, start).unwrap(), Claim::Claimed);
+            assert_eq!(store.claim(*session, TTL, start).unwrap(), ClaimOutcome::Claimed);
         }
         let full = store.claim(session(), TTL, start);
         assert!(matches!(full, Err(ReplayError::Full { entries_max: 3 })));
         for session in &used {
-            assert_eq!(store.claim(*session, TTL, start).unwrap(), Claim::AlreadyUsed);
+            assert_eq!(store.claim(*session, TTL, start).unwrap(), ClaimOutcome::AlreadyUsed);
         }
-        assert_eq!(store.claim(session(), TTL, start + TTL).unwrap(), Claim::Claimed);
+        assert_eq!(store.claim(session(), TTL, start + TTL).unwrap(), ClaimOutcome::Claimed);
         assert_eq!(store.tables.lock().claims.entries.len(), 1, "expired claims are cleared");
     }
 
     #[test]
     fn a_store_full_of_frames_still_takes_claims() {
         let (store, start) = (MemoryReplay::with_limits(1, 1), Instant::now());
-        store.seen_frames(&[digests(1)], session(), TTL, start).unwrap();
-        let full = store.seen_frames(&[digests(2)], session(), TTL, start);
+        store.record_frames(&[digests(1)], session(), TTL, start).unwrap();
+        let full = store.record_frames(&[digests(2)], session(), TTL, start);
         assert!(matches!(full, Err(ReplayError::Full { .. })));
-        assert_eq!(store.claim(session(), TTL, start).unwrap(), Claim::Claimed);
+        assert_eq!(store.claim(session(), TTL, start).unwrap(), ClaimOutcome::Claimed);
     }
 
     #[test]
     fn an_attempt_restarts_the_time_of_its_transaction() {
         let (store, start) = (MemoryReplay::default(), Instant::now());
         let half = TTL / 2;
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start).unwrap(), Some(1));
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start + half).unwrap(), Some(2));
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(3));
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL * 2).unwrap(), Some(1));
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start).unwrap(), Some(1));
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + half).unwrap(), Some(2));
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(3));
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL * 2).unwrap(), Some(1));
     }
 
     #[test]
     fn refused_attempts_take_no_room_and_lock_out_no_longer() {
         let (store, start) = (MemoryReplay::with_limits(2, 1), Instant::now());
         let last = start + TTL - Duration::from_nanos(1);
-        assert_eq!(store.attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
+        assert_eq!(store.count_attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
         for _ in 0..100 {
-            assert_eq!(store.attempt(&digests(1), 1, TTL, last).unwrap(), None);
+            assert_eq!(store.count_attempt(&digests(1), 1, TTL, last).unwrap(), None);
         }
-        assert_eq!(store.attempt(&digests(2), 1, TTL, last).unwrap(), Some(1));
-        assert_eq!(store.attempt(&digests(1), 1, TTL, start + TTL).unwrap(), Some(1));
+        assert_eq!(store.count_attempt(&digests(2), 1, TTL, last).unwrap(), Some(1));
+        assert_eq!(store.count_attempt(&digests(1), 1, TTL, start + TTL).unwrap(), Some(1));
     }
 
     #[test]
     fn attempts_that_are_given_back_again_and_again_take_one_place() {
         let (store, start) = (MemoryReplay::with_limits(1, 1), Instant::now());
         for _ in 0..100 {
-            assert_eq!(store.attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
-            store.give_back(&digests(1), 100, TTL, start).unwrap();
+            assert_eq!(store.count_attempt(&digests(1), 1, TTL, start).unwrap(), Some(1));
+            store.refund_attempt(&digests(1), 100, TTL, start).unwrap();
         }
         let tables = store.tables.lock();
-        assert_eq!((tables.attempts.expiries.len(), tables.returned.expiries.len()), (1, 1));
+        assert_eq!((tables.attempts.expiries.len(), tables.refunds.expiries.len()), (1, 1));
     }
 
     #[test]
     fn giving_back_an_attempt_does_not_restart_the_time_of_the_others() {
         let (store, start) = (MemoryReplay::default(), Instant::now());
         for attempt in 1..=3 {
-            assert_eq!(store.attempt(&digests(1), 9, TTL, start).unwrap(), Some(attempt));
+            assert_eq!(store.count_attempt(&digests(1), 9, TTL, start).unwrap(), Some(attempt));
         }
         let last = start + TTL - Duration::from_nanos(1);
-        store.give_back(&digests(1), 1, TTL, last).unwrap();
-        assert_eq!(count(&store.tables.lock().attempts, digests(1).newest, last), 2);
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(1));
-        // How many were given back is known for a time of its own.
-        store.give_back(&digests(1), 1, TTL, start + TTL).unwrap();
-        assert_eq!(store.attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(2));
-        store.give_back(&digests(1), 1, TTL, last + TTL).unwrap();
-        assert_eq!(store.attempt(&digests(1), 9, TTL, last + TTL).unwrap(), Some(2));
+        store.refund_attempt(&digests(1), 1, TTL, last).unwrap();
+        assert_eq!(count(&store.tables.lock().attempts, digests(1).primary, last), 2);
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(1));
+        // The count of refunds has a TTL of its own.
+        store.refund_attempt(&digests(1), 1, TTL, start + TTL).unwrap();
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, start + TTL).unwrap(), Some(2));
+        store.refund_attempt(&digests(1), 1, TTL, last + TTL).unwrap();
+        assert_eq!(store.count_attempt(&digests(1), 9, TTL, last + TTL).unwrap(), Some(2));
     }
 
     proptest! {
-        /// Against a plain list of what was claimed and when: nothing live is claimed twice, what
-        /// is over can be claimed again, and the table holds no more than its limit.
+        /// Compares the store with a plain map of claims and expiry times. A live claim is never
+        /// granted twice, an expired one can be claimed again, and the table never exceeds its
+        /// limit.
         #[test]
         fn a_claim_is_exclusive_while_it_lives(
             steps in prop::collection::vec((0_u8..6, 0_u64..40, 1_u64..60), 1..80),
@@ -344,8 +349,8 @@ mod tests {
                 let live = model.values().filter(|expires| **expires > now).count();
                 let used = model.get(&id).is_some_and(|expires| *expires > now);
                 match store.claim(id, ttl, now) {
-                    Ok(Claim::AlreadyUsed) => prop_assert!(used),
-                    Ok(Claim::Claimed) => {
+                    Ok(ClaimOutcome::AlreadyUsed) => prop_assert!(used),
+                    Ok(ClaimOutcome::Claimed) => {
                         prop_assert!(!used && live < 4);
                         model.insert(id, now + ttl);
                     }
@@ -355,8 +360,8 @@ mod tests {
             }
         }
 
-        /// Against a plain list of the attempts that were counted and when: none is forgotten
-        /// before its time, and each transaction takes one place while it is remembered.
+        /// Compares the store with a plain map of attempts and expiry times. No attempt is dropped
+        /// before its TTL ends, and each transaction takes one entry while it is stored.
         #[test]
         fn attempts_are_counted_up_to_their_most_while_they_live(
             steps in prop::collection::vec((0_u8..5, 0_u64..40), 1..80),
@@ -369,7 +374,7 @@ mod tests {
                 now += Duration::from_millis(later);
                 model.retain(|_, (_, expires)| *expires > now);
                 let counted = model.get(&who).map_or(0, |(count, _)| *count);
-                match store.attempt(&digests(who), 2, ttl, now) {
+                match store.count_attempt(&digests(who), 2, ttl, now) {
                     Ok(Some(attempt)) => {
                         prop_assert!(counted < 2 && attempt == counted + 1);
                         prop_assert!(counted > 0 || model.len() < 3);

@@ -1,8 +1,8 @@
-//! Remembers which sessions were used, how they ended, how often a transaction was tried and
-//! which frames were seen.
+//! Records which sessions were used, their results, the attempts at each transaction, and the
+//! frames that were judged.
 //!
-//! Nothing here fails open: whoever cannot be told that a session is fresh is told nothing.
-//! Nothing biometric is kept: sessions, counts, keyed digests and the bytes of a verdict.
+//! The store fails closed: if it cannot say that a session is unused, the session is not run. The
+//! store holds no biometric data: only sessions, counts, keyed digests and the bytes of a verdict.
 
 mod memory;
 mod redis;
@@ -18,10 +18,10 @@ use memory::MemoryReplay;
 use redis::RedisReplay;
 pub use target::{RedisUrl, ReplayTarget, ReplayTargetError};
 
-/// Most bytes of one result: a verdict with every check's value is under 2 KiB.
+/// Size limit of one result in bytes. A verdict with every check's value is under 2 KiB.
 const RESULT_BYTES_MAX: usize = 8 << 10;
 
-/// The store of used sessions.
+/// The replay store.
 #[derive(Debug)]
 pub enum ReplayStore {
     /// In this process, for one replica.
@@ -30,70 +30,71 @@ pub enum ReplayStore {
     Redis(RedisReplay),
 }
 
-/// Who may run a session.
+/// The outcome of claiming a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// The asker, and from now on nobody else.
+pub enum ClaimOutcome {
+    /// The session is claimed now. Every later claim fails.
     Claimed,
-    /// Nobody: it was claimed before.
+    /// The session was claimed before.
     AlreadyUsed,
 }
 
-/// How far a session is.
+/// The progress of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionState {
-    /// Never claimed, or forgotten by now.
+    /// The session was never claimed, or its claim has expired.
     Unknown,
-    /// Claimed, without a result yet.
+    /// The session was claimed and has no result yet.
     Claimed,
-    /// Ended with this result.
+    /// The session ended with this result.
     Finished(Bytes),
 }
 
-/// Why the store gives no answer. All but [`ReplayError::ResultTooLong`] mean "unavailable".
+/// Why a call of the store failed. All variants except [`ReplayError::ResultTooLong`] mean that the
+/// store is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The address of the server is malformed.
     #[error("the address of the replay store is malformed")]
     Address(#[source] ::redis::RedisError),
-    /// The server cannot be reached or answers with an error.
+    /// The server cannot be reached or answered with an error.
     #[error("the replay store is unavailable")]
     Unavailable(#[from] ::redis::RedisError),
-    /// The server does not answer in time.
+    /// The server did not answer in time.
     #[error("the replay store did not answer within {timeout_ms} ms")]
     TimedOut {
-        /// How long it was waited for.
+        /// The timeout in milliseconds.
         timeout_ms: u64,
     },
-    /// A write is held by too few replicas, so a failover may forget it.
+    /// Too few replicas hold a write, so that a failover could lose it.
     #[error("the replay store wrote to {held} replicas, fewer than {replicas_min}")]
     TooFewReplicas {
         /// Replicas that hold the write.
         held: u32,
-        /// Replicas that must.
+        /// Replicas that must hold the write.
         replicas_min: u32,
     },
-    /// The server may throw away live claims to make room.
+    /// The server may evict live claims to free memory.
     #[error("the replay store evicts: its maxmemory-policy must be noeviction")]
     Evicts,
-    /// The memory is full of what may not be forgotten yet.
+    /// A table in memory is full of live entries.
     #[error("the replay store is full with {entries_max} live entries")]
     Full {
-        /// Its limit.
+        /// The limit of the table.
         entries_max: usize,
     },
     /// A result is larger than a verdict can be.
     #[error("a result of {len} bytes is over {RESULT_BYTES_MAX}")]
     ResultTooLong {
-        /// Its length.
+        /// Length of the result in bytes.
         len: usize,
     },
 }
 
 impl ReplayStore {
-    /// The store at `target`. A write to Redis counts when `replicas_min` replicas hold it, and one
-    /// question takes at most `timeout`. Nothing is connected yet: [`ReplayStore::probe`] says
-    /// whether the store can be used.
+    /// Creates the store at `target`. A write to Redis succeeds when `replicas_min` replicas hold
+    /// it; each call takes at most `timeout`. This function does not connect:
+    /// [`ReplayStore::probe`] tells whether the store can be used.
     ///
     /// # Errors
     /// [`ReplayError::Address`].
@@ -108,10 +109,10 @@ impl ReplayStore {
         })
     }
 
-    /// Asks whether the store can be relied on now: it answers, replicates and does not evict.
+    /// Checks that the store answers, replicates and does not evict.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why the store cannot be used.
     pub async fn probe(&self) -> Result<(), ReplayError> {
         match self {
             Self::Memory(_) => Ok(()),
@@ -119,23 +120,27 @@ impl ReplayStore {
         }
     }
 
-    /// Takes `session` for the asker alone, for `ttl`: see [`super::SessionClaims::claim_ttl`].
-    /// An error may have used it up.
+    /// Claims `session`, so that no other caller can run it for `ttl`. See
+    /// [`super::SessionClaims::claim_ttl`]. After an error the session may be claimed all the same.
     ///
     /// # Errors
-    /// The store is unavailable: the session may not be run.
-    pub async fn claim(&self, session: SessionId, ttl: Duration) -> Result<Claim, ReplayError> {
+    /// The store is unavailable: the session must not be run.
+    pub async fn claim(
+        &self,
+        session: SessionId,
+        ttl: Duration,
+    ) -> Result<ClaimOutcome, ReplayError> {
         match self {
             Self::Memory(store) => store.claim(session, ttl, Instant::now()),
             Self::Redis(store) => store.claim(session, ttl).await,
         }
     }
 
-    /// Keeps the result of `session` for `ttl`. The first result stays.
+    /// Stores the result of `session` for `ttl`. A second result of the same session is ignored.
     ///
     /// # Errors
-    /// The store is unavailable, or the result too long.
-    pub async fn finish(
+    /// The store is unavailable, or the result is too long.
+    pub async fn save_result(
         &self,
         session: SessionId,
         result: Bytes,
@@ -145,12 +150,12 @@ impl ReplayStore {
             return Err(ReplayError::ResultTooLong { len: result.len() });
         }
         match self {
-            Self::Memory(store) => store.finish(session, result, ttl, Instant::now()),
-            Self::Redis(store) => store.finish(session, &result, ttl).await,
+            Self::Memory(store) => store.save_result(session, result, ttl, Instant::now()),
+            Self::Redis(store) => store.save_result(session, &result, ttl).await,
         }
     }
 
-    /// How far `session` is.
+    /// Returns the progress of `session`.
     ///
     /// # Errors
     /// The store is unavailable.
@@ -161,60 +166,65 @@ impl ReplayStore {
         }
     }
 
-    /// Counts an attempt at a transaction, and says the how manieth it is; `None` for one that has
-    /// had its `attempts_max`. Then nothing is written: trying in vain takes no room and keeps
-    /// nobody out for longer. The count is forgotten `ttl` after the last attempt that was counted.
-    /// Where the count differs between keys, as it does while they are rotated, the highest holds.
+    /// Records an attempt at a transaction and returns its number, or `None` at `attempts_max`. A
+    /// refused attempt is not stored and does not extend the TTL. The count expires `ttl` after the
+    /// last recorded attempt. During a key rotation the counts under the two keys may differ; the
+    /// higher one holds.
     ///
     /// # Errors
-    /// The store is unavailable: the attempt may not be made.
-    pub async fn attempt(
+    /// The store is unavailable: the attempt must not be made.
+    pub async fn count_attempt(
         &self,
         transaction: &KeyedDigests,
         attempts_max: u32,
         ttl: Duration,
     ) -> Result<Option<u32>, ReplayError> {
         match self {
-            Self::Memory(store) => store.attempt(transaction, attempts_max, ttl, Instant::now()),
-            Self::Redis(store) => store.attempt(transaction, attempts_max, ttl).await,
+            Self::Memory(store) => {
+                store.count_attempt(transaction, attempts_max, ttl, Instant::now())
+            }
+            Self::Redis(store) => store.count_attempt(transaction, attempts_max, ttl).await,
         }
     }
 
-    /// Gives a transaction back one attempt that was counted, unless it was given `returned_max`
-    /// before, each within `ttl` of the next. When the others are forgotten does not change.
+    /// Subtracts one recorded attempt of a transaction, unless `refunds_max` attempts were refunded
+    /// before. The count of refunds expires `ttl` after the last refund. A refund does not change
+    /// the TTL of the attempts.
     ///
     /// # Errors
     /// The store is unavailable: the attempt may stay counted.
-    pub async fn give_back(
+    pub async fn refund_attempt(
         &self,
         transaction: &KeyedDigests,
-        returned_max: u32,
+        refunds_max: u32,
         ttl: Duration,
     ) -> Result<(), ReplayError> {
         match self {
-            Self::Memory(store) => store.give_back(transaction, returned_max, ttl, Instant::now()),
-            Self::Redis(store) => store.give_back(transaction, returned_max, ttl).await,
+            Self::Memory(store) => {
+                store.refund_attempt(transaction, refunds_max, ttl, Instant::now())
+            }
+            Self::Redis(store) => store.refund_attempt(transaction, refunds_max, ttl).await,
         }
     }
 
-    /// Remembers that `session` showed these `frames`, and says of each whether another session
-    /// showed it before, within the `ttl` it gave.
+    /// Records that `session` showed `frames`, for `ttl`. Returns for each frame whether another
+    /// session showed it before, within the `ttl` of that session's record.
     ///
     /// # Errors
-    /// The store is unavailable: the frames may not be judged.
-    pub async fn seen_frames(
+    /// The store is unavailable: the frames must not be judged.
+    pub async fn record_frames(
         &self,
         frames: &[KeyedDigests],
         session: SessionId,
         ttl: Duration,
     ) -> Result<Vec<bool>, ReplayError> {
-        // Redis takes no empty list of commands.
+        // Redis refuses an empty list of commands.
         if frames.is_empty() {
             return Ok(Vec::new());
         }
         match self {
-            Self::Memory(store) => store.seen_frames(frames, session, ttl, Instant::now()),
-            Self::Redis(store) => store.seen_frames(frames, session, ttl).await,
+            Self::Memory(store) => store.record_frames(frames, session, ttl, Instant::now()),
+            Self::Redis(store) => store.record_frames(frames, session, ttl).await,
         }
     }
 }

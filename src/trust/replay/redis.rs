@@ -1,8 +1,8 @@
-//! The store that all replicas share: Redis 2.8 or later, or Valkey.
+//! The replay store that all replicas share: Redis 2.8 or later, or Valkey.
 //!
-//! One connection carries everything. Whatever fails on it throws it away, and the next question
-//! opens another, so the store works again as soon as the server does. Nothing is asked twice: a
-//! claim whose answer was lost counts as used.
+//! One connection carries all commands. Any error discards the connection, and the next call opens
+//! another, so the store recovers as soon as the server does. No command is retried: a claim whose
+//! answer was lost counts as used.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, Value};
 
-use super::{Claim, RedisUrl, ReplayError, SessionState};
+use super::{ClaimOutcome, RedisUrl, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
-/// Before every key, so that other programs can share the server. Its number changes with what
-/// the keys hold.
+/// Prefix of every key, so that other programs can share the server. The number changes with the
+/// format of the keys' values.
 const PREFIX: &str = "menshen:1";
 
-/// Counts an attempt under each of the keys, for so many milliseconds, and answers the highest
-/// count; 0, and nothing is written, where that is the most already.
-const ATTEMPT: &str = "
+/// Increments the attempts under each key and renews their TTL of `ARGV[2]` milliseconds. Returns
+/// the highest new count, or 0 without writing if a count has already reached `ARGV[1]`.
+const COUNT_ATTEMPT: &str = "
 local highest = 0
 for _, key in ipairs(KEYS) do
   highest = math.max(highest, tonumber(redis.call('GET', key) or 0))
@@ -35,30 +35,30 @@ for _, key in ipairs(KEYS) do
 end
 return highest + 1";
 
-/// Of each pair of keys, the first counts attempts and the second those that were given back. One
-/// goes from the first to the second, unless that has its most, and that lives for so many
-/// milliseconds from then on.
-const GIVE_BACK: &str = "
+/// Takes pairs of keys: the attempts of a transaction, then its refunds. Moves one attempt to the
+/// refunds, unless the refunds have reached `ARGV[1]`. The refunds then expire after `ARGV[2]`
+/// milliseconds.
+const REFUND_ATTEMPT: &str = "
 for i = 1, #KEYS, 2 do
   local counted = tonumber(redis.call('GET', KEYS[i]) or 0)
-  local returned = tonumber(redis.call('GET', KEYS[i + 1]) or 0)
-  if counted > 0 and returned < tonumber(ARGV[1]) then
+  local refunds = tonumber(redis.call('GET', KEYS[i + 1]) or 0)
+  if counted > 0 and refunds < tonumber(ARGV[1]) then
     redis.call('DECR', KEYS[i])
     redis.call('INCR', KEYS[i + 1])
     redis.call('PEXPIRE', KEYS[i + 1], ARGV[2])
   end
 end";
 
-/// The store in a Redis server.
+/// The replay store in a Redis server.
 pub struct RedisReplay {
     client: Client,
-    connection: Mutex<Option<Connecting>>,
+    connection: Mutex<Option<SharedConnection>>,
     replicas_min: u32,
     timeout: Duration,
 }
 
-/// A connection that is being made or stands, shared by all who ask.
-type Connecting = Shared<BoxFuture<'static, Result<MultiplexedConnection, RedisError>>>;
+/// A connection, open or being opened, that all callers share.
+type SharedConnection = Shared<BoxFuture<'static, Result<MultiplexedConnection, RedisError>>>;
 
 impl RedisReplay {
     pub(super) fn new(
@@ -73,30 +73,30 @@ impl RedisReplay {
     pub(super) async fn probe(&self) -> Result<(), ReplayError> {
         let mut commands = Pipeline::new();
         commands.cmd("INFO").arg("memory");
-        let (about,): (String,) = self.write(commands).await?;
-        if evicts(&about) { Err(ReplayError::Evicts) } else { Ok(()) }
+        let (memory_info,): (String,) = self.run_replicated(commands).await?;
+        if evicts(&memory_info) { Err(ReplayError::Evicts) } else { Ok(()) }
     }
 
     pub(super) async fn claim(
         &self,
         session: SessionId,
         ttl: Duration,
-    ) -> Result<Claim, ReplayError> {
+    ) -> Result<ClaimOutcome, ReplayError> {
         let mut commands = Pipeline::new();
-        set_once(&mut commands, &claim_key(session), b"", ttl);
-        let (first,): (bool,) = self.write(commands).await?;
-        Ok(if first { Claim::Claimed } else { Claim::AlreadyUsed })
+        set_if_absent(&mut commands, &claim_key(session), b"", ttl);
+        let (first,): (bool,) = self.run_replicated(commands).await?;
+        Ok(if first { ClaimOutcome::Claimed } else { ClaimOutcome::AlreadyUsed })
     }
 
-    pub(super) async fn finish(
+    pub(super) async fn save_result(
         &self,
         session: SessionId,
         result: &[u8],
         ttl: Duration,
     ) -> Result<(), ReplayError> {
         let mut commands = Pipeline::new();
-        set_once(&mut commands, &result_key(session), result, ttl);
-        let (_,): (bool,) = self.write(commands).await?;
+        set_if_absent(&mut commands, &result_key(session), result, ttl);
+        let (_,): (bool,) = self.run_replicated(commands).await?;
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl RedisReplay {
         let mut commands = Pipeline::new();
         commands.cmd("GET").arg(result_key(session));
         commands.cmd("EXISTS").arg(claim_key(session));
-        let (result, claimed): (Option<Vec<u8>>, bool) = self.read(&commands).await?;
+        let (result, claimed): (Option<Vec<u8>>, bool) = self.run(&commands).await?;
         Ok(match (result, claimed) {
             (Some(result), _) => SessionState::Finished(Bytes::from(result)),
             (None, true) => SessionState::Claimed,
@@ -112,7 +112,7 @@ impl RedisReplay {
         })
     }
 
-    pub(super) async fn attempt(
+    pub(super) async fn count_attempt(
         &self,
         transaction: &KeyedDigests,
         attempts_max: u32,
@@ -120,26 +120,26 @@ impl RedisReplay {
     ) -> Result<Option<u32>, ReplayError> {
         let keys: Vec<String> = transaction.iter().map(attempts_key).collect();
         let mut commands = Pipeline::new();
-        run_script(&mut commands, ATTEMPT, &keys, attempts_max, ttl);
-        let (attempt,): (u32,) = self.write(commands).await?;
+        run_script(&mut commands, COUNT_ATTEMPT, &keys, attempts_max, ttl);
+        let (attempt,): (u32,) = self.run_replicated(commands).await?;
         Ok((attempt > 0).then_some(attempt))
     }
 
-    /// Replicas are not waited for: a failover that forgets this leaves the attempt counted.
-    pub(super) async fn give_back(
+    /// Does not wait for replicas: if a failover loses the refund, the attempt stays counted.
+    pub(super) async fn refund_attempt(
         &self,
         transaction: &KeyedDigests,
-        returned_max: u32,
+        refunds_max: u32,
         ttl: Duration,
     ) -> Result<(), ReplayError> {
-        let pair = |digest| [attempts_key(digest), returned_key(digest)];
+        let pair = |digest| [attempts_key(digest), refunds_key(digest)];
         let keys: Vec<String> = transaction.iter().flat_map(pair).collect();
         let mut commands = Pipeline::new();
-        run_script(&mut commands, GIVE_BACK, &keys, returned_max, ttl);
-        self.read::<()>(&commands).await
+        run_script(&mut commands, REFUND_ATTEMPT, &keys, refunds_max, ttl);
+        self.run::<()>(&commands).await
     }
 
-    pub(super) async fn seen_frames(
+    pub(super) async fn record_frames(
         &self,
         frames: &[KeyedDigests],
         session: SessionId,
@@ -149,30 +149,35 @@ impl RedisReplay {
         let mut commands = Pipeline::new();
         for digest in frames.iter().flat_map(KeyedDigests::iter) {
             let key = frame_key(digest);
-            set_once(&mut commands, &key, own.as_bytes(), ttl);
+            set_if_absent(&mut commands, &key, own.as_bytes(), ttl);
             commands.ignore();
             commands.cmd("GET").arg(&key);
         }
-        let first: Vec<Option<String>> = self.write(commands).await?;
-        // A frame that expired between the two commands was there when it was asked for.
-        let mut elsewhere = first.into_iter().map(|first| first.as_ref() != Some(&own));
+        let first: Vec<Option<String>> = self.run_replicated(commands).await?;
+        // `None` means that the frame's key expired between `SET` and `GET`, so it existed before
+        // `SET`.
+        let mut seen_elsewhere = first.into_iter().map(|first| first.as_ref() != Some(&own));
         let mut seen = Vec::with_capacity(frames.len());
         for frame in frames {
-            let of_frame: Vec<bool> = elsewhere.by_ref().take(frame.iter().count()).collect();
+            let of_frame: Vec<bool> = seen_elsewhere.by_ref().take(frame.iter().count()).collect();
             seen.push(of_frame.contains(&true));
         }
         Ok(seen)
     }
 
-    /// Runs `commands` and, where replicas are asked for, waits until they hold what was written.
-    async fn write<T: FromRedisValue>(&self, mut commands: Pipeline) -> Result<T, ReplayError> {
+    /// Runs `commands`, then waits until `replicas_min` replicas hold the writes.
+    async fn run_replicated<T: FromRedisValue>(
+        &self,
+        mut commands: Pipeline,
+    ) -> Result<T, ReplayError> {
         if self.replicas_min == 0 {
-            return self.read(&commands).await;
+            return self.run(&commands).await;
         }
-        // Half of the time, so that too few replicas are told from a server that hangs.
+        // Half of the timeout, so that too few replicas give another error than a server that
+        // hangs.
         let wait = millis(self.timeout / 2);
         commands.cmd("WAIT").arg(self.replicas_min).arg(wait);
-        let mut answers: Vec<Value> = self.read(&commands).await?;
+        let mut answers: Vec<Value> = self.run(&commands).await?;
         let held: u32 = parse(answers.pop().ok_or_else(unexpected)?)?;
         if held < self.replicas_min {
             return Err(ReplayError::TooFewReplicas { held, replicas_min: self.replicas_min });
@@ -180,30 +185,31 @@ impl RedisReplay {
         parse(Value::Array(answers))
     }
 
-    /// Runs `commands` within the timeout, connecting included.
-    async fn read<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, ReplayError> {
-        let connecting = self.connecting();
-        let asked = async {
-            let mut connection = connecting.clone().await?;
-            commands.query_async(&mut connection).await
+    /// Runs `commands` within the timeout, which includes connecting.
+    async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, ReplayError> {
+        let connection = self.connection();
+        let answering = async {
+            let mut connected = connection.clone().await?;
+            commands.query_async(&mut connected).await
         };
-        let answer = match tokio::time::timeout(self.timeout, asked).await {
+        let answer = match tokio::time::timeout(self.timeout, answering).await {
             Ok(answer) => answer.map_err(ReplayError::Unavailable),
             Err(_) => Err(ReplayError::TimedOut { timeout_ms: millis(self.timeout) }),
         };
         if answer.is_err() {
-            self.forget(&connecting);
+            self.discard(&connection);
         }
         answer
     }
 
-    /// The connection that stands, or a new one.
-    fn connecting(&self) -> Connecting {
+    /// Returns the current connection, or starts a new one.
+    fn connection(&self) -> SharedConnection {
         self.connection.lock().get_or_insert_with(|| connect(self.client.clone())).clone()
     }
 
-    /// Lets the next question open a new connection, unless another one has already.
-    fn forget(&self, failed: &Connecting) {
+    /// Drops the failed connection, so that the next call opens a new one. Keeps the current
+    /// connection if another call has replaced it already.
+    fn discard(&self, failed: &SharedConnection) {
         let mut connection = self.connection.lock();
         if connection.as_ref().is_some_and(|current| current.ptr_eq(failed)) {
             *connection = None;
@@ -220,8 +226,8 @@ impl fmt::Debug for RedisReplay {
     }
 }
 
-/// Connects without a time limit of its own: who asks has one.
-fn connect(client: Client) -> Connecting {
+/// Connects without a time limit: every caller has its own timeout.
+fn connect(client: Client) -> SharedConnection {
     let unlimited =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     async move { client.get_multiplexed_async_connection_with_config(&unlimited).await }
@@ -229,13 +235,13 @@ fn connect(client: Client) -> Connecting {
         .shared()
 }
 
-fn set_once(commands: &mut Pipeline, key: &str, value: &[u8], ttl: Duration) {
+fn set_if_absent(commands: &mut Pipeline, key: &str, value: &[u8], ttl: Duration) {
     commands.cmd("SET").arg(key).arg(value).arg("NX").arg("PX").arg(millis(ttl));
 }
 
-/// Runs `script`, which takes a most and a time to live, with nobody else's commands in between.
-fn run_script(commands: &mut Pipeline, script: &str, keys: &[String], most: u32, ttl: Duration) {
-    commands.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(most).arg(millis(ttl));
+/// Runs `script` atomically. The script takes a limit and a TTL in milliseconds as arguments.
+fn run_script(commands: &mut Pipeline, script: &str, keys: &[String], limit: u32, ttl: Duration) {
+    commands.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(limit).arg(millis(ttl));
 }
 
 fn claim_key(session: SessionId) -> String {
@@ -250,7 +256,7 @@ fn attempts_key(transaction: Digest) -> String {
     format!("{PREFIX}:attempts:{}", transaction.hex())
 }
 
-fn returned_key(transaction: Digest) -> String {
+fn refunds_key(transaction: Digest) -> String {
     format!("{PREFIX}:returned:{}", transaction.hex())
 }
 
@@ -258,7 +264,7 @@ fn frame_key(frame: Digest) -> String {
     format!("{PREFIX}:frame:{}", frame.hex())
 }
 
-/// Whole milliseconds, at least one: Redis refuses to set what expires at once.
+/// Returns whole milliseconds, at least one: Redis refuses a TTL of zero.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -272,11 +278,11 @@ fn unexpected() -> ReplayError {
     ReplayError::Unavailable((kind, "fewer answers than questions").into())
 }
 
-/// Whether the server that says this of its memory may drop a live key to make room. One that does
-/// not say counts as doing so.
-fn evicts(about_memory: &str) -> bool {
+/// Returns whether the server may evict a live key to free memory, by its `INFO memory`. A server
+/// that does not report its policy counts as one that evicts.
+fn evicts(memory_info: &str) -> bool {
     let value = |name: &str| {
-        about_memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        memory_info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     };
     let unlimited = value("maxmemory") == Some("0");
     !unlimited && value("maxmemory_policy") != Some("noeviction")

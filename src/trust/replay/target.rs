@@ -1,26 +1,26 @@
-//! Where used sessions are remembered.
+//! The location of the replay store, as the settings give it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where used sessions are remembered.
+/// The location of the replay store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ReplayTarget {
-    /// In this process: right for one replica, and forgotten when it ends.
+    /// In this process: for one replica only, and lost when the process ends.
     Memory,
     /// In a Redis or Valkey server that all replicas share.
     Redis(RedisUrl),
 }
 
-/// Why a text names no store. It does not repeat the text, which may hold a password.
+/// Why a text names no store. The error does not repeat the text, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayTargetError {
-    /// Neither of the two forms.
+    /// The text has neither of the two forms.
     #[error("must be memory or redis://host:port")]
     Unknown,
-    /// This build speaks no TLS to Redis.
+    /// This build does not support TLS to Redis.
     #[error("rediss:// is not supported: reach the server over a trusted network or a TLS tunnel")]
     Tls,
 }
@@ -38,7 +38,7 @@ impl TryFrom<String> for ReplayTarget {
     }
 }
 
-/// Without the password: this is what `--print-config` shows.
+/// Returns the text without the password. `--print-config` prints it.
 impl From<ReplayTarget> for String {
     fn from(target: ReplayTarget) -> Self {
         match target {
@@ -48,12 +48,12 @@ impl From<ReplayTarget> for String {
     }
 }
 
-/// Address of a Redis server. It may hold a password, so it is printed without.
+/// Address of a Redis server. `Debug` does not print the password in the address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// The whole address, password included.
+    /// Returns the whole address, password included.
     pub fn expose(&self) -> &str {
         &self.0
     }

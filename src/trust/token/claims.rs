@@ -1,4 +1,4 @@
-//! What a session was promised, and what must be shown to run it.
+//! The claims of a session, and the values that a request must present to run the session.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::TokenError;
 use crate::trust::{Digest, hex};
 
-/// How far the clocks of two replicas may be apart.
+/// Largest accepted difference between the clocks of two replicas, in milliseconds.
 pub(super) const SKEW_MS: u64 = 30_000;
 
-/// Name of one session: 128 random bits, which nobody can guess.
+/// Identifier of one session: 128 random bits, so that it cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
-    /// A new one, from the operating system's random source.
+    /// Draws an identifier from the operating system's random source.
     ///
     /// # Errors
-    /// The operating system gives no random bytes.
+    /// The operating system gave no random bytes.
     pub fn random() -> Result<Self, TokenError> {
         Ok(Self(super::random_u128()?.to_le_bytes()))
     }
 
-    /// Reads what [`SessionId`] prints; `None` for anything else.
+    /// Parses the text that [`SessionId`] prints. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         hex::decode(text.as_bytes())?.try_into().ok().map(Self)
     }
@@ -57,55 +57,55 @@ impl TryFrom<String> for SessionId {
     }
 }
 
-/// What a session was promised when it was created. `Debug` prints the session alone.
+/// The claims that a session token seals. `Debug` prints the session's identifier only.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionClaims {
-    /// The session.
+    /// Identifier of the session.
     pub session: SessionId,
-    /// When it was created, in milliseconds of Unix time.
+    /// When the session was created, in milliseconds of Unix time.
     pub issued_unix_ms: u64,
-    /// From when on it may be run.
+    /// Start of the time in which the session may be run, in milliseconds of Unix time.
     pub not_before_unix_ms: u64,
-    /// From when on it may not be run any more.
+    /// End of the time in which the session may be run, in milliseconds of Unix time. Exclusive.
     pub expires_unix_ms: u64,
-    /// Whose session it is.
+    /// The tenant that owns the session.
     pub tenant: String,
-    /// The shop that may run it.
+    /// The shop that may run the session.
     pub store: String,
-    /// The device that may run it.
+    /// The device that may run the session.
     pub device: String,
-    /// [`crate::trust::KeyedDigests::newest`] of the transaction it belongs to.
+    /// [`crate::trust::KeyedDigests::primary`] of the transaction.
     pub transaction: Digest,
-    /// SHA-256 of the portrait's bytes.
+    /// SHA-256 of the portrait's file.
     pub portrait: Digest,
-    /// The portrait was read from a card's chip, not from a file.
+    /// Whether the portrait was read from a card's chip, not from a file.
     pub portrait_is_chip: bool,
     /// SHA-256 of the reference to the customer's consent.
     pub consent: Digest,
-    /// False-match rate to decide at.
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// What the customer is asked to do, in this order.
+    /// Names of the actions the customer must perform, in order.
     pub actions: Vec<String>,
-    /// The frames come all at once, from a recording.
+    /// Whether the frames come all at once, from a recording.
     pub is_batch: bool,
-    /// Which attempt at the transaction this is, from 1.
+    /// Number of this attempt at the transaction, from 1.
     pub attempt: u32,
 }
 
 impl SessionClaims {
-    /// How long the claim of this session must be remembered: until no replica, however its
-    /// clock runs, would open the token any more.
+    /// Returns how long the claim of this session must be stored: until the token has expired on
+    /// every replica, whatever its clock within the allowed skew.
     pub fn claim_ttl(&self, now_unix_ms: u64) -> Duration {
         let until = self.expires_unix_ms.saturating_add(SKEW_MS);
         Duration::from_millis(until.saturating_sub(now_unix_ms).max(1))
     }
 
-    /// Checks that the session is run by whom, where and with what it was created for.
+    /// Compares tenant, store, device and portrait of the request with the claims.
     ///
     /// # Errors
-    /// The first field that differs.
-    pub fn check(&self, presented: &Presented<'_>) -> Result<(), TokenError> {
+    /// [`TokenError::WrongBinding`] with the first field that differs.
+    pub fn check_binding(&self, presented: &PresentedBinding<'_>) -> Result<(), TokenError> {
         let same = [
             (BoundField::Tenant, self.tenant == presented.tenant),
             (BoundField::Store, self.store == presented.store),
@@ -114,7 +114,7 @@ impl SessionClaims {
         ];
         match same.into_iter().find(|(_, same)| !same) {
             None => Ok(()),
-            Some((field, _)) => Err(TokenError::Foreign(field)),
+            Some((field, _)) => Err(TokenError::WrongBinding(field)),
         }
     }
 }
@@ -125,23 +125,23 @@ impl fmt::Debug for SessionClaims {
     }
 }
 
-/// Who runs a session, where and with what.
+/// The values that a request presents to run a session. They must equal those of the claims.
 #[derive(Clone, Copy)]
-pub struct Presented<'a> {
-    /// Whose request it is.
+pub struct PresentedBinding<'a> {
+    /// Tenant of the request.
     pub tenant: &'a str,
-    /// The shop it comes from.
+    /// Shop of the request.
     pub store: &'a str,
-    /// The device it comes from.
+    /// Device of the request.
     pub device: &'a str,
-    /// SHA-256 of the portrait's bytes.
+    /// SHA-256 of the portrait's file.
     pub portrait: Digest,
 }
 
-/// What a session is bound to.
+/// A field that a session is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoundField {
-    /// Whose session it is.
+    /// The tenant.
     Tenant,
     /// The shop.
     Store,

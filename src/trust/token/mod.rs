@@ -1,5 +1,5 @@
-//! Sealed session tokens: PASETO v4.local, which any replica that has the key can open and nobody
-//! else can read, so a client does not learn the later actions from its token.
+//! Session tokens: PASETO v4.local. Only a holder of the key can read a token, so a client does not
+//! learn the later actions from its token. Any replica with the key can open it.
 
 mod claims;
 
@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::trust::{Secret, SessionKeys};
 use claims::SKEW_MS;
 
-pub use claims::{BoundField, Presented, SessionClaims, SessionId};
+pub use claims::{BoundField, PresentedBinding, SessionClaims, SessionId};
 
-/// Longest token: identifiers and actions fill half a kilobyte, and a header of HTTP/2 may be 8.
+/// Size limit of a token in bytes. Identifiers and actions fill half a kilobyte; an HTTP/2 header
+/// may have 8 kilobytes.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 
 /// Seals and opens session tokens of one audience.
@@ -25,37 +26,37 @@ pub struct SessionTokens {
     audience: &'static str,
 }
 
-/// Why a token does not stand for a session here and now.
+/// Why a token cannot be sealed, opened or used for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token, or changed, or of another key under this key's name. These are not told apart,
-    /// since the difference would help only who forges.
+    /// The token is malformed, was changed, or was sealed with another key under this key's
+    /// identifier. One variant covers all three: the difference would help only an attacker.
     #[error("the session token is not genuine")]
     Forged,
-    /// Sealed with a key that is not live here.
+    /// The token was sealed with a key that this replica does not have.
     #[error("the session token is sealed with an unknown key")]
     UnknownKey,
-    /// Sealed for another service.
+    /// The token was sealed for another service.
     #[error("the session token is for another service")]
     WrongAudience,
-    /// Its time is over.
+    /// The session has expired.
     #[error("the session has expired")]
     Expired,
-    /// Its time has not come, even on a clock that runs 30 s ahead of this one.
+    /// The session is not valid yet, not even on a clock that runs 30 s ahead of this one.
     #[error("the session is not valid yet")]
     NotYetValid,
-    /// It belongs to another customer, shop or device.
+    /// The session is bound to another tenant, shop, device or portrait.
     #[error("the session is bound to another {0}")]
-    Foreign(BoundField),
-    /// The claims are longer than a token may be.
+    WrongBinding(BoundField),
+    /// The claims are too long for a token.
     #[error("the session token would be over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// The operating system gives no random bytes.
-    #[error("no random bytes")]
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
     Random,
 }
 
-/// What is encrypted.
+/// The plaintext of a token.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload<A, C> {
@@ -63,7 +64,7 @@ struct Payload<A, C> {
     claims: C,
 }
 
-/// A number from the operating system's random source.
+/// Draws a number from the operating system's random source.
 ///
 /// # Errors
 /// [`TokenError::Random`].
@@ -74,12 +75,12 @@ pub fn random_u128() -> Result<u128, TokenError> {
 }
 
 impl SessionTokens {
-    /// Tokens under `keys` that only services of the same `audience` take.
+    /// Creates tokens under `keys` for one `audience`. Services of another audience refuse them.
     pub fn new(keys: Arc<SessionKeys>, audience: &'static str) -> Self {
         Self { keys, audience }
     }
 
-    /// Seals `claims` with the newest key.
+    /// Seals `claims` with the primary key.
     ///
     /// # Errors
     /// [`TokenError::TooLong`] and [`TokenError::Random`].
@@ -87,7 +88,7 @@ impl SessionTokens {
         let payload = Payload { audience: self.audience, claims };
         let payload = serde_json::to_vec(&payload).expect("claims are plain data");
         let payload = Secret::new(payload);
-        let key = self.keys.newest();
+        let key = self.keys.primary();
         let footer = Some(key.footer.as_bytes());
         let token = LocalToken::encrypt(&key.sealing, payload.expose(), footer, None)
             .map_err(|_| TokenError::Random)?;
@@ -98,10 +99,11 @@ impl SessionTokens {
         }
     }
 
-    /// Opens a token at `now`.
+    /// Decrypts a token and checks its audience and its validity at `now_unix_ms`.
     ///
     /// # Errors
-    /// Every [`TokenError`] but [`TokenError::Foreign`] and those of sealing.
+    /// Every [`TokenError`] except [`TokenError::WrongBinding`], [`TokenError::TooLong`] and
+    /// [`TokenError::Random`].
     pub fn open(&self, token: &str, now_unix_ms: u64) -> Result<SessionClaims, TokenError> {
         let Payload { audience, claims } = self.decrypt(token)?;
         if audience != self.audience {
@@ -110,7 +112,7 @@ impl SessionTokens {
         if claims.not_before_unix_ms > now_unix_ms.saturating_add(SKEW_MS) {
             return Err(TokenError::NotYetValid);
         }
-        // Without skew: a session never lives longer than it was given.
+        // No skew here: a session never lives longer than its TTL.
         if now_unix_ms >= claims.expires_unix_ms {
             return Err(TokenError::Expired);
         }
@@ -126,7 +128,7 @@ impl SessionTokens {
         if footer.is_empty() {
             return Err(TokenError::Forged);
         }
-        let key = self.keys.by_footer(footer).ok_or(TokenError::UnknownKey)?;
+        let key = self.keys.find_by_footer(footer).ok_or(TokenError::UnknownKey)?;
         let opened = LocalToken::decrypt(&key.sealing, &token, Some(footer), None)
             .map_err(|_| TokenError::Forged)?;
         serde_json::from_str(opened.payload()).map_err(|_| TokenError::Forged)

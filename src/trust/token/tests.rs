@@ -22,7 +22,7 @@ fn claims() -> SessionClaims {
         tenant: "north".to_owned(),
         store: "shop-7".to_owned(),
         device: "tablet-1".to_owned(),
-        transaction: keys(&[KEY_A]).transaction_digests("north", "42").newest,
+        transaction: keys(&[KEY_A]).transaction_digests("north", "42").primary,
         portrait: Digest::of(b"portrait"),
         portrait_is_chip: false,
         consent: Digest::of(b"consent"),
@@ -37,23 +37,23 @@ fn sealed() -> String {
     sealed_with(|_| ())
 }
 
-/// The token of a session that was promised something else.
+/// Returns the token of a session with changed claims.
 fn sealed_with(change: fn(&mut SessionClaims)) -> String {
     let mut claims = claims();
     change(&mut claims);
     tokens(&[KEY_A]).seal(&claims).unwrap().expose().clone()
 }
 
-fn presented() -> Presented<'static> {
+fn presented() -> PresentedBinding<'static> {
     let portrait = Digest::of(b"portrait");
-    Presented { tenant: "north", store: "shop-7", device: "tablet-1", portrait }
+    PresentedBinding { tenant: "north", store: "shop-7", device: "tablet-1", portrait }
 }
 
 /// Seals any text as if it were a payload.
 fn forge(payload: &str) -> String {
     let keys = keys(&[KEY_A]);
-    let footer = keys.newest().footer.as_bytes();
-    LocalToken::encrypt(&keys.newest().sealing, payload.as_bytes(), Some(footer), None).unwrap()
+    let footer = keys.primary().footer.as_bytes();
+    LocalToken::encrypt(&keys.primary().sealing, payload.as_bytes(), Some(footer), None).unwrap()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_token_says_its_key_and_nothing_of_its_claims() {
     let token = sealed();
     assert!(token.starts_with("v4.local."));
     let untrusted = UntrustedToken::<Local, V4>::try_from(&token).unwrap();
-    assert_eq!(untrusted.untrusted_footer(), keys(&[KEY_A]).newest().footer.as_bytes());
+    assert_eq!(untrusted.untrusted_footer(), keys(&[KEY_A]).primary().footer.as_bytes());
     let text = String::from_utf8_lossy(untrusted.untrusted_message()).into_owned();
     assert!(!text.contains("TURN") && !text.contains("shop"));
     assert_ne!(token, sealed(), "two seals of the same claims differ");
@@ -85,8 +85,8 @@ fn a_token_outlives_a_rotation_and_ends_with_its_key() {
 #[test]
 fn a_token_under_the_name_of_another_key_is_forged() {
     let (a, b) = (keys(&[KEY_A]), keys(&[KEY_B]));
-    let footer = Some(a.newest().footer.as_bytes());
-    let token = LocalToken::encrypt(&b.newest().sealing, b"{}", footer, None).unwrap();
+    let footer = Some(a.primary().footer.as_bytes());
+    let token = LocalToken::encrypt(&b.primary().sealing, b"{}", footer, None).unwrap();
     assert_eq!(tokens(&[KEY_A]).open(&token, NOW), Err(TokenError::Forged));
 }
 
@@ -138,16 +138,16 @@ fn claims_too_long_for_a_token_are_not_sealed() {
     );
 }
 
-/// Opens a token at `now`, and holds it against who shows it.
-fn run(token: &str, now: u64, shown: &Presented<'_>) -> Result<(), TokenError> {
-    tokens(&[KEY_A]).open(token, now).and_then(|claims| claims.check(shown))
+/// Opens a token at `now` and checks its binding against the presented values.
+fn run(token: &str, now: u64, shown: &PresentedBinding<'_>) -> Result<(), TokenError> {
+    tokens(&[KEY_A]).open(token, now).and_then(|claims| claims.check_binding(shown))
 }
 
-/// Somebody with a token that is not for them here and now, and the token that would be.
+/// A token that must be refused with `reason`, and the token that would be accepted instead.
 struct Attack {
     reason: TokenError,
     now: u64,
-    shown: Presented<'static>,
+    shown: PresentedBinding<'static>,
     token: String,
     right: String,
 }
@@ -157,7 +157,7 @@ fn attacks() -> [Attack; 7] {
     let attack = |reason, token, right| Attack { reason, now: NOW, shown: honest, token, right };
     let foreign = |field, shown, change: fn(&mut SessionClaims)| Attack {
         shown,
-        ..attack(TokenError::Foreign(field), sealed(), sealed_with(change))
+        ..attack(TokenError::WrongBinding(field), sealed(), sealed_with(change))
     };
     let (late, later) = (NOW + LIFE, sealed_with(|claims| claims.expires_unix_ms += 1));
     let portrait = Digest::of(b"another");
@@ -165,22 +165,22 @@ fn attacks() -> [Attack; 7] {
         attack(TokenError::Forged, tampered(), sealed()),
         attack(TokenError::UnknownKey, sealed_under(KEY_B), sealed()),
         Attack { now: late, ..attack(TokenError::Expired, sealed(), later) },
-        foreign(BoundField::Tenant, Presented { tenant: "south", ..honest }, |claims| {
+        foreign(BoundField::Tenant, PresentedBinding { tenant: "south", ..honest }, |claims| {
             claims.tenant = "south".to_owned();
         }),
-        foreign(BoundField::Store, Presented { store: "shop-8", ..honest }, |claims| {
+        foreign(BoundField::Store, PresentedBinding { store: "shop-8", ..honest }, |claims| {
             claims.store = "shop-8".to_owned();
         }),
-        foreign(BoundField::Device, Presented { device: "", ..honest }, |claims| {
+        foreign(BoundField::Device, PresentedBinding { device: "", ..honest }, |claims| {
             claims.device.clear();
         }),
-        foreign(BoundField::Portrait, Presented { portrait, ..honest }, |claims| {
+        foreign(BoundField::Portrait, PresentedBinding { portrait, ..honest }, |claims| {
             claims.portrait = Digest::of(b"another");
         }),
     ]
 }
 
-/// A token of which one symbol was exchanged.
+/// Returns a token with one symbol exchanged.
 fn tampered() -> String {
     let token = sealed();
     let (before, rest) = token.split_at(token.len() / 2);
@@ -241,14 +241,17 @@ proptest! {
         let mut bytes = sealed().into_bytes();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        // What is not UTF-8 cannot be asked: the wire refuses it.
+        // Bytes that are not UTF-8 cannot arrive: a protobuf string refuses them.
         if let Ok(token) = String::from_utf8(bytes) {
             prop_assert!(tokens(&[KEY_A]).open(&token, NOW).is_err());
         }
     }
 
     #[test]
-    fn any_other_symbol_in_place_of_one_is_refused(at: prop::sample::Index, symbol in "[A-Za-z0-9_.-]") {
+    fn any_other_symbol_in_place_of_one_is_refused(
+        at: prop::sample::Index,
+        symbol in "[A-Za-z0-9_.-]",
+    ) {
         let token = sealed();
         let at = at.index(token.len());
         let changed = format!("{}{symbol}{}", &token[..at], &token[at + 1..]);

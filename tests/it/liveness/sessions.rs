@@ -299,7 +299,7 @@ async fn each_transaction_has_its_own_few_attempts() {
     for _ in 0..2 {
         let (code, _, message) = refusal(client.create_session(order.clone()).await);
         assert_eq!(code, Code::FailedPrecondition);
-        assert_eq!(message, "the transaction has had its 3 sessions");
+        assert_eq!(message, "the transaction has used all of its 3 sessions");
     }
     assert_eq!(stream(&mut client, "not-tried").await.attempt, 1);
 }
@@ -587,7 +587,7 @@ async fn a_client_that_stops_early_is_told_what_it_did_not_heed() {
 async fn a_result_is_told_again_to_its_store_alone_and_not_before_the_end() {
     let mut client = client().await;
     let session = stream(&mut client, "result").await;
-    let missing = "there is no result of this session".to_owned();
+    let missing = "the session has no result".to_owned();
     let wanted = (Code::NotFound, missing);
     assert_eq!(code_and_message(result_of(&mut client, &session).await), wanted);
     let mut running = Running::open(&mut client, start(&session, PORTRAIT)).await;

@@ -1,5 +1,5 @@
-//! Smoke fuzzing: whatever bytes a caller sends are read by the rules or refused. `tests/fuzz` goes on
-//! where this ends.
+//! Smoke fuzzing: any bytes give a valid request or an error. `tests/fuzz` continues where this
+//! test ends.
 
 use proptest::prelude::*;
 use prost::Message;
@@ -7,7 +7,7 @@ use prost::Message;
 use super::law::read_as_every_request;
 use super::*;
 
-/// A `Frame` whose every field may be anything.
+/// Generates a `Frame` with any values in its fields.
 fn any_frame() -> impl Strategy<Value = v1::Frame> {
     let image = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
     let degrees = prop_oneof![Just(90), any::<u32>()];
@@ -22,7 +22,7 @@ fn any_frame() -> impl Strategy<Value = v1::Frame> {
     )
 }
 
-/// Bytes of a start and of a recording, for others to break.
+/// Encodes a valid start and a valid recording.
 fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
     let context = v1::RequestContext {
         store_id: "shop-1".to_owned(),
@@ -52,13 +52,13 @@ fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
     let frame = v1::Frame { image, rotation_degrees: 270, ..v1::Frame::default() };
     let [run, recording] = whole("token".to_owned(), vec![frame]);
     let limits = ImageSettings::default();
-    start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
+    parse_start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
     let recording = v1::EvaluateRequest::decode(&recording[..]).unwrap();
-    assert_eq!(evaluate(recording, &limits).unwrap().frames.len(), 1);
+    assert_eq!(parse_evaluate(recording, &limits).unwrap().frames.len(), 1);
 }
 
 proptest! {
-    // Enough to reach every field, and done in a second.
+    // Enough cases to reach every field; takes a second.
     #![proptest_config(ProptestConfig::with_cases(16_384))]
 
     #[test]

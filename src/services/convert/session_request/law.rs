@@ -1,36 +1,36 @@
-//! What holds for every request that is taken, whatever bytes it came from.
+//! The properties of every accepted request, whatever bytes it was decoded from.
 
 use prost::Message;
 
 use super::*;
 
-/// Reads `bytes` as every message of the service.
+/// Decodes `bytes` as every request of `LivenessService` and checks those that are accepted.
 ///
 /// # Panics
-/// What is taken breaks a rule.
+/// An accepted request breaks a rule.
 pub fn read_as_every_request(bytes: &[u8]) {
     let limits = ImageSettings { bytes_max: 32, ..ImageSettings::default() };
     if let Ok(request) = v1::RunRequest::decode(bytes) {
-        if let Ok(frame) = frame(request.clone(), &limits) {
+        if let Ok(frame) = parse_frame(request.clone(), &limits) {
             assert!(fits(&frame), "{frame:?}");
         }
-        if let Ok(Start { start, .. }) = start(request, &limits) {
+        if let Ok(ParsedStart { start, .. }) = parse_start(request, &limits) {
             assert!((1..=TOKEN_BYTES_MAX).contains(&start.token.expose().len()));
         }
     }
     if let Ok(request) = v1::EvaluateRequest::decode(bytes)
-        && let Ok(Evaluate { frames, .. }) = evaluate(request, &limits)
+        && let Ok(ParsedEvaluate { frames, .. }) = parse_evaluate(request, &limits)
     {
         assert!((1..=FRAMES_MAX).contains(&frames.len()) && frames.iter().all(fits));
     }
     if let Ok(request) = v1::CreateSessionRequest::decode(bytes)
-        && let Ok(CreateSession { order, .. }) = create_session(request, &limits)
+        && let Ok(ParsedCreateSession { spec, .. }) = parse_create_session(request, &limits)
     {
-        assert!(order.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
+        assert!(spec.policy_fmr.is_none_or(|fmr| fmr > 0.0 && fmr < 1.0));
     }
     if let Ok(request) = v1::GetResultRequest::decode(bytes) {
         let id = request.session_id.clone();
-        assert!(get_result(request, &limits).is_err() || id.len() == 32);
+        assert!(parse_get_result(request, &limits).is_err() || id.len() == 32);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every call passes: it is admitted, answered and ended.
+//! Admits calls and ends them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +6,7 @@ use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::convert::{About, Caller};
+use super::convert::{Caller, ResponseInfo};
 use super::layers::Deadline;
 use super::status;
 use crate::image::ImageSettings;
@@ -15,32 +15,33 @@ use crate::proto::v1;
 use crate::scheduler::{Ticket, Tickets};
 use crate::telemetry::{Call, Outcome};
 
-/// The pipeline, once every model is live; empty until then.
-pub type Readiness = Arc<OnceLock<Arc<Pipeline>>>;
+/// A cell that holds the pipeline once all models are live.
+pub type PipelineCell = Arc<OnceLock<Arc<Pipeline>>>;
 
-/// Lets calls in. The services of one server share it.
+/// Admits calls. All services of one server share the gateway.
 #[derive(Debug, Clone)]
-pub struct Door {
-    /// Filled when the models are live.
-    pub readiness: Readiness,
-    /// Leave to use the server.
+pub struct Gateway {
+    /// Empty until all models are live.
+    pub pipeline: PipelineCell,
+    /// Grants the ticket of each call.
     pub tickets: Tickets,
-    /// Limits on pictures.
+    /// Limits on images.
     pub limits: ImageSettings,
 }
 
 /// One admitted call.
-pub(super) struct Admitted {
+pub(super) struct AdmittedCall {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) ticket: Arc<Ticket>,
-    /// The caller's identifier, which is echoed and not used; the server's where there is none.
+    /// The caller's identifier, which the server only echoes, or the server's own if the caller
+    /// sent none.
     pub(super) request_id: String,
     begun: Instant,
 }
 
-impl Admitted {
-    pub(super) fn about(self) -> About {
-        About {
+impl AdmittedCall {
+    pub(super) fn into_response_info(self) -> ResponseInfo {
+        ResponseInfo {
             request_id: self.request_id,
             models: self.pipeline.live_models(),
             total: self.begun.elapsed(),
@@ -48,20 +49,20 @@ impl Admitted {
     }
 }
 
-/// The call that a request was opened as.
+/// Returns the [`Call`] that the call layer opened for this request.
 pub(super) fn call_of<M>(request: &Request<M>) -> Arc<Call> {
     let call = request.extensions().get().cloned();
     call.expect("the call layer stands before every service")
 }
 
-/// What a request is: which call, until when, and how large its message is.
-pub(super) struct Arrival {
+/// The call, deadline and message size of a request.
+pub(super) struct RequestInfo {
     pub(super) call: Arc<Call>,
     pub(super) deadline: Instant,
     pub(super) bytes: usize,
 }
 
-impl Arrival {
+impl RequestInfo {
     pub(super) fn of<M: Message>(request: &Request<M>) -> Self {
         let Deadline(deadline) =
             *request.extensions().get().expect("the deadline layer stands before every service");
@@ -71,48 +72,48 @@ impl Arrival {
     }
 }
 
-impl Door {
-    pub(super) fn admit(&self, caller: Caller, arrival: Arrival) -> Result<Admitted, Error> {
-        let pipeline =
-            self.readiness.get().cloned().ok_or(Error::NotReady("models are loading"))?;
+impl Gateway {
+    pub(super) fn admit(&self, caller: Caller, info: RequestInfo) -> Result<AdmittedCall, Error> {
+        let pipeline = self.pipeline.get().cloned().ok_or(Error::NotReady("models are loading"))?;
         if let Some(model) = &caller.model {
             pipeline.require_model(model)?;
         }
-        let Arrival { call, deadline, bytes } = arrival;
+        let RequestInfo { call, deadline, bytes } = info;
         let ticket = self.tickets.admit(bytes, deadline, caller.store)?;
         call.show(ticket.times());
         let request_id = match caller.request_id {
             id if id.is_empty() => call.id().to_string(),
             id => id,
         };
-        Ok(Admitted { pipeline, ticket: Arc::new(ticket), request_id, begun: call.begin() })
+        Ok(AdmittedCall { pipeline, ticket: Arc::new(ticket), request_id, begun: call.begin() })
     }
 }
 
-/// Answers a call, and ends it.
+/// Awaits the answer of a call, then ends the call.
 pub(super) async fn serve<A>(
     call: Arc<Call>,
     answer: impl Future<Output = Result<A, Error>>,
     outcome: impl FnOnce(&A) -> Outcome,
 ) -> Result<Response<A>, Status> {
-    conclude(&call, answer.await, outcome).map(Response::new)
+    end_call(&call, answer.await, outcome).map(Response::new)
 }
 
-/// Ends a call by its answer.
-pub(super) fn conclude<A>(
+/// Ends a call with the outcome of its answer, or with its error. Returns the answer, or the status
+/// of the error.
+pub(super) fn end_call<A>(
     call: &Call,
     answer: Result<A, Error>,
     outcome: impl FnOnce(&A) -> Outcome,
 ) -> Result<A, Status> {
     call.end(&match &answer {
-        Ok(answer) => status::answered(outcome(answer)),
-        Err(error) => status::failed(error),
+        Ok(answer) => status::ending_of_answer(outcome(answer)),
+        Err(error) => status::ending_of_error(error),
     });
     answer.map_err(|error| status::from_error(&error))
 }
 
-/// How a decision is counted.
-pub(super) fn decided(decision: v1::Decision) -> Outcome {
+/// Returns the outcome under which the metrics count a decision.
+pub(super) fn outcome_of(decision: v1::Decision) -> Outcome {
     match decision {
         v1::Decision::Pass => Outcome::Pass,
         v1::Decision::Fail => Outcome::Fail,

@@ -1,4 +1,4 @@
-//! What photographs and frames have in common: bytes → picture → faces → crops → networks.
+//! The stages that photographs and frames share: decode → detect → crop → networks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::image::{
 use crate::scheduler::{Answer, PoolError, Ticket};
 use crate::telemetry::Stage;
 
-/// A picture once its file was read.
-pub(super) struct Decoded {
+/// A decoded image.
+pub(super) struct DecodedImage {
     pub(super) image: RgbImage,
-    /// What the detector is shown: the image, scaled for its canvas.
+    /// The image scaled to the detector's canvas.
     pub(super) scaled: RgbImage,
     /// Canvas pixels per image pixel.
     pub(super) scale: f32,
     pub(super) fingerprint: DifferenceHash,
 }
 
-impl Decoded {
-    /// Reads a file; `orientation` is undone after what the file itself says about it.
-    pub(super) fn read(
+impl DecodedImage {
+    /// Decodes a file. Undoes the file's own EXIF orientation first, then `orientation`.
+    pub(super) fn decode(
         file: &[u8],
         limits: &ImageSettings,
         orientation: Orientation,
@@ -42,16 +42,16 @@ impl Decoded {
     }
 }
 
-/// The faces of a picture.
+/// The faces of an image.
 pub(super) struct Faces {
-    /// The main one first, then by area; source pixel coordinates.
+    /// All faces in source pixel coordinates, the main one first, then by area.
     pub(super) all: Vec<DetectedFace>,
-    /// The first of them; `None` when there is none.
+    /// The main face. `None` if there is no face.
     pub(super) main: Option<MainFace>,
 }
 
 impl Faces {
-    /// Reads the faces off the detector's output and chooses the main one.
+    /// Decodes the detector's output and chooses the main face.
     pub(super) fn find(
         detected: &RowOutput,
         scale: f32,
@@ -71,7 +71,7 @@ impl Faces {
 }
 
 impl Pipeline {
-    /// Runs a job on the CPU pool; one that panics is counted and is a fault of the server.
+    /// Runs a job on the CPU pool. A panic of the job is counted and is a fault of the server.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -84,24 +84,27 @@ impl Pipeline {
         })
     }
 
-    /// Waits for a place among the decoded pictures; it is free again when dropped.
-    pub(super) async fn place(&self, ticket: &Ticket) -> Result<SemaphorePermit<'_>, Error> {
+    /// Waits for a permit to hold one decoded image in memory. Dropping the permit releases it.
+    pub(super) async fn acquire_decode_permit(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<SemaphorePermit<'_>, Error> {
         let began = Instant::now();
-        let place = self.places.acquire().await.map_err(Error::internal)?;
+        let permit = self.decode_permits.acquire().await.map_err(Error::internal)?;
         let wait = began.elapsed();
         ticket.times().waited(wait);
         self.metrics.place_wait(wait);
-        Ok(place)
+        Ok(permit)
     }
 
-    /// Counts the time of one picture in `stage`.
-    pub(super) fn spent(&self, stage: Stage, time: Duration, ticket: &Ticket) {
+    /// Adds the time of one image in `stage` to the call and to the metrics.
+    pub(super) fn record_stage_time(&self, stage: Stage, time: Duration, ticket: &Ticket) {
         ticket.times().spent(stage, time);
         self.metrics.stage(stage, time);
     }
 
-    /// Runs `row` on the model of `stage`. The lane has measured how long the row waited.
-    pub(super) async fn ask(
+    /// Runs `row` on `model`. Records the queue time, which the lane measured, and the run time.
+    pub(super) async fn infer(
         &self,
         stage: Stage,
         model: &Arc<LoadedModel>,
@@ -110,11 +113,11 @@ impl Pipeline {
     ) -> Result<Answer, Error> {
         let answer = self.scheduler.submit(model, row, ticket).await?;
         ticket.times().waited(answer.queue_time);
-        self.spent(stage, answer.run_time, ticket);
+        self.record_stage_time(stage, answer.run_time, ticket);
         Ok(answer)
     }
 
-    pub(super) async fn ask_some(
+    pub(super) async fn infer_optional(
         &self,
         stage: Stage,
         model: &Arc<LoadedModel>,
@@ -122,31 +125,33 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Option<Answer>, Error> {
         match row {
-            Some(row) => self.ask(stage, model, row, ticket).await.map(Some),
+            Some(row) => self.infer(stage, model, row, ticket).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Shows each member of the liveness ensemble its crop, side by side; no crops, no answers.
-    pub(super) async fn ask_liveness(
+    /// Runs each member of the liveness ensemble on its crop, concurrently. No crops give no
+    /// answers.
+    pub(super) async fn infer_liveness(
         &self,
         crops: Vec<RgbImage>,
         ticket: &Arc<Ticket>,
     ) -> Result<Vec<Answer>, Error> {
         let members = self.snapshot.liveness.members.iter();
-        let ask = |(model, crop)| self.ask(Stage::Liveness, model, crop, ticket);
-        try_join_all(members.zip(crops).map(ask)).await
+        let infer = |(model, crop)| self.infer(Stage::Liveness, model, crop, ticket);
+        try_join_all(members.zip(crops).map(infer)).await
     }
 
-    /// The probability of a live person, from the answers of all members of the ensemble.
-    pub(super) fn live(&self, answers: &[Answer]) -> Result<f64, Error> {
+    /// Computes the probability of a live person from the answers of all members of the ensemble.
+    pub(super) fn liveness_score(&self, answers: &[Answer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
         self.rules.liveness.score(&outputs).map_err(Error::internal)
     }
 
-    /// The embedding that the embedder answered, and the norm it had.
-    pub(super) fn embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
+    /// Returns the unit embedding in the embedder's answer, and the norm of the raw one.
+    pub(super) fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
         let rule = &self.rules.embedder;
-        Embedding::from_raw(rule.raw(&answer.output), rule.space.clone()).map_err(Error::internal)
+        Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())
+            .map_err(Error::internal)
     }
 }

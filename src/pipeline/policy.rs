@@ -1,4 +1,4 @@
-//! Which calibration row a request is judged by, and the thresholds that follow.
+//! The decision policy of a request: its calibration row, and the thresholds that follow.
 
 use std::path::PathBuf;
 
@@ -10,94 +10,95 @@ use crate::face::calibration::{
 use crate::face::decision::Thresholds;
 use crate::model::{Manifest, space_id};
 
-/// Calibration rows of the live models, and the policy of this deployment.
+/// Calibration rows of the live embedding model, and the policy of this deployment.
 #[derive(Debug, Clone)]
-pub struct Standards {
-    /// Rows, those of the deployment before those of the model.
-    pub rows: Vec<CalibrationEntry>,
-    /// The policy.
+pub struct DecisionPolicies {
+    /// The rows of the deployment, then those of the model.
+    pub rows: Vec<CalibrationRow>,
+    /// False-match rate and review band of this deployment.
     pub settings: VerifySettings,
 }
 
-/// Why nothing can be decided at the configured policy.
+/// Why no decision policy can be made from the settings.
 #[derive(Debug, thiserror::Error)]
-pub enum StandardsError {
+pub enum DecisionPolicyError {
     /// The calibration file cannot be read.
     #[error("cannot read the calibration file {}", path.display())]
     Read {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The calibration file is refused.
     #[error("calibration file {} refused", path.display())]
     File {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// The key and the rule.
+        /// The violated key and rule.
         source: CalibrationError,
     },
     /// The calibration file belongs to another embedding model.
     #[error(
-        "the calibration file {} is for the space {file}, the live embedding model's is {live}",
+        "the calibration file {} is for the space {file}, but the live embedding model has {live}",
         path.display()
     )]
     Space {
-        /// The file's path as given.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// Space of the file.
+        /// Embedding space of the file.
         file: String,
-        /// Space of the live model.
+        /// Embedding space of the live model.
         live: String,
     },
-    /// No threshold can be read off for the configured policy.
+    /// The calibration rows do not support the configured false-match rate.
     #[error("verify.policy_fmr cannot be used")]
     Policy(#[from] PolicyError),
 }
 
-/// What one request is judged by.
+/// The decision policy of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Standard<'a> {
-    /// The row; none means that nothing may pass.
-    pub row: Option<&'a CalibrationEntry>,
-    /// False-match rate decided at.
+pub struct DecisionPolicy<'a> {
+    /// The calibration row. Without a row nothing may pass.
+    pub calibration: Option<&'a CalibrationRow>,
+    /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Thresholds.
-    pub bar: Thresholds,
+    /// Thresholds on the similarity.
+    pub bar: Bar,
 }
 
-impl Standards {
-    /// The rows of the calibration file, then those of the embedding model that is computed in
-    /// `precision`. Each kind of pair can be decided at the policy of `settings`.
+impl DecisionPolicies {
+    /// Reads the rows of the calibration file, then those of the embedding model computed in
+    /// `precision`. Checks that each pair type can be decided at the false-match rate of
+    /// `settings`.
     ///
     /// # Errors
-    /// A calibration file that is refused or of another space, a policy that the rows cannot
-    /// support.
+    /// The calibration file is refused or is for another embedding space, or the rows do not
+    /// support the false-match rate.
     pub fn open(
         settings: &VerifySettings,
         embedder: &Manifest,
         precision: Precision,
-    ) -> Result<Self, StandardsError> {
+    ) -> Result<Self, DecisionPolicyError> {
         let live = space_id(embedder, precision);
         let mut rows = own_rows(settings, live)?;
         rows.extend(embedder.calibration.iter().cloned());
-        let standards = Self { rows, settings: settings.clone() };
+        let policies = Self { rows, settings: settings.clone() };
         for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
-            standards.standard(pair_type, None)?;
+            policies.for_pair(pair_type, None)?;
         }
-        Ok(standards)
+        Ok(policies)
     }
 
-    /// Picks the row for a kind of pair and reads the thresholds off it.
+    /// Selects the row for a pair type and computes its thresholds.
     ///
     /// # Errors
-    /// A false-match rate that the row's sample does not support.
-    pub fn standard(
+    /// The row's sample does not support the false-match rate.
+    pub fn for_pair(
         &self,
         pair_type: PairType,
         policy_fmr: Option<f64>,
-    ) -> Result<Standard<'_>, PolicyError> {
+    ) -> Result<DecisionPolicy<'_>, PolicyError> {
         let policy_fmr = policy_fmr.unwrap_or(self.settings.policy_fmr);
         let row = select_entry(&self.rows, pair_type, self.settings.own_pair_type_required);
         let bar = match row {
@@ -109,38 +110,38 @@ impl Standards {
                 Thresholds::Calibrated { pass_min, review_min, generic: row.is_generic() }
             }
         };
-        Ok(Standard { row, policy_fmr, bar })
+        Ok(DecisionPolicy { calibration: row, policy_fmr, bar })
     }
 }
 
-/// The rows of the deployment's own file, which must be for the space `live`.
+/// Reads the rows of the deployment's own file, which must be for the embedding space `live`.
 fn own_rows(
     settings: &VerifySettings,
     live: String,
-) -> Result<Vec<CalibrationEntry>, StandardsError> {
+) -> Result<Vec<CalibrationRow>, DecisionPolicyError> {
     let Some(path) = settings.calibration.clone() else { return Ok(Vec::new()) };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(source) => return Err(StandardsError::Read { path, source }),
+        Err(source) => return Err(DecisionPolicyError::Read { path, source }),
     };
     match CalibrationFile::parse(&text) {
-        Ok(file) if file.space == live => Ok(file.entries),
-        Ok(file) => Err(StandardsError::Space { path, file: file.space, live }),
-        Err(source) => Err(StandardsError::File { path, source }),
+        Ok(file) if file.space == live => Ok(file.rows),
+        Ok(file) => Err(DecisionPolicyError::Space { path, file: file.space, live }),
+        Err(source) => Err(DecisionPolicyError::File { path, source }),
     }
 }
 
-impl Standard<'_> {
-    /// A cosine with what it stands for on the row.
+impl DecisionPolicy<'_> {
+    /// Returns a cosine with its score and false-match rate by the calibration row.
     pub fn similarity(&self, cosine: f64) -> Similarity {
         let on_row = |row: &CalibrationEntry| CalibratedSimilarity {
             score100: row.score100(cosine),
             fmr: row.fmr_at(cosine),
         };
-        Similarity { cosine, calibrated: self.row.map(on_row) }
+        Similarity { cosine, calibrated: self.calibration.map(on_row) }
     }
 
-    /// Least cosine that passes.
+    /// Returns the least cosine that passes, or `None` without a calibration row.
     pub fn similarity_min(&self) -> Option<f64> {
         match self.bar {
             Thresholds::Calibrated { pass_min, .. } => Some(pass_min),
