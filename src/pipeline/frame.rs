@@ -42,7 +42,7 @@ pub(super) enum Detail {
 #[derive(Debug)]
 pub(super) struct MeasuredFrame {
     /// The input of the liveness rules.
-    pub measures: Measures,
+    pub measures: FrameMeasures,
     /// Crops of the main face for [`Pipeline::judge_frame`]. Unset if there is no face, or if the
     /// face cannot be cropped.
     pub crops: Option<FaceCrops>,
@@ -79,7 +79,7 @@ struct DetectedFrame {
 }
 
 impl Pipeline {
-    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
+    /// FrameMeasures a frame in the given detail. If there is no face, or the mesh network does not see
     /// one, the later measurements are left out.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Pipeline {
         )?;
         let (embedding, norm) = self.read_embedding(&embedded)?;
         let live = self.liveness_score(&judged)?;
-        Ok(Judged { embedding, norm: norm.into(), live })
+        Ok(FrameJudgement { embedding, norm: norm.into(), live })
     }
 
     async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {
@@ -166,7 +166,7 @@ impl Pipeline {
         self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
-    /// Measures the openness of the right and the left eye.
+    /// FrameMeasures the openness of the right and the left eye.
     async fn measure_eyes(
         &self,
         image: RgbImage,
@@ -203,7 +203,7 @@ fn crop_frame(
     let DetectedFrame { image, fingerprint, scale, output } = frame;
     let Faces { all: faces, main } = Faces::find(&output, scale, &image, &rules.detector)?;
     let size = [image.width(), image.height()];
-    let measures = Measures { size, fingerprint, faces, main: None };
+    let measures = FrameMeasures { size, fingerprint, faces, main: None };
     let mut measured = MeasuredFrame { measures, crops: None };
     let Some(main) = main else {
         return Ok(LocatedFrame { image, measured, mesh: None });

@@ -14,7 +14,7 @@ use crate::model::{Manifest, space_id};
 #[derive(Debug, Clone)]
 pub struct DecisionPolicies {
     /// The rows of the deployment, then those of the model.
-    pub rows: Vec<CalibrationRow>,
+    pub rows: Vec<CalibrationEntry>,
     /// False-match rate and review band of this deployment.
     pub settings: VerifySettings,
 }
@@ -60,11 +60,11 @@ pub enum DecisionPolicyError {
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionPolicy<'a> {
     /// The calibration row. Without a row nothing may pass.
-    pub calibration: Option<&'a CalibrationRow>,
+    pub calibration: Option<&'a CalibrationEntry>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
     /// Thresholds on the similarity.
-    pub bar: Bar,
+    pub thresholds: Thresholds,
 }
 
 impl DecisionPolicies {
@@ -118,7 +118,7 @@ impl DecisionPolicies {
 fn own_rows(
     settings: &VerifySettings,
     live: String,
-) -> Result<Vec<CalibrationRow>, DecisionPolicyError> {
+) -> Result<Vec<CalibrationEntry>, DecisionPolicyError> {
     let Some(path) = settings.calibration.clone() else { return Ok(Vec::new()) };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

@@ -124,7 +124,7 @@ pub struct Verification {
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
     /// The calibration row of the decision.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// A liveness score and its limit.
@@ -148,7 +148,7 @@ pub struct Comparison {
     /// Report on the second side, if it was an image.
     pub b: Option<PhotoReport>,
     /// The calibration row of `similarity`.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// The result of `CheckLiveness`.

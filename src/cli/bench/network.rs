@@ -60,7 +60,7 @@ pub(super) struct BucketReport {
     pub(super) rows_per_second_without_graphs: Option<f64>,
 }
 
-/// Measures every bucket, with all slots, with one, and without graphs.
+/// FrameMeasures every bucket, with all slots, with one, and without graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
     settings: &DeviceSettings,

@@ -228,7 +228,7 @@ impl LiveSession {
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
-        let Observed { mut events, judge } = self.core.observe(sequence, &measures, now);
+        let FrameResult { mut events, judge } = self.core.observe(sequence, &measures, now);
         if let Some(crops) = crops.filter(|_| judge) {
             // Only judged frames are checked for replay: they decide the session, so a replayed
             // session shows them again.
@@ -238,9 +238,9 @@ impl LiveSession {
                 self.pipeline.was_replayed(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
-            events.extend(self.core.judged(sequence, judged));
+            events.extend(self.core.add_judgement(sequence, judged));
             if was_replayed {
-                events.extend(self.core.replayed());
+                events.extend(self.core.report_replay());
             }
         }
         let done = |event: &&Event| matches!(event, Event::StepDone(_));
@@ -313,7 +313,7 @@ fn oriented(frame: CameraFrame) -> Frame {
 }
 
 /// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.
-fn is_timing_retry(verdict: &LivenessVerdict) -> bool {
+fn is_timing_retry(verdict: &SessionVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
     let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry

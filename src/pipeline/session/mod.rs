@@ -194,7 +194,7 @@ impl Pipeline {
             PortraitFile::File(file) => self.hash(file).await?.0,
         };
         // Drawn before the attempt is counted, so that a failure here costs no attempt.
-        let (session, actions) = (SessionId::random()?, liveness::draw(random_u128()?));
+        let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));
         let transaction = keys.transaction_digests(TENANT, &spec.transaction);
         let attempts_max = settings.attempts_max;
         let counted = replay.count_attempt(&transaction, attempts_max, ATTEMPTS_TTL).await?;

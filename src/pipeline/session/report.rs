@@ -22,7 +22,7 @@ pub struct FrameCounts {
 #[derive(Debug)]
 pub struct SessionReport {
     /// Decision, reasons, and every checked value with its limit.
-    pub verdict: LivenessVerdict,
+    pub verdict: SessionVerdict,
     /// The claims of the session.
     pub claims: SessionClaims,
     /// The requested actions, in order.
@@ -42,7 +42,7 @@ pub struct SessionReport {
     /// Counts of the frames.
     pub frames: FrameCounts,
     /// The calibration row of the decision.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
     /// Time of the decision, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
 }

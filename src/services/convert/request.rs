@@ -2,7 +2,7 @@
 //! fields are reported at once.
 
 use super::fields::{Caller, FieldReader, photograph};
-use crate::face::verdict::Subject;
+use crate::face::decision::Subject;
 use crate::image::ImageSettings;
 use crate::pipeline::{Error, Photograph, Side};
 use crate::proto::v1;

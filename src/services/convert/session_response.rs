@@ -71,7 +71,7 @@ pub fn liveness_result(
     tells_all: bool,
 ) -> v1::LivenessResult {
     let verdict = if tells_all { report.verdict.clone() } else { coarsen(&report.verdict) };
-    let LivenessVerdict { decision: decided, reasons: why, checks, .. } = verdict;
+    let SessionVerdict { decision: decided, reasons: why, checks, .. } = verdict;
     let disclosed = report.similarity.filter(|_| tells_all);
     v1::LivenessResult {
         request_id: info.request_id,
