@@ -4,15 +4,15 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::answer::{Answer, RowError};
 use super::lane::LaneSpec;
 use super::shell::{self, Caller, Job, LiveLane, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
-use crate::device::{Device, DeviceError, LoadedModel, RowOutput};
+use crate::device::{Device, LoadedModel};
 use crate::image::RgbImage;
 
 /// The lane of one live model.
@@ -43,37 +43,6 @@ struct LaneEntry {
     id: String,
     /// As many as the lane holds rows.
     places: Arc<Semaphore>,
-}
-
-/// What became of a row that ran.
-#[derive(Debug)]
-pub struct Answer {
-    /// What the network says.
-    pub output: RowOutput,
-    /// From [`Scheduler::submit`] to the launch.
-    pub queue_time: Duration,
-    /// How long the batch ran.
-    pub run_time: Duration,
-}
-
-/// Why a row gave no answer.
-#[derive(Debug, Error)]
-pub enum RowError {
-    /// Its deadline passed before it could be launched.
-    #[error("the deadline passed before the row could run")]
-    Expired,
-    /// The device could not run it, or no device that could is in service.
-    #[error("the device could not run the row")]
-    Device(#[source] DeviceError),
-    /// No lane runs this model.
-    #[error("model {model} has no lane")]
-    NoLane {
-        /// Name and version.
-        model: String,
-    },
-    /// The device's thread has ended, or the scheduler's task.
-    #[error("the scheduler has stopped")]
-    Stopped,
 }
 
 impl Scheduler {
@@ -152,7 +121,7 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceSettings, DeviceState, Placement};
+    use crate::device::{DeviceError, DeviceSettings, DeviceState, Placement};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);

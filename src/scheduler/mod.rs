@@ -12,6 +12,7 @@
 //! A lane is placed on the devices that hold its model, and a batch is formed for the device whose
 //! slot was reserved. Rows that no device in service can run are answered at once.
 
+mod answer;
 mod core;
 mod cpu_pool;
 mod handle;
@@ -21,8 +22,9 @@ mod shell;
 mod stats;
 mod tickets;
 
+pub use answer::{Answer, RowError};
 pub use cpu_pool::{CpuPool, PoolError};
-pub use handle::{Answer, LaneSettings, RowError, Scheduler};
+pub use handle::{LaneSettings, Scheduler};
 pub use settings::SchedulerSettings;
 pub use stats::SchedulerStats;
 pub use tickets::{Overloaded, Resource, Ticket, Tickets};

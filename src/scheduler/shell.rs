@@ -9,8 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::answer::{Answer, RowError};
 use super::core::{Core, Dropped, Formed, Next};
-use super::handle::{Answer, RowError};
 use super::lane::{DropReason, LaneSpec, Queued};
 use super::stats::LaneStats;
 use super::tickets::Ticket;
