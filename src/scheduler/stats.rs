@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::lane::{CloseReason, DropReason};
-use super::tickets::Resource;
+use super::resource::Resource;
 use crate::telemetry::{Latency, latency_histogram};
 
 /// Rows of a batch; the bounds are the bucket sizes models are warmed for.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::resource::Resource;
 use super::stats::SchedulerStats;
 use crate::telemetry::CallTimes;
 
@@ -43,15 +44,6 @@ pub struct Overloaded {
     pub limit: usize,
     /// When it is worth trying again.
     pub retry_after: Duration,
-}
-
-/// What tickets bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// The number of requests.
-    Requests,
-    /// The bytes the requests brought.
-    Bytes,
 }
 
 #[derive(Debug)]
@@ -146,15 +138,6 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.office.give_back(self.bytes);
         self.office.stats.ticket_given_back(self.bytes);
-    }
-}
-
-impl std::fmt::Display for Resource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Requests => "requests",
-            Self::Bytes => "bytes",
-        })
     }
 }
 
