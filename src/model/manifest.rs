@@ -4,22 +4,14 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::input::{InputContract, RawInput};
-use super::task::{Meaning, RawDetection, RawLiveness, RawTask, Task, cells};
-use super::values::{Licence, Sha256Hex, file_name, free_text, label, tensor_name};
+use super::output::{OutputSpec, RawOutput, parse_outputs};
+use super::task::{RawDetection, RawLiveness, RawTask, Task};
+use super::values::{Licence, Sha256Hex, file_name, free_text, label};
 use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
 
 /// Largest manifest in bytes; a long calibration table takes 10 kB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
-
-/// Most outputs of a network; a detector has 12.
-const OUTPUTS_MAX: usize = 32;
-
-/// Most axes of an output, without the batch axis.
-const AXES_MAX: usize = 6;
-
-/// Most values of one output; 1,280-pixel detectors answer 256,000.
-const OUTPUT_VALUES_MAX: usize = 1 << 22;
 
 /// Most batch sizes; each takes warm-up time and device memory.
 const BUCKETS_MAX: usize = 12;
@@ -71,36 +63,6 @@ pub struct Origin {
     pub upstream: String,
     /// What the model was trained on, and what is not known of it.
     pub training_data: String,
-}
-
-/// One output of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputSpec {
-    /// Name of the output in the ONNX file.
-    pub tensor: String,
-    /// Shape of one row, without the batch axis.
-    pub shape: Vec<usize>,
-    /// What it says.
-    pub meaning: Meaning,
-    /// Detectors: pixels per cell of the grid that `shape` counts.
-    pub stride: Option<usize>,
-}
-
-impl OutputSpec {
-    /// Values of one row.
-    #[expect(clippy::len_without_is_empty, reason = "an output has at least one value")]
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Shape of one row when the network is fed by `input`: a detector's grids follow its sides.
-    pub fn row_shape(&self, input: &InputContract) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let Some(cells) = self.stride.and_then(|stride| cells(input, stride)) {
-            shape[0] = cells;
-        }
-        shape
-    }
 }
 
 /// Where the golden is, and how close answers must come.
@@ -175,15 +137,6 @@ struct RawOrigin {
     path: String,
     upstream: String,
     training_data: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawOutput {
-    tensor: String,
-    shape: Vec<usize>,
-    meaning: Meaning,
-    stride: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -274,39 +227,6 @@ fn parse_origin(raw: RawOrigin) -> Result<Origin, ModelError> {
         upstream: free_text("origin.upstream", raw.upstream)?,
         training_data: free_text("origin.training_data", raw.training_data)?,
     })
-}
-
-fn parse_outputs(raw: Vec<RawOutput>) -> Result<Vec<OutputSpec>, ModelError> {
-    if !(1..=OUTPUTS_MAX).contains(&raw.len()) {
-        return Err(ModelError::value("outputs", format!("must have 1 to {OUTPUTS_MAX} entries")));
-    }
-    let mut outputs: Vec<OutputSpec> = Vec::with_capacity(raw.len());
-    for (k, raw) in raw.into_iter().enumerate() {
-        let tensor = tensor_name(&format!("outputs[{k}].tensor"), raw.tensor)?;
-        if outputs.iter().any(|other| other.tensor == tensor) {
-            return Err(ModelError::value(format!("outputs[{k}].tensor"), "is named twice"));
-        }
-        check_shape(&raw.shape)
-            .map_err(|rule| ModelError::value(format!("outputs[{k}].shape"), rule))?;
-        outputs.push(OutputSpec {
-            tensor,
-            shape: raw.shape,
-            meaning: raw.meaning,
-            stride: raw.stride,
-        });
-    }
-    Ok(outputs)
-}
-
-fn check_shape(shape: &[usize]) -> Result<(), String> {
-    if !(1..=AXES_MAX).contains(&shape.len()) {
-        return Err(format!("must have 1 to {AXES_MAX} axes"));
-    }
-    let values = shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
-    match values {
-        Some(1..=OUTPUT_VALUES_MAX) => Ok(()),
-        _ => Err(format!("must hold 1 to {OUTPUT_VALUES_MAX} values")),
-    }
 }
 
 fn parse_buckets(buckets: Vec<usize>) -> Result<Vec<usize>, ModelError> {

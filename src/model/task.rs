@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::input::{CropRule, InputContract};
-use super::manifest::OutputSpec;
+use super::output::{Meaning, OutputSpec, cells};
 use super::values::free_text;
 use crate::liveness::LivenessOutput;
 
@@ -13,30 +13,6 @@ const MESH_VALUES: usize = 468 * 3;
 
 /// Values of MediaPipe's iris network: 71 contour and 5 iris points of x, y, z.
 const IRIS_VALUES: usize = (71 + 5) * 3;
-
-/// What one output says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Meaning {
-    /// Detector, per cell: how likely the class is a face.
-    Class,
-    /// Detector, per cell: how well the box fits a face.
-    Objectness,
-    /// Detector, per cell: the box.
-    Boxes,
-    /// Detector, per cell: five points.
-    Points,
-    /// The face's vector, before normalisation.
-    Embedding,
-    /// One score per class.
-    ClassScores,
-    /// Points in pixels of the crop.
-    Landmarks,
-    /// The probability that the crop shows a face.
-    FaceFlag,
-    /// Refined contours of eyes and lips; not read.
-    Contours,
-}
 
 /// What a network is for. Numbers are indices into [`super::Manifest::outputs`].
 #[derive(Debug, Clone, PartialEq)]
@@ -276,12 +252,6 @@ fn parse_head(
         boxes: find(Meaning::Boxes, 4)?,
         points: find(Meaning::Points, 10)?,
     })
-}
-
-/// Cells of a grid over the input; `None` when they do not tile it.
-pub(super) fn cells(input: &InputContract, stride: usize) -> Option<usize> {
-    let tiles = input.width.checked_rem(stride)? == 0 && input.height.checked_rem(stride)? == 0;
-    tiles.then(|| (input.width / stride) * (input.height / stride))
 }
 
 fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, ModelError> {
