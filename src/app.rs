@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use self::inspection::{Prepared, prepare};
 use self::listening::{Listening, serve_grpc, serve_http};
 use self::standing::{Board, Follower};
-use crate::catalog::{self, CatalogError, Role, Snapshot};
+use crate::catalog::{self, CatalogError, Snapshot};
 use crate::config::Config;
 use crate::device::{Device, DeviceError, DeviceSettings};
 use crate::liveness::Limits;
-use crate::model::{Manifest, ModelError};
+use crate::model::{Manifest, ModelError, TaskKind};
 use crate::pipeline::{
     Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
 };
@@ -251,14 +251,14 @@ fn labels(manifest: &Manifest) -> ModelLabels {
 fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<String> {
     let mut lines: Vec<String> =
         device.describe().map(|device| format!("device      {device}")).collect();
-    for (role, model) in snapshot.iter() {
+    for (kind, model) in snapshot.iter() {
         let manifest = model.manifest();
-        let name = match role {
-            Role::Detector => "detector",
-            Role::Embedder => "embedder",
-            Role::Mesh => "mesh",
-            Role::Iris => "iris",
-            Role::Liveness => "liveness",
+        let name = match kind {
+            TaskKind::FaceDetection => "detector",
+            TaskKind::FaceEmbedding => "embedder",
+            TaskKind::FaceMesh => "mesh",
+            TaskKind::Iris => "iris",
+            TaskKind::PassiveLiveness => "liveness",
         };
         lines.push(format!(
             "{:<12}{}  {}  {}  batches up to {}",

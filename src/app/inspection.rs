@@ -2,11 +2,11 @@
 //! and `menshen check` read it by the same code.
 
 use super::AppError;
-use crate::catalog::{ByRole, LivenessEnsemble, Role, choose_liveness, choose_model};
+use crate::catalog::{ByTask, LivenessEnsemble, choose_liveness, choose_model};
 use crate::config::Config;
 use crate::device::{DeviceError, DevicePlan, DeviceSettings};
-use crate::model::{Listing, Manifest, Package, Shelf, scan_shelf};
-use crate::pipeline::{Sessions, Standards, check_role, session_keys, session_store};
+use crate::model::{Listing, Manifest, Package, Shelf, TaskKind, scan_shelf};
+use crate::pipeline::{Sessions, Standards, check_manifest, session_keys, session_store};
 use crate::trust::{ReplayStore, ReplayTarget, SessionKeys};
 
 /// One part of what a start reads.
@@ -33,7 +33,7 @@ pub enum State {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) devices: DevicePlan,
-    pub(super) packages: ByRole<Package>,
+    pub(super) packages: ByTask<Package>,
     pub(super) standards: Standards,
     pub(super) sessions: Sessions,
 }
@@ -94,11 +94,11 @@ impl Inspection<'_> {
         self.note("device.device", devices, DevicePlan::to_string)
     }
 
-    /// The packages of all roles, and what is decided by, which needs the embedder's manifest only.
+    /// The packages of all tasks, and what is decided by, which needs the embedder's manifest only.
     fn models(
         &mut self,
         devices: Option<&DevicePlan>,
-    ) -> (Option<ByRole<Package>>, Option<Standards>) {
+    ) -> (Option<ByTask<Package>>, Option<Standards>) {
         if self.is_left_out("models.", "models.dir") {
             return (None, None);
         }
@@ -134,19 +134,20 @@ impl Inspection<'_> {
         }
     }
 
-    /// Which of `manifests` plays each part.
+    /// Which of `manifests` does each task.
     fn places(&mut self, shelf: &Shelf, manifests: &[&Manifest]) -> Places {
         let models = &self.config.models;
-        let mut choose = |role, asked| {
-            let place = choose_model(manifests, role, asked).map_err(AppError::Catalog);
-            self.keep(role_key(role), place)
+        let mut choose = |kind, asked| {
+            let place = choose_model(manifests, kind, asked).map_err(AppError::Catalog);
+            self.keep(model_setting(kind), place)
         };
-        let detector = choose(Role::Detector, &models.detector);
-        let embedder = choose(Role::Embedder, &models.embedder);
-        let mesh = choose(Role::Mesh, &models.mesh);
-        let iris = choose(Role::Iris, &models.iris);
+        let detector = choose(TaskKind::FaceDetection, &models.detector);
+        let embedder = choose(TaskKind::FaceEmbedding, &models.embedder);
+        let mesh = choose(TaskKind::FaceMesh, &models.mesh);
+        let iris = choose(TaskKind::Iris, &models.iris);
         let liveness = choose_liveness(manifests, &shelf.ensembles, &models.liveness);
-        let liveness = self.keep(role_key(Role::Liveness), liveness.map_err(AppError::Catalog));
+        let liveness = self
+            .keep(model_setting(TaskKind::PassiveLiveness), liveness.map_err(AppError::Catalog));
         Places { detector, embedder, mesh, iris, liveness }
     }
 
@@ -155,24 +156,25 @@ impl Inspection<'_> {
         shelf: &Shelf,
         places: Places,
         devices: Option<&DevicePlan>,
-    ) -> Option<ByRole<Package>> {
-        let mut open = |role, place: usize| {
-            let package = open(self.config, role, &shelf.models[place], devices);
-            self.note(role_key(role), package, describe)
+    ) -> Option<ByTask<Package>> {
+        let mut open = |kind, place: usize| {
+            let package = open(self.config, kind, &shelf.models[place], devices);
+            self.note(model_setting(kind), package, describe)
         };
-        let detector = places.detector.and_then(|place| open(Role::Detector, place));
-        let embedder = places.embedder.and_then(|place| open(Role::Embedder, place));
-        let mesh = places.mesh.and_then(|place| open(Role::Mesh, place));
-        let iris = places.iris.and_then(|place| open(Role::Iris, place));
+        let detector = places.detector.and_then(|place| open(TaskKind::FaceDetection, place));
+        let embedder = places.embedder.and_then(|place| open(TaskKind::FaceEmbedding, place));
+        let mesh = places.mesh.and_then(|place| open(TaskKind::FaceMesh, place));
+        let iris = places.iris.and_then(|place| open(TaskKind::Iris, place));
         let liveness = places.liveness.and_then(|ensemble| {
-            let members = ensemble.members.into_iter().map(|place| open(Role::Liveness, place));
+            let members =
+                ensemble.members.into_iter().map(|place| open(TaskKind::PassiveLiveness, place));
             // Gathered before it is asked whether one is missing, so that all are opened.
             let members: Vec<Option<Package>> = members.collect();
             let members = members.into_iter().collect::<Option<Vec<Package>>>()?;
             let LivenessEnsemble { fusion, score_min, .. } = ensemble;
             Some(LivenessEnsemble { members, fusion, score_min })
         });
-        Some(ByRole {
+        Some(ByTask {
             detector: detector?,
             embedder: embedder?,
             mesh: mesh?,
@@ -249,7 +251,7 @@ impl Inspection<'_> {
     }
 }
 
-/// Places of the models of all roles; `None` where there is none, and that was reported.
+/// Places of the models of all tasks; `None` where there is none, and that was reported.
 struct Places {
     detector: Option<usize>,
     embedder: Option<usize>,
@@ -258,14 +260,14 @@ struct Places {
     liveness: Option<LivenessEnsemble<usize>>,
 }
 
-/// The files of a model that can play `role` and that the devices can compute.
+/// The files of a model that can do `kind` and that the devices can compute.
 fn open(
     config: &Config,
-    role: Role,
+    kind: TaskKind,
     listing: &Listing,
     devices: Option<&DevicePlan>,
 ) -> Result<Package, AppError> {
-    check_role(role, &listing.manifest)?;
+    check_manifest(kind, &listing.manifest)?;
     let package = Package::open_with(&listing.dir, config.models.licence_policy())?;
     match devices {
         Some(devices) => Ok(devices.fit(package)?),
@@ -278,13 +280,13 @@ fn describe(package: &Package) -> String {
     format!("{}, {}, {}", manifest.id(), manifest.precision, manifest.licence.as_str())
 }
 
-/// The setting that names the model of a role.
-fn role_key(role: Role) -> &'static str {
-    match role {
-        Role::Detector => "models.detector",
-        Role::Embedder => "models.embedder",
-        Role::Mesh => "models.mesh",
-        Role::Iris => "models.iris",
-        Role::Liveness => "models.liveness",
+/// The setting that names the model of a task.
+fn model_setting(kind: TaskKind) -> &'static str {
+    match kind {
+        TaskKind::FaceDetection => "models.detector",
+        TaskKind::FaceEmbedding => "models.embedder",
+        TaskKind::FaceMesh => "models.mesh",
+        TaskKind::Iris => "models.iris",
+        TaskKind::PassiveLiveness => "models.liveness",
     }
 }

@@ -1,8 +1,8 @@
-//! Which of the models on disk play which part. Pure: manifests in, places out.
+//! Which of the models on disk does which task. Pure: manifests in, places out.
 
-use super::{CatalogError, LivenessEnsemble, Role};
+use super::{CatalogError, LivenessEnsemble};
 use crate::liveness::Fusion;
-use crate::model::{Ensemble, Manifest, Task};
+use crate::model::{Ensemble, Manifest, Task, TaskKind};
 
 /// The place in `manifests` of the model called `asked`, a `name` or `name/version`.
 ///
@@ -10,15 +10,15 @@ use crate::model::{Ensemble, Manifest, Task};
 /// [`CatalogError`] names what was asked for and what there is.
 pub fn choose_model(
     manifests: &[&Manifest],
-    role: Role,
+    kind: TaskKind,
     asked: &str,
 ) -> Result<usize, CatalogError> {
     let fitting = manifests.iter().enumerate().filter(|(_, manifest)| is_called(manifest, asked));
     let places: Vec<usize> = fitting.map(|(place, _)| place).collect();
     match places[..] {
         [] => Err(unknown(asked, manifests.iter().map(|manifest| manifest.id()))),
-        [place] if role.fits(&manifests[place].task) => Ok(place),
-        [place] => Err(wrong_task(manifests[place], role)),
+        [place] if manifests[place].task.kind() == kind => Ok(place),
+        [place] => Err(wrong_task(manifests[place], kind)),
         [..] => {
             let candidates: Vec<String> =
                 places.iter().map(|place| manifests[*place].id()).collect();
@@ -40,7 +40,7 @@ pub fn choose_liveness(
 ) -> Result<LivenessEnsemble<usize>, CatalogError> {
     match find_ensemble(manifests, ensembles, asked)? {
         Some(ensemble) => choose_members(manifests, ensemble),
-        None => alone(manifests, choose_model(manifests, Role::Liveness, asked)?),
+        None => alone(manifests, choose_model(manifests, TaskKind::PassiveLiveness, asked)?),
     }
 }
 
@@ -77,7 +77,7 @@ pub fn choose_members(
     manifests: &[&Manifest],
     ensemble: &Ensemble,
 ) -> Result<LivenessEnsemble<usize>, CatalogError> {
-    let member = |asked: &String| choose_model(manifests, Role::Liveness, asked);
+    let member = |asked: &String| choose_model(manifests, TaskKind::PassiveLiveness, asked);
     let members = ensemble.members.iter().map(member).collect::<Result<_, _>>();
     let members = members.map_err(|source| CatalogError::Member {
         ensemble: ensemble.id(),
@@ -90,7 +90,7 @@ pub fn choose_members(
 /// One model judges by its own threshold; of one score, every fusion makes the same.
 fn alone(manifests: &[&Manifest], place: usize) -> Result<LivenessEnsemble<usize>, CatalogError> {
     let Task::PassiveLiveness(liveness) = &manifests[place].task else {
-        return Err(wrong_task(manifests[place], Role::Liveness));
+        return Err(wrong_task(manifests[place], TaskKind::PassiveLiveness));
     };
     let score_min = liveness.score_min;
     Ok(LivenessEnsemble { members: vec![place], fusion: Fusion::Min, score_min })
@@ -106,8 +106,8 @@ pub(super) fn unknown(asked: &str, known: impl Iterator<Item = String>) -> Catal
     CatalogError::Unknown { asked: asked.to_owned(), known: known.join(", ") }
 }
 
-pub(super) fn wrong_task(manifest: &Manifest, wanted: Role) -> CatalogError {
-    let (model, task) = (manifest.id(), manifest.task.name());
+pub(super) fn wrong_task(manifest: &Manifest, wanted: TaskKind) -> CatalogError {
+    let (model, task) = (manifest.id(), manifest.task.kind());
     CatalogError::WrongTask { model, task, wanted }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     use crate::catalog::fixture::{detector, embedder, iris, liveness, mesh};
     use crate::telemetry::causes;
 
-    /// One model for each part.
+    /// One model for each task.
     fn models() -> Vec<Manifest> {
         vec![
             liveness("live", "1"),
@@ -139,9 +139,9 @@ mod tests {
         }
     }
 
-    fn model(manifests: &[Manifest], role: Role, asked: &str) -> Result<usize, String> {
+    fn model(manifests: &[Manifest], kind: TaskKind, asked: &str) -> Result<usize, String> {
         let manifests: Vec<&Manifest> = manifests.iter().collect();
-        choose_model(&manifests, role, asked).map_err(|error| causes(&error))
+        choose_model(&manifests, kind, asked).map_err(|error| causes(&error))
     }
 
     fn judged_by(
@@ -154,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_played_by_the_model_of_its_name() {
-        let roles = [
-            (Role::Detector, "det", 1),
-            (Role::Embedder, "emb/1", 2),
-            (Role::Mesh, "mesh", 3),
-            (Role::Iris, "iris", 4),
+    fn every_task_is_done_by_the_model_of_its_name() {
+        let tasks = [
+            (TaskKind::FaceDetection, "det", 1),
+            (TaskKind::FaceEmbedding, "emb/1", 2),
+            (TaskKind::FaceMesh, "mesh", 3),
+            (TaskKind::Iris, "iris", 4),
         ];
-        for (role, asked, place) in roles {
-            assert_eq!(model(&models(), role, asked), Ok(place), "{asked}");
+        for (kind, asked, place) in tasks {
+            assert_eq!(model(&models(), kind, asked), Ok(place), "{asked}");
         }
         let expected = LivenessEnsemble { members: vec![0], fusion: Fusion::Min, score_min: 0.5 };
         let unasked = [pair("1", ["live/1", "live/2"])];
@@ -172,18 +172,18 @@ mod tests {
     #[test]
     fn a_version_is_chosen_by_its_full_name() {
         let manifests = [models(), vec![embedder("emb", "2")]].concat();
-        assert_eq!(model(&manifests, Role::Embedder, "emb/2"), Ok(5));
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb/2"), Ok(5));
         let several = "several models fit 'emb', ask for one of: emb/1, emb/2";
-        assert_eq!(model(&manifests, Role::Embedder, "emb").unwrap_err(), several);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb").unwrap_err(), several);
     }
 
     #[test]
     fn what_cannot_be_had_is_refused_by_name_and_reason() {
         let manifests = [detector("det", "1"), embedder("emb", "1")];
         let unknown = "model 'emb/9' is unknown, there are: det/1, emb/1";
-        assert_eq!(model(&manifests, Role::Embedder, "emb/9").unwrap_err(), unknown);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb/9").unwrap_err(), unknown);
         let wrong = "model det/1 is for face-detection, face-embedding was asked for";
-        assert_eq!(model(&manifests, Role::Embedder, "det").unwrap_err(), wrong);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "det").unwrap_err(), wrong);
         let wrong = "model det/1 is for face-detection, passive-liveness was asked for";
         assert_eq!(judged_by(&manifests, &[], "det").unwrap_err(), wrong);
         let unknown = "model 'pair/2' is unknown, there are: det/1, emb/1, pair/1";

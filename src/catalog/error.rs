@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use super::Role;
 use crate::device::DeviceError;
+use crate::model::TaskKind;
 
 /// Why the models asked for cannot be had.
 #[derive(Debug, Error)]
@@ -22,9 +22,9 @@ pub enum CatalogError {
         /// Name and version.
         model: String,
         /// What the model is for.
-        task: &'static str,
+        task: TaskKind,
         /// What it was asked to do.
-        wanted: Role,
+        wanted: TaskKind,
     },
     /// More than one model would do, and guessing is not done.
     #[error("several models fit '{asked}', ask for one of: {candidates}")]

@@ -1,4 +1,4 @@
-//! Manifests of every role for tests.
+//! Manifests of every task for tests.
 
 use crate::device::fixture;
 use crate::liveness::LivenessOutput;

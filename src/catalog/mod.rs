@@ -6,27 +6,27 @@
 //!
 //! A request takes one [`Snapshot`] and keeps it to its end.
 
+mod by_task;
 mod choose;
 mod error;
 #[cfg(test)]
 mod fixture;
-mod role;
 mod settings;
 
 use std::sync::Arc;
 
 use crate::device::{Device, LoadedModel};
-use crate::model::Package;
+use crate::model::{Package, TaskKind};
 
+pub use by_task::{ByTask, LivenessEnsemble};
 pub use choose::{choose_liveness, choose_members, choose_model};
 pub use error::CatalogError;
-pub use role::{ByRole, LivenessEnsemble, Role};
 pub use settings::ModelSettings;
 
 /// The live models as one request sees them.
-pub type Snapshot = ByRole<Arc<LoadedModel>>;
+pub type Snapshot = ByTask<Arc<LoadedModel>>;
 
-/// Makes the models of all roles live on one group of devices, one after the other: each passes its
+/// Makes the models of all tasks live on one group of devices, one after the other: each passes its
 /// golden on every device of its placement and is warm there.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub type Snapshot = ByRole<Arc<LoadedModel>>;
 /// that the device refuses. Then none is live.
 pub async fn load(
     device: &Device,
-    packages: ByRole<Package>,
+    packages: ByTask<Package>,
 ) -> Result<Arc<Snapshot>, CatalogError> {
     let packages = packages.try_map(check_task)?;
     // The largest weights first: importing takes a multiple of their bytes for a moment, and
@@ -52,11 +52,11 @@ pub async fn load(
     Ok(Arc::new(Snapshot { detector, embedder, mesh, iris, liveness }))
 }
 
-fn check_task(role: Role, package: Package) -> Result<Package, CatalogError> {
-    if role.fits(&package.manifest.task) {
+fn check_task(kind: TaskKind, package: Package) -> Result<Package, CatalogError> {
+    if package.manifest.task.kind() == kind {
         Ok(package)
     } else {
-        Err(choose::wrong_task(&package.manifest, role))
+        Err(choose::wrong_task(&package.manifest, kind))
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::ModelError;
 use super::input::{InputContract, RawInput};
 use super::output::{OutputSpec, RawOutput, parse_outputs};
-use super::task::{RawDetection, RawLiveness, RawTask, Task};
+use super::task::{RawDetection, RawLiveness, Task, TaskKind};
 use super::values::{Licence, Sha256Hex, file_name, free_text, label};
 use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
@@ -113,7 +113,7 @@ pub enum Tolerance {
 struct RawManifest {
     name: String,
     version: String,
-    task: RawTask,
+    task: TaskKind,
     file: String,
     sha256: String,
     licence: String,
@@ -174,7 +174,7 @@ impl Manifest {
         let input = InputContract::parse(raw.input)?;
         let outputs = parse_outputs(raw.outputs)?;
         let task = Task::parse(raw.task, raw.detection, raw.liveness, &input, &outputs)?;
-        if raw.task != RawTask::FaceEmbedding && !raw.calibration.is_empty() {
+        if raw.task != TaskKind::FaceEmbedding && !raw.calibration.is_empty() {
             return Err(ModelError::value("calibration", "does not belong to this task"));
         }
         let manifest = Self {

@@ -30,4 +30,4 @@ pub use manifest::Manifest;
 pub use output::OutputSpec;
 pub use package::{LicencePolicy, Package};
 pub use space::space_id;
-pub use task::{Decoder, Detection, Liveness, Task};
+pub use task::{Decoder, Detection, Liveness, Task, TaskKind};

@@ -1,5 +1,7 @@
 //! What a network is for, and which of its outputs says what.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::ModelError;
@@ -40,16 +42,57 @@ pub enum Task {
     },
 }
 
+/// What a network is for, without what its [`Task`] says about the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    /// Finds faces.
+    FaceDetection,
+    /// Turns an aligned face into a vector.
+    FaceEmbedding,
+    /// Tells a live face from a picture of one; the one task that several live models may share.
+    PassiveLiveness,
+    /// Finds the points of a face.
+    FaceMesh,
+    /// Finds the lids of an eye.
+    Iris,
+}
+
 impl Task {
+    /// The task without its details.
+    pub fn kind(&self) -> TaskKind {
+        match self {
+            Self::FaceDetection(_) => TaskKind::FaceDetection,
+            Self::FaceEmbedding { .. } => TaskKind::FaceEmbedding,
+            Self::PassiveLiveness(_) => TaskKind::PassiveLiveness,
+            Self::FaceMesh { .. } => TaskKind::FaceMesh,
+            Self::Iris { .. } => TaskKind::Iris,
+        }
+    }
+
     /// The name in manifests.
     pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+}
+
+impl TaskKind {
+    /// The name in manifests.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::FaceDetection(_) => "face-detection",
-            Self::FaceEmbedding { .. } => "face-embedding",
-            Self::PassiveLiveness(_) => "passive-liveness",
-            Self::FaceMesh { .. } => "face-mesh",
-            Self::Iris { .. } => "iris",
+            Self::FaceDetection => "face-detection",
+            Self::FaceEmbedding => "face-embedding",
+            Self::PassiveLiveness => "passive-liveness",
+            Self::FaceMesh => "face-mesh",
+            Self::Iris => "iris",
         }
+    }
+}
+
+impl fmt::Display for TaskKind {
+    /// Writes the name in manifests.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -104,17 +147,6 @@ pub struct Liveness {
     pub score_source: String,
 }
 
-/// `task` as written.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RawTask {
-    FaceDetection,
-    FaceEmbedding,
-    PassiveLiveness,
-    FaceMesh,
-    Iris,
-}
-
 /// `[detection]` as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,70 +169,70 @@ pub(super) struct RawLiveness {
 impl Task {
     /// Judges the task's own tables against the input and the outputs.
     pub(super) fn parse(
-        task: RawTask,
+        task: TaskKind,
         detection: Option<RawDetection>,
         liveness: Option<RawLiveness>,
         input: &InputContract,
         outputs: &[OutputSpec],
     ) -> Result<Self, ModelError> {
         let foreign = |key| Err(ModelError::value(key, "does not belong to this task"));
-        if detection.is_some() && task != RawTask::FaceDetection {
+        if detection.is_some() && task != TaskKind::FaceDetection {
             return foreign("detection");
         }
-        if liveness.is_some() && task != RawTask::PassiveLiveness {
+        if liveness.is_some() && task != TaskKind::PassiveLiveness {
             return foreign("liveness");
         }
         check_crop(task, &input.crop)?;
         check_meanings(task, outputs)?;
         Ok(match task {
-            RawTask::FaceDetection => {
+            TaskKind::FaceDetection => {
                 let raw = detection.ok_or_else(|| ModelError::value("detection", "is missing"))?;
                 Self::FaceDetection(parse_detection(raw, input, outputs)?)
             }
-            RawTask::FaceEmbedding => {
+            TaskKind::FaceEmbedding => {
                 Self::FaceEmbedding { output: one_vector(outputs, Meaning::Embedding)?.0 }
             }
-            RawTask::PassiveLiveness => {
+            TaskKind::PassiveLiveness => {
                 let raw = liveness.ok_or_else(|| ModelError::value("liveness", "is missing"))?;
                 Self::PassiveLiveness(parse_liveness(raw, outputs)?)
             }
-            RawTask::FaceMesh => Self::FaceMesh {
+            TaskKind::FaceMesh => Self::FaceMesh {
                 landmarks: one_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
                 face_flag: one_of_len(outputs, Meaning::FaceFlag, 1)?,
             },
-            RawTask::Iris => {
+            TaskKind::Iris => {
                 Self::Iris { landmarks: one_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
             }
         })
     }
 }
 
-fn check_crop(task: RawTask, crop: &CropRule) -> Result<(), ModelError> {
+fn check_crop(task: TaskKind, crop: &CropRule) -> Result<(), ModelError> {
     let wanted = match task {
-        RawTask::FaceDetection => matches!(crop, CropRule::Letterbox {}),
-        RawTask::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
-        RawTask::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
-        RawTask::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
-        RawTask::Iris => matches!(crop, CropRule::Eye { .. }),
+        TaskKind::FaceDetection => matches!(crop, CropRule::Letterbox {}),
+        TaskKind::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
+        TaskKind::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
+        TaskKind::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
+        TaskKind::Iris => matches!(crop, CropRule::Eye { .. }),
     };
     if wanted { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
 }
 
-fn check_meanings(task: RawTask, outputs: &[OutputSpec]) -> Result<(), ModelError> {
+fn check_meanings(task: TaskKind, outputs: &[OutputSpec]) -> Result<(), ModelError> {
     use Meaning::*;
     let allowed: &[Meaning] = match task {
-        RawTask::FaceDetection => &[Class, Objectness, Boxes, Points],
-        RawTask::FaceEmbedding => &[Embedding],
-        RawTask::PassiveLiveness => &[ClassScores],
-        RawTask::FaceMesh => &[Landmarks, FaceFlag, Contours],
-        RawTask::Iris => &[Landmarks],
+        TaskKind::FaceDetection => &[Class, Objectness, Boxes, Points],
+        TaskKind::FaceEmbedding => &[Embedding],
+        TaskKind::PassiveLiveness => &[ClassScores],
+        TaskKind::FaceMesh => &[Landmarks, FaceFlag, Contours],
+        TaskKind::Iris => &[Landmarks],
     };
     for (k, output) in outputs.iter().enumerate() {
         if !allowed.contains(&output.meaning) {
             let key = format!("outputs[{k}].meaning");
             return Err(ModelError::value(key, "does not belong to this task"));
         }
-        if output.stride.is_some() != (task == RawTask::FaceDetection) {
+        if output.stride.is_some() != (task == TaskKind::FaceDetection) {
             let key = format!("outputs[{k}].stride");
             return Err(ModelError::value(key, "is for detectors, and needed there"));
         }
@@ -306,5 +338,24 @@ fn one(
         (Some((index, _)), None) => Ok(index),
         (None, _) => Err(ModelError::value("outputs", format!("have no {meaning:?}"))),
         (Some(_), Some(_)) => Err(ModelError::value("outputs", format!("have two of {meaning:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_written_by_the_name_that_manifests_are_read_by() {
+        for kind in [
+            TaskKind::FaceDetection,
+            TaskKind::FaceEmbedding,
+            TaskKind::PassiveLiveness,
+            TaskKind::FaceMesh,
+            TaskKind::Iris,
+        ] {
+            let name = toml::Value::String(kind.to_string());
+            assert_eq!(name.try_into::<TaskKind>().unwrap(), kind);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
 };
-pub use rules::{Rules, RulesError, check_role};
+pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
     Arrived, CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile,
     SessionOrder, SessionReport, SessionStart, Sessions, SessionsError, session_keys,

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{LivenessEnsemble, Role, Snapshot};
+use crate::catalog::{LivenessEnsemble, Snapshot};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{
     Alignment, DetectedFace, Eye, EyeCrop, FaceError, Lids, Mesh, SpaceId, mesh_square, yunet,
 };
 use crate::image::{RgbImage, TurnedSquare, crop_resize};
 use crate::liveness::{Fusion, LivenessError, PassiveScore, crop_rect};
-use crate::model::{CropRule, Detection, Liveness, Manifest, Task, space_id};
+use crate::model::{CropRule, Detection, Liveness, Manifest, Task, TaskKind, space_id};
 
 /// A live model whose manifest does not fit what the pipeline asks of its task.
 #[derive(Debug, thiserror::Error)]
@@ -131,17 +131,17 @@ impl Rules {
     }
 }
 
-/// Whether a model can do what `role` asks of it, by its manifest.
+/// Whether a model can do `kind`, by its manifest.
 ///
 /// # Errors
 /// A model that cannot.
-pub fn check_role(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
-    match role {
-        Role::Detector => DetectorRule::of(manifest).map(drop),
-        Role::Embedder => EmbedderRule::of(manifest).map(drop),
-        Role::Mesh => MeshRule::of(manifest).map(drop),
-        Role::Iris => IrisRule::of(manifest).map(drop),
-        Role::Liveness => LivenessRule::of(manifest).map(drop),
+pub fn check_manifest(kind: TaskKind, manifest: &Manifest) -> Result<(), RulesError> {
+    match kind {
+        TaskKind::FaceDetection => DetectorRule::of(manifest).map(drop),
+        TaskKind::FaceEmbedding => EmbedderRule::of(manifest).map(drop),
+        TaskKind::FaceMesh => MeshRule::of(manifest).map(drop),
+        TaskKind::Iris => IrisRule::of(manifest).map(drop),
+        TaskKind::PassiveLiveness => LivenessRule::of(manifest).map(drop),
     }
 }
 
