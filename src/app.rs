@@ -1,8 +1,8 @@
 //! Builds every layer bottom-up and takes them down in reverse.
 
+mod health;
 mod inspection;
 mod listening;
-mod standing;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,9 +13,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use self::health::{HealthWatcher, StatePublisher};
 use self::inspection::{Prepared, prepare};
 use self::listening::{Listening, serve_grpc, serve_http};
-use self::standing::{Board, Follower};
 use crate::catalog::{self, CatalogError, Snapshot};
 use crate::config::Config;
 use crate::device::{Device, DeviceError, DeviceSettings};
@@ -25,7 +25,7 @@ use crate::pipeline::{
     Pipeline, Rules, RulesError, Sessions, SessionsError, Standards, StandardsError, lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Door, Probes, Readiness, Standing};
+use crate::services::{Door, Probes, Readiness, ServingState};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, State, check};
@@ -84,9 +84,9 @@ pub struct App {
     config: Config,
     gauges: Gauges,
     readiness: Readiness,
-    board: Board,
+    publisher: StatePublisher,
     /// Tells what becomes of the devices, once they are open.
-    following: Option<JoinHandle<()>>,
+    watching: Option<JoinHandle<()>>,
     grpc: Listening,
     http: Listening,
     about: Vec<String>,
@@ -112,15 +112,15 @@ impl App {
         };
         let readiness = Readiness::default();
         let (health, health_service) = tonic_health::server::health_reporter();
-        let board = Board::new(health).await;
-        let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
+        let publisher = StatePublisher::new(health).await;
+        let probes = Probes { registry: Arc::new(registry), serving_state: publisher.subscribe() };
         let http = serve_http(config.server.http_listen, probes).await?;
         let door = door(&config, &gauges, &readiness);
         let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
         let grpc = serve_grpc(&config, calls, door, health_service).await?;
         let limits = config.liveness.limits();
-        let (about, following) = (Vec::new(), None);
-        Ok(Self { limits, config, gauges, readiness, board, following, grpc, http, about })
+        let (about, watching) = (Vec::new(), None);
+        Ok(Self { limits, config, gauges, readiness, publisher, watching, grpc, http, about })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -138,12 +138,12 @@ impl App {
         }
         self.about = describe(&device, &snapshot, &standards);
         let lanes = lanes(&config.scheduler, &snapshot);
-        let mut follower = Follower {
+        let mut watcher = HealthWatcher {
             devices: device.health(),
             placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
-            board: self.board.clone(),
+            publisher: self.publisher.clone(),
             metrics: self.gauges.metrics.clone(),
-            told: Vec::new(),
+            reported: Vec::new(),
         };
         let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
         let pipeline = Pipeline {
@@ -160,8 +160,8 @@ impl App {
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
         let _ = self.readiness.set(Arc::new(pipeline));
-        follower.tell().await;
-        self.following = Some(tokio::spawn(follower.run()));
+        watcher.report().await;
+        self.watching = Some(tokio::spawn(watcher.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
         Ok(())
     }
@@ -200,14 +200,14 @@ impl App {
     /// then takes the layers down.
     pub async fn stop(mut self) {
         let server = &self.config.server;
-        if let Some(following) = self.following.take() {
-            following.abort();
-            // From here on nobody else writes to the board.
-            drop(following.await);
+        if let Some(watching) = self.watching.take() {
+            watching.abort();
+            // From here on nobody else publishes a state.
+            drop(watching.await);
         }
-        self.board.tell(Standing::Stopping).await;
+        self.publisher.publish(ServingState::Stopping).await;
         tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
-        self.board.end_watches().await;
+        self.publisher.end_watches().await;
         let timeout = Duration::from_millis(server.drain_timeout_ms);
         if !self.grpc.stop(timeout).await {
             tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");

@@ -10,11 +10,11 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-const DEVICES_GONE: &str = "the devices of a live model are gone: start the server again\n";
+const DEVICES_FAILED: &str = "the devices of a live model have failed: restart the server\n";
 
 /// Whether the server takes work, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ServingState {
     /// The models are not live yet.
     Loading,
     /// Every live model has a device in service.
@@ -22,7 +22,7 @@ pub enum Standing {
     /// A live model has none; requests that need it are refused.
     NoDevice,
     /// A live model has none, and none will come back: only another process can help.
-    DevicesGone,
+    DevicesFailed,
     /// The server has begun to stop.
     Stopping,
 }
@@ -32,8 +32,8 @@ pub enum Standing {
 pub struct Probes {
     /// All metrics.
     pub registry: Arc<Registry>,
-    /// Where the server stands now.
-    pub standing: watch::Receiver<Standing>,
+    /// The state of the server now.
+    pub serving_state: watch::Receiver<ServingState>,
 }
 
 /// The routes of the HTTP port.
@@ -58,21 +58,24 @@ async fn metrics(State(probes): State<Probes>) -> Response {
 
 /// Whoever restarts what is not live helps only where this process cannot help itself.
 async fn live(State(probes): State<Probes>) -> Response {
-    match *probes.standing.borrow() {
-        Standing::DevicesGone => (StatusCode::SERVICE_UNAVAILABLE, DEVICES_GONE).into_response(),
-        Standing::Loading | Standing::Ready | Standing::NoDevice | Standing::Stopping => {
-            "ok\n".into_response()
+    match *probes.serving_state.borrow() {
+        ServingState::DevicesFailed => {
+            (StatusCode::SERVICE_UNAVAILABLE, DEVICES_FAILED).into_response()
         }
+        ServingState::Loading
+        | ServingState::Ready
+        | ServingState::NoDevice
+        | ServingState::Stopping => "ok\n".into_response(),
     }
 }
 
 async fn ready(State(probes): State<Probes>) -> Response {
-    let reason = match *probes.standing.borrow() {
-        Standing::Ready => return "ok\n".into_response(),
-        Standing::Loading => "models are loading\n",
-        Standing::NoDevice => "a live model has no device in service\n",
-        Standing::DevicesGone => DEVICES_GONE,
-        Standing::Stopping => "stopping\n",
+    let reason = match *probes.serving_state.borrow() {
+        ServingState::Ready => return "ok\n".into_response(),
+        ServingState::Loading => "models are loading\n",
+        ServingState::NoDevice => "a live model has no device in service\n",
+        ServingState::DevicesFailed => DEVICES_FAILED,
+        ServingState::Stopping => "stopping\n",
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }

@@ -5,7 +5,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::device::{DeviceHealth, DeviceState, Health, Placement};
-use crate::services::Standing;
+use crate::services::ServingState;
 use crate::telemetry::Metrics;
 
 /// What health is asked about: the server as a whole, and its services.
@@ -13,32 +13,33 @@ const HEALTH_SERVICES: [&str; 3] = ["", "menshen.v1.FaceService", "menshen.v1.Li
 
 /// Where the standing is written.
 #[derive(Debug, Clone)]
-pub(super) struct Board {
-    standing: watch::Sender<Standing>,
+pub(super) struct StatePublisher {
+    state: watch::Sender<ServingState>,
     health: HealthReporter,
 }
 
-impl Board {
+impl StatePublisher {
     /// A board of a server whose models are loading.
     pub(super) async fn new(health: HealthReporter) -> Self {
-        let board = Self { standing: watch::Sender::new(Standing::Loading), health };
-        board.tell(Standing::Loading).await;
-        board
+        let publisher = Self { state: watch::Sender::new(ServingState::Loading), health };
+        publisher.publish(ServingState::Loading).await;
+        publisher
     }
 
     /// Whoever reads it, from now on.
-    pub(super) fn reader(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub(super) fn subscribe(&self) -> watch::Receiver<ServingState> {
+        self.state.subscribe()
     }
 
     /// Writes where the server stands.
-    pub(super) async fn tell(&self, standing: Standing) {
-        self.standing.send_replace(standing);
-        let status = match standing {
-            Standing::Ready => ServingStatus::Serving,
-            Standing::Loading | Standing::NoDevice | Standing::DevicesGone | Standing::Stopping => {
-                ServingStatus::NotServing
-            }
+    pub(super) async fn publish(&self, state: ServingState) {
+        self.state.send_replace(state);
+        let status = match state {
+            ServingState::Ready => ServingStatus::Serving,
+            ServingState::Loading
+            | ServingState::NoDevice
+            | ServingState::DevicesFailed
+            | ServingState::Stopping => ServingStatus::NotServing,
         };
         for service in HEALTH_SERVICES {
             self.health.set_service_status(service, status).await;
@@ -54,40 +55,40 @@ impl Board {
 }
 
 /// Follows the devices: the server is ready while every live model has one in service.
-pub(super) struct Follower {
+pub(super) struct HealthWatcher {
     pub(super) devices: watch::Receiver<Health>,
     /// Those of the live models.
     pub(super) placements: Vec<Placement>,
-    pub(super) board: Board,
+    pub(super) publisher: StatePublisher,
     pub(super) metrics: Metrics,
     /// As told last; empty at first.
-    pub(super) told: Vec<DeviceHealth>,
+    pub(super) reported: Vec<DeviceHealth>,
 }
 
-impl Follower {
+impl HealthWatcher {
     /// Tells how things are, and what has changed since the last time.
-    pub(super) async fn tell(&mut self) {
+    pub(super) async fn report(&mut self) {
         let health = self.devices.borrow_and_update().clone();
         for (place, device) in health.devices.iter().enumerate() {
-            let before = self.told.get(place);
+            let before = self.reported.get(place);
             let lost = device.losses - before.map_or(0, |before| before.losses);
             self.metrics.device(&device.name, device.state == DeviceState::In, lost);
             log_change(before, device);
         }
         let all_have = |devices| self.placements.iter().all(|one| !one.both(devices).is_empty());
-        let standing = match (all_have(health.up()), all_have(health.lasting())) {
-            (true, _) => Standing::Ready,
-            (false, true) => Standing::NoDevice,
-            (false, false) => Standing::DevicesGone,
+        let state = match (all_have(health.up()), all_have(health.lasting())) {
+            (true, _) => ServingState::Ready,
+            (false, true) => ServingState::NoDevice,
+            (false, false) => ServingState::DevicesFailed,
         };
-        self.told = health.devices;
-        self.board.tell(standing).await;
+        self.reported = health.devices;
+        self.publisher.publish(state).await;
     }
 
     /// Tells every change until the devices are closed.
     pub(super) async fn run(mut self) {
         while self.devices.changed().await.is_ok() {
-            self.tell().await;
+            self.report().await;
         }
     }
 }
@@ -119,22 +120,22 @@ mod tests {
 
     use super::*;
 
-    /// A follower of two devices, where one model is on both and one on the second only.
-    async fn follower() -> (watch::Sender<Health>, Follower, Registry) {
+    /// A watcher of two devices, where one model is on both and one on the second only.
+    async fn watcher() -> (watch::Sender<Health>, HealthWatcher, Registry) {
         let device =
             |name: &str| DeviceHealth { name: name.to_owned(), state: DeviceState::In, losses: 0 };
         let health = Health { devices: vec![device("cuda:0"), device("cuda:1")] };
         let (sender, devices) = watch::channel(health);
         let (reporter, _) = tonic_health::server::health_reporter();
         let mut registry = Registry::default();
-        let follower = Follower {
+        let watcher = HealthWatcher {
             devices,
             placements: vec![Placement::of([0, 1]), Placement::of([1])],
-            board: Board::new(reporter).await,
+            publisher: StatePublisher::new(reporter).await,
             metrics: Metrics::register(&mut registry),
-            told: Vec::new(),
+            reported: Vec::new(),
         };
-        (sender, follower, registry)
+        (sender, watcher, registry)
     }
 
     fn lose(health: &watch::Sender<Health>, device: usize) {
@@ -152,36 +153,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_is_ready_while_every_live_model_has_a_device() {
-        let (health, mut follower, _registry) = follower().await;
-        let standing = follower.board.reader();
-        assert_eq!(*standing.borrow(), Standing::Loading);
-        follower.tell().await;
-        assert_eq!(*standing.borrow(), Standing::Ready);
+        let (health, mut watcher, _registry) = watcher().await;
+        let state = watcher.publisher.subscribe();
+        assert_eq!(*state.borrow(), ServingState::Loading);
+        watcher.report().await;
+        assert_eq!(*state.borrow(), ServingState::Ready);
         lose(&health, 0);
-        follower.tell().await;
-        assert_eq!(*standing.borrow(), Standing::Ready, "the other device runs both models");
+        watcher.report().await;
+        assert_eq!(*state.borrow(), ServingState::Ready, "the other device runs both models");
         lose(&health, 1);
-        follower.tell().await;
-        assert_eq!(*standing.borrow(), Standing::NoDevice);
+        watcher.report().await;
+        assert_eq!(*state.borrow(), ServingState::NoDevice);
         health.send_modify(|health| health.devices[1].state = DeviceState::In);
-        follower.tell().await;
-        assert_eq!(*standing.borrow(), Standing::Ready);
+        watcher.report().await;
+        assert_eq!(*state.borrow(), ServingState::Ready);
         let why = "ecc".to_owned();
         health.send_modify(|health| health.devices[1].state = DeviceState::Gone { why });
-        follower.tell().await;
-        let gone = Standing::DevicesGone;
-        assert_eq!(*standing.borrow(), gone, "one model is on that device alone");
+        watcher.report().await;
+        let failed = ServingState::DevicesFailed;
+        assert_eq!(*state.borrow(), failed, "one model is on that device alone");
     }
 
     #[tokio::test]
     async fn losses_are_counted_even_when_the_device_was_back_before_anybody_looked() {
-        let (health, mut follower, registry) = follower().await;
-        follower.tell().await;
+        let (health, mut watcher, registry) = watcher().await;
+        watcher.report().await;
         lose(&health, 0);
         health.send_modify(|health| health.devices[0].state = DeviceState::In);
         lose(&health, 0);
-        follower.tell().await;
-        follower.tell().await;
+        watcher.report().await;
+        watcher.report().await;
         let text = text(&registry);
         for line in [
             "menshen_device_up{device=\"cuda:0\"} 0\n",
@@ -194,13 +195,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_ends_when_the_devices_are_closed() {
-        let (health, follower, _registry) = follower().await;
-        let mut standing = follower.board.reader();
-        let following = tokio::spawn(follower.run());
+    async fn watching_ends_when_the_devices_are_closed() {
+        let (health, watcher, _registry) = watcher().await;
+        let mut state = watcher.publisher.subscribe();
+        let watching = tokio::spawn(watcher.run());
         lose(&health, 1);
-        standing.wait_for(|standing| *standing == Standing::NoDevice).await.unwrap();
+        state.wait_for(|state| *state == ServingState::NoDevice).await.unwrap();
         drop(health);
-        following.await.unwrap();
+        watching.await.unwrap();
     }
 }
