@@ -87,7 +87,7 @@ pub enum Error {
     IntakeFull,
     /// The client takes no more answers.
     #[error("the client has left")]
-    Gone,
+    Cancelled,
     /// A fault of the server; the caller learns nothing more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -118,7 +118,7 @@ pub enum Kind {
     /// The store of used sessions is unavailable.
     StoreDown,
     /// The caller left.
-    Gone,
+    Cancelled,
     /// A fault of the server.
     Internal,
 }
@@ -139,7 +139,7 @@ impl Error {
             Self::SessionUsed => Kind::Used,
             Self::Store(_) => Kind::StoreDown,
             Self::Behind { .. } => Kind::Behind,
-            Self::Gone => Kind::Gone,
+            Self::Cancelled => Kind::Cancelled,
             Self::Internal(_) => Kind::Internal,
         }
     }
@@ -244,7 +244,7 @@ mod tests {
             (Error::AttemptsSpent { attempts_max: 3 }, Kind::Precondition),
             (Error::SessionUsed, Kind::Used),
             (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), Kind::StoreDown),
-            (Error::Gone, Kind::Gone),
+            (Error::Cancelled, Kind::Cancelled),
             (Error::internal(std::fmt::Error), Kind::Internal),
         ] {
             assert_eq!(error.kind(), kind, "{error}");

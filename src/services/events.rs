@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_whose_task_breaks_off_ends_with_an_error() {
         assert_eq!(told(|| Ok(())).await, [Ok(1)]);
-        assert_eq!(told(|| Err(Error::Gone)).await, [Ok(1), Err(Code::Cancelled)]);
+        assert_eq!(told(|| Err(Error::Cancelled)).await, [Ok(1), Err(Code::Cancelled)]);
         assert_eq!(told(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
     }
 }

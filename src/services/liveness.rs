@@ -242,7 +242,7 @@ impl LivenessService for LivenessServer {
             let last = result
                 .map(|result| v1::RunResponse { event: Some(Told::Result(Box::new(result))) });
             // A client that has left is not told; what is kept it can ask for.
-            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Gone)
+            events.send_timeout(last, EVENTS_WAIT).await.map_err(|_| Error::Cancelled)
         };
         let task = tokio::spawn(serving.instrument(span));
         Ok(Response::new(EventStream::new(told, task)))
@@ -315,7 +315,7 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
         | Kind::Precondition
         | Kind::Used
         | Kind::Overloaded
-        | Kind::Gone => false,
+        | Kind::Cancelled => false,
     }
 }
 
@@ -354,7 +354,7 @@ async fn judge(
 async fn tell(events: &Events, told: Option<Told>) -> Result<(), Error> {
     let Some(told) = told else { return Ok(()) };
     let response = v1::RunResponse { event: Some(told) };
-    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Gone)
+    events.send_timeout(Ok(response), EVENTS_WAIT).await.map_err(|_| Error::Cancelled)
 }
 
 #[cfg(test)]
@@ -371,7 +371,7 @@ mod tests {
             (Error::internal(std::fmt::Error), [true, true]),
             (Error::Expired, [true, false]),
             (Error::IntakeFull, [false, false]),
-            (Error::Gone, [false, false]),
+            (Error::Cancelled, [false, false]),
             (Error::BrokenStream(String::new()), [false, false]),
             (Error::invalid("frame", "must follow the start"), [false, false]),
             (Error::SessionUsed, [false, false]),

@@ -32,7 +32,7 @@ pub fn from_error(error: &Error) -> Status {
         | Kind::Expired
         | Kind::NotReady
         | Kind::StoreDown
-        | Kind::Gone => error.to_string(),
+        | Kind::Cancelled => error.to_string(),
     };
     let Some(details) = details(error, &message) else {
         return Status::new(code(kind), message);
@@ -65,7 +65,7 @@ fn code(kind: Kind) -> Code {
         Kind::Overloaded | Kind::Behind => Code::ResourceExhausted,
         Kind::Expired => Code::DeadlineExceeded,
         Kind::NotReady | Kind::StoreDown => Code::Unavailable,
-        Kind::Gone => Code::Cancelled,
+        Kind::Cancelled => Code::Cancelled,
         Kind::Internal => Code::Internal,
     }
 }
@@ -96,7 +96,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
         | Error::AttemptsSpent { .. }
         | Error::NoResult
         | Error::BrokenStream(_)
-        | Error::Gone
+        | Error::Cancelled
         | Error::Internal(_) => None,
     }
 }
@@ -113,7 +113,7 @@ fn outcome(kind: Kind) -> Outcome {
         }
         Kind::Overloaded | Kind::Behind => Outcome::Overloaded,
         Kind::Expired => Outcome::Expired,
-        Kind::Gone => Outcome::Cancelled,
+        Kind::Cancelled => Outcome::Cancelled,
         Kind::NotReady | Kind::StoreDown | Kind::Internal => Outcome::Failed,
     }
 }
@@ -126,7 +126,7 @@ fn severity(kind: Kind) -> Severity {
         | Kind::NotFound
         | Kind::Precondition
         | Kind::Used
-        | Kind::Gone => Severity::Info,
+        | Kind::Cancelled => Severity::Info,
         Kind::Overloaded | Kind::Behind | Kind::Expired | Kind::NotReady => Severity::Warn,
         Kind::StoreDown | Kind::Internal => Severity::Error,
     }
@@ -163,7 +163,7 @@ pub fn ending_of(headers: &HeaderMap) -> Option<Ending> {
     let kind = if is_unfinished { Kind::Internal } else { broken_stream(&status).kind() };
     let ending = broken_off(kind);
     // A caller that left does not receive the UNKNOWN that tonic makes of its broken stream.
-    let code = if kind == Kind::Gone { ending.code } else { name(status.code()) };
+    let code = if kind == Kind::Cancelled { ending.code } else { name(status.code()) };
     Some(Ending { code, ..ending })
 }
 
@@ -221,7 +221,7 @@ pub fn broken_stream(status: &Status) -> Error {
         Code::ResourceExhausted => Error::IntakeFull,
         Code::DeadlineExceeded => Error::Expired,
         // A stream that was reset, a connection that ended.
-        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Gone,
+        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Cancelled,
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound

@@ -114,7 +114,7 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let kind = if std::thread::panicking() { Kind::Internal } else { Kind::Gone };
+        let kind = if std::thread::panicking() { Kind::Internal } else { Kind::Cancelled };
         self.0.end(&status::broken_off(kind));
     }
 }
