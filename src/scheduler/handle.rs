@@ -33,13 +33,13 @@ pub struct LaneSettings {
 /// When the last clone is gone, its task answers what it holds and ends.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
-    lanes: Arc<[LaneEntry]>,
+    lanes: Arc<[LaneHandle]>,
     jobs: mpsc::Sender<Job>,
 }
 
 /// Where rows of a lane come in.
 #[derive(Debug)]
-struct LaneEntry {
+struct LaneHandle {
     id: String,
     /// As many as the lane holds rows.
     places: Arc<Semaphore>,
@@ -48,14 +48,14 @@ struct LaneEntry {
 impl Scheduler {
     /// Starts the task that feeds `device`, on the current tokio runtime.
     pub fn start(device: Arc<Device>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
-        let entries = lanes.iter().map(LaneEntry::new).collect();
+        let handles = lanes.iter().map(LaneHandle::new).collect();
         // Every job holds a place, so the channel is never full: a lane that is full holds up only
         // its own callers.
         let places = lanes.iter().map(|lane| lane.rows_max.get()).sum::<usize>().max(1);
         let (jobs, jobs_in) = mpsc::channel(places);
-        let shell = Shell::new(lanes.into_iter().map(|lane| lane.open(stats)).collect());
+        let shell = Shell::new(lanes.into_iter().map(|lane| lane.into_lane(stats)).collect());
         tokio::spawn(shell::run(device, shell, jobs_in));
-        Self { lanes: entries, jobs }
+        Self { lanes: handles, jobs }
     }
 
     /// Runs `row` on `model` and waits for its answer; while the lane is full, for a place in it.
@@ -73,8 +73,8 @@ impl Scheduler {
         ticket: &Arc<Ticket>,
     ) -> Result<Answer, RowError> {
         let arrived = Instant::now();
-        let (lane, entry) = self.find(model)?;
-        let place = Arc::clone(&entry.places).acquire_owned().await;
+        let (lane, handle) = self.find_lane(model)?;
+        let place = Arc::clone(&handle.places).acquire_owned().await;
         let place = place.map_err(|_| RowError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         let caller = Caller { ticket: Arc::clone(ticket), reply };
@@ -83,14 +83,14 @@ impl Scheduler {
         answer.await.map_err(|_| RowError::Stopped)?
     }
 
-    fn find(&self, model: &LoadedModel) -> Result<(usize, &LaneEntry), RowError> {
+    fn find_lane(&self, model: &LoadedModel) -> Result<(usize, &LaneHandle), RowError> {
         let id = model.id();
-        let found = self.lanes.iter().enumerate().find(|(_, entry)| entry.id == id);
+        let found = self.lanes.iter().enumerate().find(|(_, handle)| handle.id == id);
         found.ok_or(RowError::NoLane { model: id })
     }
 }
 
-impl LaneEntry {
+impl LaneHandle {
     fn new(lane: &LaneSettings) -> Self {
         let places = Arc::new(Semaphore::new(lane.rows_max.get()));
         Self { id: lane.model.id(), places }
@@ -98,7 +98,7 @@ impl LaneEntry {
 }
 
 impl LaneSettings {
-    fn open(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
+    fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
         let spec = LaneSpec {
             stage: self.stage,
             buckets: self.model.buckets().to_vec(),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lane_with_a_delay_waits_for_company_on_a_free_device() {
+    async fn a_lane_with_a_delay_waits_for_more_rows_on_a_free_device() {
         let (model, mut gate) = gated("reader", &[1, 2, 4]);
         let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
         let bench = bench(vec![delayed]).await;
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lane_that_waits_for_company_holds_up_no_other_device() {
+    async fn a_lane_that_waits_for_more_rows_holds_up_no_other_device() {
         let patient = reader_on("patient", &[1, 2], Placement::of([0]));
         let greedy = reader_on("greedy", &[1], Placement::of([1]));
         let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
+    async fn a_slot_reserved_while_rows_wait_is_released_when_its_device_is_lost() {
         let both = reader("both", &[1, 2]);
         let [busy0, busy1] =
             [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], Placement::of([device])));

@@ -25,7 +25,7 @@ pub(super) struct LaneSpec {
 
 /// One waiting row. `T` is what the shell needs to run and answer it; the lane never looks inside.
 #[derive(Debug)]
-pub(super) struct Queued<T> {
+pub(super) struct QueuedRow<T> {
     /// The row and whom to answer.
     pub(super) item: T,
     /// When the row was handed in.
@@ -36,7 +36,7 @@ pub(super) struct Queued<T> {
 
 /// The lane already holds `rows_max` rows; the row comes back.
 #[derive(Debug)]
-pub(super) struct LaneFull<T>(pub(super) Queued<T>);
+pub(super) struct LaneFull<T>(pub(super) QueuedRow<T>);
 
 /// Why a batch took no further row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ pub(super) enum DropReason {
 #[derive(Debug)]
 pub(super) struct Lane<T> {
     spec: LaneSpec,
-    rows: VecDeque<Queued<T>>,
+    rows: VecDeque<QueuedRow<T>>,
 }
 
 impl<T> Lane<T> {
@@ -92,7 +92,7 @@ impl<T> Lane<T> {
         self.rows.front().map(|row| row.arrived)
     }
 
-    pub(super) fn push(&mut self, row: Queued<T>) -> Result<(), LaneFull<T>> {
+    pub(super) fn push(&mut self, row: QueuedRow<T>) -> Result<(), LaneFull<T>> {
         if self.rows.len() >= self.spec.rows_max {
             return Err(LaneFull(row));
         }
@@ -101,11 +101,11 @@ impl<T> Lane<T> {
     }
 
     /// Takes out every row that must not be launched, and keeps the order of the others.
-    pub(super) fn sweep(
+    pub(super) fn drop_stale(
         &mut self,
         now: Instant,
         is_cancelled: impl Fn(&T) -> bool,
-    ) -> Vec<(Queued<T>, DropReason)> {
+    ) -> Vec<(QueuedRow<T>, DropReason)> {
         let mut dropped = Vec::new();
         for _ in 0..self.rows.len() {
             let Some(row) = self.rows.pop_front() else { break };
@@ -131,22 +131,22 @@ impl<T> Lane<T> {
         if self.spec.delay_max.is_zero() {
             return Some((oldest, CloseReason::Greedy));
         }
-        let patience_ends = oldest + self.spec.delay_max;
-        if self.rows.iter().any(|row| row.deadline <= patience_ends) {
+        let delay_ends = oldest + self.spec.delay_max;
+        if self.rows.iter().any(|row| row.deadline <= delay_ends) {
             return Some((oldest, CloseReason::Deadline));
         }
-        Some((patience_ends, CloseReason::Delay))
+        Some((delay_ends, CloseReason::Delay))
     }
 
     /// Takes the oldest rows that run together, and the bucket they run in.
-    pub(super) fn take_batch(&mut self) -> (usize, Vec<Queued<T>>) {
+    pub(super) fn take_batch(&mut self) -> (usize, Vec<QueuedRow<T>>) {
         let bucket = choose_bucket(&self.spec.buckets, self.rows.len());
         let count = bucket.min(self.rows.len());
         (bucket, self.rows.drain(..count).collect())
     }
 
     /// Takes out every row.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Queued<T>> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = QueuedRow<T>> {
         self.rows.drain(..)
     }
 

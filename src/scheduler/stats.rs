@@ -134,12 +134,12 @@ impl LaneStats {
         self.stats.queue_rows.get_or_create(&self.labels).set(gauge_value(rows));
     }
 
-    pub(super) fn dropped(&self, reason: DropReason) {
+    pub(super) fn row_dropped(&self, reason: DropReason) {
         let labels = DroppedLabels { lane: self.labels.lane.clone(), reason };
         self.stats.rows_dropped.get_or_create(&labels).inc();
     }
 
-    pub(super) fn launched(&self, rows: usize, bucket: usize, closed: CloseReason) {
+    pub(super) fn batch_launched(&self, rows: usize, bucket: usize, closed: CloseReason) {
         let labels = BatchLabels { lane: self.labels.lane.clone(), closed };
         self.stats.batches.get_or_create(&labels).inc();
         self.stats.batch_rows.get_or_create(&self.labels).observe(rows as f64);
@@ -147,11 +147,11 @@ impl LaneStats {
         self.stats.batch_padding_rows.get_or_create(&self.labels).inc_by(padding);
     }
 
-    pub(super) fn waited(&self, wait: Duration) {
+    pub(super) fn row_waited(&self, wait: Duration) {
         self.stats.queue_wait.get_or_create(&self.labels).observe(wait.as_secs_f64());
     }
 
-    pub(super) fn ran(&self, run: Duration, panics: usize) {
+    pub(super) fn batch_ran(&self, run: Duration, panics: usize) {
         self.stats.batch_run.get_or_create(&self.labels).observe(run.as_secs_f64());
         self.stats.network_panics.get_or_create(&self.labels).inc_by(panics as u64);
     }
@@ -213,10 +213,10 @@ mod tests {
         stats.ticket_refused(Resource::Bytes);
         let lane = stats.lane("yunet");
         lane.set_waiting(3);
-        lane.launched(3, 4, CloseReason::Greedy);
-        lane.waited(Duration::from_millis(2));
-        lane.ran(Duration::from_millis(4), 1);
-        lane.dropped(DropReason::Expired);
+        lane.batch_launched(3, 4, CloseReason::Greedy);
+        lane.row_waited(Duration::from_millis(2));
+        lane.batch_ran(Duration::from_millis(4), 1);
+        lane.row_dropped(DropReason::Expired);
         lane.row_failed();
 
         let mut text = String::new();
