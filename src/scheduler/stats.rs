@@ -107,7 +107,7 @@ impl SchedulerStats {
         self.tickets_bytes.inc_by(gauge_value(bytes));
     }
 
-    pub(super) fn ticket_given_back(&self, bytes: usize) {
+    pub(super) fn ticket_released(&self, bytes: usize) {
         self.tickets.dec();
         self.tickets_bytes.dec_by(gauge_value(bytes));
     }

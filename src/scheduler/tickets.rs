@@ -18,7 +18,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Grants at most `requests_max` tickets and `bytes_max` bytes at a time. Clones share the limits.
 #[derive(Debug, Clone)]
 pub struct Tickets {
-    office: Arc<Office>,
+    limits: Arc<TicketLimits>,
 }
 
 /// What a request holds from admission to its answer. Dropping it gives the place back.
@@ -27,7 +27,7 @@ pub struct Tickets {
 /// or runs, even when the caller has left: memory is bounded by what is really there.
 #[derive(Debug)]
 pub struct Ticket {
-    office: Arc<Office>,
+    limits: Arc<TicketLimits>,
     bytes: usize,
     deadline: Instant,
     store: Arc<str>,
@@ -47,24 +47,24 @@ pub struct Overloaded {
 }
 
 #[derive(Debug)]
-struct Office {
+struct TicketLimits {
     requests_max: usize,
     bytes_max: usize,
-    taken: Mutex<Taken>,
+    in_use: Mutex<InUse>,
     stats: SchedulerStats,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct InUse {
     requests: usize,
     bytes: usize,
 }
 
 impl Tickets {
-    /// An office with all its places free.
+    /// Limits with no ticket granted.
     pub fn new(requests_max: usize, bytes_max: usize, stats: SchedulerStats) -> Self {
-        let taken = Mutex::new(Taken::default());
-        Self { office: Arc::new(Office { requests_max, bytes_max, taken, stats }) }
+        let in_use = Mutex::new(InUse::default());
+        Self { limits: Arc::new(TicketLimits { requests_max, bytes_max, in_use, stats }) }
     }
 
     /// Grants a ticket for a request of `bytes` or refuses it at once; it never waits.
@@ -77,35 +77,35 @@ impl Tickets {
         deadline: Instant,
         store: Arc<str>,
     ) -> Result<Ticket, Overloaded> {
-        let granted = self.office.take(bytes);
+        let granted = self.limits.acquire(bytes);
         match granted {
-            Ok(()) => self.office.stats.ticket_granted(bytes),
-            Err(what) => self.office.stats.ticket_refused(what),
+            Ok(()) => self.limits.stats.ticket_granted(bytes),
+            Err(what) => self.limits.stats.ticket_refused(what),
         }
-        granted.map_err(|what| self.office.overloaded(what))?;
+        granted.map_err(|what| self.limits.overloaded(what))?;
         let times = Arc::default();
-        Ok(Ticket { office: Arc::clone(&self.office), bytes, deadline, store, times })
+        Ok(Ticket { limits: Arc::clone(&self.limits), bytes, deadline, store, times })
     }
 }
 
-impl Office {
-    fn take(&self, bytes: usize) -> Result<(), Resource> {
-        let mut taken = self.taken.lock();
-        if taken.requests >= self.requests_max {
+impl TicketLimits {
+    fn acquire(&self, bytes: usize) -> Result<(), Resource> {
+        let mut in_use = self.in_use.lock();
+        if in_use.requests >= self.requests_max {
             return Err(Resource::Requests);
         }
-        if bytes > self.bytes_max - taken.bytes {
+        if bytes > self.bytes_max - in_use.bytes {
             return Err(Resource::Bytes);
         }
-        taken.requests += 1;
-        taken.bytes += bytes;
+        in_use.requests += 1;
+        in_use.bytes += bytes;
         Ok(())
     }
 
-    fn give_back(&self, bytes: usize) {
-        let mut taken = self.taken.lock();
-        taken.requests -= 1;
-        taken.bytes -= bytes;
+    fn release(&self, bytes: usize) {
+        let mut in_use = self.in_use.lock();
+        in_use.requests -= 1;
+        in_use.bytes -= bytes;
     }
 
     fn overloaded(&self, what: Resource) -> Overloaded {
@@ -136,8 +136,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.office.give_back(self.bytes);
-        self.office.stats.ticket_given_back(self.bytes);
+        self.limits.release(self.bytes);
+        self.limits.stats.ticket_released(self.bytes);
     }
 }
 
