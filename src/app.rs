@@ -134,7 +134,7 @@ impl App {
         let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
-            self.gauges.metrics.model_live(&labels(model.manifest()));
+            self.gauges.metrics.set_model_live(&labels(model.manifest()));
         }
         self.about = describe(&device, &snapshot, &standards);
         let lanes = lanes(&config.scheduler, &snapshot);

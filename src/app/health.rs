@@ -72,7 +72,7 @@ impl HealthWatcher {
         for (place, device) in health.devices.iter().enumerate() {
             let before = self.reported.get(place);
             let lost = device.losses - before.map_or(0, |before| before.losses);
-            self.metrics.device(&device.name, device.state == DeviceState::In, lost);
+            self.metrics.update_device(&device.name, device.state == DeviceState::In, lost);
             log_change(before, device);
         }
         let all_have = |devices| self.placements.iter().all(|one| !one.both(devices).is_empty());

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::lane::{CloseReason, DropReason};
 use super::resource::Resource;
-use crate::telemetry::{Latency, latency_histogram};
+use crate::telemetry::{LatencyFamily, latency_histogram};
 
 /// Rows of a batch; the bounds are the bucket sizes models are warmed for.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -26,11 +26,11 @@ pub struct SchedulerStats {
     tickets_bytes: Gauge,
     tickets_refused: Family<RefusedLabels, Counter>,
     queue_rows: Family<LaneLabels, Gauge>,
-    queue_wait: Latency<LaneLabels>,
+    queue_wait: LatencyFamily<LaneLabels>,
     batches: Family<BatchLabels, Counter>,
     batch_rows: Family<LaneLabels, Histogram>,
     batch_padding_rows: Family<LaneLabels, Counter>,
-    batch_run: Latency<LaneLabels>,
+    batch_run: LatencyFamily<LaneLabels>,
     rows_dropped: Family<DroppedLabels, Counter>,
     rows_failed: Family<LaneLabels, Counter>,
     network_panics: Family<LaneLabels, Counter>,

@@ -17,12 +17,12 @@ use super::times::CallTimes;
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    fn draw() -> Self {
+    fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
     /// Whether this id is among the `fraction` (0..=1) of all ids whose calls are logged.
-    fn is_within(self, fraction: f64) -> bool {
+    fn is_sampled(self, fraction: f64) -> bool {
         // The first two bits of the lower half are the variant; the 53 below them are random.
         let (_, random) = self.0.as_u64_pair();
         (((random << 2) >> 11) as f64) < fraction * (1_u64 << 53) as f64
@@ -87,7 +87,7 @@ impl Calls {
     /// Opens a call, with an id and a span of its own.
     pub fn open(&self, method: Method) -> Arc<Call> {
         self.metrics.call_opened();
-        let id = RequestId::draw();
+        let id = RequestId::random();
         Arc::new(Call {
             id,
             method,
@@ -166,7 +166,7 @@ impl Call {
     }
 
     /// Shows what the stages of the call have taken when it ends.
-    pub fn show(&self, times: &Arc<CallTimes>) {
+    pub fn attach_times(&self, times: &Arc<CallTimes>) {
         // A call has one ticket, and so one set of times.
         self.times.get_or_init(|| Arc::clone(times));
     }
@@ -184,7 +184,7 @@ impl Call {
         if let Some(times) = self.times.get() {
             self.record_times(times);
         }
-        if !ending.is_routine() || self.id.is_within(self.calls.sampled) {
+        if !ending.is_routine() || self.id.is_sampled(self.calls.sampled) {
             self.span.in_scope(|| log(ending));
         }
     }
@@ -277,8 +277,8 @@ mod tests {
             let call = calls.open(Method::Detect);
             id.set(Some(call.id()));
             let times = Arc::new(CallTimes::default());
-            call.show(&times);
-            times.spent(Stage::Decode, Duration::from_micros(1500));
+            call.attach_times(&times);
+            times.add_stage(Stage::Decode, Duration::from_micros(1500));
             call.end(&ANSWERED);
             call.end(&Ending { outcome: Outcome::Cancelled, ..ANSWERED });
         });
@@ -321,10 +321,10 @@ mod tests {
         let id = |random: u64| RequestId(Uuid::from_u64_pair(0, random));
         let highest = id((0b10 << 62) | (u64::MAX >> 2));
         let lowest = id(0b10 << 62);
-        assert!(highest.is_within(1.0) && !highest.is_within(0.999_999));
-        assert!(lowest.is_within(0.000_001) && !lowest.is_within(0.0));
-        let ids: Vec<RequestId> = (0..4000).map(|_| RequestId::draw()).collect();
-        let sampled = |fraction| ids.iter().filter(|id| id.is_within(fraction)).count();
+        assert!(highest.is_sampled(1.0) && !highest.is_sampled(0.999_999));
+        assert!(lowest.is_sampled(0.000_001) && !lowest.is_sampled(0.0));
+        let ids: Vec<RequestId> = (0..4000).map(|_| RequestId::random()).collect();
+        let sampled = |fraction| ids.iter().filter(|id| id.is_sampled(fraction)).count();
         // Five standard deviations of 4000 draws at a quarter are 137.
         assert!((863..=1137).contains(&sampled(0.25)), "{}", sampled(0.25));
         assert_eq!(sampled(0.25), sampled(0.25));

@@ -65,7 +65,7 @@ const LATENCY_SECONDS_BUCKETS: [f64; 19] = [
 ];
 
 /// A latency histogram keyed by a label set, seconds.
-pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
+pub type LatencyFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// An empty histogram with the buckets that all latencies share.
 pub fn latency_histogram() -> Histogram {
@@ -76,8 +76,8 @@ pub fn latency_histogram() -> Histogram {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    seconds: Latency<MethodLabels>,
-    stages: Latency<StageLabels>,
+    seconds: LatencyFamily<MethodLabels>,
+    stages: LatencyFamily<StageLabels>,
     place_wait: Histogram,
     in_flight: Gauge,
     panics: Counter,
@@ -144,29 +144,29 @@ impl Metrics {
     }
 
     /// Records how long one picture spent in `stage`.
-    pub fn stage(&self, stage: Stage, time: Duration) {
+    pub fn observe_stage(&self, stage: Stage, time: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
     }
 
     /// Records how long one picture waited for its place.
-    pub fn place_wait(&self, time: Duration) {
+    pub fn observe_place_wait(&self, time: Duration) {
         self.place_wait.observe(time.as_secs_f64());
     }
 
     /// Shows a model as live.
-    pub fn model_live(&self, model: &ModelLabels) {
+    pub fn set_model_live(&self, model: &ModelLabels) {
         self.models.get_or_create(model).set(1);
     }
 
     /// Shows whether a device is in service, and counts how often it was lost meanwhile.
-    pub fn device(&self, name: &str, is_up: bool, lost: u64) {
+    pub fn update_device(&self, name: &str, is_up: bool, lost: u64) {
         let labels = DeviceLabels { device: name.to_owned() };
         self.devices_up.get_or_create(&labels).set(is_up.into());
         self.device_losses.get_or_create(&labels).inc_by(lost);
     }
 
     /// Counts a panic on the CPU pool.
-    pub fn panicked(&self) {
+    pub fn count_panic(&self) {
         self.panics.inc();
     }
 }

@@ -15,12 +15,12 @@ pub struct CallTimes {
 
 impl CallTimes {
     /// Adds the time of one picture in `stage`.
-    pub fn spent(&self, stage: Stage, time: Duration) {
+    pub fn add_stage(&self, stage: Stage, time: Duration) {
         add(&self.stages_us[stage as usize], time);
     }
 
     /// Adds the time that one picture waited: for its place, or for a batch.
-    pub fn waited(&self, time: Duration) {
+    pub fn add_wait(&self, time: Duration) {
         add(&self.queue_us, time);
     }
 
@@ -54,10 +54,10 @@ mod tests {
     #[test]
     fn stages_add_up_and_those_that_did_not_happen_are_left_out() {
         let times = CallTimes::default();
-        times.spent(Stage::Decode, Duration::from_micros(1500));
-        times.spent(Stage::Decode, Duration::from_micros(250));
-        times.spent(Stage::Align, Duration::ZERO);
-        times.waited(Duration::from_millis(2));
+        times.add_stage(Stage::Decode, Duration::from_micros(1500));
+        times.add_stage(Stage::Decode, Duration::from_micros(250));
+        times.add_stage(Stage::Align, Duration::ZERO);
+        times.add_wait(Duration::from_millis(2));
         assert_eq!(times.stage_ms(Stage::Decode), Some(1.75));
         assert_eq!(times.stage_ms(Stage::Align), Some(0.001));
         assert_eq!(times.stage_ms(Stage::Embed), None);
@@ -69,7 +69,7 @@ mod tests {
         let times = CallTimes::default();
         for (place, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(times.stage_ms(stage), None, "{stage:?}");
-            times.spent(stage, Duration::from_millis(1 + place as u64));
+            times.add_stage(stage, Duration::from_millis(1 + place as u64));
             assert_eq!(times.stage_ms(stage), Some(1.0 + place as f64));
         }
     }
