@@ -88,10 +88,10 @@ impl SchedulerStats {
         let s = &stats;
         let r = registry.sub_registry_with_prefix("menshen");
         r.register("tickets", "Requests that hold a ticket", s.tickets.clone());
-        r.register("tickets_bytes", "Bytes that tickets stand for", s.tickets_bytes.clone());
+        r.register("tickets_bytes", "Bytes of requests with a ticket", s.tickets_bytes.clone());
         r.register("tickets_refused", "Requests refused a ticket", s.tickets_refused.clone());
         r.register("queue_rows", "Rows that wait for a batch", s.queue_rows.clone());
-        r.register("queue_wait_seconds", "Wait of launched rows", s.queue_wait.clone());
+        r.register("queue_wait_seconds", "Time launched rows waited", s.queue_wait.clone());
         r.register("batches", "Batches by what closed them", s.batches.clone());
         r.register("batch_rows", "Rows of a batch, padding left out", s.batch_rows.clone());
         r.register("batch_padding_rows", "Rows run as padding", s.batch_padding_rows.clone());

@@ -111,13 +111,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "stage",
-            "Time of one picture in one stage, with decode and align the wait for a thread too",
+            "Time of one picture in one stage; decode and align include the wait for a CPU thread",
             Unit::Seconds,
             metrics.stages.clone(),
         );
         registry.register_with_unit(
             "place_wait",
-            "Wait of a picture for one of the places of image.decoded_max",
+            "Time a picture waited for one of the image.decoded_max places",
             Unit::Seconds,
             metrics.place_wait.clone(),
         );
