@@ -5,7 +5,7 @@ use super::AppError;
 use crate::catalog::{ByTask, LivenessEnsemble, choose_liveness, choose_model};
 use crate::config::Config;
 use crate::device::{DeviceError, DevicePlan, DeviceSettings};
-use crate::model::{Listing, Manifest, Package, Shelf, TaskKind, scan_shelf};
+use crate::model::{Listing, Manifest, ModelFolder, Package, TaskKind, scan_folder};
 use crate::pipeline::{Sessions, Standards, check_manifest, session_keys, session_store};
 use crate::trust::{ReplayStore, ReplayTarget, SessionKeys};
 
@@ -102,24 +102,24 @@ impl Inspection<'_> {
         if self.is_left_out("models.", "models.dir") {
             return (None, None);
         }
-        let Some(shelf) = self.shelf() else { return (None, None) };
-        let manifests: Vec<&Manifest> = shelf.models.iter().map(|model| &model.manifest).collect();
+        let Some(folder) = self.model_folder() else { return (None, None) };
+        let manifests: Vec<&Manifest> = folder.models.iter().map(|model| &model.manifest).collect();
         self.placement(&manifests);
-        let places = self.places(&shelf, &manifests);
+        let places = self.places(&folder, &manifests);
         let standards = places.embedder.and_then(|place| self.standards(manifests[place]));
-        (self.packages(&shelf, places, devices), standards)
+        (self.packages(&folder, places, devices), standards)
     }
 
-    fn shelf(&mut self) -> Option<Shelf> {
-        let shelf = scan_shelf(&self.config.models.dir).map_err(AppError::Model);
-        let mut shelf = self.note("models.dir", shelf, |shelf| {
-            let (models, ensembles) = (shelf.models.len(), shelf.ensembles.len());
+    fn model_folder(&mut self) -> Option<ModelFolder> {
+        let folder = scan_folder(&self.config.models.dir).map_err(AppError::Model);
+        let mut folder = self.note("models.dir", folder, |folder| {
+            let (models, ensembles) = (folder.models.len(), folder.ensembles.len());
             format!("{models} models, {ensembles} ensembles")
         })?;
-        for refused in shelf.refused.drain(..) {
+        for refused in folder.refused.drain(..) {
             self.wrong("models.dir", AppError::Model(refused));
         }
-        Some(shelf)
+        Some(folder)
     }
 
     /// A name that no model has would be a model in the wrong place.
@@ -135,7 +135,7 @@ impl Inspection<'_> {
     }
 
     /// Which of `manifests` does each task.
-    fn places(&mut self, shelf: &Shelf, manifests: &[&Manifest]) -> Places {
+    fn places(&mut self, folder: &ModelFolder, manifests: &[&Manifest]) -> Places {
         let models = &self.config.models;
         let mut choose = |kind, asked| {
             let place = choose_model(manifests, kind, asked).map_err(AppError::Catalog);
@@ -145,7 +145,7 @@ impl Inspection<'_> {
         let embedder = choose(TaskKind::FaceEmbedding, &models.embedder);
         let mesh = choose(TaskKind::FaceMesh, &models.mesh);
         let iris = choose(TaskKind::Iris, &models.iris);
-        let liveness = choose_liveness(manifests, &shelf.ensembles, &models.liveness);
+        let liveness = choose_liveness(manifests, &folder.ensembles, &models.liveness);
         let liveness = self
             .keep(model_setting(TaskKind::PassiveLiveness), liveness.map_err(AppError::Catalog));
         Places { detector, embedder, mesh, iris, liveness }
@@ -153,12 +153,12 @@ impl Inspection<'_> {
 
     fn packages(
         &mut self,
-        shelf: &Shelf,
+        folder: &ModelFolder,
         places: Places,
         devices: Option<&DevicePlan>,
     ) -> Option<ByTask<Package>> {
         let mut open = |kind, place: usize| {
-            let package = open(self.config, kind, &shelf.models[place], devices);
+            let package = open(self.config, kind, &folder.models[place], devices);
             self.note(model_setting(kind), package, describe)
         };
         let detector = places.detector.and_then(|place| open(TaskKind::FaceDetection, place));

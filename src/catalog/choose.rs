@@ -1,10 +1,10 @@
-//! Which of the models on disk does which task. Pure: manifests in, places out.
+//! Which of the models on disk does which task. Pure: manifests in, indices out.
 
 use super::{CatalogError, LivenessEnsemble};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Manifest, Task, TaskKind};
 
-/// The place in `manifests` of the model called `asked`, a `name` or `name/version`.
+/// The index in `manifests` of the model called `asked`, a `name` or `name/version`.
 ///
 /// # Errors
 /// [`CatalogError`] names what was asked for and what there is.
@@ -14,21 +14,21 @@ pub fn choose_model(
     asked: &str,
 ) -> Result<usize, CatalogError> {
     let fitting = manifests.iter().enumerate().filter(|(_, manifest)| is_called(manifest, asked));
-    let places: Vec<usize> = fitting.map(|(place, _)| place).collect();
-    match places[..] {
-        [] => Err(unknown(asked, manifests.iter().map(|manifest| manifest.id()))),
-        [place] if manifests[place].task.kind() == kind => Ok(place),
-        [place] => Err(wrong_task(manifests[place], kind)),
+    let indices: Vec<usize> = fitting.map(|(index, _)| index).collect();
+    match indices[..] {
+        [] => Err(unknown_model(asked, manifests.iter().map(|manifest| manifest.id()))),
+        [index] if manifests[index].task.kind() == kind => Ok(index),
+        [index] => Err(wrong_task(manifests[index], kind)),
         [..] => {
             let candidates: Vec<String> =
-                places.iter().map(|place| manifests[*place].id()).collect();
+                indices.iter().map(|index| manifests[*index].id()).collect();
             let (asked, candidates) = (asked.to_owned(), candidates.join(", "));
             Err(CatalogError::Several { asked, candidates })
         }
     }
 }
 
-/// The places in `manifests` of the models that tell a live face from a picture: of the one model
+/// The indices in `manifests` of the models that tell a live face from a picture: of the one model
 /// called `asked`, or of the members of the ensemble with that name.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn choose_liveness(
 ) -> Result<LivenessEnsemble<usize>, CatalogError> {
     match find_ensemble(manifests, ensembles, asked)? {
         Some(ensemble) => choose_members(manifests, ensemble),
-        None => alone(manifests, choose_model(manifests, TaskKind::PassiveLiveness, asked)?),
+        None => single_model(manifests, choose_model(manifests, TaskKind::PassiveLiveness, asked)?),
     }
 }
 
@@ -59,7 +59,7 @@ fn find_ensemble<'a>(
     match (ids.len(), fitting[..].first()) {
         (0, _) => {
             let models = manifests.iter().map(|manifest| manifest.id());
-            Err(unknown(asked, models.chain(ensembles.iter().map(Ensemble::id))))
+            Err(unknown_model(asked, models.chain(ensembles.iter().map(Ensemble::id))))
         }
         (1, Some(ensemble)) => Ok(Some(ensemble)),
         (_, None) => Ok(None),
@@ -69,7 +69,7 @@ fn find_ensemble<'a>(
     }
 }
 
-/// The places of an ensemble's members in `manifests`.
+/// The indices of an ensemble's members in `manifests`.
 ///
 /// # Errors
 /// [`CatalogError::Member`] for one that is not there or is for something else.
@@ -88,12 +88,15 @@ pub fn choose_members(
 }
 
 /// One model judges by its own threshold; of one score, every fusion makes the same.
-fn alone(manifests: &[&Manifest], place: usize) -> Result<LivenessEnsemble<usize>, CatalogError> {
-    let Task::PassiveLiveness(liveness) = &manifests[place].task else {
-        return Err(wrong_task(manifests[place], TaskKind::PassiveLiveness));
+fn single_model(
+    manifests: &[&Manifest],
+    index: usize,
+) -> Result<LivenessEnsemble<usize>, CatalogError> {
+    let Task::PassiveLiveness(liveness) = &manifests[index].task else {
+        return Err(wrong_task(manifests[index], TaskKind::PassiveLiveness));
     };
     let score_min = liveness.score_min;
-    Ok(LivenessEnsemble { members: vec![place], fusion: Fusion::Min, score_min })
+    Ok(LivenessEnsemble { members: vec![index], fusion: Fusion::Min, score_min })
 }
 
 /// Whether `asked` is the model's `name` or its `name/version`.
@@ -101,7 +104,7 @@ pub(super) fn is_called(manifest: &Manifest, asked: &str) -> bool {
     asked == manifest.name || asked == manifest.id()
 }
 
-pub(super) fn unknown(asked: &str, known: impl Iterator<Item = String>) -> CatalogError {
+pub(super) fn unknown_model(asked: &str, known: impl Iterator<Item = String>) -> CatalogError {
     let known: Vec<String> = known.collect();
     CatalogError::Unknown { asked: asked.to_owned(), known: known.join(", ") }
 }
@@ -161,8 +164,8 @@ mod tests {
             (TaskKind::FaceMesh, "mesh", 3),
             (TaskKind::Iris, "iris", 4),
         ];
-        for (kind, asked, place) in tasks {
-            assert_eq!(model(&models(), kind, asked), Ok(place), "{asked}");
+        for (kind, asked, index) in tasks {
+            assert_eq!(model(&models(), kind, asked), Ok(index), "{asked}");
         }
         let expected = LivenessEnsemble { members: vec![0], fusion: Fusion::Min, score_min: 0.5 };
         let unasked = [pair("1", ["live/1", "live/2"])];

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::ModelError;
-use super::manifest::syntax;
+use super::manifest::syntax_error;
 use super::task::check_fraction;
-use super::values::{free_text, label};
+use super::values::{parse_free_text, parse_label};
 use crate::liveness::Fusion;
 
 /// Most members. Each is one more network per photograph; published ensembles have two.
@@ -47,15 +47,15 @@ impl Ensemble {
     /// # Errors
     /// [`ModelError`] names the key and the rule it breaks; unknown keys are refused.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
-        let raw: RawEnsemble = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+        let raw: RawEnsemble = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
         check_fraction("score_min", raw.score_min)?;
         Ok(Self {
-            name: label("name", raw.name)?,
-            version: label("version", raw.version)?,
+            name: parse_label("name", raw.name)?,
+            version: parse_label("version", raw.version)?,
             members: parse_members(raw.members)?,
             fusion: raw.fusion,
             score_min: raw.score_min,
-            score_source: free_text("score_source", raw.score_source)?,
+            score_source: parse_free_text("score_source", raw.score_source)?,
         })
     }
 
@@ -76,8 +76,8 @@ fn parse_members(members: Vec<String>) -> Result<Vec<String>, ModelError> {
         let Some((name, version)) = member.split_once('/') else {
             return Err(ModelError::value(key, "must be `name/version`"));
         };
-        label(&key, name.to_owned())?;
-        label(&key, version.to_owned())?;
+        parse_label(&key, name.to_owned())?;
+        parse_label(&key, version.to_owned())?;
         if names.contains(&name) {
             return Err(ModelError::value(key, "has the name of another member"));
         }

@@ -100,7 +100,7 @@ pub enum ModelError {
     },
     /// What went wrong, and in which directory.
     #[error("{}", dir.display())]
-    In {
+    InDirectory {
         /// The directory of the model.
         dir: PathBuf,
         /// What went wrong.

@@ -94,7 +94,7 @@ impl Golden {
     /// # Errors
     /// The first [`GoldenMismatch`].
     pub fn check(&self, answers: &[Vec<&[f32]>]) -> Result<(), GoldenMismatch> {
-        expect_count("rows", answers.len(), self.pictures.len())?;
+        check_count("rows", answers.len(), self.pictures.len())?;
         answers.iter().enumerate().try_for_each(|(row, outputs)| self.check_row(row, outputs))
     }
 
@@ -103,7 +103,7 @@ impl Golden {
     /// # Errors
     /// The first [`GoldenMismatch`].
     pub fn check_row(&self, row: usize, outputs: &[&[f32]]) -> Result<(), GoldenMismatch> {
-        expect_count("outputs", outputs.len(), self.outputs.len())?;
+        check_count("outputs", outputs.len(), self.outputs.len())?;
         for (golden, actual) in self.outputs.iter().zip(outputs) {
             golden.check(row, actual, self.tolerance)?;
         }
@@ -119,9 +119,9 @@ impl GoldenOutput {
         tolerance: Tolerance,
     ) -> Result<(), GoldenMismatch> {
         let Some(expected) = self.rows.get(row) else {
-            return expect_count("rows", row + 1, self.rows.len());
+            return check_count("rows", row + 1, self.rows.len());
         };
-        expect_count("values", actual.len(), expected.len())?;
+        check_count("values", actual.len(), expected.len())?;
         let (error, limit) = match tolerance {
             Tolerance::Absolute(limit) => (largest_difference(actual, expected), limit),
             Tolerance::Relative(limit) => {
@@ -137,7 +137,7 @@ impl GoldenOutput {
     }
 }
 
-fn expect_count(what: &'static str, actual: usize, expected: usize) -> Result<(), GoldenMismatch> {
+fn check_count(what: &'static str, actual: usize, expected: usize) -> Result<(), GoldenMismatch> {
     if actual == expected {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::ModelError;
-use super::values::tensor_name;
+use super::values::parse_tensor_name;
 use crate::face::Alignment;
 use crate::image::RgbImage;
 
@@ -125,7 +125,7 @@ impl InputContract {
         }
         check_crop(&raw.crop, raw.width, raw.height)?;
         let contract = Self {
-            tensor: tensor_name("input.tensor", raw.tensor)?,
+            tensor: parse_tensor_name("input.tensor", raw.tensor)?,
             width: raw.width,
             height: raw.height,
             side_multiple: raw.side_multiple,
@@ -207,29 +207,30 @@ impl InputContract {
     fn fill_planes(&self, image: &RgbImage, row: &mut [f32]) {
         let planes = row.chunks_exact_mut(self.width * self.height);
         for ((plane, source), (mean, scale)) in planes.zip(self.sources()).zip(self.ranges()) {
-            let number = |value: u8| (f32::from(value) - mean) * scale;
-            let (seen, below) = plane.split_at_mut(image.height() * self.width);
-            for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
-                let (seen, beside) = line.split_at_mut(image.width());
-                for (value, pixel) in seen.iter_mut().zip(pixels) {
-                    *value = number(pixel[source]);
+            let normalise = |value: u8| (f32::from(value) - mean) * scale;
+            let (image_part, below) = plane.split_at_mut(image.height() * self.width);
+            for (line, pixels) in image_part.chunks_exact_mut(self.width).zip(lines(image)) {
+                let (image_part, beside) = line.split_at_mut(image.width());
+                for (value, pixel) in image_part.iter_mut().zip(pixels) {
+                    *value = normalise(pixel[source]);
                 }
-                beside.fill(number(0));
+                beside.fill(normalise(0));
             }
-            below.fill(number(0));
+            below.fill(normalise(0));
         }
     }
 
     fn fill_pixels(&self, image: &RgbImage, row: &mut [f32]) {
         let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
-        let number = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
-        let black = [number(0, 0), number(1, 0), number(2, 0)];
-        let (seen, below) = row.as_chunks_mut::<3>().0.split_at_mut(image.height() * self.width);
-        for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
-            let (seen, beside) = line.split_at_mut(image.width());
-            for (values, pixel) in seen.iter_mut().zip(pixels) {
+        let normalise = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
+        let black = [normalise(0, 0), normalise(1, 0), normalise(2, 0)];
+        let (image_part, below) =
+            row.as_chunks_mut::<3>().0.split_at_mut(image.height() * self.width);
+        for (line, pixels) in image_part.chunks_exact_mut(self.width).zip(lines(image)) {
+            let (image_part, beside) = line.split_at_mut(image.width());
+            for (values, pixel) in image_part.iter_mut().zip(pixels) {
                 for k in 0..3 {
-                    values[k] = number(k, pixel[sources[k]]);
+                    values[k] = normalise(k, pixel[sources[k]]);
                 }
             }
             beside.fill(black);

@@ -22,12 +22,12 @@ pub struct Listing {
 
 /// Everything under a folder of models.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct ModelFolder {
     /// As [`scan`] lists them.
     pub models: Vec<Listing>,
     /// As [`scan_ensembles`] lists them.
     pub ensembles: Vec<Ensemble>,
-    /// One [`ModelError::In`] for each directory that is refused.
+    /// One [`ModelError::InDirectory`] for each directory that is refused.
     pub refused: Vec<ModelError>,
 }
 
@@ -35,11 +35,11 @@ pub struct Shelf {
 ///
 /// # Errors
 /// A folder that cannot be listed.
-pub fn scan_shelf(root: &Path) -> Result<Shelf, ModelError> {
+pub fn scan_folder(root: &Path) -> Result<ModelFolder, ModelError> {
     let (models, refused_models) = scan_models(root)?;
     let (ensembles, refused_ensembles) = scan_each(root, holds_ensemble, list_ensemble)?;
     let refused = refused_models.into_iter().chain(refused_ensembles).collect();
-    Ok(Shelf { models, ensembles: sorted_ensembles(ensembles), refused })
+    Ok(ModelFolder { models, ensembles: sorted_ensembles(ensembles), refused })
 }
 
 /// All models under `root`, by name, and by version from the oldest to the newest; runs of digits
@@ -47,7 +47,7 @@ pub fn scan_shelf(root: &Path) -> Result<Shelf, ModelError> {
 ///
 /// # Errors
 /// A directory of a version without a valid manifest, or whose manifest bears another name:
-/// [`ModelError::In`] names it.
+/// [`ModelError::InDirectory`] names it.
 pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
     let (models, refused) = scan_models(root)?;
     refused.into_iter().next().map_or(Ok(models), Err)
@@ -66,7 +66,7 @@ pub fn scan_ensembles(root: &Path) -> Result<Vec<Ensemble>, ModelError> {
 fn scan_models(root: &Path) -> Result<(Vec<Listing>, Vec<ModelError>), ModelError> {
     let holds_model = |dir: &Path| !is_ensemble_alone(dir);
     let (mut models, refused) = scan_each(root, holds_model, |dir| {
-        Ok(Listing { dir: dir.to_owned(), manifest: list(dir)? })
+        Ok(Listing { dir: dir.to_owned(), manifest: list_model(dir)? })
     })?;
     models.sort_by(|a, b| {
         let (a, b) = (&a.manifest, &b.manifest);
@@ -88,10 +88,10 @@ fn scan_each<T>(
     read: impl Fn(&Path) -> Result<T, ModelError>,
 ) -> Result<(Vec<T>, Vec<ModelError>), ModelError> {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
-    for dir in versions(root)?.into_iter().filter(|dir| wanted(dir)) {
+    for dir in version_directories(root)?.into_iter().filter(|dir| wanted(dir)) {
         match read(&dir) {
             Ok(read) => found.push(read),
-            Err(source) => refused.push(ModelError::In { dir, source: Box::new(source) }),
+            Err(source) => refused.push(ModelError::InDirectory { dir, source: Box::new(source) }),
         }
     }
     Ok((found, refused))
@@ -108,19 +108,19 @@ pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
     })
 }
 
-fn list(dir: &Path) -> Result<Manifest, ModelError> {
+fn list_model(dir: &Path) -> Result<Manifest, ModelError> {
     let manifest = read_manifest(dir)?;
-    check_place(dir, manifest.id())?;
+    check_directory_name(dir, manifest.id())?;
     Ok(manifest)
 }
 
 fn list_ensemble(dir: &Path) -> Result<Ensemble, ModelError> {
     let ensemble = read_ensemble(dir)?;
-    check_place(dir, ensemble.id())?;
+    check_directory_name(dir, ensemble.id())?;
     Ok(ensemble)
 }
 
-fn check_place(dir: &Path, id: String) -> Result<(), ModelError> {
+fn check_directory_name(dir: &Path, id: String) -> Result<(), ModelError> {
     if dir.ends_with(&id) { Ok(()) } else { Err(ModelError::Misplaced { id }) }
 }
 
@@ -134,16 +134,16 @@ fn is_ensemble_alone(dir: &Path) -> bool {
 }
 
 /// The directories of all versions of all models.
-fn versions(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
+fn version_directories(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let mut found = Vec::new();
-    for model in directories(root)? {
-        found.extend(directories(&model)?);
+    for model in subdirectories(root)? {
+        found.extend(subdirectories(&model)?);
     }
     Ok(found)
 }
 
 /// The directories in `dir`, links to directories included, by name.
-fn directories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let failed = |source| ModelError::Read { path: dir.to_owned(), source };
     let mut found = Vec::new();
     for (k, entry) in std::fs::read_dir(dir).map_err(failed)?.enumerate() {
@@ -244,9 +244,9 @@ mod tests {
         put(root.path(), "iris/2", "3");
         std::fs::create_dir_all(root.path().join("pair/1")).unwrap();
         std::fs::write(root.path().join("pair/1").join(ENSEMBLE_FILE), "name = 1").unwrap();
-        let shelf = scan_shelf(root.path()).unwrap();
-        assert_eq!(shelf.models.len(), 1);
-        let refused: Vec<String> = shelf.refused.iter().map(|error| causes(error)).collect();
+        let folder = scan_folder(root.path()).unwrap();
+        assert_eq!(folder.models.len(), 1);
+        let refused: Vec<String> = folder.refused.iter().map(|error| causes(error)).collect();
         assert_eq!(refused.len(), 2, "{refused:?}");
         assert!(refused[0].contains("iris/2: the manifest says"), "{refused:?}");
         assert!(refused[1].contains("pair/1: manifest line 1"), "{refused:?}");

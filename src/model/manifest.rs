@@ -6,7 +6,7 @@ use super::ModelError;
 use super::input::{InputContract, RawInput};
 use super::output::{OutputSpec, RawOutput, parse_outputs};
 use super::task::{RawDetection, RawLiveness, Task, TaskKind};
-use super::values::{Licence, Sha256Hex, file_name, free_text, label};
+use super::values::{Licence, Sha256Hex, parse_file_name, parse_free_text, parse_label};
 use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
 
@@ -161,8 +161,8 @@ impl Manifest {
             let (actual, limit) = (text.len() as u64, MANIFEST_BYTES_MAX as u64);
             return Err(ModelError::TooLarge { what: "manifest bytes", actual, limit });
         }
-        let raw: RawManifest = toml::from_str(text).map_err(|error| syntax(text, &error))?;
-        Self::check(raw)
+        let raw: RawManifest = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
+        Self::from_raw(raw)
     }
 
     /// `name/version`.
@@ -170,7 +170,7 @@ impl Manifest {
         format!("{}/{}", self.name, self.version)
     }
 
-    fn check(raw: RawManifest) -> Result<Self, ModelError> {
+    fn from_raw(raw: RawManifest) -> Result<Self, ModelError> {
         let input = InputContract::parse(raw.input)?;
         let outputs = parse_outputs(raw.outputs)?;
         let task = Task::parse(raw.task, raw.detection, raw.liveness, &input, &outputs)?;
@@ -178,10 +178,10 @@ impl Manifest {
             return Err(ModelError::value("calibration", "does not belong to this task"));
         }
         let manifest = Self {
-            name: label("name", raw.name)?,
-            version: label("version", raw.version)?,
+            name: parse_label("name", raw.name)?,
+            version: parse_label("version", raw.version)?,
             task,
-            file: file_name("file", raw.file)?,
+            file: parse_file_name("file", raw.file)?,
             sha256: Sha256Hex::parse("sha256", raw.sha256)?,
             licence: Licence::parse(raw.licence)?,
             origin: parse_origin(raw.origin)?,
@@ -211,7 +211,7 @@ impl Manifest {
 }
 
 /// What the TOML parser refuses, with the line it stands on: that line holds the key.
-pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
+pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> ModelError {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or("");
     let line = before.matches('\n').count();
@@ -221,11 +221,11 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
 
 fn parse_origin(raw: RawOrigin) -> Result<Origin, ModelError> {
     Ok(Origin {
-        package: free_text("origin.package", raw.package)?,
-        version: free_text("origin.version", raw.version)?,
-        path: free_text("origin.path", raw.path)?,
-        upstream: free_text("origin.upstream", raw.upstream)?,
-        training_data: free_text("origin.training_data", raw.training_data)?,
+        package: parse_free_text("origin.package", raw.package)?,
+        version: parse_free_text("origin.version", raw.version)?,
+        path: parse_free_text("origin.path", raw.path)?,
+        upstream: parse_free_text("origin.upstream", raw.upstream)?,
+        training_data: parse_free_text("origin.training_data", raw.training_data)?,
     })
 }
 
@@ -255,7 +255,7 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
         })?;
     }
     Ok(GoldenSpec {
-        file: file_name("golden.file", raw.file)?,
+        file: parse_file_name("golden.file", raw.file)?,
         sha256: Sha256Hex::parse("golden.sha256", raw.sha256)?,
         side: raw.side,
         tolerance: raw.tolerance,

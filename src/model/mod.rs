@@ -25,7 +25,7 @@ pub use ensemble::Ensemble;
 pub use error::ModelError;
 pub use golden::{Golden, GoldenMismatch};
 pub use input::{ColourOrder, CropRule, FillError, InputContract, Layout};
-pub use listing::{Listing, Shelf, find, scan, scan_ensembles, scan_shelf};
+pub use listing::{Listing, ModelFolder, find, scan, scan_ensembles, scan_folder};
 pub use manifest::Manifest;
 pub use output::OutputSpec;
 pub use package::{LicencePolicy, Package};

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::input::InputContract;
-use super::values::tensor_name;
+use super::values::parse_tensor_name;
 
 /// Most outputs of a network; a detector has 12.
 const OUTPUTS_MAX: usize = 32;
@@ -38,7 +38,7 @@ impl OutputSpec {
     /// Shape of one row when the network is fed by `input`: a detector's grids follow its sides.
     pub fn row_shape(&self, input: &InputContract) -> Vec<usize> {
         let mut shape = self.shape.clone();
-        if let Some(cells) = self.stride.and_then(|stride| cells(input, stride)) {
+        if let Some(cells) = self.stride.and_then(|stride| cell_count(input, stride)) {
             shape[0] = cells;
         }
         shape
@@ -85,7 +85,7 @@ pub(super) fn parse_outputs(raw: Vec<RawOutput>) -> Result<Vec<OutputSpec>, Mode
     }
     let mut outputs: Vec<OutputSpec> = Vec::with_capacity(raw.len());
     for (k, raw) in raw.into_iter().enumerate() {
-        let tensor = tensor_name(&format!("outputs[{k}].tensor"), raw.tensor)?;
+        let tensor = parse_tensor_name(&format!("outputs[{k}].tensor"), raw.tensor)?;
         if outputs.iter().any(|other| other.tensor == tensor) {
             return Err(ModelError::value(format!("outputs[{k}].tensor"), "is named twice"));
         }
@@ -113,7 +113,7 @@ fn check_shape(shape: &[usize]) -> Result<(), String> {
 }
 
 /// Cells of a grid over the input; `None` when they do not tile it.
-pub(super) fn cells(input: &InputContract, stride: usize) -> Option<usize> {
+pub(super) fn cell_count(input: &InputContract, stride: usize) -> Option<usize> {
     let tiles = input.width.checked_rem(stride)? == 0 && input.height.checked_rem(stride)? == 0;
     tiles.then(|| (input.width / stride) * (input.height / stride))
 }

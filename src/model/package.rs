@@ -59,7 +59,7 @@ impl Package {
     /// Reads the model in `dir`, of a licence that allows commercial use.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         Self::open_with(dir, LicencePolicy::Commercial)
     }
@@ -67,10 +67,12 @@ impl Package {
     /// Reads the model in `dir`, of a licence that `policy` accepts.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn open_with(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
-        Self::read(dir, policy)
-            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+        Self::read(dir, policy).map_err(|source| ModelError::InDirectory {
+            dir: dir.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn read(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
@@ -86,10 +88,12 @@ impl Package {
     /// says by now: the bytes must have the hashes of `manifest`.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn reread(dir: &Path, manifest: &Manifest) -> Result<Self, ModelError> {
-        Self::with_files(dir, manifest.clone())
-            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+        Self::with_files(dir, manifest.clone()).map_err(|source| ModelError::InDirectory {
+            dir: dir.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn with_files(dir: &Path, manifest: Manifest) -> Result<Self, ModelError> {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::input::{CropRule, InputContract};
-use super::output::{Meaning, OutputSpec, cells};
-use super::values::free_text;
+use super::output::{Meaning, OutputSpec, cell_count};
+use super::values::parse_free_text;
 use crate::liveness::LivenessOutput;
 
 /// Values of MediaPipe's face mesh: 468 points of x, y, z.
@@ -175,12 +175,12 @@ impl Task {
         input: &InputContract,
         outputs: &[OutputSpec],
     ) -> Result<Self, ModelError> {
-        let foreign = |key| Err(ModelError::value(key, "does not belong to this task"));
+        let misplaced = |key| Err(ModelError::value(key, "does not belong to this task"));
         if detection.is_some() && task != TaskKind::FaceDetection {
-            return foreign("detection");
+            return misplaced("detection");
         }
         if liveness.is_some() && task != TaskKind::PassiveLiveness {
-            return foreign("liveness");
+            return misplaced("liveness");
         }
         check_crop(task, &input.crop)?;
         check_meanings(task, outputs)?;
@@ -190,32 +190,32 @@ impl Task {
                 Self::FaceDetection(parse_detection(raw, input, outputs)?)
             }
             TaskKind::FaceEmbedding => {
-                Self::FaceEmbedding { output: one_vector(outputs, Meaning::Embedding)?.0 }
+                Self::FaceEmbedding { output: find_vector(outputs, Meaning::Embedding)?.0 }
             }
             TaskKind::PassiveLiveness => {
                 let raw = liveness.ok_or_else(|| ModelError::value("liveness", "is missing"))?;
                 Self::PassiveLiveness(parse_liveness(raw, outputs)?)
             }
             TaskKind::FaceMesh => Self::FaceMesh {
-                landmarks: one_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
-                face_flag: one_of_len(outputs, Meaning::FaceFlag, 1)?,
+                landmarks: find_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
+                face_flag: find_of_len(outputs, Meaning::FaceFlag, 1)?,
             },
             TaskKind::Iris => {
-                Self::Iris { landmarks: one_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
+                Self::Iris { landmarks: find_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
             }
         })
     }
 }
 
 fn check_crop(task: TaskKind, crop: &CropRule) -> Result<(), ModelError> {
-    let wanted = match task {
+    let fits = match task {
         TaskKind::FaceDetection => matches!(crop, CropRule::Letterbox {}),
         TaskKind::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
         TaskKind::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
         TaskKind::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
         TaskKind::Iris => matches!(crop, CropRule::Eye { .. }),
     };
-    if wanted { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
+    if fits { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
 }
 
 fn check_meanings(task: TaskKind, outputs: &[OutputSpec]) -> Result<(), ModelError> {
@@ -264,13 +264,13 @@ fn parse_head(
     input: &InputContract,
     outputs: &[OutputSpec],
 ) -> Result<Head, ModelError> {
-    let Some(cells) = cells(input, stride) else {
+    let Some(cells) = cell_count(input, stride) else {
         return Err(ModelError::value("outputs.stride", "must divide the input's sides"));
     };
     let find = |meaning, values| {
         let at_stride =
             |output: &OutputSpec| output.meaning == meaning && output.stride == Some(stride);
-        let index = one(outputs, meaning, at_stride)?;
+        let index = find_output(outputs, meaning, at_stride)?;
         if outputs[index].shape != [cells, values] {
             let rule = format!("must be [{cells}, {values}] at stride {stride}");
             return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
@@ -288,7 +288,7 @@ fn parse_head(
 
 fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, ModelError> {
     check_fraction("liveness.score_min", raw.score_min)?;
-    let (output, classes) = one_vector(outputs, Meaning::ClassScores)?;
+    let (output, classes) = find_vector(outputs, Meaning::ClassScores)?;
     if raw.live_class >= classes {
         let rule = format!("must be less than the {classes} classes of the output");
         return Err(ModelError::value("liveness.live_class", rule));
@@ -298,7 +298,7 @@ fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, 
         scores: raw.scores,
         live_class: raw.live_class,
         score_min: raw.score_min,
-        score_source: free_text("liveness.score_source", raw.score_source)?,
+        score_source: parse_free_text("liveness.score_source", raw.score_source)?,
     })
 }
 
@@ -310,8 +310,8 @@ pub(super) fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
 }
 
 /// The only output of `meaning`, which has one axis, and its length.
-fn one_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
-    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+fn find_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
+    let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     match *outputs[index].shape {
         [len] => Ok((index, len)),
         _ => Err(ModelError::value(format!("outputs[{index}].shape"), "must have one axis")),
@@ -319,8 +319,8 @@ fn one_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize)
 }
 
 /// The only output of `meaning`, which has `len` values.
-fn one_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
-    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+fn find_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
+    let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     if outputs[index].len() != len {
         let rule = format!("must hold {len} values");
         return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
@@ -328,7 +328,7 @@ fn one_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<us
     Ok(index)
 }
 
-fn one(
+fn find_output(
     outputs: &[OutputSpec],
     meaning: Meaning,
     fits: impl Fn(&OutputSpec) -> bool,

@@ -71,7 +71,7 @@ impl Licence {
 }
 
 /// A model's name or version: a plain directory name that can also be a metric label.
-pub(super) fn label(key: &str, text: String) -> Result<String, ModelError> {
+pub(super) fn parse_label(key: &str, text: String) -> Result<String, ModelError> {
     let is_label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if text.len() > NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_label) {
@@ -82,7 +82,7 @@ pub(super) fn label(key: &str, text: String) -> Result<String, ModelError> {
 }
 
 /// The name of a file beside the manifest; it cannot lead out of the directory.
-pub(super) fn file_name(key: &str, text: String) -> Result<String, ModelError> {
+pub(super) fn parse_file_name(key: &str, text: String) -> Result<String, ModelError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if text.len() > 2 * NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_plain) {
@@ -92,16 +92,16 @@ pub(super) fn file_name(key: &str, text: String) -> Result<String, ModelError> {
 }
 
 /// The name of a tensor in an ONNX file.
-pub(super) fn tensor_name(key: &str, text: String) -> Result<String, ModelError> {
-    plain_text(key, text, 2 * NAME_BYTES_MAX)
+pub(super) fn parse_tensor_name(key: &str, text: String) -> Result<String, ModelError> {
+    parse_text(key, text, 2 * NAME_BYTES_MAX)
 }
 
 /// Free text for operators.
-pub(super) fn free_text(key: &str, text: String) -> Result<String, ModelError> {
-    plain_text(key, text, TEXT_BYTES_MAX)
+pub(super) fn parse_free_text(key: &str, text: String) -> Result<String, ModelError> {
+    parse_text(key, text, TEXT_BYTES_MAX)
 }
 
-fn plain_text(key: &str, text: String, bytes_max: usize) -> Result<String, ModelError> {
+fn parse_text(key: &str, text: String, bytes_max: usize) -> Result<String, ModelError> {
     if !(1..=bytes_max).contains(&text.len()) || text.chars().any(char::is_control) {
         let rule = format!("must have 1 to {bytes_max} printable bytes");
         return Err(ModelError::value(key, rule));
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn a_file_name_cannot_lead_out_of_its_directory() {
         for name in ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "a\0", "C:a"] {
-            assert!(file_name("file", name.to_owned()).is_err(), "{name:?}");
+            assert!(parse_file_name("file", name.to_owned()).is_err(), "{name:?}");
         }
-        assert!(file_name("file", "net-1.0_x.onnx".to_owned()).is_ok());
+        assert!(parse_file_name("file", "net-1.0_x.onnx".to_owned()).is_ok());
     }
 }
