@@ -269,12 +269,12 @@ fn describe(device: &Device, snapshot: &Snapshot, standards: &Standards) -> Vec<
             manifest.buckets.iter().max().copied().unwrap_or(1),
         ));
     }
-    for row in &standards.rows {
-        let kind = if row.is_generic() { "generic" } else { row.pair_type().name() };
-        let fmr_min = row.fmr_min();
+    for entry in &standards.entries {
+        let kind = if entry.is_generic() { "generic" } else { entry.pair_type().name() };
+        let fmr_min = entry.fmr_min();
         lines.push(format!(
             "calibration {} ({kind}), false-match rates from {fmr_min:.1e}",
-            row.id()
+            entry.id()
         ));
     }
     lines

@@ -60,8 +60,8 @@
 //!   for time or a fault, never for load; a session, which is long, may also end because the server
 //!   cannot keep up with its frames. Whatever nobody waits for any more is dropped before it is
 //!   launched.
-//! - **Fail closed.** No calibration row, no usable picture, no liveness: no PASS. There is no silent
-//!   fallback from one device to another.
+//! - **Fail closed.** No calibration entry, no usable picture, no liveness: no PASS. There is no
+//!   silent fallback from one device to another.
 //! - **A liveness session serves once**, on one of all replicas that share a store, for the shop,
 //!   device, transaction and portrait it was created for. The matched face is one of the judged
 //!   frames. The result is kept before it is told.

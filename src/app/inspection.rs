@@ -190,9 +190,12 @@ impl Inspection<'_> {
         let precision = self.config.device.precision.unwrap_or(embedder.precision);
         let standards = Standards::open(&self.config.verify, embedder, precision);
         self.note("verify.calibration", standards.map_err(AppError::Standards), |standards| {
-            let rows: Vec<&str> = standards.rows.iter().map(|row| row.id()).collect();
+            let entries: Vec<&str> = standards.entries.iter().map(|entry| entry.id()).collect();
             let policy_fmr = standards.settings.policy_fmr;
-            format!("rows {}; decides at a false-match rate of {policy_fmr:e}", rows.join(", "))
+            format!(
+                "entries {}; decides at a false-match rate of {policy_fmr:e}",
+                entries.join(", ")
+            )
         })
     }
 

@@ -228,9 +228,9 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
             output.tensor, output.shape, output.meaning
         ));
     }
-    for row in &manifest.calibration {
-        lines.push(format!("calibration {}: {}", row.id(), row.source()));
-        for point in row.points() {
+    for entry in &manifest.calibration {
+        lines.push(format!("calibration {}: {}", entry.id(), entry.source()));
+        for point in entry.points() {
             lines.push(format!("            FMR {:e} at {:.3}", point.fmr, point.similarity));
         }
     }

@@ -1,6 +1,6 @@
 //! What a similarity is worth: tables measured on labelled pairs, and nothing else.
 //!
-//! A threshold is valid only for one embedding space and one kind of pair. A [`CalibrationRow`]
+//! A threshold is valid only for one embedding space and one kind of pair. A [`CalibrationEntry`]
 //! holds measured points (false-match rate, similarity) with their sample sizes; it refuses a
 //! policy that its sample cannot support.
 
@@ -8,13 +8,13 @@ mod file;
 
 use serde::Deserialize;
 
-pub use file::{CalibrationFile, rows};
+pub use file::{CalibrationFile, parse_entries};
 
 /// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
 /// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
 const FALSE_MATCHES_MIN: f64 = 30.0;
 
-/// Most points of a row; a table needs about two a decade.
+/// Most points of an entry; a table needs about two a decade.
 const POINTS_MAX: usize = 64;
 
 /// Longest identifier or source in bytes; they appear in answers and records.
@@ -23,23 +23,23 @@ const TEXT_BYTES_MAX: usize = 256;
 /// False-match rates with a fixed place on the 0..100 scale, as registration backends know it.
 const SCORE_ANCHORS: [(f64, f64); 4] = [(1e-2, 60.0), (1e-3, 80.0), (1e-4, 90.0), (1e-5, 95.0)];
 
-/// Why a calibration row or file is refused.
+/// Why a calibration entry or file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
-    /// A value of a row breaks a rule.
-    #[error("calibration row `{id}`: `{key}` {reason}")]
-    Row {
-        /// The row's identifier, as written.
+    /// A value of an entry breaks a rule.
+    #[error("calibration entry `{id}`: `{key}` {reason}")]
+    Entry {
+        /// The entry's identifier, as written.
         id: String,
         /// The key, with the index of a point where there is one.
         key: String,
         /// The rule.
         reason: &'static str,
     },
-    /// Two rows carry the same identifier.
-    #[error("calibration row `{0}`: `id` is used twice")]
+    /// Two entries carry the same identifier.
+    #[error("calibration entry `{0}`: `id` is used twice")]
     SameId(String),
-    /// The file has too many bytes or rows.
+    /// The file has too many bytes or entries.
     #[error("calibration file: {what} {actual}, the limit is {limit}")]
     TooLarge {
         /// What was counted.
@@ -61,15 +61,15 @@ pub enum CalibrationError {
     },
 }
 
-/// A false-match rate was asked for that the row cannot support.
+/// A false-match rate was asked for that the entry cannot support.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("false-match rate {asked:e} is outside {min:e}..={max:e}, which the calibration supports")]
 pub struct PolicyError {
     /// The rate asked for.
     pub asked: f64,
-    /// The smallest rate the row supports.
+    /// The smallest rate the entry supports.
     pub min: f64,
-    /// The largest rate the row has measured.
+    /// The largest rate the entry has measured.
     pub max: f64,
 }
 
@@ -111,11 +111,11 @@ pub struct Point {
     pub fnmr: Option<f64>,
 }
 
-/// A calibration row as written; [`CalibrationRow::new`] judges it.
+/// A calibration entry as written; [`CalibrationEntry::new`] judges it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawCalibrationRow {
-    /// Identifier, unique among the rows of a space.
+pub struct RawCalibrationEntry {
+    /// Identifier, unique among the entries of a space.
     pub id: String,
     /// What was paired.
     pub pair_type: PairType,
@@ -131,7 +131,7 @@ pub struct RawCalibrationRow {
 
 /// A table from similarity to false-match rate for one kind of pair, known to be consistent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CalibrationRow {
+pub struct CalibrationEntry {
     id: String,
     pair_type: PairType,
     source: String,
@@ -140,16 +140,16 @@ pub struct CalibrationRow {
     points: Vec<Point>,
 }
 
-impl CalibrationRow {
+impl CalibrationEntry {
     /// Takes `raw` if it has at least two points, rates strictly falling inside (0, 1),
     /// similarities strictly rising inside [-1, 1], pairs of both kinds, and an id and a source.
     ///
     /// # Errors
-    /// [`CalibrationError::Row`] names the key and the rule.
-    pub fn new(raw: RawCalibrationRow) -> Result<Self, CalibrationError> {
+    /// [`CalibrationError::Entry`] names the key and the rule.
+    pub fn new(raw: RawCalibrationEntry) -> Result<Self, CalibrationError> {
         let id = raw.id.clone();
         let refuse = |key: &str, reason| {
-            Err(CalibrationError::Row { id: shorten(&id), key: key.to_owned(), reason })
+            Err(CalibrationError::Entry { id: shorten(&id), key: key.to_owned(), reason })
         };
         if !is_text(&raw.id) {
             return refuse("id", "must have 1 to 256 printable bytes");
@@ -166,7 +166,7 @@ impl CalibrationRow {
         if let Err((key, reason)) = check_points(&raw.points) {
             return refuse(&key, reason);
         }
-        let row = Self {
+        let entry = Self {
             id: raw.id,
             pair_type: raw.pair_type,
             source: raw.source,
@@ -174,16 +174,16 @@ impl CalibrationRow {
             genuine_pairs: raw.genuine_pairs,
             points: raw.points,
         };
-        if row.fmr_min() > row.fmr_max() {
+        if entry.fmr_min() > entry.fmr_max() {
             return refuse(
                 "impostor_pairs",
                 "support no point: 30 / pairs exceeds the largest fmr",
             );
         }
-        Ok(row)
+        Ok(entry)
     }
 
-    /// Identifier, unique among the rows of a space.
+    /// Identifier, unique among the entries of a space.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -193,7 +193,7 @@ impl CalibrationRow {
         self.pair_type
     }
 
-    /// Whether the row was measured on public photographs, not on pairs of a deployment.
+    /// Whether the entry was measured on public photographs, not on pairs of a deployment.
     pub fn is_generic(&self) -> bool {
         self.pair_type == PairType::Generic
     }
@@ -203,12 +203,12 @@ impl CalibrationRow {
         &self.source
     }
 
-    /// Pairs of different persons behind the row.
+    /// Pairs of different persons behind the entry.
     pub fn impostor_pairs(&self) -> u64 {
         self.impostor_pairs
     }
 
-    /// Pairs of one person behind the row.
+    /// Pairs of one person behind the entry.
     pub fn genuine_pairs(&self) -> u64 {
         self.genuine_pairs
     }
@@ -218,13 +218,13 @@ impl CalibrationRow {
         &self.points
     }
 
-    /// The smallest false-match rate the row supports: 30 expected false matches among its
+    /// The smallest false-match rate the entry supports: 30 expected false matches among its
     /// impostor pairs, and no less than its last point.
     pub fn fmr_min(&self) -> f64 {
         (FALSE_MATCHES_MIN / self.impostor_pairs as f64).max(self.last().fmr)
     }
 
-    /// The largest false-match rate the row has measured.
+    /// The largest false-match rate the entry has measured.
     pub fn fmr_max(&self) -> f64 {
         self.first().fmr
     }
@@ -244,7 +244,7 @@ impl CalibrationRow {
 
     /// The false-match rate a threshold at `similarity` would have: the inverse of
     /// [`Self::threshold`], never below [`Self::fmr_min`], and 1 below the first measured point,
-    /// where the row knows no better bound.
+    /// where the entry knows no better bound.
     pub fn fmr_at(&self, similarity: f64) -> f64 {
         let inside = similarity >= self.first().similarity;
         if !inside {
@@ -277,7 +277,7 @@ impl CalibrationRow {
         if similarity.is_nan() { 0.0 } else { 100.0 }
     }
 
-    /// Fixed points of the 0..100 scale that this row has measured, strictly inside (0, 1).
+    /// Fixed points of the 0..100 scale that this entry has measured, strictly inside (0, 1).
     fn score_anchors(&self) -> impl Iterator<Item = (f64, f64)> {
         SCORE_ANCHORS
             .iter()
@@ -299,23 +299,23 @@ impl CalibrationRow {
     }
 
     fn first(&self) -> &Point {
-        self.points.first().expect("a row has at least two points")
+        self.points.first().expect("an entry has at least two points")
     }
 
     fn last(&self) -> &Point {
-        self.points.last().expect("a row has at least two points")
+        self.points.last().expect("an entry has at least two points")
     }
 }
 
-/// The row to judge a pair of type `wanted` by: one measured on that type, else, unless
+/// The entry to judge a pair of type `wanted` by: one measured on that type, else, unless
 /// `own_pair_type_required`, a generic one. The first of several wins.
 pub fn select(
-    rows: &[CalibrationRow],
+    entries: &[CalibrationEntry],
     wanted: PairType,
     own_pair_type_required: bool,
-) -> Option<&CalibrationRow> {
-    let own = rows.iter().find(|row| row.pair_type == wanted);
-    let generic = || rows.iter().find(|row| row.is_generic());
+) -> Option<&CalibrationEntry> {
+    let own = entries.iter().find(|entry| entry.pair_type == wanted);
+    let generic = || entries.iter().find(|entry| entry.is_generic());
     own.or_else(|| if own_pair_type_required { None } else { generic() })
 }
 
@@ -384,8 +384,8 @@ mod tests {
     const LFW: [(f64, f64); 6] =
         [(1e-2, 0.30), (1.3e-3, 0.363), (3e-4, 0.40), (1e-4, 0.425), (3e-5, 0.45), (1e-5, 0.477)];
 
-    fn raw(pair_type: PairType, points: &[(f64, f64)]) -> RawCalibrationRow {
-        RawCalibrationRow {
+    fn raw(pair_type: PairType, points: &[(f64, f64)]) -> RawCalibrationEntry {
+        RawCalibrationEntry {
             id: pair_type.name().to_owned(),
             pair_type,
             source: "a test".to_owned(),
@@ -398,23 +398,23 @@ mod tests {
         }
     }
 
-    fn lfw() -> CalibrationRow {
-        CalibrationRow::new(raw(PairType::Generic, &LFW)).unwrap()
+    fn lfw() -> CalibrationEntry {
+        CalibrationEntry::new(raw(PairType::Generic, &LFW)).unwrap()
     }
 
     #[test]
     fn a_threshold_is_a_measured_point_or_lies_between_two() {
-        let row = lfw();
-        assert_eq!(row.threshold(1e-2).unwrap(), 0.30);
-        assert_eq!(row.threshold(1e-4).unwrap(), 0.425);
-        let between = row.threshold(1e-3).unwrap();
+        let entry = lfw();
+        assert_eq!(entry.threshold(1e-2).unwrap(), 0.30);
+        assert_eq!(entry.threshold(1e-4).unwrap(), 0.425);
+        let between = entry.threshold(1e-3).unwrap();
         assert!(between > 0.363 && between < 0.40, "{between}");
     }
 
     #[test]
     fn a_rate_the_sample_cannot_support_is_refused_with_numbers() {
-        let row = lfw();
-        let error = row.threshold(1e-5).unwrap_err();
+        let entry = lfw();
+        let error = entry.threshold(1e-5).unwrap_err();
         assert_eq!(error.min, 30.0 / 1_250_180.0);
         assert_eq!(
             error.to_string(),
@@ -422,7 +422,7 @@ mod tests {
              which the calibration supports"
         );
         for asked in [0.02, 0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(row.threshold(asked).is_err(), "{asked}");
+            assert!(entry.threshold(asked).is_err(), "{asked}");
         }
     }
 
@@ -430,22 +430,22 @@ mod tests {
     fn a_rate_beyond_the_last_point_is_refused_however_large_the_sample() {
         let mut raw = raw(PairType::Generic, &LFW[..4]);
         raw.impostor_pairs = 1_000_000_000;
-        let row = CalibrationRow::new(raw).unwrap();
-        assert_eq!(row.fmr_min(), 1e-4);
-        assert!(row.threshold(9e-5).is_err());
+        let entry = CalibrationEntry::new(raw).unwrap();
+        assert_eq!(entry.fmr_min(), 1e-4);
+        assert!(entry.threshold(9e-5).is_err());
     }
 
     #[test]
     fn a_similarity_outside_the_points_claims_no_more_than_was_measured() {
-        let row = lfw();
-        assert_eq!(row.fmr_at(0.99), row.fmr_min());
-        assert_eq!(row.fmr_at(0.2999), 1.0);
-        assert_eq!(row.fmr_at(f64::NAN), 1.0);
+        let entry = lfw();
+        assert_eq!(entry.fmr_at(0.99), entry.fmr_min());
+        assert_eq!(entry.fmr_at(0.2999), 1.0);
+        assert_eq!(entry.fmr_at(f64::NAN), 1.0);
     }
 
     #[test]
     fn score100_passes_through_the_places_backends_know() {
-        let row = lfw();
+        let entry = lfw();
         let cases = [
             (-0.5, 0.0),
             (0.0, 0.0),
@@ -458,34 +458,37 @@ mod tests {
             (f64::NAN, 0.0),
         ];
         for (similarity, score) in cases {
-            assert!((row.score100(similarity) - score).abs() < 1e-9, "at {similarity}");
+            assert!((entry.score100(similarity) - score).abs() < 1e-9, "at {similarity}");
         }
-        let at_one_in_a_thousand = row.threshold(1e-3).unwrap();
-        assert!((row.score100(at_one_in_a_thousand) - 80.0).abs() < 1e-9);
+        let at_one_in_a_thousand = entry.threshold(1e-3).unwrap();
+        assert!((entry.score100(at_one_in_a_thousand) - 80.0).abs() < 1e-9);
     }
 
     #[test]
     fn score100_uses_only_places_the_points_reach() {
-        let row = CalibrationRow::new(raw(PairType::Generic, &LFW[1..4])).unwrap();
-        assert!((row.score100(0.425) - 90.0).abs() < 1e-9);
-        assert!(row.score100(0.30) > 60.0, "no place at 1e-2: a line from 0 to the place at 1e-3");
+        let entry = CalibrationEntry::new(raw(PairType::Generic, &LFW[1..4])).unwrap();
+        assert!((entry.score100(0.425) - 90.0).abs() < 1e-9);
+        assert!(
+            entry.score100(0.30) > 60.0,
+            "no place at 1e-2: a line from 0 to the place at 1e-3"
+        );
     }
 
     #[test]
     fn the_own_pair_type_is_preferred_to_a_generic_row() {
-        let row = |kind| CalibrationRow::new(raw(kind, &LFW)).unwrap();
-        let rows = [row(PairType::Generic), row(PairType::ChipLive)];
-        let id = |wanted, required| select(&rows, wanted, required).map(CalibrationRow::id);
+        let entry = |kind| CalibrationEntry::new(raw(kind, &LFW)).unwrap();
+        let entries = [entry(PairType::Generic), entry(PairType::ChipLive)];
+        let id = |wanted, required| select(&entries, wanted, required).map(CalibrationEntry::id);
         assert_eq!(id(PairType::ChipLive, false), Some("chip-live"));
         assert_eq!(id(PairType::ChipLive, true), Some("chip-live"));
         assert_eq!(id(PairType::FileLive, false), Some("generic"));
         assert_eq!(id(PairType::FileLive, true), None);
-        assert!(select(&rows[1..], PairType::LiveLive, false).is_none());
+        assert!(select(&entries[1..], PairType::LiveLive, false).is_none());
     }
 
     #[test]
     fn every_broken_row_is_refused_by_the_key_that_breaks_it() {
-        type Edit = fn(&mut RawCalibrationRow);
+        type Edit = fn(&mut RawCalibrationEntry);
         let cases: [(&str, Edit); 14] = [
             ("`id`", |r| r.id.clear()),
             ("`id`", |r| r.id = "a\nb".to_owned()),
@@ -506,15 +509,16 @@ mod tests {
             }),
         ];
         for (key, edit) in cases {
-            let mut row = raw(PairType::Generic, &LFW);
-            edit(&mut row);
-            let message = CalibrationRow::new(row).unwrap_err().to_string();
+            let mut entry = raw(PairType::Generic, &LFW);
+            edit(&mut entry);
+            let message = CalibrationEntry::new(entry).unwrap_err().to_string();
             assert!(message.contains(key), "{message} does not name {key}");
         }
     }
 
-    /// Rows with 2 to 8 points: rates fall by 1.01 to 10 times, similarities rise by 0.001 to 0.1.
-    fn any_row() -> impl Strategy<Value = CalibrationRow> {
+    /// Entries with 2 to 8 points: rates fall by 1.01 to 10 times, similarities rise by 0.001 to
+    /// 0.1.
+    fn any_entry() -> impl Strategy<Value = CalibrationEntry> {
         let steps = prop::collection::vec((1.01_f64..10.0, 0.001_f64..0.1), 1..8);
         (0.01_f64..0.5, -0.2_f64..0.3, steps).prop_map(|(fmr, similarity, steps)| {
             let mut points = vec![(fmr, similarity)];
@@ -522,35 +526,35 @@ mod tests {
                 let (fmr, similarity) = points[points.len() - 1];
                 points.push((fmr / divisor, similarity + rise));
             }
-            CalibrationRow::new(raw(PairType::LiveLive, &points)).unwrap()
+            CalibrationEntry::new(raw(PairType::LiveLive, &points)).unwrap()
         })
     }
 
     proptest! {
         #[test]
         fn threshold_and_rate_are_inverse_and_monotone(
-            row in any_row(), a in 0.0_f64..=1.0, b in 0.0_f64..=1.0,
+            entry in any_entry(), a in 0.0_f64..=1.0, b in 0.0_f64..=1.0,
         ) {
             let at = |part| {
-                let log = mix(row.fmr_min().log10(), row.fmr_max().log10(), part);
-                10_f64.powf(log).clamp(row.fmr_min(), row.fmr_max())
+                let log = mix(entry.fmr_min().log10(), entry.fmr_max().log10(), part);
+                10_f64.powf(log).clamp(entry.fmr_min(), entry.fmr_max())
             };
             let (low, high) = (at(a.min(b)), at(a.max(b)));
-            let threshold = row.threshold(low).unwrap();
-            prop_assert!(row.threshold(high).unwrap() <= threshold);
-            let back = row.fmr_at(threshold);
+            let threshold = entry.threshold(low).unwrap();
+            prop_assert!(entry.threshold(high).unwrap() <= threshold);
+            let back = entry.fmr_at(threshold);
             prop_assert!((back / low - 1.0).abs() < 1e-9, "{low} {back}");
         }
 
         #[test]
         fn a_higher_similarity_never_means_a_higher_rate_or_a_lower_score(
-            row in any_row(), a in -1.0_f64..=1.0, b in -1.0_f64..=1.0,
+            entry in any_entry(), a in -1.0_f64..=1.0, b in -1.0_f64..=1.0,
         ) {
             let (low, high) = (a.min(b), a.max(b));
-            prop_assert!(row.fmr_at(high) <= row.fmr_at(low));
-            prop_assert!((row.fmr_min()..=1.0).contains(&row.fmr_at(a)));
-            prop_assert!(row.score100(low) <= row.score100(high));
-            prop_assert!((0.0..=100.0).contains(&row.score100(a)));
+            prop_assert!(entry.fmr_at(high) <= entry.fmr_at(low));
+            prop_assert!((entry.fmr_min()..=1.0).contains(&entry.fmr_at(a)));
+            prop_assert!(entry.score100(low) <= entry.score100(high));
+            prop_assert!((0.0..=100.0).contains(&entry.score100(a)));
         }
     }
 }

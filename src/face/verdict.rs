@@ -5,7 +5,7 @@
 //! 1. Evidence is missing (the portrait or every live photograph is unusable): RETRY.
 //! 2. Something speaks against the customer (the same picture twice, low liveness, live
 //!    photographs of different people, low similarity): FAIL.
-//! 3. Nobody can tell (no calibration row, or a similarity in the review band): REVIEW.
+//! 3. Nobody can tell (no calibration entry, or a similarity in the review band): REVIEW.
 //! 4. Otherwise PASS.
 //!
 //! Reasons stand with those that decided first; notes that decided nothing come last.
@@ -100,16 +100,16 @@ pub struct Verdict {
 /// The similarities a comparison is held against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bar {
-    /// Thresholds of a calibration row.
+    /// Thresholds of a calibration entry.
     Calibrated {
         /// Least cosine that passes at the policy's false-match rate.
         pass_min: f64,
         /// Least cosine that goes to a person; not above `pass_min`.
         review_min: f64,
-        /// The row was not measured on this deployment's own kind of pairs.
+        /// The entry was not measured on this deployment's own kind of pairs.
         generic: bool,
     },
-    /// No row: nothing may pass.
+    /// No entry: nothing may pass.
     Uncalibrated,
 }
 

@@ -5,7 +5,7 @@
 //! 1. Something speaks against the customer (a sign of an attack, low liveness, low similarity):
 //!    FAIL.
 //! 2. The session did not come to its end, or too few frames could be judged: RETRY.
-//! 3. Nobody can tell (no calibration row, a similarity in the review band, some frames that look
+//! 3. Nobody can tell (no calibration entry, a similarity in the review band, some frames that look
 //!    like a picture): REVIEW.
 //! 4. Otherwise PASS.
 //!

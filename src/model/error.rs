@@ -44,8 +44,8 @@ pub enum ModelError {
         /// The rule it breaks.
         reason: String,
     },
-    /// A calibration row of the manifest is refused.
-    #[error("manifest: a calibration row is refused")]
+    /// A calibration entry of the manifest is refused.
+    #[error("manifest: a calibration entry is refused")]
     Calibration(#[from] CalibrationError),
     /// A file is not the one the manifest was written for.
     #[error("{file} has sha256 {actual}, the manifest says {stated}")]

@@ -8,7 +8,7 @@ use super::output::{OutputSpec, RawOutput, parse_outputs};
 use super::task::{RawDetection, RawLiveness, Task, TaskKind};
 use super::values::{Licence, Sha256Hex, parse_file_name, parse_free_text, parse_label};
 use crate::engine::Precision;
-use crate::face::calibration::{self, CalibrationRow, RawCalibrationRow};
+use crate::face::calibration::{self, CalibrationEntry, RawCalibrationEntry};
 
 /// Largest manifest in bytes; a long calibration table takes 10 kB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
@@ -47,7 +47,7 @@ pub struct Manifest {
     /// The answers that pin the network.
     pub golden: GoldenSpec,
     /// What similarities are worth; empty for other tasks than embedding.
-    pub calibration: Vec<CalibrationRow>,
+    pub calibration: Vec<CalibrationEntry>,
 }
 
 /// Where weights come from.
@@ -126,7 +126,7 @@ struct RawManifest {
     liveness: Option<RawLiveness>,
     golden: RawGolden,
     #[serde(default)]
-    calibration: Vec<RawCalibrationRow>,
+    calibration: Vec<RawCalibrationEntry>,
 }
 
 #[derive(Deserialize)]
@@ -190,7 +190,7 @@ impl Manifest {
             outputs,
             buckets: parse_buckets(raw.buckets)?,
             precision: raw.precision,
-            calibration: calibration::rows(raw.calibration)?,
+            calibration: calibration::parse_entries(raw.calibration)?,
         };
         let precision = manifest.precision;
         manifest.in_precision(precision)
@@ -391,8 +391,8 @@ mod tests {
 
     #[test]
     fn calibration_belongs_to_embedders_only() {
-        let row = &SFACE[SFACE.find("[[calibration]]").unwrap()..];
-        let message = Manifest::parse(&format!("{IRIS}{row}")).unwrap_err().to_string();
+        let entry = &SFACE[SFACE.find("[[calibration]]").unwrap()..];
+        let message = Manifest::parse(&format!("{IRIS}{entry}")).unwrap_err().to_string();
         assert_eq!(message, "manifest: `calibration` does not belong to this task");
     }
 
@@ -442,9 +442,9 @@ mod tests {
     #[test]
     fn the_default_embedder_supports_one_false_match_in_ten_thousand() {
         let manifest = Manifest::parse(SFACE).unwrap();
-        let row = &manifest.calibration[0];
-        assert!(row.is_generic());
-        assert_eq!(row.threshold(1e-4).unwrap(), 0.425);
+        let entry = &manifest.calibration[0];
+        assert!(entry.is_generic());
+        assert_eq!(entry.threshold(1e-4).unwrap(), 0.425);
     }
 
     proptest! {

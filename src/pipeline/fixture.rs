@@ -57,7 +57,7 @@ impl Bench {
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
             standards: Standards {
-                rows: Vec::new(),
+                entries: Vec::new(),
                 settings: VerifySettings { review_factor: 1.0, ..VerifySettings::default() },
             },
             sessions: Sessions::new(&settings, session_keys(&settings).unwrap(), replay),

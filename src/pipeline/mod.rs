@@ -68,7 +68,7 @@ pub struct Pipeline {
     pub image: ImageSettings,
     /// Limits on faces.
     pub quality: QualityLimits,
-    /// Calibration rows and policy.
+    /// Calibration entries and policy.
     pub standards: Standards,
     /// Tokens of liveness sessions, and which were used.
     pub sessions: Sessions,
@@ -144,7 +144,7 @@ impl Pipeline {
             _ => None,
         };
         let reasons = [&a, &b].into_iter().flat_map(Examined::problems).collect();
-        let calibration = standard.row.cloned();
+        let calibration = standard.entry.cloned();
         Ok(Comparison { similarity, reasons, a: a.report(), b: b.report(), calibration })
     }
 
@@ -259,7 +259,7 @@ impl Pipeline {
             portrait,
             live,
             matched,
-            calibration: standard.row.cloned(),
+            calibration: standard.entry.cloned(),
         }
     }
 

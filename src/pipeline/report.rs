@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::face::verdict::{Reason, Subject, Verdict};
 use crate::face::{Check, DetectedFace, Embedding, ImageSource, ReasonCode};
 use crate::image::DifferenceHash;
@@ -89,11 +89,11 @@ impl std::ops::AddAssign for StageTimes {
 pub struct Similarity {
     /// Cosine of the unit embeddings, -1..1.
     pub cosine: f64,
-    /// 0..100 and the false-match rate at this similarity; unset without a calibration row.
+    /// 0..100 and the false-match rate at this similarity; unset without a calibration entry.
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
-/// A similarity on the scale of a calibration row.
+/// A similarity on the scale of a calibration entry.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CalibratedSimilarity {
     /// 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.
@@ -111,7 +111,7 @@ pub struct Verification {
     pub similarity: Option<Similarity>,
     /// False-match rate decided at.
     pub policy_fmr: f64,
-    /// Cosine that passes at it; unset without a calibration row.
+    /// Cosine that passes at it; unset without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Lowest liveness over the live photographs, and the limit.
     pub liveness: Option<Liveness>,
@@ -122,7 +122,7 @@ pub struct Verification {
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
     /// The row the decision stands on.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// A liveness score and its limit.
@@ -146,7 +146,7 @@ pub struct Comparison {
     /// The second side, if it was an image.
     pub b: Option<PhotoReport>,
     /// The row that `similarity` is calibrated by.
-    pub calibration: Option<CalibrationRow>,
+    pub calibration: Option<CalibrationEntry>,
 }
 
 /// The answer to `CheckLiveness`.

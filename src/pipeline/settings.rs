@@ -17,11 +17,11 @@ pub struct VerifySettings {
     /// Similarities that would pass at `review_factor` times `policy_fmr` go to a person; from 1,
     /// which turns this off, to 1000.
     pub review_factor: f64,
-    /// Decide only on a calibration row measured on pairs of the request's own kind; the generic
-    /// row then counts as none.
+    /// Decide only on a calibration entry measured on pairs of the request's own kind; the generic
+    /// entry then counts as none.
     pub own_pair_type_required: bool,
-    /// Calibration file of this deployment, for the space of the live embedding model. Its rows go
-    /// before the model's. Left out, the model's rows decide.
+    /// Calibration file of this deployment, for the space of the live embedding model. Its entries
+    /// go before the model's. Left out, the model's entries decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<PathBuf>,
 }

@@ -1,16 +1,16 @@
-//! Calibration rows together: those of a manifest, and those of an operator's own file.
+//! Calibration entries together: those of a manifest, and those of an operator's own file.
 
 use serde::Deserialize;
 
-use super::{CalibrationError, CalibrationRow, RawCalibrationRow, is_text};
+use super::{CalibrationEntry, CalibrationError, RawCalibrationEntry, is_text};
 
-/// Most rows of a calibration file: a few kinds of pairs, each measured a few times.
-const ROWS_MAX: usize = 64;
+/// Most entries of a calibration file: a few kinds of pairs, each measured a few times.
+const ENTRIES_MAX: usize = 64;
 
-/// Largest calibration file in bytes: [`ROWS_MAX`] rows of [`POINTS_MAX`] points fit.
+/// Largest calibration file in bytes: [`ENTRIES_MAX`] entries of [`POINTS_MAX`] points fit.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// An operator's own calibration: rows for the embedding space they were measured in.
+/// An operator's own calibration: entries for the embedding space they were measured in.
 ///
 /// ```toml
 /// space = "sface-2021dec-f32-0123456789ab"
@@ -27,8 +27,8 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 pub struct CalibrationFile {
     /// Identifier of the embedding space: weights, alignment, preprocessing and precision.
     pub space: String,
-    /// The rows, in the file's order, with distinct identifiers.
-    pub rows: Vec<CalibrationRow>,
+    /// The entries, in the file's order, with distinct identifiers.
+    pub entries: Vec<CalibrationEntry>,
 }
 
 impl CalibrationFile {
@@ -41,7 +41,7 @@ impl CalibrationFile {
         #[serde(deny_unknown_fields)]
         struct Raw {
             space: String,
-            calibration: Vec<RawCalibrationRow>,
+            calibration: Vec<RawCalibrationEntry>,
         }
         if text.len() > FILE_BYTES_MAX {
             let (actual, limit) = (text.len(), FILE_BYTES_MAX);
@@ -51,31 +51,33 @@ impl CalibrationFile {
         if !is_text(&raw.space) {
             return Err(CalibrationError::Space);
         }
-        Ok(Self { space: raw.space, rows: rows(raw.calibration)? })
+        Ok(Self { space: raw.space, entries: parse_entries(raw.calibration)? })
     }
 }
 
-/// Judges the rows of one embedding space together.
+/// Judges the entries of one embedding space together.
 ///
 /// # Errors
-/// The first row's error, or [`CalibrationError::SameId`], or too many rows.
-pub fn rows(raw: Vec<RawCalibrationRow>) -> Result<Vec<CalibrationRow>, CalibrationError> {
-    if raw.len() > ROWS_MAX {
+/// The first entry's error, or [`CalibrationError::SameId`], or too many entries.
+pub fn parse_entries(
+    raw: Vec<RawCalibrationEntry>,
+) -> Result<Vec<CalibrationEntry>, CalibrationError> {
+    if raw.len() > ENTRIES_MAX {
         return Err(CalibrationError::TooLarge {
-            what: "rows",
+            what: "entries",
             actual: raw.len(),
-            limit: ROWS_MAX,
+            limit: ENTRIES_MAX,
         });
     }
-    let mut rows: Vec<CalibrationRow> = Vec::with_capacity(raw.len());
-    for row in raw {
-        let row = CalibrationRow::new(row)?;
-        if rows.iter().any(|other| other.id == row.id) {
-            return Err(CalibrationError::SameId(row.id));
+    let mut entries: Vec<CalibrationEntry> = Vec::with_capacity(raw.len());
+    for entry in raw {
+        let entry = CalibrationEntry::new(entry)?;
+        if entries.iter().any(|other| other.id == entry.id) {
+            return Err(CalibrationError::SameId(entry.id));
         }
-        rows.push(row);
+        entries.push(entry);
     }
-    Ok(rows)
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -101,8 +103,8 @@ mod tests {
     fn a_calibration_file_is_read() {
         let file = CalibrationFile::parse(FILE).unwrap();
         assert_eq!(file.space, "sface-2021dec-f32-0123456789ab");
-        assert_eq!(file.rows[0].pair_type(), PairType::ChipLive);
-        assert_eq!(file.rows[0].threshold(1e-5).unwrap(), 0.5);
+        assert_eq!(file.entries[0].pair_type(), PairType::ChipLive);
+        assert_eq!(file.entries[0].threshold(1e-5).unwrap(), 0.5);
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl LiveSession {
             similarity_min: standard.similarity_min(),
             matched: outcome.matched,
             frames: self.frames,
-            calibration: standard.row.cloned(),
+            calibration: standard.entry.cloned(),
             decided_unix_ms: unix_ms(),
         })
     }

@@ -1,6 +1,6 @@
 //! What a session comes to.
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::liveness::{Action, Assurance, LivenessVerdict, STEPS};
 use crate::pipeline::Similarity;
 use crate::trust::SessionClaims;
@@ -35,14 +35,14 @@ pub struct SessionReport {
     pub similarity: Option<Similarity>,
     /// False-match rate decided at.
     pub policy_fmr: f64,
-    /// Cosine that passes at it; unset without a calibration row.
+    /// Cosine that passes at it; unset without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Number of the matched frame.
     pub matched: Option<u32>,
     /// How many frames came to what.
     pub frames: FrameCounts,
-    /// The row the decision stands on.
-    pub calibration: Option<CalibrationRow>,
+    /// The entry the decision stands on.
+    pub calibration: Option<CalibrationEntry>,
     /// When it was decided, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
 }

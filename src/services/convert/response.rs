@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::face::calibration::CalibrationRow;
+use crate::face::calibration::CalibrationEntry;
 use crate::face::verdict::{Decision, Reason};
 use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
@@ -193,14 +193,14 @@ pub(super) fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
     models.into_iter().map(convert).collect()
 }
 
-pub(super) fn calibration(row: &CalibrationRow) -> v1::Calibration {
+pub(super) fn calibration(entry: &CalibrationEntry) -> v1::Calibration {
     v1::Calibration {
-        id: row.id().to_owned(),
-        pair_type: row.pair_type().name().to_owned(),
-        generic: row.is_generic(),
-        impostor_pairs: row.impostor_pairs(),
-        genuine_pairs: row.genuine_pairs(),
-        fmr_min: row.fmr_min(),
+        id: entry.id().to_owned(),
+        pair_type: entry.pair_type().name().to_owned(),
+        generic: entry.is_generic(),
+        impostor_pairs: entry.impostor_pairs(),
+        genuine_pairs: entry.genuine_pairs(),
+        fmr_min: entry.fmr_min(),
     }
 }
 
