@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     };
     let mut table = Table::new(&["setting", "", ""]);
     for Line { key, state, said } in &lines {
-        table.row(vec![key.clone(), (*state).to_owned(), said.clone()]);
+        table.add_line(vec![key.clone(), (*state).to_owned(), said.clone()]);
     }
     for line in table.lines() {
         println!("{line}");
