@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::table::Table;
 use super::{Common, runtime, serve};
 use crate::app::{Finding, State, check};
-use crate::config::{Reading, Refusal};
+use crate::config::{ParsedConfig, Refusal};
 use crate::telemetry::causes;
 
 /// Options of `menshen check`: those of `menshen serve` that set something.
@@ -26,7 +26,7 @@ const WRONG: &str = "WRONG";
 
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let lines = match common.read(args.settings.overrides()) {
-        Ok(reading) => look(&reading)?,
+        Ok(parsed) => look(&parsed)?,
         Err(error) => vec![Line::new("--config", WRONG, &causes(&error))],
     };
     let mut table = Table::new(&["setting", "", ""]);
@@ -46,11 +46,11 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 }
 
 /// What is wrong with the settings, then how everything is that they name.
-fn look(reading: &Reading) -> anyhow::Result<Vec<Line>> {
-    let mut lines: Vec<Line> = reading.refusals.iter().map(Line::refused).collect();
+fn look(parsed: &ParsedConfig) -> anyhow::Result<Vec<Line>> {
+    let mut lines: Vec<Line> = parsed.refusals.iter().map(Line::refused).collect();
     let refused: Vec<String> =
-        reading.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
-    let findings = runtime()?.block_on(check(&reading.config, &refused));
+        parsed.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
+    let findings = runtime()?.block_on(check(&parsed.config, &refused));
     lines.extend(findings.iter().map(Line::found));
     Ok(lines)
 }

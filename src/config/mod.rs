@@ -5,7 +5,7 @@
 //! (`MENSHEN_SERVER__LISTEN` sets `server.listen`), the command line. An unknown key is refused
 //! wherever it comes from.
 
-mod layers;
+mod overlay;
 mod print;
 
 use documented::DocumentedFields;
@@ -21,7 +21,7 @@ use crate::services::{SESSION_ENVELOPE_BYTES_MAX, ServerSettings};
 use crate::setting::{RangeCheck, Violation};
 use crate::telemetry::LogSettings;
 
-pub use layers::{Override, Reading, load, read};
+pub use overlay::{Override, ParsedConfig, load, read};
 pub use print::print;
 
 /// All settings of the server.
@@ -115,7 +115,7 @@ impl Refusal {
 
 impl Config {
     /// Every setting outside its range, section by section.
-    fn violations_of_sections(&self) -> Vec<Violation> {
+    fn violations_in_sections(&self) -> Vec<Violation> {
         // A section that is added must say whether it has ranges. Any path and any name may be
         // that of a model.
         let Self { server, device, models: _, scheduler, verify, liveness, image, quality, log } =
@@ -134,7 +134,7 @@ impl Config {
     }
 
     /// Every setting that breaks a rule between sections.
-    fn violations_between(&self) -> Vec<Violation> {
+    fn violations_between_sections(&self) -> Vec<Violation> {
         let (server, image) = (&self.server, &self.image);
         let mut check = RangeCheck::of("server");
         // Otherwise a large `Verify` would be told to try again for ever.

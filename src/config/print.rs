@@ -44,12 +44,12 @@ impl Fields {
 pub fn print(config: &Config) -> Result<String, toml::ser::Error> {
     let config = Table::try_from(config)?;
     let examples = Table::try_from(examples())?;
-    let mut page = Page { text: HEAD.to_owned(), config, examples };
-    let of_config = Fields::of::<Config>();
-    for name in of_config.names {
-        page.section(&[name], of_config.doc(name));
+    let mut writer = TomlWriter { text: HEAD.to_owned(), config, examples };
+    let sections = Fields::of::<Config>();
+    for name in sections.names {
+        writer.write_section(&[name], sections.doc(name));
     }
-    Ok(page.text)
+    Ok(writer.text)
 }
 
 /// The first lines.
@@ -69,8 +69,8 @@ fn examples() -> Config {
     examples
 }
 
-/// The fields of the section at `path`. Those in [`sections_inside`] are sections themselves.
-fn fields(path: &[&str]) -> Fields {
+/// The fields of the section at `path`. Those in [`subsections_of`] are sections themselves.
+fn fields_of(path: &[&str]) -> Fields {
     match path {
         ["server"] => Fields::of::<ServerSettings>(),
         ["device"] => Fields::of::<DeviceSettings>(),
@@ -88,7 +88,7 @@ fn fields(path: &[&str]) -> Fields {
 }
 
 /// The sections within the section at `path`.
-fn sections_inside(path: &[&str]) -> &'static [&'static str] {
+fn subsections_of(path: &[&str]) -> &'static [&'static str] {
     match path {
         ["device"] => &["cuda"],
         ["quality"] => QualityLimits::FIELD_NAMES,
@@ -97,29 +97,29 @@ fn sections_inside(path: &[&str]) -> &'static [&'static str] {
 }
 
 /// The file as far as it is written.
-struct Page {
+struct TomlWriter {
     text: String,
     config: Table,
     examples: Table,
 }
 
-impl Page {
-    fn section(&mut self, path: &[&str], doc: &str) {
+impl TomlWriter {
+    fn write_section(&mut self, path: &[&str], doc: &str) {
         self.text.push('\n');
-        self.comment(doc);
+        self.write_comment(doc);
         let _ = writeln!(self.text, "[{}]", path.join("."));
-        let (fields, inside) = (fields(path), sections_inside(path));
+        let (fields, inside) = (fields_of(path), subsections_of(path));
         for name in fields.names.iter().filter(|name| !inside.contains(name)) {
-            self.comment(fields.doc(name));
-            self.key(path, name);
+            self.write_comment(fields.doc(name));
+            self.write_key(path, name);
         }
         for name in inside {
-            self.section(&[path, &[name]].concat(), fields.doc(name));
+            self.write_section(&[path, &[name]].concat(), fields.doc(name));
         }
     }
 
     /// `key = value`, or `#key = example` where there is no value.
-    fn key(&mut self, path: &[&str], name: &str) {
+    fn write_key(&mut self, path: &[&str], name: &str) {
         let value = |table: &Table| {
             let section = path.iter().try_fold(table, |table, part| table.get(*part)?.as_table());
             section.and_then(|section| section.get(name)).map(ToString::to_string)
@@ -132,7 +132,7 @@ impl Page {
         self.text.push_str(&line);
     }
 
-    fn comment(&mut self, doc: &str) {
+    fn write_comment(&mut self, doc: &str) {
         for line in doc.lines() {
             let _ = writeln!(self.text, "# {line}");
         }

@@ -24,7 +24,7 @@ pub struct Override {
 
 /// Settings as they were read, and those that were refused.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ParsedConfig {
     /// Everything that could be read; a key that could not has its default.
     pub config: Config,
     /// In the order of the sections, what could not be read first.
@@ -40,7 +40,7 @@ pub fn load(
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
 ) -> Result<Config, ConfigError> {
-    let Reading { config, refusals } = read(file, variables, overrides)?;
+    let ParsedConfig { config, refusals } = read(file, variables, overrides)?;
     if refusals.is_empty() { Ok(config) } else { Err(ConfigError::Refused(refusals)) }
 }
 
@@ -52,7 +52,7 @@ pub fn read(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
-) -> Result<Reading, ConfigError> {
+) -> Result<ParsedConfig, ConfigError> {
     let mut given = match file {
         Some(path) => read_file(path)?,
         None => Table::new(),
@@ -74,7 +74,7 @@ pub fn read(
     }
     let config = parse(&mut given, &mut refusals)?;
     refusals.extend(out_of_range(&config, &refusals));
-    Ok(Reading { config, refusals })
+    Ok(ParsedConfig { config, refusals })
 }
 
 /// Lays `given` over the defaults. A key that cannot be read goes out of `given` into `refusals`.
@@ -87,7 +87,7 @@ fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, Confi
     };
     // One error ends the parsing of a table, so each key is tried alone to find the others.
     if over_defaults(given.clone()).is_err() {
-        for path in keys(given, &defaults) {
+        for path in key_paths(given, &defaults) {
             let Some(value) = get(given, &path) else { continue };
             let mut alone = Table::new();
             set(&mut alone, &path, value.clone());
@@ -109,21 +109,21 @@ fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, Confi
 fn out_of_range(config: &Config, unreadable: &[Refusal]) -> Vec<Refusal> {
     let section = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
     let unreadable: Vec<String> = unreadable.iter().map(|refusal| section(refusal.key())).collect();
-    let mut violations = config.violations_of_sections();
+    let mut violations = config.violations_in_sections();
     violations.retain(|violation| !unreadable.contains(&section(&violation.key)));
     if unreadable.is_empty() {
-        violations.extend(config.violations_between());
+        violations.extend(config.violations_between_sections());
     }
     violations.into_iter().map(Refusal::OutOfRange).collect()
 }
 
 /// The path of every key in `given`, where a table that the defaults have too is a section.
-fn keys(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
+fn key_paths(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (name, value) in given {
         match (value, defaults.get(name)) {
             (Value::Table(inner), Some(Value::Table(section))) => {
-                let inner = keys(inner, section).into_iter();
+                let inner = key_paths(inner, section).into_iter();
                 found.extend(inner.map(|path| [vec![name.clone()], path].concat()));
             }
             _ => found.push(vec![name.clone()]),
@@ -382,7 +382,7 @@ mod tests {
              [verify]\npolicy_fmr = 2.0\nreview_factor = 0.0\n",
         );
         let env = variables(&[("MENSHEN_IMAGE__BYTES_MAX", "0"), ("MENSHEN_SHAPE", "1")]);
-        let Reading { config, refusals } = read(Some(file.path()), env, &[]).unwrap();
+        let ParsedConfig { config, refusals } = read(Some(file.path()), env, &[]).unwrap();
         let mut named: Vec<&str> = refusals.iter().map(Refusal::key).collect();
         named.sort_unstable();
         let expected = [
