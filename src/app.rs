@@ -2,7 +2,7 @@
 
 mod health;
 mod inspection;
-mod listening;
+mod listeners;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::health::{HealthWatcher, StatePublisher};
-use self::inspection::{Prepared, prepare};
-use self::listening::{Listening, serve_grpc, serve_http};
+use self::inspection::{StartInputs, read_start_inputs};
+use self::listeners::{Listener, serve_grpc, serve_http};
 use crate::catalog::{self, CatalogError, Snapshot};
 use crate::config::Config;
 use crate::device::{Device, DeviceError, DeviceSettings};
@@ -28,7 +28,7 @@ use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Door, Probes, Readiness, ServingState};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
-pub use inspection::{Finding, State, check};
+pub use inspection::{Finding, FindingState, check};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,20 +82,20 @@ pub struct App {
     /// stops.
     pub limits: Limits,
     config: Config,
-    gauges: Gauges,
+    metrics: AppMetrics,
     readiness: Readiness,
     publisher: StatePublisher,
     /// Tells what becomes of the devices, once they are open.
-    watching: Option<JoinHandle<()>>,
-    grpc: Listening,
-    http: Listening,
-    about: Vec<String>,
+    health_task: Option<JoinHandle<()>>,
+    grpc: Listener,
+    http: Listener,
+    description: Vec<String>,
 }
 
 /// Counters and histograms, handed to every layer that counts.
 #[derive(Debug, Clone)]
-struct Gauges {
-    metrics: Metrics,
+struct AppMetrics {
+    requests: Metrics,
     scheduler: SchedulerStats,
 }
 
@@ -106,8 +106,8 @@ impl App {
     /// An address that cannot be listened on.
     pub async fn bind(config: Config) -> Result<Self, AppError> {
         let mut registry = Registry::default();
-        let gauges = Gauges {
-            metrics: Metrics::register(&mut registry),
+        let metrics = AppMetrics {
+            requests: Metrics::register(&mut registry),
             scheduler: SchedulerStats::register(&mut registry),
         };
         let readiness = Readiness::default();
@@ -115,12 +115,21 @@ impl App {
         let publisher = StatePublisher::new(health).await;
         let probes = Probes { registry: Arc::new(registry), serving_state: publisher.subscribe() };
         let http = serve_http(config.server.http_listen, probes).await?;
-        let door = door(&config, &gauges, &readiness);
-        let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
+        let door = door(&config, &metrics, &readiness);
+        let calls = Calls { metrics: metrics.requests.clone(), sampled: config.log.calls_sampled };
         let grpc = serve_grpc(&config, calls, door, health_service).await?;
         let limits = config.liveness.limits();
-        let (about, watching) = (Vec::new(), None);
-        Ok(Self { limits, config, gauges, readiness, publisher, watching, grpc, http, about })
+        Ok(Self {
+            limits,
+            config,
+            metrics,
+            readiness,
+            publisher,
+            health_task: None,
+            grpc,
+            http,
+            description: Vec::new(),
+        })
     }
 
     /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
@@ -129,23 +138,24 @@ impl App {
     /// A device that is not there, a model that is refused, a calibration that does not fit.
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let Prepared { devices, packages, standards, sessions } = prepare(config).await?;
+        let StartInputs { devices, packages, standards, sessions } =
+            read_start_inputs(config).await?;
         let device = devices.open().await?;
         let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
-            self.gauges.metrics.set_model_live(&labels(model.manifest()));
+            self.metrics.requests.set_model_live(&labels(model.manifest()));
         }
-        self.about = describe(&device, &snapshot, &standards);
+        self.description = describe(&device, &snapshot, &standards);
         let lanes = lanes(&config.scheduler, &snapshot);
         let mut watcher = HealthWatcher {
             devices: device.health(),
             placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
             publisher: self.publisher.clone(),
-            metrics: self.gauges.metrics.clone(),
+            metrics: self.metrics.requests.clone(),
             reported: Vec::new(),
         };
-        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
+        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.metrics.scheduler);
         let pipeline = Pipeline {
             snapshot,
             rules: Arc::new(rules),
@@ -156,12 +166,12 @@ impl App {
             quality: config.quality.clone(),
             standards,
             sessions: Sessions { limits: self.limits.clone(), ..sessions },
-            metrics: self.gauges.metrics.clone(),
+            metrics: self.metrics.requests.clone(),
         };
         // Loading twice keeps the first pipeline; nothing in the program does it.
         let _ = self.readiness.set(Arc::new(pipeline));
         watcher.report().await;
-        self.watching = Some(tokio::spawn(watcher.run()));
+        self.health_task = Some(tokio::spawn(watcher.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
         Ok(())
     }
@@ -192,7 +202,7 @@ impl App {
             format!("gRPC        {}", self.grpc.address),
             format!("HTTP        {}  (/metrics /livez /readyz)", self.http.address),
         ];
-        lines.extend(self.about.iter().cloned());
+        lines.extend(self.description.iter().cloned());
         lines
     }
 
@@ -200,10 +210,10 @@ impl App {
     /// then takes the layers down.
     pub async fn stop(mut self) {
         let server = &self.config.server;
-        if let Some(watching) = self.watching.take() {
-            watching.abort();
+        if let Some(health_task) = self.health_task.take() {
+            health_task.abort();
             // From here on nobody else publishes a state.
-            drop(watching.await);
+            drop(health_task.await);
         }
         self.publisher.publish(ServingState::Stopping).await;
         tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
@@ -220,9 +230,9 @@ impl App {
 /// How long the last reader of `/metrics` may take.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn door(config: &Config, gauges: &Gauges, readiness: &Readiness) -> Door {
+fn door(config: &Config, metrics: &AppMetrics, readiness: &Readiness) -> Door {
     let server = &config.server;
-    let stats = gauges.scheduler.clone();
+    let stats = metrics.scheduler.clone();
     Door {
         readiness: Arc::clone(readiness),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::table::Table;
 use super::{Common, runtime, serve};
-use crate::app::{Finding, State, check};
+use crate::app::{Finding, FindingState, check};
 use crate::config::{ParsedConfig, Refusal};
 use crate::telemetry::causes;
 
@@ -75,9 +75,9 @@ impl Line {
 
     fn found(finding: &Finding) -> Self {
         match &finding.state {
-            State::Right(said) => Self::new(finding.key, "ok", said),
-            State::Wrong(error) => Self::new(finding.key, WRONG, &causes(error)),
-            State::NotChecked => {
+            FindingState::Valid(said) => Self::new(finding.key, "ok", said),
+            FindingState::Invalid(error) => Self::new(finding.key, WRONG, &causes(error)),
+            FindingState::NotChecked => {
                 Self::new(finding.key, "-", "not checked: one of its settings is refused")
             }
         }

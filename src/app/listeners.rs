@@ -22,13 +22,13 @@ use crate::telemetry::{Calls, causes};
 
 /// A listener that runs until told to stop.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct Listener {
     pub(super) address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-impl Listening {
+impl Listener {
     /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
     pub(super) async fn stop(self, timeout: Duration) -> bool {
         self.stop.send_replace(true);
@@ -55,7 +55,7 @@ pub(super) async fn serve_grpc<H>(
     calls: Calls,
     door: Door,
     health: HealthServer<H>,
-) -> Result<Listening, AppError>
+) -> Result<Listener, AppError>
 where
     H: Health,
 {
@@ -101,24 +101,25 @@ where
         // An answer is several small writes. Without TCP_NODELAY the kernel keeps the last ones
         // until the caller acknowledges the first, which a caller delays by 40 ms.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
+        let serving = router.serve_with_incoming_shutdown(incoming, stop_requested(stopping));
+        if let Err(error) = serving.await {
             tracing::error!(causes = causes(&error), "the gRPC listener failed");
         }
     });
-    Ok(Listening { address, stop, task })
+    Ok(Listener { address, stop, task })
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz`.
-pub(super) async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, AppError> {
+pub(super) async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listener, AppError> {
     let (listener, address) = listen(address).await?;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, http_router(probes));
-        if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
+        if let Err(error) = server.with_graceful_shutdown(stop_requested(stopping)).await {
             tracing::error!(causes = causes(&error), "the HTTP listener failed");
         }
     });
-    Ok(Listening { address, stop, task })
+    Ok(Listener { address, stop, task })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
@@ -129,6 +130,6 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
 }
 
 /// Waits until told to stop, or until nobody is left to tell.
-async fn told(mut stopping: watch::Receiver<bool>) {
+async fn stop_requested(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
