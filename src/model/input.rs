@@ -221,7 +221,8 @@ impl InputContract {
     }
 
     fn fill_pixels(&self, image: &RgbImage, row: &mut [f32]) {
-        let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
+        let sources = self.sources();
+        let (mean, scale) = (self.mean, self.scale);
         let normalise = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
         let black = [normalise(0, 0), normalise(1, 0), normalise(2, 0)];
         let (image_part, below) =

@@ -300,8 +300,14 @@ mod tests {
         prop::collection::vec(event, 1..200)
     }
 
-    /// A row as its owner knows it: item, lane, arrival, deadline.
-    type KnownRow = (u32, usize, Instant, Instant);
+    /// A row as its owner knows it.
+    #[derive(Debug, Clone, Copy)]
+    struct KnownRow {
+        item: u32,
+        lane: usize,
+        arrived: Instant,
+        deadline: Instant,
+    }
 
     /// What the rows' owners know, kept beside the core and compared with what it does.
     struct Oracle {
@@ -349,7 +355,7 @@ mod tests {
                     self.set_in_service(Placement::of(devices.clone()))?;
                 }
                 Event::Cancel { nth } => {
-                    self.cancelled.extend(self.waiting.get(*nth).map(|(item, ..)| *item));
+                    self.cancelled.extend(self.waiting.get(*nth).map(|row| row.item));
                 }
             }
             for (lane, spec) in self.specs.iter().enumerate() {
@@ -360,16 +366,17 @@ mod tests {
         }
 
         fn count_in(&self, lane: usize) -> usize {
-            self.waiting.iter().filter(|(_, of, ..)| *of == lane).count()
+            self.waiting.iter().filter(|row| row.lane == lane).count()
         }
 
         fn push(&mut self, lane: usize, life_ms: u32) -> Result<(), TestCaseError> {
             let has_room = self.count_in(lane) < self.specs[lane].rows_max;
             let new = row(self.pushed, self.now, life_ms);
-            let entry = (new.item, lane, new.arrived, new.deadline);
+            let QueuedRow { item, arrived, deadline } = new;
+            let known = KnownRow { item, lane, arrived, deadline };
             prop_assert_eq!(self.core.push(lane, new).is_ok(), has_room);
             self.pushed += 1;
-            self.waiting.extend(has_room.then_some(entry));
+            self.waiting.extend(has_room.then_some(known));
             self.set_in_service(self.in_service)
         }
 
@@ -379,7 +386,7 @@ mod tests {
             let dropped = self.core.drop_unplaceable(in_service);
             self.check_dropped(&dropped)?;
             let can_run =
-                |entry: &KnownRow| !self.specs[entry.1].placement.both(in_service).is_empty();
+                |row: &KnownRow| !self.specs[row.lane].placement.both(in_service).is_empty();
             prop_assert!(self.waiting.iter().all(can_run), "a row waits for no device");
             Ok(())
         }
@@ -403,20 +410,21 @@ mod tests {
         }
 
         fn placed_on(&self, device: usize) -> Vec<KnownRow> {
-            let is_placed = |entry: &&KnownRow| self.specs[entry.1].placement.contains(device);
+            let is_placed = |row: &&KnownRow| self.specs[row.lane].placement.contains(device);
             self.waiting.iter().filter(is_placed).copied().collect()
         }
 
         fn check_dropped(&mut self, dropped: &[DroppedRow<u32>]) -> Result<(), TestCaseError> {
             for dropped in dropped {
-                let (_, lane, _, deadline) = self.remove(dropped.lane, dropped.row.item)?;
+                let known = self.remove(dropped.lane, dropped.row.item)?;
                 match dropped.reason {
-                    DropReason::Expired => prop_assert!(deadline <= self.now),
+                    DropReason::Expired => prop_assert!(known.deadline <= self.now),
                     DropReason::Cancelled => {
                         prop_assert!(self.cancelled.contains(&dropped.row.item));
                     }
                     DropReason::NoDevice => {
-                        prop_assert!(self.specs[lane].placement.both(self.in_service).is_empty());
+                        let placement = self.specs[known.lane].placement;
+                        prop_assert!(placement.both(self.in_service).is_empty());
                     }
                 }
             }
@@ -424,7 +432,7 @@ mod tests {
         }
 
         fn remove(&mut self, lane: usize, item: u32) -> Result<KnownRow, TestCaseError> {
-            let found = self.waiting.iter().position(|entry| (entry.0, entry.1) == (item, lane));
+            let found = self.waiting.iter().position(|row| (row.item, row.lane) == (item, lane));
             prop_assert!(found.is_some(), "row {} was answered twice or never handed in", item);
             Ok(self.waiting.remove(found.unwrap()))
         }
@@ -432,9 +440,10 @@ mod tests {
         fn check_wait(&self, at: Instant, device: usize) -> Result<(), TestCaseError> {
             prop_assert!(at > self.now);
             prop_assert!(!self.placed_on(device).is_empty());
-            for (_, lane, arrived, deadline) in &self.placed_on(device) {
-                prop_assert!(*deadline > at, "waiting would cost a row its deadline");
-                prop_assert!(at <= *arrived + self.specs[*lane].delay_max, "waited too long");
+            for row in &self.placed_on(device) {
+                prop_assert!(row.deadline > at, "waiting would cost a row its deadline");
+                let delay_max = self.specs[row.lane].delay_max;
+                prop_assert!(at <= row.arrived + delay_max, "waited too long");
             }
             Ok(())
         }
@@ -449,10 +458,10 @@ mod tests {
             prop_assert!(spec.buckets.contains(&formed.bucket));
             prop_assert!(!formed.rows.is_empty() && formed.rows.len() <= formed.bucket);
             for row in &formed.rows {
-                let first_in_lane = self.waiting.iter().find(|entry| entry.1 == formed.lane);
-                prop_assert_eq!(first_in_lane.map(|entry| entry.0), Some(row.item), "not FIFO");
-                let (.., deadline) = self.remove(formed.lane, row.item)?;
-                prop_assert!(deadline > self.now, "an expired row was launched");
+                let first_in_lane = self.waiting.iter().find(|known| known.lane == formed.lane);
+                prop_assert_eq!(first_in_lane.map(|known| known.item), Some(row.item), "not FIFO");
+                let known = self.remove(formed.lane, row.item)?;
+                prop_assert!(known.deadline > self.now, "an expired row was launched");
                 prop_assert!(!self.cancelled.contains(&row.item), "a cancelled row was launched");
             }
             Ok(())
