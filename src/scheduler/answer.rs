@@ -1,4 +1,4 @@
-//! What becomes of a row, as its caller learns it.
+//! The result of a row, as its caller receives it.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use thiserror::Error;
 
 use crate::device::{DeviceError, RowOutput};
 
-/// What became of a row that ran.
+/// The result of a row that ran.
 #[derive(Debug)]
 pub struct Answer {
-    /// What the network says.
+    /// The outputs of the network.
     pub output: RowOutput,
-    /// From [`super::Scheduler::submit`] to the launch.
+    /// Time from [`super::Scheduler::submit`] to the launch.
     pub queue_time: Duration,
-    /// How long the batch ran.
+    /// Time the batch took on the device.
     pub run_time: Duration,
 }
 
-/// Why a row gave no answer.
+/// Why a row has no answer.
 #[derive(Debug, Error)]
 pub enum RowError {
-    /// Its deadline passed before it could be launched.
+    /// The deadline passed before the row was launched.
     #[error("the deadline passed before the row could run")]
     Expired,
-    /// The device could not run it, or no device that could is in service.
+    /// The device could not run the row, or every device of the model is out of service.
     #[error("the device could not run the row")]
     Device(#[source] DeviceError),
-    /// No lane runs this model.
+    /// No lane runs the model.
     #[error("model {model} has no lane")]
     NoLane {
-        /// Name and version.
+        /// `name/version`.
         model: String,
     },
-    /// The device's thread has ended, or the scheduler's task.
+    /// The thread of the device or the task of the scheduler has ended.
     #[error("the scheduler has stopped")]
     Stopped,
 }

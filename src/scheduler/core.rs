@@ -1,7 +1,7 @@
-//! Which rows run next: the lanes of one device group, decided on a virtual clock.
+//! Decides which rows run next, from the lanes of one device group.
 //!
-//! Data and `now` come in, a decision goes out; there is no clock, channel or task here. The shell
-//! in the parent module asks once per reserved slot, for the device that the slot is of.
+//! The input is data and `now`, the output is a decision. There is no clock, channel or task here.
+//! The shell asks once for each reserved slot, and names the slot's device.
 
 use std::cmp::Reverse;
 
@@ -13,42 +13,42 @@ use crate::device::Placement;
 /// What to do with a reserved slot.
 #[derive(Debug)]
 pub(super) enum Next<T> {
-    /// Nothing waits for this device.
+    /// Give the slot back: no row waits for this device.
     Idle,
-    /// Rows wait for company; ask again at this moment, or when a row arrives.
+    /// Keep the slot: rows wait for more rows. Ask again at this time, or when a row arrives.
     WaitUntil(Instant),
-    /// Run these rows now.
+    /// Run this batch now.
     Launch(FormedBatch<T>),
 }
 
-/// A batch, formed.
+/// A batch that is ready to be launched.
 #[derive(Debug)]
 pub(super) struct FormedBatch<T> {
-    /// Which lane it came from.
+    /// Index of the lane.
     pub(super) lane: usize,
-    /// The batch size it runs in, at least the number of rows.
+    /// Batch size to run, at least the number of rows.
     pub(super) bucket: usize,
-    /// The rows, oldest first; at least one.
+    /// At least one row, the oldest first.
     pub(super) rows: Vec<QueuedRow<T>>,
-    /// Why it took no further row.
+    /// Why the batch takes no further row.
     pub(super) closed: CloseReason,
 }
 
 /// A row that left its lane without being launched.
 #[derive(Debug)]
 pub(super) struct DroppedRow<T> {
-    /// Which lane it came from.
+    /// Index of the lane.
     pub(super) lane: usize,
-    /// The row, to be answered.
+    /// The row, which the shell must answer.
     pub(super) row: QueuedRow<T>,
-    /// Why it was taken out.
+    /// Why the row was dropped.
     pub(super) reason: DropReason,
 }
 
-/// The answer of [`Core::decide`].
+/// The result of [`Core::decide`].
 #[derive(Debug)]
 pub(super) struct Decision<T> {
-    /// Rows taken out before anything was formed.
+    /// Rows that were dropped before a batch was formed.
     pub(super) dropped: Vec<DroppedRow<T>>,
     /// What to do with the slot.
     pub(super) next: Next<T>,
@@ -61,33 +61,39 @@ pub(super) struct Core<T> {
 }
 
 impl<T> Core<T> {
-    /// One lane per spec; a lane is named by its position.
+    /// Makes one lane for each spec. A lane is named by its index.
     pub(super) fn new(specs: impl IntoIterator<Item = LaneSpec>) -> Self {
         Self { lanes: specs.into_iter().map(Lane::new).collect() }
     }
 
-    /// Puts a row at the end of its lane, which must exist.
+    /// Adds a row at the end of a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
     pub(super) fn push(&mut self, lane: usize, row: QueuedRow<T>) -> Result<(), LaneFull<T>> {
         self.lanes[lane].push(row)
     }
 
-    /// Rows waiting in one lane, which must exist.
+    /// Returns the number of rows that wait in a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
     pub(super) fn waiting(&self, lane: usize) -> usize {
         self.lanes[lane].len()
     }
 
-    /// Whether no row waits in any lane.
+    /// Returns true if no row waits in any lane.
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.len() == 0)
     }
 
-    /// The devices that waiting rows could run on.
+    /// Returns the devices that can run at least one waiting row.
     pub(super) fn wanted(&self) -> Placement {
         let waiting = self.lanes.iter().filter(|lane| lane.len() > 0);
         waiting.fold(Placement::of([]), |wanted, lane| wanted.either(lane.placement()))
     }
 
-    /// Takes out the rows that none of the devices `in_service` can run.
+    /// Removes and returns the rows that no device of `in_service` can run.
     pub(super) fn drop_unplaceable(&mut self, in_service: Placement) -> Vec<DroppedRow<T>> {
         let mut dropped = Vec::new();
         for (lane, queue) in self.lanes.iter_mut().enumerate() {
@@ -99,8 +105,10 @@ impl<T> Core<T> {
         dropped
     }
 
-    /// Decides what a free slot of `device` does at `now`. Only lanes placed there are looked at;
-    /// of these, later stages go first, then the oldest row.
+    /// Drops stale rows of all lanes, then decides what a free slot of `device` does at `now`.
+    ///
+    /// Only lanes placed on `device` count. Among them the latest stage goes first, and within a
+    /// stage the lane with the oldest row.
     pub(super) fn decide(
         &mut self,
         now: Instant,
@@ -309,19 +317,19 @@ mod tests {
         deadline: Instant,
     }
 
-    /// What the rows' owners know, kept beside the core and compared with what it does.
+    /// The state that the owners of the rows know. Each decision of the core is checked against it.
     struct Oracle {
         specs: [LaneSpec; 3],
         core: Core<u32>,
         now: Instant,
-        /// Rows waiting, oldest first.
+        /// The oldest first.
         waiting: Vec<KnownRow>,
         cancelled: BTreeSet<u32>,
         pushed: u32,
         in_service: Placement,
     }
 
-    /// Two devices, or with `placed_apart` false one that runs everything.
+    /// Lanes placed on two devices, or on every device if `placed_apart` is false.
     fn specs(placed_apart: bool) -> [LaneSpec; 3] {
         let specs = [spec(0, &[1, 4, 8], 10, 0), spec(1, &[1, 2, 4], 6, 5), spec(1, &[3], 5, 2)];
         let [both, first, second] = specs;
@@ -380,7 +388,7 @@ mod tests {
             self.set_in_service(self.in_service)
         }
 
-        /// As the shell does, also after a row was handed in.
+        /// Drops unplaceable rows, as the shell does after every change and every pushed row.
         fn set_in_service(&mut self, in_service: Placement) -> Result<(), TestCaseError> {
             self.in_service = in_service;
             let dropped = self.core.drop_unplaceable(in_service);
@@ -391,7 +399,7 @@ mod tests {
             Ok(())
         }
 
-        /// Checks one turn; returns whether a batch was launched.
+        /// Checks one decision. Returns true if a batch was launched.
         fn slot_free(&mut self, device: usize) -> Result<bool, TestCaseError> {
             if !self.in_service.contains(device) {
                 return Ok(false);
@@ -478,7 +486,7 @@ mod tests {
             for event in &events {
                 oracle.apply(event)?;
             }
-            // From here on every slot is free: what is left must come out, and the core ends empty.
+            // From here on every slot is free: all remaining rows must leave the core.
             oracle.set_in_service(Placement::of([0, 1]))?;
             for _ in 0..1000 {
                 if oracle.waiting.is_empty() {

@@ -1,13 +1,13 @@
-//! What tickets bound.
+//! The resources that tickets limit.
 
 use std::fmt;
 
-/// What tickets bound.
+/// A resource that tickets limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
-    /// The number of requests.
+    /// Requests in flight.
     Requests,
-    /// The bytes the requests brought.
+    /// Bytes of the requests in flight.
     Bytes,
 }
 

@@ -1,4 +1,4 @@
-//! The task that waits: for rows, for slots of the devices, for results. It decides nothing.
+//! The task that waits for rows, for slots of the devices and for results. It decides nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,63 +24,62 @@ pub(super) struct Job {
     pub(super) arrived: Instant,
     pub(super) row: RgbImage,
     pub(super) caller: Caller,
-    /// One of the lane's places, free again when the row leaves the lane.
+    /// A place of the lane, released when the row leaves the lane.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Who waits for a row, and the ticket that stays taken until it is answered.
+/// The reply channel of a row, and the ticket that is held until the row is answered.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) ticket: Arc<Ticket>,
     pub(super) reply: oneshot::Sender<Result<Answer, RowError>>,
 }
 
-/// A live model and its counters.
+/// A live model and its metrics.
 pub(super) struct LiveLane {
     pub(super) model: Arc<LoadedModel>,
     pub(super) stats: LaneStats,
 }
 
-/// A reserved slot, and until when its batch waits for company.
+/// A reserved slot, and the time until which its batch waits for more rows.
 struct ReservedSlot<'device> {
     slot: Slot<'device>,
     wait_until: Option<Instant>,
 }
 
-/// A batch that has left its device; without an outcome when the device's thread has ended.
+/// A batch that has left its device. It has no outcome if the thread of the device has ended.
 struct FinishedBatch {
     lane: usize,
     rows: Vec<InFlightRow>,
     outcome: Option<BatchOutcome>,
 }
 
-/// A row on the device.
+/// A row that was launched and not answered yet.
 struct InFlightRow {
     caller: Caller,
     queue_time: Duration,
 }
 
-/// Everything the task holds but slots.
+/// The state of the task, except the reserved slots, which borrow the device.
 pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
-    /// The devices in service.
     in_service: Placement,
-    /// Batches of different devices end in any order.
+    /// Batches of different devices finish in any order.
     in_flight: FuturesUnordered<BoxFuture<'static, FinishedBatch>>,
 }
 
-/// Runs until nobody can hand in rows any more and every row has been answered.
+/// Runs until every sender of `jobs` is dropped and every row is answered.
 pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
-    // One slot of a device at most.
+    // At most one slot of each device.
     let mut reserved: Vec<ReservedSlot<'_>> = Vec::new();
     let mut health = device.health();
     shell.set_in_service(health.borrow_and_update().up());
     let mut is_open = true;
     while is_open || shell.has_work() {
         let wanted = shell.core.wanted().both(shell.in_service).without(devices_of(&reserved));
-        // In this order: free callers first; then take in all there is, which the lanes' places
-        // bound, so that a batch is formed from everything that has arrived.
+        // The order matters. Results come first, to free their callers. Then all pending jobs are
+        // taken in, at most one for each place, so that a batch is formed from all that arrived.
         tokio::select! {
             biased;
             Some(finished) = shell.in_flight.next(), if shell.has_in_flight() => {
@@ -101,7 +100,7 @@ pub(super) async fn run(device: Arc<Device>, mut shell: Shell, mut jobs: mpsc::R
                 let ReservedSlot { slot, .. } = reserved.swap_remove(due);
                 reserved.extend(shell.form_batch(slot));
             }
-            // An error says that a device went out; then its health has changed.
+            // An error means that the devices went out of service: then `health` has changed too.
             Ok(slot) = device.reserve(wanted), if !wanted.is_empty() => {
                 reserved.push(ReservedSlot { slot, wait_until: None });
             }
@@ -113,7 +112,10 @@ fn devices_of(reserved: &[ReservedSlot<'_>]) -> Placement {
     Placement::of(reserved.iter().map(|reserved| reserved.slot.device()))
 }
 
-/// Waits until the batch of one of the slots, of which there is at least one, is to be formed.
+/// Waits until the batch of a slot is due and returns the index of the slot.
+///
+/// # Panics
+/// If `reserved` is empty.
 async fn first_due(reserved: &[ReservedSlot<'_>]) -> usize {
     let first = reserved.iter().enumerate().min_by_key(|(_, slot)| slot.wait_until);
     let (first, slot) = first.expect("a slot is reserved");
@@ -124,7 +126,7 @@ async fn first_due(reserved: &[ReservedSlot<'_>]) -> usize {
 }
 
 impl Shell {
-    /// A shell over lanes without rows; a lane is named by its position.
+    /// Makes a shell with empty lanes. A lane is named by its index.
     pub(super) fn new(lanes: Vec<(LaneSpec, LiveLane)>) -> Self {
         let (specs, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
         let (in_service, in_flight) = (Placement::of([]), FuturesUnordered::new());
@@ -139,13 +141,13 @@ impl Shell {
         !self.core.is_empty() || self.has_in_flight()
     }
 
-    /// Takes note of which devices are in service.
+    /// Stores which devices are in service, and refuses the rows that none of them can run.
     fn set_in_service(&mut self, in_service: Placement) {
         self.in_service = in_service;
         self.refuse_unplaceable();
     }
 
-    /// Answers the rows that no device in service can run.
+    /// Refuses the rows that no device in service can run.
     fn refuse_unplaceable(&mut self) {
         for dropped in self.core.drop_unplaceable(self.in_service) {
             let lane = dropped.lane;
@@ -163,7 +165,7 @@ impl Shell {
         self.refuse_unplaceable();
     }
 
-    /// Uses the slot now, gives it back, or keeps it while rows wait for company.
+    /// Launches a batch in the slot, gives the slot back, or returns it while rows wait for more.
     fn form_batch<'device>(&mut self, slot: Slot<'device>) -> Option<ReservedSlot<'device>> {
         let now = Instant::now();
         let decision = self.core.decide(now, slot.device(), |job| job.caller.reply.is_closed());
@@ -217,7 +219,7 @@ impl Shell {
     fn answer(&self, finished: FinishedBatch) {
         let FinishedBatch { lane, rows, outcome } = finished;
         let stats = &self.lanes[lane].stats;
-        // Without an outcome the device is gone; dropping the rows tells their callers.
+        // Without an outcome the thread has ended. Dropping the rows closes the reply channels.
         let Some(outcome) = outcome else { return };
         stats.batch_ran(outcome.run_time, outcome.panics);
         for (row, result) in rows.into_iter().zip(outcome.rows) {
@@ -237,7 +239,7 @@ impl Shell {
 
 impl Caller {
     fn answer(self, answer: Result<Answer, RowError>) {
-        // Who asked may have left; then nobody wants the answer.
+        // The caller may have left, which closes the channel.
         drop(self.reply.send(answer));
     }
 }

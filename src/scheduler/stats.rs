@@ -1,4 +1,4 @@
-//! What the scheduler counts. Plain metric handles: clones share their values.
+//! Metrics of the scheduler.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::lane::{CloseReason, DropReason};
 use super::resource::Resource;
 use crate::telemetry::{LatencyFamily, latency_histogram};
 
-/// Rows of a batch; the bounds are the bucket sizes models are warmed for.
+/// Upper bounds of the histogram of rows in a batch: the bucket sizes that models are warmed for.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// Counters, gauges and histograms of tickets and lanes, registered once and handed down.
+/// Counters, gauges and histograms of tickets and lanes. Clones share their values.
 ///
-/// The label `lane` is a model's name, so its values are those of the catalog.
+/// The label `lane` is the name of a live model, so its values are a closed set.
 #[derive(Debug, Clone)]
 pub struct SchedulerStats {
     tickets: Gauge,
@@ -82,7 +82,7 @@ fn rows() -> Histogram {
 }
 
 impl SchedulerStats {
-    /// Makes the metrics and registers them, with the prefix `menshen_` in their names.
+    /// Registers the metrics in `registry`, with the prefix `menshen_` in their names.
     pub fn register(registry: &mut Registry) -> Self {
         let stats = Self::default();
         let s = &stats;
@@ -116,13 +116,13 @@ impl SchedulerStats {
         self.tickets_refused.get_or_create(&RefusedLabels { what }).inc();
     }
 
-    /// The handles of one lane.
+    /// Returns the metrics of one lane.
     pub(super) fn lane(&self, model: &str) -> LaneStats {
         LaneStats { stats: self.clone(), labels: LaneLabels { lane: model.to_owned() } }
     }
 }
 
-/// The view of one lane on [`SchedulerStats`].
+/// [`SchedulerStats`] with the label of one lane.
 #[derive(Debug, Clone)]
 pub(super) struct LaneStats {
     stats: SchedulerStats,
@@ -194,7 +194,7 @@ impl EncodeLabelValue for DropReason {
     }
 }
 
-/// Gauges are signed; a count of things in memory is always far below the limit.
+/// Converts a count for a gauge, which is signed. No count of things in memory reaches the limit.
 fn gauge_value(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

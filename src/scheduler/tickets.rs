@@ -1,4 +1,4 @@
-//! Admission: leave to use the server, granted once per request and given back on drop.
+//! Admission: a ticket is granted once for each request and released on drop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::resource::Resource;
 use super::stats::SchedulerStats;
 use crate::telemetry::CallTimes;
 
-/// When a refused caller may try again. A request takes some tens of milliseconds, so by then a
-/// place has most likely been freed.
+/// Time after which a refused caller should try again. A request takes tens of milliseconds, so by
+/// then a ticket has most likely been released.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Grants at most `requests_max` tickets and `bytes_max` bytes at a time. Clones share the limits.
@@ -21,10 +21,11 @@ pub struct Tickets {
     limits: Arc<TicketLimits>,
 }
 
-/// What a request holds from admission to its answer. Dropping it gives the place back.
+/// Permission to use the server, which a request holds from admission to its answer. Dropping the
+/// ticket releases its place and its bytes.
 ///
-/// Every job shares its request's ticket, so the place stays taken while a row of it still waits
-/// or runs, even when the caller has left: memory is bounded by what is really there.
+/// Every job shares the ticket of its request. A ticket is therefore in use while a row still waits
+/// or runs, even after the caller has left, and the limits bound the memory really in use.
 #[derive(Debug)]
 pub struct Ticket {
     limits: Arc<TicketLimits>,
@@ -34,15 +35,15 @@ pub struct Ticket {
     times: Arc<CallTimes>,
 }
 
-/// The server is full; nothing was done.
+/// A request was refused because the server is full. Nothing was done for it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("all of {limit} {what} in flight are taken")]
 pub struct Overloaded {
-    /// What there was too much of.
+    /// The resource that is used up.
     pub what: Resource,
-    /// The most there may be of it.
+    /// The limit on that resource.
     pub limit: usize,
-    /// When it is worth trying again.
+    /// Time after which the caller should try again.
     pub retry_after: Duration,
 }
 
@@ -61,16 +62,19 @@ struct InUse {
 }
 
 impl Tickets {
-    /// Limits with no ticket granted.
+    /// Makes the limits, with no ticket granted.
     pub fn new(requests_max: usize, bytes_max: usize, stats: SchedulerStats) -> Self {
         let in_use = Mutex::new(InUse::default());
         Self { limits: Arc::new(TicketLimits { requests_max, bytes_max, in_use, stats }) }
     }
 
-    /// Grants a ticket for a request of `bytes` or refuses it at once; it never waits.
+    /// Grants a ticket for a request of `bytes`, or refuses the request. Never waits.
     ///
-    /// A request larger than all of `bytes_max` is always refused: keep the largest message the
-    /// server accepts below it.
+    /// A request of more than `bytes_max` is always refused, so `bytes_max` must be at least the
+    /// largest message that the server accepts.
+    ///
+    /// # Errors
+    /// [`Overloaded`] names the resource that is used up.
     pub fn admit(
         &self,
         bytes: usize,
@@ -118,17 +122,17 @@ impl TicketLimits {
 }
 
 impl Ticket {
-    /// Who asked: the store the request belongs to.
+    /// Returns the store that the request belongs to.
     pub fn store(&self) -> &Arc<str> {
         &self.store
     }
 
-    /// From this moment on the answer is of no use.
+    /// Returns the time after which the answer is of no use.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What the request has spent where so far.
+    /// Returns the times that the request has spent in each stage so far.
     pub fn times(&self) -> &Arc<CallTimes> {
         &self.times
     }
