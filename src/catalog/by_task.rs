@@ -1,4 +1,4 @@
-//! One value for each task that a live model has.
+//! Containers with one value for each task of the live models.
 
 use crate::liveness::Fusion;
 use crate::model::TaskKind;
@@ -6,34 +6,34 @@ use crate::model::TaskKind;
 /// One value for the live model of each [`TaskKind`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ByTask<T> {
-    /// Of the model that finds faces.
+    /// Value of the face detector.
     pub detector: T,
-    /// Of the model that turns a face into a vector.
+    /// Value of the face embedder.
     pub embedder: T,
-    /// Of the model that finds the points of a face.
+    /// Value of the face mesh model.
     pub mesh: T,
-    /// Of the model that finds the lids of an eye.
+    /// Value of the iris model.
     pub iris: T,
-    /// Of the models that tell a live face from a picture.
+    /// Values of the passive-liveness models.
     pub liveness: LivenessEnsemble<T>,
 }
 
-/// One value for each model that tells a live face from a picture, and how they judge as one.
+/// One value for each passive-liveness model, and how the models decide together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LivenessEnsemble<T> {
-    /// Of the models; at least one.
+    /// Values of the models; at least one.
     pub members: Vec<T>,
-    /// How their scores become one.
+    /// How the scores are fused into one.
     pub fusion: Fusion,
     /// Least fused score of a live face.
     pub score_min: f64,
 }
 
 impl<T> ByTask<T> {
-    /// Maps each value; the first error ends it.
+    /// Applies `map` to each value, and stops at the first error.
     ///
     /// # Errors
-    /// What `map` returns.
+    /// The first error of `map`.
     pub fn try_map<U, E>(
         self,
         mut map: impl FnMut(TaskKind, T) -> Result<U, E>,
@@ -55,7 +55,7 @@ impl<T> ByTask<T> {
         })
     }
 
-    /// The values, with the tasks in a fixed order.
+    /// Iterates over the values with their tasks, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = (TaskKind, &T)> {
         let single = [
             (TaskKind::FaceDetection, &self.detector),

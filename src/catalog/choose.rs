@@ -1,13 +1,13 @@
-//! Which of the models on disk does which task. Pure: manifests in, indices out.
+//! Chooses the model on disk for each task. Pure: takes manifests and returns indices.
 
 use super::{CatalogError, LivenessEnsemble};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Manifest, Task, TaskKind};
 
-/// The index in `manifests` of the model called `asked`, a `name` or `name/version`.
+/// Returns the index in `manifests` of the model called `asked`, a `name` or `name/version`.
 ///
 /// # Errors
-/// [`CatalogError`] names what was asked for and what there is.
+/// [`CatalogError`] names the requested model and the models on disk.
 pub fn choose_model(
     manifests: &[&Manifest],
     kind: TaskKind,
@@ -28,11 +28,11 @@ pub fn choose_model(
     }
 }
 
-/// The indices in `manifests` of the models that tell a live face from a picture: of the one model
-/// called `asked`, or of the members of the ensemble with that name.
+/// Returns the indices in `manifests` of the passive-liveness models: of the single model called
+/// `asked`, or of the members of the ensemble called `asked`.
 ///
 /// # Errors
-/// [`CatalogError`] names what was asked for and what there is.
+/// [`CatalogError`] names the requested model and the models on disk.
 pub fn choose_liveness(
     manifests: &[&Manifest],
     ensembles: &[Ensemble],
@@ -44,8 +44,10 @@ pub fn choose_liveness(
     }
 }
 
-/// The ensemble called `asked`; `None` when a model is. What goes by neither is an error, and so
-/// is what goes by both.
+/// Returns the ensemble called `asked`, or `None` if a model has that name.
+///
+/// # Errors
+/// Nothing has that name, or more than one model or ensemble has it.
 fn find_ensemble<'a>(
     manifests: &[&Manifest],
     ensembles: &'a [Ensemble],
@@ -69,10 +71,10 @@ fn find_ensemble<'a>(
     }
 }
 
-/// The indices of an ensemble's members in `manifests`.
+/// Returns the indices in `manifests` of the members of an ensemble.
 ///
 /// # Errors
-/// [`CatalogError::Member`] for one that is not there or is for something else.
+/// [`CatalogError::Member`] for a member that is not on disk or has another task.
 pub fn choose_members(
     manifests: &[&Manifest],
     ensemble: &Ensemble,
@@ -87,7 +89,8 @@ pub fn choose_members(
     Ok(LivenessEnsemble { members, fusion, score_min })
 }
 
-/// One model judges by its own threshold; of one score, every fusion makes the same.
+/// Returns an ensemble of one model, with the threshold of that model. Every fusion of a single
+/// score gives that score.
 fn single_model(
     manifests: &[&Manifest],
     index: usize,
@@ -99,7 +102,7 @@ fn single_model(
     Ok(LivenessEnsemble { members: vec![index], fusion: Fusion::Min, score_min })
 }
 
-/// Whether `asked` is the model's `name` or its `name/version`.
+/// Returns true if `asked` is the `name` or the `name/version` of the model.
 pub(super) fn is_called(manifest: &Manifest, asked: &str) -> bool {
     asked == manifest.name || asked == manifest.id()
 }
