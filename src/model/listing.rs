@@ -1,4 +1,4 @@
-//! Which models there are: `<root>/<name>/<version>/model.toml` or `…/ensemble.toml`.
+//! Finds the models on disk: `<root>/<name>/<version>/model.toml` or `…/ensemble.toml`.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -11,30 +11,30 @@ use super::package::{ENSEMBLE_FILE, MANIFEST_FILE, read_ensemble, read_manifest}
 /// Most entries of a directory of models.
 const ENTRIES_MAX: usize = 1024;
 
-/// A model found on disk. Its manifest was read; its weights were not.
+/// A model found on disk. Its manifest was read, its weights were not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
-    /// The model's directory.
+    /// The directory of the model.
     pub dir: PathBuf,
-    /// Its manifest.
+    /// The manifest of the model.
     pub manifest: Manifest,
 }
 
-/// Everything under a folder of models.
+/// The content of a folder of models.
 #[derive(Debug, Default)]
 pub struct ModelFolder {
-    /// As [`scan`] lists them.
+    /// The models, in the order of [`scan`].
     pub models: Vec<Listing>,
-    /// As [`scan_ensembles`] lists them.
+    /// The ensembles, in the order of [`scan_ensembles`].
     pub ensembles: Vec<Ensemble>,
-    /// One [`ModelError::InDirectory`] for each directory that is refused.
+    /// One [`ModelError::InDirectory`] for each refused directory.
     pub refused: Vec<ModelError>,
 }
 
-/// All models and ensembles under `root`, and why which directories are refused.
+/// Returns all models and ensembles under `root`, and an error for each refused directory.
 ///
 /// # Errors
-/// A folder that cannot be listed.
+/// A directory cannot be listed.
 pub fn scan_folder(root: &Path) -> Result<ModelFolder, ModelError> {
     let (models, refused_models) = scan_models(root)?;
     let (ensembles, refused_ensembles) = scan_each(root, holds_ensemble, list_ensemble)?;
@@ -42,19 +42,19 @@ pub fn scan_folder(root: &Path) -> Result<ModelFolder, ModelError> {
     Ok(ModelFolder { models, ensembles: sorted_ensembles(ensembles), refused })
 }
 
-/// All models under `root`, by name, and by version from the oldest to the newest; runs of digits
-/// in a version count as numbers. Files and hidden entries beside the models are passed over.
+/// Returns all models under `root`, sorted by name and then by version, the oldest first. Runs of
+/// digits in a version are compared as numbers. Files and hidden entries are ignored.
 ///
 /// # Errors
-/// A directory of a version without a valid manifest, or whose manifest bears another name:
-/// [`ModelError::InDirectory`] names it.
+/// [`ModelError::InDirectory`] names a version directory that has no valid manifest, or whose
+/// manifest has another name or version.
 pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
     let (models, refused) = scan_models(root)?;
     refused.into_iter().next().map_or(Ok(models), Err)
 }
 
-/// All ensembles under `root`, in the order of [`scan`]. Whether there are such members is not
-/// looked at.
+/// Returns all ensembles under `root`, in the order of [`scan`]. Does not check that the members
+/// exist.
 ///
 /// # Errors
 /// As [`scan`].
@@ -81,7 +81,7 @@ fn sorted_ensembles(mut ensembles: Vec<Ensemble>) -> Vec<Ensemble> {
     ensembles
 }
 
-/// Reads every directory of a version that `wanted` holds for, and says why it refuses others.
+/// Applies `read` to every version directory that is `wanted`. Returns the values and the errors.
 fn scan_each<T>(
     root: &Path,
     wanted: impl Fn(&Path) -> bool,
@@ -97,7 +97,7 @@ fn scan_each<T>(
     Ok((found, refused))
 }
 
-/// The model called `wanted`: `name/version`, or `name` for its newest version.
+/// Returns the model called `wanted`: `name/version`, or `name` for the newest version.
 pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
     listings.iter().rfind(|listing| {
         let manifest = &listing.manifest;
@@ -128,12 +128,13 @@ fn holds_ensemble(dir: &Path) -> bool {
     dir.join(ENSEMBLE_FILE).exists()
 }
 
-/// A directory with both files is listed as both, so that choosing it by name is refused.
+/// Returns true if `dir` holds an ensemble and no model. A directory with both files is listed as
+/// both, so that its name is ambiguous and choosing it is refused.
 fn is_ensemble_alone(dir: &Path) -> bool {
     holds_ensemble(dir) && !dir.join(MANIFEST_FILE).exists()
 }
 
-/// The directories of all versions of all models.
+/// Returns the directories of all versions of all models.
 fn version_directories(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let mut found = Vec::new();
     for model in subdirectories(root)? {
@@ -142,7 +143,7 @@ fn version_directories(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(found)
 }
 
-/// The directories in `dir`, links to directories included, by name.
+/// Returns the directories in `dir` sorted by name, including links to directories.
 fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let failed = |source| ModelError::Read { path: dir.to_owned(), source };
     let mut found = Vec::new();
@@ -161,14 +162,15 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(found)
 }
 
-/// Compares texts piece by piece, runs of digits as numbers: `1.9` before `1.10`.
+/// Compares texts piece by piece, with runs of digits as numbers: `1.9` comes before `1.10`.
 fn natural_order(a: &str, b: &str) -> Ordering {
     let by_piece = pieces(a).cmp(pieces(b));
     by_piece.then_with(|| a.cmp(b))
 }
 
-/// Splits `text` into runs of digits and runs of the rest. A number is given as the count of its
-/// digits and the digits, both without leading zeros, which compares as the number does.
+/// Splits `text` into runs of digits and runs of other characters. A run of digits becomes a pair:
+/// the count of its digits plus 1, and the digits, both without leading zeros. Such pairs compare
+/// as the numbers do.
 fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {

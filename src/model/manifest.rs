@@ -1,4 +1,4 @@
-//! `model.toml`: what a model is, how it is fed, what it answers and what it is worth.
+//! `model.toml`: the identity, the inputs, the outputs and the measured accuracy of a model.
 
 use serde::Deserialize;
 
@@ -10,23 +10,23 @@ use super::values::{Licence, Sha256Hex, parse_file_name, parse_free_text, parse_
 use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationEntry, RawCalibrationEntry};
 
-/// Largest manifest in bytes; a long calibration table takes 10 kB.
+/// Largest manifest in bytes. A long calibration table takes 10 kB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
 
-/// Most batch sizes; each takes warm-up time and device memory.
+/// Most batch sizes. Each one takes warm-up time and device memory.
 const BUCKETS_MAX: usize = 12;
 
-/// Largest batch size; beyond it a batch only adds delay.
+/// Largest batch size. A larger batch only adds delay.
 const BUCKET_MAX: usize = 256;
 
-/// A model's manifest, known to be consistent.
+/// The manifest of a model, checked when it is parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
-    /// Name of the model; also its directory.
+    /// Name of the model, and of its directory.
     pub name: String,
-    /// Version of the model; also its directory.
+    /// Version of the model, and name of its directory.
     pub version: String,
-    /// What the network is for.
+    /// The task of the network.
     pub task: Task,
     /// Name of the ONNX file beside the manifest.
     pub file: String,
@@ -34,58 +34,58 @@ pub struct Manifest {
     pub sha256: Sha256Hex,
     /// Licence of the weights.
     pub licence: Licence,
-    /// Where the weights come from.
+    /// The source of the weights.
     pub origin: Origin,
-    /// How the network is fed.
+    /// The input of the network.
     pub input: InputContract,
-    /// What the network answers, in the order that batches return it.
+    /// The outputs of the network, in the order in which a batch returns them.
     pub outputs: Vec<OutputSpec>,
-    /// Useful batch sizes, strictly rising.
+    /// Batch sizes to warm, strictly rising.
     pub buckets: Vec<usize>,
-    /// What weights and activations are computed in.
+    /// Precision of weights and activations.
     pub precision: Precision,
-    /// The answers that pin the network.
+    /// The golden that pins the outputs of the network.
     pub golden: GoldenSpec,
-    /// What similarities are worth; empty for other tasks than embedding.
+    /// False-match rates of similarities. Empty unless the task is embedding.
     pub calibration: Vec<CalibrationEntry>,
 }
 
-/// Where weights come from.
+/// The source of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Registry and package.
     pub package: String,
     /// Version of the package.
     pub version: String,
-    /// File in the package.
+    /// Path of the file in the package.
     pub path: String,
     /// Who made the model.
     pub upstream: String,
-    /// What the model was trained on, and what is not known of it.
+    /// What the model was trained on, and what is not known about the training.
     pub training_data: String,
 }
 
-/// Where the golden is, and how close answers must come.
+/// The golden file, and the tolerances of its comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GoldenSpec {
     /// Name of the safetensors file beside the manifest.
     pub file: String,
     /// Hash of the file.
     pub sha256: Sha256Hex,
-    /// Side of the golden's square pictures where it is not that of the input.
+    /// Side of the square pictures in pixels, if it is not that of the input.
     pub side: Option<usize>,
-    /// How close answers must come in `f32`.
+    /// Tolerance in `f32`.
     pub tolerance: Tolerance,
-    /// How close they must come in `bf16`. Giving it says that the calibration holds there too.
+    /// Tolerance in `bf16`. Setting it states that the calibration also holds in `bf16`.
     pub tolerance_bf16: Option<Tolerance>,
-    /// The same for `f16`, in which GPUs compute.
+    /// As above for `f16`, in which GPUs compute.
     pub tolerance_f16: Option<Tolerance>,
-    /// The same for `tf32`, in which GPUs multiply.
+    /// As above for `tf32`, in which GPUs multiply.
     pub tolerance_tf32: Option<Tolerance>,
 }
 
 impl GoldenSpec {
-    /// How close answers must come in a precision; `None` where the model was not checked.
+    /// Returns the tolerance in `precision`, or `None` if the model was not checked in it.
     pub fn tolerance_in(&self, precision: Precision) -> Option<Tolerance> {
         match precision {
             Precision::F32 => Some(self.tolerance),
@@ -96,15 +96,15 @@ impl GoldenSpec {
     }
 }
 
-/// How close an answer must come to the expected one, per output and row.
+/// The largest error of an output, for each output and row.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "kind", content = "limit", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Tolerance {
-    /// Largest difference of any value, in the output's own unit.
+    /// Largest difference of any value, in the unit of the output.
     Absolute(f64),
     /// Largest difference of any value, relative to the largest expected magnitude of the output.
     Relative(f64),
-    /// Least cosine between the answer and the expected one.
+    /// Least cosine between the output and the expected output.
     Cosine(f64),
 }
 
@@ -152,10 +152,10 @@ struct RawGolden {
 }
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Parses the text of a `model.toml`.
     ///
     /// # Errors
-    /// [`ModelError`] names the key and the rule it breaks; unknown keys are refused.
+    /// [`ModelError`] names the key and the rule that it breaks. Unknown keys are refused.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         if text.len() > MANIFEST_BYTES_MAX {
             let (actual, limit) = (text.len() as u64, MANIFEST_BYTES_MAX as u64);
@@ -165,7 +165,7 @@ impl Manifest {
         Self::from_raw(raw)
     }
 
-    /// `name/version`.
+    /// Returns `name/version`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.name, self.version)
     }
@@ -196,10 +196,10 @@ impl Manifest {
         manifest.in_precision(precision)
     }
 
-    /// The same model computed in `precision`.
+    /// Returns the manifest with another precision.
     ///
     /// # Errors
-    /// A precision the golden has no tolerance for: nobody has checked the model in it.
+    /// The golden has no tolerance for `precision`, so the model was never checked in it.
     pub fn in_precision(self, precision: Precision) -> Result<Self, ModelError> {
         if self.golden.tolerance_in(precision).is_none() {
             let rule = format!("is needed to run in {precision}");
@@ -210,7 +210,7 @@ impl Manifest {
     }
 }
 
-/// What the TOML parser refuses, with the line it stands on: that line holds the key.
+/// Converts an error of the TOML parser. Adds the line of the error, because it holds the key.
 pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> ModelError {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or("");
@@ -291,7 +291,7 @@ mod tests {
     const MESH: &str = include_str!("../../models/facemesh/3.3.6/model.toml");
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
 
-    /// One broken rule a row: the manifest, what is replaced by what, and what the error says.
+    /// Broken manifests: the original, the text to replace, the replacement, a part of the error.
     const REFUSED: &[(&str, &str, &str, &str)] = &[
         (SFACE, "licence = \"Apache-2.0\"\n", "", "missing field `licence`"),
         (SFACE, "\"Apache-2.0\"", "\"\"", "`licence`"),

@@ -1,13 +1,13 @@
-//! Models on disk: `models/<name>/<version>/{model.toml, *.onnx, golden.safetensors}`, or
-//! `models/<name>/<version>/ensemble.toml` for several of them that judge as one.
+//! Models on disk: `models/<name>/<version>/{model.toml, *.onnx, golden.safetensors}`. An ensemble
+//! of models has only the file `models/<name>/<version>/ensemble.toml`.
 //!
 //! ```text
 //! scan → Listing → Package::open (hashes hold, licence allows) → graph, golden → catalog
 //! ```
 //!
-//! No network is written by hand. [`Manifest`] states how a network is fed, what it answers and
-//! what it was measured to be worth; [`Golden`] pins the answers. Whatever of this is missing,
-//! unknown or wrong is refused by key and reason: a parsed manifest needs no further check.
+//! No network is written by hand. [`Manifest`] states the inputs and outputs of a network and its
+//! measured accuracy; [`Golden`] pins the outputs. A missing, unknown or wrong key is refused with
+//! the key and the reason, so a parsed manifest needs no further check.
 
 mod ensemble;
 mod error;

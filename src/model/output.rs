@@ -1,4 +1,4 @@
-//! The outputs of a network, as its manifest lists them.
+//! The outputs of a network, as listed in its manifest.
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ const OUTPUTS_MAX: usize = 32;
 /// Most axes of an output, without the batch axis.
 const AXES_MAX: usize = 6;
 
-/// Most values of one output; 1,280-pixel detectors answer 256,000.
+/// Most values of one output; detectors at side 1,280 have 256,000.
 const OUTPUT_VALUES_MAX: usize = 1 << 22;
 
 /// One output of a network.
@@ -22,20 +22,20 @@ pub struct OutputSpec {
     pub tensor: String,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
-    /// What it says.
+    /// Meaning of the values.
     pub meaning: Meaning,
-    /// Detectors: pixels per cell of the grid that `shape` counts.
+    /// For detectors: pixels per cell of the output grid.
     pub stride: Option<usize>,
 }
 
 impl OutputSpec {
-    /// Values of one row.
+    /// Returns the number of values in one row.
     #[expect(clippy::len_without_is_empty, reason = "an output has at least one value")]
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Shape of one row when the network is fed by `input`: a detector's grids follow its sides.
+    /// Returns the shape of one row for `input`: the grids of a detector follow the input's sides.
     pub fn row_shape(&self, input: &InputContract) -> Vec<usize> {
         let mut shape = self.shape.clone();
         if let Some(cells) = self.stride.and_then(|stride| cell_count(input, stride)) {
@@ -45,11 +45,11 @@ impl OutputSpec {
     }
 }
 
-/// What one output says.
+/// The meaning of one output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Meaning {
-    /// Detector, per cell: how likely the class is a face.
+    /// Detector, per cell: the score of the class "face".
     Class,
     /// Detector, per cell: how well the box fits a face.
     Objectness,
@@ -57,19 +57,19 @@ pub enum Meaning {
     Boxes,
     /// Detector, per cell: five points.
     Points,
-    /// The face's vector, before normalisation.
+    /// The embedding, before normalisation.
     Embedding,
-    /// One score per class.
+    /// One score for each class.
     ClassScores,
     /// Points in pixels of the crop.
     Landmarks,
     /// The probability that the crop shows a face.
     FaceFlag,
-    /// Refined contours of eyes and lips; not read.
+    /// Refined contours of eyes and lips. Not used.
     Contours,
 }
 
-/// One entry of `[[outputs]]` as written.
+/// One entry of `[[outputs]]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawOutput {
@@ -112,7 +112,7 @@ fn check_shape(shape: &[usize]) -> Result<(), String> {
     }
 }
 
-/// Cells of a grid over the input; `None` when they do not tile it.
+/// Returns the number of grid cells over `input`, or `None` if `stride` does not divide its sides.
 pub(super) fn cell_count(input: &InputContract, stride: usize) -> Option<usize> {
     let tiles = input.width.checked_rem(stride)? == 0 && input.height.checked_rem(stride)? == 0;
     tiles.then(|| (input.width / stride) * (input.height / stride))

@@ -1,4 +1,4 @@
-//! What a network is for, and which of its outputs says what.
+//! The task of a network, and the role of each of its outputs.
 
 use std::fmt;
 
@@ -10,56 +10,56 @@ use super::output::{Meaning, OutputSpec, cell_count};
 use super::values::parse_free_text;
 use crate::liveness::LivenessOutput;
 
-/// Values of MediaPipe's face mesh: 468 points of x, y, z.
+/// Values of MediaPipe's face mesh: 468 points with x, y, z.
 const MESH_VALUES: usize = 468 * 3;
 
-/// Values of MediaPipe's iris network: 71 contour and 5 iris points of x, y, z.
+/// Values of MediaPipe's iris network: 71 contour points and 5 iris points with x, y, z.
 const IRIS_VALUES: usize = (71 + 5) * 3;
 
-/// What a network is for. Numbers are indices into [`super::Manifest::outputs`].
+/// The task of a network. Numbers are indices into [`super::Manifest::outputs`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
-    /// Finds faces and five points of each.
+    /// Finds faces, and five points of each face.
     FaceDetection(Detection),
-    /// Turns an aligned face into a vector.
+    /// Turns an aligned face into an embedding.
     FaceEmbedding {
-        /// The vector, one axis.
+        /// The embedding, a tensor of one axis.
         output: usize,
     },
-    /// Tells a live face from a picture of one, by one crop.
+    /// Tells a live face from a picture of a face, by one crop.
     PassiveLiveness(Liveness),
     /// Finds 468 points of a face.
     FaceMesh {
-        /// 468 × (x, y, z).
+        /// The points, 468 × (x, y, z).
         landmarks: usize,
-        /// One probability.
+        /// The probability that the crop shows a face.
         face_flag: usize,
     },
-    /// Finds the contour of an eye and its iris.
+    /// Finds the contour and the iris of an eye.
     Iris {
-        /// (71 + 5) × (x, y, z).
+        /// The points, (71 + 5) × (x, y, z).
         landmarks: usize,
     },
 }
 
-/// What a network is for, without what its [`Task`] says about the outputs.
+/// A [`Task`] without its details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskKind {
     /// Finds faces.
     FaceDetection,
-    /// Turns an aligned face into a vector.
+    /// Turns an aligned face into an embedding.
     FaceEmbedding,
-    /// Tells a live face from a picture of one; the one task that several live models may share.
+    /// Tells a live face from a picture of a face. Only this task may have several live models.
     PassiveLiveness,
     /// Finds the points of a face.
     FaceMesh,
-    /// Finds the lids of an eye.
+    /// Finds the contour and the iris of an eye.
     Iris,
 }
 
 impl Task {
-    /// The task without its details.
+    /// Returns the task without its details.
     pub fn kind(&self) -> TaskKind {
         match self {
             Self::FaceDetection(_) => TaskKind::FaceDetection,
@@ -70,14 +70,14 @@ impl Task {
         }
     }
 
-    /// The name in manifests.
+    /// Returns the name in manifests.
     pub fn name(&self) -> &'static str {
         self.kind().name()
     }
 }
 
 impl TaskKind {
-    /// The name in manifests.
+    /// Returns the name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::FaceDetection => "face-detection",
@@ -96,58 +96,59 @@ impl fmt::Display for TaskKind {
     }
 }
 
-/// How a detector's outputs become faces.
+/// How the outputs of a detector become faces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
     /// The decoding rule.
     pub decoder: Decoder,
-    /// Least score of a face, 0..1.
+    /// Least score of a face, in 0..1.
     pub score_min: f64,
-    /// Boxes that overlap a better one by more than this are dropped, 0..1.
+    /// Largest overlap (IoU) of two faces, in 0..1. Of two boxes with more, the worse is dropped.
     pub nms_iou: f64,
-    /// The grids, from the finest to the coarsest.
+    /// The output grids, from the finest to the coarsest.
     pub heads: Vec<Head>,
 }
 
-/// A rule from detector outputs to faces.
+/// A rule that turns detector outputs into faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decoder {
-    /// YuNet: score √(class × objectness), box as centre offset and log size, five points.
+    /// YuNet: the score is √(class × objectness), the box a centre offset and a log size, with five
+    /// points.
     Yunet,
 }
 
-/// One grid of a detector; numbers are indices into [`super::Manifest::outputs`].
+/// One output grid of a detector. Numbers are indices into [`super::Manifest::outputs`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Pixels per cell.
     pub stride: usize,
-    /// `[cells, 1]`.
+    /// The class score, shape `[cells, 1]`.
     pub class: usize,
-    /// `[cells, 1]`.
+    /// The objectness, shape `[cells, 1]`.
     pub objectness: usize,
-    /// `[cells, 4]`.
+    /// The boxes, shape `[cells, 4]`.
     pub boxes: usize,
-    /// `[cells, 10]`.
+    /// Five points, shape `[cells, 10]`.
     pub points: usize,
 }
 
-/// How class scores become a liveness score.
+/// How the class scores become a liveness score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Liveness {
-    /// One score per class, one axis.
+    /// One score for each class, a tensor of one axis.
     pub output: usize,
-    /// What the scores are.
+    /// The kind of scores.
     pub scores: LivenessOutput,
-    /// The class that means a live face.
+    /// Index of the class of live faces.
     pub live_class: usize,
-    /// Least probability of a live face, 0..1.
+    /// Least probability of a live face, in 0..1.
     pub score_min: f64,
-    /// Where `score_min` comes from.
+    /// The source of `score_min`.
     pub score_source: String,
 }
 
-/// `[detection]` as written.
+/// `[detection]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDetection {
@@ -156,7 +157,7 @@ pub(super) struct RawDetection {
     nms_iou: f64,
 }
 
-/// `[liveness]` as written.
+/// `[liveness]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLiveness {
@@ -167,7 +168,7 @@ pub(super) struct RawLiveness {
 }
 
 impl Task {
-    /// Judges the task's own tables against the input and the outputs.
+    /// Checks the tables of the task against the input and the outputs.
     pub(super) fn parse(
         task: TaskKind,
         detection: Option<RawDetection>,
@@ -309,7 +310,7 @@ pub(super) fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
     Err(ModelError::value(key, "must lie between 0 and 1, both excluded"))
 }
 
-/// The only output of `meaning`, which has one axis, and its length.
+/// Returns the index and the length of the only output with `meaning`, which must have one axis.
 fn find_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
     let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     match *outputs[index].shape {
@@ -318,7 +319,7 @@ fn find_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize
     }
 }
 
-/// The only output of `meaning`, which has `len` values.
+/// Returns the index of the only output with `meaning`, which must have `len` values.
 fn find_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
     let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     if outputs[index].len() != len {
@@ -328,6 +329,7 @@ fn find_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<u
     Ok(index)
 }
 
+/// Returns the index of the only output that `fits`.
 fn find_output(
     outputs: &[OutputSpec],
     meaning: Meaning,
