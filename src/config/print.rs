@@ -1,5 +1,5 @@
-//! The settings in force as a TOML file for people: every section and key under its explanation,
-//! which is the doc comment of the field.
+//! Prints the settings in force as a TOML file for operators. An explanation, which is the doc
+//! comment of the field, stands above every section and key.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::scheduler::SchedulerSettings;
 use crate::services::ServerSettings;
 use crate::telemetry::LogSettings;
 
-/// Names and explanations of a struct's fields, in the order of their declaration.
+/// Names and doc comments of the fields of a struct, in the order of declaration.
 struct Fields {
     names: &'static [&'static str],
     docs: &'static [&'static str],
@@ -35,12 +35,12 @@ impl Fields {
     }
 }
 
-/// Prints `config` as TOML with comments. Read again, it gives the same settings, but for the user
-/// and password of the store, in whose place stands `redacted`. A setting that is not set is a
+/// Returns `config` as TOML with comments. Parsing the text gives the same settings, except the
+/// user and password of the store, which are replaced by `redacted`. A setting that is not set is a
 /// comment with an example.
 ///
 /// # Errors
-/// Settings that cannot be represented: a defect of this program.
+/// The settings cannot be represented, which is a defect of this program.
 pub fn print(config: &Config) -> Result<String, toml::ser::Error> {
     let config = Table::try_from(config)?;
     let examples = Table::try_from(examples())?;
@@ -52,14 +52,14 @@ pub fn print(config: &Config) -> Result<String, toml::ser::Error> {
     Ok(writer.text)
 }
 
-/// The first lines.
+/// The first lines of the file.
 const HEAD: &str = "\
 # Settings of menshen. Every key may be left out; it then has its default. The environment variable
 # MENSHEN_SECTION__KEY sets `section.key` over this file, and flags of the command line set it over
 # both.
 ";
 
-/// Settings with a value for each that may be left out.
+/// Returns settings in which every optional setting has a value.
 fn examples() -> Config {
     let mut examples = Config::default();
     examples.device.precision = Some(Precision::F32);
@@ -69,7 +69,7 @@ fn examples() -> Config {
     examples
 }
 
-/// The fields of the section at `path`. Those in [`subsections_of`] are sections themselves.
+/// Returns the fields of the section at `path`. Those in [`subsections_of`] are sections too.
 fn fields_of(path: &[&str]) -> Fields {
     match path {
         ["server"] => Fields::of::<ServerSettings>(),
@@ -87,7 +87,7 @@ fn fields_of(path: &[&str]) -> Fields {
     }
 }
 
-/// The sections within the section at `path`.
+/// Returns the names of the sections inside the section at `path`.
 fn subsections_of(path: &[&str]) -> &'static [&'static str] {
     match path {
         ["device"] => &["cuda"],
@@ -96,7 +96,7 @@ fn subsections_of(path: &[&str]) -> &'static [&'static str] {
     }
 }
 
-/// The file as far as it is written.
+/// Writes the file, section by section.
 struct TomlWriter {
     text: String,
     config: Table,
@@ -118,7 +118,7 @@ impl TomlWriter {
         }
     }
 
-    /// `key = value`, or `#key = example` where there is no value.
+    /// Writes `key = value`, or `#key = example` if the key has no value.
     fn write_key(&mut self, path: &[&str], name: &str) {
         let value = |table: &Table| {
             let section = path.iter().try_fold(table, |table, part| table.get(*part)?.as_table());
@@ -143,7 +143,7 @@ impl TomlWriter {
 mod tests {
     use super::*;
 
-    /// The key of a line, whether it is set or a comment with an example.
+    /// Returns the key of a line, which is set or a comment with an example.
     fn key(line: &str) -> Option<&str> {
         let line = line.strip_prefix('#').unwrap_or(line);
         let is_key = line.starts_with(|c: char| c.is_ascii_lowercase());
