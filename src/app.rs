@@ -1,4 +1,4 @@
-//! Builds every layer bottom-up and takes them down in reverse.
+//! Builds every layer, the lowest first, and takes the layers down in reverse order.
 
 mod health;
 mod inspection;
@@ -30,38 +30,38 @@ use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, FindingState, check};
 
-/// Why the server could not start.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
+    /// The server cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address of the settings.
+        /// The address in the settings.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The API's descriptors are broken: a defect of this program.
+    /// The descriptors of the API are broken, which is a defect of this program.
     #[error("cannot describe the API for reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The device cannot be had.
+    /// A device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A model that is not there is placed on devices.
+    /// The settings place a model on devices that is not on disk.
     #[error("device.placement names model '{model}', there are: {known}")]
     Placement {
-        /// Name of the settings.
+        /// The name in the settings.
         model: String,
-        /// Names of the models on disk.
+        /// The names of the models on disk.
         known: String,
     },
-    /// The models on disk are refused.
+    /// A model on disk is refused.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A model cannot be live.
+    /// A model cannot become live.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A model cannot do what it was configured for.
+    /// A model cannot do the task it is configured for.
     #[error(transparent)]
     Rules(#[from] RulesError),
     /// The CPU pool cannot be started.
@@ -70,29 +70,29 @@ pub enum AppError {
     /// Liveness sessions cannot be served.
     #[error(transparent)]
     Sessions(#[from] SessionsError),
-    /// Nothing can be decided at the configured policy.
+    /// The calibration does not support the configured policy.
     #[error(transparent)]
     Standards(#[from] StandardsError),
 }
 
-/// A server: bound, then loaded, then stopped.
+/// A server. It is bound, then loaded, then stopped.
 #[derive(Debug)]
 pub struct App {
-    /// The limits of the liveness sessions of the next [`App::load`]. Tests move one to see what it
-    /// stops.
+    /// Limits of liveness sessions, used by the next [`App::load`]. Tests change a limit to see its
+    /// effect.
     pub limits: Limits,
     config: Config,
     metrics: AppMetrics,
     readiness: Readiness,
     publisher: StatePublisher,
-    /// Tells what becomes of the devices, once they are open.
+    /// Runs the [`HealthWatcher`]; `None` until the devices are open.
     health_task: Option<JoinHandle<()>>,
     grpc: Listener,
     http: Listener,
     description: Vec<String>,
 }
 
-/// Counters and histograms, handed to every layer that counts.
+/// The metrics that are passed down to the layers.
 #[derive(Debug, Clone)]
 struct AppMetrics {
     requests: Metrics,
@@ -100,10 +100,10 @@ struct AppMetrics {
 }
 
 impl App {
-    /// Binds both ports and serves, NOT_SERVING until [`App::load`].
+    /// Binds both ports and starts to serve. Health says NOT_SERVING until [`App::load`] returns.
     ///
     /// # Errors
-    /// An address that cannot be listened on.
+    /// The server cannot listen on an address.
     pub async fn bind(config: Config) -> Result<Self, AppError> {
         let mut registry = Registry::default();
         let metrics = AppMetrics {
@@ -132,10 +132,11 @@ impl App {
         })
     }
 
-    /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
+    /// Opens the devices, loads the models, checks the goldens on the devices, and accepts calls.
     ///
     /// # Errors
-    /// A device that is not there, a model that is refused, a calibration that does not fit.
+    /// A device cannot be opened, a model is refused, the calibration is for another model, or
+    /// another [`AppError`].
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
         let StartInputs { devices, packages, standards, sessions } =
@@ -168,7 +169,7 @@ impl App {
             sessions: Sessions { limits: self.limits.clone(), ..sessions },
             metrics: self.metrics.requests.clone(),
         };
-        // Loading twice keeps the first pipeline; nothing in the program does it.
+        // A second load would keep the first pipeline. The program loads only once.
         let _ = self.readiness.set(Arc::new(pipeline));
         watcher.report().await;
         self.health_task = Some(tokio::spawn(watcher.run()));
@@ -176,27 +177,27 @@ impl App {
         Ok(())
     }
 
-    /// [`App::bind`] and [`App::load`].
+    /// Calls [`App::bind`] and then [`App::load`].
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub async fn start(config: Config) -> Result<Self, AppError> {
         let mut app = Self::bind(config).await?;
         app.load().await?;
         Ok(app)
     }
 
-    /// Where gRPC is served.
+    /// Returns the address of the gRPC listener.
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc.address
     }
 
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    /// Returns the address of the HTTP listener, which serves `/metrics`, `/livez` and `/readyz`.
     pub fn http_address(&self) -> SocketAddr {
         self.http.address
     }
 
-    /// Lines for people: addresses, device, models, calibration.
+    /// Returns lines for the operator: addresses, devices, models, calibration.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![
             format!("gRPC        {}", self.grpc.address),
@@ -206,13 +207,13 @@ impl App {
         lines
     }
 
-    /// Stops: says NOT_SERVING, closes the listener after the grace, finishes what is in flight,
-    /// then takes the layers down.
+    /// Stops the server. Publishes NOT_SERVING, closes the gRPC listener after `drain_grace_ms`,
+    /// waits at most `drain_timeout_ms` for the calls in flight, then takes the layers down.
     pub async fn stop(mut self) {
         let server = &self.config.server;
         if let Some(health_task) = self.health_task.take() {
             health_task.abort();
-            // From here on nobody else publishes a state.
+            // No other task publishes a state after this.
             drop(health_task.await);
         }
         self.publisher.publish(ServingState::Stopping).await;
@@ -227,7 +228,7 @@ impl App {
     }
 }
 
-/// How long the last reader of `/metrics` may take.
+/// Longest time to wait for the last HTTP request, such as a read of `/metrics`.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn door(config: &Config, metrics: &AppMetrics, readiness: &Readiness) -> Door {
@@ -245,11 +246,11 @@ fn cpu_pool(settings: &DeviceSettings) -> Result<CpuPool, PoolError> {
     CpuPool::new(threads, threads.saturating_mul(POOL_JOBS_PER_THREAD))
 }
 
-/// Jobs started or queued per pool thread; the rest of a request's images wait outside, where a
-/// caller that leaves costs nothing.
+/// Jobs that run or wait in the pool, for each thread. Further images of a request wait outside the
+/// pool, where a caller that leaves costs nothing.
 const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 
-/// A live model as metrics name it.
+/// Returns the metric labels of a live model.
 fn labels(manifest: &Manifest) -> ModelLabels {
     ModelLabels {
         task: manifest.task.name().replace('-', "_"),

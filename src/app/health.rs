@@ -1,4 +1,4 @@
-//! How the server stands, told to everybody who asks: gRPC health, `/readyz`, metrics and the log.
+//! Publishes the state of the server: to gRPC health, `/livez`, `/readyz`, the metrics and the log.
 
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
@@ -8,10 +8,10 @@ use crate::device::{DeviceHealth, DeviceState, Health, Placement};
 use crate::services::ServingState;
 use crate::telemetry::Metrics;
 
-/// What health is asked about: the server as a whole, and its services.
+/// The service names that gRPC health knows. The empty name means the server as a whole.
 const HEALTH_SERVICES: [&str; 3] = ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"];
 
-/// Where the standing is written.
+/// Publishes the state of the server to gRPC health and to the HTTP probes.
 #[derive(Debug, Clone)]
 pub(super) struct StatePublisher {
     state: watch::Sender<ServingState>,
@@ -19,19 +19,19 @@ pub(super) struct StatePublisher {
 }
 
 impl StatePublisher {
-    /// A board of a server whose models are loading.
+    /// Makes a publisher and publishes [`ServingState::Loading`].
     pub(super) async fn new(health: HealthReporter) -> Self {
         let publisher = Self { state: watch::Sender::new(ServingState::Loading), health };
         publisher.publish(ServingState::Loading).await;
         publisher
     }
 
-    /// Whoever reads it, from now on.
+    /// Returns a receiver of the current and of every later state.
     pub(super) fn subscribe(&self) -> watch::Receiver<ServingState> {
         self.state.subscribe()
     }
 
-    /// Writes where the server stands.
+    /// Publishes `state`.
     pub(super) async fn publish(&self, state: ServingState) {
         self.state.send_replace(state);
         let status = match state {
@@ -46,7 +46,8 @@ impl StatePublisher {
         }
     }
 
-    /// Ends the streams of those who watch health; they would be waited for as requests in flight.
+    /// Ends the `Watch` streams of gRPC health. Otherwise the shutdown would wait for them as for
+    /// requests in flight.
     pub(super) async fn end_watches(&mut self) {
         for service in HEALTH_SERVICES {
             self.health.clear_service_status(service).await;
@@ -54,19 +55,21 @@ impl StatePublisher {
     }
 }
 
-/// Follows the devices: the server is ready while every live model has one in service.
+/// Watches the health of the devices. The server is ready while every live model has a device in
+/// service.
 pub(super) struct HealthWatcher {
     pub(super) devices: watch::Receiver<Health>,
-    /// Those of the live models.
+    /// The placements of the live models.
     pub(super) placements: Vec<Placement>,
     pub(super) publisher: StatePublisher,
     pub(super) metrics: Metrics,
-    /// As told last; empty at first.
+    /// The health that was reported last; empty at first.
     pub(super) reported: Vec<DeviceHealth>,
 }
 
 impl HealthWatcher {
-    /// Tells how things are, and what has changed since the last time.
+    /// Publishes the current state, and reports each change since the last report to the metrics
+    /// and the log.
     pub(super) async fn report(&mut self) {
         let health = self.devices.borrow_and_update().clone();
         for (place, device) in health.devices.iter().enumerate() {
@@ -85,7 +88,7 @@ impl HealthWatcher {
         self.publisher.publish(state).await;
     }
 
-    /// Tells every change until the devices are closed.
+    /// Reports every change until the devices are closed.
     pub(super) async fn run(mut self) {
         while self.devices.changed().await.is_ok() {
             self.report().await;
@@ -93,7 +96,7 @@ impl HealthWatcher {
     }
 }
 
-/// One line for each change, none for a device that has been in service all the time.
+/// Logs one line for each change of a device, and none for a device that stayed in service.
 fn log_change(before: Option<&DeviceHealth>, now: &DeviceHealth) {
     let was_in = before.is_none_or(|before| before.state == DeviceState::In);
     let losses = before.map_or(0, |before| before.losses);
@@ -120,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A watcher of two devices, where one model is on both and one on the second only.
+    /// Makes a watcher of two devices. One model is on both, the other on the second device only.
     async fn watcher() -> (watch::Sender<Health>, HealthWatcher, Registry) {
         let device =
             |name: &str| DeviceHealth { name: name.to_owned(), state: DeviceState::In, losses: 0 };

@@ -1,5 +1,5 @@
-//! What a start reads before it opens a device, and everything that is wrong with that. A start
-//! and `menshen check` read it by the same code.
+//! Reads everything that a start needs before it opens a device, and reports everything invalid. A
+//! start and `menshen check` share this code.
 
 use super::AppError;
 use crate::catalog::{ByTask, LivenessEnsemble, choose_liveness, choose_model};
@@ -9,27 +9,27 @@ use crate::model::{Listing, Manifest, ModelFolder, Package, TaskKind, scan_folde
 use crate::pipeline::{Sessions, Standards, check_manifest, session_keys, session_store};
 use crate::trust::{ReplayStore, ReplayTarget, SessionKeys};
 
-/// One part of what a start reads.
+/// The result for one part of what a start reads.
 #[derive(Debug)]
 pub struct Finding {
     /// The setting that names the part, such as `models.detector`.
     pub key: &'static str,
-    /// How the part is.
+    /// The state of the part.
     pub state: FindingState,
 }
 
-/// How one part of what a start reads is.
+/// The state of one part of what a start reads.
 #[derive(Debug)]
 pub enum FindingState {
-    /// As it must be; in short what it is.
+    /// The part is valid. Holds a short description.
     Valid(String),
-    /// Not as it must be: no start would succeed.
+    /// The part is invalid, so no start would succeed.
     Invalid(AppError),
-    /// Not looked at, because a setting of the part was refused.
+    /// The part was not checked, because one of its settings is refused.
     NotChecked,
 }
 
-/// Everything that a start needs and has before it opens a device.
+/// Everything that a start needs before it opens a device.
 #[derive(Debug)]
 pub(super) struct StartInputs {
     pub(super) devices: DevicePlan,
@@ -38,21 +38,20 @@ pub(super) struct StartInputs {
     pub(super) sessions: Sessions,
 }
 
-/// How the devices are found: [`DevicePlan::new`], or [`DevicePlan::without_opening`].
+/// How devices are found: [`DevicePlan::new`] or [`DevicePlan::without_opening`].
 pub(super) type FindDevices = fn(&DeviceSettings) -> Result<DevicePlan, DeviceError>;
 
-/// Everything that a start reads, looked at part by part; a part that is wrong keeps none of the
-/// others from being looked at.
+/// Reads what a start needs, part by part. An invalid part does not stop the reading of the others.
 pub(super) struct Inspection<'a> {
     config: &'a Config,
-    /// Keys of settings that were refused. In `config` those of the wrong type have their defaults;
-    /// those out of range stand as they were given.
+    /// Keys of refused settings. In `config` a setting of the wrong type has its default, and a
+    /// setting out of range has the given value.
     refused: &'a [String],
     pub(super) findings: Vec<Finding>,
 }
 
-/// Says everything that would keep a start from succeeding, as far as can be told without opening
-/// a GPU, and in short what is right. Parts with a setting among the `refused` keys are left out.
+/// Returns a finding for each part of what a start reads: a short description, or why a start would
+/// fail. Opens no GPU. Does not check parts with a setting among the `refused` keys.
 pub async fn check(config: &Config, refused: &[String]) -> Vec<Finding> {
     let mut inspection = Inspection { config, refused, findings: Vec::new() };
     inspection.read_all(DevicePlan::without_opening).await;
@@ -62,7 +61,7 @@ pub async fn check(config: &Config, refused: &[String]) -> Vec<Finding> {
 /// Reads everything that a start needs.
 ///
 /// # Errors
-/// The first part that is wrong.
+/// The error of the first invalid part.
 pub(super) async fn read_start_inputs(config: &Config) -> Result<StartInputs, AppError> {
     let mut inspection = Inspection { config, refused: &[], findings: Vec::new() };
     let inputs = inspection.read_all(DevicePlan::new).await;
@@ -99,7 +98,8 @@ impl Inspection<'_> {
         self.report("device.device", devices, DevicePlan::to_string)
     }
 
-    /// The packages of all tasks, and what is decided by, which needs the embedder's manifest only.
+    /// Returns the packages of all tasks, and the standards. The standards need only the manifest
+    /// of the embedder, so an invalid package does not stop their check.
     fn read_models(
         &mut self,
         devices: Option<&DevicePlan>,
@@ -127,7 +127,8 @@ impl Inspection<'_> {
         Some(folder)
     }
 
-    /// A name that no model has would be a model in the wrong place.
+    /// Reports each name in `device.placement` that no model has: such a model would run on other
+    /// devices than intended.
     fn check_placement(&mut self, manifests: &[&Manifest]) {
         let placed = self.config.device.placement.keys();
         let is_known = |name: &str| manifests.iter().any(|manifest| manifest.name == name);
@@ -139,7 +140,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// Which of `manifests` does each task.
+    /// Chooses one of `manifests` for each task.
     fn choose_models(&mut self, folder: &ModelFolder, manifests: &[&Manifest]) -> ChosenModels {
         let models = &self.config.models;
         let mut choose = |kind, asked| {
@@ -173,7 +174,7 @@ impl Inspection<'_> {
         let liveness = chosen.liveness.and_then(|ensemble| {
             let members =
                 ensemble.members.into_iter().map(|index| open(TaskKind::PassiveLiveness, index));
-            // Gathered before it is asked whether one is missing, so that all are opened.
+            // Collected first, so that every member is opened even if one is missing.
             let members: Vec<Option<Package>> = members.collect();
             let members = members.into_iter().collect::<Option<Vec<Package>>>()?;
             let LivenessEnsemble { fusion, score_min, .. } = ensemble;
@@ -228,7 +229,8 @@ impl Inspection<'_> {
         })
     }
 
-    /// Whether a setting that starts with `prefix` was refused; `key` is then reported as such.
+    /// Returns true if a setting that starts with `prefix` is refused, and then reports `key` as
+    /// not checked.
     fn skip_if_refused(&mut self, prefix: &str, key: &'static str) -> bool {
         let is_refused = self.refused.iter().any(|refused| refused.starts_with(prefix));
         if is_refused {
@@ -237,7 +239,7 @@ impl Inspection<'_> {
         is_refused
     }
 
-    /// Reports a part: what `describe` makes of it, or why it is wrong.
+    /// Reports a part: its description by `describe`, or its error.
     fn report<T>(
         &mut self,
         key: &'static str,
@@ -249,7 +251,7 @@ impl Inspection<'_> {
         Some(part)
     }
 
-    /// Reports a part only if it is wrong.
+    /// Reports a part only if it is invalid.
     fn report_if_invalid<T>(&mut self, key: &'static str, part: Result<T, AppError>) -> Option<T> {
         part.map_err(|error| self.report_invalid(key, error)).ok()
     }
@@ -259,7 +261,7 @@ impl Inspection<'_> {
     }
 }
 
-/// Places of the models of all tasks; `None` where there is none, and that was reported.
+/// Index of the model of each task. `None` if no model fits, which was then reported.
 struct ChosenModels {
     detector: Option<usize>,
     embedder: Option<usize>,
@@ -268,7 +270,7 @@ struct ChosenModels {
     liveness: Option<LivenessEnsemble<usize>>,
 }
 
-/// The files of a model that can do `kind` and that the devices can compute.
+/// Opens a model, and checks that it fits the task `kind` and the devices.
 fn open(
     config: &Config,
     kind: TaskKind,
@@ -288,7 +290,7 @@ fn describe(package: &Package) -> String {
     format!("{}, {}, {}", manifest.id(), manifest.precision, manifest.licence.as_str())
 }
 
-/// The setting that names the model of a task.
+/// Returns the setting that names the model of a task.
 fn model_setting(kind: TaskKind) -> &'static str {
     match kind {
         TaskKind::FaceDetection => "models.detector",

@@ -20,7 +20,7 @@ use crate::services::{
 };
 use crate::telemetry::{Calls, causes};
 
-/// A listener that runs until told to stop.
+/// A listener that runs until [`Listener::stop`].
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
@@ -29,7 +29,8 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
+    /// Closes the listener and waits at most `timeout` for its requests. Returns false if requests
+    /// were cut off.
     pub(super) async fn stop(self, timeout: Duration) -> bool {
         self.stop.send_replace(true);
         let abort = self.task.abort_handle();
@@ -39,13 +40,14 @@ impl Listener {
     }
 }
 
-/// A silent connection is asked whether it lives this often, so that shops behind dead links do
-/// not hold streams.
+/// Interval of HTTP/2 pings on a silent connection, so that a client behind a dead link does not
+/// hold streams.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// HTTP/2 receive windows: a stream's holds most photographs whole, a connection's eight of them.
-/// hyper gives a whole connection 1 MiB, so that callers who share one wait for each other's window
-/// updates. What lies in a window has not been counted against `server.bytes_max` yet.
+/// HTTP/2 receive windows. The window of a stream holds most photographs whole, and the window of a
+/// connection holds eight of them. The default of hyper for a connection is 1 MiB, with which calls
+/// on one connection wait for each other's window updates. Bytes in a window do not count against
+/// `server.bytes_max` yet.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
@@ -64,7 +66,7 @@ where
         live_photos_max: config.image.live_photos_max,
         session_bytes_max: config.liveness.session_bytes_max,
     };
-    // Python's and Go's older clients ask for v1alpha, newer ones for v1.
+    // Older clients in Python and Go use v1alpha, newer clients use v1.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -98,8 +100,8 @@ where
     let (listener, address) = listen(config.server.listen).await?;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(async move {
-        // An answer is several small writes. Without TCP_NODELAY the kernel keeps the last ones
-        // until the caller acknowledges the first, which a caller delays by 40 ms.
+        // An answer is several small writes. Without TCP_NODELAY the kernel holds the last writes
+        // until the caller acknowledges the first, and callers delay that by 40 ms.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = router.serve_with_incoming_shutdown(incoming, stop_requested(stopping));
         if let Err(error) = serving.await {
@@ -129,7 +131,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, bound))
 }
 
-/// Waits until told to stop, or until nobody is left to tell.
+/// Waits until `stopping` becomes true or its sender is dropped.
 async fn stop_requested(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
