@@ -1,4 +1,4 @@
-//! Logs and metrics. Nothing here, label or field, comes from a caller.
+//! Logs and metrics. No label and no field holds what a caller sent.
 
 mod call;
 mod causes;
