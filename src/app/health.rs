@@ -112,7 +112,7 @@ fn log_change(before: Option<&DeviceHealth>, now: &DeviceHealth) {
             tracing::warn!(device, why, "the device could not be reopened yet");
         }
         DeviceState::Gone { why } => {
-            tracing::error!(device, why, "the device is gone and not tried again");
+            tracing::error!(device, why, "the device failed and is not reopened any more");
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn losses_are_counted_even_when_the_device_was_back_before_anybody_looked() {
+    async fn losses_are_counted_even_if_the_device_was_back_before_the_next_report() {
         let (health, mut watcher, registry) = watcher().await;
         watcher.report().await;
         lose(&health, 0);

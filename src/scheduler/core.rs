@@ -441,7 +441,7 @@ mod tests {
 
         fn remove(&mut self, lane: usize, item: u32) -> Result<KnownRow, TestCaseError> {
             let found = self.waiting.iter().position(|row| (row.item, row.lane) == (item, lane));
-            prop_assert!(found.is_some(), "row {} was answered twice or never handed in", item);
+            prop_assert!(found.is_some(), "row {} was answered twice or never pushed", item);
             Ok(self.waiting.remove(found.unwrap()))
         }
 

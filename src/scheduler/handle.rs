@@ -508,9 +508,9 @@ mod tests {
         bench.until_waiting("both", 1).await;
         first.direct([(Report::Finishing, Step::Lose)]).await;
         assert!(is_lost(&lost.await.unwrap()));
-        let company = bench.spawn(&both, 2, FAR);
+        let second_row = bench.spawn(&both, 2, FAR);
         drop(second);
-        assert_eq!(value(&answered(company).await), 2.0, "on the device that is left");
+        assert_eq!(value(&answered(second_row).await), 2.0, "on the device that is left");
         assert_eq!(value(&answered(waiting).await), 1.0);
         bench.expect_metric("menshen_batches_total{lane=\"both\",closed=\"full\"} 1\n");
         assert_eq!(value(&answered(kept).await), 9.0);
