@@ -1,8 +1,8 @@
-//! Builds every layer bottom-up and takes them down in reverse.
+//! Builds every layer, the lowest first, and takes the layers down in reverse order.
 
+mod health;
 mod inspection;
-mod listening;
-mod standing;
+mod listeners;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,56 +13,56 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use self::inspection::{Prepared, prepare};
-use self::listening::{Listening, serve_grpc, serve_http};
-use self::standing::{Board, Follower};
-use crate::catalog::{self, CatalogError, Role, Snapshot};
+use self::health::{HealthWatcher, StatePublisher};
+use self::inspection::{StartInputs, read_start_inputs};
+use self::listeners::{Listener, serve_grpc, serve_http};
+use crate::catalog::{self, CatalogError, Snapshot};
 use crate::config::Config;
-use crate::device::{DeviceError, DeviceGroup, DeviceSettings};
+use crate::device::{DeviceGroup, DeviceError, DeviceSettings};
 use crate::liveness::SessionLimits;
-use crate::model::{Manifest, ModelError};
+use crate::model::{Manifest, ModelError, TaskKind};
 use crate::pipeline::{
     DecisionPolicies, DecisionPolicyError, Pipeline, Rules, RulesError, Sessions, SessionsError,
     lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Gateway, PipelineCell, Probes, Standing};
+use crate::services::{Gateway, Probes, PipelineCell, ServingState};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
-pub use inspection::{Finding, State, check};
+pub use inspection::{Finding, FindingState, check};
 
-/// Why the server could not start.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
+    /// The server cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address of the settings.
+        /// The address in the settings.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The API's descriptors are broken: a defect of this program.
+    /// The descriptors of the API are broken, which is a defect of this program.
     #[error("cannot describe the API for reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The device cannot be had.
+    /// A device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A model that is not there is placed on devices.
+    /// The settings place a model on devices that is not on disk.
     #[error("device.placement names model '{model}', there are: {known}")]
     Placement {
-        /// Name of the settings.
+        /// The name in the settings.
         model: String,
-        /// Names of the models on disk.
+        /// The names of the models on disk.
         known: String,
     },
-    /// The models on disk are refused.
+    /// A model on disk is refused.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A model cannot be live.
+    /// A model cannot become live.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A model cannot do what it was configured for.
+    /// A model cannot do the task it is configured for.
     #[error(transparent)]
     Rules(#[from] RulesError),
     /// The CPU pool cannot be started.
@@ -71,82 +71,93 @@ pub enum AppError {
     /// Liveness sessions cannot be served.
     #[error(transparent)]
     Sessions(#[from] SessionsError),
-    /// Nothing can be decided at the configured policy.
+    /// The calibration does not support the configured policy.
     #[error(transparent)]
     Policies(#[from] DecisionPolicyError),
 }
 
-/// A server: bound, then loaded, then stopped.
+/// A server. It is bound, then loaded, then stopped.
 #[derive(Debug)]
 pub struct App {
-    /// The limits of the liveness sessions of the next [`App::load`]. Tests move one to see what it
-    /// stops.
+    /// Limits of liveness sessions, used by the next [`App::load`]. Tests change a limit to see its
+    /// effect.
     pub limits: SessionLimits,
     config: Config,
-    gauges: Gauges,
+    metrics: AppMetrics,
     pipeline_cell: PipelineCell,
-    board: Board,
-    /// Tells what becomes of the devices, once they are open.
-    following: Option<JoinHandle<()>>,
-    grpc: Listening,
-    http: Listening,
-    about: Vec<String>,
+    publisher: StatePublisher,
+    /// Runs the [`HealthWatcher`]; `None` until the devices are open.
+    health_task: Option<JoinHandle<()>>,
+    grpc: Listener,
+    http: Listener,
+    description: Vec<String>,
 }
 
-/// Counters and histograms, handed to every layer that counts.
+/// The metrics that are passed down to the layers.
 #[derive(Debug, Clone)]
-struct Gauges {
-    metrics: Metrics,
+struct AppMetrics {
+    requests: Metrics,
     scheduler: SchedulerStats,
 }
 
 impl App {
-    /// Binds both ports and serves, NOT_SERVING until [`App::load`].
+    /// Binds both ports and starts to serve. Health says NOT_SERVING until [`App::load`] returns.
     ///
     /// # Errors
-    /// An address that cannot be listened on.
+    /// The server cannot listen on an address.
     pub async fn bind(config: Config) -> Result<Self, AppError> {
         let mut registry = Registry::default();
-        let gauges = Gauges {
-            metrics: Metrics::register(&mut registry),
+        let metrics = AppMetrics {
+            requests: Metrics::register(&mut registry),
             scheduler: SchedulerStats::register(&mut registry),
         };
         let pipeline_cell = PipelineCell::default();
         let (health, health_service) = tonic_health::server::health_reporter();
-        let board = Board::new(health).await;
-        let probes = Probes { registry: Arc::new(registry), standing: board.reader() };
+        let publisher = StatePublisher::new(health).await;
+        let probes = Probes { registry: Arc::new(registry), serving_state: publisher.subscribe() };
         let http = serve_http(config.server.http_listen, probes).await?;
-        let gateway = gateway(&config, &gauges, &pipeline_cell);
-        let calls = Calls { metrics: gauges.metrics.clone(), sampled: config.log.calls_sampled };
+        let gateway = gateway(&config, &metrics, &pipeline_cell);
+        let calls = Calls { metrics: metrics.requests.clone(), sampled: config.log.calls_sampled };
         let grpc = serve_grpc(&config, calls, gateway, health_service).await?;
         let limits = config.liveness.limits();
-        let (about, following) = (Vec::new(), None);
-        Ok(Self { limits, config, gauges, pipeline_cell, board, following, grpc, http, about })
+        Ok(Self {
+            limits,
+            config,
+            metrics,
+            pipeline_cell,
+            publisher,
+            health_task: None,
+            grpc,
+            http,
+            description: Vec::new(),
+        })
     }
 
-    /// Opens the device, loads the models, checks their goldens on it, and starts to serve.
+    /// Opens the devices, loads the models, checks the goldens on the devices, and accepts calls.
     ///
     /// # Errors
-    /// A device that is not there, a model that is refused, a calibration that does not fit.
+    /// A device cannot be opened, a model is refused, the calibration is for another model, or
+    /// another [`AppError`].
     pub async fn load(&mut self) -> Result<(), AppError> {
         let config = &self.config;
-        let Prepared { devices, packages, policies, sessions } = prepare(config).await?;
+        let StartInputs { devices, packages, policies, sessions } =
+            read_start_inputs(config).await?;
         let device = devices.open().await?;
         let snapshot = catalog::load(&device, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
-            self.gauges.metrics.model_live(&labels(model.manifest()));
+            self.metrics.requests.set_model_live(&labels(model.manifest()));
         }
-        self.about = describe(&device, &snapshot, &policies);
+        self.description = describe(&device, &snapshot, &policies);
         let lanes = lanes(&config.scheduler, &snapshot);
-        let mut follower = Follower {
+        let mut watcher = HealthWatcher {
             devices: device.health(),
             placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
-            board: self.board.clone(),
-            metrics: self.gauges.metrics.clone(),
-            told: Vec::new(),
+            publisher: self.publisher.clone(),
+            metrics: self.metrics.requests.clone(),
+            reported: Vec::new(),
         };
-        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.gauges.scheduler);
+        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.metrics.scheduler);
         let pipeline = Pipeline {
             snapshot,
             rules: Arc::new(rules),
@@ -157,58 +168,58 @@ impl App {
             quality: config.quality.clone(),
             policies,
             sessions: Sessions { limits: self.limits.clone(), ..sessions },
-            metrics: self.gauges.metrics.clone(),
+            metrics: self.metrics.requests.clone(),
         };
-        // Loading twice keeps the first pipeline; nothing in the program does it.
+        // A second load would keep the first pipeline. The program loads only once.
         let _ = self.pipeline_cell.set(Arc::new(pipeline));
-        follower.tell().await;
-        self.following = Some(tokio::spawn(follower.run()));
+        watcher.report().await;
+        self.health_task = Some(tokio::spawn(watcher.run()));
         tracing::info!(grpc = %self.grpc.address, http = %self.http.address, "ready");
         Ok(())
     }
 
-    /// [`App::bind`] and [`App::load`].
+    /// Calls [`App::bind`] and then [`App::load`].
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub async fn start(config: Config) -> Result<Self, AppError> {
         let mut app = Self::bind(config).await?;
         app.load().await?;
         Ok(app)
     }
 
-    /// Where gRPC is served.
+    /// Returns the address of the gRPC listener.
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc.address
     }
 
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    /// Returns the address of the HTTP listener, which serves `/metrics`, `/livez` and `/readyz`.
     pub fn http_address(&self) -> SocketAddr {
         self.http.address
     }
 
-    /// Lines for people: addresses, device, models, calibration.
+    /// Returns lines for the operator: addresses, devices, models, calibration.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![
             format!("gRPC        {}", self.grpc.address),
             format!("HTTP        {}  (/metrics /livez /readyz)", self.http.address),
         ];
-        lines.extend(self.about.iter().cloned());
+        lines.extend(self.description.iter().cloned());
         lines
     }
 
-    /// Stops: says NOT_SERVING, closes the listener after the grace, finishes what is in flight,
-    /// then takes the layers down.
+    /// Stops the server. Publishes NOT_SERVING, closes the gRPC listener after `drain_grace_ms`,
+    /// waits at most `drain_timeout_ms` for the calls in flight, then takes the layers down.
     pub async fn stop(mut self) {
         let server = &self.config.server;
-        if let Some(following) = self.following.take() {
-            following.abort();
-            // From here on nobody else writes to the board.
-            drop(following.await);
+        if let Some(health_task) = self.health_task.take() {
+            health_task.abort();
+            // No other task publishes a state after this.
+            drop(health_task.await);
         }
-        self.board.tell(Standing::Stopping).await;
+        self.publisher.publish(ServingState::Stopping).await;
         tokio::time::sleep(Duration::from_millis(server.drain_grace_ms)).await;
-        self.board.end_watches().await;
+        self.publisher.end_watches().await;
         let timeout = Duration::from_millis(server.drain_timeout_ms);
         if !self.grpc.stop(timeout).await {
             tracing::warn!(timeout_ms = server.drain_timeout_ms, "requests were cut off");
@@ -218,14 +229,14 @@ impl App {
     }
 }
 
-/// How long the last reader of `/metrics` may take.
+/// Longest time to wait for the last HTTP request, such as a read of `/metrics`.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn gateway(config: &Config, gauges: &Gauges, pipeline_cell: &PipelineCell) -> Gateway {
+fn gateway(config: &Config, metrics: &AppMetrics, pipeline_cell: &PipelineCell) -> Gateway {
     let server = &config.server;
-    let stats = gauges.scheduler.clone();
+    let stats = metrics.scheduler.clone();
     Gateway {
-        pipeline: Arc::clone(pipeline_cell),
+        pipeline_cell: Arc::clone(pipeline_cell),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image,
     }
@@ -236,11 +247,11 @@ fn cpu_pool(settings: &DeviceSettings) -> Result<CpuPool, PoolError> {
     CpuPool::new(threads, threads.saturating_mul(POOL_JOBS_PER_THREAD))
 }
 
-/// Jobs started or queued per pool thread; the rest of a request's images wait outside, where a
-/// caller that leaves costs nothing.
+/// Jobs that run or wait in the pool, for each thread. Further images of a request wait outside the
+/// pool, where a caller that leaves costs nothing.
 const POOL_JOBS_PER_THREAD: NonZeroUsize = NonZeroUsize::new(4).expect("4 is not 0");
 
-/// A live model as metrics name it.
+/// Returns the metric labels of a live model.
 fn labels(manifest: &Manifest) -> ModelLabels {
     ModelLabels {
         task: manifest.task.name().replace('-', "_"),
@@ -249,17 +260,17 @@ fn labels(manifest: &Manifest) -> ModelLabels {
     }
 }
 
-fn describe(device: &Device, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
+fn describe(device: &DeviceGroup, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
     let mut lines: Vec<String> =
         device.describe().map(|device| format!("device      {device}")).collect();
-    for (role, model) in snapshot.iter() {
+    for (kind, model) in snapshot.iter() {
         let manifest = model.manifest();
-        let name = match role {
-            Role::Detector => "detector",
-            Role::Embedder => "embedder",
-            Role::Mesh => "mesh",
-            Role::Iris => "iris",
-            Role::Liveness => "liveness",
+        let name = match kind {
+            TaskKind::FaceDetection => "detector",
+            TaskKind::FaceEmbedding => "embedder",
+            TaskKind::FaceMesh => "mesh",
+            TaskKind::Iris => "iris",
+            TaskKind::PassiveLiveness => "liveness",
         };
         lines.push(format!(
             "{:<12}{}  {}  {}  batches up to {}",
@@ -270,12 +281,12 @@ fn describe(device: &Device, snapshot: &Snapshot, policies: &DecisionPolicies) -
             manifest.buckets.iter().max().copied().unwrap_or(1),
         ));
     }
-    for row in &policies.rows {
-        let kind = if row.is_generic() { "generic" } else { row.pair_type().name() };
-        let fmr_min = row.fmr_min();
+    for entry in &policies.entries {
+        let kind = if entry.is_generic() { "generic" } else { entry.pair_type().name() };
+        let fmr_min = entry.fmr_min();
         lines.push(format!(
             "calibration {} ({kind}), false-match rates from {fmr_min:.1e}",
-            row.id()
+            entry.id()
         ));
     }
     lines

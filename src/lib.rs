@@ -1,5 +1,5 @@
 //! Menshen verifies faces: does the live photograph match the portrait of the identity document,
-//! and is it of a live person?
+//! and does it show a live person?
 //!
 //! # The map
 //!
@@ -9,78 +9,88 @@
 //! | folder | what it holds |
 //! |---|---|
 //! | [`cli`] | commands; the only place that prints |
-//! | [`app`], [`shutdown`], [`config`] | settings of all layers, overlaid and checked together; builds every layer bottom-up, takes them down in reverse |
+//! | [`app`], [`shutdown`] | builds every layer bottom-up, and takes them down in reverse |
+//! | [`config`] | settings of all layers, overlaid and checked together |
 //! | [`services`] | the gRPC edge: convert, admit, call the pipeline, convert back |
 //! | [`pipeline`] | what a request does, one short function per call |
 //! | [`scheduler`] | who runs next: tickets, lanes, batches |
 //! | [`catalog`] | which model versions are live |
-//! | [`device`] | a group of devices, one thread each: opens it, runs batches on it, brings it back |
+//! | [`device`] | devices, one thread each: opens them, runs batches, recovers a lost one |
 //! | [`model`] | manifests and weights: what is on disk |
 //! | [`liveness`], [`face`], [`image`] | pure rules, nouns and pixels: no I/O, no clock, no task |
 //! | [`trust`] | secrets, keys, session tokens, the store of used sessions |
-//! | [`telemetry`], [`setting`], [`proto`] | logs and metrics; how settings are checked and written; generated types |
-//! | [`engine`] (crate `menshen-engine`) | how any network runs: ONNX → graph → passes → executor |
-//! | [`menshen_evaluation`] (folder `evaluation/`) | error rates, bounds and plots of biometrics |
+//! | [`telemetry`] | logs and metrics |
+//! | [`setting`], [`proto`] | how settings are checked and written; generated types |
+//! | [`engine`] (crate) | how any network runs: ONNX → graph → passes → executor |
+//! | [`menshen_evaluation`] (crate) | error rates, bounds and plots of biometrics |
 //!
-//! The crates in `src/` know nothing of the server. An edit above them does not compile them again.
-//! Settings live with the layer they set: a serde struct with its defaults and its range check,
-//! parsed into that layer's own types.
+//! The crates in `src/` (`engine/` and `evaluation/`) do not know the server, and an edit above
+//! them does not compile them again. Settings live with the layer they set: a serde struct with
+//! defaults and a range check, parsed into the types of that layer.
 //!
 //! # One request
 //!
 //! ```text
-//! bytes → layers → convert → Ticket → decode → rows → batch → device → rows → align → … → verdict → convert → bytes
+//! bytes → layers → convert → Ticket → decode → rows → batch → device
+//!       → rows → align → … → verdict → convert → bytes
 //! ```
 //!
-//! A session is the same once for each frame, between a sealed token and a result:
+//! A session does the same once for each frame, between a sealed token and a result:
 //!
 //! ```text
-//! Start → token → Ticket → portrait → (frame → admit → measure → observe → judge → events)* → verdict → kept → result
+//! Start → token → Ticket → portrait → (frame → admit → measure → observe → judge → events)*
+//!       → verdict → kept → result
 //! ```
 //!
-//! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
-//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]) and
-//! on a GPU is watched by another. One scheduler task feeds all devices of the group: a slot of a
-//! device is reserved, then a batch is formed of the lanes placed there. A device starts what has
-//! been launched before it finishes the oldest batch, as far as its machine can.
+//! Threads: tokio workers do I/O, and one CPU pool ([`scheduler::CpuPool`]) decodes and aligns.
+//! Each device has one thread. The thread of the CPU runs networks with a team of further threads
+//! ([`engine::cpu`]); the thread of a GPU is watched by a watchdog thread. One scheduler task feeds
+//! all devices of the group: it reserves a slot of a device, then forms a batch from the lanes
+//! placed there. A device that can do so starts further batches before it finishes the oldest one.
 //!
 //! # What always holds
 //!
-//! - **A graph describes one row.** The importer takes the batch axis out, running puts it in front,
-//!   so a row's answer depends on the row alone: not on neighbours, place or bucket.
-//! - **A model is live** when its hash and licence are right and its golden holds on the device that
-//!   will run it. Until all are, health says NOT_SERVING.
-//! - **A device that is lost** answers what it holds with the loss and is out of service, before
-//!   anybody hears of it, until it is reopened and its models have loaded again with the same hashes
-//!   and goldens. While a live model has no device in service, health says NOT_SERVING and requests
-//!   that need it are refused at once, as UNAVAILABLE; no customer fails for it. A device that
-//!   never answers is gone, and nobody waits for it.
+//! - **A graph describes one row.** The importer removes the batch axis, and running adds it in
+//!   front. The answer of a row therefore depends on the row alone: not on its neighbours, its
+//!   position or the bucket.
+//! - **A model is live** when its hash and licence are right and its golden holds on every device
+//!   that will run it. Until all models are live, health says NOT_SERVING.
+//! - **A lost device** goes out of service before it answers its batches with the loss. It returns
+//!   only after it is reopened and its models have loaded again with the same hashes and goldens. A
+//!   device that never answers is not used again, and nothing waits for it.
+//! - **A model without a device in service** sets health to NOT_SERVING. Requests that need the
+//!   model are refused at once as UNAVAILABLE, and no customer fails for it.
 //! - **A model runs where it is placed**: on those devices and no others.
-//! - **Admit once.** A row needs its request's [`scheduler::Ticket`]; after admission a request fails
-//!   for time or a fault, never for load; a session, which is long, may also end because the server
-//!   cannot keep up with its frames. Whatever nobody waits for any more is dropped before it is
-//!   launched.
-//! - **Fail closed.** No calibration row, no usable picture, no liveness: no PASS. There is no silent
-//!   fallback from one device to another.
+//! - **Admit once.** A row needs the [`scheduler::Ticket`] of its request. After admission a
+//!   request fails for time or a fault, never for load. The exception is a session, which is long:
+//!   it also ends if the server cannot keep up with its frames. A waiting row whose caller has left
+//!   is dropped and never launched.
+//! - **Fail closed.** No calibration entry, no usable picture, no liveness: no PASS. There is no
+//!   silent fallback from one device to another.
 //! - **A liveness session serves once**, on one of all replicas that share a store, for the shop,
 //!   device, transaction and portrait it was created for. The matched face is one of the judged
-//!   frames. The result is kept before it is told.
+//!   frames. The result is stored before it is sent.
 //! - **A poor performance is an answer**, trouble of the service is a status: a server that had to
-//!   leave frames out asks no customer to try harder.
-//! - **A poor photograph is an answer**, a malformed request is a status; `services/status.rs` is the
-//!   only place that names gRPC codes. Code, outcome in the metrics and level in the log all follow
-//!   from [`pipeline::Error::kind`].
-//! - **A call has an id**, drawn by the server. It is in the trailers of the answer and in the span
-//!   of every line that is logged for the call, which ends with exactly one line. The span has a
-//!   fixed list of fields, and nothing a caller sent is among them.
+//!   leave out frames does not ask the customer to try harder.
+//! - **A poor photograph is an answer**, a malformed request is a status. Only
+//!   `services/status.rs` names gRPC codes. The code, the outcome in the metrics and the level in
+//!   the log all follow from [`pipeline::Error::kind`].
+//! - **A call has an id**, which the server draws. The id is in the trailers of the answer and in
+//!   the span of every log line of the call. Each call ends with exactly one log line, unless
+//!   sampling leaves that line out. The span has a fixed list of fields, and none holds what a
+//!   caller sent.
 //! - **Pixels and embeddings** live in [`trust::Secret`]: never printed, wiped when dropped.
 //!
 //! # Where to look
 //!
-//! [`pipeline::Pipeline::verify`] is the main job, [`pipeline::LiveSession`] a liveness session.
-//! [`face::verify_decision`] is the decision, [`face::calibration`] the threshold, [`liveness::Session`] the
-//! rules of a session, [`menshen_evaluation`] how well attacks are told from people,
-//! `scheduler/core.rs` the batching, [`engine`] the networks.
+//! | for | read |
+//! |---|---|
+//! | the main job | [`pipeline::Pipeline::verify`] |
+//! | a liveness session, and its rules | [`pipeline::LiveSession`], [`liveness::Session`] |
+//! | the decision, and its threshold | [`face::verdict`], [`face::calibration`] |
+//! | batching | `scheduler/core.rs` |
+//! | the networks | [`engine`] |
+//! | how well attacks are told from people | [`menshen_evaluation`] |
 
 pub mod app;
 pub mod catalog;

@@ -1,9 +1,9 @@
-//! The `menshen` binary: see the library's crate documentation.
+//! The `menshen` binary. See the documentation of the library crate.
 
 use std::process::ExitCode;
 
-/// Networks free and take megabytes at every step; the system's allocator hands them back to the
-/// kernel each time, which made a batch of 8 up to six times slower.
+/// Networks allocate and free megabytes at every step. The allocator of the system returns them to
+/// the kernel each time, which made a batch of 8 up to six times slower.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

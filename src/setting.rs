@@ -1,5 +1,5 @@
-//! What the settings of all layers share: the report of a value outside its range, and the way
-//! between a layer's own type and the text in a file.
+//! Shared by the settings of all layers: the report of a value outside its range, and the
+//! conversion between a type of a layer and its text in a file.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 pub struct Violation {
     /// Dotted name of the setting, such as `server.requests_max`.
     pub key: String,
-    /// The value that was given.
+    /// The given value.
     pub value: String,
-    /// What the value must be.
+    /// The rule that the value breaks, as in "must be {rule}".
     pub rule: String,
 }
 
@@ -21,7 +21,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Gathers the violations of one section, so that all are reported at once.
+/// Collects the violations of one section, so that all are reported together.
 #[derive(Debug)]
 pub struct RangeCheck {
     section: String,
@@ -29,12 +29,12 @@ pub struct RangeCheck {
 }
 
 impl RangeCheck {
-    /// A check of the section called `section`, which stands before each key.
+    /// Makes a check of the section called `section`, which becomes the prefix of each key.
     pub fn of(section: impl Into<String>) -> Self {
         Self { section: section.into(), violations: Vec::new() }
     }
 
-    /// Reports `key` unless `holds`; `rule` says what the value must be.
+    /// Reports `key` unless `holds` is true. `rule` says what the value must be.
     pub fn require(
         &mut self,
         holds: bool,
@@ -48,12 +48,12 @@ impl RangeCheck {
         }
     }
 
-    /// Reports `key` unless its value is 1 or more.
+    /// Reports `key` unless the value is at least 1.
     pub fn at_least_one<N: PartialOrd + From<u8> + ToString>(&mut self, key: &str, value: N) {
         self.require(value >= N::from(1), key, value, "at least 1");
     }
 
-    /// Reports `key` unless its value lies in `range`.
+    /// Reports `key` unless the value is in `range`.
     pub fn within<N>(&mut self, key: &str, value: N, range: RangeInclusive<N>)
     where
         N: PartialOrd + fmt::Display,
@@ -62,14 +62,14 @@ impl RangeCheck {
         self.require(range.contains(&value), key, value, rule);
     }
 
-    /// All that was reported.
+    /// Returns all violations.
     pub fn violations(self) -> Vec<Violation> {
         self.violations
     }
 }
 
-/// A field that a file holds as text: `#[serde(with = "crate::setting::text")]`. A text that does
-/// not parse is refused with the words of the type's own error.
+/// Serialises a field as text: `#[serde(with = "crate::setting::text")]`. A text that does not
+/// parse is refused with the error message of the type's `FromStr`.
 pub mod text {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -77,10 +77,10 @@ pub mod text {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    /// Writes `value` as it displays.
+    /// Writes `value` with its `Display`.
     ///
     /// # Errors
-    /// Those of `serializer`.
+    /// The errors of `serializer`.
     pub fn serialize<T: Display, S: Serializer>(
         value: &T,
         serializer: S,
@@ -91,7 +91,7 @@ pub mod text {
     /// Parses a text.
     ///
     /// # Errors
-    /// A value that is no text, or a text that does not parse.
+    /// The value is not a text, or the text does not parse.
     pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
     where
         T: FromStr<Err: Display>,
@@ -101,17 +101,17 @@ pub mod text {
     }
 }
 
-/// As [`text`], for a field that may be left out. It needs `default` and `skip_serializing_if`.
+/// As [`text`], for an optional field. The field also needs `default` and `skip_serializing_if`.
 pub mod optional_text {
     use std::fmt::Display;
     use std::str::FromStr;
 
     use serde::{Deserializer, Serializer};
 
-    /// Writes a value that is there as it displays.
+    /// Writes a value, if there is one, with its `Display`.
     ///
     /// # Errors
-    /// Those of `serializer`.
+    /// The errors of `serializer`.
     pub fn serialize<T: Display, S: Serializer>(
         value: &Option<T>,
         serializer: S,
@@ -125,7 +125,7 @@ pub mod optional_text {
     /// Parses a text.
     ///
     /// # Errors
-    /// A value that is no text, or a text that does not parse.
+    /// The value is not a text, or the text does not parse.
     pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
     where
         T: FromStr<Err: Display>,

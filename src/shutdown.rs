@@ -1,4 +1,4 @@
-//! When to stop: SIGTERM, or Ctrl-C.
+//! The signals that stop the server: SIGTERM and Ctrl-C.
 
 use std::io;
 
@@ -12,10 +12,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from here on, so that a signal during start-up is not lost.
+    /// Starts to listen, so that a signal during start-up is not lost.
     ///
     /// # Errors
-    /// When the operating system does not allow signal handlers.
+    /// The operating system does not allow signal handlers.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -23,7 +23,7 @@ impl Signals {
         })
     }
 
-    /// Waits for either.
+    /// Waits for one of the signals.
     pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,38 +1,38 @@
-//! Which of the models on disk play which part. Pure: manifests in, places out.
+//! Chooses the model on disk for each task. Pure: takes manifests and returns indices.
 
-use super::{CatalogError, LivenessEnsemble, Role};
+use super::{CatalogError, LivenessEnsemble};
 use crate::liveness::Fusion;
-use crate::model::{Ensemble, Manifest, Task};
+use crate::model::{Ensemble, Manifest, Task, TaskKind};
 
-/// The place in `manifests` of the model called `asked`, a `name` or `name/version`.
+/// Returns the index in `manifests` of the model called `asked`, a `name` or `name/version`.
 ///
 /// # Errors
-/// [`CatalogError`] names what was asked for and what there is.
+/// [`CatalogError`] names the requested model and the models on disk.
 pub fn choose_model(
     manifests: &[&Manifest],
-    role: Role,
+    kind: TaskKind,
     asked: &str,
 ) -> Result<usize, CatalogError> {
     let fitting = manifests.iter().enumerate().filter(|(_, manifest)| is_called(manifest, asked));
-    let places: Vec<usize> = fitting.map(|(place, _)| place).collect();
-    match places[..] {
-        [] => Err(unknown(asked, manifests.iter().map(|manifest| manifest.id()))),
-        [place] if role.fits(&manifests[place].task) => Ok(place),
-        [place] => Err(wrong_task(manifests[place], role)),
+    let indices: Vec<usize> = fitting.map(|(index, _)| index).collect();
+    match indices[..] {
+        [] => Err(unknown_model(asked, manifests.iter().map(|manifest| manifest.id()))),
+        [index] if manifests[index].task.kind() == kind => Ok(index),
+        [index] => Err(wrong_task(manifests[index], kind)),
         [..] => {
             let candidates: Vec<String> =
-                places.iter().map(|place| manifests[*place].id()).collect();
+                indices.iter().map(|index| manifests[*index].id()).collect();
             let (asked, candidates) = (asked.to_owned(), candidates.join(", "));
             Err(CatalogError::Several { asked, candidates })
         }
     }
 }
 
-/// The places in `manifests` of the models that tell a live face from a picture: of the one model
-/// called `asked`, or of the members of the ensemble with that name.
+/// Returns the indices in `manifests` of the passive-liveness models: of the single model called
+/// `asked`, or of the members of the ensemble called `asked`.
 ///
 /// # Errors
-/// [`CatalogError`] names what was asked for and what there is.
+/// [`CatalogError`] names the requested model and the models on disk.
 pub fn choose_liveness(
     manifests: &[&Manifest],
     ensembles: &[Ensemble],
@@ -40,12 +40,14 @@ pub fn choose_liveness(
 ) -> Result<LivenessEnsemble<usize>, CatalogError> {
     match find_ensemble(manifests, ensembles, asked)? {
         Some(ensemble) => choose_members(manifests, ensemble),
-        None => alone(manifests, choose_model(manifests, Role::Liveness, asked)?),
+        None => single_model(manifests, choose_model(manifests, TaskKind::PassiveLiveness, asked)?),
     }
 }
 
-/// The ensemble called `asked`; `None` when a model is. What goes by neither is an error, and so
-/// is what goes by both.
+/// Returns the ensemble called `asked`, or `None` if a model has that name.
+///
+/// # Errors
+/// Nothing has that name, or more than one model or ensemble has it.
 fn find_ensemble<'a>(
     manifests: &[&Manifest],
     ensembles: &'a [Ensemble],
@@ -59,7 +61,7 @@ fn find_ensemble<'a>(
     match (ids.len(), fitting[..].first()) {
         (0, _) => {
             let models = manifests.iter().map(|manifest| manifest.id());
-            Err(unknown(asked, models.chain(ensembles.iter().map(Ensemble::id))))
+            Err(unknown_model(asked, models.chain(ensembles.iter().map(Ensemble::id))))
         }
         (1, Some(ensemble)) => Ok(Some(ensemble)),
         (_, None) => Ok(None),
@@ -69,15 +71,15 @@ fn find_ensemble<'a>(
     }
 }
 
-/// The places of an ensemble's members in `manifests`.
+/// Returns the indices in `manifests` of the members of an ensemble.
 ///
 /// # Errors
-/// [`CatalogError::Member`] for one that is not there or is for something else.
+/// [`CatalogError::Member`] for a member that is not on disk or has another task.
 pub fn choose_members(
     manifests: &[&Manifest],
     ensemble: &Ensemble,
 ) -> Result<LivenessEnsemble<usize>, CatalogError> {
-    let member = |asked: &String| choose_model(manifests, Role::Liveness, asked);
+    let member = |asked: &String| choose_model(manifests, TaskKind::PassiveLiveness, asked);
     let members = ensemble.members.iter().map(member).collect::<Result<_, _>>();
     let members = members.map_err(|source| CatalogError::Member {
         ensemble: ensemble.id(),
@@ -87,27 +89,31 @@ pub fn choose_members(
     Ok(LivenessEnsemble { members, fusion, score_min })
 }
 
-/// One model judges by its own threshold; of one score, every fusion makes the same.
-fn alone(manifests: &[&Manifest], place: usize) -> Result<LivenessEnsemble<usize>, CatalogError> {
-    let Task::PassiveLiveness(liveness) = &manifests[place].task else {
-        return Err(wrong_task(manifests[place], Role::Liveness));
+/// Returns an ensemble of one model, with the threshold of that model. Every fusion of a single
+/// score gives that score.
+fn single_model(
+    manifests: &[&Manifest],
+    index: usize,
+) -> Result<LivenessEnsemble<usize>, CatalogError> {
+    let Task::PassiveLiveness(liveness) = &manifests[index].task else {
+        return Err(wrong_task(manifests[index], TaskKind::PassiveLiveness));
     };
     let score_min = liveness.score_min;
-    Ok(LivenessEnsemble { members: vec![place], fusion: Fusion::Min, score_min })
+    Ok(LivenessEnsemble { members: vec![index], fusion: Fusion::Min, score_min })
 }
 
-/// Whether `asked` is the model's `name` or its `name/version`.
+/// Returns true if `asked` is the `name` or the `name/version` of the model.
 pub(super) fn is_called(manifest: &Manifest, asked: &str) -> bool {
     asked == manifest.name || asked == manifest.id()
 }
 
-pub(super) fn unknown(asked: &str, known: impl Iterator<Item = String>) -> CatalogError {
+pub(super) fn unknown_model(asked: &str, known: impl Iterator<Item = String>) -> CatalogError {
     let known: Vec<String> = known.collect();
     CatalogError::Unknown { asked: asked.to_owned(), known: known.join(", ") }
 }
 
-pub(super) fn wrong_task(manifest: &Manifest, wanted: Role) -> CatalogError {
-    let (model, task) = (manifest.id(), manifest.task.name());
+pub(super) fn wrong_task(manifest: &Manifest, wanted: TaskKind) -> CatalogError {
+    let (model, task) = (manifest.id(), manifest.task.kind());
     CatalogError::WrongTask { model, task, wanted }
 }
 
@@ -117,7 +123,7 @@ mod tests {
     use crate::catalog::fixture::{detector, embedder, iris, liveness, mesh};
     use crate::telemetry::causes;
 
-    /// One model for each part.
+    /// One model for each task.
     fn models() -> Vec<Manifest> {
         vec![
             liveness("live", "1"),
@@ -139,9 +145,9 @@ mod tests {
         }
     }
 
-    fn model(manifests: &[Manifest], role: Role, asked: &str) -> Result<usize, String> {
+    fn model(manifests: &[Manifest], kind: TaskKind, asked: &str) -> Result<usize, String> {
         let manifests: Vec<&Manifest> = manifests.iter().collect();
-        choose_model(&manifests, role, asked).map_err(|error| causes(&error))
+        choose_model(&manifests, kind, asked).map_err(|error| causes(&error))
     }
 
     fn judged_by(
@@ -154,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_played_by_the_model_of_its_name() {
-        let roles = [
-            (Role::Detector, "det", 1),
-            (Role::Embedder, "emb/1", 2),
-            (Role::Mesh, "mesh", 3),
-            (Role::Iris, "iris", 4),
+    fn every_task_is_done_by_the_model_of_its_name() {
+        let tasks = [
+            (TaskKind::FaceDetection, "det", 1),
+            (TaskKind::FaceEmbedding, "emb/1", 2),
+            (TaskKind::FaceMesh, "mesh", 3),
+            (TaskKind::Iris, "iris", 4),
         ];
-        for (role, asked, place) in roles {
-            assert_eq!(model(&models(), role, asked), Ok(place), "{asked}");
+        for (kind, asked, index) in tasks {
+            assert_eq!(model(&models(), kind, asked), Ok(index), "{asked}");
         }
         let expected = LivenessEnsemble { members: vec![0], fusion: Fusion::Min, score_min: 0.5 };
         let unasked = [pair("1", ["live/1", "live/2"])];
@@ -172,18 +178,18 @@ mod tests {
     #[test]
     fn a_version_is_chosen_by_its_full_name() {
         let manifests = [models(), vec![embedder("emb", "2")]].concat();
-        assert_eq!(model(&manifests, Role::Embedder, "emb/2"), Ok(5));
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb/2"), Ok(5));
         let several = "several models fit 'emb', ask for one of: emb/1, emb/2";
-        assert_eq!(model(&manifests, Role::Embedder, "emb").unwrap_err(), several);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb").unwrap_err(), several);
     }
 
     #[test]
     fn what_cannot_be_had_is_refused_by_name_and_reason() {
         let manifests = [detector("det", "1"), embedder("emb", "1")];
         let unknown = "model 'emb/9' is unknown, there are: det/1, emb/1";
-        assert_eq!(model(&manifests, Role::Embedder, "emb/9").unwrap_err(), unknown);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "emb/9").unwrap_err(), unknown);
         let wrong = "model det/1 is for face-detection, face-embedding was asked for";
-        assert_eq!(model(&manifests, Role::Embedder, "det").unwrap_err(), wrong);
+        assert_eq!(model(&manifests, TaskKind::FaceEmbedding, "det").unwrap_err(), wrong);
         let wrong = "model det/1 is for face-detection, passive-liveness was asked for";
         assert_eq!(judged_by(&manifests, &[], "det").unwrap_err(), wrong);
         let unknown = "model 'pair/2' is unknown, there are: det/1, emb/1, pair/1";

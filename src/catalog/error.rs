@@ -1,54 +1,54 @@
-//! Why a model is not among the live ones.
+//! Errors of choosing and loading models.
 
 use thiserror::Error;
 
-use super::Role;
 use crate::device::DeviceError;
+use crate::model::TaskKind;
 
-/// Why the models asked for cannot be had.
+/// Why the requested models cannot become live.
 #[derive(Debug, Error)]
 pub enum CatalogError {
-    /// No model goes by this name.
+    /// No model has this name.
     #[error("model '{asked}' is unknown, there are: {known}")]
     Unknown {
-        /// The name, or name and version, asked for.
+        /// The requested `name` or `name/version`.
         asked: String,
-        /// What there is instead.
+        /// The models on disk.
         known: String,
     },
-    /// A model of another task was asked for.
+    /// The requested model has another task.
     #[error("model {model} is for {task}, {wanted} was asked for")]
     WrongTask {
-        /// Name and version.
+        /// `name/version`.
         model: String,
-        /// What the model is for.
-        task: &'static str,
-        /// What it was asked to do.
-        wanted: Role,
+        /// The task of the model.
+        task: TaskKind,
+        /// The task that the model was requested for.
+        wanted: TaskKind,
     },
-    /// More than one model would do, and guessing is not done.
+    /// More than one model has the requested name.
     #[error("several models fit '{asked}', ask for one of: {candidates}")]
     Several {
-        /// The name asked for.
+        /// The requested name.
         asked: String,
-        /// Names and versions that fit.
+        /// Each matching `name/version`.
         candidates: String,
     },
-    /// A member of an ensemble cannot be had.
+    /// A member of an ensemble cannot become live.
     #[error("ensemble {ensemble} is refused")]
     Member {
-        /// Name and version.
+        /// `name/version`.
         ensemble: String,
-        /// Which member, and why.
+        /// The error of the member.
         #[source]
         source: Box<CatalogError>,
     },
     /// The device refused the model.
     #[error("model {model} did not become live")]
     Device {
-        /// Name and version.
+        /// `name/version`.
         model: String,
-        /// Why.
+        /// The error of the device.
         #[source]
         source: Box<DeviceError>,
     },

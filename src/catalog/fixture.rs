@@ -1,4 +1,4 @@
-//! Manifests of every role for tests.
+//! A manifest of each task, for tests.
 
 use crate::device::fixture;
 use crate::liveness::PadOutputKind;

@@ -1,44 +1,44 @@
-//! Which model versions are live.
+//! The live model versions.
 //!
 //! ```text
 //! manifests → choose → packages → load (golden, warm-up on the device) → Snapshot
 //! ```
 //!
-//! A request takes one [`Snapshot`] and keeps it to its end.
+//! A request uses one [`Snapshot`] from its start to its end.
 
+mod by_task;
 mod choose;
 mod error;
 #[cfg(test)]
 mod fixture;
-mod role;
 mod settings;
 
 use std::sync::Arc;
 
 use crate::device::{DeviceGroup, LoadedModel};
-use crate::model::Package;
+use crate::model::{Package, TaskKind};
 
+pub use by_task::{ByTask, LivenessEnsemble};
 pub use choose::{choose_liveness, choose_members, choose_model};
 pub use error::CatalogError;
-pub use role::{ByRole, LivenessEnsemble, Role};
 pub use settings::ModelSettings;
 
-/// The live models as one request sees them.
-pub type Snapshot = ByRole<Arc<LoadedModel>>;
+/// The live models that one request uses.
+pub type Snapshot = ByTask<Arc<LoadedModel>>;
 
-/// Makes the models of all roles live on one group of devices, one after the other: each passes its
-/// golden on every device of its placement and is warm there.
+/// Loads the models of all tasks on one group of devices, one after the other. Each model passes
+/// its golden and is warmed on every device of its placement.
 ///
 /// # Errors
-/// [`CatalogError::WrongTask`] before anything is loaded; [`CatalogError::Device`] for a model
-/// that the device refuses. Then none is live.
+/// [`CatalogError::WrongTask`], before any model is loaded. [`CatalogError::Device`] if a device
+/// refuses a model; then no model is live.
 pub async fn load(
     device: &DeviceGroup,
-    packages: ByRole<Package>,
+    packages: ByTask<Package>,
 ) -> Result<Arc<Snapshot>, CatalogError> {
     let packages = packages.try_map(check_task)?;
-    // The largest weights first: importing takes a multiple of their bytes for a moment, and
-    // so early nothing else takes memory yet.
+    // The model with the largest weights first: importing briefly needs several times their size,
+    // and no other model takes memory yet.
     let embedder = load_one(device, packages.embedder).await?;
     let mesh = load_one(device, packages.mesh).await?;
     let iris = load_one(device, packages.iris).await?;
@@ -52,11 +52,11 @@ pub async fn load(
     Ok(Arc::new(Snapshot { detector, embedder, mesh, iris, liveness }))
 }
 
-fn check_task(role: Role, package: Package) -> Result<Package, CatalogError> {
-    if role.fits(&package.manifest.task) {
+fn check_task(kind: TaskKind, package: Package) -> Result<Package, CatalogError> {
+    if package.manifest.task.kind() == kind {
         Ok(package)
     } else {
-        Err(choose::wrong_task(&package.manifest, role))
+        Err(choose::wrong_task(&package.manifest, kind))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which models are live.
+//! Settings that choose the live models.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::LicencePolicy;
 
-/// Section `models`. A model is named by its name, or by `name/version` where there are several
-/// versions.
+/// Section `models`. A model is chosen by its name, or by `name/version` if the folder holds
+/// several versions of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
@@ -24,7 +24,7 @@ pub struct ModelSettings {
     pub iris: String,
     /// Passive liveness model, or an ensemble of such models: `name` or `name/version`.
     pub liveness: String,
-    /// Whether models may be loaded whose licence forbids commercial use.
+    /// Allow models whose licence forbids commercial use.
     pub accept_noncommercial: bool,
 }
 
@@ -43,7 +43,7 @@ impl Default for ModelSettings {
 }
 
 impl ModelSettings {
-    /// Which licences the operator accepts.
+    /// Returns which licences the operator accepts.
     pub fn licence_policy(&self) -> LicencePolicy {
         if self.accept_noncommercial {
             LicencePolicy::AcceptNonCommercial

@@ -162,7 +162,7 @@ fn print(report: &Report) {
         for (place, bucket) in network.buckets.iter().enumerate() {
             let first = |text: String| if place == 0 { text } else { String::new() };
             let eager = bucket.rows_per_second_without_graphs;
-            table.row(vec![
+            table.add_line(vec![
                 first(network.model.clone()),
                 first(network.precision.to_owned()),
                 first(format!("{:.1e}", network.cosine_distance)),

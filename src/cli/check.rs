@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::table::Table;
 use super::{Common, runtime, serve};
-use crate::app::{Finding, State, check};
-use crate::config::{Reading, Refusal};
+use crate::app::{Finding, FindingState, check};
+use crate::config::{ParsedConfig, Refusal};
 use crate::telemetry::causes;
 
 /// Options of `menshen check`: those of `menshen serve` that set something.
@@ -26,12 +26,12 @@ const WRONG: &str = "WRONG";
 
 pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     let lines = match common.read(args.settings.overrides()) {
-        Ok(reading) => look(&reading)?,
+        Ok(parsed) => look(&parsed)?,
         Err(error) => vec![Line::new("--config", WRONG, &causes(&error))],
     };
     let mut table = Table::new(&["setting", "", ""]);
     for Line { key, state, said } in &lines {
-        table.row(vec![key.clone(), (*state).to_owned(), said.clone()]);
+        table.add_line(vec![key.clone(), (*state).to_owned(), said.clone()]);
     }
     for line in table.lines() {
         println!("{line}");
@@ -46,11 +46,11 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
 }
 
 /// What is wrong with the settings, then how everything is that they name.
-fn look(reading: &Reading) -> anyhow::Result<Vec<Line>> {
-    let mut lines: Vec<Line> = reading.refusals.iter().map(Line::refused).collect();
+fn look(parsed: &ParsedConfig) -> anyhow::Result<Vec<Line>> {
+    let mut lines: Vec<Line> = parsed.refusals.iter().map(Line::refused).collect();
     let refused: Vec<String> =
-        reading.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
-    let findings = runtime()?.block_on(check(&reading.config, &refused));
+        parsed.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
+    let findings = runtime()?.block_on(check(&parsed.config, &refused));
     lines.extend(findings.iter().map(Line::found));
     Ok(lines)
 }
@@ -75,9 +75,9 @@ impl Line {
 
     fn found(finding: &Finding) -> Self {
         match &finding.state {
-            State::Right(said) => Self::new(finding.key, "ok", said),
-            State::Wrong(error) => Self::new(finding.key, WRONG, &causes(error)),
-            State::NotChecked => {
+            FindingState::Valid(said) => Self::new(finding.key, "ok", said),
+            FindingState::Invalid(error) => Self::new(finding.key, WRONG, &causes(error)),
+            FindingState::NotChecked => {
                 Self::new(finding.key, "-", "not checked: one of its settings is refused")
             }
         }

@@ -30,7 +30,7 @@ pub(super) fn run(onnx: &Path, recording: &Path, config: &Config) -> anyhow::Res
         let agrees =
             comparison.error <= ERROR_MAX && comparison.batch_difference <= BATCH_DIFFERENCE_MAX;
         all_agree &= agrees;
-        table.row(vec![
+        table.add_line(vec![
             comparison.tensor,
             format!("{:.1e}", comparison.error),
             format!("{:.1e}", comparison.cosine_distance),

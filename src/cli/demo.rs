@@ -168,7 +168,7 @@ fn print(pairs: &[Pair], app_lines: &[String], seconds: f64) {
         "",
     ]);
     for pair in pairs {
-        table.row(cells(pair));
+        table.add_line(cells(pair));
     }
     for line in table.lines() {
         println!("  {line}");

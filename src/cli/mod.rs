@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Override, Reading};
+use crate::config::{Config, ConfigError, Override, ParsedConfig};
 
 /// Face verification and liveness over gRPC.
 #[derive(Debug, Parser)]
@@ -128,7 +128,7 @@ impl Common {
     }
 
     /// As [`Common::load`], with refused settings beside the others.
-    fn read(&self, flags: Vec<Override>) -> Result<Reading, ConfigError> {
+    fn read(&self, flags: Vec<Override>) -> Result<ParsedConfig, ConfigError> {
         let overrides = self.overrides(flags);
         crate::config::read(self.config.as_deref(), std::env::vars(), &overrides)
     }

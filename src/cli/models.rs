@@ -94,7 +94,7 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
     };
     for listing in listings(&models.dir)? {
         let manifest = &listing.manifest;
-        table.row(vec![
+        table.add_line(vec![
             manifest.id(),
             manifest.task.name().to_owned(),
             format!("{}×{}", manifest.input.width, manifest.input.height),
@@ -105,7 +105,7 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
         ]);
     }
     for ensemble in &ensembles {
-        table.row(vec![
+        table.add_line(vec![
             ensemble.id(),
             "passive-liveness".to_owned(),
             String::new(),
@@ -228,9 +228,9 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
             output.tensor, output.shape, output.meaning
         ));
     }
-    for row in &manifest.calibration {
-        lines.push(format!("calibration {}: {}", row.id(), row.source()));
-        for point in row.points() {
+    for entry in &manifest.calibration {
+        lines.push(format!("calibration {}: {}", entry.id(), entry.source()));
+        for point in entry.points() {
             lines.push(format!("            FMR {:e} at {:.3}", point.fmr, point.similarity));
         }
     }
@@ -253,13 +253,13 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         let loaded =
             open(config, listing).and_then(|package| Ok(runtime.block_on(device.load(package))?));
         let cells = loaded.map(|model| timing_cells(&model));
-        table.row(result_row(listing.manifest.id(), cells, &mut refusals));
+        table.add_line(result_line(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
     }
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
     for ensemble in picked.ensembles {
         let checked = choose_members(&manifests, ensemble).map(|_| vec!["ok".to_owned()]);
-        table.row(result_row(ensemble.id(), checked.map_err(Into::into), &mut refusals));
+        table.add_line(result_line(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
     bar.finish_and_clear();
     for device in device.describe() {
@@ -308,7 +308,7 @@ impl<'a> Picked<'a> {
 }
 
 /// The row of what was verified; why it is refused is added to `refusals`.
-fn result_row(
+fn result_line(
     id: String,
     result: anyhow::Result<Vec<String>>,
     refusals: &mut Vec<String>,

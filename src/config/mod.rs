@@ -1,11 +1,11 @@
 //! The settings of all layers: gathered, overlaid, checked together, and printed. Each layer owns
-//! its section; what holds between sections is checked here.
+//! its section. Rules between sections are checked here.
 //!
-//! Three places set a key, each over the one before: the TOML file, the environment
-//! (`MENSHEN_SERVER__LISTEN` sets `server.listen`), the command line. An unknown key is refused
-//! wherever it comes from.
+//! A key can be set in three places, and a later one overrides an earlier one: the TOML file, the
+//! environment (`MENSHEN_SERVER__LISTEN` sets `server.listen`), the command line. An unknown key is
+//! refused in each of them.
 
-mod layers;
+mod overlay;
 mod print;
 
 use documented::DocumentedFields;
@@ -21,79 +21,80 @@ use crate::services::{SESSION_ENVELOPE_BYTES_MAX, ServerSettings};
 use crate::setting::{RangeCheck, Violation};
 use crate::telemetry::LogSettings;
 
-pub use layers::{Override, Reading, load, read};
+pub use overlay::{Override, ParsedConfig, load, read};
 pub use print::print;
 
 /// All settings of the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Listeners, limits on requests, stopping.
+    /// Listeners, limits on requests, shutdown.
     pub server: ServerSettings,
-    /// Where networks run, and how.
+    /// The devices that run the networks, and how they run them.
     pub device: DeviceSettings,
-    /// Which models are live. A model is named by its name, or by `name/version` where the folder
-    /// holds several versions of it.
+    /// The live models. A model is chosen by its name, or by `name/version` if the folder holds
+    /// several versions of it.
     pub models: ModelSettings,
     /// Queues and batches.
     pub scheduler: SchedulerSettings,
-    /// Policy and calibration.
+    /// Decision policy and calibration.
     pub verify: VerifySettings,
-    /// Liveness sessions: their tokens, and the store that lets each be used once.
+    /// Liveness sessions: their tokens, and the store that lets each session be used only once.
     pub liveness: LivenessSettings,
-    /// Limits on pictures. A file is judged by its length and its header, before memory is taken
-    /// for its pixels.
+    /// Limits on pictures. A file is checked by its length and its header, before memory for its
+    /// pixels is allocated.
     pub image: ImageSettings,
-    /// Limits that a face must keep before it is embedded and judged, for each source of images.
+    /// Quality limits for a face, for each source of images. Only a face within them is embedded
+    /// and judged.
     pub quality: QualityLimits,
-    /// Logs, on standard error.
+    /// Logs, which go to standard error.
     pub log: LogSettings,
 }
 
-/// Why the settings were refused.
+/// Why the settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file could not be read.
+    /// The file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {
-        /// The file's path as given.
+        /// The path of the file as given.
         path: std::path::PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{} is not valid TOML at line {line}: {reason}", path.display())]
     Syntax {
-        /// The file's path as given.
+        /// The path of the file as given.
         path: std::path::PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser said, without the line itself: it may hold a password.
+        /// The message of the parser, without the text of the line, which may hold a password.
         reason: String,
     },
-    /// The defaults could not be written as TOML: a defect of this program.
+    /// The defaults cannot be written as TOML, which is a defect of this program.
     #[error("the default configuration cannot be represented")]
     Defaults(#[from] toml::ser::Error),
-    /// Settings are refused; at least one.
+    /// At least one setting is refused.
     #[error("configuration refused: {}", join(.0))]
     Refused(Vec<Refusal>),
 }
 
-/// A setting that is refused.
+/// A refused setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A key is unknown, or its value means nothing.
+    /// The key is unknown, or the value cannot be parsed.
     #[error("{key}: {reason}")]
     Unreadable {
-        /// Dotted name, as given.
+        /// The dotted name as given.
         key: String,
-        /// The rule, with the allowed values where there are few.
+        /// The rule, with the allowed values if there are few.
         reason: String,
     },
-    /// A value is outside its range.
+    /// The value is outside its range.
     #[error("{0}")]
     OutOfRange(Violation),
-    /// A variable starts with `MENSHEN_` but names no key.
+    /// An environment variable starts with `MENSHEN_` but names no key.
     #[error("environment variable {0} names no setting; settings read MENSHEN_SECTION__KEY")]
     Variable(String),
 }
@@ -104,7 +105,7 @@ fn join(refusals: &[Refusal]) -> String {
 }
 
 impl Refusal {
-    /// The key, or the variable, as it was given.
+    /// Returns the key or the variable as given.
     pub fn key(&self) -> &str {
         match self {
             Self::Unreadable { key, .. } | Self::Variable(key) => key,
@@ -114,10 +115,10 @@ impl Refusal {
 }
 
 impl Config {
-    /// Every setting outside its range, section by section.
-    fn violations_of_sections(&self) -> Vec<Violation> {
-        // A section that is added must say whether it has ranges. Any path and any name may be
-        // that of a model.
+    /// Returns every setting outside its range, section by section.
+    fn violations_in_sections(&self) -> Vec<Violation> {
+        // Destructured, so that a new section does not compile until its ranges are checked here.
+        // `models` has no ranges: any path and any name may be valid.
         let Self { server, device, models: _, scheduler, verify, liveness, image, quality, log } =
             self;
         [
@@ -133,18 +134,18 @@ impl Config {
         .concat()
     }
 
-    /// Every setting that breaks a rule between sections.
-    fn violations_between(&self) -> Vec<Violation> {
+    /// Returns every setting that breaks a rule between sections.
+    fn violations_between_sections(&self) -> Vec<Violation> {
         let (server, image) = (&self.server, &self.image);
         let mut check = RangeCheck::of("server");
-        // Otherwise a large `Verify` would be told to try again for ever.
+        // Otherwise a large `Verify` could never be admitted, and would be told to retry for ever.
         check.require(
             server.bytes_max >= image.bytes_max.saturating_mul(1 + image.live_photos_max),
             "bytes_max",
             server.bytes_max,
             "at least image.bytes_max for the portrait and each of image.live_photos_max",
         );
-        // A session that keeps its own limit must not be told so either.
+        // The same holds for a session that keeps `session_bytes_max`.
         let session = image.bytes_max.saturating_add(self.liveness.session_bytes_max);
         check.require(
             server.bytes_max >= session.saturating_add(SESSION_ENVELOPE_BYTES_MAX),

@@ -1,5 +1,5 @@
-//! The settings in force as a TOML file for people: every section and key under its explanation,
-//! which is the doc comment of the field.
+//! Prints the settings in force as a TOML file for operators. An explanation, which is the doc
+//! comment of the field, stands above every section and key.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::scheduler::SchedulerSettings;
 use crate::services::ServerSettings;
 use crate::telemetry::LogSettings;
 
-/// Names and explanations of a struct's fields, in the order of their declaration.
+/// Names and doc comments of the fields of a struct, in the order of declaration.
 struct Fields {
     names: &'static [&'static str],
     docs: &'static [&'static str],
@@ -35,31 +35,31 @@ impl Fields {
     }
 }
 
-/// Prints `config` as TOML with comments. Read again, it gives the same settings, but for the user
-/// and password of the store, in whose place stands `redacted`. A setting that is not set is a
+/// Returns `config` as TOML with comments. Parsing the text gives the same settings, except the
+/// user and password of the store, which are replaced by `redacted`. A setting that is not set is a
 /// comment with an example.
 ///
 /// # Errors
-/// Settings that cannot be represented: a defect of this program.
+/// The settings cannot be represented, which is a defect of this program.
 pub fn print(config: &Config) -> Result<String, toml::ser::Error> {
     let config = Table::try_from(config)?;
     let examples = Table::try_from(examples())?;
-    let mut page = Page { text: HEAD.to_owned(), config, examples };
-    let of_config = Fields::of::<Config>();
-    for name in of_config.names {
-        page.section(&[name], of_config.doc(name));
+    let mut writer = TomlWriter { text: HEAD.to_owned(), config, examples };
+    let sections = Fields::of::<Config>();
+    for name in sections.names {
+        writer.write_section(&[name], sections.doc(name));
     }
-    Ok(page.text)
+    Ok(writer.text)
 }
 
-/// The first lines.
+/// The first lines of the file.
 const HEAD: &str = "\
 # Settings of menshen. Every key may be left out; it then has its default. The environment variable
 # MENSHEN_SECTION__KEY sets `section.key` over this file, and flags of the command line set it over
 # both.
 ";
 
-/// Settings with a value for each that may be left out.
+/// Returns settings in which every optional setting has a value.
 fn examples() -> Config {
     let mut examples = Config::default();
     examples.device.precision = Some(Precision::F32);
@@ -69,8 +69,8 @@ fn examples() -> Config {
     examples
 }
 
-/// The fields of the section at `path`. Those in [`sections_inside`] are sections themselves.
-fn fields(path: &[&str]) -> Fields {
+/// Returns the fields of the section at `path`. Those in [`subsections_of`] are sections too.
+fn fields_of(path: &[&str]) -> Fields {
     match path {
         ["server"] => Fields::of::<ServerSettings>(),
         ["device"] => Fields::of::<DeviceSettings>(),
@@ -87,8 +87,8 @@ fn fields(path: &[&str]) -> Fields {
     }
 }
 
-/// The sections within the section at `path`.
-fn sections_inside(path: &[&str]) -> &'static [&'static str] {
+/// Returns the names of the sections inside the section at `path`.
+fn subsections_of(path: &[&str]) -> &'static [&'static str] {
     match path {
         ["device"] => &["cuda"],
         ["quality"] => QualityLimits::FIELD_NAMES,
@@ -96,30 +96,30 @@ fn sections_inside(path: &[&str]) -> &'static [&'static str] {
     }
 }
 
-/// The file as far as it is written.
-struct Page {
+/// Writes the file, section by section.
+struct TomlWriter {
     text: String,
     config: Table,
     examples: Table,
 }
 
-impl Page {
-    fn section(&mut self, path: &[&str], doc: &str) {
+impl TomlWriter {
+    fn write_section(&mut self, path: &[&str], doc: &str) {
         self.text.push('\n');
-        self.comment(doc);
+        self.write_comment(doc);
         let _ = writeln!(self.text, "[{}]", path.join("."));
-        let (fields, inside) = (fields(path), sections_inside(path));
+        let (fields, inside) = (fields_of(path), subsections_of(path));
         for name in fields.names.iter().filter(|name| !inside.contains(name)) {
-            self.comment(fields.doc(name));
-            self.key(path, name);
+            self.write_comment(fields.doc(name));
+            self.write_key(path, name);
         }
         for name in inside {
-            self.section(&[path, &[name]].concat(), fields.doc(name));
+            self.write_section(&[path, &[name]].concat(), fields.doc(name));
         }
     }
 
-    /// `key = value`, or `#key = example` where there is no value.
-    fn key(&mut self, path: &[&str], name: &str) {
+    /// Writes `key = value`, or `#key = example` if the key has no value.
+    fn write_key(&mut self, path: &[&str], name: &str) {
         let value = |table: &Table| {
             let section = path.iter().try_fold(table, |table, part| table.get(*part)?.as_table());
             section.and_then(|section| section.get(name)).map(ToString::to_string)
@@ -132,7 +132,7 @@ impl Page {
         self.text.push_str(&line);
     }
 
-    fn comment(&mut self, doc: &str) {
+    fn write_comment(&mut self, doc: &str) {
         for line in doc.lines() {
             let _ = writeln!(self.text, "# {line}");
         }
@@ -143,7 +143,7 @@ impl Page {
 mod tests {
     use super::*;
 
-    /// The key of a line, whether it is set or a comment with an example.
+    /// Returns the key of a line, which is set or a comment with an example.
     fn key(line: &str) -> Option<&str> {
         let line = line.strip_prefix('#').unwrap_or(line);
         let is_key = line.starts_with(|c: char| c.is_ascii_lowercase());

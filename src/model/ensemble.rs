@@ -1,32 +1,34 @@
-//! `ensemble.toml`: several passive-liveness models that judge a face as one.
+//! `ensemble.toml`: several passive-liveness models that decide together.
 
 use serde::Deserialize;
 
 use super::ModelError;
-use super::manifest::syntax;
+use super::manifest::syntax_error;
 use super::task::check_fraction;
-use super::values::{free_text, label};
+use super::values::{parse_free_text, parse_label};
 use crate::liveness::Fusion;
 
-/// Most members. Each is one more network per photograph; published ensembles have two.
+/// Most members. Each member runs one more network per photograph; published ensembles have two.
 const MEMBERS_MAX: usize = 8;
 
-/// Passive-liveness models that judge as one, known to be consistent in itself.
+/// Passive-liveness models that decide together. The values are checked; whether the members are on
+/// disk is not.
 ///
-/// Each member keeps its own crop, colour order and meaning of classes in its own manifest.
+/// The crop, colour order and classes of each member stand in its own manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ensemble {
     /// Name of the ensemble; also its directory.
     pub name: String,
     /// Version of the ensemble; also its directory.
     pub version: String,
-    /// The models as `name/version`, each name once: the threshold holds for these weights.
+    /// The models as `name/version`, because the threshold holds only for these weights. Each name
+    /// appears once.
     pub members: Vec<String>,
-    /// How their scores become one.
+    /// How the scores are fused into one.
     pub fusion: Fusion,
-    /// Least fused probability of a live face, 0..1.
+    /// Least fused probability of a live face, in 0..1.
     pub score_min: f64,
-    /// Where `score_min` comes from.
+    /// The source of `score_min`.
     pub score_source: String,
 }
 
@@ -42,30 +44,30 @@ struct RawEnsemble {
 }
 
 impl Ensemble {
-    /// Reads an ensemble.
+    /// Parses the text of an `ensemble.toml`.
     ///
     /// # Errors
-    /// [`ModelError`] names the key and the rule it breaks; unknown keys are refused.
+    /// [`ModelError`] names the key and the rule that it breaks. Unknown keys are refused.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
-        let raw: RawEnsemble = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+        let raw: RawEnsemble = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
         check_fraction("score_min", raw.score_min)?;
         Ok(Self {
-            name: label("name", raw.name)?,
-            version: label("version", raw.version)?,
+            name: parse_label("name", raw.name)?,
+            version: parse_label("version", raw.version)?,
             members: parse_members(raw.members)?,
             fusion: raw.fusion,
             score_min: raw.score_min,
-            score_source: free_text("score_source", raw.score_source)?,
+            score_source: parse_free_text("score_source", raw.score_source)?,
         })
     }
 
-    /// `name/version`.
+    /// Returns `name/version`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.name, self.version)
     }
 }
 
-/// Names are unique, because queues and their metrics go by them.
+/// Parses `members`. Each name may appear once, because queues and metrics are keyed by the name.
 fn parse_members(members: Vec<String>) -> Result<Vec<String>, ModelError> {
     if !(1..=MEMBERS_MAX).contains(&members.len()) {
         return Err(ModelError::value("members", format!("must have 1 to {MEMBERS_MAX} entries")));
@@ -76,8 +78,8 @@ fn parse_members(members: Vec<String>) -> Result<Vec<String>, ModelError> {
         let Some((name, version)) = member.split_once('/') else {
             return Err(ModelError::value(key, "must be `name/version`"));
         };
-        label(&key, name.to_owned())?;
-        label(&key, version.to_owned())?;
+        parse_label(&key, name.to_owned())?;
+        parse_label(&key, version.to_owned())?;
         if names.contains(&name) {
             return Err(ModelError::value(key, "has the name of another member"));
         }

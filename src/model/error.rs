@@ -1,4 +1,4 @@
-//! Why a model is refused.
+//! Errors of models on disk.
 
 use std::path::PathBuf;
 
@@ -11,67 +11,67 @@ pub enum ModelError {
     /// A file or directory cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// What was read.
+        /// The file or directory.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Something is larger or more than allowed.
+    /// A size or a count exceeds its limit.
     #[error("{what} of {actual} exceeds the limit of {limit}")]
     TooLarge {
-        /// What was measured, and its unit.
+        /// The thing that is limited, with its unit.
         what: &'static str,
-        /// How much there is.
+        /// The size or count found.
         actual: u64,
-        /// How much is allowed.
+        /// The largest allowed size or count.
         limit: u64,
     },
-    /// The manifest is not TOML, misses a key, has an unknown one or a value of the wrong type.
+    /// The manifest is not TOML, lacks a key, has an unknown key or a value of the wrong type.
     #[error("manifest line {line} (`{near}`): {reason}")]
     Syntax {
         /// Line in the manifest, from 1.
         line: usize,
-        /// The line's beginning.
+        /// The beginning of the line.
         near: String,
-        /// What the parser says; it names a missing or unknown key.
+        /// The message of the parser, which names a missing or unknown key.
         reason: String,
     },
     /// A value of the manifest breaks a rule.
     #[error("manifest: `{key}` {reason}")]
     Value {
-        /// The key, with its table.
+        /// The key with its table.
         key: String,
-        /// The rule it breaks.
+        /// The broken rule.
         reason: String,
     },
-    /// A calibration row of the manifest is refused.
-    #[error("manifest: a calibration row is refused")]
+    /// A calibration entry of the manifest is refused.
+    #[error("manifest: a calibration entry is refused")]
     Calibration(#[from] CalibrationError),
-    /// A file is not the one the manifest was written for.
+    /// The hash of a file differs from the manifest.
     #[error("{file} has sha256 {actual}, the manifest says {stated}")]
     Hash {
         /// Name of the file.
         file: String,
-        /// What the manifest says.
+        /// The hash in the manifest.
         stated: String,
-        /// What the file's bytes give.
+        /// The hash of the file.
         actual: String,
     },
-    /// The licence forbids commercial use, and the operator has not accepted that.
+    /// The licence forbids commercial use, and the operator has not accepted such licences.
     #[error("licence `{licence}` forbids commercial use, which has not been accepted")]
     NonCommercial {
-        /// The licence's identifier.
+        /// The identifier of the licence.
         licence: String,
     },
     /// The golden file is not a safetensors file.
     #[error("golden: not a safetensors file")]
     GoldenFile(#[from] safetensors::SafeTensorError),
-    /// A tensor of the golden file is missing or of the wrong shape, type or content.
+    /// A tensor of the golden file is missing, or has the wrong shape, type or content.
     #[error("golden: tensor `{tensor}` {reason}")]
     GoldenTensor {
         /// Name of the tensor.
         tensor: String,
-        /// The rule it breaks.
+        /// The broken rule.
         reason: String,
     },
     /// The network cannot be imported.
@@ -80,36 +80,36 @@ pub enum ModelError {
     /// The manifest names an output that the network does not have.
     #[error("manifest: `outputs` names `{0}`, which the network does not have")]
     NoOutput(String),
-    /// An output has another row shape than the manifest says.
+    /// The row shape of an output differs from the manifest.
     #[error(
         "manifest: `outputs` gives `{tensor}` the row shape {stated:?}, the network {actual:?}"
     )]
     OutputShape {
         /// Name of the output.
         tensor: String,
-        /// What the manifest says, without the batch axis.
+        /// The shape in the manifest, without the batch axis.
         stated: Vec<usize>,
-        /// What the network has, without the batch axis.
+        /// The shape in the network, without the batch axis.
         actual: Vec<usize>,
     },
-    /// A model lies in a directory of another name.
+    /// The names of the directories differ from the name and version in the manifest.
     #[error("the manifest says `{id}`, the directories do not")]
     Misplaced {
         /// `name/version` of the manifest.
         id: String,
     },
-    /// What went wrong, and in which directory.
+    /// An error, with the directory of the model.
     #[error("{}", dir.display())]
-    In {
+    InDirectory {
         /// The directory of the model.
         dir: PathBuf,
-        /// What went wrong.
+        /// The error.
         source: Box<ModelError>,
     },
 }
 
 impl ModelError {
-    /// A manifest value refused: `key` `reason`.
+    /// Makes a [`ModelError::Value`].
     pub(super) fn value(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Value { key: key.into(), reason: reason.into() }
     }

@@ -1,7 +1,7 @@
-//! Goldens: pictures a network was fed, and what a reference answered.
+//! Goldens: input pictures of a network, and the outputs of a reference implementation.
 //!
-//! The pictures are stored as 8-bit RGB and go through [`InputContract::fill`], so that a golden
-//! pins the manifest's layout, colour order and range as well as the weights.
+//! The pictures are stored as 8-bit RGB and pass through [`InputContract::fill`]. A golden
+//! therefore pins the layout, colour order and range of the manifest, and not only the weights.
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -10,17 +10,17 @@ use super::input::InputContract;
 use super::manifest::{Manifest, Tolerance};
 use crate::image::RgbImage;
 
-/// Most rows of a golden; two distinct ones show that rows do not mix, more only take time.
+/// Most rows of a golden. Two distinct rows show that rows do not mix; more rows only take time.
 const ROWS_MAX: usize = 16;
 
-/// What a network must answer before it may serve.
+/// The outputs that a network must reproduce before it may serve.
 #[derive(Debug)]
 pub struct Golden {
-    /// How the pictures are fed: the manifest's contract, at the golden's own side.
+    /// The input contract of the manifest, with the side of the pictures.
     pub input: InputContract,
-    /// The pictures, `input.width × input.height` each.
+    /// The pictures, each `input.width × input.height` pixels.
     pub pictures: Vec<RgbImage>,
-    /// The expected answers, in the order of the manifest's outputs.
+    /// The expected outputs, in the order of the manifest.
     pub outputs: Vec<GoldenOutput>,
     tolerance: Tolerance,
 }
@@ -32,42 +32,42 @@ pub struct GoldenOutput {
     pub tensor: String,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
-    /// One row per picture.
+    /// One row for each picture.
     pub rows: Vec<Vec<f32>>,
-    /// Largest magnitude of all rows.
+    /// Largest absolute value of all rows.
     largest: f64,
 }
 
-/// An answer that does not match its golden.
+/// An output that does not match the golden.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GoldenMismatch {
-    /// A value is too far off, or not a number.
+    /// The error of a row exceeds the tolerance, or a value is NaN.
     #[error("golden: row {row} of `{output}` is off by {error:e}, the limit is {limit:e}")]
     Far {
         /// Name of the output.
         output: String,
         /// Index of the picture.
         row: usize,
-        /// Largest absolute difference, or one minus the cosine.
+        /// Largest absolute difference, or 1 minus the cosine.
         error: f64,
-        /// The largest error allowed.
+        /// The largest allowed error.
         limit: f64,
     },
-    /// There are not as many values, outputs or rows as the golden has.
+    /// The number of values, outputs or rows is not that of the golden.
     #[error("golden: {what} number {actual}, expected {expected}")]
     Count {
-        /// What was counted.
+        /// What is counted.
         what: &'static str,
-        /// How many there are.
+        /// The number found.
         actual: usize,
-        /// How many the golden has.
+        /// The number in the golden.
         expected: usize,
     },
 }
 
 impl Golden {
-    /// Reads a golden: tensor `input` (u8 `[rows, height, width, 3]`, RGB) and, for every output
-    /// of the manifest, `output.<name>` (f32 `[rows, …row shape]`).
+    /// Parses a golden file. It holds the tensor `input` (u8 `[rows, height, width, 3]`, RGB) and,
+    /// for each output of the manifest, the tensor `output.<name>` (f32 `[rows, …row shape]`).
     ///
     /// # Errors
     /// [`ModelError::GoldenFile`] and [`ModelError::GoldenTensor`].
@@ -88,22 +88,23 @@ impl Golden {
         Ok(Self { input, pictures, outputs, tolerance })
     }
 
-    /// Compares the answers to all pictures. `answers` has one entry a picture, each with one
-    /// slice an output, in the manifest's order.
+    /// Compares the outputs for all pictures. `answers` has one entry for each picture. Each entry
+    /// has one slice for each output, in the order of the manifest.
     ///
     /// # Errors
     /// The first [`GoldenMismatch`].
     pub fn check(&self, answers: &[Vec<&[f32]>]) -> Result<(), GoldenMismatch> {
-        expect_count("rows", answers.len(), self.pictures.len())?;
+        check_count("rows", answers.len(), self.pictures.len())?;
         answers.iter().enumerate().try_for_each(|(row, outputs)| self.check_row(row, outputs))
     }
 
-    /// Compares the answer to picture `row`: one slice an output, in the manifest's order.
+    /// Compares the outputs for picture `row`: one slice for each output, in the order of the
+    /// manifest.
     ///
     /// # Errors
     /// The first [`GoldenMismatch`].
     pub fn check_row(&self, row: usize, outputs: &[&[f32]]) -> Result<(), GoldenMismatch> {
-        expect_count("outputs", outputs.len(), self.outputs.len())?;
+        check_count("outputs", outputs.len(), self.outputs.len())?;
         for (golden, actual) in self.outputs.iter().zip(outputs) {
             golden.check(row, actual, self.tolerance)?;
         }
@@ -119,9 +120,9 @@ impl GoldenOutput {
         tolerance: Tolerance,
     ) -> Result<(), GoldenMismatch> {
         let Some(expected) = self.rows.get(row) else {
-            return expect_count("rows", row + 1, self.rows.len());
+            return check_count("rows", row + 1, self.rows.len());
         };
-        expect_count("values", actual.len(), expected.len())?;
+        check_count("values", actual.len(), expected.len())?;
         let (error, limit) = match tolerance {
             Tolerance::Absolute(limit) => (largest_difference(actual, expected), limit),
             Tolerance::Relative(limit) => {
@@ -129,7 +130,7 @@ impl GoldenOutput {
             }
             Tolerance::Cosine(least) => (1.0 - cosine(actual, expected), 1.0 - least),
         };
-        // Not `error > limit`: a NaN must fail.
+        // Not `error > limit`, because a NaN must fail.
         if error <= limit {
             return Ok(());
         }
@@ -137,20 +138,20 @@ impl GoldenOutput {
     }
 }
 
-fn expect_count(what: &'static str, actual: usize, expected: usize) -> Result<(), GoldenMismatch> {
+fn check_count(what: &'static str, actual: usize, expected: usize) -> Result<(), GoldenMismatch> {
     if actual == expected {
         return Ok(());
     }
     Err(GoldenMismatch::Count { what, actual, expected })
 }
 
-/// Infinite when any difference is not a number.
+/// Returns the largest absolute difference, or infinity if any difference is NaN.
 fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
     let differences = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
     differences.fold(0.0, |worst, d| if d.is_nan() { f64::INFINITY } else { worst.max(d) })
 }
 
-/// Not a number when either vector is zero or holds one that is not.
+/// Returns the cosine of two vectors, or NaN if a vector is zero or contains NaN.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| -> f64 {
         x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
@@ -210,8 +211,8 @@ mod tests {
     const YUNET: &str = include_str!("../../models/yunet/2023mar/model.toml");
     const YUNET_GOLDEN: &[u8] = include_bytes!("../../models/yunet/2023mar/golden.safetensors");
 
-    /// What onnxruntime answers to the same pictures with red and blue exchanged;
-    /// `tests/fixtures/make_goldens.py` prints it.
+    /// The outputs of onnxruntime for the same pictures with red and blue exchanged, as printed by
+    /// `tests/fixtures/make_goldens.py`.
     const SWAPPED: [[f32; 3]; 2] =
         [[4.064_878, -0.634_581_45, -3.430_244_2], [2.963_026, 0.595_095_75, -3.558_072_8]];
 
@@ -221,13 +222,13 @@ mod tests {
         (manifest, golden)
     }
 
-    /// The answers a perfect device gives.
+    /// The outputs of a device without any error.
     fn expected(golden: &Golden) -> Vec<Vec<&[f32]>> {
         let row = |k: usize| golden.outputs.iter().map(|o| o.rows[k].as_slice()).collect();
         (0..golden.pictures.len()).map(row).collect()
     }
 
-    /// Means of the three planes of the first row.
+    /// Returns the means of the three planes of a picture's row.
     fn plane_means(input: &InputContract, picture: &RgbImage) -> [f64; 3] {
         let mut row = vec![0.0; input.row_len()];
         input.fill(picture, &mut row).unwrap();
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_golden_pictures_reach_the_network_in_its_colour_order() {
-        // Plane means of the float tensor that onnxruntime was fed when the golden was made.
+        // Plane means of the float tensor that was the input of onnxruntime for this golden.
         let reference = [117.7038, 130.7354, 154.2838];
         let (manifest, golden) = liveness();
         let means = plane_means(&golden.input, &golden.pictures[0]);

@@ -1,13 +1,13 @@
-//! How a network is fed: size, layout, colour order, range and crop.
+//! The input of a network: size, layout, colour order, range and crop.
 
 use serde::Deserialize;
 
 use super::ModelError;
-use super::values::tensor_name;
+use super::values::parse_tensor_name;
 use crate::face::Alignment;
 use crate::image::RgbImage;
 
-/// Largest width or height of a network's input in pixels; detectors use 1,280 at most.
+/// Largest width or height of an input in pixels. Detectors use at most 1,280.
 const SIDE_MAX: usize = 2048;
 
 /// Order of the axes of one row.
@@ -20,7 +20,7 @@ pub enum Layout {
     Nhwc,
 }
 
-/// Order of the channels. A network fed the wrong one lets attacks pass.
+/// Order of the channels. With the wrong order a liveness network lets attacks pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColourOrder {
@@ -30,38 +30,39 @@ pub enum ColourOrder {
     Bgr,
 }
 
-/// Which part of a photograph a network looks at.
+/// The part of a photograph that a network receives.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CropRule {
-    /// All of it, scaled to fit, at the top left of a black canvas; only the scaled picture is
-    /// handed on.
-    // Braces, because serde lets unknown keys pass beside a tag without content.
+    /// The whole photograph, scaled to fit, at the top left of a black canvas. Only the scaled
+    /// picture is passed on.
+    // The braces matter: serde accepts unknown keys beside the tag of a unit variant.
     Letterbox {},
-    /// The face, moved by a similarity transform so that its points meet a template.
+    /// The face, after the similarity transform that maps its points to a template.
     Align {
-        /// Where the points go.
+        /// The target positions of the points.
         template: Alignment,
     },
-    /// The face's box enlarged `scale` times and moved to lie inside the photograph.
+    /// The box of the face, enlarged `scale` times and moved to lie inside the photograph.
     Box {
-        /// Side relative to the face's box.
+        /// Side relative to the box of the face.
         scale: f64,
     },
-    /// A square of `scale` times the longer side of the face's box, turned until the eyes are
-    /// level.
+    /// A square of `scale` times the longer side of the box of the face, rotated until the eyes
+    /// are level.
     EyesLevelSquare {
-        /// Side relative to the longer side of the face's box.
+        /// Side relative to the longer side of the box of the face.
         scale: f64,
     },
-    /// A square of `scale` times the eye's width, turned level; the second eye is mirrored.
+    /// A square of `scale` times the width of the eye, rotated to be level. The second eye is
+    /// mirrored.
     Eye {
         /// Side relative to the width of the eye.
         scale: f64,
     },
 }
 
-/// `[input]` as written.
+/// `[input]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawInput {
@@ -76,36 +77,36 @@ pub(super) struct RawInput {
     crop: CropRule,
 }
 
-/// How a network is fed. Pixels become `(x − mean) × scale`, with `x` in 0..255.
+/// The input of a network. A pixel value `x` in 0..255 becomes `(x − mean) × scale`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputContract {
     /// Name of the input in the ONNX file.
     pub tensor: String,
-    /// Pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// Pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// Set for networks that take other squares too: sides that are multiples of it.
+    /// Set if the network also takes other square inputs: their sides are multiples of this.
     pub side_multiple: Option<usize>,
     /// Order of the axes.
     pub layout: Layout,
     /// Order of the channels.
     pub colour: ColourOrder,
-    /// Subtracted first; in the network's own order of channels.
+    /// Subtracted first. One value for each channel, in the order of `colour`.
     pub mean: [f32; 3],
-    /// Multiplied last; in the network's own order of channels.
+    /// Multiplied last. One value for each channel, in the order of `colour`.
     pub scale: [f32; 3],
-    /// What is cut out of the photograph.
+    /// How the input is cut out of the photograph.
     pub crop: CropRule,
 }
 
-/// An image or a row of the wrong size was handed to [`InputContract::fill`].
+/// [`InputContract::fill`] received an image or a row of the wrong size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FillError {
-    /// The image has other sides than the contract.
+    /// The image does not have the sides of the contract.
     #[error("the image has {0}×{1} pixels, the network takes {2}×{3}")]
     Image(usize, usize, usize, usize),
-    /// The row has another length than the contract.
+    /// The row does not have the length of the contract.
     #[error("the row has {0} values, the network takes {1}")]
     Row(usize, usize),
 }
@@ -125,7 +126,7 @@ impl InputContract {
         }
         check_crop(&raw.crop, raw.width, raw.height)?;
         let contract = Self {
-            tensor: tensor_name("input.tensor", raw.tensor)?,
+            tensor: parse_tensor_name("input.tensor", raw.tensor)?,
             width: raw.width,
             height: raw.height,
             side_multiple: raw.side_multiple,
@@ -142,7 +143,7 @@ impl InputContract {
         Ok(contract)
     }
 
-    /// Shape of one row: `[3, height, width]` or `[height, width, 3]`.
+    /// Returns the shape of one row: `[3, height, width]` or `[height, width, 3]`.
     pub fn row_shape(&self) -> Vec<usize> {
         match self.layout {
             Layout::Nchw => vec![3, self.height, self.width],
@@ -150,15 +151,15 @@ impl InputContract {
         }
     }
 
-    /// Values of one row.
+    /// Returns the number of values in one row.
     pub fn row_len(&self) -> usize {
         3 * self.height * self.width
     }
 
-    /// The same contract for a square of `side` pixels.
+    /// Returns the contract for a square of `side` pixels.
     ///
     /// # Errors
-    /// [`ModelError::Value`] when the network does not take that side.
+    /// [`ModelError::Value`] if the network does not take that side.
     pub fn with_side(&self, side: usize) -> Result<Self, ModelError> {
         if (self.width, self.height) != (side, side) && !self.allows_side(side) {
             let rule = format!("of this network does not allow {side}");
@@ -167,11 +168,11 @@ impl InputContract {
         Ok(Self { width: side, height: side, ..self.clone() })
     }
 
-    /// Writes `image` into `row` in the network's layout, colour order and range; what a
-    /// letterboxed one leaves free is black.
+    /// Writes `image` into `row` in the layout, colour order and range of the network. The rest of
+    /// the canvas of a letterboxed image becomes black.
     ///
     /// # Errors
-    /// [`FillError`] when `image` is refused by [`Self::check`] or `row` not [`Self::row_len`] long.
+    /// [`FillError`] if [`Self::check`] refuses `image`, or `row` is not [`Self::row_len`] long.
     pub fn fill(&self, image: &RgbImage, row: &mut [f32]) -> Result<(), FillError> {
         self.check(image)?;
         if row.len() != self.row_len() {
@@ -184,11 +185,11 @@ impl InputContract {
         Ok(())
     }
 
-    /// Whether `image` is one that the network can be fed.
+    /// Checks the size of `image`.
     ///
     /// # Errors
-    /// [`FillError`] when it is not `width × height`; a letterboxed one is as wide or as high, and
-    /// does not stick out.
+    /// [`FillError`] if `image` is not `width × height`. A letterboxed image may be smaller on one
+    /// side, but not on both.
     pub fn check(&self, image: &RgbImage) -> Result<(), FillError> {
         let (width, height) = (image.width(), image.height());
         let fits = match self.crop {
@@ -207,29 +208,31 @@ impl InputContract {
     fn fill_planes(&self, image: &RgbImage, row: &mut [f32]) {
         let planes = row.chunks_exact_mut(self.width * self.height);
         for ((plane, source), (mean, scale)) in planes.zip(self.sources()).zip(self.ranges()) {
-            let number = |value: u8| (f32::from(value) - mean) * scale;
-            let (seen, below) = plane.split_at_mut(image.height() * self.width);
-            for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
-                let (seen, beside) = line.split_at_mut(image.width());
-                for (value, pixel) in seen.iter_mut().zip(pixels) {
-                    *value = number(pixel[source]);
+            let normalise = |value: u8| (f32::from(value) - mean) * scale;
+            let (image_part, below) = plane.split_at_mut(image.height() * self.width);
+            for (line, pixels) in image_part.chunks_exact_mut(self.width).zip(lines(image)) {
+                let (image_part, beside) = line.split_at_mut(image.width());
+                for (value, pixel) in image_part.iter_mut().zip(pixels) {
+                    *value = normalise(pixel[source]);
                 }
-                beside.fill(number(0));
+                beside.fill(normalise(0));
             }
-            below.fill(number(0));
+            below.fill(normalise(0));
         }
     }
 
     fn fill_pixels(&self, image: &RgbImage, row: &mut [f32]) {
-        let (sources, mean, scale) = (self.sources(), self.mean, self.scale);
-        let number = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
-        let black = [number(0, 0), number(1, 0), number(2, 0)];
-        let (seen, below) = row.as_chunks_mut::<3>().0.split_at_mut(image.height() * self.width);
-        for (line, pixels) in seen.chunks_exact_mut(self.width).zip(lines(image)) {
-            let (seen, beside) = line.split_at_mut(image.width());
-            for (values, pixel) in seen.iter_mut().zip(pixels) {
+        let sources = self.sources();
+        let (mean, scale) = (self.mean, self.scale);
+        let normalise = |k: usize, value: u8| (f32::from(value) - mean[k]) * scale[k];
+        let black = [normalise(0, 0), normalise(1, 0), normalise(2, 0)];
+        let (image_part, below) =
+            row.as_chunks_mut::<3>().0.split_at_mut(image.height() * self.width);
+        for (line, pixels) in image_part.chunks_exact_mut(self.width).zip(lines(image)) {
+            let (image_part, beside) = line.split_at_mut(image.width());
+            for (values, pixel) in image_part.iter_mut().zip(pixels) {
                 for k in 0..3 {
-                    values[k] = number(k, pixel[sources[k]]);
+                    values[k] = normalise(k, pixel[sources[k]]);
                 }
             }
             beside.fill(black);
@@ -237,7 +240,7 @@ impl InputContract {
         below.fill(black);
     }
 
-    /// For every channel of the network, the channel of an RGB pixel that feeds it.
+    /// Returns, for each channel of the network, the index of the channel in an RGB pixel.
     fn sources(&self) -> [usize; 3] {
         match self.colour {
             ColourOrder::Rgb => [0, 1, 2],
@@ -276,7 +279,7 @@ fn check_crop(crop: &CropRule, width: usize, height: usize) -> Result<(), ModelE
     }
 }
 
-/// The rows of an image.
+/// Returns the lines of pixels of an image.
 fn lines(image: &RgbImage) -> impl Iterator<Item = &[[u8; 3]]> {
     image.pixels().as_chunks().0.chunks_exact(image.width())
 }

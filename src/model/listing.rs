@@ -1,4 +1,4 @@
-//! Which models there are: `<root>/<name>/<version>/model.toml` or `…/ensemble.toml`.
+//! Finds the models on disk: `<root>/<name>/<version>/model.toml` or `…/ensemble.toml`.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -11,50 +11,50 @@ use super::package::{ENSEMBLE_FILE, MANIFEST_FILE, read_ensemble, read_manifest}
 /// Most entries of a directory of models.
 const ENTRIES_MAX: usize = 1024;
 
-/// A model found on disk. Its manifest was read; its weights were not.
+/// A model found on disk. Its manifest was read, its weights were not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
-    /// The model's directory.
+    /// The directory of the model.
     pub dir: PathBuf,
-    /// Its manifest.
+    /// The manifest of the model.
     pub manifest: Manifest,
 }
 
-/// Everything under a folder of models.
+/// The content of a folder of models.
 #[derive(Debug, Default)]
-pub struct Shelf {
-    /// As [`scan`] lists them.
+pub struct ModelFolder {
+    /// The models, in the order of [`scan`].
     pub models: Vec<Listing>,
-    /// As [`scan_ensembles`] lists them.
+    /// The ensembles, in the order of [`scan_ensembles`].
     pub ensembles: Vec<Ensemble>,
-    /// One [`ModelError::In`] for each directory that is refused.
+    /// One [`ModelError::InDirectory`] for each refused directory.
     pub refused: Vec<ModelError>,
 }
 
-/// All models and ensembles under `root`, and why which directories are refused.
+/// Returns all models and ensembles under `root`, and an error for each refused directory.
 ///
 /// # Errors
-/// A folder that cannot be listed.
-pub fn scan_shelf(root: &Path) -> Result<Shelf, ModelError> {
+/// A directory cannot be listed.
+pub fn scan_folder(root: &Path) -> Result<ModelFolder, ModelError> {
     let (models, refused_models) = scan_models(root)?;
     let (ensembles, refused_ensembles) = scan_each(root, holds_ensemble, list_ensemble)?;
     let refused = refused_models.into_iter().chain(refused_ensembles).collect();
-    Ok(Shelf { models, ensembles: sorted_ensembles(ensembles), refused })
+    Ok(ModelFolder { models, ensembles: sorted_ensembles(ensembles), refused })
 }
 
-/// All models under `root`, by name, and by version from the oldest to the newest; runs of digits
-/// in a version count as numbers. Files and hidden entries beside the models are passed over.
+/// Returns all models under `root`, sorted by name and then by version, the oldest first. Runs of
+/// digits in a version are compared as numbers. Files and hidden entries are ignored.
 ///
 /// # Errors
-/// A directory of a version without a valid manifest, or whose manifest bears another name:
-/// [`ModelError::In`] names it.
+/// [`ModelError::InDirectory`] names a version directory that has no valid manifest, or whose
+/// manifest has another name or version.
 pub fn scan(root: &Path) -> Result<Vec<Listing>, ModelError> {
     let (models, refused) = scan_models(root)?;
     refused.into_iter().next().map_or(Ok(models), Err)
 }
 
-/// All ensembles under `root`, in the order of [`scan`]. Whether there are such members is not
-/// looked at.
+/// Returns all ensembles under `root`, in the order of [`scan`]. Does not check that the members
+/// exist.
 ///
 /// # Errors
 /// As [`scan`].
@@ -66,7 +66,7 @@ pub fn scan_ensembles(root: &Path) -> Result<Vec<Ensemble>, ModelError> {
 fn scan_models(root: &Path) -> Result<(Vec<Listing>, Vec<ModelError>), ModelError> {
     let holds_model = |dir: &Path| !is_ensemble_alone(dir);
     let (mut models, refused) = scan_each(root, holds_model, |dir| {
-        Ok(Listing { dir: dir.to_owned(), manifest: list(dir)? })
+        Ok(Listing { dir: dir.to_owned(), manifest: list_model(dir)? })
     })?;
     models.sort_by(|a, b| {
         let (a, b) = (&a.manifest, &b.manifest);
@@ -81,23 +81,23 @@ fn sorted_ensembles(mut ensembles: Vec<Ensemble>) -> Vec<Ensemble> {
     ensembles
 }
 
-/// Reads every directory of a version that `wanted` holds for, and says why it refuses others.
+/// Applies `read` to every version directory that is `wanted`. Returns the values and the errors.
 fn scan_each<T>(
     root: &Path,
     wanted: impl Fn(&Path) -> bool,
     read: impl Fn(&Path) -> Result<T, ModelError>,
 ) -> Result<(Vec<T>, Vec<ModelError>), ModelError> {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
-    for dir in versions(root)?.into_iter().filter(|dir| wanted(dir)) {
+    for dir in version_directories(root)?.into_iter().filter(|dir| wanted(dir)) {
         match read(&dir) {
             Ok(read) => found.push(read),
-            Err(source) => refused.push(ModelError::In { dir, source: Box::new(source) }),
+            Err(source) => refused.push(ModelError::InDirectory { dir, source: Box::new(source) }),
         }
     }
     Ok((found, refused))
 }
 
-/// The model called `wanted`: `name/version`, or `name` for its newest version.
+/// Returns the model called `wanted`: `name/version`, or `name` for the newest version.
 pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
     listings.iter().rfind(|listing| {
         let manifest = &listing.manifest;
@@ -108,19 +108,19 @@ pub fn find<'a>(listings: &'a [Listing], wanted: &str) -> Option<&'a Listing> {
     })
 }
 
-fn list(dir: &Path) -> Result<Manifest, ModelError> {
+fn list_model(dir: &Path) -> Result<Manifest, ModelError> {
     let manifest = read_manifest(dir)?;
-    check_place(dir, manifest.id())?;
+    check_directory_name(dir, manifest.id())?;
     Ok(manifest)
 }
 
 fn list_ensemble(dir: &Path) -> Result<Ensemble, ModelError> {
     let ensemble = read_ensemble(dir)?;
-    check_place(dir, ensemble.id())?;
+    check_directory_name(dir, ensemble.id())?;
     Ok(ensemble)
 }
 
-fn check_place(dir: &Path, id: String) -> Result<(), ModelError> {
+fn check_directory_name(dir: &Path, id: String) -> Result<(), ModelError> {
     if dir.ends_with(&id) { Ok(()) } else { Err(ModelError::Misplaced { id }) }
 }
 
@@ -128,22 +128,23 @@ fn holds_ensemble(dir: &Path) -> bool {
     dir.join(ENSEMBLE_FILE).exists()
 }
 
-/// A directory with both files is listed as both, so that choosing it by name is refused.
+/// Returns true if `dir` holds an ensemble and no model. A directory with both files is listed as
+/// both, so that its name is ambiguous and choosing it is refused.
 fn is_ensemble_alone(dir: &Path) -> bool {
     holds_ensemble(dir) && !dir.join(MANIFEST_FILE).exists()
 }
 
-/// The directories of all versions of all models.
-fn versions(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// Returns the directories of all versions of all models.
+fn version_directories(root: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let mut found = Vec::new();
-    for model in directories(root)? {
-        found.extend(directories(&model)?);
+    for model in subdirectories(root)? {
+        found.extend(subdirectories(&model)?);
     }
     Ok(found)
 }
 
-/// The directories in `dir`, links to directories included, by name.
-fn directories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// Returns the directories in `dir` sorted by name, including links to directories.
+fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let failed = |source| ModelError::Read { path: dir.to_owned(), source };
     let mut found = Vec::new();
     for (k, entry) in std::fs::read_dir(dir).map_err(failed)?.enumerate() {
@@ -161,14 +162,15 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(found)
 }
 
-/// Compares texts piece by piece, runs of digits as numbers: `1.9` before `1.10`.
+/// Compares texts piece by piece, with runs of digits as numbers: `1.9` comes before `1.10`.
 fn natural_order(a: &str, b: &str) -> Ordering {
     let by_piece = pieces(a).cmp(pieces(b));
     by_piece.then_with(|| a.cmp(b))
 }
 
-/// Splits `text` into runs of digits and runs of the rest. A number is given as the count of its
-/// digits and the digits, both without leading zeros, which compares as the number does.
+/// Splits `text` into runs of digits and runs of other characters. A run of digits becomes a pair:
+/// the count of its digits plus 1, and the digits, both without leading zeros. Such pairs compare
+/// as the numbers do.
 fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -244,9 +246,9 @@ mod tests {
         put(root.path(), "iris/2", "3");
         std::fs::create_dir_all(root.path().join("pair/1")).unwrap();
         std::fs::write(root.path().join("pair/1").join(ENSEMBLE_FILE), "name = 1").unwrap();
-        let shelf = scan_shelf(root.path()).unwrap();
-        assert_eq!(shelf.models.len(), 1);
-        let refused: Vec<String> = shelf.refused.iter().map(|error| causes(error)).collect();
+        let folder = scan_folder(root.path()).unwrap();
+        assert_eq!(folder.models.len(), 1);
+        let refused: Vec<String> = folder.refused.iter().map(|error| causes(error)).collect();
         assert_eq!(refused.len(), 2, "{refused:?}");
         assert!(refused[0].contains("iris/2: the manifest says"), "{refused:?}");
         assert!(refused[1].contains("pair/1: manifest line 1"), "{refused:?}");

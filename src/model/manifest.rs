@@ -1,40 +1,32 @@
-//! `model.toml`: what a model is, how it is fed, what it answers and what it is worth.
+//! `model.toml`: the identity, the inputs, the outputs and the measured accuracy of a model.
 
 use serde::Deserialize;
 
 use super::ModelError;
 use super::input::{InputContract, RawInput};
-use super::task::{Meaning, RawDetection, RawLiveness, RawTask, Task, cells};
-use super::values::{Licence, Sha256Hex, file_name, free_text, label, tensor_name};
+use super::output::{OutputSpec, RawOutput, parse_outputs};
+use super::task::{RawDetection, RawLiveness, Task, TaskKind};
+use super::values::{Licence, Sha256Hex, parse_file_name, parse_free_text, parse_label};
 use crate::engine::Precision;
 use crate::face::calibration::{self, CalibrationEntry, RawCalibrationEntry};
 
-/// Largest manifest in bytes; a long calibration table takes 10 kB.
+/// Largest manifest in bytes. A long calibration table takes 10 kB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 10;
 
-/// Most outputs of a network; a detector has 12.
-const OUTPUTS_MAX: usize = 32;
-
-/// Most axes of an output, without the batch axis.
-const AXES_MAX: usize = 6;
-
-/// Most values of one output; 1,280-pixel detectors answer 256,000.
-const OUTPUT_VALUES_MAX: usize = 1 << 22;
-
-/// Most batch sizes; each takes warm-up time and device memory.
+/// Most batch sizes. Each one takes warm-up time and device memory.
 const BUCKETS_MAX: usize = 12;
 
-/// Largest batch size; beyond it a batch only adds delay.
+/// Largest batch size. A larger batch only adds delay.
 const BUCKET_MAX: usize = 256;
 
-/// A model's manifest, known to be consistent.
+/// The manifest of a model, checked when it is parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
-    /// Name of the model; also its directory.
+    /// Name of the model, and of its directory.
     pub name: String,
-    /// Version of the model; also its directory.
+    /// Version of the model, and name of its directory.
     pub version: String,
-    /// What the network is for.
+    /// The task of the network.
     pub task: Task,
     /// Name of the ONNX file beside the manifest.
     pub file: String,
@@ -42,88 +34,58 @@ pub struct Manifest {
     pub sha256: Sha256Hex,
     /// Licence of the weights.
     pub licence: Licence,
-    /// Where the weights come from.
+    /// The source of the weights.
     pub origin: Origin,
-    /// How the network is fed.
+    /// The input of the network.
     pub input: InputContract,
-    /// What the network answers, in the order that batches return it.
+    /// The outputs of the network, in the order in which a batch returns them.
     pub outputs: Vec<OutputSpec>,
-    /// Useful batch sizes, strictly rising.
+    /// Batch sizes to warm, strictly rising.
     pub buckets: Vec<usize>,
-    /// What weights and activations are computed in.
+    /// Precision of weights and activations.
     pub precision: Precision,
-    /// The answers that pin the network.
+    /// The golden that pins the outputs of the network.
     pub golden: GoldenSpec,
-    /// What similarities are worth; empty for other tasks than embedding.
+    /// False-match rates of similarities. Empty unless the task is embedding.
     pub calibration: Vec<CalibrationEntry>,
 }
 
-/// Where weights come from.
+/// The source of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Registry and package.
     pub package: String,
     /// Version of the package.
     pub version: String,
-    /// File in the package.
+    /// Path of the file in the package.
     pub path: String,
     /// Who made the model.
     pub upstream: String,
-    /// What the model was trained on, and what is not known of it.
+    /// What the model was trained on, and what is not known about the training.
     pub training_data: String,
 }
 
-/// One output of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputSpec {
-    /// Name of the output in the ONNX file.
-    pub tensor: String,
-    /// Shape of one row, without the batch axis.
-    pub shape: Vec<usize>,
-    /// What it says.
-    pub meaning: Meaning,
-    /// Detectors: pixels per cell of the grid that `shape` counts.
-    pub stride: Option<usize>,
-}
-
-impl OutputSpec {
-    /// Values of one row.
-    #[expect(clippy::len_without_is_empty, reason = "an output has at least one value")]
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Shape of one row when the network is fed by `input`: a detector's grids follow its sides.
-    pub fn row_shape(&self, input: &InputContract) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let Some(cells) = self.stride.and_then(|stride| cells(input, stride)) {
-            shape[0] = cells;
-        }
-        shape
-    }
-}
-
-/// Where the golden is, and how close answers must come.
+/// The golden file, and the tolerances of its comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GoldenSpec {
     /// Name of the safetensors file beside the manifest.
     pub file: String,
     /// Hash of the file.
     pub sha256: Sha256Hex,
-    /// Side of the golden's square pictures where it is not that of the input.
+    /// Side of the square pictures in pixels, if it is not that of the input.
     pub side: Option<usize>,
-    /// How close answers must come in `f32`.
+    /// Tolerance in `f32`.
     pub tolerance: Tolerance,
-    /// How close they must come in `bf16`. Giving it says that the calibration holds there too.
+    /// Tolerance in `bf16`. Setting it states that the calibration also holds in `bf16`.
     pub tolerance_bf16: Option<Tolerance>,
-    /// The same for `f16`, in which GPUs compute.
+    /// As above for `f16`, in which GPUs compute.
     pub tolerance_f16: Option<Tolerance>,
-    /// The same for `tf32`, in which GPUs multiply.
+    /// As above for `tf32`, in which GPUs multiply.
     pub tolerance_tf32: Option<Tolerance>,
 }
 
 impl GoldenSpec {
-    /// How close answers must come in a precision; `None` where the model was not checked.
+    /// Returns the tolerance in `precision`, or `None` if the model was not checked in it.
     pub fn tolerance_in(&self, precision: Precision) -> Option<Tolerance> {
         match precision {
             Precision::F32 => Some(self.tolerance),
@@ -134,15 +96,15 @@ impl GoldenSpec {
     }
 }
 
-/// How close an answer must come to the expected one, per output and row.
+/// The largest error of an output, for each output and row.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "kind", content = "limit", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Tolerance {
-    /// Largest difference of any value, in the output's own unit.
+    /// Largest difference of any value, in the unit of the output.
     Absolute(f64),
     /// Largest difference of any value, relative to the largest expected magnitude of the output.
     Relative(f64),
-    /// Least cosine between the answer and the expected one.
+    /// Least cosine between the output and the expected output.
     Cosine(f64),
 }
 
@@ -151,7 +113,7 @@ pub enum Tolerance {
 struct RawManifest {
     name: String,
     version: String,
-    task: RawTask,
+    task: TaskKind,
     file: String,
     sha256: String,
     licence: String,
@@ -179,15 +141,6 @@ struct RawOrigin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawOutput {
-    tensor: String,
-    shape: Vec<usize>,
-    meaning: Meaning,
-    stride: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawGolden {
     file: String,
     sha256: String,
@@ -199,36 +152,36 @@ struct RawGolden {
 }
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Parses the text of a `model.toml`.
     ///
     /// # Errors
-    /// [`ModelError`] names the key and the rule it breaks; unknown keys are refused.
+    /// [`ModelError`] names the key and the rule that it breaks. Unknown keys are refused.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         if text.len() > MANIFEST_BYTES_MAX {
             let (actual, limit) = (text.len() as u64, MANIFEST_BYTES_MAX as u64);
             return Err(ModelError::TooLarge { what: "manifest bytes", actual, limit });
         }
-        let raw: RawManifest = toml::from_str(text).map_err(|error| syntax(text, &error))?;
-        Self::check(raw)
+        let raw: RawManifest = toml::from_str(text).map_err(|error| syntax_error(text, &error))?;
+        Self::from_raw(raw)
     }
 
-    /// `name/version`.
+    /// Returns `name/version`.
     pub fn id(&self) -> String {
         format!("{}/{}", self.name, self.version)
     }
 
-    fn check(raw: RawManifest) -> Result<Self, ModelError> {
+    fn from_raw(raw: RawManifest) -> Result<Self, ModelError> {
         let input = InputContract::parse(raw.input)?;
         let outputs = parse_outputs(raw.outputs)?;
         let task = Task::parse(raw.task, raw.detection, raw.liveness, &input, &outputs)?;
-        if raw.task != RawTask::FaceEmbedding && !raw.calibration.is_empty() {
+        if raw.task != TaskKind::FaceEmbedding && !raw.calibration.is_empty() {
             return Err(ModelError::value("calibration", "does not belong to this task"));
         }
         let manifest = Self {
-            name: label("name", raw.name)?,
-            version: label("version", raw.version)?,
+            name: parse_label("name", raw.name)?,
+            version: parse_label("version", raw.version)?,
             task,
-            file: file_name("file", raw.file)?,
+            file: parse_file_name("file", raw.file)?,
             sha256: Sha256Hex::parse("sha256", raw.sha256)?,
             licence: Licence::parse(raw.licence)?,
             origin: parse_origin(raw.origin)?,
@@ -243,10 +196,10 @@ impl Manifest {
         manifest.in_precision(precision)
     }
 
-    /// The same model computed in `precision`.
+    /// Returns the manifest with another precision.
     ///
     /// # Errors
-    /// A precision the golden has no tolerance for: nobody has checked the model in it.
+    /// The golden has no tolerance for `precision`, so the model was never checked in it.
     pub fn in_precision(self, precision: Precision) -> Result<Self, ModelError> {
         if self.golden.tolerance_in(precision).is_none() {
             let rule = format!("is needed to run in {precision}");
@@ -257,8 +210,8 @@ impl Manifest {
     }
 }
 
-/// What the TOML parser refuses, with the line it stands on: that line holds the key.
-pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
+/// Converts an error of the TOML parser. Adds the line of the error, because it holds the key.
+pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> ModelError {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or("");
     let line = before.matches('\n').count();
@@ -268,45 +221,12 @@ pub(super) fn syntax(text: &str, error: &toml::de::Error) -> ModelError {
 
 fn parse_origin(raw: RawOrigin) -> Result<Origin, ModelError> {
     Ok(Origin {
-        package: free_text("origin.package", raw.package)?,
-        version: free_text("origin.version", raw.version)?,
-        path: free_text("origin.path", raw.path)?,
-        upstream: free_text("origin.upstream", raw.upstream)?,
-        training_data: free_text("origin.training_data", raw.training_data)?,
+        package: parse_free_text("origin.package", raw.package)?,
+        version: parse_free_text("origin.version", raw.version)?,
+        path: parse_free_text("origin.path", raw.path)?,
+        upstream: parse_free_text("origin.upstream", raw.upstream)?,
+        training_data: parse_free_text("origin.training_data", raw.training_data)?,
     })
-}
-
-fn parse_outputs(raw: Vec<RawOutput>) -> Result<Vec<OutputSpec>, ModelError> {
-    if !(1..=OUTPUTS_MAX).contains(&raw.len()) {
-        return Err(ModelError::value("outputs", format!("must have 1 to {OUTPUTS_MAX} entries")));
-    }
-    let mut outputs: Vec<OutputSpec> = Vec::with_capacity(raw.len());
-    for (k, raw) in raw.into_iter().enumerate() {
-        let tensor = tensor_name(&format!("outputs[{k}].tensor"), raw.tensor)?;
-        if outputs.iter().any(|other| other.tensor == tensor) {
-            return Err(ModelError::value(format!("outputs[{k}].tensor"), "is named twice"));
-        }
-        check_shape(&raw.shape)
-            .map_err(|rule| ModelError::value(format!("outputs[{k}].shape"), rule))?;
-        outputs.push(OutputSpec {
-            tensor,
-            shape: raw.shape,
-            meaning: raw.meaning,
-            stride: raw.stride,
-        });
-    }
-    Ok(outputs)
-}
-
-fn check_shape(shape: &[usize]) -> Result<(), String> {
-    if !(1..=AXES_MAX).contains(&shape.len()) {
-        return Err(format!("must have 1 to {AXES_MAX} axes"));
-    }
-    let values = shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
-    match values {
-        Some(1..=OUTPUT_VALUES_MAX) => Ok(()),
-        _ => Err(format!("must hold 1 to {OUTPUT_VALUES_MAX} values")),
-    }
 }
 
 fn parse_buckets(buckets: Vec<usize>) -> Result<Vec<usize>, ModelError> {
@@ -335,7 +255,7 @@ fn parse_golden(raw: RawGolden, input: &InputContract) -> Result<GoldenSpec, Mod
         })?;
     }
     Ok(GoldenSpec {
-        file: file_name("golden.file", raw.file)?,
+        file: parse_file_name("golden.file", raw.file)?,
         sha256: Sha256Hex::parse("golden.sha256", raw.sha256)?,
         side: raw.side,
         tolerance: raw.tolerance,
@@ -371,7 +291,7 @@ mod tests {
     const MESH: &str = include_str!("../../models/facemesh/3.3.6/model.toml");
     const IRIS: &str = include_str!("../../models/iris/3.3.6/model.toml");
 
-    /// One broken rule a row: the manifest, what is replaced by what, and what the error says.
+    /// Broken manifests: the original, the text to replace, the replacement, a part of the error.
     const REFUSED: &[(&str, &str, &str, &str)] = &[
         (SFACE, "licence = \"Apache-2.0\"\n", "", "missing field `licence`"),
         (SFACE, "\"Apache-2.0\"", "\"\"", "`licence`"),
@@ -471,8 +391,8 @@ mod tests {
 
     #[test]
     fn calibration_belongs_to_embedders_only() {
-        let row = &SFACE[SFACE.find("[[calibration]]").unwrap()..];
-        let message = Manifest::parse(&format!("{IRIS}{row}")).unwrap_err().to_string();
+        let entry = &SFACE[SFACE.find("[[calibration]]").unwrap()..];
+        let message = Manifest::parse(&format!("{IRIS}{entry}")).unwrap_err().to_string();
         assert_eq!(message, "manifest: `calibration` does not belong to this task");
     }
 
@@ -522,9 +442,9 @@ mod tests {
     #[test]
     fn the_default_embedder_supports_one_false_match_in_ten_thousand() {
         let manifest = Manifest::parse(SFACE).unwrap();
-        let row = &manifest.calibration[0];
-        assert!(row.is_generic());
-        assert_eq!(row.threshold(1e-4).unwrap(), 0.425);
+        let entry = &manifest.calibration[0];
+        assert!(entry.is_generic());
+        assert_eq!(entry.threshold(1e-4).unwrap(), 0.425);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! One model's files, read once and known to be the right ones.
+//! The files of one model, read once and checked by their hashes.
 
 use std::fmt;
 use std::fs::File;
@@ -15,32 +15,32 @@ use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::values::Sha256Hex;
 use crate::engine::{self, Graph, Precision};
 
-/// Name of the manifest in a model's directory.
+/// Name of the manifest in the directory of a model.
 pub(super) const MANIFEST_FILE: &str = "model.toml";
 
-/// Name of the manifest in an ensemble's directory.
+/// Name of the manifest in the directory of an ensemble.
 pub(super) const ENSEMBLE_FILE: &str = "ensemble.toml";
 
-/// Largest ONNX file in bytes: twice an IResNet-100 in f32.
+/// Largest ONNX file in bytes: twice the size of an IResNet-100 in f32.
 const WEIGHTS_BYTES_MAX: u64 = 512 << 20;
 
-/// Largest golden in bytes: two 1,280-pixel pictures of a detector take half of it.
+/// Largest golden in bytes. The golden of a detector with two pictures of side 1,280 takes half.
 const GOLDEN_BYTES_MAX: u64 = 32 << 20;
 
 /// Which licences the operator accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LicencePolicy {
-    /// Only weights that may be used commercially.
+    /// Only weights whose licence allows commercial use.
     Commercial,
     /// Also weights whose licence forbids commercial use, for research.
     AcceptNonCommercial,
 }
 
-/// A model's files: the manifest, and the bytes whose hashes it states.
+/// The files of a model: the manifest, and the bytes whose hashes the manifest states.
 ///
-/// The bytes are kept from the moment they were hashed, so what was checked is what is imported.
+/// The hashed bytes are kept in memory, so the imported bytes are the checked bytes.
 pub struct Package {
-    /// What the model says of itself.
+    /// The manifest of the model.
     pub manifest: Manifest,
     dir: PathBuf,
     onnx: Bytes,
@@ -48,29 +48,31 @@ pub struct Package {
 }
 
 impl Package {
-    /// The same model computed in `precision`.
+    /// Returns the model with another precision.
     ///
     /// # Errors
-    /// [`Manifest::in_precision`].
+    /// As [`Manifest::in_precision`].
     pub fn in_precision(self, precision: Precision) -> Result<Self, ModelError> {
         Ok(Self { manifest: self.manifest.in_precision(precision)?, ..self })
     }
 
-    /// Reads the model in `dir`, of a licence that allows commercial use.
+    /// Reads the model in `dir`. The licence must allow commercial use.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         Self::open_with(dir, LicencePolicy::Commercial)
     }
 
-    /// Reads the model in `dir`, of a licence that `policy` accepts.
+    /// Reads the model in `dir`. `policy` must accept the licence.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn open_with(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
-        Self::read(dir, policy)
-            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+        Self::read(dir, policy).map_err(|source| ModelError::InDirectory {
+            dir: dir.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn read(dir: &Path, policy: LicencePolicy) -> Result<Self, ModelError> {
@@ -82,14 +84,16 @@ impl Package {
         Self::with_files(dir, manifest)
     }
 
-    /// Reads the files of a model that was opened from `dir` once more, whatever the manifest there
-    /// says by now: the bytes must have the hashes of `manifest`.
+    /// Reads again the files of a model that was opened from `dir` before. The bytes must have the
+    /// hashes of `manifest`; the manifest that is in `dir` now is not read.
     ///
     /// # Errors
-    /// [`ModelError::In`] names `dir` and holds the reason.
+    /// [`ModelError::InDirectory`] names `dir` and holds the reason.
     pub fn reread(dir: &Path, manifest: &Manifest) -> Result<Self, ModelError> {
-        Self::with_files(dir, manifest.clone())
-            .map_err(|source| ModelError::In { dir: dir.to_owned(), source: Box::new(source) })
+        Self::with_files(dir, manifest.clone()).map_err(|source| ModelError::InDirectory {
+            dir: dir.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     fn with_files(dir: &Path, manifest: Manifest) -> Result<Self, ModelError> {
@@ -101,29 +105,29 @@ impl Package {
         Ok(Self { manifest, dir: dir.to_owned(), onnx: onnx.into(), golden })
     }
 
-    /// Where the files are.
+    /// Returns the directory of the files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// `name/version`.
+    /// Returns `name/version`.
     pub fn id(&self) -> String {
         self.manifest.id()
     }
 
-    /// Imports and optimises the network for the manifest's own input.
+    /// Imports and optimises the network for the input of the manifest.
     ///
     /// # Errors
-    /// [`ModelError::Import`], or an output that is not as the manifest says.
+    /// [`ModelError::Import`], or an input or output that differs from the manifest.
     pub fn graph(&self) -> Result<Graph, ModelError> {
         self.graph_for(&self.manifest.input)
     }
 
-    /// Imports and optimises the network for `input`: the manifest's own, or one made of it by
+    /// Imports and optimises the network for `input`: the input of the manifest, or one made by
     /// [`InputContract::with_side`].
     ///
     /// # Errors
-    /// [`ModelError::Import`], or an output that is not as the manifest says.
+    /// [`ModelError::Import`], or an input or output that differs from the manifest.
     pub fn graph_for(&self, input: &InputContract) -> Result<Graph, ModelError> {
         let graph = engine::optimise(engine::import(self.onnx.clone(), Some(&input.row_shape()))?);
         check_input(input, &graph.input().name)?;
@@ -132,7 +136,7 @@ impl Package {
         Ok(graph)
     }
 
-    /// The answers that the network must give before it may serve.
+    /// Parses the golden, whose outputs the network must reproduce before it may serve.
     ///
     /// # Errors
     /// [`ModelError::GoldenFile`] and [`ModelError::GoldenTensor`].
@@ -142,13 +146,13 @@ impl Package {
 }
 
 impl fmt::Debug for Package {
-    /// Names the model; its bytes are too many to print.
+    /// Writes the name of the model only, because the bytes are too many to print.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Package").field(&self.id()).finish()
     }
 }
 
-/// Reads the manifest in `dir`, and nothing else.
+/// Reads only the manifest in `dir`.
 pub(super) fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     Manifest::parse(&read_text(dir.join(MANIFEST_FILE))?)
 }
@@ -166,11 +170,12 @@ fn read_text(path: PathBuf) -> Result<String, ModelError> {
     })
 }
 
-/// Reads a file of at most `limit` bytes, whatever its size was when it was looked at.
+/// Reads a file of at most `limit` bytes. The limit holds even if the file grows meanwhile.
 fn read_capped(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // Room for all of it, and for the byte that shows the end; growing would leave twice as much.
+    // Capacity for the whole file and for one byte more, which the read that finds the end needs.
+    // Without that byte the vector would double its capacity.
     let size = file.metadata().map_err(failed)?.len().min(limit);
     let mut bytes = Vec::with_capacity(size as usize + 1);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -201,7 +206,7 @@ fn check_input(input: &InputContract, actual: &str) -> Result<(), ModelError> {
     Err(ModelError::value("input.tensor", rule))
 }
 
-/// Every output of the manifest is one of the network's, with the row shape stated.
+/// Checks that the network has every output of the manifest, with the stated row shape.
 fn check_outputs(
     manifest: &Manifest,
     input: &InputContract,
@@ -231,7 +236,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
     }
 
-    /// A copy of the iris model whose manifest went through `edit`.
+    /// Copies the iris model and applies `edit` to the manifest of the copy.
     fn copy_with(edit: impl Fn(String) -> String) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         for file in ["iris.onnx", "golden.safetensors"] {

@@ -1,18 +1,19 @@
-//! Which embeddings may be compared: those of one space.
+//! Embedding spaces: only embeddings of one space may be compared.
 
 use super::input::{ColourOrder, CropRule, Layout};
 use super::manifest::Manifest;
 use super::values::Sha256Hex;
 use crate::engine::Precision;
 
-/// Hexadecimal digits of the hash in an identifier: 48 bits, far more than an operator has models.
+/// Hexadecimal digits of the hash in an identifier. These are 48 bits, far more than the models of
+/// any operator need.
 const DIGITS: usize = 12;
 
-/// Identifies the space that the embeddings of `manifest` at `precision` lie in, for example
+/// Returns the identifier of the embedding space of `manifest` at `precision`, for example
 /// `sface-2021dec-f32-0123456789ab`.
 ///
-/// The digits hash what a manifest says that moves an embedding: weights, crop, input; and the
-/// precision. Two models with the same name and version but another mean are two spaces.
+/// The digits are a hash of everything in the manifest that changes an embedding (weights, crop,
+/// input) and of the precision. Two models that differ only in the mean have different spaces.
 pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
     let input = &manifest.input;
     let layout = match input.layout {
@@ -23,7 +24,7 @@ pub fn space_id(manifest: &Manifest, precision: Precision) -> String {
         ColourOrder::Rgb => "rgb",
         ColourOrder::Bgr => "bgr",
     };
-    // The text is part of every calibration file's key: a change of it orphans them all.
+    // Every calibration file names a space. A change of this text makes all of them invalid.
     let facts = format!(
         "weights={};crop={};size={}x{};layout={layout};colour={colour};mean={:?};scale={:?};\
          precision={}",

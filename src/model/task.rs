@@ -1,145 +1,154 @@
-//! What a network is for, and which of its outputs says what.
+//! The task of a network, and the role of each of its outputs.
+
+use std::fmt;
 
 use serde::Deserialize;
 
 use super::ModelError;
 use super::input::{CropRule, InputContract};
-use super::manifest::OutputSpec;
-use super::values::free_text;
-use crate::liveness::PadOutputKind;
+use super::output::{Meaning, OutputSpec, cell_count};
+use super::values::parse_free_text;
+use crate::liveness::LivenessOutput;
 
-/// Values of MediaPipe's face mesh: 468 points of x, y, z.
+/// Values of MediaPipe's face mesh: 468 points with x, y, z.
 const MESH_VALUES: usize = 468 * 3;
 
-/// Values of MediaPipe's iris network: 71 contour and 5 iris points of x, y, z.
+/// Values of MediaPipe's iris network: 71 contour points and 5 iris points with x, y, z.
 const IRIS_VALUES: usize = (71 + 5) * 3;
 
-/// What one output says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Meaning {
-    /// Detector, per cell: how likely the class is a face.
-    Class,
-    /// Detector, per cell: how well the box fits a face.
-    Objectness,
-    /// Detector, per cell: the box.
-    Boxes,
-    /// Detector, per cell: five points.
-    Points,
-    /// The face's vector, before normalisation.
-    Embedding,
-    /// One score per class.
-    ClassScores,
-    /// Points in pixels of the crop.
-    Landmarks,
-    /// The probability that the crop shows a face.
-    FaceFlag,
-    /// Refined contours of eyes and lips; not read.
-    Contours,
-}
-
-/// What a network is for. Numbers are indices into [`super::Manifest::outputs`].
+/// The task of a network. Numbers are indices into [`super::Manifest::outputs`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
-    /// Finds faces and five points of each.
+    /// Finds faces, and five points of each face.
     FaceDetection(Detection),
-    /// Turns an aligned face into a vector.
+    /// Turns an aligned face into an embedding.
     FaceEmbedding {
-        /// The vector, one axis.
+        /// The embedding, a tensor of one axis.
         output: usize,
     },
-    /// Tells a live face from a picture of one, by one crop.
+    /// Tells a live face from a picture of a face, by one crop.
     PassiveLiveness(Liveness),
     /// Finds 468 points of a face.
     FaceMesh {
-        /// 468 × (x, y, z).
+        /// The points, 468 × (x, y, z).
         landmarks: usize,
-        /// One probability.
+        /// The probability that the crop shows a face.
         face_flag: usize,
     },
-    /// Finds the contour of an eye and its iris.
+    /// Finds the contour and the iris of an eye.
     Iris {
-        /// (71 + 5) × (x, y, z).
+        /// The points, (71 + 5) × (x, y, z).
         landmarks: usize,
     },
 }
 
+/// A [`Task`] without its details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    /// Finds faces.
+    FaceDetection,
+    /// Turns an aligned face into an embedding.
+    FaceEmbedding,
+    /// Tells a live face from a picture of a face. Only this task may have several live models.
+    PassiveLiveness,
+    /// Finds the points of a face.
+    FaceMesh,
+    /// Finds the contour and the iris of an eye.
+    Iris,
+}
+
 impl Task {
-    /// The name in manifests.
-    pub fn name(&self) -> &'static str {
+    /// Returns the task without its details.
+    pub fn kind(&self) -> TaskKind {
         match self {
-            Self::FaceDetection(_) => "face-detection",
-            Self::FaceEmbedding { .. } => "face-embedding",
-            Self::PassiveLiveness(_) => "passive-liveness",
-            Self::FaceMesh { .. } => "face-mesh",
-            Self::Iris { .. } => "iris",
+            Self::FaceDetection(_) => TaskKind::FaceDetection,
+            Self::FaceEmbedding { .. } => TaskKind::FaceEmbedding,
+            Self::PassiveLiveness(_) => TaskKind::PassiveLiveness,
+            Self::FaceMesh { .. } => TaskKind::FaceMesh,
+            Self::Iris { .. } => TaskKind::Iris,
+        }
+    }
+
+    /// Returns the name in manifests.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+}
+
+impl TaskKind {
+    /// Returns the name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FaceDetection => "face-detection",
+            Self::FaceEmbedding => "face-embedding",
+            Self::PassiveLiveness => "passive-liveness",
+            Self::FaceMesh => "face-mesh",
+            Self::Iris => "iris",
         }
     }
 }
 
-/// How a detector's outputs become faces.
+impl fmt::Display for TaskKind {
+    /// Writes the name in manifests.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the outputs of a detector become faces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
     /// The decoding rule.
     pub decoder: Decoder,
-    /// Least score of a face, 0..1.
+    /// Least score of a face, in 0..1.
     pub score_min: f64,
-    /// Boxes that overlap a better one by more than this are dropped, 0..1.
+    /// Largest overlap (IoU) of two faces, in 0..1. Of two boxes with more, the worse is dropped.
     pub nms_iou: f64,
-    /// The grids, from the finest to the coarsest.
+    /// The output grids, from the finest to the coarsest.
     pub heads: Vec<Head>,
 }
 
-/// A rule from detector outputs to faces.
+/// A rule that turns detector outputs into faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decoder {
-    /// YuNet: score √(class × objectness), box as centre offset and log size, five points.
+    /// YuNet: the score is √(class × objectness), the box a centre offset and a log size, with five
+    /// points.
     Yunet,
 }
 
-/// One grid of a detector; numbers are indices into [`super::Manifest::outputs`].
+/// One output grid of a detector. Numbers are indices into [`super::Manifest::outputs`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Pixels per cell.
     pub stride: usize,
-    /// `[cells, 1]`.
+    /// The class score, shape `[cells, 1]`.
     pub class: usize,
-    /// `[cells, 1]`.
+    /// The objectness, shape `[cells, 1]`.
     pub objectness: usize,
-    /// `[cells, 4]`.
+    /// The boxes, shape `[cells, 4]`.
     pub boxes: usize,
-    /// `[cells, 10]`.
+    /// Five points, shape `[cells, 10]`.
     pub points: usize,
 }
 
-/// How class scores become a liveness score.
+/// How the class scores become a liveness score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Liveness {
-    /// One score per class, one axis.
+    /// One score for each class, a tensor of one axis.
     pub output: usize,
-    /// What the scores are.
-    pub scores: PadOutputKind,
-    /// The class that means a live face.
+    /// The kind of scores.
+    pub scores: LivenessOutput,
+    /// Index of the class of live faces.
     pub live_class: usize,
-    /// Least probability of a live face, 0..1.
+    /// Least probability of a live face, in 0..1.
     pub score_min: f64,
-    /// Where `score_min` comes from.
+    /// The source of `score_min`.
     pub score_source: String,
 }
 
-/// `task` as written.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RawTask {
-    FaceDetection,
-    FaceEmbedding,
-    PassiveLiveness,
-    FaceMesh,
-    Iris,
-}
-
-/// `[detection]` as written.
+/// `[detection]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDetection {
@@ -148,7 +157,7 @@ pub(super) struct RawDetection {
     nms_iou: f64,
 }
 
-/// `[liveness]` as written.
+/// `[liveness]` as written in a manifest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLiveness {
@@ -159,72 +168,72 @@ pub(super) struct RawLiveness {
 }
 
 impl Task {
-    /// Judges the task's own tables against the input and the outputs.
+    /// Checks the tables of the task against the input and the outputs.
     pub(super) fn parse(
-        task: RawTask,
+        task: TaskKind,
         detection: Option<RawDetection>,
         liveness: Option<RawLiveness>,
         input: &InputContract,
         outputs: &[OutputSpec],
     ) -> Result<Self, ModelError> {
-        let foreign = |key| Err(ModelError::value(key, "does not belong to this task"));
-        if detection.is_some() && task != RawTask::FaceDetection {
-            return foreign("detection");
+        let misplaced = |key| Err(ModelError::value(key, "does not belong to this task"));
+        if detection.is_some() && task != TaskKind::FaceDetection {
+            return misplaced("detection");
         }
-        if liveness.is_some() && task != RawTask::PassiveLiveness {
-            return foreign("liveness");
+        if liveness.is_some() && task != TaskKind::PassiveLiveness {
+            return misplaced("liveness");
         }
         check_crop(task, &input.crop)?;
         check_meanings(task, outputs)?;
         Ok(match task {
-            RawTask::FaceDetection => {
+            TaskKind::FaceDetection => {
                 let raw = detection.ok_or_else(|| ModelError::value("detection", "is missing"))?;
                 Self::FaceDetection(parse_detection(raw, input, outputs)?)
             }
-            RawTask::FaceEmbedding => {
-                Self::FaceEmbedding { output: one_vector(outputs, Meaning::Embedding)?.0 }
+            TaskKind::FaceEmbedding => {
+                Self::FaceEmbedding { output: find_vector(outputs, Meaning::Embedding)?.0 }
             }
-            RawTask::PassiveLiveness => {
+            TaskKind::PassiveLiveness => {
                 let raw = liveness.ok_or_else(|| ModelError::value("liveness", "is missing"))?;
                 Self::PassiveLiveness(parse_liveness(raw, outputs)?)
             }
-            RawTask::FaceMesh => Self::FaceMesh {
-                landmarks: one_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
-                face_flag: one_of_len(outputs, Meaning::FaceFlag, 1)?,
+            TaskKind::FaceMesh => Self::FaceMesh {
+                landmarks: find_of_len(outputs, Meaning::Landmarks, MESH_VALUES)?,
+                face_flag: find_of_len(outputs, Meaning::FaceFlag, 1)?,
             },
-            RawTask::Iris => {
-                Self::Iris { landmarks: one_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
+            TaskKind::Iris => {
+                Self::Iris { landmarks: find_of_len(outputs, Meaning::Landmarks, IRIS_VALUES)? }
             }
         })
     }
 }
 
-fn check_crop(task: RawTask, crop: &CropRule) -> Result<(), ModelError> {
-    let wanted = match task {
-        RawTask::FaceDetection => matches!(crop, CropRule::Letterbox {}),
-        RawTask::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
-        RawTask::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
-        RawTask::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
-        RawTask::Iris => matches!(crop, CropRule::Eye { .. }),
+fn check_crop(task: TaskKind, crop: &CropRule) -> Result<(), ModelError> {
+    let fits = match task {
+        TaskKind::FaceDetection => matches!(crop, CropRule::Letterbox {}),
+        TaskKind::FaceEmbedding => matches!(crop, CropRule::Align { .. }),
+        TaskKind::PassiveLiveness => matches!(crop, CropRule::Box { .. }),
+        TaskKind::FaceMesh => matches!(crop, CropRule::EyesLevelSquare { .. }),
+        TaskKind::Iris => matches!(crop, CropRule::Eye { .. }),
     };
-    if wanted { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
+    if fits { Ok(()) } else { Err(ModelError::value("input.crop", "does not fit this task")) }
 }
 
-fn check_meanings(task: RawTask, outputs: &[OutputSpec]) -> Result<(), ModelError> {
+fn check_meanings(task: TaskKind, outputs: &[OutputSpec]) -> Result<(), ModelError> {
     use Meaning::*;
     let allowed: &[Meaning] = match task {
-        RawTask::FaceDetection => &[Class, Objectness, Boxes, Points],
-        RawTask::FaceEmbedding => &[Embedding],
-        RawTask::PassiveLiveness => &[ClassScores],
-        RawTask::FaceMesh => &[Landmarks, FaceFlag, Contours],
-        RawTask::Iris => &[Landmarks],
+        TaskKind::FaceDetection => &[Class, Objectness, Boxes, Points],
+        TaskKind::FaceEmbedding => &[Embedding],
+        TaskKind::PassiveLiveness => &[ClassScores],
+        TaskKind::FaceMesh => &[Landmarks, FaceFlag, Contours],
+        TaskKind::Iris => &[Landmarks],
     };
     for (k, output) in outputs.iter().enumerate() {
         if !allowed.contains(&output.meaning) {
             let key = format!("outputs[{k}].meaning");
             return Err(ModelError::value(key, "does not belong to this task"));
         }
-        if output.stride.is_some() != (task == RawTask::FaceDetection) {
+        if output.stride.is_some() != (task == TaskKind::FaceDetection) {
             let key = format!("outputs[{k}].stride");
             return Err(ModelError::value(key, "is for detectors, and needed there"));
         }
@@ -256,13 +265,13 @@ fn parse_head(
     input: &InputContract,
     outputs: &[OutputSpec],
 ) -> Result<Head, ModelError> {
-    let Some(cells) = cells(input, stride) else {
+    let Some(cells) = cell_count(input, stride) else {
         return Err(ModelError::value("outputs.stride", "must divide the input's sides"));
     };
     let find = |meaning, values| {
         let at_stride =
             |output: &OutputSpec| output.meaning == meaning && output.stride == Some(stride);
-        let index = one(outputs, meaning, at_stride)?;
+        let index = find_output(outputs, meaning, at_stride)?;
         if outputs[index].shape != [cells, values] {
             let rule = format!("must be [{cells}, {values}] at stride {stride}");
             return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
@@ -278,15 +287,9 @@ fn parse_head(
     })
 }
 
-/// Cells of a grid over the input; `None` when they do not tile it.
-pub(super) fn cells(input: &InputContract, stride: usize) -> Option<usize> {
-    let tiles = input.width.checked_rem(stride)? == 0 && input.height.checked_rem(stride)? == 0;
-    tiles.then(|| (input.width / stride) * (input.height / stride))
-}
-
 fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, ModelError> {
     check_fraction("liveness.score_min", raw.score_min)?;
-    let (output, classes) = one_vector(outputs, Meaning::ClassScores)?;
+    let (output, classes) = find_vector(outputs, Meaning::ClassScores)?;
     if raw.live_class >= classes {
         let rule = format!("must be less than the {classes} classes of the output");
         return Err(ModelError::value("liveness.live_class", rule));
@@ -296,7 +299,7 @@ fn parse_liveness(raw: RawLiveness, outputs: &[OutputSpec]) -> Result<Liveness, 
         scores: raw.scores,
         live_class: raw.live_class,
         score_min: raw.score_min,
-        score_source: free_text("liveness.score_source", raw.score_source)?,
+        score_source: parse_free_text("liveness.score_source", raw.score_source)?,
     })
 }
 
@@ -307,18 +310,18 @@ pub(super) fn check_fraction(key: &str, value: f64) -> Result<(), ModelError> {
     Err(ModelError::value(key, "must lie between 0 and 1, both excluded"))
 }
 
-/// The only output of `meaning`, which has one axis, and its length.
-fn one_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
-    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+/// Returns the index and the length of the only output with `meaning`, which must have one axis.
+fn find_vector(outputs: &[OutputSpec], meaning: Meaning) -> Result<(usize, usize), ModelError> {
+    let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     match *outputs[index].shape {
         [len] => Ok((index, len)),
         _ => Err(ModelError::value(format!("outputs[{index}].shape"), "must have one axis")),
     }
 }
 
-/// The only output of `meaning`, which has `len` values.
-fn one_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
-    let index = one(outputs, meaning, |output| output.meaning == meaning)?;
+/// Returns the index of the only output with `meaning`, which must have `len` values.
+fn find_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<usize, ModelError> {
+    let index = find_output(outputs, meaning, |output| output.meaning == meaning)?;
     if outputs[index].len() != len {
         let rule = format!("must hold {len} values");
         return Err(ModelError::value(format!("outputs[{index}].shape"), rule));
@@ -326,7 +329,8 @@ fn one_of_len(outputs: &[OutputSpec], meaning: Meaning, len: usize) -> Result<us
     Ok(index)
 }
 
-fn one(
+/// Returns the index of the only output that `fits`.
+fn find_output(
     outputs: &[OutputSpec],
     meaning: Meaning,
     fits: impl Fn(&OutputSpec) -> bool,
@@ -336,5 +340,24 @@ fn one(
         (Some((index, _)), None) => Ok(index),
         (None, _) => Err(ModelError::value("outputs", format!("have no {meaning:?}"))),
         (Some(_), Some(_)) => Err(ModelError::value("outputs", format!("have two of {meaning:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_written_by_the_name_that_manifests_are_read_by() {
+        for kind in [
+            TaskKind::FaceDetection,
+            TaskKind::FaceEmbedding,
+            TaskKind::PassiveLiveness,
+            TaskKind::FaceMesh,
+            TaskKind::Iris,
+        ] {
+            let name = toml::Value::String(kind.to_string());
+            assert_eq!(name.try_into::<TaskKind>().unwrap(), kind);
+        }
     }
 }

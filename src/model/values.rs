@@ -1,4 +1,4 @@
-//! Single values of a manifest, each known to be well formed.
+//! Single values of a manifest, each checked when it is parsed.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::ModelError;
 
-/// Longest name, version or tensor name in bytes; they become labels and paths.
+/// Longest name or version in bytes. Names and versions become metric labels and paths. Names of
+/// files and tensors may have twice as many bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Longest free text in bytes; it is shown to operators only.
+/// Longest free text in bytes. Free text is shown to operators only.
 const TEXT_BYTES_MAX: usize = 512;
 
 /// A SHA-256 as 64 lowercase hexadecimal digits.
@@ -17,12 +18,12 @@ const TEXT_BYTES_MAX: usize = 512;
 pub struct Sha256Hex(String);
 
 impl Sha256Hex {
-    /// The hash of `bytes`.
+    /// Returns the hash of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Takes `text` if it has 64 lowercase hexadecimal digits.
+    /// Parses `text`, which must have 64 lowercase hexadecimal digits.
     pub(super) fn parse(key: &str, text: String) -> Result<Self, ModelError> {
         let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if text.len() != 64 || !text.bytes().all(is_hex) {
@@ -31,7 +32,7 @@ impl Sha256Hex {
         Ok(Self(text))
     }
 
-    /// The digits.
+    /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,7 +49,7 @@ impl fmt::Display for Sha256Hex {
 pub struct Licence(String);
 
 impl Licence {
-    /// Takes `text` if it looks like an SPDX identifier.
+    /// Parses `text`, which must have the characters of an SPDX identifier.
     pub(super) fn parse(text: String) -> Result<Self, ModelError> {
         let is_spdx = |b: u8| b.is_ascii_alphanumeric() || b"-.+".contains(&b);
         if !(1..=NAME_BYTES_MAX).contains(&text.len()) || !text.bytes().all(is_spdx) {
@@ -57,21 +58,21 @@ impl Licence {
         Ok(Self(text))
     }
 
-    /// The identifier.
+    /// Returns the identifier.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the identifier says that commercial use is forbidden: `CC-BY-NC-4.0`,
-    /// `LicenseRef-noncommercial-…`.
+    /// Returns true if the identifier says that commercial use is forbidden, as `CC-BY-NC-4.0` and
+    /// `LicenseRef-noncommercial-…` do.
     pub(super) fn is_noncommercial(&self) -> bool {
         let lower = self.0.to_ascii_lowercase();
         lower.replace('-', "").contains("noncommercial") || lower.split('-').any(|p| p == "nc")
     }
 }
 
-/// A model's name or version: a plain directory name that can also be a metric label.
-pub(super) fn label(key: &str, text: String) -> Result<String, ModelError> {
+/// Parses the name or version of a model: a plain directory name that can also be a metric label.
+pub(super) fn parse_label(key: &str, text: String) -> Result<String, ModelError> {
     let is_label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if text.len() > NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_label) {
@@ -81,8 +82,8 @@ pub(super) fn label(key: &str, text: String) -> Result<String, ModelError> {
     Ok(text)
 }
 
-/// The name of a file beside the manifest; it cannot lead out of the directory.
-pub(super) fn file_name(key: &str, text: String) -> Result<String, ModelError> {
+/// Parses the name of a file beside the manifest. The name cannot lead out of the directory.
+pub(super) fn parse_file_name(key: &str, text: String) -> Result<String, ModelError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if text.len() > 2 * NAME_BYTES_MAX || !starts_well || !text.bytes().all(is_plain) {
@@ -91,17 +92,17 @@ pub(super) fn file_name(key: &str, text: String) -> Result<String, ModelError> {
     Ok(text)
 }
 
-/// The name of a tensor in an ONNX file.
-pub(super) fn tensor_name(key: &str, text: String) -> Result<String, ModelError> {
-    plain_text(key, text, 2 * NAME_BYTES_MAX)
+/// Parses the name of a tensor in an ONNX file.
+pub(super) fn parse_tensor_name(key: &str, text: String) -> Result<String, ModelError> {
+    parse_text(key, text, 2 * NAME_BYTES_MAX)
 }
 
-/// Free text for operators.
-pub(super) fn free_text(key: &str, text: String) -> Result<String, ModelError> {
-    plain_text(key, text, TEXT_BYTES_MAX)
+/// Parses free text for operators.
+pub(super) fn parse_free_text(key: &str, text: String) -> Result<String, ModelError> {
+    parse_text(key, text, TEXT_BYTES_MAX)
 }
 
-fn plain_text(key: &str, text: String, bytes_max: usize) -> Result<String, ModelError> {
+fn parse_text(key: &str, text: String, bytes_max: usize) -> Result<String, ModelError> {
     if !(1..=bytes_max).contains(&text.len()) || text.chars().any(char::is_control) {
         let rule = format!("must have 1 to {bytes_max} printable bytes");
         return Err(ModelError::value(key, rule));
@@ -141,8 +142,8 @@ mod tests {
     #[test]
     fn a_file_name_cannot_lead_out_of_its_directory() {
         for name in ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "a\0", "C:a"] {
-            assert!(file_name("file", name.to_owned()).is_err(), "{name:?}");
+            assert!(parse_file_name("file", name.to_owned()).is_err(), "{name:?}");
         }
-        assert!(file_name("file", "net-1.0_x.onnx".to_owned()).is_ok());
+        assert!(parse_file_name("file", "net-1.0_x.onnx".to_owned()).is_ok());
     }
 }

@@ -87,7 +87,7 @@ pub enum Error {
     IntakeFull,
     /// The client left or does not read its answers.
     #[error("the client has left")]
-    ClientLeft,
+    Cancelled,
     /// A fault of the server. The caller learns no more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -118,7 +118,7 @@ pub enum ErrorKind {
     /// The replay store is unavailable.
     StoreDown,
     /// The client left.
-    ClientLeft,
+    Cancelled,
     /// A fault of the server.
     Internal,
 }
@@ -139,7 +139,7 @@ impl Error {
             Self::SessionUsed => ErrorKind::AlreadyUsed,
             Self::Store(_) => ErrorKind::StoreDown,
             Self::Behind { .. } => ErrorKind::Behind,
-            Self::ClientLeft => ErrorKind::ClientLeft,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -244,7 +244,7 @@ mod tests {
             (Error::AttemptsSpent { attempts_max: 3 }, ErrorKind::Precondition),
             (Error::SessionUsed, ErrorKind::AlreadyUsed),
             (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), ErrorKind::StoreDown),
-            (Error::ClientLeft, ErrorKind::ClientLeft),
+            (Error::Cancelled, ErrorKind::Cancelled),
             (Error::internal(std::fmt::Error), ErrorKind::Internal),
         ] {
             assert_eq!(error.kind(), kind, "{error}");

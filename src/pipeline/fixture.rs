@@ -13,11 +13,11 @@ use super::{
     DecisionPolicies, LivenessSettings, Pipeline, Rules, Sessions, VerifySettings, lanes,
     session_keys, session_store,
 };
-use crate::catalog::{self, ByRole, ModelSettings, Role, choose_liveness, choose_model};
+use crate::catalog::{self, ByTask, ModelSettings, Role, choose_liveness, choose_model};
 use crate::device::{DeviceGroup, DeviceSettings};
 use crate::face::QualityLimits;
 use crate::image::ImageSettings;
-use crate::model::{Manifest, ModelError, Package, scan};
+use crate::model::{Manifest, ModelError, Package, TaskKind, scan};
 use crate::scheduler::{CpuPool, Scheduler, SchedulerSettings, SchedulerStats, Ticket, Tickets};
 use crate::telemetry::Metrics;
 
@@ -73,17 +73,17 @@ impl Fixture {
 }
 
 /// Opens the models of the repository with small buckets only, which saves warm-up time.
-fn packages() -> ByRole<Package> {
+fn packages() -> ByTask<Package> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let listings = scan(&dir).unwrap();
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
     let settings = ModelSettings::default();
-    let model = |role, asked: &str| choose_model(&manifests, role, asked).unwrap();
-    let places = ByRole {
-        detector: model(Role::Detector, &settings.detector),
-        embedder: model(Role::Embedder, &settings.embedder),
-        mesh: model(Role::Mesh, &settings.mesh),
-        iris: model(Role::Iris, &settings.iris),
+    let model = |kind, asked: &str| choose_model(&manifests, kind, asked).unwrap();
+    let places = ByTask {
+        detector: model(TaskKind::FaceDetection, &settings.detector),
+        embedder: model(TaskKind::FaceEmbedding, &settings.embedder),
+        mesh: model(TaskKind::FaceMesh, &settings.mesh),
+        iris: model(TaskKind::Iris, &settings.iris),
         liveness: choose_liveness(&manifests, &[], &settings.liveness).unwrap(),
     };
     let open = |_, place: usize| {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Role, Snapshot};
+use crate::catalog::Snapshot;
 use crate::device::LoadedModel;
+use crate::model::TaskKind;
 use crate::scheduler::{LaneSettings, SchedulerSettings};
 
 /// Returns the lane of each live model. Rows of later stages run first on the device: the rows of
 /// the networks that take a face before the detector's rows, and the iris network's rows before the
 /// mesh network's.
 pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSettings> {
-    let lane = |(role, model): (Role, &Arc<LoadedModel>)| LaneSettings {
+    let lane = |(kind, model): (TaskKind, &Arc<LoadedModel>)| LaneSettings {
         model: Arc::clone(model),
-        stage: stage(role),
+        stage: stage(kind),
         rows_max: settings.lane_rows_max(),
         delay_max: settings.delay_max(),
     };
@@ -22,8 +23,8 @@ pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSetti
 /// Returns how late in a request the model runs, from 0.
 fn stage(role: Role) -> u8 {
     match role {
-        Role::Detector => 0,
-        Role::Embedder | Role::Mesh | Role::Liveness => 1,
-        Role::Iris => 2,
+        TaskKind::Detector => 0,
+        TaskKind::Embedder | TaskKind::Mesh | TaskKind::Liveness => 1,
+        TaskKind::Iris => 2,
     }
 }

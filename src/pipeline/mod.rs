@@ -29,7 +29,7 @@ pub use report::{
     CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
     StageTimes, Verification,
 };
-pub use rules::{Rules, RulesError, check_role};
+pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
     CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile, ReceivedFrame,
     SessionReport, SessionSpec, SessionStart, Sessions, SessionsError, session_keys, session_store,

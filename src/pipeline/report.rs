@@ -94,7 +94,7 @@ pub struct Similarity {
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
-/// A similarity on the scale of a calibration row.
+/// A similarity on the scale of a calibration entry.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CalibratedSimilarity {
     /// Score 0..100: 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{LivenessEnsemble, Role, Snapshot};
+use crate::catalog::{LivenessEnsemble, Snapshot};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{
     Alignment, DetectedFace, Eye, EyeCrop, FaceError, Lids, Mesh, SpaceId, mesh_square, yunet,
@@ -135,13 +135,13 @@ impl Rules {
 ///
 /// # Errors
 /// The reason why the model cannot.
-pub fn check_role(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
+pub fn check_manifest(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
     match role {
-        Role::Detector => DetectorRule::of(manifest).map(drop),
-        Role::Embedder => EmbedderRule::of(manifest).map(drop),
-        Role::Mesh => MeshRule::of(manifest).map(drop),
-        Role::Iris => IrisRule::of(manifest).map(drop),
-        Role::Liveness => LivenessRule::of(manifest).map(drop),
+        TaskKind::Detector => DetectorRule::of(manifest).map(drop),
+        TaskKind::Embedder => EmbedderRule::of(manifest).map(drop),
+        TaskKind::Mesh => MeshRule::of(manifest).map(drop),
+        TaskKind::Iris => IrisRule::of(manifest).map(drop),
+        TaskKind::Liveness => LivenessRule::of(manifest).map(drop),
     }
 }
 

@@ -78,7 +78,7 @@ impl Pipeline {
     ) -> Result<T, Error> {
         self.pool.run(job).await.map_err(|error| {
             if matches!(error, PoolError::Panicked) {
-                self.metrics.panicked();
+                self.metrics.count_panic();
             }
             Error::internal(error)
         })
@@ -92,15 +92,15 @@ impl Pipeline {
         let began = Instant::now();
         let permit = self.decode_permits.acquire().await.map_err(Error::internal)?;
         let wait = began.elapsed();
-        ticket.times().waited(wait);
-        self.metrics.place_wait(wait);
+        ticket.times().add_wait(wait);
+        self.metrics.observe_place_wait(wait);
         Ok(permit)
     }
 
     /// Adds the time of one image in `stage` to the call and to the metrics.
     pub(super) fn record_stage_time(&self, stage: Stage, time: Duration, ticket: &Ticket) {
-        ticket.times().spent(stage, time);
-        self.metrics.stage(stage, time);
+        ticket.times().add_stage(stage, time);
+        self.metrics.observe_stage(stage, time);
     }
 
     /// Runs `row` on `model`. Records the queue time, which the lane measured, and the run time.
@@ -112,7 +112,7 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Answer, Error> {
         let answer = self.scheduler.submit(model, row, ticket).await?;
-        ticket.times().waited(answer.queue_time);
+        ticket.times().add_wait(answer.queue_time);
         self.record_stage_time(stage, answer.run_time, ticket);
         Ok(answer)
     }

@@ -1,55 +1,55 @@
-//! Which rows run next: the lanes of one device group, decided on a virtual clock.
+//! Decides which rows run next, from the lanes of one device group.
 //!
-//! Data and `now` come in, a decision goes out; there is no clock, channel or task here. The shell
-//! in the parent module asks once per reserved slot, for the device that the slot is of.
+//! The input is data and `now`, the output is a decision. There is no clock, channel or task here.
+//! The shell asks once for each reserved slot, and names the slot's device.
 
 use std::cmp::Reverse;
 
 use tokio::time::Instant;
 
-use super::lane::{CloseReason, DropReason, Lane, LaneFull, LaneSpec, Queued};
+use super::lane::{CloseReason, DropReason, Lane, LaneFull, LaneSpec, QueuedRow};
 use crate::device::DeviceSet;
 
 /// What to do with a reserved slot.
 #[derive(Debug)]
 pub(super) enum Next<T> {
-    /// Nothing waits for this device.
+    /// Give the slot back: no row waits for this device.
     Idle,
-    /// Rows wait for company; ask again at this moment, or when a row arrives.
+    /// Keep the slot: rows wait for more rows. Ask again at this time, or when a row arrives.
     WaitUntil(Instant),
-    /// Run these rows now.
-    Launch(Formed<T>),
+    /// Run this batch now.
+    Launch(FormedBatch<T>),
 }
 
-/// A batch, formed.
+/// A batch that is ready to be launched.
 #[derive(Debug)]
-pub(super) struct Formed<T> {
-    /// Which lane it came from.
+pub(super) struct FormedBatch<T> {
+    /// Index of the lane.
     pub(super) lane: usize,
-    /// The batch size it runs in, at least the number of rows.
+    /// Batch size to run, at least the number of rows.
     pub(super) bucket: usize,
-    /// The rows, oldest first; at least one.
-    pub(super) rows: Vec<Queued<T>>,
-    /// Why it took no further row.
+    /// At least one row, the oldest first.
+    pub(super) rows: Vec<QueuedRow<T>>,
+    /// Why the batch takes no further row.
     pub(super) closed: CloseReason,
 }
 
 /// A row that left its lane without being launched.
 #[derive(Debug)]
-pub(super) struct Dropped<T> {
-    /// Which lane it came from.
+pub(super) struct DroppedRow<T> {
+    /// Index of the lane.
     pub(super) lane: usize,
-    /// The row, to be answered.
-    pub(super) row: Queued<T>,
-    /// Why it was taken out.
+    /// The row, which the shell must answer.
+    pub(super) row: QueuedRow<T>,
+    /// Why the row was dropped.
     pub(super) reason: DropReason,
 }
 
-/// The answer of [`Core::next`].
+/// The result of [`Core::decide`].
 #[derive(Debug)]
-pub(super) struct Turn<T> {
-    /// Rows taken out before anything was formed.
-    pub(super) dropped: Vec<Dropped<T>>,
+pub(super) struct Decision<T> {
+    /// Rows that were dropped before a batch was formed.
+    pub(super) dropped: Vec<DroppedRow<T>>,
     /// What to do with the slot.
     pub(super) next: Next<T>,
 }
@@ -61,68 +61,80 @@ pub(super) struct Core<T> {
 }
 
 impl<T> Core<T> {
-    /// One lane per spec; a lane is named by its position.
+    /// Makes one lane for each spec. A lane is named by its index.
     pub(super) fn new(specs: impl IntoIterator<Item = LaneSpec>) -> Self {
         Self { lanes: specs.into_iter().map(Lane::new).collect() }
     }
 
-    /// Puts a row at the end of its lane, which must exist.
-    pub(super) fn push(&mut self, lane: usize, row: Queued<T>) -> Result<(), LaneFull<T>> {
+    /// Adds a row at the end of a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub(super) fn push(&mut self, lane: usize, row: QueuedRow<T>) -> Result<(), LaneFull<T>> {
         self.lanes[lane].push(row)
     }
 
-    /// Rows waiting in one lane, which must exist.
+    /// Returns the number of rows that wait in a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane.
     pub(super) fn waiting(&self, lane: usize) -> usize {
         self.lanes[lane].len()
     }
 
-    /// Whether no row waits in any lane.
+    /// Returns true if no row waits in any lane.
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.len() == 0)
     }
 
-    /// The devices that waiting rows could run on.
+    /// Returns the devices that can run at least one waiting row.
     pub(super) fn wanted(&self) -> DeviceSet {
         let waiting = self.lanes.iter().filter(|lane| lane.len() > 0);
         waiting.fold(DeviceSet::of([]), |wanted, lane| wanted.union(lane.placement()))
     }
 
-    /// Takes out the rows that none of the devices in service, `up`, can run.
-    pub(super) fn strand(&mut self, up: DeviceSet) -> Vec<Dropped<T>> {
+    /// Removes and returns the rows that no device of `in_service` can run.
+    pub(super) fn drop_unplaceable(&mut self, in_service: DeviceSet) -> Vec<DroppedRow<T>> {
         let mut dropped = Vec::new();
         for (lane, queue) in self.lanes.iter_mut().enumerate() {
-            if queue.placement().intersection(up).is_empty() {
+            if queue.placement().intersection(in_service).is_empty() {
                 let reason = DropReason::NoDevice;
-                dropped.extend(queue.take_all().map(|row| Dropped { lane, row, reason }));
+                dropped.extend(queue.take_all().map(|row| DroppedRow { lane, row, reason }));
             }
         }
         dropped
     }
 
-    /// Decides what a free slot of `device` does at `now`. Only lanes placed there are looked at;
-    /// of these, later stages go first, then the oldest row.
-    pub(super) fn next(
+    /// Drops stale rows of all lanes, then decides what a free slot of `device` does at `now`.
+    ///
+    /// Only lanes placed on `device` count. Among them the latest stage goes first, and within a
+    /// stage the lane with the oldest row.
+    pub(super) fn decide(
         &mut self,
         now: Instant,
         device: usize,
         is_cancelled: impl Fn(&T) -> bool,
-    ) -> Turn<T> {
-        let dropped = self.sweep(now, is_cancelled);
+    ) -> Decision<T> {
+        let dropped = self.drop_stale(now, is_cancelled);
         let next = match self.first_closed(now, device) {
             Some((lane, closed)) => {
                 let (bucket, rows) = self.lanes[lane].take_batch();
-                Next::Launch(Formed { lane, bucket, rows, closed })
+                Next::Launch(FormedBatch { lane, bucket, rows, closed })
             }
             None => self.earliest_close(device).map_or(Next::Idle, Next::WaitUntil),
         };
-        Turn { dropped, next }
+        Decision { dropped, next }
     }
 
-    fn sweep(&mut self, now: Instant, is_cancelled: impl Fn(&T) -> bool) -> Vec<Dropped<T>> {
+    fn drop_stale(
+        &mut self,
+        now: Instant,
+        is_cancelled: impl Fn(&T) -> bool,
+    ) -> Vec<DroppedRow<T>> {
         let mut dropped = Vec::new();
         for (lane, queue) in self.lanes.iter_mut().enumerate() {
-            let swept = queue.sweep(now, &is_cancelled).into_iter();
-            dropped.extend(swept.map(|(row, reason)| Dropped { lane, row, reason }));
+            let stale = queue.drop_stale(now, &is_cancelled).into_iter();
+            dropped.extend(stale.map(|(row, reason)| DroppedRow { lane, row, reason }));
         }
         dropped
     }
@@ -166,8 +178,8 @@ mod tests {
         LaneSpec { placement: DeviceSet::of(devices), ..spec }
     }
 
-    fn row(item: u32, arrived: Instant, life_ms: u32) -> Queued<u32> {
-        Queued { item, arrived, deadline: arrived + MS * life_ms }
+    fn row(item: u32, arrived: Instant, life_ms: u32) -> QueuedRow<u32> {
+        QueuedRow { item, arrived, deadline: arrived + MS * life_ms }
     }
 
     fn launched(next: Next<u32>) -> (usize, usize, Vec<u32>, CloseReason) {
@@ -185,7 +197,8 @@ mod tests {
         core.push(2, row(30, t0 + MS, 1000)).unwrap();
         core.push(1, row(20, t0 + MS * 2, 1000)).unwrap();
         let now = t0 + MS * 3;
-        let order: Vec<_> = (0..3).map(|_| launched(core.next(now, 0, |_| false).next).0).collect();
+        let order: Vec<_> =
+            (0..3).map(|_| launched(core.decide(now, 0, |_| false).next).0).collect();
         assert_eq!(order, [2, 1, 0]);
         assert!(core.is_empty());
     }
@@ -207,21 +220,21 @@ mod tests {
         core.push(0, row(1, t0, 5)).unwrap();
         core.push(0, row(2, t0, 1000)).unwrap();
         core.push(0, row(3, t0, 1000)).unwrap();
-        let turn = core.next(t0 + MS * 5, 0, |item| *item == 2);
-        let dropped: Vec<_> = turn.dropped.iter().map(|d| (d.row.item, d.reason)).collect();
+        let decision = core.decide(t0 + MS * 5, 0, |item| *item == 2);
+        let dropped: Vec<_> = decision.dropped.iter().map(|d| (d.row.item, d.reason)).collect();
         assert_eq!(dropped, [(1, DropReason::Expired), (2, DropReason::Cancelled)]);
-        assert_eq!(launched(turn.next), (0, 1, vec![3], CloseReason::Greedy));
+        assert_eq!(launched(decision.next), (0, 1, vec![3], CloseReason::Greedy));
     }
 
     #[test]
-    fn a_lane_waits_for_company_no_longer_than_its_delay() {
+    fn a_lane_waits_for_more_rows_no_longer_than_its_delay() {
         let t0 = Instant::now();
         let mut core = Core::new([spec(0, &[1, 2, 4], 8, 10)]);
         core.push(0, row(1, t0, 1000)).unwrap();
         core.push(0, row(2, t0 + MS * 4, 1000)).unwrap();
-        let Next::WaitUntil(at) = core.next(t0 + MS * 4, 0, |_| false).next else { panic!() };
+        let Next::WaitUntil(at) = core.decide(t0 + MS * 4, 0, |_| false).next else { panic!() };
         assert_eq!(at, t0 + MS * 10);
-        let batch = launched(core.next(at, 0, |_| false).next);
+        let batch = launched(core.decide(at, 0, |_| false).next);
         assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Delay));
     }
 
@@ -231,7 +244,7 @@ mod tests {
         let mut core = Core::new([spec(0, &[2], 8, 10)]);
         core.push(0, row(1, t0, 1000)).unwrap();
         core.push(0, row(2, t0, 1000)).unwrap();
-        let batch = launched(core.next(t0, 0, |_| false).next);
+        let batch = launched(core.decide(t0, 0, |_| false).next);
         assert_eq!(batch, (0, 2, vec![1, 2], CloseReason::Full));
     }
 
@@ -240,7 +253,7 @@ mod tests {
         let t0 = Instant::now();
         let mut core = Core::new([spec(0, &[1, 4], 8, 10)]);
         core.push(0, row(1, t0, 10)).unwrap();
-        assert_eq!(launched(core.next(t0, 0, |_| false).next).3, CloseReason::Deadline);
+        assert_eq!(launched(core.decide(t0, 0, |_| false).next).3, CloseReason::Deadline);
     }
 
     #[test]
@@ -254,10 +267,10 @@ mod tests {
         assert!(core.wanted().is_empty());
         (0..3).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
         assert_eq!(core.wanted(), DeviceSet::of([0, 1, 2]));
-        assert_eq!(launched(core.next(t0, 1, |_| false).next).0, 1, "not the later stage");
-        assert!(matches!(core.next(t0, 1, |_| false).next, Next::Idle));
+        assert_eq!(launched(core.decide(t0, 1, |_| false).next).0, 1, "not the later stage");
+        assert!(matches!(core.decide(t0, 1, |_| false).next, Next::Idle));
         assert_eq!(core.wanted(), DeviceSet::of([0, 2]));
-        let Next::WaitUntil(at) = core.next(t0, 2, |_| false).next else { panic!() };
+        let Next::WaitUntil(at) = core.decide(t0, 2, |_| false).next else { panic!() };
         assert_eq!(at, t0 + MS * 10);
     }
 
@@ -267,9 +280,9 @@ mod tests {
         let (both, first) = (spec(0, &[1], 8, 0), spec(0, &[1], 8, 0));
         let mut core = Core::new([placed(both, [0, 1]), placed(first, [0])]);
         (0..2).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
-        assert!(core.strand(DeviceSet::of([0, 1])).is_empty());
-        let stranded = core.strand(DeviceSet::of([1]));
-        let lanes: Vec<_> = stranded.iter().map(|d| (d.lane, d.reason)).collect();
+        assert!(core.drop_unplaceable(DeviceSet::of([0, 1])).is_empty());
+        let dropped = core.drop_unplaceable(DeviceSet::of([1]));
+        let lanes: Vec<_> = dropped.iter().map(|d| (d.lane, d.reason)).collect();
         assert_eq!(lanes, [(1, DropReason::NoDevice)]);
         assert_eq!((core.waiting(0), core.waiting(1)), (1, 0));
     }
@@ -279,7 +292,7 @@ mod tests {
         Push { lane: usize, life_ms: u32 },
         Advance { by_ms: u32 },
         SlotFree { device: usize },
-        Leave { nth: usize },
+        Cancel { nth: usize },
         InService { devices: Vec<usize> },
     }
 
@@ -288,29 +301,35 @@ mod tests {
             4 => (0_usize..3, 1_u32..40).prop_map(|(lane, life_ms)| Event::Push { lane, life_ms }),
             2 => (1_u32..8).prop_map(|by_ms| Event::Advance { by_ms }),
             2 => (0_usize..2).prop_map(|device| Event::SlotFree { device }),
-            1 => (0_usize..64).prop_map(|nth| Event::Leave { nth }),
+            1 => (0_usize..64).prop_map(|nth| Event::Cancel { nth }),
             1 => prop::collection::vec(0_usize..2, 0..3)
                 .prop_map(|devices| Event::InService { devices }),
         ];
         prop::collection::vec(event, 1..200)
     }
 
-    /// A row as its owner knows it: item, lane, arrival, deadline.
-    type Entry = (u32, usize, Instant, Instant);
+    /// A row as its owner knows it.
+    #[derive(Debug, Clone, Copy)]
+    struct KnownRow {
+        item: u32,
+        lane: usize,
+        arrived: Instant,
+        deadline: Instant,
+    }
 
-    /// What the rows' owners know, kept beside the core and compared with what it does.
-    struct Witness {
+    /// The state that the owners of the rows know. Each decision of the core is checked against it.
+    struct Oracle {
         specs: [LaneSpec; 3],
         core: Core<u32>,
         now: Instant,
-        /// Rows inside, oldest first.
-        inside: Vec<Entry>,
-        left: BTreeSet<u32>,
+        /// The oldest first.
+        waiting: Vec<KnownRow>,
+        cancelled: BTreeSet<u32>,
         pushed: u32,
-        up: DeviceSet,
+        in_service: DeviceSet,
     }
 
-    /// Two devices, or with `placed_apart` false one that runs everything.
+    /// Lanes placed on two devices, or on every device if `placed_apart` is false.
     fn specs(placed_apart: bool) -> [LaneSpec; 3] {
         let specs = [spec(0, &[1, 4, 8], 10, 0), spec(1, &[1, 2, 4], 6, 5), spec(1, &[3], 5, 2)];
         let [both, first, second] = specs;
@@ -321,17 +340,17 @@ mod tests {
         }
     }
 
-    impl Witness {
+    impl Oracle {
         fn new(placed_apart: bool) -> Self {
             let specs = specs(placed_apart);
             Self {
                 core: Core::new(specs.clone()),
                 specs,
                 now: Instant::now(),
-                inside: Vec::new(),
-                left: BTreeSet::new(),
+                waiting: Vec::new(),
+                cancelled: BTreeSet::new(),
                 pushed: 0,
-                up: DeviceSet::of([0, 1]),
+                in_service: DeviceSet::of([0, 1]),
             }
         }
 
@@ -340,9 +359,11 @@ mod tests {
                 Event::Push { lane, life_ms } => self.push(*lane, *life_ms)?,
                 Event::Advance { by_ms } => self.now += MS * *by_ms,
                 Event::SlotFree { device } => drop(self.slot_free(*device)?),
-                Event::InService { devices } => self.in_service(DeviceSet::of(devices.clone()))?,
-                Event::Leave { nth } => {
-                    self.left.extend(self.inside.get(*nth).map(|(item, ..)| *item));
+                Event::InService { devices } => {
+                    self.set_in_service(DeviceSet::of(devices.clone()))?;
+                }
+                Event::Cancel { nth } => {
+                    self.cancelled.extend(self.waiting.get(*nth).map(|row| row.item));
                 }
             }
             for (lane, spec) in self.specs.iter().enumerate() {
@@ -353,38 +374,39 @@ mod tests {
         }
 
         fn count_in(&self, lane: usize) -> usize {
-            self.inside.iter().filter(|(_, of, ..)| *of == lane).count()
+            self.waiting.iter().filter(|row| row.lane == lane).count()
         }
 
         fn push(&mut self, lane: usize, life_ms: u32) -> Result<(), TestCaseError> {
             let has_room = self.count_in(lane) < self.specs[lane].rows_max;
             let new = row(self.pushed, self.now, life_ms);
-            let entry = (new.item, lane, new.arrived, new.deadline);
+            let QueuedRow { item, arrived, deadline } = new;
+            let known = KnownRow { item, lane, arrived, deadline };
             prop_assert_eq!(self.core.push(lane, new).is_ok(), has_room);
             self.pushed += 1;
-            self.inside.extend(has_room.then_some(entry));
-            self.in_service(self.up)
+            self.waiting.extend(has_room.then_some(known));
+            self.set_in_service(self.in_service)
         }
 
-        /// As the shell does, also after a row was handed in.
-        fn in_service(&mut self, up: DeviceSet) -> Result<(), TestCaseError> {
-            self.up = up;
-            let stranded = self.core.strand(up);
-            self.check_dropped(&stranded)?;
+        /// Drops unplaceable rows, as the shell does after every change and every pushed row.
+        fn set_in_service(&mut self, in_service: DeviceSet) -> Result<(), TestCaseError> {
+            self.in_service = in_service;
+            let dropped = self.core.drop_unplaceable(in_service);
+            self.check_dropped(&dropped)?;
             let can_run =
-                |entry: &Entry| !self.specs[entry.1].placement.intersection(up).is_empty();
-            prop_assert!(self.inside.iter().all(can_run), "a row waits for no device");
+                |row: &KnownRow| !self.specs[row.lane].placement.intersection(in_service).is_empty();
+            prop_assert!(self.waiting.iter().all(can_run), "a row waits for no device");
             Ok(())
         }
 
-        /// Checks one turn; returns whether a batch was launched.
+        /// Checks one decision. Returns true if a batch was launched.
         fn slot_free(&mut self, device: usize) -> Result<bool, TestCaseError> {
-            if !self.up.contains(device) {
+            if !self.in_service.contains(device) {
                 return Ok(false);
             }
-            let turn = self.core.next(self.now, device, |item| self.left.contains(item));
-            self.check_dropped(&turn.dropped)?;
-            match turn.next {
+            let decision = self.core.decide(self.now, device, |item| self.cancelled.contains(item));
+            self.check_dropped(&decision.dropped)?;
+            match decision.next {
                 Next::Idle => prop_assert!(self.placed_on(device).is_empty()),
                 Next::WaitUntil(at) => self.check_wait(at, device)?,
                 Next::Launch(formed) => {
@@ -395,44 +417,48 @@ mod tests {
             Ok(false)
         }
 
-        fn placed_on(&self, device: usize) -> Vec<Entry> {
-            let is_placed = |entry: &&Entry| self.specs[entry.1].placement.contains(device);
-            self.inside.iter().filter(is_placed).copied().collect()
+        fn placed_on(&self, device: usize) -> Vec<KnownRow> {
+            let is_placed = |row: &&KnownRow| self.specs[row.lane].placement.contains(device);
+            self.waiting.iter().filter(is_placed).copied().collect()
         }
 
-        fn check_dropped(&mut self, dropped: &[Dropped<u32>]) -> Result<(), TestCaseError> {
+        fn check_dropped(&mut self, dropped: &[DroppedRow<u32>]) -> Result<(), TestCaseError> {
             for dropped in dropped {
-                let (_, lane, _, deadline) = self.take(dropped.lane, dropped.row.item)?;
+                let known = self.remove(dropped.lane, dropped.row.item)?;
                 match dropped.reason {
-                    DropReason::Expired => prop_assert!(deadline <= self.now),
-                    DropReason::Cancelled => prop_assert!(self.left.contains(&dropped.row.item)),
+                    DropReason::Expired => prop_assert!(known.deadline <= self.now),
+                    DropReason::Cancelled => {
+                        prop_assert!(self.cancelled.contains(&dropped.row.item));
+                    }
                     DropReason::NoDevice => {
-                        prop_assert!(self.specs[lane].placement.intersection(self.up).is_empty());
+                        let placement = self.specs[known.lane].placement;
+                        prop_assert!(placement.intersection(self.in_service).is_empty());
                     }
                 }
             }
             Ok(())
         }
 
-        fn take(&mut self, lane: usize, item: u32) -> Result<Entry, TestCaseError> {
-            let found = self.inside.iter().position(|entry| (entry.0, entry.1) == (item, lane));
-            prop_assert!(found.is_some(), "row {} was answered twice or never handed in", item);
-            Ok(self.inside.remove(found.unwrap()))
+        fn remove(&mut self, lane: usize, item: u32) -> Result<KnownRow, TestCaseError> {
+            let found = self.waiting.iter().position(|row| (row.item, row.lane) == (item, lane));
+            prop_assert!(found.is_some(), "row {} was answered twice or never pushed", item);
+            Ok(self.waiting.remove(found.unwrap()))
         }
 
         fn check_wait(&self, at: Instant, device: usize) -> Result<(), TestCaseError> {
             prop_assert!(at > self.now);
             prop_assert!(!self.placed_on(device).is_empty());
-            for (_, lane, arrived, deadline) in &self.placed_on(device) {
-                prop_assert!(*deadline > at, "waiting would cost a row its deadline");
-                prop_assert!(at <= *arrived + self.specs[*lane].delay_max, "waited too long");
+            for row in &self.placed_on(device) {
+                prop_assert!(row.deadline > at, "waiting would cost a row its deadline");
+                let delay_max = self.specs[row.lane].delay_max;
+                prop_assert!(at <= row.arrived + delay_max, "waited too long");
             }
             Ok(())
         }
 
         fn check_launch(
             &mut self,
-            formed: Formed<u32>,
+            formed: FormedBatch<u32>,
             device: usize,
         ) -> Result<(), TestCaseError> {
             let spec = self.specs[formed.lane].clone();
@@ -440,11 +466,11 @@ mod tests {
             prop_assert!(spec.buckets.contains(&formed.bucket));
             prop_assert!(!formed.rows.is_empty() && formed.rows.len() <= formed.bucket);
             for row in &formed.rows {
-                let first_in_lane = self.inside.iter().find(|entry| entry.1 == formed.lane);
-                prop_assert_eq!(first_in_lane.map(|entry| entry.0), Some(row.item), "not FIFO");
-                let (.., deadline) = self.take(formed.lane, row.item)?;
-                prop_assert!(deadline > self.now, "an expired row was launched");
-                prop_assert!(!self.left.contains(&row.item), "a cancelled row was launched");
+                let first_in_lane = self.waiting.iter().find(|known| known.lane == formed.lane);
+                prop_assert_eq!(first_in_lane.map(|known| known.item), Some(row.item), "not FIFO");
+                let known = self.remove(formed.lane, row.item)?;
+                prop_assert!(known.deadline > self.now, "an expired row was launched");
+                prop_assert!(!self.cancelled.contains(&row.item), "a cancelled row was launched");
             }
             Ok(())
         }
@@ -456,22 +482,22 @@ mod tests {
             events in events(),
             placed_apart in any::<bool>(),
         ) {
-            let mut witness = Witness::new(placed_apart);
+            let mut oracle = Oracle::new(placed_apart);
             for event in &events {
-                witness.apply(event)?;
+                oracle.apply(event)?;
             }
-            // From here on every slot is free: what is left must come out, and the core ends empty.
-            witness.in_service(DeviceSet::of([0, 1]))?;
+            // From here on every slot is free: all remaining rows must leave the core.
+            oracle.set_in_service(DeviceSet::of([0, 1]))?;
             for _ in 0..1000 {
-                if witness.inside.is_empty() {
+                if oracle.waiting.is_empty() {
                     break;
                 }
-                if !witness.slot_free(0)? && !witness.slot_free(1)? {
-                    witness.now += MS;
+                if !oracle.slot_free(0)? && !oracle.slot_free(1)? {
+                    oracle.now += MS;
                 }
             }
-            prop_assert!(witness.inside.is_empty(), "rows were lost: {:?}", witness.inside);
-            prop_assert!(witness.core.is_empty());
+            prop_assert!(oracle.waiting.is_empty(), "rows were lost: {:?}", oracle.waiting);
+            prop_assert!(oracle.core.is_empty());
         }
 
         #[test]
@@ -490,12 +516,12 @@ mod tests {
                     Event::Advance { by_ms } => now += MS * *by_ms,
                     Event::SlotFree { .. } => {
                         let (one, many) = (
-                            one.next(now, 0, |_| false),
-                            many.next(now, devices[k], |_| false),
+                            one.decide(now, 0, |_| false),
+                            many.decide(now, devices[k], |_| false),
                         );
                         prop_assert_eq!(format!("{one:?}"), format!("{many:?}"));
                     }
-                    Event::Leave { .. } | Event::InService { .. } => {}
+                    Event::Cancel { .. } | Event::InService { .. } => {}
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The bounded pool for decoding, resizing and aligning, so that tasks never compute.
+//! The bounded thread pool for decoding, resizing and aligning, so that no async task computes.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,38 +8,41 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 
-/// A fixed number of threads, and a bound on the jobs that wait for or run on them.
+/// A fixed number of threads, and a limit on the jobs that wait for a thread or run.
 ///
-/// Clones share the pool. Dropping the last one lets the jobs already handed over finish, and then
-/// ends the threads.
+/// Clones share the pool. After the last clone is dropped, jobs already submitted still run, and
+/// then the threads end.
 #[derive(Debug, Clone)]
 pub struct CpuPool {
     threads: Arc<ThreadPool>,
     places: Arc<Semaphore>,
 }
 
-/// Why a job gave no value.
+/// Why a job returned no value.
 #[derive(Debug, Error)]
 pub enum PoolError {
-    /// The threads could not be started.
+    /// A thread could not be started.
     #[error("the cpu pool of {threads} threads could not be started")]
     Start {
-        /// How many threads were asked for.
+        /// The number of threads requested.
         threads: usize,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: ThreadPoolBuildError,
     },
-    /// The job panicked; the pool lives on.
+    /// The job panicked. The pool goes on.
     #[error("a job on the cpu pool panicked")]
     Panicked,
-    /// The pool was taken down before the job ran.
+    /// The pool was dropped before the job ran.
     #[error("the cpu pool has stopped")]
     Stopped,
 }
 
 impl CpuPool {
-    /// Starts `threads` threads; at most `jobs_max` jobs wait or run at a time.
+    /// Starts `threads` threads. At most `jobs_max` jobs wait or run at a time.
+    ///
+    /// # Errors
+    /// [`PoolError::Start`] if a thread cannot be started.
     pub fn new(threads: NonZeroUsize, jobs_max: NonZeroUsize) -> Result<Self, PoolError> {
         let count = threads.get();
         let pool = ThreadPoolBuilder::new()
@@ -51,10 +54,14 @@ impl CpuPool {
         Ok(Self { threads: Arc::new(pool), places })
     }
 
-    /// Runs `job` on the pool. While `jobs_max` jobs are in, it waits for a place.
+    /// Runs `job` on the pool and returns its value. While the pool holds `jobs_max` jobs, the call
+    /// waits for a place.
     ///
-    /// Dropping the future before the job has started means that it never runs; a job that runs is
-    /// not interrupted.
+    /// If the future is dropped before the job starts, the job never runs. A running job is not
+    /// interrupted.
+    ///
+    /// # Errors
+    /// [`PoolError::Panicked`] or [`PoolError::Stopped`].
     pub async fn run<T, F>(&self, job: F) -> Result<T, PoolError>
     where
         T: Send + 'static,
@@ -63,18 +70,18 @@ impl CpuPool {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| PoolError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        // What a job logs, a panic too, belongs to the call it is for.
+        // The span of the call, so that log lines of the job and of a panic belong to the call.
         let span = tracing::Span::current();
         self.threads.spawn(move || {
-            // The place is free again only when the job's inputs and result are out of the pool.
+            // Released only after the pool has dropped the inputs and the result of the job.
             let _place = place;
             if reply.is_closed() {
                 return;
             }
-            // A job is consumed by the panic that ends it, so nothing half-done can be seen.
+            // Unwind-safe: a panic consumes the job, so no half-changed state is visible.
             let value = span.in_scope(|| catch_unwind(AssertUnwindSafe(job)));
             let value = value.map_err(|_| PoolError::Panicked);
-            // The caller may have left meanwhile; then nobody wants the value.
+            // The caller may have left, which closes the channel.
             drop(reply.send(value));
         });
         answer.await.map_err(|_| PoolError::Stopped)?
@@ -91,7 +98,7 @@ mod tests {
         CpuPool::new(threads.try_into().unwrap(), jobs_max.try_into().unwrap()).unwrap()
     }
 
-    /// Occupies a thread until the returned sender is dropped; returns once it does.
+    /// Occupies a thread until the returned sender is dropped. Returns once the thread is busy.
     async fn occupy(pool: &CpuPool) -> mpsc::Sender<()> {
         let (release, gate) = mpsc::channel::<()>();
         let (started, is_started) = oneshot::channel();
@@ -149,7 +156,6 @@ mod tests {
         pool.run(|| ()).await.unwrap();
     }
 
-    /// Polls `future` once.
     async fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
         std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx)))
             .await

@@ -1,106 +1,72 @@
-//! The scheduler as its callers see it.
+//! The handle through which callers use the scheduler.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::answer::{Answer, RowError};
 use super::lane::LaneSpec;
 use super::shell::{self, Caller, Job, LiveLane, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
-use crate::device::{DeviceError, DeviceGroup, LoadedModel, RowOutput};
+use crate::device::{DeviceGroup, LoadedModel};
 use crate::image::RgbImage;
 
-/// The lane of one live model.
+/// Settings of the lane of one live model.
 #[derive(Debug, Clone)]
 pub struct LaneSettings {
     /// The model version the lane runs.
     pub model: Arc<LoadedModel>,
-    /// How far into a request the model runs, from 0; later stages go first.
+    /// Stage of a request in which the model runs, from 0. Lanes of later stages go first.
     pub stage: u8,
-    /// Most rows that wait in the lane; whoever comes then waits for a place.
+    /// Most rows that wait in the lane. The caller of a further row waits for a place.
     pub rows_max: NonZeroUsize,
-    /// Longest time the oldest row waits for company while a device is free.
+    /// Longest time the oldest row waits for more rows while a device is free.
     pub delay_max: Duration,
 }
 
-/// Gathers rows of many requests into batches of one group of devices. Clones share the lanes.
+/// Gathers rows of many requests into batches for one group of devices. Clones share the lanes.
 ///
-/// When the last clone is gone, its task answers what it holds and ends.
+/// After the last clone is dropped, the task answers the rows it still holds and ends.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
-    lanes: Arc<[LaneEntry]>,
+    lanes: Arc<[LaneHandle]>,
     jobs: mpsc::Sender<Job>,
 }
 
-/// Where rows of a lane come in.
+/// The entrance of one lane.
 #[derive(Debug)]
-struct LaneEntry {
+struct LaneHandle {
     id: String,
-    /// As many as the lane holds rows.
+    /// One permit for each place of the lane.
     places: Arc<Semaphore>,
 }
 
-/// What became of a row that ran.
-#[derive(Debug)]
-pub struct Answer {
-    /// What the network says.
-    pub output: RowOutput,
-    /// From [`Scheduler::submit`] to the launch.
-    pub queue_time: Duration,
-    /// How long the batch ran.
-    pub run_time: Duration,
-}
-
-/// Why a row gave no answer.
-#[derive(Debug, Error)]
-pub enum RowError {
-    /// Its deadline passed before it could be launched.
-    #[error("the deadline passed before the row could run")]
-    Expired,
-    /// The device could not run it, or no device that could is in service.
-    #[error("the device could not run the row")]
-    Device(#[source] DeviceError),
-    /// No lane runs this model.
-    #[error("model {model} has no lane")]
-    NoLane {
-        /// Name and version.
-        model: String,
-    },
-    /// The device's thread has ended, or the scheduler's task.
-    #[error("the scheduler has stopped")]
-    Stopped,
-}
-
 impl Scheduler {
-    /// Starts the task that feeds `device`, on the current tokio runtime.
-    pub fn start(
-        device: Arc<DeviceGroup>,
-        lanes: Vec<LaneSettings>,
-        stats: &SchedulerStats,
-    ) -> Self {
-        let entries = lanes.iter().map(LaneEntry::new).collect();
-        // Every job holds a place, so the channel is never full: a lane that is full holds up only
-        // its own callers.
+    /// Starts the task that feeds `device` on the current tokio runtime.
+    pub fn start(device: Arc<DeviceGroup>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
+        let handles = lanes.iter().map(LaneHandle::new).collect();
+        // Every job holds a place of its lane, and the channel has room for all places, so the
+        // channel is never full. A full lane therefore delays its own callers only.
         let places = lanes.iter().map(|lane| lane.rows_max.get()).sum::<usize>().max(1);
         let (jobs, jobs_in) = mpsc::channel(places);
-        let shell = Shell::new(lanes.into_iter().map(|lane| lane.open(stats)).collect());
+        let shell = Shell::new(lanes.into_iter().map(|lane| lane.into_lane(stats)).collect());
         tokio::spawn(shell::run(device, shell, jobs_in));
-        Self { lanes: entries, jobs }
+        Self { lanes: handles, jobs }
     }
 
-    /// Runs `row` on `model` and waits for its answer; while the lane is full, for a place in it.
+    /// Runs `row` on `model` and returns the answer. While the lane is full, the call waits for a
+    /// place in it.
     ///
-    /// Dropping the future cancels the row: it is dropped before launch when there is still time.
-    /// A row whose deadline passes is answered when the next batch is formed, so whoever must
-    /// answer at the deadline drops the future then.
+    /// Dropping the future cancels the row. A cancelled row that was not launched yet never is.
+    /// A row whose deadline has passed is answered only when the next batch is formed. A caller
+    /// that must answer at the deadline drops the future then.
     ///
     /// # Errors
-    /// [`RowError`]; a ticket holder is never refused for load.
+    /// [`RowError`]. The holder of a ticket is never refused for load.
     pub async fn submit(
         &self,
         model: &LoadedModel,
@@ -108,8 +74,8 @@ impl Scheduler {
         ticket: &Arc<Ticket>,
     ) -> Result<Answer, RowError> {
         let arrived = Instant::now();
-        let (lane, entry) = self.find(model)?;
-        let place = Arc::clone(&entry.places).acquire_owned().await;
+        let (lane, handle) = self.find_lane(model)?;
+        let place = Arc::clone(&handle.places).acquire_owned().await;
         let place = place.map_err(|_| RowError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         let caller = Caller { ticket: Arc::clone(ticket), reply };
@@ -118,14 +84,14 @@ impl Scheduler {
         answer.await.map_err(|_| RowError::Stopped)?
     }
 
-    fn find(&self, model: &LoadedModel) -> Result<(usize, &LaneEntry), RowError> {
+    fn find_lane(&self, model: &LoadedModel) -> Result<(usize, &LaneHandle), RowError> {
         let id = model.id();
-        let found = self.lanes.iter().enumerate().find(|(_, entry)| entry.id == id);
+        let found = self.lanes.iter().enumerate().find(|(_, handle)| handle.id == id);
         found.ok_or(RowError::NoLane { model: id })
     }
 }
 
-impl LaneEntry {
+impl LaneHandle {
     fn new(lane: &LaneSettings) -> Self {
         let places = Arc::new(Semaphore::new(lane.rows_max.get()));
         Self { id: lane.model.id(), places }
@@ -133,7 +99,7 @@ impl LaneEntry {
 }
 
 impl LaneSettings {
-    fn open(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
+    fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
         let spec = LaneSpec {
             stage: self.stage,
             buckets: self.model.buckets().to_vec(),
@@ -156,14 +122,14 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceSet, DeviceSettings, DeviceState};
+    use crate::device::{DeviceError, DeviceSettings, DeviceState, DeviceSet};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);
 
-    /// A scheduler, its counters, and tickets for it.
+    /// A scheduler with its metrics and tickets.
     struct Bench {
-        /// Until the task is to end.
+        /// `None` once the task is to end.
         scheduler: Option<Scheduler>,
         device: Arc<DeviceGroup>,
         tickets: Tickets,
@@ -202,7 +168,7 @@ mod tests {
             tokio::spawn(async move { scheduler.submit(&model, grey(value), &ticket).await })
         }
 
-        /// Drops the last handle and returns once the task has ended, which frees the device.
+        /// Drops the last handle and waits until the task has ended, which frees the device.
         async fn end(&mut self) {
             self.scheduler = None;
             while Arc::strong_count(&self.device) > 1 {
@@ -221,7 +187,7 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
 
-        /// Returns once every task that could run has run: `count` rows wait in the lane.
+        /// Lets the other tasks run until `count` rows wait in the lane.
         async fn until_waiting(&self, lane: &str, count: usize) {
             let line = format!("menshen_queue_rows{{lane=\"{lane}\"}} {count}\n");
             while !self.metrics().contains(&line) {
@@ -230,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Sends a row that stands at the gate, so that the device is busy.
+    /// Submits a row that waits at the gate, so that the device is busy.
     async fn occupy(bench: &Bench, model: &Arc<LoadedModel>, gate: &mut Gate) -> Submitted {
         let first = bench.spawn(model, 200, FAR);
         assert_eq!(gate.entered().await, [200]);
@@ -296,7 +262,7 @@ mod tests {
         let late = bench.spawn(&model, 1, Duration::from_millis(5));
         bench.until_waiting("reader", 1).await;
         tokio::time::advance(Duration::from_millis(5)).await;
-        // For the first row, and for the other, should it be launched.
+        // One for the first row, and one for the other row in case it is launched.
         (0..2).for_each(|_| gate.open());
         let error = late.await.unwrap().unwrap_err();
         assert!(matches!(error, RowError::Expired), "{error}");
@@ -316,7 +282,7 @@ mod tests {
         left.abort();
         assert!(left.await.unwrap_err().is_cancelled());
         bench.expect_metric("menshen_tickets 2\n");
-        // For the first row, and for the other, should it be launched.
+        // One for the first row, and one for the other row in case it is launched.
         (0..2).for_each(|_| gate.open());
         answered(first).await;
         bench.end().await;
@@ -354,7 +320,7 @@ mod tests {
             rest.push(bench.spawn(&model, value, FAR));
             bench.until_waiting("reader", rest.len()).await;
         }
-        // The first row, the batch, and each of its rows alone.
+        // One each for the first row, the batch, and each row of the batch alone.
         (0..6).for_each(|_| gate.open());
         answered(first).await;
         let mut results = Vec::new();
@@ -380,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lane_with_a_delay_waits_for_company_on_a_free_device() {
+    async fn a_lane_with_a_delay_waits_for_more_rows_on_a_free_device() {
         let (model, mut gate) = gated("reader", &[1, 2, 4]);
         let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
         let bench = bench(vec![delayed]).await;
@@ -405,14 +371,14 @@ mod tests {
         assert_eq!(error.to_string(), "model reader/1 has no lane");
     }
 
-    /// A scheduler over two machines on a stage, with a slot each.
+    /// A scheduler over two staged devices with one slot each.
     async fn two_devices(lanes: Vec<LaneSettings>) -> (Bench, Director, Director) {
         let (device, directors) = staged(2, DeviceSettings::default()).await;
         let [first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         (bench_on(device, lanes), first, second)
     }
 
-    /// Loses a device that is about to finish, and every attempt to reopen it.
+    /// Loses the device before it finishes its batch, and lets every attempt to reopen it fail.
     async fn lose_for_good(bench: &Bench, director: &mut Director, device: usize) {
         let stops = [Report::Finishing, Report::Reopening, Report::Reopening];
         director.direct(stops.map(|stop| (stop, Step::Lose))).await;
@@ -440,7 +406,7 @@ mod tests {
         }
         rows.push(bench.spawn(&model, 3, FAR));
         bench.until_waiting("reader", 1).await;
-        // The second ends before the first, and takes the row that waits.
+        // The second device finishes before the first, and takes the waiting row.
         second.direct([(Report::Finishing, Step::Go)]).await;
         assert_eq!(second.report().await, Report::Started(vec![3]));
         assert_eq!(value(&answered(rows.remove(1)).await), 2.0);
@@ -466,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lane_that_waits_for_company_holds_up_no_other_device() {
+    async fn a_lane_that_waits_for_more_rows_holds_up_no_other_device() {
         let patient = reader_on("patient", &[1, 2], DeviceSet::of([0]));
         let greedy = reader_on("greedy", &[1], DeviceSet::of([1]));
         let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
@@ -515,7 +481,7 @@ mod tests {
         lose_for_good(&bench, &mut first, 0).await;
         assert!(is_lost(&running.await.unwrap()));
         assert!(is_without_device(&waiting.await.unwrap()));
-        // Answered when the task has seen the end of the device; the next row comes after that.
+        // The row above is answered once the task knows of the loss, so the next row comes after.
         assert_eq!(value(&answered(bench.spawn(&free, 4, FAR)).await), 4.0);
         assert!(is_without_device(&bench.spawn(&bound, 3, FAR).await.unwrap()));
         bench.expect_metric("menshen_rows_dropped_total{lane=\"bound\",reason=\"no_device\"} 2\n");
@@ -524,7 +490,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_held_for_company_is_given_back_when_its_device_is_lost() {
+    async fn a_slot_reserved_while_rows_wait_is_released_when_its_device_is_lost() {
         let both = reader("both", &[1, 2]);
         let [busy0, busy1] =
             [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device])));
@@ -533,7 +499,7 @@ mod tests {
             staged(2, DeviceSettings { slots: 2, ..Default::default() }).await;
         let [mut first, mut second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         let bench = bench_on(device, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
-        // With one slot left on each, that of the first device is reserved first.
+        // With one free slot on each device, the slot of the first device is reserved first.
         let lost = bench.spawn(&busy0, 8, FAR);
         assert_eq!(first.report().await, Report::Started(vec![8]));
         let kept = bench.spawn(&busy1, 9, FAR);
@@ -542,9 +508,9 @@ mod tests {
         bench.until_waiting("both", 1).await;
         first.direct([(Report::Finishing, Step::Lose)]).await;
         assert!(is_lost(&lost.await.unwrap()));
-        let company = bench.spawn(&both, 2, FAR);
+        let second_row = bench.spawn(&both, 2, FAR);
         drop(second);
-        assert_eq!(value(&answered(company).await), 2.0, "on the device that is left");
+        assert_eq!(value(&answered(second_row).await), 2.0, "on the device that is left");
         assert_eq!(value(&answered(waiting).await), 1.0);
         bench.expect_metric("menshen_batches_total{lane=\"both\",closed=\"full\"} 1\n");
         assert_eq!(value(&answered(kept).await), 9.0);

@@ -1,4 +1,5 @@
-//! The queue of one live model version, and which of its rows run together. Pure: `now` comes in.
+//! The queue of one live model version, and the choice of the rows that run together. Pure: the
+//! time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,66 +8,68 @@ use tokio::time::Instant;
 
 use crate::device::DeviceSet;
 
-/// What a lane is, fixed when it is made.
+/// The fixed properties of a lane.
 #[derive(Debug, Clone)]
 pub(super) struct LaneSpec {
-    /// How far into a request the model runs; rows of later stages go first, because they are
-    /// closest to freeing their ticket.
+    /// Stage of a request in which the model runs. Rows of later stages go first, because their
+    /// requests are closest to releasing the ticket.
     pub(super) stage: u8,
-    /// Batch sizes the device is warmed for; at least one, none zero.
+    /// Batch sizes the devices are warmed for: at least one, and none is zero.
     pub(super) buckets: Vec<usize>,
-    /// Most rows that wait here.
+    /// Most rows that wait in the lane.
     pub(super) rows_max: usize,
-    /// Longest time the oldest row waits for company; zero launches as soon as a slot is free.
+    /// Longest time the oldest row waits for more rows. With zero a batch starts as soon as a slot
+    /// is free.
     pub(super) delay_max: Duration,
     /// The devices that run the model.
     pub(super) placement: DeviceSet,
 }
 
-/// One waiting row. `T` is what the shell needs to run and answer it; the lane never looks inside.
+/// One waiting row. `T` is what the shell needs to run and answer the row; the lane does not use
+/// it.
 #[derive(Debug)]
-pub(super) struct Queued<T> {
-    /// The row and whom to answer.
+pub(super) struct QueuedRow<T> {
+    /// The row and its reply channel.
     pub(super) item: T,
-    /// When the row was handed in.
+    /// When the row was submitted.
     pub(super) arrived: Instant,
-    /// From this moment on the row is not launched.
+    /// The row is not launched at or after this time.
     pub(super) deadline: Instant,
 }
 
-/// The lane already holds `rows_max` rows; the row comes back.
+/// The lane already holds `rows_max` rows. Returns the row.
 #[derive(Debug)]
-pub(super) struct LaneFull<T>(pub(super) Queued<T>);
+pub(super) struct LaneFull<T>(pub(super) QueuedRow<T>);
 
-/// Why a batch took no further row.
+/// Why a batch takes no further row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CloseReason {
-    /// The largest bucket is filled.
+    /// The rows fill the largest bucket.
     Full,
-    /// The lane never waits for company.
+    /// `delay_max` is zero, so the lane never waits for more rows.
     Greedy,
     /// The oldest row has waited `delay_max`.
     Delay,
-    /// Waiting longer would have cost a row its deadline.
+    /// The deadline of a row passes within `delay_max`.
     Deadline,
 }
 
-/// Why a row left the queue without being launched.
+/// Why a row left the lane without being launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum DropReason {
-    /// Its deadline passed.
+    /// The deadline passed.
     Expired,
-    /// Its call left before the launch.
+    /// The caller left before the launch.
     Cancelled,
     /// Every device that runs the model is out of service.
     NoDevice,
 }
 
-/// First in, first out; bounded by [`LaneSpec::rows_max`].
+/// A queue in order of arrival, bounded by [`LaneSpec::rows_max`].
 #[derive(Debug)]
 pub(super) struct Lane<T> {
     spec: LaneSpec,
-    rows: VecDeque<Queued<T>>,
+    rows: VecDeque<QueuedRow<T>>,
 }
 
 impl<T> Lane<T> {
@@ -87,12 +90,12 @@ impl<T> Lane<T> {
         self.spec.placement
     }
 
-    /// When the oldest row was handed in; `None` for an empty lane.
+    /// Returns when the oldest row was submitted, or `None` if the lane is empty.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.rows.front().map(|row| row.arrived)
     }
 
-    pub(super) fn push(&mut self, row: Queued<T>) -> Result<(), LaneFull<T>> {
+    pub(super) fn push(&mut self, row: QueuedRow<T>) -> Result<(), LaneFull<T>> {
         if self.rows.len() >= self.spec.rows_max {
             return Err(LaneFull(row));
         }
@@ -100,12 +103,12 @@ impl<T> Lane<T> {
         Ok(())
     }
 
-    /// Takes out every row that must not be launched, and keeps the order of the others.
-    pub(super) fn sweep(
+    /// Removes and returns the expired and the cancelled rows. The others keep their order.
+    pub(super) fn drop_stale(
         &mut self,
         now: Instant,
         is_cancelled: impl Fn(&T) -> bool,
-    ) -> Vec<(Queued<T>, DropReason)> {
+    ) -> Vec<(QueuedRow<T>, DropReason)> {
         let mut dropped = Vec::new();
         for _ in 0..self.rows.len() {
             let Some(row) = self.rows.pop_front() else { break };
@@ -120,9 +123,10 @@ impl<T> Lane<T> {
         dropped
     }
 
-    /// The moment from which a batch of this lane may start, and why then; `None` when empty.
+    /// Returns the time from which a batch of this lane may start, and the reason, or `None` if the
+    /// lane is empty.
     ///
-    /// A lane waits for company only while no row's deadline falls inside that wait.
+    /// A lane waits for more rows only if no row's deadline falls within the wait.
     pub(super) fn closes_at(&self) -> Option<(Instant, CloseReason)> {
         let oldest = self.oldest()?;
         if self.rows.len() >= self.largest_bucket() {
@@ -131,22 +135,22 @@ impl<T> Lane<T> {
         if self.spec.delay_max.is_zero() {
             return Some((oldest, CloseReason::Greedy));
         }
-        let patience_ends = oldest + self.spec.delay_max;
-        if self.rows.iter().any(|row| row.deadline <= patience_ends) {
+        let delay_ends = oldest + self.spec.delay_max;
+        if self.rows.iter().any(|row| row.deadline <= delay_ends) {
             return Some((oldest, CloseReason::Deadline));
         }
-        Some((patience_ends, CloseReason::Delay))
+        Some((delay_ends, CloseReason::Delay))
     }
 
-    /// Takes the oldest rows that run together, and the bucket they run in.
-    pub(super) fn take_batch(&mut self) -> (usize, Vec<Queued<T>>) {
+    /// Removes the oldest rows that run together. Returns their bucket and the rows.
+    pub(super) fn take_batch(&mut self) -> (usize, Vec<QueuedRow<T>>) {
         let bucket = choose_bucket(&self.spec.buckets, self.rows.len());
         let count = bucket.min(self.rows.len());
         (bucket, self.rows.drain(..count).collect())
     }
 
-    /// Takes out every row.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Queued<T>> {
+    /// Removes and returns every row.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = QueuedRow<T>> {
         self.rows.drain(..)
     }
 
@@ -155,10 +159,10 @@ impl<T> Lane<T> {
     }
 }
 
-/// The bucket for `waiting` rows: the next larger one when at least three quarters of it would be
-/// filled, else the next smaller one, so that at most a quarter of a batch is padding.
+/// Returns the bucket for `waiting` rows: the next larger one if the rows fill at least three
+/// quarters of it, else the next smaller one. So at most a quarter of a batch is padding.
 ///
-/// Only when `waiting` is less than every bucket is the smallest bucket padded further.
+/// Exception: fewer rows than the smallest bucket run in the smallest bucket, with any padding.
 pub(super) fn choose_bucket(buckets: &[usize], waiting: usize) -> usize {
     let above = buckets.iter().copied().filter(|bucket| *bucket >= waiting).min();
     let below = buckets.iter().copied().filter(|bucket| *bucket <= waiting).max();

@@ -1,4 +1,4 @@
-//! The task that waits: for rows, for slots of the devices, for results. It decides nothing.
+//! The task that waits for rows, for slots of the devices and for results. It decides nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::core::{Core, Dropped, Formed, Next};
-use super::handle::{Answer, RowError};
-use super::lane::{DropReason, LaneSpec, Queued};
+use super::answer::{Answer, RowError};
+use super::core::{Core, DroppedRow, FormedBatch, Next};
+use super::lane::{DropReason, LaneSpec, QueuedRow};
 use super::stats::LaneStats;
 use super::tickets::Ticket;
 use crate::device::{Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSet, LoadedModel, Slot};
@@ -24,128 +24,132 @@ pub(super) struct Job {
     pub(super) arrived: Instant,
     pub(super) row: RgbImage,
     pub(super) caller: Caller,
-    /// One of the lane's places, free again when the row leaves the lane.
+    /// A place of the lane, released when the row leaves the lane.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Who waits for a row, and the ticket that stays taken until it is answered.
+/// The reply channel of a row, and the ticket that is held until the row is answered.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) ticket: Arc<Ticket>,
     pub(super) reply: oneshot::Sender<Result<Answer, RowError>>,
 }
 
-/// A live model and its counters.
+/// A live model and its metrics.
 pub(super) struct LiveLane {
     pub(super) model: Arc<LoadedModel>,
     pub(super) stats: LaneStats,
 }
 
-/// A reserved slot, and until when its batch waits for company.
-struct Held<'device> {
+/// A reserved slot, and the time until which its batch waits for more rows.
+struct ReservedSlot<'device> {
     slot: Slot<'device>,
     wait_until: Option<Instant>,
 }
 
-/// A batch that has left its device; without an outcome when the device's thread has ended.
-struct Landed {
+/// A batch that has left its device. It has no outcome if the thread of the device has ended.
+struct FinishedBatch {
     lane: usize,
-    rows: Vec<Launched>,
+    rows: Vec<InFlightRow>,
     outcome: Option<BatchOutcome>,
 }
 
-/// A row on the device.
-struct Launched {
+/// A row that was launched and not answered yet.
+struct InFlightRow {
     caller: Caller,
     queue_time: Duration,
 }
 
-/// Everything the task holds but slots.
+/// The state of the task, except the reserved slots, which borrow the device.
 pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
-    /// The devices in service.
-    up: DeviceSet,
-    /// Batches of different devices end in any order.
-    in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
+    in_service: DeviceSet,
+    /// Batches of different devices finish in any order.
+    in_flight: FuturesUnordered<BoxFuture<'static, FinishedBatch>>,
 }
 
-/// Runs until nobody can hand in rows any more and every row has been answered.
+/// Runs until every sender of `jobs` is dropped and every row is answered.
 pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
-    // One slot of a device at most.
-    let mut held: Vec<Held<'_>> = Vec::new();
+    // At most one slot of each device.
+    let mut reserved: Vec<ReservedSlot<'_>> = Vec::new();
     let mut health = device.health();
-    shell.set_up(health.borrow_and_update().in_service());
+    shell.set_in_service(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
-        let wanted = shell.core.wanted().intersection(shell.up).difference(devices(&held));
-        // In this order: free callers first; then take in all there is, which the lanes' places
-        // bound, so that a batch is formed from everything that has arrived.
+        let wanted = shell.core.wanted().intersection(shell.in_service).difference(devices_of(&reserved));
+        // The order matters. Results come first, to free their callers. Then all pending jobs are
+        // taken in, at most one for each place, so that a batch is formed from all that arrived.
         tokio::select! {
             biased;
-            Some(landed) = shell.in_flight.next(), if shell.is_flying() => shell.answer(landed),
+            Some(finished) = shell.in_flight.next(), if shell.has_in_flight() => {
+                shell.answer(finished);
+            }
             job = jobs.recv(), if is_open => match job {
                 Some(job) => {
                     shell.push(job);
-                    held.iter_mut().for_each(|held| held.wait_until = None);
+                    reserved.iter_mut().for_each(|slot| slot.wait_until = None);
                 }
                 None => is_open = false,
             },
             Ok(()) = health.changed() => {
-                shell.set_up(health.borrow_and_update().in_service());
-                held.retain(|held| shell.up.contains(held.slot.device()));
+                shell.set_in_service(health.borrow_and_update().in_service());
+                reserved.retain(|reserved| shell.in_service.contains(reserved.slot.device()));
             }
-            due = first_due(&held), if !held.is_empty() => {
-                let Held { slot, .. } = held.swap_remove(due);
-                held.extend(shell.form(slot));
+            due = first_due(&reserved), if !reserved.is_empty() => {
+                let ReservedSlot { slot, .. } = reserved.swap_remove(due);
+                reserved.extend(shell.form_batch(slot));
             }
-            // An error says that a device went out; then its health has changed.
+            // An error means that the devices went out of service: then `health` has changed too.
             Ok(slot) = device.reserve(wanted), if !wanted.is_empty() => {
-                held.push(Held { slot, wait_until: None });
+                reserved.push(ReservedSlot { slot, wait_until: None });
             }
         }
     }
 }
 
-fn devices(held: &[Held<'_>]) -> DeviceSet {
-    DeviceSet::of(held.iter().map(|held| held.slot.device()))
+fn devices_of(reserved: &[ReservedSlot<'_>]) -> DeviceSet {
+    DeviceSet::of(reserved.iter().map(|reserved| reserved.slot.device()))
 }
 
-/// Waits until the batch of one of the slots, of which there is at least one, is to be formed.
-async fn first_due(held: &[Held<'_>]) -> usize {
-    let first = held.iter().enumerate().min_by_key(|(_, held)| held.wait_until);
-    let (first, held) = first.expect("a slot is held");
-    if let Some(at) = held.wait_until {
+/// Waits until the batch of a slot is due and returns the index of the slot.
+///
+/// # Panics
+/// If `reserved` is empty.
+async fn first_due(reserved: &[ReservedSlot<'_>]) -> usize {
+    let first = reserved.iter().enumerate().min_by_key(|(_, slot)| slot.wait_until);
+    let (first, slot) = first.expect("a slot is reserved");
+    if let Some(at) = slot.wait_until {
         sleep_until(at).await;
     }
     first
 }
 
 impl Shell {
-    /// A shell over lanes without rows; a lane is named by its position.
+    /// Makes a shell with empty lanes. A lane is named by its index.
     pub(super) fn new(lanes: Vec<(LaneSpec, LiveLane)>) -> Self {
         let (specs, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-        let (up, in_flight) = (DeviceSet::of([]), FuturesUnordered::new());
-        Self { core: Core::new(specs), lanes, up, in_flight }
+        let (in_service, in_flight) = (DeviceSet::of([]), FuturesUnordered::new());
+        Self { core: Core::new(specs), lanes, in_service, in_flight }
     }
 
-    fn is_flying(&self) -> bool {
+    fn has_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }
 
     fn has_work(&self) -> bool {
-        !self.core.is_empty() || self.is_flying()
+        !self.core.is_empty() || self.has_in_flight()
     }
 
-    /// Takes note of which devices are in service.
-    fn set_up(&mut self, up: DeviceSet) {
-        self.up = up;
-        self.strand();
+    /// Stores which devices are in service, and refuses the rows that none of them can run.
+    fn set_in_service(&mut self, in_service: DeviceSet) {
+        self.in_service = in_service;
+        self.refuse_unplaceable();
     }
 
-    /// Answers the rows that no device in service can run.
-    fn strand(&mut self) {
-        for dropped in self.core.strand(self.up) {
+    /// Refuses the rows that no device in service can run.
+    fn refuse_unplaceable(&mut self) {
+        for dropped in self.core.drop_unplaceable(self.in_service) {
             let lane = dropped.lane;
             self.refuse(dropped);
             self.count_waiting(lane);
@@ -155,33 +159,33 @@ impl Shell {
     fn push(&mut self, job: Job) {
         let lane = job.lane;
         let deadline = job.caller.ticket.deadline();
-        let row = Queued { arrived: job.arrived, deadline, item: job };
+        let row = QueuedRow { arrived: job.arrived, deadline, item: job };
         self.core.push(lane, row).expect("a job holds one of its lane's places");
         self.count_waiting(lane);
-        self.strand();
+        self.refuse_unplaceable();
     }
 
-    /// Uses the slot now, gives it back, or keeps it while rows wait for company.
-    fn form<'device>(&mut self, slot: Slot<'device>) -> Option<Held<'device>> {
+    /// Launches a batch in the slot, gives the slot back, or returns it while rows wait for more.
+    fn form_batch<'device>(&mut self, slot: Slot<'device>) -> Option<ReservedSlot<'device>> {
         let now = Instant::now();
-        let turn = self.core.next(now, slot.device(), |job| job.caller.reply.is_closed());
-        for dropped in turn.dropped {
+        let decision = self.core.decide(now, slot.device(), |job| job.caller.reply.is_closed());
+        for dropped in decision.dropped {
             self.refuse(dropped);
         }
-        let held = match turn.next {
+        let reserved = match decision.next {
             Next::Idle => None,
-            Next::WaitUntil(at) => Some(Held { slot, wait_until: Some(at) }),
+            Next::WaitUntil(at) => Some(ReservedSlot { slot, wait_until: Some(at) }),
             Next::Launch(formed) => {
                 self.launch(slot, formed, now);
                 None
             }
         };
         (0..self.lanes.len()).for_each(|lane| self.count_waiting(lane));
-        held
+        reserved
     }
 
-    fn refuse(&self, dropped: Dropped<Job>) {
-        self.lanes[dropped.lane].stats.dropped(dropped.reason);
+    fn refuse(&self, dropped: DroppedRow<Job>) {
+        self.lanes[dropped.lane].stats.row_dropped(dropped.reason);
         match dropped.reason {
             DropReason::Expired => dropped.row.item.caller.answer(Err(RowError::Expired)),
             DropReason::Cancelled => {}
@@ -192,38 +196,39 @@ impl Shell {
         }
     }
 
-    fn launch(&mut self, slot: Slot<'_>, formed: Formed<Job>, now: Instant) {
-        let Formed { lane, bucket, rows, closed } = formed;
+    fn launch(&mut self, slot: Slot<'_>, formed: FormedBatch<Job>, now: Instant) {
+        let FormedBatch { lane, bucket, rows, closed } = formed;
         let live = &self.lanes[lane];
-        live.stats.launched(rows.len(), bucket, closed);
+        live.stats.batch_launched(rows.len(), bucket, closed);
         let mut images = Vec::with_capacity(rows.len());
-        let mut launched = Vec::with_capacity(rows.len());
-        for Queued { item: job, arrived, .. } in rows {
+        let mut in_flight = Vec::with_capacity(rows.len());
+        for QueuedRow { item: job, arrived, .. } in rows {
             let queue_time = now.saturating_duration_since(arrived);
-            live.stats.waited(queue_time);
+            live.stats.row_waited(queue_time);
             drop(job.place);
             images.push(job.row);
-            launched.push(Launched { caller: job.caller, queue_time });
+            in_flight.push(InFlightRow { caller: job.caller, queue_time });
         }
         let batch = Batch { model: Arc::clone(&live.model), rows: images, bucket };
         let outcome = slot.launch(batch);
-        let landed = async move { Landed { lane, rows: launched, outcome: outcome.await.ok() } };
-        self.in_flight.push(Box::pin(landed));
+        let finished =
+            async move { FinishedBatch { lane, rows: in_flight, outcome: outcome.await.ok() } };
+        self.in_flight.push(Box::pin(finished));
     }
 
-    fn answer(&self, landed: Landed) {
-        let Landed { lane, rows, outcome } = landed;
+    fn answer(&self, finished: FinishedBatch) {
+        let FinishedBatch { lane, rows, outcome } = finished;
         let stats = &self.lanes[lane].stats;
-        // Without an outcome the device is gone; dropping the rows tells their callers.
+        // Without an outcome the thread has ended. Dropping the rows closes the reply channels.
         let Some(outcome) = outcome else { return };
-        stats.ran(outcome.run_time, outcome.panics);
-        for (launched, result) in rows.into_iter().zip(outcome.results) {
+        stats.batch_ran(outcome.run_time, outcome.panics);
+        for (row, result) in rows.into_iter().zip(outcome.results) {
             if result.is_err() {
                 stats.row_failed();
             }
-            let (queue_time, run_time) = (launched.queue_time, outcome.run_time);
+            let (queue_time, run_time) = (row.queue_time, outcome.run_time);
             let answer = result.map(|output| Answer { output, queue_time, run_time });
-            launched.caller.answer(answer.map_err(RowError::Device));
+            row.caller.answer(answer.map_err(RowError::Device));
         }
     }
 
@@ -234,7 +239,7 @@ impl Shell {
 
 impl Caller {
     fn answer(self, answer: Result<Answer, RowError>) {
-        // Who asked may have left; then nobody wants the answer.
+        // The caller may have left, which closes the channel.
         drop(self.reply.send(answer));
     }
 }

@@ -1,4 +1,4 @@
-//! What the scheduler counts. Plain metric handles: clones share their values.
+//! Metrics of the scheduler.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::lane::{CloseReason, DropReason};
-use super::tickets::Resource;
-use crate::telemetry::{Latency, latency_histogram};
+use super::resource::Resource;
+use crate::telemetry::{LatencyFamily, latency_histogram};
 
-/// Rows of a batch; the bounds are the bucket sizes models are warmed for.
+/// Upper bounds of the histogram of rows in a batch: the bucket sizes that models are warmed for.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// Counters, gauges and histograms of tickets and lanes, registered once and handed down.
+/// Counters, gauges and histograms of tickets and lanes. Clones share their values.
 ///
-/// The label `lane` is a model's name, so its values are those of the catalog.
+/// The label `lane` is the name of a live model, so its values are a closed set.
 #[derive(Debug, Clone)]
 pub struct SchedulerStats {
     tickets: Gauge,
     tickets_bytes: Gauge,
     tickets_refused: Family<RefusedLabels, Counter>,
     queue_rows: Family<LaneLabels, Gauge>,
-    queue_wait: Latency<LaneLabels>,
+    queue_wait: LatencyFamily<LaneLabels>,
     batches: Family<BatchLabels, Counter>,
     batch_rows: Family<LaneLabels, Histogram>,
     batch_padding_rows: Family<LaneLabels, Counter>,
-    batch_run: Latency<LaneLabels>,
+    batch_run: LatencyFamily<LaneLabels>,
     rows_dropped: Family<DroppedLabels, Counter>,
     rows_failed: Family<LaneLabels, Counter>,
     network_panics: Family<LaneLabels, Counter>,
@@ -82,16 +82,16 @@ fn rows() -> Histogram {
 }
 
 impl SchedulerStats {
-    /// Makes the metrics and registers them, with the prefix `menshen_` in their names.
+    /// Registers the metrics in `registry`, with the prefix `menshen_` in their names.
     pub fn register(registry: &mut Registry) -> Self {
         let stats = Self::default();
         let s = &stats;
         let r = registry.sub_registry_with_prefix("menshen");
         r.register("tickets", "Requests that hold a ticket", s.tickets.clone());
-        r.register("tickets_bytes", "Bytes that tickets stand for", s.tickets_bytes.clone());
+        r.register("tickets_bytes", "Bytes of requests with a ticket", s.tickets_bytes.clone());
         r.register("tickets_refused", "Requests refused a ticket", s.tickets_refused.clone());
         r.register("queue_rows", "Rows that wait for a batch", s.queue_rows.clone());
-        r.register("queue_wait_seconds", "Wait of launched rows", s.queue_wait.clone());
+        r.register("queue_wait_seconds", "Time launched rows waited", s.queue_wait.clone());
         r.register("batches", "Batches by what closed them", s.batches.clone());
         r.register("batch_rows", "Rows of a batch, padding left out", s.batch_rows.clone());
         r.register("batch_padding_rows", "Rows run as padding", s.batch_padding_rows.clone());
@@ -107,7 +107,7 @@ impl SchedulerStats {
         self.tickets_bytes.inc_by(gauge_value(bytes));
     }
 
-    pub(super) fn ticket_given_back(&self, bytes: usize) {
+    pub(super) fn ticket_released(&self, bytes: usize) {
         self.tickets.dec();
         self.tickets_bytes.dec_by(gauge_value(bytes));
     }
@@ -116,13 +116,13 @@ impl SchedulerStats {
         self.tickets_refused.get_or_create(&RefusedLabels { what }).inc();
     }
 
-    /// The handles of one lane.
+    /// Returns the metrics of one lane.
     pub(super) fn lane(&self, model: &str) -> LaneStats {
         LaneStats { stats: self.clone(), labels: LaneLabels { lane: model.to_owned() } }
     }
 }
 
-/// The view of one lane on [`SchedulerStats`].
+/// [`SchedulerStats`] with the label of one lane.
 #[derive(Debug, Clone)]
 pub(super) struct LaneStats {
     stats: SchedulerStats,
@@ -134,12 +134,12 @@ impl LaneStats {
         self.stats.queue_rows.get_or_create(&self.labels).set(gauge_value(rows));
     }
 
-    pub(super) fn dropped(&self, reason: DropReason) {
+    pub(super) fn row_dropped(&self, reason: DropReason) {
         let labels = DroppedLabels { lane: self.labels.lane.clone(), reason };
         self.stats.rows_dropped.get_or_create(&labels).inc();
     }
 
-    pub(super) fn launched(&self, rows: usize, bucket: usize, closed: CloseReason) {
+    pub(super) fn batch_launched(&self, rows: usize, bucket: usize, closed: CloseReason) {
         let labels = BatchLabels { lane: self.labels.lane.clone(), closed };
         self.stats.batches.get_or_create(&labels).inc();
         self.stats.batch_rows.get_or_create(&self.labels).observe(rows as f64);
@@ -147,11 +147,11 @@ impl LaneStats {
         self.stats.batch_padding_rows.get_or_create(&self.labels).inc_by(padding);
     }
 
-    pub(super) fn waited(&self, wait: Duration) {
+    pub(super) fn row_waited(&self, wait: Duration) {
         self.stats.queue_wait.get_or_create(&self.labels).observe(wait.as_secs_f64());
     }
 
-    pub(super) fn ran(&self, run: Duration, panics: usize) {
+    pub(super) fn batch_ran(&self, run: Duration, panics: usize) {
         self.stats.batch_run.get_or_create(&self.labels).observe(run.as_secs_f64());
         self.stats.network_panics.get_or_create(&self.labels).inc_by(panics as u64);
     }
@@ -194,7 +194,7 @@ impl EncodeLabelValue for DropReason {
     }
 }
 
-/// Gauges are signed; a count of things in memory is always far below the limit.
+/// Converts a count for a gauge, which is signed. No count of things in memory reaches the limit.
 fn gauge_value(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -213,10 +213,10 @@ mod tests {
         stats.ticket_refused(Resource::Bytes);
         let lane = stats.lane("yunet");
         lane.set_waiting(3);
-        lane.launched(3, 4, CloseReason::Greedy);
-        lane.waited(Duration::from_millis(2));
-        lane.ran(Duration::from_millis(4), 1);
-        lane.dropped(DropReason::Expired);
+        lane.batch_launched(3, 4, CloseReason::Greedy);
+        lane.row_waited(Duration::from_millis(2));
+        lane.batch_ran(Duration::from_millis(4), 1);
+        lane.row_dropped(DropReason::Expired);
         lane.row_failed();
 
         let mut text = String::new();

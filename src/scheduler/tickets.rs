@@ -1,4 +1,4 @@
-//! Admission: leave to use the server, granted once per request and given back on drop.
+//! Admission: a ticket is granted once for each request and released on drop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,113 +7,109 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::resource::Resource;
 use super::stats::SchedulerStats;
 use crate::telemetry::CallTimes;
 
-/// When a refused caller may try again. A request takes some tens of milliseconds, so by then a
-/// place has most likely been freed.
+/// Time after which a refused caller should try again. A request takes tens of milliseconds, so by
+/// then a ticket has most likely been released.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Grants at most `requests_max` tickets and `bytes_max` bytes at a time. Clones share the limits.
 #[derive(Debug, Clone)]
 pub struct Tickets {
-    office: Arc<Office>,
+    limits: Arc<TicketLimits>,
 }
 
-/// What a request holds from admission to its answer. Dropping it gives the place back.
+/// Permission to use the server, which a request holds from admission to its answer. Dropping the
+/// ticket releases its place and its bytes.
 ///
-/// Every job shares its request's ticket, so the place stays taken while a row of it still waits
-/// or runs, even when the caller has left: memory is bounded by what is really there.
+/// Every job shares the ticket of its request. A ticket is therefore in use while a row still waits
+/// or runs, even after the caller has left, and the limits bound the memory really in use.
 #[derive(Debug)]
 pub struct Ticket {
-    office: Arc<Office>,
+    limits: Arc<TicketLimits>,
     bytes: usize,
     deadline: Instant,
     store: Arc<str>,
     times: Arc<CallTimes>,
 }
 
-/// The server is full; nothing was done.
+/// A request was refused because the server is full. Nothing was done for it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("all of {limit} {what} in flight are taken")]
 pub struct Overloaded {
-    /// What there was too much of.
+    /// The resource that is used up.
     pub what: Resource,
-    /// The most there may be of it.
+    /// The limit on that resource.
     pub limit: usize,
-    /// When it is worth trying again.
+    /// Time after which the caller should try again.
     pub retry_after: Duration,
 }
 
-/// What tickets bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// The number of requests.
-    Requests,
-    /// The bytes the requests brought.
-    Bytes,
-}
-
 #[derive(Debug)]
-struct Office {
+struct TicketLimits {
     requests_max: usize,
     bytes_max: usize,
-    taken: Mutex<Taken>,
+    in_use: Mutex<InUse>,
     stats: SchedulerStats,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct InUse {
     requests: usize,
     bytes: usize,
 }
 
 impl Tickets {
-    /// An office with all its places free.
+    /// Makes the limits, with no ticket granted.
     pub fn new(requests_max: usize, bytes_max: usize, stats: SchedulerStats) -> Self {
-        let taken = Mutex::new(Taken::default());
-        Self { office: Arc::new(Office { requests_max, bytes_max, taken, stats }) }
+        let in_use = Mutex::new(InUse::default());
+        Self { limits: Arc::new(TicketLimits { requests_max, bytes_max, in_use, stats }) }
     }
 
-    /// Grants a ticket for a request of `bytes` or refuses it at once; it never waits.
+    /// Grants a ticket for a request of `bytes`, or refuses the request. Never waits.
     ///
-    /// A request larger than all of `bytes_max` is always refused: keep the largest message the
-    /// server accepts below it.
+    /// A request of more than `bytes_max` is always refused, so `bytes_max` must be at least the
+    /// largest message that the server accepts.
+    ///
+    /// # Errors
+    /// [`Overloaded`] names the resource that is used up.
     pub fn admit(
         &self,
         bytes: usize,
         deadline: Instant,
         store: Arc<str>,
     ) -> Result<Ticket, Overloaded> {
-        let granted = self.office.take(bytes);
+        let granted = self.limits.acquire(bytes);
         match granted {
-            Ok(()) => self.office.stats.ticket_granted(bytes),
-            Err(what) => self.office.stats.ticket_refused(what),
+            Ok(()) => self.limits.stats.ticket_granted(bytes),
+            Err(what) => self.limits.stats.ticket_refused(what),
         }
-        granted.map_err(|what| self.office.overloaded(what))?;
+        granted.map_err(|what| self.limits.overloaded(what))?;
         let times = Arc::default();
-        Ok(Ticket { office: Arc::clone(&self.office), bytes, deadline, store, times })
+        Ok(Ticket { limits: Arc::clone(&self.limits), bytes, deadline, store, times })
     }
 }
 
-impl Office {
-    fn take(&self, bytes: usize) -> Result<(), Resource> {
-        let mut taken = self.taken.lock();
-        if taken.requests >= self.requests_max {
+impl TicketLimits {
+    fn acquire(&self, bytes: usize) -> Result<(), Resource> {
+        let mut in_use = self.in_use.lock();
+        if in_use.requests >= self.requests_max {
             return Err(Resource::Requests);
         }
-        if bytes > self.bytes_max - taken.bytes {
+        if bytes > self.bytes_max - in_use.bytes {
             return Err(Resource::Bytes);
         }
-        taken.requests += 1;
-        taken.bytes += bytes;
+        in_use.requests += 1;
+        in_use.bytes += bytes;
         Ok(())
     }
 
-    fn give_back(&self, bytes: usize) {
-        let mut taken = self.taken.lock();
-        taken.requests -= 1;
-        taken.bytes -= bytes;
+    fn release(&self, bytes: usize) {
+        let mut in_use = self.in_use.lock();
+        in_use.requests -= 1;
+        in_use.bytes -= bytes;
     }
 
     fn overloaded(&self, what: Resource) -> Overloaded {
@@ -126,17 +122,17 @@ impl Office {
 }
 
 impl Ticket {
-    /// Who asked: the store the request belongs to.
+    /// Returns the store that the request belongs to.
     pub fn store(&self) -> &Arc<str> {
         &self.store
     }
 
-    /// From this moment on the answer is of no use.
+    /// Returns the time after which the answer is of no use.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What the request has spent where so far.
+    /// Returns the times that the request has spent in each stage so far.
     pub fn times(&self) -> &Arc<CallTimes> {
         &self.times
     }
@@ -144,17 +140,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.office.give_back(self.bytes);
-        self.office.stats.ticket_given_back(self.bytes);
-    }
-}
-
-impl std::fmt::Display for Resource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Requests => "requests",
-            Self::Bytes => "bytes",
-        })
+        self.limits.release(self.bytes);
+        self.limits.stats.ticket_released(self.bytes);
     }
 }
 

@@ -76,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_whose_task_breaks_off_ends_with_an_error() {
         assert_eq!(collect_stream(|| Ok(())).await, [Ok(1)]);
-        assert_eq!(collect_stream(|| Err(Error::ClientLeft)).await, [Ok(1), Err(Code::Cancelled)]);
+        assert_eq!(collect_stream(|| Err(Error::Cancelled)).await, [Ok(1), Err(Code::Cancelled)]);
         assert_eq!(collect_stream(|| panic!("a defect")).await, [Ok(1), Err(Code::Internal)]);
     }
 }

@@ -80,7 +80,7 @@ impl Gateway {
         }
         let RequestInfo { call, deadline, bytes } = info;
         let ticket = self.tickets.admit(bytes, deadline, caller.store)?;
-        call.show(ticket.times());
+        call.attach_times(ticket.times());
         let request_id = match caller.request_id {
             id if id.is_empty() => call.id().to_string(),
             id => id,

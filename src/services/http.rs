@@ -10,11 +10,11 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-const DEVICES_GONE: &str = "the devices of a live model are gone: start the server again\n";
+const DEVICES_FAILED: &str = "the devices of a live model have failed: restart the server\n";
 
 /// Whether the server accepts requests, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ServingState {
     /// The models are not live yet.
     Loading,
     /// Every live model has a device in service.
@@ -23,7 +23,7 @@ pub enum Standing {
     NoDevice,
     /// A live model has no device in service, and none will return. Only a restart of the process
     /// helps.
-    DevicesGone,
+    DevicesFailed,
     /// The server is stopping.
     Stopping,
 }
@@ -34,7 +34,7 @@ pub struct Probes {
     /// All metrics.
     pub registry: Arc<Registry>,
     /// The current state of the server.
-    pub standing: watch::Receiver<Standing>,
+    pub standing: watch::Receiver<ServingState>,
 }
 
 /// Returns the routes of the HTTP port.
@@ -59,21 +59,24 @@ async fn metrics(State(probes): State<Probes>) -> Response {
 
 /// Fails only where a restart helps: a process that can recover by itself stays live.
 async fn live(State(probes): State<Probes>) -> Response {
-    match *probes.standing.borrow() {
-        Standing::DevicesGone => (StatusCode::SERVICE_UNAVAILABLE, DEVICES_GONE).into_response(),
-        Standing::Loading | Standing::Ready | Standing::NoDevice | Standing::Stopping => {
-            "ok\n".into_response()
+    match *probes.serving_state.borrow() {
+        ServingState::DevicesFailed => {
+            (StatusCode::SERVICE_UNAVAILABLE, DEVICES_FAILED).into_response()
         }
+        ServingState::Loading
+        | ServingState::Ready
+        | ServingState::NoDevice
+        | ServingState::Stopping => "ok\n".into_response(),
     }
 }
 
 async fn ready(State(probes): State<Probes>) -> Response {
-    let reason = match *probes.standing.borrow() {
-        Standing::Ready => return "ok\n".into_response(),
-        Standing::Loading => "models are loading\n",
-        Standing::NoDevice => "a live model has no device in service\n",
-        Standing::DevicesGone => DEVICES_GONE,
-        Standing::Stopping => "stopping\n",
+    let reason = match *probes.serving_state.borrow() {
+        ServingState::Ready => return "ok\n".into_response(),
+        ServingState::Loading => "models are loading\n",
+        ServingState::NoDevice => "a live model has no device in service\n",
+        ServingState::DevicesFailed => DEVICES_FAILED,
+        ServingState::Stopping => "stopping\n",
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }

@@ -248,7 +248,7 @@ impl LivenessService for LivenessServer {
             let last = result
                 .map(|result| v1::RunResponse { event: Some(RunEvent::Result(Box::new(result))) });
             // A client that has left cannot receive the result, but can ask for the saved one.
-            events.send_timeout(last, EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
+            events.send_timeout(last, EVENT_SEND_TIMEOUT).await.map_err(|_| Error::Cancelled)
         };
         let task = tokio::spawn(serving.instrument(span));
         Ok(Response::new(EventStream::new(queued, task)))
@@ -333,7 +333,7 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
         | ErrorKind::Precondition
         | ErrorKind::AlreadyUsed
         | ErrorKind::Overloaded
-        | ErrorKind::ClientLeft => false,
+        | ErrorKind::Cancelled => false,
     }
 }
 
@@ -376,7 +376,7 @@ async fn send_event(events: &Events, event: Option<RunEvent>) -> Result<(), Erro
         return Ok(());
     }
     let response = v1::RunResponse { event };
-    events.send_timeout(Ok(response), EVENT_SEND_TIMEOUT).await.map_err(|_| Error::ClientLeft)
+    events.send_timeout(Ok(response), EVENT_SEND_TIMEOUT).await.map_err(|_| Error::Cancelled)
 }
 
 #[cfg(test)]
@@ -393,7 +393,7 @@ mod tests {
             (Error::internal(std::fmt::Error), [true, true]),
             (Error::Expired, [true, false]),
             (Error::IntakeFull, [false, false]),
-            (Error::ClientLeft, [false, false]),
+            (Error::Cancelled, [false, false]),
             (Error::BrokenStream(String::new()), [false, false]),
             (Error::invalid("frame", "must follow the start"), [false, false]),
             (Error::SessionUsed, [false, false]),

@@ -22,7 +22,7 @@ mod status;
 pub use convert::read_as_every_request;
 pub use face::FaceServer;
 pub use gateway::{Gateway, PipelineCell};
-pub use http::{Probes, Standing, router as http_router};
+pub use http::{Probes, ServingState, router as http_router};
 pub use layers::{CallLayer, DeadlineLayer, IntakeLayer, MessageLimits, REQUEST_ID};
 pub use liveness::LivenessServer;
 pub use settings::{SESSION_ENVELOPE_BYTES_MAX, ServerSettings};

@@ -32,7 +32,7 @@ pub fn from_error(error: &Error) -> Status {
         | ErrorKind::Expired
         | ErrorKind::NotReady
         | ErrorKind::StoreDown
-        | ErrorKind::ClientLeft => error.to_string(),
+        | ErrorKind::Cancelled => error.to_string(),
     };
     let Some(details) = details(error, &message) else {
         return Status::new(code(kind), message);
@@ -65,7 +65,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::Overloaded | ErrorKind::Behind => Code::ResourceExhausted,
         ErrorKind::Expired => Code::DeadlineExceeded,
         ErrorKind::NotReady | ErrorKind::StoreDown => Code::Unavailable,
-        ErrorKind::ClientLeft => Code::Cancelled,
+        ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Internal => Code::Internal,
     }
 }
@@ -96,7 +96,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
         | Error::AttemptsSpent { .. }
         | Error::NoResult
         | Error::BrokenStream(_)
-        | Error::ClientLeft
+        | Error::Cancelled
         | Error::Internal(_) => None,
     }
 }
@@ -115,7 +115,7 @@ fn outcome(kind: ErrorKind) -> Outcome {
         | ErrorKind::AlreadyUsed => Outcome::Invalid,
         ErrorKind::Overloaded | ErrorKind::Behind => Outcome::Overloaded,
         ErrorKind::Expired => Outcome::Expired,
-        ErrorKind::ClientLeft => Outcome::Cancelled,
+        ErrorKind::Cancelled => Outcome::Cancelled,
         ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Internal => Outcome::Failed,
     }
 }
@@ -128,7 +128,7 @@ fn severity(kind: ErrorKind) -> Severity {
         | ErrorKind::NotFound
         | ErrorKind::Precondition
         | ErrorKind::AlreadyUsed
-        | ErrorKind::ClientLeft => Severity::Info,
+        | ErrorKind::Cancelled => Severity::Info,
         ErrorKind::Overloaded | ErrorKind::Behind | ErrorKind::Expired | ErrorKind::NotReady => {
             Severity::Warn
         }
@@ -168,7 +168,7 @@ pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     let kind = if is_unfinished { ErrorKind::Internal } else { broken_stream(&status).kind() };
     let ending = ending_of_kind(kind);
     // tonic turns the broken stream of a caller that left into UNKNOWN, which no caller receives.
-    let code = if kind == ErrorKind::ClientLeft { ending.code } else { code_name(status.code()) };
+    let code = if kind == ErrorKind::Cancelled { ending.code } else { code_name(status.code()) };
     Some(Ending { code, ..ending })
 }
 
@@ -226,7 +226,7 @@ pub fn broken_stream(status: &Status) -> Error {
         Code::ResourceExhausted => Error::IntakeFull,
         Code::DeadlineExceeded => Error::Expired,
         // The stream was reset, or the connection ended.
-        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::ClientLeft,
+        Code::Cancelled | Code::Unavailable | Code::Unknown => Error::Cancelled,
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound

@@ -1,4 +1,4 @@
-//! One call from its first byte to its end: its id, its span, and its one line in the log.
+//! One call, from its first byte to its end: id, span, and its final log line.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +12,18 @@ use super::labels::{Method, Outcome, Stage};
 use super::metrics::Metrics;
 use super::times::CallTimes;
 
-/// Names one call. The server draws it, so that no caller can choose what stands in the log.
+/// Identifies one call. The server draws the id, so that no caller can choose what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    fn draw() -> Self {
+    fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Whether this id is among the `fraction` (0..=1) of all ids whose calls are logged.
-    fn is_within(self, fraction: f64) -> bool {
-        // The first two bits of the lower half are the variant; the 53 below them are random.
+    /// Returns true if this id is in the sampled `fraction` (0..=1) of all ids.
+    fn is_sampled(self, fraction: f64) -> bool {
+        // The top two bits of the lower half are the UUID variant. The 53 bits below are random.
         let (_, random) = self.0.as_u64_pair();
         (((random << 2) >> 11) as f64) < fraction * (1_u64 << 53) as f64
     }
@@ -35,12 +35,12 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// How loud the line of a call is.
+/// The level of the final log line of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The server did its part.
+    /// The server did its part, whatever the answer.
     Info,
-    /// The server refused or was late.
+    /// The server refused the call or was late.
     Warn,
     /// The server has a fault.
     Error,
@@ -49,18 +49,18 @@ pub enum Severity {
 /// How a call ended.
 #[derive(Debug)]
 pub struct Ending {
-    /// For the metrics, too.
+    /// The outcome, for metrics and log.
     pub outcome: Outcome,
-    /// Name of the gRPC code.
+    /// Name of the gRPC code, such as `INVALID_ARGUMENT`.
     pub code: &'static str,
-    /// The level of the line.
+    /// The level of the log line.
     pub severity: Severity,
-    /// Why the server could not answer; nothing a caller sent.
+    /// Why the server could not answer. Contains nothing that a caller sent.
     pub causes: Option<String>,
 }
 
 impl Ending {
-    /// Whether the line may be left out: answers are many, and a caller that leaves is common.
+    /// Returns true if sampling may leave out the log line: answers and cancelled calls are common.
     fn is_routine(&self) -> bool {
         match self.outcome {
             Outcome::Answered
@@ -74,20 +74,20 @@ impl Ending {
     }
 }
 
-/// Opens calls. Clones count in the same metrics.
+/// Opens calls. Clones share the metrics.
 #[derive(Debug, Clone)]
 pub struct Calls {
-    /// Counts and times every call.
+    /// The metrics that count and time every call.
     pub metrics: Metrics,
-    /// The fraction (0..=1) of answered and cancelled calls that get a line.
+    /// The fraction (0..=1) of answered and cancelled calls that get a log line.
     pub sampled: f64,
 }
 
 impl Calls {
-    /// Opens a call, with an id and a span of its own.
+    /// Opens a call with a new id and a new span.
     pub fn open(&self, method: Method) -> Arc<Call> {
         self.metrics.call_opened();
-        let id = RequestId::draw();
+        let id = RequestId::random();
         Arc::new(Call {
             id,
             method,
@@ -101,8 +101,8 @@ impl Calls {
     }
 }
 
-/// The fields of a call's span are these and no others. It is an error's span, so that no filter
-/// that lets errors through takes the id from them.
+/// Makes the span of a call. The span has these fields and no others. Its level is ERROR, so that a
+/// filter that passes errors also passes the span, and every error keeps its id.
 fn span(method: Method, id: RequestId) -> Span {
     tracing::error_span!(
         parent: None,
@@ -122,7 +122,7 @@ fn span(method: Method, id: RequestId) -> Span {
     )
 }
 
-/// The name of a stage's field in the span.
+/// Returns the field of the span for a stage.
 fn field_of(stage: Stage) -> &'static str {
     match stage {
         Stage::Decode => "decode_ms",
@@ -135,7 +135,7 @@ fn field_of(stage: Stage) -> &'static str {
     }
 }
 
-/// One call. What ends it first counts: it is counted and logged once.
+/// One call. Only the first [`Call::end`] counts and logs it.
 #[derive(Debug)]
 pub struct Call {
     id: RequestId,
@@ -149,29 +149,29 @@ pub struct Call {
 }
 
 impl Call {
-    /// The server's name of this call.
+    /// Returns the id of the call.
     pub fn id(&self) -> RequestId {
         self.id
     }
 
-    /// Everything that is logged while the call is served belongs in it.
+    /// Returns the span that every log line of the call must be in.
     pub fn span(&self) -> &Span {
         &self.span
     }
 
-    /// Begins to count the time of the call, once its first message is complete, and returns when
-    /// that was.
+    /// Starts the time of the call, when its first message is complete. Returns the start; later
+    /// calls of this method return the same start.
     pub fn begin(&self) -> Instant {
         *self.begun.get_or_init(Instant::now)
     }
 
-    /// Shows what the stages of the call have taken when it ends.
-    pub fn show(&self, times: &Arc<CallTimes>) {
-        // A call has one ticket, and so one set of times.
+    /// Sets the stage times that are logged when the call ends.
+    pub fn attach_times(&self, times: &Arc<CallTimes>) {
+        // A call has one ticket, so there is only one set of times.
         self.times.get_or_init(|| Arc::clone(times));
     }
 
-    /// Counts and logs the call, unless it has ended already.
+    /// Counts and logs the call, unless the call has ended already.
     pub fn end(&self, ending: &Ending) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
@@ -179,12 +179,12 @@ impl Call {
         let total = self.begun.get().unwrap_or(&self.opened).elapsed();
         self.calls.metrics.call_ended(self.method, ending.outcome, total);
         self.span.record("outcome", ending.outcome.name());
-        // Whole microseconds, as the stages have.
+        // Whole microseconds, as for the stages.
         self.span.record("total_ms", total.as_micros() as f64 / 1e3);
         if let Some(times) = self.times.get() {
             self.record_times(times);
         }
-        if !ending.is_routine() || self.id.is_within(self.calls.sampled) {
+        if !ending.is_routine() || self.id.is_sampled(self.calls.sampled) {
             self.span.in_scope(|| log(ending));
         }
     }
@@ -201,7 +201,7 @@ impl Call {
     }
 }
 
-/// One line; all but the code and the causes are in the span around it.
+/// Writes the final log line. The span around it has everything else.
 fn log(ending: &Ending) {
     let Ending { code, severity, causes, outcome: _ } = ending;
     let causes = causes.as_deref();
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::telemetry::{LogFormat, LogSettings, subscriber};
 
-    /// What was logged.
+    /// The written log lines.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -251,7 +251,7 @@ mod tests {
         text
     }
 
-    /// The lines, as JSON, that `work` logs under `filter`.
+    /// Returns the lines that `work` logs with `filter`, parsed as JSON.
     fn logged(filter: &str, work: impl FnOnce()) -> Vec<serde_json::Value> {
         let lines = Lines::default();
         let writer = {
@@ -277,8 +277,8 @@ mod tests {
             let call = calls.open(Method::Detect);
             id.set(Some(call.id()));
             let times = Arc::new(CallTimes::default());
-            call.show(&times);
-            times.spent(Stage::Decode, Duration::from_micros(1500));
+            call.attach_times(&times);
+            times.add_stage(Stage::Decode, Duration::from_micros(1500));
             call.end(&ANSWERED);
             call.end(&Ending { outcome: Outcome::Cancelled, ..ANSWERED });
         });
@@ -321,11 +321,11 @@ mod tests {
         let id = |random: u64| RequestId(Uuid::from_u64_pair(0, random));
         let highest = id((0b10 << 62) | (u64::MAX >> 2));
         let lowest = id(0b10 << 62);
-        assert!(highest.is_within(1.0) && !highest.is_within(0.999_999));
-        assert!(lowest.is_within(0.000_001) && !lowest.is_within(0.0));
-        let ids: Vec<RequestId> = (0..4000).map(|_| RequestId::draw()).collect();
-        let sampled = |fraction| ids.iter().filter(|id| id.is_within(fraction)).count();
-        // Five standard deviations of 4000 draws at a quarter are 137.
+        assert!(highest.is_sampled(1.0) && !highest.is_sampled(0.999_999));
+        assert!(lowest.is_sampled(0.000_001) && !lowest.is_sampled(0.0));
+        let ids: Vec<RequestId> = (0..4000).map(|_| RequestId::random()).collect();
+        let sampled = |fraction| ids.iter().filter(|id| id.is_sampled(fraction)).count();
+        // Five standard deviations of 4000 draws at a probability of 1/4 are 137.
         assert!((863..=1137).contains(&sampled(0.25)), "{}", sampled(0.25));
         assert_eq!(sampled(0.25), sampled(0.25));
     }

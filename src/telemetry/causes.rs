@@ -1,8 +1,8 @@
-//! An error in one line, for logs.
+//! Formats an error with its causes in one line, for logs.
 
 use std::error::Error;
 
-/// The message of `error` and those of everything that caused it: `outer: inner: innermost`.
+/// Returns the messages of `error` and of all its sources: `outer: inner: innermost`.
 pub fn causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

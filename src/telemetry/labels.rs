@@ -1,10 +1,10 @@
-//! The closed sets of words that label metrics and lines of the log.
+//! The closed sets of words that label metrics and log lines.
 
 use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// The calls of `FaceService` and `LivenessService`.
+/// The methods of `FaceService` and `LivenessService`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `Verify`
@@ -25,12 +25,12 @@ pub enum Method {
     Evaluate,
     /// `GetResult`
     GetResult,
-    /// A call that this version of the API does not have.
+    /// A method that this version of the API does not have.
     Unknown,
 }
 
 impl Method {
-    /// The method as metrics and logs write it.
+    /// Returns the name of the method in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Verify => "verify",
@@ -50,7 +50,7 @@ impl Method {
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Answered without a decision (`Compare`, `Embed`, `Detect`).
+    /// Answered without a decision, as `Embed` is.
     Answered,
     /// Decision PASS.
     Pass,
@@ -60,20 +60,20 @@ pub enum Outcome {
     Review,
     /// Decision RETRY.
     Retry,
-    /// The request was malformed, or not possible.
+    /// The request was malformed, or not possible now.
     Invalid,
-    /// Refused or ended for load.
+    /// The call was refused or ended for load.
     Overloaded,
     /// The deadline passed.
     Expired,
     /// The caller left before the answer.
     Cancelled,
-    /// Not ready, or a fault of the server.
+    /// The server was not ready or had a fault.
     Failed,
 }
 
 impl Outcome {
-    /// The outcome as metrics and logs write it.
+    /// Returns the name of the outcome in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -90,27 +90,27 @@ impl Outcome {
     }
 }
 
-/// Work on one picture of a call.
+/// A stage of the work on one picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Bytes to pixels, and the detector's canvas.
+    /// Decoding the file, and scaling for the detector.
     Decode,
-    /// The detector's batch.
+    /// The batch of the detector.
     Detect,
     /// Alignment, crops and quality.
     Align,
-    /// The embedder's batch.
+    /// The batch of the embedder.
     Embed,
-    /// The batch of one liveness network.
+    /// The batch of one passive-liveness network.
     Liveness,
     /// The batch of the face mesh.
     Mesh,
-    /// The batch of one eye.
+    /// The batch of the iris network, for one eye.
     Eyes,
 }
 
 impl Stage {
-    /// All stages, in the order in which they are declared.
+    /// All stages, in the order of declaration.
     pub(super) const ALL: [Self; 7] = [
         Self::Decode,
         Self::Detect,
@@ -121,7 +121,7 @@ impl Stage {
         Self::Eyes,
     ];
 
-    /// The stage as metrics write it.
+    /// Returns the name of the stage in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",

@@ -1,4 +1,4 @@
-//! Log lines: for people on a terminal, JSON elsewhere.
+//! Log lines: readable text on a terminal, JSON elsewhere.
 
 use std::io::IsTerminal;
 
@@ -16,24 +16,25 @@ use crate::setting::{RangeCheck, Violation};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
-    /// How lines look: `pretty`, `json`, or `auto`: `pretty` on a terminal and `json` elsewhere.
+    /// Format of log lines: `pretty`, `json`, or `auto`, which is `pretty` on a terminal and `json`
+    /// elsewhere.
     pub format: LogFormat,
-    /// What is logged: a `tracing` filter such as `info` or `menshen=debug,info`.
+    /// Which lines are logged: a `tracing` filter such as `info` or `menshen=debug,info`.
     pub filter: String,
-    /// Fraction, from 0 to 1, of the answered and cancelled calls that get a line each; every other
+    /// Fraction, from 0 to 1, of the answered and cancelled calls that get a log line. Every other
     /// call gets one.
     pub calls_sampled: f64,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
+    /// [`LogFormat::Pretty`] on a terminal, [`LogFormat::Json`] elsewhere.
     Auto,
-    /// For people.
+    /// Readable text.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
@@ -44,7 +45,7 @@ impl Default for LogSettings {
 }
 
 impl LogSettings {
-    /// Every setting outside its range.
+    /// Returns every setting outside its range.
     pub fn violations(&self) -> Vec<Violation> {
         let mut check = RangeCheck::of("log");
         let is_filter = EnvFilter::try_new(&self.filter).is_ok();
@@ -55,22 +56,22 @@ impl LogSettings {
     }
 }
 
-/// Why logging could not start.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter does not parse.
     #[error("log.filter is not a valid filter")]
     Filter(#[from] ParseError),
-    /// The process logs already.
+    /// The process already logs.
     #[error("logging was started before")]
     Twice(#[from] TryInitError),
 }
 
-/// Sends log lines to standard error from here on, and panics among them without their message,
-/// which may quote what a caller sent. Once per process.
+/// Starts to write log lines to standard error. Panics are logged too, but without their message,
+/// which may quote what a caller sent. May be called once for each process.
 ///
 /// # Errors
-/// A filter that does not parse, or a second call.
+/// The filter does not parse, or this is the second call.
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     subscriber(settings, std::io::stderr)?.try_init()?;
     std::panic::set_hook(Box::new(|panic| {
@@ -80,10 +81,11 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     Ok(())
 }
 
-/// What writes log lines to `writer`. A line of JSON has the call it belongs to under `span`.
+/// Makes a subscriber that writes log lines to `writer`. In JSON, the fields of the call are under
+/// `span`.
 ///
 /// # Errors
-/// A filter that does not parse.
+/// The filter does not parse.
 pub fn subscriber<W>(
     settings: &LogSettings,
     writer: W,

@@ -1,4 +1,4 @@
-//! What `/metrics` shows. Every label is a closed set.
+//! The metrics of calls, models and devices. The values of every label are a closed set.
 
 use std::time::Duration;
 
@@ -28,20 +28,21 @@ struct StageLabels {
     stage: Stage,
 }
 
-/// A live model. Few at a time, and their names come from manifests, never from callers.
+/// Labels of a live model. Live models are few, and the values come from manifests, never from
+/// callers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ModelLabels {
-    /// What it does.
+    /// The task.
     pub task: String,
     /// `name/version`.
     pub model: String,
-    /// What it is computed in.
+    /// The precision of the network.
     pub precision: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeviceLabels {
-    /// `cpu`, or `cuda:0`.
+    /// Name of the device, such as `cpu` or `cuda:0`.
     device: String,
 }
 
@@ -57,27 +58,27 @@ const BUILD: BuildLabels = BuildLabels {
     features: if cfg!(feature = "cuda") { "cuda" } else { "none" },
 };
 
-/// Upper bounds of all latency histograms, in seconds: from a small batch on a GPU to the longest
-/// liveness session.
+/// Upper bounds of all latency histograms, in seconds. They reach from a small batch on a GPU to
+/// the longest liveness session.
 const LATENCY_SECONDS_BUCKETS: [f64; 19] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 25.0, 50.0, 100.0,
 ];
 
-/// A latency histogram keyed by a label set, seconds.
-pub type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
+/// Latency histograms in seconds, one for each label set.
+pub type LatencyFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// An empty histogram with the buckets that all latencies share.
+/// Makes an empty histogram with the bounds that all latencies share.
 pub fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_SECONDS_BUCKETS)
 }
 
-/// The metrics of the request path.
+/// The metrics of calls, models and devices. Clones share their values.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    seconds: Latency<MethodLabels>,
-    stages: Latency<StageLabels>,
+    seconds: LatencyFamily<MethodLabels>,
+    stages: LatencyFamily<StageLabels>,
     place_wait: Histogram,
     in_flight: Gauge,
     panics: Counter,
@@ -87,7 +88,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates the metrics and lists them in `registry`.
+    /// Registers the metrics in `registry`, with the prefix `menshen_` in their names.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
@@ -111,13 +112,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "stage",
-            "Time of one picture in one stage, with decode and align the wait for a thread too",
+            "Time of one picture in one stage; decode and align include the wait for a CPU thread",
             Unit::Seconds,
             metrics.stages.clone(),
         );
         registry.register_with_unit(
             "place_wait",
-            "Wait of a picture for one of the places of image.decoded_max",
+            "Time a picture waited for one of the image.decoded_max places",
             Unit::Seconds,
             metrics.place_wait.clone(),
         );
@@ -136,37 +137,37 @@ impl Metrics {
         self.in_flight.inc();
     }
 
-    /// Counts a call that was in flight, and times it.
+    /// Counts the end of a call, and records its time.
     pub(super) fn call_ended(&self, method: Method, outcome: Outcome, total: Duration) {
         self.in_flight.dec();
         self.requests.get_or_create(&RequestLabels { method, outcome }).inc();
         self.seconds.get_or_create(&MethodLabels { method }).observe(total.as_secs_f64());
     }
 
-    /// Records how long one picture spent in `stage`.
-    pub fn stage(&self, stage: Stage, time: Duration) {
+    /// Records the time that one picture spent in `stage`.
+    pub fn observe_stage(&self, stage: Stage, time: Duration) {
         self.stages.get_or_create(&StageLabels { stage }).observe(time.as_secs_f64());
     }
 
-    /// Records how long one picture waited for its place.
-    pub fn place_wait(&self, time: Duration) {
+    /// Records the time that one picture waited for a place of `image.decoded_max`.
+    pub fn observe_place_wait(&self, time: Duration) {
         self.place_wait.observe(time.as_secs_f64());
     }
 
     /// Shows a model as live.
-    pub fn model_live(&self, model: &ModelLabels) {
+    pub fn set_model_live(&self, model: &ModelLabels) {
         self.models.get_or_create(model).set(1);
     }
 
-    /// Shows whether a device is in service, and counts how often it was lost meanwhile.
-    pub fn device(&self, name: &str, is_up: bool, lost: u64) {
+    /// Shows whether a device is in service, and adds `lost` to the count of its losses.
+    pub fn update_device(&self, name: &str, is_up: bool, lost: u64) {
         let labels = DeviceLabels { device: name.to_owned() };
         self.devices_up.get_or_create(&labels).set(is_up.into());
         self.device_losses.get_or_create(&labels).inc_by(lost);
     }
 
     /// Counts a panic on the CPU pool.
-    pub fn panicked(&self) {
+    pub fn count_panic(&self) {
         self.panics.inc();
     }
 }

@@ -1,4 +1,4 @@
-//! Logs and metrics. Nothing here, label or field, comes from a caller.
+//! Logs and metrics. No label and no field holds what a caller sent.
 
 mod call;
 mod causes;
@@ -11,5 +11,5 @@ pub use call::{Call, Calls, Ending, RequestId, Severity};
 pub use causes::causes;
 pub use labels::{Method, Outcome, Stage};
 pub use logs::{LogError, LogFormat, LogSettings, init as init_logs, subscriber};
-pub use metrics::{Latency, Metrics, ModelLabels, latency_histogram};
+pub use metrics::{LatencyFamily, Metrics, ModelLabels, latency_histogram};
 pub use times::CallTimes;

@@ -1,12 +1,12 @@
-//! What one call has spent where.
+//! The times of one call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::Stage;
 
-/// The time of one call by stages, all its pictures added up. Pictures go through a stage side by
-/// side, so the stages may add up to more than the call took.
+/// The time of one call in each stage, summed over its pictures. Pictures pass through a stage in
+/// parallel, so the sum of the stages may exceed the time of the call.
 #[derive(Debug, Default)]
 pub struct CallTimes {
     stages_us: [AtomicU64; Stage::ALL.len()],
@@ -15,30 +15,30 @@ pub struct CallTimes {
 
 impl CallTimes {
     /// Adds the time of one picture in `stage`.
-    pub fn spent(&self, stage: Stage, time: Duration) {
+    pub fn add_stage(&self, stage: Stage, time: Duration) {
         add(&self.stages_us[stage as usize], time);
     }
 
-    /// Adds the time that one picture waited: for its place, or for a batch.
-    pub fn waited(&self, time: Duration) {
+    /// Adds the time that one picture waited for a place or for a batch.
+    pub fn add_wait(&self, time: Duration) {
         add(&self.queue_us, time);
     }
 
-    /// Milliseconds in `stage`; `None` when the call never came there.
+    /// Returns the milliseconds in `stage`, or `None` if the call never reached it.
     pub(super) fn stage_ms(&self, stage: Stage) -> Option<f64> {
         ms(&self.stages_us[stage as usize])
     }
 
-    /// Milliseconds of waiting; `None` without any.
+    /// Returns the milliseconds of waiting, or `None` if nothing waited.
     pub(super) fn queue_ms(&self) -> Option<f64> {
         ms(&self.queue_us)
     }
 }
 
-/// Whole microseconds, and at least one, so that a stage that happened is seen.
+/// Adds whole microseconds, and at least one, so that a stage that ran is never `None`.
 fn add(sum_us: &AtomicU64, time: Duration) {
     let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-    // Sums that are read once, when the call has ended: no other memory is ordered by them.
+    // Relaxed: the sums are read once, after the call has ended, and order no other memory.
     sum_us.fetch_add(us, Ordering::Relaxed);
 }
 
@@ -54,10 +54,10 @@ mod tests {
     #[test]
     fn stages_add_up_and_those_that_did_not_happen_are_left_out() {
         let times = CallTimes::default();
-        times.spent(Stage::Decode, Duration::from_micros(1500));
-        times.spent(Stage::Decode, Duration::from_micros(250));
-        times.spent(Stage::Align, Duration::ZERO);
-        times.waited(Duration::from_millis(2));
+        times.add_stage(Stage::Decode, Duration::from_micros(1500));
+        times.add_stage(Stage::Decode, Duration::from_micros(250));
+        times.add_stage(Stage::Align, Duration::ZERO);
+        times.add_wait(Duration::from_millis(2));
         assert_eq!(times.stage_ms(Stage::Decode), Some(1.75));
         assert_eq!(times.stage_ms(Stage::Align), Some(0.001));
         assert_eq!(times.stage_ms(Stage::Embed), None);
@@ -69,7 +69,7 @@ mod tests {
         let times = CallTimes::default();
         for (place, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(times.stage_ms(stage), None, "{stage:?}");
-            times.spent(stage, Duration::from_millis(1 + place as u64));
+            times.add_stage(stage, Duration::from_millis(1 + place as u64));
             assert_eq!(times.stage_ms(stage), Some(1.0 + place as f64));
         }
     }

@@ -57,7 +57,7 @@ fn attacks(species: &[Counts]) -> Vec<String> {
         let is_worst = index == 0 && counts.errors.is_some();
         let mark = if is_worst { "◀ worst" } else { "" };
         cells.extend([bar, measured(counts.non_responses), mark.to_owned()]);
-        table.row(cells);
+        table.add_line(cells);
     }
     table.lines()
 }
@@ -73,7 +73,7 @@ fn bona_fide(counts: &Counts) -> Vec<String> {
     let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
     let mut cells = count_cells(counts);
     cells.push(measured(counts.non_responses));
-    table.row(cells);
+    table.add_line(cells);
     table.lines()
 }
 
@@ -134,7 +134,7 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
         let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
         cells.extend(rates.map(percent));
         cells.push(worst);
-        table.row(cells);
+        table.add_line(cells);
     }
     let mut lines = table.lines();
     lines.push(

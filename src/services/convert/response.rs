@@ -195,12 +195,12 @@ pub(super) fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
 
 pub(super) fn calibration(row: &CalibrationEntry) -> v1::Calibration {
     v1::Calibration {
-        id: row.id().to_owned(),
-        pair_type: row.pair_type().name().to_owned(),
-        generic: row.is_generic(),
-        impostor_pairs: row.impostor_pairs(),
-        genuine_pairs: row.genuine_pairs(),
-        fmr_min: row.fmr_min(),
+        id: entry.id().to_owned(),
+        pair_type: entry.pair_type().name().to_owned(),
+        generic: entry.is_generic(),
+        impostor_pairs: entry.impostor_pairs(),
+        genuine_pairs: entry.genuine_pairs(),
+        fmr_min: entry.fmr_min(),
     }
 }
 

@@ -117,7 +117,7 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let kind =
-            if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::ClientLeft };
+            if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::Cancelled };
         self.0.end(&status::ending_of_kind(kind));
     }
 }

@@ -1,4 +1,4 @@
-//! Lays the file, the environment and the command line over the defaults.
+//! Overlays the defaults with the file, the environment and the command line.
 
 use std::path::Path;
 
@@ -6,14 +6,15 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError, Refusal};
 
-/// Prefix of every environment variable that sets something.
+/// Prefix of every environment variable that sets a key.
 const PREFIX: &str = "MENSHEN_";
 
-/// What Kubernetes puts behind the prefix on its own, in every pod beside a Service called
-/// `menshen` (`MENSHEN_SERVICE_HOST`, `MENSHEN_PORT_50051_TCP`, …). No section has these names.
+/// What follows the prefix in the service links of Kubernetes. Kubernetes sets such variables in
+/// every pod beside a Service called `menshen` (`MENSHEN_SERVICE_HOST`, `MENSHEN_PORT_50051_TCP`,
+/// …). No section has these names.
 const SERVICE_LINKS: [&str; 2] = ["SERVICE_", "PORT"];
 
-/// One setting given on the command line: its dotted name and its value.
+/// A setting given on the command line.
 #[derive(Debug, Clone)]
 pub struct Override {
     /// Dotted name, such as `server.listen`.
@@ -22,37 +23,39 @@ pub struct Override {
     pub value: Value,
 }
 
-/// Settings as they were read, and those that were refused.
+/// The parsed settings, and the refused ones.
 #[derive(Debug)]
-pub struct Reading {
-    /// Everything that could be read; a key that could not has its default.
+pub struct ParsedConfig {
+    /// The settings. A key that cannot be read has its default; a value out of range stands as
+    /// given.
     pub config: Config,
-    /// In the order of the sections, what could not be read first.
+    /// The refused settings: first those that cannot be read, then those out of range.
     pub refusals: Vec<Refusal>,
 }
 
-/// Reads the settings: defaults, then `file`, then `variables`, then `overrides`.
+/// Reads the settings: the defaults, overlaid with `file`, `variables` and `overrides` in this
+/// order.
 ///
 /// # Errors
-/// A file that cannot be read, or [`ConfigError::Refused`] with every setting that is refused.
+/// The file cannot be read, or [`ConfigError::Refused`] with every refused setting.
 pub fn load(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
 ) -> Result<Config, ConfigError> {
-    let Reading { config, refusals } = read(file, variables, overrides)?;
+    let ParsedConfig { config, refusals } = read(file, variables, overrides)?;
     if refusals.is_empty() { Ok(config) } else { Err(ConfigError::Refused(refusals)) }
 }
 
-/// As [`load`], with refused settings beside the others.
+/// As [`load`], but returns the refused settings together with the others.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// The file cannot be read.
 pub fn read(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: &[Override],
-) -> Result<Reading, ConfigError> {
+) -> Result<ParsedConfig, ConfigError> {
     let mut given = match file {
         Some(path) => read_file(path)?,
         None => Table::new(),
@@ -74,10 +77,11 @@ pub fn read(
     }
     let config = parse(&mut given, &mut refusals)?;
     refusals.extend(out_of_range(&config, &refusals));
-    Ok(Reading { config, refusals })
+    Ok(ParsedConfig { config, refusals })
 }
 
-/// Lays `given` over the defaults. A key that cannot be read goes out of `given` into `refusals`.
+/// Overlays the defaults with `given`. Moves each key that cannot be read from `given` to
+/// `refusals`.
 fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, ConfigError> {
     let defaults = Table::try_from(Config::default())?;
     let over_defaults = |given: Table| {
@@ -85,9 +89,9 @@ fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, Confi
         merge(&mut table, given);
         Value::Table(table).try_into::<Config>()
     };
-    // One error ends the parsing of a table, so each key is tried alone to find the others.
+    // The parser stops at the first error, so each key is parsed alone to find all errors.
     if over_defaults(given.clone()).is_err() {
-        for path in keys(given, &defaults) {
+        for path in key_paths(given, &defaults) {
             let Some(value) = get(given, &path) else { continue };
             let mut alone = Table::new();
             set(&mut alone, &path, value.clone());
@@ -104,26 +108,27 @@ fn parse(given: &mut Table, refusals: &mut Vec<Refusal>) -> Result<Config, Confi
     })
 }
 
-/// What is outside its range. The rules of a section with an unreadable key are left out, and so
-/// are those between sections: they may speak of the value that could not be read.
+/// Returns the settings out of range. Skips a section that has an unreadable key, because a rule
+/// may depend on the value of that key. Any unreadable key skips the rules between sections.
 fn out_of_range(config: &Config, unreadable: &[Refusal]) -> Vec<Refusal> {
     let section = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
     let unreadable: Vec<String> = unreadable.iter().map(|refusal| section(refusal.key())).collect();
-    let mut violations = config.violations_of_sections();
+    let mut violations = config.violations_in_sections();
     violations.retain(|violation| !unreadable.contains(&section(&violation.key)));
     if unreadable.is_empty() {
-        violations.extend(config.violations_between());
+        violations.extend(config.violations_between_sections());
     }
     violations.into_iter().map(Refusal::OutOfRange).collect()
 }
 
-/// The path of every key in `given`, where a table that the defaults have too is a section.
-fn keys(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
+/// Returns the path of every key in `given`. A table is a section if it is a table in the defaults
+/// too. Any other table is the value of a key.
+fn key_paths(given: &Table, defaults: &Table) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (name, value) in given {
         match (value, defaults.get(name)) {
             (Value::Table(inner), Some(Value::Table(section))) => {
-                let inner = keys(inner, section).into_iter();
+                let inner = key_paths(inner, section).into_iter();
                 found.extend(inner.map(|path| [vec![name.clone()], path].concat()));
             }
             _ => found.push(vec![name.clone()]),
@@ -142,7 +147,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     })
 }
 
-/// Lays `over` on `under`, table by table, so that a file may set one key of a section.
+/// Overlays `under` with `over`, table by table, so that a file can set a single key of a section.
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -154,14 +159,15 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// The path of a key, from a variable's name behind the prefix; `None` where that is no name.
+/// Converts the name of a variable, without the prefix, to the path of a key. Returns `None` if the
+/// name is not of the form `SECTION__KEY`.
 fn variable_path(key: &str) -> Option<Vec<String>> {
     let path: Vec<String> = key.to_lowercase().split("__").map(str::to_owned).collect();
     let names_key = path.len() >= 2 && path.iter().all(|part| !part.is_empty());
     names_key.then_some(path)
 }
 
-/// Numbers and booleans are written bare, so a text that does not read as TOML is a string.
+/// Parses the value of a variable: a TOML number or boolean, or else a string.
 fn variable_value(text: &str) -> Value {
     format!("v = {text}")
         .parse::<Table>()
@@ -382,7 +388,7 @@ mod tests {
              [verify]\npolicy_fmr = 2.0\nreview_factor = 0.0\n",
         );
         let env = variables(&[("MENSHEN_IMAGE__BYTES_MAX", "0"), ("MENSHEN_SHAPE", "1")]);
-        let Reading { config, refusals } = read(Some(file.path()), env, &[]).unwrap();
+        let ParsedConfig { config, refusals } = read(Some(file.path()), env, &[]).unwrap();
         let mut named: Vec<&str> = refusals.iter().map(Refusal::key).collect();
         named.sort_unstable();
         let expected = [

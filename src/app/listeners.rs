@@ -20,16 +20,17 @@ use crate::services::{
 };
 use crate::telemetry::{Calls, causes};
 
-/// A listener that runs until told to stop.
+/// A listener that runs until [`Listener::stop`].
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct Listener {
     pub(super) address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-impl Listening {
-    /// Closes the listener and waits for what it serves; false when `timeout` cut it off.
+impl Listener {
+    /// Closes the listener and waits at most `timeout` for its requests. Returns false if requests
+    /// were cut off.
     pub(super) async fn stop(self, timeout: Duration) -> bool {
         self.stop.send_replace(true);
         let abort = self.task.abort_handle();
@@ -39,13 +40,14 @@ impl Listening {
     }
 }
 
-/// A silent connection is asked whether it lives this often, so that shops behind dead links do
-/// not hold streams.
+/// Interval of HTTP/2 pings on a silent connection, so that a client behind a dead link does not
+/// hold streams.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// HTTP/2 receive windows: a stream's holds most photographs whole, a connection's eight of them.
-/// hyper gives a whole connection 1 MiB, so that callers who share one wait for each other's window
-/// updates. What lies in a window has not been counted against `server.bytes_max` yet.
+/// HTTP/2 receive windows. The window of a stream holds most photographs whole, and the window of a
+/// connection holds eight of them. The default of hyper for a connection is 1 MiB, with which calls
+/// on one connection wait for each other's window updates. Bytes in a window do not count against
+/// `server.bytes_max` yet.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
@@ -55,7 +57,7 @@ pub(super) async fn serve_grpc<H>(
     calls: Calls,
     gateway: Gateway,
     health: HealthServer<H>,
-) -> Result<Listening, AppError>
+) -> Result<Listener, AppError>
 where
     H: Health,
 {
@@ -64,7 +66,7 @@ where
         live_photos_max: config.image.live_photos_max,
         session_bytes_max: config.liveness.session_bytes_max,
     };
-    // Python's and Go's older clients ask for v1alpha, newer ones for v1.
+    // Older clients in Python and Go use v1alpha, newer clients use v1.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -98,27 +100,28 @@ where
     let (listener, address) = listen(config.server.listen).await?;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(async move {
-        // An answer is several small writes. Without TCP_NODELAY the kernel keeps the last ones
-        // until the caller acknowledges the first, which a caller delays by 40 ms.
+        // An answer is several small writes. Without TCP_NODELAY the kernel holds the last writes
+        // until the caller acknowledges the first, and callers delay that by 40 ms.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, told(stopping)).await {
+        let serving = router.serve_with_incoming_shutdown(incoming, stop_requested(stopping));
+        if let Err(error) = serving.await {
             tracing::error!(causes = causes(&error), "the gRPC listener failed");
         }
     });
-    Ok(Listening { address, stop, task })
+    Ok(Listener { address, stop, task })
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz`.
-pub(super) async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listening, AppError> {
+pub(super) async fn serve_http(address: SocketAddr, probes: Probes) -> Result<Listener, AppError> {
     let (listener, address) = listen(address).await?;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, http_router(probes));
-        if let Err(error) = server.with_graceful_shutdown(told(stopping)).await {
+        if let Err(error) = server.with_graceful_shutdown(stop_requested(stopping)).await {
             tracing::error!(causes = causes(&error), "the HTTP listener failed");
         }
     });
-    Ok(Listening { address, stop, task })
+    Ok(Listener { address, stop, task })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
@@ -128,7 +131,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, bound))
 }
 
-/// Waits until told to stop, or until nobody is left to tell.
-async fn told(mut stopping: watch::Receiver<bool>) {
+/// Waits until `stopping` becomes true or its sender is dropped.
+async fn stop_requested(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
