@@ -8,8 +8,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use self::network::{NetworkReport, measure_network};
+use super::options::SettingOptions;
 use super::table::Table;
-use super::{Common, demo, progress, runtime};
+use super::{demo, progress, runtime};
 use crate::config::Config;
 use crate::device::{Device, DeviceSettings};
 use crate::engine::Precision;
@@ -30,6 +31,8 @@ pub(super) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: SettingOptions,
 }
 
 /// Longest measurement of one number.
@@ -52,15 +55,12 @@ struct PipelineReport {
     pairs: usize,
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         args.seconds > 0.0 && args.seconds <= SECONDS_MAX,
         "--seconds must be above 0 and at most {SECONDS_MAX}"
     );
-    let mut config = common.load(vec![])?;
-    if common.log.is_none() {
-        config.log.filter = "warn".to_owned();
-    }
+    let config = args.settings.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
     let report = runtime()?.block_on(measure(args, config))?;
     if args.json {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::table::Table;
-use super::{Common, runtime, serve};
+use super::{runtime, serve};
 use crate::app::{Finding, State, check};
 use crate::config::{Reading, Refusal};
 use crate::telemetry::causes;
@@ -12,7 +12,7 @@ use crate::telemetry::causes;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: serve::Settings,
+    options: serve::ServeOptions,
 }
 
 /// One line of what was found.
@@ -24,8 +24,8 @@ struct Line {
 
 const WRONG: &str = "WRONG";
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let lines = match common.read(args.settings.overrides()) {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let lines = match args.options.read() {
         Ok(reading) => look(&reading)?,
         Err(error) => vec![Line::new("--config", WRONG, &causes(&error))],
     };

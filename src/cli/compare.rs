@@ -5,9 +5,36 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::options::{ConfigFile, number, text};
 use super::table::Table;
 use crate::config::Config;
 use crate::device::compare;
+
+/// The options of `menshen models compare`, which runs on the CPU and reads no models folder.
+#[derive(Debug, clap::Args)]
+pub(super) struct CompareOptions {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Threads that run the network (`device.threads`), at most 1024; 0, the default, takes one per
+    /// core.
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// Precision that the network is computed in (`device.precision`): `f32` or `bf16`; `f32` unless
+    /// set.
+    #[arg(long)]
+    precision: Option<String>,
+}
+
+impl CompareOptions {
+    fn load(&self) -> anyhow::Result<Config> {
+        let overrides = [
+            number("device.threads", self.threads),
+            text("device.precision", self.precision.as_deref()),
+        ];
+        let overrides: Vec<_> = overrides.into_iter().flatten().collect();
+        self.file.load(&overrides)
+    }
+}
 
 /// Largest difference from the recording, relative to an output's range, that still agrees.
 const ERROR_MAX: f64 = 1e-3;
@@ -15,7 +42,12 @@ const ERROR_MAX: f64 = 1e-3;
 /// Largest difference between a row alone and in a batch, relative to an output's range.
 const BATCH_DIFFERENCE_MAX: f64 = 1e-5;
 
-pub(super) fn run(onnx: &Path, recording: &Path, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    onnx: &Path,
+    recording: &Path,
+    options: &CompareOptions,
+) -> anyhow::Result<ExitCode> {
+    let config = options.load()?;
     let read = |path: &Path| {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };

@@ -9,9 +9,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::client::{self, Client, refusal, short};
+use super::options::SettingOptions;
 use super::table::Table;
 use super::verify::as_json;
-use super::{Common, progress, runtime};
+use super::{progress, runtime};
 use crate::proto::v1;
 
 /// The folder with the portraits of the repository.
@@ -26,6 +27,8 @@ pub(super) struct Args {
     /// Print the answers as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: SettingOptions,
 }
 
 /// A picture of the demonstration.
@@ -84,11 +87,8 @@ impl Pair {
     }
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let mut config = common.load(vec![])?;
-    if common.log.is_none() {
-        config.log.filter = "warn".to_owned();
-    }
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = args.settings.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
     let (pairs, app_lines, seconds) = runtime()?.block_on(async {
         let (app, client) = client::in_process(config).await?;

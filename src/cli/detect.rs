@@ -8,8 +8,9 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::client::{self, reason_line, short};
+use super::options::SettingOptions;
 use super::table::Table;
-use super::{Common, draw, runtime};
+use super::{draw, runtime};
 use crate::proto::v1;
 
 /// Options of `menshen detect`.
@@ -18,7 +19,7 @@ pub(super) struct Args {
     /// The picture (JPEG or PNG).
     picture: PathBuf,
     /// Address of a server; without one, a server is started in this process.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["ConfigFile", "ModelsFolder", "DeviceOptions", "log"])]
     server: Option<String>,
     /// Where the picture comes from; quality limits differ.
     #[arg(long, value_enum, default_value_t = Source::LivePhoto)]
@@ -29,6 +30,8 @@ pub(super) struct Args {
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Options of the server in this process")]
+    in_process: SettingOptions,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -38,7 +41,7 @@ enum Source {
     IdChip,
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let image = client::image(&args.picture)?;
     let request = v1::DetectRequest {
         context: Some(client::context("command-line", "command-line")),
@@ -50,7 +53,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
         }
         .into(),
     };
-    let answer = runtime()?.block_on(detect(args, common, request))?;
+    let answer = runtime()?.block_on(detect(args, request))?;
     if let Some(path) = &args.draw {
         let drawn = draw::faces(&image.data, &answer)?;
         std::fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
@@ -64,19 +67,12 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn detect(
-    args: &Args,
-    common: &Common,
-    request: v1::DetectRequest,
-) -> anyhow::Result<v1::DetectResponse> {
+async fn detect(args: &Args, request: v1::DetectRequest) -> anyhow::Result<v1::DetectResponse> {
     if let Some(server) = &args.server {
         let mut client = client::connect(server).await?;
         return client::awaited(client.detect(request)).await;
     }
-    let mut config = common.load(vec![])?;
-    if common.log.is_none() {
-        config.log.filter = "warn".to_owned();
-    }
+    let config = args.in_process.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
     let (app, mut client) = client::in_process(config).await?;
     let answer = client::awaited(client.detect(request)).await?;

@@ -10,8 +10,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use menshen_evaluation::{Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read};
 
-use super::Common;
-
 /// The threshold without `--threshold`: the middle, which no system chose for itself.
 const THRESHOLD: f64 = 0.5;
 
@@ -43,7 +41,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Pad(args) = command;
     let evaluation = Evaluation::new(presentations(&args.scores)?);
     let threshold = args.threshold.or(Score::new(THRESHOLD)).expect("the default is a probability");

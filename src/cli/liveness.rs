@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::{self, Customer, reason_line, short};
-use super::{Common, runtime};
+use super::runtime;
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_client::LivenessServiceClient;
 use crate::proto::v1::run_response::Event;
@@ -48,7 +48,7 @@ pub(super) struct Args {
 
 type Client = LivenessServiceClient<tonic::transport::Channel>;
 
-pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let portrait = client::image(&args.customer.portrait)?;
     let files = files(args)?;
     let result = runtime()?.block_on(async {

@@ -13,52 +13,22 @@ mod eval;
 mod health;
 mod liveness;
 mod models;
+mod options;
 mod profile;
 mod serve;
 mod table;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::config::{Config, ConfigError, Override, Reading};
 
 /// Face verification and liveness over gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "menshen", version, about, max_term_width = 100)]
 struct Cli {
-    #[command(flatten)]
-    common: Common,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Settings every command understands. A TOML file (`--config`) and environment variables
-/// (`MENSHEN_SECTION__KEY`, such as `MENSHEN_SERVER__LISTEN`) set the same keys; the command line
-/// wins over the environment, and that over the file.
-#[derive(Debug, clap::Args)]
-struct Common {
-    /// Configuration file (TOML).
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder with the models.
-    #[arg(long, global = true, value_name = "DIR")]
-    models: Option<String>,
-    /// Where networks run: `cpu`, `auto` or `cuda:0,1`.
-    #[arg(long, global = true)]
-    device: Option<String>,
-    /// Threads that run networks on the CPU; 0 takes one per core (`device.threads`).
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<u32>,
-    /// What all models are computed in, `f32`, `bf16` (CPU), `tf32` or `f16` (GPU); else each manifest
-    /// decides (`device.precision`).
-    #[arg(long, global = true)]
-    precision: Option<String>,
-    /// Log filter such as `info` or `menshen=debug`.
-    #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,55 +76,18 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Serve(args) => serve::run(&args, &cli.common),
-        Command::Check(args) => check::run(&args, &cli.common),
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Demo(args) => demo::run(&args, &cli.common),
-        Command::Verify(args) => verify::run(&args, &cli.common),
-        Command::Detect(args) => detect::run(&args, &cli.common),
-        Command::Liveness(args) => liveness::run(&args, &cli.common),
+        Command::Demo(args) => demo::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Detect(args) => detect::run(&args),
+        Command::Liveness(args) => liveness::run(&args),
         Command::Devices(args) => devices::run(&args),
-        Command::Bench(args) => bench::run(&args, &cli.common),
-        Command::Models(command) => models::run(&command, &cli.common),
-        Command::Eval(command) => eval::run(&command, &cli.common),
+        Command::Bench(args) => bench::run(&args),
+        Command::Models(command) => models::run(&command),
+        Command::Eval(command) => eval::run(&command),
     }
-}
-
-impl Common {
-    /// Reads the settings, `flags` over those every command has.
-    fn load(&self, flags: Vec<Override>) -> anyhow::Result<Config> {
-        let overrides = self.overrides(flags);
-        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
-    }
-
-    /// As [`Common::load`], with refused settings beside the others.
-    fn read(&self, flags: Vec<Override>) -> Result<Reading, ConfigError> {
-        let overrides = self.overrides(flags);
-        crate::config::read(self.config.as_deref(), std::env::vars(), &overrides)
-    }
-
-    fn overrides(&self, flags: Vec<Override>) -> Vec<Override> {
-        let mut overrides: Vec<Override> = [
-            ("models.dir", &self.models),
-            ("device.device", &self.device),
-            ("device.precision", &self.precision),
-            ("log.filter", &self.log),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| text(key, value.as_deref()))
-        .collect();
-        overrides.extend(self.threads.map(|threads| Override {
-            key: "device.threads",
-            value: toml::Value::Integer(threads.into()),
-        }));
-        overrides.extend(flags);
-        overrides
-    }
-}
-
-/// A setting given as text; `None` when the flag was not given.
-fn text(key: &'static str, value: Option<&str>) -> Option<Override> {
-    value.map(|value| Override { key, value: toml::Value::String(value.to_owned()) })
 }
 
 /// A runtime with one worker per core.
@@ -188,11 +121,45 @@ fn spinner(what: &'static str) -> indicatif::ProgressBar {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["menshen"].into_iter().chain(line.split(' ')))
+    }
+
+    #[test]
+    fn a_command_takes_no_option_that_does_not_act_on_it() {
+        for line in [
+            "--config a serve",
+            "health --config a",
+            "verify --portrait a --live b --device cpu",
+            "liveness --portrait a --frames b --models c",
+            "devices --threads 2",
+            "eval pad a.csv --log info",
+            "models list --precision f32",
+            "models inspect a --device cpu",
+            "models verify a --log info",
+            "models profile a --threads 2",
+            "models compare a b --models c",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_detection_by_another_server_takes_no_setting_of_a_server_in_this_process() {
+        for option in ["--config a", "--models a", "--device cpu", "--threads 2", "--log info"] {
+            parse(&format!("detect a {option}")).expect(option);
+            let error = parse(&format!("detect a --server b {option}")).expect_err(option);
+            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{option}: {error}");
+        }
     }
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::compare::CompareOptions;
+use super::options::{ConfigFile, DeviceOptions, ModelsFolder, text};
 use super::table::Table;
-use super::{Common, progress, runtime};
+use super::{progress, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
 use crate::device::Device;
@@ -20,18 +22,31 @@ use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensemb
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the models of the models folder.
-    List,
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        folder: ModelsFolder,
+    },
     /// Show what a model takes, answers and consists of.
     Inspect {
         /// `name` or `name/version`.
         #[arg(value_name = "MODEL")]
         wanted: String,
+        #[command(flatten)]
+        options: PlanOptions,
     },
     /// Check hashes, licences, graphs and goldens on the device.
     Verify {
         /// `name` or `name/version`; all models when none is given.
         #[arg(value_name = "MODEL")]
         wanted: Vec<String>,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        folder: ModelsFolder,
+        #[command(flatten)]
+        device: DeviceOptions,
     },
     /// Time every step of a model on one thread.
     Profile {
@@ -43,6 +58,8 @@ pub(super) enum Command {
         /// Side of the square input, where the model allows another than its manifest's.
         #[arg(long)]
         side: Option<usize>,
+        #[command(flatten)]
+        options: PlanOptions,
     },
     /// Run a network outside the models folder against recorded answers.
     Compare {
@@ -50,21 +67,47 @@ pub(super) enum Command {
         onnx: PathBuf,
         /// A safetensors file with `input` and `output.<tensor>` tensors, rows first.
         golden: PathBuf,
+        #[command(flatten)]
+        options: CompareOptions,
     },
 }
 
-pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode> {
-    let config = common.load(vec![])?;
+/// The options of the commands that plan a model of the models folder on one thread of the CPU.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanOptions {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    folder: ModelsFolder,
+    /// Precision that the model is computed in on the CPU (`device.precision`): `f32` or `bf16`.
+    /// Unless set, the manifest decides.
+    #[arg(long)]
+    precision: Option<String>,
+}
+
+impl PlanOptions {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut overrides = self.folder.overrides();
+        overrides.extend(text("device.precision", self.precision.as_deref()));
+        self.file.load(&overrides)
+    }
+}
+
+pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::List => list(&config),
-        Command::Inspect { wanted } => inspect(&config, wanted),
-        Command::Verify { wanted } => verify(&config, wanted),
-        Command::Profile { model, batch, side } => {
+        Command::List { file, folder } => list(&file.load(&folder.overrides())?),
+        Command::Inspect { wanted, options } => inspect(&options.load()?, wanted),
+        Command::Verify { wanted, file, folder, device } => {
+            let overrides = [folder.overrides(), device.overrides()].concat();
+            verify(&file.load(&overrides)?, wanted)
+        }
+        Command::Profile { model, batch, side, options } => {
+            let config = options.load()?;
             let listings = listings(&config.models.dir)?;
             let package = open(&config, chosen(&listings, model)?)?;
             super::profile::run(&config, &package, *batch, *side)
         }
-        Command::Compare { onnx, golden } => super::compare::run(onnx, golden, &config),
+        Command::Compare { onnx, golden, options } => super::compare::run(onnx, golden, options),
     }
 }
 

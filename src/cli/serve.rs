@@ -3,24 +3,25 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{Common, runtime, text};
+use super::options::{SettingOptions, text};
+use super::runtime;
 use crate::app::App;
-use crate::config::{self, Override};
+use crate::config::{self, Config, ConfigError, Override, Reading};
 use crate::shutdown;
 
 /// Options of `menshen serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    options: ServeOptions,
     /// Print the settings in force as TOML with comments, and stop.
     #[arg(long)]
     print_config: bool,
 }
 
-/// Flags that set something.
+/// The options of `menshen serve` that set something; `menshen check` takes the same.
 #[derive(Debug, clap::Args)]
-pub(super) struct Settings {
+pub(super) struct ServeOptions {
     /// Address of the gRPC listener (`server.listen`).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -33,10 +34,22 @@ pub(super) struct Settings {
     /// Calibration file of this deployment (`verify.calibration`).
     #[arg(long, value_name = "FILE")]
     calibration: Option<String>,
+    #[command(flatten)]
+    settings: SettingOptions,
 }
 
-impl Settings {
-    pub(super) fn overrides(&self) -> Vec<Override> {
+impl ServeOptions {
+    /// Reads the settings that a start has.
+    fn load(&self) -> anyhow::Result<Config> {
+        self.settings.load(self.overrides())
+    }
+
+    /// Reads the settings that a start has, and returns the refused ones beside them.
+    pub(super) fn read(&self) -> Result<Reading, ConfigError> {
+        self.settings.read(self.overrides())
+    }
+
+    fn overrides(&self) -> Vec<Override> {
         let fmr = self
             .fmr
             .map(|fmr| Override { key: "verify.policy_fmr", value: toml::Value::Float(fmr) });
@@ -50,8 +63,8 @@ impl Settings {
     }
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let config = common.load(args.settings.overrides())?;
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = args.options.load()?;
     if args.print_config {
         print!("{}", config::print(&config)?);
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::client::{self, Customer, reason_line, short};
-use super::{Common, runtime};
+use super::runtime;
 use crate::proto::v1;
 
 /// Options of `menshen verify`.
@@ -25,7 +25,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
         let mut client = client::connect(&args.customer.server).await?;
