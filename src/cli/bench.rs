@@ -162,7 +162,7 @@ fn print(report: &Report) {
         for (place, bucket) in network.buckets.iter().enumerate() {
             let first = |text: String| if place == 0 { text } else { String::new() };
             let eager = bucket.rows_per_second_without_graphs;
-            table.row(vec![
+            table.add_line(vec![
                 first(network.model.clone()),
                 first(network.precision.to_owned()),
                 first(format!("{:.1e}", network.cosine_distance)),
@@ -174,7 +174,7 @@ fn print(report: &Report) {
             ]);
         }
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
+    table.render().iter().for_each(|line| println!("{line}"));
     println!("1 - cosine: the largest of any output from the CPU in f32, on patterns.");
     println!(
         "Rates: rows a second with all slots; with one, where nothing overlaps; without graphs."

@@ -31,9 +31,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut table = Table::new(&["setting", "", ""]);
     for Line { key, state, said } in &lines {
-        table.row(vec![key.clone(), (*state).to_owned(), said.clone()]);
+        table.add_line(vec![key.clone(), (*state).to_owned(), said.clone()]);
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("{line}");
     }
     let wrong = lines.iter().filter(|line| line.state == WRONG).count();

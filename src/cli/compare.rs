@@ -62,7 +62,7 @@ pub(super) fn run(
         let agrees =
             comparison.error <= ERROR_MAX && comparison.batch_difference <= BATCH_DIFFERENCE_MAX;
         all_agree &= agrees;
-        table.row(vec![
+        table.add_line(vec![
             comparison.tensor,
             format!("{:.1e}", comparison.error),
             format!("{:.1e}", comparison.cosine_distance),
@@ -70,7 +70,7 @@ pub(super) fn run(
             if agrees { "✓" } else { "✗ differs" }.to_owned(),
         ]);
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("  {line}");
     }
     Ok(if all_agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })

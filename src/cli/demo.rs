@@ -168,9 +168,9 @@ fn print(pairs: &[Pair], app_lines: &[String], seconds: f64) {
         "",
     ]);
     for pair in pairs {
-        table.row(cells(pair));
+        table.add_line(cells(pair));
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("  {line}");
     }
     let right = pairs.iter().filter(|pair| pair.right()).count();
@@ -180,7 +180,7 @@ fn print(pairs: &[Pair], app_lines: &[String], seconds: f64) {
             "\n  Passes at similarity {similarity_min:.3}: a false-match rate of {:e}.",
             answer.policy_fmr
         );
-        if answer.calibration.as_ref().is_some_and(|row| row.generic) {
+        if answer.calibration.as_ref().is_some_and(|calibration| calibration.generic) {
             println!("  Calibrated on public photographs, not on pairs of a deployment.");
         }
     }

@@ -88,18 +88,18 @@ fn print(answer: &v1::DetectResponse) {
         let mut cells = vec![if index == 0 { "main".to_owned() } else { index.to_string() }];
         cells.push(format!("{:.3}", face.detector_score));
         cells.extend([bounds.x, bounds.y, bounds.width, bounds.height].map(|v| format!("{v:.0}")));
-        faces.row(cells);
+        faces.add_line(cells);
     }
-    for line in faces.lines() {
+    for line in faces.render() {
         println!("{line}");
     }
     if let Some(image) = answer.image.as_ref().filter(|image| !image.checks.is_empty()) {
         println!();
         let mut checks = Table::new(&["measure", ">value", "", ">limit", ""]);
         for check in &image.checks {
-            checks.row(check_cells(check));
+            checks.add_line(check_cells(check));
         }
-        for line in checks.lines() {
+        for line in checks.render() {
             println!("{line}");
         }
     }

@@ -21,8 +21,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let headings = ["device", "model", ">cores", ">memory", "f32 kernels", "bf16 kernels"];
     let mut table = Table::new(&headings);
-    table.row(cpu_row(&survey.cpu));
-    table.lines().iter().for_each(|line| println!("{line}"));
+    table.add_line(cpu_cells(&survey.cpu));
+    table.render().iter().for_each(|line| println!("{line}"));
     println!("* taken by `auto`");
     println!();
     cuda_lines(&survey.cuda).for_each(|line| println!("{line}"));
@@ -52,7 +52,7 @@ fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
     let unknown = || "unknown".to_owned();
     let memory = |bytes: Option<usize>| bytes.map_or_else(unknown, |known| gibibytes(known as u64));
     for gpu in devices {
-        gpus.row(vec![
+        gpus.add_line(vec![
             gpu.device.clone(),
             gpu.model.clone().unwrap_or_else(unknown),
             gpu.capability.clone().unwrap_or_else(unknown),
@@ -64,14 +64,14 @@ fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
     let unusable = devices.iter().filter_map(|gpu| {
         gpu.unusable.as_ref().map(|why| format!("{} cannot be used: {why}", gpu.device))
     });
-    gpus.lines().into_iter().chain(unusable).collect()
+    gpus.render().into_iter().chain(unusable).collect()
 }
 
 fn gibibytes(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
-fn cpu_row(cpu: &CpuSurvey) -> Vec<String> {
+fn cpu_cells(cpu: &CpuSurvey) -> Vec<String> {
     vec![
         "cpu".to_owned(),
         cpu.model.clone(),
@@ -101,8 +101,8 @@ mod tests {
         let bf16 = KernelSurvey { available: vec!["portable-bf16"], auto: None };
         let model = "a processor".to_owned();
         let cpu = CpuSurvey { model, cores: 2, memory_bytes: Some(3 << 29), f32, bf16 };
-        let row = ["cpu", "a processor", "2", "1.5 GiB", "avx2* portable", "portable-bf16"];
-        assert_eq!(cpu_row(&cpu), row);
+        let cells = ["cpu", "a processor", "2", "1.5 GiB", "avx2* portable", "portable-bf16"];
+        assert_eq!(cpu_cells(&cpu), cells);
     }
 
     #[test]

@@ -92,10 +92,10 @@ impl Canvas<'_> {
         for character in text.chars() {
             fill(self.picture, [x - dot, y - dot, x + cell, y + cell + dot], PAPER);
             let glyph = font8x8::BASIC_FONTS.get(character).unwrap_or_default();
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
-                    let (dx, dy) = (x + column as i64 * dot, y + row as i64 * dot);
-                    fill(self.picture, [dx, dy, dx + dot, dy + dot], colour);
+            for (glyph_y, bits) in glyph.iter().enumerate() {
+                for glyph_x in (0..GLYPH).filter(|glyph_x| bits >> glyph_x & 1 == 1) {
+                    let (dot_x, dot_y) = (x + glyph_x as i64 * dot, y + glyph_y as i64 * dot);
+                    fill(self.picture, [dot_x, dot_y, dot_x + dot, dot_y + dot], colour);
                 }
             }
             x += cell;

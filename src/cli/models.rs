@@ -137,7 +137,7 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
     };
     for listing in listings(&models.dir)? {
         let manifest = &listing.manifest;
-        table.row(vec![
+        table.add_line(vec![
             manifest.id(),
             manifest.task.name().to_owned(),
             format!("{}×{}", manifest.input.width, manifest.input.height),
@@ -148,7 +148,7 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
         ]);
     }
     for ensemble in &ensembles {
-        table.row(vec![
+        table.add_line(vec![
             ensemble.id(),
             "passive-liveness".to_owned(),
             String::new(),
@@ -158,7 +158,7 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
             mark(&ensemble.name, &ensemble.id()),
         ]);
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
@@ -296,19 +296,19 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
         let loaded =
             open(config, listing).and_then(|package| Ok(runtime.block_on(device.load(package))?));
         let cells = loaded.map(|model| timing_cells(&model));
-        table.row(result_row(listing.manifest.id(), cells, &mut refusals));
+        table.add_line(result_cells(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
     }
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
     for ensemble in picked.ensembles {
         let checked = choose_members(&manifests, ensemble).map(|_| vec!["ok".to_owned()]);
-        table.row(result_row(ensemble.id(), checked.map_err(Into::into), &mut refusals));
+        table.add_line(result_cells(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
     bar.finish_and_clear();
     for device in device.describe() {
         println!("device {device}");
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("{line}");
     }
     for refusal in &refusals {
@@ -350,8 +350,8 @@ impl<'a> Picked<'a> {
     }
 }
 
-/// The row of what was verified; why it is refused is added to `refusals`.
-fn result_row(
+/// The cells of what was verified; why it is refused is added to `refusals`.
+fn result_cells(
     id: String,
     result: anyhow::Result<Vec<String>>,
     refusals: &mut Vec<String>,

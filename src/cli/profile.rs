@@ -45,7 +45,7 @@ pub(super) fn run(
         network.kernels(),
         peak / 1e9,
     );
-    for line in table(&steps, peak).lines() {
+    for line in table(&steps, peak).render() {
         println!("{line}");
     }
     if steps.iter().any(|step| step.is_in_bands) {
@@ -60,7 +60,7 @@ fn table(steps: &[StepReport], peak: f64) -> Table {
     let whole: Duration = steps.iter().map(|step| step.time).sum();
     for step in steps {
         let arithmetic = (step.macs > 0).then(|| speed(step.macs, step.time));
-        table.row(vec![
+        table.add_line(vec![
             format!("{}{}", if step.is_in_bands { "┆ " } else { "" }, step.label),
             step.algorithm.to_owned(),
             match step.weight_bytes {
@@ -75,7 +75,7 @@ fn table(steps: &[StepReport], peak: f64) -> Table {
     }
     let macs = steps.iter().map(|step| step.macs).sum();
     let weights: usize = steps.iter().map(|step| step.weight_bytes).sum();
-    table.row(vec![
+    table.add_line(vec![
         "all".to_owned(),
         String::new(),
         format!("{:.0}", weights as f64 / 1024.0),

@@ -2,46 +2,55 @@
 
 use menshen_evaluation::width::width;
 
-/// A table whose rows all have as many cells as the heading.
+/// A table whose lines all have as many cells as the heading.
 #[derive(Debug)]
 pub(super) struct Table {
-    rows: Vec<Vec<String>>,
-    right: Vec<bool>,
+    /// The heading first.
+    lines: Vec<Vec<String>>,
+    /// For each column.
+    right_aligned: Vec<bool>,
 }
 
 impl Table {
     /// A table with its heading; a heading that starts with `>` aligns its column to the right.
     pub(super) fn new(headings: &[&str]) -> Self {
-        let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
+        let right_aligned = headings.iter().map(|heading| heading.starts_with('>')).collect();
         let heading =
             headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
-        Self { rows: vec![heading], right }
+        Self { lines: vec![heading], right_aligned }
     }
 
-    /// Adds a row; missing cells are empty.
-    pub(super) fn row(&mut self, mut cells: Vec<String>) {
-        cells.resize(self.right.len(), String::new());
-        self.rows.push(cells);
+    /// Adds a line; missing cells are empty.
+    pub(super) fn add_line(&mut self, mut cells: Vec<String>) {
+        cells.resize(self.right_aligned.len(), String::new());
+        self.lines.push(cells);
     }
 
-    /// The table as lines, a rule under the heading.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let widths: Vec<usize> = (0..self.right.len())
-            .map(|column| self.rows.iter().map(|row| width(&row[column])).max().unwrap_or(0))
+    /// Returns the table as lines of text, with a rule under the heading.
+    pub(super) fn render(&self) -> Vec<String> {
+        let columns = 0..self.right_aligned.len();
+        let widths: Vec<usize> = columns
+            .map(|column| self.lines.iter().map(|cells| width(&cells[column])).max().unwrap_or(0))
             .collect();
-        let mut lines: Vec<String> = self.rows.iter().map(|row| self.line(row, &widths)).collect();
+        let mut rendered: Vec<String> =
+            self.lines.iter().map(|cells| self.render_line(cells, &widths)).collect();
         let rule: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
-        lines.insert(1, rule.join("  "));
-        lines
+        rendered.insert(1, rule.join("  "));
+        rendered
     }
 
-    fn line(&self, row: &[String], widths: &[usize]) -> String {
-        let mut cells = Vec::with_capacity(row.len());
-        for ((cell, right), to) in row.iter().zip(&self.right).zip(widths) {
-            let space = " ".repeat(to - width(cell));
-            cells.push(if *right { format!("{space}{cell}") } else { format!("{cell}{space}") });
+    fn render_line(&self, cells: &[String], widths: &[usize]) -> String {
+        let mut padded = Vec::with_capacity(cells.len());
+        let columns = cells.iter().zip(&self.right_aligned).zip(widths);
+        for ((cell, is_right), column_width) in columns {
+            let space = " ".repeat(column_width - width(cell));
+            padded.push(if *is_right {
+                format!("{space}{cell}")
+            } else {
+                format!("{cell}{space}")
+            });
         }
-        cells.join("  ").trim_end().to_owned()
+        padded.join("  ").trim_end().to_owned()
     }
 }
 
@@ -52,19 +61,19 @@ mod tests {
     #[test]
     fn columns_line_up_and_numbers_stand_to_the_right() {
         let mut table = Table::new(&["name", ">ms"]);
-        table.row(vec!["é".into(), "1".into()]);
-        table.row(vec!["longer".into(), "12.5".into()]);
-        table.row(vec!["bare".into()]);
+        table.add_line(vec!["é".into(), "1".into()]);
+        table.add_line(vec!["longer".into(), "12.5".into()]);
+        table.add_line(vec!["bare".into()]);
         let want = ["name      ms", "──────  ────", "é          1", "longer  12.5", "bare"];
-        assert_eq!(table.lines(), want);
+        assert_eq!(table.render(), want);
     }
 
     #[test]
     fn wide_characters_take_two_columns() {
         let mut table = Table::new(&["species", ">passed"]);
-        table.row(vec!["纸面具（弯）".into(), "3".into()]);
-        table.row(vec!["replay █◀≤".into(), "12".into()]);
-        let lines = table.lines();
+        table.add_line(vec!["纸面具（弯）".into(), "3".into()]);
+        table.add_line(vec!["replay █◀≤".into(), "12".into()]);
+        let lines = table.render();
         assert_eq!(lines[2], "纸面具（弯）       3");
         assert_eq!(lines[3], "replay █◀≤        12");
     }

@@ -57,9 +57,9 @@ fn attacks(species: &[Counts]) -> Vec<String> {
         let is_worst = index == 0 && counts.errors.is_some();
         let mark = if is_worst { "◀ worst" } else { "" };
         cells.extend([bar, measured(counts.non_responses), mark.to_owned()]);
-        table.row(cells);
+        table.add_line(cells);
     }
-    table.lines()
+    table.render()
 }
 
 fn bona_fide(counts: &Counts) -> Vec<String> {
@@ -73,8 +73,8 @@ fn bona_fide(counts: &Counts) -> Vec<String> {
     let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
     let mut cells = count_cells(counts);
     cells.push(measured(counts.non_responses));
-    table.row(cells);
-    table.lines()
+    table.add_line(cells);
+    table.render()
 }
 
 /// The cells that attacks and living people have in common.
@@ -134,9 +134,9 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
         let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
         cells.extend(rates.map(percent));
         cells.push(worst);
-        table.row(cells);
+        table.add_line(cells);
     }
-    let mut lines = table.lines();
+    let mut lines = table.render();
     lines.push(
         "A threshold chosen on these scores flatters them: prove it on fresh ones.".to_owned(),
     );
