@@ -130,7 +130,7 @@ fn precisions(settings: &DeviceSettings, is_cpu: bool) -> Vec<Precision> {
 }
 
 async fn measure_pipeline(config: Config, seconds: f64) -> anyhow::Result<PipelineReport> {
-    let (app, client) = super::client::in_process(config).await?;
+    let (app, client) = super::client::start_in_process(config).await?;
     let faces = std::path::Path::new(demo::FACES);
     let (begun, mut pairs, mut right) = (Instant::now(), 0, 0);
     while pairs == 0 || begun.elapsed().as_secs_f64() < seconds {

@@ -13,24 +13,24 @@ use crate::proto::v1::face_service_client::FaceServiceClient;
 use crate::services::REQUEST_ID;
 
 /// A client of `FaceService`.
-pub(super) type Client = FaceServiceClient<Channel>;
+pub(super) type FaceClient = FaceServiceClient<Channel>;
 
 /// The largest answer a client reads: reports of many photographs, far below this.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// How long a call to a server in this process may take: whoever sits at the terminal can end it,
 /// and on a slow machine the demonstration's pairs, sent all at once, take longer than a shop waits.
-const PATIENCE_MS: u64 = 600_000;
+const TIMEOUT_MS: u64 = 600_000;
 
 /// A client of `FaceService` at an address.
-pub(super) async fn connect(server: &str) -> anyhow::Result<Client> {
-    let channel = channel(server).await?;
+pub(super) async fn connect_face_client(server: &str) -> anyhow::Result<FaceClient> {
+    let channel = connect(server).await?;
     Ok(FaceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
 }
 
 /// The customer of a call from the command line, and where it goes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Customer {
+pub(super) struct RequestOptions {
     /// Address of the server.
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     pub(super) server: String,
@@ -54,10 +54,10 @@ enum PortraitSource {
     IdChip,
 }
 
-impl Customer {
+impl RequestOptions {
     /// Who asks.
     pub(super) fn context(&self) -> v1::RequestContext {
-        context(&self.store, &self.consent)
+        request_context(&self.store, &self.consent)
     }
 
     /// Where the portrait comes from, by its number in the API.
@@ -70,7 +70,7 @@ impl Customer {
 }
 
 /// Connects to a server by its address, such as `http://127.0.0.1:50051`.
-pub(super) async fn channel(server: &str) -> anyhow::Result<Channel> {
+pub(super) async fn connect(server: &str) -> anyhow::Result<Channel> {
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     Endpoint::from_shared(url)
         .with_context(|| format!("{server} is not a server address"))?
@@ -80,28 +80,28 @@ pub(super) async fn channel(server: &str) -> anyhow::Result<Channel> {
 }
 
 /// A server in this process on free loopback ports, its models live, and a client of it.
-pub(super) async fn in_process(mut config: Config) -> anyhow::Result<(App, Client)> {
+pub(super) async fn start_in_process(mut config: Config) -> anyhow::Result<(App, FaceClient)> {
     let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     config.server.listen = loopback;
     config.server.http_listen = loopback;
-    config.server.timeout_default_ms = PATIENCE_MS;
-    config.server.timeout_max_ms = PATIENCE_MS;
+    config.server.timeout_default_ms = TIMEOUT_MS;
+    config.server.timeout_max_ms = TIMEOUT_MS;
     let spinner = super::spinner("loading the models and checking their goldens");
     let app = App::start(config).await;
     spinner.finish_and_clear();
     let app = app?;
-    let client = connect(&app.grpc_address().to_string()).await?;
+    let client = connect_face_client(&app.grpc_address().to_string()).await?;
     Ok((app, client))
 }
 
 /// Reads a picture's file.
-pub(super) fn image(path: &Path) -> anyhow::Result<v1::Image> {
+pub(super) fn read_image(path: &Path) -> anyhow::Result<v1::Image> {
     let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(v1::Image { data })
 }
 
 /// Who asks, for calls from the command line.
-pub(super) fn context(store: &str, consent: &str) -> v1::RequestContext {
+pub(super) fn request_context(store: &str, consent: &str) -> v1::RequestContext {
     v1::RequestContext {
         request_id: String::new(),
         store_id: store.to_owned(),
@@ -111,31 +111,31 @@ pub(super) fn context(store: &str, consent: &str) -> v1::RequestContext {
 }
 
 /// Waits for the answer of a server, with a spinner beside it.
-pub(super) async fn awaited<A>(
+pub(super) async fn wait_for_answer<A>(
     call: impl Future<Output = Result<tonic::Response<A>, tonic::Status>>,
 ) -> anyhow::Result<A> {
     let spinner = super::spinner("waiting for the answer");
     let answer = call.await;
     spinner.finish_and_clear();
-    answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+    answer.map(tonic::Response::into_inner).map_err(|status| call_error(&status))
 }
 
 /// A refused call, with the fields the server complained about and the id of its line in the
 /// server's log.
-pub(super) fn refusal(status: &tonic::Status) -> anyhow::Error {
+pub(super) fn call_error(status: &tonic::Status) -> anyhow::Error {
     let id = status.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let call = id.map_or_else(String::new, |id| format!(" (request {id})"));
     anyhow::anyhow!("the server answered {:?}: {}{call}", status.code(), status.message())
 }
 
 /// `PASS` for `DECISION_PASS`, and so for every enum of the API.
-pub(super) fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
+pub(super) fn enum_name<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
 /// One line per reason: code, subject, value against limit, sentence.
 pub(super) fn reason_line(reason: &v1::Reason) -> String {
-    let code = short(reason.code().as_str_name(), "REASON_CODE_");
+    let code = enum_name(reason.code().as_str_name(), "REASON_CODE_");
     let subject = match reason.subject.as_str() {
         "" => String::new(),
         subject => format!(" {subject}:"),

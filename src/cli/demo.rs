@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::client::{self, Client, refusal, short};
+use super::client::{self, FaceClient, call_error, enum_name};
 use super::options::SettingOptions;
 use super::table::Table;
 use super::verify::as_json;
@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.settings.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
     let (pairs, app_lines, seconds) = runtime()?.block_on(async {
-        let (app, client) = client::in_process(config).await?;
+        let (app, client) = client::start_in_process(config).await?;
         let begun = Instant::now();
         let pairs = verify_all(&args.faces, &client).await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -110,13 +110,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Verifies all pairs once: how many there are, and how many of them come out right.
-pub(super) async fn count_right(faces: &Path, client: &Client) -> anyhow::Result<(usize, usize)> {
+pub(super) async fn count_right(
+    faces: &Path,
+    client: &FaceClient,
+) -> anyhow::Result<(usize, usize)> {
     let pairs = verify_all(faces, client).await?;
     Ok((pairs.len(), pairs.iter().filter(|pair| pair.right()).count()))
 }
 
 /// Verifies every portrait against every live photograph of another file, all at once.
-async fn verify_all(faces: &Path, client: &Client) -> anyhow::Result<Vec<Pair>> {
+async fn verify_all(faces: &Path, client: &FaceClient) -> anyhow::Result<Vec<Pair>> {
     let mut calls = JoinSet::new();
     for portrait in PORTRAITS {
         for live in LIVE.into_iter().filter(|live| live.file != portrait.file) {
@@ -124,7 +127,7 @@ async fn verify_all(faces: &Path, client: &Client) -> anyhow::Result<Vec<Pair>> 
             let mut client = client.clone();
             let place = calls.len();
             calls.spawn(async move {
-                let answer = client.verify(request).await.map_err(|status| refusal(&status))?;
+                let answer = client.verify(request).await.map_err(|status| call_error(&status))?;
                 anyhow::Ok((place, Pair { portrait, live, answer: answer.into_inner() }))
             });
         }
@@ -142,10 +145,10 @@ async fn verify_all(faces: &Path, client: &Client) -> anyhow::Result<Vec<Pair>> 
 
 fn request(faces: &Path, portrait: Picture, live: Picture) -> anyhow::Result<v1::VerifyRequest> {
     Ok(v1::VerifyRequest {
-        context: Some(client::context("demo", "demo")),
-        portrait: Some(client::image(&faces.join(portrait.file))?),
+        context: Some(client::request_context("demo", "demo")),
+        portrait: Some(client::read_image(&faces.join(portrait.file))?),
         portrait_source: v1::ImageSource::IdFile.into(),
-        live_photos: vec![client::image(&faces.join(live.file))?],
+        live_photos: vec![client::read_image(&faces.join(live.file))?],
         policy_fmr: None,
     })
 }
@@ -202,7 +205,7 @@ fn cells(pair: &Pair) -> Vec<String> {
         if pair.same() { "same" } else { "different" }.to_owned(),
         number(answer.similarity, 3),
         number(answer.score100, 0),
-        short(answer.decision().as_str_name(), "DECISION_").to_owned(),
+        enum_name(answer.decision().as_str_name(), "DECISION_").to_owned(),
         number(answer.liveness.as_ref().map(|liveness| liveness.score), 3),
         number(answer.times.as_ref().map(|times| times.total_ms), 0),
         if pair.right() { "✓".to_owned() } else { "✗ wrong".to_owned() },

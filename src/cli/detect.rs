@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::client::{self, reason_line, short};
+use super::client::{self, enum_name, reason_line};
 use super::options::SettingOptions;
 use super::table::Table;
 use super::{draw, runtime};
@@ -42,9 +42,9 @@ enum Source {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let image = client::image(&args.picture)?;
+    let image = client::read_image(&args.picture)?;
     let request = v1::DetectRequest {
-        context: Some(client::context("command-line", "command-line")),
+        context: Some(client::request_context("command-line", "command-line")),
         image: Some(v1::Image { data: image.data.clone() }),
         source: match args.source {
             Source::LivePhoto => v1::ImageSource::LivePhoto,
@@ -69,13 +69,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn detect(args: &Args, request: v1::DetectRequest) -> anyhow::Result<v1::DetectResponse> {
     if let Some(server) = &args.server {
-        let mut client = client::connect(server).await?;
-        return client::awaited(client.detect(request)).await;
+        let mut client = client::connect_face_client(server).await?;
+        return client::wait_for_answer(client.detect(request)).await;
     }
     let config = args.in_process.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
-    let (app, mut client) = client::in_process(config).await?;
-    let answer = client::awaited(client.detect(request)).await?;
+    let (app, mut client) = client::start_in_process(config).await?;
+    let answer = client::wait_for_answer(client.detect(request)).await?;
     drop(client);
     app.stop().await;
     Ok(answer)
@@ -118,7 +118,7 @@ fn check_cells(check: &v1::Check) -> Vec<String> {
         v1::LimitKind::Unspecified => "?",
     };
     vec![
-        short(check.measure().as_str_name(), "MEASURE_").to_lowercase().replace('_', " "),
+        enum_name(check.measure().as_str_name(), "MEASURE_").to_lowercase().replace('_', " "),
         format!("{:.3}", check.value),
         relation.to_owned(),
         format!("{:.3}", check.limit),
@@ -152,10 +152,10 @@ fn as_json(answer: &v1::DetectResponse) -> serde_json::Value {
         .flat_map(|image| &image.checks)
         .map(|check| {
             json!({
-                "measure": short(check.measure().as_str_name(), "MEASURE_"),
+                "measure": enum_name(check.measure().as_str_name(), "MEASURE_"),
                 "value": check.value,
                 "limit": check.limit,
-                "kind": short(check.kind().as_str_name(), "LIMIT_KIND_"),
+                "kind": enum_name(check.kind().as_str_name(), "LIMIT_KIND_"),
                 "passed": check.passed,
             })
         })

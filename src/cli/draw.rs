@@ -3,7 +3,7 @@
 use anyhow::Context;
 use font8x8::UnicodeFonts;
 
-use super::client::short;
+use super::client::enum_name;
 use crate::image::{ImageSettings, RgbImage, decode};
 use crate::proto::v1;
 
@@ -41,7 +41,7 @@ fn lines(answer: &v1::DetectResponse) -> Vec<String> {
         return vec!["OK".to_owned()];
     }
     let line = |reason: &v1::Reason| {
-        let code = short(reason.code().as_str_name(), "REASON_CODE_");
+        let code = enum_name(reason.code().as_str_name(), "REASON_CODE_");
         match (reason.value, reason.limit) {
             (Some(value), Some(limit)) => format!("{code} {value:.2} / {limit:.2}"),
             _ => code.to_owned(),

@@ -11,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::{client, runtime};
 
 /// Shorter than the image's limit for the whole check, so that the reason is still printed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `menshen health`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Args {
 /// Succeeds if the server says SERVING. Anything else is 1, no answer included: container engines
 /// reserve 2, which is what other commands fail with.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    Ok(match runtime()?.block_on(ask(&args.server)) {
+    Ok(match runtime()?.block_on(query_health(&args.server)) {
         Ok(status) => {
             println!("{}", status.as_str_name());
             if status == ServingStatus::Serving { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -37,14 +37,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What gRPC health says of the server as a whole.
-async fn ask(server: &str) -> anyhow::Result<ServingStatus> {
+async fn query_health(server: &str) -> anyhow::Result<ServingStatus> {
     let answer = async {
-        let mut health = HealthClient::new(client::channel(server).await?);
+        let mut health = HealthClient::new(client::connect(server).await?);
         let request = HealthCheckRequest { service: String::new() };
-        let answer = health.check(request).await.map_err(|status| client::refusal(&status))?;
+        let answer = health.check(request).await.map_err(|status| client::call_error(&status))?;
         Ok(answer.into_inner().status())
     };
-    let limit = PATIENCE.as_secs();
-    let timed = tokio::time::timeout(PATIENCE, answer).await;
+    let limit = TIMEOUT.as_secs();
+    let timed = tokio::time::timeout(TIMEOUT, answer).await;
     timed.with_context(|| format!("{server} does not answer within {limit} s"))?
 }

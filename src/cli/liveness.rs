@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::client::{self, Customer, reason_line, short};
+use super::client::{self, RequestOptions, enum_name, reason_line};
 use super::runtime;
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_client::LivenessServiceClient;
@@ -22,7 +22,7 @@ const FRAMES_AHEAD: usize = 4;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    customer: Customer,
+    request: RequestOptions,
     /// The camera's pictures, JPEG files in the order of their names.
     #[arg(long, value_name = "DIR", required_unless_present = "camera_simulated")]
     frames: Option<PathBuf>,
@@ -46,13 +46,13 @@ pub(super) struct Args {
     device_id: String,
 }
 
-type Client = LivenessServiceClient<tonic::transport::Channel>;
+type LivenessClient = LivenessServiceClient<tonic::transport::Channel>;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let portrait = client::image(&args.customer.portrait)?;
+    let portrait = client::read_image(&args.request.portrait)?;
     let files = files(args)?;
     let result = runtime()?.block_on(async {
-        let channel = client::channel(&args.customer.server).await?;
+        let channel = client::connect(&args.request.server).await?;
         let mut client = LivenessServiceClient::new(channel);
         let session = create(&mut client, args, &portrait).await?;
         if args.batch {
@@ -100,23 +100,23 @@ fn is_jpeg(file: &Path) -> bool {
 }
 
 async fn create(
-    client: &mut Client,
+    client: &mut LivenessClient,
     args: &Args,
     portrait: &v1::Image,
 ) -> anyhow::Result<v1::CreateSessionResponse> {
     let assurance = if args.batch { v1::Assurance::Batch } else { v1::Assurance::Stream };
     let request = v1::CreateSessionRequest {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         device_id: args.device_id.clone(),
         transaction_id: args.transaction.clone().unwrap_or_else(new_transaction),
         portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
         portrait: None,
-        portrait_source: args.customer.portrait_source(),
+        portrait_source: args.request.portrait_source(),
         policy_fmr: None,
         assurance: assurance.into(),
     };
     let session = client.create_session(request).await;
-    let session = session.map_err(|status| client::refusal(&status))?.into_inner();
+    let session = session.map_err(|status| client::call_error(&status))?.into_inner();
     println!(
         "session     {}  (attempt {} of {})",
         session.session_id, session.attempt, session.attempts_max
@@ -132,7 +132,7 @@ fn new_transaction() -> String {
 }
 
 async fn evaluate(
-    client: &mut Client,
+    client: &mut LivenessClient,
     args: &Args,
     portrait: v1::Image,
     session: v1::CreateSessionResponse,
@@ -145,17 +145,17 @@ async fn evaluate(
         frame(args, index, file, begun + ms(after))
     });
     let request = v1::EvaluateRequest {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),
         frames: frames.collect::<anyhow::Result<_>>()?,
     };
-    client::awaited(client.evaluate(request)).await
+    client::wait_for_answer(client.evaluate(request)).await
 }
 
 async fn stream(
-    client: &mut Client,
+    client: &mut LivenessClient,
     args: &Args,
     portrait: v1::Image,
     session: v1::CreateSessionResponse,
@@ -163,18 +163,18 @@ async fn stream(
 ) -> anyhow::Result<v1::LivenessResult> {
     let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
     let start = v1::Start {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),
     };
     let start = v1::RunRequest { message: Some(v1::run_request::Message::Start(start)) };
     frames.try_send(start).context("the channel is empty and takes the start")?;
-    let refused = |status: tonic::Status| client::refusal(&status);
+    let to_error = |status: tonic::Status| client::call_error(&status);
     let call = client.run(ReceiverStream::new(outgoing));
     let watch = async {
-        let mut events = call.await.map_err(refused)?.into_inner();
-        while let Some(event) = events.message().await.map_err(refused)? {
+        let mut events = call.await.map_err(to_error)?.into_inner();
+        while let Some(event) = events.message().await.map_err(to_error)? {
             match event.event {
                 Some(Event::Result(result)) => return Ok(*result),
                 Some(event) => tell(&event),
@@ -215,7 +215,7 @@ fn frame(args: &Args, sequence: u32, file: &Path, captured: i64) -> anyhow::Resu
     Ok(v1::Frame {
         sequence,
         capture_unix_ms: captured,
-        image: Some(client::image(file)?),
+        image: Some(client::read_image(file)?),
         mirrored: args.mirrored,
         rotation_degrees: 0,
     })
@@ -234,7 +234,7 @@ fn tell(event: &Event) {
         Event::Prompt(prompt) => println!("prompt      {}", prompt.message),
         Event::Guidance(guidance) => println!("guidance    {}", guidance.message),
         Event::StepDone(step) => {
-            println!("done        {}", short(step.action().as_str_name(), "ACTION_"));
+            println!("done        {}", enum_name(step.action().as_str_name(), "ACTION_"));
         }
         Event::Thinned(thinned) => println!("thinned     {} frames so far", thinned.frames),
         Event::Result(_) => {}
@@ -242,13 +242,13 @@ fn tell(event: &Event) {
 }
 
 fn names(actions: impl Iterator<Item = v1::Action>) -> String {
-    let names = actions.map(|action| short(action.as_str_name(), "ACTION_").to_owned());
+    let names = actions.map(|action| enum_name(action.as_str_name(), "ACTION_").to_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
 fn print(result: &v1::LivenessResult) {
-    println!("decision    {}", short(result.decision().as_str_name(), "DECISION_"));
-    println!("assurance   {}", short(result.assurance().as_str_name(), "ASSURANCE_"));
+    println!("decision    {}", enum_name(result.decision().as_str_name(), "DECISION_"));
+    println!("assurance   {}", enum_name(result.assurance().as_str_name(), "ASSURANCE_"));
     println!("actions     {}  ({} done)", names(result.actions()), result.steps_done);
     if let Some(similarity) = result.similarity {
         let limit = result.similarity_min.map_or(String::new(), |min| {

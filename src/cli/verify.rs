@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::client::{self, Customer, reason_line, short};
+use super::client::{self, RequestOptions, enum_name, reason_line};
 use super::runtime;
 use crate::proto::v1;
 
@@ -13,7 +13,7 @@ use crate::proto::v1;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    customer: Customer,
+    request: RequestOptions,
     /// A photograph taken at the counter; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     live: Vec<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
-        let mut client = client::connect(&args.customer.server).await?;
+        let mut client = client::connect_face_client(&args.request.server).await?;
         client::awaited(client.verify(request)).await
     })?;
     if args.json {
@@ -42,20 +42,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn request(args: &Args) -> anyhow::Result<v1::VerifyRequest> {
     Ok(v1::VerifyRequest {
-        context: Some(args.customer.context()),
-        portrait: Some(client::image(&args.customer.portrait)?),
-        portrait_source: args.customer.portrait_source(),
+        context: Some(args.request.context()),
+        portrait: Some(client::read_image(&args.request.portrait)?),
+        portrait_source: args.request.portrait_source(),
         live_photos: args
             .live
             .iter()
-            .map(|path| client::image(path))
+            .map(|path| client::read_image(path))
             .collect::<anyhow::Result<_>>()?,
         policy_fmr: args.fmr,
     })
 }
 
 fn print(answer: &v1::VerifyResponse) {
-    println!("decision    {}", short(answer.decision().as_str_name(), "DECISION_"));
+    println!("decision    {}", enum_name(answer.decision().as_str_name(), "DECISION_"));
     if let Some(similarity) = answer.similarity {
         let limit = answer.similarity_min.map_or(String::new(), |min| {
             format!("  (at least {min:.3} for a false-match rate of {:e})", answer.policy_fmr)
@@ -83,7 +83,7 @@ pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
         .iter()
         .map(|reason| {
             json!({
-                "code": short(reason.code().as_str_name(), "REASON_CODE_"),
+                "code": enum_name(reason.code().as_str_name(), "REASON_CODE_"),
                 "subject": reason.subject,
                 "value": reason.value,
                 "limit": reason.limit,
@@ -93,7 +93,7 @@ pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
         .collect();
     json!({
         "request_id": answer.request_id,
-        "decision": short(answer.decision().as_str_name(), "DECISION_"),
+        "decision": enum_name(answer.decision().as_str_name(), "DECISION_"),
         "reasons": reasons,
         "similarity": answer.similarity,
         "similarity_min": answer.similarity_min,
