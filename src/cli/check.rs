@@ -16,29 +16,31 @@ pub(super) struct Args {
 }
 
 /// One line of what was found.
-struct Line {
+struct ReportLine {
     key: String,
     state: &'static str,
-    said: String,
+    message: String,
 }
 
 const WRONG: &str = "WRONG";
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let lines = match args.options.read() {
-        Ok(reading) => look(&reading)?,
-        Err(error) => vec![Line::new("--config", WRONG, &causes(&error))],
+        Ok(reading) => inspect(&reading)?,
+        Err(error) => vec![ReportLine::new("--config", WRONG, &causes(&error))],
     };
     let mut table = Table::new(&["setting", "", ""]);
-    for Line { key, state, said } in &lines {
-        table.add_line(vec![key.clone(), (*state).to_owned(), said.clone()]);
+    for ReportLine { key, state, message } in &lines {
+        table.add_line(vec![key.clone(), (*state).to_owned(), message.clone()]);
     }
     for line in table.render() {
         println!("{line}");
     }
     let wrong = lines.iter().filter(|line| line.state == WRONG).count();
     if wrong == 0 {
-        println!("nothing is wrong; a start still tries ports, GPUs and the models' goldens");
+        println!(
+            "nothing is wrong; only a start tries the ports, the GPUs and the models' goldens"
+        );
         return Ok(ExitCode::SUCCESS);
     }
     println!("{wrong} wrong: a start would fail");
@@ -46,36 +48,37 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What is wrong with the settings, then how everything is that they name.
-fn look(reading: &Reading) -> anyhow::Result<Vec<Line>> {
-    let mut lines: Vec<Line> = reading.refusals.iter().map(Line::refused).collect();
+fn inspect(reading: &Reading) -> anyhow::Result<Vec<ReportLine>> {
+    let mut lines: Vec<ReportLine> =
+        reading.refusals.iter().map(ReportLine::from_refusal).collect();
     let refused: Vec<String> =
         reading.refusals.iter().map(|refusal| refusal.key().to_owned()).collect();
     let findings = runtime()?.block_on(check(&reading.config, &refused));
-    lines.extend(findings.iter().map(Line::found));
+    lines.extend(findings.iter().map(ReportLine::from_finding));
     Ok(lines)
 }
 
-impl Line {
+impl ReportLine {
     /// Messages of parsers have several lines; here each has one.
-    fn new(key: &str, state: &'static str, said: &str) -> Self {
-        let said: Vec<&str> = said.split_whitespace().collect();
-        Self { key: key.to_owned(), state, said: said.join(" ") }
+    fn new(key: &str, state: &'static str, message: &str) -> Self {
+        let words: Vec<&str> = message.split_whitespace().collect();
+        Self { key: key.to_owned(), state, message: words.join(" ") }
     }
 
-    fn refused(refusal: &Refusal) -> Self {
-        let said = match refusal {
+    fn from_refusal(refusal: &Refusal) -> Self {
+        let message = match refusal {
             Refusal::Unreadable { reason, .. } => reason.clone(),
             Refusal::OutOfRange(violation) => {
                 format!("is {}, but must be {}", violation.value, violation.rule)
             }
             Refusal::Variable(_) => refusal.to_string(),
         };
-        Self::new(refusal.key(), WRONG, &said)
+        Self::new(refusal.key(), WRONG, &message)
     }
 
-    fn found(finding: &Finding) -> Self {
+    fn from_finding(finding: &Finding) -> Self {
         match &finding.state {
-            State::Right(said) => Self::new(finding.key, "ok", said),
+            State::Right(message) => Self::new(finding.key, "ok", message),
             State::Wrong(error) => Self::new(finding.key, WRONG, &causes(error)),
             State::NotChecked => {
                 Self::new(finding.key, "-", "not checked: one of its settings is refused")

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let answer = runtime()?.block_on(detect(args, request))?;
     if let Some(path) = &args.draw {
-        let drawn = draw::faces(&image.data, &answer)?;
+        let drawn = draw::draw_faces(&image.data, &answer)?;
         std::fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if args.json {

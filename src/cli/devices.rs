@@ -35,7 +35,7 @@ fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     let state = match (&cuda.unusable, &cuda.driver) {
         (Some(why), _) => format!("CUDA: {why}"),
         (None, Some(version)) => format!("CUDA: the driver runs programs up to CUDA {version}"),
-        (None, None) => "CUDA: the driver does not tell its version".to_owned(),
+        (None, None) => "CUDA: the driver does not report its version".to_owned(),
     };
     let libraries = cuda.libraries.iter().map(|library| {
         let kind = if library.is_optional { ", optional" } else { "" };
@@ -77,13 +77,13 @@ fn cpu_cells(cpu: &CpuSurvey) -> Vec<String> {
         cpu.model.clone(),
         cpu.cores.to_string(),
         cpu.memory_bytes.map_or_else(|| "unknown".to_owned(), gibibytes),
-        kernels(&cpu.f32),
-        kernels(&cpu.bf16),
+        kernel_names(&cpu.f32),
+        kernel_names(&cpu.bf16),
     ]
 }
 
 /// The names, that of `auto` with a star.
-fn kernels(kernels: &KernelSurvey) -> String {
+fn kernel_names(kernels: &KernelSurvey) -> String {
     let name = |name: &&'static str| match kernels.auto {
         Some(auto) if auto == *name => format!("{name}*"),
         _ => (*name).to_owned(),

@@ -11,7 +11,7 @@ use anyhow::Context;
 use menshen_evaluation::{Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read};
 
 /// The threshold without `--threshold`: the middle, which no system chose for itself.
-const THRESHOLD: f64 = 0.5;
+const THRESHOLD_DEFAULT: f64 = 0.5;
 
 /// What to evaluate.
 #[derive(Debug, clap::Subcommand)]
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// `subject`, `device`, `presentation` (unique) and `outcome` (`response` or `non-response`).
     scores: PathBuf,
     /// A score at or above it passes.
-    #[arg(long, value_name = "SCORE", value_parser = score)]
+    #[arg(long, value_name = "SCORE", value_parser = parse_score)]
     threshold: Option<Score>,
     /// Write the detection error trade-off (DET) to this SVG file.
     #[arg(long, value_name = "FILE")]
@@ -43,8 +43,9 @@ pub(super) struct Args {
 
 pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Pad(args) = command;
-    let evaluation = Evaluation::new(presentations(&args.scores)?);
-    let threshold = args.threshold.or(Score::new(THRESHOLD)).expect("the default is a probability");
+    let evaluation = Evaluation::new(read_presentations(&args.scores)?);
+    let threshold =
+        args.threshold.or(Score::new(THRESHOLD_DEFAULT)).expect("the default is a probability");
     let findings = Findings {
         file: args.scores.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         is_default_threshold: args.threshold.is_none(),
@@ -53,7 +54,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         trade_off: evaluation.trade_off(),
     };
     if let Some(path) = &args.plot {
-        draw(&findings, path)?;
+        write_plot(&findings, path)?;
     }
     if args.json {
         println!("{:#}", findings.to_json());
@@ -65,7 +66,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
+fn read_presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
     let mut bytes = Vec::new();
     // One byte more than allowed, so that a file of any size is seen to be too large.
     File::open(path)
@@ -74,7 +75,7 @@ fn presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
     read(&bytes).with_context(|| path.display().to_string())
 }
 
-fn draw(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
+fn write_plot(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
     let trade_off = findings
         .trade_off
         .as_ref()
@@ -83,6 +84,6 @@ fn draw(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn score(text: &str) -> Result<Score, &'static str> {
+fn parse_score(text: &str) -> Result<Score, &'static str> {
     text.parse().ok().and_then(Score::new).ok_or("must be a number from 0 to 1")
 }

@@ -96,24 +96,24 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// A progress bar on standard error for work of more than a second; silent when nobody watches.
-fn progress(steps: u64, what: &'static str) -> indicatif::ProgressBar {
+fn progress_bar(steps: u64, label: &'static str) -> indicatif::ProgressBar {
     let bar = indicatif::ProgressBar::new(steps);
     if let Ok(style) =
         indicatif::ProgressStyle::with_template("{msg:>22} {bar:32} {pos}/{len} {elapsed}")
     {
         bar.set_style(style);
     }
-    bar.set_message(what);
+    bar.set_message(label);
     bar
 }
 
 /// A spinner with the time that passed, for work whose length is not known.
-fn spinner(what: &'static str) -> indicatif::ProgressBar {
+fn spinner(label: &'static str) -> indicatif::ProgressBar {
     let spinner = indicatif::ProgressBar::new_spinner();
     if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         spinner.set_style(style);
     }
-    spinner.set_message(what);
+    spinner.set_message(label);
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
     spinner
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use super::compare::CompareOptions;
 use super::options::{ConfigFile, DeviceOptions, ModelsFolder, text};
 use super::table::Table;
-use super::{progress, runtime};
+use super::{progress_bar, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
 use crate::device::Device;
@@ -31,8 +31,7 @@ pub(super) enum Command {
     /// Show what a model takes, answers and consists of.
     Inspect {
         /// `name` or `name/version`.
-        #[arg(value_name = "MODEL")]
-        wanted: String,
+        model: String,
         #[command(flatten)]
         options: PlanOptions,
     },
@@ -40,7 +39,7 @@ pub(super) enum Command {
     Verify {
         /// `name` or `name/version`; all models when none is given.
         #[arg(value_name = "MODEL")]
-        wanted: Vec<String>,
+        names: Vec<String>,
         #[command(flatten)]
         file: ConfigFile,
         #[command(flatten)]
@@ -96,46 +95,46 @@ impl PlanOptions {
 pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::List { file, folder } => list(&file.load(&folder.overrides())?),
-        Command::Inspect { wanted, options } => inspect(&options.load()?, wanted),
-        Command::Verify { wanted, file, folder, device } => {
+        Command::Inspect { model, options } => inspect(&options.load()?, model),
+        Command::Verify { names, file, folder, device } => {
             let overrides = [folder.overrides(), device.overrides()].concat();
-            verify(&file.load(&overrides)?, wanted)
+            verify(&file.load(&overrides)?, names)
         }
         Command::Profile { model, batch, side, options } => {
             let config = options.load()?;
-            let listings = listings(&config.models.dir)?;
-            let package = open(&config, chosen(&listings, model)?)?;
+            let listings = read_listings(&config.models.dir)?;
+            let package = open_package(&config, find_listing(&listings, model)?)?;
             super::profile::run(&config, &package, *batch, *side)
         }
         Command::Compare { onnx, golden, options } => super::compare::run(onnx, golden, options),
     }
 }
 
-fn listings(dir: &Path) -> anyhow::Result<Vec<Listing>> {
+fn read_listings(dir: &Path) -> anyhow::Result<Vec<Listing>> {
     scan(dir).with_context(|| format!("cannot list the models of {}", dir.display()))
 }
 
-fn ensembles(dir: &Path) -> anyhow::Result<Vec<Ensemble>> {
+fn read_ensembles(dir: &Path) -> anyhow::Result<Vec<Ensemble>> {
     scan_ensembles(dir).with_context(|| format!("cannot list the ensembles of {}", dir.display()))
 }
 
-fn chosen<'a>(listings: &'a [Listing], wanted: &str) -> anyhow::Result<&'a Listing> {
-    find(listings, wanted).with_context(|| format!("no model is called {wanted}"))
+fn find_listing<'a>(listings: &'a [Listing], name: &str) -> anyhow::Result<&'a Listing> {
+    find(listings, name).with_context(|| format!("no model is called {name}"))
 }
 
-fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
+fn open_package(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
     Ok(Package::open_with(&listing.dir, config.models.licence_policy())?)
 }
 
 fn list(config: &Config) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(&["model", "task", "input", "precision", "licence", "origin", ""]);
     let models = &config.models;
-    let ensembles = ensembles(&models.dir)?;
+    let ensembles = read_ensembles(&models.dir)?;
     let live = live_names(models, &ensembles);
     let mark = |name: &str, id: &str| {
         if live.contains(&name) || live.contains(&id) { "live".to_owned() } else { String::new() }
     };
-    for listing in listings(&models.dir)? {
+    for listing in read_listings(&models.dir)? {
         let manifest = &listing.manifest;
         table.add_line(vec![
             manifest.id(),
@@ -168,13 +167,13 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
 fn live_names<'a>(models: &'a ModelSettings, ensembles: &'a [Ensemble]) -> Vec<&'a str> {
     let ModelSettings { detector, embedder, mesh, iris, liveness, .. } = models;
     let members = find_ensemble(ensembles, liveness).map(|ensemble| &ensemble.members);
-    let asked = [detector, embedder, mesh, iris, liveness].into_iter();
-    asked.chain(members.into_iter().flatten()).map(String::as_str).collect()
+    let settings = [detector, embedder, mesh, iris, liveness].into_iter();
+    settings.chain(members.into_iter().flatten()).map(String::as_str).collect()
 }
 
-/// The ensemble called `wanted`, by name in its newest version.
-fn find_ensemble<'a>(ensembles: &'a [Ensemble], wanted: &str) -> Option<&'a Ensemble> {
-    ensembles.iter().rfind(|ensemble| wanted == ensemble.name || wanted == ensemble.id())
+/// The ensemble called `name`, by name in its newest version.
+fn find_ensemble<'a>(ensembles: &'a [Ensemble], name: &str) -> Option<&'a Ensemble> {
+    ensembles.iter().rfind(|ensemble| name == ensemble.name || name == ensemble.id())
 }
 
 fn fusion_name(ensemble: &Ensemble) -> &'static str {
@@ -184,15 +183,15 @@ fn fusion_name(ensemble: &Ensemble) -> &'static str {
     }
 }
 
-fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
-    if let Some(ensemble) = find_ensemble(&ensembles(&config.models.dir)?, wanted) {
+fn inspect(config: &Config, name: &str) -> anyhow::Result<ExitCode> {
+    if let Some(ensemble) = find_ensemble(&read_ensembles(&config.models.dir)?, name) {
         for line in ensemble_lines(ensemble) {
             println!("{line}");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let listings = listings(&config.models.dir)?;
-    let package = open(config, chosen(&listings, wanted)?)?;
+    let listings = read_listings(&config.models.dir)?;
+    let package = open_package(config, find_listing(&listings, name)?)?;
     let graph = package.graph()?;
     for line in manifest_lines(&package.manifest) {
         println!("{line}");
@@ -280,27 +279,27 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
     lines
 }
 
-fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
+fn verify(config: &Config, names: &[String]) -> anyhow::Result<ExitCode> {
     let dir = &config.models.dir;
-    let (listings, ensembles) = (listings(dir)?, ensembles(dir)?);
-    let picked = Picked::of(&listings, &ensembles, wanted)?;
-    if picked.models.is_empty() && picked.ensembles.is_empty() {
+    let (listings, ensembles) = (read_listings(dir)?, read_ensembles(dir)?);
+    let selection = Selection::new(&listings, &ensembles, names)?;
+    if selection.models.is_empty() && selection.ensembles.is_empty() {
         bail!("{} holds no models", dir.display());
     }
     let runtime = runtime()?;
     let device = runtime.block_on(Device::open(&config.device))?;
-    let bar = progress(picked.models.len() as u64, "verifying models");
+    let bar = progress_bar(selection.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();
-    for listing in picked.models {
-        let loaded =
-            open(config, listing).and_then(|package| Ok(runtime.block_on(device.load(package))?));
+    for listing in selection.models {
+        let loaded = open_package(config, listing)
+            .and_then(|package| Ok(runtime.block_on(device.load(package))?));
         let cells = loaded.map(|model| timing_cells(&model));
         table.add_line(result_cells(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
     }
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
-    for ensemble in picked.ensembles {
+    for ensemble in selection.ensembles {
         let checked = choose_members(&manifests, ensemble).map(|_| vec!["ok".to_owned()]);
         table.add_line(result_cells(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
@@ -318,35 +317,35 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 /// What is to be verified.
-struct Picked<'a> {
+struct Selection<'a> {
     models: Vec<&'a Listing>,
     ensembles: Vec<&'a Ensemble>,
 }
 
-impl<'a> Picked<'a> {
+impl<'a> Selection<'a> {
     /// All there is when nothing is named; an ensemble stands for itself and for its members as
     /// far as there are such models.
-    fn of(
+    fn new(
         listings: &'a [Listing],
         ensembles: &'a [Ensemble],
-        wanted: &[String],
+        names: &[String],
     ) -> anyhow::Result<Self> {
-        if wanted.is_empty() {
+        if names.is_empty() {
             let (models, ensembles) = (listings.iter().collect(), ensembles.iter().collect());
             return Ok(Self { models, ensembles });
         }
-        let mut picked = Self { models: Vec::new(), ensembles: Vec::new() };
-        for name in wanted {
+        let mut selection = Self { models: Vec::new(), ensembles: Vec::new() };
+        for name in names {
             match find_ensemble(ensembles, name) {
-                None => picked.models.push(chosen(listings, name)?),
+                None => selection.models.push(find_listing(listings, name)?),
                 Some(ensemble) => {
                     let members = ensemble.members.iter();
-                    picked.models.extend(members.filter_map(|member| find(listings, member)));
-                    picked.ensembles.push(ensemble);
+                    selection.models.extend(members.filter_map(|member| find(listings, member)));
+                    selection.ensembles.push(ensemble);
                 }
             }
         }
-        Ok(picked)
+        Ok(selection)
     }
 }
 

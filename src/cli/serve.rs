@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let mut stop = shutdown::Signals::listen()?;
         let mut app = App::bind(config).await?;
-        say(concat!("menshen ", env!("CARGO_PKG_VERSION")));
+        print_line(concat!("menshen ", env!("CARGO_PKG_VERSION")));
         let spinner = super::spinner("loading the models and checking their goldens");
         tokio::select! {
             biased;
@@ -82,19 +82,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         spinner.finish_and_clear();
         for line in app.describe() {
-            say(&line);
+            print_line(&line);
         }
-        say("ready");
+        print_line("ready");
         stop.wait().await;
-        say("stopping: requests in flight are finished");
+        print_line("stopping: requests in flight are finished");
         app.stop().await;
-        say("stopped");
+        print_line("stopped");
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a line, if anybody still reads: a closed pipe must not keep a server from draining.
-fn say(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

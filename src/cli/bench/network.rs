@@ -28,7 +28,7 @@ pub(super) struct NetworkReport {
 
 impl NetworkReport {
     /// What is wrong where it is farther from the CPU than is promised.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(super) fn violation(&self) -> Option<String> {
         let max = distance_max(self.precision)?;
         let (model, precision, distance) = (&self.model, self.precision, self.cosine_distance);
         (distance > max).then(|| {
@@ -67,19 +67,19 @@ pub(super) async fn measure_network(
     seconds: f64,
 ) -> anyhow::Result<NetworkReport> {
     let one_slot = DeviceSettings { slots: 1, ..settings.clone() };
-    let one_slot = rates(&one_slot, package()?, seconds).await?;
-    let without_graphs = rates_without_graphs(settings, package()?, seconds).await?;
+    let one_slot = measure_rates(&one_slot, package()?, seconds).await?;
+    let without_graphs = measure_rates_without_graphs(settings, package()?, seconds).await?;
     let device = Device::open(settings).await?;
     let model = device.load(package()?).await?;
     let cosine_distance = compare(&device, &model, package()?).await?;
     let mut buckets = Vec::new();
-    for (place, &bucket) in model.buckets().iter().enumerate() {
+    for (index, &bucket) in model.buckets().iter().enumerate() {
         buckets.push(BucketReport {
             bucket,
-            alone_ms: median_ms(&device, &model, bucket, seconds).await?,
-            rows_per_second: throughput(&device, &model, bucket, seconds).await?,
-            rows_per_second_one_slot: one_slot[place],
-            rows_per_second_without_graphs: without_graphs.as_ref().map(|rates| rates[place]),
+            alone_ms: measure_median_ms(&device, &model, bucket, seconds).await?,
+            rows_per_second: measure_rows_per_second(&device, &model, bucket, seconds).await?,
+            rows_per_second_one_slot: one_slot[index],
+            rows_per_second_without_graphs: without_graphs.as_ref().map(|rates| rates[index]),
         });
     }
     let precision = model.manifest().precision.name();
@@ -88,7 +88,7 @@ pub(super) async fn measure_network(
 
 /// `None` where nothing is captured: on the CPU.
 #[cfg(feature = "cuda")]
-async fn rates_without_graphs(
+async fn measure_rates_without_graphs(
     settings: &DeviceSettings,
     package: Package,
     seconds: f64,
@@ -98,11 +98,11 @@ async fn rates_without_graphs(
     }
     let mut eager = settings.clone();
     eager.cuda.graphs = false;
-    rates(&eager, package, seconds).await.map(Some)
+    measure_rates(&eager, package, seconds).await.map(Some)
 }
 
 #[cfg(not(feature = "cuda"))]
-async fn rates_without_graphs(
+async fn measure_rates_without_graphs(
     _: &DeviceSettings,
     _: Package,
     _: f64,
@@ -111,7 +111,7 @@ async fn rates_without_graphs(
 }
 
 /// Rows a second of each bucket, under other options.
-async fn rates(
+async fn measure_rates(
     settings: &DeviceSettings,
     package: Package,
     seconds: f64,
@@ -120,7 +120,7 @@ async fn rates(
     let model = device.load(package).await?;
     let mut rates = Vec::new();
     for &bucket in model.buckets() {
-        rates.push(throughput(&device, &model, bucket, seconds).await?);
+        rates.push(measure_rows_per_second(&device, &model, bucket, seconds).await?);
     }
     Ok(rates)
 }
@@ -133,11 +133,11 @@ async fn compare(
 ) -> anyhow::Result<f64> {
     let settings = DeviceSettings { precision: Some(Precision::F32), ..DeviceSettings::default() };
     let cpu = Device::open(&settings).await?;
-    let known = cpu.load(package).await?;
+    let cpu_model = cpu.load(package).await?;
     let mut worst = 0.0_f64;
     for seed in 0..ROWS_COMPARED {
-        let found = one(device, model, seed).await?;
-        let expected = one(&cpu, &known, seed).await?;
+        let found = run_row(device, model, seed).await?;
+        let expected = run_row(&cpu, &cpu_model, seed).await?;
         for (a, b) in found.slices().iter().zip(expected.slices()) {
             worst = worst.max(cosine_distance(a, b));
         }
@@ -145,9 +145,13 @@ async fn compare(
     Ok(worst)
 }
 
-async fn one(device: &Device, model: &Arc<LoadedModel>, seed: usize) -> anyhow::Result<RowOutput> {
+async fn run_row(
+    device: &Device,
+    model: &Arc<LoadedModel>,
+    seed: usize,
+) -> anyhow::Result<RowOutput> {
     let bucket = model.buckets()[0];
-    let rows = vec![pattern(model, seed)];
+    let rows = vec![wave_image(model, seed)];
     let mut outcome = run_batch(device, model, rows, bucket).await?;
     Ok(outcome.pop().context("a batch of one row gives one answer")??)
 }
@@ -177,7 +181,7 @@ fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// A picture of soft waves of the size a model takes, another for each seed.
-fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
+fn wave_image(model: &LoadedModel, seed: usize) -> RgbImage {
     let input = &model.manifest().input;
     let mut image = RgbImage::black(input.width, input.height);
     let width = input.width;
@@ -191,70 +195,71 @@ fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
 }
 
 /// The median of batches that run one at a time.
-async fn median_ms(
+async fn measure_median_ms(
     device: &Device,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
 ) -> anyhow::Result<f64> {
-    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
+    let images: Vec<RgbImage> = (0..bucket).map(|seed| wave_image(model, seed)).collect();
     let mut times = Vec::new();
-    let begun = Instant::now();
-    while times.is_empty() || begun.elapsed().as_secs_f64() < seconds {
-        let rows = known.iter().map(copy).collect();
-        let started = Instant::now();
+    let started = Instant::now();
+    while times.is_empty() || started.elapsed().as_secs_f64() < seconds {
+        let rows = images.iter().map(copy_image).collect();
+        let sent = Instant::now();
         run_batch(device, model, rows, bucket).await?;
-        times.push(started.elapsed());
+        times.push(sent.elapsed());
     }
     times.sort_unstable();
     Ok(times[times.len() / 2].as_secs_f64() * 1e3)
 }
 
 /// Bytes of pictures that are made ahead of the time they are measured in.
-const AHEAD_BYTES: usize = 256 << 20;
+const PREPARED_BYTES_MAX: usize = 256 << 20;
 
 /// Fewest batches that are measured together, so that every slot is in use.
-const AHEAD_MIN: usize = 4;
+const PREPARED_BATCHES_MIN: usize = 4;
 
 /// Rows a second while there is always a batch waiting. Making the pictures does not count.
-async fn throughput(
+async fn measure_rows_per_second(
     device: &Device,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
 ) -> anyhow::Result<f64> {
     let batch_bytes = bucket * model.manifest().input.row_len();
-    let count = (AHEAD_BYTES / batch_bytes).clamp(AHEAD_MIN, BATCHES_MAX);
-    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
-    let (mut done, mut time) = (0, Duration::ZERO);
+    let count =
+        (PREPARED_BYTES_MAX / batch_bytes).clamp(PREPARED_BATCHES_MIN, PREPARED_BATCHES_MAX);
+    let images: Vec<RgbImage> = (0..bucket).map(|seed| wave_image(model, seed)).collect();
+    let (mut rows_done, mut time) = (0, Duration::ZERO);
     while time.as_secs_f64() < seconds {
         let batches: Vec<Batch> = (0..count)
             .map(|_| Batch {
                 model: Arc::clone(model),
-                rows: known.iter().map(copy).collect(),
+                rows: images.iter().map(copy_image).collect(),
                 bucket,
             })
             .collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut outcomes = Vec::with_capacity(count);
         for batch in batches {
             outcomes.push(device.reserve(model.placement()).await?.launch(batch));
         }
         for outcome in outcomes {
             let rows = outcome.await?.rows;
-            done += rows.len();
+            rows_done += rows.len();
             rows.into_iter().try_for_each(|row| row.map(drop))?;
         }
-        time += begun.elapsed();
+        time += started.elapsed();
     }
-    Ok(done as f64 / time.as_secs_f64())
+    Ok(rows_done as f64 / time.as_secs_f64())
 }
 
 /// Most batches measured together: enough for the first and the last to weigh little.
-const BATCHES_MAX: usize = 64;
+const PREPARED_BATCHES_MAX: usize = 64;
 
 /// Pictures of a bench are nobody's, so they may be copied.
-fn copy(picture: &RgbImage) -> RgbImage {
+fn copy_image(picture: &RgbImage) -> RgbImage {
     let mut copy = RgbImage::black(picture.width(), picture.height());
     copy.pixels_mut().copy_from_slice(picture.pixels());
     copy
@@ -284,13 +289,13 @@ mod tests {
             NetworkReport { model, precision, cosine_distance, buckets: Vec::new() }
         };
         for (precision, distance) in [("f32", 1e-6), ("tf32", 1e-3), ("f16", 1e-3), ("bf16", 0.1)] {
-            assert_eq!(report(precision, distance).complaint(), None);
+            assert_eq!(report(precision, distance).violation(), None);
         }
         assert_eq!(
-            report("f32", 2e-6).complaint().unwrap(),
+            report("f32", 2e-6).violation().unwrap(),
             "iris/3.3.6 in f32: 1 - cosine is 2.0e-6, at most 1e-6"
         );
-        assert!(report("tf32", 2e-3).complaint().is_some());
-        assert!(report("f16", f64::INFINITY).complaint().is_some());
+        assert!(report("tf32", 2e-3).violation().is_some());
+        assert!(report("f16", f64::INFINITY).violation().is_some());
     }
 }
