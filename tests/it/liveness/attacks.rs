@@ -13,13 +13,15 @@ use menshen::proto::v1::ReasonCode as Code;
 use tempfile::TempDir;
 
 use super::{
-    Client, PACE, RECORDED_AFTER_MS, action, client, client_of, create, created_unix_ms, drawn,
+    Client, PACE, RECORDED_AFTER_MS, client, client_of, create, created_unix_ms, drawn, gesture,
     live_config, models, order, puppet, recording, run, story, wire,
 };
 use crate::puppet::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
 };
-use crate::puppet::{Action, Actor, Frame, Picture, Puppet, Session, Shot, Turns, film, shoot};
+use crate::puppet::{
+    Actor, FilmedFrame, Gesture, Performance, Picture, Puppet, Shot, TurnYaws, film, shoot,
+};
 use crate::support::{channel, codes, is_in_part, portrait};
 
 /// The customer whose portrait it is, and somebody else.
@@ -51,13 +53,13 @@ struct Attack {
 /// What an attack is made of.
 struct Scene {
     puppet: Puppet,
-    actions: Vec<Action>,
+    gestures: Vec<Gesture>,
     seed: u64,
 }
 
 impl Scene {
     fn actor(&self) -> Actor {
-        Actor::new(self.seed, self.puppet.turns())
+        Actor::new(self.seed, self.puppet.turn_yaws())
     }
 
     /// What the customer would do.
@@ -66,19 +68,19 @@ impl Scene {
     }
 
     fn shots_at(&self, frames_per_second: u64) -> Vec<Shot> {
-        Session::scripted(self.actor(), &self.actions, frames_per_second).shots
+        Performance::scripted(self.actor(), &self.gestures, frames_per_second).shots
     }
 
-    fn film(&self, shots: &[Shot]) -> Vec<Frame> {
+    fn film(&self, shots: &[Shot]) -> Vec<FilmedFrame> {
         film(&self.puppet, shots, self.seed)
     }
 
-    fn honest(&self) -> Vec<Frame> {
+    fn honest(&self) -> Vec<FilmedFrame> {
         self.film(&self.shots())
     }
 }
 
-fn sent(frames: &[Frame]) -> Vec<v1::Frame> {
+fn sent(frames: &[FilmedFrame]) -> Vec<v1::Frame> {
     (0..).zip(frames).map(|(sequence, frame)| wire(frame, sequence, 0)).collect()
 }
 
@@ -129,7 +131,7 @@ async fn filmed(
     let filming = move || {
         // No seed of another test: a frame that was shown before is an attack of its own.
         let seed = 1000 + row as u64;
-        film(&Scene { puppet: puppet(CUSTOMER), actions: actions.map(action).into(), seed })
+        film(&Scene { puppet: puppet(CUSTOMER), gestures: actions.map(gesture).into(), seed })
     };
     tokio::task::spawn_blocking(filming).await.unwrap()
 }
@@ -215,8 +217,8 @@ fn orders() -> Vec<Attack> {
             name: "wrong order of actions",
             actions: TURN_FIRST,
             film: |scene| {
-                let actions = [Action::OpenMouth, Action::Blink, Action::TurnLeft];
-                sent(&scene.film(&Session::scripted(scene.actor(), &actions, 10).shots))
+                let gestures = [Gesture::OpenMouth, Gesture::Blink, Gesture::TurnLeft];
+                sent(&scene.film(&Performance::scripted(scene.actor(), &gestures, 10).shots))
             },
             reasons: &[Code::WrongAction],
             decision: v1::Decision::Retry,
@@ -228,8 +230,8 @@ fn orders() -> Vec<Attack> {
             film: |scene| {
                 let mut actor = scene.actor();
                 let mut free_ms = 1000;
-                for action in [Action::OpenMouth].iter().chain(&scene.actions) {
-                    free_ms = actor.perform(*action, free_ms) + 900;
+                for gesture in [Gesture::OpenMouth].iter().chain(&scene.gestures) {
+                    free_ms = actor.perform(*gesture, free_ms) + 900;
                 }
                 sent(&scene.film(&actor.track(free_ms, 10)))
             },
@@ -258,7 +260,7 @@ fn cuts() -> Vec<Attack> {
                 let shots = scene.shots();
                 let mut aside = shots.clone();
                 for shot in &mut aside {
-                    shot.pose.stance.shift[0] += 60.0;
+                    shot.pose.transform.shift[0] += 60.0;
                 }
                 sent(&splice(&scene.film(&shots), &scene.film(&aside), 2700))
             },
@@ -271,8 +273,8 @@ fn cuts() -> Vec<Attack> {
             actions: TURN_FIRST,
             film: |scene| {
                 let other = puppet(OTHER);
-                let actor = Actor::new(scene.seed, other.turns());
-                let shots = Session::scripted(actor, &scene.actions, 10).shots;
+                let actor = Actor::new(scene.seed, other.turn_yaws());
+                let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
                 let second = film(&other, &shots, scene.seed);
                 // While both rest, and the eyes are not looked at any more.
                 sent(&splice(&scene.honest(), &second, 7650))
@@ -296,8 +298,8 @@ fn cuts() -> Vec<Attack> {
             film: |scene| {
                 let mut actor = scene.actor();
                 let mut free_ms = 3300;
-                for action in &scene.actions {
-                    free_ms = actor.perform(*action, free_ms) + 900;
+                for gesture in &scene.gestures {
+                    free_ms = actor.perform(*gesture, free_ms) + 900;
                 }
                 let shots = actor.track(free_ms, 10);
                 let waiting = looped(&scene.puppet, &shots[..30], 0..12, scene.seed);
@@ -357,7 +359,7 @@ fn streams() -> Vec<Attack> {
                 let shots = scene.shots();
                 let mut aside = shots.clone();
                 for shot in &mut aside {
-                    shot.pose.stance.shift[0] -= 95.0;
+                    shot.pose.transform.shift[0] -= 95.0;
                 }
                 let two = second_face(&scene.puppet, &puppet(OTHER), &shots, scene.seed);
                 sent(&splice(&scene.film(&aside), &two, 2500))
@@ -429,22 +431,22 @@ fn bent_print(radius_cm: f32) -> Puppet {
 const PAPER_TURNED: f32 = 45.0;
 
 fn turned(scene: &Scene, print: Puppet) -> Vec<v1::Frame> {
-    let turns = Turns { straight: 0.0, left: PAPER_TURNED, right: -PAPER_TURNED };
+    let turns = TurnYaws { straight: 0.0, left: PAPER_TURNED, right: -PAPER_TURNED };
     let actor = Actor::new(scene.seed, turns);
-    let shots = Session::scripted(actor, &scene.actions, 10).shots;
+    let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
     sent(&film(&print, &turned_print(&shots), scene.seed))
 }
 
 /// A screen bent about 8 cm: it turns as paper does, and what it shows has lids and lips.
-fn bent_screen(scene: &Scene) -> Vec<Frame> {
-    let turns = Turns { straight: 0.0, left: 55.0, right: -55.0 };
+fn bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
+    let turns = TurnYaws { straight: 0.0, left: 55.0, right: -55.0 };
     let actor = Actor::new(scene.seed, turns);
-    let shots = Session::scripted(actor, &scene.actions, 10).shots;
+    let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
     film(&bent_print(8.0), &shots, scene.seed)
 }
 
 /// Writes a number into the file of a frame that no pixel shows.
-fn comment(frame: &mut Frame, number: u16) {
+fn comment(frame: &mut FilmedFrame, number: u16) {
     let [high, low] = number.to_be_bytes();
     // Behind the two bytes that begin a JPEG: marker, length with itself, text.
     frame.jpeg.splice(2..2, [0xFF, 0xFE, 0x00, 0x04, high, low]);
@@ -463,9 +465,9 @@ const CAMERAS: [fn(&Scene) -> Vec<v1::Frame>; 2] = [
     |scene| {
         let shoot = |shot: &Shot| {
             let picture = shoot(&scene.puppet, shot, scene.seed);
-            Frame::new(shot.at_ms, &lying(&picture))
+            FilmedFrame::new(shot.at_ms, &lying(&picture))
         };
-        let frames: Vec<Frame> = scene.shots().iter().map(shoot).collect();
+        let frames: Vec<FilmedFrame> = scene.shots().iter().map(shoot).collect();
         let rotated = |frame| v1::Frame { rotation_degrees: 90, ..frame };
         sent(&frames).into_iter().map(rotated).collect()
     },
@@ -501,7 +503,7 @@ struct Mistimed {
     name: &'static str,
     /// Of its own: the same person at the same moment would be a replayed frame.
     portrait: &'static str,
-    react: fn(&mut Actor, Action, u64),
+    react: fn(&mut Actor, Gesture, u64),
     reason: Code,
     /// Moves away the limit that stops it.
     relax: fn(&mut Limits),
@@ -511,13 +513,13 @@ const MISTIMED: [Mistimed; 3] = [
     Mistimed {
         name: "recording that begins with the prompt",
         portrait: "grace_hopper.jpg",
-        react: |actor, action, now_ms| match action {
+        react: |actor, gesture, now_ms| match gesture {
             // Reaction times of blinks are not judged.
-            Action::Blink => {
-                actor.prompt(action, now_ms);
+            Gesture::Blink => {
+                actor.prompt(gesture, now_ms);
             }
             _ => {
-                actor.perform(action, now_ms.saturating_sub(200));
+                actor.perform(gesture, now_ms.saturating_sub(200));
             }
         },
         reason: Code::TooEarly,
@@ -526,9 +528,9 @@ const MISTIMED: [Mistimed; 3] = [
     Mistimed {
         name: "action after its time",
         portrait: "astronaut.png",
-        react: |actor, action, now_ms| {
+        react: |actor, gesture, now_ms| {
             let is_first = now_ms < 4000;
-            actor.perform(action, now_ms + if is_first { 5500 } else { 500 });
+            actor.perform(gesture, now_ms + if is_first { 5500 } else { 500 });
         },
         reason: Code::StepTimeout,
         relax: |limits| {
@@ -540,11 +542,11 @@ const MISTIMED: [Mistimed; 3] = [
     Mistimed {
         name: "action nobody asked for",
         portrait: "impostor_2.jpg",
-        react: |actor, action, now_ms| {
+        react: |actor, gesture, now_ms| {
             let unasked =
-                if action == Action::OpenMouth { Action::TurnLeft } else { Action::OpenMouth };
+                if gesture == Gesture::OpenMouth { Gesture::TurnLeft } else { Gesture::OpenMouth };
             let free_ms = actor.perform(unasked, now_ms + 300);
-            actor.perform(action, free_ms + 600);
+            actor.perform(gesture, free_ms + 600);
         },
         reason: Code::WrongAction,
         relax: |limits| limits.steps.wrong_actions_max = 1,

@@ -24,7 +24,7 @@ fn liveness(options: &[&str]) -> Output {
 fn person_at_rest() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let puppet = puppet(PORTRAIT);
-    let actor = Actor::new(3, puppet.turns());
+    let actor = Actor::new(3, puppet.turn_yaws());
     for (index, frame) in film(&puppet, &actor.track(2000, 10), 3).iter().enumerate() {
         std::fs::write(folder.path().join(format!("{index:03}.jpg")), &frame.jpeg).unwrap();
     }

@@ -27,7 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::puppet::{Action, Actor, Frame, Puppet, shoot};
+use crate::puppet::{Actor, FilmedFrame, Gesture, Puppet, shoot};
 use crate::support::{channel, config, context, copy, fixture, image, portrait, repository};
 
 type Client = LivenessServiceClient<Channel>;
@@ -129,18 +129,18 @@ async fn drawn(
 }
 
 /// The puppet's word for an action of the API.
-fn action(action: v1::Action) -> Action {
+fn gesture(action: v1::Action) -> Gesture {
     match action {
-        v1::Action::TurnLeft => Action::TurnLeft,
-        v1::Action::TurnRight => Action::TurnRight,
-        v1::Action::Blink => Action::Blink,
-        v1::Action::Nod => Action::Nod,
-        v1::Action::OpenMouth => Action::OpenMouth,
+        v1::Action::TurnLeft => Gesture::TurnLeft,
+        v1::Action::TurnRight => Gesture::TurnRight,
+        v1::Action::Blink => Gesture::Blink,
+        v1::Action::Nod => Gesture::Nod,
+        v1::Action::OpenMouth => Gesture::OpenMouth,
         v1::Action::Unspecified => panic!("an action is asked for by name"),
     }
 }
 
-fn wire(frame: &Frame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
+fn wire(frame: &FilmedFrame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
     v1::Frame {
         sequence,
         capture_unix_ms: begun_unix_ms + i64::try_from(frame.at_ms).unwrap(),
@@ -159,7 +159,7 @@ fn created_unix_ms(session: &v1::CreateSessionResponse) -> i64 {
 fn recording(
     session: &v1::CreateSessionResponse,
     portrait: &str,
-    frames: &[Frame],
+    frames: &[FilmedFrame],
 ) -> v1::EvaluateRequest {
     let begun = created_unix_ms(session) + RECORDED_AFTER_MS;
     v1::EvaluateRequest {
@@ -191,12 +191,12 @@ async fn run(
     session: &v1::CreateSessionResponse,
     portrait: &str,
     (puppet, seed): (Puppet, u64),
-    mut react: impl FnMut(&mut Actor, Action, u64),
+    mut react: impl FnMut(&mut Actor, Gesture, u64),
 ) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
     let (frames, sent) = mpsc::channel(4);
     frames.send(start(session, portrait)).await.unwrap();
     let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
-    let mut actor = Actor::new(seed, puppet.turns());
+    let mut actor = Actor::new(seed, puppet.turn_yaws());
     let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
     let mut pace = interval(Duration::from_millis(100));
     let mut events = Vec::new();
@@ -207,7 +207,7 @@ async fn run(
                 Some(event) => {
                     if let Event::Prompt(prompt) = &event {
                         let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
-                        react(&mut actor, action(prompt.action()), now_ms);
+                        react(&mut actor, gesture(prompt.action()), now_ms);
                     }
                     events.push(event);
                 }
@@ -216,7 +216,7 @@ async fn run(
             _ = pace.tick() => {
                 let at_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
                 let (shot, puppet) = (actor.shot(at_ms), puppet.clone());
-                let film = move || Frame::new(at_ms, &shoot(&puppet, &shot, at_ms));
+                let film = move || FilmedFrame::new(at_ms, &shoot(&puppet, &shot, at_ms));
                 let frame = tokio::task::spawn_blocking(film).await.unwrap();
                 let frame = wire(&frame, sequence, begun_unix_ms);
                 // A session that is over takes no more.

@@ -14,9 +14,9 @@ use tonic_types::StatusExt;
 use super::sessions::{PORTRAIT, Running, batch, blanks, client_at, code, result_of, run_empty};
 use super::sessions::{refusal, stream};
 use super::{
-    Client, PACE, action, create, live_config, models, order, puppet, recording, start, story,
+    Client, PACE, create, gesture, live_config, models, order, puppet, recording, start, story,
 };
-use crate::puppet::{Action, Actor, Frame, Session, film};
+use crate::puppet::{Actor, FilmedFrame, Gesture, Performance, film};
 use crate::redis_server::RedisServer;
 use crate::support::{codes, get};
 
@@ -73,12 +73,12 @@ async fn clients([one, two]: &[App; 2]) -> [Client; 2] {
 }
 
 /// An honest person who does what a session asks for.
-async fn perform(session: &v1::CreateSessionResponse) -> Vec<Frame> {
-    let actions: Vec<Action> = session.actions().map(action).collect();
+async fn perform(session: &v1::CreateSessionResponse) -> Vec<FilmedFrame> {
+    let gestures: Vec<Gesture> = session.actions().map(gesture).collect();
     let filming = move || {
         let puppet = puppet(PORTRAIT);
-        let actor = Actor::new(7, puppet.turns());
-        film(&puppet, &Session::scripted(actor, &actions, 10).shots, 7)
+        let actor = Actor::new(7, puppet.turn_yaws());
+        film(&puppet, &Performance::scripted(actor, &gestures, 10).shots, 7)
     };
     tokio::task::spawn_blocking(filming).await.unwrap()
 }
@@ -100,7 +100,7 @@ async fn draw_again(
 async fn judge(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
-    frames: &[Frame],
+    frames: &[FilmedFrame],
 ) -> v1::LivenessResult {
     client.evaluate(recording(session, PORTRAIT, frames)).await.unwrap().into_inner()
 }
@@ -245,7 +245,7 @@ async fn an_honest_person_does_not_pass_when_the_store_is_lost_before_the_frames
     // Once the guidance is heeded, the first neutral frame is judged and compared.
     let filming = || {
         let puppet = puppet(PORTRAIT);
-        let actor = Actor::new(7, puppet.turns());
+        let actor = Actor::new(7, puppet.turn_yaws());
         film(&puppet, &actor.track(700, 10), 7)
     };
     let frames = tokio::task::spawn_blocking(filming).await.unwrap();

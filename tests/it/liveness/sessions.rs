@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::{Client, client_of, create, created_unix_ms, message, order, recording, start, wire};
-use crate::puppet::Frame;
+use crate::puppet::FilmedFrame;
 use crate::support::{
     Shared, channel, codes, config, context, fixture, get, image, metric, png, shared, until,
 };
@@ -44,16 +44,19 @@ pub async fn batch(client: &mut Client, transaction: &str) -> v1::CreateSessionR
 }
 
 /// A frame of a puppet's size without a face, unlike any other.
-pub fn blank(index: u8) -> Frame {
-    Frame { at_ms: u64::from(index) * 100, jpeg: png(480, 640, &vec![10 + index; 480 * 640 * 3]) }
+pub fn blank(index: u8) -> FilmedFrame {
+    FilmedFrame {
+        at_ms: u64::from(index) * 100,
+        jpeg: png(480, 640, &vec![10 + index; 480 * 640 * 3]),
+    }
 }
 
-pub fn blanks(count: u8) -> Vec<Frame> {
+pub fn blanks(count: u8) -> Vec<FilmedFrame> {
     (0..count).map(blank).collect()
 }
 
-fn photo(index: u8, name: &str) -> Frame {
-    Frame { at_ms: u64::from(index) * 100, jpeg: fixture(name) }
+fn photo(index: u8, name: &str) -> FilmedFrame {
+    FilmedFrame { at_ms: u64::from(index) * 100, jpeg: fixture(name) }
 }
 
 /// The code of a refusal, and the fields it names.
@@ -95,7 +98,12 @@ impl Running {
     }
 
     /// Shows what was filmed, from `after_ms` of the session on.
-    pub async fn show(&self, session: &v1::CreateSessionResponse, after_ms: u16, frames: &[Frame]) {
+    pub async fn show(
+        &self,
+        session: &v1::CreateSessionResponse,
+        after_ms: u16,
+        frames: &[FilmedFrame],
+    ) {
         let begun = created_unix_ms(session) + i64::from(after_ms);
         for (sequence, frame) in (u32::from(after_ms)..).zip(frames) {
             self.send(wire(frame, sequence, begun)).await;
@@ -260,8 +268,9 @@ async fn a_deployment_says_how_many_bytes_a_session_may_send() {
     let session = batch(&mut client, "bytes").await;
     assert_eq!(session.rules.unwrap().session_bytes_max, 1 << 20);
     // 16 frames of 90 kB are more than that, and than all that may arrive.
-    let large = |index: u8| Frame { at_ms: u64::from(index) * 100, jpeg: vec![index; 90_000] };
-    let frames: Vec<Frame> = (0..16).map(large).collect();
+    let large =
+        |index: u8| FilmedFrame { at_ms: u64::from(index) * 100, jpeg: vec![index; 90_000] };
+    let frames: Vec<FilmedFrame> = (0..16).map(large).collect();
     let (code, _, message) = refusal(client.evaluate(recording(&session, PORTRAIT, &frames)).await);
     // This is the largest message of all methods: tonic's own limit.
     assert_eq!(code, Code::OutOfRange, "{message}");
@@ -709,7 +718,7 @@ async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
     let mut client = client_at(app.grpc_address()).await;
     let session = stream(&mut client, "room").await;
     let running = Running::open(&mut client, start(&session, PORTRAIT)).await;
-    let large = Frame { at_ms: 0, jpeg: vec![0; 200_000] };
+    let large = FilmedFrame { at_ms: 0, jpeg: vec![0; 200_000] };
     running.send(wire(&large, 0, created_unix_ms(&session))).await;
     let status = running.wait().await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");

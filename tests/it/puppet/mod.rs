@@ -8,22 +8,22 @@
 pub mod actor;
 pub mod attacks;
 mod camera;
-mod curve;
 mod eyes;
 mod mouth;
 mod picture;
+mod polyline;
 mod portrait;
 mod raster;
-mod seeded;
+mod split_mix;
 mod surface;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Action, Actor, Session, Shot};
-pub use camera::{Frame, film, shoot};
+pub use actor::{Actor, Gesture, Performance, Shot};
+pub use camera::{FilmedFrame, film, shoot};
 pub use picture::Picture;
 pub use portrait::{Point, Portrait};
-pub use raster::Stance;
+pub use raster::Transform;
 
 use portrait::NOSE_TIP;
 use surface::Surface;
@@ -31,7 +31,7 @@ use surface::Surface;
 /// All that a frame depends on besides the portrait.
 #[derive(Debug, Clone, Copy)]
 pub struct Pose {
-    pub stance: Stance,
+    pub transform: Transform,
     /// The person's right eye, the left one: 0 as in the portrait, 1 closed.
     pub eyes_closed: [f32; 2],
     /// 0 at rest, 1 wide open.
@@ -45,7 +45,7 @@ pub struct Pose {
 impl Pose {
     /// As in the portrait, without noise.
     pub const REST: Self = Self {
-        stance: Stance { yaw: 0.0, pitch: 0.0, roll: 0.0, scale: 1.0, shift: [0.0; 2] },
+        transform: Transform { yaw: 0.0, pitch: 0.0, roll: 0.0, scale: 1.0, shift: [0.0; 2] },
         eyes_closed: [0.0; 2],
         mouth_open: 0.0,
         gain: 1.0,
@@ -55,12 +55,12 @@ impl Pose {
 
 /// How far the nose is seen beside the middle of the eyes in a full turn, in halves of their
 /// distance. The detector, whose points lag behind the mesh, must still read 0.5.
-const TURNED: f32 = 1.1;
+const TURN_RATIO: f32 = 1.1;
 
 /// Degrees of yaw that make a person look into the camera, and fully to each side. They differ by
 /// portrait: few people looked straight when it was taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Turns {
+pub struct TurnYaws {
     pub straight: f32,
     pub left: f32,
     pub right: f32,
@@ -92,27 +92,28 @@ impl Puppet {
     }
 
     /// The yaws that an actor needs.
-    pub fn turns(&self) -> Turns {
-        let [right, straight, left] = [-TURNED, 0.0, TURNED].map(|ratio| self.yaw(ratio));
-        Turns { straight, left, right }
+    pub fn turn_yaws(&self) -> TurnYaws {
+        let [right, straight, left] =
+            [-TURN_RATIO, 0.0, TURN_RATIO].map(|ratio| self.yaw_at_ratio(ratio));
+        TurnYaws { straight, left, right }
     }
 
     /// The yaw in degrees at which the camera sees the nose `ratio` beside the middle of the eyes,
     /// in halves of their distance; positive to image right. (`r` of the liveness rules.)
-    fn yaw(&self, ratio: f32) -> f32 {
+    fn yaw_at_ratio(&self, ratio: f32) -> f32 {
         let (mut low, mut high) = (-60.0, 60.0);
         for _ in 0..16 {
             let middle = (low + high) / 2.0;
-            if self.ratio(middle) > ratio { high = middle } else { low = middle }
+            if self.nose_ratio(middle) > ratio { high = middle } else { low = middle }
         }
         (low + high) / 2.0
     }
 
-    fn ratio(&self, yaw: f32) -> f32 {
-        let stance = Stance { yaw, ..Pose::REST.stance };
-        let seen = |at: Point| raster::locate(&self.surface, [at[0], at[1]], &stance)[0];
-        let [right, left] = self.portrait.eyes().map(seen);
-        let nose = seen(self.portrait.points[NOSE_TIP]);
+    fn nose_ratio(&self, yaw: f32) -> f32 {
+        let transform = Transform { yaw, ..Pose::REST.transform };
+        let x_in_frame = |at: Point| raster::locate(&self.surface, [at[0], at[1]], &transform)[0];
+        let [right, left] = self.portrait.eyes().map(x_in_frame);
+        let nose = x_in_frame(self.portrait.points[NOSE_TIP]);
         (2.0 * nose - right - left) / (left - right)
     }
 
@@ -123,7 +124,7 @@ impl Puppet {
         let mut canvas = self.portrait.canvas.clone();
         eyes::close(&self.portrait, pose.eyes_closed, &mut canvas);
         mouth::open(&self.portrait, pose.mouth_open, &mut canvas);
-        raster::draw(&self.surface, &canvas, &pose.stance, WALL)
+        raster::draw(&self.surface, &canvas, &pose.transform, WALL)
     }
 
     /// One frame as the camera gives it; `seed` fixes its noise.

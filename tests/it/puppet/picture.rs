@@ -27,10 +27,12 @@ impl Picture {
         let (left, top) = (x as usize, y as usize);
         let right = (left + 1).min(self.width - 1);
         let bottom = (top + 1).min(self.height - 1);
-        let (part_x, part_y) = (x - left as f32, y - top as f32);
-        let upper = mix(self.get(left, top), self.get(right, top), part_x);
-        let lower = mix(self.get(left, bottom), self.get(right, bottom), part_x);
-        std::array::from_fn(|channel| upper[channel] + (lower[channel] - upper[channel]) * part_y)
+        let (fraction_x, fraction_y) = (x - left as f32, y - top as f32);
+        let upper = mix(self.get(left, top), self.get(right, top), fraction_x);
+        let lower = mix(self.get(left, bottom), self.get(right, bottom), fraction_x);
+        std::array::from_fn(|channel| {
+            upper[channel] + (lower[channel] - upper[channel]) * fraction_y
+        })
     }
 
     pub fn get(&self, x: usize, y: usize) -> [u8; 3] {
@@ -76,10 +78,10 @@ impl Picture {
     }
 }
 
-fn mix(a: [u8; 3], b: [u8; 3], part: f32) -> [f32; 3] {
+fn mix(a: [u8; 3], b: [u8; 3], fraction: f32) -> [f32; 3] {
     std::array::from_fn(|channel| {
         let (a, b) = (f32::from(a[channel]), f32::from(b[channel]));
-        a + (b - a) * part
+        a + (b - a) * fraction
     })
 }
 

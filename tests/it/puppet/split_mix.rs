@@ -2,9 +2,9 @@
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
-pub struct Seeded(u64);
+pub struct SplitMix64(u64);
 
-impl Seeded {
+impl SplitMix64 {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
