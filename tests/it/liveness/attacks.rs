@@ -13,8 +13,9 @@ use menshen::proto::v1::ReasonCode as Code;
 use tempfile::TempDir;
 
 use super::{
-    Client, PACE, RECORDED_AFTER_MS, client, client_of, create, created_unix_ms, drawn, gesture,
-    live_config, models, order, puppet, recording, run, story, wire,
+    Client, REAL_TIME_LOCK, RECORDED_AFTER_MS, client, create_session, create_with_actions,
+    created_unix_ms, describe_result, evaluate_request, gesture, live_config, liveness_client,
+    models, puppet, run_stream, session_request, wire_frame,
 };
 use crate::puppet::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
@@ -80,42 +81,46 @@ impl Scene {
     }
 }
 
-fn sent(frames: &[FilmedFrame]) -> Vec<v1::Frame> {
-    (0..).zip(frames).map(|(sequence, frame)| wire(frame, sequence, 0)).collect()
+fn wire_frames(frames: &[FilmedFrame]) -> Vec<v1::Frame> {
+    (0..).zip(frames).map(|(sequence, frame)| wire_frame(frame, sequence, 0)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
-    let _shared = PACE.read().await;
+    let _shared = REAL_TIME_LOCK.read().await;
     let models = models();
-    let attacks = pictures().into_iter().chain(orders()).chain(cuts()).chain(streams());
+    let attacks = picture_attacks()
+        .into_iter()
+        .chain(gesture_attacks())
+        .chain(cut_attacks())
+        .chain(stream_attacks());
     let attacks: Vec<(usize, Attack)> =
-        attacks.enumerate().filter(|(row, _)| is_in_part(*row)).collect();
+        attacks.enumerate().filter(|(index, _)| is_in_part(*index)).collect();
     let mut wrong = Vec::new();
-    for some in attacks.chunks(AT_ONCE) {
-        let judged = some.iter().map(|(row, attack)| judge(*row, attack, &models));
+    for chunk in attacks.chunks(AT_ONCE) {
+        let judged = chunk.iter().map(|(index, attack)| check_attack(*index, attack, &models));
         wrong.extend(join_all(judged).await.into_iter().flatten());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What is wrong with the answers to an attack.
-async fn judge(row: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
-    let frames = filmed(row, attack.actions, attack.film).await;
-    let stopped = evaluate(&mut client().await, row, attack.actions, &frames).await;
+async fn check_attack(index: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
+    let frames = film_attack(index, attack.actions, attack.film).await;
+    let stopped = evaluate_frames(&mut client().await, index, attack.actions, &frames).await;
     let first = codes(&stopped.reasons).first().copied();
     let is_stopped = stopped.decision() == attack.decision
         && first.is_some_and(|code| attack.reasons.contains(&code));
     let mut wrong = Vec::new();
     if !is_stopped {
-        wrong.push(format!("{}: {}", attack.name, story(&stopped)));
+        wrong.push(format!("{}: {}", attack.name, describe_result(&stopped)));
     }
     if let Some(relax) = attack.relax {
-        let app = relaxed(relax, models).await;
-        let mut client = client_of(channel(app.grpc_address()).await);
-        let passed = evaluate(&mut client, row, attack.actions, &frames).await;
+        let app = start_relaxed(relax, models).await;
+        let mut client = liveness_client(channel(app.grpc_address()).await);
+        let passed = evaluate_frames(&mut client, index, attack.actions, &frames).await;
         if passed.decision() != v1::Decision::Pass {
-            wrong.push(format!("{}, without the check: {}", attack.name, story(&passed)));
+            wrong.push(format!("{}, without the check: {}", attack.name, describe_result(&passed)));
         }
         drop(client);
         app.stop().await;
@@ -123,29 +128,29 @@ async fn judge(row: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
     wrong
 }
 
-async fn filmed(
-    row: usize,
+async fn film_attack(
+    index: usize,
     actions: [v1::Action; 3],
     film: fn(&Scene) -> Vec<v1::Frame>,
 ) -> Vec<v1::Frame> {
     let filming = move || {
         // No seed of another test: a frame that was shown before is an attack of its own.
-        let seed = 1000 + row as u64;
+        let seed = 1000 + index as u64;
         film(&Scene { puppet: puppet(CUSTOMER), gestures: actions.map(gesture).into(), seed })
     };
     tokio::task::spawn_blocking(filming).await.unwrap()
 }
 
 /// Sends frames as the recording of a session that asks for these actions.
-async fn evaluate(
+async fn evaluate_frames(
     client: &mut Client,
-    row: usize,
+    index: usize,
     actions: [v1::Action; 3],
     frames: &[v1::Frame],
 ) -> v1::LivenessResult {
-    let session = drawn(client, &format!("attack-{row}"), CUSTOMER, actions).await;
+    let session = create_with_actions(client, &format!("attack-{index}"), CUSTOMER, actions).await;
     let begun_unix_ms = created_unix_ms(&session) + RECORDED_AFTER_MS;
-    let mut request = recording(&session, CUSTOMER, &[]);
+    let mut request = evaluate_request(&session, CUSTOMER, &[]);
     request.frames = frames.to_vec();
     for frame in &mut request.frames {
         frame.capture_unix_ms += begun_unix_ms;
@@ -154,7 +159,7 @@ async fn evaluate(
 }
 
 /// A server with other limits.
-async fn relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
+async fn start_relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
     let mut config = live_config(models);
     config.server.drain_grace_ms = 0;
     let mut app = App::bind(config).await.unwrap();
@@ -164,7 +169,7 @@ async fn relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
 }
 
 /// Photographs instead of a head.
-fn pictures() -> Vec<Attack> {
+fn picture_attacks() -> Vec<Attack> {
     let attack = |name, film, reasons, decision| Attack {
         name,
         actions: TURN_FIRST,
@@ -175,30 +180,40 @@ fn pictures() -> Vec<Attack> {
     };
     let retry = v1::Decision::Retry;
     vec![
-        attack("still photo", |s| sent(&s.film(&still(&s.shots()))), &[Code::StepTimeout], retry),
         attack(
-            "photo moved and rotated in its plane",
-            |s| sent(&s.film(&moved_in_plane(&s.shots()))),
+            "still photo",
+            |s| wire_frames(&s.film(&still(&s.shots()))),
             &[Code::StepTimeout],
             retry,
         ),
-        attack("flat print turned", |s| turned(s, flat_print()), &[Code::StepTimeout], retry),
+        attack(
+            "photo moved and rotated in its plane",
+            |s| wire_frames(&s.film(&moved_in_plane(&s.shots()))),
+            &[Code::StepTimeout],
+            retry,
+        ),
+        attack(
+            "flat print turned",
+            |s| film_turned_print(s, flat_print()),
+            &[Code::StepTimeout],
+            retry,
+        ),
         attack(
             "print bent about 8 cm turned",
-            |s| turned(s, bent_print(8.0)),
+            |s| film_turned_print(s, bent_print(8.0)),
             &[Code::StepTimeout, Code::PlanarFace],
             retry,
         ),
         attack(
             "print bent about 5 cm turned",
-            |s| turned(s, bent_print(5.0)),
+            |s| film_turned_print(s, bent_print(5.0)),
             &[Code::StepTimeout, Code::PlanarFace],
             retry,
         ),
         Attack {
             name: "bent screen turned, with lids and lips",
             actions: TURN_FIRST,
-            film: |scene| sent(&bent_screen(scene)),
+            film: |scene| wire_frames(&film_bent_screen(scene)),
             reasons: &[Code::StepTimeout],
             decision: v1::Decision::Retry,
             // It does not look turned far enough.
@@ -211,14 +226,14 @@ fn pictures() -> Vec<Attack> {
 }
 
 /// The wrong thing, or the right one for another session.
-fn orders() -> Vec<Attack> {
+fn gesture_attacks() -> Vec<Attack> {
     vec![
         Attack {
             name: "wrong order of actions",
             actions: TURN_FIRST,
             film: |scene| {
                 let gestures = [Gesture::OpenMouth, Gesture::Blink, Gesture::TurnLeft];
-                sent(&scene.film(&Performance::scripted(scene.actor(), &gestures, 10).shots))
+                wire_frames(&scene.film(&Performance::scripted(scene.actor(), &gestures, 10).shots))
             },
             reasons: &[Code::WrongAction],
             decision: v1::Decision::Retry,
@@ -233,7 +248,7 @@ fn orders() -> Vec<Attack> {
                 for gesture in [Gesture::OpenMouth].iter().chain(&scene.gestures) {
                     free_ms = actor.perform(*gesture, free_ms) + 900;
                 }
-                sent(&scene.film(&actor.track(free_ms, 10)))
+                wire_frames(&scene.film(&actor.track(free_ms, 10)))
             },
             reasons: &[Code::WrongAction],
             decision: v1::Decision::Retry,
@@ -242,7 +257,7 @@ fn orders() -> Vec<Attack> {
         Attack {
             name: "mirrored stream whose flag says otherwise",
             actions: TURN_FIRST,
-            film: |scene| sent(&mirrored(&scene.puppet, &scene.shots(), scene.seed)),
+            film: |scene| wire_frames(&mirrored(&scene.puppet, &scene.shots(), scene.seed)),
             reasons: &[Code::WrongAction],
             decision: v1::Decision::Retry,
             relax: None,
@@ -251,7 +266,7 @@ fn orders() -> Vec<Attack> {
 }
 
 /// Streams that are not of one piece.
-fn cuts() -> Vec<Attack> {
+fn cut_attacks() -> Vec<Attack> {
     vec![
         Attack {
             name: "splice with a jump",
@@ -262,7 +277,7 @@ fn cuts() -> Vec<Attack> {
                 for shot in &mut aside {
                     shot.pose.transform.shift[0] += 60.0;
                 }
-                sent(&splice(&scene.film(&shots), &scene.film(&aside), 2700))
+                wire_frames(&splice(&scene.film(&shots), &scene.film(&aside), 2700))
             },
             reasons: &[Code::JumpCut],
             decision: v1::Decision::Fail,
@@ -277,7 +292,7 @@ fn cuts() -> Vec<Attack> {
                 let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
                 let second = film(&other, &shots, scene.seed);
                 // While both rest, and the eyes are not looked at any more.
-                sent(&splice(&scene.honest(), &second, 7650))
+                wire_frames(&splice(&scene.honest(), &second, 7650))
             },
             reasons: &[Code::IdentitySwitch, Code::JumpCut],
             decision: v1::Decision::Fail,
@@ -303,7 +318,7 @@ fn cuts() -> Vec<Attack> {
                 }
                 let shots = actor.track(free_ms, 10);
                 let waiting = looped(&scene.puppet, &shots[..30], 0..12, scene.seed);
-                sent(&splice(&waiting, &scene.film(&shots), 3000))
+                wire_frames(&splice(&waiting, &scene.film(&shots), 3000))
             },
             reasons: &[Code::LoopSuspect],
             decision: v1::Decision::Fail,
@@ -312,7 +327,7 @@ fn cuts() -> Vec<Attack> {
         Attack {
             name: "frames sent twice",
             actions: TURN_FIRST,
-            film: |scene| sent(&duplicated(&scene.honest(), 8, 3)),
+            film: |scene| wire_frames(&duplicated(&scene.honest(), 8, 3)),
             reasons: &[Code::DuplicateFrames],
             decision: v1::Decision::Fail,
             // Equal bytes are equal pictures, for which there is a check of its own.
@@ -326,8 +341,8 @@ fn cuts() -> Vec<Attack> {
             actions: TURN_FIRST,
             film: |scene| {
                 let mut frames = duplicated(&scene.honest(), 8, 3);
-                (0..).zip(&mut frames).for_each(|(number, frame)| comment(frame, number));
-                sent(&frames)
+                (0..).zip(&mut frames).for_each(|(number, frame)| insert_comment(frame, number));
+                wire_frames(&frames)
             },
             reasons: &[Code::DuplicateFrames],
             decision: v1::Decision::Fail,
@@ -337,7 +352,7 @@ fn cuts() -> Vec<Attack> {
             name: "frames missing in a movement",
             actions: TURN_FIRST,
             film: |scene| {
-                let mut frames = sent(&scene.honest());
+                let mut frames = wire_frames(&scene.honest());
                 let (start, end) = (2700, 3000);
                 frames.retain(|frame| !(start..=end).contains(&frame.capture_unix_ms));
                 frames
@@ -350,7 +365,7 @@ fn cuts() -> Vec<Attack> {
 }
 
 /// Streams that are not what a camera at the counter sends.
-fn streams() -> Vec<Attack> {
+fn stream_attacks() -> Vec<Attack> {
     vec![
         Attack {
             name: "second face in the middle of an action",
@@ -362,7 +377,7 @@ fn streams() -> Vec<Attack> {
                     shot.pose.transform.shift[0] -= 95.0;
                 }
                 let two = second_face(&scene.puppet, &puppet(OTHER), &shots, scene.seed);
-                sent(&splice(&scene.film(&aside), &two, 2500))
+                wire_frames(&splice(&scene.film(&aside), &two, 2500))
             },
             reasons: &[Code::MultipleFaces],
             decision: v1::Decision::Retry,
@@ -371,7 +386,7 @@ fn streams() -> Vec<Attack> {
         Attack {
             name: "4 frames a second",
             actions: TURN_FIRST,
-            film: |scene| sent(&scene.film(&scene.shots_at(4))),
+            film: |scene| wire_frames(&scene.film(&scene.shots_at(4))),
             reasons: &[Code::FpsTooLow],
             decision: v1::Decision::Retry,
             // Four frames a second are also gaps.
@@ -383,7 +398,7 @@ fn streams() -> Vec<Attack> {
         Attack {
             name: "6 frames a second",
             actions: TURN_FIRST,
-            film: |scene| sent(&scene.film(&scene.shots_at(6))),
+            film: |scene| wire_frames(&scene.film(&scene.shots_at(6))),
             reasons: &[Code::FpsTooLow],
             decision: v1::Decision::Retry,
             relax: Some(|limits| limits.admission.rate_min = 5.0),
@@ -392,7 +407,7 @@ fn streams() -> Vec<Attack> {
             name: "clock that goes back",
             actions: TURN_FIRST,
             film: |scene| {
-                let mut frames = sent(&scene.honest());
+                let mut frames = wire_frames(&scene.honest());
                 frames[12].capture_unix_ms -= 110;
                 frames
             },
@@ -405,10 +420,10 @@ fn streams() -> Vec<Attack> {
             actions: TURN_FIRST,
             film: |scene| {
                 let shots = scene.shots();
-                let plain = sent(&scene.film(&shots[..60]));
+                let plain = wire_frames(&scene.film(&shots[..60]));
                 let rest = mirrored(&scene.puppet, &shots, scene.seed);
-                let rest = sent(&rest).into_iter().skip(60);
-                plain.into_iter().chain(rest.map(flagged)).collect()
+                let rest = wire_frames(&rest).into_iter().skip(60);
+                plain.into_iter().chain(rest.map(flag_as_mirrored)).collect()
             },
             reasons: &[Code::InjectionSuspect],
             decision: v1::Decision::Fail,
@@ -430,15 +445,15 @@ fn bent_print(radius_cm: f32) -> Puppet {
 /// Degrees that paper is turned by.
 const PAPER_TURNED: f32 = 45.0;
 
-fn turned(scene: &Scene, print: Puppet) -> Vec<v1::Frame> {
+fn film_turned_print(scene: &Scene, print: Puppet) -> Vec<v1::Frame> {
     let turns = TurnYaws { straight: 0.0, left: PAPER_TURNED, right: -PAPER_TURNED };
     let actor = Actor::new(scene.seed, turns);
     let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
-    sent(&film(&print, &turned_print(&shots), scene.seed))
+    wire_frames(&film(&print, &turned_print(&shots), scene.seed))
 }
 
 /// A screen bent about 8 cm: it turns as paper does, and what it shows has lids and lips.
-fn bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
+fn film_bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
     let turns = TurnYaws { straight: 0.0, left: 55.0, right: -55.0 };
     let actor = Actor::new(scene.seed, turns);
     let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
@@ -446,35 +461,35 @@ fn bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
 }
 
 /// Writes a number into the file of a frame that no pixel shows.
-fn comment(frame: &mut FilmedFrame, number: u16) {
+fn insert_comment(frame: &mut FilmedFrame, number: u16) {
     let [high, low] = number.to_be_bytes();
     // Behind the two bytes that begin a JPEG: marker, length with itself, text.
     frame.jpeg.splice(2..2, [0xFF, 0xFE, 0x00, 0x04, high, low]);
 }
 
-fn flagged(frame: v1::Frame) -> v1::Frame {
+fn flag_as_mirrored(frame: v1::Frame) -> v1::Frame {
     v1::Frame { mirrored: true, ..frame }
 }
 
 /// Ways to hold a camera, each honest about it.
 const CAMERAS: [fn(&Scene) -> Vec<v1::Frame>; 2] = [
     |scene| {
-        let frames = sent(&mirrored(&scene.puppet, &scene.shots(), scene.seed));
-        frames.into_iter().map(flagged).collect()
+        let frames = wire_frames(&mirrored(&scene.puppet, &scene.shots(), scene.seed));
+        frames.into_iter().map(flag_as_mirrored).collect()
     },
     |scene| {
         let shoot = |shot: &Shot| {
             let picture = shoot(&scene.puppet, shot, scene.seed);
-            FilmedFrame::new(shot.at_ms, &lying(&picture))
+            FilmedFrame::new(shot.at_ms, &rotate_left(&picture))
         };
         let frames: Vec<FilmedFrame> = scene.shots().iter().map(shoot).collect();
         let rotated = |frame| v1::Frame { rotation_degrees: 90, ..frame };
-        sent(&frames).into_iter().map(rotated).collect()
+        wire_frames(&frames).into_iter().map(rotated).collect()
     },
 ];
 
 /// What 90 degrees clockwise set upright.
-fn lying(picture: &Picture) -> Picture {
+fn rotate_left(picture: &Picture) -> Picture {
     let mut lying = Picture::filled(picture.height, picture.width, [0; 3]);
     for y in 0..lying.height {
         for x in 0..lying.width {
@@ -486,15 +501,15 @@ fn lying(picture: &Picture) -> Picture {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirrored_or_rotated_camera_that_says_so_passes() {
-    let _shared = PACE.read().await;
-    let judge = |row: usize| async move {
-        // Rows that no attack has.
-        let row = 100 + row;
-        let frames = filmed(row, TURN_FIRST, CAMERAS[row - 100]).await;
-        evaluate(&mut client().await, row, TURN_FIRST, &frames).await
+    let _shared = REAL_TIME_LOCK.read().await;
+    let judge = |camera: usize| async move {
+        // An index that no attack has.
+        let index = 100 + camera;
+        let frames = film_attack(index, TURN_FIRST, CAMERAS[camera]).await;
+        evaluate_frames(&mut client().await, index, TURN_FIRST, &frames).await
     };
     for result in join_all((0..CAMERAS.len()).map(judge)).await {
-        assert_eq!(result.decision(), v1::Decision::Pass, "{}", story(&result));
+        assert_eq!(result.decision(), v1::Decision::Pass, "{}", describe_result(&result));
     }
 }
 
@@ -555,28 +570,33 @@ const MISTIMED: [Mistimed; 3] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_acts_before_after_or_without_the_prompt_passes_only_without_the_check() {
-    let _alone = PACE.write().await;
+    let _alone = REAL_TIME_LOCK.write().await;
     let (mut client, models) = (client().await, models());
-    for (row, mistimed) in MISTIMED.iter().enumerate().filter(|(row, _)| is_in_part(*row)) {
+    for (index, mistimed) in MISTIMED.iter().enumerate().filter(|(index, _)| is_in_part(*index)) {
         let name = mistimed.name;
-        let stopped = mistime(&mut client, mistimed, 10 + row as u64).await;
-        assert_eq!(stopped.decision(), v1::Decision::Retry, "{name}: {}", story(&stopped));
+        let stopped = run_mistimed(&mut client, mistimed, 10 + index as u64).await;
+        assert_eq!(
+            stopped.decision(),
+            v1::Decision::Retry,
+            "{name}: {}",
+            describe_result(&stopped)
+        );
         let first = codes(&stopped.reasons).first().copied();
-        assert_eq!(first, Some(mistimed.reason), "{name}: {}", story(&stopped));
-        let app = relaxed(mistimed.relax, &models).await;
-        let mut lenient = client_of(channel(app.grpc_address()).await);
-        let passed = mistime(&mut lenient, mistimed, 10 + row as u64).await;
-        assert_eq!(passed.decision(), v1::Decision::Pass, "{name}: {}", story(&passed));
+        assert_eq!(first, Some(mistimed.reason), "{name}: {}", describe_result(&stopped));
+        let app = start_relaxed(mistimed.relax, &models).await;
+        let mut lenient = liveness_client(channel(app.grpc_address()).await);
+        let passed = run_mistimed(&mut lenient, mistimed, 10 + index as u64).await;
+        assert_eq!(passed.decision(), v1::Decision::Pass, "{name}: {}", describe_result(&passed));
         drop(lenient);
         app.stop().await;
     }
 }
 
-async fn mistime(client: &mut Client, mistimed: &Mistimed, seed: u64) -> v1::LivenessResult {
+async fn run_mistimed(client: &mut Client, mistimed: &Mistimed, seed: u64) -> v1::LivenessResult {
     let Mistimed { portrait, react, reason, .. } = mistimed;
-    let order = order(&format!("mistimed-{reason:?}"), portrait, v1::Assurance::Stream);
-    let session = create(client, order).await;
+    let request = session_request(&format!("mistimed-{reason:?}"), portrait, v1::Assurance::Stream);
+    let session = create_session(client, request).await;
     let (_, result) =
-        run(client, &session, portrait, (puppet(portrait), seed), react).await.unwrap();
+        run_stream(client, &session, portrait, (puppet(portrait), seed), react).await.unwrap();
     result
 }

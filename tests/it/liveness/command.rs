@@ -32,7 +32,7 @@ fn person_at_rest() -> tempfile::TempDir {
     folder
 }
 
-fn says(run: &Output, code: i32, lines: &[&str]) {
+fn assert_prints(run: &Output, code: i32, lines: &[&str]) {
     let (out, error) = (text(&run.stdout), text(&run.stderr));
     assert_eq!(run.status.code(), Some(code), "{out}{error}");
     for line in lines {
@@ -44,8 +44,8 @@ fn says(run: &Output, code: i32, lines: &[&str]) {
 fn a_photograph_before_the_camera_is_prompted_and_does_not_pass() {
     let photo = format!("{FACES}/person_b_2.jpg");
     let run = liveness(&["--camera-simulated", &photo]);
-    says(&run, 1, &["attempt 1 of 3", "prompt      look straight into the camera"]);
-    says(&run, 1, &["decision    FAIL", "assurance   STREAM", "LIVENESS_FAILED"]);
+    assert_prints(&run, 1, &["attempt 1 of 3", "prompt      look straight into the camera"]);
+    assert_prints(&run, 1, &["decision    FAIL", "assurance   STREAM", "LIVENESS_FAILED"]);
 }
 
 #[test]
@@ -53,9 +53,13 @@ fn a_folder_of_frames_is_run_as_a_stream_and_as_a_recording() {
     let folder = person_at_rest();
     let frames = folder.path().to_str().unwrap();
     let streamed = liveness(&["--frames", frames]);
-    says(&streamed, 1, &["prompt      look straight", "decision    RETRY", "assurance   STREAM"]);
+    assert_prints(
+        &streamed,
+        1,
+        &["prompt      look straight", "decision    RETRY", "assurance   STREAM"],
+    );
     let recorded = liveness(&["--frames", frames, "--batch"]);
-    says(&recorded, 1, &["actions     ", "decision    ", "assurance   BATCH", "(0 done)"]);
+    assert_prints(&recorded, 1, &["actions     ", "decision    ", "assurance   BATCH", "(0 done)"]);
     assert!(!text(&recorded.stdout).contains("PASS"), "{}", text(&recorded.stdout));
 }
 
@@ -76,7 +80,11 @@ fn a_server_that_tells_all_has_its_checks_printed() {
         frames,
         "--batch",
     ]);
-    says(&run, 1, &["SESSION_EXPIRED", "frames.per_second", "(at least 7.500)", "similarity  "]);
+    assert_prints(
+        &run,
+        1,
+        &["SESSION_EXPIRED", "frames.per_second", "(at least 7.500)", "similarity  "],
+    );
     runtime.block_on(app.stop());
 }
 
@@ -84,11 +92,11 @@ fn a_server_that_tells_all_has_its_checks_printed() {
 fn each_run_is_a_transaction_of_its_own_unless_it_is_named() {
     let photo = format!("{FACES}/person_b_2.jpg");
     for _ in 0..4 {
-        says(&liveness(&["--camera-simulated", &photo]), 1, &["attempt 1 of 3"]);
+        assert_prints(&liveness(&["--camera-simulated", &photo]), 1, &["attempt 1 of 3"]);
     }
     let named = ["--camera-simulated", &photo, "--transaction", "from-the-terminal"];
     for attempt in ["attempt 1 of 3", "attempt 2 of 3", "attempt 3 of 3"] {
-        says(&liveness(&named), 1, &[attempt]);
+        assert_prints(&liveness(&named), 1, &[attempt]);
     }
     let refused = liveness(&named);
     assert_eq!(refused.status.code(), Some(2));

@@ -5,7 +5,8 @@ use menshen::proto::v1;
 use menshen::proto::v1::run_response::Event;
 
 use super::{
-    PACE, PORTRAITS, client, create, drawn, gesture, order, puppet, recording, run, story,
+    PORTRAITS, REAL_TIME_LOCK, client, create_session, create_with_actions, describe_result,
+    evaluate_request, gesture, puppet, run_stream, session_request,
 };
 use crate::puppet::{Actor, Gesture, Performance, film};
 use crate::support::is_in_part;
@@ -49,7 +50,8 @@ fn cases() -> Vec<Case> {
 /// A recording of an honest puppet that does what the server asked for.
 async fn judge(Case { index, sequence, portrait }: Case) -> v1::LivenessResult {
     let mut client = client().await;
-    let session = drawn(&mut client, &format!("honest-{index}"), portrait, sequence).await;
+    let session =
+        create_with_actions(&mut client, &format!("honest-{index}"), portrait, sequence).await;
     let gestures: Vec<Gesture> = sequence.map(gesture).into();
     let seed = index as u64;
     let filming = move || {
@@ -58,13 +60,13 @@ async fn judge(Case { index, sequence, portrait }: Case) -> v1::LivenessResult {
         film(&puppet, &Performance::scripted(actor, &gestures, 10).shots, seed)
     };
     let frames = tokio::task::spawn_blocking(filming).await.unwrap();
-    client.evaluate(recording(&session, portrait, &frames)).await.unwrap().into_inner()
+    client.evaluate(evaluate_request(&session, portrait, &frames)).await.unwrap().into_inner()
 }
 
 /// All do at the time of writing; at least nine of ten must.
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_puppets_pass_whatever_sequence_is_asked_for() {
-    let _shared = PACE.read().await;
+    let _shared = REAL_TIME_LOCK.read().await;
     const AT_ONCE: usize = 4;
     assert_eq!(sequences().len(), 34);
     let cases = cases();
@@ -74,7 +76,7 @@ async fn honest_puppets_pass_whatever_sequence_is_asked_for() {
         for (case, result) in chunk.iter().zip(join_all(judged).await) {
             assert_eq!(result.assurance(), v1::Assurance::Batch);
             if result.decision() != v1::Decision::Pass {
-                failed.push(format!("{} {}", case.portrait, story(&result)));
+                failed.push(format!("{} {}", case.portrait, describe_result(&result)));
             }
         }
     }
@@ -89,18 +91,24 @@ async fn honest_puppets_pass_whatever_sequence_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_puppet_is_prompted_step_by_step_and_passes() {
-    let _alone = PACE.write().await;
+    let _alone = REAL_TIME_LOCK.write().await;
     let (mut client, portrait) = (client().await, "person_b_1.jpg");
-    let session = create(&mut client, order("stream", portrait, v1::Assurance::Stream)).await;
+    let session =
+        create_session(&mut client, session_request("stream", portrait, v1::Assurance::Stream))
+            .await;
     assert!(session.actions.is_empty(), "actions are told one by one");
     let react = |actor: &mut Actor, gesture, now_ms| {
         actor.prompt(gesture, now_ms);
     };
     let (events, result) =
-        run(&mut client, &session, portrait, (puppet(portrait), 2), react).await.unwrap();
-    assert_eq!(result.decision(), v1::Decision::Pass, "{}", story(&result));
+        run_stream(&mut client, &session, portrait, (puppet(portrait), 2), react).await.unwrap();
+    assert_eq!(result.decision(), v1::Decision::Pass, "{}", describe_result(&result));
     assert_eq!(result.assurance(), v1::Assurance::Stream);
-    assert!(result.matched_frame.is_some() && result.frames_judged >= 5, "{}", story(&result));
+    assert!(
+        result.matched_frame.is_some() && result.frames_judged >= 5,
+        "{}",
+        describe_result(&result)
+    );
     let done = events.iter().filter(|event| matches!(event, Event::StepDone(_))).count();
     assert_eq!((done, result.steps_done), (3, 3));
     let prompts: Vec<v1::Action> = events

@@ -34,7 +34,7 @@ type Client = LivenessServiceClient<Channel>;
 
 /// Sessions that happen while they are judged need a server that keeps up, so they run alone;
 /// recordings, which wait, share.
-static PACE: RwLock<()> = RwLock::const_new(());
+static REAL_TIME_LOCK: RwLock<()> = RwLock::const_new(());
 
 /// The portraits that puppets are made of.
 const PORTRAITS: [&str; 8] = [
@@ -79,10 +79,10 @@ async fn client() -> Client {
         })
     };
     let address = tokio::task::spawn_blocking(move || start().1.grpc_address()).await.unwrap();
-    client_of(channel(address).await)
+    liveness_client(channel(address).await)
 }
 
-fn client_of(channel: Channel) -> Client {
+fn liveness_client(channel: Channel) -> Client {
     LivenessServiceClient::new(channel)
 }
 
@@ -91,7 +91,11 @@ fn puppet(name: &str) -> Puppet {
     Puppet::person(&picture, &points)
 }
 
-fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::CreateSessionRequest {
+fn session_request(
+    transaction: &str,
+    portrait: &str,
+    assurance: v1::Assurance,
+) -> v1::CreateSessionRequest {
     v1::CreateSessionRequest {
         context: context(),
         device_id: "tablet-1".into(),
@@ -104,7 +108,7 @@ fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::Cre
     }
 }
 
-async fn create(
+async fn create_session(
     client: &mut Client,
     request: v1::CreateSessionRequest,
 ) -> v1::CreateSessionResponse {
@@ -112,15 +116,16 @@ async fn create(
 }
 
 /// A session that asks for these actions: one in 34 does.
-async fn drawn(
+async fn create_with_actions(
     client: &mut Client,
     transaction: &str,
     portrait: &str,
     actions: [v1::Action; 3],
 ) -> v1::CreateSessionResponse {
     for attempt in 0..2000 {
-        let order = order(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
-        let session = create(client, order).await;
+        let request =
+            session_request(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
+        let session = create_session(client, request).await;
         if session.actions().eq(actions) {
             return session;
         }
@@ -140,7 +145,7 @@ fn gesture(action: v1::Action) -> Gesture {
     }
 }
 
-fn wire(frame: &FilmedFrame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
+fn wire_frame(frame: &FilmedFrame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
     v1::Frame {
         sequence,
         capture_unix_ms: begun_unix_ms + i64::try_from(frame.at_ms).unwrap(),
@@ -156,7 +161,7 @@ fn created_unix_ms(session: &v1::CreateSessionResponse) -> i64 {
 }
 
 /// A recording as `Evaluate` takes it.
-fn recording(
+fn evaluate_request(
     session: &v1::CreateSessionResponse,
     portrait: &str,
     frames: &[FilmedFrame],
@@ -167,12 +172,12 @@ fn recording(
         token: session.token.clone(),
         device_id: "tablet-1".into(),
         portrait: image(fixture(portrait)),
-        frames: (0..).zip(frames).map(|(index, frame)| wire(frame, index, begun)).collect(),
+        frames: (0..).zip(frames).map(|(index, frame)| wire_frame(frame, index, begun)).collect(),
     }
 }
 
-fn start(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest {
-    message(v1::run_request::Message::Start(v1::Start {
+fn start_message(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest {
+    run_request(v1::run_request::Message::Start(v1::Start {
         context: context(),
         token: session.token.clone(),
         device_id: "tablet-1".into(),
@@ -180,29 +185,29 @@ fn start(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest 
     }))
 }
 
-fn message(message: v1::run_request::Message) -> v1::RunRequest {
+fn run_request(message: v1::run_request::Message) -> v1::RunRequest {
     v1::RunRequest { message: Some(message) }
 }
 
 /// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
 /// came, and moves the actor, who has habits by the `seed`.
-async fn run(
+async fn run_stream(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
     portrait: &str,
     (puppet, seed): (Puppet, u64),
     mut react: impl FnMut(&mut Actor, Gesture, u64),
 ) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
-    let (frames, sent) = mpsc::channel(4);
-    frames.send(start(session, portrait)).await.unwrap();
-    let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
+    let (frames, outgoing) = mpsc::channel(4);
+    frames.send(start_message(session, portrait)).await.unwrap();
+    let mut answers = client.run(ReceiverStream::new(outgoing)).await?.into_inner();
     let mut actor = Actor::new(seed, puppet.turn_yaws());
     let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
-    let mut pace = interval(Duration::from_millis(100));
+    let mut frame_interval = interval(Duration::from_millis(100));
     let mut events = Vec::new();
     for sequence in 0.. {
         tokio::select! {
-            event = told.message() => match event?.and_then(|event| event.event) {
+            event = answers.message() => match event?.and_then(|event| event.event) {
                 Some(Event::Result(result)) => return Ok((events, *result)),
                 Some(event) => {
                     if let Event::Prompt(prompt) = &event {
@@ -213,14 +218,14 @@ async fn run(
                 }
                 None => panic!("a stream ends with its result"),
             },
-            _ = pace.tick() => {
+            _ = frame_interval.tick() => {
                 let at_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
                 let (shot, puppet) = (actor.shot(at_ms), puppet.clone());
                 let film = move || FilmedFrame::new(at_ms, &shoot(&puppet, &shot, at_ms));
                 let frame = tokio::task::spawn_blocking(film).await.unwrap();
-                let frame = wire(&frame, sequence, begun_unix_ms);
+                let frame = wire_frame(&frame, sequence, begun_unix_ms);
                 // A session that is over takes no more.
-                let _ = frames.send(message(v1::run_request::Message::Frame(frame))).await;
+                let _ = frames.send(run_request(v1::run_request::Message::Frame(frame))).await;
             }
         }
     }
@@ -228,7 +233,7 @@ async fn run(
 }
 
 /// What a failed test prints of a result.
-fn story(result: &v1::LivenessResult) -> String {
+fn describe_result(result: &v1::LivenessResult) -> String {
     let checks = result.checks.iter().filter(|check| !check.passed);
     format!(
         "{:?} after {} steps of {:?}: {:?}, {} frames, {} judged, similarity {:?}, broken {:?}",
