@@ -7,7 +7,8 @@ use menshen::proto::v1;
 use tempfile::TempDir;
 
 use crate::support::{
-    client, config, connect, context, copy, fixture, get, image, menshen, text, verify,
+    client, config, connect, context, copy_folder, fixture, http_get, image, run_menshen, text,
+    verify_request,
 };
 
 /// The picture that the default liveness model passes with 0.998 and, shown closer, with 0.086.
@@ -17,10 +18,10 @@ const PICTURE: &str = "impostor_2.jpg";
 /// name and with a tighter crop, and the ensemble `pair/1` of both.
 fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
+    copy_folder(&config().models.dir, models.path());
     let near = models.path().join("near/1");
     std::fs::create_dir_all(&near).unwrap();
-    copy(&models.path().join("fr_liveness/0.0.1"), &near);
+    copy_folder(&models.path().join("fr_liveness/0.0.1"), &near);
     edit(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
     edit(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
     edit(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
@@ -49,7 +50,7 @@ async fn judged_by(models: &TempDir, liveness: &str) -> App {
 }
 
 fn stdout(arguments: &[&str]) -> String {
-    text(&menshen(arguments).stdout)
+    text(&run_menshen(arguments).stdout)
 }
 
 fn request() -> v1::CheckLivenessRequest {
@@ -75,11 +76,11 @@ async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
     assert_eq!(liveness.score_min, 0.8);
     assert_eq!(answer.decision(), v1::Decision::Fail);
 
-    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let request = verify_request("person_b_1.jpg", &["person_b_2.jpg"]);
     let answer = client.verify(request).await.unwrap().into_inner();
     let names: Vec<&str> = answer.models.iter().map(|model| model.name.as_str()).collect();
     assert_eq!(names, ["yunet", "sface", "fr_liveness", "near"]);
-    let (_, metrics) = get(app.http_address(), "/metrics").await;
+    let (_, metrics) = http_get(app.http_address(), "/metrics").await;
     for model in ["fr_liveness/0.0.1", "near/1", "facemesh/3.3.6", "iris/3.3.6"] {
         let mut live = metrics.lines().filter(|line| line.starts_with("menshen_model_live"));
         assert!(live.any(|line| line.contains(model)), "{model} in\n{metrics}");

@@ -3,7 +3,7 @@
 use menshen::app::App;
 use menshen::proto::v1;
 
-use crate::support::{client, config, connect, fixture, photo_request, verify};
+use crate::support::{client, config, connect, embed_request, fixture, verify_request};
 
 const PORTRAITS: [&str; 3] = ["person_a_1.jpg", "person_b_1.jpg", "impostor_1.jpg"];
 
@@ -15,7 +15,7 @@ fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 async fn embedding(client: &mut crate::support::Client, name: &str) -> Vec<f32> {
-    let request = photo_request(fixture(name), v1::ImageSource::IdFile);
+    let request = embed_request(fixture(name), v1::ImageSource::IdFile);
     let answer = client.embed(request).await.unwrap().into_inner();
     answer.embedding.unwrap_or_else(|| panic!("{name}: {:?}", answer.reasons)).values
 }
@@ -34,8 +34,8 @@ async fn assert_answers_as_the_cpu(precision: &str, distance_max: f64, score_max
         assert!(distance <= distance_max, "{name} in {precision}: {distance:.1e}");
     }
     for (portrait, live) in [(PORTRAITS[1], "person_b_2.jpg"), (PORTRAITS[1], "impostor_2.jpg")] {
-        let known = cpu.verify(verify(portrait, &[live])).await.unwrap().into_inner();
-        let found = gpu.verify(verify(portrait, &[live])).await.unwrap().into_inner();
+        let known = cpu.verify(verify_request(portrait, &[live])).await.unwrap().into_inner();
+        let found = gpu.verify(verify_request(portrait, &[live])).await.unwrap().into_inner();
         assert_eq!(found.decision(), known.decision(), "{live} in {precision}");
         let score = |answer: &v1::VerifyResponse| answer.liveness.as_ref().unwrap().score;
         let difference = (score(&found) - score(&known)).abs();

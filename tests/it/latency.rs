@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use menshen::proto::v1;
 
-use crate::support::{client, fixture, photo_request};
+use crate::support::{client, embed_request, fixture};
 
 /// A JPEG file that comments, which decoders skip, bring to `bytes`.
 fn padded(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
@@ -30,7 +30,7 @@ async fn a_call_takes_hardly_longer_than_the_server_says() {
     let file = padded(fixture("person_a_1.jpg"), 300 << 10);
     let mut beside: Vec<f64> = Vec::new();
     for _ in 0..30 {
-        let request = photo_request(file.clone(), v1::ImageSource::LivePhoto);
+        let request = embed_request(file.clone(), v1::ImageSource::LivePhoto);
         let v1::EmbedRequest { context, image, source } = request;
         let sent = Instant::now();
         let answer = client.detect(v1::DetectRequest { context, image, source }).await.unwrap();

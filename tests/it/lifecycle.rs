@@ -6,7 +6,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{channel, config, connect, copy, get, menshen, text, verify};
+use crate::support::{
+    channel, config, connect, copy_folder, http_get, run_menshen, text, verify_request,
+};
 
 async fn health(app: &App, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(app.grpc_address()).await);
@@ -20,10 +22,10 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::NotServing, "{service}");
     }
-    assert_eq!(get(app.http_address(), "/livez").await.0, 200);
-    assert_eq!(get(app.http_address(), "/readyz").await.0, 503);
+    assert_eq!(http_get(app.http_address(), "/livez").await.0, 200);
+    assert_eq!(http_get(app.http_address(), "/readyz").await.0, 503);
     let mut client = connect(app.grpc_address()).await;
-    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let request = verify_request("person_b_1.jpg", &["person_b_2.jpg"]);
     let status = client.verify(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
 
@@ -31,7 +33,7 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::Serving, "{service}");
     }
-    assert_eq!(get(app.http_address(), "/readyz").await.0, 200);
+    assert_eq!(http_get(app.http_address(), "/readyz").await.0, 200);
     client.verify(request).await.unwrap();
     app.stop().await;
 }
@@ -41,7 +43,7 @@ async fn the_health_command_fails_with_1_unless_the_server_serves() {
     let mut app = App::bind(config()).await.unwrap();
     let address = app.grpc_address().to_string();
     let asked = || {
-        let health = menshen(&["health", "--server", &address]);
+        let health = run_menshen(&["health", "--server", &address]);
         (health.status.code(), text(&health.stdout))
     };
     assert_eq!(asked(), (Some(1), "NOT_SERVING\n".to_owned()));
@@ -56,7 +58,7 @@ async fn the_health_command_fails_with_1_unless_the_server_serves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_misses_its_golden_never_serves() {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
+    copy_folder(&config().models.dir, models.path());
     // The order of the colour channels is a security property: the golden must notice it.
     let manifest = models.path().join("fr_liveness/0.0.1/model.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
@@ -81,11 +83,12 @@ async fn stopping_finishes_what_is_in_flight() {
         .map(|_| {
             let mut client = client.clone();
             tokio::spawn(async move {
-                client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await
+                client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await
             })
         })
         .collect();
-    while crate::support::metric(&get(http, "/metrics").await.1, "menshen_requests_in_flight") < 6.0
+    while crate::support::metric(&http_get(http, "/metrics").await.1, "menshen_requests_in_flight")
+        < 6.0
     {
         tokio::task::yield_now().await;
     }
@@ -105,15 +108,15 @@ async fn while_draining_a_server_says_so_and_still_answers() {
     let (grpc, http) = (app.grpc_address(), app.http_address());
     let mut client = connect(grpc).await;
     let stopping = tokio::spawn(app.stop());
-    while get(http, "/readyz").await.0 != 503 {
+    while http_get(http, "/readyz").await.0 != 503 {
         tokio::task::yield_now().await;
     }
     let mut health = HealthClient::new(channel(grpc).await);
     let request = HealthCheckRequest { service: String::new() };
     let mut watched = health.watch(request).await.unwrap().into_inner();
     while watched.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
-    assert_eq!(get(http, "/livez").await.0, 200);
-    client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    assert_eq!(http_get(http, "/livez").await.0, 200);
+    client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     stopping.abort();
 }
 
@@ -140,7 +143,8 @@ async fn reflection_lists_the_services() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-    let address = tokio::task::spawn_blocking(|| crate::support::shared().grpc).await.unwrap();
+    let address =
+        tokio::task::spawn_blocking(|| crate::support::shared_server().grpc).await.unwrap();
     let mut client = ServerReflectionClient::new(channel(address).await);
     let ask = ServerReflectionRequest {
         host: String::new(),

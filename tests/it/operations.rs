@@ -18,14 +18,14 @@ use tonic_types::StatusExt;
 
 use crate::raw;
 use crate::support::{
-    channel, config, connect, context, fixture, get, image, metric, photo_request, shared, until,
-    verify,
+    channel, config, connect, context, embed_request, fixture, http_get, image, metric,
+    shared_server, verify_request, wait_for_metrics,
 };
 
 const REQUEST_ID: &str = "menshen-request-id";
 
 async fn grpc() -> SocketAddr {
-    tokio::task::spawn_blocking(|| shared().grpc).await.unwrap()
+    tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap()
 }
 
 /// What this process has logged.
@@ -170,7 +170,7 @@ async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_sam
     for (bytes, code, delay_ms) in
         [(2000, Code::ResourceExhausted, 100), (500, Code::Unavailable, 1000)]
     {
-        let request = photo_request(vec![0xff; bytes], v1::ImageSource::IdFile);
+        let request = embed_request(vec![0xff; bytes], v1::ImageSource::IdFile);
         let status = client.embed(request).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
         let info = status.get_details_retry_info().unwrap().retry_delay;
@@ -245,10 +245,12 @@ async fn a_call_whose_caller_leaves_gives_its_line_too() {
     let url = format!("http://{}/menshen.v1.FaceService/CheckLiveness", app.grpc_address());
     let request = http::Request::post(url).header("content-type", "application/grpc").body(());
     let (_answer, _body) = client.send_request(request.unwrap(), false).unwrap();
-    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 1.0).await;
+    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 1.0)
+        .await;
     connection.abort();
-    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 0.0).await;
-    let (_, text) = get(app.http_address(), "/metrics").await;
+    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 0.0)
+        .await;
+    let (_, text) = http_get(app.http_address(), "/metrics").await;
     let left = "menshen_requests_total{method=\"check_liveness\",outcome=\"cancelled\"}";
     assert_eq!(metric(&text, left), 1.0, "{text}");
     let is_ours = |line: &&Value| {
@@ -310,7 +312,8 @@ async fn nothing_a_caller_sent_is_logged() {
         ids.push(id_of(&faces.detect(request).await.unwrap_err()));
     }
     let policy_fmr = Some(1.471_147_11);
-    let fmr = v1::VerifyRequest { policy_fmr, ..verify("person_b_1.jpg", &["person_b_2.jpg"]) };
+    let fmr =
+        v1::VerifyRequest { policy_fmr, ..verify_request("person_b_1.jpg", &["person_b_2.jpg"]) };
     let fmr = v1::VerifyRequest { context: context(""), ..fmr };
     ids.push(id_of(&faces.verify(fmr).await.unwrap_err()));
     let recording = v1::EvaluateRequest {
@@ -340,7 +343,7 @@ async fn the_metrics_say_which_build_runs_and_spell_their_labels_in_one_way() {
     let message = detect("person_b_1.jpg").encode_to_vec();
     raw::call(address, "Detect", &message, None).await;
     raw::call(address, "Detect", &message, Some("0m")).await;
-    let (_, text) = get(shared().http, "/metrics").await;
+    let (_, text) = http_get(shared_server().http, "/metrics").await;
     let features = if cfg!(feature = "cuda") { "cuda" } else { "none" };
     let version = env!("CARGO_PKG_VERSION");
     let build = format!("menshen_build_info{{version=\"{version}\",features=\"{features}\"}} 1\n");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use menshen::proto::v1;
 use serde::Deserialize;
 
-use crate::support::{client, context, fixture, image, photo_request, repository};
+use crate::support::{client, context, embed_request, fixture, image, repository};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -46,7 +46,7 @@ async fn faces_and_embeddings_agree_with_opencv() {
     let mut client = client().await;
     let mut embeddings = Vec::new();
     for (name, golden) in golden().pictures {
-        let request = photo_request(fixture(&name), v1::ImageSource::IdFile);
+        let request = embed_request(fixture(&name), v1::ImageSource::IdFile);
         let detect = v1::DetectRequest {
             context: context(),
             image: request.image.clone(),

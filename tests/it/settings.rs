@@ -9,7 +9,7 @@ use std::process::Output;
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
-use crate::support::{config, copy, menshen, text};
+use crate::support::{config, copy_folder, run_menshen, text};
 
 const KEY: &str = "707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f";
 
@@ -33,7 +33,7 @@ impl Deployment {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("models")).unwrap();
-        copy(&config().models.dir, &folder.path().join("models"));
+        copy_folder(&config().models.dir, &folder.path().join("models"));
         Self { folder }
     }
 
@@ -67,7 +67,7 @@ impl Deployment {
         let file = self.write("menshen.toml", settings);
         let models = self.path("models");
         let common = [command, "--config", &file, "--models", models.to_str().unwrap()];
-        menshen(&[&common[..], &["--listen", "127.0.0.1:0"], flags].concat())
+        run_menshen(&[&common[..], &["--listen", "127.0.0.1:0"], flags].concat())
     }
 
     fn check(&self, settings: &str) -> (Option<i32>, String) {
@@ -243,7 +243,7 @@ fn a_store_that_answers_and_a_private_key_file_pass() {
 fn the_check_binds_no_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let check = menshen(&["check", "--listen", &address, "--http-listen", &address]);
+    let check = run_menshen(&["check", "--listen", &address, "--http-listen", &address]);
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
 }
 
@@ -253,11 +253,11 @@ fn a_file_that_cannot_be_read_is_wrong_and_a_flag_that_is_none_is_misuse() {
     let broken = folder.path().join("menshen.toml");
     std::fs::write(&broken, "[server").unwrap();
     for file in [Path::new("/nowhere/menshen.toml"), &broken] {
-        let check = menshen(&["check", "--config", file.to_str().unwrap()]);
+        let check = run_menshen(&["check", "--config", file.to_str().unwrap()]);
         assert_eq!(check.status.code(), Some(1), "{}", text(&check.stderr));
         assert_wrong(&text(&check.stdout), "--config", file.to_str().unwrap());
     }
-    assert_eq!(menshen(&["check", "--print-config"]).status.code(), Some(2));
+    assert_eq!(run_menshen(&["check", "--print-config"]).status.code(), Some(2));
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn the_printed_file_explains_every_key_and_hides_the_password() {
     let settings = "[liveness]\nkey_file = \"/etc/menshen/keys\"\n\
                     replay = \"redis://user:hunter2@valkey:6379\"\n";
     std::fs::write(&file, settings).unwrap();
-    let printed = menshen(&["serve", "--print-config", "--config", file.to_str().unwrap()]);
+    let printed = run_menshen(&["serve", "--print-config", "--config", file.to_str().unwrap()]);
     assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stderr));
     let printed = text(&printed.stdout);
     assert!(printed.contains("replay = \"redis://redacted@valkey:6379\""), "{printed}");
@@ -288,7 +288,7 @@ fn a_word_that_means_nothing_fails_before_anything_is_printed() {
         (vec!["--precision", "int8"], "device.precision"),
         (vec!["--log", "menshen=loud"], "log.filter"),
     ] {
-        let printed = menshen(&[&["serve", "--print-config"], &flags[..]].concat());
+        let printed = run_menshen(&[&["serve", "--print-config"], &flags[..]].concat());
         assert_eq!(printed.status.code(), Some(2));
         assert_eq!(text(&printed.stdout), "");
         assert!(text(&printed.stderr).contains(key), "{}", text(&printed.stderr));

@@ -42,7 +42,7 @@ pub fn fixture(name: &str) -> Vec<u8> {
 }
 
 /// Runs the binary as a person at a terminal does.
-pub fn menshen(arguments: &[&str]) -> Output {
+pub fn run_menshen(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_menshen"))
         .current_dir(repository())
         .args(arguments)
@@ -65,13 +65,13 @@ pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
 }
 
 /// Copies a folder with everything in it.
-pub fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             std::fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
+            copy_folder(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), &target).unwrap();
         }
@@ -89,18 +89,18 @@ pub fn is_in_part(index: usize) -> bool {
 }
 
 /// The server most tests share; it lives in a runtime of its own as long as the process.
-pub struct Shared {
+pub struct SharedServer {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
 }
 
-pub fn shared() -> &'static Shared {
-    static SHARED: OnceLock<(Runtime, App, Shared)> = OnceLock::new();
+pub fn shared_server() -> &'static SharedServer {
+    static SHARED: OnceLock<(Runtime, App, SharedServer)> = OnceLock::new();
     let (_, _, shared) = SHARED.get_or_init(|| {
-        count_panics();
+        install_panic_counter();
         let runtime = Runtime::new().unwrap();
         let app = runtime.block_on(App::start(config())).unwrap();
-        let shared = Shared { grpc: app.grpc_address(), http: app.http_address() };
+        let shared = SharedServer { grpc: app.grpc_address(), http: app.http_address() };
         (runtime, app, shared)
     });
     shared
@@ -109,7 +109,7 @@ pub fn shared() -> &'static Shared {
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts panics on threads that run no test: those of the server.
-fn count_panics() {
+fn install_panic_counter() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !std::thread::current().name().is_some_and(|name| name.contains("::")) {
@@ -120,13 +120,13 @@ fn count_panics() {
 }
 
 /// Panics of the shared server so far.
-pub fn panics() -> usize {
+pub fn panic_count() -> usize {
     PANICS.load(Ordering::SeqCst)
 }
 
 /// A client of the shared server.
 pub async fn client() -> Client {
-    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let address = tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap();
     connect(address).await
 }
 
@@ -152,7 +152,7 @@ pub fn image(data: Vec<u8>) -> Option<v1::Image> {
 }
 
 /// A `Verify` of fixtures by file name.
-pub fn verify(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
+pub fn verify_request(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
     v1::VerifyRequest {
         context: context(),
         portrait: image(fixture(portrait)),
@@ -162,16 +162,16 @@ pub fn verify(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
     }
 }
 
-pub fn photo_request(data: Vec<u8>, source: v1::ImageSource) -> v1::EmbedRequest {
+pub fn embed_request(data: Vec<u8>, source: v1::ImageSource) -> v1::EmbedRequest {
     v1::EmbedRequest { context: context(), image: image(data), source: source.into() }
 }
 
-pub fn codes(reasons: &[v1::Reason]) -> Vec<v1::ReasonCode> {
+pub fn reason_codes(reasons: &[v1::Reason]) -> Vec<v1::ReasonCode> {
     reasons.iter().map(v1::Reason::code).collect()
 }
 
 /// Reads one path of the HTTP port: status code and body.
-pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -185,9 +185,9 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// Reads the metrics until `holds`; the event is certain to come, only its moment is not.
-pub async fn until(http: SocketAddr, holds: impl Fn(&str) -> bool) {
+pub async fn wait_for_metrics(http: SocketAddr, holds: impl Fn(&str) -> bool) {
     loop {
-        let (_, text) = get(http, "/metrics").await;
+        let (_, text) = http_get(http, "/metrics").await;
         if holds(&text) {
             return;
         }

@@ -23,7 +23,7 @@ use crate::puppet::attacks::{
 use crate::puppet::{
     Actor, FilmedFrame, Gesture, Performance, Picture, Puppet, Shot, TurnYaws, film, shoot,
 };
-use crate::support::{channel, codes, is_in_part, portrait};
+use crate::support::{channel, is_in_part, portrait, reason_codes};
 
 /// The customer whose portrait it is, and somebody else.
 const CUSTOMER: &str = "person_a_1.jpg";
@@ -108,7 +108,7 @@ async fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
 async fn check_attack(index: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
     let frames = film_attack(index, attack.actions, attack.film).await;
     let stopped = evaluate_frames(&mut client().await, index, attack.actions, &frames).await;
-    let first = codes(&stopped.reasons).first().copied();
+    let first = reason_codes(&stopped.reasons).first().copied();
     let is_stopped = stopped.decision() == attack.decision
         && first.is_some_and(|code| attack.reasons.contains(&code));
     let mut wrong = Vec::new();
@@ -581,7 +581,7 @@ async fn whoever_acts_before_after_or_without_the_prompt_passes_only_without_the
             "{name}: {}",
             describe_result(&stopped)
         );
-        let first = codes(&stopped.reasons).first().copied();
+        let first = reason_codes(&stopped.reasons).first().copied();
         assert_eq!(first, Some(mistimed.reason), "{name}: {}", describe_result(&stopped));
         let app = start_relaxed(mistimed.relax, &models).await;
         let mut lenient = liveness_client(channel(app.grpc_address()).await);

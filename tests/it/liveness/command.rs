@@ -7,17 +7,17 @@ use menshen::app::App;
 use super::sessions::PORTRAIT;
 use super::{live_config, models, puppet};
 use crate::puppet::{Actor, film};
-use crate::support::{menshen, shared, text};
+use crate::support::{run_menshen, shared_server, text};
 
 const FACES: &str = "tests/fixtures/faces";
 
 /// A session against the server that all tests share.
 fn liveness(options: &[&str]) -> Output {
-    let server = shared().grpc.to_string();
+    let server = shared_server().grpc.to_string();
     let portrait = format!("{FACES}/{PORTRAIT}");
     let mut arguments = vec!["liveness", "--server", &server, "--portrait", &portrait];
     arguments.extend(options);
-    menshen(&arguments)
+    run_menshen(&arguments)
 }
 
 /// A folder with a person who looks into the camera and does nothing.
@@ -70,7 +70,7 @@ fn a_server_that_tells_all_has_its_checks_printed() {
     let app = runtime.block_on(App::start(live_config(&models))).unwrap();
     let server = app.grpc_address().to_string();
     let (frames, portrait) = (folder.path().to_str().unwrap(), format!("{FACES}/{PORTRAIT}"));
-    let run = menshen(&[
+    let run = run_menshen(&[
         "liveness",
         "--server",
         &server,
@@ -125,7 +125,7 @@ fn what_the_command_cannot_use_is_named_and_exits_with_2() {
         (["liveness", "--portrait", "/nowhere.jpg", "--camera-simulated", &photo], "/nowhere.jpg"),
         (["liveness", "--portrait", &photo, "--camera-simulated", &photo], "no server answers"),
     ] {
-        let run = menshen(&[&arguments[..], &["--server", "127.0.0.1:1"]].concat());
+        let run = run_menshen(&[&arguments[..], &["--server", "127.0.0.1:1"]].concat());
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
         assert!(text(&run.stderr).contains(word), "{arguments:?}: {}", text(&run.stderr));
     }

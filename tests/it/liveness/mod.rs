@@ -28,7 +28,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::puppet::{Actor, FilmedFrame, Gesture, Puppet, shoot};
-use crate::support::{channel, config, context, copy, fixture, image, portrait, repository};
+use crate::support::{channel, config, context, copy_folder, fixture, image, portrait, repository};
 
 type Client = LivenessServiceClient<Channel>;
 
@@ -54,8 +54,8 @@ const RECORDED_AFTER_MS: i64 = 1000;
 /// The models of the repository with `fixed_live` beside them.
 fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
-    copy(&repository().join("tests/fixtures/models"), models.path());
+    copy_folder(&config().models.dir, models.path());
+    copy_folder(&repository().join("tests/fixtures/models"), models.path());
     models
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::puppet::{Actor, FilmedFrame, Gesture, Performance, film};
 use crate::redis_server::RedisServer;
-use crate::support::{codes, get};
+use crate::support::{http_get, reason_codes};
 
 /// Sessions that are created until one asks for the same actions again. There are 34 sequences,
 /// all equally likely: one in 10⁵⁰ runs does not find it.
@@ -125,7 +125,7 @@ async fn assert_replays_are_refused(first: &mut Client, later: &mut [Client]) {
         assert_ne!(again.session_id, session.session_id);
         let replayed = judge(client, &again, &frames).await;
         assert_eq!(replayed.decision(), v1::Decision::Fail, "{}", describe_result(&replayed));
-        let first = codes(&replayed.reasons)[0];
+        let first = reason_codes(&replayed.reasons)[0];
         assert_eq!(first, v1::ReasonCode::ReplayedMedia, "{}", describe_result(&replayed));
     }
 }
@@ -232,7 +232,7 @@ async fn without_the_store_no_session_is_created_run_or_decided() {
     assert_unavailable("evaluate", client.evaluate(request).await);
     assert_unavailable("get result", result_of(&mut client, &ended).await);
     assert_unavailable("end of a stream", running.finish().await);
-    let (_, text) = get(replicas.apps[0].http_address(), "/metrics").await;
+    let (_, text) = http_get(replicas.apps[0].http_address(), "/metrics").await;
     assert!(!text.contains("outcome=\"pass\""), "{text}");
 
     replicas.redis.restart();

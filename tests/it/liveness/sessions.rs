@@ -19,7 +19,8 @@ use super::{
 };
 use crate::puppet::FilmedFrame;
 use crate::support::{
-    Shared, channel, codes, config, context, fixture, get, image, metric, png, shared, until,
+    SharedServer, channel, config, context, fixture, http_get, image, metric, png, reason_codes,
+    shared_server, wait_for_metrics,
 };
 
 pub const PORTRAIT: &str = "person_b_1.jpg";
@@ -30,7 +31,7 @@ const OTHER: &str = "person_b_2.jpg";
 /// A client of the server that all tests of the binary share; it has the settings that a server
 /// has which was told nothing.
 async fn client() -> Client {
-    let Shared { grpc, .. } = tokio::task::spawn_blocking(shared).await.unwrap();
+    let SharedServer { grpc, .. } = tokio::task::spawn_blocking(shared_server).await.unwrap();
     client_at(*grpc).await
 }
 
@@ -607,7 +608,7 @@ async fn a_client_that_stops_early_is_asked_to_try_again() {
     running.send_frames(&session, 0, &blank_frames(3)).await;
     let result = running.finish().await.unwrap();
     assert_eq!(result.decision(), v1::Decision::Retry);
-    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::SessionExpired);
+    assert_eq!(reason_codes(&result.reasons)[0], v1::ReasonCode::SessionExpired);
     assert_eq!((result.assurance(), result.steps_done), (v1::Assurance::Stream, 0));
     assert_eq!((result.frames_received, result.frames_judged), (3, 0));
     assert_eq!((result.matched_frame, result.similarity), (None, None));
@@ -628,7 +629,7 @@ async fn a_client_that_stops_early_is_told_what_it_did_not_heed() {
     for result in [streamed, evaluated.into_inner()] {
         assert_eq!(result.decision(), v1::Decision::Retry);
         let expected = [v1::ReasonCode::SessionExpired, v1::ReasonCode::FaceNotFound];
-        assert_eq!(codes(&result.reasons)[..2], expected);
+        assert_eq!(reason_codes(&result.reasons)[..2], expected);
     }
 }
 
@@ -671,8 +672,8 @@ async fn callers_learn_what_gave_an_attack_away_only_where_the_operator_said_so(
     let session = batch_session(&mut silent, "attack").await;
     let result = silent.evaluate(repeated_frames(&session)).await.unwrap().into_inner();
     assert_eq!(result.decision(), v1::Decision::Fail);
-    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::LivenessFailed, "{result:?}");
-    let reasons = codes(&result.reasons);
+    assert_eq!(reason_codes(&result.reasons)[0], v1::ReasonCode::LivenessFailed, "{result:?}");
+    let reasons = reason_codes(&result.reasons);
     assert!(!reasons.contains(&v1::ReasonCode::DuplicateFrames), "{reasons:?}");
     assert!(result.reasons.iter().all(|reason| (reason.value, reason.limit) == (None, None)));
     assert!(result.checks.is_empty());
@@ -681,7 +682,7 @@ async fn callers_learn_what_gave_an_attack_away_only_where_the_operator_said_so(
     let session = batch_session(&mut open, "attack").await;
     let result = open.evaluate(repeated_frames(&session)).await.unwrap().into_inner();
     assert_eq!(result.decision(), v1::Decision::Fail);
-    assert_eq!(codes(&result.reasons)[0], v1::ReasonCode::DuplicateFrames);
+    assert_eq!(reason_codes(&result.reasons)[0], v1::ReasonCode::DuplicateFrames);
     assert!(!result.checks.is_empty());
 }
 
@@ -706,7 +707,7 @@ async fn a_portrait_without_a_face_is_to_be_taken_again() {
     let ran = RunStream::open(&mut client, first).await.wait_for_result().await.unwrap();
     for result in [evaluated, ran] {
         assert_eq!(result.decision(), v1::Decision::Retry);
-        assert_eq!(codes(&result.reasons), [v1::ReasonCode::FaceNotFound]);
+        assert_eq!(reason_codes(&result.reasons), [v1::ReasonCode::FaceNotFound]);
         assert_eq!(result.reasons[0].subject, "portrait");
         assert_eq!(result.frames_received, 0);
     }
@@ -764,7 +765,7 @@ async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
     let overloaded = "menshen_requests_total{method=\"run\",outcome=\"overloaded\"}";
-    assert_eq!(metric(&get(app.http_address(), "/metrics").await.1, overloaded), 1.0);
+    assert_eq!(metric(&http_get(app.http_address(), "/metrics").await.1, overloaded), 1.0);
     app.stop().await;
 }
 
@@ -779,7 +780,7 @@ async fn sessions_are_counted_by_how_they_ended() {
     client.evaluate(repeated_frames(&recorded)).await.unwrap();
     client.evaluate(repeated_frames(&recorded)).await.unwrap_err();
     result_of(&mut client, &recorded).await.unwrap();
-    let (_, text) = get(app.http_address(), "/metrics").await;
+    let (_, text) = http_get(app.http_address(), "/metrics").await;
     for (method, outcome, count) in [
         ("create_session", "answered", 2.0),
         ("run", "retry", 1.0),
@@ -814,22 +815,22 @@ async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
             running
         });
         let running = opened.await.unwrap();
-        let (_, text) = get(http, "/metrics").await;
+        let (_, text) = http_get(http, "/metrics").await;
         assert_eq!(metric(&text, "menshen_tickets"), 1.0, "{text}");
         let refused =
             client.create_session(session_request("other", PORTRAIT, v1::Assurance::Batch)).await;
         assert_eq!(code(refused), Code::ResourceExhausted, "the only place is taken");
         if !loses_its_line {
             drop(running);
-            until(http, |text| metric(text, "menshen_tickets") == 0.0).await;
+            wait_for_metrics(http, |text| metric(text, "menshen_tickets") == 0.0).await;
         }
         line.shutdown_background();
-        until(http, |text| {
+        wait_for_metrics(http, |text| {
             metric(text, "menshen_tickets") == 0.0
                 && metric(text, "menshen_requests_in_flight") == 0.0
         })
         .await;
-        let (_, text) = get(http, "/metrics").await;
+        let (_, text) = http_get(http, "/metrics").await;
         // Whether the server hears of the end of the frames or of the whole call first is chance.
         let ended = ["cancelled", "retry"].map(|outcome| {
             let line = format!("menshen_requests_total{{method=\"run\",outcome=\"{outcome}\"}}");
