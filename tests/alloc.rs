@@ -13,13 +13,13 @@ use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
 use menshen::engine::{Precision, import, optimise};
 
 /// The system's allocator, which counts what it is asked for on any thread.
-struct Counting;
+struct CountingAllocator;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call goes to the system's allocator as it came. The default methods for zeroed and
 // resized memory call these two.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: what the caller promises.
@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const NETWORKS: [&str; 5] = [
     "yunet/2023mar/face_detection_yunet_2023mar_int8bq.onnx",

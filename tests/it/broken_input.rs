@@ -85,7 +85,7 @@ async fn a_broken_file_is_an_invalid_argument_that_names_the_field_whatever_the_
             assert!(fields[0].field == field || fields[0].field == "message", "{kind}: {fields:?}");
         }
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn numbers_that_are_none_are_refused() {
         request.policy_fmr = Some(fmr);
         assert_eq!(client.verify(request).await.unwrap_err().code(), Code::InvalidArgument);
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn extreme_pictures_are_answered() {
         assert!(answer.embedding.is_none());
         assert!(!answer.reasons.is_empty());
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn a_body_that_is_no_message_is_refused() {
         // What gRPC libraries answer when a message does not parse.
         assert_eq!(status.code(), Code::Internal, "{method}: {status}");
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn an_unknown_method_is_unimplemented() {
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }
 
-async fn nothing_panicked() {
+async fn assert_nothing_panicked() {
     let (status, text) = http_get(shared_server().http, "/metrics").await;
     assert_eq!(status, 200);
     let counted: Vec<&str> =

@@ -60,15 +60,15 @@ async fn concurrent_faces_get_their_own_embeddings() {
     }
     let mut calls = JoinSet::new();
     for index in 0..PICTURES.len() * 3 {
-        let which = index % PICTURES.len();
+        let picture = index % PICTURES.len();
         let mut client = client.clone();
-        calls.spawn(async move { (which, embedding(&mut client, PICTURES[which]).await) });
+        calls.spawn(async move { (picture, embedding(&mut client, PICTURES[picture]).await) });
     }
     while let Some(call) = calls.join_next().await {
-        let (which, batched) = call.unwrap();
-        let pairs = alone[which].iter().zip(&batched);
+        let (picture, batched) = call.unwrap();
+        let pairs = alone[picture].iter().zip(&batched);
         let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(difference <= 1e-4, "{}: {difference}", PICTURES[which]);
+        assert!(difference <= 1e-4, "{}: {difference}", PICTURES[picture]);
     }
 }
 

@@ -16,15 +16,15 @@ const PICTURE: &str = "impostor_2.jpg";
 
 /// The models of the repository; beside them `near/1`, the default liveness model under another
 /// name and with a tighter crop, and the ensemble `pair/1` of both.
-fn models() -> TempDir {
+fn models_with_ensemble() -> TempDir {
     let models = tempfile::tempdir().unwrap();
     copy_folder(&config().models.dir, models.path());
     let near = models.path().join("near/1");
     std::fs::create_dir_all(&near).unwrap();
     copy_folder(&models.path().join("fr_liveness/0.0.1"), &near);
-    edit(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
-    edit(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
-    edit(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
+    replace_in_file(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
+    replace_in_file(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
+    replace_in_file(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
     let pair = models.path().join("pair/1");
     std::fs::create_dir_all(&pair).unwrap();
     std::fs::write(
@@ -36,13 +36,13 @@ fn models() -> TempDir {
     models
 }
 
-fn edit(file: &Path, from: &str, to: &str) {
+fn replace_in_file(file: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{from} is not in {}", file.display());
     std::fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-async fn judged_by(models: &TempDir, liveness: &str) -> App {
+async fn start_with_liveness(models: &TempDir, liveness: &str) -> App {
     let mut config = config();
     config.models.dir = models.path().to_owned();
     config.models.liveness = liveness.to_owned();
@@ -59,16 +59,16 @@ fn request() -> v1::CheckLivenessRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
-    let models = models();
+    let models = models_with_ensemble();
     let alone = client().await.check_liveness(request()).await.unwrap().into_inner();
     let alone = alone.liveness.unwrap().score;
-    let app = judged_by(&models, "near").await;
+    let app = start_with_liveness(&models, "near").await;
     let near = connect(app.grpc_address()).await.check_liveness(request()).await.unwrap();
     let near = near.into_inner().liveness.unwrap().score;
     app.stop().await;
     assert!(alone > 0.9 && near < 0.5, "{alone} {near}");
 
-    let app = judged_by(&models, "pair/1").await;
+    let app = start_with_liveness(&models, "pair/1").await;
     let mut client = connect(app.grpc_address()).await;
     let answer = client.check_liveness(request()).await.unwrap().into_inner();
     let liveness = answer.liveness.unwrap();
@@ -90,7 +90,7 @@ async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
 
 #[test]
 fn an_ensemble_is_listed_inspected_and_verified_with_its_members() {
-    let models = models();
+    let models = models_with_ensemble();
     let dir = models.path().to_str().unwrap();
     let list = stdout(&["models", "list", "--models", dir]);
     assert!(
@@ -106,7 +106,7 @@ fn an_ensemble_is_listed_inspected_and_verified_with_its_members() {
         assert!(verify.contains(id), "{id} in\n{verify}");
     }
     assert!(!verify.contains("REFUSED") && !verify.contains("sface"), "{verify}");
-    edit(&models.path().join("pair/1/ensemble.toml"), "near/1", "iris/3.3.6");
+    replace_in_file(&models.path().join("pair/1/ensemble.toml"), "near/1", "iris/3.3.6");
     let verify = stdout(&["models", "verify", "pair", "--models", dir]);
     let reason = "model iris/3.3.6 is for iris, passive-liveness was asked for";
     assert!(verify.contains("REFUSED") && verify.contains(reason), "{verify}");

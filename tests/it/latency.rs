@@ -7,7 +7,7 @@ use menshen::proto::v1;
 use crate::support::{client, embed_request, fixture};
 
 /// A JPEG file that comments, which decoders skip, bring to `bytes`.
-fn padded(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
+fn pad_jpeg(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
     let (marker, rest) = (file[..2].to_vec(), file.split_off(2));
     let mut padded = marker;
     while padded.len() + rest.len() < bytes {
@@ -27,16 +27,16 @@ fn padded(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
 async fn a_call_takes_hardly_longer_than_the_server_says() {
     const DELAYED_ACK_MS: f64 = 40.0;
     let mut client = client().await;
-    let file = padded(fixture("person_a_1.jpg"), 300 << 10);
-    let mut beside: Vec<f64> = Vec::new();
+    let file = pad_jpeg(fixture("person_a_1.jpg"), 300 << 10);
+    let mut overheads_ms: Vec<f64> = Vec::new();
     for _ in 0..30 {
         let request = embed_request(file.clone(), v1::ImageSource::LivePhoto);
         let v1::EmbedRequest { context, image, source } = request;
         let sent = Instant::now();
         let answer = client.detect(v1::DetectRequest { context, image, source }).await.unwrap();
         let wall_ms = sent.elapsed().as_secs_f64() * 1e3;
-        beside.push(wall_ms - answer.into_inner().times.unwrap().total_ms);
+        overheads_ms.push(wall_ms - answer.into_inner().times.unwrap().total_ms);
     }
-    beside.sort_by(f64::total_cmp);
-    assert!(beside[15] < DELAYED_ACK_MS / 2.0, "{beside:.1?}");
+    overheads_ms.sort_by(f64::total_cmp);
+    assert!(overheads_ms[15] < DELAYED_ACK_MS / 2.0, "{overheads_ms:.1?}");
 }

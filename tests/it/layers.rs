@@ -38,13 +38,13 @@ fn is_crate(folder: &Path) -> bool {
     folder.join("Cargo.toml").exists()
 }
 
-fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             // In a crate of its own the compiler holds the border.
             if !is_crate(&path) {
-                sources(&path, files);
+                collect_sources(&path, files);
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
@@ -99,7 +99,7 @@ fn members(group: &str) -> Vec<String> {
 fn imports_point_downward_only() {
     let source = crate::support::repository().join("src");
     let mut files = Vec::new();
-    sources(&source, &mut files);
+    collect_sources(&source, &mut files);
     assert!(files.len() > 30, "the sources were not found");
     let mut wrong = Vec::new();
     for file in files {
@@ -166,7 +166,7 @@ fn status_names(text: &str) -> Vec<String> {
 fn only_one_file_of_the_services_names_grpc_codes() {
     let services = crate::support::repository().join("src/services");
     let mut files = Vec::new();
-    sources(&services, &mut files);
+    collect_sources(&services, &mut files);
     assert!(files.len() > 10, "the sources were not found");
     let mut wrong = Vec::new();
     for file in files {

@@ -7,7 +7,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::{
-    channel, config, connect, copy_folder, http_get, run_menshen, text, verify_request,
+    channel, config, connect, copy_folder, http_get, metric, run_menshen, text, verify_request,
 };
 
 async fn health(app: &App, service: &str) -> ServingStatus {
@@ -42,17 +42,17 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
 async fn the_health_command_fails_with_1_unless_the_server_serves() {
     let mut app = App::bind(config()).await.unwrap();
     let address = app.grpc_address().to_string();
-    let asked = || {
+    let run_health = || {
         let health = run_menshen(&["health", "--server", &address]);
         (health.status.code(), text(&health.stdout))
     };
-    assert_eq!(asked(), (Some(1), "NOT_SERVING\n".to_owned()));
+    assert_eq!(run_health(), (Some(1), "NOT_SERVING\n".to_owned()));
     app.load().await.unwrap();
-    assert_eq!(asked(), (Some(0), "SERVING\n".to_owned()));
+    assert_eq!(run_health(), (Some(0), "SERVING\n".to_owned()));
     app.stop().await;
-    let (code, said) = asked();
+    let (code, printed) = run_health();
     assert_eq!(code, Some(1));
-    assert!(said.contains("no server answers"), "{said}");
+    assert!(printed.contains("no server answers"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +87,7 @@ async fn stopping_finishes_what_is_in_flight() {
             })
         })
         .collect();
-    while crate::support::metric(&http_get(http, "/metrics").await.1, "menshen_requests_in_flight")
-        < 6.0
-    {
+    while metric(&http_get(http, "/metrics").await.1, "menshen_requests_in_flight") < 6.0 {
         tokio::task::yield_now().await;
     }
     app.stop().await;
@@ -113,8 +111,8 @@ async fn while_draining_a_server_says_so_and_still_answers() {
     }
     let mut health = HealthClient::new(channel(grpc).await);
     let request = HealthCheckRequest { service: String::new() };
-    let mut watched = health.watch(request).await.unwrap().into_inner();
-    while watched.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+    let mut updates = health.watch(request).await.unwrap().into_inner();
+    while updates.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
     assert_eq!(http_get(http, "/livez").await.0, 200);
     client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     stopping.abort();
@@ -127,11 +125,11 @@ async fn a_client_that_watches_health_hears_of_the_end_and_does_not_hold_it_up()
     let app = App::bind(config).await.unwrap();
     let mut health = HealthClient::new(channel(app.grpc_address()).await);
     let request = HealthCheckRequest { service: String::new() };
-    let mut watched = health.watch(request).await.unwrap().into_inner();
-    watched.message().await.unwrap().unwrap();
+    let mut updates = health.watch(request).await.unwrap().into_inner();
+    updates.message().await.unwrap().unwrap();
     let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), app.stop()).await;
     assert!(stopped.is_ok(), "the watch holds up the drain");
-    while let Some(update) = watched.message().await.unwrap() {
+    while let Some(update) = updates.message().await.unwrap() {
         assert_eq!(update.status(), ServingStatus::NotServing);
     }
 }
@@ -146,12 +144,12 @@ async fn reflection_lists_the_services() {
     let address =
         tokio::task::spawn_blocking(|| crate::support::shared_server().grpc).await.unwrap();
     let mut client = ServerReflectionClient::new(channel(address).await);
-    let ask = ServerReflectionRequest {
+    let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut answers =
-        client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+        client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
     let ServerReflectionResponse { message_response, .. } =
         answers.message().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = message_response else {

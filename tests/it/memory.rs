@@ -11,9 +11,9 @@ use crate::support::repository;
 const START_MIB_MAX: u64 = 350;
 
 /// `menshen serve`, stopped when it is dropped.
-struct Server(Child);
+struct ServerProcess(Child);
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -38,7 +38,7 @@ fn a_server_with_all_default_models_starts_in_little_memory() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut server = Server(server);
+    let mut server = ServerProcess(server);
     let output = BufReader::new(server.0.stdout.take().unwrap());
     let mut lines = output.lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "ready"));

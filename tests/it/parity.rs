@@ -9,11 +9,11 @@ use crate::support::{client, context, embed_request, fixture, image, repository}
 
 #[derive(Deserialize)]
 struct Golden {
-    pictures: BTreeMap<String, Picture>,
+    pictures: BTreeMap<String, GoldenPicture>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct GoldenPicture {
     width: u32,
     height: u32,
     /// x, y, width, height, five points, score.
@@ -66,10 +66,10 @@ async fn faces_and_embeddings_agree_with_opencv() {
         assert!(same >= 0.98, "{name}: cosine {same} with the golden embedding");
         embeddings.push((name, embedding.values));
     }
-    check_pairs(&embeddings);
+    assert_pairs_separate(&embeddings);
 }
 
-fn check_pairs(embeddings: &[(String, Vec<f32>)]) {
+fn assert_pairs_separate(embeddings: &[(String, Vec<f32>)]) {
     for (index, (name, embedding)) in embeddings.iter().enumerate() {
         for (other_name, other) in &embeddings[index + 1..] {
             let similarity = cosine(embedding, other);

@@ -15,11 +15,11 @@ pub struct Answer {
 
 impl Answer {
     pub fn status(&self) -> Status {
-        status(self.end()).unwrap()
+        status(self.status_headers()).unwrap()
     }
 
     /// Where the status stands: the trailers, or the headers of an answer without any.
-    pub fn end(&self) -> &HeaderMap {
+    pub fn status_headers(&self) -> &HeaderMap {
         self.trailers.as_ref().unwrap_or(&self.headers)
     }
 }
@@ -31,11 +31,11 @@ pub async fn call(
     message: &[u8],
     timeout: Option<&str>,
 ) -> Status {
-    answer(address, method, message, timeout).await.status()
+    send(address, method, message, timeout).await.status()
 }
 
 /// Sends `message` to `method` of `FaceService`.
-pub async fn answer(
+pub async fn send(
     address: SocketAddr,
     method: &str,
     message: &[u8],

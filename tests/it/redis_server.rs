@@ -9,7 +9,7 @@ use std::sync::Once;
 use tempfile::TempDir;
 
 /// Whether it was said that nothing runs against Redis.
-static SAID: Once = Once::new();
+static REPORTED: Once = Once::new();
 
 /// Ports another process may take before the server does.
 const STARTS_MAX: usize = 10;
@@ -32,7 +32,7 @@ impl RedisServer {
     /// The same with further options.
     pub fn start_with(options: &[&str]) -> Option<Self> {
         let Some(binary) = std::env::var_os("REDIS_SERVER").map(PathBuf::from) else {
-            SAID.call_once(say_not_run);
+            REPORTED.call_once(report_not_run);
             return None;
         };
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -75,7 +75,7 @@ impl Drop for RedisServer {
 }
 
 /// To the stream itself: what `eprintln!` says is kept back while tests pass.
-fn say_not_run() {
+fn report_not_run() {
     let line = b"replay: not run against Redis, as REDIS_SERVER names no binary of it\n";
     std::io::stderr().write_all(line).unwrap();
 }

@@ -14,56 +14,56 @@ use crate::redis_server::RedisServer;
 const TTL: Duration = Duration::from_secs(600);
 
 /// Longer than any test waits on a busy machine.
-const PATIENT_MS: u64 = 10_000;
+const TIMEOUT_MS: u64 = 10_000;
 
 fn settings(server: &RedisServer) -> LivenessSettings {
     let replay = ReplayTarget::try_from(server.url()).unwrap();
-    LivenessSettings { replay, replay_timeout_ms: PATIENT_MS, ..Default::default() }
+    LivenessSettings { replay, replay_timeout_ms: TIMEOUT_MS, ..Default::default() }
 }
 
-fn open(settings: &LivenessSettings) -> Arc<ReplayStore> {
+fn open_store(settings: &LivenessSettings) -> Arc<ReplayStore> {
     let LivenessSettings { replay, replay_replicas_min, .. } = settings;
     Arc::new(ReplayStore::open(replay, *replay_replicas_min, settings.replay_timeout()).unwrap())
 }
 
 /// A store as two replicas see it; in memory there is only one replica, asked twice.
-struct Subject {
+struct StoreUnderTest {
     name: &'static str,
     replicas: [Arc<ReplayStore>; 2],
     /// Stays alive as long as its clients.
     _server: Option<RedisServer>,
 }
 
-fn subjects() -> Vec<Subject> {
-    let memory = open(&LivenessSettings::default());
+fn stores_under_test() -> Vec<StoreUnderTest> {
+    let memory = open_store(&LivenessSettings::default());
     let replicas = [Arc::clone(&memory), memory];
-    let mut subjects = vec![Subject { name: "memory", replicas, _server: None }];
+    let mut stores = vec![StoreUnderTest { name: "memory", replicas, _server: None }];
     if let Some(server) = RedisServer::start() {
-        let replicas = [open(&settings(&server)), open(&settings(&server))];
-        subjects.push(Subject { name: "redis", replicas, _server: Some(server) });
+        let replicas = [open_store(&settings(&server)), open_store(&settings(&server))];
+        stores.push(StoreUnderTest { name: "redis", replicas, _server: Some(server) });
     }
-    subjects
+    stores
 }
 
-fn session() -> SessionId {
+fn random_session() -> SessionId {
     SessionId::random().unwrap()
 }
 
-fn digests(bytes: &[u8]) -> KeyedDigests {
+fn keyed_digests(bytes: &[u8]) -> KeyedDigests {
     KeyedDigests { newest: Digest::of(bytes), other: None }
 }
 
 #[tokio::test]
 async fn a_store_says_that_it_can_be_used() {
-    for Subject { name, replicas, .. } in &subjects() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         replicas[0].probe().await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
 #[tokio::test]
 async fn a_session_is_claimed_once_on_all_replicas() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (first, second) = (session(), session());
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (first, second) = (random_session(), random_session());
         assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::Claimed, "{name}");
         assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
         assert_eq!(two.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
@@ -73,9 +73,9 @@ async fn a_session_is_claimed_once_on_all_replicas() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
-    for Subject { name, replicas, .. } in &subjects() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         for _ in 0..10 {
-            let session = session();
+            let session = random_session();
             let racers: Vec<_> = (0..50)
                 .map(|racer| {
                     let store = Arc::clone(&replicas[racer % 2]);
@@ -93,8 +93,8 @@ async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
 
 #[tokio::test]
 async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_result() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let session = session();
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let session = random_session();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Unknown, "{name}");
         one.claim(session, TTL).await.unwrap();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Claimed, "{name}");
@@ -108,16 +108,16 @@ async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_
 
 #[tokio::test]
 async fn a_result_longer_than_a_verdict_is_refused() {
-    for Subject { name, replicas: [one, _], .. } in &subjects() {
-        let result = one.finish(session(), Bytes::from(vec![0; 8_193]), TTL).await;
+    for StoreUnderTest { name, replicas: [one, _], .. } in &stores_under_test() {
+        let result = one.finish(random_session(), Bytes::from(vec![0; 8_193]), TTL).await;
         assert!(matches!(result, Err(ReplayError::ResultTooLong { len: 8_193 })), "{name}");
     }
 }
 
 #[tokio::test]
 async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, other) = (digests(b"old key"), digests(b"another transaction"));
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, other) = (keyed_digests(b"old key"), keyed_digests(b"another transaction"));
         let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
         assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
         assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
@@ -128,8 +128,8 @@ async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
 
 #[tokio::test]
 async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, new) = (digests(b"old key"), digests(b"new key"));
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
         let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
         assert_eq!(one.attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
         assert_eq!(two.attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
@@ -144,11 +144,13 @@ async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_race_for_attempts_get_no_more_than_the_most() {
-    for Subject { name, replicas, .. } in &subjects() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         let racers: Vec<_> = (0..50)
             .map(|racer| {
                 let store = Arc::clone(&replicas[racer % 2]);
-                tokio::spawn(async move { store.attempt(&digests(b"42"), 3, TTL).await.unwrap() })
+                tokio::spawn(
+                    async move { store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap() },
+                )
             })
             .collect();
         let mut counted = Vec::new();
@@ -162,8 +164,8 @@ async fn many_who_race_for_attempts_get_no_more_than_the_most() {
 
 #[tokio::test]
 async fn an_attempt_that_is_given_back_can_be_made_again() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (transaction, other) = (digests(b"42"), digests(b"another transaction"));
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (transaction, other) = (keyed_digests(b"42"), keyed_digests(b"another transaction"));
         assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
         assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
         assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
@@ -176,8 +178,8 @@ async fn an_attempt_that_is_given_back_can_be_made_again() {
 
 #[tokio::test]
 async fn what_was_not_counted_is_not_given_back() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let transaction = digests(b"42");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let transaction = keyed_digests(b"42");
         one.give_back(&transaction, 9, TTL).await.unwrap();
         assert_eq!(one.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
         for store in [one, two, one] {
@@ -189,8 +191,8 @@ async fn what_was_not_counted_is_not_given_back() {
 
 #[tokio::test]
 async fn a_transaction_is_given_back_only_so_many_attempts() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let transaction = digests(b"42");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let transaction = keyed_digests(b"42");
         for _ in 0..2 {
             assert_eq!(one.attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
             two.give_back(&transaction, 2, TTL).await.unwrap();
@@ -203,8 +205,8 @@ async fn a_transaction_is_given_back_only_so_many_attempts() {
 
 #[tokio::test]
 async fn an_attempt_is_given_back_under_every_key() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, new) = (digests(b"old key"), digests(b"new key"));
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
         let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
         assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
         assert_eq!(one.attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
@@ -216,15 +218,15 @@ async fn an_attempt_is_given_back_under_every_key() {
 
 #[tokio::test]
 async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotation() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (first, second) = (session(), session());
-        let frames = [digests(b"a"), digests(b"b")];
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (first, second) = (random_session(), random_session());
+        let frames = [keyed_digests(b"a"), keyed_digests(b"b")];
         let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}");
         let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}: its own frames");
         let rotated = KeyedDigests { newest: Digest::of(b"a2"), other: Some(frames[0].newest) };
-        let later = [digests(b"c"), rotated, frames[1].clone(), digests(b"d")];
+        let later = [keyed_digests(b"c"), rotated, frames[1].clone(), keyed_digests(b"d")];
         let seen = two.seen_frames(&later, second, TTL).await.unwrap();
         assert_eq!(seen, [false, true, true, false], "{name}");
         assert!(two.seen_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
@@ -234,15 +236,15 @@ async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotati
 #[tokio::test]
 async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
     let Some(server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
-    let session = session();
+    let store = open_store(&settings(&server));
+    let session = random_session();
     store.claim(session, TTL).await.unwrap();
     store.finish(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
     for _ in 0..3 {
-        store.attempt(&digests(b"42"), 3, TTL).await.unwrap();
+        store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap();
     }
-    store.give_back(&digests(b"42"), 3, TTL).await.unwrap();
-    store.seen_frames(&[digests(b"a")], session, TTL).await.unwrap();
+    store.give_back(&keyed_digests(b"42"), 3, TTL).await.unwrap();
+    store.seen_frames(&[keyed_digests(b"a")], session, TTL).await.unwrap();
 
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -262,7 +264,7 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
 #[tokio::test]
 async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
     let Some(server) = RedisServer::start() else { return };
-    let (store, transaction) = (open(&settings(&server)), digests(b"42"));
+    let (store, transaction) = (open_store(&settings(&server)), keyed_digests(b"42"));
     assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
     // The server's own clock cannot be paused, so the count's time is set to be over soon.
     let client = redis::Client::open(server.url()).unwrap();
@@ -283,7 +285,7 @@ async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
 #[tokio::test]
 async fn a_claim_can_be_made_again_when_it_has_expired() {
     let Some(server) = RedisServer::start() else { return };
-    let (store, session) = (open(&settings(&server)), session());
+    let (store, session) = (open_store(&settings(&server)), random_session());
     assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
     assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
     // The server's own clock cannot be paused, so the claim's time is set to be over.
@@ -300,30 +302,34 @@ async fn a_claim_can_be_made_again_when_it_has_expired() {
 #[tokio::test]
 async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restart() {
     let Some(mut server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+    let store = open_store(&settings(&server));
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
     server.kill();
     for _ in 0..3 {
-        assert!(matches!(store.claim(session(), TTL).await, Err(ReplayError::Unavailable(_))));
-        assert!(matches!(store.state(session()).await, Err(ReplayError::Unavailable(_))));
+        assert!(matches!(
+            store.claim(random_session(), TTL).await,
+            Err(ReplayError::Unavailable(_))
+        ));
+        assert!(matches!(store.state(random_session()).await, Err(ReplayError::Unavailable(_))));
         assert!(matches!(store.probe().await, Err(ReplayError::Unavailable(_))));
     }
     server.restart();
     store.probe().await.unwrap();
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
 }
 
 #[tokio::test]
 async fn a_server_killed_with_questions_in_flight_leaves_nobody_waiting() {
     let Some(mut server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
+    let store = open_store(&settings(&server));
     store.probe().await.unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let pause_ms = 10 * PATIENT_MS;
+    let pause_ms = 10 * TIMEOUT_MS;
     redis::cmd("CLIENT").arg("PAUSE").arg(pause_ms).exec_async(&mut connection).await.unwrap();
-    let asking = futures_util::future::join_all((0..50).map(|_| store.claim(session(), TTL)));
-    let (claims, ()) = tokio::join!(asking, async { server.kill() });
+    let claiming =
+        futures_util::future::join_all((0..50).map(|_| store.claim(random_session(), TTL)));
+    let (claims, ()) = tokio::join!(claiming, async { server.kill() });
     for claim in claims {
         assert!(matches!(claim, Err(ReplayError::Unavailable(_))), "{claim:?}");
     }
@@ -334,24 +340,24 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     let Some(server) = RedisServer::start() else { return };
     let alone =
         LivenessSettings { replay_replicas_min: 1, replay_timeout_ms: 1_000, ..settings(&server) };
-    let store = open(&alone);
+    let store = open_store(&alone);
     let missing = |result: Result<(), ReplayError>| {
         matches!(result, Err(ReplayError::TooFewReplicas { held: 0, replicas_min: 1 }))
     };
-    let frames = [digests(b"a")];
-    assert!(missing(store.claim(session(), TTL).await.map(drop)));
-    assert!(missing(store.attempt(&digests(b"42"), 3, TTL).await.map(drop)));
-    assert!(missing(store.seen_frames(&frames, session(), TTL).await.map(drop)));
+    let frames = [keyed_digests(b"a")];
+    assert!(missing(store.claim(random_session(), TTL).await.map(drop)));
+    assert!(missing(store.attempt(&keyed_digests(b"42"), 3, TTL).await.map(drop)));
+    assert!(missing(store.seen_frames(&frames, random_session(), TTL).await.map(drop)));
     assert!(missing(store.probe().await));
 
     let port = server.port().to_string();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]).unwrap();
-    let patient = LivenessSettings { replay_timeout_ms: PATIENT_MS, ..alone };
-    let (store, used) = (open(&patient), session());
+    let generous = LivenessSettings { replay_timeout_ms: TIMEOUT_MS, ..alone };
+    let (store, used) = (open_store(&generous), random_session());
     assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.attempt(&digests(b"43"), 3, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.attempt(&keyed_digests(b"43"), 3, TTL).await.unwrap(), Some(1));
     assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
-    let at_replica = open(&settings(&replica)).state(used).await.unwrap();
+    let at_replica = open_store(&settings(&replica)).state(used).await.unwrap();
     assert_eq!(at_replica, SessionState::Claimed);
 }
 
@@ -359,8 +365,8 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
 async fn a_server_that_evicts_is_not_relied_on() {
     let evicting = ["--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"];
     let Some(server) = RedisServer::start_with(&evicting) else { return };
-    assert!(matches!(open(&settings(&server)).probe().await, Err(ReplayError::Evicts)));
+    assert!(matches!(open_store(&settings(&server)).probe().await, Err(ReplayError::Evicts)));
     let keeping = ["--maxmemory", "64mb", "--maxmemory-policy", "noeviction"];
     let server = RedisServer::start_with(&keeping).unwrap();
-    open(&settings(&server)).probe().await.unwrap();
+    open_store(&settings(&server)).probe().await.unwrap();
 }

@@ -78,26 +78,26 @@ impl Deployment {
 }
 
 /// Spoils a deployment, and gives its settings.
-type Spoil = fn(&Deployment) -> String;
+type Damage = fn(&Deployment) -> String;
 
 /// The lines of a setting that say `state`.
-fn lines<'a>(said: &'a str, key: &str, state: &str) -> Vec<&'a str> {
+fn lines_of<'a>(printed: &'a str, key: &str, state: &str) -> Vec<&'a str> {
     let is_of_key = |line: &&str| {
         let mut words = line.split_whitespace();
         words.next() == Some(key) && words.next() == Some(state)
     };
-    said.lines().filter(is_of_key).collect()
+    printed.lines().filter(is_of_key).collect()
 }
 
-fn assert_wrong(said: &str, key: &str, reason: &str) {
-    let found = lines(said, key, "WRONG");
-    assert!(found.iter().any(|line| line.contains(reason)), "{key}: {reason} in\n{said}");
+fn assert_wrong(printed: &str, key: &str, reason: &str) {
+    let found = lines_of(printed, key, "WRONG");
+    assert!(found.iter().any(|line| line.contains(reason)), "{key}: {reason} in\n{printed}");
 }
 
 #[test]
 fn a_start_that_would_succeed_is_said_to_in_short() {
-    let (code, said) = Deployment::new().check("");
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = Deployment::new().check("");
+    assert_eq!(code, Some(0), "{printed}");
     for (key, state) in [
         ("device.device", "cpu"),
         ("models.dir", "5 models"),
@@ -110,10 +110,10 @@ fn a_start_that_would_succeed_is_said_to_in_short() {
         ("liveness.key_file", "not set"),
         ("liveness.replay", "in memory"),
     ] {
-        let found = lines(&said, key, "ok");
-        assert!(found.len() == 1 && found[0].contains(state), "{key}: {state} in\n{said}");
+        let found = lines_of(&printed, key, "ok");
+        assert!(found.len() == 1 && found[0].contains(state), "{key}: {state} in\n{printed}");
     }
-    assert!(said.contains("nothing is wrong"), "{said}");
+    assert!(printed.contains("nothing is wrong"), "{printed}");
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn everything_that_is_wrong_is_named_in_one_run() {
          [liveness]\nattempts_max = 11\nkey_file = {keys:?}\n\
          replay = \"redis://user:hunter2@{unused}\"\n"
     );
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(1), "{printed}");
     for (key, reason) in [
         ("server.colour", "unknown field `colour`"),
         ("image.live_photos_max", "is 33, but must be from 1 to 32"),
@@ -147,15 +147,15 @@ fn everything_that_is_wrong_is_named_in_one_run() {
         ("liveness.key_file", "is open to others (mode 644)"),
         ("liveness.replay", "the replay store is unavailable"),
     ] {
-        assert_wrong(&said, key, reason);
+        assert_wrong(&printed, key, reason);
     }
-    assert_eq!(lines(&said, "models.embedder", "ok").len(), 1, "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+    assert_eq!(lines_of(&printed, "models.embedder", "ok").len(), 1, "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
 }
 
 #[test]
 fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
-    let spoil: [(Spoil, &str, &str); 6] = [
+    let damages: [(Damage, &str, &str); 6] = [
         (
             |deployment| {
                 deployment.edit("sface/2021dec", "sha256 = \"f", "sha256 = \"0");
@@ -197,12 +197,12 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
         ),
         (|_| "[device]\nprecision = \"tf32\"\n".to_owned(), "models.iris", "TF32"),
     ];
-    for (spoil, key, reason) in spoil {
+    for (damage, key, reason) in damages {
         let deployment = Deployment::new();
-        let settings = spoil(&deployment);
-        let (code, said) = deployment.check(&settings);
-        assert_eq!(code, Some(1), "{said}");
-        assert_wrong(&said, key, reason);
+        let settings = damage(&deployment);
+        let (code, printed) = deployment.check(&settings);
+        assert_eq!(code, Some(1), "{printed}");
+        assert_wrong(&printed, key, reason);
         let http = ["--http-listen", "127.0.0.1:0"];
         let start = deployment.run("serve", &settings, &http);
         let refused = text(&start.stderr);
@@ -215,13 +215,13 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
 fn what_depends_on_a_setting_that_means_nothing_is_left_out_and_the_rest_is_looked_at() {
     let deployment = Deployment::new();
     deployment.edit("iris/3.3.6", "sha256 = \"b", "sha256 = \"0");
-    let (code, said) = deployment.check("[device]\nkernels = \"sse\"\n");
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = deployment.check("[device]\nkernels = \"sse\"\n");
+    assert_eq!(code, Some(1), "{printed}");
     let allowed = "unknown kernels 'sse': auto, amx, avx512, avx2, neon or portable";
-    assert_wrong(&said, "device.kernels", allowed);
-    assert_eq!(lines(&said, "device.device", "-").len(), 1, "{said}");
-    assert_wrong(&said, "models.iris", "has sha256");
-    assert_eq!(lines(&said, "models.embedder", "ok").len(), 1, "{said}");
+    assert_wrong(&printed, "device.kernels", allowed);
+    assert_eq!(lines_of(&printed, "device.device", "-").len(), 1, "{printed}");
+    assert_wrong(&printed, "models.iris", "has sha256");
+    assert_eq!(lines_of(&printed, "models.embedder", "ok").len(), 1, "{printed}");
 }
 
 #[test]
@@ -230,13 +230,13 @@ fn a_store_that_answers_and_a_private_key_file_pass() {
     let deployment = Deployment::new();
     let keys = deployment.keys(0o600);
     let settings = format!("[liveness]\nkey_file = {keys:?}\nreplay = \"{}\"\n", server.url());
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(lines(&said, "liveness.replay", "ok")[0].contains("answers"), "{said}");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(lines_of(&printed, "liveness.replay", "ok")[0].contains("answers"), "{printed}");
     drop(server);
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(1), "{said}");
-    assert_wrong(&said, "liveness.replay", "the replay store is unavailable");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(1), "{printed}");
+    assert_wrong(&printed, "liveness.replay", "the replay store is unavailable");
 }
 
 #[test]

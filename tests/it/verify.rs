@@ -114,16 +114,16 @@ fn chip_portrait() -> Vec<u8> {
     let (width, height) = (102, 126);
     let [head_left, head_top, head_width] = HEAD;
     let side = head_width / width as f64;
-    let column = |x: usize| (head_left + x as f64 * side) as usize;
-    let row = |y: usize| (head_top + y as f64 * side) as usize;
+    let source_x = |x: usize| (head_left + x as f64 * side) as usize;
+    let source_y = |y: usize| (head_top + y as f64 * side) as usize;
     let mut pixels = vec![0; width * height * 3];
     for (index, pixel) in pixels.chunks_exact_mut(3).enumerate() {
         let (x, y) = (index % width, index / width);
         let average = |channel: usize| {
             let (mut sum, mut count) = (0, 0);
-            for from_row in row(y)..row(y + 1) {
-                for from_column in column(x)..column(x + 1) {
-                    let at = (from_row * source.width() + from_column) * 3 + channel;
+            for from_y in source_y(y)..source_y(y + 1) {
+                for from_x in source_x(x)..source_x(x + 1) {
+                    let at = (from_y * source.width() + from_x) * 3 + channel;
                     sum += usize::from(source.pixels()[at]);
                     count += 1;
                 }
@@ -247,11 +247,11 @@ fn side_by_side(left: &str, right: &str) -> Vec<u8> {
     let [left, right]: [RgbImage; 2] =
         [left, right].map(|name| decode(&fixture(name), &limits).unwrap());
     let height = left.height().min(right.height());
-    let row = |image: &RgbImage, y: usize| {
+    let line = |image: &RgbImage, y: usize| {
         let bytes = image.width() * 3;
         image.pixels()[y * bytes..(y + 1) * bytes].to_vec()
     };
     let pixels: Vec<u8> =
-        (0..height).flat_map(|y| [row(&left, y), row(&right, y)].concat()).collect();
+        (0..height).flat_map(|y| [line(&left, y), line(&right, y)].concat()).collect();
     png(left.width() + right.width(), height, &pixels)
 }
