@@ -24,14 +24,14 @@ def person(name):
     return name[:8] if name.startswith("person") else name
 
 
-def right(caller, pair):
+def is_right(caller, pair):
     portrait, live = pair
     same = person(portrait) == person(live)
     decision = caller.verify(portrait, live, policy_fmr=1e-4)["decision"]
     return decision == ("DECISION_PASS" if same else "DECISION_FAIL")
 
 
-def rows_and_batches(http):
+def read_batch_metrics(http):
     """Rows and batches of each lane so far, as /metrics has them."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
@@ -49,13 +49,13 @@ def show_memory(server, when):
 
 
 def burst(caller, http, pairs):
-    before, began = rows_and_batches(http), time.monotonic()
+    before, began = read_batch_metrics(http), time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = list(threads.map(lambda pair: right(caller, pair), pairs))
+        answers = list(threads.map(lambda pair: is_right(caller, pair), pairs))
     seconds = time.monotonic() - began
     check(f"{len(answers)} answers are right", all(answers), answers.count(False))
     mean = {}
-    for lane, (rows, batches) in rows_and_batches(http).items():
+    for lane, (rows, batches) in read_batch_metrics(http).items():
         mean[lane] = (rows - before[lane][0]) / (batches - before[lane][1])
     batches = ", ".join(f"{lane} {size:.1f}" for lane, size in mean.items())
     print(f"   {seconds:.1f} s, {len(answers) / seconds:.1f} a second; mean batch: {batches}")

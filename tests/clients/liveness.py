@@ -33,7 +33,7 @@ def context(shop):
     return face.RequestContext(store_id=shop, consent_reference="consent-1")
 
 
-def name(enum, number, prefix):
+def enum_name(enum, number, prefix):
     return enum.Name(number).removeprefix(prefix)
 
 
@@ -100,32 +100,33 @@ class Session:
         )
 
 
-def show(event):
+def show_event(event):
     """Tells the person, or the terminal, what an event says."""
     kind = event.WhichOneof("event")
     if kind in ("prompt", "guidance"):
         print(f"{kind:<9} {getattr(event, kind).message}", flush=True)
     elif kind == "step_done":
-        print(f"done      {name(liveness.Action, event.step_done.action, 'ACTION_')}", flush=True)
+        action = enum_name(liveness.Action, event.step_done.action, "ACTION_")
+        print(f"done      {action}", flush=True)
     elif kind == "thinned":
         print(f"thinned   {event.thinned.frames} frames so far", flush=True)
     else:
         result = event.result
-        print(f"decision  {name(face.Decision, result.decision, 'DECISION_')}")
+        print(f"decision  {enum_name(face.Decision, result.decision, 'DECISION_')}")
         for reason in result.reasons:
-            print(f"reason    {name(face.ReasonCode, reason.code, 'REASON_CODE_')}")
+            print(f"reason    {enum_name(face.ReasonCode, reason.code, 'REASON_CODE_')}")
         print(f"frames    {result.frames_received} received, {result.frames_judged} judged")
 
 
-def play(session, frames, mirrored=False):
+def run_and_show(session, frames, mirrored=False):
     """Runs a session before the terminal's eyes; its result."""
     print(f"prompt    {session.created.prompt.message}", flush=True)
     for event in session.run(frames, mirrored):
-        show(event)
+        show_event(event)
     return event.result
 
 
-def commented(jpeg, mark):
+def with_comment(jpeg, mark):
     """The same picture in a file of other bytes."""
     comment = repr(mark).encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
@@ -136,8 +137,8 @@ def check_still_photograph(address):
     portrait, photo = (pathlib.Path(FACES, f"person_a_{n}.jpg").read_bytes() for n in (1, 2))
     channel = grpc.insecure_channel(address)
     session = Session(channel, portrait, "still-photograph")
-    frames = (commented(photo, number) for number in itertools.count())
-    result = play(session, itertools.islice(frames, 5 * FRAMES_PER_SECOND))
+    frames = (with_comment(photo, number) for number in itertools.count())
+    result = run_and_show(session, itertools.islice(frames, 5 * FRAMES_PER_SECOND))
     check("a still photograph does not pass", result.decision != face.DECISION_PASS, result)
     check("no action was done", result.steps_done == 0, result)
     check("the result is kept", session.result() == result, result)
@@ -167,7 +168,7 @@ def main():
         sys.exit(f"{args.frames} holds no .jpg file")
     channel = grpc.insecure_channel(args.server)
     session = Session(channel, args.portrait.read_bytes(), args.transaction)
-    result = play(session, (file.read_bytes() for file in files), args.mirrored)
+    result = run_and_show(session, (file.read_bytes() for file in files), args.mirrored)
     sys.exit(result.decision != face.DECISION_PASS)
 
 

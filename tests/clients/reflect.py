@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 FACES = "tests/fixtures/faces/"
 
 
-def read(name):
+def read_face(name):
     with open(FACES + name, "rb") as file:
         return file.read()
 
@@ -49,9 +49,9 @@ class Caller:
         return self.call(
             "Verify",
             context={"store_id": "shop-1", "consent_reference": "consent-1"},
-            portrait={"data": read(portrait)},
+            portrait={"data": read_face(portrait)},
             portrait_source=2,
-            live_photos=[{"data": read(name)} for name in live],
+            live_photos=[{"data": read_face(name)} for name in live],
             **fields,
         )
 
@@ -69,7 +69,7 @@ def refused(code, call):
         return error.code() == code, error
 
 
-def run(address):
+def check_calls(address):
     channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "menshen.v1.FaceService"):
@@ -125,7 +125,7 @@ def serving(binary):
 def main():
     with serving(sys.argv[1]) as (_, address, _):
         began = time.monotonic()
-        run(address)
+        check_calls(address)
         print(f"all calls answered in {time.monotonic() - began:.1f} s")
 
 

@@ -26,7 +26,7 @@ import urllib.request
 
 import grpc
 from burst import show_memory
-from liveness import FRAMES_PER_SECOND, Session, commented, face, name
+from liveness import FRAMES_PER_SECOND, Session, enum_name, face, with_comment
 from PIL import Image, ImageOps
 from reflect import FACES, check, serving
 
@@ -37,7 +37,7 @@ TREMOR_PX = 0.8
 STAGES = ("decode", "detect", "align", "mesh", "eyes", "embed", "liveness")
 
 
-def hand_held(photo):
+def hand_held_frames(photo):
     """One session's pictures: the hand trembles, the sensor is noisy."""
     scene = ImageOps.fit(Image.open(photo).convert("RGB"), FRAME_SIZE)
     # No place twice: that would be taken for a loop.
@@ -71,15 +71,16 @@ class Stream:
         while time.monotonic() < until:
             transaction = f"load-{self.number}-{session}"
             try:
-                self.ends[self.one(transaction)] += 1
+                self.ends[self.run_session(transaction)] += 1
             except grpc.RpcError as error:
                 self.ends[error.code().name] += 1
             session += 1
 
-    def one(self, transaction):
+    def run_session(self, transaction):
         """Runs a session; how it ended."""
         session, left_out = Session(self.channel, self.portrait, transaction), 0
-        files = (commented(picture, (transaction, at)) for at, picture in enumerate(self.pictures))
+        pictures = enumerate(self.pictures)
+        files = (with_comment(picture, (transaction, at)) for at, picture in pictures)
         try:
             for event in session.run(files):
                 if event.HasField("thinned"):
@@ -93,24 +94,24 @@ class Stream:
         # A session that the server ended has no last frame to be timed from.
         if event.result.frames_received == SESSION_FRAMES:
             self.result_ms.append((time.monotonic() - session.sent[-1]) * 1000)
-        return name(face.Decision, event.result.decision, "DECISION_")
+        return enum_name(face.Decision, event.result.decision, "DECISION_")
 
     def show(self):
         ends = ", ".join(f"{count} {end}" for end, count in self.ends.most_common())
         print(
             f"{self.number:>6} {self.sent:>6} {self.looked_at:>10} {self.left_out:>9}"
-            f" {rank(self.result_ms, 50):>8} {rank(self.result_ms, 99):>8}  {ends}"
+            f" {percentile(self.result_ms, 50):>8} {percentile(self.result_ms, 99):>8}  {ends}"
         )
 
 
-def rank(values, percent):
+def percentile(values, percent):
     """The value that `percent` of all are at most; a dash for none."""
     if not values:
         return "-"
     return f"{sorted(values)[math.ceil(len(values) * percent / 100) - 1]:.0f}"
 
 
-def stage_sums(http):
+def read_stage_metrics(http):
     """Seconds and rows of the queue, seconds and pictures of each stage, as /metrics has them."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
@@ -130,7 +131,7 @@ def show_server(server, http, before, seconds):
     stages_before, used_before = before
     cores = (processor_seconds(server) - used_before) / seconds
     parts = []
-    for stage, (total, count) in stage_sums(http).items():
+    for stage, (total, count) in read_stage_metrics(http).items():
         more = count - stages_before[stage][1]
         if more:
             parts.append(f"{stage} {(total - stages_before[stage][0]) / more * 1000:.1f}")
@@ -141,13 +142,13 @@ def main():
     binary, count = sys.argv[1], int(sys.argv[2])
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
     portrait = pathlib.Path(FACES, "person_a_1.jpg").read_bytes()
-    pictures = list(hand_held(pathlib.Path(FACES, "person_a_2.jpg")))
+    pictures = list(hand_held_frames(pathlib.Path(FACES, "person_a_2.jpg")))
     size = statistics.mean(map(len, pictures)) / 1024
     print(f"{count} streams of {FRAMES_PER_SECOND} frames of {size:.0f} KiB a second, {seconds:g} s")
     with serving(binary) as (server, address, http):
         show_memory(server, "after the start")
         streams = [Stream(number, address, portrait, pictures) for number in range(count)]
-        before, begun = (stage_sums(http), processor_seconds(server)), time.monotonic()
+        before, begun = (read_stage_metrics(http), processor_seconds(server)), time.monotonic()
         threads = [
             # Not all in step: customers do not begin at the same moment.
             threading.Timer(number / FRAMES_PER_SECOND / count, stream.run, [begun + seconds])
@@ -165,8 +166,9 @@ def main():
         show_memory(server, f"after {count} streams")
     all_of = lambda what: [value for stream in streams for value in getattr(stream, what)]
     results, late = all_of("result_ms"), all_of("late_ms")
-    print(f"result after the last frame: p50 {rank(results, 50)} ms, p99 {rank(results, 99)} ms")
-    print(f"this client sent its frames late by: p50 {rank(late, 50)} ms, p99 {rank(late, 99)} ms")
+    quantiles = lambda values: f"p50 {percentile(values, 50)} ms, p99 {percentile(values, 99)} ms"
+    print(f"result after the last frame: {quantiles(results)}")
+    print(f"this client sent its frames late by: {quantiles(late)}")
     left_out, sent = sum(s.left_out for s in streams), sum(s.sent for s in streams)
     print(f"left out {left_out} of {sent} frames")
     ends = sum((stream.ends for stream in streams), collections.Counter())
