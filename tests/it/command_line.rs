@@ -112,8 +112,8 @@ fn a_model_that_is_not_what_its_manifest_says_is_refused_with_the_reason() {
         (manifest.replace(licence, ""), "missing field `licence`"),
         (manifest.replace(licence, "licence = \"CC-BY-NC-4.0\""), "forbids commercial use"),
     ] {
-        let said = refused(edited);
-        assert!(said.contains(reason), "{reason} in\n{said}");
+        let printed = refused(edited);
+        assert!(printed.contains(reason), "{reason} in\n{printed}");
     }
 }
 

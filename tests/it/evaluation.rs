@@ -163,9 +163,9 @@ fn a_file_that_cannot_be_evaluated_exits_with_2_and_says_where() {
         (&too_many, "more than 1000000 presentations"),
     ] {
         let refused = run_pad_on(lines, &[]);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains(words), "{words} in\n{said}");
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{error}");
+        assert!(error.contains(words), "{words} in\n{error}");
         assert!(refused.stdout.is_empty());
     }
 }
@@ -180,8 +180,8 @@ fn wrong_arguments_exit_with_2_and_name_what_is_wrong() {
         (vec![], "<SCORES>"),
     ] {
         let refused = run_pad(&arguments);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(words), "{words} in\n{said}");
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{words} in\n{error}");
     }
 }

@@ -356,15 +356,15 @@ async fn the_metrics_say_which_build_runs_and_spell_their_labels_in_one_way() {
         |value: &str| value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     // Names that others give: of versions, of models and their versions, of devices, of bounds.
     let is_given = |label: &str| matches!(label, "version" | "model" | "device" | "le");
-    let mut seen = 0;
+    let mut checked = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((_, labels)) = line.split_once('{') else { continue };
         for label in labels.rsplit_once('}').unwrap().0.split(',') {
             let (name, value) = label.split_once('=').unwrap();
             let value = value.trim_matches('"');
             assert!(is_given(name) || is_snake(value) && !value.is_empty(), "{line}");
-            seen += usize::from(!is_given(name));
+            checked += usize::from(!is_given(name));
         }
     }
-    assert!(seen > 20, "{seen} labels were seen in\n{text}");
+    assert!(checked > 20, "{checked} labels were checked in\n{text}");
 }

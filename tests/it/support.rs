@@ -92,18 +92,19 @@ pub fn is_in_part(index: usize) -> bool {
 pub struct SharedServer {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    _app: App,
+    _runtime: Runtime,
 }
 
 pub fn shared_server() -> &'static SharedServer {
-    static SHARED: OnceLock<(Runtime, App, SharedServer)> = OnceLock::new();
-    let (_, _, shared) = SHARED.get_or_init(|| {
+    static SHARED: OnceLock<SharedServer> = OnceLock::new();
+    SHARED.get_or_init(|| {
         install_panic_counter();
         let runtime = Runtime::new().unwrap();
         let app = runtime.block_on(App::start(config())).unwrap();
-        let shared = SharedServer { grpc: app.grpc_address(), http: app.http_address() };
-        (runtime, app, shared)
-    });
-    shared
+        let (grpc, http) = (app.grpc_address(), app.http_address());
+        SharedServer { grpc, http, _app: app, _runtime: runtime }
+    })
 }
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);

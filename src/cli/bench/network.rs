@@ -29,9 +29,9 @@ pub(super) struct NetworkReport {
 impl NetworkReport {
     /// What is wrong where it is farther from the CPU than is promised.
     pub(super) fn violation(&self) -> Option<String> {
-        let max = distance_max(self.precision)?;
-        let (model, precision, distance) = (&self.model, self.precision, self.cosine_distance);
-        (distance > max).then(|| {
+        let Self { model, precision, cosine_distance: distance, .. } = self;
+        let max = distance_max(precision)?;
+        (*distance > max).then(|| {
             format!("{model} in {precision}: 1 - cosine is {distance:.1e}, at most {max:.0e}")
         })
     }

@@ -102,9 +102,9 @@ fn turns_show_every_person_equally_far_to_both_sides() {
         let puppet = person(name);
         let turns = puppet.turn_yaws();
         assert!(turns.straight.abs() < 15.0, "{name}: {turns:?}");
-        let seen = [turns.left, turns.straight, turns.right].map(|yaw| puppet.nose_ratio(yaw));
-        for (seen, wanted) in seen.into_iter().zip([1.1, 0.0, -1.1]) {
-            assert!((seen - wanted).abs() < 0.02, "{name}: {seen} for {wanted}");
+        let ratios = [turns.left, turns.straight, turns.right].map(|yaw| puppet.nose_ratio(yaw));
+        for (ratio, wanted) in ratios.into_iter().zip([1.1, 0.0, -1.1]) {
+            assert!((ratio - wanted).abs() < 0.02, "{name}: {ratio} for {wanted}");
         }
     }
 }
@@ -302,8 +302,8 @@ fn a_mirrored_session_exchanges_left_and_right() {
     let shots = &turning(&puppet)[..1];
     let frame = &mirrored(&puppet, shots, 1)[0];
     let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
-    let seen = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
+    let shown = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
     let plain = shoot(&puppet, &shots[0], 1);
-    assert!(difference(&seen.mirrored(), &plain) < 5.0);
-    assert!(difference(&seen, &plain) > 20.0);
+    assert!(difference(&shown.mirrored(), &plain) < 5.0);
+    assert!(difference(&shown, &plain) > 20.0);
 }
