@@ -1,4 +1,4 @@
-//! `menshen bench`: how right and how fast the networks are on a device, as a report to paste.
+//! `menshen bench`: measures speed and accuracy of the networks on a device and prints a report.
 
 mod network;
 
@@ -19,26 +19,25 @@ use crate::model::{Listing, Package, scan};
 /// Options of `menshen bench`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How long each measurement takes.
+    /// Duration of each measurement, in seconds: above 0, at most 60.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
-    /// Only this model, by its name.
+    /// Measure only the versions of this model; all models unless given.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Leave the whole pipeline out.
+    /// Do not measure whole verifications through a server in this process.
     #[arg(long)]
     networks_only: bool,
-    /// Print JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: SettingOptions,
 }
 
-/// Longest measurement of one number.
+/// Longest duration of one measurement, in seconds.
 const SECONDS_MAX: f64 = 60.0;
 
-/// Everything measured.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -47,7 +46,7 @@ struct Report {
     pipeline: Option<PipelineReport>,
 }
 
-/// Verifications through a server in this process.
+/// Throughput of verifications through a server in this process.
 #[derive(Debug, Serialize)]
 struct PipelineReport {
     verifications_per_second: f64,
@@ -111,7 +110,7 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     Ok(Report { version: env!("CARGO_PKG_VERSION"), devices, networks, pipeline })
 }
 
-/// All models, or the versions of one.
+/// Returns all models, or the versions of the model called `name`.
 fn select_models(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Listing>> {
     let mut models = scan(&config.models.dir)?;
     models.retain(|listing| name.is_none_or(|name| listing.manifest.name == name));
@@ -119,7 +118,7 @@ fn select_models(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<List
     Ok(models)
 }
 
-/// What is asked for; else what the kind of device is made for.
+/// Returns the configured precision; without one, those that the kind of device is made for.
 fn precisions(settings: &DeviceSettings, is_cpu: bool) -> Vec<Precision> {
     match (settings.precision, is_cpu) {
         (Some(precision), _) => vec![precision],

@@ -1,4 +1,4 @@
-//! `menshen check`: everything that is wrong with what a start reads.
+//! `menshen check`: prints everything that is wrong with what a start reads.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ pub(super) struct Args {
     options: serve::ServeOptions,
 }
 
-/// One line of what was found.
+/// One line of the report.
 struct ReportLine {
     key: String,
     state: &'static str,
@@ -47,7 +47,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What is wrong with the settings, then how everything is that they name.
+/// Returns a line for each refused setting, then a line for each part of a start that settings
+/// name.
 fn inspect(reading: &Reading) -> anyhow::Result<Vec<ReportLine>> {
     let mut lines: Vec<ReportLine> =
         reading.refusals.iter().map(ReportLine::from_refusal).collect();
@@ -59,7 +60,7 @@ fn inspect(reading: &Reading) -> anyhow::Result<Vec<ReportLine>> {
 }
 
 impl ReportLine {
-    /// Messages of parsers have several lines; here each has one.
+    /// Replaces line breaks by spaces: messages of parsers have several lines.
     fn new(key: &str, state: &'static str, message: &str) -> Self {
         let words: Vec<&str> = message.split_whitespace().collect();
         Self { key: key.to_owned(), state, message: words.join(" ") }

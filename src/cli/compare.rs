@@ -1,4 +1,4 @@
-//! `menshen models compare`: a network from elsewhere against recorded answers.
+//! `menshen models compare`: compares any network with recorded answers.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::table::Table;
 use crate::config::Config;
 use crate::device::compare;
 
-/// The options of `menshen models compare`, which runs on the CPU and reads no models folder.
+/// Options of `menshen models compare`. The command runs on the CPU and reads no models folder.
 #[derive(Debug, clap::Args)]
 pub(super) struct CompareOptions {
     #[command(flatten)]
@@ -19,8 +19,7 @@ pub(super) struct CompareOptions {
     /// core.
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
-    /// Precision that the network is computed in (`device.precision`): `f32` or `bf16`; `f32` unless
-    /// set.
+    /// Precision of the network (`device.precision`): `f32` or `bf16`; `f32` unless set.
     #[arg(long)]
     precision: Option<String>,
 }
@@ -36,10 +35,11 @@ impl CompareOptions {
     }
 }
 
-/// Largest difference from the recording, relative to an output's range, that still agrees.
+/// Largest accepted difference from the recording, relative to the range of the output.
 const ERROR_MAX: f64 = 1e-3;
 
-/// Largest difference between a row alone and in a batch, relative to an output's range.
+/// Largest accepted difference between a row alone and in a batch, relative to the range of the
+/// output.
 const BATCH_DIFFERENCE_MAX: f64 = 1e-5;
 
 pub(super) fn run(

@@ -1,4 +1,4 @@
-//! `menshen demo`: a server in this process, real portraits, and a table.
+//! `menshen demo`: starts a server in this process, verifies real portraits and prints a table.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,13 +16,13 @@ use super::{progress_bar, runtime};
 use crate::config::Config;
 use crate::proto::v1;
 
-/// The folder with the portraits of the repository.
+/// Folder with the portraits of this repository.
 pub(super) const FACES_DIR: &str = "tests/fixtures/faces";
 
 /// Options of `menshen demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Folder with the portraits.
+    /// Folder with the portraits. Their file names are those of this repository.
     #[arg(long, value_name = "DIR", default_value = FACES_DIR)]
     faces: PathBuf,
     /// Print the answers as JSON.
@@ -32,7 +32,6 @@ pub(super) struct Args {
     settings: SettingOptions,
 }
 
-/// A picture of the demonstration.
 #[derive(Debug, Clone, Copy)]
 struct Picture {
     file: &'static str,
@@ -69,7 +68,7 @@ impl Picture {
     }
 }
 
-/// One pair: who should match whom, and what the server said.
+/// One verified pair and the server's answer.
 struct Pair {
     portrait: Picture,
     live: Picture,
@@ -81,7 +80,7 @@ impl Pair {
         self.portrait.person == self.live.person
     }
 
-    /// The same person must pass, another must fail; anything else is wrong.
+    /// The same person must pass and another person must fail; REVIEW and RETRY are wrong.
     fn is_right(&self) -> bool {
         let want = if self.is_same_person() { v1::Decision::Pass } else { v1::Decision::Fail };
         self.answer.decision() == want
@@ -121,7 +120,7 @@ async fn demonstrate(faces: &Path, config: Config) -> anyhow::Result<Demonstrati
     Ok(Demonstration { server, pairs, seconds })
 }
 
-/// Verifies all pairs once: how many there are, and how many of them come out right.
+/// Verifies all pairs once. Returns the number of pairs and the number of right decisions.
 pub(super) async fn count_right(
     faces: &Path,
     client: &FaceClient,

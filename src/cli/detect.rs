@@ -1,4 +1,4 @@
-//! `menshen detect`: faces and quality of one picture, drawn on it if asked.
+//! `menshen detect`: finds the faces of one picture, judges its quality, and may draw both on it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,15 +16,15 @@ use crate::proto::v1;
 /// Options of `menshen detect`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The picture (JPEG or PNG).
+    /// Picture (JPEG or PNG).
     picture: PathBuf,
-    /// Address of a server; without one, a server is started in this process.
+    /// Address of a server's gRPC listener. Without it, a server is started in this process.
     #[arg(long, conflicts_with_all = ["ConfigFile", "ModelsFolder", "DeviceOptions", "log"])]
     server: Option<String>,
-    /// Where the picture comes from; quality limits differ.
+    /// Origin of the picture; each origin has its own quality limits.
     #[arg(long, value_enum, default_value_t = Source::LivePhoto)]
     source: Source,
-    /// Write the picture with boxes, points and reasons to this PNG file.
+    /// Write the picture with boxes, points and reasons to this file (PNG).
     #[arg(long, value_name = "FILE")]
     draw: Option<PathBuf>,
     /// Print the answer as JSON.

@@ -1,4 +1,4 @@
-//! `menshen devices`: what this build and machine have to run networks on.
+//! `menshen devices`: prints which devices this build and this machine have to run networks on.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::device::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 /// Options of `menshen devices`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON.
+    /// Print the devices as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The GPUs, why none can be used, and the libraries.
+/// Returns the lines about CUDA: the GPUs, the driver's state, and the libraries.
 fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     let devices = if cuda.devices.is_empty() { Vec::new() } else { gpu_lines(&cuda.devices) };
     let state = match (&cuda.unusable, &cuda.driver) {
@@ -46,7 +46,7 @@ fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     devices.into_iter().chain([state]).chain(libraries)
 }
 
-/// A table, and why those that cannot be used cannot.
+/// Returns a table of the GPUs, then one line for each GPU that cannot be used, with the reason.
 fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
     let mut gpus = Table::new(&["device", "model", ">compute", ">memory", ">free", "convolutions"]);
     let unknown = || "unknown".to_owned();
@@ -82,7 +82,7 @@ fn cpu_cells(cpu: &CpuSurvey) -> Vec<String> {
     ]
 }
 
-/// The names, that of `auto` with a star.
+/// Returns the names of the kernels; a star marks the one that `auto` takes.
 fn kernel_names(kernels: &KernelSurvey) -> String {
     let name = |name: &&'static str| match kernels.auto {
         Some(auto) if auto == *name => format!("{name}*"),

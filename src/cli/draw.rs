@@ -1,4 +1,4 @@
-//! Draws what the server found on the picture itself.
+//! Draws a server's answer on the picture.
 
 use anyhow::Context;
 use font8x8::UnicodeFonts;
@@ -7,7 +7,7 @@ use super::client::enum_name;
 use crate::image::{ImageSettings, RgbImage, decode};
 use crate::proto::v1;
 
-/// A colour, RGB.
+/// RGB.
 type Colour = [u8; 3];
 
 const GOOD: Colour = [64, 220, 90];
@@ -15,11 +15,11 @@ const BAD: Colour = [255, 70, 60];
 const OTHER: Colour = [255, 200, 60];
 const TEXT_BACKGROUND: Colour = [16, 16, 20];
 
-/// Side of a glyph in its own pixels.
+/// Width and height of a glyph, in dots.
 const GLYPH_SIDE: usize = 8;
 
-/// The picture as PNG, with a box and points for each face and the reasons at the top. Green:
-/// the face can be used; red: it cannot; yellow: another face.
+/// Returns the picture as PNG, with a box and points for each face and the reasons at the top.
+/// Green marks a usable main face, red an unusable one, yellow any other face.
 pub(super) fn draw_faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
     let mut picture = decode(file, &ImageSettings::default())?;
     let line_width = (picture.width().max(picture.height()) / 320).max(2);
@@ -67,7 +67,7 @@ fn draw_face(picture: &mut RgbImage, face: &v1::Face, colour: Colour, line_width
     }
 }
 
-/// Fills `[left, top, right, bottom)`, as far as it lies on the picture.
+/// Fills the rectangle `[left, top, right, bottom)`, cut off at the edges of the picture.
 fn fill_rectangle(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], colour: Colour) {
     let (width, height) = (picture.width() as i64, picture.height() as i64);
     for y in top.max(0)..bottom.min(height) {
@@ -78,7 +78,7 @@ fn fill_rectangle(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], 
     }
 }
 
-/// Writes text on a picture, each dot of a glyph `scale` pixels wide.
+/// Writes text on a picture; each dot of a glyph is `scale` pixels wide.
 struct Canvas<'a> {
     picture: &'a mut RgbImage,
     scale: usize,

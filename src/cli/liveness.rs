@@ -1,4 +1,4 @@
-//! `menshen liveness`: one session against a running server, from pictures on disk.
+//! `menshen liveness`: runs one session against a server, with pictures from disk.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::proto::v1;
 use crate::proto::v1::liveness_service_client::LivenessServiceClient;
 use crate::proto::v1::run_response::Event;
 
-/// Frames on their way to the server; a camera that is further ahead leaves frames out.
+/// Most frames that wait to be sent. The camera drops further frames.
 const FRAMES_QUEUED_MAX: usize = 4;
 
 /// Options of `menshen liveness`.
@@ -23,25 +23,27 @@ const FRAMES_QUEUED_MAX: usize = 4;
 pub(super) struct Args {
     #[command(flatten)]
     request: RequestOptions,
-    /// The camera's pictures, JPEG files in the order of their names.
+    /// Folder with the frames: JPEG files, taken in the order of their names.
     #[arg(long, value_name = "DIR", required_unless_present = "camera_simulated")]
     frames: Option<PathBuf>,
-    /// Instead of a camera, a photograph held before one: what an attacker with a picture gets.
+    /// Send this photograph (JPEG) for 10 seconds instead of frames: what an attacker with a
+    /// photograph gets.
     #[arg(long, value_name = "FILE", conflicts_with = "frames")]
     camera_simulated: Option<PathBuf>,
-    /// Pictures a second.
+    /// Frames per second, 1 to 60.
     #[arg(long, default_value_t = 10.0, value_parser = parse_fps)]
     fps: f64,
-    /// The pictures are mirror images.
+    /// Mark the frames as mirror images.
     #[arg(long)]
     mirrored: bool,
-    /// Judge a recording at once (`Evaluate`) instead of a stream (`Run`).
+    /// Send all frames at once as a recording (`Evaluate`) instead of a stream (`Run`).
     #[arg(long)]
     batch: bool,
-    /// The registration this belongs to; left out, a new one, since each may be tried a few times.
+    /// Id of the transaction that the session belongs to. A transaction may have a few sessions
+    /// only; unless given, each run is a new transaction.
     #[arg(long)]
     transaction: Option<String>,
-    /// The capture device.
+    /// Id of the capture device.
     #[arg(long, default_value = "command-line")]
     device_id: String,
 }
@@ -73,7 +75,7 @@ fn parse_fps(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The camera's pictures in order; a photograph is shown as often as a session is long.
+/// Returns the files of the frames in order. A simulated camera repeats its photograph.
 fn frame_files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(photo) = &args.camera_simulated {
         return Ok(vec![photo.clone(); (args.fps * SIMULATED_SECONDS) as usize]);
@@ -91,7 +93,7 @@ fn frame_files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// How long a photograph is held before the simulated camera.
+/// How long the simulated camera shows its photograph.
 const SIMULATED_SECONDS: f64 = 10.0;
 
 fn is_jpeg(file: &Path) -> bool {
@@ -193,7 +195,7 @@ async fn run_stream(
     }
 }
 
-/// Sends the pictures at the camera's pace, as long as somebody takes them.
+/// Sends the frames at the camera's rate until the server ends the stream.
 async fn send_frames(
     args: &Args,
     frames: mpsc::Sender<v1::RunRequest>,

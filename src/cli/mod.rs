@@ -1,4 +1,4 @@
-//! Commands. The only place that prints.
+//! The commands. Only this folder prints.
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod bench;
@@ -35,31 +35,35 @@ struct Cli {
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
-    /// Read what a start needs and name everything that is wrong; fails if something is.
+    /// Check everything that a start reads and print all that is wrong; exits with 1 if anything is
+    /// wrong.
     Check(check::Args),
-    /// Ask a server whether it is ready; fails unless it is.
+    /// Ask a server whether it is ready; exits with 1 unless it is.
     Health(health::Args),
-    /// Start a server in this process, verify real portraits through it, and print a table.
+    /// Start a server in this process, verify real portraits with it, and print a table; exits with
+    /// 1 unless all decisions are right.
     Demo(demo::Args),
-    /// Ask a server whether a live photograph matches a portrait.
+    /// Ask a server whether a live photograph matches a portrait; exits with 1 unless it passes.
     Verify(verify::Args),
-    /// Find the faces of a picture and judge its quality.
+    /// Find the faces of a picture and judge its quality; exits with 1 unless the picture can be
+    /// used.
     Detect(detect::Args),
-    /// Run a liveness session against a server, from pictures on disk.
+    /// Run a liveness session against a server, with pictures from disk; exits with 1 unless it
+    /// passes.
     Liveness(liveness::Args),
-    /// Look at the devices of this build and machine.
+    /// List the devices of this machine and what this build can use of them.
     Devices(devices::Args),
-    /// Measure the networks on a device, and how right they are.
+    /// Measure speed and accuracy of the networks on a device.
     Bench(bench::Args),
-    /// Look at the models on disk.
+    /// List, inspect, verify, profile and compare models on disk.
     #[command(subcommand)]
     Models(models::Command),
-    /// Judge a system by scores recorded elsewhere.
+    /// Evaluate a system by scores that were recorded elsewhere.
     #[command(subcommand)]
     Eval(eval::Command),
 }
 
-/// Runs the command line of this process.
+/// Parses the command line of this process and runs its command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -90,12 +94,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A runtime with one worker per core.
+/// Returns a runtime with one worker per core.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-/// A progress bar on standard error for work of more than a second; silent when nobody watches.
+/// Returns a progress bar on standard error; it is hidden if standard error is no terminal.
 fn progress_bar(steps: u64, label: &'static str) -> indicatif::ProgressBar {
     let bar = indicatif::ProgressBar::new(steps);
     if let Ok(style) =
@@ -107,7 +111,7 @@ fn progress_bar(steps: u64, label: &'static str) -> indicatif::ProgressBar {
     bar
 }
 
-/// A spinner with the time that passed, for work whose length is not known.
+/// Returns a spinner with the elapsed time, for work of unknown length.
 fn spinner(label: &'static str) -> indicatif::ProgressBar {
     let spinner = indicatif::ProgressBar::new_spinner();
     if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {elapsed}") {

@@ -1,4 +1,4 @@
-//! `menshen models`: what is on disk, what it holds, and whether it still answers as recorded.
+//! `menshen models`: which models are on disk, what they contain, and whether their goldens hold.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,26 @@ use crate::engine::cpu::{CpuNetwork, Crew};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
 
-/// What to do with the models on disk.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the models of the models folder.
+    /// List the models of the models folder and mark those that `serve` would run.
     List {
         #[command(flatten)]
         file: ConfigFile,
         #[command(flatten)]
         folder: ModelsFolder,
     },
-    /// Show what a model takes, answers and consists of.
+    /// Show the input, outputs, calibration and execution plan of a model.
     Inspect {
         /// `name` or `name/version`.
         model: String,
         #[command(flatten)]
         options: PlanOptions,
     },
-    /// Check hashes, licences, graphs and goldens on the device.
+    /// Check hashes, licences, graphs and goldens of models on a device; exits with 1 if one is
+    /// refused.
     Verify {
-        /// `name` or `name/version`; all models when none is given.
+        /// `name` or `name/version`; all models unless given.
         #[arg(value_name = "MODEL")]
         names: Vec<String>,
         #[command(flatten)]
@@ -47,39 +47,42 @@ pub(super) enum Command {
         #[command(flatten)]
         device: DeviceOptions,
     },
-    /// Time every step of a model on one thread.
+    /// Measure the time of every step of a model on one thread of the CPU.
     Profile {
         /// `name` or `name/version`.
         model: String,
-        /// Rows of the batch.
+        /// Rows in the batch, 1 to 256.
         #[arg(long, default_value_t = 1)]
         batch: usize,
-        /// Side of the square input, where the model allows another than its manifest's.
+        /// Side of the square input in pixels, for models that allow another side than their
+        /// manifest's.
         #[arg(long)]
         side: Option<usize>,
         #[command(flatten)]
         options: PlanOptions,
     },
-    /// Run a network outside the models folder against recorded answers.
+    /// Compare a network outside the models folder with recorded answers; exits with 1 if it
+    /// differs.
     Compare {
-        /// The network.
+        /// The network (ONNX).
         onnx: PathBuf,
-        /// A safetensors file with `input` and `output.<tensor>` tensors, rows first.
+        /// The recording: a safetensors file with tensors `input` and `output.<tensor>`, rows
+        /// first.
         golden: PathBuf,
         #[command(flatten)]
         options: CompareOptions,
     },
 }
 
-/// The options of the commands that plan a model of the models folder on one thread of the CPU.
+/// Options of the commands that plan a model of the models folder for one thread of the CPU.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanOptions {
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
     folder: ModelsFolder,
-    /// Precision that the model is computed in on the CPU (`device.precision`): `f32` or `bf16`.
-    /// Unless set, the manifest decides.
+    /// Precision of the model on the CPU (`device.precision`): `f32` or `bf16`. Unless set, the
+    /// manifest decides.
     #[arg(long)]
     precision: Option<String>,
 }
@@ -163,7 +166,8 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the live models and the live ensemble are called, by name or `name/version`.
+/// Returns the names of the live models and of the members of the live ensemble, as `name` or
+/// `name/version`.
 fn live_names<'a>(models: &'a ModelSettings, ensembles: &'a [Ensemble]) -> Vec<&'a str> {
     let ModelSettings { detector, embedder, mesh, iris, liveness, .. } = models;
     let members = find_ensemble(ensembles, liveness).map(|ensemble| &ensemble.members);
@@ -171,7 +175,7 @@ fn live_names<'a>(models: &'a ModelSettings, ensembles: &'a [Ensemble]) -> Vec<&
     settings.chain(members.into_iter().flatten()).map(String::as_str).collect()
 }
 
-/// The ensemble called `name`, by name in its newest version.
+/// Returns the ensemble called `name`: the newest version, or the version that `name` gives.
 fn find_ensemble<'a>(ensembles: &'a [Ensemble], name: &str) -> Option<&'a Ensemble> {
     ensembles.iter().rfind(|ensemble| name == ensemble.name || name == ensemble.id())
 }
@@ -207,7 +211,7 @@ fn inspect(config: &Config, name: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How this machine would run the model.
+/// Returns lines about the plan by which this machine would run the model.
 fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
     let device = &config.device;
     let precision = device.precision.unwrap_or(package.manifest.precision);
@@ -316,15 +320,15 @@ fn verify(config: &Config, names: &[String]) -> anyhow::Result<ExitCode> {
     Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is to be verified.
+/// The models and ensembles to verify.
 struct Selection<'a> {
     models: Vec<&'a Listing>,
     ensembles: Vec<&'a Ensemble>,
 }
 
 impl<'a> Selection<'a> {
-    /// All there is when nothing is named; an ensemble stands for itself and for its members as
-    /// far as there are such models.
+    /// Selects everything if `names` is empty. An ensemble also selects its members, as far as they
+    /// exist.
     fn new(
         listings: &'a [Listing],
         ensembles: &'a [Ensemble],
@@ -349,7 +353,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// The cells of what was verified; why it is refused is added to `refusals`.
+/// Returns the table's cells of one result. The reason of a refusal is added to `refusals`.
 fn result_cells(
     id: String,
     result: anyhow::Result<Vec<String>>,

@@ -1,4 +1,4 @@
-//! `menshen models profile`: where the time of a network goes.
+//! `menshen models profile`: the time of each step of a network.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::engine::cpu::{CpuNetwork, Crew, StepReport};
 use crate::model::Package;
 
-/// Largest batch: beyond it a profile only takes longer.
+/// Largest batch. A larger one only takes longer.
 const BATCH_MAX: usize = 256;
 
-/// Timed runs; the least time of each step counts, as whatever disturbs a run adds to it.
+/// Timed runs. The least time of each step counts, since disturbances only add time.
 const REPEATS: usize = 20;
 
 pub(super) fn run(
@@ -89,7 +89,8 @@ fn steps_table(steps: &[StepReport], peak: f64) -> Table {
     table
 }
 
-/// Operations a second; a multiply-add is two. Winograd does fewer than it is credited for.
+/// Returns operations per second; a multiply-add counts as two. Winograd does fewer operations than
+/// are counted here.
 fn operations_per_second(macs: u64, time: Duration) -> f64 {
     2.0 * macs as f64 / time.as_secs_f64()
 }

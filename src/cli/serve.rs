@@ -14,7 +14,7 @@ use crate::shutdown;
 pub(super) struct Args {
     #[command(flatten)]
     options: ServeOptions,
-    /// Print the settings in force as TOML with comments, and stop.
+    /// Print the settings in force as TOML, each with its explanation, and exit.
     #[arg(long)]
     print_config: bool,
 }
@@ -22,16 +22,19 @@ pub(super) struct Args {
 /// The options of `menshen serve` that set something; `menshen check` takes the same.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeOptions {
-    /// Address of the gRPC listener (`server.listen`).
+    /// Address of the gRPC listener (`server.listen`); 127.0.0.1:50051 unless set.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of the HTTP listener: /metrics, /livez, /readyz (`server.http_listen`).
+    /// Address of the HTTP listener for /metrics, /livez and /readyz (`server.http_listen`);
+    /// 127.0.0.1:9464 unless set.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<String>,
-    /// False-match rate to decide at when a request names none (`verify.policy_fmr`).
+    /// False-match rate of decisions whose request names none (`verify.policy_fmr`), above 0 and
+    /// below 1; 1e-4 unless set.
     #[arg(long, value_name = "FMR")]
     fmr: Option<f64>,
-    /// Calibration file of this deployment (`verify.calibration`).
+    /// Calibration of this deployment (`verify.calibration`, TOML). Its rows precede the rows of
+    /// the embedding model; unless set, only the model's rows decide.
     #[arg(long, value_name = "FILE")]
     calibration: Option<String>,
     #[command(flatten)]
@@ -39,12 +42,11 @@ pub(super) struct ServeOptions {
 }
 
 impl ServeOptions {
-    /// Reads the settings that a start has.
     fn load(&self) -> anyhow::Result<Config> {
         self.settings.load(self.overrides())
     }
 
-    /// Reads the settings that a start has, and returns the refused ones beside them.
+    /// Reads the settings and returns the refused ones beside the others.
     pub(super) fn read(&self) -> Result<Reading, ConfigError> {
         self.settings.read(self.overrides())
     }
@@ -94,7 +96,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a line, if anybody still reads: a closed pipe must not keep a server from draining.
+/// Prints a line and ignores errors: a closed pipe must not keep a server from draining.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

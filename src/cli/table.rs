@@ -1,18 +1,19 @@
-//! Text tables: columns as wide as their widest cell, numbers to the right.
+//! Text tables. A column is as wide as its widest cell; numbers are aligned to the right.
 
 use menshen_evaluation::width::width;
 
 /// A table whose lines all have as many cells as the heading.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// The heading first.
+    /// The first line is the heading.
     lines: Vec<Vec<String>>,
-    /// For each column.
+    /// One value per column.
     right_aligned: Vec<bool>,
 }
 
 impl Table {
-    /// A table with its heading; a heading that starts with `>` aligns its column to the right.
+    /// Creates a table with its heading. A heading that starts with `>` aligns its column to the
+    /// right.
     pub(super) fn new(headings: &[&str]) -> Self {
         let right_aligned = headings.iter().map(|heading| heading.starts_with('>')).collect();
         let heading =

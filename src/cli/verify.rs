@@ -1,4 +1,4 @@
-//! `menshen verify`: one verification against a running server.
+//! `menshen verify`: one verification by a running server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,10 +14,10 @@ use crate::proto::v1;
 pub(super) struct Args {
     #[command(flatten)]
     request: RequestOptions,
-    /// A photograph taken at the counter; may be given several times.
+    /// Live photograph (JPEG or PNG); may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     live: Vec<PathBuf>,
-    /// False-match rate to decide at; the server's policy when not given.
+    /// False-match rate to decide at, above 0 and below 1; the server's policy unless given.
     #[arg(long)]
     fmr: Option<f64>,
     /// Print the answer as JSON.
@@ -76,7 +76,7 @@ fn print(answer: &v1::VerifyResponse) {
     }
 }
 
-/// The answer without pictures: what a script wants to read.
+/// Returns the answer without pictures as JSON, for scripts.
 pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
     let reasons: Vec<_> = answer
         .reasons

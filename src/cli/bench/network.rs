@@ -1,4 +1,4 @@
-//! One network on a device: how far from the CPU, and how fast.
+//! Measures one network on a device: its distance from the CPU, and its speed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use crate::engine::Precision;
 use crate::image::RgbImage;
 use crate::model::{ModelError, Package};
 
-/// Rows compared with the CPU.
+/// Number of rows that are compared with the CPU.
 const ROWS_COMPARED: usize = 4;
 
-/// One network in one precision.
+/// Report on one network in one precision.
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkReport {
     pub(super) model: String,
     pub(super) precision: &'static str,
-    /// Largest 1 − cosine of an output and that of the CPU in `f32`, on patterns.
+    /// Largest 1 − cosine between an output of the device and of the CPU in `f32`, on wave images.
     pub(super) cosine_distance: f64,
     pub(super) buckets: Vec<BucketReport>,
 }
 
 impl NetworkReport {
-    /// What is wrong where it is farther from the CPU than is promised.
+    /// Returns a message if the distance is above the limit for the precision.
     pub(super) fn violation(&self) -> Option<String> {
         let Self { model, precision, cosine_distance: distance, .. } = self;
         let max = distance_max(precision)?;
@@ -37,7 +37,8 @@ impl NetworkReport {
     }
 }
 
-/// The largest 1 − cosine that README promises. For `bf16` nothing but the goldens is.
+/// Returns the largest 1 − cosine that README.md promises; `None` for `bf16`, for which only
+/// goldens count.
 fn distance_max(precision: &str) -> Option<f64> {
     match precision {
         "f32" => Some(1e-6),
@@ -46,21 +47,21 @@ fn distance_max(precision: &str) -> Option<f64> {
     }
 }
 
-/// One batch size.
+/// Report on one batch size.
 #[derive(Debug, Serialize)]
 pub(super) struct BucketReport {
     pub(super) bucket: usize,
-    /// One batch at a time, from pixels to answers: the median.
+    /// Median time of a batch that runs alone, from pixels to answers.
     pub(super) alone_ms: f64,
-    /// With every slot in use.
+    /// Throughput with every slot in use.
     pub(super) rows_per_second: f64,
-    /// The same with one slot, where nothing overlaps.
+    /// Throughput with one slot, where no batches overlap.
     pub(super) rows_per_second_one_slot: f64,
-    /// The same with every step launched by itself; only on GPUs.
+    /// Throughput with one launch per step instead of CUDA graphs; GPUs only.
     pub(super) rows_per_second_without_graphs: Option<f64>,
 }
 
-/// Measures every bucket, with all slots, with one, and without graphs.
+/// Measures every bucket with all slots, with one slot, and without CUDA graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
     settings: &DeviceSettings,
@@ -86,7 +87,7 @@ pub(super) async fn measure_network(
     Ok(NetworkReport { model: model.id(), precision, cosine_distance, buckets })
 }
 
-/// `None` where nothing is captured: on the CPU.
+/// Returns `None` on the CPU, which has no graphs.
 #[cfg(feature = "cuda")]
 async fn measure_rates_without_graphs(
     settings: &DeviceSettings,
@@ -110,7 +111,7 @@ async fn measure_rates_without_graphs(
     Ok(None)
 }
 
-/// Rows a second of each bucket, under other options.
+/// Returns the throughput of each bucket under other settings, in rows per second.
 async fn measure_rates(
     settings: &DeviceSettings,
     package: Package,
@@ -125,7 +126,7 @@ async fn measure_rates(
     Ok(rates)
 }
 
-/// The largest 1 − cosine of any output and the CPU's in `f32`.
+/// Returns the largest 1 − cosine between an output of the device and of the CPU in `f32`.
 async fn compare(
     device: &Device,
     model: &Arc<LoadedModel>,
@@ -167,7 +168,7 @@ async fn run_batch(
     Ok(slot.launch(batch).await?.rows)
 }
 
-/// 1 − cosine; infinite where there is none, so that it is beyond every limit.
+/// Returns 1 − cosine; infinity if the cosine is undefined, so that every limit is exceeded.
 fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -180,7 +181,8 @@ fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
     if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
-/// A picture of soft waves of the size a model takes, another for each seed.
+/// Returns an image of soft waves with the size of the model's input. Each seed gives another
+/// image.
 fn wave_image(model: &LoadedModel, seed: usize) -> RgbImage {
     let input = &model.manifest().input;
     let mut image = RgbImage::black(input.width, input.height);
@@ -194,7 +196,7 @@ fn wave_image(model: &LoadedModel, seed: usize) -> RgbImage {
     image
 }
 
-/// The median of batches that run one at a time.
+/// Returns the median time of batches that run one at a time.
 async fn measure_median_ms(
     device: &Device,
     model: &Arc<LoadedModel>,
@@ -214,13 +216,13 @@ async fn measure_median_ms(
     Ok(times[times.len() / 2].as_secs_f64() * 1e3)
 }
 
-/// Bytes of pictures that are made ahead of the time they are measured in.
+/// Most bytes of pictures that are made before the clock starts.
 const PREPARED_BYTES_MAX: usize = 256 << 20;
 
-/// Fewest batches that are measured together, so that every slot is in use.
+/// Fewest batches that are timed together: enough to keep every slot in use.
 const PREPARED_BATCHES_MIN: usize = 4;
 
-/// Rows a second while there is always a batch waiting. Making the pictures does not count.
+/// Returns rows per second while a batch is always waiting. Making the pictures is not timed.
 async fn measure_rows_per_second(
     device: &Device,
     model: &Arc<LoadedModel>,
@@ -255,10 +257,10 @@ async fn measure_rows_per_second(
     Ok(rows_done as f64 / time.as_secs_f64())
 }
 
-/// Most batches measured together: enough for the first and the last to weigh little.
+/// Most batches that are timed together: enough for the first and the last to matter little.
 const PREPARED_BATCHES_MAX: usize = 64;
 
-/// Pictures of a bench are nobody's, so they may be copied.
+/// Copies a picture. `RgbImage` has no `Clone` because it may show a person; these pictures do not.
 fn copy_image(picture: &RgbImage) -> RgbImage {
     let mut copy = RgbImage::black(picture.width(), picture.height());
     copy.pixels_mut().copy_from_slice(picture.pixels());

@@ -1,4 +1,4 @@
-//! The report of an evaluation as a person reads it.
+//! The report of an evaluation as text.
 
 use menshen_evaluation::{
     Claim, Counts, Errors, Findings, Rate, Report, Shortfall, TradeOff, percent,
@@ -6,10 +6,10 @@ use menshen_evaluation::{
 
 use crate::cli::table::Table;
 
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR_WIDTH: usize = 12;
 
-/// What stands for a rate where nothing was judged.
+/// Shown instead of a rate if nothing was judged.
 const NO_RATE: &str = "–";
 
 pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
@@ -77,7 +77,7 @@ fn bona_fide_lines(counts: &Counts) -> Vec<String> {
     table.render()
 }
 
-/// The cells that attacks and living people have in common.
+/// Returns the cells that attacks and bona fide presentations have in common.
 fn count_cells(counts: &Counts) -> Vec<String> {
     let answered = counts.errors.map_or(0, Rate::presentations);
     let mut cells =
@@ -89,14 +89,14 @@ fn count_cells(counts: &Counts) -> Vec<String> {
     cells
 }
 
-/// Full up to the rate, light up to its upper bound.
+/// Returns a bar that is full up to the rate and light up to the rate's upper bound.
 fn bar(rate: Rate, longest: f64) -> String {
     let width = |value: f64| (value / longest * BAR_WIDTH as f64).round() as usize;
     let (full, whole) = (width(rate.value()), width(rate.upper()));
     "█".repeat(full) + &"░".repeat(whole.saturating_sub(full))
 }
 
-/// The numbers of the whole system, one a line.
+/// Returns the lines about the whole system.
 fn system_lines(report: &Report, with_acer: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((worst, rate)) = report.apcer() {
@@ -174,7 +174,7 @@ fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
     lines
 }
 
-/// Says so when subjects repeat: the bounds take presentations for independent.
+/// Returns a warning if subjects repeat, because the bounds assume independent presentations.
 fn dependence_warning(report: &Report) -> Option<String> {
     let kinds = || report.attacks.iter().chain([&report.bona_fide]);
     let repeats = |counts: &Counts| counts.subjects > 0 && counts.subjects < counts.presentations;
