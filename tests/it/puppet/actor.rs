@@ -1,4 +1,4 @@
-//! What a person does when prompted, and the small movements nobody can leave out.
+//! The actor: performs gestures when prompted, and sways a little all the time.
 
 use std::f32::consts::TAU;
 
@@ -11,7 +11,7 @@ use super::{Pose, TurnYaws};
 pub enum Gesture {
     TurnLeft,
     TurnRight,
-    /// Twice.
+    /// Two blinks.
     Blink,
     Nod,
     OpenMouth,
@@ -22,24 +22,25 @@ impl Gesture {
         [Self::TurnLeft, Self::TurnRight, Self::Blink, Self::Nod, Self::OpenMouth];
 }
 
-/// A pose and the time it is filmed at.
+/// A pose, and the time at which the camera films it.
 #[derive(Debug, Clone, Copy)]
 pub struct Shot {
     pub at_ms: u64,
     pub pose: Pose,
 }
 
-/// Degrees of pitch at the peak of a nod.
+/// Pitch at the peak of a nod, in degrees.
 const NOD_PITCH: f32 = 14.0;
-/// People start to move this long after a prompt.
+/// Range of the time from a prompt to the start of the movement.
 const REACTION_MS: [f32; 2] = [400.0, 700.0];
-/// Deviation of the sensor's noise, in levels of 255.
+/// Standard deviation of the sensor's noise, in levels of 255.
 const NOISE: f32 = 2.0;
-/// In a fixed schedule: the first prompt, and the rest between a movement and the next prompt.
+/// Fixed schedule: the time of the first prompt, and the rest between a movement and the next
+/// prompt.
 const FIRST_PROMPT_MS: u64 = 1500;
 const REST_MS: u64 = 900;
 
-/// A movement: rises, stays, falls.
+/// The course of one movement: it rises, holds and falls.
 #[derive(Debug, Clone, Copy)]
 struct Envelope {
     start_ms: u64,
@@ -49,7 +50,7 @@ struct Envelope {
 }
 
 impl Envelope {
-    /// How far the movement is at a time, 0 to 1.
+    /// Returns the level of the movement at a time, 0 to 1.
     fn level_at(&self, now_ms: u64) -> f32 {
         let since = now_ms as f32 - self.start_ms as f32;
         let rise = smooth(since / self.rise_ms as f32);
@@ -62,7 +63,7 @@ impl Envelope {
     }
 }
 
-/// A person in front of the camera. Give it prompts as they come; ask for its pose at any time.
+/// A person in front of the camera. It takes prompts as they come and gives its pose at any time.
 #[derive(Debug, Clone)]
 pub struct Actor {
     random: SplitMix64,
@@ -72,20 +73,21 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// `turns` are the puppet's.
+    /// Creates an actor with the yaws of its puppet. The seed fixes its sway and its reaction
+    /// times.
     pub fn new(seed: u64, turns: TurnYaws) -> Self {
         let mut random = SplitMix64::new(seed);
         let sway = Sway::new(&mut random);
         Self { random, sway, turns, movements: Vec::new() }
     }
 
-    /// Reacts to a prompt sent at `now_ms`; the answer is when the movement will be over.
+    /// Reacts to a prompt sent at `now_ms`. Returns the time at which the movement ends.
     pub fn prompt(&mut self, gesture: Gesture, now_ms: u64) -> u64 {
         let reaction_ms = self.random.between(REACTION_MS[0], REACTION_MS[1]) as u64;
         self.perform(gesture, now_ms + reaction_ms)
     }
 
-    /// Moves at `start_ms`, prompted or not; the answer is when the movement will be over.
+    /// Performs a gesture from `start_ms` on, prompted or not. Returns the time at which it ends.
     pub fn perform(&mut self, gesture: Gesture, start_ms: u64) -> u64 {
         let [rise_ms, hold_ms, fall_ms] = match gesture {
             Gesture::TurnLeft | Gesture::TurnRight => [800, 600, 800],
@@ -124,23 +126,23 @@ impl Actor {
         Shot { at_ms, pose: self.pose(at_ms) }
     }
 
-    /// Shots at a steady rate up to `until_ms`.
+    /// Returns shots at a steady rate up to `until_ms`.
     pub fn track(&self, until_ms: u64, frames_per_second: u64) -> Vec<Shot> {
         let count = until_ms * frames_per_second / 1000 + 1;
         (0..count).map(|frame| self.shot(frame * 1000 / frames_per_second)).collect()
     }
 }
 
-/// A whole session on a fixed schedule.
+/// A whole performance on a fixed schedule.
 #[derive(Debug, Clone)]
 pub struct Performance {
     pub shots: Vec<Shot>,
-    /// When each gesture was asked for.
+    /// Each gesture, with the time of its prompt.
     pub prompts: Vec<(Gesture, u64)>,
 }
 
 impl Performance {
-    /// Each gesture is prompted once the one before is over and the person at rest.
+    /// Prompts each gesture when the gesture before is over and the person has rested.
     pub fn scripted(mut actor: Actor, gestures: &[Gesture], frames_per_second: u64) -> Self {
         let mut prompts = Vec::new();
         let mut now_ms = FIRST_PROMPT_MS;
@@ -152,10 +154,10 @@ impl Performance {
     }
 }
 
-/// Slow waves of every part of a pose, out of step with each other.
+/// Slow sine waves of every part of a pose, out of step with each other.
 #[derive(Debug, Clone)]
 struct Sway {
-    /// Per wave: seconds and phase.
+    /// Period in seconds and phase of each wave.
     waves: [[f32; 2]; 7],
 }
 

@@ -5,10 +5,11 @@ use super::actor::Shot;
 use super::picture::Picture;
 use super::split_mix::SplitMix64;
 
-/// Of a phone's preview; keeps a frame at about a quarter of the 256 KiB a frame may have.
+/// JPEG quality of a phone's preview. A frame then has about a quarter of the 256 KiB that are
+/// allowed.
 const QUALITY: u8 = 85;
 
-/// One frame of a session.
+/// One frame, compressed, with its capture time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FilmedFrame {
     pub at_ms: u64,
@@ -26,18 +27,18 @@ pub fn film(puppet: &Puppet, track: &[Shot], seed: u64) -> Vec<FilmedFrame> {
     track.iter().map(|shot| FilmedFrame::new(shot.at_ms, &shoot(puppet, shot, seed))).collect()
 }
 
-/// One shot; the noise depends on its time, so that no two are the same.
+/// Films one shot. The noise depends on the shot's time, so that no two frames are equal.
 pub fn shoot(puppet: &Puppet, shot: &Shot, seed: u64) -> Picture {
     puppet.film(&shot.pose, seed ^ shot.at_ms.wrapping_mul(0x9E37_79B9))
 }
 
-/// Applies light and noise, in place.
+/// Applies light and noise in place.
 pub fn expose(picture: &mut Picture, gain: f32, noise: f32, seed: u64) {
     if gain == 1.0 && noise == 0.0 {
         return;
     }
     let mut random = SplitMix64::new(seed);
-    // The difference of two bytes has a standard deviation of 256 / sqrt(6).
+    // The difference of two random bytes has a standard deviation of 256 / sqrt(6).
     let scale = noise / 104.5;
     for pixel in picture.pixels.chunks_exact_mut(3) {
         let bytes = random.next().to_le_bytes();

@@ -1,11 +1,12 @@
-//! Closes the eyes: the skin above is stretched down over the eyeball and ends in lashes.
+//! Closes the eyes: stretches the skin above each eye down over the eyeball and ends it with
+//! lashes.
 
 use super::picture::Picture;
 use super::polyline::{Axes, Polyline, map_interval, pixels_around};
 use super::portrait::Portrait;
 use super::surface::smooth;
 
-/// Mesh points of an eye, corners first; both lists from image left to image right.
+/// Mesh points of an eye: the corners and both lids. All lists run from image left to image right.
 struct Eye {
     corners: [usize; 2],
     upper: [usize; 7],
@@ -26,22 +27,23 @@ const EYES: [Eye; 2] = [
     },
 ];
 
-// All lengths here are in widths of the eye. Those of lashes and colour are what the iris network
-// takes for a closed eye in every fixture: below 0.15 of openness, and half of what it was open.
+// All lengths are in widths of the eye. The values for lashes and colour were chosen so that the
+// iris network reads every closed fixture as closed: openness below 0.15 and half of the open
+// eye's.
 
-/// Skin that stretches: up to the brow.
+/// Height of the skin that is stretched: up to the brow.
 const SKIN_ABOVE: f32 = 0.36;
-/// The mesh draws lids a little inside the white of the eye; this much further out, all of it is
-/// covered.
+/// Distance by which the lids are moved outwards. The mesh draws them a little inside the white of
+/// the eye, which would stay visible.
 const RIM_COVERED: f32 = 0.05;
-/// Lashes above an eye: not skin, so they are not stretched.
+/// Height of the lashes above an open eye. Lashes are not stretched, since they are not skin.
 const LASHES_ABOVE: f32 = 0.02;
-/// Half thickness of the line of lashes, and how dark it is.
+/// Half the thickness of the line of lashes, and the share of light that it takes away.
 const LASHES_HALF: f32 = 0.11;
 const LASHES_DARKNESS: f32 = 0.8;
-/// How much a closed lid has the colour of the skin below the eye; the skin above lies in shadow.
+/// Share of the colour of the skin below the eye in a closed lid. The skin above lies in shadow.
 const SKIN_BELOW_SHARE: f32 = 0.85;
-/// Where that skin is, below the lower lid.
+/// Distance of the sampled skin below the lower lid.
 const SKIN_BELOW_AT: f32 = 0.2;
 
 /// Draws lids over the eyes of `canvas`; 0 leaves an eye as it is, 1 closes it.
@@ -86,23 +88,23 @@ struct Lids {
     closed: f32,
 }
 
-/// What is seen at a place once the lids have moved; heights are in the axes of the eye.
+/// A pixel of a lid. Heights are in the axes of the eye.
 struct LidPixel {
-    /// The height it comes from.
+    /// Height from which the pixel is taken.
     source: f32,
-    /// The height of the skin below the eye.
+    /// Height of the skin below the eye.
     skin_below: f32,
-    /// How much of that skin's colour it takes.
+    /// Share of that skin's colour in the pixel.
     skin_share: f32,
-    /// How much of its light is left.
+    /// Share of light that is left.
     light: f32,
 }
 
 impl Lids {
-    /// Nothing where the eye does not reach.
+    /// Returns `None` outside of the eye's region.
     fn pixel(&self, along: f32, down: f32) -> Option<LidPixel> {
         let width = self.width;
-        // Thins out beyond the corners, where the lids have no edge.
+        // The effect fades out beyond the corners, where the lids have no edge.
         let fade = ((along + 0.12 * width).min(1.12 * width - along) / (0.2 * width)).min(1.0);
         if fade <= 0.0 {
             return None;

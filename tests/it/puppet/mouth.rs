@@ -1,4 +1,5 @@
-//! Opens the mouth: the upper lip rises a little, lower lip and jaw sink, the gap is dark.
+//! Opens the mouth: the upper lip rises a little, the lower lip and the jaw sink, and the gap is
+//! dark.
 
 use super::picture::Picture;
 use super::polyline::{Axes, Polyline, map_interval, pixels_around};
@@ -10,18 +11,19 @@ const CORNERS: [usize; 2] = [61, 291];
 const UPPER: [usize; 9] = [191, 80, 81, 82, 13, 312, 311, 310, 415];
 const LOWER: [usize; 9] = [95, 88, 178, 87, 14, 317, 402, 318, 324];
 
-/// Gaps of the lips over the width of the mouth: wide open, and the widest that a resting mouth
-/// may show. A smile that shows teeth is closed to it: people do not smile through a session.
+/// Gap between the lips, in widths of the mouth: wide open, and the widest gap at rest. The mouth
+/// of a smile with visible teeth is closed to the latter, since people do not smile through a
+/// session.
 const GAP_OPEN: f32 = 0.62;
 const GAP_REST_MAX: f32 = 0.06;
-/// Part of an opening that the upper lip makes.
+/// Share of the opening that the upper lip makes.
 const UPPER_SHARE: f32 = 0.15;
-/// Skin that gives way above the lips and below the chin, in widths of the mouth.
+/// Height of the skin that stretches above the lips and below the chin, in widths of the mouth.
 const SKIN_ABOVE: f32 = 0.35;
 const SKIN_BELOW: f32 = 1.1;
 const MOUTH_COLOUR: [f32; 3] = [42.0, 16.0, 16.0];
 
-/// Draws the mouth on `canvas`, 0 at rest and 1 wide open.
+/// Draws the mouth on `canvas`; 0 is at rest, 1 wide open.
 pub fn open(portrait: &Portrait, opened: f32, canvas: &mut Picture) {
     let lips = Lips::new(portrait, opened.clamp(0.0, 1.0));
     if lips.widening().abs() < 0.5 {
@@ -43,9 +45,9 @@ pub fn open(portrait: &Portrait, opened: f32, canvas: &mut Picture) {
 
 enum Source {
     Unchanged,
-    /// The dark of the mouth.
+    /// The dark inside of the mouth.
     MouthInside,
-    /// The height in the portrait.
+    /// The height in the portrait from which the pixel is taken.
     PortraitAt(f32),
 }
 
@@ -54,7 +56,7 @@ struct Lips {
     upper: Polyline,
     lower: Polyline,
     chin: f32,
-    /// Gap in the middle in the portrait, and as it shall be.
+    /// Gap in the middle of the mouth: in the portrait, and as drawn.
     gap_before: f32,
     gap_after: f32,
 }
@@ -73,7 +75,7 @@ impl Lips {
         Self { axes, upper, lower, chin, gap_before, gap_after }
     }
 
-    /// How much wider the gap becomes in the middle.
+    /// Returns by how much the gap in the middle grows.
     fn widening(&self) -> f32 {
         self.gap_after - self.gap_before
     }
@@ -106,13 +108,13 @@ impl Lips {
         }
     }
 
-    /// 1 in the middle of the mouth, 0 at and beyond its corners.
+    /// Returns 1 in the middle of the mouth and 0 at and beyond its corners.
     fn opening_profile(&self, along: f32) -> f32 {
         let off = 2.0 * along / self.axes.width - 1.0;
         (1.0 - off * off).max(0.0).powf(0.7)
     }
 
-    /// 1 under the mouth, falling to 0 at the corners of the jaw.
+    /// Returns 1 under the mouth, falling to 0 at the corners of the jaw.
     fn jaw_profile(&self, along: f32) -> f32 {
         let off = (2.0 * along / self.axes.width - 1.0).abs();
         1.0 - smooth((off - 0.2) / 1.9)

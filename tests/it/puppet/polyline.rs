@@ -1,18 +1,19 @@
-//! A line of mesh points along an eye or a mouth, in axes that lie along it.
+//! A line of mesh points along an eye or a mouth, in axes along the feature.
 
 use super::portrait::Point;
 
-/// Axes from one corner to the other: `along` in pixels from the first, `down` across.
+/// Axes of a feature: `along` runs from the first corner to the second, `down` across. Unit:
+/// pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct Axes {
     origin: [f32; 2],
     along: [f32; 2],
-    /// Pixels between the corners.
+    /// Distance of the corners in pixels.
     pub width: f32,
 }
 
 impl Axes {
-    /// From the corner at image left to the one at image right.
+    /// Creates axes from the corner at image left to the corner at image right.
     pub fn new(left: Point, right: Point) -> Self {
         let line = [right[0] - left[0], right[1] - left[1]];
         let width = line[0].hypot(line[1]);
@@ -31,12 +32,12 @@ impl Axes {
     }
 }
 
-/// The height of a line at every place along the axes: level with the corners beyond them.
+/// The height of a line along the axes. Beyond the corners the height is 0.
 #[derive(Debug, Clone)]
 pub struct Polyline(Vec<[f32; 2]>);
 
 impl Polyline {
-    /// Through the numbered mesh points and both corners.
+    /// Creates the line through the numbered mesh points and both corners.
     pub fn new(axes: &Axes, points: &[Point], numbers: &[usize]) -> Self {
         let inner = numbers
             .iter()
@@ -59,7 +60,8 @@ impl Polyline {
     }
 }
 
-/// Whole pixels about a middle, as far as `reach` to each side, within the picture.
+/// Returns the pixels of a square with half side `reach` around `middle`, cut off at the picture's
+/// edges.
 pub fn pixels_around(
     middle: [f32; 2],
     reach: f32,
@@ -72,7 +74,8 @@ pub fn pixels_around(
     rows.flat_map(move |y| columns.clone().map(move |x| [x, y]))
 }
 
-/// Where a part of the picture stretched from `from` to `to` shows the place `at`.
+/// Returns the position in the interval `source` that appears at `at` once `source` is stretched to
+/// the interval `stretched`.
 pub fn map_interval(at: f32, stretched: [f32; 2], source: [f32; 2]) -> f32 {
     let fraction = (at - stretched[0]) / (stretched[1] - stretched[0]).max(1e-3);
     source[0] + fraction * (source[1] - source[0])

@@ -1,13 +1,14 @@
-//! A portrait brought to the puppet's canvas: eyes level, face of the size a session wants.
+//! A portrait fitted to the puppet's canvas: eyes level, and a face of the size that sessions need.
 
 use super::picture::Picture;
 
-/// Frames of a session.
+/// Width and height of a session's frames, in pixels.
 pub const FRAME: [usize; 2] = [480, 640];
-/// The canvas is larger than a frame by this on each side, so that a frame can move over it.
+/// Margin of the canvas around a frame, in pixels, so that a frame can move over the canvas.
 pub const MARGIN: usize = 80;
 pub const CANVAS: [usize; 2] = [FRAME[0] + 2 * MARGIN, FRAME[1] + 2 * MARGIN];
-/// Distance of the eyes on the canvas; makes a face 200 pixels wide, with 90 as the limit.
+/// Distance of the eyes on the canvas, in pixels. The face is then 200 pixels wide; 90 is the
+/// limit.
 pub const EYE_DISTANCE: f32 = 104.0;
 /// Midpoint of the eyes on the canvas.
 pub const EYE_MIDPOINT: [f32; 2] = [CANVAS[0] as f32 / 2.0, MARGIN as f32 + 280.0];
@@ -31,7 +32,7 @@ pub struct Portrait {
 }
 
 impl Portrait {
-    /// Scales, levels and centres a picture by its mesh points, which are in its pixels.
+    /// Scales, levels and centres a picture by its mesh points, given in pixels of the picture.
     pub fn new(picture: &Picture, points: &[Point]) -> Self {
         assert_eq!(points.len(), 468, "a face mesh has 468 points");
         let similarity = SimilarityTransform::new(points);
@@ -56,7 +57,7 @@ impl Portrait {
         }
     }
 
-    /// Midpoint of the corners of each eye: the person's right one, the left one.
+    /// Returns the midpoint of the corners of each eye: the person's right eye, then the left eye.
     pub fn eyes(&self) -> [Point; 2] {
         eyes(&self.points)
     }
@@ -70,11 +71,11 @@ fn middle(a: Point, b: Point) -> Point {
     std::array::from_fn(|axis| (a[axis] + b[axis]) / 2.0)
 }
 
-/// The similarity from the canvas to the picture.
+/// Similarity transform from the canvas to the picture.
 struct SimilarityTransform {
-    /// Pixels of the picture in one of the canvas.
+    /// Pixels of the picture per pixel of the canvas.
     scale: f32,
-    /// Direction of the eye line in the picture.
+    /// Unit vector along the line of the eyes, in the picture.
     along: [f32; 2],
     /// Midpoint of the eyes in the picture.
     middle: Point,

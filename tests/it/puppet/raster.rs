@@ -1,10 +1,10 @@
-//! Draws a turned surface: triangles with a depth buffer, the canvas as their texture.
+//! Draws a turned surface: triangles with a depth buffer; the canvas is their texture.
 
 use super::picture::Picture;
 use super::portrait::{CANVAS, FRAME, Point};
 use super::surface::{COLUMNS, ROWS, Surface, Vertex, project};
 
-/// How the surface stands before the camera.
+/// Rotation, scale and shift of the surface before the camera.
 #[derive(Debug, Clone, Copy)]
 pub struct Transform {
     /// Degrees; positive to the person's own left, which is image right.
@@ -26,7 +26,8 @@ struct ProjectedVertex {
     texture: [f32; 2],
 }
 
-/// The frame that shows `surface` wearing `texture`; what it leaves uncovered is `behind`.
+/// Returns the frame that shows `surface` with `texture`. Uncovered pixels have the colour
+/// `behind`.
 pub fn draw(
     surface: &Surface,
     texture: &Picture,
@@ -53,7 +54,7 @@ pub fn draw(
     buffer.frame
 }
 
-/// Where in the frame a place of the canvas is seen.
+/// Returns the position in the frame of a position on the canvas.
 pub fn locate(surface: &Surface, texture: [f32; 2], transform: &Transform) -> [f32; 2] {
     project_vertex(&surface.at(texture), surface.pivot, transform).at
 }
@@ -73,7 +74,7 @@ fn project_vertex(vertex: &Vertex, pivot: Point, transform: &Transform) -> Proje
     ProjectedVertex { at, depth: position[2], texture: vertex.texture }
 }
 
-/// Nods, then turns, about the pivot.
+/// Rotates a position about the pivot: pitch first, then yaw.
 fn rotate(position: Point, pivot: Point, transform: &Transform) -> Point {
     let [x, y, z]: Point = std::array::from_fn(|axis| position[axis] - pivot[axis]);
     let (sin, cos) = transform.pitch.to_radians().sin_cos();
@@ -92,7 +93,8 @@ impl DepthBuffer {
     fn draw_triangle(&mut self, corners: [ProjectedVertex; 3], texture: &Picture) {
         let [a, b, c] = corners.map(|corner| corner.at);
         let area = cross(a, b, c);
-        // Thinner than a pixel's thousandth: nothing to see, and a division by nearly 0.
+        // A triangle thinner than a thousandth of a pixel is invisible, and a division by its area
+        // would be one by nearly 0.
         if area.abs() < 1e-3 {
             return;
         }
@@ -102,7 +104,7 @@ impl DepthBuffer {
             let high = places.into_iter().fold(f32::NEG_INFINITY, f32::max).floor();
             low as usize..FRAME[axis].min((high + 1.0).max(0.0) as usize)
         });
-        // The share of each corner changes by the same step from pixel to pixel.
+        // The barycentric share of each corner changes by the same step from pixel to pixel.
         let steps = [(b, c), (c, a), (a, b)].map(|(from, to)| (from[1] - to[1]) / area);
         for y in rows {
             let at = [columns.start as f32, y as f32];
@@ -136,7 +138,7 @@ impl DepthBuffer {
     }
 }
 
-/// Twice the signed area of a triangle.
+/// Returns twice the signed area of a triangle.
 fn cross(a: [f32; 2], b: [f32; 2], c: [f32; 2]) -> f32 {
     (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 }

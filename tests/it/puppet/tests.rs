@@ -9,11 +9,11 @@ use super::{
 };
 use crate::support;
 
-/// Looks into the camera with closed lips, hence the measure of what must not change.
+/// A portrait that looks into the camera with closed lips. It shows best what must not change.
 const CALM: &str = "grace_hopper.jpg";
-/// Smiles with visible teeth.
+/// A portrait that smiles with visible teeth.
 const SMILING: &str = "person_b_1.jpg";
-/// A frame of a session may have this many bytes.
+/// Most bytes of a session's frame.
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
 fn person(name: &str) -> Puppet {
@@ -25,13 +25,13 @@ fn yaw(degrees: f32) -> Pose {
     Pose { transform: Transform { yaw: degrees, ..Pose::REST.transform }, ..Pose::REST }
 }
 
-/// Mean difference of all bytes.
+/// Returns the mean difference of all bytes.
 fn difference(a: &Picture, b: &Picture) -> f32 {
     let sum: u64 = a.pixels.iter().zip(&b.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
     sum as f32 / a.pixels.len() as f32
 }
 
-/// The part of the canvas that a frame shows when nothing moves.
+/// Returns the part of the canvas that a frame shows when nothing moves.
 fn window(canvas: &Picture) -> Picture {
     let mut frame = Picture::filled(FRAME[0], FRAME[1], [0; 3]);
     for y in 0..FRAME[1] {
@@ -46,7 +46,7 @@ fn luma(picture: &Picture, at: [f32; 2]) -> f32 {
     picture.sample(at[0], at[1]).iter().sum::<f32>() / 3.0
 }
 
-/// A place of the canvas, in a frame where nothing moves.
+/// Returns the position of a mesh point in a frame where nothing moves.
 fn framed(puppet: &Puppet, point: usize) -> [f32; 2] {
     let [x, y, _] = puppet.portrait.points[point];
     [x - MARGIN as f32, y - MARGIN as f32]
@@ -56,7 +56,7 @@ fn perform(puppet: &Puppet, seed: u64, gestures: &[Gesture]) -> Performance {
     Performance::scripted(Actor::new(seed, puppet.turn_yaws()), gestures, 10)
 }
 
-/// Six shots around the peak of a turn to the left.
+/// Returns six shots around the peak of a turn to the left.
 fn turning(puppet: &Puppet) -> Vec<Shot> {
     let performance = perform(puppet, 1, &[Gesture::TurnLeft]);
     performance.shots.into_iter().filter(|shot| (2300..2900).contains(&shot.at_ms)).collect()
@@ -91,7 +91,7 @@ fn a_positive_yaw_turns_the_nose_to_image_right() {
     let nose = |yaw| puppet.nose_ratio(puppet.turn_yaws().straight + yaw);
     assert!(nose(0.0).abs() < 0.01);
     assert!(nose(20.0) > 0.5 && nose(-20.0) < -0.5, "{} {}", nose(20.0), nose(-20.0));
-    // The pixels follow.
+    // The pixels change with the yaw.
     let moved = difference(&puppet.draw(&yaw(20.0)), &puppet.draw(&Pose::REST));
     assert!(moved > 4.0, "{moved}");
 }
@@ -144,7 +144,7 @@ fn a_closed_eye_changes_that_eye_alone() {
         [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0]
     };
     let [right, left] = [[33, 133], [362, 263]].map(centre);
-    // The iris is dark, the lid over it is not.
+    // The iris is dark; the lid over it is not.
     assert!(luma(&shut, right) > luma(&open, right) + 40.0);
     assert!((luma(&shut, left) - luma(&open, left)).abs() < 0.01);
     let nose = framed(&puppet, NOSE_TIP);
@@ -176,7 +176,7 @@ fn frames_are_small_baseline_jpegs_with_the_same_tables() {
     let puppet = person(CALM);
     let frames = film(&puppet, &turning(&puppet), 1);
     let tables = |frame: &FilmedFrame| {
-        // Quantisation tables: marker DB, two of 8 x 8 one-byte values.
+        // Quantisation tables: marker DB, then two tables of 8 × 8 one-byte values.
         let at = |bytes: [u8; 2]| frame.jpeg.windows(2).position(|two| two == bytes);
         assert_eq!(at([0xFF, 0xC2]), None, "a frame is progressive");
         assert!(at([0xFF, 0xC0]).is_some(), "a frame is not baseline");
@@ -272,7 +272,7 @@ fn a_loop_repeats_what_is_seen_but_no_bytes() {
     let times: Vec<u64> = frames.iter().map(|frame| frame.at_ms).collect();
     assert_eq!(times, [2300, 2400, 2500, 2600, 2700, 2800]);
     let images = frames.iter().map(|frame| decode(&frame.jpeg, &ImageSettings::default()).unwrap());
-    // The mark is in the uppermost blocks of the compression.
+    // The number in the corner is in the uppermost blocks of the compressed picture.
     let below: Vec<Vec<u8>> =
         images.map(|image| image.pixels()[FRAME[0] * 3 * 32..].to_vec()).collect();
     assert_eq!(below[1], below[3]);
