@@ -1,7 +1,6 @@
-//! Cheats fail for what they do, and pass once the limit that stops them is moved away.
+//! Cheats fail for what they do, and pass once the limit that stops them is relaxed.
 //!
-//! Where an attack is about one action, everything else is done honestly, as if the cheat had
-//! solved it.
+//! An attack on one action does everything else honestly, as if the cheat had solved it.
 
 use std::time::Duration;
 
@@ -25,11 +24,11 @@ use crate::puppet::{
 };
 use crate::support::{channel, is_in_part, portrait, reason_codes};
 
-/// The customer whose portrait it is, and somebody else.
+/// The customer whose portrait is presented, and another person.
 const CUSTOMER: &str = "person_a_1.jpg";
 const OTHER: &str = "impostor_1.jpg";
 
-/// Rows that are judged at the same time.
+/// Number of attacks that are judged at the same time.
 const AT_ONCE: usize = 4;
 
 const TURN_FIRST: [v1::Action; 3] =
@@ -40,18 +39,18 @@ const BLINK_FIRST: [v1::Action; 3] =
 /// A recording of a cheat, and what must stop it.
 struct Attack {
     name: &'static str,
-    /// What the session asks for.
+    /// The actions that the session asks for.
     actions: [v1::Action; 3],
-    /// The frames, on a clock that starts at zero.
+    /// Makes the frames, on a clock that starts at zero.
     film: fn(&Scene) -> Vec<v1::Frame>,
-    /// The first reason is one of these.
+    /// Accepted first reasons.
     reasons: &'static [Code],
     decision: v1::Decision,
-    /// Moves away the limit that stops it; `None` where no one limit does.
+    /// Relaxes the limit that stops the attack; `None` if no single limit does.
     relax: Option<fn(&mut Limits)>,
 }
 
-/// What an attack is made of.
+/// What the frames of an attack are made from.
 struct Scene {
     puppet: Puppet,
     gestures: Vec<Gesture>,
@@ -63,7 +62,7 @@ impl Scene {
         Actor::new(self.seed, self.puppet.turn_yaws())
     }
 
-    /// What the customer would do.
+    /// Returns the shots of an honest customer.
     fn shots(&self) -> Vec<Shot> {
         self.shots_at(10)
     }
@@ -104,7 +103,7 @@ async fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is wrong with the answers to an attack.
+/// Returns what is wrong with the answers to an attack.
 async fn check_attack(index: usize, attack: &Attack, models: &TempDir) -> Vec<String> {
     let frames = film_attack(index, attack.actions, attack.film).await;
     let stopped = evaluate_frames(&mut client().await, index, attack.actions, &frames).await;
@@ -134,7 +133,8 @@ async fn film_attack(
     film: fn(&Scene) -> Vec<v1::Frame>,
 ) -> Vec<v1::Frame> {
     let filming = move || {
-        // No seed of another test: a frame that was shown before is an attack of its own.
+        // A seed that no other test has: a frame that another session showed is an attack of its
+        // own.
         let seed = 1000 + index as u64;
         film(&Scene { puppet: puppet(CUSTOMER), gestures: actions.map(gesture).into(), seed })
     };
@@ -158,7 +158,7 @@ async fn evaluate_frames(
     client.evaluate(request).await.unwrap().into_inner()
 }
 
-/// A server with other limits.
+/// Starts a server with relaxed limits.
 async fn start_relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
     let mut config = live_config(models);
     config.server.drain_grace_ms = 0;
@@ -168,7 +168,7 @@ async fn start_relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
     app
 }
 
-/// Photographs instead of a head.
+/// Attacks with photographs instead of a head.
 fn picture_attacks() -> Vec<Attack> {
     let attack = |name, film, reasons, decision| Attack {
         name,
@@ -216,7 +216,7 @@ fn picture_attacks() -> Vec<Attack> {
             film: |scene| wire_frames(&film_bent_screen(scene)),
             reasons: &[Code::StepTimeout],
             decision: v1::Decision::Retry,
-            // It does not look turned far enough.
+            // By default the screen does not look turned far enough.
             relax: Some(|limits| {
                 limits.gestures.turn.enter = 0.25;
                 limits.gestures.turn.leave = 0.22;
@@ -225,7 +225,7 @@ fn picture_attacks() -> Vec<Attack> {
     ]
 }
 
-/// The wrong thing, or the right one for another session.
+/// Attacks with the wrong action, or with the right action of another session.
 fn gesture_attacks() -> Vec<Attack> {
     vec![
         Attack {
@@ -265,7 +265,7 @@ fn gesture_attacks() -> Vec<Attack> {
     ]
 }
 
-/// Streams that are not of one piece.
+/// Attacks with streams that are cut together.
 fn cut_attacks() -> Vec<Attack> {
     vec![
         Attack {
@@ -291,13 +291,13 @@ fn cut_attacks() -> Vec<Attack> {
                 let actor = Actor::new(scene.seed, other.turn_yaws());
                 let shots = Performance::scripted(actor, &scene.gestures, 10).shots;
                 let second = film(&other, &shots, scene.seed);
-                // While both rest, and the eyes are not looked at any more.
+                // At this time both persons rest and the eyes are no longer measured.
                 wire_frames(&splice(&scene.honest(), &second, 7650))
             },
             reasons: &[Code::IdentitySwitch, Code::JumpCut],
             decision: v1::Decision::Fail,
-            // Two heads are not at one place either, and have other levels at rest, for which
-            // there are checks of their own.
+            // Two heads also differ in position and in their levels at rest. Other checks find
+            // both.
             relax: Some(|limits| {
                 limits.continuity.identity_min = Some(-1.0);
                 limits.track.jump_eyes_max = 9.0;
@@ -330,7 +330,7 @@ fn cut_attacks() -> Vec<Attack> {
             film: |scene| wire_frames(&duplicated(&scene.honest(), 8, 3)),
             reasons: &[Code::DuplicateFrames],
             decision: v1::Decision::Fail,
-            // Equal bytes are equal pictures, for which there is a check of its own.
+            // Equal bytes are also equal pictures, which another check finds.
             relax: Some(|limits| {
                 limits.admission.repeated_bytes_max = 3;
                 limits.continuity.repeated_pictures_max = 3;
@@ -364,7 +364,7 @@ fn cut_attacks() -> Vec<Attack> {
     ]
 }
 
-/// Streams that are not what a camera at the counter sends.
+/// Attacks with streams that no camera at the counter sends.
 fn stream_attacks() -> Vec<Attack> {
     vec![
         Attack {
@@ -389,7 +389,7 @@ fn stream_attacks() -> Vec<Attack> {
             film: |scene| wire_frames(&scene.film(&scene.shots_at(4))),
             reasons: &[Code::FpsTooLow],
             decision: v1::Decision::Retry,
-            // Four frames a second are also gaps.
+            // Four frames per second are also gaps.
             relax: Some(|limits| {
                 limits.admission.rate_min = 3.0;
                 limits.admission.gap_max = Duration::from_secs(1);
@@ -442,7 +442,7 @@ fn bent_print(radius_cm: f32) -> Puppet {
     Puppet::bent_print(&picture, &points, radius_cm)
 }
 
-/// Degrees that paper is turned by.
+/// Yaw of turned paper, in degrees.
 const PAPER_TURNED: f32 = 45.0;
 
 fn film_turned_print(scene: &Scene, print: Puppet) -> Vec<v1::Frame> {
@@ -452,7 +452,7 @@ fn film_turned_print(scene: &Scene, print: Puppet) -> Vec<v1::Frame> {
     wire_frames(&film(&print, &turned_print(&shots), scene.seed))
 }
 
-/// A screen bent about 8 cm: it turns as paper does, and what it shows has lids and lips.
+/// Films a screen bent to a radius of 8 cm. It turns as paper does, but shows lids and lips.
 fn film_bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
     let turns = TurnYaws { straight: 0.0, left: 55.0, right: -55.0 };
     let actor = Actor::new(scene.seed, turns);
@@ -460,10 +460,11 @@ fn film_bent_screen(scene: &Scene) -> Vec<FilmedFrame> {
     film(&bent_print(8.0), &shots, scene.seed)
 }
 
-/// Writes a number into the file of a frame that no pixel shows.
+/// Writes a number into a frame's file without changing a pixel.
 fn insert_comment(frame: &mut FilmedFrame, number: u16) {
     let [high, low] = number.to_be_bytes();
-    // Behind the two bytes that begin a JPEG: marker, length with itself, text.
+    // A comment segment behind the two bytes that begin a JPEG: marker, length including itself,
+    // text.
     frame.jpeg.splice(2..2, [0xFF, 0xFE, 0x00, 0x04, high, low]);
 }
 
@@ -471,7 +472,7 @@ fn flag_as_mirrored(frame: v1::Frame) -> v1::Frame {
     v1::Frame { mirrored: true, ..frame }
 }
 
-/// Ways to hold a camera, each honest about it.
+/// Unusual cameras, each with the right flag.
 const CAMERAS: [fn(&Scene) -> Vec<v1::Frame>; 2] = [
     |scene| {
         let frames = wire_frames(&mirrored(&scene.puppet, &scene.shots(), scene.seed));
@@ -488,7 +489,7 @@ const CAMERAS: [fn(&Scene) -> Vec<v1::Frame>; 2] = [
     },
 ];
 
-/// What 90 degrees clockwise set upright.
+/// Rotates a picture by 90 degrees counterclockwise, so that 90 degrees clockwise set it upright.
 fn rotate_left(picture: &Picture) -> Picture {
     let mut lying = Picture::filled(picture.height, picture.width, [0; 3]);
     for y in 0..lying.height {
@@ -516,11 +517,12 @@ async fn a_mirrored_or_rotated_camera_that_says_so_passes() {
 /// A cheat who acts at the wrong time, and what must stop him.
 struct Mistimed {
     name: &'static str,
-    /// Of its own: the same person at the same moment would be a replayed frame.
+    /// A portrait that no other case uses: the same person at the same moment would be a replayed
+    /// frame.
     portrait: &'static str,
     react: fn(&mut Actor, Gesture, u64),
     reason: Code,
-    /// Moves away the limit that stops it.
+    /// Relaxes the limit that stops the cheat.
     relax: fn(&mut Limits),
 }
 
@@ -550,7 +552,7 @@ const MISTIMED: [Mistimed; 3] = [
         reason: Code::StepTimeout,
         relax: |limits| {
             limits.steps.step = Duration::from_secs(12);
-            // It also takes more frames.
+            // A longer step also takes more frames.
             limits.admission.frames_max = 400;
         },
     },

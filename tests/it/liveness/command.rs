@@ -1,4 +1,4 @@
-//! `menshen liveness`, as a person at a terminal uses it.
+//! `menshen liveness` as a user at a terminal runs it.
 
 use std::process::Output;
 
@@ -11,7 +11,7 @@ use crate::support::{run_menshen, shared_server, text};
 
 const FACES: &str = "tests/fixtures/faces";
 
-/// A session against the server that all tests share.
+/// Runs a session against the server that all tests share.
 fn liveness(options: &[&str]) -> Output {
     let server = shared_server().grpc.to_string();
     let portrait = format!("{FACES}/{PORTRAIT}");
@@ -20,7 +20,7 @@ fn liveness(options: &[&str]) -> Output {
     run_menshen(&arguments)
 }
 
-/// A folder with a person who looks into the camera and does nothing.
+/// Returns a folder with frames of a person who looks into the camera and does nothing.
 fn person_at_rest() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let puppet = puppet(PORTRAIT);

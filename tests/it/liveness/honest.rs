@@ -1,4 +1,4 @@
-//! Honest customers pass, whatever they are asked for.
+//! Honest customers pass, whatever actions they are asked for.
 
 use futures_util::future::join_all;
 use menshen::proto::v1;
@@ -11,8 +11,8 @@ use super::{
 use crate::puppet::{Actor, Gesture, Performance, film};
 use crate::support::is_in_part;
 
-/// Every sequence that a session may ask for: a turn and a blink among three actions, and none
-/// twice in a row.
+/// Returns every sequence that a session may ask for: three actions with a turn and a blink, and no
+/// action twice in a row.
 fn sequences() -> Vec<[v1::Action; 3]> {
     use v1::Action::{Blink, Nod, OpenMouth, TurnLeft, TurnRight};
     const ALL: [v1::Action; 5] = [TurnLeft, TurnRight, Blink, Nod, OpenMouth];
@@ -34,8 +34,9 @@ struct Case {
     portrait: &'static str,
 }
 
-/// Each sequence with one portrait, and each portrait with four sequences or more; with
-/// `PUPPET_SESSIONS=all` each sequence with each portrait. Of these what [`is_in_part`] lets through.
+/// Returns the cases of this run, as selected by [`is_in_part`]. Each sequence has one portrait,
+/// and each portrait at least four sequences. With `PUPPET_SESSIONS=all` each sequence has each
+/// portrait.
 fn cases() -> Vec<Case> {
     let all = std::env::var("PUPPET_SESSIONS").is_ok_and(|sessions| sessions == "all");
     let portraits = if all { PORTRAITS.len() } else { 1 };
@@ -47,7 +48,7 @@ fn cases() -> Vec<Case> {
     cases.filter(|case| is_in_part(case.index)).collect()
 }
 
-/// A recording of an honest puppet that does what the server asked for.
+/// Judges the recording of an honest puppet that does what the server asks for.
 async fn judge(Case { index, sequence, portrait }: Case) -> v1::LivenessResult {
     let mut client = client().await;
     let session =
@@ -63,7 +64,7 @@ async fn judge(Case { index, sequence, portrait }: Case) -> v1::LivenessResult {
     client.evaluate(evaluate_request(&session, portrait, &frames)).await.unwrap().into_inner()
 }
 
-/// All do at the time of writing; at least nine of ten must.
+/// All puppets pass at the time of writing. At least nine of ten must.
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_puppets_pass_whatever_sequence_is_asked_for() {
     let _shared = REAL_TIME_LOCK.read().await;

@@ -1,8 +1,7 @@
 //! Liveness sessions from end to end: a puppet before a camera, a real server, the real networks.
 //!
-//! One thing is not real: a rendered face is no photograph, and what the passive network says of
-//! it proves nothing. The server under test judges with `fixed_live` instead, which finds every
-//! face live.
+//! One network is not real. A rendered face is no photograph, so the score of the passive network
+//! proves nothing. The server under test uses `fixed_live` instead, which finds every face live.
 
 mod attacks;
 mod command;
@@ -32,11 +31,11 @@ use crate::support::{channel, config, context, copy_folder, fixture, image, port
 
 type Client = LivenessServiceClient<Channel>;
 
-/// Sessions that happen while they are judged need a server that keeps up, so they run alone;
-/// recordings, which wait, share.
+/// Serialises streams in real time, which need a server that keeps up. Such tests take the lock for
+/// writing; tests with recordings, which can wait, take the lock for reading.
 static REAL_TIME_LOCK: RwLock<()> = RwLock::const_new(());
 
-/// The portraits that puppets are made of.
+/// Portraits from which puppets are made.
 const PORTRAITS: [&str; 8] = [
     "person_a_1.jpg",
     "person_a_2.jpg",
@@ -48,10 +47,10 @@ const PORTRAITS: [&str; 8] = [
     "grace_hopper.jpg",
 ];
 
-/// When the recordings of tests begin, in milliseconds after their session was created.
+/// Start of the tests' recordings, in milliseconds after the session was created.
 const RECORDED_AFTER_MS: i64 = 1000;
 
-/// The models of the repository with `fixed_live` beside them.
+/// Returns a folder with the models of the repository and `fixed_live`.
 fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
     copy_folder(&config().models.dir, models.path());
@@ -59,7 +58,7 @@ fn models() -> TempDir {
     models
 }
 
-/// Settings of a server that finds every face live and tells its callers everything.
+/// Returns the settings of a server that finds every face live and tells callers everything.
 fn live_config(models: &TempDir) -> menshen::config::Config {
     let mut config = config();
     config.models.dir = models.path().to_owned();
@@ -68,7 +67,7 @@ fn live_config(models: &TempDir) -> menshen::config::Config {
     config
 }
 
-/// The server that these tests share.
+/// Returns a client of the server that these tests share.
 async fn client() -> Client {
     static SHARED: OnceLock<(Runtime, App, TempDir)> = OnceLock::new();
     let start = || {
@@ -115,7 +114,7 @@ async fn create_session(
     client.create_session(request).await.unwrap().into_inner()
 }
 
-/// A session that asks for these actions: one in 34 does.
+/// Creates sessions until one asks for these actions. One session in 34 does.
 async fn create_with_actions(
     client: &mut Client,
     transaction: &str,
@@ -133,7 +132,7 @@ async fn create_with_actions(
     panic!("{actions:?} is never drawn");
 }
 
-/// The puppet's word for an action of the API.
+/// Returns the puppet's gesture for an action of the API.
 fn gesture(action: v1::Action) -> Gesture {
     match action {
         v1::Action::TurnLeft => Gesture::TurnLeft,
@@ -155,12 +154,12 @@ fn wire_frame(frame: &FilmedFrame, sequence: u32, begun_unix_ms: i64) -> v1::Fra
     }
 }
 
-/// When a session was created, in milliseconds of Unix time.
+/// Returns the time at which a session was created, in milliseconds of Unix time.
 fn created_unix_ms(session: &v1::CreateSessionResponse) -> i64 {
     session.expires_unix_ms - 120_000
 }
 
-/// A recording as `Evaluate` takes it.
+/// Returns an `Evaluate` request with a recording.
 fn evaluate_request(
     session: &v1::CreateSessionResponse,
     portrait: &str,
@@ -189,8 +188,8 @@ fn run_request(message: v1::run_request::Message) -> v1::RunRequest {
     v1::RunRequest { message: Some(message) }
 }
 
-/// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
-/// came, and moves the actor, who has habits by the `seed`.
+/// Runs a stream in real time, with 10 frames per second. `react` gets each prompt with its time
+/// and moves the actor. The seed fixes the actor's habits.
 async fn run_stream(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
@@ -224,7 +223,7 @@ async fn run_stream(
                 let film = move || FilmedFrame::new(at_ms, &shoot(&puppet, &shot, at_ms));
                 let frame = tokio::task::spawn_blocking(film).await.unwrap();
                 let frame = wire_frame(&frame, sequence, begun_unix_ms);
-                // A session that is over takes no more.
+                // A session that has ended takes no more frames.
                 let _ = frames.send(run_request(v1::run_request::Message::Frame(frame))).await;
             }
         }
@@ -232,7 +231,7 @@ async fn run_stream(
     unreachable!("the server ends every session")
 }
 
-/// What a failed test prints of a result.
+/// Describes a result for the message of a failed test.
 fn describe_result(result: &v1::LivenessResult) -> String {
     let checks = result.checks.iter().filter(|check| !check.passed);
     format!(

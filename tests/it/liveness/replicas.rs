@@ -1,5 +1,5 @@
-//! What was used once is used up everywhere, and without the store of used sessions nothing is
-//! decided.
+//! A session that was used on one replica is used up on all. Without the store of used sessions
+//! nothing is decided.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -23,8 +23,8 @@ use crate::puppet::{Actor, FilmedFrame, Gesture, Performance, film};
 use crate::redis_server::RedisServer;
 use crate::support::{http_get, reason_codes};
 
-/// Sessions that are created until one asks for the same actions again. There are 34 sequences,
-/// all equally likely: one in 10⁵⁰ runs does not find it.
+/// Most sessions that are created until one asks for the same actions again. All 34 sequences are
+/// equally likely, so one run in 10⁵⁰ fails.
 const DRAWS_MAX: usize = 4000;
 
 /// Two servers that share a key file and a Redis server.
@@ -35,7 +35,7 @@ struct Replicas {
 }
 
 impl Replicas {
-    /// `None` where there is no Redis to share.
+    /// Returns `None` if there is no Redis to share.
     async fn start() -> Option<Self> {
         let redis = RedisServer::start()?;
         let folders = [models(), key_folder()];
@@ -49,7 +49,7 @@ impl Replicas {
     }
 }
 
-/// A folder with a key file.
+/// Returns a folder with a key file.
 fn key_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let key_file = folder.path().join("keys");
@@ -58,7 +58,7 @@ fn key_folder() -> TempDir {
     folder
 }
 
-/// Two servers with the same models and keys.
+/// Starts two servers with the same models and keys.
 async fn start_two([models, keys]: &[TempDir; 2], replay: &ReplayTarget) -> [App; 2] {
     let settings = || -> Config {
         let mut config = live_config(models);
@@ -75,7 +75,7 @@ async fn clients([one, two]: &[App; 2]) -> [Client; 2] {
     [client_at(one.grpc_address()).await, client_at(two.grpc_address()).await]
 }
 
-/// An honest person who does what a session asks for.
+/// Films an honest person who does what a session asks for.
 async fn perform(session: &v1::CreateSessionResponse) -> Vec<FilmedFrame> {
     let gestures: Vec<Gesture> = session.actions().map(gesture).collect();
     let filming = move || {
@@ -86,7 +86,7 @@ async fn perform(session: &v1::CreateSessionResponse) -> Vec<FilmedFrame> {
     tokio::task::spawn_blocking(filming).await.unwrap()
 }
 
-/// Another session that asks for the same.
+/// Creates sessions until one asks for the same actions as `like`.
 async fn draw_again(
     client: &mut Client,
     like: &v1::CreateSessionResponse,
@@ -108,8 +108,8 @@ async fn judge(
     client.evaluate(evaluate_request(session, PORTRAIT, frames)).await.unwrap().into_inner()
 }
 
-/// Passes with `first`; shown again, the session is refused, and in another session the same frames
-/// fail, though they do what is asked for.
+/// Passes a session on `first`. Then `later` servers refuse the same session, and the same frames
+/// fail in another session although they show the right actions.
 async fn assert_replays_are_refused(first: &mut Client, later: &mut [Client]) {
     let _shared = REAL_TIME_LOCK.read().await;
     let session = batch_session(first, "honest-once").await;
@@ -145,8 +145,8 @@ async fn a_session_that_is_shown_again_to_another_replica_is_known() {
     assert_replays_are_refused(&mut one, &mut [two, same]).await;
 }
 
-/// What makes replicas refuse what was used is the store they share. Settings do not allow a key
-/// file without one; these two servers were started past that rule.
+/// Replicas refuse used sessions because of the store that they share. The settings do not allow a
+/// key file without a shared store; these two servers were started around that rule.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_used_elsewhere_is_new_to_a_replica_with_a_store_of_its_own() {
     let _shared = REAL_TIME_LOCK.read().await;
@@ -200,7 +200,7 @@ async fn replicas_share_keys_attempts_used_sessions_and_results() {
     assert!(message.contains("its 3 sessions"), "{message}");
 }
 
-/// Nothing is decided, and the client is told to try again.
+/// Asserts that nothing was decided and that the client was told to try again.
 fn assert_unavailable<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>) {
     let status = answer.expect_err(what);
     assert_eq!(status.code(), Code::Unavailable, "{what}: {status}");

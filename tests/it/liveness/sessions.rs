@@ -1,4 +1,4 @@
-//! The API of sessions: what is created, who may run it, and what is refused.
+//! The API of sessions: what is created, who may run a session, and what is refused.
 
 use std::net::SocketAddr;
 
@@ -25,11 +25,11 @@ use crate::support::{
 
 pub const PORTRAIT: &str = "person_b_1.jpg";
 
-/// Another portrait, of the same person.
+/// Another portrait of the same person.
 const OTHER: &str = "person_b_2.jpg";
 
-/// A client of the server that all tests of the binary share; it has the settings that a server
-/// has which was told nothing.
+/// Returns a client of the server that all tests of the binary share. That server has the default
+/// settings.
 async fn client() -> Client {
     let SharedServer { grpc, .. } = tokio::task::spawn_blocking(shared_server).await.unwrap();
     client_at(*grpc).await
@@ -47,7 +47,7 @@ pub async fn batch_session(client: &mut Client, transaction: &str) -> v1::Create
     create_session(client, session_request(transaction, PORTRAIT, v1::Assurance::Batch)).await
 }
 
-/// A frame of a puppet's size without a face, unlike any other.
+/// Returns a frame without a face. Each index gives another frame.
 pub fn blank_frame(index: u8) -> FilmedFrame {
     FilmedFrame {
         at_ms: u64::from(index) * 100,
@@ -63,10 +63,10 @@ fn photo_frame(index: u8, name: &str) -> FilmedFrame {
     FilmedFrame { at_ms: u64::from(index) * 100, jpeg: fixture(name) }
 }
 
-/// What a refused call was answered.
+/// A refused call.
 pub struct Refusal {
     pub code: Code,
-    /// The fields that the refusal names.
+    /// Fields that the refusal names.
     pub fields: Vec<String>,
     pub message: String,
 }
@@ -82,7 +82,7 @@ pub fn code<T: std::fmt::Debug>(answer: Result<T, Status>) -> Code {
     refusal(answer).code
 }
 
-/// Asserts a wrong field, and that the message names the limit.
+/// Asserts that one wrong field is named, and that the message contains `limit`.
 fn assert_names<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str, limit: &str) {
     let Refusal { code, fields, message } = refusal(answer);
     assert_eq!((code, fields), (Code::InvalidArgument, vec![field.to_owned()]), "{message}");
@@ -103,12 +103,12 @@ impl RunStream {
         Self { frames, events }
     }
 
-    /// A session that is over takes no more.
+    /// Sends a frame; a session that has ended ignores it.
     pub async fn send(&self, frame: v1::Frame) {
         let _ = self.frames.send(run_request(Message::Frame(frame))).await;
     }
 
-    /// Shows what was filmed, from `after_ms` of the session on.
+    /// Sends filmed frames, captured from `after_ms` of the session on.
     pub async fn send_frames(
         &self,
         session: &v1::CreateSessionResponse,
@@ -121,7 +121,8 @@ impl RunStream {
         }
     }
 
-    /// Shows no face until the server asks for one: from then on the session is under way.
+    /// Sends frames without a face until the server asks for one. From then on the session is under
+    /// way.
     pub async fn send_blanks_until_guidance(&mut self, session: &v1::CreateSessionResponse) {
         self.send_frames(session, 0, &blank_frames(6)).await;
         let Some(Event::Guidance(guidance)) = self.events.message().await.unwrap().unwrap().event
@@ -131,13 +132,13 @@ impl RunStream {
         assert_eq!(guidance.code(), v1::GuidanceCode::ShowFace);
     }
 
-    /// Sends no more, and waits for the end.
+    /// Ends the client's side of the stream and returns the result.
     pub async fn finish(self) -> Result<v1::LivenessResult, Status> {
         drop(self.frames);
         read_result(self.events).await
     }
 
-    /// Waits for the end of a stream whose client would send more.
+    /// Returns the result of a stream whose client would send more.
     pub async fn wait_for_result(self) -> Result<v1::LivenessResult, Status> {
         read_result(self.events).await
     }
@@ -153,7 +154,7 @@ async fn read_result(mut events: Streaming<v1::RunResponse>) -> Result<v1::Liven
     panic!("a stream ends with its result");
 }
 
-/// Runs a session that shows nothing.
+/// Runs a session that sends no frames.
 pub async fn run_without_frames(
     client: &mut Client,
     first: v1::RunRequest,
@@ -161,7 +162,7 @@ pub async fn run_without_frames(
     RunStream::open(client, first).await.finish().await
 }
 
-/// The start of a session, changed.
+/// Returns a changed start of a session.
 fn start_with(
     session: &v1::CreateSessionResponse,
     change: impl FnOnce(&mut v1::Start),
@@ -222,7 +223,7 @@ async fn every_wrong_field_of_a_session_request_is_named_at_once() {
     assert_eq!(fields.join(" "), all);
 }
 
-/// A request that brings the portrait's file.
+/// Returns a request that contains the portrait's file.
 fn session_request_with_file(transaction: &str, file: Vec<u8>) -> v1::CreateSessionRequest {
     v1::CreateSessionRequest {
         portrait_sha256: vec![],
@@ -270,7 +271,7 @@ async fn a_session_request_names_its_portrait_in_one_way_and_by_a_file_that_coul
         let refused = client.create_session(session_request_with_file("portrait", file)).await;
         assert_names(refused, "portrait.data", rule);
     }
-    // What breaks the rules costs no attempt.
+    // A refused request costs no attempt.
     assert_eq!(
         create_session(&mut client, session_request_with_file("portrait", fixture(PORTRAIT)))
             .await
@@ -287,13 +288,13 @@ async fn a_deployment_says_how_many_bytes_a_session_may_send() {
     let mut client = client_at(app.grpc_address()).await;
     let session = batch_session(&mut client, "bytes").await;
     assert_eq!(session.rules.unwrap().session_bytes_max, 1 << 20);
-    // 16 frames of 90 kB are more than that, and than all that may arrive.
+    // 16 frames of 90 kB exceed the session's limit and the limit of the whole message.
     let large =
         |index: u8| FilmedFrame { at_ms: u64::from(index) * 100, jpeg: vec![index; 90_000] };
     let frames: Vec<FilmedFrame> = (0..16).map(large).collect();
     let Refusal { code, message, .. } =
         refusal(client.evaluate(evaluate_request(&session, PORTRAIT, &frames)).await);
-    // This is the largest message of all methods: tonic's own limit.
+    // `Evaluate` has the largest messages of all methods, so tonic's own limit answers.
     assert_eq!(code, Code::OutOfRange, "{message}");
     assert!(message.contains("1345184"), "{message}");
     app.stop().await;
@@ -318,7 +319,7 @@ async fn a_policy_that_the_calibration_cannot_support_is_refused_and_costs_no_at
 async fn each_transaction_has_its_own_few_attempts() {
     let mut client = client().await;
     for attempt in 1..=3 {
-        // However the frames will come, it is an attempt.
+        // Every session counts as an attempt, whichever way its frames will come.
         let session = match attempt {
             2 => batch_session(&mut client, "tried").await,
             _ => stream_session(&mut client, "tried").await,
@@ -337,7 +338,7 @@ async fn each_transaction_has_its_own_few_attempts() {
 #[tokio::test]
 async fn an_expired_session_is_not_run() {
     let mut config = config();
-    // Shorter than the settings allow: over when it begins.
+    // Shorter than the settings allow: the session has expired when it begins.
     config.liveness.session_ttl_ms = 0;
     let app = App::start(config).await.unwrap();
     let mut client = client_at(app.grpc_address()).await;
@@ -350,7 +351,7 @@ async fn an_expired_session_is_not_run() {
     assert_eq!(code_and_message(answer), (code, message));
     app.stop().await;
 
-    // The same where sessions live longer.
+    // The same calls succeed where sessions live longer.
     let mut patient = self::client().await;
     let (streamed, recorded) = (
         stream_session(&mut patient, "in-time").await,
@@ -369,7 +370,7 @@ fn code_and_message<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, Str
 async fn a_session_is_for_one_store_device_and_portrait_and_a_refused_start_does_not_use_it() {
     let mut client = client().await;
     type ChangeStart = fn(&mut v1::Start);
-    // Each with the change of the session request that makes the changed start right.
+    // Changes the session request so that it fits the changed start.
     type BindSession = fn(&mut v1::CreateSessionRequest);
     let foreign: [(&str, ChangeStart, BindSession); 3] = [
         (
@@ -427,14 +428,15 @@ async fn a_portrait_is_swapped_neither_after_the_start_nor_before_it() {
     assert_eq!(code, Code::PermissionDenied);
     assert_eq!(message, "the session is bound to another portrait");
 
-    // The same start of a session that was created for it.
+    // The same start fits a session that was created for it.
     let request = session_request("swapped", OTHER, v1::Assurance::Stream);
     let session = create_session(&mut client, request).await;
     let result = run_without_frames(&mut client, start_message(&session, OTHER)).await.unwrap();
     assert_eq!(result.portrait_sha256, hex_sha256(&fixture(OTHER)));
 }
 
-/// The token with the first character of a class exchanged for one of another class.
+/// Returns the token with the first character of a class, searched from `from` on, replaced by a
+/// character of another class.
 fn with_character_replaced(
     token: &str,
     from: usize,
@@ -500,7 +502,7 @@ async fn a_session_is_judged_by_the_call_it_was_created_for() {
     let evaluated = client.evaluate(evaluate_request(&streamed, PORTRAIT, &blank_frames(2))).await;
     let wanted = "the session was created for Run".to_owned();
     assert_eq!(code_and_message(evaluated), (Code::FailedPrecondition, wanted));
-    // Neither was used up.
+    // The refused calls did not use the sessions up.
     run_without_frames(&mut client, start_message(&streamed, PORTRAIT)).await.unwrap();
     client.evaluate(evaluate_request(&recorded, PORTRAIT, &blank_frames(2))).await.unwrap();
 }
@@ -660,7 +662,7 @@ async fn a_result_is_told_again_to_its_store_alone_and_not_before_the_end() {
     }
 }
 
-/// The same bytes twice, as no camera gives them.
+/// Returns a recording with the same bytes twice, which no camera produces.
 fn repeated_frames(session: &v1::CreateSessionResponse) -> v1::EvaluateRequest {
     let frames = [photo_frame(0, "person_b_2.jpg"), photo_frame(1, "person_b_2.jpg")];
     evaluate_request(session, PORTRAIT, &frames)
@@ -703,7 +705,7 @@ async fn a_portrait_without_a_face_is_to_be_taken_again() {
     let evaluated = client.evaluate(request).await.unwrap().into_inner();
     let streamed = create_session(&mut client, faceless(v1::Assurance::Stream)).await;
     let first = start_with(&streamed, |start| start.portrait = image(portrait.clone()));
-    // The client need not send a frame to learn it.
+    // The client learns the result without sending a frame.
     let ran = RunStream::open(&mut client, first).await.wait_for_result().await.unwrap();
     for result in [evaluated, ran] {
         assert_eq!(result.decision(), v1::Decision::Retry);
@@ -753,7 +755,7 @@ async fn nothing_is_served_before_the_models_are_live() {
 #[tokio::test]
 async fn a_stream_that_finds_no_room_for_its_bytes_is_told_to_try_again() {
     let mut config = config();
-    // The portrait finds room, and what is larger never does.
+    // The limit has room for the portrait and never for a larger message.
     config.server.bytes_max = 180_000;
     let app = App::start(config).await.unwrap();
     let mut client = client_at(app.grpc_address()).await;
@@ -805,7 +807,7 @@ async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
     let mut client = client_at(grpc).await;
     for (left, loses_its_line) in [(1.0, false), (2.0, true)] {
         let streamed = stream_session(&mut client, "left").await;
-        // The customer's line: it is cut when its runtime ends.
+        // The customer's connection: it is cut when this runtime ends.
         let line = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let opened = line.spawn(async move {
             let mut customer = client_at(grpc).await;
@@ -831,7 +833,8 @@ async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
         })
         .await;
         let (_, text) = http_get(http, "/metrics").await;
-        // Whether the server hears of the end of the frames or of the whole call first is chance.
+        // Chance decides whether the server learns first of the end of the frames or of the whole
+        // call.
         let ended = ["cancelled", "retry"].map(|outcome| {
             let line = format!("menshen_requests_total{{method=\"run\",outcome=\"{outcome}\"}}");
             metric(&text, &line)

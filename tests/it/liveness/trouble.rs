@@ -1,4 +1,5 @@
-//! A session that ends by the server's fault costs no attempt; one that ends by its client's does.
+//! A session that ends by the server's fault costs no attempt. A session that ends by the client's
+//! fault does.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -16,7 +17,7 @@ use super::{created_unix_ms, evaluate_request, session_request, start_message, w
 use crate::redis_server::RedisServer;
 use crate::support::config;
 
-/// What makes Redis refuse to keep results and nothing else, and what makes it keep them again.
+/// ACL rules of Redis: refuse to keep results and nothing else; keep everything again.
 const NO_RESULTS: [&str; 5] = [
     "resetkeys",
     "~menshen:1:attempts:*",
@@ -26,7 +27,7 @@ const NO_RESULTS: [&str; 5] = [
 ];
 const ALL: [&str; 1] = ["allkeys"];
 
-/// A server with a store in which faults can be made; `None` where there is no Redis.
+/// Starts a server with a store that can be made to fail; returns `None` without Redis.
 async fn serve() -> Option<(App, RedisServer, TempDir)> {
     let store = RedisServer::start()?;
     let folder = tempfile::tempdir().unwrap();
@@ -106,7 +107,7 @@ async fn a_session_that_its_client_breaks_or_leaves_costs_an_attempt() {
     let recorded = batch_session(&mut client, "own-fault").await;
     assert_eq!(recorded.attempt, 3);
     let mut request = evaluate_request(&recorded, PORTRAIT, &blank_frames(2));
-    // It can be read, so that the session is used before it is refused.
+    // The request can be read, so the session is used up before the request is refused.
     request.frames[1].sequence = request.frames[0].sequence;
     assert_eq!(code(client.evaluate(request).await), Code::InvalidArgument);
     let refused =
