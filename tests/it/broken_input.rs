@@ -10,7 +10,7 @@ use crate::support::{
     verify_request,
 };
 
-/// The header of a JPEG of 10,000 × 10,000 pixels, and nothing behind it.
+/// Returns the header of a JPEG of 10,000 × 10,000 pixels without any data.
 fn hundred_megapixel_jpeg() -> Vec<u8> {
     let mut jpeg = vec![0xff, 0xd8, 0xff, 0xe0, 0, 16];
     jpeg.extend_from_slice(b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
@@ -21,7 +21,7 @@ fn hundred_megapixel_jpeg() -> Vec<u8> {
     jpeg
 }
 
-/// A PNG whose header says 10,000 × 10,000.
+/// Returns a PNG whose header claims 10,000 × 10,000 pixels.
 fn hundred_megapixel_png() -> Vec<u8> {
     let mut file = png(10, 10, &[0; 300]);
     file[16..24].copy_from_slice(&[0, 0, 0x27, 0x10, 0, 0, 0x27, 0x10]);
@@ -91,7 +91,7 @@ async fn a_broken_file_is_an_invalid_argument_that_names_the_field_whatever_the_
 #[tokio::test]
 async fn a_message_over_the_limit_of_its_method_is_refused() {
     let mut client = client().await;
-    // Enough for a Verify, too much for an Embed.
+    // Small enough for a Verify, too large for an Embed.
     let request = embed_request(vec![0xff; 20 << 20], v1::ImageSource::IdFile);
     let status = client.embed(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -158,7 +158,7 @@ async fn a_body_that_is_no_message_is_refused() {
     let address = tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap();
     for method in ["Verify", "Compare", "Embed", "Detect", "CheckLiveness"] {
         let status = raw::call(address, method, &[0xff; 40], None).await;
-        // What gRPC libraries answer when a message does not parse.
+        // gRPC libraries answer this code when a message does not parse.
         assert_eq!(status.code(), Code::Internal, "{method}: {status}");
     }
     assert_nothing_panicked().await;

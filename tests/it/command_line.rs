@@ -1,4 +1,4 @@
-//! The binary, as a person at a terminal uses it.
+//! The binary as a user at a terminal runs it.
 
 use std::process::Command;
 
@@ -188,7 +188,7 @@ fn a_server_whose_output_nobody_reads_still_stops_cleanly() {
         .unwrap();
     let lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.into_iter().any(|line| line == "ready"));
-    // Dropping the lines closed the pipe.
+    // Dropping the lines has closed the pipe.
     let stop = Command::new("kill").arg(server.id().to_string()).status().unwrap();
     assert!(stop.success());
     let stopped = server.wait_with_output().unwrap();

@@ -1,4 +1,4 @@
-//! Many callers at once: batches form, and everybody gets the answer to his own question.
+//! Many callers at once: batches form, and every caller gets the answer to its own request.
 
 use menshen::proto::v1;
 use tokio::task::JoinSet;
@@ -109,7 +109,7 @@ async fn more_requests_than_tickets_are_refused_with_a_retry_hint() {
     }
     assert!(answered >= 2 && refused >= 1, "{answered} answered, {refused} refused");
 
-    // The tickets came back: the server serves again.
+    // The tickets were returned: the server serves again.
     let mut client = client.clone();
     client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     app.stop().await;

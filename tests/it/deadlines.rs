@@ -1,4 +1,4 @@
-//! Deadlines and callers that leave.
+//! Deadlines, and callers that cancel.
 
 use menshen::proto::v1;
 use prost::Message;

@@ -1,4 +1,4 @@
-//! Passive liveness by several models, brought by manifests alone.
+//! Passive liveness by an ensemble of models, configured by manifests alone.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use crate::support::{
     verify_request,
 };
 
-/// The picture that the default liveness model passes with 0.998 and, shown closer, with 0.086.
+/// A picture to which the default liveness model gives 0.998, and 0.086 with a tighter crop.
 const PICTURE: &str = "impostor_2.jpg";
 
-/// The models of the repository; beside them `near/1`, the default liveness model under another
-/// name and with a tighter crop, and the ensemble `pair/1` of both.
+/// Returns a folder with the models of the repository, `near/1` and `pair/1`. `near/1` is the
+/// default liveness model with another name and a tighter crop; `pair/1` is the ensemble of both.
 fn models_with_ensemble() -> TempDir {
     let models = tempfile::tempdir().unwrap();
     copy_folder(&config().models.dir, models.path());

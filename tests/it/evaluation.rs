@@ -1,4 +1,4 @@
-//! `menshen eval pad`, as a person at a terminal uses it.
+//! `menshen eval pad` as a user at a terminal runs it.
 
 use std::process::{Command, Output};
 
@@ -15,7 +15,7 @@ fn run_pad(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What is printed about a file of these lines.
+/// Runs the command on a file with these lines.
 fn run_pad_on(lines: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("scores.csv");
@@ -28,14 +28,14 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The words that stand in the line that starts with `start`.
+/// Returns the words behind `start` in the line that begins with it.
 fn words_after<'a>(report: &'a str, start: &str) -> Vec<&'a str> {
     let line = report.lines().find_map(|line| line.strip_prefix(start));
     line.unwrap_or_else(|| panic!("no {start} in\n{report}")).split_whitespace().collect()
 }
 
-/// Counted with another program: `awk -F, '$3 ~ /phone/ && $1 >= 0.5' FILE | wc -l` and the like;
-/// bounds from `scipy.stats.beta.ppf`.
+/// The numbers were counted with `awk -F, '$3 ~ /phone/ && $1 >= 0.5' FILE | wc -l` and similar
+/// commands. The bounds come from `scipy.stats.beta.ppf`.
 #[test]
 fn the_synthetic_scores_are_reported_with_the_worst_species_first() {
     let report = printed(&run_pad(&[SYNTHETIC]));

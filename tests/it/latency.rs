@@ -1,4 +1,4 @@
-//! What a caller waits for beside the server's own work.
+//! The time that a caller waits beyond the server's own work.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use menshen::proto::v1;
 
 use crate::support::{client, embed_request, fixture};
 
-/// A JPEG file that comments, which decoders skip, bring to `bytes`.
+/// Pads a JPEG file to `bytes` with comment segments, which decoders skip.
 fn pad_jpeg(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
     let (marker, rest) = (file[..2].to_vec(), file.split_off(2));
     let mut padded = marker;
@@ -21,8 +21,8 @@ fn pad_jpeg(mut file: Vec<u8>, bytes: usize) -> Vec<u8> {
 }
 
 /// Without `TCP_NODELAY` an answer waits for the caller's delayed acknowledgement, which Linux
-/// sends after 40 ms; the windows of HTTP/2 make a picture wait for the server. Half of the calls
-/// may be late for other reasons: other tests use the same cores.
+/// sends after 40 ms. Small windows of HTTP/2 make a picture wait for the server. Half of the calls
+/// may be late for other reasons, since other tests use the same cores.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_takes_hardly_longer_than_the_server_says() {
     const DELAYED_ACK_MS: f64 = 40.0;

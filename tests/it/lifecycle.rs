@@ -1,4 +1,4 @@
-//! Start, health, reflection, drain.
+//! Start, health, reflection and drain.
 
 use menshen::app::App;
 use menshen::proto::v1;
@@ -59,7 +59,7 @@ async fn the_health_command_fails_with_1_unless_the_server_serves() {
 async fn a_model_that_misses_its_golden_never_serves() {
     let models = tempfile::tempdir().unwrap();
     copy_folder(&config().models.dir, models.path());
-    // The order of the colour channels is a security property: the golden must notice it.
+    // The order of the colour channels is a security property, so the golden must detect a change.
     let manifest = models.path().join("fr_liveness/0.0.1/model.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("colour = \"bgr\""));

@@ -1,4 +1,4 @@
-//! What a server with the models of this repository takes up.
+//! Memory of a server with the models of this repository.
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader};
@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::repository;
 
-/// Most resident MiB until the server is ready, on two threads, each of which has 42 MiB to run
-/// networks in. Usual are 240.
+/// Most resident MiB until the server is ready, on two threads. Each thread has 42 MiB to run
+/// networks in; 240 MiB in all are usual.
 const START_MIB_MAX: u64 = 350;
 
-/// `menshen serve`, stopped when it is dropped.
+/// A `menshen serve` process, killed on drop.
 struct ServerProcess(Child);
 
 impl Drop for ServerProcess {
@@ -20,7 +20,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// The largest memory that the process has had resident.
+/// Returns the peak of the process's resident memory in MiB.
 fn peak_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

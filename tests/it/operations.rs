@@ -1,5 +1,5 @@
-//! What an operator sees of a call: its id, its line in the log, its place in the metrics, and when
-//! a refused caller comes back.
+//! What operators and callers learn about a call: its id, its line in the log, its place in the
+//! metrics, and when a refused caller may come back.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -28,7 +28,7 @@ async fn grpc() -> SocketAddr {
     tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap()
 }
 
-/// What this process has logged.
+/// The lines that this process has logged.
 #[derive(Clone, Default)]
 struct LogLines(Arc<Mutex<Vec<u8>>>);
 
@@ -44,8 +44,8 @@ impl std::io::Write for LogLines {
 }
 
 impl LogLines {
-    /// Catches the lines of all servers of this process, as a deployment writes them, and
-    /// everything that Menshen itself might tell.
+    /// Captures the lines of all servers of this process in the format of a deployment, with
+    /// everything that Menshen itself may log.
     fn capture() -> &'static Self {
         static LINES: OnceLock<LogLines> = OnceLock::new();
         LINES.get_or_init(|| {
@@ -70,12 +70,12 @@ impl LogLines {
         self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The lines in the span of a call.
+    /// Returns the lines in the span of a call.
     fn of_call(&self, id: &str) -> Vec<Value> {
         self.all().into_iter().filter(|line| line["span"]["request_id"] == id).collect()
     }
 
-    /// The only line of a call.
+    /// Returns the line of a call, and asserts that the call has only one.
     fn only_line_of(&self, id: &str) -> Value {
         let mut lines = self.of_call(id);
         assert_eq!(lines.len(), 1, "{id}: {lines:#?}");
@@ -83,7 +83,7 @@ impl LogLines {
     }
 }
 
-/// The id in the trailers of an answer.
+/// Returns the id in the trailers of an answer.
 fn call_id(trailers: &HeaderMap) -> String {
     let id = trailers.get(REQUEST_ID).expect("the trailers name the call").to_str().unwrap();
     let parsed = uuid::Uuid::parse_str(id).unwrap();
@@ -164,7 +164,7 @@ async fn a_stream_names_its_call_at_its_end() {
 async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_same() {
     let mut config = config();
     config.server.bytes_max = 1000;
-    // Its models are not loaded: it refuses everything that it has room for.
+    // The models are not loaded, so the server refuses every call that it has room for.
     let app = App::bind(config).await.unwrap();
     let mut client = connect(app.grpc_address()).await;
     for (bytes, code, delay_ms) in
@@ -219,7 +219,7 @@ async fn a_call_gives_one_line_whichever_way_it_ends() {
         assert_eq!(span["method"], "detect");
         assert_eq!(span["outcome"], outcome);
         assert!(span["total_ms"].is_f64(), "{line:#}");
-        // A call that ran out of time may have come as far as to its first stages.
+        // A call that ran out of time may have finished its first stages.
         let stages = ["decode_ms", "queue_ms", "detect_ms", "align_ms"];
         if code == "OK" {
             for stage in stages {
@@ -237,7 +237,7 @@ async fn a_call_gives_one_line_whichever_way_it_ends() {
 #[tokio::test]
 async fn a_call_whose_caller_leaves_gives_its_line_too() {
     let lines = LogLines::capture();
-    // No other test leaves a call of this method.
+    // No other test cancels a call of this method.
     let app = App::bind(config()).await.unwrap();
     let stream = tokio::net::TcpStream::connect(app.grpc_address()).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
@@ -354,7 +354,8 @@ async fn the_metrics_say_which_build_runs_and_spell_their_labels_in_one_way() {
     }
     let is_snake =
         |value: &str| value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    // Names that others give: of versions, of models and their versions, of devices, of bounds.
+    // The values of these labels come from elsewhere: versions, models, devices, and bounds of
+    // buckets.
     let is_given = |label: &str| matches!(label, "version" | "model" | "device" | "le");
     let mut checked = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -1,4 +1,4 @@
-//! The whole pipeline against OpenCV and ONNX Runtime on the same pictures.
+//! The whole pipeline compared with OpenCV and ONNX Runtime on the same pictures.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ async fn liveness_agrees_with_onnx_runtime() {
     for (name, golden) in golden().pictures {
         let request = v1::CheckLivenessRequest { context: context(), image: image(fixture(&name)) };
         let answer = client.check_liveness(request).await.unwrap().into_inner();
-        // Small portraits are no live photographs; quality refuses them before the network runs.
+        // Small portraits are no live photographs. Quality refuses them before the network runs.
         let Some(liveness) = answer.liveness else { continue };
         let difference = (liveness.score - golden.fr_liveness[0]).abs();
         assert!(difference <= 0.02, "{name}: {} and {}", liveness.score, golden.fr_liveness[0]);

@@ -1,4 +1,4 @@
-//! One suite for every store of used sessions, and what only a shared server can do wrong.
+//! One suite for every store of used sessions, and the faults that only a shared server can have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ fn open_store(settings: &LivenessSettings) -> Arc<ReplayStore> {
     Arc::new(ReplayStore::open(replay, *replay_replicas_min, settings.replay_timeout()).unwrap())
 }
 
-/// A store as two replicas see it; in memory there is only one replica, asked twice.
+/// A store as two replicas see it. In memory both replicas are the same store.
 struct StoreUnderTest {
     name: &'static str,
     replicas: [Arc<ReplayStore>; 2],
-    /// Stays alive as long as its clients.
+    /// Lives as long as its clients.
     _server: Option<RedisServer>,
 }
 
@@ -266,7 +266,7 @@ async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
     let Some(server) = RedisServer::start() else { return };
     let (store, transaction) = (open_store(&settings(&server)), keyed_digests(b"42"));
     assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
-    // The server's own clock cannot be paused, so the count's time is set to be over soon.
+    // The server's own clock cannot be paused, so the count is set to expire soon.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("menshen:1:attempts:{}", String::from(transaction.newest));
@@ -288,7 +288,7 @@ async fn a_claim_can_be_made_again_when_it_has_expired() {
     let (store, session) = (open_store(&settings(&server)), random_session());
     assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
     assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
-    // The server's own clock cannot be paused, so the claim's time is set to be over.
+    // The server's own clock cannot be paused, so the claim is set to have expired.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("menshen:1:claim:{session}");

@@ -1,5 +1,5 @@
-//! The settings as a file that explains itself, and `menshen check`, which says whether a start
-//! under them would succeed.
+//! The printed settings, which explain themselves, and `menshen check`, which says whether a start
+//! would succeed.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ genuine_pairs = 20_000
 points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5 }]
 ";
 
-/// A folder with the files of a deployment, which a test spoils.
+/// A folder with the files of a deployment, for tests to damage.
 struct Deployment {
     folder: TempDir,
 }
@@ -47,7 +47,7 @@ impl Deployment {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file with the keys of sessions.
+    /// Writes a file with a session key and returns its path.
     fn keys(&self, mode: u32) -> String {
         let path = self.write("keys", KEY);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
@@ -62,7 +62,7 @@ impl Deployment {
         std::fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
     }
 
-    /// Runs `command` under a configuration file of this text and these models.
+    /// Runs `command` with this text as configuration file and with the models of this folder.
     fn run(&self, command: &str, settings: &str, flags: &[&str]) -> Output {
         let file = self.write("menshen.toml", settings);
         let models = self.path("models");
@@ -77,10 +77,10 @@ impl Deployment {
     }
 }
 
-/// Spoils a deployment, and gives its settings.
+/// Damages a deployment and returns its settings.
 type Damage = fn(&Deployment) -> String;
 
-/// The lines of a setting that say `state`.
+/// Returns the lines about a setting that have this state.
 fn lines_of<'a>(printed: &'a str, key: &str, state: &str) -> Vec<&'a str> {
     let is_of_key = |line: &&str| {
         let mut words = line.split_whitespace();

@@ -1,4 +1,4 @@
-//! Each call on real portraits.
+//! Each call of `FaceService` on real portraits.
 
 use menshen::proto::v1;
 
@@ -102,11 +102,11 @@ async fn a_chip_portrait_of_102_by_126_pixels_passes() {
     assert!(reason_codes(&answer.reasons).contains(&v1::ReasonCode::FaceTooSmall));
 }
 
-/// Left edge, top edge and width of head and shoulders in `person_b_1.jpg`: the eyes are 26 pixels
-/// apart once the width is 102, as they are on an identity card's chip.
+/// Left edge, top edge and width of head and shoulders in `person_b_1.jpg`. At a width of 102
+/// pixels the eyes are 26 pixels apart, as on the chip of an identity card.
 const HEAD: [f64; 3] = [90.0, 60.0, 537.0];
 
-/// Head and shoulders of the fixture, as small as the chip of an identity card stores it.
+/// Returns head and shoulders of the fixture as small as the chip of an identity card stores them.
 fn chip_portrait() -> Vec<u8> {
     use menshen::image::{ImageSettings, decode};
 

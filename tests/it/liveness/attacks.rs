@@ -514,7 +514,7 @@ async fn a_mirrored_or_rotated_camera_that_says_so_passes() {
     }
 }
 
-/// A cheat who acts at the wrong time, and what must stop him.
+/// A cheat who acts at the wrong time, and what must stop the cheat.
 struct Mistimed {
     name: &'static str,
     /// A portrait that no other case uses: the same person at the same moment would be a replayed
