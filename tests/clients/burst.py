@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Verifications all at once, then many more: are they right, do they batch, does memory stay flat?
+"""Sends many verifications at once and then more: checks decisions, batch sizes and memory.
 
 Usage: burst.py PATH_OF_THE_BINARY [MORE_CALLS]   (from the root of the repository)
 Needs what reflect.py needs, and /proc.
@@ -32,7 +32,7 @@ def is_right(caller, pair):
 
 
 def read_batch_metrics(http):
-    """Rows and batches of each lane so far, as /metrics has them."""
+    """Returns the rows and batches of each lane so far, from /metrics."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
@@ -41,7 +41,7 @@ def read_batch_metrics(http):
 
 
 def show_memory(server, when):
-    """Memory now, and the most there ever was: an idle system may take pages back."""
+    """Prints resident memory now and its peak; an idle system may take pages back."""
     with open(f"/proc/{server.pid}/status") as status:
         sizes = dict(line.split(":") for line in status if line.startswith("Vm"))
     now, peak = (int(sizes[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
@@ -71,7 +71,7 @@ def main():
         mean = burst(caller, http, list(itertools.islice(pairs, AT_ONCE)))
         check("more than 4 rows a batch", all(size > 4 for size in mean.values()), mean)
         show_memory(server, f"after {AT_ONCE} at once")
-        # In quarters: what grows with the number of calls shows as a peak that rises each time.
+        # In quarters: memory that grows with the number of calls shows as a rising peak.
         for quarter in range(1, 5) if more else ():
             burst(caller, http, list(itertools.islice(pairs, more // 4)))
             show_memory(server, f"after {quarter * (more // 4)} more")

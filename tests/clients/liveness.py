@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A liveness session from a folder of frames, as the backend of a shop would run it.
+"""Runs a liveness session from a folder of frames, as the backend of a shop would.
 
 Usage: liveness.py --server 127.0.0.1:50051 --portrait id.jpg --frames DIR [--mirrored]
        liveness.py --check PATH_OF_THE_BINARY   (from the root of the repository)
 
-DIR holds the camera's JPEG files in the order of their names; they are sent at 10 a second.
-`--check` starts a server, holds one still photograph before its camera, and makes sure that this
-does not pass and that a session serves once.
-Needs what reflect.py needs, and grpcio-tools, which makes the messages from proto/ when it runs.
+DIR holds the camera's JPEG files in the order of their names. The client sends 10 a second.
+`--check` starts a server and shows one still photograph to the camera. It checks that the
+photograph does not pass and that a session serves once.
+Needs the packages of reflect.py and grpcio-tools, which makes the messages from proto/ at run time.
 """
 import argparse
 import itertools
@@ -25,7 +25,7 @@ face = grpc.protos("menshen/v1/face.proto")
 liveness, services = grpc.protos_and_services("menshen/v1/liveness.proto")
 
 FRAMES_PER_SECOND = 10
-# A prompt, the frames and the result of a session; the server ends it before.
+# Longer than any session: the server ends it before.
 SESSION_SECONDS_MAX = 90
 
 
@@ -38,12 +38,12 @@ def enum_name(enum, number, prefix):
 
 
 class Session:
-    """One session of one transaction: created at once, run once."""
+    """A session of one transaction. It is created at once and can run once."""
 
     def __init__(self, channel, portrait, transaction, shop="shop-1", device="camera-1"):
         self.stub = services.LivenessServiceStub(channel)
         self.portrait, self.shop, self.device = portrait, shop, device
-        self.begun, self.sent = 0.0, []  # when the first frame was due, and when each went out
+        self.begun, self.sent = 0.0, []  # due time of the first frame, send times of all
         self.created = self.stub.CreateSession(
             liveness.CreateSessionRequest(
                 context=context(shop),
@@ -66,7 +66,7 @@ class Session:
         )
 
     def run(self, frames, mirrored=False):
-        """Events of the session, while `frames` go out at the camera's pace."""
+        """Yields the events of the session and sends `frames` at the camera's rate meanwhile."""
         over = threading.Event()
 
         def requests():
@@ -101,7 +101,7 @@ class Session:
 
 
 def show_event(event):
-    """Tells the person, or the terminal, what an event says."""
+    """Prints an event."""
     kind = event.WhichOneof("event")
     if kind in ("prompt", "guidance"):
         print(f"{kind:<9} {getattr(event, kind).message}", flush=True)
@@ -119,7 +119,7 @@ def show_event(event):
 
 
 def run_and_show(session, frames, mirrored=False):
-    """Runs a session before the terminal's eyes; its result."""
+    """Runs a session, prints its events and returns its result."""
     print(f"prompt    {session.created.prompt.message}", flush=True)
     for event in session.run(frames, mirrored):
         show_event(event)
@@ -127,13 +127,13 @@ def run_and_show(session, frames, mirrored=False):
 
 
 def with_comment(jpeg, mark):
-    """The same picture in a file of other bytes."""
+    """Returns the same picture in a file of other bytes: with a comment segment."""
     comment = repr(mark).encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
 def check_still_photograph(address):
-    """What an attacker gets who holds a photograph of the right person before the camera."""
+    """Checks that a photograph of the right person before the camera does not pass."""
     portrait, photo = (pathlib.Path(FACES, f"person_a_{n}.jpg").read_bytes() for n in (1, 2))
     channel = grpc.insecure_channel(address)
     session = Session(channel, portrait, "still-photograph")

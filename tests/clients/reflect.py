@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client that knows nothing of Menshen but its address: health and Verify through reflection.
+"""Calls health and Verify through reflection, knowing only the server's address.
 
 Usage: reflect.py PATH_OF_THE_BINARY   (from the root of the repository)
 Needs grpcio, grpcio-reflection and grpcio-health-checking.
@@ -27,7 +27,7 @@ def read_face(name):
 
 
 class Caller:
-    """Calls methods of FaceService by name, with messages found by reflection."""
+    """Calls methods of FaceService by name, with the message types that reflection returns."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -93,14 +93,14 @@ def check_calls(address):
         "a message over the limit is refused",
         *refused(code, lambda: caller.call("Detect", image=big)),
     )
-    # A valid request: an empty one might be refused within the millisecond.
+    # A valid request, since an empty one might be refused within the millisecond.
     late = lambda: caller.verify("person_a_1.jpg", "person_a_2.jpg", timeout=0.001)
     check("a deadline too short", *refused(grpc.StatusCode.DEADLINE_EXCEEDED, late))
 
 
 @contextlib.contextmanager
 def serving(binary):
-    """A server on free ports: its process and the addresses of gRPC and HTTP."""
+    """Starts a server on free ports; yields its process and the addresses of gRPC and HTTP."""
     server = subprocess.Popen(
         [binary, "serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
