@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_auto_takes_has_a_star() {
+    fn the_kernel_that_auto_takes_has_a_star() {
         let f32 = KernelSurvey { available: vec!["avx2", "portable"], auto: Some("avx2") };
         let bf16 = KernelSurvey { available: vec!["portable-bf16"], auto: None };
         let model = "a processor".to_owned();

@@ -113,7 +113,7 @@ async fn a_request_without_its_fields_names_all_of_them() {
 }
 
 #[tokio::test]
-async fn numbers_that_are_none_are_refused() {
+async fn unusable_numbers_are_refused() {
     let mut client = client().await;
     for values in [vec![f32::NAN; 128], vec![f32::INFINITY; 128], vec![0.0; 128], vec![1e38; 128]] {
         let side = || {

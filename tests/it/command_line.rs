@@ -27,7 +27,7 @@ fn a_profile_shows_every_step_of_the_plan() {
 }
 
 #[test]
-fn precision_is_refused_where_nothing_computes_in_it_and_threads_where_none_are() {
+fn an_unsupported_precision_and_too_many_threads_are_refused() {
     for (precision, needs) in [("f16", "16-bit floats"), ("tf32", "TF32")] {
         let refused = run_menshen(&["models", "verify", "iris", "--precision", precision]);
         assert!(!refused.status.success());

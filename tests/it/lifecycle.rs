@@ -119,7 +119,7 @@ async fn while_draining_a_server_says_so_and_still_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_watches_health_hears_of_the_end_and_does_not_hold_it_up() {
+async fn a_client_that_watches_health_learns_of_the_stop_and_does_not_delay_it() {
     let mut config = config();
     config.server.drain_timeout_ms = 3_600_000;
     let app = App::bind(config).await.unwrap();
@@ -181,7 +181,7 @@ async fn a_model_that_is_unknown_is_a_clear_error() {
 }
 
 #[tokio::test]
-async fn a_placement_that_cannot_be_had_is_a_clear_error() {
+async fn an_impossible_placement_is_a_clear_error() {
     let mut config = config();
     config.device.placement = [("sface".to_owned(), vec![0])].into();
     let error = App::start(config).await.unwrap_err();

@@ -161,7 +161,7 @@ async fn a_stream_names_its_call_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_same() {
+async fn a_refusal_names_the_same_retry_delay_in_its_details_and_its_trailer() {
     let mut config = config();
     config.server.bytes_max = 1000;
     // The models are not loaded, so the server refuses every call that it has room for.
@@ -186,7 +186,7 @@ async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_sam
 }
 
 #[tokio::test]
-async fn a_callers_own_id_is_echoed_and_the_servers_takes_its_place_where_there_is_none() {
+async fn the_callers_id_is_echoed_or_without_one_the_servers() {
     let mut client = connect(grpc().await).await;
     for (sent, is_echoed) in [("callers-own", true), ("", false)] {
         let mut request = detect("person_b_1.jpg");

@@ -72,7 +72,7 @@ async fn a_session_is_claimed_once_on_all_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
+async fn exactly_one_of_many_racing_callers_gets_a_session() {
     for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         for _ in 0..10 {
             let session = random_session();
@@ -127,7 +127,7 @@ async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
 }
 
 #[tokio::test]
-async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
+async fn an_attempt_beyond_the_maximum_is_refused_and_not_counted() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
         let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
@@ -143,7 +143,7 @@ async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_race_for_attempts_get_no_more_than_the_most() {
+async fn callers_that_race_for_attempts_get_no_more_than_the_maximum() {
     for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         let racers: Vec<_> = (0..50)
             .map(|racer| {
@@ -177,7 +177,7 @@ async fn an_attempt_that_is_given_back_can_be_made_again() {
 }
 
 #[tokio::test]
-async fn what_was_not_counted_is_not_given_back() {
+async fn attempts_that_were_not_counted_are_not_given_back() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let transaction = keyed_digests(b"42");
         one.give_back(&transaction, 9, TTL).await.unwrap();
@@ -217,7 +217,7 @@ async fn an_attempt_is_given_back_under_every_key() {
 }
 
 #[tokio::test]
-async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotation() {
+async fn a_frame_is_recognised_in_another_session_only_and_through_a_key_rotation() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (first, second) = (random_session(), random_session());
         let frames = [keyed_digests(b"a"), keyed_digests(b"b")];
@@ -262,7 +262,7 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
 }
 
 #[tokio::test]
-async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
+async fn refused_attempts_do_not_extend_the_ttl() {
     let Some(server) = RedisServer::start() else { return };
     let (store, transaction) = (open_store(&settings(&server)), keyed_digests(b"42"));
     assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
@@ -319,7 +319,7 @@ async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restar
 }
 
 #[tokio::test]
-async fn a_server_killed_with_questions_in_flight_leaves_nobody_waiting() {
+async fn a_server_killed_with_requests_in_flight_leaves_no_caller_waiting() {
     let Some(mut server) = RedisServer::start() else { return };
     let store = open_store(&settings(&server));
     store.probe().await.unwrap();

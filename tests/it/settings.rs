@@ -95,7 +95,7 @@ fn assert_wrong(printed: &str, key: &str, reason: &str) {
 }
 
 #[test]
-fn a_start_that_would_succeed_is_said_to_in_short() {
+fn the_check_of_a_good_deployment_names_every_part_and_succeeds() {
     let (code, printed) = Deployment::new().check("");
     assert_eq!(code, Some(0), "{printed}");
     for (key, state) in [
@@ -212,7 +212,7 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
 }
 
 #[test]
-fn what_depends_on_a_setting_that_means_nothing_is_left_out_and_the_rest_is_looked_at() {
+fn the_part_of_an_unreadable_setting_is_not_checked_and_the_others_are() {
     let deployment = Deployment::new();
     deployment.edit("iris/3.3.6", "sha256 = \"b", "sha256 = \"0");
     let (code, printed) = deployment.check("[device]\nkernels = \"sse\"\n");
@@ -248,7 +248,7 @@ fn the_check_binds_no_address() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_wrong_and_a_flag_that_is_none_is_misuse() {
+fn an_unreadable_file_is_reported_as_wrong_and_an_unknown_flag_is_misuse() {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("menshen.toml");
     std::fs::write(&broken, "[server").unwrap();
@@ -282,7 +282,7 @@ fn the_printed_file_explains_every_key_and_hides_the_password() {
 }
 
 #[test]
-fn a_word_that_means_nothing_fails_before_anything_is_printed() {
+fn an_unknown_word_fails_before_anything_is_printed() {
     for (flags, key) in [
         (vec!["--device", "tpu"], "device.device"),
         (vec!["--precision", "int8"], "device.precision"),

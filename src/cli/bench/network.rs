@@ -279,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_direction_is_as_far_as_can_be() {
+    fn an_output_without_a_direction_has_an_infinite_distance() {
         assert_eq!(cosine_distance(&[0.0], &[1.0]), f64::INFINITY);
         assert_eq!(cosine_distance(&[f32::NAN], &[1.0]), f64::INFINITY);
     }
 
     #[test]
-    fn a_network_farther_from_the_cpu_than_is_promised_is_named_with_both_numbers() {
+    fn a_network_beyond_the_limit_is_named_with_both_numbers() {
         let report = |precision, cosine_distance| {
             let model = "iris/3.3.6".to_owned();
             NetworkReport { model, precision, cosine_distance, buckets: Vec::new() }

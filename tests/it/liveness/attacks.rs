@@ -571,7 +571,7 @@ const MISTIMED: [Mistimed; 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_acts_before_after_or_without_the_prompt_passes_only_without_the_check() {
+async fn acting_before_after_or_without_the_prompt_passes_only_without_the_check() {
     let _alone = REAL_TIME_LOCK.write().await;
     let (mut client, models) = (client().await, models());
     for (index, mistimed) in MISTIMED.iter().enumerate().filter(|(index, _)| is_in_part(*index)) {

@@ -104,7 +104,7 @@ fn each_run_is_a_transaction_of_its_own_unless_it_is_named() {
 }
 
 #[test]
-fn what_the_command_cannot_use_is_named_and_exits_with_2() {
+fn unusable_options_are_named_and_exit_with_2() {
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     let cases: [(&[&str], &str); 6] = [

@@ -131,14 +131,14 @@ async fn assert_replays_are_refused(first: &mut Client, later: &mut [Client]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_shown_again_to_the_same_server_is_known() {
+async fn a_session_shown_again_to_the_same_server_is_recognised() {
     let mut client = super::client().await;
     let again = client.clone();
     assert_replays_are_refused(&mut client, &mut [again]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_shown_again_to_another_replica_is_known() {
+async fn a_session_shown_again_to_another_replica_is_recognised() {
     let Some(replicas) = Replicas::start().await else { return };
     let [mut one, two] = replicas.clients().await;
     let same = one.clone();

@@ -619,7 +619,7 @@ async fn a_client_that_stops_early_is_asked_to_try_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_early_is_told_what_it_did_not_heed() {
+async fn a_client_that_stops_early_is_told_which_guidance_it_ignored() {
     let mut client = client().await;
     let streamed = stream_session(&mut client, "unheeded").await;
     let mut running = RunStream::open(&mut client, start_message(&streamed, PORTRAIT)).await;
@@ -799,17 +799,18 @@ async fn sessions_are_counted_by_how_they_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
+async fn a_client_that_leaves_its_stream_or_loses_its_connection_frees_its_place() {
     let mut config = config();
     config.server.requests_max = 1;
     let app = App::start(config).await.unwrap();
     let (grpc, http) = (app.grpc_address(), app.http_address());
     let mut client = client_at(grpc).await;
-    for (left, loses_its_line) in [(1.0, false), (2.0, true)] {
+    for (left, loses_its_connection) in [(1.0, false), (2.0, true)] {
         let streamed = stream_session(&mut client, "left").await;
         // The customer's connection: it is cut when this runtime ends.
-        let line = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let opened = line.spawn(async move {
+        let customer_runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let opened = customer_runtime.spawn(async move {
             let mut customer = client_at(grpc).await;
             let mut running =
                 RunStream::open(&mut customer, start_message(&streamed, PORTRAIT)).await;
@@ -822,11 +823,11 @@ async fn a_client_that_leaves_its_stream_or_loses_its_line_frees_its_place() {
         let refused =
             client.create_session(session_request("other", PORTRAIT, v1::Assurance::Batch)).await;
         assert_eq!(code(refused), Code::ResourceExhausted, "the only place is taken");
-        if !loses_its_line {
+        if !loses_its_connection {
             drop(running);
             wait_for_metrics(http, |text| metric(text, "menshen_tickets") == 0.0).await;
         }
-        line.shutdown_background();
+        customer_runtime.shutdown_background();
         wait_for_metrics(http, |text| {
             metric(text, "menshen_tickets") == 0.0
                 && metric(text, "menshen_requests_in_flight") == 0.0

@@ -192,7 +192,7 @@ fn frames_are_small_baseline_jpegs_with_the_same_tables() {
 }
 
 #[test]
-fn a_seed_fixes_a_session_to_the_byte() {
+fn a_seed_fixes_a_performance_to_the_byte() {
     let puppet = person(CALM);
     let shots = turning(&puppet);
     assert_eq!(film(&puppet, &shots, 1), film(&puppet, &shots, 1));
