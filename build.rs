@@ -1,4 +1,4 @@
-//! Compiles the protobuf files of the API with protox, so that no `protoc` is needed.
+//! Compiles the protobuf files of the API with protox, so that the build needs no `protoc`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = protox::compile(["menshen/v1/face.proto", "menshen/v1/liveness.proto"], ["proto"])?;
     std::fs::write(out.join("menshen.bin"), prost::Message::encode_to_vec(&api))?;
     tonic_prost_build::configure()
-        // Their `Debug` is written by hand and prints lengths only.
+        // `Debug` of these messages is written by hand and prints lengths only.
         .skip_debug([
             "menshen.v1.Image",
             "menshen.v1.Embedding",
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "menshen.v1.Start",
             "menshen.v1.EvaluateRequest",
         ])
-        // Ten times the size of the other events.
+        // The result is ten times as large as the other events.
         .boxed(".menshen.v1.RunResponse.event.result")
         .compile_fds(api)?;
     Ok(())

@@ -1,7 +1,7 @@
 //! A planned network that is warm allocates nothing.
 //!
-//! A binary of its own because a process has one global allocator, and this one counts: beside
-//! other tests it would count theirs. It holds one test for the same reason.
+//! The test has a binary of its own, since a process has one global allocator and this one counts
+//! the allocations of all tests. For the same reason the binary has one test.
 #![expect(unsafe_code, reason = "an allocator is unsafe")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,28 +12,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
 use menshen::engine::{Precision, import, optimise};
 
-/// The system's allocator, which counts what it is asked for on any thread.
-struct Counting;
+/// The system's allocator; it counts the allocations of all threads.
+struct CountingAllocator;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came. The default methods for zeroed and
-// resized memory call these two.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: every call is passed on to the system's allocator unchanged. The default methods for
+// zeroed and resized memory call these two.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: what the caller promises.
+        // SAFETY: the caller keeps the contract of `alloc`, which is that of `System.alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        // SAFETY: what the caller promises.
+        // SAFETY: the caller keeps the contract of `dealloc`, which is that of `System.dealloc`.
         unsafe { System.dealloc(start, layout) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const NETWORKS: [&str; 5] = [
     "yunet/2023mar/face_detection_yunet_2023mar_int8bq.onnx",
@@ -43,11 +43,11 @@ const NETWORKS: [&str; 5] = [
     "fr_liveness/0.0.1/fr_liveness.onnx",
 ];
 
-/// Three rows on two threads, so that one waits for the other, and one row on both. More rows than
-/// run together.
+/// Batch sizes in rows: three rows, where one of two threads waits for the other; one row on both
+/// threads; and more rows than run together.
 const BATCHES: [usize; 3] = [3, 1, 9];
 
-/// Threads that wait for each other the first time register with the lock they wait at.
+/// Runs before counting: a thread registers with a lock the first time it waits there.
 const WARM_RUNS: usize = 3;
 
 const COUNTED_RUNS: usize = 3;

@@ -1,4 +1,4 @@
-//! `menshen bench`: how right and how fast the networks are on a device, as a report to paste.
+//! `menshen bench`: measures speed and accuracy of the networks on a device and prints a report.
 
 mod network;
 
@@ -8,8 +8,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use self::network::{NetworkReport, measure_network};
+use super::options::SettingOptions;
 use super::table::Table;
-use super::{Common, demo, progress, runtime};
+use super::{demo, progress_bar, runtime};
 use crate::config::Config;
 use crate::device::{DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
@@ -18,24 +19,25 @@ use crate::model::{Listing, Package, scan};
 /// Options of `menshen bench`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How long each measurement takes.
+    /// Duration of each measurement, in seconds: above 0, at most 60.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
-    /// Only this model, by its name.
+    /// Measure only the versions of this model; all models unless given.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Leave the whole pipeline out.
+    /// Do not measure whole verifications through a server in this process.
     #[arg(long)]
     networks_only: bool,
-    /// Print JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: SettingOptions,
 }
 
-/// Longest measurement of one number.
+/// Longest duration of one measurement, in seconds.
 const SECONDS_MAX: f64 = 60.0;
 
-/// Everything measured.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -44,7 +46,7 @@ struct Report {
     pipeline: Option<PipelineReport>,
 }
 
-/// Verifications through a server in this process.
+/// Throughput of verifications through a server in this process.
 #[derive(Debug, Serialize)]
 struct PipelineReport {
     verifications_per_second: f64,
@@ -52,15 +54,12 @@ struct PipelineReport {
     pairs: usize,
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         args.seconds > 0.0 && args.seconds <= SECONDS_MAX,
         "--seconds must be above 0 and at most {SECONDS_MAX}"
     );
-    let mut config = common.load(vec![])?;
-    if common.log.is_none() {
-        config.log.filter = "warn".to_owned();
-    }
+    let config = args.settings.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
     let report = runtime()?.block_on(measure(args, config))?;
     if args.json {
@@ -68,27 +67,27 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     } else {
         print(&report);
     }
-    let complaints: Vec<_> = report.networks.iter().filter_map(NetworkReport::complaint).collect();
+    let violations: Vec<_> = report.networks.iter().filter_map(NetworkReport::violation).collect();
     anyhow::ensure!(
-        complaints.is_empty(),
-        "farther from the CPU than is promised: {}",
-        complaints.join("; ")
+        violations.is_empty(),
+        "farther from the CPU's outputs than the limit: {}",
+        violations.join("; ")
     );
     let is_right = report.pipeline.as_ref().is_none_or(|pipeline| pipeline.right == pipeline.pairs);
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
-    let packages = packages(&config, args.model.as_deref())?;
+    let models = select_models(&config, args.model.as_deref())?;
     let policy = config.models.licence_policy();
     let group = DeviceGroup::open(&config.device).await?;
     let devices = group.describe().map(ToString::to_string).collect();
     let precisions =
         precisions(&config.device, group.describe().all(|device| device.name == "cpu"));
     drop(group);
-    let bar = progress((packages.len() * precisions.len()) as u64, "measuring networks");
+    let bar = progress_bar((models.len() * precisions.len()) as u64, "measuring networks");
     let mut networks = Vec::new();
-    for listing in packages {
+    for listing in models {
         for &precision in &precisions {
             let has_tolerance = listing.manifest.golden.tolerance_in(precision).is_some();
             if !has_tolerance && config.device.precision.is_none() {
@@ -111,16 +110,15 @@ async fn measure(args: &Args, config: Config) -> anyhow::Result<Report> {
     Ok(Report { version: env!("CARGO_PKG_VERSION"), devices, networks, pipeline })
 }
 
-/// All models, or the versions of one.
-fn packages(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Listing>> {
-    let listings = scan(&config.models.dir)?.into_iter();
-    let chosen = listings.filter(|l| name.is_none_or(|name| l.manifest.name == name));
-    let chosen: Vec<_> = chosen.collect();
-    anyhow::ensure!(!chosen.is_empty(), "no model is called {}", name.unwrap_or("anything"));
-    Ok(chosen)
+/// Returns all models, or the versions of the model called `name`.
+fn select_models(config: &Config, name: Option<&str>) -> anyhow::Result<Vec<Listing>> {
+    let mut models = scan(&config.models.dir)?;
+    models.retain(|listing| name.is_none_or(|name| listing.manifest.name == name));
+    anyhow::ensure!(!models.is_empty(), "no model is called {}", name.unwrap_or("anything"));
+    Ok(models)
 }
 
-/// What is asked for; else what the kind of device is made for.
+/// Returns the configured precision; without one, those that the kind of device is made for.
 fn precisions(settings: &DeviceSettings, is_cpu: bool) -> Vec<Precision> {
     match (settings.precision, is_cpu) {
         (Some(precision), _) => vec![precision],
@@ -130,14 +128,16 @@ fn precisions(settings: &DeviceSettings, is_cpu: bool) -> Vec<Precision> {
 }
 
 async fn measure_pipeline(config: Config, seconds: f64) -> anyhow::Result<PipelineReport> {
-    let (app, client) = super::client::in_process(config).await?;
-    let faces = std::path::Path::new(demo::FACES);
-    let (begun, mut pairs, mut right) = (Instant::now(), 0, 0);
-    while pairs == 0 || begun.elapsed().as_secs_f64() < seconds {
-        let (done, good) = demo::count_right(faces, &client).await?;
-        (pairs, right) = (pairs + done, right + good);
+    let (app, client) = super::client::start_in_process(config).await?;
+    let faces = std::path::Path::new(demo::FACES_DIR);
+    let started = Instant::now();
+    let (mut pairs, mut right) = (0, 0);
+    while pairs == 0 || started.elapsed().as_secs_f64() < seconds {
+        let (verified, of_them_right) = demo::count_right(faces, &client).await?;
+        pairs += verified;
+        right += of_them_right;
     }
-    let elapsed = begun.elapsed().as_secs_f64();
+    let elapsed = started.elapsed().as_secs_f64();
     drop(client);
     app.stop().await;
     let verifications_per_second = pairs as f64 / elapsed;
@@ -159,26 +159,24 @@ fn print(report: &Report) {
         ">no graphs",
     ]);
     for network in &report.networks {
-        for (place, bucket) in network.buckets.iter().enumerate() {
-            let first = |text: String| if place == 0 { text } else { String::new() };
-            let eager = bucket.rows_per_second_without_graphs;
+        for (index, bucket) in network.buckets.iter().enumerate() {
+            let once = |text: String| if index == 0 { text } else { String::new() };
+            let without_graphs = bucket.rows_per_second_without_graphs;
             table.add_line(vec![
-                first(network.model.clone()),
-                first(network.precision.to_owned()),
-                first(format!("{:.1e}", network.cosine_distance)),
+                once(network.model.clone()),
+                once(network.precision.to_owned()),
+                once(format!("{:.1e}", network.cosine_distance)),
                 bucket.bucket.to_string(),
                 format!("{:.2}", bucket.alone_ms),
                 format!("{:.0}", bucket.rows_per_second),
                 format!("{:.0}", bucket.rows_per_second_one_slot),
-                eager.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.0}")),
+                without_graphs.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.0}")),
             ]);
         }
     }
-    table.lines().iter().for_each(|line| println!("{line}"));
-    println!("1 - cosine: the largest of any output from the CPU in f32, on patterns.");
-    println!(
-        "Rates: rows a second with all slots; with one, where nothing overlaps; without graphs."
-    );
+    table.render().iter().for_each(|line| println!("{line}"));
+    println!("1 - cosine: the largest distance of any output to the CPU's in f32, on patterns.");
+    println!("rows/s: with all slots; with one slot, where nothing overlaps; without CUDA graphs.");
     if let Some(pipeline) = &report.pipeline {
         println!();
         println!(

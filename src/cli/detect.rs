@@ -1,4 +1,4 @@
-//! `menshen detect`: faces and quality of one picture, drawn on it if asked.
+//! `menshen detect`: finds the faces of one picture, judges its quality, and may draw both on it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,28 +7,31 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::client::{self, reason_line, short};
+use super::client::{self, enum_name, reason_line};
+use super::options::SettingOptions;
 use super::table::Table;
-use super::{Common, draw, runtime};
+use super::{draw, runtime};
 use crate::proto::v1;
 
 /// Options of `menshen detect`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The picture (JPEG or PNG).
+    /// Picture (JPEG or PNG).
     picture: PathBuf,
-    /// Address of a server; without one, a server is started in this process.
-    #[arg(long)]
+    /// Address of a server's gRPC listener. Without it, a server is started in this process.
+    #[arg(long, conflicts_with_all = ["ConfigFile", "ModelsFolder", "DeviceOptions", "log"])]
     server: Option<String>,
-    /// Where the picture comes from; quality limits differ.
+    /// Origin of the picture; each origin has its own quality limits.
     #[arg(long, value_enum, default_value_t = Source::LivePhoto)]
     source: Source,
-    /// Write the picture with boxes, points and reasons to this PNG file.
+    /// Write the picture with boxes, points and reasons to this file (PNG).
     #[arg(long, value_name = "FILE")]
     draw: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Options of the server in this process")]
+    in_process: SettingOptions,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -38,10 +41,10 @@ enum Source {
     IdChip,
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let image = client::image(&args.picture)?;
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let image = client::read_image(&args.picture)?;
     let request = v1::DetectRequest {
-        context: Some(client::context("command-line", "command-line")),
+        context: Some(client::request_context("command-line", "command-line")),
         image: Some(v1::Image { data: image.data.clone() }),
         source: match args.source {
             Source::LivePhoto => v1::ImageSource::LivePhoto,
@@ -50,9 +53,9 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
         }
         .into(),
     };
-    let answer = runtime()?.block_on(detect(args, common, request))?;
+    let answer = runtime()?.block_on(detect(args, request))?;
     if let Some(path) = &args.draw {
-        let drawn = draw::faces(&image.data, &answer)?;
+        let drawn = draw::draw_faces(&image.data, &answer)?;
         std::fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if args.json {
@@ -64,22 +67,15 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn detect(
-    args: &Args,
-    common: &Common,
-    request: v1::DetectRequest,
-) -> anyhow::Result<v1::DetectResponse> {
+async fn detect(args: &Args, request: v1::DetectRequest) -> anyhow::Result<v1::DetectResponse> {
     if let Some(server) = &args.server {
-        let mut client = client::connect(server).await?;
-        return client::awaited(client.detect(request)).await;
+        let mut client = client::connect_face_client(server).await?;
+        return client::wait_for_answer(client.detect(request)).await;
     }
-    let mut config = common.load(vec![])?;
-    if common.log.is_none() {
-        config.log.filter = "warn".to_owned();
-    }
+    let config = args.in_process.load_in_process()?;
     crate::telemetry::init_logs(&config.log)?;
-    let (app, mut client) = client::in_process(config).await?;
-    let answer = client::awaited(client.detect(request)).await?;
+    let (app, mut client) = client::start_in_process(config).await?;
+    let answer = client::wait_for_answer(client.detect(request)).await?;
     drop(client);
     app.stop().await;
     Ok(answer)
@@ -94,7 +90,7 @@ fn print(answer: &v1::DetectResponse) {
         cells.extend([bounds.x, bounds.y, bounds.width, bounds.height].map(|v| format!("{v:.0}")));
         faces.add_line(cells);
     }
-    for line in faces.lines() {
+    for line in faces.render() {
         println!("{line}");
     }
     if let Some(image) = answer.image.as_ref().filter(|image| !image.checks.is_empty()) {
@@ -103,7 +99,7 @@ fn print(answer: &v1::DetectResponse) {
         for check in &image.checks {
             checks.add_line(check_cells(check));
         }
-        for line in checks.lines() {
+        for line in checks.render() {
             println!("{line}");
         }
     }
@@ -122,7 +118,7 @@ fn check_cells(check: &v1::Check) -> Vec<String> {
         v1::LimitKind::Unspecified => "?",
     };
     vec![
-        short(check.measure().as_str_name(), "MEASURE_").to_lowercase().replace('_', " "),
+        enum_name(check.measure().as_str_name(), "MEASURE_").to_lowercase().replace('_', " "),
         format!("{:.3}", check.value),
         relation.to_owned(),
         format!("{:.3}", check.limit),
@@ -156,10 +152,10 @@ fn as_json(answer: &v1::DetectResponse) -> serde_json::Value {
         .flat_map(|image| &image.checks)
         .map(|check| {
             json!({
-                "measure": short(check.measure().as_str_name(), "MEASURE_"),
+                "measure": enum_name(check.measure().as_str_name(), "MEASURE_"),
                 "value": check.value,
                 "limit": check.limit,
-                "kind": short(check.kind().as_str_name(), "LIMIT_KIND_"),
+                "kind": enum_name(check.kind().as_str_name(), "LIMIT_KIND_"),
                 "passed": check.passed,
             })
         })

@@ -1,4 +1,4 @@
-//! `menshen devices`: what this build and machine have to run networks on.
+//! `menshen devices`: prints which devices this build and this machine have to run networks on.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::device::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 /// Options of `menshen devices`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON.
+    /// Print the devices as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -21,21 +21,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let headings = ["device", "model", ">cores", ">memory", "f32 kernels", "bf16 kernels"];
     let mut table = Table::new(&headings);
-    table.add_line(cpu_line(&survey.cpu));
-    table.lines().iter().for_each(|line| println!("{line}"));
+    table.add_line(cpu_cells(&survey.cpu));
+    table.render().iter().for_each(|line| println!("{line}"));
     println!("* taken by `auto`");
     println!();
     cuda_lines(&survey.cuda).for_each(|line| println!("{line}"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The GPUs, why none can be used, and the libraries.
+/// Returns the lines about CUDA: the GPUs, the driver's state, and the libraries.
 fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     let devices = if cuda.devices.is_empty() { Vec::new() } else { gpu_lines(&cuda.devices) };
     let state = match (&cuda.unusable, &cuda.driver) {
         (Some(why), _) => format!("CUDA: {why}"),
         (None, Some(version)) => format!("CUDA: the driver runs programs up to CUDA {version}"),
-        (None, None) => "CUDA: the driver does not tell its version".to_owned(),
+        (None, None) => "CUDA: the driver does not report its version".to_owned(),
     };
     let libraries = cuda.libraries.iter().map(|library| {
         let kind = if library.is_optional { ", optional" } else { "" };
@@ -46,7 +46,7 @@ fn cuda_lines(cuda: &CudaSurvey) -> impl Iterator<Item = String> {
     devices.into_iter().chain([state]).chain(libraries)
 }
 
-/// A table, and why those that cannot be used cannot.
+/// Returns a table of the GPUs, then one line for each GPU that cannot be used, with the reason.
 fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
     let mut gpus = Table::new(&["device", "model", ">compute", ">memory", ">free", "convolutions"]);
     let unknown = || "unknown".to_owned();
@@ -64,26 +64,26 @@ fn gpu_lines(devices: &[GpuSurvey]) -> Vec<String> {
     let unusable = devices.iter().filter_map(|gpu| {
         gpu.unusable.as_ref().map(|why| format!("{} cannot be used: {why}", gpu.device))
     });
-    gpus.lines().into_iter().chain(unusable).collect()
+    gpus.render().into_iter().chain(unusable).collect()
 }
 
 fn gibibytes(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
-fn cpu_line(cpu: &CpuSurvey) -> Vec<String> {
+fn cpu_cells(cpu: &CpuSurvey) -> Vec<String> {
     vec![
         "cpu".to_owned(),
         cpu.model.clone(),
         cpu.cores.to_string(),
         cpu.memory_bytes.map_or_else(|| "unknown".to_owned(), gibibytes),
-        kernels(&cpu.f32),
-        kernels(&cpu.bf16),
+        kernel_names(&cpu.f32),
+        kernel_names(&cpu.bf16),
     ]
 }
 
-/// The names, that of `auto` with a star.
-fn kernels(kernels: &KernelSurvey) -> String {
+/// Returns the names of the kernels; a star marks the one that `auto` takes.
+fn kernel_names(kernels: &KernelSurvey) -> String {
     let name = |name: &&'static str| match kernels.auto {
         Some(auto) if auto == *name => format!("{name}*"),
         _ => (*name).to_owned(),
@@ -96,13 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_auto_takes_has_a_star() {
+    fn the_kernel_that_auto_takes_has_a_star() {
         let f32 = KernelSurvey { available: vec!["avx2", "portable"], auto: Some("avx2") };
         let bf16 = KernelSurvey { available: vec!["portable-bf16"], auto: None };
         let model = "a processor".to_owned();
         let cpu = CpuSurvey { model, cores: 2, memory_bytes: Some(3 << 29), f32, bf16 };
-        let row = ["cpu", "a processor", "2", "1.5 GiB", "avx2* portable", "portable-bf16"];
-        assert_eq!(cpu_line(&cpu), row);
+        let cells = ["cpu", "a processor", "2", "1.5 GiB", "avx2* portable", "portable-bf16"];
+        assert_eq!(cpu_cells(&cpu), cells);
     }
 
     #[test]

@@ -1,47 +1,47 @@
-//! Draws what the server found on the picture itself.
+//! Draws a server's answer on the picture.
 
 use anyhow::Context;
 use font8x8::UnicodeFonts;
 
-use super::client::short;
+use super::client::enum_name;
 use crate::image::{ImageSettings, RgbImage, decode};
 use crate::proto::v1;
 
-/// A colour, RGB.
+/// RGB.
 type Colour = [u8; 3];
 
 const GOOD: Colour = [64, 220, 90];
 const BAD: Colour = [255, 70, 60];
 const OTHER: Colour = [255, 200, 60];
-const PAPER: Colour = [16, 16, 20];
+const TEXT_BACKGROUND: Colour = [16, 16, 20];
 
-/// Side of a glyph in its own pixels.
-const GLYPH: usize = 8;
+/// Width and height of a glyph, in dots.
+const GLYPH_SIDE: usize = 8;
 
-/// The picture as PNG, with a box and points for each face and the reasons at the top. Green:
-/// the face can be used; red: it cannot; yellow: another face.
-pub(super) fn faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
+/// Returns the picture as PNG, with a box and points for each face and the reasons at the top.
+/// Green marks a usable main face, red an unusable one, yellow any other face.
+pub(super) fn draw_faces(file: &[u8], answer: &v1::DetectResponse) -> anyhow::Result<Vec<u8>> {
     let mut picture = decode(file, &ImageSettings::default())?;
-    let pen = (picture.width().max(picture.height()) / 320).max(2);
-    let verdict = if answer.reasons.is_empty() { GOOD } else { BAD };
+    let line_width = (picture.width().max(picture.height()) / 320).max(2);
+    let verdict_colour = if answer.reasons.is_empty() { GOOD } else { BAD };
     for (index, face) in answer.faces.iter().enumerate().rev() {
-        draw_face(&mut picture, face, if index == 0 { verdict } else { OTHER }, pen);
+        draw_face(&mut picture, face, if index == 0 { verdict_colour } else { OTHER }, line_width);
     }
-    let mut canvas = Canvas { picture: &mut picture, scale: pen };
-    let mut top = 2 * pen;
-    for line in lines(answer) {
-        canvas.text(2 * pen, top, &line, verdict);
-        top += (GLYPH + 2) * pen;
+    let mut canvas = Canvas { picture: &mut picture, scale: line_width };
+    let mut top = 2 * line_width;
+    for line in text_lines(answer) {
+        canvas.write_text(2 * line_width, top, &line, verdict_colour);
+        top += (GLYPH_SIDE + 2) * line_width;
     }
-    png(&picture)
+    encode_png(&picture)
 }
 
-fn lines(answer: &v1::DetectResponse) -> Vec<String> {
+fn text_lines(answer: &v1::DetectResponse) -> Vec<String> {
     if answer.reasons.is_empty() {
         return vec!["OK".to_owned()];
     }
     let line = |reason: &v1::Reason| {
-        let code = short(reason.code().as_str_name(), "REASON_CODE_");
+        let code = enum_name(reason.code().as_str_name(), "REASON_CODE_");
         match (reason.value, reason.limit) {
             (Some(value), Some(limit)) => format!("{code} {value:.2} / {limit:.2}"),
             _ => code.to_owned(),
@@ -50,25 +50,25 @@ fn lines(answer: &v1::DetectResponse) -> Vec<String> {
     answer.reasons.iter().map(line).collect()
 }
 
-fn draw_face(picture: &mut RgbImage, face: &v1::Face, colour: Colour, pen: usize) {
+fn draw_face(picture: &mut RgbImage, face: &v1::Face, colour: Colour, line_width: usize) {
     let bounds = face.r#box.unwrap_or_default();
     let (left, top) = (bounds.x as i64, bounds.y as i64);
     let (right, bottom) = ((bounds.x + bounds.width) as i64, (bounds.y + bounds.height) as i64);
-    let line = pen as i64;
-    fill(picture, [left, top, right, top + line], colour);
-    fill(picture, [left, bottom - line, right, bottom], colour);
-    fill(picture, [left, top, left + line, bottom], colour);
-    fill(picture, [right - line, top, right, bottom], colour);
+    let width = line_width as i64;
+    fill_rectangle(picture, [left, top, right, top + width], colour);
+    fill_rectangle(picture, [left, bottom - width, right, bottom], colour);
+    fill_rectangle(picture, [left, top, left + width, bottom], colour);
+    fill_rectangle(picture, [right - width, top, right, bottom], colour);
     let points =
         [face.right_eye, face.left_eye, face.nose, face.right_mouth_corner, face.left_mouth_corner];
     for point in points.into_iter().flatten() {
         let (x, y) = (point.x as i64, point.y as i64);
-        fill(picture, [x - line, y - line, x + line + 1, y + line + 1], colour);
+        fill_rectangle(picture, [x - width, y - width, x + width + 1, y + width + 1], colour);
     }
 }
 
-/// Fills `[left, top, right, bottom)`, as far as it lies on the picture.
-fn fill(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], colour: Colour) {
+/// Fills the rectangle `[left, top, right, bottom)`, cut off at the edges of the picture.
+fn fill_rectangle(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], colour: Colour) {
     let (width, height) = (picture.width() as i64, picture.height() as i64);
     for y in top.max(0)..bottom.min(height) {
         for x in left.max(0)..right.min(width) {
@@ -78,24 +78,28 @@ fn fill(picture: &mut RgbImage, [left, top, right, bottom]: [i64; 4], colour: Co
     }
 }
 
-/// Writes text on a picture, each dot of a glyph `scale` pixels wide.
+/// Writes text on a picture; each dot of a glyph is `scale` pixels wide.
 struct Canvas<'a> {
     picture: &'a mut RgbImage,
     scale: usize,
 }
 
 impl Canvas<'_> {
-    fn text(&mut self, left: usize, top: usize, text: &str, colour: Colour) {
+    fn write_text(&mut self, left: usize, top: usize, text: &str, colour: Colour) {
         let dot = self.scale as i64;
-        let cell = GLYPH as i64 * dot;
+        let cell = GLYPH_SIDE as i64 * dot;
         let (mut x, y) = (left as i64, top as i64);
         for character in text.chars() {
-            fill(self.picture, [x - dot, y - dot, x + cell, y + cell + dot], PAPER);
+            fill_rectangle(
+                self.picture,
+                [x - dot, y - dot, x + cell, y + cell + dot],
+                TEXT_BACKGROUND,
+            );
             let glyph = font8x8::BASIC_FONTS.get(character).unwrap_or_default();
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
-                    let (dx, dy) = (x + column as i64 * dot, y + row as i64 * dot);
-                    fill(self.picture, [dx, dy, dx + dot, dy + dot], colour);
+            for (glyph_y, bits) in glyph.iter().enumerate() {
+                for glyph_x in (0..GLYPH_SIDE).filter(|glyph_x| bits >> glyph_x & 1 == 1) {
+                    let (dot_x, dot_y) = (x + glyph_x as i64 * dot, y + glyph_y as i64 * dot);
+                    fill_rectangle(self.picture, [dot_x, dot_y, dot_x + dot, dot_y + dot], colour);
                 }
             }
             x += cell;
@@ -103,7 +107,7 @@ impl Canvas<'_> {
     }
 }
 
-fn png(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
+fn encode_png(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let width = u32::try_from(picture.width())?;
     let height = u32::try_from(picture.height())?;
@@ -131,12 +135,12 @@ mod tests {
 
     #[test]
     fn the_main_face_is_framed_and_a_frame_beyond_the_edge_is_cut() {
-        let black = png(&RgbImage::black(100, 90)).unwrap();
+        let black = encode_png(&RgbImage::black(100, 90)).unwrap();
         let answer = v1::DetectResponse {
             faces: vec![face(30.0, 30.0), face(80.0, -20.0)],
             ..v1::DetectResponse::default()
         };
-        let drawn = faces(&black, &answer).unwrap();
+        let drawn = draw_faces(&black, &answer).unwrap();
         let picture = decode(&drawn, &ImageSettings::default()).unwrap();
         let pixel = |x: usize, y: usize| &picture.pixels()[(y * 100 + x) * 3..][..3];
         assert_eq!(pixel(30, 50), GOOD);

@@ -1,4 +1,4 @@
-//! `menshen eval`: how good a system is, from scores that were recorded elsewhere.
+//! `menshen eval`: evaluates a system by scores that were recorded elsewhere.
 
 mod report;
 
@@ -10,32 +10,30 @@ use std::process::ExitCode;
 use anyhow::Context;
 use menshen_evaluation::{Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read};
 
-use super::Common;
+/// Threshold without `--threshold`: the middle of the scale, which no system chose for itself.
+const THRESHOLD_DEFAULT: f64 = 0.5;
 
-/// The threshold without `--threshold`: the middle, which no system chose for itself.
-const THRESHOLD: f64 = 0.5;
-
-/// What to evaluate.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Judge presentation attack detection by ISO/IEC 30107-3 from a CSV file of scores.
+    /// Evaluate presentation attack detection (PAD) by ISO/IEC 30107-3 from a CSV file of scores.
     Pad(Args),
 }
 
 /// Options of `menshen eval pad`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Scores of labelled presentations: columns `score` (0 to 1, the probability of a live
-    /// person), `label` (`bona fide` or `attack`) and `species` (empty for bona fide); optional
-    /// `subject`, `device`, `presentation` (unique) and `outcome` (`response` or `non-response`).
+    /// CSV file with one line per presentation. Required columns: `score` (0 to 1, the probability
+    /// of a live person), `label` (`bona fide` or `attack`) and `species` (empty for bona fide).
+    /// Optional columns: `subject`, `device`, `presentation` (unique) and `outcome` (`response` or
+    /// `non-response`).
     scores: PathBuf,
-    /// A score at or above it passes.
-    #[arg(long, value_name = "SCORE", value_parser = score)]
+    /// Lowest score that passes, 0 to 1; 0.5 unless given.
+    #[arg(long, value_name = "SCORE", value_parser = parse_score)]
     threshold: Option<Score>,
-    /// Write the detection error trade-off (DET) to this SVG file.
+    /// Write the detection error trade-off (DET) to this file (SVG).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Also give ACER, to compare with papers: a mean that hides the worst species.
+    /// Also print ACER, for comparison with papers: a mean that hides the worst species.
     #[arg(long)]
     acer: bool,
     /// Print the report as JSON.
@@ -43,10 +41,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Pad(args) = command;
-    let evaluation = Evaluation::new(presentations(&args.scores)?);
-    let threshold = args.threshold.or(Score::new(THRESHOLD)).expect("the default is a probability");
+    let evaluation = Evaluation::new(read_presentations(&args.scores)?);
+    let threshold =
+        args.threshold.or(Score::new(THRESHOLD_DEFAULT)).expect("the default is a probability");
     let findings = Findings {
         file: args.scores.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         is_default_threshold: args.threshold.is_none(),
@@ -55,7 +54,7 @@ pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
         trade_off: evaluation.trade_off(),
     };
     if let Some(path) = &args.plot {
-        draw(&findings, path)?;
+        write_plot(&findings, path)?;
     }
     if args.json {
         println!("{:#}", findings.to_json());
@@ -67,16 +66,16 @@ pub(super) fn run(command: &Command, _: &Common) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
+fn read_presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
     let mut bytes = Vec::new();
-    // One byte more than allowed, so that a file of any size is seen to be too large.
+    // One byte more than the limit, so that a file of any size is recognised as too large.
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {}", path.display()))?;
     read(&bytes).with_context(|| path.display().to_string())
 }
 
-fn draw(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
+fn write_plot(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
     let trade_off = findings
         .trade_off
         .as_ref()
@@ -85,6 +84,6 @@ fn draw(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn score(text: &str) -> Result<Score, &'static str> {
+fn parse_score(text: &str) -> Result<Score, &'static str> {
     text.parse().ok().and_then(Score::new).ok_or("must be a number from 0 to 1")
 }

@@ -1,4 +1,5 @@
-//! `menshen health`: whether a server is ready, for container engines, which have no shell to ask.
+//! `menshen health`: prints whether a server is ready. It serves container engines, whose images
+//! have no shell to ask with.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,21 +11,21 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{client, runtime};
 
-/// Shorter than the image's limit for the whole check, so that the reason is still printed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Shorter than the limit of the image's HEALTHCHECK (10 s), so that the reason is still printed.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `menshen health`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Address of the server.
+    /// Address of the server's gRPC listener.
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     server: String,
 }
 
-/// Succeeds if the server says SERVING. Anything else is 1, no answer included: container engines
-/// reserve 2, which is what other commands fail with.
+/// Exits with 0 if the server is SERVING and with 1 otherwise, even without an answer. Other
+/// commands fail with 2, but container engines reserve 2.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    Ok(match runtime()?.block_on(ask(&args.server)) {
+    Ok(match runtime()?.block_on(query_health(&args.server)) {
         Ok(status) => {
             println!("{}", status.as_str_name());
             if status == ServingStatus::Serving { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -36,15 +37,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What gRPC health says of the server as a whole.
-async fn ask(server: &str) -> anyhow::Result<ServingStatus> {
+/// Returns the gRPC health of the server as a whole.
+async fn query_health(server: &str) -> anyhow::Result<ServingStatus> {
     let answer = async {
-        let mut health = HealthClient::new(client::channel(server).await?);
+        let mut health = HealthClient::new(client::connect(server).await?);
         let request = HealthCheckRequest { service: String::new() };
-        let answer = health.check(request).await.map_err(|status| client::refusal(&status))?;
+        let answer = health.check(request).await.map_err(|status| client::call_error(&status))?;
         Ok(answer.into_inner().status())
     };
-    let limit = PATIENCE.as_secs();
-    let timed = tokio::time::timeout(PATIENCE, answer).await;
+    let limit = TIMEOUT.as_secs();
+    let timed = tokio::time::timeout(TIMEOUT, answer).await;
     timed.with_context(|| format!("{server} does not answer within {limit} s"))?
 }

@@ -1,4 +1,4 @@
-//! `menshen liveness`: one session against a running server, from pictures on disk.
+//! `menshen liveness`: runs one session against a server, with pictures from disk.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,72 +9,74 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::client::{self, Customer, reason_line, short};
-use super::{Common, runtime};
+use super::client::{self, RequestOptions, enum_name, reason_line};
+use super::runtime;
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_client::LivenessServiceClient;
 use crate::proto::v1::run_response::Event;
 
-/// Frames on their way to the server; a camera that is further ahead leaves frames out.
-const FRAMES_AHEAD: usize = 4;
+/// Most frames that wait to be sent. The camera drops further frames.
+const FRAMES_QUEUED_MAX: usize = 4;
 
 /// Options of `menshen liveness`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    customer: Customer,
-    /// The camera's pictures, JPEG files in the order of their names.
+    request: RequestOptions,
+    /// Folder with the frames: JPEG files, taken in the order of their names.
     #[arg(long, value_name = "DIR", required_unless_present = "camera_simulated")]
     frames: Option<PathBuf>,
-    /// Instead of a camera, a photograph held before one: what an attacker with a picture gets.
+    /// Send this photograph (JPEG) for 10 seconds instead of frames: what an attacker with a
+    /// photograph gets.
     #[arg(long, value_name = "FILE", conflicts_with = "frames")]
     camera_simulated: Option<PathBuf>,
-    /// Pictures a second.
-    #[arg(long, default_value_t = 10.0, value_parser = frames_per_second)]
+    /// Frames per second, 1 to 60.
+    #[arg(long, default_value_t = 10.0, value_parser = parse_fps)]
     fps: f64,
-    /// The pictures are mirror images.
+    /// Mark the frames as mirror images.
     #[arg(long)]
     mirrored: bool,
-    /// Judge a recording at once (`Evaluate`) instead of a stream (`Run`).
+    /// Send all frames at once as a recording (`Evaluate`) instead of a stream (`Run`).
     #[arg(long)]
     batch: bool,
-    /// The registration this belongs to; left out, a new one, since each may be tried a few times.
+    /// Id of the transaction that the session belongs to. A transaction may have a few sessions
+    /// only; unless given, each run is a new transaction.
     #[arg(long)]
     transaction: Option<String>,
-    /// The capture device.
+    /// Id of the capture device.
     #[arg(long, default_value = "command-line")]
     device_id: String,
 }
 
-type Client = LivenessServiceClient<tonic::transport::Channel>;
+type LivenessClient = LivenessServiceClient<tonic::transport::Channel>;
 
-pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
-    let portrait = client::image(&args.customer.portrait)?;
-    let files = files(args)?;
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let portrait = client::read_image(&args.request.portrait)?;
+    let files = frame_files(args)?;
     let result = runtime()?.block_on(async {
-        let channel = client::channel(&args.customer.server).await?;
+        let channel = client::connect(&args.request.server).await?;
         let mut client = LivenessServiceClient::new(channel);
-        let session = create(&mut client, args, &portrait).await?;
+        let session = create_session(&mut client, args, &portrait).await?;
         if args.batch {
-            evaluate(&mut client, args, portrait, session, &files).await
+            evaluate_recording(&mut client, args, portrait, session, &files).await
         } else {
-            stream(&mut client, args, portrait, session, files).await
+            run_stream(&mut client, args, portrait, session, files).await
         }
     })?;
-    print(&result);
+    print_result(&result);
     let passed = result.decision() == v1::Decision::Pass;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn frames_per_second(text: &str) -> Result<f64, String> {
+fn parse_fps(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(fps) if (1.0..=60.0).contains(&fps) => Ok(fps),
         _ => Err("must be from 1 to 60".to_owned()),
     }
 }
 
-/// The camera's pictures in order; a photograph is shown as often as a session is long.
-fn files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
+/// Returns the files of the frames in order. A simulated camera repeats its photograph.
+fn frame_files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(photo) = &args.camera_simulated {
         return Ok(vec![photo.clone(); (args.fps * SIMULATED_SECONDS) as usize]);
     }
@@ -91,7 +93,7 @@ fn files(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// How long a photograph is held before the simulated camera.
+/// How long the simulated camera shows its photograph.
 const SIMULATED_SECONDS: f64 = 10.0;
 
 fn is_jpeg(file: &Path) -> bool {
@@ -99,24 +101,24 @@ fn is_jpeg(file: &Path) -> bool {
     extension.is_some_and(|e| e.eq_ignore_ascii_case("jpg") || e.eq_ignore_ascii_case("jpeg"))
 }
 
-async fn create(
-    client: &mut Client,
+async fn create_session(
+    client: &mut LivenessClient,
     args: &Args,
     portrait: &v1::Image,
 ) -> anyhow::Result<v1::CreateSessionResponse> {
     let assurance = if args.batch { v1::Assurance::Batch } else { v1::Assurance::Stream };
     let request = v1::CreateSessionRequest {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         device_id: args.device_id.clone(),
-        transaction_id: args.transaction.clone().unwrap_or_else(new_transaction),
+        transaction_id: args.transaction.clone().unwrap_or_else(new_transaction_id),
         portrait_sha256: Sha256::digest(&portrait.data).to_vec(),
         portrait: None,
-        portrait_source: args.customer.portrait_source(),
+        portrait_source: args.request.portrait_source(),
         policy_fmr: None,
         assurance: assurance.into(),
     };
     let session = client.create_session(request).await;
-    let session = session.map_err(|status| client::refusal(&status))?.into_inner();
+    let session = session.map_err(|status| client::call_error(&status))?.into_inner();
     println!(
         "session     {}  (attempt {} of {})",
         session.session_id, session.attempt, session.attempts_max
@@ -127,82 +129,82 @@ async fn create(
     Ok(session)
 }
 
-fn new_transaction() -> String {
+fn new_transaction_id() -> String {
     format!("command-line/{}", uuid::Uuid::new_v4())
 }
 
-async fn evaluate(
-    client: &mut Client,
+async fn evaluate_recording(
+    client: &mut LivenessClient,
     args: &Args,
     portrait: v1::Image,
     session: v1::CreateSessionResponse,
     files: &[PathBuf],
 ) -> anyhow::Result<v1::LivenessResult> {
-    println!("actions     {}", names(session.actions()));
-    let begun = now_ms();
+    println!("actions     {}", action_names(session.actions()));
+    let begun_unix_ms = now_unix_ms();
     let frames = (0..).zip(files).map(|(index, file)| {
         let after = Duration::from_secs_f64(f64::from(index) / args.fps);
-        frame(args, index, file, begun + ms(after))
+        read_frame(args, index, file, begun_unix_ms + whole_ms(after))
     });
     let request = v1::EvaluateRequest {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),
         frames: frames.collect::<anyhow::Result<_>>()?,
     };
-    client::awaited(client.evaluate(request)).await
+    client::wait_for_answer(client.evaluate(request)).await
 }
 
-async fn stream(
-    client: &mut Client,
+async fn run_stream(
+    client: &mut LivenessClient,
     args: &Args,
     portrait: v1::Image,
     session: v1::CreateSessionResponse,
     files: Vec<PathBuf>,
 ) -> anyhow::Result<v1::LivenessResult> {
-    let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
+    let (frames, outgoing) = mpsc::channel(FRAMES_QUEUED_MAX);
     let start = v1::Start {
-        context: Some(args.customer.context()),
+        context: Some(args.request.context()),
         token: session.token,
         device_id: args.device_id.clone(),
         portrait: Some(portrait),
     };
     let start = v1::RunRequest { message: Some(v1::run_request::Message::Start(start)) };
     frames.try_send(start).context("the channel is empty and takes the start")?;
-    let refused = |status: tonic::Status| client::refusal(&status);
+    let to_error = |status: tonic::Status| client::call_error(&status);
     let call = client.run(ReceiverStream::new(outgoing));
-    let watch = async {
-        let mut events = call.await.map_err(refused)?.into_inner();
-        while let Some(event) = events.message().await.map_err(refused)? {
+    let read_events = async {
+        let mut events = call.await.map_err(to_error)?.into_inner();
+        while let Some(event) = events.message().await.map_err(to_error)? {
             match event.event {
                 Some(Event::Result(result)) => return Ok(*result),
-                Some(event) => tell(&event),
+                Some(event) => print_event(&event),
                 None => {}
             }
         }
         anyhow::bail!("the server ended the stream without a result")
     };
-    tokio::pin!(watch);
+    tokio::pin!(read_events);
     tokio::select! {
-        result = &mut watch => result,
-        played = play(args, frames, files) => {
-            played?;
-            watch.await
+        result = &mut read_events => result,
+        sent = send_frames(args, frames, files) => {
+            sent?;
+            read_events.await
         }
     }
 }
 
-/// Sends the pictures at the camera's pace, as long as somebody takes them.
-async fn play(
+/// Sends the frames at the camera's rate until the server ends the stream.
+async fn send_frames(
     args: &Args,
     frames: mpsc::Sender<v1::RunRequest>,
     files: Vec<PathBuf>,
 ) -> anyhow::Result<()> {
-    let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / args.fps));
+    let mut frame_interval = tokio::time::interval(Duration::from_secs_f64(1.0 / args.fps));
     for (index, file) in (0..).zip(&files) {
-        pace.tick().await;
-        let frame = frame(args, index, file, now_ms())?;
+        frame_interval.tick().await;
+        let frame = read_frame(args, index, file, now_unix_ms())?;
         let frame = v1::RunRequest { message: Some(v1::run_request::Message::Frame(frame)) };
         if let Err(mpsc::error::TrySendError::Closed(_)) = frames.try_send(frame) {
             break;
@@ -211,45 +213,50 @@ async fn play(
     Ok(())
 }
 
-fn frame(args: &Args, sequence: u32, file: &Path, captured: i64) -> anyhow::Result<v1::Frame> {
+fn read_frame(
+    args: &Args,
+    sequence: u32,
+    file: &Path,
+    capture_unix_ms: i64,
+) -> anyhow::Result<v1::Frame> {
     Ok(v1::Frame {
         sequence,
-        capture_unix_ms: captured,
-        image: Some(client::image(file)?),
+        capture_unix_ms,
+        image: Some(client::read_image(file)?),
         mirrored: args.mirrored,
         rotation_degrees: 0,
     })
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
+fn now_unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, whole_ms)
 }
 
-fn ms(time: Duration) -> i64 {
+fn whole_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn tell(event: &Event) {
+fn print_event(event: &Event) {
     match event {
         Event::Prompt(prompt) => println!("prompt      {}", prompt.message),
         Event::Guidance(guidance) => println!("guidance    {}", guidance.message),
         Event::StepDone(step) => {
-            println!("done        {}", short(step.action().as_str_name(), "ACTION_"));
+            println!("done        {}", enum_name(step.action().as_str_name(), "ACTION_"));
         }
         Event::Thinned(thinned) => println!("thinned     {} frames so far", thinned.frames),
         Event::Result(_) => {}
     }
 }
 
-fn names(actions: impl Iterator<Item = v1::Action>) -> String {
-    let names = actions.map(|action| short(action.as_str_name(), "ACTION_").to_owned());
+fn action_names(actions: impl Iterator<Item = v1::Action>) -> String {
+    let names = actions.map(|action| enum_name(action.as_str_name(), "ACTION_").to_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn print(result: &v1::LivenessResult) {
-    println!("decision    {}", short(result.decision().as_str_name(), "DECISION_"));
-    println!("assurance   {}", short(result.assurance().as_str_name(), "ASSURANCE_"));
-    println!("actions     {}  ({} done)", names(result.actions()), result.steps_done);
+fn print_result(result: &v1::LivenessResult) {
+    println!("decision    {}", enum_name(result.decision().as_str_name(), "DECISION_"));
+    println!("assurance   {}", enum_name(result.assurance().as_str_name(), "ASSURANCE_"));
+    println!("actions     {}  ({} done)", action_names(result.actions()), result.steps_done);
     if let Some(similarity) = result.similarity {
         let limit = result.similarity_min.map_or(String::new(), |min| {
             format!("  (at least {min:.3} for a false-match rate of {:e})", result.policy_fmr)

@@ -1,4 +1,4 @@
-//! Commands. The only place that prints.
+//! The commands. Only this folder prints.
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod bench;
@@ -13,83 +13,57 @@ mod eval;
 mod health;
 mod liveness;
 mod models;
+mod options;
 mod profile;
 mod serve;
 mod table;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::config::{Config, ConfigError, Override, ParsedConfig};
 
 /// Face verification and liveness over gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "menshen", version, about, max_term_width = 100)]
 struct Cli {
-    #[command(flatten)]
-    common: Common,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Settings every command understands. A TOML file (`--config`) and environment variables
-/// (`MENSHEN_SECTION__KEY`, such as `MENSHEN_SERVER__LISTEN`) set the same keys; the command line
-/// wins over the environment, and that over the file.
-#[derive(Debug, clap::Args)]
-struct Common {
-    /// Configuration file (TOML).
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder with the models.
-    #[arg(long, global = true, value_name = "DIR")]
-    models: Option<String>,
-    /// Where networks run: `cpu`, `auto` or `cuda:0,1`.
-    #[arg(long, global = true)]
-    device: Option<String>,
-    /// Threads that run networks on the CPU; 0 takes one per core (`device.threads`).
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<u32>,
-    /// What all models are computed in, `f32`, `bf16` (CPU), `tf32` or `f16` (GPU); else each manifest
-    /// decides (`device.precision`).
-    #[arg(long, global = true)]
-    precision: Option<String>,
-    /// Log filter such as `info` or `menshen=debug`.
-    #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve gRPC until SIGTERM or Ctrl-C.
     Serve(serve::Args),
-    /// Read what a start needs and name everything that is wrong; fails if something is.
+    /// Check everything that a start reads and print all that is wrong; exits with 1 if anything is
+    /// wrong.
     Check(check::Args),
-    /// Ask a server whether it is ready; fails unless it is.
+    /// Ask a server whether it is ready; exits with 1 unless it is.
     Health(health::Args),
-    /// Start a server in this process, verify real portraits through it, and print a table.
+    /// Start a server in this process, verify real portraits with it, and print a table; exits with
+    /// 1 unless all decisions are right.
     Demo(demo::Args),
-    /// Ask a server whether a live photograph matches a portrait.
+    /// Ask a server whether a live photograph matches a portrait; exits with 1 unless it passes.
     Verify(verify::Args),
-    /// Find the faces of a picture and judge its quality.
+    /// Find the faces of a picture and judge its quality; exits with 1 unless the picture can be
+    /// used.
     Detect(detect::Args),
-    /// Run a liveness session against a server, from pictures on disk.
+    /// Run a liveness session against a server, with pictures from disk; exits with 1 unless it
+    /// passes.
     Liveness(liveness::Args),
-    /// Look at the devices of this build and machine.
+    /// List the devices of this machine and what this build can use of them.
     Devices(devices::Args),
-    /// Measure the networks on a device, and how right they are.
+    /// Measure speed and accuracy of the networks on a device.
     Bench(bench::Args),
-    /// Look at the models on disk.
+    /// List, inspect, verify, profile and compare models on disk.
     #[command(subcommand)]
     Models(models::Command),
-    /// Judge a system by scores recorded elsewhere.
+    /// Evaluate a system by scores that were recorded elsewhere.
     #[command(subcommand)]
     Eval(eval::Command),
 }
 
-/// Runs the command line of this process.
+/// Parses the command line of this process and runs its command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -106,81 +80,44 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Serve(args) => serve::run(&args, &cli.common),
-        Command::Check(args) => check::run(&args, &cli.common),
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Demo(args) => demo::run(&args, &cli.common),
-        Command::Verify(args) => verify::run(&args, &cli.common),
-        Command::Detect(args) => detect::run(&args, &cli.common),
-        Command::Liveness(args) => liveness::run(&args, &cli.common),
+        Command::Demo(args) => demo::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Detect(args) => detect::run(&args),
+        Command::Liveness(args) => liveness::run(&args),
         Command::Devices(args) => devices::run(&args),
-        Command::Bench(args) => bench::run(&args, &cli.common),
-        Command::Models(command) => models::run(&command, &cli.common),
-        Command::Eval(command) => eval::run(&command, &cli.common),
+        Command::Bench(args) => bench::run(&args),
+        Command::Models(command) => models::run(&command),
+        Command::Eval(command) => eval::run(&command),
     }
 }
 
-impl Common {
-    /// Reads the settings, `flags` over those every command has.
-    fn load(&self, flags: Vec<Override>) -> anyhow::Result<Config> {
-        let overrides = self.overrides(flags);
-        Ok(crate::config::load(self.config.as_deref(), std::env::vars(), &overrides)?)
-    }
-
-    /// As [`Common::load`], with refused settings beside the others.
-    fn read(&self, flags: Vec<Override>) -> Result<ParsedConfig, ConfigError> {
-        let overrides = self.overrides(flags);
-        crate::config::read(self.config.as_deref(), std::env::vars(), &overrides)
-    }
-
-    fn overrides(&self, flags: Vec<Override>) -> Vec<Override> {
-        let mut overrides: Vec<Override> = [
-            ("models.dir", &self.models),
-            ("device.device", &self.device),
-            ("device.precision", &self.precision),
-            ("log.filter", &self.log),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| text(key, value.as_deref()))
-        .collect();
-        overrides.extend(self.threads.map(|threads| Override {
-            key: "device.threads",
-            value: toml::Value::Integer(threads.into()),
-        }));
-        overrides.extend(flags);
-        overrides
-    }
-}
-
-/// A setting given as text; `None` when the flag was not given.
-fn text(key: &'static str, value: Option<&str>) -> Option<Override> {
-    value.map(|value| Override { key, value: toml::Value::String(value.to_owned()) })
-}
-
-/// A runtime with one worker per core.
+/// Returns a runtime with one worker per core.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-/// A progress bar on standard error for work of more than a second; silent when nobody watches.
-fn progress(steps: u64, what: &'static str) -> indicatif::ProgressBar {
+/// Returns a progress bar on standard error; it is hidden if standard error is no terminal.
+fn progress_bar(steps: u64, label: &'static str) -> indicatif::ProgressBar {
     let bar = indicatif::ProgressBar::new(steps);
     if let Ok(style) =
         indicatif::ProgressStyle::with_template("{msg:>22} {bar:32} {pos}/{len} {elapsed}")
     {
         bar.set_style(style);
     }
-    bar.set_message(what);
+    bar.set_message(label);
     bar
 }
 
-/// A spinner with the time that passed, for work whose length is not known.
-fn spinner(what: &'static str) -> indicatif::ProgressBar {
+/// Returns a spinner with the elapsed time, for work of unknown length.
+fn spinner(label: &'static str) -> indicatif::ProgressBar {
     let spinner = indicatif::ProgressBar::new_spinner();
     if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         spinner.set_style(style);
     }
-    spinner.set_message(what);
+    spinner.set_message(label);
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
     spinner
 }
@@ -188,11 +125,45 @@ fn spinner(what: &'static str) -> indicatif::ProgressBar {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["menshen"].into_iter().chain(line.split(' ')))
+    }
+
+    #[test]
+    fn a_command_takes_no_option_that_does_not_act_on_it() {
+        for line in [
+            "--config a serve",
+            "health --config a",
+            "verify --portrait a --live b --device cpu",
+            "liveness --portrait a --frames b --models c",
+            "devices --threads 2",
+            "eval pad a.csv --log info",
+            "models list --precision f32",
+            "models inspect a --device cpu",
+            "models verify a --log info",
+            "models profile a --threads 2",
+            "models compare a b --models c",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_detection_by_another_server_takes_no_setting_of_a_server_in_this_process() {
+        for option in ["--config a", "--models a", "--device cpu", "--threads 2", "--log info"] {
+            parse(&format!("detect a {option}")).expect(option);
+            let error = parse(&format!("detect a --server b {option}")).expect_err(option);
+            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{option}: {error}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `menshen models`: what is on disk, what it holds, and whether it still answers as recorded.
+//! `menshen models`: which models are on disk, what they contain, and whether their goldens hold.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::compare::CompareOptions;
+use super::options::{ConfigFile, DeviceOptions, ModelsFolder, text};
 use super::table::Table;
-use super::{Common, progress, runtime};
+use super::{progress_bar, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
 use crate::device::DeviceGroup;
@@ -16,83 +18,126 @@ use crate::engine::cpu::{CpuNetwork, Crew};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
 
-/// What to do with the models on disk.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the models of the models folder.
-    List,
-    /// Show what a model takes, answers and consists of.
+    /// List the models of the models folder and mark those that `serve` would run.
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        folder: ModelsFolder,
+    },
+    /// Show the input, outputs, calibration and execution plan of a model.
     Inspect {
         /// `name` or `name/version`.
-        #[arg(value_name = "MODEL")]
-        wanted: String,
+        model: String,
+        #[command(flatten)]
+        options: PlanOptions,
     },
-    /// Check hashes, licences, graphs and goldens on the device.
+    /// Check hashes, licences, graphs and goldens of models on a device; exits with 1 if one is
+    /// refused.
     Verify {
-        /// `name` or `name/version`; all models when none is given.
+        /// `name` or `name/version`; all models unless given.
         #[arg(value_name = "MODEL")]
-        wanted: Vec<String>,
+        names: Vec<String>,
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        folder: ModelsFolder,
+        #[command(flatten)]
+        device: DeviceOptions,
     },
-    /// Time every step of a model on one thread.
+    /// Measure the time of every step of a model on one thread of the CPU.
     Profile {
         /// `name` or `name/version`.
         model: String,
-        /// Rows of the batch.
+        /// Rows in the batch, 1 to 256.
         #[arg(long, default_value_t = 1)]
         batch: usize,
-        /// Side of the square input, where the model allows another than its manifest's.
+        /// Side of the square input in pixels, for models that allow another side than their
+        /// manifest's.
         #[arg(long)]
         side: Option<usize>,
+        #[command(flatten)]
+        options: PlanOptions,
     },
-    /// Run a network outside the models folder against recorded answers.
+    /// Compare a network outside the models folder with recorded answers; exits with 1 if it
+    /// differs.
     Compare {
-        /// The network.
+        /// The network (ONNX).
         onnx: PathBuf,
-        /// A safetensors file with `input` and `output.<tensor>` tensors, rows first.
+        /// The recording: a safetensors file with tensors `input` and `output.<tensor>`, rows
+        /// first.
         golden: PathBuf,
+        #[command(flatten)]
+        options: CompareOptions,
     },
 }
 
-pub(super) fn run(command: &Command, common: &Common) -> anyhow::Result<ExitCode> {
-    let config = common.load(vec![])?;
-    match command {
-        Command::List => list(&config),
-        Command::Inspect { wanted } => inspect(&config, wanted),
-        Command::Verify { wanted } => verify(&config, wanted),
-        Command::Profile { model, batch, side } => {
-            let listings = listings(&config.models.dir)?;
-            let package = open(&config, chosen(&listings, model)?)?;
-            super::profile::run(&config, &package, *batch, *side)
-        }
-        Command::Compare { onnx, golden } => super::compare::run(onnx, golden, &config),
+/// Options of the commands that plan a model of the models folder for one thread of the CPU.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanOptions {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    folder: ModelsFolder,
+    /// Precision of the model on the CPU (`device.precision`): `f32` or `bf16`. Unless set, the
+    /// manifest decides.
+    #[arg(long)]
+    precision: Option<String>,
+}
+
+impl PlanOptions {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut overrides = self.folder.overrides();
+        overrides.extend(text("device.precision", self.precision.as_deref()));
+        self.file.load(&overrides)
     }
 }
 
-fn listings(dir: &Path) -> anyhow::Result<Vec<Listing>> {
+pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List { file, folder } => list(&file.load(&folder.overrides())?),
+        Command::Inspect { model, options } => inspect(&options.load()?, model),
+        Command::Verify { names, file, folder, device } => {
+            let overrides = [folder.overrides(), device.overrides()].concat();
+            verify(&file.load(&overrides)?, names)
+        }
+        Command::Profile { model, batch, side, options } => {
+            let config = options.load()?;
+            let listings = read_listings(&config.models.dir)?;
+            let package = open_package(&config, find_listing(&listings, model)?)?;
+            super::profile::run(&config, &package, *batch, *side)
+        }
+        Command::Compare { onnx, golden, options } => super::compare::run(onnx, golden, options),
+    }
+}
+
+fn read_listings(dir: &Path) -> anyhow::Result<Vec<Listing>> {
     scan(dir).with_context(|| format!("cannot list the models of {}", dir.display()))
 }
 
-fn ensembles(dir: &Path) -> anyhow::Result<Vec<Ensemble>> {
+fn read_ensembles(dir: &Path) -> anyhow::Result<Vec<Ensemble>> {
     scan_ensembles(dir).with_context(|| format!("cannot list the ensembles of {}", dir.display()))
 }
 
-fn chosen<'a>(listings: &'a [Listing], wanted: &str) -> anyhow::Result<&'a Listing> {
-    find(listings, wanted).with_context(|| format!("no model is called {wanted}"))
+fn find_listing<'a>(listings: &'a [Listing], name: &str) -> anyhow::Result<&'a Listing> {
+    find(listings, name).with_context(|| format!("no model is called {name}"))
 }
 
-fn open(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
+fn open_package(config: &Config, listing: &Listing) -> anyhow::Result<Package> {
     Ok(Package::open_with(&listing.dir, config.models.licence_policy())?)
 }
 
 fn list(config: &Config) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(&["model", "task", "input", "precision", "licence", "origin", ""]);
     let models = &config.models;
-    let ensembles = ensembles(&models.dir)?;
+    let ensembles = read_ensembles(&models.dir)?;
     let live = live_names(models, &ensembles);
     let mark = |name: &str, id: &str| {
         if live.contains(&name) || live.contains(&id) { "live".to_owned() } else { String::new() }
     };
-    for listing in listings(&models.dir)? {
+    for listing in read_listings(&models.dir)? {
         let manifest = &listing.manifest;
         table.add_line(vec![
             manifest.id(),
@@ -115,23 +160,24 @@ fn list(config: &Config) -> anyhow::Result<ExitCode> {
             mark(&ensemble.name, &ensemble.id()),
         ]);
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the live models and the live ensemble are called, by name or `name/version`.
+/// Returns the names of the live models and of the members of the live ensemble, as `name` or
+/// `name/version`.
 fn live_names<'a>(models: &'a ModelSettings, ensembles: &'a [Ensemble]) -> Vec<&'a str> {
     let ModelSettings { detector, embedder, mesh, iris, liveness, .. } = models;
     let members = find_ensemble(ensembles, liveness).map(|ensemble| &ensemble.members);
-    let asked = [detector, embedder, mesh, iris, liveness].into_iter();
-    asked.chain(members.into_iter().flatten()).map(String::as_str).collect()
+    let settings = [detector, embedder, mesh, iris, liveness].into_iter();
+    settings.chain(members.into_iter().flatten()).map(String::as_str).collect()
 }
 
-/// The ensemble called `wanted`, by name in its newest version.
-fn find_ensemble<'a>(ensembles: &'a [Ensemble], wanted: &str) -> Option<&'a Ensemble> {
-    ensembles.iter().rfind(|ensemble| wanted == ensemble.name || wanted == ensemble.id())
+/// Returns the ensemble called `name`: the newest version, or the version that `name` gives.
+fn find_ensemble<'a>(ensembles: &'a [Ensemble], name: &str) -> Option<&'a Ensemble> {
+    ensembles.iter().rfind(|ensemble| name == ensemble.name || name == ensemble.id())
 }
 
 fn fusion_name(ensemble: &Ensemble) -> &'static str {
@@ -141,15 +187,15 @@ fn fusion_name(ensemble: &Ensemble) -> &'static str {
     }
 }
 
-fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
-    if let Some(ensemble) = find_ensemble(&ensembles(&config.models.dir)?, wanted) {
+fn inspect(config: &Config, name: &str) -> anyhow::Result<ExitCode> {
+    if let Some(ensemble) = find_ensemble(&read_ensembles(&config.models.dir)?, name) {
         for line in ensemble_lines(ensemble) {
             println!("{line}");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let listings = listings(&config.models.dir)?;
-    let package = open(config, chosen(&listings, wanted)?)?;
+    let listings = read_listings(&config.models.dir)?;
+    let package = open_package(config, find_listing(&listings, name)?)?;
     let graph = package.graph()?;
     for line in manifest_lines(&package.manifest) {
         println!("{line}");
@@ -165,7 +211,7 @@ fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How this machine would run the model.
+/// Returns lines about the plan by which this machine would run the model.
 fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
     let device = &config.device;
     let precision = device.precision.unwrap_or(package.manifest.precision);
@@ -237,35 +283,35 @@ fn manifest_lines(manifest: &Manifest) -> Vec<String> {
     lines
 }
 
-fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
+fn verify(config: &Config, names: &[String]) -> anyhow::Result<ExitCode> {
     let dir = &config.models.dir;
-    let (listings, ensembles) = (listings(dir)?, ensembles(dir)?);
-    let picked = Picked::of(&listings, &ensembles, wanted)?;
-    if picked.models.is_empty() && picked.ensembles.is_empty() {
+    let (listings, ensembles) = (read_listings(dir)?, read_ensembles(dir)?);
+    let selection = Selection::new(&listings, &ensembles, names)?;
+    if selection.models.is_empty() && selection.ensembles.is_empty() {
         bail!("{} holds no models", dir.display());
     }
     let runtime = runtime()?;
-    let device = runtime.block_on(DeviceGroup::open(&config.device))?;
-    let bar = progress(picked.models.len() as u64, "verifying models");
+    let device = runtime.block_on(Device::open(&config.device))?;
+    let bar = progress_bar(selection.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();
-    for listing in picked.models {
-        let loaded =
-            open(config, listing).and_then(|package| Ok(runtime.block_on(device.load(package))?));
+    for listing in selection.models {
+        let loaded = open_package(config, listing)
+            .and_then(|package| Ok(runtime.block_on(device.load(package))?));
         let cells = loaded.map(|model| timing_cells(&model));
-        table.add_line(result_line(listing.manifest.id(), cells, &mut refusals));
+        table.add_line(result_cells(listing.manifest.id(), cells, &mut refusals));
         bar.inc(1);
     }
     let manifests: Vec<&Manifest> = listings.iter().map(|listing| &listing.manifest).collect();
-    for ensemble in picked.ensembles {
+    for ensemble in selection.ensembles {
         let checked = choose_members(&manifests, ensemble).map(|_| vec!["ok".to_owned()]);
-        table.add_line(result_line(ensemble.id(), checked.map_err(Into::into), &mut refusals));
+        table.add_line(result_cells(ensemble.id(), checked.map_err(Into::into), &mut refusals));
     }
     bar.finish_and_clear();
     for device in device.describe() {
         println!("device {device}");
     }
-    for line in table.lines() {
+    for line in table.render() {
         println!("{line}");
     }
     for refusal in &refusals {
@@ -274,41 +320,41 @@ fn verify(config: &Config, wanted: &[String]) -> anyhow::Result<ExitCode> {
     Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is to be verified.
-struct Picked<'a> {
+/// The models and ensembles to verify.
+struct Selection<'a> {
     models: Vec<&'a Listing>,
     ensembles: Vec<&'a Ensemble>,
 }
 
-impl<'a> Picked<'a> {
-    /// All there is when nothing is named; an ensemble stands for itself and for its members as
-    /// far as there are such models.
-    fn of(
+impl<'a> Selection<'a> {
+    /// Selects everything if `names` is empty. An ensemble also selects its members, as far as they
+    /// exist.
+    fn new(
         listings: &'a [Listing],
         ensembles: &'a [Ensemble],
-        wanted: &[String],
+        names: &[String],
     ) -> anyhow::Result<Self> {
-        if wanted.is_empty() {
+        if names.is_empty() {
             let (models, ensembles) = (listings.iter().collect(), ensembles.iter().collect());
             return Ok(Self { models, ensembles });
         }
-        let mut picked = Self { models: Vec::new(), ensembles: Vec::new() };
-        for name in wanted {
+        let mut selection = Self { models: Vec::new(), ensembles: Vec::new() };
+        for name in names {
             match find_ensemble(ensembles, name) {
-                None => picked.models.push(chosen(listings, name)?),
+                None => selection.models.push(find_listing(listings, name)?),
                 Some(ensemble) => {
                     let members = ensemble.members.iter();
-                    picked.models.extend(members.filter_map(|member| find(listings, member)));
-                    picked.ensembles.push(ensemble);
+                    selection.models.extend(members.filter_map(|member| find(listings, member)));
+                    selection.ensembles.push(ensemble);
                 }
             }
         }
-        Ok(picked)
+        Ok(selection)
     }
 }
 
-/// The row of what was verified; why it is refused is added to `refusals`.
-fn result_line(
+/// Returns the table's cells of one result. The reason of a refusal is added to `refusals`.
+fn result_cells(
     id: String,
     result: anyhow::Result<Vec<String>>,
     refusals: &mut Vec<String>,

@@ -1,4 +1,4 @@
-//! `menshen models profile`: where the time of a network goes.
+//! `menshen models profile`: the time of each step of a network.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::engine::cpu::{CpuNetwork, Crew, StepReport};
 use crate::model::Package;
 
-/// Largest batch: beyond it a profile only takes longer.
+/// Largest batch. A larger one only takes longer.
 const BATCH_MAX: usize = 256;
 
-/// Timed runs; the least time of each step counts, as whatever disturbs a run adds to it.
+/// Timed runs. The least time of each step counts, since disturbances only add time.
 const REPEATS: usize = 20;
 
 pub(super) fn run(
@@ -45,21 +45,23 @@ pub(super) fn run(
         network.kernels(),
         peak / 1e9,
     );
-    for line in table(&steps, peak).lines() {
+    for line in steps_table(&steps, peak).render() {
         println!("{line}");
     }
     if steps.iter().any(|step| step.is_in_bands) {
-        println!("┆ in turns with its neighbours, some rows at a time that stay in the cache");
+        println!(
+            "┆ runs in turns with its neighbours, on a few image lines that stay in the cache"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(steps: &[StepReport], peak: f64) -> Table {
+fn steps_table(steps: &[StepReport], peak: f64) -> Table {
     let headings = ["step", "algorithm", ">weights KiB", ">µs", ">share", ">GFLOP/s", ">of peak"];
     let mut table = Table::new(&headings);
-    let whole: Duration = steps.iter().map(|step| step.time).sum();
+    let total_time: Duration = steps.iter().map(|step| step.time).sum();
     for step in steps {
-        let arithmetic = (step.macs > 0).then(|| speed(step.macs, step.time));
+        let rate = (step.macs > 0).then(|| operations_per_second(step.macs, step.time));
         table.add_line(vec![
             format!("{}{}", if step.is_in_bands { "┆ " } else { "" }, step.label),
             step.algorithm.to_owned(),
@@ -68,9 +70,9 @@ fn table(steps: &[StepReport], peak: f64) -> Table {
                 bytes => format!("{:.0}", bytes as f64 / 1024.0),
             },
             format!("{:.1}", step.time.as_secs_f64() * 1e6),
-            percent(step.time.as_secs_f64() / whole.as_secs_f64()),
-            arithmetic.map_or_else(String::new, |speed| format!("{:.0}", speed / 1e9)),
-            arithmetic.map_or_else(String::new, |speed| percent(speed / peak)),
+            percent(step.time.as_secs_f64() / total_time.as_secs_f64()),
+            rate.map_or_else(String::new, |rate| format!("{:.0}", rate / 1e9)),
+            rate.map_or_else(String::new, |rate| percent(rate / peak)),
         ]);
     }
     let macs = steps.iter().map(|step| step.macs).sum();
@@ -79,16 +81,17 @@ fn table(steps: &[StepReport], peak: f64) -> Table {
         "all".to_owned(),
         String::new(),
         format!("{:.0}", weights as f64 / 1024.0),
-        format!("{:.1}", whole.as_secs_f64() * 1e6),
+        format!("{:.1}", total_time.as_secs_f64() * 1e6),
         percent(1.0),
-        format!("{:.0}", speed(macs, whole) / 1e9),
-        percent(speed(macs, whole) / peak),
+        format!("{:.0}", operations_per_second(macs, total_time) / 1e9),
+        percent(operations_per_second(macs, total_time) / peak),
     ]);
     table
 }
 
-/// Operations a second; a multiply-add is two. Winograd does fewer than it is credited for.
-fn speed(macs: u64, time: Duration) -> f64 {
+/// Returns operations per second; a multiply-add counts as two. Winograd does fewer operations than
+/// are counted here.
+fn operations_per_second(macs: u64, time: Duration) -> f64 {
     2.0 * macs as f64 / time.as_secs_f64()
 }
 

@@ -3,40 +3,55 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{Common, runtime, text};
+use super::options::{SettingOptions, text};
+use super::runtime;
 use crate::app::App;
-use crate::config::{self, Override};
+use crate::config::{self, Config, ConfigError, Override, Reading};
 use crate::shutdown;
 
 /// Options of `menshen serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: Settings,
-    /// Print the settings in force as TOML with comments, and stop.
+    options: ServeOptions,
+    /// Print the settings in force as TOML, each with its explanation, and exit.
     #[arg(long)]
     print_config: bool,
 }
 
-/// Flags that set something.
+/// The options of `menshen serve` that set something; `menshen check` takes the same.
 #[derive(Debug, clap::Args)]
-pub(super) struct Settings {
-    /// Address of the gRPC listener (`server.listen`).
+pub(super) struct ServeOptions {
+    /// Address of the gRPC listener (`server.listen`); 127.0.0.1:50051 unless set.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of the HTTP listener: /metrics, /livez, /readyz (`server.http_listen`).
+    /// Address of the HTTP listener for /metrics, /livez and /readyz (`server.http_listen`);
+    /// 127.0.0.1:9464 unless set.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<String>,
-    /// False-match rate to decide at when a request names none (`verify.policy_fmr`).
+    /// False-match rate of decisions whose request names none (`verify.policy_fmr`), above 0 and
+    /// below 1; 1e-4 unless set.
     #[arg(long, value_name = "FMR")]
     fmr: Option<f64>,
-    /// Calibration file of this deployment (`verify.calibration`).
+    /// Calibration of this deployment (`verify.calibration`, TOML). Its rows precede the rows of
+    /// the embedding model; unless set, only the model's rows decide.
     #[arg(long, value_name = "FILE")]
     calibration: Option<String>,
+    #[command(flatten)]
+    settings: SettingOptions,
 }
 
-impl Settings {
-    pub(super) fn overrides(&self) -> Vec<Override> {
+impl ServeOptions {
+    fn load(&self) -> anyhow::Result<Config> {
+        self.settings.load(self.overrides())
+    }
+
+    /// Reads the settings and returns the refused ones beside the others.
+    pub(super) fn read(&self) -> Result<Reading, ConfigError> {
+        self.settings.read(self.overrides())
+    }
+
+    fn overrides(&self) -> Vec<Override> {
         let fmr = self
             .fmr
             .map(|fmr| Override { key: "verify.policy_fmr", value: toml::Value::Float(fmr) });
@@ -50,8 +65,8 @@ impl Settings {
     }
 }
 
-pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
-    let config = common.load(args.settings.overrides())?;
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = args.options.load()?;
     if args.print_config {
         print!("{}", config::print(&config)?);
         return Ok(ExitCode::SUCCESS);
@@ -60,7 +75,7 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let mut stop = shutdown::Signals::listen()?;
         let mut app = App::bind(config).await?;
-        say(concat!("menshen ", env!("CARGO_PKG_VERSION")));
+        print_line(concat!("menshen ", env!("CARGO_PKG_VERSION")));
         let spinner = super::spinner("loading the models and checking their goldens");
         tokio::select! {
             biased;
@@ -69,19 +84,19 @@ pub(super) fn run(args: &Args, common: &Common) -> anyhow::Result<ExitCode> {
         }
         spinner.finish_and_clear();
         for line in app.describe() {
-            say(&line);
+            print_line(&line);
         }
-        say("ready");
+        print_line("ready");
         stop.wait().await;
-        say("stopping: requests in flight are finished");
+        print_line("stopping: requests in flight are finished");
         app.stop().await;
-        say("stopped");
+        print_line("stopped");
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a line, if anybody still reads: a closed pipe must not keep a server from draining.
-fn say(line: &str) {
+/// Prints a line and ignores errors: a closed pipe must not keep a server from draining.
+fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

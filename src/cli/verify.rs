@@ -1,23 +1,23 @@
-//! `menshen verify`: one verification against a running server.
+//! `menshen verify`: one verification by a running server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::client::{self, Customer, reason_line, short};
-use super::{Common, runtime};
+use super::client::{self, RequestOptions, enum_name, reason_line};
+use super::runtime;
 use crate::proto::v1;
 
 /// Options of `menshen verify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    customer: Customer,
-    /// A photograph taken at the counter; may be given several times.
+    request: RequestOptions,
+    /// Live photograph (JPEG or PNG); may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     live: Vec<PathBuf>,
-    /// False-match rate to decide at; the server's policy when not given.
+    /// False-match rate to decide at, above 0 and below 1; the server's policy unless given.
     #[arg(long)]
     fmr: Option<f64>,
     /// Print the answer as JSON.
@@ -25,10 +25,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
-        let mut client = client::connect(&args.customer.server).await?;
+        let mut client = client::connect_face_client(&args.request.server).await?;
         client::awaited(client.verify(request)).await
     })?;
     if args.json {
@@ -42,20 +42,20 @@ pub(super) fn run(args: &Args, _: &Common) -> anyhow::Result<ExitCode> {
 
 fn request(args: &Args) -> anyhow::Result<v1::VerifyRequest> {
     Ok(v1::VerifyRequest {
-        context: Some(args.customer.context()),
-        portrait: Some(client::image(&args.customer.portrait)?),
-        portrait_source: args.customer.portrait_source(),
+        context: Some(args.request.context()),
+        portrait: Some(client::read_image(&args.request.portrait)?),
+        portrait_source: args.request.portrait_source(),
         live_photos: args
             .live
             .iter()
-            .map(|path| client::image(path))
+            .map(|path| client::read_image(path))
             .collect::<anyhow::Result<_>>()?,
         policy_fmr: args.fmr,
     })
 }
 
 fn print(answer: &v1::VerifyResponse) {
-    println!("decision    {}", short(answer.decision().as_str_name(), "DECISION_"));
+    println!("decision    {}", enum_name(answer.decision().as_str_name(), "DECISION_"));
     if let Some(similarity) = answer.similarity {
         let limit = answer.similarity_min.map_or(String::new(), |min| {
             format!("  (at least {min:.3} for a false-match rate of {:e})", answer.policy_fmr)
@@ -76,14 +76,14 @@ fn print(answer: &v1::VerifyResponse) {
     }
 }
 
-/// The answer without pictures: what a script wants to read.
+/// Returns the answer without pictures as JSON, for scripts.
 pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
     let reasons: Vec<_> = answer
         .reasons
         .iter()
         .map(|reason| {
             json!({
-                "code": short(reason.code().as_str_name(), "REASON_CODE_"),
+                "code": enum_name(reason.code().as_str_name(), "REASON_CODE_"),
                 "subject": reason.subject,
                 "value": reason.value,
                 "limit": reason.limit,
@@ -93,7 +93,7 @@ pub(super) fn as_json(answer: &v1::VerifyResponse) -> serde_json::Value {
         .collect();
     json!({
         "request_id": answer.request_id,
-        "decision": short(answer.decision().as_str_name(), "DECISION_"),
+        "decision": enum_name(answer.decision().as_str_name(), "DECISION_"),
         "reasons": reasons,
         "similarity": answer.similarity,
         "similarity_min": answer.similarity_min,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Verifications all at once, then many more: are they right, do they batch, does memory stay flat?
+"""Sends many verifications at once and then more: checks decisions, batch sizes and memory.
 
 Usage: burst.py PATH_OF_THE_BINARY [MORE_CALLS]   (from the root of the repository)
 Needs what reflect.py needs, and /proc.
@@ -24,15 +24,15 @@ def person(name):
     return name[:8] if name.startswith("person") else name
 
 
-def right(caller, pair):
+def is_right(caller, pair):
     portrait, live = pair
     same = person(portrait) == person(live)
     decision = caller.verify(portrait, live, policy_fmr=1e-4)["decision"]
     return decision == ("DECISION_PASS" if same else "DECISION_FAIL")
 
 
-def rows_and_batches(http):
-    """Rows and batches of each lane so far, as /metrics has them."""
+def read_batch_metrics(http):
+    """Returns the rows and batches of each lane so far, from /metrics."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
@@ -41,7 +41,7 @@ def rows_and_batches(http):
 
 
 def show_memory(server, when):
-    """Memory now, and the most there ever was: an idle system may take pages back."""
+    """Prints resident memory now and its peak; an idle system may take pages back."""
     with open(f"/proc/{server.pid}/status") as status:
         sizes = dict(line.split(":") for line in status if line.startswith("Vm"))
     now, peak = (int(sizes[name].split()[0]) // 1024 for name in ("VmRSS", "VmHWM"))
@@ -49,13 +49,13 @@ def show_memory(server, when):
 
 
 def burst(caller, http, pairs):
-    before, began = rows_and_batches(http), time.monotonic()
+    before, began = read_batch_metrics(http), time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = list(threads.map(lambda pair: right(caller, pair), pairs))
+        answers = list(threads.map(lambda pair: is_right(caller, pair), pairs))
     seconds = time.monotonic() - began
     check(f"{len(answers)} answers are right", all(answers), answers.count(False))
     mean = {}
-    for lane, (rows, batches) in rows_and_batches(http).items():
+    for lane, (rows, batches) in read_batch_metrics(http).items():
         mean[lane] = (rows - before[lane][0]) / (batches - before[lane][1])
     batches = ", ".join(f"{lane} {size:.1f}" for lane, size in mean.items())
     print(f"   {seconds:.1f} s, {len(answers) / seconds:.1f} a second; mean batch: {batches}")
@@ -71,7 +71,7 @@ def main():
         mean = burst(caller, http, list(itertools.islice(pairs, AT_ONCE)))
         check("more than 4 rows a batch", all(size > 4 for size in mean.values()), mean)
         show_memory(server, f"after {AT_ONCE} at once")
-        # In quarters: what grows with the number of calls shows as a peak that rises each time.
+        # In quarters: memory that grows with the number of calls shows as a rising peak.
         for quarter in range(1, 5) if more else ():
             burst(caller, http, list(itertools.islice(pairs, more // 4)))
             show_memory(server, f"after {quarter * (more // 4)} more")

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A liveness session from a folder of frames, as the backend of a shop would run it.
+"""Runs a liveness session from a folder of frames, as the backend of a shop would.
 
 Usage: liveness.py --server 127.0.0.1:50051 --portrait id.jpg --frames DIR [--mirrored]
        liveness.py --check PATH_OF_THE_BINARY   (from the root of the repository)
 
-DIR holds the camera's JPEG files in the order of their names; they are sent at 10 a second.
-`--check` starts a server, holds one still photograph before its camera, and makes sure that this
-does not pass and that a session serves once.
-Needs what reflect.py needs, and grpcio-tools, which makes the messages from proto/ when it runs.
+DIR holds the camera's JPEG files in the order of their names. The client sends 10 a second.
+`--check` starts a server and shows one still photograph to the camera. It checks that the
+photograph does not pass and that a session serves once.
+Needs the packages of reflect.py and grpcio-tools, which makes the messages from proto/ at run time.
 """
 import argparse
 import itertools
@@ -25,7 +25,7 @@ face = grpc.protos("menshen/v1/face.proto")
 liveness, services = grpc.protos_and_services("menshen/v1/liveness.proto")
 
 FRAMES_PER_SECOND = 10
-# A prompt, the frames and the result of a session; the server ends it before.
+# Longer than any session: the server ends it before.
 SESSION_SECONDS_MAX = 90
 
 
@@ -33,17 +33,17 @@ def context(shop):
     return face.RequestContext(store_id=shop, consent_reference="consent-1")
 
 
-def name(enum, number, prefix):
+def enum_name(enum, number, prefix):
     return enum.Name(number).removeprefix(prefix)
 
 
 class Session:
-    """One session of one transaction: created at once, run once."""
+    """A session of one transaction. It is created at once and can run once."""
 
     def __init__(self, channel, portrait, transaction, shop="shop-1", device="camera-1"):
         self.stub = services.LivenessServiceStub(channel)
         self.portrait, self.shop, self.device = portrait, shop, device
-        self.begun, self.sent = 0.0, []  # when the first frame was due, and when each went out
+        self.begun, self.sent = 0.0, []  # due time of the first frame, send times of all
         self.created = self.stub.CreateSession(
             liveness.CreateSessionRequest(
                 context=context(shop),
@@ -66,7 +66,7 @@ class Session:
         )
 
     def run(self, frames, mirrored=False):
-        """Events of the session, while `frames` go out at the camera's pace."""
+        """Yields the events of the session and sends `frames` at the camera's rate meanwhile."""
         over = threading.Event()
 
         def requests():
@@ -100,44 +100,45 @@ class Session:
         )
 
 
-def show(event):
-    """Tells the person, or the terminal, what an event says."""
+def show_event(event):
+    """Prints an event."""
     kind = event.WhichOneof("event")
     if kind in ("prompt", "guidance"):
         print(f"{kind:<9} {getattr(event, kind).message}", flush=True)
     elif kind == "step_done":
-        print(f"done      {name(liveness.Action, event.step_done.action, 'ACTION_')}", flush=True)
+        action = enum_name(liveness.Action, event.step_done.action, "ACTION_")
+        print(f"done      {action}", flush=True)
     elif kind == "thinned":
         print(f"thinned   {event.thinned.frames} frames so far", flush=True)
     else:
         result = event.result
-        print(f"decision  {name(face.Decision, result.decision, 'DECISION_')}")
+        print(f"decision  {enum_name(face.Decision, result.decision, 'DECISION_')}")
         for reason in result.reasons:
-            print(f"reason    {name(face.ReasonCode, reason.code, 'REASON_CODE_')}")
+            print(f"reason    {enum_name(face.ReasonCode, reason.code, 'REASON_CODE_')}")
         print(f"frames    {result.frames_received} received, {result.frames_judged} judged")
 
 
-def play(session, frames, mirrored=False):
-    """Runs a session before the terminal's eyes; its result."""
+def run_and_show(session, frames, mirrored=False):
+    """Runs a session, prints its events and returns its result."""
     print(f"prompt    {session.created.prompt.message}", flush=True)
     for event in session.run(frames, mirrored):
-        show(event)
+        show_event(event)
     return event.result
 
 
-def commented(jpeg, mark):
-    """The same picture in a file of other bytes."""
+def with_comment(jpeg, mark):
+    """Returns the same picture in a file of other bytes: with a comment segment."""
     comment = repr(mark).encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
 def check_still_photograph(address):
-    """What an attacker gets who holds a photograph of the right person before the camera."""
+    """Checks that a photograph of the right person before the camera does not pass."""
     portrait, photo = (pathlib.Path(FACES, f"person_a_{n}.jpg").read_bytes() for n in (1, 2))
     channel = grpc.insecure_channel(address)
     session = Session(channel, portrait, "still-photograph")
-    frames = (commented(photo, number) for number in itertools.count())
-    result = play(session, itertools.islice(frames, 5 * FRAMES_PER_SECOND))
+    frames = (with_comment(photo, number) for number in itertools.count())
+    result = run_and_show(session, itertools.islice(frames, 5 * FRAMES_PER_SECOND))
     check("a still photograph does not pass", result.decision != face.DECISION_PASS, result)
     check("no action was done", result.steps_done == 0, result)
     check("the result is kept", session.result() == result, result)
@@ -167,7 +168,7 @@ def main():
         sys.exit(f"{args.frames} holds no .jpg file")
     channel = grpc.insecure_channel(args.server)
     session = Session(channel, args.portrait.read_bytes(), args.transaction)
-    result = play(session, (file.read_bytes() for file in files), args.mirrored)
+    result = run_and_show(session, (file.read_bytes() for file in files), args.mirrored)
     sys.exit(result.decision != face.DECISION_PASS)
 
 

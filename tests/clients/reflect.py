@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client that knows nothing of Menshen but its address: health and Verify through reflection.
+"""Calls health and Verify through reflection, knowing only the server's address.
 
 Usage: reflect.py PATH_OF_THE_BINARY   (from the root of the repository)
 Needs grpcio, grpcio-reflection and grpcio-health-checking.
@@ -21,13 +21,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 FACES = "tests/fixtures/faces/"
 
 
-def read(name):
+def read_face(name):
     with open(FACES + name, "rb") as file:
         return file.read()
 
 
 class Caller:
-    """Calls methods of FaceService by name, with messages found by reflection."""
+    """Calls methods of FaceService by name, with the message types that reflection returns."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -49,9 +49,9 @@ class Caller:
         return self.call(
             "Verify",
             context={"store_id": "shop-1", "consent_reference": "consent-1"},
-            portrait={"data": read(portrait)},
+            portrait={"data": read_face(portrait)},
             portrait_source=2,
-            live_photos=[{"data": read(name)} for name in live],
+            live_photos=[{"data": read_face(name)} for name in live],
             **fields,
         )
 
@@ -69,7 +69,7 @@ def refused(code, call):
         return error.code() == code, error
 
 
-def run(address):
+def check_calls(address):
     channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "menshen.v1.FaceService"):
@@ -93,14 +93,14 @@ def run(address):
         "a message over the limit is refused",
         *refused(code, lambda: caller.call("Detect", image=big)),
     )
-    # A valid request: an empty one might be refused within the millisecond.
+    # A valid request, since an empty one might be refused within the millisecond.
     late = lambda: caller.verify("person_a_1.jpg", "person_a_2.jpg", timeout=0.001)
     check("a deadline too short", *refused(grpc.StatusCode.DEADLINE_EXCEEDED, late))
 
 
 @contextlib.contextmanager
 def serving(binary):
-    """A server on free ports: its process and the addresses of gRPC and HTTP."""
+    """Starts a server on free ports; yields its process and the addresses of gRPC and HTTP."""
     server = subprocess.Popen(
         [binary, "serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
@@ -125,7 +125,7 @@ def serving(binary):
 def main():
     with serving(sys.argv[1]) as (_, address, _):
         began = time.monotonic()
-        run(address)
+        check_calls(address)
         print(f"all calls answered in {time.monotonic() - began:.1f} s")
 
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Many liveness streams at once: how many does a machine sustain, and what do they cost?
+"""Measures how many liveness streams a machine sustains at once, and what they cost.
 
 Usage: streams.py PATH_OF_THE_BINARY STREAMS [SECONDS]   (from the root of the repository)
-Needs what liveness.py needs, Pillow, and /proc.
+Needs the packages of liveness.py, Pillow, and /proc.
 
-Each stream runs one session after another for SECONDS (30). A session holds a photograph before the
-camera with an unsteady hand and sends it at 10 frames a second, each on time whether or not the
-server keeps up. Nobody moves, so a session that the server kept up with ends RETRY, and one for which
-it left out frames RESOURCE_EXHAUSTED; each is closed before its first action is out of time. Timed is
-how long after its last frame the result comes: everything that waits in the server comes before it.
-Frames looked at are known of sessions with a result. Exits with 1 unless all sessions were kept up
-with.
+Each stream runs one session after another for SECONDS (30 unless given). A session shows a
+photograph in an unsteady hand and sends 10 frames a second, each on time even if the server does
+not keep up. The person never moves. So a session ends with RETRY if the server kept up, and with
+RESOURCE_EXHAUSTED if the server left out frames. Each session is closed before its first action is
+out of time. The measured time runs from the last frame to the result, which comes after everything
+that waits in the server. The number of frames looked at is known for sessions with a result only.
+Exits with 1 unless the server kept up with all sessions.
 """
 import collections
 import io
@@ -26,21 +26,21 @@ import urllib.request
 
 import grpc
 from burst import show_memory
-from liveness import FRAMES_PER_SECOND, Session, commented, face, name
+from liveness import FRAMES_PER_SECOND, Session, enum_name, face, with_comment
 from PIL import Image, ImageOps
 from reflect import FACES, check, serving
 
-# An action may take five seconds, and is asked for after half a second of looking straight.
+# An action is asked for after half a second of looking straight, and may take five seconds.
 SESSION_FRAMES = 45
 FRAME_SIZE = (480, 640)
 TREMOR_PX = 0.8
 STAGES = ("decode", "detect", "align", "mesh", "eyes", "embed", "liveness")
 
 
-def hand_held(photo):
-    """One session's pictures: the hand trembles, the sensor is noisy."""
+def hand_held_frames(photo):
+    """Yields the pictures of one session, with a trembling hand and a noisy sensor."""
     scene = ImageOps.fit(Image.open(photo).convert("RGB"), FRAME_SIZE)
-    # No place twice: that would be taken for a loop.
+    # No position occurs twice, which would be taken for a loop.
     side = math.isqrt(SESSION_FRAMES) + 1
     places = [(x * TREMOR_PX, y * TREMOR_PX) for x in range(side) for y in range(side)]
     random.Random(1).shuffle(places)
@@ -55,11 +55,11 @@ def hand_held(photo):
 
 
 class Stream:
-    """Sessions one after the other on a connection of their own, and what became of them."""
+    """Runs sessions one after the other on a connection of its own, and counts their ends."""
 
     def __init__(self, number, address, portrait, pictures):
         self.number, self.portrait, self.pictures = number, portrait, pictures
-        # Else all channels of a process to one address share a connection.
+        # Without it all channels of a process to one address share a connection.
         options = [("grpc.use_local_subchannel_pool", 1)]
         self.channel = grpc.insecure_channel(address, options)
         self.sent = self.looked_at = self.left_out = 0
@@ -71,15 +71,16 @@ class Stream:
         while time.monotonic() < until:
             transaction = f"load-{self.number}-{session}"
             try:
-                self.ends[self.one(transaction)] += 1
+                self.ends[self.run_session(transaction)] += 1
             except grpc.RpcError as error:
                 self.ends[error.code().name] += 1
             session += 1
 
-    def one(self, transaction):
-        """Runs a session; how it ended."""
+    def run_session(self, transaction):
+        """Runs a session and returns its decision."""
         session, left_out = Session(self.channel, self.portrait, transaction), 0
-        files = (commented(picture, (transaction, at)) for at, picture in enumerate(self.pictures))
+        pictures = enumerate(self.pictures)
+        files = (with_comment(picture, (transaction, at)) for at, picture in pictures)
         try:
             for event in session.run(files):
                 if event.HasField("thinned"):
@@ -90,28 +91,28 @@ class Stream:
             for at, sent in enumerate(session.sent):
                 self.late_ms.append((sent - session.begun - at / FRAMES_PER_SECOND) * 1000)
         self.looked_at += event.result.frames_received - left_out
-        # A session that the server ended has no last frame to be timed from.
+        # If the server ended the session, there is no last frame to measure from.
         if event.result.frames_received == SESSION_FRAMES:
             self.result_ms.append((time.monotonic() - session.sent[-1]) * 1000)
-        return name(face.Decision, event.result.decision, "DECISION_")
+        return enum_name(face.Decision, event.result.decision, "DECISION_")
 
     def show(self):
         ends = ", ".join(f"{count} {end}" for end, count in self.ends.most_common())
         print(
             f"{self.number:>6} {self.sent:>6} {self.looked_at:>10} {self.left_out:>9}"
-            f" {rank(self.result_ms, 50):>8} {rank(self.result_ms, 99):>8}  {ends}"
+            f" {percentile(self.result_ms, 50):>8} {percentile(self.result_ms, 99):>8}  {ends}"
         )
 
 
-def rank(values, percent):
-    """The value that `percent` of all are at most; a dash for none."""
+def percentile(values, percent):
+    """Returns the percentile of `values` as text; a dash if there are none."""
     if not values:
         return "-"
     return f"{sorted(values)[math.ceil(len(values) * percent / 100) - 1]:.0f}"
 
 
-def stage_sums(http):
-    """Seconds and rows of the queue, seconds and pictures of each stage, as /metrics has them."""
+def read_stage_metrics(http):
+    """Returns (seconds, rows) of the queue and (seconds, pictures) of each stage, from /metrics."""
     with urllib.request.urlopen(f"http://{http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     values = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
@@ -130,7 +131,7 @@ def show_server(server, http, before, seconds):
     stages_before, used_before = before
     cores = (processor_seconds(server) - used_before) / seconds
     parts = []
-    for stage, (total, count) in stage_sums(http).items():
+    for stage, (total, count) in read_stage_metrics(http).items():
         more = count - stages_before[stage][1]
         if more:
             parts.append(f"{stage} {(total - stages_before[stage][0]) / more * 1000:.1f}")
@@ -141,15 +142,17 @@ def main():
     binary, count = sys.argv[1], int(sys.argv[2])
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
     portrait = pathlib.Path(FACES, "person_a_1.jpg").read_bytes()
-    pictures = list(hand_held(pathlib.Path(FACES, "person_a_2.jpg")))
+    pictures = list(hand_held_frames(pathlib.Path(FACES, "person_a_2.jpg")))
     size = statistics.mean(map(len, pictures)) / 1024
-    print(f"{count} streams of {FRAMES_PER_SECOND} frames of {size:.0f} KiB a second, {seconds:g} s")
+    print(
+        f"{count} streams of {FRAMES_PER_SECOND} frames of {size:.0f} KiB a second, {seconds:g} s"
+    )
     with serving(binary) as (server, address, http):
         show_memory(server, "after the start")
         streams = [Stream(number, address, portrait, pictures) for number in range(count)]
-        before, begun = (stage_sums(http), processor_seconds(server)), time.monotonic()
+        before, begun = (read_stage_metrics(http), processor_seconds(server)), time.monotonic()
         threads = [
-            # Not all in step: customers do not begin at the same moment.
+            # Staggered, since customers do not begin at the same moment.
             threading.Timer(number / FRAMES_PER_SECOND / count, stream.run, [begun + seconds])
             for number, stream in enumerate(streams)
         ]
@@ -165,8 +168,9 @@ def main():
         show_memory(server, f"after {count} streams")
     all_of = lambda what: [value for stream in streams for value in getattr(stream, what)]
     results, late = all_of("result_ms"), all_of("late_ms")
-    print(f"result after the last frame: p50 {rank(results, 50)} ms, p99 {rank(results, 99)} ms")
-    print(f"this client sent its frames late by: p50 {rank(late, 50)} ms, p99 {rank(late, 99)} ms")
+    quantiles = lambda values: f"p50 {percentile(values, 50)} ms, p99 {percentile(values, 99)} ms"
+    print(f"result after the last frame: {quantiles(results)}")
+    print(f"this client sent its frames late by: {quantiles(late)}")
     left_out, sent = sum(s.left_out for s in streams), sum(s.sent for s in streams)
     print(f"left out {left_out} of {sent} frames")
     ends = sum((stream.ends for stream in streams), collections.Counter())

@@ -6,10 +6,11 @@ use tonic_types::StatusExt;
 
 use crate::raw;
 use crate::support::{
-    client, context, fixture, get, image, panics, photo_request, png, shared, verify,
+    client, context, embed_request, fixture, http_get, image, panic_count, png, shared_server,
+    verify_request,
 };
 
-/// The header of a JPEG of 10,000 × 10,000 pixels, and nothing behind it.
+/// Returns the header of a JPEG of 10,000 × 10,000 pixels without any data.
 fn hundred_megapixel_jpeg() -> Vec<u8> {
     let mut jpeg = vec![0xff, 0xd8, 0xff, 0xe0, 0, 16];
     jpeg.extend_from_slice(b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
@@ -20,7 +21,7 @@ fn hundred_megapixel_jpeg() -> Vec<u8> {
     jpeg
 }
 
-/// A PNG whose header says 10,000 × 10,000.
+/// Returns a PNG whose header claims 10,000 × 10,000 pixels.
 fn hundred_megapixel_png() -> Vec<u8> {
     let mut file = png(10, 10, &[0; 300]);
     file[16..24].copy_from_slice(&[0, 0, 0x27, 0x10, 0, 0, 0x27, 0x10]);
@@ -66,9 +67,10 @@ async fn a_broken_file_is_an_invalid_argument_that_names_the_field_whatever_the_
             image: image(file.clone()),
             source: v1::ImageSource::LivePhoto.into(),
         };
-        let embed = photo_request(file.clone(), v1::ImageSource::IdFile);
+        let embed = embed_request(file.clone(), v1::ImageSource::IdFile);
         let liveness = v1::CheckLivenessRequest { context: context(), image: image(file.clone()) };
-        let mut broken_live = verify("person_b_1.jpg", &["person_b_2.jpg", "person_b_2.jpg"]);
+        let mut broken_live =
+            verify_request("person_b_1.jpg", &["person_b_2.jpg", "person_b_2.jpg"]);
         broken_live.live_photos[1].data = file;
         for (field, refused) in [
             ("image.data", client.detect(detect).await.map(drop)),
@@ -83,14 +85,14 @@ async fn a_broken_file_is_an_invalid_argument_that_names_the_field_whatever_the_
             assert!(fields[0].field == field || fields[0].field == "message", "{kind}: {fields:?}");
         }
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
 async fn a_message_over_the_limit_of_its_method_is_refused() {
     let mut client = client().await;
-    // Enough for a Verify, too much for an Embed.
-    let request = photo_request(vec![0xff; 20 << 20], v1::ImageSource::IdFile);
+    // Small enough for a Verify, too large for an Embed.
+    let request = embed_request(vec![0xff; 20 << 20], v1::ImageSource::IdFile);
     let status = client.embed(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(status.message().contains("larger than"), "{status}");
@@ -111,7 +113,7 @@ async fn a_request_without_its_fields_names_all_of_them() {
 }
 
 #[tokio::test]
-async fn numbers_that_are_none_are_refused() {
+async fn unusable_numbers_are_refused() {
     let mut client = client().await;
     for values in [vec![f32::NAN; 128], vec![f32::INFINITY; 128], vec![0.0; 128], vec![1e38; 128]] {
         let side = || {
@@ -124,11 +126,11 @@ async fn numbers_that_are_none_are_refused() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
     for fmr in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1.0] {
-        let mut request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+        let mut request = verify_request("person_b_1.jpg", &["person_b_2.jpg"]);
         request.policy_fmr = Some(fmr);
         assert_eq!(client.verify(request).await.unwrap_err().code(), Code::InvalidArgument);
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
@@ -143,38 +145,38 @@ async fn extreme_pictures_are_answered() {
         png(1, 4096, &[0; 4096 * 3]),
         png(300, 300, &noise),
     ] {
-        let request = photo_request(picture, v1::ImageSource::LivePhoto);
+        let request = embed_request(picture, v1::ImageSource::LivePhoto);
         let answer = client.embed(request).await.unwrap().into_inner();
         assert!(answer.embedding.is_none());
         assert!(!answer.reasons.is_empty());
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
 async fn a_body_that_is_no_message_is_refused() {
-    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let address = tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap();
     for method in ["Verify", "Compare", "Embed", "Detect", "CheckLiveness"] {
         let status = raw::call(address, method, &[0xff; 40], None).await;
-        // What gRPC libraries answer when a message does not parse.
+        // gRPC libraries answer this code when a message does not parse.
         assert_eq!(status.code(), Code::Internal, "{method}: {status}");
     }
-    nothing_panicked().await;
+    assert_nothing_panicked().await;
 }
 
 #[tokio::test]
 async fn an_unknown_method_is_unimplemented() {
-    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let address = tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap();
     let status = raw::call(address, "Guess", &[], None).await;
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }
 
-async fn nothing_panicked() {
-    let (status, text) = get(shared().http, "/metrics").await;
+async fn assert_nothing_panicked() {
+    let (status, text) = http_get(shared_server().http, "/metrics").await;
     assert_eq!(status, 200);
     let counted: Vec<&str> =
         text.lines().filter(|line| !line.starts_with('#') && line.contains("panics")).collect();
     assert!(!counted.is_empty(), "panics are counted");
     assert!(counted.iter().all(|line| line.ends_with(" 0")), "{counted:?}");
-    assert_eq!(panics(), 0);
+    assert_eq!(panic_count(), 0);
 }

@@ -1,12 +1,12 @@
-//! The binary, as a person at a terminal uses it.
+//! The binary as a user at a terminal runs it.
 
 use std::process::Command;
 
-use crate::support::{config, copy, menshen, png, repository, text};
+use crate::support::{config, copy_folder, png, repository, run_menshen, text};
 
 #[test]
 fn the_demonstration_gets_every_pair_right() {
-    let demo = menshen(&["demo", "--json"]);
+    let demo = run_menshen(&["demo", "--json"]);
     assert_eq!(demo.status.code(), Some(0), "{}", text(&demo.stderr));
     let pairs: Vec<serde_json::Value> = serde_json::from_slice(&demo.stdout).unwrap();
     assert!(pairs.len() >= 20);
@@ -15,36 +15,36 @@ fn the_demonstration_gets_every_pair_right() {
 
 #[test]
 fn a_profile_shows_every_step_of_the_plan() {
-    let profile = menshen(&["models", "profile", "fr_liveness", "--batch", "2"]);
+    let profile = run_menshen(&["models", "profile", "fr_liveness", "--batch", "2"]);
     assert_eq!(profile.status.code(), Some(0), "{}", text(&profile.stderr));
     let profile = text(&profile.stdout);
     for word in ["batch 2", "GFLOP/s", "planar", "depthwise", "pointwise", "vector", "100 %"] {
         assert!(profile.contains(word), "{word} in\n{profile}");
     }
-    let refused = menshen(&["models", "profile", "fr_liveness", "--batch", "0"]);
+    let refused = run_menshen(&["models", "profile", "fr_liveness", "--batch", "0"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("--batch"), "{}", text(&refused.stderr));
 }
 
 #[test]
-fn precision_is_refused_where_nothing_computes_in_it_and_threads_where_none_are() {
+fn an_unsupported_precision_and_too_many_threads_are_refused() {
     for (precision, needs) in [("f16", "16-bit floats"), ("tf32", "TF32")] {
-        let refused = menshen(&["models", "verify", "iris", "--precision", precision]);
+        let refused = run_menshen(&["models", "verify", "iris", "--precision", precision]);
         assert!(!refused.status.success());
         assert!(text(&refused.stdout).contains(needs), "{}", text(&refused.stdout));
     }
-    let threads = menshen(&["models", "verify", "iris", "--threads", "5000"]);
+    let threads = run_menshen(&["models", "verify", "iris", "--threads", "5000"]);
     assert!(!threads.status.success());
     assert!(text(&threads.stderr).contains("at most 1024"), "{}", text(&threads.stderr));
 }
 
 #[test]
 fn the_devices_of_the_machine_are_listed() {
-    let listed = text(&menshen(&["devices"]).stdout);
+    let listed = text(&run_menshen(&["devices"]).stdout);
     for word in ["cpu", "portable", "*", "GiB", "CUDA"] {
         assert!(listed.contains(word), "{word} in\n{listed}");
     }
-    let json = menshen(&["devices", "--json"]);
+    let json = run_menshen(&["devices", "--json"]);
     assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
     let survey: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(survey["cpu"]["cores"].as_u64().unwrap() > 0, "{survey:#}");
@@ -54,7 +54,7 @@ fn the_devices_of_the_machine_are_listed() {
 #[test]
 fn a_network_is_measured_and_compared() {
     let bench = ["bench", "--model", "iris", "--networks-only", "--seconds", "0.01"];
-    let json = menshen(&[&bench[..], &["--json"]].concat());
+    let json = run_menshen(&[&bench[..], &["--json"]].concat());
     assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
     let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let network = &report["networks"][0];
@@ -66,26 +66,26 @@ fn a_network_is_measured_and_compared() {
             assert!(bucket[rate].as_f64().unwrap() > 0.0, "{bucket}");
         }
     }
-    let table = text(&menshen(&bench).stdout);
+    let table = text(&run_menshen(&bench).stdout);
     assert!(table.contains("iris/3.3.6") && table.contains("rows/s"), "{table}");
-    let refused = menshen(&["bench", "--seconds", "0"]);
+    let refused = run_menshen(&["bench", "--seconds", "0"]);
     assert!(text(&refused.stderr).contains("--seconds"), "{}", text(&refused.stderr));
 }
 
 #[test]
 fn models_are_listed_inspected_and_verified() {
-    let list = menshen(&["models", "list"]);
+    let list = run_menshen(&["models", "list"]);
     let listed = text(&list.stdout);
     for name in ["yunet", "sface", "fr_liveness", "facemesh", "iris"] {
         assert!(listed.contains(name), "{listed}");
     }
-    let inspect = text(&menshen(&["models", "inspect", "sface"]).stdout);
+    let inspect = text(&run_menshen(&["models", "inspect", "sface"]).stdout);
     for word in ["Apache-2.0", "conv", "128", "arcface112"] {
         assert!(inspect.to_lowercase().contains(&word.to_lowercase()), "{word} in\n{inspect}");
     }
-    let verify = menshen(&["models", "verify"]);
+    let verify = run_menshen(&["models", "verify"]);
     assert_eq!(verify.status.code(), Some(0), "{}", text(&verify.stderr));
-    let one = menshen(&["models", "verify", "iris", "--models", "models"]);
+    let one = run_menshen(&["models", "verify", "iris", "--models", "models"]);
     assert_eq!(one.status.code(), Some(0), "{}", text(&one.stderr));
     assert!(text(&one.stdout).contains("iris/3.3.6"));
     assert!(!text(&one.stdout).contains("sface"), "{}", text(&one.stdout));
@@ -96,11 +96,12 @@ fn a_model_that_is_not_what_its_manifest_says_is_refused_with_the_reason() {
     let models = tempfile::tempdir().unwrap();
     let version = models.path().join("iris/3.3.6");
     std::fs::create_dir_all(&version).unwrap();
-    copy(&config().models.dir.join("iris/3.3.6"), &version);
+    copy_folder(&config().models.dir.join("iris/3.3.6"), &version);
     let manifest = std::fs::read_to_string(version.join("model.toml")).unwrap();
     let refused = |manifest: String| {
         std::fs::write(version.join("model.toml"), manifest).unwrap();
-        let verify = menshen(&["models", "verify", "--models", models.path().to_str().unwrap()]);
+        let verify =
+            run_menshen(&["models", "verify", "--models", models.path().to_str().unwrap()]);
         assert!(matches!(verify.status.code(), Some(1 | 2)), "{verify:?}");
         text(&verify.stdout) + &text(&verify.stderr)
     };
@@ -111,8 +112,8 @@ fn a_model_that_is_not_what_its_manifest_says_is_refused_with_the_reason() {
         (manifest.replace(licence, ""), "missing field `licence`"),
         (manifest.replace(licence, "licence = \"CC-BY-NC-4.0\""), "forbids commercial use"),
     ] {
-        let said = refused(edited);
-        assert!(said.contains(reason), "{reason} in\n{said}");
+        let printed = refused(edited);
+        assert!(printed.contains(reason), "{reason} in\n{printed}");
     }
 }
 
@@ -121,7 +122,7 @@ fn a_detection_is_drawn_on_the_picture() {
     let folder = tempfile::tempdir().unwrap();
     let drawn = folder.path().join("out.png");
     let picture = "tests/fixtures/faces/person_b_2.jpg";
-    let detect = menshen(&["detect", picture, "--draw", drawn.to_str().unwrap(), "--json"]);
+    let detect = run_menshen(&["detect", picture, "--draw", drawn.to_str().unwrap(), "--json"]);
     assert_eq!(detect.status.code(), Some(0), "{}", text(&detect.stderr));
     let answer: serde_json::Value = serde_json::from_slice(&detect.stdout).unwrap();
     assert_eq!(answer["faces"].as_array().unwrap().len(), 1);
@@ -133,7 +134,7 @@ fn a_picture_without_a_face_exits_with_1_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let grey = folder.path().join("grey.png");
     std::fs::write(&grey, png(100, 100, &[99; 30_000])).unwrap();
-    let detect = menshen(&["detect", grey.to_str().unwrap()]);
+    let detect = run_menshen(&["detect", grey.to_str().unwrap()]);
     assert_eq!(detect.status.code(), Some(1));
     assert!(text(&detect.stdout).contains("FACE_NOT_FOUND"), "{}", text(&detect.stdout));
 }
@@ -156,7 +157,7 @@ fn wrong_settings_are_refused_with_their_name() {
             "cannot read a",
         ),
     ] {
-        let run = menshen(&arguments);
+        let run = run_menshen(&arguments);
         assert_eq!(run.status.code(), Some(2), "{arguments:?}: {}", text(&run.stderr));
         assert!(text(&run.stderr).contains(word), "{arguments:?}: {}", text(&run.stderr));
     }
@@ -165,10 +166,10 @@ fn wrong_settings_are_refused_with_their_name() {
 #[test]
 fn the_settings_in_force_can_be_printed_and_read_again() {
     let folder = tempfile::tempdir().unwrap();
-    let printed = menshen(&["serve", "--fmr", "0.001", "--print-config"]);
+    let printed = run_menshen(&["serve", "--fmr", "0.001", "--print-config"]);
     let file = folder.path().join("menshen.toml");
     std::fs::write(&file, &printed.stdout).unwrap();
-    let again = menshen(&["serve", "--config", file.to_str().unwrap(), "--print-config"]);
+    let again = run_menshen(&["serve", "--config", file.to_str().unwrap(), "--print-config"]);
     assert_eq!(text(&again.stdout), text(&printed.stdout));
     assert!(text(&again.stdout).contains("policy_fmr = 0.001"));
 }
@@ -187,7 +188,7 @@ fn a_server_whose_output_nobody_reads_still_stops_cleanly() {
         .unwrap();
     let lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.into_iter().any(|line| line == "ready"));
-    // Dropping the lines closed the pipe.
+    // Dropping the lines has closed the pipe.
     let stop = Command::new("kill").arg(server.id().to_string()).status().unwrap();
     assert!(stop.success());
     let stopped = server.wait_with_output().unwrap();
@@ -222,13 +223,13 @@ fn serve_prints_its_address_answers_and_stops_on_sigterm() {
     let faces = "tests/fixtures/faces";
     let (portrait, live) = (format!("{faces}/person_b_1.jpg"), format!("{faces}/person_b_2.jpg"));
     let verify = ["verify", "--server", &address, "--portrait", &portrait, "--live", &live];
-    let passed = menshen(&verify);
+    let passed = run_menshen(&verify);
     assert_eq!(passed.status.code(), Some(0), "{}", text(&passed.stderr));
     assert!(text(&passed.stdout).contains("PASS"));
     let impostor = format!("{faces}/impostor_1.jpg");
     let verify =
         ["verify", "--server", &address, "--portrait", &impostor, "--live", &live, "--json"];
-    let failed = menshen(&verify);
+    let failed = run_menshen(&verify);
     assert_eq!(failed.status.code(), Some(1));
     let answer: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
     assert_eq!(answer["decision"], "FAIL");

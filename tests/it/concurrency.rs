@@ -1,9 +1,9 @@
-//! Many callers at once: batches form, and everybody gets the answer to his own question.
+//! Many callers at once: batches form, and every caller gets the answer to its own request.
 
 use menshen::proto::v1;
 use tokio::task::JoinSet;
 
-use crate::support::{config, connect, fixture, get, metric, photo_request, verify};
+use crate::support::{config, connect, embed_request, fixture, http_get, metric, verify_request};
 
 const PICTURES: [&str; 8] = [
     "person_a_1.jpg",
@@ -30,7 +30,7 @@ async fn sixty_four_verifications_at_once_batch_and_are_all_right() {
     for index in 0..64 {
         let (portrait, live, want) = pairs[index % pairs.len()];
         let mut client = client.clone();
-        let request = verify(portrait, &[live]);
+        let request = verify_request(portrait, &[live]);
         calls.spawn(async move {
             let answer = client.verify(request).await.unwrap().into_inner();
             assert_eq!(answer.decision(), want, "{portrait} {live}: {answer:?}");
@@ -39,7 +39,7 @@ async fn sixty_four_verifications_at_once_batch_and_are_all_right() {
     while let Some(call) = calls.join_next().await {
         call.unwrap();
     }
-    let (_, text) = get(app.http_address(), "/metrics").await;
+    let (_, text) = http_get(app.http_address(), "/metrics").await;
     let mean = |model: &str| {
         let sum = metric(&text, &format!("menshen_batch_rows_sum{{lane=\"{model}\"}}"));
         let count = metric(&text, &format!("menshen_batch_rows_count{{lane=\"{model}\"}}"));
@@ -60,20 +60,20 @@ async fn concurrent_faces_get_their_own_embeddings() {
     }
     let mut calls = JoinSet::new();
     for index in 0..PICTURES.len() * 3 {
-        let which = index % PICTURES.len();
+        let picture = index % PICTURES.len();
         let mut client = client.clone();
-        calls.spawn(async move { (which, embedding(&mut client, PICTURES[which]).await) });
+        calls.spawn(async move { (picture, embedding(&mut client, PICTURES[picture]).await) });
     }
     while let Some(call) = calls.join_next().await {
-        let (which, batched) = call.unwrap();
-        let pairs = alone[which].iter().zip(&batched);
+        let (picture, batched) = call.unwrap();
+        let pairs = alone[picture].iter().zip(&batched);
         let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(difference <= 1e-4, "{}: {difference}", PICTURES[which]);
+        assert!(difference <= 1e-4, "{}: {difference}", PICTURES[picture]);
     }
 }
 
 async fn embedding(client: &mut crate::support::Client, name: &str) -> Vec<f32> {
-    let request = photo_request(fixture(name), v1::ImageSource::IdFile);
+    let request = embed_request(fixture(name), v1::ImageSource::IdFile);
     let answer = client.embed(request).await.unwrap().into_inner();
     answer.embedding.unwrap().values
 }
@@ -89,9 +89,9 @@ async fn more_requests_than_tickets_are_refused_with_a_retry_hint() {
     let mut calls = JoinSet::new();
     for _ in 0..24 {
         let mut client = client.clone();
-        calls.spawn(
-            async move { client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await },
-        );
+        calls.spawn(async move {
+            client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await
+        });
     }
     let (mut answered, mut refused) = (0, 0);
     while let Some(call) = calls.join_next().await {
@@ -109,8 +109,8 @@ async fn more_requests_than_tickets_are_refused_with_a_retry_hint() {
     }
     assert!(answered >= 2 && refused >= 1, "{answered} answered, {refused} refused");
 
-    // The tickets came back: the server serves again.
+    // The tickets were returned: the server serves again.
     let mut client = client.clone();
-    client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     app.stop().await;
 }

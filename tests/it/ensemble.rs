@@ -1,4 +1,4 @@
-//! Passive liveness by several models, brought by manifests alone.
+//! Passive liveness by an ensemble of models, configured by manifests alone.
 
 use std::path::Path;
 
@@ -7,23 +7,24 @@ use menshen::proto::v1;
 use tempfile::TempDir;
 
 use crate::support::{
-    client, config, connect, context, copy, fixture, get, image, menshen, text, verify,
+    client, config, connect, context, copy_folder, fixture, http_get, image, run_menshen, text,
+    verify_request,
 };
 
-/// The picture that the default liveness model passes with 0.998 and, shown closer, with 0.086.
+/// A picture to which the default liveness model gives 0.998, and 0.086 with a tighter crop.
 const PICTURE: &str = "impostor_2.jpg";
 
-/// The models of the repository; beside them `near/1`, the default liveness model under another
-/// name and with a tighter crop, and the ensemble `pair/1` of both.
-fn models() -> TempDir {
+/// Returns a folder with the models of the repository, `near/1` and `pair/1`. `near/1` is the
+/// default liveness model with another name and a tighter crop; `pair/1` is the ensemble of both.
+fn models_with_ensemble() -> TempDir {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
+    copy_folder(&config().models.dir, models.path());
     let near = models.path().join("near/1");
     std::fs::create_dir_all(&near).unwrap();
-    copy(&models.path().join("fr_liveness/0.0.1"), &near);
-    edit(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
-    edit(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
-    edit(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
+    copy_folder(&models.path().join("fr_liveness/0.0.1"), &near);
+    replace_in_file(&near.join("model.toml"), "name = \"fr_liveness\"", "name = \"near\"");
+    replace_in_file(&near.join("model.toml"), "version = \"0.0.1\"\ntask", "version = \"1\"\ntask");
+    replace_in_file(&near.join("model.toml"), "scale = 2.7", "scale = 1.3");
     let pair = models.path().join("pair/1");
     std::fs::create_dir_all(&pair).unwrap();
     std::fs::write(
@@ -35,13 +36,13 @@ fn models() -> TempDir {
     models
 }
 
-fn edit(file: &Path, from: &str, to: &str) {
+fn replace_in_file(file: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{from} is not in {}", file.display());
     std::fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
-async fn judged_by(models: &TempDir, liveness: &str) -> App {
+async fn start_with_liveness(models: &TempDir, liveness: &str) -> App {
     let mut config = config();
     config.models.dir = models.path().to_owned();
     config.models.liveness = liveness.to_owned();
@@ -49,7 +50,7 @@ async fn judged_by(models: &TempDir, liveness: &str) -> App {
 }
 
 fn stdout(arguments: &[&str]) -> String {
-    text(&menshen(arguments).stdout)
+    text(&run_menshen(arguments).stdout)
 }
 
 fn request() -> v1::CheckLivenessRequest {
@@ -58,16 +59,16 @@ fn request() -> v1::CheckLivenessRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
-    let models = models();
+    let models = models_with_ensemble();
     let alone = client().await.check_liveness(request()).await.unwrap().into_inner();
     let alone = alone.liveness.unwrap().score;
-    let app = judged_by(&models, "near").await;
+    let app = start_with_liveness(&models, "near").await;
     let near = connect(app.grpc_address()).await.check_liveness(request()).await.unwrap();
     let near = near.into_inner().liveness.unwrap().score;
     app.stop().await;
     assert!(alone > 0.9 && near < 0.5, "{alone} {near}");
 
-    let app = judged_by(&models, "pair/1").await;
+    let app = start_with_liveness(&models, "pair/1").await;
     let mut client = connect(app.grpc_address()).await;
     let answer = client.check_liveness(request()).await.unwrap().into_inner();
     let liveness = answer.liveness.unwrap();
@@ -75,11 +76,11 @@ async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
     assert_eq!(liveness.score_min, 0.8);
     assert_eq!(answer.decision(), v1::Decision::Fail);
 
-    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let request = verify_request("person_b_1.jpg", &["person_b_2.jpg"]);
     let answer = client.verify(request).await.unwrap().into_inner();
     let names: Vec<&str> = answer.models.iter().map(|model| model.name.as_str()).collect();
     assert_eq!(names, ["yunet", "sface", "fr_liveness", "near"]);
-    let (_, metrics) = get(app.http_address(), "/metrics").await;
+    let (_, metrics) = http_get(app.http_address(), "/metrics").await;
     for model in ["fr_liveness/0.0.1", "near/1", "facemesh/3.3.6", "iris/3.3.6"] {
         let mut live = metrics.lines().filter(|line| line.starts_with("menshen_model_live"));
         assert!(live.any(|line| line.contains(model)), "{model} in\n{metrics}");
@@ -89,7 +90,7 @@ async fn the_members_of_an_ensemble_judge_as_one_and_are_all_named() {
 
 #[test]
 fn an_ensemble_is_listed_inspected_and_verified_with_its_members() {
-    let models = models();
+    let models = models_with_ensemble();
     let dir = models.path().to_str().unwrap();
     let list = stdout(&["models", "list", "--models", dir]);
     assert!(
@@ -105,7 +106,7 @@ fn an_ensemble_is_listed_inspected_and_verified_with_its_members() {
         assert!(verify.contains(id), "{id} in\n{verify}");
     }
     assert!(!verify.contains("REFUSED") && !verify.contains("sface"), "{verify}");
-    edit(&models.path().join("pair/1/ensemble.toml"), "near/1", "iris/3.3.6");
+    replace_in_file(&models.path().join("pair/1/ensemble.toml"), "near/1", "iris/3.3.6");
     let verify = stdout(&["models", "verify", "pair", "--models", dir]);
     let reason = "model iris/3.3.6 is for iris, passive-liveness was asked for";
     assert!(verify.contains("REFUSED") && verify.contains(reason), "{verify}");

@@ -1,4 +1,4 @@
-//! `menshen eval pad`, as a person at a terminal uses it.
+//! `menshen eval pad` as a user at a terminal runs it.
 
 use std::process::{Command, Output};
 
@@ -6,7 +6,7 @@ use crate::support::repository;
 
 const SYNTHETIC: &str = "tests/fixtures/pad_scores_synthetic.csv";
 
-fn pad(arguments: &[&str]) -> Output {
+fn run_pad(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_menshen"))
         .current_dir(repository())
         .args(["eval", "pad"])
@@ -15,12 +15,12 @@ fn pad(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What is printed about a file of these lines.
-fn pad_lines(lines: &str, arguments: &[&str]) -> Output {
+/// Runs the command on a file with these lines.
+fn run_pad_on(lines: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("scores.csv");
     std::fs::write(&file, lines).unwrap();
-    pad(&[&[file.to_str().unwrap()], arguments].concat())
+    run_pad(&[&[file.to_str().unwrap()], arguments].concat())
 }
 
 fn printed(output: &Output) -> String {
@@ -28,20 +28,20 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The words that stand in the line that starts with `start`.
-fn row<'a>(report: &'a str, start: &str) -> Vec<&'a str> {
+/// Returns the words behind `start` in the line that begins with it.
+fn words_after<'a>(report: &'a str, start: &str) -> Vec<&'a str> {
     let line = report.lines().find_map(|line| line.strip_prefix(start));
     line.unwrap_or_else(|| panic!("no {start} in\n{report}")).split_whitespace().collect()
 }
 
-/// Counted with another program: `awk -F, '$3 ~ /phone/ && $1 >= 0.5' FILE | wc -l` and the like;
-/// bounds from `scipy.stats.beta.ppf`.
+/// The numbers were counted with `awk -F, '$3 ~ /phone/ && $1 >= 0.5' FILE | wc -l` and similar
+/// commands. The bounds come from `scipy.stats.beta.ppf`.
 #[test]
 fn the_synthetic_scores_are_reported_with_the_worst_species_first() {
-    let report = printed(&pad(&[SYNTHETIC]));
+    let report = printed(&run_pad(&[SYNTHETIC]));
     assert!(report.contains("250 bona fide presentations, 800 attacks of 5 species"), "{report}");
     assert!(report.contains("0.5, the default"), "{report}");
-    let worst = row(&report, "paper mask (synthetic)");
+    let worst = words_after(&report, "paper mask (synthetic)");
     assert_eq!(worst[..9], ["40", "39", "3", "7.69", "%", "2.13", "%", "18.7", "%"], "{report}");
     assert!(worst.ends_with(&["◀", "worst"]), "{report}");
     let species: Vec<&str> = report
@@ -53,14 +53,18 @@ fn the_synthetic_scores_are_reported_with_the_worst_species_first() {
         species[..5],
         ["paper mask", "phone replay", "bent print", "tablet replay", "print"]
     );
-    assert_eq!(row(&report, "bona fide")[..5], ["250", "245", "8", "3.27", "%"], "{report}");
+    assert_eq!(
+        words_after(&report, "bona fide")[..5],
+        ["250", "245", "8", "3.27", "%"],
+        "{report}"
+    );
     assert!(!report.contains("ACER"), "{report}");
     assert!(!report.contains("NaN"), "{report}");
 }
 
 #[test]
 fn the_report_says_which_claims_the_scores_cannot_support() {
-    let report = printed(&pad(&[SYNTHETIC]));
+    let report = printed(&run_pad(&[SYNTHETIC]));
     for line in [
         "✗ APCER of every species at most 5 %",
         "    paper mask (synthetic): 39 answered, 59 without an error are needed",
@@ -72,36 +76,39 @@ fn the_report_says_which_claims_the_scores_cannot_support() {
         assert!(report.lines().any(|printed| printed == line), "{line} in\n{report}");
     }
     let clean = "score,label,species\n".to_owned() + &"0,attack,print\n".repeat(299);
-    let report = printed(&pad_lines(&clean, &[]));
+    let report = printed(&run_pad_on(&clean, &[]));
     assert!(report.contains("✓ APCER of every species at most 1 %"), "{report}");
 }
 
 #[test]
 fn a_threshold_and_acer_are_reported_on_request() {
-    let report = printed(&pad(&[SYNTHETIC, "--threshold", "0.9", "--acer"]));
+    let report = printed(&run_pad(&[SYNTHETIC, "--threshold", "0.9", "--acer"]));
     assert!(report.contains("threshold  0.9: "), "{report}");
     assert!(report.contains("ACER   "), "{report}");
-    assert_eq!(row(&report, "print (synthetic)")[2], "0", "{report}");
+    assert_eq!(words_after(&report, "print (synthetic)")[2], "0", "{report}");
 }
 
 #[test]
 fn one_kind_of_presentation_alone_is_stated_and_not_drawn() {
     let attacks = "score,label,species\n0.1,attack,print\n";
-    let report = printed(&pad_lines(attacks, &["--acer"]));
+    let report = printed(&run_pad_on(attacks, &["--acer"]));
     for words in ["no bona fide presentations", "✗ BPCER at most 15 %", "ACER   –"] {
         assert!(report.contains(words), "{words} in\n{report}");
     }
     let people = "score,label,species\n0.9,bona fide,\n";
-    assert!(printed(&pad_lines(people, &[])).contains("no attacks in the file"));
+    assert!(printed(&run_pad_on(people, &[])).contains("no attacks in the file"));
     for lines in [attacks, people] {
-        let plot = pad_lines(lines, &["--plot", "/nowhere/det.svg"]);
+        let plot = run_pad_on(lines, &["--plot", "/nowhere/det.svg"]);
         assert_eq!(plot.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&plot.stderr).contains("both kinds"), "{plot:?}");
     }
     let sure = "score,label,species\n1,attack,print\n0.9,bona fide,\n";
-    assert_eq!(row(&printed(&pad_lines(sure, &[])), "BPCER20, at APCER ≤ 5 %")[0], "above");
+    assert_eq!(
+        words_after(&printed(&run_pad_on(sure, &[])), "BPCER20, at APCER ≤ 5 %")[0],
+        "above"
+    );
     let silent = "score,label,species,outcome\n,attack,print,non-response\n0.9,bona fide,,\n";
-    let report = printed(&pad_lines(silent, &[]));
+    let report = printed(&run_pad_on(silent, &[]));
     assert!(report.contains("Never answered, so in no rate but APNRR: print"), "{report}");
     assert!(!report.contains("NaN") && !report.contains("worst"), "{report}");
 }
@@ -109,7 +116,7 @@ fn one_kind_of_presentation_alone_is_stated_and_not_drawn() {
 #[test]
 fn json_says_what_the_table_says() {
     let report: serde_json::Value =
-        serde_json::from_str(&printed(&pad(&[SYNTHETIC, "--json", "--acer"]))).unwrap();
+        serde_json::from_str(&printed(&run_pad(&[SYNTHETIC, "--json", "--acer"]))).unwrap();
     assert_eq!(report["apcer"]["species"], "paper mask (synthetic)");
     assert_eq!(report["apcer"]["rate"]["errors"], 3);
     assert_eq!(report["bpcer"]["presentations"], 245);
@@ -129,7 +136,7 @@ fn json_says_what_the_table_says() {
 fn the_trade_off_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let plot = folder.path().join("det.svg");
-    printed(&pad(&[SYNTHETIC, "--plot", plot.to_str().unwrap()]));
+    printed(&run_pad(&[SYNTHETIC, "--plot", plot.to_str().unwrap()]));
     let svg = std::fs::read_to_string(&plot).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
     for words in
@@ -142,7 +149,7 @@ fn the_trade_off_is_drawn() {
 
 #[test]
 fn a_file_that_cannot_be_evaluated_exits_with_2_and_says_where() {
-    let rows = "score,label,species\n".to_owned() + &"0,attack,print\n".repeat(1_000_001);
+    let too_many = "score,label,species\n".to_owned() + &"0,attack,print\n".repeat(1_000_001);
     for (lines, words) in [
         ("", "scores.csv: no presentations"),
         ("score,label,species\n", "scores.csv: no presentations"),
@@ -153,12 +160,12 @@ fn a_file_that_cannot_be_evaluated_exits_with_2_and_says_where() {
         ),
         ("score,label,species\n0.5,attack\n", "line 2: 2 cells, the heading has 3"),
         ("score,label,species\n0.5,\"attack,a\n", "line 2, column 2: has a quote that is never"),
-        (&rows, "more than 1000000 presentations"),
+        (&too_many, "more than 1000000 presentations"),
     ] {
-        let refused = pad_lines(lines, &[]);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains(words), "{words} in\n{said}");
+        let refused = run_pad_on(lines, &[]);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{error}");
+        assert!(error.contains(words), "{words} in\n{error}");
         assert!(refused.stdout.is_empty());
     }
 }
@@ -172,9 +179,9 @@ fn wrong_arguments_exit_with_2_and_name_what_is_wrong() {
         (vec![SYNTHETIC, "--plot", "/nowhere/det.svg"], "cannot write /nowhere/det.svg"),
         (vec![], "<SCORES>"),
     ] {
-        let refused = pad(&arguments);
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(words), "{words} in\n{said}");
+        let refused = run_pad(&arguments);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{words} in\n{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Imports point downward: a file names only its own layer or those below it.
+//! Imports point downward: a file names only its own layer or lower layers.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ const LAYERS: [&str; 18] = [
     "engine",
 ];
 
-/// The crates in `src/` that are no layer, and the layers that may use each.
+/// Crates in `src/` that are no layer, with the layers that may use them.
 const CRATES: [(&str, &[&str]); 1] = [("menshen_evaluation", &["cli"])];
 
 fn rank(layer: &str) -> Option<usize> {
@@ -38,13 +38,13 @@ fn is_crate(folder: &Path) -> bool {
     folder.join("Cargo.toml").exists()
 }
 
-fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // In a crate of its own the compiler holds the border.
+            // The compiler enforces the border of a crate.
             if !is_crate(&path) {
-                sources(&path, files);
+                collect_sources(&path, files);
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
@@ -52,7 +52,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every layer named behind `crate::` in `text`, braces opened.
+/// Returns every layer that `text` names after `crate::`, groups in braces included.
 fn imports(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
@@ -68,7 +68,7 @@ fn imports(text: &str) -> Vec<String> {
     found
 }
 
-/// The crates of [`CRATES`] that `text` names although `layer` may not use them.
+/// Returns the crates of [`CRATES`] that `text` names although `layer` may not use them.
 fn misplaced_crates(text: &str, layer: &str) -> Vec<&'static str> {
     CRATES
         .iter()
@@ -77,7 +77,7 @@ fn misplaced_crates(text: &str, layer: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// The members of a group whose opening brace was read, groups within them in one piece.
+/// Returns the members of a group after its opening brace; a nested group stays in one piece.
 fn members(group: &str) -> Vec<String> {
     let mut members = vec![String::new()];
     let mut depth = 0;
@@ -99,7 +99,7 @@ fn members(group: &str) -> Vec<String> {
 fn imports_point_downward_only() {
     let source = crate::support::repository().join("src");
     let mut files = Vec::new();
-    sources(&source, &mut files);
+    collect_sources(&source, &mut files);
     assert!(files.len() > 30, "the sources were not found");
     let mut wrong = Vec::new();
     for file in files {
@@ -125,8 +125,8 @@ fn imports_point_downward_only() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The crates below the server: the compiler keeps them from naming the server, and this from
-/// depending on it or on each other.
+/// The compiler keeps the crates below the server from naming the server. This test keeps them from
+/// depending on the server or on each other.
 #[test]
 fn crates_in_the_sources_depend_on_nothing_of_this_repository() {
     let source = crate::support::repository().join("src");
@@ -145,7 +145,7 @@ fn crates_in_the_sources_depend_on_nothing_of_this_repository() {
     }
 }
 
-/// Codes and constructors of gRPC statuses that `text` names, its tests left out.
+/// Returns the codes and constructors of gRPC statuses that `text` names outside of its tests.
 fn status_names(text: &str) -> Vec<String> {
     let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let mut found = Vec::new();
@@ -166,7 +166,7 @@ fn status_names(text: &str) -> Vec<String> {
 fn only_one_file_of_the_services_names_grpc_codes() {
     let services = crate::support::repository().join("src/services");
     let mut files = Vec::new();
-    sources(&services, &mut files);
+    collect_sources(&services, &mut files);
     assert!(files.len() > 10, "the sources were not found");
     let mut wrong = Vec::new();
     for file in files {

@@ -1,4 +1,4 @@
-//! Start, health, reflection, drain.
+//! Start, health, reflection and drain.
 
 use menshen::app::App;
 use menshen::proto::v1;
@@ -6,7 +6,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{channel, config, connect, copy, get, menshen, text, verify};
+use crate::support::{
+    channel, config, connect, copy_folder, http_get, metric, run_menshen, text, verify_request,
+};
 
 async fn health(app: &App, service: &str) -> ServingStatus {
     let mut client = HealthClient::new(channel(app.grpc_address()).await);
@@ -20,10 +22,10 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::NotServing, "{service}");
     }
-    assert_eq!(get(app.http_address(), "/livez").await.0, 200);
-    assert_eq!(get(app.http_address(), "/readyz").await.0, 503);
+    assert_eq!(http_get(app.http_address(), "/livez").await.0, 200);
+    assert_eq!(http_get(app.http_address(), "/readyz").await.0, 503);
     let mut client = connect(app.grpc_address()).await;
-    let request = verify("person_b_1.jpg", &["person_b_2.jpg"]);
+    let request = verify_request("person_b_1.jpg", &["person_b_2.jpg"]);
     let status = client.verify(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
 
@@ -31,7 +33,7 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
     for service in ["", "menshen.v1.FaceService", "menshen.v1.LivenessService"] {
         assert_eq!(health(&app, service).await, ServingStatus::Serving, "{service}");
     }
-    assert_eq!(get(app.http_address(), "/readyz").await.0, 200);
+    assert_eq!(http_get(app.http_address(), "/readyz").await.0, 200);
     client.verify(request).await.unwrap();
     app.stop().await;
 }
@@ -40,24 +42,24 @@ async fn a_server_is_not_serving_until_its_models_are_live() {
 async fn the_health_command_fails_with_1_unless_the_server_serves() {
     let mut app = App::bind(config()).await.unwrap();
     let address = app.grpc_address().to_string();
-    let asked = || {
-        let health = menshen(&["health", "--server", &address]);
+    let run_health = || {
+        let health = run_menshen(&["health", "--server", &address]);
         (health.status.code(), text(&health.stdout))
     };
-    assert_eq!(asked(), (Some(1), "NOT_SERVING\n".to_owned()));
+    assert_eq!(run_health(), (Some(1), "NOT_SERVING\n".to_owned()));
     app.load().await.unwrap();
-    assert_eq!(asked(), (Some(0), "SERVING\n".to_owned()));
+    assert_eq!(run_health(), (Some(0), "SERVING\n".to_owned()));
     app.stop().await;
-    let (code, said) = asked();
+    let (code, printed) = run_health();
     assert_eq!(code, Some(1));
-    assert!(said.contains("no server answers"), "{said}");
+    assert!(printed.contains("no server answers"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_misses_its_golden_never_serves() {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
-    // The order of the colour channels is a security property: the golden must notice it.
+    copy_folder(&config().models.dir, models.path());
+    // The order of the colour channels is a security property, so the golden must detect a change.
     let manifest = models.path().join("fr_liveness/0.0.1/model.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("colour = \"bgr\""));
@@ -81,12 +83,11 @@ async fn stopping_finishes_what_is_in_flight() {
         .map(|_| {
             let mut client = client.clone();
             tokio::spawn(async move {
-                client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await
+                client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await
             })
         })
         .collect();
-    while crate::support::metric(&get(http, "/metrics").await.1, "menshen_requests_in_flight") < 6.0
-    {
+    while metric(&http_get(http, "/metrics").await.1, "menshen_requests_in_flight") < 6.0 {
         tokio::task::yield_now().await;
     }
     app.stop().await;
@@ -105,30 +106,30 @@ async fn while_draining_a_server_says_so_and_still_answers() {
     let (grpc, http) = (app.grpc_address(), app.http_address());
     let mut client = connect(grpc).await;
     let stopping = tokio::spawn(app.stop());
-    while get(http, "/readyz").await.0 != 503 {
+    while http_get(http, "/readyz").await.0 != 503 {
         tokio::task::yield_now().await;
     }
     let mut health = HealthClient::new(channel(grpc).await);
     let request = HealthCheckRequest { service: String::new() };
-    let mut watched = health.watch(request).await.unwrap().into_inner();
-    while watched.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
-    assert_eq!(get(http, "/livez").await.0, 200);
-    client.verify(verify("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
+    let mut updates = health.watch(request).await.unwrap().into_inner();
+    while updates.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+    assert_eq!(http_get(http, "/livez").await.0, 200);
+    client.verify(verify_request("person_b_1.jpg", &["person_b_2.jpg"])).await.unwrap();
     stopping.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_watches_health_hears_of_the_end_and_does_not_hold_it_up() {
+async fn a_client_that_watches_health_learns_of_the_stop_and_does_not_delay_it() {
     let mut config = config();
     config.server.drain_timeout_ms = 3_600_000;
     let app = App::bind(config).await.unwrap();
     let mut health = HealthClient::new(channel(app.grpc_address()).await);
     let request = HealthCheckRequest { service: String::new() };
-    let mut watched = health.watch(request).await.unwrap().into_inner();
-    watched.message().await.unwrap().unwrap();
+    let mut updates = health.watch(request).await.unwrap().into_inner();
+    updates.message().await.unwrap().unwrap();
     let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), app.stop()).await;
     assert!(stopped.is_ok(), "the watch holds up the drain");
-    while let Some(update) = watched.message().await.unwrap() {
+    while let Some(update) = updates.message().await.unwrap() {
         assert_eq!(update.status(), ServingStatus::NotServing);
     }
 }
@@ -140,14 +141,15 @@ async fn reflection_lists_the_services() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-    let address = tokio::task::spawn_blocking(|| crate::support::shared().grpc).await.unwrap();
+    let address =
+        tokio::task::spawn_blocking(|| crate::support::shared_server().grpc).await.unwrap();
     let mut client = ServerReflectionClient::new(channel(address).await);
-    let ask = ServerReflectionRequest {
+    let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut answers =
-        client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+        client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
     let ServerReflectionResponse { message_response, .. } =
         answers.message().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = message_response else {
@@ -179,7 +181,7 @@ async fn a_model_that_is_unknown_is_a_clear_error() {
 }
 
 #[tokio::test]
-async fn a_placement_that_cannot_be_had_is_a_clear_error() {
+async fn an_impossible_placement_is_a_clear_error() {
     let mut config = config();
     config.device.placement = [("sface".to_owned(), vec![0])].into();
     let error = App::start(config).await.unwrap_err();

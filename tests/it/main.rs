@@ -24,6 +24,6 @@ mod settings;
 mod support;
 mod verify;
 
-/// The binary's allocator, so that networks run here as fast as there.
+/// The allocator of the server's binary, so that networks are as fast here as there.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,4 @@
-//! What a server with the models of this repository takes up.
+//! Memory of a server with the models of this repository.
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader};
@@ -6,21 +6,21 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::repository;
 
-/// Most resident MiB until the server is ready, on two threads, each of which has 42 MiB to run
-/// networks in. Usual are 240.
+/// Most resident MiB until the server is ready, on two threads. Each thread has 42 MiB to run
+/// networks in; 240 MiB in all are usual.
 const START_MIB_MAX: u64 = 350;
 
-/// `menshen serve`, stopped when it is dropped.
-struct Server(Child);
+/// A `menshen serve` process, killed on drop.
+struct ServerProcess(Child);
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// The largest memory that the process has had resident.
+/// Returns the peak of the process's resident memory in MiB.
 fn peak_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -38,7 +38,7 @@ fn a_server_with_all_default_models_starts_in_little_memory() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut server = Server(server);
+    let mut server = ServerProcess(server);
     let output = BufReader::new(server.0.stdout.take().unwrap());
     let mut lines = output.lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "ready"));

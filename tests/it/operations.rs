@@ -1,5 +1,5 @@
-//! What an operator sees of a call: its id, its line in the log, its place in the metrics, and when
-//! a refused caller comes back.
+//! What operators and callers learn about a call: its id, its line in the log, its place in the
+//! metrics, and when a refused caller may come back.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,21 +18,21 @@ use tonic_types::StatusExt;
 
 use crate::raw;
 use crate::support::{
-    channel, config, connect, context, fixture, get, image, metric, photo_request, shared, until,
-    verify,
+    channel, config, connect, context, embed_request, fixture, http_get, image, metric,
+    shared_server, verify_request, wait_for_metrics,
 };
 
 const REQUEST_ID: &str = "menshen-request-id";
 
 async fn grpc() -> SocketAddr {
-    tokio::task::spawn_blocking(|| shared().grpc).await.unwrap()
+    tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap()
 }
 
-/// What this process has logged.
+/// The lines that this process has logged.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+struct LogLines(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Lines {
+impl std::io::Write for LogLines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -43,11 +43,11 @@ impl std::io::Write for Lines {
     }
 }
 
-impl Lines {
-    /// Catches the lines of all servers of this process, as a deployment writes them, and
-    /// everything that Menshen itself might tell.
-    fn catch() -> &'static Self {
-        static LINES: OnceLock<Lines> = OnceLock::new();
+impl LogLines {
+    /// Captures the lines of all servers of this process in the format of a deployment, with
+    /// everything that Menshen itself may log.
+    fn capture() -> &'static Self {
+        static LINES: OnceLock<LogLines> = OnceLock::new();
         LINES.get_or_init(|| {
             let lines = Self::default();
             let filter = "menshen=trace,info".to_owned();
@@ -70,29 +70,29 @@ impl Lines {
         self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The lines in the span of a call.
-    fn of(&self, id: &str) -> Vec<Value> {
+    /// Returns the lines in the span of a call.
+    fn of_call(&self, id: &str) -> Vec<Value> {
         self.all().into_iter().filter(|line| line["span"]["request_id"] == id).collect()
     }
 
-    /// The only line of a call.
-    fn only(&self, id: &str) -> Value {
-        let mut lines = self.of(id);
+    /// Returns the line of a call, and asserts that the call has only one.
+    fn only_line_of(&self, id: &str) -> Value {
+        let mut lines = self.of_call(id);
         assert_eq!(lines.len(), 1, "{id}: {lines:#?}");
         lines.remove(0)
     }
 }
 
-/// The id in the trailers of an answer.
-fn id(trailers: &HeaderMap) -> String {
+/// Returns the id in the trailers of an answer.
+fn call_id(trailers: &HeaderMap) -> String {
     let id = trailers.get(REQUEST_ID).expect("the trailers name the call").to_str().unwrap();
     let parsed = uuid::Uuid::parse_str(id).unwrap();
     assert_eq!(parsed.get_version_num(), 4, "{id}");
     id.to_owned()
 }
 
-fn id_of(status: &Status) -> String {
-    id(&status.metadata().clone().into_headers())
+fn call_id_of(status: &Status) -> String {
+    call_id(&status.metadata().clone().into_headers())
 }
 
 fn detect(name: &str) -> v1::DetectRequest {
@@ -104,10 +104,10 @@ fn detect(name: &str) -> v1::DetectRequest {
 async fn every_answer_names_its_call_in_its_trailers() {
     let address = grpc().await;
     let message = detect("person_b_1.jpg").encode_to_vec();
-    let answer = raw::answer(address, "Detect", &message, None).await;
+    let answer = raw::send(address, "Detect", &message, None).await;
     assert_eq!(answer.status().code(), Code::Ok);
     assert!(answer.headers.get(REQUEST_ID).is_none(), "{:?}", answer.headers);
-    let mut ids = vec![id(&answer.trailers.unwrap())];
+    let mut ids = vec![call_id(&answer.trailers.unwrap())];
     let huge = vec![0xff; 20 << 20];
     for (what, method, message, timeout, code) in [
         ("no fields", "Detect", &[][..], None, Code::InvalidArgument),
@@ -117,9 +117,9 @@ async fn every_answer_names_its_call_in_its_trailers() {
         ("no message", "Detect", &[0xff; 8], None, Code::Internal),
         ("no method", "Recognise", &message, None, Code::Unimplemented),
     ] {
-        let answer = raw::answer(address, method, message, timeout).await;
+        let answer = raw::send(address, method, message, timeout).await;
         assert_eq!(answer.status().code(), code, "{what}: {}", answer.status());
-        ids.push(id(answer.end()));
+        ids.push(call_id(answer.status_headers()));
     }
     let count = ids.len();
     ids.sort();
@@ -135,9 +135,9 @@ async fn a_stream_names_its_call_at_its_end() {
     assert!(refused.metadata().get(REQUEST_ID).is_none(), "{:?}", refused.metadata());
     let status = refused.get_mut().message().await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    id_of(&status);
+    call_id_of(&status);
 
-    let order = v1::CreateSessionRequest {
+    let request = v1::CreateSessionRequest {
         context: context(),
         device_id: "tablet-1".into(),
         transaction_id: "operations".into(),
@@ -147,7 +147,7 @@ async fn a_stream_names_its_call_at_its_end() {
         policy_fmr: None,
         assurance: v1::Assurance::Stream.into(),
     };
-    let session = client.create_session(order).await.unwrap().into_inner();
+    let session = client.create_session(request).await.unwrap().into_inner();
     let start = v1::Start {
         context: context(),
         token: session.token,
@@ -155,29 +155,29 @@ async fn a_stream_names_its_call_at_its_end() {
         portrait: image(fixture("person_b_1.jpg")),
     };
     let start = v1::RunRequest { message: Some(Sent::Start(start)) };
-    let mut told = client.run(tokio_stream::iter([start])).await.unwrap().into_inner();
-    while told.message().await.unwrap().is_some() {}
-    id(&told.trailers().await.unwrap().unwrap().into_headers());
+    let mut events = client.run(tokio_stream::iter([start])).await.unwrap().into_inner();
+    while events.message().await.unwrap().is_some() {}
+    call_id(&events.trailers().await.unwrap().unwrap().into_headers());
 }
 
 #[tokio::test]
-async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_same() {
+async fn a_refusal_names_the_same_retry_delay_in_its_details_and_its_trailer() {
     let mut config = config();
     config.server.bytes_max = 1000;
-    // Its models are not loaded: it refuses everything that it has room for.
+    // The models are not loaded, so the server refuses every call that it has room for.
     let app = App::bind(config).await.unwrap();
     let mut client = connect(app.grpc_address()).await;
     for (bytes, code, delay_ms) in
         [(2000, Code::ResourceExhausted, 100), (500, Code::Unavailable, 1000)]
     {
-        let request = photo_request(vec![0xff; bytes], v1::ImageSource::IdFile);
+        let request = embed_request(vec![0xff; bytes], v1::ImageSource::IdFile);
         let status = client.embed(request).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
         let info = status.get_details_retry_info().unwrap().retry_delay;
         assert_eq!(info, Some(Duration::from_millis(delay_ms)));
         let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
         assert_eq!(pushback.to_str().unwrap(), delay_ms.to_string());
-        id_of(&status);
+        call_id_of(&status);
     }
     let malformed = client.embed(v1::EmbedRequest::default()).await.unwrap_err();
     assert_eq!(malformed.code(), Code::InvalidArgument);
@@ -186,22 +186,22 @@ async fn a_refused_caller_is_told_twice_when_to_come_back_and_both_times_the_sam
 }
 
 #[tokio::test]
-async fn a_callers_own_id_is_echoed_and_the_servers_takes_its_place_where_there_is_none() {
+async fn the_callers_id_is_echoed_or_without_one_the_servers() {
     let mut client = connect(grpc().await).await;
     for (sent, is_echoed) in [("callers-own", true), ("", false)] {
         let mut request = detect("person_b_1.jpg");
         request.context.as_mut().unwrap().request_id = sent.to_owned();
         let answer = client.detect(request).await.unwrap();
-        let servers = id(&answer.metadata().clone().into_headers());
-        assert_ne!(servers, sent);
+        let server_id = call_id(&answer.metadata().clone().into_headers());
+        assert_ne!(server_id, sent);
         let echoed = answer.into_inner().request_id;
-        assert_eq!(echoed, if is_echoed { sent.to_owned() } else { servers });
+        assert_eq!(echoed, if is_echoed { sent.to_owned() } else { server_id });
     }
 }
 
 #[tokio::test]
 async fn a_call_gives_one_line_whichever_way_it_ends() {
-    let lines = Lines::catch();
+    let lines = LogLines::capture();
     let address = grpc().await;
     let message = detect("person_b_1.jpg").encode_to_vec();
     for (message, timeout, level, code, outcome) in [
@@ -210,8 +210,8 @@ async fn a_call_gives_one_line_whichever_way_it_ends() {
         (&[0xff; 8], None, "INFO", "INTERNAL", "invalid"),
         (&message, Some("0m"), "WARN", "DEADLINE_EXCEEDED", "expired"),
     ] {
-        let answer = raw::answer(address, "Detect", message, timeout).await;
-        let line = lines.only(&id(answer.end()));
+        let answer = raw::send(address, "Detect", message, timeout).await;
+        let line = lines.only_line_of(&call_id(answer.status_headers()));
         assert_eq!(line["message"], "call ended");
         assert_eq!(line["level"], level, "{line:#}");
         assert_eq!(line["code"], code, "{line:#}");
@@ -219,7 +219,7 @@ async fn a_call_gives_one_line_whichever_way_it_ends() {
         assert_eq!(span["method"], "detect");
         assert_eq!(span["outcome"], outcome);
         assert!(span["total_ms"].is_f64(), "{line:#}");
-        // A call that ran out of time may have come as far as to its first stages.
+        // A call that ran out of time may have finished its first stages.
         let stages = ["decode_ms", "queue_ms", "detect_ms", "align_ms"];
         if code == "OK" {
             for stage in stages {
@@ -236,8 +236,8 @@ async fn a_call_gives_one_line_whichever_way_it_ends() {
 
 #[tokio::test]
 async fn a_call_whose_caller_leaves_gives_its_line_too() {
-    let lines = Lines::catch();
-    // No other test leaves a call of this method.
+    let lines = LogLines::capture();
+    // No other test cancels a call of this method.
     let app = App::bind(config()).await.unwrap();
     let stream = tokio::net::TcpStream::connect(app.grpc_address()).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
@@ -245,10 +245,12 @@ async fn a_call_whose_caller_leaves_gives_its_line_too() {
     let url = format!("http://{}/menshen.v1.FaceService/CheckLiveness", app.grpc_address());
     let request = http::Request::post(url).header("content-type", "application/grpc").body(());
     let (_answer, _body) = client.send_request(request.unwrap(), false).unwrap();
-    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 1.0).await;
+    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 1.0)
+        .await;
     connection.abort();
-    until(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 0.0).await;
-    let (_, text) = get(app.http_address(), "/metrics").await;
+    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 0.0)
+        .await;
+    let (_, text) = http_get(app.http_address(), "/metrics").await;
     let left = "menshen_requests_total{method=\"check_liveness\",outcome=\"cancelled\"}";
     assert_eq!(metric(&text, left), 1.0, "{text}");
     let is_ours = |line: &&Value| {
@@ -267,19 +269,19 @@ async fn a_call_whose_caller_leaves_gives_its_line_too() {
 
 #[tokio::test]
 async fn answers_can_be_left_out_of_the_log_and_errors_cannot() {
-    let lines = Lines::catch();
+    let lines = LogLines::capture();
     let mut config = config();
     config.log.calls_sampled = 0.0;
     let app = App::start(config).await.unwrap();
     let address = app.grpc_address();
     let message = detect("person_b_1.jpg").encode_to_vec();
-    let answered = raw::answer(address, "Detect", &message, None).await;
+    let answered = raw::send(address, "Detect", &message, None).await;
     assert_eq!(answered.status().code(), Code::Ok);
-    assert_eq!(lines.of(&id(answered.end())), Vec::<Value>::new());
+    assert_eq!(lines.of_call(&call_id(answered.status_headers())), Vec::<Value>::new());
     for (message, timeout) in [(&[][..], None), (&message, Some("0m")), (&[0xff; 8], None)] {
-        let refused = raw::answer(address, "Detect", message, timeout).await;
+        let refused = raw::send(address, "Detect", message, timeout).await;
         assert_ne!(refused.status().code(), Code::Ok);
-        lines.only(&id(refused.end()));
+        lines.only_line_of(&call_id(refused.status_headers()));
     }
     app.stop().await;
 }
@@ -287,7 +289,7 @@ async fn answers_can_be_left_out_of_the_log_and_errors_cannot() {
 #[tokio::test]
 async fn nothing_a_caller_sent_is_logged() {
     const CANARY: &str = "canary-4711";
-    let lines = Lines::catch();
+    let lines = LogLines::capture();
     let address = grpc().await;
     let mut faces = connect(address).await;
     let mut sessions = LivenessServiceClient::new(channel(address).await);
@@ -302,17 +304,18 @@ async fn nothing_a_caller_sent_is_logged() {
     let mut ids = Vec::new();
     let ok = v1::DetectRequest { context: context(""), ..detect("person_b_1.jpg") };
     let answer = faces.detect(ok.clone()).await.unwrap();
-    ids.push(id(&answer.metadata().clone().into_headers()));
+    ids.push(call_id(&answer.metadata().clone().into_headers()));
     let unknown_model = v1::DetectRequest { context: context(CANARY), ..ok.clone() };
     let no_picture = v1::DetectRequest { image: image(CANARY.into()), ..ok.clone() };
     let no_id = v1::DetectRequest { context: context(&format!("{CANARY} !")), ..ok };
     for request in [unknown_model, no_picture, no_id] {
-        ids.push(id_of(&faces.detect(request).await.unwrap_err()));
+        ids.push(call_id_of(&faces.detect(request).await.unwrap_err()));
     }
     let policy_fmr = Some(1.471_147_11);
-    let fmr = v1::VerifyRequest { policy_fmr, ..verify("person_b_1.jpg", &["person_b_2.jpg"]) };
+    let fmr =
+        v1::VerifyRequest { policy_fmr, ..verify_request("person_b_1.jpg", &["person_b_2.jpg"]) };
     let fmr = v1::VerifyRequest { context: context(""), ..fmr };
-    ids.push(id_of(&faces.verify(fmr).await.unwrap_err()));
+    ids.push(call_id_of(&faces.verify(fmr).await.unwrap_err()));
     let recording = v1::EvaluateRequest {
         context: context(""),
         token: CANARY.into(),
@@ -320,12 +323,12 @@ async fn nothing_a_caller_sent_is_logged() {
         portrait: image(fixture("person_b_1.jpg")),
         frames: vec![v1::Frame { sequence: 0, image: image(CANARY.into()), ..Default::default() }],
     };
-    ids.push(id_of(&sessions.evaluate(recording).await.unwrap_err()));
+    ids.push(call_id_of(&sessions.evaluate(recording).await.unwrap_err()));
     let request = v1::GetResultRequest { context: context(""), session_id: CANARY.into() };
-    ids.push(id_of(&sessions.get_result(request).await.unwrap_err()));
+    ids.push(call_id_of(&sessions.get_result(request).await.unwrap_err()));
 
     for id in ids {
-        lines.only(&id);
+        lines.only_line_of(&id);
     }
     let text = lines.text();
     for sent in [CANARY, "1.47114711"] {
@@ -340,7 +343,7 @@ async fn the_metrics_say_which_build_runs_and_spell_their_labels_in_one_way() {
     let message = detect("person_b_1.jpg").encode_to_vec();
     raw::call(address, "Detect", &message, None).await;
     raw::call(address, "Detect", &message, Some("0m")).await;
-    let (_, text) = get(shared().http, "/metrics").await;
+    let (_, text) = http_get(shared_server().http, "/metrics").await;
     let features = if cfg!(feature = "cuda") { "cuda" } else { "none" };
     let version = env!("CARGO_PKG_VERSION");
     let build = format!("menshen_build_info{{version=\"{version}\",features=\"{features}\"}} 1\n");
@@ -351,17 +354,18 @@ async fn the_metrics_say_which_build_runs_and_spell_their_labels_in_one_way() {
     }
     let is_snake =
         |value: &str| value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    // Names that others give: of versions, of models and their versions, of devices, of bounds.
+    // The values of these labels come from elsewhere: versions, models, devices, and bounds of
+    // buckets.
     let is_given = |label: &str| matches!(label, "version" | "model" | "device" | "le");
-    let mut seen = 0;
+    let mut checked = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((_, labels)) = line.split_once('{') else { continue };
         for label in labels.rsplit_once('}').unwrap().0.split(',') {
             let (name, value) = label.split_once('=').unwrap();
             let value = value.trim_matches('"');
             assert!(is_given(name) || is_snake(value) && !value.is_empty(), "{line}");
-            seen += usize::from(!is_given(name));
+            checked += usize::from(!is_given(name));
         }
     }
-    assert!(seen > 20, "{seen} labels were seen in\n{text}");
+    assert!(checked > 20, "{checked} labels were checked in\n{text}");
 }

@@ -1,19 +1,19 @@
-//! The whole pipeline against OpenCV and ONNX Runtime on the same pictures.
+//! The whole pipeline compared with OpenCV and ONNX Runtime on the same pictures.
 
 use std::collections::BTreeMap;
 
 use menshen::proto::v1;
 use serde::Deserialize;
 
-use crate::support::{client, context, fixture, image, photo_request, repository};
+use crate::support::{client, context, embed_request, fixture, image, repository};
 
 #[derive(Deserialize)]
 struct Golden {
-    pictures: BTreeMap<String, Picture>,
+    pictures: BTreeMap<String, GoldenPicture>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct GoldenPicture {
     width: u32,
     height: u32,
     /// x, y, width, height, five points, score.
@@ -46,7 +46,7 @@ async fn faces_and_embeddings_agree_with_opencv() {
     let mut client = client().await;
     let mut embeddings = Vec::new();
     for (name, golden) in golden().pictures {
-        let request = photo_request(fixture(&name), v1::ImageSource::IdFile);
+        let request = embed_request(fixture(&name), v1::ImageSource::IdFile);
         let detect = v1::DetectRequest {
             context: context(),
             image: request.image.clone(),
@@ -66,10 +66,10 @@ async fn faces_and_embeddings_agree_with_opencv() {
         assert!(same >= 0.98, "{name}: cosine {same} with the golden embedding");
         embeddings.push((name, embedding.values));
     }
-    check_pairs(&embeddings);
+    assert_pairs_separate(&embeddings);
 }
 
-fn check_pairs(embeddings: &[(String, Vec<f32>)]) {
+fn assert_pairs_separate(embeddings: &[(String, Vec<f32>)]) {
     for (index, (name, embedding)) in embeddings.iter().enumerate() {
         for (other_name, other) in &embeddings[index + 1..] {
             let similarity = cosine(embedding, other);
@@ -87,7 +87,7 @@ async fn liveness_agrees_with_onnx_runtime() {
     for (name, golden) in golden().pictures {
         let request = v1::CheckLivenessRequest { context: context(), image: image(fixture(&name)) };
         let answer = client.check_liveness(request).await.unwrap().into_inner();
-        // Small portraits are no live photographs; quality refuses them before the network runs.
+        // Small portraits are no live photographs. Quality refuses them before the network runs.
         let Some(liveness) = answer.liveness else { continue };
         let difference = (liveness.score - golden.fr_liveness[0]).abs();
         assert!(difference <= 0.02, "{name}: {} and {}", liveness.score, golden.fr_liveness[0]);

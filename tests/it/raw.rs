@@ -1,4 +1,5 @@
-//! gRPC by hand over HTTP/2: what no well-behaved client would send, and no client's own timer.
+//! gRPC by hand over HTTP/2: requests that no well-behaved client sends, without a client's own
+//! timer.
 
 use std::net::SocketAddr;
 
@@ -6,20 +7,21 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use tonic::Status;
 
-/// An answer as it came over HTTP/2; its message is thrown away.
+/// An answer as it came over HTTP/2, without its message.
 pub struct Answer {
     pub headers: HeaderMap,
-    /// `None` where the headers are all there is.
+    /// `None` if the answer has headers only.
     pub trailers: Option<HeaderMap>,
 }
 
 impl Answer {
     pub fn status(&self) -> Status {
-        status(self.end()).unwrap()
+        status(self.status_headers()).unwrap()
     }
 
-    /// Where the status stands: the trailers, or the headers of an answer without any.
-    pub fn end(&self) -> &HeaderMap {
+    /// Returns the headers with the status: the trailers, or the headers of an answer without
+    /// trailers.
+    pub fn status_headers(&self) -> &HeaderMap {
         self.trailers.as_ref().unwrap_or(&self.headers)
     }
 }
@@ -31,11 +33,11 @@ pub async fn call(
     message: &[u8],
     timeout: Option<&str>,
 ) -> Status {
-    answer(address, method, message, timeout).await.status()
+    send(address, method, message, timeout).await.status()
 }
 
 /// Sends `message` to `method` of `FaceService`.
-pub async fn answer(
+pub async fn send(
     address: SocketAddr,
     method: &str,
     message: &[u8],
@@ -54,7 +56,7 @@ pub async fn answer(
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend_from_slice(message);
-    // The server may answer before it has read everything.
+    // The server may answer before it has read the whole message.
     let _ = body.send_data(Bytes::from(framed), true);
     let (head, mut body) = answer.await.unwrap().into_parts();
     let headers = head.headers;

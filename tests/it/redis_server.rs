@@ -1,4 +1,4 @@
-//! A real Redis server for the tests, where `REDIS_SERVER` names its binary.
+//! A real Redis server for the tests, if the variable `REDIS_SERVER` names its binary.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -8,13 +8,13 @@ use std::sync::Once;
 
 use tempfile::TempDir;
 
-/// Whether it was said that nothing runs against Redis.
-static SAID: Once = Once::new();
+/// Limits the report that nothing runs against Redis to one line.
+static REPORTED: Once = Once::new();
 
-/// Ports another process may take before the server does.
+/// Most starts: another process may take a free port before the server does.
 const STARTS_MAX: usize = 10;
 
-/// A running server with nothing in it, killed on drop.
+/// A running, empty server, killed on drop.
 pub struct RedisServer {
     binary: PathBuf,
     options: Vec<String>,
@@ -24,15 +24,15 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server on a free port; `None`, and a line that says so, where no binary is named.
+    /// Starts a server on a free port. Without a binary, reports so once and returns `None`.
     pub fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
-    /// The same with further options.
+    /// Starts a server with further options; see [`RedisServer::start`].
     pub fn start_with(options: &[&str]) -> Option<Self> {
         let Some(binary) = std::env::var_os("REDIS_SERVER").map(PathBuf::from) else {
-            SAID.call_once(say_not_run);
+            REPORTED.call_once(report_not_run);
             return None;
         };
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -59,7 +59,7 @@ impl RedisServer {
         self.process.wait().unwrap();
     }
 
-    /// Starts it again on its port, empty.
+    /// Starts the server again on its port, empty.
     pub fn restart(&mut self) {
         self.process = spawn(&self.binary, &self.options, self.port, &self.folder)
             .expect("the port is still free");
@@ -68,20 +68,20 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // It may have been killed by the test.
+        // The test may have killed the process.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// To the stream itself: what `eprintln!` says is kept back while tests pass.
-fn say_not_run() {
+/// Writes to the stream itself, since `eprintln!` is hidden while tests pass.
+fn report_not_run() {
     let line = b"replay: not run against Redis, as REDIS_SERVER names no binary of it\n";
     std::io::stderr().write_all(line).unwrap();
 }
 
-/// Starts the server and reads what it prints until it says that it is ready, or, as a replica,
-/// that it has its master's data. `None` if it ends before that.
+/// Starts the server and reads its output until the server is ready or, as a replica, has its
+/// master's data. Returns `None` if the server ends before.
 fn spawn(binary: &PathBuf, options: &[String], port: u16, folder: &TempDir) -> Option<Child> {
     let mut process = Command::new(binary)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -98,7 +98,7 @@ fn spawn(binary: &PathBuf, options: &[String], port: u16, folder: &TempDir) -> O
         process.wait().unwrap();
         return None;
     }
-    // What it prints later must have somewhere to go.
+    // Drains the later output, so that the server never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     Some(process)
 }

@@ -1,4 +1,4 @@
-//! One suite for every store of used sessions, and what only a shared server can do wrong.
+//! One suite for every store of used sessions, and the faults that only a shared server can have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,68 +15,68 @@ use crate::redis_server::RedisServer;
 const TTL: Duration = Duration::from_secs(600);
 
 /// Longer than any test waits on a busy machine.
-const PATIENT_MS: u64 = 10_000;
+const TIMEOUT_MS: u64 = 10_000;
 
 fn settings(server: &RedisServer) -> LivenessSettings {
     let replay = ReplayTarget::try_from(server.url()).unwrap();
-    LivenessSettings { replay, replay_timeout_ms: PATIENT_MS, ..Default::default() }
+    LivenessSettings { replay, replay_timeout_ms: TIMEOUT_MS, ..Default::default() }
 }
 
-fn open(settings: &LivenessSettings) -> Arc<ReplayStore> {
+fn open_store(settings: &LivenessSettings) -> Arc<ReplayStore> {
     let LivenessSettings { replay, replay_replicas_min, .. } = settings;
     Arc::new(ReplayStore::open(replay, *replay_replicas_min, settings.replay_timeout()).unwrap())
 }
 
-/// A store as two replicas see it; in memory there is only one replica, asked twice.
-struct Subject {
+/// A store as two replicas see it. In memory both replicas are the same store.
+struct StoreUnderTest {
     name: &'static str,
     replicas: [Arc<ReplayStore>; 2],
-    /// Stays alive as long as its clients.
+    /// Lives as long as its clients.
     _server: Option<RedisServer>,
 }
 
-fn subjects() -> Vec<Subject> {
-    let memory = open(&LivenessSettings::default());
+fn stores_under_test() -> Vec<StoreUnderTest> {
+    let memory = open_store(&LivenessSettings::default());
     let replicas = [Arc::clone(&memory), memory];
-    let mut subjects = vec![Subject { name: "memory", replicas, _server: None }];
+    let mut stores = vec![StoreUnderTest { name: "memory", replicas, _server: None }];
     if let Some(server) = RedisServer::start() {
-        let replicas = [open(&settings(&server)), open(&settings(&server))];
-        subjects.push(Subject { name: "redis", replicas, _server: Some(server) });
+        let replicas = [open_store(&settings(&server)), open_store(&settings(&server))];
+        stores.push(StoreUnderTest { name: "redis", replicas, _server: Some(server) });
     }
-    subjects
+    stores
 }
 
-fn session() -> SessionId {
+fn random_session() -> SessionId {
     SessionId::random().unwrap()
 }
 
-fn digests(bytes: &[u8]) -> KeyedDigests {
-    KeyedDigests { primary: Digest::of(bytes), secondary: None }
+fn keyed_digests(bytes: &[u8]) -> KeyedDigests {
+    KeyedDigests { newest: Digest::of(bytes), other: None }
 }
 
 #[tokio::test]
 async fn a_store_says_that_it_can_be_used() {
-    for Subject { name, replicas, .. } in &subjects() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         replicas[0].probe().await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
 #[tokio::test]
 async fn a_session_is_claimed_once_on_all_replicas() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (first, second) = (session(), session());
-        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
-        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(second, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (first, second) = (random_session(), random_session());
+        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(second, TTL).await.unwrap(), Claim::Claimed, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
-    for Subject { name, replicas, .. } in &subjects() {
+async fn exactly_one_of_many_racing_callers_gets_a_session() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         for _ in 0..10 {
-            let session = session();
+            let session = random_session();
             let racers: Vec<_> = (0..50)
                 .map(|racer| {
                     let store = Arc::clone(&replicas[racer % 2]);
@@ -94,8 +94,8 @@ async fn of_many_who_race_for_a_session_exactly_one_gets_it() {
 
 #[tokio::test]
 async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_result() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let session = session();
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let session = random_session();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Unknown, "{name}");
         one.claim(session, TTL).await.unwrap();
         assert_eq!(two.state(session).await.unwrap(), SessionState::Claimed, "{name}");
@@ -109,32 +109,31 @@ async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_
 
 #[tokio::test]
 async fn a_result_longer_than_a_verdict_is_refused() {
-    for Subject { name, replicas: [one, _], .. } in &subjects() {
-        let result = one.save_result(session(), Bytes::from(vec![0; 8_193]), TTL).await;
+    for StoreUnderTest { name, replicas: [one, _], .. } in &stores_under_test() {
+        let result = one.finish(random_session(), Bytes::from(vec![0; 8_193]), TTL).await;
         assert!(matches!(result, Err(ReplayError::ResultTooLong { len: 8_193 })), "{name}");
     }
 }
 
 #[tokio::test]
 async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, other) = (digests(b"old key"), digests(b"another transaction"));
-        let rotated =
-            KeyedDigests { primary: Digest::of(b"new key"), secondary: Some(old.primary) };
-        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
-        assert_eq!(one.count_attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, other) = (keyed_digests(b"old key"), keyed_digests(b"another transaction"));
+        let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
+        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
+        assert_eq!(one.attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
     }
 }
 
 #[tokio::test]
-async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, new) = (digests(b"old key"), digests(b"new key"));
-        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
-        assert_eq!(one.count_attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.count_attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
+async fn an_attempt_beyond_the_maximum_is_refused_and_not_counted() {
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
+        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
+        assert_eq!(one.attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
         for store in [one, two, one] {
             assert_eq!(store.count_attempt(&old, 2, TTL).await.unwrap(), None, "{name}");
             assert_eq!(store.count_attempt(&rotated, 2, TTL).await.unwrap(), None, "{name}");
@@ -149,13 +148,13 @@ async fn an_attempt_beyond_the_most_is_refused_and_not_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_race_for_attempts_get_no_more_than_the_most() {
-    for Subject { name, replicas, .. } in &subjects() {
+async fn callers_that_race_for_attempts_get_no_more_than_the_maximum() {
+    for StoreUnderTest { name, replicas, .. } in &stores_under_test() {
         let racers: Vec<_> = (0..50)
             .map(|racer| {
                 let store = Arc::clone(&replicas[racer % 2]);
                 tokio::spawn(
-                    async move { store.count_attempt(&digests(b"42"), 3, TTL).await.unwrap() },
+                    async move { store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap() },
                 )
             })
             .collect();
@@ -170,24 +169,24 @@ async fn many_who_race_for_attempts_get_no_more_than_the_most() {
 
 #[tokio::test]
 async fn an_attempt_that_is_given_back_can_be_made_again() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (transaction, other) = (digests(b"42"), digests(b"another transaction"));
-        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
-        two.refund_attempt(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.count_attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
-        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (transaction, other) = (keyed_digests(b"42"), keyed_digests(b"another transaction"));
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
+        two.give_back(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
+        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_was_not_counted_is_not_given_back() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let transaction = digests(b"42");
-        one.refund_attempt(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.count_attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+async fn attempts_that_were_not_counted_are_not_given_back() {
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let transaction = keyed_digests(b"42");
+        one.give_back(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
         for store in [one, two, one] {
             store.refund_attempt(&transaction, 9, TTL).await.unwrap();
         }
@@ -197,8 +196,8 @@ async fn what_was_not_counted_is_not_given_back() {
 
 #[tokio::test]
 async fn a_transaction_is_given_back_only_so_many_attempts() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let transaction = digests(b"42");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let transaction = keyed_digests(b"42");
         for _ in 0..2 {
             assert_eq!(one.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1), "{name}");
             two.refund_attempt(&transaction, 2, TTL).await.unwrap();
@@ -211,30 +210,29 @@ async fn a_transaction_is_given_back_only_so_many_attempts() {
 
 #[tokio::test]
 async fn an_attempt_is_given_back_under_every_key() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (old, new) = (digests(b"old key"), digests(b"new key"));
-        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
-        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
-        two.refund_attempt(&rotated, 9, TTL).await.unwrap();
-        assert_eq!(two.count_attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
+        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
+        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
+        two.give_back(&rotated, 9, TTL).await.unwrap();
+        assert_eq!(two.attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotation() {
-    for Subject { name, replicas: [one, two], .. } in &subjects() {
-        let (first, second) = (session(), session());
-        let frames = [digests(b"a"), digests(b"b")];
-        let seen = one.record_frames(&frames, first, TTL).await.unwrap();
+async fn a_frame_is_recognised_in_another_session_only_and_through_a_key_rotation() {
+    for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
+        let (first, second) = (random_session(), random_session());
+        let frames = [keyed_digests(b"a"), keyed_digests(b"b")];
+        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}");
         let seen = one.record_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}: its own frames");
-        let rotated =
-            KeyedDigests { primary: Digest::of(b"a2"), secondary: Some(frames[0].primary) };
-        let later = [digests(b"c"), rotated, frames[1].clone(), digests(b"d")];
-        let seen = two.record_frames(&later, second, TTL).await.unwrap();
+        let rotated = KeyedDigests { newest: Digest::of(b"a2"), other: Some(frames[0].newest) };
+        let later = [keyed_digests(b"c"), rotated, frames[1].clone(), keyed_digests(b"d")];
+        let seen = two.seen_frames(&later, second, TTL).await.unwrap();
         assert_eq!(seen, [false, true, true, false], "{name}");
         assert!(two.record_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
     }
@@ -243,15 +241,15 @@ async fn a_frame_is_known_again_in_another_session_only_and_through_a_key_rotati
 #[tokio::test]
 async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
     let Some(server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
-    let session = session();
+    let store = open_store(&settings(&server));
+    let session = random_session();
     store.claim(session, TTL).await.unwrap();
     store.save_result(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
     for _ in 0..3 {
-        store.count_attempt(&digests(b"42"), 3, TTL).await.unwrap();
+        store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap();
     }
-    store.refund_attempt(&digests(b"42"), 3, TTL).await.unwrap();
-    store.record_frames(&[digests(b"a")], session, TTL).await.unwrap();
+    store.give_back(&keyed_digests(b"42"), 3, TTL).await.unwrap();
+    store.seen_frames(&[keyed_digests(b"a")], session, TTL).await.unwrap();
 
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -269,11 +267,11 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
 }
 
 #[tokio::test]
-async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
+async fn refused_attempts_do_not_extend_the_ttl() {
     let Some(server) = RedisServer::start() else { return };
-    let (store, transaction) = (open(&settings(&server)), digests(b"42"));
-    assert_eq!(store.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
-    // The server's own clock cannot be paused, so the count's time is set to be over soon.
+    let (store, transaction) = (open_store(&settings(&server)), keyed_digests(b"42"));
+    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    // The server's own clock cannot be paused, so the count is set to expire soon.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("menshen:1:attempts:{}", String::from(transaction.primary));
@@ -292,10 +290,10 @@ async fn trying_in_vain_does_not_renew_the_time_of_attempts() {
 #[tokio::test]
 async fn a_claim_can_be_made_again_when_it_has_expired() {
     let Some(server) = RedisServer::start() else { return };
-    let (store, session) = (open(&settings(&server)), session());
-    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::Claimed);
-    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed);
-    // The server's own clock cannot be paused, so the claim's time is set to be over.
+    let (store, session) = (open_store(&settings(&server)), random_session());
+    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
+    // The server's own clock cannot be paused, so the claim is set to have expired.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let key = format!("menshen:1:claim:{session}");
@@ -309,30 +307,34 @@ async fn a_claim_can_be_made_again_when_it_has_expired() {
 #[tokio::test]
 async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restart() {
     let Some(mut server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
+    let store = open_store(&settings(&server));
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
     server.kill();
     for _ in 0..3 {
-        assert!(matches!(store.claim(session(), TTL).await, Err(ReplayError::Unavailable(_))));
-        assert!(matches!(store.state(session()).await, Err(ReplayError::Unavailable(_))));
+        assert!(matches!(
+            store.claim(random_session(), TTL).await,
+            Err(ReplayError::Unavailable(_))
+        ));
+        assert!(matches!(store.state(random_session()).await, Err(ReplayError::Unavailable(_))));
         assert!(matches!(store.probe().await, Err(ReplayError::Unavailable(_))));
     }
     server.restart();
     store.probe().await.unwrap();
-    assert_eq!(store.claim(session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
 }
 
 #[tokio::test]
-async fn a_server_killed_with_questions_in_flight_leaves_nobody_waiting() {
+async fn a_server_killed_with_requests_in_flight_leaves_no_caller_waiting() {
     let Some(mut server) = RedisServer::start() else { return };
-    let store = open(&settings(&server));
+    let store = open_store(&settings(&server));
     store.probe().await.unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let pause_ms = 10 * PATIENT_MS;
+    let pause_ms = 10 * TIMEOUT_MS;
     redis::cmd("CLIENT").arg("PAUSE").arg(pause_ms).exec_async(&mut connection).await.unwrap();
-    let asking = futures_util::future::join_all((0..50).map(|_| store.claim(session(), TTL)));
-    let (claims, ()) = tokio::join!(asking, async { server.kill() });
+    let claiming =
+        futures_util::future::join_all((0..50).map(|_| store.claim(random_session(), TTL)));
+    let (claims, ()) = tokio::join!(claiming, async { server.kill() });
     for claim in claims {
         assert!(matches!(claim, Err(ReplayError::Unavailable(_))), "{claim:?}");
     }
@@ -343,24 +345,24 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     let Some(server) = RedisServer::start() else { return };
     let alone =
         LivenessSettings { replay_replicas_min: 1, replay_timeout_ms: 1_000, ..settings(&server) };
-    let store = open(&alone);
+    let store = open_store(&alone);
     let missing = |result: Result<(), ReplayError>| {
         matches!(result, Err(ReplayError::TooFewReplicas { held: 0, replicas_min: 1 }))
     };
-    let frames = [digests(b"a")];
-    assert!(missing(store.claim(session(), TTL).await.map(drop)));
-    assert!(missing(store.count_attempt(&digests(b"42"), 3, TTL).await.map(drop)));
-    assert!(missing(store.record_frames(&frames, session(), TTL).await.map(drop)));
+    let frames = [keyed_digests(b"a")];
+    assert!(missing(store.claim(random_session(), TTL).await.map(drop)));
+    assert!(missing(store.attempt(&keyed_digests(b"42"), 3, TTL).await.map(drop)));
+    assert!(missing(store.seen_frames(&frames, random_session(), TTL).await.map(drop)));
     assert!(missing(store.probe().await));
 
     let port = server.port().to_string();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]).unwrap();
-    let patient = LivenessSettings { replay_timeout_ms: PATIENT_MS, ..alone };
-    let (store, used) = (open(&patient), session());
-    assert_eq!(store.claim(used, TTL).await.unwrap(), ClaimOutcome::Claimed);
-    assert_eq!(store.count_attempt(&digests(b"43"), 3, TTL).await.unwrap(), Some(1));
-    assert_eq!(store.record_frames(&frames, used, TTL).await.unwrap(), [true]);
-    let at_replica = open(&settings(&replica)).state(used).await.unwrap();
+    let generous = LivenessSettings { replay_timeout_ms: TIMEOUT_MS, ..alone };
+    let (store, used) = (open_store(&generous), random_session());
+    assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.attempt(&keyed_digests(b"43"), 3, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
+    let at_replica = open_store(&settings(&replica)).state(used).await.unwrap();
     assert_eq!(at_replica, SessionState::Claimed);
 }
 
@@ -368,8 +370,8 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
 async fn a_server_that_evicts_is_not_relied_on() {
     let evicting = ["--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"];
     let Some(server) = RedisServer::start_with(&evicting) else { return };
-    assert!(matches!(open(&settings(&server)).probe().await, Err(ReplayError::Evicts)));
+    assert!(matches!(open_store(&settings(&server)).probe().await, Err(ReplayError::Evicts)));
     let keeping = ["--maxmemory", "64mb", "--maxmemory-policy", "noeviction"];
     let server = RedisServer::start_with(&keeping).unwrap();
-    open(&settings(&server)).probe().await.unwrap();
+    open_store(&settings(&server)).probe().await.unwrap();
 }

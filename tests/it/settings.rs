@@ -1,5 +1,5 @@
-//! The settings as a file that explains itself, and `menshen check`, which says whether a start
-//! under them would succeed.
+//! The printed settings, which explain themselves, and `menshen check`, which says whether a start
+//! would succeed.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use std::process::Output;
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
-use crate::support::{config, copy, menshen, text};
+use crate::support::{config, copy_folder, run_menshen, text};
 
 const KEY: &str = "707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f";
 
@@ -24,7 +24,7 @@ genuine_pairs = 20_000
 points = [{ fmr = 1e-2, similarity = 0.28 }, { fmr = 1e-5, similarity = 0.5 }]
 ";
 
-/// A folder with the files of a deployment, which a test spoils.
+/// A folder with the files of a deployment, for tests to damage.
 struct Deployment {
     folder: TempDir,
 }
@@ -33,7 +33,7 @@ impl Deployment {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("models")).unwrap();
-        copy(&config().models.dir, &folder.path().join("models"));
+        copy_folder(&config().models.dir, &folder.path().join("models"));
         Self { folder }
     }
 
@@ -47,7 +47,7 @@ impl Deployment {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file with the keys of sessions.
+    /// Writes a file with a session key and returns its path.
     fn keys(&self, mode: u32) -> String {
         let path = self.write("keys", KEY);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
@@ -62,12 +62,12 @@ impl Deployment {
         std::fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
     }
 
-    /// Runs `command` under a configuration file of this text and these models.
+    /// Runs `command` with this text as configuration file and with the models of this folder.
     fn run(&self, command: &str, settings: &str, flags: &[&str]) -> Output {
         let file = self.write("menshen.toml", settings);
         let models = self.path("models");
         let common = [command, "--config", &file, "--models", models.to_str().unwrap()];
-        menshen(&[&common[..], &["--listen", "127.0.0.1:0"], flags].concat())
+        run_menshen(&[&common[..], &["--listen", "127.0.0.1:0"], flags].concat())
     }
 
     fn check(&self, settings: &str) -> (Option<i32>, String) {
@@ -77,27 +77,27 @@ impl Deployment {
     }
 }
 
-/// Spoils a deployment, and gives its settings.
-type Spoil = fn(&Deployment) -> String;
+/// Damages a deployment and returns its settings.
+type Damage = fn(&Deployment) -> String;
 
-/// The lines of a setting that say `state`.
-fn lines<'a>(said: &'a str, key: &str, state: &str) -> Vec<&'a str> {
+/// Returns the lines about a setting that have this state.
+fn lines_of<'a>(printed: &'a str, key: &str, state: &str) -> Vec<&'a str> {
     let is_of_key = |line: &&str| {
         let mut words = line.split_whitespace();
         words.next() == Some(key) && words.next() == Some(state)
     };
-    said.lines().filter(is_of_key).collect()
+    printed.lines().filter(is_of_key).collect()
 }
 
-fn assert_wrong(said: &str, key: &str, reason: &str) {
-    let found = lines(said, key, "WRONG");
-    assert!(found.iter().any(|line| line.contains(reason)), "{key}: {reason} in\n{said}");
+fn assert_wrong(printed: &str, key: &str, reason: &str) {
+    let found = lines_of(printed, key, "WRONG");
+    assert!(found.iter().any(|line| line.contains(reason)), "{key}: {reason} in\n{printed}");
 }
 
 #[test]
-fn a_start_that_would_succeed_is_said_to_in_short() {
-    let (code, said) = Deployment::new().check("");
-    assert_eq!(code, Some(0), "{said}");
+fn the_check_of_a_good_deployment_names_every_part_and_succeeds() {
+    let (code, printed) = Deployment::new().check("");
+    assert_eq!(code, Some(0), "{printed}");
     for (key, state) in [
         ("device.device", "cpu"),
         ("models.dir", "5 models"),
@@ -110,10 +110,10 @@ fn a_start_that_would_succeed_is_said_to_in_short() {
         ("liveness.key_file", "not set"),
         ("liveness.replay", "in memory"),
     ] {
-        let found = lines(&said, key, "ok");
-        assert!(found.len() == 1 && found[0].contains(state), "{key}: {state} in\n{said}");
+        let found = lines_of(&printed, key, "ok");
+        assert!(found.len() == 1 && found[0].contains(state), "{key}: {state} in\n{printed}");
     }
-    assert!(said.contains("nothing is wrong"), "{said}");
+    assert!(printed.contains("nothing is wrong"), "{printed}");
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn everything_that_is_wrong_is_named_in_one_run() {
          [liveness]\nattempts_max = 11\nkey_file = {keys:?}\n\
          replay = \"redis://user:hunter2@{unused}\"\n"
     );
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(1), "{printed}");
     for (key, reason) in [
         ("server.colour", "unknown field `colour`"),
         ("image.live_photos_max", "is 33, but must be from 1 to 32"),
@@ -147,15 +147,15 @@ fn everything_that_is_wrong_is_named_in_one_run() {
         ("liveness.key_file", "is open to others (mode 644)"),
         ("liveness.replay", "the replay store is unavailable"),
     ] {
-        assert_wrong(&said, key, reason);
+        assert_wrong(&printed, key, reason);
     }
-    assert_eq!(lines(&said, "models.embedder", "ok").len(), 1, "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+    assert_eq!(lines_of(&printed, "models.embedder", "ok").len(), 1, "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
 }
 
 #[test]
 fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
-    let spoil: [(Spoil, &str, &str); 6] = [
+    let damages: [(Damage, &str, &str); 6] = [
         (
             |deployment| {
                 deployment.edit("sface/2021dec", "sha256 = \"f", "sha256 = \"0");
@@ -197,12 +197,12 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
         ),
         (|_| "[device]\nprecision = \"tf32\"\n".to_owned(), "models.iris", "TF32"),
     ];
-    for (spoil, key, reason) in spoil {
+    for (damage, key, reason) in damages {
         let deployment = Deployment::new();
-        let settings = spoil(&deployment);
-        let (code, said) = deployment.check(&settings);
-        assert_eq!(code, Some(1), "{said}");
-        assert_wrong(&said, key, reason);
+        let settings = damage(&deployment);
+        let (code, printed) = deployment.check(&settings);
+        assert_eq!(code, Some(1), "{printed}");
+        assert_wrong(&printed, key, reason);
         let http = ["--http-listen", "127.0.0.1:0"];
         let start = deployment.run("serve", &settings, &http);
         let refused = text(&start.stderr);
@@ -212,16 +212,16 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
 }
 
 #[test]
-fn what_depends_on_a_setting_that_means_nothing_is_left_out_and_the_rest_is_looked_at() {
+fn the_part_of_an_unreadable_setting_is_not_checked_and_the_others_are() {
     let deployment = Deployment::new();
     deployment.edit("iris/3.3.6", "sha256 = \"b", "sha256 = \"0");
-    let (code, said) = deployment.check("[device]\nkernels = \"sse\"\n");
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = deployment.check("[device]\nkernels = \"sse\"\n");
+    assert_eq!(code, Some(1), "{printed}");
     let allowed = "unknown kernels 'sse': auto, amx, avx512, avx2, neon or portable";
-    assert_wrong(&said, "device.kernels", allowed);
-    assert_eq!(lines(&said, "device.device", "-").len(), 1, "{said}");
-    assert_wrong(&said, "models.iris", "has sha256");
-    assert_eq!(lines(&said, "models.embedder", "ok").len(), 1, "{said}");
+    assert_wrong(&printed, "device.kernels", allowed);
+    assert_eq!(lines_of(&printed, "device.device", "-").len(), 1, "{printed}");
+    assert_wrong(&printed, "models.iris", "has sha256");
+    assert_eq!(lines_of(&printed, "models.embedder", "ok").len(), 1, "{printed}");
 }
 
 #[test]
@@ -230,34 +230,34 @@ fn a_store_that_answers_and_a_private_key_file_pass() {
     let deployment = Deployment::new();
     let keys = deployment.keys(0o600);
     let settings = format!("[liveness]\nkey_file = {keys:?}\nreplay = \"{}\"\n", server.url());
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(lines(&said, "liveness.replay", "ok")[0].contains("answers"), "{said}");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(lines_of(&printed, "liveness.replay", "ok")[0].contains("answers"), "{printed}");
     drop(server);
-    let (code, said) = deployment.check(&settings);
-    assert_eq!(code, Some(1), "{said}");
-    assert_wrong(&said, "liveness.replay", "the replay store is unavailable");
+    let (code, printed) = deployment.check(&settings);
+    assert_eq!(code, Some(1), "{printed}");
+    assert_wrong(&printed, "liveness.replay", "the replay store is unavailable");
 }
 
 #[test]
 fn the_check_binds_no_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let check = menshen(&["check", "--listen", &address, "--http-listen", &address]);
+    let check = run_menshen(&["check", "--listen", &address, "--http-listen", &address]);
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_wrong_and_a_flag_that_is_none_is_misuse() {
+fn an_unreadable_file_is_reported_as_wrong_and_an_unknown_flag_is_misuse() {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("menshen.toml");
     std::fs::write(&broken, "[server").unwrap();
     for file in [Path::new("/nowhere/menshen.toml"), &broken] {
-        let check = menshen(&["check", "--config", file.to_str().unwrap()]);
+        let check = run_menshen(&["check", "--config", file.to_str().unwrap()]);
         assert_eq!(check.status.code(), Some(1), "{}", text(&check.stderr));
         assert_wrong(&text(&check.stdout), "--config", file.to_str().unwrap());
     }
-    assert_eq!(menshen(&["check", "--print-config"]).status.code(), Some(2));
+    assert_eq!(run_menshen(&["check", "--print-config"]).status.code(), Some(2));
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn the_printed_file_explains_every_key_and_hides_the_password() {
     let settings = "[liveness]\nkey_file = \"/etc/menshen/keys\"\n\
                     replay = \"redis://user:hunter2@valkey:6379\"\n";
     std::fs::write(&file, settings).unwrap();
-    let printed = menshen(&["serve", "--print-config", "--config", file.to_str().unwrap()]);
+    let printed = run_menshen(&["serve", "--print-config", "--config", file.to_str().unwrap()]);
     assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stderr));
     let printed = text(&printed.stdout);
     assert!(printed.contains("replay = \"redis://redacted@valkey:6379\""), "{printed}");
@@ -282,13 +282,13 @@ fn the_printed_file_explains_every_key_and_hides_the_password() {
 }
 
 #[test]
-fn a_word_that_means_nothing_fails_before_anything_is_printed() {
+fn an_unknown_word_fails_before_anything_is_printed() {
     for (flags, key) in [
         (vec!["--device", "tpu"], "device.device"),
         (vec!["--precision", "int8"], "device.precision"),
         (vec!["--log", "menshen=loud"], "log.filter"),
     ] {
-        let printed = menshen(&[&["serve", "--print-config"], &flags[..]].concat());
+        let printed = run_menshen(&[&["serve", "--print-config"], &flags[..]].concat());
         assert_eq!(printed.status.code(), Some(2));
         assert_eq!(text(&printed.stdout), "");
         assert!(text(&printed.stderr).contains(key), "{}", text(&printed.stderr));

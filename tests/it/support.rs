@@ -1,4 +1,4 @@
-//! The server under test and the pictures it is shown.
+//! The server under test, its clients, and its pictures.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ use crate::puppet::{Picture, Point};
 
 pub type Client = FaceServiceClient<Channel>;
 
-/// Settings of a test server: the repository's models, free loopback ports.
+/// Returns the settings of a test server: the repository's models and free loopback ports.
 pub fn config() -> Config {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::default();
     config.server.listen = loopback;
     config.server.http_listen = loopback;
-    // Tests wait for each other on a busy machine, not for a deadline.
+    // A call of a test may wait for other tests on a busy machine, so no deadline is short.
     config.server.timeout_default_ms = 600_000;
     config.server.timeout_max_ms = 600_000;
     config.models.dir = repository().join("models");
@@ -41,8 +41,8 @@ pub fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Runs the binary as a person at a terminal does.
-pub fn menshen(arguments: &[&str]) -> Output {
+/// Runs the binary as a user at a terminal does.
+pub fn run_menshen(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_menshen"))
         .current_dir(repository())
         .args(arguments)
@@ -50,12 +50,12 @@ pub fn menshen(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a program has printed.
+/// Returns a program's output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A photograph among the fixtures, decoded, and its face mesh.
+/// Returns a photograph of the fixtures, decoded, with its face mesh.
 pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
     let image = image::decode(&fixture(name), &ImageSettings::default()).unwrap();
     let picture = Picture::new(image.width(), image.height(), image.pixels().to_vec());
@@ -64,22 +64,22 @@ pub fn portrait(name: &str) -> (Picture, Vec<Point>) {
     (picture, points)
 }
 
-/// Copies a folder with everything in it.
-pub fn copy(from: &std::path::Path, to: &std::path::Path) {
+/// Copies the contents of a folder.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             std::fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
+            copy_folder(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), &target).unwrap();
         }
     }
 }
 
-/// Whether this run tests row `index` of a long table: a third of the rows, or with `TEST_PART=2/5`
-/// the second of five parts, with `TEST_PART=1/1` all of them.
+/// Returns whether this run tests case `index` of a long table. A run tests a third of the cases;
+/// `TEST_PART=2/5` selects the second of five parts, `TEST_PART=1/1` all cases.
 pub fn is_in_part(index: usize) -> bool {
     let part = std::env::var("TEST_PART").unwrap_or_else(|_| "1/3".to_owned());
     let (part, parts) = part.split_once('/').expect("TEST_PART is a part of parts, such as 2/5");
@@ -88,28 +88,29 @@ pub fn is_in_part(index: usize) -> bool {
     index % parts == part - 1
 }
 
-/// The server most tests share; it lives in a runtime of its own as long as the process.
-pub struct Shared {
+/// The server that most tests share. It lives in a runtime of its own as long as the process.
+pub struct SharedServer {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    _app: App,
+    _runtime: Runtime,
 }
 
-pub fn shared() -> &'static Shared {
-    static SHARED: OnceLock<(Runtime, App, Shared)> = OnceLock::new();
-    let (_, _, shared) = SHARED.get_or_init(|| {
-        count_panics();
+pub fn shared_server() -> &'static SharedServer {
+    static SHARED: OnceLock<SharedServer> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        install_panic_counter();
         let runtime = Runtime::new().unwrap();
         let app = runtime.block_on(App::start(config())).unwrap();
-        let shared = Shared { grpc: app.grpc_address(), http: app.http_address() };
-        (runtime, app, shared)
-    });
-    shared
+        let (grpc, http) = (app.grpc_address(), app.http_address());
+        SharedServer { grpc, http, _app: app, _runtime: runtime }
+    })
 }
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts panics on threads that run no test: those of the server.
-fn count_panics() {
+/// Counts panics on threads that run no test, which are those of the server.
+fn install_panic_counter() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !std::thread::current().name().is_some_and(|name| name.contains("::")) {
@@ -119,14 +120,14 @@ fn count_panics() {
     }));
 }
 
-/// Panics of the shared server so far.
-pub fn panics() -> usize {
+/// Returns the number of panics of the shared server so far.
+pub fn panic_count() -> usize {
     PANICS.load(Ordering::SeqCst)
 }
 
-/// A client of the shared server.
+/// Returns a client of the shared server.
 pub async fn client() -> Client {
-    let address = tokio::task::spawn_blocking(|| shared().grpc).await.unwrap();
+    let address = tokio::task::spawn_blocking(|| shared_server().grpc).await.unwrap();
     connect(address).await
 }
 
@@ -151,8 +152,8 @@ pub fn image(data: Vec<u8>) -> Option<v1::Image> {
     Some(v1::Image { data })
 }
 
-/// A `Verify` of fixtures by file name.
-pub fn verify(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
+/// Returns a `Verify` request with fixtures, by file name.
+pub fn verify_request(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
     v1::VerifyRequest {
         context: context(),
         portrait: image(fixture(portrait)),
@@ -162,16 +163,16 @@ pub fn verify(portrait: &str, live: &[&str]) -> v1::VerifyRequest {
     }
 }
 
-pub fn photo_request(data: Vec<u8>, source: v1::ImageSource) -> v1::EmbedRequest {
+pub fn embed_request(data: Vec<u8>, source: v1::ImageSource) -> v1::EmbedRequest {
     v1::EmbedRequest { context: context(), image: image(data), source: source.into() }
 }
 
-pub fn codes(reasons: &[v1::Reason]) -> Vec<v1::ReasonCode> {
+pub fn reason_codes(reasons: &[v1::Reason]) -> Vec<v1::ReasonCode> {
     reasons.iter().map(v1::Reason::code).collect()
 }
 
-/// Reads one path of the HTTP port: status code and body.
-pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+/// Reads a path of the HTTP port and returns status code and body.
+pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -184,10 +185,10 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, body)
 }
 
-/// Reads the metrics until `holds`; the event is certain to come, only its moment is not.
-pub async fn until(http: SocketAddr, holds: impl Fn(&str) -> bool) {
+/// Reads the metrics until `holds` is true. Callers wait for events that are certain to come.
+pub async fn wait_for_metrics(http: SocketAddr, holds: impl Fn(&str) -> bool) {
     loop {
-        let (_, text) = get(http, "/metrics").await;
+        let (_, text) = http_get(http, "/metrics").await;
         if holds(&text) {
             return;
         }
@@ -195,7 +196,7 @@ pub async fn until(http: SocketAddr, holds: impl Fn(&str) -> bool) {
     }
 }
 
-/// The value of one metric line, by its name and labels as printed; 0 when it is not there.
+/// Returns the value of a metric by its printed name and labels; 0 if the metric is missing.
 pub fn metric(text: &str, name: &str) -> f64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(name))
@@ -204,7 +205,7 @@ pub fn metric(text: &str, name: &str) -> f64 {
         .sum()
 }
 
-/// A PNG of `width × height` RGB pixels.
+/// Returns a PNG of `width × height` RGB pixels.
 pub fn png(width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let (width, height) = (u32::try_from(width).unwrap(), u32::try_from(height).unwrap());

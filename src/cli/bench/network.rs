@@ -1,4 +1,4 @@
-//! One network on a device: how far from the CPU, and how fast.
+//! FrameMeasures one network on a device: its distance from the CPU, and its speed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,31 +13,32 @@ use crate::engine::Precision;
 use crate::image::RgbImage;
 use crate::model::{ModelError, Package};
 
-/// Rows compared with the CPU.
+/// Number of rows that are compared with the CPU.
 const ROWS_COMPARED: usize = 4;
 
-/// One network in one precision.
+/// Report on one network in one precision.
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkReport {
     pub(super) model: String,
     pub(super) precision: &'static str,
-    /// Largest 1 − cosine of an output and that of the CPU in `f32`, on patterns.
+    /// Largest 1 − cosine between an output of the device and of the CPU in `f32`, on wave images.
     pub(super) cosine_distance: f64,
     pub(super) buckets: Vec<BucketReport>,
 }
 
 impl NetworkReport {
-    /// What is wrong where it is farther from the CPU than is promised.
-    pub(super) fn complaint(&self) -> Option<String> {
-        let max = distance_max(self.precision)?;
-        let (model, precision, distance) = (&self.model, self.precision, self.cosine_distance);
-        (distance > max).then(|| {
+    /// Returns a message if the distance is above the limit for the precision.
+    pub(super) fn violation(&self) -> Option<String> {
+        let Self { model, precision, cosine_distance: distance, .. } = self;
+        let max = distance_max(precision)?;
+        (*distance > max).then(|| {
             format!("{model} in {precision}: 1 - cosine is {distance:.1e}, at most {max:.0e}")
         })
     }
 }
 
-/// The largest 1 − cosine that README promises. For `bf16` nothing but the goldens is.
+/// Returns the largest 1 − cosine that README.md promises; `None` for `bf16`, for which only
+/// goldens count.
 fn distance_max(precision: &str) -> Option<f64> {
     match precision {
         "f32" => Some(1e-6),
@@ -46,49 +47,49 @@ fn distance_max(precision: &str) -> Option<f64> {
     }
 }
 
-/// One batch size.
+/// Report on one batch size.
 #[derive(Debug, Serialize)]
 pub(super) struct BucketReport {
     pub(super) bucket: usize,
-    /// One batch at a time, from pixels to answers: the median.
+    /// Median time of a batch that runs alone, from pixels to answers.
     pub(super) alone_ms: f64,
-    /// With every slot in use.
+    /// Throughput with every slot in use.
     pub(super) rows_per_second: f64,
-    /// The same with one slot, where nothing overlaps.
+    /// Throughput with one slot, where no batches overlap.
     pub(super) rows_per_second_one_slot: f64,
-    /// The same with every step launched by itself; only on GPUs.
+    /// Throughput with one launch per step instead of CUDA graphs; GPUs only.
     pub(super) rows_per_second_without_graphs: Option<f64>,
 }
 
-/// FrameMeasures every bucket, with all slots, with one, and without graphs.
+/// FrameMeasures every bucket with all slots, with one slot, and without CUDA graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
     settings: &DeviceSettings,
     seconds: f64,
 ) -> anyhow::Result<NetworkReport> {
     let one_slot = DeviceSettings { slots: 1, ..settings.clone() };
-    let one_slot = rates(&one_slot, package()?, seconds).await?;
-    let without_graphs = rates_without_graphs(settings, package()?, seconds).await?;
-    let device = DeviceGroup::open(settings).await?;
+    let one_slot = measure_rates(&one_slot, package()?, seconds).await?;
+    let without_graphs = measure_rates_without_graphs(settings, package()?, seconds).await?;
+    let device = Device::open(settings).await?;
     let model = device.load(package()?).await?;
     let cosine_distance = compare(&device, &model, package()?).await?;
     let mut buckets = Vec::new();
-    for (place, &bucket) in model.buckets().iter().enumerate() {
+    for (index, &bucket) in model.buckets().iter().enumerate() {
         buckets.push(BucketReport {
             bucket,
-            alone_ms: median_ms(&device, &model, bucket, seconds).await?,
-            rows_per_second: throughput(&device, &model, bucket, seconds).await?,
-            rows_per_second_one_slot: one_slot[place],
-            rows_per_second_without_graphs: without_graphs.as_ref().map(|rates| rates[place]),
+            alone_ms: measure_median_ms(&device, &model, bucket, seconds).await?,
+            rows_per_second: measure_rows_per_second(&device, &model, bucket, seconds).await?,
+            rows_per_second_one_slot: one_slot[index],
+            rows_per_second_without_graphs: without_graphs.as_ref().map(|rates| rates[index]),
         });
     }
     let precision = model.manifest().precision.name();
     Ok(NetworkReport { model: model.id(), precision, cosine_distance, buckets })
 }
 
-/// `None` where nothing is captured: on the CPU.
+/// Returns `None` on the CPU, which has no graphs.
 #[cfg(feature = "cuda")]
-async fn rates_without_graphs(
+async fn measure_rates_without_graphs(
     settings: &DeviceSettings,
     package: Package,
     seconds: f64,
@@ -98,11 +99,11 @@ async fn rates_without_graphs(
     }
     let mut eager = settings.clone();
     eager.cuda.graphs = false;
-    rates(&eager, package, seconds).await.map(Some)
+    measure_rates(&eager, package, seconds).await.map(Some)
 }
 
 #[cfg(not(feature = "cuda"))]
-async fn rates_without_graphs(
+async fn measure_rates_without_graphs(
     _: &DeviceSettings,
     _: Package,
     _: f64,
@@ -110,8 +111,8 @@ async fn rates_without_graphs(
     Ok(None)
 }
 
-/// Rows a second of each bucket, under other options.
-async fn rates(
+/// Returns the throughput of each bucket under other settings, in rows per second.
+async fn measure_rates(
     settings: &DeviceSettings,
     package: Package,
     seconds: f64,
@@ -120,24 +121,24 @@ async fn rates(
     let model = device.load(package).await?;
     let mut rates = Vec::new();
     for &bucket in model.buckets() {
-        rates.push(throughput(&device, &model, bucket, seconds).await?);
+        rates.push(measure_rows_per_second(&device, &model, bucket, seconds).await?);
     }
     Ok(rates)
 }
 
-/// The largest 1 − cosine of any output and the CPU's in `f32`.
+/// Returns the largest 1 − cosine between an output of the device and of the CPU in `f32`.
 async fn compare(
     device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     package: Package,
 ) -> anyhow::Result<f64> {
     let settings = DeviceSettings { precision: Some(Precision::F32), ..DeviceSettings::default() };
-    let cpu = DeviceGroup::open(&settings).await?;
-    let known = cpu.load(package).await?;
+    let cpu = Device::open(&settings).await?;
+    let cpu_model = cpu.load(package).await?;
     let mut worst = 0.0_f64;
     for seed in 0..ROWS_COMPARED {
-        let found = one(device, model, seed).await?;
-        let expected = one(&cpu, &known, seed).await?;
+        let found = run_row(device, model, seed).await?;
+        let expected = run_row(&cpu, &cpu_model, seed).await?;
         for (a, b) in found.slices().iter().zip(expected.slices()) {
             worst = worst.max(cosine_distance(a, b));
         }
@@ -145,13 +146,13 @@ async fn compare(
     Ok(worst)
 }
 
-async fn one(
-    device: &DeviceGroup,
+async fn run_row(
+    device: &Device,
     model: &Arc<LoadedModel>,
     seed: usize,
 ) -> anyhow::Result<RowOutput> {
     let bucket = model.buckets()[0];
-    let rows = vec![pattern(model, seed)];
+    let rows = vec![wave_image(model, seed)];
     let mut outcome = run_batch(device, model, rows, bucket).await?;
     Ok(outcome.pop().context("a batch of one row gives one answer")??)
 }
@@ -167,7 +168,7 @@ async fn run_batch(
     Ok(slot.launch(batch).await?.results)
 }
 
-/// 1 − cosine; infinite where there is none, so that it is beyond every limit.
+/// Returns 1 − cosine; infinity if the cosine is undefined, so that every limit is exceeded.
 fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -180,8 +181,9 @@ fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
     if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
-/// A picture of soft waves of the size a model takes, another for each seed.
-fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
+/// Returns an image of soft waves with the size of the model's input. Each seed gives another
+/// image.
+fn wave_image(model: &LoadedModel, seed: usize) -> RgbImage {
     let input = &model.manifest().input;
     let mut image = RgbImage::black(input.width, input.height);
     let width = input.width;
@@ -194,71 +196,72 @@ fn pattern(model: &LoadedModel, seed: usize) -> RgbImage {
     image
 }
 
-/// The median of batches that run one at a time.
-async fn median_ms(
-    device: &DeviceGroup,
+/// Returns the median time of batches that run one at a time.
+async fn measure_median_ms(
+    device: &Device,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
 ) -> anyhow::Result<f64> {
-    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
+    let images: Vec<RgbImage> = (0..bucket).map(|seed| wave_image(model, seed)).collect();
     let mut times = Vec::new();
-    let begun = Instant::now();
-    while times.is_empty() || begun.elapsed().as_secs_f64() < seconds {
-        let rows = known.iter().map(copy).collect();
-        let started = Instant::now();
+    let started = Instant::now();
+    while times.is_empty() || started.elapsed().as_secs_f64() < seconds {
+        let rows = images.iter().map(copy_image).collect();
+        let sent = Instant::now();
         run_batch(device, model, rows, bucket).await?;
-        times.push(started.elapsed());
+        times.push(sent.elapsed());
     }
     times.sort_unstable();
     Ok(times[times.len() / 2].as_secs_f64() * 1e3)
 }
 
-/// Bytes of pictures that are made ahead of the time they are measured in.
-const AHEAD_BYTES: usize = 256 << 20;
+/// Most bytes of pictures that are made before the clock starts.
+const PREPARED_BYTES_MAX: usize = 256 << 20;
 
-/// Fewest batches that are measured together, so that every slot is in use.
-const AHEAD_MIN: usize = 4;
+/// Fewest batches that are timed together: enough to keep every slot in use.
+const PREPARED_BATCHES_MIN: usize = 4;
 
-/// Rows a second while there is always a batch waiting. Making the pictures does not count.
-async fn throughput(
-    device: &DeviceGroup,
+/// Returns rows per second while a batch is always waiting. Making the pictures is not timed.
+async fn measure_rows_per_second(
+    device: &Device,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
 ) -> anyhow::Result<f64> {
     let batch_bytes = bucket * model.manifest().input.row_len();
-    let count = (AHEAD_BYTES / batch_bytes).clamp(AHEAD_MIN, BATCHES_MAX);
-    let known: Vec<RgbImage> = (0..bucket).map(|seed| pattern(model, seed)).collect();
-    let (mut done, mut time) = (0, Duration::ZERO);
+    let count =
+        (PREPARED_BYTES_MAX / batch_bytes).clamp(PREPARED_BATCHES_MIN, PREPARED_BATCHES_MAX);
+    let images: Vec<RgbImage> = (0..bucket).map(|seed| wave_image(model, seed)).collect();
+    let (mut rows_done, mut time) = (0, Duration::ZERO);
     while time.as_secs_f64() < seconds {
         let batches: Vec<Batch> = (0..count)
             .map(|_| Batch {
                 model: Arc::clone(model),
-                rows: known.iter().map(copy).collect(),
+                rows: images.iter().map(copy_image).collect(),
                 bucket,
             })
             .collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut outcomes = Vec::with_capacity(count);
         for batch in batches {
             outcomes.push(device.reserve(model.placement()).await?.launch(batch));
         }
         for outcome in outcomes {
-            let results = outcome.await?.results;
-            done += results.len();
-            results.into_iter().try_for_each(|result| result.map(drop))?;
+            let rows = outcome.await?.rows;
+            rows_done += rows.len();
+            rows.into_iter().try_for_each(|row| row.map(drop))?;
         }
-        time += begun.elapsed();
+        time += started.elapsed();
     }
-    Ok(done as f64 / time.as_secs_f64())
+    Ok(rows_done as f64 / time.as_secs_f64())
 }
 
-/// Most batches measured together: enough for the first and the last to weigh little.
-const BATCHES_MAX: usize = 64;
+/// Most batches that are timed together: enough for the first and the last to matter little.
+const PREPARED_BATCHES_MAX: usize = 64;
 
-/// Pictures of a bench are nobody's, so they may be copied.
-fn copy(picture: &RgbImage) -> RgbImage {
+/// Copies a picture. `RgbImage` has no `Clone` because it may show a person; these pictures do not.
+fn copy_image(picture: &RgbImage) -> RgbImage {
     let mut copy = RgbImage::black(picture.width(), picture.height());
     copy.pixels_mut().copy_from_slice(picture.pixels());
     copy
@@ -276,25 +279,25 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_direction_is_as_far_as_can_be() {
+    fn an_output_without_a_direction_has_an_infinite_distance() {
         assert_eq!(cosine_distance(&[0.0], &[1.0]), f64::INFINITY);
         assert_eq!(cosine_distance(&[f32::NAN], &[1.0]), f64::INFINITY);
     }
 
     #[test]
-    fn a_network_farther_from_the_cpu_than_is_promised_is_named_with_both_numbers() {
+    fn a_network_beyond_the_limit_is_named_with_both_numbers() {
         let report = |precision, cosine_distance| {
             let model = "iris/3.3.6".to_owned();
             NetworkReport { model, precision, cosine_distance, buckets: Vec::new() }
         };
         for (precision, distance) in [("f32", 1e-6), ("tf32", 1e-3), ("f16", 1e-3), ("bf16", 0.1)] {
-            assert_eq!(report(precision, distance).complaint(), None);
+            assert_eq!(report(precision, distance).violation(), None);
         }
         assert_eq!(
-            report("f32", 2e-6).complaint().unwrap(),
+            report("f32", 2e-6).violation().unwrap(),
             "iris/3.3.6 in f32: 1 - cosine is 2.0e-6, at most 1e-6"
         );
-        assert!(report("tf32", 2e-3).complaint().is_some());
-        assert!(report("f16", f64::INFINITY).complaint().is_some());
+        assert!(report("tf32", 2e-3).violation().is_some());
+        assert!(report("f16", f64::INFINITY).violation().is_some());
     }
 }

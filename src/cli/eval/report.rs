@@ -1,4 +1,4 @@
-//! The report of an evaluation as a person reads it.
+//! The report of an evaluation as text.
 
 use menshen_evaluation::{
     Claim, Counts, Errors, Findings, Rate, Report, Shortfall, TradeOff, percent,
@@ -6,21 +6,21 @@ use menshen_evaluation::{
 
 use crate::cli::table::Table;
 
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR_WIDTH: usize = 12;
 
-/// What stands for a rate where nothing was judged.
-const NONE: &str = "–";
+/// Shown instead of a rate if nothing was judged.
+const NO_RATE: &str = "–";
 
 pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
     let report = &findings.report;
     let sections = [
-        heading(findings),
-        attacks(&report.attacks),
-        bona_fide(&report.bona_fide),
-        system(report, findings.with_acer),
-        findings.trade_off.as_ref().map_or(Vec::new(), trade_off),
-        claims(report),
+        heading_lines(findings),
+        attack_lines(&report.attacks),
+        bona_fide_lines(&report.bona_fide),
+        system_lines(report, findings.with_acer),
+        findings.trade_off.as_ref().map_or(Vec::new(), trade_off_lines),
+        claims_lines(report),
     ];
     sections
         .into_iter()
@@ -29,7 +29,7 @@ pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
         .join(&String::new())
 }
 
-fn heading(findings: &Findings<'_>) -> Vec<String> {
+fn heading_lines(findings: &Findings<'_>) -> Vec<String> {
     let origin = if findings.is_default_threshold { ", the default" } else { "" };
     vec![
         format!("scores     {}: {}", findings.file, findings.report.contents()),
@@ -42,7 +42,7 @@ fn heading(findings: &Findings<'_>) -> Vec<String> {
     ]
 }
 
-fn attacks(species: &[Counts]) -> Vec<String> {
+fn attack_lines(species: &[Counts]) -> Vec<String> {
     if species.is_empty() {
         return vec!["There are no attacks in the file: nothing is known about APCER.".to_owned()];
     }
@@ -56,13 +56,13 @@ fn attacks(species: &[Counts]) -> Vec<String> {
         let bar = counts.errors.map_or(String::new(), |rate| bar(rate, longest));
         let is_worst = index == 0 && counts.errors.is_some();
         let mark = if is_worst { "◀ worst" } else { "" };
-        cells.extend([bar, measured(counts.non_responses), mark.to_owned()]);
+        cells.extend([bar, rate_cell(counts.non_responses), mark.to_owned()]);
         table.add_line(cells);
     }
-    table.lines()
+    table.render()
 }
 
-fn bona_fide(counts: &Counts) -> Vec<String> {
+fn bona_fide_lines(counts: &Counts) -> Vec<String> {
     if counts.presentations == 0 {
         let absent =
             "There are no bona fide presentations in the file: nothing is known about BPCER.";
@@ -72,38 +72,39 @@ fn bona_fide(counts: &Counts) -> Vec<String> {
         ["living people", ">shown", ">answered", ">rejected", ">BPCER", ">at least", ">at most"];
     let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
     let mut cells = count_cells(counts);
-    cells.push(measured(counts.non_responses));
+    cells.push(rate_cell(counts.non_responses));
     table.add_line(cells);
-    table.lines()
+    table.render()
 }
 
-/// The cells that attacks and living people have in common.
+/// Returns the cells that attacks and bona fide presentations have in common.
 fn count_cells(counts: &Counts) -> Vec<String> {
     let answered = counts.errors.map_or(0, Rate::presentations);
     let mut cells =
         vec![counts.name.clone(), counts.presentations.to_string(), answered.to_string()];
-    let [wrong, lower, upper] = counts.errors.map_or([NONE; 3].map(str::to_owned), |rate| {
+    let [wrong, lower, upper] = counts.errors.map_or([NO_RATE; 3].map(str::to_owned), |rate| {
         [rate.errors().to_string(), percent(rate.lower()), percent(rate.upper())]
     });
-    cells.extend([wrong, measured(counts.errors), lower, upper]);
+    cells.extend([wrong, rate_cell(counts.errors), lower, upper]);
     cells
 }
 
-/// Full up to the rate, light up to its upper bound.
+/// Returns a bar that is full up to the rate and light up to the rate's upper bound.
 fn bar(rate: Rate, longest: f64) -> String {
     let width = |value: f64| (value / longest * BAR_WIDTH as f64).round() as usize;
     let (full, whole) = (width(rate.value()), width(rate.upper()));
     "█".repeat(full) + &"░".repeat(whole.saturating_sub(full))
 }
 
-/// The numbers of the whole system, one a line.
-fn system(report: &Report, with_acer: bool) -> Vec<String> {
+/// Returns the lines about the whole system.
+fn system_lines(report: &Report, with_acer: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((worst, rate)) = report.apcer() {
-        lines.push(format!("APCER  {}, that of the worst species: {worst}", between(rate)));
+        lines
+            .push(format!("APCER  {}, that of the worst species: {worst}", rate_with_bounds(rate)));
     }
     if let Some(rate) = report.bpcer() {
-        lines.push(format!("BPCER  {}", between(rate)));
+        lines.push(format!("BPCER  {}", rate_with_bounds(rate)));
     }
     let silent: Vec<&str> = report
         .attacks
@@ -115,7 +116,7 @@ fn system(report: &Report, with_acer: bool) -> Vec<String> {
         lines.push(format!("Never answered, so in no rate but APNRR: {}", silent.join(", ")));
     }
     if with_acer {
-        let acer = report.acer().map_or(NONE.to_owned(), percent);
+        let acer = report.acer().map_or(NO_RATE.to_owned(), percent);
         lines.push(format!(
             "ACER   {acer}, only to compare with papers: a mean of two errors that hides both"
         ));
@@ -123,7 +124,7 @@ fn system(report: &Report, with_acer: bool) -> Vec<String> {
     lines
 }
 
-fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
+fn trade_off_lines(trade_off: &TradeOff<'_>) -> Vec<String> {
     let headings = ["at another threshold", ">threshold", ">rate", ">at most", ">APCER", ">BPCER"];
     let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
     for point in trade_off.operating_points() {
@@ -136,14 +137,14 @@ fn trade_off(trade_off: &TradeOff<'_>) -> Vec<String> {
         cells.push(worst);
         table.add_line(cells);
     }
-    let mut lines = table.lines();
+    let mut lines = table.render();
     lines.push(
         "A threshold chosen on these scores flatters them: prove it on fresh ones.".to_owned(),
     );
     lines
 }
 
-fn claims(report: &Report) -> Vec<String> {
+fn claims_lines(report: &Report) -> Vec<String> {
     let mut lines = vec!["What these presentations support, with 95 % confidence".to_owned()];
     for claim in report.apcer_claims() {
         lines.extend(claim_lines("APCER of every species", "passed", &claim));
@@ -152,7 +153,7 @@ fn claims(report: &Report) -> Vec<String> {
         lines.extend(claim_lines("BPCER", "were rejected", &claim));
     }
     lines.push("✗ anything about species, cameras and light that are not in the file".to_owned());
-    lines.extend(dependence(report));
+    lines.extend(dependence_warning(report));
     lines
 }
 
@@ -173,8 +174,8 @@ fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
     lines
 }
 
-/// Says so when subjects repeat: the bounds take presentations for independent.
-fn dependence(report: &Report) -> Option<String> {
+/// Returns a warning if subjects repeat, because the bounds assume independent presentations.
+fn dependence_warning(report: &Report) -> Option<String> {
     let kinds = || report.attacks.iter().chain([&report.bona_fide]);
     let repeats = |counts: &Counts| counts.subjects > 0 && counts.subjects < counts.presentations;
     let fewest = kinds().filter(|counts| repeats(counts)).min_by_key(|counts| counts.subjects)?;
@@ -184,11 +185,11 @@ fn dependence(report: &Report) -> Option<String> {
     ))
 }
 
-fn measured(rate: Option<Rate>) -> String {
-    rate.map_or(NONE.to_owned(), |rate| percent(rate.value()))
+fn rate_cell(rate: Option<Rate>) -> String {
+    rate.map_or(NO_RATE.to_owned(), |rate| percent(rate.value()))
 }
 
-fn between(rate: Rate) -> String {
+fn rate_with_bounds(rate: Rate) -> String {
     let [value, lower, upper] = [rate.value(), rate.lower(), rate.upper()].map(percent);
     format!("{value} (at least {lower}, at most {upper})")
 }

@@ -1,4 +1,4 @@
-//! `menshen liveness`, as a person at a terminal uses it.
+//! `menshen liveness` as a user at a terminal runs it.
 
 use std::process::Output;
 
@@ -7,24 +7,24 @@ use menshen::app::App;
 use super::sessions::PORTRAIT;
 use super::{live_config, models, puppet};
 use crate::puppet::{Actor, film};
-use crate::support::{menshen, shared, text};
+use crate::support::{run_menshen, shared_server, text};
 
 const FACES: &str = "tests/fixtures/faces";
 
-/// A session against the server that all tests share.
+/// Runs a session against the server that all tests share.
 fn liveness(options: &[&str]) -> Output {
-    let server = shared().grpc.to_string();
+    let server = shared_server().grpc.to_string();
     let portrait = format!("{FACES}/{PORTRAIT}");
     let mut arguments = vec!["liveness", "--server", &server, "--portrait", &portrait];
     arguments.extend(options);
-    menshen(&arguments)
+    run_menshen(&arguments)
 }
 
-/// A folder with a person who looks into the camera and does nothing.
+/// Returns a folder with frames of a person who looks into the camera and does nothing.
 fn person_at_rest() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let puppet = puppet(PORTRAIT);
-    let actor = Actor::new(3, puppet.turns());
+    let actor = Actor::new(3, puppet.turn_yaws());
     for (index, frame) in film(&puppet, &actor.track(2000, 10), 3).iter().enumerate() {
         std::fs::write(folder.path().join(format!("{index:03}.jpg")), &frame.jpeg).unwrap();
     }
@@ -32,7 +32,7 @@ fn person_at_rest() -> tempfile::TempDir {
     folder
 }
 
-fn says(run: &Output, code: i32, lines: &[&str]) {
+fn assert_prints(run: &Output, code: i32, lines: &[&str]) {
     let (out, error) = (text(&run.stdout), text(&run.stderr));
     assert_eq!(run.status.code(), Some(code), "{out}{error}");
     for line in lines {
@@ -44,8 +44,8 @@ fn says(run: &Output, code: i32, lines: &[&str]) {
 fn a_photograph_before_the_camera_is_prompted_and_does_not_pass() {
     let photo = format!("{FACES}/person_b_2.jpg");
     let run = liveness(&["--camera-simulated", &photo]);
-    says(&run, 1, &["attempt 1 of 3", "prompt      look straight into the camera"]);
-    says(&run, 1, &["decision    FAIL", "assurance   STREAM", "LIVENESS_FAILED"]);
+    assert_prints(&run, 1, &["attempt 1 of 3", "prompt      look straight into the camera"]);
+    assert_prints(&run, 1, &["decision    FAIL", "assurance   STREAM", "LIVENESS_FAILED"]);
 }
 
 #[test]
@@ -53,9 +53,13 @@ fn a_folder_of_frames_is_run_as_a_stream_and_as_a_recording() {
     let folder = person_at_rest();
     let frames = folder.path().to_str().unwrap();
     let streamed = liveness(&["--frames", frames]);
-    says(&streamed, 1, &["prompt      look straight", "decision    RETRY", "assurance   STREAM"]);
+    assert_prints(
+        &streamed,
+        1,
+        &["prompt      look straight", "decision    RETRY", "assurance   STREAM"],
+    );
     let recorded = liveness(&["--frames", frames, "--batch"]);
-    says(&recorded, 1, &["actions     ", "decision    ", "assurance   BATCH", "(0 done)"]);
+    assert_prints(&recorded, 1, &["actions     ", "decision    ", "assurance   BATCH", "(0 done)"]);
     assert!(!text(&recorded.stdout).contains("PASS"), "{}", text(&recorded.stdout));
 }
 
@@ -66,7 +70,7 @@ fn a_server_that_tells_all_has_its_checks_printed() {
     let app = runtime.block_on(App::start(live_config(&models))).unwrap();
     let server = app.grpc_address().to_string();
     let (frames, portrait) = (folder.path().to_str().unwrap(), format!("{FACES}/{PORTRAIT}"));
-    let run = menshen(&[
+    let run = run_menshen(&[
         "liveness",
         "--server",
         &server,
@@ -76,7 +80,11 @@ fn a_server_that_tells_all_has_its_checks_printed() {
         frames,
         "--batch",
     ]);
-    says(&run, 1, &["SESSION_EXPIRED", "frames.per_second", "(at least 7.500)", "similarity  "]);
+    assert_prints(
+        &run,
+        1,
+        &["SESSION_EXPIRED", "frames.per_second", "(at least 7.500)", "similarity  "],
+    );
     runtime.block_on(app.stop());
 }
 
@@ -84,11 +92,11 @@ fn a_server_that_tells_all_has_its_checks_printed() {
 fn each_run_is_a_transaction_of_its_own_unless_it_is_named() {
     let photo = format!("{FACES}/person_b_2.jpg");
     for _ in 0..4 {
-        says(&liveness(&["--camera-simulated", &photo]), 1, &["attempt 1 of 3"]);
+        assert_prints(&liveness(&["--camera-simulated", &photo]), 1, &["attempt 1 of 3"]);
     }
     let named = ["--camera-simulated", &photo, "--transaction", "from-the-terminal"];
     for attempt in ["attempt 1 of 3", "attempt 2 of 3", "attempt 3 of 3"] {
-        says(&liveness(&named), 1, &[attempt]);
+        assert_prints(&liveness(&named), 1, &[attempt]);
     }
     let refused = liveness(&named);
     assert_eq!(refused.status.code(), Some(2));
@@ -96,7 +104,7 @@ fn each_run_is_a_transaction_of_its_own_unless_it_is_named() {
 }
 
 #[test]
-fn what_the_command_cannot_use_is_named_and_exits_with_2() {
+fn unusable_options_are_named_and_exit_with_2() {
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     let cases: [(&[&str], &str); 6] = [
@@ -117,7 +125,7 @@ fn what_the_command_cannot_use_is_named_and_exits_with_2() {
         (["liveness", "--portrait", "/nowhere.jpg", "--camera-simulated", &photo], "/nowhere.jpg"),
         (["liveness", "--portrait", &photo, "--camera-simulated", &photo], "no server answers"),
     ] {
-        let run = menshen(&[&arguments[..], &["--server", "127.0.0.1:1"]].concat());
+        let run = run_menshen(&[&arguments[..], &["--server", "127.0.0.1:1"]].concat());
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
         assert!(text(&run.stderr).contains(word), "{arguments:?}: {}", text(&run.stderr));
     }

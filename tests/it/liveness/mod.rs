@@ -1,8 +1,7 @@
 //! Liveness sessions from end to end: a puppet before a camera, a real server, the real networks.
 //!
-//! One thing is not real: a rendered face is no photograph, and what the passive network says of
-//! it proves nothing. The server under test judges with `fixed_live` instead, which finds every
-//! face live.
+//! One network is not real. A rendered face is no photograph, so the score of the passive network
+//! proves nothing. The server under test uses `fixed_live` instead, which finds every face live.
 
 mod attacks;
 mod command;
@@ -27,16 +26,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::puppet::{Action, Actor, Frame, Puppet, shoot};
-use crate::support::{channel, config, context, copy, fixture, image, portrait, repository};
+use crate::puppet::{Actor, FilmedFrame, Gesture, Puppet, shoot};
+use crate::support::{channel, config, context, copy_folder, fixture, image, portrait, repository};
 
 type Client = LivenessServiceClient<Channel>;
 
-/// Sessions that happen while they are judged need a server that keeps up, so they run alone;
-/// recordings, which wait, share.
-static PACE: RwLock<()> = RwLock::const_new(());
+/// Serialises streams in real time, which need a server that keeps up. Such tests take the lock for
+/// writing; tests with recordings, which can wait, take the lock for reading.
+static REAL_TIME_LOCK: RwLock<()> = RwLock::const_new(());
 
-/// The portraits that puppets are made of.
+/// Portraits from which puppets are made.
 const PORTRAITS: [&str; 8] = [
     "person_a_1.jpg",
     "person_a_2.jpg",
@@ -48,18 +47,18 @@ const PORTRAITS: [&str; 8] = [
     "grace_hopper.jpg",
 ];
 
-/// When the recordings of tests begin, in milliseconds after their session was created.
+/// Start of the tests' recordings, in milliseconds after the session was created.
 const RECORDED_AFTER_MS: i64 = 1000;
 
-/// The models of the repository with `fixed_live` beside them.
+/// Returns a folder with the models of the repository and `fixed_live`.
 fn models() -> TempDir {
     let models = tempfile::tempdir().unwrap();
-    copy(&config().models.dir, models.path());
-    copy(&repository().join("tests/fixtures/models"), models.path());
+    copy_folder(&config().models.dir, models.path());
+    copy_folder(&repository().join("tests/fixtures/models"), models.path());
     models
 }
 
-/// Settings of a server that finds every face live and tells its callers everything.
+/// Returns the settings of a server that finds every face live and tells callers everything.
 fn live_config(models: &TempDir) -> menshen::config::Config {
     let mut config = config();
     config.models.dir = models.path().to_owned();
@@ -68,7 +67,7 @@ fn live_config(models: &TempDir) -> menshen::config::Config {
     config
 }
 
-/// The server that these tests share.
+/// Returns a client of the server that these tests share.
 async fn client() -> Client {
     static SHARED: OnceLock<(Runtime, App, TempDir)> = OnceLock::new();
     let start = || {
@@ -79,10 +78,10 @@ async fn client() -> Client {
         })
     };
     let address = tokio::task::spawn_blocking(move || start().1.grpc_address()).await.unwrap();
-    client_of(channel(address).await)
+    liveness_client(channel(address).await)
 }
 
-fn client_of(channel: Channel) -> Client {
+fn liveness_client(channel: Channel) -> Client {
     LivenessServiceClient::new(channel)
 }
 
@@ -91,7 +90,11 @@ fn puppet(name: &str) -> Puppet {
     Puppet::person(&picture, &points)
 }
 
-fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::CreateSessionRequest {
+fn session_request(
+    transaction: &str,
+    portrait: &str,
+    assurance: v1::Assurance,
+) -> v1::CreateSessionRequest {
     v1::CreateSessionRequest {
         context: context(),
         device_id: "tablet-1".into(),
@@ -104,23 +107,24 @@ fn order(transaction: &str, portrait: &str, assurance: v1::Assurance) -> v1::Cre
     }
 }
 
-async fn create(
+async fn create_session(
     client: &mut Client,
     request: v1::CreateSessionRequest,
 ) -> v1::CreateSessionResponse {
     client.create_session(request).await.unwrap().into_inner()
 }
 
-/// A session that asks for these actions: one in 34 does.
-async fn drawn(
+/// Creates sessions until one asks for these actions. One session in 34 does.
+async fn create_with_actions(
     client: &mut Client,
     transaction: &str,
     portrait: &str,
     actions: [v1::Action; 3],
 ) -> v1::CreateSessionResponse {
     for attempt in 0..2000 {
-        let order = order(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
-        let session = create(client, order).await;
+        let request =
+            session_request(&format!("{transaction}-{attempt}"), portrait, v1::Assurance::Batch);
+        let session = create_session(client, request).await;
         if session.actions().eq(actions) {
             return session;
         }
@@ -128,19 +132,19 @@ async fn drawn(
     panic!("{actions:?} is never drawn");
 }
 
-/// The puppet's word for an action of the API.
-fn action(action: v1::Action) -> Action {
+/// Returns the puppet's gesture for an action of the API.
+fn gesture(action: v1::Action) -> Gesture {
     match action {
-        v1::Action::TurnLeft => Action::TurnLeft,
-        v1::Action::TurnRight => Action::TurnRight,
-        v1::Action::Blink => Action::Blink,
-        v1::Action::Nod => Action::Nod,
-        v1::Action::OpenMouth => Action::OpenMouth,
+        v1::Action::TurnLeft => Gesture::TurnLeft,
+        v1::Action::TurnRight => Gesture::TurnRight,
+        v1::Action::Blink => Gesture::Blink,
+        v1::Action::Nod => Gesture::Nod,
+        v1::Action::OpenMouth => Gesture::OpenMouth,
         v1::Action::Unspecified => panic!("an action is asked for by name"),
     }
 }
 
-fn wire(frame: &Frame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
+fn wire_frame(frame: &FilmedFrame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
     v1::Frame {
         sequence,
         capture_unix_ms: begun_unix_ms + i64::try_from(frame.at_ms).unwrap(),
@@ -150,16 +154,16 @@ fn wire(frame: &Frame, sequence: u32, begun_unix_ms: i64) -> v1::Frame {
     }
 }
 
-/// When a session was created, in milliseconds of Unix time.
+/// Returns the time at which a session was created, in milliseconds of Unix time.
 fn created_unix_ms(session: &v1::CreateSessionResponse) -> i64 {
     session.expires_unix_ms - 120_000
 }
 
-/// A recording as `Evaluate` takes it.
-fn recording(
+/// Returns an `Evaluate` request with a recording.
+fn evaluate_request(
     session: &v1::CreateSessionResponse,
     portrait: &str,
-    frames: &[Frame],
+    frames: &[FilmedFrame],
 ) -> v1::EvaluateRequest {
     let begun = created_unix_ms(session) + RECORDED_AFTER_MS;
     v1::EvaluateRequest {
@@ -167,12 +171,12 @@ fn recording(
         token: session.token.clone(),
         device_id: "tablet-1".into(),
         portrait: image(fixture(portrait)),
-        frames: (0..).zip(frames).map(|(index, frame)| wire(frame, index, begun)).collect(),
+        frames: (0..).zip(frames).map(|(index, frame)| wire_frame(frame, index, begun)).collect(),
     }
 }
 
-fn start(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest {
-    message(v1::run_request::Message::Start(v1::Start {
+fn start_message(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest {
+    run_request(v1::run_request::Message::Start(v1::Start {
         context: context(),
         token: session.token.clone(),
         device_id: "tablet-1".into(),
@@ -180,55 +184,55 @@ fn start(session: &v1::CreateSessionResponse, portrait: &str) -> v1::RunRequest 
     }))
 }
 
-fn message(message: v1::run_request::Message) -> v1::RunRequest {
+fn run_request(message: v1::run_request::Message) -> v1::RunRequest {
     v1::RunRequest { message: Some(message) }
 }
 
-/// Runs a session while it happens, 10 frames a second: `react` is told of each prompt and when it
-/// came, and moves the actor, who has habits by the `seed`.
-async fn run(
+/// Runs a stream in real time, with 10 frames per second. `react` gets each prompt with its time
+/// and moves the actor. The seed fixes the actor's habits.
+async fn run_stream(
     client: &mut Client,
     session: &v1::CreateSessionResponse,
     portrait: &str,
     (puppet, seed): (Puppet, u64),
-    mut react: impl FnMut(&mut Actor, Action, u64),
+    mut react: impl FnMut(&mut Actor, Gesture, u64),
 ) -> Result<(Vec<Event>, v1::LivenessResult), Status> {
-    let (frames, sent) = mpsc::channel(4);
-    frames.send(start(session, portrait)).await.unwrap();
-    let mut told = client.run(ReceiverStream::new(sent)).await?.into_inner();
-    let mut actor = Actor::new(seed, puppet.turns());
+    let (frames, outgoing) = mpsc::channel(4);
+    frames.send(start_message(session, portrait)).await.unwrap();
+    let mut answers = client.run(ReceiverStream::new(outgoing)).await?.into_inner();
+    let mut actor = Actor::new(seed, puppet.turn_yaws());
     let (begun, begun_unix_ms) = (Instant::now(), created_unix_ms(session));
-    let mut pace = interval(Duration::from_millis(100));
+    let mut frame_interval = interval(Duration::from_millis(100));
     let mut events = Vec::new();
     for sequence in 0.. {
         tokio::select! {
-            event = told.message() => match event?.and_then(|event| event.event) {
+            event = answers.message() => match event?.and_then(|event| event.event) {
                 Some(Event::Result(result)) => return Ok((events, *result)),
                 Some(event) => {
                     if let Event::Prompt(prompt) = &event {
                         let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
-                        react(&mut actor, action(prompt.action()), now_ms);
+                        react(&mut actor, gesture(prompt.action()), now_ms);
                     }
                     events.push(event);
                 }
                 None => panic!("a stream ends with its result"),
             },
-            _ = pace.tick() => {
+            _ = frame_interval.tick() => {
                 let at_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
                 let (shot, puppet) = (actor.shot(at_ms), puppet.clone());
-                let film = move || Frame::new(at_ms, &shoot(&puppet, &shot, at_ms));
+                let film = move || FilmedFrame::new(at_ms, &shoot(&puppet, &shot, at_ms));
                 let frame = tokio::task::spawn_blocking(film).await.unwrap();
-                let frame = wire(&frame, sequence, begun_unix_ms);
-                // A session that is over takes no more.
-                let _ = frames.send(message(v1::run_request::Message::Frame(frame))).await;
+                let frame = wire_frame(&frame, sequence, begun_unix_ms);
+                // A session that has ended takes no more frames.
+                let _ = frames.send(run_request(v1::run_request::Message::Frame(frame))).await;
             }
         }
     }
     unreachable!("the server ends every session")
 }
 
-/// What a failed test prints of a result.
-fn story(result: &v1::LivenessResult) -> String {
+/// Describes a result for the message of a failed test.
+fn describe_result(result: &v1::LivenessResult) -> String {
     let checks = result.checks.iter().filter(|check| !check.passed);
     format!(
         "{:?} after {} steps of {:?}: {:?}, {} frames, {} judged, similarity {:?}, broken {:?}",

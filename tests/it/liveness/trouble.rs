@@ -1,4 +1,5 @@
-//! A session that ends by the server's fault costs no attempt; one that ends by its client's does.
+//! A session that ends by the server's fault costs no attempt. A session that ends by the client's
+//! fault does.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -9,13 +10,14 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use super::sessions::{
-    PORTRAIT, Running, batch, blank, blanks, client_at, code, run_empty, stream,
+    PORTRAIT, RunStream, batch_session, blank_frame, blank_frames, client_at, code,
+    run_without_frames, stream_session,
 };
-use super::{created_unix_ms, order, recording, start, wire};
+use super::{created_unix_ms, evaluate_request, session_request, start_message, wire_frame};
 use crate::redis_server::RedisServer;
 use crate::support::config;
 
-/// What makes Redis refuse to keep results and nothing else, and what makes it keep them again.
+/// ACL rules of Redis: refuse to keep results and nothing else; keep everything again.
 const NO_RESULTS: [&str; 5] = [
     "resetkeys",
     "~menshen:1:attempts:*",
@@ -25,7 +27,7 @@ const NO_RESULTS: [&str; 5] = [
 ];
 const ALL: [&str; 1] = ["allkeys"];
 
-/// A server with a store in which faults can be made; `None` where there is no Redis.
+/// Starts a server with a store that can be made to fail; returns `None` without Redis.
 async fn serve() -> Option<(App, RedisServer, TempDir)> {
     let store = RedisServer::start()?;
     let folder = tempfile::tempdir().unwrap();
@@ -53,20 +55,20 @@ async fn a_session_whose_result_cannot_be_kept_costs_no_attempt() {
     let mut client = client_at(app.grpc_address()).await;
     allow(&store, &NO_RESULTS).await;
     for _ in 0..4 {
-        let streamed = stream(&mut client, "trouble").await;
+        let streamed = stream_session(&mut client, "trouble").await;
         assert_eq!(streamed.attempt, 1);
-        let ended = run_empty(&mut client, start(&streamed, PORTRAIT)).await;
+        let ended = run_without_frames(&mut client, start_message(&streamed, PORTRAIT)).await;
         assert_eq!(code(ended), Code::Unavailable);
-        let recorded = batch(&mut client, "trouble").await;
+        let recorded = batch_session(&mut client, "trouble").await;
         assert_eq!(recorded.attempt, 1);
-        let ended = client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await;
+        let ended = client.evaluate(evaluate_request(&recorded, PORTRAIT, &blank_frames(2))).await;
         assert_eq!(code(ended), Code::Unavailable);
     }
     allow(&store, &ALL).await;
-    let streamed = stream(&mut client, "trouble").await;
+    let streamed = stream_session(&mut client, "trouble").await;
     assert_eq!(streamed.attempt, 1);
-    run_empty(&mut client, start(&streamed, PORTRAIT)).await.unwrap();
-    assert_eq!(batch(&mut client, "trouble").await.attempt, 2, "a result is an attempt");
+    run_without_frames(&mut client, start_message(&streamed, PORTRAIT)).await.unwrap();
+    assert_eq!(batch_session(&mut client, "trouble").await.attempt, 2, "a result is an attempt");
     app.stop().await;
 }
 
@@ -76,12 +78,13 @@ async fn a_transaction_with_endless_trouble_is_given_back_ten_attempts() {
     let mut client = client_at(app.grpc_address()).await;
     allow(&store, &NO_RESULTS).await;
     for session in 1..=13 {
-        let recorded = batch(&mut client, "endless").await;
+        let recorded = batch_session(&mut client, "endless").await;
         assert_eq!(recorded.attempt, if session <= 11 { 1 } else { session - 10 });
-        let ended = client.evaluate(recording(&recorded, PORTRAIT, &blanks(2))).await;
+        let ended = client.evaluate(evaluate_request(&recorded, PORTRAIT, &blank_frames(2))).await;
         assert_eq!(code(ended), Code::Unavailable);
     }
-    let refused = client.create_session(order("endless", PORTRAIT, v1::Assurance::Batch)).await;
+    let refused =
+        client.create_session(session_request("endless", PORTRAIT, v1::Assurance::Batch)).await;
     assert_eq!(code(refused), Code::FailedPrecondition);
     app.stop().await;
 }
@@ -89,24 +92,25 @@ async fn a_transaction_with_endless_trouble_is_given_back_ten_attempts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_its_client_breaks_or_leaves_costs_an_attempt() {
     let mut client = super::client().await;
-    let broken = stream(&mut client, "own-fault").await;
-    let running = Running::open(&mut client, start(&broken, PORTRAIT)).await;
-    let frame = wire(&blank(0), 0, created_unix_ms(&broken));
+    let broken = stream_session(&mut client, "own-fault").await;
+    let running = RunStream::open(&mut client, start_message(&broken, PORTRAIT)).await;
+    let frame = wire_frame(&blank_frame(0), 0, created_unix_ms(&broken));
     running.send(v1::Frame { rotation_degrees: 45, ..frame }).await;
-    assert_eq!(code(running.wait().await), Code::InvalidArgument);
+    assert_eq!(code(running.wait_for_result().await), Code::InvalidArgument);
 
-    let left = stream(&mut client, "own-fault").await;
+    let left = stream_session(&mut client, "own-fault").await;
     assert_eq!(left.attempt, 2);
-    let mut running = Running::open(&mut client, start(&left, PORTRAIT)).await;
-    running.show_nobody(&left).await;
+    let mut running = RunStream::open(&mut client, start_message(&left, PORTRAIT)).await;
+    running.send_blanks_until_guidance(&left).await;
     drop(running);
 
-    let recorded = batch(&mut client, "own-fault").await;
+    let recorded = batch_session(&mut client, "own-fault").await;
     assert_eq!(recorded.attempt, 3);
-    let mut request = recording(&recorded, PORTRAIT, &blanks(2));
-    // It can be read, so that the session is used before it is refused.
+    let mut request = evaluate_request(&recorded, PORTRAIT, &blank_frames(2));
+    // The request can be read, so the session is used up before the request is refused.
     request.frames[1].sequence = request.frames[0].sequence;
     assert_eq!(code(client.evaluate(request).await), Code::InvalidArgument);
-    let refused = client.create_session(order("own-fault", PORTRAIT, v1::Assurance::Batch)).await;
+    let refused =
+        client.create_session(session_request("own-fault", PORTRAIT, v1::Assurance::Batch)).await;
     assert_eq!(code(refused), Code::FailedPrecondition);
 }

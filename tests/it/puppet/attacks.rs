@@ -1,70 +1,72 @@
-//! What a cheat shows instead of a person. Each takes what an honest session is made of and
-//! breaks one thing.
+//! Recordings of cheats. Each function takes the shots or frames of an honest performance and
+//! breaks one property.
 
-use super::camera::{Frame, shoot};
+use super::camera::{FilmedFrame, shoot};
 use super::picture::Picture;
 use super::portrait::FRAME;
-use super::raster::Stance;
+use super::raster::Transform;
 use super::{Pose, Puppet, Shot};
 
-/// A photo on a stand: only the sensor's noise differs from frame to frame.
+/// A photo on a stand: frames differ only by the sensor's noise.
 pub fn still(shots: &[Shot]) -> Vec<Shot> {
-    shots.iter().map(|shot| Shot { pose: photo(shot.pose), ..*shot }).collect()
+    shots.iter().map(|shot| Shot { pose: photo_pose(shot.pose), ..*shot }).collect()
 }
 
-/// A photo in a hand, moved, rotated in its plane and brought nearer.
+/// A photo in a hand: moved, rotated in its plane and brought nearer.
 pub fn moved_in_plane(shots: &[Shot]) -> Vec<Shot> {
     let moved = |shot: &Shot| {
         let seconds = shot.at_ms as f32 / 1000.0;
         let (sway, lift) = ((2.1 * seconds).sin(), (1.3 * seconds).sin());
-        let stance = Stance {
+        let transform = Transform {
             roll: 12.0 * sway,
             scale: 1.0 + 0.08 * lift,
             shift: [40.0 * sway, 25.0 * lift],
-            ..Pose::REST.stance
+            ..Pose::REST.transform
         };
-        Shot { pose: Pose { stance, ..photo(shot.pose) }, ..*shot }
+        Shot { pose: Pose { transform, ..photo_pose(shot.pose) }, ..*shot }
     };
     shots.iter().map(moved).collect()
 }
 
-/// A print that is turned and tilted as the person would be; for a puppet made of paper. Paper
-/// does not close its eyes.
+/// A print that turns and tilts as the person would. Paper closes neither eyes nor mouth. The
+/// puppet must be made of paper.
 pub fn turned_print(shots: &[Shot]) -> Vec<Shot> {
     let paper = |shot: &Shot| {
-        let stance = shot.pose.stance;
-        Shot { pose: Pose { stance, ..photo(shot.pose) }, ..*shot }
+        let transform = shot.pose.transform;
+        Shot { pose: Pose { transform, ..photo_pose(shot.pose) }, ..*shot }
     };
     shots.iter().map(paper).collect()
 }
 
-fn photo(pose: Pose) -> Pose {
+fn photo_pose(pose: Pose) -> Pose {
     Pose { gain: pose.gain, noise: pose.noise, ..Pose::REST }
 }
 
-/// One recording up to `at_ms`, then the other.
-pub fn splice(first: &[Frame], second: &[Frame], at_ms: u64) -> Vec<Frame> {
+/// Returns the first recording up to `at_ms` and the second from then on.
+pub fn splice(first: &[FilmedFrame], second: &[FilmedFrame], at_ms: u64) -> Vec<FilmedFrame> {
     let before = first.iter().filter(|frame| frame.at_ms < at_ms);
     before.chain(second.iter().filter(|frame| frame.at_ms >= at_ms)).cloned().collect()
 }
 
-/// The same frame again, byte for byte, `count` times in place of those after `index`.
-pub fn duplicated(frames: &[Frame], index: usize, count: usize) -> Vec<Frame> {
+/// Replaces the `count` frames after `index` by byte-for-byte copies of frame `index`.
+pub fn duplicated(frames: &[FilmedFrame], index: usize, count: usize) -> Vec<FilmedFrame> {
     let copied = index + 1..=index + count;
     let source = |at| if copied.contains(&at) { index } else { at };
-    let copy =
-        |(at, frame): (usize, &Frame)| Frame { at_ms: frame.at_ms, ..frames[source(at)].clone() };
+    let copy = |(at, frame): (usize, &FilmedFrame)| FilmedFrame {
+        at_ms: frame.at_ms,
+        ..frames[source(at)].clone()
+    };
     frames.iter().enumerate().map(copy).collect()
 }
 
-/// A piece of a recording shown again and again until the recording's end. Every frame is new to
-/// a hash of its bytes or pixels: a mark in the corner counts on.
+/// Repeats a piece of a recording until the recording's end. A number in the corner of each frame
+/// keeps hashes of bytes and of pixels from finding the repetition.
 pub fn looped(
     puppet: &Puppet,
     shots: &[Shot],
     piece: std::ops::Range<usize>,
     seed: u64,
-) -> Vec<Frame> {
+) -> Vec<FilmedFrame> {
     let shown = |index: usize| match index.checked_sub(piece.end) {
         None => index,
         Some(beyond) => piece.start + beyond % piece.len(),
@@ -72,12 +74,12 @@ pub fn looped(
     let frame = |index: usize| {
         let mut picture = shoot(puppet, &shots[shown(index)], seed);
         mark(&mut picture, index);
-        Frame::new(shots[index].at_ms, &picture)
+        FilmedFrame::new(shots[index].at_ms, &picture)
     };
     (0..shots.len()).map(frame).collect()
 }
 
-/// Writes a number into the top left corner, too small for a face to be changed by it.
+/// Writes a number into the top left corner, too small to change the face.
 fn mark(picture: &mut Picture, number: usize) {
     for bit in 0..8 {
         let level = if number >> bit & 1 == 1 { 255.0 } else { 0.0 };
@@ -87,16 +89,16 @@ fn mark(picture: &mut Picture, number: usize) {
     }
 }
 
-/// A second person looks into the picture from the side, near enough to count.
-pub fn second_face(main: &Puppet, other: &Puppet, shots: &[Shot], seed: u64) -> Vec<Frame> {
-    /// Where the second person's window begins, how much smaller they are, and where the middle
-    /// of their face is in the frame.
+/// A second person looks into the picture from the side, large enough to count as a second face.
+pub fn second_face(main: &Puppet, other: &Puppet, shots: &[Shot], seed: u64) -> Vec<FilmedFrame> {
+    /// Top left corner of the second person's window, the person's scale, and the middle of the
+    /// face in the frame.
     const WINDOW: [usize; 2] = [300, 150];
     const SMALLER: f32 = 0.65;
     const FACE: [f32; 2] = [390.0, 330.0];
     let frame = |shot: &Shot| {
         let mut aside = *shot;
-        aside.pose.stance.shift[0] -= 95.0;
+        aside.pose.transform.shift[0] -= 95.0;
         let mut picture = shoot(main, &aside, seed);
         let guest = other.draw(&Pose::REST);
         for y in WINDOW[1]..FRAME[1] {
@@ -106,13 +108,13 @@ pub fn second_face(main: &Puppet, other: &Puppet, shots: &[Shot], seed: u64) -> 
                 picture.put(x, y, guest.sample(u, v));
             }
         }
-        Frame::new(shot.at_ms, &picture)
+        FilmedFrame::new(shot.at_ms, &picture)
     };
     shots.iter().map(frame).collect()
 }
 
-/// Left and right exchanged, as a phone's preview shows them.
-pub fn mirrored(puppet: &Puppet, shots: &[Shot], seed: u64) -> Vec<Frame> {
-    let frame = |shot: &Shot| Frame::new(shot.at_ms, &shoot(puppet, shot, seed).mirrored());
+/// Left and right exchanged, as in a phone's preview.
+pub fn mirrored(puppet: &Puppet, shots: &[Shot], seed: u64) -> Vec<FilmedFrame> {
+    let frame = |shot: &Shot| FilmedFrame::new(shot.at_ms, &shoot(puppet, shot, seed).mirrored());
     shots.iter().map(frame).collect()
 }

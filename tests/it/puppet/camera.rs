@@ -3,41 +3,42 @@
 use super::Puppet;
 use super::actor::Shot;
 use super::picture::Picture;
-use super::seeded::Seeded;
+use super::split_mix::SplitMix64;
 
-/// Of a phone's preview; keeps a frame at about a quarter of the 256 KiB a frame may have.
+/// JPEG quality of a phone's preview. A frame then has about a quarter of the 256 KiB that are
+/// allowed.
 const QUALITY: u8 = 85;
 
-/// One frame of a session.
+/// One frame, compressed, with its capture time.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Frame {
+pub struct FilmedFrame {
     pub at_ms: u64,
     pub jpeg: Vec<u8>,
 }
 
-impl Frame {
+impl FilmedFrame {
     pub fn new(at_ms: u64, picture: &Picture) -> Self {
         Self { at_ms, jpeg: picture.jpeg(QUALITY) }
     }
 }
 
 /// Films every shot of a track.
-pub fn film(puppet: &Puppet, track: &[Shot], seed: u64) -> Vec<Frame> {
-    track.iter().map(|shot| Frame::new(shot.at_ms, &shoot(puppet, shot, seed))).collect()
+pub fn film(puppet: &Puppet, track: &[Shot], seed: u64) -> Vec<FilmedFrame> {
+    track.iter().map(|shot| FilmedFrame::new(shot.at_ms, &shoot(puppet, shot, seed))).collect()
 }
 
-/// One shot; the noise depends on its time, so that no two are the same.
+/// Films one shot. The noise depends on the shot's time, so that no two frames are equal.
 pub fn shoot(puppet: &Puppet, shot: &Shot, seed: u64) -> Picture {
     puppet.film(&shot.pose, seed ^ shot.at_ms.wrapping_mul(0x9E37_79B9))
 }
 
-/// Applies light and noise, in place.
+/// Applies light and noise in place.
 pub fn expose(picture: &mut Picture, gain: f32, noise: f32, seed: u64) {
     if gain == 1.0 && noise == 0.0 {
         return;
     }
-    let mut random = Seeded::new(seed);
-    // The difference of two bytes has a standard deviation of 256 / sqrt(6).
+    let mut random = SplitMix64::new(seed);
+    // The difference of two random bytes has a standard deviation of 256 / sqrt(6).
     let scale = noise / 104.5;
     for pixel in picture.pixels.chunks_exact_mut(3) {
         let bytes = random.next().to_le_bytes();

@@ -1,11 +1,12 @@
-//! Closes the eyes: the skin above is stretched down over the eyeball and ends in lashes.
+//! Closes the eyes: stretches the skin above each eye down over the eyeball and ends it with
+//! lashes.
 
-use super::curve::{Axes, Curve, pixels, stretch};
 use super::picture::Picture;
+use super::polyline::{Axes, Polyline, map_interval, pixels_around};
 use super::portrait::Portrait;
 use super::surface::smooth;
 
-/// Mesh points of an eye, corners first; both lists from image left to image right.
+/// Mesh points of an eye: the corners and both lids. All lists run from image left to image right.
 struct Eye {
     corners: [usize; 2],
     upper: [usize; 7],
@@ -26,103 +27,106 @@ const EYES: [Eye; 2] = [
     },
 ];
 
-// All lengths here are in widths of the eye. Those of lashes and colour are what the iris network
-// takes for a closed eye in every fixture: below 0.15 of openness, and half of what it was open.
+// All lengths are in widths of the eye. The values for lashes and colour were chosen so that the
+// iris network reads every closed fixture as closed: openness below 0.15 and half of the open
+// eye's.
 
-/// Skin that stretches: up to the brow.
-const SKIN: f32 = 0.36;
-/// The mesh draws lids a little inside the white of the eye; this much further out, all of it is
-/// covered.
-const RIM: f32 = 0.05;
-/// Lashes above an eye: not skin, so they are not stretched.
-const LINER: f32 = 0.02;
-/// Half thickness of the line of lashes, and how dark it is.
-const LASHES: f32 = 0.11;
-const LASHES_DARK: f32 = 0.8;
-/// How much a closed lid has the colour of the skin below the eye; the skin above lies in shadow.
-const PAINT: f32 = 0.85;
-/// Where that skin is, below the lower lid.
-const BELOW: f32 = 0.2;
+/// Height of the skin that is stretched: up to the brow.
+const SKIN_ABOVE: f32 = 0.36;
+/// Distance by which the lids are moved outwards. The mesh draws them a little inside the white of
+/// the eye, which would stay visible.
+const RIM_COVERED: f32 = 0.05;
+/// Height of the lashes above an open eye. Lashes are not stretched, since they are not skin.
+const LASHES_ABOVE: f32 = 0.02;
+/// Half the thickness of the line of lashes, and the share of light that it takes away.
+const LASHES_HALF: f32 = 0.11;
+const LASHES_DARKNESS: f32 = 0.8;
+/// Share of the colour of the skin below the eye in a closed lid. The skin above lies in shadow.
+const SKIN_BELOW_SHARE: f32 = 0.85;
+/// Distance of the sampled skin below the lower lid.
+const SKIN_BELOW_AT: f32 = 0.2;
 
 /// Draws lids over the eyes of `canvas`; 0 leaves an eye as it is, 1 closes it.
 pub fn close(portrait: &Portrait, closed: [f32; 2], canvas: &mut Picture) {
-    for (eye, part) in EYES.iter().zip(closed) {
-        if part > 0.0 {
-            close_one(portrait, eye, part.min(1.0), canvas);
+    for (eye, closed) in EYES.iter().zip(closed) {
+        if closed > 0.0 {
+            close_one(portrait, eye, closed.min(1.0), canvas);
         }
     }
 }
 
-fn close_one(portrait: &Portrait, eye: &Eye, part: f32, canvas: &mut Picture) {
+fn close_one(portrait: &Portrait, eye: &Eye, closed: f32, canvas: &mut Picture) {
     let points = &portrait.points;
     let axes = Axes::new(points[eye.corners[0]], points[eye.corners[1]]);
     let lids = Lids {
-        upper: Curve::new(&axes, points, &eye.upper),
-        lower: Curve::new(&axes, points, &eye.lower),
+        upper: Polyline::new(&axes, points, &eye.upper),
+        lower: Polyline::new(&axes, points, &eye.lower),
         width: axes.width,
-        part,
+        closed,
     };
-    let middle = axes.outside([axes.width / 2.0, 0.0]);
-    for [x, y] in pixels(middle, axes.width, [canvas.width, canvas.height]) {
-        let [along, down] = axes.inside([x as f32, y as f32]);
-        let Some(seen) = lids.source(along, down) else { continue };
+    let middle = axes.axes_to_canvas([axes.width / 2.0, 0.0]);
+    for [x, y] in pixels_around(middle, axes.width, [canvas.width, canvas.height]) {
+        let [along, down] = axes.canvas_to_axes([x as f32, y as f32]);
+        let Some(lid) = lids.pixel(along, down) else { continue };
         let sample = |down: f32| {
-            let [u, v] = axes.outside([along, down]);
+            let [u, v] = axes.axes_to_canvas([along, down]);
             portrait.canvas.sample(u, v)
         };
-        let (own, skin) = (sample(seen.source), sample(seen.below));
+        let (own, skin) = (sample(lid.source), sample(lid.skin_below));
         let colour = std::array::from_fn(|channel| {
-            seen.light * (own[channel] + (skin[channel] - own[channel]) * seen.paint)
+            lid.light * (own[channel] + (skin[channel] - own[channel]) * lid.skin_share)
         });
         canvas.put(x, y, colour);
     }
 }
 
 struct Lids {
-    upper: Curve,
-    lower: Curve,
+    upper: Polyline,
+    lower: Polyline,
     width: f32,
-    part: f32,
+    /// 0 as in the portrait, 1 closed.
+    closed: f32,
 }
 
-/// What is seen at a place once the lids have moved; heights are in the axes of the eye.
-struct Seen {
-    /// The height it comes from.
+/// A pixel of a lid. Heights are in the axes of the eye.
+struct LidPixel {
+    /// Height from which the pixel is taken.
     source: f32,
-    /// The height of the skin below the eye.
-    below: f32,
-    /// How much of that skin's colour it takes.
-    paint: f32,
-    /// How much of its light is left.
+    /// Height of the skin below the eye.
+    skin_below: f32,
+    /// Share of that skin's colour in the pixel.
+    skin_share: f32,
+    /// Share of light that is left.
     light: f32,
 }
 
 impl Lids {
-    /// Nothing where the eye does not reach.
-    fn source(&self, along: f32, down: f32) -> Option<Seen> {
+    /// Returns `None` outside of the eye's region.
+    fn pixel(&self, along: f32, down: f32) -> Option<LidPixel> {
         let width = self.width;
-        // Thins out beyond the corners, where the lids have no edge.
+        // The effect fades out beyond the corners, where the lids have no edge.
         let fade = ((along + 0.12 * width).min(1.12 * width - along) / (0.2 * width)).min(1.0);
         if fade <= 0.0 {
             return None;
         }
-        let rim = RIM * width * fade;
-        let (upper, lower) = (self.upper.down(along) - rim, self.lower.down(along) + rim);
-        let top = upper - SKIN * width;
-        if down <= top || down >= lower + LASHES * width {
+        let rim = RIM_COVERED * width * fade;
+        let (upper, lower) = (self.upper.height_at(along) - rim, self.lower.height_at(along) + rim);
+        let top = upper - SKIN_ABOVE * width;
+        if down <= top || down >= lower + LASHES_HALF * width {
             return None;
         }
-        let part = self.part * fade;
-        let edge = upper + self.part * (lower - upper);
-        let (source, paint) = if down < edge {
+        let closed = self.closed * fade;
+        let edge = upper + self.closed * (lower - upper);
+        let (source, skin_share) = if down < edge {
             let lid = smooth((down - top) / (upper - top));
-            let skin = [top, upper - LINER * width * part];
-            (stretch(down, [top, edge], skin), PAINT * lid * part)
+            let skin = [top, upper - LASHES_ABOVE * width * closed];
+            (map_interval(down, [top, edge], skin), SKIN_BELOW_SHARE * lid * closed)
         } else {
             (down, 0.0)
         };
-        let near = 1.0 - ((down - edge).abs() / (LASHES * width)).min(1.0);
-        let light = 1.0 - LASHES_DARK * near * part;
-        Some(Seen { source, below: lower + BELOW * width, paint, light })
+        let near = 1.0 - ((down - edge).abs() / (LASHES_HALF * width)).min(1.0);
+        let light = 1.0 - LASHES_DARKNESS * near * closed;
+        let skin_below = lower + SKIN_BELOW_AT * width;
+        Some(LidPixel { source, skin_below, skin_share, light })
     }
 }

@@ -1,7 +1,8 @@
-//! Opens the mouth: the upper lip rises a little, lower lip and jaw sink, the gap is dark.
+//! Opens the mouth: the upper lip rises a little, the lower lip and the jaw sink, and the gap is
+//! dark.
 
-use super::curve::{Axes, Curve, pixels, stretch};
 use super::picture::Picture;
+use super::polyline::{Axes, Polyline, map_interval, pixels_around};
 use super::portrait::{CHIN, Portrait};
 use super::surface::smooth;
 
@@ -10,31 +11,32 @@ const CORNERS: [usize; 2] = [61, 291];
 const UPPER: [usize; 9] = [191, 80, 81, 82, 13, 312, 311, 310, 415];
 const LOWER: [usize; 9] = [95, 88, 178, 87, 14, 317, 402, 318, 324];
 
-/// Gaps of the lips over the width of the mouth: wide open, and the widest that a resting mouth
-/// may show. A smile that shows teeth is closed to it: people do not smile through a session.
-const OPEN: f32 = 0.62;
-const REST: f32 = 0.06;
-/// Part of an opening that the upper lip makes.
+/// Gap between the lips, in widths of the mouth: wide open, and the widest gap at rest. The mouth
+/// of a smile with visible teeth is closed to the latter, since people do not smile through a
+/// session.
+const GAP_OPEN: f32 = 0.62;
+const GAP_REST_MAX: f32 = 0.06;
+/// Share of the opening that the upper lip makes.
 const UPPER_SHARE: f32 = 0.15;
-/// Skin that gives way above the lips and below the chin, in widths of the mouth.
-const ABOVE: f32 = 0.35;
-const BELOW: f32 = 1.1;
-const DARK: [f32; 3] = [42.0, 16.0, 16.0];
+/// Height of the skin that stretches above the lips and below the chin, in widths of the mouth.
+const SKIN_ABOVE: f32 = 0.35;
+const SKIN_BELOW: f32 = 1.1;
+const MOUTH_COLOUR: [f32; 3] = [42.0, 16.0, 16.0];
 
-/// Draws the mouth on `canvas`, 0 at rest and 1 wide open.
-pub fn open(portrait: &Portrait, part: f32, canvas: &mut Picture) {
-    let lips = Lips::new(portrait, part.clamp(0.0, 1.0));
-    if lips.moves().abs() < 0.5 {
+/// Draws the mouth on `canvas`; 0 is at rest, 1 wide open.
+pub fn open(portrait: &Portrait, opened: f32, canvas: &mut Picture) {
+    let lips = Lips::new(portrait, opened.clamp(0.0, 1.0));
+    if lips.widening().abs() < 0.5 {
         return;
     }
-    let middle = lips.axes.outside([lips.axes.width / 2.0, lips.chin / 2.0]);
-    for [x, y] in pixels(middle, 2.2 * lips.axes.width, [canvas.width, canvas.height]) {
-        let [along, down] = lips.axes.inside([x as f32, y as f32]);
+    let middle = lips.axes.axes_to_canvas([lips.axes.width / 2.0, lips.chin / 2.0]);
+    for [x, y] in pixels_around(middle, 2.2 * lips.axes.width, [canvas.width, canvas.height]) {
+        let [along, down] = lips.axes.canvas_to_axes([x as f32, y as f32]);
         match lips.source(along, down) {
-            Source::Same => {}
-            Source::Inside => canvas.put(x, y, DARK),
-            Source::At(source) => {
-                let [u, v] = lips.axes.outside([along, source]);
+            Source::Unchanged => {}
+            Source::MouthInside => canvas.put(x, y, MOUTH_COLOUR),
+            Source::PortraitAt(source) => {
+                let [u, v] = lips.axes.axes_to_canvas([along, source]);
                 canvas.put(x, y, portrait.canvas.sample(u, v));
             }
         }
@@ -42,73 +44,78 @@ pub fn open(portrait: &Portrait, part: f32, canvas: &mut Picture) {
 }
 
 enum Source {
-    Same,
-    /// The dark of the mouth.
-    Inside,
-    /// The height in the portrait.
-    At(f32),
+    Unchanged,
+    /// The dark inside of the mouth.
+    MouthInside,
+    /// The height in the portrait from which the pixel is taken.
+    PortraitAt(f32),
 }
 
 struct Lips {
     axes: Axes,
-    upper: Curve,
-    lower: Curve,
+    upper: Polyline,
+    lower: Polyline,
     chin: f32,
-    /// Gap in the middle in the portrait, and as it shall be.
-    had: f32,
-    gap: f32,
+    /// Gap in the middle of the mouth: in the portrait, and as drawn.
+    gap_before: f32,
+    gap_after: f32,
 }
 
 impl Lips {
-    fn new(portrait: &Portrait, part: f32) -> Self {
+    fn new(portrait: &Portrait, opened: f32) -> Self {
         let points = &portrait.points;
         let axes = Axes::new(points[CORNERS[0]], points[CORNERS[1]]);
-        let (upper, lower) = (Curve::new(&axes, points, &UPPER), Curve::new(&axes, points, &LOWER));
+        let (upper, lower) =
+            (Polyline::new(&axes, points, &UPPER), Polyline::new(&axes, points, &LOWER));
         let middle = axes.width / 2.0;
-        let had = (lower.down(middle) - upper.down(middle)).max(0.0);
-        let rest = had.min(REST * axes.width);
-        let gap = rest + part * (OPEN * axes.width - rest);
-        let chin = axes.inside([points[CHIN][0], points[CHIN][1]])[1];
-        Self { axes, upper, lower, chin, had, gap }
+        let gap_before = (lower.height_at(middle) - upper.height_at(middle)).max(0.0);
+        let rest = gap_before.min(GAP_REST_MAX * axes.width);
+        let gap_after = rest + opened * (GAP_OPEN * axes.width - rest);
+        let chin = axes.canvas_to_axes([points[CHIN][0], points[CHIN][1]])[1];
+        Self { axes, upper, lower, chin, gap_before, gap_after }
     }
 
-    /// How much wider the gap becomes in the middle.
-    fn moves(&self) -> f32 {
-        self.gap - self.had
+    /// Returns by how much the gap in the middle grows.
+    fn widening(&self) -> f32 {
+        self.gap_after - self.gap_before
     }
 
     fn source(&self, along: f32, down: f32) -> Source {
         let width = self.axes.width;
-        let (upper, lower) = (self.upper.down(along), self.lower.down(along));
-        let had = (lower - upper).max(0.0);
-        let wider = self.lens(along) * self.gap - had;
+        let (upper, lower) = (self.upper.height_at(along), self.lower.height_at(along));
+        let gap = (lower - upper).max(0.0);
+        let wider = self.opening_profile(along) * self.gap_after - gap;
         let lip = upper - UPPER_SHARE * wider;
-        let under = lip + had + wider;
+        let under = lip + gap + wider;
         // The jaw is wider than the mouth and moves as one.
-        let jaw = (1.0 - UPPER_SHARE) * self.moves() * self.jaw(along);
-        let (top, neck) = (upper - ABOVE * width, self.chin + BELOW * width);
+        let jaw = (1.0 - UPPER_SHARE) * self.widening() * self.jaw_profile(along);
+        let (top, neck) = (upper - SKIN_ABOVE * width, self.chin + SKIN_BELOW * width);
         let chin = self.chin + jaw;
         if down <= top || down >= neck {
-            Source::Same
+            Source::Unchanged
         } else if down < lip {
-            Source::At(stretch(down, [top, lip], [top, upper]))
+            Source::PortraitAt(map_interval(down, [top, lip], [top, upper]))
         } else if down < under {
-            if down - lip < had { Source::At(upper + down - lip) } else { Source::Inside }
+            if down - lip < gap {
+                Source::PortraitAt(upper + down - lip)
+            } else {
+                Source::MouthInside
+            }
         } else if down < chin {
-            Source::At(stretch(down, [under, chin], [lower, self.chin]))
+            Source::PortraitAt(map_interval(down, [under, chin], [lower, self.chin]))
         } else {
-            Source::At(stretch(down, [chin, neck], [self.chin, neck]))
+            Source::PortraitAt(map_interval(down, [chin, neck], [self.chin, neck]))
         }
     }
 
-    /// 1 in the middle of the mouth, 0 at and beyond its corners.
-    fn lens(&self, along: f32) -> f32 {
+    /// Returns 1 in the middle of the mouth and 0 at and beyond its corners.
+    fn opening_profile(&self, along: f32) -> f32 {
         let off = 2.0 * along / self.axes.width - 1.0;
         (1.0 - off * off).max(0.0).powf(0.7)
     }
 
-    /// 1 under the mouth, falling to 0 at the corners of the jaw.
-    fn jaw(&self, along: f32) -> f32 {
+    /// Returns 1 under the mouth, falling to 0 at the corners of the jaw.
+    fn jaw_profile(&self, along: f32) -> f32 {
         let off = (2.0 * along / self.axes.width - 1.0).abs();
         1.0 - smooth((off - 0.2) / 1.9)
     }

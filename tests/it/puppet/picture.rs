@@ -1,8 +1,8 @@
-//! Pixels of the puppet: RGB, read with bilinear sampling, written as JPEG.
+//! Pixels of the puppet: RGB, sampled bilinearly, written as JPEG.
 
 use jpeg_encoder::{ColorType, Encoder};
 
-/// 8-bit RGB, interleaved. Whole coordinates are the middles of pixels.
+/// 8-bit RGB, interleaved. Integer coordinates are the centres of pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
     pub width: usize,
@@ -20,17 +20,19 @@ impl Picture {
         Self { width, height, pixels: colour.repeat(width * height) }
     }
 
-    /// The colour at a place between pixels; beyond the border the border's colour goes on.
+    /// Returns the colour between pixels; beyond the border, the colour of the border.
     pub fn sample(&self, x: f32, y: f32) -> [f32; 3] {
         let x = x.clamp(0.0, (self.width - 1) as f32);
         let y = y.clamp(0.0, (self.height - 1) as f32);
         let (left, top) = (x as usize, y as usize);
         let right = (left + 1).min(self.width - 1);
         let bottom = (top + 1).min(self.height - 1);
-        let (part_x, part_y) = (x - left as f32, y - top as f32);
-        let upper = mix(self.get(left, top), self.get(right, top), part_x);
-        let lower = mix(self.get(left, bottom), self.get(right, bottom), part_x);
-        std::array::from_fn(|channel| upper[channel] + (lower[channel] - upper[channel]) * part_y)
+        let (fraction_x, fraction_y) = (x - left as f32, y - top as f32);
+        let upper = mix(self.get(left, top), self.get(right, top), fraction_x);
+        let lower = mix(self.get(left, bottom), self.get(right, bottom), fraction_x);
+        std::array::from_fn(|channel| {
+            upper[channel] + (lower[channel] - upper[channel]) * fraction_y
+        })
     }
 
     pub fn get(&self, x: usize, y: usize) -> [u8; 3] {
@@ -40,17 +42,18 @@ impl Picture {
 
     pub fn put(&mut self, x: usize, y: usize, colour: [f32; 3]) {
         let at = (y * self.width + x) * 3;
-        // The cast saturates, so a colour out of range becomes the nearest one in it.
+        // The cast saturates, so a colour out of range becomes the nearest valid one.
         self.pixels[at..at + 3].copy_from_slice(&colour.map(|value| (value + 0.5) as u8));
     }
 
-    /// Half the size, each pixel the mean of four: what keeps a shrunk picture from aliasing.
+    /// Returns the picture at half the size. Each pixel is the mean of four, which prevents
+    /// aliasing.
     pub fn halved(&self) -> Self {
         let (width, height) = (self.width / 2, self.height / 2);
         let mut half = Self::filled(width, height, [0; 3]);
         for y in 0..height {
             for x in 0..width {
-                // The corner four pixels share.
+                // The corner that four pixels share.
                 let mean = self.sample(2.0 * x as f32 + 0.5, 2.0 * y as f32 + 0.5);
                 half.put(x, y, mean);
             }
@@ -58,14 +61,14 @@ impl Picture {
         half
     }
 
-    /// Left and right exchanged.
+    /// Returns the picture with left and right exchanged.
     pub fn mirrored(&self) -> Self {
         let rows = self.pixels.chunks_exact(self.width * 3);
         let pixels = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
         Self { pixels, ..*self }
     }
 
-    /// A baseline JPEG. A session keeps one quality, hence one set of quantisation tables.
+    /// Returns a baseline JPEG. A session keeps one quality and so one set of quantisation tables.
     pub fn jpeg(&self, quality: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         let size = [self.width, self.height].map(|side| u16::try_from(side).unwrap());
@@ -76,10 +79,10 @@ impl Picture {
     }
 }
 
-fn mix(a: [u8; 3], b: [u8; 3], part: f32) -> [f32; 3] {
+fn mix(a: [u8; 3], b: [u8; 3], fraction: f32) -> [f32; 3] {
     std::array::from_fn(|channel| {
         let (a, b) = (f32::from(a[channel]), f32::from(b[channel]));
-        a + (b - a) * part
+        a + (b - a) * fraction
     })
 }
 

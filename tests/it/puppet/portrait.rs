@@ -1,16 +1,17 @@
-//! A portrait brought to the puppet's canvas: eyes level, face of the size a session wants.
+//! A portrait fitted to the puppet's canvas: eyes level, and a face of the size that sessions need.
 
 use super::picture::Picture;
 
-/// Frames of a session.
+/// Width and height of a session's frames, in pixels.
 pub const FRAME: [usize; 2] = [480, 640];
-/// The canvas is larger than a frame by this on each side, so that a frame can move over it.
+/// Margin of the canvas around a frame, in pixels, so that a frame can move over the canvas.
 pub const MARGIN: usize = 80;
 pub const CANVAS: [usize; 2] = [FRAME[0] + 2 * MARGIN, FRAME[1] + 2 * MARGIN];
-/// Distance of the eyes on the canvas; makes a face 200 pixels wide, with 90 as the limit.
-pub const EYES_APART: f32 = 104.0;
+/// Distance of the eyes on the canvas, in pixels. The face is then 200 pixels wide; 90 is the
+/// limit.
+pub const EYE_DISTANCE: f32 = 104.0;
 /// Midpoint of the eyes on the canvas.
-pub const EYES_AT: [f32; 2] = [CANVAS[0] as f32 / 2.0, MARGIN as f32 + 280.0];
+pub const EYE_MIDPOINT: [f32; 2] = [CANVAS[0] as f32 / 2.0, MARGIN as f32 + 280.0];
 
 /// Numbers of mesh points; left and right are the person's own.
 pub const NOSE_TIP: usize = 1;
@@ -31,29 +32,32 @@ pub struct Portrait {
 }
 
 impl Portrait {
-    /// Scales, levels and centres a picture by its mesh points, which are in its pixels.
+    /// Scales, levels and centres a picture by its mesh points, given in pixels of the picture.
     pub fn new(picture: &Picture, points: &[Point]) -> Self {
         assert_eq!(points.len(), 468, "a face mesh has 468 points");
-        let fit = Fit::new(points);
+        let similarity = SimilarityTransform::new(points);
         let mut source = picture.clone();
         let mut shrunk = 1.0;
         // Bilinear sampling skips pixels when it shrinks by more than two.
-        while fit.step / shrunk > 1.5 {
+        while similarity.scale / shrunk > 1.5 {
             source = source.halved();
             shrunk *= 2.0;
         }
         let mut canvas = Picture::filled(CANVAS[0], CANVAS[1], [0; 3]);
         for y in 0..CANVAS[1] {
             for x in 0..CANVAS[0] {
-                let [u, v] = fit.source([x as f32, y as f32]);
+                let [u, v] = similarity.canvas_to_picture([x as f32, y as f32]);
                 let half = 0.5 / shrunk - 0.5;
                 canvas.put(x, y, source.sample(u / shrunk + half, v / shrunk + half));
             }
         }
-        Self { canvas, points: points.iter().map(|point| fit.target(*point)).collect() }
+        Self {
+            canvas,
+            points: points.iter().map(|point| similarity.picture_to_canvas(*point)).collect(),
+        }
     }
 
-    /// Midpoint of the corners of each eye: the person's right one, the left one.
+    /// Returns the midpoint of the corners of each eye: the person's right eye, then the left eye.
     pub fn eyes(&self) -> [Point; 2] {
         eyes(&self.points)
     }
@@ -67,38 +71,39 @@ fn middle(a: Point, b: Point) -> Point {
     std::array::from_fn(|axis| (a[axis] + b[axis]) / 2.0)
 }
 
-/// The similarity from the canvas to the picture.
-struct Fit {
-    /// Pixels of the picture in one of the canvas.
-    step: f32,
-    /// Direction of the eye line in the picture.
+/// Similarity transform from the canvas to the picture.
+struct SimilarityTransform {
+    /// Pixels of the picture per pixel of the canvas.
+    scale: f32,
+    /// Unit vector along the line of the eyes, in the picture.
     along: [f32; 2],
     /// Midpoint of the eyes in the picture.
     middle: Point,
 }
 
-impl Fit {
+impl SimilarityTransform {
     fn new(points: &[Point]) -> Self {
         let [right, left] = eyes(points);
         let line = [left[0] - right[0], left[1] - right[1]];
         let length = line[0].hypot(line[1]);
         assert!(length > 1.0, "the eyes stand apart");
         Self {
-            step: length / EYES_APART,
-            along: line.map(|part| part / length),
+            scale: length / EYE_DISTANCE,
+            along: line.map(|component| component / length),
             middle: middle(right, left),
         }
     }
 
-    fn source(&self, at: [f32; 2]) -> [f32; 2] {
-        let (x, y) = ((at[0] - EYES_AT[0]) * self.step, (at[1] - EYES_AT[1]) * self.step);
+    fn canvas_to_picture(&self, at: [f32; 2]) -> [f32; 2] {
+        let (x, y) =
+            ((at[0] - EYE_MIDPOINT[0]) * self.scale, (at[1] - EYE_MIDPOINT[1]) * self.scale);
         let [c, s] = self.along;
         [self.middle[0] + c * x - s * y, self.middle[1] + s * x + c * y]
     }
 
-    fn target(&self, point: Point) -> Point {
-        let [x, y, z] = std::array::from_fn(|axis| (point[axis] - self.middle[axis]) / self.step);
+    fn picture_to_canvas(&self, point: Point) -> Point {
+        let [x, y, z] = std::array::from_fn(|axis| (point[axis] - self.middle[axis]) / self.scale);
         let [c, s] = self.along;
-        [EYES_AT[0] + c * x + s * y, EYES_AT[1] - s * x + c * y, z]
+        [EYE_MIDPOINT[0] + c * x + s * y, EYE_MIDPOINT[1] - s * x + c * y, z]
     }
 }

@@ -1,12 +1,12 @@
-//! Draws a turned surface: triangles with a depth buffer, the canvas as their texture.
+//! Draws a turned surface: triangles with a depth buffer; the canvas is their texture.
 
 use super::picture::Picture;
 use super::portrait::{CANVAS, FRAME, Point};
 use super::surface::{COLUMNS, ROWS, Surface, Vertex, project};
 
-/// How the surface stands before the camera.
+/// Rotation, scale and shift of the surface before the camera.
 #[derive(Debug, Clone, Copy)]
-pub struct Stance {
+pub struct Transform {
     /// Degrees; positive to the person's own left, which is image right.
     pub yaw: f32,
     /// Degrees; positive when looking down.
@@ -20,71 +20,81 @@ pub struct Stance {
 
 /// A grid point as the camera sees it.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct ProjectedVertex {
     at: [f32; 2],
     depth: f32,
     texture: [f32; 2],
 }
 
-/// The frame that shows `surface` wearing `texture`; what it leaves uncovered is `behind`.
-pub fn draw(surface: &Surface, texture: &Picture, stance: &Stance, behind: [u8; 3]) -> Picture {
-    let seen: Vec<Seen> =
-        surface.vertices.iter().map(|vertex| see(vertex, surface.pivot, stance)).collect();
-    let mut target = Target {
+/// Returns the frame that shows `surface` with `texture`. Uncovered pixels have the colour
+/// `behind`.
+pub fn draw(
+    surface: &Surface,
+    texture: &Picture,
+    transform: &Transform,
+    behind: [u8; 3],
+) -> Picture {
+    let projected: Vec<ProjectedVertex> = surface
+        .vertices
+        .iter()
+        .map(|vertex| project_vertex(vertex, surface.pivot, transform))
+        .collect();
+    let mut buffer = DepthBuffer {
         frame: Picture::filled(FRAME[0], FRAME[1], behind),
         depths: vec![f32::INFINITY; FRAME[0] * FRAME[1]],
     };
     for row in 0..ROWS - 1 {
         for column in 0..COLUMNS - 1 {
             let at = row * COLUMNS + column;
-            let [a, b, c, d] = [at, at + 1, at + COLUMNS, at + COLUMNS + 1].map(|k| seen[k]);
-            target.triangle([a, b, c], texture);
-            target.triangle([b, d, c], texture);
+            let [a, b, c, d] = [at, at + 1, at + COLUMNS, at + COLUMNS + 1].map(|k| projected[k]);
+            buffer.draw_triangle([a, b, c], texture);
+            buffer.draw_triangle([b, d, c], texture);
         }
     }
-    target.frame
+    buffer.frame
 }
 
-/// Where in the frame a place of the canvas is seen.
-pub fn locate(surface: &Surface, texture: [f32; 2], stance: &Stance) -> [f32; 2] {
-    see(&surface.at(texture), surface.pivot, stance).at
+/// Returns the position in the frame of a position on the canvas.
+pub fn locate(surface: &Surface, texture: [f32; 2], transform: &Transform) -> [f32; 2] {
+    project_vertex(&surface.at(texture), surface.pivot, transform).at
 }
 
-fn see(vertex: &Vertex, pivot: Point, stance: &Stance) -> Seen {
-    let turned = turn(vertex.place, pivot, stance);
-    let rest = vertex.place;
-    let place: Point =
-        std::array::from_fn(|axis| rest[axis] + (turned[axis] - rest[axis]) * vertex.follows);
-    let [x, y] = project(place);
+fn project_vertex(vertex: &Vertex, pivot: Point, transform: &Transform) -> ProjectedVertex {
+    let turned = rotate(vertex.position, pivot, transform);
+    let rest = vertex.position;
+    let position: Point =
+        std::array::from_fn(|axis| rest[axis] + (turned[axis] - rest[axis]) * vertex.turn_weight);
+    let [x, y] = project(position);
     let (x, y) = (x - CANVAS[0] as f32 / 2.0, y - CANVAS[1] as f32 / 2.0);
-    let (sin, cos) = stance.roll.to_radians().sin_cos();
+    let (sin, cos) = transform.roll.to_radians().sin_cos();
     let at = [
-        (x * cos - y * sin) * stance.scale + FRAME[0] as f32 / 2.0 + stance.shift[0],
-        (x * sin + y * cos) * stance.scale + FRAME[1] as f32 / 2.0 + stance.shift[1],
+        (x * cos - y * sin) * transform.scale + FRAME[0] as f32 / 2.0 + transform.shift[0],
+        (x * sin + y * cos) * transform.scale + FRAME[1] as f32 / 2.0 + transform.shift[1],
     ];
-    Seen { at, depth: place[2], texture: vertex.texture }
+    ProjectedVertex { at, depth: position[2], texture: vertex.texture }
 }
 
-/// Nods, then turns, about the pivot.
-fn turn(place: Point, pivot: Point, stance: &Stance) -> Point {
-    let [x, y, z]: Point = std::array::from_fn(|axis| place[axis] - pivot[axis]);
-    let (sin, cos) = stance.pitch.to_radians().sin_cos();
+/// Rotates a position about the pivot: pitch first, then yaw.
+fn rotate(position: Point, pivot: Point, transform: &Transform) -> Point {
+    let [x, y, z]: Point = std::array::from_fn(|axis| position[axis] - pivot[axis]);
+    let (sin, cos) = transform.pitch.to_radians().sin_cos();
     let (y, z) = (y * cos - z * sin, z * cos + y * sin);
-    let (sin, cos) = stance.yaw.to_radians().sin_cos();
+    let (sin, cos) = transform.yaw.to_radians().sin_cos();
     let (x, z) = (x * cos - z * sin, z * cos + x * sin);
     [x + pivot[0], y + pivot[1], z + pivot[2]]
 }
 
-struct Target {
+struct DepthBuffer {
     frame: Picture,
     depths: Vec<f32>,
 }
 
-impl Target {
-    fn triangle(&mut self, corners: [Seen; 3], texture: &Picture) {
+impl DepthBuffer {
+    fn draw_triangle(&mut self, corners: [ProjectedVertex; 3], texture: &Picture) {
         let [a, b, c] = corners.map(|corner| corner.at);
         let area = cross(a, b, c);
-        // Thinner than a pixel's thousandth: nothing to see, and a division by nearly 0.
+        // A triangle thinner than a thousandth of a pixel is invisible, and a division by its area
+        // would be one by nearly 0.
         if area.abs() < 1e-3 {
             return;
         }
@@ -94,25 +104,25 @@ impl Target {
             let high = places.into_iter().fold(f32::NEG_INFINITY, f32::max).floor();
             low as usize..FRAME[axis].min((high + 1.0).max(0.0) as usize)
         });
-        // The share of each corner changes by the same step from pixel to pixel.
+        // The barycentric share of each corner changes by the same step from pixel to pixel.
         let steps = [(b, c), (c, a), (a, b)].map(|(from, to)| (from[1] - to[1]) / area);
         for y in rows {
             let at = [columns.start as f32, y as f32];
             let mut shares = [(b, c), (c, a), (a, b)].map(|(from, to)| cross(from, to, at) / area);
             for x in columns.clone() {
                 if shares.iter().all(|share| *share >= -1e-4) {
-                    self.pixel([x, y], shares, &corners, texture);
+                    self.draw_pixel([x, y], shares, &corners, texture);
                 }
                 shares = std::array::from_fn(|corner| shares[corner] + steps[corner]);
             }
         }
     }
 
-    fn pixel(
+    fn draw_pixel(
         &mut self,
         [x, y]: [usize; 2],
         shares: [f32; 3],
-        corners: &[Seen; 3],
+        corners: &[ProjectedVertex; 3],
         texture: &Picture,
     ) {
         let [a, b, c] = corners;
@@ -128,7 +138,7 @@ impl Target {
     }
 }
 
-/// Twice the signed area of a triangle.
+/// Returns twice the signed area of a triangle.
 fn cross(a: [f32; 2], b: [f32; 2], c: [f32; 2]) -> f32 {
     (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 }

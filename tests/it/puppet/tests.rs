@@ -3,15 +3,17 @@ use menshen::image::{ImageSettings, decode};
 use super::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
 };
-use super::portrait::{CHIN, EYES_APART, EYES_AT, FRAME, MARGIN, NOSE_TIP};
-use super::{Action, Actor, Frame, Picture, Pose, Puppet, Session, Shot, Stance, film, shoot};
+use super::portrait::{CHIN, EYE_DISTANCE, EYE_MIDPOINT, FRAME, MARGIN, NOSE_TIP};
+use super::{
+    Actor, FilmedFrame, Gesture, Performance, Picture, Pose, Puppet, Shot, Transform, film, shoot,
+};
 use crate::support;
 
-/// Looks into the camera with closed lips, hence the measure of what must not change.
+/// A portrait that looks into the camera with closed lips. It shows best what must not change.
 const CALM: &str = "grace_hopper.jpg";
-/// Smiles with visible teeth.
+/// A portrait that smiles with visible teeth.
 const SMILING: &str = "person_b_1.jpg";
-/// A frame of a session may have this many bytes.
+/// Most bytes of a session's frame.
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
 fn person(name: &str) -> Puppet {
@@ -20,16 +22,16 @@ fn person(name: &str) -> Puppet {
 }
 
 fn yaw(degrees: f32) -> Pose {
-    Pose { stance: Stance { yaw: degrees, ..Pose::REST.stance }, ..Pose::REST }
+    Pose { transform: Transform { yaw: degrees, ..Pose::REST.transform }, ..Pose::REST }
 }
 
-/// Mean difference of all bytes.
+/// Returns the mean difference of all bytes.
 fn difference(a: &Picture, b: &Picture) -> f32 {
     let sum: u64 = a.pixels.iter().zip(&b.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
     sum as f32 / a.pixels.len() as f32
 }
 
-/// The part of the canvas that a frame shows when nothing moves.
+/// Returns the part of the canvas that a frame shows when nothing moves.
 fn window(canvas: &Picture) -> Picture {
     let mut frame = Picture::filled(FRAME[0], FRAME[1], [0; 3]);
     for y in 0..FRAME[1] {
@@ -44,20 +46,20 @@ fn luma(picture: &Picture, at: [f32; 2]) -> f32 {
     picture.sample(at[0], at[1]).iter().sum::<f32>() / 3.0
 }
 
-/// A place of the canvas, in a frame where nothing moves.
+/// Returns the position of a mesh point in a frame where nothing moves.
 fn framed(puppet: &Puppet, point: usize) -> [f32; 2] {
     let [x, y, _] = puppet.portrait.points[point];
     [x - MARGIN as f32, y - MARGIN as f32]
 }
 
-fn session(puppet: &Puppet, seed: u64, actions: &[Action]) -> Session {
-    Session::scripted(Actor::new(seed, puppet.turns()), actions, 10)
+fn perform(puppet: &Puppet, seed: u64, gestures: &[Gesture]) -> Performance {
+    Performance::scripted(Actor::new(seed, puppet.turn_yaws()), gestures, 10)
 }
 
-/// Six shots around the peak of a turn to the left.
+/// Returns six shots around the peak of a turn to the left.
 fn turning(puppet: &Puppet) -> Vec<Shot> {
-    let session = session(puppet, 1, &[Action::TurnLeft]);
-    session.shots.into_iter().filter(|shot| (2300..2900).contains(&shot.at_ms)).collect()
+    let performance = perform(puppet, 1, &[Gesture::TurnLeft]);
+    performance.shots.into_iter().filter(|shot| (2300..2900).contains(&shot.at_ms)).collect()
 }
 
 #[test]
@@ -72,10 +74,10 @@ fn a_portrait_is_levelled_and_scaled_by_its_eyes() {
     let (picture, points) = support::portrait("person_a_2.jpg");
     let puppet = Puppet::person(&picture, &points);
     let [right, left] = puppet.portrait.eyes();
-    assert!((left[0] - right[0] - EYES_APART).abs() < 0.01);
+    assert!((left[0] - right[0] - EYE_DISTANCE).abs() < 0.01);
     for (eye, side) in [(right, -0.5), (left, 0.5)] {
-        assert!((eye[0] - EYES_AT[0] - side * EYES_APART).abs() < 0.01);
-        assert!((eye[1] - EYES_AT[1]).abs() < 0.01);
+        assert!((eye[0] - EYE_MIDPOINT[0] - side * EYE_DISTANCE).abs() < 0.01);
+        assert!((eye[1] - EYE_MIDPOINT[1]).abs() < 0.01);
     }
     // The forehead is plain skin, so its colour survives the change of scale.
     let [x, y, _] = points[151];
@@ -86,10 +88,10 @@ fn a_portrait_is_levelled_and_scaled_by_its_eyes() {
 #[test]
 fn a_positive_yaw_turns_the_nose_to_image_right() {
     let puppet = person(CALM);
-    let nose = |yaw| puppet.ratio(puppet.turns().straight + yaw);
+    let nose = |yaw| puppet.nose_ratio(puppet.turn_yaws().straight + yaw);
     assert!(nose(0.0).abs() < 0.01);
     assert!(nose(20.0) > 0.5 && nose(-20.0) < -0.5, "{} {}", nose(20.0), nose(-20.0));
-    // The pixels follow.
+    // The pixels change with the yaw.
     let moved = difference(&puppet.draw(&yaw(20.0)), &puppet.draw(&Pose::REST));
     assert!(moved > 4.0, "{moved}");
 }
@@ -98,11 +100,11 @@ fn a_positive_yaw_turns_the_nose_to_image_right() {
 fn turns_show_every_person_equally_far_to_both_sides() {
     for name in ["astronaut.png", CALM, "impostor_1.jpg", "person_a_2.jpg", SMILING] {
         let puppet = person(name);
-        let turns = puppet.turns();
+        let turns = puppet.turn_yaws();
         assert!(turns.straight.abs() < 15.0, "{name}: {turns:?}");
-        let seen = [turns.left, turns.straight, turns.right].map(|yaw| puppet.ratio(yaw));
-        for (seen, wanted) in seen.into_iter().zip([1.1, 0.0, -1.1]) {
-            assert!((seen - wanted).abs() < 0.02, "{name}: {seen} for {wanted}");
+        let ratios = [turns.left, turns.straight, turns.right].map(|yaw| puppet.nose_ratio(yaw));
+        for (ratio, wanted) in ratios.into_iter().zip([1.1, 0.0, -1.1]) {
+            assert!((ratio - wanted).abs() < 0.02, "{name}: {ratio} for {wanted}");
         }
     }
 }
@@ -112,8 +114,8 @@ fn a_nod_brings_the_nose_down_towards_the_chin() {
     let puppet = person(CALM);
     let height = |point: usize, pitch: f32| {
         let [x, y, _] = puppet.portrait.points[point];
-        let stance = Stance { pitch, ..Pose::REST.stance };
-        super::raster::locate(&puppet.surface, [x, y], &stance)[1]
+        let transform = Transform { pitch, ..Pose::REST.transform };
+        super::raster::locate(&puppet.surface, [x, y], &transform)[1]
     };
     let share = |pitch| {
         let brow = height(9, pitch);
@@ -127,7 +129,7 @@ fn a_turned_print_hardly_moves_its_nose_against_its_eyes() {
     let (picture, points) = support::portrait(SMILING);
     let flat = Puppet::flat_print(&picture, &points);
     let bent = Puppet::bent_print(&picture, &points, 5.0);
-    let moved = |puppet: &Puppet| (puppet.ratio(30.0) - puppet.ratio(0.0)).abs();
+    let moved = |puppet: &Puppet| (puppet.nose_ratio(30.0) - puppet.nose_ratio(0.0)).abs();
     let person = Puppet::person(&picture, &points);
     assert!(moved(&flat) < 0.2 && moved(&bent) < 0.45 && moved(&person) > 0.8);
 }
@@ -142,7 +144,7 @@ fn a_closed_eye_changes_that_eye_alone() {
         [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0]
     };
     let [right, left] = [[33, 133], [362, 263]].map(centre);
-    // The iris is dark, the lid over it is not.
+    // The iris is dark; the lid over it is not.
     assert!(luma(&shut, right) > luma(&open, right) + 40.0);
     assert!((luma(&shut, left) - luma(&open, left)).abs() < 0.01);
     let nose = framed(&puppet, NOSE_TIP);
@@ -173,8 +175,8 @@ fn a_smile_is_closed_at_rest() {
 fn frames_are_small_baseline_jpegs_with_the_same_tables() {
     let puppet = person(CALM);
     let frames = film(&puppet, &turning(&puppet), 1);
-    let tables = |frame: &Frame| {
-        // Quantisation tables: marker DB, two of 8 x 8 one-byte values.
+    let tables = |frame: &FilmedFrame| {
+        // Quantisation tables: marker DB, then two tables of 8 × 8 one-byte values.
         let at = |bytes: [u8; 2]| frame.jpeg.windows(2).position(|two| two == bytes);
         assert_eq!(at([0xFF, 0xC2]), None, "a frame is progressive");
         assert!(at([0xFF, 0xC0]).is_some(), "a frame is not baseline");
@@ -190,7 +192,7 @@ fn frames_are_small_baseline_jpegs_with_the_same_tables() {
 }
 
 #[test]
-fn a_seed_fixes_a_session_to_the_byte() {
+fn a_seed_fixes_a_performance_to_the_byte() {
     let puppet = person(CALM);
     let shots = turning(&puppet);
     assert_eq!(film(&puppet, &shots, 1), film(&puppet, &shots, 1));
@@ -199,10 +201,10 @@ fn a_seed_fixes_a_session_to_the_byte() {
 
 #[test]
 fn a_person_reacts_400_to_700_ms_after_a_prompt() {
-    let turns = person(CALM).turns();
+    let turns = person(CALM).turn_yaws();
     for seed in 0..50 {
         let mut actor = Actor::new(seed, turns);
-        actor.prompt(Action::OpenMouth, 1000);
+        actor.prompt(Gesture::OpenMouth, 1000);
         assert_eq!(actor.pose(1400).mouth_open, 0.0, "seed {seed}");
         assert!(actor.pose(1710).mouth_open > 0.0, "seed {seed}");
     }
@@ -210,8 +212,8 @@ fn a_person_reacts_400_to_700_ms_after_a_prompt() {
 
 #[test]
 fn a_blink_closes_both_eyes_twice_for_300_ms() {
-    let mut actor = Actor::new(7, person(CALM).turns());
-    let end_ms = actor.prompt(Action::Blink, 0);
+    let mut actor = Actor::new(7, person(CALM).turn_yaws());
+    let end_ms = actor.prompt(Gesture::Blink, 0);
     let shut = |at_ms: &u64| actor.pose(*at_ms).eyes_closed == [1.0; 2];
     let times: Vec<u64> = (0..=end_ms).filter(shut).collect();
     let pauses = times.windows(2).filter(|pair| pair[1] - pair[0] > 1).count();
@@ -221,34 +223,34 @@ fn a_blink_closes_both_eyes_twice_for_300_ms() {
 
 #[test]
 fn a_scripted_person_is_at_rest_when_prompted() {
-    let turns = person(CALM).turns();
-    let session = Session::scripted(Actor::new(3, turns), &Action::ALL, 10);
-    assert_eq!(session.prompts.len(), Action::ALL.len());
-    for (action, prompt_ms) in session.prompts {
-        let shot = session.shots.iter().find(|shot| shot.at_ms >= prompt_ms).unwrap();
+    let turns = person(CALM).turn_yaws();
+    let performance = Performance::scripted(Actor::new(3, turns), &Gesture::ALL, 10);
+    assert_eq!(performance.prompts.len(), Gesture::ALL.len());
+    for (gesture, prompt_ms) in performance.prompts {
+        let shot = performance.shots.iter().find(|shot| shot.at_ms >= prompt_ms).unwrap();
         let pose = shot.pose;
-        assert!((pose.stance.yaw - turns.straight).abs() < 2.0, "before {action:?}");
-        assert!(pose.stance.pitch.abs() < 2.0, "before {action:?}");
-        assert_eq!((pose.eyes_closed, pose.mouth_open), ([0.0; 2], 0.0), "before {action:?}");
+        assert!((pose.transform.yaw - turns.straight).abs() < 2.0, "before {gesture:?}");
+        assert!(pose.transform.pitch.abs() < 2.0, "before {gesture:?}");
+        assert_eq!((pose.eyes_closed, pose.mouth_open), ([0.0; 2], 0.0), "before {gesture:?}");
     }
 }
 
 #[test]
 fn a_photo_has_neither_lids_nor_lips_and_paper_only_turns() {
-    let session = session(&person(CALM), 3, &Action::ALL);
-    for fake in [still(&session.shots), moved_in_plane(&session.shots)] {
-        assert!(fake.iter().all(|shot| shot.pose.stance.yaw == 0.0));
+    let performance = perform(&person(CALM), 3, &Gesture::ALL);
+    for fake in [still(&performance.shots), moved_in_plane(&performance.shots)] {
+        assert!(fake.iter().all(|shot| shot.pose.transform.yaw == 0.0));
         assert!(fake.iter().all(|shot| shot.pose.eyes_closed == [0.0; 2]));
         assert!(fake.iter().all(|shot| shot.pose.mouth_open == 0.0));
     }
-    let paper = turned_print(&session.shots);
-    assert!(paper.iter().any(|shot| shot.pose.stance.yaw > 20.0));
+    let paper = turned_print(&performance.shots);
+    assert!(paper.iter().any(|shot| shot.pose.transform.yaw > 20.0));
     assert!(paper.iter().all(|shot| shot.pose.eyes_closed == [0.0; 2]));
 }
 
 #[test]
 fn a_splice_shows_one_person_then_the_other() {
-    let frame = |at_ms, byte| Frame { at_ms, jpeg: vec![byte] };
+    let frame = |at_ms, byte| FilmedFrame { at_ms, jpeg: vec![byte] };
     let [first, second] = [1, 2].map(|who| [0, 100, 200].map(|at_ms| frame(at_ms, who)));
     let spliced = splice(&first, &second, 100);
     assert_eq!(spliced, [frame(0, 1), frame(100, 2), frame(200, 2)]);
@@ -256,8 +258,8 @@ fn a_splice_shows_one_person_then_the_other() {
 
 #[test]
 fn duplicates_repeat_bytes_while_time_goes_on() {
-    let frame = |at_ms, byte| Frame { at_ms, jpeg: vec![byte] };
-    let frames: Vec<Frame> = (0..5).map(|k| frame(u64::from(k) * 100, k)).collect();
+    let frame = |at_ms, byte| FilmedFrame { at_ms, jpeg: vec![byte] };
+    let frames: Vec<FilmedFrame> = (0..5).map(|k| frame(u64::from(k) * 100, k)).collect();
     let bytes: Vec<u8> = duplicated(&frames, 1, 2).iter().map(|frame| frame.jpeg[0]).collect();
     assert_eq!(bytes, [0, 1, 1, 1, 4]);
     assert_eq!(duplicated(&frames, 1, 2)[3].at_ms, 300);
@@ -270,7 +272,7 @@ fn a_loop_repeats_what_is_seen_but_no_bytes() {
     let times: Vec<u64> = frames.iter().map(|frame| frame.at_ms).collect();
     assert_eq!(times, [2300, 2400, 2500, 2600, 2700, 2800]);
     let images = frames.iter().map(|frame| decode(&frame.jpeg, &ImageSettings::default()).unwrap());
-    // The mark is in the uppermost blocks of the compression.
+    // The number in the corner is in the uppermost blocks of the compressed picture.
     let below: Vec<Vec<u8>> =
         images.map(|image| image.pixels()[FRAME[0] * 3 * 32..].to_vec()).collect();
     assert_eq!(below[1], below[3]);
@@ -285,7 +287,7 @@ fn a_second_face_stands_beside_the_first() {
     let shots = &turning(&main)[..1];
     let two = second_face(&main, &other, shots, 1);
     let twice = second_face(&main, &main, shots, 1);
-    let pixels = |frames: &[Frame]| {
+    let pixels = |frames: &[FilmedFrame]| {
         let image = decode(&frames[0].jpeg, &ImageSettings::default()).unwrap();
         Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec())
     };
@@ -300,8 +302,8 @@ fn a_mirrored_session_exchanges_left_and_right() {
     let shots = &turning(&puppet)[..1];
     let frame = &mirrored(&puppet, shots, 1)[0];
     let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
-    let seen = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
+    let shown = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
     let plain = shoot(&puppet, &shots[0], 1);
-    assert!(difference(&seen.mirrored(), &plain) < 5.0);
-    assert!(difference(&seen, &plain) > 20.0);
+    assert!(difference(&shown.mirrored(), &plain) < 5.0);
+    assert!(difference(&shown, &plain) > 20.0);
 }

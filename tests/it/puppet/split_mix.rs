@@ -1,10 +1,10 @@
-//! Random numbers that a seed fixes, so that a session can be filmed twice.
+//! Random numbers fixed by a seed, so that a performance can be filmed twice.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
-pub struct Seeded(u64);
+pub struct SplitMix64(u64);
 
-impl Seeded {
+impl SplitMix64 {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -17,7 +17,7 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// Evenly from `low..high`.
+    /// Returns a number evenly distributed in `low..high`.
     pub fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.next() >> 40) as f32 / (1u64 << 24) as f32;
         low + (high - low) * unit
