@@ -11,7 +11,7 @@ pub(crate) enum Op {
     /// Matrix product along the last axis.
     Linear(Linear),
     /// `x × scale + shift`.
-    ScaleShift(ScaleShift),
+    Affine(Affine),
     /// A function of each element.
     Activation(Activation),
     /// A function of two values of one rank, which broadcast.
@@ -113,7 +113,7 @@ pub(crate) struct Linear {
 
 /// `x × scale + shift`; both constants have the value's rank and broadcast to its shape.
 #[derive(Debug, Clone)]
-pub(crate) struct ScaleShift {
+pub(crate) struct Affine {
     /// The factor.
     pub scale: Constant,
     /// What is added after scaling.
@@ -220,7 +220,7 @@ impl Op {
         match self {
             Self::Conv(_) => "Conv",
             Self::Linear(_) => "Linear",
-            Self::ScaleShift(_) => "ScaleShift",
+            Self::Affine(_) => "Affine",
             Self::Activation(activation) => activation.name(),
             Self::Binary(BinaryOp::Add) => "Add",
             Self::Binary(BinaryOp::Sub) => "Sub",
@@ -252,7 +252,7 @@ impl Op {
             Self::Linear(linear) => {
                 [Some(&linear.weight), linear.bias.as_ref()].into_iter().flatten().collect()
             }
-            Self::ScaleShift(affine) => vec![&affine.scale, &affine.shift],
+            Self::Affine(affine) => vec![&affine.scale, &affine.shift],
             Self::Activation(activation) => activation.slopes().into_iter().collect(),
             _ => Vec::new(),
         }

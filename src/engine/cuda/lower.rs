@@ -130,7 +130,7 @@ impl<'g> Lowering<'g> {
         match &node.op {
             Op::Conv(conv) => self.convolution(node, conv),
             Op::Linear(linear) => self.linear(node, linear),
-            Op::ScaleShift(affine) => {
+            Op::Affine(affine) => {
                 let order = self.order(x);
                 let scale = Some(self.repeated(&affine.scale, y, order));
                 let shift = Some(self.repeated(&affine.shift, y, order));

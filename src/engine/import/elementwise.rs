@@ -5,7 +5,7 @@ use super::context::{NodeContext, Row, Value};
 use super::tensors::element;
 use crate::constant::Constant;
 use crate::error::NodeError;
-use crate::op::{Activation, BinaryOp, Op, ScaleShift};
+use crate::op::{Activation, Affine, BinaryOp, Op};
 use crate::shape::{broadcast, pad_rank};
 
 /// `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
@@ -50,7 +50,7 @@ fn with_rank(node: &mut NodeContext<'_, '_>, row: Row, rank: usize) -> Result<Ro
     node.reshape(&row, pad_rank(&row.dims, rank), batch)
 }
 
-/// Arithmetic with a constant is a [`ScaleShift`].
+/// Arithmetic with a constant is an [`Affine`].
 fn with_constant(
     node: &mut NodeContext<'_, '_>,
     op: BinaryOp,
@@ -68,23 +68,23 @@ fn with_constant(
         (BinaryOp::Div, 1) => (constant.map(|c| 1.0 / c), number(0.0)),
         (BinaryOp::Div, _) => return Err(NodeError::NotActivation(0)),
     };
-    scale_shift(node, &x, scale, shift)
+    affine(node, &x, scale, shift)
 }
 
-fn scale_shift(
+fn affine(
     node: &mut NodeContext<'_, '_>,
     x: &Row,
     scale: Constant,
     shift: Constant,
 ) -> Result<Row, NodeError> {
-    node.emit(Op::ScaleShift(ScaleShift { scale, shift }), &[x], x.dims.clone(), x.batch)
+    node.emit(Op::Affine(Affine { scale, shift }), &[x], x.dims.clone(), x.batch)
 }
 
 pub(super) fn negate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.inputs_max(1)?;
     let x = node.row(0)?;
     let rank = x.strip(&x.dims).len();
-    let y = scale_shift(node, &x, Constant::scalar(-1.0, rank), Constant::scalar(0.0, rank))?;
+    let y = affine(node, &x, Constant::scalar(-1.0, rank), Constant::scalar(0.0, rank))?;
     node.define(y)
 }
 
@@ -197,7 +197,7 @@ pub(super) fn batch_normalization(node: &mut NodeContext<'_, '_>) -> Result<(), 
     dims[1] = x.dims[1];
     let shape = x.strip(&dims);
     let (scale, shift) = (Constant::new(shape.clone(), scale), Constant::new(shape, shift));
-    let y = scale_shift(node, &x, scale, shift)?;
+    let y = affine(node, &x, scale, shift)?;
     node.define(y)
 }
 

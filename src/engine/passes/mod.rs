@@ -1,21 +1,21 @@
 //! Passes: functions from graph to graph. A pass never changes what a network computes.
 
 mod drop_dead;
-mod fold_leading_scale_shifts;
-mod fold_scale_shifts;
+mod fold_affines;
+mod fold_leading_affines;
 mod fuse_convolutions;
+mod merge_affines;
 mod merge_heads;
 mod merge_reshapes;
-mod merge_scale_shifts;
 mod sink_transposes;
 
 use drop_dead::drop_dead;
-use fold_leading_scale_shifts::fold_leading_scale_shifts;
-use fold_scale_shifts::fold_scale_shifts;
+use fold_affines::fold_affines;
+use fold_leading_affines::fold_leading_affines;
 use fuse_convolutions::fuse_convolutions;
+use merge_affines::merge_affines;
 use merge_heads::merge_heads;
 use merge_reshapes::merge_reshapes;
-use merge_scale_shifts::merge_scale_shifts;
 use sink_transposes::sink_transposes;
 
 use super::graph::{Graph, ValueId};
@@ -25,9 +25,9 @@ pub fn optimise(graph: Graph) -> Graph {
     let passes = [
         sink_transposes,
         merge_reshapes,
-        merge_scale_shifts,
-        fold_scale_shifts,
-        fold_leading_scale_shifts,
+        merge_affines,
+        fold_affines,
+        fold_leading_affines,
         fuse_convolutions,
         merge_heads,
         drop_dead,
@@ -130,7 +130,7 @@ mod tests {
     fn all_passes_together_leave_the_fused_operations() {
         let counts = optimise(everything()).op_counts();
         let expected =
-            [("Conv", 2), ("Linear", 1), ("Reshape", 2), ("ScaleShift", 1), ("Transpose", 1)];
+            [("Affine", 1), ("Conv", 2), ("Linear", 1), ("Reshape", 2), ("Transpose", 1)];
         assert_eq!(counts, BTreeMap::from(expected));
     }
 }

@@ -3,7 +3,7 @@
 use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, Output, ValueId};
-use crate::op::{Activation, Op, ScaleShift};
+use crate::op::{Activation, Affine, Op};
 use crate::shape::{inverse, keeps_order, permute};
 
 /// Networks converted from channels-last exports have a transpose before and one after each
@@ -128,8 +128,8 @@ fn untransposed(op: &Op, perm: &[usize]) -> Option<Op> {
             Op::Activation(Activation::PRelu(constant(slopes)))
         }
         Op::Activation(_) | Op::Binary(_) => op.clone(),
-        Op::ScaleShift(ScaleShift { scale, shift }) => {
-            Op::ScaleShift(ScaleShift { scale: constant(scale), shift: constant(shift) })
+        Op::Affine(Affine { scale, shift }) => {
+            Op::Affine(Affine { scale: constant(scale), shift: constant(shift) })
         }
         Op::Pad { before, after, value } => {
             Op::Pad { before: permute(before, &back), after: permute(after, &back), value: *value }

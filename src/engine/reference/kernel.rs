@@ -13,7 +13,7 @@ use crate::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
 pub(super) enum Kernel {
     Convolution(Box<Convolution>),
     Linear { weight: Tensor, bias: Option<Tensor> },
-    ScaleShift { scale: Tensor, shift: Tensor },
+    Affine { scale: Tensor, shift: Tensor },
     Activation(Function),
     Binary(BinaryOp),
     MaxPool(Window),
@@ -40,7 +40,7 @@ impl Kernel {
                 weight: upload(&linear.weight, device)?.t()?,
                 bias: linear.bias.as_ref().map(|bias| upload(bias, device)).transpose()?,
             },
-            Op::ScaleShift(affine) => Self::ScaleShift {
+            Op::Affine(affine) => Self::Affine {
                 scale: upload(&affine.scale, device)?.unsqueeze(0)?,
                 shift: upload(&affine.shift, device)?.unsqueeze(0)?,
             },
@@ -80,7 +80,7 @@ impl Kernel {
         match self {
             Self::Convolution(conv) => conv.run(x, inputs.get(1).copied()),
             Self::Linear { weight, bias } => linear(x, weight, bias.as_ref()),
-            Self::ScaleShift { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
+            Self::Affine { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
             Self::Activation(function) => function.run(x),
             Self::Binary(op) => binary(*op, x, inputs[1]),
             Self::MaxPool(window) => max_pool(x, window),

@@ -152,7 +152,7 @@ impl<'g> Classes<'g> {
         match &node.op {
             Op::Conv(conv) => self.convolution(node, conv, input, output),
             Op::Linear(_) if self.graph.shape(node.inputs[0]).len() == 1 => Class::Vector,
-            Op::ScaleShift(affine)
+            Op::Affine(affine)
                 if along_channels(&affine.scale, input).is_some()
                     && along_channels(&affine.shift, input).is_some() =>
             {

@@ -3,7 +3,7 @@
 use super::{drop_dead, producers, sole_producer};
 use crate::constant::Constant;
 use crate::graph::{Graph, ValueId};
-use crate::op::{Conv, Linear, Op, ScaleShift};
+use crate::op::{Affine, Conv, Linear, Op};
 use crate::shape::known_elements;
 
 /// Folds each scale and shift
@@ -11,15 +11,15 @@ use crate::shape::known_elements;
 /// - into the matrix product it precedes, a reshape between them or not,
 ///
 /// where nobody else reads the value between. What stands before a convolution is left to
-/// [`fold_leading_scale_shifts`](super::fold_leading_scale_shifts), which must see to the border.
-pub(super) fn fold_scale_shifts(graph: Graph) -> Graph {
+/// [`fold_leading_affines`](super::fold_leading_affines), which must see to the border.
+pub(super) fn fold_affines(graph: Graph) -> Graph {
     drop_dead(fold_before(fold_after(graph)))
 }
 
 fn fold_after(mut graph: Graph) -> Graph {
     let (mut producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {
-        let Op::ScaleShift(affine) = &graph.nodes[at].op else { continue };
+        let Op::Affine(affine) = &graph.nodes[at].op else { continue };
         let source = graph.nodes[at].inputs[0];
         let Some(before) = sole_producer(&producers, &readers, source) else { continue };
         let folded = match &graph.nodes[before].op {
@@ -46,19 +46,19 @@ fn fold_after(mut graph: Graph) -> Graph {
 }
 
 /// `(W x + b) × s + t = sW x + (bs + t)`, per output channel.
-fn into_conv(conv: &Conv, affine: &ScaleShift) -> Option<Conv> {
+fn into_conv(conv: &Conv, affine: &Affine) -> Option<Conv> {
     let (scale, shift) = per_index(affine, 0, conv.channels())?;
     let (weight, bias) = scaled(&conv.weight, conv.bias.as_ref(), &scale, &shift);
     Some(Conv { weight, bias: Some(bias), ..conv.clone() })
 }
 
-fn into_linear(linear: &Linear, affine: &ScaleShift, last_axis: usize) -> Option<Linear> {
+fn into_linear(linear: &Linear, affine: &Affine, last_axis: usize) -> Option<Linear> {
     let (scale, shift) = per_index(affine, last_axis, linear.weight.shape()[0])?;
     let (weight, bias) = scaled(&linear.weight, linear.bias.as_ref(), &scale, &shift);
     Some(Linear { weight, bias: Some(bias) })
 }
 
-fn per_index(affine: &ScaleShift, axis: usize, size: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+fn per_index(affine: &Affine, axis: usize, size: usize) -> Option<(Vec<f32>, Vec<f32>)> {
     Some((affine.scale.along(axis, size)?, affine.shift.along(axis, size)?))
 }
 
@@ -89,7 +89,7 @@ fn fold_before(mut graph: Graph) -> Graph {
             false => Some(before),
         };
         let Some(scaling) = scaling else { continue };
-        let Op::ScaleShift(affine) = &graph.nodes[scaling].op else { continue };
+        let Op::Affine(affine) = &graph.nodes[scaling].op else { continue };
         let unscaled = graph.nodes[scaling].inputs[0];
         let Some(folded) = from_before(&graph, linear, affine, [unscaled, source]) else {
             continue;
@@ -105,7 +105,7 @@ fn fold_before(mut graph: Graph) -> Graph {
 fn from_before(
     graph: &Graph,
     linear: &Linear,
-    affine: &ScaleShift,
+    affine: &Affine,
     [unscaled, source]: [ValueId; 2],
 ) -> Option<Linear> {
     let [out, width] = *linear.weight.shape() else { return None };
@@ -154,7 +154,7 @@ mod tests {
     fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) {
         let graph = graph_of(&model(13, &[1, 2, 2, 4], nodes, constants()));
         let expected = run_on_noise(&graph, 2);
-        let graph = fold_scale_shifts(graph);
+        let graph = fold_affines(graph);
         assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
     }
@@ -175,7 +175,7 @@ mod tests {
             node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
             node("Mul", &["c", "columns"], "y", &[]),
         ];
-        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             node("Add", &["x", "channels"], "a", &[]),
             node("Conv", &["a", "w"], "y", &[ints("pads", &[1, 1, 1, 1])]),
         ];
-        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
             node("Mul", &["c", "channels"], "m", &[]),
             node("Sub", &["c", "m"], "y", &[]),
         ];
-        check(nodes, &[("Conv", 1), ("ScaleShift", 1), ("Sub", 1)]);
+        check(nodes, &[("Affine", 1), ("Conv", 1), ("Sub", 1)]);
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             node("Mul", &["p", "three"], "y", &[]),
         ];
         // The reshape makes two rows of eight, so that only the scale behind can be folded.
-        check(flatten_of_8, &[("Linear", 1), ("Reshape", 1), ("ScaleShift", 2)]);
+        check(flatten_of_8, &[("Affine", 2), ("Linear", 1), ("Reshape", 1)]);
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         constants.push(floats("wide", &[16, 3], &noise(3, 48)));
         let graph = graph_of(&model(13, &[1, 2, 2, 4], nodes, constants));
         let expected = run_on_noise(&graph, 2);
-        let graph = fold_scale_shifts(graph);
+        let graph = fold_affines(graph);
         assert_eq!(
             graph.op_counts().into_iter().collect::<Vec<_>>(),
             [("Linear", 1), ("Reshape", 1)]

@@ -22,7 +22,7 @@ const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 /// so that the border holds what the scale and shift would make the old border of. It stays where
 /// a scale is 0 or tiny against its shift, and where anything else needs its result: it would be
 /// computed all the same.
-pub(super) fn fold_leading_scale_shifts(mut graph: Graph) -> Graph {
+pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
     // The last first: without it, convolutions may be all that reads an earlier one.
     for at in (0..graph.nodes.len()).rev() {
         let Some(folded) = folded(&graph, at) else { continue };
@@ -61,7 +61,7 @@ struct PerChannel {
 impl PerChannel {
     /// The scale and shift a node does to an image, when they can be folded.
     fn of(graph: &Graph, node: &Node) -> Option<Self> {
-        let Op::ScaleShift(affine) = &node.op else { return None };
+        let Op::Affine(affine) = &node.op else { return None };
         let [channels, _, _] = *graph.shape(node.output) else { return None };
         let scale = affine.scale.along(0, channels)?;
         let shift = affine.shift.along(0, channels)?;
@@ -113,7 +113,7 @@ mod tests {
         run_on_noise,
     };
     use crate::onnx::{AttributeProto, NodeProto, TensorProto};
-    use crate::passes::{fuse_convolutions, merge_scale_shifts};
+    use crate::passes::{fuse_convolutions, merge_affines};
 
     fn constants() -> Vec<TensorProto> {
         vec![
@@ -148,9 +148,9 @@ mod tests {
     #[track_caller]
     fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) -> Graph {
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
-        let graph = merge_scale_shifts(graph);
+        let graph = merge_affines(graph);
         let expected = run_on_noise(&graph, 2);
-        let graph = fold_leading_scale_shifts(graph);
+        let graph = fold_leading_affines(graph);
         assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
         graph
@@ -236,7 +236,7 @@ mod tests {
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Add", &["a", "c"], "y", &[]),
         ]);
-        check(nodes, &[("Add", 1), ("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Add", 1), ("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
@@ -247,9 +247,9 @@ mod tests {
             node("Add", &["a", "c"], "y", &[]),
         ]);
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
-        let graph = fuse_convolutions(merge_scale_shifts(graph));
-        let counts = fold_leading_scale_shifts(graph).op_counts();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+        let graph = fuse_convolutions(merge_affines(graph));
+        let counts = fold_leading_affines(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
@@ -258,9 +258,9 @@ mod tests {
         nodes.push(node("Conv", &["y", "w"], "c", &[padded()]));
         let mut file = model(13, &[1, 2, 5, 4], nodes, constants());
         file.graph.as_mut().unwrap().output.push(input_info("c", &[]));
-        let graph = merge_scale_shifts(graph_of(&file));
-        let counts = fold_leading_scale_shifts(graph).op_counts();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+        let graph = merge_affines(graph_of(&file));
+        let counts = fold_leading_affines(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
@@ -291,11 +291,11 @@ mod tests {
             floats("w", &[4, 3, 3, 3], &noise(1, 108)),
         ];
         let graph = graph_of(&model(13, &[1, 3, 6, 8], nodes, constants));
-        let graph = merge_scale_shifts(graph);
+        let graph = merge_affines(graph);
         let bytes: Vec<f32> =
             noise(2, 2 * 3 * 6 * 8).iter().map(|x| (x * 127.5 + 127.5).round()).collect();
         let expected = run(&graph, 2, &bytes);
-        let graph = fold_leading_scale_shifts(graph);
+        let graph = fold_leading_affines(graph);
         assert_eq!(graph.nodes.len(), 1);
         assert_eq!(borders(&graph), [Some(vec![127.5; 3])]);
         assert_close(&run(&graph, 2, &bytes)[0], &expected[0], 1e-5);
@@ -309,7 +309,7 @@ mod tests {
                 node("Add", &["m", "shifts"], "a", &[]),
                 node("Conv", &["a", "pointwise"], "y", &[]),
             ];
-            check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+            check(nodes, &[("Affine", 1), ("Conv", 1)]);
         }
     }
 
@@ -319,6 +319,6 @@ mod tests {
             node("Mul", &["x", "columns"], "a", &[]),
             node("Conv", &["a", "w"], "y", &[padded()]),
         ];
-        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Affine", 1), ("Conv", 1)]);
     }
 }
