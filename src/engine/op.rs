@@ -80,7 +80,7 @@ pub(crate) struct Conv {
     /// Kernel, steps and borders.
     pub window: Window,
     /// What the border holds, per input channel `[in]`; `None` is zeros.
-    pub border: Option<Constant>,
+    pub border_values: Option<Constant>,
     /// Steps between the taps of the kernel.
     pub dilations: [usize; 2],
     /// Groups of channels that do not see each other.
@@ -246,7 +246,7 @@ impl Op {
         match self {
             Self::Conv(conv) => {
                 let slopes = conv.activation.as_ref().and_then(Activation::slopes);
-                let optional = [conv.bias.as_ref(), conv.border.as_ref(), slopes];
+                let optional = [conv.bias.as_ref(), conv.border_values.as_ref(), slopes];
                 std::iter::once(&conv.weight).chain(optional.into_iter().flatten()).collect()
             }
             Self::Linear(linear) => {

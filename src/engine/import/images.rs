@@ -42,7 +42,8 @@ pub(super) fn conv(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let image = height_and_width(&x);
     let placed = place(&mut node.attributes, image, [height, width], dilations, Rounding::Down)?;
     let window = within_limits(&x, &placed)?;
-    let conv = Conv { weight, bias, window, border: None, dilations, groups, activation: None };
+    let conv =
+        Conv { weight, bias, window, border_values: None, dilations, groups, activation: None };
     let y = node.emit(Op::Conv(conv), &[&x], image_dims(out, placed.size), Some(0))?;
     node.define(y)
 }

@@ -90,18 +90,19 @@ impl PerChannel {
         Conv {
             weight: Constant::new(conv.weight.shape().to_vec(), weight),
             bias: Some(Constant::new(vec![conv.channels()], bias)),
-            border: self.border(conv),
+            border_values: self.border_values(conv),
             ..conv.clone()
         }
     }
 
     /// `(B - t) / s`, or `None` when there is no border or it still holds zeros.
-    fn border(&self, conv: &Conv) -> Option<Constant> {
-        let old = |channel: usize| conv.border.as_ref().map_or(0.0, |old| old.data()[channel]);
+    fn border_values(&self, conv: &Conv) -> Option<Constant> {
+        let old =
+            |channel: usize| conv.border_values.as_ref().map_or(0.0, |old| old.data()[channel]);
         let affine = self.scale.iter().zip(&self.shift).enumerate();
-        let border: Vec<f32> = affine.map(|(channel, (s, t))| (old(channel) - t) / s).collect();
-        let has_border = conv.window.pads != [0; 4] && border.iter().any(|&b| b != 0.0);
-        has_border.then(|| Constant::new(vec![border.len()], border))
+        let values: Vec<f32> = affine.map(|(channel, (s, t))| (old(channel) - t) / s).collect();
+        let has_border = conv.window.pads != [0; 4] && values.iter().any(|&value| value != 0.0);
+        has_border.then(|| Constant::new(vec![values.len()], values))
     }
 }
 
@@ -158,7 +159,9 @@ mod tests {
 
     fn borders(graph: &Graph) -> Vec<Option<Vec<f32>>> {
         let convs = graph.nodes.iter().filter_map(|node| match &node.op {
-            Op::Conv(conv) => Some(conv.border.as_ref().map(|border| border.data().to_vec())),
+            Op::Conv(conv) => {
+                Some(conv.border_values.as_ref().map(|values| values.data().to_vec()))
+            }
             _ => None,
         });
         convs.collect()

@@ -51,7 +51,7 @@ fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
 /// A convolution without a residual, an activation or a border of its own.
 fn plain_convolution(node: &Node) -> Option<&Conv> {
     match &node.op {
-        Op::Conv(conv) if conv.activation.is_none() && conv.border.is_none() => {
+        Op::Conv(conv) if conv.activation.is_none() && conv.border_values.is_none() => {
             (node.inputs.len() == 1).then_some(conv)
         }
         _ => None,

@@ -97,8 +97,8 @@ impl General {
         };
         let [top, left, bottom, right] = conv.window.pads;
         let is_even = [left, bottom, right] == [top; 3];
-        let filling = match &conv.border {
-            Some(border) => Some(upload(border, device)?.reshape(((), 1, 1))?),
+        let filling = match &conv.border_values {
+            Some(values) => Some(upload(values, device)?.reshape(((), 1, 1))?),
             None if is_even => None,
             None => Some(Tensor::new(0.0_f32, device)?),
         };
@@ -163,7 +163,9 @@ mod tests {
                 let is_inside = (top..top + h).contains(&yy) && (left..left + w).contains(&xx);
                 let pixel = match is_inside {
                     true => x[(channel * h + yy - top) * w + xx - left],
-                    false => conv.border.as_ref().map_or(0.0, |border| border.data()[channel]),
+                    false => {
+                        conv.border_values.as_ref().map_or(0.0, |values| values.data()[channel])
+                    }
                 };
                 sum += pixel * conv.weight.data()[((o * of_group + i) * kh + ky) * kw + kx];
             }
@@ -178,7 +180,7 @@ mod tests {
             weight: Constant::new(weight.to_vec(), noise(3, weight.iter().product())),
             bias: Some(Constant::new(vec![weight[0]], noise(4, weight[0]))),
             window: Window { kernel, strides, pads },
-            border: None,
+            border_values: None,
             dilations: window[1],
             groups,
             activation: None,
@@ -187,7 +189,7 @@ mod tests {
 
     /// The same convolution under a border of numbers.
     fn bordered(conv: Conv) -> Conv {
-        Conv { border: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
+        Conv { border_values: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) struct Depthwise {
     weight: Constant,
     window: Window,
     /// What the border holds, per channel; `None` is zeros.
-    border: Option<Constant>,
+    border_values: Option<Constant>,
     dilations: [usize; 2],
 }
 
@@ -24,7 +24,7 @@ impl Depthwise {
         Self {
             weight: conv.weight.clone(),
             window: conv.window,
-            border: conv.border.clone(),
+            border_values: conv.border_values.clone(),
             dilations: conv.dilations,
         }
     }
@@ -111,8 +111,8 @@ impl CustomOp1 for Depthwise {
                 |padded, (plane, (out, image))| {
                     let channel = plane % channels;
                     let kernel = &self.weight.data()[channel * taps..][..taps];
-                    if let Some(border) = &self.border {
-                        padded.fill(border.data()[channel]);
+                    if let Some(values) = &self.border_values {
+                        padded.fill(values.data()[channel]);
                     }
                     self.fill(padded, image, &geometry);
                     self.convolve(out, padded, kernel, &geometry);
@@ -159,7 +159,7 @@ mod tests {
                     strides: [stride; 2],
                     pads: [border; 4],
                 },
-                border: None,
+                border_values: None,
                 dilations: [dilation; 2],
             };
             let found = x.apply_op1_no_bwd(&depthwise).unwrap();

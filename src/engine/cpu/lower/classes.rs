@@ -363,7 +363,7 @@ impl<'g> Classes<'g> {
     /// What the value's own image has in its border: what the first reader wants. Others read a
     /// copy if they want something else.
     pub(super) fn border_fill(&self, value: ValueId) -> Option<&'g Constant> {
-        self.bordered_readers(value).next().and_then(|conv| conv.border.as_ref())
+        self.bordered_readers(value).next().and_then(|conv| conv.border_values.as_ref())
     }
 
     fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
