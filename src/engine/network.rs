@@ -8,7 +8,7 @@ use super::cpu::{CpuNetwork, Crew, KernelChoice};
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
-use super::reference::Reference;
+use super::reference::ReferenceNetwork;
 
 /// A graph loaded onto a device, with the executor chosen for it.
 pub struct Network {
@@ -19,7 +19,7 @@ pub struct Network {
 
 /// The ways to run a graph. They share graph and passes and must agree in what they compute.
 enum Executor {
-    Reference(Reference),
+    Reference(ReferenceNetwork),
     Cpu(CpuNetwork),
 }
 
@@ -30,7 +30,7 @@ impl Network {
     /// # Errors
     /// Constants that cannot be uploaded.
     pub fn reference(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
-        Ok(Self::with(graph, Executor::Reference(Reference::load(graph, device)?)))
+        Ok(Self::with(graph, Executor::Reference(ReferenceNetwork::load(graph, device)?)))
     }
 
     /// The planned executor on the CPU; `graph` should be optimised.

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernel::upload;
+use super::loaded_op::upload;
 use crate::op::Activation;
 
 /// An activation with its slopes on the device.
-pub(super) enum Function {
+pub(super) enum LoadedActivation {
     Relu,
     PRelu(Tensor),
     LeakyRelu(f64),
@@ -20,7 +20,7 @@ pub(super) enum Function {
     Abs,
 }
 
-impl Function {
+impl LoadedActivation {
     pub(super) fn load(activation: &Activation, device: &Device) -> Result<Self> {
         Ok(match activation {
             Activation::Relu => Self::Relu,

@@ -2,13 +2,13 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernel::pad;
+use super::loaded_op::pad;
 use crate::op::{AveragePool, Window};
 
 /// The largest element of each window. The border is minus infinity, so that it never wins.
 pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {
-    let least = Tensor::new(f32::NEG_INFINITY, x.device())?;
-    let x = bordered(x, window, &least)?.contiguous()?;
+    let lowest = Tensor::new(f32::NEG_INFINITY, x.device())?;
+    let x = pad_window(x, window, &lowest)?.contiguous()?;
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
     x.max_pool2d_with_stride((kh, kw), (sh, sw))
 }
@@ -46,11 +46,11 @@ impl AveragePooling {
 fn mean(x: &Tensor, window: &Window) -> Result<Tensor> {
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
     let zero = Tensor::new(0.0_f32, x.device())?;
-    bordered(x, window, &zero)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
+    pad_window(x, window, &zero)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
 }
 
-/// The image with the window's border, which holds `filling`: one number, or `[channels, 1, 1]`.
-pub(super) fn bordered(x: &Tensor, window: &Window, filling: &Tensor) -> Result<Tensor> {
+/// The image with the window's border, which holds `value`: one number, or `[channels, 1, 1]`.
+pub(super) fn pad_window(x: &Tensor, window: &Window, value: &Tensor) -> Result<Tensor> {
     let [top, left, bottom, right] = window.pads;
-    pad(x, &[0, top, left], &[0, bottom, right], filling)
+    pad(x, &[0, top, left], &[0, bottom, right], value)
 }
