@@ -13,56 +13,57 @@ use crate::shape::known_elements;
 /// where nobody else reads the value between. What stands before a convolution is left to
 /// [`fold_leading_affines`](super::fold_leading_affines), which must see to the border.
 pub(super) fn fold_affines(graph: Graph) -> Graph {
-    drop_dead(fold_before(fold_after(graph)))
+    drop_dead(fold_into_readers(fold_into_producers(graph)))
 }
 
-fn fold_after(mut graph: Graph) -> Graph {
+fn fold_into_producers(mut graph: Graph) -> Graph {
     let (mut producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {
         let Op::Affine(affine) = &graph.nodes[at].op else { continue };
-        let source = graph.nodes[at].inputs[0];
-        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
-        let folded = match &graph.nodes[before].op {
+        let affine_input = graph.nodes[at].inputs[0];
+        let Some(producer) = sole_producer(&producers, &readers, affine_input) else { continue };
+        let folded = match &graph.nodes[producer].op {
             Op::Conv(conv)
-                if conv.activation.is_none() && graph.nodes[before].inputs.len() == 1 =>
+                if conv.activation.is_none() && graph.nodes[producer].inputs.len() == 1 =>
             {
-                into_conv(conv, affine).map(Op::Conv)
+                append_to_conv(conv, affine).map(Op::Conv)
             }
             Op::Linear(linear) => {
-                into_linear(linear, affine, graph.shape(source).len() - 1).map(Op::Linear)
+                append_to_linear(linear, affine, graph.shape(affine_input).len() - 1)
+                    .map(Op::Linear)
             }
             _ => None,
         };
         let Some(folded) = folded else { continue };
         // The earlier node takes over the later one's result; the later one is left without use.
-        let output = std::mem::replace(&mut graph.nodes[at].output, source);
+        let output = std::mem::replace(&mut graph.nodes[at].output, affine_input);
         graph.nodes[at].inputs[0] = output;
-        graph.nodes[before].op = folded;
-        graph.nodes[before].output = output;
-        producers[output.0] = Some(before);
-        producers[source.0] = Some(at);
+        graph.nodes[producer].op = folded;
+        graph.nodes[producer].output = output;
+        producers[output.0] = Some(producer);
+        producers[affine_input.0] = Some(at);
     }
     graph
 }
 
 /// `(W x + b) × s + t = sW x + (bs + t)`, per output channel.
-fn into_conv(conv: &Conv, affine: &Affine) -> Option<Conv> {
-    let (scale, shift) = per_index(affine, 0, conv.channels())?;
-    let (weight, bias) = scaled(&conv.weight, conv.bias.as_ref(), &scale, &shift);
+fn append_to_conv(conv: &Conv, affine: &Affine) -> Option<Conv> {
+    let (scale, shift) = along_axis(affine, 0, conv.channels())?;
+    let (weight, bias) = scale_outputs(&conv.weight, conv.bias.as_ref(), &scale, &shift);
     Some(Conv { weight, bias: Some(bias), ..conv.clone() })
 }
 
-fn into_linear(linear: &Linear, affine: &Affine, last_axis: usize) -> Option<Linear> {
-    let (scale, shift) = per_index(affine, last_axis, linear.weight.shape()[0])?;
-    let (weight, bias) = scaled(&linear.weight, linear.bias.as_ref(), &scale, &shift);
+fn append_to_linear(linear: &Linear, affine: &Affine, last_axis: usize) -> Option<Linear> {
+    let (scale, shift) = along_axis(affine, last_axis, linear.weight.shape()[0])?;
+    let (weight, bias) = scale_outputs(&linear.weight, linear.bias.as_ref(), &scale, &shift);
     Some(Linear { weight, bias: Some(bias) })
 }
 
-fn per_index(affine: &Affine, axis: usize, size: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+fn along_axis(affine: &Affine, axis: usize, size: usize) -> Option<(Vec<f32>, Vec<f32>)> {
     Some((affine.scale.along(axis, size)?, affine.shift.along(axis, size)?))
 }
 
-fn scaled(
+fn scale_outputs(
     weight: &Constant,
     bias: Option<&Constant>,
     scale: &[f32],
@@ -71,64 +72,69 @@ fn scaled(
     let out = weight.shape()[0];
     let per_out = known_elements(&weight.shape()[1..]);
     let weights = weight.data().chunks_exact(per_out).zip(scale);
-    let weights = weights.flat_map(|(row, s)| row.iter().map(move |w| w * s)).collect();
+    let weights =
+        weights.flat_map(|(weight_row, s)| weight_row.iter().map(move |w| w * s)).collect();
     let old = |o: usize| bias.map_or(0.0, |bias| bias.data()[o]);
     let biases = (0..out).map(|o| old(o) * scale[o] + shift[o]).collect();
     (Constant::new(weight.shape().to_vec(), weights), Constant::new(vec![out], biases))
 }
 
-fn fold_before(mut graph: Graph) -> Graph {
+fn fold_into_readers(mut graph: Graph) -> Graph {
     let (producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {
         let Op::Linear(linear) = &graph.nodes[at].op else { continue };
-        let source = graph.nodes[at].inputs[0];
-        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
-        let between = matches!(graph.nodes[before].op, Op::Reshape);
-        let scaling = match between {
-            true => sole_producer(&producers, &readers, graph.nodes[before].inputs[0]),
-            false => Some(before),
+        let product_input = graph.nodes[at].inputs[0];
+        let Some(producer) = sole_producer(&producers, &readers, product_input) else { continue };
+        let has_reshape = matches!(graph.nodes[producer].op, Op::Reshape);
+        let affine_at = match has_reshape {
+            true => sole_producer(&producers, &readers, graph.nodes[producer].inputs[0]),
+            false => Some(producer),
         };
-        let Some(scaling) = scaling else { continue };
-        let Op::Affine(affine) = &graph.nodes[scaling].op else { continue };
-        let unscaled = graph.nodes[scaling].inputs[0];
-        let Some(folded) = from_before(&graph, linear, affine, [unscaled, source]) else {
+        let Some(affine_at) = affine_at else { continue };
+        let Op::Affine(affine) = &graph.nodes[affine_at].op else { continue };
+        let affine_input = graph.nodes[affine_at].inputs[0];
+        let Some(folded) = prepend_to_linear(&graph, linear, affine, [affine_input, product_input])
+        else {
             continue;
         };
         graph.nodes[at].op = Op::Linear(folded);
-        let reader = if between { before } else { at };
-        graph.nodes[reader].inputs[0] = unscaled;
+        let reader = if has_reshape { producer } else { at };
+        graph.nodes[reader].inputs[0] = affine_input;
     }
     graph
 }
 
 /// `W (x × s + t) + b = (W s) x + (W t + b)`.
-fn from_before(
+fn prepend_to_linear(
     graph: &Graph,
     linear: &Linear,
     affine: &Affine,
-    [unscaled, source]: [ValueId; 2],
+    [affine_input, product_input]: [ValueId; 2],
 ) -> Option<Linear> {
     let [out, width] = *linear.weight.shape() else { return None };
-    let whole_row = graph.shape(source).last() == Some(&known_elements(graph.shape(unscaled)));
-    let last_axis = graph.shape(unscaled).len().checked_sub(1)?;
-    let (scale, shift) = match whole_row {
+    let is_flattened =
+        graph.shape(product_input).last() == Some(&known_elements(graph.shape(affine_input)));
+    let last_axis = graph.shape(affine_input).len().checked_sub(1)?;
+    let (scale, shift) = match is_flattened {
         true => {
-            let spread = |c: &Constant| c.expand(graph.shape(unscaled)).data().to_vec();
+            let spread = |c: &Constant| c.expand(graph.shape(affine_input)).data().to_vec();
             (spread(&affine.scale), spread(&affine.shift))
         }
-        false if graph.shape(unscaled) == graph.shape(source) => {
-            per_index(affine, last_axis, width)?
+        false if graph.shape(affine_input) == graph.shape(product_input) => {
+            along_axis(affine, last_axis, width)?
         }
         false => return None,
     };
-    let rows = linear.weight.data().chunks_exact(width);
-    let bias = rows.clone().enumerate().map(|(o, row)| {
+    let weight_rows = linear.weight.data().chunks_exact(width);
+    let bias = weight_rows.clone().enumerate().map(|(o, weight_row)| {
         let old = linear.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[o]));
-        let products = row.iter().zip(&shift).map(|(&w, &t)| f64::from(w) * f64::from(t));
+        let products = weight_row.iter().zip(&shift).map(|(&w, &t)| f64::from(w) * f64::from(t));
         (old + products.sum::<f64>()) as f32
     });
     let bias = Constant::new(vec![out], bias.collect());
-    let weight = rows.flat_map(|row| row.iter().zip(&scale).map(|(w, s)| w * s)).collect();
+    let weight = weight_rows
+        .flat_map(|weight_row| weight_row.iter().zip(&scale).map(|(w, s)| w * s))
+        .collect();
     Some(Linear { weight: Constant::new(vec![out, width], weight), bias: Some(bias) })
 }
 
@@ -151,11 +157,11 @@ mod tests {
         ]
     }
 
-    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) {
+    fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) {
         let graph = graph_of(&model(13, &[1, 2, 2, 4], nodes, constants()));
         let expected = run_on_noise(&graph, 2);
         let graph = fold_affines(graph);
-        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), expected_counts);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
     }
 

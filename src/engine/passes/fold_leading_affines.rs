@@ -25,11 +25,11 @@ const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
     // The last first: without it, convolutions may be all that reads an earlier one.
     for at in (0..graph.nodes.len()).rev() {
-        let Some(folded) = folded(&graph, at) else { continue };
-        let unscaled = graph.nodes[at].inputs[0];
-        for (reader, conv) in folded {
+        let Some(folded_readers) = folded_readers(&graph, at) else { continue };
+        let affine_input = graph.nodes[at].inputs[0];
+        for (reader, conv) in folded_readers {
             graph.nodes[reader].op = Op::Conv(conv);
-            graph.nodes[reader].inputs[0] = unscaled;
+            graph.nodes[reader].inputs[0] = affine_input;
         }
         graph.nodes.remove(at);
     }
@@ -37,14 +37,17 @@ pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
 }
 
 /// The readers of node `at` with its scale and shift folded into them.
-fn folded(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
-    let scaled = graph.nodes[at].output;
-    let affine = PerChannel::of(graph, &graph.nodes[at])?;
-    if graph.output_ids().any(|output| output == scaled) {
+fn folded_readers(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
+    let affine_output = graph.nodes[at].output;
+    let affine = ChannelAffine::of(graph, &graph.nodes[at])?;
+    if graph.output_ids().any(|output| output == affine_output) {
         return None;
     }
-    let readers = graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&scaled));
-    readers.map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, scaled)?)))).collect()
+    let readers =
+        graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&affine_output));
+    readers
+        .map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, affine_output)?))))
+        .collect()
 }
 
 /// The convolution a node is, when it convolves `value` and does not add it too.
@@ -53,12 +56,12 @@ fn convolution_of(node: &Node, value: ValueId) -> Option<&Conv> {
     (!node.inputs[1..].contains(&value)).then_some(conv)
 }
 
-struct PerChannel {
+struct ChannelAffine {
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
 
-impl PerChannel {
+impl ChannelAffine {
     /// The scale and shift a node does to an image, when they can be folded.
     fn of(graph: &Graph, node: &Node) -> Option<Self> {
         let Op::Affine(affine) = &node.op else { return None };
@@ -72,13 +75,13 @@ impl PerChannel {
 
     fn fold_into(&self, conv: &Conv) -> Conv {
         let channels = self.scale.len();
-        let of_group = channels / conv.groups;
-        let out_of_group = conv.channels() / conv.groups;
+        let group_channels = channels / conv.groups;
+        let group_outputs = conv.channels() / conv.groups;
         let taps: usize = conv.window.kernel.iter().product();
         let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
         let mut bias = Vec::with_capacity(conv.channels());
-        for (out, kernels) in conv.weight.data().chunks_exact(of_group * taps).enumerate() {
-            let first_channel = out / out_of_group * of_group;
+        for (out, kernels) in conv.weight.data().chunks_exact(group_channels * taps).enumerate() {
+            let first_channel = out / group_outputs * group_channels;
             let mut sum = conv.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[out]));
             for (kernel, channel) in kernels.chunks_exact(taps).zip(first_channel..) {
                 let total: f64 = kernel.iter().map(|&w| f64::from(w)).sum();
@@ -137,7 +140,7 @@ mod tests {
     }
 
     /// `x × scales + shifts` under the name `to`.
-    fn scaled(from: &str, to: &str) -> Vec<NodeProto> {
+    fn affine_nodes(from: &str, to: &str) -> Vec<NodeProto> {
         let product = format!("{to} product");
         vec![
             node("Mul", &[from, "scales"], &product, &[]),
@@ -147,17 +150,17 @@ mod tests {
 
     /// The graph with `nodes`, which must compute the same before and after the pass.
     #[track_caller]
-    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) -> Graph {
+    fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) -> Graph {
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
         let graph = merge_affines(graph);
         let expected = run_on_noise(&graph, 2);
         let graph = fold_leading_affines(graph);
-        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), expected_counts);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
         graph
     }
 
-    fn borders(graph: &Graph) -> Vec<Option<Vec<f32>>> {
+    fn border_values(graph: &Graph) -> Vec<Option<Vec<f32>>> {
         let convs = graph.nodes.iter().filter_map(|node| match &node.op {
             Op::Conv(conv) => {
                 Some(conv.border_values.as_ref().map(|values| values.data().to_vec()))
@@ -169,26 +172,26 @@ mod tests {
 
     #[test]
     fn under_a_border_the_border_is_unscaled() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w", "b"], "y", &[padded()]));
         let graph = check(nodes, &[("Conv", 1)]);
-        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+        assert_eq!(border_values(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
     }
 
     #[test]
     fn a_border_on_one_side_counts() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         let attributes = [ints("pads", &[0, 0, 1, 0]), ints("strides", &[2, 1])];
         nodes.push(node("Conv", &["a", "w"], "y", &attributes));
         let graph = check(nodes, &[("Conv", 1)]);
-        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+        assert_eq!(border_values(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
     }
 
     #[test]
     fn without_a_border_none_is_made() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w"], "y", &[]));
-        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+        assert_eq!(border_values(&check(nodes, &[("Conv", 1)])), [None]);
     }
 
     #[test]
@@ -197,13 +200,13 @@ mod tests {
             node("Mul", &["x", "scales"], "a", &[]),
             node("Conv", &["a", "w", "b"], "y", &[padded()]),
         ];
-        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+        assert_eq!(border_values(&check(nodes, &[("Conv", 1)])), [None]);
     }
 
     #[test]
     fn groups_take_the_scales_of_their_own_channels() {
         for kernels in ["depthwise", "two each"] {
-            let mut nodes = scaled("x", "a");
+            let mut nodes = affine_nodes("x", "a");
             nodes.push(node("Conv", &["a", kernels], "y", &[padded(), int("group", 2)]));
             check(nodes, &[("Conv", 1)]);
         }
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_residual_block_keeps_reading_the_unscaled_value() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w", "b"], "c1", &[padded()]),
             node("PRelu", &["c1", "slopes"], "p", &[]),
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_convolution_that_reads_it_takes_it_over() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w", "b"], "c", &[padded()]),
             node("Conv", &["a", "depthwise"], "d", &[padded(), int("group", 2)]),
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn one_that_somebody_else_reads_stays() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Add", &["a", "c"], "y", &[]),
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn one_that_is_added_by_a_convolution_stays() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Add", &["a", "c"], "y", &[]),
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn one_that_is_an_output_stays() {
-        let mut nodes = scaled("x", "y");
+        let mut nodes = affine_nodes("x", "y");
         nodes.push(node("Conv", &["y", "w"], "c", &[padded()]));
         let mut file = model(13, &[1, 2, 5, 4], nodes, constants());
         file.graph.as_mut().unwrap().output.push(input_info("c", &[]));
@@ -268,8 +271,8 @@ mod tests {
 
     #[test]
     fn two_in_a_row_fold_one_after_the_other() {
-        let mut nodes = scaled("x", "a");
-        nodes.extend(scaled("a", "again"));
+        let mut nodes = affine_nodes("x", "a");
+        nodes.extend(affine_nodes("a", "again"));
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Conv", &["again", "w"], "d", &[padded()]),
@@ -278,7 +281,7 @@ mod tests {
         let graph = check(nodes, &[("Conv", 2), ("Sub", 1)]);
         // ((0 - t) / s - t) / s, and the same once.
         let [once, twice] = [[2.0 / 1.5, 1.5], [(2.0 / 1.5 + 2.0) / 1.5, -1.5]].map(|b| b.to_vec());
-        assert_eq!(borders(&graph), [Some(once), Some(twice)]);
+        assert_eq!(border_values(&graph), [Some(once), Some(twice)]);
     }
 
     #[test]
@@ -300,7 +303,7 @@ mod tests {
         let expected = run(&graph, 2, &bytes);
         let graph = fold_leading_affines(graph);
         assert_eq!(graph.nodes.len(), 1);
-        assert_eq!(borders(&graph), [Some(vec![127.5; 3])]);
+        assert_eq!(border_values(&graph), [Some(vec![127.5; 3])]);
         assert_close(&run(&graph, 2, &bytes)[0], &expected[0], 1e-5);
     }
 

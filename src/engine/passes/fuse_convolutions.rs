@@ -32,8 +32,8 @@ fn fused(
     let mut candidates: Vec<usize> =
         node.inputs.iter().filter_map(|&input| sole_producer(producers, readers, input)).collect();
     candidates.sort_unstable_by(|a, b| b.cmp(a));
-    candidates.into_iter().find_map(|before| {
-        let conv_node = &graph.nodes[before];
+    candidates.into_iter().find_map(|producer| {
+        let conv_node = &graph.nodes[producer];
         let Op::Conv(conv) = &conv_node.op else { return None };
         let is_plain = conv.activation.is_none();
         match &node.op {
@@ -41,21 +41,21 @@ fn fused(
                 let mut conv = conv.clone();
                 conv.activation = Some(activation.clone());
                 let inputs = conv_node.inputs.clone();
-                Some((before, Node { op: Op::Conv(conv), inputs, output: node.output }))
+                Some((producer, Node { op: Op::Conv(conv), inputs, output: node.output }))
             }
             Op::Binary(BinaryOp::Add) if is_plain && conv_node.inputs.len() == 1 => {
-                let residual = other(&node.inputs, conv_node.output)?;
+                let residual = other_operand(&node.inputs, conv_node.output)?;
                 let same_shape = graph.shape(residual) == graph.shape(conv_node.output);
                 let inputs = vec![conv_node.inputs[0], residual];
                 let op = Op::Conv(conv.clone());
-                same_shape.then_some((before, Node { op, inputs, output: node.output }))
+                same_shape.then_some((producer, Node { op, inputs, output: node.output }))
             }
             _ => None,
         }
     })
 }
 
-fn other(pair: &[ValueId], one: ValueId) -> Option<ValueId> {
+fn other_operand(pair: &[ValueId], one: ValueId) -> Option<ValueId> {
     match *pair {
         [a, b] if a == one => Some(b),
         [a, b] if b == one => Some(a),
@@ -73,7 +73,7 @@ mod tests {
         node("Conv", &[from, "w", "b"], to, &[ints("pads", &[1, 1, 1, 1])])
     }
 
-    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) {
+    fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) {
         let constants = vec![
             floats("w", &[2, 2, 3, 3], &noise(1, 36)),
             floats("b", &[2], &[0.3, -0.4]),
@@ -82,7 +82,7 @@ mod tests {
         let graph = graph_of(&model(13, &[1, 2, 4, 4], nodes, constants));
         let expected = run_on_noise(&graph, 2);
         let graph = fuse_convolutions(graph);
-        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), expected_counts);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
     }
 

@@ -10,14 +10,14 @@ pub(super) fn merge_affines(mut graph: Graph) -> Graph {
     for at in 0..graph.nodes.len() {
         let Op::Affine(second) = &graph.nodes[at].op else { continue };
         let source = graph.nodes[at].inputs[0];
-        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
-        let Op::Affine(first) = &graph.nodes[before].op else { continue };
+        let Some(producer) = sole_producer(&producers, &readers, source) else { continue };
+        let Op::Affine(first) = &graph.nodes[producer].op else { continue };
         let merged = Affine {
             scale: first.scale.zip(&second.scale, |a, c| a * c),
             shift: first.shift.zip(&second.scale, |b, c| b * c).zip(&second.shift, |b, d| b + d),
         };
         graph.nodes[at].op = Op::Affine(merged);
-        graph.nodes[at].inputs[0] = graph.nodes[before].inputs[0];
+        graph.nodes[at].inputs[0] = graph.nodes[producer].inputs[0];
     }
     drop_dead(graph)
 }

@@ -6,7 +6,7 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Conv, Op, Window};
 
 /// Channels that kernels compute at once, however few are wanted.
-const CHANNELS_AT_ONCE: usize = 16;
+const KERNEL_CHANNELS: usize = 16;
 
 /// The heads of a detector, each a convolution of the same image to a few channels and perhaps
 /// depthwise ones behind it, become one with the channels of all, of which each takes its own.
@@ -14,8 +14,8 @@ const CHANNELS_AT_ONCE: usize = 16;
 /// Only heads whose results are handed on under other shapes are merged, since nobody can convolve
 /// some channels of an image without copying them.
 pub(super) fn merge_heads(mut graph: Graph) -> Graph {
-    while let Some(family) = family(&graph) {
-        graph = merge(graph, &family);
+    while let Some(heads) = mergeable_heads(&graph) {
+        graph = merge(graph, &heads);
     }
     graph
 }
@@ -64,25 +64,25 @@ fn is_per_channel(conv: &Conv) -> bool {
 }
 
 /// Heads that read the same value in the same way, where that makes fewer kernels of them.
-fn family(graph: &Graph) -> Option<Vec<Head>> {
+fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
     let readers = readers(graph);
-    let mut families: Vec<Vec<Head>> = Vec::new();
+    let mut candidates: Vec<Vec<Head>> = Vec::new();
     for head in (0..graph.nodes.len()).filter_map(|at| head(graph, &readers, at)) {
-        let key = way(graph, &head);
-        match families.iter_mut().find(|family| way(graph, &family[0]) == key) {
-            Some(family) => family.push(head),
-            None => families.push(vec![head]),
+        let key = merge_key(graph, &head);
+        match candidates.iter_mut().find(|heads| merge_key(graph, &heads[0]) == key) {
+            Some(heads) => heads.push(head),
+            None => candidates.push(vec![head]),
         }
     }
-    families.into_iter().find(|family| {
-        let channels = family.iter().map(|head| conv(graph, head[0]).channels());
-        let together = channels.clone().sum::<usize>().div_ceil(CHANNELS_AT_ONCE);
-        together < channels.map(|channels| channels.div_ceil(CHANNELS_AT_ONCE)).sum()
+    candidates.into_iter().find(|heads| {
+        let channels = heads.iter().map(|head| conv(graph, head[0]).channels());
+        let together = channels.clone().sum::<usize>().div_ceil(KERNEL_CHANNELS);
+        together < channels.map(|channels| channels.div_ceil(KERNEL_CHANNELS)).sum()
     })
 }
 
 /// What a head reads, and windows and dilations of its convolutions.
-fn way(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
+fn merge_key(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
     let windows = head.iter().map(|&at| (conv(graph, at).window, conv(graph, at).dilations));
     (graph.nodes[head[0]].inputs[0], windows.collect())
 }
@@ -94,18 +94,18 @@ fn conv(graph: &Graph, at: usize) -> &Conv {
     }
 }
 
-fn merge(mut graph: Graph, family: &[Head]) -> Graph {
-    let mut value = graph.nodes[family[0][0]].inputs[0];
+fn merge(mut graph: Graph, heads: &[Head]) -> Graph {
+    let mut value = graph.nodes[heads[0][0]].inputs[0];
     let mut merged = Vec::new();
-    for step in 0..family[0].len() {
-        let of_step: Vec<usize> = family.iter().map(|head| head[step]).collect();
-        let (mut conv, output) = joined(&mut graph, &of_step);
-        conv.groups = if step == 0 { 1 } else { conv.channels() };
+    for position in 0..heads[0].len() {
+        let parallel_nodes: Vec<usize> = heads.iter().map(|head| head[position]).collect();
+        let (mut conv, output) = add_merged_convolution(&mut graph, &parallel_nodes);
+        conv.groups = if position == 0 { 1 } else { conv.channels() };
         merged.push(Node { op: Op::Conv(conv), inputs: vec![value], output });
         value = output;
     }
     let mut start = 0;
-    for head in family {
+    for head in heads {
         let last = head[head.len() - 1];
         let channels = conv(&graph, last).channels();
         graph.nodes[last].op = Op::Slice { axis: 0, start, step: 1 };
@@ -114,13 +114,13 @@ fn merge(mut graph: Graph, family: &[Head]) -> Graph {
     }
     // Heads were found in the order of nodes: here what they read is known, and nobody has read
     // them yet.
-    let first = family[0][0];
+    let first = heads[0][0];
     graph.nodes.splice(first..first, merged);
     drop_dead(graph)
 }
 
 /// A convolution with the channels of all, and the value it writes.
-fn joined(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
+fn add_merged_convolution(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
     let convs: Vec<&Conv> = nodes.iter().map(|&at| conv(graph, at)).collect();
     let channels = convs.iter().map(|conv| conv.channels()).sum();
     let mut shape = convs[0].weight.shape().to_vec();
@@ -131,11 +131,11 @@ fn joined(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
         None => vec![0.0; conv.channels()],
     });
     let bias = Some(Constant::new(vec![channels], bias.collect()));
-    let joined = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };
+    let merged = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };
     let first = graph.value(graph.nodes[nodes[0]].output);
     let name = format!("{} and {} more", first.name, nodes.len() - 1);
     let shape = [&[channels], &first.shape[1..]].concat();
-    (joined, graph.add_value(name, shape))
+    (merged, graph.add_value(name, shape))
 }
 
 #[cfg(test)]

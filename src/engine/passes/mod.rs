@@ -61,7 +61,7 @@ mod tests {
 
     /// A network with something for every pass: channels last, batch norm before and after a
     /// convolution, residual, reshape.
-    fn everything() -> Graph {
+    fn network_for_every_pass() -> Graph {
         let nhwc = [ints("perm", &[0, 2, 3, 1])];
         let nchw = [ints("perm", &[0, 3, 1, 2])];
         let pads = [ints("pads", &[1, 1, 1, 1])];
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn all_passes_together_keep_what_a_network_computes() {
-        let graph = everything();
+        let graph = network_for_every_pass();
         let expected = run_on_noise(&graph, 3);
         let graph = optimise(graph);
         assert_close(&run_on_noise(&graph, 3), &expected, 1e-5);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn all_passes_together_leave_the_fused_operations() {
-        let counts = optimise(everything()).op_counts();
+        let counts = optimise(network_for_every_pass()).op_counts();
         let expected =
             [("Affine", 1), ("Conv", 2), ("Linear", 1), ("Reshape", 2), ("Transpose", 1)];
         assert_eq!(counts, BTreeMap::from(expected));

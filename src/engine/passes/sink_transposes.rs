@@ -13,47 +13,47 @@ pub(super) fn sink_transposes(graph: Graph) -> Graph {
     let Graph { values, nodes, input, outputs } = graph;
     let views = vec![None; values.len()];
     let graph = Graph { values, nodes: Vec::new(), input, outputs: Vec::new() };
-    let mut sinking = Sinking { graph, views, made: Vec::new() };
+    let mut sinker = TransposeSinker { graph, views, materialised: Vec::new() };
     for node in nodes {
-        sinking.push(node);
+        sinker.push(node);
     }
     for Output { name, value } in outputs {
-        let value = sinking.materialise(value);
-        sinking.graph.outputs.push(Output { name, value });
+        let value = sinker.materialise(value);
+        sinker.graph.outputs.push(Output { name, value });
     }
-    drop_dead(sinking.graph)
+    drop_dead(sinker.graph)
 }
 
 /// A value of the old graph as a transpose, not yet made, of a value of the new graph.
 #[derive(Clone)]
-struct View {
+struct TransposedView {
     source: ValueId,
     perm: Vec<usize>,
 }
 
-struct Sinking {
+struct TransposeSinker {
     graph: Graph,
     /// For each value of the old graph, the view it is; `None` when it is itself.
-    views: Vec<Option<View>>,
+    views: Vec<Option<TransposedView>>,
     /// Views that were made, so that none is made twice.
-    made: Vec<(ValueId, Vec<usize>, ValueId)>,
+    materialised: Vec<(ValueId, Vec<usize>, ValueId)>,
 }
 
-impl Sinking {
+impl TransposeSinker {
     fn push(&mut self, node: Node) {
         if let Op::Transpose { perm } = &node.op {
             let before = self.view(node.inputs[0]);
             let perm = permute(&before.perm, perm);
-            self.views[node.output.0] = Some(View { source: before.source, perm });
+            self.views[node.output.0] = Some(TransposedView { source: before.source, perm });
             return;
         }
-        let sunk = self.common_perm(&node.inputs).and_then(|perm| {
-            let op = untransposed(&node.op, &perm)?;
+        let sunk_op = self.common_perm(&node.inputs).and_then(|perm| {
+            let op = op_on_source(&node.op, &perm)?;
             Some((op, perm))
         });
-        match sunk {
+        match sunk_op {
             Some((op, perm)) => self.push_sunk(node, op, perm),
-            None => self.push_as_it_is(node),
+            None => self.push_unchanged(node),
         }
     }
 
@@ -64,15 +64,15 @@ impl Sinking {
         let source = self.graph.add_value(info.name, permute(&info.shape, &inverse(&perm)));
         self.views.push(None);
         self.graph.nodes.push(Node { op, inputs, output: source });
-        self.views[node.output.0] = Some(View { source, perm });
+        self.views[node.output.0] = Some(TransposedView { source, perm });
     }
 
-    fn push_as_it_is(&mut self, mut node: Node) {
-        let reshapes = matches!(node.op, Op::Reshape);
+    fn push_unchanged(&mut self, mut node: Node) {
+        let is_reshape = matches!(node.op, Op::Reshape);
         for input in &mut node.inputs {
             let view = self.view(*input);
             let same_order = keeps_order(self.graph.shape(view.source), &view.perm);
-            *input = match reshapes && same_order {
+            *input = match is_reshape && same_order {
                 true => view.source,
                 false => self.materialise(*input),
             };
@@ -80,10 +80,10 @@ impl Sinking {
         self.graph.nodes.push(node);
     }
 
-    fn view(&self, value: ValueId) -> View {
+    fn view(&self, value: ValueId) -> TransposedView {
         self.views[value.0].clone().unwrap_or_else(|| {
             let rank = self.graph.shape(value).len();
-            View { source: value, perm: (0..rank).collect() }
+            TransposedView { source: value, perm: (0..rank).collect() }
         })
     }
 
@@ -96,13 +96,14 @@ impl Sinking {
 
     /// A value of the new graph that holds what `value` held in the old one.
     fn materialise(&mut self, value: ValueId) -> ValueId {
-        let View { source, perm } = self.view(value);
+        let TransposedView { source, perm } = self.view(value);
         if perm.is_sorted() {
             return source;
         }
-        let made = self.made.iter().find(|(from, by, _)| *from == source && *by == perm);
-        if let Some(&(_, _, made)) = made {
-            return made;
+        let existing =
+            self.materialised.iter().find(|(from, by, _)| *from == source && *by == perm);
+        if let Some(&(_, _, existing)) = existing {
+            return existing;
         }
         let info = self.graph.value(value).clone();
         let output = self.graph.add_value(info.name, info.shape);
@@ -112,14 +113,14 @@ impl Sinking {
             false => Op::Transpose { perm: perm.clone() },
         };
         self.graph.nodes.push(Node { op, inputs: vec![source], output });
-        self.made.push((source, perm, output));
+        self.materialised.push((source, perm, output));
         output
     }
 }
 
 /// The operation that does to the sources what `op` does to their transposes by `perm`; `None`
 /// when there is none.
-fn untransposed(op: &Op, perm: &[usize]) -> Option<Op> {
+fn op_on_source(op: &Op, perm: &[usize]) -> Option<Op> {
     let back = inverse(perm);
     let constant = |c: &Constant| c.transpose(&back);
     let axis = |axis: usize| perm[axis];
