@@ -8,40 +8,40 @@ use crate::onnx::{AttributeProto, TensorProto};
 /// Reads attributes and remembers which were read.
 pub(super) struct Attributes<'m> {
     all: &'m [AttributeProto],
-    taken: Vec<bool>,
+    is_read: Vec<bool>,
 }
 
 impl<'m> Attributes<'m> {
     pub(super) fn new(all: &'m [AttributeProto]) -> Self {
-        Self { all, taken: vec![false; all.len()] }
+        Self { all, is_read: vec![false; all.len()] }
     }
 
     pub(super) fn int(&mut self, name: &'static str) -> Result<Option<i64>, NodeError> {
-        Ok(self.take(name, AttributeType::Int)?.map(|a| a.i))
+        Ok(self.read(name, AttributeType::Int)?.map(|a| a.i))
     }
 
     pub(super) fn float(&mut self, name: &'static str) -> Result<Option<f32>, NodeError> {
-        Ok(self.take(name, AttributeType::Float)?.map(|a| a.f))
+        Ok(self.read(name, AttributeType::Float)?.map(|a| a.f))
     }
 
     pub(super) fn ints(&mut self, name: &'static str) -> Result<Option<&'m [i64]>, NodeError> {
-        Ok(self.take(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
+        Ok(self.read(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
     }
 
     pub(super) fn floats(&mut self, name: &'static str) -> Result<Option<&'m [f32]>, NodeError> {
-        Ok(self.take(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
+        Ok(self.read(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
     }
 
     pub(super) fn tensor(
         &mut self,
         name: &'static str,
     ) -> Result<Option<&'m TensorProto>, NodeError> {
-        Ok(self.take(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
+        Ok(self.read(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
     }
 
     /// A string, which must be UTF-8.
     pub(super) fn string(&mut self, name: &'static str) -> Result<Option<&'m str>, NodeError> {
-        let Some(attribute) = self.take(name, AttributeType::String)? else { return Ok(None) };
+        let Some(attribute) = self.read(name, AttributeType::String)? else { return Ok(None) };
         let text = std::str::from_utf8(&attribute.s);
         text.map(Some).map_err(|_| NodeError::AttributeType(name.to_owned()))
     }
@@ -62,22 +62,26 @@ impl<'m> Attributes<'m> {
     }
 
     /// Takes an integer that must have one value, its default.
-    pub(super) fn only_int(&mut self, name: &'static str, only: i64) -> Result<(), NodeError> {
+    pub(super) fn require_int(
+        &mut self,
+        name: &'static str,
+        default: i64,
+    ) -> Result<(), NodeError> {
         match self.int(name)? {
-            Some(value) if value != only => Err(unsupported(name, value)),
+            Some(value) if value != default => Err(unsupported(name, value)),
             _ => Ok(()),
         }
     }
 
     /// Refuses the node when an attribute is left that nobody took.
-    pub(super) fn finish(&self) -> Result<(), NodeError> {
-        match self.taken.iter().position(|taken| !taken) {
+    pub(super) fn refuse_unread(&self) -> Result<(), NodeError> {
+        match self.is_read.iter().position(|is_read| !is_read) {
             Some(at) => Err(NodeError::UnknownAttribute(self.all[at].name.clone())),
             None => Ok(()),
         }
     }
 
-    fn take(
+    fn read(
         &mut self,
         name: &'static str,
         kind: AttributeType,
@@ -87,7 +91,7 @@ impl<'m> Attributes<'m> {
         if attribute.r#type != kind as i32 || !attribute.ref_attr_name.is_empty() {
             return Err(NodeError::AttributeType(name.to_owned()));
         }
-        self.taken[at] = true;
+        self.is_read[at] = true;
         Ok(Some(attribute))
     }
 }

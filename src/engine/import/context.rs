@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::tensors::{CONSTANT_ELEMENTS_MAX, Host, decode, stored_shape};
+use super::tensors::{CONSTANT_ELEMENTS_MAX, HostTensor, decode, stored_shape};
 use crate::constant::Constant;
 use crate::error::NodeError;
 use crate::graph::{Graph, Node, ValueId};
@@ -16,16 +16,16 @@ use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
 #[derive(Clone)]
 pub(super) enum Value<'m> {
     /// Depends on the row.
-    Row(Row),
+    Runtime(RuntimeValue),
     /// Known at import.
-    Host(Arc<Host>),
+    Host(Arc<HostTensor>),
     /// Known at import, decoded when it is read.
     Stored(&'m TensorProto),
 }
 
 /// A value that depends on the row: its ONNX shape at a batch of one, and where the batch is.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct RuntimeValue {
     pub(super) id: ValueId,
     /// The ONNX shape, batch axis (of size 1) included.
     pub(super) dims: Vec<usize>,
@@ -34,9 +34,9 @@ pub(super) struct Row {
     pub(super) batch: Option<usize>,
 }
 
-impl Row {
+impl RuntimeValue {
     /// The axis of the row that an ONNX axis is; the batch axis is refused.
-    pub(super) fn row_axis(&self, axis: usize) -> Result<usize, NodeError> {
+    pub(super) fn item_axis(&self, axis: usize) -> Result<usize, NodeError> {
         match self.batch {
             Some(batch) if axis == batch => Err(NodeError::MixesRows(axis)),
             Some(batch) if axis > batch => Ok(axis - 1),
@@ -45,15 +45,15 @@ impl Row {
     }
 
     /// Per-axis sizes or amounts without the entry of the batch axis.
-    pub(super) fn strip<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
-        strip(per_axis, self.batch)
+    pub(super) fn strip_batch<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
+        strip_axis(per_axis, self.batch)
     }
 }
 
 /// `per_axis` without the entry of the batch axis.
-pub(super) fn strip<T: Clone>(per_axis: &[T], batch: Option<usize>) -> Vec<T> {
-    let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != batch);
-    kept.map(|(_, item)| item.clone()).collect()
+pub(super) fn strip_axis<T: Clone>(per_axis: &[T], stripped_axis: Option<usize>) -> Vec<T> {
+    let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != stripped_axis);
+    kept.map(|(_, entry)| entry.clone()).collect()
 }
 
 /// The graph so far and what the names stand for.
@@ -82,7 +82,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     /// Refuses nodes with more inputs than the operator has.
-    pub(super) fn inputs_max(&self, max: usize) -> Result<(), NodeError> {
+    pub(super) fn check_inputs_max(&self, max: usize) -> Result<(), NodeError> {
         let count = self.node.input.len();
         if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
     }
@@ -92,7 +92,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     /// True when there are inputs and all are known at import.
-    pub(super) fn all_constant(&self) -> bool {
+    pub(super) fn all_inputs_constant(&self) -> bool {
         let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
         names.peek().is_some()
             && names.all(|name| {
@@ -109,35 +109,39 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     /// An input that depends on the row.
-    pub(super) fn row(&self, index: usize) -> Result<Row, NodeError> {
+    pub(super) fn runtime_value(&self, index: usize) -> Result<RuntimeValue, NodeError> {
         match self.value(index)? {
-            Value::Row(row) => Ok(row),
+            Value::Runtime(value) => Ok(value),
             Value::Host(_) | Value::Stored(_) => Err(NodeError::NotActivation(index)),
         }
     }
 
     /// An image `[1, channels, height, width]` that depends on the row.
-    pub(super) fn image(&mut self, index: usize) -> Result<Row, NodeError> {
-        let row = self.row(index)?;
-        if row.dims.len() != 4 {
-            return Err(NodeError::Shape { input: index, shape: row.dims });
+    pub(super) fn image(&mut self, index: usize) -> Result<RuntimeValue, NodeError> {
+        let value = self.runtime_value(index)?;
+        if value.dims.len() != 4 {
+            return Err(NodeError::Shape { input: index, shape: value.dims });
         }
-        self.batch_first(index, row)
+        self.batch_first(index, value)
     }
 
     /// The value with the batch as its first axis, which must be of size 1.
-    pub(super) fn batch_first(&mut self, index: usize, row: Row) -> Result<Row, NodeError> {
-        match (row.batch, row.dims.first()) {
-            (Some(0), _) => Ok(row),
-            (_, Some(1)) => self.reshape(&row, row.dims.clone(), Some(0)),
-            _ => Err(NodeError::Shape { input: index, shape: row.dims }),
+    pub(super) fn batch_first(
+        &mut self,
+        index: usize,
+        value: RuntimeValue,
+    ) -> Result<RuntimeValue, NodeError> {
+        match (value.batch, value.dims.first()) {
+            (Some(0), _) => Ok(value),
+            (_, Some(1)) => self.reshape(&value, value.dims.clone(), Some(0)),
+            _ => Err(NodeError::Shape { input: index, shape: value.dims }),
         }
     }
 
     /// An input that is known at import.
-    pub(super) fn host(&mut self, index: usize) -> Result<Arc<Host>, NodeError> {
+    pub(super) fn host_tensor(&mut self, index: usize) -> Result<Arc<HostTensor>, NodeError> {
         match self.value(index)? {
-            Value::Row(_) => Err(NodeError::NotConstant(index)),
+            Value::Runtime(_) => Err(NodeError::NotConstant(index)),
             Value::Host(host) => Ok(host),
             Value::Stored(tensor) => Ok(Arc::new(self.decode(tensor)?)),
         }
@@ -145,14 +149,14 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Integers that are known at import, in order, whatever their shape.
     pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
-        let host = self.host(index)?;
+        let host = self.host_tensor(index)?;
         let ints = host.as_ints().map(<[i64]>::to_vec);
         ints.ok_or(NodeError::Elements { input: index, expected: "integers" })
     }
 
     /// Floats that are known at import.
     pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
-        let host = self.host(index)?;
+        let host = self.host_tensor(index)?;
         self.charge(host.len())?;
         host.to_constant().ok_or(NodeError::Elements { input: index, expected: "floats" })
     }
@@ -166,17 +170,21 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// A constant that broadcasts to `row` without enlarging it, with the axes of the row.
-    pub(super) fn constant_of(&mut self, index: usize, row: &Row) -> Result<Constant, NodeError> {
+    /// A constant that broadcasts to `value` without enlarging it, with the axes of the row.
+    pub(super) fn broadcast_constant(
+        &mut self,
+        index: usize,
+        value: &RuntimeValue,
+    ) -> Result<Constant, NodeError> {
         let constant = self.constant(index)?;
         let refused = || NodeError::Shape { input: index, shape: constant.shape().to_vec() };
-        let shape = pad_rank(constant.shape(), row.dims.len());
-        let fits = shape.len() == row.dims.len()
-            && shape.iter().zip(&row.dims).all(|(&c, &size)| c == 1 || c == size);
+        let shape = pad_rank(constant.shape(), value.dims.len());
+        let fits = shape.len() == value.dims.len()
+            && shape.iter().zip(&value.dims).all(|(&c, &size)| c == 1 || c == size);
         if !fits {
             return Err(refused());
         }
-        Ok(constant.reshape(row.strip(&shape)))
+        Ok(constant.reshape(value.strip_batch(&shape)))
     }
 
     /// Resolves an axis that may count from the end.
@@ -190,50 +198,53 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     pub(super) fn emit(
         &mut self,
         op: Op,
-        inputs: &[&Row],
+        inputs: &[&RuntimeValue],
         dims: Vec<usize>,
         batch: Option<usize>,
-    ) -> Result<Row, NodeError> {
+    ) -> Result<RuntimeValue, NodeError> {
         let fits = elements(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
         if !fits || dims.len() > RANK_MAX {
             return Err(NodeError::ResultSize(dims));
         }
         debug_assert!(batch.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
         let name = self.node.output.first().cloned().unwrap_or_default();
-        let output = self.importer.graph.add_value(name, strip(&dims, batch));
-        let inputs = inputs.iter().map(|row| row.id).collect();
+        let output = self.importer.graph.add_value(name, strip_axis(&dims, batch));
+        let inputs = inputs.iter().map(|value| value.id).collect();
         self.importer.graph.nodes.push(Node { op, inputs, output });
-        Ok(Row { id: output, dims, batch })
+        Ok(RuntimeValue { id: output, dims, batch })
     }
 
     /// The same elements under another shape, or with another batch axis.
     pub(super) fn reshape(
         &mut self,
-        row: &Row,
+        value: &RuntimeValue,
         dims: Vec<usize>,
         batch: Option<usize>,
-    ) -> Result<Row, NodeError> {
-        if row.strip(&row.dims) == strip(&dims, batch) {
-            return Ok(Row { id: row.id, dims, batch });
+    ) -> Result<RuntimeValue, NodeError> {
+        if value.strip_batch(&value.dims) == strip_axis(&dims, batch) {
+            return Ok(RuntimeValue { id: value.id, dims, batch });
         }
-        self.emit(Op::Reshape, &[row], dims, batch)
+        self.emit(Op::Reshape, &[value], dims, batch)
     }
 
     /// The value with its batch axis turned into an ordinary axis of size 1.
-    pub(super) fn without_batch(&mut self, row: Row) -> Result<Row, NodeError> {
-        match row.batch {
-            None => Ok(row),
-            Some(_) => self.reshape(&row, row.dims.clone(), None),
+    pub(super) fn batch_as_ordinary_axis(
+        &mut self,
+        value: RuntimeValue,
+    ) -> Result<RuntimeValue, NodeError> {
+        match value.batch {
+            None => Ok(value),
+            Some(_) => self.reshape(&value, value.dims.clone(), None),
         }
     }
 
     /// Gives the node's only output its value.
-    pub(super) fn define(&mut self, row: Row) -> Result<(), NodeError> {
-        self.define_all(vec![Value::Row(row)])
+    pub(super) fn define(&mut self, value: RuntimeValue) -> Result<(), NodeError> {
+        self.define_all(vec![Value::Runtime(value)])
     }
 
     /// Gives the node's only output a value that is known at import.
-    pub(super) fn define_host(&mut self, host: Host) -> Result<(), NodeError> {
+    pub(super) fn define_host_tensor(&mut self, host: HostTensor) -> Result<(), NodeError> {
         self.define_all(vec![Value::Host(Arc::new(host))])
     }
 
@@ -255,9 +266,9 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Counts elements of a constant that is about to be made.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), NodeError> {
-        let left = self.importer.constant_budget.checked_sub(count);
+        let remaining = self.importer.constant_budget.checked_sub(count);
         self.importer.constant_budget =
-            left.ok_or(NodeError::ConstantLimit(CONSTANT_ELEMENTS_MAX))?;
+            remaining.ok_or(NodeError::ConstantLimit(CONSTANT_ELEMENTS_MAX))?;
         Ok(())
     }
 
@@ -269,7 +280,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.charge(elements(shape).unwrap_or(usize::MAX))
     }
 
-    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<Host, NodeError> {
+    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<HostTensor, NodeError> {
         self.charge_shape(&stored_shape(tensor)?)?;
         Ok(decode(tensor)?)
     }

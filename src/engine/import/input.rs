@@ -8,7 +8,7 @@ use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements};
 use super::tensors::element;
 
 /// The row shape to import for: the file's, or `given` where it fits the file's.
-pub(super) fn row_shape(
+pub(super) fn item_shape(
     input: &ValueInfoProto,
     given: Option<&[usize]>,
 ) -> Result<Vec<usize>, InputError> {
@@ -79,7 +79,7 @@ mod tests {
     use crate::fixtures::input_info;
 
     fn shape(dims: &[i64], given: Option<&[usize]>) -> Result<Vec<usize>, String> {
-        row_shape(&input_info("x", dims), given).map_err(|error| error.to_string())
+        item_shape(&input_info("x", dims), given).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use prost::Message;
 
-use self::context::{Importer, NodeContext, Row, Value};
+use self::context::{Importer, NodeContext, RuntimeValue, Value};
 use self::tensors::{CONSTANT_ELEMENTS_MAX, stored_shape};
 use super::error::{ImportError, NodeError};
 use super::graph::{Graph, Output, ValueId, ValueInfo};
@@ -52,7 +52,7 @@ pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, Impor
         return Err(ImportError::Section("sparse initialisers"));
     }
 
-    let mut importer = begin(file, opset, input_shape)?;
+    let mut importer = start_import(file, opset, input_shape)?;
     for node in &file.node {
         import_node(&mut importer, node).map_err(|reason| ImportError::Node {
             node: display_name(node),
@@ -60,7 +60,7 @@ pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, Impor
             reason,
         })?;
     }
-    finish(importer, file)
+    collect_outputs(importer, file)
 }
 
 /// The version of the default operators.
@@ -79,7 +79,7 @@ fn is_default_domain(domain: &str) -> bool {
 }
 
 /// Names the initialisers and the input.
-fn begin<'m>(
+fn start_import<'m>(
     file: &'m GraphProto,
     opset: i64,
     input_shape: Option<&[usize]>,
@@ -95,15 +95,15 @@ fn begin<'m>(
     // Old IR versions list the initialisers among the inputs, and quantising tools leave the
     // names of those they replaced: inputs that nobody reads.
     let read: HashSet<&str> = names_read(file).collect();
-    let is_fed = |name: &str| !values.contains_key(name) && read.contains(name);
-    let fed: Vec<_> = file.input.iter().filter(|input| is_fed(&input.name)).collect();
-    let [input] = fed[..] else { return Err(ImportError::InputCount(fed.len())) };
-    let shape = input::row_shape(input, input_shape)
+    let is_input = |name: &str| !values.contains_key(name) && read.contains(name);
+    let inputs: Vec<_> = file.input.iter().filter(|input| is_input(&input.name)).collect();
+    let [input] = inputs[..] else { return Err(ImportError::InputCount(inputs.len())) };
+    let shape = input::item_shape(input, input_shape)
         .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
 
     let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
-    let row = Row { id: ValueId(0), dims, batch: Some(0) };
-    values.insert(&input.name, Value::Row(row));
+    let value = RuntimeValue { id: ValueId(0), dims, batch: Some(0) };
+    values.insert(&input.name, Value::Runtime(value));
     let graph = Graph {
         values: vec![ValueInfo { name: input.name.clone(), shape }],
         nodes: Vec::new(),
@@ -120,14 +120,14 @@ fn names_read(file: &GraphProto) -> impl Iterator<Item = &str> {
 }
 
 /// Collects the outputs.
-fn finish(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, ImportError> {
+fn collect_outputs(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, ImportError> {
     let Importer { mut graph, mut values, .. } = importer;
     for output in &file.output {
         match values.entry(&output.name) {
             // Taken out, so that a name shown twice is not found again.
             Entry::Occupied(entry) => match entry.remove() {
-                Value::Row(row) => {
-                    graph.outputs.push(Output { name: output.name.clone(), value: row.id });
+                Value::Runtime(value) => {
+                    graph.outputs.push(Output { name: output.name.clone(), value: value.id });
                 }
                 Value::Host(_) | Value::Stored(_) => {
                     return Err(ImportError::Output(output.name.clone()));
@@ -152,12 +152,12 @@ fn import_node<'m>(importer: &mut Importer<'m>, node: &'m NodeProto) -> Result<(
         return Err(NodeError::Domain(node.domain.clone()));
     }
     let mut context = NodeContext::new(importer, node);
-    if context.all_constant() && constants::evaluates(&node.op_type) {
+    if context.all_inputs_constant() && constants::can_evaluate(&node.op_type) {
         constants::evaluate(&mut context)?;
     } else {
         import_operator(&mut context)?;
     }
-    context.attributes.finish()
+    context.attributes.refuse_unread()
 }
 
 /// The importers of all operators; each operator stands in one line.
