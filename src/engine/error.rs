@@ -80,10 +80,10 @@ pub enum InputError {
     #[error("the batch size is {0}, it must be 1 or symbolic")]
     Batch(i64),
     /// A free axis without a size.
-    #[error("axis {0} is symbolic, the row shape must be given")]
+    #[error("axis {0} is symbolic, the item shape must be given")]
     Symbolic(usize),
     /// The shape asked for does not fit the file's.
-    #[error("the row shape {given:?} does not fit the file's {file:?}")]
+    #[error("the item shape {given:?} does not fit the file's {file:?}")]
     Incompatible {
         /// Row shape asked for.
         given: Vec<usize>,
@@ -91,7 +91,7 @@ pub enum InputError {
         file: Vec<usize>,
     },
     /// Empty or over the limit.
-    #[error("the row shape {0:?} is empty or has too many elements")]
+    #[error("the item shape {0:?} is empty or has too many elements")]
     Size(Vec<usize>),
 }
 
@@ -168,10 +168,10 @@ pub enum NodeError {
     NotConstant(usize),
     /// An input that must depend on the row is a constant.
     #[error("input {0} must not be a constant")]
-    NotActivation(usize),
+    UnexpectedConstant(usize),
     /// Floats where integers are needed, or the other way round.
     #[error("input {input} must hold {expected}")]
-    Elements {
+    ElementType {
         /// The input.
         input: usize,
         /// What it should hold.
@@ -202,11 +202,11 @@ pub enum NodeError {
         rank: usize,
     },
     /// The operation would let the rows of a batch see each other.
-    #[error("axis {0} is the batch: the operation would mix rows")]
-    MixesRows(usize),
+    #[error("axis {0} is the batch: the operation would mix items")]
+    MixesItems(usize),
     /// Division by an integer 0, or an integer overflow.
     #[error("integer arithmetic fails")]
-    Arithmetic,
+    IntegerArithmetic,
     /// The result would be empty or too large.
     #[error("the result of shape {0:?} is empty or has too many elements")]
     ResultSize(Vec<usize>),
@@ -222,7 +222,7 @@ pub enum NodeError {
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// The tensor is not `[batch, row shape…]` with at least one row.
-    #[error("the input has the shape {found:?}, one row has {expected:?}")]
+    #[error("the input has the shape {found:?}, one item has {expected:?}")]
     InputShape {
         /// Shape of the tensor.
         found: Vec<usize>,
@@ -231,7 +231,7 @@ pub enum EngineError {
     },
     /// More outputs than a manifest may name.
     #[error("{0} outputs are too many")]
-    Outputs(usize),
+    TooManyOutputs(usize),
     /// No kernels for what was asked.
     #[error(transparent)]
     Select(#[from] super::cpu::SelectError),

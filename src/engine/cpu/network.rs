@@ -83,7 +83,7 @@ impl CpuNetwork {
         policy: &Policy,
     ) -> Result<Self, EngineError> {
         if graph.outputs().len() > OUTPUTS_MAX {
-            return Err(EngineError::Outputs(graph.outputs().len()));
+            return Err(EngineError::TooManyOutputs(graph.outputs().len()));
         }
         let plan = bands(lower(graph, kernels)?, &policy.bands);
         Ok(Self::of_plan(plan, crew, policy))

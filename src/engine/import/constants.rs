@@ -106,7 +106,7 @@ fn charged_input(node: &mut NodeContext<'_, '_>, input: usize) -> Result<HostTen
 
 fn map_floats(node: &mut NodeContext<'_, '_>, f: fn(f32) -> f32) -> Result<HostTensor, NodeError> {
     let host = only_input(node)?;
-    let floats = host.as_floats().ok_or(NodeError::Elements { input: 0, expected: "floats" })?;
+    let floats = host.as_floats().ok_or(NodeError::ElementType { input: 0, expected: "floats" })?;
     Ok(HostTensor::floats(host.shape.clone(), floats.iter().map(|&x| f(x)).collect()))
 }
 
@@ -182,7 +182,7 @@ fn concat(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
             (HostData::Int(x), HostData::Int(y)) => {
                 HostData::Int(interleave(x, x_chunk, y, y_chunk))
             }
-            _ => return Err(NodeError::Elements { input, expected: "the type of input 0" }),
+            _ => return Err(NodeError::ElementType { input, expected: "the type of input 0" }),
         };
         all = HostTensor { shape, data };
     }
@@ -220,7 +220,7 @@ fn gather(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let axis = node.axis(axis, host.shape.len())?;
     let index_tensor = node.host_tensor(1)?;
     let ints =
-        index_tensor.as_ints().ok_or(NodeError::Elements { input: 1, expected: "integers" })?;
+        index_tensor.as_ints().ok_or(NodeError::ElementType { input: 1, expected: "integers" })?;
     let mut indices = Vec::new();
     for &index in ints {
         indices.push(node.axis(index, host.shape[axis])?);
@@ -283,9 +283,9 @@ fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
         (HostData::Int(a), HostData::Int(b)) => {
             let f = int_function(op);
             let data = a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect::<Option<_>>();
-            HostData::Int(data.ok_or(NodeError::Arithmetic)?)
+            HostData::Int(data.ok_or(NodeError::IntegerArithmetic)?)
         }
-        _ => return Err(NodeError::Elements { input: 1, expected: "the type of input 0" }),
+        _ => return Err(NodeError::ElementType { input: 1, expected: "the type of input 0" }),
     };
     Ok(HostTensor { shape, data })
 }

@@ -38,7 +38,7 @@ impl RuntimeValue {
     /// The axis of the row that an ONNX axis is; the batch axis is refused.
     pub(super) fn item_axis(&self, axis: usize) -> Result<usize, NodeError> {
         match self.batch {
-            Some(batch) if axis == batch => Err(NodeError::MixesRows(axis)),
+            Some(batch) if axis == batch => Err(NodeError::MixesItems(axis)),
             Some(batch) if axis > batch => Ok(axis - 1),
             _ => Ok(axis),
         }
@@ -112,7 +112,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     pub(super) fn runtime_value(&self, index: usize) -> Result<RuntimeValue, NodeError> {
         match self.value(index)? {
             Value::Runtime(value) => Ok(value),
-            Value::Host(_) | Value::Stored(_) => Err(NodeError::NotActivation(index)),
+            Value::Host(_) | Value::Stored(_) => Err(NodeError::UnexpectedConstant(index)),
         }
     }
 
@@ -151,14 +151,14 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
         let host = self.host_tensor(index)?;
         let ints = host.as_ints().map(<[i64]>::to_vec);
-        ints.ok_or(NodeError::Elements { input: index, expected: "integers" })
+        ints.ok_or(NodeError::ElementType { input: index, expected: "integers" })
     }
 
     /// Floats that are known at import.
     pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
         let host = self.host_tensor(index)?;
         self.charge(host.len())?;
-        host.to_constant().ok_or(NodeError::Elements { input: index, expected: "floats" })
+        host.to_constant().ok_or(NodeError::ElementType { input: index, expected: "floats" })
     }
 
     /// One float that is known at import.

@@ -21,7 +21,7 @@ pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         (Value::Runtime(a), Value::Runtime(b)) => binary_of_values(node, op, a, b)?,
         (Value::Runtime(x), _) => binary_with_constant(node, op, x, 1)?,
         (_, Value::Runtime(x)) => binary_with_constant(node, op, x, 0)?,
-        _ => return Err(NodeError::NotActivation(0)),
+        _ => return Err(NodeError::UnexpectedConstant(0)),
     };
     node.define(y)
 }
@@ -70,7 +70,7 @@ fn binary_with_constant(
         (BinaryOp::Sub, _) => (scalar(-1.0), constant),
         (BinaryOp::Mul, _) => (constant, scalar(0.0)),
         (BinaryOp::Div, 1) => (constant.map(|c| 1.0 / c), scalar(0.0)),
-        (BinaryOp::Div, _) => return Err(NodeError::NotActivation(0)),
+        (BinaryOp::Div, _) => return Err(NodeError::UnexpectedConstant(0)),
     };
     emit_affine(node, &x, scale, shift)
 }

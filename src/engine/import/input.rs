@@ -94,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn symbolic_sizes_need_a_row_shape() {
+    fn symbolic_sizes_need_an_item_shape() {
         let error = shape(&[-1, 3, -1, -1], None).unwrap_err();
-        assert_eq!(error, "axis 2 is symbolic, the row shape must be given");
+        assert_eq!(error, "axis 2 is symbolic, the item shape must be given");
         assert_eq!(shape(&[-1, 3, -1, -1], Some(&[3, 5, 7])), Ok(vec![3, 5, 7]));
     }
 

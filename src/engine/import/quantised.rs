@@ -22,7 +22,8 @@ pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), No
     node.charge(values.len())?;
     let scale_indices = scale_indices(node, &shape, &scale, axis, block)?;
 
-    let scales = scale.as_floats().ok_or(NodeError::Elements { input: 1, expected: "floats" })?;
+    let scales =
+        scale.as_floats().ok_or(NodeError::ElementType { input: 1, expected: "floats" })?;
     let zeros = zero_points(&scale, zero.as_ref())?.ok_or(expected_integers(2))?;
     let dequantise = |(value, at): (i64, usize)| (value as f32 - zeros[at] as f32) * scales[at];
     let mut data = Vec::with_capacity(values.len());
@@ -50,7 +51,7 @@ fn quantised_values<'v>(
 }
 
 fn expected_integers(input: usize) -> NodeError {
-    NodeError::Elements { input, expected: "integers" }
+    NodeError::ElementType { input, expected: "integers" }
 }
 
 /// The zero point of each scale; `None` when they are not integers.

@@ -36,7 +36,7 @@ fn softmax_over_joined_axes(
     first: usize,
 ) -> Result<RuntimeValue, NodeError> {
     if let Some(batch) = x.batch.filter(|&batch| batch >= first) {
-        return Err(NodeError::MixesRows(batch));
+        return Err(NodeError::MixesItems(batch));
     }
     let (outer, inner) = x.dims.split_at(first);
     let mut dims = outer.to_vec();

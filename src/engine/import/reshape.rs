@@ -154,7 +154,7 @@ pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     }
     let dims = broadcast(&x.dims, &pad_rank(&sizes, x.dims.len())).ok_or_else(refused)?;
     if let Some(batch) = x.batch.filter(|&batch| dims[batch] != 1) {
-        return Err(NodeError::MixesRows(batch));
+        return Err(NodeError::MixesItems(batch));
     }
     let y = match dims == x.dims {
         true => x,

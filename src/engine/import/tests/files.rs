@@ -55,7 +55,7 @@ fn inputs_and_outputs_that_cannot_be_served_are_refused() {
     let fixed = after(|m| graph(m).input[0] = input_info("x", &[4, 2]));
     assert_eq!(fixed, "input 'x': the batch size is 4, it must be 1 or symbolic");
     let open = after(|m| graph(m).input[0] = input_info("x", &[-1, -1]));
-    assert_eq!(open, "input 'x': axis 1 is symbolic, the row shape must be given");
+    assert_eq!(open, "input 'x': axis 1 is symbolic, the item shape must be given");
     let typeless = after(|m| graph(m).input[0].r#type = None);
     assert_eq!(typeless, "input 'x': the type is not a tensor of f32");
     assert_eq!(after(|m| graph(m).output.clear()), "the graph has no outputs");

@@ -181,8 +181,8 @@ fn resizing_other_than_the_standard_forms_is_refused() {
 }
 
 #[test]
-fn operations_that_would_mix_rows_are_refused() {
-    let mixes = "axis 0 is the batch: the operation would mix rows";
+fn operations_that_would_mix_items_are_refused() {
+    let mixes = "axis 0 is the batch: the operation would mix items";
     let x = &[1, 2];
     refused(("Softmax", 13), x, vec![], &[int("axis", 0)], mixes);
     refused(("Softmax", 11), x, vec![], &[int("axis", 0)], mixes);
@@ -196,7 +196,7 @@ fn operations_that_would_mix_rows_are_refused() {
     refused(("Slice", 13), x, nothing, &[], mixes);
     let nodes = vec![node("Transpose", &["x"], "t", &[]), node("MatMul", &["t", "b"], "y", &[])];
     let message = refusal(&model(13, x, nodes, vec![floats("b", &[1, 1], &[2.0])]));
-    let reason = "axis 1 is the batch: the operation would mix rows";
+    let reason = "axis 1 is the batch: the operation would mix items";
     assert_eq!(message, format!("node 'y' (MatMul): {reason}"));
     let nodes = vec![
         node("Transpose", &["x"], "t", &[]),
