@@ -1,6 +1,6 @@
 //! Small ONNX files and graphs for the tests of this folder.
 
-mod draft;
+mod network_builder;
 mod random;
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use prost::Message;
 
-pub(super) use self::draft::Draft;
+pub(super) use self::network_builder::NetworkBuilder;
 pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
 use super::{Network, import, optimise};
@@ -183,21 +183,21 @@ impl Lcg {
         self.next() as usize % count
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
+    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 }
 
-/// Runs a graph on `rows` rows of noise: the first output, flat.
-pub(super) fn run_on_noise(graph: &Graph, rows: usize) -> Vec<f32> {
+/// Runs a graph on `items` rows of noise: the first output, flat.
+pub(super) fn run_on_noise(graph: &Graph, items: usize) -> Vec<f32> {
     let shape = &graph.input().shape;
-    let input = noise(7, rows * shape.iter().product::<usize>());
-    run(graph, rows, &input).remove(0)
+    let input = noise(7, items * shape.iter().product::<usize>());
+    run(graph, items, &input).remove(0)
 }
 
 /// Runs a graph: each output, flat.
-pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
-    let shape = [&[rows], graph.input().shape.as_slice()].concat();
+pub(super) fn run(graph: &Graph, items: usize, input: &[f32]) -> Vec<Vec<f32>> {
+    let shape = [&[items], graph.input().shape.as_slice()].concat();
     let input = Tensor::from_slice(input, shape, &Device::Cpu).unwrap();
     let network = Network::reference(graph, &Device::Cpu).unwrap();
     let outputs = network.run(&input).unwrap();
@@ -211,17 +211,17 @@ pub(super) fn network_of(file: &str) -> Graph {
 }
 
 /// As many rows of noise.
-pub(super) fn inputs(graph: &Graph, rows: usize) -> Vec<f32> {
-    noise(7, rows * graph.input().shape.iter().product::<usize>())
+pub(super) fn inputs(graph: &Graph, items: usize) -> Vec<f32> {
+    noise(7, items * graph.input().shape.iter().product::<usize>())
 }
 
-/// The first `rows` of each output for more rows.
-pub(super) fn first_rows(outputs: &[Vec<f32>], all: usize, rows: usize) -> Vec<Vec<f32>> {
-    outputs.iter().map(|output| output[..output.len() / all * rows].to_vec()).collect()
+/// The first `items` of each output for more rows.
+pub(super) fn first_items(outputs: &[Vec<f32>], all: usize, items: usize) -> Vec<Vec<f32>> {
+    outputs.iter().map(|output| output[..output.len() / all * items].to_vec()).collect()
 }
 
 /// 1 less the cosine of two lists of numbers; 0 for two lists of zeros.
-fn angle(found: &[f32], expected: &[f32]) -> f64 {
+fn cosine_distance(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -234,18 +234,18 @@ fn angle(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// The largest relative difference and angle of all outputs; not a number if one is none.
-pub(super) fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
+pub(super) fn largest_errors(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).fold((0.0, 0.0), |(difference, turned), (f, e)| {
+    found.iter().zip(expected).fold((0.0, 0.0), |(difference, distance), (f, e)| {
         if f.iter().any(|x| x.is_nan()) {
             return (f32::NAN, f64::NAN);
         }
-        (relative_difference(f, e).max(difference), angle(f, e).max(turned))
+        (relative_difference(f, e).max(difference), cosine_distance(f, e).max(distance))
     })
 }
 
 /// Imports a model and runs it on one row.
-pub(super) fn eval(model: &ModelProto, input: &[f32]) -> Vec<f32> {
+pub(super) fn run_model(model: &ModelProto, input: &[f32]) -> Vec<f32> {
     run(&graph_of(model), 1, input).remove(0)
 }
 

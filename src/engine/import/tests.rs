@@ -11,12 +11,12 @@ mod matrix;
 mod refusals;
 mod unknown;
 
-use crate::fixtures::{assert_close, eval, graph_of, model, node};
+use crate::fixtures::{assert_close, graph_of, model, node, run_model};
 use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
 /// A model of one node: its inputs are `x` and `constants`, its output is `y`. A constant without
 /// a name stands for an input left out.
-fn one(
+fn op_model(
     (op, opset): (&str, i64),
     input: &[i64],
     constants: Vec<TensorProto>,
@@ -30,15 +30,15 @@ fn one(
 }
 
 /// An input left out.
-fn absent() -> TensorProto {
+fn omitted_input() -> TensorProto {
     TensorProto::default()
 }
 
 /// Checks shape and numbers of the first output for one row.
 #[track_caller]
-fn gives(model: &ModelProto, x: &[f32], shape: &[usize], y: &[f32]) {
+fn check(model: &ModelProto, x: &[f32], shape: &[usize], y: &[f32]) {
     assert_eq!(graph_of(model).outputs()[0].shape, shape);
-    assert_close(&eval(model, x), y, 1e-6);
+    assert_close(&run_model(model, x), y, 1e-6);
 }
 
 /// `1, 2, …, count`

@@ -143,42 +143,42 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::fixtures::{Draft, int, ints, noise, relative_difference, run};
+    use crate::fixtures::{NetworkBuilder, int, ints, noise, relative_difference, run};
     use crate::passes::fuse_convolutions;
 
     /// An image `v` of 20 channels with heads of so many channels behind it, each with a depthwise
     /// convolution if asked for; `then` is done to the result.
     fn heads(channels: &[usize], is_deep: bool, then: &str) -> Graph {
-        let mut draft = Draft::default();
-        draft.noise("w", &[20, 3, 3, 3], 0.1);
-        draft.push("Conv", &["x", "w"], "v", &[ints("pads", &[1; 4])]);
+        let mut network = NetworkBuilder::default();
+        network.noise("w", &[20, 3, 3, 3], 0.1);
+        network.push("Conv", &["x", "w"], "v", &[ints("pads", &[1; 4])]);
         let mut outputs = Vec::new();
         for (at, &channels) in channels.iter().enumerate() {
             let name = |what: &str| format!("{what} {at}");
             let [weight, bias, result, output] = ["weight", "bias", "result", "output"].map(name);
-            draft.noise(&weight, &[channels, 20, 1, 1], 0.1);
-            draft.noise(&bias, &[channels], 0.1);
+            network.noise(&weight, &[channels, 20, 1, 1], 0.1);
+            network.noise(&bias, &[channels], 0.1);
             let inputs = if at == 0 { vec!["v", &weight] } else { vec!["v", &weight, &bias] };
-            draft.push("Conv", &inputs, &result, &[]);
+            network.push("Conv", &inputs, &result, &[]);
             let mut last = result;
             if is_deep {
                 let [weight, result] = ["depthwise weight", "depthwise result"].map(name);
-                draft.noise(&weight, &[channels, 1, 3, 3], 0.1);
+                network.noise(&weight, &[channels, 1, 3, 3], 0.1);
                 let attributes = [ints("pads", &[1; 4]), int("group", channels as i64)];
-                draft.push("Conv", &[&last, &weight], &result, &attributes);
+                network.push("Conv", &[&last, &weight], &result, &attributes);
                 last = result;
             }
             match then {
                 "Transpose" => {
-                    draft.push("Transpose", &[&last], &output, &[ints("perm", &[0, 2, 3, 1])]);
+                    network.push("Transpose", &[&last], &output, &[ints("perm", &[0, 2, 3, 1])]);
                 }
-                "Flatten" => draft.push("Flatten", &[&last], &output, &[]),
-                then => draft.push(then, &[&last], &output, &[]),
+                "Flatten" => network.push("Flatten", &[&last], &output, &[]),
+                then => network.push(then, &[&last], &output, &[]),
             }
             outputs.push(output);
         }
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-        draft.imported(&[3, 6, 5], &outputs)
+        network.imported_graph(&[3, 6, 5], &outputs)
     }
 
     /// Merges, and checks that nothing else is computed.
