@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_constant_of_one_axis_runs_along_it() {
+    fn only_a_constant_of_one_axis_has_numbers_along_it() {
         let per_channel = Constant::new(vec![2, 1, 1], vec![3.0, 4.0]);
         assert_eq!(per_channel.along(0, 2), Some(vec![3.0, 4.0]));
         assert_eq!(per_channel.along(1, 2), None);

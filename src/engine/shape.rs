@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_followed_by_its_inverse_is_nothing() {
+    fn a_permutation_followed_by_its_inverse_changes_nothing() {
         let perm = [2, 0, 3, 1];
         assert_eq!(permute(&permute(&[5, 6, 7, 8], &perm), &inverse(&perm)), [5, 6, 7, 8]);
     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_walk_a_transposed_tensor() {
+    fn offsets_follow_the_strides_of_a_transposed_tensor() {
         let read: Vec<usize> = offsets(&[3, 2], &[1, 3]).collect();
         assert_eq!(read, [0, 3, 1, 4, 2, 5]);
     }

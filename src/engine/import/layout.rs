@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuts_clamp_as_python_does() {
+    fn slice_ranges_are_clamped_as_in_python() {
         let python = [
             ((5, 1, 3, 1), (1, 2)),
             ((5, -2, i64::MAX, 1), (3, 2)),

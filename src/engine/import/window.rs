@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn same_upper_puts_the_odd_element_behind_and_same_lower_in_front() {
+    fn same_upper_pads_the_odd_element_behind_and_same_lower_in_front() {
         let strides = ints("strides", &[2, 2]);
         let upper = [strides.clone(), string("auto_pad", "SAME_UPPER")];
         let placed = placed_on([192, 7], [3, 4], Rounding::Down, &upper).unwrap();

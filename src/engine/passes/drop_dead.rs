@@ -40,7 +40,7 @@ mod tests {
     use crate::fixtures::{graph_of, model, node, run_on_noise};
 
     #[test]
-    fn what_no_output_needs_is_dropped_and_the_rest_computes_the_same() {
+    fn nodes_that_no_output_needs_are_dropped_and_the_rest_computes_the_same() {
         let nodes = vec![
             node("Relu", &["x"], "a", &[]),
             node("Sigmoid", &["a"], "dead", &[]),

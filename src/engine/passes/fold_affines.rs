@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_and_shift_after_a_convolution_is_folded() {
+    fn an_affine_after_a_convolution_is_folded() {
         let nodes = vec![
             node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
             node("Mul", &["c", "channels"], "m", &[]),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_per_channel_stays() {
+    fn an_affine_that_is_not_per_channel_stays() {
         let nodes = vec![
             node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
             node("Mul", &["c", "columns"], "y", &[]),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn one_before_a_convolution_stays() {
+    fn an_affine_before_a_convolution_stays() {
         let nodes = vec![
             node("Add", &["x", "channels"], "a", &[]),
             node("Conv", &["a", "w"], "y", &[ints("pads", &[1, 1, 1, 1])]),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_that_somebody_else_reads_stays() {
+    fn a_convolution_with_another_reader_stays() {
         let nodes = vec![
             node("Conv", &["x", "w"], "c", &[ints("pads", &[1, 1, 1, 1])]),
             node("Mul", &["c", "channels"], "m", &[]),
@@ -204,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn scales_around_a_matrix_product_are_folded_through_a_flatten() {
-        let flatten_of_8 = vec![
+    fn an_affine_before_a_product_of_parts_of_an_item_stays() {
+        let two_vectors_of_8 = vec![
             node("Mul", &["x", "channels"], "m", &[]),
             node("Add", &["m", "columns"], "a", &[]),
             node("Reshape", &["a", "split"], "rows", &[]),
@@ -213,11 +213,11 @@ mod tests {
             node("Mul", &["p", "three"], "y", &[]),
         ];
         // The reshape makes two rows of eight, so that only the scale behind can be folded.
-        check(flatten_of_8, &[("Affine", 2), ("Linear", 1), ("Reshape", 1)]);
+        check(two_vectors_of_8, &[("Affine", 2), ("Linear", 1), ("Reshape", 1)]);
     }
 
     #[test]
-    fn a_scale_before_a_flattened_matrix_product_is_folded_exactly() {
+    fn affines_around_a_product_of_the_flattened_item_are_folded() {
         let nodes = vec![
             node("Mul", &["x", "channels"], "m", &[]),
             node("Flatten", &["m"], "flat", &[]),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_border_the_border_is_unscaled() {
+    fn under_a_border_the_affine_is_undone_in_the_border_values() {
         let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w", "b"], "y", &[padded()]));
         let graph = check(nodes, &[("Conv", 1)]);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_border_none_is_made() {
+    fn without_a_border_there_are_no_border_values() {
         let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w"], "y", &[]));
         assert_eq!(border_values(&check(nodes, &[("Conv", 1)])), [None]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn every_convolution_that_reads_it_takes_it_over() {
+    fn an_affine_is_folded_into_every_convolution_that_reads_it() {
         let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w", "b"], "c", &[padded()]),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_somebody_else_reads_stays() {
+    fn an_affine_with_another_reader_stays() {
         let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_added_by_a_convolution_stays() {
+    fn an_affine_that_is_the_residual_of_a_convolution_stays() {
         let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_an_output_stays() {
+    fn an_affine_that_is_an_output_stays() {
         let mut nodes = affine_nodes("x", "y");
         nodes.push(node("Conv", &["y", "w"], "c", &[padded()]));
         let mut file = model(13, &[1, 2, 5, 4], nodes, constants());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn two_in_a_row_fold_one_after_the_other() {
+    fn two_affines_in_sequence_are_both_folded() {
         let mut nodes = affine_nodes("x", "a");
         nodes.extend(affine_nodes("a", "again"));
         nodes.extend([
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_folded_precisely_stays() {
+    fn an_affine_that_cannot_be_folded_precisely_stays() {
         for scales in ["with zero", "tiny"] {
             let nodes = vec![
                 node("Mul", &["x", scales], "m", &[]),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_per_channel_stays() {
+    fn an_affine_that_is_not_per_channel_stays() {
         let nodes = vec![
             node("Mul", &["x", "columns"], "a", &[]),
             node("Conv", &["a", "w"], "y", &[padded()]),

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_convolutions_added_one_takes_over_the_other() {
+    fn of_two_added_convolutions_one_becomes_the_residual_of_the_other() {
         let nodes = vec![conv("x", "c"), conv("x", "d"), node("Add", &["c", "d"], "y", &[])];
         check(nodes, &[("Conv", 2)]);
     }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_somebody_else_reads_is_not_fused_away() {
+    fn a_value_with_another_reader_is_not_fused_away() {
         let nodes = vec![
             conv("x", "c"),
             node("Relu", &["c"], "r", &[]),

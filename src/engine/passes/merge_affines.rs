@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_middle_that_somebody_else_reads_stays() {
+    fn an_affine_with_another_reader_is_not_merged() {
         let nodes = vec![
             node("Sub", &["x", "one"], "a", &[]),
             node("Mul", &["a", "channels"], "b", &[]),

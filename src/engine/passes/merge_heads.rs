@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_become_one_that_each_takes_its_channels_of() {
+    fn heads_merge_into_one_convolution_and_each_reads_a_slice() {
         let merged = BTreeMap::from([("Conv", 3), ("Slice", 4), ("Transpose", 4)]);
         assert_eq!(counts(heads(&[1, 4, 1, 10], true, "Transpose")), merged);
         let merged = BTreeMap::from([("Conv", 2), ("Slice", 3), ("Reshape", 3)]);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_fill_their_kernels_or_are_computed_with_stay() {
+    fn heads_that_fill_their_kernels_or_are_not_reshaped_stay() {
         let full = BTreeMap::from([("Conv", 3), ("Reshape", 2)]);
         assert_eq!(counts(heads(&[16, 32], false, "Flatten")), full);
         let one = BTreeMap::from([("Conv", 3), ("Reshape", 1)]);

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn borders_and_joins_name_the_axes_of_the_source() {
+    fn pads_and_concatenations_name_the_axes_of_the_source() {
         let nodes = vec![
             nchw("x", "a"),
             node("Relu", &["a"], "b", &[]),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn values_transposed_differently_are_made_before_they_meet() {
+    fn values_of_different_permutations_are_materialised_before_they_meet() {
         let nodes = vec![
             node("Transpose", &["x"], "a", &[ints("perm", &[0, 1, 3, 2])]),
             node("Transpose", &["a"], "b", &[ints("perm", &[0, 1, 3, 2])]),

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_convolution_is_the_sum_it_stands_for() {
+    fn every_kind_of_convolution_equals_its_definition() {
         let cases = [
             ("pointwise", conv([5, 4, 1, 1], [[1, 1], [1, 1]], [0; 4], 1)),
             ("pointwise with stride", conv([5, 4, 1, 1], [[2, 2], [1, 1]], [0; 4], 1)),

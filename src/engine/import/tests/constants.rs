@@ -97,7 +97,7 @@ fn constants_are_written_in_five_ways() {
 }
 
 #[test]
-fn a_shape_can_be_taken_apart_and_put_together() {
+fn a_shape_can_be_split_and_reassembled() {
     // As exporters write x.view(x.size(0), -1): Shape, Gather, Unsqueeze, Concat, Reshape.
     let nodes = vec![
         node("Shape", &["x"], "shape", &[]),
@@ -152,7 +152,7 @@ fn arithmetic_of_constants_is_done_at_import() {
 }
 
 #[test]
-fn constants_are_cut_turned_and_joined_at_import() {
+fn constants_are_sliced_transposed_and_concatenated_at_import() {
     let grid = || floats("a", &[2, 3], &count_to(6));
     let index = || longs("i", &[2, 0]);
     // The node, what it reads beside `a`, and shape and numbers of its result.
@@ -214,7 +214,7 @@ fn a_constant_of_a_shape_repeats_its_value() {
 }
 
 #[test]
-fn weights_nobody_reads_and_stale_inputs_do_no_harm() {
+fn unread_weights_and_stale_inputs_do_no_harm() {
     let mut network = op_model(("Add", 13), &[1, 2], vec![floats("c", &[2], &[1.0, 2.0])], &[]);
     let graph = network.graph.as_mut().unwrap();
     graph.input.push(crate::fixtures::input_info("c", &[2]));

@@ -35,7 +35,7 @@ fn functions_of_one_element() {
 }
 
 #[test]
-fn limits_of_a_clip_are_attributes_or_from_opset_11_inputs() {
+fn limits_of_a_clip_are_attributes_before_opset_11_and_inputs_after() {
     let x = [-2.0, 0.0, 3.0, 9.0];
     let attributes = [float("min", -1.0), float("max", 6.0)];
     let older = op_model(("Clip", 10), &[1, 4], Vec::new(), &attributes);
@@ -126,7 +126,7 @@ fn powers_of_one_two_and_a_half() {
 }
 
 #[test]
-fn what_matters_to_training_only_does_nothing() {
+fn operators_of_training_do_nothing() {
     let x = [1.5, -2.0];
     let older = op_model(("Dropout", 7), &[1, 2], Vec::new(), &[float("ratio", 0.5)]);
     check(&older, &x, &[2], &x);

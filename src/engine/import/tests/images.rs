@@ -39,7 +39,7 @@ fn borders_strides_and_dilations_of_a_convolution_are_per_side_and_axis() {
 }
 
 #[test]
-fn automatic_borders_put_the_odd_one_where_the_mode_says() {
+fn automatic_padding_puts_the_odd_element_where_the_mode_says() {
     let modes = [
         ("VALID", vec![21.0, 32.0, 43.0]),
         ("SAME_UPPER", vec![21.0, 32.0, 43.0, 4.0]),
@@ -62,7 +62,7 @@ fn automatic_borders_put_the_odd_one_where_the_mode_says() {
 }
 
 #[test]
-fn groups_of_a_convolution_do_not_see_each_other() {
+fn groups_of_a_convolution_are_independent() {
     let depthwise = conv(&[1, 2, 1, 2], &[2, 1, 1, 1], &[10.0, 100.0], &[int("group", 2)]);
     check(&depthwise, &count_to(4), &[2, 1, 2], &[10.0, 20.0, 300.0, 400.0]);
 
@@ -79,7 +79,7 @@ fn pool(op: &str, [height, width]: [i64; 2], attributes: &[AttributeProto]) -> M
 }
 
 #[test]
-fn a_max_pool_takes_the_largest_element_and_its_border_never_wins() {
+fn a_max_pool_returns_the_largest_element_and_ignores_its_border() {
     let kernel = ints("kernel_shape", &[2, 2]);
     let strides = ints("strides", &[2, 2]);
     let plain = pool("MaxPool", [3, 3], std::slice::from_ref(&kernel));
@@ -100,7 +100,7 @@ fn a_max_pool_takes_the_largest_element_and_its_border_never_wins() {
 }
 
 #[test]
-fn an_average_pool_counts_its_border_only_when_told_to() {
+fn an_average_pool_counts_its_border_only_with_count_include_pad() {
     let kernel = ints("kernel_shape", &[1, 2]);
     let plain = pool("AveragePool", [1, 3], std::slice::from_ref(&kernel));
     check(&plain, &count_to(3), &[1, 1, 2], &[1.5, 2.5]);
@@ -119,7 +119,7 @@ fn an_average_pool_counts_its_border_only_when_told_to() {
 }
 
 #[test]
-fn a_global_average_pool_leaves_one_number_a_channel() {
+fn a_global_average_pool_leaves_one_number_per_channel() {
     let network = op_model(("GlobalAveragePool", 13), &[1, 2, 1, 2], Vec::new(), &[]);
     check(&network, &count_to(4), &[2, 1, 1], &[1.5, 3.5]);
 }

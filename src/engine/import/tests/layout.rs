@@ -30,7 +30,7 @@ fn flattening_joins_axes_on_both_sides() {
 }
 
 #[test]
-fn axes_of_size_one_come_and_go() {
+fn squeeze_removes_and_unsqueeze_adds_axes_of_size_one() {
     let x = [1.0, 2.0];
     let older = op_model(("Squeeze", 11), &[1, 1, 2, 1], Vec::new(), &[ints("axes", &[1, -1])]);
     check(&older, &x, &[2], &x);
@@ -61,7 +61,7 @@ fn transposing_moves_the_axes_wherever_the_batch_goes() {
 }
 
 #[test]
-fn rows_stay_apart_when_the_batch_is_not_the_first_axis() {
+fn items_stay_apart_when_the_batch_is_not_the_first_axis() {
     let nodes = vec![
         node("Transpose", &["x"], "t", &[ints("perm", &[2, 0, 1])]),
         node("Softmax", &["t"], "y", &[int("axis", 0)]),
@@ -72,7 +72,7 @@ fn rows_stay_apart_when_the_batch_is_not_the_first_axis() {
 }
 
 #[test]
-fn joining_puts_values_behind_each_other() {
+fn concatenating_puts_values_behind_each_other() {
     let join = |axis| {
         let nodes = vec![
             node("Neg", &["x"], "n", &[]),

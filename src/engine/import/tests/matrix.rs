@@ -36,7 +36,7 @@ fn a_product_runs_along_the_last_axis_of_any_value() {
 }
 
 #[test]
-fn a_softmax_looks_along_one_axis_or_before_opset_13_along_all_from_one_on() {
+fn a_softmax_runs_over_one_axis_or_before_opset_13_over_all_axes_from_one_on() {
     let x = [1_f32, 3.0, 2.0, 2.0].map(f32::ln);
     let last = op_model(("Softmax", 13), &[1, 2, 2], Vec::new(), &[]);
     check(&last, &x, &[2, 2], &[0.25, 0.75, 0.5, 0.5]);

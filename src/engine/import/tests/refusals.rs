@@ -107,7 +107,7 @@ fn convolutions_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn pools_that_have_no_answer_are_refused() {
+fn pools_without_a_defined_result_are_refused() {
     let kernel = || ints("kernel_shape", &[2, 2]);
     let pool = |op, attributes: &[AttributeProto], reason: &str| {
         assert_refused((op, 13), IMAGE, vec![], attributes, reason);
