@@ -21,11 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+type BuildResult = Result<(), Box<dyn std::error::Error>>;
 
 /// Each `.cu` file to PTX, which the driver translates for its GPU: for the oldest generation that
 /// today's compiler knows, so that all later ones can run it.
-fn compile_kernels(out: &Path) -> Outcome {
+fn compile_kernels(out: &Path) -> BuildResult {
     const KERNELS: &str = "cuda/kernels";
     println!("cargo::rerun-if-changed={KERNELS}");
     println!("cargo::rerun-if-env-changed=NVCC");
@@ -50,7 +50,7 @@ fn compile_kernels(out: &Path) -> Outcome {
 
 /// See `cuda/lazy.rs`: for each function of CUDA's libraries a jump to where its slot
 /// points, at first to code that has the slot filled.
-fn write_trampolines(out: &Path) -> Outcome {
+fn write_trampolines(out: &Path) -> BuildResult {
     const SYMBOLS: &str = "cuda/symbols.txt";
     println!("cargo::rerun-if-changed={SYMBOLS}");
     let symbols = std::fs::read_to_string(SYMBOLS)?;

@@ -14,11 +14,11 @@ pub(crate) struct Constant {
 impl Constant {
     /// Wraps `data`, whose length is the product of `shape`.
     pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        Self::sharing(shape, Arc::new(data))
+        Self::from_shared(shape, Arc::new(data))
     }
 
     /// As [`Constant::new`], for numbers that somebody else has, too.
-    pub(super) fn sharing(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
+    pub(super) fn from_shared(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
         assert_eq!(known_elements(&shape), data.len(), "a constant is dense");
         Self { shape, data }
     }

@@ -30,7 +30,7 @@ impl Network {
     /// # Errors
     /// Constants that cannot be uploaded.
     pub fn reference(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
-        Ok(Self::with(graph, Executor::Reference(ReferenceNetwork::load(graph, device)?)))
+        Ok(Self::with_executor(graph, Executor::Reference(ReferenceNetwork::load(graph, device)?)))
     }
 
     /// The planned executor on the CPU; `graph` should be optimised.
@@ -44,10 +44,10 @@ impl Network {
         crew: Arc<Crew>,
     ) -> Result<Self, EngineError> {
         let network = CpuNetwork::load(graph, kernels, precision, crew)?;
-        Ok(Self::with(graph, Executor::Cpu(network)))
+        Ok(Self::with_executor(graph, Executor::Cpu(network)))
     }
 
-    fn with(graph: &Graph, executor: Executor) -> Self {
+    fn with_executor(graph: &Graph, executor: Executor) -> Self {
         Self { input_shape: graph.input().shape.clone(), outputs: graph.outputs(), executor }
     }
 
@@ -57,7 +57,7 @@ impl Network {
         let fits = input
             .dims()
             .split_first()
-            .is_some_and(|(&rows, row)| rows > 0 && row == self.input_shape);
+            .is_some_and(|(&items, item_shape)| items > 0 && item_shape == self.input_shape);
         if !fits {
             return Err(EngineError::InputShape {
                 found: input.dims().to_vec(),
@@ -69,24 +69,20 @@ impl Network {
         }
         match &self.executor {
             Executor::Reference(reference) => reference.run(input),
-            Executor::Cpu(network) => self.run_planned(network, input),
+            Executor::Cpu(network) => self.run_cpu(network, input),
         }
     }
 
-    fn run_planned(
-        &self,
-        network: &CpuNetwork,
-        input: &Tensor,
-    ) -> Result<Vec<Tensor>, EngineError> {
+    fn run_cpu(&self, network: &CpuNetwork, input: &Tensor) -> Result<Vec<Tensor>, EngineError> {
         let failed = |source| EngineError::Tensor { op: "network", source };
-        let rows = input.dims()[0];
+        let items = input.dims()[0];
         let flat = input.apply_op1_no_bwd(network).map_err(failed)?;
         let mut from = 0;
         let mut output = |info: &ValueInfo| {
-            let len = rows * info.shape.iter().product::<usize>();
+            let len = items * info.shape.iter().product::<usize>();
             let values = flat.narrow(0, from, len)?;
             from += len;
-            values.reshape([&[rows], info.shape.as_slice()].concat())
+            values.reshape([&[items], info.shape.as_slice()].concat())
         };
         self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }

@@ -76,7 +76,9 @@ impl HostTensor {
     /// The tensor as a constant of the graph.
     pub(super) fn to_constant(&self) -> Option<Constant> {
         match &self.data {
-            HostData::Float(data) => Some(Constant::sharing(self.shape.clone(), Arc::clone(data))),
+            HostData::Float(data) => {
+                Some(Constant::from_shared(self.shape.clone(), Arc::clone(data)))
+            }
             HostData::Int(_) => None,
         }
     }
