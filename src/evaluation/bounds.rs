@@ -50,7 +50,7 @@ impl Rate {
     }
 
     /// Lower bound, 0..=1: the true rate is at least this, with [`CONFIDENCE`] (Clopper-Pearson).
-    pub fn lower(self) -> f64 {
+    pub fn lower_bound(self) -> f64 {
         if self.errors == 0 {
             return 0.0;
         }
@@ -59,7 +59,7 @@ impl Rate {
     }
 
     /// Upper bound, 0..=1: the true rate is at most this, with [`CONFIDENCE`] (Clopper-Pearson).
-    pub fn upper(self) -> f64 {
+    pub fn upper_bound(self) -> f64 {
         let right = self.presentations - self.errors;
         if right == 0 {
             return 1.0;
@@ -195,8 +195,8 @@ mod tests {
             (500_000, 1_000_000, 0.4991770739494771, 0.5008229260505229),
         ] {
             let rate = rate(errors, presentations);
-            assert_near(rate.lower(), lower, &format!("lower of {rate:?}"));
-            assert_near(rate.upper(), upper, &format!("upper of {rate:?}"));
+            assert_near(rate.lower_bound(), lower, &format!("lower of {rate:?}"));
+            assert_near(rate.upper_bound(), upper, &format!("upper of {rate:?}"));
         }
     }
 
@@ -212,8 +212,8 @@ mod tests {
         assert_eq!(error_free_needed(0.05), 59);
         for limit in [0.001, 0.01, 0.05, 0.15, 0.5] {
             let needed = error_free_needed(limit);
-            assert!(rate(0, needed).upper() <= limit, "{limit}");
-            assert!(rate(0, needed - 1).upper() > limit, "{limit}");
+            assert!(rate(0, needed).upper_bound() <= limit, "{limit}");
+            assert!(rate(0, needed - 1).upper_bound() > limit, "{limit}");
         }
     }
 
@@ -224,8 +224,8 @@ mod tests {
         ) {
             let errors = (part * presentations as f64) as usize;
             let (less, more) = (rate(errors, presentations), rate(errors + 1, presentations));
-            prop_assert!(less.lower() <= less.value() && less.value() <= less.upper());
-            prop_assert!(less.lower() < more.lower() && less.upper() < more.upper());
+            prop_assert!(less.lower_bound() <= less.value() && less.value() <= less.upper_bound());
+            prop_assert!(less.lower_bound() < more.lower_bound() && less.upper_bound() < more.upper_bound());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! sample supports few claims.
 
 use crate::bounds::{Rate, error_free_needed};
-use crate::rates::{Counts, Report};
+use crate::rates::{SampleCounts, ThresholdReport};
 
 /// APCER limits that are judged for every species: those at which BPCER20 and BPCER100 are read.
 /// The lower one is the limit of level 2 of iBeta's tests.
@@ -48,7 +48,7 @@ impl Claim {
     }
 }
 
-impl Report {
+impl ThresholdReport {
     /// Judges [`APCER_CLAIMS`] on the answered attacks of every species; empty without attacks.
     pub fn apcer_claims(&self) -> Vec<Claim> {
         judge(&APCER_CLAIMS, &self.attacks)
@@ -61,7 +61,7 @@ impl Report {
 }
 
 /// Judges each limit on all of `samples`; returns no claim without samples.
-fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
+fn judge(limits: &[f64], samples: &[SampleCounts]) -> Vec<Claim> {
     if samples.is_empty() {
         return Vec::new();
     }
@@ -72,12 +72,12 @@ fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
     limits.iter().map(claim).collect()
 }
 
-fn shortfall(limit: f64, counts: &Counts) -> Option<Shortfall> {
+fn shortfall(limit: f64, counts: &SampleCounts) -> Option<Shortfall> {
     let name = counts.name.clone();
     let needed = error_free_needed(limit);
-    match counts.errors {
+    match counts.error_rate {
         Some(rate) if rate.presentations() >= needed => {
-            (rate.upper() > limit).then_some(Shortfall::TooManyErrors { name, rate })
+            (rate.upper_bound() > limit).then_some(Shortfall::TooManyErrors { name, rate })
         }
         rate => {
             let presentations = rate.map_or(0, Rate::presentations);
@@ -90,14 +90,14 @@ fn shortfall(limit: f64, counts: &Counts) -> Option<Shortfall> {
 mod tests {
     use super::*;
 
-    fn counts(name: &str, errors: usize, answered: usize) -> Counts {
-        Counts {
+    fn counts(name: &str, errors: usize, answered: usize) -> SampleCounts {
+        SampleCounts {
             name: name.to_owned(),
             presentations: answered,
             subjects: 0,
             devices: 0,
-            errors: Rate::new(errors, answered),
-            non_responses: Rate::new(0, answered),
+            error_rate: Rate::new(errors, answered),
+            non_response_rate: Rate::new(0, answered),
         }
     }
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_absence_support_nothing() {
+    fn unanswered_or_missing_presentations_support_no_claim() {
         let claim = &judge(&[0.05], &[counts("print", 0, 0)])[0];
         let short = Shortfall::TooFew { name: "print".into(), presentations: 0, needed: 59 };
         assert_eq!(claim.shortfalls, [short]);

@@ -26,6 +26,16 @@ pub(crate) struct CellError {
     pub(crate) reason: &'static str,
 }
 
+/// One cell as the parser finds it.
+struct Field<'a, 'p> {
+    /// The cell as written, without the comma or line end behind it.
+    raw: &'a str,
+    /// Its text by the parser.
+    unquoted: &'p str,
+    /// Whether it ends its record.
+    is_last: bool,
+}
+
 /// The records of a text, up to the first error.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
@@ -59,13 +69,13 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn record(&mut self) -> Result<Record<'a>, CellError> {
+    fn read_record(&mut self) -> Result<Record<'a>, CellError> {
         let mut record = Record { line: self.line, cells: Vec::new() };
         loop {
             let cell = if record.cells.len() == CELLS_MAX {
                 Err("is one too many: a line has at most 64")
             } else {
-                self.cell()
+                self.read_cell()
             };
             let (cell, is_last) = cell.map_err(|reason| CellError {
                 line: record.line,
@@ -81,8 +91,8 @@ impl<'a> Records<'a> {
 
     /// Returns the next cell and whether it ends its record. White space around plain cells is left
     /// out, white space within quotes is kept.
-    fn cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
-        let (raw, unquoted, is_last) = self.field();
+    fn read_cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
+        let Field { raw, unquoted, is_last } = self.read_field();
         let Some(quoted) = raw.strip_prefix('"') else {
             if raw.contains('"') {
                 return Err("has a quote inside; cells with quotes must be quoted");
@@ -103,13 +113,14 @@ impl<'a> Records<'a> {
     }
 
     /// Returns the next cell as written, its text by the parser, and whether it ends its record.
-    fn field(&mut self) -> (&'a str, &str, bool) {
+    fn read_field(&mut self) -> Field<'a, '_> {
         let (mut read, mut written) = (0, 0);
         let is_last = loop {
             let input = &self.rest.as_bytes()[read..];
-            let (result, taken, put) = self.parser.read_field(input, &mut self.unquoted[written..]);
+            let (result, taken, written_now) =
+                self.parser.read_field(input, &mut self.unquoted[written..]);
             read += taken;
-            written += put;
+            written += written_now;
             match result {
                 ReadFieldResult::Field { record_end } => break record_end,
                 // The last cell of a text without a final line end: an empty input ends it.
@@ -124,7 +135,8 @@ impl<'a> Records<'a> {
         self.line += raw.matches('\n').count();
         let unquoted = std::str::from_utf8(&self.unquoted[..written]);
         let unquoted = unquoted.expect("text without some of its quotes is text");
-        (raw.strip_suffix([',', '\n']).unwrap_or(raw), unquoted, is_last)
+        let raw = raw.strip_suffix([',', '\n']).unwrap_or(raw);
+        Field { raw, unquoted, is_last }
     }
 }
 
@@ -136,7 +148,7 @@ impl<'a> Iterator for Records<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let record = self.record();
+        let record = self.read_record();
         if record.is_err() {
             self.rest = "";
         }
@@ -162,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_line_ends_and_blank_lines_make_no_difference() {
+    fn byte_order_marks_line_ends_and_blank_lines_make_no_difference() {
         let plain = read("a,b\n1, 2 \n");
         assert_eq!(plain, [record(1, &["a", "b"]), record(2, &["1", "2"])]);
         assert_eq!(read("\u{feff}a,b\r\n1,2"), plain);
@@ -177,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_cannot_be_read_is_refused_where_it_stands() {
+    fn a_cell_that_cannot_be_read_is_refused_with_its_line_and_column() {
         for (text, line, column, reason) in [
             ("a,b\n1,2\"", 2, 2, "inside"),
             ("a\n\"b", 2, 1, "never closed"),
@@ -195,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cells_come_back_when_they_are_quoted(
+        fn any_quoted_cells_are_read_back(
             cells in prop::collection::vec(prop::collection::vec("[a,\"\r\n é]{0,6}", 1..5), 1..6),
         ) {
             let quote = |cell: &String| format!("\"{}\"", cell.replace('"', "\"\""));

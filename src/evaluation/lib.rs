@@ -18,7 +18,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plot`] | the detection error trade-off as a picture (SVG) |
-//! | `report` | the findings about a file of scores, and their JSON |
+//! | `findings` | the findings about a file of scores, and their JSON |
 //! | `claims` | which limits a sample supports |
 //! | `rates` | the error rates at a threshold |
 //! | `det` | the error rates at every threshold, and the operating points that reports quote |
@@ -33,17 +33,17 @@ mod bounds;
 mod claims;
 mod csv;
 mod det;
+mod findings;
 pub mod plot;
 mod presentation;
 mod rates;
-mod report;
 mod scores;
 pub mod width;
 
 pub use bounds::{CONFIDENCE, Rate, percent};
 pub use claims::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
-pub use det::{Errors, OperatingPoint, TradeOff};
-pub use presentation::{Class, Presentation, Score};
-pub use rates::{Counts, Evaluation, Report};
-pub use report::Findings;
-pub use scores::{FILE_BYTES_MAX, ScoresError, read};
+pub use det::{ErrorRates, OperatingPoint, TradeOff};
+pub use findings::Findings;
+pub use presentation::{Presentation, PresentationKind, Score};
+pub use rates::{Evaluation, SampleCounts, ThresholdReport};
+pub use scores::{FILE_BYTES_MAX, ScoresError, read_scores};

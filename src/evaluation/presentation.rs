@@ -18,7 +18,7 @@ impl Score {
 
 /// What was shown to the camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
+pub enum PresentationKind {
     /// A person who wants to be recognised.
     BonaFide,
     /// An artefact.
@@ -32,7 +32,7 @@ pub enum Class {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
     /// What was shown.
-    pub class: Class,
+    pub kind: PresentationKind,
     /// Unset when the system gave no answer.
     pub score: Option<Score>,
     /// The person who was shown, or whose likeness was.
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_probability_is_no_score() {
+    fn a_value_that_is_no_probability_is_no_score() {
         for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
             assert_eq!(Score::new(value), None);
         }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::bounds::Rate;
-use crate::det::{TradeOff, below};
-use crate::presentation::{Class, Presentation, Score};
+use crate::det::{TradeOff, count_below};
+use crate::presentation::{Presentation, PresentationKind, Score};
 
 /// Scores of labelled presentations, ready to be judged at any threshold.
 #[derive(Debug, Default)]
@@ -28,9 +28,9 @@ impl Evaluation {
     pub fn new(presentations: Vec<Presentation>) -> Self {
         let mut evaluation = Self::default();
         for presentation in presentations {
-            match presentation.class {
-                Class::BonaFide => &mut evaluation.bona_fide,
-                Class::Attack { ref species } => {
+            match presentation.kind {
+                PresentationKind::BonaFide => &mut evaluation.bona_fide,
+                PresentationKind::Attack { ref species } => {
                     evaluation.species.entry(species.clone()).or_default()
                 }
             }
@@ -43,20 +43,20 @@ impl Evaluation {
     }
 
     /// Computes the rates at `threshold`.
-    pub fn at(&self, threshold: Score) -> Report {
+    pub fn report_at(&self, threshold: Score) -> ThresholdReport {
         let threshold = threshold.value();
-        let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.below(threshold));
-        let mut attacks: Vec<Counts> = self
+        let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.count_below(threshold));
+        let mut attacks: Vec<SampleCounts> = self
             .species
             .iter()
-            .map(|(name, sample)| sample.counts(name, sample.at_or_above(threshold)))
+            .map(|(name, sample)| sample.counts(name, sample.count_at_or_above(threshold)))
             .collect();
         // The sort keeps the names' order where rates are equal; species without one come last.
-        attacks.sort_by(|a, b| match (a.errors, b.errors) {
+        attacks.sort_by(|a, b| match (a.error_rate, b.error_rate) {
             (Some(a), Some(b)) => a.worse_first(b),
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
-        Report { threshold, bona_fide, attacks }
+        ThresholdReport { threshold, bona_fide, attacks }
     }
 
     /// Returns the trade-off of the two errors, or `None` unless presentations of both kinds were
@@ -75,41 +75,41 @@ impl Sample {
         self.devices.extend(presentation.device);
     }
 
-    fn below(&self, threshold: f64) -> usize {
-        below(&self.scores, threshold)
+    fn count_below(&self, threshold: f64) -> usize {
+        count_below(&self.scores, threshold)
     }
 
-    fn at_or_above(&self, threshold: f64) -> usize {
-        self.scores.len() - self.below(threshold)
+    fn count_at_or_above(&self, threshold: f64) -> usize {
+        self.scores.len() - self.count_below(threshold)
     }
 
-    fn counts(&self, name: &str, errors: usize) -> Counts {
+    fn counts(&self, name: &str, errors: usize) -> SampleCounts {
         let answered = self.scores.len();
-        Counts {
+        SampleCounts {
             name: name.to_owned(),
             presentations: self.presentations,
             subjects: self.subjects.len(),
             devices: self.devices.len(),
-            errors: Rate::new(errors, answered),
-            non_responses: Rate::new(self.presentations - answered, self.presentations),
+            error_rate: Rate::new(errors, answered),
+            non_response_rate: Rate::new(self.presentations - answered, self.presentations),
         }
     }
 }
 
 /// The rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct ThresholdReport {
     /// A score at or above it passes.
     pub threshold: f64,
     /// Bona fide presentations. Errors are those that did not pass: BPCER.
-    pub bona_fide: Counts,
+    pub bona_fide: SampleCounts,
     /// Attacks by species, the worst first. Errors are those that passed: APCER.
-    pub attacks: Vec<Counts>,
+    pub attacks: Vec<SampleCounts>,
 }
 
 /// Counts and rates of the presentations of one kind.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Counts {
+pub struct SampleCounts {
     /// The species; `bona fide` for living people.
     pub name: String,
     /// Presentations, answered or not.
@@ -120,21 +120,21 @@ pub struct Counts {
     pub devices: usize,
     /// Wrong answers among the answered presentations: APCER or BPCER. Unset when none was
     /// answered.
-    pub errors: Option<Rate>,
+    pub error_rate: Option<Rate>,
     /// Missing answers among all presentations: APNRR or BPNRR. Unset without presentations.
-    pub non_responses: Option<Rate>,
+    pub non_response_rate: Option<Rate>,
 }
 
-impl Report {
+impl ThresholdReport {
     /// The worst species and its APCER, which is the APCER of the system.
     pub fn apcer(&self) -> Option<(&str, Rate)> {
         let worst = self.attacks.first()?;
-        Some((&worst.name, worst.errors?))
+        Some((&worst.name, worst.error_rate?))
     }
 
     /// BPCER: the share of answered bona fide presentations that did not pass.
     pub fn bpcer(&self) -> Option<Rate> {
-        self.bona_fide.errors
+        self.bona_fide.error_rate
     }
 
     /// ACER, 0..=1: the mean of the worst species' APCER and BPCER. It hides both errors, and
@@ -145,7 +145,7 @@ impl Report {
     }
 
     /// Says in one phrase how many presentations of each kind there are.
-    pub fn contents(&self) -> String {
+    pub fn describe_contents(&self) -> String {
         let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
         format!(
             "{} bona fide presentations, {attacks} attacks of {} species",
@@ -158,7 +158,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scores::read;
+    use crate::scores::read_scores;
 
     fn rate(errors: usize, presentations: usize) -> Option<Rate> {
         Rate::new(errors, presentations)
@@ -166,7 +166,7 @@ mod tests {
 
     fn evaluation(lines: &[&str]) -> Evaluation {
         let file = format!("score,label,species,subject,device,outcome\n{}", lines.join("\n"));
-        Evaluation::new(read(file.as_bytes()).unwrap())
+        Evaluation::new(read_scores(file.as_bytes()).unwrap())
     }
 
     fn half() -> Score {
@@ -190,14 +190,14 @@ mod tests {
 
     #[test]
     fn rates_are_those_counted_by_hand() {
-        let report = evaluation(&LINES).at(half());
+        let report = evaluation(&LINES).report_at(half());
         let bona_fide = &report.bona_fide;
-        assert_eq!((bona_fide.errors, bona_fide.non_responses), (rate(1, 4), rate(1, 5)));
+        assert_eq!((bona_fide.error_rate, bona_fide.non_response_rate), (rate(1, 4), rate(1, 5)));
         assert_eq!((bona_fide.presentations, bona_fide.subjects, bona_fide.devices), (5, 4, 2));
         let attacks: Vec<_> = report
             .attacks
             .iter()
-            .map(|species| (species.name.as_str(), species.errors, species.non_responses))
+            .map(|species| (species.name.as_str(), species.error_rate, species.non_response_rate))
             .collect();
         assert_eq!(
             attacks,
@@ -209,22 +209,22 @@ mod tests {
 
     #[test]
     fn a_threshold_of_0_lets_all_pass() {
-        let report = evaluation(&LINES).at(Score::new(0.0).unwrap());
+        let report = evaluation(&LINES).report_at(Score::new(0.0).unwrap());
         assert_eq!(report.bpcer(), rate(0, 4));
-        assert!(report.attacks.iter().all(|species| species.errors.unwrap().value() == 1.0));
+        assert!(report.attacks.iter().all(|species| species.error_rate.unwrap().value() == 1.0));
     }
 
     #[test]
     fn one_kind_alone_has_no_rate_of_the_other() {
         let people = evaluation(&LINES[..5]);
-        assert_eq!(people.at(half()).apcer(), None);
-        assert_eq!(people.at(half()).acer(), None);
-        assert_eq!(people.at(half()).apcer_claims(), []);
+        assert_eq!(people.report_at(half()).apcer(), None);
+        assert_eq!(people.report_at(half()).acer(), None);
+        assert_eq!(people.report_at(half()).apcer_claims(), []);
         assert!(people.trade_off().is_none());
         let attacks = evaluation(&LINES[5..]);
-        assert_eq!(attacks.at(half()).bpcer(), None);
-        assert_eq!(attacks.at(half()).bona_fide.non_responses, None);
-        assert!(attacks.at(half()).bpcer_claims().iter().all(|claim| !claim.is_supported()));
+        assert_eq!(attacks.report_at(half()).bpcer(), None);
+        assert_eq!(attacks.report_at(half()).bona_fide.non_response_rate, None);
+        assert!(attacks.report_at(half()).bpcer_claims().iter().all(|claim| !claim.is_supported()));
         assert!(attacks.trade_off().is_none());
     }
 
@@ -232,11 +232,11 @@ mod tests {
     fn a_species_that_was_never_answered_has_no_rate_and_comes_last() {
         let report =
             evaluation(&[",attack,a mask,anna,a,non-response", "0.1,attack,print,anna,a,"])
-                .at(half());
+                .report_at(half());
         let names: Vec<_> = report.attacks.iter().map(|species| &species.name[..]).collect();
         assert_eq!(names, ["print", "a mask"]);
-        assert_eq!(report.attacks[1].errors, None);
-        assert_eq!(report.attacks[1].non_responses, rate(1, 1));
+        assert_eq!(report.attacks[1].error_rate, None);
+        assert_eq!(report.attacks[1].non_response_rate, rate(1, 1));
         assert_eq!(report.apcer(), rate(0, 1).map(|rate| ("print", rate)));
     }
 }

@@ -16,13 +16,13 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::csv::{CellError, Record, Records};
-use crate::presentation::{Class, Presentation, Score};
+use crate::presentation::{Presentation, PresentationKind, Score};
 
 /// Largest file in bytes: a million lines of 128 bytes. Usual lines are shorter.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
 
 /// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.
-const ROWS_MAX: usize = 1_000_000;
+const PRESENTATIONS_MAX: usize = 1_000_000;
 
 /// Most species: test laboratories present five or six at a level, and a longer table is not read.
 const SPECIES_MAX: usize = 64;
@@ -158,23 +158,23 @@ impl Column {
 ///
 /// # Errors
 /// [`ScoresError`] names the line, the column and the rule.
-pub fn read(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
+pub fn read_scores(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ScoresError::TooLarge { what: "bytes", limit: FILE_BYTES_MAX });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| not_text(bytes, error.valid_up_to()))?;
     let mut records = Records::new(text);
     let heading = Heading::new(&records.next().ok_or(ScoresError::Empty)??)?;
-    let mut seen = Seen::default();
+    let mut earlier = EarlierRecords::default();
     let mut presentations = Vec::new();
     for record in records {
-        if presentations.len() == ROWS_MAX {
-            return Err(ScoresError::TooLarge { what: "presentations", limit: ROWS_MAX });
+        if presentations.len() == PRESENTATIONS_MAX {
+            return Err(ScoresError::TooLarge { what: "presentations", limit: PRESENTATIONS_MAX });
         }
         let record = record?;
         let cells = heading.cells(&record)?;
         let presentation = cells.presentation()?;
-        seen.check(&cells, &presentation)?;
+        earlier.check_and_add(&cells, &presentation)?;
         presentations.push(presentation);
     }
     if presentations.is_empty() { Err(ScoresError::Empty) } else { Ok(presentations) }
@@ -234,22 +234,22 @@ struct Cells<'a> {
 impl Cells<'_> {
     fn presentation(&self) -> Result<Presentation, ScoresError> {
         Ok(Presentation {
-            class: self.class()?,
+            kind: self.kind()?,
             score: self.score()?,
             subject: self.name(Column::Subject)?,
             device: self.name(Column::Device)?,
         })
     }
 
-    fn class(&self) -> Result<Class, ScoresError> {
+    fn kind(&self) -> Result<PresentationKind, ScoresError> {
         let species = self.name(Column::Species)?;
         let label = self.text(Column::Label).to_lowercase().replace([' ', '-', '_'], "");
         match (label.as_str(), species) {
-            ("bonafide", None) => Ok(Class::BonaFide),
+            ("bonafide", None) => Ok(PresentationKind::BonaFide),
             ("bonafide", Some(_)) => {
                 Err(self.refuse(Column::Species, "must be empty for a bona fide presentation"))
             }
-            ("attack", Some(species)) => Ok(Class::Attack { species }),
+            ("attack", Some(species)) => Ok(PresentationKind::Attack { species }),
             ("attack", None) => Err(self.refuse(Column::Species, "must be given for an attack")),
             _ => Err(self.refuse(Column::Label, "must be `bona fide` or `attack`")),
         }
@@ -287,12 +287,16 @@ impl Cells<'_> {
     }
 
     fn refuse(&self, column: Column, reason: &'static str) -> ScoresError {
-        let (line, column, name) = (self.record.line, self.place(column), column.name());
-        ScoresError::Value { line, column, name, reason }
+        ScoresError::Value {
+            line: self.record.line,
+            column: self.column_number(column),
+            name: column.name(),
+            reason,
+        }
     }
 
     /// Place in the line, counted from 1.
-    fn place(&self, column: Column) -> usize {
+    fn column_number(&self, column: Column) -> usize {
         self.columns.iter().take_while(|other| **other != column).count() + 1
     }
 }
@@ -300,25 +304,29 @@ impl Cells<'_> {
 /// What earlier lines have used: identifiers, which no line may repeat, and species, which are
 /// limited.
 #[derive(Default)]
-struct Seen {
+struct EarlierRecords {
     /// Lines by identifier.
     presentations: HashMap<String, usize>,
     species: HashSet<String>,
 }
 
-impl Seen {
-    fn check(&mut self, cells: &Cells<'_>, presentation: &Presentation) -> Result<(), ScoresError> {
+impl EarlierRecords {
+    fn check_and_add(
+        &mut self,
+        cells: &Cells<'_>,
+        presentation: &Presentation,
+    ) -> Result<(), ScoresError> {
         let line = cells.record.line;
         if let Some(id) = cells.name(Column::Presentation)? {
             match self.presentations.entry(id) {
-                Entry::Vacant(place) => place.insert(line),
+                Entry::Vacant(entry) => entry.insert(line),
                 Entry::Occupied(first) => {
-                    let (first, column) = (*first.get(), cells.place(Column::Presentation));
+                    let (first, column) = (*first.get(), cells.column_number(Column::Presentation));
                     return Err(ScoresError::SamePresentation { line, column, first });
                 }
             };
         }
-        if let Class::Attack { species } = &presentation.class
+        if let PresentationKind::Attack { species } = &presentation.kind
             && !self.species.contains(species)
         {
             if self.species.len() == SPECIES_MAX {
@@ -343,29 +351,29 @@ mod tests {
 
     #[test]
     fn every_column_is_read() {
-        let anna = |class, score| Presentation {
-            class,
+        let anna = |kind, score| Presentation {
+            kind,
             score: Score::new(score),
             subject: Some("anna".into()),
             device: Some("phone-a".into()),
         };
-        let silent = Presentation {
-            class: Class::Attack { species: "print".into() },
+        let unanswered = Presentation {
+            kind: PresentationKind::Attack { species: "print".into() },
             score: None,
             subject: None,
             device: None,
         };
-        let matt = Class::Attack { species: "print, matt".into() };
-        let expected = [anna(Class::BonaFide, 0.97), anna(matt, 0.04), silent];
-        assert_eq!(read(FILE.as_bytes()).unwrap(), expected);
+        let matt = PresentationKind::Attack { species: "print, matt".into() };
+        let expected = [anna(PresentationKind::BonaFide, 0.97), anna(matt, 0.04), unanswered];
+        assert_eq!(read_scores(FILE.as_bytes()).unwrap(), expected);
     }
 
     #[test]
     fn columns_may_stand_in_any_order_and_spreadsheets_may_write_them() {
         let file = "\u{feff}Species,SCORE,label\r\n\r\n,1,bona_fide\r\nvideo,0,attack\r\n";
         let plain = "score,label,species\n1,bona-fide,\n0,attack,video";
-        assert_eq!(read(file.as_bytes()), read(plain.as_bytes()));
-        assert_eq!(read(file.as_bytes()).unwrap().len(), 2);
+        assert_eq!(read_scores(file.as_bytes()), read_scores(plain.as_bytes()));
+        assert_eq!(read_scores(file.as_bytes()).unwrap().len(), 2);
     }
 
     #[test]
@@ -388,12 +396,12 @@ mod tests {
             ("score,label,species\n1,attack,\"a\nb\"\n", "must not have control characters"),
             ("score,label,species\n1,attack,a\"\n", "line 2, column 3: has a quote inside"),
         ] {
-            let error = read(lines.as_bytes()).unwrap_err().to_string();
+            let error = read_scores(lines.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(message), "{lines:?}: {error} does not say {message}");
         }
         let long = format!("score,label,species\n1,attack,{}\n", "é".repeat(33));
-        assert!(read(long.as_bytes()).unwrap_err().to_string().contains("at most 64 bytes"));
-        let binary = read(b"score,label,species\n1,attack,\xff\n").unwrap_err();
+        assert!(read_scores(long.as_bytes()).unwrap_err().to_string().contains("at most 64 bytes"));
+        let binary = read_scores(b"score,label,species\n1,attack,\xff\n").unwrap_err();
         assert_eq!(binary, ScoresError::NotText { line: 2 });
     }
 
@@ -405,7 +413,7 @@ mod tests {
             ("0.5,attack,print,,,,non-response", "column 1 (`score`): must be empty"),
             ("0.5,attack,print,,,2,", "column 6 (`presentation`): the same as in line 3"),
         ] {
-            let error = read(format!("{FILE}{line}").as_bytes()).unwrap_err().to_string();
+            let error = read_scores(format!("{FILE}{line}").as_bytes()).unwrap_err().to_string();
             let expected = format!("line {}, {message}", lines + 1);
             assert!(error.contains(&expected), "{error} does not say {expected}");
         }
@@ -414,14 +422,14 @@ mod tests {
     #[test]
     fn more_presentations_or_species_than_the_limit_are_refused() {
         let heading = "score,label,species\n".to_owned();
-        let full = heading.clone() + &"1,attack,a\n".repeat(ROWS_MAX);
-        assert_eq!(read(full.as_bytes()).unwrap().len(), ROWS_MAX);
-        let error = read((full + "1,attack,a\n").as_bytes()).unwrap_err();
+        let full = heading.clone() + &"1,attack,a\n".repeat(PRESENTATIONS_MAX);
+        assert_eq!(read_scores(full.as_bytes()).unwrap().len(), PRESENTATIONS_MAX);
+        let error = read_scores((full + "1,attack,a\n").as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "more than 1000000 presentations");
         let species: String = (0..=SPECIES_MAX).map(|k| format!("1,attack,{k}\n")).collect();
-        let error = read((heading + &species).as_bytes()).unwrap_err();
+        let error = read_scores((heading + &species).as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "more than 64 species");
-        let error = read(&vec![b' '; FILE_BYTES_MAX + 1]).unwrap_err();
+        let error = read_scores(&vec![b' '; FILE_BYTES_MAX + 1]).unwrap_err();
         assert_eq!(error.to_string(), "more than 134217728 bytes");
     }
 
@@ -430,9 +438,9 @@ mod tests {
         fn any_bytes_give_presentations_or_an_error(
             bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize,
         ) {
-            let _ = read(&bytes);
+            let _ = read_scores(&bytes);
             let mixed: Vec<u8> = FILE.bytes().take(cut).chain(bytes).collect();
-            let _ = read(&mixed);
+            let _ = read_scores(&mixed);
         }
 
         #[test]
@@ -440,11 +448,11 @@ mod tests {
             lines in prop::collection::vec("[0-9.eE-]{0,5},(attack|bona fide|live),[a-c]?", 0..6),
         ) {
             let file = format!("score,label,species\n{}", lines.join("\n"));
-            for presentation in read(file.as_bytes()).unwrap_or_default() {
+            for presentation in read_scores(file.as_bytes()).unwrap_or_default() {
                 let score = presentation.score.unwrap().value();
                 prop_assert!((0.0..=1.0).contains(&score));
-                let unnamed = Class::Attack { species: String::new() };
-                prop_assert!(presentation.class != unnamed);
+                let unnamed = PresentationKind::Attack { species: String::new() };
+                prop_assert!(presentation.kind != unnamed);
             }
         }
     }

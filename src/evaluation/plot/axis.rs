@@ -18,7 +18,7 @@ pub(super) const TICKS: [(f64, &str); 8] = [
 ];
 
 /// Returns the place of a rate on the axis, 0..=1.
-pub(super) fn place(rate: f64) -> f64 {
+pub(super) fn position(rate: f64) -> f64 {
     let [low, high] = RATES.map(normal_deviate);
     (normal_deviate(rate.clamp(RATES[0], RATES[1])) - low) / (high - low)
 }
@@ -62,10 +62,10 @@ mod tests {
     }
 
     #[test]
-    fn ticks_rise_along_the_axis_and_rates_beyond_stand_on_its_ends() {
-        let places = TICKS.map(|(rate, _)| place(rate));
-        assert!(places.is_sorted() && places[0] > 0.0 && places[7] < 1.0, "{places:?}");
-        assert_eq!((place(0.0), place(1.0)), (0.0, 1.0));
+    fn ticks_rise_along_the_axis_and_rates_beyond_are_at_its_ends() {
+        let positions = TICKS.map(|(rate, _)| position(rate));
+        assert!(positions.is_sorted() && positions[0] > 0.0 && positions[7] < 1.0, "{positions:?}");
+        assert_eq!((position(0.0), position(1.0)), (0.0, 1.0));
         assert!(is_below(0.0) && !is_below(0.001));
     }
 }
