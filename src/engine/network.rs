@@ -1,4 +1,4 @@
-//! A network ready to run on one device.
+//! A network that is loaded onto one device.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
 use super::reference::ReferenceNetwork;
 
-/// A graph loaded onto a device, with the executor chosen for it.
+/// A graph that is loaded onto a device, and its executor.
 pub struct Network {
     input_shape: Vec<usize>,
     outputs: Vec<ValueInfo>,
     executor: Executor,
 }
 
-/// The ways to run a graph. They share graph and passes and must agree in what they compute.
+/// The executors. They run the same optimised graph and must compute the same results.
 enum Executor {
     Reference(ReferenceNetwork),
     Cpu(CpuNetwork),
 }
 
 impl Network {
-    /// Plain candle operations on any device, in `f32`: slow, and the oracle of the others.
-    /// `graph` should be optimised.
+    /// Loads the reference executor: plain candle operations on any device, in `f32`. It is slow,
+    /// and the other executors are compared with it. `graph` should be optimised.
     ///
     /// # Errors
-    /// Constants that cannot be uploaded.
+    /// Returns an error if a constant cannot be uploaded.
     pub fn reference(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
         Ok(Self::with_executor(graph, Executor::Reference(ReferenceNetwork::load(graph, device)?)))
     }
 
-    /// The planned executor on the CPU; `graph` should be optimised.
+    /// Loads the CPU executor. `graph` should be optimised.
     ///
     /// # Errors
-    /// [`CpuNetwork::load`].
+    /// Returns the errors of [`CpuNetwork::load`].
     pub fn cpu(
         graph: &Graph,
         kernels: KernelChoice,
@@ -51,8 +51,9 @@ impl Network {
         Self { input_shape: graph.input().shape.clone(), outputs: graph.outputs(), executor }
     }
 
-    /// Runs `[batch, row shape…]` of `f32` on the network's device and gives each output as
-    /// `[batch, row shape…]`, in the file's order. A row's result depends on that row only.
+    /// Runs an `f32` tensor `[batch, item shape…]` on the network's device. Returns each output as
+    /// `[batch, item shape…]`, in the file's order. The result of an item depends on that item
+    /// only.
     pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, EngineError> {
         let fits = input
             .dims()
@@ -87,7 +88,7 @@ impl Network {
         self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }
 
-    /// Names of the outputs, in the order [`Network::run`] gives them.
+    /// Returns the names of the outputs, in the order of [`Network::run`].
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(|output| output.name.as_str())
     }
