@@ -225,7 +225,8 @@ mod tests {
             let errors = (part * presentations as f64) as usize;
             let (less, more) = (rate(errors, presentations), rate(errors + 1, presentations));
             prop_assert!(less.lower_bound() <= less.value() && less.value() <= less.upper_bound());
-            prop_assert!(less.lower_bound() < more.lower_bound() && less.upper_bound() < more.upper_bound());
+            prop_assert!(less.lower_bound() < more.lower_bound());
+            prop_assert!(less.upper_bound() < more.upper_bound());
         }
     }
 }
