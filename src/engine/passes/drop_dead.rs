@@ -1,8 +1,8 @@
-//! Drops what no output needs.
+//! Drops nodes and values that no output needs.
 
 use crate::graph::{Graph, Node, Output, ValueId};
 
-/// Drops nodes no output needs and values no node has; the input stays.
+/// Drops the nodes that no output depends on, and the values of no node. The input stays.
 pub(super) fn drop_dead(graph: Graph) -> Graph {
     let mut is_needed = vec![false; graph.value_count()];
     for id in graph.output_ids() {

@@ -1,4 +1,4 @@
-//! Folds scaling and shifting (batch norm, for example) into the weights next to it.
+//! Folds affine operations, such as batch norm, into neighbouring weights.
 
 use super::{drop_dead, producers, sole_producer};
 use crate::constant::Constant;
@@ -6,12 +6,13 @@ use crate::graph::{Graph, ValueId};
 use crate::op::{Affine, Conv, Linear, Op};
 use crate::shape::known_elements;
 
-/// Folds each scale and shift
-/// - into the convolution or matrix product it follows, and
-/// - into the matrix product it precedes, a reshape between them or not,
+/// Folds each affine operation
+/// - into the convolution or matrix product before it, or
+/// - into the matrix product behind it, also across a reshape,
 ///
-/// where nobody else reads the value between. What stands before a convolution is left to
-/// [`fold_leading_affines`](super::fold_leading_affines), which must see to the border.
+/// if the value between them has no other reader.
+/// [`fold_leading_affines`](super::fold_leading_affines) folds affine operations before
+/// convolutions, since those also change the border values.
 pub(super) fn fold_affines(graph: Graph) -> Graph {
     drop_dead(fold_into_readers(fold_into_producers(graph)))
 }
@@ -35,7 +36,7 @@ fn fold_into_producers(mut graph: Graph) -> Graph {
             _ => None,
         };
         let Some(folded) = folded else { continue };
-        // The earlier node takes over the later one's result; the later one is left without use.
+        // The earlier node writes the output of the later node, which is dead from now on.
         let output = std::mem::replace(&mut graph.nodes[at].output, affine_input);
         graph.nodes[at].inputs[0] = output;
         graph.nodes[producer].op = folded;
@@ -212,7 +213,7 @@ mod tests {
             node("MatMul", &["rows", "fc"], "p", &[]),
             node("Mul", &["p", "three"], "y", &[]),
         ];
-        // The reshape makes two rows of eight, so that only the scale behind can be folded.
+        // The reshape makes two vectors of eight per item. Only the affine behind can be folded.
         check(two_vectors_of_8, &[("Affine", 2), ("Linear", 1), ("Reshape", 1)]);
     }
 

@@ -1,4 +1,4 @@
-//! Folds scaling and shifting in front of convolutions into them, borders included.
+//! Folds affine operations into the convolutions behind them, border values included.
 
 use super::drop_dead;
 use crate::constant::Constant;
@@ -6,24 +6,25 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Conv, Op};
 use crate::shape::known_elements;
 
-/// The most a shift may be, in units of its scale. Where it cancels against the input, folding
-/// moves the cancellation into the sum over the taps, which loses as many digits as the ratio has:
-/// 1000 roundings of `f32` are 6e-5, and executors are held to 1e-4.
+/// Maximum ratio of shift to scale. If the shift cancels against the input, folding moves the
+/// cancellation into the sum over the taps. This sum then loses as many digits as the ratio has.
+/// 1000 roundings of `f32` are 6e-5, and executors must agree within 1e-4.
 const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 
-/// Folds each scale and shift per channel whose every reader is a convolution into all of them.
-/// With `x × s + t` before the weight `W` and the border `B`,
+/// Folds each affine operation per channel into all its readers, if every reader is a convolution.
+/// With `x × s + t` before the weight `W` and the border value `B`,
 ///
 /// ```text
 /// W (x × s + t) + b = (W s) x + (W t + b)     inside the image
 /// W B           + b = (W s) B' + (W t + b)    where B' = (B - t) / s
 /// ```
 ///
-/// so that the border holds what the scale and shift would make the old border of. It stays where
-/// a scale is 0 or tiny against its shift, and where anything else needs its result: it would be
-/// computed all the same.
+/// so that the affine operation would map the new border value `B'` to the old one. The operation
+/// stays where a scale is 0 or tiny compared with its shift. It also stays if a node of another
+/// kind or an output reads its result, since it must be computed in any case.
 pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
-    // The last first: without it, convolutions may be all that reads an earlier one.
+    // Iterates backwards: without a later affine, all readers of an earlier one may be
+    // convolutions.
     for at in (0..graph.nodes.len()).rev() {
         let Some(folded_readers) = folded_readers(&graph, at) else { continue };
         let affine_input = graph.nodes[at].inputs[0];
@@ -36,7 +37,8 @@ pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
     drop_dead(graph)
 }
 
-/// The readers of node `at` with its scale and shift folded into them.
+/// Returns the readers of the affine operation `at`, each with the operation folded into it.
+/// Returns `None` if `at` cannot be folded into all of its readers.
 fn folded_readers(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
     let affine_output = graph.nodes[at].output;
     let affine = ChannelAffine::of(graph, &graph.nodes[at])?;
@@ -50,7 +52,7 @@ fn folded_readers(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
         .collect()
 }
 
-/// The convolution a node is, when it convolves `value` and does not add it too.
+/// Returns the convolution of `node` if it convolves `value` and does not add it as a residual.
 fn convolution_of(node: &Node, value: ValueId) -> Option<&Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     (!node.inputs[1..].contains(&value)).then_some(conv)
@@ -62,13 +64,13 @@ struct ChannelAffine {
 }
 
 impl ChannelAffine {
-    /// The scale and shift a node does to an image, when they can be folded.
+    /// Returns the scale and shift of an affine operation on an image, if they can be folded.
     fn of(graph: &Graph, node: &Node) -> Option<Self> {
         let Op::Affine(affine) = &node.op else { return None };
         let [channels, _, _] = *graph.shape(node.output) else { return None };
         let scale = affine.scale.along(0, channels)?;
         let shift = affine.shift.along(0, channels)?;
-        // A scale of 0 never passes: its ratio is infinite or no number.
+        // A scale of 0 is never precise: the ratio is infinite or NaN.
         let is_precise = |(s, t): (&f32, &f32)| (t / s).abs() <= SHIFT_PER_SCALE_MAX;
         scale.iter().zip(&shift).all(is_precise).then_some(Self { scale, shift })
     }
@@ -98,7 +100,7 @@ impl ChannelAffine {
         }
     }
 
-    /// `(B - t) / s`, or `None` when there is no border or it still holds zeros.
+    /// Returns `(B - t) / s`, or `None` if there is no border or all its values are 0.
     fn border_values(&self, conv: &Conv) -> Option<Constant> {
         let old =
             |channel: usize| conv.border_values.as_ref().map_or(0.0, |old| old.data()[channel]);
@@ -139,7 +141,7 @@ mod tests {
         ints("pads", &[1, 1, 1, 1])
     }
 
-    /// `x × scales + shifts` under the name `to`.
+    /// Computes `x × scales + shifts` and names the result `to`.
     fn affine_nodes(from: &str, to: &str) -> Vec<NodeProto> {
         let product = format!("{to} product");
         vec![
@@ -148,7 +150,7 @@ mod tests {
         ]
     }
 
-    /// The graph with `nodes`, which must compute the same before and after the pass.
+    /// Checks that the pass keeps the results of `nodes`, and returns the graph after the pass.
     #[track_caller]
     fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) -> Graph {
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
@@ -279,7 +281,7 @@ mod tests {
             node("Sub", &["c", "d"], "y", &[]),
         ]);
         let graph = check(nodes, &[("Conv", 2), ("Sub", 1)]);
-        // ((0 - t) / s - t) / s, and the same once.
+        // The border values after both affines are ((0 - t) / s - t) / s, after one (0 - t) / s.
         let [once, twice] = [[2.0 / 1.5, 1.5], [(2.0 / 1.5 + 2.0) / 1.5, -1.5]].map(|b| b.to_vec());
         assert_eq!(border_values(&graph), [Some(once), Some(twice)]);
     }

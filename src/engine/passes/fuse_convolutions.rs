@@ -1,17 +1,19 @@
-//! Fuses what follows a convolution into it.
+//! Fuses residuals and activations into the convolutions before them.
 
 use super::{drop_dead, producers, sole_producer};
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::{BinaryOp, Op};
 
-/// A convolution takes over the residual added to it, then the activation after it, where nobody
-/// else reads the value between. The order is bias, residual, activation.
+/// Fuses into each convolution the residual that is added to its result, then the activation behind
+/// it. The value between two fused nodes must have no other reader. A convolution adds the bias,
+/// then the residual, and then applies the activation.
 pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
     let mut producers = producers(&graph);
     let readers = graph.reader_counts();
     for at in 0..graph.nodes.len() {
         let Some((conv, fused)) = fused(&graph, &producers, &readers, at) else { continue };
-        // The fused node stands where the later one stood: its residual is known there.
+        // The fused node takes the position of the later node: there the residual is already
+        // computed.
         let unused = graph.nodes[conv].output;
         producers[fused.output.0] = Some(at);
         producers[unused.0] = None;
@@ -20,7 +22,7 @@ pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
     drop_dead(graph)
 }
 
-/// The convolution that node `at` can be fused into, and the fused node.
+/// Returns the convolution that node `at` can be fused into, and the fused node.
 fn fused(
     graph: &Graph,
     producers: &[Option<usize>],
@@ -28,7 +30,8 @@ fn fused(
     at: usize,
 ) -> Option<(usize, Node)> {
     let node = &graph.nodes[at];
-    // Of two convolutions that are added, the later one takes over the other's result.
+    // If two convolutions are added, the result of the earlier one becomes the residual of the
+    // later one.
     let mut candidates: Vec<usize> =
         node.inputs.iter().filter_map(|&input| sole_producer(producers, readers, input)).collect();
     candidates.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,10 +1,10 @@
-//! Merges chains of scaling and shifting.
+//! Merges chains of affine operations.
 
 use super::{drop_dead, producers, sole_producer};
 use crate::graph::Graph;
 use crate::op::{Affine, Op};
 
-/// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
+/// Replaces `(x × a + b) × c + d` by `x × ac + (bc + d)` if the value between has no other reader.
 pub(super) fn merge_affines(mut graph: Graph) -> Graph {
     let (producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {

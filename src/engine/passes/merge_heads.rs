@@ -1,18 +1,19 @@
-//! Merges small convolutions that stand side by side.
+//! Merges small convolutions that read the same image.
 
 use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Conv, Op, Window};
 
-/// Channels that kernels compute at once, however few are wanted.
+/// Channels that a CPU kernel computes at once, even if a convolution has fewer.
 const KERNEL_CHANNELS: usize = 16;
 
-/// The heads of a detector, each a convolution of the same image to a few channels and perhaps
-/// depthwise ones behind it, become one with the channels of all, of which each takes its own.
+/// Merges sibling heads of a detector into a single convolution; each head then reads its slice of
+/// the channels. A head is a convolution to a few channels, perhaps with depthwise convolutions
+/// behind it. Siblings read the same image.
 ///
-/// Only heads whose results are handed on under other shapes are merged, since nobody can convolve
-/// some channels of an image without copying them.
+/// Only heads whose results are only reshaped or transposed are merged. A convolution cannot read
+/// some channels of an image without a copy.
 pub(super) fn merge_heads(mut graph: Graph) -> Graph {
     while let Some(heads) = mergeable_heads(&graph) {
         graph = merge(graph, &heads);
@@ -20,7 +21,7 @@ pub(super) fn merge_heads(mut graph: Graph) -> Graph {
     graph
 }
 
-/// Nodes by their places: a convolution of all channels, and depthwise ones behind it.
+/// Indices of nodes: a convolution of all channels, then the depthwise convolutions behind it.
 type Head = Vec<usize>;
 
 fn readers(graph: &Graph) -> Vec<Vec<usize>> {
@@ -31,7 +32,7 @@ fn readers(graph: &Graph) -> Vec<Vec<usize>> {
     readers
 }
 
-/// The head that begins with node `at`.
+/// Returns the head that starts with node `at`.
 fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
     let first = plain_convolution(&graph.nodes[at])?;
     let mut head = vec![at];
@@ -48,7 +49,7 @@ fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
     (first.groups == 1 && readers[last.0].iter().all(is_reshaped)).then_some(head)
 }
 
-/// A convolution without a residual, an activation or a border of its own.
+/// Returns the convolution of a node without residual, activation and border values.
 fn plain_convolution(node: &Node) -> Option<&Conv> {
     match &node.op {
         Op::Conv(conv) if conv.activation.is_none() && conv.border_values.is_none() => {
@@ -58,12 +59,12 @@ fn plain_convolution(node: &Node) -> Option<&Conv> {
     }
 }
 
-/// Depthwise, also with a single channel.
+/// Returns true for depthwise convolutions, also those of a single channel.
 fn is_per_channel(conv: &Conv) -> bool {
     conv.groups == conv.channels() && conv.weight.shape()[1] == 1
 }
 
-/// Heads that read the same value in the same way, where that makes fewer kernels of them.
+/// Returns heads that read the same value with equal windows, if merging them saves kernel calls.
 fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
     let readers = readers(graph);
     let mut candidates: Vec<Vec<Head>> = Vec::new();
@@ -81,7 +82,7 @@ fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
     })
 }
 
-/// What a head reads, and windows and dilations of its convolutions.
+/// Returns the value that a head reads, and windows and dilations of its convolutions.
 fn merge_key(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
     let windows = head.iter().map(|&at| (conv(graph, at).window, conv(graph, at).dilations));
     (graph.nodes[head[0]].inputs[0], windows.collect())
@@ -112,14 +113,15 @@ fn merge(mut graph: Graph, heads: &[Head]) -> Graph {
         graph.nodes[last].inputs = vec![value];
         start += channels;
     }
-    // Heads were found in the order of nodes: here what they read is known, and nobody has read
-    // them yet.
+    // Heads are in the order of the nodes. At the first head, the common input is already computed
+    // and no head's result has been read yet.
     let first = heads[0][0];
     graph.nodes.splice(first..first, merged);
     drop_dead(graph)
 }
 
-/// A convolution with the channels of all, and the value it writes.
+/// Concatenates the output channels of `nodes`. Returns the convolution and the value for its
+/// result.
 fn add_merged_convolution(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
     let convs: Vec<&Conv> = nodes.iter().map(|&at| conv(graph, at)).collect();
     let channels = convs.iter().map(|conv| conv.channels()).sum();
@@ -146,8 +148,9 @@ mod tests {
     use crate::fixtures::{NetworkBuilder, int, ints, noise, relative_difference, run};
     use crate::passes::fuse_convolutions;
 
-    /// An image `v` of 20 channels with heads of so many channels behind it, each with a depthwise
-    /// convolution if asked for; `then` is done to the result.
+    /// Returns a graph in which an image `v` of 20 channels has one head for each number in
+    /// `channels`. If `is_deep`, a depthwise convolution follows each head. The operator `then`
+    /// reads each result.
     fn heads(channels: &[usize], is_deep: bool, then: &str) -> Graph {
         let mut network = NetworkBuilder::default();
         network.noise("w", &[20, 3, 3, 3], 0.1);
@@ -181,7 +184,7 @@ mod tests {
         network.imported_graph(&[3, 6, 5], &outputs)
     }
 
-    /// Merges, and checks that nothing else is computed.
+    /// Merges the heads, checks that the results stay the same, and counts the operations.
     fn counts(graph: Graph) -> BTreeMap<&'static str, usize> {
         let input = noise(1, 2 * 3 * 6 * 5);
         let expected = run(&graph, 2, &input);
@@ -208,7 +211,7 @@ mod tests {
         assert_eq!(counts(heads(&[16, 32], false, "Flatten")), full);
         let one = BTreeMap::from([("Conv", 3), ("Reshape", 1)]);
         assert_eq!(counts(heads(&[4], true, "Flatten")), one);
-        // The activations are the convolutions' own.
+        // The activations were fused into the convolutions, which are then no heads.
         let activated = BTreeMap::from([("Conv", 3)]);
         assert_eq!(counts(heads(&[4, 4], false, "Relu")), activated);
     }

@@ -1,4 +1,4 @@
-//! Passes: functions from graph to graph. A pass never changes what a network computes.
+//! Passes: functions from graph to graph. A pass never changes the results of a network.
 
 mod drop_dead;
 mod fold_affines;
@@ -20,7 +20,7 @@ use sink_transposes::sink_transposes;
 
 use super::graph::{Graph, ValueId};
 
-/// Runs all passes, each after those that make work for it.
+/// Runs all passes. Each pass is behind the passes that create opportunities for it.
 pub fn optimise(graph: Graph) -> Graph {
     let passes = [
         sink_transposes,
@@ -35,7 +35,7 @@ pub fn optimise(graph: Graph) -> Graph {
     passes.into_iter().fold(graph, |graph, pass| pass(graph))
 }
 
-/// For each value, the node that computes it; `None` for the input.
+/// Returns for each value the index of the node that computes it; `None` for the input.
 fn producers(graph: &Graph) -> Vec<Option<usize>> {
     let mut producers = vec![None; graph.value_count()];
     for (at, node) in graph.nodes.iter().enumerate() {
@@ -44,7 +44,7 @@ fn producers(graph: &Graph) -> Vec<Option<usize>> {
     producers
 }
 
-/// The node that computes `value` when nobody else reads it.
+/// Returns the node that computes `value`, if the value has exactly one reader.
 fn sole_producer(producers: &[Option<usize>], readers: &[usize], value: ValueId) -> Option<usize> {
     producers[value.0].filter(|_| readers[value.0] == 1)
 }
@@ -59,7 +59,7 @@ mod tests {
         random_optimised_graph, relative_difference, run, run_on_noise,
     };
 
-    /// A network with something for every pass: channels last, batch norm before and after a
+    /// Returns a network with work for every pass: channels last, batch norm before and after a
     /// convolution, residual, reshape.
     fn network_for_every_pass() -> Graph {
         let nhwc = [ints("perm", &[0, 2, 3, 1])];

@@ -1,4 +1,4 @@
-//! Moves transposes towards the outputs until pairs cancel.
+//! Moves transposes towards the outputs, so that pairs of them cancel.
 
 use super::drop_dead;
 use crate::constant::Constant;
@@ -6,9 +6,10 @@ use crate::graph::{Graph, Node, Output, ValueId};
 use crate::op::{Activation, Affine, Op};
 use crate::shape::{inverse, keeps_order, permute};
 
-/// Networks converted from channels-last exports have a transpose before and one after each
-/// convolution. An operation that treats all axes alike, or can name another axis, runs on the
-/// untransposed value instead; what reaches an operation that cannot is transposed there.
+/// Runs operations on untransposed values where possible. Networks that were converted from
+/// channels-last exports have a transpose before and behind each convolution. An operation that
+/// treats all axes alike, or whose axes can be renamed, reads the untransposed value instead.
+/// Before any other operation the transpose is inserted.
 pub(super) fn sink_transposes(graph: Graph) -> Graph {
     let Graph { values, nodes, input, outputs } = graph;
     let views = vec![None; values.len()];
@@ -24,7 +25,7 @@ pub(super) fn sink_transposes(graph: Graph) -> Graph {
     drop_dead(sinker.graph)
 }
 
-/// A value of the old graph as a transpose, not yet made, of a value of the new graph.
+/// A value of the old graph: a transpose of a value of the new graph that no node computes yet.
 #[derive(Clone)]
 struct TransposedView {
     source: ValueId,
@@ -33,9 +34,9 @@ struct TransposedView {
 
 struct TransposeSinker {
     graph: Graph,
-    /// For each value of the old graph, the view it is; `None` when it is itself.
+    /// For each value of the old graph, its view; `None` if the new graph has the value itself.
     views: Vec<Option<TransposedView>>,
-    /// Views that were made, so that none is made twice.
+    /// Source, permutation and result of the transposes that were inserted, for reuse.
     materialised: Vec<(ValueId, Vec<usize>, ValueId)>,
 }
 
@@ -57,7 +58,7 @@ impl TransposeSinker {
         }
     }
 
-    /// Runs the operation on the sources of its inputs; the output becomes a view.
+    /// Runs the operation on the sources of its inputs. The output becomes a view.
     fn push_sunk(&mut self, node: Node, op: Op, perm: Vec<usize>) {
         let inputs = node.inputs.iter().map(|&input| self.view(input).source).collect();
         let info = self.graph.value(node.output).clone();
@@ -87,14 +88,15 @@ impl TransposeSinker {
         })
     }
 
-    /// The permutation of all inputs, when it is one and does something.
+    /// Returns the permutation that all inputs share, if it is not the identity.
     fn common_perm(&self, inputs: &[ValueId]) -> Option<Vec<usize>> {
         let perm = self.view(*inputs.first()?).perm;
         let all = inputs.iter().all(|&input| self.view(input).perm == perm);
         (all && !perm.is_sorted()).then_some(perm)
     }
 
-    /// A value of the new graph that holds what `value` held in the old one.
+    /// Returns a value of the new graph with the elements of `value`; inserts a transpose if
+    /// needed.
     fn materialise(&mut self, value: ValueId) -> ValueId {
         let TransposedView { source, perm } = self.view(value);
         if perm.is_sorted() {
@@ -118,8 +120,8 @@ impl TransposeSinker {
     }
 }
 
-/// The operation that does to the sources what `op` does to their transposes by `perm`; `None`
-/// when there is none.
+/// Returns the operation on the sources that equals `op` on their transposes by `perm`, or `None`
+/// if there is none.
 fn op_on_source(op: &Op, perm: &[usize]) -> Option<Op> {
     let back = inverse(perm);
     let constant = |c: &Constant| c.transpose(&back);
