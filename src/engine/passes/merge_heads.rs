@@ -64,7 +64,8 @@ fn is_per_channel(conv: &Conv) -> bool {
     conv.groups == conv.channels() && conv.weight.shape()[1] == 1
 }
 
-/// Returns heads that read the same value with equal windows, if merging them saves kernel calls.
+/// Returns heads that read the same value with equal windows, if they need fewer blocks of
+/// [`KERNEL_CHANNELS`] together than apart.
 fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
     let readers = readers(graph);
     let mut candidates: Vec<Vec<Head>> = Vec::new();

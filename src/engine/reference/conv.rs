@@ -1,4 +1,4 @@
-//! Convolution with its epilogue: bias, residual, activation.
+//! Convolution followed by bias, residual and activation.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -9,7 +9,7 @@ use super::pool::pad_window;
 use crate::constant::Constant;
 use crate::op::{Conv, Window};
 
-/// A convolution with its constants on the device.
+/// A convolution whose constants are on the device.
 pub(super) struct Convolution {
     algorithm: Algorithm,
     /// `[1, out, 1, 1]`.
@@ -17,13 +17,13 @@ pub(super) struct Convolution {
     activation: Option<LoadedActivation>,
 }
 
-/// The ways to convolve.
+/// The ways to compute a convolution.
 enum Algorithm {
-    /// 1×1 without border: a matrix product; the weight is `[out, in]`.
+    /// A matrix product, for 1×1 kernels without border. The weight is `[out, in]`.
     Pointwise(Tensor),
     /// One kernel per channel, on the CPU.
     Depthwise(Depthwise),
-    /// candle's convolution.
+    /// The convolution of candle.
     General(CandleConvolution),
 }
 
@@ -37,8 +37,8 @@ impl Convolution {
         let algorithm = if is_pointwise {
             Algorithm::Pointwise(upload(&conv.weight, device)?.flatten_from(1)?)
         } else if conv.is_depthwise() && device.is_cpu() {
-            // candle runs one convolution for each group, which takes a hundred times as long.
-            // On other devices its own grouped convolution is used.
+            // candle runs one convolution per group, which takes a hundred times as long here.
+            // Other devices use this grouped convolution of candle nevertheless.
             Algorithm::Depthwise(Depthwise::new(conv))
         } else {
             Algorithm::General(CandleConvolution::load(conv, device)?)
@@ -52,7 +52,8 @@ impl Convolution {
         Ok(Self { algorithm, bias: bias.transpose()?, activation: activation.transpose()? })
     }
 
-    /// `x` is `[batch, in, height, width]`, `residual` has the shape of the result.
+    /// Runs the convolution. `x` is `[batch, in, height, width]`; `residual` has the shape of the
+    /// result.
     pub(super) fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let mut y = match &self.algorithm {
             Algorithm::Pointwise(weight) => pointwise(x, weight)?,
@@ -69,7 +70,7 @@ impl Convolution {
     }
 }
 
-/// Each image is a matrix `[in, height × width]` that the weight is multiplied with.
+/// Multiplies the weight with each image, a matrix `[in, height × width]`.
 fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (out, _) = weight.dims2()?;
@@ -78,12 +79,13 @@ fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     y.reshape((batch, out, height, width))
 }
 
-/// candle's convolution, which knows one stride, one dilation and one border for both axes.
+/// The convolution of candle. It supports one stride, one dilation and one border width for both
+/// axes; other cases are reduced to that.
 struct CandleConvolution {
     weight: Tensor,
     window: Window,
-    /// What the border holds where candle's own, even and of zeros, will not do: one number, or
-    /// `[in, 1, 1]`.
+    /// Value of the border: one number, or `[in, 1, 1]`. `None` if candle can add the border
+    /// itself, with equal widths on all sides and zeros.
     border_value: Option<Tensor>,
     dilation: usize,
     groups: usize,
@@ -119,13 +121,13 @@ impl CandleConvolution {
     }
 }
 
-/// Every `step`th index of an axis.
+/// Returns every `step`th index of an axis.
 fn select_every(x: &Tensor, axis: usize, step: usize) -> Result<Tensor> {
     let indices = (0..x.dim(axis)? as u32).step_by(step);
     x.index_select(&Tensor::from_iter(indices, x.device())?, axis)
 }
 
-/// A kernel with zeros between its taps, which does without dilation.
+/// Returns a kernel with zeros between its taps, which needs no dilation.
 fn dilate(weight: &Constant, [dh, dw]: [usize; 2]) -> Constant {
     let [out, of_group, kh, kw] = *weight.shape() else { return weight.clone() };
     let (height, width) = ((kh - 1) * dh + 1, (kw - 1) * dw + 1);
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
     use crate::fixtures::{difference, noise};
 
-    /// A convolution written out as the sum it is.
+    /// Computes a convolution directly from its definition.
     fn naive_convolution(x: &[f32], [c, h, w]: [usize; 3], conv: &Conv) -> Vec<f32> {
         let [out, of_group, kh, kw] = *conv.weight.shape() else { panic!("four axes") };
         let [top, left, bottom, right] = conv.window.pads;
@@ -188,7 +190,7 @@ mod tests {
         }
     }
 
-    /// The same convolution under a border of numbers.
+    /// Returns the same convolution with noise as border values.
     fn with_border_values(conv: Conv) -> Conv {
         Conv { border_values: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
     }

@@ -1,5 +1,5 @@
-//! One step: an operation with its constants on the device. Every tensor has the batch in front,
-//! so axis `i` of a row is axis `i + 1` here.
+//! One operation with its constants on the device. Every tensor has a leading batch axis, so that
+//! axis `i` of an item is axis `i + 1` here.
 
 use candle_core::{D, Device, Result, Tensor};
 
@@ -31,7 +31,7 @@ pub(super) enum LoadedOp {
 }
 
 impl LoadedOp {
-    /// Uploads what `node` needs.
+    /// Uploads the constants of `node`.
     pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
         let shape = graph.shape(node.output).to_vec();
         Ok(match &node.op {
@@ -76,7 +76,7 @@ impl LoadedOp {
         })
     }
 
-    /// Runs the step; `inputs` are `[batch, row shape…]`.
+    /// Runs the operation on `inputs` of `[batch, item shape…]`.
     pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let x = inputs[0];
         match self {
@@ -101,13 +101,13 @@ impl LoadedOp {
     }
 }
 
-/// A constant on the device, under its own shape.
+/// Uploads a constant with its own shape.
 pub(super) fn upload(constant: &Constant, device: &Device) -> Result<Tensor> {
     Tensor::from_slice(constant.data(), constant.shape(), device)
 }
 
-/// `x` with `before` and `after` elements around it, per axis of the row; `value` broadcasts to
-/// them.
+/// Adds `before` and `after` elements around `x`, per axis of an item. `value` broadcasts to the
+/// added elements.
 pub(super) fn pad(x: &Tensor, before: &[usize], after: &[usize], value: &Tensor) -> Result<Tensor> {
     let mut padded = x.clone();
     for (item_axis, (&before, &after)) in before.iter().zip(after).enumerate() {

@@ -1,5 +1,5 @@
-//! The reference executor: plain candle operations on any device, slow and obviously right. It is
-//! the oracle that other executors are compared with.
+//! The reference executor: plain candle operations on any device, slow and simple. The results of
+//! the other executors are compared with it.
 
 mod activation;
 mod conv;
@@ -13,7 +13,7 @@ use self::loaded_op::LoadedOp;
 use super::error::EngineError;
 use super::graph::{Graph, Node, ValueId};
 
-/// A graph with its constants on a device.
+/// A graph whose constants are on a device.
 pub(super) struct ReferenceNetwork {
     nodes: Vec<LoadedNode>,
     input: ValueId,
@@ -26,7 +26,7 @@ struct LoadedNode {
     op: LoadedOp,
     inputs: Vec<ValueId>,
     output: ValueId,
-    /// Values nobody reads after this node.
+    /// Values that no later node and no output reads. They are dropped after this node.
     last_reads: Vec<ValueId>,
 }
 
@@ -75,16 +75,16 @@ impl ReferenceNetwork {
     }
 }
 
-/// One operation alone, for executors that have no kernel of their own for it.
+/// A single operation, for executors without a kernel of their own for it.
 pub(super) struct ReferenceOp(LoadedOp);
 
 impl ReferenceOp {
-    /// Uploads what `node` needs.
+    /// Uploads the constants of `node`.
     pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
         Ok(Self(LoadedOp::load(graph, node, device)?))
     }
 
-    /// Runs it; `inputs` are `[batch, row shape…]`.
+    /// Runs the operation on `inputs` of `[batch, item shape…]`.
     pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         self.0.run(inputs)
     }
