@@ -1,11 +1,11 @@
-//! The attributes of one node. Each must be taken by the importer of its operator: what nobody
-//! takes is refused, so that no attribute is ever ignored.
+//! The attributes of one node. The importer of the operator must read each of them. An attribute
+//! that stays unread is refused, so that no attribute is ever ignored.
 
 use crate::error::NodeError;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::{AttributeProto, TensorProto};
 
-/// Reads attributes and remembers which were read.
+/// Reads attributes and remembers which ones were read.
 pub(super) struct Attributes<'m> {
     all: &'m [AttributeProto],
     is_read: Vec<bool>,
@@ -39,14 +39,14 @@ impl<'m> Attributes<'m> {
         Ok(self.read(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
     }
 
-    /// A string, which must be UTF-8.
+    /// Reads a string, which must be UTF-8.
     pub(super) fn string(&mut self, name: &'static str) -> Result<Option<&'m str>, NodeError> {
         let Some(attribute) = self.read(name, AttributeType::String)? else { return Ok(None) };
         let text = std::str::from_utf8(&attribute.s);
         text.map(Some).map_err(|_| NodeError::AttributeType(name.to_owned()))
     }
 
-    /// An integer flag with its default.
+    /// Reads an integer flag. Returns `default` if the attribute is missing.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> Result<bool, NodeError> {
         match self.int(name)? {
             None => Ok(default),
@@ -56,12 +56,12 @@ impl<'m> Attributes<'m> {
         }
     }
 
-    /// Takes an attribute that does not matter at inference.
+    /// Reads an attribute that has no effect at inference, and ignores its value.
     pub(super) fn ignore_float(&mut self, name: &'static str) -> Result<(), NodeError> {
         self.float(name).map(|_| ())
     }
 
-    /// Takes an integer that must have one value, its default.
+    /// Reads an integer that must be missing or have its default value.
     pub(super) fn require_int(
         &mut self,
         name: &'static str,
@@ -73,7 +73,7 @@ impl<'m> Attributes<'m> {
         }
     }
 
-    /// Refuses the node when an attribute is left that nobody took.
+    /// Refuses the node if an attribute was not read.
     pub(super) fn refuse_unread(&self) -> Result<(), NodeError> {
         match self.is_read.iter().position(|is_read| !is_read) {
             Some(at) => Err(NodeError::UnknownAttribute(self.all[at].name.clone())),
@@ -96,7 +96,7 @@ impl<'m> Attributes<'m> {
     }
 }
 
-/// The error for a known attribute whose value is not supported.
+/// Returns the error for a known attribute with an unsupported value.
 pub(super) fn unsupported(name: &'static str, value: impl std::fmt::Debug) -> NodeError {
     NodeError::AttributeValue { name, value: format!("{value:?}") }
 }

@@ -1,4 +1,5 @@
-//! Operators evaluated at import: their inputs are shapes, integers about shapes, or weights.
+//! Operators that are evaluated at import. Their inputs are shapes, integers computed from shapes,
+//! or weights.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::tensors::{HostData, HostTensor, element};
 use crate::error::NodeError;
 use crate::shape::{broadcast, pad_rank, strides};
 
-/// True for operators that [`evaluate`] knows.
+/// Returns true for operators that [`evaluate`] supports.
 pub(super) fn can_evaluate(op: &str) -> bool {
     matches!(
         op,
@@ -34,7 +35,7 @@ pub(super) fn can_evaluate(op: &str) -> bool {
     )
 }
 
-/// Evaluates a node all of whose inputs are known.
+/// Evaluates a node whose inputs are all known.
 pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let result = match node.node.op_type.as_str() {
         "Floor" => map_floats(node, f32::floor)?,
@@ -55,7 +56,7 @@ pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
     node.define_host_tensor(result)
 }
 
-/// `Shape`, of a value or of a constant, with a batch of one.
+/// Imports `Shape` of a value or of a constant, with a batch of one.
 pub(super) fn shape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(1)?;
     let dims = match node.runtime_value(0) {
@@ -70,7 +71,7 @@ pub(super) fn shape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define_host_tensor(HostTensor::ints(sizes.iter().map(|&size| size as i64).collect()))
 }
 
-/// `Constant` in its forms of floats and integers.
+/// Imports `Constant` in its forms of floats and integers.
 pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(0)?;
     let scalar = |data| HostTensor { shape: Vec::new(), data };
@@ -91,13 +92,13 @@ pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
     node.define_host_tensor(host)
 }
 
-/// The first and only input, for a result of as many elements.
+/// Returns the only input, and charges as many elements for the result.
 fn only_input(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     node.check_inputs_max(1)?;
     charged_input(node, 0)
 }
 
-/// An input that a result of as many elements is made of.
+/// Returns an input, and charges as many elements for the result.
 fn charged_input(node: &mut NodeContext<'_, '_>, input: usize) -> Result<HostTensor, NodeError> {
     let host = node.host_tensor(input)?;
     node.charge(host.len())?;
@@ -161,7 +162,7 @@ fn transpose(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     Ok(host.transpose(&perm))
 }
 
-/// Joins along an axis: element by element, since these are short.
+/// Concatenates along an axis, element by element: these constants are short.
 fn concat(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
     let mut all = charged_input(node, 0)?;
@@ -189,7 +190,8 @@ fn concat(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     Ok(all)
 }
 
-/// Chunks of `x_chunk` elements of `x` and of `y_chunk` elements of `y` in turn; either may be empty.
+/// Alternates chunks of `x_chunk` elements of `x` and of `y_chunk` elements of `y`. Either list may
+/// be empty.
 fn interleave<T: Copy>(x: &[T], x_chunk: usize, y: &[T], y_chunk: usize) -> Vec<T> {
     let chunks = (x.len() / x_chunk).max(y.len() / y_chunk);
     let chunk = |data: &[T], size: usize, i: usize| {
@@ -208,7 +210,7 @@ fn slice(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     Ok(host)
 }
 
-/// `start + n × step`, which lies inside the axis.
+/// Returns `start + n × step`, which is inside the axis.
 fn nth_index(range: &SliceRange, n: usize) -> usize {
     (range.start as i128 + i128::from(range.step) * n as i128) as usize
 }
@@ -231,7 +233,7 @@ fn gather(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     Ok(gather_along(&host, axis, &indices, &index_tensor.shape))
 }
 
-/// The elements at `indices` of an axis, which `shape` replaces.
+/// Selects the elements at `indices` of an axis. `shape` replaces the axis in the result's shape.
 fn gather_along(host: &HostTensor, axis: usize, indices: &[usize], shape: &[usize]) -> HostTensor {
     let stride = strides(&host.shape)[axis];
     let block = stride * host.shape[axis];
@@ -263,7 +265,7 @@ fn constant_of_shape(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeE
     Ok(value.reshape(vec![1; shape.len()]).expand(&shape))
 }
 
-/// `Add`, `Sub`, `Mul` and `Div` of two constants of one type.
+/// Computes `Add`, `Sub`, `Mul` or `Div` of two constants of equal type.
 fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     node.check_inputs_max(2)?;
     let (a, b) = (node.host_tensor(0)?, node.host_tensor(1)?);

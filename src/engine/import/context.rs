@@ -1,4 +1,4 @@
-//! What the importer of an operator works with: one node, its inputs and the graph so far.
+//! The context in which an operator is imported: one node, its inputs and the graph so far.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use crate::onnx::{NodeProto, TensorProto};
 use crate::op::Op;
 use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
 
-/// What a name of the file stands for.
+/// The meaning of a name in the file.
 #[derive(Clone)]
 pub(super) enum Value<'m> {
-    /// Depends on the row.
+    /// Depends on the input of the network.
     Runtime(RuntimeValue),
     /// Known at import.
     Host(Arc<HostTensor>),
-    /// Known at import, decoded when it is read.
+    /// Known at import. Decoded when an operator reads it.
     Stored(&'m TensorProto),
 }
 
-/// A value that depends on the row: its ONNX shape at a batch of one, and where the batch is.
+/// A value that depends on the input of the network.
 #[derive(Debug, Clone)]
 pub(super) struct RuntimeValue {
     pub(super) id: ValueId,
-    /// The ONNX shape, batch axis (of size 1) included.
+    /// The ONNX shape at a batch of one, batch axis included.
     pub(super) dims: Vec<usize>,
-    /// The batch axis. A value may lose it, by a reshape for example: then the ONNX shape at a
-    /// batch of one is the row's.
+    /// Index of the batch axis in `dims`. `None` if the value has no batch axis any more, for
+    /// example after a reshape; `dims` is then the item shape.
     pub(super) batch: Option<usize>,
 }
 
 impl RuntimeValue {
-    /// The axis of the row that an ONNX axis is; the batch axis is refused.
+    /// Converts an ONNX axis to an axis of the item. Refuses the batch axis.
     pub(super) fn item_axis(&self, axis: usize) -> Result<usize, NodeError> {
         match self.batch {
             Some(batch) if axis == batch => Err(NodeError::MixesItems(axis)),
@@ -44,24 +44,24 @@ impl RuntimeValue {
         }
     }
 
-    /// Per-axis sizes or amounts without the entry of the batch axis.
+    /// Returns per-axis sizes or amounts without the entry of the batch axis.
     pub(super) fn strip_batch<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
         strip_axis(per_axis, self.batch)
     }
 }
 
-/// `per_axis` without the entry of the batch axis.
+/// Returns `per_axis` without the entry of `stripped_axis`. `None` strips nothing.
 pub(super) fn strip_axis<T: Clone>(per_axis: &[T], stripped_axis: Option<usize>) -> Vec<T> {
     let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != stripped_axis);
     kept.map(|(_, entry)| entry.clone()).collect()
 }
 
-/// The graph so far and what the names stand for.
+/// The graph so far, and the values of all names.
 pub(super) struct Importer<'m> {
     pub(super) opset: i64,
     pub(super) graph: Graph,
     pub(super) values: HashMap<&'m str, Value<'m>>,
-    /// Elements of constants that may still be made.
+    /// Number of elements that further constants may have in total.
     pub(super) constant_budget: usize,
 }
 
@@ -81,7 +81,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.importer.opset
     }
 
-    /// Refuses nodes with more inputs than the operator has.
+    /// Refuses a node with more than `max` inputs.
     pub(super) fn check_inputs_max(&self, max: usize) -> Result<(), NodeError> {
         let count = self.node.input.len();
         if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
@@ -91,7 +91,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.node.input.get(index).is_some_and(|name| !name.is_empty())
     }
 
-    /// True when there are inputs and all are known at import.
+    /// Returns true if the node has inputs and all of them are known at import.
     pub(super) fn all_inputs_constant(&self) -> bool {
         let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
         names.peek().is_some()
@@ -108,7 +108,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         value.cloned().ok_or_else(|| NodeError::Undefined(name.clone()))
     }
 
-    /// An input that depends on the row.
+    /// Returns an input that depends on the input of the network.
     pub(super) fn runtime_value(&self, index: usize) -> Result<RuntimeValue, NodeError> {
         match self.value(index)? {
             Value::Runtime(value) => Ok(value),
@@ -116,7 +116,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// An image `[1, channels, height, width]` that depends on the row.
+    /// Returns an image `[1, channels, height, width]` that depends on the input of the network.
     pub(super) fn image(&mut self, index: usize) -> Result<RuntimeValue, NodeError> {
         let value = self.runtime_value(index)?;
         if value.dims.len() != 4 {
@@ -125,7 +125,8 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.batch_first(index, value)
     }
 
-    /// The value with the batch as its first axis, which must be of size 1.
+    /// Returns the value with its first axis as the batch axis. If the first axis is not the batch
+    /// axis yet, it must have size 1.
     pub(super) fn batch_first(
         &mut self,
         index: usize,
@@ -138,7 +139,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// An input that is known at import.
+    /// Returns an input that is known at import.
     pub(super) fn host_tensor(&mut self, index: usize) -> Result<Arc<HostTensor>, NodeError> {
         match self.value(index)? {
             Value::Runtime(_) => Err(NodeError::NotConstant(index)),
@@ -147,21 +148,21 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// Integers that are known at import, in order, whatever their shape.
+    /// Returns the elements of a known input of integers. Its shape does not matter.
     pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
         let host = self.host_tensor(index)?;
         let ints = host.as_ints().map(<[i64]>::to_vec);
         ints.ok_or(NodeError::ElementType { input: index, expected: "integers" })
     }
 
-    /// Floats that are known at import.
+    /// Returns a known input of floats.
     pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
         let host = self.host_tensor(index)?;
         self.charge(host.len())?;
         host.to_constant().ok_or(NodeError::ElementType { input: index, expected: "floats" })
     }
 
-    /// One float that is known at import.
+    /// Returns a known input of one float.
     pub(super) fn scalar(&mut self, index: usize) -> Result<f32, NodeError> {
         let constant = self.constant(index)?;
         match constant.data() {
@@ -170,7 +171,8 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// A constant that broadcasts to `value` without enlarging it, with the axes of the row.
+    /// Returns a known input that broadcasts to `value` and does not enlarge it. The result has the
+    /// axes of an item.
     pub(super) fn broadcast_constant(
         &mut self,
         index: usize,
@@ -187,14 +189,14 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         Ok(constant.reshape(value.strip_batch(&shape)))
     }
 
-    /// Resolves an axis that may count from the end.
+    /// Resolves an axis. A negative axis counts from the end.
     pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, NodeError> {
         let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
         let resolved = resolved.and_then(|axis| usize::try_from(axis).ok());
         resolved.filter(|&axis| axis < rank).ok_or(NodeError::Axis { axis, rank })
     }
 
-    /// Adds an operation to the graph; `dims` is the ONNX shape of its result at a batch of one.
+    /// Adds an operation to the graph. `dims` is the ONNX shape of its result at a batch of one.
     pub(super) fn emit(
         &mut self,
         op: Op,
@@ -214,7 +216,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         Ok(RuntimeValue { id: output, dims, batch })
     }
 
-    /// The same elements under another shape, or with another batch axis.
+    /// Returns the same elements with another shape or another batch axis.
     pub(super) fn reshape(
         &mut self,
         value: &RuntimeValue,
@@ -227,7 +229,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.emit(Op::Reshape, &[value], dims, batch)
     }
 
-    /// The value with its batch axis turned into an ordinary axis of size 1.
+    /// Turns the batch axis into an ordinary axis of size 1.
     pub(super) fn batch_as_ordinary_axis(
         &mut self,
         value: RuntimeValue,
@@ -238,17 +240,17 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// Gives the node's only output its value.
+    /// Sets the value of the node's only output.
     pub(super) fn define(&mut self, value: RuntimeValue) -> Result<(), NodeError> {
         self.define_all(vec![Value::Runtime(value)])
     }
 
-    /// Gives the node's only output a value that is known at import.
+    /// Sets the node's only output to a tensor that is known at import.
     pub(super) fn define_host_tensor(&mut self, host: HostTensor) -> Result<(), NodeError> {
         self.define_all(vec![Value::Host(Arc::new(host))])
     }
 
-    /// Gives each output of the node its value.
+    /// Sets the value of each output of the node.
     pub(super) fn define_all(&mut self, values: Vec<Value<'m>>) -> Result<(), NodeError> {
         if self.node.output.len() != values.len() {
             return Err(NodeError::OutputCount(self.node.output.len()));
@@ -264,7 +266,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         Ok(())
     }
 
-    /// Counts elements of a constant that is about to be made.
+    /// Charges `count` elements to the budget for constants, before a constant is made.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), NodeError> {
         let remaining = self.importer.constant_budget.checked_sub(count);
         self.importer.constant_budget =
@@ -272,7 +274,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         Ok(())
     }
 
-    /// Counts the elements of a shape of a constant that is about to be made.
+    /// Charges the elements of `shape` to the budget for constants, before a constant is made.
     pub(super) fn charge_shape(&mut self, shape: &[usize]) -> Result<(), NodeError> {
         if shape.len() > RANK_MAX {
             return Err(NodeError::ResultSize(shape.to_vec()));

@@ -1,4 +1,4 @@
-//! Operators that compute each element from its own place.
+//! Operators that compute each element of the result from the elements at the same position.
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue, Value};
@@ -8,7 +8,7 @@ use crate::error::NodeError;
 use crate::op::{Activation, Affine, BinaryOp, Op};
 use crate::shape::{broadcast, pad_rank};
 
-/// `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
+/// Imports `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
 pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let op = match node.node.op_type.as_str() {
@@ -43,7 +43,7 @@ fn binary_of_values(
     node.emit(Op::Binary(op), &[&a, &b], dims, a.batch)
 }
 
-/// Axes of size 1 in front, as broadcasting adds them.
+/// Adds axes of size 1 in front, as broadcasting does.
 fn with_rank(
     node: &mut NodeContext<'_, '_>,
     value: RuntimeValue,
@@ -54,7 +54,7 @@ fn with_rank(
     node.reshape(&value, pad_rank(&value.dims, rank), batch)
 }
 
-/// Arithmetic with a constant is an [`Affine`].
+/// Imports arithmetic with a constant as an [`Affine`].
 fn binary_with_constant(
     node: &mut NodeContext<'_, '_>,
     op: BinaryOp,
@@ -92,7 +92,7 @@ pub(super) fn negate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// A power of 1, 2 or 1/2.
+/// Imports `Pow` with an exponent of 1, 2 or 1/2.
 pub(super) fn pow(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.runtime_value(0)?;
@@ -105,7 +105,7 @@ pub(super) fn pow(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// Functions without parameters.
+/// Imports functions without parameters.
 pub(super) fn activation(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let activation = match node.node.op_type.as_str() {
         "Relu" => Activation::Relu,
@@ -148,7 +148,7 @@ fn emit_activation(
     node.emit(Op::Activation(activation), &[x], x.dims.clone(), x.batch)
 }
 
-/// Limits are attributes before opset 11 and inputs from then on.
+/// Imports `Clip`. The limits are attributes before opset 11, and inputs since then.
 pub(super) fn clip(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let (mut min, mut max) = (f32::MIN, f32::MAX);
     if node.opset() < 11 {
@@ -176,11 +176,12 @@ pub(super) fn prelu(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// Batch normalisation at inference: `(x - mean) / sqrt(variance + epsilon) × scale + bias`.
+/// Imports batch normalisation at inference: `(x - mean) / sqrt(variance + epsilon) × scale +
+/// bias`.
 pub(super) fn batch_normalization(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(5)?;
     let epsilon = node.attributes.float("epsilon")?.unwrap_or(1e-5);
-    // The momentum matters to training only; `spatial` was dropped with opset 9.
+    // `momentum` matters only to training. `spatial` was removed in opset 9.
     node.attributes.ignore_float("momentum")?;
     node.attributes.require_int("training_mode", 0)?;
     if node.opset() < 9 {
@@ -218,7 +219,7 @@ pub(super) fn identity(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
     node.define(x)
 }
 
-/// `Dropout` does nothing at inference; its mask cannot be read.
+/// Imports `Dropout`, which does nothing at inference. Its mask output is not supported.
 pub(super) fn dropout(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(3)?;
     node.attributes.ignore_float("ratio")?;
@@ -236,7 +237,7 @@ pub(super) fn dropout(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     }
 }
 
-/// A value that depends on the row stays `f32`.
+/// Imports `Cast` to `f32`, the only type of values that depend on the input.
 pub(super) fn cast(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(1)?;
     let to = node.attributes.int("to")?.ok_or(NodeError::AttributeMissing("to"))?;

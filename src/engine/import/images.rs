@@ -60,7 +60,8 @@ pub(super) fn max_pool(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
 pub(super) fn average_pool(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let count_include_pad = node.attributes.flag("count_include_pad", false)?;
     let (x, placed) = read_pool(node)?;
-    // What ceil_mode adds behind never counts, which a single flag cannot say.
+    // Elements that ceil_mode adds behind never count in the mean. A single flag for the whole
+    // border cannot express that.
     if count_include_pad && placed.overhangs {
         return Err(unsupported("ceil_mode", 1));
     }
@@ -84,7 +85,7 @@ fn read_pool(node: &mut NodeContext<'_, '_>) -> Result<(RuntimeValue, PlacedWind
     let rounding = if ceil_mode { Rounding::Up } else { Rounding::Down };
     let placed =
         place_window(&mut node.attributes, height_and_width(&x), kernel, [1, 1], rounding)?;
-    // A window that lies in the border altogether has no largest element and no mean.
+    // A window that lies entirely in the border has no largest element and no mean.
     let pads = placed.window.pads;
     if (0..4).any(|side| pads[side] >= kernel[side % 2]) {
         return Err(unsupported("pads", pads));
@@ -93,7 +94,7 @@ fn read_pool(node: &mut NodeContext<'_, '_>) -> Result<(RuntimeValue, PlacedWind
     Ok((x, placed))
 }
 
-/// Borders are made explicit when a network runs, so the padded image must keep the limit too.
+/// Checks the limit of elements on the padded image, since executors store the border.
 fn check_padded_size(x: &RuntimeValue, placed: &PlacedWindow) -> Result<Window, NodeError> {
     let [top, left, bottom, right] = placed.window.pads;
     let padded = [x.dims[1], x.dims[2] + top + bottom, x.dims[3] + left + right];
@@ -112,7 +113,7 @@ pub(super) fn global_average_pool(node: &mut NodeContext<'_, '_>) -> Result<(), 
     node.define(y)
 }
 
-/// `Resize` of opset 10 and later.
+/// Imports `Resize` of opset 10 and later.
 pub(super) fn resize(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let is_opset_10 = node.opset() < 11;
     node.check_inputs_max(if is_opset_10 { 2 } else { 4 })?;
@@ -127,7 +128,7 @@ pub(super) fn resize(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         node.attributes.string("coordinate_transformation_mode")?.unwrap_or(default_coordinates);
     let rounding = node.attributes.string("nearest_mode")?;
     let rounding = rounding.unwrap_or(if is_opset_10 { "floor" } else { "round_prefer_floor" });
-    // These matter to modes that are not supported.
+    // These attributes matter only to unsupported modes.
     node.attributes.ignore_float("cubic_coeff_a")?;
     node.attributes.ignore_float("extrapolation_value")?;
     node.attributes.require_int("exclude_outside", 0)?;
@@ -146,7 +147,8 @@ pub(super) fn resize(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// `Upsample` of opset 7 to 9: nearest with the scales as an attribute or an input.
+/// Imports `Upsample` of opset 7 to 9 with nearest neighbours. The scales are an attribute or an
+/// input.
 pub(super) fn upsample(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.image(0)?;
@@ -197,16 +199,17 @@ fn scaled_size(x: &RuntimeValue, scales: &[f32], input: usize) -> Result<[usize;
     let mut target = [0; 2];
     for (axis, scale) in [height, width].into_iter().enumerate() {
         let exact = x.dims[axis + 2] as f64 * f64::from(scale);
-        // Where the size is rounded, the scale is no longer the ratio of the sizes, and the
-        // standard's formulas differ.
+        // The standard rounds a fractional size. The scale is then no longer the ratio of the
+        // sizes, and the standard's formulas give different results.
         let is_size = exact.fract() == 0.0 && (1.0..=VALUE_ELEMENTS_MAX as f64).contains(&exact);
         target[axis] = if is_size { exact as usize } else { return Err(refused()) };
     }
     Ok(target)
 }
 
-/// Nearest neighbour is supported where each pixel is repeated a whole number of times: the
-/// standard's many roundings then agree or can be told apart by computing them.
+/// Returns the nearest mode if the resize repeats each pixel a whole number of times. The standard
+/// has many modes of coordinates and rounding. Those that repeat pixels are found by computing the
+/// source of each pixel; the others are refused.
 fn nearest_mode(
     x: &RuntimeValue,
     size: [usize; 2],
@@ -229,7 +232,7 @@ fn nearest_mode(
     Ok(ResizeMode::Nearest)
 }
 
-/// Where the pixel `index` of the result lies in the image, as the standard defines it.
+/// Returns the position of the result's pixel `index` in the image, as the standard defines it.
 fn source_coordinate(index: usize, from: usize, to: usize, mode: &str) -> Result<f64, NodeError> {
     let index = index as f64;
     let from = from as f64;

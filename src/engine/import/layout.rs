@@ -1,11 +1,11 @@
-//! Operators that move elements without computing.
+//! Operators that move elements and compute nothing.
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue, Value, strip_axis};
 use crate::error::NodeError;
 use crate::op::Op;
 
-/// The permutation of a `Transpose`; without one the axes are reversed.
+/// Returns the permutation of a `Transpose`. Without `perm`, the order of the axes is reversed.
 pub(super) fn permutation(
     node: &mut NodeContext<'_, '_>,
     rank: usize,
@@ -66,14 +66,14 @@ pub(super) fn concat(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// The size along `axis` of two shapes joined, which must agree elsewhere.
+/// Returns the size along `axis` after a concatenation, or `None` if another axis differs.
 pub(super) fn joined_size(a: &[usize], b: &[usize], axis: usize) -> Option<usize> {
     let agrees = |(i, (a, b)): (usize, (&usize, &usize))| i == axis || a == b;
     let fits = a.len() == b.len() && a.iter().zip(b).enumerate().all(agrees);
     if fits { a[axis].checked_add(b[axis]) } else { None }
 }
 
-/// One axis of a `Slice`: elements `start`, `start + step`, … of which there are `count`.
+/// One axis of a `Slice`: the `count` elements `start`, `start + step`, …
 pub(super) struct SliceRange {
     pub(super) axis: usize,
     pub(super) start: usize,
@@ -81,7 +81,7 @@ pub(super) struct SliceRange {
     pub(super) count: usize,
 }
 
-/// Reads the cuts of a `Slice` (attributes before opset 10, inputs from then on).
+/// Reads the ranges of a `Slice`: attributes before opset 10, inputs since then.
 pub(super) fn slice_ranges(
     node: &mut NodeContext<'_, '_>,
     dims: &[usize],
@@ -104,7 +104,7 @@ pub(super) fn slice_ranges(
     Ok(ranges)
 }
 
-/// What a `Slice` asks for; every list has one entry per axis.
+/// The lists of a `Slice`. Each has one entry per sliced axis.
 struct SliceLists {
     starts: Vec<i64>,
     ends: Vec<i64>,
@@ -113,7 +113,7 @@ struct SliceLists {
 }
 
 impl SliceLists {
-    /// Without `axes` the first ones are meant, without `steps` each step is 1.
+    /// Without `axes`, the first axes are sliced in order. Without `steps`, every step is 1.
     fn new(
         starts: Vec<i64>,
         ends: Vec<i64>,
@@ -145,7 +145,7 @@ fn slice_inputs(node: &mut NodeContext<'_, '_>) -> Result<SliceLists, NodeError>
     Ok(SliceLists::new(starts, ends, axes, steps))
 }
 
-/// Start and count of the elements `start..end` by `step` of an axis, clamped as in Python.
+/// Returns start and count of the elements `start..end` by `step`, clamped as in Python.
 fn clamp_range(size: usize, start: i64, end: i64, step: i64) -> (usize, usize) {
     let size = size as i128;
     let from_front = |index: i64| {
@@ -172,7 +172,7 @@ pub(super) fn slice(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(x)
 }
 
-/// `count` elements of an axis from `start` on, `step` apart.
+/// Selects `count` elements of an axis from `start` on, `step` apart.
 fn slice_axis(
     node: &mut NodeContext<'_, '_>,
     x: &RuntimeValue,
@@ -188,7 +188,8 @@ fn slice_axis(
     node.emit(Op::Slice { axis: item_axis, start, step }, &[x], dims, x.batch)
 }
 
-/// Pieces of an axis: equal ones, or of sizes given as an attribute or, from opset 13, an input.
+/// Imports `Split` into equal pieces or pieces of given sizes. The sizes are an attribute or, from
+/// opset 13, an input.
 pub(super) fn split(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.runtime_value(0)?;
@@ -221,7 +222,7 @@ pub(super) fn split(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define_all(values)
 }
 
-/// `Gather` of one index, which removes the axis.
+/// Imports `Gather` of a single index, which removes the axis.
 pub(super) fn gather(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.runtime_value(0)?;
@@ -241,7 +242,8 @@ pub(super) fn gather(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// A constant border; amounts are an attribute before opset 11 and an input from then on.
+/// Imports `Pad` with a constant. The amounts are an attribute before opset 11, and an input since
+/// then.
 pub(super) fn pad(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let x = node.runtime_value(0)?;
     match node.attributes.string("mode")?.unwrap_or("constant") {
@@ -273,7 +275,7 @@ pub(super) fn pad(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// Amounts before and after each axis; opset 18 may name the axes they are for.
+/// Returns the amounts before and after each axis. From opset 18, an input may name the axes.
 fn pad_amounts(
     node: &mut NodeContext<'_, '_>,
     x: &RuntimeValue,

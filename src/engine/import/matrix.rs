@@ -5,7 +5,7 @@ use crate::constant::Constant;
 use crate::error::NodeError;
 use crate::op::{Linear, Op};
 
-/// `alpha × A × B + beta × C` with constants B and C.
+/// Imports `alpha × A × B + beta × C` with constants B and C.
 pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(3)?;
     node.attributes.require_int("transA", 0)?;
@@ -36,7 +36,7 @@ fn gemm_bias(node: &mut NodeContext<'_, '_>, out: usize, beta: f32) -> Result<Co
     Ok(bias.reshape(vec![count]).expand(&[out]).map(|b| beta * b))
 }
 
-/// A product with a constant matrix on the right.
+/// Imports a product with a constant matrix on the right.
 pub(super) fn matmul(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.runtime_value(0)?;

@@ -8,8 +8,8 @@ use super::tensors::{HostTensor, IntIter, decode_ints, holds_floats, stored_shap
 use crate::error::NodeError;
 use crate::shape::{elements, offsets, strides};
 
-/// `(x - zero point) × scale` of a constant, with one scale for all, for each index of an axis or
-/// for each block of an axis.
+/// Imports `(x - zero point) × scale` of a constant. There is one scale for all elements, for each
+/// index of an axis, or for each block of an axis.
 pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(3)?;
     node.attributes.require_int("output_dtype", 0)?;
@@ -31,7 +31,8 @@ pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), No
     node.define_host_tensor(HostTensor::floats(shape, data))
 }
 
-/// Shape and values of the input that is dequantised, never all of them as `i64` at once.
+/// Returns shape and values of the quantised input. The values are an iterator, so that they never
+/// exist as `i64` all at once.
 fn quantised_values<'v>(
     node: &mut NodeContext<'_, '_>,
     x: &'v Value<'_>,
@@ -54,7 +55,7 @@ fn expected_integers(input: usize) -> NodeError {
     NodeError::ElementType { input, expected: "integers" }
 }
 
-/// The zero point of each scale; `None` when they are not integers.
+/// Returns the zero point of each scale, or `None` if the zero points are not integers.
 fn zero_points(
     scale: &HostTensor,
     zero: Option<&Arc<HostTensor>>,
@@ -66,7 +67,7 @@ fn zero_points(
     }
 }
 
-/// For each element of `x`, the place of its scale; never all at once, which would take eight
+/// Returns for each element of `x` the index of its scale. A list of the indices would take eight
 /// times the bytes of the weights.
 fn scale_indices(
     node: &NodeContext<'_, '_>,
@@ -84,7 +85,7 @@ fn scale_indices(
         let per_index = scale.shape == [shape[axis]];
         return if per_index { Ok(Box::new(indices(shape, axis))) } else { Err(refused()) };
     }
-    // 0 was handled above, so what converts is positive.
+    // 0 was handled above, so a converted value is positive.
     let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
     let mut expected = shape.to_vec();
     expected[axis] = shape[axis].div_ceil(block);
@@ -99,7 +100,7 @@ fn scale_indices(
     Ok(Box::new(rest.zip(indices(shape, axis)).map(scale_index)))
 }
 
-/// The index along `axis` of each element.
+/// Returns the index along `axis` of each element.
 fn indices(shape: &[usize], axis: usize) -> impl Iterator<Item = usize> + use<> {
     let mut axis_stride = vec![0; shape.len()];
     axis_stride[axis] = 1;

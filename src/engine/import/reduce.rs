@@ -1,4 +1,4 @@
-//! Operators that look along axes.
+//! Operators that reduce axes or normalise along them.
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue, strip_axis};
@@ -6,7 +6,7 @@ use crate::error::NodeError;
 use crate::op::{Op, Reduction};
 use crate::shape::known_elements;
 
-/// From opset 13 on along one axis; before, along all axes from one on.
+/// Imports `Softmax`: over one axis from opset 13 on, and over all axes from `axis` on before.
 pub(super) fn softmax(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(1)?;
     let x = node.runtime_value(0)?;
@@ -46,7 +46,8 @@ fn softmax_over_joined_axes(
     node.reshape(&y, x.dims.clone(), x.batch)
 }
 
-/// `ReduceMean`, `ReduceSum`, `ReduceMax` and `ReduceL2`; axes as an attribute or an input.
+/// Imports `ReduceMean`, `ReduceSum`, `ReduceMax` and `ReduceL2`. The axes are an attribute or an
+/// input.
 pub(super) fn reduce(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let reduction = match node.node.op_type.as_str() {
@@ -94,7 +95,7 @@ fn emit_reduce(
     node.emit(Op::Reduce { reduction, axes: item_axes }, &[x], dims, x.batch)
 }
 
-/// The value without some axes of size 1, none of which is the batch.
+/// Removes axes of size 1. None of them is the batch axis.
 fn drop_axes(
     node: &mut NodeContext<'_, '_>,
     y: &RuntimeValue,

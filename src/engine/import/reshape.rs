@@ -1,4 +1,4 @@
-//! Operators that keep the elements and their order, or repeat them: other shapes for a value.
+//! Operators that change the shape of a value, and keep the elements in order or repeat them.
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue};
@@ -6,8 +6,8 @@ use crate::error::NodeError;
 use crate::op::Op;
 use crate::shape::{broadcast, elements, pad_rank};
 
-/// The same elements under another shape. The result's first axis is the batch when it was the
-/// batch before and is still of size 1; otherwise the result has no batch axis.
+/// Reshapes a value. The first axis of the result is the batch axis if it was the batch axis before
+/// and still has size 1. Otherwise the result has no batch axis.
 fn emit_reshape(
     node: &mut NodeContext<'_, '_>,
     x: &RuntimeValue,
@@ -25,7 +25,7 @@ pub(super) fn reshape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// The target shape of a `Reshape` of a value of shape `from`.
+/// Returns the target shape of a `Reshape` of a value of shape `from`.
 pub(super) fn reshape_target(
     node: &mut NodeContext<'_, '_>,
     from: &[usize],
@@ -54,7 +54,7 @@ fn resolve_target(from: &[usize], target: &[i64], allow_zero: bool) -> Option<Ve
     (elements(&dims)? == all).then_some(dims)
 }
 
-/// Joins the axes before and from one axis on.
+/// Imports `Flatten`: joins the axes before `axis`, and those from `axis` on.
 pub(super) fn flatten(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(1)?;
     let x = node.runtime_value(0)?;
@@ -68,7 +68,7 @@ pub(super) fn flatten(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// Axes of `Squeeze` and `Unsqueeze`: an attribute before opset 13, an input from then on.
+/// Reads the axes of `Squeeze` and `Unsqueeze`: an attribute before opset 13, an input since then.
 fn read_axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, NodeError> {
     match node.attributes.ints("axes")? {
         Some(axes) => Ok(Some(axes.to_vec())),
@@ -77,7 +77,7 @@ fn read_axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, NodeErr
     }
 }
 
-/// The axes that `Squeeze` removes from a value of shape `dims`, ascending.
+/// Returns the axes that `Squeeze` removes from a value of shape `dims`, ascending.
 pub(super) fn squeezed_axes(
     node: &mut NodeContext<'_, '_>,
     dims: &[usize],
@@ -111,7 +111,8 @@ pub(super) fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// The axes of size 1 in the result of `Unsqueeze` of a value of `rank` axes, ascending.
+/// Returns the axes that `Unsqueeze` adds to a value of `rank` axes, as ascending axes of the
+/// result.
 pub(super) fn unsqueezed_axes(
     node: &mut NodeContext<'_, '_>,
     rank: usize,
@@ -141,7 +142,7 @@ pub(super) fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError>
     node.define(y)
 }
 
-/// Repeats along axes of size 1.
+/// Imports `Expand`, which repeats elements along axes of size 1.
 pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
     let x = node.runtime_value(0)?;

@@ -1,4 +1,4 @@
-//! Tensors of the file that are known at import: trained numbers and integers about shapes.
+//! Tensors that are known at import: trained numbers, and integers computed from shapes.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::onnx::TensorProto;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
 
-/// Most elements all constants of a file may have in sum: 1 GiB of `f32`, four times a 100-layer
-/// residual network.
+/// Maximum number of elements of all constants of a file together: 1 GiB of `f32`. A 100-layer
+/// residual network has a quarter of that.
 pub(super) const CONSTANT_ELEMENTS_MAX: usize = 1 << 28;
 
-/// Element types of the standard (`TensorProto.DataType`).
+/// Element types of the ONNX standard (`TensorProto.DataType`).
 pub(super) mod element {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const UINT8: i32 = 2;
@@ -27,14 +27,14 @@ pub(super) mod element {
     pub(crate) const UINT32: i32 = 12;
 }
 
-/// A tensor known at import, dense.
+/// A dense tensor that is known at import.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct HostTensor {
     pub(super) shape: Vec<usize>,
     pub(super) data: HostData,
 }
 
-/// All float types become `f32`, all integer types `i64`.
+/// Elements of a tensor. All float types are converted to `f32`, all integer types to `i64`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostData {
     /// Shared with the constants of the graph.
@@ -47,7 +47,7 @@ impl HostTensor {
         Self { shape, data: HostData::Float(Arc::new(data)) }
     }
 
-    /// A list of integers.
+    /// Returns a tensor of one axis.
     pub(super) fn ints(data: Vec<i64>) -> Self {
         Self { shape: vec![data.len()], data: HostData::Int(data) }
     }
@@ -73,7 +73,7 @@ impl HostTensor {
         }
     }
 
-    /// The tensor as a constant of the graph.
+    /// Returns the tensor as a constant of the graph, or `None` if it holds integers.
     pub(super) fn to_constant(&self) -> Option<Constant> {
         match &self.data {
             HostData::Float(data) => {
@@ -83,7 +83,8 @@ impl HostTensor {
         }
     }
 
-    /// The elements at `offsets`, which lie inside, under a new shape.
+    /// Returns the elements at the offsets `at` with a new shape. All offsets must be inside the
+    /// tensor.
     pub(super) fn gather(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
         let data = match &self.data {
             HostData::Float(data) => HostData::Float(Arc::new(at.map(|i| data[i]).collect())),
@@ -98,13 +99,13 @@ impl HostTensor {
         self.gather(shape.clone(), offsets(&shape, &read_strides))
     }
 
-    /// Repeats along axes of size 1; the shape must broadcast to `shape`.
+    /// Repeats elements along axes of size 1. The tensor must broadcast to `shape`.
     pub(super) fn expand(&self, shape: &[usize]) -> Self {
         let read_strides = broadcast_strides(&self.shape, shape);
         self.gather(shape.to_vec(), offsets(shape, &read_strides))
     }
 
-    /// The elements under another shape of as many elements.
+    /// Returns the elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(mut self, shape: Vec<usize>) -> Self {
         debug_assert_eq!(elements(&shape), Some(self.len()), "reshaping keeps the elements");
         self.shape = shape;
@@ -112,7 +113,7 @@ impl HostTensor {
     }
 }
 
-/// The shape of a stored tensor, within the limits.
+/// Returns the shape of a stored tensor, if it is within the limits.
 pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     let refused = || TensorError::Shape(tensor.dims.iter().take(RANK_MAX + 1).copied().collect());
     let sizes = tensor.dims.iter().map(|&size| usize::try_from(size));
@@ -133,12 +134,12 @@ pub(super) fn decode(tensor: &TensorProto) -> Result<HostTensor, TensorError> {
     Ok(HostTensor { shape, data: HostData::Int(data.collect()) })
 }
 
-/// Whether a stored tensor holds floats of any size.
+/// Returns true if a stored tensor holds floats of any size.
 pub(super) fn holds_floats(tensor: &TensorProto) -> bool {
     matches!(tensor.data_type, element::FLOAT | element::FLOAT16 | element::DOUBLE)
 }
 
-/// Shape and integers of a stored tensor.
+/// Returns shape and integers of a stored tensor.
 pub(super) fn decode_ints(tensor: &TensorProto) -> Result<(Vec<usize>, IntIter<'_>), TensorError> {
     let shape = local_shape(tensor)?;
     let data = int_elements(tensor)?;
@@ -146,7 +147,7 @@ pub(super) fn decode_ints(tensor: &TensorProto) -> Result<(Vec<usize>, IntIter<'
     Ok((shape, data))
 }
 
-/// The shape of a tensor whose numbers are in the file itself.
+/// Returns the shape of a tensor whose data is in the file itself.
 fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     if tensor.data_location == DataLocation::Default as i32 {
         stored_shape(tensor)
@@ -155,7 +156,7 @@ fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     }
 }
 
-/// Refuses numbers that do not fill their shape.
+/// Refuses data whose length does not match the shape.
 fn check_length(shape: &[usize], found: usize) -> Result<(), TensorError> {
     let expected = elements(shape).expect("a stored shape was checked");
     if found == expected { Ok(()) } else { Err(TensorError::Length { found, expected }) }
@@ -173,7 +174,7 @@ fn float_elements(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
     }
 }
 
-/// The integers of a stored tensor, one after the other: at once, as `i64`, they take up to eight
+/// Returns an iterator over the integers of a stored tensor. A list of `i64` would take up to eight
 /// times the bytes of the file.
 fn int_elements(tensor: &TensorProto) -> Result<IntIter<'_>, TensorError> {
     let raw = &tensor.raw_data;
@@ -198,10 +199,10 @@ fn int_elements(tensor: &TensorProto) -> Result<IntIter<'_>, TensorError> {
     }
 }
 
-/// Integers of a stored tensor.
+/// An iterator over the integers of a stored tensor.
 pub(super) type IntIter<'m> = Box<dyn ExactSizeIterator<Item = i64> + 'm>;
 
-/// Small integers are stored as `i32` when they are not raw.
+/// Reads small integers that are not raw. The format stores each of them as an `i32`.
 fn small_ints<'m>(tensor: &'m TensorProto, f: impl Fn(i32) -> i64 + 'm) -> IntIter<'m> {
     Box::new(tensor.int32_data.iter().map(move |&x| f(x)))
 }
@@ -229,7 +230,7 @@ fn chunks<const N: usize>(raw: &[u8]) -> Result<&[[u8; N]], TensorError> {
     }
 }
 
-/// IEEE 754 binary16 to `f32`.
+/// Converts an IEEE 754 half (binary16) to `f32`.
 fn half_to_f32(bits: u16) -> f32 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from(bits >> 10 & 0x1f);

@@ -1,29 +1,30 @@
-//! Windows that slide over height and width: kernel, strides, borders, and what comes out.
+//! Windows that slide over height and width: kernel, strides, borders and output size.
 
 use super::attributes::{Attributes, unsupported};
 use crate::error::NodeError;
 use crate::op::Window;
 use crate::shape::VALUE_ELEMENTS_MAX;
 
-/// How the output size is rounded.
+/// The rounding of the output size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
-    /// Only whole windows count.
+    /// Only windows inside image and border count.
     Down,
-    /// A last window may reach over the border, if it starts inside the image.
+    /// A last window may reach beyond the border, if it starts before the border behind the image.
     Up,
 }
 
-/// A window placed on an image.
+/// A window and the output size that it has on an image.
 pub(super) struct PlacedWindow {
     pub(super) window: Window,
     /// Height and width of the result.
     pub(super) size: [usize; 2],
-    /// A last window reaches over the border asked for, and made it wider.
+    /// True if a last window reaches beyond the requested border. `window.pads` includes the
+    /// additional elements.
     pub(super) overhangs: bool,
 }
 
-/// Reads strides, pads and auto_pad of a node and places the window on `image` (height, width).
+/// Reads strides, pads and auto_pad of a node, and places the window on `image` (height, width).
 pub(super) fn place_window(
     attributes: &mut Attributes<'_>,
     image: [usize; 2],
@@ -65,7 +66,7 @@ pub(super) fn place_window(
     Ok(PlacedWindow { window: Window { kernel, strides, pads }, size, overhangs })
 }
 
-/// Two positive numbers for height and width.
+/// Reads two positive numbers for height and width.
 pub(super) fn read_pair(
     attributes: &mut Attributes<'_>,
     name: &'static str,
@@ -87,13 +88,13 @@ fn read_pads(attributes: &mut Attributes<'_>) -> Result<Option<[usize; 4]>, Node
     Ok(Some(pads))
 }
 
-/// A size that cannot overflow when it is added or multiplied with another.
+/// Converts a size that cannot overflow when it is added to or multiplied with another.
 fn checked_size(name: &'static str, value: i64) -> Result<usize, NodeError> {
     let size = usize::try_from(value).ok().filter(|&size| size <= VALUE_ELEMENTS_MAX);
     size.ok_or_else(|| unsupported(name, value))
 }
 
-/// Elements between the first and the last tap of a kernel, both included.
+/// Returns the number of elements from the first to the last tap of a kernel.
 fn dilated_size(kernel: usize, dilation: usize) -> Result<usize, NodeError> {
     let size = (kernel - 1).checked_mul(dilation).map(|last| last + 1);
     let size = size.filter(|&size| size <= VALUE_ELEMENTS_MAX);
@@ -105,7 +106,8 @@ fn split_pads(totals: [usize; 2], first: impl Fn(usize) -> usize) -> [usize; 4] 
     [first(h), first(w), h - first(h), w - first(w)]
 }
 
-/// Windows that fit along an axis of `padded` elements, of which the border starts at `end`.
+/// Returns the number of windows along an axis of `padded` elements, or `None` if the kernel does
+/// not fit. `end` is the index at which the border behind the image starts.
 fn window_count(
     padded: usize,
     extent: usize,

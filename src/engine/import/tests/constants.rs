@@ -1,4 +1,4 @@
-//! What is known at import: stored integers, shapes, and arithmetic about them.
+//! Values that are known at import: stored integers, shapes, and arithmetic with them.
 
 use super::{check, count_to, op_model};
 use crate::fixtures::{
@@ -6,7 +6,7 @@ use crate::fixtures::{
 };
 use crate::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
-/// `0 + constant` for a constant of shape `shape` that `nodes` compute under the name `c`.
+/// Returns a model of `0 + c`. `nodes` compute the constant `c`, which has the shape `shape`.
 fn constant_model(
     opset: i64,
     shape: &[i64],
@@ -98,7 +98,7 @@ fn constants_are_written_in_five_ways() {
 
 #[test]
 fn a_shape_can_be_split_and_reassembled() {
-    // As exporters write x.view(x.size(0), -1): Shape, Gather, Unsqueeze, Concat, Reshape.
+    // Exporters write x.view(x.size(0), -1) like this: Shape, Gather, Unsqueeze, Concat, Reshape.
     let nodes = vec![
         node("Shape", &["x"], "shape", &[]),
         node("Gather", &["shape", "zero"], "batch", &[int("axis", 0)]),
@@ -155,7 +155,7 @@ fn arithmetic_of_constants_is_done_at_import() {
 fn constants_are_sliced_transposed_and_concatenated_at_import() {
     let grid = || floats("a", &[2, 3], &count_to(6));
     let index = || longs("i", &[2, 0]);
-    // The node, what it reads beside `a`, and shape and numbers of its result.
+    // The node, the constants that it reads beside `a`, and shape and elements of its result.
     type Case = (NodeProto, Vec<TensorProto>, Vec<i64>, Vec<f32>);
     let cases: Vec<Case> = vec![
         (

@@ -1,4 +1,4 @@
-//! Functions of each element.
+//! Activations, arithmetic and batch normalisation.
 
 use super::{check, count_to, omitted_input, op_model};
 use crate::fixtures::{float, floats, int, model, node};
@@ -102,7 +102,7 @@ fn arithmetic_with_a_constant_broadcasts_it() {
 
 #[test]
 fn arithmetic_of_two_values_broadcasts_either() {
-    // The mean of each channel against the image: squeeze-and-excitation.
+    // Each channel with its mean, as in squeeze-and-excitation.
     for (op, y) in [
         ("Add", [2.5, 3.5, 6.5, 7.5]),
         ("Sub", [-0.5, 0.5, -0.5, 0.5]),

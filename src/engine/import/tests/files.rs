@@ -1,4 +1,4 @@
-//! Files that are no network that can be served.
+//! Files that are not a supported network.
 
 use bytes::Bytes;
 
@@ -8,12 +8,12 @@ use crate::import;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto};
 
-/// A model that imports, for tests that break one thing about it.
+/// Returns a valid model, for tests that break one property of it.
 fn valid_model() -> ModelProto {
     op_model(("Add", 13), &[1, 2], vec![floats("c", &[2], &[1.0, 2.0])], &[])
 }
 
-/// The message after `change` was made to a sound model.
+/// Returns the error message for a valid model after `change`.
 fn refusal_after(change: impl FnOnce(&mut ModelProto)) -> String {
     let mut broken = valid_model();
     change(&mut broken);

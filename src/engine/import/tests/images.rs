@@ -1,10 +1,10 @@
-//! Convolution, pools, resizing.
+//! Convolution, pooling and resizing.
 
 use super::{check, count_to, omitted_input, op_model};
 use crate::fixtures::{float_list, floats, int, ints, longs, string};
 use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
-/// A convolution of opset 13 with the weight `w`.
+/// Returns a convolution of opset 13 with the weight `w`.
 fn conv(input: &[i64], shape: &[i64], w: &[f32], attributes: &[AttributeProto]) -> ModelProto {
     op_model(("Conv", 13), input, vec![floats("w", shape, w)], attributes)
 }
@@ -73,7 +73,7 @@ fn groups_of_a_convolution_are_independent() {
     check(&multiplied, &[1.0, 2.0], &[4, 1, 1], &[1.0, 2.0, 6.0, 8.0]);
 }
 
-/// A pool of opset 13 on one channel.
+/// Returns a pool of opset 13 on one channel.
 fn pool(op: &str, [height, width]: [i64; 2], attributes: &[AttributeProto]) -> ModelProto {
     op_model((op, 13), &[1, 1, height, width], Vec::new(), attributes)
 }
@@ -124,13 +124,13 @@ fn a_global_average_pool_leaves_one_number_per_channel() {
     check(&network, &count_to(4), &[2, 1, 1], &[1.5, 3.5]);
 }
 
-/// `Resize` of opset 13 by scales.
+/// Returns a `Resize` of opset 13 by scales.
 fn resize_by(input: &[i64], scales: [f32; 2], attributes: &[AttributeProto]) -> ModelProto {
     let scales = floats("scales", &[4], &[1.0, 1.0, scales[0], scales[1]]);
     op_model(("Resize", 13), input, vec![omitted_input(), scales], attributes)
 }
 
-/// `Resize` of opset 13 to sizes.
+/// Returns a `Resize` of opset 13 to sizes.
 fn resize_to(input: &[i64], size: [i64; 2], attributes: &[AttributeProto]) -> ModelProto {
     let sizes = longs("sizes", &[1, input[1], size[0], size[1]]);
     op_model(("Resize", 13), input, vec![omitted_input(), omitted_input(), sizes], attributes)

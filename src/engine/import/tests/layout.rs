@@ -1,4 +1,4 @@
-//! Other shapes, other orders, parts and joins.
+//! Reshapes, transposes, slices, concatenations and borders.
 
 use super::{check, count_to, omitted_input, op_model};
 use crate::fixtures::{assert_close, float, floats, graph_of, int, ints, long, longs};

@@ -1,4 +1,4 @@
-//! Products with matrices, sums along axes.
+//! Matrix products, softmax and reductions.
 
 use super::{check, count_to, op_model};
 use crate::fixtures::{float, floats, int, ints, longs};

@@ -1,4 +1,4 @@
-//! Nodes that are refused, and that the message says where and why.
+//! Refused nodes. The message names the node and the reason.
 
 use super::{omitted_input, op_model};
 use crate::fixtures::{
@@ -6,7 +6,7 @@ use crate::fixtures::{
 };
 use crate::onnx::{AttributeProto, NodeProto, TensorProto};
 
-/// Checks the reason that a node `y` of an operator is refused with.
+/// Checks that the node `y` of an operator is refused for `reason`.
 #[track_caller]
 fn assert_refused(
     op: (&str, i64),

@@ -1,10 +1,10 @@
-//! No operator ignores anything: attributes and inputs that it does not know are refused.
+//! No operator ignores attributes or inputs that it does not know: it refuses them.
 
 use super::{omitted_input, op_model};
 use crate::fixtures::{floats, graph_of, int, ints, long, longs, refusal};
 use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
-/// An operator with its opset, the shape of its input, and constants it accepts.
+/// An operator with its opset, and an input shape, constants and attributes that it accepts.
 struct Accepted {
     op: &'static str,
     opset: i64,
@@ -30,7 +30,7 @@ fn accepted(
     Accepted { op, opset, input, constants, attributes: attributes.to_vec() }
 }
 
-/// Every operator that reads the input, in a form that imports.
+/// Returns every operator that reads the input, in a form that can be imported.
 fn operators() -> Vec<Accepted> {
     const FLAT: &[i64] = &[1, 2];
     const IMAGE: &[i64] = &[1, 2, 4, 4];
