@@ -1,58 +1,58 @@
-//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses it, and reads wrong
-//! quotes as text; this module refuses them, limits the cells of a record, counts lines and skips
-//! blank ones.
+//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses the text, and accepts
+//! wrong quotes as text. This module refuses wrong quotes, limits the cells of a record, counts
+//! lines and skips blank lines.
 
 use std::borrow::Cow;
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
-/// Most cells of a record: several times the columns that scores have. One line of commas would
-/// otherwise take twenty times its size in memory.
+/// Maximum number of cells of a record: several times the number of columns. Without a limit, a
+/// line of commas would take twenty times its size in memory.
 const CELLS_MAX: usize = 64;
 
-/// One record and the line it starts on, counted from 1.
+/// One record, and the line on which it starts, counted from 1.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Record<'a> {
     pub(crate) line: usize,
     pub(crate) cells: Vec<Cow<'a, str>>,
 }
 
-/// A cell that cannot be read.
+/// The error for a cell that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CellError {
     pub(crate) line: usize,
-    /// Cell of the record, counted from 1.
+    /// Index of the cell in its record, counted from 1.
     pub(crate) column: usize,
     pub(crate) reason: &'static str,
 }
 
-/// One cell as the parser finds it.
+/// One cell, raw and parsed.
 struct Field<'a, 'p> {
-    /// The cell as written, without the comma or line end behind it.
+    /// The cell as in the text, without the comma or line end behind it.
     raw: &'a str,
-    /// Its text by the parser.
+    /// The cell's content without quotes, from the parser.
     unquoted: &'p str,
-    /// Whether it ends its record.
+    /// True if the cell is the last one of its record.
     is_last: bool,
 }
 
-/// The records of a text, up to the first error.
+/// Iterates over the records of a text, up to the first error.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
     rest: &'a str,
     line: usize,
     parser: Reader,
-    /// The parser writes a cell's text here. As long as the whole text, so that any cell fits;
-    /// pages that are never written take no memory.
+    /// The parser writes the content of a cell here. The buffer is as long as the whole text, so
+    /// that every cell fits. Memory pages that are never written take no memory.
     unquoted: Vec<u8>,
 }
 
 impl<'a> Records<'a> {
-    /// Reads `text`; the byte order mark that spreadsheets write is skipped.
+    /// Reads `text`. Skips the byte order mark that spreadsheets write.
     pub(crate) fn new(text: &'a str) -> Self {
         let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-        // The parser's default also ends records at a carriage return. Here that is white space, so
-        // that each line end is one line of an editor.
+        // By default, the parser also ends records at a carriage return. Here a carriage return is
+        // white space, so that line numbers are those of a text editor.
         let parser = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
         Self { rest, line: 1, parser, unquoted: vec![0; rest.len()] }
     }
@@ -89,8 +89,8 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Returns the next cell and whether it ends its record. White space around plain cells is left
-    /// out, white space within quotes is kept.
+    /// Returns the next cell, and true if it is the last one of its record. White space around an
+    /// unquoted cell is dropped; white space within quotes is kept.
     fn read_cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
         let Field { raw, unquoted, is_last } = self.read_field();
         let Some(quoted) = raw.strip_prefix('"') else {
@@ -99,7 +99,8 @@ impl<'a> Records<'a> {
             }
             return Ok((Cow::Borrowed(raw.trim()), is_last));
         };
-        // Two quotes within a quoted cell are one quote of its text; a single one closes the cell.
+        // Two quotes within a quoted cell are one quote of its content; a single one closes the
+        // cell.
         let without_pairs = quoted.replace("\"\"", "xx");
         let Some((_, after)) = without_pairs.split_once('"') else {
             return Err("has a quote that is never closed");
@@ -112,7 +113,7 @@ impl<'a> Records<'a> {
         Ok((Cow::Owned(text.to_owned()), is_last))
     }
 
-    /// Returns the next cell as written, its text by the parser, and whether it ends its record.
+    /// Returns the next cell, raw and parsed.
     fn read_field(&mut self) -> Field<'a, '_> {
         let (mut read, mut written) = (0, 0);
         let is_last = loop {
@@ -123,7 +124,7 @@ impl<'a> Records<'a> {
             written += written_now;
             match result {
                 ReadFieldResult::Field { record_end } => break record_end,
-                // The last cell of a text without a final line end: an empty input ends it.
+                // The last cell of a text without a final line end. An empty input ends the cell.
                 ReadFieldResult::InputEmpty => {}
                 ReadFieldResult::OutputFull | ReadFieldResult::End => {
                     unreachable!("there is a cell, and it is no longer than the text")

@@ -1,50 +1,51 @@
-//! Detection error trade-off (DET): both errors as functions of the threshold, and the operating
-//! points that reports quote.
+//! Detection error trade-off (DET): both error rates as functions of the threshold, and the
+//! operating points that reports quote.
 //!
-//! Points are never interpolated: each is what the sample shows at a threshold. A threshold chosen
-//! on a sample makes that sample look better than it is; fresh presentations have to confirm it.
+//! Points are not interpolated: each is a result of the sample at one threshold. A threshold that
+//! was chosen on a sample makes this sample look better than it is. New presentations must confirm
+//! the threshold.
 
 use crate::bounds::Rate;
 
-/// Scores of answered bona fide presentations and of answered attacks, at least one of each.
+/// Scores of answered bona fide presentations and of answered attacks. Each has at least one score.
 #[derive(Debug)]
 pub struct TradeOff<'a> {
     bona_fide: &'a [f64],
     species: Vec<(&'a str, &'a [f64])>,
-    /// Rising: each score, and one threshold above all of them. Between two neighbours no rate
-    /// changes.
+    /// Rising: every score, and one threshold above all scores. No rate changes between two
+    /// neighbours.
     thresholds: Vec<f64>,
 }
 
-/// The errors at one threshold.
+/// Both error rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ErrorRates {
-    /// A score at or above it passes; more than 1 where only that keeps a score of 1 from passing.
+    /// A score at or above the threshold passes. It is above 1 if a score of 1 must not pass.
     pub threshold: f64,
     /// The species with the highest APCER.
     pub worst_species: String,
-    /// The share of its attacks that pass.
+    /// Share of the attacks of the worst species that pass.
     pub apcer: Rate,
-    /// The share of living people who do not pass.
+    /// Share of living people who do not pass.
     pub bpcer: Rate,
 }
 
 /// A point of the trade-off that reports quote, such as BPCER20.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatingPoint {
-    /// Name for people.
+    /// Name in reports for people.
     pub name: &'static str,
-    /// Name for programs.
+    /// Key in JSON.
     pub key: &'static str,
-    /// Both errors at the point's threshold.
+    /// Both error rates at the threshold of the point.
     pub error_rates: ErrorRates,
-    /// The one of the two errors that is read at this point.
+    /// The error rate that the point is about.
     pub quoted_rate: Rate,
 }
 
 impl<'a> TradeOff<'a> {
-    /// Takes rising scores and leaves out species without any. Returns `None` unless both kinds
-    /// have scores.
+    /// Both lists of scores must be rising. Leaves out species without scores. Returns `None`
+    /// unless both bona fide presentations and attacks have scores.
     pub(crate) fn new(
         bona_fide: &'a [f64],
         species: impl Iterator<Item = (&'a str, &'a [f64])>,
@@ -61,7 +62,7 @@ impl<'a> TradeOff<'a> {
         Some(Self { bona_fide, species, thresholds })
     }
 
-    /// The errors at `threshold`.
+    /// Returns both error rates at `threshold`.
     pub fn rates_at(&self, threshold: f64) -> ErrorRates {
         let (worst_species, apcer) = self.worst_species_at(threshold);
         ErrorRates {
@@ -72,21 +73,23 @@ impl<'a> TradeOff<'a> {
         }
     }
 
-    /// The lowest threshold, and so the least BPCER, with every species' APCER at `limit` or below.
+    /// Returns the rates at the lowest threshold at which the APCER of every species is at most
+    /// `limit`. This threshold has the least BPCER.
     pub fn bpcer_at_apcer(&self, limit: f64) -> ErrorRates {
         let first = self.first_threshold(|t| self.worst_species_at(t).1.value() <= limit);
         self.rates_at(self.threshold(first))
     }
 
-    /// The highest threshold, and so the least APCER, with BPCER at `limit` or below.
+    /// Returns the rates at the highest threshold at which BPCER is at most `limit`. This threshold
+    /// has the least APCER.
     pub fn apcer_at_bpcer(&self, limit: f64) -> ErrorRates {
         let beyond = self.first_threshold(|t| self.bpcer_at(t).value() > limit);
-        // The lowest threshold rejects no one, so it is never beyond the limit.
+        // The lowest threshold rejects nobody, so it is never beyond the limit.
         self.rates_at(self.threshold(beyond.saturating_sub(1)))
     }
 
-    /// The threshold with the least larger error. That error is the equal error rate; the curves
-    /// cross, between two scores, at or below it.
+    /// Returns the rates at the threshold where the larger of both rates is least. That rate is the
+    /// equal error rate. The curves cross between two scores, at or below that rate.
     pub fn equal_error(&self) -> ErrorRates {
         let larger = |t: f64| self.worst_species_at(t).1.value().max(self.bpcer_at(t).value());
         let crossed = self
@@ -96,8 +99,8 @@ impl<'a> TradeOff<'a> {
         self.rates_at(if larger(before) < larger(after) { before } else { after })
     }
 
-    /// The operating points that reports quote: BPCER20 and BPCER100 (at an APCER of 1 in 20 and 1
-    /// in 100), APCER at three limits of BPCER, and the equal error rate.
+    /// Returns the operating points that reports quote: BPCER20 and BPCER100 (APCER of at most 1 in
+    /// 20 and 1 in 100), APCER at three limits of BPCER, and the equal error rate.
     pub fn operating_points(&self) -> Vec<OperatingPoint> {
         let bpcer = [
             ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
@@ -126,14 +129,14 @@ impl<'a> TradeOff<'a> {
         bpcer.chain(apcer).chain([equal]).collect()
     }
 
-    /// The points `[APCER, BPCER]` of one species, from the lowest threshold to the highest, each
-    /// one once. Empty for an unknown species.
+    /// Returns the distinct points `[APCER, BPCER]` of one species, from the lowest threshold to
+    /// the highest. Empty for an unknown species.
     pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
         let scores = self.species.iter().find(|(name, _)| *name == species);
         scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing_rate(scores, t).value()))
     }
 
-    /// The same points for the species that is worst at each threshold.
+    /// Returns the same points for the species that is worst at each threshold.
     pub fn worst_curve(&self) -> Vec<[f64; 2]> {
         self.points(|t| self.worst_species_at(t).1.value())
     }
@@ -145,13 +148,13 @@ impl<'a> TradeOff<'a> {
         points
     }
 
-    /// Index of the first threshold at which `holds`; the number of thresholds when there is none.
-    /// `holds` must stay true from there on.
+    /// Returns the index of the first threshold at which `holds`, or the number of thresholds.
+    /// `holds` must stay true for all higher thresholds.
     fn first_threshold(&self, holds: impl Fn(f64) -> bool) -> usize {
         self.thresholds.partition_point(|&threshold| !holds(threshold))
     }
 
-    /// The threshold at `index`, the highest when it is past the end.
+    /// Returns the threshold at `index`, or the highest one if `index` is past the end.
     fn threshold(&self, index: usize) -> f64 {
         self.thresholds[index.min(self.thresholds.len() - 1)]
     }
@@ -171,23 +174,24 @@ impl<'a> TradeOff<'a> {
 }
 
 impl ErrorRates {
-    /// The larger of the two errors; of equal ones that of fewer presentations.
+    /// Returns the larger of both rates. If they are equal, returns that of fewer presentations.
     fn larger_rate(&self) -> Rate {
         if self.bpcer.worse_first(self.apcer).is_lt() { self.bpcer } else { self.apcer }
     }
 }
 
-/// Returns how many of the rising `scores` lie below `threshold`.
+/// Returns the number of `scores` below `threshold`. The scores must be rising.
 pub(crate) fn count_below(scores: &[f64], threshold: f64) -> usize {
     scores.partition_point(|score| *score < threshold)
 }
 
-/// Returns a threshold above the `highest` score: 1, which a user can set, unless that score is 1.
+/// Returns a threshold above the `highest` score. It is 1, which a user can set, unless that score
+/// is 1.
 fn threshold_above(highest: f64) -> f64 {
     if highest < 1.0 { 1.0 } else { highest.next_up() }
 }
 
-/// The share of an attack's `scores` that pass.
+/// Returns the share of an attack's `scores` that pass.
 fn passing_rate(scores: &[f64], threshold: f64) -> Rate {
     let passed = scores.len() - count_below(scores, threshold);
     Rate::new(passed, scores.len()).expect("a trade-off's species have scores")
@@ -199,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Ten living people and two species of five attacks, by hand:
+    /// Scores of ten living people and of two species with five attacks each. The counts by hand:
     ///
     /// | threshold | above .2 | .3 | .4 | .5 | .6 | .7 | .8 |
     /// |---|---|---|---|---|---|---|---|
@@ -285,7 +289,7 @@ mod tests {
     }
 
     fn scores() -> impl Strategy<Value = Vec<f64>> {
-        // Few distinct values, so that scores are often equal.
+        // Only 21 distinct values, so that scores are often equal.
         prop::collection::vec((0..=20_u8).prop_map(|step| f64::from(step) / 20.0), 1..40).prop_map(
             |mut scores| {
                 scores.sort_by(f64::total_cmp);

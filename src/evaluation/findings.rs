@@ -1,4 +1,4 @@
-//! The findings about a file of scores, and their JSON for programs.
+//! All findings about a file of scores, and their JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -10,20 +10,20 @@ use crate::rates::{SampleCounts, ThresholdReport};
 /// All findings about one file of scores.
 #[derive(Debug)]
 pub struct Findings<'a> {
-    /// Name of the file without its folders.
+    /// Name of the file without its folder.
     pub file: String,
-    /// Whether the threshold is a default, not one chosen for this system.
+    /// True if the threshold is a default that was not chosen for this system.
     pub is_default_threshold: bool,
-    /// Whether the report includes ACER.
+    /// True if the JSON and the report include ACER.
     pub with_acer: bool,
     /// The rates at the threshold.
     pub report: ThresholdReport,
-    /// Both errors at all thresholds; unset unless presentations of both kinds were answered.
+    /// Both error rates at all thresholds. `None` unless presentations of both kinds were answered.
     pub trade_off: Option<TradeOff<'a>>,
 }
 
 impl Findings<'_> {
-    /// Returns the findings as JSON. Rates and bounds lie in 0..=1.
+    /// Returns the findings as JSON. All rates and bounds are in 0..=1.
     pub fn to_json(&self) -> Value {
         let report = &self.report;
         let apcer = report

@@ -1,5 +1,5 @@
-//! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
-//! worst of them, and the threshold.
+//! The detection error trade-off (DET) as an SVG picture: a curve for each species, a band for the
+//! worst species, and the threshold.
 
 mod axis;
 
@@ -12,27 +12,27 @@ use crate::det::TradeOff;
 use crate::rates::{SampleCounts, ThresholdReport};
 use crate::width::{columns, width};
 
-/// Left, top and side of the square between the axes, in pixels.
+/// Left edge, top edge and side of the square between the axes, in pixels.
 const LEFT: f64 = 76.0;
 const TOP: f64 = 84.0;
 const SIDE: f64 = 440.0;
 
-/// Left edge of the legend, its names, and the right edge of its numbers.
+/// Left edge of the legend, left edge of its names, and right edge of its numbers, in pixels.
 const LEGEND: f64 = 548.0;
 const LEGEND_TEXT: f64 = LEGEND + 34.0;
 const LEGEND_RIGHT: f64 = 856.0;
 
-/// Height of a line of the legend.
+/// Height of a line of the legend, in pixels.
 const LEADING: f64 = 24.0;
 
-/// Curves that can be told apart, one colour each; the worst species are drawn.
+/// Maximum number of curves: one distinct colour each. The worst species are drawn.
 const CURVES_MAX: usize = 8;
 
-/// Longest name in the legend, in columns; a wide character takes two.
+/// Maximum length of a name in the legend, in columns. A wide character takes two columns.
 const NAME_COLUMNS_MAX: usize = 30;
 
-/// The colours of the curves differ for colour-blind people too. There is one set for light pages
-/// and one for dark pages.
+/// Colour-blind people can tell the colours of the curves apart, too. There is one set of colours
+/// for light pages and one for dark pages.
 const STYLE: &str = "\
 <style>
 .page { fill: #ffffff } .ink { fill: #1c1c1a } .dim { fill: #5f5e58 }
@@ -56,8 +56,8 @@ const STYLE: &str = "\
 </style>
 ";
 
-/// Draws the trade-off as an SVG document. `file` is the name that the heading gives; `report`
-/// holds the rates at the threshold that is marked.
+/// Draws the trade-off as an SVG document. `file` is the name in the heading. `report` holds the
+/// rates at the marked threshold.
 pub fn draw_svg(file: &str, report: &ThresholdReport, trade_off: &TradeOff<'_>) -> String {
     let drawn: Vec<&SampleCounts> = report
         .attacks
@@ -93,7 +93,7 @@ fn draw_title(svg: &mut String, file: &str, report: &ThresholdReport) {
     draw_text(svg, "dim", [LEFT, 58.0], "", &report.describe_contents());
 }
 
-/// The frame, the grid and what the axes mean.
+/// Draws the frame, the grid, and the labels of the axes.
 fn draw_axes(svg: &mut String) {
     for (rate, label) in TICKS {
         let [x, y] = pixel([rate, rate]);
@@ -118,7 +118,7 @@ fn draw_axes(svg: &mut String) {
     draw_text(svg, "ink", [x, y], &turned, "BPCER, living people who do not pass (%)");
 }
 
-/// The threshold: a rule at its BPCER, a dot on each curve.
+/// Draws the threshold: a line at its BPCER, and a dot on each curve.
 fn draw_threshold(svg: &mut String, report: &ThresholdReport, drawn: &[&SampleCounts]) {
     let Some(bpcer) = report.bpcer() else { return };
     let at = |apcer: f64| pixel([apcer, bpcer.value()]);
@@ -162,14 +162,14 @@ fn draw_legend(svg: &mut String, report: &ThresholdReport, drawn: &[&SampleCount
     draw_text(svg, "dim", [LEGEND, y], "", "Rates beyond the scale are drawn on its edge.");
 }
 
-/// A line of the legend's kind before its name.
+/// Draws a sample of a line before its name in the legend.
 fn draw_legend_line(svg: &mut String, class: &str, y: f64, style: &str) {
     let y = y - 4.5;
     draw_line(svg, class, [LEGEND, y], [LEGEND + 24.0, y], style);
 }
 
-/// Draws the part of a curve inside the axes, without what would run along their edges, and without
-/// points closer than a tenth of a pixel.
+/// Draws the part of a curve between the axes. Leaves out parts along the edges, and points closer
+/// than a tenth of a pixel.
 fn draw_curve(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
     let start = curve.iter().rposition(|point| is_below(point[1])).unwrap_or(0);
     let end = curve.iter().position(|point| is_below(point[0])).unwrap_or(curve.len());
@@ -178,7 +178,7 @@ fn draw_curve(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
         inside.map(|point| pixel(*point)).map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
     points.dedup();
     if let [only] = &points[..] {
-        // A line from a point to itself has round ends, and so is a dot.
+        // A line from a point to itself has round ends, so it appears as a dot.
         points.push(only.clone());
     }
     let points = points.join(" ");
@@ -215,12 +215,12 @@ fn write_svg(svg: &mut String, arguments: std::fmt::Arguments<'_>) {
     svg.write_fmt(arguments).expect("a string takes whatever is written");
 }
 
-/// Where APCER and BPCER meet, in pixels.
+/// Returns the position of a pair of rates, in pixels.
 fn pixel([apcer, bpcer]: [f64; 2]) -> [f64; 2] {
     [LEFT + SIDE * position(apcer), TOP + SIDE * (1.0 - position(bpcer))]
 }
 
-/// Text as it may stand in XML, which has no control characters.
+/// Escapes text for XML. Control characters, which XML does not allow, are replaced.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -235,12 +235,12 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The beginning of `text` that fits.
+/// Shortens `text` to `columns_max` columns, with an ellipsis at the end.
 fn shorten(text: &str, columns_max: usize) -> String {
     if width(text) <= columns_max {
         return text.to_owned();
     }
-    // The ellipsis takes one.
+    // The ellipsis takes one column.
     let mut taken = 1;
     let fits = |c: &char| {
         taken += columns(*c);

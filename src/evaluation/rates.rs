@@ -6,14 +6,14 @@ use crate::bounds::Rate;
 use crate::det::{TradeOff, count_below};
 use crate::presentation::{Presentation, PresentationKind, Score};
 
-/// Scores of labelled presentations, ready to be judged at any threshold.
+/// Scores of labelled presentations, to be judged at any threshold.
 #[derive(Debug, Default)]
 pub struct Evaluation {
     bona_fide: Sample,
     species: BTreeMap<String, Sample>,
 }
 
-/// The presentations of one kind.
+/// The bona fide presentations, or the attacks of one species.
 #[derive(Debug, Default)]
 struct Sample {
     /// Scores of the answered presentations, rising.
@@ -24,7 +24,7 @@ struct Sample {
 }
 
 impl Evaluation {
-    /// Sorts presentations by what was shown.
+    /// Groups presentations by their kind and species.
     pub fn new(presentations: Vec<Presentation>) -> Self {
         let mut evaluation = Self::default();
         for presentation in presentations {
@@ -42,7 +42,7 @@ impl Evaluation {
         evaluation
     }
 
-    /// Computes the rates at `threshold`.
+    /// Computes all rates at `threshold`.
     pub fn report_at(&self, threshold: Score) -> ThresholdReport {
         let threshold = threshold.value();
         let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.count_below(threshold));
@@ -51,7 +51,8 @@ impl Evaluation {
             .iter()
             .map(|(name, sample)| sample.counts(name, sample.count_at_or_above(threshold)))
             .collect();
-        // The sort keeps the names' order where rates are equal; species without one come last.
+        // The sort is stable: species with equal rates stay in the order of their names. Species
+        // without a rate come last.
         attacks.sort_by(|a, b| match (a.error_rate, b.error_rate) {
             (Some(a), Some(b)) => a.worse_first(b),
             (a, b) => b.is_some().cmp(&a.is_some()),
@@ -59,7 +60,7 @@ impl Evaluation {
         ThresholdReport { threshold, bona_fide, attacks }
     }
 
-    /// Returns the trade-off of the two errors, or `None` unless presentations of both kinds were
+    /// Returns the trade-off of both error rates, or `None` unless presentations of both kinds were
     /// answered.
     pub fn trade_off(&self) -> Option<TradeOff<'_>> {
         let species = self.species.iter().map(|(name, sample)| (name.as_str(), &*sample.scores));
@@ -99,52 +100,53 @@ impl Sample {
 /// The rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThresholdReport {
-    /// A score at or above it passes.
+    /// A score at or above the threshold passes.
     pub threshold: f64,
-    /// Bona fide presentations. Errors are those that did not pass: BPCER.
+    /// Bona fide presentations. Their error rate is BPCER: the share that did not pass.
     pub bona_fide: SampleCounts,
-    /// Attacks by species, the worst first. Errors are those that passed: APCER.
+    /// Attacks by species, the worst first. Their error rate is APCER: the share that passed.
     pub attacks: Vec<SampleCounts>,
 }
 
-/// Counts and rates of the presentations of one kind.
+/// Counts and rates of the bona fide presentations, or of the attacks of one species.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleCounts {
-    /// The species; `bona fide` for living people.
+    /// The species, or `bona fide`.
     pub name: String,
     /// Presentations, answered or not.
     pub presentations: usize,
-    /// Distinct subjects named.
+    /// Number of distinct subjects.
     pub subjects: usize,
-    /// Distinct devices named.
+    /// Number of distinct devices.
     pub devices: usize,
-    /// Wrong answers among the answered presentations: APCER or BPCER. Unset when none was
+    /// Share of wrong answers among the answered presentations: APCER or BPCER. `None` if none was
     /// answered.
     pub error_rate: Option<Rate>,
-    /// Missing answers among all presentations: APNRR or BPNRR. Unset without presentations.
+    /// Share of missing answers among all presentations: APNRR or BPNRR. `None` without
+    /// presentations.
     pub non_response_rate: Option<Rate>,
 }
 
 impl ThresholdReport {
-    /// The worst species and its APCER, which is the APCER of the system.
+    /// Returns the worst species and its APCER, which is the APCER of the system.
     pub fn apcer(&self) -> Option<(&str, Rate)> {
         let worst = self.attacks.first()?;
         Some((&worst.name, worst.error_rate?))
     }
 
-    /// BPCER: the share of answered bona fide presentations that did not pass.
+    /// Returns BPCER: the share of answered bona fide presentations that did not pass.
     pub fn bpcer(&self) -> Option<Rate> {
         self.bona_fide.error_rate
     }
 
-    /// ACER, 0..=1: the mean of the worst species' APCER and BPCER. It hides both errors, and
-    /// serves only to compare with papers that give no other number.
+    /// Returns ACER, in 0..=1: the mean of BPCER and the worst species' APCER. It hides both rates,
+    /// and serves only for comparison with papers that give no other number.
     pub fn acer(&self) -> Option<f64> {
         let (_, apcer) = self.apcer()?;
         Some(f64::midpoint(apcer.value(), self.bpcer()?.value()))
     }
 
-    /// Says in one phrase how many presentations of each kind there are.
+    /// Describes the numbers of presentations and species in one phrase.
     pub fn describe_contents(&self) -> String {
         let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
         format!(
@@ -173,8 +175,8 @@ mod tests {
         Score::new(0.5).unwrap()
     }
 
-    /// By hand: of four people one is rejected and a fifth gets no answer; one of two prints and
-    /// two of two videos pass, a third video gets no answer.
+    /// Counted by hand. One of four answered people is rejected; a fifth gets no answer. One of two
+    /// prints and two of two answered videos pass; a third video gets no answer.
     const LINES: [&str; 10] = [
         "0.9,bona fide,,anna,a,",
         "0.5,bona fide,,anna,b,",

@@ -1,4 +1,4 @@
-//! Scores as a file: one presentation a line, under a heading that names the columns.
+//! A file of scores: one presentation per line, under a heading that names the columns.
 //!
 //! ```csv
 //! score,label,species,subject,device,presentation,outcome
@@ -18,27 +18,29 @@ use thiserror::Error;
 use crate::csv::{CellError, Record, Records};
 use crate::presentation::{Presentation, PresentationKind, Score};
 
-/// Largest file in bytes: a million lines of 128 bytes. Usual lines are shorter.
+/// Maximum size of a file: a million lines of 128 bytes. Usual lines are shorter.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
 
-/// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.
+/// Maximum number of presentations: a hundred times the ten thousand that FIDO requires for face
+/// verification.
 const PRESENTATIONS_MAX: usize = 1_000_000;
 
-/// Most species: test laboratories present five or six at a level, and a longer table is not read.
+/// Maximum number of species. Test laboratories present five or six at a level, and nobody reads a
+/// longer table.
 const SPECIES_MAX: usize = 64;
 
-/// Longest name in bytes: it must fit a line of a table with its numbers.
+/// Maximum length of a name in bytes. A name and its numbers must fit one line of a table.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Why a file of scores is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ScoresError {
-    /// The file has too many bytes, rows or species.
+    /// The file has too many bytes, presentations or species.
     #[error("more than {limit} {what}")]
     TooLarge {
-        /// What was counted.
+        /// The counted unit: `bytes`, `presentations` or `species`.
         what: &'static str,
-        /// How much is allowed.
+        /// The limit.
         limit: usize,
     },
     /// The file is not text.
@@ -47,33 +49,33 @@ pub enum ScoresError {
         /// Line of the first byte that is not UTF-8.
         line: usize,
     },
-    /// There is no presentation in the file.
+    /// The file has no presentations.
     #[error("no presentations: expected a heading with `score,label,species` and lines below it")]
     Empty,
-    /// The heading lacks a column.
+    /// The heading lacks a required column.
     #[error("line {line}: no column `{name}`; columns are separated by commas")]
     ColumnMissing {
-        /// Of the heading.
+        /// Line of the heading.
         line: usize,
-        /// The column.
+        /// Name of the column.
         name: &'static str,
     },
-    /// The heading has an unknown column, or one twice.
+    /// The heading has an unknown column, or a column twice.
     #[error("line {line}, column {column}: {reason} column; known are {}", Column::names())]
     Column {
-        /// Of the heading.
+        /// Line of the heading.
         line: usize,
-        /// Place in the heading, counted from 1.
+        /// Index of the column in the heading, counted from 1.
         column: usize,
-        /// Unknown or repeated.
+        /// `unknown` or `repeated`.
         reason: &'static str,
     },
-    /// A line has too many cells or too few.
+    /// A record has too many or too few cells.
     #[error("line {line}: {actual} cells, the heading has {expected}")]
     Width {
-        /// Where it starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Cells of the line.
+        /// Cells of the record.
         actual: usize,
         /// Cells of the heading.
         expected: usize,
@@ -81,38 +83,38 @@ pub enum ScoresError {
     /// A cell has wrong quotes.
     #[error("line {line}, column {column}: {reason}")]
     Cell {
-        /// Where its record starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Place in the record, counted from 1.
+        /// Index of the cell in its record, counted from 1.
         column: usize,
-        /// The rule.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// A cell's value breaks a rule.
+    /// The value of a cell breaks a rule.
     #[error("line {line}, column {column} (`{name}`): {reason}")]
     Value {
-        /// Where its record starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Place in the record, counted from 1.
+        /// Index of the cell in its record, counted from 1.
         column: usize,
-        /// The column's name.
+        /// Name of the column.
         name: &'static str,
-        /// The rule.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// Two lines have the same presentation identifier: the presentation would be counted twice.
+    /// Two records have the same presentation identifier. The presentation would be counted twice.
     #[error("line {line}, column {column} (`presentation`): the same as in line {first}")]
     SamePresentation {
-        /// Line of the second one.
+        /// Line of the second record.
         line: usize,
-        /// Place of the identifier, counted from 1.
+        /// Index of the identifier's cell, counted from 1.
         column: usize,
-        /// Line of the first one.
+        /// Line of the first record.
         first: usize,
     },
 }
 
-/// A column by its name in the heading.
+/// A column of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Score,
@@ -157,7 +159,7 @@ impl Column {
 /// Reads a file of scores.
 ///
 /// # Errors
-/// [`ScoresError`] names the line, the column and the rule.
+/// Returns a [`ScoresError`] that names the line, the column and the broken rule.
 pub fn read_scores(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ScoresError::TooLarge { what: "bytes", limit: FILE_BYTES_MAX });
@@ -191,7 +193,7 @@ impl From<CellError> for ScoresError {
     }
 }
 
-/// Where each column stands.
+/// The columns, in the order of the file.
 struct Heading(Vec<Column>);
 
 impl Heading {
@@ -225,7 +227,7 @@ impl Heading {
     }
 }
 
-/// The cells of one line by column.
+/// The cells of one record, by column.
 struct Cells<'a> {
     columns: &'a [Column],
     record: &'a Record<'a>,
@@ -269,7 +271,7 @@ impl Cells<'_> {
         }
     }
 
-    /// A name or identifier; `None` when it is empty or there is no such column.
+    /// Returns a name or identifier, or `None` if the cell is empty or the column is missing.
     fn name(&self, column: Column) -> Result<Option<String>, ScoresError> {
         let text = self.text(column);
         if text.len() > NAME_BYTES_MAX {
@@ -295,17 +297,17 @@ impl Cells<'_> {
         }
     }
 
-    /// Place in the line, counted from 1.
+    /// Returns the index of a column, counted from 1.
     fn column_number(&self, column: Column) -> usize {
         self.columns.iter().take_while(|other| **other != column).count() + 1
     }
 }
 
-/// What earlier lines have used: identifiers, which no line may repeat, and species, which are
-/// limited.
+/// Identifiers and species of earlier records. No record may repeat an identifier, and the number
+/// of species is limited.
 #[derive(Default)]
 struct EarlierRecords {
-    /// Lines by identifier.
+    /// Line of each presentation identifier.
     presentations: HashMap<String, usize>,
     species: HashSet<String>,
 }
