@@ -19,7 +19,7 @@ impl Constant {
 
     /// Wraps data that is shared with another owner; see [`Constant::new`].
     pub(super) fn from_shared(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
-        assert_eq!(known_elements(&shape), data.len(), "a constant is dense");
+        assert_eq!(known_elements(&shape), data.len(), "the data fills the shape");
         Self { shape, data }
     }
 
@@ -40,7 +40,11 @@ impl Constant {
 
     /// Returns the same elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(&self, shape: Vec<usize>) -> Self {
-        assert_eq!(known_elements(&shape), self.data.len(), "reshaping keeps the elements");
+        assert_eq!(
+            known_elements(&shape),
+            self.data.len(),
+            "a reshape keeps the number of elements"
+        );
         Self { shape, data: Arc::clone(&self.data) }
     }
 

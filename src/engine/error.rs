@@ -73,7 +73,7 @@ pub enum InputError {
     #[error("the type is not a tensor of f32")]
     Type,
     /// The file has no shape for the input, and the caller gave none.
-    #[error("the file gives no shape")]
+    #[error("the file has no shape for it")]
     NoShape,
     /// The number of axes, batch axis included, is not supported.
     #[error("{0} axes, at least 2 and at most 8 are supported")]

@@ -118,9 +118,9 @@ impl<'a> Records<'a> {
         let (mut read, mut written) = (0, 0);
         let is_last = loop {
             let input = &self.rest.as_bytes()[read..];
-            let (result, taken, written_now) =
+            let (result, read_now, written_now) =
                 self.parser.read_field(input, &mut self.unquoted[written..]);
-            read += taken;
+            read += read_now;
             written += written_now;
             match result {
                 ReadFieldResult::Field { record_end } => break record_end,
@@ -135,7 +135,7 @@ impl<'a> Records<'a> {
         self.rest = rest;
         self.line += raw.matches('\n').count();
         let unquoted = std::str::from_utf8(&self.unquoted[..written]);
-        let unquoted = unquoted.expect("text without some of its quotes is text");
+        let unquoted = unquoted.expect("without some of its quotes, text is still UTF-8");
         let raw = raw.strip_suffix([',', '\n']).unwrap_or(raw);
         Field { raw, unquoted, is_last }
     }
@@ -212,7 +212,7 @@ mod tests {
             cells in prop::collection::vec(prop::collection::vec("[a,\"\r\n é]{0,6}", 1..5), 1..6),
         ) {
             let quote = |cell: &String| format!("\"{}\"", cell.replace('"', "\"\""));
-            let line = |row: &Vec<String>| row.iter().map(quote).collect::<Vec<_>>().join(",");
+            let line = |cells: &Vec<String>| cells.iter().map(quote).collect::<Vec<_>>().join(",");
             let text: Vec<String> = cells.iter().map(line).collect();
             let back: Vec<Vec<String>> =
                 read(&text.join("\r\n")).into_iter().map(|(_, cells)| cells).collect();

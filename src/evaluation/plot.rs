@@ -212,7 +212,7 @@ fn draw_text(svg: &mut String, class: &str, [x, y]: [f64; 2], style: &str, text:
 }
 
 fn write_svg(svg: &mut String, arguments: std::fmt::Arguments<'_>) {
-    svg.write_fmt(arguments).expect("a string takes whatever is written");
+    svg.write_fmt(arguments).expect("writing to a string does not fail");
 }
 
 /// Returns the position of a pair of rates, in pixels.
@@ -241,10 +241,10 @@ fn shorten(text: &str, columns_max: usize) -> String {
         return text.to_owned();
     }
     // The ellipsis takes one column.
-    let mut taken = 1;
+    let mut used_columns = 1;
     let fits = |c: &char| {
-        taken += columns(*c);
-        taken <= columns_max
+        used_columns += columns(*c);
+        used_columns <= columns_max
     };
     text.chars().take_while(fits).chain(['…']).collect()
 }

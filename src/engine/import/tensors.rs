@@ -107,7 +107,11 @@ impl HostTensor {
 
     /// Returns the elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(mut self, shape: Vec<usize>) -> Self {
-        debug_assert_eq!(elements(&shape), Some(self.len()), "reshaping keeps the elements");
+        debug_assert_eq!(
+            elements(&shape),
+            Some(self.len()),
+            "a reshape keeps the number of elements"
+        );
         self.shape = shape;
         self
     }

@@ -91,5 +91,5 @@ impl ReferenceOp {
 }
 
 fn known_value(values: &[Option<Tensor>], id: ValueId) -> &Tensor {
-    values[id.index()].as_ref().expect("nodes stand after those they read")
+    values[id.index()].as_ref().expect("a node runs after the nodes that it reads")
 }
