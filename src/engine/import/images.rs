@@ -115,19 +115,20 @@ pub(super) fn global_average_pool(node: &mut NodeContext<'_, '_>) -> Result<(), 
 
 /// Imports `Resize` of opset 10 and later.
 pub(super) fn resize(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let is_opset_10 = node.opset() < 11;
-    node.check_inputs_max(if is_opset_10 { 2 } else { 4 })?;
+    let is_before_opset_11 = node.opset() < 11;
+    node.check_inputs_max(if is_before_opset_11 { 2 } else { 4 })?;
     let x = node.image(0)?;
-    let scales_input = if is_opset_10 { 1 } else { 2 };
+    let scales_input = if is_before_opset_11 { 1 } else { 2 };
     let size = match node.has_input(3) {
         true => target_from_sizes(node, &x)?,
         false => target_from_scales(node, &x, scales_input)?,
     };
-    let default_coordinates = if is_opset_10 { "asymmetric" } else { "half_pixel" };
+    let default_coordinates = if is_before_opset_11 { "asymmetric" } else { "half_pixel" };
     let coordinates =
         node.attributes.string("coordinate_transformation_mode")?.unwrap_or(default_coordinates);
     let rounding = node.attributes.string("nearest_mode")?;
-    let rounding = rounding.unwrap_or(if is_opset_10 { "floor" } else { "round_prefer_floor" });
+    let rounding =
+        rounding.unwrap_or(if is_before_opset_11 { "floor" } else { "round_prefer_floor" });
     // These attributes matter only to unsupported modes.
     node.attributes.ignore_float("cubic_coeff_a")?;
     node.attributes.ignore_float("extrapolation_value")?;

@@ -29,8 +29,8 @@ pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
 fn gemm_bias(node: &mut NodeContext<'_, '_>, out: usize, beta: f32) -> Result<Constant, NodeError> {
     let bias = node.constant(2)?;
     let count = bias.data().len();
-    let is_row = matches!(bias.shape(), [] | [_] | [1, _]) && (count == 1 || count == out);
-    if !is_row {
+    let is_vector = matches!(bias.shape(), [] | [_] | [1, _]) && (count == 1 || count == out);
+    if !is_vector {
         return Err(NodeError::Shape { input: 2, shape: bias.shape().to_vec() });
     }
     Ok(bias.reshape(vec![count]).expand(&[out]).map(|b| beta * b))
