@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use menshen_evaluation::{Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read};
+use menshen_evaluation::{
+    Evaluation, FILE_BYTES_MAX, Findings, Presentation, Score, plot, read_scores,
+};
 
 /// Threshold without `--threshold`: the middle of the scale, which no system chose for itself.
 const THRESHOLD_DEFAULT: f64 = 0.5;
@@ -50,7 +52,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         file: args.scores.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         is_default_threshold: args.threshold.is_none(),
         with_acer: args.acer,
-        report: evaluation.at(threshold),
+        report: evaluation.report_at(threshold),
         trade_off: evaluation.trade_off(),
     };
     if let Some(path) = &args.plot {
@@ -72,7 +74,7 @@ fn read_presentations(path: &Path) -> anyhow::Result<Vec<Presentation>> {
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {}", path.display()))?;
-    read(&bytes).with_context(|| path.display().to_string())
+    read_scores(&bytes).with_context(|| path.display().to_string())
 }
 
 fn write_plot(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
@@ -80,7 +82,7 @@ fn write_plot(findings: &Findings<'_>, path: &Path) -> anyhow::Result<()> {
         .trade_off
         .as_ref()
         .context("--plot needs answered presentations of both kinds, bona fide and attack")?;
-    std::fs::write(path, plot::svg(&findings.file, &findings.report, trade_off))
+    std::fs::write(path, plot::draw_svg(&findings.file, &findings.report, trade_off))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -1,5 +1,5 @@
-//! Compiles the ONNX format's protobuf file with protox, so that no `protoc` is needed, and for
-//! feature `cuda` the kernels with nvcc.
+//! Compiles the protobuf file of the ONNX format with protox, so that no `protoc` is needed. With
+//! the feature `cuda`, also compiles the CUDA kernels with nvcc.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let onnx = protox::compile(["onnx.proto"], ["."])?;
-    // Weights stay in the bytes of their file.
+    // Weights are not copied: they stay slices of the file's bytes.
     prost_build::Config::new().bytes([".onnx.TensorProto.raw_data"]).compile_fds(onnx)?;
 
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
@@ -21,11 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+type BuildResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Each `.cu` file to PTX, which the driver translates for its GPU: for the oldest generation that
-/// today's compiler knows, so that all later ones can run it.
-fn compile_kernels(out: &Path) -> Outcome {
+/// Compiles each `.cu` file to PTX, which the driver translates for its GPU. The target is the
+/// oldest GPU generation that today's nvcc supports, so that all later generations can run the PTX.
+fn compile_kernels(out: &Path) -> BuildResult {
     const KERNELS: &str = "cuda/kernels";
     println!("cargo::rerun-if-changed={KERNELS}");
     println!("cargo::rerun-if-env-changed=NVCC");
@@ -48,9 +48,9 @@ fn compile_kernels(out: &Path) -> Outcome {
     Ok(())
 }
 
-/// See `cuda/lazy.rs`: for each function of CUDA's libraries a jump to where its slot
-/// points, at first to code that has the slot filled.
-fn write_trampolines(out: &Path) -> Outcome {
+/// Writes a trampoline for each function of CUDA's libraries: a jump through the function's slot.
+/// At first every slot points to code that fills the slot. See `cuda/lazy.rs`.
+fn write_trampolines(out: &Path) -> BuildResult {
     const SYMBOLS: &str = "cuda/symbols.txt";
     println!("cargo::rerun-if-changed={SYMBOLS}");
     let symbols = std::fs::read_to_string(SYMBOLS)?;
@@ -82,7 +82,8 @@ fn write_trampolines(out: &Path) -> Outcome {
     Ok(())
 }
 
-/// Keeps every register that may hold an argument, asks for the function, and jumps to it.
+/// Assembly that runs at the first call of a function. It saves every register that may hold an
+/// argument, resolves the function, restores the registers and jumps to the function.
 const FIRST_CALL: &str = r#"
 .section .text.cuda_lazy_first,"ax",@progbits
 cuda_lazy_first:

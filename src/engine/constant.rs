@@ -1,10 +1,10 @@
-//! Numbers a network was trained to: dense `f32` data on the host.
+//! Trained numbers of a network: dense `f32` data in host memory.
 
 use std::sync::Arc;
 
 use super::shape::{broadcast, broadcast_strides, known_elements, offsets, permute, strides};
 
-/// A dense `f32` tensor on the host; cloning it shares the data.
+/// A dense `f32` tensor in host memory. A clone shares the data.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Constant {
     shape: Vec<usize>,
@@ -12,44 +12,48 @@ pub(crate) struct Constant {
 }
 
 impl Constant {
-    /// Wraps `data`, whose length is the product of `shape`.
+    /// Wraps `data`. The length of `data` must be the product of `shape`.
     pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        Self::sharing(shape, Arc::new(data))
+        Self::from_shared(shape, Arc::new(data))
     }
 
-    /// As [`Constant::new`], for numbers that somebody else has, too.
-    pub(super) fn sharing(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
-        assert_eq!(known_elements(&shape), data.len(), "a constant is dense");
+    /// Wraps data that is shared with another owner; see [`Constant::new`].
+    pub(super) fn from_shared(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
+        assert_eq!(known_elements(&shape), data.len(), "the data fills the shape");
         Self { shape, data }
     }
 
-    /// One number with `rank` axes of size 1.
+    /// Returns one number with `rank` axes of size 1.
     pub fn scalar(value: f32, rank: usize) -> Self {
         Self::new(vec![1; rank], vec![value])
     }
 
-    /// Sizes of the axes, outermost first.
+    /// Returns the sizes of the axes, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The numbers, row by row.
+    /// Returns the elements in row-major order.
     pub fn data(&self) -> &[f32] {
         &self.data
     }
 
-    /// The same numbers under another shape of as many elements.
+    /// Returns the same elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(&self, shape: Vec<usize>) -> Self {
-        assert_eq!(known_elements(&shape), self.data.len(), "reshaping keeps the elements");
+        assert_eq!(
+            known_elements(&shape),
+            self.data.len(),
+            "a reshape keeps the number of elements"
+        );
         Self { shape, data: Arc::clone(&self.data) }
     }
 
-    /// `f` of every number.
+    /// Applies `f` to every element.
     pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Self {
         Self::new(self.shape.clone(), self.data.iter().map(|&x| f(x)).collect())
     }
 
-    /// `f` of every pair of numbers after broadcasting; the shapes must broadcast.
+    /// Applies `f` to every pair of elements after broadcasting. The shapes must broadcast.
     pub(super) fn zip(&self, other: &Self, f: impl Fn(f32, f32) -> f32) -> Self {
         let shape = broadcast(&self.shape, &other.shape).expect("the caller checked the shapes");
         let (a, b) =
@@ -61,14 +65,14 @@ impl Constant {
         Self::new(shape, data)
     }
 
-    /// The numbers repeated along axes of size 1 until the constant has `shape`.
+    /// Repeats the elements along axes of size 1 until the constant has `shape`.
     pub(super) fn expand(&self, shape: &[usize]) -> Self {
         let read = broadcast_strides(&self.shape, shape);
         let data = offsets(shape, &read).map(|at| self.data[at]).collect();
         Self::new(shape.to_vec(), data)
     }
 
-    /// Axis `i` of the result is axis `perm[i]` of this constant.
+    /// Transposes the constant: axis `i` of the result is axis `perm[i]` of this constant.
     pub(super) fn transpose(&self, perm: &[usize]) -> Self {
         let shape = permute(&self.shape, perm);
         let read = permute(&strides(&self.shape), perm);
@@ -76,7 +80,8 @@ impl Constant {
         Self::new(shape, data)
     }
 
-    /// The numbers along `axis`, `size` of them, when the constant varies along no other axis.
+    /// Returns the `size` numbers along `axis`, or `None` if the constant varies along another
+    /// axis.
     pub(super) fn along(&self, axis: usize, size: usize) -> Option<Vec<f32>> {
         let others_are_one = self.shape.iter().enumerate().all(|(i, &s)| i == axis || s == 1);
         match (others_are_one, self.data.len()) {
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_constant_of_one_axis_runs_along_it() {
+    fn only_a_constant_of_one_axis_has_numbers_along_it() {
         let per_channel = Constant::new(vec![2, 1, 1], vec![3.0, 4.0]);
         assert_eq!(per_channel.along(0, 2), Some(vec![3.0, 4.0]));
         assert_eq!(per_channel.along(1, 2), None);

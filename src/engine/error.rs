@@ -1,118 +1,120 @@
-//! What can go wrong between the bytes of a network and its results.
+//! Errors of the engine, from reading a file to running a network.
 
 use thiserror::Error;
 
-/// Why a file is refused. Names in the messages come from the file.
+/// Why an ONNX file is refused. Names in the messages come from the file.
 #[derive(Debug, Error)]
 pub enum ImportError {
-    /// The bytes are no ONNX file.
+    /// The bytes are not an ONNX file.
     #[error("not an ONNX file")]
     Decode(#[from] prost::DecodeError),
-    /// There is nothing to run.
+    /// The file has no graph.
     #[error("the file holds no graph")]
     NoGraph,
-    /// A part of the format that would change the meaning.
+    /// The file has a section that the importer does not support. Ignoring the section could change
+    /// the meaning.
     #[error("the file holds {0}, which are not supported")]
     Section(&'static str),
-    /// The default operators are not named, or in an unknown version.
+    /// The version of the default operators is missing or not supported.
     #[error("opset {version} is outside {min}..={max}")]
     Opset {
-        /// The version found; 0 when there is none.
+        /// The version in the file; 0 if the file has none.
         version: i64,
-        /// The oldest version read.
+        /// The oldest supported version.
         min: i64,
-        /// The newest version read.
+        /// The newest supported version.
         max: i64,
     },
-    /// Not exactly one input that is read and is no initialiser.
+    /// The number of inputs is not 1. Inputs that are initialisers or that nothing reads do not
+    /// count.
     #[error("the graph reads {0} inputs without data, it must read 1")]
     InputCount(usize),
-    /// An input that cannot be fed.
+    /// The input has an unsupported type or shape.
     #[error("input '{name}': {reason}")]
     Input {
-        /// Its name.
+        /// Name of the input.
         name: String,
-        /// What is wrong with it.
+        /// Why the input is refused.
         reason: InputError,
     },
-    /// An initialiser that cannot be read.
+    /// An initialiser has an unsupported shape.
     #[error("initialiser '{name}': {reason}")]
     Initialiser {
-        /// Its name.
+        /// Name of the initialiser.
         name: String,
-        /// What is wrong with it.
+        /// Why the initialiser is refused.
         reason: TensorError,
     },
-    /// Two values under one name.
+    /// Two values have the same name.
     #[error("the name '{0}' is given to two values")]
     Duplicate(String),
-    /// An output that no node computes from the input.
+    /// An output is not computed from the input.
     #[error("output '{0}' is not computed from the input")]
     Output(String),
-    /// The graph shows nothing.
+    /// The graph has no outputs.
     #[error("the graph has no outputs")]
     NoOutputs,
-    /// A node that cannot be run as it stands.
+    /// A node is not supported.
     #[error("node '{node}' ({op}): {reason}")]
     Node {
-        /// Its name or, when it has none, that of its first output.
+        /// Name of the node. Without a name, the name of its first output.
         node: String,
-        /// Its operator.
+        /// Operator of the node.
         op: String,
-        /// What is wrong with it.
+        /// Why the node is refused.
         reason: NodeError,
     },
 }
 
-/// Why the input is refused.
+/// Why the input of a network is refused.
 #[derive(Debug, Error)]
 pub enum InputError {
-    /// Not a tensor of 32-bit floats.
+    /// The input is not a tensor of 32-bit floats.
     #[error("the type is not a tensor of f32")]
     Type,
-    /// No shape in the file and none given.
-    #[error("the file gives no shape")]
+    /// The file has no shape for the input, and the caller gave none.
+    #[error("the file has no shape for it")]
     NoShape,
-    /// Zero or too many axes.
+    /// The number of axes, batch axis included, is not supported.
     #[error("{0} axes, at least 2 and at most 8 are supported")]
     Rank(usize),
-    /// The file fixes another batch size than one.
+    /// The file fixes a batch size other than 1.
     #[error("the batch size is {0}, it must be 1 or symbolic")]
     Batch(i64),
-    /// A free axis without a size.
-    #[error("axis {0} is symbolic, the row shape must be given")]
+    /// The file leaves the size of an axis open, and the caller gave no shape.
+    #[error("axis {0} is symbolic, the item shape must be given")]
     Symbolic(usize),
-    /// The shape asked for does not fit the file's.
-    #[error("the row shape {given:?} does not fit the file's {file:?}")]
+    /// The shape from the caller does not fit the shape in the file.
+    #[error("the item shape {given:?} does not fit the file's {file:?}")]
     Incompatible {
-        /// Row shape asked for.
+        /// Item shape from the caller.
         given: Vec<usize>,
-        /// Row shape of the file; 0 stands for a free axis.
+        /// Item shape in the file; 0 is an open size.
         file: Vec<usize>,
     },
-    /// Empty or over the limit.
-    #[error("the row shape {0:?} is empty or has too many elements")]
+    /// The item shape is empty or exceeds the limit of elements.
+    #[error("the item shape {0:?} is empty or has too many elements")]
     Size(Vec<usize>),
 }
 
 /// Why a tensor of the file cannot be read.
 #[derive(Debug, Error)]
 pub enum TensorError {
-    /// Data in another file.
+    /// The data of the tensor is in another file.
     #[error("external data is not supported")]
     External,
-    /// An element type nobody needs.
+    /// The element type is not supported.
     #[error("element type {0} is not supported")]
     Type(i32),
-    /// Negative sizes, too many axes or too many elements.
+    /// The shape has negative sizes, too many axes or too many elements.
     #[error("the shape {0:?} is not supported")]
     Shape(Vec<i64>),
-    /// Data and shape disagree.
+    /// The number of stored values does not match the shape.
     #[error("{found} values are stored, the shape has {expected}")]
     Length {
-        /// Values found.
+        /// Stored values.
         found: usize,
-        /// Values the shape asks for.
+        /// Elements of the shape.
         expected: usize,
     },
 }
@@ -120,138 +122,140 @@ pub enum TensorError {
 /// Why a node is refused.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// An operator of somebody else.
+    /// The operator is not from the standard's default domain.
     #[error("operators of the domain '{0}' are not supported")]
     Domain(String),
-    /// Nobody taught the importer this operator.
+    /// The importer does not support the operator.
     #[error("the operator is not supported")]
     UnknownOp,
-    /// An attribute that the importer of the operator does not know.
+    /// The operator has no such attribute, or the node has two attributes of this name.
     #[error("attribute '{0}' is unknown")]
     UnknownAttribute(String),
-    /// An attribute of another type than the standard's, or given twice or by reference.
+    /// The attribute has another type than in the standard, refers to a function's attribute, or is
+    /// text that is not UTF-8.
     #[error("attribute '{0}' has the wrong type")]
     AttributeType(String),
-    /// A required attribute is not there.
+    /// A required attribute is missing.
     #[error("attribute '{0}' is missing")]
     AttributeMissing(&'static str),
-    /// A known attribute with a value that is not supported.
+    /// A known attribute has an unsupported value.
     #[error("attribute '{name}' has the unsupported value {value}")]
     AttributeValue {
-        /// The attribute.
+        /// Name of the attribute.
         name: &'static str,
-        /// Its value.
+        /// Value of the attribute.
         value: String,
     },
-    /// A required input is not there.
+    /// A required input is missing.
     #[error("input {0} is missing")]
     InputMissing(usize),
-    /// More inputs than the operator has.
+    /// The node has more inputs than the operator.
     #[error("{count} inputs, at most {max} are supported")]
     InputCount {
-        /// Inputs found.
+        /// Inputs of the node.
         count: usize,
-        /// Inputs supported.
+        /// Inputs of the operator.
         max: usize,
     },
-    /// More or fewer outputs than the importer gives.
+    /// The importer does not support this number of outputs, or an output has no name.
     #[error("{0} outputs are not supported")]
     OutputCount(usize),
-    /// A value that no earlier node computes: unknown, later, or part of a cycle.
+    /// No earlier node computes the value. The value is unknown, computed later, or part of a
+    /// cycle.
     #[error("the value '{0}' is read before it is computed")]
     Undefined(String),
-    /// A name that is taken.
+    /// The name of the output is already taken.
     #[error("the value '{0}' is computed twice")]
     Redefined(String),
-    /// An input that must be known at import depends on the row.
+    /// The input must be known at import, but depends on the network's input.
     #[error("input {0} must be a constant")]
     NotConstant(usize),
-    /// An input that must depend on the row is a constant.
+    /// The input must depend on the network's input, but is a constant.
     #[error("input {0} must not be a constant")]
-    NotActivation(usize),
-    /// Floats where integers are needed, or the other way round.
+    UnexpectedConstant(usize),
+    /// The elements have the wrong type, such as floats instead of integers.
     #[error("input {input} must hold {expected}")]
-    Elements {
-        /// The input.
+    ElementType {
+        /// Index of the input.
         input: usize,
-        /// What it should hold.
+        /// The expected type.
         expected: &'static str,
     },
-    /// An input whose shape does not fit.
+    /// The shape of an input is not supported.
     #[error("input {input} has the unsupported shape {shape:?}")]
     Shape {
-        /// The input.
+        /// Index of the input.
         input: usize,
-        /// Its ONNX shape, with a batch of one.
+        /// ONNX shape of the input, with a batch of one.
         shape: Vec<usize>,
     },
-    /// A constant input whose value is not supported.
+    /// The value of a constant input is not supported.
     #[error("input {input} has the unsupported value {value}")]
     Value {
-        /// The input.
+        /// Index of the input.
         input: usize,
-        /// Its value.
+        /// Value of the input.
         value: String,
     },
-    /// An axis that does not exist.
+    /// The axis does not exist.
     #[error("axis {axis} is outside a value of {rank} axes")]
     Axis {
-        /// The axis asked for.
+        /// The axis in the file; a negative axis counts from the end.
         axis: i64,
-        /// Axes there are.
+        /// Number of axes of the value.
         rank: usize,
     },
-    /// The operation would let the rows of a batch see each other.
-    #[error("axis {0} is the batch: the operation would mix rows")]
-    MixesRows(usize),
-    /// Division by an integer 0, or an integer overflow.
+    /// The operation would mix the items of a batch.
+    #[error("axis {0} is the batch: the operation would mix items")]
+    MixesItems(usize),
+    /// Integer division by 0, or an integer overflow.
     #[error("integer arithmetic fails")]
-    Arithmetic,
-    /// The result would be empty or too large.
+    IntegerArithmetic,
+    /// The result is empty, has too many axes or too many elements.
     #[error("the result of shape {0:?} is empty or has too many elements")]
     ResultSize(Vec<usize>),
-    /// The constants of the file are too large in sum.
+    /// The constants of the file have too many elements in total.
     #[error("constants have more than {0} elements")]
     ConstantLimit(usize),
-    /// A tensor that cannot be read.
+    /// A tensor of the node cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
 }
 
-/// Why a loaded network does not run.
+/// Why a network cannot be loaded or run.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// The tensor is not `[batch, row shape…]` with at least one row.
-    #[error("the input has the shape {found:?}, one row has {expected:?}")]
+    /// The shape of the tensor is not `[batch, item shape…]` with a batch of at least 1.
+    #[error("the input has the shape {found:?}, one item has {expected:?}")]
     InputShape {
         /// Shape of the tensor.
         found: Vec<usize>,
-        /// Row shape of the network.
+        /// Item shape of the network.
         expected: Vec<usize>,
     },
-    /// More outputs than a manifest may name.
+    /// The network has more outputs than a manifest may name.
     #[error("{0} outputs are too many")]
-    Outputs(usize),
-    /// No kernels for what was asked.
+    TooManyOutputs(usize),
+    /// No kernels fit the request.
     #[error(transparent)]
     Select(#[from] super::cpu::SelectError),
-    /// GPUs do not run networks in this precision.
+    /// GPUs do not support this precision.
     #[cfg(feature = "cuda")]
     #[error("GPUs run networks in f32, tf32 or f16, not in {0}")]
     GpuPrecision(super::Precision),
-    /// The GPU or one of its libraries refuses.
+    /// The GPU or one of its libraries failed.
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Gpu(#[from] super::cuda::GpuError),
     /// The tensor does not hold `f32`.
     #[error("the input does not hold f32")]
     InputType,
-    /// The device or a tensor operation failed.
+    /// A tensor operation failed.
     #[error("the tensor operation {op} failed")]
     Tensor {
-        /// The operation of the graph, or `upload`.
+        /// The operation of the graph, or `upload`, `network` or `output`.
         op: &'static str,
-        /// What candle says.
+        /// The error of candle.
         #[source]
         source: candle_core::Error,
     },

@@ -1,6 +1,6 @@
-//! Small ONNX files and graphs for the tests of this folder.
+//! Small ONNX files and graphs for the engine's tests.
 
-mod draft;
+mod network_builder;
 mod random;
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use prost::Message;
 
-pub(super) use self::draft::Draft;
+pub(super) use self::network_builder::NetworkBuilder;
 pub(super) use self::random::{random_graph, random_optimised_graph};
 use super::graph::Graph;
 use super::{Network, import, optimise};
@@ -51,7 +51,7 @@ fn attribute(name: &str, kind: AttributeType, value: AttributeProto) -> Attribut
     AttributeProto { name: name.to_owned(), r#type: kind as i32, ..value }
 }
 
-/// A node with one output; its name is that of the output.
+/// Returns a node with one output. The node has the name of its output.
 pub(super) fn node(
     op: &str,
     inputs: &[&str],
@@ -88,12 +88,12 @@ pub(super) fn longs(name: &str, data: &[i64]) -> TensorProto {
     }
 }
 
-/// One integer without an axis.
+/// Returns an `i64` tensor of one element without axes.
 pub(super) fn long(name: &str, value: i64) -> TensorProto {
     TensorProto { dims: Vec::new(), ..longs(name, &[value]) }
 }
 
-/// Integers of 8 bits with a sign.
+/// Returns a tensor of signed 8-bit integers.
 pub(super) fn int8s(name: &str, dims: &[i64], data: &[i32]) -> TensorProto {
     TensorProto {
         dims: dims.to_vec(),
@@ -104,7 +104,7 @@ pub(super) fn int8s(name: &str, dims: &[i64], data: &[i32]) -> TensorProto {
     }
 }
 
-/// An input or output of floats; -1 stands for a symbolic size.
+/// Returns an input or output of 32-bit floats. A size of -1 stands for a symbolic size.
 pub(super) fn input_info(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|&size| Dimension {
         value: Some(match size {
@@ -120,7 +120,7 @@ pub(super) fn input_info(name: &str, dims: &[i64]) -> ValueInfoProto {
     }
 }
 
-/// A model with the input `x` and the output `y`.
+/// Returns a model with the input `x` and the output `y`.
 pub(super) fn model(
     opset: i64,
     input: &[i64],
@@ -144,23 +144,23 @@ pub(super) fn model(
     }
 }
 
-/// The graph of a model that must import.
+/// Imports a model that must be valid.
 pub(super) fn graph_of(model: &ModelProto) -> Graph {
     import(model.encode_to_vec().into(), None).unwrap()
 }
 
-/// The message a model is refused with.
+/// Imports a model that must be refused, and returns the error message.
 pub(super) fn refusal(model: &ModelProto) -> String {
     import(model.encode_to_vec().into(), None).unwrap_err().to_string()
 }
 
-/// Numbers from -1 to 1 that look random and are the same every time.
+/// Returns pseudo-random numbers from -1 to 1. Equal seeds give equal numbers.
 pub(super) fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut random = Lcg::new(seed);
     (0..count).map(|_| random.noise()).collect()
 }
 
-/// A linear congruential generator of 64 bits (Knuth's MMIX), of which the upper ones are used.
+/// A 64-bit linear congruential generator (Knuth's MMIX) that returns the upper bits.
 pub(super) struct Lcg(u64);
 
 impl Lcg {
@@ -174,7 +174,7 @@ impl Lcg {
         self.0 >> 40
     }
 
-    /// From -1 to 1.
+    /// Returns a number from -1 to 1.
     fn noise(&mut self) -> f32 {
         self.next() as f32 / (1_u32 << 23) as f32 - 1.0
     }
@@ -183,45 +183,45 @@ impl Lcg {
         self.next() as usize % count
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
+    pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 }
 
-/// Runs a graph on `rows` rows of noise: the first output, flat.
-pub(super) fn run_on_noise(graph: &Graph, rows: usize) -> Vec<f32> {
+/// Runs a graph on noise for `items` items. Returns the elements of the first output.
+pub(super) fn run_on_noise(graph: &Graph, items: usize) -> Vec<f32> {
     let shape = &graph.input().shape;
-    let input = noise(7, rows * shape.iter().product::<usize>());
-    run(graph, rows, &input).remove(0)
+    let input = noise(7, items * shape.iter().product::<usize>());
+    run(graph, items, &input).remove(0)
 }
 
-/// Runs a graph: each output, flat.
-pub(super) fn run(graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
-    let shape = [&[rows], graph.input().shape.as_slice()].concat();
+/// Runs a graph with the reference executor. Returns the elements of each output.
+pub(super) fn run(graph: &Graph, items: usize, input: &[f32]) -> Vec<Vec<f32>> {
+    let shape = [&[items], graph.input().shape.as_slice()].concat();
     let input = Tensor::from_slice(input, shape, &Device::Cpu).unwrap();
     let network = Network::reference(graph, &Device::Cpu).unwrap();
     let outputs = network.run(&input).unwrap();
     outputs.iter().map(|y| y.flatten_all().unwrap().to_vec1().unwrap()).collect()
 }
 
-/// A network of this repository, optimised; `file` is its path in `models/`.
+/// Loads and optimises a network of this repository. `file` is a path in `models/`.
 pub(super) fn network_of(file: &str) -> Graph {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(file);
     optimise(import(std::fs::read(path).unwrap().into(), None).unwrap())
 }
 
-/// As many rows of noise.
-pub(super) fn inputs(graph: &Graph, rows: usize) -> Vec<f32> {
-    noise(7, rows * graph.input().shape.iter().product::<usize>())
+/// Returns noise for `items` inputs of the graph.
+pub(super) fn inputs(graph: &Graph, items: usize) -> Vec<f32> {
+    noise(7, items * graph.input().shape.iter().product::<usize>())
 }
 
-/// The first `rows` of each output for more rows.
-pub(super) fn first_rows(outputs: &[Vec<f32>], all: usize, rows: usize) -> Vec<Vec<f32>> {
-    outputs.iter().map(|output| output[..output.len() / all * rows].to_vec()).collect()
+/// Returns the first `items` of `all` items of each output.
+pub(super) fn first_items(outputs: &[Vec<f32>], all: usize, items: usize) -> Vec<Vec<f32>> {
+    outputs.iter().map(|output| output[..output.len() / all * items].to_vec()).collect()
 }
 
-/// 1 less the cosine of two lists of numbers; 0 for two lists of zeros.
-fn angle(found: &[f32], expected: &[f32]) -> f64 {
+/// Returns 1 - cosine of the angle between two vectors; 0 for two vectors of zeros.
+fn cosine_distance(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -233,29 +233,30 @@ fn angle(found: &[f32], expected: &[f32]) -> f64 {
     1.0 - dot(found, expected) / lengths
 }
 
-/// The largest relative difference and angle of all outputs; not a number if one is none.
-pub(super) fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
+/// Returns the largest relative difference and the largest cosine distance of all outputs. Both are
+/// NaN if an element is NaN.
+pub(super) fn largest_errors(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
     assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).fold((0.0, 0.0), |(difference, turned), (f, e)| {
+    found.iter().zip(expected).fold((0.0, 0.0), |(difference, distance), (f, e)| {
         if f.iter().any(|x| x.is_nan()) {
             return (f32::NAN, f64::NAN);
         }
-        (relative_difference(f, e).max(difference), angle(f, e).max(turned))
+        (relative_difference(f, e).max(difference), cosine_distance(f, e).max(distance))
     })
 }
 
-/// Imports a model and runs it on one row.
-pub(super) fn eval(model: &ModelProto, input: &[f32]) -> Vec<f32> {
+/// Imports a model and runs it on one item.
+pub(super) fn run_model(model: &ModelProto, input: &[f32]) -> Vec<f32> {
     run(&graph_of(model), 1, input).remove(0)
 }
 
-/// The largest absolute difference of two lists of one length.
+/// Returns the largest absolute difference between elements of two vectors of equal length.
 pub(super) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max)
 }
 
-/// The largest difference, relative to the largest number expected.
+/// Returns the largest absolute difference, divided by the largest absolute value expected.
 pub(super) fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
     let largest = expected.iter().fold(0.0_f32, |largest, e| largest.max(e.abs()));
     difference(found, expected) / largest.max(f32::MIN_POSITIVE)

@@ -1,4 +1,4 @@
-//! The typed graph of one row: what every pass rewrites and every executor runs.
+//! The typed graph of one item. Every pass rewrites a graph, every executor runs one.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::shape::known_elements;
 pub(crate) struct ValueId(pub(super) usize);
 
 impl ValueId {
-    /// The place of the value in tables of [`Graph::value_count`] entries.
+    /// Returns the index of the value in tables of [`Graph::value_count`] entries.
     pub fn index(self) -> usize {
         self.0
     }
@@ -19,33 +19,32 @@ impl ValueId {
 /// Name and shape of a value, without the batch axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueInfo {
-    /// The name the ONNX file gives it.
+    /// Name of the value in the ONNX file.
     pub name: String,
-    /// Sizes of the axes of one row.
+    /// Sizes of the axes of one item.
     pub shape: Vec<usize>,
 }
 
-/// A result of the network.
+/// An output of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
-    /// The name the ONNX file gives it; the value itself may carry another.
+    /// Name of the output in the ONNX file. The value may have another name.
     pub name: String,
-    /// The value it shows.
+    /// The value that the output returns.
     pub value: ValueId,
 }
 
 /// One operation of a graph.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// What is computed.
     pub op: Op,
-    /// The values read, in the order the operation states.
+    /// The values that the operation reads, in the order that the operation defines.
     pub inputs: Vec<ValueId>,
-    /// The value written.
+    /// The value that the operation writes.
     pub output: ValueId,
 }
 
-/// A network for one row: nodes in the order they can run.
+/// A network for one item. Its nodes are in an order in which they can run.
 #[derive(Debug, Clone)]
 pub struct Graph {
     pub(super) values: Vec<ValueInfo>,
@@ -55,17 +54,17 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Name and row shape of the input.
+    /// Returns name and item shape of the input.
     pub fn input(&self) -> &ValueInfo {
         self.value(self.input)
     }
 
-    /// The value that holds the input.
+    /// Returns the value that holds the input.
     pub(crate) fn input_id(&self) -> ValueId {
         self.input
     }
 
-    /// Names and row shapes of the outputs, in the file's order.
+    /// Returns names and item shapes of the outputs, in the file's order.
     pub fn outputs(&self) -> Vec<ValueInfo> {
         self.outputs
             .iter()
@@ -73,42 +72,43 @@ impl Graph {
             .collect()
     }
 
-    /// The values shown as outputs, in the file's order.
+    /// Returns the values of the outputs, in the file's order.
     pub(crate) fn output_ids(&self) -> impl Iterator<Item = ValueId> {
         self.outputs.iter().map(|output| output.value)
     }
 
-    /// The operations, each after those whose results it reads.
+    /// Returns the nodes. Each node is behind the nodes whose outputs it reads.
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// Name and row shape of a value of this graph.
+    /// Returns name and item shape of a value of this graph.
     pub(crate) fn value(&self, id: ValueId) -> &ValueInfo {
         &self.values[id.0]
     }
 
-    /// Row shape of a value of this graph.
+    /// Returns the item shape of a value of this graph.
     pub(crate) fn shape(&self, id: ValueId) -> &[usize] {
         &self.values[id.0].shape
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub(crate) fn value_count(&self) -> usize {
         self.values.len()
     }
 
-    /// Trained numbers in all constants.
+    /// Returns the number of trained parameters: the elements of all constants.
     pub fn parameters(&self) -> usize {
         self.nodes.iter().flat_map(|node| node.op.constants()).map(|c| c.data().len()).sum()
     }
 
-    /// Multiplications of convolutions and matrix products for one row.
+    /// Returns the multiply-accumulate operations (MACs) of convolutions and matrix products per
+    /// item.
     pub fn macs(&self) -> u64 {
         self.nodes.iter().map(|node| self.node_macs(node)).sum()
     }
 
-    /// How often each kind of operation occurs.
+    /// Counts the nodes of each kind of operation, by the name of the kind.
     pub fn op_counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for node in &self.nodes {
@@ -126,13 +126,13 @@ impl Graph {
         (known_elements(self.shape(node.output)) as u64).saturating_mul(per_element as u64)
     }
 
-    /// Adds a value; ids handed out before stay valid.
+    /// Adds a value and returns its id. Ids that were returned before stay valid.
     pub(super) fn add_value(&mut self, name: String, shape: Vec<usize>) -> ValueId {
         self.values.push(ValueInfo { name, shape });
         ValueId(self.values.len() - 1)
     }
 
-    /// How many nodes and outputs read each value.
+    /// Counts for each value how often nodes and outputs read it.
     pub(super) fn reader_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.values.len()];
         let of_nodes = self.nodes.iter().flat_map(|node| node.inputs.iter().copied());

@@ -1,12 +1,12 @@
-//! How any network runs.
+//! Runs networks that are exported as ONNX.
 //!
 //! ```text
 //! ONNX bytes → import → graph → passes → executor (chosen at load) → candle tensors
 //! ```
 //!
-//! A [`Graph`] describes **one row**: networks are exported with a batch of one, the importer
-//! strips that axis, and running a [`Network`] adds a leading batch axis to every value. A row can
-//! therefore never see its neighbours.
+//! A [`Graph`] describes **one item**, one element of a batch. Networks are exported with a batch
+//! of one, and the importer strips the batch axis. Running a [`Network`] adds a leading batch axis
+//! to every value. An item can therefore never influence another item of its batch.
 
 mod constant;
 pub mod cpu;
@@ -18,7 +18,7 @@ mod fixtures;
 mod graph;
 mod import;
 mod network;
-/// The ONNX file format, package `onnx`.
+/// The ONNX file format, generated from `onnx.proto`.
 mod onnx {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }

@@ -1,4 +1,4 @@
-//! A network ready to run on one device.
+//! A network that is loaded onto one device.
 
 use std::sync::Arc;
 
@@ -8,35 +8,35 @@ use super::cpu::{CpuNetwork, Crew, KernelChoice};
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
-use super::reference::Reference;
+use super::reference::ReferenceNetwork;
 
-/// A graph loaded onto a device, with the executor chosen for it.
+/// A graph that is loaded onto a device, and its executor.
 pub struct Network {
     input_shape: Vec<usize>,
     outputs: Vec<ValueInfo>,
     executor: Executor,
 }
 
-/// The ways to run a graph. They share graph and passes and must agree in what they compute.
+/// The executors. They run the same optimised graph and must compute the same results.
 enum Executor {
-    Reference(Reference),
+    Reference(ReferenceNetwork),
     Cpu(CpuNetwork),
 }
 
 impl Network {
-    /// Plain candle operations on any device, in `f32`: slow, and the oracle of the others.
-    /// `graph` should be optimised.
+    /// Loads the reference executor: plain candle operations on any device, in `f32`. It is slow,
+    /// and the other executors are compared with it. `graph` should be optimised.
     ///
     /// # Errors
-    /// Constants that cannot be uploaded.
+    /// Returns an error if a constant cannot be uploaded.
     pub fn reference(graph: &Graph, device: &Device) -> Result<Self, EngineError> {
-        Ok(Self::with(graph, Executor::Reference(Reference::load(graph, device)?)))
+        Ok(Self::with_executor(graph, Executor::Reference(ReferenceNetwork::load(graph, device)?)))
     }
 
-    /// The planned executor on the CPU; `graph` should be optimised.
+    /// Loads the CPU executor. `graph` should be optimised.
     ///
     /// # Errors
-    /// [`CpuNetwork::load`].
+    /// Returns the errors of [`CpuNetwork::load`].
     pub fn cpu(
         graph: &Graph,
         kernels: KernelChoice,
@@ -44,20 +44,21 @@ impl Network {
         crew: Arc<Crew>,
     ) -> Result<Self, EngineError> {
         let network = CpuNetwork::load(graph, kernels, precision, crew)?;
-        Ok(Self::with(graph, Executor::Cpu(network)))
+        Ok(Self::with_executor(graph, Executor::Cpu(network)))
     }
 
-    fn with(graph: &Graph, executor: Executor) -> Self {
+    fn with_executor(graph: &Graph, executor: Executor) -> Self {
         Self { input_shape: graph.input().shape.clone(), outputs: graph.outputs(), executor }
     }
 
-    /// Runs `[batch, row shape…]` of `f32` on the network's device and gives each output as
-    /// `[batch, row shape…]`, in the file's order. A row's result depends on that row only.
+    /// Runs an `f32` tensor `[batch, item shape…]` on the network's device. Returns each output as
+    /// `[batch, item shape…]`, in the file's order. The result of an item depends on that item
+    /// only.
     pub fn run(&self, input: &Tensor) -> Result<Vec<Tensor>, EngineError> {
         let fits = input
             .dims()
             .split_first()
-            .is_some_and(|(&rows, row)| rows > 0 && row == self.input_shape);
+            .is_some_and(|(&items, item_shape)| items > 0 && item_shape == self.input_shape);
         if !fits {
             return Err(EngineError::InputShape {
                 found: input.dims().to_vec(),
@@ -69,29 +70,25 @@ impl Network {
         }
         match &self.executor {
             Executor::Reference(reference) => reference.run(input),
-            Executor::Cpu(network) => self.run_planned(network, input),
+            Executor::Cpu(network) => self.run_cpu(network, input),
         }
     }
 
-    fn run_planned(
-        &self,
-        network: &CpuNetwork,
-        input: &Tensor,
-    ) -> Result<Vec<Tensor>, EngineError> {
+    fn run_cpu(&self, network: &CpuNetwork, input: &Tensor) -> Result<Vec<Tensor>, EngineError> {
         let failed = |source| EngineError::Tensor { op: "network", source };
-        let rows = input.dims()[0];
+        let items = input.dims()[0];
         let flat = input.apply_op1_no_bwd(network).map_err(failed)?;
         let mut from = 0;
         let mut output = |info: &ValueInfo| {
-            let len = rows * info.shape.iter().product::<usize>();
+            let len = items * info.shape.iter().product::<usize>();
             let values = flat.narrow(0, from, len)?;
             from += len;
-            values.reshape([&[rows], info.shape.as_slice()].concat())
+            values.reshape([&[items], info.shape.as_slice()].concat())
         };
         self.outputs.iter().map(|info| output(info).map_err(failed)).collect()
     }
 
-    /// Names of the outputs, in the order [`Network::run`] gives them.
+    /// Returns the names of the outputs, in the order of [`Network::run`].
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(|output| output.name.as_str())
     }

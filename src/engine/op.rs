@@ -2,47 +2,43 @@
 
 use super::constant::Constant;
 
-/// Everything the engine can compute. Axes count from 0 and do not include the batch axis;
-/// images are `[channels, height, width]`; pairs are height, width.
+/// Every operation that the engine can compute. Axes count from 0, without the batch axis. An image
+/// is `[channels, height, width]`; a pair is height and width.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    /// 2-D convolution of one value; a second input is the residual.
+    /// 2-D convolution of the first input. The second input, if there is one, is the residual.
     Conv(Conv),
     /// Matrix product along the last axis.
     Linear(Linear),
     /// `x × scale + shift`.
-    ScaleShift(ScaleShift),
+    Affine(Affine),
     /// A function of each element.
     Activation(Activation),
-    /// A function of two values of one rank, which broadcast.
+    /// A function of two values of equal rank. The values broadcast to each other.
     Binary(BinaryOp),
-    /// The largest element of each window; borders do not count.
+    /// The largest element of each window. Border elements are ignored.
     MaxPool(Window),
     /// The mean of each window.
     AveragePool(AveragePool),
-    /// The mean of each channel: `[channels, 1, 1]`.
+    /// The mean of each channel, as `[channels, 1, 1]`.
     GlobalAveragePool,
-    /// Changes height and width to those of the output.
+    /// Resizes an image to the height and width of the output.
     Resize(ResizeMode),
     /// Adds a border.
     Pad {
-        /// Elements in front, for each axis.
+        /// Border elements in front, per axis.
         before: Vec<usize>,
-        /// Elements behind, for each axis.
+        /// Border elements behind, per axis.
         after: Vec<usize>,
-        /// What the border holds.
+        /// Value of the border elements.
         value: f32,
     },
-    /// Joins values along an axis.
-    Concat {
-        /// The axis.
-        axis: usize,
-    },
-    /// Takes every `step`th element from `start` on, as many as the output has.
+    /// Concatenates values along an axis.
+    Concat { axis: usize },
+    /// Selects every `step`th element from `start` on. The output's shape gives their number.
     Slice {
-        /// The axis.
         axis: usize,
-        /// The first element taken.
+        /// Index of the first selected element.
         start: usize,
         /// At least 1.
         step: usize,
@@ -52,20 +48,16 @@ pub(crate) enum Op {
         /// A permutation of the axes.
         perm: Vec<usize>,
     },
-    /// The same elements in the same order under the output's shape.
+    /// Keeps the elements and their order, and gives them the output's shape.
     Reshape,
-    /// Repeats along axes of size 1 until the output's shape is reached.
+    /// Repeats elements along axes of size 1 until the value has the output's shape.
     Expand,
     /// Exponentials along an axis, divided by their sum.
-    Softmax {
-        /// The axis.
-        axis: usize,
-    },
-    /// Reduces axes to size 1, keeping them.
+    Softmax { axis: usize },
+    /// Reduces axes to size 1. The reduced axes stay in the shape.
     Reduce {
-        /// What is computed.
         reduction: Reduction,
-        /// The axes, ascending.
+        /// The reduced axes, ascending.
         axes: Vec<usize>,
     },
 }
@@ -77,25 +69,25 @@ pub(crate) struct Conv {
     pub weight: Constant,
     /// `[out]`.
     pub bias: Option<Constant>,
-    /// Kernel, steps and borders.
+    /// Kernel size, strides and border widths.
     pub window: Window,
-    /// What the border holds, per input channel `[in]`; `None` is zeros.
-    pub border: Option<Constant>,
-    /// Steps between the taps of the kernel.
+    /// Value of the border elements per input channel, `[in]`. `None` is a border of zeros.
+    pub border_values: Option<Constant>,
+    /// Distance between neighbouring taps of the kernel, in elements.
     pub dilations: [usize; 2],
-    /// Groups of channels that do not see each other.
+    /// Number of channel groups. An output channel reads only the input channels of its group.
     pub groups: usize,
-    /// Applied last.
+    /// The activation, applied last.
     pub activation: Option<Activation>,
 }
 
 impl Conv {
-    /// Output channels.
+    /// Returns the number of output channels.
     pub fn channels(&self) -> usize {
         self.weight.shape()[0]
     }
 
-    /// True when each output channel reads just the input channel of its number.
+    /// Returns true if output channel `i` reads input channel `i` and no other.
     pub fn is_depthwise(&self) -> bool {
         let [out, of_group, ..] = *self.weight.shape() else { return false };
         self.groups > 1 && self.groups == out && of_group == 1
@@ -111,12 +103,10 @@ pub(crate) struct Linear {
     pub bias: Option<Constant>,
 }
 
-/// `x × scale + shift`; both constants have the value's rank and broadcast to its shape.
+/// `x × scale + shift`. Both constants have the rank of `x` and broadcast to its shape.
 #[derive(Debug, Clone)]
-pub(crate) struct ScaleShift {
-    /// The factor.
+pub(crate) struct Affine {
     pub scale: Constant,
-    /// What is added after scaling.
     pub shift: Constant,
 }
 
@@ -125,17 +115,18 @@ pub(crate) struct ScaleShift {
 pub(crate) enum Activation {
     /// `max(x, 0)`.
     Relu,
-    /// `x` or, below 0, `slope × x`; the slopes have the value's rank and broadcast to its shape.
+    /// `x` from 0 on, `slope × x` below. The slopes have the rank of `x` and broadcast to its
+    /// shape.
     PRelu(Constant),
-    /// `x` or, below 0, `slope × x`.
+    /// `x` from 0 on, `slope × x` below. The slope is one number.
     LeakyRelu(f32),
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
     /// `min(max(x, min), max)`.
     Clip {
-        /// The least result.
+        /// Lower limit of the result.
         min: f32,
-        /// The largest result.
+        /// Upper limit of the result. It wins if the limits cross.
         max: f32,
     },
     /// `min(max(alpha × x + beta, 0), 1)`.
@@ -173,35 +164,34 @@ pub(crate) enum BinaryOp {
 /// A window that slides over height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Its size.
     pub kernel: [usize; 2],
-    /// Elements it moves at a time.
+    /// Distance between neighbouring windows, in elements.
     pub strides: [usize; 2],
-    /// Border around the image: top, left, bottom, right.
+    /// Border elements around the image: top, left, bottom, right.
     pub pads: [usize; 4],
 }
 
 /// The mean of each window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AveragePool {
-    /// The window; its border is of zeros.
+    /// The window. Its border elements are zeros.
     pub window: Window,
-    /// Whether the border counts as elements.
+    /// True if border elements count in the divisor of the mean.
     pub count_include_pad: bool,
 }
 
-/// How an image is resized.
+/// The interpolation of a resize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResizeMode {
     /// Repeats each pixel a whole number of times.
     Nearest,
-    /// Bilinear between pixel centres.
+    /// Bilinear, with pixel centres at half-integer coordinates.
     Linear,
-    /// Bilinear with the corner pixels kept in place.
+    /// Bilinear, with the corner pixels of input and output aligned.
     LinearAlignCorners,
 }
 
-/// What is left of the axes reduced.
+/// The function that a reduction computes over its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
     /// The mean.
@@ -215,12 +205,12 @@ pub(crate) enum Reduction {
 }
 
 impl Op {
-    /// The kind of operation, for listings.
+    /// Returns the kind of operation, for listings.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Conv(_) => "Conv",
             Self::Linear(_) => "Linear",
-            Self::ScaleShift(_) => "ScaleShift",
+            Self::Affine(_) => "Affine",
             Self::Activation(activation) => activation.name(),
             Self::Binary(BinaryOp::Add) => "Add",
             Self::Binary(BinaryOp::Sub) => "Sub",
@@ -241,18 +231,18 @@ impl Op {
         }
     }
 
-    /// The constants it computes with.
+    /// Returns all constants of the operation.
     pub(super) fn constants(&self) -> Vec<&Constant> {
         match self {
             Self::Conv(conv) => {
                 let slopes = conv.activation.as_ref().and_then(Activation::slopes);
-                let optional = [conv.bias.as_ref(), conv.border.as_ref(), slopes];
+                let optional = [conv.bias.as_ref(), conv.border_values.as_ref(), slopes];
                 std::iter::once(&conv.weight).chain(optional.into_iter().flatten()).collect()
             }
             Self::Linear(linear) => {
                 [Some(&linear.weight), linear.bias.as_ref()].into_iter().flatten().collect()
             }
-            Self::ScaleShift(affine) => vec![&affine.scale, &affine.shift],
+            Self::Affine(affine) => vec![&affine.scale, &affine.shift],
             Self::Activation(activation) => activation.slopes().into_iter().collect(),
             _ => Vec::new(),
         }
@@ -260,7 +250,7 @@ impl Op {
 }
 
 impl Activation {
-    /// The kind of function, for listings.
+    /// Returns the kind of function, for listings.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Relu => "Relu",

@@ -1,31 +1,32 @@
-//! What networks are computed in.
+//! Number formats in which networks compute.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// What weights and activations are stored and multiplied in; sums are always 32-bit floats.
+/// Number format of weights and activations, in memory and in products. Sums are always 32-bit
+/// floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit floats.
+    /// IEEE 754 single precision, 32 bits.
     F32,
-    /// 32-bit floats, of which products read 10 bits after the leading one.
+    /// 32-bit floats in memory. Products use only the upper 10 of the 23 fraction bits.
     Tf32,
-    /// 16-bit floats.
+    /// IEEE 754 half precision, 16 bits.
     F16,
-    /// 16-bit brain floats.
+    /// bfloat16: 16 bits with the exponent range of `f32`.
     Bf16,
 }
 
-/// A name of no precision.
+/// A text that names no precision.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown precision '{0}': f32, tf32, f16 or bf16")]
 pub struct UnknownPrecision(String);
 
 impl Precision {
-    /// The name in manifests, settings and space identifiers.
+    /// Returns the name in manifests, settings and space identifiers.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -35,7 +36,7 @@ impl Precision {
         }
     }
 
-    /// Whether weights and values are stored in 16-bit floats.
+    /// Returns true if weights and values are stored as 16-bit floats.
     #[cfg(feature = "cuda")]
     pub(super) fn is_half(self) -> bool {
         self == Self::F16

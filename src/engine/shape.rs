@@ -1,24 +1,26 @@
 //! Arithmetic on shapes. A shape lists the sizes of the axes, outermost first.
 
-/// Most axes a value or a constant may have; faces need five at most.
+/// Maximum number of axes of a value or a constant. Networks for faces need at most five.
 pub(super) const RANK_MAX: usize = 8;
 
-/// Most elements one value of one row may have: 256 MiB of `f32`, four times the largest value of
-/// a 100-layer residual network on a 1280×1280 image.
+/// Maximum number of elements of one value of one item: 256 MiB of `f32`. The largest value of a
+/// 100-layer residual network on a 1280×1280 image has a quarter of that.
 pub(super) const VALUE_ELEMENTS_MAX: usize = 1 << 26;
 
-/// The number of elements, or `None` when it, or a stride of the shape, does not fit a `usize`.
+/// Returns the number of elements of `shape`. Returns `None` if that number or a stride of the
+/// shape overflows a `usize`.
 pub(super) fn elements(shape: &[usize]) -> Option<usize> {
     let product = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)));
     product.map(|product| if shape.contains(&0) { 0 } else { product })
 }
 
-/// The number of elements of a shape that is known to be within the limits.
+/// Returns the number of elements of a shape that was already checked against the limits.
 pub(super) fn known_elements(shape: &[usize]) -> usize {
     elements(shape).expect("shapes in a graph were checked at import")
 }
 
-/// The shape two shapes of one rank broadcast to: sizes are equal, or one of them is 1.
+/// Returns the shape that `a` and `b` broadcast to. Both need the same rank, and on each axis equal
+/// sizes or one size of 1; otherwise returns `None`.
 pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     if a.len() != b.len() {
         return None;
@@ -32,18 +34,18 @@ pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// `shape` with axes of size 1 in front, so that it has `rank` axes.
+/// Returns `shape` with axes of size 1 in front, so that it has `rank` axes.
 pub(super) fn pad_rank(shape: &[usize], rank: usize) -> Vec<usize> {
     let missing = rank.saturating_sub(shape.len());
     std::iter::repeat_n(1, missing).chain(shape.iter().copied()).collect()
 }
 
-/// `items[perm[0]], items[perm[1]], …`
+/// Returns `items[perm[0]], items[perm[1]], …`.
 pub(super) fn permute(items: &[usize], perm: &[usize]) -> Vec<usize> {
     perm.iter().map(|&axis| items[axis]).collect()
 }
 
-/// The permutation that undoes `perm`.
+/// Returns the permutation that undoes `perm`.
 pub(super) fn inverse(perm: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; perm.len()];
     for (to, &from) in perm.iter().enumerate() {
@@ -52,13 +54,13 @@ pub(super) fn inverse(perm: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// True when transposing a value of `shape` by `perm` leaves its elements in the same order, that
-/// is, when only axes of size 1 move.
+/// Returns true if a transpose of a value of `shape` by `perm` keeps the order of the elements:
+/// only axes of size 1 move.
 pub(super) fn keeps_order(shape: &[usize], perm: &[usize]) -> bool {
     perm.iter().filter(|&&axis| shape[axis] != 1).is_sorted()
 }
 
-/// Steps between neighbours along each axis of a dense tensor.
+/// Returns the strides of a dense tensor of `shape`, in elements.
 pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -67,13 +69,14 @@ pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Strides that read a tensor of shape `from` as if it had the shape `to` it broadcasts to.
+/// Returns the strides that read a dense tensor of shape `from` as if it had the shape `to`. `from`
+/// must broadcast to `to`.
 pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     let dense = strides(from);
     from.iter().zip(to).zip(dense).map(|((&f, &t), s)| if f == t { s } else { 0 }).collect()
 }
 
-/// The offset of every element of `shape`, in order, in a tensor read with `strides`.
+/// Returns for every element of `shape`, in order, its offset in a tensor with `strides`.
 pub(super) fn offsets(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> + use<> {
     let axes: Vec<(usize, usize)> =
         shape.iter().copied().zip(strides.iter().copied()).rev().collect();
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_followed_by_its_inverse_is_nothing() {
+    fn a_permutation_followed_by_its_inverse_changes_nothing() {
         let perm = [2, 0, 3, 1];
         assert_eq!(permute(&permute(&[5, 6, 7, 8], &perm), &inverse(&perm)), [5, 6, 7, 8]);
     }
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_walk_a_transposed_tensor() {
+    fn offsets_follow_the_strides_of_a_transposed_tensor() {
         let read: Vec<usize> = offsets(&[3, 2], &[1, 3]).collect();
         assert_eq!(read, [0, 3, 1, 4, 2, 5]);
     }

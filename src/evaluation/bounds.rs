@@ -3,18 +3,18 @@
 
 use std::cmp::Ordering;
 
-/// Confidence with which each bound holds alone (one-sided), as test laboratories count: 0 errors
-/// in 150 presentations give "at most 1.98 %". Both bounds together hold with 90 %.
+/// One-sided confidence of each bound alone, as test laboratories count it: 0 errors in 150
+/// presentations give "at most 1.98 %". Both bounds together hold with 90 %.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Halvings of an interval of length 1 until a double cannot tell its ends apart.
+/// Bisections of an interval of length 1 until a double cannot tell its ends apart.
 const HALVINGS: usize = 60;
 
-/// Terms of the continued fraction: it needs about the square root of the number of presentations,
-/// which a file limits to a million.
+/// Maximum number of terms of the continued fraction. It needs about the square root of the number
+/// of presentations, and a file has at most a million.
 const TERMS_MAX: usize = 10_000;
 
-/// Errors among presentations. There is at least one presentation.
+/// The share of errors in a sample of at least one presentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     errors: usize,
@@ -22,35 +22,36 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Returns `None` without presentations, and when there are more errors than presentations.
+    /// Returns `None` if there are no presentations or more errors than presentations.
     pub fn new(errors: usize, presentations: usize) -> Option<Self> {
         (presentations > 0 && errors <= presentations).then_some(Self { errors, presentations })
     }
 
-    /// Presentations that were judged wrongly.
+    /// Returns the number of presentations that were judged wrongly.
     pub fn errors(self) -> usize {
         self.errors
     }
 
-    /// Presentations that were judged.
+    /// Returns the number of presentations that were judged.
     pub fn presentations(self) -> usize {
         self.presentations
     }
 
-    /// The measured rate, errors ÷ presentations, 0..=1.
+    /// Returns the measured rate, errors ÷ presentations, in 0..=1.
     pub fn value(self) -> f64 {
         self.errors as f64 / self.presentations as f64
     }
 
-    /// Orders the higher rate first. Of equal rates the one of fewer presentations comes first: it
-    /// is known less well.
+    /// Orders the higher rate first. If two rates are equal, the one with fewer presentations comes
+    /// first, because its bounds are wider.
     pub fn worse_first(self, other: Self) -> Ordering {
         let by_size = self.presentations.cmp(&other.presentations);
         other.value().total_cmp(&self.value()).then(by_size)
     }
 
-    /// Lower bound, 0..=1: the true rate is at least this, with [`CONFIDENCE`] (Clopper-Pearson).
-    pub fn lower(self) -> f64 {
+    /// Returns the lower bound (Clopper-Pearson), in 0..=1. The true rate is at least this, with
+    /// [`CONFIDENCE`].
+    pub fn lower_bound(self) -> f64 {
         if self.errors == 0 {
             return 0.0;
         }
@@ -58,8 +59,9 @@ impl Rate {
         beta_quantile(1.0 - CONFIDENCE, self.errors as f64, right as f64 + 1.0)
     }
 
-    /// Upper bound, 0..=1: the true rate is at most this, with [`CONFIDENCE`] (Clopper-Pearson).
-    pub fn upper(self) -> f64 {
+    /// Returns the upper bound (Clopper-Pearson), in 0..=1. The true rate is at most this, with
+    /// [`CONFIDENCE`].
+    pub fn upper_bound(self) -> f64 {
         let right = self.presentations - self.errors;
         if right == 0 {
             return 1.0;
@@ -68,13 +70,13 @@ impl Rate {
     }
 }
 
-/// Returns how many presentations, all without error, support the claim that the rate is at most
-/// `limit`, inside (0, 1): 299 for 1 %, 59 for 5 %.
+/// Returns the number of presentations without any error that supports the claim "the rate is at
+/// most `limit`". `limit` is inside (0, 1). The result is 299 for 1 % and 59 for 5 %.
 pub(crate) fn error_free_needed(limit: f64) -> usize {
     ((1.0 - CONFIDENCE).ln() / (-limit).ln_1p()).ceil() as usize
 }
 
-/// Writes `rate`, 0..=1, in per cent: two decimals below 10 %, one from there on.
+/// Formats `rate`, in 0..=1, as a percentage: two decimals below 10 %, one decimal from 10 % on.
 pub fn percent(rate: f64) -> String {
     let percent = rate * 100.0;
     if percent < 9.995 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
@@ -94,8 +96,9 @@ fn beta_quantile(probability: f64, a: f64, b: f64) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The regularised incomplete beta function: the probability below `x` in the beta distribution.
-/// Its continued fraction converges fast below the mean; above it, the mirrored one is taken.
+/// Returns the regularised incomplete beta function: the probability of a value below `x` in the
+/// beta distribution. The continued fraction converges fast below the mean, so above the mean the
+/// function uses the symmetry of the distribution.
 fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
@@ -108,8 +111,8 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     }
 }
 
-/// The continued fraction of the incomplete beta function (DLMF 8.17.22) by Lentz's method, which
-/// replaces a vanishing denominator by a tiny one.
+/// Returns the continued fraction of the incomplete beta function (DLMF 8.17.22), computed by
+/// Lentz's method. This method replaces a vanishing denominator by a tiny one.
 fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     let inverse = |value: f64| 1.0 / if value.abs() < 1e-300 { 1e-300 } else { value };
     let mut numerator = 1.0;
@@ -132,8 +135,8 @@ fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     fraction
 }
 
-/// The logarithm of the gamma function of `x` ≥ 1: Stirling's series (DLMF 5.11.1) from 10 on,
-/// where its first left out term is below 1e-13, and `gamma(x) = gamma(x + 1) / x` below.
+/// Returns the logarithm of the gamma function of `x` ≥ 1. From 10 on, it is Stirling's series
+/// (DLMF 5.11.1), whose first omitted term is below 1e-13. Below 10, `gamma(x) = gamma(x + 1) / x`.
 fn ln_gamma(x: f64) -> f64 {
     let (mut x, mut product) = (x, 1.0);
     while x < 10.0 {
@@ -163,7 +166,7 @@ mod tests {
         assert!((actual - expected).abs() < 1e-9, "{what}: {actual} is not {expected}");
     }
 
-    /// From `scipy.special.betainc`, SciPy 1.
+    /// Expected values: `scipy.special.betainc` of SciPy 1.
     #[test]
     fn the_incomplete_beta_function_is_the_published_one() {
         for (a, b, x, expected) in [
@@ -179,7 +182,7 @@ mod tests {
         }
     }
 
-    /// From `scipy.stats.beta.ppf(0.05, k, n - k + 1)` and `ppf(0.95, k + 1, n - k)`.
+    /// Expected values: `scipy.stats.beta.ppf(0.05, k, n - k + 1)` and `ppf(0.95, k + 1, n - k)`.
     #[test]
     fn bounds_are_those_of_clopper_and_pearson() {
         for (errors, presentations, lower, upper) in [
@@ -195,8 +198,8 @@ mod tests {
             (500_000, 1_000_000, 0.4991770739494771, 0.5008229260505229),
         ] {
             let rate = rate(errors, presentations);
-            assert_near(rate.lower(), lower, &format!("lower of {rate:?}"));
-            assert_near(rate.upper(), upper, &format!("upper of {rate:?}"));
+            assert_near(rate.lower_bound(), lower, &format!("lower of {rate:?}"));
+            assert_near(rate.upper_bound(), upper, &format!("upper of {rate:?}"));
         }
     }
 
@@ -212,8 +215,8 @@ mod tests {
         assert_eq!(error_free_needed(0.05), 59);
         for limit in [0.001, 0.01, 0.05, 0.15, 0.5] {
             let needed = error_free_needed(limit);
-            assert!(rate(0, needed).upper() <= limit, "{limit}");
-            assert!(rate(0, needed - 1).upper() > limit, "{limit}");
+            assert!(rate(0, needed).upper_bound() <= limit, "{limit}");
+            assert!(rate(0, needed - 1).upper_bound() > limit, "{limit}");
         }
     }
 
@@ -224,8 +227,9 @@ mod tests {
         ) {
             let errors = (part * presentations as f64) as usize;
             let (less, more) = (rate(errors, presentations), rate(errors + 1, presentations));
-            prop_assert!(less.lower() <= less.value() && less.value() <= less.upper());
-            prop_assert!(less.lower() < more.lower() && less.upper() < more.upper());
+            prop_assert!(less.lower_bound() <= less.value() && less.value() <= less.upper_bound());
+            prop_assert!(less.lower_bound() < more.lower_bound());
+            prop_assert!(less.upper_bound() < more.upper_bound());
         }
     }
 }

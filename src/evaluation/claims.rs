@@ -1,38 +1,38 @@
-//! Claims "the rate is at most …", each judged by the upper bound of the measured rate: a small
-//! sample supports few claims.
+//! Claims "the rate is at most …". The upper bound of the measured rate decides each claim, so that
+//! a small sample supports few claims.
 
 use crate::bounds::{Rate, error_free_needed};
-use crate::rates::{Counts, Report};
+use crate::rates::{SampleCounts, ThresholdReport};
 
-/// APCER limits that are judged for every species: those at which BPCER20 and BPCER100 are read.
-/// The lower one is the limit of level 2 of iBeta's tests.
+/// APCER limits to judge for every species: the limits of BPCER20 and BPCER100. The lower one is
+/// also the limit of level 2 of iBeta's tests.
 pub const APCER_CLAIMS: [f64; 2] = [0.05, 0.01];
 
-/// BPCER limits that are judged: that of levels 1 and 2, and that of level 3, of iBeta's tests.
+/// BPCER limits to judge: the limit of levels 1 and 2 of iBeta's tests, and that of level 3.
 pub const BPCER_CLAIMS: [f64; 2] = [0.15, 0.10];
 
-/// The claim that a rate is at most `limit`, and why the sample does not support it.
+/// The claim that a rate is at most `limit`, and the reasons against it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     /// The claimed rate, 0..=1.
     pub limit: f64,
-    /// Every kind of presentation whose upper bound is above the limit; empty when the claim holds.
+    /// Every sample whose upper bound is above the limit. Empty if the claim holds.
     pub shortfalls: Vec<Shortfall>,
 }
 
-/// Why one kind of presentation does not support a claim.
+/// Why a sample does not support a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shortfall {
-    /// There are too few presentations: even without an error they would not support the claim.
+    /// Even without an error, the sample would be too small.
     TooFew {
         /// Species, or `bona fide`.
         name: String,
         /// Answered presentations.
         presentations: usize,
-        /// Presentations that would support it if all are without error.
+        /// Number of presentations that would support the claim, if none has an error.
         needed: usize,
     },
-    /// There are enough presentations, but too many errors.
+    /// The sample is large enough, but has too many errors.
     TooManyErrors {
         /// Species, or `bona fide`.
         name: String,
@@ -42,14 +42,15 @@ pub enum Shortfall {
 }
 
 impl Claim {
-    /// Whether the sample supports it.
+    /// Returns true if all samples support the claim.
     pub fn is_supported(&self) -> bool {
         self.shortfalls.is_empty()
     }
 }
 
-impl Report {
-    /// Judges [`APCER_CLAIMS`] on the answered attacks of every species; empty without attacks.
+impl ThresholdReport {
+    /// Judges [`APCER_CLAIMS`] on the answered attacks of every species. Returns no claim without
+    /// attacks.
     pub fn apcer_claims(&self) -> Vec<Claim> {
         judge(&APCER_CLAIMS, &self.attacks)
     }
@@ -60,8 +61,8 @@ impl Report {
     }
 }
 
-/// Judges each limit on all of `samples`; returns no claim without samples.
-fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
+/// Judges each limit on all of `samples`. Returns no claim without samples.
+fn judge(limits: &[f64], samples: &[SampleCounts]) -> Vec<Claim> {
     if samples.is_empty() {
         return Vec::new();
     }
@@ -72,12 +73,12 @@ fn judge(limits: &[f64], samples: &[Counts]) -> Vec<Claim> {
     limits.iter().map(claim).collect()
 }
 
-fn shortfall(limit: f64, counts: &Counts) -> Option<Shortfall> {
+fn shortfall(limit: f64, counts: &SampleCounts) -> Option<Shortfall> {
     let name = counts.name.clone();
     let needed = error_free_needed(limit);
-    match counts.errors {
+    match counts.error_rate {
         Some(rate) if rate.presentations() >= needed => {
-            (rate.upper() > limit).then_some(Shortfall::TooManyErrors { name, rate })
+            (rate.upper_bound() > limit).then_some(Shortfall::TooManyErrors { name, rate })
         }
         rate => {
             let presentations = rate.map_or(0, Rate::presentations);
@@ -90,14 +91,14 @@ fn shortfall(limit: f64, counts: &Counts) -> Option<Shortfall> {
 mod tests {
     use super::*;
 
-    fn counts(name: &str, errors: usize, answered: usize) -> Counts {
-        Counts {
+    fn counts(name: &str, errors: usize, answered: usize) -> SampleCounts {
+        SampleCounts {
             name: name.to_owned(),
             presentations: answered,
             subjects: 0,
             devices: 0,
-            errors: Rate::new(errors, answered),
-            non_responses: Rate::new(0, answered),
+            error_rate: Rate::new(errors, answered),
+            non_response_rate: Rate::new(0, answered),
         }
     }
 
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_absence_support_nothing() {
+    fn unanswered_or_missing_presentations_support_no_claim() {
         let claim = &judge(&[0.05], &[counts("print", 0, 0)])[0];
         let short = Shortfall::TooFew { name: "print".into(), presentations: 0, needed: 59 };
         assert_eq!(claim.shortfalls, [short]);

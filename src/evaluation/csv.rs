@@ -1,48 +1,58 @@
-//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses it, and reads wrong
-//! quotes as text; this module refuses them, limits the cells of a record, counts lines and skips
-//! blank ones.
+//! Comma-separated text (RFC 4180) as records of cells. `csv-core` parses the text, and accepts
+//! wrong quotes as text. This module refuses wrong quotes, limits the cells of a record, counts
+//! lines and skips blank lines.
 
 use std::borrow::Cow;
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
-/// Most cells of a record: several times the columns that scores have. One line of commas would
-/// otherwise take twenty times its size in memory.
+/// Maximum number of cells of a record: several times the number of columns. Without a limit, a
+/// line of commas would take twenty times its size in memory.
 const CELLS_MAX: usize = 64;
 
-/// One record and the line it starts on, counted from 1.
+/// One record, and the line on which it starts, counted from 1.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Record<'a> {
     pub(crate) line: usize,
     pub(crate) cells: Vec<Cow<'a, str>>,
 }
 
-/// A cell that cannot be read.
+/// The error for a cell that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CellError {
     pub(crate) line: usize,
-    /// Cell of the record, counted from 1.
+    /// Index of the cell in its record, counted from 1.
     pub(crate) column: usize,
     pub(crate) reason: &'static str,
 }
 
-/// The records of a text, up to the first error.
+/// One cell, raw and parsed.
+struct Field<'a, 'p> {
+    /// The cell as in the text, without the comma or line end behind it.
+    raw: &'a str,
+    /// The cell's content without quotes, from the parser.
+    unquoted: &'p str,
+    /// True if the cell is the last one of its record.
+    is_last: bool,
+}
+
+/// Iterates over the records of a text, up to the first error.
 #[derive(Debug)]
 pub(crate) struct Records<'a> {
     rest: &'a str,
     line: usize,
     parser: Reader,
-    /// The parser writes a cell's text here. As long as the whole text, so that any cell fits;
-    /// pages that are never written take no memory.
+    /// The parser writes the content of a cell here. The buffer is as long as the whole text, so
+    /// that every cell fits. Memory pages that are never written take no memory.
     unquoted: Vec<u8>,
 }
 
 impl<'a> Records<'a> {
-    /// Reads `text`; the byte order mark that spreadsheets write is skipped.
+    /// Reads `text`. Skips the byte order mark that spreadsheets write.
     pub(crate) fn new(text: &'a str) -> Self {
         let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-        // The parser's default also ends records at a carriage return. Here that is white space, so
-        // that each line end is one line of an editor.
+        // By default, the parser also ends records at a carriage return. Here a carriage return is
+        // white space, so that line numbers are those of a text editor.
         let parser = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
         Self { rest, line: 1, parser, unquoted: vec![0; rest.len()] }
     }
@@ -59,13 +69,13 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn record(&mut self) -> Result<Record<'a>, CellError> {
+    fn read_record(&mut self) -> Result<Record<'a>, CellError> {
         let mut record = Record { line: self.line, cells: Vec::new() };
         loop {
             let cell = if record.cells.len() == CELLS_MAX {
                 Err("is one too many: a line has at most 64")
             } else {
-                self.cell()
+                self.read_cell()
             };
             let (cell, is_last) = cell.map_err(|reason| CellError {
                 line: record.line,
@@ -79,17 +89,18 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Returns the next cell and whether it ends its record. White space around plain cells is left
-    /// out, white space within quotes is kept.
-    fn cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
-        let (raw, unquoted, is_last) = self.field();
+    /// Returns the next cell, and true if it is the last one of its record. White space around an
+    /// unquoted cell is dropped; white space within quotes is kept.
+    fn read_cell(&mut self) -> Result<(Cow<'a, str>, bool), &'static str> {
+        let Field { raw, unquoted, is_last } = self.read_field();
         let Some(quoted) = raw.strip_prefix('"') else {
             if raw.contains('"') {
                 return Err("has a quote inside; cells with quotes must be quoted");
             }
             return Ok((Cow::Borrowed(raw.trim()), is_last));
         };
-        // Two quotes within a quoted cell are one quote of its text; a single one closes the cell.
+        // Two quotes within a quoted cell are one quote of its content; a single one closes the
+        // cell.
         let without_pairs = quoted.replace("\"\"", "xx");
         let Some((_, after)) = without_pairs.split_once('"') else {
             return Err("has a quote that is never closed");
@@ -102,17 +113,18 @@ impl<'a> Records<'a> {
         Ok((Cow::Owned(text.to_owned()), is_last))
     }
 
-    /// Returns the next cell as written, its text by the parser, and whether it ends its record.
-    fn field(&mut self) -> (&'a str, &str, bool) {
+    /// Returns the next cell, raw and parsed.
+    fn read_field(&mut self) -> Field<'a, '_> {
         let (mut read, mut written) = (0, 0);
         let is_last = loop {
             let input = &self.rest.as_bytes()[read..];
-            let (result, taken, put) = self.parser.read_field(input, &mut self.unquoted[written..]);
-            read += taken;
-            written += put;
+            let (result, read_now, written_now) =
+                self.parser.read_field(input, &mut self.unquoted[written..]);
+            read += read_now;
+            written += written_now;
             match result {
                 ReadFieldResult::Field { record_end } => break record_end,
-                // The last cell of a text without a final line end: an empty input ends it.
+                // The last cell of a text without a final line end. An empty input ends the cell.
                 ReadFieldResult::InputEmpty => {}
                 ReadFieldResult::OutputFull | ReadFieldResult::End => {
                     unreachable!("there is a cell, and it is no longer than the text")
@@ -123,8 +135,9 @@ impl<'a> Records<'a> {
         self.rest = rest;
         self.line += raw.matches('\n').count();
         let unquoted = std::str::from_utf8(&self.unquoted[..written]);
-        let unquoted = unquoted.expect("text without some of its quotes is text");
-        (raw.strip_suffix([',', '\n']).unwrap_or(raw), unquoted, is_last)
+        let unquoted = unquoted.expect("without some of its quotes, text is still UTF-8");
+        let raw = raw.strip_suffix([',', '\n']).unwrap_or(raw);
+        Field { raw, unquoted, is_last }
     }
 }
 
@@ -136,7 +149,7 @@ impl<'a> Iterator for Records<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let record = self.record();
+        let record = self.read_record();
         if record.is_err() {
             self.rest = "";
         }
@@ -162,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_line_ends_and_blank_lines_make_no_difference() {
+    fn byte_order_marks_line_ends_and_blank_lines_make_no_difference() {
         let plain = read("a,b\n1, 2 \n");
         assert_eq!(plain, [record(1, &["a", "b"]), record(2, &["1", "2"])]);
         assert_eq!(read("\u{feff}a,b\r\n1,2"), plain);
@@ -177,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_cannot_be_read_is_refused_where_it_stands() {
+    fn a_cell_that_cannot_be_read_is_refused_with_its_line_and_column() {
         for (text, line, column, reason) in [
             ("a,b\n1,2\"", 2, 2, "inside"),
             ("a\n\"b", 2, 1, "never closed"),
@@ -195,11 +208,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cells_come_back_when_they_are_quoted(
+        fn any_quoted_cells_are_read_back(
             cells in prop::collection::vec(prop::collection::vec("[a,\"\r\n é]{0,6}", 1..5), 1..6),
         ) {
             let quote = |cell: &String| format!("\"{}\"", cell.replace('"', "\"\""));
-            let line = |row: &Vec<String>| row.iter().map(quote).collect::<Vec<_>>().join(",");
+            let line = |cells: &Vec<String>| cells.iter().map(quote).collect::<Vec<_>>().join(",");
             let text: Vec<String> = cells.iter().map(line).collect();
             let back: Vec<Vec<String>> =
                 read(&text.join("\r\n")).into_iter().map(|(_, cells)| cells).collect();

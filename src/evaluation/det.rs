@@ -1,50 +1,51 @@
-//! Detection error trade-off (DET): both errors as functions of the threshold, and the operating
-//! points that reports quote.
+//! Detection error trade-off (DET): both error rates as functions of the threshold, and the
+//! operating points that reports quote.
 //!
-//! Points are never interpolated: each is what the sample shows at a threshold. A threshold chosen
-//! on a sample makes that sample look better than it is; fresh presentations have to confirm it.
+//! Points are not interpolated: each is a result of the sample at one threshold. A threshold that
+//! was chosen on a sample makes this sample look better than it is. New presentations must confirm
+//! the threshold.
 
 use crate::bounds::Rate;
 
-/// Scores of answered bona fide presentations and of answered attacks, at least one of each.
+/// Scores of answered bona fide presentations and of answered attacks. Each has at least one score.
 #[derive(Debug)]
 pub struct TradeOff<'a> {
     bona_fide: &'a [f64],
     species: Vec<(&'a str, &'a [f64])>,
-    /// Rising: each score, and one threshold above all of them. Between two neighbours no rate
-    /// changes.
+    /// Rising: every score, and one threshold above all scores. No rate changes between two
+    /// neighbours.
     thresholds: Vec<f64>,
 }
 
-/// The errors at one threshold.
+/// Both error rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Errors {
-    /// A score at or above it passes; more than 1 where only that keeps a score of 1 from passing.
+pub struct ErrorRates {
+    /// A score at or above the threshold passes. It is above 1 if a score of 1 must not pass.
     pub threshold: f64,
     /// The species with the highest APCER.
-    pub worst: String,
-    /// The share of its attacks that pass.
+    pub worst_species: String,
+    /// Share of the attacks of the worst species that pass.
     pub apcer: Rate,
-    /// The share of living people who do not pass.
+    /// Share of living people who do not pass.
     pub bpcer: Rate,
 }
 
 /// A point of the trade-off that reports quote, such as BPCER20.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatingPoint {
-    /// Name for people.
+    /// Name in reports for people.
     pub name: &'static str,
-    /// Name for programs.
+    /// Key in JSON.
     pub key: &'static str,
-    /// Both errors at the point's threshold.
-    pub errors: Errors,
-    /// The one of the two errors that is read at this point.
-    pub rate: Rate,
+    /// Both error rates at the threshold of the point.
+    pub error_rates: ErrorRates,
+    /// The error rate that the point is about.
+    pub quoted_rate: Rate,
 }
 
 impl<'a> TradeOff<'a> {
-    /// Takes rising scores and leaves out species without any. Returns `None` unless both kinds
-    /// have scores.
+    /// Both lists of scores must be rising. Leaves out species without scores. Returns `None`
+    /// unless both bona fide presentations and attacks have scores.
     pub(crate) fn new(
         bona_fide: &'a [f64],
         species: impl Iterator<Item = (&'a str, &'a [f64])>,
@@ -57,49 +58,57 @@ impl<'a> TradeOff<'a> {
         let mut thresholds: Vec<f64> = bona_fide.iter().chain(attacks).copied().collect();
         thresholds.sort_by(f64::total_cmp);
         thresholds.dedup();
-        thresholds.extend(thresholds.last().map(|score| unreached(*score)));
+        thresholds.extend(thresholds.last().map(|score| threshold_above(*score)));
         Some(Self { bona_fide, species, thresholds })
     }
 
-    /// The errors at `threshold`.
-    pub fn at(&self, threshold: f64) -> Errors {
-        let (worst, apcer) = self.worst(threshold);
-        Errors { threshold, worst: worst.to_owned(), apcer, bpcer: self.bpcer(threshold) }
+    /// Returns both error rates at `threshold`.
+    pub fn rates_at(&self, threshold: f64) -> ErrorRates {
+        let (worst_species, apcer) = self.worst_species_at(threshold);
+        ErrorRates {
+            threshold,
+            worst_species: worst_species.to_owned(),
+            apcer,
+            bpcer: self.bpcer_at(threshold),
+        }
     }
 
-    /// The lowest threshold, and so the least BPCER, with every species' APCER at `limit` or below.
-    pub fn bpcer_at_apcer(&self, limit: f64) -> Errors {
-        let first = self.first_threshold(|t| self.worst(t).1.value() <= limit);
-        self.at(self.threshold(first))
+    /// Returns the rates at the lowest threshold at which the APCER of every species is at most
+    /// `limit`. This threshold has the least BPCER.
+    pub fn bpcer_at_apcer(&self, limit: f64) -> ErrorRates {
+        let first = self.first_threshold(|t| self.worst_species_at(t).1.value() <= limit);
+        self.rates_at(self.threshold(first))
     }
 
-    /// The highest threshold, and so the least APCER, with BPCER at `limit` or below.
-    pub fn apcer_at_bpcer(&self, limit: f64) -> Errors {
-        let beyond = self.first_threshold(|t| self.bpcer(t).value() > limit);
-        // The lowest threshold rejects no one, so it is never beyond the limit.
-        self.at(self.threshold(beyond.saturating_sub(1)))
+    /// Returns the rates at the highest threshold at which BPCER is at most `limit`. This threshold
+    /// has the least APCER.
+    pub fn apcer_at_bpcer(&self, limit: f64) -> ErrorRates {
+        let beyond = self.first_threshold(|t| self.bpcer_at(t).value() > limit);
+        // The lowest threshold rejects nobody, so it is never beyond the limit.
+        self.rates_at(self.threshold(beyond.saturating_sub(1)))
     }
 
-    /// The threshold with the least larger error. That error is the equal error rate; the curves
-    /// cross, between two scores, at or below it.
-    pub fn equal_error(&self) -> Errors {
-        let larger = |t: f64| self.worst(t).1.value().max(self.bpcer(t).value());
-        let crossed = self.first_threshold(|t| self.worst(t).1.value() <= self.bpcer(t).value());
+    /// Returns the rates at the threshold where the larger of both rates is least. That rate is the
+    /// equal error rate. The curves cross between two scores, at or below that rate.
+    pub fn equal_error(&self) -> ErrorRates {
+        let larger = |t: f64| self.worst_species_at(t).1.value().max(self.bpcer_at(t).value());
+        let crossed = self
+            .first_threshold(|t| self.worst_species_at(t).1.value() <= self.bpcer_at(t).value());
         let before = self.threshold(crossed.saturating_sub(1));
         let after = self.threshold(crossed);
-        self.at(if larger(before) < larger(after) { before } else { after })
+        self.rates_at(if larger(before) < larger(after) { before } else { after })
     }
 
-    /// The operating points that reports quote: BPCER20 and BPCER100 (at an APCER of 1 in 20 and 1
-    /// in 100), APCER at three limits of BPCER, and the equal error rate.
+    /// Returns the operating points that reports quote: BPCER20 and BPCER100 (APCER of at most 1 in
+    /// 20 and 1 in 100), APCER at three limits of BPCER, and the equal error rate.
     pub fn operating_points(&self) -> Vec<OperatingPoint> {
         let bpcer = [
             ("bpcer20", "BPCER20, at APCER ≤ 5 %", 0.05),
             ("bpcer100", "BPCER100, at APCER ≤ 1 %", 0.01),
         ];
         let bpcer = bpcer.into_iter().map(|(key, name, limit)| {
-            let errors = self.bpcer_at_apcer(limit);
-            OperatingPoint { name, key, rate: errors.bpcer, errors }
+            let error_rates = self.bpcer_at_apcer(limit);
+            OperatingPoint { name, key, quoted_rate: error_rates.bpcer, error_rates }
         });
         let apcer = [
             ("apcer_at_bpcer_1", "APCER at BPCER ≤ 1 %", 0.01),
@@ -107,78 +116,84 @@ impl<'a> TradeOff<'a> {
             ("apcer_at_bpcer_15", "APCER at BPCER ≤ 15 %", 0.15),
         ];
         let apcer = apcer.into_iter().map(|(key, name, limit)| {
-            let errors = self.apcer_at_bpcer(limit);
-            OperatingPoint { name, key, rate: errors.apcer, errors }
+            let error_rates = self.apcer_at_bpcer(limit);
+            OperatingPoint { name, key, quoted_rate: error_rates.apcer, error_rates }
         });
-        let errors = self.equal_error();
-        let rate = errors.larger();
-        let equal = OperatingPoint { name: "equal error rate", key: "equal_error", errors, rate };
+        let error_rates = self.equal_error();
+        let equal = OperatingPoint {
+            name: "equal error rate",
+            key: "equal_error",
+            quoted_rate: error_rates.larger_rate(),
+            error_rates,
+        };
         bpcer.chain(apcer).chain([equal]).collect()
     }
 
-    /// The points `[APCER, BPCER]` of one species, from the lowest threshold to the highest, each
-    /// one once. Empty for an unknown species.
+    /// Returns the distinct points `[APCER, BPCER]` of one species, from the lowest threshold to
+    /// the highest. Empty for an unknown species.
     pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
         let scores = self.species.iter().find(|(name, _)| *name == species);
-        scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing(scores, t).value()))
+        scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing_rate(scores, t).value()))
     }
 
-    /// The same points for the species that is worst at each threshold.
+    /// Returns the same points for the species that is worst at each threshold.
     pub fn worst_curve(&self) -> Vec<[f64; 2]> {
-        self.points(|t| self.worst(t).1.value())
+        self.points(|t| self.worst_species_at(t).1.value())
     }
 
     fn points(&self, apcer: impl Fn(f64) -> f64) -> Vec<[f64; 2]> {
-        let point = |&t: &f64| [apcer(t), self.bpcer(t).value()];
+        let point = |&t: &f64| [apcer(t), self.bpcer_at(t).value()];
         let mut points: Vec<[f64; 2]> = self.thresholds.iter().map(point).collect();
         points.dedup();
         points
     }
 
-    /// Index of the first threshold at which `holds`; the number of thresholds when there is none.
-    /// `holds` must stay true from there on.
+    /// Returns the index of the first threshold at which `holds`, or the number of thresholds.
+    /// `holds` must stay true for all higher thresholds.
     fn first_threshold(&self, holds: impl Fn(f64) -> bool) -> usize {
         self.thresholds.partition_point(|&threshold| !holds(threshold))
     }
 
-    /// The threshold at `index`, the highest when it is past the end.
+    /// Returns the threshold at `index`, or the highest one if `index` is past the end.
     fn threshold(&self, index: usize) -> f64 {
         self.thresholds[index.min(self.thresholds.len() - 1)]
     }
 
-    fn worst(&self, threshold: f64) -> (&'a str, Rate) {
-        let rates = self.species.iter().map(|(name, scores)| (*name, passing(scores, threshold)));
+    fn worst_species_at(&self, threshold: f64) -> (&'a str, Rate) {
+        let rates =
+            self.species.iter().map(|(name, scores)| (*name, passing_rate(scores, threshold)));
         rates
             .min_by(|(_, a), (_, b)| a.worse_first(*b))
             .expect("a trade-off has at least one species")
     }
 
-    fn bpcer(&self, threshold: f64) -> Rate {
-        let rejected = below(self.bona_fide, threshold);
+    fn bpcer_at(&self, threshold: f64) -> Rate {
+        let rejected = count_below(self.bona_fide, threshold);
         Rate::new(rejected, self.bona_fide.len()).expect("a trade-off has bona fide scores")
     }
 }
 
-impl Errors {
-    /// The larger of the two errors; of equal ones that of fewer presentations.
-    fn larger(&self) -> Rate {
+impl ErrorRates {
+    /// Returns the larger of both rates. If they are equal, returns that of fewer presentations.
+    fn larger_rate(&self) -> Rate {
         if self.bpcer.worse_first(self.apcer).is_lt() { self.bpcer } else { self.apcer }
     }
 }
 
-/// Returns how many of the rising `scores` lie below `threshold`.
-pub(crate) fn below(scores: &[f64], threshold: f64) -> usize {
+/// Returns the number of `scores` below `threshold`. The scores must be rising.
+pub(crate) fn count_below(scores: &[f64], threshold: f64) -> usize {
     scores.partition_point(|score| *score < threshold)
 }
 
-/// Returns a threshold above the `highest` score: 1, which a user can set, unless that score is 1.
-fn unreached(highest: f64) -> f64 {
+/// Returns a threshold above the `highest` score. It is 1, which a user can set, unless that score
+/// is 1.
+fn threshold_above(highest: f64) -> f64 {
     if highest < 1.0 { 1.0 } else { highest.next_up() }
 }
 
-/// The share of an attack's `scores` that pass.
-fn passing(scores: &[f64], threshold: f64) -> Rate {
-    let passed = scores.len() - below(scores, threshold);
+/// Returns the share of an attack's `scores` that pass.
+fn passing_rate(scores: &[f64], threshold: f64) -> Rate {
+    let passed = scores.len() - count_below(scores, threshold);
     Rate::new(passed, scores.len()).expect("a trade-off's species have scores")
 }
 
@@ -188,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Ten living people and two species of five attacks, by hand:
+    /// Scores of ten living people and of two species with five attacks each. The counts by hand:
     ///
     /// | threshold | above .2 | .3 | .4 | .5 | .6 | .7 | .8 |
     /// |---|---|---|---|---|---|---|---|
@@ -210,17 +225,17 @@ mod tests {
 
     #[test]
     fn a_score_at_the_threshold_passes() {
-        let errors = by_hand().at(0.5);
-        assert_eq!((errors.apcer, errors.bpcer), (rate(3, 5), rate(1, 10)));
-        let errors = by_hand().at(0.500001);
-        assert_eq!((errors.apcer, errors.bpcer), (rate(2, 5), rate(2, 10)));
+        let rates = by_hand().rates_at(0.5);
+        assert_eq!((rates.apcer, rates.bpcer), (rate(3, 5), rate(1, 10)));
+        let rates = by_hand().rates_at(0.500001);
+        assert_eq!((rates.apcer, rates.bpcer), (rate(2, 5), rate(2, 10)));
     }
 
     #[test]
     fn the_species_that_passes_most_is_the_worst() {
-        assert_eq!(by_hand().at(0.4).worst, "video");
+        assert_eq!(by_hand().rates_at(0.4).worst_species, "video");
         let same = TradeOff::new(&PEOPLE, [("a", &PRINT[..]), ("b", &PRINT[1..])].into_iter());
-        let worst = same.unwrap().at(0.9).worst;
+        let worst = same.unwrap().rates_at(0.9).worst_species;
         assert_eq!(worst, "b", "of equal rates that of fewer presentations is worse");
     }
 
@@ -240,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_outside_the_rates_give_the_ends() {
+    fn extreme_limits_give_the_first_or_last_threshold() {
         let trade_off = by_hand();
         assert_eq!(trade_off.bpcer_at_apcer(-1.0).apcer, rate(0, 5));
         assert_eq!(trade_off.bpcer_at_apcer(1.0).threshold, 0.1);
@@ -268,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_alone_trades_nothing() {
+    fn one_kind_alone_has_no_trade_off() {
         assert!(TradeOff::new(&[], [("print", &PRINT[..])].into_iter()).is_none());
         assert!(TradeOff::new(&PEOPLE, [("print", &[][..])].into_iter()).is_none());
     }
 
     fn scores() -> impl Strategy<Value = Vec<f64>> {
-        // Few distinct values, so that scores are often equal.
+        // Only 21 distinct values, so that scores are often equal.
         prop::collection::vec((0..=20_u8).prop_map(|step| f64::from(step) / 20.0), 1..40).prop_map(
             |mut scores| {
                 scores.sort_by(f64::total_cmp);
@@ -298,9 +313,9 @@ mod tests {
                 }
             }
             for &threshold in &trade_off.thresholds {
-                let worst = trade_off.at(threshold).apcer.value();
+                let worst = trade_off.rates_at(threshold).apcer.value();
                 for scores in [&print, &video] {
-                    prop_assert!(worst >= passing(scores, threshold).value());
+                    prop_assert!(worst >= passing_rate(scores, threshold).value());
                 }
             }
         }
@@ -313,14 +328,14 @@ mod tests {
             let by_apcer = trade_off.bpcer_at_apcer(limit);
             let by_bpcer = trade_off.apcer_at_bpcer(limit);
             let equal = trade_off.equal_error();
-            let larger = |errors: &Errors| errors.apcer.value().max(errors.bpcer.value());
+            let larger = |rates: &ErrorRates| rates.apcer.value().max(rates.bpcer.value());
             prop_assert!(by_apcer.apcer.value() <= limit && by_bpcer.bpcer.value() <= limit);
             for &threshold in &trade_off.thresholds {
-                let errors = trade_off.at(threshold);
-                let (apcer, bpcer) = (errors.apcer.value(), errors.bpcer.value());
+                let rates = trade_off.rates_at(threshold);
+                let (apcer, bpcer) = (rates.apcer.value(), rates.bpcer.value());
                 prop_assert!(apcer > limit || bpcer >= by_apcer.bpcer.value());
                 prop_assert!(bpcer > limit || apcer >= by_bpcer.apcer.value());
-                prop_assert!(larger(&errors) >= larger(&equal));
+                prop_assert!(larger(&rates) >= larger(&equal));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! The crate knows nothing of the server, and prints nothing.
 //!
 //! It judges presentation attack detection (PAD) by the metrics of ISO/IEC 30107-3. A presentation
-//! passes when its score is at or above the threshold, as in a verification.
+//! passes if its score is at or above the threshold, as in a verification.
 //!
 //! | rate | share | of |
 //! |---|---|---|
@@ -10,21 +10,22 @@
 //! | BPCER | living people who do not pass | the answered bona fide presentations |
 //! | APNRR, BPNRR | presentations without an answer | all presentations of that kind |
 //!
-//! The APCER of the system is that of the worst species. A presentation without an answer is in no
-//! error rate, so APNRR and BPNRR belong beside them: a system may keep silent where it would err.
+//! The APCER of the system is that of the worst species. No error rate counts presentations without
+//! an answer. Reports therefore show APNRR and BPNRR beside the error rates: a system could refuse
+//! to answer where it would err.
 //!
 //! # The map
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`plot`] | the detection error trade-off as a picture (SVG) |
-//! | `report` | the findings about a file of scores, and their JSON |
+//! | `findings` | the findings about a file of scores, and their JSON |
 //! | `claims` | which limits a sample supports |
 //! | `rates` | the error rates at a threshold |
 //! | `det` | the error rates at every threshold, and the operating points that reports quote |
 //! | `bounds` | a rate and its exact binomial bounds |
 //! | `scores`, `csv` | labelled presentations from a file |
-//! | `presentation` | what was shown to the camera, and the answer |
+//! | `presentation` | what was presented to the camera, and the answer |
 //! | [`width`] | the width of text |
 //!
 //! A module imports only from modules further down this list.
@@ -33,17 +34,17 @@ mod bounds;
 mod claims;
 mod csv;
 mod det;
+mod findings;
 pub mod plot;
 mod presentation;
 mod rates;
-mod report;
 mod scores;
 pub mod width;
 
 pub use bounds::{CONFIDENCE, Rate, percent};
 pub use claims::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
-pub use det::{Errors, OperatingPoint, TradeOff};
-pub use presentation::{Class, Presentation, Score};
-pub use rates::{Counts, Evaluation, Report};
-pub use report::Findings;
-pub use scores::{FILE_BYTES_MAX, ScoresError, read};
+pub use det::{ErrorRates, OperatingPoint, TradeOff};
+pub use findings::Findings;
+pub use presentation::{Presentation, PresentationKind, Score};
+pub use rates::{Evaluation, SampleCounts, ThresholdReport};
+pub use scores::{FILE_BYTES_MAX, ScoresError, read_scores};

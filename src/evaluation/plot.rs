@@ -1,38 +1,38 @@
-//! The detection error trade-off (DET) as a picture (SVG): a curve for each species, a band for the
-//! worst of them, and the threshold.
+//! The detection error trade-off (DET) as an SVG picture: a curve for each species, a band for the
+//! worst species, and the threshold.
 
 mod axis;
 
 use std::fmt::Write;
 
-use axis::{TICKS, is_below, place};
+use axis::{TICKS, is_below, position};
 
 use crate::bounds::percent;
 use crate::det::TradeOff;
-use crate::rates::{Counts, Report};
+use crate::rates::{SampleCounts, ThresholdReport};
 use crate::width::{columns, width};
 
-/// Left, top and side of the square between the axes, in pixels.
+/// Left edge, top edge and side of the square between the axes, in pixels.
 const LEFT: f64 = 76.0;
 const TOP: f64 = 84.0;
 const SIDE: f64 = 440.0;
 
-/// Left edge of the legend, its names, and the right edge of its numbers.
+/// Left edge of the legend, left edge of its names, and right edge of its numbers, in pixels.
 const LEGEND: f64 = 548.0;
 const LEGEND_TEXT: f64 = LEGEND + 34.0;
 const LEGEND_RIGHT: f64 = 856.0;
 
-/// Height of a line of the legend.
+/// Height of a line of the legend, in pixels.
 const LEADING: f64 = 24.0;
 
-/// Curves that can be told apart, one colour each; the worst species are drawn.
+/// Maximum number of curves: one distinct colour each. The worst species are drawn.
 const CURVES_MAX: usize = 8;
 
-/// Longest name in the legend, in columns; a wide character takes two.
+/// Maximum length of a name in the legend, in columns. A wide character takes two columns.
 const NAME_COLUMNS_MAX: usize = 30;
 
-/// The colours of the curves differ for colour-blind people too. There is one set for light pages
-/// and one for dark pages.
+/// Colour-blind people can tell the colours of the curves apart, too. There is one set of colours
+/// for light pages and one for dark pages.
 const STYLE: &str = "\
 <style>
 .page { fill: #ffffff } .ink { fill: #1c1c1a } .dim { fill: #5f5e58 }
@@ -56,51 +56,55 @@ const STYLE: &str = "\
 </style>
 ";
 
-/// Draws the trade-off as an SVG document. `file` is the name that the heading gives; `report`
-/// holds the rates at the threshold that is marked.
-pub fn svg(file: &str, report: &Report, trade_off: &TradeOff<'_>) -> String {
-    let drawn: Vec<&Counts> =
-        report.attacks.iter().filter(|species| species.errors.is_some()).take(CURVES_MAX).collect();
+/// Draws the trade-off as an SVG document. `file` is the name in the heading. `report` holds the
+/// rates at the marked threshold.
+pub fn draw_svg(file: &str, report: &ThresholdReport, trade_off: &TradeOff<'_>) -> String {
+    let drawn: Vec<&SampleCounts> = report
+        .attacks
+        .iter()
+        .filter(|species| species.error_rate.is_some())
+        .take(CURVES_MAX)
+        .collect();
     let mut svg = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 880 600\" width=\"880\" \
          height=\"600\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n",
     );
     svg += STYLE;
     svg += "<rect class=\"page\" width=\"880\" height=\"600\"/>\n";
-    title(&mut svg, file, report);
-    axes(&mut svg);
-    path(
+    draw_title(&mut svg, file, report);
+    draw_axes(&mut svg);
+    draw_curve(
         &mut svg,
         "band",
         "stroke-width=\"9\" stroke-linejoin=\"round\"",
         &trade_off.worst_curve(),
     );
     for (index, species) in drawn.iter().enumerate().rev() {
-        path(&mut svg, &format!("curve c{index}"), "", &trade_off.curve(&species.name));
+        draw_curve(&mut svg, &format!("curve c{index}"), "", &trade_off.curve(&species.name));
     }
-    threshold(&mut svg, report, &drawn);
-    legend(&mut svg, report, &drawn);
+    draw_threshold(&mut svg, report, &drawn);
+    draw_legend(&mut svg, report, &drawn);
     svg + "</svg>\n"
 }
 
-fn title(svg: &mut String, file: &str, report: &Report) {
+fn draw_title(svg: &mut String, file: &str, report: &ThresholdReport) {
     let heading = format!("Presentation attack detection: {}", shorten(file, 70));
-    text(svg, "ink", [LEFT, 34.0], "font-size=\"18\" font-weight=\"600\"", &heading);
-    text(svg, "dim", [LEFT, 58.0], "", &report.contents());
+    draw_text(svg, "ink", [LEFT, 34.0], "font-size=\"18\" font-weight=\"600\"", &heading);
+    draw_text(svg, "dim", [LEFT, 58.0], "", &report.describe_contents());
 }
 
-/// The frame, the grid and what the axes mean.
-fn axes(svg: &mut String) {
+/// Draws the frame, the grid, and the labels of the axes.
+fn draw_axes(svg: &mut String) {
     for (rate, label) in TICKS {
         let [x, y] = pixel([rate, rate]);
         let (right, bottom) = (LEFT + SIDE, TOP + SIDE);
-        line(svg, "grid", [x, TOP], [x, bottom], "");
-        line(svg, "grid", [LEFT, y], [right, y], "");
-        text(svg, "dim", [x, bottom + 20.0], "text-anchor=\"middle\"", label);
-        text(svg, "dim", [LEFT - 8.0, y + 4.5], "text-anchor=\"end\"", label);
+        draw_line(svg, "grid", [x, TOP], [x, bottom], "");
+        draw_line(svg, "grid", [LEFT, y], [right, y], "");
+        draw_text(svg, "dim", [x, bottom + 20.0], "text-anchor=\"middle\"", label);
+        draw_text(svg, "dim", [LEFT - 8.0, y + 4.5], "text-anchor=\"end\"", label);
     }
-    line(svg, "rule", pixel([0.0, 0.0]), pixel([1.0, 1.0]), "stroke-dasharray=\"2 5\"");
-    writing(
+    draw_line(svg, "rule", pixel([0.0, 0.0]), pixel([1.0, 1.0]), "stroke-dasharray=\"2 5\"");
+    write_svg(
         svg,
         format_args!(
             "<rect class=\"frame\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{SIDE}\" height=\"{SIDE}\"/>\n"
@@ -108,41 +112,41 @@ fn axes(svg: &mut String) {
     );
     let middle = [LEFT + SIDE / 2.0, TOP + SIDE / 2.0];
     let below = [middle[0], TOP + SIDE + 46.0];
-    text(svg, "ink", below, "text-anchor=\"middle\"", "APCER, attacks that pass (%)");
+    draw_text(svg, "ink", below, "text-anchor=\"middle\"", "APCER, attacks that pass (%)");
     let [x, y] = [26.0, middle[1]];
     let turned = format!("text-anchor=\"middle\" transform=\"rotate(-90 {x} {y})\"");
-    text(svg, "ink", [x, y], &turned, "BPCER, living people who do not pass (%)");
+    draw_text(svg, "ink", [x, y], &turned, "BPCER, living people who do not pass (%)");
 }
 
-/// The threshold: a rule at its BPCER, a dot on each curve.
-fn threshold(svg: &mut String, report: &Report, drawn: &[&Counts]) {
+/// Draws the threshold: a line at its BPCER, and a dot on each curve.
+fn draw_threshold(svg: &mut String, report: &ThresholdReport, drawn: &[&SampleCounts]) {
     let Some(bpcer) = report.bpcer() else { return };
     let at = |apcer: f64| pixel([apcer, bpcer.value()]);
-    line(svg, "rule", at(0.0), at(1.0), "stroke-dasharray=\"6 4\"");
+    draw_line(svg, "rule", at(0.0), at(1.0), "stroke-dasharray=\"6 4\"");
     for (index, species) in drawn.iter().enumerate().rev() {
-        if let Some(apcer) = species.errors {
-            dot(svg, &format!("c{index}"), at(apcer.value()));
+        if let Some(apcer) = species.error_rate {
+            draw_dot(svg, &format!("c{index}"), at(apcer.value()));
         }
     }
 }
 
-fn legend(svg: &mut String, report: &Report, drawn: &[&Counts]) {
+fn draw_legend(svg: &mut String, report: &ThresholdReport, drawn: &[&SampleCounts]) {
     let mut y = TOP + 12.0;
-    text(svg, "dim", [LEGEND, y], "", "species, the worst first");
+    draw_text(svg, "dim", [LEGEND, y], "", "species, the worst first");
     let right = "text-anchor=\"end\"";
     let threshold = format!("APCER at {}", report.threshold);
-    text(svg, "dim", [LEGEND_RIGHT, y], right, &threshold);
+    draw_text(svg, "dim", [LEGEND_RIGHT, y], right, &threshold);
     for (index, species) in drawn.iter().enumerate() {
         y += LEADING;
-        swatch(svg, &format!("curve c{index}"), y, "");
-        text(svg, "ink", [LEGEND_TEXT, y], "", &shorten(&species.name, NAME_COLUMNS_MAX));
-        let rate = species.errors.map_or(String::new(), |rate| percent(rate.value()));
-        text(svg, "ink", [LEGEND_RIGHT, y], right, &rate);
+        draw_legend_line(svg, &format!("curve c{index}"), y, "");
+        draw_text(svg, "ink", [LEGEND_TEXT, y], "", &shorten(&species.name, NAME_COLUMNS_MAX));
+        let rate = species.error_rate.map_or(String::new(), |rate| percent(rate.value()));
+        draw_text(svg, "ink", [LEGEND_RIGHT, y], right, &rate);
     }
     let others = report.attacks.len() - drawn.len();
     if others > 0 {
         y += LEADING;
-        text(svg, "dim", [LEGEND_TEXT, y], "", &format!("{others} more are not drawn"));
+        draw_text(svg, "dim", [LEGEND_TEXT, y], "", &format!("{others} more are not drawn"));
     }
     y += LEADING;
     for (class, style, meaning) in [
@@ -151,22 +155,22 @@ fn legend(svg: &mut String, report: &Report, drawn: &[&Counts]) {
         ("rule", "stroke-dasharray=\"2 5\"", "both errors equal"),
     ] {
         y += LEADING;
-        swatch(svg, class, y, style);
-        text(svg, "ink", [LEGEND_TEXT, y], "", meaning);
+        draw_legend_line(svg, class, y, style);
+        draw_text(svg, "ink", [LEGEND_TEXT, y], "", meaning);
     }
     y += 2.0 * LEADING;
-    text(svg, "dim", [LEGEND, y], "", "Rates beyond the scale are drawn on its edge.");
+    draw_text(svg, "dim", [LEGEND, y], "", "Rates beyond the scale are drawn on its edge.");
 }
 
-/// A line of the legend's kind before its name.
-fn swatch(svg: &mut String, class: &str, y: f64, style: &str) {
+/// Draws a sample of a line before its name in the legend.
+fn draw_legend_line(svg: &mut String, class: &str, y: f64, style: &str) {
     let y = y - 4.5;
-    line(svg, class, [LEGEND, y], [LEGEND + 24.0, y], style);
+    draw_line(svg, class, [LEGEND, y], [LEGEND + 24.0, y], style);
 }
 
-/// Draws the part of a curve inside the axes, without what would run along their edges, and without
-/// points closer than a tenth of a pixel.
-fn path(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
+/// Draws the part of a curve between the axes. Leaves out parts along the edges, and points closer
+/// than a tenth of a pixel.
+fn draw_curve(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
     let start = curve.iter().rposition(|point| is_below(point[1])).unwrap_or(0);
     let end = curve.iter().position(|point| is_below(point[0])).unwrap_or(curve.len());
     let inside = curve.iter().take(start.max(end) + 1).skip(start.min(end));
@@ -174,16 +178,16 @@ fn path(svg: &mut String, class: &str, style: &str, curve: &[[f64; 2]]) {
         inside.map(|point| pixel(*point)).map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
     points.dedup();
     if let [only] = &points[..] {
-        // A line from a point to itself has round ends, and so is a dot.
+        // A line from a point to itself has round ends, so it appears as a dot.
         points.push(only.clone());
     }
     let points = points.join(" ");
-    writing(svg, format_args!("<polyline class=\"{class}\" {style} points=\"{points}\"/>\n"));
+    write_svg(svg, format_args!("<polyline class=\"{class}\" {style} points=\"{points}\"/>\n"));
 }
 
-fn line(svg: &mut String, class: &str, from: [f64; 2], to: [f64; 2], style: &str) {
+fn draw_line(svg: &mut String, class: &str, from: [f64; 2], to: [f64; 2], style: &str) {
     let [[x1, y1], [x2, y2]] = [from, to];
-    writing(
+    write_svg(
         svg,
         format_args!(
             "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
@@ -192,34 +196,34 @@ fn line(svg: &mut String, class: &str, from: [f64; 2], to: [f64; 2], style: &str
     );
 }
 
-fn dot(svg: &mut String, class: &str, [x, y]: [f64; 2]) {
-    writing(
+fn draw_dot(svg: &mut String, class: &str, [x, y]: [f64; 2]) {
+    write_svg(
         svg,
         format_args!("<circle class=\"{class} dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/>\n"),
     );
 }
 
-fn text(svg: &mut String, class: &str, [x, y]: [f64; 2], style: &str, words: &str) {
-    let words = escape(words);
-    writing(
+fn draw_text(svg: &mut String, class: &str, [x, y]: [f64; 2], style: &str, text: &str) {
+    let text = escape(text);
+    write_svg(
         svg,
-        format_args!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>\n"),
+        format_args!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" {style}>{text}</text>\n"),
     );
 }
 
-fn writing(svg: &mut String, what: std::fmt::Arguments<'_>) {
-    svg.write_fmt(what).expect("a string takes whatever is written");
+fn write_svg(svg: &mut String, arguments: std::fmt::Arguments<'_>) {
+    svg.write_fmt(arguments).expect("writing to a string does not fail");
 }
 
-/// Where APCER and BPCER meet, in pixels.
+/// Returns the position of a pair of rates, in pixels.
 fn pixel([apcer, bpcer]: [f64; 2]) -> [f64; 2] {
-    [LEFT + SIDE * place(apcer), TOP + SIDE * (1.0 - place(bpcer))]
+    [LEFT + SIDE * position(apcer), TOP + SIDE * (1.0 - position(bpcer))]
 }
 
-/// Text as it may stand in XML, which has no control characters.
-fn escape(words: &str) -> String {
-    let mut escaped = String::with_capacity(words.len());
-    for c in words.chars() {
+/// Escapes text for XML. Control characters, which XML does not allow, are replaced.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
         match c {
             '&' => escaped += "&amp;",
             '<' => escaped += "&lt;",
@@ -231,18 +235,18 @@ fn escape(words: &str) -> String {
     escaped
 }
 
-/// The beginning of `words` that fits.
-fn shorten(words: &str, columns_max: usize) -> String {
-    if width(words) <= columns_max {
-        return words.to_owned();
+/// Shortens `text` to `columns_max` columns, with an ellipsis at the end.
+fn shorten(text: &str, columns_max: usize) -> String {
+    if width(text) <= columns_max {
+        return text.to_owned();
     }
-    // The ellipsis takes one.
-    let mut taken = 1;
+    // The ellipsis takes one column.
+    let mut used_columns = 1;
     let fits = |c: &char| {
-        taken += columns(*c);
-        taken <= columns_max
+        used_columns += columns(*c);
+        used_columns <= columns_max
     };
-    words.chars().take_while(fits).chain(['…']).collect()
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -250,13 +254,13 @@ mod tests {
     use super::*;
     use crate::presentation::Score;
     use crate::rates::Evaluation;
-    use crate::scores::read;
+    use crate::scores::read_scores;
 
     fn drawn(lines: &str) -> String {
         let file = format!("score,label,species\n{lines}");
-        let evaluation = Evaluation::new(read(file.as_bytes()).unwrap());
-        let report = evaluation.at(Score::new(0.5).unwrap());
-        svg("a < b.csv", &report, &evaluation.trade_off().unwrap())
+        let evaluation = Evaluation::new(read_scores(file.as_bytes()).unwrap());
+        let report = evaluation.report_at(Score::new(0.5).unwrap());
+        draw_svg("a < b.csv", &report, &evaluation.trade_off().unwrap())
     }
 
     #[test]
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn a_curve_without_errors_is_a_dot_in_the_corner() {
         let mut svg = String::new();
-        path(&mut svg, "curve", "", &[[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
+        draw_curve(&mut svg, "curve", "", &[[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 1.0]]);
         let corner = format!("{LEFT:.1},{:.1}", TOP + SIDE);
         assert!(svg.contains(&format!("points=\"{corner} {corner}\"")), "{svg}");
     }
@@ -295,7 +299,7 @@ mod tests {
     fn a_curve_starts_at_its_last_point_without_bona_fide_errors() {
         let mut svg = String::new();
         let curve = [[1.0, 0.0], [0.1, 0.0], [0.1, 0.1], [0.0, 0.1], [0.0, 1.0]];
-        path(&mut svg, "curve", "", &curve);
+        draw_curve(&mut svg, "curve", "", &curve);
         let [bottom, middle, left] = [curve[1], curve[2], curve[3]].map(pixel);
         let points = [bottom, middle, left].map(|[x, y]| format!("{x:.1},{y:.1}")).join(" ");
         assert!(svg.contains(&format!("points=\"{points}\"")), "{svg}");

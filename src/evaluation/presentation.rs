@@ -1,6 +1,6 @@
-//! Labelled presentations: what was shown to the camera, and what the system answered.
+//! Labelled presentations: what was presented to the camera, and the answer of the system.
 
-/// A probability of a live person, known to lie in 0..=1.
+/// The probability that the person is live, in 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Score(f64);
 
@@ -10,15 +10,15 @@ impl Score {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
 
-    /// The probability.
+    /// Returns the probability.
     pub fn value(self) -> f64 {
         self.0
     }
 }
 
-/// What was shown to the camera.
+/// The label of a presentation: what was presented to the camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
+pub enum PresentationKind {
     /// A person who wants to be recognised.
     BonaFide,
     /// An artefact.
@@ -28,14 +28,14 @@ pub enum Class {
     },
 }
 
-/// One presentation and the answer of the system.
+/// One presentation, and the answer of the system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
-    /// What was shown.
-    pub class: Class,
-    /// Unset when the system gave no answer.
+    /// The label.
+    pub kind: PresentationKind,
+    /// The answer. `None` if the system gave no answer.
     pub score: Option<Score>,
-    /// The person who was shown, or whose likeness was.
+    /// The person in front of the camera, or the person that an artefact shows.
     pub subject: Option<String>,
     /// The camera or device that captured it.
     pub device: Option<String>,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_probability_is_no_score() {
+    fn a_value_that_is_no_probability_is_no_score() {
         for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
             assert_eq!(Score::new(value), None);
         }

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::bounds::Rate;
-use crate::det::{TradeOff, below};
-use crate::presentation::{Class, Presentation, Score};
+use crate::det::{TradeOff, count_below};
+use crate::presentation::{Presentation, PresentationKind, Score};
 
-/// Scores of labelled presentations, ready to be judged at any threshold.
+/// Scores of labelled presentations, to be judged at any threshold.
 #[derive(Debug, Default)]
 pub struct Evaluation {
     bona_fide: Sample,
     species: BTreeMap<String, Sample>,
 }
 
-/// The presentations of one kind.
+/// The bona fide presentations, or the attacks of one species.
 #[derive(Debug, Default)]
 struct Sample {
     /// Scores of the answered presentations, rising.
@@ -24,13 +24,13 @@ struct Sample {
 }
 
 impl Evaluation {
-    /// Sorts presentations by what was shown.
+    /// Groups presentations by their kind and species.
     pub fn new(presentations: Vec<Presentation>) -> Self {
         let mut evaluation = Self::default();
         for presentation in presentations {
-            match presentation.class {
-                Class::BonaFide => &mut evaluation.bona_fide,
-                Class::Attack { ref species } => {
+            match presentation.kind {
+                PresentationKind::BonaFide => &mut evaluation.bona_fide,
+                PresentationKind::Attack { ref species } => {
                     evaluation.species.entry(species.clone()).or_default()
                 }
             }
@@ -42,24 +42,25 @@ impl Evaluation {
         evaluation
     }
 
-    /// Computes the rates at `threshold`.
-    pub fn at(&self, threshold: Score) -> Report {
+    /// Computes all rates at `threshold`.
+    pub fn report_at(&self, threshold: Score) -> ThresholdReport {
         let threshold = threshold.value();
-        let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.below(threshold));
-        let mut attacks: Vec<Counts> = self
+        let bona_fide = self.bona_fide.counts("bona fide", self.bona_fide.count_below(threshold));
+        let mut attacks: Vec<SampleCounts> = self
             .species
             .iter()
-            .map(|(name, sample)| sample.counts(name, sample.at_or_above(threshold)))
+            .map(|(name, sample)| sample.counts(name, sample.count_at_or_above(threshold)))
             .collect();
-        // The sort keeps the names' order where rates are equal; species without one come last.
-        attacks.sort_by(|a, b| match (a.errors, b.errors) {
+        // The sort is stable: species with equal rates stay in the order of their names. Species
+        // without a rate come last.
+        attacks.sort_by(|a, b| match (a.error_rate, b.error_rate) {
             (Some(a), Some(b)) => a.worse_first(b),
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
-        Report { threshold, bona_fide, attacks }
+        ThresholdReport { threshold, bona_fide, attacks }
     }
 
-    /// Returns the trade-off of the two errors, or `None` unless presentations of both kinds were
+    /// Returns the trade-off of both error rates, or `None` unless presentations of both kinds were
     /// answered.
     pub fn trade_off(&self) -> Option<TradeOff<'_>> {
         let species = self.species.iter().map(|(name, sample)| (name.as_str(), &*sample.scores));
@@ -75,77 +76,78 @@ impl Sample {
         self.devices.extend(presentation.device);
     }
 
-    fn below(&self, threshold: f64) -> usize {
-        below(&self.scores, threshold)
+    fn count_below(&self, threshold: f64) -> usize {
+        count_below(&self.scores, threshold)
     }
 
-    fn at_or_above(&self, threshold: f64) -> usize {
-        self.scores.len() - self.below(threshold)
+    fn count_at_or_above(&self, threshold: f64) -> usize {
+        self.scores.len() - self.count_below(threshold)
     }
 
-    fn counts(&self, name: &str, errors: usize) -> Counts {
+    fn counts(&self, name: &str, errors: usize) -> SampleCounts {
         let answered = self.scores.len();
-        Counts {
+        SampleCounts {
             name: name.to_owned(),
             presentations: self.presentations,
             subjects: self.subjects.len(),
             devices: self.devices.len(),
-            errors: Rate::new(errors, answered),
-            non_responses: Rate::new(self.presentations - answered, self.presentations),
+            error_rate: Rate::new(errors, answered),
+            non_response_rate: Rate::new(self.presentations - answered, self.presentations),
         }
     }
 }
 
 /// The rates at one threshold.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// A score at or above it passes.
+pub struct ThresholdReport {
+    /// A score at or above the threshold passes.
     pub threshold: f64,
-    /// Bona fide presentations. Errors are those that did not pass: BPCER.
-    pub bona_fide: Counts,
-    /// Attacks by species, the worst first. Errors are those that passed: APCER.
-    pub attacks: Vec<Counts>,
+    /// Bona fide presentations. Their error rate is BPCER: the share that did not pass.
+    pub bona_fide: SampleCounts,
+    /// Attacks by species, the worst first. Their error rate is APCER: the share that passed.
+    pub attacks: Vec<SampleCounts>,
 }
 
-/// Counts and rates of the presentations of one kind.
+/// Counts and rates of the bona fide presentations, or of the attacks of one species.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Counts {
-    /// The species; `bona fide` for living people.
+pub struct SampleCounts {
+    /// The species, or `bona fide`.
     pub name: String,
     /// Presentations, answered or not.
     pub presentations: usize,
-    /// Distinct subjects named.
+    /// Number of distinct subjects.
     pub subjects: usize,
-    /// Distinct devices named.
+    /// Number of distinct devices.
     pub devices: usize,
-    /// Wrong answers among the answered presentations: APCER or BPCER. Unset when none was
+    /// Share of wrong answers among the answered presentations: APCER or BPCER. `None` if none was
     /// answered.
-    pub errors: Option<Rate>,
-    /// Missing answers among all presentations: APNRR or BPNRR. Unset without presentations.
-    pub non_responses: Option<Rate>,
+    pub error_rate: Option<Rate>,
+    /// Share of missing answers among all presentations: APNRR or BPNRR. `None` without
+    /// presentations.
+    pub non_response_rate: Option<Rate>,
 }
 
-impl Report {
-    /// The worst species and its APCER, which is the APCER of the system.
+impl ThresholdReport {
+    /// Returns the worst species and its APCER, which is the APCER of the system.
     pub fn apcer(&self) -> Option<(&str, Rate)> {
         let worst = self.attacks.first()?;
-        Some((&worst.name, worst.errors?))
+        Some((&worst.name, worst.error_rate?))
     }
 
-    /// BPCER: the share of answered bona fide presentations that did not pass.
+    /// Returns BPCER: the share of answered bona fide presentations that did not pass.
     pub fn bpcer(&self) -> Option<Rate> {
-        self.bona_fide.errors
+        self.bona_fide.error_rate
     }
 
-    /// ACER, 0..=1: the mean of the worst species' APCER and BPCER. It hides both errors, and
-    /// serves only to compare with papers that give no other number.
+    /// Returns ACER, in 0..=1: the mean of BPCER and the worst species' APCER. It hides both rates,
+    /// and serves only for comparison with papers that give no other number.
     pub fn acer(&self) -> Option<f64> {
         let (_, apcer) = self.apcer()?;
         Some(f64::midpoint(apcer.value(), self.bpcer()?.value()))
     }
 
-    /// Says in one phrase how many presentations of each kind there are.
-    pub fn contents(&self) -> String {
+    /// Describes the numbers of presentations and species in one phrase.
+    pub fn describe_contents(&self) -> String {
         let attacks: usize = self.attacks.iter().map(|species| species.presentations).sum();
         format!(
             "{} bona fide presentations, {attacks} attacks of {} species",
@@ -158,7 +160,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scores::read;
+    use crate::scores::read_scores;
 
     fn rate(errors: usize, presentations: usize) -> Option<Rate> {
         Rate::new(errors, presentations)
@@ -166,15 +168,15 @@ mod tests {
 
     fn evaluation(lines: &[&str]) -> Evaluation {
         let file = format!("score,label,species,subject,device,outcome\n{}", lines.join("\n"));
-        Evaluation::new(read(file.as_bytes()).unwrap())
+        Evaluation::new(read_scores(file.as_bytes()).unwrap())
     }
 
     fn half() -> Score {
         Score::new(0.5).unwrap()
     }
 
-    /// By hand: of four people one is rejected and a fifth gets no answer; one of two prints and
-    /// two of two videos pass, a third video gets no answer.
+    /// Counted by hand. One of four answered people is rejected; a fifth gets no answer. One of two
+    /// prints and two of two answered videos pass; a third video gets no answer.
     const LINES: [&str; 10] = [
         "0.9,bona fide,,anna,a,",
         "0.5,bona fide,,anna,b,",
@@ -190,14 +192,14 @@ mod tests {
 
     #[test]
     fn rates_are_those_counted_by_hand() {
-        let report = evaluation(&LINES).at(half());
+        let report = evaluation(&LINES).report_at(half());
         let bona_fide = &report.bona_fide;
-        assert_eq!((bona_fide.errors, bona_fide.non_responses), (rate(1, 4), rate(1, 5)));
+        assert_eq!((bona_fide.error_rate, bona_fide.non_response_rate), (rate(1, 4), rate(1, 5)));
         assert_eq!((bona_fide.presentations, bona_fide.subjects, bona_fide.devices), (5, 4, 2));
         let attacks: Vec<_> = report
             .attacks
             .iter()
-            .map(|species| (species.name.as_str(), species.errors, species.non_responses))
+            .map(|species| (species.name.as_str(), species.error_rate, species.non_response_rate))
             .collect();
         assert_eq!(
             attacks,
@@ -209,22 +211,22 @@ mod tests {
 
     #[test]
     fn a_threshold_of_0_lets_all_pass() {
-        let report = evaluation(&LINES).at(Score::new(0.0).unwrap());
+        let report = evaluation(&LINES).report_at(Score::new(0.0).unwrap());
         assert_eq!(report.bpcer(), rate(0, 4));
-        assert!(report.attacks.iter().all(|species| species.errors.unwrap().value() == 1.0));
+        assert!(report.attacks.iter().all(|species| species.error_rate.unwrap().value() == 1.0));
     }
 
     #[test]
     fn one_kind_alone_has_no_rate_of_the_other() {
         let people = evaluation(&LINES[..5]);
-        assert_eq!(people.at(half()).apcer(), None);
-        assert_eq!(people.at(half()).acer(), None);
-        assert_eq!(people.at(half()).apcer_claims(), []);
+        assert_eq!(people.report_at(half()).apcer(), None);
+        assert_eq!(people.report_at(half()).acer(), None);
+        assert_eq!(people.report_at(half()).apcer_claims(), []);
         assert!(people.trade_off().is_none());
         let attacks = evaluation(&LINES[5..]);
-        assert_eq!(attacks.at(half()).bpcer(), None);
-        assert_eq!(attacks.at(half()).bona_fide.non_responses, None);
-        assert!(attacks.at(half()).bpcer_claims().iter().all(|claim| !claim.is_supported()));
+        assert_eq!(attacks.report_at(half()).bpcer(), None);
+        assert_eq!(attacks.report_at(half()).bona_fide.non_response_rate, None);
+        assert!(attacks.report_at(half()).bpcer_claims().iter().all(|claim| !claim.is_supported()));
         assert!(attacks.trade_off().is_none());
     }
 
@@ -232,11 +234,11 @@ mod tests {
     fn a_species_that_was_never_answered_has_no_rate_and_comes_last() {
         let report =
             evaluation(&[",attack,a mask,anna,a,non-response", "0.1,attack,print,anna,a,"])
-                .at(half());
+                .report_at(half());
         let names: Vec<_> = report.attacks.iter().map(|species| &species.name[..]).collect();
         assert_eq!(names, ["print", "a mask"]);
-        assert_eq!(report.attacks[1].errors, None);
-        assert_eq!(report.attacks[1].non_responses, rate(1, 1));
+        assert_eq!(report.attacks[1].error_rate, None);
+        assert_eq!(report.attacks[1].non_response_rate, rate(1, 1));
         assert_eq!(report.apcer(), rate(0, 1).map(|rate| ("print", rate)));
     }
 }

@@ -1,4 +1,4 @@
-//! Scores as a file: one presentation a line, under a heading that names the columns.
+//! A file of scores: one presentation per line, under a heading that names the columns.
 //!
 //! ```csv
 //! score,label,species,subject,device,presentation,outcome
@@ -16,29 +16,31 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::csv::{CellError, Record, Records};
-use crate::presentation::{Class, Presentation, Score};
+use crate::presentation::{Presentation, PresentationKind, Score};
 
-/// Largest file in bytes: a million lines of 128 bytes. Usual lines are shorter.
+/// Maximum size of a file: a million lines of 128 bytes. Usual lines are shorter.
 pub const FILE_BYTES_MAX: usize = 128 << 20;
 
-/// Most presentations: a hundred times the ten thousand that FIDO asks of a face verification.
-const ROWS_MAX: usize = 1_000_000;
+/// Maximum number of presentations: a hundred times the ten thousand that FIDO requires for face
+/// verification.
+const PRESENTATIONS_MAX: usize = 1_000_000;
 
-/// Most species: test laboratories present five or six at a level, and a longer table is not read.
+/// Maximum number of species. Test laboratories present five or six at a level, and nobody reads a
+/// longer table.
 const SPECIES_MAX: usize = 64;
 
-/// Longest name in bytes: it must fit a line of a table with its numbers.
+/// Maximum length of a name in bytes. A name and its numbers must fit one line of a table.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Why a file of scores is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ScoresError {
-    /// The file has too many bytes, rows or species.
+    /// The file has too many bytes, presentations or species.
     #[error("more than {limit} {what}")]
     TooLarge {
-        /// What was counted.
+        /// The counted unit: `bytes`, `presentations` or `species`.
         what: &'static str,
-        /// How much is allowed.
+        /// The limit.
         limit: usize,
     },
     /// The file is not text.
@@ -47,33 +49,33 @@ pub enum ScoresError {
         /// Line of the first byte that is not UTF-8.
         line: usize,
     },
-    /// There is no presentation in the file.
+    /// The file has no presentations.
     #[error("no presentations: expected a heading with `score,label,species` and lines below it")]
     Empty,
-    /// The heading lacks a column.
+    /// The heading lacks a required column.
     #[error("line {line}: no column `{name}`; columns are separated by commas")]
     ColumnMissing {
-        /// Of the heading.
+        /// Line of the heading.
         line: usize,
-        /// The column.
+        /// Name of the column.
         name: &'static str,
     },
-    /// The heading has an unknown column, or one twice.
+    /// The heading has an unknown column, or a column twice.
     #[error("line {line}, column {column}: {reason} column; known are {}", Column::names())]
     Column {
-        /// Of the heading.
+        /// Line of the heading.
         line: usize,
-        /// Place in the heading, counted from 1.
+        /// Index of the column in the heading, counted from 1.
         column: usize,
-        /// Unknown or repeated.
+        /// `unknown` or `repeated`.
         reason: &'static str,
     },
-    /// A line has too many cells or too few.
+    /// A record has too many or too few cells.
     #[error("line {line}: {actual} cells, the heading has {expected}")]
     Width {
-        /// Where it starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Cells of the line.
+        /// Cells of the record.
         actual: usize,
         /// Cells of the heading.
         expected: usize,
@@ -81,38 +83,38 @@ pub enum ScoresError {
     /// A cell has wrong quotes.
     #[error("line {line}, column {column}: {reason}")]
     Cell {
-        /// Where its record starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Place in the record, counted from 1.
+        /// Index of the cell in its record, counted from 1.
         column: usize,
-        /// The rule.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// A cell's value breaks a rule.
+    /// The value of a cell breaks a rule.
     #[error("line {line}, column {column} (`{name}`): {reason}")]
     Value {
-        /// Where its record starts.
+        /// Line on which the record starts.
         line: usize,
-        /// Place in the record, counted from 1.
+        /// Index of the cell in its record, counted from 1.
         column: usize,
-        /// The column's name.
+        /// Name of the column.
         name: &'static str,
-        /// The rule.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// Two lines have the same presentation identifier: the presentation would be counted twice.
+    /// Two records have the same presentation identifier. The presentation would be counted twice.
     #[error("line {line}, column {column} (`presentation`): the same as in line {first}")]
     SamePresentation {
-        /// Line of the second one.
+        /// Line of the second record.
         line: usize,
-        /// Place of the identifier, counted from 1.
+        /// Index of the identifier's cell, counted from 1.
         column: usize,
-        /// Line of the first one.
+        /// Line of the first record.
         first: usize,
     },
 }
 
-/// A column by its name in the heading.
+/// A column of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Score,
@@ -157,24 +159,24 @@ impl Column {
 /// Reads a file of scores.
 ///
 /// # Errors
-/// [`ScoresError`] names the line, the column and the rule.
-pub fn read(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
+/// Returns a [`ScoresError`] that names the line, the column and the broken rule.
+pub fn read_scores(bytes: &[u8]) -> Result<Vec<Presentation>, ScoresError> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(ScoresError::TooLarge { what: "bytes", limit: FILE_BYTES_MAX });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| not_text(bytes, error.valid_up_to()))?;
     let mut records = Records::new(text);
     let heading = Heading::new(&records.next().ok_or(ScoresError::Empty)??)?;
-    let mut seen = Seen::default();
+    let mut earlier = EarlierRecords::default();
     let mut presentations = Vec::new();
     for record in records {
-        if presentations.len() == ROWS_MAX {
-            return Err(ScoresError::TooLarge { what: "presentations", limit: ROWS_MAX });
+        if presentations.len() == PRESENTATIONS_MAX {
+            return Err(ScoresError::TooLarge { what: "presentations", limit: PRESENTATIONS_MAX });
         }
         let record = record?;
         let cells = heading.cells(&record)?;
         let presentation = cells.presentation()?;
-        seen.check(&cells, &presentation)?;
+        earlier.check_and_add(&cells, &presentation)?;
         presentations.push(presentation);
     }
     if presentations.is_empty() { Err(ScoresError::Empty) } else { Ok(presentations) }
@@ -191,7 +193,7 @@ impl From<CellError> for ScoresError {
     }
 }
 
-/// Where each column stands.
+/// The columns, in the order of the file.
 struct Heading(Vec<Column>);
 
 impl Heading {
@@ -225,7 +227,7 @@ impl Heading {
     }
 }
 
-/// The cells of one line by column.
+/// The cells of one record, by column.
 struct Cells<'a> {
     columns: &'a [Column],
     record: &'a Record<'a>,
@@ -234,22 +236,22 @@ struct Cells<'a> {
 impl Cells<'_> {
     fn presentation(&self) -> Result<Presentation, ScoresError> {
         Ok(Presentation {
-            class: self.class()?,
+            kind: self.kind()?,
             score: self.score()?,
             subject: self.name(Column::Subject)?,
             device: self.name(Column::Device)?,
         })
     }
 
-    fn class(&self) -> Result<Class, ScoresError> {
+    fn kind(&self) -> Result<PresentationKind, ScoresError> {
         let species = self.name(Column::Species)?;
         let label = self.text(Column::Label).to_lowercase().replace([' ', '-', '_'], "");
         match (label.as_str(), species) {
-            ("bonafide", None) => Ok(Class::BonaFide),
+            ("bonafide", None) => Ok(PresentationKind::BonaFide),
             ("bonafide", Some(_)) => {
                 Err(self.refuse(Column::Species, "must be empty for a bona fide presentation"))
             }
-            ("attack", Some(species)) => Ok(Class::Attack { species }),
+            ("attack", Some(species)) => Ok(PresentationKind::Attack { species }),
             ("attack", None) => Err(self.refuse(Column::Species, "must be given for an attack")),
             _ => Err(self.refuse(Column::Label, "must be `bona fide` or `attack`")),
         }
@@ -269,7 +271,7 @@ impl Cells<'_> {
         }
     }
 
-    /// A name or identifier; `None` when it is empty or there is no such column.
+    /// Returns a name or identifier, or `None` if the cell is empty or the column is missing.
     fn name(&self, column: Column) -> Result<Option<String>, ScoresError> {
         let text = self.text(column);
         if text.len() > NAME_BYTES_MAX {
@@ -287,38 +289,46 @@ impl Cells<'_> {
     }
 
     fn refuse(&self, column: Column, reason: &'static str) -> ScoresError {
-        let (line, column, name) = (self.record.line, self.place(column), column.name());
-        ScoresError::Value { line, column, name, reason }
+        ScoresError::Value {
+            line: self.record.line,
+            column: self.column_number(column),
+            name: column.name(),
+            reason,
+        }
     }
 
-    /// Place in the line, counted from 1.
-    fn place(&self, column: Column) -> usize {
+    /// Returns the index of a column, counted from 1.
+    fn column_number(&self, column: Column) -> usize {
         self.columns.iter().take_while(|other| **other != column).count() + 1
     }
 }
 
-/// What earlier lines have used: identifiers, which no line may repeat, and species, which are
-/// limited.
+/// Identifiers and species of earlier records. No record may repeat an identifier, and the number
+/// of species is limited.
 #[derive(Default)]
-struct Seen {
-    /// Lines by identifier.
+struct EarlierRecords {
+    /// Line of each presentation identifier.
     presentations: HashMap<String, usize>,
     species: HashSet<String>,
 }
 
-impl Seen {
-    fn check(&mut self, cells: &Cells<'_>, presentation: &Presentation) -> Result<(), ScoresError> {
+impl EarlierRecords {
+    fn check_and_add(
+        &mut self,
+        cells: &Cells<'_>,
+        presentation: &Presentation,
+    ) -> Result<(), ScoresError> {
         let line = cells.record.line;
         if let Some(id) = cells.name(Column::Presentation)? {
             match self.presentations.entry(id) {
-                Entry::Vacant(place) => place.insert(line),
+                Entry::Vacant(entry) => entry.insert(line),
                 Entry::Occupied(first) => {
-                    let (first, column) = (*first.get(), cells.place(Column::Presentation));
+                    let (first, column) = (*first.get(), cells.column_number(Column::Presentation));
                     return Err(ScoresError::SamePresentation { line, column, first });
                 }
             };
         }
-        if let Class::Attack { species } = &presentation.class
+        if let PresentationKind::Attack { species } = &presentation.kind
             && !self.species.contains(species)
         {
             if self.species.len() == SPECIES_MAX {
@@ -343,29 +353,29 @@ mod tests {
 
     #[test]
     fn every_column_is_read() {
-        let anna = |class, score| Presentation {
-            class,
+        let anna = |kind, score| Presentation {
+            kind,
             score: Score::new(score),
             subject: Some("anna".into()),
             device: Some("phone-a".into()),
         };
-        let silent = Presentation {
-            class: Class::Attack { species: "print".into() },
+        let unanswered = Presentation {
+            kind: PresentationKind::Attack { species: "print".into() },
             score: None,
             subject: None,
             device: None,
         };
-        let matt = Class::Attack { species: "print, matt".into() };
-        let expected = [anna(Class::BonaFide, 0.97), anna(matt, 0.04), silent];
-        assert_eq!(read(FILE.as_bytes()).unwrap(), expected);
+        let matt = PresentationKind::Attack { species: "print, matt".into() };
+        let expected = [anna(PresentationKind::BonaFide, 0.97), anna(matt, 0.04), unanswered];
+        assert_eq!(read_scores(FILE.as_bytes()).unwrap(), expected);
     }
 
     #[test]
     fn columns_may_stand_in_any_order_and_spreadsheets_may_write_them() {
         let file = "\u{feff}Species,SCORE,label\r\n\r\n,1,bona_fide\r\nvideo,0,attack\r\n";
         let plain = "score,label,species\n1,bona-fide,\n0,attack,video";
-        assert_eq!(read(file.as_bytes()), read(plain.as_bytes()));
-        assert_eq!(read(file.as_bytes()).unwrap().len(), 2);
+        assert_eq!(read_scores(file.as_bytes()), read_scores(plain.as_bytes()));
+        assert_eq!(read_scores(file.as_bytes()).unwrap().len(), 2);
     }
 
     #[test]
@@ -388,12 +398,12 @@ mod tests {
             ("score,label,species\n1,attack,\"a\nb\"\n", "must not have control characters"),
             ("score,label,species\n1,attack,a\"\n", "line 2, column 3: has a quote inside"),
         ] {
-            let error = read(lines.as_bytes()).unwrap_err().to_string();
+            let error = read_scores(lines.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(message), "{lines:?}: {error} does not say {message}");
         }
         let long = format!("score,label,species\n1,attack,{}\n", "é".repeat(33));
-        assert!(read(long.as_bytes()).unwrap_err().to_string().contains("at most 64 bytes"));
-        let binary = read(b"score,label,species\n1,attack,\xff\n").unwrap_err();
+        assert!(read_scores(long.as_bytes()).unwrap_err().to_string().contains("at most 64 bytes"));
+        let binary = read_scores(b"score,label,species\n1,attack,\xff\n").unwrap_err();
         assert_eq!(binary, ScoresError::NotText { line: 2 });
     }
 
@@ -405,7 +415,7 @@ mod tests {
             ("0.5,attack,print,,,,non-response", "column 1 (`score`): must be empty"),
             ("0.5,attack,print,,,2,", "column 6 (`presentation`): the same as in line 3"),
         ] {
-            let error = read(format!("{FILE}{line}").as_bytes()).unwrap_err().to_string();
+            let error = read_scores(format!("{FILE}{line}").as_bytes()).unwrap_err().to_string();
             let expected = format!("line {}, {message}", lines + 1);
             assert!(error.contains(&expected), "{error} does not say {expected}");
         }
@@ -414,14 +424,14 @@ mod tests {
     #[test]
     fn more_presentations_or_species_than_the_limit_are_refused() {
         let heading = "score,label,species\n".to_owned();
-        let full = heading.clone() + &"1,attack,a\n".repeat(ROWS_MAX);
-        assert_eq!(read(full.as_bytes()).unwrap().len(), ROWS_MAX);
-        let error = read((full + "1,attack,a\n").as_bytes()).unwrap_err();
+        let full = heading.clone() + &"1,attack,a\n".repeat(PRESENTATIONS_MAX);
+        assert_eq!(read_scores(full.as_bytes()).unwrap().len(), PRESENTATIONS_MAX);
+        let error = read_scores((full + "1,attack,a\n").as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "more than 1000000 presentations");
         let species: String = (0..=SPECIES_MAX).map(|k| format!("1,attack,{k}\n")).collect();
-        let error = read((heading + &species).as_bytes()).unwrap_err();
+        let error = read_scores((heading + &species).as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "more than 64 species");
-        let error = read(&vec![b' '; FILE_BYTES_MAX + 1]).unwrap_err();
+        let error = read_scores(&vec![b' '; FILE_BYTES_MAX + 1]).unwrap_err();
         assert_eq!(error.to_string(), "more than 134217728 bytes");
     }
 
@@ -430,9 +440,9 @@ mod tests {
         fn any_bytes_give_presentations_or_an_error(
             bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200_usize,
         ) {
-            let _ = read(&bytes);
+            let _ = read_scores(&bytes);
             let mixed: Vec<u8> = FILE.bytes().take(cut).chain(bytes).collect();
-            let _ = read(&mixed);
+            let _ = read_scores(&mixed);
         }
 
         #[test]
@@ -440,11 +450,11 @@ mod tests {
             lines in prop::collection::vec("[0-9.eE-]{0,5},(attack|bona fide|live),[a-c]?", 0..6),
         ) {
             let file = format!("score,label,species\n{}", lines.join("\n"));
-            for presentation in read(file.as_bytes()).unwrap_or_default() {
+            for presentation in read_scores(file.as_bytes()).unwrap_or_default() {
                 let score = presentation.score.unwrap().value();
                 prop_assert!((0.0..=1.0).contains(&score));
-                let unnamed = Class::Attack { species: String::new() };
-                prop_assert!(presentation.class != unnamed);
+                let unnamed = PresentationKind::Attack { species: String::new() };
+                prop_assert!(presentation.kind != unnamed);
             }
         }
     }

@@ -1,12 +1,13 @@
-//! The width of text in columns of a fixed-pitch font. Plots cut names by it, tables align cells.
+//! The width of text in columns of a fixed-pitch font. Plots shorten names and tables align cells
+//! by it.
 
-/// Returns how many columns `text` takes.
+/// Returns the number of columns of `text`.
 pub fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// Returns how many columns one character takes: two for those of Chinese, Japanese and Korean and
-/// for pictures, as Unicode's East Asian Width has them.
+/// Returns the number of columns of one character. Chinese, Japanese and Korean characters and
+/// pictographs take two columns, as in Unicode's East Asian Width; others take one.
 pub fn columns(c: char) -> usize {
     let is_wide = matches!(
         c,

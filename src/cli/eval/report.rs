@@ -1,7 +1,7 @@
 //! The report of an evaluation as text.
 
 use menshen_evaluation::{
-    Claim, Counts, Errors, Findings, Rate, Report, Shortfall, TradeOff, percent,
+    Claim, ErrorRates, Findings, Rate, SampleCounts, Shortfall, ThresholdReport, TradeOff, percent,
 };
 
 use crate::cli::table::Table;
@@ -32,7 +32,7 @@ pub(super) fn lines(findings: &Findings<'_>) -> Vec<String> {
 fn heading_lines(findings: &Findings<'_>) -> Vec<String> {
     let origin = if findings.is_default_threshold { ", the default" } else { "" };
     vec![
-        format!("scores     {}: {}", findings.file, findings.report.contents()),
+        format!("scores     {}: {}", findings.file, findings.report.describe_contents()),
         format!(
             "threshold  {}{origin}: a score at or above it passes as a living person",
             findings.report.threshold
@@ -42,27 +42,27 @@ fn heading_lines(findings: &Findings<'_>) -> Vec<String> {
     ]
 }
 
-fn attack_lines(species: &[Counts]) -> Vec<String> {
+fn attacks(species: &[SampleCounts]) -> Vec<String> {
     if species.is_empty() {
         return vec!["There are no attacks in the file: nothing is known about APCER.".to_owned()];
     }
     let headings =
         ["attack species", ">shown", ">answered", ">passed", ">APCER", ">at least", ">at most"];
     let mut table = Table::new(&[&headings[..], &["", ">APNRR", ""]].concat());
-    let longest = species.iter().filter_map(|counts| counts.errors).map(Rate::upper);
+    let longest = species.iter().filter_map(|counts| counts.error_rate).map(Rate::upper_bound);
     let longest = longest.fold(0.0, f64::max);
     for (index, counts) in species.iter().enumerate() {
         let mut cells = count_cells(counts);
-        let bar = counts.errors.map_or(String::new(), |rate| bar(rate, longest));
-        let is_worst = index == 0 && counts.errors.is_some();
+        let bar = counts.error_rate.map_or(String::new(), |rate| bar(rate, longest));
+        let is_worst = index == 0 && counts.error_rate.is_some();
         let mark = if is_worst { "◀ worst" } else { "" };
-        cells.extend([bar, rate_cell(counts.non_responses), mark.to_owned()]);
-        table.add_line(cells);
+        cells.extend([bar, measured(counts.non_response_rate), mark.to_owned()]);
+        table.row(cells);
     }
     table.render()
 }
 
-fn bona_fide_lines(counts: &Counts) -> Vec<String> {
+fn bona_fide(counts: &SampleCounts) -> Vec<String> {
     if counts.presentations == 0 {
         let absent =
             "There are no bona fide presentations in the file: nothing is known about BPCER.";
@@ -72,32 +72,32 @@ fn bona_fide_lines(counts: &Counts) -> Vec<String> {
         ["living people", ">shown", ">answered", ">rejected", ">BPCER", ">at least", ">at most"];
     let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
     let mut cells = count_cells(counts);
-    cells.push(rate_cell(counts.non_responses));
-    table.add_line(cells);
-    table.render()
+    cells.push(measured(counts.non_response_rate));
+    table.row(cells);
+    table.lines()
 }
 
-/// Returns the cells that attacks and bona fide presentations have in common.
-fn count_cells(counts: &Counts) -> Vec<String> {
-    let answered = counts.errors.map_or(0, Rate::presentations);
+/// The cells that attacks and living people have in common.
+fn count_cells(counts: &SampleCounts) -> Vec<String> {
+    let answered = counts.error_rate.map_or(0, Rate::presentations);
     let mut cells =
         vec![counts.name.clone(), counts.presentations.to_string(), answered.to_string()];
-    let [wrong, lower, upper] = counts.errors.map_or([NO_RATE; 3].map(str::to_owned), |rate| {
-        [rate.errors().to_string(), percent(rate.lower()), percent(rate.upper())]
+    let [wrong, lower, upper] = counts.error_rate.map_or([NONE; 3].map(str::to_owned), |rate| {
+        [rate.errors().to_string(), percent(rate.lower_bound()), percent(rate.upper_bound())]
     });
-    cells.extend([wrong, rate_cell(counts.errors), lower, upper]);
+    cells.extend([wrong, measured(counts.error_rate), lower, upper]);
     cells
 }
 
 /// Returns a bar that is full up to the rate and light up to the rate's upper bound.
 fn bar(rate: Rate, longest: f64) -> String {
     let width = |value: f64| (value / longest * BAR_WIDTH as f64).round() as usize;
-    let (full, whole) = (width(rate.value()), width(rate.upper()));
+    let (full, whole) = (width(rate.value()), width(rate.upper_bound()));
     "█".repeat(full) + &"░".repeat(whole.saturating_sub(full))
 }
 
-/// Returns the lines about the whole system.
-fn system_lines(report: &Report, with_acer: bool) -> Vec<String> {
+/// The numbers of the whole system, one a line.
+fn system(report: &ThresholdReport, with_acer: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((worst, rate)) = report.apcer() {
         lines
@@ -109,7 +109,7 @@ fn system_lines(report: &Report, with_acer: bool) -> Vec<String> {
     let silent: Vec<&str> = report
         .attacks
         .iter()
-        .filter(|species| species.errors.is_none())
+        .filter(|species| species.error_rate.is_none())
         .map(|species| species.name.as_str())
         .collect();
     if !silent.is_empty() {
@@ -128,14 +128,19 @@ fn trade_off_lines(trade_off: &TradeOff<'_>) -> Vec<String> {
     let headings = ["at another threshold", ">threshold", ">rate", ">at most", ">APCER", ">BPCER"];
     let mut table = Table::new(&[&headings[..], &["worst species"]].concat());
     for point in trade_off.operating_points() {
-        let Errors { threshold, worst, apcer, bpcer } = point.errors;
+        let ErrorRates { threshold, worst_species, apcer, bpcer } = point.error_rates;
         let threshold =
             if threshold > 1.0 { "above 1".to_owned() } else { format!("{threshold:.4}") };
         let mut cells = vec![point.name.to_owned(), threshold];
-        let rates = [point.rate.value(), point.rate.upper(), apcer.value(), bpcer.value()];
+        let rates = [
+            point.quoted_rate.value(),
+            point.quoted_rate.upper_bound(),
+            apcer.value(),
+            bpcer.value(),
+        ];
         cells.extend(rates.map(percent));
-        cells.push(worst);
-        table.add_line(cells);
+        cells.push(worst_species);
+        table.row(cells);
     }
     let mut lines = table.render();
     lines.push(
@@ -144,7 +149,7 @@ fn trade_off_lines(trade_off: &TradeOff<'_>) -> Vec<String> {
     lines
 }
 
-fn claims_lines(report: &Report) -> Vec<String> {
+fn claims(report: &ThresholdReport) -> Vec<String> {
     let mut lines = vec!["What these presentations support, with 95 % confidence".to_owned()];
     for claim in report.apcer_claims() {
         lines.extend(claim_lines("APCER of every species", "passed", &claim));
@@ -168,16 +173,17 @@ fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
             "    {name}: {} of {} {wrong}, so it may be {}",
             rate.errors(),
             rate.presentations(),
-            percent(rate.upper())
+            percent(rate.upper_bound())
         ),
     }));
     lines
 }
 
-/// Returns a warning if subjects repeat, because the bounds assume independent presentations.
-fn dependence_warning(report: &Report) -> Option<String> {
+/// Says so when subjects repeat: the bounds take presentations for independent.
+fn dependence(report: &ThresholdReport) -> Option<String> {
     let kinds = || report.attacks.iter().chain([&report.bona_fide]);
-    let repeats = |counts: &Counts| counts.subjects > 0 && counts.subjects < counts.presentations;
+    let repeats =
+        |counts: &SampleCounts| counts.subjects > 0 && counts.subjects < counts.presentations;
     let fewest = kinds().filter(|counts| repeats(counts)).min_by_key(|counts| counts.subjects)?;
     Some(format!(
         "! Subjects repeat, {} in {} presentations of {}: bounds take them for independent.",
@@ -189,7 +195,7 @@ fn rate_cell(rate: Option<Rate>) -> String {
     rate.map_or(NO_RATE.to_owned(), |rate| percent(rate.value()))
 }
 
-fn rate_with_bounds(rate: Rate) -> String {
-    let [value, lower, upper] = [rate.value(), rate.lower(), rate.upper()].map(percent);
+fn between(rate: Rate) -> String {
+    let [value, lower, upper] = [rate.value(), rate.lower_bound(), rate.upper_bound()].map(percent);
     format!("{value} (at least {lower}, at most {upper})")
 }

@@ -83,7 +83,7 @@ impl CpuNetwork {
         policy: &Policy,
     ) -> Result<Self, EngineError> {
         if graph.outputs().len() > OUTPUTS_MAX {
-            return Err(EngineError::Outputs(graph.outputs().len()));
+            return Err(EngineError::TooManyOutputs(graph.outputs().len()));
         }
         let plan = bands(lower(graph, kernels)?, &policy.bands);
         Ok(Self::of_plan(plan, crew, policy))
@@ -252,7 +252,7 @@ mod tests {
     use crate::cpu::kernels::PORTABLE_F32;
     use crate::cpu::work::Fallback;
     use crate::fixtures::{floats, graph_of, model, node};
-    use crate::reference::Operation;
+    use crate::reference::ReferenceOp;
 
     /// Softmax of three numbers, replaced by a product with a matrix that wants two: what the
     /// importer would have refused.
@@ -263,7 +263,7 @@ mod tests {
         let gemm = vec![node("MatMul", &["x", "w"], "y", &[])];
         let weights = vec![floats("w", &[2, 3], &[0.5; 6])];
         let product = graph_of(&model(13, &[1, 2], gemm, weights));
-        let kernel = Operation::load(&product, &product.nodes()[0], &Device::Cpu).unwrap();
+        let kernel = ReferenceOp::load(&product, &product.nodes()[0], &Device::Cpu).unwrap();
         let step = plan.steps.iter_mut().find(|step| step.work.algorithm() == "reference").unwrap();
         let inputs = vec![(step.reads[0], vec![3])];
         let work = Fallback { op: "MatMul", kernel, inputs, output: step.writes, len: 3 };

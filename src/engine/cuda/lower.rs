@@ -130,7 +130,7 @@ impl<'g> Lowering<'g> {
         match &node.op {
             Op::Conv(conv) => self.convolution(node, conv),
             Op::Linear(linear) => self.linear(node, linear),
-            Op::ScaleShift(affine) => {
+            Op::Affine(affine) => {
                 let order = self.order(x);
                 let scale = Some(self.repeated(&affine.scale, y, order));
                 let shift = Some(self.repeated(&affine.shift, y, order));
@@ -199,7 +199,7 @@ impl<'g> Lowering<'g> {
         let finish = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
-        let border = conv.border.as_ref().map(|border| self.constants.floats(border.data()));
+        let border = conv.border_values.as_ref().map(|border| self.constants.floats(border.data()));
         let writes = self.place(node.output, last);
         let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {

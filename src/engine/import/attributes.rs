@@ -1,52 +1,52 @@
-//! The attributes of one node. Each must be taken by the importer of its operator: what nobody
-//! takes is refused, so that no attribute is ever ignored.
+//! The attributes of one node. The importer of the operator must read each of them. An attribute
+//! that stays unread is refused, so that no attribute is ever ignored.
 
 use crate::error::NodeError;
 use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::{AttributeProto, TensorProto};
 
-/// Reads attributes and remembers which were read.
+/// Reads attributes and remembers which ones were read.
 pub(super) struct Attributes<'m> {
     all: &'m [AttributeProto],
-    taken: Vec<bool>,
+    is_read: Vec<bool>,
 }
 
 impl<'m> Attributes<'m> {
     pub(super) fn new(all: &'m [AttributeProto]) -> Self {
-        Self { all, taken: vec![false; all.len()] }
+        Self { all, is_read: vec![false; all.len()] }
     }
 
     pub(super) fn int(&mut self, name: &'static str) -> Result<Option<i64>, NodeError> {
-        Ok(self.take(name, AttributeType::Int)?.map(|a| a.i))
+        Ok(self.read(name, AttributeType::Int)?.map(|a| a.i))
     }
 
     pub(super) fn float(&mut self, name: &'static str) -> Result<Option<f32>, NodeError> {
-        Ok(self.take(name, AttributeType::Float)?.map(|a| a.f))
+        Ok(self.read(name, AttributeType::Float)?.map(|a| a.f))
     }
 
     pub(super) fn ints(&mut self, name: &'static str) -> Result<Option<&'m [i64]>, NodeError> {
-        Ok(self.take(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
+        Ok(self.read(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
     }
 
     pub(super) fn floats(&mut self, name: &'static str) -> Result<Option<&'m [f32]>, NodeError> {
-        Ok(self.take(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
+        Ok(self.read(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
     }
 
     pub(super) fn tensor(
         &mut self,
         name: &'static str,
     ) -> Result<Option<&'m TensorProto>, NodeError> {
-        Ok(self.take(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
+        Ok(self.read(name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
     }
 
-    /// A string, which must be UTF-8.
+    /// Reads a string, which must be UTF-8.
     pub(super) fn string(&mut self, name: &'static str) -> Result<Option<&'m str>, NodeError> {
-        let Some(attribute) = self.take(name, AttributeType::String)? else { return Ok(None) };
+        let Some(attribute) = self.read(name, AttributeType::String)? else { return Ok(None) };
         let text = std::str::from_utf8(&attribute.s);
         text.map(Some).map_err(|_| NodeError::AttributeType(name.to_owned()))
     }
 
-    /// An integer flag with its default.
+    /// Reads an integer flag. Returns `default` if the attribute is missing.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> Result<bool, NodeError> {
         match self.int(name)? {
             None => Ok(default),
@@ -56,28 +56,32 @@ impl<'m> Attributes<'m> {
         }
     }
 
-    /// Takes an attribute that does not matter at inference.
+    /// Reads an attribute that has no effect at inference, and ignores its value.
     pub(super) fn ignore_float(&mut self, name: &'static str) -> Result<(), NodeError> {
         self.float(name).map(|_| ())
     }
 
-    /// Takes an integer that must have one value, its default.
-    pub(super) fn only_int(&mut self, name: &'static str, only: i64) -> Result<(), NodeError> {
+    /// Reads an integer that must be missing or have its default value.
+    pub(super) fn require_int(
+        &mut self,
+        name: &'static str,
+        default: i64,
+    ) -> Result<(), NodeError> {
         match self.int(name)? {
-            Some(value) if value != only => Err(unsupported(name, value)),
+            Some(value) if value != default => Err(unsupported(name, value)),
             _ => Ok(()),
         }
     }
 
-    /// Refuses the node when an attribute is left that nobody took.
-    pub(super) fn finish(&self) -> Result<(), NodeError> {
-        match self.taken.iter().position(|taken| !taken) {
+    /// Refuses the node if an attribute was not read.
+    pub(super) fn refuse_unread(&self) -> Result<(), NodeError> {
+        match self.is_read.iter().position(|is_read| !is_read) {
             Some(at) => Err(NodeError::UnknownAttribute(self.all[at].name.clone())),
             None => Ok(()),
         }
     }
 
-    fn take(
+    fn read(
         &mut self,
         name: &'static str,
         kind: AttributeType,
@@ -87,12 +91,12 @@ impl<'m> Attributes<'m> {
         if attribute.r#type != kind as i32 || !attribute.ref_attr_name.is_empty() {
             return Err(NodeError::AttributeType(name.to_owned()));
         }
-        self.taken[at] = true;
+        self.is_read[at] = true;
         Ok(Some(attribute))
     }
 }
 
-/// The error for a known attribute whose value is not supported.
+/// Returns the error for a known attribute with an unsupported value.
 pub(super) fn unsupported(name: &'static str, value: impl std::fmt::Debug) -> NodeError {
     NodeError::AttributeValue { name, value: format!("{value:?}") }
 }

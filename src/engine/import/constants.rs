@@ -1,17 +1,18 @@
-//! Operators evaluated at import: their inputs are shapes, integers about shapes, or weights.
+//! Operators that are evaluated at import. Their inputs are shapes, integers computed from shapes,
+//! or weights.
 
 use std::sync::Arc;
 
 use super::attributes::unsupported;
 use super::context::NodeContext;
-use super::layout::{cuts, joined_size, permutation};
+use super::layout::{SliceRange, joined_size, permutation, slice_ranges};
 use super::reshape::{reshape_target, squeezed_axes, unsqueezed_axes};
-use super::tensors::{Host, HostData, element};
+use super::tensors::{HostData, HostTensor, element};
 use crate::error::NodeError;
 use crate::shape::{broadcast, pad_rank, strides};
 
-/// True for operators that [`evaluate`] knows.
-pub(super) fn evaluates(op: &str) -> bool {
+/// Returns true for operators that [`evaluate`] supports.
+pub(super) fn can_evaluate(op: &str) -> bool {
     matches!(
         op,
         "Add"
@@ -34,12 +35,12 @@ pub(super) fn evaluates(op: &str) -> bool {
     )
 }
 
-/// Evaluates a node all of whose inputs are known.
+/// Evaluates a node whose inputs are all known.
 pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let result = match node.node.op_type.as_str() {
-        "Floor" => round(node, f32::floor)?,
-        "Ceil" => round(node, f32::ceil)?,
-        "Sqrt" => round(node, f32::sqrt)?,
+        "Floor" => map_floats(node, f32::floor)?,
+        "Ceil" => map_floats(node, f32::ceil)?,
+        "Sqrt" => map_floats(node, f32::sqrt)?,
         "Identity" => only_input(node)?,
         "Cast" => cast(node)?,
         "Reshape" => reshape(node)?,
@@ -52,28 +53,28 @@ pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
         "ConstantOfShape" => constant_of_shape(node)?,
         _ => arithmetic(node)?,
     };
-    node.define_host(result)
+    node.define_host_tensor(result)
 }
 
-/// `Shape`, of a value or of a constant, with a batch of one.
+/// Imports `Shape` of a value or of a constant, with a batch of one.
 pub(super) fn shape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(1)?;
-    let dims = match node.row(0) {
-        Ok(row) => row.dims,
-        Err(_) => node.host(0)?.shape.clone(),
+    node.check_inputs_max(1)?;
+    let dims = match node.runtime_value(0) {
+        Ok(value) => value.dims,
+        Err(_) => node.host_tensor(0)?.shape.clone(),
     };
     let rank = dims.len() as i64;
-    let bound = |place: i64| if place < 0 { place.saturating_add(rank) } else { place };
-    let start = bound(node.attributes.int("start")?.unwrap_or(0)).clamp(0, rank);
-    let end = bound(node.attributes.int("end")?.unwrap_or(rank)).clamp(start, rank);
+    let from_front = |axis: i64| if axis < 0 { axis.saturating_add(rank) } else { axis };
+    let start = from_front(node.attributes.int("start")?.unwrap_or(0)).clamp(0, rank);
+    let end = from_front(node.attributes.int("end")?.unwrap_or(rank)).clamp(start, rank);
     let sizes = &dims[start as usize..end as usize];
-    node.define_host(Host::ints(sizes.iter().map(|&size| size as i64).collect()))
+    node.define_host_tensor(HostTensor::ints(sizes.iter().map(|&size| size as i64).collect()))
 }
 
-/// `Constant` in its forms of floats and integers.
+/// Imports `Constant` in its forms of floats and integers.
 pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(0)?;
-    let scalar = |data| Host { shape: Vec::new(), data };
+    node.check_inputs_max(0)?;
+    let scalar = |data| HostTensor { shape: Vec::new(), data };
     let host = if let Some(tensor) = node.attributes.tensor("value")? {
         node.decode(tensor)?
     } else if let Some(value) = node.attributes.float("value_float")? {
@@ -81,40 +82,40 @@ pub(super) fn constant(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
     } else if let Some(value) = node.attributes.int("value_int")? {
         scalar(HostData::Int(vec![value]))
     } else if let Some(values) = node.attributes.floats("value_floats")? {
-        Host::floats(vec![values.len()], values.to_vec())
+        HostTensor::floats(vec![values.len()], values.to_vec())
     } else if let Some(values) = node.attributes.ints("value_ints")? {
-        Host::ints(values.to_vec())
+        HostTensor::ints(values.to_vec())
     } else {
-        node.attributes.finish()?;
+        node.attributes.refuse_unread()?;
         return Err(NodeError::AttributeMissing("value"));
     };
-    node.define_host(host)
+    node.define_host_tensor(host)
 }
 
-/// The first and only input, for a result of as many elements.
-fn only_input(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    node.inputs_max(1)?;
-    charged(node, 0)
+/// Returns the only input, and charges as many elements for the result.
+fn only_input(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    node.check_inputs_max(1)?;
+    charged_input(node, 0)
 }
 
-/// An input that a result of as many elements is made of.
-fn charged(node: &mut NodeContext<'_, '_>, input: usize) -> Result<Host, NodeError> {
-    let host = node.host(input)?;
+/// Returns an input, and charges as many elements for the result.
+fn charged_input(node: &mut NodeContext<'_, '_>, input: usize) -> Result<HostTensor, NodeError> {
+    let host = node.host_tensor(input)?;
     node.charge(host.len())?;
     Ok(host.as_ref().clone())
 }
 
-fn round(node: &mut NodeContext<'_, '_>, f: fn(f32) -> f32) -> Result<Host, NodeError> {
+fn map_floats(node: &mut NodeContext<'_, '_>, f: fn(f32) -> f32) -> Result<HostTensor, NodeError> {
     let host = only_input(node)?;
-    let floats = host.as_floats().ok_or(NodeError::Elements { input: 0, expected: "floats" })?;
-    Ok(Host::floats(host.shape.clone(), floats.iter().map(|&x| f(x)).collect()))
+    let floats = host.as_floats().ok_or(NodeError::ElementType { input: 0, expected: "floats" })?;
+    Ok(HostTensor::floats(host.shape.clone(), floats.iter().map(|&x| f(x)).collect()))
 }
 
-fn cast(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+fn cast(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let host = only_input(node)?;
     let to = node.attributes.int("to")?.ok_or(NodeError::AttributeMissing("to"))?;
-    node.attributes.only_int("saturate", 1)?;
-    let Host { shape, data } = host;
+    node.attributes.require_int("saturate", 1)?;
+    let HostTensor { shape, data } = host;
     let data = match (i32::try_from(to), data) {
         (Ok(element::FLOAT | element::DOUBLE), HostData::Int(data)) => {
             HostData::Float(Arc::new(data.iter().map(|&x| x as f32).collect()))
@@ -126,18 +127,18 @@ fn cast(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
         (Ok(element::INT32 | element::INT64), data @ HostData::Int(_)) => data,
         _ => return Err(unsupported("to", to)),
     };
-    Ok(Host { shape, data })
+    Ok(HostTensor { shape, data })
 }
 
-fn reshape(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    node.inputs_max(2)?;
-    let host = charged(node, 0)?;
+fn reshape(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    node.check_inputs_max(2)?;
+    let host = charged_input(node, 0)?;
     let shape = reshape_target(node, &host.shape)?;
     Ok(host.reshape(shape))
 }
 
-fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    let host = charged(node, 0)?;
+fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    let host = charged_input(node, 0)?;
     let mut shape = host.shape.clone();
     for axis in squeezed_axes(node, &shape)?.into_iter().rev() {
         shape.remove(axis);
@@ -145,8 +146,8 @@ fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
     Ok(host.reshape(shape))
 }
 
-fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    let host = charged(node, 0)?;
+fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    let host = charged_input(node, 0)?;
     let mut shape = host.shape.clone();
     for axis in unsqueezed_axes(node, shape.len())? {
         shape.insert(axis, 1);
@@ -155,104 +156,108 @@ fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
     Ok(host.reshape(shape))
 }
 
-fn transpose(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+fn transpose(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let host = only_input(node)?;
     let perm = permutation(node, host.shape.len())?;
     Ok(host.transpose(&perm))
 }
 
-/// Joins along an axis: element by element, since these are short.
-fn concat(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
+/// Concatenates along an axis, element by element: these constants are short.
+fn concat(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
-    let mut all = charged(node, 0)?;
+    let mut all = charged_input(node, 0)?;
     let axis = node.axis(axis, all.shape.len())?;
     for input in 1..node.node.input.len() {
         node.charge(all.len())?;
-        let next = charged(node, input)?;
+        let next = charged_input(node, input)?;
         let total = joined_size(&all.shape, &next.shape, axis);
         let total = total.ok_or(NodeError::Shape { input, shape: next.shape.clone() })?;
-        let inner = |host: &Host| host.shape[axis..].iter().product::<usize>().max(1);
-        let (a, b) = (inner(&all), inner(&next));
+        let inner = |host: &HostTensor| host.shape[axis..].iter().product::<usize>().max(1);
+        let (x_chunk, y_chunk) = (inner(&all), inner(&next));
         let mut shape = all.shape.clone();
         shape[axis] = total;
         let data = match (&all.data, &next.data) {
             (HostData::Float(x), HostData::Float(y)) => {
-                HostData::Float(Arc::new(interleave(x, a, y, b)))
+                HostData::Float(Arc::new(interleave(x, x_chunk, y, y_chunk)))
             }
-            (HostData::Int(x), HostData::Int(y)) => HostData::Int(interleave(x, a, y, b)),
-            _ => return Err(NodeError::Elements { input, expected: "the type of input 0" }),
+            (HostData::Int(x), HostData::Int(y)) => {
+                HostData::Int(interleave(x, x_chunk, y, y_chunk))
+            }
+            _ => return Err(NodeError::ElementType { input, expected: "the type of input 0" }),
         };
-        all = Host { shape, data };
+        all = HostTensor { shape, data };
     }
     Ok(all)
 }
 
-/// Chunks of `a` elements of `x` and of `b` elements of `y` in turn; either may be empty.
-fn interleave<T: Copy>(x: &[T], a: usize, y: &[T], b: usize) -> Vec<T> {
-    let chunks = (x.len() / a).max(y.len() / b);
+/// Alternates chunks of `x_chunk` elements of `x` and of `y_chunk` elements of `y`. Either list may
+/// be empty.
+fn interleave<T: Copy>(x: &[T], x_chunk: usize, y: &[T], y_chunk: usize) -> Vec<T> {
+    let chunks = (x.len() / x_chunk).max(y.len() / y_chunk);
     let chunk = |data: &[T], size: usize, i: usize| {
         data.get(i * size..(i + 1) * size).unwrap_or_default().to_vec()
     };
-    (0..chunks).flat_map(|i| [chunk(x, a, i), chunk(y, b, i)].concat()).collect()
+    (0..chunks).flat_map(|i| [chunk(x, x_chunk, i), chunk(y, y_chunk, i)].concat()).collect()
 }
 
-fn slice(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    let mut host = charged(node, 0)?;
-    for cut in cuts(node, &host.shape.clone())? {
-        let places: Vec<usize> = (0..cut.count).map(|i| step(cut.start, cut.step, i)).collect();
+fn slice(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    let mut host = charged_input(node, 0)?;
+    for range in slice_ranges(node, &host.shape.clone())? {
+        let indices: Vec<usize> = (0..range.count).map(|n| nth_index(&range, n)).collect();
         node.charge(host.len())?;
-        host = take(&host, cut.axis, &places, &[places.len()]);
+        host = gather_along(&host, range.axis, &indices, &[indices.len()]);
     }
     Ok(host)
 }
 
-/// `start + index × step`, which lies inside the axis.
-fn step(start: usize, step: i64, index: usize) -> usize {
-    (start as i128 + i128::from(step) * index as i128) as usize
+/// Returns `start + n × step`, which is inside the axis.
+fn nth_index(range: &SliceRange, n: usize) -> usize {
+    (range.start as i128 + i128::from(range.step) * n as i128) as usize
 }
 
-fn gather(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    node.inputs_max(2)?;
-    let host = charged(node, 0)?;
+fn gather(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    node.check_inputs_max(2)?;
+    let host = charged_input(node, 0)?;
     let axis = node.attributes.int("axis")?.unwrap_or(0);
     let axis = node.axis(axis, host.shape.len())?;
-    let index = node.host(1)?;
-    let ints = index.as_ints().ok_or(NodeError::Elements { input: 1, expected: "integers" })?;
-    let mut places = Vec::new();
-    for &place in ints {
-        places.push(node.axis(place, host.shape[axis])?);
+    let index_tensor = node.host_tensor(1)?;
+    let ints =
+        index_tensor.as_ints().ok_or(NodeError::ElementType { input: 1, expected: "integers" })?;
+    let mut indices = Vec::new();
+    for &index in ints {
+        indices.push(node.axis(index, host.shape[axis])?);
     }
     let mut shape = host.shape.clone();
-    shape.splice(axis..=axis, index.shape.iter().copied());
+    shape.splice(axis..=axis, index_tensor.shape.iter().copied());
     node.charge_shape(&shape)?;
-    Ok(take(&host, axis, &places, &index.shape))
+    Ok(gather_along(&host, axis, &indices, &index_tensor.shape))
 }
 
-/// The elements at `places` of an axis, which `shape` replaces.
-fn take(host: &Host, axis: usize, places: &[usize], shape: &[usize]) -> Host {
+/// Selects the elements at `indices` of an axis. `shape` replaces the axis in the result's shape.
+fn gather_along(host: &HostTensor, axis: usize, indices: &[usize], shape: &[usize]) -> HostTensor {
     let stride = strides(&host.shape)[axis];
     let block = stride * host.shape[axis];
     let outer: usize = host.shape[..axis].iter().product();
-    let read = (0..outer).flat_map(|o| {
-        places.iter().flat_map(move |&place| {
-            let from = o * block + place * stride;
+    let offsets = (0..outer).flat_map(|o| {
+        indices.iter().flat_map(move |&index| {
+            let from = o * block + index * stride;
             from..from + stride
         })
     });
     let mut result = host.shape.clone();
     result.splice(axis..=axis, shape.iter().copied());
-    host.read(result, read)
+    host.gather(result, offsets)
 }
 
-fn constant_of_shape(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    node.inputs_max(1)?;
+fn constant_of_shape(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    node.check_inputs_max(1)?;
     let sizes = node.ints(0)?;
     let shape = sizes.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
     let shape = shape.map_err(|_| NodeError::Value { input: 0, value: format!("{sizes:?}") })?;
     node.charge_shape(&shape)?;
     let value = match node.attributes.tensor("value")? {
         Some(tensor) => node.decode(tensor)?,
-        None => Host::floats(vec![1], vec![0.0]),
+        None => HostTensor::floats(vec![1], vec![0.0]),
     };
     if value.shape != [1] {
         return Err(unsupported("value", value.shape));
@@ -260,10 +265,10 @@ fn constant_of_shape(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> 
     Ok(value.reshape(vec![1; shape.len()]).expand(&shape))
 }
 
-/// `Add`, `Sub`, `Mul` and `Div` of two constants of one type.
-fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
-    node.inputs_max(2)?;
-    let (a, b) = (node.host(0)?, node.host(1)?);
+/// Computes `Add`, `Sub`, `Mul` or `Div` of two constants of equal type.
+fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
+    node.check_inputs_max(2)?;
+    let (a, b) = (node.host_tensor(0)?, node.host_tensor(1)?);
     let rank = a.shape.len().max(b.shape.len());
     let (a_shape, b_shape) = (pad_rank(&a.shape, rank), pad_rank(&b.shape, rank));
     let shape = broadcast(&a_shape, &b_shape)
@@ -280,11 +285,11 @@ fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<Host, NodeError> {
         (HostData::Int(a), HostData::Int(b)) => {
             let f = int_function(op);
             let data = a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect::<Option<_>>();
-            HostData::Int(data.ok_or(NodeError::Arithmetic)?)
+            HostData::Int(data.ok_or(NodeError::IntegerArithmetic)?)
         }
-        _ => return Err(NodeError::Elements { input: 1, expected: "the type of input 0" }),
+        _ => return Err(NodeError::ElementType { input: 1, expected: "the type of input 0" }),
     };
-    Ok(Host { shape, data })
+    Ok(HostTensor { shape, data })
 }
 
 fn float_function(op: &str) -> fn(f32, f32) -> f32 {

@@ -1,10 +1,10 @@
-//! What the importer of an operator works with: one node, its inputs and the graph so far.
+//! The context in which an operator is imported: one node, its inputs and the graph so far.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::tensors::{CONSTANT_ELEMENTS_MAX, Host, decode, stored_shape};
+use super::tensors::{CONSTANT_ELEMENTS_MAX, HostTensor, decode, stored_shape};
 use crate::constant::Constant;
 use crate::error::NodeError;
 use crate::graph::{Graph, Node, ValueId};
@@ -12,56 +12,56 @@ use crate::onnx::{NodeProto, TensorProto};
 use crate::op::Op;
 use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
 
-/// What a name of the file stands for.
+/// The meaning of a name in the file.
 #[derive(Clone)]
 pub(super) enum Value<'m> {
-    /// Depends on the row.
-    Row(Row),
+    /// Depends on the input of the network.
+    Runtime(RuntimeValue),
     /// Known at import.
-    Host(Arc<Host>),
-    /// Known at import, decoded when it is read.
+    Host(Arc<HostTensor>),
+    /// Known at import. Decoded when an operator reads it.
     Stored(&'m TensorProto),
 }
 
-/// A value that depends on the row: its ONNX shape at a batch of one, and where the batch is.
+/// A value that depends on the input of the network.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct RuntimeValue {
     pub(super) id: ValueId,
-    /// The ONNX shape, batch axis (of size 1) included.
+    /// The ONNX shape at a batch of one, batch axis included.
     pub(super) dims: Vec<usize>,
-    /// The batch axis. A value may lose it, by a reshape for example: then the ONNX shape at a
-    /// batch of one is the row's.
+    /// Index of the batch axis in `dims`. `None` if the value has no batch axis any more, for
+    /// example after a reshape; `dims` is then the item shape.
     pub(super) batch: Option<usize>,
 }
 
-impl Row {
-    /// The axis of the row that an ONNX axis is; the batch axis is refused.
-    pub(super) fn row_axis(&self, axis: usize) -> Result<usize, NodeError> {
+impl RuntimeValue {
+    /// Converts an ONNX axis to an axis of the item. Refuses the batch axis.
+    pub(super) fn item_axis(&self, axis: usize) -> Result<usize, NodeError> {
         match self.batch {
-            Some(batch) if axis == batch => Err(NodeError::MixesRows(axis)),
+            Some(batch) if axis == batch => Err(NodeError::MixesItems(axis)),
             Some(batch) if axis > batch => Ok(axis - 1),
             _ => Ok(axis),
         }
     }
 
-    /// Per-axis sizes or amounts without the entry of the batch axis.
-    pub(super) fn strip<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
-        strip(per_axis, self.batch)
+    /// Returns per-axis sizes or amounts without the entry of the batch axis.
+    pub(super) fn strip_batch<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
+        strip_axis(per_axis, self.batch)
     }
 }
 
-/// `per_axis` without the entry of the batch axis.
-pub(super) fn strip<T: Clone>(per_axis: &[T], batch: Option<usize>) -> Vec<T> {
-    let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != batch);
-    kept.map(|(_, item)| item.clone()).collect()
+/// Returns `per_axis` without the entry of `stripped_axis`. `None` strips nothing.
+pub(super) fn strip_axis<T: Clone>(per_axis: &[T], stripped_axis: Option<usize>) -> Vec<T> {
+    let kept = per_axis.iter().enumerate().filter(|&(axis, _)| Some(axis) != stripped_axis);
+    kept.map(|(_, entry)| entry.clone()).collect()
 }
 
-/// The graph so far and what the names stand for.
+/// The graph so far, and the values of all names.
 pub(super) struct Importer<'m> {
     pub(super) opset: i64,
     pub(super) graph: Graph,
     pub(super) values: HashMap<&'m str, Value<'m>>,
-    /// Elements of constants that may still be made.
+    /// Number of elements that further constants may have in total.
     pub(super) constant_budget: usize,
 }
 
@@ -81,8 +81,8 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.importer.opset
     }
 
-    /// Refuses nodes with more inputs than the operator has.
-    pub(super) fn inputs_max(&self, max: usize) -> Result<(), NodeError> {
+    /// Refuses a node with more than `max` inputs.
+    pub(super) fn check_inputs_max(&self, max: usize) -> Result<(), NodeError> {
         let count = self.node.input.len();
         if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
     }
@@ -91,8 +91,8 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.node.input.get(index).is_some_and(|name| !name.is_empty())
     }
 
-    /// True when there are inputs and all are known at import.
-    pub(super) fn all_constant(&self) -> bool {
+    /// Returns true if the node has inputs and all of them are known at import.
+    pub(super) fn all_inputs_constant(&self) -> bool {
         let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
         names.peek().is_some()
             && names.all(|name| {
@@ -108,56 +108,61 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         value.cloned().ok_or_else(|| NodeError::Undefined(name.clone()))
     }
 
-    /// An input that depends on the row.
-    pub(super) fn row(&self, index: usize) -> Result<Row, NodeError> {
+    /// Returns an input that depends on the input of the network.
+    pub(super) fn runtime_value(&self, index: usize) -> Result<RuntimeValue, NodeError> {
         match self.value(index)? {
-            Value::Row(row) => Ok(row),
-            Value::Host(_) | Value::Stored(_) => Err(NodeError::NotActivation(index)),
+            Value::Runtime(value) => Ok(value),
+            Value::Host(_) | Value::Stored(_) => Err(NodeError::UnexpectedConstant(index)),
         }
     }
 
-    /// An image `[1, channels, height, width]` that depends on the row.
-    pub(super) fn image(&mut self, index: usize) -> Result<Row, NodeError> {
-        let row = self.row(index)?;
-        if row.dims.len() != 4 {
-            return Err(NodeError::Shape { input: index, shape: row.dims });
+    /// Returns an image `[1, channels, height, width]` that depends on the input of the network.
+    pub(super) fn image(&mut self, index: usize) -> Result<RuntimeValue, NodeError> {
+        let value = self.runtime_value(index)?;
+        if value.dims.len() != 4 {
+            return Err(NodeError::Shape { input: index, shape: value.dims });
         }
-        self.batch_first(index, row)
+        self.batch_first(index, value)
     }
 
-    /// The value with the batch as its first axis, which must be of size 1.
-    pub(super) fn batch_first(&mut self, index: usize, row: Row) -> Result<Row, NodeError> {
-        match (row.batch, row.dims.first()) {
-            (Some(0), _) => Ok(row),
-            (_, Some(1)) => self.reshape(&row, row.dims.clone(), Some(0)),
-            _ => Err(NodeError::Shape { input: index, shape: row.dims }),
+    /// Returns the value with its first axis as the batch axis. If the first axis is not the batch
+    /// axis yet, it must have size 1.
+    pub(super) fn batch_first(
+        &mut self,
+        index: usize,
+        value: RuntimeValue,
+    ) -> Result<RuntimeValue, NodeError> {
+        match (value.batch, value.dims.first()) {
+            (Some(0), _) => Ok(value),
+            (_, Some(1)) => self.reshape(&value, value.dims.clone(), Some(0)),
+            _ => Err(NodeError::Shape { input: index, shape: value.dims }),
         }
     }
 
-    /// An input that is known at import.
-    pub(super) fn host(&mut self, index: usize) -> Result<Arc<Host>, NodeError> {
+    /// Returns an input that is known at import.
+    pub(super) fn host_tensor(&mut self, index: usize) -> Result<Arc<HostTensor>, NodeError> {
         match self.value(index)? {
-            Value::Row(_) => Err(NodeError::NotConstant(index)),
+            Value::Runtime(_) => Err(NodeError::NotConstant(index)),
             Value::Host(host) => Ok(host),
             Value::Stored(tensor) => Ok(Arc::new(self.decode(tensor)?)),
         }
     }
 
-    /// Integers that are known at import, in order, whatever their shape.
+    /// Returns the elements of a known input of integers. Its shape does not matter.
     pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
-        let host = self.host(index)?;
+        let host = self.host_tensor(index)?;
         let ints = host.as_ints().map(<[i64]>::to_vec);
-        ints.ok_or(NodeError::Elements { input: index, expected: "integers" })
+        ints.ok_or(NodeError::ElementType { input: index, expected: "integers" })
     }
 
-    /// Floats that are known at import.
+    /// Returns a known input of floats.
     pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
-        let host = self.host(index)?;
+        let host = self.host_tensor(index)?;
         self.charge(host.len())?;
-        host.to_constant().ok_or(NodeError::Elements { input: index, expected: "floats" })
+        host.to_constant().ok_or(NodeError::ElementType { input: index, expected: "floats" })
     }
 
-    /// One float that is known at import.
+    /// Returns a known input of one float.
     pub(super) fn scalar(&mut self, index: usize) -> Result<f32, NodeError> {
         let constant = self.constant(index)?;
         match constant.data() {
@@ -166,78 +171,86 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         }
     }
 
-    /// A constant that broadcasts to `row` without enlarging it, with the axes of the row.
-    pub(super) fn constant_of(&mut self, index: usize, row: &Row) -> Result<Constant, NodeError> {
+    /// Returns a known input that broadcasts to `value` and does not enlarge it. The result has the
+    /// axes of an item.
+    pub(super) fn broadcast_constant(
+        &mut self,
+        index: usize,
+        value: &RuntimeValue,
+    ) -> Result<Constant, NodeError> {
         let constant = self.constant(index)?;
         let refused = || NodeError::Shape { input: index, shape: constant.shape().to_vec() };
-        let shape = pad_rank(constant.shape(), row.dims.len());
-        let fits = shape.len() == row.dims.len()
-            && shape.iter().zip(&row.dims).all(|(&c, &size)| c == 1 || c == size);
+        let shape = pad_rank(constant.shape(), value.dims.len());
+        let fits = shape.len() == value.dims.len()
+            && shape.iter().zip(&value.dims).all(|(&c, &size)| c == 1 || c == size);
         if !fits {
             return Err(refused());
         }
-        Ok(constant.reshape(row.strip(&shape)))
+        Ok(constant.reshape(value.strip_batch(&shape)))
     }
 
-    /// Resolves an axis that may count from the end.
+    /// Resolves an axis. A negative axis counts from the end.
     pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, NodeError> {
         let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
         let resolved = resolved.and_then(|axis| usize::try_from(axis).ok());
         resolved.filter(|&axis| axis < rank).ok_or(NodeError::Axis { axis, rank })
     }
 
-    /// Adds an operation to the graph; `dims` is the ONNX shape of its result at a batch of one.
+    /// Adds an operation to the graph. `dims` is the ONNX shape of its result at a batch of one.
     pub(super) fn emit(
         &mut self,
         op: Op,
-        inputs: &[&Row],
+        inputs: &[&RuntimeValue],
         dims: Vec<usize>,
         batch: Option<usize>,
-    ) -> Result<Row, NodeError> {
+    ) -> Result<RuntimeValue, NodeError> {
         let fits = elements(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
         if !fits || dims.len() > RANK_MAX {
             return Err(NodeError::ResultSize(dims));
         }
         debug_assert!(batch.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
         let name = self.node.output.first().cloned().unwrap_or_default();
-        let output = self.importer.graph.add_value(name, strip(&dims, batch));
-        let inputs = inputs.iter().map(|row| row.id).collect();
+        let output = self.importer.graph.add_value(name, strip_axis(&dims, batch));
+        let inputs = inputs.iter().map(|value| value.id).collect();
         self.importer.graph.nodes.push(Node { op, inputs, output });
-        Ok(Row { id: output, dims, batch })
+        Ok(RuntimeValue { id: output, dims, batch })
     }
 
-    /// The same elements under another shape, or with another batch axis.
+    /// Returns the same elements with another shape or another batch axis.
     pub(super) fn reshape(
         &mut self,
-        row: &Row,
+        value: &RuntimeValue,
         dims: Vec<usize>,
         batch: Option<usize>,
-    ) -> Result<Row, NodeError> {
-        if row.strip(&row.dims) == strip(&dims, batch) {
-            return Ok(Row { id: row.id, dims, batch });
+    ) -> Result<RuntimeValue, NodeError> {
+        if value.strip_batch(&value.dims) == strip_axis(&dims, batch) {
+            return Ok(RuntimeValue { id: value.id, dims, batch });
         }
-        self.emit(Op::Reshape, &[row], dims, batch)
+        self.emit(Op::Reshape, &[value], dims, batch)
     }
 
-    /// The value with its batch axis turned into an ordinary axis of size 1.
-    pub(super) fn without_batch(&mut self, row: Row) -> Result<Row, NodeError> {
-        match row.batch {
-            None => Ok(row),
-            Some(_) => self.reshape(&row, row.dims.clone(), None),
+    /// Turns the batch axis into an ordinary axis of size 1.
+    pub(super) fn batch_as_ordinary_axis(
+        &mut self,
+        value: RuntimeValue,
+    ) -> Result<RuntimeValue, NodeError> {
+        match value.batch {
+            None => Ok(value),
+            Some(_) => self.reshape(&value, value.dims.clone(), None),
         }
     }
 
-    /// Gives the node's only output its value.
-    pub(super) fn define(&mut self, row: Row) -> Result<(), NodeError> {
-        self.define_all(vec![Value::Row(row)])
+    /// Sets the value of the node's only output.
+    pub(super) fn define(&mut self, value: RuntimeValue) -> Result<(), NodeError> {
+        self.define_all(vec![Value::Runtime(value)])
     }
 
-    /// Gives the node's only output a value that is known at import.
-    pub(super) fn define_host(&mut self, host: Host) -> Result<(), NodeError> {
+    /// Sets the node's only output to a tensor that is known at import.
+    pub(super) fn define_host_tensor(&mut self, host: HostTensor) -> Result<(), NodeError> {
         self.define_all(vec![Value::Host(Arc::new(host))])
     }
 
-    /// Gives each output of the node its value.
+    /// Sets the value of each output of the node.
     pub(super) fn define_all(&mut self, values: Vec<Value<'m>>) -> Result<(), NodeError> {
         if self.node.output.len() != values.len() {
             return Err(NodeError::OutputCount(self.node.output.len()));
@@ -253,15 +266,15 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         Ok(())
     }
 
-    /// Counts elements of a constant that is about to be made.
+    /// Charges `count` elements to the budget for constants, before a constant is made.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), NodeError> {
-        let left = self.importer.constant_budget.checked_sub(count);
+        let remaining = self.importer.constant_budget.checked_sub(count);
         self.importer.constant_budget =
-            left.ok_or(NodeError::ConstantLimit(CONSTANT_ELEMENTS_MAX))?;
+            remaining.ok_or(NodeError::ConstantLimit(CONSTANT_ELEMENTS_MAX))?;
         Ok(())
     }
 
-    /// Counts the elements of a shape of a constant that is about to be made.
+    /// Charges the elements of `shape` to the budget for constants, before a constant is made.
     pub(super) fn charge_shape(&mut self, shape: &[usize]) -> Result<(), NodeError> {
         if shape.len() > RANK_MAX {
             return Err(NodeError::ResultSize(shape.to_vec()));
@@ -269,7 +282,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         self.charge(elements(shape).unwrap_or(usize::MAX))
     }
 
-    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<Host, NodeError> {
+    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<HostTensor, NodeError> {
         self.charge_shape(&stored_shape(tensor)?)?;
         Ok(decode(tensor)?)
     }

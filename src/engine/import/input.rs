@@ -1,4 +1,4 @@
-//! The row shape of the network's input.
+//! The item shape of the network's input.
 
 use crate::error::InputError;
 use crate::onnx::tensor_shape_proto::{Dimension, dimension};
@@ -7,8 +7,8 @@ use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements};
 
 use super::tensors::element;
 
-/// The row shape to import for: the file's, or `given` where it fits the file's.
-pub(super) fn row_shape(
+/// Returns the item shape for the import: `given` if it fits the file, otherwise the file's shape.
+pub(super) fn item_shape(
     input: &ValueInfoProto,
     given: Option<&[usize]>,
 ) -> Result<Vec<usize>, InputError> {
@@ -48,7 +48,8 @@ fn from_file(dims: &[Dimension], given: Option<&[usize]>) -> Result<Vec<usize>, 
     }
 }
 
-/// The size of an axis; 0 when the file leaves it open. Some exporters write -1 for that.
+/// Returns the size of an axis, or 0 if the file leaves the size open. Some exporters write -1 for
+/// an open size.
 fn size(dim: &Dimension) -> i64 {
     match dim.value {
         Some(dimension::Value::DimValue(size)) => size.max(0),
@@ -56,10 +57,11 @@ fn size(dim: &Dimension) -> i64 {
     }
 }
 
-/// Open sizes take anything; of an image, height and width may change; all else is fixed.
+/// Returns true if the file may be imported with `given`. An open size accepts any size, and height
+/// and width of an image may change. All other sizes are fixed.
 fn is_compatible(given: &[usize], file: &[usize]) -> bool {
     let channels = match file {
-        // Channels last, as TensorFlow exports, when the last axis is the shortest.
+        // Channels are last, as in exports of TensorFlow, if the last axis is the shortest.
         [first, _, last] if last < first && *last > 0 => Some(2),
         [_, _, _] => Some(0),
         _ => None,
@@ -79,7 +81,7 @@ mod tests {
     use crate::fixtures::input_info;
 
     fn shape(dims: &[i64], given: Option<&[usize]>) -> Result<Vec<usize>, String> {
-        row_shape(&input_info("x", dims), given).map_err(|error| error.to_string())
+        item_shape(&input_info("x", dims), given).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -94,9 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn symbolic_sizes_need_a_row_shape() {
+    fn symbolic_sizes_need_an_item_shape() {
         let error = shape(&[-1, 3, -1, -1], None).unwrap_err();
-        assert_eq!(error, "axis 2 is symbolic, the row shape must be given");
+        assert_eq!(error, "axis 2 is symbolic, the item shape must be given");
         assert_eq!(shape(&[-1, 3, -1, -1], Some(&[3, 5, 7])), Ok(vec![3, 5, 7]));
     }
 

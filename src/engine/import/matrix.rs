@@ -1,18 +1,18 @@
 //! Products with a constant matrix.
 
-use super::context::{NodeContext, Row};
+use super::context::{NodeContext, RuntimeValue};
 use crate::constant::Constant;
 use crate::error::NodeError;
 use crate::op::{Linear, Op};
 
-/// `alpha × A × B + beta × C` with constants B and C.
+/// Imports `alpha × A × B + beta × C` with constants B and C.
 pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(3)?;
-    node.attributes.only_int("transA", 0)?;
+    node.check_inputs_max(3)?;
+    node.attributes.require_int("transA", 0)?;
     let transposed = node.attributes.flag("transB", false)?;
     let alpha = node.attributes.float("alpha")?.unwrap_or(1.0);
     let beta = node.attributes.float("beta")?.unwrap_or(1.0);
-    let x = node.row(0)?;
+    let x = node.runtime_value(0)?;
     if x.dims.len() != 2 {
         return Err(NodeError::Shape { input: 0, shape: x.dims });
     }
@@ -29,17 +29,17 @@ pub(super) fn gemm(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
 fn gemm_bias(node: &mut NodeContext<'_, '_>, out: usize, beta: f32) -> Result<Constant, NodeError> {
     let bias = node.constant(2)?;
     let count = bias.data().len();
-    let is_row = matches!(bias.shape(), [] | [_] | [1, _]) && (count == 1 || count == out);
-    if !is_row {
+    let is_vector = matches!(bias.shape(), [] | [_] | [1, _]) && (count == 1 || count == out);
+    if !is_vector {
         return Err(NodeError::Shape { input: 2, shape: bias.shape().to_vec() });
     }
     Ok(bias.reshape(vec![count]).expand(&[out]).map(|b| beta * b))
 }
 
-/// A product with a constant matrix on the right.
+/// Imports a product with a constant matrix on the right.
 pub(super) fn matmul(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(2)?;
-    let x = node.row(0)?;
+    node.check_inputs_max(2)?;
+    let x = node.runtime_value(0)?;
     let weight = matrix(node)?.transpose(&[1, 0]);
     linear(node, x, weight, None)
 }
@@ -54,13 +54,13 @@ fn matrix(node: &mut NodeContext<'_, '_>) -> Result<Constant, NodeError> {
 
 fn linear(
     node: &mut NodeContext<'_, '_>,
-    x: Row,
+    x: RuntimeValue,
     weight: Constant,
     bias: Option<Constant>,
 ) -> Result<(), NodeError> {
     let last = x.dims.len().checked_sub(1);
     let last = last.ok_or_else(|| NodeError::Shape { input: 0, shape: x.dims.clone() })?;
-    x.row_axis(last)?;
+    x.item_axis(last)?;
     if x.dims[last] != weight.shape()[1] {
         return Err(NodeError::Shape { input: 1, shape: weight.shape().to_vec() });
     }

@@ -1,8 +1,8 @@
-//! ONNX bytes to a typed graph of one row.
+//! Converts ONNX bytes to a typed graph of one item.
 //!
-//! The importer knows for each ONNX value where its batch axis is, and strips it. What depends on
-//! shapes only is evaluated here. Whatever is not understood is refused by name: nothing in a file
-//! is ignored.
+//! The importer tracks the batch axis of each ONNX value and strips it. Values that depend only on
+//! shapes are evaluated at import. Everything unsupported is refused by name: the importer ignores
+//! nothing in a file.
 
 mod attributes;
 mod constants;
@@ -26,21 +26,26 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use prost::Message;
 
-use self::context::{Importer, NodeContext, Row, Value};
+use self::context::{Importer, NodeContext, RuntimeValue, Value};
 use self::tensors::{CONSTANT_ELEMENTS_MAX, stored_shape};
 use super::error::{ImportError, NodeError};
 use super::graph::{Graph, Output, ValueId, ValueInfo};
 use crate::onnx::{GraphProto, ModelProto, NodeProto};
 
-/// The oldest opset whose operators the importer reads by their own rules.
+/// The oldest supported opset. The importer follows the rules of each operator from this version
+/// on.
 const OPSET_MIN: i64 = 7;
-/// The newest opset whose operators the importer was compared with.
+/// The newest supported opset. The importer was compared with the operators up to this version.
 const OPSET_MAX: i64 = 23;
 
 /// Imports an ONNX file.
 ///
-/// `input_shape` is the row shape to import it for; it may differ from the file's in the sizes the
-/// file leaves open and in height and width. Without it the file's own shape is used.
+/// `input_shape` is the item shape to import the network for. It may differ from the file's shape
+/// in open sizes and in the height and width of an image. Without `input_shape`, the file's shape
+/// is used.
+///
+/// # Errors
+/// Returns an [`ImportError`] that names the input, initialiser, output or node, and the reason.
 pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
     let model = ModelProto::decode(onnx)?;
     let opset = opset(&model)?;
@@ -52,7 +57,7 @@ pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, Impor
         return Err(ImportError::Section("sparse initialisers"));
     }
 
-    let mut importer = begin(file, opset, input_shape)?;
+    let mut importer = start_import(file, opset, input_shape)?;
     for node in &file.node {
         import_node(&mut importer, node).map_err(|reason| ImportError::Node {
             node: display_name(node),
@@ -60,10 +65,10 @@ pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, Impor
             reason,
         })?;
     }
-    finish(importer, file)
+    collect_outputs(importer, file)
 }
 
-/// The version of the default operators.
+/// Returns the version of the default operators.
 fn opset(model: &ModelProto) -> Result<i64, ImportError> {
     let default = model.opset_import.iter().find(|set| is_default_domain(&set.domain));
     let version = default.map_or(0, |set| set.version);
@@ -78,8 +83,8 @@ fn is_default_domain(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-/// Names the initialisers and the input.
-fn begin<'m>(
+/// Registers the initialisers and the input under their names.
+fn start_import<'m>(
     file: &'m GraphProto,
     opset: i64,
     input_shape: Option<&[usize]>,
@@ -92,18 +97,18 @@ fn begin<'m>(
             return Err(ImportError::Duplicate(tensor.name.clone()));
         }
     }
-    // Old IR versions list the initialisers among the inputs, and quantising tools leave the
-    // names of those they replaced: inputs that nobody reads.
+    // Old IR versions list the initialisers among the inputs. Quantising tools leave inputs with
+    // the names of the weights they replaced, which nothing reads.
     let read: HashSet<&str> = names_read(file).collect();
-    let is_fed = |name: &str| !values.contains_key(name) && read.contains(name);
-    let fed: Vec<_> = file.input.iter().filter(|input| is_fed(&input.name)).collect();
-    let [input] = fed[..] else { return Err(ImportError::InputCount(fed.len())) };
-    let shape = input::row_shape(input, input_shape)
+    let is_input = |name: &str| !values.contains_key(name) && read.contains(name);
+    let inputs: Vec<_> = file.input.iter().filter(|input| is_input(&input.name)).collect();
+    let [input] = inputs[..] else { return Err(ImportError::InputCount(inputs.len())) };
+    let shape = input::item_shape(input, input_shape)
         .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
 
     let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
-    let row = Row { id: ValueId(0), dims, batch: Some(0) };
-    values.insert(&input.name, Value::Row(row));
+    let value = RuntimeValue { id: ValueId(0), dims, batch: Some(0) };
+    values.insert(&input.name, Value::Runtime(value));
     let graph = Graph {
         values: vec![ValueInfo { name: input.name.clone(), shape }],
         nodes: Vec::new(),
@@ -113,21 +118,21 @@ fn begin<'m>(
     Ok(Importer { opset, graph, values, constant_budget: CONSTANT_ELEMENTS_MAX })
 }
 
-/// Every name that a node or the caller reads.
+/// Returns every name that a node reads or that is an output.
 fn names_read(file: &GraphProto) -> impl Iterator<Item = &str> {
     let by_nodes = file.node.iter().flat_map(|node| &node.input).map(String::as_str);
     by_nodes.chain(file.output.iter().map(|output| output.name.as_str()))
 }
 
-/// Collects the outputs.
-fn finish(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, ImportError> {
+/// Adds the outputs to the graph.
+fn collect_outputs(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, ImportError> {
     let Importer { mut graph, mut values, .. } = importer;
     for output in &file.output {
         match values.entry(&output.name) {
-            // Taken out, so that a name shown twice is not found again.
+            // The entry is removed, so that a second output of this name is refused.
             Entry::Occupied(entry) => match entry.remove() {
-                Value::Row(row) => {
-                    graph.outputs.push(Output { name: output.name.clone(), value: row.id });
+                Value::Runtime(value) => {
+                    graph.outputs.push(Output { name: output.name.clone(), value: value.id });
                 }
                 Value::Host(_) | Value::Stored(_) => {
                     return Err(ImportError::Output(output.name.clone()));
@@ -152,15 +157,15 @@ fn import_node<'m>(importer: &mut Importer<'m>, node: &'m NodeProto) -> Result<(
         return Err(NodeError::Domain(node.domain.clone()));
     }
     let mut context = NodeContext::new(importer, node);
-    if context.all_constant() && constants::evaluates(&node.op_type) {
+    if context.all_inputs_constant() && constants::can_evaluate(&node.op_type) {
         constants::evaluate(&mut context)?;
     } else {
         import_operator(&mut context)?;
     }
-    context.attributes.finish()
+    context.attributes.refuse_unread()
 }
 
-/// The importers of all operators; each operator stands in one line.
+/// Calls the importer of the node's operator.
 fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     match node.node.op_type.as_str() {
         "Add" | "Sub" | "Mul" | "Div" => elementwise::binary(node),

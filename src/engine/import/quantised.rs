@@ -4,44 +4,46 @@ use std::sync::Arc;
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, Value};
-use super::tensors::{Host, Ints, decode_ints, holds_floats, stored_shape};
+use super::tensors::{HostTensor, IntIter, decode_ints, holds_floats, stored_shape};
 use crate::error::NodeError;
 use crate::shape::{elements, offsets, strides};
 
-/// `(x - zero point) × scale` of a constant, with one scale for all, for each index of an axis or
-/// for each block of an axis.
+/// Imports `(x - zero point) × scale` of a constant. There is one scale for all elements, for each
+/// index of an axis, or for each block of an axis.
 pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(3)?;
-    node.attributes.only_int("output_dtype", 0)?;
+    node.check_inputs_max(3)?;
+    node.attributes.require_int("output_dtype", 0)?;
     let axis = node.attributes.int("axis")?.unwrap_or(1);
     let block = node.attributes.int("block_size")?.unwrap_or(0);
     let x = node.value(0)?;
-    let (shape, values) = integers(node, &x)?;
-    let scale = node.host(1)?;
-    let zero = if node.has_input(2) { Some(node.host(2)?) } else { None };
+    let (shape, values) = quantised_values(node, &x)?;
+    let scale = node.host_tensor(1)?;
+    let zero = if node.has_input(2) { Some(node.host_tensor(2)?) } else { None };
     node.charge(values.len())?;
-    let read = scale_places(node, &shape, &scale, axis, block)?;
+    let scale_indices = scale_indices(node, &shape, &scale, axis, block)?;
 
-    let scales = scale.as_floats().ok_or(NodeError::Elements { input: 1, expected: "floats" })?;
-    let zeros = zero_points(&scale, zero.as_ref())?.ok_or(not_integers(2))?;
-    let value = |(value, at): (i64, usize)| (value as f32 - zeros[at] as f32) * scales[at];
+    let scales =
+        scale.as_floats().ok_or(NodeError::ElementType { input: 1, expected: "floats" })?;
+    let zeros = zero_points(&scale, zero.as_ref())?.ok_or(expected_integers(2))?;
+    let dequantise = |(value, at): (i64, usize)| (value as f32 - zeros[at] as f32) * scales[at];
     let mut data = Vec::with_capacity(values.len());
-    data.extend(values.zip(read).map(value));
-    node.define_host(Host::floats(shape, data))
+    data.extend(values.zip(scale_indices).map(dequantise));
+    node.define_host_tensor(HostTensor::floats(shape, data))
 }
 
-/// Shape and values of the input that is dequantised, never all of them as `i64` at once.
-fn integers<'v>(
+/// Returns shape and values of the quantised input. The values are an iterator, so that they never
+/// exist as `i64` all at once.
+fn quantised_values<'v>(
     node: &mut NodeContext<'_, '_>,
     x: &'v Value<'_>,
-) -> Result<(Vec<usize>, Ints<'v>), NodeError> {
+) -> Result<(Vec<usize>, IntIter<'v>), NodeError> {
     match x {
-        Value::Row(_) => Err(NodeError::NotConstant(0)),
+        Value::Runtime(_) => Err(NodeError::NotConstant(0)),
         Value::Host(host) => {
-            let ints = host.as_ints().ok_or(not_integers(0))?;
+            let ints = host.as_ints().ok_or(expected_integers(0))?;
             Ok((host.shape.clone(), Box::new(ints.iter().copied())))
         }
-        Value::Stored(tensor) if holds_floats(tensor) => Err(not_integers(0)),
+        Value::Stored(tensor) if holds_floats(tensor) => Err(expected_integers(0)),
         Value::Stored(tensor) => {
             node.charge_shape(&stored_shape(tensor)?)?;
             Ok(decode_ints(tensor)?)
@@ -49,12 +51,15 @@ fn integers<'v>(
     }
 }
 
-fn not_integers(input: usize) -> NodeError {
-    NodeError::Elements { input, expected: "integers" }
+fn expected_integers(input: usize) -> NodeError {
+    NodeError::ElementType { input, expected: "integers" }
 }
 
-/// The zero point of each scale; `None` when they are not integers.
-fn zero_points(scale: &Host, zero: Option<&Arc<Host>>) -> Result<Option<Vec<i64>>, NodeError> {
+/// Returns the zero point of each scale, or `None` if the zero points are not integers.
+fn zero_points(
+    scale: &HostTensor,
+    zero: Option<&Arc<HostTensor>>,
+) -> Result<Option<Vec<i64>>, NodeError> {
     match zero {
         None => Ok(Some(vec![0; scale.len()])),
         Some(zero) if zero.len() == scale.len() => Ok(zero.as_ints().map(<[i64]>::to_vec)),
@@ -62,12 +67,12 @@ fn zero_points(scale: &Host, zero: Option<&Arc<Host>>) -> Result<Option<Vec<i64>
     }
 }
 
-/// For each element of `x`, the place of its scale; never all at once, which would take eight
+/// Returns for each element of `x` the index of its scale. A list of the indices would take eight
 /// times the bytes of the weights.
-fn scale_places(
+fn scale_indices(
     node: &NodeContext<'_, '_>,
     shape: &[usize],
-    scale: &Host,
+    scale: &HostTensor,
     axis: i64,
     block: i64,
 ) -> Result<Box<dyn Iterator<Item = usize>>, NodeError> {
@@ -80,24 +85,24 @@ fn scale_places(
         let per_index = scale.shape == [shape[axis]];
         return if per_index { Ok(Box::new(indices(shape, axis))) } else { Err(refused()) };
     }
-    // 0 was handled above, so what converts is positive.
+    // 0 was handled above, so a converted value is positive.
     let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
     let mut expected = shape.to_vec();
     expected[axis] = shape[axis].div_ceil(block);
     if scale.shape != expected || elements(&expected).is_none() {
         return Err(refused());
     }
-    let along = strides(&expected)[axis];
-    let mut others = strides(&expected);
-    others[axis] = 0;
-    let rest = offsets(shape, &others);
-    let place = move |(at, index)| at + index / block * along;
-    Ok(Box::new(rest.zip(indices(shape, axis)).map(place)))
+    let axis_stride = strides(&expected)[axis];
+    let mut other_strides = strides(&expected);
+    other_strides[axis] = 0;
+    let rest = offsets(shape, &other_strides);
+    let scale_index = move |(at, index)| at + index / block * axis_stride;
+    Ok(Box::new(rest.zip(indices(shape, axis)).map(scale_index)))
 }
 
-/// The index along `axis` of each element.
+/// Returns the index along `axis` of each element.
 fn indices(shape: &[usize], axis: usize) -> impl Iterator<Item = usize> + use<> {
-    let mut only = vec![0; shape.len()];
-    only[axis] = 1;
-    offsets(shape, &only)
+    let mut axis_stride = vec![0; shape.len()];
+    axis_stride[axis] = 1;
+    offsets(shape, &axis_stride)
 }

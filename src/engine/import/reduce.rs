@@ -1,50 +1,63 @@
-//! Operators that look along axes.
+//! Operators that reduce axes or normalise along them.
 
 use super::attributes::unsupported;
-use super::context::{NodeContext, Row, strip};
+use super::context::{NodeContext, RuntimeValue, strip_axis};
 use crate::error::NodeError;
 use crate::op::{Op, Reduction};
 use crate::shape::known_elements;
 
-/// From opset 13 on along one axis; before, along all axes from one on.
+/// Imports `Softmax`: over one axis from opset 13 on, and over all axes from `axis` on before.
 pub(super) fn softmax(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(1)?;
-    let x = node.row(0)?;
-    let joined = node.opset() < 13;
-    let axis = node.attributes.int("axis")?.unwrap_or(if joined { 1 } else { -1 });
+    node.check_inputs_max(1)?;
+    let x = node.runtime_value(0)?;
+    let joins_axes = node.opset() < 13;
+    let axis = node.attributes.int("axis")?.unwrap_or(if joins_axes { 1 } else { -1 });
     let first = node.axis(axis, x.dims.len())?;
-    let y = if joined { joined_softmax(node, &x, first)? } else { one_axis(node, &x, first)? };
+    let y = if joins_axes {
+        softmax_over_joined_axes(node, &x, first)?
+    } else {
+        softmax_along(node, &x, first)?
+    };
     node.define(y)
 }
 
-fn one_axis(node: &mut NodeContext<'_, '_>, x: &Row, axis: usize) -> Result<Row, NodeError> {
-    let axis = x.row_axis(axis)?;
+fn softmax_along(
+    node: &mut NodeContext<'_, '_>,
+    x: &RuntimeValue,
+    axis: usize,
+) -> Result<RuntimeValue, NodeError> {
+    let axis = x.item_axis(axis)?;
     node.emit(Op::Softmax { axis }, &[x], x.dims.clone(), x.batch)
 }
 
-fn joined_softmax(node: &mut NodeContext<'_, '_>, x: &Row, first: usize) -> Result<Row, NodeError> {
+fn softmax_over_joined_axes(
+    node: &mut NodeContext<'_, '_>,
+    x: &RuntimeValue,
+    first: usize,
+) -> Result<RuntimeValue, NodeError> {
     if let Some(batch) = x.batch.filter(|&batch| batch >= first) {
-        return Err(NodeError::MixesRows(batch));
+        return Err(NodeError::MixesItems(batch));
     }
     let (outer, inner) = x.dims.split_at(first);
     let mut dims = outer.to_vec();
     dims.push(known_elements(inner));
     let flat = node.reshape(x, dims, x.batch)?;
-    let y = one_axis(node, &flat, first)?;
+    let y = softmax_along(node, &flat, first)?;
     node.reshape(&y, x.dims.clone(), x.batch)
 }
 
-/// `ReduceMean`, `ReduceSum`, `ReduceMax` and `ReduceL2`; axes as an attribute or an input.
+/// Imports `ReduceMean`, `ReduceSum`, `ReduceMax` and `ReduceL2`. The axes are an attribute or an
+/// input.
 pub(super) fn reduce(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(2)?;
+    node.check_inputs_max(2)?;
     let reduction = match node.node.op_type.as_str() {
         "ReduceMean" => Reduction::Mean,
         "ReduceSum" => Reduction::Sum,
         "ReduceMax" => Reduction::Max,
         _ => Reduction::L2,
     };
-    let x = node.row(0)?;
-    let keep = node.attributes.flag("keepdims", true)?;
+    let x = node.runtime_value(0)?;
+    let keep_dims = node.attributes.flag("keepdims", true)?;
     let noop = node.attributes.flag("noop_with_empty_axes", false)?;
     let named = match node.attributes.ints("axes")? {
         Some(axes) => axes.to_vec(),
@@ -63,30 +76,34 @@ pub(super) fn reduce(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     }
     axes.sort_unstable();
     axes.dedup();
-    let y = reduced(node, &x, reduction, &axes)?;
-    let y = if keep { y } else { without(node, &y, &axes)? };
+    let y = emit_reduce(node, &x, reduction, &axes)?;
+    let y = if keep_dims { y } else { drop_axes(node, &y, &axes)? };
     node.define(y)
 }
 
-fn reduced(
+fn emit_reduce(
     node: &mut NodeContext<'_, '_>,
-    x: &Row,
+    x: &RuntimeValue,
     reduction: Reduction,
     axes: &[usize],
-) -> Result<Row, NodeError> {
-    let row_axes = axes.iter().map(|&axis| x.row_axis(axis)).collect::<Result<Vec<_>, _>>()?;
+) -> Result<RuntimeValue, NodeError> {
+    let item_axes = axes.iter().map(|&axis| x.item_axis(axis)).collect::<Result<Vec<_>, _>>()?;
     let mut dims = x.dims.clone();
     for &axis in axes {
         dims[axis] = 1;
     }
-    node.emit(Op::Reduce { reduction, axes: row_axes }, &[x], dims, x.batch)
+    node.emit(Op::Reduce { reduction, axes: item_axes }, &[x], dims, x.batch)
 }
 
-/// The value without some axes of size 1, none of which is the batch.
-fn without(node: &mut NodeContext<'_, '_>, y: &Row, axes: &[usize]) -> Result<Row, NodeError> {
+/// Removes axes of size 1. None of them is the batch axis.
+fn drop_axes(
+    node: &mut NodeContext<'_, '_>,
+    y: &RuntimeValue,
+    axes: &[usize],
+) -> Result<RuntimeValue, NodeError> {
     let mut dims = y.dims.clone();
     for &axis in axes.iter().rev() {
-        dims = strip(&dims, Some(axis));
+        dims = strip_axis(&dims, Some(axis));
     }
     let batch = y.batch.map(|batch| batch - axes.iter().filter(|&&axis| axis < batch).count());
     node.reshape(y, dims, batch)

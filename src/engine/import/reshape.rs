@@ -1,71 +1,75 @@
-//! Operators that keep the elements and their order, or repeat them: other shapes for a value.
+//! Operators that change the shape of a value, and keep the elements in order or repeat them.
 
 use super::attributes::unsupported;
-use super::context::{NodeContext, Row};
+use super::context::{NodeContext, RuntimeValue};
 use crate::error::NodeError;
 use crate::op::Op;
 use crate::shape::{broadcast, elements, pad_rank};
 
-/// The same elements under another shape. The result's first axis is the batch when it was the
-/// batch before and is still of size 1; otherwise the result has no batch axis.
-fn reshaped(node: &mut NodeContext<'_, '_>, x: &Row, dims: Vec<usize>) -> Result<Row, NodeError> {
+/// Reshapes a value. The first axis of the result is the batch axis if it was the batch axis before
+/// and still has size 1. Otherwise the result has no batch axis.
+fn emit_reshape(
+    node: &mut NodeContext<'_, '_>,
+    x: &RuntimeValue,
+    dims: Vec<usize>,
+) -> Result<RuntimeValue, NodeError> {
     let keeps_batch = x.batch == Some(0) && dims.first() == Some(&1);
     node.reshape(x, dims, keeps_batch.then_some(0))
 }
 
 pub(super) fn reshape(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(2)?;
-    let x = node.row(0)?;
+    node.check_inputs_max(2)?;
+    let x = node.runtime_value(0)?;
     let dims = reshape_target(node, &x.dims)?;
-    let y = reshaped(node, &x, dims)?;
+    let y = emit_reshape(node, &x, dims)?;
     node.define(y)
 }
 
-/// The target shape of a `Reshape` of a value of shape `from`.
+/// Returns the target shape of a `Reshape` of a value of shape `from`.
 pub(super) fn reshape_target(
     node: &mut NodeContext<'_, '_>,
     from: &[usize],
 ) -> Result<Vec<usize>, NodeError> {
-    let zero_is_zero = node.attributes.flag("allowzero", false)?;
+    let allow_zero = node.attributes.flag("allowzero", false)?;
     let target = node.ints(1)?;
-    resolve_target(from, &target, zero_is_zero)
+    resolve_target(from, &target, allow_zero)
         .ok_or_else(|| NodeError::Value { input: 1, value: format!("{target:?}") })
 }
 
-fn resolve_target(from: &[usize], target: &[i64], zero_is_zero: bool) -> Option<Vec<usize>> {
+fn resolve_target(from: &[usize], target: &[i64], allow_zero: bool) -> Option<Vec<usize>> {
     let mut dims = Vec::with_capacity(target.len());
-    let mut open = None;
+    let mut inferred_axis = None;
     for (axis, &size) in target.iter().enumerate() {
         dims.push(match size {
-            -1 if open.replace(axis).is_some() => return None,
+            -1 if inferred_axis.replace(axis).is_some() => return None,
             -1 => 1,
-            0 if !zero_is_zero => *from.get(axis)?,
+            0 if !allow_zero => *from.get(axis)?,
             size => usize::try_from(size).ok()?,
         });
     }
     let (all, known) = (elements(from)?, elements(&dims)?);
-    if let Some(axis) = open {
+    if let Some(axis) = inferred_axis {
         dims[axis] = all.checked_div(known)?;
     }
     (elements(&dims)? == all).then_some(dims)
 }
 
-/// Joins the axes before and from one axis on.
+/// Imports `Flatten`: joins the axes before `axis`, and those from `axis` on.
 pub(super) fn flatten(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(1)?;
-    let x = node.row(0)?;
+    node.check_inputs_max(1)?;
+    let x = node.runtime_value(0)?;
     let rank = x.dims.len();
     let axis = node.attributes.int("axis")?.unwrap_or(1);
     let axis = if axis == rank as i64 { rank } else { node.axis(axis, rank)? };
     let (outer, inner) = x.dims.split_at(axis);
     let count = |dims: &[usize]| elements(dims).ok_or_else(|| NodeError::ResultSize(dims.to_vec()));
     let dims = vec![count(outer)?, count(inner)?];
-    let y = reshaped(node, &x, dims)?;
+    let y = emit_reshape(node, &x, dims)?;
     node.define(y)
 }
 
-/// Axes of `Squeeze` and `Unsqueeze`: an attribute before opset 13, an input from then on.
-pub(super) fn axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, NodeError> {
+/// Reads the axes of `Squeeze` and `Unsqueeze`: an attribute before opset 13, an input since then.
+fn read_axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, NodeError> {
     match node.attributes.ints("axes")? {
         Some(axes) => Ok(Some(axes.to_vec())),
         None if node.has_input(1) => node.ints(1).map(Some),
@@ -73,13 +77,13 @@ pub(super) fn axes(node: &mut NodeContext<'_, '_>) -> Result<Option<Vec<i64>>, N
     }
 }
 
-/// The axes that `Squeeze` removes from a value of shape `dims`, ascending.
+/// Returns the axes that `Squeeze` removes from a value of shape `dims`, ascending.
 pub(super) fn squeezed_axes(
     node: &mut NodeContext<'_, '_>,
     dims: &[usize],
 ) -> Result<Vec<usize>, NodeError> {
-    node.inputs_max(2)?;
-    let Some(named) = axes(node)? else {
+    node.check_inputs_max(2)?;
+    let Some(named) = read_axes(node)? else {
         return Ok((0..dims.len()).filter(|&axis| dims[axis] == 1).collect());
     };
     let mut removed = Vec::new();
@@ -95,7 +99,7 @@ pub(super) fn squeezed_axes(
 }
 
 pub(super) fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let x = node.row(0)?;
+    let x = node.runtime_value(0)?;
     let removed = squeezed_axes(node, &x.dims)?;
     let mut dims = x.dims.clone();
     for &axis in removed.iter().rev() {
@@ -107,13 +111,14 @@ pub(super) fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.define(y)
 }
 
-/// The axes of size 1 in the result of `Unsqueeze` of a value of `rank` axes, ascending.
+/// Returns the axes that `Unsqueeze` adds to a value of `rank` axes, as ascending axes of the
+/// result.
 pub(super) fn unsqueezed_axes(
     node: &mut NodeContext<'_, '_>,
     rank: usize,
 ) -> Result<Vec<usize>, NodeError> {
-    node.inputs_max(2)?;
-    let named = axes(node)?.ok_or(NodeError::AttributeMissing("axes"))?;
+    node.check_inputs_max(2)?;
+    let named = read_axes(node)?.ok_or(NodeError::AttributeMissing("axes"))?;
     let mut added = Vec::new();
     for &axis in &named {
         added.push(node.axis(axis, rank + named.len())?);
@@ -126,7 +131,7 @@ pub(super) fn unsqueezed_axes(
 }
 
 pub(super) fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let x = node.row(0)?;
+    let x = node.runtime_value(0)?;
     let added = unsqueezed_axes(node, x.dims.len())?;
     let (mut dims, mut batch) = (x.dims.clone(), x.batch);
     for &axis in &added {
@@ -137,10 +142,10 @@ pub(super) fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError>
     node.define(y)
 }
 
-/// Repeats along axes of size 1.
+/// Imports `Expand`, which repeats elements along axes of size 1.
 pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    node.inputs_max(2)?;
-    let x = node.row(0)?;
+    node.check_inputs_max(2)?;
+    let x = node.runtime_value(0)?;
     let target = node.ints(1)?;
     let refused = || NodeError::Value { input: 1, value: format!("{target:?}") };
     let sizes = target.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
@@ -150,7 +155,7 @@ pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     }
     let dims = broadcast(&x.dims, &pad_rank(&sizes, x.dims.len())).ok_or_else(refused)?;
     if let Some(batch) = x.batch.filter(|&batch| dims[batch] != 1) {
-        return Err(NodeError::MixesRows(batch));
+        return Err(NodeError::MixesItems(batch));
     }
     let y = match dims == x.dims {
         true => x,

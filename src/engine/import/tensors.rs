@@ -1,4 +1,4 @@
-//! Tensors of the file that are known at import: trained numbers and integers about shapes.
+//! Tensors that are known at import: trained numbers, and integers computed from shapes.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::onnx::TensorProto;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
 
-/// Most elements all constants of a file may have in sum: 1 GiB of `f32`, four times a 100-layer
-/// residual network.
+/// Maximum number of elements of all constants of a file together: 1 GiB of `f32`. A 100-layer
+/// residual network has a quarter of that.
 pub(super) const CONSTANT_ELEMENTS_MAX: usize = 1 << 28;
 
-/// Element types of the standard (`TensorProto.DataType`).
+/// Element types of the ONNX standard (`TensorProto.DataType`).
 pub(super) mod element {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const UINT8: i32 = 2;
@@ -27,14 +27,14 @@ pub(super) mod element {
     pub(crate) const UINT32: i32 = 12;
 }
 
-/// A tensor known at import, dense.
+/// A dense tensor that is known at import.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Host {
+pub(super) struct HostTensor {
     pub(super) shape: Vec<usize>,
     pub(super) data: HostData,
 }
 
-/// All float types become `f32`, all integer types `i64`.
+/// Elements of a tensor. All float types are converted to `f32`, all integer types to `i64`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostData {
     /// Shared with the constants of the graph.
@@ -42,12 +42,12 @@ pub(super) enum HostData {
     Int(Vec<i64>),
 }
 
-impl Host {
+impl HostTensor {
     pub(super) fn floats(shape: Vec<usize>, data: Vec<f32>) -> Self {
         Self { shape, data: HostData::Float(Arc::new(data)) }
     }
 
-    /// A list of integers.
+    /// Returns a tensor of one axis.
     pub(super) fn ints(data: Vec<i64>) -> Self {
         Self { shape: vec![data.len()], data: HostData::Int(data) }
     }
@@ -73,16 +73,19 @@ impl Host {
         }
     }
 
-    /// The tensor as a constant of the graph.
+    /// Returns the tensor as a constant of the graph, or `None` if it holds integers.
     pub(super) fn to_constant(&self) -> Option<Constant> {
         match &self.data {
-            HostData::Float(data) => Some(Constant::sharing(self.shape.clone(), Arc::clone(data))),
+            HostData::Float(data) => {
+                Some(Constant::from_shared(self.shape.clone(), Arc::clone(data)))
+            }
             HostData::Int(_) => None,
         }
     }
 
-    /// The elements at `offsets`, which lie inside, under a new shape.
-    pub(super) fn read(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
+    /// Returns the elements at the offsets `at` with a new shape. All offsets must be inside the
+    /// tensor.
+    pub(super) fn gather(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
         let data = match &self.data {
             HostData::Float(data) => HostData::Float(Arc::new(at.map(|i| data[i]).collect())),
             HostData::Int(data) => HostData::Int(at.map(|i| data[i]).collect()),
@@ -92,25 +95,29 @@ impl Host {
 
     pub(super) fn transpose(&self, perm: &[usize]) -> Self {
         let shape = permute(&self.shape, perm);
-        let read = permute(&strides(&self.shape), perm);
-        self.read(shape.clone(), offsets(&shape, &read))
+        let read_strides = permute(&strides(&self.shape), perm);
+        self.gather(shape.clone(), offsets(&shape, &read_strides))
     }
 
-    /// Repeats along axes of size 1; the shape must broadcast to `shape`.
+    /// Repeats elements along axes of size 1. The tensor must broadcast to `shape`.
     pub(super) fn expand(&self, shape: &[usize]) -> Self {
-        let read = broadcast_strides(&self.shape, shape);
-        self.read(shape.to_vec(), offsets(shape, &read))
+        let read_strides = broadcast_strides(&self.shape, shape);
+        self.gather(shape.to_vec(), offsets(shape, &read_strides))
     }
 
-    /// The elements under another shape of as many elements.
+    /// Returns the elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(mut self, shape: Vec<usize>) -> Self {
-        debug_assert_eq!(elements(&shape), Some(self.len()), "reshaping keeps the elements");
+        debug_assert_eq!(
+            elements(&shape),
+            Some(self.len()),
+            "a reshape keeps the number of elements"
+        );
         self.shape = shape;
         self
     }
 }
 
-/// The shape of a stored tensor, within the limits.
+/// Returns the shape of a stored tensor, if it is within the limits.
 pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     let refused = || TensorError::Shape(tensor.dims.iter().take(RANK_MAX + 1).copied().collect());
     let sizes = tensor.dims.iter().map(|&size| usize::try_from(size));
@@ -120,31 +127,31 @@ pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorErr
 }
 
 /// Decodes a stored tensor.
-pub(super) fn decode(tensor: &TensorProto) -> Result<Host, TensorError> {
+pub(super) fn decode(tensor: &TensorProto) -> Result<HostTensor, TensorError> {
     if holds_floats(tensor) {
         let shape = local_shape(tensor)?;
-        let data = floats(tensor)?;
-        filled(&shape, data.len())?;
-        return Ok(Host::floats(shape, data));
+        let data = float_elements(tensor)?;
+        check_length(&shape, data.len())?;
+        return Ok(HostTensor::floats(shape, data));
     }
     let (shape, data) = decode_ints(tensor)?;
-    Ok(Host { shape, data: HostData::Int(data.collect()) })
+    Ok(HostTensor { shape, data: HostData::Int(data.collect()) })
 }
 
-/// Whether a stored tensor holds floats of any size.
+/// Returns true if a stored tensor holds floats of any size.
 pub(super) fn holds_floats(tensor: &TensorProto) -> bool {
     matches!(tensor.data_type, element::FLOAT | element::FLOAT16 | element::DOUBLE)
 }
 
-/// Shape and integers of a stored tensor.
-pub(super) fn decode_ints(tensor: &TensorProto) -> Result<(Vec<usize>, Ints<'_>), TensorError> {
+/// Returns shape and integers of a stored tensor.
+pub(super) fn decode_ints(tensor: &TensorProto) -> Result<(Vec<usize>, IntIter<'_>), TensorError> {
     let shape = local_shape(tensor)?;
-    let data = ints(tensor)?;
-    filled(&shape, data.len())?;
+    let data = int_elements(tensor)?;
+    check_length(&shape, data.len())?;
     Ok((shape, data))
 }
 
-/// The shape of a tensor whose numbers are in the file itself.
+/// Returns the shape of a tensor whose data is in the file itself.
 fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     if tensor.data_location == DataLocation::Default as i32 {
         stored_shape(tensor)
@@ -153,27 +160,27 @@ fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
     }
 }
 
-/// Refuses numbers that do not fill their shape.
-fn filled(shape: &[usize], found: usize) -> Result<(), TensorError> {
+/// Refuses data whose length does not match the shape.
+fn check_length(shape: &[usize], found: usize) -> Result<(), TensorError> {
     let expected = elements(shape).expect("a stored shape was checked");
     if found == expected { Ok(()) } else { Err(TensorError::Length { found, expected }) }
 }
 
-fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
+fn float_elements(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
     let raw = &tensor.raw_data;
     match (tensor.data_type, raw.is_empty()) {
         (element::FLOAT, true) => Ok(tensor.float_data.clone()),
         (element::FLOAT, false) => read_raw(raw, f32::from_le_bytes),
         (element::DOUBLE, true) => Ok(tensor.double_data.iter().map(|&x| x as f32).collect()),
         (element::DOUBLE, false) => read_raw(raw, |bytes| f64::from_le_bytes(bytes) as f32),
-        (_, true) => Ok(tensor.int32_data.iter().map(|&bits| half(bits as u16)).collect()),
-        (_, false) => read_raw(raw, |bytes| half(u16::from_le_bytes(bytes))),
+        (_, true) => Ok(tensor.int32_data.iter().map(|&bits| half_to_f32(bits as u16)).collect()),
+        (_, false) => read_raw(raw, |bytes| half_to_f32(u16::from_le_bytes(bytes))),
     }
 }
 
-/// The integers of a stored tensor, one after the other: at once, as `i64`, they take up to eight
+/// Returns an iterator over the integers of a stored tensor. A list of `i64` would take up to eight
 /// times the bytes of the file.
-fn ints(tensor: &TensorProto) -> Result<Ints<'_>, TensorError> {
+fn int_elements(tensor: &TensorProto) -> Result<IntIter<'_>, TensorError> {
     let raw = &tensor.raw_data;
     match (tensor.data_type, raw.is_empty()) {
         (element::INT64, true) => Ok(Box::new(tensor.int64_data.iter().copied())),
@@ -182,32 +189,32 @@ fn ints(tensor: &TensorProto) -> Result<Ints<'_>, TensorError> {
             Ok(Box::new(tensor.uint64_data.iter().map(|&x| x as u32 as i64)))
         }
         (element::UINT32, false) => raw_ints(raw, |b| i64::from(u32::from_le_bytes(b))),
-        (element::UINT8 | element::BOOL, true) => Ok(narrow(tensor, |x| i64::from(x as u8))),
+        (element::UINT8 | element::BOOL, true) => Ok(small_ints(tensor, |x| i64::from(x as u8))),
         (element::UINT8 | element::BOOL, false) => raw_ints(raw, |b: [u8; 1]| i64::from(b[0])),
-        (element::INT8, true) => Ok(narrow(tensor, |x| i64::from(x as i8))),
+        (element::INT8, true) => Ok(small_ints(tensor, |x| i64::from(x as i8))),
         (element::INT8, false) => raw_ints(raw, |b| i64::from(i8::from_le_bytes(b))),
-        (element::UINT16, true) => Ok(narrow(tensor, |x| i64::from(x as u16))),
+        (element::UINT16, true) => Ok(small_ints(tensor, |x| i64::from(x as u16))),
         (element::UINT16, false) => raw_ints(raw, |b| i64::from(u16::from_le_bytes(b))),
-        (element::INT16, true) => Ok(narrow(tensor, |x| i64::from(x as i16))),
+        (element::INT16, true) => Ok(small_ints(tensor, |x| i64::from(x as i16))),
         (element::INT16, false) => raw_ints(raw, |b| i64::from(i16::from_le_bytes(b))),
-        (element::INT32, true) => Ok(narrow(tensor, i64::from)),
+        (element::INT32, true) => Ok(small_ints(tensor, i64::from)),
         (element::INT32, false) => raw_ints(raw, |b| i64::from(i32::from_le_bytes(b))),
         (other, _) => Err(TensorError::Type(other)),
     }
 }
 
-/// Integers of a stored tensor.
-pub(super) type Ints<'m> = Box<dyn ExactSizeIterator<Item = i64> + 'm>;
+/// An iterator over the integers of a stored tensor.
+pub(super) type IntIter<'m> = Box<dyn ExactSizeIterator<Item = i64> + 'm>;
 
-/// Small integers are stored as `i32` when they are not raw.
-fn narrow<'m>(tensor: &'m TensorProto, f: impl Fn(i32) -> i64 + 'm) -> Ints<'m> {
+/// Reads small integers that are not raw. The format stores each of them as an `i32`.
+fn small_ints<'m>(tensor: &'m TensorProto, f: impl Fn(i32) -> i64 + 'm) -> IntIter<'m> {
     Box::new(tensor.int32_data.iter().map(move |&x| f(x)))
 }
 
 fn raw_ints<'m, const N: usize>(
     raw: &'m [u8],
     f: impl Fn([u8; N]) -> i64 + 'm,
-) -> Result<Ints<'m>, TensorError> {
+) -> Result<IntIter<'m>, TensorError> {
     Ok(Box::new(chunks(raw)?.iter().map(move |&chunk| f(chunk))))
 }
 
@@ -227,8 +234,8 @@ fn chunks<const N: usize>(raw: &[u8]) -> Result<&[[u8; N]], TensorError> {
     }
 }
 
-/// IEEE 754 binary16 to `f32`.
-fn half(bits: u16) -> f32 {
+/// Converts an IEEE 754 half (binary16) to `f32`.
+fn half_to_f32(bits: u16) -> f32 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from(bits >> 10 & 0x1f);
     let fraction = f32::from(bits & 0x3ff) / 1024.0;
@@ -261,12 +268,12 @@ mod tests {
 
     #[test]
     fn halves_cover_zero_subnormals_and_infinity() {
-        assert_eq!(half(0x0000), 0.0);
-        assert_eq!(half(0x0001), 2_f32.powi(-24));
-        assert_eq!(half(0xc000), -2.0);
-        assert_eq!(half(0x7bff), 65504.0);
-        assert_eq!(half(0xfc00), f32::NEG_INFINITY);
-        assert!(half(0x7e00).is_nan());
+        assert_eq!(half_to_f32(0x0000), 0.0);
+        assert_eq!(half_to_f32(0x0001), 2_f32.powi(-24));
+        assert_eq!(half_to_f32(0xc000), -2.0);
+        assert_eq!(half_to_f32(0x7bff), 65504.0);
+        assert_eq!(half_to_f32(0xfc00), f32::NEG_INFINITY);
+        assert!(half_to_f32(0x7e00).is_nan());
     }
 
     #[test]

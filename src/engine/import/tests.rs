@@ -1,6 +1,6 @@
-//! End to end: from the node of a file to numbers, and what is refused. The expected values are
-//! the standard's formulas worked out by hand on a few numbers. ONNX Runtime 1.23 gives the same,
-//! except that it refuses dilations under `SAME_UPPER`.
+//! End-to-end tests: from a node of a file to its results or to its refusal. The expected values
+//! are the standard's formulas, computed by hand. ONNX Runtime 1.23 gives the same results, except
+//! that it refuses dilations with `SAME_UPPER`.
 
 mod constants;
 mod elementwise;
@@ -11,12 +11,12 @@ mod matrix;
 mod refusals;
 mod unknown;
 
-use crate::fixtures::{assert_close, eval, graph_of, model, node};
+use crate::fixtures::{assert_close, graph_of, model, node, run_model};
 use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
-/// A model of one node: its inputs are `x` and `constants`, its output is `y`. A constant without
-/// a name stands for an input left out.
-fn one(
+/// Returns a model of one node with the inputs `x` and `constants` and the output `y`. A constant
+/// without a name stands for an omitted input.
+fn op_model(
     (op, opset): (&str, i64),
     input: &[i64],
     constants: Vec<TensorProto>,
@@ -29,19 +29,18 @@ fn one(
     model(opset, input, nodes, stored.cloned().collect())
 }
 
-/// An input left out.
-fn absent() -> TensorProto {
+fn omitted_input() -> TensorProto {
     TensorProto::default()
 }
 
-/// Checks shape and numbers of the first output for one row.
+/// Checks shape and elements of the first output for one item.
 #[track_caller]
-fn gives(model: &ModelProto, x: &[f32], shape: &[usize], y: &[f32]) {
+fn check(model: &ModelProto, x: &[f32], shape: &[usize], y: &[f32]) {
     assert_eq!(graph_of(model).outputs()[0].shape, shape);
-    assert_close(&eval(model, x), y, 1e-6);
+    assert_close(&run_model(model, x), y, 1e-6);
 }
 
-/// `1, 2, …, count`
+/// Returns `1, 2, …, count`.
 fn count_to(count: usize) -> Vec<f32> {
     (1..=count).map(|i| i as f32).collect()
 }

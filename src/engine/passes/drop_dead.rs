@@ -1,37 +1,37 @@
-//! Drops what no output needs.
+//! Drops nodes and values that no output needs.
 
 use crate::graph::{Graph, Node, Output, ValueId};
 
-/// Drops nodes no output needs and values no node has; the input stays.
+/// Drops the nodes that no output depends on, and the values of no node. The input stays.
 pub(super) fn drop_dead(graph: Graph) -> Graph {
-    let mut needed = vec![false; graph.value_count()];
+    let mut is_needed = vec![false; graph.value_count()];
     for id in graph.output_ids() {
-        needed[id.0] = true;
+        is_needed[id.0] = true;
     }
     for node in graph.nodes.iter().rev() {
-        if needed[node.output.0] {
-            node.inputs.iter().for_each(|input| needed[input.0] = true);
+        if is_needed[node.output.0] {
+            node.inputs.iter().for_each(|input| is_needed[input.0] = true);
         }
     }
-    needed[graph.input.0] = true;
-    let nodes = graph.nodes.into_iter().filter(|node| needed[node.output.0]);
+    is_needed[graph.input.0] = true;
+    let nodes = graph.nodes.into_iter().filter(|node| is_needed[node.output.0]);
 
-    let mut places = vec![ValueId(0); needed.len()];
+    let mut new_ids = vec![ValueId(0); is_needed.len()];
     let mut values = Vec::new();
-    for (old, value) in graph.values.into_iter().enumerate().filter(|&(old, _)| needed[old]) {
-        places[old] = ValueId(values.len());
+    for (old, value) in graph.values.into_iter().enumerate().filter(|&(old, _)| is_needed[old]) {
+        new_ids[old] = ValueId(values.len());
         values.push(value);
     }
-    let place = |id: ValueId| places[id.0];
+    let new_id = |id: ValueId| new_ids[id.0];
     let nodes = nodes
         .map(|Node { op, inputs, output }| {
-            let inputs = inputs.into_iter().map(place).collect();
-            Node { op, inputs, output: place(output) }
+            let inputs = inputs.into_iter().map(new_id).collect();
+            Node { op, inputs, output: new_id(output) }
         })
         .collect();
     let outputs = graph.outputs.into_iter();
-    let outputs = outputs.map(|Output { name, value }| Output { name, value: place(value) });
-    Graph { values, nodes, input: place(graph.input), outputs: outputs.collect() }
+    let outputs = outputs.map(|Output { name, value }| Output { name, value: new_id(value) });
+    Graph { values, nodes, input: new_id(graph.input), outputs: outputs.collect() }
 }
 
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod tests {
     use crate::fixtures::{graph_of, model, node, run_on_noise};
 
     #[test]
-    fn what_no_output_needs_is_dropped_and_the_rest_computes_the_same() {
+    fn nodes_that_no_output_needs_are_dropped_and_the_rest_computes_the_same() {
         let nodes = vec![
             node("Relu", &["x"], "a", &[]),
             node("Sigmoid", &["a"], "dead", &[]),

@@ -1,17 +1,19 @@
-//! Fuses what follows a convolution into it.
+//! Fuses residuals and activations into the convolutions before them.
 
 use super::{drop_dead, producers, sole_producer};
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::{BinaryOp, Op};
 
-/// A convolution takes over the residual added to it, then the activation after it, where nobody
-/// else reads the value between. The order is bias, residual, activation.
+/// Fuses into each convolution the residual that is added to its result, then the activation behind
+/// it. The value between two fused nodes must have no other reader. A convolution adds the bias,
+/// then the residual, and then applies the activation.
 pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
     let mut producers = producers(&graph);
     let readers = graph.reader_counts();
     for at in 0..graph.nodes.len() {
         let Some((conv, fused)) = fused(&graph, &producers, &readers, at) else { continue };
-        // The fused node stands where the later one stood: its residual is known there.
+        // The fused node takes the position of the later node: there the residual is already
+        // computed.
         let unused = graph.nodes[conv].output;
         producers[fused.output.0] = Some(at);
         producers[unused.0] = None;
@@ -20,7 +22,7 @@ pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
     drop_dead(graph)
 }
 
-/// The convolution that node `at` can be fused into, and the fused node.
+/// Returns the convolution that node `at` can be fused into, and the fused node.
 fn fused(
     graph: &Graph,
     producers: &[Option<usize>],
@@ -28,12 +30,13 @@ fn fused(
     at: usize,
 ) -> Option<(usize, Node)> {
     let node = &graph.nodes[at];
-    // Of two convolutions that are added, the later one takes over the other's result.
+    // If two convolutions are added, the result of the earlier one becomes the residual of the
+    // later one.
     let mut candidates: Vec<usize> =
         node.inputs.iter().filter_map(|&input| sole_producer(producers, readers, input)).collect();
     candidates.sort_unstable_by(|a, b| b.cmp(a));
-    candidates.into_iter().find_map(|before| {
-        let conv_node = &graph.nodes[before];
+    candidates.into_iter().find_map(|producer| {
+        let conv_node = &graph.nodes[producer];
         let Op::Conv(conv) = &conv_node.op else { return None };
         let is_plain = conv.activation.is_none();
         match &node.op {
@@ -41,21 +44,21 @@ fn fused(
                 let mut conv = conv.clone();
                 conv.activation = Some(activation.clone());
                 let inputs = conv_node.inputs.clone();
-                Some((before, Node { op: Op::Conv(conv), inputs, output: node.output }))
+                Some((producer, Node { op: Op::Conv(conv), inputs, output: node.output }))
             }
             Op::Binary(BinaryOp::Add) if is_plain && conv_node.inputs.len() == 1 => {
-                let residual = other(&node.inputs, conv_node.output)?;
+                let residual = other_operand(&node.inputs, conv_node.output)?;
                 let same_shape = graph.shape(residual) == graph.shape(conv_node.output);
                 let inputs = vec![conv_node.inputs[0], residual];
                 let op = Op::Conv(conv.clone());
-                same_shape.then_some((before, Node { op, inputs, output: node.output }))
+                same_shape.then_some((producer, Node { op, inputs, output: node.output }))
             }
             _ => None,
         }
     })
 }
 
-fn other(pair: &[ValueId], one: ValueId) -> Option<ValueId> {
+fn other_operand(pair: &[ValueId], one: ValueId) -> Option<ValueId> {
     match *pair {
         [a, b] if a == one => Some(b),
         [a, b] if b == one => Some(a),
@@ -73,7 +76,7 @@ mod tests {
         node("Conv", &[from, "w", "b"], to, &[ints("pads", &[1, 1, 1, 1])])
     }
 
-    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) {
+    fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) {
         let constants = vec![
             floats("w", &[2, 2, 3, 3], &noise(1, 36)),
             floats("b", &[2], &[0.3, -0.4]),
@@ -82,7 +85,7 @@ mod tests {
         let graph = graph_of(&model(13, &[1, 2, 4, 4], nodes, constants));
         let expected = run_on_noise(&graph, 2);
         let graph = fuse_convolutions(graph);
-        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), expected_counts);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
     }
 
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_convolutions_added_one_takes_over_the_other() {
+    fn of_two_added_convolutions_one_becomes_the_residual_of_the_other() {
         let nodes = vec![conv("x", "c"), conv("x", "d"), node("Add", &["c", "d"], "y", &[])];
         check(nodes, &[("Conv", 2)]);
     }
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_somebody_else_reads_is_not_fused_away() {
+    fn a_value_with_another_reader_is_not_fused_away() {
         let nodes = vec![
             conv("x", "c"),
             node("Relu", &["c"], "r", &[]),

@@ -1,26 +1,27 @@
-//! Merges small convolutions that stand side by side.
+//! Merges small convolutions that read the same image.
 
 use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Conv, Op, Window};
 
-/// Channels that kernels compute at once, however few are wanted.
-const CHANNELS_AT_ONCE: usize = 16;
+/// Channels that a CPU kernel computes at once, even if a convolution has fewer.
+const KERNEL_CHANNELS: usize = 16;
 
-/// The heads of a detector, each a convolution of the same image to a few channels and perhaps
-/// depthwise ones behind it, become one with the channels of all, of which each takes its own.
+/// Merges sibling heads of a detector into a single convolution; each head then reads its slice of
+/// the channels. A head is a convolution to a few channels, perhaps with depthwise convolutions
+/// behind it. Siblings read the same image.
 ///
-/// Only heads whose results are handed on under other shapes are merged, since nobody can convolve
-/// some channels of an image without copying them.
+/// Only heads whose results are only reshaped or transposed are merged. A convolution cannot read
+/// some channels of an image without a copy.
 pub(super) fn merge_heads(mut graph: Graph) -> Graph {
-    while let Some(family) = family(&graph) {
-        graph = merge(graph, &family);
+    while let Some(heads) = mergeable_heads(&graph) {
+        graph = merge(graph, &heads);
     }
     graph
 }
 
-/// Nodes by their places: a convolution of all channels, and depthwise ones behind it.
+/// Indices of nodes: a convolution of all channels, then the depthwise convolutions behind it.
 type Head = Vec<usize>;
 
 fn readers(graph: &Graph) -> Vec<Vec<usize>> {
@@ -31,7 +32,7 @@ fn readers(graph: &Graph) -> Vec<Vec<usize>> {
     readers
 }
 
-/// The head that begins with node `at`.
+/// Returns the head that starts with node `at`.
 fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
     let first = plain_convolution(&graph.nodes[at])?;
     let mut head = vec![at];
@@ -48,41 +49,42 @@ fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
     (first.groups == 1 && readers[last.0].iter().all(is_reshaped)).then_some(head)
 }
 
-/// A convolution without a residual, an activation or a border of its own.
+/// Returns the convolution of a node without residual, activation and border values.
 fn plain_convolution(node: &Node) -> Option<&Conv> {
     match &node.op {
-        Op::Conv(conv) if conv.activation.is_none() && conv.border.is_none() => {
+        Op::Conv(conv) if conv.activation.is_none() && conv.border_values.is_none() => {
             (node.inputs.len() == 1).then_some(conv)
         }
         _ => None,
     }
 }
 
-/// Depthwise, also with a single channel.
+/// Returns true for depthwise convolutions, also those of a single channel.
 fn is_per_channel(conv: &Conv) -> bool {
     conv.groups == conv.channels() && conv.weight.shape()[1] == 1
 }
 
-/// Heads that read the same value in the same way, where that makes fewer kernels of them.
-fn family(graph: &Graph) -> Option<Vec<Head>> {
+/// Returns heads that read the same value with equal windows, if they need fewer blocks of
+/// [`KERNEL_CHANNELS`] together than apart.
+fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
     let readers = readers(graph);
-    let mut families: Vec<Vec<Head>> = Vec::new();
+    let mut candidates: Vec<Vec<Head>> = Vec::new();
     for head in (0..graph.nodes.len()).filter_map(|at| head(graph, &readers, at)) {
-        let key = way(graph, &head);
-        match families.iter_mut().find(|family| way(graph, &family[0]) == key) {
-            Some(family) => family.push(head),
-            None => families.push(vec![head]),
+        let key = merge_key(graph, &head);
+        match candidates.iter_mut().find(|heads| merge_key(graph, &heads[0]) == key) {
+            Some(heads) => heads.push(head),
+            None => candidates.push(vec![head]),
         }
     }
-    families.into_iter().find(|family| {
-        let channels = family.iter().map(|head| conv(graph, head[0]).channels());
-        let together = channels.clone().sum::<usize>().div_ceil(CHANNELS_AT_ONCE);
-        together < channels.map(|channels| channels.div_ceil(CHANNELS_AT_ONCE)).sum()
+    candidates.into_iter().find(|heads| {
+        let channels = heads.iter().map(|head| conv(graph, head[0]).channels());
+        let together = channels.clone().sum::<usize>().div_ceil(KERNEL_CHANNELS);
+        together < channels.map(|channels| channels.div_ceil(KERNEL_CHANNELS)).sum()
     })
 }
 
-/// What a head reads, and windows and dilations of its convolutions.
-fn way(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
+/// Returns the value that a head reads, and windows and dilations of its convolutions.
+fn merge_key(graph: &Graph, head: &Head) -> (ValueId, Vec<(Window, [usize; 2])>) {
     let windows = head.iter().map(|&at| (conv(graph, at).window, conv(graph, at).dilations));
     (graph.nodes[head[0]].inputs[0], windows.collect())
 }
@@ -94,33 +96,34 @@ fn conv(graph: &Graph, at: usize) -> &Conv {
     }
 }
 
-fn merge(mut graph: Graph, family: &[Head]) -> Graph {
-    let mut value = graph.nodes[family[0][0]].inputs[0];
+fn merge(mut graph: Graph, heads: &[Head]) -> Graph {
+    let mut value = graph.nodes[heads[0][0]].inputs[0];
     let mut merged = Vec::new();
-    for step in 0..family[0].len() {
-        let of_step: Vec<usize> = family.iter().map(|head| head[step]).collect();
-        let (mut conv, output) = joined(&mut graph, &of_step);
-        conv.groups = if step == 0 { 1 } else { conv.channels() };
+    for position in 0..heads[0].len() {
+        let parallel_nodes: Vec<usize> = heads.iter().map(|head| head[position]).collect();
+        let (mut conv, output) = add_merged_convolution(&mut graph, &parallel_nodes);
+        conv.groups = if position == 0 { 1 } else { conv.channels() };
         merged.push(Node { op: Op::Conv(conv), inputs: vec![value], output });
         value = output;
     }
     let mut start = 0;
-    for head in family {
+    for head in heads {
         let last = head[head.len() - 1];
         let channels = conv(&graph, last).channels();
         graph.nodes[last].op = Op::Slice { axis: 0, start, step: 1 };
         graph.nodes[last].inputs = vec![value];
         start += channels;
     }
-    // Heads were found in the order of nodes: here what they read is known, and nobody has read
-    // them yet.
-    let first = family[0][0];
+    // Heads are in the order of the nodes. At the first head, the common input is already computed
+    // and no head's result has been read yet.
+    let first = heads[0][0];
     graph.nodes.splice(first..first, merged);
     drop_dead(graph)
 }
 
-/// A convolution with the channels of all, and the value it writes.
-fn joined(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
+/// Concatenates the output channels of `nodes`. Returns the convolution and the value for its
+/// result.
+fn add_merged_convolution(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
     let convs: Vec<&Conv> = nodes.iter().map(|&at| conv(graph, at)).collect();
     let channels = convs.iter().map(|conv| conv.channels()).sum();
     let mut shape = convs[0].weight.shape().to_vec();
@@ -131,11 +134,11 @@ fn joined(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
         None => vec![0.0; conv.channels()],
     });
     let bias = Some(Constant::new(vec![channels], bias.collect()));
-    let joined = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };
+    let merged = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };
     let first = graph.value(graph.nodes[nodes[0]].output);
     let name = format!("{} and {} more", first.name, nodes.len() - 1);
     let shape = [&[channels], &first.shape[1..]].concat();
-    (joined, graph.add_value(name, shape))
+    (merged, graph.add_value(name, shape))
 }
 
 #[cfg(test)]
@@ -143,45 +146,46 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::fixtures::{Draft, int, ints, noise, relative_difference, run};
+    use crate::fixtures::{NetworkBuilder, int, ints, noise, relative_difference, run};
     use crate::passes::fuse_convolutions;
 
-    /// An image `v` of 20 channels with heads of so many channels behind it, each with a depthwise
-    /// convolution if asked for; `then` is done to the result.
+    /// Returns a graph in which an image `v` of 20 channels has one head for each number in
+    /// `channels`. If `is_deep`, a depthwise convolution follows each head. The operator `then`
+    /// reads each result.
     fn heads(channels: &[usize], is_deep: bool, then: &str) -> Graph {
-        let mut draft = Draft::default();
-        draft.noise("w", &[20, 3, 3, 3], 0.1);
-        draft.push("Conv", &["x", "w"], "v", &[ints("pads", &[1; 4])]);
+        let mut network = NetworkBuilder::default();
+        network.noise("w", &[20, 3, 3, 3], 0.1);
+        network.push("Conv", &["x", "w"], "v", &[ints("pads", &[1; 4])]);
         let mut outputs = Vec::new();
         for (at, &channels) in channels.iter().enumerate() {
             let name = |what: &str| format!("{what} {at}");
             let [weight, bias, result, output] = ["weight", "bias", "result", "output"].map(name);
-            draft.noise(&weight, &[channels, 20, 1, 1], 0.1);
-            draft.noise(&bias, &[channels], 0.1);
+            network.noise(&weight, &[channels, 20, 1, 1], 0.1);
+            network.noise(&bias, &[channels], 0.1);
             let inputs = if at == 0 { vec!["v", &weight] } else { vec!["v", &weight, &bias] };
-            draft.push("Conv", &inputs, &result, &[]);
+            network.push("Conv", &inputs, &result, &[]);
             let mut last = result;
             if is_deep {
                 let [weight, result] = ["depthwise weight", "depthwise result"].map(name);
-                draft.noise(&weight, &[channels, 1, 3, 3], 0.1);
+                network.noise(&weight, &[channels, 1, 3, 3], 0.1);
                 let attributes = [ints("pads", &[1; 4]), int("group", channels as i64)];
-                draft.push("Conv", &[&last, &weight], &result, &attributes);
+                network.push("Conv", &[&last, &weight], &result, &attributes);
                 last = result;
             }
             match then {
                 "Transpose" => {
-                    draft.push("Transpose", &[&last], &output, &[ints("perm", &[0, 2, 3, 1])]);
+                    network.push("Transpose", &[&last], &output, &[ints("perm", &[0, 2, 3, 1])]);
                 }
-                "Flatten" => draft.push("Flatten", &[&last], &output, &[]),
-                then => draft.push(then, &[&last], &output, &[]),
+                "Flatten" => network.push("Flatten", &[&last], &output, &[]),
+                then => network.push(then, &[&last], &output, &[]),
             }
             outputs.push(output);
         }
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-        draft.imported(&[3, 6, 5], &outputs)
+        network.imported_graph(&[3, 6, 5], &outputs)
     }
 
-    /// Merges, and checks that nothing else is computed.
+    /// Merges the heads, checks that the results stay the same, and counts the operations.
     fn counts(graph: Graph) -> BTreeMap<&'static str, usize> {
         let input = noise(1, 2 * 3 * 6 * 5);
         let expected = run(&graph, 2, &input);
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_become_one_that_each_takes_its_channels_of() {
+    fn heads_merge_into_one_convolution_and_each_reads_a_slice() {
         let merged = BTreeMap::from([("Conv", 3), ("Slice", 4), ("Transpose", 4)]);
         assert_eq!(counts(heads(&[1, 4, 1, 10], true, "Transpose")), merged);
         let merged = BTreeMap::from([("Conv", 2), ("Slice", 3), ("Reshape", 3)]);
@@ -203,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_fill_their_kernels_or_are_computed_with_stay() {
+    fn heads_that_fill_their_kernels_or_are_not_reshaped_stay() {
         let full = BTreeMap::from([("Conv", 3), ("Reshape", 2)]);
         assert_eq!(counts(heads(&[16, 32], false, "Flatten")), full);
         let one = BTreeMap::from([("Conv", 3), ("Reshape", 1)]);
         assert_eq!(counts(heads(&[4], true, "Flatten")), one);
-        // The activations are the convolutions' own.
+        // The activations were fused into the convolutions, which are then no heads.
         let activated = BTreeMap::from([("Conv", 3)]);
         assert_eq!(counts(heads(&[4, 4], false, "Relu")), activated);
     }

@@ -4,14 +4,14 @@ use super::producers;
 use crate::graph::Graph;
 use crate::op::Op;
 
-/// A reshape of a reshape reads what the first one reads.
+/// Lets a reshape of a reshape read the input of the first one.
 pub(super) fn merge_reshapes(mut graph: Graph) -> Graph {
     let producers = producers(&graph);
     for at in 0..graph.nodes.len() {
         if !matches!(graph.nodes[at].op, Op::Reshape) {
             continue;
         }
-        // Earlier reshapes were merged before, so that one step reaches the start of the chain.
+        // Earlier reshapes are merged already, so the input is the start of the chain.
         let source = graph.nodes[at].inputs[0];
         if let Some(first) = producers[source.0]
             && matches!(graph.nodes[first].op, Op::Reshape)

@@ -1,33 +1,33 @@
-//! Passes: functions from graph to graph. A pass never changes what a network computes.
+//! Passes: functions from graph to graph. A pass never changes the results of a network.
 
 mod drop_dead;
-mod fold_leading_scale_shifts;
-mod fold_scale_shifts;
+mod fold_affines;
+mod fold_leading_affines;
 mod fuse_convolutions;
+mod merge_affines;
 mod merge_heads;
 mod merge_reshapes;
-mod merge_scale_shifts;
 mod sink_transposes;
 
 use drop_dead::drop_dead;
-use fold_leading_scale_shifts::fold_leading_scale_shifts;
-use fold_scale_shifts::fold_scale_shifts;
+use fold_affines::fold_affines;
+use fold_leading_affines::fold_leading_affines;
 use fuse_convolutions::fuse_convolutions;
+use merge_affines::merge_affines;
 use merge_heads::merge_heads;
 use merge_reshapes::merge_reshapes;
-use merge_scale_shifts::merge_scale_shifts;
 use sink_transposes::sink_transposes;
 
 use super::graph::{Graph, ValueId};
 
-/// Runs all passes, each after those that make work for it.
+/// Runs all passes. Each pass is behind the passes that create opportunities for it.
 pub fn optimise(graph: Graph) -> Graph {
     let passes = [
         sink_transposes,
         merge_reshapes,
-        merge_scale_shifts,
-        fold_scale_shifts,
-        fold_leading_scale_shifts,
+        merge_affines,
+        fold_affines,
+        fold_leading_affines,
         fuse_convolutions,
         merge_heads,
         drop_dead,
@@ -35,7 +35,7 @@ pub fn optimise(graph: Graph) -> Graph {
     passes.into_iter().fold(graph, |graph, pass| pass(graph))
 }
 
-/// For each value, the node that computes it; `None` for the input.
+/// Returns for each value the index of the node that computes it; `None` for the input.
 fn producers(graph: &Graph) -> Vec<Option<usize>> {
     let mut producers = vec![None; graph.value_count()];
     for (at, node) in graph.nodes.iter().enumerate() {
@@ -44,7 +44,7 @@ fn producers(graph: &Graph) -> Vec<Option<usize>> {
     producers
 }
 
-/// The node that computes `value` when nobody else reads it.
+/// Returns the node that computes `value`, if the value has exactly one reader.
 fn sole_producer(producers: &[Option<usize>], readers: &[usize], value: ValueId) -> Option<usize> {
     producers[value.0].filter(|_| readers[value.0] == 1)
 }
@@ -59,9 +59,9 @@ mod tests {
         random_optimised_graph, relative_difference, run, run_on_noise,
     };
 
-    /// A network with something for every pass: channels last, batch norm before and after a
+    /// Returns a network with work for every pass: channels last, batch norm before and after a
     /// convolution, residual, reshape.
-    fn everything() -> Graph {
+    fn network_for_every_pass() -> Graph {
         let nhwc = [ints("perm", &[0, 2, 3, 1])];
         let nchw = [ints("perm", &[0, 3, 1, 2])];
         let pads = [ints("pads", &[1, 1, 1, 1])];
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn all_passes_together_keep_what_a_network_computes() {
-        let graph = everything();
+        let graph = network_for_every_pass();
         let expected = run_on_noise(&graph, 3);
         let graph = optimise(graph);
         assert_close(&run_on_noise(&graph, 3), &expected, 1e-5);
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn all_passes_together_leave_the_fused_operations() {
-        let counts = optimise(everything()).op_counts();
+        let counts = optimise(network_for_every_pass()).op_counts();
         let expected =
-            [("Conv", 2), ("Linear", 1), ("Reshape", 2), ("ScaleShift", 1), ("Transpose", 1)];
+            [("Affine", 1), ("Conv", 2), ("Linear", 1), ("Reshape", 2), ("Transpose", 1)];
         assert_eq!(counts, BTreeMap::from(expected));
     }
 }

@@ -1,78 +1,79 @@
-//! Moves transposes towards the outputs until pairs cancel.
+//! Moves transposes towards the outputs, so that pairs of them cancel.
 
 use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, Output, ValueId};
-use crate::op::{Activation, Op, ScaleShift};
+use crate::op::{Activation, Affine, Op};
 use crate::shape::{inverse, keeps_order, permute};
 
-/// Networks converted from channels-last exports have a transpose before and one after each
-/// convolution. An operation that treats all axes alike, or can name another axis, runs on the
-/// untransposed value instead; what reaches an operation that cannot is transposed there.
+/// Runs operations on untransposed values where possible. Networks that were converted from
+/// channels-last exports have a transpose before and behind each convolution. An operation that
+/// treats all axes alike, or whose axes can be renamed, reads the untransposed value instead.
+/// Before any other operation the transpose is inserted.
 pub(super) fn sink_transposes(graph: Graph) -> Graph {
     let Graph { values, nodes, input, outputs } = graph;
     let views = vec![None; values.len()];
     let graph = Graph { values, nodes: Vec::new(), input, outputs: Vec::new() };
-    let mut sinking = Sinking { graph, views, made: Vec::new() };
+    let mut sinker = TransposeSinker { graph, views, materialised: Vec::new() };
     for node in nodes {
-        sinking.push(node);
+        sinker.push(node);
     }
     for Output { name, value } in outputs {
-        let value = sinking.materialise(value);
-        sinking.graph.outputs.push(Output { name, value });
+        let value = sinker.materialise(value);
+        sinker.graph.outputs.push(Output { name, value });
     }
-    drop_dead(sinking.graph)
+    drop_dead(sinker.graph)
 }
 
-/// A value of the old graph as a transpose, not yet made, of a value of the new graph.
+/// A value of the old graph: a transpose of a value of the new graph that no node computes yet.
 #[derive(Clone)]
-struct View {
+struct TransposedView {
     source: ValueId,
     perm: Vec<usize>,
 }
 
-struct Sinking {
+struct TransposeSinker {
     graph: Graph,
-    /// For each value of the old graph, the view it is; `None` when it is itself.
-    views: Vec<Option<View>>,
-    /// Views that were made, so that none is made twice.
-    made: Vec<(ValueId, Vec<usize>, ValueId)>,
+    /// For each value of the old graph, its view; `None` if the new graph has the value itself.
+    views: Vec<Option<TransposedView>>,
+    /// Source, permutation and result of the transposes that were inserted, for reuse.
+    materialised: Vec<(ValueId, Vec<usize>, ValueId)>,
 }
 
-impl Sinking {
+impl TransposeSinker {
     fn push(&mut self, node: Node) {
         if let Op::Transpose { perm } = &node.op {
             let before = self.view(node.inputs[0]);
             let perm = permute(&before.perm, perm);
-            self.views[node.output.0] = Some(View { source: before.source, perm });
+            self.views[node.output.0] = Some(TransposedView { source: before.source, perm });
             return;
         }
-        let sunk = self.common_perm(&node.inputs).and_then(|perm| {
-            let op = untransposed(&node.op, &perm)?;
+        let sunk_op = self.common_perm(&node.inputs).and_then(|perm| {
+            let op = op_on_source(&node.op, &perm)?;
             Some((op, perm))
         });
-        match sunk {
+        match sunk_op {
             Some((op, perm)) => self.push_sunk(node, op, perm),
-            None => self.push_as_it_is(node),
+            None => self.push_unchanged(node),
         }
     }
 
-    /// Runs the operation on the sources of its inputs; the output becomes a view.
+    /// Runs the operation on the sources of its inputs. The output becomes a view.
     fn push_sunk(&mut self, node: Node, op: Op, perm: Vec<usize>) {
         let inputs = node.inputs.iter().map(|&input| self.view(input).source).collect();
         let info = self.graph.value(node.output).clone();
         let source = self.graph.add_value(info.name, permute(&info.shape, &inverse(&perm)));
         self.views.push(None);
         self.graph.nodes.push(Node { op, inputs, output: source });
-        self.views[node.output.0] = Some(View { source, perm });
+        self.views[node.output.0] = Some(TransposedView { source, perm });
     }
 
-    fn push_as_it_is(&mut self, mut node: Node) {
-        let reshapes = matches!(node.op, Op::Reshape);
+    fn push_unchanged(&mut self, mut node: Node) {
+        let is_reshape = matches!(node.op, Op::Reshape);
         for input in &mut node.inputs {
             let view = self.view(*input);
             let same_order = keeps_order(self.graph.shape(view.source), &view.perm);
-            *input = match reshapes && same_order {
+            *input = match is_reshape && same_order {
                 true => view.source,
                 false => self.materialise(*input),
             };
@@ -80,29 +81,31 @@ impl Sinking {
         self.graph.nodes.push(node);
     }
 
-    fn view(&self, value: ValueId) -> View {
+    fn view(&self, value: ValueId) -> TransposedView {
         self.views[value.0].clone().unwrap_or_else(|| {
             let rank = self.graph.shape(value).len();
-            View { source: value, perm: (0..rank).collect() }
+            TransposedView { source: value, perm: (0..rank).collect() }
         })
     }
 
-    /// The permutation of all inputs, when it is one and does something.
+    /// Returns the permutation that all inputs share, if it is not the identity.
     fn common_perm(&self, inputs: &[ValueId]) -> Option<Vec<usize>> {
         let perm = self.view(*inputs.first()?).perm;
         let all = inputs.iter().all(|&input| self.view(input).perm == perm);
         (all && !perm.is_sorted()).then_some(perm)
     }
 
-    /// A value of the new graph that holds what `value` held in the old one.
+    /// Returns a value of the new graph with the elements of `value`; inserts a transpose if
+    /// needed.
     fn materialise(&mut self, value: ValueId) -> ValueId {
-        let View { source, perm } = self.view(value);
+        let TransposedView { source, perm } = self.view(value);
         if perm.is_sorted() {
             return source;
         }
-        let made = self.made.iter().find(|(from, by, _)| *from == source && *by == perm);
-        if let Some(&(_, _, made)) = made {
-            return made;
+        let existing =
+            self.materialised.iter().find(|(from, by, _)| *from == source && *by == perm);
+        if let Some(&(_, _, existing)) = existing {
+            return existing;
         }
         let info = self.graph.value(value).clone();
         let output = self.graph.add_value(info.name, info.shape);
@@ -112,14 +115,14 @@ impl Sinking {
             false => Op::Transpose { perm: perm.clone() },
         };
         self.graph.nodes.push(Node { op, inputs: vec![source], output });
-        self.made.push((source, perm, output));
+        self.materialised.push((source, perm, output));
         output
     }
 }
 
-/// The operation that does to the sources what `op` does to their transposes by `perm`; `None`
-/// when there is none.
-fn untransposed(op: &Op, perm: &[usize]) -> Option<Op> {
+/// Returns the operation on the sources that equals `op` on their transposes by `perm`, or `None`
+/// if there is none.
+fn op_on_source(op: &Op, perm: &[usize]) -> Option<Op> {
     let back = inverse(perm);
     let constant = |c: &Constant| c.transpose(&back);
     let axis = |axis: usize| perm[axis];
@@ -128,8 +131,8 @@ fn untransposed(op: &Op, perm: &[usize]) -> Option<Op> {
             Op::Activation(Activation::PRelu(constant(slopes)))
         }
         Op::Activation(_) | Op::Binary(_) => op.clone(),
-        Op::ScaleShift(ScaleShift { scale, shift }) => {
-            Op::ScaleShift(ScaleShift { scale: constant(scale), shift: constant(shift) })
+        Op::Affine(Affine { scale, shift }) => {
+            Op::Affine(Affine { scale: constant(scale), shift: constant(shift) })
         }
         Op::Pad { before, after, value } => {
             Op::Pad { before: permute(before, &back), after: permute(after, &back), value: *value }
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn borders_and_joins_name_the_axes_of_the_source() {
+    fn pads_and_concatenations_name_the_axes_of_the_source() {
         let nodes = vec![
             nchw("x", "a"),
             node("Relu", &["a"], "b", &[]),
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn values_transposed_differently_are_made_before_they_meet() {
+    fn values_of_different_permutations_are_materialised_before_they_meet() {
         let nodes = vec![
             node("Transpose", &["x"], "a", &[ints("perm", &[0, 1, 3, 2])]),
             node("Transpose", &["a"], "b", &[ints("perm", &[0, 1, 3, 2])]),

@@ -1,12 +1,12 @@
-//! Functions of each element.
+//! Functions of each element, with candle's operations.
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernel::upload;
+use super::loaded_op::upload;
 use crate::op::Activation;
 
-/// An activation with its slopes on the device.
-pub(super) enum Function {
+/// An activation whose slopes are on the device.
+pub(super) enum LoadedActivation {
     Relu,
     PRelu(Tensor),
     LeakyRelu(f64),
@@ -20,7 +20,7 @@ pub(super) enum Function {
     Abs,
 }
 
-impl Function {
+impl LoadedActivation {
     pub(super) fn load(activation: &Activation, device: &Device) -> Result<Self> {
         Ok(match activation {
             Activation::Relu => Self::Relu,
@@ -45,7 +45,7 @@ impl Function {
             Self::PRelu(slopes) => x.relu()? + below_zero(x)?.broadcast_mul(slopes)?,
             Self::LeakyRelu(slope) => x.relu()? + (below_zero(x)? * *slope)?,
             Self::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
-            // As the standard has it: the upper limit wins when the limits cross.
+            // As in the ONNX standard, the upper limit wins if the limits cross.
             Self::Clip { min, max } => x.maximum(*min)?.minimum(*max),
             Self::HardSigmoid { alpha, beta } => hard_sigmoid(x, *alpha, *beta),
             Self::HardSwish => x * hard_sigmoid(x, 1.0 / 6.0, 0.5)?,

@@ -1,30 +1,30 @@
-//! Convolution with its epilogue: bias, residual, activation.
+//! Convolution followed by bias, residual and activation.
 
 use candle_core::{Device, Result, Tensor};
 
-use super::activation::Function;
+use super::activation::LoadedActivation;
 use super::depthwise::Depthwise;
-use super::kernel::upload;
-use super::pool::bordered;
+use super::loaded_op::upload;
+use super::pool::pad_window;
 use crate::constant::Constant;
 use crate::op::{Conv, Window};
 
-/// A convolution with its constants on the device.
+/// A convolution whose constants are on the device.
 pub(super) struct Convolution {
-    taps: Taps,
+    algorithm: Algorithm,
     /// `[1, out, 1, 1]`.
     bias: Option<Tensor>,
-    activation: Option<Function>,
+    activation: Option<LoadedActivation>,
 }
 
-/// The ways to convolve.
-enum Taps {
-    /// 1×1 without border: a matrix product; the weight is `[out, in]`.
+/// The ways to compute a convolution.
+enum Algorithm {
+    /// A matrix product, for 1×1 kernels without border. The weight is `[out, in]`.
     Pointwise(Tensor),
     /// One kernel per channel, on the CPU.
     Depthwise(Depthwise),
-    /// candle's convolution.
-    General(General),
+    /// The convolution of candle.
+    General(CandleConvolution),
 }
 
 impl Convolution {
@@ -34,29 +34,31 @@ impl Convolution {
             && window.strides == [1, 1]
             && window.pads == [0; 4]
             && conv.groups == 1;
-        let taps = if is_pointwise {
-            Taps::Pointwise(upload(&conv.weight, device)?.flatten_from(1)?)
+        let algorithm = if is_pointwise {
+            Algorithm::Pointwise(upload(&conv.weight, device)?.flatten_from(1)?)
         } else if conv.is_depthwise() && device.is_cpu() {
-            // candle runs one convolution for each group, which takes a hundred times as long.
-            // On other devices its own grouped convolution is used.
-            Taps::Depthwise(Depthwise::new(conv))
+            // candle runs one convolution per group, which takes a hundred times as long here.
+            // Other devices use this grouped convolution of candle nevertheless.
+            Algorithm::Depthwise(Depthwise::new(conv))
         } else {
-            Taps::General(General::load(conv, device)?)
+            Algorithm::General(CandleConvolution::load(conv, device)?)
         };
         let bias = conv
             .bias
             .as_ref()
             .map(|bias| upload(bias, device)?.reshape((1, bias.data().len(), 1, 1)));
-        let activation = conv.activation.as_ref().map(|f| Function::load(f, device));
-        Ok(Self { taps, bias: bias.transpose()?, activation: activation.transpose()? })
+        let activation =
+            conv.activation.as_ref().map(|activation| LoadedActivation::load(activation, device));
+        Ok(Self { algorithm, bias: bias.transpose()?, activation: activation.transpose()? })
     }
 
-    /// `x` is `[batch, in, height, width]`, `residual` has the shape of the result.
+    /// Runs the convolution. `x` is `[batch, in, height, width]`; `residual` has the shape of the
+    /// result.
     pub(super) fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        let mut y = match &self.taps {
-            Taps::Pointwise(weight) => pointwise(x, weight)?,
-            Taps::Depthwise(depthwise) => x.contiguous()?.apply_op1_no_bwd(depthwise)?,
-            Taps::General(general) => general.run(x)?,
+        let mut y = match &self.algorithm {
+            Algorithm::Pointwise(weight) => pointwise(x, weight)?,
+            Algorithm::Depthwise(depthwise) => x.contiguous()?.apply_op1_no_bwd(depthwise)?,
+            Algorithm::General(general) => general.run(x)?,
         };
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
@@ -64,11 +66,11 @@ impl Convolution {
         if let Some(residual) = residual {
             y = (y + residual)?;
         }
-        self.activation.as_ref().map_or(Ok(y.clone()), |function| function.run(&y))
+        self.activation.as_ref().map_or(Ok(y.clone()), |activation| activation.run(&y))
     }
 }
 
-/// Each image is a matrix `[in, height × width]` that the weight is multiplied with.
+/// Multiplies the weight with each image, a matrix `[in, height × width]`.
 fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (out, _) = weight.dims2()?;
@@ -77,55 +79,56 @@ fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     y.reshape((batch, out, height, width))
 }
 
-/// candle's convolution, which knows one stride, one dilation and one border for both axes.
-struct General {
+/// The convolution of candle. It supports one stride, one dilation and one border width for both
+/// axes; other cases are reduced to that.
+struct CandleConvolution {
     weight: Tensor,
     window: Window,
-    /// What the border holds where candle's own, even and of zeros, will not do: one number, or
-    /// `[in, 1, 1]`.
-    filling: Option<Tensor>,
+    /// Value of the border: one number, or `[in, 1, 1]`. `None` if candle can add the border
+    /// itself, with equal widths on all sides and zeros.
+    border_value: Option<Tensor>,
     dilation: usize,
     groups: usize,
 }
 
-impl General {
+impl CandleConvolution {
     fn load(conv: &Conv, device: &Device) -> Result<Self> {
         let [dh, dw] = conv.dilations;
         let (weight, dilation) = match dh == dw {
             true => (conv.weight.clone(), dh),
-            false => (spread(&conv.weight, conv.dilations), 1),
+            false => (dilate(&conv.weight, conv.dilations), 1),
         };
         let [top, left, bottom, right] = conv.window.pads;
         let is_even = [left, bottom, right] == [top; 3];
-        let filling = match &conv.border {
-            Some(border) => Some(upload(border, device)?.reshape(((), 1, 1))?),
+        let border_value = match &conv.border_values {
+            Some(values) => Some(upload(values, device)?.reshape(((), 1, 1))?),
             None if is_even => None,
             None => Some(Tensor::new(0.0_f32, device)?),
         };
         let weight = upload(&weight, device)?;
-        Ok(Self { weight, window: conv.window, filling, dilation, groups: conv.groups })
+        Ok(Self { weight, window: conv.window, border_value, dilation, groups: conv.groups })
     }
 
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let (x, border) = match &self.filling {
-            Some(filling) => (bordered(x, &self.window, filling)?.contiguous()?, 0),
+        let (x, border) = match &self.border_value {
+            Some(value) => (pad_window(x, &self.window, value)?.contiguous()?, 0),
             None => (x.contiguous()?, self.window.pads[0]),
         };
         let [sh, sw] = self.window.strides;
         let stride = if sh == sw { sh } else { 1 };
         let y = x.conv2d(&self.weight, border, stride, self.dilation, self.groups)?;
-        if sh == sw { Ok(y) } else { every(&every(&y, 2, sh)?, 3, sw) }
+        if sh == sw { Ok(y) } else { select_every(&select_every(&y, 2, sh)?, 3, sw) }
     }
 }
 
-/// Every `step`th index of an axis.
-fn every(x: &Tensor, axis: usize, step: usize) -> Result<Tensor> {
+/// Returns every `step`th index of an axis.
+fn select_every(x: &Tensor, axis: usize, step: usize) -> Result<Tensor> {
     let indices = (0..x.dim(axis)? as u32).step_by(step);
     x.index_select(&Tensor::from_iter(indices, x.device())?, axis)
 }
 
-/// A kernel with zeros between its taps, which does without dilation.
-fn spread(weight: &Constant, [dh, dw]: [usize; 2]) -> Constant {
+/// Returns a kernel with zeros between its taps, which needs no dilation.
+fn dilate(weight: &Constant, [dh, dw]: [usize; 2]) -> Constant {
     let [out, of_group, kh, kw] = *weight.shape() else { return weight.clone() };
     let (height, width) = ((kh - 1) * dh + 1, (kw - 1) * dw + 1);
     let mut data = vec![0.0; out * of_group * height * width];
@@ -142,8 +145,8 @@ mod tests {
     use super::*;
     use crate::fixtures::{difference, noise};
 
-    /// A convolution written out as the sum it is.
-    fn by_hand(x: &[f32], [c, h, w]: [usize; 3], conv: &Conv) -> Vec<f32> {
+    /// Computes a convolution directly from its definition.
+    fn naive_convolution(x: &[f32], [c, h, w]: [usize; 3], conv: &Conv) -> Vec<f32> {
         let [out, of_group, kh, kw] = *conv.weight.shape() else { panic!("four axes") };
         let [top, left, bottom, right] = conv.window.pads;
         let ([sh, sw], [dh, dw]) = (conv.window.strides, conv.dilations);
@@ -163,7 +166,9 @@ mod tests {
                 let is_inside = (top..top + h).contains(&yy) && (left..left + w).contains(&xx);
                 let pixel = match is_inside {
                     true => x[(channel * h + yy - top) * w + xx - left],
-                    false => conv.border.as_ref().map_or(0.0, |border| border.data()[channel]),
+                    false => {
+                        conv.border_values.as_ref().map_or(0.0, |values| values.data()[channel])
+                    }
                 };
                 sum += pixel * conv.weight.data()[((o * of_group + i) * kh + ky) * kw + kx];
             }
@@ -178,20 +183,20 @@ mod tests {
             weight: Constant::new(weight.to_vec(), noise(3, weight.iter().product())),
             bias: Some(Constant::new(vec![weight[0]], noise(4, weight[0]))),
             window: Window { kernel, strides, pads },
-            border: None,
+            border_values: None,
             dilations: window[1],
             groups,
             activation: None,
         }
     }
 
-    /// The same convolution under a border of numbers.
-    fn bordered(conv: Conv) -> Conv {
-        Conv { border: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
+    /// Returns the same convolution with noise as border values.
+    fn with_border_values(conv: Conv) -> Conv {
+        Conv { border_values: Some(Constant::new(vec![4], noise(6, 4))), ..conv }
     }
 
     #[test]
-    fn every_kind_of_convolution_is_the_sum_it_stands_for() {
+    fn every_kind_of_convolution_equals_its_definition() {
         let cases = [
             ("pointwise", conv([5, 4, 1, 1], [[1, 1], [1, 1]], [0; 4], 1)),
             ("pointwise with stride", conv([5, 4, 1, 1], [[2, 2], [1, 1]], [0; 4], 1)),
@@ -203,16 +208,24 @@ mod tests {
             ("groups", conv([6, 2, 3, 3], [[1, 1], [1, 1]], [1; 4], 2)),
             ("two kernels per channel", conv([8, 1, 3, 3], [[1, 1], [1, 1]], [1; 4], 4)),
             ("depthwise", conv([4, 1, 3, 3], [[2, 2], [1, 1]], [1; 4], 4)),
-            ("filled border", bordered(conv([3, 4, 3, 3], [[1, 1], [1, 1]], [1; 4], 1))),
-            ("filled corner", bordered(conv([6, 2, 3, 3], [[2, 2], [1, 1]], [0, 1, 2, 0], 2))),
-            ("filled depthwise", bordered(conv([4, 1, 3, 3], [[1, 1], [1, 1]], [1; 4], 4))),
+            ("filled border", with_border_values(conv([3, 4, 3, 3], [[1, 1], [1, 1]], [1; 4], 1))),
+            (
+                "filled corner",
+                with_border_values(conv([6, 2, 3, 3], [[2, 2], [1, 1]], [0, 1, 2, 0], 2)),
+            ),
+            (
+                "filled depthwise",
+                with_border_values(conv([4, 1, 3, 3], [[1, 1], [1, 1]], [1; 4], 4)),
+            ),
         ];
         let x = noise(5, 2 * 4 * 7 * 6);
         let batch = Tensor::from_slice(&x, (2, 4, 7, 6), &Device::Cpu).unwrap();
         for (name, conv) in cases {
             let run = Convolution::load(&conv, &Device::Cpu).unwrap().run(&batch, None).unwrap();
-            let expected: Vec<f32> =
-                x.chunks(4 * 7 * 6).flat_map(|row| by_hand(row, [4, 7, 6], &conv)).collect();
+            let expected: Vec<f32> = x
+                .chunks(4 * 7 * 6)
+                .flat_map(|item| naive_convolution(item, [4, 7, 6], &conv))
+                .collect();
             let found: Vec<f32> = run.flatten_all().unwrap().to_vec1().unwrap();
             let error = difference(&found, &expected);
             assert!(error <= 1e-5, "{name}: off by {error}");

@@ -6,25 +6,25 @@ use rayon::prelude::*;
 use crate::constant::Constant;
 use crate::op::{Conv, Window};
 
-/// A convolution with one kernel per channel: plain loops over rows that the compiler vectorises,
-/// in parallel over images and channels. For other devices there is no such kernel; they use
-/// candle's grouped convolution.
+/// A convolution with one kernel per channel. It runs in parallel over images and channels, in
+/// plain loops over rows that the compiler vectorises. Other devices use the grouped convolution of
+/// candle instead.
 pub(super) struct Depthwise {
     /// `[channels, 1, height, width]`.
     weight: Constant,
     window: Window,
-    /// What the border holds, per channel; `None` is zeros.
-    border: Option<Constant>,
+    /// Value of the border elements per channel. `None` is a border of zeros.
+    border_values: Option<Constant>,
     dilations: [usize; 2],
 }
 
 impl Depthwise {
-    /// Takes over a convolution that [`Conv::is_depthwise`].
+    /// Copies a convolution for which [`Conv::is_depthwise`] is true.
     pub(super) fn new(conv: &Conv) -> Self {
         Self {
             weight: conv.weight.clone(),
             window: conv.window,
-            border: conv.border.clone(),
+            border_values: conv.border_values.clone(),
             dilations: conv.dilations,
         }
     }
@@ -45,7 +45,7 @@ impl Depthwise {
         }
     }
 
-    /// Copies an image into the middle of `padded`, whose border stays as it is.
+    /// Copies an image into the middle of `padded`. The border of `padded` keeps its values.
     fn fill(&self, padded: &mut [f32], image: &[f32], geometry: &Geometry) {
         let [top, left, ..] = self.window.pads;
         let width = geometry.image[1];
@@ -55,7 +55,7 @@ impl Depthwise {
         }
     }
 
-    /// One channel of one image.
+    /// Convolves one channel of one image.
     fn convolve(&self, out: &mut [f32], padded: &[f32], kernel: &[f32], geometry: &Geometry) {
         let [stride_y, stride_x] = self.window.strides;
         let [dilation_y, dilation_x] = self.dilations;
@@ -72,7 +72,7 @@ impl Depthwise {
     }
 }
 
-/// `out[i] += pixels[i × stride] × tap`
+/// Adds `pixels[i × stride] × tap` to each `out[i]`.
 fn add_scaled(out: &mut [f32], pixels: &[f32], tap: f32, stride: usize) {
     if stride == 1 {
         out.iter_mut().zip(pixels).for_each(|(y, x)| *y += x * tap);
@@ -81,7 +81,7 @@ fn add_scaled(out: &mut [f32], pixels: &[f32], tap: f32, stride: usize) {
     }
 }
 
-/// Heights and widths.
+/// Height and width of the image, of the padded image and of the result.
 struct Geometry {
     image: [usize; 2],
     padded: [usize; 2],
@@ -111,8 +111,8 @@ impl CustomOp1 for Depthwise {
                 |padded, (plane, (out, image))| {
                     let channel = plane % channels;
                     let kernel = &self.weight.data()[channel * taps..][..taps];
-                    if let Some(border) = &self.border {
-                        padded.fill(border.data()[channel]);
+                    if let Some(values) = &self.border_values {
+                        padded.fill(values.data()[channel]);
                     }
                     self.fill(padded, image, &geometry);
                     self.convolve(out, padded, kernel, &geometry);
@@ -159,7 +159,7 @@ mod tests {
                     strides: [stride; 2],
                     pads: [border; 4],
                 },
-                border: None,
+                border_values: None,
                 dilations: [dilation; 2],
             };
             let found = x.apply_op1_no_bwd(&depthwise).unwrap();

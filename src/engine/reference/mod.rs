@@ -1,94 +1,95 @@
-//! The reference executor: plain candle operations on any device, slow and obviously right. It is
-//! the oracle that other executors are compared with.
+//! The reference executor: plain candle operations on any device, slow and simple. The results of
+//! the other executors are compared with it.
 
 mod activation;
 mod conv;
 mod depthwise;
-mod kernel;
+mod loaded_op;
 mod pool;
 
 use candle_core::{Device, Result, Tensor};
 
-use self::kernel::Kernel;
+use self::loaded_op::LoadedOp;
 use super::error::EngineError;
 use super::graph::{Graph, Node, ValueId};
 
-/// A graph with its constants on a device.
-pub(super) struct Reference {
-    steps: Vec<Step>,
+/// A graph whose constants are on a device.
+pub(super) struct ReferenceNetwork {
+    nodes: Vec<LoadedNode>,
     input: ValueId,
     outputs: Vec<ValueId>,
-    values: usize,
+    value_count: usize,
 }
 
-struct Step {
-    name: &'static str,
-    kernel: Kernel,
+struct LoadedNode {
+    op_name: &'static str,
+    op: LoadedOp,
     inputs: Vec<ValueId>,
     output: ValueId,
-    /// Values nobody reads after this step.
+    /// Values that no later node and no output reads. They are dropped after this node.
     last_reads: Vec<ValueId>,
 }
 
-impl Reference {
+impl ReferenceNetwork {
     pub(super) fn load(graph: &Graph, device: &Device) -> std::result::Result<Self, EngineError> {
         let upload = |source| EngineError::Tensor { op: "upload", source };
-        let mut steps = Vec::with_capacity(graph.nodes().len());
-        let mut kept = vec![false; graph.value_count()];
-        graph.output_ids().for_each(|id| kept[id.index()] = true);
+        let mut nodes = Vec::with_capacity(graph.nodes().len());
+        let mut is_read_later = vec![false; graph.value_count()];
+        graph.output_ids().for_each(|id| is_read_later[id.index()] = true);
         for node in graph.nodes().iter().rev() {
             let mut last_reads = Vec::new();
             for &id in node.inputs.iter().chain([&node.output]) {
-                if !std::mem::replace(&mut kept[id.index()], true) {
+                if !std::mem::replace(&mut is_read_later[id.index()], true) {
                     last_reads.push(id);
                 }
             }
-            steps.push(Step {
-                name: node.op.name(),
-                kernel: Kernel::load(graph, node, device).map_err(upload)?,
+            nodes.push(LoadedNode {
+                op_name: node.op.name(),
+                op: LoadedOp::load(graph, node, device).map_err(upload)?,
                 inputs: node.inputs.clone(),
                 output: node.output,
                 last_reads,
             });
         }
-        steps.reverse();
+        nodes.reverse();
         let outputs = graph.output_ids().collect();
-        Ok(Self { steps, input: graph.input_id(), outputs, values: graph.value_count() })
+        Ok(Self { nodes, input: graph.input_id(), outputs, value_count: graph.value_count() })
     }
 
     pub(super) fn run(&self, input: &Tensor) -> std::result::Result<Vec<Tensor>, EngineError> {
-        let mut values: Vec<Option<Tensor>> = vec![None; self.values];
+        let mut values: Vec<Option<Tensor>> = vec![None; self.value_count];
         values[self.input.index()] = Some(input.clone());
-        for step in &self.steps {
-            let failed = |source| EngineError::Tensor { op: step.name, source };
-            let inputs: Vec<&Tensor> = step.inputs.iter().map(|&id| known(&values, id)).collect();
-            let output = step.kernel.run(&inputs).map_err(failed)?;
-            values[step.output.index()] = Some(output);
-            for id in &step.last_reads {
+        for node in &self.nodes {
+            let failed = |source| EngineError::Tensor { op: node.op_name, source };
+            let inputs: Vec<&Tensor> =
+                node.inputs.iter().map(|&id| known_value(&values, id)).collect();
+            let output = node.op.run(&inputs).map_err(failed)?;
+            values[node.output.index()] = Some(output);
+            for id in &node.last_reads {
                 values[id.index()] = None;
             }
         }
-        let outputs = self.outputs.iter().map(|&id| known(&values, id).contiguous());
+        let outputs = self.outputs.iter().map(|&id| known_value(&values, id).contiguous());
         let outputs: Result<Vec<Tensor>> = outputs.collect();
         outputs.map_err(|source| EngineError::Tensor { op: "output", source })
     }
 }
 
-/// One operation alone, for executors that have no kernel of their own for it.
-pub(super) struct Operation(Kernel);
+/// A single operation, for executors without a kernel of their own for it.
+pub(super) struct ReferenceOp(LoadedOp);
 
-impl Operation {
-    /// Uploads what `node` needs.
+impl ReferenceOp {
+    /// Uploads the constants of `node`.
     pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
-        Ok(Self(Kernel::load(graph, node, device)?))
+        Ok(Self(LoadedOp::load(graph, node, device)?))
     }
 
-    /// Runs it; `inputs` are `[batch, row shape…]`.
+    /// Runs the operation on `inputs` of `[batch, item shape…]`.
     pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         self.0.run(inputs)
     }
 }
 
-fn known(values: &[Option<Tensor>], id: ValueId) -> &Tensor {
-    values[id.index()].as_ref().expect("nodes stand after those they read")
+fn known_value(values: &[Option<Tensor>], id: ValueId) -> &Tensor {
+    values[id.index()].as_ref().expect("a node runs after the nodes that it reads")
 }

@@ -1,14 +1,15 @@
-//! Pooling over windows, with the borders made explicit.
+//! Pooling over windows. The border is added to the image before.
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernel::pad;
+use super::loaded_op::pad;
 use crate::op::{AveragePool, Window};
 
-/// The largest element of each window. The border is minus infinity, so that it never wins.
+/// Returns the largest element of each window. Border elements are minus infinity, so that they are
+/// never the largest.
 pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {
-    let least = Tensor::new(f32::NEG_INFINITY, x.device())?;
-    let x = bordered(x, window, &least)?.contiguous()?;
+    let lowest = Tensor::new(f32::NEG_INFINITY, x.device())?;
+    let x = pad_window(x, window, &lowest)?.contiguous()?;
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
     x.max_pool2d_with_stride((kh, kw), (sh, sw))
 }
@@ -16,18 +17,19 @@ pub(super) fn max_pool(x: &Tensor, window: &Window) -> Result<Tensor> {
 /// The mean of each window.
 pub(super) struct AveragePooling {
     window: Window,
-    /// `kernel size / elements that count`, `[1, 1, height, width]`, when some windows have fewer.
+    /// Kernel size ÷ number of counted elements, per window, as `[1, 1, height, width]`. `None` if
+    /// every window counts all elements.
     correction: Option<Tensor>,
 }
 
 impl AveragePooling {
-    /// `image` is the row shape of the input.
+    /// Prepares the pool. `image` is the item shape of the input.
     pub(super) fn load(pool: AveragePool, image: &[usize], device: &Device) -> Result<Self> {
         let window = pool.window;
         let correction = if pool.count_include_pad || window.pads == [0; 4] {
             None
         } else {
-            // The mean of ones under a border of zeros is the share of elements that count.
+            // The mean of ones under a border of zeros is the share of counted elements.
             let ones = Tensor::ones((1, 1, image[1], image[2]), candle_core::DType::F32, device)?;
             Some(mean(&ones, &window)?.recip()?)
         };
@@ -46,11 +48,11 @@ impl AveragePooling {
 fn mean(x: &Tensor, window: &Window) -> Result<Tensor> {
     let ([kh, kw], [sh, sw]) = (window.kernel, window.strides);
     let zero = Tensor::new(0.0_f32, x.device())?;
-    bordered(x, window, &zero)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
+    pad_window(x, window, &zero)?.contiguous()?.avg_pool2d_with_stride((kh, kw), (sh, sw))
 }
 
-/// The image with the window's border, which holds `filling`: one number, or `[channels, 1, 1]`.
-pub(super) fn bordered(x: &Tensor, window: &Window, filling: &Tensor) -> Result<Tensor> {
+/// Adds the border of `window` to the image. `value` is one number or `[channels, 1, 1]`.
+pub(super) fn pad_window(x: &Tensor, window: &Window, value: &Tensor) -> Result<Tensor> {
     let [top, left, bottom, right] = window.pads;
-    pad(x, &[0, top, left], &[0, bottom, right], filling)
+    pad(x, &[0, top, left], &[0, bottom, right], value)
 }

@@ -1,8 +1,8 @@
-//! The axis of a detection error trade-off: rates are placed by their normal deviates, so that
-//! normally distributed scores give straight lines (Martin et al., "The DET curve in assessment of
-//! detection task performance", Eurospeech 1997).
+//! The axis of a detection error trade-off. The position of a rate is its normal deviate, so that
+//! normally distributed scores give straight lines. Source: Martin et al., "The DET curve in
+//! assessment of detection task performance", Eurospeech 1997.
 
-/// The least and the largest rate on the axis; rates beyond are drawn at its ends.
+/// The least and the largest rate on the axis. Rates outside are drawn at its ends.
 const RATES: [f64; 2] = [0.0005, 0.6];
 
 /// Rates with a grid line, and their labels in per cent.
@@ -17,19 +17,20 @@ pub(super) const TICKS: [(f64, &str); 8] = [
     (0.4, "40"),
 ];
 
-/// Returns the place of a rate on the axis, 0..=1.
-pub(super) fn place(rate: f64) -> f64 {
+/// Returns the position of a rate on the axis, in 0..=1.
+pub(super) fn position(rate: f64) -> f64 {
     let [low, high] = RATES.map(normal_deviate);
     (normal_deviate(rate.clamp(RATES[0], RATES[1])) - low) / (high - low)
 }
 
-/// Whether a rate is too small for the axis.
+/// Returns true if a rate is too small for the axis.
 pub(super) fn is_below(rate: f64) -> bool {
     rate <= RATES[0]
 }
 
-/// Returns the quantile of the normal distribution at `probability`, inside (0, 1): Hastings'
-/// approximation (Abramowitz and Stegun 26.2.23), off by at most 4.5e-4, a tenth of a pixel.
+/// Returns the quantile of the normal distribution at `probability`, which is inside (0, 1). This
+/// is Hastings' approximation (Abramowitz and Stegun 26.2.23). Its error is at most 4.5e-4, a tenth
+/// of a pixel.
 fn normal_deviate(probability: f64) -> f64 {
     if probability > 0.5 {
         return -normal_deviate(1.0 - probability);
@@ -44,7 +45,7 @@ fn normal_deviate(probability: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// From `scipy.stats.norm.ppf`.
+    /// Expected values: `scipy.stats.norm.ppf`.
     #[test]
     fn normal_deviates_are_the_tabulated_ones() {
         for (probability, expected) in [
@@ -62,10 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn ticks_rise_along_the_axis_and_rates_beyond_stand_on_its_ends() {
-        let places = TICKS.map(|(rate, _)| place(rate));
-        assert!(places.is_sorted() && places[0] > 0.0 && places[7] < 1.0, "{places:?}");
-        assert_eq!((place(0.0), place(1.0)), (0.0, 1.0));
+    fn ticks_rise_along_the_axis_and_rates_beyond_are_at_its_ends() {
+        let positions = TICKS.map(|(rate, _)| position(rate));
+        assert!(positions.is_sorted() && positions[0] > 0.0 && positions[7] < 1.0, "{positions:?}");
+        assert_eq!((position(0.0), position(1.0)), (0.0, 1.0));
         assert!(is_below(0.0) && !is_below(0.001));
     }
 }

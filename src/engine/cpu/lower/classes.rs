@@ -152,7 +152,7 @@ impl<'g> Classes<'g> {
         match &node.op {
             Op::Conv(conv) => self.convolution(node, conv, input, output),
             Op::Linear(_) if self.graph.shape(node.inputs[0]).len() == 1 => Class::Vector,
-            Op::ScaleShift(affine)
+            Op::Affine(affine)
                 if along_channels(&affine.scale, input).is_some()
                     && along_channels(&affine.shift, input).is_some() =>
             {
@@ -363,7 +363,7 @@ impl<'g> Classes<'g> {
     /// What the value's own image has in its border: what the first reader wants. Others read a
     /// copy if they want something else.
     pub(super) fn border_fill(&self, value: ValueId) -> Option<&'g Constant> {
-        self.bordered_readers(value).next().and_then(|conv| conv.border.as_ref())
+        self.bordered_readers(value).next().and_then(|conv| conv.border_values.as_ref())
     }
 
     fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
@@ -392,7 +392,7 @@ pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<V
 mod tests {
     use super::*;
     use crate::cpu::kernels::PORTABLE_F32;
-    use crate::fixtures::Draft;
+    use crate::fixtures::NetworkBuilder;
     use crate::fixtures::{int, ints, string};
 
     /// The kind of each node and its class.
@@ -406,7 +406,13 @@ mod tests {
         classes(graph).last().expect("there are nodes").1
     }
 
-    fn convolution(draft: &mut Draft, from: &str, to: &str, dims: [usize; 4], groups: usize) {
+    fn convolution(
+        draft: &mut NetworkBuilder,
+        from: &str,
+        to: &str,
+        dims: [usize; 4],
+        groups: usize,
+    ) {
         let weight = format!("weight of {to}");
         draft.noise(&weight, &[dims[0], dims[1] / groups, dims[2], dims[3]], 0.1);
         let pads = [dims[2] / 2, dims[3] / 2, dims[2] / 2, dims[3] / 2].map(|pad| pad as i64);
@@ -416,7 +422,7 @@ mod tests {
 
     /// A convolution behind one of 1×1.
     fn convolved(channels: usize, out: usize, kernel: [usize; 2], groups: usize) -> Class {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [channels, channels, 1, 1], 1);
         convolution(&mut draft, "a", "y", [out, channels, kernel[0], kernel[1]], groups);
         last(&draft.graph(&[channels, 8, 8]))
@@ -437,11 +443,11 @@ mod tests {
 
     #[test]
     fn a_kernel_as_large_as_the_image_is_a_vector() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.noise("weight", &[5, 20, 3, 4], 0.1);
         draft.push("Conv", &["x", "weight"], "y", &[]);
         assert_eq!(last(&draft.graph(&[20, 3, 4])), Class::Vector);
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.linear("x", "y", [5, 20]);
         assert_eq!(last(&draft.graph(&[20])), Class::Vector);
     }
@@ -449,7 +455,7 @@ mod tests {
     #[test]
     fn few_channels_of_the_input_are_read_as_they_lie() {
         let planar = |channels: usize| {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             convolution(&mut draft, "x", "y", [8, channels, 3, 3], 1);
             last(&draft.graph(&[channels, 8, 8]))
         };
@@ -459,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_transposed_input_is_absorbed_when_only_planar_kernels_read_it() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.push("Transpose", &["x"], "a", &[ints("perm", &[0, 3, 1, 2])]);
         convolution(&mut draft, "a", "y", [8, 3, 3, 3], 1);
         let planar = ("Conv", Class::Planar { channels_last: true });
@@ -471,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_flattening_is_absorbed_by_its_one_matrix_product() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
         draft.push("Flatten", &["a"], "b", &[]);
         draft.linear("b", "y", [3, 20 * 12]);
@@ -487,7 +493,7 @@ mod tests {
 
     /// `gate` is the one factor, `a` the other; what `outputs` of their sums are shown.
     fn gated(outputs: &[&str]) -> Class {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
         draft.push("GlobalAveragePool", &["a"], "gate", &[]);
         draft.push("Mul", &["a", "gate"], "b", &[]);
@@ -507,7 +513,7 @@ mod tests {
 
     #[test]
     fn one_of_two_enlargements_is_absorbed_by_their_sum() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.numbers("scales", &[4], &[1.0, 1.0, 2.0, 2.0]);
         for (from, to) in [("x", "a"), ("other", "b")] {
             if from == "other" {
@@ -529,7 +535,7 @@ mod tests {
     #[test]
     fn some_channels_that_nobody_convolves_stay_where_they_are() {
         let slice = |reader: &str| {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
             draft.longs("start", &[3]);
             draft.longs("end", &[7]);
@@ -551,7 +557,7 @@ mod tests {
     /// Nothing that is read as an image of the network's format is wider than it.
     #[test]
     fn only_what_the_caller_alone_reads_is_wide() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
         convolution(&mut draft, "a", "b", [20, 20, 3, 3], 1);
         convolution(&mut draft, "a", "c", [12, 20, 1, 1], 1);
@@ -569,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_value_has_the_largest_border_and_the_fill_of_its_first_reader() {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
         convolution(&mut draft, "a", "b", [20, 20, 3, 5], 1);
         convolution(&mut draft, "a", "c", [20, 20, 7, 1], 1);

@@ -41,7 +41,7 @@ impl<'g> Lowering<'g> {
             ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
         };
         let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
-        let border = conv.border.as_ref();
+        let border = conv.border_values.as_ref();
         let work = Planar {
             input,
             size: [height, width],
@@ -181,7 +181,7 @@ impl<'g> Lowering<'g> {
         let id: ValueId = node.inputs[0];
         let image = match conv.window.pads {
             [0, 0, 0, 0] => self.image(id),
-            _ => self.bordered(id, conv.border.as_ref()),
+            _ => self.bordered(id, conv.border_values.as_ref()),
         };
         let output = image_shape(self.graph.shape(node.output)).expect("the class says it");
         assert_reads_inside(conv, &image, output);

@@ -10,7 +10,7 @@ use crate::op::{BinaryOp, Op};
 
 impl<'g> Lowering<'g> {
     pub(super) fn affine(&mut self, node: &'g Node) {
-        let Op::ScaleShift(affine) = &node.op else { unreachable!("the class says it") };
+        let Op::Affine(affine) = &node.op else { unreachable!("the class says it") };
         let a = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
         let shape = [a.layout.channels, a.layout.height, a.layout.width];

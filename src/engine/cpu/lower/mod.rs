@@ -28,7 +28,7 @@ use crate::constant::Constant;
 use crate::error::EngineError;
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::Op;
-use crate::reference::Operation;
+use crate::reference::ReferenceOp;
 use crate::shape::known_elements;
 
 /// Images from this size on share memory with values of other forms and write their borders each
@@ -328,7 +328,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
-        let kernel = Operation::load(self.graph, node, &Device::Cpu)
+        let kernel = ReferenceOp::load(self.graph, node, &Device::Cpu)
             .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
         let shape = |id: ValueId| self.graph.shape(id).to_vec();
         let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();

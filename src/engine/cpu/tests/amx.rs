@@ -6,7 +6,7 @@ use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::Precision;
 use crate::cpu::lanes::bf16::to_bf16;
 use crate::cpu::peak::peak;
-use crate::fixtures::Draft;
+use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{Lcg, ints, relative_difference};
 use crate::graph::Graph;
 
@@ -160,7 +160,7 @@ fn what_a_processor_refuses_is_refused() {
 /// its sums may differ from that of other kernels.
 fn exact_convolution(random: &mut Lcg) -> Option<Graph> {
     let shape = any_shape(random);
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.push("Relu", &["x"], "a", &[]);
     draft.convolution("a", "y", &shape, 1);
     shape.fits().then(|| draft.graph(&[shape.channels, shape.sides[0], shape.sides[1]]))
@@ -172,7 +172,7 @@ fn residual_convolution(random: &mut Lcg) -> Graph {
     let sides = [1 + random.below(20), 1 + random.below(20)];
     let (kernel, strides, pads) = ([3, 3], [1, 1], [1; 4]);
     let shape = Shape { channels, sides, out: channels, kernel, strides, pads };
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.push("Relu", &["x"], "a", &[]);
     draft.convolution("a", "b", &shape, 1);
     draft.push("Add", &["b", "a"], "c", &[]);
@@ -210,7 +210,7 @@ fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
     }
     for (side, columns) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
         for out in [16, 32] {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             draft.push("Relu", &["x"], "a", &[]);
             draft.noise("weight", &[out, 40, side, side], 0.1);
             let pads = ints("pads", &[side as i64 / 2; 4]);

@@ -2,7 +2,7 @@
 
 use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_of_turn};
 use crate::Precision;
-use crate::fixtures::Draft;
+use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{int, ints};
 use crate::graph::Graph;
 
@@ -23,7 +23,7 @@ const BANDS: [BandPolicy; 3] = [
 /// The beginning of a detector: everything that can be in bands, with strides, uneven borders, a
 /// residual and channels that fill no block.
 fn beginning(sides: [usize; 2]) -> Graph {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     let shape = |channels, out, kernel, stride, pads| Shape {
         channels,
         sides,
@@ -52,7 +52,7 @@ fn beginning(sides: [usize; 2]) -> Graph {
 
 /// A border that is not zero: the batch norm before the second convolution is folded into it.
 fn bordered() -> Graph {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     let pads = |pad: i64| [ints("pads", &[pad; 4])];
     draft.noise("first", &[18, 3, 3, 3], 0.3);
     draft.push("Conv", &["x", "first"], "a", &pads(1));

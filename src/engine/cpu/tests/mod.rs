@@ -18,7 +18,7 @@ use super::lower::BandPolicy;
 use super::schedule::Policy;
 use super::{CpuNetwork, Crew, KernelChoice};
 use crate::Precision;
-use crate::fixtures::{self, inputs, worst};
+use crate::fixtures::{self, inputs, largest_errors};
 use crate::graph::Graph;
 
 /// The kernels this processor runs, if need be by [`emulator`].
@@ -108,7 +108,7 @@ fn assert_as_reference(graph: &Graph, rows: usize, name: &str) {
     let expected = fixtures::run(graph, rows, &input);
     for kernels in sets(Precision::F32) {
         let network = load(graph, kernels, Precision::F32, 1);
-        let (difference, turned) = worst(&run(&network, graph, rows, &input), &expected);
+        let (difference, turned) = largest_errors(&run(&network, graph, rows, &input), &expected);
         assert!(
             difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
             "{name}, {kernels}: {difference:.1e}, {turned:.1e}"

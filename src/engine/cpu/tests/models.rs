@@ -2,7 +2,7 @@
 
 use super::{ANGLE_MAX, DIFFERENCE_MAX, load, run, sets};
 use crate::Precision;
-use crate::fixtures::{self, inputs, network_of, worst};
+use crate::fixtures::{self, inputs, largest_errors, network_of};
 
 /// Two rows, one of which runs on each thread.
 const ROWS: usize = 2;
@@ -24,7 +24,7 @@ fn assert_as_the_reference(file: &str, range: [f32; 2]) {
                 network.steps().filter(|&(_, algorithm)| algorithm == "reference").collect();
             assert!(slow.is_empty(), "{file}: {slow:?}");
             let found = run(&network, &graph, ROWS, &input);
-            let (difference, turned) = worst(&found, &expected);
+            let (difference, turned) = largest_errors(&found, &expected);
             let is_close = match precision {
                 Precision::F32 => difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
                 _ => turned <= ANGLE_MAX_BF16,

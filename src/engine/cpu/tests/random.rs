@@ -2,7 +2,7 @@
 
 use super::{ANGLE_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
 use crate::Precision;
-use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
+use crate::fixtures::{self, first_items, inputs, largest_errors, random_optimised_graph};
 
 const BATCHES: [usize; 6] = [1, 2, 3, 5, 8, 9];
 
@@ -28,9 +28,9 @@ fn every_kernel_set_computes_what_the_reference_does() {
             let policy = &POLICIES[seed as usize / BATCHES.len() % POLICIES.len()];
             let network = load_with(&graph, kernels, Precision::F32, 1, policy);
             for rows in batches {
-                let expected = first_rows(&expected, all, rows);
+                let expected = first_items(&expected, all, rows);
                 let found = run(&network, &graph, rows, &input[..input.len() / all * rows]);
-                let (difference, turned) = worst(&found, &expected);
+                let (difference, turned) = largest_errors(&found, &expected);
                 assert!(
                     difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
                     "seed {seed}, {kernels}, {rows} rows: {difference:.1e}, {turned:.1e}"
@@ -51,12 +51,12 @@ fn bfloat16_is_close_to_the_reference_and_its_kernel_sets_to_each_other() {
         for kernels in sets(Precision::Bf16) {
             let network = load(&graph, kernels, Precision::Bf16, 1);
             let found = run(&network, &graph, all, &input);
-            let (_, turned) = worst(&found, &expected);
+            let (_, turned) = largest_errors(&found, &expected);
             assert!(turned <= ANGLE_MAX_BF16, "seed {seed}, {kernels}: {turned:.1e}");
             // Winograd's weights are `f32`, so it rounds other numbers than direct kernels do.
             let is_winograd = network.steps().any(|(_, algorithm)| algorithm == "winograd");
             if let Some((_, first)) = first.as_ref().filter(|(other, _)| *other == is_winograd) {
-                let (_, apart) = worst(&found, first);
+                let (_, apart) = largest_errors(&found, first);
                 assert!(apart <= ANGLE_MAX_APART, "seed {seed}, {kernels}: {apart:.1e}");
             }
             first.get_or_insert((is_winograd, found));

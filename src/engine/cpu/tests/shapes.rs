@@ -2,7 +2,7 @@
 
 use super::{KernelChoice, assert_as_reference, load};
 use crate::Precision;
-use crate::fixtures::Draft;
+use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{Lcg, float, int, ints};
 use crate::graph::Graph;
 
@@ -30,7 +30,7 @@ impl Shape {
     }
 }
 
-impl Draft {
+impl NetworkBuilder {
     pub(super) fn convolution(&mut self, from: &str, to: &str, shape: &Shape, groups: usize) {
         let Shape { channels, out, kernel, strides, pads, .. } = *shape;
         let of_group = channels / groups;
@@ -49,7 +49,7 @@ impl Draft {
 
 /// A pointwise convolution, so that the other one reads a blocked image, and the other one.
 fn behind_another(shape: &Shape, groups: usize) -> Graph {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     let Shape { channels, .. } = *shape;
     let pointwise =
         Shape { out: channels, kernel: [1, 1], strides: [1, 1], pads: [0; 4], ..*shape };
@@ -97,7 +97,7 @@ fn planar_convolutions_of_any_shape() {
         if !shape.fits() || shape.kernel == shape.sides {
             continue;
         }
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.convolution("x", "y", &shape, 1);
         let graph = draft.graph(&[shape.channels, shape.sides[0], shape.sides[1]]);
         assert!(has_step(&graph, "planar"), "{shape:?}");
@@ -181,7 +181,7 @@ const ACTIVATIONS: [&str; 10] = [
     "Abs",
 ];
 
-fn activate(draft: &mut Draft, activation: &str, channels: usize, from: &str, to: &str) {
+fn activate(draft: &mut NetworkBuilder, activation: &str, channels: usize, from: &str, to: &str) {
     let name = |part: &str| format!("{part} of {to}");
     let mut inputs = vec![from.to_owned()];
     let mut attributes = Vec::new();
@@ -211,7 +211,7 @@ fn every_activation_behind_every_convolution_and_residual() {
     for activation in ACTIVATIONS {
         for (shape, groups) in cases {
             for has_residual in [false, true] {
-                let mut draft = Draft::default();
+                let mut draft = NetworkBuilder::default();
                 draft.convolution("x", "a", &Shape { kernel: [1, 1], pads: [0; 4], ..dense }, 1);
                 draft.convolution("a", "b", &shape, groups);
                 let last = if has_residual {
@@ -233,11 +233,11 @@ fn every_activation_behind_every_convolution_and_residual() {
 fn every_activation_alone() {
     for activation in ACTIVATIONS {
         for input in [[19, 3, 5], [32, 1, 1]] {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             activate(&mut draft, activation, input[0], "x", "y");
             assert_as_reference(&draft.graph(&input), 3, activation);
         }
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         activate(&mut draft, if activation == "PRelu" { "Abs" } else { activation }, 1, "x", "a");
         draft.push("Sqrt", &["x"], "b", &[]);
         draft.push("Exp", &["a"], "y", &[]);
@@ -264,7 +264,7 @@ fn pools_with_and_without_borders() {
             if op == "AveragePool" {
                 attributes.push(int("count_include_pad", counts_border));
             }
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             draft.push(op, &["x"], "y", &attributes);
             let graph = draft.graph(&[shape.channels, shape.sides[0], shape.sides[1]]);
             assert_as_reference(&graph, 2, &format!("{op} {shape:?}"));
@@ -275,7 +275,7 @@ fn pools_with_and_without_borders() {
 /// The heads of a detector, merged: channels of one image go to outputs of their own.
 #[test]
 fn heads_take_their_channels_of_one_image() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     let sides = [7, 5];
     let shape = |channels, out, kernel, pad| Shape {
         channels,

@@ -1,8 +1,8 @@
 //! Values that lie in several forms, or share one.
 
-use super::{assert_as_reference, inputs, load, run, sets, worst};
+use super::{assert_as_reference, inputs, largest_errors, load, run, sets};
 use crate::Precision;
-use crate::fixtures::Draft;
+use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{self, int, ints, string};
 use crate::graph::Graph;
 
@@ -14,12 +14,17 @@ fn assert_in_every_precision(graph: &Graph, name: &str) {
     let expected = fixtures::run(graph, 3, &input);
     for kernels in sets(Precision::Bf16) {
         let network = load(graph, kernels, Precision::Bf16, 1);
-        let (_, turned) = worst(&run(&network, graph, 3, &input), &expected);
+        let (_, turned) = largest_errors(&run(&network, graph, 3, &input), &expected);
         assert!(turned <= 1e-3, "{name}, {kernels}: {turned:.1e}");
     }
 }
 
-fn convolution(draft: &mut Draft, from: &str, to: &str, [out, channels, side]: [usize; 3]) {
+fn convolution(
+    draft: &mut NetworkBuilder,
+    from: &str,
+    to: &str,
+    [out, channels, side]: [usize; 3],
+) {
     let weight = format!("weight of {to}");
     draft.noise(
         &weight,
@@ -31,7 +36,7 @@ fn convolution(draft: &mut Draft, from: &str, to: &str, [out, channels, side]: [
 
 #[test]
 fn an_output_may_be_the_input_or_another_output() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     convolution(&mut draft, "x", "y", [19, 3, 3]);
     draft.reshape("y", "flat", &[1, -1]);
     draft.push("Flatten", &["x"], "flat input", &[]);
@@ -41,7 +46,7 @@ fn an_output_may_be_the_input_or_another_output() {
     let outputs = ["z", "y", "flat", "again", "flat again", "flat input", "z again"];
     assert_in_every_precision(&draft.graph_with(&[3, 5, 4], &outputs), "outputs");
     for shape in [[7].as_slice(), &[3, 4], &[3, 4, 5], &[2, 3, 4, 5]] {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.push("Identity", &["x"], "y", &[]);
         assert_in_every_precision(&draft.graph(shape), "nothing but the input");
     }
@@ -49,7 +54,7 @@ fn an_output_may_be_the_input_or_another_output() {
 
 #[test]
 fn networks_of_vectors() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.linear("x", "a", [33, 50]);
     draft.push("Relu", &["a"], "b", &[]);
     draft.linear("b", "c", [33, 33]);
@@ -57,7 +62,7 @@ fn networks_of_vectors() {
     draft.push("Concat", &["d", "x"], "e", &[int("axis", 1)]);
     draft.linear("e", "y", [5, 83]);
     assert_in_every_precision(&draft.graph_with(&[50], &["y", "a"]), "vectors");
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.linear("x", "y", [1, 1]);
     assert_in_every_precision(&draft.graph(&[1]), "one number");
 }
@@ -66,13 +71,13 @@ fn networks_of_vectors() {
 #[test]
 fn a_vector_read_as_an_image_has_the_border_of_its_readers() {
     for channels in [5, 16, 48] {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.linear("x", "a", [channels, 7]);
         draft.reshape("a", "b", &[1, channels as i64, 1, 1]);
         convolution(&mut draft, "b", "y", [20, channels, 3]);
         let name = format!("{channels} channels");
         assert_in_every_precision(&draft.graph_with(&[7], &["y", "a"]), &name);
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.push("GlobalAveragePool", &["x"], "a", &[]);
         draft.reshape("a", "b", &[1, channels as i64]);
         draft.push("Relu", &["b"], "c", &[]);
@@ -85,7 +90,7 @@ fn a_vector_read_as_an_image_has_the_border_of_its_readers() {
 
 #[test]
 fn one_image_is_read_with_several_borders() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     convolution(&mut draft, "x", "a", [19, 5, 1]);
     for part in ["scale", "bias", "mean"] {
         draft.noise(part, &[19], 0.5);
@@ -107,13 +112,13 @@ fn one_image_is_read_with_several_borders() {
 #[test]
 fn lanes_beyond_the_last_channel_do_no_harm() {
     for channels in [5, 17, 31] {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.push("Abs", &["x"], "a", &[]);
         draft.push("Div", &["x", "a"], "b", &[]);
         convolution(&mut draft, "b", "y", [9, channels, 3]);
         let name = format!("a quotient of {channels} channels");
         assert_in_every_precision(&draft.graph(&[channels, 6, 5]), &name);
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         draft.numbers("lowest", &[], &[f32::MIN]);
         draft.longs("amounts", &[0, 0, 1, 1, 0, 0, 1, 1]);
         draft.push("Pad", &["x", "amounts", "lowest"], "a", &[]);
@@ -127,7 +132,7 @@ fn lanes_beyond_the_last_channel_do_no_harm() {
 fn gates_and_enlargements_with_and_without_a_sum() {
     for channels in [3, 16, 35] {
         for is_first in [false, true] {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             convolution(&mut draft, "x", "a", [channels, 2, 3]);
             draft.push("GlobalAveragePool", &["a"], "mean", &[]);
             draft.push("Sigmoid", &["mean"], "gate", &[]);
@@ -141,7 +146,7 @@ fn gates_and_enlargements_with_and_without_a_sum() {
                 assert_in_every_precision(&graph, &name);
             }
         }
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [channels, 2, 3]);
         draft.push(
             "MaxPool",
@@ -167,7 +172,7 @@ fn gates_and_enlargements_with_and_without_a_sum() {
 
 #[test]
 fn channels_last_in_and_out() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.push("Transpose", &["x"], "a", &[ints("perm", &[0, 3, 1, 2])]);
     convolution(&mut draft, "a", "b", [21, 3, 3]);
     draft.push("Transpose", &["b"], "y", &[ints("perm", &[0, 2, 3, 1])]);
@@ -181,7 +186,7 @@ fn channels_last_in_and_out() {
 /// What has no kernel runs as in the reference, between steps that have one.
 #[test]
 fn operations_without_a_kernel_stand_between_others() {
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     convolution(&mut draft, "x", "a", [6, 3, 3]);
     draft.push("Softmax", &["a"], "b", &[int("axis", 1)]);
     draft.noise("dilated", &[9, 6, 3, 3], 0.2);

@@ -4,13 +4,13 @@ use candle_core::{Device, Tensor};
 
 use super::{Region, Run, Work};
 use crate::error::EngineError;
-use crate::reference::Operation;
+use crate::reference::ReferenceOp;
 
 /// A step of the reference executor on flat values.
 pub(in crate::cpu) struct Fallback {
     /// Its name.
     pub(in crate::cpu) op: &'static str,
-    pub(in crate::cpu) kernel: Operation,
+    pub(in crate::cpu) kernel: ReferenceOp,
     /// Values, with the shapes of their rows.
     pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
     pub(in crate::cpu) output: usize,

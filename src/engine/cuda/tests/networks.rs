@@ -3,7 +3,7 @@
 use super::{gpu, gpu_with};
 use crate::Precision;
 use crate::cuda::Gpu;
-use crate::fixtures::{self, inputs, network_of, worst};
+use crate::fixtures::{self, inputs, largest_errors, network_of};
 
 const ROWS: usize = 2;
 
@@ -17,7 +17,7 @@ fn assert_as_the_reference(file: &str, [min, max]: [f32; 2]) {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for (precision, turned_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
             let network = gpu.load(&graph, precision, &[1, ROWS]);
-            let (_, turned) = worst(&gpu.run(&graph, &network, &input), &expected);
+            let (_, turned) = largest_errors(&gpu.run(&graph, &network, &input), &expected);
             assert!(turned <= turned_max, "{file} in {precision}: {turned:.1e}");
         }
     }

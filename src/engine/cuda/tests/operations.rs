@@ -3,7 +3,7 @@
 use super::{gpu, gpu_with};
 use crate::Precision;
 use crate::cuda::Gpu;
-use crate::fixtures::{self, Draft, float, inputs, int, ints, string, worst};
+use crate::fixtures::{self, NetworkBuilder, float, inputs, int, ints, largest_errors, string};
 use crate::onnx::AttributeProto;
 
 const ROWS: usize = 3;
@@ -42,7 +42,7 @@ impl Case {
     }
 
     /// The operation on `from`, which has the input's shape.
-    fn push(&self, draft: &mut Draft, from: &str, to: &str) {
+    fn push(&self, draft: &mut NetworkBuilder, from: &str, to: &str) {
         let mut inputs = vec![from];
         for (name, constant) in &self.constants {
             inputs.push(name);
@@ -154,7 +154,7 @@ fn gpu_every_operation_is_what_the_reference_computes() {
     for case in cases() {
         // Alone; and after a pointwise convolution, where images lie with their channels last.
         for is_behind in [false, case.input.len() == 3] {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             match (is_behind, case.input) {
                 (true, &[channels, ..]) => {
                     draft.noise("before", &[channels, channels, 1, 1], 1.0);
@@ -170,7 +170,7 @@ fn gpu_every_operation_is_what_the_reference_computes() {
                 [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
             {
                 let network = gpu.load(&graph, precision, &[1, ROWS]);
-                let (difference, _) = worst(&gpu.run(&graph, &network, &input), &expected);
+                let (difference, _) = largest_errors(&gpu.run(&graph, &network, &input), &expected);
                 let (op, attributes) = (case.op, &case.attributes);
                 assert!(
                     difference <= difference_max,
@@ -184,7 +184,7 @@ fn gpu_every_operation_is_what_the_reference_computes() {
 #[test]
 fn gpu_values_meet_in_sums_joins_and_quotients() {
     let gpu = gpu();
-    let mut draft = Draft::default();
+    let mut draft = NetworkBuilder::default();
     draft.noise("weight", &[6, 6, 3, 3], 0.2);
     draft.push("Conv", &["x", "weight"], "a", &[ints("pads", &[1, 1, 1, 1])]);
     draft.push("GlobalAveragePool", &["a"], "mean", &[]);
@@ -202,7 +202,7 @@ fn gpu_values_meet_in_sums_joins_and_quotients() {
         [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
     {
         let network = gpu.load(&graph, precision, &[2]);
-        let (difference, _) = worst(&gpu.run(&graph, &network, &input), &expected);
+        let (difference, _) = largest_errors(&gpu.run(&graph, &network, &input), &expected);
         assert!(difference <= difference_max, "{precision}: {difference:.1e}");
     }
 }
@@ -213,7 +213,7 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
     for without_cudnn in [false, true] {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for side in [1, 3] {
-            let mut draft = Draft::default();
+            let mut draft = NetworkBuilder::default();
             draft.noise("weight", &[6, 6, side, side], 0.5);
             draft.push("Conv", &["x", "weight"], "y", &[]);
             let graph = draft.graph(&[6, 5, 7]);
@@ -221,7 +221,7 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
             let expected = fixtures::run(&graph, 1, &input);
             let difference = |precision| {
                 let network = gpu.load(&graph, precision, &[1]);
-                worst(&gpu.run(&graph, &network, &input), &expected).0
+                largest_errors(&gpu.run(&graph, &network, &input), &expected).0
             };
             let [plain, rounded] = [Precision::F32, Precision::Tf32].map(difference);
             let how = format!("{side}×{side}, without cuDNN {without_cudnn}");
@@ -232,7 +232,7 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
 
 #[test]
 fn gpu_what_is_not_a_number_is_the_largest_of_all() {
-    let (gpu, mut draft) = (gpu(), Draft::default());
+    let (gpu, mut draft) = (gpu(), NetworkBuilder::default());
     draft.push("MaxPool", &["x"], "of a window", &[ints("kernel_shape", &[3, 3])]);
     draft.push("ReduceMax", &["x"], "of an image", &[ints("axes", &[2, 3])]);
     let graph = draft.graph_with(&[1, 3, 3], &["of a window", "of an image"]);

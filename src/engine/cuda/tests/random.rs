@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Turn, gpu, gpu_with};
 use crate::Precision;
 use crate::cuda::Gpu;
-use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
+use crate::fixtures::{self, first_items, inputs, largest_errors, random_optimised_graph};
 
 const BUCKETS: [usize; 3] = [1, 2, 5];
 
@@ -35,7 +35,8 @@ fn assert_as_the_reference(gpu: &Turn, seeds: Range<u64>) {
             let network = gpu.load(&graph, precision, &BUCKETS);
             for rows in [1, 3, ROWS] {
                 let found = gpu.run(&graph, &network, &input[..input.len() / ROWS * rows]);
-                let (difference, turned) = worst(&found, &first_rows(&expected, ROWS, rows));
+                let (difference, turned) =
+                    largest_errors(&found, &first_items(&expected, ROWS, rows));
                 assert!(
                     difference <= difference_max && turned <= turned_max,
                     "seed {seed}, {precision}, {rows} rows: {difference:.1e}, {turned:.1e}"

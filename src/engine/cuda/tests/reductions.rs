@@ -6,7 +6,7 @@ use half::f16;
 use super::{Turn, gpu};
 use crate::cuda::plan::{Site, Work};
 use crate::cuda::work::{Reduce, Softmax, Team};
-use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
+use crate::fixtures::{self, NetworkBuilder, int, ints, noise, relative_difference};
 use crate::op::Reduction;
 
 const ROWS: usize = 3;
@@ -104,7 +104,7 @@ impl Case {
 
     /// What the reference computes.
     fn expected(&self, input: &[f32]) -> Vec<f32> {
-        let mut draft = Draft::default();
+        let mut draft = NetworkBuilder::default();
         let axis = self.axis() as i64 + 1;
         let axes = [ints("axes", &[axis])];
         match self.kind {

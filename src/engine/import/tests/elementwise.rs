@@ -1,6 +1,6 @@
-//! Functions of each element.
+//! Activations, arithmetic and batch normalisation.
 
-use super::{absent, count_to, gives, one};
+use super::{check, count_to, omitted_input, op_model};
 use crate::fixtures::{float, floats, int, model, node};
 use crate::onnx::AttributeProto;
 
@@ -30,35 +30,36 @@ fn functions_of_one_element() {
         ("Identity", vec![], [-2.0, 0.0, 0.5, 4.0], [-2.0, 0.0, 0.5, 4.0]),
     ];
     for (op, attributes, x, y) in cases {
-        gives(&one((op, 14), &[1, 4], Vec::new(), &attributes), &x, &[4], &y);
+        check(&op_model((op, 14), &[1, 4], Vec::new(), &attributes), &x, &[4], &y);
     }
 }
 
 #[test]
-fn limits_of_a_clip_are_attributes_or_from_opset_11_inputs() {
+fn limits_of_a_clip_are_attributes_before_opset_11_and_inputs_after() {
     let x = [-2.0, 0.0, 3.0, 9.0];
     let attributes = [float("min", -1.0), float("max", 6.0)];
-    let older = one(("Clip", 10), &[1, 4], Vec::new(), &attributes);
-    gives(&older, &x, &[4], &[-1.0, 0.0, 3.0, 6.0]);
-    let open = one(("Clip", 10), &[1, 4], Vec::new(), &attributes[..1]);
-    gives(&open, &x, &[4], &[-1.0, 0.0, 3.0, 9.0]);
+    let older = op_model(("Clip", 10), &[1, 4], Vec::new(), &attributes);
+    check(&older, &x, &[4], &[-1.0, 0.0, 3.0, 6.0]);
+    let open = op_model(("Clip", 10), &[1, 4], Vec::new(), &attributes[..1]);
+    check(&open, &x, &[4], &[-1.0, 0.0, 3.0, 9.0]);
 
     let (min, max) = (floats("min", &[], &[-1.0]), floats("max", &[], &[6.0]));
-    let newer = one(("Clip", 11), &[1, 4], vec![min.clone(), max.clone()], &[]);
-    gives(&newer, &x, &[4], &[-1.0, 0.0, 3.0, 6.0]);
-    let only_max = one(("Clip", 13), &[1, 4], vec![absent(), max], &[]);
-    gives(&only_max, &x, &[4], &[-2.0, 0.0, 3.0, 6.0]);
-    let only_min = one(("Clip", 13), &[1, 4], vec![min], &[]);
-    gives(&only_min, &x, &[4], &[-1.0, 0.0, 3.0, 9.0]);
+    let newer = op_model(("Clip", 11), &[1, 4], vec![min.clone(), max.clone()], &[]);
+    check(&newer, &x, &[4], &[-1.0, 0.0, 3.0, 6.0]);
+    let only_max = op_model(("Clip", 13), &[1, 4], vec![omitted_input(), max], &[]);
+    check(&only_max, &x, &[4], &[-2.0, 0.0, 3.0, 6.0]);
+    let only_min = op_model(("Clip", 13), &[1, 4], vec![min], &[]);
+    check(&only_min, &x, &[4], &[-1.0, 0.0, 3.0, 9.0]);
 }
 
 #[test]
 fn slopes_of_a_prelu_are_per_channel_or_one_for_all() {
     let x = [-2.0, 2.0, -4.0, 4.0];
-    let each = one(("PRelu", 9), &[1, 2, 1, 2], vec![floats("s", &[2, 1, 1], &[0.5, 0.25])], &[]);
-    gives(&each, &x, &[2, 1, 2], &[-1.0, 2.0, -1.0, 4.0]);
-    let all = one(("PRelu", 16), &[1, 2, 1, 2], vec![floats("s", &[1], &[0.5])], &[]);
-    gives(&all, &x, &[2, 1, 2], &[-1.0, 2.0, -2.0, 4.0]);
+    let each =
+        op_model(("PRelu", 9), &[1, 2, 1, 2], vec![floats("s", &[2, 1, 1], &[0.5, 0.25])], &[]);
+    check(&each, &x, &[2, 1, 2], &[-1.0, 2.0, -1.0, 4.0]);
+    let all = op_model(("PRelu", 16), &[1, 2, 1, 2], vec![floats("s", &[1], &[0.5])], &[]);
+    check(&all, &x, &[2, 1, 2], &[-1.0, 2.0, -2.0, 4.0]);
 }
 
 #[test]
@@ -72,12 +73,12 @@ fn a_batch_normalisation_uses_the_trained_mean_and_variance() {
         ]
     };
     let exact = [float("epsilon", 0.0), float("momentum", 0.9)];
-    let image = one(("BatchNormalization", 9), &[1, 2, 1, 2], vectors([4.0, 1.0]), &exact);
-    gives(&image, &count_to(4), &[2, 1, 2], &[0.5, 1.5, 9.25, 12.25]);
-    let flat = one(("BatchNormalization", 15), &[1, 2], vectors([4.0, 1.0]), &exact);
-    gives(&flat, &[3.0, 2.0], &[2], &[2.5, 6.25]);
-    let guarded = one(("BatchNormalization", 9), &[1, 2], vectors([4.0, 0.0]), &[]);
-    gives(&guarded, &[1.0, 1e-3], &[2], &[0.5, 3e-3 / 1e-5_f32.sqrt() + 0.25]);
+    let image = op_model(("BatchNormalization", 9), &[1, 2, 1, 2], vectors([4.0, 1.0]), &exact);
+    check(&image, &count_to(4), &[2, 1, 2], &[0.5, 1.5, 9.25, 12.25]);
+    let flat = op_model(("BatchNormalization", 15), &[1, 2], vectors([4.0, 1.0]), &exact);
+    check(&flat, &[3.0, 2.0], &[2], &[2.5, 6.25]);
+    let guarded = op_model(("BatchNormalization", 9), &[1, 2], vectors([4.0, 0.0]), &[]);
+    check(&guarded, &[1.0, 1e-3], &[2], &[0.5, 3e-3 / 1e-5_f32.sqrt() + 0.25]);
 }
 
 #[test]
@@ -91,17 +92,17 @@ fn arithmetic_with_a_constant_broadcasts_it() {
         ("Div", [0.5, 1.0, 0.75, 1.0]),
     ];
     for (op, y) in cases {
-        gives(&one((op, 13), &[1, 2, 2], vec![c.clone()], &[]), &x, &[2, 2], &y);
+        check(&op_model((op, 13), &[1, 2, 2], vec![c.clone()], &[]), &x, &[2, 2], &y);
     }
     for (op, y) in [("Sub", [1.0, 0.0, 1.0, 0.0]), ("Add", [3.0, 4.0, 7.0, 8.0])] {
         let nodes = vec![node(op, &["c", "x"], "y", &[])];
-        gives(&model(13, &[1, 2, 2], nodes, vec![c.clone()]), &x, &[2, 2], &y);
+        check(&model(13, &[1, 2, 2], nodes, vec![c.clone()]), &x, &[2, 2], &y);
     }
 }
 
 #[test]
 fn arithmetic_of_two_values_broadcasts_either() {
-    // The mean of each channel against the image: squeeze-and-excitation.
+    // Each channel with its mean, as in squeeze-and-excitation.
     for (op, y) in [
         ("Add", [2.5, 3.5, 6.5, 7.5]),
         ("Sub", [-0.5, 0.5, -0.5, 0.5]),
@@ -112,25 +113,26 @@ fn arithmetic_of_two_values_broadcasts_either() {
             node("GlobalAveragePool", &["x"], "mean", &[]),
             node(op, &["x", "mean"], "y", &[]),
         ];
-        gives(&model(13, &[1, 2, 1, 2], nodes, Vec::new()), &count_to(4), &[2, 1, 2], &y);
+        check(&model(13, &[1, 2, 1, 2], nodes, Vec::new()), &count_to(4), &[2, 1, 2], &y);
     }
 }
 
 #[test]
 fn powers_of_one_two_and_a_half() {
     for (power, y) in [(1.0, [4.0, 9.0]), (2.0, [16.0, 81.0]), (0.5, [2.0, 3.0])] {
-        let network = one(("Pow", 13), &[1, 2], vec![floats("p", &[], &[power])], &[]);
-        gives(&network, &[4.0, 9.0], &[2], &y);
+        let network = op_model(("Pow", 13), &[1, 2], vec![floats("p", &[], &[power])], &[]);
+        check(&network, &[4.0, 9.0], &[2], &y);
     }
 }
 
 #[test]
-fn what_matters_to_training_only_does_nothing() {
+fn operators_of_training_do_nothing() {
     let x = [1.5, -2.0];
-    let older = one(("Dropout", 7), &[1, 2], Vec::new(), &[float("ratio", 0.5)]);
-    gives(&older, &x, &[2], &x);
-    let newer = one(("Dropout", 13), &[1, 2], vec![floats("r", &[], &[0.5])], &[int("seed", 7)]);
-    gives(&newer, &x, &[2], &x);
-    let cast = one(("Cast", 13), &[1, 2], Vec::new(), &[int("to", 1)]);
-    gives(&cast, &x, &[2], &x);
+    let older = op_model(("Dropout", 7), &[1, 2], Vec::new(), &[float("ratio", 0.5)]);
+    check(&older, &x, &[2], &x);
+    let newer =
+        op_model(("Dropout", 13), &[1, 2], vec![floats("r", &[], &[0.5])], &[int("seed", 7)]);
+    check(&newer, &x, &[2], &x);
+    let cast = op_model(("Cast", 13), &[1, 2], Vec::new(), &[int("to", 1)]);
+    check(&cast, &x, &[2], &x);
 }

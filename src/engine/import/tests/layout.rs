@@ -1,6 +1,6 @@
-//! Other shapes, other orders, parts and joins.
+//! Reshapes, transposes, slices, concatenations and borders.
 
-use super::{absent, count_to, gives, one};
+use super::{check, count_to, omitted_input, op_model};
 use crate::fixtures::{assert_close, float, floats, graph_of, int, ints, long, longs};
 use crate::fixtures::{model, node, run, string};
 use crate::onnx::NodeProto;
@@ -11,38 +11,38 @@ fn reshaping_keeps_the_elements_in_order() {
     let cases: [(&[i64], &[usize]); 4] =
         [(&[1, 6], &[6]), (&[0, -1], &[6]), (&[1, 3, -1], &[3, 2]), (&[-1, 2], &[3, 2])];
     for (target, shape) in cases {
-        let network = one(("Reshape", 13), &[1, 2, 3], vec![longs("shape", target)], &[]);
-        gives(&network, &x, shape, &x);
+        let network = op_model(("Reshape", 13), &[1, 2, 3], vec![longs("shape", target)], &[]);
+        check(&network, &x, shape, &x);
     }
     let literal = [int("allowzero", 1)];
-    let network = one(("Reshape", 14), &[1, 2, 3], vec![longs("shape", &[1, 6])], &literal);
-    gives(&network, &x, &[6], &x);
+    let network = op_model(("Reshape", 14), &[1, 2, 3], vec![longs("shape", &[1, 6])], &literal);
+    check(&network, &x, &[6], &x);
 }
 
 #[test]
 fn flattening_joins_axes_on_both_sides() {
     let x = count_to(6);
-    gives(&one(("Flatten", 13), &[1, 2, 3], Vec::new(), &[]), &x, &[6], &x);
+    check(&op_model(("Flatten", 13), &[1, 2, 3], Vec::new(), &[]), &x, &[6], &x);
     for (axis, shape) in [(0, vec![6]), (2, vec![2, 3]), (-1, vec![2, 3]), (3, vec![6, 1])] {
-        let network = one(("Flatten", 13), &[1, 2, 3], Vec::new(), &[int("axis", axis)]);
-        gives(&network, &x, &shape, &x);
+        let network = op_model(("Flatten", 13), &[1, 2, 3], Vec::new(), &[int("axis", axis)]);
+        check(&network, &x, &shape, &x);
     }
 }
 
 #[test]
-fn axes_of_size_one_come_and_go() {
+fn squeeze_removes_and_unsqueeze_adds_axes_of_size_one() {
     let x = [1.0, 2.0];
-    let older = one(("Squeeze", 11), &[1, 1, 2, 1], Vec::new(), &[ints("axes", &[1, -1])]);
-    gives(&older, &x, &[2], &x);
-    let newer = one(("Squeeze", 13), &[1, 1, 2, 1], vec![longs("axes", &[3])], &[]);
-    gives(&newer, &x, &[1, 2], &x);
-    let all = one(("Squeeze", 13), &[1, 1, 2, 1], Vec::new(), &[]);
-    gives(&all, &x, &[2], &x);
+    let older = op_model(("Squeeze", 11), &[1, 1, 2, 1], Vec::new(), &[ints("axes", &[1, -1])]);
+    check(&older, &x, &[2], &x);
+    let newer = op_model(("Squeeze", 13), &[1, 1, 2, 1], vec![longs("axes", &[3])], &[]);
+    check(&newer, &x, &[1, 2], &x);
+    let all = op_model(("Squeeze", 13), &[1, 1, 2, 1], Vec::new(), &[]);
+    check(&all, &x, &[2], &x);
 
-    let older = one(("Unsqueeze", 11), &[1, 2], Vec::new(), &[ints("axes", &[1, -1])]);
-    gives(&older, &x, &[1, 2, 1], &x);
-    let newer = one(("Unsqueeze", 13), &[1, 2], vec![longs("axes", &[0])], &[]);
-    gives(&newer, &x, &[1, 2], &x);
+    let older = op_model(("Unsqueeze", 11), &[1, 2], Vec::new(), &[ints("axes", &[1, -1])]);
+    check(&older, &x, &[1, 2, 1], &x);
+    let newer = op_model(("Unsqueeze", 13), &[1, 2], vec![longs("axes", &[0])], &[]);
+    check(&newer, &x, &[1, 2], &x);
 }
 
 #[test]
@@ -50,17 +50,18 @@ fn transposing_moves_the_axes_wherever_the_batch_goes() {
     let x = count_to(6);
     let y = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
     for perm in [[0, 2, 1], [2, 0, 1], [2, 1, 0]] {
-        let network = one(("Transpose", 13), &[1, 2, 3], Vec::new(), &[ints("perm", &perm)]);
-        gives(&network, &x, &[3, 2], &y);
+        let network = op_model(("Transpose", 13), &[1, 2, 3], Vec::new(), &[ints("perm", &perm)]);
+        check(&network, &x, &[3, 2], &y);
     }
-    let reversed = one(("Transpose", 13), &[1, 2, 3], Vec::new(), &[]);
-    gives(&reversed, &x, &[3, 2], &y);
-    let batch_only = one(("Transpose", 13), &[1, 2, 3], Vec::new(), &[ints("perm", &[1, 0, 2])]);
-    gives(&batch_only, &x, &[2, 3], &x);
+    let reversed = op_model(("Transpose", 13), &[1, 2, 3], Vec::new(), &[]);
+    check(&reversed, &x, &[3, 2], &y);
+    let batch_only =
+        op_model(("Transpose", 13), &[1, 2, 3], Vec::new(), &[ints("perm", &[1, 0, 2])]);
+    check(&batch_only, &x, &[2, 3], &x);
 }
 
 #[test]
-fn rows_stay_apart_when_the_batch_is_not_the_first_axis() {
+fn items_stay_apart_when_the_batch_is_not_the_first_axis() {
     let nodes = vec![
         node("Transpose", &["x"], "t", &[ints("perm", &[2, 0, 1])]),
         node("Softmax", &["t"], "y", &[int("axis", 0)]),
@@ -71,7 +72,7 @@ fn rows_stay_apart_when_the_batch_is_not_the_first_axis() {
 }
 
 #[test]
-fn joining_puts_values_behind_each_other() {
+fn concatenating_puts_values_behind_each_other() {
     let join = |axis| {
         let nodes = vec![
             node("Neg", &["x"], "n", &[]),
@@ -81,37 +82,38 @@ fn joining_puts_values_behind_each_other() {
     };
     let x = count_to(4);
     let behind = [1.0, 2.0, 3.0, 4.0, -1.0, -2.0, -3.0, -4.0];
-    gives(&join(1), &x, &[4, 2], &behind);
+    check(&join(1), &x, &[4, 2], &behind);
     let beside = [1.0, 2.0, -1.0, -2.0, 3.0, 4.0, -3.0, -4.0];
-    gives(&join(-1), &x, &[2, 4], &beside);
-    let alone = one(("Concat", 13), &[1, 2, 2], Vec::new(), &[int("axis", 1)]);
-    gives(&alone, &x, &[2, 2], &x);
+    check(&join(-1), &x, &[2, 4], &beside);
+    let alone = op_model(("Concat", 13), &[1, 2, 2], Vec::new(), &[int("axis", 1)]);
+    check(&alone, &x, &[2, 2], &x);
 }
 
 #[test]
 fn slices_take_parts_by_attributes_or_from_opset_10_by_inputs() {
     let x = count_to(8);
     let older = [ints("starts", &[1]), ints("ends", &[3]), ints("axes", &[2])];
-    let older = one(("Slice", 9), &[1, 2, 4], Vec::new(), &older);
-    gives(&older, &x, &[2, 2], &[2.0, 3.0, 6.0, 7.0]);
+    let older = op_model(("Slice", 9), &[1, 2, 4], Vec::new(), &older);
+    check(&older, &x, &[2, 2], &[2.0, 3.0, 6.0, 7.0]);
 
     let newer = |starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]| {
         let inputs = [("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)];
         let inputs = inputs.map(|(name, values)| longs(name, values));
-        one(("Slice", 13), &[1, 2, 4], inputs.to_vec(), &[])
+        op_model(("Slice", 13), &[1, 2, 4], inputs.to_vec(), &[])
     };
     let odd = newer(&[0], &[i64::MAX], &[-1], &[2]);
-    gives(&odd, &x, &[2, 2], &[1.0, 3.0, 5.0, 7.0]);
+    check(&odd, &x, &[2, 2], &[1.0, 3.0, 5.0, 7.0]);
     let corner = newer(&[1, -2], &[2, -1], &[1, 2], &[1, 1]);
-    gives(&corner, &x, &[1, 1], &[7.0]);
+    check(&corner, &x, &[1, 1], &[7.0]);
     let whole = newer(&[0], &[9], &[0], &[1]);
-    gives(&whole, &x, &[2, 4], &x);
+    check(&whole, &x, &[2, 4], &x);
 
     let by_order = vec![longs("starts", &[0, 1]), longs("ends", &[1, 2])];
-    let by_order = one(("Slice", 13), &[1, 2, 4], by_order, &[]);
-    gives(&by_order, &x, &[1, 4], &[5.0, 6.0, 7.0, 8.0]);
-    let steps = vec![longs("starts", &[0]), longs("ends", &[1]), absent(), longs("steps", &[1])];
-    gives(&one(("Slice", 13), &[1, 2, 4], steps, &[]), &x, &[2, 4], &x);
+    let by_order = op_model(("Slice", 13), &[1, 2, 4], by_order, &[]);
+    check(&by_order, &x, &[1, 4], &[5.0, 6.0, 7.0, 8.0]);
+    let steps =
+        vec![longs("starts", &[0]), longs("ends", &[1]), omitted_input(), longs("steps", &[1])];
+    check(&op_model(("Slice", 13), &[1, 2, 4], steps, &[]), &x, &[2, 4], &x);
 }
 
 #[test]
@@ -144,8 +146,8 @@ fn gathering_one_index_removes_its_axis() {
         (-1, -1, vec![2], vec![3.0, 6.0]),
     ] {
         let index = vec![long("index", index)];
-        let network = one(("Gather", 13), &[1, 2, 3], index, &[int("axis", axis)]);
-        gives(&network, &x, &shape, &y);
+        let network = op_model(("Gather", 13), &[1, 2, 3], index, &[int("axis", axis)]);
+        check(&network, &x, &shape, &y);
     }
 }
 
@@ -153,26 +155,26 @@ fn gathering_one_index_removes_its_axis() {
 fn padding_adds_a_border_by_attribute_or_from_opset_11_by_input() {
     let x = [1.0, 2.0];
     let attributes = [ints("pads", &[0, 1, 0, 2]), float("value", 9.0)];
-    let older = one(("Pad", 10), &[1, 2], Vec::new(), &attributes);
-    gives(&older, &x, &[5], &[9.0, 1.0, 2.0, 9.0, 9.0]);
+    let older = op_model(("Pad", 10), &[1, 2], Vec::new(), &attributes);
+    check(&older, &x, &[5], &[9.0, 1.0, 2.0, 9.0, 9.0]);
     let pads = longs("pads", &[0, 1, 0, 2]);
-    let zeros = one(("Pad", 11), &[1, 2], vec![pads.clone()], &[string("mode", "constant")]);
-    gives(&zeros, &x, &[5], &[0.0, 1.0, 2.0, 0.0, 0.0]);
+    let zeros = op_model(("Pad", 11), &[1, 2], vec![pads.clone()], &[string("mode", "constant")]);
+    check(&zeros, &x, &[5], &[0.0, 1.0, 2.0, 0.0, 0.0]);
     let filled = vec![pads, floats("value", &[], &[9.0])];
-    gives(&one(("Pad", 13), &[1, 2], filled, &[]), &x, &[5], &[9.0, 1.0, 2.0, 9.0, 9.0]);
-    let named = vec![longs("pads", &[1, 0]), absent(), longs("axes", &[-1])];
-    gives(&one(("Pad", 18), &[1, 2], named, &[]), &x, &[3], &[0.0, 1.0, 2.0]);
+    check(&op_model(("Pad", 13), &[1, 2], filled, &[]), &x, &[5], &[9.0, 1.0, 2.0, 9.0, 9.0]);
+    let named = vec![longs("pads", &[1, 0]), omitted_input(), longs("axes", &[-1])];
+    check(&op_model(("Pad", 18), &[1, 2], named, &[]), &x, &[3], &[0.0, 1.0, 2.0]);
     let nothing = vec![longs("pads", &[0, 0, 0, 0])];
-    gives(&one(("Pad", 13), &[1, 2], nothing, &[]), &x, &[2], &x);
+    check(&op_model(("Pad", 13), &[1, 2], nothing, &[]), &x, &[2], &x);
 }
 
 #[test]
 fn expanding_repeats_along_axes_of_size_one() {
     let expand =
-        |target: &[i64]| one(("Expand", 13), &[1, 2, 1], vec![longs("shape", target)], &[]);
+        |target: &[i64]| op_model(("Expand", 13), &[1, 2, 1], vec![longs("shape", target)], &[]);
     let x = [1.0, 2.0];
-    gives(&expand(&[1, 2, 3]), &x, &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
-    gives(&expand(&[1, 1, 2]), &x, &[2, 2], &[1.0, 1.0, 2.0, 2.0]);
-    gives(&expand(&[3]), &x, &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
-    gives(&expand(&[1, 2, 1]), &x, &[2, 1], &x);
+    check(&expand(&[1, 2, 3]), &x, &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    check(&expand(&[1, 1, 2]), &x, &[2, 2], &[1.0, 1.0, 2.0, 2.0]);
+    check(&expand(&[3]), &x, &[2, 3], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    check(&expand(&[1, 2, 1]), &x, &[2, 1], &x);
 }

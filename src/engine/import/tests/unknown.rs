@@ -1,10 +1,10 @@
-//! No operator ignores anything: attributes and inputs that it does not know are refused.
+//! No operator ignores attributes or inputs that it does not know: it refuses them.
 
-use super::{absent, one};
+use super::{omitted_input, op_model};
 use crate::fixtures::{floats, graph_of, int, ints, long, longs, refusal};
 use crate::onnx::{AttributeProto, ModelProto, TensorProto};
 
-/// An operator with its opset, the shape of its input, and constants it accepts.
+/// An operator with its opset, and an input shape, constants and attributes that it accepts.
 struct Accepted {
     op: &'static str,
     opset: i64,
@@ -16,7 +16,7 @@ struct Accepted {
 impl Accepted {
     fn with(&self, attribute: AttributeProto) -> ModelProto {
         let attributes = [self.attributes.clone(), vec![attribute]].concat();
-        one((self.op, self.opset), self.input, self.constants.clone(), &attributes)
+        op_model((self.op, self.opset), self.input, self.constants.clone(), &attributes)
     }
 }
 
@@ -30,7 +30,7 @@ fn accepted(
     Accepted { op, opset, input, constants, attributes: attributes.to_vec() }
 }
 
-/// Every operator that reads the input, in a form that imports.
+/// Returns every operator that reads the input, in a form that can be imported.
 fn operators() -> Vec<Accepted> {
     const FLAT: &[i64] = &[1, 2];
     const IMAGE: &[i64] = &[1, 2, 4, 4];
@@ -64,7 +64,7 @@ fn operators() -> Vec<Accepted> {
         accepted("MaxPool", 13, IMAGE, vec![], &kernel),
         accepted("AveragePool", 13, IMAGE, vec![], &kernel),
         accepted("GlobalAveragePool", 13, IMAGE, vec![], &[]),
-        accepted("Resize", 13, IMAGE, vec![absent(), scales()], &[]),
+        accepted("Resize", 13, IMAGE, vec![omitted_input(), scales()], &[]),
         accepted("Upsample", 9, IMAGE, vec![scales()], &[]),
         accepted("Gemm", 13, FLAT, vec![floats("b", &[2, 1], &[1.0, 1.0])], &[]),
         accepted("MatMul", 13, FLAT, vec![floats("b", &[2, 1], &[1.0, 1.0])], &[]),
@@ -115,7 +115,7 @@ fn no_operator_ignores_an_input_it_does_not_know() {
 fn every_operator_that_reads_the_input_imports_without_the_surprise() {
     for operator in operators() {
         let Accepted { op, opset, input, constants, attributes } = operator;
-        let network = one((op, opset), input, constants, &attributes);
+        let network = op_model((op, opset), input, constants, &attributes);
         assert_eq!(graph_of(&network).outputs().len(), 1, "{op}");
     }
 }

@@ -1,23 +1,23 @@
-//! Merges chains of scaling and shifting.
+//! Merges chains of affine operations.
 
 use super::{drop_dead, producers, sole_producer};
 use crate::graph::Graph;
-use crate::op::{Op, ScaleShift};
+use crate::op::{Affine, Op};
 
-/// `(x × a + b) × c + d` becomes `x × ac + (bc + d)` where nobody else reads the middle.
-pub(super) fn merge_scale_shifts(mut graph: Graph) -> Graph {
+/// Replaces `(x × a + b) × c + d` by `x × ac + (bc + d)` if the value between has no other reader.
+pub(super) fn merge_affines(mut graph: Graph) -> Graph {
     let (producers, readers) = (producers(&graph), graph.reader_counts());
     for at in 0..graph.nodes.len() {
-        let Op::ScaleShift(second) = &graph.nodes[at].op else { continue };
+        let Op::Affine(second) = &graph.nodes[at].op else { continue };
         let source = graph.nodes[at].inputs[0];
-        let Some(before) = sole_producer(&producers, &readers, source) else { continue };
-        let Op::ScaleShift(first) = &graph.nodes[before].op else { continue };
-        let merged = ScaleShift {
+        let Some(producer) = sole_producer(&producers, &readers, source) else { continue };
+        let Op::Affine(first) = &graph.nodes[producer].op else { continue };
+        let merged = Affine {
             scale: first.scale.zip(&second.scale, |a, c| a * c),
             shift: first.shift.zip(&second.scale, |b, c| b * c).zip(&second.shift, |b, d| b + d),
         };
-        graph.nodes[at].op = Op::ScaleShift(merged);
-        graph.nodes[at].inputs[0] = graph.nodes[before].inputs[0];
+        graph.nodes[at].op = Op::Affine(merged);
+        graph.nodes[at].inputs[0] = graph.nodes[producer].inputs[0];
     }
     drop_dead(graph)
 }
@@ -45,19 +45,19 @@ mod tests {
         ];
         let graph = graph_of(&model(13, &[1, 2, 2, 3], nodes, constants()));
         let expected = run_on_noise(&graph, 2);
-        let graph = merge_scale_shifts(graph);
+        let graph = merge_affines(graph);
         assert_eq!(graph.nodes.len(), 1);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-6);
     }
 
     #[test]
-    fn a_middle_that_somebody_else_reads_stays() {
+    fn an_affine_with_another_reader_is_not_merged() {
         let nodes = vec![
             node("Sub", &["x", "one"], "a", &[]),
             node("Mul", &["a", "channels"], "b", &[]),
             node("Add", &["a", "b"], "y", &[]),
         ];
         let graph = graph_of(&model(13, &[1, 2, 2, 3], nodes, constants()));
-        assert_eq!(merge_scale_shifts(graph).nodes.len(), 3);
+        assert_eq!(merge_affines(graph).nodes.len(), 3);
     }
 }

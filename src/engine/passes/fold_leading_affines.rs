@@ -1,4 +1,4 @@
-//! Folds scaling and shifting in front of convolutions into them, borders included.
+//! Folds affine operations into the convolutions behind them, border values included.
 
 use super::drop_dead;
 use crate::constant::Constant;
@@ -6,79 +6,84 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Conv, Op};
 use crate::shape::known_elements;
 
-/// The most a shift may be, in units of its scale. Where it cancels against the input, folding
-/// moves the cancellation into the sum over the taps, which loses as many digits as the ratio has:
-/// 1000 roundings of `f32` are 6e-5, and executors are held to 1e-4.
+/// Maximum ratio of shift to scale. If the shift cancels against the input, folding moves the
+/// cancellation into the sum over the taps. This sum then loses as many digits as the ratio has.
+/// 1000 roundings of `f32` are 6e-5, and executors must agree within 1e-4.
 const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 
-/// Folds each scale and shift per channel whose every reader is a convolution into all of them.
-/// With `x × s + t` before the weight `W` and the border `B`,
+/// Folds each affine operation per channel into all its readers, if every reader is a convolution.
+/// With `x × s + t` before the weight `W` and the border value `B`,
 ///
 /// ```text
 /// W (x × s + t) + b = (W s) x + (W t + b)     inside the image
 /// W B           + b = (W s) B' + (W t + b)    where B' = (B - t) / s
 /// ```
 ///
-/// so that the border holds what the scale and shift would make the old border of. It stays where
-/// a scale is 0 or tiny against its shift, and where anything else needs its result: it would be
-/// computed all the same.
-pub(super) fn fold_leading_scale_shifts(mut graph: Graph) -> Graph {
-    // The last first: without it, convolutions may be all that reads an earlier one.
+/// so that the affine operation would map the new border value `B'` to the old one. The operation
+/// stays where a scale is 0 or tiny compared with its shift. It also stays if a node of another
+/// kind or an output reads its result, since it must be computed in any case.
+pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
+    // Iterates backwards: without a later affine, all readers of an earlier one may be
+    // convolutions.
     for at in (0..graph.nodes.len()).rev() {
-        let Some(folded) = folded(&graph, at) else { continue };
-        let unscaled = graph.nodes[at].inputs[0];
-        for (reader, conv) in folded {
+        let Some(folded_readers) = folded_readers(&graph, at) else { continue };
+        let affine_input = graph.nodes[at].inputs[0];
+        for (reader, conv) in folded_readers {
             graph.nodes[reader].op = Op::Conv(conv);
-            graph.nodes[reader].inputs[0] = unscaled;
+            graph.nodes[reader].inputs[0] = affine_input;
         }
         graph.nodes.remove(at);
     }
     drop_dead(graph)
 }
 
-/// The readers of node `at` with its scale and shift folded into them.
-fn folded(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
-    let scaled = graph.nodes[at].output;
-    let affine = PerChannel::of(graph, &graph.nodes[at])?;
-    if graph.output_ids().any(|output| output == scaled) {
+/// Returns the readers of the affine operation `at`, each with the operation folded into it.
+/// Returns `None` if `at` cannot be folded into all of its readers.
+fn folded_readers(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
+    let affine_output = graph.nodes[at].output;
+    let affine = ChannelAffine::of(graph, &graph.nodes[at])?;
+    if graph.output_ids().any(|output| output == affine_output) {
         return None;
     }
-    let readers = graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&scaled));
-    readers.map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, scaled)?)))).collect()
+    let readers =
+        graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&affine_output));
+    readers
+        .map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, affine_output)?))))
+        .collect()
 }
 
-/// The convolution a node is, when it convolves `value` and does not add it too.
+/// Returns the convolution of `node` if it convolves `value` and does not add it as a residual.
 fn convolution_of(node: &Node, value: ValueId) -> Option<&Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     (!node.inputs[1..].contains(&value)).then_some(conv)
 }
 
-struct PerChannel {
+struct ChannelAffine {
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
 
-impl PerChannel {
-    /// The scale and shift a node does to an image, when they can be folded.
+impl ChannelAffine {
+    /// Returns the scale and shift of an affine operation on an image, if they can be folded.
     fn of(graph: &Graph, node: &Node) -> Option<Self> {
-        let Op::ScaleShift(affine) = &node.op else { return None };
+        let Op::Affine(affine) = &node.op else { return None };
         let [channels, _, _] = *graph.shape(node.output) else { return None };
         let scale = affine.scale.along(0, channels)?;
         let shift = affine.shift.along(0, channels)?;
-        // A scale of 0 never passes: its ratio is infinite or no number.
+        // A scale of 0 is never precise: the ratio is infinite or NaN.
         let is_precise = |(s, t): (&f32, &f32)| (t / s).abs() <= SHIFT_PER_SCALE_MAX;
         scale.iter().zip(&shift).all(is_precise).then_some(Self { scale, shift })
     }
 
     fn fold_into(&self, conv: &Conv) -> Conv {
         let channels = self.scale.len();
-        let of_group = channels / conv.groups;
-        let out_of_group = conv.channels() / conv.groups;
+        let group_channels = channels / conv.groups;
+        let group_outputs = conv.channels() / conv.groups;
         let taps: usize = conv.window.kernel.iter().product();
         let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
         let mut bias = Vec::with_capacity(conv.channels());
-        for (out, kernels) in conv.weight.data().chunks_exact(of_group * taps).enumerate() {
-            let first_channel = out / out_of_group * of_group;
+        for (out, kernels) in conv.weight.data().chunks_exact(group_channels * taps).enumerate() {
+            let first_channel = out / group_outputs * group_channels;
             let mut sum = conv.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[out]));
             for (kernel, channel) in kernels.chunks_exact(taps).zip(first_channel..) {
                 let total: f64 = kernel.iter().map(|&w| f64::from(w)).sum();
@@ -90,18 +95,19 @@ impl PerChannel {
         Conv {
             weight: Constant::new(conv.weight.shape().to_vec(), weight),
             bias: Some(Constant::new(vec![conv.channels()], bias)),
-            border: self.border(conv),
+            border_values: self.border_values(conv),
             ..conv.clone()
         }
     }
 
-    /// `(B - t) / s`, or `None` when there is no border or it still holds zeros.
-    fn border(&self, conv: &Conv) -> Option<Constant> {
-        let old = |channel: usize| conv.border.as_ref().map_or(0.0, |old| old.data()[channel]);
+    /// Returns `(B - t) / s`, or `None` if there is no border or all its values are 0.
+    fn border_values(&self, conv: &Conv) -> Option<Constant> {
+        let old =
+            |channel: usize| conv.border_values.as_ref().map_or(0.0, |old| old.data()[channel]);
         let affine = self.scale.iter().zip(&self.shift).enumerate();
-        let border: Vec<f32> = affine.map(|(channel, (s, t))| (old(channel) - t) / s).collect();
-        let has_border = conv.window.pads != [0; 4] && border.iter().any(|&b| b != 0.0);
-        has_border.then(|| Constant::new(vec![border.len()], border))
+        let values: Vec<f32> = affine.map(|(channel, (s, t))| (old(channel) - t) / s).collect();
+        let has_border = conv.window.pads != [0; 4] && values.iter().any(|&value| value != 0.0);
+        has_border.then(|| Constant::new(vec![values.len()], values))
     }
 }
 
@@ -113,7 +119,7 @@ mod tests {
         run_on_noise,
     };
     use crate::onnx::{AttributeProto, NodeProto, TensorProto};
-    use crate::passes::{fuse_convolutions, merge_scale_shifts};
+    use crate::passes::{fuse_convolutions, merge_affines};
 
     fn constants() -> Vec<TensorProto> {
         vec![
@@ -135,8 +141,8 @@ mod tests {
         ints("pads", &[1, 1, 1, 1])
     }
 
-    /// `x × scales + shifts` under the name `to`.
-    fn scaled(from: &str, to: &str) -> Vec<NodeProto> {
+    /// Computes `x × scales + shifts` and names the result `to`.
+    fn affine_nodes(from: &str, to: &str) -> Vec<NodeProto> {
         let product = format!("{to} product");
         vec![
             node("Mul", &[from, "scales"], &product, &[]),
@@ -144,48 +150,50 @@ mod tests {
         ]
     }
 
-    /// The graph with `nodes`, which must compute the same before and after the pass.
+    /// Checks that the pass keeps the results of `nodes`, and returns the graph after the pass.
     #[track_caller]
-    fn check(nodes: Vec<NodeProto>, left: &[(&'static str, usize)]) -> Graph {
+    fn check(nodes: Vec<NodeProto>, expected_counts: &[(&'static str, usize)]) -> Graph {
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
-        let graph = merge_scale_shifts(graph);
+        let graph = merge_affines(graph);
         let expected = run_on_noise(&graph, 2);
-        let graph = fold_leading_scale_shifts(graph);
-        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), left);
+        let graph = fold_leading_affines(graph);
+        assert_eq!(graph.op_counts().into_iter().collect::<Vec<_>>(), expected_counts);
         assert_close(&run_on_noise(&graph, 2), &expected, 1e-5);
         graph
     }
 
-    fn borders(graph: &Graph) -> Vec<Option<Vec<f32>>> {
+    fn border_values(graph: &Graph) -> Vec<Option<Vec<f32>>> {
         let convs = graph.nodes.iter().filter_map(|node| match &node.op {
-            Op::Conv(conv) => Some(conv.border.as_ref().map(|border| border.data().to_vec())),
+            Op::Conv(conv) => {
+                Some(conv.border_values.as_ref().map(|values| values.data().to_vec()))
+            }
             _ => None,
         });
         convs.collect()
     }
 
     #[test]
-    fn under_a_border_the_border_is_unscaled() {
-        let mut nodes = scaled("x", "a");
+    fn under_a_border_the_affine_is_undone_in_the_border_values() {
+        let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w", "b"], "y", &[padded()]));
         let graph = check(nodes, &[("Conv", 1)]);
-        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+        assert_eq!(border_values(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
     }
 
     #[test]
     fn a_border_on_one_side_counts() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         let attributes = [ints("pads", &[0, 0, 1, 0]), ints("strides", &[2, 1])];
         nodes.push(node("Conv", &["a", "w"], "y", &attributes));
         let graph = check(nodes, &[("Conv", 1)]);
-        assert_eq!(borders(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
+        assert_eq!(border_values(&graph), [Some(vec![2.0 / 1.5, 1.5])]);
     }
 
     #[test]
-    fn without_a_border_none_is_made() {
-        let mut nodes = scaled("x", "a");
+    fn without_a_border_there_are_no_border_values() {
+        let mut nodes = affine_nodes("x", "a");
         nodes.push(node("Conv", &["a", "w"], "y", &[]));
-        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+        assert_eq!(border_values(&check(nodes, &[("Conv", 1)])), [None]);
     }
 
     #[test]
@@ -194,13 +202,13 @@ mod tests {
             node("Mul", &["x", "scales"], "a", &[]),
             node("Conv", &["a", "w", "b"], "y", &[padded()]),
         ];
-        assert_eq!(borders(&check(nodes, &[("Conv", 1)])), [None]);
+        assert_eq!(border_values(&check(nodes, &[("Conv", 1)])), [None]);
     }
 
     #[test]
     fn groups_take_the_scales_of_their_own_channels() {
         for kernels in ["depthwise", "two each"] {
-            let mut nodes = scaled("x", "a");
+            let mut nodes = affine_nodes("x", "a");
             nodes.push(node("Conv", &["a", kernels], "y", &[padded(), int("group", 2)]));
             check(nodes, &[("Conv", 1)]);
         }
@@ -208,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_residual_block_keeps_reading_the_unscaled_value() {
-        let mut nodes = scaled("x", "a");
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w", "b"], "c1", &[padded()]),
             node("PRelu", &["c1", "slopes"], "p", &[]),
@@ -219,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn every_convolution_that_reads_it_takes_it_over() {
-        let mut nodes = scaled("x", "a");
+    fn an_affine_is_folded_into_every_convolution_that_reads_it() {
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w", "b"], "c", &[padded()]),
             node("Conv", &["a", "depthwise"], "d", &[padded(), int("group", 2)]),
@@ -230,52 +238,52 @@ mod tests {
     }
 
     #[test]
-    fn one_that_somebody_else_reads_stays() {
-        let mut nodes = scaled("x", "a");
+    fn an_affine_with_another_reader_stays() {
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Add", &["a", "c"], "y", &[]),
         ]);
-        check(nodes, &[("Add", 1), ("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Add", 1), ("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
-    fn one_that_is_added_by_a_convolution_stays() {
-        let mut nodes = scaled("x", "a");
+    fn an_affine_that_is_the_residual_of_a_convolution_stays() {
+        let mut nodes = affine_nodes("x", "a");
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Add", &["a", "c"], "y", &[]),
         ]);
         let graph = graph_of(&model(13, &[1, 2, 5, 4], nodes, constants()));
-        let graph = fuse_convolutions(merge_scale_shifts(graph));
-        let counts = fold_leading_scale_shifts(graph).op_counts();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+        let graph = fuse_convolutions(merge_affines(graph));
+        let counts = fold_leading_affines(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
-    fn one_that_is_an_output_stays() {
-        let mut nodes = scaled("x", "y");
+    fn an_affine_that_is_an_output_stays() {
+        let mut nodes = affine_nodes("x", "y");
         nodes.push(node("Conv", &["y", "w"], "c", &[padded()]));
         let mut file = model(13, &[1, 2, 5, 4], nodes, constants());
         file.graph.as_mut().unwrap().output.push(input_info("c", &[]));
-        let graph = merge_scale_shifts(graph_of(&file));
-        let counts = fold_leading_scale_shifts(graph).op_counts();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Conv", 1), ("ScaleShift", 1)]);
+        let graph = merge_affines(graph_of(&file));
+        let counts = fold_leading_affines(graph).op_counts();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("Affine", 1), ("Conv", 1)]);
     }
 
     #[test]
-    fn two_in_a_row_fold_one_after_the_other() {
-        let mut nodes = scaled("x", "a");
-        nodes.extend(scaled("a", "again"));
+    fn two_affines_in_sequence_are_both_folded() {
+        let mut nodes = affine_nodes("x", "a");
+        nodes.extend(affine_nodes("a", "again"));
         nodes.extend([
             node("Conv", &["a", "w"], "c", &[padded()]),
             node("Conv", &["again", "w"], "d", &[padded()]),
             node("Sub", &["c", "d"], "y", &[]),
         ]);
         let graph = check(nodes, &[("Conv", 2), ("Sub", 1)]);
-        // ((0 - t) / s - t) / s, and the same once.
+        // The border values after both affines are ((0 - t) / s - t) / s, after one (0 - t) / s.
         let [once, twice] = [[2.0 / 1.5, 1.5], [(2.0 / 1.5 + 2.0) / 1.5, -1.5]].map(|b| b.to_vec());
-        assert_eq!(borders(&graph), [Some(once), Some(twice)]);
+        assert_eq!(border_values(&graph), [Some(once), Some(twice)]);
     }
 
     #[test]
@@ -291,34 +299,34 @@ mod tests {
             floats("w", &[4, 3, 3, 3], &noise(1, 108)),
         ];
         let graph = graph_of(&model(13, &[1, 3, 6, 8], nodes, constants));
-        let graph = merge_scale_shifts(graph);
+        let graph = merge_affines(graph);
         let bytes: Vec<f32> =
             noise(2, 2 * 3 * 6 * 8).iter().map(|x| (x * 127.5 + 127.5).round()).collect();
         let expected = run(&graph, 2, &bytes);
-        let graph = fold_leading_scale_shifts(graph);
+        let graph = fold_leading_affines(graph);
         assert_eq!(graph.nodes.len(), 1);
-        assert_eq!(borders(&graph), [Some(vec![127.5; 3])]);
+        assert_eq!(border_values(&graph), [Some(vec![127.5; 3])]);
         assert_close(&run(&graph, 2, &bytes)[0], &expected[0], 1e-5);
     }
 
     #[test]
-    fn one_that_cannot_be_folded_precisely_stays() {
+    fn an_affine_that_cannot_be_folded_precisely_stays() {
         for scales in ["with zero", "tiny"] {
             let nodes = vec![
                 node("Mul", &["x", scales], "m", &[]),
                 node("Add", &["m", "shifts"], "a", &[]),
                 node("Conv", &["a", "pointwise"], "y", &[]),
             ];
-            check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+            check(nodes, &[("Affine", 1), ("Conv", 1)]);
         }
     }
 
     #[test]
-    fn one_that_is_not_per_channel_stays() {
+    fn an_affine_that_is_not_per_channel_stays() {
         let nodes = vec![
             node("Mul", &["x", "columns"], "a", &[]),
             node("Conv", &["a", "w"], "y", &[padded()]),
         ];
-        check(nodes, &[("Conv", 1), ("ScaleShift", 1)]);
+        check(nodes, &[("Affine", 1), ("Conv", 1)]);
     }
 }

@@ -1,50 +1,52 @@
-//! One step: an operation with its constants on the device. Every tensor has the batch in front,
-//! so axis `i` of a row is axis `i + 1` here.
+//! One operation with its constants on the device. Every tensor has a leading batch axis, so that
+//! axis `i` of an item is axis `i + 1` here.
 
 use candle_core::{D, Device, Result, Tensor};
 
-use super::activation::Function;
+use super::activation::LoadedActivation;
 use super::conv::Convolution;
 use super::pool::{AveragePooling, max_pool};
 use crate::constant::Constant;
 use crate::graph::{Graph, Node};
 use crate::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
 
-pub(super) enum Kernel {
+pub(super) enum LoadedOp {
     Convolution(Box<Convolution>),
     Linear { weight: Tensor, bias: Option<Tensor> },
-    ScaleShift { scale: Tensor, shift: Tensor },
-    Activation(Function),
+    Affine { scale: Tensor, shift: Tensor },
+    Activation(LoadedActivation),
     Binary(BinaryOp),
     MaxPool(Window),
     AveragePool(AveragePooling),
     GlobalAveragePool,
     Resize { mode: ResizeMode, height: usize, width: usize },
-    Pad { before: Vec<usize>, after: Vec<usize>, filling: Tensor },
+    Pad { before: Vec<usize>, after: Vec<usize>, value: Tensor },
     Concat { axis: usize },
     Slice { axis: usize, indices: Tensor },
     Transpose { perm: Vec<usize> },
-    Reshape { row: Vec<usize> },
-    Expand { row: Vec<usize> },
+    Reshape { shape: Vec<usize> },
+    Expand { shape: Vec<usize> },
     Softmax { axis: usize },
     Reduce { reduction: Reduction, axes: Vec<usize> },
 }
 
-impl Kernel {
-    /// Uploads what `node` needs.
+impl LoadedOp {
+    /// Uploads the constants of `node`.
     pub(super) fn load(graph: &Graph, node: &Node, device: &Device) -> Result<Self> {
-        let row = graph.shape(node.output).to_vec();
+        let shape = graph.shape(node.output).to_vec();
         Ok(match &node.op {
             Op::Conv(conv) => Self::Convolution(Box::new(Convolution::load(conv, device)?)),
             Op::Linear(linear) => Self::Linear {
                 weight: upload(&linear.weight, device)?.t()?,
                 bias: linear.bias.as_ref().map(|bias| upload(bias, device)).transpose()?,
             },
-            Op::ScaleShift(affine) => Self::ScaleShift {
+            Op::Affine(affine) => Self::Affine {
                 scale: upload(&affine.scale, device)?.unsqueeze(0)?,
                 shift: upload(&affine.shift, device)?.unsqueeze(0)?,
             },
-            Op::Activation(activation) => Self::Activation(Function::load(activation, device)?),
+            Op::Activation(activation) => {
+                Self::Activation(LoadedActivation::load(activation, device)?)
+            }
             Op::Binary(op) => Self::Binary(*op),
             Op::MaxPool(window) => Self::MaxPool(*window),
             Op::AveragePool(pool) => {
@@ -52,20 +54,20 @@ impl Kernel {
                 Self::AveragePool(AveragePooling::load(*pool, image, device)?)
             }
             Op::GlobalAveragePool => Self::GlobalAveragePool,
-            Op::Resize(mode) => Self::Resize { mode: *mode, height: row[1], width: row[2] },
+            Op::Resize(mode) => Self::Resize { mode: *mode, height: shape[1], width: shape[2] },
             Op::Pad { before, after, value } => {
-                let filling = Tensor::new(*value, device)?;
-                Self::Pad { before: before.clone(), after: after.clone(), filling }
+                let value = Tensor::new(*value, device)?;
+                Self::Pad { before: before.clone(), after: after.clone(), value }
             }
             Op::Concat { axis } => Self::Concat { axis: axis + 1 },
             Op::Slice { axis, start, step } => {
-                let indices = (0..row[*axis]).map(|i| (start + i * step) as u32);
+                let indices = (0..shape[*axis]).map(|i| (start + i * step) as u32);
                 let indices = Tensor::from_iter(indices, device)?;
                 Self::Slice { axis: axis + 1, indices }
             }
-            Op::Transpose { perm } => Self::Transpose { perm: with_batch(perm) },
-            Op::Reshape => Self::Reshape { row },
-            Op::Expand => Self::Expand { row },
+            Op::Transpose { perm } => Self::Transpose { perm: batched_perm(perm) },
+            Op::Reshape => Self::Reshape { shape },
+            Op::Expand => Self::Expand { shape },
             Op::Softmax { axis } => Self::Softmax { axis: axis + 1 },
             Op::Reduce { reduction, axes } => {
                 let axes = axes.iter().map(|axis| axis + 1).collect();
@@ -74,51 +76,46 @@ impl Kernel {
         })
     }
 
-    /// Runs the step; `inputs` are `[batch, row shape…]`.
+    /// Runs the operation on `inputs` of `[batch, item shape…]`.
     pub(super) fn run(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let x = inputs[0];
         match self {
             Self::Convolution(conv) => conv.run(x, inputs.get(1).copied()),
             Self::Linear { weight, bias } => linear(x, weight, bias.as_ref()),
-            Self::ScaleShift { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
-            Self::Activation(function) => function.run(x),
+            Self::Affine { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
+            Self::Activation(activation) => activation.run(x),
             Self::Binary(op) => binary(*op, x, inputs[1]),
             Self::MaxPool(window) => max_pool(x, window),
             Self::AveragePool(pool) => pool.run(x),
             Self::GlobalAveragePool => x.mean_keepdim((2, 3)),
             Self::Resize { mode, height, width } => resize(x, *mode, *height, *width),
-            Self::Pad { before, after, filling } => pad(x, before, after, filling),
+            Self::Pad { before, after, value } => pad(x, before, after, value),
             Self::Concat { axis } => Tensor::cat(inputs, *axis),
             Self::Slice { axis, indices } => x.contiguous()?.index_select(indices, *axis),
             Self::Transpose { perm } => x.permute(perm.as_slice())?.contiguous(),
-            Self::Reshape { row } => x.reshape(batched(x, row)?),
-            Self::Expand { row } => x.broadcast_as(batched(x, row)?)?.contiguous(),
+            Self::Reshape { shape } => x.reshape(batched_shape(x, shape)?),
+            Self::Expand { shape } => x.broadcast_as(batched_shape(x, shape)?)?.contiguous(),
             Self::Softmax { axis } => softmax(x, *axis),
             Self::Reduce { reduction, axes } => reduce(x, *reduction, axes),
         }
     }
 }
 
-/// A constant on the device, under its own shape.
+/// Uploads a constant with its own shape.
 pub(super) fn upload(constant: &Constant, device: &Device) -> Result<Tensor> {
     Tensor::from_slice(constant.data(), constant.shape(), device)
 }
 
-/// `x` with `before` and `after` elements around it, per axis of the row; `filling` broadcasts to
-/// them.
-pub(super) fn pad(
-    x: &Tensor,
-    before: &[usize],
-    after: &[usize],
-    filling: &Tensor,
-) -> Result<Tensor> {
+/// Adds `before` and `after` elements around `x`, per axis of an item. `value` broadcasts to the
+/// added elements.
+pub(super) fn pad(x: &Tensor, before: &[usize], after: &[usize], value: &Tensor) -> Result<Tensor> {
     let mut padded = x.clone();
-    for (row_axis, (&before, &after)) in before.iter().zip(after).enumerate() {
-        let axis = row_axis + 1;
+    for (item_axis, (&before, &after)) in before.iter().zip(after).enumerate() {
+        let axis = item_axis + 1;
         let border = |size: usize| {
             let mut shape = padded.dims().to_vec();
             shape[axis] = size;
-            filling.broadcast_as(shape)?.contiguous()
+            value.broadcast_as(shape)?.contiguous()
         };
         padded = match (before, after) {
             (0, 0) => continue,
@@ -130,13 +127,13 @@ pub(super) fn pad(
     Ok(padded)
 }
 
-fn with_batch(perm: &[usize]) -> Vec<usize> {
+fn batched_perm(perm: &[usize]) -> Vec<usize> {
     std::iter::once(0).chain(perm.iter().map(|axis| axis + 1)).collect()
 }
 
-fn batched(x: &Tensor, row: &[usize]) -> Result<Vec<usize>> {
+fn batched_shape(x: &Tensor, item_shape: &[usize]) -> Result<Vec<usize>> {
     let batch = x.dim(0)?;
-    Ok(std::iter::once(batch).chain(row.iter().copied()).collect())
+    Ok(std::iter::once(batch).chain(item_shape.iter().copied()).collect())
 }
 
 fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
