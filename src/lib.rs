@@ -39,10 +39,11 @@
 //! ```
 //!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
-//! one thread per device, which on the CPU runs the networks with a crew ([`engine::cpu::Crew`]) and
-//! on a GPU is watched by another. One scheduler task feeds all devices of the group: a slot of a
-//! device is reserved, then a batch is formed of the lanes placed there. A device starts what has
-//! been launched before it finishes the oldest batch, as far as its machine can.
+//! one thread per device, which on the CPU runs the networks with a team of threads
+//! ([`engine::cpu::ThreadTeam`]) and on a GPU is watched by another. One scheduler task feeds all
+//! devices of the group: a slot of a device is reserved, then a batch is formed of the lanes placed
+//! there. A device starts what has been launched before it finishes the oldest batch, as far as its
+//! machine can.
 //!
 //! # What always holds
 //!

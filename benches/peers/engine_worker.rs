@@ -14,7 +14,7 @@ use anyhow::Context;
 #[cfg(feature = "cuda")]
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
+use menshen::engine::cpu::{CpuNetwork, KernelChoice, ThreadTeam};
 #[cfg(feature = "cuda")]
 use menshen::engine::cuda::CudaNetwork;
 use menshen::engine::{Graph, Precision, import, optimise};
@@ -90,8 +90,8 @@ fn run(args: &Args, counts: impl BufRead, mut answers: impl Write) -> anyhow::Re
 }
 
 fn on_cpu(args: &Args, graph: &Graph) -> anyhow::Result<Infer> {
-    let crew = Arc::new(Crew::new(args.threads.get())?);
-    let network = CpuNetwork::load(graph, args.kernels, args.precision, crew)?;
+    let team = Arc::new(ThreadTeam::new(args.threads.get())?);
+    let network = CpuNetwork::load(graph, args.kernels, args.precision, team)?;
     let (input, batch) = (probe(graph, args.batch.get()), args.batch.get());
     Ok(Box::new(move |outputs| Ok(network.run(&input, batch, outputs)?)))
 }

@@ -12,7 +12,7 @@ use super::{Common, progress, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
 use crate::device::Device;
-use crate::engine::cpu::{CpuNetwork, Crew};
+use crate::engine::cpu::{CpuNetwork, ThreadTeam};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
 
@@ -169,8 +169,8 @@ fn inspect(config: &Config, wanted: &str) -> anyhow::Result<ExitCode> {
 fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
     let device = &config.device;
     let precision = device.precision.unwrap_or(package.manifest.precision);
-    let crew = Arc::new(Crew::new(1)?);
-    let network = CpuNetwork::load(&package.graph()?, device.kernels, precision, crew)?;
+    let team = Arc::new(ThreadTeam::new(1)?);
+    let network = CpuNetwork::load(&package.graph()?, device.kernels, precision, team)?;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, algorithm) in network.steps() {
         *counts.entry(algorithm).or_default() += 1;

@@ -6,10 +6,10 @@ mod guards;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::crew::Barrier;
 use super::memory::Buffer;
 use super::plan::{Home, Plan, Step};
 use super::schedule::Schedule;
+use super::team::Barrier;
 use super::work::{Failure, Region, Run, Spot};
 
 /// A plan with an arena: what one thread needs to run it.

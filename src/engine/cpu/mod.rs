@@ -20,7 +20,7 @@
 //! | weights from memory are fetched while the ones before are multiplied with | `work/product` |
 //! | heads of a detector that would each leave a register half empty are one | `passes` |
 //! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
-//! | one row on several threads | `crew`, `executor` |
+//! | one row on several threads | `team`, `executor` |
 //! | but not while others use the cores | `pace` |
 //!
 //! The kernels for AMX are tested under an instruction emulator (`tests/emulator`) and have never
@@ -35,7 +35,6 @@
 
 #![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
 
-mod crew;
 mod executor;
 mod kernels;
 mod lanes;
@@ -51,10 +50,11 @@ mod permission;
 mod plan;
 mod schedule;
 mod select;
+mod team;
 #[cfg(test)]
 mod tests;
 mod work;
 
-pub use crew::Crew;
 pub use network::{CpuNetwork, StepReport};
 pub use select::{KernelChoice, SelectError};
+pub use team::ThreadTeam;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::crew::{Barrier, Crew};
 use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
 use super::kernels::KernelSet;
 use super::lower::{bands, lower};
@@ -16,16 +15,17 @@ use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
+use super::team::{Barrier, ThreadTeam};
 use super::work::Failure;
 use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// A network on the CPU, with an executor for each thread of its crew.
+/// A network on the CPU, with an executor for each thread of its team.
 pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    crew: Arc<Crew>,
+    team: Arc<ThreadTeam>,
     executors: Vec<Mutex<Executor>>,
     /// Held through a run: one batch at a time.
     pace: Mutex<Pace>,
@@ -71,30 +71,30 @@ impl CpuNetwork {
         graph: &Graph,
         choice: KernelChoice,
         precision: Precision,
-        crew: Arc<Crew>,
+        team: Arc<ThreadTeam>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(graph, choice.select(precision)?, crew, &Policy::USUAL)
+        Self::load_with(graph, choice.select(precision)?, team, &Policy::USUAL)
     }
 
     pub(super) fn load_with(
         graph: &Graph,
         kernels: &'static KernelSet,
-        crew: Arc<Crew>,
+        team: Arc<ThreadTeam>,
         policy: &Policy,
     ) -> Result<Self, EngineError> {
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
         let plan = bands(lower(graph, kernels)?, &policy.bands);
-        Ok(Self::of_plan(plan, crew, policy))
+        Ok(Self::of_plan(plan, team, policy))
     }
 
-    fn of_plan(plan: Plan, crew: Arc<Crew>, policy: &Policy) -> Self {
+    fn of_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
-        let executors = (0..crew.size()).map(executor).collect();
-        Self { plan, schedule, crew, executors, pace: Mutex::default() }
+        let executors = (0..team.size()).map(executor).collect();
+        Self { plan, schedule, team, executors, pace: Mutex::default() }
     }
 
     /// The kernels, for listings.
@@ -129,7 +129,7 @@ impl CpuNetwork {
 
     fn run_rows(&self, all: &Rows<'_>) {
         let mut pace = self.pace.lock();
-        let threads = self.crew.size();
+        let threads = self.team.size();
         if threads == 1 {
             self.run_alone(all);
         } else if all.count == 1 {
@@ -140,7 +140,7 @@ impl CpuNetwork {
             }
             pace.took(way, begun.elapsed());
         } else {
-            self.crew.run(&|index| {
+            self.team.run(&|index| {
                 let rows = all.part(Part { index, of: threads });
                 self.executors[index].lock().run(&rows, &|_, _| {});
             });
@@ -155,10 +155,10 @@ impl CpuNetwork {
     fn run_together(&self, rows: &Rows<'_>) {
         let mut own = self.executors[0].lock();
         let shared = own.share(rows);
-        let barrier = Barrier::new(self.crew.size());
-        self.crew.run(&|index| {
-            let _guard = barrier.guard();
-            let part = Part { index, of: self.crew.size() };
+        let barrier = Barrier::new(self.team.size());
+        self.team.run(&|index| {
+            let _guard = barrier.break_on_panic();
+            let part = Part { index, of: self.team.size() };
             let scratch = match index {
                 0 => shared.scratch,
                 _ => self.executors[index].lock().scratch(),
@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn a_step_that_fails_fails_the_run_and_says_why() {
         for (threads, rows) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
-            let crew = Arc::new(Crew::new(threads).unwrap());
-            let network = CpuNetwork::of_plan(broken_plan(), crew, &Policy::USUAL);
+            let team = Arc::new(ThreadTeam::new(threads).unwrap());
+            let network = CpuNetwork::of_plan(broken_plan(), team, &Policy::USUAL);
             let error = network.run(&vec![1.0; 3 * rows], rows, &mut vec![0.0; 3 * rows]);
             let error = error.unwrap_err();
             assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");

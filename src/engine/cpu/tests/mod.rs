@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::kernels::KernelSet;
 use super::lower::BandPolicy;
 use super::schedule::Policy;
-use super::{CpuNetwork, Crew, KernelChoice};
+use super::{CpuNetwork, KernelChoice, ThreadTeam};
 use crate::Precision;
 use crate::fixtures::{self, inputs, worst};
 use crate::graph::Graph;
@@ -70,9 +70,9 @@ fn load_with(
     threads: usize,
     policy: &Policy,
 ) -> CpuNetwork {
-    let crew = Arc::new(Crew::new(threads).unwrap());
+    let team = Arc::new(ThreadTeam::new(threads).unwrap());
     let kernels = kernel_set(kernels, precision).unwrap();
-    CpuNetwork::load_with(graph, kernels, crew, policy).unwrap()
+    CpuNetwork::load_with(graph, kernels, team, policy).unwrap()
 }
 
 /// Bytes of numbers before and behind what a caller gives.
