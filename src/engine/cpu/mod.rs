@@ -21,7 +21,7 @@
 //! | heads of a detector that would each leave a register half empty are one | `passes` |
 //! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
 //! | one row on several threads | `team`, `executor` |
-//! | but not while others use the cores | `pace` |
+//! | but not while others use the cores | `item_parallelism` |
 //!
 //! The kernels for AMX are tested under an instruction emulator (`tests/emulator`) and have never
 //! run on hardware, so [`KernelChoice::Auto`] does not choose them.
@@ -36,13 +36,13 @@
 #![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
 
 mod executor;
+mod item_parallelism;
 mod kernels;
 mod lanes;
 mod layout;
 mod lower;
 mod memory;
 mod network;
-mod pace;
 mod pack;
 mod peak;
 #[cfg(target_arch = "x86_64")]

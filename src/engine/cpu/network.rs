@@ -8,9 +8,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, 
 use parking_lot::Mutex;
 
 use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
+use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{bands, lower};
-use super::pace::{Pace, Way};
 use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
@@ -28,7 +28,7 @@ pub struct CpuNetwork {
     team: Arc<ThreadTeam>,
     executors: Vec<Mutex<Executor>>,
     /// Held through a run: one batch at a time.
-    pace: Mutex<Pace>,
+    parallelism: Mutex<ItemParallelism>,
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ impl CpuNetwork {
         let schedule = Arc::new(Schedule::of(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..team.size()).map(executor).collect();
-        Self { plan, schedule, team, executors, pace: Mutex::default() }
+        Self { plan, schedule, team, executors, parallelism: Mutex::default() }
     }
 
     /// The kernels, for listings.
@@ -128,17 +128,17 @@ impl CpuNetwork {
     }
 
     fn run_rows(&self, all: &Rows<'_>) {
-        let mut pace = self.pace.lock();
+        let mut parallelism = self.parallelism.lock();
         let threads = self.team.size();
         if threads == 1 {
-            self.run_alone(all);
+            self.run_on_one_thread(all);
         } else if all.count == 1 {
-            let (way, begun) = (pace.next(), Instant::now());
-            match way {
-                Way::Together => self.run_together(all),
-                Way::Alone => self.run_alone(all),
+            let (mode, begun) = (parallelism.choose(), Instant::now());
+            match mode {
+                Mode::AllThreads => self.run_on_all_threads(all),
+                Mode::OneThread => self.run_on_one_thread(all),
             }
-            pace.took(way, begun.elapsed());
+            parallelism.record(mode, begun.elapsed());
         } else {
             self.team.run(&|index| {
                 let rows = all.part(Part { index, of: threads });
@@ -147,12 +147,12 @@ impl CpuNetwork {
         }
     }
 
-    fn run_alone(&self, rows: &Rows<'_>) {
+    fn run_on_one_thread(&self, rows: &Rows<'_>) {
         self.executors[0].lock().run(rows, &|_, _| {});
     }
 
     /// One row on all threads.
-    fn run_together(&self, rows: &Rows<'_>) {
+    fn run_on_all_threads(&self, rows: &Rows<'_>) {
         let mut own = self.executors[0].lock();
         let shared = own.share(rows);
         let barrier = Barrier::new(self.team.size());
