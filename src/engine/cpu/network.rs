@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
+use super::executor::{BatchSlice, Executor, OUTPUTS_MAX, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{bands, lower};
@@ -119,15 +119,26 @@ impl CpuNetwork {
     /// A step of the reference that failed; outputs then hold anything.
     pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) -> Result<(), EngineError> {
         let output_len: usize = self.plan.output_lens.iter().sum();
-        assert_eq!(input.len(), count * self.plan.input_len, "rows are as long as the input");
+        assert_eq!(
+            input.len(),
+            count * self.plan.input_len,
+            "every item has the length of the input"
+        );
         assert_eq!(outputs.len(), count * output_len, "there is room for every output");
         let (input, outputs) = (input.as_ptr(), outputs.as_mut_ptr());
         let failure = Failure::default();
-        self.run_rows(&Rows { input, outputs, of: count, first: 0, count, failure: &failure });
+        self.run_batch(&BatchSlice {
+            input,
+            outputs,
+            batch_items: count,
+            first: 0,
+            count,
+            failure: &failure,
+        });
         failure.into_result()
     }
 
-    fn run_rows(&self, all: &Rows<'_>) {
+    fn run_batch(&self, all: &BatchSlice<'_>) {
         let mut parallelism = self.parallelism.lock();
         let threads = self.team.size();
         if threads == 1 {
@@ -141,29 +152,29 @@ impl CpuNetwork {
             parallelism.record(mode, begun.elapsed());
         } else {
             self.team.run(&|index| {
-                let rows = all.part(Part { index, of: threads });
-                self.executors[index].lock().run(&rows, &|_, _| {});
+                let slice = all.share(Share { index, threads });
+                self.executors[index].lock().run(&slice, &|_, _| {});
             });
         }
     }
 
-    fn run_on_one_thread(&self, rows: &Rows<'_>) {
-        self.executors[0].lock().run(rows, &|_, _| {});
+    fn run_on_one_thread(&self, slice: &BatchSlice<'_>) {
+        self.executors[0].lock().run(slice, &|_, _| {});
     }
 
     /// One row on all threads.
-    fn run_on_all_threads(&self, rows: &Rows<'_>) {
+    fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
         let mut own = self.executors[0].lock();
-        let shared = own.share(rows);
+        let shared = own.share_item(slice);
         let barrier = Barrier::new(self.team.size());
         self.team.run(&|index| {
             let _guard = barrier.break_on_panic();
-            let part = Part { index, of: self.team.size() };
+            let share = Share { index, threads: self.team.size() };
             let scratch = match index {
                 0 => shared.scratch,
                 _ => self.executors[index].lock().scratch(),
             };
-            shared.run(part, scratch, &barrier);
+            shared.run(share, scratch, &barrier);
         });
     }
 
@@ -181,10 +192,10 @@ impl CpuNetwork {
         let input = vec![0.5; count * self.plan.input_len];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
         let failure = Failure::default();
-        let rows = Rows {
+        let batch = BatchSlice {
             input: input.as_ptr(),
             outputs: outputs.as_mut_ptr(),
-            of: count,
+            batch_items: count,
             first: 0,
             count,
             failure: &failure,
@@ -197,9 +208,9 @@ impl CpuNetwork {
         for repeat in 0..=repeats {
             let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(of_each(Duration::ZERO));
             let last = Cell::new(Instant::now());
-            executor.run(&rows, &|step, link| {
+            executor.run(&batch, &|step, stage| {
                 let now = Instant::now();
-                times.borrow_mut()[step][link] += now - last.replace(now);
+                times.borrow_mut()[step][stage] += now - last.replace(now);
             });
             let times = times.into_inner().into_iter().flatten();
             if repeat > 0 {
@@ -234,7 +245,7 @@ impl CustomOp1 for CpuNetwork {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let CpuStorage::F32(data) = storage else { bail!("a network is fed f32") };
         let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("a network is fed contiguous rows")
+            bail!("a network is fed contiguous items")
         };
         let count = layout.shape().dims()[0];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
@@ -273,13 +284,13 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_fails_the_run_and_says_why() {
-        for (threads, rows) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
+        for (threads, items) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
             let team = Arc::new(ThreadTeam::new(threads).unwrap());
             let network = CpuNetwork::of_plan(broken_plan(), team, &Policy::USUAL);
-            let error = network.run(&vec![1.0; 3 * rows], rows, &mut vec![0.0; 3 * rows]);
+            let error = network.run(&vec![1.0; 3 * items], items, &mut vec![0.0; 3 * items]);
             let error = error.unwrap_err();
             assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");
-            assert!(network.profile(rows, 1).is_err());
+            assert!(network.profile(items, 1).is_err());
         }
     }
 }

@@ -15,7 +15,7 @@ use super::plan::{Form, Home, Plan};
 /// The order of a plan for up to `rows_max` rows of a batch.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    pub(super) rows_max: usize,
+    pub(super) items_max: usize,
     pub(super) segments: Vec<Segment>,
     /// Per value, where it is in the arena; `None` for the caller's.
     pub(super) places: Vec<Option<Place>>,
@@ -28,7 +28,7 @@ pub(super) struct Schedule {
 /// Steps that run together, for one row of the batch at a time or for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) is_row_by_row: bool,
+    pub(super) is_item_by_item: bool,
     pub(super) steps: Range<usize>,
 }
 
@@ -63,7 +63,7 @@ impl Policy {
 }
 
 /// Rows of a batch that run together where a network has weights that are worth it.
-const ROWS_TOGETHER: usize = 8;
+const ITEMS_TOGETHER: usize = 8;
 
 /// Weights below this stay in a second-level cache beside the activations of a row.
 const HEAVY_WEIGHTS_BYTES: usize = 128 << 10;
@@ -82,15 +82,15 @@ impl Schedule {
     pub(super) fn of(plan: &Plan, policy: &Policy) -> Self {
         let is_heavy = |step| is_heavy(plan, step, policy);
         let heavy: Vec<bool> = (0..plan.steps.len()).map(is_heavy).collect();
-        let rows_max = if heavy.contains(&true) { ROWS_TOGETHER } else { 1 };
+        let items_max = if heavy.contains(&true) { ITEMS_TOGETHER } else { 1 };
         let mut segments: Vec<Segment> = Vec::new();
         for run in heavy.chunk_by(|a, b| a == b) {
             let from = segments.last().map_or(0, |segment| segment.steps.end);
-            segments.push(Segment { is_row_by_row: !run[0], steps: from..from + run.len() });
+            segments.push(Segment { is_item_by_item: !run[0], steps: from..from + run.len() });
         }
-        let (places, arena) = places(plan, &segments, policy, rows_max);
-        let scratch = plan.steps.iter().map(|step| step.work.scratch(rows_max)).max();
-        Self { rows_max, segments, places, arena, scratch: scratch.unwrap_or(0) }
+        let (places, arena) = places(plan, &segments, policy, items_max);
+        let scratch = plan.steps.iter().map(|step| step.work.scratch(items_max)).max();
+        Self { items_max, segments, places, arena, scratch: scratch.unwrap_or(0) }
     }
 }
 
@@ -108,7 +108,7 @@ struct Life {
     to: usize,
     form: Form,
     /// Rows of the batch it holds: one where it lives within a segment that runs row by row.
-    rows: usize,
+    items: usize,
 }
 
 impl Life {
@@ -124,11 +124,11 @@ impl Life {
     /// All bytes; kernels load slopes and biases of two blocks, never activations, so there is
     /// nothing behind the last row.
     fn bytes(&self) -> usize {
-        self.stride() * self.rows
+        self.stride() * self.items
     }
 }
 
-fn lives(plan: &Plan, segments: &[Segment], rows_max: usize) -> Vec<Life> {
+fn lives(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<Life> {
     let segment_of = |step: usize| {
         segments.iter().find(|s| s.steps.contains(&step)).expect("every step is in a segment")
     };
@@ -142,14 +142,14 @@ fn lives(plan: &Plan, segments: &[Segment], rows_max: usize) -> Vec<Life> {
         let last = steps.next_back().unwrap_or(first);
         let (begins, ends) = (segment_of(first), segment_of(last));
         let form = plan.values[value].form;
-        lives.push(if begins == ends && begins.is_row_by_row {
-            Life { value, from: first, to: last, form, rows: 1 }
+        lives.push(if begins == ends && begins.is_item_by_item {
+            Life { value, from: first, to: last, form, items: 1 }
         } else {
             // A segment that runs row by row comes back to its first step for the next row, which
             // must find what other segments gave it, and leave alone what it gives to them.
-            let from = if begins.is_row_by_row { begins.steps.start } else { first };
-            let to = if ends.is_row_by_row { ends.steps.end - 1 } else { last };
-            Life { value, from, to, form, rows: rows_max }
+            let from = if begins.is_item_by_item { begins.steps.start } else { first };
+            let to = if ends.is_item_by_item { ends.steps.end - 1 } else { last };
+            Life { value, from, to, form, items: items_max }
         });
     }
     lives
@@ -160,9 +160,9 @@ fn places(
     plan: &Plan,
     segments: &[Segment],
     policy: &Policy,
-    rows_max: usize,
+    items_max: usize,
 ) -> (Vec<Option<Place>>, usize) {
-    let mut lives = lives(plan, segments, rows_max);
+    let mut lives = lives(plan, segments, items_max);
     // Large values first: small ones find gaps between them.
     lives.sort_by_key(|life| (std::cmp::Reverse(life.bytes()), life.value));
     let mut taken: Vec<(Life, usize)> = Vec::new();
@@ -178,7 +178,7 @@ fn places(
 }
 
 fn strides(life: &Life) -> usize {
-    if life.rows == 1 { 0 } else { life.stride() }
+    if life.items == 1 { 0 } else { life.stride() }
 }
 
 /// The lowest offset at which the value disturbs no other. Others are disturbed when their lives
@@ -190,7 +190,7 @@ fn lowest_gap(life: &Life, taken: &[(Life, usize)]) -> usize {
             let apart = offset + life.bytes() <= *at || at + other.bytes() <= offset;
             let can_follow = !life.meets(other)
                 && (life.form.can_share() && other.form.can_share()
-                    || (life.form == other.form && life.rows == other.rows && offset == *at));
+                    || (life.form == other.form && life.items == other.items && offset == *at));
             apart || can_follow
         })
     };
@@ -230,13 +230,13 @@ mod tests {
     struct Memory(Vec<(Range<usize>, usize, usize)>);
 
     impl Memory {
-        fn write(&mut self, bytes: Range<usize>, value: usize, row: usize) {
+        fn write(&mut self, bytes: Range<usize>, value: usize, item: usize) {
             self.0.retain(|(other, ..)| other.end <= bytes.start || bytes.end <= other.start);
-            self.0.push((bytes, value, row));
+            self.0.push((bytes, value, item));
         }
 
-        fn holds(&self, value: usize, row: usize) -> bool {
-            self.0.iter().any(|(_, v, r)| (*v, *r) == (value, row))
+        fn holds(&self, value: usize, item: usize) -> bool {
+            self.0.iter().any(|(_, v, i)| (*v, *i) == (value, item))
         }
     }
 
@@ -245,22 +245,23 @@ mod tests {
         let mut memory = Memory::default();
         let is_in_arena = |value: &usize| plan.values[*value].home == Home::Arena;
         for segment in &schedule.segments {
-            let all: Vec<usize> = (0..schedule.rows_max).collect();
-            let passes = if segment.is_row_by_row { all.chunks(1) } else { all.chunks(all.len()) };
-            for (rows, step) in
-                passes.flat_map(|rows| segment.steps.clone().map(move |s| (rows, s)))
+            let all: Vec<usize> = (0..schedule.items_max).collect();
+            let passes =
+                if segment.is_item_by_item { all.chunks(1) } else { all.chunks(all.len()) };
+            for (items, step) in
+                passes.flat_map(|items| segment.steps.clone().map(move |s| (items, s)))
             {
                 let Step { reads, writes, label, .. } = &plan.steps[step];
-                for &row in rows {
+                for &item in items {
                     for &value in reads.iter().filter(|value| is_in_arena(value)) {
-                        let is_there = memory.holds(value, row);
-                        assert!(is_there, "seed {seed}: {label} reads {value} of row {row}");
+                        let is_there = memory.holds(value, item);
+                        assert!(is_there, "seed {seed}: {label} reads {value} of item {item}");
                     }
                     if let Some(place) = schedule.places[*writes] {
-                        let start = place.offset + row * place.stride;
+                        let start = place.offset + item * place.stride;
                         let end = start + plan.values[*writes].form.bytes();
                         assert!(end <= schedule.arena && start % ALIGNMENT == 0);
-                        memory.write(start..end, *writes, row);
+                        memory.write(start..end, *writes, item);
                     }
                 }
             }
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_step_reads_is_there_whole_for_each_row_of_the_batch() {
+    fn what_a_step_reads_is_there_whole_for_each_item_of_the_batch() {
         for_random_plans(assert_reads_find_what_was_written);
     }
 
@@ -277,11 +278,12 @@ mod tests {
         for_random_plans(|_, plan, schedule| {
             let steps = schedule.segments.iter().flat_map(|segment| segment.steps.clone());
             assert!(steps.eq(0..plan.steps.len()));
-            let mut kinds = schedule.segments.chunk_by(|a, b| a.is_row_by_row == b.is_row_by_row);
+            let mut kinds =
+                schedule.segments.chunk_by(|a, b| a.is_item_by_item == b.is_item_by_item);
             assert!(kinds.all(|segments| segments.len() == 1), "segments take turns");
-            let together = schedule.segments.iter().any(|segment| !segment.is_row_by_row);
-            assert_eq!(schedule.rows_max, if together { ROWS_TOGETHER } else { 1 });
-            let scratch = plan.steps.iter().map(|step| step.work.scratch(schedule.rows_max));
+            let together = schedule.segments.iter().any(|segment| !segment.is_item_by_item);
+            assert_eq!(schedule.items_max, if together { ITEMS_TOGETHER } else { 1 });
+            let scratch = plan.steps.iter().map(|step| step.work.scratch(schedule.items_max));
             assert!(scratch.max().unwrap_or(0) <= schedule.scratch);
         });
     }
@@ -296,8 +298,8 @@ mod tests {
                 .zip(&schedule.places)
                 .filter_map(|(value, place)| {
                     let place = (*place)?;
-                    let rows = if place.stride == 0 { 1 } else { schedule.rows_max };
-                    let end = place.offset + (rows - 1) * place.stride + value.form.bytes();
+                    let items = if place.stride == 0 { 1 } else { schedule.items_max };
+                    let end = place.offset + (items - 1) * place.stride + value.form.bytes();
                     Some((value.form, place, end))
                 })
                 .collect();

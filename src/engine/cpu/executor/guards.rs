@@ -44,9 +44,9 @@ impl Executor {
         let placed = self.plan.values.iter().zip(&self.schedule.places);
         placed.filter_map(|(value, place)| Some((value.form, (*place)?))).flat_map(
             |(form, place)| {
-                let rows = if place.stride == 0 { 1 } else { self.schedule.rows_max };
-                (0..rows).map(move |row| {
-                    let start = place.offset + row * place.stride;
+                let items = if place.stride == 0 { 1 } else { self.schedule.items_max };
+                (0..items).map(move |item| {
+                    let start = place.offset + item * place.stride;
                     (form, start..start + form.bytes())
                 })
             },

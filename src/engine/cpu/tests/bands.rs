@@ -86,14 +86,14 @@ fn bands_give_the_same_bits_as_one_step_after_the_other() {
                     // AMX has kernels of its own for dense convolutions, which are not in bands.
                     let least = usize::from(kernels != KernelChoice::Amx);
                     assert!(count >= least, "graph {seed}, {kernels}: {count} of {bands:?}");
-                    for rows in [3, 1] {
-                        let input = &input[..input.len() / 3 * rows];
-                        let found = run(&network, graph, rows, input);
+                    for items in [3, 1] {
+                        let input = &input[..input.len() / 3 * items];
+                        let found = run(&network, graph, items, input);
                         let (found, expected) = (&found[0], &expected[0]);
-                        assert_eq!(found.len(), expected.len() / 3 * rows);
+                        assert_eq!(found.len(), expected.len() / 3 * items);
                         assert!(
                             found.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()),
-                            "graph {seed}, {kernels} for {precision}, {rows} rows, {bands:?}"
+                            "graph {seed}, {kernels} for {precision}, {items} items, {bands:?}"
                         );
                     }
                 }

@@ -5,9 +5,9 @@ mod amx;
 mod bands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod emulator;
+mod items;
 mod models;
 mod random;
-mod rows;
 mod shapes;
 mod values;
 
@@ -78,17 +78,17 @@ fn load_with(
 /// Bytes of numbers before and behind what a caller gives.
 const GUARD: usize = 64;
 
-/// Runs `rows` rows on poisoned memory: each output, flat, for all rows.
+/// Runs `items` rows on poisoned memory: each output, flat, for all rows.
 #[track_caller]
-fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
+fn run(network: &CpuNetwork, graph: &Graph, items: usize, input: &[f32]) -> Vec<Vec<f32>> {
     let lens: Vec<usize> =
-        graph.outputs().iter().map(|o| rows * o.shape.iter().product::<usize>()).collect();
+        graph.outputs().iter().map(|o| items * o.shape.iter().product::<usize>()).collect();
     let len: usize = lens.iter().sum();
     let mut outputs = vec![f32::NAN; GUARD + len + GUARD];
     let input = [&[f32::NAN; GUARD], input, &[f32::NAN; GUARD]].concat();
     network.poison();
     network
-        .run(&input[GUARD..input.len() - GUARD], rows, &mut outputs[GUARD..GUARD + len])
+        .run(&input[GUARD..input.len() - GUARD], items, &mut outputs[GUARD..GUARD + len])
         .unwrap();
     network.assert_unharmed();
     let (before, behind) = (&outputs[..GUARD], &outputs[GUARD + len..]);
@@ -103,12 +103,12 @@ fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<V
 
 /// Asserts that a planned network in `f32` gives what the reference gives.
 #[track_caller]
-fn assert_as_reference(graph: &Graph, rows: usize, name: &str) {
-    let input = inputs(graph, rows);
-    let expected = fixtures::run(graph, rows, &input);
+fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
+    let input = inputs(graph, items);
+    let expected = fixtures::run(graph, items, &input);
     for kernels in sets(Precision::F32) {
         let network = load(graph, kernels, Precision::F32, 1);
-        let (difference, turned) = worst(&run(&network, graph, rows, &input), &expected);
+        let (difference, turned) = worst(&run(&network, graph, items, &input), &expected);
         assert!(
             difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
             "{name}, {kernels}: {difference:.1e}, {turned:.1e}"

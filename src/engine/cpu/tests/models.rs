@@ -5,7 +5,7 @@ use crate::Precision;
 use crate::fixtures::{self, inputs, network_of, worst};
 
 /// Two rows, one of which runs on each thread.
-const ROWS: usize = 2;
+const ITEMS: usize = 2;
 
 /// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
 const ANGLE_MAX_BF16: f64 = 2e-3;
@@ -14,16 +14,16 @@ const ANGLE_MAX_BF16: f64 = 2e-3;
 fn assert_as_the_reference(file: &str, range: [f32; 2]) {
     let graph = network_of(file);
     let [min, max] = range;
-    let noise = inputs(&graph, ROWS);
+    let noise = inputs(&graph, ITEMS);
     let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
-    let expected = fixtures::run(&graph, ROWS, &input);
+    let expected = fixtures::run(&graph, ITEMS, &input);
     for precision in [Precision::F32, Precision::Bf16] {
         for kernels in sets(precision) {
             let network = load(&graph, kernels, precision, 2);
             let slow: Vec<_> =
                 network.steps().filter(|&(_, algorithm)| algorithm == "reference").collect();
             assert!(slow.is_empty(), "{file}: {slow:?}");
-            let found = run(&network, &graph, ROWS, &input);
+            let found = run(&network, &graph, ITEMS, &input);
             let (difference, turned) = worst(&found, &expected);
             let is_close = match precision {
                 Precision::F32 => difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,

@@ -27,13 +27,13 @@ fn every_kernel_set_computes_what_the_reference_does() {
         for kernels in sets(Precision::F32) {
             let policy = &POLICIES[seed as usize / BATCHES.len() % POLICIES.len()];
             let network = load_with(&graph, kernels, Precision::F32, 1, policy);
-            for rows in batches {
-                let expected = first_rows(&expected, all, rows);
-                let found = run(&network, &graph, rows, &input[..input.len() / all * rows]);
+            for items in batches {
+                let expected = first_rows(&expected, all, items);
+                let found = run(&network, &graph, items, &input[..input.len() / all * items]);
                 let (difference, turned) = worst(&found, &expected);
                 assert!(
                     difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-                    "seed {seed}, {kernels}, {rows} rows: {difference:.1e}, {turned:.1e}"
+                    "seed {seed}, {kernels}, {items} items: {difference:.1e}, {turned:.1e}"
                 );
             }
         }

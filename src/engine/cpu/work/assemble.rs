@@ -27,13 +27,13 @@ pub(in crate::cpu) struct Part {
 }
 
 impl Assemble {
-    unsafe fn fill(&self, run: &Run<'_>, image: usize, y: usize) {
+    unsafe fn fill(&self, run: &Run<'_>, item: usize, y: usize) {
         let bytes = LANES * self.output.element;
         for block in self.filled.clone() {
             for x in 0..self.output.layout.width {
                 // SAFETY: a pixel of the output, and a block of what fills it.
                 unsafe {
-                    let to = self.output.at(run, image, block, [y, x], [0, 0]);
+                    let to = self.output.at(run, item, block, [y, x], [0, 0]);
                     std::ptr::copy_nonoverlapping(self.fill.start().add(block * bytes), to, bytes);
                 }
             }
@@ -41,7 +41,7 @@ impl Assemble {
     }
 
     /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &Run<'_>, part: &Part, image: usize, y: usize) {
+    unsafe fn copy(&self, run: &Run<'_>, part: &Part, item: usize, y: usize) {
         let Part { image: from, channel, top, left } = part;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
         let element = from.element;
@@ -53,8 +53,8 @@ impl Assemble {
             for x in 0..from.layout.width {
                 // SAFETY: pixels of the part and of the output, which has room for its channels.
                 unsafe {
-                    let read = from.at(run, image, first / LANES, [row, x], [0, 0]);
-                    let write = self.output.at(run, image, to / LANES, [y, x + left], [0, 0]);
+                    let read = from.at(run, item, first / LANES, [row, x], [0, 0]);
+                    let write = self.output.at(run, item, to / LANES, [y, x + left], [0, 0]);
                     std::ptr::copy_nonoverlapping(
                         read.add(first % LANES * element),
                         write.add(to % LANES * element),
@@ -72,13 +72,13 @@ impl Work for Assemble {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for y in region.rows.clone() {
                 // SAFETY: what the caller promises.
                 unsafe {
-                    self.fill(run, image, y);
+                    self.fill(run, item, y);
                     for part in &self.parts {
-                        self.copy(run, part, image, y);
+                        self.copy(run, part, item, y);
                     }
                 }
             }
@@ -101,16 +101,16 @@ impl Work for Enlarge {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let bytes = LANES * self.output.element;
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     let row = y / self.factor[0];
                     for x in 0..self.input.layout.width {
                         // SAFETY: pixels of the input and of the output, `factor` times as many.
                         unsafe {
-                            let from = self.input.at(run, image, block, [row, x], [0, 0]);
+                            let from = self.input.at(run, item, block, [row, x], [0, 0]);
                             let at = [y, x * self.factor[1]];
-                            let to = self.output.at(run, image, block, at, [0, 0]);
+                            let to = self.output.at(run, item, block, at, [0, 0]);
                             for copy in 0..self.factor[1] {
                                 std::ptr::copy_nonoverlapping(from, to.add(copy * bytes), bytes);
                             }
@@ -135,7 +135,7 @@ impl FillBorder {
     ///
     /// # Safety
     /// The value has the image, and the rows are in memory.
-    pub(super) unsafe fn rows(&self, run: &Run<'_>, image: usize, rows: Range<usize>) {
+    pub(super) unsafe fn rows(&self, run: &Run<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
         let bytes = LANES * self.image.element;
@@ -144,7 +144,7 @@ impl FillBorder {
             // SAFETY: pixels of the bordered block, counted from the border's corner.
             unsafe {
                 let value = self.values.start().add(block * bytes);
-                let first = self.image.at(run, image, block, [0, 0], [top, left]);
+                let first = self.image.at(run, item, block, [0, 0], [top, left]);
                 let put = |row: usize, column: usize| {
                     let to = first.wrapping_add((row * columns + column) * bytes);
                     std::ptr::copy_nonoverlapping(value, to, bytes);
@@ -168,9 +168,9 @@ impl Work for FillBorder {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             // SAFETY: what the caller promises.
-            unsafe { self.rows(run, image, 0..self.image.layout.rows()) };
+            unsafe { self.rows(run, item, 0..self.image.layout.rows()) };
         }
     }
 

@@ -156,7 +156,7 @@ impl Bands {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn band(&self, run: &Run<'_>, image: usize, rows: Range<usize>, kept: &mut Kept) {
+    unsafe fn band(&self, run: &Run<'_>, item: usize, rows: Range<usize>, kept: &mut Kept) {
         // SAFETY: the scratch has room for the spots, the images and the links' own scratch, and
         // rows that a link reads were computed by the one before.
         unsafe {
@@ -168,14 +168,14 @@ impl Bands {
                     Some(between) => between.inside(&wanted),
                     None => wanted.clone(),
                 };
-                let region = Region { images: image..image + 1, rows, groups: 0..link.groups };
+                let region = Region { items: item..item + 1, rows, groups: 0..link.groups };
                 if !region.rows.is_empty() {
                     link.work.run(&run, &region);
                 }
                 if let Some(Between { border: Some(border), .. }) = &link.between {
-                    border.rows(&run, image, wanted);
+                    border.rows(&run, item, wanted);
                 }
-                (run.lap)(index);
+                (run.stage_done)(index);
             }
         }
     }
@@ -208,17 +208,17 @@ impl Work for Bands {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             let mut kept: Kept = Default::default();
             for y in region.rows.clone().step_by(self.rows) {
                 let rows = y..region.rows.end.min(y + self.rows);
                 // SAFETY: what the caller promises.
-                unsafe { self.band(run, image, rows, &mut kept) };
+                unsafe { self.band(run, item, rows, &mut kept) };
             }
         }
     }
 
-    fn scratch(&self, _images: usize) -> usize {
+    fn scratch(&self, _items: usize) -> usize {
         let inner = self.links.iter().map(|link| link.work.scratch(1)).max();
         self.offset(self.links.len()) + inner.unwrap_or(0)
     }

@@ -41,7 +41,7 @@ impl Work for Pack {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let layout = self.output.layout;
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             // Lanes beyond the last channel get zeros.
             let lanes = layout.blocks() * LANES;
             for (y, channel) in
@@ -50,10 +50,10 @@ impl Work for Pack {
                 for x in 0..layout.width {
                     // SAFETY: a number of the input and its lane of the output.
                     unsafe {
-                        let from = run.image(self.input, image).cast::<f32>();
+                        let from = run.item_ptr(self.input, item).cast::<f32>();
                         let at = flat(&self.output, self.channels_last, channel, [y, x]);
                         let number = if channel < layout.channels { *from.add(at) } else { 0.0 };
-                        let pixel = self.output.at(run, image, channel / LANES, [y, x], [0, 0]);
+                        let pixel = self.output.at(run, item, channel / LANES, [y, x], [0, 0]);
                         match self.output.element {
                             2 => *pixel.cast::<u16>().add(channel % LANES) = to_bf16(number),
                             _ => *pixel.cast::<f32>().add(channel % LANES) = number,
@@ -68,15 +68,15 @@ impl Work for Pack {
 impl Unpack {
     /// # Safety
     /// The row and the channels exist, and so do the numbers they become.
-    unsafe fn row(&self, run: &Run<'_>, image: usize, y: usize) {
+    unsafe fn row(&self, run: &Run<'_>, item: usize, y: usize) {
         let Layout { height, width, .. } = self.input.layout;
         let [next_pixel, next_channel] =
             if self.channels_last { [self.channels.len(), 1] } else { [1, height * width] };
         for (index, channel) in self.channels.clone().enumerate() {
             // SAFETY: what the caller promises.
             unsafe {
-                let from = self.input.at(run, image, channel / LANES, [y, 0], [0, 0]);
-                let to = run.image(self.output, image).cast::<f32>();
+                let from = self.input.at(run, item, channel / LANES, [y, 0], [0, 0]);
+                let to = run.item_ptr(self.output, item).cast::<f32>();
                 let to = to.add(y * width * next_pixel + index * next_channel);
                 for x in 0..width {
                     let lane = x * LANES + channel % LANES;
@@ -96,11 +96,11 @@ impl Work for Unpack {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for (image, y) in
-            region.images.clone().flat_map(|image| region.rows.clone().map(move |y| (image, y)))
+        for (item, y) in
+            region.items.clone().flat_map(|item| region.rows.clone().map(move |y| (item, y)))
         {
             // SAFETY: what the caller promises.
-            unsafe { self.row(run, image, y) };
+            unsafe { self.row(run, item, y) };
         }
     }
 }
@@ -118,11 +118,15 @@ impl Work for Copy {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             // SAFETY: two flat values of this length.
             unsafe {
-                let from = run.image(self.input, image).cast_const().cast::<f32>();
-                std::ptr::copy_nonoverlapping(from, run.image(self.output, image).cast(), self.len);
+                let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
+                std::ptr::copy_nonoverlapping(
+                    from,
+                    run.item_ptr(self.output, item).cast(),
+                    self.len,
+                );
             }
         }
     }
@@ -143,11 +147,11 @@ impl Work for FlatCurve {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         use crate::cpu::kernels::pixelwise::CurveArgs;
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             // SAFETY: two flat values of this length, which do not overlap.
             unsafe {
-                let from = run.image(self.input, image).cast_const().cast::<f32>();
-                let to = run.image(self.output, image).cast::<f32>();
+                let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
+                let to = run.item_ptr(self.output, item).cast::<f32>();
                 std::ptr::copy_nonoverlapping(from, to, self.len);
                 let count = self.len / LANES;
                 let args = CurveArgs { kind: self.kind, data: to.cast(), count };

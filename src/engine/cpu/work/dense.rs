@@ -17,7 +17,7 @@ pub(in crate::cpu) struct Dense {
 }
 
 /// Inputs up to this stay in a second-level cache while all weights go by.
-const IMAGES_STAY_BYTES: usize = 512 << 10;
+const INPUTS_STAY_BYTES: usize = 512 << 10;
 
 /// What all tiles of a run have in common.
 struct Pass {
@@ -55,7 +55,7 @@ impl Dense {
         &self,
         run: &Run<'_>,
         pass: &Pass,
-        image: usize,
+        item: usize,
         group: usize,
         rows: Range<usize>,
     ) {
@@ -76,18 +76,18 @@ impl Dense {
                         taps,
                         count: tiles.count,
                         input_row: self.stride * taps.row_stride,
-                        input: self.product.input.at(run, image, 0, from, self.pads),
+                        input: self.product.input.at(run, item, 0, from, self.pads),
                         weights: self.product.weights.start().add(block * group_bytes),
                         ahead: self.product.ahead(blocks * group_bytes),
                         bias: Some(numbers(&self.product.bias, block)),
                         residual: self.product.residual.map(|residual| Plane {
-                            first: residual.at(run, image, block, at, [0, 0]).cast_const(),
+                            first: residual.at(run, item, block, at, [0, 0]).cast_const(),
                             block: residual.layout.block(),
                             row: residual.layout.row(),
                         }),
                         finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.product.output.at(run, image, block, at, [0, 0]),
+                            first: self.product.output.at(run, item, block, at, [0, 0]),
                             block: layout.block(),
                             row: layout.row(),
                         },
@@ -107,27 +107,27 @@ impl Work for Dense {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let pass = Pass { taps: self.taps(), tiles: self.product.tiles(run), cut: self.cut(run) };
-        let Region { images, rows, groups } = region;
+        let Region { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 let input = &self.product.input;
-                let together = IMAGES_STAY_BYTES / (input.layout.image() * input.element);
-                for first in images.clone().step_by(together.max(1)) {
-                    let images = first..images.end.min(first + together.max(1));
-                    for (group, image) in
-                        groups.clone().flat_map(|g| images.clone().map(move |image| (g, image)))
+                let together = INPUTS_STAY_BYTES / (input.layout.image() * input.element);
+                for first in items.clone().step_by(together.max(1)) {
+                    let items = first..items.end.min(first + together.max(1));
+                    for (group, item) in
+                        groups.clone().flat_map(|g| items.clone().map(move |item| (g, item)))
                     {
-                        self.rows(run, &pass, image, group, rows.clone());
+                        self.rows(run, &pass, item, group, rows.clone());
                     }
                 }
                 return;
             }
-            for image in images.clone() {
+            for item in items.clone() {
                 for y in rows.clone().step_by(pass.cut.rows) {
                     for group in groups.clone() {
                         let rows = y..rows.end.min(y + pass.cut.rows);
-                        self.rows(run, &pass, image, group, rows);
+                        self.rows(run, &pass, item, group, rows);
                     }
                 }
             }

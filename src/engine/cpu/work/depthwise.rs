@@ -30,19 +30,19 @@ impl Work for Depthwise {
         let taps = self.kernel[0] * self.kernel[1];
         let first = [region.rows.start, 0];
         let from = [region.rows.start * self.strides[0], 0];
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 // SAFETY: a group is a block; its taps lie in the bordered input.
                 unsafe {
                     kernel(&DepthwiseArgs {
-                        input: self.input.at(run, image, block, from, self.pads),
+                        input: self.input.at(run, item, block, from, self.pads),
                         input_row: self.input.layout.row(),
                         kernel: self.kernel,
                         strides: self.strides,
                         weights: numbers(&self.weights, block * taps),
                         bias: numbers(&self.bias, block),
                         finish: self.finish.at_block(block),
-                        output: self.output.at(run, image, block, first, [0, 0]),
+                        output: self.output.at(run, item, block, first, [0, 0]),
                         output_row: self.output.layout.row(),
                         rows: region.rows.len(),
                         width: self.output.layout.width,

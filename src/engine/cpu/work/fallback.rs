@@ -23,11 +23,11 @@ impl Work for Fallback {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             // SAFETY: flat values of these lengths.
             unsafe {
                 let inputs = self.inputs.iter().map(|(value, shape)| {
-                    let from = run.image(*value, image).cast_const().cast::<f32>();
+                    let from = run.item_ptr(*value, item).cast_const().cast::<f32>();
                     let numbers = std::slice::from_raw_parts(from, shape.iter().product());
                     Tensor::from_slice(numbers, [&[1], shape.as_slice()].concat(), &Device::Cpu)
                 });
@@ -37,7 +37,7 @@ impl Work for Fallback {
                 });
                 match result {
                     Ok(numbers) => {
-                        let to = run.image(self.output, image).cast::<f32>();
+                        let to = run.item_ptr(self.output, item).cast::<f32>();
                         std::slice::from_raw_parts_mut(to, self.len).copy_from_slice(&numbers);
                     }
                     Err(source) => run.failure.report(EngineError::Tensor { op: self.op, source }),

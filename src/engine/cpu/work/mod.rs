@@ -54,7 +54,7 @@ pub(super) trait Work: Send + Sync {
     unsafe fn run(&self, run: &Run<'_>, region: &Region);
 
     /// Bytes of scratch for a region of `images`.
-    fn scratch(&self, _images: usize) -> usize {
+    fn scratch(&self, _items: usize) -> usize {
         0
     }
 
@@ -92,7 +92,7 @@ pub(super) trait Work: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
     /// Rows of the batch.
-    pub(super) images: Range<usize>,
+    pub(super) items: Range<usize>,
     /// Rows of the output image.
     pub(super) rows: Range<usize>,
     /// Groups of output channels.
@@ -129,7 +129,7 @@ pub(super) struct Run<'a> {
     pub(super) scratch: *mut u8,
     pub(super) failure: &'a Failure,
     /// Told when one of several links has run, by its number.
-    pub(super) lap: &'a dyn Fn(usize),
+    pub(super) stage_done: &'a dyn Fn(usize),
 }
 
 impl Run<'_> {
@@ -137,10 +137,10 @@ impl Run<'_> {
     ///
     /// # Safety
     /// The value has the image.
-    unsafe fn image(&self, value: usize, image: usize) -> *mut u8 {
+    unsafe fn item_ptr(&self, value: usize, item: usize) -> *mut u8 {
         let spot = self.spots[value];
         // SAFETY: what the caller promises.
-        unsafe { spot.start.add(image * spot.stride) }
+        unsafe { spot.start.add(item * spot.stride) }
     }
 }
 
@@ -160,7 +160,7 @@ impl Image {
     unsafe fn at(
         &self,
         run: &Run<'_>,
-        image: usize,
+        item: usize,
         block: usize,
         [y, x]: [usize; 2],
         back: [usize; 2],
@@ -170,7 +170,7 @@ impl Image {
         let offset = block * self.layout.block() + self.layout.pixel(y, x, back);
         // SAFETY: what the caller promises. The first row of an image in bands may be gone, and
         // its place outside of the memory.
-        unsafe { run.image(self.value, image).wrapping_add(offset * self.element) }
+        unsafe { run.item_ptr(self.value, item).wrapping_add(offset * self.element) }
     }
 
     /// Takes over the layout of the same image.

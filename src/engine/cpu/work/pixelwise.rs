@@ -26,23 +26,23 @@ impl Work for Pixelwise {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     // SAFETY: a row of a block of images of one size; a gate has one pixel.
                     unsafe {
-                        let at = |of: &Image| of.at(run, image, block, [y, 0], [0, 0]);
+                        let at = |of: &Image| of.at(run, item, block, [y, 0], [0, 0]);
                         (run.kernels.pixelwise)(&PixelwiseArgs {
                             a: at(&self.a),
                             affine: self.affine.as_ref().map(|[scale, shift]| {
                                 [numbers(scale, block), numbers(shift, block)]
                             }),
-                            gate: self.gate.map(|gate| {
-                                gate.at(run, image, block, [0, 0], [0, 0]).cast_const()
-                            }),
+                            gate: self
+                                .gate
+                                .map(|gate| gate.at(run, item, block, [0, 0], [0, 0]).cast_const()),
                             b: self.b.map(|(op, b)| {
                                 let row = [y / self.enlarged[0], 0];
-                                (op, b.at(run, image, block, row, [0, 0]).cast_const())
+                                (op, b.at(run, item, block, row, [0, 0]).cast_const())
                             }),
                             repeat: self.enlarged[1],
                             finish: self.finish.at_block(block),
@@ -71,14 +71,14 @@ impl Work for InPlaceCurve {
         let is_wide = self.image.element != run.kernels.element;
         let curve = if is_wide { run.kernels.curve_f32 } else { run.kernels.curve };
         debug_assert!(self.image.layout.row() >= self.image.layout.width * LANES);
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     // SAFETY: a row of a block.
                     unsafe {
                         curve(&CurveArgs {
                             kind: self.kind,
-                            data: self.image.at(run, image, block, [y, 0], [0, 0]),
+                            data: self.image.at(run, item, block, [y, 0], [0, 0]),
                             count: self.image.layout.width,
                         });
                     }

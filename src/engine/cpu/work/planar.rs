@@ -90,7 +90,7 @@ impl Planar {
     }
 
     /// The tiles of output rows `y..y + rows` from a filled strip.
-    unsafe fn tiles(&self, run: &Run<'_>, image: usize, y: usize, rows: usize, region: &Region) {
+    unsafe fn tiles(&self, run: &Run<'_>, item: usize, y: usize, rows: usize, region: &Region) {
         let (pitch, high) = (self.strip_width(), self.strip_height(rows));
         let taps = Taps {
             blocks: self.channels(),
@@ -122,7 +122,7 @@ impl Planar {
                         residual: None,
                         finish: self.finish.at_block(block),
                         output: Plane {
-                            first: self.output.at(run, image, block, [y + row, tiles.x], [0, 0]),
+                            first: self.output.at(run, item, block, [y + row, tiles.x], [0, 0]),
                             block: output.block(),
                             row: output.row(),
                         },
@@ -140,20 +140,20 @@ impl Work for Planar {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for y in region.rows.clone().step_by(self.strip_rows()) {
                 let rows = self.strip_rows().min(region.rows.end - y);
                 // SAFETY: what the caller promises.
                 unsafe {
-                    let input = run.image(self.input, image).cast_const().cast();
+                    let input = run.item_ptr(self.input, item).cast_const().cast();
                     self.fill(input, run.scratch.cast(), y, rows);
-                    self.tiles(run, image, y, rows, region);
+                    self.tiles(run, item, y, rows, region);
                 }
             }
         }
     }
 
-    fn scratch(&self, _images: usize) -> usize {
+    fn scratch(&self, _items: usize) -> usize {
         self.strip_bytes(self.strip_rows())
     }
 

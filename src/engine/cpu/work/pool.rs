@@ -20,19 +20,19 @@ impl Work for Pool {
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let (input, output) = (self.input.layout, self.output.layout);
         let [top, left, ..] = self.window.pads;
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 // SAFETY: a group is a block; the kernel keeps inside the image.
                 unsafe {
                     (run.kernels.pool)(&PoolArgs {
                         kind: self.kind,
-                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
+                        input: self.input.at(run, item, block, [0, 0], [0, 0]),
                         input_row: input.row(),
                         image: [input.height, input.width],
                         kernel: self.window.kernel,
                         strides: self.window.strides,
                         pads: [top, left],
-                        output: self.output.at(run, image, block, [region.rows.start, 0], [0, 0]),
+                        output: self.output.at(run, item, block, [region.rows.start, 0], [0, 0]),
                         output_row: output.row(),
                         y: region.rows.start,
                         rows: region.rows.len(),
@@ -67,16 +67,16 @@ impl Work for GlobalMean {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 // SAFETY: a group is a block; the output has one pixel.
                 unsafe {
                     (run.kernels.global_mean)(&GlobalMeanArgs {
-                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
+                        input: self.input.at(run, item, block, [0, 0], [0, 0]),
                         input_row: self.input.layout.row(),
                         height: self.input.layout.height,
                         width: self.input.layout.width,
-                        output: self.output.at(run, image, block, [0, 0], [0, 0]),
+                        output: self.output.at(run, item, block, [0, 0], [0, 0]),
                     });
                 }
             }

@@ -24,7 +24,7 @@ impl Strips {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn rows(&self, run: &Run<'_>, image: usize, group: usize, rows: Range<usize>) {
+    unsafe fn rows(&self, run: &Run<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
         let Product { input, residual, output, shape, weights, bias, finish } = product;
         let (block, blocks) = shape.group(group);
@@ -39,17 +39,17 @@ impl Strips {
             let args = StripArgs {
                 taps,
                 strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
-                input: input.at(run, image, 0, at.map(|at| at * stride), *pads),
+                input: input.at(run, item, 0, at.map(|at| at * stride), *pads),
                 weights: weights.start().add(block * group_bytes),
                 bias: numbers(bias, block),
                 residual: residual.map(|residual| Plane {
-                    first: residual.at(run, image, block, at, [0, 0]).cast_const(),
+                    first: residual.at(run, item, block, at, [0, 0]).cast_const(),
                     block: residual.layout.block(),
                     row: residual.layout.row(),
                 }),
                 finish: finish.at_block(block),
                 output: Plane {
-                    first: output.at(run, image, block, at, [0, 0]),
+                    first: output.at(run, item, block, at, [0, 0]),
                     block: output.layout.block(),
                     row: output.layout.row(),
                 },
@@ -68,22 +68,22 @@ impl Work for Strips {
     }
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let Region { images, rows, groups } = region;
+        let Region { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 for group in groups.clone() {
-                    for image in images.clone() {
-                        self.rows(run, image, group, rows.clone());
+                    for item in items.clone() {
+                        self.rows(run, item, group, rows.clone());
                     }
                 }
                 return;
             }
             let band = BAND_PIXELS.div_ceil(self.dense.product.output.layout.width);
-            for image in images.clone() {
+            for item in items.clone() {
                 for y in rows.clone().step_by(band) {
                     for group in groups.clone() {
-                        self.rows(run, image, group, y..rows.end.min(y + band));
+                        self.rows(run, item, group, y..rows.end.min(y + band));
                     }
                 }
             }

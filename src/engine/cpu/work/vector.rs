@@ -22,21 +22,21 @@ impl Vector {
     }
 
     /// Bytes of the gathered inputs, `[block][row][column][image][16]`.
-    fn gathered(&self, images: usize) -> usize {
-        self.pixels() * images * LANES * self.product.input.element
+    fn gathered(&self, items: usize) -> usize {
+        self.pixels() * items * LANES * self.product.input.element
     }
 
     unsafe fn gather(&self, run: &Run<'_>, region: &Region) {
         let layout = self.product.input.layout;
-        let count = region.images.len();
+        let count = region.items.len();
         let bytes = LANES * self.product.input.element;
-        for (at, image) in region.images.clone().enumerate() {
+        for (at, item) in region.items.clone().enumerate() {
             let mut to = at * bytes;
             for block in 0..layout.blocks() {
                 for y in 0..layout.height {
                     // SAFETY: rows of the input, and places of the scratch planned for them.
                     unsafe {
-                        let from = self.product.input.at(run, image, block, [y, 0], [0, 0]);
+                        let from = self.product.input.at(run, item, block, [y, 0], [0, 0]);
                         for x in 0..layout.width {
                             let to = run.scratch.add(to + x * count * bytes);
                             std::ptr::copy_nonoverlapping(from.add(x * bytes), to, bytes);
@@ -51,7 +51,7 @@ impl Vector {
     /// One group of channels for `images`, which stand from `first` on in the scratch.
     unsafe fn tile(&self, run: &Run<'_>, group: usize, region: &Region, first: usize, wide: usize) {
         let kernels = run.kernels;
-        let count = region.images.len();
+        let count = region.items.len();
         let [dots, dots_last] = self.product.shape.dots();
         let pixels = self.product.input.layout.height * self.product.input.layout.width;
         // The last block may be partly filled; it is one more row of taps of the others' kind.
@@ -74,11 +74,11 @@ impl Vector {
         unsafe {
             let sums = run.scratch.add(gathered);
             let residuals = sums.add(self.tile_bytes(kernels.tile_pixels, size_of::<f32>()));
-            let image = |at: usize| region.images.start + first + at;
+            let item = |at: usize| region.items.start + first + at;
             let block_bytes = LANES * kernels.element;
             if let Some(residual) = &self.product.residual {
                 for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
-                    let from = residual.at(run, image(at), block + b, [0, 0], [0, 0]);
+                    let from = residual.at(run, item(at), block + b, [0, 0], [0, 0]);
                     let to = residuals.add((b * wide + at) * block_bytes);
                     std::ptr::copy_nonoverlapping(from, to, block_bytes);
                 }
@@ -102,7 +102,7 @@ impl Vector {
             tiles.get(1, [blocks, 1, wide])(&args);
             let bytes = LANES * self.product.output.element;
             for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
-                let to = self.product.output.at(run, image(at), block + b, [0, 0], [0, 0]);
+                let to = self.product.output.at(run, item(at), block + b, [0, 0], [0, 0]);
                 std::ptr::copy_nonoverlapping(sums.add((b * wide + at) * bytes), to, bytes);
             }
         }
@@ -122,7 +122,7 @@ impl Work for Vector {
         // SAFETY: what the caller promises.
         unsafe {
             self.gather(run, region);
-            let cut = Cut::of(region.images.len(), 1, run.kernels.tile_pixels);
+            let cut = Cut::of(region.items.len(), 1, run.kernels.tile_pixels);
             for group in region.groups.clone() {
                 for tiles in cut.runs() {
                     for first in (0..tiles.count).map(|index| tiles.x + index * tiles.width) {
@@ -133,10 +133,10 @@ impl Work for Vector {
         }
     }
 
-    fn scratch(&self, images: usize) -> usize {
+    fn scratch(&self, items: usize) -> usize {
         // Room for the largest tile of any set, once for sums and once for residuals.
         const PIXELS_MAX: usize = 14;
-        self.gathered(images) + 2 * self.tile_bytes(PIXELS_MAX, size_of::<f32>())
+        self.gathered(items) + 2 * self.tile_bytes(PIXELS_MAX, size_of::<f32>())
     }
 
     fn weight_bytes(&self) -> usize {

@@ -48,9 +48,9 @@ impl Winograd {
     fn place(&self, region: &Region, tile: usize) -> (usize, usize, usize) {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let down = region.rows.len().div_ceil(SIDE_OUT);
-        let (image, rest) = (tile / (across * down), tile % (across * down));
+        let (item, rest) = (tile / (across * down), tile % (across * down));
         let y = region.rows.start + rest / across * SIDE_OUT;
-        (region.images.start + image, y, rest % across * SIDE_OUT)
+        (region.items.start + item, y, rest % across * SIDE_OUT)
     }
 
     /// Pixels to numbers, `[number][block][tile][16]`.
@@ -59,11 +59,11 @@ impl Winograd {
         let numbers = run.scratch.cast::<f32>();
         for block in 0..layout.blocks() {
             for (at, tile) in tiles.clone().enumerate() {
-                let (image, y, x) = self.place(region, tile);
+                let (item, y, x) = self.place(region, tile);
                 // SAFETY: pixels inside the bordered image, and a place of the scratch.
                 unsafe {
                     (run.kernels.forward)(&ForwardArgs {
-                        input: self.product.input.at(run, image, block, [y, x], [1, 1]),
+                        input: self.product.input.at(run, item, block, [y, x], [1, 1]),
                         input_row: layout.row(),
                         height: SIDE_IN.min(layout.height + 2 - y),
                         width: SIDE_IN.min(layout.width + 2 - x),
@@ -139,7 +139,7 @@ impl Winograd {
         let groups = region.groups.clone().map(|group| self.product.shape.group(group));
         for block in groups.flat_map(|(block, blocks)| block..block + blocks) {
             for (at, tile) in tiles.clone().enumerate() {
-                let (image, y, x) = self.place(region, tile);
+                let (item, y, x) = self.place(region, tile);
                 // SAFETY: a place of the scratch, and pixels of the region.
                 unsafe {
                     inverse(&InverseArgs {
@@ -147,13 +147,13 @@ impl Winograd {
                         number_stride: layout.blocks() * tiles.len() * LANES,
                         bias: numbers(&self.product.bias, block),
                         residual: self.product.residual.map(|residual| Plane {
-                            first: residual.at(run, image, block, [y, x], [0, 0]).cast_const(),
+                            first: residual.at(run, item, block, [y, x], [0, 0]).cast_const(),
                             block: 0,
                             row: residual.layout.row(),
                         }),
                         finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.product.output.at(run, image, block, [y, x], [0, 0]),
+                            first: self.product.output.at(run, item, block, [y, x], [0, 0]),
                             block: 0,
                             row: layout.row(),
                         },
@@ -173,7 +173,7 @@ impl Work for Winograd {
 
     unsafe fn run(&self, run: &Run<'_>, region: &Region) {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
-        let all = region.images.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
+        let all = region.items.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
         let passes = self.passes(all, run.kernels.tile_pixels);
         for pass in 0..passes {
             let tiles = pass * all / passes..(pass + 1) * all / passes;
@@ -188,8 +188,8 @@ impl Work for Winograd {
         }
     }
 
-    fn scratch(&self, images: usize) -> usize {
-        (images * self.tiles_of_image()).min(tiles_max(self.tile_bytes())) * self.tile_bytes()
+    fn scratch(&self, items: usize) -> usize {
+        (items * self.tiles_of_image()).min(tiles_max(self.tile_bytes())) * self.tile_bytes()
     }
 
     fn weight_bytes(&self) -> usize {
