@@ -7,22 +7,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::memory::Buffer;
-use super::plan::{Home, Plan, Step};
+use super::plan::{Owner, Plan, Step};
 use super::schedule::Schedule;
 use super::team::Barrier;
-use super::work::{Failure, Region, Run, Spot};
+use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
 /// A plan with an arena: what one thread needs to run it.
 pub(super) struct Executor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    /// Keeps the memory that `spots` point to.
+    /// Keeps the memory that `buffers` point to.
     _arena: Buffer,
     scratch: Buffer,
-    spots: Vec<Spot>,
+    buffers: Vec<BufferPtr>,
 }
 
-// SAFETY: the pointers in `spots` are to the executor's own arena, or to the caller's input and
+// SAFETY: the pointers in `buffers` are to the executor's own arena, or to the caller's input and
 // outputs during a run.
 unsafe impl Send for Executor {}
 
@@ -54,18 +54,19 @@ impl BatchSlice<'_> {
 
 impl Executor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
-        let arena = Buffer::zeroed(schedule.arena);
-        let scratch = Buffer::zeroed(schedule.scratch);
-        let nowhere = Spot { start: std::ptr::null_mut(), stride: 0 };
-        let spots = schedule.places.iter().map(|place| match place {
-            // SAFETY: places lie in the arena.
-            Some(place) => {
-                Spot { start: unsafe { arena.start().add(place.offset) }, stride: place.stride }
-            }
+        let arena = Buffer::zeroed(schedule.arena_bytes);
+        let scratch = Buffer::zeroed(schedule.scratch_bytes);
+        let nowhere = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
+        let buffers = schedule.arena_ranges.iter().map(|range| match range {
+            // SAFETY: the ranges lie in the arena.
+            Some(range) => BufferPtr {
+                start: unsafe { arena.start().add(range.offset) },
+                item_stride: range.item_stride,
+            },
             None => nowhere,
         });
-        let spots = spots.collect();
-        Self { plan, schedule, _arena: arena, scratch, spots }
+        let buffers = buffers.collect();
+        Self { plan, schedule, _arena: arena, scratch, buffers }
     }
 
     /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
@@ -97,9 +98,10 @@ impl Executor {
         stage_done: &dyn Fn(usize),
     ) {
         let step = &self.plan.steps[step];
-        let region = Region { items, rows: 0..step.rows, groups: 0..step.groups };
-        let (kernels, spots) = (self.plan.kernels, &self.spots);
-        let run = Run { kernels, spots, scratch: self.scratch.start(), failure, stage_done };
+        let region = OutputRegion { items, rows: 0..step.rows, groups: 0..step.groups };
+        let (kernels, buffers) = (self.plan.kernels, &self.buffers);
+        let run =
+            RunContext { kernels, buffers, scratch: self.scratch.start(), failure, stage_done };
         // SAFETY: the region is the step's output, the spots are those of the plan, and this
         // thread alone uses them.
         unsafe { step.work.run(&run, &region) };
@@ -114,26 +116,26 @@ impl Executor {
             offset += len * slice.batch_items;
             start
         });
-        for (value, spot) in self.plan.values.iter().zip(&mut self.spots) {
-            let (start, len) = match value.home {
-                Home::Arena => continue,
+        for (value, buffer) in self.plan.values.iter().zip(&mut self.buffers) {
+            let (start, len) = match value.owner {
+                Owner::Arena => continue,
                 // Nothing writes to the input.
-                Home::Input => (slice.input.cast_mut(), self.plan.input_len),
-                Home::Output(index) => {
+                Owner::Input => (slice.input.cast_mut(), self.plan.input_len),
+                Owner::Output(index) => {
                     let start = slice.outputs.wrapping_add(offsets[index]);
                     (start, self.plan.output_lens[index])
                 }
             };
             let start = start.wrapping_add(slice.first * len).cast();
-            *spot = Spot { start, stride: len * size_of::<f32>() };
+            *buffer = BufferPtr { start, item_stride: len * size_of::<f32>() };
         }
     }
 
     /// The memory of one row, for several threads that run it together.
     pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
         self.point_at(slice);
-        let (plan, spots, scratch) = (&self.plan, &self.spots, self.scratch.start());
-        SharedItem { plan, spots, scratch, failure: slice.failure }
+        let (plan, buffers, scratch) = (&self.plan, &self.buffers, self.scratch.start());
+        SharedItem { plan, buffers, scratch, failure: slice.failure }
     }
 
     pub(super) fn scratch(&self) -> *mut u8 {
@@ -147,7 +149,7 @@ pub(super) const OUTPUTS_MAX: usize = 32;
 /// One row of a batch that several threads work on.
 pub(super) struct SharedItem<'a> {
     plan: &'a Plan,
-    spots: &'a [Spot],
+    buffers: &'a [BufferPtr],
     /// The scratch of the first of them.
     pub(super) scratch: *mut u8,
     failure: &'a Failure,
@@ -160,8 +162,8 @@ unsafe impl Sync for SharedItem<'_> {}
 impl SharedItem<'_> {
     /// This thread's part of the row.
     pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
-        let (kernels, spots, failure) = (self.plan.kernels, self.spots, self.failure);
-        let run = Run { kernels, spots, scratch, failure, stage_done: &|_| {} };
+        let (kernels, buffers, failure) = (self.plan.kernels, self.buffers, self.failure);
+        let run = RunContext { kernels, buffers, scratch, failure, stage_done: &|_| {} };
         for step in &self.plan.steps {
             if let Some(region) = share.region(step) {
                 // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.
@@ -182,7 +184,7 @@ pub(super) struct Share {
 impl Share {
     /// This part of a step: rows where there are many, as the next step reads mostly the same
     /// rows, else groups of channels.
-    fn region(self, step: &Step) -> Option<Region> {
+    fn region(self, step: &Step) -> Option<OutputRegion> {
         let units = step.rows.div_ceil(step.row_unit);
         let split = |count: usize| {
             count * self.index / self.threads..count * (self.index + 1) / self.threads
@@ -195,7 +197,7 @@ impl Share {
             (0..step.rows, split(step.groups))
         };
         let is_some = !rows.is_empty() && !groups.is_empty();
-        is_some.then_some(Region { items: 0..1, rows, groups })
+        is_some.then_some(OutputRegion { items: 0..1, rows, groups })
     }
 }
 

@@ -38,10 +38,10 @@ impl CpuNetwork {
         self.executors.iter().for_each(|executor| executor.lock().poison());
     }
 
-    /// See [`Executor::assert_unharmed`].
+    /// See [`Executor::assert_guards_intact`].
     #[track_caller]
-    pub(super) fn assert_unharmed(&self) {
-        self.executors.iter().for_each(|executor| executor.lock().assert_unharmed());
+    pub(super) fn assert_guards_intact(&self) {
+        self.executors.iter().for_each(|executor| executor.lock().assert_guards_intact());
     }
 }
 
@@ -104,7 +104,7 @@ impl CpuNetwork {
 
     /// Bytes of packed constants, and of one thread's activations.
     pub fn memory(&self) -> [usize; 2] {
-        [self.plan.weight_bytes(), self.schedule.arena + self.schedule.scratch]
+        [self.plan.weight_bytes(), self.schedule.arena_bytes + self.schedule.scratch_bytes]
     }
 
     /// Each step as `operation`, `algorithm`.

@@ -17,7 +17,7 @@ pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {
 
 /// Numbers of the network in the set's format.
 pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
-    let mut writer = Writer::new(numbers.len(), kernels.element);
+    let mut writer = Writer::new(numbers.len(), kernels.element_bytes);
     numbers.iter().for_each(|&number| writer.push(number));
     writer.buffer
 }
@@ -25,22 +25,22 @@ pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
 /// Writes numbers into a buffer, one after the other, so that weights are never held twice.
 struct Writer {
     buffer: Buffer,
-    element: usize,
+    element_bytes: usize,
     len: usize,
     written: usize,
 }
 
 impl Writer {
-    /// Room for `len` numbers of `element` bytes: 4 are an `f32`, 2 a bfloat16.
-    fn new(len: usize, element: usize) -> Self {
-        Self { buffer: Buffer::zeroed(len * element), element, len, written: 0 }
+    /// Room for `len` numbers of `element_bytes` bytes: 4 are an `f32`, 2 a bfloat16.
+    fn new(len: usize, element_bytes: usize) -> Self {
+        Self { buffer: Buffer::zeroed(len * element_bytes), element_bytes, len, written: 0 }
     }
 
     fn push(&mut self, number: f32) {
         assert!(self.written < self.len, "there is room for every number");
         // SAFETY: the place is inside the buffer, which is nobody else's yet.
         unsafe {
-            match self.element {
+            match self.element_bytes {
                 2 => *self.buffer.start().cast::<u16>().add(self.written) = to_bf16(number),
                 _ => *self.buffer.start().cast::<f32>().add(self.written) = number,
             }
@@ -129,11 +129,11 @@ impl DenseShape {
         }
     }
 
-    /// Packs a convolution's `[out, in, height, width]` as numbers of `element` bytes.
-    pub(super) fn pack_constant(&self, weight: &Constant, element: usize) -> Buffer {
+    /// Packs a convolution's `[out, in, height, width]` as numbers of `element_bytes` bytes.
+    pub(super) fn pack_constant(&self, weight: &Constant, element_bytes: usize) -> Buffer {
         let taps = self.kernel[0] * self.kernel[1];
         let data = weight.data();
-        let mut writer = Writer::new(self.elements(), element);
+        let mut writer = Writer::new(self.elements(), element_bytes);
         self.pack(&mut writer, |output, input, tap| {
             data[(output * self.inputs + input) * taps + tap]
         });

@@ -1,7 +1,7 @@
 //! What a plan is made of: values, steps, and what each step needs of those before it.
 
 use super::kernels::KernelSet;
-use super::layout::Layout;
+use super::layout::ImageLayout;
 use super::work::Work;
 
 /// A network lowered to kernels. It holds all constants and no activation, so that any number of
@@ -19,17 +19,17 @@ pub(super) struct Plan {
 /// Something a step writes and later steps read.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    pub(super) form: Form,
-    pub(super) home: Home,
+    pub(super) layout: ValueLayout,
+    pub(super) owner: Owner,
 }
 
 /// How a value lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Form {
+pub(super) enum ValueLayout {
     Image {
-        layout: Layout,
+        layout: ImageLayout,
         /// Bytes of one number.
-        element: usize,
+        element_bytes: usize,
         /// Whether the border is written anew each time: because it is not zero, or because the
         /// memory is shared with values of other forms.
         has_own_border: bool,
@@ -38,7 +38,7 @@ pub(super) enum Form {
     Flat { len: usize },
 }
 
-impl Form {
+impl ValueLayout {
     /// Whether the value can lie in memory that held something else: every number that is read
     /// was written by its step, borders included.
     pub(super) fn can_share(&self) -> bool {
@@ -53,7 +53,7 @@ impl Form {
     /// Bytes for one row of the batch.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Image { layout, element, .. } => layout.image() * element,
+            Self::Image { layout, element_bytes, .. } => layout.elements() * element_bytes,
             Self::Flat { len } => len * size_of::<f32>(),
         }
     }
@@ -61,7 +61,7 @@ impl Form {
 
 /// Whose memory holds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum Owner {
     /// The caller's input.
     Input,
     /// One of the caller's outputs.
@@ -103,9 +103,9 @@ impl Plan {
 
     /// Rows of an image, 1 of a flat value.
     pub(super) fn height(&self, value: usize) -> usize {
-        match &self.values[value].form {
-            Form::Image { layout, .. } => layout.height,
-            Form::Flat { .. } => 1,
+        match &self.values[value].layout {
+            ValueLayout::Image { layout, .. } => layout.height,
+            ValueLayout::Flat { .. } => 1,
         }
     }
 }

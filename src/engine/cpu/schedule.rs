@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::lower::BandPolicy;
-use super::plan::{Form, Home, Plan};
+use super::plan::{Owner, Plan, ValueLayout};
 
 /// The order of a plan for up to `rows_max` rows of a batch.
 #[derive(Debug)]
@@ -18,11 +18,11 @@ pub(super) struct Schedule {
     pub(super) items_max: usize,
     pub(super) segments: Vec<Segment>,
     /// Per value, where it is in the arena; `None` for the caller's.
-    pub(super) places: Vec<Option<Place>>,
+    pub(super) arena_ranges: Vec<Option<ArenaRange>>,
     /// Bytes of the arena.
-    pub(super) arena: usize,
+    pub(super) arena_bytes: usize,
     /// Bytes of scratch.
-    pub(super) scratch: usize,
+    pub(super) scratch_bytes: usize,
 }
 
 /// Steps that run together, for one row of the batch at a time or for all.
@@ -34,9 +34,9 @@ pub(super) struct Segment {
 
 /// Bytes from the arena's start, and from one row of the batch to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ArenaRange {
     pub(super) offset: usize,
-    pub(super) stride: usize,
+    pub(super) item_stride: usize,
 }
 
 /// How a plan is ordered.
@@ -76,7 +76,7 @@ const HEAVY_USES: usize = 100;
 const ALIGNMENT: usize = 64;
 
 /// Bytes in front of the first value and behind each row of each value, which tests guard.
-const GAP: usize = if cfg!(test) { 1024 } else { 0 };
+const GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
     pub(super) fn of(plan: &Plan, policy: &Policy) -> Self {
@@ -88,9 +88,10 @@ impl Schedule {
             let from = segments.last().map_or(0, |segment| segment.steps.end);
             segments.push(Segment { is_item_by_item: !run[0], steps: from..from + run.len() });
         }
-        let (places, arena) = places(plan, &segments, policy, items_max);
-        let scratch = plan.steps.iter().map(|step| step.work.scratch(items_max)).max();
-        Self { items_max, segments, places, arena, scratch: scratch.unwrap_or(0) }
+        let (arena_ranges, arena_bytes) = lay_out_arena(plan, &segments, policy, items_max);
+        let scratch_bytes = plan.steps.iter().map(|step| step.work.scratch_bytes(items_max)).max();
+        let scratch_bytes = scratch_bytes.unwrap_or(0);
+        Self { items_max, segments, arena_ranges, arena_bytes, scratch_bytes }
     }
 }
 
@@ -102,101 +103,107 @@ fn is_heavy(plan: &Plan, step: usize, policy: &Policy) -> bool {
 
 /// A value of the arena, and the steps between which its memory is its own.
 #[derive(Debug, Clone)]
-struct Life {
+struct LiveRange {
     value: usize,
-    from: usize,
-    to: usize,
-    form: Form,
+    first_step: usize,
+    last_step: usize,
+    layout: ValueLayout,
     /// Rows of the batch it holds: one where it lives within a segment that runs row by row.
     items: usize,
 }
 
-impl Life {
-    fn meets(&self, other: &Self) -> bool {
-        self.from <= other.to && other.from <= self.to
+impl LiveRange {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.first_step <= other.last_step && other.first_step <= self.last_step
     }
 
     /// Bytes of one row.
-    fn stride(&self) -> usize {
-        self.form.bytes().next_multiple_of(ALIGNMENT) + GAP
+    fn item_bytes(&self) -> usize {
+        self.layout.bytes().next_multiple_of(ALIGNMENT) + GUARD_BYTES
     }
 
     /// All bytes; kernels load slopes and biases of two blocks, never activations, so there is
     /// nothing behind the last row.
     fn bytes(&self) -> usize {
-        self.stride() * self.items
+        self.item_bytes() * self.items
     }
 }
 
-fn lives(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<Life> {
+fn live_ranges(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<LiveRange> {
     let segment_of = |step: usize| {
         segments.iter().find(|s| s.steps.contains(&step)).expect("every step is in a segment")
     };
-    let mut lives = Vec::new();
-    for value in (0..plan.values.len()).filter(|&v| plan.values[v].home == Home::Arena) {
+    let mut ranges = Vec::new();
+    for value in (0..plan.values.len()).filter(|&v| plan.values[v].owner == Owner::Arena) {
         let touches = |step: &usize| {
             plan.steps[*step].writes == value || plan.steps[*step].reads.contains(&value)
         };
         let mut steps = (0..plan.steps.len()).filter(touches);
         let Some(first) = steps.next() else { continue };
         let last = steps.next_back().unwrap_or(first);
-        let (begins, ends) = (segment_of(first), segment_of(last));
-        let form = plan.values[value].form;
-        lives.push(if begins == ends && begins.is_item_by_item {
-            Life { value, from: first, to: last, form, items: 1 }
+        let (first_segment, last_segment) = (segment_of(first), segment_of(last));
+        let layout = plan.values[value].layout;
+        ranges.push(if first_segment == last_segment && first_segment.is_item_by_item {
+            LiveRange { value, first_step: first, last_step: last, layout, items: 1 }
         } else {
             // A segment that runs row by row comes back to its first step for the next row, which
             // must find what other segments gave it, and leave alone what it gives to them.
-            let from = if begins.is_item_by_item { begins.steps.start } else { first };
-            let to = if ends.is_item_by_item { ends.steps.end - 1 } else { last };
-            Life { value, from, to, form, items: items_max }
+            let first_step =
+                if first_segment.is_item_by_item { first_segment.steps.start } else { first };
+            let last_step =
+                if last_segment.is_item_by_item { last_segment.steps.end - 1 } else { last };
+            LiveRange { value, first_step, last_step, layout, items: items_max }
         });
     }
-    lives
+    ranges
 }
 
 /// Where each value lies, and the bytes of all.
-fn places(
+fn lay_out_arena(
     plan: &Plan,
     segments: &[Segment],
     policy: &Policy,
     items_max: usize,
-) -> (Vec<Option<Place>>, usize) {
-    let mut lives = lives(plan, segments, items_max);
+) -> (Vec<Option<ArenaRange>>, usize) {
+    let mut live = live_ranges(plan, segments, items_max);
     // Large values first: small ones find gaps between them.
-    lives.sort_by_key(|life| (std::cmp::Reverse(life.bytes()), life.value));
-    let mut taken: Vec<(Life, usize)> = Vec::new();
-    let mut places = vec![None; plan.values.len()];
-    let mut arena = GAP;
-    for life in lives {
-        let offset = if policy.shares_memory { lowest_gap(&life, &taken) } else { arena };
-        arena = arena.max(offset + life.bytes());
-        places[life.value] = Some(Place { offset, stride: strides(&life) });
-        taken.push((life, offset));
+    live.sort_by_key(|range| (std::cmp::Reverse(range.bytes()), range.value));
+    let mut placed: Vec<(LiveRange, usize)> = Vec::new();
+    let mut arena_ranges = vec![None; plan.values.len()];
+    let mut arena_bytes = GUARD_BYTES;
+    for range in live {
+        let offset =
+            if policy.shares_memory { first_free_offset(&range, &placed) } else { arena_bytes };
+        arena_bytes = arena_bytes.max(offset + range.bytes());
+        let item_stride = item_stride(&range);
+        arena_ranges[range.value] = Some(ArenaRange { offset, item_stride });
+        placed.push((range, offset));
     }
-    (places, arena)
+    (arena_ranges, arena_bytes)
 }
 
-fn strides(life: &Life) -> usize {
-    if life.items == 1 { 0 } else { life.stride() }
+fn item_stride(range: &LiveRange) -> usize {
+    if range.items == 1 { 0 } else { range.item_bytes() }
 }
 
 /// The lowest offset at which the value disturbs no other. Others are disturbed when their lives
 /// meet, or when either keeps zeros in its border from one run to the next: then only a value of
 /// the very same form and place may follow.
-fn lowest_gap(life: &Life, taken: &[(Life, usize)]) -> usize {
+fn first_free_offset(range: &LiveRange, placed: &[(LiveRange, usize)]) -> usize {
     let is_free = |offset: usize| {
-        taken.iter().all(|(other, at)| {
-            let apart = offset + life.bytes() <= *at || at + other.bytes() <= offset;
-            let can_follow = !life.meets(other)
-                && (life.form.can_share() && other.form.can_share()
-                    || (life.form == other.form && life.items == other.items && offset == *at));
+        placed.iter().all(|(other, at)| {
+            let apart = offset + range.bytes() <= *at || at + other.bytes() <= offset;
+            let can_follow = !range.overlaps(other)
+                && (range.layout.can_share() && other.layout.can_share()
+                    || (range.layout == other.layout
+                        && range.items == other.items
+                        && offset == *at));
             apart || can_follow
         })
     };
-    let mut candidates: Vec<usize> = taken.iter().map(|(other, at)| at + other.bytes()).collect();
-    candidates.extend(taken.iter().map(|(_, at)| *at));
-    candidates.push(GAP);
+    let mut candidates: Vec<usize> = placed.iter().map(|(other, at)| at + other.bytes()).collect();
+    candidates.extend(placed.iter().map(|(_, at)| *at));
+    candidates.push(GUARD_BYTES);
     candidates.sort_unstable();
     candidates.into_iter().find(|&offset| is_free(offset)).expect("behind all others is free")
 }
@@ -243,7 +250,7 @@ mod tests {
     /// Runs a plan's reads and writes as an executor does.
     fn assert_reads_find_what_was_written(seed: u64, plan: &Plan, schedule: &Schedule) {
         let mut memory = Memory::default();
-        let is_in_arena = |value: &usize| plan.values[*value].home == Home::Arena;
+        let is_in_arena = |value: &usize| plan.values[*value].owner == Owner::Arena;
         for segment in &schedule.segments {
             let all: Vec<usize> = (0..schedule.items_max).collect();
             let passes =
@@ -257,10 +264,10 @@ mod tests {
                         let is_there = memory.holds(value, item);
                         assert!(is_there, "seed {seed}: {label} reads {value} of item {item}");
                     }
-                    if let Some(place) = schedule.places[*writes] {
-                        let start = place.offset + item * place.stride;
-                        let end = start + plan.values[*writes].form.bytes();
-                        assert!(end <= schedule.arena && start % ALIGNMENT == 0);
+                    if let Some(range) = schedule.arena_ranges[*writes] {
+                        let start = range.offset + item * range.item_stride;
+                        let end = start + plan.values[*writes].layout.bytes();
+                        assert!(end <= schedule.arena_bytes && start % ALIGNMENT == 0);
                         memory.write(start..end, *writes, item);
                     }
                 }
@@ -283,8 +290,9 @@ mod tests {
             assert!(kinds.all(|segments| segments.len() == 1), "segments take turns");
             let together = schedule.segments.iter().any(|segment| !segment.is_item_by_item);
             assert_eq!(schedule.items_max, if together { ITEMS_TOGETHER } else { 1 });
-            let scratch = plan.steps.iter().map(|step| step.work.scratch(schedule.items_max));
-            assert!(scratch.max().unwrap_or(0) <= schedule.scratch);
+            let scratch_bytes =
+                plan.steps.iter().map(|step| step.work.scratch_bytes(schedule.items_max));
+            assert!(scratch_bytes.max().unwrap_or(0) <= schedule.scratch_bytes);
         });
     }
 
@@ -292,21 +300,21 @@ mod tests {
     #[test]
     fn a_border_that_is_not_written_shares_memory_with_its_like_only() {
         for_random_plans(|seed, plan, schedule| {
-            let placed: Vec<(Form, Place, usize)> = plan
+            let placed: Vec<(ValueLayout, ArenaRange, usize)> = plan
                 .values
                 .iter()
-                .zip(&schedule.places)
-                .filter_map(|(value, place)| {
-                    let place = (*place)?;
-                    let items = if place.stride == 0 { 1 } else { schedule.items_max };
-                    let end = place.offset + (items - 1) * place.stride + value.form.bytes();
-                    Some((value.form, place, end))
+                .zip(&schedule.arena_ranges)
+                .filter_map(|(value, range)| {
+                    let range = (*range)?;
+                    let items = if range.item_stride == 0 { 1 } else { schedule.items_max };
+                    let end = range.offset + (items - 1) * range.item_stride + value.layout.bytes();
+                    Some((value.layout, range, end))
                 })
                 .collect();
-            for (form, place, end) in placed.iter().filter(|(form, ..)| !form.can_share()) {
+            for (layout, range, end) in placed.iter().filter(|(layout, ..)| !layout.can_share()) {
                 for (other, at, other_end) in &placed {
-                    let is_apart = end <= &at.offset || other_end <= &place.offset;
-                    assert!(is_apart || (form == other && place == at), "seed {seed}");
+                    let is_apart = end <= &at.offset || other_end <= &range.offset;
+                    assert!(is_apart || (layout == other && range == at), "seed {seed}");
                 }
             }
         });

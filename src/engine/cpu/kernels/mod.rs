@@ -81,7 +81,7 @@ impl Finish {
 pub(super) struct KernelSet {
     pub(super) name: &'static str,
     /// Bytes of one stored number.
-    pub(super) element: usize,
+    pub(super) element_bytes: usize,
     /// Input channels one step of a tile takes in; weights are packed so.
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
@@ -117,7 +117,7 @@ impl KernelSet {
     const fn of<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
         Self {
             name,
-            element: size_of::<F::Element>(),
+            element_bytes: size_of::<F::Element>(),
             depth: F::DEPTH,
             tile_blocks: A::TILE_BLOCKS,
             tile_pixels: A::TILE_PIXELS,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
-use crate::cpu::plan::{Form, Home, Plan, Step};
-use crate::cpu::work::{Bands, Between, FillBorder, Image, LINKS_MAX, Link, RowWindow};
+use crate::cpu::plan::{Owner, Plan, Step, ValueLayout};
+use crate::cpu::work::{Bands, Between, FillBorder, ImageRef, LINKS_MAX, Link, RowWindow};
 
 /// What is worth it.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub(in crate::cpu) fn bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
 struct Chain {
     steps: Range<usize>,
     rows: usize,
-    kept: Vec<Image>,
+    kept: Vec<ImageRef>,
 }
 
 fn chains(plan: &Plan, policy: &BandPolicy) -> Vec<Chain> {
@@ -93,18 +93,18 @@ fn chain(plan: &Plan, first: usize, policy: &BandPolicy) -> Option<Chain> {
 fn next(plan: &Plan, at: usize, policy: &BandPolicy) -> Option<usize> {
     let step = &plan.steps[at];
     let value = step.writes;
-    let Form::Image { layout, .. } = plan.values[value].form else { return None };
+    let ValueLayout::Image { layout, .. } = plan.values[value].layout else { return None };
     let is_border = |at: &usize| is_border(plan, *at);
     let next = (at + 1..plan.steps.len()).find(|at| !is_border(at))?;
     let reader = &plan.steps[next];
     let readers = plan.steps.iter().flat_map(|step| &step.reads).filter(|&&read| read == value);
     let can_run =
         |step: &Step| step.work.row_window().is_some() && step.work.weight_bytes() <= WEIGHTS_MAX;
-    let is_large = plan.values[value].form.bytes() >= policy.image_bytes_min;
+    let is_large = plan.values[value].layout.bytes() >= policy.image_bytes_min;
     let is_rest_of_step = (at + 1..next).all(|border| plan.steps[border].writes == value);
     (is_large
         && layout.height > 1
-        && plan.values[value].home == Home::Arena
+        && plan.values[value].owner == Owner::Arena
         && (can_run(step) && can_run(reader))
         && is_rest_of_step
         && reader.reads.first() == Some(&value)
@@ -118,27 +118,29 @@ fn is_border(plan: &Plan, at: usize) -> bool {
 
 /// Rows of the last output in a band, so that the images between fit, and those; `None` if too few
 /// rows do.
-fn rows(plan: &Plan, links: &[usize], policy: &BandPolicy) -> Option<(usize, Vec<Image>)> {
+fn rows(plan: &Plan, links: &[usize], policy: &BandPolicy) -> Option<(usize, Vec<ImageRef>)> {
     let height = plan.height(plan.steps[links[links.len() - 1]].writes);
     // Rows that go into the height without a small rest.
     let few = (1..=height).map(|bands| height.div_ceil(bands));
     let mut fitting = few.map(|rows| (rows, kept(plan, links, rows))).filter(|(_, kept)| {
-        let bytes = kept.iter().map(|image| image.layout.image() * image.element);
+        let bytes = kept.iter().map(|image| image.layout.elements() * image.element_bytes);
         bytes.sum::<usize>() <= policy.kept_bytes_max
     });
     fitting.next().filter(|(rows, _)| *rows >= ROWS_MIN.min(height))
 }
 
 /// The images between the links, storing the rows that a band takes.
-fn kept(plan: &Plan, links: &[usize], rows: usize) -> Vec<Image> {
+fn kept(plan: &Plan, links: &[usize], rows: usize) -> Vec<ImageRef> {
     let mut rows = rows;
     let mut kept = Vec::new();
     for pair in links.windows(2).rev() {
         let value = plan.steps[pair[0]].writes;
-        let Form::Image { mut layout, element, .. } = plan.values[value].form else { continue };
+        let ValueLayout::Image { mut layout, element_bytes, .. } = plan.values[value].layout else {
+            continue;
+        };
         rows = window(&plan.steps[pair[1]]).most(rows, &layout);
-        layout.stored = rows;
-        kept.push(Image { value, layout, element });
+        layout.stored_rows = rows;
+        kept.push(ImageRef { value, layout, element_bytes });
     }
     kept.reverse();
     kept
@@ -171,7 +173,7 @@ fn joined(plan: &Plan, chain: &Chain, parts: Vec<Step>) -> Step {
     let macs = steps.iter().map(|step| step.macs).sum();
     let mut betweens = betweens.into_iter();
     let links = steps.into_iter().map(|Step { label, mut work, groups, macs, .. }| {
-        chain.kept.iter().for_each(|image| work.store(image));
+        chain.kept.iter().for_each(|image| work.update_layout(image));
         Link { label, macs, work, groups, between: betweens.next() }
     });
     let work = Bands { links: links.collect(), rows: chain.rows, values: plan.values.len() };
@@ -180,11 +182,11 @@ fn joined(plan: &Plan, chain: &Chain, parts: Vec<Step>) -> Step {
 
 /// What fills an image's border: what did so before, or zeros, which such an image had from the
 /// beginning on.
-fn border(image: &Image, borders: &[Step]) -> Option<FillBorder> {
+fn border(image: &ImageRef, borders: &[Step]) -> Option<FillBorder> {
     let layout = &image.layout;
     let own = borders.iter().find(|border| border.writes == image.value);
     let values = own.and_then(|own| own.work.as_border()).map(|own| Arc::clone(&own.values));
-    let zeros = || Arc::new(Buffer::zeroed(layout.blocks() * LANES * image.element));
+    let zeros = || Arc::new(Buffer::zeroed(layout.blocks() * LANES * image.element_bytes));
     let has_border = layout.border != [0; 4];
     has_border.then(|| FillBorder { image: *image, values: values.unwrap_or_else(zeros) })
 }

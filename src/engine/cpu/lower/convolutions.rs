@@ -7,7 +7,7 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
-    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
+    Dense, Depthwise, ImageRef, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
     WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::graph::{Node, ValueId};
@@ -83,7 +83,7 @@ impl<'g> Lowering<'g> {
             work = Box::new(Winograd { product });
         } else {
             let shape = self.dense_shape(conv.channels(), inputs, kernel);
-            let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element);
+            let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element_bytes);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
             let product = Product { input, residual, output, shape, weights, bias, finish };
@@ -160,7 +160,7 @@ impl<'g> Lowering<'g> {
         let layout = input.layout;
         let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
         let (finish, curve) = finish::packed(activation, outputs);
-        let weights = shape.pack_constant(weight, self.plan.kernels.element);
+        let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(bias_of, outputs);
         let work =
             Vector { product: Product { input, residual, output, shape, weights, bias, finish } };
@@ -177,7 +177,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// The image a convolution reads, with the border it wants.
-    fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> Image {
+    fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> ImageRef {
         let id: ValueId = node.inputs[0];
         let image = match conv.window.pads {
             [0, 0, 0, 0] => self.image(id),
@@ -192,7 +192,7 @@ impl<'g> Lowering<'g> {
         &mut self,
         node: &'g Node,
         draft: Draft,
-        output: Image,
+        output: ImageRef,
         curve: Option<crate::cpu::kernels::pixelwise::CurveKind>,
         input: [usize; 3],
     ) {
@@ -203,7 +203,7 @@ impl<'g> Lowering<'g> {
 }
 
 /// The kernels test no edge: every tap of every output must lie in the image or in its border.
-fn assert_reads_inside(conv: &Conv, image: &Image, [_, height, width]: [usize; 3]) {
+fn assert_reads_inside(conv: &Conv, image: &ImageRef, [_, height, width]: [usize; 3]) {
     let (layout, window) = (&image.layout, conv.window);
     let has_border = layout.border.iter().zip(&window.pads).all(|(border, pad)| border >= pad);
     assert!(has_border, "the border was planned for every reader");
@@ -230,7 +230,7 @@ fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
     pack::per_channel(bias.map_or(zeros.as_slice(), Constant::data), 0.0)
 }
 
-fn macs(conv: &Conv, output: &Image) -> u64 {
+fn macs(conv: &Conv, output: &ImageRef) -> u64 {
     let pixels = output.layout.height * output.layout.width;
     (conv.weight.data().len() * pixels) as u64
 }

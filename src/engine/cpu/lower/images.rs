@@ -4,7 +4,9 @@ use super::classes::{self, Class};
 use super::{Draft, Lowering, finish};
 use crate::cpu::kernels::pool::PoolKind;
 use crate::cpu::pack;
-use crate::cpu::work::{Assemble, Enlarge, GlobalMean, Image, PackedFinish, Part, Pixelwise, Pool};
+use crate::cpu::work::{
+    Assemble, Enlarge, GlobalMean, ImageRef, PackedFinish, Part, Pixelwise, Pool,
+};
 use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Op};
 
@@ -105,7 +107,7 @@ impl<'g> Lowering<'g> {
     }
 
     pub(super) fn assemble(&mut self, node: &'g Node) {
-        let inputs: Vec<Image> = node.inputs.iter().map(|&id| self.image(id)).collect();
+        let inputs: Vec<ImageRef> = node.inputs.iter().map(|&id| self.image(id)).collect();
         let output = self.output_image(node.output);
         let (fill, filled, start) = match &node.op {
             Op::Pad { before, value, .. } => {
@@ -131,6 +133,6 @@ impl<'g> Lowering<'g> {
 }
 
 /// Rows and columns of `large` for each of `small`.
-fn factor(small: &Image, large: &Image) -> [usize; 2] {
+fn factor(small: &ImageRef, large: &ImageRef) -> [usize; 2] {
     [large.layout.height / small.layout.height, large.layout.width / small.layout.width]
 }

@@ -17,12 +17,13 @@ pub(super) use self::bands::{BandPolicy, bands};
 use self::classes::{Class, Classes, image_shape};
 use super::kernels::KernelSet;
 use super::lanes::LANES;
-use super::layout::Layout;
+use super::layout::ImageLayout;
 use super::memory::Buffer;
 use super::pack;
-use super::plan::{Form, Home, Plan, Step, Value};
+use super::plan::{Owner, Plan, Step, Value, ValueLayout};
 use super::work::{
-    Assemble, Copy, Fallback, FillBorder, FlatCurve, Image, InPlaceCurve, Pack, Part, Unpack, Work,
+    Assemble, Copy, Fallback, FillBorder, FlatCurve, ImageRef, InPlaceCurve, Pack, Part, Unpack,
+    Work,
 };
 use crate::constant::Constant;
 use crate::error::EngineError;
@@ -67,13 +68,13 @@ struct Lowering<'g> {
     graph: &'g Graph,
     classes: Classes<'g>,
     /// The blocked form of each value that has one.
-    images: HashMap<ValueId, Image>,
+    images: HashMap<ValueId, ImageRef>,
     /// Further blocked forms, whose borders hold something else.
-    copies: HashMap<ValueId, Vec<(Option<&'g Constant>, Image)>>,
+    copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
     /// The flat form of each value that has one.
     flats: HashMap<ValueId, usize>,
     /// Each value that is some channels of an image.
-    parts: HashMap<ValueId, (Image, Range<usize>)>,
+    parts: HashMap<ValueId, (ImageRef, Range<usize>)>,
     plan: Plan,
 }
 
@@ -91,7 +92,7 @@ struct Draft {
 
 impl Draft {
     /// A step whose groups are blocks of sixteen channels of an image.
-    fn by_block(work: impl Work + 'static, reads: Vec<usize>, output: &Image) -> Self {
+    fn by_block(work: impl Work + 'static, reads: Vec<usize>, output: &ImageRef) -> Self {
         Self {
             work: Box::new(work),
             reads,
@@ -114,28 +115,28 @@ impl Draft {
 impl<'g> Lowering<'g> {
     fn input(&mut self) {
         let len = self.plan.input_len;
-        let value = self.value(Form::Flat { len }, Home::Input);
+        let value = self.value(ValueLayout::Flat { len }, Owner::Input);
         self.flats.insert(self.graph.input_id(), value);
     }
 
-    fn value(&mut self, form: Form, home: Home) -> usize {
-        self.plan.values.push(Value { form, home });
+    fn value(&mut self, layout: ValueLayout, owner: Owner) -> usize {
+        self.plan.values.push(Value { layout, owner });
         self.plan.values.len() - 1
     }
 
     fn flat(&mut self, id: ValueId) -> usize {
         let len = known_elements(self.graph.shape(id));
-        let value = self.value(Form::Flat { len }, Home::Arena);
+        let value = self.value(ValueLayout::Flat { len }, Owner::Arena);
         self.flats.insert(id, value);
         value
     }
 
     fn push(&mut self, label: String, draft: Draft) {
-        let rows = match self.plan.values[draft.writes].form {
+        let rows = match self.plan.values[draft.writes].layout {
             _ if draft.is_whole => 1,
-            Form::Image { layout, .. } => layout.height,
+            ValueLayout::Image { layout, .. } => layout.height,
             // A flat value is written in the rows of the image it comes from.
-            Form::Flat { .. } => self.plan.height(draft.reads[0]),
+            ValueLayout::Flat { .. } => self.plan.height(draft.reads[0]),
         };
         let Draft { work, reads, writes, row_unit, groups, macs, .. } = draft;
         let step = Step { label, work, reads, writes, rows, row_unit, groups, macs };
@@ -143,28 +144,31 @@ impl<'g> Lowering<'g> {
     }
 
     /// A new blocked image for a value of the graph.
-    fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> Image {
+    fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
         let shape = image_shape(self.graph.shape(id)).expect("the class says it is an image");
         let border = self.classes.border(id);
-        let layout = Layout::whole(shape, border);
+        let layout = ImageLayout::whole(shape, border);
         let is_wide = self.classes.is_wide(id);
-        let element = if is_wide { size_of::<f32>() } else { self.plan.kernels.element };
-        let is_large = layout.image() * element >= OWN_BORDER_BYTES;
+        let element_bytes =
+            if is_wide { size_of::<f32>() } else { self.plan.kernels.element_bytes };
+        let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
         let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
-        let form = Form::Image { layout, element, has_own_border };
-        Image { value: self.value(form, Home::Arena), layout, element }
+        let value_layout = ValueLayout::Image { layout, element_bytes, has_own_border };
+        let value = self.value(value_layout, Owner::Arena);
+        ImageRef { value, layout, element_bytes }
     }
 
     /// The image a node writes.
-    fn output_image(&mut self, id: ValueId) -> Image {
+    fn output_image(&mut self, id: ValueId) -> ImageRef {
         let image = self.new_image(id, self.classes.border_fill(id));
         self.images.insert(id, image);
         image
     }
 
     /// After the step that writes an image: its border, unless it stays zero.
-    fn border(&mut self, image: Image, fill: Option<&Constant>) {
-        let Form::Image { has_own_border: true, .. } = self.plan.values[image.value].form else {
+    fn border(&mut self, image: ImageRef, fill: Option<&Constant>) {
+        let ValueLayout::Image { has_own_border: true, .. } = self.plan.values[image.value].layout
+        else {
             return;
         };
         let values = self.lanes(fill.map_or(&[], Constant::data), &image);
@@ -175,7 +179,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// A number of the network for each lane of an image: zeros behind the numbers given.
-    fn lanes(&self, numbers: &[f32], image: &Image) -> Buffer {
+    fn lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
         let mut lanes = numbers.to_vec();
         lanes.resize(image.layout.blocks() * LANES, 0.0);
         pack::in_format(self.plan.kernels, &lanes)
@@ -183,15 +187,15 @@ impl<'g> Lowering<'g> {
 
     /// The block with lanes beyond the last channel, which a step that copies channels has to
     /// write itself. Nobody computes with images that are wider than the network's format.
-    fn beyond(&self, image: &Image) -> Range<usize> {
+    fn beyond(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
-        let is_wide = image.element != self.plan.kernels.element;
+        let is_wide = image.element_bytes != self.plan.kernels.element_bytes;
         if is_full || is_wide { blocks..blocks } else { blocks - 1..blocks }
     }
 
     /// The value as an image, packed if it is flat so far.
-    fn image(&mut self, id: ValueId) -> Image {
+    fn image(&mut self, id: ValueId) -> ImageRef {
         if let Some(&image) = self.images.get(&id) {
             return image;
         }
@@ -201,7 +205,7 @@ impl<'g> Lowering<'g> {
         image
     }
 
-    fn pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: Image) {
+    fn pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: ImageRef) {
         let work = Pack { input, channels_last, output };
         let mut draft = Draft::whole(work, vec![input], output.value);
         draft.is_whole = false;
@@ -210,7 +214,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// The value as an image whose border holds `fill`.
-    fn bordered(&mut self, id: ValueId, fill: Option<&'g Constant>) -> Image {
+    fn bordered(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
         let image = self.image(id);
         if self.classes.border_fill(id) == fill {
             return image;
@@ -288,7 +292,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// The part of an activation that no register computes.
-    fn curve(&mut self, image: Image, curve: Option<super::kernels::pixelwise::CurveKind>) {
+    fn curve(&mut self, image: ImageRef, curve: Option<super::kernels::pixelwise::CurveKind>) {
         let Some(kind) = curve else { return };
         let draft = Draft::by_block(InPlaceCurve { kind, image }, vec![image.value], &image);
         self.push("curve".to_owned(), draft);
@@ -348,16 +352,16 @@ impl<'g> Lowering<'g> {
             let len = known_elements(self.graph.shape(id));
             self.plan.output_lens.push(len);
             match self.flats.get(&id).copied() {
-                Some(value) if self.plan.values[value].home == Home::Arena => {
-                    self.plan.values[value].home = Home::Output(index);
+                Some(value) if self.plan.values[value].owner == Owner::Arena => {
+                    self.plan.values[value].owner = Owner::Output(index);
                 }
                 Some(input) => {
-                    let output = self.value(Form::Flat { len }, Home::Output(index));
+                    let output = self.value(ValueLayout::Flat { len }, Owner::Output(index));
                     let draft = Draft::whole(Copy { input, output, len }, vec![input], output);
                     self.push("copy".to_owned(), draft);
                 }
                 None => {
-                    let output = self.value(Form::Flat { len }, Home::Output(index));
+                    let output = self.value(ValueLayout::Flat { len }, Owner::Output(index));
                     self.unpack(id, false, output);
                 }
             }

@@ -90,7 +90,7 @@ fn run(network: &CpuNetwork, graph: &Graph, items: usize, input: &[f32]) -> Vec<
     network
         .run(&input[GUARD..input.len() - GUARD], items, &mut outputs[GUARD..GUARD + len])
         .unwrap();
-    network.assert_unharmed();
+    network.assert_guards_intact();
     let (before, behind) = (&outputs[..GUARD], &outputs[GUARD + len..]);
     assert!(before.iter().chain(behind).all(|x| x.is_nan()), "beside the caller's outputs");
     let mut from = GUARD;

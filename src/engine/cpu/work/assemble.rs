@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Image, Region, Run, Work};
+use super::{ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 
@@ -14,26 +14,26 @@ pub(in crate::cpu) struct Assemble {
     /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
     pub(in crate::cpu) filled: Range<usize>,
     pub(in crate::cpu) parts: Vec<Part>,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 /// An image and where its first channel and pixel go.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cpu) struct Part {
-    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) channel: usize,
     pub(in crate::cpu) top: usize,
     pub(in crate::cpu) left: usize,
 }
 
 impl Assemble {
-    unsafe fn fill(&self, run: &Run<'_>, item: usize, y: usize) {
-        let bytes = LANES * self.output.element;
+    unsafe fn fill(&self, run: &RunContext<'_>, item: usize, y: usize) {
+        let bytes = LANES * self.output.element_bytes;
         for block in self.filled.clone() {
             for x in 0..self.output.layout.width {
                 // SAFETY: a pixel of the output, and a block of what fills it.
                 unsafe {
-                    let to = self.output.at(run, item, block, [y, x], [0, 0]);
+                    let to = self.output.pixel_ptr(run, item, block, [y, x], [0, 0]);
                     std::ptr::copy_nonoverlapping(self.fill.start().add(block * bytes), to, bytes);
                 }
             }
@@ -41,10 +41,10 @@ impl Assemble {
     }
 
     /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &Run<'_>, part: &Part, item: usize, y: usize) {
+    unsafe fn copy(&self, run: &RunContext<'_>, part: &Part, item: usize, y: usize) {
         let Part { image: from, channel, top, left } = part;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
-        let element = from.element;
+        let element_bytes = from.element_bytes;
         let whole_blocks = channel.is_multiple_of(LANES);
         let channels = from.layout.channels;
         for first in (0..channels).step_by(if whole_blocks { LANES } else { 1 }) {
@@ -53,12 +53,12 @@ impl Assemble {
             for x in 0..from.layout.width {
                 // SAFETY: pixels of the part and of the output, which has room for its channels.
                 unsafe {
-                    let read = from.at(run, item, first / LANES, [row, x], [0, 0]);
-                    let write = self.output.at(run, item, to / LANES, [y, x + left], [0, 0]);
+                    let read = from.pixel_ptr(run, item, first / LANES, [row, x], [0, 0]);
+                    let write = self.output.pixel_ptr(run, item, to / LANES, [y, x + left], [0, 0]);
                     std::ptr::copy_nonoverlapping(
-                        read.add(first % LANES * element),
-                        write.add(to % LANES * element),
-                        count * element,
+                        read.add(first % LANES * element_bytes),
+                        write.add(to % LANES * element_bytes),
+                        count * element_bytes,
                     );
                 }
             }
@@ -71,7 +71,7 @@ impl Work for Assemble {
         "copy"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for y in region.rows.clone() {
                 // SAFETY: what the caller promises.
@@ -88,8 +88,8 @@ impl Work for Assemble {
 
 /// Repeats each pixel a whole number of times.
 pub(in crate::cpu) struct Enlarge {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
     /// Rows and columns of one pixel.
     pub(in crate::cpu) factor: [usize; 2],
 }
@@ -99,8 +99,8 @@ impl Work for Enlarge {
         "copy"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let bytes = LANES * self.output.element;
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let bytes = LANES * self.output.element_bytes;
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
@@ -108,9 +108,9 @@ impl Work for Enlarge {
                     for x in 0..self.input.layout.width {
                         // SAFETY: pixels of the input and of the output, `factor` times as many.
                         unsafe {
-                            let from = self.input.at(run, item, block, [row, x], [0, 0]);
+                            let from = self.input.pixel_ptr(run, item, block, [row, x], [0, 0]);
                             let at = [y, x * self.factor[1]];
-                            let to = self.output.at(run, item, block, at, [0, 0]);
+                            let to = self.output.pixel_ptr(run, item, block, at, [0, 0]);
                             for copy in 0..self.factor[1] {
                                 std::ptr::copy_nonoverlapping(from, to.add(copy * bytes), bytes);
                             }
@@ -125,7 +125,7 @@ impl Work for Enlarge {
 /// Writes an image's border anew, for convolutions whose border is not zero.
 #[derive(Clone)]
 pub(in crate::cpu) struct FillBorder {
-    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) image: ImageRef,
     /// Per channel, in the network's format.
     pub(in crate::cpu) values: Arc<Buffer>,
 }
@@ -135,16 +135,16 @@ impl FillBorder {
     ///
     /// # Safety
     /// The value has the image, and the rows are in memory.
-    pub(super) unsafe fn rows(&self, run: &Run<'_>, item: usize, rows: Range<usize>) {
+    pub(super) unsafe fn rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
-        let bytes = LANES * self.image.element;
-        let columns = layout.row() / LANES;
+        let bytes = LANES * self.image.element_bytes;
+        let columns = layout.row_stride() / LANES;
         for block in 0..layout.blocks() {
             // SAFETY: pixels of the bordered block, counted from the border's corner.
             unsafe {
                 let value = self.values.start().add(block * bytes);
-                let first = self.image.at(run, item, block, [0, 0], [top, left]);
+                let first = self.image.pixel_ptr(run, item, block, [0, 0], [top, left]);
                 let put = |row: usize, column: usize| {
                     let to = first.wrapping_add((row * columns + column) * bytes);
                     std::ptr::copy_nonoverlapping(value, to, bytes);
@@ -167,10 +167,10 @@ impl Work for FillBorder {
         "border"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             // SAFETY: what the caller promises.
-            unsafe { self.rows(run, item, 0..self.image.layout.rows()) };
+            unsafe { self.rows(run, item, 0..self.image.layout.bordered_height()) };
         }
     }
 

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::{FillBorder, Image, Region, Run, Spot, Work};
-use crate::cpu::layout::Layout;
+use super::{BufferPtr, FillBorder, ImageRef, OutputRegion, RunContext, Work};
+use crate::cpu::layout::ImageLayout;
 
 /// How rows of what a step reads lie under the rows it computes: the first row of output `y` is
 /// `y × stride + first`, counted from the border's corner.
@@ -21,15 +21,15 @@ pub(in crate::cpu) struct RowWindow {
 
 impl RowWindow {
     /// Rows of an image, counted from the border's corner, under `rows` of the output.
-    fn under(&self, rows: &Range<usize>, layout: &Layout) -> Range<usize> {
+    fn under(&self, rows: &Range<usize>, layout: &ImageLayout) -> Range<usize> {
         let first = |row: usize| (row * self.stride).saturating_add_signed(self.first);
         let end = ((rows.end - 1) * self.stride + self.height).saturating_add_signed(self.first);
-        first(rows.start)..end.min(layout.rows())
+        first(rows.start)..end.min(layout.bordered_height())
     }
 
     /// Most rows under so many of the output.
-    pub(in crate::cpu) fn most(&self, rows: usize, layout: &Layout) -> usize {
-        ((rows - 1) * self.stride + self.height).min(layout.rows())
+    pub(in crate::cpu) fn most(&self, rows: usize, layout: &ImageLayout) -> usize {
+        ((rows - 1) * self.stride + self.height).min(layout.bordered_height())
     }
 }
 
@@ -55,7 +55,7 @@ pub(in crate::cpu) struct Link {
 /// An image of which a few rows are kept.
 pub(in crate::cpu) struct Between {
     /// Its layout stores those rows only.
-    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) border: Option<FillBorder>,
     /// How the next link reads it.
     pub(in crate::cpu) window: RowWindow,
@@ -69,11 +69,11 @@ const ALIGNMENT: usize = 64;
 
 impl Between {
     fn bytes(&self) -> usize {
-        (self.image.layout.image() * self.image.element).next_multiple_of(ALIGNMENT)
+        (self.image.layout.elements() * self.image.element_bytes).next_multiple_of(ALIGNMENT)
     }
 
     fn row_bytes(&self) -> usize {
-        self.image.layout.row() * self.image.element
+        self.image.layout.row_stride() * self.image.element_bytes
     }
 
     /// The rows that are no border, counted from the image's first.
@@ -98,7 +98,7 @@ impl Between {
         for block in 0..layout.blocks() {
             // SAFETY: rows of the block, of which it stores as many as are kept at least.
             unsafe {
-                let block = start.add(block * layout.block() * self.image.element);
+                let block = start.add(block * layout.block_stride() * self.image.element_bytes);
                 std::ptr::copy(block.add(gone * row), block, (kept.end - first) * row);
             }
         }
@@ -111,7 +111,7 @@ type Kept = [Range<usize>; LINKS_MAX];
 
 impl Bands {
     fn spots_bytes(&self) -> usize {
-        (self.values * size_of::<Spot>()).next_multiple_of(ALIGNMENT)
+        (self.values * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
     }
 
     /// Where the image behind a link is in the scratch.
@@ -125,7 +125,7 @@ impl Bands {
     ///
     /// # Safety
     /// As [`Work::run`], with what earlier bands kept.
-    unsafe fn plan(&self, run: &Run<'_>, rows: Range<usize>, kept: &mut Kept) -> Kept {
+    unsafe fn plan(&self, run: &RunContext<'_>, rows: Range<usize>, kept: &mut Kept) -> Kept {
         let mut wanted: Kept = Default::default();
         let last = self.links.len() - 1;
         wanted[last] = rows.clone();
@@ -156,19 +156,19 @@ impl Bands {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn band(&self, run: &Run<'_>, item: usize, rows: Range<usize>, kept: &mut Kept) {
+    unsafe fn band(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>, kept: &mut Kept) {
         // SAFETY: the scratch has room for the spots, the images and the links' own scratch, and
         // rows that a link reads were computed by the one before.
         unsafe {
             let wanted = self.plan(run, rows, kept);
             let scratch = run.scratch.add(self.offset(self.links.len()));
-            let run = Run { spots: self.spots(run, kept), scratch, ..*run };
+            let run = RunContext { buffers: self.buffers(run, kept), scratch, ..*run };
             for (index, (link, wanted)) in self.links.iter().zip(wanted).enumerate() {
                 let rows = match &link.between {
                     Some(between) => between.inside(&wanted),
                     None => wanted.clone(),
                 };
-                let region = Region { items: item..item + 1, rows, groups: 0..link.groups };
+                let region = OutputRegion { items: item..item + 1, rows, groups: 0..link.groups };
                 if !region.rows.is_empty() {
                     link.work.run(&run, &region);
                 }
@@ -184,11 +184,11 @@ impl Bands {
     ///
     /// # Safety
     /// The scratch has room for them, and nobody has spots from here.
-    unsafe fn spots<'a>(&self, run: &Run<'a>, kept: &Kept) -> &'a [Spot] {
+    unsafe fn buffers<'a>(&self, run: &RunContext<'a>, kept: &Kept) -> &'a [BufferPtr] {
         // SAFETY: what the caller promises.
-        let spots = unsafe {
-            let own = run.scratch.cast::<Spot>();
-            std::ptr::copy_nonoverlapping(run.spots.as_ptr(), own, self.values);
+        let buffers = unsafe {
+            let own = run.scratch.cast::<BufferPtr>();
+            std::ptr::copy_nonoverlapping(run.buffers.as_ptr(), own, self.values);
             std::slice::from_raw_parts_mut(own, self.values)
         };
         for (index, link) in self.links.iter().enumerate() {
@@ -196,9 +196,9 @@ impl Bands {
             let start = run.scratch.wrapping_add(self.offset(index));
             let start = start.wrapping_sub(kept[index].start * between.row_bytes());
             // Whichever image of the batch it is, there is memory for one.
-            spots[between.image.value] = Spot { start, stride: 0 };
+            buffers[between.image.value] = BufferPtr { start, item_stride: 0 };
         }
-        spots
+        buffers
     }
 }
 
@@ -207,7 +207,7 @@ impl Work for Bands {
         "bands"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             let mut kept: Kept = Default::default();
             for y in region.rows.clone().step_by(self.rows) {
@@ -218,8 +218,8 @@ impl Work for Bands {
         }
     }
 
-    fn scratch(&self, _items: usize) -> usize {
-        let inner = self.links.iter().map(|link| link.work.scratch(1)).max();
+    fn scratch_bytes(&self, _items: usize) -> usize {
+        let inner = self.links.iter().map(|link| link.work.scratch_bytes(1)).max();
         self.offset(self.links.len()) + inner.unwrap_or(0)
     }
 

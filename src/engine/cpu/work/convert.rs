@@ -2,30 +2,30 @@
 
 use std::ops::Range;
 
-use super::{Image, Region, Run, Work};
+use super::{ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::kernels::pixelwise::CurveKind;
 use crate::cpu::lanes::LANES;
 use crate::cpu::lanes::bf16::{from_bf16, to_bf16};
-use crate::cpu::layout::Layout;
+use crate::cpu::layout::ImageLayout;
 
 /// A flat value to an image.
 pub(in crate::cpu) struct Pack {
     pub(in crate::cpu) input: usize,
     /// `[height, width, channels]` instead of `[channels, height, width]`.
     pub(in crate::cpu) channels_last: bool,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 /// Channels of an image to a flat value.
 pub(in crate::cpu) struct Unpack {
-    pub(in crate::cpu) input: Image,
+    pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) channels: Range<usize>,
     pub(in crate::cpu) channels_last: bool,
     pub(in crate::cpu) output: usize,
 }
 
 /// Where the number of a channel and pixel is in a flat value.
-fn flat(image: &Image, channels_last: bool, channel: usize, [y, x]: [usize; 2]) -> usize {
+fn flat_index(image: &ImageRef, channels_last: bool, channel: usize, [y, x]: [usize; 2]) -> usize {
     let layout = &image.layout;
     if channels_last {
         (y * layout.width + x) * layout.channels + channel
@@ -39,7 +39,7 @@ impl Work for Pack {
         "pack"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let layout = self.output.layout;
         for item in region.items.clone() {
             // Lanes beyond the last channel get zeros.
@@ -51,10 +51,11 @@ impl Work for Pack {
                     // SAFETY: a number of the input and its lane of the output.
                     unsafe {
                         let from = run.item_ptr(self.input, item).cast::<f32>();
-                        let at = flat(&self.output, self.channels_last, channel, [y, x]);
+                        let at = flat_index(&self.output, self.channels_last, channel, [y, x]);
                         let number = if channel < layout.channels { *from.add(at) } else { 0.0 };
-                        let pixel = self.output.at(run, item, channel / LANES, [y, x], [0, 0]);
-                        match self.output.element {
+                        let pixel =
+                            self.output.pixel_ptr(run, item, channel / LANES, [y, x], [0, 0]);
+                        match self.output.element_bytes {
                             2 => *pixel.cast::<u16>().add(channel % LANES) = to_bf16(number),
                             _ => *pixel.cast::<f32>().add(channel % LANES) = number,
                         }
@@ -68,19 +69,19 @@ impl Work for Pack {
 impl Unpack {
     /// # Safety
     /// The row and the channels exist, and so do the numbers they become.
-    unsafe fn row(&self, run: &Run<'_>, item: usize, y: usize) {
-        let Layout { height, width, .. } = self.input.layout;
+    unsafe fn row(&self, run: &RunContext<'_>, item: usize, y: usize) {
+        let ImageLayout { height, width, .. } = self.input.layout;
         let [next_pixel, next_channel] =
             if self.channels_last { [self.channels.len(), 1] } else { [1, height * width] };
         for (index, channel) in self.channels.clone().enumerate() {
             // SAFETY: what the caller promises.
             unsafe {
-                let from = self.input.at(run, item, channel / LANES, [y, 0], [0, 0]);
+                let from = self.input.pixel_ptr(run, item, channel / LANES, [y, 0], [0, 0]);
                 let to = run.item_ptr(self.output, item).cast::<f32>();
                 let to = to.add(y * width * next_pixel + index * next_channel);
                 for x in 0..width {
                     let lane = x * LANES + channel % LANES;
-                    *to.add(x * next_pixel) = match self.input.element {
+                    *to.add(x * next_pixel) = match self.input.element_bytes {
                         2 => from_bf16(*from.cast::<u16>().add(lane)),
                         _ => *from.cast::<f32>().add(lane),
                     };
@@ -95,7 +96,7 @@ impl Work for Unpack {
         "unpack"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for (item, y) in
             region.items.clone().flat_map(|item| region.rows.clone().map(move |y| (item, y)))
         {
@@ -117,7 +118,7 @@ impl Work for Copy {
         "copy"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             // SAFETY: two flat values of this length.
             unsafe {
@@ -145,7 +146,7 @@ impl Work for FlatCurve {
         "curve"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         use crate::cpu::kernels::pixelwise::CurveArgs;
         for item in region.items.clone() {
             // SAFETY: two flat values of this length, which do not overlap.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{Image, LANES, Product, Region, RowWindow, Run, Work, numbers};
+use super::{ImageRef, LANES, OutputRegion, Product, RowWindow, RunContext, Work, numbers};
 use crate::cpu::kernels::cut::Cut;
 use crate::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
 
@@ -32,17 +32,17 @@ impl Dense {
         let [dots, dots_last] = self.product.shape.dots();
         Taps {
             blocks: self.product.shape.input_blocks(),
-            block_stride: layout.block(),
+            block_stride: layout.block_stride(),
             rows: self.product.shape.kernel[0],
             columns: self.product.shape.kernel[1],
-            row_stride: layout.row(),
+            row_stride: layout.row_stride(),
             pixel_stride: LANES,
             dots,
             dots_last,
         }
     }
 
-    fn cut(&self, run: &Run<'_>) -> Cut {
+    fn cut(&self, run: &RunContext<'_>) -> Cut {
         let layout = &self.product.output.layout;
         Cut::of(layout.width, layout.height, run.kernels.tile_pixels)
     }
@@ -53,14 +53,14 @@ impl Dense {
     /// As [`Work::run`].
     unsafe fn rows(
         &self,
-        run: &Run<'_>,
+        run: &RunContext<'_>,
         pass: &Pass,
         item: usize,
         group: usize,
         rows: Range<usize>,
     ) {
         let (block, blocks) = self.product.shape.group(group);
-        let group_bytes = self.product.shape.block_elements() * run.kernels.element;
+        let group_bytes = self.product.shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= self.product.weights.bytes());
         let (layout, taps) = (self.product.output.layout, &pass.taps);
         let mut y = rows.start;
@@ -76,20 +76,20 @@ impl Dense {
                         taps,
                         count: tiles.count,
                         input_row: self.stride * taps.row_stride,
-                        input: self.product.input.at(run, item, 0, from, self.pads),
+                        input: self.product.input.pixel_ptr(run, item, 0, from, self.pads),
                         weights: self.product.weights.start().add(block * group_bytes),
                         ahead: self.product.ahead(blocks * group_bytes),
                         bias: Some(numbers(&self.product.bias, block)),
                         residual: self.product.residual.map(|residual| Plane {
-                            first: residual.at(run, item, block, at, [0, 0]).cast_const(),
-                            block: residual.layout.block(),
-                            row: residual.layout.row(),
+                            first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
+                            block: residual.layout.block_stride(),
+                            row: residual.layout.row_stride(),
                         }),
                         finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.product.output.at(run, item, block, at, [0, 0]),
-                            block: layout.block(),
-                            row: layout.row(),
+                            first: self.product.output.pixel_ptr(run, item, block, at, [0, 0]),
+                            block: layout.block_stride(),
+                            row: layout.row_stride(),
                         },
                     };
                     pass.tiles.get(self.stride, [blocks, high, tiles.width])(&args);
@@ -105,14 +105,14 @@ impl Work for Dense {
         if self.product.shape.kernel == [1, 1] { "pointwise" } else { "direct" }
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let pass = Pass { taps: self.taps(), tiles: self.product.tiles(run), cut: self.cut(run) };
-        let Region { items, rows, groups } = region;
+        let OutputRegion { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 let input = &self.product.input;
-                let together = INPUTS_STAY_BYTES / (input.layout.image() * input.element);
+                let together = INPUTS_STAY_BYTES / (input.layout.elements() * input.element_bytes);
                 for first in items.clone().step_by(together.max(1)) {
                     let items = first..items.end.min(first + together.max(1));
                     for (group, item) in
@@ -140,12 +140,12 @@ impl Work for Dense {
         Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], first })
     }
 
-    fn store(&mut self, image: &Image) {
+    fn update_layout(&mut self, image: &ImageRef) {
         let Product { input, residual, output, .. } = &mut self.product;
         [Some(input), residual.as_mut(), Some(output)]
             .into_iter()
             .flatten()
-            .for_each(|own| own.store(image));
+            .for_each(|own| own.update_layout(image));
     }
 
     fn weight_bytes(&self) -> usize {

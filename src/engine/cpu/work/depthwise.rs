@@ -1,13 +1,13 @@
 //! Depthwise convolution.
 
-use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedFinish, RowWindow, RunContext, Work, numbers};
 use crate::cpu::kernels::depthwise::DepthwiseArgs;
 use crate::cpu::memory::Buffer;
 
 /// A convolution of each channel with a kernel of its own.
 pub(in crate::cpu) struct Depthwise {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
     /// Border in front: top, left.
@@ -22,9 +22,9 @@ impl Work for Depthwise {
         "depthwise"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let kernels = run.kernels;
-        let is_wide = self.output.element != kernels.element;
+        let is_wide = self.output.element_bytes != kernels.element_bytes;
         let table = if is_wide { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
         let kernel = table.get(self.kernel, self.strides);
         let taps = self.kernel[0] * self.kernel[1];
@@ -35,15 +35,15 @@ impl Work for Depthwise {
                 // SAFETY: a group is a block; its taps lie in the bordered input.
                 unsafe {
                     kernel(&DepthwiseArgs {
-                        input: self.input.at(run, item, block, from, self.pads),
-                        input_row: self.input.layout.row(),
+                        input: self.input.pixel_ptr(run, item, block, from, self.pads),
+                        input_row: self.input.layout.row_stride(),
                         kernel: self.kernel,
                         strides: self.strides,
                         weights: numbers(&self.weights, block * taps),
                         bias: numbers(&self.bias, block),
                         finish: self.finish.at_block(block),
-                        output: self.output.at(run, item, block, first, [0, 0]),
-                        output_row: self.output.layout.row(),
+                        output: self.output.pixel_ptr(run, item, block, first, [0, 0]),
+                        output_row: self.output.layout.row_stride(),
                         rows: region.rows.len(),
                         width: self.output.layout.width,
                     });
@@ -57,9 +57,9 @@ impl Work for Depthwise {
         Some(RowWindow { stride: self.strides[0], height: self.kernel[0], first })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.input.store(image);
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.input.update_layout(image);
+        self.output.update_layout(image);
     }
 
     fn weight_bytes(&self) -> usize {

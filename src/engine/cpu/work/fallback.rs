@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{Region, Run, Work};
+use super::{OutputRegion, RunContext, Work};
 use crate::error::EngineError;
 use crate::reference::Operation;
 
@@ -22,7 +22,7 @@ impl Work for Fallback {
         "reference"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             // SAFETY: flat values of these lengths.
             unsafe {

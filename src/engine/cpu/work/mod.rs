@@ -1,4 +1,4 @@
-//! The steps of a plan: which kernel runs where. A step computes a [`Region`] of its output.
+//! The steps of a plan: which kernel runs where. A step computes a [`OutputRegion`] of its output.
 
 mod assemble;
 mod bands;
@@ -34,7 +34,7 @@ pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 
 use super::kernels::{Finish, KernelSet};
 use super::lanes::LANES;
-use super::layout::Layout;
+use super::layout::ImageLayout;
 use super::memory::Buffer;
 use crate::error::EngineError;
 
@@ -51,10 +51,10 @@ pub(super) trait Work: Send + Sync {
     /// # Safety
     /// The spots of `run` are those of the plan the work belongs to, nobody else touches the
     /// region or writes what it reads, and `run.scratch` has [`Work::scratch`] bytes.
-    unsafe fn run(&self, run: &Run<'_>, region: &Region);
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion);
 
     /// Bytes of scratch for a region of `images`.
-    fn scratch(&self, _items: usize) -> usize {
+    fn scratch_bytes(&self, _items: usize) -> usize {
         0
     }
 
@@ -75,7 +75,7 @@ pub(super) trait Work: Send + Sync {
     }
 
     /// Takes an image's layout from now on.
-    fn store(&mut self, _image: &Image) {}
+    fn update_layout(&mut self, _image: &ImageRef) {}
 
     /// The steps it is made of, if of several.
     fn links(&self) -> &[Link] {
@@ -90,7 +90,7 @@ pub(super) trait Work: Send + Sync {
 
 /// What a step computes at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Region {
+pub(super) struct OutputRegion {
     /// Rows of the batch.
     pub(super) items: Range<usize>,
     /// Rows of the output image.
@@ -101,9 +101,9 @@ pub(super) struct Region {
 
 /// Where a value is: its first image, and bytes from one image to the next.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spot {
+pub(super) struct BufferPtr {
     pub(super) start: *mut u8,
-    pub(super) stride: usize,
+    pub(super) item_stride: usize,
 }
 
 /// The first failure of a run, kept until all threads have finished. Only steps of the reference
@@ -123,58 +123,61 @@ impl Failure {
 }
 
 /// What a step runs on.
-pub(super) struct Run<'a> {
+pub(super) struct RunContext<'a> {
     pub(super) kernels: &'static KernelSet,
-    pub(super) spots: &'a [Spot],
+    pub(super) buffers: &'a [BufferPtr],
     pub(super) scratch: *mut u8,
     pub(super) failure: &'a Failure,
     /// Told when one of several links has run, by its number.
     pub(super) stage_done: &'a dyn Fn(usize),
 }
 
-impl Run<'_> {
+impl RunContext<'_> {
     /// The first byte of an image of a value.
     ///
     /// # Safety
     /// The value has the image.
     unsafe fn item_ptr(&self, value: usize, item: usize) -> *mut u8 {
-        let spot = self.spots[value];
+        let buffer = self.buffers[value];
         // SAFETY: what the caller promises.
-        unsafe { spot.start.add(item * spot.stride) }
+        unsafe { buffer.start.add(item * buffer.item_stride) }
     }
 }
 
 /// A blocked image as a step sees it: which value, how it lies, and bytes of an element.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Image {
+pub(super) struct ImageRef {
     pub(super) value: usize,
-    pub(super) layout: Layout,
-    pub(super) element: usize,
+    pub(super) layout: ImageLayout,
+    pub(super) element_bytes: usize,
 }
 
-impl Image {
-    /// A pixel of a block, counted from the border's corner less `back`.
+impl ImageRef {
+    /// A pixel of a block, counted from the border's corner less `pads`.
     ///
     /// # Safety
     /// The value has the image, and the image the pixel.
-    unsafe fn at(
+    unsafe fn pixel_ptr(
         &self,
-        run: &Run<'_>,
+        run: &RunContext<'_>,
         item: usize,
         block: usize,
         [y, x]: [usize; 2],
-        back: [usize; 2],
+        pads: [usize; 2],
     ) -> *mut u8 {
-        debug_assert!(block < self.layout.blocks() && back[0] <= y + self.layout.border[0]);
-        debug_assert!(self.layout.pixel(y, x, back) < self.layout.rows() * self.layout.row());
-        let offset = block * self.layout.block() + self.layout.pixel(y, x, back);
+        debug_assert!(block < self.layout.blocks() && pads[0] <= y + self.layout.border[0]);
+        debug_assert!(
+            self.layout.pixel_offset(y, x, pads)
+                < self.layout.bordered_height() * self.layout.row_stride()
+        );
+        let offset = block * self.layout.block_stride() + self.layout.pixel_offset(y, x, pads);
         // SAFETY: what the caller promises. The first row of an image in bands may be gone, and
         // its place outside of the memory.
-        unsafe { run.item_ptr(self.value, item).wrapping_add(offset * self.element) }
+        unsafe { run.item_ptr(self.value, item).wrapping_add(offset * self.element_bytes) }
     }
 
     /// Takes over the layout of the same image.
-    fn store(&mut self, image: &Self) {
+    fn update_layout(&mut self, image: &Self) {
         if self.value == image.value {
             self.layout = image.layout;
         }

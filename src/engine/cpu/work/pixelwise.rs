@@ -1,6 +1,6 @@
 //! What is done to each number alone.
 
-use super::{Image, PackedFinish, Region, Run, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedFinish, RunContext, Work, numbers};
 use crate::cpu::kernels::pixelwise::{CurveArgs, CurveKind, PixelwiseArgs};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
@@ -8,16 +8,16 @@ use crate::op::BinaryOp;
 
 /// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
 pub(in crate::cpu) struct Pixelwise {
-    pub(in crate::cpu) a: Image,
+    pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
     pub(in crate::cpu) affine: Option<[Buffer; 2]>,
     /// One pixel per channel: squeeze-and-excite.
-    pub(in crate::cpu) gate: Option<Image>,
-    pub(in crate::cpu) b: Option<(BinaryOp, Image)>,
+    pub(in crate::cpu) gate: Option<ImageRef>,
+    pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,
     /// Rows and columns each pixel of `b` serves.
     pub(in crate::cpu) enlarged: [usize; 2],
     pub(in crate::cpu) finish: PackedFinish,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 impl Work for Pixelwise {
@@ -25,24 +25,24 @@ impl Work for Pixelwise {
         "pixelwise"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     // SAFETY: a row of a block of images of one size; a gate has one pixel.
                     unsafe {
-                        let at = |of: &Image| of.at(run, item, block, [y, 0], [0, 0]);
+                        let at = |of: &ImageRef| of.pixel_ptr(run, item, block, [y, 0], [0, 0]);
                         (run.kernels.pixelwise)(&PixelwiseArgs {
                             a: at(&self.a),
                             affine: self.affine.as_ref().map(|[scale, shift]| {
                                 [numbers(scale, block), numbers(shift, block)]
                             }),
-                            gate: self
-                                .gate
-                                .map(|gate| gate.at(run, item, block, [0, 0], [0, 0]).cast_const()),
+                            gate: self.gate.map(|gate| {
+                                gate.pixel_ptr(run, item, block, [0, 0], [0, 0]).cast_const()
+                            }),
                             b: self.b.map(|(op, b)| {
                                 let row = [y / self.enlarged[0], 0];
-                                (op, b.at(run, item, block, row, [0, 0]).cast_const())
+                                (op, b.pixel_ptr(run, item, block, row, [0, 0]).cast_const())
                             }),
                             repeat: self.enlarged[1],
                             finish: self.finish.at_block(block),
@@ -59,7 +59,7 @@ impl Work for Pixelwise {
 /// A curve on every number of an image, in place.
 pub(in crate::cpu) struct InPlaceCurve {
     pub(in crate::cpu) kind: CurveKind,
-    pub(in crate::cpu) image: Image,
+    pub(in crate::cpu) image: ImageRef,
 }
 
 impl Work for InPlaceCurve {
@@ -67,10 +67,10 @@ impl Work for InPlaceCurve {
         "curve"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let is_wide = self.image.element != run.kernels.element;
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let is_wide = self.image.element_bytes != run.kernels.element_bytes;
         let curve = if is_wide { run.kernels.curve_f32 } else { run.kernels.curve };
-        debug_assert!(self.image.layout.row() >= self.image.layout.width * LANES);
+        debug_assert!(self.image.layout.row_stride() >= self.image.layout.width * LANES);
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
@@ -78,7 +78,7 @@ impl Work for InPlaceCurve {
                     unsafe {
                         curve(&CurveArgs {
                             kind: self.kind,
-                            data: self.image.at(run, item, block, [y, 0], [0, 0]),
+                            data: self.image.pixel_ptr(run, item, block, [y, 0], [0, 0]),
                             count: self.image.layout.width,
                         });
                     }

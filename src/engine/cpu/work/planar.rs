@@ -4,7 +4,7 @@
 //! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
 //! single numbers from it.
 
-use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedFinish, RowWindow, RunContext, Work, numbers};
 use crate::cpu::kernels::cut::Cut;
 use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::cpu::memory::Buffer;
@@ -16,7 +16,7 @@ pub(in crate::cpu) struct Planar {
     /// Height and width of the input.
     pub(in crate::cpu) size: [usize; 2],
     pub(in crate::cpu) channels_last: bool,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) shape: DenseShape,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
@@ -90,7 +90,14 @@ impl Planar {
     }
 
     /// The tiles of output rows `y..y + rows` from a filled strip.
-    unsafe fn tiles(&self, run: &Run<'_>, item: usize, y: usize, rows: usize, region: &Region) {
+    unsafe fn tiles(
+        &self,
+        run: &RunContext<'_>,
+        item: usize,
+        y: usize,
+        rows: usize,
+        region: &OutputRegion,
+    ) {
         let (pitch, high) = (self.strip_width(), self.strip_height(rows));
         let taps = Taps {
             blocks: self.channels(),
@@ -122,9 +129,15 @@ impl Planar {
                         residual: None,
                         finish: self.finish.at_block(block),
                         output: Plane {
-                            first: self.output.at(run, item, block, [y + row, tiles.x], [0, 0]),
-                            block: output.block(),
-                            row: output.row(),
+                            first: self.output.pixel_ptr(
+                                run,
+                                item,
+                                block,
+                                [y + row, tiles.x],
+                                [0, 0],
+                            ),
+                            block: output.block_stride(),
+                            row: output.row_stride(),
                         },
                     };
                     run.kernels.planar.get(self.stride, [blocks, tiles.width])(&args);
@@ -139,7 +152,7 @@ impl Work for Planar {
         "planar"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for y in region.rows.clone().step_by(self.strip_rows()) {
                 let rows = self.strip_rows().min(region.rows.end - y);
@@ -153,7 +166,7 @@ impl Work for Planar {
         }
     }
 
-    fn scratch(&self, _items: usize) -> usize {
+    fn scratch_bytes(&self, _items: usize) -> usize {
         self.strip_bytes(self.strip_rows())
     }
 
@@ -162,8 +175,8 @@ impl Work for Planar {
         Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], first: 0 })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.output.update_layout(image);
     }
 
     fn weight_bytes(&self) -> usize {

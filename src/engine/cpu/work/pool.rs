@@ -1,6 +1,6 @@
 //! Pools.
 
-use super::{Image, Region, RowWindow, Run, Work};
+use super::{ImageRef, OutputRegion, RowWindow, RunContext, Work};
 use crate::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
 use crate::op::Window;
 
@@ -8,8 +8,8 @@ use crate::op::Window;
 pub(in crate::cpu) struct Pool {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) window: Window,
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 impl Work for Pool {
@@ -17,7 +17,7 @@ impl Work for Pool {
         "window"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let (input, output) = (self.input.layout, self.output.layout);
         let [top, left, ..] = self.window.pads;
         for item in region.items.clone() {
@@ -26,14 +26,20 @@ impl Work for Pool {
                 unsafe {
                     (run.kernels.pool)(&PoolArgs {
                         kind: self.kind,
-                        input: self.input.at(run, item, block, [0, 0], [0, 0]),
-                        input_row: input.row(),
+                        input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
+                        input_row: input.row_stride(),
                         image: [input.height, input.width],
                         kernel: self.window.kernel,
                         strides: self.window.strides,
                         pads: [top, left],
-                        output: self.output.at(run, item, block, [region.rows.start, 0], [0, 0]),
-                        output_row: output.row(),
+                        output: self.output.pixel_ptr(
+                            run,
+                            item,
+                            block,
+                            [region.rows.start, 0],
+                            [0, 0],
+                        ),
+                        output_row: output.row_stride(),
                         y: region.rows.start,
                         rows: region.rows.len(),
                         width: output.width,
@@ -49,16 +55,16 @@ impl Work for Pool {
         Some(RowWindow { stride, height, first })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.input.store(image);
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.input.update_layout(image);
+        self.output.update_layout(image);
     }
 }
 
 /// The mean of all pixels of a channel.
 pub(in crate::cpu) struct GlobalMean {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 impl Work for GlobalMean {
@@ -66,17 +72,17 @@ impl Work for GlobalMean {
         "mean"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 // SAFETY: a group is a block; the output has one pixel.
                 unsafe {
                     (run.kernels.global_mean)(&GlobalMeanArgs {
-                        input: self.input.at(run, item, block, [0, 0], [0, 0]),
-                        input_row: self.input.layout.row(),
+                        input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
+                        input_row: self.input.layout.row_stride(),
                         height: self.input.layout.height,
                         width: self.input.layout.width,
-                        output: self.output.at(run, item, block, [0, 0], [0, 0]),
+                        output: self.output.pixel_ptr(run, item, block, [0, 0], [0, 0]),
                     });
                 }
             }

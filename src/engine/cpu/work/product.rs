@@ -1,15 +1,15 @@
 //! What all convolutions and matrix products have in common: weights, and what becomes of sums.
 
-use super::{Image, PackedFinish, Run};
+use super::{ImageRef, PackedFinish, RunContext};
 use crate::cpu::kernels::tile::TileTable;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::DenseShape;
 
 /// Packed weights with what they are multiplied with and what comes after.
 pub(in crate::cpu) struct Product {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) residual: Option<Image>,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) residual: Option<ImageRef>,
+    pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) shape: DenseShape,
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
@@ -32,11 +32,11 @@ impl Product {
     }
 
     /// Whether the output is `f32` though the network's format is another.
-    pub(super) fn is_wide(&self, run: &Run<'_>) -> bool {
-        self.output.element != run.kernels.element
+    pub(super) fn is_wide(&self, run: &RunContext<'_>) -> bool {
+        self.output.element_bytes != run.kernels.element_bytes
     }
 
-    pub(super) fn tiles(&self, run: &Run<'_>) -> &'static TileTable {
+    pub(super) fn tiles(&self, run: &RunContext<'_>) -> &'static TileTable {
         if self.is_wide(run) { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::dense::Dense;
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{Product, Region, Run, Work, numbers};
+use super::{OutputRegion, Product, RunContext, Work, numbers};
 use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
 use crate::cpu::kernels::tile::Plane;
 
@@ -24,11 +24,11 @@ impl Strips {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn rows(&self, run: &Run<'_>, item: usize, group: usize, rows: Range<usize>) {
+    unsafe fn rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
         let Product { input, residual, output, shape, weights, bias, finish } = product;
         let (block, blocks) = shape.group(group);
-        let group_bytes = shape.block_elements() * run.kernels.element;
+        let group_bytes = shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
         let taps = self.dense.taps();
@@ -39,19 +39,19 @@ impl Strips {
             let args = StripArgs {
                 taps,
                 strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
-                input: input.at(run, item, 0, at.map(|at| at * stride), *pads),
+                input: input.pixel_ptr(run, item, 0, at.map(|at| at * stride), *pads),
                 weights: weights.start().add(block * group_bytes),
                 bias: numbers(bias, block),
                 residual: residual.map(|residual| Plane {
-                    first: residual.at(run, item, block, at, [0, 0]).cast_const(),
-                    block: residual.layout.block(),
-                    row: residual.layout.row(),
+                    first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
+                    block: residual.layout.block_stride(),
+                    row: residual.layout.row_stride(),
                 }),
                 finish: finish.at_block(block),
                 output: Plane {
-                    first: output.at(run, item, block, at, [0, 0]),
-                    block: output.layout.block(),
-                    row: output.layout.row(),
+                    first: output.pixel_ptr(run, item, block, at, [0, 0]),
+                    block: output.layout.block_stride(),
+                    row: output.layout.row_stride(),
                 },
             };
             let is_wide = product.is_wide(run);
@@ -67,8 +67,8 @@ impl Work for Strips {
         if self.dense.product.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let Region { items, rows, groups } = region;
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let OutputRegion { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {

@@ -3,7 +3,7 @@
 //! The images of a region stand side by side as the pixels of a tile, so that weights, which are
 //! far larger than inputs here, are read once for all of them.
 
-use super::{Product, Region, Run, Work, numbers};
+use super::{OutputRegion, Product, RunContext, Work, numbers};
 use crate::cpu::kernels::cut::Cut;
 use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::cpu::lanes::LANES;
@@ -23,20 +23,20 @@ impl Vector {
 
     /// Bytes of the gathered inputs, `[block][row][column][image][16]`.
     fn gathered(&self, items: usize) -> usize {
-        self.pixels() * items * LANES * self.product.input.element
+        self.pixels() * items * LANES * self.product.input.element_bytes
     }
 
-    unsafe fn gather(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn gather(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let layout = self.product.input.layout;
         let count = region.items.len();
-        let bytes = LANES * self.product.input.element;
+        let bytes = LANES * self.product.input.element_bytes;
         for (at, item) in region.items.clone().enumerate() {
             let mut to = at * bytes;
             for block in 0..layout.blocks() {
                 for y in 0..layout.height {
                     // SAFETY: rows of the input, and places of the scratch planned for them.
                     unsafe {
-                        let from = self.product.input.at(run, item, block, [y, 0], [0, 0]);
+                        let from = self.product.input.pixel_ptr(run, item, block, [y, 0], [0, 0]);
                         for x in 0..layout.width {
                             let to = run.scratch.add(to + x * count * bytes);
                             std::ptr::copy_nonoverlapping(from.add(x * bytes), to, bytes);
@@ -49,7 +49,14 @@ impl Vector {
     }
 
     /// One group of channels for `images`, which stand from `first` on in the scratch.
-    unsafe fn tile(&self, run: &Run<'_>, group: usize, region: &Region, first: usize, wide: usize) {
+    unsafe fn tile(
+        &self,
+        run: &RunContext<'_>,
+        group: usize,
+        region: &OutputRegion,
+        first: usize,
+        wide: usize,
+    ) {
         let kernels = run.kernels;
         let count = region.items.len();
         let [dots, dots_last] = self.product.shape.dots();
@@ -66,7 +73,7 @@ impl Vector {
             dots_last,
         };
         let (block, blocks) = self.product.shape.group(group);
-        let weights_bytes = self.product.shape.block_elements() * kernels.element;
+        let weights_bytes = self.product.shape.block_elements() * kernels.element_bytes;
         let tiles = self.product.tiles(run);
         let gathered = self.gathered(count);
         // SAFETY: inputs were gathered, weights packed; sums and residuals have their own room in
@@ -75,10 +82,10 @@ impl Vector {
             let sums = run.scratch.add(gathered);
             let residuals = sums.add(self.tile_bytes(kernels.tile_pixels, size_of::<f32>()));
             let item = |at: usize| region.items.start + first + at;
-            let block_bytes = LANES * kernels.element;
+            let block_bytes = LANES * kernels.element_bytes;
             if let Some(residual) = &self.product.residual {
                 for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
-                    let from = residual.at(run, item(at), block + b, [0, 0], [0, 0]);
+                    let from = residual.pixel_ptr(run, item(at), block + b, [0, 0], [0, 0]);
                     let to = residuals.add((b * wide + at) * block_bytes);
                     std::ptr::copy_nonoverlapping(from, to, block_bytes);
                 }
@@ -100,16 +107,16 @@ impl Vector {
                 output: Plane { first: sums, block: wide * LANES, row: 0 },
             };
             tiles.get(1, [blocks, 1, wide])(&args);
-            let bytes = LANES * self.product.output.element;
+            let bytes = LANES * self.product.output.element_bytes;
             for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
-                let to = self.product.output.at(run, item(at), block + b, [0, 0], [0, 0]);
+                let to = self.product.output.pixel_ptr(run, item(at), block + b, [0, 0], [0, 0]);
                 std::ptr::copy_nonoverlapping(sums.add((b * wide + at) * bytes), to, bytes);
             }
         }
     }
 
-    fn tile_bytes(&self, pixels: usize, element: usize) -> usize {
-        self.product.shape.tile_blocks * pixels * LANES * element
+    fn tile_bytes(&self, pixels: usize, element_bytes: usize) -> usize {
+        self.product.shape.tile_blocks * pixels * LANES * element_bytes
     }
 }
 
@@ -118,7 +125,7 @@ impl Work for Vector {
         "vector"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         // SAFETY: what the caller promises.
         unsafe {
             self.gather(run, region);
@@ -133,7 +140,7 @@ impl Work for Vector {
         }
     }
 
-    fn scratch(&self, items: usize) -> usize {
+    fn scratch_bytes(&self, items: usize) -> usize {
         // Room for the largest tile of any set, once for sums and once for residuals.
         const PIXELS_MAX: usize = 14;
         self.gathered(items) + 2 * self.tile_bytes(PIXELS_MAX, size_of::<f32>())

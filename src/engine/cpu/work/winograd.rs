@@ -1,6 +1,6 @@
 //! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
 
-use super::{Product, Region, Run, Work, numbers};
+use super::{OutputRegion, Product, RunContext, Work, numbers};
 use crate::cpu::kernels::cut::Cut;
 use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
@@ -45,7 +45,7 @@ impl Winograd {
     }
 
     /// Image and first output pixel of a tile of the region.
-    fn place(&self, region: &Region, tile: usize) -> (usize, usize, usize) {
+    fn place(&self, region: &OutputRegion, tile: usize) -> (usize, usize, usize) {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let down = region.rows.len().div_ceil(SIDE_OUT);
         let (item, rest) = (tile / (across * down), tile % (across * down));
@@ -54,7 +54,12 @@ impl Winograd {
     }
 
     /// Pixels to numbers, `[number][block][tile][16]`.
-    unsafe fn forward(&self, run: &Run<'_>, region: &Region, tiles: &std::ops::Range<usize>) {
+    unsafe fn forward(
+        &self,
+        run: &RunContext<'_>,
+        region: &OutputRegion,
+        tiles: &std::ops::Range<usize>,
+    ) {
         let layout = self.product.input.layout;
         let numbers = run.scratch.cast::<f32>();
         for block in 0..layout.blocks() {
@@ -63,8 +68,8 @@ impl Winograd {
                 // SAFETY: pixels inside the bordered image, and a place of the scratch.
                 unsafe {
                     (run.kernels.forward)(&ForwardArgs {
-                        input: self.product.input.at(run, item, block, [y, x], [1, 1]),
-                        input_row: layout.row(),
+                        input: self.product.input.pixel_ptr(run, item, block, [y, x], [1, 1]),
+                        input_row: layout.row_stride(),
                         height: SIDE_IN.min(layout.height + 2 - y),
                         width: SIDE_IN.min(layout.width + 2 - x),
                         output: numbers.add((block * tiles.len() + at) * LANES),
@@ -77,7 +82,13 @@ impl Winograd {
 
     /// One matrix product for each number and group of channels of the region. Threads that share
     /// a row by its channels read each a part of the weights, and transform all inputs.
-    unsafe fn multiply(&self, run: &Run<'_>, region: &Region, count: usize, products: *mut f32) {
+    unsafe fn multiply(
+        &self,
+        run: &RunContext<'_>,
+        region: &OutputRegion,
+        count: usize,
+        products: *mut f32,
+    ) {
         let (from, to) = (self.product.input.layout.blocks(), self.product.output.layout.blocks());
         let [dots, dots_last] = self.product.shape.dots();
         let taps = Taps {
@@ -128,8 +139,8 @@ impl Winograd {
     /// Numbers to pixels.
     unsafe fn inverse(
         &self,
-        run: &Run<'_>,
-        region: &Region,
+        run: &RunContext<'_>,
+        region: &OutputRegion,
         tiles: &std::ops::Range<usize>,
         products: *const f32,
     ) {
@@ -147,15 +158,17 @@ impl Winograd {
                         number_stride: layout.blocks() * tiles.len() * LANES,
                         bias: numbers(&self.product.bias, block),
                         residual: self.product.residual.map(|residual| Plane {
-                            first: residual.at(run, item, block, [y, x], [0, 0]).cast_const(),
+                            first: residual
+                                .pixel_ptr(run, item, block, [y, x], [0, 0])
+                                .cast_const(),
                             block: 0,
-                            row: residual.layout.row(),
+                            row: residual.layout.row_stride(),
                         }),
                         finish: self.product.finish.at_block(block),
                         output: Plane {
-                            first: self.product.output.at(run, item, block, [y, x], [0, 0]),
+                            first: self.product.output.pixel_ptr(run, item, block, [y, x], [0, 0]),
                             block: 0,
-                            row: layout.row(),
+                            row: layout.row_stride(),
                         },
                         height: SIDE_OUT.min(region.rows.end - y),
                         width: SIDE_OUT.min(layout.width - x),
@@ -171,7 +184,7 @@ impl Work for Winograd {
         "winograd"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let all = region.items.len() * region.rows.len().div_ceil(SIDE_OUT) * across;
         let passes = self.passes(all, run.kernels.tile_pixels);
@@ -188,7 +201,7 @@ impl Work for Winograd {
         }
     }
 
-    fn scratch(&self, items: usize) -> usize {
+    fn scratch_bytes(&self, items: usize) -> usize {
         (items * self.tiles_of_image()).min(tiles_max(self.tile_bytes())) * self.tile_bytes()
     }
 
