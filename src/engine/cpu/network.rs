@@ -73,7 +73,7 @@ impl CpuNetwork {
         precision: Precision,
         team: Arc<ThreadTeam>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(graph, choice.select(precision)?, team, &Policy::USUAL)
+        Self::load_with(graph, choice.select(precision)?, team, &Policy::DEFAULT)
     }
 
     pub(super) fn load_with(
@@ -86,12 +86,12 @@ impl CpuNetwork {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
         let plan = bands(lower(graph, kernels)?, &policy.bands);
-        Ok(Self::of_plan(plan, team, policy))
+        Ok(Self::from_plan(plan, team, policy))
     }
 
-    fn of_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
+    fn from_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
-        let schedule = Arc::new(Schedule::of(&plan, policy));
+        let schedule = Arc::new(Schedule::new(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..team.size()).map(executor).collect();
         Self { plan, schedule, team, executors, parallelism: Mutex::default() }
@@ -286,7 +286,7 @@ mod tests {
     fn a_step_that_fails_fails_the_run_and_says_why() {
         for (threads, items) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
             let team = Arc::new(ThreadTeam::new(threads).unwrap());
-            let network = CpuNetwork::of_plan(broken_plan(), team, &Policy::USUAL);
+            let network = CpuNetwork::from_plan(broken_plan(), team, &Policy::DEFAULT);
             let error = network.run(&vec![1.0; 3 * items], items, &mut vec![0.0; 3 * items]);
             let error = error.unwrap_err();
             assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");

@@ -43,9 +43,9 @@ pub(super) struct ArenaRange {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
     /// Steps with fewer bytes of weights run row by row.
-    pub(super) heavy_weights_bytes: usize,
+    pub(super) light_weights_bytes_max: usize,
     /// So do those whose rows use each weight at least this often.
-    pub(super) heavy_uses: usize,
+    pub(super) light_uses_min: usize,
     /// Whether values that never meet get the same memory.
     pub(super) shares_memory: bool,
     /// Which steps run in bands.
@@ -54,11 +54,11 @@ pub(super) struct Policy {
 
 impl Policy {
     /// The fastest on usual processors; tests have others, too.
-    pub(super) const USUAL: Self = Self {
-        heavy_weights_bytes: HEAVY_WEIGHTS_BYTES,
-        heavy_uses: HEAVY_USES,
+    pub(super) const DEFAULT: Self = Self {
+        light_weights_bytes_max: LIGHT_WEIGHTS_BYTES_MAX,
+        light_uses_min: LIGHT_USES_MIN,
         shares_memory: true,
-        bands: BandPolicy::USUAL,
+        bands: BandPolicy::DEFAULT,
     };
 }
 
@@ -66,11 +66,11 @@ impl Policy {
 const ITEMS_TOGETHER: usize = 8;
 
 /// Weights below this stay in a second-level cache beside the activations of a row.
-const HEAVY_WEIGHTS_BYTES: usize = 128 << 10;
+const LIGHT_WEIGHTS_BYTES_MAX: usize = 128 << 10;
 
 /// A core reads a weight from the last cache in the time of some twenty multiply-adds. Where a row
 /// uses each of them five times as often, fetching ahead has them there in time for every row.
-const HEAVY_USES: usize = 100;
+const LIGHT_USES_MIN: usize = 100;
 
 /// A cache line.
 const ALIGNMENT: usize = 64;
@@ -79,7 +79,7 @@ const ALIGNMENT: usize = 64;
 const GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
-    pub(super) fn of(plan: &Plan, policy: &Policy) -> Self {
+    pub(super) fn new(plan: &Plan, policy: &Policy) -> Self {
         let is_heavy = |step| is_heavy(plan, step, policy);
         let heavy: Vec<bool> = (0..plan.steps.len()).map(is_heavy).collect();
         let items_max = if heavy.contains(&true) { ITEMS_TOGETHER } else { 1 };
@@ -98,7 +98,8 @@ impl Schedule {
 /// Whether a step's weights are worth reading once for all rows of the batch.
 fn is_heavy(plan: &Plan, step: usize, policy: &Policy) -> bool {
     let work = &plan.steps[step].work;
-    work.weight_bytes() > policy.heavy_weights_bytes && work.uses() < policy.heavy_uses
+    work.weight_bytes() > policy.light_weights_bytes_max
+        && work.weight_uses() < policy.light_uses_min
 }
 
 /// A value of the arena, and the steps between which its memory is its own.
@@ -217,7 +218,7 @@ mod tests {
     use crate::fixtures::random_optimised_graph;
 
     const HEAVY_FROM_FIRST_BYTE: Policy =
-        Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL };
+        Policy { light_weights_bytes_max: 0, light_uses_min: usize::MAX, ..Policy::DEFAULT };
 
     fn for_random_plans(check: impl Fn(u64, &Plan, &Schedule)) {
         let sets: [&'static KernelSet; 2] = [&PORTABLE_F32, &PORTABLE_BF16];
@@ -225,8 +226,8 @@ mod tests {
             for kernels in sets {
                 let plan = lower(&random_optimised_graph(seed), kernels).unwrap();
                 let apart = Policy { shares_memory: false, ..HEAVY_FROM_FIRST_BYTE };
-                for policy in [Policy::USUAL, HEAVY_FROM_FIRST_BYTE, apart] {
-                    check(seed, &plan, &Schedule::of(&plan, &policy));
+                for policy in [Policy::DEFAULT, HEAVY_FROM_FIRST_BYTE, apart] {
+                    check(seed, &plan, &Schedule::new(&plan, &policy));
                 }
             }
         }

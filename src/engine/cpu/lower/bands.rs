@@ -19,7 +19,7 @@ pub(in crate::cpu) struct BandPolicy {
 }
 
 impl BandPolicy {
-    pub(in crate::cpu) const USUAL: Self =
+    pub(in crate::cpu) const DEFAULT: Self =
         Self { image_bytes_min: 512 << 10, kept_bytes_max: 640 << 10 };
 }
 

@@ -10,7 +10,7 @@ use super::shapes::Shape;
 
 const NONE: Policy = Policy {
     bands: BandPolicy { image_bytes_min: usize::MAX, kept_bytes_max: 0 },
-    ..Policy::USUAL
+    ..Policy::DEFAULT
 };
 
 /// Bands of a few rows, and such that hold the whole image.
@@ -80,7 +80,7 @@ fn bands_give_the_same_bits_as_one_step_after_the_other() {
                 let apart = load_with(graph, kernels, precision, 1, &NONE);
                 let expected = run(&apart, graph, 3, &input);
                 for (bands, threads) in BANDS.iter().flat_map(|bands| [(bands, 1), (bands, 2)]) {
-                    let policy = Policy { bands: *bands, ..Policy::USUAL };
+                    let policy = Policy { bands: *bands, ..Policy::DEFAULT };
                     let network = load_with(graph, kernels, precision, threads, &policy);
                     let count = network.steps().filter(|(_, name)| *name == "bands").count();
                     // AMX has kernels of its own for dense convolutions, which are not in bands.
@@ -112,8 +112,8 @@ fn what_is_small_or_read_twice_is_not_in_bands() {
         let bands = network.steps().filter(|(_, name)| *name == "bands");
         bands.map(|(label, _)| label.to_owned()).collect()
     };
-    assert!(bands(&Policy::USUAL).is_empty(), "images of some kilobytes");
-    let all = Policy { bands: BANDS[2], ..Policy::USUAL };
+    assert!(bands(&Policy::DEFAULT).is_empty(), "images of some kilobytes");
+    let all = Policy { bands: BANDS[2], ..Policy::DEFAULT };
     assert_eq!(
         bands(&all),
         ["Conv 3×3/2 3→20 @64×24 … MaxPool 3×3", "Conv 1×1/1 12→40 @16×6 … MaxPool 2×2",]

@@ -51,16 +51,21 @@ fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static Ker
 /// networks have; everything that can be in bands of few rows, as on large pictures; and every value
 /// in memory of its own, where guards lie on all sides of it.
 const POLICIES: [Policy; 4] = [
-    Policy::USUAL,
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL },
-    Policy { bands: NARROW, ..Policy::USUAL },
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: false, bands: NARROW },
+    Policy::DEFAULT,
+    Policy { light_weights_bytes_max: 0, light_uses_min: usize::MAX, ..Policy::DEFAULT },
+    Policy { bands: NARROW, ..Policy::DEFAULT },
+    Policy {
+        light_weights_bytes_max: 0,
+        light_uses_min: usize::MAX,
+        shares_memory: false,
+        bands: NARROW,
+    },
 ];
 
 const NARROW: BandPolicy = BandPolicy { image_bytes_min: 0, kept_bytes_max: 8 << 10 };
 
 fn load(graph: &Graph, kernels: KernelChoice, precision: Precision, threads: usize) -> CpuNetwork {
-    load_with(graph, kernels, precision, threads, &Policy::USUAL)
+    load_with(graph, kernels, precision, threads, &Policy::DEFAULT)
 }
 
 fn load_with(

@@ -152,7 +152,7 @@ impl Work for Dense {
         self.product.weights.bytes()
     }
 
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         let layout = &self.product.output.layout;
         layout.height * layout.width
     }

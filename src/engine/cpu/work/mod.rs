@@ -64,7 +64,7 @@ pub(super) trait Work: Send + Sync {
     }
 
     /// How often one row of the batch uses each constant, in time that a register tile takes.
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         usize::MAX
     }
 

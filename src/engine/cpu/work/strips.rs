@@ -94,9 +94,9 @@ impl Work for Strips {
         self.dense.weight_bytes()
     }
 
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         // Against register tiles; from memory, weights of half the bytes come twice as fast.
         const FASTER: usize = 4;
-        self.dense.uses() / FASTER
+        self.dense.weight_uses() / FASTER
     }
 }

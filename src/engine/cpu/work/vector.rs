@@ -150,7 +150,7 @@ impl Work for Vector {
         self.product.weights.bytes()
     }
 
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         1
     }
 }

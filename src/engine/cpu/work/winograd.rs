@@ -209,7 +209,7 @@ impl Work for Winograd {
         self.product.weights.bytes()
     }
 
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         self.tiles_of_image()
     }
 }
