@@ -7,16 +7,16 @@ use crate::cpu::lanes::{Format, LANES, Lanes};
 use crate::op::BinaryOp;
 
 /// One block of sixteen channels of a row of `count` pixels, each pointer at the first of them:
-/// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
+/// `finish((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
 pub(in crate::cpu) struct PixelwiseArgs {
     pub(in crate::cpu) a: *const u8,
     /// Sixteen scales and sixteen shifts.
     pub(in crate::cpu) affine: Option<[*const f32; 2]>,
     /// Sixteen numbers of the network that all pixels are multiplied with.
-    pub(in crate::cpu) gate: Option<*const u8>,
-    /// Each pixel of it serves `repeat` pixels.
+    pub(in crate::cpu) channel_scale: Option<*const u8>,
+    /// Each pixel of it serves `b_repeat` pixels.
     pub(in crate::cpu) b: Option<(BinaryOp, *const u8)>,
-    pub(in crate::cpu) repeat: usize,
+    pub(in crate::cpu) b_repeat: usize,
     pub(in crate::cpu) finish: Finish,
     pub(in crate::cpu) output: *mut u8,
     pub(in crate::cpu) count: usize,
@@ -32,17 +32,17 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
         // SAFETY: as `PixelwiseArgs` says.
         unsafe {
             let affine = args.affine.map(|[scale, shift]| (L::load(scale), L::load(shift)));
-            let gate = args.gate.map(|gate| F::load(gate.cast()));
+            let channel_scale = args.channel_scale.map(|scale| F::load(scale.cast()));
             for pixel in 0..args.count {
                 let mut x = F::load(args.a.cast::<F::Element>().add(pixel * LANES));
                 if let Some((scale, shift)) = affine {
                     x = x.mul_add(scale, shift);
                 }
-                if let Some(gate) = gate {
-                    x = x.mul(gate);
+                if let Some(channel_scale) = channel_scale {
+                    x = x.mul(channel_scale);
                 }
                 if let Some((op, b)) = args.b {
-                    let b = F::load(b.cast::<F::Element>().add(pixel / args.repeat * LANES));
+                    let b = F::load(b.cast::<F::Element>().add(pixel / args.b_repeat * LANES));
                     x = match op {
                         BinaryOp::Add => x.add(b),
                         BinaryOp::Sub => x.sub(b),

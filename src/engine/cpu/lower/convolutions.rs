@@ -1,13 +1,13 @@
 //! Convolutions and matrix products.
 
-use super::classes::{Class, image_shape};
+use super::analysis::{KernelKind, image_shape};
 use super::{Draft, Lowering, finish};
 use crate::constant::Constant;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
-    Dense, Depthwise, ImageRef, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
+    Dense, Depthwise, FullyConnected, ImageRef, PackedFinish, Pixelwise, Planar, Product, Strips,
     WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::graph::{Node, ValueId};
@@ -17,7 +17,7 @@ impl<'g> Lowering<'g> {
     fn conv(node: &'g Node) -> &'g Conv {
         match &node.op {
             Op::Conv(conv) => conv,
-            _ => unreachable!("the class says it is a convolution"),
+            _ => unreachable!("its kernel kind is for convolutions only"),
         }
     }
 
@@ -30,10 +30,10 @@ impl<'g> Lowering<'g> {
 
     pub(super) fn planar(&mut self, node: &'g Node, channels_last: bool) {
         let conv = Self::conv(node);
-        let source = self.classes.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let source = self.analysis.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
         let input = self.flats[&source];
-        let [channels, height, width] =
-            image_shape(self.graph.shape(node.inputs[0])).expect("the class says it is an image");
+        let [channels, height, width] = image_shape(self.graph.shape(node.inputs[0]))
+            .expect("its kernel kind is for images only");
         let output = self.output_image(node.output);
         let shape = DenseShape {
             block: 1,
@@ -63,7 +63,7 @@ impl<'g> Lowering<'g> {
         self.push_convolution(node, draft, output, curve, [channels, height, width]);
     }
 
-    pub(super) fn dense(&mut self, node: &'g Node, class: Class) {
+    pub(super) fn dense(&mut self, node: &'g Node, kind: KernelKind) {
         let conv = Self::conv(node);
         let input = self.convolved(node, conv);
         let residual = node.inputs.get(1).map(|&id| self.image(id));
@@ -74,7 +74,7 @@ impl<'g> Lowering<'g> {
         let bias = bias(conv);
         let work: Box<dyn Work>;
         let (row_unit, groups);
-        if class == Class::Winograd {
+        if kind == KernelKind::Winograd {
             let shape =
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
@@ -137,23 +137,24 @@ impl<'g> Lowering<'g> {
         self.push(convolution_label(conv, size), draft);
         if let Some((residual, finish)) = later {
             let b = Some((BinaryOp::Add, residual));
-            let (affine, gate, enlarged) = (None, None, [1, 1]);
-            let work = Pixelwise { a: output, affine, gate, b, enlarged, finish, output };
+            let (affine, channel_scale, b_upsample) = (None, None, [1, 1]);
+            let work =
+                Pixelwise { a: output, affine, channel_scale, b, b_upsample, finish, output };
             let reads = vec![output.value, residual.value];
             self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
         }
         self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn vector(&mut self, node: &'g Node) {
         let (weight, bias_of, activation) = match &node.op {
             Op::Conv(conv) => (&conv.weight, conv.bias.as_ref(), conv.activation.as_ref()),
             Op::Linear(linear) => (&linear.weight, linear.bias.as_ref(), None),
-            _ => unreachable!("the class says it is a convolution or a matrix product"),
+            _ => unreachable!("its kernel kind is for convolutions and matrix products only"),
         };
         let outputs = weight.shape()[0];
-        let source = self.classes.flattened(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let source = self.analysis.flattened_image(node.inputs[0]).unwrap_or(node.inputs[0]);
         let input = self.image(source);
         let residual = node.inputs.get(1).map(|&id| self.image(id));
         let output = self.output_image(node.output);
@@ -162,8 +163,9 @@ impl<'g> Lowering<'g> {
         let (finish, curve) = finish::packed(activation, outputs);
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(bias_of, outputs);
-        let work =
-            Vector { product: Product { input, residual, output, shape, weights, bias, finish } };
+        let work = FullyConnected {
+            product: Product { input, residual, output, shape, weights, bias, finish },
+        };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
         let draft = Draft {
             groups: shape.groups(),
@@ -173,7 +175,7 @@ impl<'g> Lowering<'g> {
         let label = format!("{} {}→{outputs}", node.op.name(), weight.data().len() / outputs);
         self.push(label, draft);
         self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     /// The image a convolution reads, with the border it wants.
@@ -183,7 +185,8 @@ impl<'g> Lowering<'g> {
             [0, 0, 0, 0] => self.image(id),
             _ => self.bordered(id, conv.border.as_ref()),
         };
-        let output = image_shape(self.graph.shape(node.output)).expect("the class says it");
+        let output =
+            image_shape(self.graph.shape(node.output)).expect("a convolution writes an image");
         assert_reads_inside(conv, &image, output);
         image
     }
@@ -198,7 +201,7 @@ impl<'g> Lowering<'g> {
     ) {
         self.push(convolution_label(Self::conv(node), input), draft);
         self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 }
 

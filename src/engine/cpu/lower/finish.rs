@@ -23,7 +23,7 @@ pub(super) fn packed(
 }
 
 fn per_channel(slopes: &Constant, channels: usize) -> Vec<f32> {
-    slopes.along(0, channels).expect("the class says that slopes are per channel")
+    slopes.along(0, channels).expect("other slopes have the kernel kind Fallback")
 }
 
 /// An activation as a curve.
@@ -39,6 +39,6 @@ pub(super) fn curve(activation: &Activation) -> CurveKind {
         Activation::Exp => CurveKind::Exp,
         Activation::Sqrt => CurveKind::Sqrt,
         Activation::Abs => CurveKind::Abs,
-        Activation::PRelu(_) => unreachable!("the class of a flat PRelu is fallback"),
+        Activation::PRelu(_) => unreachable!("a flat PRelu has the kernel kind Fallback"),
     }
 }

@@ -1,72 +1,79 @@
 //! Operations on images that are no convolutions.
 
-use super::classes::{self, Class};
+use super::analysis::{self, KernelKind};
 use super::{Draft, Lowering, finish};
 use crate::cpu::kernels::pool::PoolKind;
 use crate::cpu::pack;
 use crate::cpu::work::{
-    Assemble, Enlarge, GlobalMean, ImageRef, PackedFinish, Part, Pixelwise, Pool,
+    Assemble, GlobalMean, ImageRef, PackedFinish, Pixelwise, PlacedImage, Pool, Upsample,
 };
 use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Op};
 
 impl<'g> Lowering<'g> {
     pub(super) fn affine(&mut self, node: &'g Node) {
-        let Op::ScaleShift(affine) = &node.op else { unreachable!("the class says it") };
+        let Op::ScaleShift(affine) = &node.op else {
+            unreachable!("its kernel kind is for scales and shifts only")
+        };
         let a = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
         let shape = [a.layout.channels, a.layout.height, a.layout.width];
         let numbers = |constant| {
-            let numbers = classes::along_channels(constant, shape).expect("the class says it");
+            let numbers = analysis::along_channels(constant, shape)
+                .expect("other constants have the kernel kind Fallback");
             pack::per_channel(&numbers, 0.0)
         };
         let affine = Some([numbers(&affine.scale), numbers(&affine.shift)]);
         let finish = PackedFinish::Nothing;
-        let (gate, b, enlarged) = (None, None, [1, 1]);
-        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
+        let (channel_scale, b, b_upsample) = (None, None, [1, 1]);
+        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn activation(&mut self, node: &'g Node) {
-        let Op::Activation(activation) = &node.op else { unreachable!("the class says it") };
+        let Op::Activation(activation) = &node.op else {
+            unreachable!("its kernel kind is for activations only")
+        };
         let a = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
         let (finish, curve) = finish::packed(Some(activation), a.layout.channels);
-        let (affine, gate, b, enlarged) = (None, None, None, [1, 1]);
-        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
+        let (affine, channel_scale, b, b_upsample) = (None, None, None, [1, 1]);
+        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
         self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
-    pub(super) fn binary(&mut self, node: &'g Node, class: Class) {
-        let Op::Binary(op) = &node.op else { unreachable!("the class says it") };
-        let absorbed = node.inputs.iter().find_map(|&id| Some((id, self.classes.absorbed(id)?)));
+    pub(super) fn binary(&mut self, node: &'g Node, kind: KernelKind) {
+        let Op::Binary(op) = &node.op else {
+            unreachable!("its kernel kind is for functions of two values only")
+        };
+        let fused = node.inputs.iter().find_map(|&id| Some((id, self.analysis.fused_operand(id)?)));
         let other =
             |id: ValueId| *node.inputs.iter().find(|&&input| input != id).expect("a sum of two");
-        let (a, gate, b) = match (absorbed, class) {
+        let (a, channel_scale, b) = match (fused, kind) {
             (Some((product, Node { op: Op::Binary(_), inputs, .. })), _) => {
                 (inputs[0], Some(inputs[1]), Some((BinaryOp::Add, other(product))))
             }
-            (Some((enlarged, enlarge)), _) => {
-                (other(enlarged), None, Some((BinaryOp::Add, enlarge.inputs[0])))
+            (Some((upsampled, upsample)), _) => {
+                (other(upsampled), None, Some((BinaryOp::Add, upsample.inputs[0])))
             }
-            (None, Class::Gate) => (node.inputs[0], Some(node.inputs[1]), None),
+            (None, KernelKind::ChannelScale) => (node.inputs[0], Some(node.inputs[1]), None),
             (None, _) => (node.inputs[0], None, Some((*op, node.inputs[1]))),
         };
         let a = self.image(a);
-        let gate = gate.map(|id| self.image(id));
+        let channel_scale = channel_scale.map(|id| self.image(id));
         let b = b.map(|(op, id)| (op, self.image(id)));
         let output = self.output_image(node.output);
-        let reads = [Some(a), gate, b.map(|(_, b)| b)].into_iter().flatten();
+        let reads = [Some(a), channel_scale, b.map(|(_, b)| b)].into_iter().flatten();
         let reads = reads.map(|image| image.value).collect();
-        let enlarged = b.map_or([1, 1], |(_, b)| factor(&b, &output));
+        let b_upsample = b.map_or([1, 1], |(_, b)| factor(&b, &output));
         let (affine, finish) = (None, PackedFinish::Nothing);
-        let work = Pixelwise { a, affine, gate, b, enlarged, finish, output };
+        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
         let draft = Draft::by_block(work, reads, &output);
         self.push(node.op.name().to_owned(), draft);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn pool(&mut self, node: &'g Node) {
@@ -76,7 +83,7 @@ impl<'g> Lowering<'g> {
                 (PoolKind::MeanWithBorder, pool.window)
             }
             Op::AveragePool(pool) => (PoolKind::Mean, pool.window),
-            _ => unreachable!("the class says it"),
+            _ => unreachable!("its kernel kind is for pools only"),
         };
         let input = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
@@ -84,7 +91,7 @@ impl<'g> Lowering<'g> {
         let draft = Draft::by_block(work, vec![input.value], &output);
         let [high, wide] = window.kernel;
         self.push(format!("{} {high}×{wide}", node.op.name()), draft);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn global_mean(&mut self, node: &'g Node) {
@@ -92,7 +99,7 @@ impl<'g> Lowering<'g> {
         let output = self.output_image(node.output);
         let draft = Draft::by_block(GlobalMean { input, output }, vec![input.value], &output);
         self.push(node.op.name().to_owned(), draft);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn enlarge(&mut self, node: &'g Node) {
@@ -100,10 +107,10 @@ impl<'g> Lowering<'g> {
         let output = self.output_image(node.output);
         let factor =
             [output.layout.height / input.layout.height, output.layout.width / input.layout.width];
-        let work = Enlarge { input, output, factor };
+        let work = Upsample { input, output, factor };
         let draft = Draft::by_block(work, vec![input.value], &output);
         self.push(format!("{} ×{}", node.op.name(), factor[0]), draft);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 
     pub(super) fn assemble(&mut self, node: &'g Node) {
@@ -120,7 +127,7 @@ impl<'g> Lowering<'g> {
         let [mut channel, top, left] = start;
         let mut parts = Vec::new();
         for image in inputs {
-            parts.push(Part { image, channel, top, left });
+            parts.push(PlacedImage { image, channel, top, left });
             channel += image.layout.channels;
         }
         let reads = parts.iter().map(|part| part.image.value).collect();
@@ -128,7 +135,7 @@ impl<'g> Lowering<'g> {
         let mut draft = Draft::by_block(work, reads, &output);
         draft.groups = 1;
         self.push(node.op.name().to_owned(), draft);
-        self.border(output, self.classes.border_fill(node.output));
+        self.border(output, self.analysis.border_fill(node.output));
     }
 }
 

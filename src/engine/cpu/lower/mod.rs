@@ -1,8 +1,8 @@
 //! From a graph to a plan: each operation gets a kernel, its constants packed, and its inputs in
 //! the form the kernel reads.
 
+mod analysis;
 mod bands;
-mod classes;
 mod convolutions;
 mod finish;
 mod images;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
+use self::analysis::{GraphAnalysis, KernelKind, image_shape};
 pub(super) use self::bands::{BandPolicy, bands};
-use self::classes::{Class, Classes, image_shape};
 use super::kernels::KernelSet;
 use super::lanes::LANES;
 use super::layout::ImageLayout;
@@ -22,8 +22,8 @@ use super::memory::Buffer;
 use super::pack;
 use super::plan::{Owner, Plan, Step, Value, ValueLayout};
 use super::work::{
-    Assemble, Copy, Fallback, FillBorder, FlatCurve, ImageRef, InPlaceCurve, Pack, Part, Unpack,
-    Work,
+    Assemble, Copy, Fallback, FillBorder, FlatCurve, ImageRef, InPlaceCurve, Pack, PlacedImage,
+    Unpack, Work,
 };
 use crate::constant::Constant;
 use crate::error::EngineError;
@@ -43,7 +43,7 @@ const OWN_BORDER_BYTES: usize = 1 << 20;
 pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
     let mut lowering = Lowering {
         graph,
-        classes: Classes::of(graph, kernels),
+        analysis: GraphAnalysis::new(graph, kernels),
         images: HashMap::new(),
         copies: HashMap::new(),
         flats: HashMap::new(),
@@ -57,8 +57,8 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
         },
     };
     lowering.input();
-    for (node, class) in graph.nodes().iter().zip(lowering.classes.of_node.clone()) {
-        lowering.node(node, class)?;
+    for (node, kind) in graph.nodes().iter().zip(lowering.analysis.kinds.clone()) {
+        lowering.node(node, kind)?;
     }
     lowering.outputs();
     Ok(lowering.plan)
@@ -66,7 +66,7 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
 
 struct Lowering<'g> {
     graph: &'g Graph,
-    classes: Classes<'g>,
+    analysis: GraphAnalysis<'g>,
     /// The blocked form of each value that has one.
     images: HashMap<ValueId, ImageRef>,
     /// Further blocked forms, whose borders hold something else.
@@ -145,10 +145,10 @@ impl<'g> Lowering<'g> {
 
     /// A new blocked image for a value of the graph.
     fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
-        let shape = image_shape(self.graph.shape(id)).expect("the class says it is an image");
-        let border = self.classes.border(id);
+        let shape = image_shape(self.graph.shape(id)).expect("its kernel kind is for images only");
+        let border = self.analysis.border(id);
         let layout = ImageLayout::whole(shape, border);
-        let is_wide = self.classes.is_wide(id);
+        let is_wide = self.analysis.is_stored_as_f32(id);
         let element_bytes =
             if is_wide { size_of::<f32>() } else { self.plan.kernels.element_bytes };
         let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
@@ -160,7 +160,7 @@ impl<'g> Lowering<'g> {
 
     /// The image a node writes.
     fn output_image(&mut self, id: ValueId) -> ImageRef {
-        let image = self.new_image(id, self.classes.border_fill(id));
+        let image = self.new_image(id, self.analysis.border_fill(id));
         self.images.insert(id, image);
         image
     }
@@ -210,13 +210,13 @@ impl<'g> Lowering<'g> {
         let mut draft = Draft::whole(work, vec![input], output.value);
         draft.is_whole = false;
         self.push("pack".to_owned(), draft);
-        self.border(output, self.classes.border_fill(id));
+        self.border(output, self.analysis.border_fill(id));
     }
 
     /// The value as an image whose border holds `fill`.
     fn bordered(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
         let image = self.image(id);
-        if self.classes.border_fill(id) == fill {
+        if self.analysis.border_fill(id) == fill {
             return image;
         }
         let copies = self.copies.get(&id).into_iter().flatten();
@@ -224,7 +224,7 @@ impl<'g> Lowering<'g> {
             return *copy;
         }
         let copy = self.new_image(id, fill);
-        let part = Part { image, channel: 0, top: 0, left: 0 };
+        let part = PlacedImage { image, channel: 0, top: 0, left: 0 };
         let (zeros, filled) = (self.lanes(&[], &copy), self.beyond(&copy));
         let work = Assemble { fill: zeros, filled, parts: vec![part], output: copy };
         let mut draft = Draft::by_block(work, vec![image.value], &copy);
@@ -260,33 +260,33 @@ impl<'g> Lowering<'g> {
         self.push("unpack".to_owned(), draft);
     }
 
-    fn node(&mut self, node: &'g Node, class: Class) -> Result<(), EngineError> {
-        match class {
-            Class::Absorbed => {}
-            Class::Planar { channels_last } => self.planar(node, channels_last),
-            Class::Dense | Class::Winograd => self.dense(node, class),
-            Class::Depthwise => self.depthwise(node),
-            Class::Vector => self.vector(node),
-            Class::Affine => self.affine(node),
-            Class::Activation => self.activation(node),
-            Class::Binary | Class::Gate => self.binary(node, class),
-            Class::Pool => self.pool(node),
-            Class::GlobalMean => self.global_mean(node),
-            Class::Enlarge => self.enlarge(node),
-            Class::Pad | Class::Concat => self.assemble(node),
-            Class::ChannelsLast => {
+    fn node(&mut self, node: &'g Node, kind: KernelKind) -> Result<(), EngineError> {
+        match kind {
+            KernelKind::Fused => {}
+            KernelKind::Planar { channels_last } => self.planar(node, channels_last),
+            KernelKind::Dense | KernelKind::Winograd => self.dense(node, kind),
+            KernelKind::Depthwise => self.depthwise(node),
+            KernelKind::FullyConnected => self.vector(node),
+            KernelKind::Affine => self.affine(node),
+            KernelKind::Activation => self.activation(node),
+            KernelKind::Binary | KernelKind::ChannelScale => self.binary(node, kind),
+            KernelKind::Pool => self.pool(node),
+            KernelKind::GlobalMean => self.global_mean(node),
+            KernelKind::Upsample => self.enlarge(node),
+            KernelKind::Pad | KernelKind::Concat => self.assemble(node),
+            KernelKind::ToChannelsLast => {
                 let output = self.flat(node.output);
                 self.unpack(node.inputs[0], true, output);
             }
-            Class::ChannelsFirst => {
+            KernelKind::FromChannelsLast => {
                 let input = self.unpacked(node.inputs[0]);
                 let output = self.output_image(node.output);
                 self.pack(node.output, input, true, output);
             }
-            Class::Alias => self.alias(node),
-            Class::Part => self.part(node),
-            Class::FlatCurve => self.flat_curve(node),
-            Class::Fallback => self.fallback(node)?,
+            KernelKind::Reshape => self.alias(node),
+            KernelKind::ChannelSlice => self.part(node),
+            KernelKind::FlatActivation => self.flat_curve(node),
+            KernelKind::Fallback => self.fallback(node)?,
         }
         Ok(())
     }
@@ -302,7 +302,7 @@ impl<'g> Lowering<'g> {
         let (from, to) = (node.inputs[0], node.output);
         let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
         // The image was made for those who read it under its first name.
-        let has_border = self.classes.border(to) != [0; 4];
+        let has_border = self.analysis.border(to) != [0; 4];
         if let Some(&image) = self.images.get(&from)
             && is_vector(from)
             && is_vector(to)
@@ -316,14 +316,18 @@ impl<'g> Lowering<'g> {
     }
 
     fn part(&mut self, node: &'g Node) {
-        let Op::Slice { start, .. } = node.op else { unreachable!("the class says it") };
+        let Op::Slice { start, .. } = node.op else {
+            unreachable!("its kernel kind is for slices only")
+        };
         let channels = self.graph.shape(node.output)[0];
         let image = self.images[&node.inputs[0]];
         self.parts.insert(node.output, (image, start..start + channels));
     }
 
     fn flat_curve(&mut self, node: &'g Node) {
-        let Op::Activation(activation) = &node.op else { unreachable!("the class says it") };
+        let Op::Activation(activation) = &node.op else {
+            unreachable!("its kernel kind is for activations only")
+        };
         let input = self.unpacked(node.inputs[0]);
         let output = self.flat(node.output);
         let len = known_elements(self.graph.shape(node.output));

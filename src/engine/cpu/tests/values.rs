@@ -124,7 +124,7 @@ fn lanes_beyond_the_last_channel_do_no_harm() {
 }
 
 #[test]
-fn gates_and_enlargements_with_and_without_a_sum() {
+fn channel_scales_and_upsamplings_with_and_without_a_sum() {
     for channels in [3, 16, 35] {
         for is_first in [false, true] {
             let mut draft = Draft::default();

@@ -13,13 +13,13 @@ pub(in crate::cpu) struct Assemble {
     pub(in crate::cpu) fill: Buffer,
     /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
     pub(in crate::cpu) filled: Range<usize>,
-    pub(in crate::cpu) parts: Vec<Part>,
+    pub(in crate::cpu) parts: Vec<PlacedImage>,
     pub(in crate::cpu) output: ImageRef,
 }
 
 /// An image and where its first channel and pixel go.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Part {
+pub(in crate::cpu) struct PlacedImage {
     pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) channel: usize,
     pub(in crate::cpu) top: usize,
@@ -41,8 +41,8 @@ impl Assemble {
     }
 
     /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &RunContext<'_>, part: &Part, item: usize, y: usize) {
-        let Part { image: from, channel, top, left } = part;
+    unsafe fn copy(&self, run: &RunContext<'_>, part: &PlacedImage, item: usize, y: usize) {
+        let PlacedImage { image: from, channel, top, left } = part;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
         let element_bytes = from.element_bytes;
         let whole_blocks = channel.is_multiple_of(LANES);
@@ -87,14 +87,14 @@ impl Work for Assemble {
 }
 
 /// Repeats each pixel a whole number of times.
-pub(in crate::cpu) struct Enlarge {
+pub(in crate::cpu) struct Upsample {
     pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) output: ImageRef,
     /// Rows and columns of one pixel.
     pub(in crate::cpu) factor: [usize; 2],
 }
 
-impl Work for Enlarge {
+impl Work for Upsample {
     fn algorithm(&self) -> &'static str {
         "copy"
     }

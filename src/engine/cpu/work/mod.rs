@@ -6,30 +6,30 @@ mod convert;
 mod dense;
 mod depthwise;
 mod fallback;
+mod fully_connected;
 mod pixelwise;
 mod planar;
 mod pool;
 mod product;
 mod strips;
-mod vector;
 mod winograd;
 
 use std::ops::Range;
 
 use parking_lot::Mutex;
 
-pub(super) use self::assemble::{Assemble, Enlarge, FillBorder, Part};
+pub(super) use self::assemble::{Assemble, FillBorder, PlacedImage, Upsample};
 pub(super) use self::bands::{Bands, Between, LINKS_MAX, Link, RowWindow};
 pub(super) use self::convert::{Copy, FlatCurve, Pack, Unpack};
 pub(super) use self::dense::Dense;
 pub(super) use self::depthwise::Depthwise;
 pub(super) use self::fallback::Fallback;
+pub(super) use self::fully_connected::FullyConnected;
 pub(super) use self::pixelwise::{InPlaceCurve, Pixelwise};
 pub(super) use self::planar::Planar;
 pub(super) use self::pool::{GlobalMean, Pool};
 pub(super) use self::product::Product;
 pub(super) use self::strips::Strips;
-pub(super) use self::vector::Vector;
 pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 
 use super::kernels::{Finish, KernelSet};

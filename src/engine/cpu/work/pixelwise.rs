@@ -6,16 +6,16 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::op::BinaryOp;
 
-/// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
+/// `finish((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
 pub(in crate::cpu) struct Pixelwise {
     pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
     pub(in crate::cpu) affine: Option<[Buffer; 2]>,
     /// One pixel per channel: squeeze-and-excite.
-    pub(in crate::cpu) gate: Option<ImageRef>,
+    pub(in crate::cpu) channel_scale: Option<ImageRef>,
     pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,
     /// Rows and columns each pixel of `b` serves.
-    pub(in crate::cpu) enlarged: [usize; 2],
+    pub(in crate::cpu) b_upsample: [usize; 2],
     pub(in crate::cpu) finish: PackedFinish,
     pub(in crate::cpu) output: ImageRef,
 }
@@ -37,14 +37,14 @@ impl Work for Pixelwise {
                             affine: self.affine.as_ref().map(|[scale, shift]| {
                                 [numbers(scale, block), numbers(shift, block)]
                             }),
-                            gate: self.gate.map(|gate| {
-                                gate.pixel_ptr(run, item, block, [0, 0], [0, 0]).cast_const()
+                            channel_scale: self.channel_scale.map(|scale| {
+                                scale.pixel_ptr(run, item, block, [0, 0], [0, 0]).cast_const()
                             }),
                             b: self.b.map(|(op, b)| {
-                                let row = [y / self.enlarged[0], 0];
+                                let row = [y / self.b_upsample[0], 0];
                                 (op, b.pixel_ptr(run, item, block, row, [0, 0]).cast_const())
                             }),
-                            repeat: self.enlarged[1],
+                            b_repeat: self.b_upsample[1],
                             finish: self.finish.at_block(block),
                             output: at(&self.output),
                             count: self.output.layout.width,

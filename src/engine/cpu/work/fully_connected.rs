@@ -9,12 +9,12 @@ use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::cpu::lanes::LANES;
 
 /// A convolution whose kernel covers the whole input.
-pub(in crate::cpu) struct Vector {
+pub(in crate::cpu) struct FullyConnected {
     /// Kernel: height and width of the input.
     pub(in crate::cpu) product: Product,
 }
 
-impl Vector {
+impl FullyConnected {
     /// Pixels of an input image without its border, in whole blocks.
     fn pixels(&self) -> usize {
         let layout = &self.product.input.layout;
@@ -120,9 +120,9 @@ impl Vector {
     }
 }
 
-impl Work for Vector {
+impl Work for FullyConnected {
     fn algorithm(&self) -> &'static str {
-        "vector"
+        "fully connected"
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {

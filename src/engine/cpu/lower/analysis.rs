@@ -8,7 +8,7 @@ use crate::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
 
 /// The kernel of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum KernelKind {
     /// A convolution of the network's input as it lies; true with its channels last.
     Planar {
         channels_last: bool,
@@ -17,73 +17,71 @@ pub(super) enum Class {
     Winograd,
     Depthwise,
     /// A convolution or matrix product with one pixel.
-    Vector,
+    FullyConnected,
     Affine,
     Activation,
     /// A function of two images of one shape.
     Binary,
     /// An image times one number per channel.
-    Gate,
+    ChannelScale,
     Pool,
     GlobalMean,
-    Enlarge,
+    Upsample,
     Pad,
     Concat,
     /// To `[height, width, channels]`.
-    ChannelsLast,
+    ToChannelsLast,
     /// From `[height, width, channels]`.
-    ChannelsFirst,
+    FromChannelsLast,
     /// The same numbers under another shape.
-    Alias,
+    Reshape,
     /// Some channels of an image, which nobody reads as an image.
-    Part,
-    FlatCurve,
+    ChannelSlice,
+    FlatActivation,
     /// Part of the operation that reads it.
-    Absorbed,
+    Fused,
     Fallback,
 }
 
-impl Class {
+impl KernelKind {
     /// Whether the operation reads its inputs as blocked images.
     fn reads_images(self) -> bool {
         match self {
             Self::Dense
             | Self::Winograd
             | Self::Depthwise
-            | Self::Vector
+            | Self::FullyConnected
             | Self::Affine
             | Self::Activation
             | Self::Binary
-            | Self::Gate
+            | Self::ChannelScale
             | Self::Pool
             | Self::GlobalMean
-            | Self::Enlarge
+            | Self::Upsample
             | Self::Pad
             | Self::Concat => true,
             Self::Planar { .. }
-            | Self::ChannelsLast
-            | Self::ChannelsFirst
-            | Self::Alias
-            | Self::Part
-            | Self::Absorbed
-            | Self::FlatCurve
+            | Self::ToChannelsLast
+            | Self::FromChannelsLast
+            | Self::Reshape
+            | Self::ChannelSlice
+            | Self::Fused
+            | Self::FlatActivation
             | Self::Fallback => false,
         }
     }
-}
 
-impl Class {
     /// Whether the operation writes a blocked image whoever reads it.
     fn writes_image(self) -> bool {
-        self.reads_images() || matches!(self, Self::Planar { .. } | Self::ChannelsFirst)
+        self.reads_images() || matches!(self, Self::Planar { .. } | Self::FromChannelsLast)
     }
 }
 
 /// What is known of a graph before it is lowered.
-pub(super) struct Classes<'g> {
+pub(super) struct GraphAnalysis<'g> {
     graph: &'g Graph,
     /// Per node.
-    pub(super) of_node: Vec<Class>,
+    pub(super) kinds: Vec<KernelKind>,
     /// Per value: the nodes that read it.
     readers: Vec<Vec<usize>>,
     producers: Vec<Option<usize>>,
@@ -109,8 +107,8 @@ pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
     }
 }
 
-impl<'g> Classes<'g> {
-    pub(super) fn of(graph: &'g Graph, kernels: &KernelSet) -> Self {
+impl<'g> GraphAnalysis<'g> {
+    pub(super) fn new(graph: &'g Graph, kernels: &KernelSet) -> Self {
         let mut readers = vec![Vec::new(); graph.value_count()];
         let mut producers = vec![None; graph.value_count()];
         let mut is_output = vec![false; graph.value_count()];
@@ -121,125 +119,129 @@ impl<'g> Classes<'g> {
             }
         }
         graph.output_ids().for_each(|id| is_output[id.index()] = true);
-        let mut classes = Self {
+        let mut analysis = Self {
             graph,
-            of_node: Vec::new(),
+            kinds: Vec::new(),
             readers,
             producers,
             is_output,
             winograd_pixels_min: kernels.winograd_pixels_min,
         };
-        classes.of_node = graph.nodes().iter().map(|node| classes.class(node)).collect();
+        analysis.kinds = graph.nodes().iter().map(|node| analysis.kind_of(node)).collect();
         for at in 0..graph.nodes().len() {
-            if classes.is_absorbed(at) {
-                classes.of_node[at] = Class::Absorbed;
+            if analysis.is_fused(at) {
+                analysis.kinds[at] = KernelKind::Fused;
             }
         }
         for at in 0..graph.nodes().len() {
-            if classes.is_part(at) {
-                classes.of_node[at] = Class::Part;
+            if analysis.is_channel_slice(at) {
+                analysis.kinds[at] = KernelKind::ChannelSlice;
             }
         }
-        classes
+        analysis
     }
 
-    fn class(&self, node: &Node) -> Class {
+    fn kind_of(&self, node: &Node) -> KernelKind {
         let shape = |id: ValueId| image_shape(self.graph.shape(id));
         let (Some(input), output) = (shape(node.inputs[0]), shape(node.output)) else {
-            return self.flat_class(node);
+            return self.flat_kind(node);
         };
-        let Some(output) = output else { return self.flat_class(node) };
+        let Some(output) = output else { return self.flat_kind(node) };
         match &node.op {
-            Op::Conv(conv) => self.convolution(node, conv, input, output),
-            Op::Linear(_) if self.graph.shape(node.inputs[0]).len() == 1 => Class::Vector,
+            Op::Conv(conv) => self.convolution_kind(node, conv, input, output),
+            Op::Linear(_) if self.graph.shape(node.inputs[0]).len() == 1 => {
+                KernelKind::FullyConnected
+            }
             Op::ScaleShift(affine)
                 if along_channels(&affine.scale, input).is_some()
                     && along_channels(&affine.shift, input).is_some() =>
             {
-                Class::Affine
+                KernelKind::Affine
             }
             Op::Activation(Activation::PRelu(slopes))
                 if along_channels(slopes, input).is_none() =>
             {
-                Class::Fallback
+                KernelKind::Fallback
             }
-            Op::Activation(_) => Class::Activation,
+            Op::Activation(_) => KernelKind::Activation,
             Op::Binary(op) => match (shape(node.inputs[1]), *op) {
                 // In lanes beyond the last channel it would be 0 / 0, and kernels that read channels
                 // by twos multiply one of them with zero.
-                (_, BinaryOp::Div) if !input[0].is_multiple_of(LANES) => Class::Fallback,
-                (Some(other), _) if other == input => Class::Binary,
-                (Some([c, 1, 1]), BinaryOp::Mul) if c == input[0] && output == input => Class::Gate,
-                _ => Class::Fallback,
+                (_, BinaryOp::Div) if !input[0].is_multiple_of(LANES) => KernelKind::Fallback,
+                (Some(other), _) if other == input => KernelKind::Binary,
+                (Some([c, 1, 1]), BinaryOp::Mul) if c == input[0] && output == input => {
+                    KernelKind::ChannelScale
+                }
+                _ => KernelKind::Fallback,
             },
-            Op::MaxPool(_) | Op::AveragePool(_) => Class::Pool,
-            Op::GlobalAveragePool => Class::GlobalMean,
-            Op::Resize(ResizeMode::Nearest) => Class::Enlarge,
-            Op::Pad { .. } => Class::Pad,
-            Op::Concat { axis: 0 } => Class::Concat,
-            Op::Transpose { perm } if *perm == [1, 2, 0] => Class::ChannelsLast,
-            Op::Transpose { perm } if *perm == [2, 0, 1] => Class::ChannelsFirst,
-            _ => self.flat_class(node),
+            Op::MaxPool(_) | Op::AveragePool(_) => KernelKind::Pool,
+            Op::GlobalAveragePool => KernelKind::GlobalMean,
+            Op::Resize(ResizeMode::Nearest) => KernelKind::Upsample,
+            Op::Pad { .. } => KernelKind::Pad,
+            Op::Concat { axis: 0 } => KernelKind::Concat,
+            Op::Transpose { perm } if *perm == [1, 2, 0] => KernelKind::ToChannelsLast,
+            Op::Transpose { perm } if *perm == [2, 0, 1] => KernelKind::FromChannelsLast,
+            _ => self.flat_kind(node),
         }
     }
 
-    fn flat_class(&self, node: &Node) -> Class {
+    fn flat_kind(&self, node: &Node) -> KernelKind {
         match &node.op {
-            Op::Reshape => Class::Alias,
-            Op::Activation(Activation::PRelu(_)) => Class::Fallback,
-            Op::Activation(_) => Class::FlatCurve,
-            _ => Class::Fallback,
+            Op::Reshape => KernelKind::Reshape,
+            Op::Activation(Activation::PRelu(_)) => KernelKind::Fallback,
+            Op::Activation(_) => KernelKind::FlatActivation,
+            _ => KernelKind::Fallback,
         }
     }
 
-    fn convolution(
+    fn convolution_kind(
         &self,
         node: &Node,
         conv: &Conv,
         input: [usize; 3],
         output: [usize; 3],
-    ) -> Class {
+    ) -> KernelKind {
         let ([down, right], pads) = (conv.window.strides, conv.window.pads);
         let slopes_fit = match &conv.activation {
             Some(Activation::PRelu(slopes)) => along_channels(slopes, output).is_some(),
             _ => true,
         };
         if conv.dilations != [1, 1] || !slopes_fit {
-            return Class::Fallback;
+            return KernelKind::Fallback;
         }
         if conv.is_depthwise() {
-            return Class::Depthwise;
+            return KernelKind::Depthwise;
         }
         if conv.groups != 1 {
-            return Class::Fallback;
+            return KernelKind::Fallback;
         }
         if pads == [0; 4] && output[1..] == [1, 1] && conv.window.kernel == input[1..] {
-            return Class::Vector;
+            return KernelKind::FullyConnected;
         }
         if down != right || down > 2 {
-            return Class::Fallback;
+            return KernelKind::Fallback;
         }
-        if let Some(class) = self.planar(node, input) {
-            return class;
+        if let Some(kind) = self.planar_kind(node, input) {
+            return kind;
         }
         let is_winograd = conv.window.kernel == [3, 3]
             && down == 1
             && pads == [1; 4]
             && input[0].min(output[0]) >= WINOGRAD_CHANNELS_MIN
             && output[1] * output[2] >= self.winograd_pixels_min;
-        if is_winograd { Class::Winograd } else { Class::Dense }
+        if is_winograd { KernelKind::Winograd } else { KernelKind::Dense }
     }
 
     /// A convolution of few channels that come straight from the caller.
-    fn planar(&self, node: &Node, input: [usize; 3]) -> Option<Class> {
+    fn planar_kind(&self, node: &Node, input: [usize; 3]) -> Option<KernelKind> {
         if node.inputs.len() > 1 || input[0] > PLANAR_CHANNELS_MAX {
             return None;
         }
         let source = node.inputs[0];
         if source == self.graph.input_id() {
-            return Some(Class::Planar { channels_last: false });
+            return Some(KernelKind::Planar { channels_last: false });
         }
-        self.transposed_input(source).map(|_| Class::Planar { channels_last: true })
+        self.transposed_input(source).map(|_| KernelKind::Planar { channels_last: true })
     }
 
     /// The network's input, when `value` is it with the channels moved to the front.
@@ -261,44 +263,46 @@ impl<'g> Classes<'g> {
         }
     }
 
-    fn is_absorbed(&self, at: usize) -> bool {
+    fn is_fused(&self, at: usize) -> bool {
         let node = &self.graph.nodes()[at];
         let readers = &self.readers[node.output.index()];
-        let class = |at: usize| self.of_node[at];
-        match class(at) {
-            Class::ChannelsFirst => {
+        let kind = |at: usize| self.kinds[at];
+        match kind(at) {
+            KernelKind::FromChannelsLast => {
                 node.inputs[0] == self.graph.input_id()
                     && !self.is_output[node.output.index()]
-                    && readers.iter().all(|&r| matches!(class(r), Class::Planar { .. }))
+                    && readers.iter().all(|&r| matches!(kind(r), KernelKind::Planar { .. }))
             }
-            Class::Alias => self.sole_reader(node.output).is_some_and(|reader| {
+            KernelKind::Reshape => self.sole_reader(node.output).is_some_and(|reader| {
                 matches!(self.graph.nodes()[reader].op, Op::Linear(_))
-                    && class(reader) == Class::Vector
-                    && self.flattened(node.output).is_some()
+                    && kind(reader) == KernelKind::FullyConnected
+                    && self.flattened_image(node.output).is_some()
             }),
-            Class::Gate | Class::Enlarge => self.sole_reader(node.output).is_some_and(|reader| {
-                let sum = &self.graph.nodes()[reader];
-                let other = sum.inputs.iter().find(|&&input| input != node.output);
-                matches!(sum.op, Op::Binary(BinaryOp::Add))
-                    && class(reader) == Class::Binary
-                    && other.is_some_and(|&other| self.absorbed(other).is_none())
-            }),
+            KernelKind::ChannelScale | KernelKind::Upsample => {
+                self.sole_reader(node.output).is_some_and(|reader| {
+                    let sum = &self.graph.nodes()[reader];
+                    let other = sum.inputs.iter().find(|&&input| input != node.output);
+                    matches!(sum.op, Op::Binary(BinaryOp::Add))
+                        && kind(reader) == KernelKind::Binary
+                        && other.is_some_and(|&other| self.fused_operand(other).is_none())
+                })
+            }
             _ => false,
         }
     }
 
-    fn is_part(&self, at: usize) -> bool {
+    fn is_channel_slice(&self, at: usize) -> bool {
         let node = &self.graph.nodes()[at];
         let is_of_channels = matches!(node.op, Op::Slice { axis: 0, step: 1, .. })
             && self.graph.shape(node.output).len() == 3;
         let is_of_image = node.inputs.first().and_then(|input| self.producers[input.index()]);
         is_of_channels
-            && is_of_image.is_some_and(|at| self.of_node[at].writes_image())
+            && is_of_image.is_some_and(|at| self.kinds[at].writes_image())
             && !self.is_read_as_image(node.output)
     }
 
     /// The image that `value` is the flattened form of.
-    pub(super) fn flattened(&self, value: ValueId) -> Option<ValueId> {
+    pub(super) fn flattened_image(&self, value: ValueId) -> Option<ValueId> {
         let node = self.producer(value)?;
         let from = self.graph.shape(*node.inputs.first()?);
         let is_flattening = matches!(node.op, Op::Reshape) && from.len() == 3;
@@ -306,44 +310,51 @@ impl<'g> Classes<'g> {
     }
 
     /// The gate or enlargement whose result `value` is, when the sum that reads it computes it.
-    pub(super) fn absorbed(&self, value: ValueId) -> Option<&'g Node> {
+    pub(super) fn fused_operand(&self, value: ValueId) -> Option<&'g Node> {
         let at = self.producers[value.index()]?;
         let node = &self.graph.nodes()[at];
-        let is_part = matches!(node.op, Op::Binary(BinaryOp::Mul) | Op::Resize(_));
-        (is_part && self.of_node[at] == Class::Absorbed).then_some(node)
+        let is_operand = matches!(node.op, Op::Binary(BinaryOp::Mul) | Op::Resize(_));
+        (is_operand && self.kinds[at] == KernelKind::Fused).then_some(node)
     }
 
     /// Whether anybody reads the value as a blocked image.
     pub(super) fn is_read_as_image(&self, value: ValueId) -> bool {
-        self.readers[value.index()].iter().any(|&at| match self.of_node[at] {
-            Class::Alias => self.is_read_as_image(self.graph.nodes()[at].output),
+        self.readers[value.index()].iter().any(|&at| match self.kinds[at] {
+            KernelKind::Reshape => self.is_read_as_image(self.graph.nodes()[at].output),
             // A flattening is read by its matrix product, a gate or an enlargement by a sum.
-            Class::Absorbed => true,
-            class => class.reads_images(),
+            KernelKind::Fused => true,
+            kind => kind.reads_images(),
         })
     }
 
     /// Whether the value's image holds `f32` in a network of another format: nothing but the
     /// caller reads it, and its kernel can write it so.
-    pub(super) fn is_wide(&self, value: ValueId) -> bool {
+    pub(super) fn is_stored_as_f32(&self, value: ValueId) -> bool {
         let Some(at) = self.producers[value.index()] else { return false };
         let node = &self.graph.nodes()[at];
-        match self.of_node[at] {
-            Class::Dense | Class::Winograd | Class::Vector => {}
-            Class::Depthwise if node.inputs.len() == 1 => {}
-            Class::Concat => {
+        match self.kinds[at] {
+            KernelKind::Dense | KernelKind::Winograd | KernelKind::FullyConnected => {}
+            KernelKind::Depthwise if node.inputs.len() == 1 => {}
+            KernelKind::Concat => {
                 let is_last = |&part: &ValueId| {
-                    let producer = self.producers[part.index()].map(|at| self.of_node[at]);
+                    let producer = self.producers[part.index()].map(|at| self.kinds[at]);
                     self.sole_reader(part).is_some()
-                        && matches!(producer, Some(Class::Dense | Class::Winograd | Class::Vector))
+                        && matches!(
+                            producer,
+                            Some(
+                                KernelKind::Dense
+                                    | KernelKind::Winograd
+                                    | KernelKind::FullyConnected
+                            )
+                        )
                 };
                 return !self.is_read_as_image(value) && node.inputs.iter().all(is_last);
             }
             _ => return false,
         }
         match self.sole_reader(value) {
-            Some(reader) if self.of_node[reader] == Class::Concat => {
-                self.is_wide(self.graph.nodes()[reader].output)
+            Some(reader) if self.kinds[reader] == KernelKind::Concat => {
+                self.is_stored_as_f32(self.graph.nodes()[reader].output)
             }
             _ => !self.is_read_as_image(value),
         }
@@ -369,8 +380,10 @@ impl<'g> Classes<'g> {
     fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
         self.readers[value.index()].iter().filter_map(move |&at| {
             let node = &self.graph.nodes()[at];
-            let reads =
-                matches!(self.of_node[at], Class::Dense | Class::Winograd | Class::Depthwise);
+            let reads = matches!(
+                self.kinds[at],
+                KernelKind::Dense | KernelKind::Winograd | KernelKind::Depthwise
+            );
             match &node.op {
                 Op::Conv(conv)
                     if reads && node.inputs[0] == value && conv.window.pads != [0; 4] =>
@@ -396,14 +409,14 @@ mod tests {
     use crate::fixtures::{int, ints, string};
 
     /// The kind of each node and its class.
-    fn classes(graph: &Graph) -> Vec<(&'static str, Class)> {
-        let classes = Classes::of(graph, &PORTABLE_F32).of_node;
-        graph.nodes().iter().map(|node| node.op.name()).zip(classes).collect()
+    fn kinds(graph: &Graph) -> Vec<(&'static str, KernelKind)> {
+        let kinds = GraphAnalysis::new(graph, &PORTABLE_F32).kinds;
+        graph.nodes().iter().map(|node| node.op.name()).zip(kinds).collect()
     }
 
     /// The class of the last node.
-    fn last(graph: &Graph) -> Class {
-        classes(graph).last().expect("there are nodes").1
+    fn last(graph: &Graph) -> KernelKind {
+        kinds(graph).last().expect("there are nodes").1
     }
 
     fn convolution(draft: &mut Draft, from: &str, to: &str, dims: [usize; 4], groups: usize) {
@@ -415,7 +428,7 @@ mod tests {
     }
 
     /// A convolution behind one of 1×1.
-    fn convolved(channels: usize, out: usize, kernel: [usize; 2], groups: usize) -> Class {
+    fn convolved(channels: usize, out: usize, kernel: [usize; 2], groups: usize) -> KernelKind {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [channels, channels, 1, 1], 1);
         convolution(&mut draft, "a", "y", [out, channels, kernel[0], kernel[1]], groups);
@@ -424,26 +437,26 @@ mod tests {
 
     #[test]
     fn convolutions_get_the_kernel_of_their_shape() {
-        assert_eq!(convolved(32, 32, [3, 3], 1), Class::Winograd);
-        assert_eq!(convolved(32, 31, [3, 3], 1), Class::Dense);
-        assert_eq!(convolved(31, 32, [3, 3], 1), Class::Dense);
-        assert_eq!(convolved(32, 32, [3, 5], 1), Class::Dense);
-        assert_eq!(convolved(32, 32, [1, 1], 1), Class::Dense);
-        assert_eq!(convolved(32, 32, [3, 3], 32), Class::Depthwise);
-        assert_eq!(convolved(32, 32, [3, 3], 2), Class::Fallback);
+        assert_eq!(convolved(32, 32, [3, 3], 1), KernelKind::Winograd);
+        assert_eq!(convolved(32, 31, [3, 3], 1), KernelKind::Dense);
+        assert_eq!(convolved(31, 32, [3, 3], 1), KernelKind::Dense);
+        assert_eq!(convolved(32, 32, [3, 5], 1), KernelKind::Dense);
+        assert_eq!(convolved(32, 32, [1, 1], 1), KernelKind::Dense);
+        assert_eq!(convolved(32, 32, [3, 3], 32), KernelKind::Depthwise);
+        assert_eq!(convolved(32, 32, [3, 3], 2), KernelKind::Fallback);
         // Two outputs for each channel.
-        assert_eq!(convolved(16, 32, [3, 3], 16), Class::Fallback);
+        assert_eq!(convolved(16, 32, [3, 3], 16), KernelKind::Fallback);
     }
 
     #[test]
-    fn a_kernel_as_large_as_the_image_is_a_vector() {
+    fn a_kernel_as_large_as_the_image_is_fully_connected() {
         let mut draft = Draft::default();
         draft.noise("weight", &[5, 20, 3, 4], 0.1);
         draft.push("Conv", &["x", "weight"], "y", &[]);
-        assert_eq!(last(&draft.graph(&[20, 3, 4])), Class::Vector);
+        assert_eq!(last(&draft.graph(&[20, 3, 4])), KernelKind::FullyConnected);
         let mut draft = Draft::default();
         draft.linear("x", "y", [5, 20]);
-        assert_eq!(last(&draft.graph(&[20])), Class::Vector);
+        assert_eq!(last(&draft.graph(&[20])), KernelKind::FullyConnected);
     }
 
     #[test]
@@ -453,40 +466,43 @@ mod tests {
             convolution(&mut draft, "x", "y", [8, channels, 3, 3], 1);
             last(&draft.graph(&[channels, 8, 8]))
         };
-        assert_eq!(planar(4), Class::Planar { channels_last: false });
-        assert_eq!(planar(5), Class::Dense);
+        assert_eq!(planar(4), KernelKind::Planar { channels_last: false });
+        assert_eq!(planar(5), KernelKind::Dense);
     }
 
     #[test]
-    fn a_transposed_input_is_absorbed_when_only_planar_kernels_read_it() {
+    fn a_transposed_input_is_fused_when_only_planar_kernels_read_it() {
         let mut draft = Draft::default();
         draft.push("Transpose", &["x"], "a", &[ints("perm", &[0, 3, 1, 2])]);
         convolution(&mut draft, "a", "y", [8, 3, 3, 3], 1);
-        let planar = ("Conv", Class::Planar { channels_last: true });
+        let planar = ("Conv", KernelKind::Planar { channels_last: true });
         let alone = draft.clone().graph(&[8, 8, 3]);
-        assert_eq!(classes(&alone), [("Transpose", Class::Absorbed), planar]);
+        assert_eq!(kinds(&alone), [("Transpose", KernelKind::Fused), planar]);
         let shown = draft.clone().graph_with(&[8, 8, 3], &["y", "a"]);
-        assert_eq!(classes(&shown), [("Transpose", Class::ChannelsFirst), planar]);
+        assert_eq!(kinds(&shown), [("Transpose", KernelKind::FromChannelsLast), planar]);
     }
 
     #[test]
-    fn a_flattening_is_absorbed_by_its_one_matrix_product() {
+    fn a_flattening_is_fused_into_its_only_matrix_product() {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
         draft.push("Flatten", &["a"], "b", &[]);
         draft.linear("b", "y", [3, 20 * 12]);
-        let absorbed =
-            [("Conv", Class::Dense), ("Reshape", Class::Absorbed), ("Linear", Class::Vector)];
-        assert_eq!(classes(&draft.clone().graph(&[8, 3, 4])), absorbed);
+        let fused = [
+            ("Conv", KernelKind::Dense),
+            ("Reshape", KernelKind::Fused),
+            ("Linear", KernelKind::FullyConnected),
+        ];
+        assert_eq!(kinds(&draft.clone().graph(&[8, 3, 4])), fused);
         let shown = draft.clone().graph_with(&[8, 3, 4], &["y", "b"]);
-        assert_eq!(classes(&shown)[1], ("Reshape", Class::Alias));
+        assert_eq!(kinds(&shown)[1], ("Reshape", KernelKind::Reshape));
         draft.linear("b", "z", [3, 20 * 12]);
         let twice = draft.graph_with(&[8, 3, 4], &["y", "z"]);
-        assert_eq!(classes(&twice)[1], ("Reshape", Class::Alias));
+        assert_eq!(kinds(&twice)[1], ("Reshape", KernelKind::Reshape));
     }
 
     /// `gate` is the one factor, `a` the other; what `outputs` of their sums are shown.
-    fn gated(outputs: &[&str]) -> Class {
+    fn channel_scale_kind(outputs: &[&str]) -> KernelKind {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
         draft.push("GlobalAveragePool", &["a"], "gate", &[]);
@@ -494,19 +510,19 @@ mod tests {
         draft.push("Add", &["a", "b"], "y", &[]);
         draft.push("Add", &["b", "b"], "z", &[]);
         let graph = draft.graph_with(&[8, 6, 5], outputs);
-        classes(&graph).into_iter().find(|(op, _)| *op == "Mul").expect("there is a product").1
+        kinds(&graph).into_iter().find(|(op, _)| *op == "Mul").expect("there is a product").1
     }
 
     #[test]
-    fn a_gate_is_absorbed_by_the_one_sum_that_reads_it_once() {
-        assert_eq!(gated(&["y"]), Class::Absorbed);
-        assert_eq!(gated(&["z"]), Class::Gate);
-        assert_eq!(gated(&["y", "z"]), Class::Gate);
-        assert_eq!(gated(&["y", "b"]), Class::Gate);
+    fn a_channel_scale_is_fused_into_the_only_sum_that_reads_it_once() {
+        assert_eq!(channel_scale_kind(&["y"]), KernelKind::Fused);
+        assert_eq!(channel_scale_kind(&["z"]), KernelKind::ChannelScale);
+        assert_eq!(channel_scale_kind(&["y", "z"]), KernelKind::ChannelScale);
+        assert_eq!(channel_scale_kind(&["y", "b"]), KernelKind::ChannelScale);
     }
 
     #[test]
-    fn one_of_two_enlargements_is_absorbed_by_their_sum() {
+    fn one_of_two_upsamplings_is_fused_into_their_sum() {
         let mut draft = Draft::default();
         draft.numbers("scales", &[4], &[1.0, 1.0, 2.0, 2.0]);
         for (from, to) in [("x", "a"), ("other", "b")] {
@@ -522,12 +538,15 @@ mod tests {
         }
         draft.push("Add", &["a", "b"], "y", &[]);
         let graph = draft.graph(&[20, 3, 4]);
-        let of = |class| classes(&graph).iter().filter(|(_, c)| *c == class).count();
-        assert_eq!((of(Class::Absorbed), of(Class::Enlarge), of(Class::Binary)), (1, 1, 1));
+        let of = |kind| kinds(&graph).iter().filter(|(_, k)| *k == kind).count();
+        assert_eq!(
+            (of(KernelKind::Fused), of(KernelKind::Upsample), of(KernelKind::Binary)),
+            (1, 1, 1)
+        );
     }
 
     #[test]
-    fn some_channels_that_nobody_convolves_stay_where_they_are() {
+    fn a_slice_of_channels_that_no_kernel_reads_as_an_image_is_not_copied() {
         let slice = |reader: &str| {
             let mut draft = Draft::default();
             convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
@@ -541,30 +560,34 @@ mod tests {
                 _ => draft.push("Transpose", &["b"], "y", &[ints("perm", &[0, 2, 3, 1])]),
             }
             let graph = draft.graph(&[8, 4, 4]);
-            classes(&graph).into_iter().find(|(op, _)| *op == "Slice").expect("there is one").1
+            kinds(&graph).into_iter().find(|(op, _)| *op == "Slice").expect("there is one").1
         };
-        assert_eq!(slice("Transpose"), Class::Part);
-        assert_eq!(slice("Flatten"), Class::Part);
-        assert_eq!(slice("Conv"), Class::Fallback);
+        assert_eq!(slice("Transpose"), KernelKind::ChannelSlice);
+        assert_eq!(slice("Flatten"), KernelKind::ChannelSlice);
+        assert_eq!(slice("Conv"), KernelKind::Fallback);
     }
 
     /// Nothing that is read as an image of the network's format is wider than it.
     #[test]
-    fn only_what_the_caller_alone_reads_is_wide() {
+    fn only_images_that_the_caller_alone_reads_are_stored_as_f32() {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
         convolution(&mut draft, "a", "b", [20, 20, 3, 3], 1);
         convolution(&mut draft, "a", "c", [12, 20, 1, 1], 1);
         draft.push("Concat", &["b", "c"], "y", &[int("axis", 1)]);
-        let is_wide = |outputs: &[&str]| {
+        let stored_as_f32 = |outputs: &[&str]| {
             let graph = draft.clone().graph_with(&[8, 4, 4], outputs);
-            let classes = Classes::of(&graph, &PORTABLE_F32);
-            graph.nodes().iter().map(|node| classes.is_wide(node.output)).collect::<Vec<_>>()
+            let analysis = GraphAnalysis::new(&graph, &PORTABLE_F32);
+            graph
+                .nodes()
+                .iter()
+                .map(|node| analysis.is_stored_as_f32(node.output))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(is_wide(&["y"]), [false, true, true, true]);
+        assert_eq!(stored_as_f32(&["y"]), [false, true, true, true]);
         // A part that is shown itself is read twice, and parts are of the format of the whole.
-        assert_eq!(is_wide(&["y", "c"]), [false; 4]);
-        assert_eq!(is_wide(&["b", "c"]), [false, true, true]);
+        assert_eq!(stored_as_f32(&["y", "c"]), [false; 4]);
+        assert_eq!(stored_as_f32(&["b", "c"]), [false, true, true]);
     }
 
     #[test]
@@ -575,9 +598,9 @@ mod tests {
         convolution(&mut draft, "a", "c", [20, 20, 7, 1], 1);
         convolution(&mut draft, "a", "d", [20, 20, 1, 1], 1);
         let graph = draft.graph_with(&[8, 9, 9], &["b", "c", "d"]);
-        let classes = Classes::of(&graph, &PORTABLE_F32);
-        assert_eq!(classes.border(graph.nodes()[0].output), [3, 2, 3, 2]);
-        assert!(classes.border_fill(graph.nodes()[0].output).is_none());
-        assert_eq!(classes.border(graph.nodes()[3].output), [0; 4]);
+        let analysis = GraphAnalysis::new(&graph, &PORTABLE_F32);
+        assert_eq!(analysis.border(graph.nodes()[0].output), [3, 2, 3, 2]);
+        assert!(analysis.border_fill(graph.nodes()[0].output).is_none());
+        assert_eq!(analysis.border(graph.nodes()[3].output), [0; 4]);
     }
 }
