@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::kernels::strip::{Strip, StripArgs, StripTable};
 use super::kernels::tile::{Plane, Taps, TileArgs};
-use super::kernels::{Finish, KernelSet};
+use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
 use super::memory::Buffer;
 
@@ -57,7 +57,7 @@ fn of_tiles(kernels: &KernelSet, rounds: usize) -> f64 {
         ahead: 0,
         bias: None,
         residual: None,
-        finish: Finish::Nothing,
+        epilogue: Epilogue::Identity,
         output: Plane { first: output.start(), block: pixels * LANES, row: 0 },
     };
     // SAFETY: the buffers are as large as the taps and the tile.
@@ -92,7 +92,7 @@ fn of_strips(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
         weights: weights.start(),
         bias: bias.start().cast_const().cast(),
         residual: None,
-        finish: Finish::Nothing,
+        epilogue: Epilogue::Identity,
         output: Plane { first: output.start(), block: PIXELS * LANES, row: 0 },
     };
     let macs = LINES * PIXELS * blocks * LANES * INPUT_BLOCKS * COLUMNS * LANES;

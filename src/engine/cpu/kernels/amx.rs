@@ -42,7 +42,7 @@ use std::marker::PhantomData;
 
 use super::Runnable;
 use super::strip::{HEIGHT_MAX, Piece, StripArgs};
-use super::tile::conclude;
+use super::tile::store_sums;
 use crate::cpu::lanes::avx512::Zmm;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
@@ -252,7 +252,7 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
                 }
                 for (piece, sums) in [Some(&first), second.as_ref()].into_iter().zip(&sums.0) {
                     if let Some(piece) = piece {
-                        finish::<R, O, BLOCKS>(args, piece, sums);
+                        store_piece::<R, O, BLOCKS>(args, piece, sums);
                     }
                 }
             }
@@ -265,7 +265,7 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
 /// # Safety
 /// As [`StripArgs`] says; `sums` are the piece's.
 #[inline(always)]
-unsafe fn finish<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
+unsafe fn store_piece<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
     args: &StripArgs,
     piece: &Piece,
     sums: &[[[f32; LANES]; HEIGHT_MAX]; 2],
@@ -281,7 +281,13 @@ unsafe fn finish<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
                 }
                 let at = [y, x + beside];
                 let (residual, output) = (args.residual, args.output);
-                conclude::<_, R, O, BLOCKS, 1, 1>(residual, args.finish, output, at, &mut of_pixel);
+                store_sums::<_, R, O, BLOCKS, 1, 1>(
+                    residual,
+                    args.epilogue,
+                    output,
+                    at,
+                    &mut of_pixel,
+                );
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Finish, Runnable, run};
+use super::{Epilogue, Runnable, run};
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// One block of sixteen channels. `input` points at the first tap of the first pixel, and all taps
@@ -19,7 +19,7 @@ pub(in crate::cpu) struct DepthwiseArgs {
     pub(in crate::cpu) strides: [usize; 2],
     pub(in crate::cpu) weights: *const f32,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: *mut u8,
     pub(in crate::cpu) output_row: usize,
     pub(in crate::cpu) rows: usize,
@@ -137,7 +137,7 @@ unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: u
             }
         }
         for (pixel, sum) in sums.into_iter().enumerate() {
-            O::store(args.finish.apply(sum, 0), to.add(pixel * LANES));
+            O::store(args.epilogue.apply(sum, 0), to.add(pixel * LANES));
         }
     }
 }
@@ -169,7 +169,7 @@ impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for Any<I, O> {
                     }
                     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
                     let to = args.output.cast::<O::Element>().add(y * args.output_row + x * LANES);
-                    O::store(args.finish.apply(sum, 0), to);
+                    O::store(args.epilogue.apply(sum, 0), to);
                 }
             }
         }

@@ -8,7 +8,7 @@
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
 //! | `pool` | windows and means |
-//! | `pixelwise` | what is done to each number alone |
+//! | `elementwise` | what is done to each number alone |
 //!
 //! Pointers are to bytes because a [`KernelSet`] hides its format. Each argument struct says what
 //! its pointers cover. That every window lies in its bordered image is asserted at load, when a
@@ -19,7 +19,7 @@
 mod amx;
 pub(super) mod cut;
 pub(super) mod depthwise;
-pub(super) mod pixelwise;
+pub(super) mod elementwise;
 pub(super) mod pool;
 pub(super) mod strip;
 pub(super) mod tile;
@@ -28,8 +28,8 @@ pub(super) mod winograd;
 #[cfg(target_arch = "x86_64")]
 use self::amx::AmxStrip;
 use self::depthwise::DepthwiseTable;
-use self::pixelwise::{Curve, CurveArgs, Pixelwise, PixelwiseArgs};
-use self::pool::{GlobalMean, GlobalMeanArgs, Pool, PoolArgs};
+use self::elementwise::{ActivationArgs, ActivationKernel, ElementwiseArgs, ElementwiseKernel};
+use self::pool::{GlobalMeanArgs, GlobalMeanKernel, PoolArgs, PoolKernel};
 #[cfg(target_arch = "x86_64")]
 use self::strip::StripFns;
 use self::strip::StripTable;
@@ -49,17 +49,17 @@ use super::lanes::{
 
 /// What happens to a sum before it is stored.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Finish {
-    Nothing,
+pub(super) enum Epilogue {
+    Identity,
     /// Below zero: times the slope of its channel; sixteen slopes per block.
-    Slope(*const f32),
+    PRelu(*const f32),
     Clip {
         min: f32,
         max: f32,
     },
 }
 
-impl Finish {
+impl Epilogue {
     /// # Safety
     /// Slopes point to sixteen numbers `block` blocks on; the processor has the instructions.
     #[inline(always)]
@@ -67,8 +67,8 @@ impl Finish {
         // SAFETY: what the caller promises.
         unsafe {
             match self {
-                Self::Nothing => x,
-                Self::Slope(slopes) => {
+                Self::Identity => x,
+                Self::PRelu(slopes) => {
                     x.slope_below_zero(L::load(slopes.add(block * super::lanes::LANES)))
                 }
                 Self::Clip { min, max } => x.max(L::splat(min)).min(L::splat(max)),
@@ -105,10 +105,10 @@ pub(super) struct KernelSet {
     pub(super) forward: unsafe fn(&ForwardArgs),
     pub(super) inverse: unsafe fn(&InverseArgs),
     pub(super) inverse_to_f32: unsafe fn(&InverseArgs),
-    pub(super) pixelwise: unsafe fn(&PixelwiseArgs),
-    pub(super) curve: unsafe fn(&CurveArgs),
+    pub(super) elementwise: unsafe fn(&ElementwiseArgs),
+    pub(super) activation: unsafe fn(&ActivationArgs),
     /// The curve on `f32` in any format.
-    pub(super) curve_f32: unsafe fn(&CurveArgs),
+    pub(super) activation_f32: unsafe fn(&ActivationArgs),
     pub(super) pool: unsafe fn(&PoolArgs),
     pub(super) global_mean: unsafe fn(&GlobalMeanArgs),
 }
@@ -132,11 +132,11 @@ impl KernelSet {
             forward: run::<A, ForwardTransform<F>>,
             inverse: run::<A, InverseTransform<F, F>>,
             inverse_to_f32: run::<A, InverseTransform<F, F32>>,
-            pixelwise: run::<A, Pixelwise<F>>,
-            curve: run::<A, Curve<F>>,
-            curve_f32: run::<A, Curve<F32>>,
-            pool: run::<A, Pool<F>>,
-            global_mean: run::<A, GlobalMean<F>>,
+            elementwise: run::<A, ElementwiseKernel<F>>,
+            activation: run::<A, ActivationKernel<F>>,
+            activation_f32: run::<A, ActivationKernel<F32>>,
+            pool: run::<A, PoolKernel<F>>,
+            global_mean: run::<A, GlobalMeanKernel<F>>,
         }
     }
 }

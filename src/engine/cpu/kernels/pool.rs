@@ -34,9 +34,9 @@ pub(in crate::cpu) struct PoolArgs {
     pub(in crate::cpu) width: usize,
 }
 
-pub(super) struct Pool<F>(PhantomData<F>);
+pub(super) struct PoolKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Pool<F> {
+impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
     type Args = PoolArgs;
 
     #[inline(always)]
@@ -135,9 +135,9 @@ pub(in crate::cpu) struct GlobalMeanArgs {
     pub(in crate::cpu) output: *mut u8,
 }
 
-pub(super) struct GlobalMean<F>(PhantomData<F>);
+pub(super) struct GlobalMeanKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMean<F> {
+impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
     type Args = GlobalMeanArgs;
 
     #[inline(always)]

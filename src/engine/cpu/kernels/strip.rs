@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use super::Finish;
+use super::Epilogue;
 use super::tile::{Plane, Taps};
 use crate::cpu::lanes::LANES;
 
@@ -30,7 +30,7 @@ pub(in crate::cpu) struct StripArgs {
     pub(in crate::cpu) weights: *const u8,
     pub(in crate::cpu) bias: *const f32,
     pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: Plane<*mut u8>,
 }
 

@@ -16,7 +16,7 @@
 
 use std::marker::PhantomData;
 
-use super::Finish;
+use super::Epilogue;
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// What one tile reads, in elements.
@@ -53,7 +53,7 @@ pub(in crate::cpu) struct TileArgs<'a> {
     /// `None` starts the sums at zero.
     pub(in crate::cpu) bias: Option<*const f32>,
     pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: Plane<*mut u8>,
 }
 
@@ -133,9 +133,9 @@ impl<
                 let input = args.input.cast::<I::Element>().add(tile * WIDTH * STEP);
                 accumulate::<L, I, BLOCKS, ROWS, WIDTH, STEP>(args, input, &mut sums);
                 let at = [0, tile * WIDTH];
-                conclude::<L, R, O, BLOCKS, ROWS, WIDTH>(
+                store_sums::<L, R, O, BLOCKS, ROWS, WIDTH>(
                     args.residual,
-                    args.finish,
+                    args.epilogue,
                     args.output,
                     at,
                     &mut sums,
@@ -209,9 +209,9 @@ unsafe fn accumulate<
 /// rows and pixels behind that of the planes.
 ///
 /// # Safety
-/// The pixels lie in the planes, whose formats are `R` and `O`; [`Finish::apply`]'s conditions.
+/// The pixels lie in the planes, whose formats are `R` and `O`; [`Epilogue::apply`]'s conditions.
 #[inline(always)]
-pub(super) unsafe fn conclude<
+pub(super) unsafe fn store_sums<
     L: Lanes,
     R: Format<L>,
     O: Format<L>,
@@ -220,7 +220,7 @@ pub(super) unsafe fn conclude<
     const WIDTH: usize,
 >(
     residual: Option<Plane<*const u8>>,
-    finish: Finish,
+    epilogue: Epilogue,
     output: Plane<*mut u8>,
     [y, x]: [usize; 2],
     sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
@@ -243,7 +243,7 @@ pub(super) unsafe fn conclude<
             for y in 0..ROWS {
                 let row = first.add(block * output.block + y * output.row);
                 for x in 0..WIDTH {
-                    O::store(finish.apply(sums[block][y][x], block), row.add(x * LANES));
+                    O::store(epilogue.apply(sums[block][y][x], block), row.add(x * LANES));
                 }
             }
         }

@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::tile::Plane;
-use super::{Finish, Runnable};
+use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{F32, Format, LANES, Lanes};
 
 /// Inputs along a side of a tile, outputs along a side, and numbers of a transformed tile.
@@ -46,7 +46,7 @@ pub(in crate::cpu) struct InverseArgs {
     pub(in crate::cpu) number_stride: usize,
     pub(in crate::cpu) bias: *const f32,
     pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: Plane<*mut u8>,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
@@ -123,7 +123,7 @@ impl<L: Lanes, R: Format<L>, O: Format<L>> Runnable<L> for InverseTransform<R, O
                     }
                     let to = args.output.first.cast::<O::Element>();
                     let to = to.add(y * args.output.row + x * LANES);
-                    O::store(args.finish.apply(sum, 0), to);
+                    O::store(args.epilogue.apply(sum, 0), to);
                 }
             }
         }

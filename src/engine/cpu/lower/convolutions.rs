@@ -1,14 +1,15 @@
 //! Convolutions and matrix products.
 
 use super::analysis::{KernelKind, image_shape};
-use super::{Draft, Lowering, finish};
+use super::{Draft, Lowering, epilogue};
 use crate::constant::Constant;
+use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
-    Dense, Depthwise, FullyConnected, ImageRef, PackedFinish, Pixelwise, Planar, Product, Strips,
-    WINOGRAD_ROW_UNIT, Winograd, Work,
+    Dense, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
+    Strips, WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Conv, Op};
@@ -40,7 +41,8 @@ impl<'g> Lowering<'g> {
             depth: 1,
             ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
         };
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
         let border = conv.border.as_ref();
         let work = Planar {
             input,
@@ -53,14 +55,14 @@ impl<'g> Lowering<'g> {
             border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
             weights: shape.pack_constant(&conv.weight, size_of::<f32>()),
             bias: bias(conv),
-            finish,
+            epilogue,
         };
         let draft = Draft {
             groups: shape.groups(),
             macs: macs(conv, &output),
             ..Draft::by_block(work, vec![input], &output)
         };
-        self.push_convolution(node, draft, output, curve, [channels, height, width]);
+        self.push_convolution(node, draft, output, activation_step, [channels, height, width]);
     }
 
     pub(super) fn dense(&mut self, node: &'g Node, kind: KernelKind) {
@@ -69,7 +71,8 @@ impl<'g> Lowering<'g> {
         let residual = node.inputs.get(1).map(|&id| self.image(id));
         let output = self.output_image(node.output);
         let (inputs, kernel) = (input.layout.channels, conv.window.kernel);
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
         let [top, left, ..] = conv.window.pads;
         let bias = bias(conv);
         let work: Box<dyn Work>;
@@ -79,14 +82,14 @@ impl<'g> Lowering<'g> {
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
             (row_unit, groups) = (WINOGRAD_ROW_UNIT, shape.groups());
-            let product = Product { input, residual, output, shape, weights, bias, finish };
+            let product = Product { input, residual, output, shape, weights, bias, epilogue };
             work = Box::new(Winograd { product });
         } else {
             let shape = self.dense_shape(conv.channels(), inputs, kernel);
             let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element_bytes);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
-            let product = Product { input, residual, output, shape, weights, bias, finish };
+            let product = Product { input, residual, output, shape, weights, bias, epilogue };
             let dense = Dense { product, stride, pads };
             work = match &self.plan.kernels.strips {
                 Some(kernels) => Box::new(Strips { dense, kernels }),
@@ -104,7 +107,7 @@ impl<'g> Lowering<'g> {
             is_whole: false,
         };
         let size = [input.layout.channels, input.layout.height, input.layout.width];
-        self.push_convolution(node, draft, output, curve, size);
+        self.push_convolution(node, draft, output, activation_step, size);
     }
 
     pub(super) fn depthwise(&mut self, node: &'g Node) {
@@ -113,11 +116,12 @@ impl<'g> Lowering<'g> {
         let residual = node.inputs.get(1).map(|&id| self.image(id));
         let output = self.output_image(node.output);
         let [top, left, ..] = conv.window.pads;
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
         // With a residual, the activation comes after it.
-        let (finish, later) = match residual {
-            Some(residual) => (PackedFinish::Nothing, Some((residual, finish))),
-            None => (finish, None),
+        let (epilogue, later) = match residual {
+            Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
+            None => (epilogue, None),
         };
         let work = Depthwise {
             input,
@@ -127,7 +131,7 @@ impl<'g> Lowering<'g> {
             pads: [top, left],
             weights: Buffer::of(&pack::depthwise(&conv.weight, conv.channels())),
             bias: bias(conv),
-            finish,
+            epilogue,
         };
         let draft = Draft {
             macs: macs(conv, &output),
@@ -135,15 +139,20 @@ impl<'g> Lowering<'g> {
         };
         let size = [input.layout.channels, input.layout.height, input.layout.width];
         self.push(convolution_label(conv, size), draft);
-        if let Some((residual, finish)) = later {
-            let b = Some((BinaryOp::Add, residual));
-            let (affine, channel_scale, b_upsample) = (None, None, [1, 1]);
-            let work =
-                Pixelwise { a: output, affine, channel_scale, b, b_upsample, finish, output };
+        if let Some((residual, epilogue)) = later {
+            let work = Elementwise {
+                a: output,
+                affine: None,
+                channel_scale: None,
+                b: Some((BinaryOp::Add, residual)),
+                b_upsample: [1, 1],
+                epilogue,
+                output,
+            };
             let reads = vec![output.value, residual.value];
             self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
         }
-        self.curve(output, curve);
+        self.push_activation(output, activation_step);
         self.border(output, self.analysis.border_fill(node.output));
     }
 
@@ -160,11 +169,11 @@ impl<'g> Lowering<'g> {
         let output = self.output_image(node.output);
         let layout = input.layout;
         let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
-        let (finish, curve) = finish::packed(activation, outputs);
+        let (epilogue, activation_step) = epilogue::lower_activation(activation, outputs);
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(bias_of, outputs);
         let work = FullyConnected {
-            product: Product { input, residual, output, shape, weights, bias, finish },
+            product: Product { input, residual, output, shape, weights, bias, epilogue },
         };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
         let draft = Draft {
@@ -174,7 +183,7 @@ impl<'g> Lowering<'g> {
         };
         let label = format!("{} {}→{outputs}", node.op.name(), weight.data().len() / outputs);
         self.push(label, draft);
-        self.curve(output, curve);
+        self.push_activation(output, activation_step);
         self.border(output, self.analysis.border_fill(node.output));
     }
 
@@ -196,11 +205,11 @@ impl<'g> Lowering<'g> {
         node: &'g Node,
         draft: Draft,
         output: ImageRef,
-        curve: Option<crate::cpu::kernels::pixelwise::CurveKind>,
+        activation_step: Option<ActivationKind>,
         input: [usize; 3],
     ) {
         self.push(convolution_label(Self::conv(node), input), draft);
-        self.curve(output, curve);
+        self.push_activation(output, activation_step);
         self.border(output, self.analysis.border_fill(node.output));
     }
 }

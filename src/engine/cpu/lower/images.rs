@@ -1,11 +1,11 @@
 //! Operations on images that are no convolutions.
 
 use super::analysis::{self, KernelKind};
-use super::{Draft, Lowering, finish};
+use super::{Draft, Lowering, epilogue};
 use crate::cpu::kernels::pool::PoolKind;
 use crate::cpu::pack;
 use crate::cpu::work::{
-    Assemble, GlobalMean, ImageRef, PackedFinish, Pixelwise, PlacedImage, Pool, Upsample,
+    Assemble, Elementwise, GlobalMean, ImageRef, PackedEpilogue, PlacedImage, Pool, Upsample,
 };
 use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Op};
@@ -23,10 +23,15 @@ impl<'g> Lowering<'g> {
                 .expect("other constants have the kernel kind Fallback");
             pack::per_channel(&numbers, 0.0)
         };
-        let affine = Some([numbers(&affine.scale), numbers(&affine.shift)]);
-        let finish = PackedFinish::Nothing;
-        let (channel_scale, b, b_upsample) = (None, None, [1, 1]);
-        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
+        let work = Elementwise {
+            a,
+            affine: Some([numbers(&affine.scale), numbers(&affine.shift)]),
+            channel_scale: None,
+            b: None,
+            b_upsample: [1, 1],
+            epilogue: PackedEpilogue::Identity,
+            output,
+        };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
         self.border(output, self.analysis.border_fill(node.output));
     }
@@ -37,11 +42,19 @@ impl<'g> Lowering<'g> {
         };
         let a = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
-        let (finish, curve) = finish::packed(Some(activation), a.layout.channels);
-        let (affine, channel_scale, b, b_upsample) = (None, None, None, [1, 1]);
-        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(Some(activation), a.layout.channels);
+        let work = Elementwise {
+            a,
+            affine: None,
+            channel_scale: None,
+            b: None,
+            b_upsample: [1, 1],
+            epilogue,
+            output,
+        };
         self.push(node.op.name().to_owned(), Draft::by_block(work, vec![a.value], &output));
-        self.curve(output, curve);
+        self.push_activation(output, activation_step);
         self.border(output, self.analysis.border_fill(node.output));
     }
 
@@ -68,9 +81,15 @@ impl<'g> Lowering<'g> {
         let output = self.output_image(node.output);
         let reads = [Some(a), channel_scale, b.map(|(_, b)| b)].into_iter().flatten();
         let reads = reads.map(|image| image.value).collect();
-        let b_upsample = b.map_or([1, 1], |(_, b)| factor(&b, &output));
-        let (affine, finish) = (None, PackedFinish::Nothing);
-        let work = Pixelwise { a, affine, channel_scale, b, b_upsample, finish, output };
+        let work = Elementwise {
+            a,
+            affine: None,
+            channel_scale,
+            b,
+            b_upsample: b.map_or([1, 1], |(_, b)| upsample_factor(&b, &output)),
+            epilogue: PackedEpilogue::Identity,
+            output,
+        };
         let draft = Draft::by_block(work, reads, &output);
         self.push(node.op.name().to_owned(), draft);
         self.border(output, self.analysis.border_fill(node.output));
@@ -105,8 +124,7 @@ impl<'g> Lowering<'g> {
     pub(super) fn enlarge(&mut self, node: &'g Node) {
         let input = self.image(node.inputs[0]);
         let output = self.output_image(node.output);
-        let factor =
-            [output.layout.height / input.layout.height, output.layout.width / input.layout.width];
+        let factor = upsample_factor(&input, &output);
         let work = Upsample { input, output, factor };
         let draft = Draft::by_block(work, vec![input.value], &output);
         self.push(format!("{} ×{}", node.op.name(), factor[0]), draft);
@@ -140,6 +158,6 @@ impl<'g> Lowering<'g> {
 }
 
 /// Rows and columns of `large` for each of `small`.
-fn factor(small: &ImageRef, large: &ImageRef) -> [usize; 2] {
+fn upsample_factor(small: &ImageRef, large: &ImageRef) -> [usize; 2] {
     [large.layout.height / small.layout.height, large.layout.width / small.layout.width]
 }

@@ -4,7 +4,7 @@
 mod analysis;
 mod bands;
 mod convolutions;
-mod finish;
+mod epilogue;
 mod images;
 
 use std::collections::HashMap;
@@ -16,14 +16,15 @@ use candle_core::Device;
 use self::analysis::{GraphAnalysis, KernelKind, image_shape};
 pub(super) use self::bands::{BandPolicy, bands};
 use super::kernels::KernelSet;
+use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
 use super::layout::ImageLayout;
 use super::memory::Buffer;
 use super::pack;
 use super::plan::{Owner, Plan, Step, Value, ValueLayout};
 use super::work::{
-    Assemble, Copy, Fallback, FillBorder, FlatCurve, ImageRef, InPlaceCurve, Pack, PlacedImage,
-    Unpack, Work,
+    Assemble, Copy, Fallback, FillBorder, FlatActivation, ImageRef, InPlaceActivation, Pack,
+    PlacedImage, Unpack, Work,
 };
 use crate::constant::Constant;
 use crate::error::EngineError;
@@ -285,17 +286,17 @@ impl<'g> Lowering<'g> {
             }
             KernelKind::Reshape => self.alias(node),
             KernelKind::ChannelSlice => self.part(node),
-            KernelKind::FlatActivation => self.flat_curve(node),
+            KernelKind::FlatActivation => self.flat_activation(node),
             KernelKind::Fallback => self.fallback(node)?,
         }
         Ok(())
     }
 
     /// The part of an activation that no register computes.
-    fn curve(&mut self, image: ImageRef, curve: Option<super::kernels::pixelwise::CurveKind>) {
-        let Some(kind) = curve else { return };
-        let draft = Draft::by_block(InPlaceCurve { kind, image }, vec![image.value], &image);
-        self.push("curve".to_owned(), draft);
+    fn push_activation(&mut self, image: ImageRef, activation_step: Option<ActivationKind>) {
+        let Some(kind) = activation_step else { return };
+        let draft = Draft::by_block(InPlaceActivation { kind, image }, vec![image.value], &image);
+        self.push("activation".to_owned(), draft);
     }
 
     fn alias(&mut self, node: &'g Node) {
@@ -324,14 +325,15 @@ impl<'g> Lowering<'g> {
         self.parts.insert(node.output, (image, start..start + channels));
     }
 
-    fn flat_curve(&mut self, node: &'g Node) {
+    fn flat_activation(&mut self, node: &'g Node) {
         let Op::Activation(activation) = &node.op else {
             unreachable!("its kernel kind is for activations only")
         };
         let input = self.unpacked(node.inputs[0]);
         let output = self.flat(node.output);
         let len = known_elements(self.graph.shape(node.output));
-        let work = FlatCurve { input, output, len, kind: finish::curve(activation) };
+        let work =
+            FlatActivation { input, output, len, kind: epilogue::activation_kind(activation) };
         self.push(node.op.name().to_owned(), Draft::whole(work, vec![input], output));
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{ImageRef, OutputRegion, RunContext, Work};
-use crate::cpu::kernels::pixelwise::CurveKind;
+use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind};
 use crate::cpu::lanes::LANES;
 use crate::cpu::lanes::bf16::{from_bf16, to_bf16};
 use crate::cpu::layout::ImageLayout;
@@ -134,20 +134,19 @@ impl Work for Copy {
 }
 
 /// A curve on every number of a flat value.
-pub(in crate::cpu) struct FlatCurve {
+pub(in crate::cpu) struct FlatActivation {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
     pub(in crate::cpu) len: usize,
-    pub(in crate::cpu) kind: CurveKind,
+    pub(in crate::cpu) kind: ActivationKind,
 }
 
-impl Work for FlatCurve {
+impl Work for FlatActivation {
     fn algorithm(&self) -> &'static str {
-        "curve"
+        "activation"
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        use crate::cpu::kernels::pixelwise::CurveArgs;
         for item in region.items.clone() {
             // SAFETY: two flat values of this length, which do not overlap.
             unsafe {
@@ -155,8 +154,8 @@ impl Work for FlatCurve {
                 let to = run.item_ptr(self.output, item).cast::<f32>();
                 std::ptr::copy_nonoverlapping(from, to, self.len);
                 let count = self.len / LANES;
-                let args = CurveArgs { kind: self.kind, data: to.cast(), count };
-                (run.kernels.curve_f32)(&args);
+                let args = ActivationArgs { kind: self.kind, data: to.cast(), count };
+                (run.kernels.activation_f32)(&args);
                 let rest =
                     std::slice::from_raw_parts_mut(to.add(count * LANES), self.len - count * LANES);
                 self.kind.apply(rest);

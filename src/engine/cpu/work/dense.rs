@@ -85,7 +85,7 @@ impl Dense {
                             block: residual.layout.block_stride(),
                             row: residual.layout.row_stride(),
                         }),
-                        finish: self.product.finish.at_block(block),
+                        epilogue: self.product.epilogue.at_block(block),
                         output: Plane {
                             first: self.product.output.pixel_ptr(run, item, block, at, [0, 0]),
                             block: layout.block_stride(),

@@ -1,6 +1,6 @@
 //! Depthwise convolution.
 
-use super::{ImageRef, OutputRegion, PackedFinish, RowWindow, RunContext, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, numbers};
 use crate::cpu::kernels::depthwise::DepthwiseArgs;
 use crate::cpu::memory::Buffer;
 
@@ -14,7 +14,7 @@ pub(in crate::cpu) struct Depthwise {
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
 impl Work for Depthwise {
@@ -41,7 +41,7 @@ impl Work for Depthwise {
                         strides: self.strides,
                         weights: numbers(&self.weights, block * taps),
                         bias: numbers(&self.bias, block),
-                        finish: self.finish.at_block(block),
+                        epilogue: self.epilogue.at_block(block),
                         output: self.output.pixel_ptr(run, item, block, first, [0, 0]),
                         output_row: self.output.layout.row_stride(),
                         rows: region.rows.len(),

@@ -103,7 +103,7 @@ impl FullyConnected {
                     block: wide * LANES,
                     row: 0,
                 }),
-                finish: self.product.finish.at_block(block),
+                epilogue: self.product.epilogue.at_block(block),
                 output: Plane { first: sums, block: wide * LANES, row: 0 },
             };
             tiles.get(1, [blocks, 1, wide])(&args);

@@ -5,9 +5,9 @@ mod bands;
 mod convert;
 mod dense;
 mod depthwise;
+mod elementwise;
 mod fallback;
 mod fully_connected;
-mod pixelwise;
 mod planar;
 mod pool;
 mod product;
@@ -20,19 +20,19 @@ use parking_lot::Mutex;
 
 pub(super) use self::assemble::{Assemble, FillBorder, PlacedImage, Upsample};
 pub(super) use self::bands::{Bands, Between, LINKS_MAX, Link, RowWindow};
-pub(super) use self::convert::{Copy, FlatCurve, Pack, Unpack};
+pub(super) use self::convert::{Copy, FlatActivation, Pack, Unpack};
 pub(super) use self::dense::Dense;
 pub(super) use self::depthwise::Depthwise;
+pub(super) use self::elementwise::{Elementwise, InPlaceActivation};
 pub(super) use self::fallback::Fallback;
 pub(super) use self::fully_connected::FullyConnected;
-pub(super) use self::pixelwise::{InPlaceCurve, Pixelwise};
 pub(super) use self::planar::Planar;
 pub(super) use self::pool::{GlobalMean, Pool};
 pub(super) use self::product::Product;
 pub(super) use self::strips::Strips;
 pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 
-use super::kernels::{Finish, KernelSet};
+use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
 use super::layout::ImageLayout;
 use super::memory::Buffer;
@@ -186,19 +186,19 @@ impl ImageRef {
 
 /// What happens to sums, with its constants.
 #[derive(Debug)]
-pub(super) enum PackedFinish {
-    Nothing,
-    Slope(Buffer),
+pub(super) enum PackedEpilogue {
+    Identity,
+    PRelu(Buffer),
     Clip { min: f32, max: f32 },
 }
 
-impl PackedFinish {
+impl PackedEpilogue {
     /// The finish of the channels from `block` on.
-    fn at_block(&self, block: usize) -> Finish {
+    fn at_block(&self, block: usize) -> Epilogue {
         match self {
-            Self::Nothing => Finish::Nothing,
-            Self::Slope(slopes) => Finish::Slope(numbers(slopes, block)),
-            Self::Clip { min, max } => Finish::Clip { min: *min, max: *max },
+            Self::Identity => Epilogue::Identity,
+            Self::PRelu(slopes) => Epilogue::PRelu(numbers(slopes, block)),
+            Self::Clip { min, max } => Epilogue::Clip { min: *min, max: *max },
         }
     }
 }

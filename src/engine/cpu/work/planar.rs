@@ -4,7 +4,7 @@
 //! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
 //! single numbers from it.
 
-use super::{ImageRef, OutputRegion, PackedFinish, RowWindow, RunContext, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, numbers};
 use crate::cpu::kernels::cut::Cut;
 use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
 use crate::cpu::memory::Buffer;
@@ -26,7 +26,7 @@ pub(in crate::cpu) struct Planar {
     pub(in crate::cpu) border: Vec<f32>,
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
 /// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.
@@ -127,7 +127,7 @@ impl Planar {
                         ahead: 0,
                         bias: Some(numbers(&self.bias, block)),
                         residual: None,
-                        finish: self.finish.at_block(block),
+                        epilogue: self.epilogue.at_block(block),
                         output: Plane {
                             first: self.output.pixel_ptr(
                                 run,

@@ -1,6 +1,6 @@
 //! What all convolutions and matrix products have in common: weights, and what becomes of sums.
 
-use super::{ImageRef, PackedFinish, RunContext};
+use super::{ImageRef, PackedEpilogue, RunContext};
 use crate::cpu::kernels::tile::TileTable;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::DenseShape;
@@ -13,7 +13,7 @@ pub(in crate::cpu) struct Product {
     pub(in crate::cpu) shape: DenseShape,
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
 /// Above this, weights are read once for all pixels of a region; below, pixels once for all

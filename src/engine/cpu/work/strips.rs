@@ -26,7 +26,7 @@ impl Strips {
     /// As [`Work::run`].
     unsafe fn rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
-        let Product { input, residual, output, shape, weights, bias, finish } = product;
+        let Product { input, residual, output, shape, weights, bias, epilogue } = product;
         let (block, blocks) = shape.group(group);
         let group_bytes = shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
@@ -47,7 +47,7 @@ impl Strips {
                     block: residual.layout.block_stride(),
                     row: residual.layout.row_stride(),
                 }),
-                finish: finish.at_block(block),
+                epilogue: epilogue.at_block(block),
                 output: Plane {
                     first: output.pixel_ptr(run, item, block, at, [0, 0]),
                     block: output.layout.block_stride(),

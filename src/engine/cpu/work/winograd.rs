@@ -122,7 +122,7 @@ impl Winograd {
                             ahead: self.product.ahead(blocks * block_elements * size_of::<f32>()),
                             bias: None,
                             residual: None,
-                            finish: super::Finish::Nothing,
+                            epilogue: super::Epilogue::Identity,
                             output: Plane {
                                 first: products.add(output).cast(),
                                 block: count * LANES,
@@ -164,7 +164,7 @@ impl Winograd {
                             block: 0,
                             row: residual.layout.row_stride(),
                         }),
-                        finish: self.product.finish.at_block(block),
+                        epilogue: self.product.epilogue.at_block(block),
                         output: Plane {
                             first: self.product.output.pixel_ptr(run, item, block, [y, x], [0, 0]),
                             block: 0,

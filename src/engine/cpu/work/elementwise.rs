@@ -1,13 +1,13 @@
 //! What is done to each number alone.
 
-use super::{ImageRef, OutputRegion, PackedFinish, RunContext, Work, numbers};
-use crate::cpu::kernels::pixelwise::{CurveArgs, CurveKind, PixelwiseArgs};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, numbers};
+use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind, ElementwiseArgs};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::op::BinaryOp;
 
-/// `finish((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
-pub(in crate::cpu) struct Pixelwise {
+/// `epilogue((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
+pub(in crate::cpu) struct Elementwise {
     pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
     pub(in crate::cpu) affine: Option<[Buffer; 2]>,
@@ -16,13 +16,13 @@ pub(in crate::cpu) struct Pixelwise {
     pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,
     /// Rows and columns each pixel of `b` serves.
     pub(in crate::cpu) b_upsample: [usize; 2],
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
     pub(in crate::cpu) output: ImageRef,
 }
 
-impl Work for Pixelwise {
+impl Work for Elementwise {
     fn algorithm(&self) -> &'static str {
-        "pixelwise"
+        "elementwise"
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
@@ -32,7 +32,7 @@ impl Work for Pixelwise {
                     // SAFETY: a row of a block of images of one size; a gate has one pixel.
                     unsafe {
                         let at = |of: &ImageRef| of.pixel_ptr(run, item, block, [y, 0], [0, 0]);
-                        (run.kernels.pixelwise)(&PixelwiseArgs {
+                        (run.kernels.elementwise)(&ElementwiseArgs {
                             a: at(&self.a),
                             affine: self.affine.as_ref().map(|[scale, shift]| {
                                 [numbers(scale, block), numbers(shift, block)]
@@ -45,7 +45,7 @@ impl Work for Pixelwise {
                                 (op, b.pixel_ptr(run, item, block, row, [0, 0]).cast_const())
                             }),
                             b_repeat: self.b_upsample[1],
-                            finish: self.finish.at_block(block),
+                            epilogue: self.epilogue.at_block(block),
                             output: at(&self.output),
                             count: self.output.layout.width,
                         });
@@ -57,26 +57,26 @@ impl Work for Pixelwise {
 }
 
 /// A curve on every number of an image, in place.
-pub(in crate::cpu) struct InPlaceCurve {
-    pub(in crate::cpu) kind: CurveKind,
+pub(in crate::cpu) struct InPlaceActivation {
+    pub(in crate::cpu) kind: ActivationKind,
     pub(in crate::cpu) image: ImageRef,
 }
 
-impl Work for InPlaceCurve {
+impl Work for InPlaceActivation {
     fn algorithm(&self) -> &'static str {
-        "curve"
+        "activation"
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let is_wide = self.image.element_bytes != run.kernels.element_bytes;
-        let curve = if is_wide { run.kernels.curve_f32 } else { run.kernels.curve };
+        let activation = if is_wide { run.kernels.activation_f32 } else { run.kernels.activation };
         debug_assert!(self.image.layout.row_stride() >= self.image.layout.width * LANES);
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     // SAFETY: a row of a block.
                     unsafe {
-                        curve(&CurveArgs {
+                        activation(&ActivationArgs {
                             kind: self.kind,
                             data: self.image.pixel_ptr(run, item, block, [y, 0], [0, 0]),
                             count: self.image.layout.width,

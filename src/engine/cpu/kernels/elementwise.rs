@@ -2,13 +2,13 @@
 
 use std::marker::PhantomData;
 
-use super::{Finish, Runnable};
+use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{Format, LANES, Lanes};
 use crate::op::BinaryOp;
 
 /// One block of sixteen channels of a row of `count` pixels, each pointer at the first of them:
-/// `finish((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
-pub(in crate::cpu) struct PixelwiseArgs {
+/// `epilogue((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
+pub(in crate::cpu) struct ElementwiseArgs {
     pub(in crate::cpu) a: *const u8,
     /// Sixteen scales and sixteen shifts.
     pub(in crate::cpu) affine: Option<[*const f32; 2]>,
@@ -17,19 +17,19 @@ pub(in crate::cpu) struct PixelwiseArgs {
     /// Each pixel of it serves `b_repeat` pixels.
     pub(in crate::cpu) b: Option<(BinaryOp, *const u8)>,
     pub(in crate::cpu) b_repeat: usize,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: *mut u8,
     pub(in crate::cpu) count: usize,
 }
 
-pub(super) struct Pixelwise<F>(PhantomData<F>);
+pub(super) struct ElementwiseKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
-    type Args = PixelwiseArgs;
+impl<L: Lanes, F: Format<L>> Runnable<L> for ElementwiseKernel<F> {
+    type Args = ElementwiseArgs;
 
     #[inline(always)]
-    unsafe fn run(args: &PixelwiseArgs) {
-        // SAFETY: as `PixelwiseArgs` says.
+    unsafe fn run(args: &ElementwiseArgs) {
+        // SAFETY: as `ElementwiseArgs` says.
         unsafe {
             let affine = args.affine.map(|[scale, shift]| (L::load(scale), L::load(shift)));
             let channel_scale = args.channel_scale.map(|scale| F::load(scale.cast()));
@@ -50,7 +50,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
                         BinaryOp::Div => x.div(b),
                     };
                 }
-                let x = args.finish.apply(x, 0);
+                let x = args.epilogue.apply(x, 0);
                 F::store(x, args.output.cast::<F::Element>().add(pixel * LANES));
             }
         }
@@ -59,7 +59,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
 
 /// A function of one number that no instruction computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cpu) enum CurveKind {
+pub(in crate::cpu) enum ActivationKind {
     Sigmoid,
     HardSigmoid { alpha: f32, beta: f32 },
     HardSwish,
@@ -67,26 +67,26 @@ pub(in crate::cpu) enum CurveKind {
     Exp,
     Sqrt,
     Abs,
-    Leaky { slope: f32 },
+    LeakyRelu { slope: f32 },
     Clip { min: f32, max: f32 },
 }
 
 /// `count` times sixteen numbers from `data` on, changed in place.
-pub(in crate::cpu) struct CurveArgs {
-    pub(in crate::cpu) kind: CurveKind,
+pub(in crate::cpu) struct ActivationArgs {
+    pub(in crate::cpu) kind: ActivationKind,
     pub(in crate::cpu) data: *mut u8,
     pub(in crate::cpu) count: usize,
 }
 
-pub(super) struct Curve<F>(PhantomData<F>);
+pub(super) struct ActivationKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Curve<F> {
-    type Args = CurveArgs;
+impl<L: Lanes, F: Format<L>> Runnable<L> for ActivationKernel<F> {
+    type Args = ActivationArgs;
 
     #[inline(always)]
-    unsafe fn run(args: &CurveArgs) {
+    unsafe fn run(args: &ActivationArgs) {
         for index in 0..args.count {
-            // SAFETY: as `CurveArgs` says.
+            // SAFETY: as `ActivationArgs` says.
             unsafe {
                 let at = args.data.cast::<F::Element>().add(index * LANES);
                 let mut numbers = [0.0; LANES];
@@ -98,7 +98,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Curve<F> {
     }
 }
 
-impl CurveKind {
+impl ActivationKind {
     /// One loop over sixteen numbers each, which the compiler turns into vector code.
     #[inline(always)]
     pub(in crate::cpu) fn apply(self, numbers: &mut [f32]) {
@@ -114,7 +114,7 @@ impl CurveKind {
             Self::Exp => numbers.iter_mut().for_each(|x| *x = exp(*x)),
             Self::Sqrt => numbers.iter_mut().for_each(|x| *x = x.sqrt()),
             Self::Abs => numbers.iter_mut().for_each(|x| *x = x.abs()),
-            Self::Leaky { slope } => {
+            Self::LeakyRelu { slope } => {
                 numbers.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * slope } else { *x });
             }
             Self::Clip { min, max } => {
