@@ -99,9 +99,13 @@ impl Executor {
     ) {
         let step = &self.plan.steps[step];
         let region = OutputRegion { items, rows: 0..step.rows, groups: 0..step.groups };
-        let (kernels, buffers) = (self.plan.kernels, &self.buffers);
-        let run =
-            RunContext { kernels, buffers, scratch: self.scratch.start(), failure, stage_done };
+        let run = RunContext {
+            kernels: self.plan.kernels,
+            buffers: &self.buffers,
+            scratch: self.scratch.start(),
+            failure,
+            stage_done,
+        };
         // SAFETY: the region is the step's output, the spots are those of the plan, and this
         // thread alone uses them.
         unsafe { step.work.run(&run, &region) };
@@ -134,8 +138,12 @@ impl Executor {
     /// The memory of one row, for several threads that run it together.
     pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
         self.point_at(slice);
-        let (plan, buffers, scratch) = (&self.plan, &self.buffers, self.scratch.start());
-        SharedItem { plan, buffers, scratch, failure: slice.failure }
+        SharedItem {
+            plan: &self.plan,
+            buffers: &self.buffers,
+            scratch: self.scratch.start(),
+            failure: slice.failure,
+        }
     }
 
     pub(super) fn scratch(&self) -> *mut u8 {
@@ -162,8 +170,13 @@ unsafe impl Sync for SharedItem<'_> {}
 impl SharedItem<'_> {
     /// This thread's part of the row.
     pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
-        let (kernels, buffers, failure) = (self.plan.kernels, self.buffers, self.failure);
-        let run = RunContext { kernels, buffers, scratch, failure, stage_done: &|_| {} };
+        let run = RunContext {
+            kernels: self.plan.kernels,
+            buffers: self.buffers,
+            scratch,
+            failure: self.failure,
+            stage_done: &|_| {},
+        };
         for step in &self.plan.steps {
             if let Some(region) = share.region(step) {
                 // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.

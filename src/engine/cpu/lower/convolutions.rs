@@ -1,7 +1,7 @@
 //! Convolutions and matrix products.
 
 use super::analysis::{KernelKind, image_shape};
-use super::{Draft, Lowering, epilogue};
+use super::{Lowering, StepDraft, epilogue};
 use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
@@ -15,7 +15,7 @@ use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Conv, Op};
 
 impl<'g> Lowering<'g> {
-    fn conv(node: &'g Node) -> &'g Conv {
+    fn convolution(node: &'g Node) -> &'g Conv {
         match &node.op {
             Op::Conv(conv) => conv,
             _ => unreachable!("its kernel kind is for convolutions only"),
@@ -29,13 +29,13 @@ impl<'g> Lowering<'g> {
         DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks, whole_blocks }
     }
 
-    pub(super) fn planar(&mut self, node: &'g Node, channels_last: bool) {
-        let conv = Self::conv(node);
+    pub(super) fn lower_planar(&mut self, node: &'g Node, channels_last: bool) {
+        let conv = Self::convolution(node);
         let source = self.analysis.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
-        let input = self.flats[&source];
+        let input = self.flat_values[&source];
         let [channels, height, width] = image_shape(self.graph.shape(node.inputs[0]))
             .expect("its kernel kind is for images only");
-        let output = self.output_image(node.output);
+        let output = self.new_output_image(node.output);
         let shape = DenseShape {
             block: 1,
             depth: 1,
@@ -57,19 +57,19 @@ impl<'g> Lowering<'g> {
             bias: bias(conv),
             epilogue,
         };
-        let draft = Draft {
+        let draft = StepDraft {
             groups: shape.groups(),
             macs: macs(conv, &output),
-            ..Draft::by_block(work, vec![input], &output)
+            ..StepDraft::by_block(work, vec![input], &output)
         };
         self.push_convolution(node, draft, output, activation_step, [channels, height, width]);
     }
 
-    pub(super) fn dense(&mut self, node: &'g Node, kind: KernelKind) {
-        let conv = Self::conv(node);
-        let input = self.convolved(node, conv);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+    pub(super) fn lower_dense(&mut self, node: &'g Node, kind: KernelKind) {
+        let conv = Self::convolution(node);
+        let input = self.convolution_input(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let (inputs, kernel) = (input.layout.channels, conv.window.kernel);
         let (epilogue, activation_step) =
             epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
@@ -97,7 +97,7 @@ impl<'g> Lowering<'g> {
             };
         }
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
-        let draft = Draft {
+        let draft = StepDraft {
             work,
             reads: reads.collect(),
             writes: output.value,
@@ -110,11 +110,11 @@ impl<'g> Lowering<'g> {
         self.push_convolution(node, draft, output, activation_step, size);
     }
 
-    pub(super) fn depthwise(&mut self, node: &'g Node) {
-        let conv = Self::conv(node);
-        let input = self.convolved(node, conv);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+    pub(super) fn lower_depthwise(&mut self, node: &'g Node) {
+        let conv = Self::convolution(node);
+        let input = self.convolution_input(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
             epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
@@ -133,12 +133,12 @@ impl<'g> Lowering<'g> {
             bias: bias(conv),
             epilogue,
         };
-        let draft = Draft {
+        let draft = StepDraft {
             macs: macs(conv, &output),
-            ..Draft::by_block(work, vec![input.value], &output)
+            ..StepDraft::by_block(work, vec![input.value], &output)
         };
         let size = [input.layout.channels, input.layout.height, input.layout.width];
-        self.push(convolution_label(conv, size), draft);
+        self.push_step(convolution_label(conv, size), draft);
         if let Some((residual, epilogue)) = later {
             let work = Elementwise {
                 a: output,
@@ -150,49 +150,53 @@ impl<'g> Lowering<'g> {
                 output,
             };
             let reads = vec![output.value, residual.value];
-            self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
+            self.push_step("residual".to_owned(), StepDraft::by_block(work, reads, &output));
         }
         self.push_activation(output, activation_step);
-        self.border(output, self.analysis.border_fill(node.output));
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 
-    pub(super) fn vector(&mut self, node: &'g Node) {
-        let (weight, bias_of, activation) = match &node.op {
-            Op::Conv(conv) => (&conv.weight, conv.bias.as_ref(), conv.activation.as_ref()),
-            Op::Linear(linear) => (&linear.weight, linear.bias.as_ref(), None),
+    pub(super) fn lower_fully_connected(&mut self, node: &'g Node) {
+        let (weight, bias) = match &node.op {
+            Op::Conv(conv) => (&conv.weight, conv.bias.as_ref()),
+            Op::Linear(linear) => (&linear.weight, linear.bias.as_ref()),
             _ => unreachable!("its kernel kind is for convolutions and matrix products only"),
+        };
+        let activation = match &node.op {
+            Op::Conv(conv) => conv.activation.as_ref(),
+            _ => None,
         };
         let outputs = weight.shape()[0];
         let source = self.analysis.flattened_image(node.inputs[0]).unwrap_or(node.inputs[0]);
-        let input = self.image(source);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+        let input = self.blocked_image(source);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let layout = input.layout;
         let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
         let (epilogue, activation_step) = epilogue::lower_activation(activation, outputs);
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
-        let bias = per_output(bias_of, outputs);
+        let bias = per_output(bias, outputs);
         let work = FullyConnected {
             product: Product { input, residual, output, shape, weights, bias, epilogue },
         };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
-        let draft = Draft {
+        let draft = StepDraft {
             groups: shape.groups(),
             macs: weight.data().len() as u64,
-            ..Draft::by_block(work, reads.collect(), &output)
+            ..StepDraft::by_block(work, reads.collect(), &output)
         };
         let label = format!("{} {}→{outputs}", node.op.name(), weight.data().len() / outputs);
-        self.push(label, draft);
+        self.push_step(label, draft);
         self.push_activation(output, activation_step);
-        self.border(output, self.analysis.border_fill(node.output));
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 
     /// The image a convolution reads, with the border it wants.
-    fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> ImageRef {
+    fn convolution_input(&mut self, node: &'g Node, conv: &'g Conv) -> ImageRef {
         let id: ValueId = node.inputs[0];
         let image = match conv.window.pads {
-            [0, 0, 0, 0] => self.image(id),
-            _ => self.bordered(id, conv.border.as_ref()),
+            [0, 0, 0, 0] => self.blocked_image(id),
+            _ => self.image_with_border(id, conv.border.as_ref()),
         };
         let output =
             image_shape(self.graph.shape(node.output)).expect("a convolution writes an image");
@@ -203,14 +207,14 @@ impl<'g> Lowering<'g> {
     fn push_convolution(
         &mut self,
         node: &'g Node,
-        draft: Draft,
+        draft: StepDraft,
         output: ImageRef,
         activation_step: Option<ActivationKind>,
         input: [usize; 3],
     ) {
-        self.push(convolution_label(Self::conv(node), input), draft);
+        self.push_step(convolution_label(Self::convolution(node), input), draft);
         self.push_activation(output, activation_step);
-        self.border(output, self.analysis.border_fill(node.output));
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 }
 

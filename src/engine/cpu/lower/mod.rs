@@ -23,7 +23,7 @@ use super::memory::Buffer;
 use super::pack;
 use super::plan::{Owner, Plan, Step, Value, ValueLayout};
 use super::work::{
-    Assemble, Copy, Fallback, FillBorder, FlatActivation, ImageRef, InPlaceActivation, Pack,
+    Assemble, Fallback, FillBorder, FlatActivation, FlatCopy, ImageRef, InPlaceActivation, Pack,
     PlacedImage, Unpack, Work,
 };
 use crate::constant::Constant;
@@ -46,9 +46,9 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
         graph,
         analysis: GraphAnalysis::new(graph, kernels),
         images: HashMap::new(),
-        copies: HashMap::new(),
-        flats: HashMap::new(),
-        parts: HashMap::new(),
+        bordered_copies: HashMap::new(),
+        flat_values: HashMap::new(),
+        channel_slices: HashMap::new(),
         plan: Plan {
             kernels,
             values: Vec::new(),
@@ -57,11 +57,11 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
             output_lens: Vec::new(),
         },
     };
-    lowering.input();
+    lowering.lower_input();
     for (node, kind) in graph.nodes().iter().zip(lowering.analysis.kinds.clone()) {
-        lowering.node(node, kind)?;
+        lowering.lower_node(node, kind)?;
     }
-    lowering.outputs();
+    lowering.lower_outputs();
     Ok(lowering.plan)
 }
 
@@ -71,16 +71,16 @@ struct Lowering<'g> {
     /// The blocked form of each value that has one.
     images: HashMap<ValueId, ImageRef>,
     /// Further blocked forms, whose borders hold something else.
-    copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
+    bordered_copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
     /// The flat form of each value that has one.
-    flats: HashMap<ValueId, usize>,
+    flat_values: HashMap<ValueId, usize>,
     /// Each value that is some channels of an image.
-    parts: HashMap<ValueId, (ImageRef, Range<usize>)>,
+    channel_slices: HashMap<ValueId, (ImageRef, Range<usize>)>,
     plan: Plan,
 }
 
 /// A step before its place in the plan is known.
-struct Draft {
+struct StepDraft {
     work: Box<dyn Work>,
     reads: Vec<usize>,
     writes: usize,
@@ -91,7 +91,7 @@ struct Draft {
     is_whole: bool,
 }
 
-impl Draft {
+impl StepDraft {
     /// A step whose groups are blocks of sixteen channels of an image.
     fn by_block(work: impl Work + 'static, reads: Vec<usize>, output: &ImageRef) -> Self {
         Self {
@@ -107,39 +107,45 @@ impl Draft {
 
     /// A step that cannot be cut.
     fn whole(work: impl Work + 'static, reads: Vec<usize>, writes: usize) -> Self {
-        let (row_unit, groups) = (1, 1);
-        let (work, macs, is_whole) = (Box::new(work), 0, true);
-        Self { work, reads, writes, row_unit, groups, macs, is_whole }
+        Self {
+            work: Box::new(work),
+            reads,
+            writes,
+            row_unit: 1,
+            groups: 1,
+            macs: 0,
+            is_whole: true,
+        }
     }
 }
 
 impl<'g> Lowering<'g> {
-    fn input(&mut self) {
+    fn lower_input(&mut self) {
         let len = self.plan.input_len;
-        let value = self.value(ValueLayout::Flat { len }, Owner::Input);
-        self.flats.insert(self.graph.input_id(), value);
+        let value = self.new_value(ValueLayout::Flat { len }, Owner::Input);
+        self.flat_values.insert(self.graph.input_id(), value);
     }
 
-    fn value(&mut self, layout: ValueLayout, owner: Owner) -> usize {
+    fn new_value(&mut self, layout: ValueLayout, owner: Owner) -> usize {
         self.plan.values.push(Value { layout, owner });
         self.plan.values.len() - 1
     }
 
-    fn flat(&mut self, id: ValueId) -> usize {
+    fn new_flat_value(&mut self, id: ValueId) -> usize {
         let len = known_elements(self.graph.shape(id));
-        let value = self.value(ValueLayout::Flat { len }, Owner::Arena);
-        self.flats.insert(id, value);
+        let value = self.new_value(ValueLayout::Flat { len }, Owner::Arena);
+        self.flat_values.insert(id, value);
         value
     }
 
-    fn push(&mut self, label: String, draft: Draft) {
+    fn push_step(&mut self, label: String, draft: StepDraft) {
         let rows = match self.plan.values[draft.writes].layout {
             _ if draft.is_whole => 1,
             ValueLayout::Image { layout, .. } => layout.height,
             // A flat value is written in the rows of the image it comes from.
             ValueLayout::Flat { .. } => self.plan.height(draft.reads[0]),
         };
-        let Draft { work, reads, writes, row_unit, groups, macs, .. } = draft;
+        let StepDraft { work, reads, writes, row_unit, groups, macs, .. } = draft;
         let step = Step { label, work, reads, writes, rows, row_unit, groups, macs };
         self.plan.steps.push(step);
     }
@@ -149,38 +155,37 @@ impl<'g> Lowering<'g> {
         let shape = image_shape(self.graph.shape(id)).expect("its kernel kind is for images only");
         let border = self.analysis.border(id);
         let layout = ImageLayout::whole(shape, border);
-        let is_wide = self.analysis.is_stored_as_f32(id);
-        let element_bytes =
-            if is_wide { size_of::<f32>() } else { self.plan.kernels.element_bytes };
+        let is_f32 = self.analysis.is_stored_as_f32(id);
+        let element_bytes = if is_f32 { size_of::<f32>() } else { self.plan.kernels.element_bytes };
         let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
         let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
         let value_layout = ValueLayout::Image { layout, element_bytes, has_own_border };
-        let value = self.value(value_layout, Owner::Arena);
+        let value = self.new_value(value_layout, Owner::Arena);
         ImageRef { value, layout, element_bytes }
     }
 
     /// The image a node writes.
-    fn output_image(&mut self, id: ValueId) -> ImageRef {
+    fn new_output_image(&mut self, id: ValueId) -> ImageRef {
         let image = self.new_image(id, self.analysis.border_fill(id));
         self.images.insert(id, image);
         image
     }
 
     /// After the step that writes an image: its border, unless it stays zero.
-    fn border(&mut self, image: ImageRef, fill: Option<&Constant>) {
+    fn push_border(&mut self, image: ImageRef, fill: Option<&Constant>) {
         let ValueLayout::Image { has_own_border: true, .. } = self.plan.values[image.value].layout
         else {
             return;
         };
-        let values = self.lanes(fill.map_or(&[], Constant::data), &image);
+        let values = self.pack_lanes(fill.map_or(&[], Constant::data), &image);
         let mut draft =
-            Draft::by_block(FillBorder { image, values: Arc::new(values) }, Vec::new(), &image);
+            StepDraft::by_block(FillBorder { image, values: Arc::new(values) }, Vec::new(), &image);
         (draft.is_whole, draft.groups) = (true, 1);
-        self.push("border".to_owned(), draft);
+        self.push_step("border".to_owned(), draft);
     }
 
     /// A number of the network for each lane of an image: zeros behind the numbers given.
-    fn lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
+    fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
         let mut lanes = numbers.to_vec();
         lanes.resize(image.layout.blocks() * LANES, 0.0);
         pack::in_format(self.plan.kernels, &lanes)
@@ -188,106 +193,110 @@ impl<'g> Lowering<'g> {
 
     /// The block with lanes beyond the last channel, which a step that copies channels has to
     /// write itself. Nobody computes with images that are wider than the network's format.
-    fn beyond(&self, image: &ImageRef) -> Range<usize> {
+    fn partial_block(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
-        let is_wide = image.element_bytes != self.plan.kernels.element_bytes;
-        if is_full || is_wide { blocks..blocks } else { blocks - 1..blocks }
+        let is_f32 = image.element_bytes != self.plan.kernels.element_bytes;
+        if is_full || is_f32 { blocks..blocks } else { blocks - 1..blocks }
     }
 
     /// The value as an image, packed if it is flat so far.
-    fn image(&mut self, id: ValueId) -> ImageRef {
+    fn blocked_image(&mut self, id: ValueId) -> ImageRef {
         if let Some(&image) = self.images.get(&id) {
             return image;
         }
-        let input = self.flats[&id];
-        let image = self.output_image(id);
-        self.pack(id, input, false, image);
+        let input = self.flat_values[&id];
+        let image = self.new_output_image(id);
+        self.push_pack(id, input, false, image);
         image
     }
 
-    fn pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: ImageRef) {
+    fn push_pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: ImageRef) {
         let work = Pack { input, channels_last, output };
-        let mut draft = Draft::whole(work, vec![input], output.value);
+        let mut draft = StepDraft::whole(work, vec![input], output.value);
         draft.is_whole = false;
-        self.push("pack".to_owned(), draft);
-        self.border(output, self.analysis.border_fill(id));
+        self.push_step("pack".to_owned(), draft);
+        self.push_border(output, self.analysis.border_fill(id));
     }
 
     /// The value as an image whose border holds `fill`.
-    fn bordered(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
-        let image = self.image(id);
+    fn image_with_border(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
+        let image = self.blocked_image(id);
         if self.analysis.border_fill(id) == fill {
             return image;
         }
-        let copies = self.copies.get(&id).into_iter().flatten();
-        if let Some((_, copy)) = copies.clone().find(|(of, _)| *of == fill) {
+        let copies = self.bordered_copies.get(&id).into_iter().flatten();
+        if let Some((_, copy)) = copies.clone().find(|(copy_fill, _)| *copy_fill == fill) {
             return *copy;
         }
         let copy = self.new_image(id, fill);
-        let part = PlacedImage { image, channel: 0, top: 0, left: 0 };
-        let (zeros, filled) = (self.lanes(&[], &copy), self.beyond(&copy));
-        let work = Assemble { fill: zeros, filled, parts: vec![part], output: copy };
-        let mut draft = Draft::by_block(work, vec![image.value], &copy);
+        let source = PlacedImage { image, channel: 0, top: 0, left: 0 };
+        let work = Assemble {
+            fill: self.pack_lanes(&[], &copy),
+            filled_blocks: self.partial_block(&copy),
+            sources: vec![source],
+            output: copy,
+        };
+        let mut draft = StepDraft::by_block(work, vec![image.value], &copy);
         draft.groups = 1;
-        self.push("copy for another border".to_owned(), draft);
-        self.border(copy, fill);
-        self.copies.entry(id).or_default().push((fill, copy));
+        self.push_step("copy for another border".to_owned(), draft);
+        self.push_border(copy, fill);
+        self.bordered_copies.entry(id).or_default().push((fill, copy));
         copy
     }
 
     /// The value as its shape says, unpacked if it is an image so far.
-    fn unpacked(&mut self, id: ValueId) -> usize {
-        if let Some(&value) = self.flats.get(&id) {
+    fn flat_value(&mut self, id: ValueId) -> usize {
+        if let Some(&value) = self.flat_values.get(&id) {
             return value;
         }
-        let output = self.flat(id);
-        self.unpack(id, false, output);
+        let output = self.new_flat_value(id);
+        self.push_unpack(id, false, output);
         output
     }
 
     /// Writes an image, or a part of one, as its shape says or with channels last.
-    fn unpack(&mut self, id: ValueId, channels_last: bool, output: usize) {
-        let (input, channels) = match self.parts.get(&id) {
-            Some(part) => part.clone(),
+    fn push_unpack(&mut self, id: ValueId, channels_last: bool, output: usize) {
+        let (input, channels) = match self.channel_slices.get(&id) {
+            Some(slice) => slice.clone(),
             None => {
-                let image = self.image(id);
+                let image = self.blocked_image(id);
                 (image, 0..image.layout.channels)
             }
         };
         let work = Unpack { input, channels, channels_last, output };
-        let mut draft = Draft::whole(work, vec![input.value], output);
+        let mut draft = StepDraft::whole(work, vec![input.value], output);
         draft.is_whole = false;
-        self.push("unpack".to_owned(), draft);
+        self.push_step("unpack".to_owned(), draft);
     }
 
-    fn node(&mut self, node: &'g Node, kind: KernelKind) -> Result<(), EngineError> {
+    fn lower_node(&mut self, node: &'g Node, kind: KernelKind) -> Result<(), EngineError> {
         match kind {
             KernelKind::Fused => {}
-            KernelKind::Planar { channels_last } => self.planar(node, channels_last),
-            KernelKind::Dense | KernelKind::Winograd => self.dense(node, kind),
-            KernelKind::Depthwise => self.depthwise(node),
-            KernelKind::FullyConnected => self.vector(node),
-            KernelKind::Affine => self.affine(node),
-            KernelKind::Activation => self.activation(node),
-            KernelKind::Binary | KernelKind::ChannelScale => self.binary(node, kind),
-            KernelKind::Pool => self.pool(node),
-            KernelKind::GlobalMean => self.global_mean(node),
-            KernelKind::Upsample => self.enlarge(node),
-            KernelKind::Pad | KernelKind::Concat => self.assemble(node),
+            KernelKind::Planar { channels_last } => self.lower_planar(node, channels_last),
+            KernelKind::Dense | KernelKind::Winograd => self.lower_dense(node, kind),
+            KernelKind::Depthwise => self.lower_depthwise(node),
+            KernelKind::FullyConnected => self.lower_fully_connected(node),
+            KernelKind::Affine => self.lower_affine(node),
+            KernelKind::Activation => self.lower_activation(node),
+            KernelKind::Binary | KernelKind::ChannelScale => self.lower_binary(node, kind),
+            KernelKind::Pool => self.lower_pool(node),
+            KernelKind::GlobalMean => self.lower_global_mean(node),
+            KernelKind::Upsample => self.lower_upsample(node),
+            KernelKind::Pad | KernelKind::Concat => self.lower_assemble(node),
             KernelKind::ToChannelsLast => {
-                let output = self.flat(node.output);
-                self.unpack(node.inputs[0], true, output);
+                let output = self.new_flat_value(node.output);
+                self.push_unpack(node.inputs[0], true, output);
             }
             KernelKind::FromChannelsLast => {
-                let input = self.unpacked(node.inputs[0]);
-                let output = self.output_image(node.output);
-                self.pack(node.output, input, true, output);
+                let input = self.flat_value(node.inputs[0]);
+                let output = self.new_output_image(node.output);
+                self.push_pack(node.output, input, true, output);
             }
-            KernelKind::Reshape => self.alias(node),
-            KernelKind::ChannelSlice => self.part(node),
-            KernelKind::FlatActivation => self.flat_activation(node),
-            KernelKind::Fallback => self.fallback(node)?,
+            KernelKind::Reshape => self.lower_reshape(node),
+            KernelKind::ChannelSlice => self.lower_channel_slice(node),
+            KernelKind::FlatActivation => self.lower_flat_activation(node),
+            KernelKind::Fallback => self.lower_fallback(node)?,
         }
         Ok(())
     }
@@ -295,11 +304,12 @@ impl<'g> Lowering<'g> {
     /// The part of an activation that no register computes.
     fn push_activation(&mut self, image: ImageRef, activation_step: Option<ActivationKind>) {
         let Some(kind) = activation_step else { return };
-        let draft = Draft::by_block(InPlaceActivation { kind, image }, vec![image.value], &image);
-        self.push("activation".to_owned(), draft);
+        let draft =
+            StepDraft::by_block(InPlaceActivation { kind, image }, vec![image.value], &image);
+        self.push_step("activation".to_owned(), draft);
     }
 
-    fn alias(&mut self, node: &'g Node) {
+    fn lower_reshape(&mut self, node: &'g Node) {
         let (from, to) = (node.inputs[0], node.output);
         let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
         // The image was made for those who read it under its first name.
@@ -312,63 +322,64 @@ impl<'g> Lowering<'g> {
             self.images.insert(to, image);
             return;
         }
-        let value = self.unpacked(from);
-        self.flats.insert(to, value);
+        let value = self.flat_value(from);
+        self.flat_values.insert(to, value);
     }
 
-    fn part(&mut self, node: &'g Node) {
+    fn lower_channel_slice(&mut self, node: &'g Node) {
         let Op::Slice { start, .. } = node.op else {
             unreachable!("its kernel kind is for slices only")
         };
         let channels = self.graph.shape(node.output)[0];
         let image = self.images[&node.inputs[0]];
-        self.parts.insert(node.output, (image, start..start + channels));
+        self.channel_slices.insert(node.output, (image, start..start + channels));
     }
 
-    fn flat_activation(&mut self, node: &'g Node) {
+    fn lower_flat_activation(&mut self, node: &'g Node) {
         let Op::Activation(activation) = &node.op else {
             unreachable!("its kernel kind is for activations only")
         };
-        let input = self.unpacked(node.inputs[0]);
-        let output = self.flat(node.output);
+        let input = self.flat_value(node.inputs[0]);
+        let output = self.new_flat_value(node.output);
         let len = known_elements(self.graph.shape(node.output));
         let work =
             FlatActivation { input, output, len, kind: epilogue::activation_kind(activation) };
-        self.push(node.op.name().to_owned(), Draft::whole(work, vec![input], output));
+        self.push_step(node.op.name().to_owned(), StepDraft::whole(work, vec![input], output));
     }
 
-    fn fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
+    fn lower_fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
         let kernel = Operation::load(self.graph, node, &Device::Cpu)
             .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
         let shape = |id: ValueId| self.graph.shape(id).to_vec();
         let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.unpacked(id)).collect();
-        let output = self.flat(node.output);
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_value(id)).collect();
+        let output = self.new_flat_value(node.output);
         let len = known_elements(self.graph.shape(node.output));
         let inputs = reads.iter().copied().zip(shapes).collect();
         let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
-        self.push(node.op.name().to_owned(), Draft::whole(work, reads, output));
+        self.push_step(node.op.name().to_owned(), StepDraft::whole(work, reads, output));
         Ok(())
     }
 
     /// Sees to it that each output is written where the caller wants it.
-    fn outputs(&mut self) {
+    fn lower_outputs(&mut self) {
         let ids: Vec<ValueId> = self.graph.output_ids().collect();
         for (index, id) in ids.into_iter().enumerate() {
             let len = known_elements(self.graph.shape(id));
             self.plan.output_lens.push(len);
-            match self.flats.get(&id).copied() {
+            match self.flat_values.get(&id).copied() {
                 Some(value) if self.plan.values[value].owner == Owner::Arena => {
                     self.plan.values[value].owner = Owner::Output(index);
                 }
                 Some(input) => {
-                    let output = self.value(ValueLayout::Flat { len }, Owner::Output(index));
-                    let draft = Draft::whole(Copy { input, output, len }, vec![input], output);
-                    self.push("copy".to_owned(), draft);
+                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    let draft =
+                        StepDraft::whole(FlatCopy { input, output, len }, vec![input], output);
+                    self.push_step("copy".to_owned(), draft);
                 }
                 None => {
-                    let output = self.value(ValueLayout::Flat { len }, Owner::Output(index));
-                    self.unpack(id, false, output);
+                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    self.push_unpack(id, false, output);
                 }
             }
         }

@@ -170,8 +170,8 @@ fn exact_convolution(random: &mut Lcg) -> Option<Graph> {
 fn residual_convolution(random: &mut Lcg) -> Graph {
     let channels = 1 + random.below(70);
     let sides = [1 + random.below(20), 1 + random.below(20)];
-    let (kernel, strides, pads) = ([3, 3], [1, 1], [1; 4]);
-    let shape = Shape { channels, sides, out: channels, kernel, strides, pads };
+    let shape =
+        Shape { channels, sides, out: channels, kernel: [3, 3], strides: [1, 1], pads: [1; 4] };
     let mut draft = Draft::default();
     draft.push("Relu", &["x"], "a", &[]);
     draft.convolution("a", "b", &shape, 1);

@@ -53,12 +53,14 @@ pub(super) fn decode(
     let [r, x, b] = [7, 6, 5].map(|bit| !extensions >> bit & 1);
     let (other, prefix) = (usize::from(!tail >> 3 & 15), tail & 3);
     let (opcode, modrm) = (code(), code());
-    let (form, register, low) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
+    let mode = modrm >> 6;
+    let register = usize::from(modrm >> 3 & 7);
+    let low = usize::from(modrm & 7);
     // Tiles have three bits; only TDPBF16PS has a third operand.
     if r != 0 || (opcode != 0x5c && other != 0) || other > 7 {
         return None;
     }
-    if form == 3 {
+    if mode == 3 {
         let instruction = match (opcode, prefix, register, low) {
             (0x49, 0, 0, 0) => Instruction::Release,
             (0x49, 3, tile, 0) => Instruction::Zero { tile },
@@ -67,7 +69,7 @@ pub(super) fn decode(
         };
         return Some((instruction, 5));
     }
-    let (memory, bytes) = address(&mut code, registers, [form, modrm & 7, x, b])?;
+    let (memory, bytes) = address(&mut code, registers, [mode, modrm & 7, x, b])?;
     let instruction = match (opcode, prefix, register, memory.index) {
         (0x49, 0, 0, index) => {
             let address = memory.base.wrapping_add(index.unwrap_or(0));
@@ -91,9 +93,11 @@ struct Memory {
 fn address(
     code: &mut impl FnMut() -> u8,
     registers: &[u64; 16],
-    [form, low, x, b]: [u8; 4],
+    [mode, low, x, b]: [u8; 4],
 ) -> Option<(Memory, usize)> {
-    let (mut base, mut index, mut bytes) = (low, None, 0);
+    let mut base = low;
+    let mut index = None;
+    let mut bytes = 0;
     if low == 4 {
         let sib = code();
         bytes += 1;
@@ -101,15 +105,15 @@ fn address(
         let number = (sib >> 3 & 7) | x << 3;
         index = (number != 4).then(|| registers[usize::from(number)] << (sib >> 6));
     }
-    if form == 0 && base == 5 {
+    if mode == 0 && base == 5 {
         return None;
     }
-    let displacement = match form {
+    let displacement = match mode {
         0 => 0,
         1 => i64::from(code() as i8),
         _ => i64::from(i32::from_le_bytes([code(), code(), code(), code()])),
     };
-    bytes += [0, 1, 4][usize::from(form)];
+    bytes += [0, 1, 4][usize::from(mode)];
     let base = registers[usize::from(base | b << 3)].wrapping_add_signed(displacement);
     Some((Memory { base, index }, bytes))
 }
@@ -225,8 +229,8 @@ impl Tiles {
             let products = unsafe { dot(&pixels[..a_bytes / 2], &weights[..b_rows]) };
             let sums = self.data[sum][row].as_chunks_mut::<4>().0;
             for (sum, pair) in sums[..bytes / 4].iter_mut().zip(products.as_chunks::<2>().0) {
-                let product = flushed(pair[0] + pair[1]);
-                let all = flushed(flushed(f32::from_le_bytes(*sum)) + product);
+                let product = flush_denormal(pair[0] + pair[1]);
+                let all = flush_denormal(flush_denormal(f32::from_le_bytes(*sum)) + product);
                 *sum = all.to_le_bytes();
             }
         }
@@ -240,7 +244,7 @@ fn dot(pixels: &[f32], weights: &[[f32; 32]]) -> [f32; 32] {
     let mut sums = [0.0; 32];
     for (pair, weights) in pixels.as_chunks::<2>().0.iter().zip(weights) {
         for (at, sum) in sums.iter_mut().enumerate() {
-            *sum = flushed(pair[at % 2].mul_add(weights[at], *sum));
+            *sum = flush_denormal(pair[at % 2].mul_add(weights[at], *sum));
         }
     }
     sums
@@ -250,14 +254,14 @@ fn dot(pixels: &[f32], weights: &[[f32; 32]]) -> [f32; 32] {
 fn numbers(row: &[u8; 64]) -> [f32; 32] {
     let mut numbers = [0.0; 32];
     for (number, bytes) in numbers.iter_mut().zip(row.as_chunks::<2>().0) {
-        *number = flushed(f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16));
+        *number = flush_denormal(f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16));
     }
     numbers
 }
 
 /// Denormal numbers become zeros of the same sign.
 #[inline(always)]
-fn flushed(x: f32) -> f32 {
+fn flush_denormal(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(x) } else { x }
 }
 

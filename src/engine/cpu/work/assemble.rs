@@ -12,8 +12,8 @@ pub(in crate::cpu) struct Assemble {
     /// What fills the places no part covers, per channel in the network's format.
     pub(in crate::cpu) fill: Buffer,
     /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
-    pub(in crate::cpu) filled: Range<usize>,
-    pub(in crate::cpu) parts: Vec<PlacedImage>,
+    pub(in crate::cpu) filled_blocks: Range<usize>,
+    pub(in crate::cpu) sources: Vec<PlacedImage>,
     pub(in crate::cpu) output: ImageRef,
 }
 
@@ -29,7 +29,7 @@ pub(in crate::cpu) struct PlacedImage {
 impl Assemble {
     unsafe fn fill(&self, run: &RunContext<'_>, item: usize, y: usize) {
         let bytes = LANES * self.output.element_bytes;
-        for block in self.filled.clone() {
+        for block in self.filled_blocks.clone() {
             for x in 0..self.output.layout.width {
                 // SAFETY: a pixel of the output, and a block of what fills it.
                 unsafe {
@@ -41,8 +41,8 @@ impl Assemble {
     }
 
     /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &RunContext<'_>, part: &PlacedImage, item: usize, y: usize) {
-        let PlacedImage { image: from, channel, top, left } = part;
+    unsafe fn copy(&self, run: &RunContext<'_>, source: &PlacedImage, item: usize, y: usize) {
+        let PlacedImage { image: from, channel, top, left } = source;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
         let element_bytes = from.element_bytes;
         let whole_blocks = channel.is_multiple_of(LANES);
@@ -77,8 +77,8 @@ impl Work for Assemble {
                 // SAFETY: what the caller promises.
                 unsafe {
                     self.fill(run, item, y);
-                    for part in &self.parts {
-                        self.copy(run, part, item, y);
+                    for source in &self.sources {
+                        self.copy(run, source, item, y);
                     }
                 }
             }

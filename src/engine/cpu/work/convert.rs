@@ -107,13 +107,13 @@ impl Work for Unpack {
 }
 
 /// A flat value to another place.
-pub(in crate::cpu) struct Copy {
+pub(in crate::cpu) struct FlatCopy {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
     pub(in crate::cpu) len: usize,
 }
 
-impl Work for Copy {
+impl Work for FlatCopy {
     fn algorithm(&self) -> &'static str {
         "copy"
     }

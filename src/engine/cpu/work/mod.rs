@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 pub(super) use self::assemble::{Assemble, FillBorder, PlacedImage, Upsample};
 pub(super) use self::bands::{Bands, Between, LINKS_MAX, Link, RowWindow};
-pub(super) use self::convert::{Copy, FlatActivation, Pack, Unpack};
+pub(super) use self::convert::{FlatActivation, FlatCopy, Pack, Unpack};
 pub(super) use self::dense::Dense;
 pub(super) use self::depthwise::Depthwise;
 pub(super) use self::elementwise::{Elementwise, InPlaceActivation};

@@ -25,6 +25,13 @@ const PASS_BYTES_MAX: usize = 16 << 20;
 /// Pixels of the widest register tile of any set.
 const TILE_PIXELS_MAX: usize = 14;
 
+/// The item of a tile, and the row and column of the tile's first output pixel.
+struct TileOrigin {
+    item: usize,
+    y: usize,
+    x: usize,
+}
+
 impl Winograd {
     fn blocks(&self) -> usize {
         self.product.input.layout.blocks() + self.product.output.layout.blocks()
@@ -45,12 +52,12 @@ impl Winograd {
     }
 
     /// Image and first output pixel of a tile of the region.
-    fn place(&self, region: &OutputRegion, tile: usize) -> (usize, usize, usize) {
+    fn tile_origin(&self, region: &OutputRegion, tile: usize) -> TileOrigin {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let down = region.rows.len().div_ceil(SIDE_OUT);
         let (item, rest) = (tile / (across * down), tile % (across * down));
         let y = region.rows.start + rest / across * SIDE_OUT;
-        (region.items.start + item, y, rest % across * SIDE_OUT)
+        TileOrigin { item: region.items.start + item, y, x: rest % across * SIDE_OUT }
     }
 
     /// Pixels to numbers, `[number][block][tile][16]`.
@@ -64,7 +71,7 @@ impl Winograd {
         let numbers = run.scratch.cast::<f32>();
         for block in 0..layout.blocks() {
             for (at, tile) in tiles.clone().enumerate() {
-                let (item, y, x) = self.place(region, tile);
+                let TileOrigin { item, y, x } = self.tile_origin(region, tile);
                 // SAFETY: pixels inside the bordered image, and a place of the scratch.
                 unsafe {
                     (run.kernels.forward)(&ForwardArgs {
@@ -150,7 +157,7 @@ impl Winograd {
         let groups = region.groups.clone().map(|group| self.product.shape.group(group));
         for block in groups.flat_map(|(block, blocks)| block..block + blocks) {
             for (at, tile) in tiles.clone().enumerate() {
-                let (item, y, x) = self.place(region, tile);
+                let TileOrigin { item, y, x } = self.tile_origin(region, tile);
                 // SAFETY: a place of the scratch, and pixels of the region.
                 unsafe {
                     inverse(&InverseArgs {
