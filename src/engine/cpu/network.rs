@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::executor::{BatchSlice, Executor, OUTPUTS_MAX, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
-use super::lower::{bands, lower};
+use super::lower::{fuse_bands, lower};
 use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
@@ -85,7 +85,7 @@ impl CpuNetwork {
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::Outputs(graph.outputs().len()));
         }
-        let plan = bands(lower(graph, kernels)?, &policy.bands);
+        let plan = fuse_bands(lower(graph, kernels)?, &policy.bands);
         Ok(Self::from_plan(plan, team, policy))
     }
 
@@ -202,7 +202,8 @@ impl CpuNetwork {
         };
         let mut executor = self.executors[0].lock();
         let steps = &self.plan.steps;
-        let of_each = |time| steps.iter().map(|step| vec![time; step.parts().len()]).collect();
+        let of_each =
+            |time| steps.iter().map(|step| vec![time; step.timed_parts().len()]).collect();
         let mut least: Vec<Vec<Duration>> = of_each(Duration::MAX);
         // The first run warms caches and is not counted.
         for repeat in 0..=repeats {
@@ -220,14 +221,14 @@ impl CpuNetwork {
         }
         failure.into_result()?;
         let reports = self.plan.steps.iter().zip(least).flat_map(|(step, times)| {
-            let is_in_bands = !step.work.links().is_empty();
-            let parts = step.parts().into_iter().zip(times);
-            parts.map(move |((label, work, macs), time)| StepReport {
-                label: label.to_owned(),
-                algorithm: work.algorithm(),
+            let is_in_bands = !step.work.stages().is_empty();
+            let parts = step.timed_parts().into_iter().zip(times);
+            parts.map(move |(part, time)| StepReport {
+                label: part.label.to_owned(),
+                algorithm: part.work.algorithm(),
                 time,
-                macs: macs * count as u64,
-                weight_bytes: work.weight_bytes(),
+                macs: part.macs * count as u64,
+                weight_bytes: part.work.weight_bytes(),
                 is_in_bands,
             })
         });

@@ -85,12 +85,26 @@ pub(super) struct Step {
     pub(super) macs: u64,
 }
 
+/// A step, or a stage of a step, that is timed by itself.
+pub(super) struct TimedPart<'a> {
+    pub(super) label: &'a str,
+    pub(super) work: &'a dyn Work,
+    pub(super) macs: u64,
+}
+
 impl Step {
     /// What it is made of: itself, or its links. Label, code and multiply-adds of each.
-    pub(super) fn parts(&self) -> Vec<(&str, &dyn Work, u64)> {
-        match self.work.links() {
-            [] => vec![(&self.label, &*self.work, self.macs)],
-            links => links.iter().map(|link| (&*link.label, &*link.work, link.macs)).collect(),
+    pub(super) fn timed_parts(&self) -> Vec<TimedPart<'_>> {
+        match self.work.stages() {
+            [] => vec![TimedPart { label: &self.label, work: &*self.work, macs: self.macs }],
+            stages => stages
+                .iter()
+                .map(|stage| TimedPart {
+                    label: &stage.label,
+                    work: &*stage.work,
+                    macs: stage.macs,
+                })
+                .collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! the form the kernel reads.
 
 mod analysis;
-mod bands;
+mod band_fusion;
 mod convolutions;
 mod epilogue;
 mod images;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use self::analysis::{GraphAnalysis, KernelKind, image_shape};
-pub(super) use self::bands::{BandPolicy, bands};
+pub(super) use self::band_fusion::{BandPolicy, fuse_bands};
 use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;

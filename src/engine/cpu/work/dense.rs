@@ -136,8 +136,8 @@ impl Work for Dense {
 
     fn row_window(&self) -> Option<RowWindow> {
         let top = self.product.input.layout.border[0];
-        let first = top as isize - self.pads[0] as isize;
-        Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], first })
+        let offset = top as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], offset })
     }
 
     fn update_layout(&mut self, image: &ImageRef) {

@@ -53,8 +53,8 @@ impl Work for Depthwise {
     }
 
     fn row_window(&self) -> Option<RowWindow> {
-        let first = self.input.layout.border[0] as isize - self.pads[0] as isize;
-        Some(RowWindow { stride: self.strides[0], height: self.kernel[0], first })
+        let offset = self.input.layout.border[0] as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.strides[0], height: self.kernel[0], offset })
     }
 
     fn update_layout(&mut self, image: &ImageRef) {

@@ -1,7 +1,7 @@
 //! The steps of a plan: which kernel runs where. A step computes a [`OutputRegion`] of its output.
 
 mod assemble;
-mod bands;
+mod band_chain;
 mod convert;
 mod dense;
 mod depthwise;
@@ -19,7 +19,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 pub(super) use self::assemble::{Assemble, FillBorder, PlacedImage, Upsample};
-pub(super) use self::bands::{Bands, Between, LINKS_MAX, Link, RowWindow};
+pub(super) use self::band_chain::{BandChain, RollingImage, RowWindow, STAGES_MAX, Stage};
 pub(super) use self::convert::{FlatActivation, FlatCopy, Pack, Unpack};
 pub(super) use self::dense::Dense;
 pub(super) use self::depthwise::Depthwise;
@@ -78,7 +78,7 @@ pub(super) trait Work: Send + Sync {
     fn update_layout(&mut self, _image: &ImageRef) {}
 
     /// The steps it is made of, if of several.
-    fn links(&self) -> &[Link] {
+    fn stages(&self) -> &[Stage] {
         &[]
     }
 

@@ -172,7 +172,7 @@ impl Work for Planar {
 
     /// Of the caller's input, which is there whole.
     fn row_window(&self) -> Option<RowWindow> {
-        Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], first: 0 })
+        Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], offset: 0 })
     }
 
     fn update_layout(&mut self, image: &ImageRef) {

@@ -50,9 +50,9 @@ impl Work for Pool {
     }
 
     fn row_window(&self) -> Option<RowWindow> {
-        let first = self.input.layout.border[0] as isize - self.window.pads[0] as isize;
+        let offset = self.input.layout.border[0] as isize - self.window.pads[0] as isize;
         let ([height, _], [stride, _]) = (self.window.kernel, self.window.strides);
-        Some(RowWindow { stride, height, first })
+        Some(RowWindow { stride, height, offset })
     }
 
     fn update_layout(&mut self, image: &ImageRef) {

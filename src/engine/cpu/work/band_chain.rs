@@ -16,44 +16,44 @@ pub(in crate::cpu) struct RowWindow {
     pub(in crate::cpu) stride: usize,
     pub(in crate::cpu) height: usize,
     /// Negative where a window begins outside of the image and reads the part inside.
-    pub(in crate::cpu) first: isize,
+    pub(in crate::cpu) offset: isize,
 }
 
 impl RowWindow {
     /// Rows of an image, counted from the border's corner, under `rows` of the output.
-    fn under(&self, rows: &Range<usize>, layout: &ImageLayout) -> Range<usize> {
-        let first = |row: usize| (row * self.stride).saturating_add_signed(self.first);
-        let end = ((rows.end - 1) * self.stride + self.height).saturating_add_signed(self.first);
+    fn input_rows(&self, rows: &Range<usize>, layout: &ImageLayout) -> Range<usize> {
+        let first = |row: usize| (row * self.stride).saturating_add_signed(self.offset);
+        let end = ((rows.end - 1) * self.stride + self.height).saturating_add_signed(self.offset);
         first(rows.start)..end.min(layout.bordered_height())
     }
 
     /// Most rows under so many of the output.
-    pub(in crate::cpu) fn most(&self, rows: usize, layout: &ImageLayout) -> usize {
+    pub(in crate::cpu) fn input_rows_max(&self, rows: usize, layout: &ImageLayout) -> usize {
         ((rows - 1) * self.stride + self.height).min(layout.bordered_height())
     }
 }
 
 /// Steps of which each reads what the one before writes.
-pub(in crate::cpu) struct Bands {
-    pub(in crate::cpu) links: Vec<Link>,
+pub(in crate::cpu) struct BandChain {
+    pub(in crate::cpu) stages: Vec<Stage>,
     /// Rows of the last output in a band.
-    pub(in crate::cpu) rows: usize,
+    pub(in crate::cpu) band_rows: usize,
     /// Values of the plan.
-    pub(in crate::cpu) values: usize,
+    pub(in crate::cpu) value_count: usize,
 }
 
 /// One of the steps.
-pub(in crate::cpu) struct Link {
+pub(in crate::cpu) struct Stage {
     pub(in crate::cpu) label: String,
     pub(in crate::cpu) macs: u64,
     pub(in crate::cpu) work: Box<dyn Work>,
     pub(in crate::cpu) groups: usize,
     /// What the next link reads; `None` of the last one.
-    pub(in crate::cpu) between: Option<Between>,
+    pub(in crate::cpu) output: Option<RollingImage>,
 }
 
 /// An image of which a few rows are kept.
-pub(in crate::cpu) struct Between {
+pub(in crate::cpu) struct RollingImage {
     /// Its layout stores those rows only.
     pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) border: Option<FillBorder>,
@@ -62,12 +62,12 @@ pub(in crate::cpu) struct Between {
 }
 
 /// Most links, so that a run needs no memory for their state.
-pub(in crate::cpu) const LINKS_MAX: usize = 8;
+pub(in crate::cpu) const STAGES_MAX: usize = 8;
 
 /// A cache line.
 const ALIGNMENT: usize = 64;
 
-impl Between {
+impl RollingImage {
     fn bytes(&self) -> usize {
         (self.image.layout.elements() * self.image.element_bytes).next_multiple_of(ALIGNMENT)
     }
@@ -77,7 +77,7 @@ impl Between {
     }
 
     /// The rows that are no border, counted from the image's first.
-    fn inside(&self, rows: &Range<usize>) -> Range<usize> {
+    fn image_rows(&self, rows: &Range<usize>) -> Range<usize> {
         let [top, ..] = self.image.layout.border;
         let within = |row: usize| row.saturating_sub(top).min(self.image.layout.height);
         within(rows.start)..within(rows.end)
@@ -93,13 +93,14 @@ impl Between {
             *kept = first..first;
             return;
         }
-        let (gone, row) = (first - kept.start, self.row_bytes());
+        let (dropped, row_bytes) = (first - kept.start, self.row_bytes());
         let layout = &self.image.layout;
         for block in 0..layout.blocks() {
             // SAFETY: rows of the block, of which it stores as many as are kept at least.
             unsafe {
                 let block = start.add(block * layout.block_stride() * self.image.element_bytes);
-                std::ptr::copy(block.add(gone * row), block, (kept.end - first) * row);
+                let kept_bytes = (kept.end - first) * row_bytes;
+                std::ptr::copy(block.add(dropped * row_bytes), block, kept_bytes);
             }
         }
         kept.start = first;
@@ -107,17 +108,17 @@ impl Between {
 }
 
 /// What a run keeps of each link: rows of the image behind it, counted from the border's corner.
-type Kept = [Range<usize>; LINKS_MAX];
+type StageRows = [Range<usize>; STAGES_MAX];
 
-impl Bands {
-    fn spots_bytes(&self) -> usize {
-        (self.values * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
+impl BandChain {
+    fn buffers_bytes(&self) -> usize {
+        (self.value_count * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
     }
 
     /// Where the image behind a link is in the scratch.
-    fn offset(&self, link: usize) -> usize {
-        let before = self.links[..link].iter().filter_map(|link| link.between.as_ref());
-        self.spots_bytes() + before.map(Between::bytes).sum::<usize>()
+    fn image_offset(&self, stage: usize) -> usize {
+        let before = self.stages[..stage].iter().filter_map(|stage| stage.output.as_ref());
+        self.buffers_bytes() + before.map(RollingImage::bytes).sum::<usize>()
     }
 
     /// Makes room for what `rows` of the last output take, and returns what each link has to
@@ -125,22 +126,27 @@ impl Bands {
     ///
     /// # Safety
     /// As [`Work::run`], with what earlier bands kept.
-    unsafe fn plan(&self, run: &RunContext<'_>, rows: Range<usize>, kept: &mut Kept) -> Kept {
-        let mut wanted: Kept = Default::default();
-        let last = self.links.len() - 1;
+    unsafe fn plan_rows(
+        &self,
+        run: &RunContext<'_>,
+        rows: Range<usize>,
+        kept: &mut StageRows,
+    ) -> StageRows {
+        let mut wanted: StageRows = Default::default();
+        let last = self.stages.len() - 1;
         wanted[last] = rows.clone();
         let mut rows = rows;
-        for link in (0..last).rev() {
-            let between = self.between(link);
-            let needed = between.window.under(&rows, &between.image.layout);
+        for stage in (0..last).rev() {
+            let rolling = self.rolling_image(stage);
+            let needed = rolling.window.input_rows(&rows, &rolling.image.layout);
             // SAFETY: the image's memory, and what it holds.
             unsafe {
-                let start = run.scratch.add(self.offset(link));
-                between.advance(start, &mut kept[link], needed.start);
+                let start = run.scratch.add(self.image_offset(stage));
+                rolling.advance(start, &mut kept[stage], needed.start);
             }
-            wanted[link] = kept[link].end..needed.end.max(kept[link].end);
-            kept[link].end = wanted[link].end;
-            rows = between.inside(&wanted[link]);
+            wanted[stage] = kept[stage].end..needed.end.max(kept[stage].end);
+            kept[stage].end = wanted[stage].end;
+            rows = rolling.image_rows(&wanted[stage]);
             if rows.is_empty() {
                 break;
             }
@@ -148,31 +154,37 @@ impl Bands {
         wanted
     }
 
-    fn between(&self, link: usize) -> &Between {
-        self.links[link].between.as_ref().expect("only the last link has none")
+    fn rolling_image(&self, stage: usize) -> &RollingImage {
+        self.stages[stage].output.as_ref().expect("only the last stage has none")
     }
 
     /// One band of one image.
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn band(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>, kept: &mut Kept) {
+    unsafe fn run_band(
+        &self,
+        run: &RunContext<'_>,
+        item: usize,
+        rows: Range<usize>,
+        kept: &mut StageRows,
+    ) {
         // SAFETY: the scratch has room for the spots, the images and the links' own scratch, and
         // rows that a link reads were computed by the one before.
         unsafe {
-            let wanted = self.plan(run, rows, kept);
-            let scratch = run.scratch.add(self.offset(self.links.len()));
-            let run = RunContext { buffers: self.buffers(run, kept), scratch, ..*run };
-            for (index, (link, wanted)) in self.links.iter().zip(wanted).enumerate() {
-                let rows = match &link.between {
-                    Some(between) => between.inside(&wanted),
+            let wanted = self.plan_rows(run, rows, kept);
+            let scratch = run.scratch.add(self.image_offset(self.stages.len()));
+            let run = RunContext { buffers: self.stage_buffers(run, kept), scratch, ..*run };
+            for (index, (stage, wanted)) in self.stages.iter().zip(wanted).enumerate() {
+                let rows = match &stage.output {
+                    Some(rolling) => rolling.image_rows(&wanted),
                     None => wanted.clone(),
                 };
-                let region = OutputRegion { items: item..item + 1, rows, groups: 0..link.groups };
+                let region = OutputRegion { items: item..item + 1, rows, groups: 0..stage.groups };
                 if !region.rows.is_empty() {
-                    link.work.run(&run, &region);
+                    stage.work.run(&run, &region);
                 }
-                if let Some(Between { border: Some(border), .. }) = &link.between {
+                if let Some(RollingImage { border: Some(border), .. }) = &stage.output {
                     border.rows(&run, item, wanted);
                 }
                 (run.stage_done)(index);
@@ -184,50 +196,50 @@ impl Bands {
     ///
     /// # Safety
     /// The scratch has room for them, and nobody has spots from here.
-    unsafe fn buffers<'a>(&self, run: &RunContext<'a>, kept: &Kept) -> &'a [BufferPtr] {
+    unsafe fn stage_buffers<'a>(&self, run: &RunContext<'a>, kept: &StageRows) -> &'a [BufferPtr] {
         // SAFETY: what the caller promises.
         let buffers = unsafe {
             let own = run.scratch.cast::<BufferPtr>();
-            std::ptr::copy_nonoverlapping(run.buffers.as_ptr(), own, self.values);
-            std::slice::from_raw_parts_mut(own, self.values)
+            std::ptr::copy_nonoverlapping(run.buffers.as_ptr(), own, self.value_count);
+            std::slice::from_raw_parts_mut(own, self.value_count)
         };
-        for (index, link) in self.links.iter().enumerate() {
-            let Some(between) = &link.between else { continue };
-            let start = run.scratch.wrapping_add(self.offset(index));
-            let start = start.wrapping_sub(kept[index].start * between.row_bytes());
+        for (index, stage) in self.stages.iter().enumerate() {
+            let Some(rolling) = &stage.output else { continue };
+            let start = run.scratch.wrapping_add(self.image_offset(index));
+            let start = start.wrapping_sub(kept[index].start * rolling.row_bytes());
             // Whichever image of the batch it is, there is memory for one.
-            buffers[between.image.value] = BufferPtr { start, item_stride: 0 };
+            buffers[rolling.image.value] = BufferPtr { start, item_stride: 0 };
         }
         buffers
     }
 }
 
-impl Work for Bands {
+impl Work for BandChain {
     fn algorithm(&self) -> &'static str {
         "bands"
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            let mut kept: Kept = Default::default();
-            for y in region.rows.clone().step_by(self.rows) {
-                let rows = y..region.rows.end.min(y + self.rows);
+            let mut kept: StageRows = Default::default();
+            for y in region.rows.clone().step_by(self.band_rows) {
+                let rows = y..region.rows.end.min(y + self.band_rows);
                 // SAFETY: what the caller promises.
-                unsafe { self.band(run, item, rows, &mut kept) };
+                unsafe { self.run_band(run, item, rows, &mut kept) };
             }
         }
     }
 
     fn scratch_bytes(&self, _items: usize) -> usize {
-        let inner = self.links.iter().map(|link| link.work.scratch_bytes(1)).max();
-        self.offset(self.links.len()) + inner.unwrap_or(0)
+        let inner = self.stages.iter().map(|stage| stage.work.scratch_bytes(1)).max();
+        self.image_offset(self.stages.len()) + inner.unwrap_or(0)
     }
 
-    fn links(&self) -> &[Link] {
-        &self.links
+    fn stages(&self) -> &[Stage] {
+        &self.stages
     }
 
     fn weight_bytes(&self) -> usize {
-        self.links.iter().map(|link| link.work.weight_bytes()).sum()
+        self.stages.iter().map(|stage| stage.work.weight_bytes()).sum()
     }
 }
