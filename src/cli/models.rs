@@ -177,7 +177,8 @@ fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>>
     }
     let counts: Vec<String> =
         counts.into_iter().map(|(algorithm, count)| format!("{algorithm} {count}")).collect();
-    let [weights, activations] = network.memory().map(|bytes| bytes as f64 / (1 << 20) as f64);
+    let [weights, activations] =
+        network.memory_bytes().map(|bytes| bytes as f64 / (1 << 20) as f64);
     Ok(vec![
         format!("plan        {} kernels, {precision}: {}", network.kernels(), counts.join(", ")),
         format!("memory      {weights:.1} MiB of weights, {activations:.1} MiB for each thread"),

@@ -36,7 +36,7 @@ pub(super) fn run(
     let network =
         CpuNetwork::load(&graph, device.kernels, precision, Arc::new(ThreadTeam::new(1)?))?;
     let spinner = super::spinner("timing every step");
-    let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak());
+    let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak_flops());
     spinner.finish_and_clear();
     println!(
         "{}  {}×{}  batch {batch}  {precision}, {} kernels, 1 thread; this core's peak {:.0} GFLOP/s",

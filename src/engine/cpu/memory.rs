@@ -75,7 +75,7 @@ impl Buffer {
     }
 
     /// The numbers, as packed weights are.
-    pub(super) fn of<T: Copy>(numbers: &[T]) -> Self {
+    pub(super) fn from_slice<T: Copy>(numbers: &[T]) -> Self {
         let buffer = Self::zeroed(size_of_val(numbers));
         // SAFETY: the buffer is as long as the numbers and is nobody else's yet.
         unsafe {

@@ -35,6 +35,8 @@
 
 #![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
 
+#[cfg(target_arch = "x86_64")]
+mod amx_permission;
 mod executor;
 mod item_parallelism;
 mod kernels;
@@ -45,8 +47,6 @@ mod memory;
 mod network;
 mod pack;
 mod peak;
-#[cfg(target_arch = "x86_64")]
-mod permission;
 mod plan;
 mod schedule;
 mod select;

@@ -103,7 +103,7 @@ impl CpuNetwork {
     }
 
     /// Bytes of packed constants, and of one thread's activations.
-    pub fn memory(&self) -> [usize; 2] {
+    pub fn memory_bytes(&self) -> [usize; 2] {
         [self.plan.weight_bytes(), self.schedule.arena_bytes + self.schedule.scratch_bytes]
     }
 
@@ -180,8 +180,8 @@ impl CpuNetwork {
 
     /// Operations a second that this core could do at most with these kernels, a multiply-add
     /// being two.
-    pub fn peak(&self) -> f64 {
-        peak::peak(self.plan.kernels, peak::ROUNDS)
+    pub fn peak_flops(&self) -> f64 {
+        peak::peak_flops(self.plan.kernels, peak::ROUNDS)
     }
 
     /// Runs the same row `repeats` times on one thread and times every step.

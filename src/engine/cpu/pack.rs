@@ -1,18 +1,18 @@
 //! Weights in the order the kernels read them: packed once, at load.
 
 use super::kernels::KernelSet;
-use super::kernels::winograd::{KERNEL_TRANSFORM, NUMBERS, SIDE_IN};
+use super::kernels::winograd::{KERNEL_TRANSFORM, SIDE_IN, TRANSFORMED_LEN};
 use super::lanes::LANES;
 use super::lanes::bf16::to_bf16;
 use super::memory::Buffer;
 use crate::constant::Constant;
 
-/// Numbers per channel in whole blocks; lanes beyond the last channel are `beyond`.
-pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {
+/// Numbers per channel in whole blocks; lanes beyond the last channel are `padding`.
+pub(super) fn per_channel(numbers: &[f32], padding: f32) -> Buffer {
     let mut padded = numbers.to_vec();
     // Kernels may load two blocks at once.
-    padded.resize(numbers.len().next_multiple_of(2 * LANES), beyond);
-    Buffer::of(&padded)
+    padded.resize(numbers.len().next_multiple_of(2 * LANES), padding);
+    Buffer::from_slice(&padded)
 }
 
 /// Numbers of the network in the set's format.
@@ -59,25 +59,25 @@ pub(super) struct DenseShape {
     /// Rows and columns.
     pub(super) kernel: [usize; 2],
     /// Channels of an input block: 16, or 1 for planar images.
-    pub(super) block: usize,
+    pub(super) block_channels: usize,
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
     /// Whether the last block of input channels is as long as the others, with weights of zero.
-    pub(super) whole_blocks: bool,
+    pub(super) pads_last_block: bool,
 }
 
 impl DenseShape {
     pub(super) fn input_blocks(&self) -> usize {
-        self.inputs.div_ceil(self.block)
+        self.inputs.div_ceil(self.block_channels)
     }
 
     /// Dots per tap in an input block that is full, and in the last one.
-    pub(super) fn dots(&self) -> [usize; 2] {
-        let last = match self.whole_blocks {
-            true => self.block,
-            false => self.inputs - (self.input_blocks() - 1) * self.block,
+    pub(super) fn dots_per_tap(&self) -> [usize; 2] {
+        let last = match self.pads_last_block {
+            true => self.block_channels,
+            false => self.inputs - (self.input_blocks() - 1) * self.block_channels,
         };
-        [self.block.div_ceil(self.depth), last.div_ceil(self.depth)]
+        [self.block_channels.div_ceil(self.depth), last.div_ceil(self.depth)]
     }
 
     pub(super) fn output_blocks(&self) -> usize {
@@ -89,14 +89,14 @@ impl DenseShape {
     }
 
     /// First block and blocks of a group.
-    pub(super) fn group(&self, index: usize) -> (usize, usize) {
+    pub(super) fn group_blocks(&self, index: usize) -> (usize, usize) {
         let from = index * self.tile_blocks;
         (from, self.tile_blocks.min(self.output_blocks() - from))
     }
 
     /// Elements of one block of output channels.
     pub(super) fn block_elements(&self) -> usize {
-        let [dots, last] = self.dots();
+        let [dots, last] = self.dots_per_tap();
         let taps = self.kernel[0] * self.kernel[1];
         ((self.input_blocks() - 1) * dots + last) * taps * LANES * self.depth
     }
@@ -108,15 +108,15 @@ impl DenseShape {
 
     /// Packs `weight(output, input, row × columns + column)`.
     fn pack(&self, writer: &mut Writer, weight: impl Fn(usize, usize, usize) -> f32) {
-        let [dots, dots_last] = self.dots();
-        for (from, blocks) in (0..self.groups()).map(|group| self.group(group)) {
+        let [dots, dots_last] = self.dots_per_tap();
+        for (from, blocks) in (0..self.groups()).map(|group| self.group_blocks(group)) {
             for block in 0..self.input_blocks() {
                 let dots = if block + 1 < self.input_blocks() { dots } else { dots_last };
                 for tap in 0..self.kernel[0] * self.kernel[1] {
                     for dot in 0..dots {
                         for output in from * LANES..(from + blocks) * LANES {
                             for deep in 0..self.depth {
-                                let input = block * self.block + dot * self.depth + deep;
+                                let input = block * self.block_channels + dot * self.depth + deep;
                                 let is_there = output < self.outputs && input < self.inputs;
                                 let number =
                                     if is_there { weight(output, input, tap) } else { 0.0 };
@@ -143,25 +143,25 @@ impl DenseShape {
 
 /// A 3×3 kernel transformed for Winograd: one packed matrix of `f32` for each of the 36 numbers.
 pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
-    let transformed: Vec<[f32; NUMBERS]> =
+    let transformed: Vec<[f32; TRANSFORMED_LEN]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
-    let mut writer = Writer::new(NUMBERS * shape.elements(), size_of::<f32>());
-    for number in 0..NUMBERS {
+    let mut writer = Writer::new(TRANSFORMED_LEN * shape.elements(), size_of::<f32>());
+    for number in 0..TRANSFORMED_LEN {
         shape.pack(&mut writer, |output, input, _| kernel(output, input)[number]);
     }
     writer.buffer
 }
 
 /// `G g Gᵀ`.
-fn transform_kernel(taps: &[f32]) -> [f32; NUMBERS] {
+fn transform_kernel(taps: &[f32]) -> [f32; TRANSFORMED_LEN] {
     let mut half = [[0.0; 3]; SIDE_IN];
     for (row, g) in half.iter_mut().zip(KERNEL_TRANSFORM) {
         for (column, sum) in row.iter_mut().enumerate() {
             *sum = (0..3).map(|k| g[k] * f64::from(taps[k * 3 + column])).sum::<f64>();
         }
     }
-    let mut numbers = [0.0; NUMBERS];
+    let mut numbers = [0.0; TRANSFORMED_LEN];
     for (at, number) in numbers.iter_mut().enumerate() {
         let (row, g) = (half[at / SIDE_IN], KERNEL_TRANSFORM[at % SIDE_IN]);
         *number = (0..3).map(|k| row[k] * g[k]).sum::<f64>() as f32;
@@ -189,16 +189,16 @@ mod tests {
         let sizes = [(1, 1), (16, 16), (17, 15), (40, 33), (70, 3)];
         let kinds = [(LANES, 1, 1), (LANES, 1, 2), (LANES, 2, 1), (LANES, 2, 2), (1, 1, 2)];
         sizes.into_iter().flat_map(move |(outputs, inputs)| {
-            kinds.into_iter().flat_map(move |(block, depth, tile_blocks)| {
+            kinds.into_iter().flat_map(move |(block_channels, depth, tile_blocks)| {
                 let kernel = [2, 3];
-                [false, true].map(|whole_blocks| DenseShape {
+                [false, true].map(|pads_last_block| DenseShape {
                     outputs,
                     inputs,
                     kernel,
-                    block,
+                    block_channels,
                     depth,
                     tile_blocks,
-                    whole_blocks,
+                    pads_last_block,
                 })
             })
         })
@@ -214,8 +214,8 @@ mod tests {
 
     /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
     fn read(shape: &DenseShape, packed: &[f32], mut seen: impl FnMut([usize; 3], f32)) {
-        let [dots, dots_last] = shape.dots();
-        for (first, blocks) in (0..shape.groups()).map(|group| shape.group(group)) {
+        let [dots, dots_last] = shape.dots_per_tap();
+        for (first, blocks) in (0..shape.groups()).map(|group| shape.group_blocks(group)) {
             let mut weights = packed[first * shape.block_elements()..].iter();
             for input_block in 0..shape.input_blocks() {
                 let is_last = input_block + 1 == shape.input_blocks();
@@ -224,7 +224,8 @@ mod tests {
                 }) {
                     for lane in 0..blocks * LANES {
                         for deep in 0..shape.depth {
-                            let input = input_block * shape.block + dot * shape.depth + deep;
+                            let input =
+                                input_block * shape.block_channels + dot * shape.depth + deep;
                             seen([first * LANES + lane, input, tap], *weights.next().unwrap());
                         }
                     }
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn groups_are_all_blocks_of_outputs_in_order() {
         for shape in shapes() {
-            let blocks = (0..shape.groups()).map(|group| shape.group(group));
+            let blocks = (0..shape.groups()).map(|group| shape.group_blocks(group));
             let blocks = blocks.flat_map(|(first, count)| first..first + count);
             assert!(blocks.eq(0..shape.outputs.div_ceil(LANES)), "{shape:?}");
         }

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 use std::{fmt, io};
 
-use super::kernels::{self, KernelSet};
 #[cfg(target_arch = "x86_64")]
-use super::permission;
+use super::amx_permission;
+use super::kernels::{self, KernelSet};
 use crate::Precision;
 
 /// The kernels asked for.
@@ -77,7 +77,7 @@ impl KernelChoice {
 
     /// The sets that `auto` chooses from, the fastest first. AMX is not among them: no machine has
     /// run its kernels. Neither is the emulation of bfloat16, which is slower than `f32`.
-    fn automatic(precision: Precision) -> &'static [Self] {
+    fn auto_candidates(precision: Precision) -> &'static [Self] {
         match precision {
             Precision::F32 => &[Self::Avx512, Self::Avx2, Self::Neon, Self::Portable],
             Precision::Bf16 => &[Self::Avx512],
@@ -105,7 +105,7 @@ impl KernelChoice {
             (Self::Amx, Precision::Bf16) if !has_amx() => Err(unsupported("AMX with bfloat16")),
             (Self::Amx, Precision::Bf16) => permitted_amx().map_err(SelectError::Refused),
             (Self::Auto, _) => {
-                let mut sets = Self::automatic(precision).iter();
+                let mut sets = Self::auto_candidates(precision).iter();
                 let found = sets.find_map(|set| set.select(precision).ok());
                 // Every processor has kernels for `f32`, so only bfloat16 can lack them.
                 found.ok_or(unsupported("AVX-512 with bfloat16"))
@@ -140,13 +140,13 @@ fn avx512_bf16() -> Option<&'static KernelSet> {
 
 #[cfg(target_arch = "x86_64")]
 fn has_amx() -> bool {
-    avx512_bf16().is_some() && permission::has_amx()
+    avx512_bf16().is_some() && amx_permission::has_amx()
 }
 
 /// For processors that have it.
 #[cfg(target_arch = "x86_64")]
 fn permitted_amx() -> io::Result<&'static KernelSet> {
-    permission::ask().map(|()| &kernels::AMX_BF16)
+    amx_permission::request().map(|()| &kernels::AMX_BF16)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn auto_never_takes_amx() {
         for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Tf32] {
-            let sets = KernelChoice::automatic(precision);
+            let sets = KernelChoice::auto_candidates(precision);
             assert!(!sets.contains(&KernelChoice::Amx), "{precision}");
             let fastest = sets.iter().find_map(|set| set.describe(precision).ok());
             assert_eq!(KernelChoice::Auto.describe(precision).ok(), fastest, "{precision}");

@@ -270,9 +270,9 @@ unsafe fn store_piece<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
     piece: &Piece,
     sums: &[[[f32; LANES]; HEIGHT_MAX]; 2],
 ) {
-    for run in args.strip.runs(piece) {
-        let [y, x] = run.at;
-        for (beside, position) in run.positions.enumerate() {
+    for span in args.strip.spans(piece) {
+        let [y, x] = span.at;
+        for (beside, position) in span.positions.enumerate() {
             // SAFETY: a pixel of the strip's rows; a block of sums is sixteen numbers.
             unsafe {
                 let mut of_pixel = [[[Zmm::splat(0.0)]]; BLOCKS];

@@ -14,14 +14,14 @@ use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 pub(in crate::cpu) struct DepthwiseArgs {
     pub(in crate::cpu) input: *const u8,
     /// From one row of the image to the next, in elements.
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
     pub(in crate::cpu) weights: *const f32,
     pub(in crate::cpu) bias: *const f32,
     pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: *mut u8,
-    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) output_row_stride: usize,
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) width: usize,
 }
@@ -32,19 +32,19 @@ type DepthwiseFn = unsafe fn(&DepthwiseArgs);
 pub(in crate::cpu) struct DepthwiseTable {
     three: [DepthwiseFn; 2],
     five: [DepthwiseFn; 2],
-    any: DepthwiseFn,
+    generic: DepthwiseFn,
 }
 
 impl DepthwiseTable {
-    pub(super) const fn of<A: Isa, I, O>() -> Self
+    pub(super) const fn new<A: Isa, I, O>() -> Self
     where
         I: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
         Self {
-            three: [run::<A, Square<I, O, 3, 1>>, run::<A, Square<I, O, 3, 2>>],
-            five: [run::<A, Square<I, O, 5, 1>>, run::<A, Square<I, O, 5, 2>>],
-            any: run::<A, Any<I, O>>,
+            three: [run::<A, SquareKernel<I, O, 3, 1>>, run::<A, SquareKernel<I, O, 3, 2>>],
+            five: [run::<A, SquareKernel<I, O, 5, 1>>, run::<A, SquareKernel<I, O, 5, 2>>],
+            generic: run::<A, GenericKernel<I, O>>,
         }
     }
 
@@ -52,15 +52,16 @@ impl DepthwiseTable {
         match (kernel, strides) {
             ([3, 3], [1, 1] | [2, 2]) => self.three[strides[0] - 1],
             ([5, 5], [1, 1] | [2, 2]) => self.five[strides[0] - 1],
-            _ => self.any,
+            _ => self.generic,
         }
     }
 }
 
 /// A kernel of `SIDE × SIDE` taps that moves by `STRIDE`.
-struct Square<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
+struct SquareKernel<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
 
-impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L> for Square<I, O, SIDE, STRIDE>
+impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L>
+    for SquareKernel<I, O, SIDE, STRIDE>
 where
     L: Lanes,
     I: Format<L>,
@@ -80,8 +81,8 @@ where
                 }
             }
             for y in 0..args.rows {
-                let from = args.input.cast::<I::Element>().add(y * STRIDE * args.input_row);
-                let to = args.output.cast::<O::Element>().add(y * args.output_row);
+                let from = args.input.cast::<I::Element>().add(y * STRIDE * args.input_row_stride);
+                let to = args.output.cast::<O::Element>().add(y * args.output_row_stride);
                 let mut x = 0;
                 while x < args.width {
                     let from = from.add(x * STRIDE * LANES);
@@ -128,7 +129,7 @@ unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: u
     unsafe {
         let mut sums = [L::load(args.bias); COUNT];
         for (y, row) in weights.iter().enumerate() {
-            let from = from.add(y * args.input_row);
+            let from = from.add(y * args.input_row_stride);
             for (x, tap) in row.iter().enumerate() {
                 for (pixel, sum) in sums.iter_mut().enumerate() {
                     let input = I::load(from.add((pixel * STRIDE + x) * LANES));
@@ -143,9 +144,9 @@ unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: u
 }
 
 /// Kernels of any size and stride; four sums a pixel, so that none waits for the one before.
-struct Any<I, O>(PhantomData<(I, O)>);
+struct GenericKernel<I, O>(PhantomData<(I, O)>);
 
-impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for Any<I, O> {
+impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
     type Args = DepthwiseArgs;
 
     #[inline(always)]
@@ -156,19 +157,23 @@ impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for Any<I, O> {
             for y in 0..args.rows {
                 for x in 0..args.width {
                     let from = args.input.cast::<I::Element>();
-                    let from = from.add(y * down * args.input_row + x * right * LANES);
+                    let from = from.add(y * down * args.input_row_stride + x * right * LANES);
                     let mut sums = [L::splat(0.0); 4];
                     sums[0] = L::load(args.bias);
                     for row in 0..height {
                         for column in 0..width {
-                            let input = I::load(from.add(row * args.input_row + column * LANES));
+                            let input =
+                                I::load(from.add(row * args.input_row_stride + column * LANES));
                             let tap = row * width + column;
                             let weight = L::load(args.weights.add(tap * LANES));
                             sums[tap % 4] = weight.mul_add(input, sums[tap % 4]);
                         }
                     }
                     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-                    let to = args.output.cast::<O::Element>().add(y * args.output_row + x * LANES);
+                    let to = args
+                        .output
+                        .cast::<O::Element>()
+                        .add(y * args.output_row_stride + x * LANES);
                     O::store(args.epilogue.apply(sum, 0), to);
                 }
             }

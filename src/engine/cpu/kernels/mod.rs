@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
-//! | `cut` | how an image is cut into tiles |
+//! | `tiling` | how an image is cut into tiles |
 //! | `strip`, `amx` | dense convolution with AMX: many pixels in one line, matrices in tiles |
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
@@ -17,12 +17,12 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-pub(super) mod cut;
 pub(super) mod depthwise;
 pub(super) mod elementwise;
 pub(super) mod pool;
 pub(super) mod strip;
 pub(super) mod tile;
+pub(super) mod tiling;
 pub(super) mod winograd;
 
 #[cfg(target_arch = "x86_64")]
@@ -68,9 +68,7 @@ impl Epilogue {
         unsafe {
             match self {
                 Self::Identity => x,
-                Self::PRelu(slopes) => {
-                    x.slope_below_zero(L::load(slopes.add(block * super::lanes::LANES)))
-                }
+                Self::PRelu(slopes) => x.prelu(L::load(slopes.add(block * super::lanes::LANES))),
                 Self::Clip { min, max } => x.max(L::splat(min)).min(L::splat(max)),
             }
         }
@@ -102,9 +100,9 @@ pub(super) struct KernelSet {
     pub(super) matrix: MatrixTable,
     pub(super) depthwise: DepthwiseTable,
     pub(super) depthwise_to_f32: DepthwiseTable,
-    pub(super) forward: unsafe fn(&ForwardArgs),
-    pub(super) inverse: unsafe fn(&InverseArgs),
-    pub(super) inverse_to_f32: unsafe fn(&InverseArgs),
+    pub(super) winograd_forward: unsafe fn(&ForwardArgs),
+    pub(super) winograd_inverse: unsafe fn(&InverseArgs),
+    pub(super) winograd_inverse_to_f32: unsafe fn(&InverseArgs),
     pub(super) elementwise: unsafe fn(&ElementwiseArgs),
     pub(super) activation: unsafe fn(&ActivationArgs),
     /// The curve on `f32` in any format.
@@ -114,7 +112,7 @@ pub(super) struct KernelSet {
 }
 
 impl KernelSet {
-    const fn of<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
+    const fn new<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
         Self {
             name,
             element_bytes: size_of::<F::Element>(),
@@ -123,15 +121,15 @@ impl KernelSet {
             tile_pixels: A::TILE_PIXELS,
             winograd_pixels_min: if F::DEPTH == 1 { 40 } else { 400 },
             strips: None,
-            tiles: TileTable::of::<A, F, F, F>(),
-            tiles_to_f32: TileTable::of::<A, F, F, F32>(),
-            planar: PlanarTable::of::<A, F32, F, F>(),
-            matrix: MatrixTable::of::<A, F32, F32, F32>(),
-            depthwise: DepthwiseTable::of::<A, F, F>(),
-            depthwise_to_f32: DepthwiseTable::of::<A, F, F32>(),
-            forward: run::<A, ForwardTransform<F>>,
-            inverse: run::<A, InverseTransform<F, F>>,
-            inverse_to_f32: run::<A, InverseTransform<F, F32>>,
+            tiles: TileTable::new::<A, F, F, F>(),
+            tiles_to_f32: TileTable::new::<A, F, F, F32>(),
+            planar: PlanarTable::new::<A, F32, F, F>(),
+            matrix: MatrixTable::new::<A, F32, F32, F32>(),
+            depthwise: DepthwiseTable::new::<A, F, F>(),
+            depthwise_to_f32: DepthwiseTable::new::<A, F, F32>(),
+            winograd_forward: run::<A, ForwardTransform<F>>,
+            winograd_inverse: run::<A, InverseTransform<F, F>>,
+            winograd_inverse_to_f32: run::<A, InverseTransform<F, F32>>,
             elementwise: run::<A, ElementwiseKernel<F>>,
             activation: run::<A, ActivationKernel<F>>,
             activation_f32: run::<A, ActivationKernel<F32>>,
@@ -169,16 +167,16 @@ unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
     unsafe { A::run(Call::<K, A::Lanes>(args)) }
 }
 
-pub(super) static PORTABLE_F32: KernelSet = KernelSet::of::<Portable, F32>("portable");
-pub(super) static PORTABLE_BF16: KernelSet = KernelSet::of::<Portable, Bf16>("portable");
+pub(super) static PORTABLE_F32: KernelSet = KernelSet::new::<Portable, F32>("portable");
+pub(super) static PORTABLE_BF16: KernelSet = KernelSet::new::<Portable, Bf16>("portable");
 #[cfg(target_arch = "aarch64")]
-pub(super) static NEON_F32: KernelSet = KernelSet::of::<Neon, F32>("neon");
+pub(super) static NEON_F32: KernelSet = KernelSet::new::<Neon, F32>("neon");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX2_F32: KernelSet = KernelSet::of::<Avx2, F32>("avx2");
+pub(super) static AVX2_F32: KernelSet = KernelSet::new::<Avx2, F32>("avx2");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX512_F32: KernelSet = KernelSet::of::<Avx512, F32>("avx512");
+pub(super) static AVX512_F32: KernelSet = KernelSet::new::<Avx512, F32>("avx512");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX512_BF16: KernelSet = KernelSet::of::<Avx512Bf16, Bf16>("avx512-bf16");
+pub(super) static AVX512_BF16: KernelSet = KernelSet::new::<Avx512Bf16, Bf16>("avx512-bf16");
 
 /// With AMX a direct convolution multiplies some ten times as fast as the tiles in registers that
 /// Winograd's products run on, which is more than Winograd saves.
@@ -186,7 +184,7 @@ pub(super) static AVX512_BF16: KernelSet = KernelSet::of::<Avx512Bf16, Bf16>("av
 pub(super) static AMX_BF16: KernelSet = KernelSet {
     winograd_pixels_min: usize::MAX,
     strips: Some(StripTable { strips: amx_strips::<Bf16>(), strips_to_f32: amx_strips::<F32>() }),
-    ..KernelSet::of::<Avx512Bf16, Bf16>("amx-bf16")
+    ..KernelSet::new::<Avx512Bf16, Bf16>("amx-bf16")
 };
 
 /// Strips of bfloat16 with the result in format `O`.

@@ -20,7 +20,7 @@ pub(in crate::cpu) enum PoolKind {
 pub(in crate::cpu) struct PoolArgs {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     /// Height and width of the image.
     pub(in crate::cpu) image: [usize; 2],
     pub(in crate::cpu) kernel: [usize; 2],
@@ -28,7 +28,7 @@ pub(in crate::cpu) struct PoolArgs {
     /// Border in front: top, left.
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) output: *mut u8,
-    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) output_row_stride: usize,
     pub(in crate::cpu) y: usize,
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) width: usize,
@@ -44,14 +44,14 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
         // SAFETY: windows are clamped to the image; outputs are as `PoolArgs` says.
         unsafe {
             for y in 0..args.rows {
-                let rows = clamped(args, 0, args.y + y);
-                let to = args.output.cast::<F::Element>().add(y * args.output_row);
-                if is_largest_of_four(args, &rows) {
-                    largest_of_four::<L, F>(args, rows[0], to);
+                let rows = clamp_window(args, 0, args.y + y);
+                let to = args.output.cast::<F::Element>().add(y * args.output_row_stride);
+                if is_max_2x2(args, &rows) {
+                    max_2x2::<L, F>(args, rows[0], to);
                     continue;
                 }
                 for x in 0..args.width {
-                    let pixel = window::<L, F>(args, &rows, &clamped(args, 1, x));
+                    let pixel = pool_window::<L, F>(args, &rows, &clamp_window(args, 1, x));
                     F::store(pixel, to.add(x * LANES));
                 }
             }
@@ -61,7 +61,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
 
 /// The usual pool, 2×2 at stride 2, on rows that need no clamping.
 #[inline(always)]
-fn is_largest_of_four(args: &PoolArgs, rows: &[usize; 2]) -> bool {
+fn is_max_2x2(args: &PoolArgs, rows: &[usize; 2]) -> bool {
     args.kind == PoolKind::Max
         && args.kernel == [2, 2]
         && args.strides[1] == 2
@@ -73,11 +73,11 @@ fn is_largest_of_four(args: &PoolArgs, rows: &[usize; 2]) -> bool {
 /// # Safety
 /// Rows `y` and `y + 1` lie in the image, which is at least twice as wide as the output at `to`.
 #[inline(always)]
-unsafe fn largest_of_four<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
+unsafe fn max_2x2<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
     // SAFETY: what the caller promises.
     unsafe {
-        let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row);
-        let below = above.add(args.input_row);
+        let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row_stride);
+        let below = above.add(args.input_row_stride);
         for x in 0..args.width {
             let pair = |row: *const F::Element| {
                 F::load(row.add(2 * x * LANES)).max(F::load(row.add((2 * x + 1) * LANES)))
@@ -89,7 +89,7 @@ unsafe fn largest_of_four<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to:
 
 /// First pixel inside the image and one past the last, along an axis.
 #[inline(always)]
-fn clamped(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
+fn clamp_window(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
     let from = at * args.strides[axis];
     let to = (from + args.kernel[axis]).saturating_sub(args.pads[axis]);
     [from.saturating_sub(args.pads[axis]), to.min(args.image[axis])]
@@ -98,7 +98,7 @@ fn clamped(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
 /// # Safety
 /// Rows and columns lie in the image.
 #[inline(always)]
-unsafe fn window<L: Lanes, F: Format<L>>(
+unsafe fn pool_window<L: Lanes, F: Format<L>>(
     args: &PoolArgs,
     rows: &[usize; 2],
     columns: &[usize; 2],
@@ -110,7 +110,7 @@ unsafe fn window<L: Lanes, F: Format<L>>(
         let mut result = L::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
         let first = args.input.cast::<F::Element>();
         for y in 0..high {
-            let row = (rows[0] + y) * args.input_row + columns[0] * LANES;
+            let row = (rows[0] + y) * args.input_row_stride + columns[0] * LANES;
             let row = first.wrapping_add(row);
             for x in 0..wide {
                 let pixel = F::load(row.add(x * LANES));
@@ -129,7 +129,7 @@ unsafe fn window<L: Lanes, F: Format<L>>(
 /// One block of sixteen channels: the mean of `height × width` pixels from `input` on.
 pub(in crate::cpu) struct GlobalMeanArgs {
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) output: *mut u8,
@@ -147,7 +147,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
             // Four sums, so that none waits for the one before.
             let mut sums = [L::splat(0.0); 4];
             for y in 0..args.height {
-                let row = args.input.cast::<F::Element>().add(y * args.input_row);
+                let row = args.input.cast::<F::Element>().add(y * args.input_row_stride);
                 for x in 0..args.width {
                     sums[x % 4] = sums[x % 4].add(F::load(row.add(x * LANES)));
                 }

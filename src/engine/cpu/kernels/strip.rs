@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use super::Epilogue;
-use super::tile::{Plane, Taps};
+use super::tile::{StridedPtr, Taps};
 use crate::cpu::lanes::LANES;
 
 /// What one run reads and writes: `input` points at the first tap of the first pixel and all taps
@@ -29,9 +29,9 @@ pub(in crate::cpu) struct StripArgs {
     pub(in crate::cpu) input: *const u8,
     pub(in crate::cpu) weights: *const u8,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
     pub(in crate::cpu) epilogue: Epilogue,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
 }
 
 /// Kernels for groups of one and of two blocks of output channels.
@@ -69,7 +69,7 @@ pub(super) struct Piece {
 
 /// Pixels beside each other that a piece stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct PixelSpan {
     /// The first pixel.
     pub(super) at: [usize; 2],
     /// Which positions of the piece they are.
@@ -81,7 +81,7 @@ pub(super) const HEIGHT_MAX: usize = 16;
 
 impl Strip {
     /// `rows` rows of `width` pixels, computed with `stride` from rows that are `row` elements.
-    pub(in crate::cpu) fn of(rows: usize, width: usize, stride: usize, row: usize) -> Self {
+    pub(in crate::cpu) fn new(rows: usize, width: usize, stride: usize, row: usize) -> Self {
         let step = stride * LANES;
         if stride > 1 {
             let line_stride = stride * row;
@@ -116,14 +116,14 @@ impl Strip {
     }
 
     /// The pixels that a piece stores.
-    pub(super) fn runs(&self, piece: &Piece) -> impl Iterator<Item = Run> + use<> {
+    pub(super) fn spans(&self, piece: &Piece) -> impl Iterator<Item = PixelSpan> + use<> {
         let (Self { pitch, width, .. }, line, first) = (*self, piece.line, piece.first);
         let Range { start, end } = piece.stored;
         let rows = start / pitch..end.div_ceil(pitch);
         rows.map(move |row| {
             let from = start.max(row * pitch);
             let to = end.min(row * pitch + width).max(from);
-            Run { at: [line + row, from - row * pitch], positions: from - first..to - first }
+            PixelSpan { at: [line + row, from - row * pitch], positions: from - first..to - first }
         })
     }
 }
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn every_pixel_is_stored_once_and_from_where_its_window_is() {
         for [rows, width, stride, pixels] in shapes() {
-            let strip = Strip::of(rows, width, stride, pixels * LANES);
+            let strip = Strip::new(rows, width, stride, pixels * LANES);
             let mut inputs = BTreeMap::new();
             for piece in strip.pieces() {
-                for Run { at: [y, x], positions } in strip.runs(&piece) {
+                for PixelSpan { at: [y, x], positions } in strip.spans(&piece) {
                     for (beside, position) in positions.enumerate() {
                         assert!(position < strip.height());
                         let input = piece.input + position * strip.step();
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn no_window_stands_behind_that_of_the_last_pixel() {
         for [rows, width, stride, pixels] in shapes() {
-            let strip = Strip::of(rows, width, stride, pixels * LANES);
+            let strip = Strip::new(rows, width, stride, pixels * LANES);
             let last = ((rows - 1) * pixels + width - 1) * stride * LANES;
             let ends = strip.pieces().map(|piece| piece.input + (strip.height() - 1) * strip.step);
             assert_eq!(ends.max(), Some(last));

@@ -44,25 +44,25 @@ pub(in crate::cpu) struct TileArgs<'a> {
     /// Tiles, each beginning where the one before ends.
     pub(in crate::cpu) count: usize,
     /// From one row of outputs to the next, in the input.
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) input: *const u8,
     pub(in crate::cpu) weights: *const u8,
     /// Bytes from weights that are read to those fetched meanwhile: the next group's, where they
     /// are too many to stay in the cache; nothing where 0.
-    pub(in crate::cpu) ahead: usize,
+    pub(in crate::cpu) prefetch_bytes: usize,
     /// `None` starts the sums at zero.
     pub(in crate::cpu) bias: Option<*const f32>,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
     pub(in crate::cpu) epilogue: Epilogue,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
 }
 
 /// A pixel in a blocked image, with the distances from block to block and row to row.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Plane<P> {
+pub(in crate::cpu) struct StridedPtr<P> {
     pub(in crate::cpu) first: P,
-    pub(in crate::cpu) block: usize,
-    pub(in crate::cpu) row: usize,
+    pub(in crate::cpu) block_stride: usize,
+    pub(in crate::cpu) row_stride: usize,
 }
 
 pub(in crate::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
@@ -77,7 +77,7 @@ struct Tile<I, R, O, const BLOCKS: usize, const ROWS: usize, const WIDTH: usize,
 ///
 /// # Safety
 /// As [`TileArgs`] says.
-unsafe fn entry<
+unsafe fn run_tile<
     A: Isa,
     I: Format<A::Lanes>,
     R: Format<A::Lanes>,
@@ -175,19 +175,19 @@ unsafe fn accumulate<
                 for _ in 0..taps.columns {
                     let mut from = from_pixel;
                     for _ in 0..dots {
-                        let mut of_block = [I::weights(weights); BLOCKS];
+                        let mut of_block = [I::load_weights(weights); BLOCKS];
                         for (block, w) in of_block.iter_mut().enumerate().skip(1) {
-                            *w = I::weights(weights.add(block * LANES * I::DEPTH));
+                            *w = I::load_weights(weights.add(block * LANES * I::DEPTH));
                         }
                         for block in 0..BLOCKS {
                             let line = weights.wrapping_add(block * LANES * I::DEPTH);
-                            L::fetch(line.wrapping_byte_add(args.ahead).cast());
+                            L::prefetch(line.wrapping_byte_add(args.prefetch_bytes).cast());
                         }
                         weights = weights.add(BLOCKS * LANES * I::DEPTH);
                         for y in 0..ROWS {
-                            let row = from.add(y * args.input_row);
+                            let row = from.add(y * args.input_row_stride);
                             for x in 0..WIDTH {
-                                let pixel = I::pixel(row.add(x * STEP));
+                                let pixel = I::load_pixel(row.add(x * STEP));
                                 for block in 0..BLOCKS {
                                     sums[block][y][x] =
                                         I::dot(sums[block][y][x], of_block[block], pixel);
@@ -219,29 +219,30 @@ pub(super) unsafe fn store_sums<
     const ROWS: usize,
     const WIDTH: usize,
 >(
-    residual: Option<Plane<*const u8>>,
+    residual: Option<StridedPtr<*const u8>>,
     epilogue: Epilogue,
-    output: Plane<*mut u8>,
+    output: StridedPtr<*mut u8>,
     [y, x]: [usize; 2],
     sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
 ) {
     // SAFETY: what the caller promises.
     unsafe {
         if let Some(residual) = residual {
-            let first = residual.first.cast::<R::Element>().add(y * residual.row + x * LANES);
+            let first =
+                residual.first.cast::<R::Element>().add(y * residual.row_stride + x * LANES);
             for block in 0..BLOCKS {
                 for y in 0..ROWS {
-                    let row = first.add(block * residual.block + y * residual.row);
+                    let row = first.add(block * residual.block_stride + y * residual.row_stride);
                     for x in 0..WIDTH {
                         sums[block][y][x] = sums[block][y][x].add(R::load(row.add(x * LANES)));
                     }
                 }
             }
         }
-        let first = output.first.cast::<O::Element>().add(y * output.row + x * LANES);
+        let first = output.first.cast::<O::Element>().add(y * output.row_stride + x * LANES);
         for block in 0..BLOCKS {
             for y in 0..ROWS {
-                let row = first.add(block * output.block + y * output.row);
+                let row = first.add(block * output.block_stride + y * output.row_stride);
                 for x in 0..WIDTH {
                     O::store(epilogue.apply(sums[block][y][x], block), row.add(x * LANES));
                 }
@@ -251,22 +252,22 @@ pub(super) unsafe fn store_sums<
 }
 
 /// One row of 1 to 14 pixels.
-type Rows = [TileFn; 14];
+type OneRowTiles = [TileFn; 14];
 
 /// Two rows of 1 to 7 pixels, and four rows of 1 to 3.
-type Stacks = [TileFn; 10];
+type MultiRowTiles = [TileFn; 10];
 
 /// Tiles of one format that read blocked images, by stride and number of blocks.
 pub(in crate::cpu) struct TileTable {
-    rows: [[Rows; 2]; 2],
-    stacks: [[Stacks; 2]; 2],
+    one_row: [[OneRowTiles; 2]; 2],
+    multi_row: [[MultiRowTiles; 2]; 2],
 }
 
 /// Tiles of one row that read planar images, by stride and number of blocks.
-pub(in crate::cpu) struct PlanarTable([[Rows; 2]; 2]);
+pub(in crate::cpu) struct PlanarTable([[OneRowTiles; 2]; 2]);
 
 /// Tiles of one row that read vectors lying side by side, by number of blocks.
-pub(in crate::cpu) struct MatrixTable([Rows; 2]);
+pub(in crate::cpu) struct MatrixTable([OneRowTiles; 2]);
 
 /// Refuses shapes that no register file of the set holds.
 ///
@@ -279,14 +280,14 @@ unsafe fn too_large(_: &TileArgs<'_>) {
 macro_rules! tiles {
     ($blocks:literal, $step:literal; $(($rows:literal, $width:literal)),*) => {
         [$(if $blocks <= A::TILE_BLOCKS && $rows * $width <= A::TILE_PIXELS {
-            entry::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
+            run_tile::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
         } else {
             too_large as TileFn
         }),*]
     };
 }
 
-macro_rules! rows {
+macro_rules! one_row {
     ($blocks:literal, $step:literal) => {
         tiles!($blocks, $step;
             (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7),
@@ -294,7 +295,7 @@ macro_rules! rows {
     };
 }
 
-macro_rules! stacks {
+macro_rules! multi_row {
     ($blocks:literal, $step:literal) => {
         tiles!($blocks, $step;
             (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (2, 7), (4, 1), (4, 2), (4, 3))
@@ -302,36 +303,39 @@ macro_rules! stacks {
 }
 
 impl TileTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
         Self {
-            rows: [[rows!(1, 16), rows!(2, 16)], [rows!(1, 32), rows!(2, 32)]],
-            stacks: [[stacks!(1, 16), stacks!(2, 16)], [stacks!(1, 32), stacks!(2, 32)]],
+            one_row: [[one_row!(1, 16), one_row!(2, 16)], [one_row!(1, 32), one_row!(2, 32)]],
+            multi_row: [
+                [multi_row!(1, 16), multi_row!(2, 16)],
+                [multi_row!(1, 32), multi_row!(2, 32)],
+            ],
         }
     }
 
     /// The tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, rows, width]: [usize; 3]) -> TileFn {
         match rows {
-            1 => self.rows[stride - 1][blocks - 1][width - 1],
-            2 => self.stacks[stride - 1][blocks - 1][width - 1],
-            _ => self.stacks[stride - 1][blocks - 1][7 + width - 1],
+            1 => self.one_row[stride - 1][blocks - 1][width - 1],
+            2 => self.multi_row[stride - 1][blocks - 1][width - 1],
+            _ => self.multi_row[stride - 1][blocks - 1][7 + width - 1],
         }
     }
 }
 
 impl PlanarTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
-        Self([[rows!(1, 1), rows!(2, 1)], [rows!(1, 2), rows!(2, 2)]])
+        Self([[one_row!(1, 1), one_row!(2, 1)], [one_row!(1, 2), one_row!(2, 2)]])
     }
 
     /// The tile of `blocks` × `width` that reads with `stride` 1 or 2.
@@ -341,13 +345,13 @@ impl PlanarTable {
 }
 
 impl MatrixTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
-        Self([rows!(1, 16), rows!(2, 16)])
+        Self([one_row!(1, 16), one_row!(2, 16)])
     }
 
     /// The tile of `blocks` × `width`.

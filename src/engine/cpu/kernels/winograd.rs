@@ -8,14 +8,14 @@
 
 use std::marker::PhantomData;
 
-use super::tile::Plane;
+use super::tile::StridedPtr;
 use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{F32, Format, LANES, Lanes};
 
 /// Inputs along a side of a tile, outputs along a side, and numbers of a transformed tile.
 pub(in crate::cpu) const SIDE_IN: usize = 6;
 pub(in crate::cpu) const SIDE_OUT: usize = 4;
-pub(in crate::cpu) const NUMBERS: usize = SIDE_IN * SIDE_IN;
+pub(in crate::cpu) const TRANSFORMED_LEN: usize = SIDE_IN * SIDE_IN;
 
 /// The matrix `G` that transforms a kernel: `G g Gᵀ`.
 pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
@@ -32,7 +32,7 @@ pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
 /// border, count as zeros and are not read.
 pub(in crate::cpu) struct ForwardArgs {
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) output: *mut f32,
@@ -45,9 +45,9 @@ pub(in crate::cpu) struct InverseArgs {
     pub(in crate::cpu) input: *const f32,
     pub(in crate::cpu) number_stride: usize,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
     pub(in crate::cpu) epilogue: Epilogue,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
 }
@@ -70,7 +70,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
                 if x < args.width {
                     for (y, pixel) in pixels.iter_mut().enumerate() {
                         if y < args.height {
-                            *pixel = F::load(input.add(y * args.input_row + x * LANES));
+                            *pixel = F::load(input.add(y * args.input_row_stride + x * LANES));
                         }
                     }
                 }
@@ -119,10 +119,10 @@ impl<L: Lanes, R: Format<L>, O: Format<L>> Runnable<L> for InverseTransform<R, O
                     let mut sum = sum.add(bias);
                     if let Some(residual) = &args.residual {
                         let first = residual.first.cast::<R::Element>();
-                        sum = sum.add(R::load(first.add(y * residual.row + x * LANES)));
+                        sum = sum.add(R::load(first.add(y * residual.row_stride + x * LANES)));
                     }
                     let to = args.output.first.cast::<O::Element>();
-                    let to = to.add(y * args.output.row + x * LANES);
+                    let to = to.add(y * args.output.row_stride + x * LANES);
                     O::store(args.epilogue.apply(sum, 0), to);
                 }
             }

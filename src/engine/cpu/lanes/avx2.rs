@@ -93,12 +93,12 @@ impl Lanes for TwoYmm {
     }
 
     #[inline(always)]
-    fn fetch(from: *const u8) {
+    fn prefetch(from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         // The sign bit chooses; -0 times the slope is a zero as well.
         unsafe {
             Self(

@@ -82,12 +82,12 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    fn fetch(from: *const u8) {
+    fn prefetch(from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         unsafe {
             let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_setzero_ps());
             Self(_mm512_mask_mul_ps(self.0, below, self.0, slope.0))

@@ -80,12 +80,12 @@ impl Format<Zmm> for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const u16) -> __m512i {
+    unsafe fn load_weights(from: *const u16) -> __m512i {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const u16) -> __m512i {
+    unsafe fn load_pixel(from: *const u16) -> __m512i {
         unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
@@ -126,7 +126,7 @@ impl Format<Array> for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const u16) -> Self::Weights {
+    unsafe fn load_weights(from: *const u16) -> Self::Weights {
         // SAFETY: what the caller promises.
         let pairs = unsafe { from.cast::<[[u16; PAIR]; LANES]>().read_unaligned() };
         let one = |which: usize| pairs.map(|pair| from_bf16(pair[which]));
@@ -134,7 +134,7 @@ impl Format<Array> for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const u16) -> [f32; PAIR] {
+    unsafe fn load_pixel(from: *const u16) -> [f32; PAIR] {
         // SAFETY: what the caller promises.
         unsafe { from.cast::<[u16; PAIR]>().read_unaligned().map(from_bf16) }
     }

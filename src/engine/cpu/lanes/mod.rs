@@ -52,10 +52,10 @@ pub(super) trait Lanes: Copy {
     /// Says that the cache line at `from`, which may be any address, will be wanted in the
     /// second-level cache; a hint where the set has an instruction for it.
     #[inline(always)]
-    fn fetch(_from: *const u8) {}
+    fn prefetch(_from: *const u8) {}
 
     /// Lanes below zero are multiplied with their slope: PReLU, and ReLU with slope 0.
-    fn slope_below_zero(self, slope: Self) -> Self;
+    fn prelu(self, slope: Self) -> Self;
 }
 
 /// How numbers of a network lie in memory.
@@ -80,11 +80,11 @@ pub(super) trait Format<L: Lanes> {
 
     /// # Safety
     /// As [`Lanes::load`], with `16 × DEPTH` elements.
-    unsafe fn weights(from: *const Self::Element) -> Self::Weights;
+    unsafe fn load_weights(from: *const Self::Element) -> Self::Weights;
 
     /// # Safety
     /// As [`Lanes::load`], with `DEPTH` elements.
-    unsafe fn pixel(from: *const Self::Element) -> Self::Pixel;
+    unsafe fn load_pixel(from: *const Self::Element) -> Self::Pixel;
 
     /// `sum + weights × pixel`, summed over the depth.
     fn dot(sum: L, weights: Self::Weights, pixel: Self::Pixel) -> L;
@@ -112,13 +112,13 @@ impl<L: Lanes> Format<L> for F32 {
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const f32) -> L {
+    unsafe fn load_weights(from: *const f32) -> L {
         // SAFETY: what the caller promises.
         unsafe { L::load(from) }
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const f32) -> L {
+    unsafe fn load_pixel(from: *const f32) -> L {
         // SAFETY: what the caller promises.
         unsafe { L::splat(*from) }
     }

@@ -91,7 +91,7 @@ impl Lanes for FourQuads {
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         self.zip(slope, |x, slope| unsafe { vbslq_f32(vcltzq_f32(x), vmulq_f32(x, slope), x) })
     }
 }

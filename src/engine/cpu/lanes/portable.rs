@@ -88,7 +88,7 @@ impl Lanes for Array {
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         self.zip(slope, |x, slope| if x < 0.0 { x * slope } else { x })
     }
 }

@@ -25,8 +25,16 @@ impl<'g> Lowering<'g> {
     fn dense_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> DenseShape {
         let kernels = self.plan.kernels;
         let (depth, tile_blocks) = (kernels.depth, kernels.tile_blocks);
-        let whole_blocks = kernels.strips.is_some();
-        DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks, whole_blocks }
+        let pads_last_block = kernels.strips.is_some();
+        DenseShape {
+            outputs,
+            inputs,
+            kernel,
+            block_channels: LANES,
+            depth,
+            tile_blocks,
+            pads_last_block,
+        }
     }
 
     pub(super) fn lower_planar(&mut self, node: &'g Node, channels_last: bool) {
@@ -37,7 +45,7 @@ impl<'g> Lowering<'g> {
             .expect("its kernel kind is for images only");
         let output = self.new_output_image(node.output);
         let shape = DenseShape {
-            block: 1,
+            block_channels: 1,
             depth: 1,
             ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
         };
@@ -129,7 +137,7 @@ impl<'g> Lowering<'g> {
             kernel: conv.window.kernel,
             strides: conv.window.strides,
             pads: [top, left],
-            weights: Buffer::of(&pack::depthwise(&conv.weight, conv.channels())),
+            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.channels())),
             bias: bias(conv),
             epilogue,
         };

@@ -25,14 +25,14 @@ impl<'g> Lowering<'g> {
         let a = self.blocked_image(node.inputs[0]);
         let output = self.new_output_image(node.output);
         let shape = [a.layout.channels, a.layout.height, a.layout.width];
-        let numbers = |constant| {
+        let per_channel = |constant| {
             let numbers = analysis::along_channels(constant, shape)
                 .expect("other constants have the kernel kind Fallback");
             pack::per_channel(&numbers, 0.0)
         };
         let work = Elementwise {
             a,
-            affine: Some([numbers(&affine.scale), numbers(&affine.shift)]),
+            affine: Some([per_channel(&affine.scale), per_channel(&affine.shift)]),
             channel_scale: None,
             b: None,
             b_upsample: [1, 1],

@@ -5,7 +5,7 @@ use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::Precision;
 use crate::cpu::lanes::bf16::to_bf16;
-use crate::cpu::peak::peak;
+use crate::cpu::peak::peak_flops;
 use crate::fixtures::Draft;
 use crate::fixtures::{Lcg, ints, relative_difference};
 use crate::graph::Graph;
@@ -240,7 +240,7 @@ fn the_peak_is_that_of_whole_products() {
         return;
     };
     let (_, before) = emulator::state();
-    assert!(peak(kernels, 1) > 0.0);
+    assert!(peak_flops(kernels, 1) > 0.0);
     let (is_in_use, behind) = emulator::state();
     let lines = 1000 / 64 * 64;
     assert_eq!((is_in_use, behind - before), (false, lines * 8 * 4));

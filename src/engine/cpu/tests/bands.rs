@@ -1,6 +1,6 @@
 //! Steps in bands of rows give the bits they give one after the other.
 
-use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_of_turn};
+use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_for_seed};
 use crate::Precision;
 use crate::fixtures::Draft;
 use crate::fixtures::{int, ints};
@@ -75,7 +75,7 @@ fn bands_give_the_same_bits_as_one_step_after_the_other() {
     graphs.push(bordered());
     for (seed, graph) in graphs.iter().enumerate() {
         for precision in [Precision::F32, Precision::Bf16] {
-            for kernels in sets_of_turn(precision, seed as u64) {
+            for kernels in sets_for_seed(precision, seed as u64) {
                 let input = inputs(graph, 3);
                 let apart = load_with(graph, kernels, precision, 1, &NONE);
                 let expected = run(&apart, graph, 3, &input);

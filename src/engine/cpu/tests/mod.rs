@@ -31,7 +31,7 @@ fn sets(precision: Precision) -> Vec<KernelChoice> {
 
 /// The same for one of many networks: an emulated instruction takes a thousand times as long as a
 /// real one, so those kernels are for every fifth.
-fn sets_of_turn(precision: Precision, seed: u64) -> Vec<KernelChoice> {
+fn sets_for_seed(precision: Precision, seed: u64) -> Vec<KernelChoice> {
     let mut sets = sets(precision);
     let is_turn = |choice: KernelChoice| choice != KernelChoice::Amx || seed.is_multiple_of(5);
     sets.retain(|&choice| is_turn(choice) || choice.select(precision).is_ok());
@@ -113,10 +113,10 @@ fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
     let expected = fixtures::run(graph, items, &input);
     for kernels in sets(Precision::F32) {
         let network = load(graph, kernels, Precision::F32, 1);
-        let (difference, turned) = worst(&run(&network, graph, items, &input), &expected);
+        let (difference, cosine_error) = worst(&run(&network, graph, items, &input), &expected);
         assert!(
-            difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-            "{name}, {kernels}: {difference:.1e}, {turned:.1e}"
+            difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+            "{name}, {kernels}: {difference:.1e}, {cosine_error:.1e}"
         );
     }
 }
@@ -125,4 +125,4 @@ fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
 const DIFFERENCE_MAX: f32 = 1e-4;
 
 /// Most that 1 less the cosine may be in `f32`.
-const ANGLE_MAX: f64 = 1e-9;
+const COSINE_ERROR_MAX: f64 = 1e-9;

@@ -1,6 +1,6 @@
 //! The networks of this repository.
 
-use super::{ANGLE_MAX, DIFFERENCE_MAX, load, run, sets};
+use super::{COSINE_ERROR_MAX, DIFFERENCE_MAX, load, run, sets};
 use crate::Precision;
 use crate::fixtures::{self, inputs, network_of, worst};
 
@@ -8,7 +8,7 @@ use crate::fixtures::{self, inputs, network_of, worst};
 const ITEMS: usize = 2;
 
 /// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
-const ANGLE_MAX_BF16: f64 = 2e-3;
+const COSINE_ERROR_MAX_BF16: f64 = 2e-3;
 
 /// `range` is that of the inputs.
 fn assert_as_the_reference(file: &str, range: [f32; 2]) {
@@ -24,12 +24,15 @@ fn assert_as_the_reference(file: &str, range: [f32; 2]) {
                 network.steps().filter(|&(_, algorithm)| algorithm == "reference").collect();
             assert!(slow.is_empty(), "{file}: {slow:?}");
             let found = run(&network, &graph, ITEMS, &input);
-            let (difference, turned) = worst(&found, &expected);
+            let (difference, cosine_error) = worst(&found, &expected);
             let is_close = match precision {
-                Precision::F32 => difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-                _ => turned <= ANGLE_MAX_BF16,
+                Precision::F32 => difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+                _ => cosine_error <= COSINE_ERROR_MAX_BF16,
             };
-            assert!(is_close, "{file}, {kernels} for {precision}: {difference:.1e}, {turned:.1e}");
+            assert!(
+                is_close,
+                "{file}, {kernels} for {precision}: {difference:.1e}, {cosine_error:.1e}"
+            );
         }
     }
 }

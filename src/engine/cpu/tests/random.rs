@@ -1,6 +1,6 @@
 //! Random networks on every kernel set.
 
-use super::{ANGLE_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
+use super::{COSINE_ERROR_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
 use crate::Precision;
 use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
@@ -11,10 +11,10 @@ const LARGE_BATCH: usize = 33;
 
 /// Most that 1 less the cosine may be in bfloat16. In these networks an output may be a few small
 /// numbers that larger ones cancel to, which leaves fewer digits than real networks do.
-const ANGLE_MAX_BF16: f64 = 5e-4;
+const COSINE_ERROR_MAX_BF16: f64 = 5e-4;
 
 /// The same between two kernel sets that differ in the order of sums only.
-const ANGLE_MAX_APART: f64 = 1e-6;
+const COSINE_ERROR_MAX_BETWEEN_SETS: f64 = 1e-6;
 
 #[test]
 fn every_kernel_set_computes_what_the_reference_does() {
@@ -30,10 +30,10 @@ fn every_kernel_set_computes_what_the_reference_does() {
             for items in batches {
                 let expected = first_rows(&expected, all, items);
                 let found = run(&network, &graph, items, &input[..input.len() / all * items]);
-                let (difference, turned) = worst(&found, &expected);
+                let (difference, cosine_error) = worst(&found, &expected);
                 assert!(
-                    difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-                    "seed {seed}, {kernels}, {items} items: {difference:.1e}, {turned:.1e}"
+                    difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+                    "seed {seed}, {kernels}, {items} items: {difference:.1e}, {cosine_error:.1e}"
                 );
             }
         }
@@ -51,13 +51,19 @@ fn bfloat16_is_close_to_the_reference_and_its_kernel_sets_to_each_other() {
         for kernels in sets(Precision::Bf16) {
             let network = load(&graph, kernels, Precision::Bf16, 1);
             let found = run(&network, &graph, all, &input);
-            let (_, turned) = worst(&found, &expected);
-            assert!(turned <= ANGLE_MAX_BF16, "seed {seed}, {kernels}: {turned:.1e}");
+            let (_, cosine_error) = worst(&found, &expected);
+            assert!(
+                cosine_error <= COSINE_ERROR_MAX_BF16,
+                "seed {seed}, {kernels}: {cosine_error:.1e}"
+            );
             // Winograd's weights are `f32`, so it rounds other numbers than direct kernels do.
             let is_winograd = network.steps().any(|(_, algorithm)| algorithm == "winograd");
             if let Some((_, first)) = first.as_ref().filter(|(other, _)| *other == is_winograd) {
                 let (_, apart) = worst(&found, first);
-                assert!(apart <= ANGLE_MAX_APART, "seed {seed}, {kernels}: {apart:.1e}");
+                assert!(
+                    apart <= COSINE_ERROR_MAX_BETWEEN_SETS,
+                    "seed {seed}, {kernels}: {apart:.1e}"
+                );
             }
             first.get_or_insert((is_winograd, found));
         }

@@ -14,8 +14,8 @@ fn assert_in_every_precision(graph: &Graph, name: &str) {
     let expected = fixtures::run(graph, 3, &input);
     for kernels in sets(Precision::Bf16) {
         let network = load(graph, kernels, Precision::Bf16, 1);
-        let (_, turned) = worst(&run(&network, graph, 3, &input), &expected);
-        assert!(turned <= 1e-3, "{name}, {kernels}: {turned:.1e}");
+        let (_, cosine_error) = worst(&run(&network, graph, 3, &input), &expected);
+        assert!(cosine_error <= 1e-3, "{name}, {kernels}: {cosine_error:.1e}");
     }
 }
 

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{ImageRef, LANES, OutputRegion, Product, RowWindow, RunContext, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
+use super::{ImageRef, LANES, OutputRegion, Product, RowWindow, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs, TileTable};
+use crate::cpu::kernels::tiling::Tiling;
 
 /// A convolution whose input has its border in memory.
 pub(in crate::cpu) struct Dense {
@@ -23,13 +23,13 @@ const INPUTS_STAY_BYTES: usize = 512 << 10;
 struct Pass {
     taps: Taps,
     tiles: &'static TileTable,
-    cut: Cut,
+    tiling: Tiling,
 }
 
 impl Dense {
     pub(super) fn taps(&self) -> Taps {
         let layout = &self.product.input.layout;
-        let [dots, dots_last] = self.product.shape.dots();
+        let [dots, dots_last] = self.product.shape.dots_per_tap();
         Taps {
             blocks: self.product.shape.input_blocks(),
             block_stride: layout.block_stride(),
@@ -42,9 +42,9 @@ impl Dense {
         }
     }
 
-    fn cut(&self, run: &RunContext<'_>) -> Cut {
+    fn tiling(&self, run: &RunContext<'_>) -> Tiling {
         let layout = &self.product.output.layout;
-        Cut::of(layout.width, layout.height, run.kernels.tile_pixels)
+        Tiling::new(layout.width, layout.height, run.kernels.tile_pixels)
     }
 
     /// Some rows of one group of channels of one image.
@@ -59,14 +59,14 @@ impl Dense {
         group: usize,
         rows: Range<usize>,
     ) {
-        let (block, blocks) = self.product.shape.group(group);
+        let (block, blocks) = self.product.shape.group_blocks(group);
         let group_bytes = self.product.shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= self.product.weights.bytes());
         let (layout, taps) = (self.product.output.layout, &pass.taps);
         let mut y = rows.start;
         while y < rows.end {
-            let high = if y + pass.cut.rows <= rows.end { pass.cut.rows } else { 1 };
-            for tiles in pass.cut.runs() {
+            let high = if y + pass.tiling.rows <= rows.end { pass.tiling.rows } else { 1 };
+            for tiles in pass.tiling.spans() {
                 let at = [y, tiles.x];
                 let from = at.map(|at| at * self.stride);
                 // SAFETY: the tiles lie in the output; their taps lie in the bordered input, whose
@@ -75,21 +75,21 @@ impl Dense {
                     let args = TileArgs {
                         taps,
                         count: tiles.count,
-                        input_row: self.stride * taps.row_stride,
+                        input_row_stride: self.stride * taps.row_stride,
                         input: self.product.input.pixel_ptr(run, item, 0, from, self.pads),
                         weights: self.product.weights.start().add(block * group_bytes),
-                        ahead: self.product.ahead(blocks * group_bytes),
-                        bias: Some(numbers(&self.product.bias, block)),
-                        residual: self.product.residual.map(|residual| Plane {
+                        prefetch_bytes: self.product.prefetch_bytes(blocks * group_bytes),
+                        bias: Some(block_ptr(&self.product.bias, block)),
+                        residual: self.product.residual.map(|residual| StridedPtr {
                             first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
-                            block: residual.layout.block_stride(),
-                            row: residual.layout.row_stride(),
+                            block_stride: residual.layout.block_stride(),
+                            row_stride: residual.layout.row_stride(),
                         }),
                         epilogue: self.product.epilogue.at_block(block),
-                        output: Plane {
+                        output: StridedPtr {
                             first: self.product.output.pixel_ptr(run, item, block, at, [0, 0]),
-                            block: layout.block_stride(),
-                            row: layout.row_stride(),
+                            block_stride: layout.block_stride(),
+                            row_stride: layout.row_stride(),
                         },
                     };
                     pass.tiles.get(self.stride, [blocks, high, tiles.width])(&args);
@@ -106,7 +106,8 @@ impl Work for Dense {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        let pass = Pass { taps: self.taps(), tiles: self.product.tiles(run), cut: self.cut(run) };
+        let pass =
+            Pass { taps: self.taps(), tiles: self.product.tiles(run), tiling: self.tiling(run) };
         let OutputRegion { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
@@ -124,9 +125,9 @@ impl Work for Dense {
                 return;
             }
             for item in items.clone() {
-                for y in rows.clone().step_by(pass.cut.rows) {
+                for y in rows.clone().step_by(pass.tiling.rows) {
                     for group in groups.clone() {
-                        let rows = y..rows.end.min(y + pass.cut.rows);
+                        let rows = y..rows.end.min(y + pass.tiling.rows);
                         self.rows(run, &pass, item, group, rows);
                     }
                 }

@@ -1,6 +1,6 @@
 //! Depthwise convolution.
 
-use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::depthwise::DepthwiseArgs;
 use crate::cpu::memory::Buffer;
 
@@ -24,8 +24,8 @@ impl Work for Depthwise {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let kernels = run.kernels;
-        let is_wide = self.output.element_bytes != kernels.element_bytes;
-        let table = if is_wide { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
+        let widens_to_f32 = self.output.element_bytes != kernels.element_bytes;
+        let table = if widens_to_f32 { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
         let kernel = table.get(self.kernel, self.strides);
         let taps = self.kernel[0] * self.kernel[1];
         let first = [region.rows.start, 0];
@@ -36,14 +36,14 @@ impl Work for Depthwise {
                 unsafe {
                     kernel(&DepthwiseArgs {
                         input: self.input.pixel_ptr(run, item, block, from, self.pads),
-                        input_row: self.input.layout.row_stride(),
+                        input_row_stride: self.input.layout.row_stride(),
                         kernel: self.kernel,
                         strides: self.strides,
-                        weights: numbers(&self.weights, block * taps),
-                        bias: numbers(&self.bias, block),
+                        weights: block_ptr(&self.weights, block * taps),
+                        bias: block_ptr(&self.bias, block),
                         epilogue: self.epilogue.at_block(block),
                         output: self.output.pixel_ptr(run, item, block, first, [0, 0]),
-                        output_row: self.output.layout.row_stride(),
+                        output_row_stride: self.output.layout.row_stride(),
                         rows: region.rows.len(),
                         width: self.output.layout.width,
                     });

@@ -1,6 +1,6 @@
 //! What is done to each number alone.
 
-use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, block_ptr};
 use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind, ElementwiseArgs};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
@@ -35,7 +35,7 @@ impl Work for Elementwise {
                         (run.kernels.elementwise)(&ElementwiseArgs {
                             a: at(&self.a),
                             affine: self.affine.as_ref().map(|[scale, shift]| {
-                                [numbers(scale, block), numbers(shift, block)]
+                                [block_ptr(scale, block), block_ptr(shift, block)]
                             }),
                             channel_scale: self.channel_scale.map(|scale| {
                                 scale.pixel_ptr(run, item, block, [0, 0], [0, 0]).cast_const()
@@ -68,8 +68,9 @@ impl Work for InPlaceActivation {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        let is_wide = self.image.element_bytes != run.kernels.element_bytes;
-        let activation = if is_wide { run.kernels.activation_f32 } else { run.kernels.activation };
+        let widens_to_f32 = self.image.element_bytes != run.kernels.element_bytes;
+        let activation =
+            if widens_to_f32 { run.kernels.activation_f32 } else { run.kernels.activation };
         debug_assert!(self.image.layout.row_stride() >= self.image.layout.width * LANES);
         for item in region.items.clone() {
             for block in region.groups.clone() {

@@ -3,9 +3,9 @@
 //! The images of a region stand side by side as the pixels of a tile, so that weights, which are
 //! far larger than inputs here, are read once for all of them.
 
-use super::{OutputRegion, Product, RunContext, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use super::{OutputRegion, Product, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
+use crate::cpu::kernels::tiling::Tiling;
 use crate::cpu::lanes::LANES;
 
 /// A convolution whose kernel covers the whole input.
@@ -59,7 +59,7 @@ impl FullyConnected {
     ) {
         let kernels = run.kernels;
         let count = region.items.len();
-        let [dots, dots_last] = self.product.shape.dots();
+        let [dots, dots_last] = self.product.shape.dots_per_tap();
         let pixels = self.product.input.layout.height * self.product.input.layout.width;
         // The last block may be partly filled; it is one more row of taps of the others' kind.
         let taps = Taps {
@@ -72,7 +72,7 @@ impl FullyConnected {
             dots,
             dots_last,
         };
-        let (block, blocks) = self.product.shape.group(group);
+        let (block, blocks) = self.product.shape.group_blocks(group);
         let weights_bytes = self.product.shape.block_elements() * kernels.element_bytes;
         let tiles = self.product.tiles(run);
         let gathered = self.gathered(count);
@@ -93,18 +93,18 @@ impl FullyConnected {
             let args = TileArgs {
                 taps: &taps,
                 count: 1,
-                input_row: 0,
+                input_row_stride: 0,
                 input: run.scratch.add(first * block_bytes),
                 weights: self.product.weights.start().add(block * weights_bytes),
-                ahead: self.product.ahead(blocks * weights_bytes),
-                bias: Some(numbers(&self.product.bias, block)),
-                residual: self.product.residual.map(|_| Plane {
+                prefetch_bytes: self.product.prefetch_bytes(blocks * weights_bytes),
+                bias: Some(block_ptr(&self.product.bias, block)),
+                residual: self.product.residual.map(|_| StridedPtr {
                     first: residuals.cast_const(),
-                    block: wide * LANES,
-                    row: 0,
+                    block_stride: wide * LANES,
+                    row_stride: 0,
                 }),
                 epilogue: self.product.epilogue.at_block(block),
-                output: Plane { first: sums, block: wide * LANES, row: 0 },
+                output: StridedPtr { first: sums, block_stride: wide * LANES, row_stride: 0 },
             };
             tiles.get(1, [blocks, 1, wide])(&args);
             let bytes = LANES * self.product.output.element_bytes;
@@ -129,9 +129,9 @@ impl Work for FullyConnected {
         // SAFETY: what the caller promises.
         unsafe {
             self.gather(run, region);
-            let cut = Cut::of(region.items.len(), 1, run.kernels.tile_pixels);
+            let tiling = Tiling::new(region.items.len(), 1, run.kernels.tile_pixels);
             for group in region.groups.clone() {
-                for tiles in cut.runs() {
+                for tiles in tiling.spans() {
                     for first in (0..tiles.count).map(|index| tiles.x + index * tiles.width) {
                         self.tile(run, group, region, first, tiles.width);
                     }

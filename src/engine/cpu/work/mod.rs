@@ -197,14 +197,14 @@ impl PackedEpilogue {
     fn at_block(&self, block: usize) -> Epilogue {
         match self {
             Self::Identity => Epilogue::Identity,
-            Self::PRelu(slopes) => Epilogue::PRelu(numbers(slopes, block)),
+            Self::PRelu(slopes) => Epilogue::PRelu(block_ptr(slopes, block)),
             Self::Clip { min, max } => Epilogue::Clip { min: *min, max: *max },
         }
     }
 }
 
 /// The sixteen numbers of a block in a buffer of numbers per channel.
-fn numbers(buffer: &Buffer, block: usize) -> *const f32 {
+fn block_ptr(buffer: &Buffer, block: usize) -> *const f32 {
     debug_assert!((block + 1) * LANES * size_of::<f32>() <= buffer.bytes());
     buffer.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
 }

@@ -4,9 +4,9 @@
 //! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
 //! single numbers from it.
 
-use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
+use crate::cpu::kernels::tiling::Tiling;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::DenseShape;
 
@@ -30,43 +30,43 @@ pub(in crate::cpu) struct Planar {
 }
 
 /// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.
-const STRIP_ROWS_MAX: usize = 4;
-const STRIP_BYTES: usize = 40 << 10;
+const ROWS_AT_ONCE_MAX: usize = 4;
+const PADDED_BYTES_MAX: usize = 40 << 10;
 
 impl Planar {
     fn channels(&self) -> usize {
         self.shape.inputs
     }
 
-    fn strip_width(&self) -> usize {
+    fn padded_width(&self) -> usize {
         self.pads[1] + self.size[1] + self.pads[3]
     }
 
     /// Input rows under `rows` output rows.
-    fn strip_height(&self, rows: usize) -> usize {
+    fn padded_height(&self, rows: usize) -> usize {
         (rows - 1) * self.stride + self.shape.kernel[0]
     }
 
-    fn strip_rows(&self) -> usize {
-        let fits = |&rows: &usize| self.strip_bytes(rows) <= STRIP_BYTES;
-        (1..=STRIP_ROWS_MAX).rev().find(fits).unwrap_or(1)
+    fn rows_at_once(&self) -> usize {
+        let fits = |&rows: &usize| self.padded_bytes(rows) <= PADDED_BYTES_MAX;
+        (1..=ROWS_AT_ONCE_MAX).rev().find(fits).unwrap_or(1)
     }
 
-    fn strip_bytes(&self, rows: usize) -> usize {
-        self.channels() * self.strip_height(rows) * self.strip_width() * size_of::<f32>()
+    fn padded_bytes(&self, rows: usize) -> usize {
+        self.channels() * self.padded_height(rows) * self.padded_width() * size_of::<f32>()
     }
 
     /// Copies the input rows under output rows `y..y + rows` to the strip, border included.
-    unsafe fn fill(&self, input: *const f32, strip: *mut f32, y: usize, rows: usize) {
+    unsafe fn copy_padded(&self, input: *const f32, padded: *mut f32, y: usize, rows: usize) {
         let ([height, width], [top, left, ..]) = (self.size, self.pads);
-        let high = self.strip_height(rows);
+        let high = self.padded_height(rows);
         for (channel, &border) in self.border.iter().enumerate() {
             for row in 0..high {
-                let at = (channel * high + row) * self.strip_width();
+                let at = (channel * high + row) * self.padded_width();
                 // SAFETY: the strip has room for so many rows, and rows inside the image are
                 // rows of the input.
                 unsafe {
-                    let to = std::slice::from_raw_parts_mut(strip.add(at), self.strip_width());
+                    let to = std::slice::from_raw_parts_mut(padded.add(at), self.padded_width());
                     let from = (y * self.stride + row).checked_sub(top).filter(|&y| y < height);
                     let Some(from) = from else {
                         to.fill(border);
@@ -90,7 +90,7 @@ impl Planar {
     }
 
     /// The tiles of output rows `y..y + rows` from a filled strip.
-    unsafe fn tiles(
+    unsafe fn run_tiles(
         &self,
         run: &RunContext<'_>,
         item: usize,
@@ -98,37 +98,39 @@ impl Planar {
         rows: usize,
         region: &OutputRegion,
     ) {
-        let (pitch, high) = (self.strip_width(), self.strip_height(rows));
+        let (row_stride, high) = (self.padded_width(), self.padded_height(rows));
         let taps = Taps {
             blocks: self.channels(),
-            block_stride: high * pitch,
+            block_stride: high * row_stride,
             rows: self.shape.kernel[0],
             columns: self.shape.kernel[1],
-            row_stride: pitch,
+            row_stride,
             pixel_stride: 1,
             dots: 1,
             dots_last: 1,
         };
         let output = self.output.layout;
-        let cut = Cut::of(output.width, 1, run.kernels.tile_pixels);
-        let strip = run.scratch.cast::<f32>();
+        let tiling = Tiling::new(output.width, 1, run.kernels.tile_pixels);
+        let padded = run.scratch.cast::<f32>();
         for (row, group) in (0..rows).flat_map(|row| region.groups.clone().map(move |g| (row, g))) {
-            let (block, blocks) = self.shape.group(group);
+            let (block, blocks) = self.shape.group_blocks(group);
             let weights = block * self.shape.block_elements() * size_of::<f32>();
-            for tiles in cut.runs() {
+            for tiles in tiling.spans() {
                 // SAFETY: taps lie in the strip, the tile in the output, the weights were packed.
                 unsafe {
                     let args = TileArgs {
                         taps: &taps,
                         count: tiles.count,
-                        input_row: 0,
-                        input: strip.add(row * self.stride * pitch + tiles.x * self.stride).cast(),
+                        input_row_stride: 0,
+                        input: padded
+                            .add(row * self.stride * row_stride + tiles.x * self.stride)
+                            .cast(),
                         weights: self.weights.start().add(weights),
-                        ahead: 0,
-                        bias: Some(numbers(&self.bias, block)),
+                        prefetch_bytes: 0,
+                        bias: Some(block_ptr(&self.bias, block)),
                         residual: None,
                         epilogue: self.epilogue.at_block(block),
-                        output: Plane {
+                        output: StridedPtr {
                             first: self.output.pixel_ptr(
                                 run,
                                 item,
@@ -136,8 +138,8 @@ impl Planar {
                                 [y + row, tiles.x],
                                 [0, 0],
                             ),
-                            block: output.block_stride(),
-                            row: output.row_stride(),
+                            block_stride: output.block_stride(),
+                            row_stride: output.row_stride(),
                         },
                     };
                     run.kernels.planar.get(self.stride, [blocks, tiles.width])(&args);
@@ -154,20 +156,20 @@ impl Work for Planar {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            for y in region.rows.clone().step_by(self.strip_rows()) {
-                let rows = self.strip_rows().min(region.rows.end - y);
+            for y in region.rows.clone().step_by(self.rows_at_once()) {
+                let rows = self.rows_at_once().min(region.rows.end - y);
                 // SAFETY: what the caller promises.
                 unsafe {
                     let input = run.item_ptr(self.input, item).cast_const().cast();
-                    self.fill(input, run.scratch.cast(), y, rows);
-                    self.tiles(run, item, y, rows, region);
+                    self.copy_padded(input, run.scratch.cast(), y, rows);
+                    self.run_tiles(run, item, y, rows, region);
                 }
             }
         }
     }
 
     fn scratch_bytes(&self, _items: usize) -> usize {
-        self.strip_bytes(self.strip_rows())
+        self.padded_bytes(self.rows_at_once())
     }
 
     /// Of the caller's input, which is there whole.

@@ -27,7 +27,7 @@ impl Work for Pool {
                     (run.kernels.pool)(&PoolArgs {
                         kind: self.kind,
                         input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
-                        input_row: input.row_stride(),
+                        input_row_stride: input.row_stride(),
                         image: [input.height, input.width],
                         kernel: self.window.kernel,
                         strides: self.window.strides,
@@ -39,7 +39,7 @@ impl Work for Pool {
                             [region.rows.start, 0],
                             [0, 0],
                         ),
-                        output_row: output.row_stride(),
+                        output_row_stride: output.row_stride(),
                         y: region.rows.start,
                         rows: region.rows.len(),
                         width: output.width,
@@ -79,7 +79,7 @@ impl Work for GlobalMean {
                 unsafe {
                     (run.kernels.global_mean)(&GlobalMeanArgs {
                         input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
-                        input_row: self.input.layout.row_stride(),
+                        input_row_stride: self.input.layout.row_stride(),
                         height: self.input.layout.height,
                         width: self.input.layout.width,
                         output: self.output.pixel_ptr(run, item, block, [0, 0], [0, 0]),

@@ -21,22 +21,22 @@ pub(in crate::cpu) struct Product {
 pub(super) const WEIGHTS_STAY_BYTES: usize = 512 << 10;
 
 /// Farthest that weights are fetched ahead: a small part of a second-level cache.
-const AHEAD_BYTES_MAX: usize = 128 << 10;
+const PREFETCH_BYTES_MAX: usize = 128 << 10;
 
 impl Product {
     /// How far ahead a tile fetches weights: as far as the next group, so that memory has all the
     /// time the tiles of this one take.
-    pub(super) fn ahead(&self, group_bytes: usize) -> usize {
+    pub(super) fn prefetch_bytes(&self, group_bytes: usize) -> usize {
         let is_large = self.weights.bytes() > WEIGHTS_STAY_BYTES;
-        if is_large { group_bytes.min(AHEAD_BYTES_MAX) } else { 0 }
+        if is_large { group_bytes.min(PREFETCH_BYTES_MAX) } else { 0 }
     }
 
     /// Whether the output is `f32` though the network's format is another.
-    pub(super) fn is_wide(&self, run: &RunContext<'_>) -> bool {
+    pub(super) fn widens_to_f32(&self, run: &RunContext<'_>) -> bool {
         self.output.element_bytes != run.kernels.element_bytes
     }
 
     pub(super) fn tiles(&self, run: &RunContext<'_>) -> &'static TileTable {
-        if self.is_wide(run) { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
+        if self.widens_to_f32(run) { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
     }
 }

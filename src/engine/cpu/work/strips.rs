@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::dense::Dense;
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{OutputRegion, Product, RunContext, Work, numbers};
+use super::{OutputRegion, Product, RunContext, Work, block_ptr};
 use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
-use crate::cpu::kernels::tile::Plane;
+use crate::cpu::kernels::tile::StridedPtr;
 
 /// The same convolution, on other kernels.
 pub(in crate::cpu) struct Strips {
@@ -27,7 +27,7 @@ impl Strips {
     unsafe fn rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
         let Product { input, residual, output, shape, weights, bias, epilogue } = product;
-        let (block, blocks) = shape.group(group);
+        let (block, blocks) = shape.group_blocks(group);
         let group_bytes = shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
@@ -38,25 +38,25 @@ impl Strips {
         unsafe {
             let args = StripArgs {
                 taps,
-                strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
+                strip: Strip::new(rows.len(), output.layout.width, *stride, taps.row_stride),
                 input: input.pixel_ptr(run, item, 0, at.map(|at| at * stride), *pads),
                 weights: weights.start().add(block * group_bytes),
-                bias: numbers(bias, block),
-                residual: residual.map(|residual| Plane {
+                bias: block_ptr(bias, block),
+                residual: residual.map(|residual| StridedPtr {
                     first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
-                    block: residual.layout.block_stride(),
-                    row: residual.layout.row_stride(),
+                    block_stride: residual.layout.block_stride(),
+                    row_stride: residual.layout.row_stride(),
                 }),
                 epilogue: epilogue.at_block(block),
-                output: Plane {
+                output: StridedPtr {
                     first: output.pixel_ptr(run, item, block, at, [0, 0]),
-                    block: output.layout.block_stride(),
-                    row: output.layout.row_stride(),
+                    block_stride: output.layout.block_stride(),
+                    row_stride: output.layout.row_stride(),
                 },
             };
-            let is_wide = product.is_wide(run);
+            let widens_to_f32 = product.widens_to_f32(run);
             let StripTable { strips, strips_to_f32 } = self.kernels;
-            let kernels = if is_wide { strips_to_f32 } else { strips };
+            let kernels = if widens_to_f32 { strips_to_f32 } else { strips };
             kernels[blocks - 1](&args);
         }
     }

@@ -1,9 +1,9 @@
 //! 3×3 convolutions of stride 1 by Winograd's algorithm; see `kernels::winograd`.
 
-use super::{OutputRegion, Product, RunContext, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
-use crate::cpu::kernels::winograd::{ForwardArgs, InverseArgs, NUMBERS, SIDE_IN, SIDE_OUT};
+use super::{OutputRegion, Product, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
+use crate::cpu::kernels::tiling::Tiling;
+use crate::cpu::kernels::winograd::{ForwardArgs, InverseArgs, SIDE_IN, SIDE_OUT, TRANSFORMED_LEN};
 use crate::cpu::lanes::LANES;
 
 /// A 3×3 convolution with a border of one.
@@ -39,7 +39,7 @@ impl Winograd {
 
     /// Scratch of one tile: its transformed inputs and its products.
     fn tile_bytes(&self) -> usize {
-        NUMBERS * self.blocks() * LANES * size_of::<f32>()
+        TRANSFORMED_LEN * self.blocks() * LANES * size_of::<f32>()
     }
 
     fn tiles_of_image(&self) -> usize {
@@ -74,9 +74,9 @@ impl Winograd {
                 let TileOrigin { item, y, x } = self.tile_origin(region, tile);
                 // SAFETY: pixels inside the bordered image, and a place of the scratch.
                 unsafe {
-                    (run.kernels.forward)(&ForwardArgs {
+                    (run.kernels.winograd_forward)(&ForwardArgs {
                         input: self.product.input.pixel_ptr(run, item, block, [y, x], [1, 1]),
-                        input_row: layout.row_stride(),
+                        input_row_stride: layout.row_stride(),
                         height: SIDE_IN.min(layout.height + 2 - y),
                         width: SIDE_IN.min(layout.width + 2 - x),
                         output: numbers.add((block * tiles.len() + at) * LANES),
@@ -97,7 +97,7 @@ impl Winograd {
         products: *mut f32,
     ) {
         let (from, to) = (self.product.input.layout.blocks(), self.product.output.layout.blocks());
-        let [dots, dots_last] = self.product.shape.dots();
+        let [dots, dots_last] = self.product.shape.dots_per_tap();
         let taps = Taps {
             blocks: from,
             block_stride: count * LANES,
@@ -108,13 +108,13 @@ impl Winograd {
             dots,
             dots_last,
         };
-        let cut = Cut::of(count, 1, run.kernels.tile_pixels);
+        let tiling = Tiling::new(count, 1, run.kernels.tile_pixels);
         let block_elements = self.product.shape.block_elements();
-        for number in 0..NUMBERS {
+        for number in 0..TRANSFORMED_LEN {
             for (block, blocks) in
-                region.groups.clone().map(|group| self.product.shape.group(group))
+                region.groups.clone().map(|group| self.product.shape.group_blocks(group))
             {
-                for tiles in cut.runs() {
+                for tiles in tiling.spans() {
                     let weights = (number * to + block) * block_elements;
                     let input = number * from * count * LANES + tiles.x * LANES;
                     let output = ((number * to + block) * count + tiles.x) * LANES;
@@ -123,17 +123,19 @@ impl Winograd {
                         let args = TileArgs {
                             taps: &taps,
                             count: tiles.count,
-                            input_row: 0,
+                            input_row_stride: 0,
                             input: run.scratch.cast::<f32>().add(input).cast(),
                             weights: self.product.weights.start().cast::<f32>().add(weights).cast(),
-                            ahead: self.product.ahead(blocks * block_elements * size_of::<f32>()),
+                            prefetch_bytes: self
+                                .product
+                                .prefetch_bytes(blocks * block_elements * size_of::<f32>()),
                             bias: None,
                             residual: None,
                             epilogue: super::Epilogue::Identity,
-                            output: Plane {
+                            output: StridedPtr {
                                 first: products.add(output).cast(),
-                                block: count * LANES,
-                                row: 0,
+                                block_stride: count * LANES,
+                                row_stride: 0,
                             },
                         };
                         run.kernels.matrix.get([blocks, tiles.width])(&args);
@@ -152,9 +154,13 @@ impl Winograd {
         products: *const f32,
     ) {
         let layout = self.product.output.layout;
-        let is_wide = self.product.is_wide(run);
-        let inverse = if is_wide { run.kernels.inverse_to_f32 } else { run.kernels.inverse };
-        let groups = region.groups.clone().map(|group| self.product.shape.group(group));
+        let widens_to_f32 = self.product.widens_to_f32(run);
+        let inverse = if widens_to_f32 {
+            run.kernels.winograd_inverse_to_f32
+        } else {
+            run.kernels.winograd_inverse
+        };
+        let groups = region.groups.clone().map(|group| self.product.shape.group_blocks(group));
         for block in groups.flat_map(|(block, blocks)| block..block + blocks) {
             for (at, tile) in tiles.clone().enumerate() {
                 let TileOrigin { item, y, x } = self.tile_origin(region, tile);
@@ -163,19 +169,19 @@ impl Winograd {
                     inverse(&InverseArgs {
                         input: products.add((block * tiles.len() + at) * LANES),
                         number_stride: layout.blocks() * tiles.len() * LANES,
-                        bias: numbers(&self.product.bias, block),
-                        residual: self.product.residual.map(|residual| Plane {
+                        bias: block_ptr(&self.product.bias, block),
+                        residual: self.product.residual.map(|residual| StridedPtr {
                             first: residual
                                 .pixel_ptr(run, item, block, [y, x], [0, 0])
                                 .cast_const(),
-                            block: 0,
-                            row: residual.layout.row_stride(),
+                            block_stride: 0,
+                            row_stride: residual.layout.row_stride(),
                         }),
                         epilogue: self.product.epilogue.at_block(block),
-                        output: Plane {
+                        output: StridedPtr {
                             first: self.product.output.pixel_ptr(run, item, block, [y, x], [0, 0]),
-                            block: 0,
-                            row: layout.row_stride(),
+                            block_stride: 0,
+                            row_stride: layout.row_stride(),
                         },
                         height: SIDE_OUT.min(region.rows.end - y),
                         width: SIDE_OUT.min(layout.width - x),
@@ -197,7 +203,8 @@ impl Work for Winograd {
         let passes = self.passes(all, run.kernels.tile_pixels);
         for pass in 0..passes {
             let tiles = pass * all / passes..(pass + 1) * all / passes;
-            let forward = NUMBERS * self.product.input.layout.blocks() * tiles.len() * LANES;
+            let forward =
+                TRANSFORMED_LEN * self.product.input.layout.blocks() * tiles.len() * LANES;
             // SAFETY: what the caller promises.
             unsafe {
                 let products = run.scratch.cast::<f32>().add(forward);
@@ -243,7 +250,7 @@ mod tests {
 
     /// Passes for an image of so many tiles and layers of as many channels in as out.
     fn of_layer(tiles: usize, channels: usize) -> usize {
-        let numbers = NUMBERS * size_of::<f32>();
+        let numbers = TRANSFORMED_LEN * size_of::<f32>();
         passes(tiles, numbers * 2 * channels, numbers * channels * channels, TILE_PIXELS_MAX)
     }
 
@@ -253,7 +260,7 @@ mod tests {
         assert_eq!(of_layer(8 * 16, 256), 1, "and eight of them");
         assert!(of_layer(28 * 28, 64) > 10, "an image of 112 x 112 pixels");
         for (tiles, channels) in [(1_usize, 32), (14, 512), (100_000, 512), (100_000, 32)] {
-            let tile_bytes = NUMBERS * size_of::<f32>() * 2 * channels;
+            let tile_bytes = TRANSFORMED_LEN * size_of::<f32>() * 2 * channels;
             let of_pass = tiles.div_ceil(of_layer(tiles, channels));
             assert!(of_pass <= tiles_max(tile_bytes), "{tiles} tiles of {channels} channels");
         }

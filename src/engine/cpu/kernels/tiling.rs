@@ -6,39 +6,39 @@ const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
 /// How an image of some width is cut into tiles: widths differ by one at most, so that none is
 /// much slower than the others, and the wider ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cpu) struct Cut {
+pub(in crate::cpu) struct Tiling {
     /// Rows of a tile.
     pub(in crate::cpu) rows: usize,
-    wide: Run,
-    narrow: Run,
+    wide: TileSpan,
+    narrow: TileSpan,
 }
 
 /// Tiles of one width side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cpu) struct Run {
+pub(in crate::cpu) struct TileSpan {
     /// First pixel of the first tile.
     pub(in crate::cpu) x: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) count: usize,
 }
 
-impl Cut {
+impl Tiling {
     /// The cut for images `width` pixels wide and `height` high; narrow images take several rows.
-    pub(in crate::cpu) fn of(width: usize, height: usize, pixels_max: usize) -> Self {
+    pub(in crate::cpu) fn new(width: usize, height: usize, pixels_max: usize) -> Self {
         let fits = |&&(rows, widest): &&(usize, usize)| {
             rows <= height && width <= widest && rows * width <= pixels_max
         };
         let rows = HEIGHTS.iter().rev().find(fits).map_or(1, |&(rows, _)| rows);
         let columns = width.div_ceil(pixels_max / rows);
         let (narrow, wider) = (width / columns, width % columns);
-        let wide = Run { x: 0, width: narrow + 1, count: wider };
-        let narrow = Run { x: wider * (narrow + 1), width: narrow, count: columns - wider };
+        let wide = TileSpan { x: 0, width: narrow + 1, count: wider };
+        let narrow = TileSpan { x: wider * (narrow + 1), width: narrow, count: columns - wider };
         Self { rows, wide, narrow }
     }
 
     /// The runs of tiles of a row.
-    pub(in crate::cpu) fn runs(&self) -> impl Iterator<Item = Run> {
-        [self.wide, self.narrow].into_iter().filter(|run| run.count > 0)
+    pub(in crate::cpu) fn spans(&self) -> impl Iterator<Item = TileSpan> {
+        [self.wide, self.narrow].into_iter().filter(|span| span.count > 0)
     }
 }
 
@@ -47,17 +47,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_covers_every_pixel_with_tiles_that_exist() {
+    fn a_tiling_covers_every_pixel_with_tiles_that_exist() {
         for pixels_max in [2, 6, 14] {
             for (width, height) in (1..70).flat_map(|w| (1..6).map(move |h| (w, h))) {
-                let cut = Cut::of(width, height, pixels_max);
+                let tiling = Tiling::new(width, height, pixels_max);
                 let mut next = 0;
-                for run in cut.runs() {
-                    assert_eq!(run.x, next);
-                    assert!(run.width > 0 && run.width * cut.rows <= pixels_max);
-                    let (_, widest) = *HEIGHTS.iter().find(|(rows, _)| *rows == cut.rows).unwrap();
-                    assert!(run.width <= widest && cut.rows <= height);
-                    next = run.x + run.count * run.width;
+                for span in tiling.spans() {
+                    assert_eq!(span.x, next);
+                    assert!(span.width > 0 && span.width * tiling.rows <= pixels_max);
+                    let (_, widest) =
+                        *HEIGHTS.iter().find(|(rows, _)| *rows == tiling.rows).unwrap();
+                    assert!(span.width <= widest && tiling.rows <= height);
+                    next = span.x + span.count * span.width;
                 }
                 assert_eq!(next, width);
             }

@@ -24,7 +24,7 @@ pub(super) fn has_amx() -> bool {
         return false;
     }
     let leaf = __cpuid_count(7, 0);
-    has_amx_bits(leaf.edx, states())
+    has_amx_bits(leaf.edx, enabled_states())
 }
 
 fn has_amx_bits(leaf_7_edx: u32, states: u64) -> bool {
@@ -32,7 +32,7 @@ fn has_amx_bits(leaf_7_edx: u32, states: u64) -> bool {
 }
 
 /// The states that the system saves.
-fn states() -> u64 {
+fn enabled_states() -> u64 {
     #[target_feature(enable = "xsave")]
     fn xcr0() -> u64 {
         // SAFETY: register 0 exists wherever the system has switched the instruction on, which is
@@ -45,7 +45,7 @@ fn states() -> u64 {
 
 /// Asks the system for the tiles, for all threads of the process; asking again changes nothing.
 /// Threads that are there already must have signal stacks large enough for tiles, as Rust's have.
-pub(super) fn ask() -> io::Result<()> {
+pub(super) fn request() -> io::Result<()> {
     arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA)?;
     let mut permitted = 0_u64;
     arch_prctl(ARCH_GET_XCOMP_PERM, &raw mut permitted as u64)?;
@@ -104,10 +104,10 @@ mod tests {
 
     #[test]
     fn the_system_permits_tiles_only_where_there_are_any() {
-        match (has_amx(), ask()) {
+        match (has_amx(), request()) {
             (false, answer) => assert!(answer.is_err()),
             // Asking again changes nothing.
-            (true, Ok(())) => ask().unwrap(),
+            (true, Ok(())) => request().unwrap(),
             (true, Err(refused)) => assert!(refused.raw_os_error().is_some()),
         }
     }
