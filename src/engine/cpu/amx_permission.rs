@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amx_takes_both_features_and_both_states() {
+    fn amx_needs_both_features_and_both_states() {
         let (features, states) = (AMX_TILE | AMX_BF16, TILE_STATES);
         assert!(has_amx_bits(u32::MAX, u64::MAX) && has_amx_bits(features, states));
         for lacking in [AMX_TILE, AMX_BF16] {

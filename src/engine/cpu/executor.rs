@@ -56,14 +56,14 @@ impl Executor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
         let arena = Buffer::zeroed(schedule.arena_bytes);
         let scratch = Buffer::zeroed(schedule.scratch_bytes);
-        let nowhere = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
+        let null = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
         let buffers = schedule.arena_ranges.iter().map(|range| match range {
             // SAFETY: the ranges lie in the arena.
             Some(range) => BufferPtr {
                 start: unsafe { arena.start().add(range.offset) },
                 item_stride: range.item_stride,
             },
-            None => nowhere,
+            None => null,
         });
         let buffers = buffers.collect();
         Self { plan, schedule, _arena: arena, scratch, buffers }

@@ -75,8 +75,8 @@ mod tests {
         for _ in 0..items {
             let mode = parallelism.choose();
             on_all_threads += u32::from(mode == Mode::AllThreads);
-            let time = if mode == Mode::AllThreads { all_threads_us } else { one_thread_us };
-            parallelism.record(mode, Duration::from_micros(time));
+            let time_us = if mode == Mode::AllThreads { all_threads_us } else { one_thread_us };
+            parallelism.record(mode, Duration::from_micros(time_us));
         }
         on_all_threads
     }

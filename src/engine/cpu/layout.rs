@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pixel_of_image_and_border_has_a_place_of_its_own() {
+    fn every_pixel_of_image_and_border_has_an_offset_of_its_own() {
         for (channels, border) in [(1, [0; 4]), (16, [1, 2, 0, 3]), (33, [2, 0, 1, 0])] {
             let layout = ImageLayout::whole([channels, 5, 3], border);
             let [top, left, bottom, right] = border;

@@ -15,17 +15,17 @@ pub(super) struct Buffer {
     bytes: usize,
     /// The bytes with a page that nobody may touch on either side.
     mapping: *mut u8,
-    mapped: usize,
+    mapped_bytes: usize,
 }
 
 /// Bytes of the largest page that a system for this processor has.
-const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
+const PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 
 /// Bytes of a huge page on x86-64 and aarch64.
-const HUGE_PAGE: usize = 2 << 20;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Bytes behind the last one that tests fill with [`POISON`].
-const GUARD: usize = if cfg!(test) { 256 } else { 0 };
+const GUARD_BYTES: usize = if cfg!(test) { 256 } else { 0 };
 
 /// What tests fill memory with that nobody may read or write: not a number, in every format.
 pub(super) const POISON: u8 = 0xff;
@@ -42,27 +42,28 @@ impl Buffer {
     /// # Panics
     /// When the system has no more memory.
     pub(super) fn zeroed(bytes: usize) -> Self {
-        let size = (bytes + GUARD).next_multiple_of(PAGE);
-        let page = if size < HUGE_PAGE { PAGE } else { HUGE_PAGE };
+        let size = (bytes + GUARD_BYTES).next_multiple_of(PAGE_BYTES);
+        let page_bytes = if size < HUGE_PAGE_BYTES { PAGE_BYTES } else { HUGE_PAGE_BYTES };
         // In front, a page and as much as it may be to the next huge one; behind, a page. What is
         // never touched takes up nothing.
-        let mapped = page + size + PAGE;
+        let mapped_bytes = page_bytes + size + PAGE_BYTES;
         // SAFETY: the system chooses a place that is free, and all pointers lie in it.
         let (mapping, start) = unsafe {
             let nowhere = std::ptr::null_mut();
-            let mapping = mmap_anonymous(nowhere, mapped, ProtFlags::empty(), MapFlags::PRIVATE);
+            let mapping =
+                mmap_anonymous(nowhere, mapped_bytes, ProtFlags::empty(), MapFlags::PRIVATE);
             let mapping = mapping.expect("there are addresses for a network").cast::<u8>();
-            let after_page = mapping.add(PAGE);
-            let start = after_page.add(after_page.align_offset(page));
+            let after_page = mapping.add(PAGE_BYTES);
+            let start = after_page.add(after_page.align_offset(page_bytes));
             mprotect(start.cast(), size, MprotectFlags::READ | MprotectFlags::WRITE)
                 .expect("there is memory for a network");
             (mapping, start)
         };
         #[cfg(target_os = "linux")]
-        if page == HUGE_PAGE {
+        if page_bytes == HUGE_PAGE_BYTES {
             use rustix::mm::{Advice, madvise};
             // Only whole huge pages, so that the last one takes up no more than its part.
-            let whole = size / HUGE_PAGE * HUGE_PAGE;
+            let whole = size / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
             // SAFETY: advice changes no content. A kernel without huge pages says no, which costs
             // speed only.
             let _ = unsafe { madvise(start.cast(), whole, Advice::LinuxHugepage) };
@@ -71,7 +72,7 @@ impl Buffer {
             // SAFETY: the bytes from the last one asked for to the last one of its page.
             unsafe { start.add(bytes).write_bytes(POISON, size - bytes) };
         }
-        Self { start, bytes: size, mapping, mapped }
+        Self { start, bytes: size, mapping, mapped_bytes }
     }
 
     /// The numbers, as packed weights are.
@@ -96,7 +97,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: mapped with this size, and nobody has the pointer any more.
-        let unmapped = unsafe { munmap(self.mapping.cast(), self.mapped) };
+        let unmapped = unsafe { munmap(self.mapping.cast(), self.mapped_bytes) };
         debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
     }
 }

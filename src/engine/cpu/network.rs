@@ -164,8 +164,8 @@ impl CpuNetwork {
 
     /// One row on all threads.
     fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
-        let mut own = self.executors[0].lock();
-        let shared = own.share_item(slice);
+        let mut first = self.executors[0].lock();
+        let shared = first.share_item(slice);
         let barrier = Barrier::new(self.team.size());
         self.team.run(&|index| {
             let _guard = barrier.break_on_panic();
@@ -202,12 +202,12 @@ impl CpuNetwork {
         };
         let mut executor = self.executors[0].lock();
         let steps = &self.plan.steps;
-        let of_each =
+        let per_stage =
             |time| steps.iter().map(|step| vec![time; step.timed_parts().len()]).collect();
-        let mut least: Vec<Vec<Duration>> = of_each(Duration::MAX);
+        let mut least: Vec<Vec<Duration>> = per_stage(Duration::MAX);
         // The first run warms caches and is not counted.
         for repeat in 0..=repeats {
-            let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(of_each(Duration::ZERO));
+            let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(per_stage(Duration::ZERO));
             let last = Cell::new(Instant::now());
             executor.run(&batch, &|step, stage| {
                 let now = Instant::now();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_fails_the_run_and_says_why() {
+    fn a_failed_step_fails_the_run_with_its_error() {
         for (threads, items) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
             let team = Arc::new(ThreadTeam::new(threads).unwrap());
             let network = CpuNetwork::from_plan(broken_plan(), team, &Policy::DEFAULT);

@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
-    fn read(shape: &DenseShape, packed: &[f32], mut seen: impl FnMut([usize; 3], f32)) {
+    fn read(shape: &DenseShape, packed: &[f32], mut visit: impl FnMut([usize; 3], f32)) {
         let [dots, dots_last] = shape.dots_per_tap();
         for (first, blocks) in (0..shape.groups()).map(|group| shape.group_blocks(group)) {
             let mut weights = packed[first * shape.block_elements()..].iter();
@@ -226,7 +226,7 @@ mod tests {
                         for deep in 0..shape.depth {
                             let input =
                                 input_block * shape.block_channels + dot * shape.depth + deep;
-                            seen([first * LANES + lane, input, tap], *weights.next().unwrap());
+                            visit([first * LANES + lane, input, tap], *weights.next().unwrap());
                         }
                     }
                 }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_finds_each_weight_once_and_zeros_beyond() {
+    fn a_tile_finds_each_weight_once_and_zeros_in_the_padding() {
         for shape in shapes() {
             let name = |[output, input, tap]: [usize; 3]| (output * 100 + input) * 10 + tap + 1;
             let mut writer = Writer::new(shape.elements(), size_of::<f32>());

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_step_reads_is_there_whole_for_each_item_of_the_batch() {
+    fn every_read_finds_the_whole_value_of_every_item() {
         for_random_plans(assert_reads_find_what_was_written);
     }
 
@@ -299,7 +299,7 @@ mod tests {
 
     /// Zeros in a border stay only where nothing but images with the same border come.
     #[test]
-    fn a_border_that_is_not_written_shares_memory_with_its_like_only() {
+    fn an_image_whose_border_stays_zero_shares_memory_only_with_images_of_its_layout() {
         for_random_plans(|seed, plan, schedule| {
             let placed: Vec<(ValueLayout, ArenaRange, usize)> = plan
                 .values

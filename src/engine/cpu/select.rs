@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn amx_is_taken_by_name_where_it_may_be_and_refused_by_name_elsewhere() {
+    fn amx_is_selected_by_name_where_permitted_and_refused_by_name_elsewhere() {
         let error = KernelChoice::Amx.select(Precision::F32).err().unwrap();
         assert!(error.to_string().contains("amx kernels for f32"), "{error}");
         match KernelChoice::Amx.select(Precision::Bf16) {
@@ -244,7 +244,7 @@ mod tests {
 
     /// Also on processors that have AMX: `auto` chooses from these sets and no others.
     #[test]
-    fn auto_never_takes_amx() {
+    fn auto_never_selects_amx() {
         for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Tf32] {
             let sets = KernelChoice::auto_candidates(precision);
             assert!(!sets.contains(&KernelChoice::Amx), "{precision}");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_the_bfloat16_instructions_of_avx512_and_emulates_none() {
+    fn auto_selects_the_bfloat16_instructions_of_avx512_and_never_emulates_them() {
         match (avx512_bf16(), KernelChoice::Auto.select(Precision::Bf16)) {
             (Some(_), Ok(kernels)) => assert_eq!(kernels.name, "avx512-bf16"),
             (None, Err(error)) => {

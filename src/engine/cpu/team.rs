@@ -86,7 +86,7 @@ impl ThreadTeam {
             state.panicked = false;
             self.shared.job_or_stop.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
+        let own_result = catch_unwind(AssertUnwindSafe(|| job(0)));
         let mut state = self.shared.state.lock();
         while state.unfinished > 0 {
             self.shared.all_finished.wait(&mut state);
@@ -95,7 +95,7 @@ impl ThreadTeam {
         let others_panicked = state.panicked;
         drop(state);
         drop(run_lock);
-        if let Err(panic) = own {
+        if let Err(panic) = own_result {
             std::panic::resume_unwind(panic);
         }
         assert!(!others_panicked, "another thread of the team panicked");

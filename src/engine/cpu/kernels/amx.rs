@@ -41,7 +41,7 @@ use std::arch::asm;
 use std::marker::PhantomData;
 
 use super::Runnable;
-use super::strip::{HEIGHT_MAX, Piece, StripArgs};
+use super::strip::{PIECE_HEIGHT_MAX, Piece, StripArgs};
 use super::tile::store_sums;
 use crate::cpu::lanes::avx512::Zmm;
 use crate::cpu::lanes::{Format, LANES, Lanes};
@@ -75,7 +75,7 @@ impl Tiles {
     /// # Safety
     /// The processor has AMX and the process may use it.
     unsafe fn configured(height: usize) -> Self {
-        debug_assert!((1..=HEIGHT_MAX).contains(&height));
+        debug_assert!((1..=PIECE_HEIGHT_MAX).contains(&height));
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
         row_bytes[..8].copy_from_slice(&[64, 64, 64, 64, 64, 64, 32, 64]);
         rows[..8].fill(height as u8);
@@ -163,14 +163,14 @@ struct Reads {
 
 /// Sums as they leave the tiles: `[piece][block][position][channel]`.
 #[repr(align(64))]
-struct Sums([[[[f32; LANES]; HEIGHT_MAX]; 2]; 2]);
+struct Sums([[[[f32; LANES]; PIECE_HEIGHT_MAX]; 2]; 2]);
 
 /// Sums `PIECES` pieces × `BLOCKS` blocks.
 ///
 /// # Safety
 /// As [`StripArgs`] says, with tiles configured for its strip; `reads` begin at the first tap.
 #[inline(always)]
-unsafe fn sum<const PIECES: usize, const BLOCKS: usize>(
+unsafe fn sum_pieces<const PIECES: usize, const BLOCKS: usize>(
     args: &StripArgs,
     mut reads: Reads,
     sums: &mut Sums,
@@ -229,10 +229,10 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
     #[inline(always)]
     unsafe fn run(args: &StripArgs) {
         let strip = &args.strip;
-        let mut sums = Sums([[[[0.0; LANES]; HEIGHT_MAX]; 2]; 2]);
+        let mut sums = Sums([[[[0.0; LANES]; PIECE_HEIGHT_MAX]; 2]; 2]);
         // SAFETY: what the caller promises; tiles fit the strip's pieces.
         unsafe {
-            let _tiles = Tiles::configured(strip.height());
+            let _tiles = Tiles::configured(strip.piece_height());
             let mut pieces = strip.pieces();
             while let Some(first) = pieces.next() {
                 let second = pieces.next();
@@ -247,8 +247,8 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
                     weight_row: BLOCKS * ROW_BYTES,
                 };
                 match &second {
-                    Some(_) => sum::<2, BLOCKS>(args, reads, &mut sums),
-                    None => sum::<1, BLOCKS>(args, reads, &mut sums),
+                    Some(_) => sum_pieces::<2, BLOCKS>(args, reads, &mut sums),
+                    None => sum_pieces::<1, BLOCKS>(args, reads, &mut sums),
                 }
                 for (piece, sums) in [Some(&first), second.as_ref()].into_iter().zip(&sums.0) {
                     if let Some(piece) = piece {
@@ -268,7 +268,7 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
 unsafe fn store_piece<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
     args: &StripArgs,
     piece: &Piece,
-    sums: &[[[f32; LANES]; HEIGHT_MAX]; 2],
+    sums: &[[[f32; LANES]; PIECE_HEIGHT_MAX]; 2],
 ) {
     for span in args.strip.spans(piece) {
         let [y, x] = span.at;

@@ -89,19 +89,19 @@ where
                     let to = to.add(x * LANES);
                     let left = args.width - x;
                     if left >= 8 {
-                        pixels::<L, I, O, SIDE, STRIDE, 8>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 8>(args, &weights, from, to);
                         x += 8;
                     } else if left == 7 {
-                        pixels::<L, I, O, SIDE, STRIDE, 7>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 7>(args, &weights, from, to);
                         x += 7;
                     } else if left >= 4 {
-                        pixels::<L, I, O, SIDE, STRIDE, 4>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 4>(args, &weights, from, to);
                         x += 4;
                     } else if left >= 2 {
-                        pixels::<L, I, O, SIDE, STRIDE, 2>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 2>(args, &weights, from, to);
                         x += 2;
                     } else {
-                        pixels::<L, I, O, SIDE, STRIDE, 1>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 1>(args, &weights, from, to);
                         x += 1;
                     }
                 }
@@ -115,7 +115,7 @@ where
 /// # Safety
 /// All taps of the pixels and the pixels themselves lie in their buffers.
 #[inline(always)]
-unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
+unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
     args: &DepthwiseArgs,
     weights: &[[L; SIDE]; SIDE],
     from: *const I::Element,

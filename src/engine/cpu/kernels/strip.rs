@@ -77,7 +77,7 @@ pub(super) struct PixelSpan {
 }
 
 /// Most positions of a piece.
-pub(super) const HEIGHT_MAX: usize = 16;
+pub(super) const PIECE_HEIGHT_MAX: usize = 16;
 
 impl Strip {
     /// `rows` rows of `width` pixels, computed with `stride` from rows that are `row` elements.
@@ -99,13 +99,13 @@ impl Strip {
     }
 
     /// Positions of every piece: the fewest that make as few pieces as the most do.
-    pub(super) fn height(&self) -> usize {
-        self.len.div_ceil(self.len.div_ceil(HEIGHT_MAX))
+    pub(super) fn piece_height(&self) -> usize {
+        self.len.div_ceil(self.len.div_ceil(PIECE_HEIGHT_MAX))
     }
 
     /// The pieces, which store each position once.
     pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
-        let (strip, height) = (*self, self.height());
+        let (strip, height) = (*self, self.piece_height());
         (0..strip.lines).flat_map(move |line| {
             (0..strip.len).step_by(height).map(move |from| {
                 let first = from.min(strip.len - height);
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn every_pixel_is_stored_once_and_from_where_its_window_is() {
+    fn every_pixel_is_stored_once_from_its_own_window() {
         for [rows, width, stride, pixels] in shapes() {
             let strip = Strip::new(rows, width, stride, pixels * LANES);
             let mut inputs = BTreeMap::new();
             for piece in strip.pieces() {
                 for PixelSpan { at: [y, x], positions } in strip.spans(&piece) {
                     for (beside, position) in positions.enumerate() {
-                        assert!(position < strip.height());
+                        assert!(position < strip.piece_height());
                         let input = piece.input + position * strip.step();
                         assert_eq!(inputs.insert([y, x + beside], input), None);
                     }
@@ -163,13 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn no_window_stands_behind_that_of_the_last_pixel() {
+    fn no_window_starts_after_that_of_the_last_pixel() {
         for [rows, width, stride, pixels] in shapes() {
             let strip = Strip::new(rows, width, stride, pixels * LANES);
             let last = ((rows - 1) * pixels + width - 1) * stride * LANES;
-            let ends = strip.pieces().map(|piece| piece.input + (strip.height() - 1) * strip.step);
+            let ends =
+                strip.pieces().map(|piece| piece.input + (strip.piece_height() - 1) * strip.step);
             assert_eq!(ends.max(), Some(last));
-            assert!(strip.height() <= HEIGHT_MAX);
+            assert!(strip.piece_height() <= PIECE_HEIGHT_MAX);
         }
     }
 }

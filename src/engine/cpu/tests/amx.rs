@@ -60,7 +60,7 @@ fn instructions_are_decoded_as_the_manual_encodes_them() {
 }
 
 #[test]
-fn other_instructions_are_not_taken_for_them() {
+fn other_instructions_are_not_decoded() {
     let others: [&[u8]; 6] = [
         // ud2 and what follows it
         &[0x0f, 0x0b, 0x00, 0x00, 0x00],
@@ -136,7 +136,7 @@ fn denormal_numbers_are_zeros_in_and_out() {
 }
 
 #[test]
-fn what_a_processor_refuses_is_refused() {
+fn the_emulator_refuses_what_a_processor_refuses() {
     let fits = [[2, 64], [2, 32], [8, 64]];
     assert!(execute(&mut configured(fits).unwrap(), Instruction::Zero { tile: 0 }).is_some());
     let multiply = Instruction::Multiply { sum: 0, a: 1, b: 2 };

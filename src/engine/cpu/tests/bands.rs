@@ -22,7 +22,7 @@ const BANDS: [BandPolicy; 3] = [
 
 /// The beginning of a detector: everything that can be in bands, with strides, uneven borders, a
 /// residual and channels that fill no block.
-fn beginning(sides: [usize; 2]) -> Graph {
+fn detector_beginning(sides: [usize; 2]) -> Graph {
     let mut draft = Draft::default();
     let shape = |channels, out, kernel, stride, pads| Shape {
         channels,
@@ -69,9 +69,9 @@ fn bordered() -> Graph {
 }
 
 #[test]
-fn bands_give_the_same_bits_as_one_step_after_the_other() {
+fn bands_give_the_same_bits_as_whole_images() {
     let mut graphs: Vec<Graph> =
-        [[64, 24], [41, 33], [23, 50]].into_iter().map(beginning).collect();
+        [[64, 24], [41, 33], [23, 50]].into_iter().map(detector_beginning).collect();
     graphs.push(bordered());
     for (seed, graph) in graphs.iter().enumerate() {
         for precision in [Precision::F32, Precision::Bf16] {
@@ -103,8 +103,8 @@ fn bands_give_the_same_bits_as_one_step_after_the_other() {
 }
 
 #[test]
-fn what_is_small_or_read_twice_is_not_in_bands() {
-    let graph = beginning([64, 24]);
+fn small_images_and_images_read_twice_are_not_in_bands() {
+    let graph = detector_beginning([64, 24]);
     let network =
         |policy: &Policy| load_with(&graph, KernelChoice::Portable, Precision::F32, 1, policy);
     let bands = |policy: &Policy| -> Vec<String> {

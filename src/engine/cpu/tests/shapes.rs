@@ -48,7 +48,7 @@ impl Draft {
 }
 
 /// A pointwise convolution, so that the other one reads a blocked image, and the other one.
-fn behind_another(shape: &Shape, groups: usize) -> Graph {
+fn after_pointwise(shape: &Shape, groups: usize) -> Graph {
     let mut draft = Draft::default();
     let Shape { channels, .. } = *shape;
     let pointwise =
@@ -84,7 +84,7 @@ fn dense_convolutions_of_any_shape() {
     let shapes: Vec<Shape> = (0..200).map(|_| any_shape(&mut random)).filter(Shape::fits).collect();
     assert!(shapes.len() > 100);
     for shape in shapes {
-        assert_as_reference(&behind_another(&shape, 1), 2, &format!("{shape:?}"));
+        assert_as_reference(&after_pointwise(&shape, 1), 2, &format!("{shape:?}"));
     }
 }
 
@@ -114,7 +114,7 @@ fn depthwise_convolutions_of_any_shape() {
         let strides = [1 + random.below(3), 1 + random.below(3)];
         let shape = Shape { channels, out: channels, strides, ..shape };
         if shape.fits() {
-            let graph = behind_another(&shape, channels);
+            let graph = after_pointwise(&shape, channels);
             assert!(has_step(&graph, "depthwise"), "{shape:?}");
             assert_as_reference(&graph, 2, &format!("{shape:?}"));
         }
@@ -135,11 +135,11 @@ fn winograd_begins_where_it_pays() {
         ([3, 13], false),
         ([6, 6], false),
     ] {
-        let graph = behind_another(&Shape::winograd(32, 32, sides), 1);
+        let graph = after_pointwise(&Shape::winograd(32, 32, sides), 1);
         assert_eq!(has_step(&graph, "winograd"), is_winograd, "{sides:?}");
         assert_as_reference(&graph, 2, &format!("{sides:?}"));
         for [channels, out] in [[31, 32], [32, 31]] {
-            let graph = behind_another(&Shape::winograd(channels, out, sides), 1);
+            let graph = after_pointwise(&Shape::winograd(channels, out, sides), 1);
             assert!(!has_step(&graph, "winograd"));
         }
     }
@@ -152,7 +152,7 @@ fn winograd_of_any_sides_and_channels() {
         let (channels, out) = (32 + (11 * height) % 39, 32 + (17 * height) % 39);
         for sides in [[height, width], [width + 20, height]] {
             let shape = Shape::winograd(channels, out, sides);
-            assert_as_reference(&behind_another(&shape, 1), 2, &format!("{shape:?}"));
+            assert_as_reference(&after_pointwise(&shape, 1), 2, &format!("{shape:?}"));
         }
     }
 }
@@ -162,7 +162,7 @@ fn winograd_of_any_sides_and_channels() {
 fn winograd_in_several_passes() {
     for (channels, sides) in [(64, [20, 24]), (112, [20, 21]), (48, [33, 35])] {
         let shape = Shape::winograd(channels, channels, sides);
-        let graph = behind_another(&shape, 1);
+        let graph = after_pointwise(&shape, 1);
         assert!(has_step(&graph, "winograd"));
         assert_as_reference(&graph, 1, &format!("{shape:?}"));
     }
@@ -181,7 +181,7 @@ const ACTIVATIONS: [&str; 10] = [
     "Abs",
 ];
 
-fn activate(draft: &mut Draft, activation: &str, channels: usize, from: &str, to: &str) {
+fn push_activation(draft: &mut Draft, activation: &str, channels: usize, from: &str, to: &str) {
     let name = |part: &str| format!("{part} of {to}");
     let mut inputs = vec![from.to_owned()];
     let mut attributes = Vec::new();
@@ -221,7 +221,7 @@ fn every_activation_behind_every_convolution_and_residual() {
                 } else {
                     "b"
                 };
-                activate(&mut draft, activation, 37, last, "y");
+                push_activation(&mut draft, activation, 37, last, "y");
                 let name = format!("{activation} {shape:?} {groups} {has_residual}");
                 assert_as_reference(&draft.graph(&[37, 6, 7]), 2, &name);
             }
@@ -234,11 +234,17 @@ fn every_activation_alone() {
     for activation in ACTIVATIONS {
         for input in [[19, 3, 5], [32, 1, 1]] {
             let mut draft = Draft::default();
-            activate(&mut draft, activation, input[0], "x", "y");
+            push_activation(&mut draft, activation, input[0], "x", "y");
             assert_as_reference(&draft.graph(&input), 3, activation);
         }
         let mut draft = Draft::default();
-        activate(&mut draft, if activation == "PRelu" { "Abs" } else { activation }, 1, "x", "a");
+        push_activation(
+            &mut draft,
+            if activation == "PRelu" { "Abs" } else { activation },
+            1,
+            "x",
+            "a",
+        );
         draft.push("Sqrt", &["x"], "b", &[]);
         draft.push("Exp", &["a"], "y", &[]);
         assert_as_reference(&draft.graph(&[4, 9]), 3, activation);
@@ -274,7 +280,7 @@ fn pools_with_and_without_borders() {
 
 /// The heads of a detector, merged: channels of one image go to outputs of their own.
 #[test]
-fn heads_take_their_channels_of_one_image() {
+fn merged_heads_read_their_channels_of_one_image() {
     let mut draft = Draft::default();
     let sides = [7, 5];
     let shape = |channels, out, kernel, pad| Shape {

@@ -180,7 +180,7 @@ fn channels_last_in_and_out() {
 
 /// What has no kernel runs as in the reference, between steps that have one.
 #[test]
-fn operations_without_a_kernel_stand_between_others() {
+fn operations_without_a_kernel_run_between_others() {
     let mut draft = Draft::default();
     convolution(&mut draft, "x", "a", [6, 3, 3]);
     draft.push("Softmax", &["a"], "b", &[int("axis", 1)]);

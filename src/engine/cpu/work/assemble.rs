@@ -27,7 +27,7 @@ pub(in crate::cpu) struct PlacedImage {
 }
 
 impl Assemble {
-    unsafe fn fill(&self, run: &RunContext<'_>, item: usize, y: usize) {
+    unsafe fn fill_row(&self, run: &RunContext<'_>, item: usize, y: usize) {
         let bytes = LANES * self.output.element_bytes;
         for block in self.filled_blocks.clone() {
             for x in 0..self.output.layout.width {
@@ -41,7 +41,7 @@ impl Assemble {
     }
 
     /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &RunContext<'_>, source: &PlacedImage, item: usize, y: usize) {
+    unsafe fn copy_row(&self, run: &RunContext<'_>, source: &PlacedImage, item: usize, y: usize) {
         let PlacedImage { image: from, channel, top, left } = source;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
         let element_bytes = from.element_bytes;
@@ -76,9 +76,9 @@ impl Work for Assemble {
             for y in region.rows.clone() {
                 // SAFETY: what the caller promises.
                 unsafe {
-                    self.fill(run, item, y);
+                    self.fill_row(run, item, y);
                     for source in &self.sources {
-                        self.copy(run, source, item, y);
+                        self.copy_row(run, source, item, y);
                     }
                 }
             }
@@ -135,7 +135,7 @@ impl FillBorder {
     ///
     /// # Safety
     /// The value has the image, and the rows are in memory.
-    pub(super) unsafe fn rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
+    pub(super) unsafe fn fill_rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
         let bytes = LANES * self.image.element_bytes;
@@ -170,7 +170,7 @@ impl Work for FillBorder {
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             // SAFETY: what the caller promises.
-            unsafe { self.rows(run, item, 0..self.image.layout.bordered_height()) };
+            unsafe { self.fill_rows(run, item, 0..self.image.layout.bordered_height()) };
         }
     }
 

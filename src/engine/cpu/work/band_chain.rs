@@ -185,7 +185,7 @@ impl BandChain {
                     stage.work.run(&run, &region);
                 }
                 if let Some(RollingImage { border: Some(border), .. }) = &stage.output {
-                    border.rows(&run, item, wanted);
+                    border.fill_rows(&run, item, wanted);
                 }
                 (run.stage_done)(index);
             }

@@ -69,7 +69,7 @@ impl Work for Pack {
 impl Unpack {
     /// # Safety
     /// The row and the channels exist, and so do the numbers they become.
-    unsafe fn row(&self, run: &RunContext<'_>, item: usize, y: usize) {
+    unsafe fn unpack_row(&self, run: &RunContext<'_>, item: usize, y: usize) {
         let ImageLayout { height, width, .. } = self.input.layout;
         let [next_pixel, next_channel] =
             if self.channels_last { [self.channels.len(), 1] } else { [1, height * width] };
@@ -101,7 +101,7 @@ impl Work for Unpack {
             region.items.clone().flat_map(|item| region.rows.clone().map(move |y| (item, y)))
         {
             // SAFETY: what the caller promises.
-            unsafe { self.row(run, item, y) };
+            unsafe { self.unpack_row(run, item, y) };
         }
     }
 }

@@ -20,7 +20,7 @@ pub(in crate::cpu) struct Dense {
 const INPUTS_STAY_BYTES: usize = 512 << 10;
 
 /// What all tiles of a run have in common.
-struct Pass {
+struct TileSetup {
     taps: Taps,
     tiles: &'static TileTable,
     tiling: Tiling,
@@ -51,10 +51,10 @@ impl Dense {
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn rows(
+    unsafe fn run_rows(
         &self,
         run: &RunContext<'_>,
-        pass: &Pass,
+        setup: &TileSetup,
         item: usize,
         group: usize,
         rows: Range<usize>,
@@ -62,11 +62,11 @@ impl Dense {
         let (block, blocks) = self.product.shape.group_blocks(group);
         let group_bytes = self.product.shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= self.product.weights.bytes());
-        let (layout, taps) = (self.product.output.layout, &pass.taps);
+        let (layout, taps) = (self.product.output.layout, &setup.taps);
         let mut y = rows.start;
         while y < rows.end {
-            let high = if y + pass.tiling.rows <= rows.end { pass.tiling.rows } else { 1 };
-            for tiles in pass.tiling.spans() {
+            let tile_rows = if y + setup.tiling.rows <= rows.end { setup.tiling.rows } else { 1 };
+            for tiles in setup.tiling.spans() {
                 let at = [y, tiles.x];
                 let from = at.map(|at| at * self.stride);
                 // SAFETY: the tiles lie in the output; their taps lie in the bordered input, whose
@@ -92,10 +92,10 @@ impl Dense {
                             row_stride: layout.row_stride(),
                         },
                     };
-                    pass.tiles.get(self.stride, [blocks, high, tiles.width])(&args);
+                    setup.tiles.get(self.stride, [blocks, tile_rows, tiles.width])(&args);
                 }
             }
-            y += high;
+            y += tile_rows;
         }
     }
 }
@@ -106,29 +106,33 @@ impl Work for Dense {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        let pass =
-            Pass { taps: self.taps(), tiles: self.product.tiles(run), tiling: self.tiling(run) };
+        let setup = TileSetup {
+            taps: self.taps(),
+            tiles: self.product.tile_table(run),
+            tiling: self.tiling(run),
+        };
         let OutputRegion { items, rows, groups } = region;
         // SAFETY: what the caller promises.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 let input = &self.product.input;
-                let together = INPUTS_STAY_BYTES / (input.layout.elements() * input.element_bytes);
-                for first in items.clone().step_by(together.max(1)) {
-                    let items = first..items.end.min(first + together.max(1));
+                let items_together =
+                    INPUTS_STAY_BYTES / (input.layout.elements() * input.element_bytes);
+                for first in items.clone().step_by(items_together.max(1)) {
+                    let items = first..items.end.min(first + items_together.max(1));
                     for (group, item) in
                         groups.clone().flat_map(|g| items.clone().map(move |item| (g, item)))
                     {
-                        self.rows(run, &pass, item, group, rows.clone());
+                        self.run_rows(run, &setup, item, group, rows.clone());
                     }
                 }
                 return;
             }
             for item in items.clone() {
-                for y in rows.clone().step_by(pass.tiling.rows) {
+                for y in rows.clone().step_by(setup.tiling.rows) {
                     for group in groups.clone() {
-                        let rows = y..rows.end.min(y + pass.tiling.rows);
-                        self.rows(run, &pass, item, group, rows);
+                        let rows = y..rows.end.min(y + setup.tiling.rows);
+                        self.run_rows(run, &setup, item, group, rows);
                     }
                 }
             }

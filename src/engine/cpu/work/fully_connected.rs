@@ -22,7 +22,7 @@ impl FullyConnected {
     }
 
     /// Bytes of the gathered inputs, `[block][row][column][image][16]`.
-    fn gathered(&self, items: usize) -> usize {
+    fn gathered_bytes(&self, items: usize) -> usize {
         self.pixels() * items * LANES * self.product.input.element_bytes
     }
 
@@ -49,13 +49,13 @@ impl FullyConnected {
     }
 
     /// One group of channels for `images`, which stand from `first` on in the scratch.
-    unsafe fn tile(
+    unsafe fn run_tile(
         &self,
         run: &RunContext<'_>,
         group: usize,
         region: &OutputRegion,
         first: usize,
-        wide: usize,
+        width: usize,
     ) {
         let kernels = run.kernels;
         let count = region.items.len();
@@ -74,19 +74,19 @@ impl FullyConnected {
         };
         let (block, blocks) = self.product.shape.group_blocks(group);
         let weights_bytes = self.product.shape.block_elements() * kernels.element_bytes;
-        let tiles = self.product.tiles(run);
-        let gathered = self.gathered(count);
+        let tiles = self.product.tile_table(run);
+        let gathered_bytes = self.gathered_bytes(count);
         // SAFETY: inputs were gathered, weights packed; sums and residuals have their own room in
         // the scratch, and each image's block is part of its output.
         unsafe {
-            let sums = run.scratch.add(gathered);
+            let sums = run.scratch.add(gathered_bytes);
             let residuals = sums.add(self.tile_bytes(kernels.tile_pixels, size_of::<f32>()));
             let item = |at: usize| region.items.start + first + at;
             let block_bytes = LANES * kernels.element_bytes;
             if let Some(residual) = &self.product.residual {
-                for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
+                for (at, b) in (0..width).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
                     let from = residual.pixel_ptr(run, item(at), block + b, [0, 0], [0, 0]);
-                    let to = residuals.add((b * wide + at) * block_bytes);
+                    let to = residuals.add((b * width + at) * block_bytes);
                     std::ptr::copy_nonoverlapping(from, to, block_bytes);
                 }
             }
@@ -100,17 +100,17 @@ impl FullyConnected {
                 bias: Some(block_ptr(&self.product.bias, block)),
                 residual: self.product.residual.map(|_| StridedPtr {
                     first: residuals.cast_const(),
-                    block_stride: wide * LANES,
+                    block_stride: width * LANES,
                     row_stride: 0,
                 }),
                 epilogue: self.product.epilogue.at_block(block),
-                output: StridedPtr { first: sums, block_stride: wide * LANES, row_stride: 0 },
+                output: StridedPtr { first: sums, block_stride: width * LANES, row_stride: 0 },
             };
-            tiles.get(1, [blocks, 1, wide])(&args);
+            tiles.get(1, [blocks, 1, width])(&args);
             let bytes = LANES * self.product.output.element_bytes;
-            for (at, b) in (0..wide).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
+            for (at, b) in (0..width).flat_map(|at| (0..blocks).map(move |b| (at, b))) {
                 let to = self.product.output.pixel_ptr(run, item(at), block + b, [0, 0], [0, 0]);
-                std::ptr::copy_nonoverlapping(sums.add((b * wide + at) * bytes), to, bytes);
+                std::ptr::copy_nonoverlapping(sums.add((b * width + at) * bytes), to, bytes);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Work for FullyConnected {
             for group in region.groups.clone() {
                 for tiles in tiling.spans() {
                     for first in (0..tiles.count).map(|index| tiles.x + index * tiles.width) {
-                        self.tile(run, group, region, first, tiles.width);
+                        self.run_tile(run, group, region, first, tiles.width);
                     }
                 }
             }
@@ -143,7 +143,7 @@ impl Work for FullyConnected {
     fn scratch_bytes(&self, items: usize) -> usize {
         // Room for the largest tile of any set, once for sums and once for residuals.
         const PIXELS_MAX: usize = 14;
-        self.gathered(items) + 2 * self.tile_bytes(PIXELS_MAX, size_of::<f32>())
+        self.gathered_bytes(items) + 2 * self.tile_bytes(PIXELS_MAX, size_of::<f32>())
     }
 
     fn weight_bytes(&self) -> usize {

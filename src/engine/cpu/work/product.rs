@@ -36,7 +36,7 @@ impl Product {
         self.output.element_bytes != run.kernels.element_bytes
     }
 
-    pub(super) fn tiles(&self, run: &RunContext<'_>) -> &'static TileTable {
+    pub(super) fn tile_table(&self, run: &RunContext<'_>) -> &'static TileTable {
         if self.widens_to_f32(run) { &run.kernels.tiles_to_f32 } else { &run.kernels.tiles }
     }
 }

@@ -17,14 +17,14 @@ pub(in crate::cpu) struct Strips {
 /// Pixels, about, that all groups of channels are computed for before the next ones: enough that
 /// setting up the tiles, some hundred cycles each time, takes a hundredth of the time, and few
 /// enough that 64 channels of them stay in the first-level cache.
-const BAND_PIXELS: usize = 256;
+const PIXELS_AT_ONCE: usize = 256;
 
 impl Strips {
     /// Some rows of one group of channels of one image.
     ///
     /// # Safety
     /// As [`Work::run`].
-    unsafe fn rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
+    unsafe fn run_rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
         let Product { input, residual, output, shape, weights, bias, epilogue } = product;
         let (block, blocks) = shape.group_blocks(group);
@@ -74,16 +74,16 @@ impl Work for Strips {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 for group in groups.clone() {
                     for item in items.clone() {
-                        self.rows(run, item, group, rows.clone());
+                        self.run_rows(run, item, group, rows.clone());
                     }
                 }
                 return;
             }
-            let band = BAND_PIXELS.div_ceil(self.dense.product.output.layout.width);
+            let rows_at_once = PIXELS_AT_ONCE.div_ceil(self.dense.product.output.layout.width);
             for item in items.clone() {
-                for y in rows.clone().step_by(band) {
+                for y in rows.clone().step_by(rows_at_once) {
                     for group in groups.clone() {
-                        self.rows(run, item, group, y..rows.end.min(y + band));
+                        self.run_rows(run, item, group, y..rows.end.min(y + rows_at_once));
                     }
                 }
             }

@@ -249,19 +249,19 @@ mod tests {
     use super::*;
 
     /// Passes for an image of so many tiles and layers of as many channels in as out.
-    fn of_layer(tiles: usize, channels: usize) -> usize {
+    fn passes_of_layer(tiles: usize, channels: usize) -> usize {
         let numbers = TRANSFORMED_LEN * size_of::<f32>();
         passes(tiles, numbers * 2 * channels, numbers * channels * channels, TILE_PIXELS_MAX)
     }
 
     #[test]
     fn large_weights_are_read_once_and_small_ones_as_often_as_keeps_the_scratch_small() {
-        assert_eq!(of_layer(16, 256), 1, "one image of 14 x 14 pixels");
-        assert_eq!(of_layer(8 * 16, 256), 1, "and eight of them");
-        assert!(of_layer(28 * 28, 64) > 10, "an image of 112 x 112 pixels");
+        assert_eq!(passes_of_layer(16, 256), 1, "one image of 14 x 14 pixels");
+        assert_eq!(passes_of_layer(8 * 16, 256), 1, "and eight of them");
+        assert!(passes_of_layer(28 * 28, 64) > 10, "an image of 112 x 112 pixels");
         for (tiles, channels) in [(1_usize, 32), (14, 512), (100_000, 512), (100_000, 32)] {
             let tile_bytes = TRANSFORMED_LEN * size_of::<f32>() * 2 * channels;
-            let of_pass = tiles.div_ceil(of_layer(tiles, channels));
+            let of_pass = tiles.div_ceil(passes_of_layer(tiles, channels));
             assert!(of_pass <= tiles_max(tile_bytes), "{tiles} tiles of {channels} channels");
         }
     }
