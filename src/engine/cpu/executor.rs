@@ -1,4 +1,4 @@
-//! Runs a plan on memory of its own.
+//! Runs a plan on an arena of its own.
 
 #[cfg(test)]
 mod guards;
@@ -12,40 +12,41 @@ use super::schedule::Schedule;
 use super::team::Barrier;
 use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
-/// A plan with an arena: what one thread needs to run it.
+/// A plan with an arena and scratch: all that one thread needs to run it.
 pub(super) struct Executor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    /// Keeps the memory that `buffers` point to.
+    /// Owns the memory that `buffers` point to.
     _arena: Buffer,
     scratch: Buffer,
     buffers: Vec<BufferPtr>,
 }
 
-// SAFETY: the pointers in `buffers` are to the executor's own arena, or to the caller's input and
-// outputs during a run.
+// SAFETY: the pointers in `buffers` point to the executor's own arena or, during a run, to the
+// caller's input and outputs.
 unsafe impl Send for Executor {}
 
-/// The caller's memory for some rows of a batch.
+/// Some items of a batch, in the caller's memory.
 #[derive(Clone, Copy)]
 pub(super) struct BatchSlice<'a> {
-    /// The whole batch's input, and its outputs, one after the other for all rows.
+    /// The input of the whole batch, and its outputs: each output for all items, one output after
+    /// another.
     pub(super) input: *const f32,
     pub(super) outputs: *mut f32,
     /// Items of the whole batch.
     pub(super) batch_items: usize,
-    /// The rows meant.
+    /// First item of the slice.
     pub(super) first: usize,
     pub(super) count: usize,
-    /// Where a step says that it failed.
+    /// Receives the first error of a step.
     pub(super) failure: &'a Failure,
 }
 
-// SAFETY: whoever makes one sees to it that nobody else uses the outputs of these rows.
+// SAFETY: the code that makes a slice makes sure that no other code uses the outputs of its items.
 unsafe impl Sync for BatchSlice<'_> {}
 
 impl BatchSlice<'_> {
-    /// A thread's share of the rows.
+    /// Returns the items that one of several threads runs.
     pub(super) fn share(&self, Share { index, threads }: Share) -> Self {
         let (from, to) = (self.count * index / threads, self.count * (index + 1) / threads);
         Self { first: self.first + from, count: to - from, ..*self }
@@ -69,8 +70,9 @@ impl Executor {
         Self { plan, schedule, _arena: arena, scratch, buffers }
     }
 
-    /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
-    /// step and each link of a step when it has run.
+    /// Runs the items of a slice, up to `items_max` of the schedule at a time. Calls
+    /// `stage_done(step, stage)` after each stage of a step, and `stage_done(step, 0)` after each
+    /// step.
     pub(super) fn run(&mut self, slice: &BatchSlice<'_>, stage_done: &dyn Fn(usize, usize)) {
         let items_max = self.schedule.items_max;
         for from in (0..slice.count).step_by(items_max) {
@@ -106,12 +108,12 @@ impl Executor {
             failure,
             stage_done,
         };
-        // SAFETY: the region is the step's output, the spots are those of the plan, and this
-        // thread alone uses them.
+        // SAFETY: the region is the whole output of the step, the buffers are those of the plan,
+        // and only this thread uses them.
         unsafe { step.work.run(&run, &region) };
     }
 
-    /// Points the caller's values at some rows.
+    /// Sets the buffers of the caller's values to the items of a slice.
     fn point_at(&mut self, slice: &BatchSlice<'_>) {
         let mut offset = 0;
         let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
@@ -123,7 +125,7 @@ impl Executor {
         for (value, buffer) in self.plan.values.iter().zip(&mut self.buffers) {
             let (start, len) = match value.owner {
                 Owner::Arena => continue,
-                // Nothing writes to the input.
+                // No step writes to the input.
                 Owner::Input => (slice.input.cast_mut(), self.plan.input_len),
                 Owner::Output(index) => {
                     let start = slice.outputs.wrapping_add(offsets[index]);
@@ -135,7 +137,7 @@ impl Executor {
         }
     }
 
-    /// The memory of one row, for several threads that run it together.
+    /// Returns the memory of one item, for several threads that run the item together.
     pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
         self.point_at(slice);
         SharedItem {
@@ -154,21 +156,21 @@ impl Executor {
 /// Most outputs of a network, as in a manifest.
 pub(super) const OUTPUTS_MAX: usize = 32;
 
-/// One row of a batch that several threads work on.
+/// One item of a batch that several threads run together.
 pub(super) struct SharedItem<'a> {
     plan: &'a Plan,
     buffers: &'a [BufferPtr],
-    /// The scratch of the first of them.
+    /// The scratch of the first thread.
     pub(super) scratch: *mut u8,
     failure: &'a Failure,
 }
 
-// SAFETY: threads write to different parts of the spots, step by step, and each to a scratch of
-// its own.
+// SAFETY: in each step, every thread writes to another part of the buffers, and to a scratch of its
+// own.
 unsafe impl Sync for SharedItem<'_> {}
 
 impl SharedItem<'_> {
-    /// This thread's part of the row.
+    /// Runs this thread's share of every step.
     pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
         let run = RunContext {
             kernels: self.plan.kernels,
@@ -179,7 +181,7 @@ impl SharedItem<'_> {
         };
         for step in &self.plan.steps {
             if let Some(region) = share.region(step) {
-                // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.
+                // SAFETY: the shares of a step do not overlap, and the barrier separates the steps.
                 unsafe { step.work.run(&run, &region) };
             }
             barrier.wait();
@@ -187,7 +189,7 @@ impl SharedItem<'_> {
     }
 }
 
-/// Which of how many threads.
+/// One of `threads` equal shares of the work, by index.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     pub(super) index: usize,
@@ -195,8 +197,9 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// This part of a step: rows where there are many, as the next step reads mostly the same
-    /// rows, else groups of channels.
+    /// Returns this share of a step, or `None` if the share is empty. A step with many rows is
+    /// split by rows, because the next step then mostly reads rows of the same thread. Other steps
+    /// are split by groups of channels.
     fn region(self, step: &Step) -> Option<OutputRegion> {
         let units = step.rows.div_ceil(step.row_unit);
         let split = |count: usize| {

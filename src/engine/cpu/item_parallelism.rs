@@ -1,30 +1,32 @@
-//! How a single row runs: on all threads, or on one.
+//! Chooses whether a single item runs on all threads or on one.
 //!
-//! Threads that share a row wait for each other after every step. With a free core for each they
-//! are faster than one alone; when others use the cores, each wait lasts until the scheduler comes
-//! round, and one alone is several times faster. Nothing says beforehand which it is, so the
-//! times of the last runs do. The numbers of the row are the same either way.
+//! Threads that share an item wait for each other after every step. With a free core for each
+//! thread, all threads together are faster than one. When other work uses the cores, each wait
+//! lasts until the scheduler runs the other thread again, and one thread is several times faster.
+//! The load of the cores is not known beforehand, so the times of recent runs decide. The results
+//! are the same bits in both modes.
 
 use std::time::Duration;
 
-/// Every so many runs the slower way is tried again: a sixteenth of them, should it be twice as
-/// slow, costs six parts in a hundred.
+/// The slower mode is tried again once in this many runs. If the slower mode takes twice as long,
+/// these tries cost 6 % of the time.
 const RETRY_EVERY_RUNS: u32 = 16;
 
-/// So many runs at the beginning take turns: the first ones also wait for memory to be touched.
+/// During the first runs the modes alternate, because the first runs also wait for memory to be
+/// touched.
 const EARLY_RUNS: u32 = 8;
 
-/// Weight of the newest time in the average.
+/// Weight of the newest time in the moving average.
 const NEWEST_WEIGHT: f64 = 0.25;
 
-/// Who runs a row.
+/// The threads that run an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     AllThreads,
     OneThread,
 }
 
-/// What a row took lately, each way.
+/// Recent times of one item in each mode, in seconds.
 #[derive(Debug, Default)]
 pub(super) struct ItemParallelism {
     all_threads_s: f64,
@@ -33,7 +35,7 @@ pub(super) struct ItemParallelism {
 }
 
 impl ItemParallelism {
-    /// How the next row is to run.
+    /// Returns the mode for the next item.
     pub(super) fn choose(&mut self) -> Mode {
         self.runs = self.runs.wrapping_add(1);
         let (faster, slower) = match self.faster() {
@@ -44,7 +46,8 @@ impl ItemParallelism {
         if self.runs.is_multiple_of(every) { slower } else { faster }
     }
 
-    /// A row took this long. One try says what the slower way takes by now, however slow it was.
+    /// Records the time of an item. A single try replaces the slower mode's old time, however long
+    /// that was.
     pub(super) fn record(&mut self, mode: Mode, time: Duration) {
         let weight =
             if mode == self.faster() && self.runs > EARLY_RUNS { NEWEST_WEIGHT } else { 1.0 };
@@ -64,7 +67,7 @@ impl ItemParallelism {
 mod tests {
     use super::*;
 
-    /// Runs rows that take as long as given; how many ran together.
+    /// Runs `items` items that take the given times, and returns how many ran on all threads.
     fn run(
         parallelism: &mut ItemParallelism,
         items: u32,

@@ -1,11 +1,12 @@
-//! How an image lies in memory.
+//! The layout of an image in memory.
 
 use super::lanes::LANES;
 
-/// An image of one row of a batch, `[block][height + border][width + border][16 channels]`.
+/// The layout of an image of one item, `[block][top + height + bottom][left + width + right][16
+/// channels]`.
 ///
-/// The border is real memory around every block, so that kernels need no test at the edges. Lanes
-/// beyond the last channel hold numbers nobody reads, or multiplies with zero.
+/// The border is real memory around every block, so kernels need no test at the edges. Lanes beyond
+/// the last channel hold numbers that are never read, or are multiplied by zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ImageLayout {
     pub(super) channels: usize,
@@ -13,17 +14,17 @@ pub(super) struct ImageLayout {
     pub(super) width: usize,
     /// Top, left, bottom, right.
     pub(super) border: [usize; 4],
-    /// Rows of a block that are in memory at a time: all, unless steps run in bands.
+    /// Rows of a block that are in memory at a time. All rows, unless the image is in a band chain.
     pub(super) stored_rows: usize,
 }
 
 impl ImageLayout {
-    /// An image of which every row is in memory.
+    /// Returns the layout of an image with every row in memory.
     pub(super) fn whole([channels, height, width]: [usize; 3], border: [usize; 4]) -> Self {
         Self { channels, height, width, border, stored_rows: border[0] + height + border[2] }
     }
 
-    /// Blocks of sixteen channels.
+    /// Number of blocks of sixteen channels.
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(LANES)
     }
@@ -33,7 +34,7 @@ impl ImageLayout {
         (self.border[1] + self.width + self.border[3]) * LANES
     }
 
-    /// Rows of a block, border included.
+    /// Rows of a block, including the border.
     pub(super) fn bordered_height(&self) -> usize {
         self.border[0] + self.height + self.border[2]
     }
@@ -43,13 +44,13 @@ impl ImageLayout {
         self.stored_rows * self.row_stride()
     }
 
-    /// Elements of the image that are in memory.
+    /// Elements of the image in memory, for one item.
     pub(super) fn elements(&self) -> usize {
         self.blocks() * self.block_stride()
     }
 
-    /// Where pixel `[y, x]` of the first block is; `y` and `x` count from the border's corner
-    /// when `pads` of each is subtracted, as a convolution with a border does.
+    /// Offset of pixel `[y - pads[0], x - pads[1]]` in the first block, in elements. A convolution
+    /// with these pads reads the first tap of output `[y, x]` there, if its stride is 1.
     pub(super) fn pixel_offset(&self, y: usize, x: usize, pads: [usize; 2]) -> usize {
         let (y, x) = (y + self.border[0], x + self.border[1]);
         (y - pads[0]) * self.row_stride() + (x - pads[1]) * LANES

@@ -1,4 +1,4 @@
-//! A planned network as one operation on candle tensors.
+//! A network on the CPU, also as one operation on candle tensors.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// A network on the CPU, with an executor for each thread of its team.
+/// A network on the CPU, with one executor for each thread of its team.
 pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     team: Arc<ThreadTeam>,
     executors: Vec<Mutex<Executor>>,
-    /// Held through a run: one batch at a time.
+    /// Locked during a run: the network runs one batch at a time.
     parallelism: Mutex<ItemParallelism>,
 }
 
@@ -45,28 +45,28 @@ impl CpuNetwork {
     }
 }
 
-/// How long a step took, for `models profile`.
+/// The time of one step, for `models profile`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
     /// The operation and its shape.
     pub label: String,
-    /// How it was computed.
+    /// The algorithm of the kernel.
     pub algorithm: &'static str,
-    /// Time for the whole batch: the least of all runs.
+    /// Time for the whole batch: the shortest of all runs.
     pub time: Duration,
-    /// Multiply-adds for the whole batch, as a direct convolution does them.
+    /// Multiply-adds for the whole batch, counted as for a direct convolution.
     pub macs: u64,
     /// Bytes of constants.
     pub weight_bytes: usize,
-    /// Whether it ran in bands of rows, in turns with those before or behind it.
+    /// Whether the step ran in bands of rows, as a stage of a chain.
     pub is_in_bands: bool,
 }
 
 impl CpuNetwork {
-    /// Packs an optimised graph for this processor.
+    /// Lowers an optimised graph to the kernels of this processor and packs its weights.
     ///
     /// # Errors
-    /// A processor without the instructions, or an operation that cannot be run.
+    /// If the processor lacks the instructions, or no kernel can run an operation.
     pub fn load(
         graph: &Graph,
         choice: KernelChoice,
@@ -97,26 +97,29 @@ impl CpuNetwork {
         Self { plan, schedule, team, executors, parallelism: Mutex::default() }
     }
 
-    /// The kernels, for listings.
+    /// Returns the name of the kernel set, for listings.
     pub fn kernels(&self) -> &'static str {
         self.plan.kernels.name
     }
 
-    /// Bytes of packed constants, and of one thread's activations.
+    /// Returns the bytes of all packed constants, and of the activations and scratch of one thread.
     pub fn memory_bytes(&self) -> [usize; 2] {
         [self.plan.weight_bytes(), self.schedule.arena_bytes + self.schedule.scratch_bytes]
     }
 
-    /// Each step as `operation`, `algorithm`.
+    /// Returns the label and the algorithm of each step.
     pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.plan.steps.iter().map(|step| (step.label.as_str(), step.work.algorithm()))
     }
 
-    /// Runs `count` rows that lie one after the other. `outputs` gets each output for all rows,
-    /// one output after the other. Allocates nothing.
+    /// Runs `count` items that lie one after another in `input`. `outputs` receives the first
+    /// output of all items, then the second output of all items, and so on. Allocates no memory.
     ///
     /// # Errors
-    /// A step of the reference that failed; outputs then hold anything.
+    /// If a step of the reference failed. The content of `outputs` is then unspecified.
+    ///
+    /// # Panics
+    /// If the length of `input` or `outputs` does not fit `count`.
     pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) -> Result<(), EngineError> {
         let output_len: usize = self.plan.output_lens.iter().sum();
         assert_eq!(
@@ -162,7 +165,7 @@ impl CpuNetwork {
         self.executors[0].lock().run(slice, &|_, _| {});
     }
 
-    /// One row on all threads.
+    /// Runs one item on all threads.
     fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
         let mut first = self.executors[0].lock();
         let shared = first.share_item(slice);
@@ -178,16 +181,17 @@ impl CpuNetwork {
         });
     }
 
-    /// Operations a second that this core could do at most with these kernels, a multiply-add
-    /// being two.
+    /// Returns the operations per second that this core reaches at most with these kernels. A
+    /// multiply-add counts as two operations.
     pub fn peak_flops(&self) -> f64 {
         peak::peak_flops(self.plan.kernels, peak::ROUNDS)
     }
 
-    /// Runs the same row `repeats` times on one thread and times every step.
+    /// Runs a batch of `count` items `repeats` times on one thread, and reports the shortest time
+    /// of each step.
     ///
     /// # Errors
-    /// A step that failed.
+    /// If a step failed.
     pub fn profile(&self, count: usize, repeats: usize) -> Result<Vec<StepReport>, EngineError> {
         let input = vec![0.5; count * self.plan.input_len];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
@@ -205,7 +209,7 @@ impl CpuNetwork {
         let per_stage =
             |time| steps.iter().map(|step| vec![time; step.timed_parts().len()]).collect();
         let mut least: Vec<Vec<Duration>> = per_stage(Duration::MAX);
-        // The first run warms caches and is not counted.
+        // The first run warms the caches and is not counted.
         for repeat in 0..=repeats {
             let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(per_stage(Duration::ZERO));
             let last = Cell::new(Instant::now());
@@ -236,8 +240,8 @@ impl CpuNetwork {
     }
 }
 
-/// The whole network is one operation: `[rows, …]` in; out, each output for all rows, one after
-/// the other.
+/// The whole network as one operation. The input is `[items, …]`; the result is flat and holds each
+/// output for all items, one output after another.
 impl CustomOp1 for CpuNetwork {
     fn name(&self) -> &'static str {
         "network"
@@ -266,8 +270,8 @@ mod tests {
     use crate::fixtures::{floats, graph_of, model, node};
     use crate::reference::Operation;
 
-    /// Softmax of three numbers, replaced by a product with a matrix that wants two: what the
-    /// importer would have refused.
+    /// A softmax of three numbers, replaced by a product with a matrix that needs two. The importer
+    /// would refuse such a product.
     fn broken_plan() -> Plan {
         let softmax = vec![node("Softmax", &["x"], "y", &[])];
         let mut plan =

@@ -1,4 +1,4 @@
-//! Weights in the order the kernels read them: packed once, at load.
+//! Packs weights into the order in which kernels read them, once, when the network is loaded.
 
 use super::kernels::KernelSet;
 use super::kernels::winograd::{KERNEL_TRANSFORM, SIDE_IN, TRANSFORMED_LEN};
@@ -7,22 +7,22 @@ use super::lanes::bf16::to_bf16;
 use super::memory::Buffer;
 use crate::constant::Constant;
 
-/// Numbers per channel in whole blocks; lanes beyond the last channel are `padding`.
+/// Packs one number per channel into whole blocks. Lanes beyond the last channel hold `padding`.
 pub(super) fn per_channel(numbers: &[f32], padding: f32) -> Buffer {
     let mut padded = numbers.to_vec();
-    // Kernels may load two blocks at once.
+    // A kernel may load two blocks at once.
     padded.resize(numbers.len().next_multiple_of(2 * LANES), padding);
     Buffer::from_slice(&padded)
 }
 
-/// Numbers of the network in the set's format.
+/// Converts numbers to the format of the kernel set.
 pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
     let mut writer = Writer::new(numbers.len(), kernels.element_bytes);
     numbers.iter().for_each(|&number| writer.push(number));
     writer.buffer
 }
 
-/// Writes numbers into a buffer, one after the other, so that weights are never held twice.
+/// Writes numbers into a buffer one by one, so that packed weights are never held twice.
 struct Writer {
     buffer: Buffer,
     element_bytes: usize,
@@ -31,14 +31,14 @@ struct Writer {
 }
 
 impl Writer {
-    /// Room for `len` numbers of `element_bytes` bytes: 4 are an `f32`, 2 a bfloat16.
+    /// Returns a writer for `len` elements of `element_bytes` bytes: 4 for `f32`, 2 for bfloat16.
     fn new(len: usize, element_bytes: usize) -> Self {
         Self { buffer: Buffer::zeroed(len * element_bytes), element_bytes, len, written: 0 }
     }
 
     fn push(&mut self, number: f32) {
         assert!(self.written < self.len, "there is room for every number");
-        // SAFETY: the place is inside the buffer, which is nobody else's yet.
+        // SAFETY: the element lies in the buffer, and no other code has its pointer yet.
         unsafe {
             match self.element_bytes {
                 2 => *self.buffer.start().cast::<u16>().add(self.written) = to_bf16(number),
@@ -49,20 +49,21 @@ impl Writer {
     }
 }
 
-/// How a dense kernel is packed: `[group][input block][row][column][dot][block of group][16]
-/// [depth]`, where a group is as many blocks of output channels as a tile covers; the last group
-/// may have fewer.
+/// The packed layout of a dense kernel: `[group][input block][row][column][dot][block of the
+/// group][16][depth]`. A group has as many blocks of output channels as a tile; the last group may
+/// have fewer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DenseShape {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
-    /// Rows and columns.
+    /// Height and width.
     pub(super) kernel: [usize; 2],
     /// Channels of an input block: 16, or 1 for planar images.
     pub(super) block_channels: usize,
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
-    /// Whether the last block of input channels is as long as the others, with weights of zero.
+    /// Whether the last block of input channels is padded with zero weights to the length of the
+    /// others.
     pub(super) pads_last_block: bool,
 }
 
@@ -71,7 +72,7 @@ impl DenseShape {
         self.inputs.div_ceil(self.block_channels)
     }
 
-    /// Dots per tap in an input block that is full, and in the last one.
+    /// Returns the dots per tap in a full block of input channels, and in the last block.
     pub(super) fn dots_per_tap(&self) -> [usize; 2] {
         let last = match self.pads_last_block {
             true => self.block_channels,
@@ -88,7 +89,7 @@ impl DenseShape {
         self.output_blocks().div_ceil(self.tile_blocks)
     }
 
-    /// First block and blocks of a group.
+    /// Returns the first block of output channels of a group, and the group's number of blocks.
     pub(super) fn group_blocks(&self, index: usize) -> (usize, usize) {
         let from = index * self.tile_blocks;
         (from, self.tile_blocks.min(self.output_blocks() - from))
@@ -101,12 +102,12 @@ impl DenseShape {
         ((self.input_blocks() - 1) * dots + last) * taps * LANES * self.depth
     }
 
-    /// Numbers of all groups.
+    /// Elements of all groups.
     fn elements(&self) -> usize {
         self.block_elements() * self.output_blocks()
     }
 
-    /// Packs `weight(output, input, row × columns + column)`.
+    /// Packs `weight(output, input, tap)`, where `tap` is `row × columns + column`.
     fn pack(&self, writer: &mut Writer, weight: impl Fn(usize, usize, usize) -> f32) {
         let [dots, dots_last] = self.dots_per_tap();
         for (from, blocks) in (0..self.groups()).map(|group| self.group_blocks(group)) {
@@ -129,7 +130,7 @@ impl DenseShape {
         }
     }
 
-    /// Packs a convolution's `[out, in, height, width]` as numbers of `element_bytes` bytes.
+    /// Packs a convolution's `[out, in, height, width]` as elements of `element_bytes` bytes.
     pub(super) fn pack_constant(&self, weight: &Constant, element_bytes: usize) -> Buffer {
         let taps = self.kernel[0] * self.kernel[1];
         let data = weight.data();
@@ -141,7 +142,8 @@ impl DenseShape {
     }
 }
 
-/// A 3×3 kernel transformed for Winograd: one packed matrix of `f32` for each of the 36 numbers.
+/// Transforms a 3×3 kernel for Winograd's algorithm, and packs one `f32` matrix for each of the 36
+/// elements of a transformed tile.
 pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
     let transformed: Vec<[f32; TRANSFORMED_LEN]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
@@ -153,7 +155,7 @@ pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
     writer.buffer
 }
 
-/// `G g Gᵀ`.
+/// Computes `G g Gᵀ`.
 fn transform_kernel(taps: &[f32]) -> [f32; TRANSFORMED_LEN] {
     let mut half = [[0.0; 3]; SIDE_IN];
     for (row, g) in half.iter_mut().zip(KERNEL_TRANSFORM) {
@@ -169,7 +171,7 @@ fn transform_kernel(taps: &[f32]) -> [f32; TRANSFORMED_LEN] {
     numbers
 }
 
-/// A depthwise kernel: `[block][row][column][16]`.
+/// Packs a depthwise kernel as `[block][row][column][16]`.
 pub(super) fn depthwise(weight: &Constant, channels: usize) -> Vec<f32> {
     let taps = weight.data().len() / channels;
     let mut packed = vec![0.0; channels.next_multiple_of(LANES) * taps];
@@ -204,15 +206,16 @@ mod tests {
         })
     }
 
-    /// What was written, which must fill the buffer.
+    /// Returns the written elements, which must fill the buffer.
     fn floats(writer: &Writer) -> Vec<f32> {
         assert_eq!(writer.written, writer.len);
         let numbers = writer.buffer.start().cast_const().cast::<f32>();
-        // SAFETY: as many numbers were written.
+        // SAFETY: `len` elements were written.
         unsafe { std::slice::from_raw_parts(numbers, writer.len) }.to_vec()
     }
 
-    /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
+    /// Reads packed weights in the order of a tile: for each dot, the blocks of the group one after
+    /// another.
     fn read(shape: &DenseShape, packed: &[f32], mut visit: impl FnMut([usize; 3], f32)) {
         let [dots, dots_last] = shape.dots_per_tap();
         for (first, blocks) in (0..shape.groups()).map(|group| shape.group_blocks(group)) {
@@ -276,7 +279,8 @@ mod tests {
         assert!(packed[6 * LANES..].iter().filter(|&&number| number != 0.0).count() == 6);
     }
 
-    /// One tap in the middle: 1 at the point 0, and as far as the other points lie apart.
+    /// The kernel has one tap, in the middle. Each transformed element is then the product of two
+    /// entries of the middle column of `G`.
     #[test]
     fn a_kernel_of_one_tap_is_transformed_to_the_products_of_its_column() {
         let mut taps = [0.0; 9];
@@ -291,7 +295,7 @@ mod tests {
     #[test]
     fn numbers_per_channel_fill_pairs_of_blocks() {
         let buffer = per_channel(&[1.0, 2.0], 3.0);
-        // SAFETY: two blocks, as the test wants.
+        // SAFETY: the buffer holds two blocks.
         let numbers =
             unsafe { std::slice::from_raw_parts(buffer.start().cast::<f32>(), 2 * LANES) };
         assert_eq!(&numbers[..2], [1.0, 2.0]);

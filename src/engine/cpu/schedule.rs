@@ -1,59 +1,59 @@
-//! In which order a plan's steps run, and which values share memory.
+//! Decides the order in which a plan's steps run, and which values share memory.
 //!
-//! Two orders fight over the cache. Where activations are larger than weights, one row of the
-//! batch after the other keeps activations close; where weights are larger, all rows together read
-//! them once. So a plan is cut into segments of one kind or the other.
+//! There are two ways to order steps and items, and each saves one kind of memory traffic. Where
+//! activations are larger than weights, one item after another keeps the activations in the cache.
+//! Where weights are larger, all items together read the weights once. So a plan is split into
+//! segments of one kind or the other.
 //!
-//! Values whose lives do not meet share memory, which is worth more than its bytes: the arena of a
-//! detector on a large picture then stays in the last-level cache.
+//! Values whose live ranges do not overlap share memory. This matters for speed: the arena of a
+//! detector on a large image then fits into the last-level cache.
 
 use std::ops::Range;
 
 use super::lower::BandPolicy;
 use super::plan::{Owner, Plan, ValueLayout};
 
-/// The order of a plan for up to `rows_max` rows of a batch.
+/// The order of a plan's steps for up to `items_max` items at a time, and the memory layout.
 #[derive(Debug)]
 pub(super) struct Schedule {
     pub(super) items_max: usize,
     pub(super) segments: Vec<Segment>,
-    /// Per value, where it is in the arena; `None` for the caller's.
+    /// Range of each value in the arena; `None` for the caller's values.
     pub(super) arena_ranges: Vec<Option<ArenaRange>>,
-    /// Bytes of the arena.
     pub(super) arena_bytes: usize,
-    /// Bytes of scratch.
     pub(super) scratch_bytes: usize,
 }
 
-/// Steps that run together, for one row of the batch at a time or for all.
+/// Consecutive steps that run for one item after another, or for all items together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) is_item_by_item: bool,
     pub(super) steps: Range<usize>,
 }
 
-/// Bytes from the arena's start, and from one row of the batch to the next.
+/// The place of a value in the arena, in bytes. `item_stride` is the distance from one item to the
+/// next, and 0 if the arena holds one item of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ArenaRange {
     pub(super) offset: usize,
     pub(super) item_stride: usize,
 }
 
-/// How a plan is ordered.
+/// The limits by which steps are ordered and fused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
-    /// Steps with fewer bytes of weights run row by row.
+    /// Steps with at most this many bytes of weights run item by item.
     pub(super) light_weights_bytes_max: usize,
-    /// So do those whose rows use each weight at least this often.
+    /// So do steps in which an item uses each weight at least this often.
     pub(super) light_uses_min: usize,
-    /// Whether values that never meet get the same memory.
+    /// Whether values whose live ranges do not overlap may share memory.
     pub(super) shares_memory: bool,
-    /// Which steps run in bands.
+    /// Limits for steps that run in bands.
     pub(super) bands: BandPolicy,
 }
 
 impl Policy {
-    /// The fastest on usual processors; tests have others, too.
+    /// The fastest limits on usual processors. Tests use others too.
     pub(super) const DEFAULT: Self = Self {
         light_weights_bytes_max: LIGHT_WEIGHTS_BYTES_MAX,
         light_uses_min: LIGHT_USES_MIN,
@@ -62,20 +62,21 @@ impl Policy {
     };
 }
 
-/// Rows of a batch that run together where a network has weights that are worth it.
+/// Items that run together in a network with heavy weights.
 const ITEMS_TOGETHER: usize = 8;
 
-/// Weights below this stay in a second-level cache beside the activations of a row.
+/// Weights up to this size stay in the second-level cache beside the activations of an item.
 const LIGHT_WEIGHTS_BYTES_MAX: usize = 128 << 10;
 
-/// A core reads a weight from the last cache in the time of some twenty multiply-adds. Where a row
-/// uses each of them five times as often, fetching ahead has them there in time for every row.
+/// A core reads a weight from the last-level cache in the time of about twenty multiply-adds. If an
+/// item uses each weight five times as often, prefetching delivers the weights in time for every
+/// item.
 const LIGHT_USES_MIN: usize = 100;
 
-/// A cache line.
+/// A cache line, in bytes.
 const ALIGNMENT: usize = 64;
 
-/// Bytes in front of the first value and behind each row of each value, which tests guard.
+/// Bytes before the first value and after each item of each value. Tests fill them with poison.
 const GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
@@ -95,21 +96,23 @@ impl Schedule {
     }
 }
 
-/// Whether a step's weights are worth reading once for all rows of the batch.
+/// Returns whether a step's weights are worth reading once for all items of the batch.
 fn is_heavy(plan: &Plan, step: usize, policy: &Policy) -> bool {
     let work = &plan.steps[step].work;
     work.weight_bytes() > policy.light_weights_bytes_max
         && work.weight_uses() < policy.light_uses_min
 }
 
-/// A value of the arena, and the steps between which its memory is its own.
+/// A value of the arena with its live range: no other value may use its memory from `first_step` to
+/// `last_step`.
 #[derive(Debug, Clone)]
 struct LiveRange {
     value: usize,
     first_step: usize,
     last_step: usize,
     layout: ValueLayout,
-    /// Rows of the batch it holds: one where it lives within a segment that runs row by row.
+    /// Items that the memory holds: one, if the value lives within a segment that runs item by
+    /// item.
     items: usize,
 }
 
@@ -118,13 +121,13 @@ impl LiveRange {
         self.first_step <= other.last_step && other.first_step <= self.last_step
     }
 
-    /// Bytes of one row.
+    /// Bytes of one item, with alignment and guard.
     fn item_bytes(&self) -> usize {
         self.layout.bytes().next_multiple_of(ALIGNMENT) + GUARD_BYTES
     }
 
-    /// All bytes; kernels load slopes and biases of two blocks, never activations, so there is
-    /// nothing behind the last row.
+    /// Bytes of all items. Kernels may read past the end of slopes and biases, but never of
+    /// activations, so no bytes follow the last item.
     fn bytes(&self) -> usize {
         self.item_bytes() * self.items
     }
@@ -147,8 +150,9 @@ fn live_ranges(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<LiveR
         ranges.push(if first_segment == last_segment && first_segment.is_item_by_item {
             LiveRange { value, first_step: first, last_step: last, layout, items: 1 }
         } else {
-            // A segment that runs row by row comes back to its first step for the next row, which
-            // must find what other segments gave it, and leave alone what it gives to them.
+            // A segment that runs item by item returns to its first step for each item. So values
+            // from other segments must stay until its last step. Values for other segments must not
+            // be overwritten from its first step on.
             let first_step =
                 if first_segment.is_item_by_item { first_segment.steps.start } else { first };
             let last_step =
@@ -159,7 +163,7 @@ fn live_ranges(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<LiveR
     ranges
 }
 
-/// Where each value lies, and the bytes of all.
+/// Returns the range of each value in the arena, and the bytes of the arena.
 fn lay_out_arena(
     plan: &Plan,
     segments: &[Segment],
@@ -167,7 +171,7 @@ fn lay_out_arena(
     items_max: usize,
 ) -> (Vec<Option<ArenaRange>>, usize) {
     let mut live = live_ranges(plan, segments, items_max);
-    // Large values first: small ones find gaps between them.
+    // Large values are placed first; small ones then fit into the gaps between them.
     live.sort_by_key(|range| (std::cmp::Reverse(range.bytes()), range.value));
     let mut placed: Vec<(LiveRange, usize)> = Vec::new();
     let mut arena_ranges = vec![None; plan.values.len()];
@@ -187,9 +191,10 @@ fn item_stride(range: &LiveRange) -> usize {
     if range.items == 1 { 0 } else { range.item_bytes() }
 }
 
-/// The lowest offset at which the value disturbs no other. Others are disturbed when their lives
-/// meet, or when either keeps zeros in its border from one run to the next: then only a value of
-/// the very same form and place may follow.
+/// Returns the first offset at which the value disturbs no other value over its live range. A value
+/// disturbs another one if they overlap in memory and their live ranges overlap. It also does if
+/// either image keeps zeros in its border between runs. Such an image may share memory only with an
+/// image of the same layout at the same offset.
 fn first_free_offset(range: &LiveRange, placed: &[(LiveRange, usize)]) -> usize {
     let is_free = |offset: usize| {
         placed.iter().all(|(other, at)| {
@@ -233,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Which value and row of the batch lie in which bytes.
+    /// The value and the item that each range of bytes holds.
     #[derive(Default)]
     struct Memory(Vec<(Range<usize>, usize, usize)>);
 
@@ -248,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Runs a plan's reads and writes as an executor does.
+    /// Repeats a plan's reads and writes in the order of an executor.
     fn assert_reads_find_what_was_written(seed: u64, plan: &Plan, schedule: &Schedule) {
         let mut memory = Memory::default();
         let is_in_arena = |value: &usize| plan.values[*value].owner == Owner::Arena;
@@ -297,7 +302,7 @@ mod tests {
         });
     }
 
-    /// Zeros in a border stay only where nothing but images with the same border come.
+    /// A border stays zero only if nothing but images with the same border use its memory.
     #[test]
     fn an_image_whose_border_stays_zero_shares_memory_only_with_images_of_its_layout() {
         for_random_plans(|seed, plan, schedule| {

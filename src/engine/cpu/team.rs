@@ -7,24 +7,24 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-/// A fixed number of threads, the caller's included, that do the same job together.
+/// A fixed number of threads, including the caller's, that run one job together.
 pub struct ThreadTeam {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// One job at a time.
+    /// Held during a job: the team runs one job at a time.
     run_lock: Mutex<()>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// A job has come, or the team is to stop.
+    /// Signalled when a new job is set or the team stops.
     job_or_stop: Condvar,
-    /// A thread has done its part.
+    /// Signalled when the last thread has finished the job.
     all_finished: Condvar,
 }
 
 struct State {
-    /// Counts jobs, so that a thread knows which it has done.
+    /// Number of jobs so far. A thread compares it with the last job it ran.
     job_number: usize,
     job: Option<Job>,
     unfinished: usize,
@@ -32,18 +32,20 @@ struct State {
     stopping: bool,
 }
 
-/// The caller's closure, which it keeps alive until every thread has finished.
+/// A pointer to the caller's closure. The caller keeps the closure alive until every thread has
+/// finished.
 #[derive(Clone, Copy)]
 struct Job(*const (dyn Fn(usize) + Sync));
 
-// SAFETY: the closure may be called from any thread, and lives while it is here.
+// SAFETY: the closure may be called from any thread, and it lives as long as this pointer is used.
 unsafe impl Send for Job {}
 
 impl ThreadTeam {
-    /// A team of `threads`, at least one: the caller's and those started here.
+    /// Starts a team of `threads` threads. The caller's thread is one of them, so `threads - 1` are
+    /// started here; 0 counts as 1.
     ///
     /// # Errors
-    /// When the operating system starts no thread.
+    /// If the operating system cannot start a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let state =
             State { job_number: 0, job: None, unfinished: 0, panicked: false, stopping: false };
@@ -61,15 +63,15 @@ impl ThreadTeam {
         Ok(team)
     }
 
-    /// Threads, the caller's included.
+    /// Returns the number of threads, including the caller's.
     pub fn size(&self) -> usize {
         self.threads.len() + 1
     }
 
-    /// Calls `job` with 0, 1, … on as many threads, and returns when all have returned.
+    /// Calls `job` with 0, 1, … once on each thread, and returns when all calls have returned.
     ///
     /// # Panics
-    /// When one of them panicked.
+    /// If `job` panicked on any thread.
     pub(super) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         if self.threads.is_empty() {
             return job(0);
@@ -77,8 +79,8 @@ impl ThreadTeam {
         let run_lock = self.run_lock.lock();
         {
             let mut state = self.shared.state.lock();
-            // SAFETY: only the lifetime changes; the closure is not used after this function,
-            // which waits for every thread, also when its own part panics.
+            // SAFETY: only the lifetime changes. This function waits for every thread, also when
+            // its own call panics, so the closure is not used after the function returns.
             let job: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(job) };
             state.job_number += 1;
             state.job = Some(Job(job));
@@ -107,7 +109,7 @@ impl Drop for ThreadTeam {
         self.shared.state.lock().stopping = true;
         self.shared.job_or_stop.notify_all();
         for thread in self.threads.drain(..) {
-            // Jobs' panics are caught on the thread.
+            // A panic of a job was caught on the thread, so `join` has nothing to report.
             drop(thread.join());
         }
     }
@@ -124,7 +126,7 @@ impl Shared {
         let mut last_done = 0;
         while let Some((job_number, Job(job))) = self.wait_for_job(last_done) {
             last_done = job_number;
-            // SAFETY: the caller waits until this thread has finished.
+            // SAFETY: the caller keeps the closure alive until this thread has finished.
             let panicked = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(index) })).is_err();
             let mut state = self.state.lock();
             state.panicked |= panicked;
@@ -135,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a job after number `done`; `None` when the team stops.
+    /// Waits for a job after job number `last_done`. Returns `None` when the team stops.
     fn wait_for_job(&self, last_done: usize) -> Option<(usize, Job)> {
         let mut state = self.state.lock();
         loop {
@@ -150,7 +152,7 @@ impl Shared {
     }
 }
 
-/// Keeps the threads of a job in step.
+/// Makes the threads of a job wait for each other between steps.
 pub(super) struct Barrier {
     threads: usize,
     waiting: AtomicUsize,
@@ -158,8 +160,9 @@ pub(super) struct Barrier {
     broken: AtomicBool,
 }
 
-/// Looks at a barrier before the thread offers its core to others: a few microseconds, as long as
-/// the parts of a step usually differ. Under outside load the core goes to whom this one waits for.
+/// Number of checks of a barrier before a thread yields its core. They take a few microseconds,
+/// which is the usual difference between the shares of a step. Under outside load, the yielded core
+/// goes to the thread this one waits for.
 const SPINS_BEFORE_YIELD: u32 = 2000;
 
 impl Barrier {
@@ -172,10 +175,10 @@ impl Barrier {
         }
     }
 
-    /// Returns when all threads have come here.
+    /// Returns when all threads have called it.
     ///
     /// # Panics
-    /// When another thread has panicked, and will never come.
+    /// If another thread has panicked and will never call it.
     pub(super) fn wait(&self) {
         let round = self.round.load(Ordering::Acquire);
         if self.waiting.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
@@ -195,13 +198,13 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier when the thread that holds this panics.
+    /// Returns a guard that breaks the barrier when its thread panics.
     pub(super) fn break_on_panic(&self) -> BarrierGuard<'_> {
         BarrierGuard(self)
     }
 }
 
-/// See [`Barrier::guard`].
+/// Breaks the barrier when its thread panics; see [`Barrier::break_on_panic`].
 pub(super) struct BarrierGuard<'a>(&'a Barrier);
 
 impl Drop for BarrierGuard<'_> {

@@ -1,5 +1,5 @@
-//! For tests: memory that no kernel may read or write is poisoned before a run and looked at after
-//! it. What reads it gives no number; what writes it is seen.
+//! For tests: poisons the memory that no kernel may use before a run, and checks it after the run.
+//! A kernel that reads poison computes a NaN; a kernel that overwrites it is found by the check.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use crate::cpu::memory::{Buffer, POISON};
 use crate::cpu::plan::ValueLayout;
 
 impl Executor {
-    /// Poisons all but the borders that steps expect to hold zeros. What lies inside images and in
-    /// the scratch is poisoned too: a run has to write it before it reads it.
+    /// Poisons all memory except the borders that steps expect to hold zeros. The inside of images
+    /// and the scratch are poisoned too, because a run must write them before it reads them.
     pub(in crate::cpu) fn poison(&mut self) {
         bytes_mut(&mut self._arena).fill(POISON);
         bytes_mut(&mut self.scratch).fill(POISON);
@@ -19,8 +19,8 @@ impl Executor {
         }
     }
 
-    /// After a run: nothing between the places and behind the scratch was written, and borders of
-    /// zeros still are.
+    /// Panics if a run wrote to bytes between values or behind the scratch, or to a border of
+    /// zeros.
     #[track_caller]
     pub(in crate::cpu) fn assert_guards_intact(&self) {
         let (arena, scratch) = (bytes(&self._arena), bytes(&self.scratch));
@@ -39,7 +39,7 @@ impl Executor {
         }
     }
 
-    /// The bytes of each value for each row of the batch.
+    /// Returns the bytes of each value, for each item.
     fn value_ranges(&self) -> impl Iterator<Item = (ValueLayout, Range<usize>)> {
         let placed = self.plan.values.iter().zip(&self.schedule.arena_ranges);
         placed.filter_map(|(value, range)| Some((value.layout, (*range)?))).flat_map(
@@ -53,7 +53,7 @@ impl Executor {
         )
     }
 
-    /// The bytes of the borders that hold zeros from the beginning on.
+    /// Returns the bytes of all borders that hold zeros from the start.
     fn zero_borders(&self) -> Vec<Range<usize>> {
         let mut borders = Vec::new();
         for (value_layout, at) in self.value_ranges() {
@@ -80,7 +80,7 @@ impl Executor {
 }
 
 fn bytes(buffer: &Buffer) -> &[u8] {
-    // SAFETY: the buffer's own bytes, which no run touches while it is borrowed.
+    // SAFETY: the bytes belong to the buffer, and no run uses them while it is borrowed.
     unsafe { std::slice::from_raw_parts(buffer.start(), buffer.bytes()) }
 }
 
