@@ -1,19 +1,19 @@
 //! Depthwise convolution: each channel is convolved with a small kernel of its own.
 //!
-//! Sixteen channels of a pixel are one load, so a row of up to eight output pixels is eight sums
-//! in registers and the kernel's weights stay in registers over the whole image.
+//! Sixteen channels of a pixel are one load, so up to eight output pixels of a row are eight sums
+//! in registers. The weights stay in registers over the whole image.
 
 use std::marker::PhantomData;
 
 use super::{Epilogue, Runnable, run};
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
-/// One block of sixteen channels. `input` points at the first tap of the first pixel, and all taps
-/// of all pixels lie in its buffer; `output` at the first pixel of `rows` rows of `width` pixels;
-/// `weights` hold sixteen numbers per tap, `bias` sixteen.
+/// One block of sixteen channels. `input` points to the first tap of the first pixel; all taps of
+/// all pixels lie in its buffer. `output` points to the first pixel of `rows` rows of `width`
+/// pixels. `weights` hold sixteen numbers per tap, `bias` holds sixteen numbers.
 pub(in crate::cpu) struct DepthwiseArgs {
     pub(in crate::cpu) input: *const u8,
-    /// From one row of the image to the next, in elements.
+    /// Elements from one row of the image to the next.
     pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
@@ -57,7 +57,7 @@ impl DepthwiseTable {
     }
 }
 
-/// A kernel of `SIDE × SIDE` taps that moves by `STRIDE`.
+/// A kernel of `SIDE × SIDE` taps with stride `STRIDE`.
 struct SquareKernel<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
 
 impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L>
@@ -71,8 +71,8 @@ where
 
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
-        // SAFETY: weights and bias are as `DepthwiseArgs` says, and each run of pixels lies inside
-        // a row of the output.
+        // SAFETY: weights and bias are as `DepthwiseArgs` says, and the pixels lie inside a row of
+        // the output.
         unsafe {
             let mut weights = [[L::splat(0.0); SIDE]; SIDE];
             for (y, row) in weights.iter_mut().enumerate() {
@@ -110,10 +110,10 @@ where
     }
 }
 
-/// `COUNT` neighbouring pixels.
+/// Computes `COUNT` neighbouring pixels.
 ///
 /// # Safety
-/// All taps of the pixels and the pixels themselves lie in their buffers.
+/// All taps of the pixels, and the pixels themselves, lie in their buffers.
 #[inline(always)]
 unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
     args: &DepthwiseArgs,
@@ -125,7 +125,7 @@ unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUN
     I: Format<L>,
     O: Format<L>,
 {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [L::load(args.bias); COUNT];
         for (y, row) in weights.iter().enumerate() {
@@ -143,7 +143,8 @@ unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUN
     }
 }
 
-/// Kernels of any size and stride; four sums a pixel, so that none waits for the one before.
+/// A kernel of any size and stride. It uses four sums per pixel, so that no addition waits for the
+/// one before.
 struct GenericKernel<I, O>(PhantomData<(I, O)>);
 
 impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
@@ -152,7 +153,7 @@ impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
         let ([height, width], [down, right]) = (args.kernel, args.strides);
-        // SAFETY: as `DepthwiseArgs` says.
+        // SAFETY: the pointers are as `DepthwiseArgs` says.
         unsafe {
             for y in 0..args.rows {
                 for x in 0..args.width {

@@ -1,4 +1,4 @@
-//! What is done to each number alone: scales, sums of two values, gates, curves.
+//! Operations on each element alone: scales, sums of two values, scales per channel, activations.
 
 use std::marker::PhantomData;
 
@@ -6,15 +6,16 @@ use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{Format, LANES, Lanes};
 use crate::op::BinaryOp;
 
-/// One block of sixteen channels of a row of `count` pixels, each pointer at the first of them:
-/// `epilogue((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
+/// One block of sixteen channels of a row of `count` pixels. Each pointer points to the first
+/// pixel. The kernel computes `epilogue((a × scale + shift) × channel_scale ∘ b)` and leaves out
+/// the parts that are `None`.
 pub(in crate::cpu) struct ElementwiseArgs {
     pub(in crate::cpu) a: *const u8,
     /// Sixteen scales and sixteen shifts.
     pub(in crate::cpu) affine: Option<[*const f32; 2]>,
-    /// Sixteen numbers of the network that all pixels are multiplied with.
+    /// Sixteen numbers, in the network's format, that multiply all pixels.
     pub(in crate::cpu) channel_scale: Option<*const u8>,
-    /// Each pixel of it serves `b_repeat` pixels.
+    /// Each pixel of `b` is used for `b_repeat` pixels.
     pub(in crate::cpu) b: Option<(BinaryOp, *const u8)>,
     pub(in crate::cpu) b_repeat: usize,
     pub(in crate::cpu) epilogue: Epilogue,
@@ -29,7 +30,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ElementwiseKernel<F> {
 
     #[inline(always)]
     unsafe fn run(args: &ElementwiseArgs) {
-        // SAFETY: as `ElementwiseArgs` says.
+        // SAFETY: the pointers are as `ElementwiseArgs` says.
         unsafe {
             let affine = args.affine.map(|[scale, shift]| (L::load(scale), L::load(shift)));
             let channel_scale = args.channel_scale.map(|scale| F::load(scale.cast()));
@@ -57,7 +58,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ElementwiseKernel<F> {
     }
 }
 
-/// A function of one number that no instruction computes.
+/// A function of one element that an epilogue cannot compute.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::cpu) enum ActivationKind {
     Sigmoid,
@@ -71,7 +72,7 @@ pub(in crate::cpu) enum ActivationKind {
     Clip { min: f32, max: f32 },
 }
 
-/// `count` times sixteen numbers from `data` on, changed in place.
+/// `count` blocks of sixteen elements from `data` on, changed in place.
 pub(in crate::cpu) struct ActivationArgs {
     pub(in crate::cpu) kind: ActivationKind,
     pub(in crate::cpu) data: *mut u8,
@@ -86,7 +87,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ActivationKernel<F> {
     #[inline(always)]
     unsafe fn run(args: &ActivationArgs) {
         for index in 0..args.count {
-            // SAFETY: as `ActivationArgs` says.
+            // SAFETY: the pointer is as `ActivationArgs` says.
             unsafe {
                 let at = args.data.cast::<F::Element>().add(index * LANES);
                 let mut numbers = [0.0; LANES];
@@ -99,7 +100,8 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ActivationKernel<F> {
 }
 
 impl ActivationKind {
-    /// One loop over sixteen numbers each, which the compiler turns into vector code.
+    /// Applies the function to every number. Callers pass sixteen numbers, so the compiler turns
+    /// each loop into vector code.
     #[inline(always)]
     pub(in crate::cpu) fn apply(self, numbers: &mut [f32]) {
         match self {
@@ -124,11 +126,13 @@ impl ActivationKind {
     }
 }
 
-/// The exponential to about two units in the last place (Cephes' `expf`): `2ⁿ × p(r)` with
-/// `x = n ln 2 + r`. Unlike the library's it is made of operations the compiler vectorises.
+/// Computes the exponential to about two units in the last place, as `expf` of Cephes does: `2ⁿ ×
+/// p(r)` with `x = n ln 2 + r`. Unlike the library's function, it consists of operations that the
+/// compiler vectorises.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Beyond these the result is infinite, or below the least normal number and taken for 0.
+    // Outside of these limits the result is infinite, or below the least normal number and replaced
+    // by 0.
     const LOWEST: f32 = -87.33655;
     const HIGHEST: f32 = 88.72284;
     const LN_2_HIGH: f32 = 0.693_359_4;
@@ -136,15 +140,15 @@ fn exp(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let inside = x.clamp(LOWEST, HIGHEST);
-    // Adding and subtracting 1.5 × 2²³ rounds to a whole number, on every processor.
+    // Adding and subtracting 1.5 × 2²³ rounds to an integer, on every processor.
     const ROUND: f32 = 12_582_912.0;
     let n = (inside * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = inside - n * LN_2_HIGH - n * LN_2_LOW;
     let series = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
     let mantissa = series * r * r + r + 1.0;
-    // n is -126..=128; 2^128 is made of two factors.
+    // `n` is in -126..=128. No `f32` is 2¹²⁸, so the power is a product of two factors.
     let half = (n * 0.5 + ROUND) - ROUND;
-    // A sum that is checked for overflow keeps the compiler from making vector code of it.
+    // An addition with an overflow check would keep the compiler from vectorising the loop.
     let power = |n: f32| f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
     let result = mantissa * power(half) * power(n - half);
     let result = if x > HIGHEST { f32::INFINITY } else { result };

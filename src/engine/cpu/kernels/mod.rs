@@ -1,19 +1,20 @@
-//! The kernels: each is written once over [`Lanes`] and [`Format`] and compiled for every set.
+//! The kernels. Each kernel is written once over [`Lanes`] and [`Format`] and compiled for every
+//! set.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
-//! | `tiling` | how an image is cut into tiles |
+//! | `tile` | dense convolution and matrix products: output channels × pixels in registers |
+//! | `tiling` | how an image is divided into tiles |
 //! | `strip`, `amx` | dense convolution with AMX: many pixels in one line, matrices in tiles |
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
-//! | `pool` | windows and means |
-//! | `elementwise` | what is done to each number alone |
+//! | `pool` | pooling windows and global means |
+//! | `elementwise` | operations on each element alone |
 //!
-//! Pointers are to bytes because a [`KernelSet`] hides its format. Each argument struct says what
-//! its pointers cover. That every window lies in its bordered image is asserted at load, when a
-//! convolution is lowered; debug builds also assert where each tile begins, and tests run on
-//! poisoned, guarded memory.
+//! Pointers are byte pointers because a [`KernelSet`] hides its format. Each argument struct says
+//! which memory its pointers cover. When a convolution is lowered, an assertion checks that every
+//! window lies in its bordered image. Debug builds also assert where each tile begins, and tests
+//! run on poisoned, guarded memory.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -47,11 +48,12 @@ use super::lanes::{
     avx512::{Avx512, Zmm},
 };
 
-/// What happens to a sum before it is stored.
+/// The function applied to a sum before it is stored.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Epilogue {
     Identity,
-    /// Below zero: times the slope of its channel; sixteen slopes per block.
+    /// Multiplies negative sums by the slope of their channel. The pointer holds sixteen slopes per
+    /// block.
     PRelu(*const f32),
     Clip {
         min: f32,
@@ -60,11 +62,14 @@ pub(super) enum Epilogue {
 }
 
 impl Epilogue {
+    /// Applies the epilogue to the sums of block `block`.
+    ///
     /// # Safety
-    /// Slopes point to sixteen numbers `block` blocks on; the processor has the instructions.
+    /// Slopes point to sixteen numbers for each block up to `block`; the processor has the
+    /// instructions of `L`.
     #[inline(always)]
     unsafe fn apply<L: Lanes>(self, x: L, block: usize) -> L {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
                 Self::Identity => x,
@@ -78,25 +83,25 @@ impl Epilogue {
 /// The kernels of one instruction set for networks of one format.
 pub(super) struct KernelSet {
     pub(super) name: &'static str,
-    /// Bytes of one stored number.
+    /// Bytes of one stored element.
     pub(super) element_bytes: usize,
-    /// Input channels one step of a tile takes in; weights are packed so.
+    /// Input channels that one dot of a tile multiplies. Weights are packed accordingly.
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
     pub(super) tile_pixels: usize,
-    /// Fewest pixels for which Winograd is taken: its matrices are of `f32` and have four times
-    /// the numbers of the kernel, so in smaller images reading them takes longer than the
+    /// Fewest pixels for which Winograd's algorithm is used. Its matrices are `f32` and have four
+    /// times the numbers of the kernel. In smaller images, reading them takes longer than the
     /// multiplications they save.
     pub(super) winograd_pixels_min: usize,
-    /// What dense convolutions run on instead of tiles, where the set has it.
+    /// Kernels that dense convolutions use instead of tiles, if the set has them.
     pub(super) strips: Option<StripTable>,
-    /// Format in, format out.
+    /// Input and output in the set's format.
     pub(super) tiles: TileTable,
-    /// Format in, `f32` out.
+    /// Input in the set's format, output in `f32`.
     pub(super) tiles_to_f32: TileTable,
-    /// `f32` in, format out.
+    /// Input in `f32`, output in the set's format.
     pub(super) planar: PlanarTable,
-    /// `f32` in, `f32` out.
+    /// Input and output in `f32`.
     pub(super) matrix: MatrixTable,
     pub(super) depthwise: DepthwiseTable,
     pub(super) depthwise_to_f32: DepthwiseTable,
@@ -105,7 +110,7 @@ pub(super) struct KernelSet {
     pub(super) winograd_inverse_to_f32: unsafe fn(&InverseArgs),
     pub(super) elementwise: unsafe fn(&ElementwiseArgs),
     pub(super) activation: unsafe fn(&ActivationArgs),
-    /// The curve on `f32` in any format.
+    /// The activation on `f32`, whatever the set's format.
     pub(super) activation_f32: unsafe fn(&ActivationArgs),
     pub(super) pool: unsafe fn(&PoolArgs),
     pub(super) global_mean: unsafe fn(&GlobalMeanArgs),
@@ -144,7 +149,7 @@ pub(super) trait Runnable<L: Lanes> {
     type Args;
 
     /// # Safety
-    /// What the arguments say of their pointers; the processor has the instructions of `L`.
+    /// The pointers cover what `args` says; the processor has the instructions of `L`.
     unsafe fn run(args: &Self::Args);
 }
 
@@ -153,17 +158,17 @@ struct Call<'a, K: Runnable<L>, L: Lanes>(&'a K::Args);
 impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
     #[inline(always)]
     unsafe fn run(self) {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { K::run(self.0) }
     }
 }
 
-/// A kernel compiled for an instruction set.
+/// Runs a kernel compiled for an instruction set.
 ///
 /// # Safety
-/// As [`Runnable::run`].
+/// As for [`Runnable::run`].
 unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { A::run(Call::<K, A::Lanes>(args)) }
 }
 
@@ -178,8 +183,8 @@ pub(super) static AVX512_F32: KernelSet = KernelSet::new::<Avx512, F32>("avx512"
 #[cfg(target_arch = "x86_64")]
 pub(super) static AVX512_BF16: KernelSet = KernelSet::new::<Avx512Bf16, Bf16>("avx512-bf16");
 
-/// With AMX a direct convolution multiplies some ten times as fast as the tiles in registers that
-/// Winograd's products run on, which is more than Winograd saves.
+/// With AMX, a direct convolution multiplies about ten times as fast as the register tiles that
+/// compute Winograd's products. That is more than Winograd's algorithm saves.
 #[cfg(target_arch = "x86_64")]
 pub(super) static AMX_BF16: KernelSet = KernelSet {
     winograd_pixels_min: usize::MAX,
@@ -187,7 +192,7 @@ pub(super) static AMX_BF16: KernelSet = KernelSet {
     ..KernelSet::new::<Avx512Bf16, Bf16>("amx-bf16")
 };
 
-/// Strips of bfloat16 with the result in format `O`.
+/// Strips of bfloat16 with results in format `O`.
 #[cfg(target_arch = "x86_64")]
 const fn amx_strips<O: Format<Zmm> + 'static>() -> StripFns {
     [run::<Avx512Bf16, AmxStrip<Bf16, O, 1>>, run::<Avx512Bf16, AmxStrip<Bf16, O, 2>>]

@@ -1,22 +1,23 @@
-//! Windows and means over the pixels of an image.
+//! Pooling windows and global means over the pixels of an image.
 
 use std::marker::PhantomData;
 
 use super::Runnable;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
-/// What a window gives.
+/// The result of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) enum PoolKind {
     Max,
-    /// The sum divided by the pixels inside the image.
+    /// The sum divided by the number of pixels inside the image.
     Mean,
-    /// The sum divided by the pixels of the window, border included.
+    /// The sum divided by the number of pixels of the window, including the border.
     MeanWithBorder,
 }
 
-/// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`;
-/// `rows` rows of outputs from row `y` on, the first at `output`. The border is not read.
+/// One block of sixteen channels. `input` is the address of pixel `[0, 0]` of the image, even if
+/// that row is not in memory. The kernel computes `rows` output rows from row `y` on, and `output`
+/// points to the first of them. It does not read the border.
 pub(in crate::cpu) struct PoolArgs {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) input: *const u8,
@@ -25,7 +26,7 @@ pub(in crate::cpu) struct PoolArgs {
     pub(in crate::cpu) image: [usize; 2],
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) output: *mut u8,
     pub(in crate::cpu) output_row_stride: usize,
@@ -41,7 +42,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
 
     #[inline(always)]
     unsafe fn run(args: &PoolArgs) {
-        // SAFETY: windows are clamped to the image; outputs are as `PoolArgs` says.
+        // SAFETY: windows are clamped to the image; the outputs are as `PoolArgs` says.
         unsafe {
             for y in 0..args.rows {
                 let rows = clamp_window(args, 0, args.y + y);
@@ -59,7 +60,8 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
     }
 }
 
-/// The usual pool, 2×2 at stride 2, on rows that need no clamping.
+/// Returns whether these rows are the usual pool: a maximum of 2×2 with stride 2 that needs no
+/// clamping.
 #[inline(always)]
 fn is_max_2x2(args: &PoolArgs, rows: &[usize; 2]) -> bool {
     args.kind == PoolKind::Max
@@ -71,10 +73,11 @@ fn is_max_2x2(args: &PoolArgs, rows: &[usize; 2]) -> bool {
 }
 
 /// # Safety
-/// Rows `y` and `y + 1` lie in the image, which is at least twice as wide as the output at `to`.
+/// Rows `y` and `y + 1` lie in the image. The image is at least twice as wide as the output at
+/// `to`.
 #[inline(always)]
 unsafe fn max_2x2<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row_stride);
         let below = above.add(args.input_row_stride);
@@ -87,7 +90,7 @@ unsafe fn max_2x2<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F:
     }
 }
 
-/// First pixel inside the image and one past the last, along an axis.
+/// Returns the first pixel of the window inside the image and one past the last, along an axis.
 #[inline(always)]
 fn clamp_window(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
     let from = at * args.strides[axis];
@@ -104,7 +107,7 @@ unsafe fn pool_window<L: Lanes, F: Format<L>>(
     columns: &[usize; 2],
 ) -> L {
     let (high, wide) = (rows[1].saturating_sub(rows[0]), columns[1].saturating_sub(columns[0]));
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let is_max = args.kind == PoolKind::Max;
         let mut result = L::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
@@ -142,9 +145,9 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
 
     #[inline(always)]
     unsafe fn run(args: &GlobalMeanArgs) {
-        // SAFETY: as `GlobalMeanArgs` says.
+        // SAFETY: the pointers are as `GlobalMeanArgs` says.
         unsafe {
-            // Four sums, so that none waits for the one before.
+            // Four sums, so that no addition waits for the one before.
             let mut sums = [L::splat(0.0); 4];
             for y in 0..args.height {
                 let row = args.input.cast::<F::Element>().add(y * args.input_row_stride);

@@ -1,13 +1,13 @@
 //! The register tile: up to `TILE_BLOCKS` blocks of output channels × `TILE_PIXELS` pixels.
 //!
-//! The sums of a tile stay in registers over all taps and input channels. Each weight that is
-//! loaded serves all pixels, each pixel that is broadcast serves all blocks, so the processor does
-//! 28 multiply-adds for 16 loads and never waits for memory. Pixels lie at fixed distances, which
-//! makes their addresses part of the instructions. Borders are in memory, so that no tap needs a
-//! test. Bias, residual and activation are applied before the only store.
+//! The sums of a tile stay in registers over all taps and input channels. Each loaded weight serves
+//! all pixels, and each broadcast pixel serves all blocks. So the processor does 28 multiply-adds
+//! for 16 loads and never waits for memory. Pixels lie at fixed distances, so their addresses are
+//! part of the instructions. Borders are in memory, so no tap needs a test. Bias, residual and
+//! activation are applied before the only store.
 //!
-//! One output's sum runs over blocks, taps and channels in the order of memory whatever the tile's
-//! shape, so a row's numbers do not depend on how an image was cut into tiles.
+//! The sum of an output runs over blocks, taps and channels in memory order, whatever the shape of
+//! the tile. So the results of an item do not depend on how an image is divided into tiles.
 
 #![expect(
     clippy::needless_range_loop,
@@ -19,45 +19,47 @@ use std::marker::PhantomData;
 use super::Epilogue;
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
-/// What one tile reads, in elements.
+/// The input elements that a tile reads. Distances are in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct Taps {
-    /// Blocks of input channels, and the distance from one to the next.
+    /// Blocks of input channels, and the distance from one block to the next.
     pub(in crate::cpu) blocks: usize,
     pub(in crate::cpu) block_stride: usize,
     /// Rows and columns of the kernel.
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) columns: usize,
-    /// From one row of the image to the next, and from one pixel to the next.
+    /// Distances from one row of the image to the next, and from one pixel to the next.
     pub(in crate::cpu) row_stride: usize,
     pub(in crate::cpu) pixel_stride: usize,
-    /// Dots per tap in each block, and in the last one, which may be partly filled.
+    /// Dots per tap in each block, and in the last block, which may be partly filled.
     pub(in crate::cpu) dots: usize,
     pub(in crate::cpu) dots_last: usize,
 }
 
-/// Tiles side by side. `input` points at the first tap of the first pixel, and all taps of all
-/// pixels lie in one buffer; `weights` hold the packed group; `output` and `residual` point at the
-/// first pixel, with whole blocks of sixteen channels behind them.
+/// Tiles next to each other. `input` points to the first tap of the first pixel; all taps of all
+/// pixels lie in one buffer. `weights` hold the packed group. `output` and `residual` point to the
+/// first pixel, and whole blocks of sixteen channels follow.
 pub(in crate::cpu) struct TileArgs<'a> {
     pub(in crate::cpu) taps: &'a Taps,
-    /// Tiles, each beginning where the one before ends.
+    /// Number of tiles. Each starts where the one before ends.
     pub(in crate::cpu) count: usize,
-    /// From one row of outputs to the next, in the input.
+    /// Distance in the input from one row of outputs to the next.
     pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) input: *const u8,
     pub(in crate::cpu) weights: *const u8,
-    /// Bytes from weights that are read to those fetched meanwhile: the next group's, where they
-    /// are too many to stay in the cache; nothing where 0.
+    /// Distance in bytes from the weights that are read to the weights that are prefetched. These
+    /// are the weights of the next group, if all weights are too many to stay in the cache. 0
+    /// prefetches nothing.
     pub(in crate::cpu) prefetch_bytes: usize,
-    /// `None` starts the sums at zero.
+    /// With `None` the sums start at zero.
     pub(in crate::cpu) bias: Option<*const f32>,
     pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
     pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: StridedPtr<*mut u8>,
 }
 
-/// A pixel in a blocked image, with the distances from block to block and row to row.
+/// A pointer to a pixel of a blocked image, with the elements from one block to the next and from
+/// one row to the next.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cpu) struct StridedPtr<P> {
     pub(in crate::cpu) first: P,
@@ -67,16 +69,16 @@ pub(in crate::cpu) struct StridedPtr<P> {
 
 pub(in crate::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
 
-/// `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements apart; dots in
-/// format `I`, residual in `R`, result in `O`.
+/// A tile of `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements
+/// apart. Dots are in format `I`, the residual in `R`, the result in `O`.
 struct Tile<I, R, O, const BLOCKS: usize, const ROWS: usize, const WIDTH: usize, const STEP: usize>(
     PhantomData<(I, R, O)>,
 );
 
-/// A tile as a function.
+/// Runs a tile compiled for the instruction set `A`.
 ///
 /// # Safety
-/// As [`TileArgs`] says.
+/// As for [`TileArgs`].
 unsafe fn run_tile<
     A: Isa,
     I: Format<A::Lanes>,
@@ -93,17 +95,17 @@ unsafe fn run_tile<
     impl<L: Lanes, K: TileKernel<L>> crate::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
         #[inline(always)]
         unsafe fn run(self) {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { K::run(self.0) }
         }
     }
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { A::run(Entry::<Tile<I, R, O, BLOCKS, ROWS, WIDTH, STEP>>(args, PhantomData)) }
 }
 
 trait TileKernel<L: Lanes> {
     /// # Safety
-    /// As [`TileArgs`] says.
+    /// As for [`TileArgs`].
     unsafe fn run(args: &TileArgs<'_>);
 }
 
@@ -121,8 +123,9 @@ impl<
     #[inline(always)]
     unsafe fn run(args: &TileArgs<'_>) {
         for tile in 0..args.count {
-            // SAFETY: every address is a tap of a pixel of the tiles, weights of the group, or a
-            // pixel of the output or the residual, all inside their buffers as `TileArgs` says.
+            // SAFETY: every address is a tap of a pixel of the tiles, a weight of the group, or a
+            // pixel of the output or the residual. All lie inside their buffers, as `TileArgs`
+            // says.
             unsafe {
                 let mut sums = [[[L::splat(0.0); WIDTH]; ROWS]; BLOCKS];
                 if let Some(bias) = args.bias {
@@ -148,7 +151,7 @@ impl<
 /// Adds all taps of a tile whose first tap is at `input`.
 ///
 /// # Safety
-/// As [`TileArgs`] says.
+/// As for [`TileArgs`].
 #[inline(always)]
 unsafe fn accumulate<
     L: Lanes,
@@ -167,7 +170,7 @@ unsafe fn accumulate<
     let mut from_block = input;
     for block in 0..taps.blocks {
         let dots = if block + 1 < taps.blocks { taps.dots } else { taps.dots_last };
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut from_row = from_block;
             for _ in 0..taps.rows {
@@ -205,11 +208,12 @@ unsafe fn accumulate<
     }
 }
 
-/// Adds the residual, finishes the sums and stores them; the first pixel of the tile is `[y, x]`
-/// rows and pixels behind that of the planes.
+/// Adds the residual, applies the epilogue and stores the sums. The first pixel of the tile lies
+/// `y` rows and `x` pixels after the first pixel of `residual` and `output`.
 ///
 /// # Safety
-/// The pixels lie in the planes, whose formats are `R` and `O`; [`Epilogue::apply`]'s conditions.
+/// The pixels lie in these images, whose formats are `R` and `O`. The conditions of
+/// [`Epilogue::apply`] hold.
 #[inline(always)]
 pub(super) unsafe fn store_sums<
     L: Lanes,
@@ -225,7 +229,7 @@ pub(super) unsafe fn store_sums<
     [y, x]: [usize; 2],
     sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
 ) {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if let Some(residual) = residual {
             let first =
@@ -251,13 +255,13 @@ pub(super) unsafe fn store_sums<
     }
 }
 
-/// One row of 1 to 14 pixels.
+/// Tiles of one row of 1 to 14 pixels.
 type OneRowTiles = [TileFn; 14];
 
-/// Two rows of 1 to 7 pixels, and four rows of 1 to 3.
+/// Tiles of two rows of 1 to 7 pixels, and of four rows of 1 to 3 pixels.
 type MultiRowTiles = [TileFn; 10];
 
-/// Tiles of one format that read blocked images, by stride and number of blocks.
+/// Tiles that read blocked images of one format, by stride and number of blocks.
 pub(in crate::cpu) struct TileTable {
     one_row: [[OneRowTiles; 2]; 2],
     multi_row: [[MultiRowTiles; 2]; 2],
@@ -266,13 +270,13 @@ pub(in crate::cpu) struct TileTable {
 /// Tiles of one row that read planar images, by stride and number of blocks.
 pub(in crate::cpu) struct PlanarTable([[OneRowTiles; 2]; 2]);
 
-/// Tiles of one row that read vectors lying side by side, by number of blocks.
+/// Tiles of one row that read adjacent vectors, by number of blocks.
 pub(in crate::cpu) struct MatrixTable([OneRowTiles; 2]);
 
-/// Refuses shapes that no register file of the set holds.
+/// Stands for shapes that do not fit the registers of the set.
 ///
 /// # Safety
-/// None needed: it always panics.
+/// Always safe to call: it panics.
 unsafe fn too_large(_: &TileArgs<'_>) {
     unreachable!("the plan cuts tiles that fit the registers")
 }
@@ -318,7 +322,7 @@ impl TileTable {
         }
     }
 
-    /// The tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
+    /// Returns the tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, rows, width]: [usize; 3]) -> TileFn {
         match rows {
             1 => self.one_row[stride - 1][blocks - 1][width - 1],
@@ -338,7 +342,7 @@ impl PlanarTable {
         Self([[one_row!(1, 1), one_row!(2, 1)], [one_row!(1, 2), one_row!(2, 2)]])
     }
 
-    /// The tile of `blocks` × `width` that reads with `stride` 1 or 2.
+    /// Returns the tile of `blocks` × `width` that reads with `stride` 1 or 2.
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[stride - 1][blocks - 1][width - 1]
     }
@@ -354,7 +358,7 @@ impl MatrixTable {
         Self([one_row!(1, 16), one_row!(2, 16)])
     }
 
-    /// The tile of `blocks` × `width`.
+    /// Returns the tile of `blocks` × `width`.
     pub(in crate::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[blocks - 1][width - 1]
     }

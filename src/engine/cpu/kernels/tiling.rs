@@ -1,10 +1,10 @@
-//! How images are cut into register tiles; see `tile`.
+//! Divides images into register tiles; see `tile`.
 
-/// Heights of tiles, and the widest each may be when the tile has 14 pixels.
+/// Heights of tiles, and the largest width of each in a tile of up to 14 pixels.
 const HEIGHTS: [(usize, usize); 3] = [(1, 14), (2, 7), (4, 3)];
 
-/// How an image of some width is cut into tiles: widths differ by one at most, so that none is
-/// much slower than the others, and the wider ones come first.
+/// The division of an image of some width into tiles. Widths differ by at most one, so no tile is
+/// much slower than the others. The wider tiles come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct Tiling {
     /// Rows of a tile.
@@ -13,7 +13,7 @@ pub(in crate::cpu) struct Tiling {
     narrow: TileSpan,
 }
 
-/// Tiles of one width side by side.
+/// Adjacent tiles of one width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct TileSpan {
     /// First pixel of the first tile.
@@ -23,7 +23,8 @@ pub(in crate::cpu) struct TileSpan {
 }
 
 impl Tiling {
-    /// The cut for images `width` pixels wide and `height` high; narrow images take several rows.
+    /// Returns the tiling of images of `width × height` pixels. Tiles of narrow images have several
+    /// rows.
     pub(in crate::cpu) fn new(width: usize, height: usize, pixels_max: usize) -> Self {
         let fits = |&&(rows, widest): &&(usize, usize)| {
             rows <= height && width <= widest && rows * width <= pixels_max
@@ -36,7 +37,7 @@ impl Tiling {
         Self { rows, wide, narrow }
     }
 
-    /// The runs of tiles of a row.
+    /// Returns the spans of tiles in a row.
     pub(in crate::cpu) fn spans(&self) -> impl Iterator<Item = TileSpan> {
         [self.wide, self.narrow].into_iter().filter(|span| span.count > 0)
     }
