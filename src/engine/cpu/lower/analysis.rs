@@ -1,4 +1,4 @@
-//! Which kernel each operation of a graph gets, and how its values have to lie for that.
+//! Chooses the kernel of each operation of a graph, and finds out what layout its values need.
 
 use crate::constant::Constant;
 use crate::cpu::kernels::KernelSet;
@@ -9,14 +9,14 @@ use crate::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
 /// The kernel of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KernelKind {
-    /// A convolution of the network's input as it lies; true with its channels last.
+    /// A convolution that reads the network's input in the caller's layout.
     Planar {
         channels_last: bool,
     },
     Dense,
     Winograd,
     Depthwise,
-    /// A convolution or matrix product with one pixel.
+    /// A convolution or matrix product whose output has one pixel.
     FullyConnected,
     Affine,
     Activation,
@@ -29,22 +29,22 @@ pub(super) enum KernelKind {
     Upsample,
     Pad,
     Concat,
-    /// To `[height, width, channels]`.
+    /// Transposes to `[height, width, channels]`.
     ToChannelsLast,
-    /// From `[height, width, channels]`.
+    /// Transposes from `[height, width, channels]`.
     FromChannelsLast,
-    /// The same numbers under another shape.
+    /// The same elements under another shape.
     Reshape,
-    /// Some channels of an image, which nobody reads as an image.
+    /// Some channels of an image, which no kernel reads as an image.
     ChannelSlice,
     FlatActivation,
-    /// Part of the operation that reads it.
+    /// Computed by the operation that reads it.
     Fused,
     Fallback,
 }
 
 impl KernelKind {
-    /// Whether the operation reads its inputs as blocked images.
+    /// Returns whether the operation reads its inputs as blocked images.
     fn reads_images(self) -> bool {
         match self {
             Self::Dense
@@ -71,18 +71,18 @@ impl KernelKind {
         }
     }
 
-    /// Whether the operation writes a blocked image whoever reads it.
+    /// Returns whether the operation writes a blocked image, whatever reads it.
     fn writes_image(self) -> bool {
         self.reads_images() || matches!(self, Self::Planar { .. } | Self::FromChannelsLast)
     }
 }
 
-/// What is known of a graph before it is lowered.
+/// Facts about a graph that lowering needs.
 pub(super) struct GraphAnalysis<'g> {
     graph: &'g Graph,
-    /// Per node.
+    /// Kernel of each node.
     pub(super) kinds: Vec<KernelKind>,
-    /// Per value: the nodes that read it.
+    /// The nodes that read each value.
     readers: Vec<Vec<usize>>,
     producers: Vec<Option<usize>>,
     is_output: Vec<bool>,
@@ -90,15 +90,15 @@ pub(super) struct GraphAnalysis<'g> {
     winograd_pixels_min: usize,
 }
 
-/// Most channels of an input that is read as it lies.
+/// Most channels of an input that is read in the caller's layout.
 const PLANAR_CHANNELS_MAX: usize = 4;
 
-/// Winograd saves multiplications by a factor of four and costs transforms, which grow with the
-/// channels and not with their product: below this many channels on either side the direct
-/// kernel is faster.
+/// Winograd's algorithm divides the multiplications by four, but adds transforms. The transforms
+/// grow with the channels, and the multiplications with the product of input and output channels.
+/// With fewer channels than this on either side, the direct kernel is faster.
 const WINOGRAD_CHANNELS_MIN: usize = 32;
 
-/// An image as `[channels, height, width]`; a vector is an image of one pixel.
+/// Returns the shape as `[channels, height, width]`. A vector is an image of one pixel.
 pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
     match *shape {
         [channels] => Some([channels, 1, 1]),
@@ -165,8 +165,8 @@ impl<'g> GraphAnalysis<'g> {
             }
             Op::Activation(_) => KernelKind::Activation,
             Op::Binary(op) => match (shape(node.inputs[1]), *op) {
-                // In lanes beyond the last channel it would be 0 / 0, and kernels that read channels
-                // by twos multiply one of them with zero.
+                // Lanes beyond the last channel would be 0 / 0. Kernels that read channels in pairs
+                // multiply one of these lanes by zero, which gives a NaN.
                 (_, BinaryOp::Div) if !input[0].is_multiple_of(LANES) => KernelKind::Fallback,
                 (Some(other), _) if other == input => KernelKind::Binary,
                 (Some([c, 1, 1]), BinaryOp::Mul) if c == input[0] && output == input => {
@@ -232,7 +232,7 @@ impl<'g> GraphAnalysis<'g> {
         if is_winograd { KernelKind::Winograd } else { KernelKind::Dense }
     }
 
-    /// A convolution of few channels that come straight from the caller.
+    /// Returns the kind of a convolution that reads few channels straight from the caller's input.
     fn planar_kind(&self, node: &Node, input: [usize; 3]) -> Option<KernelKind> {
         if node.inputs.len() > 1 || input[0] > PLANAR_CHANNELS_MAX {
             return None;
@@ -244,7 +244,7 @@ impl<'g> GraphAnalysis<'g> {
         self.transposed_input(source).map(|_| KernelKind::Planar { channels_last: true })
     }
 
-    /// The network's input, when `value` is it with the channels moved to the front.
+    /// Returns the network's input, if `value` is that input with its channels moved to the front.
     pub(super) fn transposed_input(&self, value: ValueId) -> Option<ValueId> {
         let node = self.producer(value)?;
         let is_first = matches!(&node.op, Op::Transpose { perm } if *perm == [2, 0, 1]);
@@ -255,7 +255,7 @@ impl<'g> GraphAnalysis<'g> {
         self.producers[value.index()].map(|at| &self.graph.nodes()[at])
     }
 
-    /// The one node that reads `value` when nobody else needs it.
+    /// Returns the node that reads `value`, if there is one reader only and `value` is no output.
     fn sole_reader(&self, value: ValueId) -> Option<usize> {
         match *self.readers[value.index()] {
             [reader] if !self.is_output[value.index()] => Some(reader),
@@ -301,7 +301,7 @@ impl<'g> GraphAnalysis<'g> {
             && !self.is_read_as_image(node.output)
     }
 
-    /// The image that `value` is the flattened form of.
+    /// Returns the image whose flattened form `value` is.
     pub(super) fn flattened_image(&self, value: ValueId) -> Option<ValueId> {
         let node = self.producer(value)?;
         let from = self.graph.shape(*node.inputs.first()?);
@@ -309,7 +309,8 @@ impl<'g> GraphAnalysis<'g> {
         (is_flattening && self.graph.shape(value).len() == 1).then_some(node.inputs[0])
     }
 
-    /// The gate or enlargement whose result `value` is, when the sum that reads it computes it.
+    /// Returns the channel scale or upsampling that computes `value`, if it is fused into the sum
+    /// that reads it.
     pub(super) fn fused_operand(&self, value: ValueId) -> Option<&'g Node> {
         let at = self.producers[value.index()]?;
         let node = &self.graph.nodes()[at];
@@ -317,18 +318,19 @@ impl<'g> GraphAnalysis<'g> {
         (is_operand && self.kinds[at] == KernelKind::Fused).then_some(node)
     }
 
-    /// Whether anybody reads the value as a blocked image.
+    /// Returns whether a kernel reads the value as a blocked image.
     pub(super) fn is_read_as_image(&self, value: ValueId) -> bool {
         self.readers[value.index()].iter().any(|&at| match self.kinds[at] {
             KernelKind::Reshape => self.is_read_as_image(self.graph.nodes()[at].output),
-            // A flattening is read by its matrix product, a gate or an enlargement by a sum.
+            // The matrix product reads a fused flattening; the sum reads a fused channel scale or
+            // upsampling.
             KernelKind::Fused => true,
             kind => kind.reads_images(),
         })
     }
 
-    /// Whether the value's image holds `f32` in a network of another format: nothing but the
-    /// caller reads it, and its kernel can write it so.
+    /// Returns whether the value's image may hold `f32` in a network of another format. It may, if
+    /// only the caller reads the value and its kernel can write `f32`.
     pub(super) fn is_stored_as_f32(&self, value: ValueId) -> bool {
         let Some(at) = self.producers[value.index()] else { return false };
         let node = &self.graph.nodes()[at];
@@ -360,7 +362,7 @@ impl<'g> GraphAnalysis<'g> {
         }
     }
 
-    /// The border the value's image needs: the largest of those who read it.
+    /// Returns the border that the value's image needs: the largest border of its readers.
     pub(super) fn border(&self, value: ValueId) -> [usize; 4] {
         let mut border = [0; 4];
         for conv in self.bordered_readers(value) {
@@ -371,8 +373,8 @@ impl<'g> GraphAnalysis<'g> {
         border
     }
 
-    /// What the value's own image has in its border: what the first reader wants. Others read a
-    /// copy if they want something else.
+    /// Returns what the border of the value's image holds: the numbers for its first reader. A
+    /// reader that needs other numbers reads a copy.
     pub(super) fn border_fill(&self, value: ValueId) -> Option<&'g Constant> {
         self.bordered_readers(value).next().and_then(|conv| conv.border.as_ref())
     }
@@ -396,7 +398,7 @@ impl<'g> GraphAnalysis<'g> {
     }
 }
 
-/// One number per channel, when the constant varies along no other axis.
+/// Returns one number per channel, if the constant varies along no other axis.
 pub(super) fn along_channels(constant: &Constant, image: [usize; 3]) -> Option<Vec<f32>> {
     constant.along(0, image[0])
 }
@@ -408,13 +410,13 @@ mod tests {
     use crate::fixtures::Draft;
     use crate::fixtures::{int, ints, string};
 
-    /// The kind of each node and its class.
+    /// Returns the operation and the kernel kind of each node.
     fn kinds(graph: &Graph) -> Vec<(&'static str, KernelKind)> {
         let kinds = GraphAnalysis::new(graph, &PORTABLE_F32).kinds;
         graph.nodes().iter().map(|node| node.op.name()).zip(kinds).collect()
     }
 
-    /// The class of the last node.
+    /// Returns the kernel kind of the last node.
     fn last(graph: &Graph) -> KernelKind {
         kinds(graph).last().expect("there are nodes").1
     }
@@ -427,7 +429,7 @@ mod tests {
         draft.push("Conv", &[from, &weight], to, &attributes);
     }
 
-    /// A convolution behind one of 1×1.
+    /// Returns the kernel kind of a convolution that follows one of 1×1.
     fn convolved(channels: usize, out: usize, kernel: [usize; 2], groups: usize) -> KernelKind {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [channels, channels, 1, 1], 1);
@@ -501,7 +503,8 @@ mod tests {
         assert_eq!(kinds(&twice)[1], ("Reshape", KernelKind::Reshape));
     }
 
-    /// `gate` is the one factor, `a` the other; what `outputs` of their sums are shown.
+    /// Returns the kernel kind of `a × gate`, which two sums read; `outputs` are the outputs of the
+    /// network.
     fn channel_scale_kind(outputs: &[&str]) -> KernelKind {
         let mut draft = Draft::default();
         convolution(&mut draft, "x", "a", [20, 8, 3, 3], 1);
@@ -567,7 +570,7 @@ mod tests {
         assert_eq!(slice("Conv"), KernelKind::Fallback);
     }
 
-    /// Nothing that is read as an image of the network's format is wider than it.
+    /// No image that a kernel reads in the network's format is stored as `f32`.
     #[test]
     fn only_images_that_the_caller_alone_reads_are_stored_as_f32() {
         let mut draft = Draft::default();
@@ -585,7 +588,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(stored_as_f32(&["y"]), [false, true, true, true]);
-        // A part that is shown itself is read twice, and parts are of the format of the whole.
+        // `c` as an output is read twice, and the images of a concatenation have one format.
         assert_eq!(stored_as_f32(&["y", "c"]), [false; 4]);
         assert_eq!(stored_as_f32(&["b", "c"]), [false, true, true]);
     }

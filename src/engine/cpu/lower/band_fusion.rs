@@ -1,4 +1,4 @@
-//! Which steps of a plan run in bands; see `work::bands`.
+//! Fuses steps of a plan into chains that run in bands; see `work::band_chain`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::cpu::work::{
     BandChain, FillBorder, ImageRef, RollingImage, RowWindow, STAGES_MAX, Stage,
 };
 
-/// What is worth it.
+/// The limits that decide whether fusing steps pays.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cpu) struct BandPolicy {
-    /// Bytes from which on an image between two steps is kept in bands: smaller ones stay in the
-    /// second-level cache anyway.
+    /// Least bytes of an image between two fused steps. Smaller images stay in the second-level
+    /// cache anyway.
     pub(in crate::cpu) image_bytes_min: usize,
-    /// Bytes that all images between the steps may take: a part of that cache.
+    /// Most bytes of all rolling images of a chain: a part of that cache.
     pub(in crate::cpu) kept_bytes_max: usize,
 }
 
@@ -25,14 +25,14 @@ impl BandPolicy {
         Self { image_bytes_min: 512 << 10, kept_bytes_max: 640 << 10 };
 }
 
-/// Weights up to this are read again for each band.
+/// Most bytes of a stage's weights, which are read again for each band.
 const WEIGHT_BYTES_MAX: usize = 128 << 10;
 
-/// Rows of the last output that a band has at least: with fewer, moving what is kept would take
-/// time that counts.
+/// Fewest rows of the last output in a band. With fewer rows, moving the kept rows would take too
+/// much of the time.
 const BAND_ROWS_MIN: usize = 2;
 
-/// Puts steps together where that keeps images in the cache.
+/// Fuses steps where a chain keeps images in the cache.
 pub(in crate::cpu) fn fuse_bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
     let chains = find_chains(&plan, policy);
     let mut steps: Vec<Option<Step>> =
@@ -56,7 +56,8 @@ pub(in crate::cpu) fn fuse_bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
     plan
 }
 
-/// Steps that run in bands of so many rows, and the images between them, as far as they are kept.
+/// A chain to be built: its steps, the rows of the last output in a band, and the rolling images
+/// between the steps.
 struct ChainPlan {
     steps: Range<usize>,
     band_rows: usize,
@@ -74,7 +75,7 @@ fn find_chains(plan: &Plan, policy: &BandPolicy) -> Vec<ChainPlan> {
     chains
 }
 
-/// The longest chain from a step on.
+/// Returns the longest chain that starts with a step.
 fn longest_chain(plan: &Plan, first: usize, policy: &BandPolicy) -> Option<ChainPlan> {
     let mut found = None;
     let mut stages = vec![first];
@@ -91,7 +92,8 @@ fn longest_chain(plan: &Plan, first: usize, policy: &BandPolicy) -> Option<Chain
     found
 }
 
-/// The step that alone reads what this one writes, when the two can run in bands.
+/// Returns the step that reads the output of this one, if no other step reads that output and the
+/// two steps can run in bands.
 fn next_stage(plan: &Plan, at: usize, policy: &BandPolicy) -> Option<usize> {
     let step = &plan.steps[at];
     let value = step.writes;
@@ -119,11 +121,11 @@ fn is_border(plan: &Plan, at: usize) -> bool {
     plan.steps[at].work.as_border().is_some()
 }
 
-/// Rows of the last output in a band, so that the images between fit, and those; `None` if too few
-/// rows do.
+/// Returns the rows of the last output in a band, with the rolling images that fit into the cache.
+/// Returns `None` if a band would have too few rows.
 fn fit_band(plan: &Plan, stages: &[usize], policy: &BandPolicy) -> Option<(usize, Vec<ImageRef>)> {
     let height = plan.height(plan.steps[stages[stages.len() - 1]].writes);
-    // Rows that go into the height without a small rest.
+    // Numbers of rows that divide the height into almost equal bands.
     let candidates = (1..=height).map(|bands| height.div_ceil(bands));
     let rolling = candidates.map(|rows| (rows, rolling_images(plan, stages, rows)));
     let mut fitting = rolling.filter(|(_, images)| {
@@ -133,7 +135,7 @@ fn fit_band(plan: &Plan, stages: &[usize], policy: &BandPolicy) -> Option<(usize
     fitting.next().filter(|(rows, _)| *rows >= BAND_ROWS_MIN.min(height))
 }
 
-/// The images between the links, storing the rows that a band takes.
+/// Returns the images between the stages, with room for the rows that a band needs.
 fn rolling_images(plan: &Plan, stages: &[usize], rows: usize) -> Vec<ImageRef> {
     let mut rows = rows;
     let mut images = Vec::new();
@@ -154,7 +156,7 @@ fn row_window(step: &Step) -> RowWindow {
     step.work.row_window().expect("every stage has one")
 }
 
-/// One step of all.
+/// Builds one step from the steps of a chain.
 fn build_chain(plan: &Plan, chain: &ChainPlan, fused: Vec<Step>) -> Step {
     let (borders, steps): (Vec<Step>, Vec<Step>) =
         fused.into_iter().partition(|step| step.work.as_border().is_some());
@@ -188,8 +190,8 @@ fn build_chain(plan: &Plan, chain: &ChainPlan, fused: Vec<Step>) -> Step {
     Step { label, work: Box::new(work), reads, writes, rows, row_unit: 1, groups: 1, macs }
 }
 
-/// What fills an image's border: what did so before, or zeros, which such an image had from the
-/// beginning on.
+/// Returns the step that fills the border of a rolling image. It uses the numbers of the image's
+/// own border step, or else zeros, which the border held from the start.
 fn border_of(image: &ImageRef, borders: &[Step]) -> Option<FillBorder> {
     let layout = &image.layout;
     let own = borders.iter().find(|border| border.writes == image.value);

@@ -1,4 +1,4 @@
-//! Convolutions and matrix products.
+//! Lowers convolutions and matrix products.
 
 use super::analysis::{KernelKind, image_shape};
 use super::{Lowering, StepDraft, epilogue};
@@ -126,7 +126,7 @@ impl<'g> Lowering<'g> {
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
             epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
-        // With a residual, the activation comes after it.
+        // With a residual, the activation follows the sum with the residual.
         let (epilogue, later) = match residual {
             Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
             None => (epilogue, None),
@@ -199,7 +199,7 @@ impl<'g> Lowering<'g> {
         self.push_border(output, self.analysis.border_fill(node.output));
     }
 
-    /// The image a convolution reads, with the border it wants.
+    /// Returns the image that a convolution reads, with the border it needs.
     fn convolution_input(&mut self, node: &'g Node, conv: &'g Conv) -> ImageRef {
         let id: ValueId = node.inputs[0];
         let image = match conv.window.pads {
@@ -226,7 +226,8 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// The kernels test no edge: every tap of every output must lie in the image or in its border.
+/// Panics if a tap of an output lies outside of the image and its border. The kernels test no
+/// edges.
 fn assert_reads_inside(conv: &Conv, image: &ImageRef, [_, height, width]: [usize; 3]) {
     let (layout, window) = (&image.layout, conv.window);
     let has_border = layout.border.iter().zip(&window.pads).all(|(border, pad)| border >= pad);

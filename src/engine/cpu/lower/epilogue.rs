@@ -1,4 +1,4 @@
-//! Activations: what a kernel does in registers, and what takes a pass of its own.
+//! Lowers activations to the epilogue of a kernel, or to a step of their own.
 
 use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;
@@ -6,7 +6,8 @@ use crate::cpu::pack;
 use crate::cpu::work::PackedEpilogue;
 use crate::op::Activation;
 
-/// An activation as the finish of a kernel and, where that cannot be, a curve after it.
+/// Returns an activation as the epilogue of a kernel. If an epilogue cannot compute it, the
+/// epilogue is the identity and a step with the returned kind must follow.
 pub(super) fn lower_activation(
     activation: Option<&Activation>,
     channels: usize,
@@ -28,7 +29,7 @@ fn per_channel(slopes: &Constant, channels: usize) -> Vec<f32> {
     slopes.along(0, channels).expect("other slopes have the kernel kind Fallback")
 }
 
-/// An activation as a curve.
+/// Returns the kind of an activation step.
 pub(super) fn activation_kind(activation: &Activation) -> ActivationKind {
     match *activation {
         Activation::Relu => ActivationKind::LeakyRelu { slope: 0.0 },

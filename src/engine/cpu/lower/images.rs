@@ -1,4 +1,4 @@
-//! Operations on images that are no convolutions.
+//! Lowers operations on images other than convolutions.
 
 use super::analysis::{self, KernelKind};
 use super::{Lowering, StepDraft, epilogue};
@@ -182,7 +182,7 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// Rows and columns of `large` for each of `small`.
+/// Returns the rows and columns of `large` for each pixel of `small`.
 fn upsample_factor(small: &ImageRef, large: &ImageRef) -> [usize; 2] {
     [large.layout.height / small.layout.height, large.layout.width / small.layout.width]
 }

@@ -1,5 +1,5 @@
-//! From a graph to a plan: each operation gets a kernel, its constants packed, and its inputs in
-//! the form the kernel reads.
+//! Lowers a graph to a plan: each operation gets a kernel, packed constants, and inputs in the
+//! layout that its kernel reads.
 
 mod analysis;
 mod band_fusion;
@@ -33,14 +33,15 @@ use crate::op::Op;
 use crate::reference::Operation;
 use crate::shape::known_elements;
 
-/// Images from this size on share memory with values of other forms and write their borders each
-/// time, which takes a hundredth of the time to write the image; smaller ones keep theirs.
+/// Images from this size on share memory with values of other layouts and write their borders in
+/// every run. That takes a hundredth of the time to write the image. Smaller images keep their
+/// borders of zeros.
 const OWN_BORDER_BYTES: usize = 1 << 20;
 
 /// Lowers an optimised graph to the kernels of a set.
 ///
 /// # Errors
-/// An operation without a kernel that the reference cannot load either.
+/// If an operation has no kernel and the reference cannot load it either.
 pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
     let mut lowering = Lowering {
         graph,
@@ -68,18 +69,18 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
 struct Lowering<'g> {
     graph: &'g Graph,
     analysis: GraphAnalysis<'g>,
-    /// The blocked form of each value that has one.
+    /// The blocked image of each value that has one.
     images: HashMap<ValueId, ImageRef>,
-    /// Further blocked forms, whose borders hold something else.
+    /// Copies of images whose borders hold other numbers.
     bordered_copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
-    /// The flat form of each value that has one.
+    /// The flat value of each value that has one.
     flat_values: HashMap<ValueId, usize>,
-    /// Each value that is some channels of an image.
+    /// The image and channels of each value that is a slice of an image.
     channel_slices: HashMap<ValueId, (ImageRef, Range<usize>)>,
     plan: Plan,
 }
 
-/// A step before its place in the plan is known.
+/// A step before it is added to the plan.
 struct StepDraft {
     work: Box<dyn Work>,
     reads: Vec<usize>,
@@ -87,12 +88,12 @@ struct StepDraft {
     row_unit: usize,
     groups: usize,
     macs: u64,
-    /// Whether rows cannot be computed apart.
+    /// Whether the step's rows cannot be computed separately.
     is_whole: bool,
 }
 
 impl StepDraft {
-    /// A step whose groups are blocks of sixteen channels of an image.
+    /// Returns a step whose groups are the blocks of an image.
     fn by_block(work: impl Work + 'static, reads: Vec<usize>, output: &ImageRef) -> Self {
         Self {
             work: Box::new(work),
@@ -105,7 +106,7 @@ impl StepDraft {
         }
     }
 
-    /// A step that cannot be cut.
+    /// Returns a step that cannot be split between threads.
     fn whole(work: impl Work + 'static, reads: Vec<usize>, writes: usize) -> Self {
         Self {
             work: Box::new(work),
@@ -142,7 +143,7 @@ impl<'g> Lowering<'g> {
         let rows = match self.plan.values[draft.writes].layout {
             _ if draft.is_whole => 1,
             ValueLayout::Image { layout, .. } => layout.height,
-            // A flat value is written in the rows of the image it comes from.
+            // A flat value made from an image is written in the rows of that image.
             ValueLayout::Flat { .. } => self.plan.height(draft.reads[0]),
         };
         let StepDraft { work, reads, writes, row_unit, groups, macs, .. } = draft;
@@ -150,7 +151,7 @@ impl<'g> Lowering<'g> {
         self.plan.steps.push(step);
     }
 
-    /// A new blocked image for a value of the graph.
+    /// Adds a blocked image for a value of the graph.
     fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
         let shape = image_shape(self.graph.shape(id)).expect("its kernel kind is for images only");
         let border = self.analysis.border(id);
@@ -164,14 +165,15 @@ impl<'g> Lowering<'g> {
         ImageRef { value, layout, element_bytes }
     }
 
-    /// The image a node writes.
+    /// Adds the image that a node writes.
     fn new_output_image(&mut self, id: ValueId) -> ImageRef {
         let image = self.new_image(id, self.analysis.border_fill(id));
         self.images.insert(id, image);
         image
     }
 
-    /// After the step that writes an image: its border, unless it stays zero.
+    /// Pushes the step that fills an image's border, unless the border stays zero. It follows the
+    /// step that writes the image.
     fn push_border(&mut self, image: ImageRef, fill: Option<&Constant>) {
         let ValueLayout::Image { has_own_border: true, .. } = self.plan.values[image.value].layout
         else {
@@ -184,15 +186,17 @@ impl<'g> Lowering<'g> {
         self.push_step("border".to_owned(), draft);
     }
 
-    /// A number of the network for each lane of an image: zeros behind the numbers given.
+    /// Converts one number for each lane of an image to the network's format. Missing numbers are
+    /// zeros.
     fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
         let mut lanes = numbers.to_vec();
         lanes.resize(image.layout.blocks() * LANES, 0.0);
         pack::in_format(self.plan.kernels, &lanes)
     }
 
-    /// The block with lanes beyond the last channel, which a step that copies channels has to
-    /// write itself. Nobody computes with images that are wider than the network's format.
+    /// Returns the block with lanes beyond the last channel, or an empty range if there is none. A
+    /// step that copies channels must fill these lanes itself. Images stored as `f32` in a network
+    /// of another format need no fill, because no kernel computes with them.
     fn partial_block(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
@@ -200,7 +204,7 @@ impl<'g> Lowering<'g> {
         if is_full || is_f32 { blocks..blocks } else { blocks - 1..blocks }
     }
 
-    /// The value as an image, packed if it is flat so far.
+    /// Returns the value as a blocked image, and packs it first if it is flat.
     fn blocked_image(&mut self, id: ValueId) -> ImageRef {
         if let Some(&image) = self.images.get(&id) {
             return image;
@@ -219,7 +223,7 @@ impl<'g> Lowering<'g> {
         self.push_border(output, self.analysis.border_fill(id));
     }
 
-    /// The value as an image whose border holds `fill`.
+    /// Returns the value as an image whose border holds `fill`.
     fn image_with_border(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
         let image = self.blocked_image(id);
         if self.analysis.border_fill(id) == fill {
@@ -245,7 +249,7 @@ impl<'g> Lowering<'g> {
         copy
     }
 
-    /// The value as its shape says, unpacked if it is an image so far.
+    /// Returns the value in the order of its shape, and unpacks it first if it is an image.
     fn flat_value(&mut self, id: ValueId) -> usize {
         if let Some(&value) = self.flat_values.get(&id) {
             return value;
@@ -255,7 +259,8 @@ impl<'g> Lowering<'g> {
         output
     }
 
-    /// Writes an image, or a part of one, as its shape says or with channels last.
+    /// Pushes the step that writes an image, or some of its channels, in the order of the shape or
+    /// with channels last.
     fn push_unpack(&mut self, id: ValueId, channels_last: bool, output: usize) {
         let (input, channels) = match self.channel_slices.get(&id) {
             Some(slice) => slice.clone(),
@@ -301,7 +306,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    /// The part of an activation that no register computes.
+    /// Pushes the step for an activation that an epilogue cannot compute.
     fn push_activation(&mut self, image: ImageRef, activation_step: Option<ActivationKind>) {
         let Some(kind) = activation_step else { return };
         let draft =
@@ -312,7 +317,7 @@ impl<'g> Lowering<'g> {
     fn lower_reshape(&mut self, node: &'g Node) {
         let (from, to) = (node.inputs[0], node.output);
         let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
-        // The image was made for those who read it under its first name.
+        // The image has a border for the readers of `from`, not for the readers of `to`.
         let has_border = self.analysis.border(to) != [0; 4];
         if let Some(&image) = self.images.get(&from)
             && is_vector(from)
@@ -361,7 +366,7 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
-    /// Sees to it that each output is written where the caller wants it.
+    /// Makes the steps write each output to the caller's memory.
     fn lower_outputs(&mut self) {
         let ids: Vec<ValueId> = self.graph.output_ids().collect();
         for (index, id) in ids.into_iter().enumerate() {
