@@ -588,7 +588,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(stored_as_f32(&["y"]), [false, true, true, true]);
-        // `c` as an output is read twice, and the images of a concatenation have one format.
+        // The caller then reads `c` too, and all parts of a concatenation have its format.
         assert_eq!(stored_as_f32(&["y", "c"]), [false; 4]);
         assert_eq!(stored_as_f32(&["b", "c"]), [false, true, true]);
     }

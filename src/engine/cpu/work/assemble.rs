@@ -7,17 +7,18 @@ use super::{ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 
-/// Builds an image of others: padding and joining.
+/// Builds an image from other images: padding and concatenation.
 pub(in crate::cpu) struct Assemble {
-    /// What fills the places no part covers, per channel in the network's format.
+    /// The numbers for the places that no source covers, per channel in the network's format.
     pub(in crate::cpu) fill: Buffer,
-    /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
+    /// Blocks that the sources do not cover completely: all blocks, or a last one with lanes beyond
+    /// the last channel.
     pub(in crate::cpu) filled_blocks: Range<usize>,
     pub(in crate::cpu) sources: Vec<PlacedImage>,
     pub(in crate::cpu) output: ImageRef,
 }
 
-/// An image and where its first channel and pixel go.
+/// A source image, and the place of its first channel and pixel in the output.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cpu) struct PlacedImage {
     pub(in crate::cpu) image: ImageRef,
@@ -31,7 +32,8 @@ impl Assemble {
         let bytes = LANES * self.output.element_bytes;
         for block in self.filled_blocks.clone() {
             for x in 0..self.output.layout.width {
-                // SAFETY: a pixel of the output, and a block of what fills it.
+                // SAFETY: the pixel lies in the output, and `fill` holds a number for each lane of
+                // the block.
                 unsafe {
                     let to = self.output.pixel_ptr(run, item, block, [y, x], [0, 0]);
                     std::ptr::copy_nonoverlapping(self.fill.start().add(block * bytes), to, bytes);
@@ -40,7 +42,8 @@ impl Assemble {
         }
     }
 
-    /// Copies a part's row, block by block where its channels start a block, else one by one.
+    /// Copies one row of a source: in whole blocks if the first channel starts a block, else
+    /// channel by channel.
     unsafe fn copy_row(&self, run: &RunContext<'_>, source: &PlacedImage, item: usize, y: usize) {
         let PlacedImage { image: from, channel, top, left } = source;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
@@ -51,7 +54,8 @@ impl Assemble {
             let count = if whole_blocks { LANES.min(channels - first) } else { 1 };
             let to = channel + first;
             for x in 0..from.layout.width {
-                // SAFETY: pixels of the part and of the output, which has room for its channels.
+                // SAFETY: the pixels lie in the source and in the output, which has room for the
+                // source's channels.
                 unsafe {
                     let read = from.pixel_ptr(run, item, first / LANES, [row, x], [0, 0]);
                     let write = self.output.pixel_ptr(run, item, to / LANES, [y, x + left], [0, 0]);
@@ -74,7 +78,7 @@ impl Work for Assemble {
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for y in region.rows.clone() {
-                // SAFETY: what the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     self.fill_row(run, item, y);
                     for source in &self.sources {
@@ -86,11 +90,11 @@ impl Work for Assemble {
     }
 }
 
-/// Repeats each pixel a whole number of times.
+/// Repeats each pixel an integer number of times.
 pub(in crate::cpu) struct Upsample {
     pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) output: ImageRef,
-    /// Rows and columns of one pixel.
+    /// Rows and columns of the output for each pixel.
     pub(in crate::cpu) factor: [usize; 2],
 }
 
@@ -106,7 +110,8 @@ impl Work for Upsample {
                 for y in region.rows.clone() {
                     let row = y / self.factor[0];
                     for x in 0..self.input.layout.width {
-                        // SAFETY: pixels of the input and of the output, `factor` times as many.
+                        // SAFETY: the pixels lie in the input and in the output, which has `factor`
+                        // times as many.
                         unsafe {
                             let from = self.input.pixel_ptr(run, item, block, [row, x], [0, 0]);
                             let at = [y, x * self.factor[1]];
@@ -122,26 +127,26 @@ impl Work for Upsample {
     }
 }
 
-/// Writes an image's border anew, for convolutions whose border is not zero.
+/// Fills the border of an image, for convolutions whose border is not zero.
 #[derive(Clone)]
 pub(in crate::cpu) struct FillBorder {
     pub(in crate::cpu) image: ImageRef,
-    /// Per channel, in the network's format.
+    /// One number per channel, in the network's format.
     pub(in crate::cpu) values: Arc<Buffer>,
 }
 
 impl FillBorder {
-    /// The border in some rows, which count from its corner.
+    /// Fills the border of some rows, counted from the border's corner.
     ///
     /// # Safety
-    /// The value has the image, and the rows are in memory.
+    /// The value has the item, and the rows are in memory.
     pub(super) unsafe fn fill_rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
         let bytes = LANES * self.image.element_bytes;
         let columns = layout.row_stride() / LANES;
         for block in 0..layout.blocks() {
-            // SAFETY: pixels of the bordered block, counted from the border's corner.
+            // SAFETY: the pixels lie in the bordered block; they count from the border's corner.
             unsafe {
                 let value = self.values.start().add(block * bytes);
                 let first = self.image.pixel_ptr(run, item, block, [0, 0], [top, left]);
@@ -169,7 +174,7 @@ impl Work for FillBorder {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.fill_rows(run, item, 0..self.image.layout.bordered_height()) };
         }
     }

@@ -1,70 +1,71 @@
-//! Steps one after the other in bands of rows.
+//! Runs several steps in bands of rows.
 //!
-//! Large images go through the cache once for every step that writes or reads them. Where only the
-//! next step reads one, a band of rows is enough of it: all steps compute a band, and the image
-//! between them is a few rows in the second-level cache that move down with the bands.
+//! A large image passes through the cache once for every step that writes or reads it. If only the
+//! next step reads the image, a band of its rows is enough. All steps then compute one band after
+//! another. The image between two steps is a few rows in the second-level cache that move down with
+//! the bands.
 
 use std::ops::Range;
 
 use super::{BufferPtr, FillBorder, ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::layout::ImageLayout;
 
-/// How rows of what a step reads lie under the rows it computes: the first row of output `y` is
-/// `y × stride + first`, counted from the border's corner.
+/// The input rows of a step's output rows. Output row `y` reads `height` input rows from row `y ×
+/// stride + offset` on, counted from the border's corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct RowWindow {
     pub(in crate::cpu) stride: usize,
     pub(in crate::cpu) height: usize,
-    /// Negative where a window begins outside of the image and reads the part inside.
+    /// Negative if a window begins outside of the image and reads only the part inside.
     pub(in crate::cpu) offset: isize,
 }
 
 impl RowWindow {
-    /// Rows of an image, counted from the border's corner, under `rows` of the output.
+    /// Returns the input rows of some output rows, counted from the border's corner.
     fn input_rows(&self, rows: &Range<usize>, layout: &ImageLayout) -> Range<usize> {
         let first = |row: usize| (row * self.stride).saturating_add_signed(self.offset);
         let end = ((rows.end - 1) * self.stride + self.height).saturating_add_signed(self.offset);
         first(rows.start)..end.min(layout.bordered_height())
     }
 
-    /// Most rows under so many of the output.
+    /// Returns the most input rows that `rows` output rows read.
     pub(in crate::cpu) fn input_rows_max(&self, rows: usize, layout: &ImageLayout) -> usize {
         ((rows - 1) * self.stride + self.height).min(layout.bordered_height())
     }
 }
 
-/// Steps of which each reads what the one before writes.
+/// Steps that each read the output of the step before.
 pub(in crate::cpu) struct BandChain {
     pub(in crate::cpu) stages: Vec<Stage>,
     /// Rows of the last output in a band.
     pub(in crate::cpu) band_rows: usize,
-    /// Values of the plan.
+    /// Number of values in the plan.
     pub(in crate::cpu) value_count: usize,
 }
 
-/// One of the steps.
+/// One step of a chain.
 pub(in crate::cpu) struct Stage {
     pub(in crate::cpu) label: String,
     pub(in crate::cpu) macs: u64,
     pub(in crate::cpu) work: Box<dyn Work>,
     pub(in crate::cpu) groups: usize,
-    /// What the next link reads; `None` of the last one.
+    /// The image that the next stage reads; `None` for the last stage.
     pub(in crate::cpu) output: Option<RollingImage>,
 }
 
-/// An image of which a few rows are kept.
+/// An image of which only a few rows are in memory.
 pub(in crate::cpu) struct RollingImage {
-    /// Its layout stores those rows only.
+    /// Its layout stores only those rows.
     pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) border: Option<FillBorder>,
-    /// How the next link reads it.
+    /// The rows that the next stage reads.
     pub(in crate::cpu) window: RowWindow,
 }
 
-/// Most links, so that a run needs no memory for their state.
+/// Most stages of a chain. The limit lets a run keep their state without allocating.
 pub(in crate::cpu) const STAGES_MAX: usize = 8;
 
-/// A cache line.
+/// A cache line, in bytes.
 const ALIGNMENT: usize = 64;
 
 impl RollingImage {
@@ -76,18 +77,18 @@ impl RollingImage {
         self.image.layout.row_stride() * self.image.element_bytes
     }
 
-    /// The rows that are no border, counted from the image's first.
+    /// Returns the rows without the border, counted from the image's first row.
     fn image_rows(&self, rows: &Range<usize>) -> Range<usize> {
         let [top, ..] = self.image.layout.border;
         let within = |row: usize| row.saturating_sub(top).min(self.image.layout.height);
         within(rows.start)..within(rows.end)
     }
 
-    /// Moves the rows that are needed again to the front of the memory at `start`, and leaves out
-    /// those before.
+    /// Drops the rows before row `first`, and moves the kept rows to the front of the memory at
+    /// `start`.
     ///
     /// # Safety
-    /// `start` is the image's memory, with `kept` rows from its front on.
+    /// `start` is the image's memory, and the rows `kept` lie at its front.
     unsafe fn advance(&self, start: *mut u8, kept: &mut Range<usize>, first: usize) {
         if kept.end <= first {
             *kept = first..first;
@@ -96,7 +97,7 @@ impl RollingImage {
         let (dropped, row_bytes) = (first - kept.start, self.row_bytes());
         let layout = &self.image.layout;
         for block in 0..layout.blocks() {
-            // SAFETY: rows of the block, of which it stores as many as are kept at least.
+            // SAFETY: the rows lie in the block, which stores at least as many rows as are kept.
             unsafe {
                 let block = start.add(block * layout.block_stride() * self.image.element_bytes);
                 let kept_bytes = (kept.end - first) * row_bytes;
@@ -107,7 +108,7 @@ impl RollingImage {
     }
 }
 
-/// What a run keeps of each link: rows of the image behind it, counted from the border's corner.
+/// For each stage, rows of the image that it writes, counted from the border's corner.
 type StageRows = [Range<usize>; STAGES_MAX];
 
 impl BandChain {
@@ -115,17 +116,18 @@ impl BandChain {
         (self.value_count * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
     }
 
-    /// Where the image behind a link is in the scratch.
+    /// Offset of a stage's rolling image in the scratch.
     fn image_offset(&self, stage: usize) -> usize {
         let before = self.stages[..stage].iter().filter_map(|stage| stage.output.as_ref());
         self.buffers_bytes() + before.map(RollingImage::bytes).sum::<usize>()
     }
 
-    /// Makes room for what `rows` of the last output take, and returns what each link has to
-    /// compute for them: rows counted from the border's corner, for the last one from its first.
+    /// Makes room in the rolling images for `rows` of the last output, and returns the rows that
+    /// each stage has to compute. The rows count from the border's corner; those of the last stage
+    /// count from the image's first row.
     ///
     /// # Safety
-    /// As [`Work::run`], with what earlier bands kept.
+    /// As for [`Work::run`]. `kept` describes the rows that earlier bands kept.
     unsafe fn plan_rows(
         &self,
         run: &RunContext<'_>,
@@ -139,7 +141,7 @@ impl BandChain {
         for stage in (0..last).rev() {
             let rolling = self.rolling_image(stage);
             let needed = rolling.window.input_rows(&rows, &rolling.image.layout);
-            // SAFETY: the image's memory, and what it holds.
+            // SAFETY: `start` is the image's memory, which holds the rows `kept`.
             unsafe {
                 let start = run.scratch.add(self.image_offset(stage));
                 rolling.advance(start, &mut kept[stage], needed.start);
@@ -158,10 +160,10 @@ impl BandChain {
         self.stages[stage].output.as_ref().expect("only the last stage has none")
     }
 
-    /// One band of one image.
+    /// Runs one band of one item.
     ///
     /// # Safety
-    /// As [`Work::run`].
+    /// As for [`Work::run`].
     unsafe fn run_band(
         &self,
         run: &RunContext<'_>,
@@ -169,8 +171,8 @@ impl BandChain {
         rows: Range<usize>,
         kept: &mut StageRows,
     ) {
-        // SAFETY: the scratch has room for the spots, the images and the links' own scratch, and
-        // rows that a link reads were computed by the one before.
+        // SAFETY: the scratch has room for the buffers, the rolling images and the stages' own
+        // scratch. The stage before has computed the rows that a stage reads.
         unsafe {
             let wanted = self.plan_rows(run, rows, kept);
             let scratch = run.scratch.add(self.image_offset(self.stages.len()));
@@ -192,12 +194,13 @@ impl BandChain {
         }
     }
 
-    /// The plan's spots with those of the images between: where their first rows would be.
+    /// Returns the plan's buffers, with those of the rolling images replaced. A rolling image
+    /// starts at the address where its first row would lie.
     ///
     /// # Safety
-    /// The scratch has room for them, and nobody has spots from here.
+    /// The scratch has room for the buffers, and no other code uses buffers in this scratch.
     unsafe fn stage_buffers<'a>(&self, run: &RunContext<'a>, kept: &StageRows) -> &'a [BufferPtr] {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         let buffers = unsafe {
             let own = run.scratch.cast::<BufferPtr>();
             std::ptr::copy_nonoverlapping(run.buffers.as_ptr(), own, self.value_count);
@@ -207,7 +210,7 @@ impl BandChain {
             let Some(rolling) = &stage.output else { continue };
             let start = run.scratch.wrapping_add(self.image_offset(index));
             let start = start.wrapping_sub(kept[index].start * rolling.row_bytes());
-            // Whichever image of the batch it is, there is memory for one.
+            // A rolling image has memory for one item, whichever item of the batch it is.
             buffers[rolling.image.value] = BufferPtr { start, item_stride: 0 };
         }
         buffers
@@ -224,7 +227,7 @@ impl Work for BandChain {
             let mut kept: StageRows = Default::default();
             for y in region.rows.clone().step_by(self.band_rows) {
                 let rows = y..region.rows.end.min(y + self.band_rows);
-                // SAFETY: what the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe { self.run_band(run, item, rows, &mut kept) };
             }
         }

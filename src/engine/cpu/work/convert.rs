@@ -1,4 +1,5 @@
-//! Between blocked images and flat values, which lie as their shape says and hold `f32`.
+//! Steps that convert between blocked images and flat values. A flat value holds `f32` in the order
+//! of its shape.
 
 use std::ops::Range;
 
@@ -8,15 +9,15 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::lanes::bf16::{from_bf16, to_bf16};
 use crate::cpu::layout::ImageLayout;
 
-/// A flat value to an image.
+/// Converts a flat value to a blocked image.
 pub(in crate::cpu) struct Pack {
     pub(in crate::cpu) input: usize,
-    /// `[height, width, channels]` instead of `[channels, height, width]`.
+    /// Whether the input is `[height, width, channels]` instead of `[channels, height, width]`.
     pub(in crate::cpu) channels_last: bool,
     pub(in crate::cpu) output: ImageRef,
 }
 
-/// Channels of an image to a flat value.
+/// Converts channels of a blocked image to a flat value.
 pub(in crate::cpu) struct Unpack {
     pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) channels: Range<usize>,
@@ -24,7 +25,7 @@ pub(in crate::cpu) struct Unpack {
     pub(in crate::cpu) output: usize,
 }
 
-/// Where the number of a channel and pixel is in a flat value.
+/// Returns the index of a channel and pixel in a flat value.
 fn flat_index(image: &ImageRef, channels_last: bool, channel: usize, [y, x]: [usize; 2]) -> usize {
     let layout = &image.layout;
     if channels_last {
@@ -48,7 +49,7 @@ impl Work for Pack {
                 region.rows.clone().flat_map(|y| (0..lanes).map(move |channel| (y, channel)))
             {
                 for x in 0..layout.width {
-                    // SAFETY: a number of the input and its lane of the output.
+                    // SAFETY: the number lies in the input, and its lane in the output.
                     unsafe {
                         let from = run.item_ptr(self.input, item).cast::<f32>();
                         let at = flat_index(&self.output, self.channels_last, channel, [y, x]);
@@ -67,14 +68,16 @@ impl Work for Pack {
 }
 
 impl Unpack {
+    /// Converts one row.
+    ///
     /// # Safety
-    /// The row and the channels exist, and so do the numbers they become.
+    /// The row and the channels lie in the input, and their numbers in the output.
     unsafe fn unpack_row(&self, run: &RunContext<'_>, item: usize, y: usize) {
         let ImageLayout { height, width, .. } = self.input.layout;
         let [next_pixel, next_channel] =
             if self.channels_last { [self.channels.len(), 1] } else { [1, height * width] };
         for (index, channel) in self.channels.clone().enumerate() {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let from = self.input.pixel_ptr(run, item, channel / LANES, [y, 0], [0, 0]);
                 let to = run.item_ptr(self.output, item).cast::<f32>();
@@ -100,13 +103,13 @@ impl Work for Unpack {
         for (item, y) in
             region.items.clone().flat_map(|item| region.rows.clone().map(move |y| (item, y)))
         {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.unpack_row(run, item, y) };
         }
     }
 }
 
-/// A flat value to another place.
+/// Copies a flat value.
 pub(in crate::cpu) struct FlatCopy {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
@@ -120,7 +123,7 @@ impl Work for FlatCopy {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: two flat values of this length.
+            // SAFETY: both flat values have this length.
             unsafe {
                 let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
                 std::ptr::copy_nonoverlapping(
@@ -133,7 +136,7 @@ impl Work for FlatCopy {
     }
 }
 
-/// A curve on every number of a flat value.
+/// Applies an activation to every element of a flat value.
 pub(in crate::cpu) struct FlatActivation {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
@@ -148,7 +151,7 @@ impl Work for FlatActivation {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: two flat values of this length, which do not overlap.
+            // SAFETY: both flat values have this length and do not overlap.
             unsafe {
                 let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
                 let to = run.item_ptr(self.output, item).cast::<f32>();

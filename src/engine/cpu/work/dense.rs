@@ -1,4 +1,4 @@
-//! Dense convolution, directly: every tap is read where it lies.
+//! Direct dense convolution: every tap is read from the image itself.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ pub(in crate::cpu) struct Dense {
     pub(in crate::cpu) product: Product,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
 }
 
-/// Inputs up to this stay in a second-level cache while all weights go by.
+/// Inputs up to this size stay in the second-level cache while all weights are read.
 const INPUTS_STAY_BYTES: usize = 512 << 10;
 
-/// What all tiles of a run have in common.
+/// The arguments that all tiles of a run share.
 struct TileSetup {
     taps: Taps,
     tiles: &'static TileTable,
@@ -47,10 +47,10 @@ impl Dense {
         Tiling::new(layout.width, layout.height, run.kernels.tile_pixels)
     }
 
-    /// Some rows of one group of channels of one image.
+    /// Computes some rows of one group of channels of one item.
     ///
     /// # Safety
-    /// As [`Work::run`].
+    /// As for [`Work::run`].
     unsafe fn run_rows(
         &self,
         run: &RunContext<'_>,
@@ -69,8 +69,8 @@ impl Dense {
             for tiles in setup.tiling.spans() {
                 let at = [y, tiles.x];
                 let from = at.map(|at| at * self.stride);
-                // SAFETY: the tiles lie in the output; their taps lie in the bordered input, whose
-                // border was planned for this kernel; the group's weights were packed.
+                // SAFETY: the tiles lie in the output. Their taps lie in the bordered input, whose
+                // border was planned for this kernel. The weights of the group are packed.
                 unsafe {
                     let args = TileArgs {
                         taps,
@@ -112,7 +112,7 @@ impl Work for Dense {
             tiling: self.tiling(run),
         };
         let OutputRegion { items, rows, groups } = region;
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 let input = &self.product.input;

@@ -10,7 +10,7 @@ pub(in crate::cpu) struct Depthwise {
     pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
@@ -32,7 +32,7 @@ impl Work for Depthwise {
         let from = [region.rows.start * self.strides[0], 0];
         for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; its taps lie in the bordered input.
+                // SAFETY: a group is a block, and its taps lie in the bordered input.
                 unsafe {
                     kernel(&DepthwiseArgs {
                         input: self.input.pixel_ptr(run, item, block, from, self.pads),

@@ -1,4 +1,4 @@
-//! What is done to each number alone.
+//! Operations on each element alone.
 
 use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, block_ptr};
 use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind, ElementwiseArgs};
@@ -6,15 +6,15 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::op::BinaryOp;
 
-/// `epilogue((a × scale + shift) × channel_scale ∘ b)`, with the parts that are there.
+/// Computes `epilogue((a × scale + shift) × channel_scale ∘ b)`, without the parts that are `None`.
 pub(in crate::cpu) struct Elementwise {
     pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
     pub(in crate::cpu) affine: Option<[Buffer; 2]>,
-    /// One pixel per channel: squeeze-and-excite.
+    /// An image of one pixel: the factors of squeeze-and-excite.
     pub(in crate::cpu) channel_scale: Option<ImageRef>,
     pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,
-    /// Rows and columns each pixel of `b` serves.
+    /// Rows and columns of the output for each pixel of `b`.
     pub(in crate::cpu) b_upsample: [usize; 2],
     pub(in crate::cpu) epilogue: PackedEpilogue,
     pub(in crate::cpu) output: ImageRef,
@@ -29,7 +29,8 @@ impl Work for Elementwise {
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
-                    // SAFETY: a row of a block of images of one size; a gate has one pixel.
+                    // SAFETY: the row lies in a block of images of one size; the channel scale has
+                    // one pixel.
                     unsafe {
                         let at = |of: &ImageRef| of.pixel_ptr(run, item, block, [y, 0], [0, 0]);
                         (run.kernels.elementwise)(&ElementwiseArgs {
@@ -56,7 +57,7 @@ impl Work for Elementwise {
     }
 }
 
-/// A curve on every number of an image, in place.
+/// Applies an activation to every element of an image, in place.
 pub(in crate::cpu) struct InPlaceActivation {
     pub(in crate::cpu) kind: ActivationKind,
     pub(in crate::cpu) image: ImageRef,
@@ -75,7 +76,7 @@ impl Work for InPlaceActivation {
         for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
-                    // SAFETY: a row of a block.
+                    // SAFETY: the row lies in the block.
                     unsafe {
                         activation(&ActivationArgs {
                             kind: self.kind,

@@ -1,4 +1,4 @@
-//! An operation that has no kernel here runs as the reference does.
+//! Runs an operation that has no kernel here as the reference executor does.
 
 use candle_core::{Device, Tensor};
 
@@ -8,10 +8,10 @@ use crate::reference::Operation;
 
 /// A step of the reference executor on flat values.
 pub(in crate::cpu) struct Fallback {
-    /// Its name.
+    /// Name of the operation, for errors.
     pub(in crate::cpu) op: &'static str,
     pub(in crate::cpu) kernel: Operation,
-    /// Values, with the shapes of their rows.
+    /// Values, with their shapes per item.
     pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
     pub(in crate::cpu) output: usize,
     pub(in crate::cpu) len: usize,
@@ -24,7 +24,7 @@ impl Work for Fallback {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: flat values of these lengths.
+            // SAFETY: the flat values have these lengths.
             unsafe {
                 let inputs = self.inputs.iter().map(|(value, shape)| {
                     let from = run.item_ptr(*value, item).cast_const().cast::<f32>();

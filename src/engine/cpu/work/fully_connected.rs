@@ -1,7 +1,7 @@
-//! A matrix product per row of the batch: fully connected layers, and convolutions with one pixel.
+//! A matrix product per item: fully connected layers, and convolutions whose output has one pixel.
 //!
-//! The images of a region stand side by side as the pixels of a tile, so that weights, which are
-//! far larger than inputs here, are read once for all of them.
+//! The items of a region are the adjacent pixels of a tile. So the weights, which are far larger
+//! than the inputs here, are read once for all items.
 
 use super::{OutputRegion, Product, RunContext, Work, block_ptr};
 use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
@@ -10,18 +10,18 @@ use crate::cpu::lanes::LANES;
 
 /// A convolution whose kernel covers the whole input.
 pub(in crate::cpu) struct FullyConnected {
-    /// Kernel: height and width of the input.
+    /// The kernel of its shape has the height and width of the input.
     pub(in crate::cpu) product: Product,
 }
 
 impl FullyConnected {
-    /// Pixels of an input image without its border, in whole blocks.
+    /// Pixels of all blocks of an input image, without its border.
     fn pixels(&self) -> usize {
         let layout = &self.product.input.layout;
         layout.blocks() * layout.height * layout.width
     }
 
-    /// Bytes of the gathered inputs, `[block][row][column][image][16]`.
+    /// Bytes of the gathered inputs, `[block][row][column][item][16]`.
     fn gathered_bytes(&self, items: usize) -> usize {
         self.pixels() * items * LANES * self.product.input.element_bytes
     }
@@ -34,7 +34,8 @@ impl FullyConnected {
             let mut to = at * bytes;
             for block in 0..layout.blocks() {
                 for y in 0..layout.height {
-                    // SAFETY: rows of the input, and places of the scratch planned for them.
+                    // SAFETY: the rows lie in the input, and the scratch has room for the gathered
+                    // inputs.
                     unsafe {
                         let from = self.product.input.pixel_ptr(run, item, block, [y, 0], [0, 0]);
                         for x in 0..layout.width {
@@ -48,7 +49,7 @@ impl FullyConnected {
         }
     }
 
-    /// One group of channels for `images`, which stand from `first` on in the scratch.
+    /// Computes one group of channels for `width` items, from the gathered item `first` on.
     unsafe fn run_tile(
         &self,
         run: &RunContext<'_>,
@@ -61,7 +62,7 @@ impl FullyConnected {
         let count = region.items.len();
         let [dots, dots_last] = self.product.shape.dots_per_tap();
         let pixels = self.product.input.layout.height * self.product.input.layout.width;
-        // The last block may be partly filled; it is one more row of taps of the others' kind.
+        // The last block may be partly filled. It is read like the others, with `dots_last` dots.
         let taps = Taps {
             blocks: self.product.shape.input_blocks(),
             block_stride: pixels * count * LANES,
@@ -76,8 +77,8 @@ impl FullyConnected {
         let weights_bytes = self.product.shape.block_elements() * kernels.element_bytes;
         let tiles = self.product.tile_table(run);
         let gathered_bytes = self.gathered_bytes(count);
-        // SAFETY: inputs were gathered, weights packed; sums and residuals have their own room in
-        // the scratch, and each image's block is part of its output.
+        // SAFETY: the inputs are gathered and the weights packed. Sums and residuals have their own
+        // room in the scratch, and the block of each item lies in the output.
         unsafe {
             let sums = run.scratch.add(gathered_bytes);
             let residuals = sums.add(self.tile_bytes(kernels.tile_pixels, size_of::<f32>()));
@@ -126,7 +127,7 @@ impl Work for FullyConnected {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             self.gather(run, region);
             let tiling = Tiling::new(region.items.len(), 1, run.kernels.tile_pixels);

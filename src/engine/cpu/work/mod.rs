@@ -1,4 +1,4 @@
-//! The steps of a plan: which kernel runs where. A step computes a [`OutputRegion`] of its output.
+//! The work of a plan's steps: each kind of work runs kernels on an [`OutputRegion`] of its output.
 
 mod assemble;
 mod band_chain;
@@ -38,60 +38,61 @@ use super::layout::ImageLayout;
 use super::memory::Buffer;
 use crate::error::EngineError;
 
-/// One step's code with its constants.
+/// The code of one step, with its constants.
 ///
-/// Implementations are handed regions inside their output and values that are as large as they
-/// were planned: that is what every `unsafe` block below stands on.
+/// Callers pass regions inside the output, and values of the planned size. Every `unsafe` block of
+/// the implementations relies on that.
 pub(super) trait Work: Send + Sync {
-    /// How it is computed, for listings.
+    /// Returns the algorithm, for listings.
     fn algorithm(&self) -> &'static str;
 
     /// Computes a region of the output.
     ///
     /// # Safety
-    /// The spots of `run` are those of the plan the work belongs to, nobody else touches the
-    /// region or writes what it reads, and `run.scratch` has [`Work::scratch`] bytes.
+    /// The buffers of `run` are those of the plan that the work belongs to. No other code uses the
+    /// region or writes what the work reads. `run.scratch` has [`Work::scratch_bytes`] bytes.
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion);
 
-    /// Bytes of scratch for a region of `images`.
+    /// Returns the bytes of scratch for a region of `items` items.
     fn scratch_bytes(&self, _items: usize) -> usize {
         0
     }
 
-    /// Bytes of constants, which are read once for each region.
+    /// Returns the bytes of constants, which are read once for each region.
     fn weight_bytes(&self) -> usize {
         0
     }
 
-    /// How often one row of the batch uses each constant, in time that a register tile takes.
+    /// Returns how often an item uses each constant. One use counts as the time that a register
+    /// tile takes for it, so faster kernels return less.
     fn weight_uses(&self) -> usize {
         usize::MAX
     }
 
-    /// Which rows of its first input it reads, when it computes rows apart from each other and
-    /// can be told by [`Work::store`] that an image is stored in part.
+    /// Returns the rows that the step reads of its first input. Returns `None` unless the step
+    /// computes rows separately and accepts an image stored in part by [`Work::update_layout`].
     fn row_window(&self) -> Option<RowWindow> {
         None
     }
 
-    /// Takes an image's layout from now on.
+    /// Replaces the layout of an image that the step reads or writes.
     fn update_layout(&mut self, _image: &ImageRef) {}
 
-    /// The steps it is made of, if of several.
+    /// Returns the stages of a chain, and nothing for other steps.
     fn stages(&self) -> &[Stage] {
         &[]
     }
 
-    /// The step itself when it fills a border.
+    /// Returns the step itself if it fills a border.
     fn as_border(&self) -> Option<&FillBorder> {
         None
     }
 }
 
-/// What a step computes at once.
+/// The part of its output that a step computes at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OutputRegion {
-    /// Rows of the batch.
+    /// Items of the batch.
     pub(super) items: Range<usize>,
     /// Rows of the output image.
     pub(super) rows: Range<usize>,
@@ -99,15 +100,15 @@ pub(super) struct OutputRegion {
     pub(super) groups: Range<usize>,
 }
 
-/// Where a value is: its first image, and bytes from one image to the next.
+/// The memory of a value: its first item, and the bytes from one item to the next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BufferPtr {
     pub(super) start: *mut u8,
     pub(super) item_stride: usize,
 }
 
-/// The first failure of a run, kept until all threads have finished. Only steps of the reference
-/// can fail.
+/// The first error of a run, kept until all threads have finished. Only steps of the reference can
+/// fail.
 #[derive(Default)]
 pub(super) struct Failure(Mutex<Option<EngineError>>);
 
@@ -116,35 +117,35 @@ impl Failure {
         self.0.lock().get_or_insert(error);
     }
 
-    /// Whether all went well.
+    /// Returns the first error, if a step failed.
     pub(super) fn into_result(self) -> Result<(), EngineError> {
         self.0.into_inner().map_or(Ok(()), Err)
     }
 }
 
-/// What a step runs on.
+/// The memory and kernels that a step runs with.
 pub(super) struct RunContext<'a> {
     pub(super) kernels: &'static KernelSet,
     pub(super) buffers: &'a [BufferPtr],
     pub(super) scratch: *mut u8,
     pub(super) failure: &'a Failure,
-    /// Told when one of several links has run, by its number.
+    /// Called after each stage of a chain, with the index of the stage.
     pub(super) stage_done: &'a dyn Fn(usize),
 }
 
 impl RunContext<'_> {
-    /// The first byte of an image of a value.
+    /// Returns the address of an item of a value.
     ///
     /// # Safety
-    /// The value has the image.
+    /// The value has the item.
     unsafe fn item_ptr(&self, value: usize, item: usize) -> *mut u8 {
         let buffer = self.buffers[value];
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { buffer.start.add(item * buffer.item_stride) }
     }
 }
 
-/// A blocked image as a step sees it: which value, how it lies, and bytes of an element.
+/// A blocked image that a step reads or writes: its value, layout, and bytes per element.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ImageRef {
     pub(super) value: usize,
@@ -153,10 +154,10 @@ pub(super) struct ImageRef {
 }
 
 impl ImageRef {
-    /// A pixel of a block, counted from the border's corner less `pads`.
+    /// Returns the address of pixel `[y - pads[0], x - pads[1]]` of a block.
     ///
     /// # Safety
-    /// The value has the image, and the image the pixel.
+    /// The value has the item, and the bordered image has the pixel.
     unsafe fn pixel_ptr(
         &self,
         run: &RunContext<'_>,
@@ -171,12 +172,12 @@ impl ImageRef {
                 < self.layout.bordered_height() * self.layout.row_stride()
         );
         let offset = block * self.layout.block_stride() + self.layout.pixel_offset(y, x, pads);
-        // SAFETY: what the caller promises. The first row of an image in bands may be gone, and
-        // its place outside of the memory.
+        // SAFETY: guaranteed by the caller. The first rows of a rolling image may have been
+        // dropped; their addresses then lie outside of the memory.
         unsafe { run.item_ptr(self.value, item).wrapping_add(offset * self.element_bytes) }
     }
 
-    /// Takes over the layout of the same image.
+    /// Takes the layout of `image` if both refer to the same value.
     fn update_layout(&mut self, image: &Self) {
         if self.value == image.value {
             self.layout = image.layout;
@@ -184,7 +185,7 @@ impl ImageRef {
     }
 }
 
-/// What happens to sums, with its constants.
+/// An epilogue with its constants.
 #[derive(Debug)]
 pub(super) enum PackedEpilogue {
     Identity,
@@ -193,7 +194,7 @@ pub(super) enum PackedEpilogue {
 }
 
 impl PackedEpilogue {
-    /// The finish of the channels from `block` on.
+    /// Returns the epilogue of the channels from `block` on.
     fn at_block(&self, block: usize) -> Epilogue {
         match self {
             Self::Identity => Epilogue::Identity,
@@ -203,7 +204,7 @@ impl PackedEpilogue {
     }
 }
 
-/// The sixteen numbers of a block in a buffer of numbers per channel.
+/// Returns the sixteen numbers of a block in a buffer of numbers per channel.
 fn block_ptr(buffer: &Buffer, block: usize) -> *const f32 {
     debug_assert!((block + 1) * LANES * size_of::<f32>() <= buffer.bytes());
     buffer.start().cast_const().cast::<f32>().wrapping_add(block * LANES)

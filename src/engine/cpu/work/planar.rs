@@ -1,8 +1,8 @@
-//! A convolution that reads the network's input as the caller laid it out.
+//! A convolution that reads the network's input in the caller's layout.
 //!
-//! With three or four channels, blocks of sixteen would be mostly empty. A few rows of each
-//! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
-//! single numbers from it.
+//! With three or four channels, blocks of sixteen channels would be mostly empty. So a few rows of
+//! each channel are copied, with their border, into memory that stays in the first-level cache. The
+//! tiles read single numbers from this padded copy.
 
 use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
@@ -22,14 +22,15 @@ pub(in crate::cpu) struct Planar {
     pub(in crate::cpu) stride: usize,
     /// Border: top, left, bottom, right.
     pub(in crate::cpu) pads: [usize; 4],
-    /// What the border holds, per channel.
+    /// The number in the border, per channel.
     pub(in crate::cpu) border: Vec<f32>,
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
     pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
-/// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.
+/// Most output rows computed from one padded copy, and most bytes of the copy: a part of a
+/// first-level cache.
 const ROWS_AT_ONCE_MAX: usize = 4;
 const PADDED_BYTES_MAX: usize = 40 << 10;
 
@@ -42,7 +43,7 @@ impl Planar {
         self.pads[1] + self.size[1] + self.pads[3]
     }
 
-    /// Input rows under `rows` output rows.
+    /// Input rows that `rows` output rows read.
     fn padded_height(&self, rows: usize) -> usize {
         (rows - 1) * self.stride + self.shape.kernel[0]
     }
@@ -56,15 +57,15 @@ impl Planar {
         self.channels() * self.padded_height(rows) * self.padded_width() * size_of::<f32>()
     }
 
-    /// Copies the input rows under output rows `y..y + rows` to the strip, border included.
+    /// Copies the input rows of output rows `y..y + rows`, with their border, to `padded`.
     unsafe fn copy_padded(&self, input: *const f32, padded: *mut f32, y: usize, rows: usize) {
         let ([height, width], [top, left, ..]) = (self.size, self.pads);
         let high = self.padded_height(rows);
         for (channel, &border) in self.border.iter().enumerate() {
             for row in 0..high {
                 let at = (channel * high + row) * self.padded_width();
-                // SAFETY: the strip has room for so many rows, and rows inside the image are
-                // rows of the input.
+                // SAFETY: `padded` has room for these rows, and rows inside the image are rows of
+                // the input.
                 unsafe {
                     let to = std::slice::from_raw_parts_mut(padded.add(at), self.padded_width());
                     let from = (y * self.stride + row).checked_sub(top).filter(|&y| y < height);
@@ -89,7 +90,7 @@ impl Planar {
         }
     }
 
-    /// The tiles of output rows `y..y + rows` from a filled strip.
+    /// Computes output rows `y..y + rows` from the padded copy in the scratch.
     unsafe fn run_tiles(
         &self,
         run: &RunContext<'_>,
@@ -116,7 +117,8 @@ impl Planar {
             let (block, blocks) = self.shape.group_blocks(group);
             let weights = block * self.shape.block_elements() * size_of::<f32>();
             for tiles in tiling.spans() {
-                // SAFETY: taps lie in the strip, the tile in the output, the weights were packed.
+                // SAFETY: the taps lie in the padded copy, the tiles in the output, and the weights
+                // are packed.
                 unsafe {
                     let args = TileArgs {
                         taps: &taps,
@@ -158,7 +160,7 @@ impl Work for Planar {
         for item in region.items.clone() {
             for y in region.rows.clone().step_by(self.rows_at_once()) {
                 let rows = self.rows_at_once().min(region.rows.end - y);
-                // SAFETY: what the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let input = run.item_ptr(self.input, item).cast_const().cast();
                     self.copy_padded(input, run.scratch.cast(), y, rows);
@@ -172,7 +174,7 @@ impl Work for Planar {
         self.padded_bytes(self.rows_at_once())
     }
 
-    /// Of the caller's input, which is there whole.
+    /// The window lies on the caller's input, whose rows are all in memory.
     fn row_window(&self) -> Option<RowWindow> {
         Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], offset: 0 })
     }

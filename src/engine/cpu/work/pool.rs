@@ -1,10 +1,10 @@
-//! Pools.
+//! Pooling.
 
 use super::{ImageRef, OutputRegion, RowWindow, RunContext, Work};
 use crate::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
 use crate::op::Window;
 
-/// The largest number or the mean of each window.
+/// The maximum or the mean of each window.
 pub(in crate::cpu) struct Pool {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) window: Window,
@@ -22,7 +22,7 @@ impl Work for Pool {
         let [top, left, ..] = self.window.pads;
         for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; the kernel keeps inside the image.
+                // SAFETY: a group is a block, and the kernel stays inside the image.
                 unsafe {
                     (run.kernels.pool)(&PoolArgs {
                         kind: self.kind,
@@ -75,7 +75,7 @@ impl Work for GlobalMean {
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; the output has one pixel.
+                // SAFETY: a group is a block, and the output has one pixel.
                 unsafe {
                     (run.kernels.global_mean)(&GlobalMeanArgs {
                         input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),

@@ -8,22 +8,22 @@ use super::{OutputRegion, Product, RunContext, Work, block_ptr};
 use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
 use crate::cpu::kernels::tile::StridedPtr;
 
-/// The same convolution, on other kernels.
+/// The same convolution as [`Dense`], on strip kernels.
 pub(in crate::cpu) struct Strips {
     pub(in crate::cpu) dense: Dense,
     pub(in crate::cpu) kernels: &'static StripTable,
 }
 
-/// Pixels, about, that all groups of channels are computed for before the next ones: enough that
-/// setting up the tiles, some hundred cycles each time, takes a hundredth of the time, and few
-/// enough that 64 channels of them stay in the first-level cache.
+/// About as many pixels are computed for all groups of channels before the next pixels. They are
+/// enough that configuring the tiles, some hundred cycles each time, takes 1 % of the time. They
+/// are few enough that 64 channels of them stay in the first-level cache.
 const PIXELS_AT_ONCE: usize = 256;
 
 impl Strips {
-    /// Some rows of one group of channels of one image.
+    /// Computes some rows of one group of channels of one item.
     ///
     /// # Safety
-    /// As [`Work::run`].
+    /// As for [`Work::run`].
     unsafe fn run_rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
         let Product { input, residual, output, shape, weights, bias, epilogue } = product;
@@ -32,9 +32,9 @@ impl Strips {
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
         let taps = self.dense.taps();
-        // SAFETY: the rows lie in the output; their taps, and those of positions between them, lie
-        // in the bordered input, whose border was planned for this kernel; the group's weights
-        // were packed.
+        // SAFETY: the rows lie in the output. Their taps, and those of positions between the rows,
+        // lie in the bordered input, whose border was planned for this kernel. The weights of the
+        // group are packed.
         unsafe {
             let args = StripArgs {
                 taps,
@@ -69,7 +69,7 @@ impl Work for Strips {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let OutputRegion { items, rows, groups } = region;
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 for group in groups.clone() {
@@ -95,7 +95,8 @@ impl Work for Strips {
     }
 
     fn weight_uses(&self) -> usize {
-        // Against register tiles; from memory, weights of half the bytes come twice as fast.
+        // Speed against register tiles. It is relative to memory, from which weights of half the
+        // bytes arrive twice as fast.
         const FASTER: usize = 4;
         self.dense.weight_uses() / FASTER
     }

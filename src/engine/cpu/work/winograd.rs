@@ -8,18 +8,18 @@ use crate::cpu::lanes::LANES;
 
 /// A 3×3 convolution with a border of one.
 pub(in crate::cpu) struct Winograd {
-    /// The 1×1 product of one number; in `f32` whatever the network's format, because rounding
-    /// transformed numbers would cost several bits more than rounding the originals.
+    /// The 1×1 product of each of the 36 numbers. It is in `f32` whatever the network's format,
+    /// because rounding transformed numbers loses several bits more than rounding the originals.
     pub(in crate::cpu) product: Product,
 }
 
-/// Output rows that are computed together: those of one tile.
+/// Output rows that are computed together: the rows of one tile.
 pub(in crate::cpu) const ROW_UNIT: usize = SIDE_OUT;
 
-/// Scratch of a pass that is to stay in the second-level cache.
+/// Scratch of a pass that stays in the second-level cache.
 const PASS_BYTES: usize = 640 << 10;
 
-/// Scratch of the largest pass, of each executor.
+/// Scratch of the largest pass, for each executor.
 const PASS_BYTES_MAX: usize = 16 << 20;
 
 /// Pixels of the widest register tile of any set.
@@ -51,7 +51,7 @@ impl Winograd {
         passes(all, self.tile_bytes(), self.product.weights.bytes(), tile_pixels)
     }
 
-    /// Image and first output pixel of a tile of the region.
+    /// Returns the item and the first output pixel of a tile of the region.
     fn tile_origin(&self, region: &OutputRegion, tile: usize) -> TileOrigin {
         let across = self.product.output.layout.width.div_ceil(SIDE_OUT);
         let down = region.rows.len().div_ceil(SIDE_OUT);
@@ -60,7 +60,7 @@ impl Winograd {
         TileOrigin { item: region.items.start + item, y, x: rest % across * SIDE_OUT }
     }
 
-    /// Pixels to numbers, `[number][block][tile][16]`.
+    /// Transforms pixels to numbers, `[number][block][tile][16]`.
     unsafe fn forward(
         &self,
         run: &RunContext<'_>,
@@ -72,7 +72,7 @@ impl Winograd {
         for block in 0..layout.blocks() {
             for (at, tile) in tiles.clone().enumerate() {
                 let TileOrigin { item, y, x } = self.tile_origin(region, tile);
-                // SAFETY: pixels inside the bordered image, and a place of the scratch.
+                // SAFETY: the pixels lie inside the bordered image, and the vectors in the scratch.
                 unsafe {
                     (run.kernels.winograd_forward)(&ForwardArgs {
                         input: self.product.input.pixel_ptr(run, item, block, [y, x], [1, 1]),
@@ -87,8 +87,9 @@ impl Winograd {
         }
     }
 
-    /// One matrix product for each number and group of channels of the region. Threads that share
-    /// a row by its channels read each a part of the weights, and transform all inputs.
+    /// Computes one matrix product for each of the 36 numbers and each group of channels of the
+    /// region. Threads that share an item by its channels each read a part of the weights, and each
+    /// transform all inputs.
     unsafe fn multiply(
         &self,
         run: &RunContext<'_>,
@@ -118,7 +119,7 @@ impl Winograd {
                     let weights = (number * to + block) * block_elements;
                     let input = number * from * count * LANES + tiles.x * LANES;
                     let output = ((number * to + block) * count + tiles.x) * LANES;
-                    // SAFETY: places of the scratch, and weights that were packed.
+                    // SAFETY: input and output lie in the scratch, and the weights are packed.
                     unsafe {
                         let args = TileArgs {
                             taps: &taps,
@@ -145,7 +146,7 @@ impl Winograd {
         }
     }
 
-    /// Numbers to pixels.
+    /// Transforms numbers to pixels.
     unsafe fn inverse(
         &self,
         run: &RunContext<'_>,
@@ -164,7 +165,7 @@ impl Winograd {
         for block in groups.flat_map(|(block, blocks)| block..block + blocks) {
             for (at, tile) in tiles.clone().enumerate() {
                 let TileOrigin { item, y, x } = self.tile_origin(region, tile);
-                // SAFETY: a place of the scratch, and pixels of the region.
+                // SAFETY: the vectors lie in the scratch, and the pixels in the region.
                 unsafe {
                     inverse(&InverseArgs {
                         input: products.add((block * tiles.len() + at) * LANES),
@@ -205,7 +206,7 @@ impl Work for Winograd {
             let tiles = pass * all / passes..(pass + 1) * all / passes;
             let forward =
                 TRANSFORMED_LEN * self.product.input.layout.blocks() * tiles.len() * LANES;
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let products = run.scratch.cast::<f32>().add(forward);
                 self.forward(run, region, &tiles);
@@ -228,14 +229,14 @@ impl Work for Winograd {
     }
 }
 
-/// Tiles of the largest pass, of which each takes so many bytes.
+/// Returns the tiles of the largest pass, if each takes `tile_bytes` bytes.
 fn tiles_max(tile_bytes: usize) -> usize {
     (PASS_BYTES_MAX / tile_bytes).max(TILE_PIXELS_MAX)
 }
 
-/// Passes that `all` tiles are computed in. Every pass reads all weights again. Many small ones
-/// keep their scratch in the second-level cache; one large one writes it to the next cache and
-/// reads it back, which costs less where weights are large and images small.
+/// Returns the number of passes that compute `all` tiles. Every pass reads all weights again. Many
+/// small passes keep their scratch in the second-level cache. One large pass writes its scratch to
+/// the next cache and reads it back, which costs less if weights are large and images small.
 fn passes(all: usize, tile_bytes: usize, weights: usize, tile_pixels: usize) -> usize {
     let fit = PASS_BYTES / tile_bytes;
     let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
@@ -248,7 +249,8 @@ fn passes(all: usize, tile_bytes: usize, weights: usize, tile_pixels: usize) -> 
 mod tests {
     use super::*;
 
-    /// Passes for an image of so many tiles and layers of as many channels in as out.
+    /// Returns the passes for an image of `tiles` tiles and a layer of `channels` input and output
+    /// channels.
     fn passes_of_layer(tiles: usize, channels: usize) -> usize {
         let numbers = TRANSFORMED_LEN * size_of::<f32>();
         passes(tiles, numbers * 2 * channels, numbers * channels * channels, TILE_PIXELS_MAX)
