@@ -1,4 +1,4 @@
-//! Steps in bands of rows give the bits they give one after the other.
+//! Steps in bands of rows give the same bits as steps on whole images.
 
 use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_for_seed};
 use crate::Precision;
@@ -13,15 +13,15 @@ const NONE: Policy = Policy {
     ..Policy::DEFAULT
 };
 
-/// Bands of a few rows, and such that hold the whole image.
+/// Bands of a few rows, and bands that hold the whole image.
 const BANDS: [BandPolicy; 3] = [
     BandPolicy { image_bytes_min: 0, kept_bytes_max: 12 << 10 },
     BandPolicy { image_bytes_min: 0, kept_bytes_max: 40 << 10 },
     BandPolicy { image_bytes_min: 0, kept_bytes_max: usize::MAX },
 ];
 
-/// The beginning of a detector: everything that can be in bands, with strides, uneven borders, a
-/// residual and channels that fill no block.
+/// The beginning of a detector. It has every step that can run in bands, with strides, uneven
+/// borders, a residual and numbers of channels that do not fill a block.
 fn detector_beginning(sides: [usize; 2]) -> Graph {
     let mut draft = Draft::default();
     let shape = |channels, out, kernel, stride, pads| Shape {
@@ -40,7 +40,7 @@ fn detector_beginning(sides: [usize; 2]) -> Graph {
     draft.push("PRelu", &["d", "slopes"], "e", &[]);
     let pool = [ints("kernel_shape", &[3, 3]), ints("strides", &[2, 2]), ints("pads", &[1; 4])];
     draft.push("MaxPool", &["e"], "f", &pool);
-    // Read twice, so that a chain ends and the next one begins.
+    // `f` is read twice, so a chain ends there and the next one begins.
     draft.convolution("f", "g", &shape(12, 40, 1, 1, [0; 4]), 1);
     draft.convolution("g", "h", &shape(40, 40, 5, 1, [2; 4]), 40);
     draft.convolution("h", "i", &shape(40, 12, 3, 1, [0, 1, 2, 1]), 1);
@@ -50,7 +50,8 @@ fn detector_beginning(sides: [usize; 2]) -> Graph {
     draft.graph(&[3, sides[0], sides[1]])
 }
 
-/// A border that is not zero: the batch norm before the second convolution is folded into it.
+/// A network with a border that is not zero: the batch norm before the second convolution is folded
+/// into that convolution.
 fn bordered() -> Graph {
     let mut draft = Draft::default();
     let pads = |pad: i64| [ints("pads", &[pad; 4])];
@@ -83,7 +84,7 @@ fn bands_give_the_same_bits_as_whole_images() {
                     let policy = Policy { bands: *bands, ..Policy::DEFAULT };
                     let network = load_with(graph, kernels, precision, threads, &policy);
                     let count = network.steps().filter(|(_, name)| *name == "bands").count();
-                    // AMX has kernels of its own for dense convolutions, which are not in bands.
+                    // AMX has its own kernels for dense convolutions, which do not run in bands.
                     let least = usize::from(kernels != KernelChoice::Amx);
                     assert!(count >= least, "graph {seed}, {kernels}: {count} of {bands:?}");
                     for items in [3, 1] {

@@ -1,17 +1,17 @@
-//! A row's answer depends on the row alone: the same bits at any place of any batch, on any number
-//! of threads and in any order of the plan.
+//! The output of an item depends on the item alone. Its bits are the same at any place of any
+//! batch, on any number of threads and in any order of the plan.
 
 use super::{CpuNetwork, KernelChoice, POLICIES, inputs, load, load_with, run, sets_for_seed};
 use crate::Precision;
 use crate::fixtures::random_optimised_graph;
 use crate::graph::Graph;
 
-/// Two times the rows that run together, and one more.
+/// Two times the items that run together, and one more.
 const ITEMS_MAX: usize = 17;
 
-/// What each row gives alone, as bits.
+/// The output of each item when it runs alone, as bits.
 struct SingleItemAnswers<'g> {
-    /// For messages.
+    /// Identifies the network in messages.
     name: String,
     graph: &'g Graph,
     input: Vec<f32>,
@@ -31,8 +31,8 @@ impl<'g> SingleItemAnswers<'g> {
         self.input.len() / ITEMS_MAX
     }
 
-    /// Asserts that a batch of `items` rows, from number `first` on and round again, gives what
-    /// they give alone.
+    /// Asserts that the items of a batch give the same bits as alone. The batch starts with item
+    /// `first`; after the last item it continues with item 0.
     #[track_caller]
     fn assert_same(&self, network: &CpuNetwork, first: usize, items: usize) {
         let indices: Vec<usize> = (0..items).map(|at| (first + at) % ITEMS_MAX).collect();
@@ -45,7 +45,7 @@ impl<'g> SingleItemAnswers<'g> {
         }
     }
 
-    /// Asserts that the answer `at` of `items` is that of row `index`.
+    /// Asserts that the output at place `at` of a batch of `items` is that of item `index`.
     #[track_caller]
     fn assert_item(&self, outputs: &[Vec<f32>], index: usize, [at, items]: [usize; 2]) {
         let of_item = outputs.iter().flat_map(|output| {
@@ -70,7 +70,7 @@ fn an_item_gives_the_same_bits_in_any_batch_on_any_number_of_threads() {
                 let expected = SingleItemAnswers::of(&graph, seed, kernels, precision);
                 for threads in 1..=3 {
                     let network = load(&graph, kernels, precision, threads);
-                    // One row runs on all threads; the others are split.
+                    // One item runs on all threads; more items are divided between the threads.
                     for items in [1, 2, 3 + seed as usize % 14, ITEMS_MAX] {
                         expected.assert_same(
                             &network,

@@ -1,4 +1,4 @@
-//! The planned executor against the reference, on guarded memory.
+//! Tests of the planned executor against the reference, on guarded memory.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -21,7 +21,7 @@ use crate::Precision;
 use crate::fixtures::{self, inputs, worst};
 use crate::graph::Graph;
 
-/// The kernels this processor runs, if need be by [`emulator`].
+/// Returns the kernel sets that this processor runs, with AMX emulated by [`emulator`] if needed.
 fn sets(precision: Precision) -> Vec<KernelChoice> {
     KernelChoice::SETS
         .into_iter()
@@ -29,8 +29,8 @@ fn sets(precision: Precision) -> Vec<KernelChoice> {
         .collect()
 }
 
-/// The same for one of many networks: an emulated instruction takes a thousand times as long as a
-/// real one, so those kernels are for every fifth.
+/// Returns the kernel sets for one of many networks. An emulated instruction takes a thousand times
+/// as long as a real one, so emulated kernels run only for every fifth network.
 fn sets_for_seed(precision: Precision, seed: u64) -> Vec<KernelChoice> {
     let mut sets = sets(precision);
     let is_turn = |choice: KernelChoice| choice != KernelChoice::Amx || seed.is_multiple_of(5);
@@ -47,9 +47,9 @@ fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static Ker
     }
 }
 
-/// Besides the usual one: all rows of the batch together wherever a step has weights, as large
-/// networks have; everything that can be in bands of few rows, as on large pictures; and every value
-/// in memory of its own, where guards lie on all sides of it.
+/// The default policy, and three others. The second runs all items together at each step with
+/// weights, as in large networks. The third puts as many steps as possible in bands of few rows, as
+/// on large images. The fourth also gives every value its own memory, with guards on all sides.
 const POLICIES: [Policy; 4] = [
     Policy::DEFAULT,
     Policy { light_weights_bytes_max: 0, light_uses_min: usize::MAX, ..Policy::DEFAULT },
@@ -80,10 +80,10 @@ fn load_with(
     CpuNetwork::load_with(graph, kernels, team, policy).unwrap()
 }
 
-/// Bytes of numbers before and behind what a caller gives.
+/// NaNs before and after the caller's input and outputs.
 const GUARD: usize = 64;
 
-/// Runs `items` rows on poisoned memory: each output, flat, for all rows.
+/// Runs `items` items on poisoned memory, and returns each output for all items.
 #[track_caller]
 fn run(network: &CpuNetwork, graph: &Graph, items: usize, input: &[f32]) -> Vec<Vec<f32>> {
     let lens: Vec<usize> =
@@ -106,7 +106,7 @@ fn run(network: &CpuNetwork, graph: &Graph, items: usize, input: &[f32]) -> Vec<
     outputs.collect()
 }
 
-/// Asserts that a planned network in `f32` gives what the reference gives.
+/// Asserts that a planned network in `f32` gives the results of the reference.
 #[track_caller]
 fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
     let input = inputs(graph, items);
@@ -121,8 +121,8 @@ fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
     }
 }
 
-/// Most that `f32` may differ from the reference, relative to the largest number.
+/// Largest difference of `f32` from the reference, relative to the largest number.
 const DIFFERENCE_MAX: f32 = 1e-4;
 
-/// Most that 1 less the cosine may be in `f32`.
+/// Largest `1 - cosine` in `f32`.
 const COSINE_ERROR_MAX: f64 = 1e-9;

@@ -1,16 +1,16 @@
-//! The networks of this repository.
+//! Tests with the networks of this repository.
 
 use super::{COSINE_ERROR_MAX, DIFFERENCE_MAX, load, run, sets};
 use crate::Precision;
 use crate::fixtures::{self, inputs, network_of, worst};
 
-/// Two rows, one of which runs on each thread.
+/// Two items, one for each thread.
 const ITEMS: usize = 2;
 
-/// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
+/// Largest `1 - cosine` in bfloat16. The inputs are noise, on which no network was trained.
 const COSINE_ERROR_MAX_BF16: f64 = 2e-3;
 
-/// `range` is that of the inputs.
+/// Compares a network with the reference on noise in `range`.
 fn assert_as_the_reference(file: &str, range: [f32; 2]) {
     let graph = network_of(file);
     let [min, max] = range;

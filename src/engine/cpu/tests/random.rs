@@ -6,14 +6,14 @@ use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
 const BATCHES: [usize; 6] = [1, 2, 3, 5, 8, 9];
 
-/// More rows than any order takes at once; for a few networks.
+/// More items than any schedule runs together. Used for a few networks.
 const LARGE_BATCH: usize = 33;
 
-/// Most that 1 less the cosine may be in bfloat16. In these networks an output may be a few small
-/// numbers that larger ones cancel to, which leaves fewer digits than real networks do.
+/// Largest `1 - cosine` in bfloat16. An output of these networks may be a few small numbers left
+/// after larger ones cancel. That leaves fewer digits than in real networks.
 const COSINE_ERROR_MAX_BF16: f64 = 5e-4;
 
-/// The same between two kernel sets that differ in the order of sums only.
+/// Largest `1 - cosine` between two kernel sets that differ only in the order of sums.
 const COSINE_ERROR_MAX_BETWEEN_SETS: f64 = 1e-6;
 
 #[test]
@@ -56,7 +56,8 @@ fn bfloat16_is_close_to_the_reference_and_its_kernel_sets_to_each_other() {
                 cosine_error <= COSINE_ERROR_MAX_BF16,
                 "seed {seed}, {kernels}: {cosine_error:.1e}"
             );
-            // Winograd's weights are `f32`, so it rounds other numbers than direct kernels do.
+            // The weights of Winograd's algorithm are `f32`, so it rounds other numbers than direct
+            // kernels.
             let is_winograd = network.steps().any(|(_, algorithm)| algorithm == "winograd");
             if let Some((_, first)) = first.as_ref().filter(|(other, _)| *other == is_winograd) {
                 let (_, apart) = worst(&found, first);

@@ -18,7 +18,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// 3×3 with a border of one.
+    /// Returns a 3×3 convolution with a border of one.
     fn winograd(channels: usize, out: usize, sides: [usize; 2]) -> Self {
         Self { channels, sides, out, kernel: [3, 3], strides: [1, 1], pads: [1; 4] }
     }
@@ -47,7 +47,7 @@ impl Draft {
     }
 }
 
-/// A pointwise convolution, so that the other one reads a blocked image, and the other one.
+/// Returns a pointwise convolution followed by the given one, which so reads a blocked image.
 fn after_pointwise(shape: &Shape, groups: usize) -> Graph {
     let mut draft = Draft::default();
     let Shape { channels, .. } = *shape;
@@ -63,7 +63,8 @@ fn has_step(graph: &Graph, algorithm: &str) -> bool {
     network.steps().any(|(_, found)| found == algorithm)
 }
 
-/// From 1 to 12 high and wide, kernels from 1 to 7, uneven borders up to the kernel.
+/// Returns a shape with sides from 1 to 12, kernels from 1 to 7 and uneven borders smaller than the
+/// kernel.
 pub(super) fn any_shape(random: &mut Lcg) -> Shape {
     let one_to = |random: &mut Lcg, most: usize| 1 + random.below(most);
     let kernel = [one_to(random, 7), one_to(random, 7)];
@@ -93,7 +94,7 @@ fn planar_convolutions_of_any_shape() {
     let mut random = Lcg::new(2);
     for _ in 0..100 {
         let shape = Shape { channels: 1 + random.below(4), ..any_shape(&mut random) };
-        // One pixel of output is a matrix product.
+        // With one pixel of output, the convolution is a matrix product.
         if !shape.fits() || shape.kernel == shape.sides {
             continue;
         }
@@ -121,7 +122,7 @@ fn depthwise_convolutions_of_any_shape() {
     }
 }
 
-/// The least pixels of Winograd's algorithm, just above and just below, as high or wide as can be.
+/// Images just above and just below the fewest pixels for Winograd's algorithm, in extreme shapes.
 #[test]
 fn winograd_begins_where_it_pays() {
     for (sides, is_winograd) in [
@@ -157,7 +158,8 @@ fn winograd_of_any_sides_and_channels() {
     }
 }
 
-/// As many tiles as fill a pass, for numbers of blocks whose passes differ between kernel sets.
+/// Enough tiles for several passes, with numbers of blocks for which kernel sets use different
+/// passes.
 #[test]
 fn winograd_in_several_passes() {
     for (channels, sides) in [(64, [20, 24]), (112, [20, 21]), (48, [33, 35])] {
@@ -278,7 +280,7 @@ fn pools_with_and_without_borders() {
     }
 }
 
-/// The heads of a detector, merged: channels of one image go to outputs of their own.
+/// The heads of a detector are merged: channels of one image go to separate outputs.
 #[test]
 fn merged_heads_read_their_channels_of_one_image() {
     let mut draft = Draft::default();

@@ -1,4 +1,4 @@
-//! Values that lie in several forms, or share one.
+//! Values that exist in several layouts, and values that share one.
 
 use super::{assert_as_reference, inputs, load, run, sets, worst};
 use crate::Precision;
@@ -6,7 +6,7 @@ use crate::fixtures::Draft;
 use crate::fixtures::{self, int, ints, string};
 use crate::graph::Graph;
 
-/// `f32` on every set, and bfloat16, which reads channels by twos.
+/// Checks `f32` on every set, and bfloat16, whose kernels read channels in pairs.
 #[track_caller]
 fn assert_in_every_precision(graph: &Graph, name: &str) {
     assert_as_reference(graph, 3, name);
@@ -62,7 +62,7 @@ fn networks_of_vectors() {
     assert_in_every_precision(&draft.graph(&[1]), "one number");
 }
 
-/// A vector becomes an image that a convolution wants with a border.
+/// A vector becomes an image, and a convolution needs a border around it.
 #[test]
 fn a_vector_read_as_an_image_has_the_border_of_its_readers() {
     for channels in [5, 16, 48] {
@@ -103,7 +103,8 @@ fn one_image_is_read_with_several_borders() {
     }
 }
 
-/// Lanes beyond the last channel must hold numbers: bfloat16 kernels read one of them, times zero.
+/// Lanes beyond the last channel must hold numbers, because bfloat16 kernels multiply one of them
+/// by zero.
 #[test]
 fn lanes_beyond_the_last_channel_do_no_harm() {
     for channels in [5, 17, 31] {
@@ -178,7 +179,7 @@ fn channels_last_in_and_out() {
     }
 }
 
-/// What has no kernel runs as in the reference, between steps that have one.
+/// Such operations run as in the reference.
 #[test]
 fn operations_without_a_kernel_run_between_others() {
     let mut draft = Draft::default();
