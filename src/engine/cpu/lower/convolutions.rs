@@ -1,6 +1,7 @@
 //! Lowers convolutions and matrix products.
 
-use super::analysis::{KernelKind, image_shape};
+use super::analysis::image_shape;
+use super::kernel_kind::KernelKind;
 use super::{Lowering, StepDraft, epilogue};
 use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;

@@ -1,6 +1,7 @@
 //! Lowers operations on images other than convolutions.
 
-use super::analysis::{self, KernelKind};
+use super::analysis;
+use super::kernel_kind::KernelKind;
 use super::{Lowering, StepDraft, epilogue};
 use crate::cpu::kernels::pool::PoolKind;
 use crate::cpu::pack;

@@ -6,6 +6,7 @@ mod band_fusion;
 mod convolutions;
 mod epilogue;
 mod images;
+mod kernel_kind;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use self::analysis::{GraphAnalysis, KernelKind, image_shape};
+use self::analysis::{GraphAnalysis, image_shape};
 pub(super) use self::band_fusion::{BandPolicy, fuse_bands};
+use self::kernel_kind::KernelKind;
 use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
