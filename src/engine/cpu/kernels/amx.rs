@@ -25,8 +25,8 @@
 //! of the unit depends on the depth, but 64 cycles if it depends on the pixels; the manuals say
 //! neither. In the worse case a 3×3 kernel reaches 75 % of the peak, and a pointwise kernel 50 %.
 //!
-//! With `c` input channels, a 3×3 kernel keeps the unit busy for at least `18 c` cycles for 32
-//! pixels × 32 channels, and a pointwise kernel for `2 c` cycles. Then 64 registers of sums are
+//! With `c` input channels, 32 pixels × 32 channels keep the unit busy for at least `18 c` cycles
+//! in a 3×3 kernel, and for `2 c` cycles in a pointwise kernel. Then 64 registers of sums are
 //! finished with about 8 instructions each, which takes about 130 cycles. So 3×3 kernels are bound
 //! by the products from 16 channels on, and pointwise kernels from 64 channels on. In small batches
 //! of large networks, the memory that holds the weights is the bound.
