@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use menshen::engine::Network;
-use menshen::engine::cpu::{Crew, KernelChoice};
+use menshen::engine::cpu::{KernelChoice, ThreadTeam};
 use menshen::face::{Alignment, Point};
 use menshen::image::{
     DifferenceHash, ImageSettings, LumaImage, RgbImage, crop_resize, decode, letterbox,
@@ -92,9 +92,9 @@ fn network<const BATCH: usize>(bencher: Bencher<'_, '_>, id: &str) {
     let package = package(id);
     let graph = package.graph().expect("the network is imported");
     let cores = std::thread::available_parallelism().expect("the system counts its cores");
-    let crew = Arc::new(Crew::new(cores.get()).expect("the threads start"));
+    let team = Arc::new(ThreadTeam::new(cores.get()).expect("the threads start"));
     let precision = package.manifest.precision;
-    let network = Network::cpu(&graph, KernelChoice::Auto, precision, crew);
+    let network = Network::cpu(&graph, KernelChoice::Auto, precision, team);
     let network = network.expect("the network loads");
     let input = rows(&package.manifest.input, BATCH);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| network.run(&input));

@@ -42,11 +42,12 @@
 //!       → verdict → kept → result
 //! ```
 //!
-//! Threads: tokio workers do I/O, and one CPU pool ([`scheduler::CpuPool`]) decodes and aligns.
-//! Each device has one thread. The thread of the CPU runs networks with a team of further threads
-//! ([`engine::cpu`]); the thread of a GPU is watched by a watchdog thread. One scheduler task feeds
-//! all devices of the group: it reserves a slot of a device, then forms a batch from the lanes
-//! placed there. A device that can do so starts further batches before it finishes the oldest one.
+//! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
+//! one thread per device, which on the CPU runs the networks with a team of threads
+//! ([`engine::cpu::ThreadTeam`]) and on a GPU is watched by another. One scheduler task feeds all
+//! devices of the group: a slot of a device is reserved, then a batch is formed of the lanes placed
+//! there. A device starts what has been launched before it finishes the oldest batch, as far as its
+//! machine can.
 //!
 //! # What always holds
 //!

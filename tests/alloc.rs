@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
+use menshen::engine::cpu::{CpuNetwork, KernelChoice, ThreadTeam};
 use menshen::engine::{Precision, import, optimise};
 
 /// The system's allocator; it counts the allocations of all threads.
@@ -57,8 +57,8 @@ fn a_warm_network_allocates_nothing() {
     for (file, threads) in NETWORKS.into_iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file);
         let graph = optimise(import(std::fs::read(path).unwrap().into(), None).unwrap());
-        let crew = Arc::new(Crew::new(threads).unwrap());
-        let network = CpuNetwork::load(&graph, KernelChoice::Auto, Precision::F32, crew).unwrap();
+        let team = Arc::new(ThreadTeam::new(threads).unwrap());
+        let network = CpuNetwork::load(&graph, KernelChoice::Auto, Precision::F32, team).unwrap();
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         let output_len: usize = graph.outputs().iter().map(|output| elements(&output.shape)).sum();
         for rows in BATCHES {

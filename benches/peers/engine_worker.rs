@@ -16,7 +16,7 @@ use anyhow::Context;
 #[cfg(feature = "cuda")]
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use menshen::engine::cpu::{CpuNetwork, Crew, KernelChoice};
+use menshen::engine::cpu::{CpuNetwork, KernelChoice, ThreadTeam};
 #[cfg(feature = "cuda")]
 use menshen::engine::cuda::CudaNetwork;
 use menshen::engine::{Graph, Precision, import, optimise};
@@ -93,9 +93,9 @@ fn run(args: &Args, requests: impl BufRead, mut replies: impl Write) -> anyhow::
 }
 
 fn on_cpu(args: &Args, graph: &Graph) -> anyhow::Result<Infer> {
-    let crew = Arc::new(Crew::new(args.threads.get())?);
-    let network = CpuNetwork::load(graph, args.kernels, args.precision, crew)?;
-    let (input, batch) = (noise_input(graph, args.batch.get()), args.batch.get());
+    let team = Arc::new(ThreadTeam::new(args.threads.get())?);
+    let network = CpuNetwork::load(graph, args.kernels, args.precision, team)?;
+    let (input, batch) = (probe(graph, args.batch.get()), args.batch.get());
     Ok(Box::new(move |outputs| Ok(network.run(&input, batch, outputs)?)))
 }
 

@@ -13,8 +13,8 @@ use super::table::Table;
 use super::{progress_bar, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
-use crate::device::DeviceGroup;
-use crate::engine::cpu::{CpuNetwork, Crew};
+use crate::device::Device;
+use crate::engine::cpu::{CpuNetwork, ThreadTeam};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
 
@@ -215,15 +215,16 @@ fn inspect(config: &Config, name: &str) -> anyhow::Result<ExitCode> {
 fn plan_lines(config: &Config, package: &Package) -> anyhow::Result<Vec<String>> {
     let device = &config.device;
     let precision = device.precision.unwrap_or(package.manifest.precision);
-    let crew = Arc::new(Crew::new(1)?);
-    let network = CpuNetwork::load(&package.graph()?, device.kernels, precision, crew)?;
+    let team = Arc::new(ThreadTeam::new(1)?);
+    let network = CpuNetwork::load(&package.graph()?, device.kernels, precision, team)?;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, algorithm) in network.steps() {
         *counts.entry(algorithm).or_default() += 1;
     }
     let counts: Vec<String> =
         counts.into_iter().map(|(algorithm, count)| format!("{algorithm} {count}")).collect();
-    let [weights, activations] = network.memory().map(|bytes| bytes as f64 / (1 << 20) as f64);
+    let [weights, activations] =
+        network.memory_bytes().map(|bytes| bytes as f64 / (1 << 20) as f64);
     Ok(vec![
         format!("plan        {} kernels, {precision}: {}", network.kernels(), counts.join(", ")),
         format!("memory      {weights:.1} MiB of weights, {activations:.1} MiB for each thread"),

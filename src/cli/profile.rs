@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::table::Table;
 use crate::config::Config;
-use crate::engine::cpu::{CpuNetwork, Crew, StepReport};
+use crate::engine::cpu::{CpuNetwork, StepReport, ThreadTeam};
 use crate::model::Package;
 
 /// Largest batch. A larger one only takes longer.
@@ -33,9 +33,10 @@ pub(super) fn run(
         None => package.manifest.input.clone(),
     };
     let graph = package.graph_for(&input)?;
-    let network = CpuNetwork::load(&graph, device.kernels, precision, Arc::new(Crew::new(1)?))?;
+    let network =
+        CpuNetwork::load(&graph, device.kernels, precision, Arc::new(ThreadTeam::new(1)?))?;
     let spinner = super::spinner("timing every step");
-    let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak());
+    let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak_flops());
     spinner.finish_and_clear();
     println!(
         "{}  {}×{}  batch {batch}  {precision}, {} kernels, 1 thread; this core's peak {:.0} GFLOP/s",

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use thiserror::Error;
 
 use super::DeviceSettings;
-use crate::engine::cpu::Crew;
+use crate::engine::cpu::ThreadTeam;
 use crate::engine::{EngineError, ImportError, Network, Precision, import, optimise};
 
 /// Batch sizes that every row is run in. The odd ones are in no manifest.
@@ -67,9 +67,9 @@ pub fn compare(
     let row_shape = &input.dims()[1..];
     let graph = optimise(import(onnx, Some(row_shape))?);
     let precision = settings.precision.unwrap_or(Precision::F32);
-    let crew = Arc::new(Crew::new(settings.threads().get())?);
-    let network = Network::cpu(&graph, settings.kernels, precision, crew)?;
-    let alone = run_in_batches(&network, &input, 1)?;
+    let team = Arc::new(ThreadTeam::new(settings.threads().get())?);
+    let network = Network::cpu(&graph, settings.kernels, precision, team)?;
+    let alone = run_in(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
         let expected = values_by_row(&read_recorded(&recording, &format!("output.{name}"))?)?;

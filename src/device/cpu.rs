@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, Device as CandleDevice, InplaceOp1, Layout, Tensor
 
 use super::loaded::ModelKey;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cpu::{Crew, KernelChoice};
+use crate::engine::cpu::{KernelChoice, ThreadTeam};
 use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
@@ -21,9 +21,9 @@ use crate::trust::{Secret, Wipe};
 /// `[bucket, …]` per output, in the order of the manifest.
 pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
 
-/// The CPU with its threads and networks.
+/// The CPU with its thread team and its networks.
 pub(super) struct CpuMachine {
-    crew: Arc<Crew>,
+    team: Arc<ThreadTeam>,
     kernels: KernelChoice,
     networks: BTreeMap<ModelKey, RunNetwork>,
 }
@@ -38,8 +38,8 @@ impl CpuMachine {
 
     /// Starts the threads that run networks.
     pub(super) fn open(threads: usize, kernels: KernelChoice) -> Result<Self, DeviceError> {
-        let crew = Arc::new(Crew::new(threads).map_err(DeviceError::Thread)?);
-        Ok(Self { crew, kernels, networks: BTreeMap::new() })
+        let team = Arc::new(ThreadTeam::new(threads).map_err(DeviceError::Thread)?);
+        Ok(Self { team, kernels, networks: BTreeMap::new() })
     }
 
     /// Returns the description of the CPU; `chosen` says why this device was chosen.
@@ -64,7 +64,7 @@ impl CpuMachine {
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
         let precision = manifest.precision;
-        let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.crew))
+        let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.team))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
         self.networks.insert(model.key(), with_output_order(network, order));
@@ -116,9 +116,9 @@ impl CpuMachine {
     /// bucket is smaller.
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
-        let threads = self.crew.size();
-        let rows_per_thread = (PART_BYTES / row_bytes / threads).max(1);
-        bucket.min(rows_per_thread * threads)
+        let threads = self.team.size();
+        let for_each = (STAGED_BYTES / row_bytes / threads).max(1);
+        bucket.min(for_each * threads)
     }
 
     fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {

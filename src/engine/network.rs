@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::cpu::{CpuNetwork, Crew, KernelChoice};
+use super::cpu::{CpuNetwork, ThreadTeam, KernelChoice};
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
@@ -41,9 +41,9 @@ impl Network {
         graph: &Graph,
         kernels: KernelChoice,
         precision: Precision,
-        crew: Arc<Crew>,
+        team: Arc<ThreadTeam>,
     ) -> Result<Self, EngineError> {
-        let network = CpuNetwork::load(graph, kernels, precision, crew)?;
+        let network = CpuNetwork::load(graph, kernels, precision, team)?;
         Ok(Self::with_executor(graph, Executor::Cpu(network)))
     }
 

@@ -18,7 +18,9 @@ fn a_profile_shows_every_step_of_the_plan() {
     let profile = run_menshen(&["models", "profile", "fr_liveness", "--batch", "2"]);
     assert_eq!(profile.status.code(), Some(0), "{}", text(&profile.stderr));
     let profile = text(&profile.stdout);
-    for word in ["batch 2", "GFLOP/s", "planar", "depthwise", "pointwise", "vector", "100 %"] {
+    for word in
+        ["batch 2", "GFLOP/s", "planar", "depthwise", "pointwise", "fully connected", "100 %"]
+    {
         assert!(profile.contains(word), "{word} in\n{profile}");
     }
     let refused = run_menshen(&["models", "profile", "fr_liveness", "--batch", "0"]);

@@ -1,4 +1,4 @@
-//! Runs a plan on memory of its own.
+//! Runs a plan on an arena of its own.
 
 #[cfg(test)]
 mod guards;
@@ -6,128 +6,146 @@ mod guards;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::crew::Barrier;
 use super::memory::Buffer;
-use super::plan::{Home, Plan, Step};
+use super::plan::{Owner, Plan, Step};
 use super::schedule::Schedule;
-use super::work::{Failure, Region, Run, Spot};
+use super::team::Barrier;
+use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
-/// A plan with an arena: what one thread needs to run it.
+/// A plan with an arena and scratch: all that one thread needs to run it.
 pub(super) struct Executor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    /// Keeps the memory that `spots` point to.
+    /// Owns the memory that `buffers` point to.
     _arena: Buffer,
     scratch: Buffer,
-    spots: Vec<Spot>,
+    buffers: Vec<BufferPtr>,
 }
 
-// SAFETY: the pointers in `spots` are to the executor's own arena, or to the caller's input and
-// outputs during a run.
+// SAFETY: the pointers in `buffers` point to the executor's own arena or, during a run, to the
+// caller's input and outputs.
 unsafe impl Send for Executor {}
 
-/// The caller's memory for some rows of a batch.
+/// Some items of a batch, in the caller's memory.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    /// The whole batch's input, and its outputs, one after the other for all rows.
+pub(super) struct BatchSlice<'a> {
+    /// The input of the whole batch, and its outputs: each output for all items, one output after
+    /// another.
     pub(super) input: *const f32,
     pub(super) outputs: *mut f32,
-    /// Rows of the whole batch.
-    pub(super) of: usize,
-    /// The rows meant.
+    /// Items of the whole batch.
+    pub(super) batch_items: usize,
+    /// First item of the slice.
     pub(super) first: usize,
     pub(super) count: usize,
-    /// Where a step says that it failed.
+    /// Receives the first error of a step.
     pub(super) failure: &'a Failure,
 }
 
-// SAFETY: whoever makes one sees to it that nobody else uses the outputs of these rows.
-unsafe impl Sync for Rows<'_> {}
+// SAFETY: the code that makes a slice makes sure that no other code uses the outputs of its items.
+unsafe impl Sync for BatchSlice<'_> {}
 
-impl Rows<'_> {
-    /// A thread's share of the rows.
-    pub(super) fn part(&self, Part { index, of }: Part) -> Self {
-        let (from, to) = (self.count * index / of, self.count * (index + 1) / of);
+impl BatchSlice<'_> {
+    /// Returns the items that one of several threads runs.
+    pub(super) fn share(&self, Share { index, threads }: Share) -> Self {
+        let (from, to) = (self.count * index / threads, self.count * (index + 1) / threads);
         Self { first: self.first + from, count: to - from, ..*self }
     }
 }
 
 impl Executor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
-        let arena = Buffer::zeroed(schedule.arena);
-        let scratch = Buffer::zeroed(schedule.scratch);
-        let nowhere = Spot { start: std::ptr::null_mut(), stride: 0 };
-        let spots = schedule.places.iter().map(|place| match place {
-            // SAFETY: places lie in the arena.
-            Some(place) => {
-                Spot { start: unsafe { arena.start().add(place.offset) }, stride: place.stride }
-            }
-            None => nowhere,
+        let arena = Buffer::zeroed(schedule.arena_bytes);
+        let scratch = Buffer::zeroed(schedule.scratch_bytes);
+        let null = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
+        let buffers = schedule.arena_ranges.iter().map(|range| match range {
+            // SAFETY: the ranges lie in the arena.
+            Some(range) => BufferPtr {
+                start: unsafe { arena.start().add(range.offset) },
+                item_stride: range.item_stride,
+            },
+            None => null,
         });
-        let spots = spots.collect();
-        Self { plan, schedule, _arena: arena, scratch, spots }
+        let buffers = buffers.collect();
+        Self { plan, schedule, _arena: arena, scratch, buffers }
     }
 
-    /// Runs any number of rows, as many at a time as the schedule takes. `seen` is told of each
-    /// step and each link of a step when it has run.
-    pub(super) fn run(&mut self, rows: &Rows<'_>, seen: &dyn Fn(usize, usize)) {
-        let rows_max = self.schedule.rows_max;
-        for from in (0..rows.count).step_by(rows_max) {
-            let count = rows_max.min(rows.count - from);
-            self.aim(&Rows { first: rows.first + from, count, ..*rows });
+    /// Runs the items of a slice, up to `items_max` of the schedule at a time. Calls
+    /// `stage_done(step, stage)` after each stage of a step, and `stage_done(step, 0)` after each
+    /// step.
+    pub(super) fn run(&mut self, slice: &BatchSlice<'_>, stage_done: &dyn Fn(usize, usize)) {
+        let items_max = self.schedule.items_max;
+        for from in (0..slice.count).step_by(items_max) {
+            let count = items_max.min(slice.count - from);
+            self.point_at(&BatchSlice { first: slice.first + from, count, ..*slice });
             for segment in &self.schedule.segments {
-                let passes = if segment.is_row_by_row { count } else { 1 };
+                let passes = if segment.is_item_by_item { count } else { 1 };
                 for pass in 0..passes {
-                    let images = if segment.is_row_by_row { pass..pass + 1 } else { 0..count };
+                    let items = if segment.is_item_by_item { pass..pass + 1 } else { 0..count };
                     for step in segment.steps.clone() {
-                        let lap = |link| seen(step, link);
-                        self.step(step, images.clone(), rows.failure, &lap);
-                        lap(0);
+                        let done = |stage| stage_done(step, stage);
+                        self.run_step(step, items.clone(), slice.failure, &done);
+                        done(0);
                     }
                 }
             }
         }
     }
 
-    fn step(&self, step: usize, images: Range<usize>, failure: &Failure, lap: &dyn Fn(usize)) {
+    fn run_step(
+        &self,
+        step: usize,
+        items: Range<usize>,
+        failure: &Failure,
+        stage_done: &dyn Fn(usize),
+    ) {
         let step = &self.plan.steps[step];
-        let region = Region { images, rows: 0..step.rows, groups: 0..step.groups };
-        let (kernels, spots) = (self.plan.kernels, &self.spots);
-        let run = Run { kernels, spots, scratch: self.scratch.start(), failure, lap };
-        // SAFETY: the region is the step's output, the spots are those of the plan, and this
-        // thread alone uses them.
+        let region = OutputRegion { items, rows: 0..step.rows, groups: 0..step.groups };
+        let run = RunContext {
+            kernels: self.plan.kernels,
+            buffers: &self.buffers,
+            scratch: self.scratch.start(),
+            failure,
+            stage_done,
+        };
+        // SAFETY: the region is the whole output of the step, the buffers are those of the plan,
+        // and only this thread uses them.
         unsafe { step.work.run(&run, &region) };
     }
 
-    /// Points the caller's values at some rows.
-    fn aim(&mut self, rows: &Rows<'_>) {
+    /// Sets the buffers of the caller's values to the items of a slice.
+    fn point_at(&mut self, slice: &BatchSlice<'_>) {
         let mut offset = 0;
         let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
             let len = self.plan.output_lens.get(index).copied().unwrap_or(0);
             let start = offset;
-            offset += len * rows.of;
+            offset += len * slice.batch_items;
             start
         });
-        for (value, spot) in self.plan.values.iter().zip(&mut self.spots) {
-            let (start, len) = match value.home {
-                Home::Arena => continue,
-                // Nothing writes to the input.
-                Home::Input => (rows.input.cast_mut(), self.plan.input_len),
-                Home::Output(index) => {
-                    let start = rows.outputs.wrapping_add(offsets[index]);
+        for (value, buffer) in self.plan.values.iter().zip(&mut self.buffers) {
+            let (start, len) = match value.owner {
+                Owner::Arena => continue,
+                // No step writes to the input.
+                Owner::Input => (slice.input.cast_mut(), self.plan.input_len),
+                Owner::Output(index) => {
+                    let start = slice.outputs.wrapping_add(offsets[index]);
                     (start, self.plan.output_lens[index])
                 }
             };
-            let start = start.wrapping_add(rows.first * len).cast();
-            *spot = Spot { start, stride: len * size_of::<f32>() };
+            let start = start.wrapping_add(slice.first * len).cast();
+            *buffer = BufferPtr { start, item_stride: len * size_of::<f32>() };
         }
     }
 
-    /// The memory of one row, for several threads that run it together.
-    pub(super) fn share<'a>(&'a mut self, rows: &Rows<'a>) -> SharedRow<'a> {
-        self.aim(rows);
-        let (plan, spots, scratch) = (&self.plan, &self.spots, self.scratch.start());
-        SharedRow { plan, spots, scratch, failure: rows.failure }
+    /// Returns the memory of one item, for several threads that run the item together.
+    pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
+        self.point_at(slice);
+        SharedItem {
+            plan: &self.plan,
+            buffers: &self.buffers,
+            scratch: self.scratch.start(),
+            failure: slice.failure,
+        }
     }
 
     pub(super) fn scratch(&self) -> *mut u8 {
@@ -138,27 +156,32 @@ impl Executor {
 /// Most outputs of a network, as in a manifest.
 pub(super) const OUTPUTS_MAX: usize = 32;
 
-/// One row of a batch that several threads work on.
-pub(super) struct SharedRow<'a> {
+/// One item of a batch that several threads run together.
+pub(super) struct SharedItem<'a> {
     plan: &'a Plan,
-    spots: &'a [Spot],
-    /// The scratch of the first of them.
+    buffers: &'a [BufferPtr],
+    /// The scratch of the first thread.
     pub(super) scratch: *mut u8,
     failure: &'a Failure,
 }
 
-// SAFETY: threads write to different parts of the spots, step by step, and each to a scratch of
-// its own.
-unsafe impl Sync for SharedRow<'_> {}
+// SAFETY: in each step, every thread writes to another part of the buffers, and to a scratch of its
+// own.
+unsafe impl Sync for SharedItem<'_> {}
 
-impl SharedRow<'_> {
-    /// This thread's part of the row.
-    pub(super) fn run(&self, part: Part, scratch: *mut u8, barrier: &Barrier) {
-        let (kernels, spots, failure) = (self.plan.kernels, self.spots, self.failure);
-        let run = Run { kernels, spots, scratch, failure, lap: &|_| {} };
+impl SharedItem<'_> {
+    /// Runs this thread's share of every step.
+    pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
+        let run = RunContext {
+            kernels: self.plan.kernels,
+            buffers: self.buffers,
+            scratch,
+            failure: self.failure,
+            stage_done: &|_| {},
+        };
         for step in &self.plan.steps {
-            if let Some(region) = part.of(step) {
-                // SAFETY: the parts of a step do not overlap, and the barrier keeps steps apart.
+            if let Some(region) = share.region(step) {
+                // SAFETY: the shares of a step do not overlap, and the barrier separates the steps.
                 unsafe { step.work.run(&run, &region) };
             }
             barrier.wait();
@@ -166,28 +189,31 @@ impl SharedRow<'_> {
     }
 }
 
-/// Which of how many threads.
+/// One of `threads` equal shares of the work, by index.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct Share {
     pub(super) index: usize,
-    pub(super) of: usize,
+    pub(super) threads: usize,
 }
 
-impl Part {
-    /// This part of a step: rows where there are many, as the next step reads mostly the same
-    /// rows, else groups of channels.
-    fn of(self, step: &Step) -> Option<Region> {
+impl Share {
+    /// Returns this share of a step, or `None` if the share is empty. A step with many rows is
+    /// split by rows, because the next step then mostly reads rows of the same thread. Other steps
+    /// are split by groups of channels.
+    fn region(self, step: &Step) -> Option<OutputRegion> {
         let units = step.rows.div_ceil(step.row_unit);
-        let share = |count: usize| count * self.index / self.of..count * (self.index + 1) / self.of;
-        let (rows, groups) = if units >= 4 * self.of || units > step.groups {
-            let units = share(units);
+        let split = |count: usize| {
+            count * self.index / self.threads..count * (self.index + 1) / self.threads
+        };
+        let (rows, groups) = if units >= 4 * self.threads || units > step.groups {
+            let units = split(units);
             let end = step.rows.min(units.end * step.row_unit);
             (units.start * step.row_unit..end, 0..step.groups)
         } else {
-            (0..step.rows, share(step.groups))
+            (0..step.rows, split(step.groups))
         };
         let is_some = !rows.is_empty() && !groups.is_empty();
-        is_some.then_some(Region { images: 0..1, rows, groups })
+        is_some.then_some(OutputRegion { items: 0..1, rows, groups })
     }
 }
 
@@ -199,33 +225,42 @@ mod tests {
     use crate::fixtures::random_optimised_graph;
 
     #[test]
-    fn parts_of_a_step_are_the_whole_step_and_do_not_overlap() {
+    fn the_shares_of_a_step_cover_it_and_do_not_overlap() {
         for seed in 0..150 {
             let plan = lower(&random_optimised_graph(seed), &PORTABLE_F32).unwrap();
-            for (step, of) in plan.steps.iter().flat_map(|step| (1..=5).map(move |of| (step, of))) {
+            for (step, threads) in
+                plan.steps.iter().flat_map(|step| (1..=5).map(move |threads| (step, threads)))
+            {
                 let mut times = vec![vec![0; step.groups]; step.rows];
-                for region in (0..of).filter_map(|index| Part { index, of }.of(step)) {
-                    assert_eq!(region.images, 0..1);
+                for region in (0..threads).filter_map(|index| Share { index, threads }.region(step))
+                {
+                    assert_eq!(region.items, 0..1);
                     assert_eq!(region.rows.start % step.row_unit, 0, "tiles of rows stay whole");
                     for row in &mut times[region.rows] {
                         row[region.groups.clone()].iter_mut().for_each(|times| *times += 1);
                     }
                 }
-                assert!(times.iter().flatten().all(|&times| times == 1), "{} of {of}", step.label);
+                assert!(
+                    times.iter().flatten().all(|&times| times == 1),
+                    "{} on {threads} threads",
+                    step.label
+                );
             }
         }
     }
 
     #[test]
-    fn threads_share_all_rows_of_a_batch() {
-        for (count, of) in (0..20).flat_map(|count| (1..=5).map(move |of| (count, of))) {
+    fn threads_share_all_items_of_a_batch() {
+        for (count, threads) in
+            (0..20).flat_map(|count| (1..=5).map(move |threads| (count, threads)))
+        {
             let outputs = std::ptr::null_mut();
             let (input, failure) = (std::ptr::null(), &Failure::default());
-            let all = Rows { input, outputs, of: 40, first: 7, count, failure };
+            let all = BatchSlice { input, outputs, batch_items: 40, first: 7, count, failure };
             let mut next = 7;
-            for part in (0..of).map(|index| all.part(Part { index, of })) {
-                assert_eq!((part.first, part.of), (next, 40));
-                next += part.count;
+            for share in (0..threads).map(|index| all.share(Share { index, threads })) {
+                assert_eq!((share.first, share.batch_items), (next, 40));
+                next += share.count;
             }
             assert_eq!(next, 7 + count);
         }

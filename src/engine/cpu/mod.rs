@@ -1,60 +1,63 @@
-//! Runs networks on the CPU, planned.
+//! Runs networks on the CPU by a plan that is made when the network is loaded.
 //!
 //! ```text
-//! graph → lower (kernels, packed weights, bands) → schedule (order, memory) → executor, one per thread
+//! graph → lower (kernels, packed weights, band chains)
+//!       → schedule (order of steps, memory)
+//!       → executor, one per thread
 //! ```
 //!
-//! # The tricks, and where each is explained
+//! # Optimisations, and the file that explains each
 //!
-//! | trick | file |
+//! | optimisation | file |
 //! |---|---|
-//! | sixteen channels lie together, in blocks with a real border, so that no kernel tests for edges | `layout` |
-//! | one source for all instruction sets | `lanes` |
-//! | a tile of sums that never leaves the registers | `kernels/tile` |
-//! | pixels of several rows in one line, two taps of a kernel in one product of tiles | `kernels/strip`, `kernels/amx` |
-//! | small networks' inputs are read as the caller laid them out | `work/planar` |
-//! | images side by side as the pixels of a matrix product | `work/vector` |
+//! | channels in blocks of sixteen with a real border: no kernel tests for edges | `layout` |
+//! | one source of each kernel for all instruction sets | `lanes` |
+//! | the sums of a tile stay in registers | `kernels/tile` |
+//! | AMX: pixels of several rows in one line, two taps in one product | `kernels/{strip,amx}` |
+//! | an input of few channels is read in the caller's layout | `work/planar` |
+//! | the items of a batch are the pixels of one matrix product | `work/fully_connected` |
 //! | a quarter of the multiplications of a 3×3 convolution | `kernels/winograd` |
-//! | batch normalisation in front of a bordered convolution costs nothing | `passes` |
-//! | steps on large images run in turns, some rows at a time that stay in the cache | `work/bands` |
-//! | weights from memory are fetched while the ones before are multiplied with | `work/product` |
-//! | heads of a detector that would each leave a register half empty are one | `passes` |
-//! | row by row where activations are large, together where weights are; one place for values that never meet | `schedule` |
-//! | one row on several threads | `crew`, `executor` |
-//! | but not while others use the cores | `pace` |
+//! | batch normalisation before a bordered convolution costs nothing | `passes` |
+//! | steps on large images run in bands of rows that stay in the cache | `work/band_chain` |
+//! | weights are prefetched from memory during the products before them | `work/product` |
+//! | heads of a detector that would fill half a register each are merged | `passes` |
+//! | item by item if activations are larger, all items together if weights are | `schedule` |
+//! | values whose live ranges do not overlap share memory | `schedule` |
+//! | one item runs on several threads | `team`, `executor` |
+//! | one item runs on one thread while other work uses the cores | `item_parallelism` |
 //!
 //! The kernels for AMX are tested under an instruction emulator (`tests/emulator`) and have never
 //! run on hardware, so [`KernelChoice::Auto`] does not choose them.
 //!
-//! # What a row's answer depends on
+//! # What the output of an item depends on
 //!
-//! On the row, the kernel set and the precision: each output is summed in one order whatever the
-//! batch, the tile, the band or the thread, and which algorithm a layer gets is decided by its
-//! shape, never by a stopwatch. So answers are the same bits alone, in any bucket and after any
-//! restart.
+//! The output of an item depends only on the item, the kernel set and the precision. Each output is
+//! summed in one order, whatever the batch, the tile, the band or the thread. The algorithm of a
+//! layer follows from the layer's shape, never from a measured time. So the output of an item has
+//! the same bits alone, in any bucket and after any restart.
 
 #![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
 
-mod crew;
+#[cfg(target_arch = "x86_64")]
+mod amx_permission;
 mod executor;
+mod item_parallelism;
 mod kernels;
 mod lanes;
 mod layout;
 mod lower;
 mod memory;
 mod network;
-mod pace;
 mod pack;
 mod peak;
-#[cfg(target_arch = "x86_64")]
-mod permission;
 mod plan;
 mod schedule;
 mod select;
+mod team;
 #[cfg(test)]
 mod tests;
 mod work;
 
-pub use crew::Crew;
 pub use network::{CpuNetwork, StepReport};
 pub use select::{KernelChoice, SelectError};
+pub use team::ThreadTeam;

@@ -1,4 +1,4 @@
-//! A planned network as one operation on candle tensors.
+//! A network on the CPU, also as one operation on candle tensors.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::crew::{Barrier, Crew};
-use super::executor::{Executor, OUTPUTS_MAX, Part, Rows};
+use super::executor::{BatchSlice, Executor, OUTPUTS_MAX, Share};
+use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
-use super::lower::{bands, lower};
-use super::pace::{Pace, Way};
+use super::lower::{fuse_bands, lower};
 use super::peak;
 use super::plan::Plan;
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
+use super::team::{Barrier, ThreadTeam};
 use super::work::Failure;
 use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// A network on the CPU, with an executor for each thread of its crew.
+/// A network on the CPU, with one executor for each thread of its team.
 pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    crew: Arc<Crew>,
+    team: Arc<ThreadTeam>,
     executors: Vec<Mutex<Executor>>,
-    /// Held through a run: one batch at a time.
-    pace: Mutex<Pace>,
+    /// Locked during a run: the network runs one batch at a time.
+    parallelism: Mutex<ItemParallelism>,
 }
 
 #[cfg(test)]
@@ -38,168 +38,184 @@ impl CpuNetwork {
         self.executors.iter().for_each(|executor| executor.lock().poison());
     }
 
-    /// See [`Executor::assert_unharmed`].
+    /// See [`Executor::assert_guards_intact`].
     #[track_caller]
-    pub(super) fn assert_unharmed(&self) {
-        self.executors.iter().for_each(|executor| executor.lock().assert_unharmed());
+    pub(super) fn assert_guards_intact(&self) {
+        self.executors.iter().for_each(|executor| executor.lock().assert_guards_intact());
     }
 }
 
-/// How long a step took, for `models profile`.
+/// The time of one step, for `models profile`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
     /// The operation and its shape.
     pub label: String,
-    /// How it was computed.
+    /// The algorithm of the kernel.
     pub algorithm: &'static str,
-    /// Time for the whole batch: the least of all runs.
+    /// Time for the whole batch: the shortest of all runs.
     pub time: Duration,
-    /// Multiply-adds for the whole batch, as a direct convolution does them.
+    /// Multiply-adds for the whole batch, counted as for a direct convolution.
     pub macs: u64,
     /// Bytes of constants.
     pub weight_bytes: usize,
-    /// Whether it ran in bands of rows, in turns with those before or behind it.
+    /// Whether the step ran in bands of rows, as a stage of a chain.
     pub is_in_bands: bool,
 }
 
 impl CpuNetwork {
-    /// Packs an optimised graph for this processor.
+    /// Lowers an optimised graph to the kernels of this processor and packs its weights.
     ///
     /// # Errors
-    /// A processor without the instructions, or an operation that cannot be run.
+    /// If the processor lacks the instructions, or no kernel can run an operation.
     pub fn load(
         graph: &Graph,
         choice: KernelChoice,
         precision: Precision,
-        crew: Arc<Crew>,
+        team: Arc<ThreadTeam>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(graph, choice.select(precision)?, crew, &Policy::USUAL)
+        Self::load_with(graph, choice.select(precision)?, team, &Policy::DEFAULT)
     }
 
     pub(super) fn load_with(
         graph: &Graph,
         kernels: &'static KernelSet,
-        crew: Arc<Crew>,
+        team: Arc<ThreadTeam>,
         policy: &Policy,
     ) -> Result<Self, EngineError> {
         if graph.outputs().len() > OUTPUTS_MAX {
             return Err(EngineError::TooManyOutputs(graph.outputs().len()));
         }
-        let plan = bands(lower(graph, kernels)?, &policy.bands);
-        Ok(Self::of_plan(plan, crew, policy))
+        let plan = fuse_bands(lower(graph, kernels)?, &policy.bands);
+        Ok(Self::from_plan(plan, team, policy))
     }
 
-    fn of_plan(plan: Plan, crew: Arc<Crew>, policy: &Policy) -> Self {
+    fn from_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
-        let schedule = Arc::new(Schedule::of(&plan, policy));
+        let schedule = Arc::new(Schedule::new(&plan, policy));
         let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
-        let executors = (0..crew.size()).map(executor).collect();
-        Self { plan, schedule, crew, executors, pace: Mutex::default() }
+        let executors = (0..team.size()).map(executor).collect();
+        Self { plan, schedule, team, executors, parallelism: Mutex::default() }
     }
 
-    /// The kernels, for listings.
+    /// Returns the name of the kernel set, for listings.
     pub fn kernels(&self) -> &'static str {
         self.plan.kernels.name
     }
 
-    /// Bytes of packed constants, and of one thread's activations.
-    pub fn memory(&self) -> [usize; 2] {
-        [self.plan.weight_bytes(), self.schedule.arena + self.schedule.scratch]
+    /// Returns the bytes of all packed constants, and of the activations and scratch of one thread.
+    pub fn memory_bytes(&self) -> [usize; 2] {
+        [self.plan.weight_bytes(), self.schedule.arena_bytes + self.schedule.scratch_bytes]
     }
 
-    /// Each step as `operation`, `algorithm`.
+    /// Returns the label and the algorithm of each step.
     pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.plan.steps.iter().map(|step| (step.label.as_str(), step.work.algorithm()))
     }
 
-    /// Runs `count` rows that lie one after the other. `outputs` gets each output for all rows,
-    /// one output after the other. Allocates nothing.
+    /// Runs `count` items that lie one after another in `input`. `outputs` receives the first
+    /// output of all items, then the second output of all items, and so on. Allocates no memory.
     ///
     /// # Errors
-    /// A step of the reference that failed; outputs then hold anything.
+    /// If a step of the reference failed. The content of `outputs` is then unspecified.
+    ///
+    /// # Panics
+    /// If the length of `input` or `outputs` does not fit `count`.
     pub fn run(&self, input: &[f32], count: usize, outputs: &mut [f32]) -> Result<(), EngineError> {
         let output_len: usize = self.plan.output_lens.iter().sum();
-        assert_eq!(input.len(), count * self.plan.input_len, "rows are as long as the input");
+        assert_eq!(
+            input.len(),
+            count * self.plan.input_len,
+            "every item has the length of the input"
+        );
         assert_eq!(outputs.len(), count * output_len, "there is room for every output");
         let (input, outputs) = (input.as_ptr(), outputs.as_mut_ptr());
         let failure = Failure::default();
-        self.run_rows(&Rows { input, outputs, of: count, first: 0, count, failure: &failure });
+        self.run_batch(&BatchSlice {
+            input,
+            outputs,
+            batch_items: count,
+            first: 0,
+            count,
+            failure: &failure,
+        });
         failure.into_result()
     }
 
-    fn run_rows(&self, all: &Rows<'_>) {
-        let mut pace = self.pace.lock();
-        let threads = self.crew.size();
+    fn run_batch(&self, all: &BatchSlice<'_>) {
+        let mut parallelism = self.parallelism.lock();
+        let threads = self.team.size();
         if threads == 1 {
-            self.run_alone(all);
+            self.run_on_one_thread(all);
         } else if all.count == 1 {
-            let (way, begun) = (pace.next(), Instant::now());
-            match way {
-                Way::Together => self.run_together(all),
-                Way::Alone => self.run_alone(all),
+            let (mode, begun) = (parallelism.choose(), Instant::now());
+            match mode {
+                Mode::AllThreads => self.run_on_all_threads(all),
+                Mode::OneThread => self.run_on_one_thread(all),
             }
-            pace.took(way, begun.elapsed());
+            parallelism.record(mode, begun.elapsed());
         } else {
-            self.crew.run(&|index| {
-                let rows = all.part(Part { index, of: threads });
-                self.executors[index].lock().run(&rows, &|_, _| {});
+            self.team.run(&|index| {
+                let slice = all.share(Share { index, threads });
+                self.executors[index].lock().run(&slice, &|_, _| {});
             });
         }
     }
 
-    fn run_alone(&self, rows: &Rows<'_>) {
-        self.executors[0].lock().run(rows, &|_, _| {});
+    fn run_on_one_thread(&self, slice: &BatchSlice<'_>) {
+        self.executors[0].lock().run(slice, &|_, _| {});
     }
 
-    /// One row on all threads.
-    fn run_together(&self, rows: &Rows<'_>) {
-        let mut own = self.executors[0].lock();
-        let shared = own.share(rows);
-        let barrier = Barrier::new(self.crew.size());
-        self.crew.run(&|index| {
-            let _guard = barrier.guard();
-            let part = Part { index, of: self.crew.size() };
+    /// Runs one item on all threads.
+    fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
+        let mut first = self.executors[0].lock();
+        let shared = first.share_item(slice);
+        let barrier = Barrier::new(self.team.size());
+        self.team.run(&|index| {
+            let _guard = barrier.break_on_panic();
+            let share = Share { index, threads: self.team.size() };
             let scratch = match index {
                 0 => shared.scratch,
                 _ => self.executors[index].lock().scratch(),
             };
-            shared.run(part, scratch, &barrier);
+            shared.run(share, scratch, &barrier);
         });
     }
 
-    /// Operations a second that this core could do at most with these kernels, a multiply-add
-    /// being two.
-    pub fn peak(&self) -> f64 {
-        peak::peak(self.plan.kernels, peak::ROUNDS)
+    /// Returns the operations per second that this core reaches at most with these kernels. A
+    /// multiply-add counts as two operations.
+    pub fn peak_flops(&self) -> f64 {
+        peak::peak_flops(self.plan.kernels, peak::ROUNDS)
     }
 
-    /// Runs the same row `repeats` times on one thread and times every step.
+    /// Runs a batch of `count` items `repeats` times on one thread, and reports the shortest time
+    /// of each step.
     ///
     /// # Errors
-    /// A step that failed.
+    /// If a step failed.
     pub fn profile(&self, count: usize, repeats: usize) -> Result<Vec<StepReport>, EngineError> {
         let input = vec![0.5; count * self.plan.input_len];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
         let failure = Failure::default();
-        let rows = Rows {
+        let batch = BatchSlice {
             input: input.as_ptr(),
             outputs: outputs.as_mut_ptr(),
-            of: count,
+            batch_items: count,
             first: 0,
             count,
             failure: &failure,
         };
         let mut executor = self.executors[0].lock();
         let steps = &self.plan.steps;
-        let of_each = |time| steps.iter().map(|step| vec![time; step.parts().len()]).collect();
-        let mut least: Vec<Vec<Duration>> = of_each(Duration::MAX);
-        // The first run warms caches and is not counted.
+        let per_stage =
+            |time| steps.iter().map(|step| vec![time; step.timed_parts().len()]).collect();
+        let mut least: Vec<Vec<Duration>> = per_stage(Duration::MAX);
+        // The first run warms the caches and is not counted.
         for repeat in 0..=repeats {
-            let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(of_each(Duration::ZERO));
+            let times: RefCell<Vec<Vec<Duration>>> = RefCell::new(per_stage(Duration::ZERO));
             let last = Cell::new(Instant::now());
-            executor.run(&rows, &|step, link| {
+            executor.run(&batch, &|step, stage| {
                 let now = Instant::now();
-                times.borrow_mut()[step][link] += now - last.replace(now);
+                times.borrow_mut()[step][stage] += now - last.replace(now);
             });
             let times = times.into_inner().into_iter().flatten();
             if repeat > 0 {
@@ -209,14 +225,14 @@ impl CpuNetwork {
         }
         failure.into_result()?;
         let reports = self.plan.steps.iter().zip(least).flat_map(|(step, times)| {
-            let is_in_bands = !step.work.links().is_empty();
-            let parts = step.parts().into_iter().zip(times);
-            parts.map(move |((label, work, macs), time)| StepReport {
-                label: label.to_owned(),
-                algorithm: work.algorithm(),
+            let is_in_bands = !step.work.stages().is_empty();
+            let parts = step.timed_parts().into_iter().zip(times);
+            parts.map(move |(part, time)| StepReport {
+                label: part.label.to_owned(),
+                algorithm: part.work.algorithm(),
                 time,
-                macs: macs * count as u64,
-                weight_bytes: work.weight_bytes(),
+                macs: part.macs * count as u64,
+                weight_bytes: part.work.weight_bytes(),
                 is_in_bands,
             })
         });
@@ -224,8 +240,8 @@ impl CpuNetwork {
     }
 }
 
-/// The whole network is one operation: `[rows, …]` in; out, each output for all rows, one after
-/// the other.
+/// The whole network as one operation. The input is `[items, …]`; the result is flat and holds each
+/// output for all items, one output after another.
 impl CustomOp1 for CpuNetwork {
     fn name(&self) -> &'static str {
         "network"
@@ -234,7 +250,7 @@ impl CustomOp1 for CpuNetwork {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let CpuStorage::F32(data) = storage else { bail!("a network is fed f32") };
         let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("a network is fed contiguous rows")
+            bail!("a network is fed contiguous items")
         };
         let count = layout.shape().dims()[0];
         let mut outputs = vec![0.0; count * self.plan.output_lens.iter().sum::<usize>()];
@@ -254,8 +270,8 @@ mod tests {
     use crate::fixtures::{floats, graph_of, model, node};
     use crate::reference::ReferenceOp;
 
-    /// Softmax of three numbers, replaced by a product with a matrix that wants two: what the
-    /// importer would have refused.
+    /// A softmax of three numbers, replaced by a product with a matrix that needs two. The importer
+    /// would refuse such a product.
     fn broken_plan() -> Plan {
         let softmax = vec![node("Softmax", &["x"], "y", &[])];
         let mut plan =
@@ -272,14 +288,14 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_fails_the_run_and_says_why() {
-        for (threads, rows) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
-            let crew = Arc::new(Crew::new(threads).unwrap());
-            let network = CpuNetwork::of_plan(broken_plan(), crew, &Policy::USUAL);
-            let error = network.run(&vec![1.0; 3 * rows], rows, &mut vec![0.0; 3 * rows]);
+    fn a_failed_step_fails_the_run_with_its_error() {
+        for (threads, items) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
+            let team = Arc::new(ThreadTeam::new(threads).unwrap());
+            let network = CpuNetwork::from_plan(broken_plan(), team, &Policy::DEFAULT);
+            let error = network.run(&vec![1.0; 3 * items], items, &mut vec![0.0; 3 * items]);
             let error = error.unwrap_err();
             assert!(matches!(error, EngineError::Tensor { op: "MatMul", .. }), "{error}");
-            assert!(network.profile(rows, 1).is_err());
+            assert!(network.profile(items, 1).is_err());
         }
     }
 }

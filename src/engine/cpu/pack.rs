@@ -1,46 +1,46 @@
-//! Weights in the order the kernels read them: packed once, at load.
+//! Packs weights into the order in which kernels read them, once, when the network is loaded.
 
 use super::kernels::KernelSet;
-use super::kernels::winograd::{KERNEL_TRANSFORM, NUMBERS, SIDE_IN};
+use super::kernels::winograd::{KERNEL_TRANSFORM, SIDE_IN, TRANSFORMED_LEN};
 use super::lanes::LANES;
 use super::lanes::bf16::to_bf16;
 use super::memory::Buffer;
 use crate::constant::Constant;
 
-/// Numbers per channel in whole blocks; lanes beyond the last channel are `beyond`.
-pub(super) fn per_channel(numbers: &[f32], beyond: f32) -> Buffer {
+/// Packs one number per channel into whole blocks. Lanes beyond the last channel hold `padding`.
+pub(super) fn per_channel(numbers: &[f32], padding: f32) -> Buffer {
     let mut padded = numbers.to_vec();
-    // Kernels may load two blocks at once.
-    padded.resize(numbers.len().next_multiple_of(2 * LANES), beyond);
-    Buffer::of(&padded)
+    // A kernel may load two blocks at once.
+    padded.resize(numbers.len().next_multiple_of(2 * LANES), padding);
+    Buffer::from_slice(&padded)
 }
 
-/// Numbers of the network in the set's format.
+/// Converts numbers to the format of the kernel set.
 pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
-    let mut writer = Writer::new(numbers.len(), kernels.element);
+    let mut writer = Writer::new(numbers.len(), kernels.element_bytes);
     numbers.iter().for_each(|&number| writer.push(number));
     writer.buffer
 }
 
-/// Writes numbers into a buffer, one after the other, so that weights are never held twice.
+/// Writes numbers into a buffer one by one, so that packed weights are never held twice.
 struct Writer {
     buffer: Buffer,
-    element: usize,
+    element_bytes: usize,
     len: usize,
     written: usize,
 }
 
 impl Writer {
-    /// Room for `len` numbers of `element` bytes: 4 are an `f32`, 2 a bfloat16.
-    fn new(len: usize, element: usize) -> Self {
-        Self { buffer: Buffer::zeroed(len * element), element, len, written: 0 }
+    /// Returns a writer for `len` elements of `element_bytes` bytes: 4 for `f32`, 2 for bfloat16.
+    fn new(len: usize, element_bytes: usize) -> Self {
+        Self { buffer: Buffer::zeroed(len * element_bytes), element_bytes, len, written: 0 }
     }
 
     fn push(&mut self, number: f32) {
         assert!(self.written < self.len, "there is room for every number");
-        // SAFETY: the place is inside the buffer, which is nobody else's yet.
+        // SAFETY: the element lies in the buffer, and no other code has its pointer yet.
         unsafe {
-            match self.element {
+            match self.element_bytes {
                 2 => *self.buffer.start().cast::<u16>().add(self.written) = to_bf16(number),
                 _ => *self.buffer.start().cast::<f32>().add(self.written) = number,
             }
@@ -49,35 +49,36 @@ impl Writer {
     }
 }
 
-/// How a dense kernel is packed: `[group][input block][row][column][dot][block of group][16]
-/// [depth]`, where a group is as many blocks of output channels as a tile covers; the last group
-/// may have fewer.
+/// The packed layout of a dense kernel: `[group][input block][row][column][dot][block of the
+/// group][16][depth]`. A group has as many blocks of output channels as a tile; the last group may
+/// have fewer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DenseShape {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
-    /// Rows and columns.
+    /// Height and width.
     pub(super) kernel: [usize; 2],
     /// Channels of an input block: 16, or 1 for planar images.
-    pub(super) block: usize,
+    pub(super) block_channels: usize,
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
-    /// Whether the last block of input channels is as long as the others, with weights of zero.
-    pub(super) whole_blocks: bool,
+    /// Whether the last block of input channels is padded with zero weights to the length of the
+    /// others.
+    pub(super) pads_last_block: bool,
 }
 
 impl DenseShape {
     pub(super) fn input_blocks(&self) -> usize {
-        self.inputs.div_ceil(self.block)
+        self.inputs.div_ceil(self.block_channels)
     }
 
-    /// Dots per tap in an input block that is full, and in the last one.
-    pub(super) fn dots(&self) -> [usize; 2] {
-        let last = match self.whole_blocks {
-            true => self.block,
-            false => self.inputs - (self.input_blocks() - 1) * self.block,
+    /// Returns the dots per tap in a full block of input channels, and in the last block.
+    pub(super) fn dots_per_tap(&self) -> [usize; 2] {
+        let last = match self.pads_last_block {
+            true => self.block_channels,
+            false => self.inputs - (self.input_blocks() - 1) * self.block_channels,
         };
-        [self.block.div_ceil(self.depth), last.div_ceil(self.depth)]
+        [self.block_channels.div_ceil(self.depth), last.div_ceil(self.depth)]
     }
 
     pub(super) fn output_blocks(&self) -> usize {
@@ -88,35 +89,35 @@ impl DenseShape {
         self.output_blocks().div_ceil(self.tile_blocks)
     }
 
-    /// First block and blocks of a group.
-    pub(super) fn group(&self, index: usize) -> (usize, usize) {
+    /// Returns the first block of output channels of a group, and the group's number of blocks.
+    pub(super) fn group_blocks(&self, index: usize) -> (usize, usize) {
         let from = index * self.tile_blocks;
         (from, self.tile_blocks.min(self.output_blocks() - from))
     }
 
     /// Elements of one block of output channels.
     pub(super) fn block_elements(&self) -> usize {
-        let [dots, last] = self.dots();
+        let [dots, last] = self.dots_per_tap();
         let taps = self.kernel[0] * self.kernel[1];
         ((self.input_blocks() - 1) * dots + last) * taps * LANES * self.depth
     }
 
-    /// Numbers of all groups.
+    /// Elements of all groups.
     fn elements(&self) -> usize {
         self.block_elements() * self.output_blocks()
     }
 
-    /// Packs `weight(output, input, row × columns + column)`.
+    /// Packs `weight(output, input, tap)`, where `tap` is `row × columns + column`.
     fn pack(&self, writer: &mut Writer, weight: impl Fn(usize, usize, usize) -> f32) {
-        let [dots, dots_last] = self.dots();
-        for (from, blocks) in (0..self.groups()).map(|group| self.group(group)) {
+        let [dots, dots_last] = self.dots_per_tap();
+        for (from, blocks) in (0..self.groups()).map(|group| self.group_blocks(group)) {
             for block in 0..self.input_blocks() {
                 let dots = if block + 1 < self.input_blocks() { dots } else { dots_last };
                 for tap in 0..self.kernel[0] * self.kernel[1] {
                     for dot in 0..dots {
                         for output in from * LANES..(from + blocks) * LANES {
                             for deep in 0..self.depth {
-                                let input = block * self.block + dot * self.depth + deep;
+                                let input = block * self.block_channels + dot * self.depth + deep;
                                 let is_there = output < self.outputs && input < self.inputs;
                                 let number =
                                     if is_there { weight(output, input, tap) } else { 0.0 };
@@ -129,11 +130,11 @@ impl DenseShape {
         }
     }
 
-    /// Packs a convolution's `[out, in, height, width]` as numbers of `element` bytes.
-    pub(super) fn pack_constant(&self, weight: &Constant, element: usize) -> Buffer {
+    /// Packs a convolution's `[out, in, height, width]` as elements of `element_bytes` bytes.
+    pub(super) fn pack_constant(&self, weight: &Constant, element_bytes: usize) -> Buffer {
         let taps = self.kernel[0] * self.kernel[1];
         let data = weight.data();
-        let mut writer = Writer::new(self.elements(), element);
+        let mut writer = Writer::new(self.elements(), element_bytes);
         self.pack(&mut writer, |output, input, tap| {
             data[(output * self.inputs + input) * taps + tap]
         });
@@ -141,27 +142,28 @@ impl DenseShape {
     }
 }
 
-/// A 3×3 kernel transformed for Winograd: one packed matrix of `f32` for each of the 36 numbers.
+/// Transforms a 3×3 kernel for Winograd's algorithm, and packs one `f32` matrix for each of the 36
+/// elements of a transformed tile.
 pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
-    let transformed: Vec<[f32; NUMBERS]> =
+    let transformed: Vec<[f32; TRANSFORMED_LEN]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
-    let mut writer = Writer::new(NUMBERS * shape.elements(), size_of::<f32>());
-    for number in 0..NUMBERS {
+    let mut writer = Writer::new(TRANSFORMED_LEN * shape.elements(), size_of::<f32>());
+    for number in 0..TRANSFORMED_LEN {
         shape.pack(&mut writer, |output, input, _| kernel(output, input)[number]);
     }
     writer.buffer
 }
 
-/// `G g Gᵀ`.
-fn transform_kernel(taps: &[f32]) -> [f32; NUMBERS] {
+/// Computes `G g Gᵀ`.
+fn transform_kernel(taps: &[f32]) -> [f32; TRANSFORMED_LEN] {
     let mut half = [[0.0; 3]; SIDE_IN];
     for (row, g) in half.iter_mut().zip(KERNEL_TRANSFORM) {
         for (column, sum) in row.iter_mut().enumerate() {
             *sum = (0..3).map(|k| g[k] * f64::from(taps[k * 3 + column])).sum::<f64>();
         }
     }
-    let mut numbers = [0.0; NUMBERS];
+    let mut numbers = [0.0; TRANSFORMED_LEN];
     for (at, number) in numbers.iter_mut().enumerate() {
         let (row, g) = (half[at / SIDE_IN], KERNEL_TRANSFORM[at % SIDE_IN]);
         *number = (0..3).map(|k| row[k] * g[k]).sum::<f64>() as f32;
@@ -169,7 +171,7 @@ fn transform_kernel(taps: &[f32]) -> [f32; NUMBERS] {
     numbers
 }
 
-/// A depthwise kernel: `[block][row][column][16]`.
+/// Packs a depthwise kernel as `[block][row][column][16]`.
 pub(super) fn depthwise(weight: &Constant, channels: usize) -> Vec<f32> {
     let taps = weight.data().len() / channels;
     let mut packed = vec![0.0; channels.next_multiple_of(LANES) * taps];
@@ -189,33 +191,34 @@ mod tests {
         let sizes = [(1, 1), (16, 16), (17, 15), (40, 33), (70, 3)];
         let kinds = [(LANES, 1, 1), (LANES, 1, 2), (LANES, 2, 1), (LANES, 2, 2), (1, 1, 2)];
         sizes.into_iter().flat_map(move |(outputs, inputs)| {
-            kinds.into_iter().flat_map(move |(block, depth, tile_blocks)| {
+            kinds.into_iter().flat_map(move |(block_channels, depth, tile_blocks)| {
                 let kernel = [2, 3];
-                [false, true].map(|whole_blocks| DenseShape {
+                [false, true].map(|pads_last_block| DenseShape {
                     outputs,
                     inputs,
                     kernel,
-                    block,
+                    block_channels,
                     depth,
                     tile_blocks,
-                    whole_blocks,
+                    pads_last_block,
                 })
             })
         })
     }
 
-    /// What was written, which must fill the buffer.
+    /// Returns the written elements, which must fill the buffer.
     fn floats(writer: &Writer) -> Vec<f32> {
         assert_eq!(writer.written, writer.len);
         let numbers = writer.buffer.start().cast_const().cast::<f32>();
-        // SAFETY: as many numbers were written.
+        // SAFETY: `len` elements were written.
         unsafe { std::slice::from_raw_parts(numbers, writer.len) }.to_vec()
     }
 
-    /// Reads as a tile does: for each dot, the blocks of its group, one after the other.
-    fn read(shape: &DenseShape, packed: &[f32], mut seen: impl FnMut([usize; 3], f32)) {
-        let [dots, dots_last] = shape.dots();
-        for (first, blocks) in (0..shape.groups()).map(|group| shape.group(group)) {
+    /// Reads packed weights in the order of a tile: for each dot, the blocks of the group one after
+    /// another.
+    fn read(shape: &DenseShape, packed: &[f32], mut visit: impl FnMut([usize; 3], f32)) {
+        let [dots, dots_last] = shape.dots_per_tap();
+        for (first, blocks) in (0..shape.groups()).map(|group| shape.group_blocks(group)) {
             let mut weights = packed[first * shape.block_elements()..].iter();
             for input_block in 0..shape.input_blocks() {
                 let is_last = input_block + 1 == shape.input_blocks();
@@ -224,8 +227,9 @@ mod tests {
                 }) {
                     for lane in 0..blocks * LANES {
                         for deep in 0..shape.depth {
-                            let input = input_block * shape.block + dot * shape.depth + deep;
-                            seen([first * LANES + lane, input, tap], *weights.next().unwrap());
+                            let input =
+                                input_block * shape.block_channels + dot * shape.depth + deep;
+                            visit([first * LANES + lane, input, tap], *weights.next().unwrap());
                         }
                     }
                 }
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_finds_each_weight_once_and_zeros_beyond() {
+    fn a_tile_finds_each_weight_once_and_zeros_in_the_padding() {
         for shape in shapes() {
             let name = |[output, input, tap]: [usize; 3]| (output * 100 + input) * 10 + tap + 1;
             let mut writer = Writer::new(shape.elements(), size_of::<f32>());
@@ -257,7 +261,7 @@ mod tests {
     #[test]
     fn groups_are_all_blocks_of_outputs_in_order() {
         for shape in shapes() {
-            let blocks = (0..shape.groups()).map(|group| shape.group(group));
+            let blocks = (0..shape.groups()).map(|group| shape.group_blocks(group));
             let blocks = blocks.flat_map(|(first, count)| first..first + count);
             assert!(blocks.eq(0..shape.outputs.div_ceil(LANES)), "{shape:?}");
         }
@@ -275,7 +279,8 @@ mod tests {
         assert!(packed[6 * LANES..].iter().filter(|&&number| number != 0.0).count() == 6);
     }
 
-    /// One tap in the middle: 1 at the point 0, and as far as the other points lie apart.
+    /// The kernel has one tap, in the middle. Each transformed element is then the product of two
+    /// entries of the middle column of `G`.
     #[test]
     fn a_kernel_of_one_tap_is_transformed_to_the_products_of_its_column() {
         let mut taps = [0.0; 9];
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn numbers_per_channel_fill_pairs_of_blocks() {
         let buffer = per_channel(&[1.0, 2.0], 3.0);
-        // SAFETY: two blocks, as the test wants.
+        // SAFETY: the buffer holds two blocks.
         let numbers =
             unsafe { std::slice::from_raw_parts(buffer.start().cast::<f32>(), 2 * LANES) };
         assert_eq!(&numbers[..2], [1.0, 2.0]);

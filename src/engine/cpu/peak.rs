@@ -1,39 +1,40 @@
-//! What a core could do at most.
+//! Measures the highest speed a core reaches with a kernel set.
 
 use std::time::{Duration, Instant};
 
 use super::kernels::strip::{Strip, StripArgs, StripTable};
-use super::kernels::tile::{Plane, Taps, TileArgs};
-use super::kernels::{Finish, KernelSet};
+use super::kernels::tile::{StridedPtr, Taps, TileArgs};
+use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
 use super::memory::Buffer;
 
-/// Blocks of sixteen input channels that are multiplied.
+/// Number of blocks of sixteen input channels.
 const INPUT_BLOCKS: usize = 8;
 
-/// Tiles, or lines of strips, timed at once.
+/// Tiles, or lines of strips, per timed round.
 const CALLS: usize = 1000;
 
-/// How often they are timed for a figure that repeats: about 20 ms in all.
+/// Number of timed rounds: about 20 ms in all, enough for a figure that repeats.
 pub(super) const ROUNDS: usize = 50;
 
-/// Lines of a strip: so many that configuring its tiles takes no time beside them. They are all
+/// Lines of a strip: so many that the time to configure the AMX tiles does not count. All lines are
 /// computed from the same pixels.
 const LINES: usize = 64;
 
-/// Operations a second of the kernel of dense convolutions on data that stays in the first-level
-/// cache, a multiply-add being two: what this core could do at most with these kernels.
-pub(super) fn peak(kernels: &KernelSet, rounds: usize) -> f64 {
+/// Returns the operations per second of the dense convolution kernel on data in the first-level
+/// cache. A multiply-add counts as two operations. No layer is faster with these kernels on this
+/// core.
+pub(super) fn peak_flops(kernels: &KernelSet, rounds: usize) -> f64 {
     match &kernels.strips {
-        Some(table) => of_strips(kernels, table, rounds),
-        None => of_tiles(kernels, rounds),
+        Some(table) => strip_flops(kernels, table, rounds),
+        None => tile_flops(kernels, rounds),
     }
 }
 
-fn of_tiles(kernels: &KernelSet, rounds: usize) -> f64 {
+fn tile_flops(kernels: &KernelSet, rounds: usize) -> f64 {
     let (blocks, pixels) = (kernels.tile_blocks, kernels.tile_pixels);
     let dots = LANES / kernels.depth;
-    // Weights of eight blocks fill half of a usual first-level cache.
+    // The weights of eight blocks fill half of a usual first-level cache.
     let taps = Taps {
         blocks: INPUT_BLOCKS,
         block_stride: pixels * LANES,
@@ -44,29 +45,29 @@ fn of_tiles(kernels: &KernelSet, rounds: usize) -> f64 {
         dots,
         dots_last: dots,
     };
-    let input = room(INPUT_BLOCKS * pixels * LANES);
-    let weights = room(INPUT_BLOCKS * LANES * blocks * LANES);
-    let output = room(blocks * pixels * LANES);
+    let input = zeroed(INPUT_BLOCKS * pixels * LANES);
+    let weights = zeroed(INPUT_BLOCKS * LANES * blocks * LANES);
+    let output = zeroed(blocks * pixels * LANES);
     let tile = kernels.tiles.get(1, [blocks, 1, pixels]);
     let args = TileArgs {
         taps: &taps,
         count: 1,
-        input_row: 0,
+        input_row_stride: 0,
         input: input.start(),
         weights: weights.start(),
-        ahead: 0,
+        prefetch_bytes: 0,
         bias: None,
         residual: None,
-        finish: Finish::Nothing,
-        output: Plane { first: output.start(), block: pixels * LANES, row: 0 },
+        epilogue: Epilogue::Identity,
+        output: StridedPtr { first: output.start(), block_stride: pixels * LANES, row_stride: 0 },
     };
     // SAFETY: the buffers are as large as the taps and the tile.
-    let seconds = least(rounds, CALLS, || unsafe { tile(&args) });
+    let seconds = fastest_seconds(rounds, CALLS, || unsafe { tile(&args) });
     2.0 * (INPUT_BLOCKS * LANES * blocks * LANES * pixels) as f64 / seconds
 }
 
-fn of_strips(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
-    /// Two taps are one product; two pieces and two blocks share what they load.
+fn strip_flops(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
+    /// Two taps are one AMX product; two pieces and two blocks share the tiles they load.
     const COLUMNS: usize = 2;
     const PIXELS: usize = 32;
     const STRIDE: usize = 2;
@@ -82,38 +83,39 @@ fn of_strips(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
         dots: LANES / kernels.depth,
         dots_last: LANES / kernels.depth,
     };
-    let input = room(INPUT_BLOCKS * block_stride);
-    let weights = room(INPUT_BLOCKS * COLUMNS * LANES * blocks * LANES);
-    let (bias, output) = (room(blocks * LANES), room(blocks * PIXELS * LANES));
+    let input = zeroed(INPUT_BLOCKS * block_stride);
+    let weights = zeroed(INPUT_BLOCKS * COLUMNS * LANES * blocks * LANES);
+    let (bias, output) = (zeroed(blocks * LANES), zeroed(blocks * PIXELS * LANES));
     let args = StripArgs {
         taps,
-        strip: Strip::of(LINES, PIXELS, STRIDE, 0),
+        strip: Strip::new(LINES, PIXELS, STRIDE, 0),
         input: input.start(),
         weights: weights.start(),
         bias: bias.start().cast_const().cast(),
         residual: None,
-        finish: Finish::Nothing,
-        output: Plane { first: output.start(), block: PIXELS * LANES, row: 0 },
+        epilogue: Epilogue::Identity,
+        output: StridedPtr { first: output.start(), block_stride: PIXELS * LANES, row_stride: 0 },
     };
     let macs = LINES * PIXELS * blocks * LANES * INPUT_BLOCKS * COLUMNS * LANES;
-    // SAFETY: the buffers are as large as the taps of a line; rows of the input and of the output
-    // lie on top of each other.
-    let seconds = least(rounds, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) });
+    // SAFETY: the buffers are as large as the taps of one line. The row stride of input and output
+    // is 0, so all lines use the same memory.
+    let seconds =
+        fastest_seconds(rounds, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) });
     2.0 * macs as f64 / seconds
 }
 
-/// Zeros, of the largest format.
-fn room(elements: usize) -> Buffer {
+/// Returns a buffer of zeros for `elements` elements of the largest format, `f32`.
+fn zeroed(elements: usize) -> Buffer {
     Buffer::zeroed(elements * size_of::<f32>())
 }
 
-/// Seconds that one of `calls` calls takes in the fastest round.
-fn least(rounds: usize, calls: usize, call: impl Fn()) -> f64 {
-    let mut least = Duration::MAX;
+/// Returns the seconds per call in the fastest of `rounds` rounds of `calls` calls.
+fn fastest_seconds(rounds: usize, calls: usize, call: impl Fn()) -> f64 {
+    let mut fastest = Duration::MAX;
     for _ in 0..rounds {
         let started = Instant::now();
         (0..calls).for_each(|_| call());
-        least = least.min(started.elapsed());
+        fastest = fastest.min(started.elapsed());
     }
-    least.as_secs_f64() / calls as f64
+    fastest.as_secs_f64() / calls as f64
 }

@@ -1,46 +1,46 @@
-//! What a plan is made of: values, steps, and what each step needs of those before it.
+//! The parts of a plan: values, steps, and the values that each step reads and writes.
 
 use super::kernels::KernelSet;
-use super::layout::Layout;
+use super::layout::ImageLayout;
 use super::work::Work;
 
-/// A network lowered to kernels. It holds all constants and no activation, so that any number of
+/// A network lowered to kernels. A plan holds all constants and no activations, so any number of
 /// executors can share it.
 pub(super) struct Plan {
     pub(super) kernels: &'static KernelSet,
     pub(super) values: Vec<Value>,
     pub(super) steps: Vec<Step>,
-    /// Numbers of one row of the input.
+    /// Elements of the input, per item.
     pub(super) input_len: usize,
-    /// Numbers of one row of each output.
+    /// Elements of each output, per item.
     pub(super) output_lens: Vec<usize>,
 }
 
-/// Something a step writes and later steps read.
+/// A tensor that one step writes and later steps read.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    pub(super) form: Form,
-    pub(super) home: Home,
+    pub(super) layout: ValueLayout,
+    pub(super) owner: Owner,
 }
 
-/// How a value lies in memory.
+/// The layout of a value in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Form {
+pub(super) enum ValueLayout {
     Image {
-        layout: Layout,
-        /// Bytes of one number.
-        element: usize,
-        /// Whether the border is written anew each time: because it is not zero, or because the
-        /// memory is shared with values of other forms.
+        layout: ImageLayout,
+        /// Bytes of one element.
+        element_bytes: usize,
+        /// Whether the border is written in every run. A border is, if it is not zero, or if the
+        /// image shares memory with values of other layouts.
         has_own_border: bool,
     },
-    /// As its shape says, in `f32`.
+    /// The elements in the order of the value's shape, in `f32`.
     Flat { len: usize },
 }
 
-impl Form {
-    /// Whether the value can lie in memory that held something else: every number that is read
-    /// was written by its step, borders included.
+impl ValueLayout {
+    /// Returns whether the value may lie in memory that held something else. This holds if its step
+    /// writes every element that is read, including the border.
     pub(super) fn can_share(&self) -> bool {
         match self {
             Self::Image { layout, has_own_border, .. } => {
@@ -50,47 +50,61 @@ impl Form {
         }
     }
 
-    /// Bytes for one row of the batch.
+    /// Bytes for one item.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Image { layout, element, .. } => layout.image() * element,
+            Self::Image { layout, element_bytes, .. } => layout.elements() * element_bytes,
             Self::Flat { len } => len * size_of::<f32>(),
         }
     }
 }
 
-/// Whose memory holds a value.
+/// The owner of a value's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum Owner {
     /// The caller's input.
     Input,
-    /// One of the caller's outputs.
+    /// One of the caller's outputs, by index.
     Output(usize),
     /// The executor's arena.
     Arena,
 }
 
-/// One kernel's run.
+/// One run of a kernel, with the indices of the values it reads and writes.
 pub(super) struct Step {
     pub(super) label: String,
     pub(super) work: Box<dyn Work>,
     pub(super) reads: Vec<usize>,
     pub(super) writes: usize,
-    /// Rows of the output, which is computed in multiples of `row_unit`.
+    /// Rows of the output. They are computed in multiples of `row_unit`.
     pub(super) rows: usize,
     pub(super) row_unit: usize,
-    /// Groups of output channels that can be computed apart.
+    /// Groups of output channels that can be computed separately.
     pub(super) groups: usize,
-    /// Multiply-adds for one row of the batch, as a direct convolution does them.
+    /// Multiply-adds for one item, counted as for a direct convolution.
+    pub(super) macs: u64,
+}
+
+/// A step, or a stage of a chain, that is timed on its own.
+pub(super) struct TimedPart<'a> {
+    pub(super) label: &'a str,
+    pub(super) work: &'a dyn Work,
     pub(super) macs: u64,
 }
 
 impl Step {
-    /// What it is made of: itself, or its links. Label, code and multiply-adds of each.
-    pub(super) fn parts(&self) -> Vec<(&str, &dyn Work, u64)> {
-        match self.work.links() {
-            [] => vec![(&self.label, &*self.work, self.macs)],
-            links => links.iter().map(|link| (&*link.label, &*link.work, link.macs)).collect(),
+    /// Returns the stages of a chain, or the step itself if it is no chain.
+    pub(super) fn timed_parts(&self) -> Vec<TimedPart<'_>> {
+        match self.work.stages() {
+            [] => vec![TimedPart { label: &self.label, work: &*self.work, macs: self.macs }],
+            stages => stages
+                .iter()
+                .map(|stage| TimedPart {
+                    label: &stage.label,
+                    work: &*stage.work,
+                    macs: stage.macs,
+                })
+                .collect(),
         }
     }
 }
@@ -101,11 +115,11 @@ impl Plan {
         self.steps.iter().map(|step| step.work.weight_bytes()).sum()
     }
 
-    /// Rows of an image, 1 of a flat value.
+    /// Returns the rows of an image, or 1 for a flat value.
     pub(super) fn height(&self, value: usize) -> usize {
-        match &self.values[value].form {
-            Form::Image { layout, .. } => layout.height,
-            Form::Flat { .. } => 1,
+        match &self.values[value].layout {
+            ValueLayout::Image { layout, .. } => layout.height,
+            ValueLayout::Flat { .. } => 1,
         }
     }
 }

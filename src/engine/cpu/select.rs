@@ -1,46 +1,46 @@
-//! Which kernels a processor can run.
+//! Chooses the kernel set for a processor.
 
 use std::str::FromStr;
 use std::{fmt, io};
 
-use super::kernels::{self, KernelSet};
 #[cfg(target_arch = "x86_64")]
-use super::permission;
+use super::amx_permission;
+use super::kernels::{self, KernelSet};
 use crate::Precision;
 
-/// The kernels asked for.
+/// The kernel set the operator asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KernelChoice {
-    /// The fastest this processor has of those that have run on hardware: all but AMX.
+    /// The fastest set this processor supports among those that have run on hardware: all but AMX.
     #[default]
     Auto,
     /// AMX for dense convolutions and AVX-512 for everything else; bfloat16 only. Tested under an
     /// instruction emulator and never run on hardware.
     Amx,
-    /// AVX-512, and its bfloat16 instructions for [`Precision::Bf16`].
+    /// AVX-512, with its bfloat16 instructions for [`Precision::Bf16`].
     Avx512,
     /// AVX2 with FMA; `f32` only.
     Avx2,
     /// NEON; `f32` only.
     Neon,
-    /// What every processor has. It knows bfloat16 too, slowly.
+    /// Code for every processor. It emulates bfloat16, which is slow.
     Portable,
 }
 
-/// Why no kernels can be had.
+/// The reason why a kernel set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
-    /// A name of no kernels.
+    /// The name of no kernel set.
     #[error("unknown kernels '{0}': auto, amx, avx512, avx2, neon or portable")]
     Unknown(String),
     /// The processor lacks instructions.
     #[error("this processor has no {needs}, which {kernels} kernels for {precision} need")]
     Unsupported {
-        /// The kernels asked for.
+        /// The kernel set asked for.
         kernels: KernelChoice,
         /// The precision asked for.
         precision: Precision,
-        /// The instructions missing.
+        /// The missing instructions.
         needs: &'static str,
     },
     /// The system does not save the state of AMX for this process.
@@ -72,12 +72,13 @@ impl FromStr for KernelChoice {
 }
 
 impl KernelChoice {
-    /// Every set of kernels there is, the fastest first.
+    /// All kernel sets, the fastest first.
     pub const SETS: [Self; 5] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
-    /// The sets that `auto` chooses from, the fastest first. AMX is not among them: no machine has
-    /// run its kernels. Neither is the emulation of bfloat16, which is slower than `f32`.
-    fn automatic(precision: Precision) -> &'static [Self] {
+    /// Returns the sets that `auto` chooses from, the fastest first. AMX is left out because no
+    /// machine has run its kernels. The emulation of bfloat16 is left out because it is slower than
+    /// `f32`.
+    fn auto_candidates(precision: Precision) -> &'static [Self] {
         match precision {
             Precision::F32 => &[Self::Avx512, Self::Avx2, Self::Neon, Self::Portable],
             Precision::Bf16 => &[Self::Avx512],
@@ -85,7 +86,7 @@ impl KernelChoice {
         }
     }
 
-    /// The kernel set for a precision on this processor.
+    /// Returns the kernel set for a precision on this processor.
     pub(super) fn select(self, precision: Precision) -> Result<&'static KernelSet, SelectError> {
         let unsupported = |needs| SelectError::Unsupported { kernels: self, precision, needs };
         match (self, precision) {
@@ -105,18 +106,18 @@ impl KernelChoice {
             (Self::Amx, Precision::Bf16) if !has_amx() => Err(unsupported("AMX with bfloat16")),
             (Self::Amx, Precision::Bf16) => permitted_amx().map_err(SelectError::Refused),
             (Self::Auto, _) => {
-                let mut sets = Self::automatic(precision).iter();
+                let mut sets = Self::auto_candidates(precision).iter();
                 let found = sets.find_map(|set| set.select(precision).ok());
-                // Every processor has kernels for `f32`, so only bfloat16 can lack them.
+                // Every processor has kernels for `f32`, so only bfloat16 can be unsupported.
                 found.ok_or(unsupported("AVX-512 with bfloat16"))
             }
         }
     }
 
-    /// The name of the kernels that would run.
+    /// Returns the name of the kernel set that would run.
     ///
     /// # Errors
-    /// A processor without the instructions.
+    /// If the processor lacks the instructions.
     pub fn describe(self, precision: Precision) -> Result<&'static str, SelectError> {
         self.select(precision).map(|kernels| kernels.name)
     }
@@ -140,13 +141,13 @@ fn avx512_bf16() -> Option<&'static KernelSet> {
 
 #[cfg(target_arch = "x86_64")]
 fn has_amx() -> bool {
-    avx512_bf16().is_some() && permission::has_amx()
+    avx512_bf16().is_some() && amx_permission::has_amx()
 }
 
-/// For processors that have it.
+/// Asks the system for AMX; the processor must have it.
 #[cfg(target_arch = "x86_64")]
 fn permitted_amx() -> io::Result<&'static KernelSet> {
-    permission::ask().map(|()| &kernels::AMX_BF16)
+    amx_permission::request().map(|()| &kernels::AMX_BF16)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn amx_is_taken_by_name_where_it_may_be_and_refused_by_name_elsewhere() {
+    fn amx_is_selected_by_name_where_permitted_and_refused_by_name_elsewhere() {
         let error = KernelChoice::Amx.select(Precision::F32).err().unwrap();
         assert!(error.to_string().contains("amx kernels for f32"), "{error}");
         match KernelChoice::Amx.select(Precision::Bf16) {
@@ -242,11 +243,11 @@ mod tests {
         }
     }
 
-    /// Also on processors that have AMX: `auto` chooses from these sets and no others.
+    /// This also holds on processors with AMX: `auto` chooses from these sets and no others.
     #[test]
-    fn auto_never_takes_amx() {
+    fn auto_never_selects_amx() {
         for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Tf32] {
-            let sets = KernelChoice::automatic(precision);
+            let sets = KernelChoice::auto_candidates(precision);
             assert!(!sets.contains(&KernelChoice::Amx), "{precision}");
             let fastest = sets.iter().find_map(|set| set.describe(precision).ok());
             assert_eq!(KernelChoice::Auto.describe(precision).ok(), fastest, "{precision}");
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_the_bfloat16_instructions_of_avx512_and_emulates_none() {
+    fn auto_selects_the_bfloat16_instructions_of_avx512_and_never_emulates_them() {
         match (avx512_bf16(), KernelChoice::Auto.select(Precision::Bf16)) {
             (Some(_), Ok(kernels)) => assert_eq!(kernels.name, "avx512-bf16"),
             (None, Err(error)) => {

@@ -1,67 +1,70 @@
-//! For tests: memory that no kernel may read or write is poisoned before a run and looked at after
-//! it. What reads it gives no number; what writes it is seen.
+//! For tests: poisons the memory that no kernel may use before a run, and checks it after the run.
+//! A kernel that reads poison computes a NaN; a kernel that overwrites it is found by the check.
 
 use std::ops::Range;
 
 use super::Executor;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::{Buffer, POISON};
-use crate::cpu::plan::Form;
+use crate::cpu::plan::ValueLayout;
 
 impl Executor {
-    /// Poisons all but the borders that steps expect to hold zeros. What lies inside images and in
-    /// the scratch is poisoned too: a run has to write it before it reads it.
+    /// Poisons all memory except the borders that steps expect to hold zeros. The inside of images
+    /// and the scratch are poisoned too, because a run must write them before it reads them.
     pub(in crate::cpu) fn poison(&mut self) {
         bytes_mut(&mut self._arena).fill(POISON);
         bytes_mut(&mut self.scratch).fill(POISON);
-        for border in self.borders() {
+        for border in self.zero_borders() {
             bytes_mut(&mut self._arena)[border].fill(0);
         }
     }
 
-    /// After a run: nothing between the places and behind the scratch was written, and borders of
-    /// zeros still are.
+    /// Panics if a run wrote to bytes between values or behind the scratch, or to a border of
+    /// zeros.
     #[track_caller]
-    pub(in crate::cpu) fn assert_unharmed(&self) {
+    pub(in crate::cpu) fn assert_guards_intact(&self) {
         let (arena, scratch) = (bytes(&self._arena), bytes(&self.scratch));
         let is_poison = |bytes: &[u8]| bytes.iter().all(|&byte| byte == POISON);
-        let mut images: Vec<Range<usize>> = self.images().map(|(_, at)| at).collect();
-        images.sort_by_key(|image| (image.start, image.end));
+        let mut ranges: Vec<Range<usize>> = self.value_ranges().map(|(_, at)| at).collect();
+        ranges.sort_by_key(|range| (range.start, range.end));
         let mut next = 0;
-        for Range { start, end } in images {
+        for Range { start, end } in ranges {
             assert!(start <= next || is_poison(&arena[next..start]), "bytes before {start}");
             next = next.max(end);
         }
         assert!(is_poison(&arena[next..]), "bytes behind the arena");
-        assert!(is_poison(&scratch[self.schedule.scratch..]), "bytes behind the scratch");
-        for border in self.borders() {
+        assert!(is_poison(&scratch[self.schedule.scratch_bytes..]), "bytes behind the scratch");
+        for border in self.zero_borders() {
             assert!(arena[border].iter().all(|&byte| byte == 0), "a border of zeros");
         }
     }
 
-    /// The bytes of each value for each row of the batch.
-    fn images(&self) -> impl Iterator<Item = (Form, Range<usize>)> {
-        let placed = self.plan.values.iter().zip(&self.schedule.places);
-        placed.filter_map(|(value, place)| Some((value.form, (*place)?))).flat_map(
-            |(form, place)| {
-                let rows = if place.stride == 0 { 1 } else { self.schedule.rows_max };
-                (0..rows).map(move |row| {
-                    let start = place.offset + row * place.stride;
-                    (form, start..start + form.bytes())
+    /// Returns the bytes of each value, for each item.
+    fn value_ranges(&self) -> impl Iterator<Item = (ValueLayout, Range<usize>)> {
+        let placed = self.plan.values.iter().zip(&self.schedule.arena_ranges);
+        placed.filter_map(|(value, range)| Some((value.layout, (*range)?))).flat_map(
+            |(layout, range)| {
+                let items = if range.item_stride == 0 { 1 } else { self.schedule.items_max };
+                (0..items).map(move |item| {
+                    let start = range.offset + item * range.item_stride;
+                    (layout, start..start + layout.bytes())
                 })
             },
         )
     }
 
-    /// The bytes of the borders that hold zeros from the beginning on.
-    fn borders(&self) -> Vec<Range<usize>> {
+    /// Returns the bytes of all borders that hold zeros from the start.
+    fn zero_borders(&self) -> Vec<Range<usize>> {
         let mut borders = Vec::new();
-        for (form, at) in self.images() {
-            let Form::Image { layout, element, has_own_border: false } = form else { continue };
+        for (value_layout, at) in self.value_ranges() {
+            let ValueLayout::Image { layout, element_bytes, has_own_border: false } = value_layout
+            else {
+                continue;
+            };
             let [top, left, bottom, right] = layout.border;
-            let (row, pixel) = (layout.row() * element, LANES * element);
+            let (row, pixel) = (layout.row_stride() * element_bytes, LANES * element_bytes);
             for block in 0..layout.blocks() {
-                let first = at.start + block * layout.block() * element;
+                let first = at.start + block * layout.block_stride() * element_bytes;
                 borders.push(first..first + top * row);
                 for y in top..top + layout.height {
                     let line = first + y * row;
@@ -77,7 +80,7 @@ impl Executor {
 }
 
 fn bytes(buffer: &Buffer) -> &[u8] {
-    // SAFETY: the buffer's own bytes, which no run touches while it is borrowed.
+    // SAFETY: the bytes belong to the buffer, and no run uses them while it is borrowed.
     unsafe { std::slice::from_raw_parts(buffer.start(), buffer.bytes()) }
 }
 

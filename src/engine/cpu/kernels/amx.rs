@@ -1,62 +1,65 @@
-//! AMX: a matrix of 16 pixels × 32 numbers times one of 32 numbers × 16 channels in one
+//! AMX multiplies a matrix of 16 pixels × 32 numbers by one of 32 numbers × 16 channels in one
 //! instruction.
 //!
-//! Sums are four tiles: two pieces of a [`Strip`](super::strip) × two blocks of output channels.
-//! They begin with the bias, which a load with stride 0 puts into every row, and stay in the tiles
-//! over all taps and input channels, as in [`super::tile`].
+//! The sums are four tiles: two pieces of a [`Strip`](super::strip) × two blocks of output
+//! channels. They start with the bias; a load with stride 0 puts the bias into every row. They stay
+//! in the tiles over all taps and input channels, as in [`super::tile`].
 //!
-//! # Two taps lie beside each other
+//! # Two taps are adjacent in memory
 //!
-//! A row of the left matrix is 64 bytes in one place, so 32 channels of a pixel would have to lie
-//! together. They lie together by sixteen, but so do the sixteen channels of the next pixel, which
-//! is the next tap of the kernel: 64 bytes are two taps of one block. The weights of two taps are
-//! beside each other too, sixteen rows with the two blocks of a group in turn. So images and
-//! weights stay as they are for every other kernel, and two of three taps of a row are taken at
-//! once. The last tap of an odd row, and a pointwise kernel, are products of half the depth.
+//! A row of the left matrix is 64 contiguous bytes, so 32 channels of a pixel would have to be
+//! adjacent. Only sixteen channels of a pixel are adjacent, and the same sixteen channels of the
+//! next pixel follow them. The next pixel is the next tap of the kernel, so 64 bytes are two taps
+//! of one block. The weights of two taps are adjacent too: sixteen rows, in which the two blocks of
+//! a group alternate. So images and weights keep the layout of all other kernels, and two of the
+//! three taps of a row are multiplied at once. The last tap of a row of odd length, and a pointwise
+//! kernel, are products of half the depth.
 //!
-//! # What bounds it, on paper
+//! # Estimated bounds, not measured
 //!
-//! A product of full depth takes 16 cycles and a tile 8 cycles to load (two rows a cycle, from the
-//! first-level cache and without rows across cache lines). The four products of a step go round
-//! the four sums so that each shares a tile with the one before: 5 loads for 4 products, 40 cycles
-//! of loads beside 64 of products. At half depth, loads take 28 cycles (the right matrix has 8
-//! rows). Products of half depth take 32 cycles if the unit's time goes by the depth, but 64 if it
-//! goes by the pixels; the manuals say neither. In the worse case a 3×3 kernel reaches 75 % of the
-//! peak, a pointwise one 50 %. With `c` channels, a 3×3 kernel keeps the unit busy for at least
-//! `18 c` cycles for 32 pixels × 32 channels, and a pointwise one for `2 c`; then 64 registers of
-//! sums are finished at about 8 instructions each, some 130 cycles. So 3×3 kernels are bound by the
-//! products from 16 channels on, pointwise ones from 64 on. In small batches of large networks the
-//! bound is the memory that holds the weights.
+//! A product of full depth takes 16 cycles. A tile takes 8 cycles to load: two rows a cycle, from
+//! the first-level cache and without rows that cross cache lines. The four products of a step go
+//! around the four sums, so each product shares a tile with the one before. That makes 5 loads for
+//! 4 products: 40 cycles of loads beside 64 cycles of products. At half depth, the loads take 28
+//! cycles, because the right matrix has 8 rows. Products of half depth take 32 cycles if the time
+//! of the unit depends on the depth, but 64 cycles if it depends on the pixels; the manuals say
+//! neither. In the worse case a 3×3 kernel reaches 75 % of the peak, and a pointwise kernel 50 %.
 //!
-//! Fully connected layers stay with `work/vector`: every weight is used once per row of the batch,
-//! so they wait for memory whatever multiplies.
+//! With `c` input channels, 32 pixels × 32 channels keep the unit busy for at least `18 c` cycles
+//! in a 3×3 kernel, and for `2 c` cycles in a pointwise kernel. Then 64 registers of sums are
+//! finished with about 8 instructions each, which takes about 130 cycles. So 3×3 kernels are bound
+//! by the products from 16 channels on, and pointwise kernels from 64 channels on. In small batches
+//! of large networks, the memory that holds the weights is the bound.
 //!
-//! # Tiles are state
+//! Fully connected layers stay with `work/fully_connected`. An item uses every weight once, so
+//! these layers wait for memory whatever unit multiplies.
 //!
-//! While tiles are configured, every switch to another thread saves 8 KiB more, so each run
-//! releases them when it ends. The compiler knows no tiles and uses none, so they keep what one
-//! block of assembly leaves for the next.
+//! # Tiles are thread state
+//!
+//! While tiles are configured, every switch to another thread saves 8 KiB more. So each run
+//! releases the tiles when it ends. The compiler knows no tiles and uses none, so tiles keep their
+//! content from one block of assembly to the next.
 
 use std::arch::asm;
 use std::marker::PhantomData;
 
 use super::Runnable;
-use super::strip::{HEIGHT_MAX, Piece, StripArgs};
-use super::tile::conclude;
+use super::strip::{PIECE_HEIGHT_MAX, Piece, StripArgs};
+use super::tile::store_sums;
 use crate::cpu::lanes::avx512::Zmm;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
 /// Bytes of a row of a tile: sixteen `f32`, or 32 bfloat16.
 const ROW_BYTES: usize = 64;
 
-/// Rows of weights of one tap: the sixteen channels of a block in pairs.
+/// Rows of weights of one tap: the sixteen channels of a block, in pairs.
 const TAP_ROWS: usize = LANES / 2;
 
-/// Bytes of a pixel's block.
+/// Bytes of one block of a pixel.
 const PIXEL_BYTES: usize = LANES * size_of::<u16>();
 
-/// Rows and row lengths of the eight tiles, as `LDTILECFG` reads them. Lengths and rows 8 to 15
-/// are for tiles that no processor has.
+/// Rows and row lengths of the tiles, in the layout that `LDTILECFG` reads. Entries 8 to 15 are for
+/// tiles that no processor has.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -66,7 +69,8 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Tiles in use: 0 to 3 are sums, 4 and 5 pixels and weights of two taps, 6 and 7 of one.
+/// The tiles in use. Tiles 0 to 3 are sums, tiles 4 and 5 hold pixels and weights of two taps,
+/// tiles 6 and 7 those of one tap.
 struct Tiles;
 
 impl Tiles {
@@ -75,13 +79,13 @@ impl Tiles {
     /// # Safety
     /// The processor has AMX and the process may use it.
     unsafe fn configured(height: usize) -> Self {
-        debug_assert!((1..=HEIGHT_MAX).contains(&height));
+        debug_assert!((1..=PIECE_HEIGHT_MAX).contains(&height));
         let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
         row_bytes[..8].copy_from_slice(&[64, 64, 64, 64, 64, 64, 32, 64]);
         rows[..8].fill(height as u8);
         (rows[5], rows[7]) = (2 * TAP_ROWS as u8, TAP_ROWS as u8);
         let config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-        // SAFETY: it reads the 64 bytes of the configuration.
+        // SAFETY: the instruction reads the 64 bytes of the configuration.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config,
                 options(nostack, readonly, preserves_flags));
@@ -92,7 +96,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: whoever configured the tiles has shown that the processor has them.
+        // SAFETY: the tiles were configured, so the processor has AMX.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) }
     }
 }
@@ -106,7 +110,7 @@ macro_rules! load {
     };
 }
 
-/// Stores a tile's rows one after the other.
+/// Stores the rows of a tile one after another.
 macro_rules! store {
     ($tile:literal, $to:expr) => {
         asm!(concat!("tilestored [{to} + {stride} * 1], tmm", $tile),
@@ -124,8 +128,8 @@ macro_rules! multiply {
     };
 }
 
-/// One or two taps of all pieces and blocks. It goes round the four sums, so that each product
-/// needs one new tile only.
+/// Multiplies one or two taps of all pieces and blocks. The products go around the four sums, so
+/// each product loads only one new tile.
 macro_rules! step {
     ($pixels:literal, $weights:literal, $reads:expr) => {{
         let Reads { from, step, second, weights, weight_row } = $reads;
@@ -147,30 +151,32 @@ macro_rules! step {
     }};
 }
 
-/// What a step reads; distances in bytes.
+/// The memory that a step reads. Distances are in bytes.
 #[derive(Clone, Copy)]
 struct Reads {
     /// A tap of the first position of the first piece.
     from: *const u8,
-    /// From one position to the next.
+    /// Distance from one position to the next.
     step: usize,
-    /// From the first piece to the second.
+    /// Distance from the first piece to the second.
     second: isize,
     weights: *const u8,
-    /// From one pair of input channels to the next: the blocks of the group lie between.
+    /// Distance from one pair of input channels to the next. The blocks of the group lie between
+    /// them.
     weight_row: usize,
 }
 
-/// Sums as they leave the tiles: `[piece][block][position][channel]`.
+/// The stored sums, `[piece][block][position][channel]`.
 #[repr(align(64))]
-struct Sums([[[[f32; LANES]; HEIGHT_MAX]; 2]; 2]);
+struct Sums([[[[f32; LANES]; PIECE_HEIGHT_MAX]; 2]; 2]);
 
-/// Sums `PIECES` pieces × `BLOCKS` blocks.
+/// Computes the sums of `PIECES` pieces × `BLOCKS` blocks.
 ///
 /// # Safety
-/// As [`StripArgs`] says, with tiles configured for its strip; `reads` begin at the first tap.
+/// As for [`StripArgs`]. The tiles are configured for its strip, and `reads` starts at the first
+/// tap.
 #[inline(always)]
-unsafe fn sum<const PIECES: usize, const BLOCKS: usize>(
+unsafe fn sum_pieces<const PIECES: usize, const BLOCKS: usize>(
     args: &StripArgs,
     mut reads: Reads,
     sums: &mut Sums,
@@ -179,8 +185,8 @@ unsafe fn sum<const PIECES: usize, const BLOCKS: usize>(
     let block_bytes = taps.block_stride * size_of::<u16>();
     let row_bytes = taps.row_stride * size_of::<u16>();
     let first = reads.from;
-    // SAFETY: each load reads whole taps of positions of the strip, which lie in the input, or
-    // taps' rows of the packed group; stores fill at most the sixteen rows of their sums.
+    // SAFETY: each load reads whole taps of positions of the strip, which lie in the input, or rows
+    // of taps of the packed group. A store fills at most the sixteen rows of its sums.
     unsafe {
         load!("0", args.bias, 0_usize);
         if PIECES == 2 {
@@ -220,7 +226,8 @@ unsafe fn sum<const PIECES: usize, const BLOCKS: usize>(
     }
 }
 
-/// A strip for groups of `BLOCKS` blocks; residual in format `R`, result in `O`.
+/// A strip kernel for groups of `BLOCKS` blocks, with the residual in format `R` and the result in
+/// `O`.
 pub(super) struct AmxStrip<R, O, const BLOCKS: usize>(PhantomData<(R, O)>);
 
 impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxStrip<R, O, BLOCKS> {
@@ -229,10 +236,10 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
     #[inline(always)]
     unsafe fn run(args: &StripArgs) {
         let strip = &args.strip;
-        let mut sums = Sums([[[[0.0; LANES]; HEIGHT_MAX]; 2]; 2]);
-        // SAFETY: what the caller promises; tiles fit the strip's pieces.
+        let mut sums = Sums([[[[0.0; LANES]; PIECE_HEIGHT_MAX]; 2]; 2]);
+        // SAFETY: guaranteed by the caller; the tiles fit the strip's pieces.
         unsafe {
-            let _tiles = Tiles::configured(strip.height());
+            let _tiles = Tiles::configured(strip.piece_height());
             let mut pieces = strip.pieces();
             while let Some(first) = pieces.next() {
                 let second = pieces.next();
@@ -247,12 +254,12 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
                     weight_row: BLOCKS * ROW_BYTES,
                 };
                 match &second {
-                    Some(_) => sum::<2, BLOCKS>(args, reads, &mut sums),
-                    None => sum::<1, BLOCKS>(args, reads, &mut sums),
+                    Some(_) => sum_pieces::<2, BLOCKS>(args, reads, &mut sums),
+                    None => sum_pieces::<1, BLOCKS>(args, reads, &mut sums),
                 }
                 for (piece, sums) in [Some(&first), second.as_ref()].into_iter().zip(&sums.0) {
                     if let Some(piece) = piece {
-                        finish::<R, O, BLOCKS>(args, piece, sums);
+                        store_piece::<R, O, BLOCKS>(args, piece, sums);
                     }
                 }
             }
@@ -260,20 +267,20 @@ impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxS
     }
 }
 
-/// Finishes and stores the pixels of a piece.
+/// Adds the residual, applies the epilogue and stores the pixels of a piece.
 ///
 /// # Safety
-/// As [`StripArgs`] says; `sums` are the piece's.
+/// As for [`StripArgs`]; `sums` are those of the piece.
 #[inline(always)]
-unsafe fn finish<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
+unsafe fn store_piece<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
     args: &StripArgs,
     piece: &Piece,
-    sums: &[[[f32; LANES]; HEIGHT_MAX]; 2],
+    sums: &[[[f32; LANES]; PIECE_HEIGHT_MAX]; 2],
 ) {
-    for run in args.strip.runs(piece) {
-        let [y, x] = run.at;
-        for (beside, position) in run.positions.enumerate() {
-            // SAFETY: a pixel of the strip's rows; a block of sums is sixteen numbers.
+    for span in args.strip.spans(piece) {
+        let [y, x] = span.at;
+        for (beside, position) in span.positions.enumerate() {
+            // SAFETY: the pixel lies in the strip's rows, and a block of sums is sixteen numbers.
             unsafe {
                 let mut of_pixel = [[[Zmm::splat(0.0)]]; BLOCKS];
                 for (of_pixel, sums) in of_pixel.iter_mut().zip(sums) {
@@ -281,7 +288,13 @@ unsafe fn finish<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize>(
                 }
                 let at = [y, x + beside];
                 let (residual, output) = (args.residual, args.output);
-                conclude::<_, R, O, BLOCKS, 1, 1>(residual, args.finish, output, at, &mut of_pixel);
+                store_sums::<_, R, O, BLOCKS, 1, 1>(
+                    residual,
+                    args.epilogue,
+                    output,
+                    at,
+                    &mut of_pixel,
+                );
             }
         }
     }

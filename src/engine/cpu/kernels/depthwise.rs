@@ -1,27 +1,27 @@
 //! Depthwise convolution: each channel is convolved with a small kernel of its own.
 //!
-//! Sixteen channels of a pixel are one load, so a row of up to eight output pixels is eight sums
-//! in registers and the kernel's weights stay in registers over the whole image.
+//! Sixteen channels of a pixel are one load, so up to eight output pixels of a row are eight sums
+//! in registers. The weights stay in registers over the whole image.
 
 use std::marker::PhantomData;
 
-use super::{Finish, Runnable, run};
+use super::{Epilogue, Runnable, run};
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
-/// One block of sixteen channels. `input` points at the first tap of the first pixel, and all taps
-/// of all pixels lie in its buffer; `output` at the first pixel of `rows` rows of `width` pixels;
-/// `weights` hold sixteen numbers per tap, `bias` sixteen.
+/// One block of sixteen channels. `input` points to the first tap of the first pixel; all taps of
+/// all pixels lie in its buffer. `output` points to the first pixel of `rows` rows of `width`
+/// pixels. `weights` hold sixteen numbers per tap, `bias` holds sixteen numbers.
 pub(in crate::cpu) struct DepthwiseArgs {
     pub(in crate::cpu) input: *const u8,
-    /// From one row of the image to the next, in elements.
-    pub(in crate::cpu) input_row: usize,
+    /// Elements from one row of the image to the next.
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
     pub(in crate::cpu) weights: *const f32,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: *mut u8,
-    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) output_row_stride: usize,
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) width: usize,
 }
@@ -32,19 +32,19 @@ type DepthwiseFn = unsafe fn(&DepthwiseArgs);
 pub(in crate::cpu) struct DepthwiseTable {
     three: [DepthwiseFn; 2],
     five: [DepthwiseFn; 2],
-    any: DepthwiseFn,
+    generic: DepthwiseFn,
 }
 
 impl DepthwiseTable {
-    pub(super) const fn of<A: Isa, I, O>() -> Self
+    pub(super) const fn new<A: Isa, I, O>() -> Self
     where
         I: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
         Self {
-            three: [run::<A, Square<I, O, 3, 1>>, run::<A, Square<I, O, 3, 2>>],
-            five: [run::<A, Square<I, O, 5, 1>>, run::<A, Square<I, O, 5, 2>>],
-            any: run::<A, Any<I, O>>,
+            three: [run::<A, SquareKernel<I, O, 3, 1>>, run::<A, SquareKernel<I, O, 3, 2>>],
+            five: [run::<A, SquareKernel<I, O, 5, 1>>, run::<A, SquareKernel<I, O, 5, 2>>],
+            generic: run::<A, GenericKernel<I, O>>,
         }
     }
 
@@ -52,15 +52,16 @@ impl DepthwiseTable {
         match (kernel, strides) {
             ([3, 3], [1, 1] | [2, 2]) => self.three[strides[0] - 1],
             ([5, 5], [1, 1] | [2, 2]) => self.five[strides[0] - 1],
-            _ => self.any,
+            _ => self.generic,
         }
     }
 }
 
-/// A kernel of `SIDE × SIDE` taps that moves by `STRIDE`.
-struct Square<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
+/// A kernel of `SIDE × SIDE` taps with stride `STRIDE`.
+struct SquareKernel<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
 
-impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L> for Square<I, O, SIDE, STRIDE>
+impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L>
+    for SquareKernel<I, O, SIDE, STRIDE>
 where
     L: Lanes,
     I: Format<L>,
@@ -70,8 +71,8 @@ where
 
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
-        // SAFETY: weights and bias are as `DepthwiseArgs` says, and each run of pixels lies inside
-        // a row of the output.
+        // SAFETY: weights and bias are as `DepthwiseArgs` says, and the pixels lie inside a row of
+        // the output.
         unsafe {
             let mut weights = [[L::splat(0.0); SIDE]; SIDE];
             for (y, row) in weights.iter_mut().enumerate() {
@@ -80,27 +81,27 @@ where
                 }
             }
             for y in 0..args.rows {
-                let from = args.input.cast::<I::Element>().add(y * STRIDE * args.input_row);
-                let to = args.output.cast::<O::Element>().add(y * args.output_row);
+                let from = args.input.cast::<I::Element>().add(y * STRIDE * args.input_row_stride);
+                let to = args.output.cast::<O::Element>().add(y * args.output_row_stride);
                 let mut x = 0;
                 while x < args.width {
                     let from = from.add(x * STRIDE * LANES);
                     let to = to.add(x * LANES);
                     let left = args.width - x;
                     if left >= 8 {
-                        pixels::<L, I, O, SIDE, STRIDE, 8>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 8>(args, &weights, from, to);
                         x += 8;
                     } else if left == 7 {
-                        pixels::<L, I, O, SIDE, STRIDE, 7>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 7>(args, &weights, from, to);
                         x += 7;
                     } else if left >= 4 {
-                        pixels::<L, I, O, SIDE, STRIDE, 4>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 4>(args, &weights, from, to);
                         x += 4;
                     } else if left >= 2 {
-                        pixels::<L, I, O, SIDE, STRIDE, 2>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 2>(args, &weights, from, to);
                         x += 2;
                     } else {
-                        pixels::<L, I, O, SIDE, STRIDE, 1>(args, &weights, from, to);
+                        run_pixels::<L, I, O, SIDE, STRIDE, 1>(args, &weights, from, to);
                         x += 1;
                     }
                 }
@@ -109,12 +110,12 @@ where
     }
 }
 
-/// `COUNT` neighbouring pixels.
+/// Computes `COUNT` neighbouring pixels.
 ///
 /// # Safety
-/// All taps of the pixels and the pixels themselves lie in their buffers.
+/// All taps of the pixels, and the pixels themselves, lie in their buffers.
 #[inline(always)]
-unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
+unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: usize>(
     args: &DepthwiseArgs,
     weights: &[[L; SIDE]; SIDE],
     from: *const I::Element,
@@ -124,11 +125,11 @@ unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: u
     I: Format<L>,
     O: Format<L>,
 {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [L::load(args.bias); COUNT];
         for (y, row) in weights.iter().enumerate() {
-            let from = from.add(y * args.input_row);
+            let from = from.add(y * args.input_row_stride);
             for (x, tap) in row.iter().enumerate() {
                 for (pixel, sum) in sums.iter_mut().enumerate() {
                     let input = I::load(from.add((pixel * STRIDE + x) * LANES));
@@ -137,39 +138,44 @@ unsafe fn pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUNT: u
             }
         }
         for (pixel, sum) in sums.into_iter().enumerate() {
-            O::store(args.finish.apply(sum, 0), to.add(pixel * LANES));
+            O::store(args.epilogue.apply(sum, 0), to.add(pixel * LANES));
         }
     }
 }
 
-/// Kernels of any size and stride; four sums a pixel, so that none waits for the one before.
-struct Any<I, O>(PhantomData<(I, O)>);
+/// A kernel of any size and stride. It uses four sums per pixel, so that no addition waits for the
+/// one before.
+struct GenericKernel<I, O>(PhantomData<(I, O)>);
 
-impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for Any<I, O> {
+impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
     type Args = DepthwiseArgs;
 
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
         let ([height, width], [down, right]) = (args.kernel, args.strides);
-        // SAFETY: as `DepthwiseArgs` says.
+        // SAFETY: the pointers are as `DepthwiseArgs` says.
         unsafe {
             for y in 0..args.rows {
                 for x in 0..args.width {
                     let from = args.input.cast::<I::Element>();
-                    let from = from.add(y * down * args.input_row + x * right * LANES);
+                    let from = from.add(y * down * args.input_row_stride + x * right * LANES);
                     let mut sums = [L::splat(0.0); 4];
                     sums[0] = L::load(args.bias);
                     for row in 0..height {
                         for column in 0..width {
-                            let input = I::load(from.add(row * args.input_row + column * LANES));
+                            let input =
+                                I::load(from.add(row * args.input_row_stride + column * LANES));
                             let tap = row * width + column;
                             let weight = L::load(args.weights.add(tap * LANES));
                             sums[tap % 4] = weight.mul_add(input, sums[tap % 4]);
                         }
                     }
                     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-                    let to = args.output.cast::<O::Element>().add(y * args.output_row + x * LANES);
-                    O::store(args.finish.apply(sum, 0), to);
+                    let to = args
+                        .output
+                        .cast::<O::Element>()
+                        .add(y * args.output_row_stride + x * LANES);
+                    O::store(args.epilogue.apply(sum, 0), to);
                 }
             }
         }

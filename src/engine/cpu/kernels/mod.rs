@@ -1,35 +1,36 @@
-//! The kernels: each is written once over [`Lanes`] and [`Format`] and compiled for every set.
+//! The kernels. Each kernel is written once over [`Lanes`] and [`Format`] and compiled for every
+//! set.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `tile` | dense convolution and matrix products: a tile of output channels × pixels in registers |
-//! | `cut` | how an image is cut into tiles |
+//! | `tile` | dense convolution and matrix products: output channels × pixels in registers |
+//! | `tiling` | how an image is divided into tiles |
 //! | `strip`, `amx` | dense convolution with AMX: many pixels in one line, matrices in tiles |
 //! | `depthwise` | one small kernel per channel |
 //! | `winograd` | the transforms around the products of a 3×3 convolution |
-//! | `pool` | windows and means |
-//! | `pixelwise` | what is done to each number alone |
+//! | `pool` | pooling windows and global means |
+//! | `elementwise` | operations on each element alone |
 //!
-//! Pointers are to bytes because a [`KernelSet`] hides its format. Each argument struct says what
-//! its pointers cover. That every window lies in its bordered image is asserted at load, when a
-//! convolution is lowered; debug builds also assert where each tile begins, and tests run on
-//! poisoned, guarded memory.
+//! Pointers are byte pointers because a [`KernelSet`] hides its format. Each argument struct says
+//! which memory its pointers cover. When a convolution is lowered, an assertion checks that every
+//! window lies in its bordered image. Debug builds also assert where each tile begins, and tests
+//! run on poisoned, guarded memory.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-pub(super) mod cut;
 pub(super) mod depthwise;
-pub(super) mod pixelwise;
+pub(super) mod elementwise;
 pub(super) mod pool;
 pub(super) mod strip;
 pub(super) mod tile;
+pub(super) mod tiling;
 pub(super) mod winograd;
 
 #[cfg(target_arch = "x86_64")]
 use self::amx::AmxStrip;
 use self::depthwise::DepthwiseTable;
-use self::pixelwise::{Curve, CurveArgs, Pixelwise, PixelwiseArgs};
-use self::pool::{GlobalMean, GlobalMeanArgs, Pool, PoolArgs};
+use self::elementwise::{ActivationArgs, ActivationKernel, ElementwiseArgs, ElementwiseKernel};
+use self::pool::{GlobalMeanArgs, GlobalMeanKernel, PoolArgs, PoolKernel};
 #[cfg(target_arch = "x86_64")]
 use self::strip::StripFns;
 use self::strip::StripTable;
@@ -47,30 +48,32 @@ use super::lanes::{
     avx512::{Avx512, Zmm},
 };
 
-/// What happens to a sum before it is stored.
+/// The function applied to a sum before it is stored.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Finish {
-    Nothing,
-    /// Below zero: times the slope of its channel; sixteen slopes per block.
-    Slope(*const f32),
+pub(super) enum Epilogue {
+    Identity,
+    /// Multiplies negative sums by the slope of their channel. The pointer holds sixteen slopes per
+    /// block.
+    PRelu(*const f32),
     Clip {
         min: f32,
         max: f32,
     },
 }
 
-impl Finish {
+impl Epilogue {
+    /// Applies the epilogue to the sums of block `block`.
+    ///
     /// # Safety
-    /// Slopes point to sixteen numbers `block` blocks on; the processor has the instructions.
+    /// Slopes point to sixteen numbers for each block up to `block`; the processor has the
+    /// instructions of `L`.
     #[inline(always)]
     unsafe fn apply<L: Lanes>(self, x: L, block: usize) -> L {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
-                Self::Nothing => x,
-                Self::Slope(slopes) => {
-                    x.slope_below_zero(L::load(slopes.add(block * super::lanes::LANES)))
-                }
+                Self::Identity => x,
+                Self::PRelu(slopes) => x.prelu(L::load(slopes.add(block * super::lanes::LANES))),
                 Self::Clip { min, max } => x.max(L::splat(min)).min(L::splat(max)),
             }
         }
@@ -80,63 +83,63 @@ impl Finish {
 /// The kernels of one instruction set for networks of one format.
 pub(super) struct KernelSet {
     pub(super) name: &'static str,
-    /// Bytes of one stored number.
-    pub(super) element: usize,
-    /// Input channels one step of a tile takes in; weights are packed so.
+    /// Bytes of one stored element.
+    pub(super) element_bytes: usize,
+    /// Input channels that one dot of a tile multiplies. Weights are packed accordingly.
     pub(super) depth: usize,
     pub(super) tile_blocks: usize,
     pub(super) tile_pixels: usize,
-    /// Fewest pixels for which Winograd is taken: its matrices are of `f32` and have four times
-    /// the numbers of the kernel, so in smaller images reading them takes longer than the
+    /// Fewest pixels for which Winograd's algorithm is used. Its matrices are `f32` and have four
+    /// times the numbers of the kernel. In smaller images, reading them takes longer than the
     /// multiplications they save.
     pub(super) winograd_pixels_min: usize,
-    /// What dense convolutions run on instead of tiles, where the set has it.
+    /// Kernels that dense convolutions use instead of tiles, if the set has them.
     pub(super) strips: Option<StripTable>,
-    /// Format in, format out.
+    /// Input and output in the set's format.
     pub(super) tiles: TileTable,
-    /// Format in, `f32` out.
+    /// Input in the set's format, output in `f32`.
     pub(super) tiles_to_f32: TileTable,
-    /// `f32` in, format out.
+    /// Input in `f32`, output in the set's format.
     pub(super) planar: PlanarTable,
-    /// `f32` in, `f32` out.
+    /// Input and output in `f32`.
     pub(super) matrix: MatrixTable,
     pub(super) depthwise: DepthwiseTable,
     pub(super) depthwise_to_f32: DepthwiseTable,
-    pub(super) forward: unsafe fn(&ForwardArgs),
-    pub(super) inverse: unsafe fn(&InverseArgs),
-    pub(super) inverse_to_f32: unsafe fn(&InverseArgs),
-    pub(super) pixelwise: unsafe fn(&PixelwiseArgs),
-    pub(super) curve: unsafe fn(&CurveArgs),
-    /// The curve on `f32` in any format.
-    pub(super) curve_f32: unsafe fn(&CurveArgs),
+    pub(super) winograd_forward: unsafe fn(&ForwardArgs),
+    pub(super) winograd_inverse: unsafe fn(&InverseArgs),
+    pub(super) winograd_inverse_to_f32: unsafe fn(&InverseArgs),
+    pub(super) elementwise: unsafe fn(&ElementwiseArgs),
+    pub(super) activation: unsafe fn(&ActivationArgs),
+    /// The activation on `f32`, whatever the set's format.
+    pub(super) activation_f32: unsafe fn(&ActivationArgs),
     pub(super) pool: unsafe fn(&PoolArgs),
     pub(super) global_mean: unsafe fn(&GlobalMeanArgs),
 }
 
 impl KernelSet {
-    const fn of<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
+    const fn new<A: Isa, F: Format<A::Lanes> + 'static>(name: &'static str) -> Self {
         Self {
             name,
-            element: size_of::<F::Element>(),
+            element_bytes: size_of::<F::Element>(),
             depth: F::DEPTH,
             tile_blocks: A::TILE_BLOCKS,
             tile_pixels: A::TILE_PIXELS,
             winograd_pixels_min: if F::DEPTH == 1 { 40 } else { 400 },
             strips: None,
-            tiles: TileTable::of::<A, F, F, F>(),
-            tiles_to_f32: TileTable::of::<A, F, F, F32>(),
-            planar: PlanarTable::of::<A, F32, F, F>(),
-            matrix: MatrixTable::of::<A, F32, F32, F32>(),
-            depthwise: DepthwiseTable::of::<A, F, F>(),
-            depthwise_to_f32: DepthwiseTable::of::<A, F, F32>(),
-            forward: run::<A, ForwardTransform<F>>,
-            inverse: run::<A, InverseTransform<F, F>>,
-            inverse_to_f32: run::<A, InverseTransform<F, F32>>,
-            pixelwise: run::<A, Pixelwise<F>>,
-            curve: run::<A, Curve<F>>,
-            curve_f32: run::<A, Curve<F32>>,
-            pool: run::<A, Pool<F>>,
-            global_mean: run::<A, GlobalMean<F>>,
+            tiles: TileTable::new::<A, F, F, F>(),
+            tiles_to_f32: TileTable::new::<A, F, F, F32>(),
+            planar: PlanarTable::new::<A, F32, F, F>(),
+            matrix: MatrixTable::new::<A, F32, F32, F32>(),
+            depthwise: DepthwiseTable::new::<A, F, F>(),
+            depthwise_to_f32: DepthwiseTable::new::<A, F, F32>(),
+            winograd_forward: run::<A, ForwardTransform<F>>,
+            winograd_inverse: run::<A, InverseTransform<F, F>>,
+            winograd_inverse_to_f32: run::<A, InverseTransform<F, F32>>,
+            elementwise: run::<A, ElementwiseKernel<F>>,
+            activation: run::<A, ActivationKernel<F>>,
+            activation_f32: run::<A, ActivationKernel<F32>>,
+            pool: run::<A, PoolKernel<F>>,
+            global_mean: run::<A, GlobalMeanKernel<F>>,
         }
     }
 }
@@ -146,7 +149,7 @@ pub(super) trait Runnable<L: Lanes> {
     type Args;
 
     /// # Safety
-    /// What the arguments say of their pointers; the processor has the instructions of `L`.
+    /// The pointers cover what `args` says; the processor has the instructions of `L`.
     unsafe fn run(args: &Self::Args);
 }
 
@@ -155,41 +158,41 @@ struct Call<'a, K: Runnable<L>, L: Lanes>(&'a K::Args);
 impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
     #[inline(always)]
     unsafe fn run(self) {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { K::run(self.0) }
     }
 }
 
-/// A kernel compiled for an instruction set.
+/// Runs a kernel compiled for an instruction set.
 ///
 /// # Safety
-/// As [`Runnable::run`].
+/// As for [`Runnable::run`].
 unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { A::run(Call::<K, A::Lanes>(args)) }
 }
 
-pub(super) static PORTABLE_F32: KernelSet = KernelSet::of::<Portable, F32>("portable");
-pub(super) static PORTABLE_BF16: KernelSet = KernelSet::of::<Portable, Bf16>("portable");
+pub(super) static PORTABLE_F32: KernelSet = KernelSet::new::<Portable, F32>("portable");
+pub(super) static PORTABLE_BF16: KernelSet = KernelSet::new::<Portable, Bf16>("portable");
 #[cfg(target_arch = "aarch64")]
-pub(super) static NEON_F32: KernelSet = KernelSet::of::<Neon, F32>("neon");
+pub(super) static NEON_F32: KernelSet = KernelSet::new::<Neon, F32>("neon");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX2_F32: KernelSet = KernelSet::of::<Avx2, F32>("avx2");
+pub(super) static AVX2_F32: KernelSet = KernelSet::new::<Avx2, F32>("avx2");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX512_F32: KernelSet = KernelSet::of::<Avx512, F32>("avx512");
+pub(super) static AVX512_F32: KernelSet = KernelSet::new::<Avx512, F32>("avx512");
 #[cfg(target_arch = "x86_64")]
-pub(super) static AVX512_BF16: KernelSet = KernelSet::of::<Avx512Bf16, Bf16>("avx512-bf16");
+pub(super) static AVX512_BF16: KernelSet = KernelSet::new::<Avx512Bf16, Bf16>("avx512-bf16");
 
-/// With AMX a direct convolution multiplies some ten times as fast as the tiles in registers that
-/// Winograd's products run on, which is more than Winograd saves.
+/// With AMX, a direct convolution multiplies about ten times as fast as the register tiles that
+/// compute Winograd's products. That is more than Winograd's algorithm saves.
 #[cfg(target_arch = "x86_64")]
 pub(super) static AMX_BF16: KernelSet = KernelSet {
     winograd_pixels_min: usize::MAX,
     strips: Some(StripTable { strips: amx_strips::<Bf16>(), strips_to_f32: amx_strips::<F32>() }),
-    ..KernelSet::of::<Avx512Bf16, Bf16>("amx-bf16")
+    ..KernelSet::new::<Avx512Bf16, Bf16>("amx-bf16")
 };
 
-/// Strips of bfloat16 with the result in format `O`.
+/// Strips of bfloat16 with results in format `O`.
 #[cfg(target_arch = "x86_64")]
 const fn amx_strips<O: Format<Zmm> + 'static>() -> StripFns {
     [run::<Avx512Bf16, AmxStrip<Bf16, O, 1>>, run::<Avx512Bf16, AmxStrip<Bf16, O, 2>>]

@@ -1,57 +1,58 @@
-//! Windows and means over the pixels of an image.
+//! Pooling windows and global means over the pixels of an image.
 
 use std::marker::PhantomData;
 
 use super::Runnable;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
-/// What a window gives.
+/// The result of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) enum PoolKind {
     Max,
-    /// The sum divided by the pixels inside the image.
+    /// The sum divided by the number of pixels inside the image.
     Mean,
-    /// The sum divided by the pixels of the window, border included.
+    /// The sum divided by the number of pixels of the window, including the border.
     MeanWithBorder,
 }
 
-/// One block of sixteen channels of an image whose pixel `[0, 0]` is, or would be, at `input`;
-/// `rows` rows of outputs from row `y` on, the first at `output`. The border is not read.
+/// One block of sixteen channels. `input` is the address of pixel `[0, 0]` of the image, even if
+/// that row is not in memory. The kernel computes `rows` output rows from row `y` on, and `output`
+/// points to the first of them. It does not read the border.
 pub(in crate::cpu) struct PoolArgs {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     /// Height and width of the image.
     pub(in crate::cpu) image: [usize; 2],
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) output: *mut u8,
-    pub(in crate::cpu) output_row: usize,
+    pub(in crate::cpu) output_row_stride: usize,
     pub(in crate::cpu) y: usize,
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) width: usize,
 }
 
-pub(super) struct Pool<F>(PhantomData<F>);
+pub(super) struct PoolKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Pool<F> {
+impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
     type Args = PoolArgs;
 
     #[inline(always)]
     unsafe fn run(args: &PoolArgs) {
-        // SAFETY: windows are clamped to the image; outputs are as `PoolArgs` says.
+        // SAFETY: windows are clamped to the image; the outputs are as `PoolArgs` says.
         unsafe {
             for y in 0..args.rows {
-                let rows = clamped(args, 0, args.y + y);
-                let to = args.output.cast::<F::Element>().add(y * args.output_row);
-                if is_largest_of_four(args, &rows) {
-                    largest_of_four::<L, F>(args, rows[0], to);
+                let rows = clamp_window(args, 0, args.y + y);
+                let to = args.output.cast::<F::Element>().add(y * args.output_row_stride);
+                if is_max_2x2(args, &rows) {
+                    max_2x2::<L, F>(args, rows[0], to);
                     continue;
                 }
                 for x in 0..args.width {
-                    let pixel = window::<L, F>(args, &rows, &clamped(args, 1, x));
+                    let pixel = pool_window::<L, F>(args, &rows, &clamp_window(args, 1, x));
                     F::store(pixel, to.add(x * LANES));
                 }
             }
@@ -59,9 +60,10 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pool<F> {
     }
 }
 
-/// The usual pool, 2×2 at stride 2, on rows that need no clamping.
+/// Returns whether these rows are the usual pool: a maximum of 2×2 with stride 2 that needs no
+/// clamping.
 #[inline(always)]
-fn is_largest_of_four(args: &PoolArgs, rows: &[usize; 2]) -> bool {
+fn is_max_2x2(args: &PoolArgs, rows: &[usize; 2]) -> bool {
     args.kind == PoolKind::Max
         && args.kernel == [2, 2]
         && args.strides[1] == 2
@@ -71,13 +73,14 @@ fn is_largest_of_four(args: &PoolArgs, rows: &[usize; 2]) -> bool {
 }
 
 /// # Safety
-/// Rows `y` and `y + 1` lie in the image, which is at least twice as wide as the output at `to`.
+/// Rows `y` and `y + 1` lie in the image. The image is at least twice as wide as the output at
+/// `to`.
 #[inline(always)]
-unsafe fn largest_of_four<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
-    // SAFETY: what the caller promises.
+unsafe fn max_2x2<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to: *mut F::Element) {
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row);
-        let below = above.add(args.input_row);
+        let above = args.input.cast::<F::Element>().wrapping_add(y * args.input_row_stride);
+        let below = above.add(args.input_row_stride);
         for x in 0..args.width {
             let pair = |row: *const F::Element| {
                 F::load(row.add(2 * x * LANES)).max(F::load(row.add((2 * x + 1) * LANES)))
@@ -87,9 +90,9 @@ unsafe fn largest_of_four<L: Lanes, F: Format<L>>(args: &PoolArgs, y: usize, to:
     }
 }
 
-/// First pixel inside the image and one past the last, along an axis.
+/// Returns the first pixel of the window inside the image and one past the last, along an axis.
 #[inline(always)]
-fn clamped(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
+fn clamp_window(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
     let from = at * args.strides[axis];
     let to = (from + args.kernel[axis]).saturating_sub(args.pads[axis]);
     [from.saturating_sub(args.pads[axis]), to.min(args.image[axis])]
@@ -98,19 +101,19 @@ fn clamped(args: &PoolArgs, axis: usize, at: usize) -> [usize; 2] {
 /// # Safety
 /// Rows and columns lie in the image.
 #[inline(always)]
-unsafe fn window<L: Lanes, F: Format<L>>(
+unsafe fn pool_window<L: Lanes, F: Format<L>>(
     args: &PoolArgs,
     rows: &[usize; 2],
     columns: &[usize; 2],
 ) -> L {
     let (high, wide) = (rows[1].saturating_sub(rows[0]), columns[1].saturating_sub(columns[0]));
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let is_max = args.kind == PoolKind::Max;
         let mut result = L::splat(if is_max { f32::NEG_INFINITY } else { 0.0 });
         let first = args.input.cast::<F::Element>();
         for y in 0..high {
-            let row = (rows[0] + y) * args.input_row + columns[0] * LANES;
+            let row = (rows[0] + y) * args.input_row_stride + columns[0] * LANES;
             let row = first.wrapping_add(row);
             for x in 0..wide {
                 let pixel = F::load(row.add(x * LANES));
@@ -129,25 +132,25 @@ unsafe fn window<L: Lanes, F: Format<L>>(
 /// One block of sixteen channels: the mean of `height × width` pixels from `input` on.
 pub(in crate::cpu) struct GlobalMeanArgs {
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) output: *mut u8,
 }
 
-pub(super) struct GlobalMean<F>(PhantomData<F>);
+pub(super) struct GlobalMeanKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMean<F> {
+impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
     type Args = GlobalMeanArgs;
 
     #[inline(always)]
     unsafe fn run(args: &GlobalMeanArgs) {
-        // SAFETY: as `GlobalMeanArgs` says.
+        // SAFETY: the pointers are as `GlobalMeanArgs` says.
         unsafe {
-            // Four sums, so that none waits for the one before.
+            // Four sums, so that no addition waits for the one before.
             let mut sums = [L::splat(0.0); 4];
             for y in 0..args.height {
-                let row = args.input.cast::<F::Element>().add(y * args.input_row);
+                let row = args.input.cast::<F::Element>().add(y * args.input_row_stride);
                 for x in 0..args.width {
                     sums[x % 4] = sums[x % 4].add(F::load(row.add(x * LANES)));
                 }

@@ -1,43 +1,44 @@
-//! Strips: the pixels of several rows in one line, for kernels that take sixteen at once.
+//! Strips: the pixels of several rows in one line, for kernels that compute sixteen pixels at once.
 //!
-//! Behind a row lie its border and the next row. A window that moves on by one pixel each time
-//! passes over the border and stands at the beginning of the next row, so some rows of an image
-//! are one strip, and a tile need not end where a row does. What was summed over the border is
-//! not stored: with a border of one, two of sixteen positions in images 14 wide, as many as tiles
-//! that end with their rows would leave empty, but two of nine in images 7 wide, where those would
-//! leave nine of sixteen. With stride 2 every other row would be for nothing, so there each row is
-//! a line of its own.
+//! In memory, a row is followed by its border and by the next row. A window that moves by one pixel
+//! at a time passes over the border and reaches the start of the next row. So some rows of an image
+//! form one strip, and a tile need not end where a row ends. Sums over the border are not stored.
+//! With a border of one, that wastes two of sixteen positions in images 14 wide, as many as tiles
+//! that end with their rows. In images 7 wide it wastes two of nine positions, where tiles that end
+//! with their rows waste nine of sixteen. With stride 2, every other row would be computed for
+//! nothing, so there each row is a line of its own.
 //!
-//! All pieces of a line have one height, as changing it is expensive. The last one begins early
-//! enough to end with the line, and what it has in common with the one before is stored once. A
-//! position's sum is the same in every piece, so nothing depends on how a strip was cut.
+//! All pieces of a line have the same height, because changing the height is expensive. The last
+//! piece starts early enough to end with the line, and positions that it shares with the piece
+//! before are stored once. The sum of a position is the same in every piece, so results do not
+//! depend on how a strip is divided.
 
 #![cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AMX works by strips"))]
 
 use std::ops::Range;
 
-use super::Finish;
-use super::tile::{Plane, Taps};
+use super::Epilogue;
+use super::tile::{StridedPtr, Taps};
 use crate::cpu::lanes::LANES;
 
-/// What one run reads and writes: `input` points at the first tap of the first pixel and all taps
-/// of all positions lie in one buffer; `weights` hold the packed group, every block whole; `bias`
-/// points to a number for each of its channels; `output` and `residual` point at the first pixel.
+/// The memory of one run. `input` points to the first tap of the first pixel; all taps of all
+/// positions lie in one buffer. `weights` hold the packed group, in whole blocks. `bias` points to
+/// one number for each channel of the group. `output` and `residual` point to the first pixel.
 pub(in crate::cpu) struct StripArgs {
     pub(in crate::cpu) taps: Taps,
     pub(in crate::cpu) strip: Strip,
     pub(in crate::cpu) input: *const u8,
     pub(in crate::cpu) weights: *const u8,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
+    pub(in crate::cpu) epilogue: Epilogue,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
 }
 
 /// Kernels for groups of one and of two blocks of output channels.
 pub(in crate::cpu) type StripFns = [unsafe fn(&StripArgs); 2];
 
-/// Strips of one format, and from it to `f32`.
+/// Strip kernels from one format to the same format, and to `f32`.
 pub(in crate::cpu) struct StripTable {
     pub(in crate::cpu) strips: StripFns,
     pub(in crate::cpu) strips_to_f32: StripFns,
@@ -48,40 +49,41 @@ pub(in crate::cpu) struct StripTable {
 pub(in crate::cpu) struct Strip {
     lines: usize,
     line_stride: usize,
-    /// Positions of a line, and the distance from one to the next.
+    /// Positions of a line, and the distance from one position to the next.
     len: usize,
     step: usize,
-    /// Positions from one row of the output to the next, of which the first `width` are pixels.
+    /// Positions from one row of the output to the next. The first `width` of them are pixels.
     pitch: usize,
     width: usize,
 }
 
-/// Positions that are summed together.
+/// Positions of a line that are summed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Where the first tap of the first position is.
+    /// Offset of the first tap of the first position.
     pub(super) input: usize,
     line: usize,
     first: usize,
-    /// Those of its line's positions that no other piece stores.
+    /// The positions of the line that this piece stores; no other piece stores them.
     stored: Range<usize>,
 }
 
-/// Pixels beside each other that a piece stores.
+/// Adjacent pixels that a piece stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
-    /// The first pixel.
+pub(super) struct PixelSpan {
+    /// Row and column of the first pixel.
     pub(super) at: [usize; 2],
-    /// Which positions of the piece they are.
+    /// The pixels' positions in the piece.
     pub(super) positions: Range<usize>,
 }
 
 /// Most positions of a piece.
-pub(super) const HEIGHT_MAX: usize = 16;
+pub(super) const PIECE_HEIGHT_MAX: usize = 16;
 
 impl Strip {
-    /// `rows` rows of `width` pixels, computed with `stride` from rows that are `row` elements.
-    pub(in crate::cpu) fn of(rows: usize, width: usize, stride: usize, row: usize) -> Self {
+    /// Returns the strip of `rows` rows of `width` pixels with stride `stride`. `row` is the length
+    /// of an input row in elements.
+    pub(in crate::cpu) fn new(rows: usize, width: usize, stride: usize, row: usize) -> Self {
         let step = stride * LANES;
         if stride > 1 {
             let line_stride = stride * row;
@@ -93,19 +95,20 @@ impl Strip {
         Self { lines: 1, line_stride: 0, len, step, pitch, width }
     }
 
-    /// From one position to the next.
+    /// Distance from one position to the next, in elements.
     pub(super) fn step(&self) -> usize {
         self.step
     }
 
-    /// Positions of every piece: the fewest that make as few pieces as the most do.
-    pub(super) fn height(&self) -> usize {
-        self.len.div_ceil(self.len.div_ceil(HEIGHT_MAX))
+    /// Returns the positions of every piece: the smallest height that needs no more pieces than the
+    /// largest height.
+    pub(super) fn piece_height(&self) -> usize {
+        self.len.div_ceil(self.len.div_ceil(PIECE_HEIGHT_MAX))
     }
 
-    /// The pieces, which store each position once.
+    /// Returns the pieces, which store each position once.
     pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
-        let (strip, height) = (*self, self.height());
+        let (strip, height) = (*self, self.piece_height());
         (0..strip.lines).flat_map(move |line| {
             (0..strip.len).step_by(height).map(move |from| {
                 let first = from.min(strip.len - height);
@@ -115,15 +118,15 @@ impl Strip {
         })
     }
 
-    /// The pixels that a piece stores.
-    pub(super) fn runs(&self, piece: &Piece) -> impl Iterator<Item = Run> + use<> {
+    /// Returns the pixels that a piece stores.
+    pub(super) fn spans(&self, piece: &Piece) -> impl Iterator<Item = PixelSpan> + use<> {
         let (Self { pitch, width, .. }, line, first) = (*self, piece.line, piece.first);
         let Range { start, end } = piece.stored;
         let rows = start / pitch..end.div_ceil(pitch);
         rows.map(move |row| {
             let from = start.max(row * pitch);
             let to = end.min(row * pitch + width).max(from);
-            Run { at: [line + row, from - row * pitch], positions: from - first..to - first }
+            PixelSpan { at: [line + row, from - row * pitch], positions: from - first..to - first }
         })
     }
 }
@@ -134,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows, width, stride and pixels of an input row.
+    /// Returns combinations of rows, width, stride and pixels of an input row.
     fn shapes() -> impl Iterator<Item = [usize; 4]> {
         (1..9).flat_map(|rows| (1..40).map(move |width| (rows, width))).flat_map(|(rows, width)| {
             let beyond = [(1, 0), (1, 1), (1, 6), (2, 0), (2, 3)];
@@ -143,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn every_pixel_is_stored_once_and_from_where_its_window_is() {
+    fn every_pixel_is_stored_once_from_its_own_window() {
         for [rows, width, stride, pixels] in shapes() {
-            let strip = Strip::of(rows, width, stride, pixels * LANES);
+            let strip = Strip::new(rows, width, stride, pixels * LANES);
             let mut inputs = BTreeMap::new();
             for piece in strip.pieces() {
-                for Run { at: [y, x], positions } in strip.runs(&piece) {
+                for PixelSpan { at: [y, x], positions } in strip.spans(&piece) {
                     for (beside, position) in positions.enumerate() {
-                        assert!(position < strip.height());
+                        assert!(position < strip.piece_height());
                         let input = piece.input + position * strip.step();
                         assert_eq!(inputs.insert([y, x + beside], input), None);
                     }
@@ -163,13 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn no_window_stands_behind_that_of_the_last_pixel() {
+    fn no_window_starts_after_that_of_the_last_pixel() {
         for [rows, width, stride, pixels] in shapes() {
-            let strip = Strip::of(rows, width, stride, pixels * LANES);
+            let strip = Strip::new(rows, width, stride, pixels * LANES);
             let last = ((rows - 1) * pixels + width - 1) * stride * LANES;
-            let ends = strip.pieces().map(|piece| piece.input + (strip.height() - 1) * strip.step);
+            let ends =
+                strip.pieces().map(|piece| piece.input + (strip.piece_height() - 1) * strip.step);
             assert_eq!(ends.max(), Some(last));
-            assert!(strip.height() <= HEIGHT_MAX);
+            assert!(strip.piece_height() <= PIECE_HEIGHT_MAX);
         }
     }
 }

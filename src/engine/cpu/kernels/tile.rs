@@ -1,13 +1,13 @@
 //! The register tile: up to `TILE_BLOCKS` blocks of output channels × `TILE_PIXELS` pixels.
 //!
-//! The sums of a tile stay in registers over all taps and input channels. Each weight that is
-//! loaded serves all pixels, each pixel that is broadcast serves all blocks, so the processor does
-//! 28 multiply-adds for 16 loads and never waits for memory. Pixels lie at fixed distances, which
-//! makes their addresses part of the instructions. Borders are in memory, so that no tap needs a
-//! test. Bias, residual and activation are applied before the only store.
+//! The sums of a tile stay in registers over all taps and input channels. Each loaded weight serves
+//! all pixels, and each broadcast pixel serves all blocks. So the processor does 28 multiply-adds
+//! for 16 loads and never waits for memory. Pixels lie at fixed distances, so their addresses are
+//! part of the instructions. Borders are in memory, so no tap needs a test. Bias, residual and
+//! activation are applied before the only store.
 //!
-//! One output's sum runs over blocks, taps and channels in the order of memory whatever the tile's
-//! shape, so a row's numbers do not depend on how an image was cut into tiles.
+//! The sum of an output runs over blocks, taps and channels in memory order, whatever the shape of
+//! the tile. So the results of an item do not depend on how an image is divided into tiles.
 
 #![expect(
     clippy::needless_range_loop,
@@ -16,68 +16,70 @@
 
 use std::marker::PhantomData;
 
-use super::Finish;
+use super::Epilogue;
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
-/// What one tile reads, in elements.
+/// The input elements that a tile reads. Distances are in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct Taps {
-    /// Blocks of input channels, and the distance from one to the next.
+    /// Blocks of input channels, and the distance from one block to the next.
     pub(in crate::cpu) blocks: usize,
     pub(in crate::cpu) block_stride: usize,
     /// Rows and columns of the kernel.
     pub(in crate::cpu) rows: usize,
     pub(in crate::cpu) columns: usize,
-    /// From one row of the image to the next, and from one pixel to the next.
+    /// Distances from one row of the image to the next, and from one pixel to the next.
     pub(in crate::cpu) row_stride: usize,
     pub(in crate::cpu) pixel_stride: usize,
-    /// Dots per tap in each block, and in the last one, which may be partly filled.
+    /// Dots per tap in each block, and in the last block, which may be partly filled.
     pub(in crate::cpu) dots: usize,
     pub(in crate::cpu) dots_last: usize,
 }
 
-/// Tiles side by side. `input` points at the first tap of the first pixel, and all taps of all
-/// pixels lie in one buffer; `weights` hold the packed group; `output` and `residual` point at the
-/// first pixel, with whole blocks of sixteen channels behind them.
+/// Tiles next to each other. `input` points to the first tap of the first pixel; all taps of all
+/// pixels lie in one buffer. `weights` hold the packed group. `output` and `residual` point to the
+/// first pixel, and whole blocks of sixteen channels follow.
 pub(in crate::cpu) struct TileArgs<'a> {
     pub(in crate::cpu) taps: &'a Taps,
-    /// Tiles, each beginning where the one before ends.
+    /// Number of tiles. Each starts where the one before ends.
     pub(in crate::cpu) count: usize,
-    /// From one row of outputs to the next, in the input.
-    pub(in crate::cpu) input_row: usize,
+    /// Distance in the input from one row of outputs to the next.
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) input: *const u8,
     pub(in crate::cpu) weights: *const u8,
-    /// Bytes from weights that are read to those fetched meanwhile: the next group's, where they
-    /// are too many to stay in the cache; nothing where 0.
-    pub(in crate::cpu) ahead: usize,
-    /// `None` starts the sums at zero.
+    /// Distance in bytes from the weights that are read to the weights that are prefetched. These
+    /// are the weights of the next group, if all weights are too many to stay in the cache. 0
+    /// prefetches nothing.
+    pub(in crate::cpu) prefetch_bytes: usize,
+    /// With `None` the sums start at zero.
     pub(in crate::cpu) bias: Option<*const f32>,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
+    pub(in crate::cpu) epilogue: Epilogue,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
 }
 
-/// A pixel in a blocked image, with the distances from block to block and row to row.
+/// A pointer to a pixel of a blocked image, with the elements from one block to the next and from
+/// one row to the next.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Plane<P> {
+pub(in crate::cpu) struct StridedPtr<P> {
     pub(in crate::cpu) first: P,
-    pub(in crate::cpu) block: usize,
-    pub(in crate::cpu) row: usize,
+    pub(in crate::cpu) block_stride: usize,
+    pub(in crate::cpu) row_stride: usize,
 }
 
 pub(in crate::cpu) type TileFn = unsafe fn(&TileArgs<'_>);
 
-/// `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements apart; dots in
-/// format `I`, residual in `R`, result in `O`.
+/// A tile of `BLOCKS` blocks × `ROWS` rows × `WIDTH` pixels, whose inputs are `STEP` elements
+/// apart. Dots are in format `I`, the residual in `R`, the result in `O`.
 struct Tile<I, R, O, const BLOCKS: usize, const ROWS: usize, const WIDTH: usize, const STEP: usize>(
     PhantomData<(I, R, O)>,
 );
 
-/// A tile as a function.
+/// Runs a tile compiled for the instruction set `A`.
 ///
 /// # Safety
-/// As [`TileArgs`] says.
-unsafe fn entry<
+/// As for [`TileArgs`].
+unsafe fn run_tile<
     A: Isa,
     I: Format<A::Lanes>,
     R: Format<A::Lanes>,
@@ -93,17 +95,17 @@ unsafe fn entry<
     impl<L: Lanes, K: TileKernel<L>> crate::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
         #[inline(always)]
         unsafe fn run(self) {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { K::run(self.0) }
         }
     }
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { A::run(Entry::<Tile<I, R, O, BLOCKS, ROWS, WIDTH, STEP>>(args, PhantomData)) }
 }
 
 trait TileKernel<L: Lanes> {
     /// # Safety
-    /// As [`TileArgs`] says.
+    /// As for [`TileArgs`].
     unsafe fn run(args: &TileArgs<'_>);
 }
 
@@ -121,8 +123,9 @@ impl<
     #[inline(always)]
     unsafe fn run(args: &TileArgs<'_>) {
         for tile in 0..args.count {
-            // SAFETY: every address is a tap of a pixel of the tiles, weights of the group, or a
-            // pixel of the output or the residual, all inside their buffers as `TileArgs` says.
+            // SAFETY: every address is a tap of a pixel of the tiles, a weight of the group, or a
+            // pixel of the output or the residual. All lie inside their buffers, as `TileArgs`
+            // says.
             unsafe {
                 let mut sums = [[[L::splat(0.0); WIDTH]; ROWS]; BLOCKS];
                 if let Some(bias) = args.bias {
@@ -133,9 +136,9 @@ impl<
                 let input = args.input.cast::<I::Element>().add(tile * WIDTH * STEP);
                 accumulate::<L, I, BLOCKS, ROWS, WIDTH, STEP>(args, input, &mut sums);
                 let at = [0, tile * WIDTH];
-                conclude::<L, R, O, BLOCKS, ROWS, WIDTH>(
+                store_sums::<L, R, O, BLOCKS, ROWS, WIDTH>(
                     args.residual,
-                    args.finish,
+                    args.epilogue,
                     args.output,
                     at,
                     &mut sums,
@@ -148,7 +151,7 @@ impl<
 /// Adds all taps of a tile whose first tap is at `input`.
 ///
 /// # Safety
-/// As [`TileArgs`] says.
+/// As for [`TileArgs`].
 #[inline(always)]
 unsafe fn accumulate<
     L: Lanes,
@@ -167,7 +170,7 @@ unsafe fn accumulate<
     let mut from_block = input;
     for block in 0..taps.blocks {
         let dots = if block + 1 < taps.blocks { taps.dots } else { taps.dots_last };
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut from_row = from_block;
             for _ in 0..taps.rows {
@@ -175,19 +178,19 @@ unsafe fn accumulate<
                 for _ in 0..taps.columns {
                     let mut from = from_pixel;
                     for _ in 0..dots {
-                        let mut of_block = [I::weights(weights); BLOCKS];
+                        let mut of_block = [I::load_weights(weights); BLOCKS];
                         for (block, w) in of_block.iter_mut().enumerate().skip(1) {
-                            *w = I::weights(weights.add(block * LANES * I::DEPTH));
+                            *w = I::load_weights(weights.add(block * LANES * I::DEPTH));
                         }
                         for block in 0..BLOCKS {
                             let line = weights.wrapping_add(block * LANES * I::DEPTH);
-                            L::fetch(line.wrapping_byte_add(args.ahead).cast());
+                            L::prefetch(line.wrapping_byte_add(args.prefetch_bytes).cast());
                         }
                         weights = weights.add(BLOCKS * LANES * I::DEPTH);
                         for y in 0..ROWS {
-                            let row = from.add(y * args.input_row);
+                            let row = from.add(y * args.input_row_stride);
                             for x in 0..WIDTH {
-                                let pixel = I::pixel(row.add(x * STEP));
+                                let pixel = I::load_pixel(row.add(x * STEP));
                                 for block in 0..BLOCKS {
                                     sums[block][y][x] =
                                         I::dot(sums[block][y][x], of_block[block], pixel);
@@ -205,13 +208,14 @@ unsafe fn accumulate<
     }
 }
 
-/// Adds the residual, finishes the sums and stores them; the first pixel of the tile is `[y, x]`
-/// rows and pixels behind that of the planes.
+/// Adds the residual, applies the epilogue and stores the sums. The first pixel of the tile lies
+/// `y` rows and `x` pixels after the first pixel of `residual` and `output`.
 ///
 /// # Safety
-/// The pixels lie in the planes, whose formats are `R` and `O`; [`Finish::apply`]'s conditions.
+/// The pixels lie in these images, whose formats are `R` and `O`. The conditions of
+/// [`Epilogue::apply`] hold.
 #[inline(always)]
-pub(super) unsafe fn conclude<
+pub(super) unsafe fn store_sums<
     L: Lanes,
     R: Format<L>,
     O: Format<L>,
@@ -219,59 +223,60 @@ pub(super) unsafe fn conclude<
     const ROWS: usize,
     const WIDTH: usize,
 >(
-    residual: Option<Plane<*const u8>>,
-    finish: Finish,
-    output: Plane<*mut u8>,
+    residual: Option<StridedPtr<*const u8>>,
+    epilogue: Epilogue,
+    output: StridedPtr<*mut u8>,
     [y, x]: [usize; 2],
     sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
 ) {
-    // SAFETY: what the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if let Some(residual) = residual {
-            let first = residual.first.cast::<R::Element>().add(y * residual.row + x * LANES);
+            let first =
+                residual.first.cast::<R::Element>().add(y * residual.row_stride + x * LANES);
             for block in 0..BLOCKS {
                 for y in 0..ROWS {
-                    let row = first.add(block * residual.block + y * residual.row);
+                    let row = first.add(block * residual.block_stride + y * residual.row_stride);
                     for x in 0..WIDTH {
                         sums[block][y][x] = sums[block][y][x].add(R::load(row.add(x * LANES)));
                     }
                 }
             }
         }
-        let first = output.first.cast::<O::Element>().add(y * output.row + x * LANES);
+        let first = output.first.cast::<O::Element>().add(y * output.row_stride + x * LANES);
         for block in 0..BLOCKS {
             for y in 0..ROWS {
-                let row = first.add(block * output.block + y * output.row);
+                let row = first.add(block * output.block_stride + y * output.row_stride);
                 for x in 0..WIDTH {
-                    O::store(finish.apply(sums[block][y][x], block), row.add(x * LANES));
+                    O::store(epilogue.apply(sums[block][y][x], block), row.add(x * LANES));
                 }
             }
         }
     }
 }
 
-/// One row of 1 to 14 pixels.
-type Rows = [TileFn; 14];
+/// Tiles of one row of 1 to 14 pixels.
+type OneRowTiles = [TileFn; 14];
 
-/// Two rows of 1 to 7 pixels, and four rows of 1 to 3.
-type Stacks = [TileFn; 10];
+/// Tiles of two rows of 1 to 7 pixels, and of four rows of 1 to 3 pixels.
+type MultiRowTiles = [TileFn; 10];
 
-/// Tiles of one format that read blocked images, by stride and number of blocks.
+/// Tiles that read blocked images of one format, by stride and number of blocks.
 pub(in crate::cpu) struct TileTable {
-    rows: [[Rows; 2]; 2],
-    stacks: [[Stacks; 2]; 2],
+    one_row: [[OneRowTiles; 2]; 2],
+    multi_row: [[MultiRowTiles; 2]; 2],
 }
 
 /// Tiles of one row that read planar images, by stride and number of blocks.
-pub(in crate::cpu) struct PlanarTable([[Rows; 2]; 2]);
+pub(in crate::cpu) struct PlanarTable([[OneRowTiles; 2]; 2]);
 
-/// Tiles of one row that read vectors lying side by side, by number of blocks.
-pub(in crate::cpu) struct MatrixTable([Rows; 2]);
+/// Tiles of one row that read adjacent vectors, by number of blocks.
+pub(in crate::cpu) struct MatrixTable([OneRowTiles; 2]);
 
-/// Refuses shapes that no register file of the set holds.
+/// Stands for shapes that do not fit the registers of the set.
 ///
 /// # Safety
-/// None needed: it always panics.
+/// Always safe to call: it panics.
 unsafe fn too_large(_: &TileArgs<'_>) {
     unreachable!("the plan cuts tiles that fit the registers")
 }
@@ -279,14 +284,14 @@ unsafe fn too_large(_: &TileArgs<'_>) {
 macro_rules! tiles {
     ($blocks:literal, $step:literal; $(($rows:literal, $width:literal)),*) => {
         [$(if $blocks <= A::TILE_BLOCKS && $rows * $width <= A::TILE_PIXELS {
-            entry::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
+            run_tile::<A, I, R, O, $blocks, $rows, $width, $step> as TileFn
         } else {
             too_large as TileFn
         }),*]
     };
 }
 
-macro_rules! rows {
+macro_rules! one_row {
     ($blocks:literal, $step:literal) => {
         tiles!($blocks, $step;
             (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (1, 7),
@@ -294,7 +299,7 @@ macro_rules! rows {
     };
 }
 
-macro_rules! stacks {
+macro_rules! multi_row {
     ($blocks:literal, $step:literal) => {
         tiles!($blocks, $step;
             (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (2, 7), (4, 1), (4, 2), (4, 3))
@@ -302,55 +307,58 @@ macro_rules! stacks {
 }
 
 impl TileTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
         Self {
-            rows: [[rows!(1, 16), rows!(2, 16)], [rows!(1, 32), rows!(2, 32)]],
-            stacks: [[stacks!(1, 16), stacks!(2, 16)], [stacks!(1, 32), stacks!(2, 32)]],
+            one_row: [[one_row!(1, 16), one_row!(2, 16)], [one_row!(1, 32), one_row!(2, 32)]],
+            multi_row: [
+                [multi_row!(1, 16), multi_row!(2, 16)],
+                [multi_row!(1, 32), multi_row!(2, 32)],
+            ],
         }
     }
 
-    /// The tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
+    /// Returns the tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, rows, width]: [usize; 3]) -> TileFn {
         match rows {
-            1 => self.rows[stride - 1][blocks - 1][width - 1],
-            2 => self.stacks[stride - 1][blocks - 1][width - 1],
-            _ => self.stacks[stride - 1][blocks - 1][7 + width - 1],
+            1 => self.one_row[stride - 1][blocks - 1][width - 1],
+            2 => self.multi_row[stride - 1][blocks - 1][width - 1],
+            _ => self.multi_row[stride - 1][blocks - 1][7 + width - 1],
         }
     }
 }
 
 impl PlanarTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
-        Self([[rows!(1, 1), rows!(2, 1)], [rows!(1, 2), rows!(2, 2)]])
+        Self([[one_row!(1, 1), one_row!(2, 1)], [one_row!(1, 2), one_row!(2, 2)]])
     }
 
-    /// The tile of `blocks` × `width` that reads with `stride` 1 or 2.
+    /// Returns the tile of `blocks` × `width` that reads with `stride` 1 or 2.
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[stride - 1][blocks - 1][width - 1]
     }
 }
 
 impl MatrixTable {
-    pub(super) const fn of<A: Isa, I, R, O>() -> Self
+    pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,
         R: Format<A::Lanes>,
         O: Format<A::Lanes>,
     {
-        Self([rows!(1, 16), rows!(2, 16)])
+        Self([one_row!(1, 16), one_row!(2, 16)])
     }
 
-    /// The tile of `blocks` × `width`.
+    /// Returns the tile of `blocks` × `width`.
     pub(in crate::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[blocks - 1][width - 1]
     }

@@ -1,21 +1,21 @@
 //! The transforms of Winograd's F(4×4, 3×3) convolution (Lavin & Gray, "Fast Algorithms for
 //! Convolutional Neural Networks", 2015).
 //!
-//! A tile of 6×6 inputs is transformed to 36 numbers per channel, each multiplied by a matrix of
-//! its own over the channels, and the 36 results are transformed to 4×4 outputs: 2.25
-//! multiplications for each output and pair of channels instead of 9. The matrices have four
-//! times the bytes of the kernel, which is why it is not always worth it.
+//! A tile of 6×6 inputs is transformed to 36 numbers per channel. Each number is multiplied by a
+//! matrix of its own over the channels, and the 36 results are transformed to 4×4 outputs. That
+//! makes 2.25 multiplications for each output and pair of channels instead of 9. The matrices have
+//! four times the bytes of the kernel, so the algorithm does not always pay.
 
 use std::marker::PhantomData;
 
-use super::tile::Plane;
-use super::{Finish, Runnable};
+use super::tile::StridedPtr;
+use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{F32, Format, LANES, Lanes};
 
-/// Inputs along a side of a tile, outputs along a side, and numbers of a transformed tile.
+/// Inputs along a side of a tile, outputs along a side, and elements of a transformed tile.
 pub(in crate::cpu) const SIDE_IN: usize = 6;
 pub(in crate::cpu) const SIDE_OUT: usize = 4;
-pub(in crate::cpu) const NUMBERS: usize = SIDE_IN * SIDE_IN;
+pub(in crate::cpu) const TRANSFORMED_LEN: usize = SIDE_IN * SIDE_IN;
 
 /// The matrix `G` that transforms a kernel: `G g Gᵀ`.
 pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
@@ -27,32 +27,32 @@ pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// One block of one tile: 6×6 pixels from `input` on become 36 vectors, `number_stride` apart from
-/// `output` on. Pixels beyond `height` and `width`, which are right and bottom of the image's
-/// border, count as zeros and are not read.
+/// One block of one tile. The 6×6 pixels at `input` become 36 vectors at `output`, `number_stride`
+/// elements apart. Pixels beyond `height` and `width` lie right of the image's border or below it.
+/// They count as zeros and are not read.
 pub(in crate::cpu) struct ForwardArgs {
     pub(in crate::cpu) input: *const u8,
-    pub(in crate::cpu) input_row: usize,
+    pub(in crate::cpu) input_row_stride: usize,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) output: *mut f32,
     pub(in crate::cpu) number_stride: usize,
 }
 
-/// One block of one tile: 36 vectors, `number_stride` apart from `input` on, become the upper left
-/// `height × width` of 4×4 pixels, finished.
+/// One block of one tile. The 36 vectors at `input`, `number_stride` elements apart, become the
+/// upper left `height × width` of 4×4 pixels. Bias, residual and epilogue are applied.
 pub(in crate::cpu) struct InverseArgs {
     pub(in crate::cpu) input: *const f32,
     pub(in crate::cpu) number_stride: usize,
     pub(in crate::cpu) bias: *const f32,
-    pub(in crate::cpu) residual: Option<Plane<*const u8>>,
-    pub(in crate::cpu) finish: Finish,
-    pub(in crate::cpu) output: Plane<*mut u8>,
+    pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
+    pub(in crate::cpu) epilogue: Epilogue,
+    pub(in crate::cpu) output: StridedPtr<*mut u8>,
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
 }
 
-/// Pixels to numbers.
+/// Transforms pixels to the 36 vectors.
 pub(super) struct ForwardTransform<F>(PhantomData<F>);
 
 impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
@@ -70,7 +70,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
                 if x < args.width {
                     for (y, pixel) in pixels.iter_mut().enumerate() {
                         if y < args.height {
-                            *pixel = F::load(input.add(y * args.input_row + x * LANES));
+                            *pixel = F::load(input.add(y * args.input_row_stride + x * LANES));
                         }
                     }
                 }
@@ -89,7 +89,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
     }
 }
 
-/// Numbers to pixels.
+/// Transforms the 36 vectors to pixels.
 pub(super) struct InverseTransform<R, O>(PhantomData<(R, O)>);
 
 impl<L: Lanes, R: Format<L>, O: Format<L>> Runnable<L> for InverseTransform<R, O> {
@@ -119,21 +119,21 @@ impl<L: Lanes, R: Format<L>, O: Format<L>> Runnable<L> for InverseTransform<R, O
                     let mut sum = sum.add(bias);
                     if let Some(residual) = &args.residual {
                         let first = residual.first.cast::<R::Element>();
-                        sum = sum.add(R::load(first.add(y * residual.row + x * LANES)));
+                        sum = sum.add(R::load(first.add(y * residual.row_stride + x * LANES)));
                     }
                     let to = args.output.first.cast::<O::Element>();
-                    let to = to.add(y * args.output.row + x * LANES);
-                    O::store(args.finish.apply(sum, 0), to);
+                    let to = to.add(y * args.output.row_stride + x * LANES);
+                    O::store(args.epilogue.apply(sum, 0), to);
                 }
             }
         }
     }
 }
 
-/// `Bᵀ d` for one column of six.
+/// Computes `Bᵀ d` for one column of six.
 #[inline(always)]
 fn forward<L: Lanes>(d: [L; SIDE_IN]) -> [L; SIDE_IN] {
-    // SAFETY: `d` shows that the processor has the instructions.
+    // SAFETY: `d` exists, so the processor has the instructions.
     let (two, four, minus_four, minus_five) =
         unsafe { (L::splat(2.0), L::splat(4.0), L::splat(-4.0), L::splat(-5.0)) };
     let even = minus_four.mul_add(d[2], d[4]);
@@ -150,10 +150,10 @@ fn forward<L: Lanes>(d: [L; SIDE_IN]) -> [L; SIDE_IN] {
     ]
 }
 
-/// `Aᵀ m` for one column of six.
+/// Computes `Aᵀ m` for one column of six.
 #[inline(always)]
 fn inverse<L: Lanes>(m: [L; SIDE_IN]) -> [L; SIDE_OUT] {
-    // SAFETY: `m` shows that the processor has the instructions.
+    // SAFETY: `m` exists, so the processor has the instructions.
     let (two, four, eight) = unsafe { (L::splat(2.0), L::splat(4.0), L::splat(8.0)) };
     let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
     let (far_sum, far_difference) = (m[3].add(m[4]), m[3].sub(m[4]));

@@ -1,10 +1,10 @@
-//! AVX2 with FMA: a block is two registers of 16.
+//! AVX2 with FMA: a block is two of 16 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, LANES, Lanes};
 
-/// The instruction set.
+/// The instruction set AVX2 with FMA.
 pub(in crate::cpu) struct Avx2;
 
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ const HALF: usize = LANES / 2;
 
 impl Isa for Avx2 {
     type Lanes = TwoYmm;
-    // 12 sums, 2 registers of weights, 1 pixel: 15 of 16 registers.
+    // 12 sums, 2 registers of weights and 1 pixel take 15 of 16 registers.
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 6;
 
@@ -23,16 +23,16 @@ impl Isa for Avx2 {
     unsafe fn run<K: Kernel<TwoYmm>>(kernel: K) {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn with_features<K: Kernel<TwoYmm>>(kernel: K) {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { kernel.run() }
         }
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { with_features(kernel) }
     }
 }
 
-// SAFETY of every block below: a `TwoYmm` is made only on a processor with AVX2 and FMA, and
-// pointers are as the callers of `load` and `store` promise.
+// SAFETY of every block below: a `TwoYmm` exists only on a processor with AVX2 and FMA. The callers
+// of `load` and `store` guarantee the pointers.
 impl Lanes for TwoYmm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -93,13 +93,13 @@ impl Lanes for TwoYmm {
     }
 
     #[inline(always)]
-    fn fetch(from: *const u8) {
+    fn prefetch(from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
-        // The sign bit chooses; -0 times the slope is a zero as well.
+    fn prelu(self, slope: Self) -> Self {
+        // The sign bit selects the product. For -0 the product is a zero as well.
         unsafe {
             Self(
                 _mm256_blendv_ps(self.0, _mm256_mul_ps(self.0, slope.0), self.0),

@@ -1,10 +1,10 @@
-//! AVX-512: a block is one register of 32.
+//! AVX-512: a block is one of 32 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, Lanes};
 
-/// The instruction set; AVX-512 F, BW, DQ and VL, as every processor with AVX-512 since 2017 has.
+/// The instruction set AVX-512 F, BW, DQ and VL, which every processor with AVX-512 since 2017 has.
 pub(in crate::cpu) struct Avx512;
 
 #[derive(Clone, Copy)]
@@ -12,7 +12,7 @@ pub(in crate::cpu) struct Zmm(pub(super) __m512);
 
 impl Isa for Avx512 {
     type Lanes = Zmm;
-    // 28 sums, 2 registers of weights, 1 pixel: 31 of 32 registers.
+    // 28 sums, 2 registers of weights and 1 pixel take 31 of 32 registers.
     const TILE_BLOCKS: usize = 2;
     const TILE_PIXELS: usize = 14;
 
@@ -20,16 +20,16 @@ impl Isa for Avx512 {
     unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
         unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { kernel.run() }
         }
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { with_features(kernel) }
     }
 }
 
-// SAFETY of every block below: a `Zmm` is made only on a processor with AVX-512, and pointers are
-// as the callers of `load` and `store` promise.
+// SAFETY of every block below: a `Zmm` exists only on a processor with AVX-512. The callers of
+// `load` and `store` guarantee the pointers.
 impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -82,12 +82,12 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    fn fetch(from: *const u8) {
+    fn prefetch(from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         unsafe {
             let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_setzero_ps());
             Self(_mm512_mask_mul_ps(self.0, below, self.0, slope.0))

@@ -1,4 +1,4 @@
-//! bfloat16: the upper half of an `f32`. Products are exact, sums are `f32`.
+//! bfloat16, the upper half of an `f32`. Products are exact; sums are `f32`.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -10,24 +10,24 @@ use super::{Format, LANES, Lanes};
 #[cfg(target_arch = "x86_64")]
 use super::{Isa, Kernel};
 
-/// Activations and weights as bfloat16. Two input channels lie beside each other in the weights,
-/// as they do in an activation, because one instruction takes in two.
+/// Activations and weights as bfloat16. In the weights, two input channels are adjacent, as in an
+/// activation, because one instruction multiplies two.
 pub(in crate::cpu) struct Bf16;
 
-/// Input channels that one instruction takes in.
+/// Input channels that one instruction multiplies.
 const PAIR: usize = 2;
 
-/// The nearest bfloat16, ties to even; a NaN stays one.
+/// Returns the nearest bfloat16, with ties to even. A NaN stays a NaN.
 pub(in crate::cpu) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
         return (bits >> 16) as u16 | 0x40;
     }
-    // Half of the last kept place, less one when that place is even: the carry rounds.
+    // Adds half of the last kept bit's value, less one if that bit is 0. The carry then rounds.
     (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// The number a bfloat16 stands for.
+/// Returns the number that a bfloat16 stands for.
 pub(in crate::cpu) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
@@ -46,16 +46,16 @@ impl Isa for Avx512Bf16 {
     unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
         unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
-            // SAFETY: what the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe { kernel.run() }
         }
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { with_features(kernel) }
     }
 }
 
 // SAFETY of every block below: this format is used with `Zmm` only through `Avx512Bf16`, on a
-// processor with its instructions; pointers are as the callers promise.
+// processor with its instructions. The callers guarantee the pointers.
 #[cfg(target_arch = "x86_64")]
 impl Format<Zmm> for Bf16 {
     type Element = u16;
@@ -80,12 +80,12 @@ impl Format<Zmm> for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const u16) -> __m512i {
+    unsafe fn load_weights(from: *const u16) -> __m512i {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const u16) -> __m512i {
+    unsafe fn load_pixel(from: *const u16) -> __m512i {
         unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
@@ -99,7 +99,7 @@ impl Format<Zmm> for Bf16 {
     }
 }
 
-/// The same numbers without the instructions: slow, and what the fast path is tested against.
+/// The same numbers without the instructions. This is slow; tests compare the fast path with it.
 impl Format<Array> for Bf16 {
     type Element = u16;
     type Weights = [[f32; LANES]; PAIR];
@@ -108,7 +108,7 @@ impl Format<Array> for Bf16 {
 
     #[inline(always)]
     unsafe fn load(from: *const u16) -> Array {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let narrow = from.cast::<[u16; LANES]>().read_unaligned();
             Array::load(narrow.map(from_bf16).as_ptr())
@@ -118,7 +118,7 @@ impl Format<Array> for Bf16 {
     #[inline(always)]
     unsafe fn store(lanes: Array, to: *mut u16) {
         let mut wide = [0.0; LANES];
-        // SAFETY: what the caller promises, and `wide` has room.
+        // SAFETY: guaranteed by the caller, and `wide` holds sixteen numbers.
         unsafe {
             lanes.store(wide.as_mut_ptr());
             to.cast::<[u16; LANES]>().write_unaligned(wide.map(to_bf16));
@@ -126,16 +126,16 @@ impl Format<Array> for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const u16) -> Self::Weights {
-        // SAFETY: what the caller promises.
+    unsafe fn load_weights(from: *const u16) -> Self::Weights {
+        // SAFETY: guaranteed by the caller.
         let pairs = unsafe { from.cast::<[[u16; PAIR]; LANES]>().read_unaligned() };
         let one = |which: usize| pairs.map(|pair| from_bf16(pair[which]));
         [one(0), one(1)]
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const u16) -> [f32; PAIR] {
-        // SAFETY: what the caller promises.
+    unsafe fn load_pixel(from: *const u16) -> [f32; PAIR] {
+        // SAFETY: guaranteed by the caller.
         unsafe { from.cast::<[u16; PAIR]>().read_unaligned().map(from_bf16) }
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let cases = [
             (1.0, 0x3f80),
             (-2.5, 0xc020),
-            // Exactly between 1 and the next one: the even one.
+            // Exactly half way between 1 and the next bfloat16: the even one.
             (f32::from_bits(0x3f80_8000), 0x3f80),
             (f32::from_bits(0x3f81_8000), 0x3f82),
             (f32::from_bits(0x3f80_8001), 0x3f81),

@@ -1,8 +1,8 @@
-//! Sixteen numbers at a time, on whatever the processor has.
+//! Sixteen numbers at a time, in the registers of any supported processor.
 //!
-//! Every kernel of this folder is written once, over [`Lanes`] (sixteen `f32` in registers) and
-//! [`Format`] (how activations and weights lie in memory). An [`Isa`] names the two for one
-//! instruction set and compiles a kernel with it.
+//! Every kernel is written once, over [`Lanes`] (sixteen `f32` in registers) and [`Format`] (the
+//! layout of activations and weights in memory). An [`Isa`] is one instruction set; it names its
+//! [`Lanes`] and compiles kernels with its instructions.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
@@ -16,27 +16,27 @@ pub(super) mod portable;
 /// Lanes in a block: one AVX-512 register, two of AVX2, four of SSE or NEON.
 pub(super) const LANES: usize = 16;
 
-/// Sixteen `f32`.
+/// Sixteen `f32` in registers.
 ///
-/// Making a value is unsafe because it takes instructions the processor may not have; whoever
-/// holds one has shown that it has them, so arithmetic is safe.
+/// Making a value is unsafe, because the processor may lack the instructions. A value exists only
+/// on a processor that has them, so arithmetic on values is safe.
 pub(super) trait Lanes: Copy {
-    /// Sixteen times `x`.
+    /// Returns sixteen times `x`.
     ///
     /// # Safety
     /// The processor has the instructions of this type.
     unsafe fn splat(x: f32) -> Self;
 
-    /// Sixteen numbers from memory.
+    /// Loads sixteen numbers.
     ///
     /// # Safety
-    /// As [`Lanes::splat`]; `from` points to sixteen numbers. No alignment is needed.
+    /// As for [`Lanes::splat`]; `from` points to sixteen numbers. It needs no alignment.
     unsafe fn load(from: *const f32) -> Self;
 
-    /// Sixteen numbers to memory.
+    /// Stores sixteen numbers.
     ///
     /// # Safety
-    /// `to` points to room for sixteen numbers.
+    /// `to` points to memory for sixteen numbers.
     unsafe fn store(self, to: *mut f32);
 
     fn add(self, other: Self) -> Self;
@@ -46,47 +46,48 @@ pub(super) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
 
-    /// `self × factor + addend` with one rounding.
+    /// Computes `self × factor + addend`, with one rounding if the instruction set has such an
+    /// instruction.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 
-    /// Says that the cache line at `from`, which may be any address, will be wanted in the
-    /// second-level cache; a hint where the set has an instruction for it.
+    /// Prefetches the cache line at `from` into the second-level cache. Any address is allowed.
+    /// Sets without such an instruction do nothing.
     #[inline(always)]
-    fn fetch(_from: *const u8) {}
+    fn prefetch(_from: *const u8) {}
 
-    /// Lanes below zero are multiplied with their slope: PReLU, and ReLU with slope 0.
-    fn slope_below_zero(self, slope: Self) -> Self;
+    /// Multiplies lanes below zero by their slope. This is PReLU, and with slope 0 it is ReLU.
+    fn prelu(self, slope: Self) -> Self;
 }
 
-/// How numbers of a network lie in memory.
+/// The layout of a network's numbers in memory.
 pub(super) trait Format<L: Lanes> {
-    /// One number.
+    /// One stored number.
     type Element: Copy;
-    /// What one [`Format::dot`] multiplies: numbers of [`Format::DEPTH`] input channels for each
-    /// of sixteen output channels.
+    /// One factor of [`Format::dot`]: the weights of [`Format::DEPTH`] input channels for sixteen
+    /// output channels.
     type Weights: Copy;
-    /// The same numbers of one pixel, seen by all output channels.
+    /// The other factor: the same input channels of one pixel, for all output channels.
     type Pixel: Copy;
-    /// Input channels that one `dot` takes in.
+    /// Input channels that one `dot` multiplies.
     const DEPTH: usize;
 
     /// # Safety
-    /// As [`Lanes::load`], with sixteen elements.
+    /// As for [`Lanes::load`], with sixteen elements.
     unsafe fn load(from: *const Self::Element) -> L;
 
     /// # Safety
-    /// As [`Lanes::store`], with sixteen elements.
+    /// As for [`Lanes::store`], with sixteen elements.
     unsafe fn store(lanes: L, to: *mut Self::Element);
 
     /// # Safety
-    /// As [`Lanes::load`], with `16 × DEPTH` elements.
-    unsafe fn weights(from: *const Self::Element) -> Self::Weights;
+    /// As for [`Lanes::load`], with `16 × DEPTH` elements.
+    unsafe fn load_weights(from: *const Self::Element) -> Self::Weights;
 
     /// # Safety
-    /// As [`Lanes::load`], with `DEPTH` elements.
-    unsafe fn pixel(from: *const Self::Element) -> Self::Pixel;
+    /// As for [`Lanes::load`], with `DEPTH` elements.
+    unsafe fn load_pixel(from: *const Self::Element) -> Self::Pixel;
 
-    /// `sum + weights × pixel`, summed over the depth.
+    /// Computes `sum + weights × pixel`, summed over the depth.
     fn dot(sum: L, weights: Self::Weights, pixel: Self::Pixel) -> L;
 }
 
@@ -101,25 +102,25 @@ impl<L: Lanes> Format<L> for F32 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> L {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load(from) }
     }
 
     #[inline(always)]
     unsafe fn store(lanes: L, to: *mut f32) {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { lanes.store(to) }
     }
 
     #[inline(always)]
-    unsafe fn weights(from: *const f32) -> L {
-        // SAFETY: what the caller promises.
+    unsafe fn load_weights(from: *const f32) -> L {
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load(from) }
     }
 
     #[inline(always)]
-    unsafe fn pixel(from: *const f32) -> L {
-        // SAFETY: what the caller promises.
+    unsafe fn load_pixel(from: *const f32) -> L {
+        // SAFETY: guaranteed by the caller.
         unsafe { L::splat(*from) }
     }
 
@@ -129,25 +130,25 @@ impl<L: Lanes> Format<L> for F32 {
     }
 }
 
-/// A piece of code to be compiled for one instruction set.
+/// Code that is compiled for one instruction set.
 pub(super) trait Kernel<L: Lanes> {
     /// # Safety
-    /// What the kernel says of its pointers; the processor has the instructions of `L`.
+    /// The pointers are as the kernel requires; the processor has the instructions of `L`.
     unsafe fn run(self);
 }
 
 /// An instruction set.
 pub(super) trait Isa: 'static {
     type Lanes: Lanes;
-    /// Blocks of sixteen output channels that a register tile covers at most.
+    /// Most blocks of sixteen output channels in a register tile.
     const TILE_BLOCKS: usize;
-    /// Pixels that a register tile covers at most: blocks × pixels sums, the weights of the
-    /// blocks and one pixel fit the registers.
+    /// Most pixels in a register tile. The registers hold blocks × pixels sums, the weights of the
+    /// blocks, and one pixel.
     const TILE_PIXELS: usize;
 
     /// Runs a kernel compiled for this instruction set.
     ///
     /// # Safety
-    /// As [`Kernel::run`].
+    /// As for [`Kernel::run`].
     unsafe fn run<K: Kernel<Self::Lanes>>(kernel: K);
 }

@@ -1,10 +1,10 @@
-//! NEON, which every 64-bit ARM has: a block is four registers of 32.
+//! NEON, which every 64-bit ARM has: a block is four of 32 registers.
 
 use std::arch::aarch64::*;
 
 use super::{Isa, Kernel, LANES, Lanes};
 
-/// The instruction set.
+/// The instruction set NEON.
 pub(in crate::cpu) struct Neon;
 
 #[derive(Clone, Copy)]
@@ -16,13 +16,13 @@ const QUADS: usize = LANES / QUAD;
 
 impl Isa for Neon {
     type Lanes = FourQuads;
-    // 24 sums, 4 registers of weights, 1 pixel: 29 of 32 registers.
+    // 24 sums, 4 registers of weights and 1 pixel take 29 of 32 registers.
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 6;
 
     #[inline(always)]
     unsafe fn run<K: Kernel<FourQuads>>(kernel: K) {
-        // SAFETY: what the caller promises; NEON is part of the architecture.
+        // SAFETY: guaranteed by the caller; NEON is part of the architecture.
         unsafe { kernel.run() }
     }
 }
@@ -34,8 +34,8 @@ impl FourQuads {
     }
 }
 
-// SAFETY of every block below: NEON is part of the architecture, and pointers are as the callers of
-// `load` and `store` promise.
+// SAFETY of every block below: NEON is part of the architecture. The callers of `load` and `store`
+// guarantee the pointers.
 impl Lanes for FourQuads {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -74,7 +74,7 @@ impl Lanes for FourQuads {
         self.zip(other, |a, b| unsafe { vdivq_f32(a, b) })
     }
 
-    /// As x86 does it, unlike `fmax`: the second operand when they do not compare.
+    /// If the operands do not compare, the result is the second one, as on x86 and unlike `fmax`.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
@@ -91,7 +91,7 @@ impl Lanes for FourQuads {
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         self.zip(slope, |x, slope| unsafe { vbslq_f32(vcltzq_f32(x), vmulq_f32(x, slope), x) })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Isa, Kernel, LANES, Lanes};
 
-/// The instruction set.
+/// The instructions that every processor has.
 pub(in crate::cpu) struct Portable;
 
 #[derive(Clone, Copy)]
@@ -10,13 +10,13 @@ pub(in crate::cpu) struct Array([f32; LANES]);
 
 impl Isa for Portable {
     type Lanes = Array;
-    // 8 sums of four lanes, 4 registers of weights, 1 pixel: 13 of SSE's 16 registers.
+    // 8 sums of four lanes, 4 registers of weights and 1 pixel take 13 of SSE's 16 registers.
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 2;
 
     #[inline(always)]
     unsafe fn run<K: Kernel<Array>>(kernel: K) {
-        // SAFETY: what the caller promises; no instruction is special.
+        // SAFETY: guaranteed by the caller; no special instruction is used.
         unsafe { kernel.run() }
     }
 }
@@ -40,13 +40,13 @@ impl Lanes for Array {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { Self(from.cast::<[f32; LANES]>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: what the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
     }
 
@@ -72,7 +72,7 @@ impl Lanes for Array {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // As x86 does it: the second operand when they do not compare.
+        // If the operands do not compare, the result is the second one, as on x86.
         self.zip(other, |a, b| if a > b { a } else { b })
     }
 
@@ -81,14 +81,14 @@ impl Lanes for Array {
         self.zip(other, |a, b| if a < b { a } else { b })
     }
 
-    /// With two roundings: `f32::mul_add` calls a library function where there is no instruction.
+    /// Rounds twice: without an FMA instruction, `f32::mul_add` calls a library function.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         self.mul(factor).add(addend)
     }
 
     #[inline(always)]
-    fn slope_below_zero(self, slope: Self) -> Self {
+    fn prelu(self, slope: Self) -> Self {
         self.zip(slope, |x, slope| if x < 0.0 { x * slope } else { x })
     }
 }

@@ -1,46 +1,57 @@
-//! Convolutions and matrix products.
+//! Lowers convolutions and matrix products.
 
-use super::classes::{Class, image_shape};
-use super::{Draft, Lowering, finish};
+use super::analysis::image_shape;
+use super::kernel_kind::KernelKind;
+use super::{Lowering, StepDraft, epilogue};
 use crate::constant::Constant;
+use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
-    Dense, Depthwise, Image, PackedFinish, Pixelwise, Planar, Product, Strips, Vector,
-    WINOGRAD_ROW_UNIT, Winograd, Work,
+    Dense, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
+    Strips, WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::graph::{Node, ValueId};
 use crate::op::{BinaryOp, Conv, Op};
 
 impl<'g> Lowering<'g> {
-    fn conv(node: &'g Node) -> &'g Conv {
+    fn convolution(node: &'g Node) -> &'g Conv {
         match &node.op {
             Op::Conv(conv) => conv,
-            _ => unreachable!("the class says it is a convolution"),
+            _ => unreachable!("its kernel kind is for convolutions only"),
         }
     }
 
     fn dense_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> DenseShape {
         let kernels = self.plan.kernels;
         let (depth, tile_blocks) = (kernels.depth, kernels.tile_blocks);
-        let whole_blocks = kernels.strips.is_some();
-        DenseShape { outputs, inputs, kernel, block: LANES, depth, tile_blocks, whole_blocks }
+        let pads_last_block = kernels.strips.is_some();
+        DenseShape {
+            outputs,
+            inputs,
+            kernel,
+            block_channels: LANES,
+            depth,
+            tile_blocks,
+            pads_last_block,
+        }
     }
 
-    pub(super) fn planar(&mut self, node: &'g Node, channels_last: bool) {
-        let conv = Self::conv(node);
-        let source = self.classes.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
-        let input = self.flats[&source];
-        let [channels, height, width] =
-            image_shape(self.graph.shape(node.inputs[0])).expect("the class says it is an image");
-        let output = self.output_image(node.output);
+    pub(super) fn lower_planar(&mut self, node: &'g Node, channels_last: bool) {
+        let conv = Self::convolution(node);
+        let source = self.analysis.transposed_input(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let input = self.flat_values[&source];
+        let [channels, height, width] = image_shape(self.graph.shape(node.inputs[0]))
+            .expect("its kernel kind is for images only");
+        let output = self.new_output_image(node.output);
         let shape = DenseShape {
-            block: 1,
+            block_channels: 1,
             depth: 1,
             ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
         };
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
         let border = conv.border_values.as_ref();
         let work = Planar {
             input,
@@ -53,40 +64,41 @@ impl<'g> Lowering<'g> {
             border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
             weights: shape.pack_constant(&conv.weight, size_of::<f32>()),
             bias: bias(conv),
-            finish,
+            epilogue,
         };
-        let draft = Draft {
+        let draft = StepDraft {
             groups: shape.groups(),
             macs: macs(conv, &output),
-            ..Draft::by_block(work, vec![input], &output)
+            ..StepDraft::by_block(work, vec![input], &output)
         };
-        self.push_convolution(node, draft, output, curve, [channels, height, width]);
+        self.push_convolution(node, draft, output, activation_step, [channels, height, width]);
     }
 
-    pub(super) fn dense(&mut self, node: &'g Node, class: Class) {
-        let conv = Self::conv(node);
-        let input = self.convolved(node, conv);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+    pub(super) fn lower_dense(&mut self, node: &'g Node, kind: KernelKind) {
+        let conv = Self::convolution(node);
+        let input = self.convolution_input(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let (inputs, kernel) = (input.layout.channels, conv.window.kernel);
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
         let [top, left, ..] = conv.window.pads;
         let bias = bias(conv);
         let work: Box<dyn Work>;
         let (row_unit, groups);
-        if class == Class::Winograd {
+        if kind == KernelKind::Winograd {
             let shape =
                 DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
             (row_unit, groups) = (WINOGRAD_ROW_UNIT, shape.groups());
-            let product = Product { input, residual, output, shape, weights, bias, finish };
+            let product = Product { input, residual, output, shape, weights, bias, epilogue };
             work = Box::new(Winograd { product });
         } else {
             let shape = self.dense_shape(conv.channels(), inputs, kernel);
-            let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element);
+            let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element_bytes);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
-            let product = Product { input, residual, output, shape, weights, bias, finish };
+            let product = Product { input, residual, output, shape, weights, bias, epilogue };
             let dense = Dense { product, stride, pads };
             work = match &self.plan.kernels.strips {
                 Some(kernels) => Box::new(Strips { dense, kernels }),
@@ -94,7 +106,7 @@ impl<'g> Lowering<'g> {
             };
         }
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
-        let draft = Draft {
+        let draft = StepDraft {
             work,
             reads: reads.collect(),
             writes: output.value,
@@ -104,20 +116,21 @@ impl<'g> Lowering<'g> {
             is_whole: false,
         };
         let size = [input.layout.channels, input.layout.height, input.layout.width];
-        self.push_convolution(node, draft, output, curve, size);
+        self.push_convolution(node, draft, output, activation_step, size);
     }
 
-    pub(super) fn depthwise(&mut self, node: &'g Node) {
-        let conv = Self::conv(node);
-        let input = self.convolved(node, conv);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+    pub(super) fn lower_depthwise(&mut self, node: &'g Node) {
+        let conv = Self::convolution(node);
+        let input = self.convolution_input(node, conv);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let [top, left, ..] = conv.window.pads;
-        let (finish, curve) = finish::packed(conv.activation.as_ref(), conv.channels());
-        // With a residual, the activation comes after it.
-        let (finish, later) = match residual {
-            Some(residual) => (PackedFinish::Nothing, Some((residual, finish))),
-            None => (finish, None),
+        let (epilogue, activation_step) =
+            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
+        // With a residual, the activation follows the sum with the residual.
+        let (epilogue, later) = match residual {
+            Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
+            None => (epilogue, None),
         };
         let work = Depthwise {
             input,
@@ -125,65 +138,77 @@ impl<'g> Lowering<'g> {
             kernel: conv.window.kernel,
             strides: conv.window.strides,
             pads: [top, left],
-            weights: Buffer::of(&pack::depthwise(&conv.weight, conv.channels())),
+            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.channels())),
             bias: bias(conv),
-            finish,
+            epilogue,
         };
-        let draft = Draft {
+        let draft = StepDraft {
             macs: macs(conv, &output),
-            ..Draft::by_block(work, vec![input.value], &output)
+            ..StepDraft::by_block(work, vec![input.value], &output)
         };
         let size = [input.layout.channels, input.layout.height, input.layout.width];
-        self.push(convolution_label(conv, size), draft);
-        if let Some((residual, finish)) = later {
-            let b = Some((BinaryOp::Add, residual));
-            let (affine, gate, enlarged) = (None, None, [1, 1]);
-            let work = Pixelwise { a: output, affine, gate, b, enlarged, finish, output };
+        self.push_step(convolution_label(conv, size), draft);
+        if let Some((residual, epilogue)) = later {
+            let work = Elementwise {
+                a: output,
+                affine: None,
+                channel_scale: None,
+                b: Some((BinaryOp::Add, residual)),
+                b_upsample: [1, 1],
+                epilogue,
+                output,
+            };
             let reads = vec![output.value, residual.value];
-            self.push("residual".to_owned(), Draft::by_block(work, reads, &output));
+            self.push_step("residual".to_owned(), StepDraft::by_block(work, reads, &output));
         }
-        self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.push_activation(output, activation_step);
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 
-    pub(super) fn vector(&mut self, node: &'g Node) {
-        let (weight, bias_of, activation) = match &node.op {
-            Op::Conv(conv) => (&conv.weight, conv.bias.as_ref(), conv.activation.as_ref()),
-            Op::Linear(linear) => (&linear.weight, linear.bias.as_ref(), None),
-            _ => unreachable!("the class says it is a convolution or a matrix product"),
+    pub(super) fn lower_fully_connected(&mut self, node: &'g Node) {
+        let (weight, bias) = match &node.op {
+            Op::Conv(conv) => (&conv.weight, conv.bias.as_ref()),
+            Op::Linear(linear) => (&linear.weight, linear.bias.as_ref()),
+            _ => unreachable!("its kernel kind is for convolutions and matrix products only"),
+        };
+        let activation = match &node.op {
+            Op::Conv(conv) => conv.activation.as_ref(),
+            _ => None,
         };
         let outputs = weight.shape()[0];
-        let source = self.classes.flattened(node.inputs[0]).unwrap_or(node.inputs[0]);
-        let input = self.image(source);
-        let residual = node.inputs.get(1).map(|&id| self.image(id));
-        let output = self.output_image(node.output);
+        let source = self.analysis.flattened_image(node.inputs[0]).unwrap_or(node.inputs[0]);
+        let input = self.blocked_image(source);
+        let residual = node.inputs.get(1).map(|&id| self.blocked_image(id));
+        let output = self.new_output_image(node.output);
         let layout = input.layout;
         let shape = self.dense_shape(outputs, layout.channels, [layout.height, layout.width]);
-        let (finish, curve) = finish::packed(activation, outputs);
-        let weights = shape.pack_constant(weight, self.plan.kernels.element);
-        let bias = per_output(bias_of, outputs);
-        let work =
-            Vector { product: Product { input, residual, output, shape, weights, bias, finish } };
+        let (epilogue, activation_step) = epilogue::lower_activation(activation, outputs);
+        let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
+        let bias = per_output(bias, outputs);
+        let work = FullyConnected {
+            product: Product { input, residual, output, shape, weights, bias, epilogue },
+        };
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
-        let draft = Draft {
+        let draft = StepDraft {
             groups: shape.groups(),
             macs: weight.data().len() as u64,
-            ..Draft::by_block(work, reads.collect(), &output)
+            ..StepDraft::by_block(work, reads.collect(), &output)
         };
         let label = format!("{} {}→{outputs}", node.op.name(), weight.data().len() / outputs);
-        self.push(label, draft);
-        self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.push_step(label, draft);
+        self.push_activation(output, activation_step);
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 
-    /// The image a convolution reads, with the border it wants.
-    fn convolved(&mut self, node: &'g Node, conv: &'g Conv) -> Image {
+    /// Returns the image that a convolution reads, with the border it needs.
+    fn convolution_input(&mut self, node: &'g Node, conv: &'g Conv) -> ImageRef {
         let id: ValueId = node.inputs[0];
         let image = match conv.window.pads {
-            [0, 0, 0, 0] => self.image(id),
-            _ => self.bordered(id, conv.border_values.as_ref()),
+            [0, 0, 0, 0] => self.blocked_image(id),
+            _ => self.image_with_border(id, conv.border_values.as_ref()),
         };
-        let output = image_shape(self.graph.shape(node.output)).expect("the class says it");
+        let output =
+            image_shape(self.graph.shape(node.output)).expect("a convolution writes an image");
         assert_reads_inside(conv, &image, output);
         image
     }
@@ -191,19 +216,20 @@ impl<'g> Lowering<'g> {
     fn push_convolution(
         &mut self,
         node: &'g Node,
-        draft: Draft,
-        output: Image,
-        curve: Option<crate::cpu::kernels::pixelwise::CurveKind>,
+        draft: StepDraft,
+        output: ImageRef,
+        activation_step: Option<ActivationKind>,
         input: [usize; 3],
     ) {
-        self.push(convolution_label(Self::conv(node), input), draft);
-        self.curve(output, curve);
-        self.border(output, self.classes.border_fill(node.output));
+        self.push_step(convolution_label(Self::convolution(node), input), draft);
+        self.push_activation(output, activation_step);
+        self.push_border(output, self.analysis.border_fill(node.output));
     }
 }
 
-/// The kernels test no edge: every tap of every output must lie in the image or in its border.
-fn assert_reads_inside(conv: &Conv, image: &Image, [_, height, width]: [usize; 3]) {
+/// Panics if a tap of an output lies outside of the image and its border. The kernels test no
+/// edges.
+fn assert_reads_inside(conv: &Conv, image: &ImageRef, [_, height, width]: [usize; 3]) {
     let (layout, window) = (&image.layout, conv.window);
     let has_border = layout.border.iter().zip(&window.pads).all(|(border, pad)| border >= pad);
     assert!(has_border, "the border was planned for every reader");
@@ -230,7 +256,7 @@ fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
     pack::per_channel(bias.map_or(zeros.as_slice(), Constant::data), 0.0)
 }
 
-fn macs(conv: &Conv, output: &Image) -> u64 {
+fn macs(conv: &Conv, output: &ImageRef) -> u64 {
     let pixels = output.layout.height * output.layout.width;
     (conv.weight.data().len() * pixels) as u64
 }

@@ -1,11 +1,11 @@
-//! The emulator against the Intel SDM, and what the AMX kernels owe the rest of the process.
+//! Tests of the emulator against the Intel SDM, and of what the AMX kernels must leave intact.
 
 use super::emulator::{self, Instruction, Tiles, decode};
 use super::shapes::{Shape, any_shape};
 use super::{KernelChoice, inputs, kernel_set, load, run};
 use crate::Precision;
 use crate::cpu::lanes::bf16::to_bf16;
-use crate::cpu::peak::peak;
+use crate::cpu::peak::peak_flops;
 use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{Lcg, ints, relative_difference};
 use crate::graph::Graph;
@@ -24,7 +24,7 @@ fn decoded(code: &[u8]) -> Option<Instruction> {
     })
 }
 
-/// Each as the SDM encodes it and GNU `as` assembles it.
+/// The bytes are those of the SDM's encoding and of GNU `as`.
 #[test]
 fn instructions_are_decoded_as_the_manual_encodes_them() {
     use Instruction::*;
@@ -60,9 +60,9 @@ fn instructions_are_decoded_as_the_manual_encodes_them() {
 }
 
 #[test]
-fn other_instructions_are_not_taken_for_them() {
+fn other_instructions_are_not_decoded() {
     let others: [&[u8]; 6] = [
-        // ud2 and what follows it
+        // ud2 and the bytes after it
         &[0x0f, 0x0b, 0x00, 0x00, 0x00],
         // vpdpbusd xmm0, xmm1, xmm2
         &[0xc4, 0xe2, 0x71, 0x50, 0xc2],
@@ -72,7 +72,7 @@ fn other_instructions_are_not_taken_for_them() {
         &[0xc4, 0xe2, 0x79, 0x49, 0x00],
         // tileloaddt1 tmm4, [rcx + rdx]
         &[0xc4, 0xe2, 0x79, 0x4b, 0x24, 0x11],
-        // The multiplication with W set
+        // tdpbf16ps with W set
         &[0xc4, 0xe2, 0xd2, 0x5c, 0xc4],
     ];
     for code in others {
@@ -80,7 +80,7 @@ fn other_instructions_are_not_taken_for_them() {
     }
 }
 
-/// Rows and bytes of a row of tiles 0, 1 and 2.
+/// Configures tiles 0, 1 and 2, each by its rows and the bytes of a row.
 fn configured(shapes: [[u8; 2]; 3]) -> Option<Tiles> {
     let mut config = [0; 64];
     config[0] = 1;
@@ -89,16 +89,16 @@ fn configured(shapes: [[u8; 2]; 3]) -> Option<Tiles> {
     }
     let mut tiles = Tiles::RELEASED;
     let address = config.as_ptr() as u64;
-    // SAFETY: it reads the configuration.
+    // SAFETY: the instruction reads the 64 bytes of `config`.
     unsafe { tiles.execute(Instruction::LoadConfig { address }) }.map(|()| tiles)
 }
 
 fn execute(tiles: &mut Tiles, instruction: Instruction) -> Option<()> {
-    // SAFETY: the tests below hand it memory for tiles of their shapes.
+    // SAFETY: the tests below pass memory for tiles of the configured shapes.
     unsafe { tiles.execute(instruction) }
 }
 
-/// Multiplies one row of pairs by a column of pairs and adds to `sum`.
+/// Multiplies one row of pairs by a column of pairs, and returns the product plus `sum`.
 fn product(sum: f32, a: &[f32], b: &[f32]) -> f32 {
     let bytes = 2 * a.len() as u8;
     let mut tiles = configured([[1, 4], [1, bytes], [bytes / 4, 4]]).unwrap();
@@ -115,12 +115,12 @@ fn product(sum: f32, a: &[f32], b: &[f32]) -> f32 {
     sum
 }
 
-/// Sums of even and of odd products are kept apart, then added to each other, then to the sum.
+/// The sums of even and of odd products are kept apart, then added to each other, then to the sum.
 #[test]
 fn products_are_added_in_the_order_of_the_manual() {
     assert_eq!(product(10.0, &[1.0, 2.0, 3.0, 4.0], &[1.0, 10.0, 100.0, 1000.0]), 4331.0);
     let huge = 2.0_f32.powi(30);
-    // In any other order, 1 would be lost in the huge numbers, or they in the sum.
+    // In any other order, 1 would be lost in the huge numbers, or the huge numbers in the sum.
     assert_eq!(product(0.0, &[huge, 1.0, -huge, 0.0], &[1.0; 4]), 1.0);
     assert_eq!(product(1.0, &[huge, -huge, 0.0, 0.0], &[1.0; 4]), 1.0);
     assert_eq!(product(huge, &[1.0, 1.0, 0.0, -huge], &[1.0; 4]), 0.0);
@@ -136,7 +136,7 @@ fn denormal_numbers_are_zeros_in_and_out() {
 }
 
 #[test]
-fn what_a_processor_refuses_is_refused() {
+fn the_emulator_refuses_what_a_processor_refuses() {
     let fits = [[2, 64], [2, 32], [8, 64]];
     assert!(execute(&mut configured(fits).unwrap(), Instruction::Zero { tile: 0 }).is_some());
     let multiply = Instruction::Multiply { sum: 0, a: 1, b: 2 };
@@ -156,8 +156,8 @@ fn what_a_processor_refuses_is_refused() {
     assert!(execute(&mut released, multiply).is_none());
 }
 
-/// A convolution of any shape whose input and output are stored exactly: nothing but the order of
-/// its sums may differ from that of other kernels.
+/// A convolution of any shape whose input and output are stored exactly. Only the order of its sums
+/// may differ between kernels.
 fn exact_convolution(random: &mut Lcg) -> Option<Graph> {
     let shape = any_shape(random);
     let mut draft = NetworkBuilder::default();
@@ -166,12 +166,12 @@ fn exact_convolution(random: &mut Lcg) -> Option<Graph> {
     shape.fits().then(|| draft.graph(&[shape.channels, shape.sides[0], shape.sides[1]]))
 }
 
-/// A convolution with a residual and slopes, which read and write images with different borders.
+/// A convolution with a residual and slopes. Its input and output images have different borders.
 fn residual_convolution(random: &mut Lcg) -> Graph {
     let channels = 1 + random.below(70);
     let sides = [1 + random.below(20), 1 + random.below(20)];
-    let (kernel, strides, pads) = ([3, 3], [1, 1], [1; 4]);
-    let shape = Shape { channels, sides, out: channels, kernel, strides, pads };
+    let shape =
+        Shape { channels, sides, out: channels, kernel: [3, 3], strides: [1, 1], pads: [1; 4] };
     let mut draft = NetworkBuilder::default();
     draft.push("Relu", &["x"], "a", &[]);
     draft.convolution("a", "b", &shape, 1);
@@ -200,8 +200,8 @@ fn convolutions_of_any_shape_differ_from_others_in_the_order_of_sums_only() {
     }
 }
 
-/// Kernels of one to five columns, one or two blocks, one or two pieces: as many products as taps
-/// of two and of one make, and no tile in use behind them.
+/// Kernels have one to five columns, with one or two blocks and one or two pieces. The number of
+/// products follows from the taps of two and of one. No tile is in use after a run.
 #[test]
 fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
     let is_emulated = KernelChoice::Amx.select(Precision::Bf16).is_err();
@@ -222,7 +222,7 @@ fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
             run(&network, &graph, 1, &inputs(&graph, 1));
             let (is_in_use, behind) = emulator::state();
             assert!(!is_in_use, "tiles are released");
-            // The rows of the input follow each other with both borders between.
+            // The rows of the input follow each other, with both borders between them.
             let high = 9 + 2 * (side / 2) - (side - 1);
             let positions = (high - 1) * (9 + 2 * (side / 2)) + high;
             let products = positions.div_ceil(16) * (out / 16) * 3 * side * columns;
@@ -231,7 +231,7 @@ fn a_run_multiplies_whole_taps_and_releases_its_tiles() {
     }
 }
 
-/// Every product is of full depth, and of all four sums: 8 blocks × 4 for each line.
+/// Every product has full depth, and each step has four: 8 blocks × 4 products for each line.
 #[test]
 fn the_peak_is_that_of_whole_products() {
     let is_emulated = KernelChoice::Amx.select(Precision::Bf16).is_err();
@@ -240,7 +240,7 @@ fn the_peak_is_that_of_whole_products() {
         return;
     };
     let (_, before) = emulator::state();
-    assert!(peak(kernels, 1) > 0.0);
+    assert!(peak_flops(kernels, 1) > 0.0);
     let (is_in_use, behind) = emulator::state();
     let lines = 1000 / 64 * 64;
     assert_eq!((is_in_use, behind - before), (false, lines * 8 * 4));

@@ -1,6 +1,6 @@
-//! Steps in bands of rows give the bits they give one after the other.
+//! Steps in bands of rows give the same bits as steps on whole images.
 
-use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_of_turn};
+use super::{BandPolicy, KernelChoice, Policy, inputs, load_with, run, sets_for_seed};
 use crate::Precision;
 use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{int, ints};
@@ -10,19 +10,19 @@ use super::shapes::Shape;
 
 const NONE: Policy = Policy {
     bands: BandPolicy { image_bytes_min: usize::MAX, kept_bytes_max: 0 },
-    ..Policy::USUAL
+    ..Policy::DEFAULT
 };
 
-/// Bands of a few rows, and such that hold the whole image.
+/// Bands of a few rows, and bands that hold the whole image.
 const BANDS: [BandPolicy; 3] = [
     BandPolicy { image_bytes_min: 0, kept_bytes_max: 12 << 10 },
     BandPolicy { image_bytes_min: 0, kept_bytes_max: 40 << 10 },
     BandPolicy { image_bytes_min: 0, kept_bytes_max: usize::MAX },
 ];
 
-/// The beginning of a detector: everything that can be in bands, with strides, uneven borders, a
-/// residual and channels that fill no block.
-fn beginning(sides: [usize; 2]) -> Graph {
+/// The beginning of a detector. It has every step that can run in bands, with strides, uneven
+/// borders, a residual and numbers of channels that do not fill a block.
+fn detector_beginning(sides: [usize; 2]) -> Graph {
     let mut draft = NetworkBuilder::default();
     let shape = |channels, out, kernel, stride, pads| Shape {
         channels,
@@ -40,7 +40,7 @@ fn beginning(sides: [usize; 2]) -> Graph {
     draft.push("PRelu", &["d", "slopes"], "e", &[]);
     let pool = [ints("kernel_shape", &[3, 3]), ints("strides", &[2, 2]), ints("pads", &[1; 4])];
     draft.push("MaxPool", &["e"], "f", &pool);
-    // Read twice, so that a chain ends and the next one begins.
+    // `f` is read twice, so a chain ends there and the next one begins.
     draft.convolution("f", "g", &shape(12, 40, 1, 1, [0; 4]), 1);
     draft.convolution("g", "h", &shape(40, 40, 5, 1, [2; 4]), 40);
     draft.convolution("h", "i", &shape(40, 12, 3, 1, [0, 1, 2, 1]), 1);
@@ -50,7 +50,8 @@ fn beginning(sides: [usize; 2]) -> Graph {
     draft.graph(&[3, sides[0], sides[1]])
 }
 
-/// A border that is not zero: the batch norm before the second convolution is folded into it.
+/// A network with a border that is not zero: the batch norm before the second convolution is folded
+/// into that convolution.
 fn bordered() -> Graph {
     let mut draft = NetworkBuilder::default();
     let pads = |pad: i64| [ints("pads", &[pad; 4])];
@@ -69,31 +70,31 @@ fn bordered() -> Graph {
 }
 
 #[test]
-fn bands_give_the_same_bits_as_one_step_after_the_other() {
+fn bands_give_the_same_bits_as_whole_images() {
     let mut graphs: Vec<Graph> =
-        [[64, 24], [41, 33], [23, 50]].into_iter().map(beginning).collect();
+        [[64, 24], [41, 33], [23, 50]].into_iter().map(detector_beginning).collect();
     graphs.push(bordered());
     for (seed, graph) in graphs.iter().enumerate() {
         for precision in [Precision::F32, Precision::Bf16] {
-            for kernels in sets_of_turn(precision, seed as u64) {
+            for kernels in sets_for_seed(precision, seed as u64) {
                 let input = inputs(graph, 3);
                 let apart = load_with(graph, kernels, precision, 1, &NONE);
                 let expected = run(&apart, graph, 3, &input);
                 for (bands, threads) in BANDS.iter().flat_map(|bands| [(bands, 1), (bands, 2)]) {
-                    let policy = Policy { bands: *bands, ..Policy::USUAL };
+                    let policy = Policy { bands: *bands, ..Policy::DEFAULT };
                     let network = load_with(graph, kernels, precision, threads, &policy);
                     let count = network.steps().filter(|(_, name)| *name == "bands").count();
-                    // AMX has kernels of its own for dense convolutions, which are not in bands.
+                    // AMX has its own kernels for dense convolutions, which do not run in bands.
                     let least = usize::from(kernels != KernelChoice::Amx);
                     assert!(count >= least, "graph {seed}, {kernels}: {count} of {bands:?}");
-                    for rows in [3, 1] {
-                        let input = &input[..input.len() / 3 * rows];
-                        let found = run(&network, graph, rows, input);
+                    for items in [3, 1] {
+                        let input = &input[..input.len() / 3 * items];
+                        let found = run(&network, graph, items, input);
                         let (found, expected) = (&found[0], &expected[0]);
-                        assert_eq!(found.len(), expected.len() / 3 * rows);
+                        assert_eq!(found.len(), expected.len() / 3 * items);
                         assert!(
                             found.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()),
-                            "graph {seed}, {kernels} for {precision}, {rows} rows, {bands:?}"
+                            "graph {seed}, {kernels} for {precision}, {items} items, {bands:?}"
                         );
                     }
                 }
@@ -103,8 +104,8 @@ fn bands_give_the_same_bits_as_one_step_after_the_other() {
 }
 
 #[test]
-fn what_is_small_or_read_twice_is_not_in_bands() {
-    let graph = beginning([64, 24]);
+fn small_images_and_images_read_twice_are_not_in_bands() {
+    let graph = detector_beginning([64, 24]);
     let network =
         |policy: &Policy| load_with(&graph, KernelChoice::Portable, Precision::F32, 1, policy);
     let bands = |policy: &Policy| -> Vec<String> {
@@ -112,8 +113,8 @@ fn what_is_small_or_read_twice_is_not_in_bands() {
         let bands = network.steps().filter(|(_, name)| *name == "bands");
         bands.map(|(label, _)| label.to_owned()).collect()
     };
-    assert!(bands(&Policy::USUAL).is_empty(), "images of some kilobytes");
-    let all = Policy { bands: BANDS[2], ..Policy::USUAL };
+    assert!(bands(&Policy::DEFAULT).is_empty(), "images of some kilobytes");
+    let all = Policy { bands: BANDS[2], ..Policy::DEFAULT };
     assert_eq!(
         bands(&all),
         ["Conv 3×3/2 3→20 @64×24 … MaxPool 3×3", "Conv 1×1/1 12→40 @16×6 … MaxPool 2×2",]

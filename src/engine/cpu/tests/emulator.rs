@@ -1,9 +1,9 @@
-//! AMX on processors that have none: its instructions raise `SIGILL` there, and a handler does what
-//! they would have done, so that tests run the machine code of the kernels.
+//! Emulates AMX on processors without it. There, AMX instructions raise `SIGILL`, and a signal
+//! handler does what the instruction would do. So tests run the machine code of the kernels.
 //!
-//! It knows the six instructions the kernels use, as the Intel SDM (volume 2, chapters 3 and 4)
-//! encodes and defines them. What it does not know, and what a processor would refuse, ends the
-//! process with the signal.
+//! The emulator knows the six instructions that the kernels use, as the Intel SDM (volume 2,
+//! chapters 3 and 4) encodes and defines them. If it does not know an instruction, or a processor
+//! would refuse it, the signal ends the process.
 
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
@@ -12,7 +12,8 @@ use crate::Precision;
 use crate::cpu::kernels::{self, KernelSet};
 use crate::cpu::select::KernelChoice;
 
-/// The kernels with AMX, emulated; `None` on processors that lack what else they need.
+/// Returns the AMX kernels, to be emulated. Returns `None` if the processor lacks AVX-512 with
+/// bfloat16, which these kernels need too.
 #[expect(clippy::print_stdout, reason = "a test that checks less than elsewhere says so")]
 pub(super) fn amx() -> Option<&'static KernelSet> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
@@ -28,7 +29,7 @@ pub(super) fn amx() -> Option<&'static KernelSet> {
     is_installed.then_some(&kernels::AMX_BF16)
 }
 
-/// One instruction; addresses are resolved.
+/// One instruction, with resolved addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instruction {
     LoadConfig { address: u64 },
@@ -39,13 +40,14 @@ pub(super) enum Instruction {
     Multiply { sum: usize, a: usize, b: usize },
 }
 
-/// Decodes the instruction whose bytes `code` gives, one after the other; registers are in the
-/// order of their numbers. The length is in bytes.
+/// Decodes the instruction whose bytes `code` returns one by one. `registers` are in the order of
+/// their numbers. Returns the instruction and its length in bytes.
 pub(super) fn decode(
     mut code: impl FnMut() -> u8,
     registers: &[u64; 16],
 ) -> Option<(Instruction, usize)> {
-    // Three bytes of VEX: C4; inverted R, X, B and the map 0F38; W, inverted vvvv, L and prefix.
+    // The three bytes of VEX: C4; inverted R, X, B and the map 0F38; W, inverted vvvv, L and
+    // prefix.
     let [escape, extensions, tail] = [code(), code(), code()];
     if escape != 0xc4 || extensions & 0x1f != 0b00010 || tail & 0b1000_0100 != 0 {
         return None;
@@ -53,12 +55,14 @@ pub(super) fn decode(
     let [r, x, b] = [7, 6, 5].map(|bit| !extensions >> bit & 1);
     let (other, prefix) = (usize::from(!tail >> 3 & 15), tail & 3);
     let (opcode, modrm) = (code(), code());
-    let (form, register, low) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
-    // Tiles have three bits; only TDPBF16PS has a third operand.
+    let mode = modrm >> 6;
+    let register = usize::from(modrm >> 3 & 7);
+    let low = usize::from(modrm & 7);
+    // Tile numbers have three bits; only TDPBF16PS has a third operand.
     if r != 0 || (opcode != 0x5c && other != 0) || other > 7 {
         return None;
     }
-    if form == 3 {
+    if mode == 3 {
         let instruction = match (opcode, prefix, register, low) {
             (0x49, 0, 0, 0) => Instruction::Release,
             (0x49, 3, tile, 0) => Instruction::Zero { tile },
@@ -67,7 +71,7 @@ pub(super) fn decode(
         };
         return Some((instruction, 5));
     }
-    let (memory, bytes) = address(&mut code, registers, [form, modrm & 7, x, b])?;
+    let (memory, bytes) = address(&mut code, registers, [mode, modrm & 7, x, b])?;
     let instruction = match (opcode, prefix, register, memory.index) {
         (0x49, 0, 0, index) => {
             let address = memory.base.wrapping_add(index.unwrap_or(0));
@@ -80,20 +84,22 @@ pub(super) fn decode(
     Some((instruction, 5 + bytes))
 }
 
-/// An operand in memory: base with displacement, and the scaled index.
+/// An operand in memory: the base with displacement, and the scaled index.
 struct Memory {
     base: u64,
     index: Option<u64>,
 }
 
-/// The operand in memory, and the bytes of SIB and displacement. Forms without a base register do
-/// not occur.
+/// Returns the operand in memory, and the bytes of SIB and displacement. Addresses without a base
+/// register are not supported.
 fn address(
     code: &mut impl FnMut() -> u8,
     registers: &[u64; 16],
-    [form, low, x, b]: [u8; 4],
+    [mode, low, x, b]: [u8; 4],
 ) -> Option<(Memory, usize)> {
-    let (mut base, mut index, mut bytes) = (low, None, 0);
+    let mut base = low;
+    let mut index = None;
+    let mut bytes = 0;
     if low == 4 {
         let sib = code();
         bytes += 1;
@@ -101,38 +107,38 @@ fn address(
         let number = (sib >> 3 & 7) | x << 3;
         index = (number != 4).then(|| registers[usize::from(number)] << (sib >> 6));
     }
-    if form == 0 && base == 5 {
+    if mode == 0 && base == 5 {
         return None;
     }
-    let displacement = match form {
+    let displacement = match mode {
         0 => 0,
         1 => i64::from(code() as i8),
         _ => i64::from(i32::from_le_bytes([code(), code(), code(), code()])),
     };
-    bytes += [0, 1, 4][usize::from(form)];
+    bytes += [0, 1, 4][usize::from(mode)];
     let base = registers[usize::from(base | b << 3)].wrapping_add_signed(displacement);
     Some((Memory { base, index }, bytes))
 }
 
-/// A thread's tiles.
+/// The tiles of a thread.
 pub(super) struct Tiles {
     is_configured: bool,
     row_bytes: [usize; 8],
     rows: [usize; 8],
     data: [[[u8; 64]; 16]; 8],
-    /// Products since the thread began.
+    /// Products since the thread started.
     products: u64,
 }
 
 thread_local! {
-    /// Without a destructor and without lazy initialisation, so that a signal handler may use it.
+    /// It has no destructor and no lazy initialisation, so a signal handler may use it.
     static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::RELEASED) };
 }
 
-/// Whether this thread has tiles in use, and how many products it has computed.
+/// Returns whether this thread has tiles in use, and its number of products.
 pub(super) fn state() -> (bool, u64) {
     TILES.with(|tiles| {
-        // SAFETY: the thread's own, and the handler does not run between two AMX instructions.
+        // SAFETY: the tiles belong to this thread, and the handler runs only at an AMX instruction.
         let tiles = unsafe { &*tiles.get() };
         (tiles.is_configured, tiles.products)
     })
@@ -147,14 +153,14 @@ impl Tiles {
         products: 0,
     };
 
-    /// Does what the instruction does; `None` where a processor raises an exception.
+    /// Executes an instruction. Returns `None` if a processor would raise an exception.
     ///
     /// # Safety
-    /// As for the instruction: what it reads and writes is memory for it.
+    /// The memory that the instruction reads and writes is valid for it.
     pub(super) unsafe fn execute(&mut self, instruction: Instruction) -> Option<()> {
         match instruction {
             Instruction::LoadConfig { address } => {
-                // SAFETY: what the caller promises: 64 bytes.
+                // SAFETY: the caller guarantees 64 bytes.
                 self.configure(unsafe { &*(address as *const [u8; 64]) })?;
             }
             Instruction::Release => *self = Self { products: self.products, ..Self::RELEASED },
@@ -167,7 +173,7 @@ impl Tiles {
                 self.data[tile] = [[0; 64]; 16];
                 for (at, row) in self.data[tile][..rows].iter_mut().enumerate() {
                     let from = address.wrapping_add(stride.wrapping_mul(at as u64));
-                    // SAFETY: what the caller promises: a row of the tile.
+                    // SAFETY: the caller guarantees a row of the tile.
                     unsafe { row.as_mut_ptr().copy_from(from as *const u8, bytes) };
                 }
             }
@@ -175,7 +181,7 @@ impl Tiles {
                 let [rows, bytes] = self.shape(tile)?;
                 for (at, row) in self.data[tile][..rows].iter().enumerate() {
                     let to = address.wrapping_add(stride.wrapping_mul(at as u64));
-                    // SAFETY: what the caller promises: a row of the tile.
+                    // SAFETY: the caller guarantees a row of the tile.
                     unsafe { row.as_ptr().copy_to(to as *mut u8, bytes) };
                 }
             }
@@ -184,13 +190,13 @@ impl Tiles {
         Some(())
     }
 
-    /// Rows and bytes of a row of a tile in use.
+    /// Returns the rows of a tile in use, and the bytes of a row.
     fn shape(&self, tile: usize) -> Option<[usize; 2]> {
         let shape = [self.rows[tile], self.row_bytes[tile]];
         (self.is_configured && !shape.contains(&0)).then_some(shape)
     }
 
-    /// `LDTILECFG` for palette 1; the kernels load no other.
+    /// Executes `LDTILECFG` with palette 1, the only one that the kernels load.
     fn configure(&mut self, config: &[u8; 64]) -> Option<()> {
         let is_reserved_zero = config[1..16].iter().chain(&config[32..48]).chain(&config[56..]);
         if config[0] != 1 || is_reserved_zero.into_iter().any(|&byte| byte != 0) {
@@ -207,7 +213,7 @@ impl Tiles {
         fits.then_some(())
     }
 
-    /// `TDPBF16PS`.
+    /// Executes `TDPBF16PS`.
     fn multiply(&mut self, sum: usize, a: usize, b: usize) -> Option<()> {
         let [rows, bytes] = self.shape(sum)?;
         let [a_rows, a_bytes] = self.shape(a)?;
@@ -225,8 +231,8 @@ impl Tiles {
             let products = unsafe { dot(&pixels[..a_bytes / 2], &weights[..b_rows]) };
             let sums = self.data[sum][row].as_chunks_mut::<4>().0;
             for (sum, pair) in sums[..bytes / 4].iter_mut().zip(products.as_chunks::<2>().0) {
-                let product = flushed(pair[0] + pair[1]);
-                let all = flushed(flushed(f32::from_le_bytes(*sum)) + product);
+                let product = flush_denormal(pair[0] + pair[1]);
+                let all = flush_denormal(flush_denormal(f32::from_le_bytes(*sum)) + product);
                 *sum = all.to_le_bytes();
             }
         }
@@ -234,34 +240,34 @@ impl Tiles {
     }
 }
 
-/// Even and odd products of a row, each in a sum of its own, over the rows of the other matrix.
+/// Sums the even and the odd products of a row separately, over the rows of the other matrix.
 #[target_feature(enable = "avx512f,fma")]
 fn dot(pixels: &[f32], weights: &[[f32; 32]]) -> [f32; 32] {
     let mut sums = [0.0; 32];
     for (pair, weights) in pixels.as_chunks::<2>().0.iter().zip(weights) {
         for (at, sum) in sums.iter_mut().enumerate() {
-            *sum = flushed(pair[at % 2].mul_add(weights[at], *sum));
+            *sum = flush_denormal(pair[at % 2].mul_add(weights[at], *sum));
         }
     }
     sums
 }
 
-/// The bfloat16 of a row; denormal ones are zeros.
+/// Returns the bfloat16 numbers of a row, with denormal numbers as zeros.
 fn numbers(row: &[u8; 64]) -> [f32; 32] {
     let mut numbers = [0.0; 32];
     for (number, bytes) in numbers.iter_mut().zip(row.as_chunks::<2>().0) {
-        *number = flushed(f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16));
+        *number = flush_denormal(f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16));
     }
     numbers
 }
 
-/// Denormal numbers become zeros of the same sign.
+/// Replaces a denormal number by zero of the same sign.
 #[inline(always)]
-fn flushed(x: f32) -> f32 {
+fn flush_denormal(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(x) } else { x }
 }
 
-/// Where the general registers are in a signal's context, in the order of their numbers.
+/// The indices of the general registers in a signal's context, in the order of their numbers.
 const REGISTERS: [libc::c_int; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
@@ -283,8 +289,8 @@ const REGISTERS: [libc::c_int; 16] = [
 
 fn install() {
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = emulate;
-    // SAFETY: all zeros is a valid action, the handler has the form `SA_SIGINFO` asks for, and it
-    // calls nothing that must not be called from one.
+    // SAFETY: an action of zeros is valid, and the handler has the signature that `SA_SIGINFO`
+    // requires. The handler calls only functions that a signal handler may call.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;
@@ -294,8 +300,8 @@ fn install() {
 }
 
 extern "C" fn emulate(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel hands the handler the interrupted thread's context, whose instruction
-    // pointer is at an instruction; the instruction's memory is what the kernels promise of it.
+    // SAFETY: the operating system passes the context of the interrupted thread, whose instruction
+    // pointer is at an instruction. The AMX kernels guarantee the memory of their instructions.
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let mut next = registers[libc::REG_RIP as usize] as *const u8;
@@ -311,7 +317,7 @@ extern "C" fn emulate(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         });
         match done {
             Some(bytes) => registers[libc::REG_RIP as usize] += bytes as i64,
-            // The instruction runs again and ends the process.
+            // Without a handler, the instruction raises the signal again and ends the process.
             None => {
                 libc::signal(signal, libc::SIG_DFL);
             }

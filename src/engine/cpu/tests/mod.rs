@@ -1,13 +1,13 @@
-//! The planned executor against the reference, on guarded memory.
+//! Tests of the planned executor against the reference, on guarded memory.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod bands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod emulator;
+mod items;
 mod models;
 mod random;
-mod rows;
 mod shapes;
 mod values;
 
@@ -16,12 +16,12 @@ use std::sync::Arc;
 use super::kernels::KernelSet;
 use super::lower::BandPolicy;
 use super::schedule::Policy;
-use super::{CpuNetwork, Crew, KernelChoice};
+use super::{CpuNetwork, KernelChoice, ThreadTeam};
 use crate::Precision;
 use crate::fixtures::{self, inputs, largest_errors};
 use crate::graph::Graph;
 
-/// The kernels this processor runs, if need be by [`emulator`].
+/// Returns the kernel sets that this processor runs, with AMX emulated by [`emulator`] if needed.
 fn sets(precision: Precision) -> Vec<KernelChoice> {
     KernelChoice::SETS
         .into_iter()
@@ -29,9 +29,9 @@ fn sets(precision: Precision) -> Vec<KernelChoice> {
         .collect()
 }
 
-/// The same for one of many networks: an emulated instruction takes a thousand times as long as a
-/// real one, so those kernels are for every fifth.
-fn sets_of_turn(precision: Precision, seed: u64) -> Vec<KernelChoice> {
+/// Returns the kernel sets for one of many networks. An emulated instruction takes a thousand times
+/// as long as a real one, so emulated kernels run only for every fifth network.
+fn sets_for_seed(precision: Precision, seed: u64) -> Vec<KernelChoice> {
     let mut sets = sets(precision);
     let is_turn = |choice: KernelChoice| choice != KernelChoice::Amx || seed.is_multiple_of(5);
     sets.retain(|&choice| is_turn(choice) || choice.select(precision).is_ok());
@@ -47,20 +47,25 @@ fn kernel_set(choice: KernelChoice, precision: Precision) -> Option<&'static Ker
     }
 }
 
-/// Besides the usual one: all rows of the batch together wherever a step has weights, as large
-/// networks have; everything that can be in bands of few rows, as on large pictures; and every value
-/// in memory of its own, where guards lie on all sides of it.
+/// The default policy, and three others. The second runs all items together at each step with
+/// weights, as in large networks. The third puts as many steps as possible in bands of few rows, as
+/// on large images. The fourth also gives every value its own memory, with guards on all sides.
 const POLICIES: [Policy; 4] = [
-    Policy::USUAL,
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, ..Policy::USUAL },
-    Policy { bands: NARROW, ..Policy::USUAL },
-    Policy { heavy_weights_bytes: 0, heavy_uses: usize::MAX, shares_memory: false, bands: NARROW },
+    Policy::DEFAULT,
+    Policy { light_weights_bytes_max: 0, light_uses_min: usize::MAX, ..Policy::DEFAULT },
+    Policy { bands: NARROW, ..Policy::DEFAULT },
+    Policy {
+        light_weights_bytes_max: 0,
+        light_uses_min: usize::MAX,
+        shares_memory: false,
+        bands: NARROW,
+    },
 ];
 
 const NARROW: BandPolicy = BandPolicy { image_bytes_min: 0, kept_bytes_max: 8 << 10 };
 
 fn load(graph: &Graph, kernels: KernelChoice, precision: Precision, threads: usize) -> CpuNetwork {
-    load_with(graph, kernels, precision, threads, &Policy::USUAL)
+    load_with(graph, kernels, precision, threads, &Policy::DEFAULT)
 }
 
 fn load_with(
@@ -70,27 +75,27 @@ fn load_with(
     threads: usize,
     policy: &Policy,
 ) -> CpuNetwork {
-    let crew = Arc::new(Crew::new(threads).unwrap());
+    let team = Arc::new(ThreadTeam::new(threads).unwrap());
     let kernels = kernel_set(kernels, precision).unwrap();
-    CpuNetwork::load_with(graph, kernels, crew, policy).unwrap()
+    CpuNetwork::load_with(graph, kernels, team, policy).unwrap()
 }
 
-/// Bytes of numbers before and behind what a caller gives.
+/// NaNs before and after the caller's input and outputs.
 const GUARD: usize = 64;
 
-/// Runs `rows` rows on poisoned memory: each output, flat, for all rows.
+/// Runs `items` items on poisoned memory, and returns each output for all items.
 #[track_caller]
-fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<Vec<f32>> {
+fn run(network: &CpuNetwork, graph: &Graph, items: usize, input: &[f32]) -> Vec<Vec<f32>> {
     let lens: Vec<usize> =
-        graph.outputs().iter().map(|o| rows * o.shape.iter().product::<usize>()).collect();
+        graph.outputs().iter().map(|o| items * o.shape.iter().product::<usize>()).collect();
     let len: usize = lens.iter().sum();
     let mut outputs = vec![f32::NAN; GUARD + len + GUARD];
     let input = [&[f32::NAN; GUARD], input, &[f32::NAN; GUARD]].concat();
     network.poison();
     network
-        .run(&input[GUARD..input.len() - GUARD], rows, &mut outputs[GUARD..GUARD + len])
+        .run(&input[GUARD..input.len() - GUARD], items, &mut outputs[GUARD..GUARD + len])
         .unwrap();
-    network.assert_unharmed();
+    network.assert_guards_intact();
     let (before, behind) = (&outputs[..GUARD], &outputs[GUARD + len..]);
     assert!(before.iter().chain(behind).all(|x| x.is_nan()), "beside the caller's outputs");
     let mut from = GUARD;
@@ -101,23 +106,23 @@ fn run(network: &CpuNetwork, graph: &Graph, rows: usize, input: &[f32]) -> Vec<V
     outputs.collect()
 }
 
-/// Asserts that a planned network in `f32` gives what the reference gives.
+/// Asserts that a planned network in `f32` gives the results of the reference.
 #[track_caller]
-fn assert_as_reference(graph: &Graph, rows: usize, name: &str) {
-    let input = inputs(graph, rows);
-    let expected = fixtures::run(graph, rows, &input);
+fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
+    let input = inputs(graph, items);
+    let expected = fixtures::run(graph, items, &input);
     for kernels in sets(Precision::F32) {
         let network = load(graph, kernels, Precision::F32, 1);
-        let (difference, turned) = largest_errors(&run(&network, graph, rows, &input), &expected);
+        let (difference, cosine_error) = largest_errors(&run(&network, graph, items, &input), &expected);
         assert!(
-            difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-            "{name}, {kernels}: {difference:.1e}, {turned:.1e}"
+            difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+            "{name}, {kernels}: {difference:.1e}, {cosine_error:.1e}"
         );
     }
 }
 
-/// Most that `f32` may differ from the reference, relative to the largest number.
+/// Largest difference of `f32` from the reference, relative to the largest number.
 const DIFFERENCE_MAX: f32 = 1e-4;
 
-/// Most that 1 less the cosine may be in `f32`.
-const ANGLE_MAX: f64 = 1e-9;
+/// Largest `1 - cosine` in `f32`.
+const COSINE_ERROR_MAX: f64 = 1e-9;

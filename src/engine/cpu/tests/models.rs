@@ -1,35 +1,38 @@
-//! The networks of this repository.
+//! Tests with the networks of this repository.
 
-use super::{ANGLE_MAX, DIFFERENCE_MAX, load, run, sets};
+use super::{COSINE_ERROR_MAX, DIFFERENCE_MAX, load, run, sets};
 use crate::Precision;
 use crate::fixtures::{self, inputs, largest_errors, network_of};
 
-/// Two rows, one of which runs on each thread.
-const ROWS: usize = 2;
+/// Two items, one for each thread.
+const ITEMS: usize = 2;
 
-/// Most that 1 less the cosine may be in bfloat16, for noise, which no network was trained on.
-const ANGLE_MAX_BF16: f64 = 2e-3;
+/// Largest `1 - cosine` in bfloat16. The inputs are noise, on which no network was trained.
+const COSINE_ERROR_MAX_BF16: f64 = 2e-3;
 
-/// `range` is that of the inputs.
+/// Compares a network with the reference on noise in `range`.
 fn assert_as_the_reference(file: &str, range: [f32; 2]) {
     let graph = network_of(file);
     let [min, max] = range;
-    let noise = inputs(&graph, ROWS);
+    let noise = inputs(&graph, ITEMS);
     let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
-    let expected = fixtures::run(&graph, ROWS, &input);
+    let expected = fixtures::run(&graph, ITEMS, &input);
     for precision in [Precision::F32, Precision::Bf16] {
         for kernels in sets(precision) {
             let network = load(&graph, kernels, precision, 2);
             let slow: Vec<_> =
                 network.steps().filter(|&(_, algorithm)| algorithm == "reference").collect();
             assert!(slow.is_empty(), "{file}: {slow:?}");
-            let found = run(&network, &graph, ROWS, &input);
-            let (difference, turned) = largest_errors(&found, &expected);
+            let found = run(&network, &graph, ITEMS, &input);
+            let (difference, cosine_error) = largest_errors(&found, &expected);
             let is_close = match precision {
-                Precision::F32 => difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-                _ => turned <= ANGLE_MAX_BF16,
+                Precision::F32 => difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+                _ => cosine_error <= COSINE_ERROR_MAX_BF16,
             };
-            assert!(is_close, "{file}, {kernels} for {precision}: {difference:.1e}, {turned:.1e}");
+            assert!(
+                is_close,
+                "{file}, {kernels} for {precision}: {difference:.1e}, {cosine_error:.1e}"
+            );
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Random networks on every kernel set.
 
-use super::{ANGLE_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
+use super::{COSINE_ERROR_MAX, DIFFERENCE_MAX, POLICIES, load, load_with, run, sets};
 use crate::Precision;
 use crate::fixtures::{self, first_items, inputs, largest_errors, random_optimised_graph};
 
 const BATCHES: [usize; 6] = [1, 2, 3, 5, 8, 9];
 
-/// More rows than any order takes at once; for a few networks.
+/// More items than any schedule runs together. Used for a few networks.
 const LARGE_BATCH: usize = 33;
 
-/// Most that 1 less the cosine may be in bfloat16. In these networks an output may be a few small
-/// numbers that larger ones cancel to, which leaves fewer digits than real networks do.
-const ANGLE_MAX_BF16: f64 = 5e-4;
+/// Largest `1 - cosine` in bfloat16. An output of these networks may be a few small numbers left
+/// after larger ones cancel. That leaves fewer digits than in real networks.
+const COSINE_ERROR_MAX_BF16: f64 = 5e-4;
 
-/// The same between two kernel sets that differ in the order of sums only.
-const ANGLE_MAX_APART: f64 = 1e-6;
+/// Largest `1 - cosine` between two kernel sets that differ only in the order of sums.
+const COSINE_ERROR_MAX_BETWEEN_SETS: f64 = 1e-6;
 
 #[test]
 fn every_kernel_set_computes_what_the_reference_does() {
@@ -27,13 +27,13 @@ fn every_kernel_set_computes_what_the_reference_does() {
         for kernels in sets(Precision::F32) {
             let policy = &POLICIES[seed as usize / BATCHES.len() % POLICIES.len()];
             let network = load_with(&graph, kernels, Precision::F32, 1, policy);
-            for rows in batches {
-                let expected = first_items(&expected, all, rows);
-                let found = run(&network, &graph, rows, &input[..input.len() / all * rows]);
-                let (difference, turned) = largest_errors(&found, &expected);
+            for items in batches {
+                let expected = first_items(&expected, all, items);
+                let found = run(&network, &graph, items, &input[..input.len() / all * items]);
+                let (difference, cosine_error) = largest_errors(&found, &expected);
                 assert!(
-                    difference <= DIFFERENCE_MAX && turned <= ANGLE_MAX,
-                    "seed {seed}, {kernels}, {rows} rows: {difference:.1e}, {turned:.1e}"
+                    difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
+                    "seed {seed}, {kernels}, {items} items: {difference:.1e}, {cosine_error:.1e}"
                 );
             }
         }
@@ -51,13 +51,20 @@ fn bfloat16_is_close_to_the_reference_and_its_kernel_sets_to_each_other() {
         for kernels in sets(Precision::Bf16) {
             let network = load(&graph, kernels, Precision::Bf16, 1);
             let found = run(&network, &graph, all, &input);
-            let (_, turned) = largest_errors(&found, &expected);
-            assert!(turned <= ANGLE_MAX_BF16, "seed {seed}, {kernels}: {turned:.1e}");
-            // Winograd's weights are `f32`, so it rounds other numbers than direct kernels do.
+            let (_, cosine_error) = largest_errors(&found, &expected);
+            assert!(
+                cosine_error <= COSINE_ERROR_MAX_BF16,
+                "seed {seed}, {kernels}: {cosine_error:.1e}"
+            );
+            // The weights of Winograd's algorithm are `f32`, so it rounds other numbers than direct
+            // kernels.
             let is_winograd = network.steps().any(|(_, algorithm)| algorithm == "winograd");
             if let Some((_, first)) = first.as_ref().filter(|(other, _)| *other == is_winograd) {
                 let (_, apart) = largest_errors(&found, first);
-                assert!(apart <= ANGLE_MAX_APART, "seed {seed}, {kernels}: {apart:.1e}");
+                assert!(
+                    apart <= COSINE_ERROR_MAX_BETWEEN_SETS,
+                    "seed {seed}, {kernels}: {apart:.1e}"
+                );
             }
             first.get_or_insert((is_winograd, found));
         }

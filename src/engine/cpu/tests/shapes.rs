@@ -18,7 +18,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// 3×3 with a border of one.
+    /// Returns a 3×3 convolution with a border of one.
     fn winograd(channels: usize, out: usize, sides: [usize; 2]) -> Self {
         Self { channels, sides, out, kernel: [3, 3], strides: [1, 1], pads: [1; 4] }
     }
@@ -47,8 +47,8 @@ impl NetworkBuilder {
     }
 }
 
-/// A pointwise convolution, so that the other one reads a blocked image, and the other one.
-fn behind_another(shape: &Shape, groups: usize) -> Graph {
+/// Returns a pointwise convolution followed by the given one, which so reads a blocked image.
+fn after_pointwise(shape: &Shape, groups: usize) -> Graph {
     let mut draft = NetworkBuilder::default();
     let Shape { channels, .. } = *shape;
     let pointwise =
@@ -63,7 +63,8 @@ fn has_step(graph: &Graph, algorithm: &str) -> bool {
     network.steps().any(|(_, found)| found == algorithm)
 }
 
-/// From 1 to 12 high and wide, kernels from 1 to 7, uneven borders up to the kernel.
+/// Returns a shape with sides from 1 to 12, kernels from 1 to 7 and uneven borders smaller than the
+/// kernel.
 pub(super) fn any_shape(random: &mut Lcg) -> Shape {
     let one_to = |random: &mut Lcg, most: usize| 1 + random.below(most);
     let kernel = [one_to(random, 7), one_to(random, 7)];
@@ -84,7 +85,7 @@ fn dense_convolutions_of_any_shape() {
     let shapes: Vec<Shape> = (0..200).map(|_| any_shape(&mut random)).filter(Shape::fits).collect();
     assert!(shapes.len() > 100);
     for shape in shapes {
-        assert_as_reference(&behind_another(&shape, 1), 2, &format!("{shape:?}"));
+        assert_as_reference(&after_pointwise(&shape, 1), 2, &format!("{shape:?}"));
     }
 }
 
@@ -93,7 +94,7 @@ fn planar_convolutions_of_any_shape() {
     let mut random = Lcg::new(2);
     for _ in 0..100 {
         let shape = Shape { channels: 1 + random.below(4), ..any_shape(&mut random) };
-        // One pixel of output is a matrix product.
+        // With one pixel of output, the convolution is a matrix product.
         if !shape.fits() || shape.kernel == shape.sides {
             continue;
         }
@@ -114,14 +115,14 @@ fn depthwise_convolutions_of_any_shape() {
         let strides = [1 + random.below(3), 1 + random.below(3)];
         let shape = Shape { channels, out: channels, strides, ..shape };
         if shape.fits() {
-            let graph = behind_another(&shape, channels);
+            let graph = after_pointwise(&shape, channels);
             assert!(has_step(&graph, "depthwise"), "{shape:?}");
             assert_as_reference(&graph, 2, &format!("{shape:?}"));
         }
     }
 }
 
-/// The least pixels of Winograd's algorithm, just above and just below, as high or wide as can be.
+/// Images just above and just below the fewest pixels for Winograd's algorithm, in extreme shapes.
 #[test]
 fn winograd_begins_where_it_pays() {
     for (sides, is_winograd) in [
@@ -135,11 +136,11 @@ fn winograd_begins_where_it_pays() {
         ([3, 13], false),
         ([6, 6], false),
     ] {
-        let graph = behind_another(&Shape::winograd(32, 32, sides), 1);
+        let graph = after_pointwise(&Shape::winograd(32, 32, sides), 1);
         assert_eq!(has_step(&graph, "winograd"), is_winograd, "{sides:?}");
         assert_as_reference(&graph, 2, &format!("{sides:?}"));
         for [channels, out] in [[31, 32], [32, 31]] {
-            let graph = behind_another(&Shape::winograd(channels, out, sides), 1);
+            let graph = after_pointwise(&Shape::winograd(channels, out, sides), 1);
             assert!(!has_step(&graph, "winograd"));
         }
     }
@@ -152,17 +153,18 @@ fn winograd_of_any_sides_and_channels() {
         let (channels, out) = (32 + (11 * height) % 39, 32 + (17 * height) % 39);
         for sides in [[height, width], [width + 20, height]] {
             let shape = Shape::winograd(channels, out, sides);
-            assert_as_reference(&behind_another(&shape, 1), 2, &format!("{shape:?}"));
+            assert_as_reference(&after_pointwise(&shape, 1), 2, &format!("{shape:?}"));
         }
     }
 }
 
-/// As many tiles as fill a pass, for numbers of blocks whose passes differ between kernel sets.
+/// Enough tiles for several passes, with numbers of blocks for which kernel sets use different
+/// passes.
 #[test]
 fn winograd_in_several_passes() {
     for (channels, sides) in [(64, [20, 24]), (112, [20, 21]), (48, [33, 35])] {
         let shape = Shape::winograd(channels, channels, sides);
-        let graph = behind_another(&shape, 1);
+        let graph = after_pointwise(&shape, 1);
         assert!(has_step(&graph, "winograd"));
         assert_as_reference(&graph, 1, &format!("{shape:?}"));
     }
@@ -181,7 +183,7 @@ const ACTIVATIONS: [&str; 10] = [
     "Abs",
 ];
 
-fn activate(draft: &mut NetworkBuilder, activation: &str, channels: usize, from: &str, to: &str) {
+fn push_activation(draft: &mut NetworkBuilder, activation: &str, channels: usize, from: &str, to: &str) {
     let name = |part: &str| format!("{part} of {to}");
     let mut inputs = vec![from.to_owned()];
     let mut attributes = Vec::new();
@@ -221,7 +223,7 @@ fn every_activation_behind_every_convolution_and_residual() {
                 } else {
                     "b"
                 };
-                activate(&mut draft, activation, 37, last, "y");
+                push_activation(&mut draft, activation, 37, last, "y");
                 let name = format!("{activation} {shape:?} {groups} {has_residual}");
                 assert_as_reference(&draft.graph(&[37, 6, 7]), 2, &name);
             }
@@ -234,11 +236,17 @@ fn every_activation_alone() {
     for activation in ACTIVATIONS {
         for input in [[19, 3, 5], [32, 1, 1]] {
             let mut draft = NetworkBuilder::default();
-            activate(&mut draft, activation, input[0], "x", "y");
+            push_activation(&mut draft, activation, input[0], "x", "y");
             assert_as_reference(&draft.graph(&input), 3, activation);
         }
         let mut draft = NetworkBuilder::default();
-        activate(&mut draft, if activation == "PRelu" { "Abs" } else { activation }, 1, "x", "a");
+        push_activation(
+            &mut draft,
+            if activation == "PRelu" { "Abs" } else { activation },
+            1,
+            "x",
+            "a",
+        );
         draft.push("Sqrt", &["x"], "b", &[]);
         draft.push("Exp", &["a"], "y", &[]);
         assert_as_reference(&draft.graph(&[4, 9]), 3, activation);
@@ -272,9 +280,9 @@ fn pools_with_and_without_borders() {
     }
 }
 
-/// The heads of a detector, merged: channels of one image go to outputs of their own.
+/// The heads of a detector are merged: channels of one image go to separate outputs.
 #[test]
-fn heads_take_their_channels_of_one_image() {
+fn merged_heads_read_their_channels_of_one_image() {
     let mut draft = NetworkBuilder::default();
     let sides = [7, 5];
     let shape = |channels, out, kernel, pad| Shape {

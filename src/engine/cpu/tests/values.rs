@@ -1,4 +1,4 @@
-//! Values that lie in several forms, or share one.
+//! Values that exist in several layouts, and values that share one.
 
 use super::{assert_as_reference, inputs, largest_errors, load, run, sets};
 use crate::Precision;
@@ -6,7 +6,7 @@ use crate::fixtures::NetworkBuilder;
 use crate::fixtures::{self, int, ints, string};
 use crate::graph::Graph;
 
-/// `f32` on every set, and bfloat16, which reads channels by twos.
+/// Checks `f32` on every set, and bfloat16, whose kernels read channels in pairs.
 #[track_caller]
 fn assert_in_every_precision(graph: &Graph, name: &str) {
     assert_as_reference(graph, 3, name);
@@ -14,8 +14,8 @@ fn assert_in_every_precision(graph: &Graph, name: &str) {
     let expected = fixtures::run(graph, 3, &input);
     for kernels in sets(Precision::Bf16) {
         let network = load(graph, kernels, Precision::Bf16, 1);
-        let (_, turned) = largest_errors(&run(&network, graph, 3, &input), &expected);
-        assert!(turned <= 1e-3, "{name}, {kernels}: {turned:.1e}");
+        let (_, cosine_error) = largest_errors(&run(&network, graph, 3, &input), &expected);
+        assert!(cosine_error <= 1e-3, "{name}, {kernels}: {cosine_error:.1e}");
     }
 }
 
@@ -67,7 +67,7 @@ fn networks_of_vectors() {
     assert_in_every_precision(&draft.graph(&[1]), "one number");
 }
 
-/// A vector becomes an image that a convolution wants with a border.
+/// A vector becomes an image, and a convolution needs a border around it.
 #[test]
 fn a_vector_read_as_an_image_has_the_border_of_its_readers() {
     for channels in [5, 16, 48] {
@@ -108,7 +108,8 @@ fn one_image_is_read_with_several_borders() {
     }
 }
 
-/// Lanes beyond the last channel must hold numbers: bfloat16 kernels read one of them, times zero.
+/// Lanes beyond the last channel must hold numbers, because bfloat16 kernels multiply one of them
+/// by zero.
 #[test]
 fn lanes_beyond_the_last_channel_do_no_harm() {
     for channels in [5, 17, 31] {
@@ -129,7 +130,7 @@ fn lanes_beyond_the_last_channel_do_no_harm() {
 }
 
 #[test]
-fn gates_and_enlargements_with_and_without_a_sum() {
+fn channel_scales_and_upsamplings_with_and_without_a_sum() {
     for channels in [3, 16, 35] {
         for is_first in [false, true] {
             let mut draft = NetworkBuilder::default();
@@ -183,9 +184,9 @@ fn channels_last_in_and_out() {
     }
 }
 
-/// What has no kernel runs as in the reference, between steps that have one.
+/// Such operations run as in the reference.
 #[test]
-fn operations_without_a_kernel_stand_between_others() {
+fn operations_without_a_kernel_run_between_others() {
     let mut draft = NetworkBuilder::default();
     convolution(&mut draft, "x", "a", [6, 3, 3]);
     draft.push("Softmax", &["a"], "b", &[int("axis", 1)]);

@@ -3,62 +3,66 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Image, Region, Run, Work};
+use super::{ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::Buffer;
 
-/// Builds an image of others: padding and joining.
+/// Builds an image from other images: padding and concatenation.
 pub(in crate::cpu) struct Assemble {
-    /// What fills the places no part covers, per channel in the network's format.
+    /// The numbers for the places that no source covers, per channel in the network's format.
     pub(in crate::cpu) fill: Buffer,
-    /// Blocks that parts do not cover: all, or a last one with lanes beyond the last channel.
-    pub(in crate::cpu) filled: Range<usize>,
-    pub(in crate::cpu) parts: Vec<Part>,
-    pub(in crate::cpu) output: Image,
+    /// Blocks that the sources do not cover completely: all blocks, or a last one with lanes beyond
+    /// the last channel.
+    pub(in crate::cpu) filled_blocks: Range<usize>,
+    pub(in crate::cpu) sources: Vec<PlacedImage>,
+    pub(in crate::cpu) output: ImageRef,
 }
 
-/// An image and where its first channel and pixel go.
+/// A source image, and the place of its first channel and pixel in the output.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cpu) struct Part {
-    pub(in crate::cpu) image: Image,
+pub(in crate::cpu) struct PlacedImage {
+    pub(in crate::cpu) image: ImageRef,
     pub(in crate::cpu) channel: usize,
     pub(in crate::cpu) top: usize,
     pub(in crate::cpu) left: usize,
 }
 
 impl Assemble {
-    unsafe fn fill(&self, run: &Run<'_>, image: usize, y: usize) {
-        let bytes = LANES * self.output.element;
-        for block in self.filled.clone() {
+    unsafe fn fill_row(&self, run: &RunContext<'_>, item: usize, y: usize) {
+        let bytes = LANES * self.output.element_bytes;
+        for block in self.filled_blocks.clone() {
             for x in 0..self.output.layout.width {
-                // SAFETY: a pixel of the output, and a block of what fills it.
+                // SAFETY: the pixel lies in the output, and `fill` holds a number for each lane of
+                // the block.
                 unsafe {
-                    let to = self.output.at(run, image, block, [y, x], [0, 0]);
+                    let to = self.output.pixel_ptr(run, item, block, [y, x], [0, 0]);
                     std::ptr::copy_nonoverlapping(self.fill.start().add(block * bytes), to, bytes);
                 }
             }
         }
     }
 
-    /// Copies a part's row, block by block where its channels start a block, else one by one.
-    unsafe fn copy(&self, run: &Run<'_>, part: &Part, image: usize, y: usize) {
-        let Part { image: from, channel, top, left } = part;
+    /// Copies one row of a source: in whole blocks if the first channel starts a block, else
+    /// channel by channel.
+    unsafe fn copy_row(&self, run: &RunContext<'_>, source: &PlacedImage, item: usize, y: usize) {
+        let PlacedImage { image: from, channel, top, left } = source;
         let Some(row) = y.checked_sub(*top).filter(|&row| row < from.layout.height) else { return };
-        let element = from.element;
+        let element_bytes = from.element_bytes;
         let whole_blocks = channel.is_multiple_of(LANES);
         let channels = from.layout.channels;
         for first in (0..channels).step_by(if whole_blocks { LANES } else { 1 }) {
             let count = if whole_blocks { LANES.min(channels - first) } else { 1 };
             let to = channel + first;
             for x in 0..from.layout.width {
-                // SAFETY: pixels of the part and of the output, which has room for its channels.
+                // SAFETY: the pixels lie in the source and in the output, which has room for the
+                // source's channels.
                 unsafe {
-                    let read = from.at(run, image, first / LANES, [row, x], [0, 0]);
-                    let write = self.output.at(run, image, to / LANES, [y, x + left], [0, 0]);
+                    let read = from.pixel_ptr(run, item, first / LANES, [row, x], [0, 0]);
+                    let write = self.output.pixel_ptr(run, item, to / LANES, [y, x + left], [0, 0]);
                     std::ptr::copy_nonoverlapping(
-                        read.add(first % LANES * element),
-                        write.add(to % LANES * element),
-                        count * element,
+                        read.add(first % LANES * element_bytes),
+                        write.add(to % LANES * element_bytes),
+                        count * element_bytes,
                     );
                 }
             }
@@ -71,14 +75,14 @@ impl Work for Assemble {
         "copy"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        for item in region.items.clone() {
             for y in region.rows.clone() {
-                // SAFETY: what the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
-                    self.fill(run, image, y);
-                    for part in &self.parts {
-                        self.copy(run, part, image, y);
+                    self.fill_row(run, item, y);
+                    for source in &self.sources {
+                        self.copy_row(run, source, item, y);
                     }
                 }
             }
@@ -86,31 +90,32 @@ impl Work for Assemble {
     }
 }
 
-/// Repeats each pixel a whole number of times.
-pub(in crate::cpu) struct Enlarge {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
-    /// Rows and columns of one pixel.
+/// Repeats each pixel an integer number of times.
+pub(in crate::cpu) struct Upsample {
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
+    /// Rows and columns of the output for each pixel.
     pub(in crate::cpu) factor: [usize; 2],
 }
 
-impl Work for Enlarge {
+impl Work for Upsample {
     fn algorithm(&self) -> &'static str {
         "copy"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let bytes = LANES * self.output.element;
-        for image in region.images.clone() {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let bytes = LANES * self.output.element_bytes;
+        for item in region.items.clone() {
             for block in region.groups.clone() {
                 for y in region.rows.clone() {
                     let row = y / self.factor[0];
                     for x in 0..self.input.layout.width {
-                        // SAFETY: pixels of the input and of the output, `factor` times as many.
+                        // SAFETY: the pixels lie in the input and in the output, which has `factor`
+                        // times as many.
                         unsafe {
-                            let from = self.input.at(run, image, block, [row, x], [0, 0]);
+                            let from = self.input.pixel_ptr(run, item, block, [row, x], [0, 0]);
                             let at = [y, x * self.factor[1]];
-                            let to = self.output.at(run, image, block, at, [0, 0]);
+                            let to = self.output.pixel_ptr(run, item, block, at, [0, 0]);
                             for copy in 0..self.factor[1] {
                                 std::ptr::copy_nonoverlapping(from, to.add(copy * bytes), bytes);
                             }
@@ -122,29 +127,29 @@ impl Work for Enlarge {
     }
 }
 
-/// Writes an image's border anew, for convolutions whose border is not zero.
+/// Fills the border of an image, for convolutions whose border is not zero.
 #[derive(Clone)]
 pub(in crate::cpu) struct FillBorder {
-    pub(in crate::cpu) image: Image,
-    /// Per channel, in the network's format.
+    pub(in crate::cpu) image: ImageRef,
+    /// One number per channel, in the network's format.
     pub(in crate::cpu) values: Arc<Buffer>,
 }
 
 impl FillBorder {
-    /// The border in some rows, which count from its corner.
+    /// Fills the border of some rows, counted from the border's corner.
     ///
     /// # Safety
-    /// The value has the image, and the rows are in memory.
-    pub(super) unsafe fn rows(&self, run: &Run<'_>, image: usize, rows: Range<usize>) {
+    /// The value has the item, and the rows are in memory.
+    pub(super) unsafe fn fill_rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
-        let bytes = LANES * self.image.element;
-        let columns = layout.row() / LANES;
+        let bytes = LANES * self.image.element_bytes;
+        let columns = layout.row_stride() / LANES;
         for block in 0..layout.blocks() {
-            // SAFETY: pixels of the bordered block, counted from the border's corner.
+            // SAFETY: the pixels lie in the bordered block; they count from the border's corner.
             unsafe {
                 let value = self.values.start().add(block * bytes);
-                let first = self.image.at(run, image, block, [0, 0], [top, left]);
+                let first = self.image.pixel_ptr(run, item, block, [0, 0], [top, left]);
                 let put = |row: usize, column: usize| {
                     let to = first.wrapping_add((row * columns + column) * bytes);
                     std::ptr::copy_nonoverlapping(value, to, bytes);
@@ -167,10 +172,10 @@ impl Work for FillBorder {
         "border"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
-            // SAFETY: what the caller promises.
-            unsafe { self.rows(run, image, 0..self.image.layout.rows()) };
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        for item in region.items.clone() {
+            // SAFETY: guaranteed by the caller.
+            unsafe { self.fill_rows(run, item, 0..self.image.layout.bordered_height()) };
         }
     }
 

@@ -1,101 +1,101 @@
-//! Dense convolution, directly: every tap is read where it lies.
+//! Direct dense convolution: every tap is read from the image itself.
 
 use std::ops::Range;
 
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{Image, LANES, Product, Region, RowWindow, Run, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs, TileTable};
+use super::{ImageRef, LANES, OutputRegion, Product, RowWindow, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs, TileTable};
+use crate::cpu::kernels::tiling::Tiling;
 
 /// A convolution whose input has its border in memory.
 pub(in crate::cpu) struct Dense {
     pub(in crate::cpu) product: Product,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
 }
 
-/// Inputs up to this stay in a second-level cache while all weights go by.
-const IMAGES_STAY_BYTES: usize = 512 << 10;
+/// Inputs up to this size stay in the second-level cache while all weights are read.
+const INPUTS_STAY_BYTES: usize = 512 << 10;
 
-/// What all tiles of a run have in common.
-struct Pass {
+/// The arguments that all tiles of a run share.
+struct TileSetup {
     taps: Taps,
     tiles: &'static TileTable,
-    cut: Cut,
+    tiling: Tiling,
 }
 
 impl Dense {
     pub(super) fn taps(&self) -> Taps {
         let layout = &self.product.input.layout;
-        let [dots, dots_last] = self.product.shape.dots();
+        let [dots, dots_last] = self.product.shape.dots_per_tap();
         Taps {
             blocks: self.product.shape.input_blocks(),
-            block_stride: layout.block(),
+            block_stride: layout.block_stride(),
             rows: self.product.shape.kernel[0],
             columns: self.product.shape.kernel[1],
-            row_stride: layout.row(),
+            row_stride: layout.row_stride(),
             pixel_stride: LANES,
             dots,
             dots_last,
         }
     }
 
-    fn cut(&self, run: &Run<'_>) -> Cut {
+    fn tiling(&self, run: &RunContext<'_>) -> Tiling {
         let layout = &self.product.output.layout;
-        Cut::of(layout.width, layout.height, run.kernels.tile_pixels)
+        Tiling::new(layout.width, layout.height, run.kernels.tile_pixels)
     }
 
-    /// Some rows of one group of channels of one image.
+    /// Computes some rows of one group of channels of one item.
     ///
     /// # Safety
-    /// As [`Work::run`].
-    unsafe fn rows(
+    /// As for [`Work::run`].
+    unsafe fn run_rows(
         &self,
-        run: &Run<'_>,
-        pass: &Pass,
-        image: usize,
+        run: &RunContext<'_>,
+        setup: &TileSetup,
+        item: usize,
         group: usize,
         rows: Range<usize>,
     ) {
-        let (block, blocks) = self.product.shape.group(group);
-        let group_bytes = self.product.shape.block_elements() * run.kernels.element;
+        let (block, blocks) = self.product.shape.group_blocks(group);
+        let group_bytes = self.product.shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= self.product.weights.bytes());
-        let (layout, taps) = (self.product.output.layout, &pass.taps);
+        let (layout, taps) = (self.product.output.layout, &setup.taps);
         let mut y = rows.start;
         while y < rows.end {
-            let high = if y + pass.cut.rows <= rows.end { pass.cut.rows } else { 1 };
-            for tiles in pass.cut.runs() {
+            let tile_rows = if y + setup.tiling.rows <= rows.end { setup.tiling.rows } else { 1 };
+            for tiles in setup.tiling.spans() {
                 let at = [y, tiles.x];
                 let from = at.map(|at| at * self.stride);
-                // SAFETY: the tiles lie in the output; their taps lie in the bordered input, whose
-                // border was planned for this kernel; the group's weights were packed.
+                // SAFETY: the tiles lie in the output. Their taps lie in the bordered input, whose
+                // border was planned for this kernel. The weights of the group are packed.
                 unsafe {
                     let args = TileArgs {
                         taps,
                         count: tiles.count,
-                        input_row: self.stride * taps.row_stride,
-                        input: self.product.input.at(run, image, 0, from, self.pads),
+                        input_row_stride: self.stride * taps.row_stride,
+                        input: self.product.input.pixel_ptr(run, item, 0, from, self.pads),
                         weights: self.product.weights.start().add(block * group_bytes),
-                        ahead: self.product.ahead(blocks * group_bytes),
-                        bias: Some(numbers(&self.product.bias, block)),
-                        residual: self.product.residual.map(|residual| Plane {
-                            first: residual.at(run, image, block, at, [0, 0]).cast_const(),
-                            block: residual.layout.block(),
-                            row: residual.layout.row(),
+                        prefetch_bytes: self.product.prefetch_bytes(blocks * group_bytes),
+                        bias: Some(block_ptr(&self.product.bias, block)),
+                        residual: self.product.residual.map(|residual| StridedPtr {
+                            first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
+                            block_stride: residual.layout.block_stride(),
+                            row_stride: residual.layout.row_stride(),
                         }),
-                        finish: self.product.finish.at_block(block),
-                        output: Plane {
-                            first: self.product.output.at(run, image, block, at, [0, 0]),
-                            block: layout.block(),
-                            row: layout.row(),
+                        epilogue: self.product.epilogue.at_block(block),
+                        output: StridedPtr {
+                            first: self.product.output.pixel_ptr(run, item, block, at, [0, 0]),
+                            block_stride: layout.block_stride(),
+                            row_stride: layout.row_stride(),
                         },
                     };
-                    pass.tiles.get(self.stride, [blocks, high, tiles.width])(&args);
+                    setup.tiles.get(self.stride, [blocks, tile_rows, tiles.width])(&args);
                 }
             }
-            y += high;
+            y += tile_rows;
         }
     }
 }
@@ -105,29 +105,34 @@ impl Work for Dense {
         if self.product.shape.kernel == [1, 1] { "pointwise" } else { "direct" }
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let pass = Pass { taps: self.taps(), tiles: self.product.tiles(run), cut: self.cut(run) };
-        let Region { images, rows, groups } = region;
-        // SAFETY: what the caller promises.
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let setup = TileSetup {
+            taps: self.taps(),
+            tiles: self.product.tile_table(run),
+            tiling: self.tiling(run),
+        };
+        let OutputRegion { items, rows, groups } = region;
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 let input = &self.product.input;
-                let together = IMAGES_STAY_BYTES / (input.layout.image() * input.element);
-                for first in images.clone().step_by(together.max(1)) {
-                    let images = first..images.end.min(first + together.max(1));
-                    for (group, image) in
-                        groups.clone().flat_map(|g| images.clone().map(move |image| (g, image)))
+                let items_together =
+                    INPUTS_STAY_BYTES / (input.layout.elements() * input.element_bytes);
+                for first in items.clone().step_by(items_together.max(1)) {
+                    let items = first..items.end.min(first + items_together.max(1));
+                    for (group, item) in
+                        groups.clone().flat_map(|g| items.clone().map(move |item| (g, item)))
                     {
-                        self.rows(run, &pass, image, group, rows.clone());
+                        self.run_rows(run, &setup, item, group, rows.clone());
                     }
                 }
                 return;
             }
-            for image in images.clone() {
-                for y in rows.clone().step_by(pass.cut.rows) {
+            for item in items.clone() {
+                for y in rows.clone().step_by(setup.tiling.rows) {
                     for group in groups.clone() {
-                        let rows = y..rows.end.min(y + pass.cut.rows);
-                        self.rows(run, &pass, image, group, rows);
+                        let rows = y..rows.end.min(y + setup.tiling.rows);
+                        self.run_rows(run, &setup, item, group, rows);
                     }
                 }
             }
@@ -136,23 +141,23 @@ impl Work for Dense {
 
     fn row_window(&self) -> Option<RowWindow> {
         let top = self.product.input.layout.border[0];
-        let first = top as isize - self.pads[0] as isize;
-        Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], first })
+        let offset = top as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.stride, height: self.product.shape.kernel[0], offset })
     }
 
-    fn store(&mut self, image: &Image) {
+    fn update_layout(&mut self, image: &ImageRef) {
         let Product { input, residual, output, .. } = &mut self.product;
         [Some(input), residual.as_mut(), Some(output)]
             .into_iter()
             .flatten()
-            .for_each(|own| own.store(image));
+            .for_each(|own| own.update_layout(image));
     }
 
     fn weight_bytes(&self) -> usize {
         self.product.weights.bytes()
     }
 
-    fn uses(&self) -> usize {
+    fn weight_uses(&self) -> usize {
         let layout = &self.product.output.layout;
         layout.height * layout.width
     }

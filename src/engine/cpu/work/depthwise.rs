@@ -1,20 +1,20 @@
 //! Depthwise convolution.
 
-use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::depthwise::DepthwiseArgs;
 use crate::cpu::memory::Buffer;
 
 /// A convolution of each channel with a kernel of its own.
 pub(in crate::cpu) struct Depthwise {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) kernel: [usize; 2],
     pub(in crate::cpu) strides: [usize; 2],
-    /// Border in front: top, left.
+    /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
 impl Work for Depthwise {
@@ -22,28 +22,28 @@ impl Work for Depthwise {
         "depthwise"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let kernels = run.kernels;
-        let is_wide = self.output.element != kernels.element;
-        let table = if is_wide { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
+        let widens_to_f32 = self.output.element_bytes != kernels.element_bytes;
+        let table = if widens_to_f32 { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
         let kernel = table.get(self.kernel, self.strides);
         let taps = self.kernel[0] * self.kernel[1];
         let first = [region.rows.start, 0];
         let from = [region.rows.start * self.strides[0], 0];
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; its taps lie in the bordered input.
+                // SAFETY: a group is a block, and its taps lie in the bordered input.
                 unsafe {
                     kernel(&DepthwiseArgs {
-                        input: self.input.at(run, image, block, from, self.pads),
-                        input_row: self.input.layout.row(),
+                        input: self.input.pixel_ptr(run, item, block, from, self.pads),
+                        input_row_stride: self.input.layout.row_stride(),
                         kernel: self.kernel,
                         strides: self.strides,
-                        weights: numbers(&self.weights, block * taps),
-                        bias: numbers(&self.bias, block),
-                        finish: self.finish.at_block(block),
-                        output: self.output.at(run, image, block, first, [0, 0]),
-                        output_row: self.output.layout.row(),
+                        weights: block_ptr(&self.weights, block * taps),
+                        bias: block_ptr(&self.bias, block),
+                        epilogue: self.epilogue.at_block(block),
+                        output: self.output.pixel_ptr(run, item, block, first, [0, 0]),
+                        output_row_stride: self.output.layout.row_stride(),
                         rows: region.rows.len(),
                         width: self.output.layout.width,
                     });
@@ -53,13 +53,13 @@ impl Work for Depthwise {
     }
 
     fn row_window(&self) -> Option<RowWindow> {
-        let first = self.input.layout.border[0] as isize - self.pads[0] as isize;
-        Some(RowWindow { stride: self.strides[0], height: self.kernel[0], first })
+        let offset = self.input.layout.border[0] as isize - self.pads[0] as isize;
+        Some(RowWindow { stride: self.strides[0], height: self.kernel[0], offset })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.input.store(image);
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.input.update_layout(image);
+        self.output.update_layout(image);
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,17 +1,17 @@
-//! An operation that has no kernel here runs as the reference does.
+//! Runs an operation that has no kernel here as the reference executor does.
 
 use candle_core::{Device, Tensor};
 
-use super::{Region, Run, Work};
+use super::{OutputRegion, RunContext, Work};
 use crate::error::EngineError;
 use crate::reference::ReferenceOp;
 
 /// A step of the reference executor on flat values.
 pub(in crate::cpu) struct Fallback {
-    /// Its name.
+    /// Name of the operation, for errors.
     pub(in crate::cpu) op: &'static str,
     pub(in crate::cpu) kernel: ReferenceOp,
-    /// Values, with the shapes of their rows.
+    /// Values, with their shapes per item.
     pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
     pub(in crate::cpu) output: usize,
     pub(in crate::cpu) len: usize,
@@ -22,12 +22,12 @@ impl Work for Fallback {
         "reference"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
-            // SAFETY: flat values of these lengths.
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        for item in region.items.clone() {
+            // SAFETY: the flat values have these lengths.
             unsafe {
                 let inputs = self.inputs.iter().map(|(value, shape)| {
-                    let from = run.image(*value, image).cast_const().cast::<f32>();
+                    let from = run.item_ptr(*value, item).cast_const().cast::<f32>();
                     let numbers = std::slice::from_raw_parts(from, shape.iter().product());
                     Tensor::from_slice(numbers, [&[1], shape.as_slice()].concat(), &Device::Cpu)
                 });
@@ -37,7 +37,7 @@ impl Work for Fallback {
                 });
                 match result {
                     Ok(numbers) => {
-                        let to = run.image(self.output, image).cast::<f32>();
+                        let to = run.item_ptr(self.output, item).cast::<f32>();
                         std::slice::from_raw_parts_mut(to, self.len).copy_from_slice(&numbers);
                     }
                     Err(source) => run.failure.report(EngineError::Tensor { op: self.op, source }),

@@ -1,12 +1,12 @@
-//! A convolution that reads the network's input as the caller laid it out.
+//! A convolution that reads the network's input in the caller's layout.
 //!
-//! With three or four channels, blocks of sixteen would be mostly empty. A few rows of each
-//! channel are copied into a bordered strip that stays in the first-level cache, and tiles read
-//! single numbers from it.
+//! With three or four channels, blocks of sixteen channels would be mostly empty. So a few rows of
+//! each channel are copied, with their border, into memory that stays in the first-level cache. The
+//! tiles read single numbers from this padded copy.
 
-use super::{Image, PackedFinish, Region, RowWindow, Run, Work, numbers};
-use crate::cpu::kernels::cut::Cut;
-use crate::cpu::kernels::tile::{Plane, Taps, TileArgs};
+use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
+use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
+use crate::cpu::kernels::tiling::Tiling;
 use crate::cpu::memory::Buffer;
 use crate::cpu::pack::DenseShape;
 
@@ -16,57 +16,58 @@ pub(in crate::cpu) struct Planar {
     /// Height and width of the input.
     pub(in crate::cpu) size: [usize; 2],
     pub(in crate::cpu) channels_last: bool,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) shape: DenseShape,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
     /// Border: top, left, bottom, right.
     pub(in crate::cpu) pads: [usize; 4],
-    /// What the border holds, per channel.
+    /// The number in the border, per channel.
     pub(in crate::cpu) border: Vec<f32>,
     pub(in crate::cpu) weights: Buffer,
     pub(in crate::cpu) bias: Buffer,
-    pub(in crate::cpu) finish: PackedFinish,
+    pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
-/// Output rows of one strip: at most so many, and as many as take up part of a first-level cache.
-const STRIP_ROWS_MAX: usize = 4;
-const STRIP_BYTES: usize = 40 << 10;
+/// Most output rows computed from one padded copy, and most bytes of the copy: a part of a
+/// first-level cache.
+const ROWS_AT_ONCE_MAX: usize = 4;
+const PADDED_BYTES_MAX: usize = 40 << 10;
 
 impl Planar {
     fn channels(&self) -> usize {
         self.shape.inputs
     }
 
-    fn strip_width(&self) -> usize {
+    fn padded_width(&self) -> usize {
         self.pads[1] + self.size[1] + self.pads[3]
     }
 
-    /// Input rows under `rows` output rows.
-    fn strip_height(&self, rows: usize) -> usize {
+    /// Input rows that `rows` output rows read.
+    fn padded_height(&self, rows: usize) -> usize {
         (rows - 1) * self.stride + self.shape.kernel[0]
     }
 
-    fn strip_rows(&self) -> usize {
-        let fits = |&rows: &usize| self.strip_bytes(rows) <= STRIP_BYTES;
-        (1..=STRIP_ROWS_MAX).rev().find(fits).unwrap_or(1)
+    fn rows_at_once(&self) -> usize {
+        let fits = |&rows: &usize| self.padded_bytes(rows) <= PADDED_BYTES_MAX;
+        (1..=ROWS_AT_ONCE_MAX).rev().find(fits).unwrap_or(1)
     }
 
-    fn strip_bytes(&self, rows: usize) -> usize {
-        self.channels() * self.strip_height(rows) * self.strip_width() * size_of::<f32>()
+    fn padded_bytes(&self, rows: usize) -> usize {
+        self.channels() * self.padded_height(rows) * self.padded_width() * size_of::<f32>()
     }
 
-    /// Copies the input rows under output rows `y..y + rows` to the strip, border included.
-    unsafe fn fill(&self, input: *const f32, strip: *mut f32, y: usize, rows: usize) {
+    /// Copies the input rows of output rows `y..y + rows`, with their border, to `padded`.
+    unsafe fn copy_padded(&self, input: *const f32, padded: *mut f32, y: usize, rows: usize) {
         let ([height, width], [top, left, ..]) = (self.size, self.pads);
-        let high = self.strip_height(rows);
+        let high = self.padded_height(rows);
         for (channel, &border) in self.border.iter().enumerate() {
             for row in 0..high {
-                let at = (channel * high + row) * self.strip_width();
-                // SAFETY: the strip has room for so many rows, and rows inside the image are
-                // rows of the input.
+                let at = (channel * high + row) * self.padded_width();
+                // SAFETY: `padded` has room for these rows, and rows inside the image are rows of
+                // the input.
                 unsafe {
-                    let to = std::slice::from_raw_parts_mut(strip.add(at), self.strip_width());
+                    let to = std::slice::from_raw_parts_mut(padded.add(at), self.padded_width());
                     let from = (y * self.stride + row).checked_sub(top).filter(|&y| y < height);
                     let Some(from) = from else {
                         to.fill(border);
@@ -89,42 +90,58 @@ impl Planar {
         }
     }
 
-    /// The tiles of output rows `y..y + rows` from a filled strip.
-    unsafe fn tiles(&self, run: &Run<'_>, image: usize, y: usize, rows: usize, region: &Region) {
-        let (pitch, high) = (self.strip_width(), self.strip_height(rows));
+    /// Computes output rows `y..y + rows` from the padded copy in the scratch.
+    unsafe fn run_tiles(
+        &self,
+        run: &RunContext<'_>,
+        item: usize,
+        y: usize,
+        rows: usize,
+        region: &OutputRegion,
+    ) {
+        let (row_stride, high) = (self.padded_width(), self.padded_height(rows));
         let taps = Taps {
             blocks: self.channels(),
-            block_stride: high * pitch,
+            block_stride: high * row_stride,
             rows: self.shape.kernel[0],
             columns: self.shape.kernel[1],
-            row_stride: pitch,
+            row_stride,
             pixel_stride: 1,
             dots: 1,
             dots_last: 1,
         };
         let output = self.output.layout;
-        let cut = Cut::of(output.width, 1, run.kernels.tile_pixels);
-        let strip = run.scratch.cast::<f32>();
+        let tiling = Tiling::new(output.width, 1, run.kernels.tile_pixels);
+        let padded = run.scratch.cast::<f32>();
         for (row, group) in (0..rows).flat_map(|row| region.groups.clone().map(move |g| (row, g))) {
-            let (block, blocks) = self.shape.group(group);
+            let (block, blocks) = self.shape.group_blocks(group);
             let weights = block * self.shape.block_elements() * size_of::<f32>();
-            for tiles in cut.runs() {
-                // SAFETY: taps lie in the strip, the tile in the output, the weights were packed.
+            for tiles in tiling.spans() {
+                // SAFETY: the taps lie in the padded copy, the tiles in the output, and the weights
+                // are packed.
                 unsafe {
                     let args = TileArgs {
                         taps: &taps,
                         count: tiles.count,
-                        input_row: 0,
-                        input: strip.add(row * self.stride * pitch + tiles.x * self.stride).cast(),
+                        input_row_stride: 0,
+                        input: padded
+                            .add(row * self.stride * row_stride + tiles.x * self.stride)
+                            .cast(),
                         weights: self.weights.start().add(weights),
-                        ahead: 0,
-                        bias: Some(numbers(&self.bias, block)),
+                        prefetch_bytes: 0,
+                        bias: Some(block_ptr(&self.bias, block)),
                         residual: None,
-                        finish: self.finish.at_block(block),
-                        output: Plane {
-                            first: self.output.at(run, image, block, [y + row, tiles.x], [0, 0]),
-                            block: output.block(),
-                            row: output.row(),
+                        epilogue: self.epilogue.at_block(block),
+                        output: StridedPtr {
+                            first: self.output.pixel_ptr(
+                                run,
+                                item,
+                                block,
+                                [y + row, tiles.x],
+                                [0, 0],
+                            ),
+                            block_stride: output.block_stride(),
+                            row_stride: output.row_stride(),
                         },
                     };
                     run.kernels.planar.get(self.stride, [blocks, tiles.width])(&args);
@@ -139,31 +156,31 @@ impl Work for Planar {
         "planar"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
-            for y in region.rows.clone().step_by(self.strip_rows()) {
-                let rows = self.strip_rows().min(region.rows.end - y);
-                // SAFETY: what the caller promises.
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        for item in region.items.clone() {
+            for y in region.rows.clone().step_by(self.rows_at_once()) {
+                let rows = self.rows_at_once().min(region.rows.end - y);
+                // SAFETY: guaranteed by the caller.
                 unsafe {
-                    let input = run.image(self.input, image).cast_const().cast();
-                    self.fill(input, run.scratch.cast(), y, rows);
-                    self.tiles(run, image, y, rows, region);
+                    let input = run.item_ptr(self.input, item).cast_const().cast();
+                    self.copy_padded(input, run.scratch.cast(), y, rows);
+                    self.run_tiles(run, item, y, rows, region);
                 }
             }
         }
     }
 
-    fn scratch(&self, _images: usize) -> usize {
-        self.strip_bytes(self.strip_rows())
+    fn scratch_bytes(&self, _items: usize) -> usize {
+        self.padded_bytes(self.rows_at_once())
     }
 
-    /// Of the caller's input, which is there whole.
+    /// The window lies on the caller's input, whose rows are all in memory.
     fn row_window(&self) -> Option<RowWindow> {
-        Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], first: 0 })
+        Some(RowWindow { stride: self.stride, height: self.shape.kernel[0], offset: 0 })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.output.update_layout(image);
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,15 +1,15 @@
-//! Pools.
+//! Pooling.
 
-use super::{Image, Region, RowWindow, Run, Work};
+use super::{ImageRef, OutputRegion, RowWindow, RunContext, Work};
 use crate::cpu::kernels::pool::{GlobalMeanArgs, PoolArgs, PoolKind};
 use crate::op::Window;
 
-/// The largest number or the mean of each window.
+/// The maximum or the mean of each window.
 pub(in crate::cpu) struct Pool {
     pub(in crate::cpu) kind: PoolKind,
     pub(in crate::cpu) window: Window,
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 impl Work for Pool {
@@ -17,23 +17,29 @@ impl Work for Pool {
         "window"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         let (input, output) = (self.input.layout, self.output.layout);
         let [top, left, ..] = self.window.pads;
-        for image in region.images.clone() {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; the kernel keeps inside the image.
+                // SAFETY: a group is a block, and the kernel stays inside the image.
                 unsafe {
                     (run.kernels.pool)(&PoolArgs {
                         kind: self.kind,
-                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
-                        input_row: input.row(),
+                        input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
+                        input_row_stride: input.row_stride(),
                         image: [input.height, input.width],
                         kernel: self.window.kernel,
                         strides: self.window.strides,
                         pads: [top, left],
-                        output: self.output.at(run, image, block, [region.rows.start, 0], [0, 0]),
-                        output_row: output.row(),
+                        output: self.output.pixel_ptr(
+                            run,
+                            item,
+                            block,
+                            [region.rows.start, 0],
+                            [0, 0],
+                        ),
+                        output_row_stride: output.row_stride(),
                         y: region.rows.start,
                         rows: region.rows.len(),
                         width: output.width,
@@ -44,21 +50,21 @@ impl Work for Pool {
     }
 
     fn row_window(&self) -> Option<RowWindow> {
-        let first = self.input.layout.border[0] as isize - self.window.pads[0] as isize;
+        let offset = self.input.layout.border[0] as isize - self.window.pads[0] as isize;
         let ([height, _], [stride, _]) = (self.window.kernel, self.window.strides);
-        Some(RowWindow { stride, height, first })
+        Some(RowWindow { stride, height, offset })
     }
 
-    fn store(&mut self, image: &Image) {
-        self.input.store(image);
-        self.output.store(image);
+    fn update_layout(&mut self, image: &ImageRef) {
+        self.input.update_layout(image);
+        self.output.update_layout(image);
     }
 }
 
 /// The mean of all pixels of a channel.
 pub(in crate::cpu) struct GlobalMean {
-    pub(in crate::cpu) input: Image,
-    pub(in crate::cpu) output: Image,
+    pub(in crate::cpu) input: ImageRef,
+    pub(in crate::cpu) output: ImageRef,
 }
 
 impl Work for GlobalMean {
@@ -66,17 +72,17 @@ impl Work for GlobalMean {
         "mean"
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        for image in region.images.clone() {
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        for item in region.items.clone() {
             for block in region.groups.clone() {
-                // SAFETY: a group is a block; the output has one pixel.
+                // SAFETY: a group is a block, and the output has one pixel.
                 unsafe {
                     (run.kernels.global_mean)(&GlobalMeanArgs {
-                        input: self.input.at(run, image, block, [0, 0], [0, 0]),
-                        input_row: self.input.layout.row(),
+                        input: self.input.pixel_ptr(run, item, block, [0, 0], [0, 0]),
+                        input_row_stride: self.input.layout.row_stride(),
                         height: self.input.layout.height,
                         width: self.input.layout.width,
-                        output: self.output.at(run, image, block, [0, 0], [0, 0]),
+                        output: self.output.pixel_ptr(run, item, block, [0, 0], [0, 0]),
                     });
                 }
             }

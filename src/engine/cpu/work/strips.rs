@@ -4,59 +4,59 @@ use std::ops::Range;
 
 use super::dense::Dense;
 use super::product::WEIGHTS_STAY_BYTES;
-use super::{Product, Region, Run, Work, numbers};
+use super::{OutputRegion, Product, RunContext, Work, block_ptr};
 use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
-use crate::cpu::kernels::tile::Plane;
+use crate::cpu::kernels::tile::StridedPtr;
 
-/// The same convolution, on other kernels.
+/// The same convolution as [`Dense`], on strip kernels.
 pub(in crate::cpu) struct Strips {
     pub(in crate::cpu) dense: Dense,
     pub(in crate::cpu) kernels: &'static StripTable,
 }
 
-/// Pixels, about, that all groups of channels are computed for before the next ones: enough that
-/// setting up the tiles, some hundred cycles each time, takes a hundredth of the time, and few
-/// enough that 64 channels of them stay in the first-level cache.
-const BAND_PIXELS: usize = 256;
+/// About as many pixels are computed for all groups of channels before the next pixels. They are
+/// enough that configuring the tiles, some hundred cycles each time, takes 1 % of the time. They
+/// are few enough that 64 channels of them stay in the first-level cache.
+const PIXELS_AT_ONCE: usize = 256;
 
 impl Strips {
-    /// Some rows of one group of channels of one image.
+    /// Computes some rows of one group of channels of one item.
     ///
     /// # Safety
-    /// As [`Work::run`].
-    unsafe fn rows(&self, run: &Run<'_>, image: usize, group: usize, rows: Range<usize>) {
+    /// As for [`Work::run`].
+    unsafe fn run_rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
         let Dense { product, stride, pads } = &self.dense;
-        let Product { input, residual, output, shape, weights, bias, finish } = product;
-        let (block, blocks) = shape.group(group);
-        let group_bytes = shape.block_elements() * run.kernels.element;
+        let Product { input, residual, output, shape, weights, bias, epilogue } = product;
+        let (block, blocks) = shape.group_blocks(group);
+        let group_bytes = shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
         let taps = self.dense.taps();
-        // SAFETY: the rows lie in the output; their taps, and those of positions between them, lie
-        // in the bordered input, whose border was planned for this kernel; the group's weights
-        // were packed.
+        // SAFETY: the rows lie in the output. Their taps, and those of positions between the rows,
+        // lie in the bordered input, whose border was planned for this kernel. The weights of the
+        // group are packed.
         unsafe {
             let args = StripArgs {
                 taps,
-                strip: Strip::of(rows.len(), output.layout.width, *stride, taps.row_stride),
-                input: input.at(run, image, 0, at.map(|at| at * stride), *pads),
+                strip: Strip::new(rows.len(), output.layout.width, *stride, taps.row_stride),
+                input: input.pixel_ptr(run, item, 0, at.map(|at| at * stride), *pads),
                 weights: weights.start().add(block * group_bytes),
-                bias: numbers(bias, block),
-                residual: residual.map(|residual| Plane {
-                    first: residual.at(run, image, block, at, [0, 0]).cast_const(),
-                    block: residual.layout.block(),
-                    row: residual.layout.row(),
+                bias: block_ptr(bias, block),
+                residual: residual.map(|residual| StridedPtr {
+                    first: residual.pixel_ptr(run, item, block, at, [0, 0]).cast_const(),
+                    block_stride: residual.layout.block_stride(),
+                    row_stride: residual.layout.row_stride(),
                 }),
-                finish: finish.at_block(block),
-                output: Plane {
-                    first: output.at(run, image, block, at, [0, 0]),
-                    block: output.layout.block(),
-                    row: output.layout.row(),
+                epilogue: epilogue.at_block(block),
+                output: StridedPtr {
+                    first: output.pixel_ptr(run, item, block, at, [0, 0]),
+                    block_stride: output.layout.block_stride(),
+                    row_stride: output.layout.row_stride(),
                 },
             };
-            let is_wide = product.is_wide(run);
+            let widens_to_f32 = product.widens_to_f32(run);
             let StripTable { strips, strips_to_f32 } = self.kernels;
-            let kernels = if is_wide { strips_to_f32 } else { strips };
+            let kernels = if widens_to_f32 { strips_to_f32 } else { strips };
             kernels[blocks - 1](&args);
         }
     }
@@ -67,23 +67,23 @@ impl Work for Strips {
         if self.dense.product.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
     }
 
-    unsafe fn run(&self, run: &Run<'_>, region: &Region) {
-        let Region { images, rows, groups } = region;
-        // SAFETY: what the caller promises.
+    unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
+        let OutputRegion { items, rows, groups } = region;
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if self.weight_bytes() > WEIGHTS_STAY_BYTES {
                 for group in groups.clone() {
-                    for image in images.clone() {
-                        self.rows(run, image, group, rows.clone());
+                    for item in items.clone() {
+                        self.run_rows(run, item, group, rows.clone());
                     }
                 }
                 return;
             }
-            let band = BAND_PIXELS.div_ceil(self.dense.product.output.layout.width);
-            for image in images.clone() {
-                for y in rows.clone().step_by(band) {
+            let rows_at_once = PIXELS_AT_ONCE.div_ceil(self.dense.product.output.layout.width);
+            for item in items.clone() {
+                for y in rows.clone().step_by(rows_at_once) {
                     for group in groups.clone() {
-                        self.rows(run, image, group, y..rows.end.min(y + band));
+                        self.run_rows(run, item, group, y..rows.end.min(y + rows_at_once));
                     }
                 }
             }
@@ -94,9 +94,10 @@ impl Work for Strips {
         self.dense.weight_bytes()
     }
 
-    fn uses(&self) -> usize {
-        // Against register tiles; from memory, weights of half the bytes come twice as fast.
+    fn weight_uses(&self) -> usize {
+        // Speed against register tiles. It is relative to memory, from which weights of half the
+        // bytes arrive twice as fast.
         const FASTER: usize = 4;
-        self.dense.uses() / FASTER
+        self.dense.weight_uses() / FASTER
     }
 }

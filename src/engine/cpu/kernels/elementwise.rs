@@ -1,48 +1,49 @@
-//! What is done to each number alone: scales, sums of two values, gates, curves.
+//! Operations on each element alone: scales, sums of two values, scales per channel, activations.
 
 use std::marker::PhantomData;
 
-use super::{Finish, Runnable};
+use super::{Epilogue, Runnable};
 use crate::cpu::lanes::{Format, LANES, Lanes};
 use crate::op::BinaryOp;
 
-/// One block of sixteen channels of a row of `count` pixels, each pointer at the first of them:
-/// `finish((a × scale + shift) × gate ∘ b)`, with the parts that are there.
-pub(in crate::cpu) struct PixelwiseArgs {
+/// One block of sixteen channels of a row of `count` pixels. Each pointer points to the first
+/// pixel. The kernel computes `epilogue((a × scale + shift) × channel_scale ∘ b)` and leaves out
+/// the parts that are `None`.
+pub(in crate::cpu) struct ElementwiseArgs {
     pub(in crate::cpu) a: *const u8,
     /// Sixteen scales and sixteen shifts.
     pub(in crate::cpu) affine: Option<[*const f32; 2]>,
-    /// Sixteen numbers of the network that all pixels are multiplied with.
-    pub(in crate::cpu) gate: Option<*const u8>,
-    /// Each pixel of it serves `repeat` pixels.
+    /// Sixteen numbers, in the network's format, that multiply all pixels.
+    pub(in crate::cpu) channel_scale: Option<*const u8>,
+    /// Each pixel of `b` is used for `b_repeat` pixels.
     pub(in crate::cpu) b: Option<(BinaryOp, *const u8)>,
-    pub(in crate::cpu) repeat: usize,
-    pub(in crate::cpu) finish: Finish,
+    pub(in crate::cpu) b_repeat: usize,
+    pub(in crate::cpu) epilogue: Epilogue,
     pub(in crate::cpu) output: *mut u8,
     pub(in crate::cpu) count: usize,
 }
 
-pub(super) struct Pixelwise<F>(PhantomData<F>);
+pub(super) struct ElementwiseKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
-    type Args = PixelwiseArgs;
+impl<L: Lanes, F: Format<L>> Runnable<L> for ElementwiseKernel<F> {
+    type Args = ElementwiseArgs;
 
     #[inline(always)]
-    unsafe fn run(args: &PixelwiseArgs) {
-        // SAFETY: as `PixelwiseArgs` says.
+    unsafe fn run(args: &ElementwiseArgs) {
+        // SAFETY: the pointers are as `ElementwiseArgs` says.
         unsafe {
             let affine = args.affine.map(|[scale, shift]| (L::load(scale), L::load(shift)));
-            let gate = args.gate.map(|gate| F::load(gate.cast()));
+            let channel_scale = args.channel_scale.map(|scale| F::load(scale.cast()));
             for pixel in 0..args.count {
                 let mut x = F::load(args.a.cast::<F::Element>().add(pixel * LANES));
                 if let Some((scale, shift)) = affine {
                     x = x.mul_add(scale, shift);
                 }
-                if let Some(gate) = gate {
-                    x = x.mul(gate);
+                if let Some(channel_scale) = channel_scale {
+                    x = x.mul(channel_scale);
                 }
                 if let Some((op, b)) = args.b {
-                    let b = F::load(b.cast::<F::Element>().add(pixel / args.repeat * LANES));
+                    let b = F::load(b.cast::<F::Element>().add(pixel / args.b_repeat * LANES));
                     x = match op {
                         BinaryOp::Add => x.add(b),
                         BinaryOp::Sub => x.sub(b),
@@ -50,16 +51,16 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Pixelwise<F> {
                         BinaryOp::Div => x.div(b),
                     };
                 }
-                let x = args.finish.apply(x, 0);
+                let x = args.epilogue.apply(x, 0);
                 F::store(x, args.output.cast::<F::Element>().add(pixel * LANES));
             }
         }
     }
 }
 
-/// A function of one number that no instruction computes.
+/// A function of one element that an epilogue cannot compute.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cpu) enum CurveKind {
+pub(in crate::cpu) enum ActivationKind {
     Sigmoid,
     HardSigmoid { alpha: f32, beta: f32 },
     HardSwish,
@@ -67,26 +68,26 @@ pub(in crate::cpu) enum CurveKind {
     Exp,
     Sqrt,
     Abs,
-    Leaky { slope: f32 },
+    LeakyRelu { slope: f32 },
     Clip { min: f32, max: f32 },
 }
 
-/// `count` times sixteen numbers from `data` on, changed in place.
-pub(in crate::cpu) struct CurveArgs {
-    pub(in crate::cpu) kind: CurveKind,
+/// `count` blocks of sixteen elements from `data` on, changed in place.
+pub(in crate::cpu) struct ActivationArgs {
+    pub(in crate::cpu) kind: ActivationKind,
     pub(in crate::cpu) data: *mut u8,
     pub(in crate::cpu) count: usize,
 }
 
-pub(super) struct Curve<F>(PhantomData<F>);
+pub(super) struct ActivationKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for Curve<F> {
-    type Args = CurveArgs;
+impl<L: Lanes, F: Format<L>> Runnable<L> for ActivationKernel<F> {
+    type Args = ActivationArgs;
 
     #[inline(always)]
-    unsafe fn run(args: &CurveArgs) {
+    unsafe fn run(args: &ActivationArgs) {
         for index in 0..args.count {
-            // SAFETY: as `CurveArgs` says.
+            // SAFETY: the pointer is as `ActivationArgs` says.
             unsafe {
                 let at = args.data.cast::<F::Element>().add(index * LANES);
                 let mut numbers = [0.0; LANES];
@@ -98,8 +99,9 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for Curve<F> {
     }
 }
 
-impl CurveKind {
-    /// One loop over sixteen numbers each, which the compiler turns into vector code.
+impl ActivationKind {
+    /// Applies the function to every number. Callers pass sixteen numbers, so the compiler turns
+    /// each loop into vector code.
     #[inline(always)]
     pub(in crate::cpu) fn apply(self, numbers: &mut [f32]) {
         match self {
@@ -114,7 +116,7 @@ impl CurveKind {
             Self::Exp => numbers.iter_mut().for_each(|x| *x = exp(*x)),
             Self::Sqrt => numbers.iter_mut().for_each(|x| *x = x.sqrt()),
             Self::Abs => numbers.iter_mut().for_each(|x| *x = x.abs()),
-            Self::Leaky { slope } => {
+            Self::LeakyRelu { slope } => {
                 numbers.iter_mut().for_each(|x| *x = if *x < 0.0 { *x * slope } else { *x });
             }
             Self::Clip { min, max } => {
@@ -124,11 +126,13 @@ impl CurveKind {
     }
 }
 
-/// The exponential to about two units in the last place (Cephes' `expf`): `2ⁿ × p(r)` with
-/// `x = n ln 2 + r`. Unlike the library's it is made of operations the compiler vectorises.
+/// Computes the exponential to about two units in the last place, as `expf` of Cephes does: `2ⁿ ×
+/// p(r)` with `x = n ln 2 + r`. Unlike the library's function, it consists of operations that the
+/// compiler vectorises.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Beyond these the result is infinite, or below the least normal number and taken for 0.
+    // Outside of these limits the result is infinite, or below the least normal number and replaced
+    // by 0.
     const LOWEST: f32 = -87.33655;
     const HIGHEST: f32 = 88.72284;
     const LN_2_HIGH: f32 = 0.693_359_4;
@@ -136,15 +140,15 @@ fn exp(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let inside = x.clamp(LOWEST, HIGHEST);
-    // Adding and subtracting 1.5 × 2²³ rounds to a whole number, on every processor.
+    // Adding and subtracting 1.5 × 2²³ rounds to an integer, on every processor.
     const ROUND: f32 = 12_582_912.0;
     let n = (inside * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = inside - n * LN_2_HIGH - n * LN_2_LOW;
     let series = COEFFICIENTS.iter().fold(0.0, |sum, c| sum * r + c);
     let mantissa = series * r * r + r + 1.0;
-    // n is -126..=128; 2^128 is made of two factors.
+    // `n` is in -126..=128. No `f32` is 2¹²⁸, so the power is a product of two factors.
     let half = (n * 0.5 + ROUND) - ROUND;
-    // A sum that is checked for overflow keeps the compiler from making vector code of it.
+    // An addition with an overflow check would keep the compiler from vectorising the loop.
     let power = |n: f32| f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
     let result = mantissa * power(half) * power(n - half);
     let result = if x > HIGHEST { f32::INFINITY } else { result };

@@ -7,149 +7,152 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-/// A fixed number of threads, the caller's included, that do the same job together.
-pub struct Crew {
+/// A fixed number of threads, including the caller's, that run one job together.
+pub struct ThreadTeam {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// One job at a time.
-    turn: Mutex<()>,
+    /// Held during a job: the team runs one job at a time.
+    run_lock: Mutex<()>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// A job has come, or the crew is to stop.
-    changed: Condvar,
-    /// A thread has done its part.
-    finished: Condvar,
+    /// Signalled when a new job is set or the team stops.
+    job_or_stop: Condvar,
+    /// Signalled when the last thread has finished the job.
+    all_finished: Condvar,
 }
 
 struct State {
-    /// Counts jobs, so that a thread knows which it has done.
-    number: usize,
+    /// Number of jobs so far. A thread compares it with the last job it ran.
+    job_number: usize,
     job: Option<Job>,
     unfinished: usize,
     panicked: bool,
     stopping: bool,
 }
 
-/// The caller's closure, which it keeps alive until every thread has finished.
+/// A pointer to the caller's closure. The caller keeps the closure alive until every thread has
+/// finished.
 #[derive(Clone, Copy)]
 struct Job(*const (dyn Fn(usize) + Sync));
 
-// SAFETY: the closure may be called from any thread, and lives while it is here.
+// SAFETY: the closure may be called from any thread, and it lives as long as this pointer is used.
 unsafe impl Send for Job {}
 
-impl Crew {
-    /// A crew of `threads`, at least one: the caller's and those started here.
+impl ThreadTeam {
+    /// Starts a team of `threads` threads. The caller's thread is one of them, so `threads - 1` are
+    /// started here; 0 counts as 1.
     ///
     /// # Errors
-    /// When the operating system starts no thread.
+    /// If the operating system cannot start a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
-        let state = State { number: 0, job: None, unfinished: 0, panicked: false, stopping: false };
+        let state =
+            State { job_number: 0, job: None, unfinished: 0, panicked: false, stopping: false };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            changed: Condvar::new(),
-            finished: Condvar::new(),
+            job_or_stop: Condvar::new(),
+            all_finished: Condvar::new(),
         });
-        let mut crew = Self { shared, threads: Vec::new(), turn: Mutex::new(()) };
+        let mut team = Self { shared, threads: Vec::new(), run_lock: Mutex::new(()) };
         for index in 1..threads {
-            let shared = Arc::clone(&crew.shared);
+            let shared = Arc::clone(&team.shared);
             let thread = std::thread::Builder::new().name(format!("network-{index}"));
-            crew.threads.push(thread.spawn(move || shared.serve(index))?);
+            team.threads.push(thread.spawn(move || shared.run_jobs(index))?);
         }
-        Ok(crew)
+        Ok(team)
     }
 
-    /// Threads, the caller's included.
+    /// Returns the number of threads, including the caller's.
     pub fn size(&self) -> usize {
         self.threads.len() + 1
     }
 
-    /// Calls `job` with 0, 1, … on as many threads, and returns when all have returned.
+    /// Calls `job` with 0, 1, … once on each thread, and returns when all calls have returned.
     ///
     /// # Panics
-    /// When one of them panicked.
+    /// If `job` panicked on any thread.
     pub(super) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         if self.threads.is_empty() {
             return job(0);
         }
-        let turn = self.turn.lock();
+        let run_lock = self.run_lock.lock();
         {
             let mut state = self.shared.state.lock();
-            // SAFETY: only the lifetime changes; the closure is not used after this function,
-            // which waits for every thread, also when its own part panics.
+            // SAFETY: only the lifetime changes. This function waits for every thread, also when
+            // its own call panics, so the closure is not used after the function returns.
             let job: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(job) };
-            state.number += 1;
+            state.job_number += 1;
             state.job = Some(Job(job));
             state.unfinished = self.threads.len();
             state.panicked = false;
-            self.shared.changed.notify_all();
+            self.shared.job_or_stop.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
+        let own_result = catch_unwind(AssertUnwindSafe(|| job(0)));
         let mut state = self.shared.state.lock();
         while state.unfinished > 0 {
-            self.shared.finished.wait(&mut state);
+            self.shared.all_finished.wait(&mut state);
         }
         state.job = None;
         let others_panicked = state.panicked;
         drop(state);
-        drop(turn);
-        if let Err(panic) = own {
+        drop(run_lock);
+        if let Err(panic) = own_result {
             std::panic::resume_unwind(panic);
         }
-        assert!(!others_panicked, "a thread of the crew panicked");
+        assert!(!others_panicked, "another thread of the team panicked");
     }
 }
 
-impl Drop for Crew {
+impl Drop for ThreadTeam {
     fn drop(&mut self) {
         self.shared.state.lock().stopping = true;
-        self.shared.changed.notify_all();
+        self.shared.job_or_stop.notify_all();
         for thread in self.threads.drain(..) {
-            // Jobs' panics are caught on the thread.
+            // A panic of a job was caught on the thread, so `join` has nothing to report.
             drop(thread.join());
         }
     }
 }
 
-impl std::fmt::Debug for Crew {
+impl std::fmt::Debug for ThreadTeam {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("size", &self.size()).finish_non_exhaustive()
+        f.debug_struct("ThreadTeam").field("size", &self.size()).finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    fn serve(&self, index: usize) {
-        let mut done = 0;
-        while let Some((number, Job(job))) = self.next(done) {
-            done = number;
-            // SAFETY: the caller waits until this thread has finished.
+    fn run_jobs(&self, index: usize) {
+        let mut last_done = 0;
+        while let Some((job_number, Job(job))) = self.wait_for_job(last_done) {
+            last_done = job_number;
+            // SAFETY: the caller keeps the closure alive until this thread has finished.
             let panicked = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(index) })).is_err();
             let mut state = self.state.lock();
             state.panicked |= panicked;
             state.unfinished -= 1;
             if state.unfinished == 0 {
-                self.finished.notify_one();
+                self.all_finished.notify_one();
             }
         }
     }
 
-    /// Waits for a job after number `done`; `None` when the crew stops.
-    fn next(&self, done: usize) -> Option<(usize, Job)> {
+    /// Waits for a job after job number `last_done`. Returns `None` when the team stops.
+    fn wait_for_job(&self, last_done: usize) -> Option<(usize, Job)> {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
                 return None;
             }
             match state.job {
-                Some(job) if state.number != done => return Some((state.number, job)),
-                _ => self.changed.wait(&mut state),
+                Some(job) if state.job_number != last_done => return Some((state.job_number, job)),
+                _ => self.job_or_stop.wait(&mut state),
             }
         }
     }
 }
 
-/// Keeps the threads of a job in step.
+/// Makes the threads of a job wait for each other between steps.
 pub(super) struct Barrier {
     threads: usize,
     waiting: AtomicUsize,
@@ -157,9 +160,10 @@ pub(super) struct Barrier {
     broken: AtomicBool,
 }
 
-/// Looks at a barrier before the thread offers its core to others: a few microseconds, as long as
-/// the parts of a step usually differ. Under outside load the core goes to whom this one waits for.
-const SPINS: u32 = 2000;
+/// Number of checks of a barrier before a thread yields its core. They take a few microseconds,
+/// which is the usual difference between the shares of a step. Under outside load, the yielded core
+/// goes to the thread this one waits for.
+const SPINS_BEFORE_YIELD: u32 = 2000;
 
 impl Barrier {
     pub(super) fn new(threads: usize) -> Self {
@@ -171,10 +175,10 @@ impl Barrier {
         }
     }
 
-    /// Returns when all threads have come here.
+    /// Returns when all threads have called it.
     ///
     /// # Panics
-    /// When another thread has panicked, and will never come.
+    /// If another thread has panicked and will never call it.
     pub(super) fn wait(&self) {
         let round = self.round.load(Ordering::Acquire);
         if self.waiting.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
@@ -186,7 +190,7 @@ impl Barrier {
         while self.round.load(Ordering::Acquire) == round {
             assert!(!self.broken.load(Ordering::Relaxed), "another thread panicked");
             spins += 1;
-            if spins < SPINS {
+            if spins < SPINS_BEFORE_YIELD {
                 std::hint::spin_loop();
             } else {
                 std::thread::yield_now();
@@ -194,13 +198,13 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier when the thread that holds this panics.
-    pub(super) fn guard(&self) -> BarrierGuard<'_> {
+    /// Returns a guard that breaks the barrier when its thread panics.
+    pub(super) fn break_on_panic(&self) -> BarrierGuard<'_> {
         BarrierGuard(self)
     }
 }
 
-/// See [`Barrier::guard`].
+/// Breaks the barrier when its thread panics; see [`Barrier::break_on_panic`].
 pub(super) struct BarrierGuard<'a>(&'a Barrier);
 
 impl Drop for BarrierGuard<'_> {
@@ -217,10 +221,10 @@ mod tests {
 
     #[test]
     fn every_thread_gets_its_number_once_in_every_job() {
-        let crew = Crew::new(3).unwrap();
+        let team = ThreadTeam::new(3).unwrap();
         for _ in 0..100 {
             let seen: [AtomicUsize; 3] = Default::default();
-            crew.run(&|index| {
+            team.run(&|index| {
                 seen[index].fetch_add(1, Ordering::Relaxed);
             });
             assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -228,19 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_one_thread_reaches_the_caller_and_the_crew_lives_on() {
-        let crew = Crew::new(2).unwrap();
+    fn a_panic_of_one_thread_reaches_the_caller_and_the_team_lives_on() {
+        let team = ThreadTeam::new(2).unwrap();
         for culprit in [0, 1] {
             let barrier = Barrier::new(2);
             let job = |index: usize| {
-                let _guard = barrier.guard();
+                let _guard = barrier.break_on_panic();
                 assert_ne!(index, culprit);
                 barrier.wait();
             };
-            assert!(catch_unwind(AssertUnwindSafe(|| crew.run(&job))).is_err());
+            assert!(catch_unwind(AssertUnwindSafe(|| team.run(&job))).is_err());
         }
         let count = AtomicUsize::new(0);
-        crew.run(&|_| {
+        team.run(&|_| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 2);
@@ -248,9 +252,9 @@ mod tests {
 
     #[test]
     fn no_thread_passes_a_barrier_before_all_have_come() {
-        let crew = Crew::new(2).unwrap();
+        let team = ThreadTeam::new(2).unwrap();
         let (barrier, steps) = (Barrier::new(2), AtomicUsize::new(0));
-        crew.run(&|_| {
+        team.run(&|_| {
             for round in 1..=1000 {
                 steps.fetch_add(1, Ordering::Relaxed);
                 barrier.wait();
