@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::cudnn::sys;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 
 use super::arguments::Address;
+use super::element_type::ElementType;
 use crate::Precision;
 
 /// Most scratch memory an algorithm may take: the fastest ones for faces' sizes take a few MiB.
@@ -236,9 +237,9 @@ impl Convolution {
     }
 
     fn set(&self, shape: &ConvolutionShape) -> Result<(), CudnnError> {
-        let kind = match shape.precision.is_half() {
-            true => sys::cudnnDataType_t::CUDNN_DATA_HALF,
-            false => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        let kind = match ElementType::of(shape.precision) {
+            ElementType::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+            ElementType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
         };
         let nhwc = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
         let dims = |dims: [usize; 4]| dims.map(|size| size as i32);

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::arguments::Address;
 use super::dnn::Dnn;
+use super::element_type::ElementType;
 use super::lazy;
 use crate::Precision;
 
@@ -199,9 +200,9 @@ impl Gpu {
 
     /// Multiplies in the precision of the network; sums are 32-bit floats.
     pub(super) fn multiply(&self, precision: Precision, product: Product) -> Result<(), GpuError> {
-        let kind = match precision.is_half() {
-            true => blas::cudaDataType::CUDA_R_16F,
-            false => blas::cudaDataType::CUDA_R_32F,
+        let kind = match ElementType::of(precision) {
+            ElementType::F16 => blas::cudaDataType::CUDA_R_16F,
+            ElementType::F32 => blas::cudaDataType::CUDA_R_32F,
         };
         let compute = match precision {
             Precision::Tf32 => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,

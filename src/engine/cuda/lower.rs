@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::axes::{Order, Pair};
 use super::dnn::Ending;
+use super::element_type::ElementType;
 use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
 use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
@@ -21,11 +22,11 @@ use crate::shape::{known_elements, strides};
 /// Lowers an optimised graph to kernels that store what `precision` does, and products that round as
 /// it does.
 pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
-    let is_half = precision.is_half();
+    let element_type = ElementType::of(precision);
     let mut lowering = Lowering {
         graph,
         precision,
-        is_half,
+        element_type,
         constants: Constants::default(),
         storages: Vec::new(),
         places: HashMap::new(),
@@ -37,7 +38,7 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
     }
     let outputs = graph.output_ids().map(|id| lowering.output(id)).collect();
     let Lowering { constants, storages, steps, .. } = lowering;
-    let mut plan = Plan { is_half, constants, storages, steps, input, outputs };
+    let mut plan = Plan { element_type, constants, storages, steps, input, outputs };
     set_lifetimes(&mut plan);
     plan
 }
@@ -45,7 +46,7 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
 struct Lowering<'g> {
     graph: &'g Graph,
     precision: Precision,
-    is_half: bool,
+    element_type: ElementType,
     constants: Constants,
     storages: Vec<Storage>,
     /// The storage of each value in each order it is had in.
@@ -100,7 +101,7 @@ impl<'g> Lowering<'g> {
             return from;
         }
         let storage = self.place(to.0, to.1);
-        self.push(Copy::new(pair, [0, 0], self.is_half), vec![from], storage);
+        self.push(Copy::new(pair, [0, 0], self.element_type), vec![from], storage);
         storage
     }
 
@@ -176,7 +177,8 @@ impl<'g> Lowering<'g> {
     fn elements(&mut self, node: &Node, finish: FinishPlan) {
         let order = self.order(node.inputs[0]);
         let from = self.have(node.inputs[0], order);
-        let work = Elements::new(finish, known_elements(self.shape(node.output)), self.is_half);
+        let work =
+            Elements::new(finish, known_elements(self.shape(node.output)), self.element_type);
         let to = self.place(node.output, order);
         self.push(work, vec![from], to);
     }
@@ -207,10 +209,10 @@ impl<'g> Lowering<'g> {
             let window = WindowPlan { channels: out, ..window };
             let finish = finish.unwrap_or(FinishPlan::NONE);
             let constants = [Some(weight), border];
-            Box::new(Depthwise::new(window, multiplier, constants, finish, self.is_half))
+            Box::new(Depthwise::new(window, multiplier, constants, finish, self.element_type))
         } else {
             let finish =
-                finish.map(|finish| Elements::new(finish, known_elements(to), self.is_half));
+                finish.map(|finish| Elements::new(finish, known_elements(to), self.element_type));
             if is_pointwise(conv) {
                 let pixels = to[1] * to[2];
                 Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.precision))
@@ -233,7 +235,7 @@ impl<'g> Lowering<'g> {
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
         Dense {
             weight: weight.expect("a convolution has weights"),
-            bias: ends.then(|| self.constants.values(bias, self.is_half)),
+            bias: ends.then(|| self.constants.values(bias, self.element_type)),
             border,
             ending: if ends { Ending::Relu } else { Ending::None },
             finish,
@@ -260,18 +262,18 @@ impl<'g> Lowering<'g> {
             };
             numbers[to] = weight;
         }
-        self.constants.values(&numbers, self.is_half)
+        self.constants.values(&numbers, self.element_type)
     }
 
     fn linear(&mut self, node: &Node, linear: &op::Linear) {
         let from = self.have(node.inputs[0], Order::Plain);
         let to = self.shape(node.output);
         let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
-        let weight = self.constants.values(linear.weight.data(), self.is_half);
+        let weight = self.constants.values(linear.weight.data(), self.element_type);
         let finish = linear.bias.as_ref().map(|bias| {
             let shift = Some(Repeated::channels(&mut self.constants, bias.data()));
             let plan = FinishPlan { shift, ..FinishPlan::NONE };
-            Elements::new(plan, known_elements(to), self.is_half)
+            Elements::new(plan, known_elements(to), self.element_type)
         });
         let vectors = known_elements(to) / out;
         let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
@@ -294,7 +296,7 @@ impl<'g> Lowering<'g> {
         let rows = [a, b].map(|id| known_elements(self.shape(id)));
         let pair = Pair::new(shape, [&own(a), &own(b)], rows, &order.strides(shape));
         let writes = self.place(node.output, order);
-        self.push(Binary::new(op, pair, self.is_half), reads, writes);
+        self.push(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
     fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
@@ -302,7 +304,7 @@ impl<'g> Lowering<'g> {
         let from = self.have(x, last);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.place(y, last);
-        self.push(Sample::new(sampling, window, self.is_half), vec![from], to);
+        self.push(Sample::new(sampling, window, self.element_type), vec![from], to);
     }
 
     fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
@@ -310,7 +312,7 @@ impl<'g> Lowering<'g> {
         let from = self.have(node.inputs[0], order);
         let shape = self.shape(node.inputs[0]);
         let steps = order.strides(shape);
-        let work = Reduce::new(reduction, shape, &steps, axes, self.is_half);
+        let work = Reduce::new(reduction, shape, &steps, axes, self.element_type);
         let to = self.place(node.output, order);
         self.push(work, vec![from], to);
     }
@@ -320,7 +322,7 @@ impl<'g> Lowering<'g> {
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
         let to = self.place(node.output, Order::Plain);
-        self.push(Softmax::new(sizes, self.is_half), vec![from], to);
+        self.push(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
 

@@ -30,6 +30,7 @@
 mod arguments;
 mod axes;
 mod dnn;
+mod element_type;
 mod gpu;
 pub mod lazy;
 mod lower;

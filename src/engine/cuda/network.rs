@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::arguments::{self, Address};
 use super::axes::Pair;
 use super::dnn::WORKSPACE_BYTES_MAX;
+use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
 use super::lower::lower;
 use super::plan::{Places, Plan, Port, Site};
@@ -202,7 +203,10 @@ impl CudaNetwork {
     }
 
     fn named(&self, single: &'static str, half: &'static str) -> &'static str {
-        if self.plan.is_half { half } else { single }
+        match self.plan.element_type {
+            ElementType::F32 => single,
+            ElementType::F16 => half,
+        }
     }
 
     fn address(&self, bucket: usize, storage: usize) -> Address {

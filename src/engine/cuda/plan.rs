@@ -1,6 +1,7 @@
 //! A lowered network: steps, what they read and write, and where it lies.
 
 use super::arguments::Address;
+use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
 
 /// Bytes that every value and constant is aligned to: what the widest memory access needs.
@@ -29,13 +30,13 @@ impl Constants {
     }
 
     /// In the precision of the values.
-    pub(super) fn values(&mut self, numbers: &[f32], is_half: bool) -> At {
-        match is_half {
-            true => {
+    pub(super) fn values(&mut self, numbers: &[f32], element_type: ElementType) -> At {
+        match element_type {
+            ElementType::F16 => {
                 let halves = numbers.iter().map(|number| half::f16::from_f32(*number));
                 self.push(halves.flat_map(half::f16::to_ne_bytes))
             }
-            false => self.floats(numbers),
+            ElementType::F32 => self.floats(numbers),
         }
     }
 
@@ -100,7 +101,7 @@ pub(super) struct Step {
 
 /// A network for one precision, before it is on any GPU.
 pub(super) struct Plan {
-    pub(super) is_half: bool,
+    pub(super) element_type: ElementType,
     pub(super) constants: Constants,
     pub(super) storages: Vec<Storage>,
     pub(super) steps: Vec<Step>,
@@ -126,10 +127,6 @@ pub(super) struct Places {
 }
 
 impl Plan {
-    pub(super) fn element_bytes(&self) -> usize {
-        if self.is_half { 2 } else { 4 }
-    }
-
     /// Elements of one row of all outputs.
     pub(super) fn output_len(&self) -> usize {
         self.outputs.iter().map(|output| output.pair.len()).sum()
@@ -138,7 +135,7 @@ impl Plan {
     /// Puts storages that are never alive together at the same place, largest first.
     pub(super) fn places(&self, batch: usize) -> Places {
         let size = |storage: &Storage| {
-            (storage.len * batch * self.element_bytes()).next_multiple_of(ALIGNMENT)
+            (storage.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
         };
         let mut order: Vec<usize> = (0..self.storages.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(size(&self.storages[index])));

@@ -16,16 +16,16 @@ impl Lowering<'_> {
         if let (Order::ChannelsLast, [0, top, left], [0, bottom, right]) = (order, before, after) {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
             let window = WindowPlan::new(inner, outer, window, [1, 1]);
-            let work = Border::new(window, None, value, self.is_half);
+            let work = Border::new(window, None, value, self.element_type);
             return self.push(work, vec![from], to);
         }
-        let fill = Fill::new(value, known_elements(outer), self.is_half);
+        let fill = Fill::new(value, known_elements(outer), self.element_type);
         self.push(fill, Vec::new(), to);
         let steps = order.strides(outer);
         let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
         let rows = [known_elements(inner), known_elements(outer)];
         let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
-        self.push(Copy::new(pair, [0, start], self.is_half), vec![from], to);
+        self.push(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) {
@@ -39,7 +39,7 @@ impl Lowering<'_> {
             let part = self.shape(id);
             let rows = [known_elements(part), known_elements(outer)];
             let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
-            let work = Copy::new(pair, [0, start * steps[axis]], self.is_half);
+            let work = Copy::new(pair, [0, start * steps[axis]], self.element_type);
             self.push(work, vec![from], to);
             start += part[axis];
         }
@@ -55,7 +55,7 @@ impl Lowering<'_> {
         let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
         let pair = Pair::new(part, [&steps, &written], rows, &written);
         let to = self.place(node.output, order);
-        self.push(Copy::new(pair, [start, 0], self.is_half), vec![from], to);
+        self.push(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
     /// In the order in which no number moves, where there is one.

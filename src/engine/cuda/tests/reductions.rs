@@ -4,6 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use half::f16;
 
 use super::{Turn, gpu};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::plan::{Site, Work};
 use crate::cuda::work::{Reduce, Softmax, Team};
 use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
@@ -38,7 +39,7 @@ struct Case {
     /// Whether elements of one result lie side by side; else results do.
     is_line: bool,
     team: Team,
-    is_half: bool,
+    element_type: ElementType,
 }
 
 fn cases() -> Vec<Case> {
@@ -47,8 +48,8 @@ fn cases() -> Vec<Case> {
         for length in LENGTHS {
             for is_line in [false, true] {
                 for team in [Team::Thread, Team::Block] {
-                    for is_half in [false, true] {
-                        cases.push(Case { kind, length, is_line, team, is_half });
+                    for element_type in [ElementType::F32, ElementType::F16] {
+                        cases.push(Case { kind, length, is_line, team, element_type });
                     }
                 }
             }
@@ -90,14 +91,19 @@ impl Case {
         match self.kind {
             Kind::Reduce(reduction) => {
                 let axes = [self.axis()];
-                let work =
-                    Reduce::new(reduction, &[first, second], &[second, 1], &axes, self.is_half);
-                Box::new(work.by(self.team, self.is_half))
+                let work = Reduce::new(
+                    reduction,
+                    &[first, second],
+                    &[second, 1],
+                    &axes,
+                    self.element_type,
+                );
+                Box::new(work.by(self.team, self.element_type))
             }
             Kind::Softmax => {
                 let inner = if self.is_line { 1 } else { RESULTS };
                 let sizes = [RESULTS / inner, self.length, inner];
-                Box::new(Softmax::new(sizes, self.is_half).by(self.team, self.is_half))
+                Box::new(Softmax::new(sizes, self.element_type).by(self.team, self.element_type))
             }
         }
     }
@@ -126,29 +132,34 @@ impl Case {
             Kind::Softmax => input.len(),
         };
         let stream = gpu.gpu.stream();
-        let x = stream.clone_htod(&to_bytes(input, self.is_half)).unwrap();
-        let y = stream.alloc_zeros::<u8>(to_bytes(&vec![0.0; len], self.is_half).len()).unwrap();
+        let x = stream.clone_htod(&to_bytes(input, self.element_type)).unwrap();
+        let y =
+            stream.alloc_zeros::<u8>(to_bytes(&vec![0.0; len], self.element_type).len()).unwrap();
         let [from, to] = [&x, &y].map(|memory| memory.device_ptr(stream).0);
         let gpu = &gpu.gpu;
         let site = Site { gpu, batch, constants: 0, x: vec![from], y: to, workspace: 0 };
         self.work().enqueue(&site).unwrap();
         let found = stream.clone_dtoh(&y).unwrap();
         stream.synchronize().unwrap();
-        to_numbers(&found, self.is_half)
+        to_numbers(&found, self.element_type)
     }
 }
 
-fn to_bytes(numbers: &[f32], is_half: bool) -> Vec<u8> {
-    match is_half {
-        true => numbers.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
-        false => numbers.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+fn to_bytes(numbers: &[f32], element_type: ElementType) -> Vec<u8> {
+    match element_type {
+        ElementType::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
+        ElementType::F32 => numbers.iter().flat_map(|x| x.to_ne_bytes()).collect(),
     }
 }
 
-fn to_numbers(bytes: &[u8], is_half: bool) -> Vec<f32> {
-    match is_half {
-        true => bytes.chunks(2).map(|x| f16::from_ne_bytes([x[0], x[1]]).to_f32()).collect(),
-        false => bytes.chunks(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect(),
+fn to_numbers(bytes: &[u8], element_type: ElementType) -> Vec<f32> {
+    match element_type {
+        ElementType::F16 => {
+            bytes.chunks(2).map(|x| f16::from_ne_bytes([x[0], x[1]]).to_f32()).collect()
+        }
+        ElementType::F32 => {
+            bytes.chunks(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect()
+        }
     }
 }
 
@@ -163,7 +174,10 @@ fn gpu_threads_and_blocks_find_what_the_reference_does() {
         let input = case.input();
         let difference = relative_difference(&case.run(&gpu, &input), &case.expected(&input));
         // One thread adds up 5000 squares one after another.
-        let difference_max = if case.is_half { 1e-3 } else { 1e-4 };
+        let difference_max = match case.element_type {
+            ElementType::F32 => 1e-4,
+            ElementType::F16 => 1e-3,
+        };
         assert!(difference <= difference_max, "{case:?}: {difference:.1e}");
     }
 }

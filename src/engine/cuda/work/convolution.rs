@@ -10,6 +10,7 @@ use super::{Border, FinishPlan, Kernel, WindowPlan};
 use crate::Precision;
 use crate::cuda::arguments;
 use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError, Product};
 use crate::cuda::plan::{At, Site, Work};
 
@@ -35,11 +36,11 @@ impl Depthwise {
         multiplier: usize,
         [weight, border]: [Option<At>; 2],
         finish: FinishPlan,
-        is_half: bool,
+        element_type: ElementType,
     ) -> Self {
         let kernel = match multiplier {
-            1 => Kernel::packed("depthwise", is_half, window.channels),
-            _ => Kernel::single("depthwise", is_half),
+            1 => Kernel::packed("depthwise", element_type, window.channels),
+            _ => Kernel::single("depthwise", element_type),
         };
         let weight = weight.expect("a convolution has weights");
         Self { kernel, weight, border, finish, window, multiplier }
@@ -140,16 +141,16 @@ impl Dense {
         let [height, width] = self.window.from;
         let to = [height + top + bottom, width + left + right];
         let window = WindowPlan { to, ..self.window };
-        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.precision.is_half()))
+        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.element_type()))
     }
 
     fn bordered_bytes(&self, batch: usize) -> usize {
         let len = self.bordered().map_or(0, |border| border.len());
-        (len * batch * self.element_bytes()).next_multiple_of(256)
+        (len * batch * self.element_type().bytes()).next_multiple_of(256)
     }
 
-    fn element_bytes(&self) -> usize {
-        if self.precision.is_half() { 2 } else { 4 }
+    fn element_type(&self) -> ElementType {
+        ElementType::of(self.precision)
     }
 
     fn shape(&self, batch: usize) -> ConvolutionShape {
@@ -231,19 +232,19 @@ impl Dense {
 
     /// Output pixels whose patches are cut at a time.
     fn pixels_at_a_time(&self, batch: usize) -> usize {
-        let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_bytes());
+        let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
         (batch * self.window.pixels()).min(fit.max(1))
     }
 
     fn patches_bytes(&self, batch: usize) -> usize {
-        self.pixels_at_a_time(batch) * self.patch_len() * self.element_bytes()
+        self.pixels_at_a_time(batch) * self.patch_len() * self.element_type().bytes()
     }
 
     fn as_product(&self, site: &Site<'_>) -> Result<(), GpuError> {
         let (k, pixels) = (self.patch_len(), site.batch * self.window.pixels());
         let at_a_time = self.pixels_at_a_time(site.batch);
         let of_group = self.window.channels / self.groups;
-        let kernel = Kernel::packed("patches", self.precision.is_half(), of_group);
+        let kernel = Kernel::packed("patches", self.element_type(), of_group);
         for first in (0..pixels).step_by(at_a_time) {
             let m = at_a_time.min(pixels - first);
             let count = (m * k) as u32;
@@ -263,7 +264,7 @@ impl Dense {
                 k: k / self.groups,
                 x: site.workspace,
                 weight: site.constant(Some(self.weight)),
-                y: site.y + (first * self.out * self.element_bytes()) as u64,
+                y: site.y + (first * self.out * self.element_type().bytes()) as u64,
                 x_row: k,
                 y_row: self.out,
                 groups: self.groups,

@@ -4,6 +4,7 @@ use super::Kernel;
 use crate::constant::Constant;
 use crate::cuda::arguments;
 use crate::cuda::axes::{Order, Pair};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{At, Constants, Site, Work};
 use crate::op::{Activation, BinaryOp};
@@ -125,8 +126,8 @@ pub(in crate::cuda) struct Elements {
 
 impl Elements {
     /// Of rows of `len` elements.
-    pub(in crate::cuda) fn new(finish: FinishPlan, len: usize, is_half: bool) -> Self {
-        Self { kernel: Kernel::packed("elements", is_half, len), finish, len }
+    pub(in crate::cuda) fn new(finish: FinishPlan, len: usize, element_type: ElementType) -> Self {
+        Self { kernel: Kernel::packed("elements", element_type, len), finish, len }
     }
 
     /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
@@ -156,8 +157,8 @@ pub(in crate::cuda) struct Binary {
 }
 
 impl Binary {
-    pub(in crate::cuda) fn new(op: BinaryOp, pair: Pair, is_half: bool) -> Self {
-        Self { kernel: Kernel::single("binary", is_half), op, pair }
+    pub(in crate::cuda) fn new(op: BinaryOp, pair: Pair, element_type: ElementType) -> Self {
+        Self { kernel: Kernel::single("binary", element_type), op, pair }
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) use reductions::{Reduce, Softmax};
 pub(super) use windows::{Sample, Sampling, WindowPlan};
 
 use super::arguments::PACK;
+use super::element_type::ElementType;
 
 /// A kernel's name in a precision, and how many elements one of its threads does.
 #[derive(Debug, Clone)]
@@ -25,26 +26,22 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// One element for each thread.
-    fn single(kernel: &str, is_half: bool) -> Self {
-        Self { name: format!("{kernel}_{}", precision(is_half)), pack: 1 }
+    fn single(kernel: &str, element_type: ElementType) -> Self {
+        Self { name: format!("{kernel}_{}", element_type.suffix()), pack: 1 }
     }
 
     /// A pack of neighbours for each thread where their number allows it.
-    fn packed(kernel: &str, is_half: bool, neighbours: usize) -> Self {
+    fn packed(kernel: &str, element_type: ElementType, neighbours: usize) -> Self {
         match neighbours.is_multiple_of(PACK) {
             true => {
-                let name = format!("{kernel}_{}_packed", precision(is_half));
+                let name = format!("{kernel}_{}_packed", element_type.suffix());
                 Self { name, pack: PACK as u32 }
             }
-            false => Self::single(kernel, is_half),
+            false => Self::single(kernel, element_type),
         }
     }
 
     fn threads(&self, count: u32) -> u32 {
         count / self.pack
     }
-}
-
-fn precision(is_half: bool) -> &'static str {
-    if is_half { "f16" } else { "f32" }
 }

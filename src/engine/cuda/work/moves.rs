@@ -3,6 +3,7 @@
 use super::{Kernel, WindowPlan};
 use crate::cuda::arguments;
 use crate::cuda::axes::Pair;
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{At, Site, Work};
 
@@ -16,10 +17,9 @@ pub(in crate::cuda) struct Copy {
 
 impl Copy {
     /// `starts` are elements of the first row of each.
-    pub(in crate::cuda) fn new(pair: Pair, starts: [usize; 2], is_half: bool) -> Self {
-        let bytes = if is_half { 2 } else { 4 };
-        let starts = starts.map(|start| start as u64 * bytes);
-        Self { kernel: Kernel::single("copy", is_half), pair, starts }
+    pub(in crate::cuda) fn new(pair: Pair, starts: [usize; 2], element_type: ElementType) -> Self {
+        let starts = starts.map(|start| (start * element_type.bytes()) as u64);
+        Self { kernel: Kernel::single("copy", element_type), pair, starts }
     }
 }
 
@@ -40,8 +40,8 @@ pub(in crate::cuda) struct Fill {
 }
 
 impl Fill {
-    pub(in crate::cuda) fn new(value: f32, len: usize, is_half: bool) -> Self {
-        Self { kernel: Kernel::single("fill", is_half), value, len }
+    pub(in crate::cuda) fn new(value: f32, len: usize, element_type: ElementType) -> Self {
+        Self { kernel: Kernel::single("fill", element_type), value, len }
     }
 }
 
@@ -67,9 +67,9 @@ impl Border {
         window: WindowPlan,
         filling: Option<At>,
         value: f32,
-        is_half: bool,
+        element_type: ElementType,
     ) -> Self {
-        let kernel = Kernel::packed("border", is_half, window.channels);
+        let kernel = Kernel::packed("border", element_type, window.channels);
         Self { kernel, window, filling, value }
     }
 

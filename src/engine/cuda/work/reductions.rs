@@ -4,6 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
 use super::Kernel;
 use crate::cuda::arguments::{self, AXES_MAX};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
 use crate::cuda::plan::{Site, Work};
 use crate::op::Reduction;
@@ -35,10 +36,10 @@ impl Team {
         if len < len_min { Self::Thread } else { Self::Block }
     }
 
-    fn kernel(self, kernel: &str, is_half: bool) -> Kernel {
+    fn kernel(self, kernel: &str, element_type: ElementType) -> Kernel {
         match self {
-            Self::Thread => Kernel::single(kernel, is_half),
-            Self::Block => Kernel::single(&format!("{kernel}_block"), is_half),
+            Self::Thread => Kernel::single(kernel, element_type),
+            Self::Block => Kernel::single(&format!("{kernel}_block"), element_type),
         }
     }
 
@@ -74,7 +75,7 @@ impl Reduce {
         shape: &[usize],
         strides: &[usize],
         axes: &[usize],
-        is_half: bool,
+        element_type: ElementType,
     ) -> Self {
         let mut order: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] != 1).collect();
         order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
@@ -86,14 +87,14 @@ impl Reduce {
             _ => 1,
         };
         let team = Team::of(product(&gone), neighbours);
-        let kernel = team.kernel("reduce", is_half);
+        let kernel = team.kernel("reduce", element_type);
         Self { team, kernel, reduction, kept, gone, row_len: known_elements(shape) }
     }
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
-        Self { team, kernel: team.kernel("reduce", is_half), ..self }
+    pub(in crate::cuda) fn by(self, team: Team, element_type: ElementType) -> Self {
+        Self { team, kernel: team.kernel("reduce", element_type), ..self }
     }
 }
 
@@ -160,15 +161,18 @@ pub(in crate::cuda) struct Softmax {
 }
 
 impl Softmax {
-    pub(in crate::cuda) fn new([outer, length, inner]: [usize; 3], is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(
+        [outer, length, inner]: [usize; 3],
+        element_type: ElementType,
+    ) -> Self {
         let team = Team::of(length, inner);
-        Self { team, kernel: team.kernel("softmax", is_half), length, inner, outer }
+        Self { team, kernel: team.kernel("softmax", element_type), length, inner, outer }
     }
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
-        Self { team, kernel: team.kernel("softmax", is_half), ..self }
+    pub(in crate::cuda) fn by(self, team: Team, element_type: ElementType) -> Self {
+        Self { team, kernel: team.kernel("softmax", element_type), ..self }
     }
 }
 
@@ -187,7 +191,7 @@ mod tests {
     use crate::shape::strides;
 
     fn team(shape: &[usize], strides: &[usize], axes: &[usize]) -> Team {
-        Reduce::new(Reduction::Sum, shape, strides, axes, false).team
+        Reduce::new(Reduction::Sum, shape, strides, axes, ElementType::F32).team
     }
 
     #[test]
@@ -201,18 +205,21 @@ mod tests {
         assert_eq!(team(&[6, 7, 7], &[1, 42, 6], &[1, 2]), Team::Block);
         // The same with its channels first: each pixel is read from afar.
         assert_eq!(team(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), Team::Block);
-        assert_eq!(Softmax::new([1, 2, 100], false).team, Team::Thread);
-        assert_eq!(Softmax::new([8, 49, 1], false).team, Team::Block);
+        assert_eq!(Softmax::new([1, 2, 100], ElementType::F32).team, Team::Thread);
+        assert_eq!(Softmax::new([8, 49, 1], ElementType::F32).team, Team::Block);
     }
 
     #[test]
     fn axes_that_lie_one_behind_another_are_walked_over_as_one() {
         let shape = [6, 5, 7];
-        let first = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1, 2], false);
+        let reduce = |steps: &[usize], axes: &[usize]| {
+            Reduce::new(Reduction::Sum, &shape, steps, axes, ElementType::F32)
+        };
+        let first = reduce(&strides(&shape), &[1, 2]);
         assert_eq!((first.kept, first.gone), (vec![[6, 35]], vec![[35, 1]]));
-        let last = Reduce::new(Reduction::Sum, &shape, &[1, 42, 6], &[1, 2], false);
+        let last = reduce(&[1, 42, 6], &[1, 2]);
         assert_eq!((last.kept, last.gone), (vec![[6, 1]], vec![[35, 6]]));
-        let middle = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1], false);
+        let middle = reduce(&strides(&shape), &[1]);
         assert_eq!((middle.kept, middle.gone), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use crate::cuda::arguments;
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{Site, Work};
 use crate::op::{ResizeMode, Window};
@@ -76,7 +77,11 @@ pub(in crate::cuda) struct Sample {
 }
 
 impl Sample {
-    pub(in crate::cuda) fn new(sampling: Sampling, window: WindowPlan, is_half: bool) -> Self {
+    pub(in crate::cuda) fn new(
+        sampling: Sampling,
+        window: WindowPlan,
+        element_type: ElementType,
+    ) -> Self {
         let (kernel, kind) = match sampling {
             Sampling::Largest => ("pool", 0),
             Sampling::Mean => ("pool", 1),
@@ -85,7 +90,7 @@ impl Sample {
             Sampling::Resize(ResizeMode::Linear) => ("resize", 1),
             Sampling::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
         };
-        Self { kernel: Kernel::packed(kernel, is_half, window.channels), window, kind }
+        Self { kernel: Kernel::packed(kernel, element_type, window.channels), window, kind }
     }
 }
 
