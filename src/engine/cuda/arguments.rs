@@ -57,11 +57,11 @@ pub(super) struct Elements {
 /// Two arrays of one shape, each with its own strides.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Strided {
+pub(super) struct StridedAxes {
     pub(super) sizes: [u32; AXES_MAX],
     pub(super) first: [u32; AXES_MAX],
     pub(super) second: [u32; AXES_MAX],
-    pub(super) axes: i32,
+    pub(super) axis_count: i32,
 }
 
 #[repr(C)]
@@ -69,7 +69,7 @@ pub(super) struct Strided {
 pub(super) struct Copy {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) strided: Strided,
+    pub(super) axes: StridedAxes,
     pub(super) count: u32,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Binary {
     pub(super) y: Address,
     pub(super) a: Address,
     pub(super) b: Address,
-    pub(super) strided: Strided,
+    pub(super) axes: StridedAxes,
     pub(super) kind: i32,
     pub(super) count: u32,
 }
@@ -205,10 +205,10 @@ pub(super) struct Reduce {
     pub(super) x: Address,
     pub(super) kept_sizes: [u32; AXES_MAX],
     pub(super) kept_strides: [u32; AXES_MAX],
-    pub(super) sizes: [u32; AXES_MAX],
-    pub(super) strides: [u32; AXES_MAX],
-    pub(super) kept_axes: i32,
-    pub(super) axes: i32,
+    pub(super) reduced_sizes: [u32; AXES_MAX],
+    pub(super) reduced_strides: [u32; AXES_MAX],
+    pub(super) kept_axis_count: i32,
+    pub(super) reduced_axis_count: i32,
     pub(super) kind: i32,
     pub(super) length: u32,
     pub(super) count: u32,

@@ -5,9 +5,9 @@ mod moves;
 
 use std::collections::HashMap;
 
-use super::axes::{Order, Pair};
 use super::dnn::Ending;
 use super::element_type::ElementType;
+use super::layout::{StridedPair, ValueLayout};
 use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
 use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
@@ -50,7 +50,7 @@ struct Lowering<'g> {
     constants: Constants,
     storages: Vec<Storage>,
     /// The storage of each value in each order it is had in.
-    places: HashMap<(ValueId, Order), usize>,
+    places: HashMap<(ValueId, ValueLayout), usize>,
     steps: Vec<Step>,
 }
 
@@ -65,9 +65,9 @@ impl<'g> Lowering<'g> {
     }
 
     /// New memory for a value in an order.
-    fn place(&mut self, id: ValueId, order: Order) -> usize {
+    fn place(&mut self, id: ValueId, layout: ValueLayout) -> usize {
         let storage = self.storage(known_elements(self.shape(id)));
-        self.places.insert((id, order), storage);
+        self.places.insert((id, layout), storage);
         storage
     }
 
@@ -76,27 +76,27 @@ impl<'g> Lowering<'g> {
     }
 
     /// The order a value is had in; with channels last where it is had in both.
-    fn order(&self, id: ValueId) -> Order {
-        match self.places.contains_key(&(id, Order::ChannelsLast)) {
-            true => Order::ChannelsLast,
-            false => Order::Plain,
+    fn layout_of(&self, id: ValueId) -> ValueLayout {
+        match self.places.contains_key(&(id, ValueLayout::ChannelsLast)) {
+            true => ValueLayout::ChannelsLast,
+            false => ValueLayout::Plain,
         }
     }
 
     /// The storage of a value in an order, which is made of the other one where it is not had.
-    fn have(&mut self, id: ValueId, order: Order) -> usize {
-        if let Some(&storage) = self.places.get(&(id, order)) {
+    fn have(&mut self, id: ValueId, layout: ValueLayout) -> usize {
+        if let Some(&storage) = self.places.get(&(id, layout)) {
             return storage;
         }
-        let (other, shape) = (self.order(id), self.shape(id));
+        let (other, shape) = (self.layout_of(id), self.shape(id));
         let from = self.places[&(id, other)];
-        let pair = between(shape, &other.strides(shape), &order.strides(shape));
-        self.moved(pair, from, (id, order))
+        let pair = relayout(shape, &other.strides(shape), &layout.strides(shape));
+        self.moved(pair, from, (id, layout))
     }
 
     /// A value made by moving all numbers of a storage, or the storage itself where none moves.
-    fn moved(&mut self, pair: Pair, from: usize, to: (ValueId, Order)) -> usize {
-        if pair.is_same() {
+    fn moved(&mut self, pair: StridedPair, from: usize, to: (ValueId, ValueLayout)) -> usize {
+        if pair.is_identity() {
             self.places.insert(to, from);
             return from;
         }
@@ -111,19 +111,19 @@ impl<'g> Lowering<'g> {
         let id = self.graph.input_id();
         let shape = self.shape(id);
         let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
-        let is_turned = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
-        let order = match *shape {
-            [0..=INPUT_CHANNELS_MAX, _, _] if !is_turned => Order::ChannelsLast,
-            _ => Order::Plain,
+        let is_transposed = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
+        let layout = match *shape {
+            [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
+            _ => ValueLayout::Plain,
         };
-        let storage = self.place(id, order);
-        Port { storage, pair: between(shape, &strides(shape), &order.strides(shape)) }
+        let storage = self.place(id, layout);
+        Port { storage, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
     }
 
     fn output(&mut self, id: ValueId) -> Port {
-        let (shape, order) = (self.shape(id), self.order(id));
-        let storage = self.places[&(id, order)];
-        Port { storage, pair: between(shape, &order.strides(shape), &strides(shape)) }
+        let (shape, layout) = (self.shape(id), self.layout_of(id));
+        let storage = self.places[&(id, layout)];
+        Port { storage, pair: relayout(shape, &layout.strides(shape), &strides(shape)) }
     }
 
     fn node(&mut self, node: &'g Node) {
@@ -132,14 +132,14 @@ impl<'g> Lowering<'g> {
             Op::Conv(conv) => self.convolution(node, conv),
             Op::Linear(linear) => self.linear(node, linear),
             Op::ScaleShift(affine) => {
-                let order = self.order(x);
-                let scale = Some(self.repeated(&affine.scale, y, order));
-                let shift = Some(self.repeated(&affine.shift, y, order));
+                let layout = self.layout_of(x);
+                let scale = Some(self.repeated(&affine.scale, y, layout));
+                let shift = Some(self.repeated(&affine.shift, y, layout));
                 self.elements(node, FinishPlan { scale, shift, curve: CurvePlan::NONE });
             }
             Op::Activation(activation) => {
-                let order = self.order(x);
-                let curve = self.curve(activation, y, order);
+                let layout = self.layout_of(x);
+                let curve = self.curve(activation, y, layout);
                 self.elements(node, FinishPlan { curve, ..FinishPlan::NONE });
             }
             Op::Binary(op) => self.binary(node, *op),
@@ -162,24 +162,24 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    fn repeated(&mut self, constant: &Constant, value: ValueId, order: Order) -> Repeated {
-        Repeated::broadcast(&mut self.constants, constant, self.graph.shape(value), order)
+    fn repeated(&mut self, constant: &Constant, value: ValueId, layout: ValueLayout) -> Repeated {
+        Repeated::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
     }
 
-    fn curve(&mut self, activation: &Activation, value: ValueId, order: Order) -> CurvePlan {
+    fn curve(&mut self, activation: &Activation, value: ValueId, layout: ValueLayout) -> CurvePlan {
         let slopes = match activation {
-            Activation::PRelu(slopes) => Some(self.repeated(slopes, value, order)),
+            Activation::PRelu(slopes) => Some(self.repeated(slopes, value, layout)),
             _ => None,
         };
         CurvePlan::of(activation, slopes)
     }
 
     fn elements(&mut self, node: &Node, finish: FinishPlan) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.have(node.inputs[0], layout);
         let work =
             Elements::new(finish, known_elements(self.shape(node.output)), self.element_type);
-        let to = self.place(node.output, order);
+        let to = self.place(node.output, layout);
         self.push(work, vec![from], to);
     }
 
@@ -187,22 +187,22 @@ impl<'g> Lowering<'g> {
     fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<FinishPlan> {
         let bias = conv.bias.as_ref();
         let shift = bias.map(|bias| Repeated::channels(&mut self.constants, bias.data()));
-        let order = Order::ChannelsLast;
-        let curve = conv.activation.as_ref().map(|f| self.curve(f, node.output, order));
+        let layout = ValueLayout::ChannelsLast;
+        let curve = conv.activation.as_ref().map(|f| self.curve(f, node.output, layout));
         let is_empty = shift.is_none() && curve.is_none() && node.inputs.len() == 1;
         let curve = curve.unwrap_or(CurvePlan::NONE);
         (!is_empty).then_some(FinishPlan { scale: None, shift, curve })
     }
 
     fn convolution(&mut self, node: &'g Node, conv: &Conv) {
-        let last = Order::ChannelsLast;
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.have(id, last)).collect();
+        let layout = ValueLayout::ChannelsLast;
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.have(id, layout)).collect();
         let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
         let finish = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
         let border = conv.border.as_ref().map(|border| self.constants.floats(border.data()));
-        let writes = self.place(node.output, last);
+        let writes = self.place(node.output, layout);
         let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
             let multiplier = out / conv.groups;
@@ -266,7 +266,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn linear(&mut self, node: &Node, linear: &op::Linear) {
-        let from = self.have(node.inputs[0], Order::Plain);
+        let from = self.have(node.inputs[0], ValueLayout::Plain);
         let to = self.shape(node.output);
         let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
         let weight = self.constants.values(linear.weight.data(), self.element_type);
@@ -277,51 +277,55 @@ impl<'g> Lowering<'g> {
         });
         let vectors = known_elements(to) / out;
         let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
-        let writes = self.place(node.output, Order::Plain);
+        let writes = self.place(node.output, ValueLayout::Plain);
         self.push(work, vec![from], writes);
     }
 
     fn binary(&mut self, node: &Node, op: op::BinaryOp) {
         let [a, b] = [node.inputs[0], node.inputs[1]];
-        let is_last = |id| self.order(id) == Order::ChannelsLast;
-        let order = if is_last(a) || is_last(b) { Order::ChannelsLast } else { Order::Plain };
-        let reads = vec![self.have(a, order), self.have(b, order)];
-        let shape = self.shape(node.output);
-        let own = |id: ValueId| {
-            let from = self.shape(id);
-            let dense = order.strides(from);
-            let steps = from.iter().zip(shape).zip(dense);
-            steps.map(|((f, t), step)| if f == t { step } else { 0 }).collect::<Vec<usize>>()
+        let layout = match [a, b].map(|id| self.layout_of(id)) {
+            [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
+            _ => ValueLayout::ChannelsLast,
         };
-        let rows = [a, b].map(|id| known_elements(self.shape(id)));
-        let pair = Pair::new(shape, [&own(a), &own(b)], rows, &order.strides(shape));
-        let writes = self.place(node.output, order);
+        let reads = vec![self.have(a, layout), self.have(b, layout)];
+        let shape = self.shape(node.output);
+        let broadcast = |id: ValueId| {
+            let from = self.shape(id);
+            let dense = layout.strides(from);
+            let axes = from.iter().zip(shape).zip(dense);
+            axes.map(|((f, t), stride)| if f == t { stride } else { 0 }).collect::<Vec<usize>>()
+        };
+        let [a_strides, b_strides] = [a, b].map(broadcast);
+        let item_strides = [a, b].map(|id| known_elements(self.shape(id)));
+        let written = layout.strides(shape);
+        let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
+        let writes = self.place(node.output, layout);
         self.push(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
     fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
-        let (x, y, last) = (node.inputs[0], node.output, Order::ChannelsLast);
-        let from = self.have(x, last);
+        let (x, y) = (node.inputs[0], node.output);
+        let from = self.have(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
-        let to = self.place(y, last);
+        let to = self.place(y, ValueLayout::ChannelsLast);
         self.push(Sample::new(sampling, window, self.element_type), vec![from], to);
     }
 
     fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.have(node.inputs[0], layout);
         let shape = self.shape(node.inputs[0]);
-        let steps = order.strides(shape);
-        let work = Reduce::new(reduction, shape, &steps, axes, self.element_type);
-        let to = self.place(node.output, order);
+        let x_strides = layout.strides(shape);
+        let work = Reduce::new(reduction, shape, &x_strides, axes, self.element_type);
+        let to = self.place(node.output, layout);
         self.push(work, vec![from], to);
     }
 
     fn softmax(&mut self, node: &Node, axis: usize) {
-        let from = self.have(node.inputs[0], Order::Plain);
+        let from = self.have(node.inputs[0], ValueLayout::Plain);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
-        let to = self.place(node.output, Order::Plain);
+        let to = self.place(node.output, ValueLayout::Plain);
         self.push(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
@@ -333,9 +337,9 @@ const INPUT_CHANNELS_MAX: usize = 4;
 const NO_WINDOW: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
 
 /// All numbers of a row, from one order to another.
-fn between(shape: &[usize], from: &[usize], to: &[usize]) -> Pair {
+fn relayout(shape: &[usize], from: &[usize], to: &[usize]) -> StridedPair {
     let len = known_elements(shape);
-    Pair::new(shape, [from, to], [len, len], to)
+    StridedPair::new(shape, [from, to], [len, len], to)
 }
 
 fn is_pointwise(conv: &Conv) -> bool {

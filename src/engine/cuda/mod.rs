@@ -6,7 +6,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | images lie with their channels last, as tensor cores read them | `axes` |
+//! | images lie with their channels last, as tensor cores read them | `layout` |
 //! | convolutions are cuDNN's or, without it and where it refuses one, products of patches in cuBLAS; depthwise ones, epilogues and all else are our own kernels | `work`, `kernels/*.cu` |
 //! | one block of memory for all values, which lie where no living one lies; nothing is allocated while a network runs, so that it can be captured once and replayed | `plan` |
 //! | transposes and reshapes that move nothing cost nothing | `lower` |
@@ -28,10 +28,10 @@
 #![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
 
 mod arguments;
-mod axes;
 mod dnn;
 mod element_type;
 mod gpu;
+mod layout;
 pub mod lazy;
 mod lower;
 mod network;

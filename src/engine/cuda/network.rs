@@ -11,10 +11,10 @@ use candle_core::{
 use parking_lot::Mutex;
 
 use super::arguments::{self, Address};
-use super::axes::Pair;
 use super::dnn::WORKSPACE_BYTES_MAX;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
+use super::layout::StridedPair;
 use super::lower::lower;
 use super::plan::{Places, Plan, Port, Site};
 use crate::Precision;
@@ -139,9 +139,9 @@ impl CudaNetwork {
         let Port { storage, pair } = &self.plan.input;
         // An image with its channels last lies as its pixels do; so does one that the graph itself
         // takes that way.
-        let is_line = format.is_channels_last || !pair.is_same();
+        let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
-            if is_line { (3, 1) } else { (1, format.width * format.height) };
+            if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
         let arguments = arguments::Rows {
             y: self.address(bucket, *storage),
             x: pictures,
@@ -194,12 +194,12 @@ impl CudaNetwork {
     fn copy(
         &self,
         kernel: &str,
-        pair: &Pair,
+        pair: &StridedPair,
         rows: usize,
         [x, y]: [Address; 2],
     ) -> Result<(), GpuError> {
-        let (count, strided) = ((rows * pair.len()) as u32, pair.batched(rows as u32));
-        self.gpu.launch(kernel, count, &arguments::Copy { y, x, strided, count })
+        let (count, axes) = ((rows * pair.len()) as u32, pair.argument(rows as u32));
+        self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
     }
 
     fn named(&self, single: &'static str, half: &'static str) -> &'static str {

@@ -3,6 +3,7 @@
 use super::arguments::Address;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
+use super::layout::StridedPair;
 
 /// Bytes that every value and constant is aligned to: what the widest memory access needs.
 const ALIGNMENT: usize = 256;
@@ -115,7 +116,7 @@ pub(super) struct Plan {
 pub(super) struct Port {
     pub(super) storage: usize,
     /// From rows in plain order to the storage, or back.
-    pub(super) pair: super::axes::Pair,
+    pub(super) pair: StridedPair,
 }
 
 /// Where everything lies for one batch size.

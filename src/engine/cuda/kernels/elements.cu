@@ -20,20 +20,20 @@ __device__ void elements(const ElementsArguments& a) {
 PACKED_KERNEL(elements, ElementsArguments)
 
 // Two arrays of one shape, each with its own strides; the last axis is the innermost.
-struct Strided {
+struct StridedAxes {
     unsigned sizes[AXES_MAX];
     unsigned first[AXES_MAX];
     unsigned second[AXES_MAX];
-    int axes;
+    int axis_count;
 };
 
-__device__ inline void find(const Strided& s, unsigned at, unsigned& first, unsigned& second) {
+__device__ inline void find_offsets(const StridedAxes& axes, unsigned at, unsigned& first, unsigned& second) {
     first = second = 0;
-    for (int axis = s.axes - 1; axis >= 0; --axis) {
-        const unsigned index = at % s.sizes[axis];
-        at /= s.sizes[axis];
-        first += index * s.first[axis];
-        second += index * s.second[axis];
+    for (int axis = axes.axis_count - 1; axis >= 0; --axis) {
+        const unsigned coordinate = at % axes.sizes[axis];
+        at /= axes.sizes[axis];
+        first += coordinate * axes.first[axis];
+        second += coordinate * axes.second[axis];
     }
 }
 
@@ -41,7 +41,7 @@ __device__ inline void find(const Strided& s, unsigned at, unsigned& first, unsi
 struct CopyArguments {
     void* y;
     const void* x;
-    Strided strided;
+    StridedAxes axes;
     unsigned count;
 };
 
@@ -50,7 +50,7 @@ __device__ void copy(const CopyArguments& a) {
     const unsigned at = thread_number();
     if (at >= a.count) return;
     unsigned from, to;
-    find(a.strided, at, from, to);
+    find_offsets(a.axes, at, from, to);
     from_float(static_cast<Y*>(a.y)[to], to_float(static_cast<const X*>(a.x)[from]));
 }
 extern "C" __global__ void copy_f32(CopyArguments a) { copy<float, float>(a); }
@@ -64,7 +64,7 @@ struct BinaryArguments {
     void* y;
     const void* a;
     const void* b;
-    Strided strided;
+    StridedAxes axes;
     int kind;
     unsigned count;
 };
@@ -74,7 +74,7 @@ __device__ void binary(const BinaryArguments& a) {
     const unsigned at = thread_number();
     if (at >= a.count) return;
     unsigned first, second;
-    find(a.strided, at, first, second);
+    find_offsets(a.axes, at, first, second);
     const float p = to_float(static_cast<const T*>(a.a)[first]);
     const float q = to_float(static_cast<const T*>(a.b)[second]);
     float result;

@@ -46,33 +46,34 @@ struct ReduceArguments {
     const void* x;
     unsigned kept_sizes[AXES_MAX];
     unsigned kept_strides[AXES_MAX];
-    unsigned sizes[AXES_MAX];
-    unsigned strides[AXES_MAX];
-    int kept_axes;
-    int axes;
+    unsigned reduced_sizes[AXES_MAX];
+    unsigned reduced_strides[AXES_MAX];
+    int kept_axis_count;
+    int reduced_axis_count;
     int kind;
     unsigned length;         // elements behind one result
     unsigned count;
 };
 
 // Where element `at` lies. The outermost axis takes what is left, so that one axis needs no division.
-__device__ inline unsigned offset(const unsigned* sizes, const unsigned* strides, int axes, unsigned at) {
-    unsigned found = 0;
-    for (int axis = axes - 1; axis > 0; --axis) {
-        found += at % sizes[axis] * strides[axis];
+__device__ inline unsigned find_offset(const unsigned* sizes, const unsigned* strides, int axis_count, unsigned at) {
+    unsigned offset = 0;
+    for (int axis = axis_count - 1; axis > 0; --axis) {
+        offset += at % sizes[axis] * strides[axis];
         at /= sizes[axis];
     }
-    return found + at * strides[0];
+    return offset + at * strides[0];
 }
 
 template <class T, class Team>
 __device__ void reduce_by(const ReduceArguments& a) {
     const unsigned at = Team::result();
     if (at >= a.count) return;
-    const T* x = static_cast<const T*>(a.x) + offset(a.kept_sizes, a.kept_strides, a.kept_axes, at);
+    const T* x = static_cast<const T*>(a.x) + find_offset(a.kept_sizes, a.kept_strides, a.kept_axis_count, at);
     float result = nothing(a.kind);
     for (unsigned i = Team::first(); i < a.length; i += Team::step()) {
-        const float value = to_float(x[offset(a.sizes, a.strides, a.axes, i)]);
+        const unsigned offset = find_offset(a.reduced_sizes, a.reduced_strides, a.reduced_axis_count, i);
+        const float value = to_float(x[offset]);
         result = join(a.kind, result, a.kind == L2 ? value * value : value);
     }
     result = Team::join_all(a.kind, result);

@@ -1,7 +1,7 @@
 //! Operations that only move numbers.
 
-use super::{Lowering, NO_WINDOW, between};
-use crate::cuda::axes::{Order, Pair};
+use super::{Lowering, NO_WINDOW, relayout};
+use crate::cuda::layout::{StridedPair, ValueLayout};
 use crate::cuda::work::{Border, Copy, Fill, WindowPlan};
 use crate::graph::Node;
 use crate::op::Window;
@@ -9,11 +9,13 @@ use crate::shape::{broadcast_strides, known_elements, permute, strides};
 
 impl Lowering<'_> {
     pub(super) fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.have(node.inputs[0], layout);
         let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let to = self.place(node.output, order);
-        if let (Order::ChannelsLast, [0, top, left], [0, bottom, right]) = (order, before, after) {
+        let to = self.place(node.output, layout);
+        if let (ValueLayout::ChannelsLast, [0, top, left], [0, bottom, right]) =
+            (layout, before, after)
+        {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
             let window = WindowPlan::new(inner, outer, window, [1, 1]);
             let work = Border::new(window, None, value, self.element_type);
@@ -21,69 +23,71 @@ impl Lowering<'_> {
         }
         let fill = Fill::new(value, known_elements(outer), self.element_type);
         self.push(fill, Vec::new(), to);
-        let steps = order.strides(outer);
-        let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
+        let (read, written) = (layout.strides(inner), layout.strides(outer));
+        let start = before.iter().zip(&written).map(|(before, stride)| before * stride).sum();
+        let item_strides = [known_elements(inner), known_elements(outer)];
+        let pair = StridedPair::new(inner, [&read, &written], item_strides, &written);
         self.push(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) {
-        let order = self.order(node.inputs[0]);
+        let layout = self.layout_of(node.inputs[0]);
         let outer = self.shape(node.output);
-        let steps = order.strides(outer);
-        let to = self.place(node.output, order);
+        let written = layout.strides(outer);
+        let to = self.place(node.output, layout);
         let mut start = 0;
         for &id in &node.inputs {
-            let from = self.have(id, order);
+            let from = self.have(id, layout);
             let part = self.shape(id);
-            let rows = [known_elements(part), known_elements(outer)];
-            let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
-            let work = Copy::new(pair, [0, start * steps[axis]], self.element_type);
+            let item_strides = [known_elements(part), known_elements(outer)];
+            let read = layout.strides(part);
+            let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
+            let work = Copy::new(pair, [0, start * written[axis]], self.element_type);
             self.push(work, vec![from], to);
             start += part[axis];
         }
     }
 
     pub(super) fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.have(node.inputs[0], layout);
         let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let mut steps = order.strides(outer);
-        let start = start * steps[axis];
-        steps[axis] *= step;
-        let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
-        let pair = Pair::new(part, [&steps, &written], rows, &written);
-        let to = self.place(node.output, order);
+        let (mut read, written) = (layout.strides(outer), layout.strides(part));
+        let start = start * read[axis];
+        read[axis] *= step;
+        let item_strides = [known_elements(outer), known_elements(part)];
+        let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
+        let to = self.place(node.output, layout);
         self.push(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
     /// In the order in which no number moves, where there is one.
     pub(super) fn transpose(&mut self, node: &Node, perm: &[usize]) {
         let (x, y) = (node.inputs[0], node.output);
-        let order = self.order(x);
-        let from = self.have(x, order);
-        let (turned, shape) = (permute(&order.strides(self.shape(x)), perm), self.shape(y));
-        let to = |order: Order| between(shape, &turned, &order.strides(shape));
-        let (pair, order) = match (to(Order::ChannelsLast), to(Order::Plain)) {
-            (last, _) if last.is_same() && shape.len() == 3 => (last, Order::ChannelsLast),
-            (_, plain) => (plain, Order::Plain),
+        let layout = self.layout_of(x);
+        let from = self.have(x, layout);
+        let (permuted, shape) = (permute(&layout.strides(self.shape(x)), perm), self.shape(y));
+        let pair_to = |to: ValueLayout| relayout(shape, &permuted, &to.strides(shape));
+        let channels_last = pair_to(ValueLayout::ChannelsLast);
+        let (pair, layout) = match channels_last.is_identity() && shape.len() == 3 {
+            true => (channels_last, ValueLayout::ChannelsLast),
+            false => (pair_to(ValueLayout::Plain), ValueLayout::Plain),
         };
-        self.moved(pair, from, (y, order));
+        self.moved(pair, from, (y, layout));
     }
 
     pub(super) fn reshape(&mut self, node: &Node) {
-        let storage = self.have(node.inputs[0], Order::Plain);
-        self.places.insert((node.output, Order::Plain), storage);
+        let storage = self.have(node.inputs[0], ValueLayout::Plain);
+        self.places.insert((node.output, ValueLayout::Plain), storage);
     }
 
     pub(super) fn expand(&mut self, node: &Node) {
         let (x, y) = (node.inputs[0], node.output);
-        let from = self.have(x, Order::Plain);
+        let from = self.have(x, ValueLayout::Plain);
         let (inner, outer) = (self.shape(x), self.shape(y));
-        let (steps, written) = (broadcast_strides(inner, outer), strides(outer));
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(outer, [&steps, &written], rows, &written);
-        self.moved(pair, from, (y, Order::Plain));
+        let (read, written) = (broadcast_strides(inner, outer), strides(outer));
+        let item_strides = [known_elements(inner), known_elements(outer)];
+        let pair = StridedPair::new(outer, [&read, &written], item_strides, &written);
+        self.moved(pair, from, (y, ValueLayout::Plain));
     }
 }

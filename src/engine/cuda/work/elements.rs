@@ -3,9 +3,9 @@
 use super::Kernel;
 use crate::constant::Constant;
 use crate::cuda::arguments;
-use crate::cuda::axes::{Order, Pair};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
+use crate::cuda::layout::{StridedPair, ValueLayout};
 use crate::cuda::plan::{At, Constants, Site, Work};
 use crate::op::{Activation, BinaryOp};
 use crate::shape::{broadcast_strides, known_elements, offsets};
@@ -28,23 +28,23 @@ impl Repeated {
         constants: &mut Constants,
         constant: &Constant,
         shape: &[usize],
-        order: Order,
+        layout: ValueLayout,
     ) -> Self {
         let data = constant.data();
-        let of_channels = |axis: usize| {
+        let varies_only_along = |axis: usize| {
             let mut sizes = constant.shape().iter().enumerate();
             sizes.all(|(other, &size)| size == 1 || other == axis)
         };
-        let innermost = match order {
-            Order::ChannelsLast => 0,
-            Order::Plain => shape.len() - 1,
+        let innermost = match layout {
+            ValueLayout::ChannelsLast => 0,
+            ValueLayout::Plain => shape.len() - 1,
         };
-        if of_channels(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
+        if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
             return Self::channels(constants, data);
         }
         let mut numbers = vec![0.0; known_elements(shape)];
         let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
-        for (from, to) in from.zip(offsets(shape, &order.strides(shape))) {
+        for (from, to) in from.zip(offsets(shape, &layout.strides(shape))) {
             numbers[to] = data[from];
         }
         Self::channels(constants, &numbers)
@@ -153,11 +153,11 @@ impl Work for Elements {
 pub(in crate::cuda) struct Binary {
     kernel: Kernel,
     op: BinaryOp,
-    pair: Pair,
+    pair: StridedPair,
 }
 
 impl Binary {
-    pub(in crate::cuda) fn new(op: BinaryOp, pair: Pair, element_type: ElementType) -> Self {
+    pub(in crate::cuda) fn new(op: BinaryOp, pair: StridedPair, element_type: ElementType) -> Self {
         Self { kernel: Kernel::single("binary", element_type), op, pair }
     }
 }
@@ -171,9 +171,9 @@ impl Work for Binary {
             BinaryOp::Mul => 2,
             BinaryOp::Div => 3,
         };
-        let strided = self.pair.batched(site.batch as u32);
+        let axes = self.pair.argument(site.batch as u32);
         let [a, b] = [site.x[0], site.x[1]];
-        let arguments = arguments::Binary { y: site.y, a, b, strided, kind, count };
+        let arguments = arguments::Binary { y: site.y, a, b, axes, kind, count };
         site.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }

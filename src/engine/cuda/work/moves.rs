@@ -2,22 +2,26 @@
 
 use super::{Kernel, WindowPlan};
 use crate::cuda::arguments;
-use crate::cuda::axes::Pair;
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
+use crate::cuda::layout::StridedPair;
 use crate::cuda::plan::{At, Site, Work};
 
 /// Transposes, joins, cuts and repeats.
 pub(in crate::cuda) struct Copy {
     kernel: Kernel,
-    pair: Pair,
+    pair: StridedPair,
     /// Bytes from the start of what is read, and of what is written.
     starts: [u64; 2],
 }
 
 impl Copy {
     /// `starts` are elements of the first row of each.
-    pub(in crate::cuda) fn new(pair: Pair, starts: [usize; 2], element_type: ElementType) -> Self {
+    pub(in crate::cuda) fn new(
+        pair: StridedPair,
+        starts: [usize; 2],
+        element_type: ElementType,
+    ) -> Self {
         let starts = starts.map(|start| (start * element_type.bytes()) as u64);
         Self { kernel: Kernel::single("copy", element_type), pair, starts }
     }
@@ -26,9 +30,9 @@ impl Copy {
 impl Work for Copy {
     fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
         let count = site.count(self.pair.len());
-        let strided = self.pair.batched(site.batch as u32);
+        let axes = self.pair.argument(site.batch as u32);
         let (x, y) = (site.x[0] + self.starts[0], site.y + self.starts[1]);
-        site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, strided, count })
+        site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
     }
 }
 

@@ -64,7 +64,7 @@ pub(in crate::cuda) struct Reduce {
     reduction: Reduction,
     /// Size and step of each axis kept, outermost first, and of each that goes.
     kept: Vec<[usize; 2]>,
-    gone: Vec<[usize; 2]>,
+    reduced: Vec<[usize; 2]>,
     row_len: usize,
 }
 
@@ -79,16 +79,16 @@ impl Reduce {
     ) -> Self {
         let mut order: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] != 1).collect();
         order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
-        let (gone, kept): (Vec<usize>, Vec<usize>) =
+        let (reduced, kept): (Vec<usize>, Vec<usize>) =
             order.into_iter().partition(|axis| axes.contains(axis));
-        let [kept, gone] = [kept, gone].map(|axes| merged(&axes, shape, strides));
+        let [kept, reduced] = [kept, reduced].map(|axes| merge_axes(&axes, shape, strides));
         let neighbours = match kept.last() {
             Some([size, 1]) => *size,
             _ => 1,
         };
-        let team = Team::of(product(&gone), neighbours);
+        let team = Team::of(product(&reduced), neighbours);
         let kernel = team.kernel("reduce", element_type);
-        Self { team, kernel, reduction, kept, gone, row_len: known_elements(shape) }
+        Self { team, kernel, reduction, kept, reduced, row_len: known_elements(shape) }
     }
 
     /// The same, found by `team` whatever its size.
@@ -99,7 +99,7 @@ impl Reduce {
 }
 
 /// Size and step of axes; those that are walked over as one are one.
-fn merged(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
+fn merge_axes(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
     let mut merged: Vec<[usize; 2]> = Vec::new();
     for [size, stride] in axes.iter().map(|&axis| [shape[axis], strides[axis]]) {
         match merged.last_mut() {
@@ -126,17 +126,17 @@ impl Work for Reduce {
             x: site.x[0],
             kept_sizes: column(&kept, 0),
             kept_strides: column(&kept, 1),
-            sizes: column(&self.gone, 0),
-            strides: column(&self.gone, 1),
-            kept_axes: kept.len() as i32,
-            axes: self.gone.len() as i32,
+            reduced_sizes: column(&self.reduced, 0),
+            reduced_strides: column(&self.reduced, 1),
+            kept_axis_count: kept.len() as i32,
+            reduced_axis_count: self.reduced.len() as i32,
             kind: match self.reduction {
                 Reduction::Mean => 0,
                 Reduction::Sum => 1,
                 Reduction::Max => 2,
                 Reduction::L2 => 3,
             },
-            length: product(&self.gone) as u32,
+            length: product(&self.reduced) as u32,
             count,
         };
         self.team.launch(site.gpu, &self.kernel, count, &arguments)
@@ -210,16 +210,16 @@ mod tests {
     }
 
     #[test]
-    fn axes_that_lie_one_behind_another_are_walked_over_as_one() {
+    fn contiguous_axes_are_merged() {
         let shape = [6, 5, 7];
         let reduce = |steps: &[usize], axes: &[usize]| {
             Reduce::new(Reduction::Sum, &shape, steps, axes, ElementType::F32)
         };
         let first = reduce(&strides(&shape), &[1, 2]);
-        assert_eq!((first.kept, first.gone), (vec![[6, 35]], vec![[35, 1]]));
+        assert_eq!((first.kept, first.reduced), (vec![[6, 35]], vec![[35, 1]]));
         let last = reduce(&[1, 42, 6], &[1, 2]);
-        assert_eq!((last.kept, last.gone), (vec![[6, 1]], vec![[35, 6]]));
+        assert_eq!((last.kept, last.reduced), (vec![[6, 1]], vec![[35, 6]]));
         let middle = reduce(&strides(&shape), &[1]);
-        assert_eq!((middle.kept, middle.gone), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
+        assert_eq!((middle.kept, middle.reduced), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
     }
 }
