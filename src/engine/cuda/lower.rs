@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::dnn::Ending;
 use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
-use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
+use super::plan::{At, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
     Sample, Sampling, Softmax, WindowPlan,
@@ -28,8 +28,8 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
         precision,
         element_type,
         constants: Constants::default(),
-        storages: Vec::new(),
-        places: HashMap::new(),
+        buffers: Vec::new(),
+        buffer_of: HashMap::new(),
         steps: Vec::new(),
     };
     let input = lowering.input();
@@ -37,9 +37,9 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
         lowering.node(node);
     }
     let outputs = graph.output_ids().map(|id| lowering.output(id)).collect();
-    let Lowering { constants, storages, steps, .. } = lowering;
-    let mut plan = Plan { element_type, constants, storages, steps, input, outputs };
-    set_lifetimes(&mut plan);
+    let Lowering { constants, buffers, steps, .. } = lowering;
+    let mut plan = Plan { element_type, constants, buffers, steps, input, outputs };
+    set_live_ranges(&mut plan);
     plan
 }
 
@@ -48,9 +48,9 @@ struct Lowering<'g> {
     precision: Precision,
     element_type: ElementType,
     constants: Constants,
-    storages: Vec<Storage>,
-    /// The storage of each value in each order it is had in.
-    places: HashMap<(ValueId, ValueLayout), usize>,
+    buffers: Vec<ValueBuffer>,
+    /// Buffer of each value, per layout.
+    buffer_of: HashMap<(ValueId, ValueLayout), usize>,
     steps: Vec<Step>,
 }
 
@@ -59,55 +59,58 @@ impl<'g> Lowering<'g> {
         self.graph.shape(id)
     }
 
-    fn storage(&mut self, len: usize) -> usize {
-        self.storages.push(Storage { len, alive: [usize::MAX, 0] });
-        self.storages.len() - 1
+    /// Adds a buffer for the value in `layout` and returns its index.
+    fn add_buffer(&mut self, id: ValueId, layout: ValueLayout) -> usize {
+        let len = known_elements(self.shape(id));
+        let buffer = self.buffers.len();
+        self.buffers.push(ValueBuffer { len, live_range: [usize::MAX, 0] });
+        self.buffer_of.insert((id, layout), buffer);
+        buffer
     }
 
-    /// New memory for a value in an order.
-    fn place(&mut self, id: ValueId, layout: ValueLayout) -> usize {
-        let storage = self.storage(known_elements(self.shape(id)));
-        self.places.insert((id, layout), storage);
-        storage
-    }
-
-    fn push(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+    fn add_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
         self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
     /// The order a value is had in; with channels last where it is had in both.
     fn layout_of(&self, id: ValueId) -> ValueLayout {
-        match self.places.contains_key(&(id, ValueLayout::ChannelsLast)) {
+        match self.buffer_of.contains_key(&(id, ValueLayout::ChannelsLast)) {
             true => ValueLayout::ChannelsLast,
             false => ValueLayout::Plain,
         }
     }
 
-    /// The storage of a value in an order, which is made of the other one where it is not had.
-    fn have(&mut self, id: ValueId, layout: ValueLayout) -> usize {
-        if let Some(&storage) = self.places.get(&(id, layout)) {
-            return storage;
+    /// Returns the buffer of a value in `layout`, converting from the other layout if needed.
+    fn buffer_in(&mut self, id: ValueId, layout: ValueLayout) -> usize {
+        if let Some(&buffer) = self.buffer_of.get(&(id, layout)) {
+            return buffer;
         }
         let (other, shape) = (self.layout_of(id), self.shape(id));
-        let from = self.places[&(id, other)];
+        let from = self.buffer_of[&(id, other)];
         let pair = relayout(shape, &other.strides(shape), &layout.strides(shape));
-        self.moved(pair, from, (id, layout))
+        self.copy_or_reuse(pair, from, (id, layout))
     }
 
-    /// A value made by moving all numbers of a storage, or the storage itself where none moves.
-    fn moved(&mut self, pair: StridedPair, from: usize, to: (ValueId, ValueLayout)) -> usize {
+    /// Returns a buffer with the elements of `from`, copied along `pair`; `from` itself if the copy
+    /// would change nothing.
+    fn copy_or_reuse(
+        &mut self,
+        pair: StridedPair,
+        from: usize,
+        to: (ValueId, ValueLayout),
+    ) -> usize {
         if pair.is_identity() {
-            self.places.insert(to, from);
+            self.buffer_of.insert(to, from);
             return from;
         }
-        let storage = self.place(to.0, to.1);
-        self.push(Copy::new(pair, [0, 0], self.element_type), vec![from], storage);
-        storage
+        let buffer = self.add_buffer(to.0, to.1);
+        self.add_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
+        buffer
     }
 
     /// Images come with their channels last, unless they are so in the graph already and the network
     /// turns them.
-    fn input(&mut self) -> Port {
+    fn input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
         let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
@@ -116,14 +119,14 @@ impl<'g> Lowering<'g> {
             [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
             _ => ValueLayout::Plain,
         };
-        let storage = self.place(id, layout);
-        Port { storage, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
+        let buffer = self.add_buffer(id, layout);
+        ExternalValue { buffer, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
     }
 
-    fn output(&mut self, id: ValueId) -> Port {
+    fn output(&mut self, id: ValueId) -> ExternalValue {
         let (shape, layout) = (self.shape(id), self.layout_of(id));
-        let storage = self.places[&(id, layout)];
-        Port { storage, pair: relayout(shape, &layout.strides(shape), &strides(shape)) }
+        let buffer = self.buffer_of[&(id, layout)];
+        ExternalValue { buffer, pair: relayout(shape, &layout.strides(shape), &strides(shape)) }
     }
 
     fn node(&mut self, node: &'g Node) {
@@ -176,11 +179,11 @@ impl<'g> Lowering<'g> {
 
     fn elements(&mut self, node: &Node, finish: FinishPlan) {
         let layout = self.layout_of(node.inputs[0]);
-        let from = self.have(node.inputs[0], layout);
+        let from = self.buffer_in(node.inputs[0], layout);
         let work =
             Elements::new(finish, known_elements(self.shape(node.output)), self.element_type);
-        let to = self.place(node.output, layout);
-        self.push(work, vec![from], to);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(work, vec![from], to);
     }
 
     /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
@@ -196,13 +199,13 @@ impl<'g> Lowering<'g> {
 
     fn convolution(&mut self, node: &'g Node, conv: &Conv) {
         let layout = ValueLayout::ChannelsLast;
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.have(id, layout)).collect();
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
         let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
         let finish = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
         let border = conv.border.as_ref().map(|border| self.constants.floats(border.data()));
-        let writes = self.place(node.output, layout);
+        let writes = self.add_buffer(node.output, layout);
         let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
             let multiplier = out / conv.groups;
@@ -266,7 +269,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn linear(&mut self, node: &Node, linear: &op::Linear) {
-        let from = self.have(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let to = self.shape(node.output);
         let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
         let weight = self.constants.values(linear.weight.data(), self.element_type);
@@ -277,8 +280,8 @@ impl<'g> Lowering<'g> {
         });
         let vectors = known_elements(to) / out;
         let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
-        let writes = self.place(node.output, ValueLayout::Plain);
-        self.push(work, vec![from], writes);
+        let writes = self.add_buffer(node.output, ValueLayout::Plain);
+        self.add_step(work, vec![from], writes);
     }
 
     fn binary(&mut self, node: &Node, op: op::BinaryOp) {
@@ -287,7 +290,7 @@ impl<'g> Lowering<'g> {
             [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
             _ => ValueLayout::ChannelsLast,
         };
-        let reads = vec![self.have(a, layout), self.have(b, layout)];
+        let reads = vec![self.buffer_in(a, layout), self.buffer_in(b, layout)];
         let shape = self.shape(node.output);
         let broadcast = |id: ValueId| {
             let from = self.shape(id);
@@ -299,34 +302,34 @@ impl<'g> Lowering<'g> {
         let item_strides = [a, b].map(|id| known_elements(self.shape(id)));
         let written = layout.strides(shape);
         let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
-        let writes = self.place(node.output, layout);
-        self.push(Binary::new(op, pair, self.element_type), reads, writes);
+        let writes = self.add_buffer(node.output, layout);
+        self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
     fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
         let (x, y) = (node.inputs[0], node.output);
-        let from = self.have(x, ValueLayout::ChannelsLast);
+        let from = self.buffer_in(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
-        let to = self.place(y, ValueLayout::ChannelsLast);
-        self.push(Sample::new(sampling, window, self.element_type), vec![from], to);
+        let to = self.add_buffer(y, ValueLayout::ChannelsLast);
+        self.add_step(Sample::new(sampling, window, self.element_type), vec![from], to);
     }
 
     fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
         let layout = self.layout_of(node.inputs[0]);
-        let from = self.have(node.inputs[0], layout);
+        let from = self.buffer_in(node.inputs[0], layout);
         let shape = self.shape(node.inputs[0]);
         let x_strides = layout.strides(shape);
         let work = Reduce::new(reduction, shape, &x_strides, axes, self.element_type);
-        let to = self.place(node.output, layout);
-        self.push(work, vec![from], to);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(work, vec![from], to);
     }
 
     fn softmax(&mut self, node: &Node, axis: usize) {
-        let from = self.have(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
-        let to = self.place(node.output, ValueLayout::Plain);
-        self.push(Softmax::new(sizes, self.element_type), vec![from], to);
+        let to = self.add_buffer(node.output, ValueLayout::Plain);
+        self.add_step(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
 
@@ -346,17 +349,17 @@ fn is_pointwise(conv: &Conv) -> bool {
     conv.window == NO_WINDOW && conv.groups == 1
 }
 
-/// From the step that first writes a storage to the one that last reads it; the input is there from
-/// the start, the outputs stay to the end.
-fn set_lifetimes(plan: &mut Plan) {
+/// Sets the live range of each buffer, from the step that first writes it to the step that last
+/// reads it. The input is live from the start, outputs are live to the end.
+fn set_live_ranges(plan: &mut Plan) {
     let (first, last) = (0, plan.steps.len() + 1);
-    let mut touch = |storage: usize, step: usize| {
-        let [from, to] = &mut plan.storages[storage].alive;
+    let mut extend = |buffer: usize, step: usize| {
+        let [from, to] = &mut plan.buffers[buffer].live_range;
         (*from, *to) = ((*from).min(step), (*to).max(step));
     };
-    touch(plan.input.storage, first);
+    extend(plan.input.buffer, first);
     for (index, step) in plan.steps.iter().enumerate() {
-        step.reads.iter().chain([&step.writes]).for_each(|&storage| touch(storage, index + 1));
+        step.reads.iter().chain([&step.writes]).for_each(|&buffer| extend(buffer, index + 1));
     }
-    plan.outputs.iter().for_each(|output| touch(output.storage, last));
+    plan.outputs.iter().for_each(|output| extend(output.buffer, last));
 }

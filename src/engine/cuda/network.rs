@@ -16,7 +16,7 @@ use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
 use super::layout::StridedPair;
 use super::lower::lower;
-use super::plan::{Places, Plan, Port, Site};
+use super::plan::{ArenaLayout, ExternalValue, Plan, Site};
 use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
@@ -36,7 +36,7 @@ pub struct CudaNetwork {
     /// Results as 32-bit floats: each output after the other, for the whole bucket.
     results: CudaSlice<f32>,
     /// Where values lie for each batch size, smallest first.
-    buckets: BTreeMap<usize, Places>,
+    buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
     turn: Mutex<()>,
 }
@@ -77,11 +77,11 @@ impl CudaNetwork {
     }
 
     fn upload(mut plan: Plan, gpu: Arc<Gpu>, buckets: &[usize]) -> Result<Self, GpuError> {
-        let buckets: BTreeMap<usize, Places> =
-            buckets.iter().map(|&bucket| (bucket, plan.places(bucket))).collect();
+        let buckets: BTreeMap<usize, ArenaLayout> =
+            buckets.iter().map(|&bucket| (bucket, plan.arena_layout(bucket))).collect();
         let (&rows_max, _) = buckets.last_key_value().expect("a network has a bucket");
         check_counts(&plan, rows_max)?;
-        let arena_bytes = buckets.values().map(|places| places.bytes).max().unwrap_or(0);
+        let arena_bytes = buckets.values().map(|layout| layout.bytes).max().unwrap_or(0);
         let results_len = plan.output_len() * rows_max;
         check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
         let stream = gpu.stream();
@@ -136,14 +136,14 @@ impl CudaNetwork {
         count: usize,
         format: &PixelFormat,
     ) -> Result<(), GpuError> {
-        let Port { storage, pair } = &self.plan.input;
+        let ExternalValue { buffer, pair } = &self.plan.input;
         // An image with its channels last lies as its pixels do; so does one that the graph itself
         // takes that way.
         let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
         let arguments = arguments::Rows {
-            y: self.address(bucket, *storage),
+            y: self.address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
             height: format.height as u32,
@@ -172,7 +172,7 @@ impl CudaNetwork {
         let (constants, _constants) = self.constants.device_ptr(stream);
         let (workspace, _workspace) = self.workspace.device_ptr(stream);
         for step in &self.plan.steps {
-            let x = step.reads.iter().map(|&storage| self.address(bucket, storage)).collect();
+            let x = step.reads.iter().map(|&buffer| self.address(bucket, buffer)).collect();
             let y = self.address(bucket, step.writes);
             let site = Site { gpu: &self.gpu, batch: bucket, constants, x, y, workspace };
             step.work.enqueue(&site)?;
@@ -183,8 +183,8 @@ impl CudaNetwork {
     /// Enqueues copying the first `count` rows of every output to `to`.
     fn show(&self, bucket: usize, count: usize, to: Address) -> Result<(), GpuError> {
         let mut start = to;
-        for Port { storage, pair } in &self.plan.outputs {
-            let from = self.address(bucket, *storage);
+        for ExternalValue { buffer, pair } in &self.plan.outputs {
+            let from = self.address(bucket, *buffer);
             self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, [from, start])?;
             start += (count * pair.len() * size_of::<f32>()) as Address;
         }
@@ -209,10 +209,10 @@ impl CudaNetwork {
         }
     }
 
-    fn address(&self, bucket: usize, storage: usize) -> Address {
-        let places = self.buckets.get(&bucket).expect("batches have a bucket's size");
+    fn address(&self, bucket: usize, buffer: usize) -> Address {
+        let arena_layout = self.buckets.get(&bucket).expect("batches have a bucket's size");
         let (arena, _arena) = self.arena.device_ptr(self.gpu.stream());
-        arena + places.offsets[storage] as Address
+        arena + arena_layout.offsets[buffer] as Address
     }
 
     /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
@@ -223,9 +223,9 @@ impl CudaNetwork {
             let count = rows_max.min(rows - first);
             let (&bucket, _) =
                 self.buckets.range(count..).next().expect("no batch is larger than the largest");
-            let Port { storage, pair } = &self.plan.input;
+            let ExternalValue { buffer, pair } = &self.plan.input;
             let from = x + (first * pair.len() * size_of::<f32>()) as Address;
-            let ends = [from, self.address(bucket, *storage)];
+            let ends = [from, self.address(bucket, *buffer)];
             self.copy(self.named("copy_f32", "copy_f32_f16"), pair, count, ends)?;
             self.run_steps(bucket)?;
             self.show_part(bucket, [first, count, rows], y)?;
@@ -241,9 +241,9 @@ impl CudaNetwork {
         to: Address,
     ) -> Result<(), GpuError> {
         let mut start = to;
-        for Port { storage, pair } in &self.plan.outputs {
+        for ExternalValue { buffer, pair } in &self.plan.outputs {
             let bytes = |rows: usize| (rows * pair.len() * size_of::<f32>()) as Address;
-            let ends = [self.address(bucket, *storage), start + bytes(first)];
+            let ends = [self.address(bucket, *buffer), start + bytes(first)];
             self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, ends)?;
             start += bytes(rows);
         }
@@ -252,7 +252,7 @@ impl CudaNetwork {
 }
 
 fn check_counts(plan: &Plan, rows: usize) -> Result<(), GpuError> {
-    let longest = plan.storages.iter().map(|storage| storage.len).max().unwrap_or(0);
+    let longest = plan.buffers.iter().map(|buffer| buffer.len).max().unwrap_or(0);
     match longest.checked_mul(rows) {
         Some(count) if count <= COUNT_MAX as usize => Ok(()),
         _ => Err(GpuError::Large { rows, max: COUNT_MAX }),

@@ -86,11 +86,10 @@ pub(super) trait Work: Send + Sync {
 
 /// A value's memory: rows of `len` elements, one after another.
 #[derive(Debug, Clone)]
-pub(super) struct Storage {
+pub(super) struct ValueBuffer {
     pub(super) len: usize,
-    /// The steps between which it holds something: it is written in the first and last read in the
-    /// last.
-    pub(super) alive: [usize; 2],
+    /// The first step that writes the buffer and the last step that reads it, both included.
+    pub(super) live_range: [usize; 2],
 }
 
 /// An operation with its place in the network.
@@ -104,27 +103,35 @@ pub(super) struct Step {
 pub(super) struct Plan {
     pub(super) element_type: ElementType,
     pub(super) constants: Constants,
-    pub(super) storages: Vec<Storage>,
+    pub(super) buffers: Vec<ValueBuffer>,
     pub(super) steps: Vec<Step>,
-    /// The storage of the input, and how the rows of the graph's input become it.
-    pub(super) input: Port,
-    /// The storages of the outputs.
-    pub(super) outputs: Vec<Port>,
+    pub(super) input: ExternalValue,
+    pub(super) outputs: Vec<ExternalValue>,
 }
 
-/// A value at the edge of the network.
-pub(super) struct Port {
-    pub(super) storage: usize,
-    /// From rows in plain order to the storage, or back.
+/// The input or an output of the network.
+pub(super) struct ExternalValue {
+    /// Index in [`Plan::buffers`].
+    pub(super) buffer: usize,
+    /// From items in the plain layout to the buffer for the input, or back for an output.
     pub(super) pair: StridedPair,
 }
 
-/// Where everything lies for one batch size.
+/// Where the buffers lie in the arena, for one batch size.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Places {
-    /// Per storage, from the start of the arena.
+pub(super) struct ArenaLayout {
+    /// Bytes from the start of the arena, per buffer.
     pub(super) offsets: Vec<usize>,
+    /// Size of the arena.
     pub(super) bytes: usize,
+}
+
+/// The bytes of one buffer in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ArenaRange {
+    start: usize,
+    end: usize,
+    live_range: [usize; 2],
 }
 
 impl Plan {
@@ -133,35 +140,37 @@ impl Plan {
         self.outputs.iter().map(|output| output.pair.len()).sum()
     }
 
-    /// Puts storages that are never alive together at the same place, largest first.
-    pub(super) fn places(&self, batch: usize) -> Places {
-        let size = |storage: &Storage| {
-            (storage.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
+    /// Places buffers whose live ranges do not overlap at the same offsets, largest first.
+    pub(super) fn arena_layout(&self, batch: usize) -> ArenaLayout {
+        let size = |buffer: &ValueBuffer| {
+            (buffer.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
         };
-        let mut order: Vec<usize> = (0..self.storages.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(size(&self.storages[index])));
-        let mut placed: Vec<(usize, usize, [usize; 2])> = Vec::new();
-        let mut offsets = vec![0; self.storages.len()];
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(size(&self.buffers[index])));
+        let mut placed: Vec<ArenaRange> = Vec::new();
+        let mut offsets = vec![0; self.buffers.len()];
         for index in order {
-            let storage = &self.storages[index];
-            let offset = lowest_gap(&placed, size(storage), storage.alive);
-            offsets[index] = offset;
-            placed.push((offset, offset + size(storage), storage.alive));
+            let buffer = &self.buffers[index];
+            let live_range = buffer.live_range;
+            let start = first_free_offset(&placed, size(buffer), live_range);
+            offsets[index] = start;
+            placed.push(ArenaRange { start, end: start + size(buffer), live_range });
             placed.sort_unstable();
         }
-        let bytes = placed.iter().map(|(_, end, _)| *end).max().unwrap_or(0);
-        Places { offsets, bytes }
+        let bytes = placed.iter().map(|range| range.end).max().unwrap_or(0);
+        ArenaLayout { offsets, bytes }
     }
 }
 
-/// The lowest place of `bytes` that nothing alive meanwhile lies in; `placed` is sorted.
-fn lowest_gap(placed: &[(usize, usize, [usize; 2])], bytes: usize, alive: [usize; 2]) -> usize {
-    let mut lowest = 0;
-    for (start, end, other) in placed {
-        let meet = other[0] <= alive[1] && alive[0] <= other[1];
-        if meet && lowest + bytes > *start {
-            lowest = lowest.max(*end);
+/// Returns the first offset where `bytes` are free over the live range; `placed` is sorted.
+fn first_free_offset(placed: &[ArenaRange], bytes: usize, live_range: [usize; 2]) -> usize {
+    let [first, last] = live_range;
+    let mut offset = 0;
+    for range in placed {
+        let overlaps = range.live_range[0] <= last && first <= range.live_range[1];
+        if overlaps && offset + bytes > range.start {
+            offset = offset.max(range.end);
         }
     }
-    lowest
+    offset
 }

@@ -10,62 +10,62 @@ use crate::shape::{broadcast_strides, known_elements, permute, strides};
 impl Lowering<'_> {
     pub(super) fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
         let layout = self.layout_of(node.inputs[0]);
-        let from = self.have(node.inputs[0], layout);
+        let from = self.buffer_in(node.inputs[0], layout);
         let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let to = self.place(node.output, layout);
+        let to = self.add_buffer(node.output, layout);
         if let (ValueLayout::ChannelsLast, [0, top, left], [0, bottom, right]) =
             (layout, before, after)
         {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
             let window = WindowPlan::new(inner, outer, window, [1, 1]);
             let work = Border::new(window, None, value, self.element_type);
-            return self.push(work, vec![from], to);
+            return self.add_step(work, vec![from], to);
         }
         let fill = Fill::new(value, known_elements(outer), self.element_type);
-        self.push(fill, Vec::new(), to);
+        self.add_step(fill, Vec::new(), to);
         let (read, written) = (layout.strides(inner), layout.strides(outer));
         let start = before.iter().zip(&written).map(|(before, stride)| before * stride).sum();
         let item_strides = [known_elements(inner), known_elements(outer)];
         let pair = StridedPair::new(inner, [&read, &written], item_strides, &written);
-        self.push(Copy::new(pair, [0, start], self.element_type), vec![from], to);
+        self.add_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) {
         let layout = self.layout_of(node.inputs[0]);
         let outer = self.shape(node.output);
         let written = layout.strides(outer);
-        let to = self.place(node.output, layout);
+        let to = self.add_buffer(node.output, layout);
         let mut start = 0;
         for &id in &node.inputs {
-            let from = self.have(id, layout);
+            let from = self.buffer_in(id, layout);
             let part = self.shape(id);
             let item_strides = [known_elements(part), known_elements(outer)];
             let read = layout.strides(part);
             let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
             let work = Copy::new(pair, [0, start * written[axis]], self.element_type);
-            self.push(work, vec![from], to);
+            self.add_step(work, vec![from], to);
             start += part[axis];
         }
     }
 
     pub(super) fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
         let layout = self.layout_of(node.inputs[0]);
-        let from = self.have(node.inputs[0], layout);
+        let from = self.buffer_in(node.inputs[0], layout);
         let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
         let (mut read, written) = (layout.strides(outer), layout.strides(part));
         let start = start * read[axis];
         read[axis] *= step;
         let item_strides = [known_elements(outer), known_elements(part)];
         let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
-        let to = self.place(node.output, layout);
-        self.push(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
     /// In the order in which no number moves, where there is one.
     pub(super) fn transpose(&mut self, node: &Node, perm: &[usize]) {
         let (x, y) = (node.inputs[0], node.output);
         let layout = self.layout_of(x);
-        let from = self.have(x, layout);
+        let from = self.buffer_in(x, layout);
         let (permuted, shape) = (permute(&layout.strides(self.shape(x)), perm), self.shape(y));
         let pair_to = |to: ValueLayout| relayout(shape, &permuted, &to.strides(shape));
         let channels_last = pair_to(ValueLayout::ChannelsLast);
@@ -73,21 +73,21 @@ impl Lowering<'_> {
             true => (channels_last, ValueLayout::ChannelsLast),
             false => (pair_to(ValueLayout::Plain), ValueLayout::Plain),
         };
-        self.moved(pair, from, (y, layout));
+        self.copy_or_reuse(pair, from, (y, layout));
     }
 
     pub(super) fn reshape(&mut self, node: &Node) {
-        let storage = self.have(node.inputs[0], ValueLayout::Plain);
-        self.places.insert((node.output, ValueLayout::Plain), storage);
+        let buffer = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        self.buffer_of.insert((node.output, ValueLayout::Plain), buffer);
     }
 
     pub(super) fn expand(&mut self, node: &Node) {
         let (x, y) = (node.inputs[0], node.output);
-        let from = self.have(x, ValueLayout::Plain);
+        let from = self.buffer_in(x, ValueLayout::Plain);
         let (inner, outer) = (self.shape(x), self.shape(y));
         let (read, written) = (broadcast_strides(inner, outer), strides(outer));
         let item_strides = [known_elements(inner), known_elements(outer)];
         let pair = StridedPair::new(outer, [&read, &written], item_strides, &written);
-        self.moved(pair, from, (y, ValueLayout::Plain));
+        self.copy_or_reuse(pair, from, (y, ValueLayout::Plain));
     }
 }
