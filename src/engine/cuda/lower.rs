@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::dnn::Ending;
 use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
-use super::plan::{At, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
+use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
     Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
     Sample, Sampling, Softmax, WindowPlan,
@@ -204,15 +204,15 @@ impl<'g> Lowering<'g> {
         let finish = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
-        let border = conv.border.as_ref().map(|border| self.constants.floats(border.data()));
+        let border = conv.border.as_ref().map(|border| self.constants.add_f32(border.data()));
         let writes = self.add_buffer(node.output, layout);
         let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
             let multiplier = out / conv.groups;
             let window = WindowPlan { channels: out, ..window };
             let finish = finish.unwrap_or(FinishPlan::NONE);
-            let constants = [Some(weight), border];
-            Box::new(Depthwise::new(window, multiplier, constants, finish, self.element_type))
+            let element_type = self.element_type;
+            Box::new(Depthwise::new(window, multiplier, weight, border, finish, element_type))
         } else {
             let finish =
                 finish.map(|finish| Elements::new(finish, known_elements(to), self.element_type));
@@ -220,7 +220,7 @@ impl<'g> Lowering<'g> {
                 let pixels = to[1] * to[2];
                 Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.precision))
             } else {
-                Box::new(self.dense(conv, window, [Some(weight), border], finish))
+                Box::new(self.dense(conv, window, weight, border, finish))
             }
         };
         self.steps.push(Step { work, reads, writes });
@@ -230,15 +230,16 @@ impl<'g> Lowering<'g> {
         &mut self,
         conv: &Conv,
         window: WindowPlan,
-        [weight, border]: [Option<At>; 2],
+        weight: ConstantOffset,
+        border: Option<ConstantOffset>,
         finish: Option<Elements>,
     ) -> Dense {
         let ends = matches!(conv.activation, Some(Activation::Relu));
         let zeros = vec![0.0; conv.channels()];
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
         Dense {
-            weight: weight.expect("a convolution has weights"),
-            bias: ends.then(|| self.constants.values(bias, self.element_type)),
+            weight,
+            bias: ends.then(|| self.constants.add(bias, self.element_type)),
             border,
             ending: if ends { Ending::Relu } else { Ending::None },
             finish,
@@ -251,7 +252,7 @@ impl<'g> Lowering<'g> {
     }
 
     /// A convolution's weights: for depthwise ones `[taps, out]`, else `[out, taps, of a group]`.
-    fn taps(&mut self, conv: &Conv) -> At {
+    fn taps(&mut self, conv: &Conv) -> ConstantOffset {
         let [out, of_group, height, width] = *conv.weight.shape() else {
             unreachable!("weights have four axes")
         };
@@ -265,14 +266,14 @@ impl<'g> Lowering<'g> {
             };
             numbers[to] = weight;
         }
-        self.constants.values(&numbers, self.element_type)
+        self.constants.add(&numbers, self.element_type)
     }
 
     fn linear(&mut self, node: &Node, linear: &op::Linear) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let to = self.shape(node.output);
         let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
-        let weight = self.constants.values(linear.weight.data(), self.element_type);
+        let weight = self.constants.add(linear.weight.data(), self.element_type);
         let finish = linear.bias.as_ref().map(|bias| {
             let shift = Some(Repeated::channels(&mut self.constants, bias.data()));
             let plan = FinishPlan { shift, ..FinishPlan::NONE };

@@ -16,7 +16,7 @@ use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
 use super::layout::StridedPair;
 use super::lower::lower;
-use super::plan::{ArenaLayout, ExternalValue, Plan, Site};
+use super::plan::{ArenaLayout, ExternalValue, LaunchContext, Plan};
 use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
@@ -90,8 +90,10 @@ impl CudaNetwork {
         constants.resize(constants.len().max(1), 0);
         let constants = stream.clone_htod(&constants)?;
         let mut workspace_bytes = 0;
-        for (&bucket, step) in buckets.keys().flat_map(|b| plan.steps.iter().map(move |s| (b, s))) {
-            workspace_bytes = workspace_bytes.max(step.work.workspace_bytes(&gpu, bucket)?);
+        for &bucket in buckets.keys() {
+            for step in &plan.steps {
+                workspace_bytes = workspace_bytes.max(step.work.prepare(&gpu, bucket)?);
+            }
         }
         let arena = stream.alloc_zeros::<u8>(arena_bytes.max(1))?;
         let workspace = stream.alloc_zeros::<u8>(workspace_bytes.max(1))?;
@@ -174,8 +176,9 @@ impl CudaNetwork {
         for step in &self.plan.steps {
             let x = step.reads.iter().map(|&buffer| self.address(bucket, buffer)).collect();
             let y = self.address(bucket, step.writes);
-            let site = Site { gpu: &self.gpu, batch: bucket, constants, x, y, workspace };
-            step.work.enqueue(&site)?;
+            let gpu = &self.gpu;
+            let context = LaunchContext { gpu, batch: bucket, constants, x, y, workspace };
+            step.work.enqueue(&context)?;
         }
         Ok(())
     }

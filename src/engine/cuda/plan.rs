@@ -8,12 +8,12 @@ use super::layout::StridedPair;
 /// Bytes that every value and constant is aligned to: what the widest memory access needs.
 const ALIGNMENT: usize = 256;
 
-/// A constant's place in [`Constants`].
+/// Offset of a constant in [`Constants`], in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct At(usize);
+pub(super) struct ConstantOffset(usize);
 
-impl At {
-    /// Its address, when the constants lie at `base`.
+impl ConstantOffset {
+    /// Returns the address of the constant if the constants begin at `base`.
     pub(super) fn address(self, base: Address) -> Address {
         base + self.0 as Address
     }
@@ -26,45 +26,54 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    pub(super) fn floats(&mut self, numbers: &[f32]) -> At {
-        self.push(numbers.iter().flat_map(|number| number.to_ne_bytes()))
+    pub(super) fn add_f32(&mut self, numbers: &[f32]) -> ConstantOffset {
+        self.add_bytes(numbers.iter().flat_map(|number| number.to_ne_bytes()))
     }
 
-    /// In the precision of the values.
-    pub(super) fn values(&mut self, numbers: &[f32], element_type: ElementType) -> At {
+    /// Adds numbers in the type of the values.
+    pub(super) fn add(&mut self, numbers: &[f32], element_type: ElementType) -> ConstantOffset {
         match element_type {
             ElementType::F16 => {
                 let halves = numbers.iter().map(|number| half::f16::from_f32(*number));
-                self.push(halves.flat_map(half::f16::to_ne_bytes))
+                self.add_bytes(halves.flat_map(half::f16::to_ne_bytes))
             }
-            ElementType::F32 => self.floats(numbers),
+            ElementType::F32 => self.add_f32(numbers),
         }
     }
 
-    fn push(&mut self, bytes: impl Iterator<Item = u8>) -> At {
+    fn add_bytes(&mut self, bytes: impl Iterator<Item = u8>) -> ConstantOffset {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
-        let at = At(self.bytes.len());
+        let offset = ConstantOffset(self.bytes.len());
         self.bytes.extend(bytes);
-        at
+        offset
     }
 }
 
-/// Where a step runs: what it was given, for a batch of `batch` rows.
-pub(super) struct Site<'a> {
+/// Addresses and sizes of one run of a step.
+pub(super) struct LaunchContext<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) batch: usize,
     pub(super) constants: Address,
     /// What it reads, in its own order.
     pub(super) x: Vec<Address>,
     pub(super) y: Address,
-    /// As many bytes as [`Work::workspace_bytes`] says.
+    /// As many bytes as [`Work::prepare`] returns.
     pub(super) workspace: Address,
 }
 
-impl Site<'_> {
-    /// The address of a constant; null for none.
-    pub(super) fn constant(&self, at: Option<At>) -> Address {
-        at.map_or(0, |at| at.address(self.constants))
+impl LaunchContext<'_> {
+    pub(super) fn constant(&self, offset: ConstantOffset) -> Address {
+        offset.address(self.constants)
+    }
+
+    /// Returns the address of a constant, or null for none.
+    pub(super) fn optional_constant(&self, offset: Option<ConstantOffset>) -> Address {
+        offset.map_or(0, |offset| self.constant(offset))
+    }
+
+    /// Returns the address of the second input, which is the residual, or null for none.
+    pub(super) fn residual(&self) -> Address {
+        self.x.get(1).copied().unwrap_or(0)
     }
 
     /// `len` elements of each row.
@@ -75,11 +84,11 @@ impl Site<'_> {
 
 /// What a step does.
 pub(super) trait Work: Send + Sync {
-    /// Enqueues it on the GPU's stream.
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError>;
+    /// Enqueues the step on the GPU's stream.
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError>;
 
-    /// Scratch memory for a batch; whatever is chosen for the batch is chosen here.
-    fn workspace_bytes(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
+    /// Chooses the algorithm for a batch size, and returns the bytes of scratch memory it needs.
+    fn prepare(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
         Ok(0)
     }
 }

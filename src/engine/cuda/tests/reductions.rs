@@ -5,7 +5,7 @@ use half::f16;
 
 use super::{Turn, gpu};
 use crate::cuda::element_type::ElementType;
-use crate::cuda::plan::{Site, Work};
+use crate::cuda::plan::{LaunchContext, Work};
 use crate::cuda::work::{Reduce, Softmax, Team};
 use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
 use crate::op::Reduction;
@@ -137,8 +137,9 @@ impl Case {
             stream.alloc_zeros::<u8>(to_bytes(&vec![0.0; len], self.element_type).len()).unwrap();
         let [from, to] = [&x, &y].map(|memory| memory.device_ptr(stream).0);
         let gpu = &gpu.gpu;
-        let site = Site { gpu, batch, constants: 0, x: vec![from], y: to, workspace: 0 };
-        self.work().enqueue(&site).unwrap();
+        let context =
+            LaunchContext { gpu, batch, constants: 0, x: vec![from], y: to, workspace: 0 };
+        self.work().enqueue(&context).unwrap();
         let found = stream.clone_dtoh(&y).unwrap();
         stream.synchronize().unwrap();
         to_numbers(&found, self.element_type)

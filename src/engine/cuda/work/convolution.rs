@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use super::elements::Elements;
 use super::{Border, FinishPlan, Kernel, WindowPlan};
 use crate::Precision;
-use crate::cuda::arguments;
+use crate::cuda::arguments::{self, Address};
 use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError, Product};
-use crate::cuda::plan::{At, Site, Work};
+use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
 /// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
 /// cache.
@@ -21,8 +21,8 @@ const PATCHES_BYTES_MAX: usize = 32 << 20;
 /// One kernel for each channel.
 pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
-    weight: At,
-    border: Option<At>,
+    weight: ConstantOffset,
+    border: Option<ConstantOffset>,
     finish: FinishPlan,
     /// Its channels are those of the output.
     window: WindowPlan,
@@ -34,7 +34,8 @@ impl Depthwise {
     pub(in crate::cuda) fn new(
         window: WindowPlan,
         multiplier: usize,
-        [weight, border]: [Option<At>; 2],
+        weight: ConstantOffset,
+        border: Option<ConstantOffset>,
         finish: FinishPlan,
         element_type: ElementType,
     ) -> Self {
@@ -42,32 +43,30 @@ impl Depthwise {
             1 => Kernel::packed("depthwise", element_type, window.channels),
             _ => Kernel::single("depthwise", element_type),
         };
-        let weight = weight.expect("a convolution has weights");
         Self { kernel, weight, border, finish, window, multiplier }
     }
 }
 
 impl Work for Depthwise {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let residual = site.x.get(1).copied().unwrap_or(0);
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
         let arguments = arguments::Depthwise {
-            y: site.y,
-            x: site.x[0],
-            weight: site.constant(Some(self.weight)),
-            border: site.constant(self.border),
-            finish: self.finish.argument(site, residual),
+            y: context.y,
+            x: context.x[0],
+            weight: context.constant(self.weight),
+            border: context.optional_constant(self.border),
+            finish: self.finish.argument(context, context.residual()),
             window: self.window.argument(),
             multiplier: self.multiplier as u32,
             count,
         };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
 
 /// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
 pub(in crate::cuda) struct Linear {
-    weight: At,
+    weight: ConstantOffset,
     /// `None` where there is nothing left to do.
     finish: Option<Elements>,
     precision: Precision,
@@ -79,7 +78,7 @@ pub(in crate::cuda) struct Linear {
 
 impl Linear {
     pub(in crate::cuda) fn new(
-        weight: At,
+        weight: ConstantOffset,
         finish: Option<Elements>,
         vectors: usize,
         sizes: [usize; 2],
@@ -90,38 +89,38 @@ impl Linear {
 }
 
 impl Work for Linear {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
         let product = Product {
-            m: site.batch * self.vectors,
+            m: context.batch * self.vectors,
             n,
             k,
-            x: site.x[0],
-            weight: site.constant(Some(self.weight)),
-            y: site.y,
+            x: context.x[0],
+            weight: context.constant(self.weight),
+            y: context.y,
             x_row: k,
             y_row: n,
             groups: 1,
         };
-        site.gpu.multiply(self.precision, product)?;
-        finish(self.finish.as_ref(), site)
+        context.gpu.multiply(self.precision, product)?;
+        finish(self.finish.as_ref(), context)
     }
 }
 
 /// The epilogue in place, with the residual where there is one.
-fn finish(elements: Option<&Elements>, site: &Site<'_>) -> Result<(), GpuError> {
-    let residual = site.x.get(1).copied().unwrap_or(0);
-    elements.map_or(Ok(()), |elements| elements.enqueue_at(site, [site.y, residual, site.y]))
+fn finish(elements: Option<&Elements>, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+    let addresses = [context.y, context.residual(), context.y];
+    elements.map_or(Ok(()), |elements| elements.enqueue_at(context, addresses))
 }
 
 /// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
 /// where that is not there or refuses it.
 pub(in crate::cuda) struct Dense {
     /// `[out, kernel height, kernel width, channels of a group]`.
-    pub(in crate::cuda) weight: At,
+    pub(in crate::cuda) weight: ConstantOffset,
     /// In the precision of the values, where the convolution can end in the same pass.
-    pub(in crate::cuda) bias: Option<At>,
-    pub(in crate::cuda) border: Option<At>,
+    pub(in crate::cuda) bias: Option<ConstantOffset>,
+    pub(in crate::cuda) border: Option<ConstantOffset>,
     pub(in crate::cuda) ending: Ending,
     /// What is left to do unless cuDNN ends the convolution.
     pub(in crate::cuda) finish: Option<Elements>,
@@ -174,7 +173,7 @@ impl Dense {
     }
 
     /// Scratch memory, after cuDNN has chosen its algorithm or has refused.
-    fn prepare(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
+    fn prepare_in_cudnn(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
         // It is told once for all batch sizes.
         let was_told = prepared.values().any(Option::is_none);
@@ -202,25 +201,25 @@ impl Dense {
         &self,
         dnn: &Dnn,
         convolution: &Convolution,
-        site: &Site<'_>,
+        context: &LaunchContext<'_>,
     ) -> Result<(), GpuError> {
-        let mut x = site.x[0];
+        let mut x = context.x[0];
         if let Some(border) = self.bordered() {
-            border.enqueue_at(site, x, site.workspace)?;
-            x = site.workspace;
+            border.enqueue_at(context, x, context.workspace)?;
+            x = context.workspace;
         }
         let addresses = Addresses {
             x,
-            weight: site.constant(Some(self.weight)),
-            bias: site.constant(self.bias),
-            residual: site.x.get(1).copied().unwrap_or(0),
-            y: site.y,
-            workspace: site.workspace + self.bordered_bytes(site.batch) as u64,
+            weight: context.constant(self.weight),
+            bias: context.optional_constant(self.bias),
+            residual: context.residual(),
+            y: context.y,
+            workspace: context.workspace + self.bordered_bytes(context.batch) as Address,
         };
         dnn.run(convolution, addresses)?;
         match self.ending {
             Ending::Relu => Ok(()),
-            Ending::None => finish(self.finish.as_ref(), site),
+            Ending::None => finish(self.finish.as_ref(), context),
         }
     }
 
@@ -240,54 +239,54 @@ impl Dense {
         self.pixels_at_a_time(batch) * self.patch_len() * self.element_type().bytes()
     }
 
-    fn as_product(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), site.batch * self.window.pixels());
-        let at_a_time = self.pixels_at_a_time(site.batch);
+    fn as_product(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let (k, pixels) = (self.patch_len(), context.batch * self.window.pixels());
+        let at_a_time = self.pixels_at_a_time(context.batch);
         let of_group = self.window.channels / self.groups;
         let kernel = Kernel::packed("patches", self.element_type(), of_group);
         for first in (0..pixels).step_by(at_a_time) {
             let m = at_a_time.min(pixels - first);
             let count = (m * k) as u32;
             let patches = arguments::Patches {
-                y: site.workspace,
-                x: site.x[0],
-                border: site.constant(self.border),
+                y: context.workspace,
+                x: context.x[0],
+                border: context.optional_constant(self.border),
                 window: self.window.argument(),
                 groups: self.groups as u32,
                 first_pixel: first as u32,
                 count,
             };
-            site.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
+            context.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
             let product = Product {
                 m,
                 n: self.out / self.groups,
                 k: k / self.groups,
-                x: site.workspace,
-                weight: site.constant(Some(self.weight)),
-                y: site.y + (first * self.out * self.element_type().bytes()) as u64,
+                x: context.workspace,
+                weight: context.constant(self.weight),
+                y: context.y + (first * self.out * self.element_type().bytes()) as Address,
                 x_row: k,
                 y_row: self.out,
                 groups: self.groups,
             };
-            site.gpu.multiply(self.precision, product)?;
+            context.gpu.multiply(self.precision, product)?;
         }
-        finish(self.finish.as_ref(), site)
+        finish(self.finish.as_ref(), context)
     }
 }
 
 impl Work for Dense {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let Some(library) = site.gpu.dnn() else { return self.as_product(site) };
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let Some(library) = context.gpu.dnn() else { return self.as_product(context) };
         let (dnn, prepared) = (library.lock(), self.prepared.lock());
-        match prepared.get(&site.batch).expect("batches are prepared before they run") {
-            Some(convolution) => self.in_cudnn(&dnn, convolution, site),
-            None => self.as_product(site),
+        match prepared.get(&context.batch).expect("batches are prepared before they run") {
+            Some(convolution) => self.in_cudnn(&dnn, convolution, context),
+            None => self.as_product(context),
         }
     }
 
-    fn workspace_bytes(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
+    fn prepare(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
         match gpu.dnn() {
-            Some(dnn) => self.prepare(&dnn.lock(), batch),
+            Some(dnn) => self.prepare_in_cudnn(&dnn.lock(), batch),
             None => Ok(self.patches_bytes(batch)),
         }
     }

@@ -2,25 +2,25 @@
 
 use super::Kernel;
 use crate::constant::Constant;
-use crate::cuda::arguments;
+use crate::cuda::arguments::{self, Address};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::{StridedPair, ValueLayout};
-use crate::cuda::plan::{At, Constants, Site, Work};
+use crate::cuda::plan::{ConstantOffset, Constants, LaunchContext, Work};
 use crate::op::{Activation, BinaryOp};
 use crate::shape::{broadcast_strides, known_elements, offsets};
 
 /// Constants that repeat over the elements of a value.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct Repeated {
-    at: At,
+    offset: ConstantOffset,
     period: u32,
 }
 
 impl Repeated {
     /// One number for each channel of an image with its channels last.
     pub(in crate::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
-        Self { at: constants.floats(numbers), period: numbers.len() as u32 }
+        Self { offset: constants.add_f32(numbers), period: numbers.len() as u32 }
     }
 
     /// A constant that broadcasts to rows of `shape`, in the order they lie in.
@@ -50,11 +50,11 @@ impl Repeated {
         Self::channels(constants, &numbers)
     }
 
-    fn argument(this: Option<Self>, site: &Site<'_>) -> arguments::Periodic {
+    fn argument(this: Option<Self>, context: &LaunchContext<'_>) -> arguments::Periodic {
         match this {
             None => arguments::Periodic::NONE,
-            Some(Self { at, period }) => {
-                arguments::Periodic { numbers: site.constant(Some(at)), period }
+            Some(Self { offset, period }) => {
+                arguments::Periodic { numbers: context.constant(offset), period }
             }
         }
     }
@@ -105,12 +105,16 @@ impl FinishPlan {
     pub(in crate::cuda) const NONE: Self =
         Self { scale: None, shift: None, curve: CurvePlan::NONE };
 
-    pub(super) fn argument(&self, site: &Site<'_>, residual: u64) -> arguments::Finish {
+    pub(super) fn argument(
+        &self,
+        context: &LaunchContext<'_>,
+        residual: Address,
+    ) -> arguments::Finish {
         let CurvePlan { kind, a, b, slopes } = self.curve;
-        let slopes = Repeated::argument(slopes, site);
+        let slopes = Repeated::argument(slopes, context);
         arguments::Finish {
-            scale: Repeated::argument(self.scale, site),
-            shift: Repeated::argument(self.shift, site),
+            scale: Repeated::argument(self.scale, context),
+            shift: Repeated::argument(self.shift, context),
             residual,
             curve: arguments::Curve { slopes, kind, a, b },
         }
@@ -133,19 +137,19 @@ impl Elements {
     /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
     pub(super) fn enqueue_at(
         &self,
-        site: &Site<'_>,
-        [x, residual, y]: [u64; 3],
+        context: &LaunchContext<'_>,
+        [x, residual, y]: [Address; 3],
     ) -> Result<(), GpuError> {
-        let count = site.count(self.len);
-        let finish = self.finish.argument(site, residual);
+        let count = context.count(self.len);
+        let finish = self.finish.argument(context, residual);
         let arguments = arguments::Elements { y, x, finish, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
 
 impl Work for Elements {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        self.enqueue_at(site, [site.x[0], 0, site.y])
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(context, [context.x[0], 0, context.y])
     }
 }
 
@@ -163,17 +167,17 @@ impl Binary {
 }
 
 impl Work for Binary {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.pair.len());
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.pair.len());
         let kind = match self.op {
             BinaryOp::Add => 0,
             BinaryOp::Sub => 1,
             BinaryOp::Mul => 2,
             BinaryOp::Div => 3,
         };
-        let axes = self.pair.argument(site.batch as u32);
-        let [a, b] = [site.x[0], site.x[1]];
-        let arguments = arguments::Binary { y: site.y, a, b, axes, kind, count };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+        let axes = self.pair.argument(context.batch as u32);
+        let [a, b] = [context.x[0], context.x[1]];
+        let arguments = arguments::Binary { y: context.y, a, b, axes, kind, count };
+        context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }

@@ -1,18 +1,18 @@
 //! Values that only move.
 
 use super::{Kernel, WindowPlan};
-use crate::cuda::arguments;
+use crate::cuda::arguments::{self, Address};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::StridedPair;
-use crate::cuda::plan::{At, Site, Work};
+use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
 /// Transposes, joins, cuts and repeats.
 pub(in crate::cuda) struct Copy {
     kernel: Kernel,
     pair: StridedPair,
     /// Bytes from the start of what is read, and of what is written.
-    starts: [u64; 2],
+    starts: [Address; 2],
 }
 
 impl Copy {
@@ -22,17 +22,17 @@ impl Copy {
         starts: [usize; 2],
         element_type: ElementType,
     ) -> Self {
-        let starts = starts.map(|start| (start * element_type.bytes()) as u64);
+        let starts = starts.map(|start| (start * element_type.bytes()) as Address);
         Self { kernel: Kernel::single("copy", element_type), pair, starts }
     }
 }
 
 impl Work for Copy {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.pair.len());
-        let axes = self.pair.argument(site.batch as u32);
-        let (x, y) = (site.x[0] + self.starts[0], site.y + self.starts[1]);
-        site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.pair.len());
+        let axes = self.pair.argument(context.batch as u32);
+        let (x, y) = (context.x[0] + self.starts[0], context.y + self.starts[1]);
+        context.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
     }
 }
 
@@ -50,10 +50,10 @@ impl Fill {
 }
 
 impl Work for Fill {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.len);
-        let arguments = arguments::Fill { y: site.y, value: self.value, count };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.len);
+        let arguments = arguments::Fill { y: context.y, value: self.value, count };
+        context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }
 
@@ -61,7 +61,7 @@ impl Work for Fill {
 pub(in crate::cuda) struct Border {
     kernel: Kernel,
     window: WindowPlan,
-    filling: Option<At>,
+    channel_values: Option<ConstantOffset>,
     value: f32,
 }
 
@@ -69,19 +69,25 @@ impl Border {
     /// The border holds one number for each channel, or `value`.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
-        filling: Option<At>,
+        channel_values: Option<ConstantOffset>,
         value: f32,
         element_type: ElementType,
     ) -> Self {
         let kernel = Kernel::packed("border", element_type, window.channels);
-        Self { kernel, window, filling, value }
+        Self { kernel, window, channel_values, value }
     }
 
-    pub(super) fn enqueue_at(&self, site: &Site<'_>, x: u64, y: u64) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let (window, border) = (self.window.argument(), site.constant(self.filling));
+    pub(super) fn enqueue_at(
+        &self,
+        context: &LaunchContext<'_>,
+        x: Address,
+        y: Address,
+    ) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
+        let (window, border) =
+            (self.window.argument(), context.optional_constant(self.channel_values));
         let arguments = arguments::Border { y, x, border, window, value: self.value, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 
     /// Elements of one row of the image with its border.
@@ -91,7 +97,7 @@ impl Border {
 }
 
 impl Work for Border {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        self.enqueue_at(site, site.x[0], site.y)
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(context, context.x[0], context.y)
     }
 }

@@ -6,7 +6,7 @@ use super::Kernel;
 use crate::cuda::arguments::{self, AXES_MAX};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
-use crate::cuda::plan::{Site, Work};
+use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::Reduction;
 use crate::shape::known_elements;
 
@@ -117,13 +117,13 @@ fn product(axes: &[[usize; 2]]) -> usize {
 }
 
 impl Work for Reduce {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let mut kept = vec![[site.batch, self.row_len]];
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let mut kept = vec![[context.batch, self.row_len]];
         kept.extend(&self.kept);
-        let count = site.count(product(&self.kept));
+        let count = context.count(product(&self.kept));
         let arguments = arguments::Reduce {
-            y: site.y,
-            x: site.x[0],
+            y: context.y,
+            x: context.x[0],
             kept_sizes: column(&kept, 0),
             kept_strides: column(&kept, 1),
             reduced_sizes: column(&self.reduced, 0),
@@ -139,7 +139,7 @@ impl Work for Reduce {
             length: product(&self.reduced) as u32,
             count,
         };
-        self.team.launch(site.gpu, &self.kernel, count, &arguments)
+        self.team.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 
@@ -177,11 +177,11 @@ impl Softmax {
 }
 
 impl Work for Softmax {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.outer * self.inner);
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
-        let arguments = arguments::Softmax { y: site.y, x: site.x[0], length, inner, count };
-        self.team.launch(site.gpu, &self.kernel, count, &arguments)
+        let arguments = arguments::Softmax { y: context.y, x: context.x[0], length, inner, count };
+        self.team.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 

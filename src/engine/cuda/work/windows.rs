@@ -4,7 +4,7 @@ use super::Kernel;
 use crate::cuda::arguments;
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
-use crate::cuda::plan::{Site, Work};
+use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::{ResizeMode, Window};
 
 /// A window, and the images it reads and writes.
@@ -95,10 +95,10 @@ impl Sample {
 }
 
 impl Work for Sample {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let (x, y, window) = (site.x[0], site.y, self.window.argument());
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
+        let (x, y, window) = (context.x[0], context.y, self.window.argument());
         let arguments = arguments::Sampled { y, x, window, kind: self.kind, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
