@@ -28,29 +28,29 @@ impl Periodic {
 /// A function of one number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Curve {
+pub(super) struct Pointwise {
     pub(super) slopes: Periodic,
     pub(super) kind: i32,
     pub(super) a: f32,
     pub(super) b: f32,
 }
 
-/// `curve(sum × scale + shift + residual)`.
+/// `pointwise(sum × scale + shift + residual)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Finish {
+pub(super) struct Epilogue {
     pub(super) scale: Periodic,
     pub(super) shift: Periodic,
     pub(super) residual: Address,
-    pub(super) curve: Curve,
+    pub(super) pointwise: Pointwise,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Elements {
+pub(super) struct Elementwise {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) finish: Finish,
+    pub(super) epilogue: Epilogue,
     pub(super) count: u32,
 }
 
@@ -158,7 +158,7 @@ pub(super) struct Depthwise {
     pub(super) x: Address,
     pub(super) weight: Address,
     pub(super) border: Address,
-    pub(super) finish: Finish,
+    pub(super) epilogue: Epilogue,
     pub(super) window: Window,
     pub(super) multiplier: u32,
     pub(super) count: u32,
@@ -234,5 +234,15 @@ macro_rules! device_repr {
 }
 
 device_repr!(
-    Elements, Copy, Binary, Fill, Rows, Depthwise, Patches, Border, Sampled, Reduce, Softmax
+    Elementwise,
+    Copy,
+    Binary,
+    Fill,
+    Rows,
+    Depthwise,
+    Patches,
+    Border,
+    Sampled,
+    Reduce,
+    Softmax
 );

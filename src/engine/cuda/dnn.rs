@@ -47,7 +47,7 @@ pub(super) struct ConvolutionShape {
 
 /// What a convolution ends with in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum FusedEpilogue {
     /// Nothing: another kernel does the rest.
     None,
     /// `max(sum + bias + residual, 0)`.
@@ -64,7 +64,7 @@ pub(super) struct Convolution {
     activation: sys::cudnnActivationDescriptor_t,
     algorithm: sys::cudnnConvolutionFwdAlgo_t,
     workspace_bytes: usize,
-    ending: Ending,
+    epilogue: FusedEpilogue,
 }
 
 // SAFETY: descriptors are read only, after they were set.
@@ -77,9 +77,9 @@ unsafe impl Sync for Convolution {}
 pub(super) struct Addresses {
     pub(super) x: Address,
     pub(super) weight: Address,
-    /// Read by [`Ending::Relu`] only.
+    /// Read by [`FusedEpilogue::Relu`] only.
     pub(super) bias: Address,
-    /// Null for none; read by [`Ending::Relu`] only.
+    /// Null for none; read by [`FusedEpilogue::Relu`] only.
     pub(super) residual: Address,
     pub(super) y: Address,
     pub(super) workspace: Address,
@@ -105,9 +105,9 @@ impl Dnn {
     pub(super) fn prepare(
         &self,
         shape: &ConvolutionShape,
-        ending: Ending,
+        epilogue: FusedEpilogue,
     ) -> Result<Convolution, CudnnError> {
-        let mut convolution = Convolution::describe(shape, ending)?;
+        let mut convolution = Convolution::describe(shape, epilogue)?;
         // SAFETY: a structure of plain numbers.
         let mut found: [sys::cudnnConvolutionFwdAlgoPerf_t; ALGORITHMS_MAX] =
             unsafe { std::mem::zeroed() };
@@ -159,8 +159,8 @@ impl Dnn {
         // SAFETY: the plan's addresses hold what the descriptors state; scalars are read before the
         // return.
         unsafe {
-            match c.ending {
-                Ending::None => result::convolution_forward(
+            match c.epilogue {
+                FusedEpilogue::None => result::convolution_forward(
                     self.handle,
                     one,
                     c.x,
@@ -175,7 +175,7 @@ impl Dnn {
                     c.y,
                     y,
                 ),
-                Ending::Relu => {
+                FusedEpilogue::Relu => {
                     let (share, residual) = match at.residual {
                         0 => (zero, y.cast_const()),
                         residual => (one, residual as *const c_void),
@@ -219,7 +219,7 @@ impl Convolution {
         self.workspace_bytes
     }
 
-    fn describe(shape: &ConvolutionShape, ending: Ending) -> Result<Self, CudnnError> {
+    fn describe(shape: &ConvolutionShape, epilogue: FusedEpilogue) -> Result<Self, CudnnError> {
         let convolution = Self {
             x: result::create_tensor_descriptor()?,
             y: result::create_tensor_descriptor()?,
@@ -230,7 +230,7 @@ impl Convolution {
             algorithm:
                 sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
             workspace_bytes: 0,
-            ending,
+            epilogue,
         };
         convolution.set(shape)?;
         Ok(convolution)

@@ -28,14 +28,14 @@ const MODULES: [&str; 4] = [
 
 /// Every kernel, in the order of [`MODULES`]; each exists for both kinds of floats.
 const KERNELS: [&[&str]; 4] = [
-    &["elements", "copy", "binary", "fill"],
+    &["elementwise", "copy", "binary", "fill"],
     &["reduce", "reduce_block", "softmax", "softmax_block"],
     &["rows"],
     &["depthwise", "patches", "border", "pool", "resize"],
 ];
 
 /// Kernels that also exist for packs of channels.
-const PACKED: [&str; 6] = ["elements", "depthwise", "patches", "border", "pool", "resize"];
+const PACKED: [&str; 6] = ["elementwise", "depthwise", "patches", "border", "pool", "resize"];
 
 /// Kernels between the two kinds.
 const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];

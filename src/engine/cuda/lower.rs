@@ -5,13 +5,13 @@ mod moves;
 
 use std::collections::HashMap;
 
-use super::dnn::Ending;
+use super::dnn::FusedEpilogue;
 use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
-    Sample, Sampling, Softmax, WindowPlan,
+    Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear, PeriodicConstant,
+    PointwisePlan, Reduce, Sample, Sampling, Softmax, WindowPlan,
 };
 use crate::Precision;
 use crate::constant::Constant;
@@ -136,14 +136,17 @@ impl<'g> Lowering<'g> {
             Op::Linear(linear) => self.linear(node, linear),
             Op::ScaleShift(affine) => {
                 let layout = self.layout_of(x);
-                let scale = Some(self.repeated(&affine.scale, y, layout));
-                let shift = Some(self.repeated(&affine.shift, y, layout));
-                self.elements(node, FinishPlan { scale, shift, curve: CurvePlan::NONE });
+                let scale = Some(self.periodic(&affine.scale, y, layout));
+                let shift = Some(self.periodic(&affine.shift, y, layout));
+                self.elementwise(
+                    node,
+                    EpiloguePlan { scale, shift, pointwise: PointwisePlan::NONE },
+                );
             }
             Op::Activation(activation) => {
                 let layout = self.layout_of(x);
-                let curve = self.curve(activation, y, layout);
-                self.elements(node, FinishPlan { curve, ..FinishPlan::NONE });
+                let pointwise = self.pointwise(activation, y, layout);
+                self.elementwise(node, EpiloguePlan { pointwise, ..EpiloguePlan::NONE });
             }
             Op::Binary(op) => self.binary(node, *op),
             Op::MaxPool(window) => self.sample(node, Sampling::Largest, *window),
@@ -165,43 +168,54 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    fn repeated(&mut self, constant: &Constant, value: ValueId, layout: ValueLayout) -> Repeated {
-        Repeated::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
+    fn periodic(
+        &mut self,
+        constant: &Constant,
+        value: ValueId,
+        layout: ValueLayout,
+    ) -> PeriodicConstant {
+        PeriodicConstant::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
     }
 
-    fn curve(&mut self, activation: &Activation, value: ValueId, layout: ValueLayout) -> CurvePlan {
+    fn pointwise(
+        &mut self,
+        activation: &Activation,
+        value: ValueId,
+        layout: ValueLayout,
+    ) -> PointwisePlan {
         let slopes = match activation {
-            Activation::PRelu(slopes) => Some(self.repeated(slopes, value, layout)),
+            Activation::PRelu(slopes) => Some(self.periodic(slopes, value, layout)),
             _ => None,
         };
-        CurvePlan::of(activation, slopes)
+        PointwisePlan::of(activation, slopes)
     }
 
-    fn elements(&mut self, node: &Node, finish: FinishPlan) {
+    fn elementwise(&mut self, node: &Node, epilogue: EpiloguePlan) {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let work =
-            Elements::new(finish, known_elements(self.shape(node.output)), self.element_type);
+            Elementwise::new(epilogue, known_elements(self.shape(node.output)), self.element_type);
         let to = self.add_buffer(node.output, layout);
         self.add_step(work, vec![from], to);
     }
 
     /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
-    fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<FinishPlan> {
+    fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
         let bias = conv.bias.as_ref();
-        let shift = bias.map(|bias| Repeated::channels(&mut self.constants, bias.data()));
+        let shift =
+            bias.map(|bias| PeriodicConstant::per_channel(&mut self.constants, bias.data()));
         let layout = ValueLayout::ChannelsLast;
-        let curve = conv.activation.as_ref().map(|f| self.curve(f, node.output, layout));
-        let is_empty = shift.is_none() && curve.is_none() && node.inputs.len() == 1;
-        let curve = curve.unwrap_or(CurvePlan::NONE);
-        (!is_empty).then_some(FinishPlan { scale: None, shift, curve })
+        let pointwise = conv.activation.as_ref().map(|f| self.pointwise(f, node.output, layout));
+        let is_empty = shift.is_none() && pointwise.is_none() && node.inputs.len() == 1;
+        let pointwise = pointwise.unwrap_or(PointwisePlan::NONE);
+        (!is_empty).then_some(EpiloguePlan { scale: None, shift, pointwise })
     }
 
     fn convolution(&mut self, node: &'g Node, conv: &Conv) {
         let layout = ValueLayout::ChannelsLast;
         let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
         let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let finish = self.epilogue(node, conv);
+        let epilogue_plan = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
         let border = conv.border.as_ref().map(|border| self.constants.add_f32(border.data()));
@@ -210,17 +224,17 @@ impl<'g> Lowering<'g> {
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
             let multiplier = out / conv.groups;
             let window = WindowPlan { channels: out, ..window };
-            let finish = finish.unwrap_or(FinishPlan::NONE);
+            let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
             let element_type = self.element_type;
-            Box::new(Depthwise::new(window, multiplier, weight, border, finish, element_type))
+            Box::new(Depthwise::new(window, multiplier, weight, border, epilogue, element_type))
         } else {
-            let finish =
-                finish.map(|finish| Elements::new(finish, known_elements(to), self.element_type));
-            if is_pointwise(conv) {
+            let len = known_elements(to);
+            let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
+            if is_1x1(conv) {
                 let pixels = to[1] * to[2];
-                Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.precision))
+                Box::new(Linear::new(weight, epilogue, pixels, [out, of_group], self.precision))
             } else {
-                Box::new(self.dense(conv, window, weight, border, finish))
+                Box::new(self.dense(conv, window, weight, border, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
@@ -232,17 +246,17 @@ impl<'g> Lowering<'g> {
         window: WindowPlan,
         weight: ConstantOffset,
         border: Option<ConstantOffset>,
-        finish: Option<Elements>,
+        epilogue: Option<Elementwise>,
     ) -> Dense {
-        let ends = matches!(conv.activation, Some(Activation::Relu));
+        let is_fused = matches!(conv.activation, Some(Activation::Relu));
         let zeros = vec![0.0; conv.channels()];
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
         Dense {
             weight,
-            bias: ends.then(|| self.constants.add(bias, self.element_type)),
+            bias: is_fused.then(|| self.constants.add(bias, self.element_type)),
             border,
-            ending: if ends { Ending::Relu } else { Ending::None },
-            finish,
+            fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
+            epilogue,
             window,
             out: conv.channels(),
             groups: conv.groups,
@@ -274,13 +288,13 @@ impl<'g> Lowering<'g> {
         let to = self.shape(node.output);
         let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
         let weight = self.constants.add(linear.weight.data(), self.element_type);
-        let finish = linear.bias.as_ref().map(|bias| {
-            let shift = Some(Repeated::channels(&mut self.constants, bias.data()));
-            let plan = FinishPlan { shift, ..FinishPlan::NONE };
-            Elements::new(plan, known_elements(to), self.element_type)
+        let epilogue = linear.bias.as_ref().map(|bias| {
+            let shift = Some(PeriodicConstant::per_channel(&mut self.constants, bias.data()));
+            let plan = EpiloguePlan { shift, ..EpiloguePlan::NONE };
+            Elementwise::new(plan, known_elements(to), self.element_type)
         });
         let vectors = known_elements(to) / out;
-        let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
+        let work = Linear::new(weight, epilogue, vectors, [out, width], self.precision);
         let writes = self.add_buffer(node.output, ValueLayout::Plain);
         self.add_step(work, vec![from], writes);
     }
@@ -346,7 +360,7 @@ fn relayout(shape: &[usize], from: &[usize], to: &[usize]) -> StridedPair {
     StridedPair::new(shape, [from, to], [len, len], to)
 }
 
-fn is_pointwise(conv: &Conv) -> bool {
+fn is_1x1(conv: &Conv) -> bool {
     conv.window == NO_WINDOW && conv.groups == 1
 }
 

@@ -57,9 +57,9 @@ __device__ inline float larger(float x, float y) { return x <= y || y != y ? y :
 __device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
 
 // Functions of one number; the numbering is that of `arguments.rs`.
-enum CurveKind { NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS };
+enum PointwiseKind { NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS };
 
-struct Curve {
+struct Pointwise {
     Periodic slopes;
     int kind;
     float a;
@@ -70,14 +70,14 @@ __device__ inline float hard_sigmoid(float x, float alpha, float beta) {
     return smaller(larger(alpha * x + beta, 0.0f), 1.0f);
 }
 
-__device__ inline float bend(const Curve& curve, float x, unsigned at) {
-    switch (curve.kind) {
+__device__ inline float apply_pointwise(const Pointwise& pointwise, float x, unsigned at) {
+    switch (pointwise.kind) {
         case RELU: return larger(x, 0.0f);
-        case PRELU: return x > 0.0f ? x : x * curve.slopes.numbers[at % curve.slopes.period];
-        case LEAKY_RELU: return x > 0.0f ? x : x * curve.a;
+        case PRELU: return x > 0.0f ? x : x * pointwise.slopes.numbers[at % pointwise.slopes.period];
+        case LEAKY_RELU: return x > 0.0f ? x : x * pointwise.a;
         case SIGMOID: return 1.0f / (1.0f + expf(-x));
-        case CLIP: return smaller(larger(x, curve.a), curve.b);
-        case HARD_SIGMOID: return hard_sigmoid(x, curve.a, curve.b);
+        case CLIP: return smaller(larger(x, pointwise.a), pointwise.b);
+        case HARD_SIGMOID: return hard_sigmoid(x, pointwise.a, pointwise.b);
         case HARD_SWISH: return x * hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
         case TANH: return tanhf(x);
         case EXP: return expf(x);
@@ -87,30 +87,30 @@ __device__ inline float bend(const Curve& curve, float x, unsigned at) {
     }
 }
 
-// What is left to do to a sum before it is stored: curve(sum × scale + shift + residual).
-struct Finish {
+// What is left to do to a sum before it is stored: pointwise(sum × scale + shift + residual).
+struct Epilogue {
     Periodic scale;
     Periodic shift;
     const void* residual;
-    Curve curve;
+    Pointwise pointwise;
 };
 
 template <class T, int N>
-__device__ inline void finish(float (&x)[N], const Finish& finish, unsigned at) {
+__device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, unsigned at) {
     float other[N];
-    if (finish.scale.numbers) {
-        read(other, finish.scale, at);
+    if (epilogue.scale.numbers) {
+        read(other, epilogue.scale, at);
         for (int k = 0; k < N; ++k) x[k] *= other[k];
     }
-    if (finish.shift.numbers) {
-        read(other, finish.shift, at);
+    if (epilogue.shift.numbers) {
+        read(other, epilogue.shift, at);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    if (finish.residual) {
-        read(other, static_cast<const T*>(finish.residual), at);
+    if (epilogue.residual) {
+        read(other, static_cast<const T*>(epilogue.residual), at);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    for (int k = 0; k < N; ++k) x[k] = bend(finish.curve, x[k], at + k);
+    for (int k = 0; k < N; ++k) x[k] = apply_pointwise(epilogue.pointwise, x[k], at + k);
 }
 
 // A window that slides over an image, and the sizes of the images on both sides.

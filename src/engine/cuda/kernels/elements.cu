@@ -1,23 +1,23 @@
 // Functions of each element, of two values, and moves.
 #include "common.cuh"
 
-struct ElementsArguments {
+struct ElementwiseArguments {
     void* y;
     const void* x;
-    Finish finish;
+    Epilogue epilogue;
     unsigned count;
 };
 
 template <class T, int N>
-__device__ void elements(const ElementsArguments& a) {
+__device__ void elementwise(const ElementwiseArguments& a) {
     const unsigned at = thread_number() * N;
     if (at >= a.count) return;
     float x[N];
     read(x, static_cast<const T*>(a.x), at);
-    finish<T>(x, a.finish, at);
+    apply_epilogue<T>(x, a.epilogue, at);
     write(static_cast<T*>(a.y), at, x);
 }
-PACKED_KERNEL(elements, ElementsArguments)
+PACKED_KERNEL(elementwise, ElementwiseArguments)
 
 // Two arrays of one shape, each with its own strides; the last axis is the innermost.
 struct StridedAxes {

@@ -8,7 +8,7 @@ struct DepthwiseArguments {
     const void* x;
     const void* weight;      // [taps, output channels]
     const float* border;     // [input channels], or null for zeros
-    Finish finish;
+    Epilogue epilogue;
     Window window;           // its channels are those of the output
     unsigned multiplier;
     unsigned count;
@@ -40,7 +40,7 @@ __device__ void depthwise(const DepthwiseArguments& a) {
             for (int k = 0; k < N; ++k) sum[k] += x[k] * weight[k];
         }
     }
-    finish<T>(sum, a.finish, at);
+    apply_epilogue<T>(sum, a.epilogue, at);
     write(static_cast<T*>(a.y), at, sum);
 }
 PACKED_KERNEL(depthwise, DepthwiseArguments)

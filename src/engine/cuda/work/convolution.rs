@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry;
 
 use parking_lot::Mutex;
 
-use super::elements::Elements;
-use super::{Border, FinishPlan, Kernel, WindowPlan};
+use super::elements::Elementwise;
+use super::{Border, EpiloguePlan, Kernel, WindowPlan};
 use crate::Precision;
 use crate::cuda::arguments::{self, Address};
-use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
+use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, FusedEpilogue, is_refusal};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError, Product};
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
@@ -23,7 +23,7 @@ pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
     weight: ConstantOffset,
     border: Option<ConstantOffset>,
-    finish: FinishPlan,
+    epilogue: EpiloguePlan,
     /// Its channels are those of the output.
     window: WindowPlan,
     multiplier: usize,
@@ -36,14 +36,14 @@ impl Depthwise {
         multiplier: usize,
         weight: ConstantOffset,
         border: Option<ConstantOffset>,
-        finish: FinishPlan,
+        epilogue: EpiloguePlan,
         element_type: ElementType,
     ) -> Self {
         let kernel = match multiplier {
             1 => Kernel::packed("depthwise", element_type, window.channels),
             _ => Kernel::single("depthwise", element_type),
         };
-        Self { kernel, weight, border, finish, window, multiplier }
+        Self { kernel, weight, border, epilogue, window, multiplier }
     }
 }
 
@@ -55,7 +55,7 @@ impl Work for Depthwise {
             x: context.x[0],
             weight: context.constant(self.weight),
             border: context.optional_constant(self.border),
-            finish: self.finish.argument(context, context.residual()),
+            epilogue: self.epilogue.argument(context, context.residual()),
             window: self.window.argument(),
             multiplier: self.multiplier as u32,
             count,
@@ -68,7 +68,7 @@ impl Work for Depthwise {
 pub(in crate::cuda) struct Linear {
     weight: ConstantOffset,
     /// `None` where there is nothing left to do.
-    finish: Option<Elements>,
+    epilogue: Option<Elementwise>,
     precision: Precision,
     /// Products of one row.
     vectors: usize,
@@ -79,12 +79,12 @@ pub(in crate::cuda) struct Linear {
 impl Linear {
     pub(in crate::cuda) fn new(
         weight: ConstantOffset,
-        finish: Option<Elements>,
+        epilogue: Option<Elementwise>,
         vectors: usize,
         sizes: [usize; 2],
         precision: Precision,
     ) -> Self {
-        Self { weight, finish, precision, vectors, sizes }
+        Self { weight, epilogue, precision, vectors, sizes }
     }
 }
 
@@ -103,14 +103,17 @@ impl Work for Linear {
             groups: 1,
         };
         context.gpu.multiply(self.precision, product)?;
-        finish(self.finish.as_ref(), context)
+        enqueue_epilogue(self.epilogue.as_ref(), context)
     }
 }
 
 /// The epilogue in place, with the residual where there is one.
-fn finish(elements: Option<&Elements>, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+fn enqueue_epilogue(
+    epilogue: Option<&Elementwise>,
+    context: &LaunchContext<'_>,
+) -> Result<(), GpuError> {
     let addresses = [context.y, context.residual(), context.y];
-    elements.map_or(Ok(()), |elements| elements.enqueue_at(context, addresses))
+    epilogue.map_or(Ok(()), |epilogue| epilogue.enqueue_at(context, addresses))
 }
 
 /// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
@@ -121,9 +124,9 @@ pub(in crate::cuda) struct Dense {
     /// In the precision of the values, where the convolution can end in the same pass.
     pub(in crate::cuda) bias: Option<ConstantOffset>,
     pub(in crate::cuda) border: Option<ConstantOffset>,
-    pub(in crate::cuda) ending: Ending,
+    pub(in crate::cuda) fused: FusedEpilogue,
     /// What is left to do unless cuDNN ends the convolution.
-    pub(in crate::cuda) finish: Option<Elements>,
+    pub(in crate::cuda) epilogue: Option<Elementwise>,
     pub(in crate::cuda) window: WindowPlan,
     pub(in crate::cuda) out: usize,
     pub(in crate::cuda) groups: usize,
@@ -180,7 +183,7 @@ impl Dense {
         let shape = self.shape(batch);
         let convolution = match prepared.entry(batch) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => match dnn.prepare(&shape, self.ending) {
+            Entry::Vacant(place) => match dnn.prepare(&shape, self.fused) {
                 Ok(convolution) => place.insert(Some(convolution)),
                 Err(error) if is_refusal(error) => {
                     if !was_told {
@@ -217,9 +220,9 @@ impl Dense {
             workspace: context.workspace + self.bordered_bytes(context.batch) as Address,
         };
         dnn.run(convolution, addresses)?;
-        match self.ending {
-            Ending::Relu => Ok(()),
-            Ending::None => finish(self.finish.as_ref(), context),
+        match self.fused {
+            FusedEpilogue::Relu => Ok(()),
+            FusedEpilogue::None => enqueue_epilogue(self.epilogue.as_ref(), context),
         }
     }
 
@@ -270,7 +273,7 @@ impl Dense {
             };
             context.gpu.multiply(self.precision, product)?;
         }
-        finish(self.finish.as_ref(), context)
+        enqueue_epilogue(self.epilogue.as_ref(), context)
     }
 }
 

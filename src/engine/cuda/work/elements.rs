@@ -12,14 +12,14 @@ use crate::shape::{broadcast_strides, known_elements, offsets};
 
 /// Constants that repeat over the elements of a value.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct Repeated {
+pub(in crate::cuda) struct PeriodicConstant {
     offset: ConstantOffset,
     period: u32,
 }
 
-impl Repeated {
+impl PeriodicConstant {
     /// One number for each channel of an image with its channels last.
-    pub(in crate::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
+    pub(in crate::cuda) fn per_channel(constants: &mut Constants, numbers: &[f32]) -> Self {
         Self { offset: constants.add_f32(numbers), period: numbers.len() as u32 }
     }
 
@@ -40,18 +40,18 @@ impl Repeated {
             ValueLayout::Plain => shape.len() - 1,
         };
         if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
-            return Self::channels(constants, data);
+            return Self::per_channel(constants, data);
         }
         let mut numbers = vec![0.0; known_elements(shape)];
         let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
         for (from, to) in from.zip(offsets(shape, &layout.strides(shape))) {
             numbers[to] = data[from];
         }
-        Self::channels(constants, &numbers)
+        Self::per_channel(constants, &numbers)
     }
 
-    fn argument(this: Option<Self>, context: &LaunchContext<'_>) -> arguments::Periodic {
-        match this {
+    fn argument(constant: Option<Self>, context: &LaunchContext<'_>) -> arguments::Periodic {
+        match constant {
             None => arguments::Periodic::NONE,
             Some(Self { offset, period }) => {
                 arguments::Periodic { numbers: context.constant(offset), period }
@@ -62,19 +62,19 @@ impl Repeated {
 
 /// A function of each number.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct CurvePlan {
+pub(in crate::cuda) struct PointwisePlan {
     kind: i32,
     a: f32,
     b: f32,
-    slopes: Option<Repeated>,
+    slopes: Option<PeriodicConstant>,
 }
 
-impl CurvePlan {
+impl PointwisePlan {
     /// The number itself.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
     /// The numbering is that of `kernels/common.cuh`; `slopes` are those of a `PRelu`.
-    pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<Repeated>) -> Self {
+    pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<PeriodicConstant>) -> Self {
         let (kind, a, b) = match *activation {
             Activation::Relu => (1, 0.0, 0.0),
             Activation::PRelu(_) => (2, 0.0, 0.0),
@@ -92,46 +92,50 @@ impl CurvePlan {
     }
 }
 
-/// `curve(sum × scale + shift + residual)`.
+/// `pointwise(sum × scale + shift + residual)`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct FinishPlan {
-    pub(in crate::cuda) scale: Option<Repeated>,
-    pub(in crate::cuda) shift: Option<Repeated>,
-    pub(in crate::cuda) curve: CurvePlan,
+pub(in crate::cuda) struct EpiloguePlan {
+    pub(in crate::cuda) scale: Option<PeriodicConstant>,
+    pub(in crate::cuda) shift: Option<PeriodicConstant>,
+    pub(in crate::cuda) pointwise: PointwisePlan,
 }
 
-impl FinishPlan {
+impl EpiloguePlan {
     /// The sum itself.
     pub(in crate::cuda) const NONE: Self =
-        Self { scale: None, shift: None, curve: CurvePlan::NONE };
+        Self { scale: None, shift: None, pointwise: PointwisePlan::NONE };
 
     pub(super) fn argument(
         &self,
         context: &LaunchContext<'_>,
         residual: Address,
-    ) -> arguments::Finish {
-        let CurvePlan { kind, a, b, slopes } = self.curve;
-        let slopes = Repeated::argument(slopes, context);
-        arguments::Finish {
-            scale: Repeated::argument(self.scale, context),
-            shift: Repeated::argument(self.shift, context),
+    ) -> arguments::Epilogue {
+        let PointwisePlan { kind, a, b, slopes } = self.pointwise;
+        let slopes = PeriodicConstant::argument(slopes, context);
+        arguments::Epilogue {
+            scale: PeriodicConstant::argument(self.scale, context),
+            shift: PeriodicConstant::argument(self.shift, context),
             residual,
-            curve: arguments::Curve { slopes, kind, a, b },
+            pointwise: arguments::Pointwise { slopes, kind, a, b },
         }
     }
 }
 
 /// A function of each element of one value.
-pub(in crate::cuda) struct Elements {
+pub(in crate::cuda) struct Elementwise {
     kernel: Kernel,
-    finish: FinishPlan,
+    epilogue: EpiloguePlan,
     len: usize,
 }
 
-impl Elements {
+impl Elementwise {
     /// Of rows of `len` elements.
-    pub(in crate::cuda) fn new(finish: FinishPlan, len: usize, element_type: ElementType) -> Self {
-        Self { kernel: Kernel::packed("elements", element_type, len), finish, len }
+    pub(in crate::cuda) fn new(
+        epilogue: EpiloguePlan,
+        len: usize,
+        element_type: ElementType,
+    ) -> Self {
+        Self { kernel: Kernel::packed("elementwise", element_type, len), epilogue, len }
     }
 
     /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
@@ -141,13 +145,13 @@ impl Elements {
         [x, residual, y]: [Address; 3],
     ) -> Result<(), GpuError> {
         let count = context.count(self.len);
-        let finish = self.finish.argument(context, residual);
-        let arguments = arguments::Elements { y, x, finish, count };
+        let epilogue = self.epilogue.argument(context, residual);
+        let arguments = arguments::Elementwise { y, x, epilogue, count };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
 
-impl Work for Elements {
+impl Work for Elementwise {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         self.enqueue_at(context, [context.x[0], 0, context.y])
     }
