@@ -157,7 +157,7 @@ pub(super) struct Depthwise {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) weight: Address,
-    pub(super) border: Address,
+    pub(super) border_values: Address,
     pub(super) epilogue: Epilogue,
     pub(super) window: Window,
     pub(super) multiplier: u32,
@@ -169,7 +169,7 @@ pub(super) struct Depthwise {
 pub(super) struct Patches {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) border: Address,
+    pub(super) border_values: Address,
     pub(super) window: Window,
     pub(super) groups: u32,
     pub(super) first_pixel: u32,
@@ -181,7 +181,7 @@ pub(super) struct Patches {
 pub(super) struct Border {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) border: Address,
+    pub(super) border_values: Address,
     pub(super) window: Window,
     pub(super) value: f32,
     pub(super) count: u32,
@@ -190,7 +190,7 @@ pub(super) struct Border {
 /// Of the kernels `pool` and `resize`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sampled {
+pub(super) struct Resample {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) window: Window,
@@ -242,7 +242,7 @@ device_repr!(
     Depthwise,
     Patches,
     Border,
-    Sampled,
+    Resample,
     Reduce,
     Softmax
 );

@@ -42,7 +42,7 @@ const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
 
 /// Threads of a block: enough of them on every GPU since 2018, whatever registers a kernel takes.
 /// `reductions.cu` counts on it.
-const BLOCK: u32 = 256;
+const BLOCK_THREADS: u32 = 256;
 
 /// Scratch memory for matrix products, so that cuBLAS allocates none: what NVIDIA recommends for
 /// its largest GPUs.
@@ -171,7 +171,7 @@ impl Gpu {
         threads: u32,
         arguments: &A,
     ) -> Result<(), GpuError> {
-        self.launch_blocks(kernel, threads.div_ceil(BLOCK), arguments)
+        self.launch_blocks(kernel, threads.div_ceil(BLOCK_THREADS), arguments)
     }
 
     /// Runs `kernel` on as many blocks.
@@ -187,7 +187,7 @@ impl Gpu {
         let function = self.functions.get(kernel).expect("every kernel was loaded");
         let config = LaunchConfig {
             grid_dim: (blocks, 1, 1),
-            block_dim: (BLOCK, 1, 1),
+            block_dim: (BLOCK_THREADS, 1, 1),
             shared_mem_bytes: 0,
         };
         let mut launch = self.stream.launch_builder(function);
@@ -281,8 +281,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_have_as_many_threads_as_the_kernels_count_on() {
+    fn blocks_have_the_threads_that_the_kernels_expect() {
         let kernels = include_str!("kernels/reductions.cu");
-        assert!(kernels.contains(&format!("constexpr unsigned BLOCK = {BLOCK};")));
+        assert!(kernels.contains(&format!("constexpr unsigned BLOCK_THREADS = {BLOCK_THREADS};")));
     }
 }

@@ -11,7 +11,7 @@ use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
     Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear, PeriodicConstant,
-    PointwisePlan, Reduce, Sample, Sampling, Softmax, WindowPlan,
+    PointwisePlan, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
 use crate::constant::Constant;
@@ -149,14 +149,16 @@ impl<'g> Lowering<'g> {
                 self.elementwise(node, EpiloguePlan { pointwise, ..EpiloguePlan::NONE });
             }
             Op::Binary(op) => self.binary(node, *op),
-            Op::MaxPool(window) => self.sample(node, Sampling::Largest, *window),
+            Op::MaxPool(window) => self.resample(node, ResampleKind::MaxPool, *window),
             Op::AveragePool(AveragePool { window, count_include_pad }) => {
-                let sampling =
-                    if *count_include_pad { Sampling::Mean } else { Sampling::MeanOfInside };
-                self.sample(node, sampling, *window);
+                let kind = match *count_include_pad {
+                    true => ResampleKind::AveragePool,
+                    false => ResampleKind::AveragePoolInside,
+                };
+                self.resample(node, kind, *window);
             }
             Op::GlobalAveragePool => self.reduce(node, op::Reduction::Mean, &[1, 2]),
-            Op::Resize(mode) => self.sample(node, Sampling::Resize(*mode), NO_WINDOW),
+            Op::Resize(mode) => self.resample(node, ResampleKind::Resize(*mode), NO_WINDOW),
             Op::Pad { before, after, value } => self.pad(node, before, after, *value),
             Op::Concat { axis } => self.concat(node, *axis),
             Op::Slice { axis, start, step } => self.slice(node, *axis, [*start, *step]),
@@ -218,15 +220,22 @@ impl<'g> Lowering<'g> {
         let epilogue_plan = self.epilogue(node, conv);
         let window = WindowPlan::new(from, to, conv.window, conv.dilations);
         let weight = self.taps(conv);
-        let border = conv.border.as_ref().map(|border| self.constants.add_f32(border.data()));
+        let border = conv.border.as_ref();
+        let border_values = border.map(|values| self.constants.add_f32(values.data()));
         let writes = self.add_buffer(node.output, layout);
         let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
         let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
             let multiplier = out / conv.groups;
             let window = WindowPlan { channels: out, ..window };
             let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
-            let element_type = self.element_type;
-            Box::new(Depthwise::new(window, multiplier, weight, border, epilogue, element_type))
+            Box::new(Depthwise::new(
+                window,
+                multiplier,
+                weight,
+                border_values,
+                epilogue,
+                self.element_type,
+            ))
         } else {
             let len = known_elements(to);
             let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
@@ -234,7 +243,7 @@ impl<'g> Lowering<'g> {
                 let pixels = to[1] * to[2];
                 Box::new(Linear::new(weight, epilogue, pixels, [out, of_group], self.precision))
             } else {
-                Box::new(self.dense(conv, window, weight, border, epilogue))
+                Box::new(self.dense(conv, window, weight, border_values, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
@@ -245,7 +254,7 @@ impl<'g> Lowering<'g> {
         conv: &Conv,
         window: WindowPlan,
         weight: ConstantOffset,
-        border: Option<ConstantOffset>,
+        border_values: Option<ConstantOffset>,
         epilogue: Option<Elementwise>,
     ) -> Dense {
         let is_fused = matches!(conv.activation, Some(Activation::Relu));
@@ -254,7 +263,7 @@ impl<'g> Lowering<'g> {
         Dense {
             weight,
             bias: is_fused.then(|| self.constants.add(bias, self.element_type)),
-            border,
+            border_values,
             fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
             epilogue,
             window,
@@ -321,12 +330,12 @@ impl<'g> Lowering<'g> {
         self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
-    fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
+    fn resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
         let (x, y) = (node.inputs[0], node.output);
         let from = self.buffer_in(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.add_buffer(y, ValueLayout::ChannelsLast);
-        self.add_step(Sample::new(sampling, window, self.element_type), vec![from], to);
+        self.add_step(Resample::new(kind, window, self.element_type), vec![from], to);
     }
 
     fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {

@@ -7,7 +7,7 @@ struct DepthwiseArguments {
     void* y;
     const void* x;
     const void* weight;      // [taps, output channels]
-    const float* border;     // [input channels], or null for zeros
+    const float* border_values;  // [input channels], or null for zeros
     Epilogue epilogue;
     Window window;           // its channels are those of the output
     unsigned multiplier;
@@ -30,8 +30,8 @@ __device__ void depthwise(const DepthwiseArguments& a) {
             float x[N], weight[N];
             if (is_inside(w, row, column)) {
                 read(x, image, (row * w.width + column) * channels_in + channel_in);
-            } else if (a.border) {
-                for (int k = 0; k < N; ++k) x[k] = a.border[channel_in + k];
+            } else if (a.border_values) {
+                for (int k = 0; k < N; ++k) x[k] = a.border_values[channel_in + k];
             } else {
                 continue;
             }
@@ -49,7 +49,7 @@ PACKED_KERNEL(depthwise, DepthwiseArguments)
 struct PatchesArguments {
     void* y;
     const void* x;
-    const float* border;     // [channels], or null for zeros
+    const float* border_values;  // [channels], or null for zeros
     Window window;
     unsigned groups;
     unsigned first_pixel;    // of the batch's output images
@@ -74,8 +74,8 @@ __device__ void patches(const PatchesArguments& a) {
     if (is_inside(w, row, column)) {
         const unsigned source = (p.image * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + channel);
-    } else if (a.border) {
-        for (int k = 0; k < N; ++k) x[k] = a.border[channel + k];
+    } else if (a.border_values) {
+        for (int k = 0; k < N; ++k) x[k] = a.border_values[channel + k];
     }
     write(static_cast<T*>(a.y), at, x);
 }
@@ -85,7 +85,7 @@ PACKED_KERNEL(patches, PatchesArguments)
 struct BorderArguments {
     void* y;
     const void* x;
-    const float* border;     // [channels], or null for `value`
+    const float* border_values;  // [channels], or null for `value`
     Window window;           // the output is the larger one; kernel and strides are not read
     float value;
     unsigned count;
@@ -103,13 +103,13 @@ __device__ void border(const BorderArguments& a) {
         const unsigned source = (p.image * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
     } else {
-        for (int k = 0; k < N; ++k) x[k] = a.border ? a.border[p.channel + k] : a.value;
+        for (int k = 0; k < N; ++k) x[k] = a.border_values ? a.border_values[p.channel + k] : a.value;
     }
     write(static_cast<T*>(a.y), at, x);
 }
 PACKED_KERNEL(border, BorderArguments)
 
-enum PoolKind { LARGEST, MEAN, MEAN_OF_INSIDE };
+enum PoolKind { MAX_POOL, AVERAGE_POOL, AVERAGE_POOL_INSIDE };
 
 struct PoolArguments {
     void* y;
@@ -125,9 +125,9 @@ __device__ void pool(const PoolArguments& a) {
     if (at >= a.count) return;
     const Window& w = a.window;
     const Place p = place(at, w.channels, w.out_height, w.out_width);
-    const bool is_mean = a.kind != LARGEST;
+    const bool is_average = a.kind != MAX_POOL;
     float result[N];
-    for (int k = 0; k < N; ++k) result[k] = is_mean ? 0.0f : -INFINITY;
+    for (int k = 0; k < N; ++k) result[k] = is_average ? 0.0f : -INFINITY;
     int inside = 0;
     for (int i = 0; i < w.kernel_height; ++i) {
         const int row = p.row * w.stride_height - w.top + i;
@@ -137,12 +137,12 @@ __device__ void pool(const PoolArguments& a) {
             float x[N];
             const unsigned source = (p.image * w.height + row) * w.width + column;
             read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
-            for (int k = 0; k < N; ++k) result[k] = is_mean ? result[k] + x[k] : larger(x[k], result[k]);
+            for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] + x[k] : larger(x[k], result[k]);
             ++inside;
         }
     }
-    const int elements = a.kind == MEAN ? w.kernel_height * w.kernel_width : inside;
-    for (int k = 0; k < N; ++k) result[k] = is_mean ? result[k] / elements : result[k];
+    const int elements = a.kind == AVERAGE_POOL ? w.kernel_height * w.kernel_width : inside;
+    for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] / elements : result[k];
     write(static_cast<T*>(a.y), at, result);
 }
 PACKED_KERNEL(pool, PoolArguments)
@@ -158,23 +158,23 @@ struct ResizeArguments {
 };
 
 // The pixel that lies before output pixel `to`, the one after it, and how far it is from the first.
-struct Between {
+struct Interpolation {
     int before, after;
-    float share;
+    float fraction;
 };
 
-__device__ inline Between between(int kind, int to, int in, int out) {
+__device__ inline Interpolation interpolate(int kind, int to, int in, int out) {
     float at;
     if (kind == LINEAR_ALIGN_CORNERS) {
         at = out > 1 ? to * (float)(in - 1) / (float)(out - 1) : 0.0f;
     } else {
         at = fmaxf((to + 0.5f) * (float)in / (float)out - 0.5f, 0.0f);
     }
-    Between b;
-    b.before = min((int)at, in - 1);
-    b.after = min(b.before + 1, in - 1);
-    b.share = fminf(fmaxf(at - b.before, 0.0f), 1.0f);
-    return b;
+    Interpolation result;
+    result.before = min((int)at, in - 1);
+    result.after = min(result.before + 1, in - 1);
+    result.fraction = fminf(fmaxf(at - result.before, 0.0f), 1.0f);
+    return result;
 }
 
 template <class T, int N>
@@ -189,17 +189,17 @@ __device__ void resize(const ResizeArguments& a) {
         const int row = p.row * w.height / w.out_height, column = p.column * w.width / w.out_width;
         read(result, image, (row * w.width + column) * w.channels);
     } else {
-        const Between r = between(a.kind, p.row, w.height, w.out_height);
-        const Between c = between(a.kind, p.column, w.width, w.out_width);
+        const Interpolation vertical = interpolate(a.kind, p.row, w.height, w.out_height);
+        const Interpolation horizontal = interpolate(a.kind, p.column, w.width, w.out_width);
         float corners[4][N];
-        read(corners[0], image, (r.before * w.width + c.before) * w.channels);
-        read(corners[1], image, (r.before * w.width + c.after) * w.channels);
-        read(corners[2], image, (r.after * w.width + c.before) * w.channels);
-        read(corners[3], image, (r.after * w.width + c.after) * w.channels);
+        read(corners[0], image, (vertical.before * w.width + horizontal.before) * w.channels);
+        read(corners[1], image, (vertical.before * w.width + horizontal.after) * w.channels);
+        read(corners[2], image, (vertical.after * w.width + horizontal.before) * w.channels);
+        read(corners[3], image, (vertical.after * w.width + horizontal.after) * w.channels);
         for (int k = 0; k < N; ++k) {
-            const float upper = corners[0][k] + (corners[1][k] - corners[0][k]) * c.share;
-            const float lower = corners[2][k] + (corners[3][k] - corners[2][k]) * c.share;
-            result[k] = upper + (lower - upper) * r.share;
+            const float upper = corners[0][k] + (corners[1][k] - corners[0][k]) * horizontal.fraction;
+            const float lower = corners[2][k] + (corners[3][k] - corners[2][k]) * horizontal.fraction;
+            result[k] = upper + (lower - upper) * vertical.fraction;
         }
     }
     write(static_cast<T*>(a.y), at, result);

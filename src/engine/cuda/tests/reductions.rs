@@ -6,7 +6,7 @@ use half::f16;
 use super::{Turn, gpu};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::plan::{LaunchContext, Work};
-use crate::cuda::work::{Reduce, Softmax, Team};
+use crate::cuda::work::{Reduce, ReductionScope, Softmax};
 use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
 use crate::op::Reduction;
 
@@ -37,8 +37,8 @@ struct Case {
     kind: Kind,
     length: usize,
     /// Whether elements of one result lie side by side; else results do.
-    is_line: bool,
-    team: Team,
+    is_contiguous: bool,
+    scope: ReductionScope,
     element_type: ElementType,
 }
 
@@ -46,10 +46,10 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in KINDS {
         for length in LENGTHS {
-            for is_line in [false, true] {
-                for team in [Team::Thread, Team::Block] {
+            for is_contiguous in [false, true] {
+                for scope in [ReductionScope::Thread, ReductionScope::Block] {
                     for element_type in [ElementType::F32, ElementType::F16] {
-                        cases.push(Case { kind, length, is_line, team, element_type });
+                        cases.push(Case { kind, length, is_contiguous, scope, element_type });
                     }
                 }
             }
@@ -60,29 +60,29 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn shape(&self) -> [usize; 2] {
-        if self.is_line { [RESULTS, self.length] } else { [self.length, RESULTS] }
+        if self.is_contiguous { [RESULTS, self.length] } else { [self.length, RESULTS] }
     }
 
     fn axis(&self) -> usize {
-        usize::from(self.is_line)
+        usize::from(self.is_contiguous)
     }
 
-    fn row_len(&self) -> usize {
+    fn item_len(&self) -> usize {
         RESULTS * self.length
     }
 
     /// Where element `index` of a result lies.
-    fn place(&self, row: usize, result: usize, index: usize) -> usize {
-        let within = match self.is_line {
+    fn offset(&self, row: usize, result: usize, index: usize) -> usize {
+        let within = match self.is_contiguous {
             true => result * self.length + index,
             false => index * RESULTS + result,
         };
-        row * self.row_len() + within
+        row * self.item_len() + within
     }
 
     /// Numbers that both precisions hold.
     fn input(&self) -> Vec<f32> {
-        let noise = noise(7, ROWS * self.row_len());
+        let noise = noise(7, ROWS * self.item_len());
         noise.into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
     }
 
@@ -98,12 +98,15 @@ impl Case {
                     &axes,
                     self.element_type,
                 );
-                Box::new(work.by(self.team, self.element_type))
+                Box::new(work.with_scope(self.scope, self.element_type))
             }
             Kind::Softmax => {
-                let inner = if self.is_line { 1 } else { RESULTS };
+                let inner = if self.is_contiguous { 1 } else { RESULTS };
                 let sizes = [RESULTS / inner, self.length, inner];
-                Box::new(Softmax::new(sizes, self.element_type).by(self.team, self.element_type))
+                Box::new(
+                    Softmax::new(sizes, self.element_type)
+                        .with_scope(self.scope, self.element_type),
+                )
             }
         }
     }
@@ -121,12 +124,12 @@ impl Case {
             Kind::Softmax => draft.push("Softmax", &["x"], "y", &[int("axis", axis)]),
         }
         let graph = draft.graph(&self.shape());
-        fixtures::run(&graph, input.len() / self.row_len(), input).remove(0)
+        fixtures::run(&graph, input.len() / self.item_len(), input).remove(0)
     }
 
     /// What the GPU computes.
     fn run(&self, gpu: &Turn, input: &[f32]) -> Vec<f32> {
-        let batch = input.len() / self.row_len();
+        let batch = input.len() / self.item_len();
         let len = match self.kind {
             Kind::Reduce(_) => batch * RESULTS,
             Kind::Softmax => input.len(),
@@ -188,7 +191,7 @@ fn gpu_reduced_rows_have_the_same_bits_alone_and_in_a_batch() {
     let gpu = gpu();
     for case in cases() {
         let input = case.input();
-        let rows = input.chunks(case.row_len());
+        let rows = input.chunks(case.item_len());
         let alone: Vec<f32> = rows.flat_map(|row| case.run(&gpu, row)).collect();
         assert_eq!(bits(&alone), bits(&case.run(&gpu, &input)), "{case:?}");
     }
@@ -199,12 +202,12 @@ fn gpu_what_is_not_a_number_reaches_its_result_and_no_other() {
     let gpu = gpu();
     for case in cases() {
         let mut input = case.input();
-        input[case.place(1, 2, case.length / 2)] = f32::NAN;
+        input[case.offset(1, 2, case.length / 2)] = f32::NAN;
         let found = case.run(&gpu, &input);
         for (row, result) in (0..ROWS).flat_map(|row| (0..RESULTS).map(move |r| (row, r))) {
             let at = match case.kind {
                 Kind::Reduce(_) => row * RESULTS + result,
-                Kind::Softmax => case.place(row, result, 0),
+                Kind::Softmax => case.offset(row, result, 0),
             };
             assert_eq!(found[at].is_nan(), (row, result) == (1, 2), "{case:?}");
         }

@@ -22,7 +22,7 @@ const PATCHES_BYTES_MAX: usize = 32 << 20;
 pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
     weight: ConstantOffset,
-    border: Option<ConstantOffset>,
+    border_values: Option<ConstantOffset>,
     epilogue: EpiloguePlan,
     /// Its channels are those of the output.
     window: WindowPlan,
@@ -35,7 +35,7 @@ impl Depthwise {
         window: WindowPlan,
         multiplier: usize,
         weight: ConstantOffset,
-        border: Option<ConstantOffset>,
+        border_values: Option<ConstantOffset>,
         epilogue: EpiloguePlan,
         element_type: ElementType,
     ) -> Self {
@@ -43,7 +43,7 @@ impl Depthwise {
             1 => Kernel::packed("depthwise", element_type, window.channels),
             _ => Kernel::single("depthwise", element_type),
         };
-        Self { kernel, weight, border, epilogue, window, multiplier }
+        Self { kernel, weight, border_values, epilogue, window, multiplier }
     }
 }
 
@@ -54,7 +54,7 @@ impl Work for Depthwise {
             y: context.y,
             x: context.x[0],
             weight: context.constant(self.weight),
-            border: context.optional_constant(self.border),
+            border_values: context.optional_constant(self.border_values),
             epilogue: self.epilogue.argument(context, context.residual()),
             window: self.window.argument(),
             multiplier: self.multiplier as u32,
@@ -123,7 +123,7 @@ pub(in crate::cuda) struct Dense {
     pub(in crate::cuda) weight: ConstantOffset,
     /// In the precision of the values, where the convolution can end in the same pass.
     pub(in crate::cuda) bias: Option<ConstantOffset>,
-    pub(in crate::cuda) border: Option<ConstantOffset>,
+    pub(in crate::cuda) border_values: Option<ConstantOffset>,
     pub(in crate::cuda) fused: FusedEpilogue,
     /// What is left to do unless cuDNN ends the convolution.
     pub(in crate::cuda) epilogue: Option<Elementwise>,
@@ -137,17 +137,18 @@ pub(in crate::cuda) struct Dense {
 
 impl Dense {
     /// The border made part of the image, where cuDNN does not know it.
-    fn bordered(&self) -> Option<Border> {
+    fn explicit_border(&self) -> Option<Border> {
         let [top, left, bottom, right] = self.window.window.pads;
-        let is_plain = self.border.is_none() && (top, left) == (bottom, right);
-        let [height, width] = self.window.from;
-        let to = [height + top + bottom, width + left + right];
-        let window = WindowPlan { to, ..self.window };
-        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.element_type()))
+        let is_known_to_cudnn = self.border_values.is_none() && (top, left) == (bottom, right);
+        let [height, width] = self.window.input_size;
+        let output_size = [height + top + bottom, width + left + right];
+        let window = WindowPlan { output_size, ..self.window };
+        (!is_known_to_cudnn)
+            .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
     }
 
     fn bordered_bytes(&self, batch: usize) -> usize {
-        let len = self.bordered().map_or(0, |border| border.len());
+        let len = self.explicit_border().map_or(0, |border| border.len());
         (len * batch * self.element_type().bytes()).next_multiple_of(256)
     }
 
@@ -156,18 +157,19 @@ impl Dense {
     }
 
     fn shape(&self, batch: usize) -> ConvolutionShape {
-        let WindowPlan { channels, from, to, window, dilations } = self.window;
+        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window;
         let [top, left, bottom, right] = window.pads;
-        let (from, pads) = match self.bordered() {
-            Some(_) => ([from[0] + top + bottom, from[1] + left + right], [0, 0]),
-            None => (from, [top, left]),
+        let [height, width] = input_size;
+        let ([height, width], pads) = match self.explicit_border() {
+            Some(_) => ([height + top + bottom, width + left + right], [0, 0]),
+            None => ([height, width], [top, left]),
         };
         let [kernel_height, kernel_width] = window.kernel;
         ConvolutionShape {
             precision: self.precision,
-            x: [batch, channels, from[0], from[1]],
+            x: [batch, channels, height, width],
             weight: [self.out, channels / self.groups, kernel_height, kernel_width],
-            y: [batch, self.out, to[0], to[1]],
+            y: [batch, self.out, output_size[0], output_size[1]],
             pads,
             strides: window.strides,
             dilations,
@@ -207,7 +209,7 @@ impl Dense {
         context: &LaunchContext<'_>,
     ) -> Result<(), GpuError> {
         let mut x = context.x[0];
-        if let Some(border) = self.bordered() {
+        if let Some(border) = self.explicit_border() {
             border.enqueue_at(context, x, context.workspace)?;
             x = context.workspace;
         }
@@ -235,7 +237,7 @@ impl Dense {
     /// Output pixels whose patches are cut at a time.
     fn pixels_at_a_time(&self, batch: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
-        (batch * self.window.pixels()).min(fit.max(1))
+        (batch * self.window.output_pixels()).min(fit.max(1))
     }
 
     fn patches_bytes(&self, batch: usize) -> usize {
@@ -243,7 +245,7 @@ impl Dense {
     }
 
     fn as_product(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), context.batch * self.window.pixels());
+        let (k, pixels) = (self.patch_len(), context.batch * self.window.output_pixels());
         let at_a_time = self.pixels_at_a_time(context.batch);
         let of_group = self.window.channels / self.groups;
         let kernel = Kernel::packed("patches", self.element_type(), of_group);
@@ -253,7 +255,7 @@ impl Dense {
             let patches = arguments::Patches {
                 y: context.workspace,
                 x: context.x[0],
-                border: context.optional_constant(self.border),
+                border_values: context.optional_constant(self.border_values),
                 window: self.window.argument(),
                 groups: self.groups as u32,
                 first_pixel: first as u32,

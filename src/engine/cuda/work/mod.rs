@@ -10,9 +10,9 @@ pub(super) use convolution::{Dense, Depthwise, Linear};
 pub(super) use elements::{Binary, Elementwise, EpiloguePlan, PeriodicConstant, PointwisePlan};
 pub(super) use moves::{Border, Copy, Fill};
 #[cfg(test)]
-pub(super) use reductions::Team;
+pub(super) use reductions::ReductionScope;
 pub(super) use reductions::{Reduce, Softmax};
-pub(super) use windows::{Sample, Sampling, WindowPlan};
+pub(super) use windows::{Resample, ResampleKind, WindowPlan};
 
 use super::arguments::PACK;
 use super::element_type::ElementType;

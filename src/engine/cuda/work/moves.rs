@@ -61,7 +61,7 @@ impl Work for Fill {
 pub(in crate::cuda) struct Border {
     kernel: Kernel,
     window: WindowPlan,
-    channel_values: Option<ConstantOffset>,
+    border_values: Option<ConstantOffset>,
     value: f32,
 }
 
@@ -69,12 +69,12 @@ impl Border {
     /// The border holds one number for each channel, or `value`.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
-        channel_values: Option<ConstantOffset>,
+        border_values: Option<ConstantOffset>,
         value: f32,
         element_type: ElementType,
     ) -> Self {
         let kernel = Kernel::packed("border", element_type, window.channels);
-        Self { kernel, window, channel_values, value }
+        Self { kernel, window, border_values, value }
     }
 
     pub(super) fn enqueue_at(
@@ -84,9 +84,9 @@ impl Border {
         y: Address,
     ) -> Result<(), GpuError> {
         let count = context.count(self.window.output_len());
-        let (window, border) =
-            (self.window.argument(), context.optional_constant(self.channel_values));
-        let arguments = arguments::Border { y, x, border, window, value: self.value, count };
+        let border_values = context.optional_constant(self.border_values);
+        let (window, value) = (self.window.argument(), self.value);
+        let arguments = arguments::Border { y, x, border_values, window, value, count };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 

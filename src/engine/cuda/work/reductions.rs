@@ -13,26 +13,26 @@ use crate::shape::known_elements;
 /// Who finds one result. A block joins elements in another order than a thread does, so that this
 /// may not depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cuda) enum Team {
+pub(in crate::cuda) enum ReductionScope {
     Thread,
     Block,
 }
 
 /// Threads that run in step. Where as many results lie side by side, each step of theirs reads
 /// neighbours.
-const WARP: usize = 32;
+const WARP_THREADS: usize = 32;
 
 /// Elements that give each thread of a block something to do.
 const BLOCK_LEN_MIN: usize = 256;
 
-impl Team {
+impl ReductionScope {
     /// For `len` elements behind each of results of which `neighbours` lie side by side.
     ///
     /// A thread takes one element after another, each some tenth of a microsecond, so a block is
     /// faster for many. For few it mostly waits for itself, and pays only where threads would read
     /// far from each other. Both limits are estimates, not measured.
-    fn of(len: usize, neighbours: usize) -> Self {
-        let len_min = if neighbours < WARP { WARP } else { BLOCK_LEN_MIN };
+    fn choose(len: usize, neighbours: usize) -> Self {
+        let len_min = if neighbours < WARP_THREADS { WARP_THREADS } else { BLOCK_LEN_MIN };
         if len < len_min { Self::Thread } else { Self::Block }
     }
 
@@ -59,13 +59,13 @@ impl Team {
 
 /// Axes reduced to one number; the result lies as what is read, without those axes.
 pub(in crate::cuda) struct Reduce {
-    team: Team,
+    scope: ReductionScope,
     kernel: Kernel,
     reduction: Reduction,
     /// Size and step of each axis kept, outermost first, and of each that goes.
     kept: Vec<[usize; 2]>,
     reduced: Vec<[usize; 2]>,
-    row_len: usize,
+    item_len: usize,
 }
 
 impl Reduce {
@@ -86,15 +86,19 @@ impl Reduce {
             Some([size, 1]) => *size,
             _ => 1,
         };
-        let team = Team::of(product(&reduced), neighbours);
-        let kernel = team.kernel("reduce", element_type);
-        Self { team, kernel, reduction, kept, reduced, row_len: known_elements(shape) }
+        let scope = ReductionScope::choose(product(&reduced), neighbours);
+        let kernel = scope.kernel("reduce", element_type);
+        Self { scope, kernel, reduction, kept, reduced, item_len: known_elements(shape) }
     }
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, element_type: ElementType) -> Self {
-        Self { team, kernel: team.kernel("reduce", element_type), ..self }
+    pub(in crate::cuda) fn with_scope(
+        self,
+        scope: ReductionScope,
+        element_type: ElementType,
+    ) -> Self {
+        Self { scope, kernel: scope.kernel("reduce", element_type), ..self }
     }
 }
 
@@ -118,7 +122,7 @@ fn product(axes: &[[usize; 2]]) -> usize {
 
 impl Work for Reduce {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let mut kept = vec![[context.batch, self.row_len]];
+        let mut kept = vec![[context.batch, self.item_len]];
         kept.extend(&self.kept);
         let count = context.count(product(&self.kept));
         let arguments = arguments::Reduce {
@@ -139,7 +143,7 @@ impl Work for Reduce {
             length: product(&self.reduced) as u32,
             count,
         };
-        self.team.launch(context.gpu, &self.kernel, count, &arguments)
+        self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 
@@ -153,7 +157,7 @@ fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
 
 /// Exponentials along an axis over their sum: rows of `[outer, length, inner]`.
 pub(in crate::cuda) struct Softmax {
-    team: Team,
+    scope: ReductionScope,
     kernel: Kernel,
     length: usize,
     inner: usize,
@@ -165,14 +169,18 @@ impl Softmax {
         [outer, length, inner]: [usize; 3],
         element_type: ElementType,
     ) -> Self {
-        let team = Team::of(length, inner);
-        Self { team, kernel: team.kernel("softmax", element_type), length, inner, outer }
+        let scope = ReductionScope::choose(length, inner);
+        Self { scope, kernel: scope.kernel("softmax", element_type), length, inner, outer }
     }
 
     /// The same, found by `team` whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, element_type: ElementType) -> Self {
-        Self { team, kernel: team.kernel("softmax", element_type), ..self }
+    pub(in crate::cuda) fn with_scope(
+        self,
+        scope: ReductionScope,
+        element_type: ElementType,
+    ) -> Self {
+        Self { scope, kernel: scope.kernel("softmax", element_type), ..self }
     }
 }
 
@@ -181,7 +189,7 @@ impl Work for Softmax {
         let count = context.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
         let arguments = arguments::Softmax { y: context.y, x: context.x[0], length, inner, count };
-        self.team.launch(context.gpu, &self.kernel, count, &arguments)
+        self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 
@@ -190,23 +198,23 @@ mod tests {
     use super::*;
     use crate::shape::strides;
 
-    fn team(shape: &[usize], strides: &[usize], axes: &[usize]) -> Team {
-        Reduce::new(Reduction::Sum, shape, strides, axes, ElementType::F32).team
+    fn scope(shape: &[usize], strides: &[usize], axes: &[usize]) -> ReductionScope {
+        Reduce::new(Reduction::Sum, shape, strides, axes, ElementType::F32).scope
     }
 
     #[test]
     fn many_elements_are_for_a_block_and_few_for_a_thread() {
         // The length of an embedding; a short list.
-        assert_eq!(team(&[512], &[1], &[0]), Team::Block);
-        assert_eq!(team(&[31], &[1], &[0]), Team::Thread);
+        assert_eq!(scope(&[512], &[1], &[0]), ReductionScope::Block);
+        assert_eq!(scope(&[31], &[1], &[0]), ReductionScope::Thread);
         // Pixels of an image with its channels last, many channels and then few.
-        assert_eq!(team(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), Team::Thread);
-        assert_eq!(team(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), Team::Block);
-        assert_eq!(team(&[6, 7, 7], &[1, 42, 6], &[1, 2]), Team::Block);
+        assert_eq!(scope(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), ReductionScope::Thread);
+        assert_eq!(scope(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), ReductionScope::Block);
+        assert_eq!(scope(&[6, 7, 7], &[1, 42, 6], &[1, 2]), ReductionScope::Block);
         // The same with its channels first: each pixel is read from afar.
-        assert_eq!(team(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), Team::Block);
-        assert_eq!(Softmax::new([1, 2, 100], ElementType::F32).team, Team::Thread);
-        assert_eq!(Softmax::new([8, 49, 1], ElementType::F32).team, Team::Block);
+        assert_eq!(scope(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), ReductionScope::Block);
+        assert_eq!(Softmax::new([1, 2, 100], ElementType::F32).scope, ReductionScope::Thread);
+        assert_eq!(Softmax::new([8, 49, 1], ElementType::F32).scope, ReductionScope::Block);
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub(in crate::cuda) struct WindowPlan {
     /// Of the image read; of the one written where a kernel says so.
     pub(in crate::cuda) channels: usize,
     /// Height and width.
-    pub(in crate::cuda) from: [usize; 2],
-    pub(in crate::cuda) to: [usize; 2],
+    pub(in crate::cuda) input_size: [usize; 2],
+    pub(in crate::cuda) output_size: [usize; 2],
     pub(in crate::cuda) window: Window,
     pub(in crate::cuda) dilations: [usize; 2],
 }
@@ -27,21 +27,23 @@ impl WindowPlan {
         window: Window,
         dilations: [usize; 2],
     ) -> Self {
-        Self { channels: from[0], from: [from[1], from[2]], to: [to[1], to[2]], window, dilations }
+        let (input_size, output_size) = ([from[1], from[2]], [to[1], to[2]]);
+        Self { channels: from[0], input_size, output_size, window, dilations }
     }
 
     /// Pixels of one row of the output.
-    pub(super) fn pixels(&self) -> usize {
-        self.to[0] * self.to[1]
+    pub(super) fn output_pixels(&self) -> usize {
+        self.output_size[0] * self.output_size[1]
     }
 
     pub(super) fn output_len(&self) -> usize {
-        self.pixels() * self.channels
+        self.output_pixels() * self.channels
     }
 
     pub(super) fn argument(&self) -> arguments::Window {
-        let pair = |pair: [usize; 2]| pair.map(|size| size as i32);
-        let ([height, width], [out_height, out_width]) = (pair(self.from), pair(self.to));
+        let to_i32 = |pair: [usize; 2]| pair.map(|size| size as i32);
+        let [height, width] = to_i32(self.input_size);
+        let [out_height, out_width] = to_i32(self.output_size);
         let [top, left, ..] = self.window.pads;
         arguments::Window {
             channels: self.channels as u32,
@@ -49,9 +51,9 @@ impl WindowPlan {
             width,
             out_height,
             out_width,
-            kernel: pair(self.window.kernel),
-            strides: pair(self.window.strides),
-            dilations: pair(self.dilations),
+            kernel: to_i32(self.window.kernel),
+            strides: to_i32(self.window.strides),
+            dilations: to_i32(self.dilations),
             top: top as i32,
             left: left as i32,
         }
@@ -60,45 +62,51 @@ impl WindowPlan {
 
 /// What becomes of the pixels under a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cuda) enum Sampling {
-    Largest,
+pub(in crate::cuda) enum ResampleKind {
+    MaxPool,
     /// The border counts as zeros.
-    Mean,
+    AveragePool,
     /// The border does not count.
-    MeanOfInside,
+    AveragePoolInside,
     Resize(ResizeMode),
 }
 
 /// A pool or a resized image.
-pub(in crate::cuda) struct Sample {
+pub(in crate::cuda) struct Resample {
     kernel: Kernel,
     window: WindowPlan,
     kind: i32,
 }
 
-impl Sample {
+impl Resample {
     pub(in crate::cuda) fn new(
-        sampling: Sampling,
+        kind: ResampleKind,
         window: WindowPlan,
         element_type: ElementType,
     ) -> Self {
-        let (kernel, kind) = match sampling {
-            Sampling::Largest => ("pool", 0),
-            Sampling::Mean => ("pool", 1),
-            Sampling::MeanOfInside => ("pool", 2),
-            Sampling::Resize(ResizeMode::Nearest) => ("resize", 0),
-            Sampling::Resize(ResizeMode::Linear) => ("resize", 1),
-            Sampling::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
+        let (kernel, number) = match kind {
+            ResampleKind::MaxPool => ("pool", 0),
+            ResampleKind::AveragePool => ("pool", 1),
+            ResampleKind::AveragePoolInside => ("pool", 2),
+            ResampleKind::Resize(ResizeMode::Nearest) => ("resize", 0),
+            ResampleKind::Resize(ResizeMode::Linear) => ("resize", 1),
+            ResampleKind::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
         };
-        Self { kernel: Kernel::packed(kernel, element_type, window.channels), window, kind }
+        let kernel = Kernel::packed(kernel, element_type, window.channels);
+        Self { kernel, window, kind: number }
     }
 }
 
-impl Work for Sample {
+impl Work for Resample {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.window.output_len());
-        let (x, y, window) = (context.x[0], context.y, self.window.argument());
-        let arguments = arguments::Sampled { y, x, window, kind: self.kind, count };
+        let arguments = arguments::Resample {
+            y: context.y,
+            x: context.x[0],
+            window: self.window.argument(),
+            kind: self.kind,
+            count,
+        };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
