@@ -122,7 +122,7 @@ impl Picture {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct Pictures {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) width: u32,
@@ -238,7 +238,7 @@ device_repr!(
     Copy,
     Binary,
     Fill,
-    Rows,
+    Pictures,
     Depthwise,
     Patches,
     Border,

@@ -21,16 +21,16 @@ use crate::Precision;
 /// The compiled kernels, for the driver to translate for its GPU.
 const MODULES: [&str; 4] = [
     include_str!(concat!(env!("OUT_DIR"), "/elements.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/pictures.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/reductions.ptx")),
-    include_str!(concat!(env!("OUT_DIR"), "/rows.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/windows.ptx")),
 ];
 
 /// Every kernel, in the order of [`MODULES`]; each exists for both kinds of floats.
 const KERNELS: [&[&str]; 4] = [
     &["elementwise", "copy", "binary", "fill"],
+    &["pictures"],
     &["reduce", "reduce_block", "softmax", "softmax_block"],
-    &["rows"],
     &["depthwise", "patches", "border", "pool", "resize"],
 ];
 
@@ -72,10 +72,10 @@ pub enum GpuError {
         free_mib: usize,
     },
     /// More numbers in one value than kernels count.
-    #[error("a batch of {rows} rows has a value of more than {max} numbers")]
+    #[error("a batch of {items} items has a value of more than {max} numbers")]
     Large {
-        /// Rows of the batch.
-        rows: usize,
+        /// Items of the batch.
+        items: usize,
         /// The most numbers.
         max: u32,
     },

@@ -79,10 +79,10 @@ impl CudaNetwork {
     fn upload(mut plan: Plan, gpu: Arc<Gpu>, buckets: &[usize]) -> Result<Self, GpuError> {
         let buckets: BTreeMap<usize, ArenaLayout> =
             buckets.iter().map(|&bucket| (bucket, plan.arena_layout(bucket))).collect();
-        let (&rows_max, _) = buckets.last_key_value().expect("a network has a bucket");
-        check_counts(&plan, rows_max)?;
+        let (&items_max, _) = buckets.last_key_value().expect("a network has a bucket");
+        check_counts(&plan, items_max)?;
         let arena_bytes = buckets.values().map(|layout| layout.bytes).max().unwrap_or(0);
-        let results_len = plan.output_len() * rows_max;
+        let results_len = plan.output_len() * items_max;
         check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
         let stream = gpu.stream();
         let mut constants = std::mem::take(&mut plan.constants.bytes);
@@ -144,7 +144,7 @@ impl CudaNetwork {
         let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
-        let arguments = arguments::Rows {
+        let arguments = arguments::Pictures {
             y: self.address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
@@ -156,7 +156,7 @@ impl CudaNetwork {
             scale: format.scale,
             count: (count * pair.len()) as u32,
         };
-        self.gpu.launch(self.named("rows_f32", "rows_f16"), arguments.count, &arguments)
+        self.gpu.launch(self.named("pictures_f32", "pictures_f16"), arguments.count, &arguments)
     }
 
     /// Enqueues the network on a batch whose input is there, and its results.
@@ -198,10 +198,10 @@ impl CudaNetwork {
         &self,
         kernel: &str,
         pair: &StridedPair,
-        rows: usize,
+        items: usize,
         [x, y]: [Address; 2],
     ) -> Result<(), GpuError> {
-        let (count, axes) = ((rows * pair.len()) as u32, pair.argument(rows as u32));
+        let (count, axes) = ((items * pair.len()) as u32, pair.argument(items as u32));
         self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
     }
 
@@ -219,11 +219,11 @@ impl CudaNetwork {
     }
 
     /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
-    fn run_floats(&self, rows: usize, x: Address, y: Address) -> Result<(), GpuError> {
+    fn run_floats(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
         let _turn = self.turn.lock();
-        let (&rows_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
-        for first in (0..rows).step_by(rows_max) {
-            let count = rows_max.min(rows - first);
+        let (&items_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
+        for first in (0..items).step_by(items_max) {
+            let count = items_max.min(items - first);
             let (&bucket, _) =
                 self.buckets.range(count..).next().expect("no batch is larger than the largest");
             let ExternalValue { buffer, pair } = &self.plan.input;
@@ -231,7 +231,7 @@ impl CudaNetwork {
             let ends = [from, self.address(bucket, *buffer)];
             self.copy(self.named("copy_f32", "copy_f32_f16"), pair, count, ends)?;
             self.run_steps(bucket)?;
-            self.show_part(bucket, [first, count, rows], y)?;
+            self.show_part(bucket, [first, count, items], y)?;
         }
         Ok(())
     }
@@ -240,25 +240,25 @@ impl CudaNetwork {
     fn show_part(
         &self,
         bucket: usize,
-        [first, count, rows]: [usize; 3],
+        [first, count, items]: [usize; 3],
         to: Address,
     ) -> Result<(), GpuError> {
         let mut start = to;
         for ExternalValue { buffer, pair } in &self.plan.outputs {
-            let bytes = |rows: usize| (rows * pair.len() * size_of::<f32>()) as Address;
+            let bytes = |items: usize| (items * pair.len() * size_of::<f32>()) as Address;
             let ends = [self.address(bucket, *buffer), start + bytes(first)];
             self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, ends)?;
-            start += bytes(rows);
+            start += bytes(items);
         }
         Ok(())
     }
 }
 
-fn check_counts(plan: &Plan, rows: usize) -> Result<(), GpuError> {
+fn check_counts(plan: &Plan, items: usize) -> Result<(), GpuError> {
     let longest = plan.buffers.iter().map(|buffer| buffer.len).max().unwrap_or(0);
-    match longest.checked_mul(rows) {
+    match longest.checked_mul(items) {
         Some(count) if count <= COUNT_MAX as usize => Ok(()),
-        _ => Err(GpuError::Large { rows, max: COUNT_MAX }),
+        _ => Err(GpuError::Large { items, max: COUNT_MAX }),
     }
 }
 
@@ -292,15 +292,15 @@ impl CustomOp1 for CudaNetwork {
             bail!("the input of a network must lie without gaps")
         };
         let device = storage.device();
-        let rows = layout.dims()[0];
-        let len = rows * self.plan.output_len();
+        let items = layout.dims()[0];
+        let len = items * self.plan.output_len();
         let x = storage.as_cuda_slice::<f32>()?.slice(start..end);
         // SAFETY: the network writes every element.
         let y = unsafe { device.alloc::<f32>(len)? };
         let stream = self.gpu.stream();
         {
             let ((x, _x), (y, _y)) = (x.device_ptr(stream), y.device_ptr(stream));
-            self.run_floats(rows, x, y).map_err(candle_core::Error::wrap)?;
+            self.run_floats(items, x, y).map_err(candle_core::Error::wrap)?;
         }
         Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(len)))
     }

@@ -44,10 +44,10 @@ struct Periodic {
 
 template <int N>
 __device__ inline void read(float (&x)[N], const Periodic& constants, unsigned at) {
-    unsigned place = at % constants.period;
+    unsigned number = at % constants.period;
     for (int k = 0; k < N; ++k) {
-        x[k] = constants.numbers[place];
-        place = place + 1 == constants.period ? 0 : place + 1;
+        x[k] = constants.numbers[number];
+        number = number + 1 == constants.period ? 0 : number + 1;
     }
 }
 
@@ -125,20 +125,20 @@ struct Window {
 };
 
 // Where element `at` of the output image lies.
-struct Place {
+struct Position {
     unsigned channel;
     int column, row;
-    unsigned image;
+    unsigned item;
 };
 
-__device__ inline Place place(unsigned at, unsigned channels, int height, int width) {
-    Place p;
+__device__ inline Position find_position(unsigned at, unsigned channels, int height, int width) {
+    Position p;
     p.channel = at % channels;
     at /= channels;
     p.column = at % width;
     at /= width;
     p.row = at % height;
-    p.image = at / height;
+    p.item = at / height;
     return p;
 }
 

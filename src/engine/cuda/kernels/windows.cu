@@ -19,9 +19,9 @@ __device__ void depthwise(const DepthwiseArguments& a) {
     const unsigned at = thread_number() * N;
     if (at >= a.count) return;
     const Window& w = a.window;
-    const Place p = place(at, w.channels, w.out_height, w.out_width);
+    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
     const unsigned channels_in = w.channels / a.multiplier, channel_in = p.channel / a.multiplier;
-    const T* image = static_cast<const T*>(a.x) + p.image * w.height * w.width * channels_in;
+    const T* image = static_cast<const T*>(a.x) + p.item * w.height * w.width * channels_in;
     float sum[N] = {};
     for (int i = 0; i < w.kernel_height; ++i) {
         const int row = p.row * w.stride_height - w.top + i * w.dilation_height;
@@ -67,12 +67,12 @@ __device__ void patches(const PatchesArguments& a) {
     rest /= taps;
     const unsigned channel = rest % a.groups * of_group + at % of_group;
     const unsigned pixel = rest / a.groups + a.first_pixel;
-    const Place p = place(pixel, 1, w.out_height, w.out_width);
+    const Position p = find_position(pixel, 1, w.out_height, w.out_width);
     const int row = p.row * w.stride_height - w.top + (int)(tap / w.kernel_width) * w.dilation_height;
     const int column = p.column * w.stride_width - w.left + (int)(tap % w.kernel_width) * w.dilation_width;
     float x[N] = {};
     if (is_inside(w, row, column)) {
-        const unsigned source = (p.image * w.height + row) * w.width + column;
+        const unsigned source = (p.item * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + channel);
     } else if (a.border_values) {
         for (int k = 0; k < N; ++k) x[k] = a.border_values[channel + k];
@@ -96,11 +96,11 @@ __device__ void border(const BorderArguments& a) {
     const unsigned at = thread_number() * N;
     if (at >= a.count) return;
     const Window& w = a.window;
-    const Place p = place(at, w.channels, w.out_height, w.out_width);
+    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
     const int row = p.row - w.top, column = p.column - w.left;
     float x[N];
     if (is_inside(w, row, column)) {
-        const unsigned source = (p.image * w.height + row) * w.width + column;
+        const unsigned source = (p.item * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
     } else {
         for (int k = 0; k < N; ++k) x[k] = a.border_values ? a.border_values[p.channel + k] : a.value;
@@ -124,7 +124,7 @@ __device__ void pool(const PoolArguments& a) {
     const unsigned at = thread_number() * N;
     if (at >= a.count) return;
     const Window& w = a.window;
-    const Place p = place(at, w.channels, w.out_height, w.out_width);
+    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
     const bool is_average = a.kind != MAX_POOL;
     float result[N];
     for (int k = 0; k < N; ++k) result[k] = is_average ? 0.0f : -INFINITY;
@@ -135,7 +135,7 @@ __device__ void pool(const PoolArguments& a) {
             const int column = p.column * w.stride_width - w.left + j;
             if (!is_inside(w, row, column)) continue;
             float x[N];
-            const unsigned source = (p.image * w.height + row) * w.width + column;
+            const unsigned source = (p.item * w.height + row) * w.width + column;
             read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
             for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] + x[k] : larger(x[k], result[k]);
             ++inside;
@@ -182,8 +182,8 @@ __device__ void resize(const ResizeArguments& a) {
     const unsigned at = thread_number() * N;
     if (at >= a.count) return;
     const Window& w = a.window;
-    const Place p = place(at, w.channels, w.out_height, w.out_width);
-    const T* image = static_cast<const T*>(a.x) + p.image * w.height * w.width * w.channels + p.channel;
+    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
+    const T* image = static_cast<const T*>(a.x) + p.item * w.height * w.width * w.channels + p.channel;
     float result[N];
     if (a.kind == NEAREST) {
         const int row = p.row * w.height / w.out_height, column = p.column * w.width / w.out_width;

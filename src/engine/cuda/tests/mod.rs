@@ -46,15 +46,15 @@ impl Turn {
     /// Runs rows of floats: each output, flat.
     fn run(&self, graph: &Graph, network: &Arc<CudaNetwork>, input: &[f32]) -> Vec<Vec<f32>> {
         let shape = &graph.input().shape;
-        let rows = input.len() / shape.iter().product::<usize>();
-        let shape = [&[rows], shape.as_slice()].concat();
+        let items = input.len() / shape.iter().product::<usize>();
+        let shape = [&[items], shape.as_slice()].concat();
         let device = Device::Cuda(self.gpu.device().clone());
         let input = Tensor::from_slice(input, shape, &device).unwrap();
         let all: Vec<f32> = input.apply_op1_no_bwd(network.as_ref()).unwrap().to_vec1().unwrap();
         let mut rest = all.as_slice();
         let mut outputs = Vec::new();
         for info in graph.outputs() {
-            let (output, others) = rest.split_at(rows * info.shape.iter().product::<usize>());
+            let (output, others) = rest.split_at(items * info.shape.iter().product::<usize>());
             outputs.push(output.to_vec());
             rest = others;
         }

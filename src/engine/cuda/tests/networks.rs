@@ -5,18 +5,18 @@ use crate::Precision;
 use crate::cuda::Gpu;
 use crate::fixtures::{self, inputs, network_of, worst};
 
-const ROWS: usize = 2;
+const ITEMS: usize = 2;
 
 /// `range` is that of the inputs.
 fn assert_as_the_reference(file: &str, [min, max]: [f32; 2]) {
     let graph = network_of(file);
-    let noise = inputs(&graph, ROWS);
+    let noise = inputs(&graph, ITEMS);
     let input: Vec<f32> = noise.iter().map(|x| min + (x + 1.0) / 2.0 * (max - min)).collect();
-    let expected = fixtures::run(&graph, ROWS, &input);
+    let expected = fixtures::run(&graph, ITEMS, &input);
     for without_cudnn in [false, true] {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for (precision, turned_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
-            let network = gpu.load(&graph, precision, &[1, ROWS]);
+            let network = gpu.load(&graph, precision, &[1, ITEMS]);
             let (_, turned) = worst(&gpu.run(&graph, &network, &input), &expected);
             assert!(turned <= turned_max, "{file} in {precision}: {turned:.1e}");
         }

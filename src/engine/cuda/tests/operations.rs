@@ -6,7 +6,7 @@ use crate::cuda::Gpu;
 use crate::fixtures::{self, Draft, float, inputs, int, ints, string, worst};
 use crate::onnx::AttributeProto;
 
-const ROWS: usize = 3;
+const ITEMS: usize = 3;
 
 /// An operation of `x` and named constants, to `y`.
 struct Case {
@@ -164,12 +164,12 @@ fn gpu_every_operation_is_what_the_reference_computes() {
                 _ => case.push(&mut draft, "x", "y"),
             }
             let graph = draft.graph(case.input);
-            let input = inputs(&graph, ROWS);
-            let expected = fixtures::run(&graph, ROWS, &input);
+            let input = inputs(&graph, ITEMS);
+            let expected = fixtures::run(&graph, ITEMS, &input);
             for (precision, difference_max) in
                 [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
             {
-                let network = gpu.load(&graph, precision, &[1, ROWS]);
+                let network = gpu.load(&graph, precision, &[1, ITEMS]);
                 let (difference, _) = worst(&gpu.run(&graph, &network, &input), &expected);
                 let (op, attributes) = (case.op, &case.attributes);
                 assert!(
@@ -196,8 +196,8 @@ fn gpu_values_meet_in_sums_joins_and_quotients() {
     let outputs = ["channels", "columns", "mean", "x again"];
     draft.push("Identity", &["x"], "x again", &[]);
     let graph = draft.graph_with(&[6, 5, 7], &outputs);
-    let input = inputs(&graph, ROWS);
-    let expected = fixtures::run(&graph, ROWS, &input);
+    let input = inputs(&graph, ITEMS);
+    let expected = fixtures::run(&graph, ITEMS, &input);
     for (precision, difference_max) in
         [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
     {

@@ -10,7 +10,7 @@ use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 const BUCKETS: [usize; 3] = [1, 2, 5];
 
 /// One more than the largest bucket, so that two batches run.
-const ROWS: usize = 6;
+const ITEMS: usize = 6;
 
 #[test]
 fn gpu_random_networks_are_what_the_reference_computes() {
@@ -25,20 +25,20 @@ fn gpu_without_cudnn_random_networks_are_what_the_reference_computes() {
 fn assert_as_the_reference(gpu: &Turn, seeds: Range<u64>) {
     for seed in seeds {
         let graph = random_optimised_graph(seed);
-        let input = inputs(&graph, ROWS);
-        let expected = fixtures::run(&graph, ROWS, &input);
+        let input = inputs(&graph, ITEMS);
+        let expected = fixtures::run(&graph, ITEMS, &input);
         for (precision, difference_max, turned_max) in [
             (Precision::F32, 1e-4, 1e-9),
             (Precision::Tf32, 0.1, 1e-3),
             (Precision::F16, 0.05, 1e-4),
         ] {
             let network = gpu.load(&graph, precision, &BUCKETS);
-            for rows in [1, 3, ROWS] {
-                let found = gpu.run(&graph, &network, &input[..input.len() / ROWS * rows]);
-                let (difference, turned) = worst(&found, &first_rows(&expected, ROWS, rows));
+            for items in [1, 3, ITEMS] {
+                let found = gpu.run(&graph, &network, &input[..input.len() / ITEMS * items]);
+                let (difference, turned) = worst(&found, &first_rows(&expected, ITEMS, items));
                 assert!(
                     difference <= difference_max && turned <= turned_max,
-                    "seed {seed}, {precision}, {rows} rows: {difference:.1e}, {turned:.1e}"
+                    "seed {seed}, {precision}, {items} items: {difference:.1e}, {turned:.1e}"
                 );
             }
         }

@@ -10,7 +10,7 @@ use crate::cuda::work::{Reduce, ReductionScope, Softmax};
 use crate::fixtures::{self, Draft, int, ints, noise, relative_difference};
 use crate::op::Reduction;
 
-const ROWS: usize = 3;
+const ITEMS: usize = 3;
 
 /// Results of each row.
 const RESULTS: usize = 4;
@@ -72,17 +72,17 @@ impl Case {
     }
 
     /// Where element `index` of a result lies.
-    fn offset(&self, row: usize, result: usize, index: usize) -> usize {
+    fn offset(&self, item: usize, result: usize, index: usize) -> usize {
         let within = match self.is_contiguous {
             true => result * self.length + index,
             false => index * RESULTS + result,
         };
-        row * self.item_len() + within
+        item * self.item_len() + within
     }
 
     /// Numbers that both precisions hold.
     fn input(&self) -> Vec<f32> {
-        let noise = noise(7, ROWS * self.item_len());
+        let noise = noise(7, ITEMS * self.item_len());
         noise.into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
     }
 
@@ -187,12 +187,12 @@ fn gpu_threads_and_blocks_find_what_the_reference_does() {
 }
 
 #[test]
-fn gpu_reduced_rows_have_the_same_bits_alone_and_in_a_batch() {
+fn gpu_reduced_items_have_the_same_bits_alone_and_in_a_batch() {
     let gpu = gpu();
     for case in cases() {
         let input = case.input();
-        let rows = input.chunks(case.item_len());
-        let alone: Vec<f32> = rows.flat_map(|row| case.run(&gpu, row)).collect();
+        let items = input.chunks(case.item_len());
+        let alone: Vec<f32> = items.flat_map(|item| case.run(&gpu, item)).collect();
         assert_eq!(bits(&alone), bits(&case.run(&gpu, &input)), "{case:?}");
     }
 }
@@ -204,12 +204,12 @@ fn gpu_what_is_not_a_number_reaches_its_result_and_no_other() {
         let mut input = case.input();
         input[case.offset(1, 2, case.length / 2)] = f32::NAN;
         let found = case.run(&gpu, &input);
-        for (row, result) in (0..ROWS).flat_map(|row| (0..RESULTS).map(move |r| (row, r))) {
+        for (item, result) in (0..ITEMS).flat_map(|item| (0..RESULTS).map(move |r| (item, r))) {
             let at = match case.kind {
-                Kind::Reduce(_) => row * RESULTS + result,
-                Kind::Softmax => case.offset(row, result, 0),
+                Kind::Reduce(_) => item * RESULTS + result,
+                Kind::Softmax => case.offset(item, result, 0),
             };
-            assert_eq!(found[at].is_nan(), (row, result) == (1, 2), "{case:?}");
+            assert_eq!(found[at].is_nan(), (item, result) == (1, 2), "{case:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ struct Picture {
     unsigned width, height;
 };
 
-struct RowsArguments {
+struct PicturesArguments {
     void* y;
     const unsigned char* x;  // a Picture for each row, and the pixels that they tell of
     unsigned width, height;  // of the network's input
@@ -21,18 +21,18 @@ struct RowsArguments {
 
 // (pixel - mean) × scale, as `InputContract::fill` has it.
 template <class T, int N>
-__device__ void rows(const RowsArguments& a) {
+__device__ void pictures(const PicturesArguments& a) {
     const unsigned at = thread_number();
     if (at >= a.count) return;
-    const Place p = place(at, 3, a.height, a.width);
-    const Picture picture = reinterpret_cast<const Picture*>(a.x)[p.image];
+    const Position p = find_position(at, 3, a.height, a.width);
+    const Picture picture = reinterpret_cast<const Picture*>(a.x)[p.item];
     const unsigned row = p.row, column = p.column;
     float value = 0.0f;
     if (row < picture.height && column < picture.width) {
         value = a.x[picture.start + (row * picture.width + column) * 3 + a.source[p.channel]];
     }
     const unsigned pixel = row * a.width + column;
-    const unsigned to = p.image * a.width * a.height * 3 + pixel * a.pixel_stride + p.channel * a.channel_stride;
+    const unsigned to = p.item * a.width * a.height * 3 + pixel * a.pixel_stride + p.channel * a.channel_stride;
     from_float(static_cast<T*>(a.y)[to], (value - a.mean[p.channel]) * a.scale[p.channel]);
 }
-KERNEL(rows, RowsArguments)
+KERNEL(pictures, PicturesArguments)
