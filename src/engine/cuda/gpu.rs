@@ -13,7 +13,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use parking_lot::Mutex;
 
 use super::arguments::Address;
-use super::dnn::Dnn;
+use super::cudnn::Cudnn;
 use super::element_type::ElementType;
 use super::lazy;
 use crate::Precision;
@@ -35,10 +35,11 @@ const KERNELS: [&[&str]; 4] = [
 ];
 
 /// Kernels that also exist for packs of channels.
-const PACKED: [&str; 6] = ["elementwise", "depthwise", "patches", "border", "pool", "resize"];
+const PACKED_KERNELS: [&str; 6] =
+    ["elementwise", "depthwise", "patches", "border", "pool", "resize"];
 
 /// Kernels between the two kinds.
-const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
+const CONVERSION_KERNELS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
 
 /// Threads of a block: enough of them on every GPU since 2018, whatever registers a kernel takes.
 /// `reductions.cu` counts on it.
@@ -73,7 +74,7 @@ pub enum GpuError {
     },
     /// More numbers in one value than kernels count.
     #[error("a batch of {items} items has a value of more than {max} numbers")]
-    Large {
+    BatchTooLarge {
         /// Items of the batch.
         items: usize,
         /// The most numbers.
@@ -89,12 +90,12 @@ pub struct Gpu {
     blas: Arc<cublas::CudaBlas>,
     /// Held by the library.
     _blas_workspace: CudaSlice<u8>,
-    dnn: Option<Mutex<Dnn>>,
+    cudnn: Option<Mutex<Cudnn>>,
 }
 
 /// A row-major product `y[m, n] = x[m, k] × weightᵀ[k, n]`, with steps between rows and groups.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Product {
+pub(super) struct MatrixProduct {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
@@ -102,8 +103,8 @@ pub(super) struct Product {
     pub(super) weight: Address,
     pub(super) y: Address,
     /// Between rows of `x` and of `y`.
-    pub(super) x_row: usize,
-    pub(super) y_row: usize,
+    pub(super) x_row_stride: usize,
+    pub(super) y_row_stride: usize,
     pub(super) groups: usize,
 }
 
@@ -117,12 +118,12 @@ impl Gpu {
         let mut functions = HashMap::new();
         for (module, kernels) in MODULES.iter().zip(KERNELS) {
             let module = stream.context().load_module((*module).into())?;
-            for name in kernels.iter().flat_map(|kernel| names(kernel)) {
+            for name in kernels.iter().flat_map(|kernel| kernel_names(kernel)) {
                 functions.insert(name.clone(), module.load_function(&name)?);
             }
         }
-        let dnn = match lazy::missing(lazy::Library::CuDnn) {
-            None => Some(Mutex::new(Dnn::open(&stream)?)),
+        let cudnn = match lazy::missing(lazy::Library::CuDnn) {
+            None => Some(Mutex::new(Cudnn::open(&stream)?)),
             Some(_) => None,
         };
         let blas = device.cublas_handle();
@@ -136,13 +137,13 @@ impl Gpu {
         // SAFETY: the handle is this device's own.
         unsafe { blas::cublasSetMathMode(*blas.handle(), sums) }.result()?;
         let device = device.clone();
-        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn })
+        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, cudnn })
     }
 
     /// The same GPU as if cuDNN were not there.
     #[cfg(test)]
     pub(super) fn without_cudnn(self) -> Self {
-        Self { dnn: None, ..self }
+        Self { cudnn: None, ..self }
     }
 
     /// candle's device, on whose stream everything runs.
@@ -157,11 +158,11 @@ impl Gpu {
 
     /// Whether convolutions run in cuDNN; else each is cut into patches and multiplied by cuBLAS.
     pub fn has_cudnn(&self) -> bool {
-        self.dnn.is_some()
+        self.cudnn.is_some()
     }
 
-    pub(super) fn dnn(&self) -> Option<&Mutex<Dnn>> {
-        self.dnn.as_ref()
+    pub(super) fn cudnn(&self) -> Option<&Mutex<Cudnn>> {
+        self.cudnn.as_ref()
     }
 
     /// Runs `kernel` on as many threads as there are elements or packs.
@@ -199,7 +200,11 @@ impl Gpu {
     }
 
     /// Multiplies in the precision of the network; sums are 32-bit floats.
-    pub(super) fn multiply(&self, precision: Precision, product: Product) -> Result<(), GpuError> {
+    pub(super) fn multiply(
+        &self,
+        precision: Precision,
+        product: MatrixProduct,
+    ) -> Result<(), GpuError> {
         let kind = match ElementType::of(precision) {
             ElementType::F16 => blas::cudaDataType::CUDA_R_16F,
             ElementType::F32 => blas::cudaDataType::CUDA_R_32F,
@@ -208,7 +213,7 @@ impl Gpu {
             Precision::Tf32 => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let Product { m, n, k, x, weight, y, x_row, y_row, groups } = product;
+        let MatrixProduct { m, n, k, x, weight, y, x_row_stride, y_row_stride, groups } = product;
         let (one, zero) = (1.0_f32, 0.0_f32);
         // cuBLAS counts columns first, so it is asked for yᵀ = weight × xᵀ.
         // SAFETY: the plan's addresses hold the sizes stated; scalars are read before the return.
@@ -227,12 +232,12 @@ impl Gpu {
                 (n * k) as i64,
                 x as *const c_void,
                 kind,
-                x_row as i32,
+                x_row_stride as i32,
                 k as i64,
                 (&raw const zero).cast(),
                 y as *mut c_void,
                 kind,
-                y_row as i32,
+                y_row_stride as i32,
                 n as i64,
                 groups as i32,
                 compute,
@@ -253,25 +258,25 @@ pub fn free_bytes(context: &CudaContext) -> Result<usize, DriverError> {
     let (free, _) = context.mem_get_info()?;
     // SAFETY: the device is the context's own.
     let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }?;
-    let ask = |attribute| -> Result<usize, DriverError> {
+    let read_attribute = |attribute| -> Result<usize, DriverError> {
         let mut bytes = 0_u64;
         // SAFETY: the attributes asked for have 64 bits.
         unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }?;
         Ok(bytes as usize)
     };
-    let reserved = ask(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-    let used = ask(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let reserved = read_attribute(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = read_attribute(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
     Ok(free + reserved.saturating_sub(used))
 }
 
 /// The names under which a kernel exists.
-fn names(kernel: &str) -> Vec<String> {
+fn kernel_names(kernel: &str) -> Vec<String> {
     let mut names = vec![format!("{kernel}_f32"), format!("{kernel}_f16")];
-    if PACKED.contains(&kernel) {
+    if PACKED_KERNELS.contains(&kernel) {
         names.extend([format!("{kernel}_f32_packed"), format!("{kernel}_f16_packed")]);
     }
     if kernel == "copy" {
-        names.extend(CONVERSIONS.map(str::to_owned));
+        names.extend(CONVERSION_KERNELS.map(str::to_owned));
     }
     names
 }

@@ -59,7 +59,7 @@ pub fn missing(library: Library) -> Option<String> {
 /// The first library that GPUs cannot be used without and that is not there, with the loader's words.
 pub fn first_missing() -> Option<(Library, String)> {
     let needed = Library::ALL.into_iter().filter(|library| !library.is_optional());
-    needed.filter_map(|library| missing(library).map(|words| (library, words))).next()
+    needed.filter_map(|library| missing(library).map(|reason| (library, reason))).next()
 }
 
 mod loading {
@@ -70,18 +70,18 @@ mod loading {
     use parking_lot::Mutex;
 
     /// An open library's handle, or why it could not be opened.
-    type Opened = Result<usize, String>;
+    type LoadResult = Result<usize, String>;
 
     /// Opens a library once in the life of the process.
-    pub(super) fn open(library: &'static str) -> Opened {
+    pub(super) fn open(library: &'static str) -> LoadResult {
         // The one global: the loader itself is one, and trampolines have no argument to find
         // anything by.
-        static OPENED: OnceLock<Mutex<HashMap<&'static str, Opened>>> = OnceLock::new();
-        let mut opened = OPENED.get_or_init(Mutex::default).lock();
-        opened.entry(library).or_insert_with(|| load(library)).clone()
+        static LOADED: OnceLock<Mutex<HashMap<&'static str, LoadResult>>> = OnceLock::new();
+        let mut loaded = LOADED.get_or_init(Mutex::default).lock();
+        loaded.entry(library).or_insert_with(|| load(library)).clone()
     }
 
-    fn load(library: &str) -> Opened {
+    fn load(library: &str) -> LoadResult {
         let mut reason = String::new();
         for version in versions(library) {
             let name = CString::new(format!("lib{library}.so.{version}"))
@@ -93,8 +93,8 @@ mod loading {
             }
             if reason.is_empty() {
                 // SAFETY: the call before failed on this thread, so there is a message.
-                let words = unsafe { CStr::from_ptr(libc::dlerror()) };
-                reason = words.to_string_lossy().into_owned();
+                let message = unsafe { CStr::from_ptr(libc::dlerror()) };
+                reason = message.to_string_lossy().into_owned();
             }
         }
         Err(reason)
@@ -171,8 +171,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_nowhere_is_named_by_the_loader() {
-        let words = loading::open("menshen-has-no-such").unwrap_err();
-        assert!(words.contains("libmenshen-has-no-such.so.13"), "{words}");
+    fn the_loader_names_a_library_that_does_not_exist() {
+        let reason = loading::open("menshen-has-no-such").unwrap_err();
+        assert!(reason.contains("libmenshen-has-no-such.so.13"), "{reason}");
     }
 }

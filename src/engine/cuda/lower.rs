@@ -5,7 +5,7 @@ mod moves;
 
 use std::collections::HashMap;
 
-use super::dnn::FusedEpilogue;
+use super::cudnn::FusedEpilogue;
 use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
@@ -32,11 +32,11 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
         buffer_of: HashMap::new(),
         steps: Vec::new(),
     };
-    let input = lowering.input();
+    let input = lowering.lower_input();
     for node in graph.nodes() {
-        lowering.node(node);
+        lowering.lower_node(node);
     }
-    let outputs = graph.output_ids().map(|id| lowering.output(id)).collect();
+    let outputs = graph.output_ids().map(|id| lowering.lower_output(id)).collect();
     let Lowering { constants, buffers, steps, .. } = lowering;
     let mut plan = Plan { element_type, constants, buffers, steps, input, outputs };
     set_live_ranges(&mut plan);
@@ -110,7 +110,7 @@ impl<'g> Lowering<'g> {
 
     /// Images come with their channels last, unless they are so in the graph already and the network
     /// turns them.
-    fn input(&mut self) -> ExternalValue {
+    fn lower_input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
         let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
@@ -123,54 +123,54 @@ impl<'g> Lowering<'g> {
         ExternalValue { buffer, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
     }
 
-    fn output(&mut self, id: ValueId) -> ExternalValue {
+    fn lower_output(&mut self, id: ValueId) -> ExternalValue {
         let (shape, layout) = (self.shape(id), self.layout_of(id));
         let buffer = self.buffer_of[&(id, layout)];
         ExternalValue { buffer, pair: relayout(shape, &layout.strides(shape), &strides(shape)) }
     }
 
-    fn node(&mut self, node: &'g Node) {
+    fn lower_node(&mut self, node: &'g Node) {
         let (x, y) = (node.inputs[0], node.output);
         match &node.op {
-            Op::Conv(conv) => self.convolution(node, conv),
-            Op::Linear(linear) => self.linear(node, linear),
+            Op::Conv(conv) => self.lower_convolution(node, conv),
+            Op::Linear(linear) => self.lower_linear(node, linear),
             Op::ScaleShift(affine) => {
                 let layout = self.layout_of(x);
-                let scale = Some(self.periodic(&affine.scale, y, layout));
-                let shift = Some(self.periodic(&affine.shift, y, layout));
-                self.elementwise(
+                let scale = Some(self.periodic_constant(&affine.scale, y, layout));
+                let shift = Some(self.periodic_constant(&affine.shift, y, layout));
+                self.lower_elementwise(
                     node,
                     EpiloguePlan { scale, shift, pointwise: PointwisePlan::NONE },
                 );
             }
             Op::Activation(activation) => {
                 let layout = self.layout_of(x);
-                let pointwise = self.pointwise(activation, y, layout);
-                self.elementwise(node, EpiloguePlan { pointwise, ..EpiloguePlan::NONE });
+                let pointwise = self.pointwise_plan(activation, y, layout);
+                self.lower_elementwise(node, EpiloguePlan { pointwise, ..EpiloguePlan::NONE });
             }
-            Op::Binary(op) => self.binary(node, *op),
-            Op::MaxPool(window) => self.resample(node, ResampleKind::MaxPool, *window),
+            Op::Binary(op) => self.lower_binary(node, *op),
+            Op::MaxPool(window) => self.lower_resample(node, ResampleKind::MaxPool, *window),
             Op::AveragePool(AveragePool { window, count_include_pad }) => {
                 let kind = match *count_include_pad {
                     true => ResampleKind::AveragePool,
                     false => ResampleKind::AveragePoolInside,
                 };
-                self.resample(node, kind, *window);
+                self.lower_resample(node, kind, *window);
             }
-            Op::GlobalAveragePool => self.reduce(node, op::Reduction::Mean, &[1, 2]),
-            Op::Resize(mode) => self.resample(node, ResampleKind::Resize(*mode), NO_WINDOW),
-            Op::Pad { before, after, value } => self.pad(node, before, after, *value),
-            Op::Concat { axis } => self.concat(node, *axis),
-            Op::Slice { axis, start, step } => self.slice(node, *axis, [*start, *step]),
-            Op::Transpose { perm } => self.transpose(node, perm),
-            Op::Reshape => self.reshape(node),
-            Op::Expand => self.expand(node),
-            Op::Softmax { axis } => self.softmax(node, *axis),
-            Op::Reduce { reduction, axes } => self.reduce(node, *reduction, axes),
+            Op::GlobalAveragePool => self.lower_reduce(node, op::Reduction::Mean, &[1, 2]),
+            Op::Resize(mode) => self.lower_resample(node, ResampleKind::Resize(*mode), NO_WINDOW),
+            Op::Pad { before, after, value } => self.lower_pad(node, before, after, *value),
+            Op::Concat { axis } => self.lower_concat(node, *axis),
+            Op::Slice { axis, start, step } => self.lower_slice(node, *axis, [*start, *step]),
+            Op::Transpose { perm } => self.lower_transpose(node, perm),
+            Op::Reshape => self.lower_reshape(node),
+            Op::Expand => self.lower_expand(node),
+            Op::Softmax { axis } => self.lower_softmax(node, *axis),
+            Op::Reduce { reduction, axes } => self.lower_reduce(node, *reduction, axes),
         }
     }
 
-    fn periodic(
+    fn periodic_constant(
         &mut self,
         constant: &Constant,
         value: ValueId,
@@ -179,20 +179,20 @@ impl<'g> Lowering<'g> {
         PeriodicConstant::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
     }
 
-    fn pointwise(
+    fn pointwise_plan(
         &mut self,
         activation: &Activation,
         value: ValueId,
         layout: ValueLayout,
     ) -> PointwisePlan {
         let slopes = match activation {
-            Activation::PRelu(slopes) => Some(self.periodic(slopes, value, layout)),
+            Activation::PRelu(slopes) => Some(self.periodic_constant(slopes, value, layout)),
             _ => None,
         };
         PointwisePlan::of(activation, slopes)
     }
 
-    fn elementwise(&mut self, node: &Node, epilogue: EpiloguePlan) {
+    fn lower_elementwise(&mut self, node: &Node, epilogue: EpiloguePlan) {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let work =
@@ -202,31 +202,34 @@ impl<'g> Lowering<'g> {
     }
 
     /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
-    fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
+    fn epilogue_plan(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
         let bias = conv.bias.as_ref();
         let shift =
             bias.map(|bias| PeriodicConstant::per_channel(&mut self.constants, bias.data()));
         let layout = ValueLayout::ChannelsLast;
-        let pointwise = conv.activation.as_ref().map(|f| self.pointwise(f, node.output, layout));
+        let activation = conv.activation.as_ref();
+        let pointwise = activation.map(|f| self.pointwise_plan(f, node.output, layout));
         let is_empty = shift.is_none() && pointwise.is_none() && node.inputs.len() == 1;
         let pointwise = pointwise.unwrap_or(PointwisePlan::NONE);
         (!is_empty).then_some(EpiloguePlan { scale: None, shift, pointwise })
     }
 
-    fn convolution(&mut self, node: &'g Node, conv: &Conv) {
+    fn lower_convolution(&mut self, node: &'g Node, conv: &Conv) {
         let layout = ValueLayout::ChannelsLast;
         let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
-        let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let epilogue_plan = self.epilogue(node, conv);
-        let window = WindowPlan::new(from, to, conv.window, conv.dilations);
-        let weight = self.taps(conv);
+        let (x_shape, y_shape) = (self.shape(node.inputs[0]), self.shape(node.output));
+        let epilogue_plan = self.epilogue_plan(node, conv);
+        let window = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
+        let weight = self.convolution_weight(conv);
         let border = conv.border.as_ref();
         let border_values = border.map(|values| self.constants.add_f32(values.data()));
         let writes = self.add_buffer(node.output, layout);
-        let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
-        let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
-            let multiplier = out / conv.groups;
-            let window = WindowPlan { channels: out, ..window };
+        let [out_channels, group_channels, ..] = *conv.weight.shape() else {
+            unreachable!("weights have four axes")
+        };
+        let work: Box<dyn Work> = if group_channels == 1 && conv.groups > 1 {
+            let multiplier = out_channels / conv.groups;
+            let window = WindowPlan { channels: out_channels, ..window };
             let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
             Box::new(Depthwise::new(
                 window,
@@ -237,19 +240,19 @@ impl<'g> Lowering<'g> {
                 self.element_type,
             ))
         } else {
-            let len = known_elements(to);
+            let len = known_elements(y_shape);
             let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
             if is_1x1(conv) {
-                let pixels = to[1] * to[2];
-                Box::new(Linear::new(weight, epilogue, pixels, [out, of_group], self.precision))
+                let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
+                Box::new(Linear::new(weight, epilogue, pixels, sizes, self.precision))
             } else {
-                Box::new(self.dense(conv, window, weight, border_values, epilogue))
+                Box::new(self.dense_convolution(conv, window, weight, border_values, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
     }
 
-    fn dense(
+    fn dense_convolution(
         &mut self,
         conv: &Conv,
         window: WindowPlan,
@@ -267,7 +270,7 @@ impl<'g> Lowering<'g> {
             fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
             epilogue,
             window,
-            out: conv.channels(),
+            out_channels: conv.channels(),
             groups: conv.groups,
             precision: self.precision,
             prepared: Default::default(),
@@ -275,40 +278,44 @@ impl<'g> Lowering<'g> {
     }
 
     /// A convolution's weights: for depthwise ones `[taps, out]`, else `[out, taps, of a group]`.
-    fn taps(&mut self, conv: &Conv) -> ConstantOffset {
-        let [out, of_group, height, width] = *conv.weight.shape() else {
+    fn convolution_weight(&mut self, conv: &Conv) -> ConstantOffset {
+        let [out_channels, group_channels, height, width] = *conv.weight.shape() else {
             unreachable!("weights have four axes")
         };
         let (taps, data) = (height * width, conv.weight.data());
         let mut numbers = vec![0.0; data.len()];
         for (index, &weight) in data.iter().enumerate() {
-            let (o, i, tap) = (index / (of_group * taps), index / taps % of_group, index % taps);
-            let to = match of_group == 1 && conv.groups > 1 {
-                true => tap * out + o,
-                false => (o * taps + tap) * of_group + i,
+            let out_channel = index / (group_channels * taps);
+            let in_channel = index / taps % group_channels;
+            let tap = index % taps;
+            let to = match group_channels == 1 && conv.groups > 1 {
+                true => tap * out_channels + out_channel,
+                false => (out_channel * taps + tap) * group_channels + in_channel,
             };
             numbers[to] = weight;
         }
         self.constants.add(&numbers, self.element_type)
     }
 
-    fn linear(&mut self, node: &Node, linear: &op::Linear) {
+    fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
-        let to = self.shape(node.output);
-        let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
+        let len = known_elements(self.shape(node.output));
+        let [out_len, in_len] = *linear.weight.shape() else {
+            unreachable!("weights have two axes")
+        };
         let weight = self.constants.add(linear.weight.data(), self.element_type);
         let epilogue = linear.bias.as_ref().map(|bias| {
             let shift = Some(PeriodicConstant::per_channel(&mut self.constants, bias.data()));
             let plan = EpiloguePlan { shift, ..EpiloguePlan::NONE };
-            Elementwise::new(plan, known_elements(to), self.element_type)
+            Elementwise::new(plan, len, self.element_type)
         });
-        let vectors = known_elements(to) / out;
-        let work = Linear::new(weight, epilogue, vectors, [out, width], self.precision);
-        let writes = self.add_buffer(node.output, ValueLayout::Plain);
-        self.add_step(work, vec![from], writes);
+        let vectors = len / out_len;
+        let work = Linear::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
+        let to = self.add_buffer(node.output, ValueLayout::Plain);
+        self.add_step(work, vec![from], to);
     }
 
-    fn binary(&mut self, node: &Node, op: op::BinaryOp) {
+    fn lower_binary(&mut self, node: &Node, op: op::BinaryOp) {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let layout = match [a, b].map(|id| self.layout_of(id)) {
             [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
@@ -330,7 +337,7 @@ impl<'g> Lowering<'g> {
         self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
-    fn resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
+    fn lower_resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
         let (x, y) = (node.inputs[0], node.output);
         let from = self.buffer_in(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
@@ -338,7 +345,7 @@ impl<'g> Lowering<'g> {
         self.add_step(Resample::new(kind, window, self.element_type), vec![from], to);
     }
 
-    fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
+    fn lower_reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let shape = self.shape(node.inputs[0]);
@@ -348,7 +355,7 @@ impl<'g> Lowering<'g> {
         self.add_step(work, vec![from], to);
     }
 
-    fn softmax(&mut self, node: &Node, axis: usize) {
+    fn lower_softmax(&mut self, node: &Node, axis: usize) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);

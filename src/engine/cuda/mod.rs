@@ -25,10 +25,10 @@
 //! Which algorithm a library takes depends on the batch, so a row's answer may differ in the last
 //! digits between buckets; the device checks by how much.
 
-#![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
+#![expect(unsafe_code, reason = "C functions of the driver; each block states why it is sound")]
 
 mod arguments;
-mod dnn;
+mod cudnn;
 mod element_type;
 mod gpu;
 mod layout;

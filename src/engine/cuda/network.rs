@@ -1,6 +1,7 @@
 //! A network on a GPU.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
@@ -11,7 +12,7 @@ use candle_core::{
 use parking_lot::Mutex;
 
 use super::arguments::{self, Address};
-use super::dnn::WORKSPACE_BYTES_MAX;
+use super::cudnn::WORKSPACE_BYTES_MAX;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
 use super::layout::StridedPair;
@@ -38,7 +39,7 @@ pub struct CudaNetwork {
     /// Where values lie for each batch size, smallest first.
     buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
-    turn: Mutex<()>,
+    enqueue_lock: Mutex<()>,
 }
 
 /// How pixels become the numbers of the input.
@@ -100,8 +101,8 @@ impl CudaNetwork {
         let results = stream.alloc_zeros::<f32>(results_len.max(1))?;
         // Whatever else is uploaded waits for this: constants come from memory that is freed now.
         stream.synchronize()?;
-        let turn = Mutex::new(());
-        Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, turn })
+        let enqueue_lock = Mutex::new(());
+        Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, enqueue_lock })
     }
 
     /// The GPU it lives on.
@@ -145,7 +146,7 @@ impl CudaNetwork {
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
         let arguments = arguments::Pictures {
-            y: self.address(bucket, *buffer),
+            y: self.buffer_address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
             height: format.height as u32,
@@ -156,7 +157,8 @@ impl CudaNetwork {
             scale: format.scale,
             count: (count * pair.len()) as u32,
         };
-        self.gpu.launch(self.named("pictures_f32", "pictures_f16"), arguments.count, &arguments)
+        let kernel = self.kernel_name("pictures_f32", "pictures_f16");
+        self.gpu.launch(kernel, arguments.count, &arguments)
     }
 
     /// Enqueues the network on a batch whose input is there, and its results.
@@ -164,18 +166,18 @@ impl CudaNetwork {
     /// # Errors
     /// What the driver or a library refuses.
     pub fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
-        self.run_steps(bucket)?;
+        self.enqueue_plan_steps(bucket)?;
         let results = self.results.device_ptr(self.gpu.stream()).0;
-        self.show(bucket, bucket, results)
+        self.enqueue_results(bucket, 0..bucket, bucket, results)
     }
 
-    fn run_steps(&self, bucket: usize) -> Result<(), GpuError> {
+    fn enqueue_plan_steps(&self, bucket: usize) -> Result<(), GpuError> {
         let stream = self.gpu.stream();
-        let (constants, _constants) = self.constants.device_ptr(stream);
-        let (workspace, _workspace) = self.workspace.device_ptr(stream);
+        let (constants, _constants_sync) = self.constants.device_ptr(stream);
+        let (workspace, _workspace_sync) = self.workspace.device_ptr(stream);
         for step in &self.plan.steps {
-            let x = step.reads.iter().map(|&buffer| self.address(bucket, buffer)).collect();
-            let y = self.address(bucket, step.writes);
+            let x = step.reads.iter().map(|&buffer| self.buffer_address(bucket, buffer)).collect();
+            let y = self.buffer_address(bucket, step.writes);
             let gpu = &self.gpu;
             let context = LaunchContext { gpu, batch: bucket, constants, x, y, workspace };
             step.work.enqueue(&context)?;
@@ -183,18 +185,7 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// Enqueues copying the first `count` rows of every output to `to`.
-    fn show(&self, bucket: usize, count: usize, to: Address) -> Result<(), GpuError> {
-        let mut start = to;
-        for ExternalValue { buffer, pair } in &self.plan.outputs {
-            let from = self.address(bucket, *buffer);
-            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, [from, start])?;
-            start += (count * pair.len() * size_of::<f32>()) as Address;
-        }
-        Ok(())
-    }
-
-    fn copy(
+    fn enqueue_copy(
         &self,
         kernel: &str,
         pair: &StridedPair,
@@ -205,22 +196,23 @@ impl CudaNetwork {
         self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
     }
 
-    fn named(&self, single: &'static str, half: &'static str) -> &'static str {
+    fn kernel_name(&self, single: &'static str, half: &'static str) -> &'static str {
         match self.plan.element_type {
             ElementType::F32 => single,
             ElementType::F16 => half,
         }
     }
 
-    fn address(&self, bucket: usize, buffer: usize) -> Address {
+    fn buffer_address(&self, bucket: usize, buffer: usize) -> Address {
         let arena_layout = self.buckets.get(&bucket).expect("batches have a bucket's size");
-        let (arena, _arena) = self.arena.device_ptr(self.gpu.stream());
+        let (arena, _arena_sync) = self.arena.device_ptr(self.gpu.stream());
         arena + arena_layout.offsets[buffer] as Address
     }
 
     /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
-    fn run_floats(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
-        let _turn = self.turn.lock();
+    fn enqueue_f32(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
+        let _lock = self.enqueue_lock.lock();
+        let kernel = self.kernel_name("copy_f32", "copy_f32_f16");
         let (&items_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
         for first in (0..items).step_by(items_max) {
             let count = items_max.min(items - first);
@@ -228,26 +220,29 @@ impl CudaNetwork {
                 self.buckets.range(count..).next().expect("no batch is larger than the largest");
             let ExternalValue { buffer, pair } = &self.plan.input;
             let from = x + (first * pair.len() * size_of::<f32>()) as Address;
-            let ends = [from, self.address(bucket, *buffer)];
-            self.copy(self.named("copy_f32", "copy_f32_f16"), pair, count, ends)?;
-            self.run_steps(bucket)?;
-            self.show_part(bucket, [first, count, items], y)?;
+            let ends = [from, self.buffer_address(bucket, *buffer)];
+            self.enqueue_copy(kernel, pair, count, ends)?;
+            self.enqueue_plan_steps(bucket)?;
+            self.enqueue_results(bucket, first..first + count, items, y)?;
         }
         Ok(())
     }
 
-    /// Rows `first..` of `rows` in all, in results where each output has all of its rows together.
-    fn show_part(
+    /// Enqueues copying the results of a batch, which are the items `range` of `items` in all, to
+    /// `to`, where each output has all of its items together.
+    fn enqueue_results(
         &self,
         bucket: usize,
-        [first, count, items]: [usize; 3],
+        range: Range<usize>,
+        items: usize,
         to: Address,
     ) -> Result<(), GpuError> {
+        let kernel = self.kernel_name("copy_f32", "copy_f16_f32");
         let mut start = to;
         for ExternalValue { buffer, pair } in &self.plan.outputs {
             let bytes = |items: usize| (items * pair.len() * size_of::<f32>()) as Address;
-            let ends = [self.address(bucket, *buffer), start + bytes(first)];
-            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, ends)?;
+            let ends = [self.buffer_address(bucket, *buffer), start + bytes(range.start)];
+            self.enqueue_copy(kernel, pair, range.len(), ends)?;
             start += bytes(items);
         }
         Ok(())
@@ -258,7 +253,7 @@ fn check_counts(plan: &Plan, items: usize) -> Result<(), GpuError> {
     let longest = plan.buffers.iter().map(|buffer| buffer.len).max().unwrap_or(0);
     match longest.checked_mul(items) {
         Some(count) if count <= COUNT_MAX as usize => Ok(()),
-        _ => Err(GpuError::Large { items, max: COUNT_MAX }),
+        _ => Err(GpuError::BatchTooLarge { items, max: COUNT_MAX }),
     }
 }
 
@@ -299,8 +294,8 @@ impl CustomOp1 for CudaNetwork {
         let y = unsafe { device.alloc::<f32>(len)? };
         let stream = self.gpu.stream();
         {
-            let ((x, _x), (y, _y)) = (x.device_ptr(stream), y.device_ptr(stream));
-            self.run_floats(items, x, y).map_err(candle_core::Error::wrap)?;
+            let ((x, _x_sync), (y, _y_sync)) = (x.device_ptr(stream), y.device_ptr(stream));
+            self.enqueue_f32(items, x, y).map_err(candle_core::Error::wrap)?;
         }
         Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(len)))
     }

@@ -8,7 +8,7 @@ use crate::op::Window;
 use crate::shape::{broadcast_strides, known_elements, permute, strides};
 
 impl Lowering<'_> {
-    pub(super) fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
+    pub(super) fn lower_pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
@@ -30,7 +30,7 @@ impl Lowering<'_> {
         self.add_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
-    pub(super) fn concat(&mut self, node: &Node, axis: usize) {
+    pub(super) fn lower_concat(&mut self, node: &Node, axis: usize) {
         let layout = self.layout_of(node.inputs[0]);
         let outer = self.shape(node.output);
         let written = layout.strides(outer);
@@ -48,7 +48,7 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
+    pub(super) fn lower_slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
@@ -62,7 +62,7 @@ impl Lowering<'_> {
     }
 
     /// In the order in which no number moves, where there is one.
-    pub(super) fn transpose(&mut self, node: &Node, perm: &[usize]) {
+    pub(super) fn lower_transpose(&mut self, node: &Node, perm: &[usize]) {
         let (x, y) = (node.inputs[0], node.output);
         let layout = self.layout_of(x);
         let from = self.buffer_in(x, layout);
@@ -76,12 +76,12 @@ impl Lowering<'_> {
         self.copy_or_reuse(pair, from, (y, layout));
     }
 
-    pub(super) fn reshape(&mut self, node: &Node) {
+    pub(super) fn lower_reshape(&mut self, node: &Node) {
         let buffer = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         self.buffer_of.insert((node.output, ValueLayout::Plain), buffer);
     }
 
-    pub(super) fn expand(&mut self, node: &Node) {
+    pub(super) fn lower_expand(&mut self, node: &Node) {
         let (x, y) = (node.inputs[0], node.output);
         let from = self.buffer_in(x, ValueLayout::Plain);
         let (inner, outer) = (self.shape(x), self.shape(y));

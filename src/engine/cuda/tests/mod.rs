@@ -19,26 +19,26 @@ use crate::Precision;
 use crate::graph::Graph;
 
 /// The first GPU, for one test at a time.
-struct Turn {
+struct ExclusiveGpu {
     gpu: Arc<Gpu>,
-    _turn: MutexGuard<'static, ()>,
+    _lock: MutexGuard<'static, ()>,
 }
 
-fn gpu() -> Turn {
+fn gpu() -> ExclusiveGpu {
     gpu_with(|gpu| gpu)
 }
 
-fn gpu_with(change: impl FnOnce(Gpu) -> Gpu) -> Turn {
-    static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
-    let turn = TURN.lock();
+fn gpu_with(change: impl FnOnce(Gpu) -> Gpu) -> ExclusiveGpu {
+    static GPU_LOCK: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+    let lock = GPU_LOCK.lock();
     let device = Device::new_cuda_with_stream(0).expect("these tests need a GPU");
     let device = device.as_cuda_device().unwrap().clone();
     // SAFETY: everything runs on the one stream of this device.
     unsafe { device.disable_event_tracking() };
-    Turn { gpu: Arc::new(change(Gpu::load(&device).unwrap())), _turn: turn }
+    ExclusiveGpu { gpu: Arc::new(change(Gpu::load(&device).unwrap())), _lock: lock }
 }
 
-impl Turn {
+impl ExclusiveGpu {
     fn load(&self, graph: &Graph, precision: Precision, buckets: &[usize]) -> Arc<CudaNetwork> {
         Arc::new(CudaNetwork::load(graph, Arc::clone(&self.gpu), precision, buckets).unwrap())
     }

@@ -149,7 +149,7 @@ fn windows(image: &'static [usize], packed: &'static [usize]) -> Vec<Case> {
 }
 
 #[test]
-fn gpu_every_operation_is_what_the_reference_computes() {
+fn gpu_every_operation_computes_what_the_reference_computes() {
     let gpu = gpu();
     for case in cases() {
         // Alone; and after a pointwise convolution, where images lie with their channels last.
@@ -182,7 +182,7 @@ fn gpu_every_operation_is_what_the_reference_computes() {
 }
 
 #[test]
-fn gpu_values_meet_in_sums_joins_and_quotients() {
+fn gpu_values_of_different_layouts_are_combined() {
     let gpu = gpu();
     let mut draft = Draft::default();
     draft.noise("weight", &[6, 6, 3, 3], 0.2);
@@ -231,7 +231,7 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
 }
 
 #[test]
-fn gpu_what_is_not_a_number_is_the_largest_of_all() {
+fn gpu_nan_is_larger_than_every_number() {
     let (gpu, mut draft) = (gpu(), Draft::default());
     draft.push("MaxPool", &["x"], "of a window", &[ints("kernel_shape", &[3, 3])]);
     draft.push("ReduceMax", &["x"], "of an image", &[ints("axes", &[2, 3])]);

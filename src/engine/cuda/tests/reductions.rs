@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use half::f16;
 
-use super::{Turn, gpu};
+use super::{ExclusiveGpu, gpu};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::plan::{LaunchContext, Work};
 use crate::cuda::work::{Reduce, ReductionScope, Softmax};
@@ -128,7 +128,7 @@ impl Case {
     }
 
     /// What the GPU computes.
-    fn run(&self, gpu: &Turn, input: &[f32]) -> Vec<f32> {
+    fn run(&self, gpu: &ExclusiveGpu, input: &[f32]) -> Vec<f32> {
         let batch = input.len() / self.item_len();
         let len = match self.kind {
             Kind::Reduce(_) => batch * RESULTS,
@@ -172,7 +172,7 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
 }
 
 #[test]
-fn gpu_threads_and_blocks_find_what_the_reference_does() {
+fn gpu_threads_and_blocks_compute_what_the_reference_computes() {
     let gpu = gpu();
     for case in cases() {
         let input = case.input();
@@ -198,7 +198,7 @@ fn gpu_reduced_items_have_the_same_bits_alone_and_in_a_batch() {
 }
 
 #[test]
-fn gpu_what_is_not_a_number_reaches_its_result_and_no_other() {
+fn gpu_nan_reaches_its_own_result_and_no_other() {
     let gpu = gpu();
     for case in cases() {
         let mut input = case.input();

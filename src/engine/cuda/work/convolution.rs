@@ -9,9 +9,11 @@ use super::elements::Elementwise;
 use super::{Border, EpiloguePlan, Kernel, WindowPlan};
 use crate::Precision;
 use crate::cuda::arguments::{self, Address};
-use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, FusedEpilogue, is_refusal};
+use crate::cuda::cudnn::{
+    ConvolutionAddresses, ConvolutionShape, Cudnn, FusedEpilogue, PreparedConvolution, is_refusal,
+};
 use crate::cuda::element_type::ElementType;
-use crate::cuda::gpu::{Gpu, GpuError, Product};
+use crate::cuda::gpu::{Gpu, GpuError, MatrixProduct};
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
 /// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
@@ -91,15 +93,15 @@ impl Linear {
 impl Work for Linear {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
-        let product = Product {
+        let product = MatrixProduct {
             m: context.batch * self.vectors,
             n,
             k,
             x: context.x[0],
             weight: context.constant(self.weight),
             y: context.y,
-            x_row: k,
-            y_row: n,
+            x_row_stride: k,
+            y_row_stride: n,
             groups: 1,
         };
         context.gpu.multiply(self.precision, product)?;
@@ -128,11 +130,11 @@ pub(in crate::cuda) struct Dense {
     /// What is left to do unless cuDNN ends the convolution.
     pub(in crate::cuda) epilogue: Option<Elementwise>,
     pub(in crate::cuda) window: WindowPlan,
-    pub(in crate::cuda) out: usize,
+    pub(in crate::cuda) out_channels: usize,
     pub(in crate::cuda) groups: usize,
     pub(in crate::cuda) precision: Precision,
     /// For cuDNN, per batch; `None` where it refuses.
-    pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
+    pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<PreparedConvolution>>>,
 }
 
 impl Dense {
@@ -147,7 +149,7 @@ impl Dense {
             .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
     }
 
-    fn bordered_bytes(&self, batch: usize) -> usize {
+    fn bordered_input_bytes(&self, batch: usize) -> usize {
         let len = self.explicit_border().map_or(0, |border| border.len());
         (len * batch * self.element_type().bytes()).next_multiple_of(256)
     }
@@ -168,8 +170,8 @@ impl Dense {
         ConvolutionShape {
             precision: self.precision,
             x: [batch, channels, height, width],
-            weight: [self.out, channels / self.groups, kernel_height, kernel_width],
-            y: [batch, self.out, output_size[0], output_size[1]],
+            weight: [self.out_channels, channels / self.groups, kernel_height, kernel_width],
+            y: [batch, self.out_channels, output_size[0], output_size[1]],
             pads,
             strides: window.strides,
             dilations,
@@ -178,34 +180,34 @@ impl Dense {
     }
 
     /// Scratch memory, after cuDNN has chosen its algorithm or has refused.
-    fn prepare_in_cudnn(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
+    fn prepare_in_cudnn(&self, cudnn: &Cudnn, batch: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
         // It is told once for all batch sizes.
-        let was_told = prepared.values().any(Option::is_none);
+        let was_logged = prepared.values().any(Option::is_none);
         let shape = self.shape(batch);
         let convolution = match prepared.entry(batch) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => match dnn.prepare(&shape, self.fused) {
-                Ok(convolution) => place.insert(Some(convolution)),
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match cudnn.prepare(&shape, self.fused) {
+                Ok(convolution) => entry.insert(Some(convolution)),
                 Err(error) if is_refusal(error) => {
-                    if !was_told {
-                        tracing::info!(?shape, %error, "cuDNN refuses, patches are multiplied");
+                    if !was_logged {
+                        tracing::info!(?shape, %error, "cuDNN refuses, cuBLAS multiplies patches");
                     }
-                    place.insert(None)
+                    entry.insert(None)
                 }
                 Err(error) => return Err(error.into()),
             },
         };
         Ok(match convolution {
-            Some(convolution) => self.bordered_bytes(batch) + convolution.workspace_bytes(),
+            Some(convolution) => self.bordered_input_bytes(batch) + convolution.workspace_bytes(),
             None => self.patches_bytes(batch),
         })
     }
 
-    fn in_cudnn(
+    fn enqueue_in_cudnn(
         &self,
-        dnn: &Dnn,
-        convolution: &Convolution,
+        cudnn: &Cudnn,
+        convolution: &PreparedConvolution,
         context: &LaunchContext<'_>,
     ) -> Result<(), GpuError> {
         let mut x = context.x[0];
@@ -213,15 +215,15 @@ impl Dense {
             border.enqueue_at(context, x, context.workspace)?;
             x = context.workspace;
         }
-        let addresses = Addresses {
+        let addresses = ConvolutionAddresses {
             x,
             weight: context.constant(self.weight),
             bias: context.optional_constant(self.bias),
             residual: context.residual(),
             y: context.y,
-            workspace: context.workspace + self.bordered_bytes(context.batch) as Address,
+            workspace: context.workspace + self.bordered_input_bytes(context.batch) as Address,
         };
-        dnn.run(convolution, addresses)?;
+        cudnn.enqueue(convolution, addresses)?;
         match self.fused {
             FusedEpilogue::Relu => Ok(()),
             FusedEpilogue::None => enqueue_epilogue(self.epilogue.as_ref(), context),
@@ -235,22 +237,22 @@ impl Dense {
     }
 
     /// Output pixels whose patches are cut at a time.
-    fn pixels_at_a_time(&self, batch: usize) -> usize {
+    fn chunk_pixels(&self, batch: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
         (batch * self.window.output_pixels()).min(fit.max(1))
     }
 
     fn patches_bytes(&self, batch: usize) -> usize {
-        self.pixels_at_a_time(batch) * self.patch_len() * self.element_type().bytes()
+        self.chunk_pixels(batch) * self.patch_len() * self.element_type().bytes()
     }
 
-    fn as_product(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+    fn enqueue_as_products(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let (k, pixels) = (self.patch_len(), context.batch * self.window.output_pixels());
-        let at_a_time = self.pixels_at_a_time(context.batch);
-        let of_group = self.window.channels / self.groups;
-        let kernel = Kernel::packed("patches", self.element_type(), of_group);
-        for first in (0..pixels).step_by(at_a_time) {
-            let m = at_a_time.min(pixels - first);
+        let chunk = self.chunk_pixels(context.batch);
+        let group_channels = self.window.channels / self.groups;
+        let kernel = Kernel::packed("patches", self.element_type(), group_channels);
+        for first in (0..pixels).step_by(chunk) {
+            let m = chunk.min(pixels - first);
             let count = (m * k) as u32;
             let patches = arguments::Patches {
                 y: context.workspace,
@@ -262,15 +264,15 @@ impl Dense {
                 count,
             };
             context.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
-            let product = Product {
+            let product = MatrixProduct {
                 m,
-                n: self.out / self.groups,
+                n: self.out_channels / self.groups,
                 k: k / self.groups,
                 x: context.workspace,
                 weight: context.constant(self.weight),
-                y: context.y + (first * self.out * self.element_type().bytes()) as Address,
-                x_row: k,
-                y_row: self.out,
+                y: context.y + (first * self.out_channels * self.element_type().bytes()) as Address,
+                x_row_stride: k,
+                y_row_stride: self.out_channels,
                 groups: self.groups,
             };
             context.gpu.multiply(self.precision, product)?;
@@ -281,17 +283,17 @@ impl Dense {
 
 impl Work for Dense {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let Some(library) = context.gpu.dnn() else { return self.as_product(context) };
-        let (dnn, prepared) = (library.lock(), self.prepared.lock());
+        let Some(cudnn) = context.gpu.cudnn() else { return self.enqueue_as_products(context) };
+        let (cudnn, prepared) = (cudnn.lock(), self.prepared.lock());
         match prepared.get(&context.batch).expect("batches are prepared before they run") {
-            Some(convolution) => self.in_cudnn(&dnn, convolution, context),
-            None => self.as_product(context),
+            Some(convolution) => self.enqueue_in_cudnn(&cudnn, convolution, context),
+            None => self.enqueue_as_products(context),
         }
     }
 
     fn prepare(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
-        match gpu.dnn() {
-            Some(dnn) => self.prepare_in_cudnn(&dnn.lock(), batch),
+        match gpu.cudnn() {
+            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), batch),
             None => Ok(self.patches_bytes(batch)),
         }
     }

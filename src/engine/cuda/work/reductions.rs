@@ -86,7 +86,7 @@ impl Reduce {
             Some([size, 1]) => *size,
             _ => 1,
         };
-        let scope = ReductionScope::choose(product(&reduced), neighbours);
+        let scope = ReductionScope::choose(element_count(&reduced), neighbours);
         let kernel = scope.kernel("reduce", element_type);
         Self { scope, kernel, reduction, kept, reduced, item_len: known_elements(shape) }
     }
@@ -116,7 +116,7 @@ fn merge_axes(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize;
     merged
 }
 
-fn product(axes: &[[usize; 2]]) -> usize {
+fn element_count(axes: &[[usize; 2]]) -> usize {
     axes.iter().map(|[size, _]| size).product()
 }
 
@@ -124,7 +124,7 @@ impl Work for Reduce {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let mut kept = vec![[context.batch, self.item_len]];
         kept.extend(&self.kept);
-        let count = context.count(product(&self.kept));
+        let count = context.count(element_count(&self.kept));
         let arguments = arguments::Reduce {
             y: context.y,
             x: context.x[0],
@@ -140,7 +140,7 @@ impl Work for Reduce {
                 Reduction::Max => 2,
                 Reduction::L2 => 3,
             },
-            length: product(&self.reduced) as u32,
+            length: element_count(&self.reduced) as u32,
             count,
         };
         self.scope.launch(context.gpu, &self.kernel, count, &arguments)

@@ -19,7 +19,7 @@ pub(super) const WORKSPACE_BYTES_MAX: usize = 64 << 20;
 const ALGORITHMS_MAX: usize = 8;
 
 /// The library on one stream.
-pub(super) struct Dnn {
+pub(super) struct Cudnn {
     handle: sys::cudnnHandle_t,
     /// Outlives the handle.
     _stream: Arc<CudaStream>,
@@ -27,7 +27,7 @@ pub(super) struct Dnn {
 
 // SAFETY: cuDNN handles may be used from any thread, by one at a time; this one stands behind a
 // lock.
-unsafe impl Send for Dnn {}
+unsafe impl Send for Cudnn {}
 
 /// A convolution of one batch size, all in one order.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ pub(super) enum FusedEpilogue {
 }
 
 /// A convolution ready to run: descriptors, and the algorithm chosen for them.
-pub(super) struct Convolution {
+pub(super) struct PreparedConvolution {
     x: sys::cudnnTensorDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
     bias: sys::cudnnTensorDescriptor_t,
@@ -68,13 +68,13 @@ pub(super) struct Convolution {
 }
 
 // SAFETY: descriptors are read only, after they were set.
-unsafe impl Send for Convolution {}
+unsafe impl Send for PreparedConvolution {}
 // SAFETY: as above.
-unsafe impl Sync for Convolution {}
+unsafe impl Sync for PreparedConvolution {}
 
 /// Where a convolution reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Addresses {
+pub(super) struct ConvolutionAddresses {
     pub(super) x: Address,
     pub(super) weight: Address,
     /// Read by [`FusedEpilogue::Relu`] only.
@@ -91,13 +91,13 @@ pub(super) fn is_refusal(error: CudnnError) -> bool {
     matches!(error.0 as u32, 2000..4000)
 }
 
-impl Dnn {
+impl Cudnn {
     pub(super) fn open(stream: &Arc<CudaStream>) -> Result<Self, CudnnError> {
         let handle = result::create_handle()?;
-        let dnn = Self { handle, _stream: Arc::clone(stream) };
+        let cudnn = Self { handle, _stream: Arc::clone(stream) };
         // SAFETY: both live; the handle is this one's own.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }?;
-        Ok(dnn)
+        Ok(cudnn)
     }
 
     /// Chooses the algorithm by cuDNN's own model, which is the same after every start; without one
@@ -106,8 +106,8 @@ impl Dnn {
         &self,
         shape: &ConvolutionShape,
         epilogue: FusedEpilogue,
-    ) -> Result<Convolution, CudnnError> {
-        let mut convolution = Convolution::describe(shape, epilogue)?;
+    ) -> Result<PreparedConvolution, CudnnError> {
+        let mut convolution = PreparedConvolution::create_descriptors(shape, epilogue)?;
         // SAFETY: a structure of plain numbers.
         let mut found: [sys::cudnnConvolutionFwdAlgoPerf_t; ALGORITHMS_MAX] =
             unsafe { std::mem::zeroed() };
@@ -131,8 +131,8 @@ impl Dnn {
                 && found.memory <= WORKSPACE_BYTES_MAX
                 && (may_round || !rounds_factors(found.mathType))
         });
-        let refused = CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED);
-        let chosen = usable.ok_or(refused)?;
+        let not_supported = CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED);
+        let chosen = usable.ok_or(not_supported)?;
         convolution.algorithm = chosen.algo;
         // SAFETY: as above.
         convolution.workspace_bytes = unsafe {
@@ -148,14 +148,19 @@ impl Dnn {
         Ok(convolution)
     }
 
-    pub(super) fn run(&self, convolution: &Convolution, at: Addresses) -> Result<(), CudnnError> {
+    pub(super) fn enqueue(
+        &self,
+        convolution: &PreparedConvolution,
+        addresses: ConvolutionAddresses,
+    ) -> Result<(), CudnnError> {
         let (one, zero) = (1.0_f32, 0.0_f32);
         let (one, zero): (*const c_void, *const c_void) =
             ((&raw const one).cast(), (&raw const zero).cast());
         let c = convolution;
-        let workspace = at.workspace as *mut c_void;
-        let (x, weight, y) =
-            (at.x as *const c_void, at.weight as *const c_void, at.y as *mut c_void);
+        let workspace = addresses.workspace as *mut c_void;
+        let x = addresses.x as *const c_void;
+        let weight = addresses.weight as *const c_void;
+        let y = addresses.y as *mut c_void;
         // SAFETY: the plan's addresses hold what the descriptors state; scalars are read before the
         // return.
         unsafe {
@@ -176,7 +181,7 @@ impl Dnn {
                     y,
                 ),
                 FusedEpilogue::Relu => {
-                    let (share, residual) = match at.residual {
+                    let (residual_scale, residual) = match addresses.residual {
                         0 => (zero, y.cast_const()),
                         residual => (one, residual as *const c_void),
                     };
@@ -191,11 +196,11 @@ impl Dnn {
                         c.algorithm,
                         workspace,
                         c.workspace_bytes,
-                        share,
+                        residual_scale,
                         c.y,
                         residual,
                         c.bias,
-                        at.bias as *const c_void,
+                        addresses.bias as *const c_void,
                         c.activation,
                         c.y,
                         y,
@@ -206,7 +211,7 @@ impl Dnn {
     }
 }
 
-impl Drop for Dnn {
+impl Drop for Cudnn {
     fn drop(&mut self) {
         // SAFETY: nothing else has this handle. On a lost device it cannot be destroyed, and with
         // the device goes all it held.
@@ -214,12 +219,15 @@ impl Drop for Dnn {
     }
 }
 
-impl Convolution {
+impl PreparedConvolution {
     pub(super) fn workspace_bytes(&self) -> usize {
         self.workspace_bytes
     }
 
-    fn describe(shape: &ConvolutionShape, epilogue: FusedEpilogue) -> Result<Self, CudnnError> {
+    fn create_descriptors(
+        shape: &ConvolutionShape,
+        epilogue: FusedEpilogue,
+    ) -> Result<Self, CudnnError> {
         let convolution = Self {
             x: result::create_tensor_descriptor()?,
             y: result::create_tensor_descriptor()?,
@@ -232,34 +240,40 @@ impl Convolution {
             workspace_bytes: 0,
             epilogue,
         };
-        convolution.set(shape)?;
+        convolution.set_descriptors(shape)?;
         Ok(convolution)
     }
 
-    fn set(&self, shape: &ConvolutionShape) -> Result<(), CudnnError> {
-        let kind = match ElementType::of(shape.precision) {
+    fn set_descriptors(&self, shape: &ConvolutionShape) -> Result<(), CudnnError> {
+        let data_type = match ElementType::of(shape.precision) {
             ElementType::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
             ElementType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
         };
         let nhwc = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
         let dims = |dims: [usize; 4]| dims.map(|size| size as i32);
-        let pair = |pair: [usize; 2]| pair.map(|size| size as i32);
-        let ([ph, pw], [sh, sw], [dh, dw]) =
-            (pair(shape.pads), pair(shape.strides), pair(shape.dilations));
+        let to_i32 = |pair: [usize; 2]| pair.map(|size| size as i32);
+        let [pad_height, pad_width] = to_i32(shape.pads);
+        let [stride_height, stride_width] = to_i32(shape.strides);
+        let [dilation_height, dilation_width] = to_i32(shape.dilations);
         // SAFETY: all descriptors are this one's own.
         unsafe {
-            result::set_tensor4d_descriptor(self.x, nhwc, kind, dims(shape.x))?;
-            result::set_tensor4d_descriptor(self.y, nhwc, kind, dims(shape.y))?;
-            result::set_tensor4d_descriptor(self.bias, nhwc, kind, dims([1, shape.y[1], 1, 1]))?;
-            result::set_filter4d_descriptor(self.weight, kind, nhwc, dims(shape.weight))?;
+            result::set_tensor4d_descriptor(self.x, nhwc, data_type, dims(shape.x))?;
+            result::set_tensor4d_descriptor(self.y, nhwc, data_type, dims(shape.y))?;
+            result::set_tensor4d_descriptor(
+                self.bias,
+                nhwc,
+                data_type,
+                dims([1, shape.y[1], 1, 1]),
+            )?;
+            result::set_filter4d_descriptor(self.weight, data_type, nhwc, dims(shape.weight))?;
             result::set_convolution2d_descriptor(
                 self.convolution,
-                ph,
-                pw,
-                sh,
-                sw,
-                dh,
-                dw,
+                pad_height,
+                pad_width,
+                stride_height,
+                stride_width,
+                dilation_height,
+                dilation_width,
                 sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
                 sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
             )?;
@@ -292,7 +306,7 @@ fn rounds_factors(math: sys::cudnnMathType_t) -> bool {
     matches!(math, Math::CUDNN_TENSOR_OP_MATH | Math::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
 }
 
-impl Drop for Convolution {
+impl Drop for PreparedConvolution {
     fn drop(&mut self) {
         // SAFETY: nothing else has these descriptors, which are memory of the host.
         unsafe {
