@@ -24,16 +24,16 @@ __device__ inline void from_float(__half& y, float x) { y = __float2half(x); }
 
 // Reads N neighbours from the element `at`, which is a multiple of N.
 template <int N, class T>
-__device__ inline void read(float (&x)[N], const T* from, unsigned at) {
-    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + at);
+__device__ inline void read(float (&x)[N], const T* from, unsigned index) {
+    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + index);
     for (int k = 0; k < N; ++k) x[k] = to_float(pack.values[k]);
 }
 
 template <int N, class T>
-__device__ inline void write(T* to, unsigned at, const float (&x)[N]) {
+__device__ inline void write(T* to, unsigned index, const float (&x)[N]) {
     Pack<T, N> pack;
     for (int k = 0; k < N; ++k) from_float(pack.values[k], x[k]);
-    *reinterpret_cast<Pack<T, N>*>(to + at) = pack;
+    *reinterpret_cast<Pack<T, N>*>(to + index) = pack;
 }
 
 // Constants that repeat: element i is number i % period.
@@ -43,8 +43,8 @@ struct Periodic {
 };
 
 template <int N>
-__device__ inline void read(float (&x)[N], const Periodic& constants, unsigned at) {
-    unsigned number = at % constants.period;
+__device__ inline void read(float (&x)[N], const Periodic& constants, unsigned index) {
+    unsigned number = index % constants.period;
     for (int k = 0; k < N; ++k) {
         x[k] = constants.numbers[number];
         number = number + 1 == constants.period ? 0 : number + 1;
@@ -70,10 +70,10 @@ __device__ inline float hard_sigmoid(float x, float alpha, float beta) {
     return smaller(larger(alpha * x + beta, 0.0f), 1.0f);
 }
 
-__device__ inline float apply_pointwise(const Pointwise& pointwise, float x, unsigned at) {
+__device__ inline float apply_pointwise(const Pointwise& pointwise, float x, unsigned index) {
     switch (pointwise.kind) {
         case RELU: return larger(x, 0.0f);
-        case PRELU: return x > 0.0f ? x : x * pointwise.slopes.numbers[at % pointwise.slopes.period];
+        case PRELU: return x > 0.0f ? x : x * pointwise.slopes.numbers[index % pointwise.slopes.period];
         case LEAKY_RELU: return x > 0.0f ? x : x * pointwise.a;
         case SIGMOID: return 1.0f / (1.0f + expf(-x));
         case CLIP: return smaller(larger(x, pointwise.a), pointwise.b);
@@ -96,21 +96,21 @@ struct Epilogue {
 };
 
 template <class T, int N>
-__device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, unsigned at) {
+__device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, unsigned index) {
     float other[N];
     if (epilogue.scale.numbers) {
-        read(other, epilogue.scale, at);
+        read(other, epilogue.scale, index);
         for (int k = 0; k < N; ++k) x[k] *= other[k];
     }
     if (epilogue.shift.numbers) {
-        read(other, epilogue.shift, at);
+        read(other, epilogue.shift, index);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
     if (epilogue.residual) {
-        read(other, static_cast<const T*>(epilogue.residual), at);
+        read(other, static_cast<const T*>(epilogue.residual), index);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    for (int k = 0; k < N; ++k) x[k] = apply_pointwise(epilogue.pointwise, x[k], at + k);
+    for (int k = 0; k < N; ++k) x[k] = apply_pointwise(epilogue.pointwise, x[k], index + k);
 }
 
 // A window that slides over an image, and the sizes of the images on both sides.
@@ -131,15 +131,15 @@ struct Position {
     unsigned item;
 };
 
-__device__ inline Position find_position(unsigned at, unsigned channels, int height, int width) {
-    Position p;
-    p.channel = at % channels;
-    at /= channels;
-    p.column = at % width;
-    at /= width;
-    p.row = at % height;
-    p.item = at / height;
-    return p;
+__device__ inline Position find_position(unsigned index, unsigned channels, int height, int width) {
+    Position position;
+    position.channel = index % channels;
+    index /= channels;
+    position.column = index % width;
+    index /= width;
+    position.row = index % height;
+    position.item = index / height;
+    return position;
 }
 
 __device__ inline bool is_inside(const Window& w, int row, int column) {

@@ -10,12 +10,12 @@ struct ElementwiseArguments {
 
 template <class T, int N>
 __device__ void elementwise(const ElementwiseArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     float x[N];
-    read(x, static_cast<const T*>(a.x), at);
-    apply_epilogue<T>(x, a.epilogue, at);
-    write(static_cast<T*>(a.y), at, x);
+    read(x, static_cast<const T*>(a.x), index);
+    apply_epilogue<T>(x, a.epilogue, index);
+    write(static_cast<T*>(a.y), index, x);
 }
 PACKED_KERNEL(elementwise, ElementwiseArguments)
 
@@ -27,11 +27,11 @@ struct StridedAxes {
     int axis_count;
 };
 
-__device__ inline void find_offsets(const StridedAxes& axes, unsigned at, unsigned& first, unsigned& second) {
+__device__ inline void find_offsets(const StridedAxes& axes, unsigned index, unsigned& first, unsigned& second) {
     first = second = 0;
     for (int axis = axes.axis_count - 1; axis >= 0; --axis) {
-        const unsigned coordinate = at % axes.sizes[axis];
-        at /= axes.sizes[axis];
+        const unsigned coordinate = index % axes.sizes[axis];
+        index /= axes.sizes[axis];
         first += coordinate * axes.first[axis];
         second += coordinate * axes.second[axis];
     }
@@ -47,10 +47,10 @@ struct CopyArguments {
 
 template <class X, class Y>
 __device__ void copy(const CopyArguments& a) {
-    const unsigned at = thread_number();
-    if (at >= a.count) return;
+    const unsigned index = thread_number();
+    if (index >= a.count) return;
     unsigned from, to;
-    find_offsets(a.axes, at, from, to);
+    find_offsets(a.axes, index, from, to);
     from_float(static_cast<Y*>(a.y)[to], to_float(static_cast<const X*>(a.x)[from]));
 }
 extern "C" __global__ void copy_f32(CopyArguments a) { copy<float, float>(a); }
@@ -71,20 +71,20 @@ struct BinaryArguments {
 
 template <class T, int N>
 __device__ void binary(const BinaryArguments& a) {
-    const unsigned at = thread_number();
-    if (at >= a.count) return;
+    const unsigned index = thread_number();
+    if (index >= a.count) return;
     unsigned first, second;
-    find_offsets(a.axes, at, first, second);
-    const float p = to_float(static_cast<const T*>(a.a)[first]);
-    const float q = to_float(static_cast<const T*>(a.b)[second]);
+    find_offsets(a.axes, index, first, second);
+    const float left = to_float(static_cast<const T*>(a.a)[first]);
+    const float right = to_float(static_cast<const T*>(a.b)[second]);
     float result;
     switch (a.kind) {
-        case ADD: result = p + q; break;
-        case SUB: result = p - q; break;
-        case MUL: result = p * q; break;
-        default: result = p / q; break;
+        case ADD: result = left + right; break;
+        case SUB: result = left - right; break;
+        case MUL: result = left * right; break;
+        default: result = left / right; break;
     }
-    from_float(static_cast<T*>(a.y)[at], result);
+    from_float(static_cast<T*>(a.y)[index], result);
 }
 KERNEL(binary, BinaryArguments)
 
@@ -96,7 +96,7 @@ struct FillArguments {
 
 template <class T, int N>
 __device__ void fill(const FillArguments& a) {
-    const unsigned at = thread_number();
-    if (at < a.count) from_float(static_cast<T*>(a.y)[at], a.value);
+    const unsigned index = thread_number();
+    if (index < a.count) from_float(static_cast<T*>(a.y)[index], a.value);
 }
 KERNEL(fill, FillArguments)

@@ -22,17 +22,17 @@ struct PicturesArguments {
 // (pixel - mean) × scale, as `InputContract::fill` has it.
 template <class T, int N>
 __device__ void pictures(const PicturesArguments& a) {
-    const unsigned at = thread_number();
-    if (at >= a.count) return;
-    const Position p = find_position(at, 3, a.height, a.width);
-    const Picture picture = reinterpret_cast<const Picture*>(a.x)[p.item];
-    const unsigned row = p.row, column = p.column;
+    const unsigned index = thread_number();
+    if (index >= a.count) return;
+    const Position position = find_position(index, 3, a.height, a.width);
+    const Picture picture = reinterpret_cast<const Picture*>(a.x)[position.item];
+    const unsigned row = position.row, column = position.column;
     float value = 0.0f;
     if (row < picture.height && column < picture.width) {
-        value = a.x[picture.start + (row * picture.width + column) * 3 + a.source[p.channel]];
+        value = a.x[picture.start + (row * picture.width + column) * 3 + a.source[position.channel]];
     }
     const unsigned pixel = row * a.width + column;
-    const unsigned to = p.item * a.width * a.height * 3 + pixel * a.pixel_stride + p.channel * a.channel_stride;
-    from_float(static_cast<T*>(a.y)[to], (value - a.mean[p.channel]) * a.scale[p.channel]);
+    const unsigned to = position.item * a.width * a.height * 3 + pixel * a.pixel_stride + position.channel * a.channel_stride;
+    from_float(static_cast<T*>(a.y)[to], (value - a.mean[position.channel]) * a.scale[position.channel]);
 }
 KERNEL(pictures, PicturesArguments)

@@ -56,20 +56,20 @@ struct ReduceArguments {
 };
 
 // Where element `at` lies. The outermost axis takes what is left, so that one axis needs no division.
-__device__ inline unsigned find_offset(const unsigned* sizes, const unsigned* strides, int axis_count, unsigned at) {
+__device__ inline unsigned find_offset(const unsigned* sizes, const unsigned* strides, int axis_count, unsigned index) {
     unsigned offset = 0;
     for (int axis = axis_count - 1; axis > 0; --axis) {
-        offset += at % sizes[axis] * strides[axis];
-        at /= sizes[axis];
+        offset += index % sizes[axis] * strides[axis];
+        index /= sizes[axis];
     }
-    return offset + at * strides[0];
+    return offset + index * strides[0];
 }
 
 template <class T, class Scope>
 __device__ void reduce_in_scope(const ReduceArguments& a) {
-    const unsigned at = Scope::result_index();
-    if (at >= a.count) return;
-    const T* x = static_cast<const T*>(a.x) + find_offset(a.kept_sizes, a.kept_strides, a.kept_axis_count, at);
+    const unsigned index = Scope::result_index();
+    if (index >= a.count) return;
+    const T* x = static_cast<const T*>(a.x) + find_offset(a.kept_sizes, a.kept_strides, a.kept_axis_count, index);
     float result = identity_element(a.kind);
     for (unsigned i = Scope::first_element(); i < a.length; i += Scope::step()) {
         const unsigned offset = find_offset(a.reduced_sizes, a.reduced_strides, a.reduced_axis_count, i);
@@ -80,7 +80,7 @@ __device__ void reduce_in_scope(const ReduceArguments& a) {
     if (Scope::first_element() != 0) return;
     if (a.kind == REDUCE_MEAN) result /= a.length;
     if (a.kind == REDUCE_L2) result = sqrtf(result);
-    from_float(static_cast<T*>(a.y)[at], result);
+    from_float(static_cast<T*>(a.y)[index], result);
 }
 
 template <class T, int N>
@@ -102,9 +102,9 @@ struct SoftmaxArguments {
 
 template <class T, class Scope>
 __device__ void softmax_in_scope(const SoftmaxArguments& a) {
-    const unsigned at = Scope::result_index();
-    if (at >= a.count) return;
-    const unsigned start = at / a.inner * a.length * a.inner + at % a.inner;
+    const unsigned index = Scope::result_index();
+    if (index >= a.count) return;
+    const unsigned start = index / a.inner * a.length * a.inner + index % a.inner;
     const T* x = static_cast<const T*>(a.x) + start;
     T* y = static_cast<T*>(a.y) + start;
     const unsigned first = Scope::first_element(), step = Scope::step();

@@ -16,32 +16,32 @@ struct DepthwiseArguments {
 
 template <class T, int N>
 __device__ void depthwise(const DepthwiseArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     const Window& w = a.window;
-    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
-    const unsigned channels_in = w.channels / a.multiplier, channel_in = p.channel / a.multiplier;
-    const T* image = static_cast<const T*>(a.x) + p.item * w.height * w.width * channels_in;
+    const Position position = find_position(index, w.channels, w.out_height, w.out_width);
+    const unsigned input_channels = w.channels / a.multiplier, input_channel = position.channel / a.multiplier;
+    const T* image = static_cast<const T*>(a.x) + position.item * w.height * w.width * input_channels;
     float sum[N] = {};
     for (int i = 0; i < w.kernel_height; ++i) {
-        const int row = p.row * w.stride_height - w.top + i * w.dilation_height;
+        const int row = position.row * w.stride_height - w.top + i * w.dilation_height;
         for (int j = 0; j < w.kernel_width; ++j) {
-            const int column = p.column * w.stride_width - w.left + j * w.dilation_width;
+            const int column = position.column * w.stride_width - w.left + j * w.dilation_width;
             float x[N], weight[N];
             if (is_inside(w, row, column)) {
-                read(x, image, (row * w.width + column) * channels_in + channel_in);
+                read(x, image, (row * w.width + column) * input_channels + input_channel);
             } else if (a.border_values) {
-                for (int k = 0; k < N; ++k) x[k] = a.border_values[channel_in + k];
+                for (int k = 0; k < N; ++k) x[k] = a.border_values[input_channel + k];
             } else {
                 continue;
             }
             const unsigned tap = i * w.kernel_width + j;
-            read(weight, static_cast<const T*>(a.weight), tap * w.channels + p.channel);
+            read(weight, static_cast<const T*>(a.weight), tap * w.channels + position.channel);
             for (int k = 0; k < N; ++k) sum[k] += x[k] * weight[k];
         }
     }
-    apply_epilogue<T>(sum, a.epilogue, at);
-    write(static_cast<T*>(a.y), at, sum);
+    apply_epilogue<T>(sum, a.epilogue, index);
+    write(static_cast<T*>(a.y), index, sum);
 }
 PACKED_KERNEL(depthwise, DepthwiseArguments)
 
@@ -58,26 +58,26 @@ struct PatchesArguments {
 
 template <class T, int N>
 __device__ void patches(const PatchesArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     const Window& w = a.window;
-    const unsigned of_group = w.channels / a.groups, taps = w.kernel_height * w.kernel_width;
-    unsigned rest = at / of_group;
+    const unsigned group_channels = w.channels / a.groups, taps = w.kernel_height * w.kernel_width;
+    unsigned rest = index / group_channels;
     const unsigned tap = rest % taps;
     rest /= taps;
-    const unsigned channel = rest % a.groups * of_group + at % of_group;
+    const unsigned channel = rest % a.groups * group_channels + index % group_channels;
     const unsigned pixel = rest / a.groups + a.first_pixel;
-    const Position p = find_position(pixel, 1, w.out_height, w.out_width);
-    const int row = p.row * w.stride_height - w.top + (int)(tap / w.kernel_width) * w.dilation_height;
-    const int column = p.column * w.stride_width - w.left + (int)(tap % w.kernel_width) * w.dilation_width;
+    const Position position = find_position(pixel, 1, w.out_height, w.out_width);
+    const int row = position.row * w.stride_height - w.top + (int)(tap / w.kernel_width) * w.dilation_height;
+    const int column = position.column * w.stride_width - w.left + (int)(tap % w.kernel_width) * w.dilation_width;
     float x[N] = {};
     if (is_inside(w, row, column)) {
-        const unsigned source = (p.item * w.height + row) * w.width + column;
+        const unsigned source = (position.item * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + channel);
     } else if (a.border_values) {
         for (int k = 0; k < N; ++k) x[k] = a.border_values[channel + k];
     }
-    write(static_cast<T*>(a.y), at, x);
+    write(static_cast<T*>(a.y), index, x);
 }
 PACKED_KERNEL(patches, PatchesArguments)
 
@@ -93,19 +93,19 @@ struct BorderArguments {
 
 template <class T, int N>
 __device__ void border(const BorderArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     const Window& w = a.window;
-    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
-    const int row = p.row - w.top, column = p.column - w.left;
+    const Position position = find_position(index, w.channels, w.out_height, w.out_width);
+    const int row = position.row - w.top, column = position.column - w.left;
     float x[N];
     if (is_inside(w, row, column)) {
-        const unsigned source = (p.item * w.height + row) * w.width + column;
-        read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
+        const unsigned source = (position.item * w.height + row) * w.width + column;
+        read(x, static_cast<const T*>(a.x), source * w.channels + position.channel);
     } else {
-        for (int k = 0; k < N; ++k) x[k] = a.border_values ? a.border_values[p.channel + k] : a.value;
+        for (int k = 0; k < N; ++k) x[k] = a.border_values ? a.border_values[position.channel + k] : a.value;
     }
-    write(static_cast<T*>(a.y), at, x);
+    write(static_cast<T*>(a.y), index, x);
 }
 PACKED_KERNEL(border, BorderArguments)
 
@@ -121,29 +121,29 @@ struct PoolArguments {
 
 template <class T, int N>
 __device__ void pool(const PoolArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     const Window& w = a.window;
-    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
+    const Position position = find_position(index, w.channels, w.out_height, w.out_width);
     const bool is_average = a.kind != MAX_POOL;
     float result[N];
     for (int k = 0; k < N; ++k) result[k] = is_average ? 0.0f : -INFINITY;
     int inside = 0;
     for (int i = 0; i < w.kernel_height; ++i) {
-        const int row = p.row * w.stride_height - w.top + i;
+        const int row = position.row * w.stride_height - w.top + i;
         for (int j = 0; j < w.kernel_width; ++j) {
-            const int column = p.column * w.stride_width - w.left + j;
+            const int column = position.column * w.stride_width - w.left + j;
             if (!is_inside(w, row, column)) continue;
             float x[N];
-            const unsigned source = (p.item * w.height + row) * w.width + column;
-            read(x, static_cast<const T*>(a.x), source * w.channels + p.channel);
+            const unsigned source = (position.item * w.height + row) * w.width + column;
+            read(x, static_cast<const T*>(a.x), source * w.channels + position.channel);
             for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] + x[k] : larger(x[k], result[k]);
             ++inside;
         }
     }
     const int elements = a.kind == AVERAGE_POOL ? w.kernel_height * w.kernel_width : inside;
     for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] / elements : result[k];
-    write(static_cast<T*>(a.y), at, result);
+    write(static_cast<T*>(a.y), index, result);
 }
 PACKED_KERNEL(pool, PoolArguments)
 
@@ -164,33 +164,33 @@ struct Interpolation {
 };
 
 __device__ inline Interpolation interpolate(int kind, int to, int in, int out) {
-    float at;
+    float coordinate;
     if (kind == LINEAR_ALIGN_CORNERS) {
-        at = out > 1 ? to * (float)(in - 1) / (float)(out - 1) : 0.0f;
+        coordinate = out > 1 ? to * (float)(in - 1) / (float)(out - 1) : 0.0f;
     } else {
-        at = fmaxf((to + 0.5f) * (float)in / (float)out - 0.5f, 0.0f);
+        coordinate = fmaxf((to + 0.5f) * (float)in / (float)out - 0.5f, 0.0f);
     }
     Interpolation result;
-    result.before = min((int)at, in - 1);
+    result.before = min((int)coordinate, in - 1);
     result.after = min(result.before + 1, in - 1);
-    result.fraction = fminf(fmaxf(at - result.before, 0.0f), 1.0f);
+    result.fraction = fminf(fmaxf(coordinate - result.before, 0.0f), 1.0f);
     return result;
 }
 
 template <class T, int N>
 __device__ void resize(const ResizeArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     const Window& w = a.window;
-    const Position p = find_position(at, w.channels, w.out_height, w.out_width);
-    const T* image = static_cast<const T*>(a.x) + p.item * w.height * w.width * w.channels + p.channel;
+    const Position position = find_position(index, w.channels, w.out_height, w.out_width);
+    const T* image = static_cast<const T*>(a.x) + position.item * w.height * w.width * w.channels + position.channel;
     float result[N];
     if (a.kind == NEAREST) {
-        const int row = p.row * w.height / w.out_height, column = p.column * w.width / w.out_width;
+        const int row = position.row * w.height / w.out_height, column = position.column * w.width / w.out_width;
         read(result, image, (row * w.width + column) * w.channels);
     } else {
-        const Interpolation vertical = interpolate(a.kind, p.row, w.height, w.out_height);
-        const Interpolation horizontal = interpolate(a.kind, p.column, w.width, w.out_width);
+        const Interpolation vertical = interpolate(a.kind, position.row, w.height, w.out_height);
+        const Interpolation horizontal = interpolate(a.kind, position.column, w.width, w.out_width);
         float corners[4][N];
         read(corners[0], image, (vertical.before * w.width + horizontal.before) * w.channels);
         read(corners[1], image, (vertical.before * w.width + horizontal.after) * w.channels);
@@ -202,6 +202,6 @@ __device__ void resize(const ResizeArguments& a) {
             result[k] = upper + (lower - upper) * vertical.fraction;
         }
     }
-    write(static_cast<T*>(a.y), at, result);
+    write(static_cast<T*>(a.y), index, result);
 }
 PACKED_KERNEL(resize, ResizeArguments)
