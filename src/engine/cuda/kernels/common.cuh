@@ -1,15 +1,15 @@
-// What all kernels share.
+// Types and functions that all kernels share.
 //
-// A value is stored as T, `float` or `__half`; whatever is computed is computed in `float`.
-// Images lie with their channels last: [batch, height, width, channels]. Every kernel takes one
-// structure, the same as in `arguments.rs`, and does one element, or one pack of neighbouring
-// channels, in each thread; reductions may do one in each block.
+// Values are stored as T, which is `float` or `__half`; all arithmetic is in `float`.
+// Images have the layout [batch, height, width, channels]. Every kernel takes one structure, which
+// `arguments.rs` declares with the same fields. Each thread computes one element, or one pack of
+// neighbouring channels. In reductions, a block may compute one element.
 #pragma once
 #include <cuda_fp16.h>
 
 constexpr int AXES_MAX = 9;
 
-// Neighbouring elements that are read and written at once: 8 or 16 bytes.
+// Neighbouring elements that one access reads or writes: 8 bytes of __half, 16 bytes of float.
 constexpr int PACK = 4;
 
 template <class T, int N>
@@ -22,7 +22,7 @@ __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline void from_float(float& y, float x) { y = x; }
 __device__ inline void from_float(__half& y, float x) { y = __float2half(x); }
 
-// Reads N neighbours from the element `at`, which is a multiple of N.
+// Reads N neighbouring elements, the first of which is `index`, a multiple of N.
 template <int N, class T>
 __device__ inline void read(float (&x)[N], const T* from, unsigned index) {
     const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + index);
@@ -36,7 +36,7 @@ __device__ inline void write(T* to, unsigned index, const float (&x)[N]) {
     *reinterpret_cast<Pack<T, N>*>(to + index) = pack;
 }
 
-// Constants that repeat: element i is number i % period.
+// Constants that repeat: element i has the number i % period.
 struct Periodic {
     const float* numbers;
     unsigned period;
@@ -51,13 +51,15 @@ __device__ inline void read(float (&x)[N], const Periodic& constants, unsigned i
     }
 }
 
-// The larger or smaller one, but whichever is not a number: an overflow must reach the answer, where it is refused.
-// `smaller` looks only at `x`, since its `y` is always a constant.
+// Return the larger or the smaller operand, or NaN if one is NaN: an overflow must reach the
+// network's outputs, where NaN is refused. `smaller` tests only `x`, since its `y` is a constant.
 __device__ inline float larger(float x, float y) { return x <= y || y != y ? y : x; }
 __device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
 
-// Functions of one number; the numbering is that of `arguments.rs`.
-enum PointwiseKind { NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS };
+// Functions of one number. `PointwisePlan::of` in `work/elements.rs` uses the same numbers.
+enum PointwiseKind {
+    NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS
+};
 
 struct Pointwise {
     Periodic slopes;
@@ -73,7 +75,8 @@ __device__ inline float hard_sigmoid(float x, float alpha, float beta) {
 __device__ inline float apply_pointwise(const Pointwise& pointwise, float x, unsigned index) {
     switch (pointwise.kind) {
         case RELU: return larger(x, 0.0f);
-        case PRELU: return x > 0.0f ? x : x * pointwise.slopes.numbers[index % pointwise.slopes.period];
+        case PRELU:
+            return x > 0.0f ? x : x * pointwise.slopes.numbers[index % pointwise.slopes.period];
         case LEAKY_RELU: return x > 0.0f ? x : x * pointwise.a;
         case SIGMOID: return 1.0f / (1.0f + expf(-x));
         case CLIP: return smaller(larger(x, pointwise.a), pointwise.b);
@@ -87,7 +90,7 @@ __device__ inline float apply_pointwise(const Pointwise& pointwise, float x, uns
     }
 }
 
-// What is left to do to a sum before it is stored: pointwise(sum × scale + shift + residual).
+// What is applied to a sum before it is stored: pointwise(sum × scale + shift + residual).
 struct Epilogue {
     Periodic scale;
     Periodic shift;
@@ -113,7 +116,7 @@ __device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, u
     for (int k = 0; k < N; ++k) x[k] = apply_pointwise(epilogue.pointwise, x[k], index + k);
 }
 
-// A window that slides over an image, and the sizes of the images on both sides.
+// A window that slides over an image, and the sizes of the input and the output image.
 struct Window {
     unsigned channels;
     int height, width;
@@ -124,7 +127,7 @@ struct Window {
     int top, left;
 };
 
-// Where element `at` of the output image lies.
+// Position of one element of the output images.
 struct Position {
     unsigned channel;
     int column, row;
@@ -146,7 +149,7 @@ __device__ inline bool is_inside(const Window& w, int row, int column) {
     return row >= 0 && row < w.height && column >= 0 && column < w.width;
 }
 
-// The number of this thread's element or pack.
+// Returns the number of this thread in the grid, which is the number of its element or pack.
 __device__ inline unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 #define KERNEL(NAME, ARGUMENTS)                                                      \

@@ -1,4 +1,4 @@
-// Functions of each element, of two values, and moves.
+// Functions of each element, functions of two values, copies and fills.
 #include "common.cuh"
 
 struct ElementwiseArguments {
@@ -19,7 +19,7 @@ __device__ void elementwise(const ElementwiseArguments& a) {
 }
 PACKED_KERNEL(elementwise, ElementwiseArguments)
 
-// Two arrays of one shape, each with its own strides; the last axis is the innermost.
+// Strides of two arrays of one shape. The last axis is the innermost.
 struct StridedAxes {
     unsigned sizes[AXES_MAX];
     unsigned first[AXES_MAX];
@@ -27,7 +27,8 @@ struct StridedAxes {
     int axis_count;
 };
 
-__device__ inline void find_offsets(const StridedAxes& axes, unsigned index, unsigned& first, unsigned& second) {
+__device__ inline void find_offsets(const StridedAxes& axes, unsigned index, unsigned& first,
+                                    unsigned& second) {
     first = second = 0;
     for (int axis = axes.axis_count - 1; axis >= 0; --axis) {
         const unsigned coordinate = index % axes.sizes[axis];
@@ -37,7 +38,7 @@ __device__ inline void find_offsets(const StridedAxes& axes, unsigned index, uns
     }
 }
 
-// Transposes, joins, cuts and repeats: y[second] = x[first].
+// y[second] = x[first] for every element: transposes, concatenates, slices and repeats.
 struct CopyArguments {
     void* y;
     const void* x;

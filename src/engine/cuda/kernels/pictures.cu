@@ -1,8 +1,8 @@
-// Pixels as they come from the host to the values that networks are fed.
+// Converts the pixels that the host uploads into the input values of a network.
 #include "common.cuh"
 
-// Where a row's pixels start, [height, width, 3], red first. One that is smaller than the input
-// lies in its upper left corner; the rest is black.
+// Where the pixels of an item start. Their layout is [height, width, 3], red first. A picture
+// smaller than the network's input lies in the upper left corner of the input; the rest is black.
 struct Picture {
     unsigned start;          // bytes from the first Picture
     unsigned width, height;
@@ -10,16 +10,16 @@ struct Picture {
 
 struct PicturesArguments {
     void* y;
-    const unsigned char* x;  // a Picture for each row, and the pixels that they tell of
+    const unsigned char* x;  // a Picture for each item, then the pixels of all items
     unsigned width, height;  // of the network's input
     unsigned pixel_stride, channel_stride;
-    unsigned source[3];      // for each channel of the network, that of a pixel
+    unsigned source[3];      // for each channel of the network, the channel of the pixel it reads
     float mean[3];
     float scale[3];
-    unsigned count;          // values of the whole batch
+    unsigned count;          // elements of the whole batch
 };
 
-// (pixel - mean) × scale, as `InputContract::fill` has it.
+// Computes (pixel - mean) × scale, as `InputContract::fill` does on the host.
 template <class T, int N>
 __device__ void pictures(const PicturesArguments& a) {
     const unsigned index = thread_number();
@@ -29,10 +29,13 @@ __device__ void pictures(const PicturesArguments& a) {
     const unsigned row = position.row, column = position.column;
     float value = 0.0f;
     if (row < picture.height && column < picture.width) {
-        value = a.x[picture.start + (row * picture.width + column) * 3 + a.source[position.channel]];
+        value =
+            a.x[picture.start + (row * picture.width + column) * 3 + a.source[position.channel]];
     }
     const unsigned pixel = row * a.width + column;
-    const unsigned to = position.item * a.width * a.height * 3 + pixel * a.pixel_stride + position.channel * a.channel_stride;
-    from_float(static_cast<T*>(a.y)[to], (value - a.mean[position.channel]) * a.scale[position.channel]);
+    const unsigned to = position.item * a.width * a.height * 3 + pixel * a.pixel_stride +
+                        position.channel * a.channel_stride;
+    from_float(static_cast<T*>(a.y)[to],
+               (value - a.mean[position.channel]) * a.scale[position.channel]);
 }
 KERNEL(pictures, PicturesArguments)

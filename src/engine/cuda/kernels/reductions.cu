@@ -1,18 +1,21 @@
-// Many elements to one. Who finds a result, one thread or a block of them, stands in the plan, and
-// they join elements in one order, so that a result does not depend on the batch.
+// Reductions of many elements to one result. The plan decides whether one thread or one block
+// computes a result. Each of them combines elements in a fixed order, so that a result does not
+// depend on the batch.
 #include "common.cuh"
 
-// The threads of a block that finds one result: as many as `gpu.rs` launches.
+// Threads of a block: as many as `gpu.rs` launches.
 constexpr unsigned BLOCK_THREADS = 256;
 
 enum ReductionKind { REDUCE_MEAN, REDUCE_SUM, REDUCE_MAX, REDUCE_L2 };
 
-__device__ inline float combine(int kind, float x, float y) { return kind == REDUCE_MAX ? larger(x, y) : x + y; }
+__device__ inline float combine(int kind, float x, float y) {
+    return kind == REDUCE_MAX ? larger(x, y) : x + y;
+}
 
-// What joins with anything to that.
+// Returns the number that `combine` leaves any other number unchanged with.
 __device__ inline float identity_element(int kind) { return kind == REDUCE_MAX ? -INFINITY : 0.0f; }
 
-// One thread finds a result.
+// One thread computes a result.
 struct ThreadScope {
     static __device__ unsigned result_index() { return thread_number(); }
     static __device__ unsigned first_element() { return 0; }
@@ -20,8 +23,8 @@ struct ThreadScope {
     static __device__ float combine_all(int, float value) { return value; }
 };
 
-// A block finds a result: each thread joins every 256th element, then halves of the block are
-// joined until one number is left, which all threads get.
+// One block computes a result: each thread combines every 256th element, then the halves of the
+// block are combined until one number is left, which all threads receive.
 struct BlockScope {
     static __device__ unsigned result_index() { return blockIdx.x; }
     static __device__ unsigned first_element() { return threadIdx.x; }
@@ -31,11 +34,13 @@ struct BlockScope {
         partial[threadIdx.x] = value;
         for (unsigned half = BLOCK_THREADS / 2; half > 0; half /= 2) {
             __syncthreads();
-            if (threadIdx.x < half) partial[threadIdx.x] = combine(kind, partial[threadIdx.x], partial[threadIdx.x + half]);
+            if (threadIdx.x < half)
+                partial[threadIdx.x] =
+                    combine(kind, partial[threadIdx.x], partial[threadIdx.x + half]);
         }
         __syncthreads();
         const float all = partial[0];
-        // The next call must not write before everyone has read.
+        // The next call must not write before all threads have read.
         __syncthreads();
         return all;
     }
@@ -51,12 +56,14 @@ struct ReduceArguments {
     int kept_axis_count;
     int reduced_axis_count;
     int kind;
-    unsigned length;         // elements behind one result
+    unsigned length;         // elements reduced to one result
     unsigned count;
 };
 
-// Where element `at` lies. The outermost axis takes what is left, so that one axis needs no division.
-__device__ inline unsigned find_offset(const unsigned* sizes, const unsigned* strides, int axis_count, unsigned index) {
+// Returns the offset of element `index`. The outermost axis needs no division, since its coordinate
+// is what the other axes leave of the index.
+__device__ inline unsigned find_offset(const unsigned* sizes, const unsigned* strides,
+                                       int axis_count, unsigned index) {
     unsigned offset = 0;
     for (int axis = axis_count - 1; axis > 0; --axis) {
         offset += index % sizes[axis] * strides[axis];
@@ -69,10 +76,12 @@ template <class T, class Scope>
 __device__ void reduce_in_scope(const ReduceArguments& a) {
     const unsigned index = Scope::result_index();
     if (index >= a.count) return;
-    const T* x = static_cast<const T*>(a.x) + find_offset(a.kept_sizes, a.kept_strides, a.kept_axis_count, index);
+    const T* x = static_cast<const T*>(a.x) +
+                 find_offset(a.kept_sizes, a.kept_strides, a.kept_axis_count, index);
     float result = identity_element(a.kind);
     for (unsigned i = Scope::first_element(); i < a.length; i += Scope::step()) {
-        const unsigned offset = find_offset(a.reduced_sizes, a.reduced_strides, a.reduced_axis_count, i);
+        const unsigned offset =
+            find_offset(a.reduced_sizes, a.reduced_strides, a.reduced_axis_count, i);
         const float value = to_float(x[offset]);
         result = combine(a.kind, result, a.kind == REDUCE_L2 ? value * value : value);
     }
@@ -91,7 +100,7 @@ template <class T, int N>
 __device__ void reduce_block(const ReduceArguments& a) { reduce_in_scope<T, BlockScope>(a); }
 KERNEL(reduce_block, ReduceArguments)
 
-// Exponentials along an axis over their sum: [outer, length, inner].
+// Softmax along the middle axis of [outer, length, inner]: exponentials divided by their sum.
 struct SoftmaxArguments {
     void* y;
     const void* x;
@@ -109,11 +118,14 @@ __device__ void softmax_in_scope(const SoftmaxArguments& a) {
     T* y = static_cast<T*>(a.y) + start;
     const unsigned first = Scope::first_element(), step = Scope::step();
     float largest = identity_element(REDUCE_MAX), sum = identity_element(REDUCE_SUM);
-    for (unsigned i = first; i < a.length; i += step) largest = larger(largest, to_float(x[i * a.inner]));
+    for (unsigned i = first; i < a.length; i += step)
+        largest = larger(largest, to_float(x[i * a.inner]));
     largest = Scope::combine_all(REDUCE_MAX, largest);
-    for (unsigned i = first; i < a.length; i += step) sum += expf(to_float(x[i * a.inner]) - largest);
+    for (unsigned i = first; i < a.length; i += step)
+        sum += expf(to_float(x[i * a.inner]) - largest);
     sum = Scope::combine_all(REDUCE_SUM, sum);
-    for (unsigned i = first; i < a.length; i += step) from_float(y[i * a.inner], expf(to_float(x[i * a.inner]) - largest) / sum);
+    for (unsigned i = first; i < a.length; i += step)
+        from_float(y[i * a.inner], expf(to_float(x[i * a.inner]) - largest) / sum);
 }
 
 template <class T, int N>

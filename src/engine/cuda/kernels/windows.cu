@@ -1,15 +1,16 @@
-// Whatever slides a window over an image, but for dense convolutions, which are matrix products.
+// Kernels that slide a window over an image. Dense convolutions are missing here: they are matrix
+// products.
 #include "common.cuh"
 
-// One kernel for each output channel, which reads the input channel of its number, or one of
-// `multiplier` output channels that read the same.
+// Depthwise convolution: each output channel reads one input channel, and `multiplier` neighbouring
+// output channels read the same one.
 struct DepthwiseArguments {
     void* y;
     const void* x;
     const void* weight;      // [taps, output channels]
     const float* border_values;  // [input channels], or null for zeros
     Epilogue epilogue;
-    Window window;           // its channels are those of the output
+    Window window;           // its channels are the output channels
     unsigned multiplier;
     unsigned count;
 };
@@ -20,8 +21,10 @@ __device__ void depthwise(const DepthwiseArguments& a) {
     if (index >= a.count) return;
     const Window& w = a.window;
     const Position position = find_position(index, w.channels, w.out_height, w.out_width);
-    const unsigned input_channels = w.channels / a.multiplier, input_channel = position.channel / a.multiplier;
-    const T* image = static_cast<const T*>(a.x) + position.item * w.height * w.width * input_channels;
+    const unsigned input_channels = w.channels / a.multiplier,
+                   input_channel = position.channel / a.multiplier;
+    const T* image =
+        static_cast<const T*>(a.x) + position.item * w.height * w.width * input_channels;
     float sum[N] = {};
     for (int i = 0; i < w.kernel_height; ++i) {
         const int row = position.row * w.stride_height - w.top + i * w.dilation_height;
@@ -45,14 +48,15 @@ __device__ void depthwise(const DepthwiseArguments& a) {
 }
 PACKED_KERNEL(depthwise, DepthwiseArguments)
 
-// What each output pixel of a convolution sees: [pixels, groups, taps, channels of a group].
+// Copies the input elements that each output pixel of a convolution reads, its patch:
+// [pixels, groups, taps, channels of a group].
 struct PatchesArguments {
     void* y;
     const void* x;
     const float* border_values;  // [channels], or null for zeros
     Window window;
     unsigned groups;
-    unsigned first_pixel;    // of the batch's output images
+    unsigned first_pixel;    // in the output images of the whole batch
     unsigned count;
 };
 
@@ -68,8 +72,10 @@ __device__ void patches(const PatchesArguments& a) {
     const unsigned channel = rest % a.groups * group_channels + index % group_channels;
     const unsigned pixel = rest / a.groups + a.first_pixel;
     const Position position = find_position(pixel, 1, w.out_height, w.out_width);
-    const int row = position.row * w.stride_height - w.top + (int)(tap / w.kernel_width) * w.dilation_height;
-    const int column = position.column * w.stride_width - w.left + (int)(tap % w.kernel_width) * w.dilation_width;
+    const int row =
+        position.row * w.stride_height - w.top + (int)(tap / w.kernel_width) * w.dilation_height;
+    const int column =
+        position.column * w.stride_width - w.left + (int)(tap % w.kernel_width) * w.dilation_width;
     float x[N] = {};
     if (is_inside(w, row, column)) {
         const unsigned source = (position.item * w.height + row) * w.width + column;
@@ -81,12 +87,12 @@ __device__ void patches(const PatchesArguments& a) {
 }
 PACKED_KERNEL(patches, PatchesArguments)
 
-// An image with a border around it, for libraries that know only even borders of zeros.
+// Adds a border to an image, for libraries that know only symmetric borders of zeros.
 struct BorderArguments {
     void* y;
     const void* x;
     const float* border_values;  // [channels], or null for `value`
-    Window window;           // the output is the larger one; kernel and strides are not read
+    Window window;           // the output is the larger image; kernel and strides are not read
     float value;
     unsigned count;
 };
@@ -103,7 +109,8 @@ __device__ void border(const BorderArguments& a) {
         const unsigned source = (position.item * w.height + row) * w.width + column;
         read(x, static_cast<const T*>(a.x), source * w.channels + position.channel);
     } else {
-        for (int k = 0; k < N; ++k) x[k] = a.border_values ? a.border_values[position.channel + k] : a.value;
+        for (int k = 0; k < N; ++k)
+            x[k] = a.border_values ? a.border_values[position.channel + k] : a.value;
     }
     write(static_cast<T*>(a.y), index, x);
 }
@@ -137,7 +144,8 @@ __device__ void pool(const PoolArguments& a) {
             float x[N];
             const unsigned source = (position.item * w.height + row) * w.width + column;
             read(x, static_cast<const T*>(a.x), source * w.channels + position.channel);
-            for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] + x[k] : larger(x[k], result[k]);
+            for (int k = 0; k < N; ++k)
+                result[k] = is_average ? result[k] + x[k] : larger(x[k], result[k]);
             ++inside;
         }
     }
@@ -157,7 +165,7 @@ struct ResizeArguments {
     unsigned count;
 };
 
-// The pixel that lies before output pixel `to`, the one after it, and how far it is from the first.
+// The input pixels before and after an output pixel along one axis, and the weight of the second.
 struct Interpolation {
     int before, after;
     float fraction;
@@ -183,10 +191,12 @@ __device__ void resize(const ResizeArguments& a) {
     if (index >= a.count) return;
     const Window& w = a.window;
     const Position position = find_position(index, w.channels, w.out_height, w.out_width);
-    const T* image = static_cast<const T*>(a.x) + position.item * w.height * w.width * w.channels + position.channel;
+    const T* image = static_cast<const T*>(a.x) +
+                     position.item * w.height * w.width * w.channels + position.channel;
     float result[N];
     if (a.kind == NEAREST) {
-        const int row = position.row * w.height / w.out_height, column = position.column * w.width / w.out_width;
+        const int row = position.row * w.height / w.out_height,
+                  column = position.column * w.width / w.out_width;
         read(result, image, (row * w.width + column) * w.channels);
     } else {
         const Interpolation vertical = interpolate(a.kind, position.row, w.height, w.out_height);
@@ -197,8 +207,10 @@ __device__ void resize(const ResizeArguments& a) {
         read(corners[2], image, (vertical.after * w.width + horizontal.before) * w.channels);
         read(corners[3], image, (vertical.after * w.width + horizontal.after) * w.channels);
         for (int k = 0; k < N; ++k) {
-            const float upper = corners[0][k] + (corners[1][k] - corners[0][k]) * horizontal.fraction;
-            const float lower = corners[2][k] + (corners[3][k] - corners[2][k]) * horizontal.fraction;
+            const float upper =
+                corners[0][k] + (corners[1][k] - corners[0][k]) * horizontal.fraction;
+            const float lower =
+                corners[2][k] + (corners[3][k] - corners[2][k]) * horizontal.fraction;
             result[k] = upper + (lower - upper) * vertical.fraction;
         }
     }
