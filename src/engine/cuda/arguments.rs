@@ -1,18 +1,18 @@
-//! What kernels are called with. Each structure lies in memory as the one of its name in
-//! `kernels/*.cu`.
+//! Arguments of the kernels. Each structure has the memory layout of the structure of its name in
+//! `kernels/*.cu`, where the names of arguments end in `Arguments`.
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
-/// An address on the device; 0 is null.
+/// An address on the device. 0 is null.
 pub(super) type Address = u64;
 
-/// Axes of a strided kernel: those of a row, and the batch.
+/// Most axes of a strided kernel: those of an item, and the batch.
 pub(super) const AXES_MAX: usize = 9;
 
-/// Neighbouring elements that packed kernels read and write at once.
+/// Neighbouring elements that packed kernels read or write in one access.
 pub(super) const PACK: usize = 4;
 
-/// Constants that repeat: element `i` is number `i % period`.
+/// Constants that repeat: element `i` has the number `i % period`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Periodic {
@@ -21,7 +21,7 @@ pub(super) struct Periodic {
 }
 
 impl Periodic {
-    /// No constants.
+    /// Stands for no constants.
     pub(super) const NONE: Self = Self { numbers: 0, period: 1 };
 }
 
@@ -92,24 +92,24 @@ pub(super) struct Fill {
     pub(super) count: u32,
 }
 
-/// Where the pixels of a row lie, `[height, width, 3]`, red first; one for each row stands before
-/// them all.
+/// Where the uploaded pixels of an item lie. The upload holds one `Picture` for each item and then
+/// the pixels of all items, `[height, width, 3]`, red first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Picture {
-    /// Bytes from the first `Picture`.
+    /// Offset of the pixels from the first `Picture`, in bytes.
     pub start: u32,
-    /// Pixels, at most those of the network's input.
+    /// Pixels, at most the width of the network's input.
     pub width: u32,
-    /// Pixels, at most those of the network's input.
+    /// Pixels, at most the height of the network's input.
     pub height: u32,
 }
 
 impl Picture {
-    /// How long it is in memory.
+    /// Size in the upload.
     pub const BYTES: usize = size_of::<Self>();
 
-    /// As it lies in memory.
+    /// Returns the bytes of the upload.
     pub fn bytes(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let numbers = [self.start, self.width, self.height];
@@ -135,7 +135,7 @@ pub(super) struct Pictures {
     pub(super) count: u32,
 }
 
-/// A window that slides over an image, and the sizes of the images on both sides.
+/// A window that slides over an image, and the sizes of the input and the output image.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Window {
@@ -187,7 +187,7 @@ pub(super) struct Border {
     pub(super) count: u32,
 }
 
-/// Of the kernels `pool` and `resize`.
+/// Arguments of the kernels `pool` and `resize`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resample {
@@ -227,7 +227,7 @@ pub(super) struct Softmax {
 macro_rules! device_repr {
     ($($name:ident),*) => {
         $(
-            // SAFETY: plain numbers in the order and with the padding of C.
+            // SAFETY: the structure holds plain numbers, in C's order and with C's padding.
             unsafe impl DeviceRepr for $name {}
         )*
     };

@@ -1,5 +1,5 @@
-//! Convolutions in cuDNN: channels last, sums in 32-bit floats, the bias and a rectifier in the same
-//! pass.
+//! Convolutions in cuDNN: images with their channels last, sums in 32-bit floats, and the bias and
+//! a ReLU fused into the convolution.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -12,24 +12,25 @@ use super::arguments::Address;
 use super::element_type::ElementType;
 use crate::Precision;
 
-/// Most scratch memory an algorithm may take: the fastest ones for faces' sizes take a few MiB.
+/// Most scratch memory that an algorithm may use. The fastest algorithms for images of faces use a
+/// few MiB.
 pub(super) const WORKSPACE_BYTES_MAX: usize = 64 << 20;
 
-/// Algorithms asked for; cuDNN knows eight.
+/// Algorithms that cuDNN is asked to list; it has eight.
 const ALGORITHMS_MAX: usize = 8;
 
-/// The library on one stream.
+/// A cuDNN handle for one stream.
 pub(super) struct Cudnn {
     handle: sys::cudnnHandle_t,
-    /// Outlives the handle.
+    /// Keeps the stream alive as long as the handle.
     _stream: Arc<CudaStream>,
 }
 
-// SAFETY: cuDNN handles may be used from any thread, by one at a time; this one stands behind a
+// SAFETY: a cuDNN handle may be used from any thread, by one thread at a time. This one is behind a
 // lock.
 unsafe impl Send for Cudnn {}
 
-/// A convolution of one batch size, all in one order.
+/// A convolution for one batch size. All tensors have their channels last in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvolutionShape {
     pub(super) precision: Precision,
@@ -38,23 +39,23 @@ pub(super) struct ConvolutionShape {
     /// Output channels, channels of a group, height, width.
     pub(super) weight: [usize; 4],
     pub(super) y: [usize; 4],
-    /// Height and width; the same on both sides.
+    /// Rows added above and below, and columns added left and right.
     pub(super) pads: [usize; 2],
     pub(super) strides: [usize; 2],
     pub(super) dilations: [usize; 2],
     pub(super) groups: usize,
 }
 
-/// What a convolution ends with in the same pass.
+/// The epilogue that cuDNN fuses into a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FusedEpilogue {
-    /// Nothing: another kernel does the rest.
+    /// Nothing is fused: another kernel computes the epilogue.
     None,
     /// `max(sum + bias + residual, 0)`.
     Relu,
 }
 
-/// A convolution ready to run: descriptors, and the algorithm chosen for them.
+/// A convolution that is ready to run: its descriptors, and the algorithm chosen for them.
 pub(super) struct PreparedConvolution {
     x: sys::cudnnTensorDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
@@ -67,26 +68,26 @@ pub(super) struct PreparedConvolution {
     epilogue: FusedEpilogue,
 }
 
-// SAFETY: descriptors are read only, after they were set.
+// SAFETY: descriptors are only read after they were set.
 unsafe impl Send for PreparedConvolution {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for PreparedConvolution {}
 
-/// Where a convolution reads and writes.
+/// Addresses that a convolution reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvolutionAddresses {
     pub(super) x: Address,
     pub(super) weight: Address,
     /// Read by [`FusedEpilogue::Relu`] only.
     pub(super) bias: Address,
-    /// Null for none; read by [`FusedEpilogue::Relu`] only.
+    /// Null if there is none. Read by [`FusedEpilogue::Relu`] only.
     pub(super) residual: Address,
     pub(super) y: Address,
     pub(super) workspace: Address,
 }
 
-/// Whether cuDNN says that it does not do this, and not that it failed: version 9 counts wrong
-/// parameters from 2000 and what it does not support from 3000.
+/// True if the error means that cuDNN does not support the call, rather than that the call failed.
+/// In version 9, errors from 2000 are wrong parameters and errors from 3000 are unsupported calls.
 pub(super) fn is_refusal(error: CudnnError) -> bool {
     matches!(error.0 as u32, 2000..4000)
 }
@@ -95,24 +96,25 @@ impl Cudnn {
     pub(super) fn open(stream: &Arc<CudaStream>) -> Result<Self, CudnnError> {
         let handle = result::create_handle()?;
         let cudnn = Self { handle, _stream: Arc::clone(stream) };
-        // SAFETY: both live; the handle is this one's own.
+        // SAFETY: the handle and the stream are alive, and `cudnn` alone owns the handle.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }?;
         Ok(cudnn)
     }
 
-    /// Chooses the algorithm by cuDNN's own model, which is the same after every start; without one
-    /// that may be taken it is a refusal.
+    /// Prepares a convolution with the first usable algorithm of cuDNN's heuristic. Unlike a
+    /// measurement, the heuristic gives the same answer after every start. If no algorithm is
+    /// usable, the error is a refusal.
     pub(super) fn prepare(
         &self,
         shape: &ConvolutionShape,
         epilogue: FusedEpilogue,
     ) -> Result<PreparedConvolution, CudnnError> {
         let mut convolution = PreparedConvolution::create_descriptors(shape, epilogue)?;
-        // SAFETY: a structure of plain numbers.
+        // SAFETY: the structure holds plain numbers, for which zero bytes are valid.
         let mut found: [sys::cudnnConvolutionFwdAlgoPerf_t; ALGORITHMS_MAX] =
             unsafe { std::mem::zeroed() };
         let mut count = 0;
-        // SAFETY: descriptors are set, and there is room for the results asked for.
+        // SAFETY: the descriptors are set, and `found` has room for `ALGORITHMS_MAX` results.
         unsafe {
             result::get_convolution_forward_algorithm(
                 self.handle,
@@ -161,8 +163,8 @@ impl Cudnn {
         let x = addresses.x as *const c_void;
         let weight = addresses.weight as *const c_void;
         let y = addresses.y as *mut c_void;
-        // SAFETY: the plan's addresses hold what the descriptors state; scalars are read before the
-        // return.
+        // SAFETY: the plan's addresses hold tensors as the descriptors state, and cuDNN reads the
+        // scalars before it returns.
         unsafe {
             match c.epilogue {
                 FusedEpilogue::None => result::convolution_forward(
@@ -213,8 +215,8 @@ impl Cudnn {
 
 impl Drop for Cudnn {
     fn drop(&mut self) {
-        // SAFETY: nothing else has this handle. On a lost device it cannot be destroyed, and with
-        // the device goes all it held.
+        // SAFETY: nothing else uses this handle. On a lost device the handle cannot be destroyed,
+        // but the memory that it held is lost with the device.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
@@ -255,7 +257,7 @@ impl PreparedConvolution {
         let [pad_height, pad_width] = to_i32(shape.pads);
         let [stride_height, stride_width] = to_i32(shape.strides);
         let [dilation_height, dilation_width] = to_i32(shape.dilations);
-        // SAFETY: all descriptors are this one's own.
+        // SAFETY: `self` owns all descriptors.
         unsafe {
             result::set_tensor4d_descriptor(self.x, nhwc, data_type, dims(shape.x))?;
             result::set_tensor4d_descriptor(self.y, nhwc, data_type, dims(shape.y))?;
@@ -289,8 +291,9 @@ impl PreparedConvolution {
     }
 }
 
-/// Tensor cores where factors may be rounded; what cuDNN calls its default lets them round 32-bit
-/// floats to TF32. Bfloat16 does not come here.
+/// Returns the math type that uses tensor cores if the precision may round operands. cuDNN's
+/// default math type lets tensor cores round 32-bit floats to TF32. `Bf16` is refused before this
+/// call.
 fn math_type(precision: Precision) -> sys::cudnnMathType_t {
     match precision {
         Precision::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
@@ -299,8 +302,8 @@ fn math_type(precision: Precision) -> sys::cudnnMathType_t {
     }
 }
 
-/// Whether tensor cores multiply, which for 32-bit floats means fewer bits. What cuDNN calls its
-/// default is bounded by the descriptor, which asks for plain multiplications.
+/// True if an algorithm multiplies on tensor cores, which round 32-bit floats. An algorithm with
+/// the default math type does not: the descriptor asks for plain multiplications.
 fn rounds_factors(math: sys::cudnnMathType_t) -> bool {
     use sys::cudnnMathType_t as Math;
     matches!(math, Math::CUDNN_TENSOR_OP_MATH | Math::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
@@ -308,7 +311,7 @@ fn rounds_factors(math: sys::cudnnMathType_t) -> bool {
 
 impl Drop for PreparedConvolution {
     fn drop(&mut self) {
-        // SAFETY: nothing else has these descriptors, which are memory of the host.
+        // SAFETY: nothing else uses these descriptors, which are memory of the host.
         unsafe {
             let _ = result::destroy_tensor_descriptor(self.x);
             let _ = result::destroy_tensor_descriptor(self.y);

@@ -1,9 +1,9 @@
-//! In which order the numbers of a value lie, and how to walk over two of them at once.
+//! The memory layouts of values, and pairs of strided arrays that a kernel reads and writes.
 
 use super::arguments::{AXES_MAX, StridedAxes};
 use crate::shape::{known_elements, strides};
 
-/// How one row of a value lies in memory, without gaps.
+/// How one item of a value lies in memory, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ValueLayout {
     /// The last axis innermost.
@@ -13,7 +13,7 @@ pub(super) enum ValueLayout {
 }
 
 impl ValueLayout {
-    /// For each axis, how far apart its neighbours lie.
+    /// Returns the stride of each axis, in elements.
     pub(super) fn strides(self, shape: &[usize]) -> Vec<usize> {
         match (self, shape) {
             (Self::ChannelsLast, &[channels, _, width]) => vec![1, width * channels, channels],
@@ -22,20 +22,22 @@ impl ValueLayout {
     }
 }
 
-/// Two arrays of one shape, for one row; the batch comes when they are walked over.
+/// Two strided arrays of one shape, described for one item. [`StridedPair::argument`] adds the
+/// batch.
 #[derive(Debug, Clone)]
 pub(super) struct StridedPair {
     sizes: Vec<usize>,
     first: Vec<usize>,
     second: Vec<usize>,
-    /// How far apart items lie in each.
+    /// Elements from one item to the next, in each array.
     item_strides: [usize; 2],
     len: usize,
 }
 
 impl StridedPair {
-    /// The strides of both arrays, how far apart their rows lie, and the strides of the array that is
-    /// written, which neighbouring threads do next to one another.
+    /// Describes two arrays by their strides and by the strides between their items. `written` are
+    /// the strides of the array that the kernel writes: axes are ordered by them, so that
+    /// neighbouring threads write neighbouring elements.
     pub(super) fn new(
         shape: &[usize],
         [first, second]: [&[usize]; 2],
@@ -61,12 +63,13 @@ impl StridedPair {
         Self { sizes: column(0), first: column(1), second: column(2), item_strides, len }
     }
 
-    /// Elements of one row.
+    /// Returns the elements of one item.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether both arrays are the same numbers in the same order, row after row.
+    /// True if every element has the same offset in both arrays and both arrays have no gaps, so
+    /// that a copy would change nothing.
     pub(super) fn is_identity(&self) -> bool {
         let is_contiguous = match (self.first.as_slice(), self.second.as_slice()) {
             ([], []) => true,
@@ -76,7 +79,7 @@ impl StridedPair {
         is_contiguous && self.item_strides == [self.len, self.len]
     }
 
-    /// For the kernels: `batch` rows of both arrays.
+    /// Returns the kernel argument for `batch` items of both arrays.
     pub(super) fn argument(&self, batch: u32) -> StridedAxes {
         let mut axes = StridedAxes {
             sizes: [1; AXES_MAX],

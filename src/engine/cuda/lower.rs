@@ -1,5 +1,5 @@
-//! From a graph to a plan: each operation gets its work, its constants laid out, and its inputs in
-//! the order the work reads.
+//! Lowers a graph to a plan: chooses the work of each operation, lays out its constants, and puts
+//! its inputs into the layout that the work reads.
 
 mod moves;
 
@@ -19,8 +19,8 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
 use crate::shape::{known_elements, strides};
 
-/// Lowers an optimised graph to kernels that store what `precision` does, and products that round as
-/// it does.
+/// Lowers an optimised graph. Kernels store values in the type of `precision`, and products round
+/// as `precision` says.
 pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
     let element_type = ElementType::of(precision);
     let mut lowering = Lowering {
@@ -72,7 +72,7 @@ impl<'g> Lowering<'g> {
         self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
-    /// The order a value is had in; with channels last where it is had in both.
+    /// Returns the layout in which a value has a buffer: channels last if it has both.
     fn layout_of(&self, id: ValueId) -> ValueLayout {
         match self.buffer_of.contains_key(&(id, ValueLayout::ChannelsLast)) {
             true => ValueLayout::ChannelsLast,
@@ -108,8 +108,8 @@ impl<'g> Lowering<'g> {
         buffer
     }
 
-    /// Images come with their channels last, unless they are so in the graph already and the network
-    /// turns them.
+    /// Lowers the input. An image is stored with its channels last, unless the network transposes
+    /// it: then the graph's own input has its channels last already.
     fn lower_input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
@@ -201,7 +201,8 @@ impl<'g> Lowering<'g> {
         self.add_step(work, vec![from], to);
     }
 
-    /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
+    /// Returns the bias, residual and activation of a convolution, or `None` if it has none of
+    /// them.
     fn epilogue_plan(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
         let bias = conv.bias.as_ref();
         let shift =
@@ -277,7 +278,8 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// A convolution's weights: for depthwise ones `[taps, out]`, else `[out, taps, of a group]`.
+    /// Adds the weights of a convolution, for depthwise convolutions as `[taps, out channels]`,
+    /// else as `[out channels, taps, channels of a group]`.
     fn convolution_weight(&mut self, conv: &Conv) -> ConstantOffset {
         let [out_channels, group_channels, height, width] = *conv.weight.shape() else {
             unreachable!("weights have four axes")
@@ -364,13 +366,14 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// An input with more is no image with its channels first, but one with its rows first.
+/// An input whose first axis is larger is not `[channels, height, width]` but
+/// `[height, width, channels]`.
 const INPUT_CHANNELS_MAX: usize = 4;
 
-/// No window at all.
+/// The window of an operation that has none.
 const NO_WINDOW: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
 
-/// All numbers of a row, from one order to another.
+/// Returns the pair that copies a whole item from one layout to another, given their strides.
 fn relayout(shape: &[usize], from: &[usize], to: &[usize]) -> StridedPair {
     let len = known_elements(shape);
     StridedPair::new(shape, [from, to], [len, len], to)

@@ -1,4 +1,4 @@
-//! A network on a GPU.
+//! A network loaded onto a GPU.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,49 +22,52 @@ use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// Most numbers of one value in a batch: kernels count in 32 bits and add a pack before they compare.
+/// Most elements of one value in a batch: kernels count in 32 bits, and add a pack to the index
+/// before they compare it.
 const COUNT_MAX: u32 = i32::MAX as u32;
 
-/// A network planned for one GPU: its weights, and the memory of its values.
+/// A network planned for one GPU, with its weights and the memory of its values.
 ///
-/// All batches share that memory, so one runs at a time; the GPU's stream keeps them in order.
+/// All batches share that memory, so one batch runs at a time. The GPU's stream keeps them in
+/// order.
 pub struct CudaNetwork {
     gpu: Arc<Gpu>,
     plan: Plan,
     constants: CudaSlice<u8>,
     arena: CudaSlice<u8>,
     workspace: CudaSlice<u8>,
-    /// Results as 32-bit floats: each output after the other, for the whole bucket.
+    /// Results as 32-bit floats: one output after the other, each for all items of the bucket.
     results: CudaSlice<f32>,
-    /// Where values lie for each batch size, smallest first.
+    /// Arena layout for each batch size, smallest batch first.
     buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
     enqueue_lock: Mutex<()>,
 }
 
-/// How pixels become the numbers of the input.
+/// How the pixels of a picture are converted to the values of the network's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelFormat {
-    /// Pixels of a row of the input.
+    /// Width of the input, in pixels.
     pub width: usize,
-    /// Rows of the input.
+    /// Height of the input, in pixels.
     pub height: usize,
-    /// Whether the graph's input is `[height, width, channels]`.
+    /// True if the graph's input is `[height, width, channels]`.
     pub is_channels_last: bool,
-    /// For each channel of the network, that of a pixel, which is red, green, blue.
+    /// For each channel of the network, the channel of the pixel it reads: 0 red, 1 green, 2 blue.
     pub source: [usize; 3],
-    /// Taken off before scaling, per channel of the network.
+    /// Subtracted before scaling, per channel of the network.
     pub mean: [f32; 3],
-    /// Factor, per channel of the network.
+    /// Factor after subtracting, per channel of the network.
     pub scale: [f32; 3],
 }
 
 impl CudaNetwork {
-    /// Plans an optimised graph for batches of the sizes in `buckets` and uploads it.
+    /// Plans an optimised graph for batches of the sizes in `buckets` and uploads the network.
     ///
     /// # Errors
-    /// A precision that GPUs do not have, a network that does not fit the memory, or what the driver
-    /// refuses.
+    /// - the precision is not supported on GPUs
+    /// - the network does not fit in the GPU's memory
+    /// - the driver or a library refuses a call
     pub fn load(
         graph: &Graph,
         gpu: Arc<Gpu>,
@@ -87,7 +90,7 @@ impl CudaNetwork {
         check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
         let stream = gpu.stream();
         let mut constants = std::mem::take(&mut plan.constants.bytes);
-        // Nothing of no bytes can be had of the driver.
+        // The driver refuses to allocate 0 bytes.
         constants.resize(constants.len().max(1), 0);
         let constants = stream.clone_htod(&constants)?;
         let mut workspace_bytes = 0;
@@ -99,39 +102,39 @@ impl CudaNetwork {
         let arena = stream.alloc_zeros::<u8>(arena_bytes.max(1))?;
         let workspace = stream.alloc_zeros::<u8>(workspace_bytes.max(1))?;
         let results = stream.alloc_zeros::<f32>(results_len.max(1))?;
-        // Whatever else is uploaded waits for this: constants come from memory that is freed now.
+        // The upload must end before this function frees the constants in the host's memory.
         stream.synchronize()?;
         let enqueue_lock = Mutex::new(());
         Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, enqueue_lock })
     }
 
-    /// The GPU it lives on.
+    /// Returns the GPU of the network.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
-    /// Bytes of GPU memory it holds.
+    /// Returns the bytes of GPU memory that the network holds.
     pub fn memory_bytes(&self) -> usize {
         let blocks = [&self.constants, &self.arena, &self.workspace];
         blocks.iter().map(|block| block.len()).sum::<usize>() + self.results.num_bytes()
     }
 
-    /// Numbers of one row of all outputs.
+    /// Returns the elements of one item of all outputs together.
     pub fn output_len(&self) -> usize {
         self.plan.output_len()
     }
 
-    /// Where [`CudaNetwork::enqueue_steps`] leaves the results: each output after the other, each
-    /// for all rows of the bucket.
+    /// Returns the memory where [`CudaNetwork::enqueue_steps`] leaves the results: one output after
+    /// the other, each for all items of the bucket.
     pub fn results(&self) -> &CudaSlice<f32> {
         &self.results
     }
 
-    /// Enqueues turning `count` pictures at `pictures`, a device address, into the input of a batch
-    /// of `bucket` rows: a [`super::Picture`] for each, and then their pixels.
+    /// Enqueues the conversion of `count` pictures into the input of a batch of `bucket` items. The
+    /// device address `pictures` holds a [`super::Picture`] for each, and then their pixels.
     ///
     /// # Errors
-    /// What the driver refuses.
+    /// The driver refuses the launch.
     pub fn enqueue_pixels(
         &self,
         bucket: usize,
@@ -140,8 +143,8 @@ impl CudaNetwork {
         format: &PixelFormat,
     ) -> Result<(), GpuError> {
         let ExternalValue { buffer, pair } = &self.plan.input;
-        // An image with its channels last lies as its pixels do; so does one that the graph itself
-        // takes that way.
+        // The input has the layout of the pixels in two cases: the lowering stores it with its
+        // channels last, or the graph itself declares it so.
         let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
@@ -161,10 +164,11 @@ impl CudaNetwork {
         self.gpu.launch(kernel, arguments.count, &arguments)
     }
 
-    /// Enqueues the network on a batch whose input is there, and its results.
+    /// Enqueues the network on a batch whose input has been enqueued, and the copy of its outputs
+    /// to the results.
     ///
     /// # Errors
-    /// What the driver or a library refuses.
+    /// The driver or a library refuses a call.
     pub fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
         self.enqueue_plan_steps(bucket)?;
         let results = self.results.device_ptr(self.gpu.stream()).0;
@@ -209,7 +213,8 @@ impl CudaNetwork {
         arena + arena_layout.offsets[buffer] as Address
     }
 
-    /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
+    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the plain layout, in
+    /// batches of the buckets' sizes. The results are written to `y`.
     fn enqueue_f32(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
         let _lock = self.enqueue_lock.lock();
         let kernel = self.kernel_name("copy_f32", "copy_f32_f16");
@@ -259,7 +264,7 @@ fn check_counts(plan: &Plan, items: usize) -> Result<(), GpuError> {
 
 fn check_memory(gpu: &Gpu, bytes: usize) -> Result<(), GpuError> {
     let needed = bytes + WORKSPACE_BYTES_MAX;
-    // The pool counts what was freed when the stream gets there.
+    // The memory pool counts freed memory once the stream has executed the free.
     gpu.stream().synchronize()?;
     let free = free_bytes(gpu.stream().context())?;
     match needed <= free {
@@ -277,7 +282,8 @@ impl CustomOp1 for CudaNetwork {
         bail!("the network lives on a GPU, its input does not")
     }
 
-    /// `[batch, row shape…]` of `f32` to all outputs, one after the other, in one line.
+    /// Runs the network on `[batch, item shape…]` of `f32`. Returns all outputs in one flat tensor,
+    /// one output after the other.
     fn cuda_fwd(
         &self,
         storage: &CudaStorage,

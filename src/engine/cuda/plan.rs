@@ -1,11 +1,11 @@
-//! A lowered network: steps, what they read and write, and where it lies.
+//! A lowered network: its steps, the buffers they read and write, and the memory of those buffers.
 
 use super::arguments::Address;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
 use super::layout::StridedPair;
 
-/// Bytes that every value and constant is aligned to: what the widest memory access needs.
+/// Alignment of every buffer and constant in bytes: what the widest memory access needs.
 const ALIGNMENT: usize = 256;
 
 /// Offset of a constant in [`Constants`], in bytes.
@@ -19,7 +19,7 @@ impl ConstantOffset {
     }
 }
 
-/// All constants of a network, as they are uploaded.
+/// All constants of a network, in the form in which they are uploaded.
 #[derive(Debug, Default)]
 pub(super) struct Constants {
     pub(super) bytes: Vec<u8>,
@@ -30,7 +30,7 @@ impl Constants {
         self.add_bytes(numbers.iter().flat_map(|number| number.to_ne_bytes()))
     }
 
-    /// Adds numbers in the type of the values.
+    /// Adds numbers in the type in which values are stored.
     pub(super) fn add(&mut self, numbers: &[f32], element_type: ElementType) -> ConstantOffset {
         match element_type {
             ElementType::F16 => {
@@ -54,10 +54,10 @@ pub(super) struct LaunchContext<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) batch: usize,
     pub(super) constants: Address,
-    /// What it reads, in its own order.
+    /// Addresses of the inputs, in the order in which the step lists them.
     pub(super) x: Vec<Address>,
     pub(super) y: Address,
-    /// As many bytes as [`Work::prepare`] returns.
+    /// Scratch memory of as many bytes as [`Work::prepare`] returns.
     pub(super) workspace: Address,
 }
 
@@ -76,7 +76,7 @@ impl LaunchContext<'_> {
         self.x.get(1).copied().unwrap_or(0)
     }
 
-    /// `len` elements of each row.
+    /// Returns the elements of the batch, which has `len` elements per item.
     pub(super) fn count(&self, len: usize) -> u32 {
         (self.batch * len) as u32
     }
@@ -93,22 +93,23 @@ pub(super) trait Work: Send + Sync {
     }
 }
 
-/// A value's memory: rows of `len` elements, one after another.
+/// Memory of a value: items of `len` elements, one after another.
 #[derive(Debug, Clone)]
 pub(super) struct ValueBuffer {
     pub(super) len: usize,
-    /// The first step that writes the buffer and the last step that reads it, both included.
+    /// The first step that writes the buffer and the last step that reads it, both included. Step 0
+    /// is the input, and step `steps.len() + 1` the outputs.
     pub(super) live_range: [usize; 2],
 }
 
-/// An operation with its place in the network.
+/// One operation of the plan, with the indices of its buffers in [`Plan::buffers`].
 pub(super) struct Step {
     pub(super) work: Box<dyn Work>,
     pub(super) reads: Vec<usize>,
     pub(super) writes: usize,
 }
 
-/// A network for one precision, before it is on any GPU.
+/// A network lowered for one precision, before it is uploaded to a GPU.
 pub(super) struct Plan {
     pub(super) element_type: ElementType,
     pub(super) constants: Constants,
@@ -122,7 +123,7 @@ pub(super) struct Plan {
 pub(super) struct ExternalValue {
     /// Index in [`Plan::buffers`].
     pub(super) buffer: usize,
-    /// From items in the plain layout to the buffer for the input, or back for an output.
+    /// For the input, from items in the plain layout to the buffer; for an output, the reverse.
     pub(super) pair: StridedPair,
 }
 
@@ -144,12 +145,13 @@ struct ArenaRange {
 }
 
 impl Plan {
-    /// Elements of one row of all outputs.
+    /// Returns the elements of one item of all outputs together.
     pub(super) fn output_len(&self) -> usize {
         self.outputs.iter().map(|output| output.pair.len()).sum()
     }
 
-    /// Places buffers whose live ranges do not overlap at the same offsets, largest first.
+    /// Assigns an offset to each buffer, largest buffer first. Buffers may share bytes if their
+    /// live ranges do not overlap.
     pub(super) fn arena_layout(&self, batch: usize) -> ArenaLayout {
         let size = |buffer: &ValueBuffer| {
             (buffer.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
@@ -171,7 +173,7 @@ impl Plan {
     }
 }
 
-/// Returns the first offset where `bytes` are free over the live range; `placed` is sorted.
+/// Returns the first offset where `bytes` are free over the live range. `placed` must be sorted.
 fn first_free_offset(placed: &[ArenaRange], bytes: usize, live_range: [usize; 2]) -> usize {
     let [first, last] = live_range;
     let mut offset = 0;

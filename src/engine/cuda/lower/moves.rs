@@ -1,4 +1,4 @@
-//! Operations that only move numbers.
+//! Lowers operations that only move elements.
 
 use super::{Lowering, NO_WINDOW, relayout};
 use crate::cuda::layout::{StridedPair, ValueLayout};
@@ -61,7 +61,7 @@ impl Lowering<'_> {
         self.add_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
-    /// In the order in which no number moves, where there is one.
+    /// Lowers a transpose, into the layout in which no element moves if there is one.
     pub(super) fn lower_transpose(&mut self, node: &Node, perm: &[usize]) {
         let (x, y) = (node.inputs[0], node.output);
         let layout = self.layout_of(x);
