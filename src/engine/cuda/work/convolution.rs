@@ -16,23 +16,24 @@ use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError, MatrixProduct};
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
-/// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
-/// cache.
+/// Most bytes of patches in memory at a time, without cuDNN or where it refuses: more patches would
+/// not stay in the cache.
 const PATCHES_BYTES_MAX: usize = 32 << 20;
 
-/// One kernel for each channel.
+/// A depthwise convolution, which has one kernel for each output channel.
 pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
     weight: ConstantOffset,
     border_values: Option<ConstantOffset>,
     epilogue: EpiloguePlan,
-    /// Its channels are those of the output.
+    /// Its channels are the output channels.
     window: WindowPlan,
     multiplier: usize,
 }
 
 impl Depthwise {
-    /// `window`'s channels are those of the output, `multiplier` of which read the same input.
+    /// The channels of `window` are the output channels. `multiplier` output channels read the same
+    /// input channel.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
         multiplier: usize,
@@ -66,15 +67,15 @@ impl Work for Depthwise {
     }
 }
 
-/// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
+/// A product `x × weightᵀ` of vectors, or of the pixels of an image.
 pub(in crate::cuda) struct Linear {
     weight: ConstantOffset,
-    /// `None` where there is nothing left to do.
+    /// `None` if there is nothing to do after the product.
     epilogue: Option<Elementwise>,
     precision: Precision,
-    /// Products of one row.
+    /// Vectors of one item.
     vectors: usize,
-    /// `[out, in]`.
+    /// Lengths of the output and the input vectors.
     sizes: [usize; 2],
 }
 
@@ -109,7 +110,7 @@ impl Work for Linear {
     }
 }
 
-/// The epilogue in place, with the residual where there is one.
+/// Enqueues an epilogue in place on the step's output, with the step's residual.
 fn enqueue_epilogue(
     epilogue: Option<&Elementwise>,
     context: &LaunchContext<'_>,
@@ -118,27 +119,27 @@ fn enqueue_epilogue(
     epilogue.map_or(Ok(()), |epilogue| epilogue.enqueue_at(context, addresses))
 }
 
-/// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
-/// where that is not there or refuses it.
+/// A convolution that is neither depthwise nor 1×1. It runs in cuDNN. Without cuDNN, or where cuDNN
+/// refuses it, it is a product of patches.
 pub(in crate::cuda) struct Dense {
-    /// `[out, kernel height, kernel width, channels of a group]`.
+    /// `[out channels, kernel height, kernel width, channels of a group]`.
     pub(in crate::cuda) weight: ConstantOffset,
-    /// In the precision of the values, where the convolution can end in the same pass.
+    /// In the type of the values, if cuDNN fuses the epilogue.
     pub(in crate::cuda) bias: Option<ConstantOffset>,
     pub(in crate::cuda) border_values: Option<ConstantOffset>,
     pub(in crate::cuda) fused: FusedEpilogue,
-    /// What is left to do unless cuDNN ends the convolution.
+    /// The whole epilogue, for a kernel of its own where cuDNN does not fuse it.
     pub(in crate::cuda) epilogue: Option<Elementwise>,
     pub(in crate::cuda) window: WindowPlan,
     pub(in crate::cuda) out_channels: usize,
     pub(in crate::cuda) groups: usize,
     pub(in crate::cuda) precision: Precision,
-    /// For cuDNN, per batch; `None` where it refuses.
+    /// Convolution prepared for cuDNN, per batch size; `None` if cuDNN refused it.
     pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<PreparedConvolution>>>,
 }
 
 impl Dense {
-    /// The border made part of the image, where cuDNN does not know it.
+    /// Returns the step that adds the border to the image, if cuDNN does not support such a border.
     fn explicit_border(&self) -> Option<Border> {
         let [top, left, bottom, right] = self.window.window.pads;
         let is_known_to_cudnn = self.border_values.is_none() && (top, left) == (bottom, right);
@@ -179,10 +180,10 @@ impl Dense {
         }
     }
 
-    /// Scratch memory, after cuDNN has chosen its algorithm or has refused.
+    /// Lets cuDNN choose an algorithm or refuse, and returns the bytes of scratch memory.
     fn prepare_in_cudnn(&self, cudnn: &Cudnn, batch: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
-        // It is told once for all batch sizes.
+        // A refusal is logged once for all batch sizes.
         let was_logged = prepared.values().any(Option::is_none);
         let shape = self.shape(batch);
         let convolution = match prepared.entry(batch) {
@@ -230,13 +231,13 @@ impl Dense {
         }
     }
 
-    /// Elements of one patch, of all groups.
+    /// Returns the elements of one patch, of all groups.
     fn patch_len(&self) -> usize {
         let [height, width] = self.window.window.kernel;
         height * width * self.window.channels
     }
 
-    /// Output pixels whose patches are cut at a time.
+    /// Returns the output pixels whose patches are in memory at a time.
     fn chunk_pixels(&self, batch: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
         (batch * self.window.output_pixels()).min(fit.max(1))

@@ -1,4 +1,4 @@
-//! Functions of each element, and of two values.
+//! Functions of each element of one value, and functions of two values.
 
 use super::Kernel;
 use crate::constant::Constant;
@@ -10,7 +10,7 @@ use crate::cuda::plan::{ConstantOffset, Constants, LaunchContext, Work};
 use crate::op::{Activation, BinaryOp};
 use crate::shape::{broadcast_strides, known_elements, offsets};
 
-/// Constants that repeat over the elements of a value.
+/// Constants that repeat over the elements of a value: element `i` has the number `i % period`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct PeriodicConstant {
     offset: ConstantOffset,
@@ -18,12 +18,12 @@ pub(in crate::cuda) struct PeriodicConstant {
 }
 
 impl PeriodicConstant {
-    /// One number for each channel of an image with its channels last.
+    /// Adds one number for each channel of an image with its channels last.
     pub(in crate::cuda) fn per_channel(constants: &mut Constants, numbers: &[f32]) -> Self {
         Self { offset: constants.add_f32(numbers), period: numbers.len() as u32 }
     }
 
-    /// A constant that broadcasts to rows of `shape`, in the order they lie in.
+    /// Adds a constant that broadcasts to items of `shape`, in the layout of the value.
     pub(in crate::cuda) fn broadcast(
         constants: &mut Constants,
         constant: &Constant,
@@ -60,7 +60,7 @@ impl PeriodicConstant {
     }
 }
 
-/// A function of each number.
+/// A function of one number, such as an activation.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct PointwisePlan {
     kind: i32,
@@ -70,10 +70,11 @@ pub(in crate::cuda) struct PointwisePlan {
 }
 
 impl PointwisePlan {
-    /// The number itself.
+    /// Returns its argument.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
-    /// The numbering is that of `kernels/common.cuh`; `slopes` are those of a `PRelu`.
+    /// Returns the plan of an activation. `kernels/common.cuh` uses the same numbers of kinds.
+    /// `slopes` are the slopes of a `PRelu`.
     pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<PeriodicConstant>) -> Self {
         let (kind, a, b) = match *activation {
             Activation::Relu => (1, 0.0, 0.0),
@@ -101,7 +102,7 @@ pub(in crate::cuda) struct EpiloguePlan {
 }
 
 impl EpiloguePlan {
-    /// The sum itself.
+    /// Leaves the sum unchanged.
     pub(in crate::cuda) const NONE: Self =
         Self { scale: None, shift: None, pointwise: PointwisePlan::NONE };
 
@@ -121,7 +122,7 @@ impl EpiloguePlan {
     }
 }
 
-/// A function of each element of one value.
+/// An epilogue applied to each element of one value.
 pub(in crate::cuda) struct Elementwise {
     kernel: Kernel,
     epilogue: EpiloguePlan,
@@ -129,7 +130,7 @@ pub(in crate::cuda) struct Elementwise {
 }
 
 impl Elementwise {
-    /// Of rows of `len` elements.
+    /// Plans the epilogue for items of `len` elements.
     pub(in crate::cuda) fn new(
         epilogue: EpiloguePlan,
         len: usize,
@@ -138,7 +139,7 @@ impl Elementwise {
         Self { kernel: Kernel::packed("elementwise", element_type, len), epilogue, len }
     }
 
-    /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
+    /// Enqueues the epilogue from `x` to `y`, which may be equal. `residual` may be null.
     pub(super) fn enqueue_at(
         &self,
         context: &LaunchContext<'_>,
@@ -157,7 +158,7 @@ impl Work for Elementwise {
     }
 }
 
-/// A function of two values that broadcast; the result lies without gaps.
+/// A function of two values that broadcast. The result has no gaps.
 pub(in crate::cuda) struct Binary {
     kernel: Kernel,
     op: BinaryOp,

@@ -1,4 +1,4 @@
-//! What steps do. Each file is a kind of work: its plan, and how it is enqueued.
+//! The work of steps. Each file holds one kind of work: its plan, and how it is enqueued.
 
 mod convolution;
 mod elements;
@@ -17,7 +17,7 @@ pub(super) use windows::{Resample, ResampleKind, WindowPlan};
 use super::arguments::PACK;
 use super::element_type::ElementType;
 
-/// A kernel's name in a precision, and how many elements one of its threads does.
+/// The full name of a kernel, and how many elements each of its threads computes.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
     name: String,
@@ -25,12 +25,13 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// One element for each thread.
+    /// Returns the kernel whose threads compute one element each.
     fn single(kernel: &str, element_type: ElementType) -> Self {
         Self { name: format!("{kernel}_{}", element_type.suffix()), pack: 1 }
     }
 
-    /// A pack of neighbours for each thread where their number allows it.
+    /// Returns the kernel whose threads compute a pack of neighbouring elements each, if their
+    /// number `neighbours` is a multiple of the pack.
     fn packed(kernel: &str, element_type: ElementType, neighbours: usize) -> Self {
         match neighbours.is_multiple_of(PACK) {
             true => {

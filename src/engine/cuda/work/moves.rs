@@ -1,4 +1,4 @@
-//! Values that only move.
+//! Work that only moves elements or fills memory.
 
 use super::{Kernel, WindowPlan};
 use crate::cuda::arguments::{self, Address};
@@ -7,16 +7,16 @@ use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::StridedPair;
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
-/// Transposes, joins, cuts and repeats.
+/// Copies between two strided arrays: transposes, concatenates, slices and repeats.
 pub(in crate::cuda) struct Copy {
     kernel: Kernel,
     pair: StridedPair,
-    /// Bytes from the start of what is read, and of what is written.
+    /// Byte offset of the first element read, and of the first element written.
     starts: [Address; 2],
 }
 
 impl Copy {
-    /// `starts` are elements of the first row of each.
+    /// `starts` are the same offsets in elements.
     pub(in crate::cuda) fn new(
         pair: StridedPair,
         starts: [usize; 2],
@@ -36,7 +36,7 @@ impl Work for Copy {
     }
 }
 
-/// One number everywhere.
+/// Fills a value with one number.
 pub(in crate::cuda) struct Fill {
     kernel: Kernel,
     value: f32,
@@ -57,7 +57,7 @@ impl Work for Fill {
     }
 }
 
-/// An image with a border around it.
+/// Adds a border to an image.
 pub(in crate::cuda) struct Border {
     kernel: Kernel,
     window: WindowPlan,
@@ -66,7 +66,7 @@ pub(in crate::cuda) struct Border {
 }
 
 impl Border {
-    /// The border holds one number for each channel, or `value`.
+    /// The border holds `border_values`, one for each channel, or `value` if there are none.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
         border_values: Option<ConstantOffset>,
@@ -90,7 +90,7 @@ impl Border {
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 
-    /// Elements of one row of the image with its border.
+    /// Returns the elements of one item, which is an image with its border.
     pub(super) fn len(&self) -> usize {
         self.window.output_len()
     }

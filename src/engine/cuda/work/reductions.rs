@@ -1,4 +1,4 @@
-//! Many elements to one.
+//! Reductions of many elements to one.
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
@@ -10,27 +10,28 @@ use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::Reduction;
 use crate::shape::known_elements;
 
-/// Who finds one result. A block joins elements in another order than a thread does, so that this
-/// may not depend on the batch.
+/// Whether one thread or one block computes a result. Threads and blocks combine elements in
+/// different orders, so the choice must not depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cuda) enum ReductionScope {
     Thread,
     Block,
 }
 
-/// Threads that run in step. Where as many results lie side by side, each step of theirs reads
-/// neighbours.
+/// Threads of a warp, which run in step. If at least as many results are neighbours in memory, each
+/// access of a warp reads neighbouring elements.
 const WARP_THREADS: usize = 32;
 
-/// Elements that give each thread of a block something to do.
+/// Fewest elements for which each thread of a block has work.
 const BLOCK_LEN_MIN: usize = 256;
 
 impl ReductionScope {
-    /// For `len` elements behind each of results of which `neighbours` lie side by side.
+    /// Chooses for results of `len` elements each, of which `neighbours` are neighbours in memory.
     ///
-    /// A thread takes one element after another, each some tenth of a microsecond, so a block is
-    /// faster for many. For few it mostly waits for itself, and pays only where threads would read
-    /// far from each other. Both limits are estimates, not measured.
+    /// A thread reads one element after another and takes about 0.1 µs for each, so a block is
+    /// faster for many elements. For few elements a block mostly waits at its barriers, and is
+    /// faster only if threads would read far from each other. Both limits are estimates, not
+    /// measured.
     fn choose(len: usize, neighbours: usize) -> Self {
         let len_min = if neighbours < WARP_THREADS { WARP_THREADS } else { BLOCK_LEN_MIN };
         if len < len_min { Self::Thread } else { Self::Block }
@@ -57,19 +58,19 @@ impl ReductionScope {
     }
 }
 
-/// Axes reduced to one number; the result lies as what is read, without those axes.
+/// Reduces axes to one number each. The result has the layout of the input without those axes.
 pub(in crate::cuda) struct Reduce {
     scope: ReductionScope,
     kernel: Kernel,
     reduction: Reduction,
-    /// Size and step of each axis kept, outermost first, and of each that goes.
+    /// Size and stride of each axis that is kept and of each axis that is reduced, outermost first.
     kept: Vec<[usize; 2]>,
     reduced: Vec<[usize; 2]>,
     item_len: usize,
 }
 
 impl Reduce {
-    /// Of rows of `shape` that lie with `strides`.
+    /// Plans the reduction of `axes` in items of `shape` with these strides.
     pub(in crate::cuda) fn new(
         reduction: Reduction,
         shape: &[usize],
@@ -91,7 +92,7 @@ impl Reduce {
         Self { scope, kernel, reduction, kept, reduced, item_len: known_elements(shape) }
     }
 
-    /// The same, found by `team` whatever its size.
+    /// Returns the same work in this scope, whatever its size.
     #[cfg(test)]
     pub(in crate::cuda) fn with_scope(
         self,
@@ -102,7 +103,7 @@ impl Reduce {
     }
 }
 
-/// Size and step of axes; those that are walked over as one are one.
+/// Returns the size and stride of each axis. Contiguous axes are merged into one.
 fn merge_axes(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
     let mut merged: Vec<[usize; 2]> = Vec::new();
     for [size, stride] in axes.iter().map(|&axis| [shape[axis], strides[axis]]) {
@@ -155,7 +156,7 @@ fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
     column
 }
 
-/// Exponentials along an axis over their sum: rows of `[outer, length, inner]`.
+/// Softmax along the middle axis of items `[outer, length, inner]`.
 pub(in crate::cuda) struct Softmax {
     scope: ReductionScope,
     kernel: Kernel,
@@ -173,7 +174,7 @@ impl Softmax {
         Self { scope, kernel: scope.kernel("softmax", element_type), length, inner, outer }
     }
 
-    /// The same, found by `team` whatever its size.
+    /// Returns the same work in this scope, whatever its size.
     #[cfg(test)]
     pub(in crate::cuda) fn with_scope(
         self,
@@ -204,14 +205,14 @@ mod tests {
 
     #[test]
     fn many_elements_are_for_a_block_and_few_for_a_thread() {
-        // The length of an embedding; a short list.
+        // The length of an embedding, and a short list.
         assert_eq!(scope(&[512], &[1], &[0]), ReductionScope::Block);
         assert_eq!(scope(&[31], &[1], &[0]), ReductionScope::Thread);
-        // Pixels of an image with its channels last, many channels and then few.
+        // Pixels of images with their channels last: many channels, then few.
         assert_eq!(scope(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), ReductionScope::Thread);
         assert_eq!(scope(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), ReductionScope::Block);
         assert_eq!(scope(&[6, 7, 7], &[1, 42, 6], &[1, 2]), ReductionScope::Block);
-        // The same with its channels first: each pixel is read from afar.
+        // With channels first, threads would read pixels that are far from each other.
         assert_eq!(scope(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), ReductionScope::Block);
         assert_eq!(Softmax::new([1, 2, 100], ElementType::F32).scope, ReductionScope::Thread);
         assert_eq!(Softmax::new([8, 49, 1], ElementType::F32).scope, ReductionScope::Block);

@@ -1,4 +1,4 @@
-//! Windows that slide over images.
+//! Work that slides a window over images.
 
 use super::Kernel;
 use crate::cuda::arguments;
@@ -7,20 +7,21 @@ use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::{ResizeMode, Window};
 
-/// A window, and the images it reads and writes.
+/// A window, and the sizes of the images it reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct WindowPlan {
-    /// Of the image read; of the one written where a kernel says so.
+    /// Channels of the input image. For depthwise convolutions, channels of the output image.
     pub(in crate::cuda) channels: usize,
-    /// Height and width.
+    /// Height and width of the input image.
     pub(in crate::cuda) input_size: [usize; 2],
+    /// Height and width of the output image.
     pub(in crate::cuda) output_size: [usize; 2],
     pub(in crate::cuda) window: Window,
     pub(in crate::cuda) dilations: [usize; 2],
 }
 
 impl WindowPlan {
-    /// Between images of the shapes `[channels, height, width]`.
+    /// `from` and `to` are the shapes of the input and the output, `[channels, height, width]`.
     pub(in crate::cuda) fn new(
         from: &[usize],
         to: &[usize],
@@ -31,7 +32,7 @@ impl WindowPlan {
         Self { channels: from[0], input_size, output_size, window, dilations }
     }
 
-    /// Pixels of one row of the output.
+    /// Returns the output pixels of one item.
     pub(super) fn output_pixels(&self) -> usize {
         self.output_size[0] * self.output_size[1]
     }
@@ -60,18 +61,18 @@ impl WindowPlan {
     }
 }
 
-/// What becomes of the pixels under a window.
+/// How an output pixel is computed from the input pixels under a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cuda) enum ResampleKind {
     MaxPool,
-    /// The border counts as zeros.
+    /// Border pixels count as zeros.
     AveragePool,
-    /// The border does not count.
+    /// Border pixels do not count.
     AveragePoolInside,
     Resize(ResizeMode),
 }
 
-/// A pool or a resized image.
+/// Pools or resizes an image.
 pub(in crate::cuda) struct Resample {
     kernel: Kernel,
     window: WindowPlan,
