@@ -1,4 +1,4 @@
-//! Networks captured once and replayed.
+//! Networks that are captured once and replayed.
 
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::cuda_backend::cudarc::driver::sys;
@@ -24,10 +24,10 @@ const FORMAT: PixelFormat = PixelFormat {
     scale: [1.0, 0.5, 2.0],
 };
 
-/// Two pictures: one that fills the input, and one of two pixels in a row.
+/// Width and height of two pictures: one that fills the input, and one of two pixels side by side.
 const PICTURES: [(u32, u32); 2] = [(3, 2), (2, 1)];
 
-/// The pictures as they are uploaded, and the numbers of the network's input.
+/// Returns the upload of the pictures, and the values of the network's input.
 fn pictures() -> (Vec<u8>, Vec<f32>) {
     let mut start = (PICTURES.len() * Picture::BYTES) as u32;
     let mut table = Vec::new();
@@ -90,7 +90,7 @@ fn gpu_memory_of_a_dropped_network_is_freed() {
     for _ in 0..20 {
         drop(gpu.run(&graph, &gpu.load(&graph, Precision::F32, &[2]), &inputs(&graph, 2)));
     }
-    // A driver may take some for itself.
+    // The driver may allocate memory for itself.
     let leaked = before.saturating_sub(free());
     assert!(leaked < held, "{leaked} bytes were not freed, a network holds {held}");
 }

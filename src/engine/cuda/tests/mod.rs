@@ -1,7 +1,7 @@
-//! Planned networks on a GPU, or on the emulated driver, against the reference on the CPU.
+//! Compares planned networks on a GPU with the reference on the CPU.
 //!
-//! They need a device: run `cargo test --features cuda gpu_` where there is one, or under the
-//! emulated driver (`tests/cuda`).
+//! These tests need a device: run `cargo test --features cuda gpu_` on a machine with a GPU, or
+//! with the emulated driver (`tests/cuda`).
 
 mod capture;
 mod networks;
@@ -33,7 +33,7 @@ fn gpu_with(change: impl FnOnce(Gpu) -> Gpu) -> ExclusiveGpu {
     let lock = GPU_LOCK.lock();
     let device = Device::new_cuda_with_stream(0).expect("these tests need a GPU");
     let device = device.as_cuda_device().unwrap().clone();
-    // SAFETY: everything runs on the one stream of this device.
+    // SAFETY: all work runs on the one stream of this device.
     unsafe { device.disable_event_tracking() };
     ExclusiveGpu { gpu: Arc::new(change(Gpu::load(&device).unwrap())), _lock: lock }
 }
@@ -43,7 +43,7 @@ impl ExclusiveGpu {
         Arc::new(CudaNetwork::load(graph, Arc::clone(&self.gpu), precision, buckets).unwrap())
     }
 
-    /// Runs rows of floats: each output, flat.
+    /// Runs the network on items of floats, and returns each output, flat.
     fn run(&self, graph: &Graph, network: &Arc<CudaNetwork>, input: &[f32]) -> Vec<Vec<f32>> {
         let shape = &graph.input().shape;
         let items = input.len() / shape.iter().product::<usize>();

@@ -1,4 +1,4 @@
-//! The networks of this repository.
+//! Tests the networks of this repository.
 
 use super::{gpu, gpu_with};
 use crate::Precision;
@@ -7,7 +7,7 @@ use crate::fixtures::{self, inputs, network_of, worst};
 
 const ITEMS: usize = 2;
 
-/// `range` is that of the inputs.
+/// `min` and `max` are the range of the inputs.
 fn assert_equals_reference(file: &str, [min, max]: [f32; 2]) {
     let graph = network_of(file);
     let noise = inputs(&graph, ITEMS);

@@ -1,4 +1,4 @@
-//! Every operation of a graph, alone and where its values lie in either order.
+//! Tests every operation of a graph, with inputs in both layouts.
 
 use super::{gpu, gpu_with};
 use crate::Precision;
@@ -8,10 +8,10 @@ use crate::onnx::AttributeProto;
 
 const ITEMS: usize = 3;
 
-/// An operation of `x` and named constants, to `y`.
+/// An operation that reads `x` and named constants and writes `y`.
 struct Case {
     op: &'static str,
-    /// Without the batch axis.
+    /// Shape of `x` without the batch axis.
     input: &'static [usize],
     constants: Vec<(&'static str, Constant)>,
     attributes: Vec<AttributeProto>,
@@ -41,7 +41,7 @@ impl Case {
         self
     }
 
-    /// The operation on `from`, which has the input's shape.
+    /// Adds the operation, which reads `from` instead of `x`.
     fn push(&self, draft: &mut Draft, from: &str, to: &str) {
         let mut inputs = vec![from];
         for (name, constant) in &self.constants {
@@ -57,7 +57,7 @@ impl Case {
     }
 }
 
-/// Images of six channels, so that packed kernels do not fit; others of eight, so that they do.
+/// Images of six channels, which packed kernels cannot read, and of eight channels, which they can.
 fn cases() -> Vec<Case> {
     let image: &[usize] = &[6, 5, 7];
     let packed: &[usize] = &[8, 6, 6];
@@ -152,7 +152,7 @@ fn windows(image: &'static [usize], packed: &'static [usize]) -> Vec<Case> {
 fn gpu_every_operation_computes_what_the_reference_computes() {
     let gpu = gpu();
     for case in cases() {
-        // Alone; and after a pointwise convolution, where images lie with their channels last.
+        // Alone, and after a 1×1 convolution, which writes images with their channels last.
         for is_behind in [false, case.input.len() == 3] {
             let mut draft = Draft::default();
             match (is_behind, case.input) {
@@ -207,7 +207,7 @@ fn gpu_values_of_different_layouts_are_combined() {
     }
 }
 
-/// The emulated libraries round wherever they may; real ones may as well not.
+/// The emulated libraries round wherever they may. Real libraries need not.
 #[test]
 fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
     for without_cudnn in [false, true] {

@@ -1,4 +1,4 @@
-//! Random networks.
+//! Tests random networks.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::fixtures::{self, first_rows, inputs, random_optimised_graph, worst};
 
 const BUCKETS: [usize; 3] = [1, 2, 5];
 
-/// One more than the largest bucket, so that two batches run.
+/// One more item than the largest bucket holds, so that two batches run.
 const ITEMS: usize = 6;
 
 #[test]

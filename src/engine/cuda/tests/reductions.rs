@@ -1,4 +1,4 @@
-//! Many elements to one, by one thread and by a block, whichever the plan would take.
+//! Tests reductions by one thread and by one block, whichever of them the plan would choose.
 
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use half::f16;
@@ -12,10 +12,10 @@ use crate::op::Reduction;
 
 const ITEMS: usize = 3;
 
-/// Results of each row.
+/// Results of each item.
 const RESULTS: usize = 4;
 
-/// Around the threads of a warp and of a block.
+/// Lengths around the number of threads of a warp and of a block.
 const LENGTHS: [usize; 5] = [1, 31, 256, 257, 5000];
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ const KINDS: [Kind; 5] = [
 struct Case {
     kind: Kind,
     length: usize,
-    /// Whether elements of one result lie side by side; else results do.
+    /// True if the elements of one result are neighbours in memory. Otherwise the results are.
     is_contiguous: bool,
     scope: ReductionScope,
     element_type: ElementType,
@@ -71,7 +71,7 @@ impl Case {
         RESULTS * self.length
     }
 
-    /// Where element `index` of a result lies.
+    /// Returns the offset of element `index` of a result.
     fn offset(&self, item: usize, result: usize, index: usize) -> usize {
         let within = match self.is_contiguous {
             true => result * self.length + index,
@@ -80,7 +80,7 @@ impl Case {
         item * self.item_len() + within
     }
 
-    /// Numbers that both precisions hold.
+    /// Returns numbers that both types represent exactly.
     fn input(&self) -> Vec<f32> {
         let noise = noise(7, ITEMS * self.item_len());
         noise.into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
@@ -111,7 +111,7 @@ impl Case {
         }
     }
 
-    /// What the reference computes.
+    /// Returns the results of the reference.
     fn expected(&self, input: &[f32]) -> Vec<f32> {
         let mut draft = Draft::default();
         let axis = self.axis() as i64 + 1;
@@ -127,7 +127,7 @@ impl Case {
         fixtures::run(&graph, input.len() / self.item_len(), input).remove(0)
     }
 
-    /// What the GPU computes.
+    /// Returns the results of the GPU.
     fn run(&self, gpu: &ExclusiveGpu, input: &[f32]) -> Vec<f32> {
         let batch = input.len() / self.item_len();
         let len = match self.kind {
@@ -177,7 +177,7 @@ fn gpu_threads_and_blocks_compute_what_the_reference_computes() {
     for case in cases() {
         let input = case.input();
         let difference = relative_difference(&case.run(&gpu, &input), &case.expected(&input));
-        // One thread adds up 5000 squares one after another.
+        // One thread adds 5000 squares, one after another.
         let difference_max = match case.element_type {
             ElementType::F32 => 1e-4,
             ElementType::F16 => 1e-3,
