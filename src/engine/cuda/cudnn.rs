@@ -131,7 +131,7 @@ impl Cudnn {
         let usable = found[..count as usize].iter().find(|found| {
             found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && found.memory <= WORKSPACE_BYTES_MAX
-                && (may_round || !rounds_factors(found.mathType))
+                && (may_round || !rounds_operands(found.mathType))
         });
         let not_supported = CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED);
         let chosen = usable.ok_or(not_supported)?;
@@ -304,7 +304,7 @@ fn math_type(precision: Precision) -> sys::cudnnMathType_t {
 
 /// True if an algorithm multiplies on tensor cores, which round 32-bit floats. An algorithm with
 /// the default math type does not: the descriptor asks for plain multiplications.
-fn rounds_factors(math: sys::cudnnMathType_t) -> bool {
+fn rounds_operands(math: sys::cudnnMathType_t) -> bool {
     use sys::cudnnMathType_t as Math;
     matches!(math, Math::CUDNN_TENSOR_OP_MATH | Math::CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
 }

@@ -54,13 +54,13 @@ const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
     /// The driver refused a call.
-    #[error("the CUDA driver says {0}")]
+    #[error("the CUDA driver reports {0}")]
     Driver(#[from] DriverError),
     /// cuBLAS refused a matrix product.
-    #[error("cuBLAS says {0}")]
+    #[error("cuBLAS reports {0}")]
     Blas(#[from] cublas::result::CublasError),
     /// cuDNN refused a convolution.
-    #[error("cuDNN says {0}")]
+    #[error("cuDNN reports {0}")]
     Dnn(#[from] candle_core::cuda_backend::cudarc::cudnn::result::CudnnError),
     /// candle failed.
     #[error(transparent)]
@@ -74,7 +74,7 @@ pub enum GpuError {
         free_mib: usize,
     },
     /// One value of the batch has more elements than kernels can count.
-    #[error("a batch of {items} items has a value of more than {max} numbers")]
+    #[error("a batch of {items} items has a value of more than {max} elements")]
     BatchTooLarge {
         /// Items of the batch.
         items: usize,
@@ -136,9 +136,9 @@ impl Gpu {
         unsafe { blas::cublasSetWorkspace_v2(*blas.handle(), address, BLAS_WORKSPACE_BYTES) }
             .result()?;
         // Without this mode, cuBLAS may add partial sums of 16-bit products in 16 bits.
-        let sums = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        let math_mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
         // SAFETY: the handle is this device's own.
-        unsafe { blas::cublasSetMathMode(*blas.handle(), sums) }.result()?;
+        unsafe { blas::cublasSetMathMode(*blas.handle(), math_mode) }.result()?;
         let device = device.clone();
         Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, cudnn })
     }
@@ -208,7 +208,7 @@ impl Gpu {
         precision: Precision,
         product: MatrixProduct,
     ) -> Result<(), GpuError> {
-        let kind = match ElementType::of(precision) {
+        let data_type = match ElementType::of(precision) {
             ElementType::F16 => blas::cudaDataType::CUDA_R_16F,
             ElementType::F32 => blas::cudaDataType::CUDA_R_32F,
         };
@@ -231,16 +231,16 @@ impl Gpu {
                 k as i32,
                 (&raw const one).cast(),
                 weight as *const c_void,
-                kind,
+                data_type,
                 k as i32,
                 (n * k) as i64,
                 x as *const c_void,
-                kind,
+                data_type,
                 x_row_stride as i32,
                 k as i64,
                 (&raw const zero).cast(),
                 y as *mut c_void,
-                kind,
+                data_type,
                 y_row_stride as i32,
                 n as i64,
                 groups as i32,

@@ -279,7 +279,7 @@ impl CustomOp1 for CudaNetwork {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        bail!("the network lives on a GPU, its input does not")
+        bail!("the network is on a GPU, its input is not")
     }
 
     /// Runs the network on `[batch, item shape…]` of `f32`. Returns all outputs in one flat tensor,
@@ -290,7 +290,7 @@ impl CustomOp1 for CudaNetwork {
         layout: &Layout,
     ) -> CandleResult<(CudaStorage, Shape)> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("the input of a network must lie without gaps")
+            bail!("the input of a network must be contiguous")
         };
         let device = storage.device();
         let items = layout.dims()[0];

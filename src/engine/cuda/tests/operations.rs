@@ -209,7 +209,7 @@ fn gpu_values_of_different_layouts_are_combined() {
 
 /// The emulated libraries round wherever they may. Real libraries need not.
 #[test]
-fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
+fn emulated_operands_are_rounded_in_tf32_and_never_in_f32() {
     for without_cudnn in [false, true] {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for side in [1, 3] {

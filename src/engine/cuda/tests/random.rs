@@ -37,9 +37,10 @@ fn assert_equals_reference(gpu: &ExclusiveGpu, seeds: Range<u64>) {
                 let found = gpu.run(&graph, &network, &input[..input.len() / ITEMS * items]);
                 let (difference, cosine_distance) =
                     worst(&found, &first_rows(&expected, ITEMS, items));
+                let case = format!("seed {seed}, {precision}, {items} items");
                 assert!(
                     difference <= difference_max && cosine_distance <= cosine_distance_max,
-                    "seed {seed}, {precision}, {items} items: {difference:.1e}, {cosine_distance:.1e}"
+                    "{case}: {difference:.1e}, {cosine_distance:.1e}"
                 );
             }
         }
