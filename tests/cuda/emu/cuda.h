@@ -32,32 +32,32 @@
 namespace emu {
 
 // The place of the running thread in its grid, and the threads of this block that have not started.
-struct Here {
+struct ThreadContext {
   uint3 thread, block, block_size, grid;
-  uint3 upcoming;
-  unsigned left;
+  uint3 next;
+  unsigned unstarted;
   char* dynamic_shared;
 };
 
 // In this model reading `threadIdx` is one instruction. See here.cpp for its price.
-extern __thread Here here __attribute__((tls_model("initial-exec")));
+extern __thread ThreadContext thread_context __attribute__((tls_model("initial-exec")));
 
 inline bool next_thread() {
-  if (here.left == 0) return false;
-  here.left--;
-  here.thread = here.upcoming;
-  if (++here.upcoming.x == here.block_size.x) {
-    here.upcoming.x = 0;
-    if (++here.upcoming.y == here.block_size.y) {
-      here.upcoming.y = 0;
-      here.upcoming.z++;
+  if (thread_context.unstarted == 0) return false;
+  thread_context.unstarted--;
+  thread_context.thread = thread_context.next;
+  if (++thread_context.next.x == thread_context.block_size.x) {
+    thread_context.next.x = 0;
+    if (++thread_context.next.y == thread_context.block_size.y) {
+      thread_context.next.y = 0;
+      thread_context.next.z++;
     }
   }
   return true;
 }
 
 inline unsigned thread_index() {
-  const uint3 &t = here.thread, &size = here.block_size;
+  const uint3 &t = thread_context.thread, &size = thread_context.block_size;
   return (t.z * size.y + t.y) * size.x + t.x;
 }
 
@@ -97,7 +97,7 @@ void block_barrier();
 struct Exchange {
   uint64_t value;    // brought
   unsigned source;   // the lane whose value it wants
-  uint64_t taken;    // that value
+  uint64_t result;    // that value
   unsigned votes;    // bit l: lane l took part with a value other than 0
 };
 
@@ -106,15 +106,15 @@ void warp_exchange(unsigned mask, Exchange& exchange);
 
 template <class T>
 T* dynamic_shared() {
-  return reinterpret_cast<T*>(here.dynamic_shared);
+  return reinterpret_cast<T*>(thread_context.dynamic_shared);
 }
 
 }  // namespace emu
 
-#define threadIdx (emu::here.thread)
-#define blockIdx (emu::here.block)
-#define blockDim (emu::here.block_size)
-#define gridDim (emu::here.grid)
+#define threadIdx (emu::thread_context.thread)
+#define blockIdx (emu::thread_context.block)
+#define blockDim (emu::thread_context.block_size)
+#define gridDim (emu::thread_context.grid)
 #define warpSize 32
 
 // `extern __shared__ T name[]` is rewritten by the build to a call of `dynamic_shared`.

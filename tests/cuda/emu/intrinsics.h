@@ -186,7 +186,7 @@ inline T shuffle(unsigned mask, T value, unsigned source) {
   memcpy(&exchange.value, &value, sizeof value);
   exchange.source = source;
   warp_exchange(mask, exchange);
-  memcpy(&value, &exchange.taken, sizeof value);
+  memcpy(&value, &exchange.result, sizeof value);
   return value;
 }
 inline int lane() { return int(thread_index() % 32); }

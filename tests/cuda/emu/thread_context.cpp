@@ -4,6 +4,6 @@
 
 namespace emu {
 
-__thread Here here;
+__thread ThreadContext thread_context;
 
 }  // namespace emu
