@@ -85,15 +85,15 @@ Device* device_of(CUcontext context) {
 // What ends with a context. Work that has not started never will; whoever waits for it goes on.
 void reset(Device* device) {
   {
-    Lock lock(state);
-    device->broken = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    Lock lock(state_mutex);
+    device->sticky_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
   }
-  finish_device(device);
-  forget_streams(device);
-  forget_modules(device);
+  synchronize_device(device);
+  destroy_streams(device);
+  destroy_modules(device);
   release_all_memory(device);
-  Lock lock(state);
-  device->broken = CUDA_SUCCESS;
+  Lock lock(state_mutex);
+  device->sticky_error = CUDA_SUCCESS;
 }
 
 // --- What the device says of itself ---
@@ -174,19 +174,19 @@ Device* device_at(int ordinal) {
   return exists ? &all_devices()[ordinal] : nullptr;
 }
 
-CUresult enter(const char* kind, Device*& device, CUresult* later) {
+CUresult begin_call(const char* kind, Device*& device, CUresult* deferred_error) {
   if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
   device = current;
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  Lock lock(state);
-  if (device->broken != CUDA_SUCCESS) return device->broken;
+  Lock lock(state_mutex);
+  if (device->sticky_error != CUDA_SUCCESS) return device->sticky_error;
   CUresult fault = planned_fault(kind, device->ordinal);
   if (!breaks_device(fault)) return fault;
-  if (later != nullptr) {
-    *later = fault;
+  if (deferred_error != nullptr) {
+    *deferred_error = fault;
     return CUDA_SUCCESS;
   }
-  device->broken = fault;
+  device->sticky_error = fault;
   return fault;
 }
 
@@ -198,7 +198,7 @@ EMU_API int64_t emu_counter(const char* name) { return emu::counter(name); }
 
 EMU_API int emu_set(const char* name, const char* value) {
   resume_streams();
-  finish_everything();
+  synchronize_all();
   return emu::set(name, value) ? 0 : 1;
 }
 
@@ -282,10 +282,10 @@ EMU_API CUresult cuDeviceCanAccessPeer(int* can, CUdevice, CUdevice) {
 EMU_API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   CUresult fault = planned_fault("context", ordinal);
   if (fault != CUDA_SUCCESS) return fault;
-  device->retained++;
+  device->retain_count++;
   *context = context_of(device);
   return CUDA_SUCCESS;
 }
@@ -294,9 +294,9 @@ EMU_API CUresult cuDevicePrimaryCtxRelease(CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   {
-    Lock lock(state);
-    if (device->retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
-    if (--device->retained > 0) return CUDA_SUCCESS;
+    Lock lock(state_mutex);
+    if (device->retain_count == 0) return CUDA_ERROR_INVALID_CONTEXT;
+    if (--device->retain_count > 0) return CUDA_SUCCESS;
   }
   reset(device);
   return CUDA_SUCCESS;
@@ -312,9 +312,9 @@ EMU_API CUresult cuDevicePrimaryCtxReset(CUdevice ordinal) {
 EMU_API CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned* flags, int* active) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   *flags = 0;
-  *active = device->retained > 0;
+  *active = device->retain_count > 0;
   return CUDA_SUCCESS;
 }
 
@@ -325,8 +325,8 @@ EMU_API CUresult cuDevicePrimaryCtxSetFlags(CUdevice ordinal, unsigned) {
 EMU_API CUresult cuCtxSetCurrent(CUcontext context) {
   Device* device = context == nullptr ? nullptr : device_of(context);
   if (context != nullptr && device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  Lock lock(state);
-  if (device != nullptr && device->retained == 0) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  Lock lock(state_mutex);
+  if (device != nullptr && device->retain_count == 0) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   current = device;
   return CUDA_SUCCESS;
 }

@@ -23,41 +23,41 @@ namespace emu {
 
 // One piece of a stream's work. Nothing may be kept in it that the host could change meanwhile,
 // except what a real device would also read late.
-struct Op {
+struct Operation {
   std::string name;
   std::function<CUresult()> run;
   // Bookkeeping, done even when the device is broken: whoever waits for it must get an answer.
-  bool always = false;
+  bool runs_on_broken_device = false;
   // For an event of another stream.
-  bool waits = false;
+  bool waits_for_event = false;
   // How often streams had been told to go on when it was enqueued.
-  int round = 0;
+  int resumes_before = 0;
 };
 
 struct Stream;
 struct Device;
 
 // One recording of an event. Waiting for an event is waiting for the mark it had at that moment.
-struct Mark {
+struct EventRecord {
   std::shared_ptr<Stream> stream;
   std::string event;
   bool done = false;
   bool captured = false;
-  std::chrono::steady_clock::time_point at;
+  std::chrono::steady_clock::time_point time;
 };
 
 struct Event {
   Device* device;
   std::string name;
-  bool timed;
-  std::shared_ptr<Mark> mark;
+  bool has_time;
+  std::shared_ptr<EventRecord> last_record;
 };
 
 struct Capture {
   CUstreamCaptureMode mode;
   std::thread::id thread;
   Stream* origin;
-  std::vector<Op> ops;
+  std::vector<Operation> operations;
   std::vector<CUdeviceptr> allocations;
   bool invalid = false;
 };
@@ -66,7 +66,7 @@ struct Stream {
   Device* device;
   std::string name;
   bool blocking;  // with the null stream
-  std::deque<Op> queue;
+  std::deque<Operation> queue;
   bool running = false;  // an operation that has left the queue
   bool hangs = false;    // in an operation that never ends
   bool closed = false;
@@ -77,15 +77,15 @@ struct Stream {
 // What a capture became; also its executable form, which shares it.
 struct Graph {
   Device* device;
-  std::vector<Op> ops;
+  std::vector<Operation> operations;
   std::vector<CUdeviceptr> allocations;
   ~Graph();
 };
 
 struct Device {
   int ordinal;
-  int retained = 0;
-  CUresult broken = CUDA_SUCCESS;
+  int retain_count = 0;
+  CUresult sticky_error = CUDA_SUCCESS;
   size_t used_bytes = 0;
   // Of the memory pool: of `used_bytes`, and with what it keeps of what was freed.
   size_t pool_used = 0, pool_reserved = 0;
@@ -94,9 +94,9 @@ struct Device {
 };
 
 // Guards every structure of this file. Never held while an operation runs.
-extern std::mutex& state;
+extern std::mutex& state_mutex;
 // Something finished: a queue moved on.
-extern std::condition_variable& moved;
+extern std::condition_variable& progress;
 
 // Objects by handle. A handle is never used twice, so a stale one is always noticed.
 uintptr_t next_handle();
@@ -106,7 +106,7 @@ struct Handles {
   std::unordered_map<uintptr_t, std::shared_ptr<T>> all;
 
   template <class H>
-  H put(std::shared_ptr<T> object) {
+  H insert(std::shared_ptr<T> object) {
     uintptr_t handle = next_handle();
     all[handle] = std::move(object);
     return reinterpret_cast<H>(handle);
@@ -117,20 +117,20 @@ struct Handles {
     return found == all.end() ? nullptr : found->second;
   }
   template <class H>
-  std::shared_ptr<T> take(H handle) {
+  std::shared_ptr<T> remove(H handle) {
     auto object = get(handle);
     if (object != nullptr) all.erase(reinterpret_cast<uintptr_t>(handle));
     return object;
   }
   // Everything of one device, out of the table.
-  std::vector<std::shared_ptr<T>> take_of(Device* device) {
-    std::vector<std::shared_ptr<T>> taken;
+  std::vector<std::shared_ptr<T>> remove_all_of(Device* device) {
+    std::vector<std::shared_ptr<T>> removed;
     for (auto i = all.begin(); i != all.end();) {
-      bool theirs = i->second->device == device;
-      if (theirs) taken.push_back(std::move(i->second));
-      i = theirs ? all.erase(i) : std::next(i);
+      bool matches = i->second->device == device;
+      if (matches) removed.push_back(std::move(i->second));
+      i = matches ? all.erase(i) : std::next(i);
     }
-    return taken;
+    return removed;
   }
 };
 
@@ -141,7 +141,7 @@ extern Handles<Stream>& streams;
 // The device of the calling thread's context, or an error: none current, or the device is broken.
 // `kind` names the call for planned faults; one that breaks a device is left in `later`, to happen
 // when the device gets there.
-CUresult enter(const char* kind, Device*& device, CUresult* later = nullptr);
+CUresult begin_call(const char* kind, Device*& device, CUresult* deferred_error = nullptr);
 Device* current_device();
 Device* device_at(int ordinal);
 
@@ -149,7 +149,7 @@ Device* device_at(int ordinal);
 
 // Dynamic shared memory of a block: without asking, and at most. As of capability 8.6.
 constexpr int shared_default = 48 << 10, shared_max = 99 << 10;
-void forget_modules(Device* device);
+void destroy_modules(Device* device);
 
 // --- memory.cpp ---
 
@@ -168,37 +168,37 @@ std::shared_ptr<Stream> new_stream(Device* device, const std::string& name, bool
 // The stream of a handle, if it is one of this device.
 std::shared_ptr<Stream> find_stream(Device* device, CUstream handle);
 // Appends to the stream, or to the graph that it captures.
-CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op);
+CUresult enqueue(const std::shared_ptr<Stream>& stream, Operation op);
 // Waits for everything in the stream.
-void finish(const std::shared_ptr<Stream>& stream);
-void finish_device(Device* device);
-void finish_everything();
+void synchronize(const std::shared_ptr<Stream>& stream);
+void synchronize_device(Device* device);
+void synchronize_all();
 // Streams that hang go on behind what they hang in.
 void resume_streams();
-void forget_streams(Device* device);
+void destroy_streams(Device* device);
 
 // Does one operation now, on behalf of the stream of that name.
-CUresult run_one(const std::string& where, const Op& op);
+CUresult run_operation(const std::string& where, const Operation& op);
 // What broke the device, or CUDA_SUCCESS.
-CUresult broken(Device* device);
-bool is_done(const Mark& mark);
+CUresult sticky_error(Device* device);
+bool is_done(const EventRecord& event_record);
 // Does what comes before the mark, or waits for it; false where its stream hangs.
-bool reach(const Mark& mark);
+bool run_until(const EventRecord& event_record);
 // Waits for the mark.
-void finish_mark(const Mark& mark);
+void wait_for_record(const EventRecord& event_record);
 // A program that asks again and again must come to an end, but not at the first question.
 void make_progress(Stream& stream);
 
 // --- event.cpp ---
 
-void forget_events(Device* device);
+void destroy_events(Device* device);
 
 // --- graph.cpp ---
 
 // For calls that must not be made while this thread captures. Spoils the capture and says so.
 CUresult refuse_in_capture();
 // A wait inside a capture: the stream becomes part of it.
-CUresult join_capture(Stream& stream, const Mark& mark);
-void forget_graphs(Device* device);
+CUresult join_capture(Stream& stream, const EventRecord& event_record);
+void destroy_graphs(Device* device);
 
 }  // namespace emu

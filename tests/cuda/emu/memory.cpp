@@ -110,7 +110,7 @@ size_t free_locked(const Device& device, bool pooled) {
 }
 
 bool fits(Device* device, size_t bytes, bool pooled) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   return bytes <= free_locked(*device, pooled);
 }
 
@@ -122,7 +122,7 @@ void keep_in_pool(Device& device, uint64_t threshold) {
 CUresult allocate(Device* device, size_t bytes, bool pooled, CUdeviceptr* address) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   // Memory may be waiting in a queue to be freed.
-  if (!fits(device, bytes, pooled)) finish_device(device);
+  if (!fits(device, bytes, pooled)) synchronize_device(device);
   if (!fits(device, bytes, pooled)) return CUDA_ERROR_OUT_OF_MEMORY;
   Allocation a{device, bytes, nullptr, pooled};
   a.base = static_cast<char*>(aligned_alloc(512, a.whole()));
@@ -130,7 +130,7 @@ CUresult allocate(Device* device, size_t bytes, bool pooled, CUdeviceptr* addres
   memset(a.data(), poison, bytes);
   lay_guards(a);
   *address = CUdeviceptr(a.data());
-  Lock lock(state);
+  Lock lock(state_mutex);
   allocations.emplace(*address, a);
   device->used_bytes += bytes;
   if (pooled) device->pool_used += bytes;
@@ -162,19 +162,19 @@ CUresult release_locked(CUdeviceptr address) {
 }  // namespace
 
 size_t bytes_at(CUdeviceptr address) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   const Allocation* a = find(address);
   return a == nullptr || a->freed ? 0 : CUdeviceptr(a->data()) + a->bytes - address;
 }
 
 bool is_freed(CUdeviceptr address) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   const Allocation* a = find(address);
   return a != nullptr && a->freed;
 }
 
 bool is_pinned(const void* address, size_t bytes) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   auto next = pinned.upper_bound(uintptr_t(address));
   if (next == pinned.begin()) return false;
   const auto& [start, range] = *std::prev(next);
@@ -182,12 +182,12 @@ bool is_pinned(const void* address, size_t bytes) {
 }
 
 CUresult release_memory(CUdeviceptr address) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   return release_locked(address);
 }
 
 void release_all_memory(Device* device) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   std::vector<CUdeviceptr> theirs;
   for (auto& [address, a] : allocations)
     if (a.device == device && !a.freed) theirs.push_back(address);
@@ -197,7 +197,7 @@ void release_all_memory(Device* device) {
 }
 
 CUresult check_guards(const std::string& suspect) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   for (auto& [address, a] : allocations) {
     if (a.freed || guards_hold(a)) continue;
     report_overrun(a, suspect);
@@ -215,7 +215,7 @@ using namespace emu;
 
 EMU_API CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
   Device* device;
-  if (CUresult error = enter("alloc", device)) return error;
+  if (CUresult error = begin_call("alloc", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   return allocate(device, bytes, false, address);
 }
@@ -225,22 +225,22 @@ EMU_API CUresult cuMemFree(CUdeviceptr address) {
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (CUresult error = refuse_in_capture()) return error;
   // As on a device: the call waits for whatever may still use the memory.
-  finish_device(device);
+  synchronize_device(device);
   if (CUresult error = release_memory(address)) return error;
-  return device->broken;
+  return device->sticky_error;
 }
 
 // Inside a capture the memory belongs to the graph, at the same address in every run; else to the
 // pool.
 EMU_API CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
   Device* device;
-  if (CUresult error = enter("alloc", device)) return error;
+  if (CUresult error = begin_call("alloc", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   bool pooled = stream->capture == nullptr;
   if (CUresult error = allocate(device, bytes, pooled, address)) return error;
   trace("alloc", stream->name, std::to_string(bytes));
-  Lock lock(state);
+  Lock lock(state_mutex);
   if (stream->capture != nullptr) stream->capture->allocations.push_back(*address);
   return CUDA_SUCCESS;
 }
@@ -257,29 +257,29 @@ EMU_API CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (bytes_at(address) == 0) return CUDA_ERROR_INVALID_VALUE;
   {
-    Lock lock(state);
+    Lock lock(state_mutex);
     if (stream->capture != nullptr) {
       const auto& owned = stream->capture->allocations;
       bool of_graph = std::find(owned.begin(), owned.end(), address) != owned.end();
       return of_graph ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
   }
-  Op op{"free", [=] { return release_memory(address); }};
-  op.always = true;
+  Operation op{"free", [=] { return release_memory(address); }};
+  op.runs_on_broken_device = true;
   return enqueue(stream, op);
 }
 
 EMU_API CUresult cuMemGetInfo(size_t* free, size_t* total) {
   Device* device;
-  if (CUresult error = enter("info", device)) return error;
-  Lock lock(state);
+  if (CUresult error = begin_call("info", device)) return error;
+  Lock lock(state_mutex);
   *total = settings().memory_bytes;
   *free = free_locked(*device, false);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuMemGetAddressRange(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   const Allocation* a = find(address);
   if (a == nullptr || a->freed) return CUDA_ERROR_NOT_FOUND;
   if (base != nullptr) *base = CUdeviceptr(a->data());
@@ -291,14 +291,14 @@ EMU_API CUresult cuMemGetAddressRange(CUdeviceptr* base, size_t* bytes, CUdevice
 
 EMU_API CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned) {
   Device* device;
-  if (CUresult error = enter("host_alloc", device)) return error;
+  if (CUresult error = begin_call("host_alloc", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   *address = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (*address == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   memset(*address, poison, bytes);
   count("live_host_allocations");
-  Lock lock(state);
+  Lock lock(state_mutex);
   pinned[uintptr_t(*address)] = {bytes, true};
   return CUDA_SUCCESS;
 }
@@ -309,8 +309,8 @@ EMU_API CUresult cuMemAllocHost(void** address, size_t bytes) {
 
 EMU_API CUresult cuMemHostRegister(void* address, size_t bytes, unsigned) {
   Device* device;
-  if (CUresult error = enter("host_alloc", device)) return error;
-  Lock lock(state);
+  if (CUresult error = begin_call("host_alloc", device)) return error;
+  Lock lock(state_mutex);
   pinned[uintptr_t(address)] = {bytes, false};
   return CUDA_SUCCESS;
 }
@@ -319,14 +319,14 @@ static CUresult unpin(void* address, bool ours) {
   Device* device = current_device();
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (CUresult error = refuse_in_capture()) return error;
-  finish_device(device);
-  Lock lock(state);
+  synchronize_device(device);
+  Lock lock(state_mutex);
   auto found = pinned.find(uintptr_t(address));
   if (found == pinned.end() || found->second.ours != ours) return CUDA_ERROR_INVALID_VALUE;
   pinned.erase(found);
   if (ours) free(address);
   if (ours) count("live_host_allocations", -1);
-  return device->broken;
+  return device->sticky_error;
 }
 
 EMU_API CUresult cuMemFreeHost(void* address) { return unpin(address, true); }
@@ -354,7 +354,7 @@ EMU_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute at
   Device* device = device_of(pool);
   if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (attribute != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) return CUDA_ERROR_NOT_SUPPORTED;
-  Lock lock(state);
+  Lock lock(state_mutex);
   device->pool_threshold = *static_cast<uint64_t*>(value);
   return CUDA_SUCCESS;
 }
@@ -362,7 +362,7 @@ EMU_API CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute at
 EMU_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void* value) {
   Device* device = device_of(pool);
   if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   uint64_t& number = *static_cast<uint64_t*>(value);
   switch (attribute) {
     case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: number = device->pool_threshold; break;
@@ -376,7 +376,7 @@ EMU_API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute at
 EMU_API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t bytes) {
   Device* device = device_of(pool);
   if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   keep_in_pool(*device, bytes);
   return CUDA_SUCCESS;
 }

@@ -95,7 +95,7 @@ const File* file_of(const std::map<std::string, Entry>& entries) {
 
 CUresult load_module(CUmodule* handle, const void* image) {
   Device* device;
-  if (CUresult error = enter("module", device)) return error;
+  if (CUresult error = begin_call("module", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   if (memcmp(image, "\x7f" "ELF", 4) == 0) {
     complain_once("a module is binary: only PTX text is emulated");
@@ -110,8 +110,8 @@ CUresult load_module(CUmodule* handle, const void* image) {
   module->device = device;
   module->entries = entries_of(ptx);
   module->file = file_of(module->entries);
-  Lock lock(state);
-  *handle = modules.put<CUmodule>(module);
+  Lock lock(state_mutex);
+  *handle = modules.insert<CUmodule>(module);
   return CUDA_SUCCESS;
 }
 
@@ -180,10 +180,10 @@ CUresult run_launch(const Launch& launch) {
 
 void add_kernel(const char* file, const Kernel& kernel) { files()[file].emplace(kernel.name, kernel); }
 
-void forget_modules(Device* device) {
-  Lock lock(state);
-  functions.take_of(device);
-  modules.take_of(device);
+void destroy_modules(Device* device) {
+  Lock lock(state_mutex);
+  functions.remove_all_of(device);
+  modules.remove_all_of(device);
 }
 
 }  // namespace emu
@@ -202,14 +202,14 @@ EMU_API CUresult cuModuleLoadDataEx(CUmodule* handle, const void* image, unsigne
 }
 
 EMU_API CUresult cuModuleUnload(CUmodule handle) {
-  Lock lock(state);
-  return modules.take(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+  Lock lock(state_mutex);
+  return modules.remove(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_handle, const char* name) {
   Device* device;
-  if (CUresult error = enter("module", device)) return error;
-  Lock lock(state);
+  if (CUresult error = begin_call("module", device)) return error;
+  Lock lock(state_mutex);
   auto module = modules.get(module_handle);
   if (module == nullptr || module->device != device) return CUDA_ERROR_INVALID_HANDLE;
   auto entry = module->entries.find(name);
@@ -228,12 +228,12 @@ EMU_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_handle,
   function->device = device;
   function->kernel = kernel;
   function->threads_max = entry->second.threads_max;
-  *handle = functions.put<CUfunction>(function);
+  *handle = functions.insert<CUfunction>(function);
   return CUDA_SUCCESS;
 }
 
 static std::shared_ptr<Function> find_function(CUfunction handle) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   return functions.get(handle);
 }
 
@@ -264,8 +264,8 @@ EMU_API CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned gri
                                 unsigned shared_bytes, CUstream stream_handle, void** arguments,
                                 void** extra) {
   Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter("launch", device, &later)) return error;
+  CUresult deferred_error = CUDA_SUCCESS;
+  if (CUresult error = begin_call("launch", device, &deferred_error)) return error;
   auto function = find_function(handle);
   auto stream = find_stream(device, stream_handle);
   if (function == nullptr || stream == nullptr || function->device != device)
@@ -277,6 +277,6 @@ EMU_API CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned gri
   launch.arguments = std::make_shared<Arguments>(*launch.kernel, arguments);
   count("launches");
   return enqueue(stream, {std::string("kernel ") + launch.kernel->name, [=] {
-                            return later != CUDA_SUCCESS ? later : run_launch(launch);
+                            return deferred_error != CUDA_SUCCESS ? deferred_error : run_launch(launch);
                           }});
 }

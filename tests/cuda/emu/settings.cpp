@@ -49,8 +49,8 @@ bool parse_fault(std::string text, Fault& fault) {
   if (parts.size() < 3 || parts.size() > 4) return false;
   fault.kind = parts[0];
   fault.call = atoll(parts[1].c_str());
-  fault.code = parts[2] == "hang" ? never_ends : CUresult(atoi(parts[2].c_str()));
-  if (fault.code == never_ends && !may_hang(fault.kind)) return false;
+  fault.code = parts[2] == "hang" ? hang_code : CUresult(atoi(parts[2].c_str()));
+  if (fault.code == hang_code && !may_hang(fault.kind)) return false;
   if (parts.size() == 4) fault.times = parts[3] == "*" ? INT64_MAX : atoll(parts[3].c_str());
   return fault.call > 0 && fault.code > 0 && fault.times > 0;
 }
@@ -176,7 +176,7 @@ CUresult planned_fault(const std::string& kind, int device) {
 }
 
 bool breaks_device(CUresult error) {
-  if (error == never_ends) return true;
+  if (error == hang_code) return true;
   switch (error) {
     case CUDA_ERROR_DEVICE_UNAVAILABLE:
     case CUDA_ERROR_ECC_UNCORRECTABLE:

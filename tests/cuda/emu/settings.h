@@ -37,7 +37,7 @@ void trace(const char* what, const std::string& where, const std::string& detail
 void complain_once(const std::string& text);
 
 // In place of an error: what meets it never ends. No error of the driver has this number.
-constexpr CUresult never_ends = CUresult(1000);
+constexpr CUresult hang_code = CUresult(1000);
 
 // The error that a call of this kind on this device is to meet, or CUDA_SUCCESS. Counts the call.
 CUresult planned_fault(const std::string& kind, int device);
