@@ -37,7 +37,7 @@ std::optional<emu::Type> type_of(int type) {
 }
 
 // What a factor is read as.
-emu::Type factor(emu::Type type, int compute) {
+emu::Type operand_type(emu::Type type, int compute) {
   return type == emu::Type::f32 && compute == f32_sums_of_tf32 ? emu::Type::tf32 : type;
 }
 
@@ -91,10 +91,10 @@ Status enqueue(const Handle& handle, const Product& p, const float* alpha, const
   if (p.m == 0 || p.n == 0 || p.batch == 0) return success;
   if (!is_valid(p)) return invalid_value;
   bool on_host = handle.pointer_mode == scalars_on_host;
-  float alpha_now = on_host ? *alpha : 0, beta_now = on_host ? *beta : 0;
+  float alpha_value = on_host ? *alpha : 0, beta_value = on_host ? *beta : 0;
   std::string name = std::to_string(p.m) + "x" + std::to_string(p.n) + "x" + std::to_string(p.k);
   CUresult result = emu::submit(handle.stream, "gemm", name, [=] {
-    float a = on_host ? alpha_now : *alpha, b = on_host ? beta_now : *beta;
+    float a = on_host ? alpha_value : *alpha, b = on_host ? beta_value : *beta;
     for (size_t i = 0; i < p.batch; i++) multiply_one(p, i, a, b);
   });
   return result == CUDA_SUCCESS ? success : execution_failed;
@@ -148,8 +148,8 @@ EMU_API Status cublasGetMathMode(void* handle, int* mode) {
 }
 
 EMU_API Status cublasSetWorkspace_v2(void*, void* workspace, size_t bytes) {
-  bool given = bytes == 0 || emu::bytes_at(CUdeviceptr(workspace)) >= bytes;
-  return given ? success : invalid_value;
+  bool is_allocated = bytes == 0 || emu::bytes_at(CUdeviceptr(workspace)) >= bytes;
+  return is_allocated ? success : invalid_value;
 }
 
 EMU_API Status cublasGetVersion_v2(void*, int* version) {
@@ -168,7 +168,7 @@ EMU_API Status cublasGemmStridedBatchedEx(void* handle, int a_op, int b_op, int 
   if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < 1 || ldb < 1 || ldc < 1) return invalid_value;
   Product p{a_op != op_none, b_op != op_none, size_t(m), size_t(n), size_t(k), size_t(lda), size_t(ldb), size_t(ldc),
             static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c),
-            factor(*at, compute), factor(*bt, compute), *ct, a_stride, b_stride, c_stride, size_t(batch)};
+            operand_type(*at, compute), operand_type(*bt, compute), *ct, a_stride, b_stride, c_stride, size_t(batch)};
   return enqueue(*handle_of(handle), p, static_cast<const float*>(alpha), static_cast<const float*>(beta));
 }
 

@@ -63,14 +63,14 @@ thread_local Device* current = nullptr;
 
 std::array<Device, devices_max>& all_devices() {
   static auto& devices = *new std::array<Device, devices_max>;
-  static bool numbered = [] {
+  static bool is_initialised = [] {
     for (int i = 0; i < devices_max; i++) {
       devices[i].ordinal = i;
       devices[i].null_stream = new_stream(&devices[i], "d" + std::to_string(i) + ".s0", true);
     }
     return true;
   }();
-  (void)numbered;
+  (void)is_initialised;
   return devices;
 }
 
@@ -83,7 +83,7 @@ Device* device_of(CUcontext context) {
 }
 
 // What ends with a context. Work that has not started never will; whoever waits for it goes on.
-void reset(Device* device) {
+void reset_device(Device* device) {
   {
     Lock lock(state_mutex);
     device->sticky_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
@@ -98,7 +98,7 @@ void reset(Device* device) {
 
 // --- What the device says of itself ---
 
-int attribute(CUdevice_attribute which) {
+int device_attribute(CUdevice_attribute which) {
   switch (which) {
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
@@ -262,7 +262,7 @@ EMU_API CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
 
 EMU_API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice device) {
   if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  *value = attribute(which);
+  *value = device_attribute(which);
   return CUDA_SUCCESS;
 }
 
@@ -298,14 +298,14 @@ EMU_API CUresult cuDevicePrimaryCtxRelease(CUdevice ordinal) {
     if (device->retain_count == 0) return CUDA_ERROR_INVALID_CONTEXT;
     if (--device->retain_count > 0) return CUDA_SUCCESS;
   }
-  reset(device);
+  reset_device(device);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuDevicePrimaryCtxReset(CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  reset(device);
+  reset_device(device);
   return CUDA_SUCCESS;
 }
 

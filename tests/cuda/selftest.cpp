@@ -758,17 +758,17 @@ struct Layer {
 // Runs the layer, and the same as seven loops over the definition.
 void check_layer(const Layer& l) {
   Device device;
-  void *handle, *x, *w, *y, *bias, *made, *activation;
+  void *handle, *x, *w, *y, *bias, *convolution, *activation;
   CHECK(cudnnCreate(&handle) == 0 && cudnnSetStream(handle, device.stream) == 0);
   cudnnCreateTensorDescriptor(&x), cudnnCreateTensorDescriptor(&y), cudnnCreateTensorDescriptor(&bias);
-  cudnnCreateFilterDescriptor(&w), cudnnCreateConvolutionDescriptor(&made);
+  cudnnCreateFilterDescriptor(&w), cudnnCreateConvolutionDescriptor(&convolution);
   cudnnCreateActivationDescriptor(&activation);
   int type = l.half ? 2 : 0, cg = l.c / l.groups, kg = l.k / l.groups, n, k, oh, ow;
   CHECK(cudnnSetTensor4dDescriptor(x, l.format, type, l.n, l.c, l.h, l.w) == 0);
   CHECK(cudnnSetFilter4dDescriptor(w, type, l.format, l.k, cg, l.r, l.s) == 0);
-  CHECK(cudnnSetConvolution2dDescriptor(made, l.pad, l.pad, l.stride, l.stride, l.dilation, l.dilation, 1, 0) == 0);
-  CHECK(cudnnSetConvolutionGroupCount(made, l.groups) == 0);
-  CHECK(cudnnGetConvolution2dForwardOutputDim(made, x, w, &n, &k, &oh, &ow) == 0);
+  CHECK(cudnnSetConvolution2dDescriptor(convolution, l.pad, l.pad, l.stride, l.stride, l.dilation, l.dilation, 1, 0) == 0);
+  CHECK(cudnnSetConvolutionGroupCount(convolution, l.groups) == 0);
+  CHECK(cudnnGetConvolution2dForwardOutputDim(convolution, x, w, &n, &k, &oh, &ow) == 0);
   CHECK(cudnnSetTensor4dDescriptor(y, l.format, type, n, k, oh, ow) == 0);
   CHECK(cudnnSetTensor4dDescriptor(bias, l.format, type, 1, k, 1, 1) == 0);
   CHECK(cudnnSetActivationDescriptor(activation, l.relu ? 1 : 5, 1, 0) == 0);
@@ -779,11 +779,11 @@ void check_layer(const Layer& l) {
   CUdeviceptr dx = send(xs), dw = send(ws), db = send(bs);
   size_t length = size_t(n) * k * oh * ow, bytes = 0;
   CUdeviceptr dy = allocate(length * (l.half ? 2 : 4));
-  CHECK(cudnnGetConvolutionForwardWorkspaceSize(handle, x, w, made, y, 1, &bytes) == 0);
+  CHECK(cudnnGetConvolutionForwardWorkspaceSize(handle, x, w, convolution, y, 1, &bytes) == 0);
   CUdeviceptr space = bytes > 0 ? allocate(bytes) : 0;
   float one = 1, zero = 0;
   auto run = [&](size_t space_bytes) {
-    return cudnnConvolutionBiasActivationForward(handle, &one, x, (void*)dx, w, (void*)dw, made, 1, (void*)space,
+    return cudnnConvolutionBiasActivationForward(handle, &one, x, (void*)dx, w, (void*)dw, convolution, 1, (void*)space,
                                                  space_bytes, &zero, y, (void*)dy, bias, (void*)db, activation, y,
                                                  (void*)dy);
   };
@@ -816,7 +816,7 @@ void check_layer(const Layer& l) {
         }
   CHECK(worst < (l.half ? 1e-3 : 1e-5));
   for (void* tensor : {x, y, bias}) cudnnDestroyTensorDescriptor(tensor);
-  cudnnDestroyFilterDescriptor(w), cudnnDestroyConvolutionDescriptor(made);
+  cudnnDestroyFilterDescriptor(w), cudnnDestroyConvolutionDescriptor(convolution);
   cudnnDestroyActivationDescriptor(activation), cudnnDestroy(handle);
 }
 

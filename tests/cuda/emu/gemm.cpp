@@ -55,7 +55,7 @@ void multiply_tile(const float* a, const float* b, size_t inner, float (&tile)[s
 }  // namespace
 
 void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_t columns, float* c,
-              size_t c_step, bool cores) {
+              size_t c_step, bool use_all_cores) {
   const std::vector<float> strips = pack_strips(a, rows, inner);
   auto do_panel = [&](size_t index) {
     size_t first = index * panel, width = std::min(panel, columns - first);
@@ -69,7 +69,7 @@ void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_
     }
   };
   size_t panels = (columns + panel - 1) / panel;
-  if (cores) return parallel(panels, do_panel);
+  if (use_all_cores) return parallel(panels, do_panel);
   for (size_t i = 0; i < panels; i++) do_panel(i);
 }
 

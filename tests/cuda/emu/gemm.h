@@ -44,6 +44,6 @@ struct Matrix {
 // c (rows x columns, each row contiguous, rows in `c_step`) = a (rows x inner) * b (inner x columns).
 // With `cores` the columns are shared out.
 void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_t columns, float* c,
-              size_t c_step, bool cores);
+              size_t c_step, bool use_all_cores);
 
 }  // namespace emu

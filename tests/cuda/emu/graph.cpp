@@ -56,10 +56,10 @@ CUresult join_capture(Stream& stream, const EventRecord& event_record) {
 }
 
 void destroy_graphs(Device* device) {
-  std::vector<std::shared_ptr<Graph>> gone, gone_too;
+  std::vector<std::shared_ptr<Graph>> destroyed_graphs, destroyed_executables;
   Lock lock(state_mutex);
-  gone = graphs.remove_all_of(device);
-  gone_too = executables.remove_all_of(device);
+  destroyed_graphs = graphs.remove_all_of(device);
+  destroyed_executables = executables.remove_all_of(device);
   // Their memory is given back when this function ends, without the lock.
   lock.unlock();
 }

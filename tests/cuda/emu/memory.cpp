@@ -18,7 +18,7 @@ namespace {
 // As much as the alignment that cuMemAlloc promises, so that the memory between two guards has it.
 constexpr size_t guard_bytes = 512;
 constexpr unsigned char poison = 0xff;
-constexpr size_t quarantine_bytes = size_t(256) << 20;
+constexpr size_t quarantine_bytes_max = size_t(256) << 20;
 
 struct Allocation {
   Device* device;
@@ -28,31 +28,31 @@ struct Allocation {
   bool freed = false;
 
   char* data() const { return base + guard_bytes; }
-  size_t whole() const { return guard_bytes + (bytes + 511) / 512 * 512 + guard_bytes; }
+  size_t total_bytes() const { return guard_bytes + (bytes + 511) / 512 * 512 + guard_bytes; }
 };
 
 std::map<CUdeviceptr, Allocation>& allocations = *new std::map<CUdeviceptr, Allocation>;
 std::deque<CUdeviceptr>& quarantine = *new std::deque<CUdeviceptr>;
-size_t quarantined = 0;
+size_t quarantined_bytes = 0;
 
 struct Pinned {
   size_t bytes;
-  bool ours;
+  bool is_allocation;
 };
 std::map<uintptr_t, Pinned>& pinned = *new std::map<uintptr_t, Pinned>;
 
 using Lock = std::unique_lock<std::mutex>;
 
 #if defined(__SANITIZE_ADDRESS__)
-void lay_guards(const Allocation& a) {
+void write_guards(const Allocation& a) {
   ASAN_POISON_MEMORY_REGION(a.base, guard_bytes);
-  ASAN_POISON_MEMORY_REGION(a.data() + a.bytes, a.whole() - guard_bytes - a.bytes);
+  ASAN_POISON_MEMORY_REGION(a.data() + a.bytes, a.total_bytes() - guard_bytes - a.bytes);
 }
-void lift_guards(const Allocation& a) { ASAN_UNPOISON_MEMORY_REGION(a.base, a.whole()); }
-void close_off(const Allocation& a) { ASAN_POISON_MEMORY_REGION(a.base, a.whole()); }
+void remove_guards(const Allocation& a) { ASAN_UNPOISON_MEMORY_REGION(a.base, a.total_bytes()); }
+void poison_freed(const Allocation& a) { ASAN_POISON_MEMORY_REGION(a.base, a.total_bytes()); }
 // The sanitizer has stopped whoever did it.
-bool guards_hold(const Allocation&) { return true; }
-bool stays_freed(const Allocation&) { return true; }
+bool guards_are_intact(const Allocation&) { return true; }
+bool is_unwritten_since_free(const Allocation&) { return true; }
 #else
 constexpr unsigned char guard_value = 0xa5;
 
@@ -62,17 +62,17 @@ bool all_are(const char* from, const char* to, unsigned char value) {
   return true;
 }
 
-void lay_guards(const Allocation& a) {
+void write_guards(const Allocation& a) {
   memset(a.base, guard_value, guard_bytes);
-  memset(a.data() + a.bytes, guard_value, a.whole() - guard_bytes - a.bytes);
+  memset(a.data() + a.bytes, guard_value, a.total_bytes() - guard_bytes - a.bytes);
 }
-void lift_guards(const Allocation&) {}
-void close_off(const Allocation& a) { memset(a.data(), poison, a.bytes); }
-bool guards_hold(const Allocation& a) {
+void remove_guards(const Allocation&) {}
+void poison_freed(const Allocation& a) { memset(a.data(), poison, a.bytes); }
+bool guards_are_intact(const Allocation& a) {
   return all_are(a.base, a.data(), guard_value) &&
-         all_are(a.data() + a.bytes, a.base + a.whole(), guard_value);
+         all_are(a.data() + a.bytes, a.base + a.total_bytes(), guard_value);
 }
-bool stays_freed(const Allocation& a) { return all_are(a.data(), a.data() + a.bytes, poison); }
+bool is_unwritten_since_free(const Allocation& a) { return all_are(a.data(), a.data() + a.bytes, poison); }
 #endif
 
 const Allocation* find(CUdeviceptr address) {
@@ -88,22 +88,22 @@ void report_overrun(const Allocation& a, const std::string& suspect) {
                 " bytes" + (suspect.empty() ? "" : ", and " + suspect + " ran last"));
 }
 
-void return_oldest() {
+void free_oldest() {
   auto found = allocations.find(quarantine.front());
   quarantine.pop_front();
   const Allocation& a = found->second;
-  quarantined -= a.bytes;
-  if (!stays_freed(a)) {
+  quarantined_bytes -= a.bytes;
+  if (!is_unwritten_since_free(a)) {
     count("late_writes");
     complain_once("memory was written after it had been freed");
   }
-  lift_guards(a);
+  remove_guards(a);
   free(a.base);
   allocations.erase(found);
 }
 
 // What can still be had: what the pool keeps, only from the pool.
-size_t free_locked(const Device& device, bool pooled) {
+size_t free_bytes_locked(const Device& device, bool pooled) {
   size_t kept = pooled ? 0 : device.pool_reserved - device.pool_used;
   size_t total = settings().memory_bytes, taken = device.used_bytes + kept;
   return total - std::min(total, taken);
@@ -111,10 +111,10 @@ size_t free_locked(const Device& device, bool pooled) {
 
 bool fits(Device* device, size_t bytes, bool pooled) {
   Lock lock(state_mutex);
-  return bytes <= free_locked(*device, pooled);
+  return bytes <= free_bytes_locked(*device, pooled);
 }
 
-void keep_in_pool(Device& device, uint64_t threshold) {
+void trim_pool(Device& device, uint64_t threshold) {
   size_t keep = std::max<uint64_t>(device.pool_used, threshold);
   device.pool_reserved = std::min(device.pool_reserved, keep);
 }
@@ -125,10 +125,10 @@ CUresult allocate(Device* device, size_t bytes, bool pooled, CUdeviceptr* addres
   if (!fits(device, bytes, pooled)) synchronize_device(device);
   if (!fits(device, bytes, pooled)) return CUDA_ERROR_OUT_OF_MEMORY;
   Allocation a{device, bytes, nullptr, pooled};
-  a.base = static_cast<char*>(aligned_alloc(512, a.whole()));
+  a.base = static_cast<char*>(aligned_alloc(512, a.total_bytes()));
   if (a.base == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   memset(a.data(), poison, bytes);
-  lay_guards(a);
+  write_guards(a);
   *address = CUdeviceptr(a.data());
   Lock lock(state_mutex);
   allocations.emplace(*address, a);
@@ -145,17 +145,17 @@ CUresult release_locked(CUdeviceptr address) {
   auto found = allocations.find(address);
   if (found == allocations.end() || found->second.freed) return CUDA_ERROR_INVALID_VALUE;
   Allocation& a = found->second;
-  if (!guards_hold(a)) report_overrun(a, "");
+  if (!guards_are_intact(a)) report_overrun(a, "");
   a.freed = true;
   a.device->used_bytes -= a.bytes;
   if (a.pooled) a.device->pool_used -= a.bytes;
-  if (a.pooled) keep_in_pool(*a.device, a.device->pool_threshold);
+  if (a.pooled) trim_pool(*a.device, a.device->pool_threshold);
   count("live_allocations", -1);
   count("live_bytes", -int64_t(a.bytes));
-  close_off(a);
+  poison_freed(a);
   quarantine.push_back(address);
-  quarantined += a.bytes;
-  while (quarantined > quarantine_bytes) return_oldest();
+  quarantined_bytes += a.bytes;
+  while (quarantined_bytes > quarantine_bytes_max) free_oldest();
   return CUDA_SUCCESS;
 }
 
@@ -188,10 +188,10 @@ CUresult release_memory(CUdeviceptr address) {
 
 void release_all_memory(Device* device) {
   Lock lock(state_mutex);
-  std::vector<CUdeviceptr> theirs;
+  std::vector<CUdeviceptr> addresses;
   for (auto& [address, a] : allocations)
-    if (a.device == device && !a.freed) theirs.push_back(address);
-  for (CUdeviceptr address : theirs) release_locked(address);
+    if (a.device == device && !a.freed) addresses.push_back(address);
+  for (CUdeviceptr address : addresses) release_locked(address);
   device->pool_reserved = 0;
   device->pool_threshold = 0;
 }
@@ -199,9 +199,9 @@ void release_all_memory(Device* device) {
 CUresult check_guards(const std::string& suspect) {
   Lock lock(state_mutex);
   for (auto& [address, a] : allocations) {
-    if (a.freed || guards_hold(a)) continue;
+    if (a.freed || guards_are_intact(a)) continue;
     report_overrun(a, suspect);
-    lay_guards(a);
+    write_guards(a);
     return CUDA_ERROR_ILLEGAL_ADDRESS;
   }
   return CUDA_SUCCESS;
@@ -274,7 +274,7 @@ EMU_API CUresult cuMemGetInfo(size_t* free, size_t* total) {
   if (CUresult error = begin_call("info", device)) return error;
   Lock lock(state_mutex);
   *total = settings().memory_bytes;
-  *free = free_locked(*device, false);
+  *free = free_bytes_locked(*device, false);
   return CUDA_SUCCESS;
 }
 
@@ -315,17 +315,17 @@ EMU_API CUresult cuMemHostRegister(void* address, size_t bytes, unsigned) {
   return CUDA_SUCCESS;
 }
 
-static CUresult unpin(void* address, bool ours) {
+static CUresult unpin(void* address, bool is_allocation) {
   Device* device = current_device();
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (CUresult error = refuse_in_capture()) return error;
   synchronize_device(device);
   Lock lock(state_mutex);
   auto found = pinned.find(uintptr_t(address));
-  if (found == pinned.end() || found->second.ours != ours) return CUDA_ERROR_INVALID_VALUE;
+  if (found == pinned.end() || found->second.is_allocation != is_allocation) return CUDA_ERROR_INVALID_VALUE;
   pinned.erase(found);
-  if (ours) free(address);
-  if (ours) count("live_host_allocations", -1);
+  if (is_allocation) free(address);
+  if (is_allocation) count("live_host_allocations", -1);
   return device->sticky_error;
 }
 
@@ -377,6 +377,6 @@ EMU_API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t bytes) {
   Device* device = device_of(pool);
   if (device == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   Lock lock(state_mutex);
-  keep_in_pool(*device, bytes);
+  trim_pool(*device, bytes);
   return CUDA_SUCCESS;
 }

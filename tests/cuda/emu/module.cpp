@@ -12,18 +12,18 @@ namespace {
 
 using Lock = std::unique_lock<std::mutex>;
 
-struct Entry {
+struct PtxEntry {
   size_t arguments;
   unsigned threads_max;
 };
 
 // The kernels of one .cu file, by name. Two files may have a kernel of one name.
-using File = std::map<std::string, Kernel>;
+using KernelFile = std::map<std::string, Kernel>;
 
 struct Module {
   Device* device;
-  const File* file;  // null if none of its kernels was built
-  std::map<std::string, Entry> entries;
+  const KernelFile* file;  // null if none of its kernels was built
+  std::map<std::string, PtxEntry> entries;
 };
 
 struct Function {
@@ -36,8 +36,8 @@ struct Function {
 Handles<Module>& modules = *new Handles<Module>;
 Handles<Function>& functions = *new Handles<Function>;
 
-std::map<std::string, File>& files() {
-  static std::map<std::string, File> all;
+std::map<std::string, KernelFile>& files() {
+  static std::map<std::string, KernelFile> all;
   return all;
 }
 
@@ -59,8 +59,8 @@ unsigned launch_bound(const std::string& directives) {
 }
 
 // The kernels that a PTX text defines: `.entry name(arguments) directives { body }`.
-std::map<std::string, Entry> entries_of(const std::string& ptx) {
-  std::map<std::string, Entry> entries;
+std::map<std::string, PtxEntry> parse_entries(const std::string& ptx) {
+  std::map<std::string, PtxEntry> entries;
   const std::string keyword = ".entry";
   for (size_t at = 0; (at = ptx.find(keyword, at)) != std::string::npos;) {
     at += keyword.size();
@@ -79,8 +79,8 @@ std::map<std::string, Entry> entries_of(const std::string& ptx) {
 }
 
 // A PTX text does not say what it was compiled from: the file with most of its kernels it is.
-const File* file_of(const std::map<std::string, Entry>& entries) {
-  const File* best = nullptr;
+const KernelFile* find_file(const std::map<std::string, PtxEntry>& entries) {
+  const KernelFile* best = nullptr;
   size_t most = 0;
   for (auto& [path, file] : files()) {
     size_t common = 0;
@@ -108,8 +108,8 @@ CUresult load_module(CUmodule* handle, const void* image) {
   }
   auto module = std::make_shared<Module>();
   module->device = device;
-  module->entries = entries_of(ptx);
-  module->file = file_of(module->entries);
+  module->entries = parse_entries(ptx);
+  module->file = find_file(module->entries);
   Lock lock(state_mutex);
   *handle = modules.insert<CUmodule>(module);
   return CUDA_SUCCESS;
@@ -214,7 +214,7 @@ EMU_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_handle,
   if (module == nullptr || module->device != device) return CUDA_ERROR_INVALID_HANDLE;
   auto entry = module->entries.find(name);
   if (entry == module->entries.end()) return CUDA_ERROR_NOT_FOUND;
-  const File* file = module->file;
+  const KernelFile* file = module->file;
   if (file == nullptr || file->count(name) == 0) {
     complain_once(std::string("kernel ") + name + " was not built into the emulator");
     return CUDA_ERROR_NOT_SUPPORTED;

@@ -14,7 +14,7 @@ namespace {
 
 struct Fault {
   std::string kind;
-  int64_t call, seen = 0, times = 1;
+  int64_t call, calls_seen = 0, times = 1;
   CUresult code;
   int device = -1;
 };
@@ -166,11 +166,11 @@ void complain_once(const std::string& text) {
 CUresult planned_fault(const std::string& kind, int device) {
   std::lock_guard lock(mutex);
   for (Fault& fault : faults) {
-    bool meant = (fault.kind == kind || fault.kind == "any") &&
+    bool matches = (fault.kind == kind || fault.kind == "any") &&
                  (fault.device < 0 || fault.device == device);
-    if (!meant) continue;
-    fault.seen++;
-    if (fault.seen >= fault.call && fault.seen - fault.call < fault.times) return fault.code;
+    if (!matches) continue;
+    fault.calls_seen++;
+    if (fault.calls_seen >= fault.call && fault.calls_seen - fault.call < fault.times) return fault.code;
   }
   return CUDA_SUCCESS;
 }
