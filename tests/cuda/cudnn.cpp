@@ -1,10 +1,10 @@
-// The part of cuDNN that convolutional networks use, through its descriptors of version 7: forward
-// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, sums in f32. Where
-// factors may be rounded to TF32, they are.
+// The part of cuDNN that convolutional networks use, with the descriptors of version 7: forward
+// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, with sums in
+// f32. Operands are rounded to TF32 wherever the library may do so.
 //
-// Layouts are nothing but strides here. A convolution is one matrix product per image and group over
-// patches of the input. What the library would refuse is refused, and its workspace is written to, so
-// that one that overlaps something else shows.
+// A layout is represented by its strides. A convolution is one matrix product per image and group,
+// over patches of the input. Calls that the library would refuse are refused. The workspace is
+// overwritten, so that a workspace which overlaps other memory is noticed.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -29,7 +29,7 @@ enum { algorithm_implicit_precomputed_gemm = 1, algorithms_end = 8 };
 enum { mode_convolution = 0, mode_cross_correlation = 1 };
 enum { math_plain = 3 };
 
-using Sizes = std::array<size_t, 4>;  // n c h w; of a filter: k c h w
+using Sizes = std::array<size_t, 4>;  // n c h w; for a filter: k c h w
 
 struct Tensor {
   emu::Type type = emu::Type::f32;
@@ -86,7 +86,7 @@ struct ConvolutionTask {
   const char *x_data, *w_data;
   char* y_data;
   float alpha, beta;
-  // y = act(alpha conv(x, w) + beta z + bias); z is y where nothing else is said.
+  // y = act(alpha conv(x, w) + beta z + bias), where z is y unless the caller gives another tensor.
   Tensor z, bias;
   const char *z_data, *bias_data;
   Activation activation;
@@ -115,13 +115,15 @@ Status check_shapes(const Convolution& c, const Tensor& x, const Tensor& w, cons
   return output_sizes(c, x, w) == y.size ? success : bad_param;
 }
 
-// As much as a real one would want for an unrolled image. For a filter of one tap, nothing.
+// Returns as many bytes as a real algorithm needs for an unrolled image; none for a filter of one
+// tap.
 size_t workspace_bytes(const Tensor& w, const Tensor& y, int algorithm) {
   bool unrolled = algorithm != 0 && w.size[2] * w.size[3] > 1;
   return unrolled ? w.size[1] * w.size[2] * w.size[3] * y.size[2] * y.size[3] * emu::size_of(y.type) : 0;
 }
 
-// Filters of a group as a matrix: one row each, its taps in the order channel, row, column.
+// Returns the filters of a group as a matrix: one row per filter, its taps in the order channel,
+// row, column.
 std::vector<float> filter_matrix(const ConvolutionTask& t, size_t group) {
   std::vector<float> matrix;
   matrix.reserve(t.filters_per_group() * t.taps());
@@ -136,11 +138,12 @@ std::vector<float> filter_matrix(const ConvolutionTask& t, size_t group) {
   return matrix;
 }
 
-// One row of the patches matrix: what tap (r, s) of channel c meets at every pixel of the output.
+// Writes one row of the patches matrix: the input elements that tap (r, s) of a channel reads for
+// each output pixel.
 void unroll_tap(const ConvolutionTask& t, size_t image, size_t channel, size_t r, size_t s, float* to) {
   const Convolution& c = t.convolution;
   for (size_t oh = 0; oh < t.y.size[2]; oh++) {
-    // Unsigned: above the picture is far below it.
+    // Rows above the picture wrap around, and are then greater than its height.
     size_t h = oh * c.stride[0] + r * c.dilation[0] - c.pad[0];
     for (size_t ow = 0; ow < t.y.size[3]; ow++) {
       size_t w = ow * c.stride[1] + s * c.dilation[1] - c.pad[1];
@@ -170,7 +173,7 @@ void write_channel(const ConvolutionTask& t, size_t image, size_t channel, const
   float bias = t.bias_data == nullptr ? 0 : emu::load(t.bias_data, t.bias.type, channel * t.bias.stride[1]);
   for (size_t h = 0; h < t.y.size[2]; h++) {
     for (size_t w = 0; w < t.y.size[3]; w++) {
-      // With beta 0 what is there does not count, not even a NaN.
+      // With beta 0 the old value must not count, even if it is NaN.
       float old = t.beta == 0 ? 0 : t.beta * emu::load(t.z_data, t.z.type, t.z.at(image, channel, h, w));
       float value = activate(t.activation, t.alpha * *sums++ + old + bias);
       emu::store(t.y_data, t.y.type, t.y.at(image, channel, h, w), value);
@@ -192,7 +195,7 @@ void convolve(const ConvolutionTask& t) {
   size_t groups = t.convolution.groups;
   auto one = [&](size_t i) { convolve_group(t, i / groups, i % groups); };
   if (groups > 1) return emu::parallel(t.x.size[0] * groups, one);
-  // One group is shared out inside its product.
+  // With one group, the product itself uses all cores.
   for (size_t i = 0; i < t.x.size[0]; i++) one(i);
 }
 
@@ -202,7 +205,7 @@ std::string name_of(const ConvolutionTask& t) {
   return name + std::to_string(t.w.size[0]) + "x" + std::to_string(t.w.size[2]) + "x" + std::to_string(t.w.size[3]);
 }
 
-// What a factor is read as.
+// Returns the type that an operand is rounded to when it is read.
 emu::Type operand_type(emu::Type type, const Convolution& c) {
   return type == emu::Type::f32 && c.math != math_plain ? emu::Type::tf32 : type;
 }
@@ -219,7 +222,7 @@ Status enqueue(const Handle& handle, ConvolutionTask t, int algorithm) {
                                                                                                 : execution_failed;
 }
 
-// As cudnnConvolutionFwdAlgoPerf_t.
+// Has the memory layout of cudnnConvolutionFwdAlgoPerf_t.
 struct Performance {
   int algorithm, status;
   float milliseconds;
@@ -227,8 +230,8 @@ struct Performance {
   int determinism, math, reserved[3];
 };
 
-Status describe_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, const Tensor& y, int asked, int* found,
-                     Performance* performance) {
+Status describe_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, const Tensor& y, int asked,
+                          int* found, Performance* performance) {
   if (Status status = check_shapes(c, x, w, y)) return status;
   if (asked < 1) return bad_param;
   int algorithm = algorithm_implicit_precomputed_gemm;
@@ -237,7 +240,7 @@ Status describe_algorithm(const Convolution& c, const Tensor& x, const Tensor& w
   return success;
 }
 
-// Whether a planned fault is that no algorithm will do.
+// Returns true if a planned fault says that cuDNN supports no algorithm.
 bool algorithm_is_refused() {
   CUdevice device = -1;
   cuCtxGetDevice(&device);
@@ -251,7 +254,7 @@ T& as(void* object) {
 
 Sizes sizes(int a, int b, int c, int d) { return {size_t(a), size_t(b), size_t(c), size_t(d)}; }
 
-// Fewer than four dimensions lack the last ones.
+// Pads three dimensions to four with a last size of 1.
 Status pad_to_four(int count, const int* given, std::array<int, 4>& all) {
   if (count < 3 || count > 4) return not_supported;
   all = {1, 1, 1, 1};
@@ -295,9 +298,13 @@ EMU_API Status cudnnDestroyTensorDescriptor(void* tensor) { return delete &as<Te
 EMU_API Status cudnnCreateFilterDescriptor(void** descriptor) { return *descriptor = new Tensor, success; }
 EMU_API Status cudnnDestroyFilterDescriptor(void* filter) { return delete &as<Tensor>(filter), success; }
 EMU_API Status cudnnCreateConvolutionDescriptor(void** descriptor) { return *descriptor = new Convolution, success; }
-EMU_API Status cudnnDestroyConvolutionDescriptor(void* descriptor) { return delete &as<Convolution>(descriptor), success; }
+EMU_API Status cudnnDestroyConvolutionDescriptor(void* descriptor) {
+  return delete &as<Convolution>(descriptor), success;
+}
 EMU_API Status cudnnCreateActivationDescriptor(void** descriptor) { return *descriptor = new Activation, success; }
-EMU_API Status cudnnDestroyActivationDescriptor(void* descriptor) { return delete &as<Activation>(descriptor), success; }
+EMU_API Status cudnnDestroyActivationDescriptor(void* descriptor) {
+  return delete &as<Activation>(descriptor), success;
+}
 
 EMU_API Status cudnnSetTensor4dDescriptor(void* tensor, int format, int type, int n, int c, int h, int w) {
   return set_packed(as<Tensor>(tensor), format, type, sizes(n, c, h, w));
@@ -350,8 +357,8 @@ EMU_API Status cudnnSetConvolution2dDescriptor(void* descriptor, int pad_h, int 
 EMU_API Status cudnnSetConvolutionNdDescriptor(void* descriptor, int count, const int* pad, const int* stride,
                                                const int* dilation, int mode, int compute) {
   if (count != 2) return not_supported;
-  return cudnnSetConvolution2dDescriptor(descriptor, pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1], mode,
-                                         compute);
+  return cudnnSetConvolution2dDescriptor(descriptor, pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1],
+                                         mode, compute);
 }
 
 EMU_API Status cudnnSetConvolutionGroupCount(void* descriptor, int groups) {
@@ -359,7 +366,9 @@ EMU_API Status cudnnSetConvolutionGroupCount(void* descriptor, int groups) {
   return as<Convolution>(descriptor).groups = size_t(groups), success;
 }
 
-EMU_API Status cudnnSetConvolutionMathType(void* descriptor, int math) { return as<Convolution>(descriptor).math = math, success; }
+EMU_API Status cudnnSetConvolutionMathType(void* descriptor, int math) {
+  return as<Convolution>(descriptor).math = math, success;
+}
 
 EMU_API Status cudnnSetActivationDescriptor(void* descriptor, int mode, int propagates_nan, double limit) {
   bool known = mode == activation_relu || mode == activation_clipped_relu || mode == activation_identity;
@@ -385,15 +394,16 @@ EMU_API Status cudnnGetConvolutionForwardAlgorithmMaxCount(void*, int* count) { 
 EMU_API Status cudnnGetConvolutionForwardAlgorithm_v7(void*, void* x, void* w, void* descriptor, void* y, int asked,
                                                       int* found, Performance* performance) {
   if (algorithm_is_refused()) return not_supported;
-  return describe_algorithm(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), asked, found, performance);
+  return describe_algorithm(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), asked, found,
+                            performance);
 }
 
-EMU_API Status cudnnFindConvolutionForwardAlgorithm(void* handle, void* x, void* w, void* descriptor, void* y, int asked,
-                                                    int* found, Performance* performance) {
+EMU_API Status cudnnFindConvolutionForwardAlgorithm(void* handle, void* x, void* w, void* descriptor, void* y,
+                                                    int asked, int* found, Performance* performance) {
   return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, descriptor, y, asked, found, performance);
 }
 
-// Trying algorithms writes the output and the workspace, whatever was there.
+// The search runs algorithms, so it overwrites the output and the workspace.
 EMU_API Status cudnnFindConvolutionForwardAlgorithmEx(void* handle, void* x, const void*, void* w, const void*,
                                                       void* descriptor, void* y, void* y_data, int asked, int* found,
                                                       Performance* performance, void* workspace, size_t bytes) {
@@ -407,17 +417,18 @@ EMU_API Status cudnnFindConvolutionForwardAlgorithmEx(void* handle, void* x, con
   return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, descriptor, y, asked, found, performance);
 }
 
-EMU_API Status cudnnGetConvolutionForwardWorkspaceSize(void*, void* x, void* w, void* descriptor, void* y, int algorithm,
-                                                       size_t* bytes) {
-  if (Status status = check_shapes(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y))) return status;
+EMU_API Status cudnnGetConvolutionForwardWorkspaceSize(void*, void* x, void* w, void* descriptor, void* y,
+                                                       int algorithm, size_t* bytes) {
+  if (Status status = check_shapes(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y)))
+    return status;
   if (algorithm < 0 || algorithm >= algorithms_end) return bad_param;
   *bytes = workspace_bytes(as<Tensor>(w), as<Tensor>(y), algorithm);
   return success;
 }
 
 EMU_API Status cudnnConvolutionForward(void* handle, const float* alpha, void* x, const char* x_data, void* w,
-                                       const char* w_data, void* descriptor, int algorithm, char* workspace, size_t bytes,
-                                       const float* beta, void* y, char* y_data) {
+                                       const char* w_data, void* descriptor, int algorithm, char* workspace,
+                                       size_t bytes, const float* beta, void* y, char* y_data) {
   ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data, y_data,
             *alpha, *beta, as<Tensor>(y), {}, y_data, nullptr, {}, workspace, bytes};
   return enqueue(as<Handle>(handle), task, algorithm);
@@ -431,7 +442,7 @@ EMU_API Status cudnnConvolutionBiasActivationForward(void* handle, const float* 
   ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data, y_data,
             *alpha, *beta, as<Tensor>(z), as<Tensor>(bias), z_data, bias_data, as<Activation>(activation), workspace,
             bytes};
-  // The library documents this as the only algorithm that can do without an activation.
+  // cuDNN documents that without an activation only this algorithm is supported.
   bool fusable = task.activation.mode != activation_identity || algorithm == algorithm_implicit_precomputed_gemm;
   if (!fusable) return not_supported;
   if (task.bias.size != Sizes{1, task.y.size[1], 1, 1} || !task.bias.fits_in(bias_data)) return bad_param;
@@ -439,7 +450,7 @@ EMU_API Status cudnnConvolutionBiasActivationForward(void* handle, const float* 
   return enqueue(as<Handle>(handle), task, algorithm);
 }
 
-// c = alpha a + beta c, where a repeats along the sides on which its size is 1.
+// Computes c = alpha a + beta c, where a is broadcast along the dimensions in which its size is 1.
 EMU_API Status cudnnAddTensor(void* handle, const float* alpha, void* a_tensor, const void* a, const float* beta,
                               void* c_tensor, void* c) {
   const Tensor from = as<Tensor>(a_tensor), to = as<Tensor>(c_tensor);

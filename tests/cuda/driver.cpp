@@ -1,51 +1,56 @@
 // An emulated CUDA driver: `libcuda.so.1` whose device is the CPU.
 //
-// Kernels are the same .cu files, compiled by g++ (emu/cuda.h). The rest of the driver does what a
-// device would do where a program can notice: memory has bounds, streams have an order, captures
-// refuse what they must, broken devices stay broken. What is not emulated says so on stderr and
-// returns CUDA_ERROR_NOT_SUPPORTED; nothing pretends to have worked.
+// Kernels are the same .cu files, compiled by g++ (emu/cuda.h). The driver behaves as a device does
+// wherever a program can notice it: memory has bounds, streams keep an order, captures refuse what
+// a capture cannot hold, and broken devices stay broken. A function that is not emulated says so on
+// stderr and returns CUDA_ERROR_NOT_SUPPORTED. No call pretends to have worked.
 //
 //   tests/cuda/build DIR && LD_LIBRARY_PATH=DIR program
 //
-// Settings, as EMU_NAME=value in the environment or by `int emu_set(name, value)`, which waits for
-// everything first and returns 0 if it understood:
-//   streams     `now` (the default): work is done when it is enqueued.
-//               `lazy`: work is done when somebody waits for it, and no sooner: a forgotten wait
-//               shows as old data or NaN. Asking an event or stream again and again works off one
-//               operation at a time.
-//               `threads`: each stream on a thread of its own.
-//   devices     how many (1); with 0, cuInit returns CUDA_ERROR_NO_DEVICE. At most 8.
-//   capability  the compute capability they claim, without its point (86); nothing else changes.
-//   cuda_version  what the driver says it runs, such as 12040 (that of the headers).
-//   memory_mib  of each device (4096); beyond it is CUDA_ERROR_OUT_OF_MEMORY.
-//   fault       KIND:N:CODE[:TIMES][@DEVICE], more of them after commas; empty takes them back. The
-//               Nth call of that kind from now on meets CODE, once or TIMES times, `*` for ever.
-//               `launch:37:700` is an illegal address in the 37th launch: it breaks the device, which
-//               answers 700 to everything until cuDevicePrimaryCtxReset. The asynchronous modes
-//               report it when the kernel's turn comes, as a device does. `any:1:214:*@1` is an ECC
-//               error that device 1 does not recover from, `alloc:5:2` one failed allocation.
-//               With `hang` as its CODE the call never ends: its stream does nothing more, and
-//               whoever waits for it waits, until the next emu_set, which lets everything go on.
+// Settings are EMU_NAME=value in the environment, or set by `int emu_set(name, value)`. emu_set
+// first synchronizes all streams, and returns 0 if name and value are valid. Defaults are in
+// parentheses. streams     `now` (the default): an operation runs when it is enqueued.
+//               `lazy`: an operation runs only when a call waits for it, so a forgotten wait shows
+//               as old data or NaN. Each query of an event or a stream runs one operation.
+//               `threads`: each stream runs on its own thread.
+//   devices     number of devices (1), at most 8. With 0, cuInit returns CUDA_ERROR_NO_DEVICE.
+//   capability  compute capability that the devices report, without its point (86). Nothing else
+//               depends on it.
+//   cuda_version  CUDA version that the driver reports, such as 12040 (the version of the headers).
+//   memory_mib  MiB of memory of each device (4096). Larger allocations return
+//               CUDA_ERROR_OUT_OF_MEMORY.
+// fault       KIND:N:CODE[:TIMES][@DEVICE], several separated by commas. An empty value removes all
+//               faults. The Nth call of that kind from now on gets the error CODE, once or TIMES
+//               times; `*` means for ever.
+//               `launch:37:700` is an illegal address in the 37th launch. It breaks the device,
+//               which then answers 700 to all calls until cuDevicePrimaryCtxReset. In the modes
+//               `lazy` and `threads` the error is reported when the kernel runs, as on a device.
+//               `any:1:214:*@1` is an ECC error from which device 1 does not recover.
+//               `alloc:5:2` is one failed allocation.
+//               With `hang` as CODE the operation never ends. Its stream stops there, and all calls
+//               that wait for the stream block until the next emu_set, which resumes all streams.
 //               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
 //               record wait event stream capture instantiate module context host info any, and
-//               algorithm: cuDNN is asked for one, and supports none, whatever CODE is.
+//               algorithm: cuDNN is asked for an algorithm and supports none, whatever CODE is.
 //   check       1: looks for writes outside of allocations after every operation, not only when
 //               memory is freed, and names the kernel.
-//   complaints  `count` (the default), or `abort`: the process ends at the first, so that no test
-//               passes which misuses the driver or asks for what is not emulated.
-//   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,
-//               alloc), stream as d<device>.s<number>, details.
+// complaints  `count` (the default), or `abort`: the process ends at the first complaint, so that a
+//               test cannot pass if it misuses the driver or calls what is not emulated.
+// trace       file for one line per step: number, what (enqueue, capture, run, wait, alloc), stream
+//               as d<device>.s<number>, details.
 //
-// Counters, by `int64_t emu_counter(name)`:
+// Counters, which `int64_t emu_counter(name)` returns:
 //   launches graph_launches kernels gemm conv records h2d_bytes d2h_bytes d2d_bytes
 //   live_allocations live_bytes peak_bytes live_host_allocations live_streams live_events
-//   overruns (writes outside of allocations) late_writes (after they were freed)
-//   complaints (everything said on stderr)
+//   overruns (writes outside of allocations) late_writes (writes to freed memory)
+//   complaints (messages on stderr)
 //
-// Departures from a device: the null stream is done at once in every mode; operations of a graph run
-// in the order of their capture; a pointer is an address of the host, so code of the host that reads
-// it is not stopped; a module must be PTX text, whose kernels are looked up by name; what a memory
-// pool keeps is never too scattered to be of use.
+// The emulator differs from a device in these points:
+// - Work on the null stream runs at once in every mode.
+// - The operations of a graph run in the order in which they were captured.
+// - A device pointer is a host address, so host code that reads it is not stopped.
+// - A module must be PTX text. Its kernels are looked up by name.
+// - The memory that a pool keeps is never too fragmented for an allocation.
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -82,7 +87,8 @@ Device* device_of(CUcontext context) {
   return nullptr;
 }
 
-// What ends with a context. Work that has not started never will; whoever waits for it goes on.
+// Ends the context of a device and all it holds. Operations that have not started never run, and
+// calls that wait for them return.
 void reset_device(Device* device) {
   {
     Lock lock(state_mutex);
@@ -96,7 +102,7 @@ void reset_device(Device* device) {
   device->sticky_error = CUDA_SUCCESS;
 }
 
-// --- What the device says of itself ---
+// --- Attributes of a device ---
 
 int device_attribute(CUdevice_attribute which) {
   switch (which) {
@@ -202,7 +208,8 @@ EMU_API int emu_set(const char* name, const char* value) {
   return emu::set(name, value) ? 0 : 1;
 }
 
-// For every symbol that is not emulated (the build writes those): says so and refuses.
+// Called by the stubs of all functions that are not emulated, which the build writes. Complains and
+// returns the error code.
 EMU_API int emu_missing(const char* name, int code) {
   complain_once(std::string(name) + " is not emulated");
   return code;
@@ -342,7 +349,7 @@ EMU_API CUresult cuCtxGetDevice(CUdevice* device) {
   return CUDA_SUCCESS;
 }
 
-// How the host waits makes no difference here.
+// The flags say how the host waits, which makes no difference here.
 EMU_API CUresult cuCtxSetFlags(unsigned) {
   return current == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
 }

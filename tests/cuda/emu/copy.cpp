@@ -1,4 +1,4 @@
-// Copies between the host and a device, and filling of memory.
+// Copies between the host and a device, and fills memory.
 #include <algorithm>
 #include <cstring>
 
@@ -7,7 +7,7 @@
 namespace emu {
 namespace {
 
-// What a copy does when its turn comes: by then its memory may be gone.
+// Runs a copy. Its memory may have been freed since the copy was enqueued.
 CUresult copy(void* to, const void* from, size_t bytes, CUdeviceptr a, CUdeviceptr b) {
   for (CUdeviceptr address : {a, b})
     if (address != 0 && bytes_at(address) < bytes) return CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -21,7 +21,7 @@ struct Copy {
   void* to;
   const void* from;
   size_t bytes;
-  // The ends that are on a device; 0 for the others.
+  // The addresses that are on a device; 0 for those on the host.
   CUdeviceptr device_to, device_from;
 };
 
@@ -38,8 +38,8 @@ CUresult begin_copy(const Copy& c, CUstream handle, Device*& device, CUresult* d
   return CUDA_SUCCESS;
 }
 
-// A copy to or from page-locked memory touches it when its turn comes, which is why the host must
-// leave it alone. From other memory it is read at once; to other memory the call waits.
+// A copy accesses page-locked memory when it runs, so the host must not touch that memory before.
+// Other host memory is read during the call; a copy to other host memory waits until it has run.
 CUresult copy_async(Copy c, CUstream handle) {
   if (c.bytes == 0) return CUDA_SUCCESS;
   Device* device;

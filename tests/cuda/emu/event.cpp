@@ -1,4 +1,4 @@
-// Events: marks that a stream reaches, to wait for and to measure time between.
+// Events: recorded in a stream, to wait for and to measure time between.
 #include "driver.h"
 
 namespace emu {
@@ -92,9 +92,12 @@ EMU_API CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsig
   if (stream == nullptr || event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   auto event_record = last_record_of(*event);
   if (event_record == nullptr) return CUDA_SUCCESS;
-  if (event_record->captured || stream->capture != nullptr) return join_capture(*stream, *event_record);
-  // Whoever waits for what hangs, hangs.
-  Operation wait{"wait " + event->name, [event_record] { return run_until(*event_record) ? CUDA_SUCCESS : hang_code; }};
+  if (event_record->captured || stream->capture != nullptr)
+    return join_capture(*stream, *event_record);
+  // A stream that waits for a stream that hangs, hangs too.
+  Operation wait{"wait " + event->name, [event_record] {
+                   return run_until(*event_record) ? CUDA_SUCCESS : hang_code;
+                 }};
   wait.runs_on_broken_device = true;
   wait.waits_for_event = true;
   return enqueue(stream, wait);

@@ -1,4 +1,4 @@
-// Captures and graphs: work that is written down first, and done as often as it is asked for.
+// Captures and graphs: operations that are recorded once and run as often as the graph is launched.
 #include "driver.h"
 
 namespace emu {
@@ -41,7 +41,7 @@ CUresult refuse_in_capture() {
   return CUDA_SUCCESS;
 }
 
-// A wait between two captures, or out of one, has no meaning when the graph runs.
+// A wait between two captures, or for an event outside of a capture, has no meaning in a graph.
 CUresult join_capture(Stream& stream, const EventRecord& event_record) {
   Lock lock(state_mutex);
   if (!event_record.captured) {
@@ -60,7 +60,7 @@ void destroy_graphs(Device* device) {
   Lock lock(state_mutex);
   destroyed_graphs = graphs.remove_all_of(device);
   destroyed_executables = executables.remove_all_of(device);
-  // Their memory is given back when this function ends, without the lock.
+  // The vectors free the graphs' memory when this function ends, without the lock.
   lock.unlock();
 }
 

@@ -1,7 +1,8 @@
-// Memory of the device and page-locked memory of the host.
+// Memory of the device, and page-locked memory of the host.
 //
-// Device memory is host memory with a guard on either side. It holds NaNs until something is written,
-// and again when it is freed; freed memory is kept for a while, to notice who still uses it.
+// Device memory is host memory with a guard on either side. It holds NaNs until it is written, and
+// again after it is freed. Freed memory is kept in quarantine for a while, to notice later
+// accesses.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +16,7 @@
 namespace emu {
 namespace {
 
-// As much as the alignment that cuMemAlloc promises, so that the memory between two guards has it.
+// As large as the alignment that cuMemAlloc promises, so that the memory behind a guard is aligned.
 constexpr size_t guard_bytes = 512;
 constexpr unsigned char poison = 0xff;
 constexpr size_t quarantine_bytes_max = size_t(256) << 20;
@@ -50,7 +51,7 @@ void write_guards(const Allocation& a) {
 }
 void remove_guards(const Allocation& a) { ASAN_UNPOISON_MEMORY_REGION(a.base, a.total_bytes()); }
 void poison_freed(const Allocation& a) { ASAN_POISON_MEMORY_REGION(a.base, a.total_bytes()); }
-// The sanitizer has stopped whoever did it.
+// The sanitizer stops the program at the access itself.
 bool guards_are_intact(const Allocation&) { return true; }
 bool is_unwritten_since_free(const Allocation&) { return true; }
 #else
@@ -72,7 +73,9 @@ bool guards_are_intact(const Allocation& a) {
   return all_are(a.base, a.data(), guard_value) &&
          all_are(a.data() + a.bytes, a.base + a.total_bytes(), guard_value);
 }
-bool is_unwritten_since_free(const Allocation& a) { return all_are(a.data(), a.data() + a.bytes, poison); }
+bool is_unwritten_since_free(const Allocation& a) {
+  return all_are(a.data(), a.data() + a.bytes, poison);
+}
 #endif
 
 const Allocation* find(CUdeviceptr address) {
@@ -102,7 +105,8 @@ void free_oldest() {
   allocations.erase(found);
 }
 
-// What can still be had: what the pool keeps, only from the pool.
+// Returns the bytes that can still be allocated. Freed bytes that the pool keeps can be allocated
+// only from the pool.
 size_t free_bytes_locked(const Device& device, bool pooled) {
   size_t kept = pooled ? 0 : device.pool_reserved - device.pool_used;
   size_t total = settings().memory_bytes, taken = device.used_bytes + kept;
@@ -121,7 +125,7 @@ void trim_pool(Device& device, uint64_t threshold) {
 
 CUresult allocate(Device* device, size_t bytes, bool pooled, CUdeviceptr* address) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-  // Memory may be waiting in a queue to be freed.
+  // A stream may still hold an operation that frees memory.
   if (!fits(device, bytes, pooled)) synchronize_device(device);
   if (!fits(device, bytes, pooled)) return CUDA_ERROR_OUT_OF_MEMORY;
   Allocation a{device, bytes, nullptr, pooled};
@@ -224,14 +228,14 @@ EMU_API CUresult cuMemFree(CUdeviceptr address) {
   Device* device = current_device();
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (CUresult error = refuse_in_capture()) return error;
-  // As on a device: the call waits for whatever may still use the memory.
+  // As on a device, the call waits for all operations that may still use the memory.
   synchronize_device(device);
   if (CUresult error = release_memory(address)) return error;
   return device->sticky_error;
 }
 
-// Inside a capture the memory belongs to the graph, at the same address in every run; else to the
-// pool.
+// Inside a capture the memory belongs to the graph, at the same address in every run. Otherwise it
+// belongs to the pool.
 EMU_API CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
   Device* device;
   if (CUresult error = begin_call("alloc", device)) return error;
@@ -322,7 +326,8 @@ static CUresult unpin(void* address, bool is_allocation) {
   synchronize_device(device);
   Lock lock(state_mutex);
   auto found = pinned.find(uintptr_t(address));
-  if (found == pinned.end() || found->second.is_allocation != is_allocation) return CUDA_ERROR_INVALID_VALUE;
+  if (found == pinned.end() || found->second.is_allocation != is_allocation)
+    return CUDA_ERROR_INVALID_VALUE;
   pinned.erase(found);
   if (is_allocation) free(address);
   if (is_allocation) count("live_host_allocations", -1);

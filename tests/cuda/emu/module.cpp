@@ -1,4 +1,4 @@
-// Modules and kernels: what a PTX text defines, and what a launch does with it.
+// Modules and kernels: reads the kernels that a PTX text defines, and launches them.
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -17,12 +17,12 @@ struct PtxEntry {
   unsigned threads_max;
 };
 
-// The kernels of one .cu file, by name. Two files may have a kernel of one name.
+// The kernels of one .cu file, by name. Two files may have kernels of the same name.
 using KernelFile = std::map<std::string, Kernel>;
 
 struct Module {
   Device* device;
-  const KernelFile* file;  // null if none of its kernels was built
+  const KernelFile* file;  // null if none of its kernels is built into the emulator
   std::map<std::string, PtxEntry> entries;
 };
 
@@ -49,7 +49,8 @@ size_t count_arguments(const std::string& list) {
   return found;
 }
 
-// `.maxntid x, y, z` between the arguments and the body is what __launch_bounds__ became.
+// Returns the most threads of a block: nvcc compiles __launch_bounds__ to `.maxntid x, y, z`
+// between the arguments and the body.
 unsigned launch_bound(const std::string& directives) {
   size_t at = directives.find(".maxntid");
   if (at == std::string::npos) return 1024;
@@ -58,7 +59,7 @@ unsigned launch_bound(const std::string& directives) {
   return x * y * z;
 }
 
-// The kernels that a PTX text defines: `.entry name(arguments) directives { body }`.
+// Returns the kernels that a PTX text defines: `.entry name(arguments) directives { body }`.
 std::map<std::string, PtxEntry> parse_entries(const std::string& ptx) {
   std::map<std::string, PtxEntry> entries;
   const std::string keyword = ".entry";
@@ -78,7 +79,8 @@ std::map<std::string, PtxEntry> parse_entries(const std::string& ptx) {
   return entries;
 }
 
-// A PTX text does not say what it was compiled from: the file with most of its kernels it is.
+// Returns the kernel file that has most of the kernels of a PTX text: the text does not name its
+// file.
 const KernelFile* find_file(const std::map<std::string, PtxEntry>& entries) {
   const KernelFile* best = nullptr;
   size_t most = 0;
@@ -126,7 +128,7 @@ bool is_launchable(const Function& function, uint3 grid, uint3 block, unsigned s
   return shared_bytes <= unsigned(function.shared_limit);
 }
 
-// The values a kernel is called with, copied when it is launched.
+// The argument values of a launch, copied at the launch.
 struct Arguments {
   std::vector<uint64_t> storage;
   std::vector<void*> pointers;
@@ -143,8 +145,8 @@ struct Arguments {
     }
   }
 
-  // Looks at the two words every argument begins with: what a structure holds between its later
-  // members is whatever lay there, and may look like an address.
+  // Tests only the first two words of each argument: the padding between later members of a
+  // structure is not initialised, and may look like an address.
   bool point_to_freed_memory(const Kernel& kernel) const {
     for (size_t i = 0; i < pointers.size(); i++) {
       uint64_t words[2] = {};
@@ -277,6 +279,7 @@ EMU_API CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned gri
   launch.arguments = std::make_shared<Arguments>(*launch.kernel, arguments);
   count("launches");
   return enqueue(stream, {std::string("kernel ") + launch.kernel->name, [=] {
-                            return deferred_error != CUDA_SUCCESS ? deferred_error : run_launch(launch);
+                            return deferred_error != CUDA_SUCCESS ? deferred_error
+                                                                  : run_launch(launch);
                           }});
 }

@@ -1,4 +1,4 @@
-// Host threads that share out the blocks of a grid, or the panels of a matrix product.
+// Host threads that share the blocks of a grid, or the panels of a matrix product.
 #include "pool.h"
 
 #include <atomic>
@@ -10,7 +10,7 @@
 namespace emu {
 namespace {
 
-// One piece of work at a time; whoever comes while it is under way works alone.
+// Runs one call at a time. A call that comes meanwhile runs on its own thread alone.
 struct Pool {
   std::mutex busy;
   std::mutex mutex;
@@ -61,7 +61,7 @@ struct Pool {
 }  // namespace
 
 void parallel(size_t size, const std::function<void(size_t)>& function) {
-  // Never destroyed: its threads outlive everything.
+  // The pool is never destroyed, since its threads run until the process ends.
   static Pool& pool = *new Pool;
   std::unique_lock lock(pool.busy, std::try_to_lock);
   if (size > 1 && lock.owns_lock()) return pool.run_shared(size, function);

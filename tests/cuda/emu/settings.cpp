@@ -1,4 +1,4 @@
-// Settings, faults, counters and the trace. driver.cpp lists what there is to set and to count.
+// Settings, planned faults, counters and the trace. driver.cpp lists all settings and counters.
 #include "settings.h"
 
 #include <cstdio>
@@ -29,14 +29,14 @@ std::map<std::string, int64_t>& counters() {
   return all;
 }
 
-// Only what a stream does can take for ever.
+// Only operations of a stream can hang.
 bool may_hang(const std::string& kind) {
   static const std::set<std::string> kinds{"launch", "graph", "gemm", "conv",
                                            "h2d",    "d2h",   "d2d",  "memset"};
   return kinds.count(kind) > 0;
 }
 
-// KIND:CALL:CODE[:TIMES][@DEVICE]
+// Parses KIND:CALL:CODE[:TIMES][@DEVICE].
 bool parse_fault(std::string text, Fault& fault) {
   size_t at = text.find('@');
   if (at != std::string::npos) {
@@ -99,7 +99,8 @@ bool set_memory(const std::string& value) {
   return true;
 }
 
-// A misspelt setting must not pass as one that is met.
+// Reads the settings from the environment. A setting that does not exist ends the process, so that
+// a misspelt one is noticed.
 struct FromEnvironment {
   FromEnvironment() {
     for (const char* name : {"streams", "devices", "capability", "cuda_version", "memory_mib",
@@ -170,7 +171,8 @@ CUresult planned_fault(const std::string& kind, int device) {
                  (fault.device < 0 || fault.device == device);
     if (!matches) continue;
     fault.calls_seen++;
-    if (fault.calls_seen >= fault.call && fault.calls_seen - fault.call < fault.times) return fault.code;
+    if (fault.calls_seen >= fault.call && fault.calls_seen - fault.call < fault.times)
+      return fault.code;
   }
   return CUDA_SUCCESS;
 }
@@ -200,7 +202,7 @@ int64_t counter(const std::string& name) {
   return found == counters().end() ? 0 : found->second;
 }
 
-// When the library is loaded, after everything above is built.
+// Runs when the library is loaded, after the objects above are constructed.
 static FromEnvironment from_environment;
 
 }  // namespace emu

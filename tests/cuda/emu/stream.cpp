@@ -1,8 +1,8 @@
-// Streams: queues of work.
+// Streams: queues of operations.
 //
-// Every stream is a queue of work. In the mode `now` it is done when it comes. In `lazy` nothing is
-// done until somebody waits for it, and then only what they wait for: whoever forgets a wait sees
-// old data, every time. In `threads` each stream works on a thread of its own.
+// In the mode `now` an operation runs when it is enqueued. In `lazy` an operation runs only when a
+// call waits for it, so a program that forgets a wait sees old data every time. In `threads` each
+// stream runs on its own thread.
 #include <algorithm>
 
 #include "driver.h"
@@ -10,18 +10,18 @@
 
 namespace emu {
 
-// Never destroyed: threads of streams wait on them until the process ends.
+// These are never destroyed: threads of streams wait on them until the process ends.
 std::mutex& state_mutex = *new std::mutex;
 std::condition_variable& progress = *new std::condition_variable;
 Handles<Stream>& streams = *new Handles<Stream>;
 
 namespace {
 
-// In the modes `now` and `lazy` one thread works at a time. A wait inside a queue works off another
-// queue, hence recursive.
+// In the modes `now` and `lazy` one thread runs operations at a time. The mutex is recursive, since
+// a wait inside one queue runs another queue.
 std::recursive_mutex& executor_mutex = *new std::recursive_mutex;
 
-// How often streams that hang were told to go on.
+// How often streams have been resumed.
 int resumes = 0;
 
 using Lock = std::unique_lock<std::mutex>;
@@ -40,9 +40,9 @@ void execute(Stream& stream, const Operation& op) {
   if (result == hang_code) {
     bool is_null = &stream == device->null_stream.get();
     if (is_null) complain_once("a null stream that hangs is not emulated");
-    // Unless streams were told to go on since: nobody would say so again.
+    // If streams were resumed since, the stream must not hang: no further resume would come.
     stream.hangs = resumes_before == resumes;
-    // What waits for a stream that hangs waits again when that one goes on.
+    // An operation that waits for a stream that hangs runs again after that stream is resumed.
     if (op.waits_for_event) stream.queue.push_front(op);
   } else if (result != CUDA_SUCCESS && device->sticky_error == CUDA_SUCCESS) {
     device->sticky_error = result;
@@ -61,7 +61,7 @@ bool run_next(Stream& stream) {
   return true;
 }
 
-// In the modes `now` and `lazy`: does all there is to do, up to where the stream hangs.
+// In the modes `now` and `lazy`, runs all operations up to the one in which the stream hangs.
 void run_queue(Stream& stream) {
   ExecutorLock executor_lock(executor_mutex);
   while (run_next(stream)) {
@@ -71,7 +71,8 @@ void run_queue(Stream& stream) {
 void run_stream_thread(std::shared_ptr<Stream> stream) {
   Lock lock(state_mutex);
   for (;;) {
-    progress.wait(lock, [&] { return (!stream->queue.empty() && !stream->hangs) || stream->closed; });
+    progress.wait(
+        lock, [&] { return (!stream->queue.empty() && !stream->hangs) || stream->closed; });
     if (stream->queue.empty() || stream->hangs) return;
     Operation op = std::move(stream->queue.front());
     stream->queue.pop_front();
@@ -93,7 +94,7 @@ std::vector<std::shared_ptr<Stream>> streams_of(Device* device) {
   return found;
 }
 
-// The null stream waits for all blocking streams, and they for it: it does its work at once.
+// The null stream and all blocking streams wait for each other, so its operations run at once.
 CUresult run_on_null_stream(const std::shared_ptr<Stream>& null_stream, const Operation& op) {
   for (auto& stream : streams_of(null_stream->device)) {
     if (!stream->blocking) continue;
@@ -137,7 +138,7 @@ bool run_until(const EventRecord& event_record) {
     }
     Lock lock(state_mutex);
     if (event_record.done || event_record.stream->hangs) return event_record.done;
-    // It was told to go on in between.
+    // The stream was resumed in between.
     if (event_record.stream->queue.empty()) return true;
   }
 }
@@ -194,7 +195,7 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Operation op) {
   trace("enqueue", stream->name, op.name);
   switch (settings().streams) {
     case Streams::now:
-      // Through the queue, where it stays if the stream hangs.
+      // The operation goes through the queue, where it stays if the stream hangs.
       stream->queue.push_back(std::move(op));
       lock.unlock();
       run_queue(*stream);
@@ -214,7 +215,8 @@ CUresult enqueue(const std::shared_ptr<Stream>& stream, Operation op) {
 void synchronize(const std::shared_ptr<Stream>& stream) {
   if (settings().streams == Streams::threads) {
     Lock lock(state_mutex);
-    progress.wait(lock, [&] { return stream->queue.empty() && !stream->running && !stream->hangs; });
+    progress.wait(
+        lock, [&] { return stream->queue.empty() && !stream->running && !stream->hangs; });
     return;
   }
   for (;;) {
@@ -286,7 +288,8 @@ EMU_API CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned flags, in
   count("live_streams");
   Lock lock(state_mutex);
   auto name = "d" + std::to_string(device->ordinal) + ".s" + std::to_string(++created);
-  *handle = streams.insert<CUstream>(new_stream(device, name, (flags & CU_STREAM_NON_BLOCKING) == 0));
+  *handle = streams.insert<CUstream>(
+      new_stream(device, name, (flags & CU_STREAM_NON_BLOCKING) == 0));
   return CUDA_SUCCESS;
 }
 
@@ -302,7 +305,7 @@ EMU_API CUresult cuStreamDestroy(CUstream handle) {
   }
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   count("live_streams", -1);
-  // Its work is still done; on a device, later.
+  // The operations of the stream still run. On a device they would run later.
   synchronize(stream);
   close_stream(stream);
   return sticky_error(stream->device);

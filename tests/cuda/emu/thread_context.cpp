@@ -1,5 +1,6 @@
-// A library of its own, with nothing else in it: a program that is running has little room for
-// variables of threads that are found in one instruction, and none for all shared memory (cuda.h).
+// This library holds one variable only. A thread_local variable that is read in one instruction
+// needs static TLS, of which a running program has little left for a library that it loads. All
+// shared memory (cuda.h) would not fit there.
 #include "cuda.h"
 
 namespace emu {
