@@ -429,8 +429,8 @@ EMU_API Status cudnnGetConvolutionForwardWorkspaceSize(void*, void* x, void* w, 
 EMU_API Status cudnnConvolutionForward(void* handle, const float* alpha, void* x, const char* x_data, void* w,
                                        const char* w_data, void* descriptor, int algorithm, char* workspace,
                                        size_t bytes, const float* beta, void* y, char* y_data) {
-  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data, y_data,
-            *alpha, *beta, as<Tensor>(y), {}, y_data, nullptr, {}, workspace, bytes};
+  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data,
+                       y_data, *alpha, *beta, as<Tensor>(y), {}, y_data, nullptr, {}, workspace, bytes};
   return enqueue(as<Handle>(handle), task, algorithm);
 }
 
@@ -439,9 +439,9 @@ EMU_API Status cudnnConvolutionBiasActivationForward(void* handle, const float* 
                                                      char* workspace, size_t bytes, const float* beta, void* z,
                                                      const char* z_data, void* bias, const char* bias_data,
                                                      void* activation, void* y, char* y_data) {
-  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data, y_data,
-            *alpha, *beta, as<Tensor>(z), as<Tensor>(bias), z_data, bias_data, as<Activation>(activation), workspace,
-            bytes};
+  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data,
+                       y_data, *alpha, *beta, as<Tensor>(z), as<Tensor>(bias), z_data, bias_data,
+                       as<Activation>(activation), workspace, bytes};
   // cuDNN documents that without an activation only this algorithm is supported.
   bool fusable = task.activation.mode != activation_identity || algorithm == algorithm_implicit_precomputed_gemm;
   if (!fusable) return not_supported;
