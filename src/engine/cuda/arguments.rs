@@ -92,8 +92,8 @@ pub(super) struct Fill {
     pub(super) count: u32,
 }
 
-/// Where the uploaded pixels of an item lie. The upload holds one `Picture` for each item and then
-/// the pixels of all items, `[height, width, 3]`, red first.
+/// Offset and size of an item's pixels in the upload. The upload holds one `Picture` for each item
+/// and then the pixels of all items, `[height, width, 3]`, red first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Picture {

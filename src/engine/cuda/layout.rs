@@ -3,7 +3,7 @@
 use super::arguments::{AXES_MAX, StridedAxes};
 use crate::shape::{known_elements, strides};
 
-/// How one item of a value lies in memory, without gaps.
+/// The memory layout of one item of a value, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ValueLayout {
     /// The last axis innermost.

@@ -44,7 +44,7 @@ pub struct CudaNetwork {
     enqueue_lock: Mutex<()>,
 }
 
-/// How the pixels of a picture are converted to the values of the network's input.
+/// The conversion from the pixels of a picture to the values of the network's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelFormat {
     /// Width of the input, in pixels.

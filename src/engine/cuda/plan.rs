@@ -82,7 +82,7 @@ impl LaunchContext<'_> {
     }
 }
 
-/// What a step does.
+/// The computation of a step.
 pub(super) trait Work: Send + Sync {
     /// Enqueues the step on the GPU's stream.
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError>;
@@ -127,7 +127,7 @@ pub(super) struct ExternalValue {
     pub(super) pair: StridedPair,
 }
 
-/// Where the buffers lie in the arena, for one batch size.
+/// The offsets of all buffers in the arena, for one batch size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ArenaLayout {
     /// Bytes from the start of the arena, per buffer.

@@ -32,7 +32,7 @@ struct Operation {
   bool runs_on_broken_device = false;
   // The operation waits for an event of another stream.
   bool waits_for_event = false;
-  // How often streams had been resumed when the operation was enqueued.
+  // The number of times that streams had been resumed when the operation was enqueued.
   int resumes_before = 0;
 };
 

@@ -21,7 +21,7 @@ namespace {
 // a wait inside one queue runs another queue.
 std::recursive_mutex& executor_mutex = *new std::recursive_mutex;
 
-// How often streams have been resumed.
+// The number of times that streams have been resumed.
 int resumes = 0;
 
 using Lock = std::unique_lock<std::mutex>;

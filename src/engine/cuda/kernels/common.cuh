@@ -90,7 +90,7 @@ __device__ inline float apply_pointwise(const Pointwise& pointwise, float x, uns
     }
 }
 
-// What is applied to a sum before it is stored: pointwise(sum × scale + shift + residual).
+// Applied to a sum before it is stored: pointwise(sum × scale + shift + residual).
 struct Epilogue {
     Periodic scale;
     Periodic shift;

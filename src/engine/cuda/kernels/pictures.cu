@@ -1,7 +1,7 @@
 // Converts the pixels that the host uploads into the input values of a network.
 #include "common.cuh"
 
-// Where the pixels of an item start. Their layout is [height, width, 3], red first. A picture
+// Offset and size of an item's pixels, whose layout is [height, width, 3], red first. A picture
 // smaller than the network's input lies in the upper left corner of the input; the rest is black.
 struct Picture {
     unsigned start;          // bytes from the first Picture

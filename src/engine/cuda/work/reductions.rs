@@ -10,7 +10,7 @@ use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::Reduction;
 use crate::shape::known_elements;
 
-/// Whether one thread or one block computes a result. Threads and blocks combine elements in
+/// The threads that compute one result. One thread and one block combine elements in
 /// different orders, so the choice must not depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cuda) enum ReductionScope {

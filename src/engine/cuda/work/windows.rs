@@ -61,7 +61,7 @@ impl WindowPlan {
     }
 }
 
-/// How an output pixel is computed from the input pixels under a window.
+/// The function that computes an output pixel from the input pixels under a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cuda) enum ResampleKind {
     MaxPool,
