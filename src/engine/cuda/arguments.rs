@@ -28,21 +28,21 @@ impl Periodic {
 /// A function of one number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pointwise {
+pub(super) struct Activation {
     pub(super) slopes: Periodic,
     pub(super) kind: i32,
     pub(super) a: f32,
     pub(super) b: f32,
 }
 
-/// `pointwise(sum × scale + shift + residual)`.
+/// `activation(sum × scale + shift + residual)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Epilogue {
     pub(super) scale: Periodic,
     pub(super) shift: Periodic,
     pub(super) residual: Address,
-    pub(super) pointwise: Pointwise,
+    pub(super) activation: Activation,
 }
 
 #[repr(C)]

@@ -10,8 +10,8 @@ use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear, PeriodicConstant,
-    PointwisePlan, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
+    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear,
+    PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
 use crate::constant::Constant;
@@ -140,13 +140,13 @@ impl<'g> Lowering<'g> {
                 let shift = Some(self.periodic_constant(&affine.shift, y, layout));
                 self.lower_elementwise(
                     node,
-                    EpiloguePlan { scale, shift, pointwise: PointwisePlan::NONE },
+                    EpiloguePlan { scale, shift, activation: ActivationPlan::NONE },
                 );
             }
             Op::Activation(activation) => {
                 let layout = self.layout_of(x);
-                let pointwise = self.pointwise_plan(activation, y, layout);
-                self.lower_elementwise(node, EpiloguePlan { pointwise, ..EpiloguePlan::NONE });
+                let activation = self.activation_plan(activation, y, layout);
+                self.lower_elementwise(node, EpiloguePlan { activation, ..EpiloguePlan::NONE });
             }
             Op::Binary(op) => self.lower_binary(node, *op),
             Op::MaxPool(window) => self.lower_resample(node, ResampleKind::MaxPool, *window),
@@ -179,17 +179,17 @@ impl<'g> Lowering<'g> {
         PeriodicConstant::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
     }
 
-    fn pointwise_plan(
+    fn activation_plan(
         &mut self,
         activation: &Activation,
         value: ValueId,
         layout: ValueLayout,
-    ) -> PointwisePlan {
+    ) -> ActivationPlan {
         let slopes = match activation {
             Activation::PRelu(slopes) => Some(self.periodic_constant(slopes, value, layout)),
             _ => None,
         };
-        PointwisePlan::of(activation, slopes)
+        ActivationPlan::of(activation, slopes)
     }
 
     fn lower_elementwise(&mut self, node: &Node, epilogue: EpiloguePlan) {
@@ -208,11 +208,11 @@ impl<'g> Lowering<'g> {
         let shift =
             bias.map(|bias| PeriodicConstant::per_channel(&mut self.constants, bias.data()));
         let layout = ValueLayout::ChannelsLast;
-        let activation = conv.activation.as_ref();
-        let pointwise = activation.map(|f| self.pointwise_plan(f, node.output, layout));
-        let is_empty = shift.is_none() && pointwise.is_none() && node.inputs.len() == 1;
-        let pointwise = pointwise.unwrap_or(PointwisePlan::NONE);
-        (!is_empty).then_some(EpiloguePlan { scale: None, shift, pointwise })
+        let activation =
+            conv.activation.as_ref().map(|f| self.activation_plan(f, node.output, layout));
+        let is_empty = shift.is_none() && activation.is_none() && node.inputs.len() == 1;
+        let activation = activation.unwrap_or(ActivationPlan::NONE);
+        (!is_empty).then_some(EpiloguePlan { scale: None, shift, activation })
     }
 
     fn lower_convolution(&mut self, node: &'g Node, conv: &Conv) {

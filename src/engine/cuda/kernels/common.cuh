@@ -56,12 +56,12 @@ __device__ inline void read(float (&x)[N], const Periodic& constants, unsigned i
 __device__ inline float larger(float x, float y) { return x <= y || y != y ? y : x; }
 __device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
 
-// Functions of one number. `PointwisePlan::of` in `work/elements.rs` uses the same numbers.
-enum PointwiseKind {
+// Functions of one number. `ActivationPlan::of` in `work/elements.rs` uses the same numbers.
+enum ActivationKind {
     NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS
 };
 
-struct Pointwise {
+struct Activation {
     Periodic slopes;
     int kind;
     float a;
@@ -72,15 +72,15 @@ __device__ inline float hard_sigmoid(float x, float alpha, float beta) {
     return smaller(larger(alpha * x + beta, 0.0f), 1.0f);
 }
 
-__device__ inline float apply_pointwise(const Pointwise& pointwise, float x, unsigned index) {
-    switch (pointwise.kind) {
+__device__ inline float apply_activation(const Activation& activation, float x, unsigned index) {
+    switch (activation.kind) {
         case RELU: return larger(x, 0.0f);
         case PRELU:
-            return x > 0.0f ? x : x * pointwise.slopes.numbers[index % pointwise.slopes.period];
-        case LEAKY_RELU: return x > 0.0f ? x : x * pointwise.a;
+            return x > 0.0f ? x : x * activation.slopes.numbers[index % activation.slopes.period];
+        case LEAKY_RELU: return x > 0.0f ? x : x * activation.a;
         case SIGMOID: return 1.0f / (1.0f + expf(-x));
-        case CLIP: return smaller(larger(x, pointwise.a), pointwise.b);
-        case HARD_SIGMOID: return hard_sigmoid(x, pointwise.a, pointwise.b);
+        case CLIP: return smaller(larger(x, activation.a), activation.b);
+        case HARD_SIGMOID: return hard_sigmoid(x, activation.a, activation.b);
         case HARD_SWISH: return x * hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
         case TANH: return tanhf(x);
         case EXP: return expf(x);
@@ -90,12 +90,12 @@ __device__ inline float apply_pointwise(const Pointwise& pointwise, float x, uns
     }
 }
 
-// Applied to a sum before it is stored: pointwise(sum × scale + shift + residual).
+// Applied to a sum before it is stored: activation(sum × scale + shift + residual).
 struct Epilogue {
     Periodic scale;
     Periodic shift;
     const void* residual;
-    Pointwise pointwise;
+    Activation activation;
 };
 
 template <class T, int N>
@@ -113,7 +113,7 @@ __device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, u
         read(other, static_cast<const T*>(epilogue.residual), index);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    for (int k = 0; k < N; ++k) x[k] = apply_pointwise(epilogue.pointwise, x[k], index + k);
+    for (int k = 0; k < N; ++k) x[k] = apply_activation(epilogue.activation, x[k], index + k);
 }
 
 // A window that slides over an image, and the sizes of the input and the output image.

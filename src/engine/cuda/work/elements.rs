@@ -62,14 +62,14 @@ impl PeriodicConstant {
 
 /// A function of one number, such as an activation.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct PointwisePlan {
+pub(in crate::cuda) struct ActivationPlan {
     kind: i32,
     a: f32,
     b: f32,
     slopes: Option<PeriodicConstant>,
 }
 
-impl PointwisePlan {
+impl ActivationPlan {
     /// Returns its argument.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
@@ -93,31 +93,31 @@ impl PointwisePlan {
     }
 }
 
-/// `pointwise(sum × scale + shift + residual)`.
+/// `activation(sum × scale + shift + residual)`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct EpiloguePlan {
     pub(in crate::cuda) scale: Option<PeriodicConstant>,
     pub(in crate::cuda) shift: Option<PeriodicConstant>,
-    pub(in crate::cuda) pointwise: PointwisePlan,
+    pub(in crate::cuda) activation: ActivationPlan,
 }
 
 impl EpiloguePlan {
     /// Leaves the sum unchanged.
     pub(in crate::cuda) const NONE: Self =
-        Self { scale: None, shift: None, pointwise: PointwisePlan::NONE };
+        Self { scale: None, shift: None, activation: ActivationPlan::NONE };
 
     pub(super) fn argument(
         &self,
         context: &LaunchContext<'_>,
         residual: Address,
     ) -> arguments::Epilogue {
-        let PointwisePlan { kind, a, b, slopes } = self.pointwise;
+        let ActivationPlan { kind, a, b, slopes } = self.activation;
         let slopes = PeriodicConstant::argument(slopes, context);
         arguments::Epilogue {
             scale: PeriodicConstant::argument(self.scale, context),
             shift: PeriodicConstant::argument(self.shift, context),
             residual,
-            pointwise: arguments::Pointwise { slopes, kind, a, b },
+            activation: arguments::Activation { slopes, kind, a, b },
         }
     }
 }

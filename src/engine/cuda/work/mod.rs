@@ -7,7 +7,7 @@ mod reductions;
 mod windows;
 
 pub(super) use convolution::{Dense, Depthwise, Linear};
-pub(super) use elements::{Binary, Elementwise, EpiloguePlan, PeriodicConstant, PointwisePlan};
+pub(super) use elements::{ActivationPlan, Binary, Elementwise, EpiloguePlan, PeriodicConstant};
 pub(super) use moves::{Border, Copy, Fill};
 #[cfg(test)]
 pub(super) use reductions::ReductionScope;
