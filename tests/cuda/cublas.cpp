@@ -1,8 +1,8 @@
-// The part of cuBLAS that networks use: products of matrices in f32 and f16, with sums in f32.
+// The part of cuBLAS that networks use: matrix products in f32 and f16, with sums in f32.
 //
-// cuBLAS counts columns first: element (i, j) of a matrix with leading dimension ld is at i + j * ld.
-// Everything here is as that library documents it; what is not here refuses (see driver.cpp). Where
-// factors may be rounded to TF32, they are.
+// cuBLAS matrices are column-major: element (i, j) of a matrix with leading dimension ld is at
+// i + j * ld. The functions behave as the library documents them. Other functions return an error
+// (see driver.cpp). Operands are rounded to TF32 wherever the library may do so.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -19,7 +19,8 @@ namespace {
 enum Status { success = 0, not_initialised = 1, invalid_value = 7, execution_failed = 13, not_supported = 15 };
 enum { op_none = 0, op_transpose = 1 };
 enum { type_f32 = 0, type_f16 = 2 };
-// Computing in f16, f64 or integers has scalars of that type, and numbers we do not promise.
+// Compute types with sums in f32. Those in f16, f64 or integers are refused: their scalars have
+// that type, and their rounding is not emulated.
 constexpr int f32_sums[] = {68, 69, 74, 75, 77, 78};
 constexpr int f32_sums_of_tf32 = 77;
 enum { scalars_on_host = 0 };
@@ -36,8 +37,8 @@ std::optional<emu::Type> type_of(int type) {
   return std::nullopt;
 }
 
-// What a factor is read as.
-emu::Type factor(emu::Type type, int compute) {
+// Returns the type that an operand is rounded to when it is read.
+emu::Type operand_type(emu::Type type, int compute) {
   return type == emu::Type::f32 && compute == f32_sums_of_tf32 ? emu::Type::tf32 : type;
 }
 
@@ -47,12 +48,12 @@ struct Product {
   const char *a, *b;
   char* c;
   emu::Type a_type, b_type, c_type;
-  // From one matrix of the batch to the next, in elements.
+  // Elements from one matrix of the batch to the next.
   long long a_stride, b_stride, c_stride;
   size_t batch;
 };
 
-// The product of one matrix of the batch. The columns of c are the rows of its transpose, and
+// Computes one product of the batch. The columns of c are the rows of its transpose, and
 // transpose(a b) = transpose(b) transpose(a).
 void multiply_one(const Product& p, size_t index, float alpha, float beta) {
   emu::Matrix left{p.b + index * p.b_stride * emu::size_of(p.b_type), p.b_type,
@@ -65,14 +66,14 @@ void multiply_one(const Product& p, size_t index, float alpha, float beta) {
   for (size_t column = 0; column < p.n; column++) {
     for (size_t row = 0; row < p.m; row++) {
       size_t at = column * p.ldc + row;
-      // With beta 0 what was there does not count, not even a NaN.
+      // With beta 0 the old value must not count, even if it is NaN.
       float old = beta == 0 ? 0 : beta * emu::load(c, p.c_type, at);
       emu::store(c, p.c_type, at, alpha * sums[column * p.m + row] + old);
     }
   }
 }
 
-// Whether the last element of every operand is inside the memory it is said to be in.
+// Returns true if the last element of the operand is inside the allocation of its first element.
 bool fits(const char* data, emu::Type type, size_t rows, size_t columns, size_t ld, long long stride,
           size_t batch) {
   if (ld < rows) return false;
@@ -91,10 +92,10 @@ Status enqueue(const Handle& handle, const Product& p, const float* alpha, const
   if (p.m == 0 || p.n == 0 || p.batch == 0) return success;
   if (!is_valid(p)) return invalid_value;
   bool on_host = handle.pointer_mode == scalars_on_host;
-  float alpha_now = on_host ? *alpha : 0, beta_now = on_host ? *beta : 0;
+  float alpha_value = on_host ? *alpha : 0, beta_value = on_host ? *beta : 0;
   std::string name = std::to_string(p.m) + "x" + std::to_string(p.n) + "x" + std::to_string(p.k);
   CUresult result = emu::submit(handle.stream, "gemm", name, [=] {
-    float a = on_host ? alpha_now : *alpha, b = on_host ? beta_now : *beta;
+    float a = on_host ? alpha_value : *alpha, b = on_host ? beta_value : *beta;
     for (size_t i = 0; i < p.batch; i++) multiply_one(p, i, a, b);
   });
   return result == CUDA_SUCCESS ? success : execution_failed;
@@ -148,8 +149,8 @@ EMU_API Status cublasGetMathMode(void* handle, int* mode) {
 }
 
 EMU_API Status cublasSetWorkspace_v2(void*, void* workspace, size_t bytes) {
-  bool given = bytes == 0 || emu::bytes_at(CUdeviceptr(workspace)) >= bytes;
-  return given ? success : invalid_value;
+  bool is_allocated = bytes == 0 || emu::bytes_at(CUdeviceptr(workspace)) >= bytes;
+  return is_allocated ? success : invalid_value;
 }
 
 EMU_API Status cublasGetVersion_v2(void*, int* version) {
@@ -168,7 +169,7 @@ EMU_API Status cublasGemmStridedBatchedEx(void* handle, int a_op, int b_op, int 
   if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < 1 || ldb < 1 || ldc < 1) return invalid_value;
   Product p{a_op != op_none, b_op != op_none, size_t(m), size_t(n), size_t(k), size_t(lda), size_t(ldb), size_t(ldc),
             static_cast<const char*>(a), static_cast<const char*>(b), static_cast<char*>(c),
-            factor(*at, compute), factor(*bt, compute), *ct, a_stride, b_stride, c_stride, size_t(batch)};
+            operand_type(*at, compute), operand_type(*bt, compute), *ct, a_stride, b_stride, c_stride, size_t(batch)};
   return enqueue(*handle_of(handle), p, static_cast<const float*>(alpha), static_cast<const float*>(beta));
 }
 

@@ -1,10 +1,10 @@
-// The part of cuDNN that convolutional networks use, through its descriptors of version 7: forward
-// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, sums in f32. Where
-// factors may be rounded to TF32, they are.
+// The part of cuDNN that convolutional networks use, with the descriptors of version 7: forward
+// convolution with groups, strides, pads and dilations, in NCHW and NHWC, f32 and f16, with sums in
+// f32. Operands are rounded to TF32 wherever the library may do so.
 //
-// Layouts are nothing but strides here. A convolution is one matrix product per image and group over
-// patches of the input. What the library would refuse is refused, and its workspace is written to, so
-// that one that overlaps something else shows.
+// A layout is represented by its strides. A convolution is one matrix product per image and group,
+// over patches of the input. Calls that the library would refuse are refused. The workspace is
+// overwritten, so that a workspace which overlaps other memory is noticed.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -29,7 +29,7 @@ enum { algorithm_implicit_precomputed_gemm = 1, algorithms_end = 8 };
 enum { mode_convolution = 0, mode_cross_correlation = 1 };
 enum { math_plain = 3 };
 
-using Sizes = std::array<size_t, 4>;  // n c h w; of a filter: k c h w
+using Sizes = std::array<size_t, 4>;  // n c h w; for a filter: k c h w
 
 struct Tensor {
   emu::Type type = emu::Type::f32;
@@ -39,7 +39,7 @@ struct Tensor {
     return n * stride[0] + c * stride[1] + h * stride[2] + w * stride[3];
   }
   size_t bytes() const { return (at(size[0] - 1, size[1] - 1, size[2] - 1, size[3] - 1) + 1) * emu::size_of(type); }
-  bool is_in(const void* data) const { return emu::bytes_at(CUdeviceptr(data)) >= bytes(); }
+  bool fits_in(const void* data) const { return emu::bytes_at(CUdeviceptr(data)) >= bytes(); }
 };
 
 struct Convolution {
@@ -51,7 +51,7 @@ struct Convolution {
 
 struct Activation {
   int mode = activation_identity;
-  bool keeps_nan = false;
+  bool propagates_nan = false;
   double limit = 0;
 };
 
@@ -65,7 +65,7 @@ bool set_type(Tensor& tensor, int type) {
   return true;
 }
 
-Sizes packed(const Sizes& s, int format) {
+Sizes packed_strides(const Sizes& s, int format) {
   if (format == nchw) return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
   return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
 }
@@ -74,19 +74,19 @@ Status set_packed(Tensor& tensor, int format, int type, const Sizes& size) {
   if (!set_type(tensor, type) || (format != nchw && format != nhwc)) return not_supported;
   if (std::count(size.begin(), size.end(), 0) > 0) return bad_param;
   tensor.size = size;
-  tensor.stride = packed(size, format);
+  tensor.stride = packed_strides(size, format);
   return success;
 }
 
 // --- Convolution ---
 
-struct Task {
+struct ConvolutionTask {
   Tensor x, w, y;
   Convolution convolution;
   const char *x_data, *w_data;
   char* y_data;
   float alpha, beta;
-  // y = act(alpha conv(x, w) + beta z + bias); z is y where nothing else is said.
+  // y = act(alpha conv(x, w) + beta z + bias), where z is y unless the caller gives another tensor.
   Tensor z, bias;
   const char *z_data, *bias_data;
   Activation activation;
@@ -100,8 +100,8 @@ struct Task {
 };
 
 size_t output_size(size_t in, size_t filter, size_t pad, size_t stride, size_t dilation) {
-  size_t reach = (filter - 1) * dilation + 1;
-  return in + 2 * pad < reach ? 0 : (in + 2 * pad - reach) / stride + 1;
+  size_t extent = (filter - 1) * dilation + 1;
+  return in + 2 * pad < extent ? 0 : (in + 2 * pad - extent) / stride + 1;
 }
 
 Sizes output_sizes(const Convolution& c, const Tensor& x, const Tensor& w) {
@@ -115,14 +115,16 @@ Status check_shapes(const Convolution& c, const Tensor& x, const Tensor& w, cons
   return output_sizes(c, x, w) == y.size ? success : bad_param;
 }
 
-// As much as a real one would want for an unrolled image. For a filter of one tap, nothing.
+// Returns as many bytes as a real algorithm needs for an unrolled image; none for a filter of one
+// tap.
 size_t workspace_bytes(const Tensor& w, const Tensor& y, int algorithm) {
   bool unrolled = algorithm != 0 && w.size[2] * w.size[3] > 1;
   return unrolled ? w.size[1] * w.size[2] * w.size[3] * y.size[2] * y.size[3] * emu::size_of(y.type) : 0;
 }
 
-// Filters of a group as a matrix: one row each, its taps in the order channel, row, column.
-std::vector<float> filter_matrix(const Task& t, size_t group) {
+// Returns the filters of a group as a matrix: one row per filter, its taps in the order channel,
+// row, column.
+std::vector<float> filter_matrix(const ConvolutionTask& t, size_t group) {
   std::vector<float> matrix;
   matrix.reserve(t.filters_per_group() * t.taps());
   for (size_t k = 0; k < t.filters_per_group(); k++)
@@ -136,11 +138,12 @@ std::vector<float> filter_matrix(const Task& t, size_t group) {
   return matrix;
 }
 
-// One row of the patches matrix: what tap (r, s) of channel c meets at every pixel of the output.
-void unroll_tap(const Task& t, size_t image, size_t channel, size_t r, size_t s, float* to) {
+// Writes one row of the patches matrix: the input elements that tap (r, s) of a channel reads for
+// each output pixel.
+void unroll_tap(const ConvolutionTask& t, size_t image, size_t channel, size_t r, size_t s, float* to) {
   const Convolution& c = t.convolution;
   for (size_t oh = 0; oh < t.y.size[2]; oh++) {
-    // Unsigned: above the picture is far below it.
+    // Rows above the picture wrap around, and are then greater than its height.
     size_t h = oh * c.stride[0] + r * c.dilation[0] - c.pad[0];
     for (size_t ow = 0; ow < t.y.size[3]; ow++) {
       size_t w = ow * c.stride[1] + s * c.dilation[1] - c.pad[1];
@@ -150,7 +153,7 @@ void unroll_tap(const Task& t, size_t image, size_t channel, size_t r, size_t s,
   }
 }
 
-std::vector<float> patches(const Task& t, size_t image, size_t group) {
+std::vector<float> patches(const ConvolutionTask& t, size_t image, size_t group) {
   std::vector<float> matrix(t.taps() * t.pixels());
   float* row = matrix.data();
   for (size_t c = 0; c < t.channels_per_group(); c++)
@@ -161,16 +164,16 @@ std::vector<float> patches(const Task& t, size_t image, size_t group) {
 }
 
 float activate(const Activation& activation, float x) {
-  if (activation.mode == activation_identity || (activation.keeps_nan && std::isnan(x))) return x;
-  float bent = x > 0 ? x : 0;
-  return activation.mode == activation_clipped_relu ? std::min(bent, float(activation.limit)) : bent;
+  if (activation.mode == activation_identity || (activation.propagates_nan && std::isnan(x))) return x;
+  float rectified = x > 0 ? x : 0;
+  return activation.mode == activation_clipped_relu ? std::min(rectified, float(activation.limit)) : rectified;
 }
 
-void write_channel(const Task& t, size_t image, size_t channel, const float* sums) {
+void write_channel(const ConvolutionTask& t, size_t image, size_t channel, const float* sums) {
   float bias = t.bias_data == nullptr ? 0 : emu::load(t.bias_data, t.bias.type, channel * t.bias.stride[1]);
   for (size_t h = 0; h < t.y.size[2]; h++) {
     for (size_t w = 0; w < t.y.size[3]; w++) {
-      // With beta 0 what is there does not count, not even a NaN.
+      // With beta 0 the old value must not count, even if it is NaN.
       float old = t.beta == 0 ? 0 : t.beta * emu::load(t.z_data, t.z.type, t.z.at(image, channel, h, w));
       float value = activate(t.activation, t.alpha * *sums++ + old + bias);
       emu::store(t.y_data, t.y.type, t.y.at(image, channel, h, w), value);
@@ -178,7 +181,7 @@ void write_channel(const Task& t, size_t image, size_t channel, const float* sum
   }
 }
 
-void convolve_group(const Task& t, size_t image, size_t group) {
+void convolve_group(const ConvolutionTask& t, size_t image, size_t group) {
   const std::vector<float> filters = filter_matrix(t, group), columns = patches(t, image, group);
   std::vector<float> sums(t.filters_per_group() * t.pixels());
   emu::multiply({filters.data(), emu::Type::f32, t.taps(), 1}, {columns.data(), emu::Type::f32, t.pixels(), 1},
@@ -187,39 +190,39 @@ void convolve_group(const Task& t, size_t image, size_t group) {
     write_channel(t, image, group * t.filters_per_group() + k, &sums[k * t.pixels()]);
 }
 
-void convolve(const Task& t) {
+void convolve(const ConvolutionTask& t) {
   if (t.workspace_bytes > 0) memset(t.workspace, 0xff, t.workspace_bytes);
   size_t groups = t.convolution.groups;
   auto one = [&](size_t i) { convolve_group(t, i / groups, i % groups); };
   if (groups > 1) return emu::parallel(t.x.size[0] * groups, one);
-  // One group is shared out inside its product.
+  // With one group, the product itself uses all cores.
   for (size_t i = 0; i < t.x.size[0]; i++) one(i);
 }
 
-std::string name_of(const Task& t) {
+std::string name_of(const ConvolutionTask& t) {
   std::string name;
   for (size_t size : t.x.size) name += std::to_string(size) + "x";
   return name + std::to_string(t.w.size[0]) + "x" + std::to_string(t.w.size[2]) + "x" + std::to_string(t.w.size[3]);
 }
 
-// What a factor is read as.
-emu::Type factor(emu::Type type, const Convolution& c) {
+// Returns the type that an operand is rounded to when it is read.
+emu::Type operand_type(emu::Type type, const Convolution& c) {
   return type == emu::Type::f32 && c.math != math_plain ? emu::Type::tf32 : type;
 }
 
-Status enqueue(const Handle& handle, Task t, int algorithm) {
+Status enqueue(const Handle& handle, ConvolutionTask t, int algorithm) {
   if (Status status = check_shapes(t.convolution, t.x, t.w, t.y)) return status;
   if (algorithm < 0 || algorithm >= algorithms_end) return bad_param;
-  if (!t.x.is_in(t.x_data) || !t.w.is_in(t.w_data) || !t.y.is_in(t.y_data)) return bad_param;
+  if (!t.x.fits_in(t.x_data) || !t.w.fits_in(t.w_data) || !t.y.fits_in(t.y_data)) return bad_param;
   size_t needed = workspace_bytes(t.w, t.y, algorithm);
   if (t.workspace_bytes < needed) return bad_param;
   if (needed > 0 && emu::bytes_at(CUdeviceptr(t.workspace)) < t.workspace_bytes) return bad_param;
-  t.x.type = factor(t.x.type, t.convolution), t.w.type = factor(t.w.type, t.convolution);
+  t.x.type = operand_type(t.x.type, t.convolution), t.w.type = operand_type(t.w.type, t.convolution);
   return emu::submit(handle.stream, "conv", name_of(t), [t] { convolve(t); }) == CUDA_SUCCESS ? success
                                                                                                 : execution_failed;
 }
 
-// As cudnnConvolutionFwdAlgoPerf_t.
+// Has the memory layout of cudnnConvolutionFwdAlgoPerf_t.
 struct Performance {
   int algorithm, status;
   float milliseconds;
@@ -227,8 +230,8 @@ struct Performance {
   int determinism, math, reserved[3];
 };
 
-Status one_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, const Tensor& y, int asked, int* found,
-                     Performance* performance) {
+Status describe_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, const Tensor& y, int asked,
+                          int* found, Performance* performance) {
   if (Status status = check_shapes(c, x, w, y)) return status;
   if (asked < 1) return bad_param;
   int algorithm = algorithm_implicit_precomputed_gemm;
@@ -237,22 +240,22 @@ Status one_algorithm(const Convolution& c, const Tensor& x, const Tensor& w, con
   return success;
 }
 
-// Whether a planned fault is that no algorithm will do.
-bool refuses() {
+// Returns true if a planned fault says that cuDNN supports no algorithm.
+bool algorithm_is_refused() {
   CUdevice device = -1;
   cuCtxGetDevice(&device);
   return emu::planned_fault("algorithm", device) != CUDA_SUCCESS;
 }
 
 template <class T>
-T& of(void* object) {
+T& as(void* object) {
   return *static_cast<T*>(object);
 }
 
 Sizes sizes(int a, int b, int c, int d) { return {size_t(a), size_t(b), size_t(c), size_t(d)}; }
 
-// Fewer than four dimensions lack the last ones.
-Status four(int count, const int* given, std::array<int, 4>& all) {
+// Pads three dimensions to four with a last size of 1.
+Status pad_to_four(int count, const int* given, std::array<int, 4>& all) {
   if (count < 3 || count > 4) return not_supported;
   all = {1, 1, 1, 1};
   std::copy_n(given, count, all.begin());
@@ -286,59 +289,63 @@ EMU_API Status cudnnCreate(void** handle) {
   *handle = new Handle;
   return success;
 }
-EMU_API Status cudnnDestroy(void* handle) { return delete &of<Handle>(handle), success; }
-EMU_API Status cudnnSetStream(void* handle, CUstream stream) { return of<Handle>(handle).stream = stream, success; }
-EMU_API Status cudnnGetStream(void* handle, CUstream* stream) { return *stream = of<Handle>(handle).stream, success; }
+EMU_API Status cudnnDestroy(void* handle) { return delete &as<Handle>(handle), success; }
+EMU_API Status cudnnSetStream(void* handle, CUstream stream) { return as<Handle>(handle).stream = stream, success; }
+EMU_API Status cudnnGetStream(void* handle, CUstream* stream) { return *stream = as<Handle>(handle).stream, success; }
 
-EMU_API Status cudnnCreateTensorDescriptor(void** made) { return *made = new Tensor, success; }
-EMU_API Status cudnnDestroyTensorDescriptor(void* tensor) { return delete &of<Tensor>(tensor), success; }
-EMU_API Status cudnnCreateFilterDescriptor(void** made) { return *made = new Tensor, success; }
-EMU_API Status cudnnDestroyFilterDescriptor(void* filter) { return delete &of<Tensor>(filter), success; }
-EMU_API Status cudnnCreateConvolutionDescriptor(void** made) { return *made = new Convolution, success; }
-EMU_API Status cudnnDestroyConvolutionDescriptor(void* made) { return delete &of<Convolution>(made), success; }
-EMU_API Status cudnnCreateActivationDescriptor(void** made) { return *made = new Activation, success; }
-EMU_API Status cudnnDestroyActivationDescriptor(void* made) { return delete &of<Activation>(made), success; }
+EMU_API Status cudnnCreateTensorDescriptor(void** descriptor) { return *descriptor = new Tensor, success; }
+EMU_API Status cudnnDestroyTensorDescriptor(void* tensor) { return delete &as<Tensor>(tensor), success; }
+EMU_API Status cudnnCreateFilterDescriptor(void** descriptor) { return *descriptor = new Tensor, success; }
+EMU_API Status cudnnDestroyFilterDescriptor(void* filter) { return delete &as<Tensor>(filter), success; }
+EMU_API Status cudnnCreateConvolutionDescriptor(void** descriptor) { return *descriptor = new Convolution, success; }
+EMU_API Status cudnnDestroyConvolutionDescriptor(void* descriptor) {
+  return delete &as<Convolution>(descriptor), success;
+}
+EMU_API Status cudnnCreateActivationDescriptor(void** descriptor) { return *descriptor = new Activation, success; }
+EMU_API Status cudnnDestroyActivationDescriptor(void* descriptor) {
+  return delete &as<Activation>(descriptor), success;
+}
 
 EMU_API Status cudnnSetTensor4dDescriptor(void* tensor, int format, int type, int n, int c, int h, int w) {
-  return set_packed(of<Tensor>(tensor), format, type, sizes(n, c, h, w));
+  return set_packed(as<Tensor>(tensor), format, type, sizes(n, c, h, w));
 }
 
 EMU_API Status cudnnSetTensor4dDescriptorEx(void* tensor, int type, int n, int c, int h, int w, int n_stride,
                                             int c_stride, int h_stride, int w_stride) {
-  if (Status status = set_packed(of<Tensor>(tensor), nchw, type, sizes(n, c, h, w))) return status;
-  of<Tensor>(tensor).stride = sizes(n_stride, c_stride, h_stride, w_stride);
+  if (Status status = set_packed(as<Tensor>(tensor), nchw, type, sizes(n, c, h, w))) return status;
+  as<Tensor>(tensor).stride = sizes(n_stride, c_stride, h_stride, w_stride);
   return success;
 }
 
 EMU_API Status cudnnSetTensorNdDescriptor(void* tensor, int type, int count, const int* given, const int* strides) {
   std::array<int, 4> size, stride;
-  if (Status status = four(count, given, size)) return status;
-  if (Status status = four(count, strides, stride)) return status;
+  if (Status status = pad_to_four(count, given, size)) return status;
+  if (Status status = pad_to_four(count, strides, stride)) return status;
   return cudnnSetTensor4dDescriptorEx(tensor, type, size[0], size[1], size[2], size[3], stride[0], stride[1],
                                       stride[2], stride[3]);
 }
 
 EMU_API Status cudnnSetTensorNdDescriptorEx(void* tensor, int format, int type, int count, const int* given) {
   std::array<int, 4> size;
-  if (Status status = four(count, given, size)) return status;
+  if (Status status = pad_to_four(count, given, size)) return status;
   return cudnnSetTensor4dDescriptor(tensor, format, type, size[0], size[1], size[2], size[3]);
 }
 
 EMU_API Status cudnnSetFilter4dDescriptor(void* filter, int type, int format, int k, int c, int h, int w) {
-  return set_packed(of<Tensor>(filter), format, type, sizes(k, c, h, w));
+  return set_packed(as<Tensor>(filter), format, type, sizes(k, c, h, w));
 }
 
 EMU_API Status cudnnSetFilterNdDescriptor(void* filter, int type, int format, int count, const int* given) {
   std::array<int, 4> size;
-  if (Status status = four(count, given, size)) return status;
+  if (Status status = pad_to_four(count, given, size)) return status;
   return cudnnSetFilter4dDescriptor(filter, type, format, size[0], size[1], size[2], size[3]);
 }
 
-EMU_API Status cudnnSetConvolution2dDescriptor(void* made, int pad_h, int pad_w, int stride_h, int stride_w,
+EMU_API Status cudnnSetConvolution2dDescriptor(void* descriptor, int pad_h, int pad_w, int stride_h, int stride_w,
                                                int dilation_h, int dilation_w, int mode, int compute) {
   bool valid = pad_h >= 0 && pad_w >= 0 && stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0;
   if (!valid) return bad_param;
-  Convolution& c = of<Convolution>(made);
+  Convolution& c = as<Convolution>(descriptor);
   c.pad = {size_t(pad_h), size_t(pad_w)};
   c.stride = {size_t(stride_h), size_t(stride_w)};
   c.dilation = {size_t(dilation_h), size_t(dilation_w)};
@@ -347,32 +354,34 @@ EMU_API Status cudnnSetConvolution2dDescriptor(void* made, int pad_h, int pad_w,
   return success;
 }
 
-EMU_API Status cudnnSetConvolutionNdDescriptor(void* made, int count, const int* pad, const int* stride,
+EMU_API Status cudnnSetConvolutionNdDescriptor(void* descriptor, int count, const int* pad, const int* stride,
                                                const int* dilation, int mode, int compute) {
   if (count != 2) return not_supported;
-  return cudnnSetConvolution2dDescriptor(made, pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1], mode,
-                                         compute);
+  return cudnnSetConvolution2dDescriptor(descriptor, pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1],
+                                         mode, compute);
 }
 
-EMU_API Status cudnnSetConvolutionGroupCount(void* made, int groups) {
+EMU_API Status cudnnSetConvolutionGroupCount(void* descriptor, int groups) {
   if (groups < 1) return bad_param;
-  return of<Convolution>(made).groups = size_t(groups), success;
+  return as<Convolution>(descriptor).groups = size_t(groups), success;
 }
 
-EMU_API Status cudnnSetConvolutionMathType(void* made, int math) { return of<Convolution>(made).math = math, success; }
+EMU_API Status cudnnSetConvolutionMathType(void* descriptor, int math) {
+  return as<Convolution>(descriptor).math = math, success;
+}
 
-EMU_API Status cudnnSetActivationDescriptor(void* made, int mode, int keeps_nan, double limit) {
+EMU_API Status cudnnSetActivationDescriptor(void* descriptor, int mode, int propagates_nan, double limit) {
   bool known = mode == activation_relu || mode == activation_clipped_relu || mode == activation_identity;
   if (!known) return not_supported;
-  of<Activation>(made) = {mode, keeps_nan != 0, limit};
+  as<Activation>(descriptor) = {mode, propagates_nan != 0, limit};
   return success;
 }
 
 // --- Convolution ---
 
-EMU_API Status cudnnGetConvolution2dForwardOutputDim(void* made, void* x, void* w, int* n, int* c, int* h,
+EMU_API Status cudnnGetConvolution2dForwardOutputDim(void* descriptor, void* x, void* w, int* n, int* c, int* h,
                                                      int* width) {
-  Sizes size = output_sizes(of<Convolution>(made), of<Tensor>(x), of<Tensor>(w));
+  Sizes size = output_sizes(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w));
   *n = int(size[0]);
   *c = int(size[1]);
   *h = int(size[2]);
@@ -382,70 +391,72 @@ EMU_API Status cudnnGetConvolution2dForwardOutputDim(void* made, void* x, void* 
 
 EMU_API Status cudnnGetConvolutionForwardAlgorithmMaxCount(void*, int* count) { return *count = algorithms_end, success; }
 
-EMU_API Status cudnnGetConvolutionForwardAlgorithm_v7(void*, void* x, void* w, void* made, void* y, int asked,
+EMU_API Status cudnnGetConvolutionForwardAlgorithm_v7(void*, void* x, void* w, void* descriptor, void* y, int asked,
                                                       int* found, Performance* performance) {
-  if (refuses()) return not_supported;
-  return one_algorithm(of<Convolution>(made), of<Tensor>(x), of<Tensor>(w), of<Tensor>(y), asked, found, performance);
+  if (algorithm_is_refused()) return not_supported;
+  return describe_algorithm(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), asked, found,
+                            performance);
 }
 
-EMU_API Status cudnnFindConvolutionForwardAlgorithm(void* handle, void* x, void* w, void* made, void* y, int asked,
-                                                    int* found, Performance* performance) {
-  return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, made, y, asked, found, performance);
+EMU_API Status cudnnFindConvolutionForwardAlgorithm(void* handle, void* x, void* w, void* descriptor, void* y,
+                                                    int asked, int* found, Performance* performance) {
+  return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, descriptor, y, asked, found, performance);
 }
 
-// Trying algorithms writes the output and the workspace, whatever was there.
+// The search runs algorithms, so it overwrites the output and the workspace.
 EMU_API Status cudnnFindConvolutionForwardAlgorithmEx(void* handle, void* x, const void*, void* w, const void*,
-                                                      void* made, void* y, void* y_data, int asked, int* found,
+                                                      void* descriptor, void* y, void* y_data, int asked, int* found,
                                                       Performance* performance, void* workspace, size_t bytes) {
-  if (!of<Tensor>(y).is_in(y_data)) return bad_param;
+  if (!as<Tensor>(y).fits_in(y_data)) return bad_param;
   if (bytes > 0 && emu::bytes_at(CUdeviceptr(workspace)) < bytes) return bad_param;
-  size_t y_bytes = of<Tensor>(y).bytes();
-  emu::submit(of<Handle>(handle).stream, "conv", "search", [=] {
+  size_t y_bytes = as<Tensor>(y).bytes();
+  emu::submit(as<Handle>(handle).stream, "conv", "search", [=] {
     memset(y_data, 0xff, y_bytes);
     if (bytes > 0) memset(workspace, 0xff, bytes);
   });
-  return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, made, y, asked, found, performance);
+  return cudnnGetConvolutionForwardAlgorithm_v7(handle, x, w, descriptor, y, asked, found, performance);
 }
 
-EMU_API Status cudnnGetConvolutionForwardWorkspaceSize(void*, void* x, void* w, void* made, void* y, int algorithm,
-                                                       size_t* bytes) {
-  if (Status status = check_shapes(of<Convolution>(made), of<Tensor>(x), of<Tensor>(w), of<Tensor>(y))) return status;
+EMU_API Status cudnnGetConvolutionForwardWorkspaceSize(void*, void* x, void* w, void* descriptor, void* y,
+                                                       int algorithm, size_t* bytes) {
+  if (Status status = check_shapes(as<Convolution>(descriptor), as<Tensor>(x), as<Tensor>(w), as<Tensor>(y)))
+    return status;
   if (algorithm < 0 || algorithm >= algorithms_end) return bad_param;
-  *bytes = workspace_bytes(of<Tensor>(w), of<Tensor>(y), algorithm);
+  *bytes = workspace_bytes(as<Tensor>(w), as<Tensor>(y), algorithm);
   return success;
 }
 
 EMU_API Status cudnnConvolutionForward(void* handle, const float* alpha, void* x, const char* x_data, void* w,
-                                       const char* w_data, void* made, int algorithm, char* workspace, size_t bytes,
-                                       const float* beta, void* y, char* y_data) {
-  Task task{of<Tensor>(x), of<Tensor>(w), of<Tensor>(y), of<Convolution>(made), x_data, w_data, y_data,
-            *alpha, *beta, of<Tensor>(y), {}, y_data, nullptr, {}, workspace, bytes};
-  return enqueue(of<Handle>(handle), task, algorithm);
+                                       const char* w_data, void* descriptor, int algorithm, char* workspace,
+                                       size_t bytes, const float* beta, void* y, char* y_data) {
+  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data,
+                       y_data, *alpha, *beta, as<Tensor>(y), {}, y_data, nullptr, {}, workspace, bytes};
+  return enqueue(as<Handle>(handle), task, algorithm);
 }
 
 EMU_API Status cudnnConvolutionBiasActivationForward(void* handle, const float* alpha, void* x, const char* x_data,
-                                                     void* w, const char* w_data, void* made, int algorithm,
+                                                     void* w, const char* w_data, void* descriptor, int algorithm,
                                                      char* workspace, size_t bytes, const float* beta, void* z,
                                                      const char* z_data, void* bias, const char* bias_data,
                                                      void* activation, void* y, char* y_data) {
-  Task task{of<Tensor>(x), of<Tensor>(w), of<Tensor>(y), of<Convolution>(made), x_data, w_data, y_data,
-            *alpha, *beta, of<Tensor>(z), of<Tensor>(bias), z_data, bias_data, of<Activation>(activation), workspace,
-            bytes};
-  // The library documents this as the only algorithm that can do without an activation.
+  ConvolutionTask task{as<Tensor>(x), as<Tensor>(w), as<Tensor>(y), as<Convolution>(descriptor), x_data, w_data,
+                       y_data, *alpha, *beta, as<Tensor>(z), as<Tensor>(bias), z_data, bias_data,
+                       as<Activation>(activation), workspace, bytes};
+  // cuDNN documents that without an activation only this algorithm is supported.
   bool fusable = task.activation.mode != activation_identity || algorithm == algorithm_implicit_precomputed_gemm;
   if (!fusable) return not_supported;
-  if (task.bias.size != Sizes{1, task.y.size[1], 1, 1} || !task.bias.is_in(bias_data)) return bad_param;
-  if (*beta != 0 && (task.z.size != task.y.size || !task.z.is_in(z_data))) return bad_param;
-  return enqueue(of<Handle>(handle), task, algorithm);
+  if (task.bias.size != Sizes{1, task.y.size[1], 1, 1} || !task.bias.fits_in(bias_data)) return bad_param;
+  if (*beta != 0 && (task.z.size != task.y.size || !task.z.fits_in(z_data))) return bad_param;
+  return enqueue(as<Handle>(handle), task, algorithm);
 }
 
-// c = alpha a + beta c, where a repeats along the sides on which its size is 1.
+// Computes c = alpha a + beta c, where a is broadcast along the dimensions in which its size is 1.
 EMU_API Status cudnnAddTensor(void* handle, const float* alpha, void* a_tensor, const void* a, const float* beta,
                               void* c_tensor, void* c) {
-  const Tensor from = of<Tensor>(a_tensor), to = of<Tensor>(c_tensor);
+  const Tensor from = as<Tensor>(a_tensor), to = as<Tensor>(c_tensor);
   for (size_t i = 0; i < 4; i++)
     if (from.size[i] != 1 && from.size[i] != to.size[i]) return bad_param;
-  if (!from.is_in(a) || !to.is_in(c)) return bad_param;
+  if (!from.fits_in(a) || !to.fits_in(c)) return bad_param;
   Tensor repeated = from;
   for (size_t i = 0; i < 4; i++)
     if (from.size[i] == 1) repeated.stride[i] = 0;
@@ -459,5 +470,5 @@ EMU_API Status cudnnAddTensor(void* handle, const float* alpha, void* a_tensor, 
             emu::store(c, to.type, at, alpha * emu::load(a, from.type, repeated.at(n, ch, h, w)) + old);
           }
   };
-  return emu::submit(of<Handle>(handle).stream, "add", "", work) == CUDA_SUCCESS ? success : execution_failed;
+  return emu::submit(as<Handle>(handle).stream, "add", "", work) == CUDA_SUCCESS ? success : execution_failed;
 }

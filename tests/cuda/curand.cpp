@@ -1,4 +1,4 @@
-// As much of cuRAND as candle needs to open a device: a generator that nobody draws from.
+// The part of cuRAND that candle needs to open a device: a generator that gives no numbers.
 #include <cstdint>
 
 #include "emu/library.h"

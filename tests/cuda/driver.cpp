@@ -1,51 +1,56 @@
 // An emulated CUDA driver: `libcuda.so.1` whose device is the CPU.
 //
-// Kernels are the same .cu files, compiled by g++ (emu/cuda.h). The rest of the driver does what a
-// device would do where a program can notice: memory has bounds, streams have an order, captures
-// refuse what they must, broken devices stay broken. What is not emulated says so on stderr and
-// returns CUDA_ERROR_NOT_SUPPORTED; nothing pretends to have worked.
+// Kernels are the same .cu files, compiled by g++ (emu/cuda.h). The driver behaves as a device does
+// wherever a program can notice it: memory has bounds, streams keep an order, captures refuse what
+// a capture cannot hold, and broken devices stay broken. A function that is not emulated says so on
+// stderr and returns CUDA_ERROR_NOT_SUPPORTED. No call pretends to have worked.
 //
 //   tests/cuda/build DIR && LD_LIBRARY_PATH=DIR program
 //
-// Settings, as EMU_NAME=value in the environment or by `int emu_set(name, value)`, which waits for
-// everything first and returns 0 if it understood:
-//   streams     `now` (the default): work is done when it is enqueued.
-//               `lazy`: work is done when somebody waits for it, and no sooner: a forgotten wait
-//               shows as old data or NaN. Asking an event or stream again and again works off one
-//               operation at a time.
-//               `threads`: each stream on a thread of its own.
-//   devices     how many (1); with 0, cuInit returns CUDA_ERROR_NO_DEVICE. At most 8.
-//   capability  the compute capability they claim, without its point (86); nothing else changes.
-//   cuda_version  what the driver says it runs, such as 12040 (that of the headers).
-//   memory_mib  of each device (4096); beyond it is CUDA_ERROR_OUT_OF_MEMORY.
-//   fault       KIND:N:CODE[:TIMES][@DEVICE], more of them after commas; empty takes them back. The
-//               Nth call of that kind from now on meets CODE, once or TIMES times, `*` for ever.
-//               `launch:37:700` is an illegal address in the 37th launch: it breaks the device, which
-//               answers 700 to everything until cuDevicePrimaryCtxReset. The asynchronous modes
-//               report it when the kernel's turn comes, as a device does. `any:1:214:*@1` is an ECC
-//               error that device 1 does not recover from, `alloc:5:2` one failed allocation.
-//               With `hang` as its CODE the call never ends: its stream does nothing more, and
-//               whoever waits for it waits, until the next emu_set, which lets everything go on.
+// Settings are EMU_NAME=value in the environment, or set by `int emu_set(name, value)`. emu_set
+// first synchronizes all streams, and returns 0 if name and value are valid. Defaults are in
+// parentheses. streams     `now` (the default): an operation runs when it is enqueued.
+//               `lazy`: an operation runs only when a call waits for it, so a forgotten wait shows
+//               as old data or NaN. Each query of an event or a stream runs one operation.
+//               `threads`: each stream runs on its own thread.
+//   devices     number of devices (1), at most 8. With 0, cuInit returns CUDA_ERROR_NO_DEVICE.
+//   capability  compute capability that the devices report, without its point (86). Nothing else
+//               depends on it.
+//   cuda_version  CUDA version that the driver reports, such as 12040 (the version of the headers).
+//   memory_mib  MiB of memory of each device (4096). Larger allocations return
+//               CUDA_ERROR_OUT_OF_MEMORY.
+// fault       KIND:N:CODE[:TIMES][@DEVICE], several separated by commas. An empty value removes all
+//               faults. The Nth call of that kind from now on gets the error CODE, once or TIMES
+//               times; `*` means for ever.
+//               `launch:37:700` is an illegal address in the 37th launch. It breaks the device,
+//               which then answers 700 to all calls until cuDevicePrimaryCtxReset. In the modes
+//               `lazy` and `threads` the error is reported when the kernel runs, as on a device.
+//               `any:1:214:*@1` is an ECC error from which device 1 does not recover.
+//               `alloc:5:2` is one failed allocation.
+//               With `hang` as CODE the operation never ends. Its stream stops there, and all calls
+//               that wait for the stream block until the next emu_set, which resumes all streams.
 //               Kinds are: launch graph gemm conv h2d d2h d2d memset alloc host_alloc sync query
 //               record wait event stream capture instantiate module context host info any, and
-//               algorithm: cuDNN is asked for one, and supports none, whatever CODE is.
+//               algorithm: cuDNN is asked for an algorithm and supports none, whatever CODE is.
 //   check       1: looks for writes outside of allocations after every operation, not only when
 //               memory is freed, and names the kernel.
-//   complaints  `count` (the default), or `abort`: the process ends at the first, so that no test
-//               passes which misuses the driver or asks for what is not emulated.
-//   trace       a file with one line for each step: number, what (enqueue, capture, run, wait,
-//               alloc), stream as d<device>.s<number>, details.
+// complaints  `count` (the default), or `abort`: the process ends at the first complaint, so that a
+//               test cannot pass if it misuses the driver or calls what is not emulated.
+// trace       file for one line per step: number, what (enqueue, capture, run, wait, alloc), stream
+//               as d<device>.s<number>, details.
 //
-// Counters, by `int64_t emu_counter(name)`:
+// Counters, which `int64_t emu_counter(name)` returns:
 //   launches graph_launches kernels gemm conv records h2d_bytes d2h_bytes d2d_bytes
 //   live_allocations live_bytes peak_bytes live_host_allocations live_streams live_events
-//   overruns (writes outside of allocations) late_writes (after they were freed)
-//   complaints (everything said on stderr)
+//   overruns (writes outside of allocations) late_writes (writes to freed memory)
+//   complaints (messages on stderr)
 //
-// Departures from a device: the null stream is done at once in every mode; operations of a graph run
-// in the order of their capture; a pointer is an address of the host, so code of the host that reads
-// it is not stopped; a module must be PTX text, whose kernels are looked up by name; what a memory
-// pool keeps is never too scattered to be of use.
+// The emulator differs from a device in these points:
+// - Work on the null stream runs at once in every mode.
+// - The operations of a graph run in the order in which they were captured.
+// - A device pointer is a host address, so host code that reads it is not stopped.
+// - A module must be PTX text. Its kernels are looked up by name.
+// - The memory that a pool keeps is never too fragmented for an allocation.
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -63,14 +68,14 @@ thread_local Device* current = nullptr;
 
 std::array<Device, devices_max>& all_devices() {
   static auto& devices = *new std::array<Device, devices_max>;
-  static bool numbered = [] {
+  static bool is_initialised = [] {
     for (int i = 0; i < devices_max; i++) {
       devices[i].ordinal = i;
       devices[i].null_stream = new_stream(&devices[i], "d" + std::to_string(i) + ".s0", true);
     }
     return true;
   }();
-  (void)numbered;
+  (void)is_initialised;
   return devices;
 }
 
@@ -82,23 +87,24 @@ Device* device_of(CUcontext context) {
   return nullptr;
 }
 
-// What ends with a context. Work that has not started never will; whoever waits for it goes on.
-void reset(Device* device) {
+// Ends the context of a device and all it holds. Operations that have not started never run, and
+// calls that wait for them return.
+void reset_device(Device* device) {
   {
-    Lock lock(state);
-    device->broken = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    Lock lock(state_mutex);
+    device->sticky_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
   }
-  finish_device(device);
-  forget_streams(device);
-  forget_modules(device);
+  synchronize_device(device);
+  destroy_streams(device);
+  destroy_modules(device);
   release_all_memory(device);
-  Lock lock(state);
-  device->broken = CUDA_SUCCESS;
+  Lock lock(state_mutex);
+  device->sticky_error = CUDA_SUCCESS;
 }
 
-// --- What the device says of itself ---
+// --- Attributes of a device ---
 
-int attribute(CUdevice_attribute which) {
+int device_attribute(CUdevice_attribute which) {
   switch (which) {
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
@@ -174,19 +180,19 @@ Device* device_at(int ordinal) {
   return exists ? &all_devices()[ordinal] : nullptr;
 }
 
-CUresult enter(const char* kind, Device*& device, CUresult* later) {
+CUresult begin_call(const char* kind, Device*& device, CUresult* deferred_error) {
   if (!initialised) return CUDA_ERROR_NOT_INITIALIZED;
   device = current;
   if (device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  Lock lock(state);
-  if (device->broken != CUDA_SUCCESS) return device->broken;
+  Lock lock(state_mutex);
+  if (device->sticky_error != CUDA_SUCCESS) return device->sticky_error;
   CUresult fault = planned_fault(kind, device->ordinal);
   if (!breaks_device(fault)) return fault;
-  if (later != nullptr) {
-    *later = fault;
+  if (deferred_error != nullptr) {
+    *deferred_error = fault;
     return CUDA_SUCCESS;
   }
-  device->broken = fault;
+  device->sticky_error = fault;
   return fault;
 }
 
@@ -198,11 +204,12 @@ EMU_API int64_t emu_counter(const char* name) { return emu::counter(name); }
 
 EMU_API int emu_set(const char* name, const char* value) {
   resume_streams();
-  finish_everything();
+  synchronize_all();
   return emu::set(name, value) ? 0 : 1;
 }
 
-// For every symbol that is not emulated (the build writes those): says so and refuses.
+// Called by the stubs of all functions that are not emulated, which the build writes. Complains and
+// returns the error code.
 EMU_API int emu_missing(const char* name, int code) {
   complain_once(std::string(name) + " is not emulated");
   return code;
@@ -262,7 +269,7 @@ EMU_API CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
 
 EMU_API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice device) {
   if (device_at(device) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  *value = attribute(which);
+  *value = device_attribute(which);
   return CUDA_SUCCESS;
 }
 
@@ -282,10 +289,10 @@ EMU_API CUresult cuDeviceCanAccessPeer(int* can, CUdevice, CUdevice) {
 EMU_API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   CUresult fault = planned_fault("context", ordinal);
   if (fault != CUDA_SUCCESS) return fault;
-  device->retained++;
+  device->retain_count++;
   *context = context_of(device);
   return CUDA_SUCCESS;
 }
@@ -294,27 +301,27 @@ EMU_API CUresult cuDevicePrimaryCtxRelease(CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
   {
-    Lock lock(state);
-    if (device->retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
-    if (--device->retained > 0) return CUDA_SUCCESS;
+    Lock lock(state_mutex);
+    if (device->retain_count == 0) return CUDA_ERROR_INVALID_CONTEXT;
+    if (--device->retain_count > 0) return CUDA_SUCCESS;
   }
-  reset(device);
+  reset_device(device);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuDevicePrimaryCtxReset(CUdevice ordinal) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  reset(device);
+  reset_device(device);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned* flags, int* active) {
   Device* device = device_at(ordinal);
   if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   *flags = 0;
-  *active = device->retained > 0;
+  *active = device->retain_count > 0;
   return CUDA_SUCCESS;
 }
 
@@ -325,8 +332,8 @@ EMU_API CUresult cuDevicePrimaryCtxSetFlags(CUdevice ordinal, unsigned) {
 EMU_API CUresult cuCtxSetCurrent(CUcontext context) {
   Device* device = context == nullptr ? nullptr : device_of(context);
   if (context != nullptr && device == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  Lock lock(state);
-  if (device != nullptr && device->retained == 0) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  Lock lock(state_mutex);
+  if (device != nullptr && device->retain_count == 0) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   current = device;
   return CUDA_SUCCESS;
 }
@@ -342,7 +349,7 @@ EMU_API CUresult cuCtxGetDevice(CUdevice* device) {
   return CUDA_SUCCESS;
 }
 
-// How the host waits makes no difference here.
+// The flags say how the host waits, which makes no difference here.
 EMU_API CUresult cuCtxSetFlags(unsigned) {
   return current == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
 }

@@ -62,7 +62,7 @@ int failures = 0;
   } while (0)
 #define OK(call) CHECK((call) == CUDA_SUCCESS)
 
-// What nvcc would say of selftest.cu, as far as the driver reads it.
+// The part of the PTX of selftest.cu that the driver reads.
 const char* ptx = R"(
 .version 9.0
 .target sm_75
@@ -77,7 +77,7 @@ const char* ptx = R"(
 .visible .entry write_behind(.param .u64 a) { ret; }
 )";
 
-// A device as a program opens it; leaving the scope ends its context, and everything in it.
+// An open device. Its destructor ends the context and all it holds.
 struct Device {
   CUcontext context = nullptr;
   CUmodule module = nullptr;
@@ -140,7 +140,7 @@ struct Span {
   unsigned length;
 };
 
-// Numbers that look random and are the same each time.
+// Returns pseudo-random numbers, the same for each run.
 std::vector<float> numbers(size_t length, unsigned seed = 1) {
   std::vector<float> values(length);
   for (float& value : values) {
@@ -263,7 +263,7 @@ void lazy_work_waits_until_somebody_waits_for_it() {
   OK(launch(device.function("add_one"), 1, 32, 0, device.stream, Span{x, 4}));
   OK(cuMemcpyDtoHAsync(out.data, x, 16, device.stream));
   CHECK(std::isnan(out.data[0]));
-  // Overwriting a slot whose copy has not begun is a mistake that shows.
+  // A program that overwrites memory before its copy has run sees the new value.
   in.data[0] = 41;
   OK(cuStreamSynchronize(device.stream));
   CHECK(out.data[0] == 42 && out.data[1] == 2);
@@ -512,7 +512,7 @@ void a_pool_keeps_what_was_freed_up_to_its_threshold() {
     size_t free, total;
     OK(cuMemGetInfo(&free, &total));
     CHECK(free + kept == total);
-    // What the pool keeps is had from it alone, until it is trimmed.
+    // Until the pool is trimmed, the memory that it keeps can be allocated only from the pool.
     OK(cuMemAllocAsync(&x, 3 << 20, device.stream));
     OK(cuMemFreeAsync(x, device.stream));
     CHECK(cuMemAlloc(&y, 2 << 20) == (kept > 0 ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS));
@@ -646,7 +646,7 @@ void a_launch_that_never_ends_holds_up_what_comes_behind_it() {
     });
     emu_set("fault", "");
     waiter.join();
-    // All but the one that hung.
+    // All launches have run except the one that hung.
     CHECK(download(x, 1)[0] == 2 && download(y, 1)[0] == 1);
   }
 }
@@ -731,7 +731,7 @@ void products_equal_triple_loops() {
   }
 }
 
-// What is behind the tenth bit of a factor is read only where that is not left to the library.
+// The bits of an operand behind the tenth count only if the compute type forbids rounding to TF32.
 void factors_are_rounded_to_ten_bits_where_they_may_be() {
   Device device;
   void* handle;
@@ -755,20 +755,21 @@ struct Layer {
   bool half, relu;
 };
 
-// Runs the layer, and the same as seven loops over the definition.
+// Runs the layer, and compares it with seven loops over the definition.
 void check_layer(const Layer& l) {
   Device device;
-  void *handle, *x, *w, *y, *bias, *made, *activation;
+  void *handle, *x, *w, *y, *bias, *convolution, *activation;
   CHECK(cudnnCreate(&handle) == 0 && cudnnSetStream(handle, device.stream) == 0);
   cudnnCreateTensorDescriptor(&x), cudnnCreateTensorDescriptor(&y), cudnnCreateTensorDescriptor(&bias);
-  cudnnCreateFilterDescriptor(&w), cudnnCreateConvolutionDescriptor(&made);
+  cudnnCreateFilterDescriptor(&w), cudnnCreateConvolutionDescriptor(&convolution);
   cudnnCreateActivationDescriptor(&activation);
   int type = l.half ? 2 : 0, cg = l.c / l.groups, kg = l.k / l.groups, n, k, oh, ow;
   CHECK(cudnnSetTensor4dDescriptor(x, l.format, type, l.n, l.c, l.h, l.w) == 0);
   CHECK(cudnnSetFilter4dDescriptor(w, type, l.format, l.k, cg, l.r, l.s) == 0);
-  CHECK(cudnnSetConvolution2dDescriptor(made, l.pad, l.pad, l.stride, l.stride, l.dilation, l.dilation, 1, 0) == 0);
-  CHECK(cudnnSetConvolutionGroupCount(made, l.groups) == 0);
-  CHECK(cudnnGetConvolution2dForwardOutputDim(made, x, w, &n, &k, &oh, &ow) == 0);
+  CHECK(cudnnSetConvolution2dDescriptor(convolution, l.pad, l.pad, l.stride, l.stride, l.dilation, l.dilation, 1,
+                                        0) == 0);
+  CHECK(cudnnSetConvolutionGroupCount(convolution, l.groups) == 0);
+  CHECK(cudnnGetConvolution2dForwardOutputDim(convolution, x, w, &n, &k, &oh, &ow) == 0);
   CHECK(cudnnSetTensor4dDescriptor(y, l.format, type, n, k, oh, ow) == 0);
   CHECK(cudnnSetTensor4dDescriptor(bias, l.format, type, 1, k, 1, 1) == 0);
   CHECK(cudnnSetActivationDescriptor(activation, l.relu ? 1 : 5, 1, 0) == 0);
@@ -779,11 +780,11 @@ void check_layer(const Layer& l) {
   CUdeviceptr dx = send(xs), dw = send(ws), db = send(bs);
   size_t length = size_t(n) * k * oh * ow, bytes = 0;
   CUdeviceptr dy = allocate(length * (l.half ? 2 : 4));
-  CHECK(cudnnGetConvolutionForwardWorkspaceSize(handle, x, w, made, y, 1, &bytes) == 0);
+  CHECK(cudnnGetConvolutionForwardWorkspaceSize(handle, x, w, convolution, y, 1, &bytes) == 0);
   CUdeviceptr space = bytes > 0 ? allocate(bytes) : 0;
   float one = 1, zero = 0;
   auto run = [&](size_t space_bytes) {
-    return cudnnConvolutionBiasActivationForward(handle, &one, x, (void*)dx, w, (void*)dw, made, 1, (void*)space,
+    return cudnnConvolutionBiasActivationForward(handle, &one, x, (void*)dx, w, (void*)dw, convolution, 1, (void*)space,
                                                  space_bytes, &zero, y, (void*)dy, bias, (void*)db, activation, y,
                                                  (void*)dy);
   };
@@ -816,7 +817,7 @@ void check_layer(const Layer& l) {
         }
   CHECK(worst < (l.half ? 1e-3 : 1e-5));
   for (void* tensor : {x, y, bias}) cudnnDestroyTensorDescriptor(tensor);
-  cudnnDestroyFilterDescriptor(w), cudnnDestroyConvolutionDescriptor(made);
+  cudnnDestroyFilterDescriptor(w), cudnnDestroyConvolutionDescriptor(convolution);
   cudnnDestroyActivationDescriptor(activation), cudnnDestroy(handle);
 }
 

@@ -1,4 +1,5 @@
-// Kernels for the test of the emulator: what needs threads to wait for each other, and what is wrong.
+// Kernels for the emulator's test: kernels whose threads wait for each other, and kernels with
+// errors.
 #include <cuda_fp16.h>
 
 struct Span {
@@ -11,7 +12,7 @@ extern "C" __global__ void add_one(Span x) {
     if (i < x.length) x.data[i] += 1.0f;
 }
 
-// One sum for each block of 256 threads.
+// Computes one sum for each block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256) block_sums(const float* x, float* sums) {
     __shared__ float partial[256];
     partial[threadIdx.x] = x[blockIdx.x * 256 + threadIdx.x];
@@ -22,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) block_sums(const float* x, flo
     if (threadIdx.x == 0) sums[blockIdx.x] = partial[0];
 }
 
-// The same without the barriers that it needs.
+// The same kernel without its barriers, which is wrong.
 extern "C" __global__ void block_sums_without_barriers(const float* x, float* sums) {
     __shared__ float partial[256];
     partial[threadIdx.x] = x[blockIdx.x * 256 + threadIdx.x];
@@ -39,7 +40,7 @@ extern "C" __global__ void reverse(float* x) {
     x[threadIdx.x] = kept[blockDim.x - 1 - threadIdx.x];
 }
 
-// Blocks of 40 threads: the second warp is not full.
+// For blocks of 40 threads, whose second warp is not full.
 extern "C" __global__ void warp_sums(const float* x, float* sums, unsigned* votes) {
     float sum = x[threadIdx.x];
     unsigned present = threadIdx.x < 32 ? 0xffffffff : 0xff;
@@ -52,7 +53,7 @@ extern "C" __global__ void warp_sums(const float* x, float* sums, unsigned* vote
     votes[threadIdx.x] = vote;
 }
 
-// The seven first lanes are over before the others meet.
+// The first seven lanes return before the others exchange values.
 extern "C" __global__ void shift_down(float* x) {
     if (threadIdx.x < 7) return;
     x[threadIdx.x] = __shfl_down_sync(0xffffffff, x[threadIdx.x], 1);

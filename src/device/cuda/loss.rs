@@ -54,7 +54,7 @@ impl LossDetector {
             GpuError::Blas(_) | GpuError::Dnn(_) | GpuError::Candle(_) => {
                 self.context.synchronize().err().filter(is_sticky)
             }
-            GpuError::Memory { .. } | GpuError::Large { .. } => None,
+            GpuError::Memory { .. } | GpuError::BatchTooLarge { .. } => None,
         }?;
         let device = format!("cuda:{}", self.number);
         Some(DeviceError::Lost(Loss { device, source: Arc::new(GpuError::Driver(sticky)) }))

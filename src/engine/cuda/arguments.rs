@@ -1,18 +1,18 @@
-//! What kernels are called with. Each structure lies in memory as the one of its name in
-//! `kernels/*.cu`.
+//! Arguments of the kernels. Each structure has the memory layout of the structure of its name in
+//! `kernels/*.cu`, where the names of arguments end in `Arguments`.
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
-/// An address on the device; 0 is null.
+/// An address on the device. 0 is null.
 pub(super) type Address = u64;
 
-/// Axes of a strided kernel: those of a row, and the batch.
+/// Most axes of a strided kernel: those of an item, and the batch.
 pub(super) const AXES_MAX: usize = 9;
 
-/// Neighbouring elements that packed kernels read and write at once.
+/// Neighbouring elements that packed kernels read or write in one access.
 pub(super) const PACK: usize = 4;
 
-/// Constants that repeat: element `i` is number `i % period`.
+/// Constants that repeat: element `i` has the number `i % period`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Periodic {
@@ -21,47 +21,47 @@ pub(super) struct Periodic {
 }
 
 impl Periodic {
-    /// No constants.
+    /// Stands for no constants.
     pub(super) const NONE: Self = Self { numbers: 0, period: 1 };
 }
 
 /// A function of one number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Curve {
+pub(super) struct Activation {
     pub(super) slopes: Periodic,
     pub(super) kind: i32,
     pub(super) a: f32,
     pub(super) b: f32,
 }
 
-/// `curve(sum × scale + shift + residual)`.
+/// `activation(sum × scale + shift + residual)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Finish {
+pub(super) struct Epilogue {
     pub(super) scale: Periodic,
     pub(super) shift: Periodic,
     pub(super) residual: Address,
-    pub(super) curve: Curve,
+    pub(super) activation: Activation,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Elements {
+pub(super) struct Elementwise {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) finish: Finish,
+    pub(super) epilogue: Epilogue,
     pub(super) count: u32,
 }
 
 /// Two arrays of one shape, each with its own strides.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Strided {
+pub(super) struct StridedAxes {
     pub(super) sizes: [u32; AXES_MAX],
     pub(super) first: [u32; AXES_MAX],
     pub(super) second: [u32; AXES_MAX],
-    pub(super) axes: i32,
+    pub(super) axis_count: i32,
 }
 
 #[repr(C)]
@@ -69,7 +69,7 @@ pub(super) struct Strided {
 pub(super) struct Copy {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) strided: Strided,
+    pub(super) axes: StridedAxes,
     pub(super) count: u32,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Binary {
     pub(super) y: Address,
     pub(super) a: Address,
     pub(super) b: Address,
-    pub(super) strided: Strided,
+    pub(super) axes: StridedAxes,
     pub(super) kind: i32,
     pub(super) count: u32,
 }
@@ -92,24 +92,24 @@ pub(super) struct Fill {
     pub(super) count: u32,
 }
 
-/// Where the pixels of a row lie, `[height, width, 3]`, red first; one for each row stands before
-/// them all.
+/// Offset and size of an item's pixels in the upload. The upload holds one `Picture` for each item
+/// and then the pixels of all items, `[height, width, 3]`, red first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Picture {
-    /// Bytes from the first `Picture`.
+    /// Offset of the pixels from the first `Picture`, in bytes.
     pub start: u32,
-    /// Pixels, at most those of the network's input.
+    /// Pixels, at most the width of the network's input.
     pub width: u32,
-    /// Pixels, at most those of the network's input.
+    /// Pixels, at most the height of the network's input.
     pub height: u32,
 }
 
 impl Picture {
-    /// How long it is in memory.
+    /// Size in the upload.
     pub const BYTES: usize = size_of::<Self>();
 
-    /// As it lies in memory.
+    /// Returns the bytes of the upload.
     pub fn bytes(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let numbers = [self.start, self.width, self.height];
@@ -122,7 +122,7 @@ impl Picture {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct Pictures {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) width: u32,
@@ -135,7 +135,7 @@ pub(super) struct Rows {
     pub(super) count: u32,
 }
 
-/// A window that slides over an image, and the sizes of the images on both sides.
+/// A window that slides over an image, and the sizes of the input and the output image.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Window {
@@ -157,8 +157,8 @@ pub(super) struct Depthwise {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) weight: Address,
-    pub(super) border: Address,
-    pub(super) finish: Finish,
+    pub(super) border_values: Address,
+    pub(super) epilogue: Epilogue,
     pub(super) window: Window,
     pub(super) multiplier: u32,
     pub(super) count: u32,
@@ -169,7 +169,7 @@ pub(super) struct Depthwise {
 pub(super) struct Patches {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) border: Address,
+    pub(super) border_values: Address,
     pub(super) window: Window,
     pub(super) groups: u32,
     pub(super) first_pixel: u32,
@@ -181,16 +181,16 @@ pub(super) struct Patches {
 pub(super) struct Border {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) border: Address,
+    pub(super) border_values: Address,
     pub(super) window: Window,
     pub(super) value: f32,
     pub(super) count: u32,
 }
 
-/// Of the kernels `pool` and `resize`.
+/// Arguments of the kernels `pool` and `resize`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sampled {
+pub(super) struct Resample {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) window: Window,
@@ -205,10 +205,10 @@ pub(super) struct Reduce {
     pub(super) x: Address,
     pub(super) kept_sizes: [u32; AXES_MAX],
     pub(super) kept_strides: [u32; AXES_MAX],
-    pub(super) sizes: [u32; AXES_MAX],
-    pub(super) strides: [u32; AXES_MAX],
-    pub(super) kept_axes: i32,
-    pub(super) axes: i32,
+    pub(super) reduced_sizes: [u32; AXES_MAX],
+    pub(super) reduced_strides: [u32; AXES_MAX],
+    pub(super) kept_axis_count: i32,
+    pub(super) reduced_axis_count: i32,
     pub(super) kind: i32,
     pub(super) length: u32,
     pub(super) count: u32,
@@ -227,12 +227,22 @@ pub(super) struct Softmax {
 macro_rules! device_repr {
     ($($name:ident),*) => {
         $(
-            // SAFETY: plain numbers in the order and with the padding of C.
+            // SAFETY: the structure holds plain numbers, in C's order and with C's padding.
             unsafe impl DeviceRepr for $name {}
         )*
     };
 }
 
 device_repr!(
-    Elements, Copy, Binary, Fill, Rows, Depthwise, Patches, Border, Sampled, Reduce, Softmax
+    Elementwise,
+    Copy,
+    Binary,
+    Fill,
+    Pictures,
+    Depthwise,
+    Patches,
+    Border,
+    Resample,
+    Reduce,
+    Softmax
 );

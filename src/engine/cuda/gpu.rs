@@ -1,4 +1,4 @@
-//! An open GPU as networks see it: its kernels and libraries, all on one stream.
+//! An open GPU with its kernels and libraries, all on one stream.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -13,96 +13,101 @@ use candle_core::cuda_backend::cudarc::driver::{
 use parking_lot::Mutex;
 
 use super::arguments::Address;
-use super::dnn::Dnn;
+use super::cudnn::Cudnn;
+use super::element_type::ElementType;
 use super::lazy;
 use crate::Precision;
 
-/// The compiled kernels, for the driver to translate for its GPU.
+/// The kernels as PTX, which the driver translates for its GPU.
 const MODULES: [&str; 4] = [
     include_str!(concat!(env!("OUT_DIR"), "/elements.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/pictures.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/reductions.ptx")),
-    include_str!(concat!(env!("OUT_DIR"), "/rows.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/windows.ptx")),
 ];
 
-/// Every kernel, in the order of [`MODULES`]; each exists for both kinds of floats.
+/// The kernels of each module, in the order of [`MODULES`]. Each kernel exists for both types of
+/// floats.
 const KERNELS: [&[&str]; 4] = [
-    &["elements", "copy", "binary", "fill"],
+    &["elementwise", "copy", "binary", "fill"],
+    &["pictures"],
     &["reduce", "reduce_block", "softmax", "softmax_block"],
-    &["rows"],
     &["depthwise", "patches", "border", "pool", "resize"],
 ];
 
-/// Kernels that also exist for packs of channels.
-const PACKED: [&str; 6] = ["elements", "depthwise", "patches", "border", "pool", "resize"];
+/// Kernels that also exist in a version for packs of channels.
+const PACKED_KERNELS: [&str; 6] =
+    ["elementwise", "depthwise", "patches", "border", "pool", "resize"];
 
-/// Kernels between the two kinds.
-const CONVERSIONS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
+/// Kernels that convert between the two types.
+const CONVERSION_KERNELS: [&str; 2] = ["copy_f32_f16", "copy_f16_f32"];
 
-/// Threads of a block: enough of them on every GPU since 2018, whatever registers a kernel takes.
-/// `reductions.cu` counts on it.
-const BLOCK: u32 = 256;
+/// Threads of a block. Every GPU since 2018 can run a block of this size, however many registers
+/// the kernel uses. `reductions.cu` relies on this number.
+const BLOCK_THREADS: u32 = 256;
 
-/// Scratch memory for matrix products, so that cuBLAS allocates none: what NVIDIA recommends for
-/// its largest GPUs.
+/// Scratch memory for matrix products, so that cuBLAS allocates none. NVIDIA recommends this size
+/// for its largest GPUs.
 const BLAS_WORKSPACE_BYTES: usize = 32 << 20;
 
-/// What can go wrong on a GPU.
+/// An error on a GPU.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
-    /// The driver refuses.
-    #[error("the CUDA driver says {0}")]
+    /// The driver refused a call.
+    #[error("the CUDA driver reports {0}")]
     Driver(#[from] DriverError),
-    /// A matrix product is refused.
-    #[error("cuBLAS says {0}")]
+    /// cuBLAS refused a matrix product.
+    #[error("cuBLAS reports {0}")]
     Blas(#[from] cublas::result::CublasError),
-    /// A convolution is refused.
-    #[error("cuDNN says {0}")]
+    /// cuDNN refused a convolution.
+    #[error("cuDNN reports {0}")]
     Dnn(#[from] candle_core::cuda_backend::cudarc::cudnn::result::CudnnError),
-    /// candle's part fails.
+    /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// The network does not fit.
+    /// The network does not fit in the GPU's memory.
     #[error("{needed_mib} MiB of GPU memory are needed, {free_mib} MiB are free")]
     Memory {
-        /// For weights, values and scratch memory.
+        /// MiB for weights, values and scratch memory.
         needed_mib: usize,
-        /// What [`free_bytes`] says.
+        /// MiB that [`free_bytes`] returned.
         free_mib: usize,
     },
-    /// More numbers in one value than kernels count.
-    #[error("a batch of {rows} rows has a value of more than {max} numbers")]
-    Large {
-        /// Rows of the batch.
-        rows: usize,
-        /// The most numbers.
+    /// One value of the batch has more elements than kernels can count.
+    #[error("a batch of {items} items has a value of more than {max} elements")]
+    BatchTooLarge {
+        /// Items of the batch.
+        items: usize,
+        /// The most elements.
         max: u32,
     },
 }
 
-/// A GPU with everything that is loaded once.
+/// An open GPU with its kernels and libraries, which are loaded once.
 pub struct Gpu {
     device: CudaDevice,
     stream: Arc<CudaStream>,
     functions: HashMap<String, CudaFunction>,
     blas: Arc<cublas::CudaBlas>,
-    /// Held by the library.
+    /// Used by cuBLAS as long as the handle lives.
     _blas_workspace: CudaSlice<u8>,
-    dnn: Option<Mutex<Dnn>>,
+    cudnn: Option<Mutex<Cudnn>>,
 }
 
-/// A row-major product `y[m, n] = x[m, k] × weightᵀ[k, n]`, with steps between rows and groups.
+/// A product of row-major matrices, `y[m, n] = x[m, k] × weightᵀ[k, n]`, for each of `groups`
+/// groups. The groups of `x` and of `y` are neighbouring columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Product {
+pub(super) struct MatrixProduct {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) x: Address,
     pub(super) weight: Address,
     pub(super) y: Address,
-    /// Between rows of `x` and of `y`.
-    pub(super) x_row: usize,
-    pub(super) y_row: usize,
+    /// Elements from one row of `x` to the next.
+    pub(super) x_row_stride: usize,
+    /// Elements from one row of `y` to the next.
+    pub(super) y_row_stride: usize,
     pub(super) groups: usize,
 }
 
@@ -110,70 +115,70 @@ impl Gpu {
     /// Loads kernels and libraries onto an open device.
     ///
     /// # Errors
-    /// Kernels that the driver cannot translate, or libraries that do not start.
+    /// The driver cannot translate a kernel, or a library does not start.
     pub fn load(device: &CudaDevice) -> Result<Self, GpuError> {
         let stream = device.cuda_stream();
         let mut functions = HashMap::new();
         for (module, kernels) in MODULES.iter().zip(KERNELS) {
             let module = stream.context().load_module((*module).into())?;
-            for name in kernels.iter().flat_map(|kernel| names(kernel)) {
+            for name in kernels.iter().flat_map(|kernel| kernel_names(kernel)) {
                 functions.insert(name.clone(), module.load_function(&name)?);
             }
         }
-        let dnn = match lazy::missing(lazy::Library::CuDnn) {
-            None => Some(Mutex::new(Dnn::open(&stream)?)),
+        let cudnn = match lazy::missing(lazy::Library::CuDnn) {
+            None => Some(Mutex::new(Cudnn::open(&stream)?)),
             Some(_) => None,
         };
         let blas = device.cublas_handle();
         let workspace = stream.alloc_zeros::<u8>(BLAS_WORKSPACE_BYTES)?;
         let address = workspace.device_ptr(&stream).0 as *mut c_void;
-        // SAFETY: the workspace lives as long as this GPU, and so does the handle's use.
+        // SAFETY: the workspace lives as long as this GPU, which alone uses the handle.
         unsafe { blas::cublasSetWorkspace_v2(*blas.handle(), address, BLAS_WORKSPACE_BYTES) }
             .result()?;
-        // Else it may add up parts of a product of 16-bit floats in 16 bits.
-        let sums = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        // Without this mode, cuBLAS may add partial sums of 16-bit products in 16 bits.
+        let math_mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
         // SAFETY: the handle is this device's own.
-        unsafe { blas::cublasSetMathMode(*blas.handle(), sums) }.result()?;
+        unsafe { blas::cublasSetMathMode(*blas.handle(), math_mode) }.result()?;
         let device = device.clone();
-        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, dnn })
+        Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, cudnn })
     }
 
-    /// The same GPU as if cuDNN were not there.
+    /// Returns this GPU without cuDNN.
     #[cfg(test)]
     pub(super) fn without_cudnn(self) -> Self {
-        Self { dnn: None, ..self }
+        Self { cudnn: None, ..self }
     }
 
-    /// candle's device, on whose stream everything runs.
+    /// Returns candle's device, whose stream runs all work.
     pub fn device(&self) -> &CudaDevice {
         &self.device
     }
 
-    /// The stream everything runs on.
+    /// Returns the stream that runs all work.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
-    /// Whether convolutions run in cuDNN; else each is cut into patches and multiplied by cuBLAS.
+    /// True if convolutions run in cuDNN. Otherwise they are products of patches in cuBLAS.
     pub fn has_cudnn(&self) -> bool {
-        self.dnn.is_some()
+        self.cudnn.is_some()
     }
 
-    pub(super) fn dnn(&self) -> Option<&Mutex<Dnn>> {
-        self.dnn.as_ref()
+    pub(super) fn cudnn(&self) -> Option<&Mutex<Cudnn>> {
+        self.cudnn.as_ref()
     }
 
-    /// Runs `kernel` on as many threads as there are elements or packs.
+    /// Enqueues `kernel` with at least `threads` threads, one for each element or pack.
     pub(super) fn launch<A: DeviceRepr>(
         &self,
         kernel: &str,
         threads: u32,
         arguments: &A,
     ) -> Result<(), GpuError> {
-        self.launch_blocks(kernel, threads.div_ceil(BLOCK), arguments)
+        self.launch_blocks(kernel, threads.div_ceil(BLOCK_THREADS), arguments)
     }
 
-    /// Runs `kernel` on as many blocks.
+    /// Enqueues `kernel` with `blocks` blocks.
     pub(super) fn launch_blocks<A: DeviceRepr>(
         &self,
         kernel: &str,
@@ -186,31 +191,36 @@ impl Gpu {
         let function = self.functions.get(kernel).expect("every kernel was loaded");
         let config = LaunchConfig {
             grid_dim: (blocks, 1, 1),
-            block_dim: (BLOCK, 1, 1),
+            block_dim: (BLOCK_THREADS, 1, 1),
             shared_mem_bytes: 0,
         };
         let mut launch = self.stream.launch_builder(function);
         launch.arg(arguments);
-        // SAFETY: the arguments are of the kernel's own structure; the plan keeps every address
-        // that stands in them within its allocation.
+        // SAFETY: `arguments` is the structure that the kernel expects, and the plan keeps every
+        // address in it within its allocation.
         unsafe { launch.launch(config) }?;
         Ok(())
     }
 
-    /// Multiplies in the precision of the network; sums are 32-bit floats.
-    pub(super) fn multiply(&self, precision: Precision, product: Product) -> Result<(), GpuError> {
-        let kind = match precision.is_half() {
-            true => blas::cudaDataType::CUDA_R_16F,
-            false => blas::cudaDataType::CUDA_R_32F,
+    /// Enqueues a matrix product in the precision of the network. Sums are 32-bit floats.
+    pub(super) fn multiply(
+        &self,
+        precision: Precision,
+        product: MatrixProduct,
+    ) -> Result<(), GpuError> {
+        let data_type = match ElementType::of(precision) {
+            ElementType::F16 => blas::cudaDataType::CUDA_R_16F,
+            ElementType::F32 => blas::cudaDataType::CUDA_R_32F,
         };
         let compute = match precision {
             Precision::Tf32 => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let Product { m, n, k, x, weight, y, x_row, y_row, groups } = product;
+        let MatrixProduct { m, n, k, x, weight, y, x_row_stride, y_row_stride, groups } = product;
         let (one, zero) = (1.0_f32, 0.0_f32);
-        // cuBLAS counts columns first, so it is asked for yᵀ = weight × xᵀ.
-        // SAFETY: the plan's addresses hold the sizes stated; scalars are read before the return.
+        // cuBLAS matrices are column-major, so the call computes yᵀ = weight × xᵀ.
+        // SAFETY: the plan's addresses hold matrices of these sizes, and cuBLAS reads the scalars
+        // before it returns.
         unsafe {
             cublas::result::gemm_strided_batched_ex(
                 *self.blas.handle(),
@@ -221,17 +231,17 @@ impl Gpu {
                 k as i32,
                 (&raw const one).cast(),
                 weight as *const c_void,
-                kind,
+                data_type,
                 k as i32,
                 (n * k) as i64,
                 x as *const c_void,
-                kind,
-                x_row as i32,
+                data_type,
+                x_row_stride as i32,
                 k as i64,
                 (&raw const zero).cast(),
                 y as *mut c_void,
-                kind,
-                y_row as i32,
+                data_type,
+                y_row_stride as i32,
                 n as i64,
                 groups as i32,
                 compute,
@@ -242,35 +252,35 @@ impl Gpu {
     }
 }
 
-/// Bytes that this process can have: what nobody has taken, and what its memory pool keeps of what
-/// was freed.
+/// Returns the bytes of GPU memory that this process can still allocate: the free memory of the
+/// device, and the freed memory that the process's pool keeps.
 ///
 /// # Errors
-/// What the driver refuses.
+/// The driver refuses a call.
 pub fn free_bytes(context: &CudaContext) -> Result<usize, DriverError> {
     use sys::CUmemPool_attribute as Attribute;
     let (free, _) = context.mem_get_info()?;
     // SAFETY: the device is the context's own.
     let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }?;
-    let ask = |attribute| -> Result<usize, DriverError> {
+    let read_attribute = |attribute| -> Result<usize, DriverError> {
         let mut bytes = 0_u64;
-        // SAFETY: the attributes asked for have 64 bits.
+        // SAFETY: both attributes have 64 bits.
         unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }?;
         Ok(bytes as usize)
     };
-    let reserved = ask(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-    let used = ask(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let reserved = read_attribute(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = read_attribute(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
     Ok(free + reserved.saturating_sub(used))
 }
 
-/// The names under which a kernel exists.
-fn names(kernel: &str) -> Vec<String> {
+/// Returns the names of all versions of a kernel.
+fn kernel_names(kernel: &str) -> Vec<String> {
     let mut names = vec![format!("{kernel}_f32"), format!("{kernel}_f16")];
-    if PACKED.contains(&kernel) {
+    if PACKED_KERNELS.contains(&kernel) {
         names.extend([format!("{kernel}_f32_packed"), format!("{kernel}_f16_packed")]);
     }
     if kernel == "copy" {
-        names.extend(CONVERSIONS.map(str::to_owned));
+        names.extend(CONVERSION_KERNELS.map(str::to_owned));
     }
     names
 }
@@ -280,8 +290,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_have_as_many_threads_as_the_kernels_count_on() {
+    fn blocks_have_the_threads_that_the_kernels_expect() {
         let kernels = include_str!("kernels/reductions.cu");
-        assert!(kernels.contains(&format!("constexpr unsigned BLOCK = {BLOCK};")));
+        assert!(kernels.contains(&format!("constexpr unsigned BLOCK_THREADS = {BLOCK_THREADS};")));
     }
 }

@@ -1,10 +1,11 @@
-//! CUDA's libraries, loaded when they are first called and not when the process starts, so that one
+//! Loads CUDA's libraries at their first call instead of at the start of the process, so that one
 //! binary runs on hosts with and without a driver.
 //!
-//! candle links against the libraries. `build.rs` writes a trampoline for each of their functions
-//! (`symbols.txt` lists those that cudarc declares), which satisfies the linker: at its first call
-//! it looks the function up, and from then on it is one jump. What is not there answers with the
-//! error of its library. On processors other than x86-64 the libraries are linked plainly.
+//! candle links against the libraries. To satisfy the linker, `build.rs` writes a trampoline for
+//! each function that cudarc declares (`symbols.txt` lists them). At its first call a trampoline
+//! looks the function up; from then on it is one jump. A function that does not exist returns an
+//! error code of its library. On processors other than x86-64 the libraries are linked in the usual
+//! way.
 
 use std::fmt;
 
@@ -13,19 +14,19 @@ use std::fmt;
 pub enum Library {
     /// The driver.
     Cuda,
-    /// Matrix products; it needs cuBLASLt beside it.
+    /// Matrix products. cuBLAS itself needs cuBLASLt.
     CuBlas,
-    /// Random numbers: candle opens a generator with each device.
+    /// Random numbers. candle opens a generator with each device.
     CuRand,
-    /// Convolutions; networks run without it, more slowly.
+    /// Convolutions. Without cuDNN networks run more slowly.
     CuDnn,
 }
 
 impl Library {
-    /// All of them, those first that nothing runs without.
+    /// All libraries, the required ones first.
     pub const ALL: [Self; 4] = [Self::Cuda, Self::CuBlas, Self::CuRand, Self::CuDnn];
 
-    /// Whether GPUs can be used without it.
+    /// True if GPUs can be used without the library.
     pub fn is_optional(self) -> bool {
         self == Self::CuDnn
     }
@@ -51,15 +52,15 @@ impl fmt::Display for Library {
     }
 }
 
-/// The loader's own words when `library` cannot be loaded; `None` when it is there.
+/// Returns the loader's message if the library cannot be loaded, or `None` if it can.
 pub fn missing(library: Library) -> Option<String> {
     loading::open(library.key()).err()
 }
 
-/// The first library that GPUs cannot be used without and that is not there, with the loader's words.
+/// Returns the first required library that cannot be loaded, with the loader's message.
 pub fn first_missing() -> Option<(Library, String)> {
     let needed = Library::ALL.into_iter().filter(|library| !library.is_optional());
-    needed.filter_map(|library| missing(library).map(|words| (library, words))).next()
+    needed.filter_map(|library| missing(library).map(|reason| (library, reason))).next()
 }
 
 mod loading {
@@ -69,32 +70,33 @@ mod loading {
 
     use parking_lot::Mutex;
 
-    /// An open library's handle, or why it could not be opened.
-    type Opened = Result<usize, String>;
+    /// The handle of an open library, or the reason why it could not be opened.
+    type LoadResult = Result<usize, String>;
 
-    /// Opens a library once in the life of the process.
-    pub(super) fn open(library: &'static str) -> Opened {
-        // The one global: the loader itself is one, and trampolines have no argument to find
-        // anything by.
-        static OPENED: OnceLock<Mutex<HashMap<&'static str, Opened>>> = OnceLock::new();
-        let mut opened = OPENED.get_or_init(Mutex::default).lock();
-        opened.entry(library).or_insert_with(|| load(library)).clone()
+    /// Opens a library, once in the life of the process.
+    pub(super) fn open(library: &'static str) -> LoadResult {
+        // A global is needed here: the loader itself is global, and trampolines have no argument
+        // that could refer to a table.
+        static LOADED: OnceLock<Mutex<HashMap<&'static str, LoadResult>>> = OnceLock::new();
+        let mut loaded = LOADED.get_or_init(Mutex::default).lock();
+        loaded.entry(library).or_insert_with(|| load(library)).clone()
     }
 
-    fn load(library: &str) -> Opened {
+    fn load(library: &str) -> LoadResult {
         let mut reason = String::new();
         for version in versions(library) {
             let name = CString::new(format!("lib{library}.so.{version}"))
                 .expect("names of libraries hold no zero");
-            // SAFETY: the name ends with a zero; the libraries' start-up code is NVIDIA's.
+            // SAFETY: the name ends with a zero. The code that the libraries run when they are
+            // loaded is NVIDIA's.
             let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
             if !handle.is_null() {
                 return Ok(handle as usize);
             }
             if reason.is_empty() {
-                // SAFETY: the call before failed on this thread, so there is a message.
-                let words = unsafe { CStr::from_ptr(libc::dlerror()) };
-                reason = words.to_string_lossy().into_owned();
+                // SAFETY: `dlopen` has just failed on this thread, so there is a message.
+                let message = unsafe { CStr::from_ptr(libc::dlerror()) };
+                reason = message.to_string_lossy().into_owned();
             }
         }
         Err(reason)
@@ -119,11 +121,12 @@ mod loading {
             options(att_syntax)
         );
 
-        // SYMBOLS: the library and the name behind each slot.
+        // `SYMBOLS`: the library and the function name of each slot.
         include!(concat!(env!("OUT_DIR"), "/trampolines.rs"));
 
         unsafe extern "C" {
-            /// Where each trampoline jumps to; in the beginning to its own second half.
+            /// The address to which each trampoline jumps: at first its own second half, which
+            /// calls `cuda_lazy_resolve`.
             static cuda_lazy_slots: [AtomicPtr<c_void>; SYMBOLS.len()];
         }
 
@@ -132,23 +135,26 @@ mod loading {
             34
         }
 
-        /// `CUBLAS_STATUS_NOT_INITIALIZED` and the like: 1 in every library but the runtime.
+        /// `CUBLAS_STATUS_NOT_INITIALIZED` and similar codes: 1 is an error in every library except
+        /// the runtime.
         extern "C" fn library_missing() -> u64 {
             1
         }
 
-        /// What the runtime's registration of kernels, which are not called, may take for done.
+        /// Success, for the registration of kernels with the runtime. Those kernels are never
+        /// called.
         extern "C" fn runtime_missing() -> u64 {
             0
         }
 
-        /// Called by a trampoline for the function of its slot.
-        // SAFETY: the name is known to `trampolines.s` alone.
+        /// Returns the function of a slot, and lets the trampoline of the slot jump to it from now
+        /// on. Trampolines call this at their first call.
+        // SAFETY: only `trampolines.s` uses this symbol name.
         #[unsafe(no_mangle)]
         extern "C" fn cuda_lazy_resolve(slot: usize) -> *const c_void {
             let (library, name) = SYMBOLS[slot];
             let found = match super::open(library) {
-                // SAFETY: the handle is open for good, the name ends with a zero.
+                // SAFETY: the handle is never closed, and the name ends with a zero.
                 Ok(handle) => unsafe { libc::dlsym(handle as *mut c_void, name.as_ptr()) },
                 Err(_) => std::ptr::null_mut(),
             };
@@ -171,8 +177,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_nowhere_is_named_by_the_loader() {
-        let words = loading::open("menshen-has-no-such").unwrap_err();
-        assert!(words.contains("libmenshen-has-no-such.so.13"), "{words}");
+    fn the_loader_names_a_library_that_does_not_exist() {
+        let reason = loading::open("menshen-has-no-such").unwrap_err();
+        assert!(reason.contains("libmenshen-has-no-such.so.13"), "{reason}");
     }
 }

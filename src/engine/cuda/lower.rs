@@ -1,16 +1,17 @@
-//! From a graph to a plan: each operation gets its work, its constants laid out, and its inputs in
-//! the order the work reads.
+//! Lowers a graph to a plan: chooses the work of each operation, lays out its constants, and puts
+//! its inputs into the layout that the work reads.
 
 mod moves;
 
 use std::collections::HashMap;
 
-use super::axes::{Order, Pair};
-use super::dnn::Ending;
-use super::plan::{At, Constants, Plan, Port, Step, Storage, Work};
+use super::cudnn::FusedEpilogue;
+use super::element_type::ElementType;
+use super::layout::{StridedPair, ValueLayout};
+use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    Binary, Copy, CurvePlan, Dense, Depthwise, Elements, FinishPlan, Linear, Reduce, Repeated,
-    Sample, Sampling, Softmax, WindowPlan,
+    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear,
+    PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
 use crate::constant::Constant;
@@ -18,38 +19,38 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
 use crate::shape::{known_elements, strides};
 
-/// Lowers an optimised graph to kernels that store what `precision` does, and products that round as
-/// it does.
+/// Lowers an optimised graph. Kernels store values in the type of `precision`, and products round
+/// as `precision` says.
 pub(super) fn lower(graph: &Graph, precision: Precision) -> Plan {
-    let is_half = precision.is_half();
+    let element_type = ElementType::of(precision);
     let mut lowering = Lowering {
         graph,
         precision,
-        is_half,
+        element_type,
         constants: Constants::default(),
-        storages: Vec::new(),
-        places: HashMap::new(),
+        buffers: Vec::new(),
+        buffer_of: HashMap::new(),
         steps: Vec::new(),
     };
-    let input = lowering.input();
+    let input = lowering.lower_input();
     for node in graph.nodes() {
-        lowering.node(node);
+        lowering.lower_node(node);
     }
-    let outputs = graph.output_ids().map(|id| lowering.output(id)).collect();
-    let Lowering { constants, storages, steps, .. } = lowering;
-    let mut plan = Plan { is_half, constants, storages, steps, input, outputs };
-    set_lifetimes(&mut plan);
+    let outputs = graph.output_ids().map(|id| lowering.lower_output(id)).collect();
+    let Lowering { constants, buffers, steps, .. } = lowering;
+    let mut plan = Plan { element_type, constants, buffers, steps, input, outputs };
+    set_live_ranges(&mut plan);
     plan
 }
 
 struct Lowering<'g> {
     graph: &'g Graph,
     precision: Precision,
-    is_half: bool,
+    element_type: ElementType,
     constants: Constants,
-    storages: Vec<Storage>,
-    /// The storage of each value in each order it is had in.
-    places: HashMap<(ValueId, Order), usize>,
+    buffers: Vec<ValueBuffer>,
+    /// Buffer of each value, per layout.
+    buffer_of: HashMap<(ValueId, ValueLayout), usize>,
     steps: Vec<Step>,
 }
 
@@ -58,299 +59,341 @@ impl<'g> Lowering<'g> {
         self.graph.shape(id)
     }
 
-    fn storage(&mut self, len: usize) -> usize {
-        self.storages.push(Storage { len, alive: [usize::MAX, 0] });
-        self.storages.len() - 1
+    /// Adds a buffer for the value in `layout` and returns its index.
+    fn add_buffer(&mut self, id: ValueId, layout: ValueLayout) -> usize {
+        let len = known_elements(self.shape(id));
+        let buffer = self.buffers.len();
+        self.buffers.push(ValueBuffer { len, live_range: [usize::MAX, 0] });
+        self.buffer_of.insert((id, layout), buffer);
+        buffer
     }
 
-    /// New memory for a value in an order.
-    fn place(&mut self, id: ValueId, order: Order) -> usize {
-        let storage = self.storage(known_elements(self.shape(id)));
-        self.places.insert((id, order), storage);
-        storage
-    }
-
-    fn push(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+    fn add_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
         self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
-    /// The order a value is had in; with channels last where it is had in both.
-    fn order(&self, id: ValueId) -> Order {
-        match self.places.contains_key(&(id, Order::ChannelsLast)) {
-            true => Order::ChannelsLast,
-            false => Order::Plain,
+    /// Returns the layout in which a value has a buffer: channels last if it has both.
+    fn layout_of(&self, id: ValueId) -> ValueLayout {
+        match self.buffer_of.contains_key(&(id, ValueLayout::ChannelsLast)) {
+            true => ValueLayout::ChannelsLast,
+            false => ValueLayout::Plain,
         }
     }
 
-    /// The storage of a value in an order, which is made of the other one where it is not had.
-    fn have(&mut self, id: ValueId, order: Order) -> usize {
-        if let Some(&storage) = self.places.get(&(id, order)) {
-            return storage;
+    /// Returns the buffer of a value in `layout`, converting from the other layout if needed.
+    fn buffer_in(&mut self, id: ValueId, layout: ValueLayout) -> usize {
+        if let Some(&buffer) = self.buffer_of.get(&(id, layout)) {
+            return buffer;
         }
-        let (other, shape) = (self.order(id), self.shape(id));
-        let from = self.places[&(id, other)];
-        let pair = between(shape, &other.strides(shape), &order.strides(shape));
-        self.moved(pair, from, (id, order))
+        let (other, shape) = (self.layout_of(id), self.shape(id));
+        let from = self.buffer_of[&(id, other)];
+        let pair = relayout(shape, &other.strides(shape), &layout.strides(shape));
+        self.copy_or_reuse(pair, from, (id, layout))
     }
 
-    /// A value made by moving all numbers of a storage, or the storage itself where none moves.
-    fn moved(&mut self, pair: Pair, from: usize, to: (ValueId, Order)) -> usize {
-        if pair.is_same() {
-            self.places.insert(to, from);
+    /// Returns a buffer with the elements of `from`, copied along `pair`; `from` itself if the copy
+    /// would change nothing.
+    fn copy_or_reuse(
+        &mut self,
+        pair: StridedPair,
+        from: usize,
+        to: (ValueId, ValueLayout),
+    ) -> usize {
+        if pair.is_identity() {
+            self.buffer_of.insert(to, from);
             return from;
         }
-        let storage = self.place(to.0, to.1);
-        self.push(Copy::new(pair, [0, 0], self.is_half), vec![from], storage);
-        storage
+        let buffer = self.add_buffer(to.0, to.1);
+        self.add_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
+        buffer
     }
 
-    /// Images come with their channels last, unless they are so in the graph already and the network
-    /// turns them.
-    fn input(&mut self) -> Port {
+    /// Lowers the input. An image is stored with its channels last, unless the network transposes
+    /// it: then the graph's own input has its channels last already.
+    fn lower_input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
         let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
-        let is_turned = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
-        let order = match *shape {
-            [0..=INPUT_CHANNELS_MAX, _, _] if !is_turned => Order::ChannelsLast,
-            _ => Order::Plain,
+        let is_transposed = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
+        let layout = match *shape {
+            [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
+            _ => ValueLayout::Plain,
         };
-        let storage = self.place(id, order);
-        Port { storage, pair: between(shape, &strides(shape), &order.strides(shape)) }
+        let buffer = self.add_buffer(id, layout);
+        ExternalValue { buffer, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
     }
 
-    fn output(&mut self, id: ValueId) -> Port {
-        let (shape, order) = (self.shape(id), self.order(id));
-        let storage = self.places[&(id, order)];
-        Port { storage, pair: between(shape, &order.strides(shape), &strides(shape)) }
+    fn lower_output(&mut self, id: ValueId) -> ExternalValue {
+        let (shape, layout) = (self.shape(id), self.layout_of(id));
+        let buffer = self.buffer_of[&(id, layout)];
+        ExternalValue { buffer, pair: relayout(shape, &layout.strides(shape), &strides(shape)) }
     }
 
-    fn node(&mut self, node: &'g Node) {
+    fn lower_node(&mut self, node: &'g Node) {
         let (x, y) = (node.inputs[0], node.output);
         match &node.op {
-            Op::Conv(conv) => self.convolution(node, conv),
-            Op::Linear(linear) => self.linear(node, linear),
+            Op::Conv(conv) => self.lower_convolution(node, conv),
+            Op::Linear(linear) => self.lower_linear(node, linear),
             Op::Affine(affine) => {
-                let order = self.order(x);
-                let scale = Some(self.repeated(&affine.scale, y, order));
-                let shift = Some(self.repeated(&affine.shift, y, order));
-                self.elements(node, FinishPlan { scale, shift, curve: CurvePlan::NONE });
+                let layout = self.layout_of(x);
+                let scale = Some(self.periodic_constant(&affine.scale, y, layout));
+                let shift = Some(self.periodic_constant(&affine.shift, y, layout));
+                self.lower_elementwise(
+                    node,
+                    EpiloguePlan { scale, shift, activation: ActivationPlan::NONE },
+                );
             }
             Op::Activation(activation) => {
-                let order = self.order(x);
-                let curve = self.curve(activation, y, order);
-                self.elements(node, FinishPlan { curve, ..FinishPlan::NONE });
+                let layout = self.layout_of(x);
+                let activation = self.activation_plan(activation, y, layout);
+                self.lower_elementwise(node, EpiloguePlan { activation, ..EpiloguePlan::NONE });
             }
-            Op::Binary(op) => self.binary(node, *op),
-            Op::MaxPool(window) => self.sample(node, Sampling::Largest, *window),
+            Op::Binary(op) => self.lower_binary(node, *op),
+            Op::MaxPool(window) => self.lower_resample(node, ResampleKind::MaxPool, *window),
             Op::AveragePool(AveragePool { window, count_include_pad }) => {
-                let sampling =
-                    if *count_include_pad { Sampling::Mean } else { Sampling::MeanOfInside };
-                self.sample(node, sampling, *window);
+                let kind = match *count_include_pad {
+                    true => ResampleKind::AveragePool,
+                    false => ResampleKind::AveragePoolInside,
+                };
+                self.lower_resample(node, kind, *window);
             }
-            Op::GlobalAveragePool => self.reduce(node, op::Reduction::Mean, &[1, 2]),
-            Op::Resize(mode) => self.sample(node, Sampling::Resize(*mode), NO_WINDOW),
-            Op::Pad { before, after, value } => self.pad(node, before, after, *value),
-            Op::Concat { axis } => self.concat(node, *axis),
-            Op::Slice { axis, start, step } => self.slice(node, *axis, [*start, *step]),
-            Op::Transpose { perm } => self.transpose(node, perm),
-            Op::Reshape => self.reshape(node),
-            Op::Expand => self.expand(node),
-            Op::Softmax { axis } => self.softmax(node, *axis),
-            Op::Reduce { reduction, axes } => self.reduce(node, *reduction, axes),
+            Op::GlobalAveragePool => self.lower_reduce(node, op::Reduction::Mean, &[1, 2]),
+            Op::Resize(mode) => self.lower_resample(node, ResampleKind::Resize(*mode), NO_WINDOW),
+            Op::Pad { before, after, value } => self.lower_pad(node, before, after, *value),
+            Op::Concat { axis } => self.lower_concat(node, *axis),
+            Op::Slice { axis, start, step } => self.lower_slice(node, *axis, [*start, *step]),
+            Op::Transpose { perm } => self.lower_transpose(node, perm),
+            Op::Reshape => self.lower_reshape(node),
+            Op::Expand => self.lower_expand(node),
+            Op::Softmax { axis } => self.lower_softmax(node, *axis),
+            Op::Reduce { reduction, axes } => self.lower_reduce(node, *reduction, axes),
         }
     }
 
-    fn repeated(&mut self, constant: &Constant, value: ValueId, order: Order) -> Repeated {
-        Repeated::broadcast(&mut self.constants, constant, self.graph.shape(value), order)
+    fn periodic_constant(
+        &mut self,
+        constant: &Constant,
+        value: ValueId,
+        layout: ValueLayout,
+    ) -> PeriodicConstant {
+        PeriodicConstant::broadcast(&mut self.constants, constant, self.graph.shape(value), layout)
     }
 
-    fn curve(&mut self, activation: &Activation, value: ValueId, order: Order) -> CurvePlan {
+    fn activation_plan(
+        &mut self,
+        activation: &Activation,
+        value: ValueId,
+        layout: ValueLayout,
+    ) -> ActivationPlan {
         let slopes = match activation {
-            Activation::PRelu(slopes) => Some(self.repeated(slopes, value, order)),
+            Activation::PRelu(slopes) => Some(self.periodic_constant(slopes, value, layout)),
             _ => None,
         };
-        CurvePlan::of(activation, slopes)
+        ActivationPlan::of(activation, slopes)
     }
 
-    fn elements(&mut self, node: &Node, finish: FinishPlan) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
-        let work = Elements::new(finish, known_elements(self.shape(node.output)), self.is_half);
-        let to = self.place(node.output, order);
-        self.push(work, vec![from], to);
+    fn lower_elementwise(&mut self, node: &Node, epilogue: EpiloguePlan) {
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.buffer_in(node.inputs[0], layout);
+        let work =
+            Elementwise::new(epilogue, known_elements(self.shape(node.output)), self.element_type);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(work, vec![from], to);
     }
 
-    /// Bias, residual and activation of a convolution, `None` where there is nothing to do.
-    fn epilogue(&mut self, node: &Node, conv: &Conv) -> Option<FinishPlan> {
+    /// Returns the bias, residual and activation of a convolution, or `None` if it has none of
+    /// them.
+    fn epilogue_plan(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
         let bias = conv.bias.as_ref();
-        let shift = bias.map(|bias| Repeated::channels(&mut self.constants, bias.data()));
-        let order = Order::ChannelsLast;
-        let curve = conv.activation.as_ref().map(|f| self.curve(f, node.output, order));
-        let is_empty = shift.is_none() && curve.is_none() && node.inputs.len() == 1;
-        let curve = curve.unwrap_or(CurvePlan::NONE);
-        (!is_empty).then_some(FinishPlan { scale: None, shift, curve })
+        let shift =
+            bias.map(|bias| PeriodicConstant::per_channel(&mut self.constants, bias.data()));
+        let layout = ValueLayout::ChannelsLast;
+        let activation =
+            conv.activation.as_ref().map(|f| self.activation_plan(f, node.output, layout));
+        let is_empty = shift.is_none() && activation.is_none() && node.inputs.len() == 1;
+        let activation = activation.unwrap_or(ActivationPlan::NONE);
+        (!is_empty).then_some(EpiloguePlan { scale: None, shift, activation })
     }
 
-    fn convolution(&mut self, node: &'g Node, conv: &Conv) {
-        let last = Order::ChannelsLast;
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.have(id, last)).collect();
-        let (from, to) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let finish = self.epilogue(node, conv);
-        let window = WindowPlan::new(from, to, conv.window, conv.dilations);
-        let weight = self.taps(conv);
-        let border = conv.border_values.as_ref().map(|border| self.constants.floats(border.data()));
-        let writes = self.place(node.output, last);
-        let [out, of_group, ..] = *conv.weight.shape() else { unreachable!("four axes") };
-        let work: Box<dyn Work> = if of_group == 1 && conv.groups > 1 {
-            let multiplier = out / conv.groups;
-            let window = WindowPlan { channels: out, ..window };
-            let finish = finish.unwrap_or(FinishPlan::NONE);
-            let constants = [Some(weight), border];
-            Box::new(Depthwise::new(window, multiplier, constants, finish, self.is_half))
+    fn lower_convolution(&mut self, node: &'g Node, conv: &Conv) {
+        let layout = ValueLayout::ChannelsLast;
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
+        let (x_shape, y_shape) = (self.shape(node.inputs[0]), self.shape(node.output));
+        let epilogue_plan = self.epilogue_plan(node, conv);
+        let window = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
+        let weight = self.convolution_weight(conv);
+        let border = conv.border_values.as_ref();
+        let border_values = border.map(|values| self.constants.add_f32(values.data()));
+        let writes = self.add_buffer(node.output, layout);
+        let [out_channels, group_channels, ..] = *conv.weight.shape() else {
+            unreachable!("weights have four axes")
+        };
+        let work: Box<dyn Work> = if group_channels == 1 && conv.groups > 1 {
+            let multiplier = out_channels / conv.groups;
+            let window = WindowPlan { channels: out_channels, ..window };
+            let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
+            Box::new(Depthwise::new(
+                window,
+                multiplier,
+                weight,
+                border_values,
+                epilogue,
+                self.element_type,
+            ))
         } else {
-            let finish =
-                finish.map(|finish| Elements::new(finish, known_elements(to), self.is_half));
-            if is_pointwise(conv) {
-                let pixels = to[1] * to[2];
-                Box::new(Linear::new(weight, finish, pixels, [out, of_group], self.precision))
+            let len = known_elements(y_shape);
+            let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
+            if is_1x1(conv) {
+                let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
+                Box::new(Linear::new(weight, epilogue, pixels, sizes, self.precision))
             } else {
-                Box::new(self.dense(conv, window, [Some(weight), border], finish))
+                Box::new(self.dense_convolution(conv, window, weight, border_values, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
     }
 
-    fn dense(
+    fn dense_convolution(
         &mut self,
         conv: &Conv,
         window: WindowPlan,
-        [weight, border]: [Option<At>; 2],
-        finish: Option<Elements>,
+        weight: ConstantOffset,
+        border_values: Option<ConstantOffset>,
+        epilogue: Option<Elementwise>,
     ) -> Dense {
-        let ends = matches!(conv.activation, Some(Activation::Relu));
+        let is_fused = matches!(conv.activation, Some(Activation::Relu));
         let zeros = vec![0.0; conv.channels()];
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
         Dense {
-            weight: weight.expect("a convolution has weights"),
-            bias: ends.then(|| self.constants.values(bias, self.is_half)),
-            border,
-            ending: if ends { Ending::Relu } else { Ending::None },
-            finish,
+            weight,
+            bias: is_fused.then(|| self.constants.add(bias, self.element_type)),
+            border_values,
+            fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
+            epilogue,
             window,
-            out: conv.channels(),
+            out_channels: conv.channels(),
             groups: conv.groups,
             precision: self.precision,
             prepared: Default::default(),
         }
     }
 
-    /// A convolution's weights: for depthwise ones `[taps, out]`, else `[out, taps, of a group]`.
-    fn taps(&mut self, conv: &Conv) -> At {
-        let [out, of_group, height, width] = *conv.weight.shape() else {
+    /// Adds the weights of a convolution, for depthwise convolutions as `[taps, out channels]`,
+    /// else as `[out channels, taps, channels of a group]`.
+    fn convolution_weight(&mut self, conv: &Conv) -> ConstantOffset {
+        let [out_channels, group_channels, height, width] = *conv.weight.shape() else {
             unreachable!("weights have four axes")
         };
         let (taps, data) = (height * width, conv.weight.data());
         let mut numbers = vec![0.0; data.len()];
         for (index, &weight) in data.iter().enumerate() {
-            let (o, i, tap) = (index / (of_group * taps), index / taps % of_group, index % taps);
-            let to = match of_group == 1 && conv.groups > 1 {
-                true => tap * out + o,
-                false => (o * taps + tap) * of_group + i,
+            let out_channel = index / (group_channels * taps);
+            let in_channel = index / taps % group_channels;
+            let tap = index % taps;
+            let to = match group_channels == 1 && conv.groups > 1 {
+                true => tap * out_channels + out_channel,
+                false => (out_channel * taps + tap) * group_channels + in_channel,
             };
             numbers[to] = weight;
         }
-        self.constants.values(&numbers, self.is_half)
+        self.constants.add(&numbers, self.element_type)
     }
 
-    fn linear(&mut self, node: &Node, linear: &op::Linear) {
-        let from = self.have(node.inputs[0], Order::Plain);
-        let to = self.shape(node.output);
-        let [out, width] = *linear.weight.shape() else { unreachable!("weights have two axes") };
-        let weight = self.constants.values(linear.weight.data(), self.is_half);
-        let finish = linear.bias.as_ref().map(|bias| {
-            let shift = Some(Repeated::channels(&mut self.constants, bias.data()));
-            let plan = FinishPlan { shift, ..FinishPlan::NONE };
-            Elements::new(plan, known_elements(to), self.is_half)
-        });
-        let vectors = known_elements(to) / out;
-        let work = Linear::new(weight, finish, vectors, [out, width], self.precision);
-        let writes = self.place(node.output, Order::Plain);
-        self.push(work, vec![from], writes);
-    }
-
-    fn binary(&mut self, node: &Node, op: op::BinaryOp) {
-        let [a, b] = [node.inputs[0], node.inputs[1]];
-        let is_last = |id| self.order(id) == Order::ChannelsLast;
-        let order = if is_last(a) || is_last(b) { Order::ChannelsLast } else { Order::Plain };
-        let reads = vec![self.have(a, order), self.have(b, order)];
-        let shape = self.shape(node.output);
-        let own = |id: ValueId| {
-            let from = self.shape(id);
-            let dense = order.strides(from);
-            let steps = from.iter().zip(shape).zip(dense);
-            steps.map(|((f, t), step)| if f == t { step } else { 0 }).collect::<Vec<usize>>()
+    fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        let len = known_elements(self.shape(node.output));
+        let [out_len, in_len] = *linear.weight.shape() else {
+            unreachable!("weights have two axes")
         };
-        let rows = [a, b].map(|id| known_elements(self.shape(id)));
-        let pair = Pair::new(shape, [&own(a), &own(b)], rows, &order.strides(shape));
-        let writes = self.place(node.output, order);
-        self.push(Binary::new(op, pair, self.is_half), reads, writes);
+        let weight = self.constants.add(linear.weight.data(), self.element_type);
+        let epilogue = linear.bias.as_ref().map(|bias| {
+            let shift = Some(PeriodicConstant::per_channel(&mut self.constants, bias.data()));
+            let plan = EpiloguePlan { shift, ..EpiloguePlan::NONE };
+            Elementwise::new(plan, len, self.element_type)
+        });
+        let vectors = len / out_len;
+        let work = Linear::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
+        let to = self.add_buffer(node.output, ValueLayout::Plain);
+        self.add_step(work, vec![from], to);
     }
 
-    fn sample(&mut self, node: &Node, sampling: Sampling, window: Window) {
-        let (x, y, last) = (node.inputs[0], node.output, Order::ChannelsLast);
-        let from = self.have(x, last);
+    fn lower_binary(&mut self, node: &Node, op: op::BinaryOp) {
+        let [a, b] = [node.inputs[0], node.inputs[1]];
+        let layout = match [a, b].map(|id| self.layout_of(id)) {
+            [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
+            _ => ValueLayout::ChannelsLast,
+        };
+        let reads = vec![self.buffer_in(a, layout), self.buffer_in(b, layout)];
+        let shape = self.shape(node.output);
+        let broadcast = |id: ValueId| {
+            let from = self.shape(id);
+            let dense = layout.strides(from);
+            let axes = from.iter().zip(shape).zip(dense);
+            axes.map(|((f, t), stride)| if f == t { stride } else { 0 }).collect::<Vec<usize>>()
+        };
+        let [a_strides, b_strides] = [a, b].map(broadcast);
+        let item_strides = [a, b].map(|id| known_elements(self.shape(id)));
+        let written = layout.strides(shape);
+        let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
+        let writes = self.add_buffer(node.output, layout);
+        self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
+    }
+
+    fn lower_resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
+        let (x, y) = (node.inputs[0], node.output);
+        let from = self.buffer_in(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
-        let to = self.place(y, last);
-        self.push(Sample::new(sampling, window, self.is_half), vec![from], to);
+        let to = self.add_buffer(y, ValueLayout::ChannelsLast);
+        self.add_step(Resample::new(kind, window, self.element_type), vec![from], to);
     }
 
-    fn reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+    fn lower_reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.buffer_in(node.inputs[0], layout);
         let shape = self.shape(node.inputs[0]);
-        let steps = order.strides(shape);
-        let work = Reduce::new(reduction, shape, &steps, axes, self.is_half);
-        let to = self.place(node.output, order);
-        self.push(work, vec![from], to);
+        let x_strides = layout.strides(shape);
+        let work = Reduce::new(reduction, shape, &x_strides, axes, self.element_type);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(work, vec![from], to);
     }
 
-    fn softmax(&mut self, node: &Node, axis: usize) {
-        let from = self.have(node.inputs[0], Order::Plain);
+    fn lower_softmax(&mut self, node: &Node, axis: usize) {
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
-        let to = self.place(node.output, Order::Plain);
-        self.push(Softmax::new(sizes, self.is_half), vec![from], to);
+        let to = self.add_buffer(node.output, ValueLayout::Plain);
+        self.add_step(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
 
-/// An input with more is no image with its channels first, but one with its rows first.
+/// An input whose first axis is larger is not `[channels, height, width]` but
+/// `[height, width, channels]`.
 const INPUT_CHANNELS_MAX: usize = 4;
 
-/// No window at all.
+/// The window of an operation that has none.
 const NO_WINDOW: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
 
-/// All numbers of a row, from one order to another.
-fn between(shape: &[usize], from: &[usize], to: &[usize]) -> Pair {
+/// Returns the pair that copies a whole item from one layout to another, given their strides.
+fn relayout(shape: &[usize], from: &[usize], to: &[usize]) -> StridedPair {
     let len = known_elements(shape);
-    Pair::new(shape, [from, to], [len, len], to)
+    StridedPair::new(shape, [from, to], [len, len], to)
 }
 
-fn is_pointwise(conv: &Conv) -> bool {
+fn is_1x1(conv: &Conv) -> bool {
     conv.window == NO_WINDOW && conv.groups == 1
 }
 
-/// From the step that first writes a storage to the one that last reads it; the input is there from
-/// the start, the outputs stay to the end.
-fn set_lifetimes(plan: &mut Plan) {
+/// Sets the live range of each buffer, from the step that first writes it to the step that last
+/// reads it. The input is live from the start, outputs are live to the end.
+fn set_live_ranges(plan: &mut Plan) {
     let (first, last) = (0, plan.steps.len() + 1);
-    let mut touch = |storage: usize, step: usize| {
-        let [from, to] = &mut plan.storages[storage].alive;
+    let mut extend = |buffer: usize, step: usize| {
+        let [from, to] = &mut plan.buffers[buffer].live_range;
         (*from, *to) = ((*from).min(step), (*to).max(step));
     };
-    touch(plan.input.storage, first);
+    extend(plan.input.buffer, first);
     for (index, step) in plan.steps.iter().enumerate() {
-        step.reads.iter().chain([&step.writes]).for_each(|&storage| touch(storage, index + 1));
+        step.reads.iter().chain([&step.writes]).for_each(|&buffer| extend(buffer, index + 1));
     }
-    plan.outputs.iter().for_each(|output| touch(output.storage, last));
+    plan.outputs.iter().for_each(|output| extend(output.buffer, last));
 }

@@ -1,36 +1,40 @@
-//! Runs networks on NVIDIA GPUs, planned.
+//! Runs networks on NVIDIA GPUs by a plan.
 //!
 //! ```text
-//! graph → lower (work, constants, orders) → plan (memory) → steps on one stream
+//! graph → lower (work, constants, layouts) → plan (memory) → steps on one stream
 //! ```
 //!
-//! | what | where |
-//! |---|---|
-//! | images lie with their channels last, as tensor cores read them | `axes` |
-//! | convolutions are cuDNN's or, without it and where it refuses one, products of patches in cuBLAS; depthwise ones, epilogues and all else are our own kernels | `work`, `kernels/*.cu` |
-//! | one block of memory for all values, which lie where no living one lies; nothing is allocated while a network runs, so that it can be captured once and replayed | `plan` |
-//! | transposes and reshapes that move nothing cost nothing | `lower` |
-//! | the libraries are loaded when they are first called | [`lazy`] |
+//! - `layout`: images are stored with their channels last, as tensor cores read them.
+//! - `work`, `kernels/*.cu`: dense convolutions run in cuDNN. Without cuDNN, or where cuDNN refuses
+//!   one, cuBLAS multiplies patches of the image. Depthwise convolutions, epilogues and all other
+//!   operations are our own kernels.
+//! - `plan`: one arena holds all values, and buffers with disjoint live ranges share its bytes. No
+//!   memory is allocated while a network runs, so a run can be captured once and replayed.
+//! - `lower`: transposes and reshapes that would move no element cost nothing.
+//! - [`lazy`]: the CUDA libraries are loaded at the first call.
 //!
-//! Only networks run here, from bytes of scaled pictures and crops to numbers; the black borders of
-//! letterboxed ones are made here. Decoding, warping and comparing stay on the host: a photograph is
-//! megabytes to upload and a crop 37 KB, quality is judged by the crop before a network sees it, and
-//! a comparison is shorter than the launch of a kernel.
+//! Only networks run here: from the bytes of scaled pictures and crops to the numbers of the
+//! outputs. The black borders of letterboxed pictures are added here. Decoding, warping and
+//! comparing stay on the host, for three reasons: a photograph is megabytes to upload and a crop 37
+//! KB; quality is judged by the crop before a network reads it; a comparison takes less time than a
+//! kernel's launch.
 //!
 //! # Precision
 //!
-//! Weights and values are stored in 32-bit or in 16-bit floats; sums are always 32-bit floats. A
-//! network in TF32 stores 32-bit floats and lets the libraries round the factors of its products to
-//! 10 bits, as tensor cores do from Ampere on; one in `f32` never does.
-//! Which algorithm a library takes depends on the batch, so a row's answer may differ in the last
-//! digits between buckets; the device checks by how much.
+//! Weights and values are stored as 32-bit or 16-bit floats. Sums are always 32-bit floats. A
+//! network in TF32 stores 32-bit floats and lets the libraries round the operands of products to 10
+//! bits, as tensor cores do from Ampere on. A network in `f32` never rounds them.
+//!
+//! The libraries choose an algorithm by the batch size, so the last digits of an item's outputs may
+//! differ between buckets. The device checks by how much.
 
-#![expect(unsafe_code, reason = "the driver's calls are foreign; each block says why it may")]
+#![expect(unsafe_code, reason = "C functions of the driver; each block states why it is sound")]
 
 mod arguments;
-mod axes;
-mod dnn;
+mod cudnn;
+mod element_type;
 mod gpu;
+mod layout;
 pub mod lazy;
 mod lower;
 mod network;

@@ -1,6 +1,7 @@
-//! A network on a GPU.
+//! A network loaded onto a GPU.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
@@ -11,58 +12,62 @@ use candle_core::{
 use parking_lot::Mutex;
 
 use super::arguments::{self, Address};
-use super::axes::Pair;
-use super::dnn::WORKSPACE_BYTES_MAX;
+use super::cudnn::WORKSPACE_BYTES_MAX;
+use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
+use super::layout::StridedPair;
 use super::lower::lower;
-use super::plan::{Places, Plan, Port, Site};
+use super::plan::{ArenaLayout, ExternalValue, LaunchContext, Plan};
 use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// Most numbers of one value in a batch: kernels count in 32 bits and add a pack before they compare.
+/// Most elements of one value in a batch: kernels count in 32 bits, and add a pack to the index
+/// before they compare it.
 const COUNT_MAX: u32 = i32::MAX as u32;
 
-/// A network planned for one GPU: its weights, and the memory of its values.
+/// A network planned for one GPU, with its weights and the memory of its values.
 ///
-/// All batches share that memory, so one runs at a time; the GPU's stream keeps them in order.
+/// All batches share that memory, so one batch runs at a time. The GPU's stream keeps them in
+/// order.
 pub struct CudaNetwork {
     gpu: Arc<Gpu>,
     plan: Plan,
     constants: CudaSlice<u8>,
     arena: CudaSlice<u8>,
     workspace: CudaSlice<u8>,
-    /// Results as 32-bit floats: each output after the other, for the whole bucket.
+    /// Results as 32-bit floats: one output after the other, each for all items of the bucket.
     results: CudaSlice<f32>,
-    /// Where values lie for each batch size, smallest first.
-    buckets: BTreeMap<usize, Places>,
+    /// Arena layout for each batch size, smallest batch first.
+    buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
-    turn: Mutex<()>,
+    enqueue_lock: Mutex<()>,
 }
 
-/// How pixels become the numbers of the input.
+/// The conversion from the pixels of a picture to the values of the network's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelFormat {
-    /// Pixels of a row of the input.
+    /// Width of the input, in pixels.
     pub width: usize,
-    /// Rows of the input.
+    /// Height of the input, in pixels.
     pub height: usize,
-    /// Whether the graph's input is `[height, width, channels]`.
+    /// True if the graph's input is `[height, width, channels]`.
     pub is_channels_last: bool,
-    /// For each channel of the network, that of a pixel, which is red, green, blue.
+    /// For each channel of the network, the channel of the pixel it reads: 0 red, 1 green, 2 blue.
     pub source: [usize; 3],
-    /// Taken off before scaling, per channel of the network.
+    /// Subtracted before scaling, per channel of the network.
     pub mean: [f32; 3],
-    /// Factor, per channel of the network.
+    /// Factor after subtracting, per channel of the network.
     pub scale: [f32; 3],
 }
 
 impl CudaNetwork {
-    /// Plans an optimised graph for batches of the sizes in `buckets` and uploads it.
+    /// Plans an optimised graph for batches of the sizes in `buckets` and uploads the network.
     ///
     /// # Errors
-    /// A precision that GPUs do not have, a network that does not fit the memory, or what the driver
-    /// refuses.
+    /// - the precision is not supported on GPUs
+    /// - the network does not fit in the GPU's memory
+    /// - the driver or a library refuses a call
     pub fn load(
         graph: &Graph,
         gpu: Arc<Gpu>,
@@ -76,58 +81,60 @@ impl CudaNetwork {
     }
 
     fn upload(mut plan: Plan, gpu: Arc<Gpu>, buckets: &[usize]) -> Result<Self, GpuError> {
-        let buckets: BTreeMap<usize, Places> =
-            buckets.iter().map(|&bucket| (bucket, plan.places(bucket))).collect();
-        let (&rows_max, _) = buckets.last_key_value().expect("a network has a bucket");
-        check_counts(&plan, rows_max)?;
-        let arena_bytes = buckets.values().map(|places| places.bytes).max().unwrap_or(0);
-        let results_len = plan.output_len() * rows_max;
+        let buckets: BTreeMap<usize, ArenaLayout> =
+            buckets.iter().map(|&bucket| (bucket, plan.arena_layout(bucket))).collect();
+        let (&items_max, _) = buckets.last_key_value().expect("a network has a bucket");
+        check_counts(&plan, items_max)?;
+        let arena_bytes = buckets.values().map(|layout| layout.bytes).max().unwrap_or(0);
+        let results_len = plan.output_len() * items_max;
         check_memory(&gpu, plan.constants.bytes.len() + arena_bytes + results_len * 4)?;
         let stream = gpu.stream();
         let mut constants = std::mem::take(&mut plan.constants.bytes);
-        // Nothing of no bytes can be had of the driver.
+        // The driver refuses to allocate 0 bytes.
         constants.resize(constants.len().max(1), 0);
         let constants = stream.clone_htod(&constants)?;
         let mut workspace_bytes = 0;
-        for (&bucket, step) in buckets.keys().flat_map(|b| plan.steps.iter().map(move |s| (b, s))) {
-            workspace_bytes = workspace_bytes.max(step.work.workspace_bytes(&gpu, bucket)?);
+        for &bucket in buckets.keys() {
+            for step in &plan.steps {
+                workspace_bytes = workspace_bytes.max(step.work.prepare(&gpu, bucket)?);
+            }
         }
         let arena = stream.alloc_zeros::<u8>(arena_bytes.max(1))?;
         let workspace = stream.alloc_zeros::<u8>(workspace_bytes.max(1))?;
         let results = stream.alloc_zeros::<f32>(results_len.max(1))?;
-        // Whatever else is uploaded waits for this: constants come from memory that is freed now.
+        // The upload must end before this function frees the constants in the host's memory.
         stream.synchronize()?;
-        let turn = Mutex::new(());
-        Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, turn })
+        let enqueue_lock = Mutex::new(());
+        Ok(Self { gpu, plan, constants, arena, workspace, results, buckets, enqueue_lock })
     }
 
-    /// The GPU it lives on.
+    /// Returns the GPU of the network.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
-    /// Bytes of GPU memory it holds.
+    /// Returns the bytes of GPU memory that the network holds.
     pub fn memory_bytes(&self) -> usize {
         let blocks = [&self.constants, &self.arena, &self.workspace];
         blocks.iter().map(|block| block.len()).sum::<usize>() + self.results.num_bytes()
     }
 
-    /// Numbers of one row of all outputs.
+    /// Returns the elements of one item of all outputs together.
     pub fn output_len(&self) -> usize {
         self.plan.output_len()
     }
 
-    /// Where [`CudaNetwork::enqueue_steps`] leaves the results: each output after the other, each
-    /// for all rows of the bucket.
+    /// Returns the memory where [`CudaNetwork::enqueue_steps`] leaves the results: one output after
+    /// the other, each for all items of the bucket.
     pub fn results(&self) -> &CudaSlice<f32> {
         &self.results
     }
 
-    /// Enqueues turning `count` pictures at `pictures`, a device address, into the input of a batch
-    /// of `bucket` rows: a [`super::Picture`] for each, and then their pixels.
+    /// Enqueues the conversion of `count` pictures into the input of a batch of `bucket` items. The
+    /// device address `pictures` holds a [`super::Picture`] for each, and then their pixels.
     ///
     /// # Errors
-    /// What the driver refuses.
+    /// The driver refuses the launch.
     pub fn enqueue_pixels(
         &self,
         bucket: usize,
@@ -135,14 +142,14 @@ impl CudaNetwork {
         count: usize,
         format: &PixelFormat,
     ) -> Result<(), GpuError> {
-        let Port { storage, pair } = &self.plan.input;
-        // An image with its channels last lies as its pixels do; so does one that the graph itself
-        // takes that way.
-        let is_line = format.is_channels_last || !pair.is_same();
+        let ExternalValue { buffer, pair } = &self.plan.input;
+        // The input has the layout of the pixels in two cases: the lowering stores it with its
+        // channels last, or the graph itself declares it so.
+        let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
-            if is_line { (3, 1) } else { (1, format.width * format.height) };
-        let arguments = arguments::Rows {
-            y: self.address(bucket, *storage),
+            if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
+        let arguments = arguments::Pictures {
+            y: self.buffer_address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
             height: format.height as u32,
@@ -153,111 +160,111 @@ impl CudaNetwork {
             scale: format.scale,
             count: (count * pair.len()) as u32,
         };
-        self.gpu.launch(self.named("rows_f32", "rows_f16"), arguments.count, &arguments)
+        let kernel = self.kernel_name("pictures_f32", "pictures_f16");
+        self.gpu.launch(kernel, arguments.count, &arguments)
     }
 
-    /// Enqueues the network on a batch whose input is there, and its results.
+    /// Enqueues the network on a batch whose input has been enqueued, and the copy of its outputs
+    /// to the results.
     ///
     /// # Errors
-    /// What the driver or a library refuses.
+    /// The driver or a library refuses a call.
     pub fn enqueue_steps(&self, bucket: usize) -> Result<(), GpuError> {
-        self.run_steps(bucket)?;
+        self.enqueue_plan_steps(bucket)?;
         let results = self.results.device_ptr(self.gpu.stream()).0;
-        self.show(bucket, bucket, results)
+        self.enqueue_results(bucket, 0..bucket, bucket, results)
     }
 
-    fn run_steps(&self, bucket: usize) -> Result<(), GpuError> {
+    fn enqueue_plan_steps(&self, bucket: usize) -> Result<(), GpuError> {
         let stream = self.gpu.stream();
-        let (constants, _constants) = self.constants.device_ptr(stream);
-        let (workspace, _workspace) = self.workspace.device_ptr(stream);
+        let (constants, _constants_sync) = self.constants.device_ptr(stream);
+        let (workspace, _workspace_sync) = self.workspace.device_ptr(stream);
         for step in &self.plan.steps {
-            let x = step.reads.iter().map(|&storage| self.address(bucket, storage)).collect();
-            let y = self.address(bucket, step.writes);
-            let site = Site { gpu: &self.gpu, batch: bucket, constants, x, y, workspace };
-            step.work.enqueue(&site)?;
+            let x = step.reads.iter().map(|&buffer| self.buffer_address(bucket, buffer)).collect();
+            let y = self.buffer_address(bucket, step.writes);
+            let gpu = &self.gpu;
+            let context = LaunchContext { gpu, batch: bucket, constants, x, y, workspace };
+            step.work.enqueue(&context)?;
         }
         Ok(())
     }
 
-    /// Enqueues copying the first `count` rows of every output to `to`.
-    fn show(&self, bucket: usize, count: usize, to: Address) -> Result<(), GpuError> {
-        let mut start = to;
-        for Port { storage, pair } in &self.plan.outputs {
-            let from = self.address(bucket, *storage);
-            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, [from, start])?;
-            start += (count * pair.len() * size_of::<f32>()) as Address;
-        }
-        Ok(())
-    }
-
-    fn copy(
+    fn enqueue_copy(
         &self,
         kernel: &str,
-        pair: &Pair,
-        rows: usize,
+        pair: &StridedPair,
+        items: usize,
         [x, y]: [Address; 2],
     ) -> Result<(), GpuError> {
-        let (count, strided) = ((rows * pair.len()) as u32, pair.batched(rows as u32));
-        self.gpu.launch(kernel, count, &arguments::Copy { y, x, strided, count })
+        let (count, axes) = ((items * pair.len()) as u32, pair.argument(items as u32));
+        self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
     }
 
-    fn named(&self, single: &'static str, half: &'static str) -> &'static str {
-        if self.plan.is_half { half } else { single }
+    fn kernel_name(&self, single: &'static str, half: &'static str) -> &'static str {
+        match self.plan.element_type {
+            ElementType::F32 => single,
+            ElementType::F16 => half,
+        }
     }
 
-    fn address(&self, bucket: usize, storage: usize) -> Address {
-        let places = self.buckets.get(&bucket).expect("batches have a bucket's size");
-        let (arena, _arena) = self.arena.device_ptr(self.gpu.stream());
-        arena + places.offsets[storage] as Address
+    fn buffer_address(&self, bucket: usize, buffer: usize) -> Address {
+        let arena_layout = self.buckets.get(&bucket).expect("batches have a bucket's size");
+        let (arena, _arena_sync) = self.arena.device_ptr(self.gpu.stream());
+        arena + arena_layout.offsets[buffer] as Address
     }
 
-    /// Rows of 32-bit floats in plain order at `x`, to results at `y`: in batches of the buckets.
-    fn run_floats(&self, rows: usize, x: Address, y: Address) -> Result<(), GpuError> {
-        let _turn = self.turn.lock();
-        let (&rows_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
-        for first in (0..rows).step_by(rows_max) {
-            let count = rows_max.min(rows - first);
+    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the plain layout, in
+    /// batches of the buckets' sizes. The results are written to `y`.
+    fn enqueue_f32(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
+        let _lock = self.enqueue_lock.lock();
+        let kernel = self.kernel_name("copy_f32", "copy_f32_f16");
+        let (&items_max, _) = self.buckets.last_key_value().expect("a network has a bucket");
+        for first in (0..items).step_by(items_max) {
+            let count = items_max.min(items - first);
             let (&bucket, _) =
                 self.buckets.range(count..).next().expect("no batch is larger than the largest");
-            let Port { storage, pair } = &self.plan.input;
+            let ExternalValue { buffer, pair } = &self.plan.input;
             let from = x + (first * pair.len() * size_of::<f32>()) as Address;
-            let ends = [from, self.address(bucket, *storage)];
-            self.copy(self.named("copy_f32", "copy_f32_f16"), pair, count, ends)?;
-            self.run_steps(bucket)?;
-            self.show_part(bucket, [first, count, rows], y)?;
+            let ends = [from, self.buffer_address(bucket, *buffer)];
+            self.enqueue_copy(kernel, pair, count, ends)?;
+            self.enqueue_plan_steps(bucket)?;
+            self.enqueue_results(bucket, first..first + count, items, y)?;
         }
         Ok(())
     }
 
-    /// Rows `first..` of `rows` in all, in results where each output has all of its rows together.
-    fn show_part(
+    /// Enqueues copying the results of a batch, which are the items `range` of `items` in all, to
+    /// `to`, where each output has all of its items together.
+    fn enqueue_results(
         &self,
         bucket: usize,
-        [first, count, rows]: [usize; 3],
+        range: Range<usize>,
+        items: usize,
         to: Address,
     ) -> Result<(), GpuError> {
+        let kernel = self.kernel_name("copy_f32", "copy_f16_f32");
         let mut start = to;
-        for Port { storage, pair } in &self.plan.outputs {
-            let bytes = |rows: usize| (rows * pair.len() * size_of::<f32>()) as Address;
-            let ends = [self.address(bucket, *storage), start + bytes(first)];
-            self.copy(self.named("copy_f32", "copy_f16_f32"), pair, count, ends)?;
-            start += bytes(rows);
+        for ExternalValue { buffer, pair } in &self.plan.outputs {
+            let bytes = |items: usize| (items * pair.len() * size_of::<f32>()) as Address;
+            let ends = [self.buffer_address(bucket, *buffer), start + bytes(range.start)];
+            self.enqueue_copy(kernel, pair, range.len(), ends)?;
+            start += bytes(items);
         }
         Ok(())
     }
 }
 
-fn check_counts(plan: &Plan, rows: usize) -> Result<(), GpuError> {
-    let longest = plan.storages.iter().map(|storage| storage.len).max().unwrap_or(0);
-    match longest.checked_mul(rows) {
+fn check_counts(plan: &Plan, items: usize) -> Result<(), GpuError> {
+    let longest = plan.buffers.iter().map(|buffer| buffer.len).max().unwrap_or(0);
+    match longest.checked_mul(items) {
         Some(count) if count <= COUNT_MAX as usize => Ok(()),
-        _ => Err(GpuError::Large { rows, max: COUNT_MAX }),
+        _ => Err(GpuError::BatchTooLarge { items, max: COUNT_MAX }),
     }
 }
 
 fn check_memory(gpu: &Gpu, bytes: usize) -> Result<(), GpuError> {
     let needed = bytes + WORKSPACE_BYTES_MAX;
-    // The pool counts what was freed when the stream gets there.
+    // The memory pool counts freed memory once the stream has executed the free.
     gpu.stream().synchronize()?;
     let free = free_bytes(gpu.stream().context())?;
     match needed <= free {
@@ -272,28 +279,29 @@ impl CustomOp1 for CudaNetwork {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        bail!("the network lives on a GPU, its input does not")
+        bail!("the network is on a GPU, its input is not")
     }
 
-    /// `[batch, row shape…]` of `f32` to all outputs, one after the other, in one line.
+    /// Runs the network on `[batch, item shape…]` of `f32`. Returns all outputs in one flat tensor,
+    /// one output after the other.
     fn cuda_fwd(
         &self,
         storage: &CudaStorage,
         layout: &Layout,
     ) -> CandleResult<(CudaStorage, Shape)> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("the input of a network must lie without gaps")
+            bail!("the input of a network must be contiguous")
         };
         let device = storage.device();
-        let rows = layout.dims()[0];
-        let len = rows * self.plan.output_len();
+        let items = layout.dims()[0];
+        let len = items * self.plan.output_len();
         let x = storage.as_cuda_slice::<f32>()?.slice(start..end);
         // SAFETY: the network writes every element.
         let y = unsafe { device.alloc::<f32>(len)? };
         let stream = self.gpu.stream();
         {
-            let ((x, _x), (y, _y)) = (x.device_ptr(stream), y.device_ptr(stream));
-            self.run_floats(rows, x, y).map_err(candle_core::Error::wrap)?;
+            let ((x, _x_sync), (y, _y_sync)) = (x.device_ptr(stream), y.device_ptr(stream));
+            self.enqueue_f32(items, x, y).map_err(candle_core::Error::wrap)?;
         }
         Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(len)))
     }

@@ -1,169 +1,187 @@
-//! A lowered network: steps, what they read and write, and where it lies.
+//! A lowered network: its steps, the buffers they read and write, and the memory of those buffers.
 
 use super::arguments::Address;
+use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
+use super::layout::StridedPair;
 
-/// Bytes that every value and constant is aligned to: what the widest memory access needs.
+/// Alignment of every buffer and constant in bytes: what the widest memory access needs.
 const ALIGNMENT: usize = 256;
 
-/// A constant's place in [`Constants`].
+/// Offset of a constant in [`Constants`], in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct At(usize);
+pub(super) struct ConstantOffset(usize);
 
-impl At {
-    /// Its address, when the constants lie at `base`.
+impl ConstantOffset {
+    /// Returns the address of the constant if the constants begin at `base`.
     pub(super) fn address(self, base: Address) -> Address {
         base + self.0 as Address
     }
 }
 
-/// All constants of a network, as they are uploaded.
+/// All constants of a network, in the form in which they are uploaded.
 #[derive(Debug, Default)]
 pub(super) struct Constants {
     pub(super) bytes: Vec<u8>,
 }
 
 impl Constants {
-    pub(super) fn floats(&mut self, numbers: &[f32]) -> At {
-        self.push(numbers.iter().flat_map(|number| number.to_ne_bytes()))
+    pub(super) fn add_f32(&mut self, numbers: &[f32]) -> ConstantOffset {
+        self.add_bytes(numbers.iter().flat_map(|number| number.to_ne_bytes()))
     }
 
-    /// In the precision of the values.
-    pub(super) fn values(&mut self, numbers: &[f32], is_half: bool) -> At {
-        match is_half {
-            true => {
+    /// Adds numbers in the type in which values are stored.
+    pub(super) fn add(&mut self, numbers: &[f32], element_type: ElementType) -> ConstantOffset {
+        match element_type {
+            ElementType::F16 => {
                 let halves = numbers.iter().map(|number| half::f16::from_f32(*number));
-                self.push(halves.flat_map(half::f16::to_ne_bytes))
+                self.add_bytes(halves.flat_map(half::f16::to_ne_bytes))
             }
-            false => self.floats(numbers),
+            ElementType::F32 => self.add_f32(numbers),
         }
     }
 
-    fn push(&mut self, bytes: impl Iterator<Item = u8>) -> At {
+    fn add_bytes(&mut self, bytes: impl Iterator<Item = u8>) -> ConstantOffset {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
-        let at = At(self.bytes.len());
+        let offset = ConstantOffset(self.bytes.len());
         self.bytes.extend(bytes);
-        at
+        offset
     }
 }
 
-/// Where a step runs: what it was given, for a batch of `batch` rows.
-pub(super) struct Site<'a> {
+/// Addresses and sizes of one run of a step.
+pub(super) struct LaunchContext<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) batch: usize,
     pub(super) constants: Address,
-    /// What it reads, in its own order.
+    /// Addresses of the inputs, in the order in which the step lists them.
     pub(super) x: Vec<Address>,
     pub(super) y: Address,
-    /// As many bytes as [`Work::workspace_bytes`] says.
+    /// Scratch memory of as many bytes as [`Work::prepare`] returns.
     pub(super) workspace: Address,
 }
 
-impl Site<'_> {
-    /// The address of a constant; null for none.
-    pub(super) fn constant(&self, at: Option<At>) -> Address {
-        at.map_or(0, |at| at.address(self.constants))
+impl LaunchContext<'_> {
+    pub(super) fn constant(&self, offset: ConstantOffset) -> Address {
+        offset.address(self.constants)
     }
 
-    /// `len` elements of each row.
+    /// Returns the address of a constant, or null for none.
+    pub(super) fn optional_constant(&self, offset: Option<ConstantOffset>) -> Address {
+        offset.map_or(0, |offset| self.constant(offset))
+    }
+
+    /// Returns the address of the second input, which is the residual, or null for none.
+    pub(super) fn residual(&self) -> Address {
+        self.x.get(1).copied().unwrap_or(0)
+    }
+
+    /// Returns the elements of the batch, which has `len` elements per item.
     pub(super) fn count(&self, len: usize) -> u32 {
         (self.batch * len) as u32
     }
 }
 
-/// What a step does.
+/// The computation of a step.
 pub(super) trait Work: Send + Sync {
-    /// Enqueues it on the GPU's stream.
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError>;
+    /// Enqueues the step on the GPU's stream.
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError>;
 
-    /// Scratch memory for a batch; whatever is chosen for the batch is chosen here.
-    fn workspace_bytes(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
+    /// Chooses the algorithm for a batch size, and returns the bytes of scratch memory it needs.
+    fn prepare(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
         Ok(0)
     }
 }
 
-/// A value's memory: rows of `len` elements, one after another.
+/// Memory of a value: items of `len` elements, one after another.
 #[derive(Debug, Clone)]
-pub(super) struct Storage {
+pub(super) struct ValueBuffer {
     pub(super) len: usize,
-    /// The steps between which it holds something: it is written in the first and last read in the
-    /// last.
-    pub(super) alive: [usize; 2],
+    /// The first step that writes the buffer and the last step that reads it, both included. Step 0
+    /// is the input, and step `steps.len() + 1` the outputs.
+    pub(super) live_range: [usize; 2],
 }
 
-/// An operation with its place in the network.
+/// One operation of the plan, with the indices of its buffers in [`Plan::buffers`].
 pub(super) struct Step {
     pub(super) work: Box<dyn Work>,
     pub(super) reads: Vec<usize>,
     pub(super) writes: usize,
 }
 
-/// A network for one precision, before it is on any GPU.
+/// A network lowered for one precision, before it is uploaded to a GPU.
 pub(super) struct Plan {
-    pub(super) is_half: bool,
+    pub(super) element_type: ElementType,
     pub(super) constants: Constants,
-    pub(super) storages: Vec<Storage>,
+    pub(super) buffers: Vec<ValueBuffer>,
     pub(super) steps: Vec<Step>,
-    /// The storage of the input, and how the rows of the graph's input become it.
-    pub(super) input: Port,
-    /// The storages of the outputs.
-    pub(super) outputs: Vec<Port>,
+    pub(super) input: ExternalValue,
+    pub(super) outputs: Vec<ExternalValue>,
 }
 
-/// A value at the edge of the network.
-pub(super) struct Port {
-    pub(super) storage: usize,
-    /// From rows in plain order to the storage, or back.
-    pub(super) pair: super::axes::Pair,
+/// The input or an output of the network.
+pub(super) struct ExternalValue {
+    /// Index in [`Plan::buffers`].
+    pub(super) buffer: usize,
+    /// For the input, from items in the plain layout to the buffer; for an output, the reverse.
+    pub(super) pair: StridedPair,
 }
 
-/// Where everything lies for one batch size.
+/// The offsets of all buffers in the arena, for one batch size.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Places {
-    /// Per storage, from the start of the arena.
+pub(super) struct ArenaLayout {
+    /// Bytes from the start of the arena, per buffer.
     pub(super) offsets: Vec<usize>,
+    /// Size of the arena.
     pub(super) bytes: usize,
 }
 
-impl Plan {
-    pub(super) fn element_bytes(&self) -> usize {
-        if self.is_half { 2 } else { 4 }
-    }
+/// The bytes of one buffer in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ArenaRange {
+    start: usize,
+    end: usize,
+    live_range: [usize; 2],
+}
 
-    /// Elements of one row of all outputs.
+impl Plan {
+    /// Returns the elements of one item of all outputs together.
     pub(super) fn output_len(&self) -> usize {
         self.outputs.iter().map(|output| output.pair.len()).sum()
     }
 
-    /// Puts storages that are never alive together at the same place, largest first.
-    pub(super) fn places(&self, batch: usize) -> Places {
-        let size = |storage: &Storage| {
-            (storage.len * batch * self.element_bytes()).next_multiple_of(ALIGNMENT)
+    /// Assigns an offset to each buffer, largest buffer first. Buffers may share bytes if their
+    /// live ranges do not overlap.
+    pub(super) fn arena_layout(&self, batch: usize) -> ArenaLayout {
+        let size = |buffer: &ValueBuffer| {
+            (buffer.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
         };
-        let mut order: Vec<usize> = (0..self.storages.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(size(&self.storages[index])));
-        let mut placed: Vec<(usize, usize, [usize; 2])> = Vec::new();
-        let mut offsets = vec![0; self.storages.len()];
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(size(&self.buffers[index])));
+        let mut placed: Vec<ArenaRange> = Vec::new();
+        let mut offsets = vec![0; self.buffers.len()];
         for index in order {
-            let storage = &self.storages[index];
-            let offset = lowest_gap(&placed, size(storage), storage.alive);
-            offsets[index] = offset;
-            placed.push((offset, offset + size(storage), storage.alive));
+            let buffer = &self.buffers[index];
+            let live_range = buffer.live_range;
+            let start = first_free_offset(&placed, size(buffer), live_range);
+            offsets[index] = start;
+            placed.push(ArenaRange { start, end: start + size(buffer), live_range });
             placed.sort_unstable();
         }
-        let bytes = placed.iter().map(|(_, end, _)| *end).max().unwrap_or(0);
-        Places { offsets, bytes }
+        let bytes = placed.iter().map(|range| range.end).max().unwrap_or(0);
+        ArenaLayout { offsets, bytes }
     }
 }
 
-/// The lowest place of `bytes` that nothing alive meanwhile lies in; `placed` is sorted.
-fn lowest_gap(placed: &[(usize, usize, [usize; 2])], bytes: usize, alive: [usize; 2]) -> usize {
-    let mut lowest = 0;
-    for (start, end, other) in placed {
-        let meet = other[0] <= alive[1] && alive[0] <= other[1];
-        if meet && lowest + bytes > *start {
-            lowest = lowest.max(*end);
+/// Returns the first offset where `bytes` are free over the live range. `placed` must be sorted.
+fn first_free_offset(placed: &[ArenaRange], bytes: usize, live_range: [usize; 2]) -> usize {
+    let [first, last] = live_range;
+    let mut offset = 0;
+    for range in placed {
+        let overlaps = range.live_range[0] <= last && first <= range.live_range[1];
+        if overlaps && offset + bytes > range.start {
+            offset = offset.max(range.end);
         }
     }
-    lowest
+    offset
 }

@@ -1,8 +1,8 @@
-// Runs the blocks of a grid. See cuda.h for the idea; this is how threads wait.
+// Runs the blocks of a grid, as cuda.h describes. This file implements how threads wait.
 //
-// A fibre runs threads of the block until one of them has to wait. It is then put aside, and another
-// fibre goes on with the threads that have not started. When none is left to start, everything that
-// has not returned is waiting, and it is known which barriers are complete.
+// A fibre runs threads of the block until one of them has to wait. The fibre is then put aside, and
+// another fibre runs the threads that have not started. Once all threads have started, those that
+// have not returned are waiting, so it is known which barriers are complete.
 #include "block.h"
 
 #include <sys/mman.h>
@@ -20,48 +20,49 @@ namespace emu {
 
 namespace {
 
-enum class At { block_barrier, warp_exchange };
+enum class WaitPoint { block_barrier, warp_exchange };
 
 struct Fibre {
   void* stack_pointer;
   char* stack;
-  // Of the thread that waits on this fibre:
-  At at;
+  // State of the thread that waits on this fibre:
+  WaitPoint wait_point;
   uint3 thread;
   unsigned index, mask;
   Exchange* exchange;
 };
 
-// Sanitizers put red zones around every local variable.
+// Stacks are larger with a sanitizer, which puts red zones around every local variable.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr size_t stack_bytes = 256 << 10;
 #else
 constexpr size_t stack_bytes = 64 << 10;
 #endif
 
-void destroy(Fibre* fibre) {
+void destroy_fibre(Fibre* fibre) {
   munmap(fibre->stack, stack_bytes);
   delete fibre;
 }
 
-// Of a host thread: the block it runs, and the fibres it runs blocks on.
+// The block that a host thread runs, and the thread's fibres.
 struct Block {
   const Kernel* kernel;
   void** arguments;
-  void* stack_pointer;  // of the host thread, while a fibre runs
+  void* stack_pointer;  // stack of the host thread, while a fibre runs
   Fibre* running;
   std::vector<Fibre*> idle, waiting;
   bool backwards;
   std::vector<char> shared;
 
   ~Block() {
-    for (Fibre* fibre : idle) destroy(fibre);
+    for (Fibre* fibre : idle) destroy_fibre(fibre);
   }
 };
 
 thread_local Block block;
 
-// Saves the registers a call must preserve on the stack that is left, and takes those of the other.
+// Saves the registers that a call must preserve on the stack that is left, and restores them from
+// the stack that is entered.
 extern "C" void emu_switch(void** left, void* entered);
 asm(R"(
 .text
@@ -91,7 +92,7 @@ thread_local const void* host_stack;
 thread_local size_t host_stack_bytes;
 #endif
 
-void enter(Fibre& fibre) {
+void switch_to(Fibre& fibre) {
   block.running = &fibre;
 #if defined(__SANITIZE_ADDRESS__)
   void* fake;
@@ -103,7 +104,7 @@ void enter(Fibre& fibre) {
 #endif
 }
 
-void leave(Fibre& fibre) {
+void switch_back(Fibre& fibre) {
 #if defined(__SANITIZE_ADDRESS__)
   void* fake;
   __sanitizer_start_switch_fiber(&fake, host_stack, host_stack_bytes);
@@ -122,7 +123,7 @@ void run_fibre() {
     block.kernel->run(block.arguments);
     Fibre* self = block.running;
     block.idle.push_back(self);
-    leave(*self);
+    switch_back(*self);
   }
 }
 
@@ -130,63 +131,64 @@ Fibre* new_fibre() {
   void* stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (stack == MAP_FAILED) abort();
-  // The lowest page catches a stack that is too small.
+  // An access to the lowest page shows that the stack is too small.
   mprotect(stack, 4096, PROT_NONE);
   auto* fibre = new Fibre{};
   fibre->stack = static_cast<char*>(stack);
-  // Six registers, the address to return to, and one word that aligns the stack as after a call.
+  // The stack holds six registers, the return address, and one word that aligns it as after a call.
   auto* top = reinterpret_cast<void**>(fibre->stack + stack_bytes);
   top[-2] = reinterpret_cast<void*>(run_fibre);
   fibre->stack_pointer = top - 8;
   return fibre;
 }
 
-Fibre* idle_fibre() {
+Fibre* take_idle_fibre() {
   if (block.idle.empty()) return new_fibre();
   Fibre* fibre = block.idle.back();
   block.idle.pop_back();
   return fibre;
 }
 
-void wait(At at, unsigned mask, Exchange* exchange) {
+void wait_at(WaitPoint wait_point, unsigned mask, Exchange* exchange) {
   Fibre* self = block.running;
-  self->at = at;
-  self->thread = here.thread;
+  self->wait_point = wait_point;
+  self->thread = thread_context.thread;
   self->index = thread_index();
   self->mask = mask;
   self->exchange = exchange;
   block.waiting.push_back(self);
-  leave(*self);
-  here.thread = self->thread;
+  switch_back(*self);
+  thread_context.thread = self->thread;
 }
 
 struct Warp {
   unsigned alive = 0;
-  Fibre* here[32] = {};
+  Fibre* exchanging[32] = {};
 };
 
-// Lets the values of complete warp collectives change hands, and tells who may go on.
-std::vector<Fibre*> complete_warps() {
+// Exchanges the values of complete warp collectives, and returns the fibres that may continue.
+std::vector<Fibre*> complete_exchanges() {
   Warp warps[32];
   for (Fibre* fibre : block.waiting) {
     Warp& warp = warps[fibre->index / 32];
     unsigned lane = fibre->index % 32;
     warp.alive |= 1u << lane;
-    if (fibre->at == At::warp_exchange) warp.here[lane] = fibre;
+    if (fibre->wait_point == WaitPoint::warp_exchange) warp.exchanging[lane] = fibre;
   }
   std::vector<Fibre*> ready;
   for (Warp& warp : warps) {
     unsigned present = 0;
-    for (unsigned lane = 0; lane < 32; lane++) present |= unsigned(warp.here[lane] != nullptr) << lane;
-    for (Fibre* fibre : warp.here) {
+    for (unsigned lane = 0; lane < 32; lane++)
+      present |= unsigned(warp.exchanging[lane] != nullptr) << lane;
+    for (Fibre* fibre : warp.exchanging) {
       if (fibre == nullptr || (fibre->mask & warp.alive & ~present) != 0) continue;
       Exchange& mine = *fibre->exchange;
-      const Fibre* source = mine.source < 32 ? warp.here[mine.source] : nullptr;
-      // The value of a lane that does not take part is undefined; all ones is a NaN.
-      mine.taken = source == nullptr ? ~uint64_t(0) : source->exchange->value;
+      const Fibre* source = mine.source < 32 ? warp.exchanging[mine.source] : nullptr;
+      // The value of a lane that does not take part is undefined. All bits set is a NaN.
+      mine.result = source == nullptr ? ~uint64_t(0) : source->exchange->value;
       for (unsigned lane = 0; lane < 32; lane++) {
-        if (warp.here[lane] != nullptr && (fibre->mask >> lane & 1) != 0)
-          mine.votes |= unsigned(warp.here[lane]->exchange->value != 0) << lane;
+        if (warp.exchanging[lane] != nullptr && (fibre->mask >> lane & 1) != 0)
+          mine.votes |= unsigned(warp.exchanging[lane]->exchange->value != 0) << lane;
       }
       ready.push_back(fibre);
     }
@@ -196,13 +198,13 @@ std::vector<Fibre*> complete_warps() {
 
 bool all_at_block_barrier() {
   for (Fibre* fibre : block.waiting)
-    if (fibre->at != At::block_barrier) return false;
+    if (fibre->wait_point != WaitPoint::block_barrier) return false;
   return true;
 }
 
-// Those whose wait is over, taken out of the waiting ones.
-std::vector<Fibre*> release() {
-  std::vector<Fibre*> ready = all_at_block_barrier() ? block.waiting : complete_warps();
+// Removes the fibres whose wait is over from the waiting ones and returns them.
+std::vector<Fibre*> take_released() {
+  std::vector<Fibre*> ready = all_at_block_barrier() ? block.waiting : complete_exchanges();
   auto released = [&](Fibre* fibre) {
     return std::find(ready.begin(), ready.end(), fibre) != ready.end();
   };
@@ -212,8 +214,8 @@ std::vector<Fibre*> release() {
     block.waiting.erase(std::remove_if(block.waiting.begin(), block.waiting.end(), released),
                         block.waiting.end());
   }
-  // In turn from the first and from the last thread on, so that a forgotten barrier shows whichever
-  // neighbour it should have waited for.
+  // The order alternates between first to last and last to first thread, so that a forgotten
+  // barrier shows for either neighbour.
   block.backwards = !block.backwards;
   std::sort(ready.begin(), ready.end(), [](Fibre* a, Fibre* b) {
     return block.backwards ? a->index > b->index : a->index < b->index;
@@ -222,50 +224,55 @@ std::vector<Fibre*> release() {
 }
 
 bool run_block() {
-  here.left = here.block_size.x * here.block_size.y * here.block_size.z;
-  here.upcoming = {0, 0, 0};
+  thread_context.unstarted = thread_context.block_size.x * thread_context.block_size.y *
+                             thread_context.block_size.z;
+  thread_context.next = {0, 0, 0};
   for (;;) {
-    while (here.left > 0) enter(*idle_fibre());
+    while (thread_context.unstarted > 0) switch_to(*take_idle_fibre());
     if (block.waiting.empty()) return true;
-    std::vector<Fibre*> ready = release();
+    std::vector<Fibre*> ready = take_released();
     if (ready.empty()) {
-      // Their stacks hold half a kernel: they are of no use any more.
-      for (Fibre* fibre : block.waiting) destroy(fibre);
+      // These fibres cannot be reused: their stacks hold a kernel that has not returned.
+      for (Fibre* fibre : block.waiting) destroy_fibre(fibre);
       block.waiting.clear();
       return false;
     }
-    for (Fibre* fibre : ready) enter(*fibre);
+    for (Fibre* fibre : ready) switch_to(*fibre);
   }
 }
 
 }  // namespace
 
-void block_barrier() { wait(At::block_barrier, 0, nullptr); }
+void block_barrier() { wait_at(WaitPoint::block_barrier, 0, nullptr); }
 
-void warp_exchange(unsigned mask, Exchange& exchange) { wait(At::warp_exchange, mask, &exchange); }
+void warp_exchange(unsigned mask, Exchange& exchange) {
+  wait_at(WaitPoint::warp_exchange, mask, &exchange);
+}
 
 bool run_grid(const Kernel& kernel, void** arguments, uint3 grid, uint3 size, size_t shared_bytes) {
   size_t blocks = size_t(grid.x) * grid.y * grid.z;
   size_t threads = size_t(size.x) * size.y * size.z;
-  // A share is worth waking another core for.
-  size_t share = std::max<size_t>(1, 4096 / threads);
-  std::atomic<bool> met{true};
-  parallel((blocks + share - 1) / share, [&](size_t part) {
-    here.block_size = size;
-    here.grid = grid;
+  // A part has enough threads to be worth waking another core.
+  size_t blocks_per_part = std::max<size_t>(1, 4096 / threads);
+  std::atomic<bool> completed{true};
+  parallel((blocks + blocks_per_part - 1) / blocks_per_part, [&](size_t part) {
+    thread_context.block_size = size;
+    thread_context.grid = grid;
     block.kernel = &kernel;
     block.arguments = arguments;
     if (block.shared.size() < shared_bytes + 128) block.shared.resize(shared_bytes + 128);
-    here.dynamic_shared = reinterpret_cast<char*>((uintptr_t(block.shared.data()) + 127) & ~uintptr_t(127));
-    for (size_t i = part * share; i < std::min(blocks, (part + 1) * share); i++) {
-      here.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+    thread_context.dynamic_shared =
+        reinterpret_cast<char*>((uintptr_t(block.shared.data()) + 127) & ~uintptr_t(127));
+    for (size_t i = part * blocks_per_part;
+         i < std::min(blocks, (part + 1) * blocks_per_part); i++) {
+      thread_context.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
                     unsigned(i / (size_t(grid.x) * grid.y))};
-      // Shared memory is not cleared on a device either; a NaN shows who counts on it.
-      memset(here.dynamic_shared, 0xff, shared_bytes);
-      if (!run_block()) met = false;
+      // A device does not clear shared memory either. The NaNs show kernels that rely on zeros.
+      memset(thread_context.dynamic_shared, 0xff, shared_bytes);
+      if (!run_block()) completed = false;
     }
   });
-  return met;
+  return completed;
 }
 
 }  // namespace emu

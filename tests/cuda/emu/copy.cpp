@@ -1,4 +1,4 @@
-// Copies between the host and a device, and filling of memory.
+// Copies between the host and a device, and fills memory.
 #include <algorithm>
 #include <cstring>
 
@@ -7,7 +7,7 @@
 namespace emu {
 namespace {
 
-// What a copy does when its turn comes: by then its memory may be gone.
+// Runs a copy. Its memory may have been freed since the copy was enqueued.
 CUresult copy(void* to, const void* from, size_t bytes, CUdeviceptr a, CUdeviceptr b) {
   for (CUdeviceptr address : {a, b})
     if (address != 0 && bytes_at(address) < bytes) return CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -21,13 +21,13 @@ struct Copy {
   void* to;
   const void* from;
   size_t bytes;
-  // The ends that are on a device; 0 for the others.
+  // The addresses that are on a device; 0 for those on the host.
   CUdeviceptr device_to, device_from;
 };
 
-CUresult begin_copy(const Copy& c, CUstream handle, Device*& device, CUresult* later,
+CUresult begin_copy(const Copy& c, CUstream handle, Device*& device, CUresult* deferred_error,
                     std::shared_ptr<Stream>& stream) {
-  if (CUresult error = enter(c.name, device, later)) return error;
+  if (CUresult error = begin_call(c.name, device, deferred_error)) return error;
   stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   for (CUdeviceptr address : {c.device_to, c.device_from})
@@ -38,14 +38,14 @@ CUresult begin_copy(const Copy& c, CUstream handle, Device*& device, CUresult* l
   return CUDA_SUCCESS;
 }
 
-// A copy to or from page-locked memory touches it when its turn comes, which is why the host must
-// leave it alone. From other memory it is read at once; to other memory the call waits.
+// A copy accesses page-locked memory when it runs, so the host must not touch that memory before.
+// Other host memory is read during the call; a copy to other host memory waits until it has run.
 CUresult copy_async(Copy c, CUstream handle) {
   if (c.bytes == 0) return CUDA_SUCCESS;
   Device* device;
-  CUresult later = CUDA_SUCCESS;
+  CUresult deferred_error = CUDA_SUCCESS;
   std::shared_ptr<Stream> stream;
-  if (CUresult error = begin_copy(c, handle, device, &later, stream)) return error;
+  if (CUresult error = begin_copy(c, handle, device, &deferred_error, stream)) return error;
   std::shared_ptr<std::vector<char>> staged;
   bool captured = stream->capture != nullptr;
   if (c.device_from == 0 && !captured && !is_pinned(c.from, c.bytes)) {
@@ -55,7 +55,7 @@ CUresult copy_async(Copy c, CUstream handle) {
   }
   CUresult result = enqueue(stream, {std::string(c.name) + " " + std::to_string(c.bytes), [=] {
                                        (void)staged;
-                                       if (later != CUDA_SUCCESS) return later;
+                                       if (deferred_error != CUDA_SUCCESS) return deferred_error;
                                        return copy(c.to, c.from, c.bytes, c.device_to, c.device_from);
                                      }});
   if (result != CUDA_SUCCESS) return result;
@@ -83,13 +83,13 @@ template <class T>
 CUresult fill(CUdeviceptr to, T value, size_t n, CUstream handle) {
   if (n == 0) return CUDA_SUCCESS;
   Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter("memset", device, &later)) return error;
+  CUresult deferred_error = CUDA_SUCCESS;
+  if (CUresult error = begin_call("memset", device, &deferred_error)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (to % sizeof(T) != 0 || bytes_at(to) < n * sizeof(T)) return CUDA_ERROR_INVALID_VALUE;
   return enqueue(stream, {"memset " + std::to_string(n * sizeof(T)), [=] {
-                            if (later != CUDA_SUCCESS) return later;
+                            if (deferred_error != CUDA_SUCCESS) return deferred_error;
                             if (bytes_at(to) < n * sizeof(T)) return CUDA_ERROR_ILLEGAL_ADDRESS;
                             std::fill_n(reinterpret_cast<T*>(to), n, value);
                             return CUDA_SUCCESS;

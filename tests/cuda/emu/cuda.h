@@ -1,16 +1,16 @@
-// What a CUDA kernel sees when g++ compiles it for the CPU.
+// Defines CUDA's language extensions so that g++ can compile a kernel for the CPU.
 //
-// `tests/cuda/build` puts this file in front of every .cu file. A thread of a block is an ordinary
+// `tests/cuda/build` includes this file before every .cu file. A thread of a block is an ordinary
 // call of the kernel. The threads of a block run one after another on one fibre, as a plain loop,
-// until one of them waits at a barrier or a warp collective; then the next thread gets a fibre of
+// until one of them waits at a barrier or a warp collective. Then the next thread gets a fibre of
 // its own (block.cpp). So a kernel without barriers costs no more than the loop.
 //
-// Blocks run on several host threads at once, which is why `__shared__` is thread_local and atomics
-// are real ones.
+// Blocks run on several host threads at once. Therefore `__shared__` is thread_local, and atomics
+// are real atomics.
 #pragma once
 
-// Everything a kernel may include comes first, seen as host code: after this file their include
-// guards make them empty, and `__CUDA_ARCH__` can say what the kernel itself should see.
+// Includes every header that a kernel may include, as host code. In the kernel's own includes the
+// include guards then leave these headers empty, so `__CUDA_ARCH__` affects only the kernel's code.
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -31,37 +31,39 @@
 
 namespace emu {
 
-// The place of the running thread in its grid, and the threads of this block that have not started.
-struct Here {
+// The position of the running thread in its grid, and the threads of its block that have not
+// started.
+struct ThreadContext {
   uint3 thread, block, block_size, grid;
-  uint3 upcoming;
-  unsigned left;
+  uint3 next;
+  unsigned unstarted;
   char* dynamic_shared;
 };
 
-// In this model reading `threadIdx` is one instruction. See here.cpp for its price.
-extern __thread Here here __attribute__((tls_model("initial-exec")));
+// With this TLS model, reading `threadIdx` is one instruction. thread_context.cpp states its cost.
+extern __thread ThreadContext thread_context __attribute__((tls_model("initial-exec")));
 
 inline bool next_thread() {
-  if (here.left == 0) return false;
-  here.left--;
-  here.thread = here.upcoming;
-  if (++here.upcoming.x == here.block_size.x) {
-    here.upcoming.x = 0;
-    if (++here.upcoming.y == here.block_size.y) {
-      here.upcoming.y = 0;
-      here.upcoming.z++;
+  if (thread_context.unstarted == 0) return false;
+  thread_context.unstarted--;
+  thread_context.thread = thread_context.next;
+  if (++thread_context.next.x == thread_context.block_size.x) {
+    thread_context.next.x = 0;
+    if (++thread_context.next.y == thread_context.block_size.y) {
+      thread_context.next.y = 0;
+      thread_context.next.z++;
     }
   }
   return true;
 }
 
 inline unsigned thread_index() {
-  const uint3 &t = here.thread, &size = here.block_size;
+  const uint3 &t = thread_context.thread, &size = thread_context.block_size;
   return (t.z * size.y + t.y) * size.x + t.x;
 }
 
-// A kernel as cuLaunchKernel finds it: `run` calls it for the threads that have not started.
+// A kernel that cuLaunchKernel can run: `run` calls the kernel for all threads that have not
+// started.
 struct Kernel {
   const char* name;
   void (*run)(void** arguments);
@@ -73,7 +75,7 @@ void add_kernel(const char* file, const Kernel& kernel);
 template <auto kernel>
 struct Signature;
 
-// Unpacks `void**` by the signature the kernel has in C++, as the driver does by that in the PTX.
+// Unpacks `void**` by the C++ signature of the kernel, as the driver does by its PTX signature.
 template <class... A, void (*kernel)(A...)>
 struct Signature<kernel> {
   template <size_t... I>
@@ -90,41 +92,42 @@ void add(const char* file, const char* name) {
   add_kernel(file, {name, Signature<kernel>::run, Signature<kernel>::sizes()});
 }
 
-// Waits until every thread of the block that has not returned is here.
+// Waits until all threads of the block that have not returned wait here.
 void block_barrier();
 
-// What one lane brings to a warp collective and what it takes away.
+// The values that one lane gives to a warp collective and receives from it.
 struct Exchange {
-  uint64_t value;    // brought
-  unsigned source;   // the lane whose value it wants
-  uint64_t taken;    // that value
-  unsigned votes;    // bit l: lane l took part with a value other than 0
+  uint64_t value;   // the lane's own value
+  unsigned source;  // the lane whose value is wanted
+  uint64_t result;  // the value of lane `source`
+  unsigned votes;   // bit l is set if lane l took part with a value other than 0
 };
 
-// Waits until every lane of `mask` that has not returned is here; then values change hands.
+// Waits until all lanes of `mask` that have not returned wait here, and then exchanges their
+// values.
 void warp_exchange(unsigned mask, Exchange& exchange);
 
 template <class T>
 T* dynamic_shared() {
-  return reinterpret_cast<T*>(here.dynamic_shared);
+  return reinterpret_cast<T*>(thread_context.dynamic_shared);
 }
 
 }  // namespace emu
 
-#define threadIdx (emu::here.thread)
-#define blockIdx (emu::here.block)
-#define blockDim (emu::here.block_size)
-#define gridDim (emu::here.grid)
+#define threadIdx (emu::thread_context.thread)
+#define blockIdx (emu::thread_context.block)
+#define blockDim (emu::thread_context.block_size)
+#define gridDim (emu::thread_context.grid)
 #define warpSize 32
 
-// `extern __shared__ T name[]` is rewritten by the build to a call of `dynamic_shared`.
+// The build rewrites `extern __shared__ T name[]` to a call of `dynamic_shared`.
 #undef __shared__
 #define __shared__ static thread_local
 #undef __constant__
 #define __constant__ static
 #define __syncthreads() emu::block_barrier()
 
-// The launch bound is read from the PTX.
+// The emulator reads launch bounds from the PTX.
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 
@@ -136,10 +139,10 @@ T* dynamic_shared() {
 
 #define __CUDACC_VER_MAJOR__ 13
 #define __CUDACC_VER_MINOR__ 0
-// As in the PTX that is built: capability 7.5.
+// Capability 7.5, for which the PTX is compiled.
 #define __CUDA_ARCH__ 750
 
 #ifdef EMU_KERNELS
-// What the file defines from here on stays in it: two files may name a function alike.
+// Functions of a kernel file are hidden, since two files may have functions of the same name.
 #pragma GCC visibility push(hidden)
 #endif

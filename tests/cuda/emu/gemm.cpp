@@ -1,4 +1,5 @@
-// Matrix product: b in panels of 32 columns, a in strips of 6 rows, a tile of 6 x 32 in registers.
+// Matrix product: b is packed in panels of 32 columns and a in strips of 6 rows, so that a tile of
+// 6 x 32 sums stays in registers.
 #include "gemm.h"
 
 #include <algorithm>
@@ -22,7 +23,8 @@ Vector load_vector(const float* from) {
   return v;
 }
 
-// Strips one after another, each `inner` times `strip` values; rows beyond the end are 0.
+// Returns the strips of a, one after another, each `inner` times `strip` values. Rows beyond the
+// end are 0.
 std::vector<float> pack_strips(const Matrix& a, size_t rows, size_t inner) {
   std::vector<float> packed((rows + strip - 1) / strip * strip * inner);
   for (size_t row = 0; row < rows; row++) {
@@ -39,7 +41,7 @@ void pack_panel(const Matrix& b, size_t first, size_t width, size_t inner, float
       to[k * panel + i] = i < width ? load(b.data, b.type, k * b.row_step + (first + i) * b.column_step) : 0;
 }
 
-// One tile: `strip` rows of one strip times one panel.
+// Computes one tile: one strip times one panel.
 void multiply_tile(const float* a, const float* b, size_t inner, float (&tile)[strip][panel]) {
   Vector sums[strip][2] = {};
   for (size_t k = 0; k < inner; k++) {
@@ -55,7 +57,7 @@ void multiply_tile(const float* a, const float* b, size_t inner, float (&tile)[s
 }  // namespace
 
 void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_t columns, float* c,
-              size_t c_step, bool cores) {
+              size_t c_step, bool use_all_cores) {
   const std::vector<float> strips = pack_strips(a, rows, inner);
   auto do_panel = [&](size_t index) {
     size_t first = index * panel, width = std::min(panel, columns - first);
@@ -69,7 +71,7 @@ void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_
     }
   };
   size_t panels = (columns + panel - 1) / panel;
-  if (cores) return parallel(panels, do_panel);
+  if (use_all_cores) return parallel(panels, do_panel);
   for (size_t i = 0; i < panels; i++) do_panel(i);
 }
 

@@ -1,4 +1,4 @@
-// Matrix product of the emulated libraries: operands of several types, sums in f32.
+// Matrix product for the emulated libraries: operands of several types, sums in f32.
 #pragma once
 
 #include <cmath>
@@ -8,12 +8,13 @@
 
 namespace emu {
 
-// tf32 lies in memory as f32 does, and is rounded when it is read.
+// tf32 is stored as f32, and rounded when it is loaded.
 enum class Type { f32, tf32, f16 };
 
 inline size_t size_of(Type type) { return type == Type::f16 ? 2 : 4; }
 
-// To 10 bits after the leading one: to the nearest, and away from zero half way.
+// Rounds to 10 bits after the leading one: to the nearest number, and half-way cases away from
+// zero.
 inline float round_to_tf32(float value) {
   if (!std::isfinite(value)) return value;
   uint32_t bits;
@@ -41,9 +42,10 @@ struct Matrix {
   size_t row_step, column_step;
 };
 
-// c (rows x columns, each row contiguous, rows in `c_step`) = a (rows x inner) * b (inner x columns).
-// With `cores` the columns are shared out.
+// Computes c = a * b, where a is rows x inner and b is inner x columns. The rows of c are
+// contiguous, and `c_step` elements apart. With `use_all_cores` the columns are shared among the
+// host threads.
 void multiply(const Matrix& a, const Matrix& b, size_t rows, size_t inner, size_t columns, float* c,
-              size_t c_step, bool cores);
+              size_t c_step, bool use_all_cores);
 
 }  // namespace emu

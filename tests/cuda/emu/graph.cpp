@@ -1,4 +1,4 @@
-// Captures and graphs: work that is written down first, and done as often as it is asked for.
+// Captures and graphs: operations that are recorded once and run as often as the graph is launched.
 #include "driver.h"
 
 namespace emu {
@@ -16,23 +16,23 @@ bool forbids_unsafe_calls(const Capture& capture) {
 }
 
 std::shared_ptr<Graph> find_executable(CUgraphExec handle) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   return executables.get(handle);
 }
 
 template <class H>
 CUresult destroy_graph(Handles<Graph>& handles, H handle) {
   std::shared_ptr<Graph> graph;
-  Lock lock(state);
-  graph = handles.take(handle);
+  Lock lock(state_mutex);
+  graph = handles.remove(handle);
   lock.unlock();
-  return graph == nullptr ? CUDA_ERROR_INVALID_HANDLE : broken(graph->device);
+  return graph == nullptr ? CUDA_ERROR_INVALID_HANDLE : sticky_error(graph->device);
 }
 
 }  // namespace
 
 CUresult refuse_in_capture() {
-  Lock lock(state);
+  Lock lock(state_mutex);
   for (auto& [handle, stream] : streams.all) {
     if (stream->capture == nullptr || !forbids_unsafe_calls(*stream->capture)) continue;
     stream->capture->invalid = true;
@@ -41,26 +41,26 @@ CUresult refuse_in_capture() {
   return CUDA_SUCCESS;
 }
 
-// A wait between two captures, or out of one, has no meaning when the graph runs.
-CUresult join_capture(Stream& stream, const Mark& mark) {
-  Lock lock(state);
-  if (!mark.captured) {
+// A wait between two captures, or for an event outside of a capture, has no meaning in a graph.
+CUresult join_capture(Stream& stream, const EventRecord& event_record) {
+  Lock lock(state_mutex);
+  if (!event_record.captured) {
     stream.capture->invalid = true;
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
-  auto capture = mark.stream->capture;
+  auto capture = event_record.stream->capture;
   if (capture == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (stream.capture != nullptr && stream.capture != capture) return CUDA_ERROR_STREAM_CAPTURE_MERGE;
   stream.capture = capture;
   return CUDA_SUCCESS;
 }
 
-void forget_graphs(Device* device) {
-  std::vector<std::shared_ptr<Graph>> gone, gone_too;
-  Lock lock(state);
-  gone = graphs.take_of(device);
-  gone_too = executables.take_of(device);
-  // Their memory is given back when this function ends, without the lock.
+void destroy_graphs(Device* device) {
+  std::vector<std::shared_ptr<Graph>> destroyed_graphs, destroyed_executables;
+  Lock lock(state_mutex);
+  destroyed_graphs = graphs.remove_all_of(device);
+  destroyed_executables = executables.remove_all_of(device);
+  // The vectors free the graphs' memory when this function ends, without the lock.
   lock.unlock();
 }
 
@@ -74,11 +74,11 @@ using namespace emu;
 
 EMU_API CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode) {
   Device* device;
-  if (CUresult error = enter("capture", device)) return error;
+  if (CUresult error = begin_call("capture", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (stream == device->null_stream) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  Lock lock(state);
+  Lock lock(state_mutex);
   if (stream->capture != nullptr) return CUDA_ERROR_ILLEGAL_STATE;
   stream->capture = std::make_shared<Capture>();
   stream->capture->mode = mode;
@@ -91,10 +91,10 @@ EMU_API CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode)
 EMU_API CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph_handle) {
   *graph_handle = nullptr;
   Device* device;
-  if (CUresult error = enter("capture", device)) return error;
+  if (CUresult error = begin_call("capture", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   auto capture = stream->capture;
   if (capture == nullptr) return CUDA_ERROR_ILLEGAL_STATE;
   if (capture->origin != stream.get()) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
@@ -106,20 +106,20 @@ EMU_API CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph_handle) {
   trace("capture", stream->name, "end");
   auto graph = std::make_shared<Graph>();
   graph->device = device;
-  graph->ops = std::move(capture->ops);
+  graph->operations = std::move(capture->operations);
   graph->allocations = std::move(capture->allocations);
   bool valid = !capture->invalid;
-  if (valid) *graph_handle = graphs.put<CUgraph>(graph);
+  if (valid) *graph_handle = graphs.insert<CUgraph>(graph);
   lock.unlock();
   return valid ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
 }
 
 EMU_API CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
   Device* device;
-  if (CUresult error = enter("query", device)) return error;
+  if (CUresult error = begin_call("query", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  Lock lock(state);
+  Lock lock(state_mutex);
   *status = stream->capture == nullptr   ? CU_STREAM_CAPTURE_STATUS_NONE
             : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                        : CU_STREAM_CAPTURE_STATUS_ACTIVE;
@@ -129,43 +129,43 @@ EMU_API CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* sta
 EMU_API CUresult cuGraphInstantiateWithFlags(CUgraphExec* handle, CUgraph graph_handle,
                                              unsigned long long) {
   Device* device;
-  if (CUresult error = enter("instantiate", device)) return error;
-  Lock lock(state);
+  if (CUresult error = begin_call("instantiate", device)) return error;
+  Lock lock(state_mutex);
   auto graph = graphs.get(graph_handle);
   if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  *handle = executables.put<CUgraphExec>(graph);
+  *handle = executables.insert<CUgraphExec>(graph);
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuGraphGetNodes(CUgraph handle, CUgraphNode* nodes, size_t* count) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   auto graph = graphs.get(handle);
   if (graph == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (nodes != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
-  *count = graph->ops.size();
+  *count = graph->operations.size();
   return CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuGraphUpload(CUgraphExec handle, CUstream) {
   Device* device;
-  if (CUresult error = enter("graph_upload", device)) return error;
+  if (CUresult error = begin_call("graph_upload", device)) return error;
   return find_executable(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
   Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter("graph", device, &later)) return error;
+  CUresult deferred_error = CUDA_SUCCESS;
+  if (CUresult error = begin_call("graph", device, &deferred_error)) return error;
   auto graph = find_executable(handle);
   auto stream = find_stream(device, stream_handle);
   if (graph == nullptr || stream == nullptr || graph->device != device)
     return CUDA_ERROR_INVALID_HANDLE;
   count("graph_launches");
   std::string where = stream->name;
-  return enqueue(stream, {"graph of " + std::to_string(graph->ops.size()), [=] {
-                            if (later != CUDA_SUCCESS) return later;
-                            for (const Op& op : graph->ops)
-                              if (CUresult error = run_one(where, op)) return error;
+  return enqueue(stream, {"graph of " + std::to_string(graph->operations.size()), [=] {
+                            if (deferred_error != CUDA_SUCCESS) return deferred_error;
+                            for (const Operation& op : graph->operations)
+                              if (CUresult error = run_operation(where, op)) return error;
                             return CUDA_SUCCESS;
                           }});
 }

@@ -1,4 +1,4 @@
-// The device functions kernels call that CUDA's headers declare for nvcc alone.
+// The device functions that kernels call and that CUDA's headers declare for nvcc only.
 #pragma once
 
 using std::isfinite;
@@ -56,7 +56,8 @@ inline float __fsqrt_rn(float x) { return sqrtf(x); }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 
-// A float to an integer saturates on the device, and NaN becomes 0; in C++ both are undefined.
+// On the device, a conversion from float to integer saturates and converts NaN to 0. In C++ both
+// cases are undefined.
 namespace emu {
 template <class To>
 inline To saturate(double x) {
@@ -83,7 +84,7 @@ inline T __ldg(const T* p) {
 }
 
 // --- Halves ---
-// The conversions in cuda_fp16.h are bit by bit on a host; the processor has an instruction.
+// These use an instruction of the processor. On a host, cuda_fp16.h converts bit by bit.
 
 namespace emu {
 inline float half_to_float(__half x) { return float(bits<_Float16>(x)); }
@@ -132,7 +133,7 @@ struct Word<8> {
   using Type = uint64_t;
 };
 
-// Replaces the value at `p` by what `change` makes of it, and returns the old one.
+// Replaces the value at `p` by `change(value)` and returns the old value.
 template <class T, class F>
 inline T atomically(T* p, F change) {
   using W = typename Word<sizeof(T)>::Type;
@@ -186,7 +187,7 @@ inline T shuffle(unsigned mask, T value, unsigned source) {
   memcpy(&exchange.value, &value, sizeof value);
   exchange.source = source;
   warp_exchange(mask, exchange);
-  memcpy(&value, &exchange.taken, sizeof value);
+  memcpy(&value, &exchange.result, sizeof value);
   return value;
 }
 inline int lane() { return int(thread_index() % 32); }

@@ -1,4 +1,4 @@
-// What the emulated cuBLAS, cuDNN and cuRAND need of the emulated driver.
+// The interface of the emulated driver for the emulated cuBLAS, cuDNN and cuRAND.
 #pragma once
 
 #include <cuda.h>
@@ -8,15 +8,15 @@
 
 namespace emu {
 
-// Puts work into a stream of the calling thread's device. `kind` is the counter it adds to and the
-// name planned faults know it by.
+// Enqueues work on a stream of the calling thread's device. `kind` is the counter that is
+// increased, and the kind of planned faults.
 CUresult submit(CUstream stream, const char* kind, const std::string& name,
                 std::function<void()> work);
 
-// The error that a call of this kind on this device is to meet, or CUDA_SUCCESS. Counts the call.
+// Counts a call of this kind on this device. Returns the error planned for it, or CUDA_SUCCESS.
 CUresult planned_fault(const std::string& kind, int device);
 
-// Bytes from `address` to the end of its allocation; 0 if it is not memory of a device.
+// Returns the bytes from `address` to the end of its allocation, or 0 if it is not device memory.
 size_t bytes_at(CUdeviceptr address);
 
 }  // namespace emu

@@ -1,4 +1,4 @@
-// Modules and kernels: what a PTX text defines, and what a launch does with it.
+// Modules and kernels: reads the kernels that a PTX text defines, and launches them.
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -12,18 +12,18 @@ namespace {
 
 using Lock = std::unique_lock<std::mutex>;
 
-struct Entry {
+struct PtxEntry {
   size_t arguments;
   unsigned threads_max;
 };
 
-// The kernels of one .cu file, by name. Two files may have a kernel of one name.
-using File = std::map<std::string, Kernel>;
+// The kernels of one .cu file, by name. Two files may have kernels of the same name.
+using KernelFile = std::map<std::string, Kernel>;
 
 struct Module {
   Device* device;
-  const File* file;  // null if none of its kernels was built
-  std::map<std::string, Entry> entries;
+  const KernelFile* file;  // null if none of its kernels is built into the emulator
+  std::map<std::string, PtxEntry> entries;
 };
 
 struct Function {
@@ -36,8 +36,8 @@ struct Function {
 Handles<Module>& modules = *new Handles<Module>;
 Handles<Function>& functions = *new Handles<Function>;
 
-std::map<std::string, File>& files() {
-  static std::map<std::string, File> all;
+std::map<std::string, KernelFile>& files() {
+  static std::map<std::string, KernelFile> all;
   return all;
 }
 
@@ -49,7 +49,8 @@ size_t count_arguments(const std::string& list) {
   return found;
 }
 
-// `.maxntid x, y, z` between the arguments and the body is what __launch_bounds__ became.
+// Returns the most threads of a block: nvcc compiles __launch_bounds__ to `.maxntid x, y, z`
+// between the arguments and the body.
 unsigned launch_bound(const std::string& directives) {
   size_t at = directives.find(".maxntid");
   if (at == std::string::npos) return 1024;
@@ -58,9 +59,9 @@ unsigned launch_bound(const std::string& directives) {
   return x * y * z;
 }
 
-// The kernels that a PTX text defines: `.entry name(arguments) directives { body }`.
-std::map<std::string, Entry> entries_of(const std::string& ptx) {
-  std::map<std::string, Entry> entries;
+// Returns the kernels that a PTX text defines: `.entry name(arguments) directives { body }`.
+std::map<std::string, PtxEntry> parse_entries(const std::string& ptx) {
+  std::map<std::string, PtxEntry> entries;
   const std::string keyword = ".entry";
   for (size_t at = 0; (at = ptx.find(keyword, at)) != std::string::npos;) {
     at += keyword.size();
@@ -78,9 +79,10 @@ std::map<std::string, Entry> entries_of(const std::string& ptx) {
   return entries;
 }
 
-// A PTX text does not say what it was compiled from: the file with most of its kernels it is.
-const File* file_of(const std::map<std::string, Entry>& entries) {
-  const File* best = nullptr;
+// Returns the kernel file that has most of the kernels of a PTX text: the text does not name its
+// file.
+const KernelFile* find_file(const std::map<std::string, PtxEntry>& entries) {
+  const KernelFile* best = nullptr;
   size_t most = 0;
   for (auto& [path, file] : files()) {
     size_t common = 0;
@@ -95,7 +97,7 @@ const File* file_of(const std::map<std::string, Entry>& entries) {
 
 CUresult load_module(CUmodule* handle, const void* image) {
   Device* device;
-  if (CUresult error = enter("module", device)) return error;
+  if (CUresult error = begin_call("module", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   if (memcmp(image, "\x7f" "ELF", 4) == 0) {
     complain_once("a module is binary: only PTX text is emulated");
@@ -108,10 +110,10 @@ CUresult load_module(CUmodule* handle, const void* image) {
   }
   auto module = std::make_shared<Module>();
   module->device = device;
-  module->entries = entries_of(ptx);
-  module->file = file_of(module->entries);
-  Lock lock(state);
-  *handle = modules.put<CUmodule>(module);
+  module->entries = parse_entries(ptx);
+  module->file = find_file(module->entries);
+  Lock lock(state_mutex);
+  *handle = modules.insert<CUmodule>(module);
   return CUDA_SUCCESS;
 }
 
@@ -126,7 +128,7 @@ bool is_launchable(const Function& function, uint3 grid, uint3 block, unsigned s
   return shared_bytes <= unsigned(function.shared_limit);
 }
 
-// The values a kernel is called with, copied when it is launched.
+// The argument values of a launch, copied at the launch.
 struct Arguments {
   std::vector<uint64_t> storage;
   std::vector<void*> pointers;
@@ -143,8 +145,8 @@ struct Arguments {
     }
   }
 
-  // Looks at the two words every argument begins with: what a structure holds between its later
-  // members is whatever lay there, and may look like an address.
+  // Tests only the first two words of each argument: the padding between later members of a
+  // structure is not initialised, and may look like an address.
   bool point_to_freed_memory(const Kernel& kernel) const {
     for (size_t i = 0; i < pointers.size(); i++) {
       uint64_t words[2] = {};
@@ -180,10 +182,10 @@ CUresult run_launch(const Launch& launch) {
 
 void add_kernel(const char* file, const Kernel& kernel) { files()[file].emplace(kernel.name, kernel); }
 
-void forget_modules(Device* device) {
-  Lock lock(state);
-  functions.take_of(device);
-  modules.take_of(device);
+void destroy_modules(Device* device) {
+  Lock lock(state_mutex);
+  functions.remove_all_of(device);
+  modules.remove_all_of(device);
 }
 
 }  // namespace emu
@@ -202,19 +204,19 @@ EMU_API CUresult cuModuleLoadDataEx(CUmodule* handle, const void* image, unsigne
 }
 
 EMU_API CUresult cuModuleUnload(CUmodule handle) {
-  Lock lock(state);
-  return modules.take(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+  Lock lock(state_mutex);
+  return modules.remove(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
 }
 
 EMU_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_handle, const char* name) {
   Device* device;
-  if (CUresult error = enter("module", device)) return error;
-  Lock lock(state);
+  if (CUresult error = begin_call("module", device)) return error;
+  Lock lock(state_mutex);
   auto module = modules.get(module_handle);
   if (module == nullptr || module->device != device) return CUDA_ERROR_INVALID_HANDLE;
   auto entry = module->entries.find(name);
   if (entry == module->entries.end()) return CUDA_ERROR_NOT_FOUND;
-  const File* file = module->file;
+  const KernelFile* file = module->file;
   if (file == nullptr || file->count(name) == 0) {
     complain_once(std::string("kernel ") + name + " was not built into the emulator");
     return CUDA_ERROR_NOT_SUPPORTED;
@@ -228,12 +230,12 @@ EMU_API CUresult cuModuleGetFunction(CUfunction* handle, CUmodule module_handle,
   function->device = device;
   function->kernel = kernel;
   function->threads_max = entry->second.threads_max;
-  *handle = functions.put<CUfunction>(function);
+  *handle = functions.insert<CUfunction>(function);
   return CUDA_SUCCESS;
 }
 
 static std::shared_ptr<Function> find_function(CUfunction handle) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   return functions.get(handle);
 }
 
@@ -264,8 +266,8 @@ EMU_API CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned gri
                                 unsigned shared_bytes, CUstream stream_handle, void** arguments,
                                 void** extra) {
   Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter("launch", device, &later)) return error;
+  CUresult deferred_error = CUDA_SUCCESS;
+  if (CUresult error = begin_call("launch", device, &deferred_error)) return error;
   auto function = find_function(handle);
   auto stream = find_stream(device, stream_handle);
   if (function == nullptr || stream == nullptr || function->device != device)
@@ -277,6 +279,7 @@ EMU_API CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned gri
   launch.arguments = std::make_shared<Arguments>(*launch.kernel, arguments);
   count("launches");
   return enqueue(stream, {std::string("kernel ") + launch.kernel->name, [=] {
-                            return later != CUDA_SUCCESS ? later : run_launch(launch);
+                            return deferred_error != CUDA_SUCCESS ? deferred_error
+                                                                  : run_launch(launch);
                           }});
 }

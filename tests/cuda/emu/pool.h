@@ -1,4 +1,4 @@
-// Host threads that share out work.
+// A pool of host threads that share work.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 
 namespace emu {
 
-// Calls `f` for 0 to n - 1, on all cores where they are free.
-void parallel(size_t n, const std::function<void(size_t)>& f);
+// Calls `function` for 0 to `size` - 1. Uses all cores, unless another call is using them.
+void parallel(size_t size, const std::function<void(size_t)>& function);
 
 }  // namespace emu

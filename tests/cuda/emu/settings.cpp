@@ -1,4 +1,4 @@
-// Settings, faults, counters and the trace. driver.cpp lists what there is to set and to count.
+// Settings, planned faults, counters and the trace. driver.cpp lists all settings and counters.
 #include "settings.h"
 
 #include <cstdio>
@@ -14,7 +14,7 @@ namespace {
 
 struct Fault {
   std::string kind;
-  int64_t call, seen = 0, times = 1;
+  int64_t call, calls_seen = 0, times = 1;
   CUresult code;
   int device = -1;
 };
@@ -29,14 +29,14 @@ std::map<std::string, int64_t>& counters() {
   return all;
 }
 
-// Only what a stream does can take for ever.
+// Only operations of a stream can hang.
 bool may_hang(const std::string& kind) {
   static const std::set<std::string> kinds{"launch", "graph", "gemm", "conv",
                                            "h2d",    "d2h",   "d2d",  "memset"};
   return kinds.count(kind) > 0;
 }
 
-// KIND:CALL:CODE[:TIMES][@DEVICE]
+// Parses KIND:CALL:CODE[:TIMES][@DEVICE].
 bool parse_fault(std::string text, Fault& fault) {
   size_t at = text.find('@');
   if (at != std::string::npos) {
@@ -49,8 +49,8 @@ bool parse_fault(std::string text, Fault& fault) {
   if (parts.size() < 3 || parts.size() > 4) return false;
   fault.kind = parts[0];
   fault.call = atoll(parts[1].c_str());
-  fault.code = parts[2] == "hang" ? never_ends : CUresult(atoi(parts[2].c_str()));
-  if (fault.code == never_ends && !may_hang(fault.kind)) return false;
+  fault.code = parts[2] == "hang" ? hang_code : CUresult(atoi(parts[2].c_str()));
+  if (fault.code == hang_code && !may_hang(fault.kind)) return false;
   if (parts.size() == 4) fault.times = parts[3] == "*" ? INT64_MAX : atoll(parts[3].c_str());
   return fault.call > 0 && fault.code > 0 && fault.times > 0;
 }
@@ -99,7 +99,8 @@ bool set_memory(const std::string& value) {
   return true;
 }
 
-// A misspelt setting must not pass as one that is met.
+// Reads the settings from the environment. A setting that does not exist ends the process, so that
+// a misspelt one is noticed.
 struct FromEnvironment {
   FromEnvironment() {
     for (const char* name : {"streams", "devices", "capability", "cuda_version", "memory_mib",
@@ -166,17 +167,18 @@ void complain_once(const std::string& text) {
 CUresult planned_fault(const std::string& kind, int device) {
   std::lock_guard lock(mutex);
   for (Fault& fault : faults) {
-    bool meant = (fault.kind == kind || fault.kind == "any") &&
+    bool matches = (fault.kind == kind || fault.kind == "any") &&
                  (fault.device < 0 || fault.device == device);
-    if (!meant) continue;
-    fault.seen++;
-    if (fault.seen >= fault.call && fault.seen - fault.call < fault.times) return fault.code;
+    if (!matches) continue;
+    fault.calls_seen++;
+    if (fault.calls_seen >= fault.call && fault.calls_seen - fault.call < fault.times)
+      return fault.code;
   }
   return CUDA_SUCCESS;
 }
 
 bool breaks_device(CUresult error) {
-  if (error == never_ends) return true;
+  if (error == hang_code) return true;
   switch (error) {
     case CUDA_ERROR_DEVICE_UNAVAILABLE:
     case CUDA_ERROR_ECC_UNCORRECTABLE:
@@ -200,7 +202,7 @@ int64_t counter(const std::string& name) {
   return found == counters().end() ? 0 : found->second;
 }
 
-// When the library is loaded, after everything above is built.
+// Runs when the library is loaded, after the objects above are constructed.
 static FromEnvironment from_environment;
 
 }  // namespace emu

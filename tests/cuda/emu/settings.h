@@ -1,4 +1,4 @@
-// Settings, faults, counters and the trace: what a test can ask of the emulator.
+// Settings, planned faults, counters and the trace, by which a test controls the emulator.
 #pragma once
 
 #include <cuda.h>
@@ -23,26 +23,28 @@ struct Settings {
 
 Settings& settings();
 
-// False for a name or value that does not exist.
+// Returns false if the name or the value does not exist.
 bool set(const std::string& name, const std::string& value);
 
 void count(const char* name, int64_t by = 1);
 void raise_to(const char* name, int64_t value);
 int64_t counter(const std::string& name);
 
-// One line of the trace, if there is one: what happened (enqueue, run, wait ...), where, and details.
+// Writes one line to the trace, if it is on: what happened (enqueue, run, wait ...), where,
+// details.
 void trace(const char* what, const std::string& where, const std::string& details);
 
-// Says once on stderr what the emulator cannot do, or what the program must not.
+// Counts a complaint about a missing feature of the emulator or a misuse by the program, and prints
+// each text once on stderr.
 void complain_once(const std::string& text);
 
-// In place of an error: what meets it never ends. No error of the driver has this number.
-constexpr CUresult never_ends = CUresult(1000);
+// Stands for an error code: the operation never ends. No error of the driver has this number.
+constexpr CUresult hang_code = CUresult(1000);
 
-// The error that a call of this kind on this device is to meet, or CUDA_SUCCESS. Counts the call.
+// Counts a call of this kind on this device. Returns the error planned for it, or CUDA_SUCCESS.
 CUresult planned_fault(const std::string& kind, int device);
 
-// Whether a device that met this error refuses everything until it is reset, or hangs.
+// Returns true for errors after which a device refuses all calls until its reset, and for hangs.
 bool breaks_device(CUresult error);
 
 }  // namespace emu

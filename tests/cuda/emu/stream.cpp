@@ -1,8 +1,8 @@
-// Streams: queues of work.
+// Streams: queues of operations.
 //
-// Every stream is a queue of work. In the mode `now` it is done when it comes. In `lazy` nothing is
-// done until somebody waits for it, and then only what they wait for: whoever forgets a wait sees
-// old data, every time. In `threads` each stream works on a thread of its own.
+// In the mode `now` an operation runs when it is enqueued. In `lazy` an operation runs only when a
+// call waits for it, so a program that forgets a wait sees old data every time. In `threads` each
+// stream runs on its own thread.
 #include <algorithm>
 
 #include "driver.h"
@@ -10,49 +10,49 @@
 
 namespace emu {
 
-// Never destroyed: threads of streams wait on them until the process ends.
-std::mutex& state = *new std::mutex;
-std::condition_variable& moved = *new std::condition_variable;
+// These are never destroyed: threads of streams wait on them until the process ends.
+std::mutex& state_mutex = *new std::mutex;
+std::condition_variable& progress = *new std::condition_variable;
 Handles<Stream>& streams = *new Handles<Stream>;
 
 namespace {
 
-// In the modes `now` and `lazy` one thread works at a time. A wait inside a queue works off another
-// queue, hence recursive.
-std::recursive_mutex& working = *new std::recursive_mutex;
+// In the modes `now` and `lazy` one thread runs operations at a time. The mutex is recursive, since
+// a wait inside one queue runs another queue.
+std::recursive_mutex& executor_mutex = *new std::recursive_mutex;
 
-// How often streams that hang were told to go on.
-int rounds = 0;
+// The number of times that streams have been resumed.
+int resumes = 0;
 
 using Lock = std::unique_lock<std::mutex>;
-using Executor = std::lock_guard<std::recursive_mutex>;
+using ExecutorLock = std::lock_guard<std::recursive_mutex>;
 
-void execute(Stream& stream, const Op& op) {
+void execute(Stream& stream, const Operation& op) {
   Device* device = stream.device;
-  int round;
+  int resumes_before;
   {
-    Lock lock(state);
-    if (device->broken != CUDA_SUCCESS && !op.always) return;
-    round = op.waits ? rounds : op.round;
+    Lock lock(state_mutex);
+    if (device->sticky_error != CUDA_SUCCESS && !op.runs_on_broken_device) return;
+    resumes_before = op.waits_for_event ? resumes : op.resumes_before;
   }
-  CUresult result = run_one(stream.name, op);
-  Lock lock(state);
-  if (result == never_ends) {
+  CUresult result = run_operation(stream.name, op);
+  Lock lock(state_mutex);
+  if (result == hang_code) {
     bool is_null = &stream == device->null_stream.get();
     if (is_null) complain_once("a null stream that hangs is not emulated");
-    // Unless streams were told to go on since: nobody would say so again.
-    stream.hangs = round == rounds;
-    // What waits for a stream that hangs waits again when that one goes on.
-    if (op.waits) stream.queue.push_front(op);
-  } else if (result != CUDA_SUCCESS && device->broken == CUDA_SUCCESS) {
-    device->broken = result;
+    // If streams were resumed since, the stream must not hang: no further resume would come.
+    stream.hangs = resumes_before == resumes;
+    // An operation that waits for a stream that hangs runs again after that stream is resumed.
+    if (op.waits_for_event) stream.queue.push_front(op);
+  } else if (result != CUDA_SUCCESS && device->sticky_error == CUDA_SUCCESS) {
+    device->sticky_error = result;
   }
 }
 
-bool execute_next(Stream& stream) {
-  Op op;
+bool run_next(Stream& stream) {
+  Operation op;
   {
-    Lock lock(state);
+    Lock lock(state_mutex);
     if (stream.queue.empty() || stream.hangs) return false;
     op = std::move(stream.queue.front());
     stream.queue.pop_front();
@@ -61,19 +61,20 @@ bool execute_next(Stream& stream) {
   return true;
 }
 
-// In the modes `now` and `lazy`: does all there is to do, up to where the stream hangs.
-void work_off(Stream& stream) {
-  Executor alone(working);
-  while (execute_next(stream)) {
+// In the modes `now` and `lazy`, runs all operations up to the one in which the stream hangs.
+void run_queue(Stream& stream) {
+  ExecutorLock executor_lock(executor_mutex);
+  while (run_next(stream)) {
   }
 }
 
-void serve(std::shared_ptr<Stream> stream) {
-  Lock lock(state);
+void run_stream_thread(std::shared_ptr<Stream> stream) {
+  Lock lock(state_mutex);
   for (;;) {
-    moved.wait(lock, [&] { return (!stream->queue.empty() && !stream->hangs) || stream->closed; });
+    progress.wait(
+        lock, [&] { return (!stream->queue.empty() && !stream->hangs) || stream->closed; });
     if (stream->queue.empty() || stream->hangs) return;
-    Op op = std::move(stream->queue.front());
+    Operation op = std::move(stream->queue.front());
     stream->queue.pop_front();
     stream->running = true;
     lock.unlock();
@@ -81,78 +82,78 @@ void serve(std::shared_ptr<Stream> stream) {
     op = {};
     lock.lock();
     stream->running = false;
-    moved.notify_all();
+    progress.notify_all();
   }
 }
 
 std::vector<std::shared_ptr<Stream>> streams_of(Device* device) {
-  Lock lock(state);
+  Lock lock(state_mutex);
   std::vector<std::shared_ptr<Stream>> found;
   for (auto& [handle, stream] : streams.all)
     if (stream->device == device) found.push_back(stream);
   return found;
 }
 
-// The null stream waits for all blocking streams, and they for it: it does its work at once.
-CUresult run_on_null_stream(const std::shared_ptr<Stream>& null_stream, const Op& op) {
+// The null stream and all blocking streams wait for each other, so its operations run at once.
+CUresult run_on_null_stream(const std::shared_ptr<Stream>& null_stream, const Operation& op) {
   for (auto& stream : streams_of(null_stream->device)) {
     if (!stream->blocking) continue;
     if (stream->capture != nullptr) return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
-    finish(stream);
+    synchronize(stream);
   }
-  Executor alone(working);
+  ExecutorLock executor_lock(executor_mutex);
   execute(*null_stream, op);
   return CUDA_SUCCESS;
 }
 
 }  // namespace
 
-CUresult run_one(const std::string& where, const Op& op) {
+CUresult run_operation(const std::string& where, const Operation& op) {
   trace("run", where, op.name);
   CUresult result = op.run();
   if (result == CUDA_SUCCESS && settings().check) result = check_guards(op.name);
   return result;
 }
 
-CUresult broken(Device* device) {
-  Lock lock(state);
-  return device->broken;
+CUresult sticky_error(Device* device) {
+  Lock lock(state_mutex);
+  return device->sticky_error;
 }
 
-bool is_done(const Mark& mark) {
-  Lock lock(state);
-  return mark.done;
+bool is_done(const EventRecord& event_record) {
+  Lock lock(state_mutex);
+  return event_record.done;
 }
 
-bool reach(const Mark& mark) {
-  if (is_done(mark)) return true;
+bool run_until(const EventRecord& event_record) {
+  if (is_done(event_record)) return true;
   if (settings().streams == Streams::threads) {
-    Lock lock(state);
-    moved.wait(lock, [&] { return mark.done; });
+    Lock lock(state_mutex);
+    progress.wait(lock, [&] { return event_record.done; });
     return true;
   }
-  Executor alone(working);
+  ExecutorLock executor_lock(executor_mutex);
   for (;;) {
-    while (!is_done(mark) && execute_next(*mark.stream)) {
+    while (!is_done(event_record) && run_next(*event_record.stream)) {
     }
-    Lock lock(state);
-    if (mark.done || mark.stream->hangs) return mark.done;
-    // It was told to go on in between.
-    if (mark.stream->queue.empty()) return true;
+    Lock lock(state_mutex);
+    if (event_record.done || event_record.stream->hangs) return event_record.done;
+    // The stream was resumed in between.
+    if (event_record.stream->queue.empty()) return true;
   }
 }
 
-void finish_mark(const Mark& mark) {
-  while (!reach(mark)) {
-    Lock lock(state);
-    moved.wait(lock, [&] { return !mark.stream->hangs; });
+void wait_for_record(const EventRecord& event_record) {
+  while (!run_until(event_record)) {
+    Lock lock(state_mutex);
+    progress.wait(lock, [&] { return !event_record.stream->hangs; });
   }
 }
 
 void make_progress(Stream& stream) {
   if (settings().streams != Streams::lazy) return;
-  Executor alone(working);
-  execute_next(stream);
+  ExecutorLock executor_lock(executor_mutex);
+  run_next(stream);
 }
 
 uintptr_t next_handle() {
@@ -171,105 +172,106 @@ std::shared_ptr<Stream> new_stream(Device* device, const std::string& name, bool
 std::shared_ptr<Stream> find_stream(Device* device, CUstream handle) {
   if (handle == nullptr || handle == CU_STREAM_LEGACY) return device->null_stream;
   if (handle == CU_STREAM_PER_THREAD) complain_once("the stream per thread is not emulated");
-  Lock lock(state);
+  Lock lock(state_mutex);
   auto stream = streams.get(handle);
   return stream != nullptr && stream->device == device ? stream : nullptr;
 }
 
-CUresult enqueue(const std::shared_ptr<Stream>& stream, Op op) {
+CUresult enqueue(const std::shared_ptr<Stream>& stream, Operation op) {
   Device* device = stream->device;
   if (stream == device->null_stream) {
     trace("enqueue", stream->name, op.name);
     CUresult result = run_on_null_stream(stream, op);
-    return result != CUDA_SUCCESS ? result : broken(device);
+    return result != CUDA_SUCCESS ? result : sticky_error(device);
   }
-  Lock lock(state);
-  op.round = rounds;
+  Lock lock(state_mutex);
+  op.resumes_before = resumes;
   if (stream->capture != nullptr) {
     if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     trace("capture", stream->name, op.name);
-    stream->capture->ops.push_back(std::move(op));
+    stream->capture->operations.push_back(std::move(op));
     return CUDA_SUCCESS;
   }
   trace("enqueue", stream->name, op.name);
   switch (settings().streams) {
     case Streams::now:
-      // Through the queue, where it stays if the stream hangs.
+      // The operation goes through the queue, where it stays if the stream hangs.
       stream->queue.push_back(std::move(op));
       lock.unlock();
-      work_off(*stream);
-      return broken(device);
+      run_queue(*stream);
+      return sticky_error(device);
     case Streams::lazy:
       stream->queue.push_back(std::move(op));
       return CUDA_SUCCESS;
     case Streams::threads:
       stream->queue.push_back(std::move(op));
-      if (!stream->thread.joinable()) stream->thread = std::thread(serve, stream);
-      moved.notify_all();
+      if (!stream->thread.joinable()) stream->thread = std::thread(run_stream_thread, stream);
+      progress.notify_all();
       return CUDA_SUCCESS;
   }
   return CUDA_ERROR_UNKNOWN;
 }
 
-void finish(const std::shared_ptr<Stream>& stream) {
+void synchronize(const std::shared_ptr<Stream>& stream) {
   if (settings().streams == Streams::threads) {
-    Lock lock(state);
-    moved.wait(lock, [&] { return stream->queue.empty() && !stream->running && !stream->hangs; });
+    Lock lock(state_mutex);
+    progress.wait(
+        lock, [&] { return stream->queue.empty() && !stream->running && !stream->hangs; });
     return;
   }
   for (;;) {
-    work_off(*stream);
-    Lock lock(state);
+    run_queue(*stream);
+    Lock lock(state_mutex);
     if (stream->queue.empty() && !stream->hangs) return;
-    moved.wait(lock, [&] { return !stream->hangs; });
+    progress.wait(lock, [&] { return !stream->hangs; });
   }
 }
 
-void finish_device(Device* device) {
-  for (auto& stream : streams_of(device)) finish(stream);
+void synchronize_device(Device* device) {
+  for (auto& stream : streams_of(device)) synchronize(stream);
 }
 
-void finish_everything() {
+void synchronize_all() {
   std::vector<std::shared_ptr<Stream>> all;
   {
-    Lock lock(state);
+    Lock lock(state_mutex);
     for (auto& [handle, stream] : streams.all) all.push_back(stream);
   }
-  for (auto& stream : all) finish(stream);
+  for (auto& stream : all) synchronize(stream);
 }
 
 void resume_streams() {
-  Lock lock(state);
-  ++rounds;
+  Lock lock(state_mutex);
+  ++resumes;
   for (auto& [handle, stream] : streams.all) stream->hangs = false;
-  moved.notify_all();
+  progress.notify_all();
 }
 
-static void close(const std::shared_ptr<Stream>& stream) {
-  Lock lock(state);
+static void close_stream(const std::shared_ptr<Stream>& stream) {
+  Lock lock(state_mutex);
   stream->closed = true;
   stream->capture = nullptr;
   if (stream->thread.joinable()) stream->thread.detach();
-  moved.notify_all();
+  progress.notify_all();
 }
 
-void forget_streams(Device* device) {
-  for (auto& stream : streams.take_of(device)) close(stream);
-  forget_events(device);
-  forget_graphs(device);
+void destroy_streams(Device* device) {
+  for (auto& stream : streams.remove_all_of(device)) close_stream(stream);
+  destroy_events(device);
+  destroy_graphs(device);
 }
 
 CUresult submit(CUstream handle, const char* kind, const std::string& name,
                 std::function<void()> work) {
   Device* device;
-  CUresult later = CUDA_SUCCESS;
-  if (CUresult error = enter(kind, device, &later)) return error;
+  CUresult deferred_error = CUDA_SUCCESS;
+  if (CUresult error = begin_call(kind, device, &deferred_error)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   count(kind);
   return enqueue(stream, {std::string(kind) + " " + name, [=] {
-                            if (later == CUDA_SUCCESS) work();
-                            return later;
+                            if (deferred_error == CUDA_SUCCESS) work();
+                            return deferred_error;
                           }});
 }
 
@@ -282,11 +284,12 @@ using namespace emu;
 EMU_API CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned flags, int) {
   static int created = 0;
   Device* device;
-  if (CUresult error = enter("stream", device)) return error;
+  if (CUresult error = begin_call("stream", device)) return error;
   count("live_streams");
-  Lock lock(state);
+  Lock lock(state_mutex);
   auto name = "d" + std::to_string(device->ordinal) + ".s" + std::to_string(++created);
-  *handle = streams.put<CUstream>(new_stream(device, name, (flags & CU_STREAM_NON_BLOCKING) == 0));
+  *handle = streams.insert<CUstream>(
+      new_stream(device, name, (flags & CU_STREAM_NON_BLOCKING) == 0));
   return CUDA_SUCCESS;
 }
 
@@ -297,20 +300,20 @@ EMU_API CUresult cuStreamCreate(CUstream* handle, unsigned flags) {
 EMU_API CUresult cuStreamDestroy(CUstream handle) {
   std::shared_ptr<Stream> stream;
   {
-    Lock lock(state);
-    stream = streams.take(handle);
+    Lock lock(state_mutex);
+    stream = streams.remove(handle);
   }
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   count("live_streams", -1);
-  // Its work is still done; on a device, later.
-  finish(stream);
-  close(stream);
-  return broken(stream->device);
+  // The operations of the stream still run. On a device they would run later.
+  synchronize(stream);
+  close_stream(stream);
+  return sticky_error(stream->device);
 }
 
 EMU_API CUresult cuStreamSynchronize(CUstream handle) {
   Device* device;
-  if (CUresult error = enter("sync", device)) return error;
+  if (CUresult error = begin_call("sync", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
@@ -318,20 +321,20 @@ EMU_API CUresult cuStreamSynchronize(CUstream handle) {
   if (stream == device->null_stream) {
     run_on_null_stream(stream, {"sync", [] { return CUDA_SUCCESS; }});
   } else {
-    finish(stream);
+    synchronize(stream);
   }
-  return broken(device);
+  return sticky_error(device);
 }
 
 EMU_API CUresult cuStreamQuery(CUstream handle) {
   Device* device;
-  if (CUresult error = enter("query", device)) return error;
+  if (CUresult error = begin_call("query", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   {
-    Lock lock(state);
-    if (stream->queue.empty() && !stream->running && !stream->hangs) return device->broken;
+    Lock lock(state_mutex);
+    if (stream->queue.empty() && !stream->running && !stream->hangs) return device->sticky_error;
   }
   make_progress(*stream);
   return CUDA_ERROR_NOT_READY;
@@ -339,16 +342,16 @@ EMU_API CUresult cuStreamQuery(CUstream handle) {
 
 EMU_API CUresult cuCtxSynchronize() {
   Device* device;
-  if (CUresult error = enter("sync", device)) return error;
+  if (CUresult error = begin_call("sync", device)) return error;
   if (CUresult error = refuse_in_capture()) return error;
   trace("wait", "d" + std::to_string(device->ordinal), "device");
-  finish_device(device);
-  return broken(device);
+  synchronize_device(device);
+  return sticky_error(device);
 }
 
 EMU_API CUresult cuLaunchHostFunc(CUstream handle, CUhostFn call, void* data) {
   Device* device;
-  if (CUresult error = enter("host", device)) return error;
+  if (CUresult error = begin_call("host", device)) return error;
   auto stream = find_stream(device, handle);
   if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return enqueue(stream, {"host", [=] { return call(data), CUDA_SUCCESS; }});

@@ -1,15 +1,15 @@
-// What all kernels share.
+// Types and functions that all kernels share.
 //
-// A value is stored as T, `float` or `__half`; whatever is computed is computed in `float`.
-// Images lie with their channels last: [batch, height, width, channels]. Every kernel takes one
-// structure, the same as in `arguments.rs`, and does one element, or one pack of neighbouring
-// channels, in each thread; reductions may do one in each block.
+// Values are stored as T, which is `float` or `__half`; all arithmetic is in `float`.
+// Images have the layout [batch, height, width, channels]. Every kernel takes one structure, which
+// `arguments.rs` declares with the same fields. Each thread computes one element, or one pack of
+// neighbouring channels. In reductions, a block may compute one element.
 #pragma once
 #include <cuda_fp16.h>
 
 constexpr int AXES_MAX = 9;
 
-// Neighbouring elements that are read and written at once: 8 or 16 bytes.
+// Neighbouring elements that one access reads or writes: 8 bytes of __half, 16 bytes of float.
 constexpr int PACK = 4;
 
 template <class T, int N>
@@ -22,44 +22,46 @@ __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline void from_float(float& y, float x) { y = x; }
 __device__ inline void from_float(__half& y, float x) { y = __float2half(x); }
 
-// Reads N neighbours from the element `at`, which is a multiple of N.
+// Reads N neighbouring elements, the first of which is `index`, a multiple of N.
 template <int N, class T>
-__device__ inline void read(float (&x)[N], const T* from, unsigned at) {
-    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + at);
+__device__ inline void read(float (&x)[N], const T* from, unsigned index) {
+    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from + index);
     for (int k = 0; k < N; ++k) x[k] = to_float(pack.values[k]);
 }
 
 template <int N, class T>
-__device__ inline void write(T* to, unsigned at, const float (&x)[N]) {
+__device__ inline void write(T* to, unsigned index, const float (&x)[N]) {
     Pack<T, N> pack;
     for (int k = 0; k < N; ++k) from_float(pack.values[k], x[k]);
-    *reinterpret_cast<Pack<T, N>*>(to + at) = pack;
+    *reinterpret_cast<Pack<T, N>*>(to + index) = pack;
 }
 
-// Constants that repeat: element i is number i % period.
+// Constants that repeat: element i has the number i % period.
 struct Periodic {
     const float* numbers;
     unsigned period;
 };
 
 template <int N>
-__device__ inline void read(float (&x)[N], const Periodic& constants, unsigned at) {
-    unsigned place = at % constants.period;
+__device__ inline void read(float (&x)[N], const Periodic& constants, unsigned index) {
+    unsigned number = index % constants.period;
     for (int k = 0; k < N; ++k) {
-        x[k] = constants.numbers[place];
-        place = place + 1 == constants.period ? 0 : place + 1;
+        x[k] = constants.numbers[number];
+        number = number + 1 == constants.period ? 0 : number + 1;
     }
 }
 
-// The larger or smaller one, but whichever is not a number: an overflow must reach the answer, where it is refused.
-// `smaller` looks only at `x`, since its `y` is always a constant.
+// Return the larger or the smaller operand, or NaN if one is NaN: an overflow must reach the
+// network's outputs, where NaN is refused. `smaller` tests only `x`, since its `y` is a constant.
 __device__ inline float larger(float x, float y) { return x <= y || y != y ? y : x; }
 __device__ inline float smaller(float x, float y) { return x >= y ? y : x; }
 
-// Functions of one number; the numbering is that of `arguments.rs`.
-enum CurveKind { NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS };
+// Functions of one number. `ActivationPlan::of` in `work/elements.rs` uses the same numbers.
+enum ActivationKind {
+    NONE, RELU, PRELU, LEAKY_RELU, SIGMOID, CLIP, HARD_SIGMOID, HARD_SWISH, TANH, EXP, SQRT, ABS
+};
 
-struct Curve {
+struct Activation {
     Periodic slopes;
     int kind;
     float a;
@@ -70,14 +72,15 @@ __device__ inline float hard_sigmoid(float x, float alpha, float beta) {
     return smaller(larger(alpha * x + beta, 0.0f), 1.0f);
 }
 
-__device__ inline float bend(const Curve& curve, float x, unsigned at) {
-    switch (curve.kind) {
+__device__ inline float apply_activation(const Activation& activation, float x, unsigned index) {
+    switch (activation.kind) {
         case RELU: return larger(x, 0.0f);
-        case PRELU: return x > 0.0f ? x : x * curve.slopes.numbers[at % curve.slopes.period];
-        case LEAKY_RELU: return x > 0.0f ? x : x * curve.a;
+        case PRELU:
+            return x > 0.0f ? x : x * activation.slopes.numbers[index % activation.slopes.period];
+        case LEAKY_RELU: return x > 0.0f ? x : x * activation.a;
         case SIGMOID: return 1.0f / (1.0f + expf(-x));
-        case CLIP: return smaller(larger(x, curve.a), curve.b);
-        case HARD_SIGMOID: return hard_sigmoid(x, curve.a, curve.b);
+        case CLIP: return smaller(larger(x, activation.a), activation.b);
+        case HARD_SIGMOID: return hard_sigmoid(x, activation.a, activation.b);
         case HARD_SWISH: return x * hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
         case TANH: return tanhf(x);
         case EXP: return expf(x);
@@ -87,33 +90,33 @@ __device__ inline float bend(const Curve& curve, float x, unsigned at) {
     }
 }
 
-// What is left to do to a sum before it is stored: curve(sum × scale + shift + residual).
-struct Finish {
+// Applied to a sum before it is stored: activation(sum × scale + shift + residual).
+struct Epilogue {
     Periodic scale;
     Periodic shift;
     const void* residual;
-    Curve curve;
+    Activation activation;
 };
 
 template <class T, int N>
-__device__ inline void finish(float (&x)[N], const Finish& finish, unsigned at) {
+__device__ inline void apply_epilogue(float (&x)[N], const Epilogue& epilogue, unsigned index) {
     float other[N];
-    if (finish.scale.numbers) {
-        read(other, finish.scale, at);
+    if (epilogue.scale.numbers) {
+        read(other, epilogue.scale, index);
         for (int k = 0; k < N; ++k) x[k] *= other[k];
     }
-    if (finish.shift.numbers) {
-        read(other, finish.shift, at);
+    if (epilogue.shift.numbers) {
+        read(other, epilogue.shift, index);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    if (finish.residual) {
-        read(other, static_cast<const T*>(finish.residual), at);
+    if (epilogue.residual) {
+        read(other, static_cast<const T*>(epilogue.residual), index);
         for (int k = 0; k < N; ++k) x[k] += other[k];
     }
-    for (int k = 0; k < N; ++k) x[k] = bend(finish.curve, x[k], at + k);
+    for (int k = 0; k < N; ++k) x[k] = apply_activation(epilogue.activation, x[k], index + k);
 }
 
-// A window that slides over an image, and the sizes of the images on both sides.
+// A window that slides over an image, and the sizes of the input and the output image.
 struct Window {
     unsigned channels;
     int height, width;
@@ -124,29 +127,29 @@ struct Window {
     int top, left;
 };
 
-// Where element `at` of the output image lies.
-struct Place {
+// Position of one element of the output images.
+struct Position {
     unsigned channel;
     int column, row;
-    unsigned image;
+    unsigned item;
 };
 
-__device__ inline Place place(unsigned at, unsigned channels, int height, int width) {
-    Place p;
-    p.channel = at % channels;
-    at /= channels;
-    p.column = at % width;
-    at /= width;
-    p.row = at % height;
-    p.image = at / height;
-    return p;
+__device__ inline Position find_position(unsigned index, unsigned channels, int height, int width) {
+    Position position;
+    position.channel = index % channels;
+    index /= channels;
+    position.column = index % width;
+    index /= width;
+    position.row = index % height;
+    position.item = index / height;
+    return position;
 }
 
 __device__ inline bool is_inside(const Window& w, int row, int column) {
     return row >= 0 && row < w.height && column >= 0 && column < w.width;
 }
 
-// The number of this thread's element or pack.
+// Returns the number of this thread in the grid, which is the number of its element or pack.
 __device__ inline unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 #define KERNEL(NAME, ARGUMENTS)                                                      \

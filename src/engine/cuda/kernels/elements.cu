@@ -1,56 +1,57 @@
-// Functions of each element, of two values, and moves.
+// Functions of each element, functions of two values, copies and fills.
 #include "common.cuh"
 
-struct ElementsArguments {
+struct ElementwiseArguments {
     void* y;
     const void* x;
-    Finish finish;
+    Epilogue epilogue;
     unsigned count;
 };
 
 template <class T, int N>
-__device__ void elements(const ElementsArguments& a) {
-    const unsigned at = thread_number() * N;
-    if (at >= a.count) return;
+__device__ void elementwise(const ElementwiseArguments& a) {
+    const unsigned index = thread_number() * N;
+    if (index >= a.count) return;
     float x[N];
-    read(x, static_cast<const T*>(a.x), at);
-    finish<T>(x, a.finish, at);
-    write(static_cast<T*>(a.y), at, x);
+    read(x, static_cast<const T*>(a.x), index);
+    apply_epilogue<T>(x, a.epilogue, index);
+    write(static_cast<T*>(a.y), index, x);
 }
-PACKED_KERNEL(elements, ElementsArguments)
+PACKED_KERNEL(elementwise, ElementwiseArguments)
 
-// Two arrays of one shape, each with its own strides; the last axis is the innermost.
-struct Strided {
+// Strides of two arrays of one shape. The last axis is the innermost.
+struct StridedAxes {
     unsigned sizes[AXES_MAX];
     unsigned first[AXES_MAX];
     unsigned second[AXES_MAX];
-    int axes;
+    int axis_count;
 };
 
-__device__ inline void find(const Strided& s, unsigned at, unsigned& first, unsigned& second) {
+__device__ inline void find_offsets(const StridedAxes& axes, unsigned index, unsigned& first,
+                                    unsigned& second) {
     first = second = 0;
-    for (int axis = s.axes - 1; axis >= 0; --axis) {
-        const unsigned index = at % s.sizes[axis];
-        at /= s.sizes[axis];
-        first += index * s.first[axis];
-        second += index * s.second[axis];
+    for (int axis = axes.axis_count - 1; axis >= 0; --axis) {
+        const unsigned coordinate = index % axes.sizes[axis];
+        index /= axes.sizes[axis];
+        first += coordinate * axes.first[axis];
+        second += coordinate * axes.second[axis];
     }
 }
 
-// Transposes, joins, cuts and repeats: y[second] = x[first].
+// y[second] = x[first] for every element: transposes, concatenates, slices and repeats.
 struct CopyArguments {
     void* y;
     const void* x;
-    Strided strided;
+    StridedAxes axes;
     unsigned count;
 };
 
 template <class X, class Y>
 __device__ void copy(const CopyArguments& a) {
-    const unsigned at = thread_number();
-    if (at >= a.count) return;
+    const unsigned index = thread_number();
+    if (index >= a.count) return;
     unsigned from, to;
-    find(a.strided, at, from, to);
+    find_offsets(a.axes, index, from, to);
     from_float(static_cast<Y*>(a.y)[to], to_float(static_cast<const X*>(a.x)[from]));
 }
 extern "C" __global__ void copy_f32(CopyArguments a) { copy<float, float>(a); }
@@ -64,27 +65,27 @@ struct BinaryArguments {
     void* y;
     const void* a;
     const void* b;
-    Strided strided;
+    StridedAxes axes;
     int kind;
     unsigned count;
 };
 
 template <class T, int N>
 __device__ void binary(const BinaryArguments& a) {
-    const unsigned at = thread_number();
-    if (at >= a.count) return;
+    const unsigned index = thread_number();
+    if (index >= a.count) return;
     unsigned first, second;
-    find(a.strided, at, first, second);
-    const float p = to_float(static_cast<const T*>(a.a)[first]);
-    const float q = to_float(static_cast<const T*>(a.b)[second]);
+    find_offsets(a.axes, index, first, second);
+    const float left = to_float(static_cast<const T*>(a.a)[first]);
+    const float right = to_float(static_cast<const T*>(a.b)[second]);
     float result;
     switch (a.kind) {
-        case ADD: result = p + q; break;
-        case SUB: result = p - q; break;
-        case MUL: result = p * q; break;
-        default: result = p / q; break;
+        case ADD: result = left + right; break;
+        case SUB: result = left - right; break;
+        case MUL: result = left * right; break;
+        default: result = left / right; break;
     }
-    from_float(static_cast<T*>(a.y)[at], result);
+    from_float(static_cast<T*>(a.y)[index], result);
 }
 KERNEL(binary, BinaryArguments)
 
@@ -96,7 +97,7 @@ struct FillArguments {
 
 template <class T, int N>
 __device__ void fill(const FillArguments& a) {
-    const unsigned at = thread_number();
-    if (at < a.count) from_float(static_cast<T*>(a.y)[at], a.value);
+    const unsigned index = thread_number();
+    if (index < a.count) from_float(static_cast<T*>(a.y)[index], a.value);
 }
 KERNEL(fill, FillArguments)

@@ -1,89 +1,93 @@
-//! Operations that only move numbers.
+//! Lowers operations that only move elements.
 
-use super::{Lowering, NO_WINDOW, between};
-use crate::cuda::axes::{Order, Pair};
+use super::{Lowering, NO_WINDOW, relayout};
+use crate::cuda::layout::{StridedPair, ValueLayout};
 use crate::cuda::work::{Border, Copy, Fill, WindowPlan};
 use crate::graph::Node;
 use crate::op::Window;
 use crate::shape::{broadcast_strides, known_elements, permute, strides};
 
 impl Lowering<'_> {
-    pub(super) fn pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+    pub(super) fn lower_pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.buffer_in(node.inputs[0], layout);
         let (inner, outer) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let to = self.place(node.output, order);
-        if let (Order::ChannelsLast, [0, top, left], [0, bottom, right]) = (order, before, after) {
+        let to = self.add_buffer(node.output, layout);
+        if let (ValueLayout::ChannelsLast, [0, top, left], [0, bottom, right]) =
+            (layout, before, after)
+        {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
             let window = WindowPlan::new(inner, outer, window, [1, 1]);
-            let work = Border::new(window, None, value, self.is_half);
-            return self.push(work, vec![from], to);
+            let work = Border::new(window, None, value, self.element_type);
+            return self.add_step(work, vec![from], to);
         }
-        let fill = Fill::new(value, known_elements(outer), self.is_half);
-        self.push(fill, Vec::new(), to);
-        let steps = order.strides(outer);
-        let start = before.iter().zip(&steps).map(|(before, step)| before * step).sum();
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(inner, [&order.strides(inner), &steps], rows, &steps);
-        self.push(Copy::new(pair, [0, start], self.is_half), vec![from], to);
+        let fill = Fill::new(value, known_elements(outer), self.element_type);
+        self.add_step(fill, Vec::new(), to);
+        let (read, written) = (layout.strides(inner), layout.strides(outer));
+        let start = before.iter().zip(&written).map(|(before, stride)| before * stride).sum();
+        let item_strides = [known_elements(inner), known_elements(outer)];
+        let pair = StridedPair::new(inner, [&read, &written], item_strides, &written);
+        self.add_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
-    pub(super) fn concat(&mut self, node: &Node, axis: usize) {
-        let order = self.order(node.inputs[0]);
+    pub(super) fn lower_concat(&mut self, node: &Node, axis: usize) {
+        let layout = self.layout_of(node.inputs[0]);
         let outer = self.shape(node.output);
-        let steps = order.strides(outer);
-        let to = self.place(node.output, order);
+        let written = layout.strides(outer);
+        let to = self.add_buffer(node.output, layout);
         let mut start = 0;
         for &id in &node.inputs {
-            let from = self.have(id, order);
+            let from = self.buffer_in(id, layout);
             let part = self.shape(id);
-            let rows = [known_elements(part), known_elements(outer)];
-            let pair = Pair::new(part, [&order.strides(part), &steps], rows, &steps);
-            let work = Copy::new(pair, [0, start * steps[axis]], self.is_half);
-            self.push(work, vec![from], to);
+            let item_strides = [known_elements(part), known_elements(outer)];
+            let read = layout.strides(part);
+            let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
+            let work = Copy::new(pair, [0, start * written[axis]], self.element_type);
+            self.add_step(work, vec![from], to);
             start += part[axis];
         }
     }
 
-    pub(super) fn slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
-        let order = self.order(node.inputs[0]);
-        let from = self.have(node.inputs[0], order);
+    pub(super) fn lower_slice(&mut self, node: &Node, axis: usize, [start, step]: [usize; 2]) {
+        let layout = self.layout_of(node.inputs[0]);
+        let from = self.buffer_in(node.inputs[0], layout);
         let (outer, part) = (self.shape(node.inputs[0]), self.shape(node.output));
-        let mut steps = order.strides(outer);
-        let start = start * steps[axis];
-        steps[axis] *= step;
-        let (written, rows) = (order.strides(part), [known_elements(outer), known_elements(part)]);
-        let pair = Pair::new(part, [&steps, &written], rows, &written);
-        let to = self.place(node.output, order);
-        self.push(Copy::new(pair, [start, 0], self.is_half), vec![from], to);
+        let (mut read, written) = (layout.strides(outer), layout.strides(part));
+        let start = start * read[axis];
+        read[axis] *= step;
+        let item_strides = [known_elements(outer), known_elements(part)];
+        let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
+        let to = self.add_buffer(node.output, layout);
+        self.add_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
-    /// In the order in which no number moves, where there is one.
-    pub(super) fn transpose(&mut self, node: &Node, perm: &[usize]) {
+    /// Lowers a transpose, into the layout in which no element moves if there is one.
+    pub(super) fn lower_transpose(&mut self, node: &Node, perm: &[usize]) {
         let (x, y) = (node.inputs[0], node.output);
-        let order = self.order(x);
-        let from = self.have(x, order);
-        let (turned, shape) = (permute(&order.strides(self.shape(x)), perm), self.shape(y));
-        let to = |order: Order| between(shape, &turned, &order.strides(shape));
-        let (pair, order) = match (to(Order::ChannelsLast), to(Order::Plain)) {
-            (last, _) if last.is_same() && shape.len() == 3 => (last, Order::ChannelsLast),
-            (_, plain) => (plain, Order::Plain),
+        let layout = self.layout_of(x);
+        let from = self.buffer_in(x, layout);
+        let (permuted, shape) = (permute(&layout.strides(self.shape(x)), perm), self.shape(y));
+        let pair_to = |to: ValueLayout| relayout(shape, &permuted, &to.strides(shape));
+        let channels_last = pair_to(ValueLayout::ChannelsLast);
+        let (pair, layout) = match channels_last.is_identity() && shape.len() == 3 {
+            true => (channels_last, ValueLayout::ChannelsLast),
+            false => (pair_to(ValueLayout::Plain), ValueLayout::Plain),
         };
-        self.moved(pair, from, (y, order));
+        self.copy_or_reuse(pair, from, (y, layout));
     }
 
-    pub(super) fn reshape(&mut self, node: &Node) {
-        let storage = self.have(node.inputs[0], Order::Plain);
-        self.places.insert((node.output, Order::Plain), storage);
+    pub(super) fn lower_reshape(&mut self, node: &Node) {
+        let buffer = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        self.buffer_of.insert((node.output, ValueLayout::Plain), buffer);
     }
 
-    pub(super) fn expand(&mut self, node: &Node) {
+    pub(super) fn lower_expand(&mut self, node: &Node) {
         let (x, y) = (node.inputs[0], node.output);
-        let from = self.have(x, Order::Plain);
+        let from = self.buffer_in(x, ValueLayout::Plain);
         let (inner, outer) = (self.shape(x), self.shape(y));
-        let (steps, written) = (broadcast_strides(inner, outer), strides(outer));
-        let rows = [known_elements(inner), known_elements(outer)];
-        let pair = Pair::new(outer, [&steps, &written], rows, &written);
-        self.moved(pair, from, (y, Order::Plain));
+        let (read, written) = (broadcast_strides(inner, outer), strides(outer));
+        let item_strides = [known_elements(inner), known_elements(outer)];
+        let pair = StridedPair::new(outer, [&read, &written], item_strides, &written);
+        self.copy_or_reuse(pair, from, (y, ValueLayout::Plain));
     }
 }

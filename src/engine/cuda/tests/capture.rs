@@ -1,4 +1,4 @@
-//! Networks captured once and replayed.
+//! Networks that are captured once and replayed.
 
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::cuda_backend::cudarc::driver::sys;
@@ -24,22 +24,24 @@ const FORMAT: PixelFormat = PixelFormat {
     scale: [1.0, 0.5, 2.0],
 };
 
-/// Two pictures: one that fills the input, and one of two pixels in a row.
+/// Width and height of two pictures: one that fills the input, and one of two pixels side by side.
 const PICTURES: [(u32, u32); 2] = [(3, 2), (2, 1)];
 
-/// The pictures as they are uploaded, and the numbers of the network's input.
+/// Returns the upload of the pictures, and the values of the network's input.
 fn pictures() -> (Vec<u8>, Vec<f32>) {
     let mut start = (PICTURES.len() * Picture::BYTES) as u32;
-    let (mut table, mut pixels, mut input) = (Vec::new(), Vec::new(), Vec::new());
+    let mut table = Vec::new();
+    let mut pixels = Vec::new();
+    let mut input = Vec::new();
     for (width, height) in PICTURES {
         table.extend(Picture { start, width, height }.bytes());
         let bytes = width * height * 3;
-        let value = |at: u32| (start + at) as u8;
-        pixels.extend((0..bytes).map(value));
+        let byte = |offset: u32| (start + offset) as u8;
+        pixels.extend((0..bytes).map(byte));
         for (channel, source) in FORMAT.source.into_iter().enumerate() {
             for (y, x) in (0..2).flat_map(|y| (0..3).map(move |x| (y, x))) {
-                let at = || (y * width + x) * 3 + source as u32;
-                let pixel = if x < width && y < height { value(at()) } else { 0 };
+                let offset = (y * width + x) * 3 + source as u32;
+                let pixel = if x < width && y < height { byte(offset) } else { 0 };
                 input.push((f32::from(pixel) - FORMAT.mean[channel]) * FORMAT.scale[channel]);
             }
         }
@@ -73,7 +75,7 @@ fn gpu_pixels_become_the_input_and_a_replayed_graph_computes_what_steps_do() {
 }
 
 #[test]
-fn gpu_memory_that_a_network_holds_is_given_back() {
+fn gpu_memory_of_a_dropped_network_is_freed() {
     let (gpu, graph) = (gpu(), fixtures::random_optimised_graph(3));
     let context = gpu.gpu.stream().context();
     let free = || {
@@ -88,7 +90,7 @@ fn gpu_memory_that_a_network_holds_is_given_back() {
     for _ in 0..20 {
         drop(gpu.run(&graph, &gpu.load(&graph, Precision::F32, &[2]), &inputs(&graph, 2)));
     }
-    // A driver may take some for itself.
-    let left = before.saturating_sub(free());
-    assert!(left < held, "{left} bytes are gone, a network holds {held}");
+    // The driver may allocate memory for itself.
+    let leaked = before.saturating_sub(free());
+    assert!(leaked < held, "{leaked} bytes were not freed, a network holds {held}");
 }

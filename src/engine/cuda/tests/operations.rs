@@ -1,4 +1,4 @@
-//! Every operation of a graph, alone and where its values lie in either order.
+//! Tests every operation of a graph, with inputs in both layouts.
 
 use super::{gpu, gpu_with};
 use crate::Precision;
@@ -6,12 +6,12 @@ use crate::cuda::Gpu;
 use crate::fixtures::{self, NetworkBuilder, float, inputs, int, ints, largest_errors, string};
 use crate::onnx::AttributeProto;
 
-const ROWS: usize = 3;
+const ITEMS: usize = 3;
 
-/// An operation of `x` and named constants, to `y`.
+/// An operation that reads `x` and named constants and writes `y`.
 struct Case {
     op: &'static str,
-    /// Without the batch axis.
+    /// Shape of `x` without the batch axis.
     input: &'static [usize],
     constants: Vec<(&'static str, Constant)>,
     attributes: Vec<AttributeProto>,
@@ -41,7 +41,7 @@ impl Case {
         self
     }
 
-    /// The operation on `from`, which has the input's shape.
+    /// Adds the operation, which reads `from` instead of `x`.
     fn push(&self, draft: &mut NetworkBuilder, from: &str, to: &str) {
         let mut inputs = vec![from];
         for (name, constant) in &self.constants {
@@ -57,7 +57,7 @@ impl Case {
     }
 }
 
-/// Images of six channels, so that packed kernels do not fit; others of eight, so that they do.
+/// Images of six channels, which packed kernels cannot read, and of eight channels, which they can.
 fn cases() -> Vec<Case> {
     let image: &[usize] = &[6, 5, 7];
     let packed: &[usize] = &[8, 6, 6];
@@ -149,10 +149,10 @@ fn windows(image: &'static [usize], packed: &'static [usize]) -> Vec<Case> {
 }
 
 #[test]
-fn gpu_every_operation_is_what_the_reference_computes() {
+fn gpu_every_operation_computes_what_the_reference_computes() {
     let gpu = gpu();
     for case in cases() {
-        // Alone; and after a pointwise convolution, where images lie with their channels last.
+        // Alone, and after a 1×1 convolution, which writes images with their channels last.
         for is_behind in [false, case.input.len() == 3] {
             let mut draft = NetworkBuilder::default();
             match (is_behind, case.input) {
@@ -164,12 +164,12 @@ fn gpu_every_operation_is_what_the_reference_computes() {
                 _ => case.push(&mut draft, "x", "y"),
             }
             let graph = draft.graph(case.input);
-            let input = inputs(&graph, ROWS);
-            let expected = fixtures::run(&graph, ROWS, &input);
+            let input = inputs(&graph, ITEMS);
+            let expected = fixtures::run(&graph, ITEMS, &input);
             for (precision, difference_max) in
                 [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
             {
-                let network = gpu.load(&graph, precision, &[1, ROWS]);
+                let network = gpu.load(&graph, precision, &[1, ITEMS]);
                 let (difference, _) = largest_errors(&gpu.run(&graph, &network, &input), &expected);
                 let (op, attributes) = (case.op, &case.attributes);
                 assert!(
@@ -182,7 +182,7 @@ fn gpu_every_operation_is_what_the_reference_computes() {
 }
 
 #[test]
-fn gpu_values_meet_in_sums_joins_and_quotients() {
+fn gpu_values_of_different_layouts_are_combined() {
     let gpu = gpu();
     let mut draft = NetworkBuilder::default();
     draft.noise("weight", &[6, 6, 3, 3], 0.2);
@@ -196,8 +196,8 @@ fn gpu_values_meet_in_sums_joins_and_quotients() {
     let outputs = ["channels", "columns", "mean", "x again"];
     draft.push("Identity", &["x"], "x again", &[]);
     let graph = draft.graph_with(&[6, 5, 7], &outputs);
-    let input = inputs(&graph, ROWS);
-    let expected = fixtures::run(&graph, ROWS, &input);
+    let input = inputs(&graph, ITEMS);
+    let expected = fixtures::run(&graph, ITEMS, &input);
     for (precision, difference_max) in
         [(Precision::F32, 1e-4), (Precision::Tf32, 0.02), (Precision::F16, 0.02)]
     {
@@ -207,9 +207,9 @@ fn gpu_values_meet_in_sums_joins_and_quotients() {
     }
 }
 
-/// The emulated libraries round wherever they may; real ones may as well not.
+/// The emulated libraries round wherever they may. Real libraries need not.
 #[test]
-fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
+fn emulated_operands_are_rounded_in_tf32_and_never_in_f32() {
     for without_cudnn in [false, true] {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for side in [1, 3] {
@@ -231,7 +231,7 @@ fn emulated_factors_are_rounded_in_tf32_and_never_in_f32() {
 }
 
 #[test]
-fn gpu_what_is_not_a_number_is_the_largest_of_all() {
+fn gpu_nan_is_larger_than_every_number() {
     let (gpu, mut draft) = (gpu(), NetworkBuilder::default());
     draft.push("MaxPool", &["x"], "of a window", &[ints("kernel_shape", &[3, 3])]);
     draft.push("ReduceMax", &["x"], "of an image", &[ints("axes", &[2, 3])]);

@@ -5,166 +5,174 @@ use std::collections::hash_map::Entry;
 
 use parking_lot::Mutex;
 
-use super::elements::Elements;
-use super::{Border, FinishPlan, Kernel, WindowPlan};
+use super::elements::Elementwise;
+use super::{Border, EpiloguePlan, Kernel, WindowPlan};
 use crate::Precision;
-use crate::cuda::arguments;
-use crate::cuda::dnn::{Addresses, Convolution, ConvolutionShape, Dnn, Ending, is_refusal};
-use crate::cuda::gpu::{Gpu, GpuError, Product};
-use crate::cuda::plan::{At, Site, Work};
+use crate::cuda::arguments::{self, Address};
+use crate::cuda::cudnn::{
+    ConvolutionAddresses, ConvolutionShape, Cudnn, FusedEpilogue, PreparedConvolution, is_refusal,
+};
+use crate::cuda::element_type::ElementType;
+use crate::cuda::gpu::{Gpu, GpuError, MatrixProduct};
+use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
-/// Most bytes of patches at a time, where cuDNN is not there or refuses: more of them leave the
-/// cache.
+/// Most bytes of patches in memory at a time, without cuDNN or where it refuses: more patches would
+/// not stay in the cache.
 const PATCHES_BYTES_MAX: usize = 32 << 20;
 
-/// One kernel for each channel.
+/// A depthwise convolution, which has one kernel for each output channel.
 pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
-    weight: At,
-    border: Option<At>,
-    finish: FinishPlan,
-    /// Its channels are those of the output.
+    weight: ConstantOffset,
+    border_values: Option<ConstantOffset>,
+    epilogue: EpiloguePlan,
+    /// Its channels are the output channels.
     window: WindowPlan,
     multiplier: usize,
 }
 
 impl Depthwise {
-    /// `window`'s channels are those of the output, `multiplier` of which read the same input.
+    /// The channels of `window` are the output channels. `multiplier` output channels read the same
+    /// input channel.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
         multiplier: usize,
-        [weight, border]: [Option<At>; 2],
-        finish: FinishPlan,
-        is_half: bool,
+        weight: ConstantOffset,
+        border_values: Option<ConstantOffset>,
+        epilogue: EpiloguePlan,
+        element_type: ElementType,
     ) -> Self {
         let kernel = match multiplier {
-            1 => Kernel::packed("depthwise", is_half, window.channels),
-            _ => Kernel::single("depthwise", is_half),
+            1 => Kernel::packed("depthwise", element_type, window.channels),
+            _ => Kernel::single("depthwise", element_type),
         };
-        let weight = weight.expect("a convolution has weights");
-        Self { kernel, weight, border, finish, window, multiplier }
+        Self { kernel, weight, border_values, epilogue, window, multiplier }
     }
 }
 
 impl Work for Depthwise {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let residual = site.x.get(1).copied().unwrap_or(0);
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
         let arguments = arguments::Depthwise {
-            y: site.y,
-            x: site.x[0],
-            weight: site.constant(Some(self.weight)),
-            border: site.constant(self.border),
-            finish: self.finish.argument(site, residual),
+            y: context.y,
+            x: context.x[0],
+            weight: context.constant(self.weight),
+            border_values: context.optional_constant(self.border_values),
+            epilogue: self.epilogue.argument(context, context.residual()),
             window: self.window.argument(),
             multiplier: self.multiplier as u32,
             count,
         };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
 
-/// `x × weightᵀ` over the last axis: of vectors, or of the pixels of an image.
+/// A product `x × weightᵀ` of vectors, or of the pixels of an image.
 pub(in crate::cuda) struct Linear {
-    weight: At,
-    /// `None` where there is nothing left to do.
-    finish: Option<Elements>,
+    weight: ConstantOffset,
+    /// `None` if there is nothing to do after the product.
+    epilogue: Option<Elementwise>,
     precision: Precision,
-    /// Products of one row.
+    /// Vectors of one item.
     vectors: usize,
-    /// `[out, in]`.
+    /// Lengths of the output and the input vectors.
     sizes: [usize; 2],
 }
 
 impl Linear {
     pub(in crate::cuda) fn new(
-        weight: At,
-        finish: Option<Elements>,
+        weight: ConstantOffset,
+        epilogue: Option<Elementwise>,
         vectors: usize,
         sizes: [usize; 2],
         precision: Precision,
     ) -> Self {
-        Self { weight, finish, precision, vectors, sizes }
+        Self { weight, epilogue, precision, vectors, sizes }
     }
 }
 
 impl Work for Linear {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
-        let product = Product {
-            m: site.batch * self.vectors,
+        let product = MatrixProduct {
+            m: context.batch * self.vectors,
             n,
             k,
-            x: site.x[0],
-            weight: site.constant(Some(self.weight)),
-            y: site.y,
-            x_row: k,
-            y_row: n,
+            x: context.x[0],
+            weight: context.constant(self.weight),
+            y: context.y,
+            x_row_stride: k,
+            y_row_stride: n,
             groups: 1,
         };
-        site.gpu.multiply(self.precision, product)?;
-        finish(self.finish.as_ref(), site)
+        context.gpu.multiply(self.precision, product)?;
+        enqueue_epilogue(self.epilogue.as_ref(), context)
     }
 }
 
-/// The epilogue in place, with the residual where there is one.
-fn finish(elements: Option<&Elements>, site: &Site<'_>) -> Result<(), GpuError> {
-    let residual = site.x.get(1).copied().unwrap_or(0);
-    elements.map_or(Ok(()), |elements| elements.enqueue_at(site, [site.y, residual, site.y]))
+/// Enqueues an epilogue in place on the step's output, with the step's residual.
+fn enqueue_epilogue(
+    epilogue: Option<&Elementwise>,
+    context: &LaunchContext<'_>,
+) -> Result<(), GpuError> {
+    let addresses = [context.y, context.residual(), context.y];
+    epilogue.map_or(Ok(()), |epilogue| epilogue.enqueue_at(context, addresses))
 }
 
-/// A convolution that is neither depthwise nor pointwise: in cuDNN, or as a product of patches
-/// where that is not there or refuses it.
+/// A convolution that is neither depthwise nor 1×1. It runs in cuDNN. Without cuDNN, or where cuDNN
+/// refuses it, it is a product of patches.
 pub(in crate::cuda) struct Dense {
-    /// `[out, kernel height, kernel width, channels of a group]`.
-    pub(in crate::cuda) weight: At,
-    /// In the precision of the values, where the convolution can end in the same pass.
-    pub(in crate::cuda) bias: Option<At>,
-    pub(in crate::cuda) border: Option<At>,
-    pub(in crate::cuda) ending: Ending,
-    /// What is left to do unless cuDNN ends the convolution.
-    pub(in crate::cuda) finish: Option<Elements>,
+    /// `[out channels, kernel height, kernel width, channels of a group]`.
+    pub(in crate::cuda) weight: ConstantOffset,
+    /// In the type of the values, if cuDNN fuses the epilogue.
+    pub(in crate::cuda) bias: Option<ConstantOffset>,
+    pub(in crate::cuda) border_values: Option<ConstantOffset>,
+    pub(in crate::cuda) fused: FusedEpilogue,
+    /// The whole epilogue, for a kernel of its own where cuDNN does not fuse it.
+    pub(in crate::cuda) epilogue: Option<Elementwise>,
     pub(in crate::cuda) window: WindowPlan,
-    pub(in crate::cuda) out: usize,
+    pub(in crate::cuda) out_channels: usize,
     pub(in crate::cuda) groups: usize,
     pub(in crate::cuda) precision: Precision,
-    /// For cuDNN, per batch; `None` where it refuses.
-    pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<Convolution>>>,
+    /// Convolution prepared for cuDNN, per batch size; `None` if cuDNN refused it.
+    pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<PreparedConvolution>>>,
 }
 
 impl Dense {
-    /// The border made part of the image, where cuDNN does not know it.
-    fn bordered(&self) -> Option<Border> {
+    /// Returns the step that adds the border to the image, if cuDNN does not support such a border.
+    fn explicit_border(&self) -> Option<Border> {
         let [top, left, bottom, right] = self.window.window.pads;
-        let is_plain = self.border.is_none() && (top, left) == (bottom, right);
-        let [height, width] = self.window.from;
-        let to = [height + top + bottom, width + left + right];
-        let window = WindowPlan { to, ..self.window };
-        (!is_plain).then(|| Border::new(window, self.border, 0.0, self.precision.is_half()))
+        let is_known_to_cudnn = self.border_values.is_none() && (top, left) == (bottom, right);
+        let [height, width] = self.window.input_size;
+        let output_size = [height + top + bottom, width + left + right];
+        let window = WindowPlan { output_size, ..self.window };
+        (!is_known_to_cudnn)
+            .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
     }
 
-    fn bordered_bytes(&self, batch: usize) -> usize {
-        let len = self.bordered().map_or(0, |border| border.len());
-        (len * batch * self.element_bytes()).next_multiple_of(256)
+    fn bordered_input_bytes(&self, batch: usize) -> usize {
+        let len = self.explicit_border().map_or(0, |border| border.len());
+        (len * batch * self.element_type().bytes()).next_multiple_of(256)
     }
 
-    fn element_bytes(&self) -> usize {
-        if self.precision.is_half() { 2 } else { 4 }
+    fn element_type(&self) -> ElementType {
+        ElementType::of(self.precision)
     }
 
     fn shape(&self, batch: usize) -> ConvolutionShape {
-        let WindowPlan { channels, from, to, window, dilations } = self.window;
+        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window;
         let [top, left, bottom, right] = window.pads;
-        let (from, pads) = match self.bordered() {
-            Some(_) => ([from[0] + top + bottom, from[1] + left + right], [0, 0]),
-            None => (from, [top, left]),
+        let [height, width] = input_size;
+        let ([height, width], pads) = match self.explicit_border() {
+            Some(_) => ([height + top + bottom, width + left + right], [0, 0]),
+            None => ([height, width], [top, left]),
         };
         let [kernel_height, kernel_width] = window.kernel;
         ConvolutionShape {
             precision: self.precision,
-            x: [batch, channels, from[0], from[1]],
-            weight: [self.out, channels / self.groups, kernel_height, kernel_width],
-            y: [batch, self.out, to[0], to[1]],
+            x: [batch, channels, height, width],
+            weight: [self.out_channels, channels / self.groups, kernel_height, kernel_width],
+            y: [batch, self.out_channels, output_size[0], output_size[1]],
             pads,
             strides: window.strides,
             dilations,
@@ -172,121 +180,121 @@ impl Dense {
         }
     }
 
-    /// Scratch memory, after cuDNN has chosen its algorithm or has refused.
-    fn prepare(&self, dnn: &Dnn, batch: usize) -> Result<usize, GpuError> {
+    /// Lets cuDNN choose an algorithm or refuse, and returns the bytes of scratch memory.
+    fn prepare_in_cudnn(&self, cudnn: &Cudnn, batch: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
-        // It is told once for all batch sizes.
-        let was_told = prepared.values().any(Option::is_none);
+        // A refusal is logged once for all batch sizes.
+        let was_logged = prepared.values().any(Option::is_none);
         let shape = self.shape(batch);
         let convolution = match prepared.entry(batch) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => match dnn.prepare(&shape, self.ending) {
-                Ok(convolution) => place.insert(Some(convolution)),
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match cudnn.prepare(&shape, self.fused) {
+                Ok(convolution) => entry.insert(Some(convolution)),
                 Err(error) if is_refusal(error) => {
-                    if !was_told {
-                        tracing::info!(?shape, %error, "cuDNN refuses, patches are multiplied");
+                    if !was_logged {
+                        tracing::info!(?shape, %error, "cuDNN refuses, cuBLAS multiplies patches");
                     }
-                    place.insert(None)
+                    entry.insert(None)
                 }
                 Err(error) => return Err(error.into()),
             },
         };
         Ok(match convolution {
-            Some(convolution) => self.bordered_bytes(batch) + convolution.workspace_bytes(),
+            Some(convolution) => self.bordered_input_bytes(batch) + convolution.workspace_bytes(),
             None => self.patches_bytes(batch),
         })
     }
 
-    fn in_cudnn(
+    fn enqueue_in_cudnn(
         &self,
-        dnn: &Dnn,
-        convolution: &Convolution,
-        site: &Site<'_>,
+        cudnn: &Cudnn,
+        convolution: &PreparedConvolution,
+        context: &LaunchContext<'_>,
     ) -> Result<(), GpuError> {
-        let mut x = site.x[0];
-        if let Some(border) = self.bordered() {
-            border.enqueue_at(site, x, site.workspace)?;
-            x = site.workspace;
+        let mut x = context.x[0];
+        if let Some(border) = self.explicit_border() {
+            border.enqueue_at(context, x, context.workspace)?;
+            x = context.workspace;
         }
-        let addresses = Addresses {
+        let addresses = ConvolutionAddresses {
             x,
-            weight: site.constant(Some(self.weight)),
-            bias: site.constant(self.bias),
-            residual: site.x.get(1).copied().unwrap_or(0),
-            y: site.y,
-            workspace: site.workspace + self.bordered_bytes(site.batch) as u64,
+            weight: context.constant(self.weight),
+            bias: context.optional_constant(self.bias),
+            residual: context.residual(),
+            y: context.y,
+            workspace: context.workspace + self.bordered_input_bytes(context.batch) as Address,
         };
-        dnn.run(convolution, addresses)?;
-        match self.ending {
-            Ending::Relu => Ok(()),
-            Ending::None => finish(self.finish.as_ref(), site),
+        cudnn.enqueue(convolution, addresses)?;
+        match self.fused {
+            FusedEpilogue::Relu => Ok(()),
+            FusedEpilogue::None => enqueue_epilogue(self.epilogue.as_ref(), context),
         }
     }
 
-    /// Elements of one patch, of all groups.
+    /// Returns the elements of one patch, of all groups.
     fn patch_len(&self) -> usize {
         let [height, width] = self.window.window.kernel;
         height * width * self.window.channels
     }
 
-    /// Output pixels whose patches are cut at a time.
-    fn pixels_at_a_time(&self, batch: usize) -> usize {
-        let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_bytes());
-        (batch * self.window.pixels()).min(fit.max(1))
+    /// Returns the output pixels whose patches are in memory at a time.
+    fn chunk_pixels(&self, batch: usize) -> usize {
+        let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
+        (batch * self.window.output_pixels()).min(fit.max(1))
     }
 
     fn patches_bytes(&self, batch: usize) -> usize {
-        self.pixels_at_a_time(batch) * self.patch_len() * self.element_bytes()
+        self.chunk_pixels(batch) * self.patch_len() * self.element_type().bytes()
     }
 
-    fn as_product(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), site.batch * self.window.pixels());
-        let at_a_time = self.pixels_at_a_time(site.batch);
-        let of_group = self.window.channels / self.groups;
-        let kernel = Kernel::packed("patches", self.precision.is_half(), of_group);
-        for first in (0..pixels).step_by(at_a_time) {
-            let m = at_a_time.min(pixels - first);
+    fn enqueue_as_products(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let (k, pixels) = (self.patch_len(), context.batch * self.window.output_pixels());
+        let chunk = self.chunk_pixels(context.batch);
+        let group_channels = self.window.channels / self.groups;
+        let kernel = Kernel::packed("patches", self.element_type(), group_channels);
+        for first in (0..pixels).step_by(chunk) {
+            let m = chunk.min(pixels - first);
             let count = (m * k) as u32;
             let patches = arguments::Patches {
-                y: site.workspace,
-                x: site.x[0],
-                border: site.constant(self.border),
+                y: context.workspace,
+                x: context.x[0],
+                border_values: context.optional_constant(self.border_values),
                 window: self.window.argument(),
                 groups: self.groups as u32,
                 first_pixel: first as u32,
                 count,
             };
-            site.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
-            let product = Product {
+            context.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
+            let product = MatrixProduct {
                 m,
-                n: self.out / self.groups,
+                n: self.out_channels / self.groups,
                 k: k / self.groups,
-                x: site.workspace,
-                weight: site.constant(Some(self.weight)),
-                y: site.y + (first * self.out * self.element_bytes()) as u64,
-                x_row: k,
-                y_row: self.out,
+                x: context.workspace,
+                weight: context.constant(self.weight),
+                y: context.y + (first * self.out_channels * self.element_type().bytes()) as Address,
+                x_row_stride: k,
+                y_row_stride: self.out_channels,
                 groups: self.groups,
             };
-            site.gpu.multiply(self.precision, product)?;
+            context.gpu.multiply(self.precision, product)?;
         }
-        finish(self.finish.as_ref(), site)
+        enqueue_epilogue(self.epilogue.as_ref(), context)
     }
 }
 
 impl Work for Dense {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let Some(library) = site.gpu.dnn() else { return self.as_product(site) };
-        let (dnn, prepared) = (library.lock(), self.prepared.lock());
-        match prepared.get(&site.batch).expect("batches are prepared before they run") {
-            Some(convolution) => self.in_cudnn(&dnn, convolution, site),
-            None => self.as_product(site),
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let Some(cudnn) = context.gpu.cudnn() else { return self.enqueue_as_products(context) };
+        let (cudnn, prepared) = (cudnn.lock(), self.prepared.lock());
+        match prepared.get(&context.batch).expect("batches are prepared before they run") {
+            Some(convolution) => self.enqueue_in_cudnn(&cudnn, convolution, context),
+            None => self.enqueue_as_products(context),
         }
     }
 
-    fn workspace_bytes(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
-        match gpu.dnn() {
-            Some(dnn) => self.prepare(&dnn.lock(), batch),
+    fn prepare(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
+        match gpu.cudnn() {
+            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), batch),
             None => Ok(self.patches_bytes(batch)),
         }
     }

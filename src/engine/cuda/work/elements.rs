@@ -1,79 +1,81 @@
-//! Functions of each element, and of two values.
+//! Functions of each element of one value, and functions of two values.
 
 use super::Kernel;
 use crate::constant::Constant;
-use crate::cuda::arguments;
-use crate::cuda::axes::{Order, Pair};
+use crate::cuda::arguments::{self, Address};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
-use crate::cuda::plan::{At, Constants, Site, Work};
+use crate::cuda::layout::{StridedPair, ValueLayout};
+use crate::cuda::plan::{ConstantOffset, Constants, LaunchContext, Work};
 use crate::op::{Activation, BinaryOp};
 use crate::shape::{broadcast_strides, known_elements, offsets};
 
-/// Constants that repeat over the elements of a value.
+/// Constants that repeat over the elements of a value: element `i` has the number `i % period`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct Repeated {
-    at: At,
+pub(in crate::cuda) struct PeriodicConstant {
+    offset: ConstantOffset,
     period: u32,
 }
 
-impl Repeated {
-    /// One number for each channel of an image with its channels last.
-    pub(in crate::cuda) fn channels(constants: &mut Constants, numbers: &[f32]) -> Self {
-        Self { at: constants.floats(numbers), period: numbers.len() as u32 }
+impl PeriodicConstant {
+    /// Adds one number for each channel of an image with its channels last.
+    pub(in crate::cuda) fn per_channel(constants: &mut Constants, numbers: &[f32]) -> Self {
+        Self { offset: constants.add_f32(numbers), period: numbers.len() as u32 }
     }
 
-    /// A constant that broadcasts to rows of `shape`, in the order they lie in.
+    /// Adds a constant that broadcasts to items of `shape`, in the layout of the value.
     pub(in crate::cuda) fn broadcast(
         constants: &mut Constants,
         constant: &Constant,
         shape: &[usize],
-        order: Order,
+        layout: ValueLayout,
     ) -> Self {
         let data = constant.data();
-        let of_channels = |axis: usize| {
+        let varies_only_along = |axis: usize| {
             let mut sizes = constant.shape().iter().enumerate();
             sizes.all(|(other, &size)| size == 1 || other == axis)
         };
-        let innermost = match order {
-            Order::ChannelsLast => 0,
-            Order::Plain => shape.len() - 1,
+        let innermost = match layout {
+            ValueLayout::ChannelsLast => 0,
+            ValueLayout::Plain => shape.len() - 1,
         };
-        if of_channels(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
-            return Self::channels(constants, data);
+        if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
+            return Self::per_channel(constants, data);
         }
         let mut numbers = vec![0.0; known_elements(shape)];
         let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
-        for (from, to) in from.zip(offsets(shape, &order.strides(shape))) {
+        for (from, to) in from.zip(offsets(shape, &layout.strides(shape))) {
             numbers[to] = data[from];
         }
-        Self::channels(constants, &numbers)
+        Self::per_channel(constants, &numbers)
     }
 
-    fn argument(this: Option<Self>, site: &Site<'_>) -> arguments::Periodic {
-        match this {
+    fn argument(constant: Option<Self>, context: &LaunchContext<'_>) -> arguments::Periodic {
+        match constant {
             None => arguments::Periodic::NONE,
-            Some(Self { at, period }) => {
-                arguments::Periodic { numbers: site.constant(Some(at)), period }
+            Some(Self { offset, period }) => {
+                arguments::Periodic { numbers: context.constant(offset), period }
             }
         }
     }
 }
 
-/// A function of each number.
+/// A function of one number, such as an activation.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct CurvePlan {
+pub(in crate::cuda) struct ActivationPlan {
     kind: i32,
     a: f32,
     b: f32,
-    slopes: Option<Repeated>,
+    slopes: Option<PeriodicConstant>,
 }
 
-impl CurvePlan {
-    /// The number itself.
+impl ActivationPlan {
+    /// Returns its argument.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
-    /// The numbering is that of `kernels/common.cuh`; `slopes` are those of a `PRelu`.
-    pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<Repeated>) -> Self {
+    /// Returns the plan of an activation. `kernels/common.cuh` uses the same numbers of kinds.
+    /// `slopes` are the slopes of a `PRelu`.
+    pub(in crate::cuda) fn of(activation: &Activation, slopes: Option<PeriodicConstant>) -> Self {
         let (kind, a, b) = match *activation {
             Activation::Relu => (1, 0.0, 0.0),
             Activation::PRelu(_) => (2, 0.0, 0.0),
@@ -91,88 +93,96 @@ impl CurvePlan {
     }
 }
 
-/// `curve(sum × scale + shift + residual)`.
+/// `activation(sum × scale + shift + residual)`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cuda) struct FinishPlan {
-    pub(in crate::cuda) scale: Option<Repeated>,
-    pub(in crate::cuda) shift: Option<Repeated>,
-    pub(in crate::cuda) curve: CurvePlan,
+pub(in crate::cuda) struct EpiloguePlan {
+    pub(in crate::cuda) scale: Option<PeriodicConstant>,
+    pub(in crate::cuda) shift: Option<PeriodicConstant>,
+    pub(in crate::cuda) activation: ActivationPlan,
 }
 
-impl FinishPlan {
-    /// The sum itself.
+impl EpiloguePlan {
+    /// Leaves the sum unchanged.
     pub(in crate::cuda) const NONE: Self =
-        Self { scale: None, shift: None, curve: CurvePlan::NONE };
+        Self { scale: None, shift: None, activation: ActivationPlan::NONE };
 
-    pub(super) fn argument(&self, site: &Site<'_>, residual: u64) -> arguments::Finish {
-        let CurvePlan { kind, a, b, slopes } = self.curve;
-        let slopes = Repeated::argument(slopes, site);
-        arguments::Finish {
-            scale: Repeated::argument(self.scale, site),
-            shift: Repeated::argument(self.shift, site),
+    pub(super) fn argument(
+        &self,
+        context: &LaunchContext<'_>,
+        residual: Address,
+    ) -> arguments::Epilogue {
+        let ActivationPlan { kind, a, b, slopes } = self.activation;
+        let slopes = PeriodicConstant::argument(slopes, context);
+        arguments::Epilogue {
+            scale: PeriodicConstant::argument(self.scale, context),
+            shift: PeriodicConstant::argument(self.shift, context),
             residual,
-            curve: arguments::Curve { slopes, kind, a, b },
+            activation: arguments::Activation { slopes, kind, a, b },
         }
     }
 }
 
-/// A function of each element of one value.
-pub(in crate::cuda) struct Elements {
+/// An epilogue applied to each element of one value.
+pub(in crate::cuda) struct Elementwise {
     kernel: Kernel,
-    finish: FinishPlan,
+    epilogue: EpiloguePlan,
     len: usize,
 }
 
-impl Elements {
-    /// Of rows of `len` elements.
-    pub(in crate::cuda) fn new(finish: FinishPlan, len: usize, is_half: bool) -> Self {
-        Self { kernel: Kernel::packed("elements", is_half, len), finish, len }
+impl Elementwise {
+    /// Plans the epilogue for items of `len` elements.
+    pub(in crate::cuda) fn new(
+        epilogue: EpiloguePlan,
+        len: usize,
+        element_type: ElementType,
+    ) -> Self {
+        Self { kernel: Kernel::packed("elementwise", element_type, len), epilogue, len }
     }
 
-    /// Enqueues it from `x` to `y`, which may be the same, with a residual or null.
+    /// Enqueues the epilogue from `x` to `y`, which may be equal. `residual` may be null.
     pub(super) fn enqueue_at(
         &self,
-        site: &Site<'_>,
-        [x, residual, y]: [u64; 3],
+        context: &LaunchContext<'_>,
+        [x, residual, y]: [Address; 3],
     ) -> Result<(), GpuError> {
-        let count = site.count(self.len);
-        let finish = self.finish.argument(site, residual);
-        let arguments = arguments::Elements { y, x, finish, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+        let count = context.count(self.len);
+        let epilogue = self.epilogue.argument(context, residual);
+        let arguments = arguments::Elementwise { y, x, epilogue, count };
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
 
-impl Work for Elements {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        self.enqueue_at(site, [site.x[0], 0, site.y])
+impl Work for Elementwise {
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(context, [context.x[0], 0, context.y])
     }
 }
 
-/// A function of two values that broadcast; the result lies without gaps.
+/// A function of two values that broadcast. The result has no gaps.
 pub(in crate::cuda) struct Binary {
     kernel: Kernel,
     op: BinaryOp,
-    pair: Pair,
+    pair: StridedPair,
 }
 
 impl Binary {
-    pub(in crate::cuda) fn new(op: BinaryOp, pair: Pair, is_half: bool) -> Self {
-        Self { kernel: Kernel::single("binary", is_half), op, pair }
+    pub(in crate::cuda) fn new(op: BinaryOp, pair: StridedPair, element_type: ElementType) -> Self {
+        Self { kernel: Kernel::single("binary", element_type), op, pair }
     }
 }
 
 impl Work for Binary {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.pair.len());
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.pair.len());
         let kind = match self.op {
             BinaryOp::Add => 0,
             BinaryOp::Sub => 1,
             BinaryOp::Mul => 2,
             BinaryOp::Div => 3,
         };
-        let strided = self.pair.batched(site.batch as u32);
-        let [a, b] = [site.x[0], site.x[1]];
-        let arguments = arguments::Binary { y: site.y, a, b, strided, kind, count };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+        let axes = self.pair.argument(context.batch as u32);
+        let [a, b] = [context.x[0], context.x[1]];
+        let arguments = arguments::Binary { y: context.y, a, b, axes, kind, count };
+        context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }

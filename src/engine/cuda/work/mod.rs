@@ -1,4 +1,4 @@
-//! What steps do. Each file is a kind of work: its plan, and how it is enqueued.
+//! The work of steps. Each file holds one kind of work: its plan, and how it is enqueued.
 
 mod convolution;
 mod elements;
@@ -7,16 +7,17 @@ mod reductions;
 mod windows;
 
 pub(super) use convolution::{Dense, Depthwise, Linear};
-pub(super) use elements::{Binary, CurvePlan, Elements, FinishPlan, Repeated};
+pub(super) use elements::{ActivationPlan, Binary, Elementwise, EpiloguePlan, PeriodicConstant};
 pub(super) use moves::{Border, Copy, Fill};
 #[cfg(test)]
-pub(super) use reductions::Team;
+pub(super) use reductions::ReductionScope;
 pub(super) use reductions::{Reduce, Softmax};
-pub(super) use windows::{Sample, Sampling, WindowPlan};
+pub(super) use windows::{Resample, ResampleKind, WindowPlan};
 
 use super::arguments::PACK;
+use super::element_type::ElementType;
 
-/// A kernel's name in a precision, and how many elements one of its threads does.
+/// The full name of a kernel, and how many elements each of its threads computes.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
     name: String,
@@ -24,27 +25,24 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// One element for each thread.
-    fn single(kernel: &str, is_half: bool) -> Self {
-        Self { name: format!("{kernel}_{}", precision(is_half)), pack: 1 }
+    /// Returns the kernel whose threads compute one element each.
+    fn single(kernel: &str, element_type: ElementType) -> Self {
+        Self { name: format!("{kernel}_{}", element_type.suffix()), pack: 1 }
     }
 
-    /// A pack of neighbours for each thread where their number allows it.
-    fn packed(kernel: &str, is_half: bool, neighbours: usize) -> Self {
+    /// Returns the kernel whose threads compute a pack of neighbouring elements each, if their
+    /// number `neighbours` is a multiple of the pack.
+    fn packed(kernel: &str, element_type: ElementType, neighbours: usize) -> Self {
         match neighbours.is_multiple_of(PACK) {
             true => {
-                let name = format!("{kernel}_{}_packed", precision(is_half));
+                let name = format!("{kernel}_{}_packed", element_type.suffix());
                 Self { name, pack: PACK as u32 }
             }
-            false => Self::single(kernel, is_half),
+            false => Self::single(kernel, element_type),
         }
     }
 
     fn threads(&self, count: u32) -> u32 {
         count / self.pack
     }
-}
-
-fn precision(is_half: bool) -> &'static str {
-    if is_half { "f16" } else { "f32" }
 }

@@ -1,38 +1,42 @@
-//! Values that only move.
+//! Work that only moves elements or fills memory.
 
 use super::{Kernel, WindowPlan};
-use crate::cuda::arguments;
-use crate::cuda::axes::Pair;
+use crate::cuda::arguments::{self, Address};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
-use crate::cuda::plan::{At, Site, Work};
+use crate::cuda::layout::StridedPair;
+use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
-/// Transposes, joins, cuts and repeats.
+/// Copies between two strided arrays: transposes, concatenates, slices and repeats.
 pub(in crate::cuda) struct Copy {
     kernel: Kernel,
-    pair: Pair,
-    /// Bytes from the start of what is read, and of what is written.
-    starts: [u64; 2],
+    pair: StridedPair,
+    /// Byte offset of the first element read, and of the first element written.
+    starts: [Address; 2],
 }
 
 impl Copy {
-    /// `starts` are elements of the first row of each.
-    pub(in crate::cuda) fn new(pair: Pair, starts: [usize; 2], is_half: bool) -> Self {
-        let bytes = if is_half { 2 } else { 4 };
-        let starts = starts.map(|start| start as u64 * bytes);
-        Self { kernel: Kernel::single("copy", is_half), pair, starts }
+    /// `starts` are the same offsets in elements.
+    pub(in crate::cuda) fn new(
+        pair: StridedPair,
+        starts: [usize; 2],
+        element_type: ElementType,
+    ) -> Self {
+        let starts = starts.map(|start| (start * element_type.bytes()) as Address);
+        Self { kernel: Kernel::single("copy", element_type), pair, starts }
     }
 }
 
 impl Work for Copy {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.pair.len());
-        let strided = self.pair.batched(site.batch as u32);
-        let (x, y) = (site.x[0] + self.starts[0], site.y + self.starts[1]);
-        site.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, strided, count })
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.pair.len());
+        let axes = self.pair.argument(context.batch as u32);
+        let (x, y) = (context.x[0] + self.starts[0], context.y + self.starts[1]);
+        context.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
     }
 }
 
-/// One number everywhere.
+/// Fills a value with one number.
 pub(in crate::cuda) struct Fill {
     kernel: Kernel,
     value: f32,
@@ -40,54 +44,60 @@ pub(in crate::cuda) struct Fill {
 }
 
 impl Fill {
-    pub(in crate::cuda) fn new(value: f32, len: usize, is_half: bool) -> Self {
-        Self { kernel: Kernel::single("fill", is_half), value, len }
+    pub(in crate::cuda) fn new(value: f32, len: usize, element_type: ElementType) -> Self {
+        Self { kernel: Kernel::single("fill", element_type), value, len }
     }
 }
 
 impl Work for Fill {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.len);
-        let arguments = arguments::Fill { y: site.y, value: self.value, count };
-        site.gpu.launch(&self.kernel.name, count, &arguments)
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.len);
+        let arguments = arguments::Fill { y: context.y, value: self.value, count };
+        context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }
 
-/// An image with a border around it.
+/// Adds a border to an image.
 pub(in crate::cuda) struct Border {
     kernel: Kernel,
     window: WindowPlan,
-    filling: Option<At>,
+    border_values: Option<ConstantOffset>,
     value: f32,
 }
 
 impl Border {
-    /// The border holds one number for each channel, or `value`.
+    /// The border holds `border_values`, one for each channel, or `value` if there are none.
     pub(in crate::cuda) fn new(
         window: WindowPlan,
-        filling: Option<At>,
+        border_values: Option<ConstantOffset>,
         value: f32,
-        is_half: bool,
+        element_type: ElementType,
     ) -> Self {
-        let kernel = Kernel::packed("border", is_half, window.channels);
-        Self { kernel, window, filling, value }
+        let kernel = Kernel::packed("border", element_type, window.channels);
+        Self { kernel, window, border_values, value }
     }
 
-    pub(super) fn enqueue_at(&self, site: &Site<'_>, x: u64, y: u64) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let (window, border) = (self.window.argument(), site.constant(self.filling));
-        let arguments = arguments::Border { y, x, border, window, value: self.value, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+    pub(super) fn enqueue_at(
+        &self,
+        context: &LaunchContext<'_>,
+        x: Address,
+        y: Address,
+    ) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
+        let border_values = context.optional_constant(self.border_values);
+        let (window, value) = (self.window.argument(), self.value);
+        let arguments = arguments::Border { y, x, border_values, window, value, count };
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 
-    /// Elements of one row of the image with its border.
+    /// Returns the elements of one item, which is an image with its border.
     pub(super) fn len(&self) -> usize {
         self.window.output_len()
     }
 }
 
 impl Work for Border {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        self.enqueue_at(site, site.x[0], site.y)
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        self.enqueue_at(context, context.x[0], context.y)
     }
 }

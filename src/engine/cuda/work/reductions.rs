@@ -1,44 +1,46 @@
-//! Many elements to one.
+//! Reductions of many elements to one.
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
 use super::Kernel;
 use crate::cuda::arguments::{self, AXES_MAX};
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
-use crate::cuda::plan::{Site, Work};
+use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::Reduction;
 use crate::shape::known_elements;
 
-/// Who finds one result. A block joins elements in another order than a thread does, so that this
-/// may not depend on the batch.
+/// The threads that compute one result. One thread and one block combine elements in
+/// different orders, so the choice must not depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cuda) enum Team {
+pub(in crate::cuda) enum ReductionScope {
     Thread,
     Block,
 }
 
-/// Threads that run in step. Where as many results lie side by side, each step of theirs reads
-/// neighbours.
-const WARP: usize = 32;
+/// Threads of a warp, which run in step. If at least as many results are neighbours in memory, each
+/// access of a warp reads neighbouring elements.
+const WARP_THREADS: usize = 32;
 
-/// Elements that give each thread of a block something to do.
+/// Fewest elements for which each thread of a block has work.
 const BLOCK_LEN_MIN: usize = 256;
 
-impl Team {
-    /// For `len` elements behind each of results of which `neighbours` lie side by side.
+impl ReductionScope {
+    /// Chooses for results of `len` elements each, of which `neighbours` are neighbours in memory.
     ///
-    /// A thread takes one element after another, each some tenth of a microsecond, so a block is
-    /// faster for many. For few it mostly waits for itself, and pays only where threads would read
-    /// far from each other. Both limits are estimates, not measured.
-    fn of(len: usize, neighbours: usize) -> Self {
-        let len_min = if neighbours < WARP { WARP } else { BLOCK_LEN_MIN };
+    /// A thread reads one element after another and takes about 0.1 µs for each, so a block is
+    /// faster for many elements. For few elements a block mostly waits at its barriers, and is
+    /// faster only if threads would read far from each other. Both limits are estimates, not
+    /// measured.
+    fn choose(len: usize, neighbours: usize) -> Self {
+        let len_min = if neighbours < WARP_THREADS { WARP_THREADS } else { BLOCK_LEN_MIN };
         if len < len_min { Self::Thread } else { Self::Block }
     }
 
-    fn kernel(self, kernel: &str, is_half: bool) -> Kernel {
+    fn kernel(self, kernel: &str, element_type: ElementType) -> Kernel {
         match self {
-            Self::Thread => Kernel::single(kernel, is_half),
-            Self::Block => Kernel::single(&format!("{kernel}_block"), is_half),
+            Self::Thread => Kernel::single(kernel, element_type),
+            Self::Block => Kernel::single(&format!("{kernel}_block"), element_type),
         }
     }
 
@@ -56,49 +58,53 @@ impl Team {
     }
 }
 
-/// Axes reduced to one number; the result lies as what is read, without those axes.
+/// Reduces axes to one number each. The result has the layout of the input without those axes.
 pub(in crate::cuda) struct Reduce {
-    team: Team,
+    scope: ReductionScope,
     kernel: Kernel,
     reduction: Reduction,
-    /// Size and step of each axis kept, outermost first, and of each that goes.
+    /// Size and stride of each axis that is kept and of each axis that is reduced, outermost first.
     kept: Vec<[usize; 2]>,
-    gone: Vec<[usize; 2]>,
-    row_len: usize,
+    reduced: Vec<[usize; 2]>,
+    item_len: usize,
 }
 
 impl Reduce {
-    /// Of rows of `shape` that lie with `strides`.
+    /// Plans the reduction of `axes` in items of `shape` with these strides.
     pub(in crate::cuda) fn new(
         reduction: Reduction,
         shape: &[usize],
         strides: &[usize],
         axes: &[usize],
-        is_half: bool,
+        element_type: ElementType,
     ) -> Self {
         let mut order: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] != 1).collect();
         order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
-        let (gone, kept): (Vec<usize>, Vec<usize>) =
+        let (reduced, kept): (Vec<usize>, Vec<usize>) =
             order.into_iter().partition(|axis| axes.contains(axis));
-        let [kept, gone] = [kept, gone].map(|axes| merged(&axes, shape, strides));
+        let [kept, reduced] = [kept, reduced].map(|axes| merge_axes(&axes, shape, strides));
         let neighbours = match kept.last() {
             Some([size, 1]) => *size,
             _ => 1,
         };
-        let team = Team::of(product(&gone), neighbours);
-        let kernel = team.kernel("reduce", is_half);
-        Self { team, kernel, reduction, kept, gone, row_len: known_elements(shape) }
+        let scope = ReductionScope::choose(element_count(&reduced), neighbours);
+        let kernel = scope.kernel("reduce", element_type);
+        Self { scope, kernel, reduction, kept, reduced, item_len: known_elements(shape) }
     }
 
-    /// The same, found by `team` whatever its size.
+    /// Returns the same work in this scope, whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
-        Self { team, kernel: team.kernel("reduce", is_half), ..self }
+    pub(in crate::cuda) fn with_scope(
+        self,
+        scope: ReductionScope,
+        element_type: ElementType,
+    ) -> Self {
+        Self { scope, kernel: scope.kernel("reduce", element_type), ..self }
     }
 }
 
-/// Size and step of axes; those that are walked over as one are one.
-fn merged(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
+/// Returns the size and stride of each axis. Contiguous axes are merged into one.
+fn merge_axes(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
     let mut merged: Vec<[usize; 2]> = Vec::new();
     for [size, stride] in axes.iter().map(|&axis| [shape[axis], strides[axis]]) {
         match merged.last_mut() {
@@ -111,34 +117,34 @@ fn merged(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]>
     merged
 }
 
-fn product(axes: &[[usize; 2]]) -> usize {
+fn element_count(axes: &[[usize; 2]]) -> usize {
     axes.iter().map(|[size, _]| size).product()
 }
 
 impl Work for Reduce {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let mut kept = vec![[site.batch, self.row_len]];
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let mut kept = vec![[context.batch, self.item_len]];
         kept.extend(&self.kept);
-        let count = site.count(product(&self.kept));
+        let count = context.count(element_count(&self.kept));
         let arguments = arguments::Reduce {
-            y: site.y,
-            x: site.x[0],
+            y: context.y,
+            x: context.x[0],
             kept_sizes: column(&kept, 0),
             kept_strides: column(&kept, 1),
-            sizes: column(&self.gone, 0),
-            strides: column(&self.gone, 1),
-            kept_axes: kept.len() as i32,
-            axes: self.gone.len() as i32,
+            reduced_sizes: column(&self.reduced, 0),
+            reduced_strides: column(&self.reduced, 1),
+            kept_axis_count: kept.len() as i32,
+            reduced_axis_count: self.reduced.len() as i32,
             kind: match self.reduction {
                 Reduction::Mean => 0,
                 Reduction::Sum => 1,
                 Reduction::Max => 2,
                 Reduction::L2 => 3,
             },
-            length: product(&self.gone) as u32,
+            length: element_count(&self.reduced) as u32,
             count,
         };
-        self.team.launch(site.gpu, &self.kernel, count, &arguments)
+        self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 
@@ -150,9 +156,9 @@ fn column(axes: &[[usize; 2]], index: usize) -> [u32; AXES_MAX] {
     column
 }
 
-/// Exponentials along an axis over their sum: rows of `[outer, length, inner]`.
+/// Softmax along the middle axis of items `[outer, length, inner]`.
 pub(in crate::cuda) struct Softmax {
-    team: Team,
+    scope: ReductionScope,
     kernel: Kernel,
     length: usize,
     inner: usize,
@@ -160,24 +166,31 @@ pub(in crate::cuda) struct Softmax {
 }
 
 impl Softmax {
-    pub(in crate::cuda) fn new([outer, length, inner]: [usize; 3], is_half: bool) -> Self {
-        let team = Team::of(length, inner);
-        Self { team, kernel: team.kernel("softmax", is_half), length, inner, outer }
+    pub(in crate::cuda) fn new(
+        [outer, length, inner]: [usize; 3],
+        element_type: ElementType,
+    ) -> Self {
+        let scope = ReductionScope::choose(length, inner);
+        Self { scope, kernel: scope.kernel("softmax", element_type), length, inner, outer }
     }
 
-    /// The same, found by `team` whatever its size.
+    /// Returns the same work in this scope, whatever its size.
     #[cfg(test)]
-    pub(in crate::cuda) fn by(self, team: Team, is_half: bool) -> Self {
-        Self { team, kernel: team.kernel("softmax", is_half), ..self }
+    pub(in crate::cuda) fn with_scope(
+        self,
+        scope: ReductionScope,
+        element_type: ElementType,
+    ) -> Self {
+        Self { scope, kernel: scope.kernel("softmax", element_type), ..self }
     }
 }
 
 impl Work for Softmax {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.outer * self.inner);
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
-        let arguments = arguments::Softmax { y: site.y, x: site.x[0], length, inner, count };
-        self.team.launch(site.gpu, &self.kernel, count, &arguments)
+        let arguments = arguments::Softmax { y: context.y, x: context.x[0], length, inner, count };
+        self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }
 
@@ -186,33 +199,36 @@ mod tests {
     use super::*;
     use crate::shape::strides;
 
-    fn team(shape: &[usize], strides: &[usize], axes: &[usize]) -> Team {
-        Reduce::new(Reduction::Sum, shape, strides, axes, false).team
+    fn scope(shape: &[usize], strides: &[usize], axes: &[usize]) -> ReductionScope {
+        Reduce::new(Reduction::Sum, shape, strides, axes, ElementType::F32).scope
     }
 
     #[test]
     fn many_elements_are_for_a_block_and_few_for_a_thread() {
-        // The length of an embedding; a short list.
-        assert_eq!(team(&[512], &[1], &[0]), Team::Block);
-        assert_eq!(team(&[31], &[1], &[0]), Team::Thread);
-        // Pixels of an image with its channels last, many channels and then few.
-        assert_eq!(team(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), Team::Thread);
-        assert_eq!(team(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), Team::Block);
-        assert_eq!(team(&[6, 7, 7], &[1, 42, 6], &[1, 2]), Team::Block);
-        // The same with its channels first: each pixel is read from afar.
-        assert_eq!(team(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), Team::Block);
-        assert_eq!(Softmax::new([1, 2, 100], false).team, Team::Thread);
-        assert_eq!(Softmax::new([8, 49, 1], false).team, Team::Block);
+        // The length of an embedding, and a short list.
+        assert_eq!(scope(&[512], &[1], &[0]), ReductionScope::Block);
+        assert_eq!(scope(&[31], &[1], &[0]), ReductionScope::Thread);
+        // Pixels of images with their channels last: many channels, then few.
+        assert_eq!(scope(&[512, 7, 7], &[1, 3584, 512], &[1, 2]), ReductionScope::Thread);
+        assert_eq!(scope(&[512, 56, 56], &[1, 28672, 512], &[1, 2]), ReductionScope::Block);
+        assert_eq!(scope(&[6, 7, 7], &[1, 42, 6], &[1, 2]), ReductionScope::Block);
+        // With channels first, threads would read pixels that are far from each other.
+        assert_eq!(scope(&[512, 7, 7], &strides(&[512, 7, 7]), &[1, 2]), ReductionScope::Block);
+        assert_eq!(Softmax::new([1, 2, 100], ElementType::F32).scope, ReductionScope::Thread);
+        assert_eq!(Softmax::new([8, 49, 1], ElementType::F32).scope, ReductionScope::Block);
     }
 
     #[test]
-    fn axes_that_lie_one_behind_another_are_walked_over_as_one() {
+    fn contiguous_axes_are_merged() {
         let shape = [6, 5, 7];
-        let first = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1, 2], false);
-        assert_eq!((first.kept, first.gone), (vec![[6, 35]], vec![[35, 1]]));
-        let last = Reduce::new(Reduction::Sum, &shape, &[1, 42, 6], &[1, 2], false);
-        assert_eq!((last.kept, last.gone), (vec![[6, 1]], vec![[35, 6]]));
-        let middle = Reduce::new(Reduction::Sum, &shape, &strides(&shape), &[1], false);
-        assert_eq!((middle.kept, middle.gone), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
+        let reduce = |steps: &[usize], axes: &[usize]| {
+            Reduce::new(Reduction::Sum, &shape, steps, axes, ElementType::F32)
+        };
+        let first = reduce(&strides(&shape), &[1, 2]);
+        assert_eq!((first.kept, first.reduced), (vec![[6, 35]], vec![[35, 1]]));
+        let last = reduce(&[1, 42, 6], &[1, 2]);
+        assert_eq!((last.kept, last.reduced), (vec![[6, 1]], vec![[35, 6]]));
+        let middle = reduce(&strides(&shape), &[1]);
+        assert_eq!((middle.kept, middle.reduced), (vec![[6, 35], [7, 1]], vec![[5, 7]]));
     }
 }

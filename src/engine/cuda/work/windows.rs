@@ -1,46 +1,50 @@
-//! Windows that slide over images.
+//! Work that slides a window over images.
 
 use super::Kernel;
 use crate::cuda::arguments;
+use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
-use crate::cuda::plan::{Site, Work};
+use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::{ResizeMode, Window};
 
-/// A window, and the images it reads and writes.
+/// A window, and the sizes of the images it reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cuda) struct WindowPlan {
-    /// Of the image read; of the one written where a kernel says so.
+    /// Channels of the input image. For depthwise convolutions, channels of the output image.
     pub(in crate::cuda) channels: usize,
-    /// Height and width.
-    pub(in crate::cuda) from: [usize; 2],
-    pub(in crate::cuda) to: [usize; 2],
+    /// Height and width of the input image.
+    pub(in crate::cuda) input_size: [usize; 2],
+    /// Height and width of the output image.
+    pub(in crate::cuda) output_size: [usize; 2],
     pub(in crate::cuda) window: Window,
     pub(in crate::cuda) dilations: [usize; 2],
 }
 
 impl WindowPlan {
-    /// Between images of the shapes `[channels, height, width]`.
+    /// `from` and `to` are the shapes of the input and the output, `[channels, height, width]`.
     pub(in crate::cuda) fn new(
         from: &[usize],
         to: &[usize],
         window: Window,
         dilations: [usize; 2],
     ) -> Self {
-        Self { channels: from[0], from: [from[1], from[2]], to: [to[1], to[2]], window, dilations }
+        let (input_size, output_size) = ([from[1], from[2]], [to[1], to[2]]);
+        Self { channels: from[0], input_size, output_size, window, dilations }
     }
 
-    /// Pixels of one row of the output.
-    pub(super) fn pixels(&self) -> usize {
-        self.to[0] * self.to[1]
+    /// Returns the output pixels of one item.
+    pub(super) fn output_pixels(&self) -> usize {
+        self.output_size[0] * self.output_size[1]
     }
 
     pub(super) fn output_len(&self) -> usize {
-        self.pixels() * self.channels
+        self.output_pixels() * self.channels
     }
 
     pub(super) fn argument(&self) -> arguments::Window {
-        let pair = |pair: [usize; 2]| pair.map(|size| size as i32);
-        let ([height, width], [out_height, out_width]) = (pair(self.from), pair(self.to));
+        let to_i32 = |pair: [usize; 2]| pair.map(|size| size as i32);
+        let [height, width] = to_i32(self.input_size);
+        let [out_height, out_width] = to_i32(self.output_size);
         let [top, left, ..] = self.window.pads;
         arguments::Window {
             channels: self.channels as u32,
@@ -48,52 +52,62 @@ impl WindowPlan {
             width,
             out_height,
             out_width,
-            kernel: pair(self.window.kernel),
-            strides: pair(self.window.strides),
-            dilations: pair(self.dilations),
+            kernel: to_i32(self.window.kernel),
+            strides: to_i32(self.window.strides),
+            dilations: to_i32(self.dilations),
             top: top as i32,
             left: left as i32,
         }
     }
 }
 
-/// What becomes of the pixels under a window.
+/// The function that computes an output pixel from the input pixels under a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cuda) enum Sampling {
-    Largest,
-    /// The border counts as zeros.
-    Mean,
-    /// The border does not count.
-    MeanOfInside,
+pub(in crate::cuda) enum ResampleKind {
+    MaxPool,
+    /// Border pixels count as zeros.
+    AveragePool,
+    /// Border pixels do not count.
+    AveragePoolInside,
     Resize(ResizeMode),
 }
 
-/// A pool or a resized image.
-pub(in crate::cuda) struct Sample {
+/// Pools or resizes an image.
+pub(in crate::cuda) struct Resample {
     kernel: Kernel,
     window: WindowPlan,
     kind: i32,
 }
 
-impl Sample {
-    pub(in crate::cuda) fn new(sampling: Sampling, window: WindowPlan, is_half: bool) -> Self {
-        let (kernel, kind) = match sampling {
-            Sampling::Largest => ("pool", 0),
-            Sampling::Mean => ("pool", 1),
-            Sampling::MeanOfInside => ("pool", 2),
-            Sampling::Resize(ResizeMode::Nearest) => ("resize", 0),
-            Sampling::Resize(ResizeMode::Linear) => ("resize", 1),
-            Sampling::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
+impl Resample {
+    pub(in crate::cuda) fn new(
+        kind: ResampleKind,
+        window: WindowPlan,
+        element_type: ElementType,
+    ) -> Self {
+        let (kernel, number) = match kind {
+            ResampleKind::MaxPool => ("pool", 0),
+            ResampleKind::AveragePool => ("pool", 1),
+            ResampleKind::AveragePoolInside => ("pool", 2),
+            ResampleKind::Resize(ResizeMode::Nearest) => ("resize", 0),
+            ResampleKind::Resize(ResizeMode::Linear) => ("resize", 1),
+            ResampleKind::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
         };
-        Self { kernel: Kernel::packed(kernel, is_half, window.channels), window, kind }
+        let kernel = Kernel::packed(kernel, element_type, window.channels);
+        Self { kernel, window, kind: number }
     }
 }
 
-impl Work for Sample {
-    fn enqueue(&self, site: &Site<'_>) -> Result<(), GpuError> {
-        let count = site.count(self.window.output_len());
-        let (x, y, window) = (site.x[0], site.y, self.window.argument());
-        let arguments = arguments::Sampled { y, x, window, kind: self.kind, count };
-        site.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
+impl Work for Resample {
+    fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
+        let count = context.count(self.window.output_len());
+        let arguments = arguments::Resample {
+            y: context.y,
+            x: context.x[0],
+            window: self.window.argument(),
+            kind: self.kind,
+            count,
+        };
+        context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
