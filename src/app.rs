@@ -18,7 +18,7 @@ use self::inspection::{StartInputs, read_start_inputs};
 use self::listeners::{Listener, serve_grpc, serve_http};
 use crate::catalog::{self, CatalogError, Snapshot};
 use crate::config::Config;
-use crate::device::{DeviceGroup, DeviceError, DeviceSettings};
+use crate::device::{DeviceError, DeviceGroup, DeviceSettings};
 use crate::liveness::SessionLimits;
 use crate::model::{Manifest, ModelError, TaskKind};
 use crate::pipeline::{
@@ -26,7 +26,7 @@ use crate::pipeline::{
     lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
-use crate::services::{Gateway, Probes, PipelineCell, ServingState};
+use crate::services::{Gateway, PipelineCell, Probes, ServingState};
 use crate::telemetry::{Calls, Metrics, ModelLabels};
 
 pub use inspection::{Finding, FindingState, check};
@@ -236,7 +236,7 @@ fn gateway(config: &Config, metrics: &AppMetrics, pipeline_cell: &PipelineCell) 
     let server = &config.server;
     let stats = metrics.scheduler.clone();
     Gateway {
-        pipeline_cell: Arc::clone(pipeline_cell),
+        pipeline: Arc::clone(pipeline_cell),
         tickets: Tickets::new(server.requests_max, server.bytes_max, stats),
         limits: config.image,
     }

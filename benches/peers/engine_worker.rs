@@ -95,7 +95,7 @@ fn run(args: &Args, requests: impl BufRead, mut replies: impl Write) -> anyhow::
 fn on_cpu(args: &Args, graph: &Graph) -> anyhow::Result<Infer> {
     let team = Arc::new(ThreadTeam::new(args.threads.get())?);
     let network = CpuNetwork::load(graph, args.kernels, args.precision, team)?;
-    let (input, batch) = (probe(graph, args.batch.get()), args.batch.get());
+    let (input, batch) = (noise_input(graph, args.batch.get()), args.batch.get());
     Ok(Box::new(move |outputs| Ok(network.run(&input, batch, outputs)?)))
 }
 

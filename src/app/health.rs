@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::device::{DeviceHealth, DeviceState, Health, DeviceSet};
+use crate::device::{DeviceHealth, DeviceSet, DeviceState, Health};
 use crate::services::ServingState;
 use crate::telemetry::Metrics;
 
@@ -78,12 +78,14 @@ impl HealthWatcher {
             self.metrics.update_device(&device.name, device.state == DeviceState::InService, lost);
             log_change(before, device);
         }
-        let all_have = |devices| self.placements.iter().all(|one| !one.intersection(devices).is_empty());
-        let state = match (all_have(health.in_service()), all_have(health.in_service_or_recovering())) {
-            (true, _) => ServingState::Ready,
-            (false, true) => ServingState::NoDevice,
-            (false, false) => ServingState::DevicesFailed,
-        };
+        let all_have =
+            |devices| self.placements.iter().all(|one| !one.intersection(devices).is_empty());
+        let state =
+            match (all_have(health.in_service()), all_have(health.in_service_or_recovering())) {
+                (true, _) => ServingState::Ready,
+                (false, true) => ServingState::NoDevice,
+                (false, false) => ServingState::DevicesFailed,
+            };
         self.reported = health.devices;
         self.publisher.publish(state).await;
     }
@@ -116,6 +118,9 @@ fn log_change(before: Option<&DeviceHealth>, now: &DeviceHealth) {
         DeviceState::Failed { why } => {
             tracing::error!(device, why, "the device failed and is not reopened any more");
         }
+        DeviceState::Hung { why } => {
+            tracing::error!(device, why, "the device hangs and is not used again");
+        }
     }
 }
 
@@ -127,8 +132,11 @@ mod tests {
 
     /// Makes a watcher of two devices. One model is on both, the other on the second device only.
     async fn watcher() -> (watch::Sender<Health>, HealthWatcher, Registry) {
-        let device =
-            |name: &str| DeviceHealth { name: name.to_owned(), state: DeviceState::InService, losses: 0 };
+        let device = |name: &str| DeviceHealth {
+            name: name.to_owned(),
+            state: DeviceState::InService,
+            losses: 0,
+        };
         let health = Health { devices: vec![device("cuda:0"), device("cuda:1")] };
         let (sender, devices) = watch::channel(health);
         let (reporter, _) = tonic_health::server::health_reporter();

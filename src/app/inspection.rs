@@ -6,7 +6,7 @@ use crate::catalog::{ByTask, LivenessEnsemble, choose_liveness, choose_model};
 use crate::config::Config;
 use crate::device::{DeviceError, DevicePlan, DeviceSettings};
 use crate::model::{Listing, Manifest, ModelFolder, Package, TaskKind, scan_folder};
-use crate::pipeline::{Sessions, DecisionPolicies, check_manifest, session_keys, session_store};
+use crate::pipeline::{DecisionPolicies, Sessions, check_manifest, session_keys, session_store};
 use crate::trust::{ReplayStore, ReplayTarget, SessionKeys};
 
 /// The result for one part of what a start reads.
@@ -82,12 +82,7 @@ impl Inspection<'_> {
         let keys = self.read_session_keys();
         let store = self.connect_session_store().await;
         let sessions = Sessions::new(&self.config.liveness, keys?, store?);
-        Some(StartInputs {
-            devices: devices?,
-            packages: packages?,
-            policies: policies?,
-            sessions,
-        })
+        Some(StartInputs { devices: devices?, packages: packages?, policies: policies?, sessions })
     }
 
     fn plan_devices(&mut self, find_devices: FindDevices) -> Option<DevicePlan> {

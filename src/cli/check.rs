@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::table::Table;
 use super::{runtime, serve};
-use crate::app::{Finding, State, check};
-use crate::config::{Reading, Refusal};
+use crate::app::{Finding, FindingState, check};
+use crate::config::{ParsedConfig, Refusal};
 use crate::telemetry::causes;
 
 /// Options of `menshen check`: those of `menshen serve` that set something.
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Returns a line for each refused setting, then a line for each part of a start that settings
 /// name.
-fn inspect(reading: &Reading) -> anyhow::Result<Vec<ReportLine>> {
+fn inspect(reading: &ParsedConfig) -> anyhow::Result<Vec<ReportLine>> {
     let mut lines: Vec<ReportLine> =
         reading.refusals.iter().map(ReportLine::from_refusal).collect();
     let refused: Vec<String> =
@@ -79,9 +79,9 @@ impl ReportLine {
 
     fn from_finding(finding: &Finding) -> Self {
         match &finding.state {
-            State::Right(message) => Self::new(finding.key, "ok", message),
-            State::Wrong(error) => Self::new(finding.key, WRONG, &causes(error)),
-            State::NotChecked => {
+            FindingState::Valid(message) => Self::new(finding.key, "ok", message),
+            FindingState::Invalid(error) => Self::new(finding.key, WRONG, &causes(error)),
+            FindingState::NotChecked => {
                 Self::new(finding.key, "-", "not checked: one of its settings is refused")
             }
         }

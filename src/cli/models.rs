@@ -13,7 +13,7 @@ use super::table::Table;
 use super::{progress_bar, runtime};
 use crate::catalog::{ModelSettings, choose_members};
 use crate::config::Config;
-use crate::device::Device;
+use crate::device::DeviceGroup;
 use crate::engine::cpu::{CpuNetwork, ThreadTeam};
 use crate::liveness::Fusion;
 use crate::model::{Ensemble, Listing, Manifest, Package, find, scan, scan_ensembles, space_id};
@@ -292,7 +292,7 @@ fn verify(config: &Config, names: &[String]) -> anyhow::Result<ExitCode> {
         bail!("{} holds no models", dir.display());
     }
     let runtime = runtime()?;
-    let device = runtime.block_on(Device::open(&config.device))?;
+    let device = runtime.block_on(DeviceGroup::open(&config.device))?;
     let bar = progress_bar(selection.models.len() as u64, "verifying models");
     let mut table = Table::new(&["model", "result", ">build ms", ">golden ms", "batches (ms)"]);
     let mut refusals = Vec::new();

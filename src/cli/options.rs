@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError, Override, Reading};
+use crate::config::{Config, ConfigError, Override, ParsedConfig};
 
 /// The option of every command that reads settings.
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ impl ConfigFile {
     }
 
     /// Reads the settings as [`ConfigFile::load`] does, and returns the refused ones beside them.
-    fn read(&self, overrides: &[Override]) -> Result<Reading, ConfigError> {
+    fn read(&self, overrides: &[Override]) -> Result<ParsedConfig, ConfigError> {
         crate::config::read(self.config.as_deref(), std::env::vars(), overrides)
     }
 }
@@ -89,7 +89,7 @@ impl SettingOptions {
     }
 
     /// Reads the settings as [`SettingOptions::load`] does, and returns the refused ones too.
-    pub(super) fn read(&self, overrides: Vec<Override>) -> Result<Reading, ConfigError> {
+    pub(super) fn read(&self, overrides: Vec<Override>) -> Result<ParsedConfig, ConfigError> {
         self.file.read(&self.overrides(overrides))
     }
 

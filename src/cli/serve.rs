@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::options::{SettingOptions, text};
 use super::runtime;
 use crate::app::App;
-use crate::config::{self, Config, ConfigError, Override, Reading};
+use crate::config::{self, Config, ConfigError, Override, ParsedConfig};
 use crate::shutdown;
 
 /// Options of `menshen serve`.
@@ -47,7 +47,7 @@ impl ServeOptions {
     }
 
     /// Reads the settings and returns the refused ones beside the others.
-    pub(super) fn read(&self) -> Result<Reading, ConfigError> {
+    pub(super) fn read(&self) -> Result<ParsedConfig, ConfigError> {
         self.settings.read(self.overrides())
     }
 

@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = request(args)?;
     let answer = runtime()?.block_on(async {
         let mut client = client::connect_face_client(&args.request.server).await?;
-        client::awaited(client.verify(request)).await
+        client::wait_for_answer(client.verify(request)).await
     })?;
     if args.json {
         println!("{:#}", as_json(&answer));

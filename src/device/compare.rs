@@ -69,7 +69,7 @@ pub fn compare(
     let precision = settings.precision.unwrap_or(Precision::F32);
     let team = Arc::new(ThreadTeam::new(settings.threads().get())?);
     let network = Network::cpu(&graph, settings.kernels, precision, team)?;
-    let alone = run_in(&network, &input, 1)?;
+    let alone = run_in_batches(&network, &input, 1)?;
     let mut comparisons = Vec::new();
     for (name, alone) in network.output_names().zip(&alone) {
         let expected = values_by_row(&read_recorded(&recording, &format!("output.{name}"))?)?;

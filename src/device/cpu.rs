@@ -117,7 +117,7 @@ impl CpuMachine {
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.team.size();
-        let for_each = (STAGED_BYTES / row_bytes / threads).max(1);
+        let for_each = (PART_BYTES / row_bytes / threads).max(1);
         bucket.min(for_each * threads)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::cpu::{CpuNetwork, ThreadTeam, KernelChoice};
+use super::cpu::{CpuNetwork, KernelChoice, ThreadTeam};
 use super::error::EngineError;
 use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;

@@ -48,7 +48,7 @@ impl Pose {
         let [_, _, nose, right_mouth, left_mouth] = shape;
         let (turn, nod) = (2.0 * nose[0], nose[1] / middle(right_mouth, left_mouth)[1]);
         let is_finite = turn.is_finite() && nod.is_finite();
-        is_finite.then_some(Self { eyes, eye_distance, turn, nod, shape })
+        is_finite.then_some(Self { eyes_middle, eye_distance, turn, nod, shape })
     }
 }
 

@@ -8,7 +8,7 @@ use super::ModelError;
 use super::input::{CropRule, InputContract};
 use super::output::{Meaning, OutputSpec, cell_count};
 use super::values::parse_free_text;
-use crate::liveness::LivenessOutput;
+use crate::liveness::PadOutputKind;
 
 /// Values of MediaPipe's face mesh: 468 points with x, y, z.
 const MESH_VALUES: usize = 468 * 3;
@@ -139,7 +139,7 @@ pub struct Liveness {
     /// One score for each class, a tensor of one axis.
     pub output: usize,
     /// The kind of scores.
-    pub scores: LivenessOutput,
+    pub scores: PadOutputKind,
     /// Index of the class of live faces.
     pub live_class: usize,
     /// Least probability of a live face, in 0..1.

@@ -13,7 +13,7 @@ use super::{
     DecisionPolicies, LivenessSettings, Pipeline, Rules, Sessions, VerifySettings, lanes,
     session_keys, session_store,
 };
-use crate::catalog::{self, ByTask, ModelSettings, Role, choose_liveness, choose_model};
+use crate::catalog::{self, ByTask, ModelSettings, choose_liveness, choose_model};
 use crate::device::{DeviceGroup, DeviceSettings};
 use crate::face::QualityLimits;
 use crate::image::ImageSettings;
@@ -57,7 +57,7 @@ impl Fixture {
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
             policies: DecisionPolicies {
-                rows: Vec::new(),
+                entries: Vec::new(),
                 settings: VerifySettings { review_factor: 1.0, ..VerifySettings::default() },
             },
             sessions: Sessions::new(&settings, session_keys(&settings).unwrap(), replay),

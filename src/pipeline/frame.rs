@@ -27,17 +27,6 @@ pub(super) struct Frame {
     pub orientation: Orientation,
 }
 
-/// How much of a frame is measured. Each level runs one network more than the level before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Detail {
-    /// Faces, brightness and sharpness.
-    Face,
-    /// Also mouth, yaw and pitch.
-    Mesh,
-    /// Also the eyelids.
-    Eyes,
-}
-
 /// The measurements of a frame.
 #[derive(Debug)]
 pub(super) struct MeasuredFrame {
@@ -129,8 +118,8 @@ impl Pipeline {
             self.infer_liveness(liveness, ticket),
         )?;
         let (embedding, norm) = self.read_embedding(&embedded)?;
-        let live = self.liveness_score(&judged)?;
-        Ok(FrameJudgement { embedding, norm: norm.into(), live })
+        let pad_score = self.liveness_score(&judged)?;
+        Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
     }
 
     async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {

@@ -21,10 +21,10 @@ pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSetti
 }
 
 /// Returns how late in a request the model runs, from 0.
-fn stage(role: Role) -> u8 {
-    match role {
-        TaskKind::Detector => 0,
-        TaskKind::Embedder | TaskKind::Mesh | TaskKind::Liveness => 1,
+fn stage(task: TaskKind) -> u8 {
+    match task {
+        TaskKind::FaceDetection => 0,
+        TaskKind::FaceEmbedding | TaskKind::FaceMesh | TaskKind::PassiveLiveness => 1,
         TaskKind::Iris => 2,
     }
 }

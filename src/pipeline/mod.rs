@@ -235,7 +235,7 @@ impl Pipeline {
             .zip(matched_embedding)
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|similarity| policy.similarity(f64::from(similarity)));
-        let evidence = Evidence {
+        let evidence = VerifyEvidence {
             portrait_problems: portrait.problems(),
             live_photos: live
                 .iter()
@@ -246,8 +246,8 @@ impl Pipeline {
                 })
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
-            bar: policy.bar,
-            liveness_min: self.liveness_min(),
+            thresholds: policy.thresholds,
+            pad_score_min: self.liveness_min(),
         };
         Verification {
             verdict: decide_verify(&evidence),

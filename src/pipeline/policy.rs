@@ -1,4 +1,4 @@
-//! The decision policy of a request: its calibration row, and the thresholds that follow.
+//! The decision policy of a request: its calibration entry, and the thresholds that follow.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ use crate::face::calibration::{
 use crate::face::decision::Thresholds;
 use crate::model::{Manifest, space_id};
 
-/// Calibration rows of the live embedding model, and the policy of this deployment.
+/// Calibration entries of the live embedding model, and the policy of this deployment.
 #[derive(Debug, Clone)]
 pub struct DecisionPolicies {
-    /// The rows of the deployment, then those of the model.
-    pub rows: Vec<CalibrationEntry>,
+    /// The entries of the deployment, then those of the model.
+    pub entries: Vec<CalibrationEntry>,
     /// False-match rate and review band of this deployment.
     pub settings: VerifySettings,
 }
@@ -51,7 +51,7 @@ pub enum DecisionPolicyError {
         /// Embedding space of the live model.
         live: String,
     },
-    /// The calibration rows do not support the configured false-match rate.
+    /// The calibration entries do not support the configured false-match rate.
     #[error("verify.policy_fmr cannot be used")]
     Policy(#[from] PolicyError),
 }
@@ -59,7 +59,7 @@ pub enum DecisionPolicyError {
 /// The decision policy of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionPolicy<'a> {
-    /// The calibration row. Without a row nothing may pass.
+    /// The calibration entry. Without a entry nothing may pass.
     pub calibration: Option<&'a CalibrationEntry>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
@@ -68,12 +68,12 @@ pub struct DecisionPolicy<'a> {
 }
 
 impl DecisionPolicies {
-    /// Reads the rows of the calibration file, then those of the embedding model computed in
+    /// Reads the entries of the calibration file, then those of the embedding model computed in
     /// `precision`. Checks that each pair type can be decided at the false-match rate of
     /// `settings`.
     ///
     /// # Errors
-    /// The calibration file is refused or is for another embedding space, or the rows do not
+    /// The calibration file is refused or is for another embedding space, or the entries do not
     /// support the false-match rate.
     pub fn open(
         settings: &VerifySettings,
@@ -81,41 +81,41 @@ impl DecisionPolicies {
         precision: Precision,
     ) -> Result<Self, DecisionPolicyError> {
         let live = space_id(embedder, precision);
-        let mut rows = own_rows(settings, live)?;
-        rows.extend(embedder.calibration.iter().cloned());
-        let policies = Self { rows, settings: settings.clone() };
+        let mut entries = own_entries(settings, live)?;
+        entries.extend(embedder.calibration.iter().cloned());
+        let policies = Self { entries, settings: settings.clone() };
         for pair_type in [PairType::ChipLive, PairType::FileLive, PairType::LiveLive] {
             policies.for_pair(pair_type, None)?;
         }
         Ok(policies)
     }
 
-    /// Selects the row for a pair type and computes its thresholds.
+    /// Selects the entry for a pair type and computes its thresholds.
     ///
     /// # Errors
-    /// The row's sample does not support the false-match rate.
+    /// The entry's sample does not support the false-match rate.
     pub fn for_pair(
         &self,
         pair_type: PairType,
         policy_fmr: Option<f64>,
     ) -> Result<DecisionPolicy<'_>, PolicyError> {
         let policy_fmr = policy_fmr.unwrap_or(self.settings.policy_fmr);
-        let row = select_entry(&self.rows, pair_type, self.settings.own_pair_type_required);
-        let bar = match row {
+        let entry = select_entry(&self.entries, pair_type, self.settings.own_pair_type_required);
+        let thresholds = match entry {
             None => Thresholds::Uncalibrated,
-            Some(row) => {
-                let review_fmr = (policy_fmr * self.settings.review_factor).min(row.fmr_max());
-                let pass_min = row.threshold(policy_fmr)?;
-                let review_min = row.threshold(review_fmr.max(policy_fmr))?;
-                Thresholds::Calibrated { pass_min, review_min, generic: row.is_generic() }
+            Some(entry) => {
+                let review_fmr = (policy_fmr * self.settings.review_factor).min(entry.fmr_max());
+                let pass_min = entry.threshold(policy_fmr)?;
+                let review_min = entry.threshold(review_fmr.max(policy_fmr))?;
+                Thresholds::Calibrated { pass_min, review_min, generic: entry.is_generic() }
             }
         };
-        Ok(DecisionPolicy { calibration: row, policy_fmr, bar })
+        Ok(DecisionPolicy { calibration: entry, policy_fmr, thresholds })
     }
 }
 
-/// Reads the rows of the deployment's own file, which must be for the embedding space `live`.
-fn own_rows(
+/// Reads the entries of the deployment's own file, which must be for the embedding space `live`.
+fn own_entries(
     settings: &VerifySettings,
     live: String,
 ) -> Result<Vec<CalibrationEntry>, DecisionPolicyError> {
@@ -125,25 +125,25 @@ fn own_rows(
         Err(source) => return Err(DecisionPolicyError::Read { path, source }),
     };
     match CalibrationFile::parse(&text) {
-        Ok(file) if file.space == live => Ok(file.rows),
+        Ok(file) if file.space == live => Ok(file.entries),
         Ok(file) => Err(DecisionPolicyError::Space { path, file: file.space, live }),
         Err(source) => Err(DecisionPolicyError::File { path, source }),
     }
 }
 
 impl DecisionPolicy<'_> {
-    /// Returns a cosine with its score and false-match rate by the calibration row.
+    /// Returns a cosine with its score and false-match rate by the calibration entry.
     pub fn similarity(&self, cosine: f64) -> Similarity {
-        let on_row = |row: &CalibrationEntry| CalibratedSimilarity {
-            score100: row.score100(cosine),
-            fmr: row.fmr_at(cosine),
+        let on_entry = |entry: &CalibrationEntry| CalibratedSimilarity {
+            score100: entry.score100(cosine),
+            fmr: entry.fmr_at(cosine),
         };
-        Similarity { cosine, calibrated: self.calibration.map(on_row) }
+        Similarity { cosine, calibrated: self.calibration.map(on_entry) }
     }
 
-    /// Returns the least cosine that passes, or `None` without a calibration row.
+    /// Returns the least cosine that passes, or `None` without a calibration entry.
     pub fn similarity_min(&self) -> Option<f64> {
-        match self.bar {
+        match self.thresholds {
             Thresholds::Calibrated { pass_min, .. } => Some(pass_min),
             Thresholds::Uncalibrated => None,
         }

@@ -9,9 +9,9 @@ use crate::face::{
 };
 use crate::image::{RgbImage, TurnedSquare, crop_resize};
 use crate::liveness::{Fusion, PadError, PadScore, pad_crop_rect};
-use crate::model::{CropRule, Detection, Liveness, Manifest, Task, space_id};
+use crate::model::{CropRule, Detection, Liveness, Manifest, Task, TaskKind, space_id};
 
-/// Why a live model cannot serve its role.
+/// Why a live model cannot serve its task.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// The model has another task.
@@ -19,19 +19,19 @@ pub enum RulesError {
     Task {
         /// `name/version`.
         model: String,
-        /// The role for which the model was configured.
+        /// The task for which the model was configured.
         wanted: &'static str,
         /// The task of the model.
         task: &'static str,
     },
-    /// The crop rule of the model's input is not the one that its role needs.
+    /// The crop rule of the model's input is not the one that its task needs.
     #[error("model {model} cannot serve as {wanted}: its crop rule is not {rule}")]
     Crop {
         /// `name/version`.
         model: String,
-        /// The role for which the model was configured.
+        /// The task for which the model was configured.
         wanted: &'static str,
-        /// The crop rule that the role needs.
+        /// The crop rule that the task needs.
         rule: &'static str,
     },
     /// The number of the detector's output grids is not the one that the decoder reads.
@@ -119,7 +119,7 @@ impl Rules {
     /// Parses the manifests of the live models.
     ///
     /// # Errors
-    /// A model that cannot serve its role.
+    /// A model that cannot serve its task.
     pub fn of(snapshot: &Snapshot) -> Result<Self, RulesError> {
         Ok(Self {
             detector: DetectorRule::of(snapshot.detector.manifest())?,
@@ -131,17 +131,17 @@ impl Rules {
     }
 }
 
-/// Checks by its manifest that a model can serve `role`.
+/// Checks by its manifest that a model can serve `task`.
 ///
 /// # Errors
 /// The reason why the model cannot.
-pub fn check_manifest(role: Role, manifest: &Manifest) -> Result<(), RulesError> {
-    match role {
-        TaskKind::Detector => DetectorRule::of(manifest).map(drop),
-        TaskKind::Embedder => EmbedderRule::of(manifest).map(drop),
-        TaskKind::Mesh => MeshRule::of(manifest).map(drop),
+pub fn check_manifest(task: TaskKind, manifest: &Manifest) -> Result<(), RulesError> {
+    match task {
+        TaskKind::FaceDetection => DetectorRule::of(manifest).map(drop),
+        TaskKind::FaceEmbedding => EmbedderRule::of(manifest).map(drop),
+        TaskKind::FaceMesh => MeshRule::of(manifest).map(drop),
         TaskKind::Iris => IrisRule::of(manifest).map(drop),
-        TaskKind::Liveness => LivenessRule::of(manifest).map(drop),
+        TaskKind::PassiveLiveness => LivenessRule::of(manifest).map(drop),
     }
 }
 
@@ -265,7 +265,7 @@ impl LivenessRules {
     }
 
     /// Computes the probability of a live person from one output of each member.
-    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, LivenessError> {
+    pub(super) fn score(&self, outputs: &[&RowOutput]) -> Result<f64, PadError> {
         debug_assert_eq!(self.members.len(), outputs.len(), "each member has answered");
         let scores = self.members.iter().zip(outputs).map(|(member, output)| member.score(output));
         let scores: Vec<PadScore> = scores.collect::<Result<_, _>>()?;

@@ -393,8 +393,9 @@ mod tests {
             self.in_service = in_service;
             let dropped = self.core.drop_unplaceable(in_service);
             self.check_dropped(&dropped)?;
-            let can_run =
-                |row: &KnownRow| !self.specs[row.lane].placement.intersection(in_service).is_empty();
+            let can_run = |row: &KnownRow| {
+                !self.specs[row.lane].placement.intersection(in_service).is_empty()
+            };
             prop_assert!(self.waiting.iter().all(can_run), "a row waits for no device");
             Ok(())
         }

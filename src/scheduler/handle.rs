@@ -47,7 +47,11 @@ struct LaneHandle {
 
 impl Scheduler {
     /// Starts the task that feeds `device` on the current tokio runtime.
-    pub fn start(device: Arc<DeviceGroup>, lanes: Vec<LaneSettings>, stats: &SchedulerStats) -> Self {
+    pub fn start(
+        device: Arc<DeviceGroup>,
+        lanes: Vec<LaneSettings>,
+        stats: &SchedulerStats,
+    ) -> Self {
         let handles = lanes.iter().map(LaneHandle::new).collect();
         // Every job holds a place of its lane, and the channel has room for all places, so the
         // channel is never full. A full lane therefore delays its own callers only.
@@ -122,7 +126,7 @@ mod tests {
     use crate::device::fixture::{
         Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
     };
-    use crate::device::{DeviceError, DeviceSettings, DeviceState, DeviceSet};
+    use crate::device::{DeviceError, DeviceSet, DeviceSettings, DeviceState};
     use crate::scheduler::Tickets;
 
     const FAR: Duration = Duration::from_secs(3600);

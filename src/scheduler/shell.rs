@@ -77,7 +77,8 @@ pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mp
     shell.set_in_service(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
-        let wanted = shell.core.wanted().intersection(shell.in_service).difference(devices_of(&reserved));
+        let wanted =
+            shell.core.wanted().intersection(shell.in_service).difference(devices_of(&reserved));
         // The order matters. Results come first, to free their callers. Then all pending jobs are
         // taken in, at most one for each place, so that a batch is formed from all that arrived.
         tokio::select! {

@@ -34,7 +34,7 @@ pub struct Probes {
     /// All metrics.
     pub registry: Arc<Registry>,
     /// The current state of the server.
-    pub standing: watch::Receiver<ServingState>,
+    pub serving_state: watch::Receiver<ServingState>,
 }
 
 /// Returns the routes of the HTTP port.

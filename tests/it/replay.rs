@@ -51,7 +51,7 @@ fn random_session() -> SessionId {
 }
 
 fn keyed_digests(bytes: &[u8]) -> KeyedDigests {
-    KeyedDigests { newest: Digest::of(bytes), other: None }
+    KeyedDigests { primary: Digest::of(bytes), secondary: None }
 }
 
 #[tokio::test]
@@ -65,10 +65,10 @@ async fn a_store_says_that_it_can_be_used() {
 async fn a_session_is_claimed_once_on_all_replicas() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (first, second) = (random_session(), random_session());
-        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::Claimed, "{name}");
-        assert_eq!(one.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(first, TTL).await.unwrap(), Claim::AlreadyUsed, "{name}");
-        assert_eq!(two.claim(second, TTL).await.unwrap(), Claim::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
+        assert_eq!(one.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(first, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed, "{name}");
+        assert_eq!(two.claim(second, TTL).await.unwrap(), ClaimOutcome::Claimed, "{name}");
     }
 }
 
@@ -110,7 +110,7 @@ async fn a_session_goes_from_unknown_to_claimed_to_finished_and_keeps_its_first_
 #[tokio::test]
 async fn a_result_longer_than_a_verdict_is_refused() {
     for StoreUnderTest { name, replicas: [one, _], .. } in &stores_under_test() {
-        let result = one.finish(random_session(), Bytes::from(vec![0; 8_193]), TTL).await;
+        let result = one.save_result(random_session(), Bytes::from(vec![0; 8_193]), TTL).await;
         assert!(matches!(result, Err(ReplayError::ResultTooLong { len: 8_193 })), "{name}");
     }
 }
@@ -119,11 +119,12 @@ async fn a_result_longer_than_a_verdict_is_refused() {
 async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (old, other) = (keyed_digests(b"old key"), keyed_digests(b"another transaction"));
-        let rotated = KeyedDigests { newest: Digest::of(b"new key"), other: Some(old.newest) };
-        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
-        assert_eq!(one.attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
+        let rotated =
+            KeyedDigests { primary: Digest::of(b"new key"), secondary: Some(old.primary) };
+        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(3), "{name}");
+        assert_eq!(one.count_attempt(&other, 9, TTL).await.unwrap(), Some(1), "{name}");
     }
 }
 
@@ -131,9 +132,9 @@ async fn attempts_are_counted_per_transaction_and_through_a_key_rotation() {
 async fn an_attempt_beyond_the_maximum_is_refused_and_not_counted() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
-        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
-        assert_eq!(one.attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
+        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
+        assert_eq!(one.count_attempt(&old, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 2, TTL).await.unwrap(), Some(2), "{name}");
         for store in [one, two, one] {
             assert_eq!(store.count_attempt(&old, 2, TTL).await.unwrap(), None, "{name}");
             assert_eq!(store.count_attempt(&rotated, 2, TTL).await.unwrap(), None, "{name}");
@@ -153,9 +154,9 @@ async fn callers_that_race_for_attempts_get_no_more_than_the_maximum() {
         let racers: Vec<_> = (0..50)
             .map(|racer| {
                 let store = Arc::clone(&replicas[racer % 2]);
-                tokio::spawn(
-                    async move { store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap() },
-                )
+                tokio::spawn(async move {
+                    store.count_attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap()
+                })
             })
             .collect();
         let mut counted = Vec::new();
@@ -171,13 +172,13 @@ async fn callers_that_race_for_attempts_get_no_more_than_the_maximum() {
 async fn an_attempt_that_is_given_back_can_be_made_again() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (transaction, other) = (keyed_digests(b"42"), keyed_digests(b"another transaction"));
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
-        two.give_back(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
-        assert_eq!(two.attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
-        assert_eq!(one.attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(1), "{name}");
+        two.refund_attempt(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.count_attempt(&transaction, 2, TTL).await.unwrap(), Some(2), "{name}");
+        assert_eq!(two.count_attempt(&transaction, 2, TTL).await.unwrap(), None, "{name}");
+        assert_eq!(one.count_attempt(&other, 2, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
@@ -185,8 +186,8 @@ async fn an_attempt_that_is_given_back_can_be_made_again() {
 async fn attempts_that_were_not_counted_are_not_given_back() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let transaction = keyed_digests(b"42");
-        one.give_back(&transaction, 9, TTL).await.unwrap();
-        assert_eq!(one.attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
+        one.refund_attempt(&transaction, 9, TTL).await.unwrap();
+        assert_eq!(one.count_attempt(&transaction, 9, TTL).await.unwrap(), Some(1), "{name}");
         for store in [one, two, one] {
             store.refund_attempt(&transaction, 9, TTL).await.unwrap();
         }
@@ -212,12 +213,12 @@ async fn a_transaction_is_given_back_only_so_many_attempts() {
 async fn an_attempt_is_given_back_under_every_key() {
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (old, new) = (keyed_digests(b"old key"), keyed_digests(b"new key"));
-        let rotated = KeyedDigests { other: Some(old.newest), ..new.clone() };
-        assert_eq!(one.attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(one.attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
-        two.give_back(&rotated, 9, TTL).await.unwrap();
-        assert_eq!(two.attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
-        assert_eq!(two.attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
+        let rotated = KeyedDigests { secondary: Some(old.primary), ..new.clone() };
+        assert_eq!(one.count_attempt(&old, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(one.count_attempt(&rotated, 9, TTL).await.unwrap(), Some(2), "{name}");
+        two.refund_attempt(&rotated, 9, TTL).await.unwrap();
+        assert_eq!(two.count_attempt(&new, 9, TTL).await.unwrap(), Some(1), "{name}");
+        assert_eq!(two.count_attempt(&old, 9, TTL).await.unwrap(), Some(2), "{name}");
     }
 }
 
@@ -226,13 +227,14 @@ async fn a_frame_is_recognised_in_another_session_only_and_through_a_key_rotatio
     for StoreUnderTest { name, replicas: [one, two], .. } in &stores_under_test() {
         let (first, second) = (random_session(), random_session());
         let frames = [keyed_digests(b"a"), keyed_digests(b"b")];
-        let seen = one.seen_frames(&frames, first, TTL).await.unwrap();
+        let seen = one.record_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}");
         let seen = one.record_frames(&frames, first, TTL).await.unwrap();
         assert_eq!(seen, [false, false], "{name}: its own frames");
-        let rotated = KeyedDigests { newest: Digest::of(b"a2"), other: Some(frames[0].newest) };
+        let rotated =
+            KeyedDigests { primary: Digest::of(b"a2"), secondary: Some(frames[0].primary) };
         let later = [keyed_digests(b"c"), rotated, frames[1].clone(), keyed_digests(b"d")];
-        let seen = two.seen_frames(&later, second, TTL).await.unwrap();
+        let seen = two.record_frames(&later, second, TTL).await.unwrap();
         assert_eq!(seen, [false, true, true, false], "{name}");
         assert!(two.record_frames(&[], second, TTL).await.unwrap().is_empty(), "{name}");
     }
@@ -246,10 +248,10 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
     store.claim(session, TTL).await.unwrap();
     store.save_result(session, Bytes::from_static(b"PASS"), TTL).await.unwrap();
     for _ in 0..3 {
-        store.attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap();
+        store.count_attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap();
     }
-    store.give_back(&keyed_digests(b"42"), 3, TTL).await.unwrap();
-    store.seen_frames(&[keyed_digests(b"a")], session, TTL).await.unwrap();
+    store.refund_attempt(&keyed_digests(b"42"), 3, TTL).await.unwrap();
+    store.record_frames(&[keyed_digests(b"a")], session, TTL).await.unwrap();
 
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -270,7 +272,7 @@ async fn what_a_session_leaves_expires_and_says_nothing_of_faces() {
 async fn refused_attempts_do_not_extend_the_ttl() {
     let Some(server) = RedisServer::start() else { return };
     let (store, transaction) = (open_store(&settings(&server)), keyed_digests(b"42"));
-    assert_eq!(store.attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.count_attempt(&transaction, 1, TTL).await.unwrap(), Some(1));
     // The server's own clock cannot be paused, so the count is set to expire soon.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -291,8 +293,8 @@ async fn refused_attempts_do_not_extend_the_ttl() {
 async fn a_claim_can_be_made_again_when_it_has_expired() {
     let Some(server) = RedisServer::start() else { return };
     let (store, session) = (open_store(&settings(&server)), random_session());
-    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.claim(session, TTL).await.unwrap(), Claim::AlreadyUsed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(store.claim(session, TTL).await.unwrap(), ClaimOutcome::AlreadyUsed);
     // The server's own clock cannot be paused, so the claim is set to have expired.
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -308,7 +310,7 @@ async fn a_claim_can_be_made_again_when_it_has_expired() {
 async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restart() {
     let Some(mut server) = RedisServer::start() else { return };
     let store = open_store(&settings(&server));
-    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
     server.kill();
     for _ in 0..3 {
         assert!(matches!(
@@ -320,7 +322,7 @@ async fn a_killed_server_is_unavailable_at_once_and_works_again_after_its_restar
     }
     server.restart();
     store.probe().await.unwrap();
-    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), Claim::Claimed);
+    assert_eq!(store.claim(random_session(), TTL).await.unwrap(), ClaimOutcome::Claimed);
 }
 
 #[tokio::test]
@@ -351,17 +353,17 @@ async fn a_claim_counts_only_when_enough_replicas_hold_it() {
     };
     let frames = [keyed_digests(b"a")];
     assert!(missing(store.claim(random_session(), TTL).await.map(drop)));
-    assert!(missing(store.attempt(&keyed_digests(b"42"), 3, TTL).await.map(drop)));
-    assert!(missing(store.seen_frames(&frames, random_session(), TTL).await.map(drop)));
+    assert!(missing(store.count_attempt(&keyed_digests(b"42"), 3, TTL).await.map(drop)));
+    assert!(missing(store.record_frames(&frames, random_session(), TTL).await.map(drop)));
     assert!(missing(store.probe().await));
 
     let port = server.port().to_string();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]).unwrap();
     let generous = LivenessSettings { replay_timeout_ms: TIMEOUT_MS, ..alone };
     let (store, used) = (open_store(&generous), random_session());
-    assert_eq!(store.claim(used, TTL).await.unwrap(), Claim::Claimed);
-    assert_eq!(store.attempt(&keyed_digests(b"43"), 3, TTL).await.unwrap(), Some(1));
-    assert_eq!(store.seen_frames(&frames, used, TTL).await.unwrap(), [true]);
+    assert_eq!(store.claim(used, TTL).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(store.count_attempt(&keyed_digests(b"43"), 3, TTL).await.unwrap(), Some(1));
+    assert_eq!(store.record_frames(&frames, used, TTL).await.unwrap(), [true]);
     let at_replica = open_store(&settings(&replica)).state(used).await.unwrap();
     assert_eq!(at_replica, SessionState::Claimed);
 }

@@ -70,7 +70,7 @@ pub(super) async fn measure_network(
     let one_slot = DeviceSettings { slots: 1, ..settings.clone() };
     let one_slot = measure_rates(&one_slot, package()?, seconds).await?;
     let without_graphs = measure_rates_without_graphs(settings, package()?, seconds).await?;
-    let device = Device::open(settings).await?;
+    let device = DeviceGroup::open(settings).await?;
     let model = device.load(package()?).await?;
     let cosine_distance = compare(&device, &model, package()?).await?;
     let mut buckets = Vec::new();
@@ -133,7 +133,7 @@ async fn compare(
     package: Package,
 ) -> anyhow::Result<f64> {
     let settings = DeviceSettings { precision: Some(Precision::F32), ..DeviceSettings::default() };
-    let cpu = Device::open(&settings).await?;
+    let cpu = DeviceGroup::open(&settings).await?;
     let cpu_model = cpu.load(package).await?;
     let mut worst = 0.0_f64;
     for seed in 0..ROWS_COMPARED {
@@ -147,7 +147,7 @@ async fn compare(
 }
 
 async fn run_row(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     seed: usize,
 ) -> anyhow::Result<RowOutput> {
@@ -198,7 +198,7 @@ fn wave_image(model: &LoadedModel, seed: usize) -> RgbImage {
 
 /// Returns the median time of batches that run one at a time.
 async fn measure_median_ms(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
@@ -224,7 +224,7 @@ const PREPARED_BATCHES_MIN: usize = 4;
 
 /// Returns rows per second while a batch is always waiting. Making the pictures is not timed.
 async fn measure_rows_per_second(
-    device: &Device,
+    device: &DeviceGroup,
     model: &Arc<LoadedModel>,
     bucket: usize,
     seconds: f64,
@@ -248,9 +248,9 @@ async fn measure_rows_per_second(
             outcomes.push(device.reserve(model.placement()).await?.launch(batch));
         }
         for outcome in outcomes {
-            let rows = outcome.await?.rows;
-            rows_done += rows.len();
-            rows.into_iter().try_for_each(|row| row.map(drop))?;
+            let results = outcome.await?.results;
+            rows_done += results.len();
+            results.into_iter().try_for_each(|result| result.map(drop))?;
         }
         time += started.elapsed();
     }

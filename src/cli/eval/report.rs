@@ -42,7 +42,7 @@ fn heading_lines(findings: &Findings<'_>) -> Vec<String> {
     ]
 }
 
-fn attacks(species: &[SampleCounts]) -> Vec<String> {
+fn attack_lines(species: &[SampleCounts]) -> Vec<String> {
     if species.is_empty() {
         return vec!["There are no attacks in the file: nothing is known about APCER.".to_owned()];
     }
@@ -56,13 +56,13 @@ fn attacks(species: &[SampleCounts]) -> Vec<String> {
         let bar = counts.error_rate.map_or(String::new(), |rate| bar(rate, longest));
         let is_worst = index == 0 && counts.error_rate.is_some();
         let mark = if is_worst { "◀ worst" } else { "" };
-        cells.extend([bar, measured(counts.non_response_rate), mark.to_owned()]);
-        table.row(cells);
+        cells.extend([bar, rate_cell(counts.non_response_rate), mark.to_owned()]);
+        table.add_line(cells);
     }
     table.render()
 }
 
-fn bona_fide(counts: &SampleCounts) -> Vec<String> {
+fn bona_fide_lines(counts: &SampleCounts) -> Vec<String> {
     if counts.presentations == 0 {
         let absent =
             "There are no bona fide presentations in the file: nothing is known about BPCER.";
@@ -72,20 +72,20 @@ fn bona_fide(counts: &SampleCounts) -> Vec<String> {
         ["living people", ">shown", ">answered", ">rejected", ">BPCER", ">at least", ">at most"];
     let mut table = Table::new(&[&headings[..], &[">BPNRR"]].concat());
     let mut cells = count_cells(counts);
-    cells.push(measured(counts.non_response_rate));
-    table.row(cells);
-    table.lines()
+    cells.push(rate_cell(counts.non_response_rate));
+    table.add_line(cells);
+    table.render()
 }
 
-/// The cells that attacks and living people have in common.
+/// Returns the cells that attacks and bona fide presentations have in common.
 fn count_cells(counts: &SampleCounts) -> Vec<String> {
     let answered = counts.error_rate.map_or(0, Rate::presentations);
     let mut cells =
         vec![counts.name.clone(), counts.presentations.to_string(), answered.to_string()];
-    let [wrong, lower, upper] = counts.error_rate.map_or([NONE; 3].map(str::to_owned), |rate| {
+    let [wrong, lower, upper] = counts.error_rate.map_or([NO_RATE; 3].map(str::to_owned), |rate| {
         [rate.errors().to_string(), percent(rate.lower_bound()), percent(rate.upper_bound())]
     });
-    cells.extend([wrong, measured(counts.error_rate), lower, upper]);
+    cells.extend([wrong, rate_cell(counts.error_rate), lower, upper]);
     cells
 }
 
@@ -96,8 +96,8 @@ fn bar(rate: Rate, longest: f64) -> String {
     "█".repeat(full) + &"░".repeat(whole.saturating_sub(full))
 }
 
-/// The numbers of the whole system, one a line.
-fn system(report: &ThresholdReport, with_acer: bool) -> Vec<String> {
+/// Returns the lines about the whole system.
+fn system_lines(report: &ThresholdReport, with_acer: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((worst, rate)) = report.apcer() {
         lines
@@ -140,7 +140,7 @@ fn trade_off_lines(trade_off: &TradeOff<'_>) -> Vec<String> {
         ];
         cells.extend(rates.map(percent));
         cells.push(worst_species);
-        table.row(cells);
+        table.add_line(cells);
     }
     let mut lines = table.render();
     lines.push(
@@ -149,7 +149,7 @@ fn trade_off_lines(trade_off: &TradeOff<'_>) -> Vec<String> {
     lines
 }
 
-fn claims(report: &ThresholdReport) -> Vec<String> {
+fn claims_lines(report: &ThresholdReport) -> Vec<String> {
     let mut lines = vec!["What these presentations support, with 95 % confidence".to_owned()];
     for claim in report.apcer_claims() {
         lines.extend(claim_lines("APCER of every species", "passed", &claim));
@@ -179,8 +179,8 @@ fn claim_lines(what: &str, wrong: &str, claim: &Claim) -> Vec<String> {
     lines
 }
 
-/// Says so when subjects repeat: the bounds take presentations for independent.
-fn dependence(report: &ThresholdReport) -> Option<String> {
+/// Returns a warning if subjects repeat, because the bounds assume independent presentations.
+fn dependence_warning(report: &ThresholdReport) -> Option<String> {
     let kinds = || report.attacks.iter().chain([&report.bona_fide]);
     let repeats =
         |counts: &SampleCounts| counts.subjects > 0 && counts.subjects < counts.presentations;
@@ -195,7 +195,7 @@ fn rate_cell(rate: Option<Rate>) -> String {
     rate.map_or(NO_RATE.to_owned(), |rate| percent(rate.value()))
 }
 
-fn between(rate: Rate) -> String {
+fn rate_with_bounds(rate: Rate) -> String {
     let [value, lower, upper] = [rate.value(), rate.lower_bound(), rate.upper_bound()].map(percent);
     format!("{value} (at least {lower}, at most {upper})")
 }

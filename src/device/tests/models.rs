@@ -10,7 +10,7 @@ use crate::image::RgbImage;
 #[tokio::test]
 async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alone() {
     let placement = [("iris".to_owned(), vec![1])].into();
-    let (group, mut directors) = staged(2, DeviceSettings { placement, ..slots(1) }).await;
+    let (group, mut directors) = staged(2, DeviceSettings { placement, ..with_slots(1) }).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     assert_eq!(model.placement(), DeviceSet::of([1]));
     assert!(!model.timing().buckets.is_empty());

@@ -16,7 +16,7 @@ use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
     SessionLimits, SessionVerdict, decide_session,
 };
-use crate::pipeline::frame::{Detail, Frame, MeasuredFrame};
+use crate::pipeline::frame::{Frame, MeasuredFrame};
 use crate::pipeline::photo::PhotoTasks;
 use crate::pipeline::policy::DecisionPolicy;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
@@ -100,7 +100,7 @@ impl Pipeline {
     /// Returns the limits of a session. Two frames of one person must be as similar as the
     /// calibration of live photographs requires. Without a calibration nothing passes anyway, so
     /// the limit is -1 and no frame is taken for another person's.
-    fn session_limits(&self) -> Result<Limits, Error> {
+    fn session_limits(&self) -> Result<SessionLimits, Error> {
         let mut limits = self.sessions.limits.clone();
         let policy = self.policies.for_pair(PairType::LiveLive, None)?;
         limits.continuity.identity_min.get_or_insert(policy.similarity_min().unwrap_or(-1.0));
@@ -158,9 +158,9 @@ impl LiveSession {
         let digest = Digest::of(frame.file.expose());
         let now = self.session_time(captured, received_at);
         match self.core.admit(&frame_meta(&frame, captured, digest), now) {
-            Ok(Admission::Look) if is_behind => self.skip_frame(),
-            Ok(Admission::Look) => self.measure_and_judge(frame, digest).await,
-            Ok(Admission::Thinned) | Err(Refusal::Over) => Ok(Vec::new()),
+            Ok(Admission::Measure) if is_behind => self.skip_frame(),
+            Ok(Admission::Measure) => self.measure_and_judge(frame, digest).await,
+            Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
             Err(refusal) if refusal.reason().is_some() => Ok(vec![Event::Finished]),
             Err(refusal) => Err(Error::invalid(frame.field, refusal.to_string())),
         }
@@ -190,12 +190,12 @@ impl LiveSession {
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|cosine| policy.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
-        let verdict = judge(&outcome, cosine, policy.bar, pipeline.liveness_min());
+        let verdict = decide_session(&outcome, cosine, policy.thresholds, pipeline.liveness_min());
         if self.frames.skipped > 0 && is_timing_retry(&verdict) {
             return Err(self.behind_error());
         }
         Ok(SessionReport {
-            verdict: verdict.about_portrait(&portrait.problems(), self.is_portrait_shown),
+            verdict: verdict.with_portrait(&portrait.problems(), self.is_portrait_shown),
             claims: opened.claims.clone(),
             actions: opened.actions,
             assurance: opened.assurance,
@@ -222,14 +222,14 @@ impl LiveSession {
     ) -> Result<Vec<Event>, Error> {
         self.frames.measured += 1;
         let (sequence, captured) = (frame.sequence, self.capture_time(&frame));
-        let detail = detail_of(self.core.wants());
+        let detail = self.core.detail();
         let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
         let now = self.session_time(captured, Instant::now());
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
-        let FrameResult { mut events, judge } = self.core.observe(sequence, &measures, now);
-        if let Some(crops) = crops.filter(|_| judge) {
+        let FrameResult { mut events, is_chosen } = self.core.observe(sequence, &measures, now);
+        if let Some(crops) = crops.filter(|_| is_chosen) {
             // Only judged frames are checked for replay: they decide the session, so a replayed
             // session shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
@@ -318,12 +318,4 @@ fn is_timing_retry(verdict: &SessionVerdict) -> bool {
     let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];
     verdict.decision == Decision::Retry
         && verdict.reasons.first().is_some_and(|reason| timing_codes.contains(&reason.code))
-}
-
-fn detail_of(wants: Wants) -> Detail {
-    match (wants.mesh, wants.eyes) {
-        (_, true) => Detail::Eyes,
-        (true, false) => Detail::Mesh,
-        (false, false) => Detail::Face,
-    }
 }

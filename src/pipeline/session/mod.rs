@@ -55,7 +55,7 @@ pub struct Sessions {
     /// TTL, attempts and other settings.
     pub settings: LivenessSettings,
     /// The limits of a session, without those that depend on the calibration.
-    pub limits: Limits,
+    pub limits: SessionLimits,
 }
 
 /// Why liveness sessions cannot be served.

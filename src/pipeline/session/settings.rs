@@ -85,8 +85,8 @@ impl LivenessSettings {
     }
 
     /// Returns the limits of a session under these settings.
-    pub fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
+    pub fn limits(&self) -> SessionLimits {
+        let mut limits = SessionLimits::default();
         limits.admission.session_bytes_max = self.session_bytes_max;
         limits
     }

@@ -193,7 +193,7 @@ pub(super) fn models(models: Vec<LiveModel>) -> Vec<v1::ModelVersion> {
     models.into_iter().map(convert).collect()
 }
 
-pub(super) fn calibration(row: &CalibrationEntry) -> v1::Calibration {
+pub(super) fn calibration(entry: &CalibrationEntry) -> v1::Calibration {
     v1::Calibration {
         id: entry.id().to_owned(),
         pair_type: entry.pair_type().name().to_owned(),

@@ -47,7 +47,7 @@ struct Attack {
     reasons: &'static [Code],
     decision: v1::Decision,
     /// Relaxes the limit that stops the attack; `None` if no single limit does.
-    relax: Option<fn(&mut Limits)>,
+    relax: Option<fn(&mut SessionLimits)>,
 }
 
 /// What the frames of an attack are made from.
@@ -159,7 +159,7 @@ async fn evaluate_frames(
 }
 
 /// Starts a server with relaxed limits.
-async fn start_relaxed(relax: fn(&mut Limits), models: &TempDir) -> App {
+async fn start_relaxed(relax: fn(&mut SessionLimits), models: &TempDir) -> App {
     let mut config = live_config(models);
     config.server.drain_grace_ms = 0;
     let mut app = App::bind(config).await.unwrap();
@@ -523,7 +523,7 @@ struct Mistimed {
     react: fn(&mut Actor, Gesture, u64),
     reason: Code,
     /// Relaxes the limit that stops the cheat.
-    relax: fn(&mut Limits),
+    relax: fn(&mut SessionLimits),
 }
 
 const MISTIMED: [Mistimed; 3] = [
@@ -551,9 +551,9 @@ const MISTIMED: [Mistimed; 3] = [
         },
         reason: Code::StepTimeout,
         relax: |limits| {
-            limits.steps.step = Duration::from_secs(12);
+            limits.steps.step_time_max = Duration::from_secs(12);
             // A longer step also takes more frames.
-            limits.admission.frames_max = 400;
+            limits.admission.frames_measured_max = 400;
         },
     },
     Mistimed {

@@ -167,7 +167,7 @@ fn start_with(
     session: &v1::CreateSessionResponse,
     change: impl FnOnce(&mut v1::Start),
 ) -> v1::RunRequest {
-    let Some(Message::Start(mut begun)) = start(session, PORTRAIT).message else {
+    let Some(Message::Start(mut begun)) = start_message(session, PORTRAIT).message else {
         panic!("it is a start");
     };
     change(&mut begun);

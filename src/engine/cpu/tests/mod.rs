@@ -113,7 +113,8 @@ fn assert_as_reference(graph: &Graph, items: usize, name: &str) {
     let expected = fixtures::run(graph, items, &input);
     for kernels in sets(Precision::F32) {
         let network = load(graph, kernels, Precision::F32, 1);
-        let (difference, cosine_error) = largest_errors(&run(&network, graph, items, &input), &expected);
+        let (difference, cosine_error) =
+            largest_errors(&run(&network, graph, items, &input), &expected);
         assert!(
             difference <= DIFFERENCE_MAX && cosine_error <= COSINE_ERROR_MAX,
             "{name}, {kernels}: {difference:.1e}, {cosine_error:.1e}"

@@ -183,7 +183,13 @@ const ACTIVATIONS: [&str; 10] = [
     "Abs",
 ];
 
-fn push_activation(draft: &mut NetworkBuilder, activation: &str, channels: usize, from: &str, to: &str) {
+fn push_activation(
+    draft: &mut NetworkBuilder,
+    activation: &str,
+    channels: usize,
+    from: &str,
+    to: &str,
+) {
     let name = |part: &str| format!("{part} of {to}");
     let mut inputs = vec![from.to_owned()];
     let mut attributes = Vec::new();

@@ -17,7 +17,8 @@ fn assert_equals_reference(file: &str, [min, max]: [f32; 2]) {
         let gpu = if without_cudnn { gpu_with(Gpu::without_cudnn) } else { gpu() };
         for (precision, cosine_distance_max) in [(Precision::F32, 1e-6), (Precision::F16, 1e-3)] {
             let network = gpu.load(&graph, precision, &[1, ITEMS]);
-            let (_, cosine_distance) = largest_errors(&gpu.run(&graph, &network, &input), &expected);
+            let (_, cosine_distance) =
+                largest_errors(&gpu.run(&graph, &network, &input), &expected);
             assert!(
                 cosine_distance <= cosine_distance_max,
                 "{file} in {precision}: {cosine_distance:.1e}"
