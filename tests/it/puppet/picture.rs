@@ -21,6 +21,9 @@ impl Picture {
     }
 
     /// Returns the colour between pixels; beyond the border, the colour of the border.
+    ///
+    /// Drawing takes most of the time of the liveness tests. At their optimisation level a closure
+    /// for each channel costs several times its arithmetic, hence plain loops.
     pub fn sample(&self, x: f32, y: f32) -> [f32; 3] {
         let x = x.clamp(0.0, (self.width - 1) as f32);
         let y = y.clamp(0.0, (self.height - 1) as f32);
@@ -28,11 +31,16 @@ impl Picture {
         let right = (left + 1).min(self.width - 1);
         let bottom = (top + 1).min(self.height - 1);
         let (fraction_x, fraction_y) = (x - left as f32, y - top as f32);
-        let upper = mix(self.get(left, top), self.get(right, top), fraction_x);
-        let lower = mix(self.get(left, bottom), self.get(right, bottom), fraction_x);
-        std::array::from_fn(|channel| {
-            upper[channel] + (lower[channel] - upper[channel]) * fraction_y
-        })
+        let (above, below) = (top * self.width, bottom * self.width);
+        let corners = [above + left, above + right, below + left, below + right].map(|at| at * 3);
+        let mut colour = [0.0; 3];
+        for (channel, mixed) in colour.iter_mut().enumerate() {
+            let value = |corner: usize| f32::from(self.pixels[corners[corner] + channel]);
+            let upper = value(0) + (value(1) - value(0)) * fraction_x;
+            let lower = value(2) + (value(3) - value(2)) * fraction_x;
+            *mixed = upper + (lower - upper) * fraction_y;
+        }
+        colour
     }
 
     pub fn get(&self, x: usize, y: usize) -> [u8; 3] {
@@ -43,7 +51,9 @@ impl Picture {
     pub fn put(&mut self, x: usize, y: usize, colour: [f32; 3]) {
         let at = (y * self.width + x) * 3;
         // The cast saturates, so a colour out of range becomes the nearest valid one.
-        self.pixels[at..at + 3].copy_from_slice(&colour.map(|value| (value + 0.5) as u8));
+        for (pixel, value) in self.pixels[at..at + 3].iter_mut().zip(colour) {
+            *pixel = (value + 0.5) as u8;
+        }
     }
 
     /// Returns the picture at half the size. Each pixel is the mean of four, which prevents
@@ -77,13 +87,6 @@ impl Picture {
             .unwrap();
         bytes
     }
-}
-
-fn mix(a: [u8; 3], b: [u8; 3], fraction: f32) -> [f32; 3] {
-    std::array::from_fn(|channel| {
-        let (a, b) = (f32::from(a[channel]), f32::from(b[channel]));
-        a + (b - a) * fraction
-    })
 }
 
 #[test]

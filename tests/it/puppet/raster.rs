@@ -110,10 +110,12 @@ impl DepthBuffer {
             let at = [columns.start as f32, y as f32];
             let mut shares = [(b, c), (c, a), (a, b)].map(|(from, to)| cross(from, to, at) / area);
             for x in columns.clone() {
-                if shares.iter().all(|share| *share >= -1e-4) {
+                if shares[0] >= -1e-4 && shares[1] >= -1e-4 && shares[2] >= -1e-4 {
                     self.draw_pixel([x, y], shares, &corners, texture);
                 }
-                shares = std::array::from_fn(|corner| shares[corner] + steps[corner]);
+                for corner in 0..3 {
+                    shares[corner] += steps[corner];
+                }
             }
         }
     }
