@@ -39,7 +39,8 @@ pub(super) fn run(
     let (steps, peak) = (network.profile(batch, REPEATS)?, network.peak_flops());
     spinner.finish_and_clear();
     println!(
-        "{}  {}×{}  batch {batch}  {precision}, {} kernels, 1 thread; this core's peak {:.0} GFLOP/s",
+        "{}  {}×{}  batch {batch}  {precision}, {} kernels, 1 thread; this core's peak {:.0} \
+         GFLOP/s",
         package.id(),
         input.width,
         input.height,

@@ -349,9 +349,8 @@ mod tests {
              replay_replicas_min = 1\nsession_ttl_ms = 180000\n",
         );
         let liveness = load(Some(file.path()), [], &[]).unwrap().liveness;
-        assert!(
-            matches!(liveness.replay, ReplayTarget::Redis(url) if url.expose() == "redis://valkey:6379")
-        );
+        let ReplayTarget::Redis(url) = liveness.replay else { panic!("not a Redis target") };
+        assert_eq!(url.expose(), "redis://valkey:6379");
         assert_eq!(liveness.replay_replicas_min, 1);
         assert_eq!(liveness.session_ttl_ms, 180_000);
         assert_eq!(liveness.key_file.as_deref(), Some(Path::new("/etc/menshen/keys")));

@@ -59,7 +59,7 @@ pub enum DecisionPolicyError {
 /// The decision policy of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionPolicy<'a> {
-    /// The calibration entry. Without a entry nothing may pass.
+    /// The calibration entry. Without an entry nothing may pass.
     pub calibration: Option<&'a CalibrationEntry>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,

@@ -1,4 +1,4 @@
-//! FrameMeasures one network on a device: its distance from the CPU, and its speed.
+//! Measures one network on a device: its distance from the CPU, and its speed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub(super) struct BucketReport {
     pub(super) rows_per_second_without_graphs: Option<f64>,
 }
 
-/// FrameMeasures every bucket with all slots, with one slot, and without CUDA graphs.
+/// Measures every bucket with all slots, with one slot, and without CUDA graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
     settings: &DeviceSettings,
