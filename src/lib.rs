@@ -51,8 +51,8 @@
 //!
 //! # What always holds
 //!
-//! - **A graph describes one row.** The importer removes the batch axis, and running adds it in
-//!   front. The answer of a row therefore depends on the row alone: not on its neighbours, its
+//! - **A graph describes one item of a batch.** The importer removes the batch axis, and running adds
+//!   it in front. The answer of a row therefore depends on the row alone: not on its neighbours, its
 //!   position or the bucket.
 //! - **A model is live** when its hash and licence are right and its golden holds on every device
 //!   that will run it. Until all models are live, health says NOT_SERVING.
@@ -88,7 +88,7 @@
 //! |---|---|
 //! | the main job | [`pipeline::Pipeline::verify`] |
 //! | a liveness session, and its rules | [`pipeline::LiveSession`], [`liveness::Session`] |
-//! | the decision, and its threshold | [`face::verdict`], [`face::calibration`] |
+//! | the decision, and its threshold | [`face::verify_decision`], [`face::calibration`] |
 //! | batching | `scheduler/core.rs` |
 //! | the networks | [`engine`] |
 //! | how well attacks are told from people | [`menshen_evaluation`] |
