@@ -68,7 +68,7 @@ struct DetectedFrame {
 }
 
 impl Pipeline {
-    /// FrameMeasures a frame in the given detail. If there is no face, or the mesh network does not see
+    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
     /// one, the later measurements are left out.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Pipeline {
         self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
-    /// FrameMeasures the openness of the right and the left eye.
+    /// Measures the openness of the right and the left eye.
     async fn measure_eyes(
         &self,
         image: RgbImage,

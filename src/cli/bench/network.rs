@@ -1,4 +1,4 @@
-//! FrameMeasures one network on a device: its distance from the CPU, and its speed.
+//! Measures one network on a device: its distance from the CPU, and its speed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ impl NetworkReport {
     }
 }
 
-/// Returns the largest 1 − cosine that README.md promises; `None` for `bf16`, for which only
-/// goldens count.
+/// Returns the largest 1 − cosine that src/engine/README.md promises; `None` for `bf16`, for which
+/// only goldens count.
 fn distance_max(precision: &str) -> Option<f64> {
     match precision {
         "f32" => Some(1e-6),
@@ -61,7 +61,7 @@ pub(super) struct BucketReport {
     pub(super) rows_per_second_without_graphs: Option<f64>,
 }
 
-/// FrameMeasures every bucket with all slots, with one slot, and without CUDA graphs.
+/// Measures every bucket with all slots, with one slot, and without CUDA graphs.
 pub(super) async fn measure_network(
     package: impl Fn() -> Result<Package, ModelError>,
     settings: &DeviceSettings,
