@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=proto/menshen");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let api = protox::compile(["menshen/v1/face.proto", "menshen/v1/liveness.proto"], ["proto"])?;

@@ -92,6 +92,10 @@
 //! | batching | `scheduler/core.rs` |
 //! | the networks | [`engine`] |
 //! | how well attacks are told from people | [`menshen_evaluation`] |
+//!
+//! `README.md` is one page for all users. Rooms with readers of their own have their own: `proto/`,
+//! `models/`, `deploy/`, `benches/`, `tests/cuda/`, `src/engine/`, `src/liveness/` and
+//! `src/evaluation/`.
 
 pub mod app;
 pub mod catalog;

@@ -39,7 +39,8 @@ fn compile_kernels(out: &Path) -> BuildResult {
         let mut compile = Command::new(&nvcc);
         compile.args(["--ptx", "-arch=compute_75", "-o"]).arg(&ptx).arg("--output-directory");
         let status = compile.arg(out).arg(&path).status().map_err(|error| {
-            format!("feature cuda needs nvcc, and {nvcc} does not start ({error}): see README.md")
+            let hint = "see src/engine/README.md";
+            format!("feature cuda needs nvcc, and {nvcc} does not start ({error}): {hint}")
         })?;
         if !status.success() {
             return Err(format!("{nvcc} refuses {}", path.display()).into());

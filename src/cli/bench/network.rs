@@ -37,8 +37,8 @@ impl NetworkReport {
     }
 }
 
-/// Returns the largest 1 − cosine that README.md promises; `None` for `bf16`, for which only
-/// goldens count.
+/// Returns the largest 1 − cosine that src/engine/README.md promises; `None` for `bf16`, for which
+/// only goldens count.
 fn distance_max(precision: &str) -> Option<f64> {
     match precision {
         "f32" => Some(1e-6),
