@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::limits::AdmissionLimits;
 use crate::face::ReasonCode;
-use crate::image::Rotation;
+use crate::image::Orientation;
 
 /// Delivery of the frames of a session to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,9 @@ pub struct FrameMeta {
     pub bytes: usize,
     /// Digest of the encoded picture. Equal digests mean equal files.
     pub digest: [u8; 32],
-    /// True if left and right are exchanged, as in a mirror.
-    pub mirrored: bool,
-    /// Rotation that makes the picture upright.
-    pub rotation: Rotation,
+    /// How the camera is held, and whether it mirrors. The measures are those of the upright,
+    /// unmirrored picture.
+    pub orientation: Orientation,
 }
 
 /// Handling of an admitted frame by the caller.
@@ -313,7 +312,7 @@ impl AdmissionGate {
             self.repeated_digests += 1;
         }
         if let Some((_, last)) = self.last
-            && (last.mirrored, last.rotation) != (meta.mirrored, meta.rotation)
+            && last.orientation != meta.orientation
         {
             self.format_changes += 1;
         }
@@ -397,8 +396,7 @@ mod tests {
             captured: Duration::from_millis(captured_ms),
             bytes: 1000,
             digest,
-            mirrored: false,
-            rotation: Rotation::None,
+            orientation: Orientation::UPRIGHT,
         }
     }
 

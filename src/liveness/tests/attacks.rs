@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::simulation::{SimulatedFrame, Simulation, limits};
 use crate::face::ReasonCode;
 use crate::face::decision::Decision;
+use crate::image::Orientation;
 use crate::liveness::gesture::MovementLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
 use crate::liveness::{Action, SessionLimits};
@@ -273,7 +274,11 @@ fn streams() -> Vec<Attack> {
         },
         Attack {
             name: "camera that changes its mirroring",
-            simulation: tampered(|frame| frame.meta.mirrored = frame.done > 0),
+            simulation: tampered(|frame| {
+                if frame.done > 0 {
+                    frame.meta.orientation = Orientation::MIRRORED;
+                }
+            }),
             reason: ReasonCode::InjectionSuspect,
             decision: Decision::Fail,
             relax: |limits| limits.admission.format_changes_max = 9,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::simulation::limits;
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
-use crate::image::Rotation;
+use crate::image::Orientation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
@@ -98,8 +98,7 @@ proptest! {
                 captured: time,
                 bytes: usize::from(*jitter),
                 digest,
-                mirrored: false,
-                rotation: Rotation::None,
+                orientation: Orientation::UPRIGHT,
             };
             let _ = session.admit(&meta, time);
             let _ = session.observe(sequence, measures, time);
@@ -128,8 +127,7 @@ proptest! {
                 captured: Duration::from_secs(1),
                 bytes: 1,
                 digest: [0; 32],
-                mirrored: false,
-                rotation: Rotation::None,
+                orientation: Orientation::UPRIGHT,
             };
             prop_assert!(session.admit(&meta, Duration::ZERO).is_err());
             let result = session.observe(sequence, measures, Duration::ZERO);

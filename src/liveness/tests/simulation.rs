@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{Embedding, ReasonCode, SpaceId};
-use crate::image::Rotation;
+use crate::image::Orientation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
     Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Session,
@@ -153,8 +153,7 @@ impl Simulation {
             captured: Duration::from_secs_f64(1000.0 + time),
             bytes: 7_000,
             digest,
-            mirrored: false,
-            rotation: Rotation::None,
+            orientation: Orientation::UPRIGHT,
         };
         let mut measures = measures_with(&head, points);
         measures.fingerprint = fingerprint(sequence);

@@ -11,7 +11,6 @@ use super::{CameraFrame, OpenedClaims, SessionReport, SessionStart, TENANT, unix
 use crate::face::calibration::PairType;
 use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
-use crate::image::Orientation;
 use crate::liveness::{
     Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
     SessionLimits, SessionVerdict, decide_session,
@@ -298,18 +297,13 @@ fn frame_meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameM
         captured,
         bytes: frame.file.expose().len(),
         digest: *digest.as_bytes(),
-        mirrored: frame.mirrored,
-        rotation: frame.rotation,
+        orientation: frame.orientation,
     }
 }
 
 fn oriented(frame: CameraFrame) -> Frame {
-    let orientation = if frame.mirrored {
-        Orientation::turned_and_mirrored(frame.rotation)
-    } else {
-        Orientation::turned(frame.rotation)
-    };
-    Frame { field: format!("{}.image.data", frame.field), file: frame.file, orientation }
+    let field = format!("{}.image.data", frame.field);
+    Frame { field, file: frame.file, orientation: frame.orientation }
 }
 
 /// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.

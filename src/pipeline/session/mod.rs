@@ -20,7 +20,7 @@ pub use settings::LivenessSettings;
 use super::{Error, Pipeline};
 use crate::face::ImageSource;
 use crate::face::calibration::PairType;
-use crate::image::Rotation;
+use crate::image::Orientation;
 use crate::liveness::{self, Action, Assurance, STEPS, SessionLimits};
 use crate::telemetry;
 use crate::trust::{
@@ -173,10 +173,8 @@ pub struct CameraFrame {
     pub captured_unix_ms: u64,
     /// The bytes of a JPEG file.
     pub file: Secret<Vec<u8>>,
-    /// Whether left and right are swapped.
-    pub mirrored: bool,
-    /// The rotation that makes the image upright.
-    pub rotation: Rotation,
+    /// How the camera was held, and whether it mirrored.
+    pub orientation: Orientation,
 }
 
 impl Pipeline {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::fields::{Caller, FieldReader};
-use crate::image::ImageSettings;
-use crate::image::{Rotation, check_format};
+use crate::image::{ImageSettings, Orientation, Rotation, check_format};
 use crate::liveness::Assurance;
 use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
 use crate::proto::v1;
@@ -235,13 +234,13 @@ impl FieldReader<'_> {
             let rule = format!("must be 0, 90, 180 or 270, but is {rotation_degrees}");
             self.add_violation(format!("{field}.rotation_degrees"), rule);
         }
+        let orient = if mirrored { Orientation::turned_and_mirrored } else { Orientation::turned };
         Some(CameraFrame {
             field: field.to_owned(),
             sequence,
             captured_unix_ms: captured_unix_ms?,
             file: file?,
-            mirrored,
-            rotation: rotation?,
+            orientation: orient(rotation?),
         })
     }
 }
@@ -452,6 +451,17 @@ mod tests {
             ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
         ];
         each_names_its_field(wire_frame, |wire| parse_frame(framed(wire), &limits()), &cases);
+    }
+
+    #[test]
+    fn rotation_and_mirroring_of_a_frame_are_its_orientation() {
+        let orientation = |mirrored| {
+            let wire = v1::Frame { mirrored, ..wire_frame() };
+            parse_frame(framed(wire), &limits()).unwrap().orientation
+        };
+        let rotation = Rotation::ThreeQuarters;
+        assert_eq!(orientation(false), Orientation::turned(rotation));
+        assert_eq!(orientation(true), Orientation::turned_and_mirrored(rotation));
     }
 
     #[test]
