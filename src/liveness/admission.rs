@@ -30,8 +30,6 @@ pub struct FrameMeta {
     pub captured: Duration,
     /// Size of the encoded picture in bytes.
     pub bytes: usize,
-    /// Digest of the encoded picture. Equal digests mean equal files.
-    pub digest: [u8; 32],
     /// How the camera is held, and whether it mirrors. The measures are those of the upright,
     /// unmirrored picture.
     pub orientation: Orientation,
@@ -218,13 +216,14 @@ impl AdmissionGate {
     pub(super) fn admit(
         &mut self,
         meta: &FrameMeta,
+        digest: [u8; 32],
         now: Duration,
     ) -> Result<Admission, FrameRefusal> {
         let now = self.arrival(meta, now);
         self.check_budget(meta, now)?;
         self.check_order(meta)?;
         self.check_drift(meta, now)?;
-        self.check_repeats(meta)?;
+        self.check_repeats(meta, digest)?;
         self.check_rate(meta)?;
         Ok(self.accept(meta, now))
     }
@@ -307,8 +306,8 @@ impl AdmissionGate {
         if by > limit { Err(FrameRefusal::ClockDrift { by, limit }) } else { Ok(()) }
     }
 
-    fn check_repeats(&mut self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
-        if !self.digests.insert(meta.digest) {
+    fn check_repeats(&mut self, meta: &FrameMeta, digest: [u8; 32]) -> Result<(), FrameRefusal> {
+        if !self.digests.insert(digest) {
             self.repeated_digests += 1;
         }
         if let Some((_, last)) = self.last
@@ -389,15 +388,27 @@ mod tests {
     }
 
     fn meta(sequence: u32, captured_ms: u64) -> FrameMeta {
-        let mut digest = [0; 32];
-        digest[..4].copy_from_slice(&sequence.to_be_bytes());
         FrameMeta {
             sequence,
             captured: Duration::from_millis(captured_ms),
             bytes: 1000,
-            digest,
             orientation: Orientation::UPRIGHT,
         }
+    }
+
+    /// Returns the digest of a file that only this frame has.
+    fn digest(sequence: u32) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&sequence.to_be_bytes());
+        digest
+    }
+
+    fn admit(
+        gate: &mut AdmissionGate,
+        meta: &FrameMeta,
+        now: Duration,
+    ) -> Result<Admission, FrameRefusal> {
+        gate.admit(meta, digest(meta.sequence), now)
     }
 
     fn ms(time: u64) -> Duration {
@@ -407,19 +418,19 @@ mod tests {
     #[test]
     fn a_frame_that_does_not_follow_is_refused_alone() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(5, 100), ms(0)), Ok(Admission::Measure));
-        let refusal = gate.admit(&meta(5, 200), ms(100)).unwrap_err();
+        assert_eq!(admit(&mut gate, &meta(5, 100), ms(0)), Ok(Admission::Measure));
+        let refusal = admit(&mut gate, &meta(5, 200), ms(100)).unwrap_err();
         assert_eq!(refusal, FrameRefusal::Sequence { sequence: 5, last: 5 });
         assert_eq!(refusal.reason(), None);
-        assert_eq!(gate.admit(&meta(6, 200), ms(100)), Ok(Admission::Measure));
+        assert_eq!(admit(&mut gate, &meta(6, 200), ms(100)), Ok(Admission::Measure));
     }
 
     #[test]
     fn the_first_frame_may_come_at_any_time() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
-        assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));
-        let late = gate.admit(&meta(79, 3_600_200), ms(22_000));
+        assert_eq!(admit(&mut gate, &meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
+        assert_eq!(admit(&mut gate, &meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));
+        let late = admit(&mut gate, &meta(79, 3_600_200), ms(22_000));
         assert_eq!(late, Err(FrameRefusal::ClockDrift { by: ms(1800), limit: ms(1500) }));
     }
 
@@ -427,27 +438,27 @@ mod tests {
     fn budgets_of_bytes_frames_and_time_are_kept() {
         let limits = || AdmissionLimits { session_bytes_max: 2500, ..AdmissionLimits::default() };
         let mut small = gate(limits());
-        assert!(small.admit(&meta(0, 0), ms(0)).is_ok());
-        assert!(small.admit(&meta(1, 100), ms(100)).is_ok());
-        let full = small.admit(&meta(2, 200), ms(200));
+        assert!(admit(&mut small, &meta(0, 0), ms(0)).is_ok());
+        assert!(admit(&mut small, &meta(1, 100), ms(100)).is_ok());
+        let full = admit(&mut small, &meta(2, 200), ms(200));
         assert_eq!(full, Err(FrameRefusal::SessionBytes { bytes: 3000, bytes_max: 2500 }));
 
         let large = FrameMeta { bytes: 256 * 1024 + 1, ..meta(0, 0) };
-        let refusal = gate(AdmissionLimits::default()).admit(&large, ms(0)).unwrap_err();
+        let refusal = admit(&mut gate(AdmissionLimits::default()), &large, ms(0)).unwrap_err();
         assert!(matches!(refusal, FrameRefusal::FrameBytes { .. }) && refusal.reason().is_none());
 
         let mut short =
             gate(AdmissionLimits { frames_measured_max: 1, ..AdmissionLimits::default() });
-        assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
-        assert!(short.admit(&meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
+        assert!(admit(&mut short, &meta(0, 0), ms(0)).is_ok());
+        assert!(admit(&mut short, &meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
         short.count_measured_frames();
-        assert!(short.admit(&meta(2, 200), ms(200)).is_ok());
+        assert!(admit(&mut short, &meta(2, 200), ms(200)).is_ok());
         assert_eq!(
-            short.admit(&meta(3, 300), ms(300)),
+            admit(&mut short, &meta(3, 300), ms(300)),
             Err(FrameRefusal::Frames { frames_max: 1 })
         );
 
-        let expired = gate(AdmissionLimits::default()).admit(&meta(0, 0), ms(45_001));
+        let expired = admit(&mut gate(AdmissionLimits::default()), &meta(0, 0), ms(45_001));
         assert_eq!(expired, Err(FrameRefusal::Expired { limit: ms(45_000) }));
     }
 
@@ -456,11 +467,11 @@ mod tests {
         let mut gap = gate(AdmissionLimits::default());
         for frame in 0..30_u32 {
             let time = u64::from(frame) * 100 + if frame > 10 { 1000 } else { 0 };
-            assert!(gap.admit(&meta(frame, time), ms(time)).is_ok());
+            assert!(admit(&mut gap, &meta(frame, time), ms(time)).is_ok());
         }
         let mut slow = gate(AdmissionLimits::default());
         let all = |frame: u32| {
-            slow.admit(&meta(frame, u64::from(frame) * 150), ms(u64::from(frame) * 150))
+            admit(&mut slow, &meta(frame, u64::from(frame) * 150), ms(u64::from(frame) * 150))
         };
         let refused = (0..30).map(all).find_map(Result::err).unwrap();
         assert_eq!(refused.reason(), Some(ReasonCode::FpsTooLow));
@@ -470,7 +481,7 @@ mod tests {
     fn the_gap_of_an_observed_frame_is_the_longest_since_the_one_before() {
         let mut gate = gate(AdmissionLimits::default());
         for (sequence, time) in [(0, 0), (1, 100), (2, 400), (3, 450)] {
-            gate.admit(&meta(sequence, time), ms(time)).unwrap();
+            admit(&mut gate, &meta(sequence, time), ms(time)).unwrap();
         }
         assert_eq!(gate.pop_waiting(1).unwrap().gap, ms(100));
         assert_eq!(gate.pop_waiting(3).unwrap().gap, ms(300));
@@ -485,7 +496,7 @@ mod tests {
             for frame in 0..(5.0 * rate) as u32 {
                 let time = Duration::from_secs_f64(f64::from(frame) / rate);
                 let meta = FrameMeta { captured: time, ..meta(frame, 0) };
-                if gate.admit(&meta, time).unwrap() == Admission::Measure {
+                if admit(&mut gate, &meta, time).unwrap() == Admission::Measure {
                     measured.push(time);
                 }
             }
@@ -508,15 +519,16 @@ mod tests {
             let limits = AdmissionLimits { rate_min: 0.0, ..AdmissionLimits::default() };
             let mut gate = AdmissionGate::new(limits.clone(), assurance, Duration::ZERO);
             let (mut bytes, mut last) = (0, None);
-            for (at, (sequence, captured, size, digest, now)) in (0_u32..).zip(frames) {
+            for (at, (sequence, captured, size, file, now)) in (0_u32..).zip(frames) {
                 let mut meta = meta(if is_tame { at } else { sequence }, captured);
                 meta.bytes = if is_tame { size % 300_000 } else { size };
-                meta.digest[30..].copy_from_slice(&digest);
+                let mut digest = digest(meta.sequence);
+                digest[30..].copy_from_slice(&file);
                 if is_tame {
                     meta.captured = ms(u64::from(at) * 100 + captured % 90);
                 }
                 let now = if is_tame { meta.captured } else { ms(now) };
-                if gate.admit(&meta, now).is_ok() {
+                if gate.admit(&meta, digest, now).is_ok() {
                     bytes += meta.bytes;
                     prop_assert!(last.is_none_or(|last| last < (meta.sequence, meta.captured)));
                     last = Some((meta.sequence, meta.captured));

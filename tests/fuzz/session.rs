@@ -92,15 +92,15 @@ impl CheckedSession {
                 captured: (self.now + Duration::from_millis(early))
                     .saturating_sub(Duration::from_millis(late)),
                 bytes: 5_000 << (flags >> 5),
-                digest: if flags & 1 == 0 { digest(self.sequence) } else { [live; 32] },
                 orientation: orient(rotation),
             };
-            self.send_frame(&meta, live);
+            let digest = if flags & 1 == 0 { digest(self.sequence) } else { [live; 32] };
+            self.send_frame(&meta, digest, live);
         }
     }
 
-    fn send_frame(&mut self, meta: &FrameMeta, live: u8) {
-        let admitted = self.session.admit(meta, self.now);
+    fn send_frame(&mut self, meta: &FrameMeta, digest: [u8; 32], live: u8) {
+        let admitted = self.session.admit(meta, digest, self.now);
         if admitted.is_ok() {
             self.check_admitted(meta);
         }

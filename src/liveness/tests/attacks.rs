@@ -192,7 +192,7 @@ fn cuts() -> Vec<Attack> {
             name: "bytes sent twice",
             simulation: tampered(|frame| {
                 let original = frame.meta.sequence / 2;
-                frame.meta.digest[..4].copy_from_slice(&original.to_be_bytes());
+                frame.digest[..4].copy_from_slice(&original.to_be_bytes());
             }),
             reason: ReasonCode::DuplicateFrames,
             decision: Decision::Fail,

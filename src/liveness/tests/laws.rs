@@ -97,10 +97,9 @@ proptest! {
                 sequence,
                 captured: time,
                 bytes: usize::from(*jitter),
-                digest,
                 orientation: Orientation::UPRIGHT,
             };
-            let _ = session.admit(&meta, time);
+            let _ = session.admit(&meta, digest, time);
             let _ = session.observe(sequence, measures, time);
             let raw = [1.0, 0.5];
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
@@ -126,10 +125,9 @@ proptest! {
                 sequence,
                 captured: Duration::from_secs(1),
                 bytes: 1,
-                digest: [0; 32],
                 orientation: Orientation::UPRIGHT,
             };
-            prop_assert!(session.admit(&meta, Duration::ZERO).is_err());
+            prop_assert!(session.admit(&meta, [0; 32], Duration::ZERO).is_err());
             let result = session.observe(sequence, measures, Duration::ZERO);
             prop_assert!(result.events.is_empty() && !result.is_chosen);
         }

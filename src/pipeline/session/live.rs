@@ -156,7 +156,7 @@ impl LiveSession {
         let captured = self.capture_time(&frame);
         let digest = Digest::of(frame.file.expose());
         let now = self.session_time(captured, received_at);
-        match self.core.admit(&frame_meta(&frame, captured, digest), now) {
+        match self.core.admit(&frame_meta(&frame, captured), *digest.as_bytes(), now) {
             Ok(Admission::Measure) if is_behind => self.skip_frame(),
             Ok(Admission::Measure) => self.measure_and_judge(frame, digest).await,
             Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
@@ -291,12 +291,11 @@ impl LiveSession {
     }
 }
 
-fn frame_meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
+fn frame_meta(frame: &CameraFrame, captured: Duration) -> FrameMeta {
     FrameMeta {
         sequence: frame.sequence,
         captured,
         bytes: frame.file.expose().len(),
-        digest: *digest.as_bytes(),
         orientation: frame.orientation,
     }
 }
