@@ -26,7 +26,7 @@ pub enum Assurance {
 pub struct FrameMeta {
     /// Sequence number; increases from frame to frame.
     pub sequence: u32,
-    /// Capture time by the client's clock.
+    /// Capture time by the client's clock, from any origin. The rules count from the first frame.
     pub captured: Duration,
     /// Size of the encoded picture in bytes.
     pub bytes: usize,
@@ -154,6 +154,7 @@ impl FrameRefusal {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct AdmittedFrame {
     pub(super) sequence: u32,
+    /// Capture time by the client's clock, from the first frame.
     pub(super) captured: Duration,
     pub(super) arrived: Duration,
     /// Longest interval between two admitted frames since the frame measured before.
@@ -166,6 +167,8 @@ pub(super) struct AdmissionGate {
     limits: AdmissionLimits,
     assurance: Assurance,
     started: Duration,
+    /// Capture time of the first frame, by the client's clock.
+    first_captured: Option<Duration>,
     first: Option<AdmittedFrame>,
     last: Option<(AdmittedFrame, FrameMeta)>,
     digests: BTreeSet<[u8; 32]>,
@@ -197,6 +200,7 @@ impl AdmissionGate {
             limits,
             assurance,
             started,
+            first_captured: None,
             first: None,
             last: None,
             digests: BTreeSet::new(),
@@ -215,17 +219,18 @@ impl AdmissionGate {
     /// Admits a frame or refuses it. The counters keep what they counted for a refused frame.
     pub(super) fn admit(
         &mut self,
-        meta: &FrameMeta,
+        sent: &FrameMeta,
         digest: [u8; 32],
         now: Duration,
     ) -> Result<Admission, FrameRefusal> {
-        let now = self.arrival(meta, now);
-        self.check_budget(meta, now)?;
+        let meta = &FrameMeta { captured: self.since_first_frame(sent.captured), ..*sent };
+        let arrived = self.arrival(meta, now);
+        self.check_budget(meta, arrived)?;
         self.check_order(meta)?;
-        self.check_drift(meta, now)?;
+        self.check_drift(meta, arrived)?;
         self.check_repeats(meta, digest)?;
         self.check_rate(meta)?;
-        Ok(self.accept(meta, now))
+        Ok(self.accept(meta, arrived))
     }
 
     /// Starts to count measured frames. Called at the first prompt: before it, only the session's
@@ -250,13 +255,18 @@ impl AdmissionGate {
         self.worst
     }
 
+    /// Returns the time from the capture of the first frame to `captured`. An earlier time gives 0.
+    fn since_first_frame(&mut self, captured: Duration) -> Duration {
+        let first = *self.first_captured.get_or_insert(captured);
+        captured.saturating_sub(first)
+    }
+
     /// Returns the arrival time of the frame; for a batch, the time at which a stream would have
     /// delivered it.
     fn arrival(&self, meta: &FrameMeta, now: Duration) -> Duration {
-        let first = self.first.map_or(meta.captured, |first| first.captured);
         match self.assurance {
             Assurance::Stream => now,
-            Assurance::Batch => self.started.saturating_add(meta.captured.saturating_sub(first)),
+            Assurance::Batch => self.started.saturating_add(meta.captured),
         }
     }
 

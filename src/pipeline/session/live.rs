@@ -54,8 +54,6 @@ pub struct LiveSession {
     began: Instant,
     portrait: PhotoReport,
     is_portrait_shown: bool,
-    /// When the first frame was captured, by the client's clock.
-    first_captured_unix_ms: Option<u64>,
     steps_done: usize,
     frames: FrameCounts,
 }
@@ -90,7 +88,6 @@ impl Pipeline {
             began: Instant::now(),
             portrait,
             is_portrait_shown: false,
-            first_captured_unix_ms: None,
             steps_done: 0,
             frames: FrameCounts::default(),
         })
@@ -153,10 +150,9 @@ impl LiveSession {
         self.frames.received += 1;
         let ReceivedFrame { frame, received_at } = received;
         self.check_recorded_after_creation(&frame)?;
-        let captured = self.capture_time(&frame);
         let digest = Digest::of(frame.file.expose());
-        let now = self.session_time(captured, received_at);
-        match self.core.admit(&frame_meta(&frame, captured), *digest.as_bytes(), now) {
+        let now = received_at.saturating_duration_since(self.began);
+        match self.core.admit(&frame_meta(&frame), *digest.as_bytes(), now) {
             Ok(Admission::Measure) if is_behind => self.skip_frame(),
             Ok(Admission::Measure) => self.measure_and_judge(frame, digest).await,
             Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
@@ -220,10 +216,10 @@ impl LiveSession {
         digest: Digest,
     ) -> Result<Vec<Event>, Error> {
         self.frames.measured += 1;
-        let (sequence, captured) = (frame.sequence, self.capture_time(&frame));
+        let sequence = frame.sequence;
         let detail = self.core.detail();
         let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
-        let now = self.session_time(captured, Instant::now());
+        let now = self.began.elapsed();
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
@@ -245,21 +241,6 @@ impl LiveSession {
         let done = |event: &&Event| matches!(event, Event::StepDone(_));
         self.steps_done += events.iter().filter(done).count();
         Ok(events)
-    }
-
-    /// Returns the time since the first frame, by the client's clock.
-    fn capture_time(&mut self, frame: &CameraFrame) -> Duration {
-        let captured = frame.captured_unix_ms;
-        let first = *self.first_captured_unix_ms.get_or_insert(captured);
-        Duration::from_millis(captured.saturating_sub(first))
-    }
-
-    /// Returns the server's time for a stream, and the client's capture time for a recording.
-    fn session_time(&self, captured: Duration, now: Instant) -> Duration {
-        match self.opened.assurance {
-            Assurance::Stream => now.saturating_duration_since(self.began),
-            Assurance::Batch => captured,
-        }
     }
 
     /// Refuses a recording from before the session was created: its actions were not drawn yet.
@@ -291,10 +272,10 @@ impl LiveSession {
     }
 }
 
-fn frame_meta(frame: &CameraFrame, captured: Duration) -> FrameMeta {
+fn frame_meta(frame: &CameraFrame) -> FrameMeta {
     FrameMeta {
         sequence: frame.sequence,
-        captured,
+        captured: Duration::from_millis(frame.captured_unix_ms),
         bytes: frame.file.expose().len(),
         orientation: frame.orientation,
     }
