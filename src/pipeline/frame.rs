@@ -10,21 +10,23 @@ use super::stages::{DecodedImage, Faces};
 use super::{Error, Pipeline};
 use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
-use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
-use crate::liveness::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};
+use crate::image::{DifferenceHash, LumaImage, RgbImage, TurnedSquare};
+use crate::liveness::{
+    Detail, FaceMeasures, FrameJudgement, FrameMeasures, FrameMeta, MeshMeasures,
+};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
-/// A frame as received.
+/// A frame as the client sent it.
 #[derive(Debug)]
-pub(super) struct Frame {
-    /// Path of the image bytes in the request, for error messages.
+pub struct CameraFrame {
+    /// What the rules of a session need to admit the frame. The capture time is Unix time.
+    pub meta: FrameMeta,
+    /// Path of the frame in the request, for error messages.
     pub field: String,
-    /// The bytes of the image file.
+    /// The bytes of a JPEG file.
     pub file: Secret<Vec<u8>>,
-    /// Orientation of the camera, and whether the image is mirrored. Undone before measuring.
-    pub orientation: Orientation,
 }
 
 /// The measurements of a frame.
@@ -68,14 +70,14 @@ struct DetectedFrame {
 }
 
 impl Pipeline {
-    /// FrameMeasures a frame in the given detail. If there is no face, or the mesh network does not see
+    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
     /// one, the later measurements are left out.
     ///
     /// # Errors
-    /// Invalid image bytes ([`Error::Invalid`] with [`Frame::field`]), the deadline, a fault.
+    /// Invalid image bytes ([`Error::Invalid`], which names the field), the deadline, a fault.
     pub(super) async fn measure_frame(
         &self,
-        frame: Frame,
+        frame: CameraFrame,
         detail: Detail,
         ticket: &Arc<Ticket>,
     ) -> Result<MeasuredFrame, Error> {
@@ -122,14 +124,18 @@ impl Pipeline {
         Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
     }
 
-    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {
-        let Frame { field, file, orientation } = frame;
+    async fn decode_frame(
+        &self,
+        frame: CameraFrame,
+        ticket: &Ticket,
+    ) -> Result<DecodedImage, Error> {
+        let CameraFrame { meta: FrameMeta { orientation, .. }, field, file } = frame;
         let began = Instant::now();
         let (limits, side) = (self.image, self.rules.detector.side);
         let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
         let decoded = self.compute(decode).await?;
         self.record_stage_time(Stage::Decode, began.elapsed(), ticket);
-        decoded.map_err(|error| Error::invalid(field, error.to_string()))
+        decoded.map_err(|error| Error::invalid(format!("{field}.image.data"), error.to_string()))
     }
 
     async fn locate_face(
@@ -155,7 +161,7 @@ impl Pipeline {
         self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
-    /// FrameMeasures the openness of the right and the left eye.
+    /// Measures the openness of the right and the left eye.
     async fn measure_eyes(
         &self,
         image: RgbImage,
@@ -240,13 +246,14 @@ fn crop_eyes(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use serde::Deserialize;
 
     use super::*;
     use crate::face::ImageSource;
     use crate::face::decision::Subject;
-    use crate::image::{ImageSettings, Rotation, decode};
+    use crate::image::{ImageSettings, Orientation, Rotation, decode};
     use crate::pipeline::fixture::shared;
     use crate::pipeline::photo::PhotoTasks;
     use crate::pipeline::{PhotoReport, Photograph};
@@ -276,8 +283,9 @@ mod tests {
         detail: Detail,
     ) -> Result<MeasuredFrame, Error> {
         let fixture = shared();
-        let file = Secret::new(file);
-        let frame = Frame { field: "frames[7].data".to_owned(), file, orientation };
+        let (sequence, captured, bytes) = (7, Duration::ZERO, file.len());
+        let meta = FrameMeta { sequence, captured, bytes, orientation };
+        let frame = CameraFrame { meta, field: "frames[7]".to_owned(), file: Secret::new(file) };
         fixture.runtime.block_on(fixture.pipeline.measure_frame(frame, detail, &fixture.ticket()))
     }
 
@@ -406,7 +414,7 @@ mod tests {
         for broken in [Vec::new(), b"no picture".to_vec(), file[..file.len() / 2].to_vec()] {
             let refused = measure(broken, Orientation::UPRIGHT, Detail::Face);
             let Err(Error::Invalid(violations)) = refused else { panic!("{refused:?}") };
-            assert_eq!(violations[0].field, "frames[7].data");
+            assert_eq!(violations[0].field, "frames[7].image.data");
         }
     }
 

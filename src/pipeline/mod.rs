@@ -23,6 +23,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
+pub use frame::CameraFrame;
 pub use lanes::lanes;
 pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
 pub use report::{
@@ -31,8 +32,8 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
-    CameraFrame, CreatedSession, LiveSession, LivenessSettings, PortraitFile, ReceivedFrame,
-    SessionReport, SessionSpec, SessionStart, Sessions, SessionsError, session_keys, session_store,
+    CreatedSession, LiveSession, LivenessSettings, PortraitFile, SessionReport, SessionSpec,
+    SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;
 

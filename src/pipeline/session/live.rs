@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::FrameCounts;
-use super::{CameraFrame, OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
+use super::{OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
-    SessionLimits, SessionVerdict, decide_session,
+    Action, Admission, Assurance, Event, FrameRefusal, FrameResult, Prompt, Session, SessionLimits,
+    SessionVerdict, decide_session,
 };
-use crate::pipeline::frame::{Frame, MeasuredFrame};
+use crate::pipeline::frame::{CameraFrame, MeasuredFrame};
 use crate::pipeline::photo::PhotoTasks;
 use crate::pipeline::policy::DecisionPolicy;
 use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
@@ -32,18 +32,8 @@ const SKIPPED_ONE_IN: usize = 4;
 /// Frames before the server can be found behind.
 const BEHIND_FRAMES_MIN: usize = 20;
 
-/// Largest accepted difference between the clocks of a capture device and of the server, in
-/// milliseconds.
-const CLOCK_SKEW_MAX_MS: u64 = 30_000;
-
-/// A frame and its arrival time.
-#[derive(Debug)]
-pub struct ReceivedFrame {
-    /// The frame as sent.
-    pub frame: CameraFrame,
-    /// When the last byte arrived.
-    pub received_at: Instant,
-}
+/// Largest accepted difference between the clocks of a capture device and of the server.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
 /// A running session. Dropping it leaves the session used.
 pub struct LiveSession {
@@ -136,23 +126,23 @@ impl LiveSession {
         self.core.thinned() + self.frames.skipped
     }
 
-    /// Processes the next frame. Leaves the frame out if the server `is_behind` or frames come too
-    /// fast.
+    /// Processes the next frame, whose last byte arrived at `received_at`. Leaves the frame out if
+    /// the server `is_behind` or frames come too fast.
     ///
     /// # Errors
     /// A frame that violates a rule of the format, a server that cannot keep up, an unavailable
     /// store, the deadline, a fault.
     pub async fn process_frame(
         &mut self,
-        received: ReceivedFrame,
+        frame: CameraFrame,
+        received_at: Instant,
         is_behind: bool,
     ) -> Result<Vec<Event>, Error> {
         self.frames.received += 1;
-        let ReceivedFrame { frame, received_at } = received;
         self.check_recorded_after_creation(&frame)?;
         let digest = Digest::of(frame.file.expose());
         let now = received_at.saturating_duration_since(self.began);
-        match self.core.admit(&frame_meta(&frame), *digest.as_bytes(), now) {
+        match self.core.admit(&frame.meta, *digest.as_bytes(), now) {
             Ok(Admission::Measure) if is_behind => self.skip_frame(),
             Ok(Admission::Measure) => self.measure_and_judge(frame, digest).await,
             Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
@@ -216,9 +206,9 @@ impl LiveSession {
         digest: Digest,
     ) -> Result<Vec<Event>, Error> {
         self.frames.measured += 1;
-        let sequence = frame.sequence;
+        let sequence = frame.meta.sequence;
         let detail = self.core.detail();
-        let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
+        let measured = self.pipeline.measure_frame(frame, detail, &self.ticket).await?;
         let now = self.began.elapsed();
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
@@ -245,8 +235,8 @@ impl LiveSession {
 
     /// Refuses a recording from before the session was created: its actions were not drawn yet.
     fn check_recorded_after_creation(&self, frame: &CameraFrame) -> Result<(), Error> {
-        let is_early = frame.captured_unix_ms.saturating_add(CLOCK_SKEW_MAX_MS)
-            < self.opened.claims.issued_unix_ms;
+        let created = Duration::from_millis(self.opened.claims.issued_unix_ms);
+        let is_early = frame.meta.captured.saturating_add(CLOCK_SKEW_MAX) < created;
         if self.opened.assurance == Assurance::Batch && is_early {
             let field = format!("{}.capture_unix_ms", frame.field);
             return Err(Error::invalid(field, "is before the session was created"));
@@ -270,20 +260,6 @@ impl LiveSession {
         let FrameCounts { measured, skipped, .. } = self.frames;
         Error::Behind { skipped, all: measured + skipped }
     }
-}
-
-fn frame_meta(frame: &CameraFrame) -> FrameMeta {
-    FrameMeta {
-        sequence: frame.sequence,
-        captured: Duration::from_millis(frame.captured_unix_ms),
-        bytes: frame.file.expose().len(),
-        orientation: frame.orientation,
-    }
-}
-
-fn oriented(frame: CameraFrame) -> Frame {
-    let field = format!("{}.image.data", frame.field);
-    Frame { field, file: frame.file, orientation: frame.orientation }
 }
 
 /// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.

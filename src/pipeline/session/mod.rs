@@ -13,14 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub use live::{LiveSession, ReceivedFrame};
+pub use live::LiveSession;
 pub use report::SessionReport;
 pub use settings::LivenessSettings;
 
 use super::{Error, Pipeline};
 use crate::face::ImageSource;
 use crate::face::calibration::PairType;
-use crate::image::Orientation;
 use crate::liveness::{self, Action, Assurance, STEPS, SessionLimits};
 use crate::telemetry;
 use crate::trust::{
@@ -160,21 +159,6 @@ pub struct SessionStart {
     pub token: Secret<String>,
     /// The portrait's file.
     pub portrait: Secret<Vec<u8>>,
-}
-
-/// A frame as sent.
-#[derive(Debug)]
-pub struct CameraFrame {
-    /// Path of the frame in the request.
-    pub field: String,
-    /// The client's sequence number.
-    pub sequence: u32,
-    /// Capture time by the client's clock, in milliseconds of Unix time.
-    pub captured_unix_ms: u64,
-    /// The bytes of a JPEG file.
-    pub file: Secret<Vec<u8>>,
-    /// How the camera was held, and whether it mirrored.
-    pub orientation: Orientation,
 }
 
 impl Pipeline {
