@@ -1,19 +1,17 @@
-//! One frame of a session: decode → detect → align → mesh → eyes. Chosen frames also go through the
-//! embedder and the liveness networks.
+//! One frame of a session: decode → detect → crop → mesh → eyes. Chosen frames are also judged, as
+//! photographs are.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::face_crops::FaceCrops;
 use super::rules::Rules;
-use super::stages::{DecodedImage, Faces};
+use super::stages::{DetectedImage, Faces};
 use super::{Error, Pipeline};
-use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
-use crate::image::{DifferenceHash, LumaImage, RgbImage, TurnedSquare};
-use crate::liveness::{
-    Detail, FaceMeasures, FrameJudgement, FrameMeasures, FrameMeta, MeshMeasures,
-};
+use crate::image::{LumaImage, RgbImage, TurnedSquare};
+use crate::liveness::{Detail, FaceMeasures, FrameMeasures, FrameMeta, MeshMeasures};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
@@ -34,18 +32,9 @@ pub struct CameraFrame {
 pub(super) struct MeasuredFrame {
     /// The input of the liveness rules.
     pub measures: FrameMeasures,
-    /// Crops of the main face for [`Pipeline::judge_frame`]. Unset if there is no face, or if the
-    /// face cannot be cropped.
+    /// Crops of the main face for both networks of [`Pipeline::judge`]. Unset if there is no face,
+    /// or if the face cannot be cropped.
     pub crops: Option<FaceCrops>,
-}
-
-/// The main face of a frame, cropped for the embedder and the liveness networks. Takes some 100 kB;
-/// a session may keep the crops until it knows which frames to judge.
-#[derive(Debug)]
-pub(super) struct FaceCrops {
-    aligned: RgbImage,
-    /// One crop for each member of the liveness ensemble.
-    liveness: Vec<RgbImage>,
 }
 
 /// A frame after its main face was located, measured and cropped.
@@ -58,15 +47,6 @@ struct LocatedFrame {
 struct MeshCrop {
     square: TurnedSquare,
     row: RgbImage,
-}
-
-/// A decoded frame with the output of the detector.
-struct DetectedFrame {
-    image: RgbImage,
-    fingerprint: DifferenceHash,
-    /// Canvas pixels per image pixel.
-    scale: f32,
-    output: RowOutput,
 }
 
 impl Pipeline {
@@ -82,11 +62,9 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<MeasuredFrame, Error> {
         let _permit = self.acquire_decode_permit(ticket).await?;
-        let DecodedImage { image, scaled, scale, fingerprint } =
-            self.decode_frame(frame, ticket).await?;
-        let detector = &self.snapshot.detector;
-        let output = self.infer(Stage::Detect, detector, scaled, ticket).await?.output;
-        let detected = DetectedFrame { image, fingerprint, scale, output };
+        let CameraFrame { meta, field, file } = frame;
+        let file_field = format!("{field}.image.data");
+        let detected = self.detect_faces(file, meta.orientation, file_field, ticket).await?;
         let LocatedFrame { image, mut measured, mesh } =
             self.locate_face(detected, detail, ticket).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
@@ -105,42 +83,9 @@ impl Pipeline {
         Ok(measured)
     }
 
-    /// Runs the embedder and the liveness networks on the main face of a measured frame.
-    ///
-    /// # Errors
-    /// The deadline, a fault.
-    pub(super) async fn judge_frame(
-        &self,
-        crops: FaceCrops,
-        ticket: &Arc<Ticket>,
-    ) -> Result<FrameJudgement, Error> {
-        let FaceCrops { aligned, liveness } = crops;
-        let (embedded, judged) = tokio::try_join!(
-            self.infer(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
-            self.infer_liveness(liveness, ticket),
-        )?;
-        let (embedding, norm) = self.read_embedding(&embedded)?;
-        let pad_score = self.liveness_score(&judged)?;
-        Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
-    }
-
-    async fn decode_frame(
-        &self,
-        frame: CameraFrame,
-        ticket: &Ticket,
-    ) -> Result<DecodedImage, Error> {
-        let CameraFrame { meta: FrameMeta { orientation, .. }, field, file } = frame;
-        let began = Instant::now();
-        let (limits, side) = (self.image, self.rules.detector.side);
-        let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
-        let decoded = self.compute(decode).await?;
-        self.record_stage_time(Stage::Decode, began.elapsed(), ticket);
-        decoded.map_err(|error| Error::invalid(format!("{field}.image.data"), error.to_string()))
-    }
-
     async fn locate_face(
         &self,
-        frame: DetectedFrame,
+        frame: DetectedImage,
         detail: Detail,
         ticket: &Ticket,
     ) -> Result<LocatedFrame, Error> {
@@ -191,12 +136,12 @@ impl Pipeline {
 
 /// Finds the faces, then measures and crops the main one.
 fn crop_frame(
-    frame: DetectedFrame,
+    frame: DetectedImage,
     detail: Detail,
     rules: &Rules,
 ) -> Result<LocatedFrame, FaceError> {
-    let DetectedFrame { image, fingerprint, scale, output } = frame;
-    let Faces { all: faces, main } = Faces::find(&output, scale, &image, &rules.detector)?;
+    let Faces { all: faces, main } = Faces::find(&frame, &rules.detector)?;
+    let DetectedImage { image, fingerprint, .. } = frame;
     let size = [image.width(), image.height()];
     let measures = FrameMeasures { size, fingerprint, faces, main: None };
     let mut measured = MeasuredFrame { measures, crops: None };
@@ -207,7 +152,7 @@ fn crop_frame(
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
     measured.measures.main = Some(measure_aligned(&aligned));
     let liveness = rules.liveness.crops(&main.face, &image);
-    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
+    measured.crops = liveness.map(|liveness| FaceCrops { aligned: Some(aligned), liveness });
     let mesh = match detail {
         Detail::Face => None,
         Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, rules)?),
@@ -432,8 +377,8 @@ mod tests {
         let PhotoReport { embedding, embedding_norm, liveness, .. } =
             fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
-        let judged = fixture.pipeline.judge_frame(crops, &ticket);
-        let judged = fixture.runtime.block_on(judged).unwrap();
+        let judged = fixture.pipeline.judge(crops, &ticket);
+        let judged = fixture.runtime.block_on(judged).unwrap().frame_judgement().unwrap();
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);

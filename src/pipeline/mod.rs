@@ -5,6 +5,7 @@
 //! submit rows to the same lanes, so that rows of calls and of streams share batches.
 
 mod error;
+mod face_crops;
 #[cfg(test)]
 mod fixture;
 mod frame;

@@ -219,11 +219,13 @@ impl LiveSession {
             // session shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_replayed) = tokio::try_join!(
-                self.pipeline.judge_frame(crops, &self.ticket),
+                self.pipeline.judge(crops, &self.ticket),
                 self.pipeline.was_replayed(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
-            events.extend(self.core.add_judgement(sequence, judged));
+            if let Some(judgement) = judged.frame_judgement() {
+                events.extend(self.core.add_judgement(sequence, judgement));
+            }
             if was_replayed {
                 events.extend(self.core.report_replay());
             }
