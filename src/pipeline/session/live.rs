@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::FrameCounts;
-use super::{OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
+use super::report::{FrameCounts, SessionReport};
+use super::{OpenedClaims, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
@@ -18,7 +18,8 @@ use crate::liveness::{
 use crate::pipeline::frame::{CameraFrame, MeasuredFrame};
 use crate::pipeline::photo::PhotoTasks;
 use crate::pipeline::policy::DecisionPolicy;
-use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
+use crate::pipeline::report::{PhotoReport, Photograph};
+use crate::pipeline::{Error, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
 use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 
