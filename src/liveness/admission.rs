@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::limits::AdmissionLimits;
 use crate::face::ReasonCode;
-use crate::image::Rotation;
+use crate::image::Orientation;
 
 /// Delivery of the frames of a session to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,13 @@ pub enum Assurance {
 pub struct FrameMeta {
     /// Sequence number; increases from frame to frame.
     pub sequence: u32,
-    /// Capture time by the client's clock.
+    /// Capture time by the client's clock, from any origin. The rules count from the first frame.
     pub captured: Duration,
     /// Size of the encoded picture in bytes.
     pub bytes: usize,
-    /// Digest of the encoded picture. Equal digests mean equal files.
-    pub digest: [u8; 32],
-    /// True if left and right are exchanged, as in a mirror.
-    pub mirrored: bool,
-    /// Rotation that makes the picture upright.
-    pub rotation: Rotation,
+    /// How the camera is held, and whether it mirrors. The measures are those of the upright,
+    /// unmirrored picture.
+    pub orientation: Orientation,
 }
 
 /// Handling of an admitted frame by the caller.
@@ -157,6 +154,7 @@ impl FrameRefusal {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct AdmittedFrame {
     pub(super) sequence: u32,
+    /// Capture time by the client's clock, from the first frame.
     pub(super) captured: Duration,
     pub(super) arrived: Duration,
     /// Longest interval between two admitted frames since the frame measured before.
@@ -169,6 +167,8 @@ pub(super) struct AdmissionGate {
     limits: AdmissionLimits,
     assurance: Assurance,
     started: Duration,
+    /// Capture time of the first frame, by the client's clock.
+    first_captured: Option<Duration>,
     first: Option<AdmittedFrame>,
     last: Option<(AdmittedFrame, FrameMeta)>,
     digests: BTreeSet<[u8; 32]>,
@@ -200,6 +200,7 @@ impl AdmissionGate {
             limits,
             assurance,
             started,
+            first_captured: None,
             first: None,
             last: None,
             digests: BTreeSet::new(),
@@ -218,16 +219,18 @@ impl AdmissionGate {
     /// Admits a frame or refuses it. The counters keep what they counted for a refused frame.
     pub(super) fn admit(
         &mut self,
-        meta: &FrameMeta,
+        sent: &FrameMeta,
+        digest: [u8; 32],
         now: Duration,
     ) -> Result<Admission, FrameRefusal> {
-        let now = self.arrival(meta, now);
-        self.check_budget(meta, now)?;
+        let meta = &FrameMeta { captured: self.since_first_frame(sent.captured), ..*sent };
+        let arrived = self.arrival(meta, now);
+        self.check_budget(meta, arrived)?;
         self.check_order(meta)?;
-        self.check_drift(meta, now)?;
-        self.check_repeats(meta)?;
+        self.check_drift(meta, arrived)?;
+        self.check_repeats(meta, digest)?;
         self.check_rate(meta)?;
-        Ok(self.accept(meta, now))
+        Ok(self.accept(meta, arrived))
     }
 
     /// Starts to count measured frames. Called at the first prompt: before it, only the session's
@@ -252,13 +255,18 @@ impl AdmissionGate {
         self.worst
     }
 
+    /// Returns the time from the capture of the first frame to `captured`. An earlier time gives 0.
+    fn since_first_frame(&mut self, captured: Duration) -> Duration {
+        let first = *self.first_captured.get_or_insert(captured);
+        captured.saturating_sub(first)
+    }
+
     /// Returns the arrival time of the frame; for a batch, the time at which a stream would have
     /// delivered it.
     fn arrival(&self, meta: &FrameMeta, now: Duration) -> Duration {
-        let first = self.first.map_or(meta.captured, |first| first.captured);
         match self.assurance {
             Assurance::Stream => now,
-            Assurance::Batch => self.started.saturating_add(meta.captured.saturating_sub(first)),
+            Assurance::Batch => self.started.saturating_add(meta.captured),
         }
     }
 
@@ -308,12 +316,12 @@ impl AdmissionGate {
         if by > limit { Err(FrameRefusal::ClockDrift { by, limit }) } else { Ok(()) }
     }
 
-    fn check_repeats(&mut self, meta: &FrameMeta) -> Result<(), FrameRefusal> {
-        if !self.digests.insert(meta.digest) {
+    fn check_repeats(&mut self, meta: &FrameMeta, digest: [u8; 32]) -> Result<(), FrameRefusal> {
+        if !self.digests.insert(digest) {
             self.repeated_digests += 1;
         }
         if let Some((_, last)) = self.last
-            && (last.mirrored, last.rotation) != (meta.mirrored, meta.rotation)
+            && last.orientation != meta.orientation
         {
             self.format_changes += 1;
         }
@@ -390,16 +398,27 @@ mod tests {
     }
 
     fn meta(sequence: u32, captured_ms: u64) -> FrameMeta {
-        let mut digest = [0; 32];
-        digest[..4].copy_from_slice(&sequence.to_be_bytes());
         FrameMeta {
             sequence,
             captured: Duration::from_millis(captured_ms),
             bytes: 1000,
-            digest,
-            mirrored: false,
-            rotation: Rotation::None,
+            orientation: Orientation::UPRIGHT,
         }
+    }
+
+    /// Returns the digest of a file that only this frame has.
+    fn digest(sequence: u32) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&sequence.to_be_bytes());
+        digest
+    }
+
+    fn admit(
+        gate: &mut AdmissionGate,
+        meta: &FrameMeta,
+        now: Duration,
+    ) -> Result<Admission, FrameRefusal> {
+        gate.admit(meta, digest(meta.sequence), now)
     }
 
     fn ms(time: u64) -> Duration {
@@ -409,19 +428,19 @@ mod tests {
     #[test]
     fn a_frame_that_does_not_follow_is_refused_alone() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(5, 100), ms(0)), Ok(Admission::Measure));
-        let refusal = gate.admit(&meta(5, 200), ms(100)).unwrap_err();
+        assert_eq!(admit(&mut gate, &meta(5, 100), ms(0)), Ok(Admission::Measure));
+        let refusal = admit(&mut gate, &meta(5, 200), ms(100)).unwrap_err();
         assert_eq!(refusal, FrameRefusal::Sequence { sequence: 5, last: 5 });
         assert_eq!(refusal.reason(), None);
-        assert_eq!(gate.admit(&meta(6, 200), ms(100)), Ok(Admission::Measure));
+        assert_eq!(admit(&mut gate, &meta(6, 200), ms(100)), Ok(Admission::Measure));
     }
 
     #[test]
     fn the_first_frame_may_come_at_any_time() {
         let mut gate = gate(AdmissionLimits::default());
-        assert_eq!(gate.admit(&meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
-        assert_eq!(gate.admit(&meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));
-        let late = gate.admit(&meta(79, 3_600_200), ms(22_000));
+        assert_eq!(admit(&mut gate, &meta(77, 3_600_000), ms(20_000)), Ok(Admission::Measure));
+        assert_eq!(admit(&mut gate, &meta(78, 3_600_100), ms(21_000)), Ok(Admission::Measure));
+        let late = admit(&mut gate, &meta(79, 3_600_200), ms(22_000));
         assert_eq!(late, Err(FrameRefusal::ClockDrift { by: ms(1800), limit: ms(1500) }));
     }
 
@@ -429,27 +448,27 @@ mod tests {
     fn budgets_of_bytes_frames_and_time_are_kept() {
         let limits = || AdmissionLimits { session_bytes_max: 2500, ..AdmissionLimits::default() };
         let mut small = gate(limits());
-        assert!(small.admit(&meta(0, 0), ms(0)).is_ok());
-        assert!(small.admit(&meta(1, 100), ms(100)).is_ok());
-        let full = small.admit(&meta(2, 200), ms(200));
+        assert!(admit(&mut small, &meta(0, 0), ms(0)).is_ok());
+        assert!(admit(&mut small, &meta(1, 100), ms(100)).is_ok());
+        let full = admit(&mut small, &meta(2, 200), ms(200));
         assert_eq!(full, Err(FrameRefusal::SessionBytes { bytes: 3000, bytes_max: 2500 }));
 
         let large = FrameMeta { bytes: 256 * 1024 + 1, ..meta(0, 0) };
-        let refusal = gate(AdmissionLimits::default()).admit(&large, ms(0)).unwrap_err();
+        let refusal = admit(&mut gate(AdmissionLimits::default()), &large, ms(0)).unwrap_err();
         assert!(matches!(refusal, FrameRefusal::FrameBytes { .. }) && refusal.reason().is_none());
 
         let mut short =
             gate(AdmissionLimits { frames_measured_max: 1, ..AdmissionLimits::default() });
-        assert!(short.admit(&meta(0, 0), ms(0)).is_ok());
-        assert!(short.admit(&meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
+        assert!(admit(&mut short, &meta(0, 0), ms(0)).is_ok());
+        assert!(admit(&mut short, &meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
         short.count_measured_frames();
-        assert!(short.admit(&meta(2, 200), ms(200)).is_ok());
+        assert!(admit(&mut short, &meta(2, 200), ms(200)).is_ok());
         assert_eq!(
-            short.admit(&meta(3, 300), ms(300)),
+            admit(&mut short, &meta(3, 300), ms(300)),
             Err(FrameRefusal::Frames { frames_max: 1 })
         );
 
-        let expired = gate(AdmissionLimits::default()).admit(&meta(0, 0), ms(45_001));
+        let expired = admit(&mut gate(AdmissionLimits::default()), &meta(0, 0), ms(45_001));
         assert_eq!(expired, Err(FrameRefusal::Expired { limit: ms(45_000) }));
     }
 
@@ -458,11 +477,11 @@ mod tests {
         let mut gap = gate(AdmissionLimits::default());
         for frame in 0..30_u32 {
             let time = u64::from(frame) * 100 + if frame > 10 { 1000 } else { 0 };
-            assert!(gap.admit(&meta(frame, time), ms(time)).is_ok());
+            assert!(admit(&mut gap, &meta(frame, time), ms(time)).is_ok());
         }
         let mut slow = gate(AdmissionLimits::default());
         let all = |frame: u32| {
-            slow.admit(&meta(frame, u64::from(frame) * 150), ms(u64::from(frame) * 150))
+            admit(&mut slow, &meta(frame, u64::from(frame) * 150), ms(u64::from(frame) * 150))
         };
         let refused = (0..30).map(all).find_map(Result::err).unwrap();
         assert_eq!(refused.reason(), Some(ReasonCode::FpsTooLow));
@@ -472,7 +491,7 @@ mod tests {
     fn the_gap_of_an_observed_frame_is_the_longest_since_the_one_before() {
         let mut gate = gate(AdmissionLimits::default());
         for (sequence, time) in [(0, 0), (1, 100), (2, 400), (3, 450)] {
-            gate.admit(&meta(sequence, time), ms(time)).unwrap();
+            admit(&mut gate, &meta(sequence, time), ms(time)).unwrap();
         }
         assert_eq!(gate.pop_waiting(1).unwrap().gap, ms(100));
         assert_eq!(gate.pop_waiting(3).unwrap().gap, ms(300));
@@ -487,7 +506,7 @@ mod tests {
             for frame in 0..(5.0 * rate) as u32 {
                 let time = Duration::from_secs_f64(f64::from(frame) / rate);
                 let meta = FrameMeta { captured: time, ..meta(frame, 0) };
-                if gate.admit(&meta, time).unwrap() == Admission::Measure {
+                if admit(&mut gate, &meta, time).unwrap() == Admission::Measure {
                     measured.push(time);
                 }
             }
@@ -510,15 +529,16 @@ mod tests {
             let limits = AdmissionLimits { rate_min: 0.0, ..AdmissionLimits::default() };
             let mut gate = AdmissionGate::new(limits.clone(), assurance, Duration::ZERO);
             let (mut bytes, mut last) = (0, None);
-            for (at, (sequence, captured, size, digest, now)) in (0_u32..).zip(frames) {
+            for (at, (sequence, captured, size, file, now)) in (0_u32..).zip(frames) {
                 let mut meta = meta(if is_tame { at } else { sequence }, captured);
                 meta.bytes = if is_tame { size % 300_000 } else { size };
-                meta.digest[30..].copy_from_slice(&digest);
+                let mut digest = digest(meta.sequence);
+                digest[30..].copy_from_slice(&file);
                 if is_tame {
                     meta.captured = ms(u64::from(at) * 100 + captured % 90);
                 }
                 let now = if is_tame { meta.captured } else { ms(now) };
-                if gate.admit(&meta, now).is_ok() {
+                if gate.admit(&meta, digest, now).is_ok() {
                     bytes += meta.bytes;
                     prop_assert!(last.is_none_or(|last| last < (meta.sequence, meta.captured)));
                     last = Some((meta.sequence, meta.captured));

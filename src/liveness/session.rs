@@ -135,15 +135,21 @@ impl Session {
         if needs_eyes { Detail::Eyes } else { Detail::Mesh }
     }
 
-    /// Admits or refuses a frame by its metadata.
+    /// Admits or refuses a frame by its metadata and the digest of its file. Equal digests mean
+    /// equal files.
     ///
     /// # Errors
     /// [`FrameRefusal`]. If it has a reason, the session has ended with that reason.
-    pub fn admit(&mut self, meta: &FrameMeta, now: Duration) -> Result<Admission, FrameRefusal> {
+    pub fn admit(
+        &mut self,
+        meta: &FrameMeta,
+        digest: [u8; 32],
+        now: Duration,
+    ) -> Result<Admission, FrameRefusal> {
         if !self.is_open() {
             return Err(FrameRefusal::SessionOver);
         }
-        let admitted = self.gate.admit(meta, now);
+        let admitted = self.gate.admit(meta, digest, now);
         if let Err(refusal) = &admitted
             && let Some(code) = refusal.reason()
         {

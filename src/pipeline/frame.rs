@@ -1,30 +1,30 @@
-//! One frame of a session: decode → detect → align → mesh → eyes. Chosen frames also go through the
-//! embedder and the liveness networks.
+//! One frame of a session: decode → detect → crop → mesh → eyes. Chosen frames are also judged, as
+//! photographs are.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::face_crops::FaceCrops;
 use super::rules::Rules;
-use super::stages::{DecodedImage, Faces};
+use super::stages::{DetectedImage, Faces};
 use super::{Error, Pipeline};
-use crate::device::RowOutput;
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
-use crate::image::{DifferenceHash, LumaImage, Orientation, RgbImage, TurnedSquare};
-use crate::liveness::{Detail, FaceMeasures, FrameJudgement, FrameMeasures, MeshMeasures};
+use crate::image::{LumaImage, RgbImage, TurnedSquare};
+use crate::liveness::{Detail, FaceMeasures, FrameMeasures, FrameMeta, MeshMeasures};
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
-/// A frame as received.
+/// A frame as the client sent it.
 #[derive(Debug)]
-pub(super) struct Frame {
-    /// Path of the image bytes in the request, for error messages.
+pub struct CameraFrame {
+    /// What the rules of a session need to admit the frame. The capture time is Unix time.
+    pub meta: FrameMeta,
+    /// Path of the frame in the request, for error messages.
     pub field: String,
-    /// The bytes of the image file.
+    /// The bytes of a JPEG file.
     pub file: Secret<Vec<u8>>,
-    /// Orientation of the camera, and whether the image is mirrored. Undone before measuring.
-    pub orientation: Orientation,
 }
 
 /// The measurements of a frame.
@@ -32,18 +32,9 @@ pub(super) struct Frame {
 pub(super) struct MeasuredFrame {
     /// The input of the liveness rules.
     pub measures: FrameMeasures,
-    /// Crops of the main face for [`Pipeline::judge_frame`]. Unset if there is no face, or if the
-    /// face cannot be cropped.
+    /// Crops of the main face for both networks of [`Pipeline::judge`]. Unset if there is no face,
+    /// or if the face cannot be cropped.
     pub crops: Option<FaceCrops>,
-}
-
-/// The main face of a frame, cropped for the embedder and the liveness networks. Takes some 100 kB;
-/// a session may keep the crops until it knows which frames to judge.
-#[derive(Debug)]
-pub(super) struct FaceCrops {
-    aligned: RgbImage,
-    /// One crop for each member of the liveness ensemble.
-    liveness: Vec<RgbImage>,
 }
 
 /// A frame after its main face was located, measured and cropped.
@@ -58,33 +49,22 @@ struct MeshCrop {
     row: RgbImage,
 }
 
-/// A decoded frame with the output of the detector.
-struct DetectedFrame {
-    image: RgbImage,
-    fingerprint: DifferenceHash,
-    /// Canvas pixels per image pixel.
-    scale: f32,
-    output: RowOutput,
-}
-
 impl Pipeline {
     /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
     /// one, the later measurements are left out.
     ///
     /// # Errors
-    /// Invalid image bytes ([`Error::Invalid`] with [`Frame::field`]), the deadline, a fault.
+    /// Invalid image bytes ([`Error::Invalid`], which names the field), the deadline, a fault.
     pub(super) async fn measure_frame(
         &self,
-        frame: Frame,
+        frame: CameraFrame,
         detail: Detail,
         ticket: &Arc<Ticket>,
     ) -> Result<MeasuredFrame, Error> {
         let _permit = self.acquire_decode_permit(ticket).await?;
-        let DecodedImage { image, scaled, scale, fingerprint } =
-            self.decode_frame(frame, ticket).await?;
-        let detector = &self.snapshot.detector;
-        let output = self.infer(Stage::Detect, detector, scaled, ticket).await?.output;
-        let detected = DetectedFrame { image, fingerprint, scale, output };
+        let CameraFrame { meta, field, file } = frame;
+        let file_field = format!("{field}.image.data");
+        let detected = self.detect_faces(file, meta.orientation, file_field, ticket).await?;
         let LocatedFrame { image, mut measured, mesh } =
             self.locate_face(detected, detail, ticket).await?;
         let Some((face, crop)) = measured.measures.main.as_mut().zip(mesh) else {
@@ -103,38 +83,9 @@ impl Pipeline {
         Ok(measured)
     }
 
-    /// Runs the embedder and the liveness networks on the main face of a measured frame.
-    ///
-    /// # Errors
-    /// The deadline, a fault.
-    pub(super) async fn judge_frame(
-        &self,
-        crops: FaceCrops,
-        ticket: &Arc<Ticket>,
-    ) -> Result<FrameJudgement, Error> {
-        let FaceCrops { aligned, liveness } = crops;
-        let (embedded, judged) = tokio::try_join!(
-            self.infer(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
-            self.infer_liveness(liveness, ticket),
-        )?;
-        let (embedding, norm) = self.read_embedding(&embedded)?;
-        let pad_score = self.liveness_score(&judged)?;
-        Ok(FrameJudgement { embedding, norm: norm.into(), pad_score })
-    }
-
-    async fn decode_frame(&self, frame: Frame, ticket: &Ticket) -> Result<DecodedImage, Error> {
-        let Frame { field, file, orientation } = frame;
-        let began = Instant::now();
-        let (limits, side) = (self.image, self.rules.detector.side);
-        let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
-        let decoded = self.compute(decode).await?;
-        self.record_stage_time(Stage::Decode, began.elapsed(), ticket);
-        decoded.map_err(|error| Error::invalid(field, error.to_string()))
-    }
-
     async fn locate_face(
         &self,
-        frame: DetectedFrame,
+        frame: DetectedImage,
         detail: Detail,
         ticket: &Ticket,
     ) -> Result<LocatedFrame, Error> {
@@ -185,12 +136,12 @@ impl Pipeline {
 
 /// Finds the faces, then measures and crops the main one.
 fn crop_frame(
-    frame: DetectedFrame,
+    frame: DetectedImage,
     detail: Detail,
     rules: &Rules,
 ) -> Result<LocatedFrame, FaceError> {
-    let DetectedFrame { image, fingerprint, scale, output } = frame;
-    let Faces { all: faces, main } = Faces::find(&output, scale, &image, &rules.detector)?;
+    let Faces { all: faces, main } = Faces::find(&frame, &rules.detector)?;
+    let DetectedImage { image, fingerprint, .. } = frame;
     let size = [image.width(), image.height()];
     let measures = FrameMeasures { size, fingerprint, faces, main: None };
     let mut measured = MeasuredFrame { measures, crops: None };
@@ -201,7 +152,7 @@ fn crop_frame(
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
     measured.measures.main = Some(measure_aligned(&aligned));
     let liveness = rules.liveness.crops(&main.face, &image);
-    measured.crops = liveness.map(|liveness| FaceCrops { aligned, liveness });
+    measured.crops = liveness.map(|liveness| FaceCrops { aligned: Some(aligned), liveness });
     let mesh = match detail {
         Detail::Face => None,
         Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, rules)?),
@@ -240,13 +191,14 @@ fn crop_eyes(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use serde::Deserialize;
 
     use super::*;
     use crate::face::ImageSource;
     use crate::face::decision::Subject;
-    use crate::image::{ImageSettings, Rotation, decode};
+    use crate::image::{ImageSettings, Orientation, Rotation, decode};
     use crate::pipeline::fixture::shared;
     use crate::pipeline::photo::PhotoTasks;
     use crate::pipeline::{PhotoReport, Photograph};
@@ -276,8 +228,9 @@ mod tests {
         detail: Detail,
     ) -> Result<MeasuredFrame, Error> {
         let fixture = shared();
-        let file = Secret::new(file);
-        let frame = Frame { field: "frames[7].data".to_owned(), file, orientation };
+        let (sequence, captured, bytes) = (7, Duration::ZERO, file.len());
+        let meta = FrameMeta { sequence, captured, bytes, orientation };
+        let frame = CameraFrame { meta, field: "frames[7]".to_owned(), file: Secret::new(file) };
         fixture.runtime.block_on(fixture.pipeline.measure_frame(frame, detail, &fixture.ticket()))
     }
 
@@ -406,7 +359,7 @@ mod tests {
         for broken in [Vec::new(), b"no picture".to_vec(), file[..file.len() / 2].to_vec()] {
             let refused = measure(broken, Orientation::UPRIGHT, Detail::Face);
             let Err(Error::Invalid(violations)) = refused else { panic!("{refused:?}") };
-            assert_eq!(violations[0].field, "frames[7].data");
+            assert_eq!(violations[0].field, "frames[7].image.data");
         }
     }
 
@@ -424,8 +377,8 @@ mod tests {
         let PhotoReport { embedding, embedding_norm, liveness, .. } =
             fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
-        let judged = fixture.pipeline.judge_frame(crops, &ticket);
-        let judged = fixture.runtime.block_on(judged).unwrap();
+        let judged = fixture.pipeline.judge(crops, &ticket);
+        let judged = fixture.runtime.block_on(judged).unwrap().frame_judgement().unwrap();
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);

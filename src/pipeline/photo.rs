@@ -1,19 +1,18 @@
-//! One photograph: decode → detect → align → embed and liveness.
+//! One photograph: decode → detect → crop → judge.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::face_crops::FaceCrops;
 use super::report::{PhotoReport, Photograph, StageTimes};
 use super::rules::Rules;
-use super::stages::{DecodedImage, Faces};
+use super::stages::{DetectedImage, Faces};
 use super::{Error, Pipeline};
-use crate::device::RowOutput;
-use crate::face::decision::Subject;
 use crate::face::{
     Check, DetectedFace, FaceError, SourceLimits, check_crop, check_detection, check_norm,
 };
-use crate::image::{DecodeError, Orientation, RgbImage};
+use crate::image::Orientation;
 use crate::scheduler::Ticket;
 use crate::telemetry::Stage;
 
@@ -33,18 +32,10 @@ impl PhotoTasks {
 
 /// The faces of a photograph, and the crops of the main face.
 struct CroppedPhoto {
-    width: usize,
-    height: usize,
     faces: Vec<DetectedFace>,
     checks: Vec<Check>,
-    /// Set if the quality allows the face to be used.
-    crops: Option<Crops>,
-}
-
-struct Crops {
-    aligned: RgbImage,
-    /// One crop for each member of the liveness ensemble. Empty if the face cannot be cropped.
-    liveness: Vec<RgbImage>,
+    /// The inputs of the requested networks. Empty unless the quality allows the face to be used.
+    crops: FaceCrops,
 }
 
 impl Pipeline {
@@ -57,37 +48,35 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<PhotoReport, Error> {
         let Photograph { subject, source, file } = photo;
-        let mut times = StageTimes::default();
-
         let began = Instant::now();
         let _permit = self.acquire_decode_permit(ticket).await?;
-        times.queue = began.elapsed();
+        let mut times = StageTimes { queue: began.elapsed(), ..StageTimes::default() };
 
-        let began = Instant::now();
-        let (limits, side) = (self.image, self.rules.detector.side);
+        let file_field = format!("{subject}.data");
         let upright = Orientation::UPRIGHT;
-        let decode = move || DecodedImage::decode(file.expose(), &limits, upright, side);
-        let decoded = self.compute(decode).await?;
-        times.decode = began.elapsed();
-        self.record_stage_time(Stage::Decode, times.decode, ticket);
-        let DecodedImage { image, scaled, scale, fingerprint } =
-            decoded.map_err(|error| invalid_image(error, subject))?;
-
-        let detector = &self.snapshot.detector;
-        let detected = self.infer(Stage::Detect, detector, scaled, ticket).await?;
-        times.queue += detected.queue_time;
-        times.detect = detected.run_time;
+        let detected = self.detect_faces(file, upright, file_field, ticket).await?;
+        times += detected.times;
+        let (width, height) = (detected.image.width(), detected.image.height());
+        let fingerprint = detected.fingerprint;
 
         let began = Instant::now();
         let rules = Arc::clone(&self.rules);
         let limits = source.limits(&self.quality).clone();
-        let crop = move || crop_photo(image, &detected.output, scale, &rules, &limits);
+        let crop = move || crop_photo(&detected, tasks, &rules, &limits);
         let cropped = self.compute(crop).await?.map_err(Error::internal)?;
         times.align = began.elapsed();
         self.record_stage_time(Stage::Align, times.align, ticket);
 
-        let CroppedPhoto { width, height, faces, checks, crops } = cropped;
-        let mut report = PhotoReport {
+        let CroppedPhoto { faces, mut checks, crops } = cropped;
+        let judged = self.judge(crops, ticket).await?;
+        times += judged.times;
+        let embedding_norm = judged.embedding.as_ref().map(|(_, norm)| f64::from(*norm));
+        let embedding = judged.embedding.and_then(|(embedding, norm)| {
+            let check = check_norm(norm, source.limits(&self.quality));
+            checks.push(check);
+            check.passed.then_some(embedding)
+        });
+        Ok(PhotoReport {
             subject,
             source,
             width,
@@ -95,79 +84,38 @@ impl Pipeline {
             fingerprint,
             faces,
             checks,
-            embedding: None,
-            embedding_norm: None,
-            liveness: None,
+            embedding,
+            embedding_norm,
+            liveness: judged.pad_score,
             times,
-        };
-        if let Some(crops) = crops {
-            self.judge_face(crops, tasks, &mut report, ticket).await?;
-        }
-        Ok(report)
-    }
-
-    /// Runs the embedder and the liveness networks on the main face, concurrently.
-    async fn judge_face(
-        &self,
-        crops: Crops,
-        tasks: PhotoTasks,
-        report: &mut PhotoReport,
-        ticket: &Arc<Ticket>,
-    ) -> Result<(), Error> {
-        let aligned = tasks.embedding.then_some(crops.aligned);
-        let liveness_crops = if tasks.liveness { crops.liveness } else { Vec::new() };
-        let (embedded, judged) = tokio::try_join!(
-            self.infer_optional(Stage::Embed, &self.snapshot.embedder, aligned, ticket),
-            self.infer_liveness(liveness_crops, ticket),
-        )?;
-        if let Some(answer) = embedded {
-            report.times.queue += answer.queue_time;
-            report.times.embed = answer.run_time;
-            let (embedding, norm) = self.read_embedding(&answer)?;
-            let check = check_norm(norm, report.source.limits(&self.quality));
-            report.checks.push(check);
-            report.embedding = check.passed.then_some(embedding);
-            report.embedding_norm = Some(f64::from(norm));
-        }
-        for answer in &judged {
-            report.times.queue += answer.queue_time;
-            report.times.liveness += answer.run_time;
-        }
-        if !judged.is_empty() {
-            report.liveness = Some(self.liveness_score(&judged)?);
-        }
-        Ok(())
+        })
     }
 }
 
-fn invalid_image(error: DecodeError, subject: Subject) -> Error {
-    Error::invalid(format!("{subject}.data"), error.to_string())
-}
-
-/// Finds the faces, and crops the main one if its quality allows.
+/// Finds the faces, and crops the main one for `tasks` if its quality allows.
 fn crop_photo(
-    image: RgbImage,
-    detected: &RowOutput,
-    scale: f32,
+    photo: &DetectedImage,
+    tasks: PhotoTasks,
     rules: &Rules,
     limits: &SourceLimits,
 ) -> Result<CroppedPhoto, FaceError> {
-    let (width, height) = (image.width(), image.height());
-    let Faces { all: faces, main } = Faces::find(detected, scale, &image, &rules.detector)?;
+    let Faces { all: faces, main } = Faces::find(photo, &rules.detector)?;
+    let mut crops = FaceCrops::default();
     let Some(main) = main else {
-        return Ok(CroppedPhoto { width, height, faces, checks: vec![], crops: None });
+        return Ok(CroppedPhoto { faces, checks: vec![], crops });
     };
     let mut checks = check_detection(&faces, &main, limits).to_vec();
-    let fit = rules.embedder.alignment.fit(&main.face.points)?;
-    let aligned = rules.embedder.alignment.crop(&image, &fit);
+    let alignment = rules.embedder.alignment;
+    let fit = alignment.fit(&main.face.points)?;
+    let aligned = alignment.crop(&photo.image, &fit);
     checks.extend(check_crop(&aligned, fit.residual, limits));
     let usable = checks.iter().all(|check| check.passed);
-    let liveness = rules.liveness.crops(&main.face, &image).unwrap_or_default();
-    Ok(CroppedPhoto {
-        width,
-        height,
-        faces,
-        checks,
-        crops: usable.then_some(Crops { aligned, liveness }),
-    })
+    if usable && tasks.liveness {
+        // A face that cannot be cropped has no liveness score, and is refused for that.
+        crops.liveness = rules.liveness.crops(&main.face, &photo.image).unwrap_or_default();
+    }
+    if usable && tasks.embedding {
+        crops.aligned = Some(aligned);
+    }
+    Ok(CroppedPhoto { faces, checks, crops })
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{CalibratedSimilarity, Similarity, VerifySettings};
+use super::report::{CalibratedSimilarity, Similarity};
+use super::settings::VerifySettings;
 use crate::engine::Precision;
 use crate::face::calibration::{
     CalibrationEntry, CalibrationError, CalibrationFile, PairType, PolicyError, select_entry,

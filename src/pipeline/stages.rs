@@ -1,35 +1,48 @@
-//! The stages that photographs and frames share: decode → detect → crop → networks.
+//! The stages that photographs and frames share: decode → detect → find the main face. The stage
+//! after these is in `face_crops.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use super::report::StageTimes;
 use super::rules::DetectorRule;
 use super::{Error, Pipeline};
 use crate::device::{LoadedModel, RowOutput};
-use crate::face::{DetectedFace, Embedding, FaceError, MainFace, choose_main_face};
+use crate::face::{DetectedFace, FaceError, MainFace, choose_main_face};
 use crate::image::{
     DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
 use crate::scheduler::{Answer, PoolError, Ticket};
 use crate::telemetry::Stage;
+use crate::trust::Secret;
+
+/// A decoded image with the output of the detector.
+pub(super) struct DetectedImage {
+    pub(super) image: RgbImage,
+    pub(super) fingerprint: DifferenceHash,
+    /// Canvas pixels per image pixel.
+    scale: f32,
+    output: RowOutput,
+    /// Times of decoding, and of the detector and its queue.
+    pub(super) times: StageTimes,
+}
 
 /// A decoded image.
-pub(super) struct DecodedImage {
-    pub(super) image: RgbImage,
+struct DecodedImage {
+    image: RgbImage,
     /// The image scaled to the detector's canvas.
-    pub(super) scaled: RgbImage,
+    scaled: RgbImage,
     /// Canvas pixels per image pixel.
-    pub(super) scale: f32,
-    pub(super) fingerprint: DifferenceHash,
+    scale: f32,
+    fingerprint: DifferenceHash,
 }
 
 impl DecodedImage {
     /// Decodes a file. Undoes the file's own EXIF orientation first, then `orientation`.
-    pub(super) fn decode(
+    fn decode(
         file: &[u8],
         limits: &ImageSettings,
         orientation: Orientation,
@@ -52,14 +65,10 @@ pub(super) struct Faces {
 
 impl Faces {
     /// Decodes the detector's output and chooses the main face.
-    pub(super) fn find(
-        detected: &RowOutput,
-        scale: f32,
-        image: &RgbImage,
-        rule: &DetectorRule,
-    ) -> Result<Self, FaceError> {
+    pub(super) fn find(detected: &DetectedImage, rule: &DetectorRule) -> Result<Self, FaceError> {
+        let DetectedImage { image, scale, output, .. } = detected;
         let mut all: Vec<DetectedFace> =
-            rule.faces(detected)?.iter().map(|face| face.to_source(scale)).collect();
+            rule.faces(output)?.iter().map(|face| face.to_source(*scale)).collect();
         let main = choose_main_face(&all, image.width(), image.height());
         if let Some(main) = &main {
             all.remove(main.index);
@@ -97,6 +106,36 @@ impl Pipeline {
         Ok(permit)
     }
 
+    /// Decodes an image file and runs the detector on it. Undoes the orientation of the camera.
+    ///
+    /// # Errors
+    /// Invalid image bytes ([`Error::Invalid`] with `field`), the deadline, a fault.
+    pub(super) async fn detect_faces(
+        &self,
+        file: Secret<Vec<u8>>,
+        orientation: Orientation,
+        field: String,
+        ticket: &Arc<Ticket>,
+    ) -> Result<DetectedImage, Error> {
+        let began = Instant::now();
+        let (limits, side) = (self.image, self.rules.detector.side);
+        let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
+        let decoded = self.compute(decode).await?;
+        let decode_time = began.elapsed();
+        self.record_stage_time(Stage::Decode, decode_time, ticket);
+        let DecodedImage { image, scaled, scale, fingerprint } =
+            decoded.map_err(|error| Error::invalid(field, error.to_string()))?;
+        let Answer { output, queue_time, run_time } =
+            self.infer(Stage::Detect, &self.snapshot.detector, scaled, ticket).await?;
+        let times = StageTimes {
+            decode: decode_time,
+            queue: queue_time,
+            detect: run_time,
+            ..StageTimes::default()
+        };
+        Ok(DetectedImage { image, fingerprint, scale, output, times })
+    }
+
     /// Adds the time of one image in `stage` to the call and to the metrics.
     pub(super) fn record_stage_time(&self, stage: Stage, time: Duration, ticket: &Ticket) {
         ticket.times().add_stage(stage, time);
@@ -115,43 +154,5 @@ impl Pipeline {
         ticket.times().add_wait(answer.queue_time);
         self.record_stage_time(stage, answer.run_time, ticket);
         Ok(answer)
-    }
-
-    pub(super) async fn infer_optional(
-        &self,
-        stage: Stage,
-        model: &Arc<LoadedModel>,
-        row: Option<RgbImage>,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Option<Answer>, Error> {
-        match row {
-            Some(row) => self.infer(stage, model, row, ticket).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Runs each member of the liveness ensemble on its crop, concurrently. No crops give no
-    /// answers.
-    pub(super) async fn infer_liveness(
-        &self,
-        crops: Vec<RgbImage>,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Vec<Answer>, Error> {
-        let members = self.snapshot.liveness.members.iter();
-        let infer = |(model, crop)| self.infer(Stage::Liveness, model, crop, ticket);
-        try_join_all(members.zip(crops).map(infer)).await
-    }
-
-    /// Computes the probability of a live person from the answers of all members of the ensemble.
-    pub(super) fn liveness_score(&self, answers: &[Answer]) -> Result<f64, Error> {
-        let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
-        self.rules.liveness.score(&outputs).map_err(Error::internal)
-    }
-
-    /// Returns the unit embedding in the embedder's answer, and the norm of the raw one.
-    pub(super) fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
-        let rule = &self.rules.embedder;
-        Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())
-            .map_err(Error::internal)
     }
 }

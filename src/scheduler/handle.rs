@@ -40,7 +40,8 @@ pub struct Scheduler {
 /// The entrance of one lane.
 #[derive(Debug)]
 struct LaneHandle {
-    id: String,
+    /// The model version the lane runs.
+    model: Arc<LoadedModel>,
     /// One permit for each place of the lane.
     places: Arc<Semaphore>,
 }
@@ -73,7 +74,7 @@ impl Scheduler {
     /// [`RowError`]. The holder of a ticket is never refused for load.
     pub async fn submit(
         &self,
-        model: &LoadedModel,
+        model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
     ) -> Result<Answer, RowError> {
@@ -88,17 +89,19 @@ impl Scheduler {
         answer.await.map_err(|_| RowError::Stopped)?
     }
 
-    fn find_lane(&self, model: &LoadedModel) -> Result<(usize, &LaneHandle), RowError> {
-        let id = model.id();
-        let found = self.lanes.iter().enumerate().find(|(_, handle)| handle.id == id);
-        found.ok_or(RowError::NoLane { model: id })
+    /// Returns the lane of `model` and its index. A lane runs one loaded model: the same version
+    /// loaded again has a lane of its own.
+    fn find_lane(&self, model: &Arc<LoadedModel>) -> Result<(usize, &LaneHandle), RowError> {
+        let mut lanes = self.lanes.iter().enumerate();
+        let found = lanes.find(|(_, handle)| Arc::ptr_eq(&handle.model, model));
+        found.ok_or_else(|| RowError::NoLane { model: model.id() })
     }
 }
 
 impl LaneHandle {
     fn new(lane: &LaneSettings) -> Self {
         let places = Arc::new(Semaphore::new(lane.rows_max.get()));
-        Self { id: lane.model.id(), places }
+        Self { model: Arc::clone(&lane.model), places }
     }
 }
 
@@ -373,6 +376,15 @@ mod tests {
         let bench = bench(Vec::new()).await;
         let error = bench.spawn(&reader("reader", &[1]), 1, FAR).await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "model reader/1 has no lane");
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_loaded_again_does_not_use_the_lane_of_the_first_load() {
+        let [first, again] = [(); 2].map(|()| reader("reader", &[1]));
+        let bench = bench(vec![lane(&first, 0, 8)]).await;
+        assert_eq!(value(&answered(bench.spawn(&first, 1, FAR)).await), 1.0);
+        let error = bench.spawn(&again, 2, FAR).await.unwrap().unwrap_err();
+        assert!(matches!(error, RowError::NoLane { .. }), "{error}");
     }
 
     /// A scheduler over two staged devices with one slot each.

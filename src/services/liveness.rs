@@ -16,9 +16,7 @@ use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outc
 use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{
-    CameraFrame, Error, ErrorKind, LiveSession, Pipeline, ReceivedFrame, SessionStart,
-};
+use crate::pipeline::{CameraFrame, Error, ErrorKind, LiveSession, Pipeline, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as RunEvent;
@@ -62,8 +60,14 @@ pub struct LivenessServer {
 /// Sender of a stream's events.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
-/// A frame in the queue, and the lease on its bytes.
-type QueuedFrame = (ReceivedFrame, MessageLease);
+/// A frame in the queue.
+struct QueuedFrame {
+    frame: CameraFrame,
+    /// When the last byte arrived.
+    received_at: Instant,
+    /// The lease on the bytes of the frame. Held until the frame is processed.
+    lease: MessageLease,
+}
 
 /// The request messages of a stream.
 struct RequestStream {
@@ -122,8 +126,7 @@ impl LivenessServer {
             if !session.is_open() {
                 break;
             }
-            let received = ReceivedFrame { frame, received_at: Instant::now() };
-            session.process_frame(received, false).await?;
+            session.process_frame(frame, Instant::now(), false).await?;
         }
         self.finish_session(call, session).await
     }
@@ -200,7 +203,7 @@ impl LivenessServer {
         while let Some((message, lease)) = frames.next().await? {
             let received_at = Instant::now();
             let frame = convert::parse_frame(message, &self.gateway.limits)?;
-            if queue.send((ReceivedFrame { frame, received_at }, lease)).await.is_err() {
+            if queue.send(QueuedFrame { frame, received_at, lease }).await.is_err() {
                 break;
             }
         }
@@ -350,9 +353,9 @@ async fn judge_frames(
         let happened = tokio::select! {
             biased;
             next = queued.recv() => match next {
-                Some((received, _lease)) => {
+                Some(QueuedFrame { frame, received_at, lease: _lease }) => {
                     let is_behind = queued.len() > FRAMES_QUEUED_IN_TIME_MAX;
-                    session.process_frame(received, is_behind).await?
+                    session.process_frame(frame, received_at, is_behind).await?
                 }
                 None => break,
             },

@@ -9,7 +9,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use menshen::face::decision::{Decision, Thresholds};
 use menshen::face::{Embedding, SpaceId};
-use menshen::image::Rotation;
+use menshen::image::{Orientation, Rotation};
 use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
 use menshen::liveness::{
     Action, Admission, Assurance, Event, FrameJudgement, FrameMeta, STEPS, Session, SessionEnd,
@@ -84,21 +84,23 @@ impl CheckedSession {
                 .wrapping_add(1 + u32::from(step >> 4))
                 .wrapping_sub((step & 15).into());
             let (late, early) = (u64::from(lead >> 4) * 150, u64::from(lead & 15) * 150);
+            let rotation = if flags & 4 == 0 { Rotation::None } else { Rotation::Quarter };
+            let orient =
+                if flags & 2 == 0 { Orientation::turned } else { Orientation::turned_and_mirrored };
             let meta = FrameMeta {
                 sequence: self.sequence,
                 captured: (self.now + Duration::from_millis(early))
                     .saturating_sub(Duration::from_millis(late)),
                 bytes: 5_000 << (flags >> 5),
-                digest: if flags & 1 == 0 { digest(self.sequence) } else { [live; 32] },
-                mirrored: flags & 2 != 0,
-                rotation: if flags & 4 == 0 { Rotation::None } else { Rotation::Quarter },
+                orientation: orient(rotation),
             };
-            self.send_frame(&meta, live);
+            let digest = if flags & 1 == 0 { digest(self.sequence) } else { [live; 32] };
+            self.send_frame(&meta, digest, live);
         }
     }
 
-    fn send_frame(&mut self, meta: &FrameMeta, live: u8) {
-        let admitted = self.session.admit(meta, self.now);
+    fn send_frame(&mut self, meta: &FrameMeta, digest: [u8; 32], live: u8) {
+        let admitted = self.session.admit(meta, digest, self.now);
         if admitted.is_ok() {
             self.check_admitted(meta);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::simulation::{SimulatedFrame, Simulation, limits};
 use crate::face::ReasonCode;
 use crate::face::decision::Decision;
+use crate::image::Orientation;
 use crate::liveness::gesture::MovementLimits;
 use crate::liveness::synthetic::{Head, face_at, fingerprint};
 use crate::liveness::{Action, SessionLimits};
@@ -191,7 +192,7 @@ fn cuts() -> Vec<Attack> {
             name: "bytes sent twice",
             simulation: tampered(|frame| {
                 let original = frame.meta.sequence / 2;
-                frame.meta.digest[..4].copy_from_slice(&original.to_be_bytes());
+                frame.digest[..4].copy_from_slice(&original.to_be_bytes());
             }),
             reason: ReasonCode::DuplicateFrames,
             decision: Decision::Fail,
@@ -273,7 +274,11 @@ fn streams() -> Vec<Attack> {
         },
         Attack {
             name: "camera that changes its mirroring",
-            simulation: tampered(|frame| frame.meta.mirrored = frame.done > 0),
+            simulation: tampered(|frame| {
+                if frame.done > 0 {
+                    frame.meta.orientation = Orientation::MIRRORED;
+                }
+            }),
             reason: ReasonCode::InjectionSuspect,
             decision: Decision::Fail,
             relax: |limits| limits.admission.format_changes_max = 9,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::simulation::limits;
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{DetectedFace, Embedding, Point, Rect, SpaceId};
-use crate::image::Rotation;
+use crate::image::Orientation;
 use crate::liveness::pose::Pose;
 use crate::liveness::synthetic::{Head, measures_of};
 use crate::liveness::{
@@ -97,11 +97,9 @@ proptest! {
                 sequence,
                 captured: time,
                 bytes: usize::from(*jitter),
-                digest,
-                mirrored: false,
-                rotation: Rotation::None,
+                orientation: Orientation::UPRIGHT,
             };
-            let _ = session.admit(&meta, time);
+            let _ = session.admit(&meta, digest, time);
             let _ = session.observe(sequence, measures, time);
             let raw = [1.0, 0.5];
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
@@ -127,11 +125,9 @@ proptest! {
                 sequence,
                 captured: Duration::from_secs(1),
                 bytes: 1,
-                digest: [0; 32],
-                mirrored: false,
-                rotation: Rotation::None,
+                orientation: Orientation::UPRIGHT,
             };
-            prop_assert!(session.admit(&meta, Duration::ZERO).is_err());
+            prop_assert!(session.admit(&meta, [0; 32], Duration::ZERO).is_err());
             let result = session.observe(sequence, measures, Duration::ZERO);
             prop_assert!(result.events.is_empty() && !result.is_chosen);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{Embedding, ReasonCode, SpaceId};
-use crate::image::Rotation;
+use crate::image::Orientation;
 use crate::liveness::synthetic::{Head, fingerprint, measures_with};
 use crate::liveness::{
     Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Session,
@@ -23,6 +23,8 @@ pub(super) struct SimulatedFrame {
     pub(super) head: Head,
     pub(super) measures: FrameMeasures,
     pub(super) meta: FrameMeta,
+    /// Digest of the file.
+    pub(super) digest: [u8; 32],
     /// Seconds from capture to arrival.
     pub(super) delay: f64,
     /// The frame is lost on the network.
@@ -152,9 +154,7 @@ impl Simulation {
             sequence,
             captured: Duration::from_secs_f64(1000.0 + time),
             bytes: 7_000,
-            digest,
-            mirrored: false,
-            rotation: Rotation::None,
+            orientation: Orientation::UPRIGHT,
         };
         let mut measures = measures_with(&head, points);
         measures.fingerprint = fingerprint(sequence);
@@ -165,6 +165,7 @@ impl Simulation {
             head,
             measures,
             meta,
+            digest,
             delay: 0.0,
             is_lost: false,
             person: 0,
@@ -215,8 +216,9 @@ impl RunningSession {
     fn send(&mut self, mut frame: SimulatedFrame) {
         let now = Duration::from_secs_f64(frame.time + frame.delay);
         let sequence = frame.meta.sequence;
-        let is_sent = !frame.is_lost;
-        if !is_sent || self.session.admit(&frame.meta, now) != Ok(Admission::Measure) {
+        let is_measured = !frame.is_lost
+            && self.session.admit(&frame.meta, frame.digest, now) == Ok(Admission::Measure);
+        if !is_measured {
             self.events.extend(self.session.time_out(now));
             return;
         }

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::FrameCounts;
-use super::{CameraFrame, OpenedClaims, SessionReport, SessionStart, TENANT, unix_ms};
+use super::report::{FrameCounts, SessionReport};
+use super::{OpenedClaims, SessionStart, TENANT, unix_ms};
 use crate::face::calibration::PairType;
 use crate::face::decision::{Decision, Subject};
 use crate::face::{ReasonCode, cosine};
-use crate::image::Orientation;
 use crate::liveness::{
-    Action, Admission, Assurance, Event, FrameMeta, FrameRefusal, FrameResult, Prompt, Session,
-    SessionLimits, SessionVerdict, decide_session,
+    Action, Admission, Assurance, Event, FrameRefusal, FrameResult, Prompt, Session, SessionLimits,
+    SessionVerdict, decide_session,
 };
-use crate::pipeline::frame::{Frame, MeasuredFrame};
+use crate::pipeline::frame::{CameraFrame, MeasuredFrame};
 use crate::pipeline::photo::PhotoTasks;
 use crate::pipeline::policy::DecisionPolicy;
-use crate::pipeline::{Error, PhotoReport, Photograph, Pipeline, SAME_PICTURE_BITS_MAX};
+use crate::pipeline::report::{PhotoReport, Photograph};
+use crate::pipeline::{Error, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::scheduler::Ticket;
 use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 
@@ -33,18 +33,8 @@ const SKIPPED_ONE_IN: usize = 4;
 /// Frames before the server can be found behind.
 const BEHIND_FRAMES_MIN: usize = 20;
 
-/// Largest accepted difference between the clocks of a capture device and of the server, in
-/// milliseconds.
-const CLOCK_SKEW_MAX_MS: u64 = 30_000;
-
-/// A frame and its arrival time.
-#[derive(Debug)]
-pub struct ReceivedFrame {
-    /// The frame as sent.
-    pub frame: CameraFrame,
-    /// When the last byte arrived.
-    pub received_at: Instant,
-}
+/// Largest accepted difference between the clocks of a capture device and of the server.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
 /// A running session. Dropping it leaves the session used.
 pub struct LiveSession {
@@ -55,8 +45,6 @@ pub struct LiveSession {
     began: Instant,
     portrait: PhotoReport,
     is_portrait_shown: bool,
-    /// When the first frame was captured, by the client's clock.
-    first_captured_unix_ms: Option<u64>,
     steps_done: usize,
     frames: FrameCounts,
 }
@@ -91,7 +79,6 @@ impl Pipeline {
             began: Instant::now(),
             portrait,
             is_portrait_shown: false,
-            first_captured_unix_ms: None,
             steps_done: 0,
             frames: FrameCounts::default(),
         })
@@ -140,24 +127,23 @@ impl LiveSession {
         self.core.thinned() + self.frames.skipped
     }
 
-    /// Processes the next frame. Leaves the frame out if the server `is_behind` or frames come too
-    /// fast.
+    /// Processes the next frame, whose last byte arrived at `received_at`. Leaves the frame out if
+    /// the server `is_behind` or frames come too fast.
     ///
     /// # Errors
     /// A frame that violates a rule of the format, a server that cannot keep up, an unavailable
     /// store, the deadline, a fault.
     pub async fn process_frame(
         &mut self,
-        received: ReceivedFrame,
+        frame: CameraFrame,
+        received_at: Instant,
         is_behind: bool,
     ) -> Result<Vec<Event>, Error> {
         self.frames.received += 1;
-        let ReceivedFrame { frame, received_at } = received;
         self.check_recorded_after_creation(&frame)?;
-        let captured = self.capture_time(&frame);
         let digest = Digest::of(frame.file.expose());
-        let now = self.session_time(captured, received_at);
-        match self.core.admit(&frame_meta(&frame, captured, digest), now) {
+        let now = received_at.saturating_duration_since(self.began);
+        match self.core.admit(&frame.meta, *digest.as_bytes(), now) {
             Ok(Admission::Measure) if is_behind => self.skip_frame(),
             Ok(Admission::Measure) => self.measure_and_judge(frame, digest).await,
             Ok(Admission::Thinned) | Err(FrameRefusal::SessionOver) => Ok(Vec::new()),
@@ -221,10 +207,10 @@ impl LiveSession {
         digest: Digest,
     ) -> Result<Vec<Event>, Error> {
         self.frames.measured += 1;
-        let (sequence, captured) = (frame.sequence, self.capture_time(&frame));
+        let sequence = frame.meta.sequence;
         let detail = self.core.detail();
-        let measured = self.pipeline.measure_frame(oriented(frame), detail, &self.ticket).await?;
-        let now = self.session_time(captured, Instant::now());
+        let measured = self.pipeline.measure_frame(frame, detail, &self.ticket).await?;
+        let now = self.began.elapsed();
         let MeasuredFrame { measures, crops } = measured;
         let distance = measures.fingerprint.distance(self.portrait.fingerprint);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
@@ -234,11 +220,13 @@ impl LiveSession {
             // session shows them again.
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_replayed) = tokio::try_join!(
-                self.pipeline.judge_frame(crops, &self.ticket),
+                self.pipeline.judge(crops, &self.ticket),
                 self.pipeline.was_replayed(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
-            events.extend(self.core.add_judgement(sequence, judged));
+            if let Some(judgement) = judged.frame_judgement() {
+                events.extend(self.core.add_judgement(sequence, judgement));
+            }
             if was_replayed {
                 events.extend(self.core.report_replay());
             }
@@ -248,25 +236,10 @@ impl LiveSession {
         Ok(events)
     }
 
-    /// Returns the time since the first frame, by the client's clock.
-    fn capture_time(&mut self, frame: &CameraFrame) -> Duration {
-        let captured = frame.captured_unix_ms;
-        let first = *self.first_captured_unix_ms.get_or_insert(captured);
-        Duration::from_millis(captured.saturating_sub(first))
-    }
-
-    /// Returns the server's time for a stream, and the client's capture time for a recording.
-    fn session_time(&self, captured: Duration, now: Instant) -> Duration {
-        match self.opened.assurance {
-            Assurance::Stream => now.saturating_duration_since(self.began),
-            Assurance::Batch => captured,
-        }
-    }
-
     /// Refuses a recording from before the session was created: its actions were not drawn yet.
     fn check_recorded_after_creation(&self, frame: &CameraFrame) -> Result<(), Error> {
-        let is_early = frame.captured_unix_ms.saturating_add(CLOCK_SKEW_MAX_MS)
-            < self.opened.claims.issued_unix_ms;
+        let created = Duration::from_millis(self.opened.claims.issued_unix_ms);
+        let is_early = frame.meta.captured.saturating_add(CLOCK_SKEW_MAX) < created;
         if self.opened.assurance == Assurance::Batch && is_early {
             let field = format!("{}.capture_unix_ms", frame.field);
             return Err(Error::invalid(field, "is before the session was created"));
@@ -290,26 +263,6 @@ impl LiveSession {
         let FrameCounts { measured, skipped, .. } = self.frames;
         Error::Behind { skipped, all: measured + skipped }
     }
-}
-
-fn frame_meta(frame: &CameraFrame, captured: Duration, digest: Digest) -> FrameMeta {
-    FrameMeta {
-        sequence: frame.sequence,
-        captured,
-        bytes: frame.file.expose().len(),
-        digest: *digest.as_bytes(),
-        mirrored: frame.mirrored,
-        rotation: frame.rotation,
-    }
-}
-
-fn oriented(frame: CameraFrame) -> Frame {
-    let orientation = if frame.mirrored {
-        Orientation::turned_and_mirrored(frame.rotation)
-    } else {
-        Orientation::turned(frame.rotation)
-    };
-    Frame { field: format!("{}.image.data", frame.field), file: frame.file, orientation }
 }
 
 /// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.

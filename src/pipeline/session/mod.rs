@@ -7,25 +7,26 @@
 mod live;
 mod report;
 mod settings;
+mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub use live::{LiveSession, ReceivedFrame};
+pub use live::LiveSession;
 pub use report::SessionReport;
 pub use settings::LivenessSettings;
+pub use state::{Sessions, SessionsError, session_keys, session_store};
 
 use super::{Error, Pipeline};
 use crate::face::ImageSource;
 use crate::face::calibration::PairType;
-use crate::image::Rotation;
-use crate::liveness::{self, Action, Assurance, STEPS, SessionLimits};
+use crate::liveness::{self, Action, Assurance, STEPS};
 use crate::telemetry;
 use crate::trust::{
-    ClaimOutcome, Digest, KeyError, KeyedDigests, PresentedBinding, ReplayError, ReplayStore,
-    Secret, SessionClaims, SessionId, SessionKeys, SessionState, SessionTokens, random_u128,
+    ClaimOutcome, Digest, KeyedDigests, PresentedBinding, Secret, SessionClaims, SessionId,
+    SessionState, random_u128,
 };
 
 /// TTL of the attempts at a transaction. A registration is finished on the same day.
@@ -42,71 +43,6 @@ const RESULT_TTL: Duration = Duration::from_secs(600);
 
 /// The tenant of all sessions, until callers have identities.
 const TENANT: &str = "default";
-
-/// The state that all sessions share.
-#[derive(Debug)]
-pub struct Sessions {
-    /// Seals and opens session tokens.
-    pub tokens: SessionTokens,
-    /// Keys of the digests of transactions and frames.
-    pub keys: Arc<SessionKeys>,
-    /// Records which sessions were used.
-    pub replay: ReplayStore,
-    /// TTL, attempts and other settings.
-    pub settings: LivenessSettings,
-    /// The limits of a session, without those that depend on the calibration.
-    pub limits: SessionLimits,
-}
-
-/// Why liveness sessions cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionsError {
-    /// The session keys cannot be used.
-    #[error("no keys for liveness sessions")]
-    Keys(#[from] KeyError),
-    /// The replay store cannot be used.
-    #[error("the store of liveness sessions cannot be used")]
-    Replay(#[from] ReplayError),
-}
-
-/// Audience of the tokens: replicas of this service, in this version of the API.
-const TOKEN_AUDIENCE: &str = "menshen.v1.LivenessService";
-
-impl Sessions {
-    /// Creates the shared state. See [`session_keys`] and [`session_store`] for the arguments.
-    pub fn new(settings: &LivenessSettings, keys: SessionKeys, replay: ReplayStore) -> Self {
-        let keys = Arc::new(keys);
-        Self {
-            tokens: SessionTokens::new(Arc::clone(&keys), TOKEN_AUDIENCE),
-            keys,
-            replay,
-            settings: settings.clone(),
-            limits: settings.limits(),
-        }
-    }
-}
-
-/// Reads the keys of `liveness.key_file`, or generates one if no file is set.
-///
-/// # Errors
-/// The key file cannot be read, is open to other users, or holds no valid keys.
-pub fn session_keys(settings: &LivenessSettings) -> Result<SessionKeys, SessionsError> {
-    Ok(match &settings.key_file {
-        Some(path) => SessionKeys::load(path)?,
-        None => SessionKeys::generate()?,
-    })
-}
-
-/// Opens the store of `liveness.replay` and checks that it can be used.
-///
-/// # Errors
-/// The store cannot be used.
-pub async fn session_store(settings: &LivenessSettings) -> Result<ReplayStore, SessionsError> {
-    let timeout = settings.replay_timeout();
-    let replay = ReplayStore::open(&settings.replay, settings.replay_replicas_min, timeout)?;
-    replay.probe().await?;
-    Ok(replay)
-}
 
 /// The parameters of a new session.
 #[derive(Debug)]
@@ -160,23 +96,6 @@ pub struct SessionStart {
     pub token: Secret<String>,
     /// The portrait's file.
     pub portrait: Secret<Vec<u8>>,
-}
-
-/// A frame as sent.
-#[derive(Debug)]
-pub struct CameraFrame {
-    /// Path of the frame in the request.
-    pub field: String,
-    /// The client's sequence number.
-    pub sequence: u32,
-    /// Capture time by the client's clock, in milliseconds of Unix time.
-    pub captured_unix_ms: u64,
-    /// The bytes of a JPEG file.
-    pub file: Secret<Vec<u8>>,
-    /// Whether left and right are swapped.
-    pub mirrored: bool,
-    /// The rotation that makes the image upright.
-    pub rotation: Rotation,
 }
 
 impl Pipeline {

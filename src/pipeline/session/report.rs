@@ -2,7 +2,7 @@
 
 use crate::face::calibration::CalibrationEntry;
 use crate::liveness::{Action, Assurance, STEPS, SessionVerdict};
-use crate::pipeline::Similarity;
+use crate::pipeline::report::Similarity;
 use crate::trust::SessionClaims;
 
 /// Counts of a session's frames.

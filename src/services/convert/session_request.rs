@@ -1,11 +1,11 @@
 //! Parses the requests of `LivenessService`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fields::{Caller, FieldReader};
-use crate::image::ImageSettings;
-use crate::image::{Rotation, check_format};
-use crate::liveness::Assurance;
+use crate::image::{ImageSettings, Orientation, Rotation, check_format};
+use crate::liveness::{Assurance, FrameMeta};
 use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
@@ -226,8 +226,8 @@ impl FieldReader<'_> {
     fn frame(&mut self, field: &str, frame: v1::Frame) -> Option<CameraFrame> {
         let v1::Frame { sequence, capture_unix_ms, image, mirrored, rotation_degrees } = frame;
         let file = self.image(&format!("{field}.image"), image);
-        let captured_unix_ms = u64::try_from(capture_unix_ms).ok();
-        if captured_unix_ms.is_none() {
+        let captured = u64::try_from(capture_unix_ms).ok().map(Duration::from_millis);
+        if captured.is_none() {
             self.add_violation(format!("{field}.capture_unix_ms"), "must not be negative");
         }
         let rotation = Rotation::from_degrees(rotation_degrees);
@@ -235,14 +235,15 @@ impl FieldReader<'_> {
             let rule = format!("must be 0, 90, 180 or 270, but is {rotation_degrees}");
             self.add_violation(format!("{field}.rotation_degrees"), rule);
         }
-        Some(CameraFrame {
-            field: field.to_owned(),
+        let orient = if mirrored { Orientation::turned_and_mirrored } else { Orientation::turned };
+        let file = file?;
+        let meta = FrameMeta {
             sequence,
-            captured_unix_ms: captured_unix_ms?,
-            file: file?,
-            mirrored,
-            rotation: rotation?,
-        })
+            captured: captured?,
+            bytes: file.expose().len(),
+            orientation: orient(rotation?),
+        };
+        Some(CameraFrame { meta, field: field.to_owned(), file })
     }
 }
 
@@ -452,6 +453,17 @@ mod tests {
             ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
         ];
         each_names_its_field(wire_frame, |wire| parse_frame(framed(wire), &limits()), &cases);
+    }
+
+    #[test]
+    fn rotation_and_mirroring_of_a_frame_are_its_orientation() {
+        let orientation = |mirrored| {
+            let wire = v1::Frame { mirrored, ..wire_frame() };
+            parse_frame(framed(wire), &limits()).unwrap().meta.orientation
+        };
+        let rotation = Rotation::ThreeQuarters;
+        assert_eq!(orientation(false), Orientation::turned(rotation));
+        assert_eq!(orientation(true), Orientation::turned_and_mirrored(rotation));
     }
 
     #[test]

@@ -35,5 +35,8 @@ pub fn read_as_every_request(bytes: &[u8]) {
 }
 
 fn fits(frame: &CameraFrame) -> bool {
-    (1..=32).contains(&frame.file.expose().len()) && i64::try_from(frame.captured_unix_ms).is_ok()
+    let CameraFrame { meta, file, .. } = frame;
+    (1..=32).contains(&meta.bytes)
+        && meta.bytes == file.expose().len()
+        && i64::try_from(meta.captured.as_millis()).is_ok()
 }
