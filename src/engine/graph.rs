@@ -119,8 +119,8 @@ impl Graph {
 
     pub(super) fn node_macs(&self, node: &Node) -> u64 {
         let per_element = match &node.op {
-            Op::Conv(conv) => known_elements(&conv.weight.shape()[1..]),
-            Op::Linear(linear) => linear.weight.shape()[1],
+            Op::Conv(conv) => conv.group_channels() * conv.taps(),
+            Op::Linear(linear) => linear.in_len(),
             _ => 0,
         };
         (known_elements(self.shape(node.output)) as u64).saturating_mul(per_element as u64)

@@ -49,13 +49,13 @@ fn fold_into_producers(mut graph: Graph) -> Graph {
 
 /// `(W x + b) × s + t = sW x + (bs + t)`, per output channel.
 fn append_to_conv(conv: &Conv, affine: &Affine) -> Option<Conv> {
-    let (scale, shift) = along_axis(affine, 0, conv.channels())?;
+    let (scale, shift) = along_axis(affine, 0, conv.out_channels())?;
     let (weight, bias) = scale_outputs(&conv.weight, conv.bias.as_ref(), &scale, &shift);
     Some(Conv { weight, bias: Some(bias), ..conv.clone() })
 }
 
 fn append_to_linear(linear: &Linear, affine: &Affine, last_axis: usize) -> Option<Linear> {
-    let (scale, shift) = along_axis(affine, last_axis, linear.weight.shape()[0])?;
+    let (scale, shift) = along_axis(affine, last_axis, linear.out_len())?;
     let (weight, bias) = scale_outputs(&linear.weight, linear.bias.as_ref(), &scale, &shift);
     Some(Linear { weight, bias: Some(bias) })
 }
@@ -112,7 +112,7 @@ fn prepend_to_linear(
     affine: &Affine,
     [affine_input, product_input]: [ValueId; 2],
 ) -> Option<Linear> {
-    let [out, width] = *linear.weight.shape() else { return None };
+    let (out, width) = (linear.out_len(), linear.in_len());
     let is_flattened =
         graph.shape(product_input).last() == Some(&known_elements(graph.shape(affine_input)));
     let last_axis = graph.shape(affine_input).len().checked_sub(1)?;

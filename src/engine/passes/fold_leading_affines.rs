@@ -78,10 +78,10 @@ impl ChannelAffine {
     fn fold_into(&self, conv: &Conv) -> Conv {
         let channels = self.scale.len();
         let group_channels = channels / conv.groups;
-        let group_outputs = conv.channels() / conv.groups;
-        let taps: usize = conv.window.kernel.iter().product();
+        let group_outputs = conv.out_channels() / conv.groups;
+        let taps = conv.taps();
         let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
-        let mut bias = Vec::with_capacity(conv.channels());
+        let mut bias = Vec::with_capacity(conv.out_channels());
         for (out, kernels) in conv.weight.data().chunks_exact(group_channels * taps).enumerate() {
             let first_channel = out / group_outputs * group_channels;
             let mut sum = conv.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[out]));
@@ -94,7 +94,7 @@ impl ChannelAffine {
         }
         Conv {
             weight: Constant::new(conv.weight.shape().to_vec(), weight),
-            bias: Some(Constant::new(vec![conv.channels()], bias)),
+            bias: Some(Constant::new(vec![conv.out_channels()], bias)),
             border_values: self.border_values(conv),
             ..conv.clone()
         }

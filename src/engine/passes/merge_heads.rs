@@ -61,7 +61,7 @@ fn plain_convolution(node: &Node) -> Option<&Conv> {
 
 /// Returns true for depthwise convolutions, also those of a single channel.
 fn is_per_channel(conv: &Conv) -> bool {
-    conv.groups == conv.channels() && conv.weight.shape()[1] == 1
+    conv.groups == conv.out_channels() && conv.group_channels() == 1
 }
 
 /// Returns heads that read the same value with equal windows, if they need fewer blocks of
@@ -77,7 +77,7 @@ fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
         }
     }
     candidates.into_iter().find(|heads| {
-        let channels = heads.iter().map(|head| conv(graph, head[0]).channels());
+        let channels = heads.iter().map(|head| conv(graph, head[0]).out_channels());
         let together = channels.clone().sum::<usize>().div_ceil(KERNEL_CHANNELS);
         together < channels.map(|channels| channels.div_ceil(KERNEL_CHANNELS)).sum()
     })
@@ -102,14 +102,14 @@ fn merge(mut graph: Graph, heads: &[Head]) -> Graph {
     for position in 0..heads[0].len() {
         let parallel_nodes: Vec<usize> = heads.iter().map(|head| head[position]).collect();
         let (mut conv, output) = add_merged_convolution(&mut graph, &parallel_nodes);
-        conv.groups = if position == 0 { 1 } else { conv.channels() };
+        conv.groups = if position == 0 { 1 } else { conv.out_channels() };
         merged.push(Node { op: Op::Conv(conv), inputs: vec![value], output });
         value = output;
     }
     let mut start = 0;
     for head in heads {
         let last = head[head.len() - 1];
-        let channels = conv(&graph, last).channels();
+        let channels = conv(&graph, last).out_channels();
         graph.nodes[last].op = Op::Slice { axis: 0, start, step: 1 };
         graph.nodes[last].inputs = vec![value];
         start += channels;
@@ -125,13 +125,13 @@ fn merge(mut graph: Graph, heads: &[Head]) -> Graph {
 /// result.
 fn add_merged_convolution(graph: &mut Graph, nodes: &[usize]) -> (Conv, ValueId) {
     let convs: Vec<&Conv> = nodes.iter().map(|&at| conv(graph, at)).collect();
-    let channels = convs.iter().map(|conv| conv.channels()).sum();
+    let channels = convs.iter().map(|conv| conv.out_channels()).sum();
     let mut shape = convs[0].weight.shape().to_vec();
     shape[0] = channels;
     let weight = convs.iter().flat_map(|conv| conv.weight.data()).copied().collect();
     let bias = convs.iter().flat_map(|conv| match &conv.bias {
         Some(bias) => bias.data().to_vec(),
-        None => vec![0.0; conv.channels()],
+        None => vec![0.0; conv.out_channels()],
     });
     let bias = Some(Constant::new(vec![channels], bias.collect()));
     let merged = Conv { weight: Constant::new(shape, weight), bias, ..convs[0].clone() };

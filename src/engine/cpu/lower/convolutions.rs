@@ -48,10 +48,10 @@ impl<'g> Lowering<'g> {
         let shape = DenseShape {
             block_channels: 1,
             depth: 1,
-            ..self.dense_shape(conv.channels(), channels, conv.window.kernel)
+            ..self.dense_shape(conv.out_channels(), channels, conv.window.kernel)
         };
         let (epilogue, activation_step) =
-            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
+            epilogue::lower_activation(conv.activation.as_ref(), conv.out_channels());
         let border = conv.border_values.as_ref();
         let work = Planar {
             input,
@@ -81,20 +81,20 @@ impl<'g> Lowering<'g> {
         let output = self.new_output_image(node.output);
         let (inputs, kernel) = (input.layout.channels, conv.window.kernel);
         let (epilogue, activation_step) =
-            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
+            epilogue::lower_activation(conv.activation.as_ref(), conv.out_channels());
         let [top, left, ..] = conv.window.pads;
         let bias = bias(conv);
         let work: Box<dyn Work>;
         let (row_unit, groups);
         if kind == KernelKind::Winograd {
             let shape =
-                DenseShape { depth: 1, ..self.dense_shape(conv.channels(), inputs, [1, 1]) };
+                DenseShape { depth: 1, ..self.dense_shape(conv.out_channels(), inputs, [1, 1]) };
             let weights = pack::winograd(&conv.weight, &shape);
             (row_unit, groups) = (WINOGRAD_ROW_UNIT, shape.groups());
             let product = Product { input, residual, output, shape, weights, bias, epilogue };
             work = Box::new(Winograd { product });
         } else {
-            let shape = self.dense_shape(conv.channels(), inputs, kernel);
+            let shape = self.dense_shape(conv.out_channels(), inputs, kernel);
             let weights = shape.pack_constant(&conv.weight, self.plan.kernels.element_bytes);
             (row_unit, groups) = (1, shape.groups());
             let (stride, pads) = (conv.window.strides[0], [top, left]);
@@ -126,7 +126,7 @@ impl<'g> Lowering<'g> {
         let output = self.new_output_image(node.output);
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
-            epilogue::lower_activation(conv.activation.as_ref(), conv.channels());
+            epilogue::lower_activation(conv.activation.as_ref(), conv.out_channels());
         // With a residual, the activation follows the sum with the residual.
         let (epilogue, later) = match residual {
             Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
@@ -138,7 +138,7 @@ impl<'g> Lowering<'g> {
             kernel: conv.window.kernel,
             strides: conv.window.strides,
             pads: [top, left],
-            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.channels())),
+            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.out_channels())),
             bias: bias(conv),
             epilogue,
         };
@@ -243,12 +243,12 @@ fn assert_reads_inside(conv: &Conv, image: &ImageRef, [_, height, width]: [usize
 
 fn convolution_label(conv: &Conv, [channels, height, width]: [usize; 3]) -> String {
     let ([high, wide], [stride, _]) = (conv.window.kernel, conv.window.strides);
-    let outputs = conv.channels();
+    let outputs = conv.out_channels();
     format!("Conv {high}×{wide}/{stride} {channels}→{outputs} @{height}×{width}")
 }
 
 fn bias(conv: &Conv) -> Buffer {
-    per_output(conv.bias.as_ref(), conv.channels())
+    per_output(conv.bias.as_ref(), conv.out_channels())
 }
 
 fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
