@@ -15,7 +15,7 @@ use super::work::{
 };
 use crate::Precision;
 use crate::constant::Constant;
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
 use crate::shape::{known_elements, strides};
 
@@ -113,8 +113,8 @@ impl<'g> Lowering<'g> {
     fn lower_input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
-        let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
-        let is_transposed = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
+        let is_transpose = |&at: &usize| matches!(self.graph.nodes()[at].op, Op::Transpose { .. });
+        let is_transposed = Uses::of(self.graph).readers(id).iter().any(is_transpose);
         let layout = match *shape {
             [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
             _ => ValueLayout::Plain,

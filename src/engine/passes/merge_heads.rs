@@ -2,7 +2,7 @@
 
 use super::drop_dead;
 use crate::constant::Constant;
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{Conv, Op, Window};
 
 /// Channels that a CPU kernel computes at once, even if a convolution has fewer.
@@ -24,21 +24,12 @@ pub(super) fn merge_heads(mut graph: Graph) -> Graph {
 /// Indices of nodes: a convolution of all channels, then the depthwise convolutions behind it.
 type Head = Vec<usize>;
 
-fn readers(graph: &Graph) -> Vec<Vec<usize>> {
-    let mut readers = vec![Vec::new(); graph.value_count()];
-    for (at, node) in graph.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|input| readers[input.0].push(at));
-    }
-    readers
-}
-
 /// Returns the head that starts with node `at`.
-fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
+fn head(graph: &Graph, uses: &Uses, at: usize) -> Option<Head> {
     let first = plain_convolution(&graph.nodes[at])?;
     let mut head = vec![at];
     let mut last = graph.nodes[at].output;
-    while let [next] = readers[last.0][..]
-        && !graph.output_ids().any(|id| id == last)
+    while let Some(next) = uses.sole_reader(last)
         && plain_convolution(&graph.nodes[next]).is_some_and(is_per_channel)
     {
         head.push(next);
@@ -46,7 +37,7 @@ fn head(graph: &Graph, readers: &[Vec<usize>], at: usize) -> Option<Head> {
     }
     let is_reshaped =
         |&at: &usize| matches!(graph.nodes[at].op, Op::Reshape | Op::Transpose { .. });
-    (first.groups == 1 && readers[last.0].iter().all(is_reshaped)).then_some(head)
+    (first.groups == 1 && uses.readers(last).iter().all(is_reshaped)).then_some(head)
 }
 
 /// Returns the convolution of a node without residual, activation and border values.
@@ -67,9 +58,9 @@ fn is_per_channel(conv: &Conv) -> bool {
 /// Returns heads that read the same value with equal windows, if they need fewer blocks of
 /// [`KERNEL_CHANNELS`] together than apart.
 fn mergeable_heads(graph: &Graph) -> Option<Vec<Head>> {
-    let readers = readers(graph);
+    let uses = Uses::of(graph);
     let mut candidates: Vec<Vec<Head>> = Vec::new();
-    for head in (0..graph.nodes.len()).filter_map(|at| head(graph, &readers, at)) {
+    for head in (0..graph.nodes.len()).filter_map(|at| head(graph, &uses, at)) {
         let key = merge_key(graph, &head);
         match candidates.iter_mut().find(|heads| merge_key(graph, &heads[0]) == key) {
             Some(heads) => heads.push(head),

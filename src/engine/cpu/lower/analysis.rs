@@ -4,7 +4,7 @@ use super::kernel_kind::KernelKind;
 use crate::constant::Constant;
 use crate::cpu::kernels::KernelSet;
 use crate::cpu::lanes::LANES;
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{Activation, BinaryOp, Conv, Op, ResizeMode};
 
 /// Facts about a graph that lowering needs.
@@ -12,10 +12,7 @@ pub(super) struct GraphAnalysis<'g> {
     graph: &'g Graph,
     /// Kernel of each node.
     pub(super) kinds: Vec<KernelKind>,
-    /// The nodes that read each value.
-    readers: Vec<Vec<usize>>,
-    producers: Vec<Option<usize>>,
-    is_output: Vec<bool>,
+    uses: Uses,
     /// See [`KernelSet::winograd_pixels_min`].
     winograd_pixels_min: usize,
 }
@@ -39,22 +36,10 @@ pub(super) fn image_shape(shape: &[usize]) -> Option<[usize; 3]> {
 
 impl<'g> GraphAnalysis<'g> {
     pub(super) fn new(graph: &'g Graph, kernels: &KernelSet) -> Self {
-        let mut readers = vec![Vec::new(); graph.value_count()];
-        let mut producers = vec![None; graph.value_count()];
-        let mut is_output = vec![false; graph.value_count()];
-        for (at, node) in graph.nodes().iter().enumerate() {
-            producers[node.output.index()] = Some(at);
-            for input in &node.inputs {
-                readers[input.index()].push(at);
-            }
-        }
-        graph.output_ids().for_each(|id| is_output[id.index()] = true);
         let mut analysis = Self {
             graph,
             kinds: Vec::new(),
-            readers,
-            producers,
-            is_output,
+            uses: Uses::of(graph),
             winograd_pixels_min: kernels.winograd_pixels_min,
         };
         analysis.kinds = graph.nodes().iter().map(|node| analysis.kind_of(node)).collect();
@@ -182,34 +167,26 @@ impl<'g> GraphAnalysis<'g> {
     }
 
     pub(super) fn producer(&self, value: ValueId) -> Option<&'g Node> {
-        self.producers[value.index()].map(|at| &self.graph.nodes()[at])
-    }
-
-    /// Returns the node that reads `value`, if there is one reader only and `value` is no output.
-    fn sole_reader(&self, value: ValueId) -> Option<usize> {
-        match *self.readers[value.index()] {
-            [reader] if !self.is_output[value.index()] => Some(reader),
-            _ => None,
-        }
+        self.uses.producer(value).map(|at| &self.graph.nodes()[at])
     }
 
     fn is_fused(&self, at: usize) -> bool {
         let node = &self.graph.nodes()[at];
-        let readers = &self.readers[node.output.index()];
+        let readers = self.uses.readers(node.output);
         let kind = |at: usize| self.kinds[at];
         match kind(at) {
             KernelKind::FromChannelsLast => {
                 node.inputs[0] == self.graph.input_id()
-                    && !self.is_output[node.output.index()]
+                    && !self.uses.is_output(node.output)
                     && readers.iter().all(|&r| matches!(kind(r), KernelKind::Planar { .. }))
             }
-            KernelKind::Reshape => self.sole_reader(node.output).is_some_and(|reader| {
+            KernelKind::Reshape => self.uses.sole_reader(node.output).is_some_and(|reader| {
                 matches!(self.graph.nodes()[reader].op, Op::Linear(_))
                     && kind(reader) == KernelKind::FullyConnected
                     && self.flattened_image(node.output).is_some()
             }),
             KernelKind::ChannelScale | KernelKind::Upsample => {
-                self.sole_reader(node.output).is_some_and(|reader| {
+                self.uses.sole_reader(node.output).is_some_and(|reader| {
                     let sum = &self.graph.nodes()[reader];
                     let other = sum.inputs.iter().find(|&&input| input != node.output);
                     matches!(sum.op, Op::Binary(BinaryOp::Add))
@@ -225,7 +202,7 @@ impl<'g> GraphAnalysis<'g> {
         let node = &self.graph.nodes()[at];
         let is_of_channels = matches!(node.op, Op::Slice { axis: 0, step: 1, .. })
             && self.graph.shape(node.output).len() == 3;
-        let is_of_image = node.inputs.first().and_then(|input| self.producers[input.index()]);
+        let is_of_image = node.inputs.first().and_then(|input| self.uses.producer(*input));
         is_of_channels
             && is_of_image.is_some_and(|at| self.kinds[at].writes_image())
             && !self.is_read_as_image(node.output)
@@ -242,7 +219,7 @@ impl<'g> GraphAnalysis<'g> {
     /// Returns the channel scale or upsampling that computes `value`, if it is fused into the sum
     /// that reads it.
     pub(super) fn fused_operand(&self, value: ValueId) -> Option<&'g Node> {
-        let at = self.producers[value.index()]?;
+        let at = self.uses.producer(value)?;
         let node = &self.graph.nodes()[at];
         let is_operand = matches!(node.op, Op::Binary(BinaryOp::Mul) | Op::Resize(_));
         (is_operand && self.kinds[at] == KernelKind::Fused).then_some(node)
@@ -250,7 +227,7 @@ impl<'g> GraphAnalysis<'g> {
 
     /// Returns whether a kernel reads the value as a blocked image.
     pub(super) fn is_read_as_image(&self, value: ValueId) -> bool {
-        self.readers[value.index()].iter().any(|&at| match self.kinds[at] {
+        self.uses.readers(value).iter().any(|&at| match self.kinds[at] {
             KernelKind::Reshape => self.is_read_as_image(self.graph.nodes()[at].output),
             // The matrix product reads a fused flattening; the sum reads a fused channel scale or
             // upsampling.
@@ -262,15 +239,15 @@ impl<'g> GraphAnalysis<'g> {
     /// Returns whether the value's image may hold `f32` in a network of another format. It may, if
     /// only the caller reads the value and its kernel can write `f32`.
     pub(super) fn is_stored_as_f32(&self, value: ValueId) -> bool {
-        let Some(at) = self.producers[value.index()] else { return false };
+        let Some(at) = self.uses.producer(value) else { return false };
         let node = &self.graph.nodes()[at];
         match self.kinds[at] {
             KernelKind::Dense | KernelKind::Winograd | KernelKind::FullyConnected => {}
             KernelKind::Depthwise if node.inputs.len() == 1 => {}
             KernelKind::Concat => {
                 let is_last = |&part: &ValueId| {
-                    let producer = self.producers[part.index()].map(|at| self.kinds[at]);
-                    self.sole_reader(part).is_some()
+                    let producer = self.uses.producer(part).map(|at| self.kinds[at]);
+                    self.uses.sole_reader(part).is_some()
                         && matches!(
                             producer,
                             Some(
@@ -284,7 +261,7 @@ impl<'g> GraphAnalysis<'g> {
             }
             _ => return false,
         }
-        match self.sole_reader(value) {
+        match self.uses.sole_reader(value) {
             Some(reader) if self.kinds[reader] == KernelKind::Concat => {
                 self.is_stored_as_f32(self.graph.nodes()[reader].output)
             }
@@ -310,7 +287,7 @@ impl<'g> GraphAnalysis<'g> {
     }
 
     fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
-        self.readers[value.index()].iter().filter_map(move |&at| {
+        self.uses.readers(value).iter().filter_map(move |&at| {
             let node = &self.graph.nodes()[at];
             let reads = matches!(
                 self.kinds[at],
