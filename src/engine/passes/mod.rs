@@ -5,16 +5,14 @@ mod fold_affines;
 mod fold_leading_affines;
 mod fuse_convolutions;
 mod merge_affines;
-mod merge_heads;
 mod merge_reshapes;
 mod sink_transposes;
 
-use drop_dead::drop_dead;
+pub(crate) use drop_dead::drop_dead;
 use fold_affines::fold_affines;
 use fold_leading_affines::fold_leading_affines;
 use fuse_convolutions::fuse_convolutions;
 use merge_affines::merge_affines;
-use merge_heads::merge_heads;
 use merge_reshapes::merge_reshapes;
 use sink_transposes::sink_transposes;
 
@@ -29,7 +27,6 @@ pub fn optimise(graph: Graph) -> Graph {
         fold_affines,
         fold_leading_affines,
         fuse_convolutions,
-        merge_heads,
         drop_dead,
     ];
     passes.into_iter().fold(graph, |graph, pass| pass(graph))

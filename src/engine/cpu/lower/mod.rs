@@ -7,6 +7,7 @@ mod convolutions;
 mod epilogue;
 mod images;
 mod kernel_kind;
+mod merge_heads;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use candle_core::Device;
 use self::analysis::{GraphAnalysis, image_shape};
 pub(super) use self::band_fusion::{BandPolicy, fuse_bands};
 use self::kernel_kind::KernelKind;
+use self::merge_heads::merge_heads;
 use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
@@ -45,6 +47,8 @@ const OWN_BORDER_BYTES: usize = 1 << 20;
 /// # Errors
 /// If an operation has no kernel and the reference cannot load it either.
 pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
+    // The clone shares the constants of the graph.
+    let graph = &merge_heads(graph.clone());
     let mut lowering = Lowering {
         graph,
         analysis: GraphAnalysis::new(graph, kernels),
