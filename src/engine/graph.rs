@@ -1,7 +1,10 @@
 //! The typed graph of one item. Every pass rewrites a graph, every executor runs one.
 
+mod uses;
+
 use std::collections::BTreeMap;
 
+pub(crate) use self::uses::Uses;
 use super::op::Op;
 use super::shape::known_elements;
 
@@ -119,8 +122,8 @@ impl Graph {
 
     pub(super) fn node_macs(&self, node: &Node) -> u64 {
         let per_element = match &node.op {
-            Op::Conv(conv) => known_elements(&conv.weight.shape()[1..]),
-            Op::Linear(linear) => linear.weight.shape()[1],
+            Op::Conv(conv) => conv.group_channels() * conv.taps(),
+            Op::Linear(linear) => linear.in_len(),
             _ => 0,
         };
         (known_elements(self.shape(node.output)) as u64).saturating_mul(per_element as u64)
@@ -130,15 +133,5 @@ impl Graph {
     pub(super) fn add_value(&mut self, name: String, shape: Vec<usize>) -> ValueId {
         self.values.push(ValueInfo { name, shape });
         ValueId(self.values.len() - 1)
-    }
-
-    /// Counts for each value how often nodes and outputs read it.
-    pub(super) fn reader_counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.values.len()];
-        let of_nodes = self.nodes.iter().flat_map(|node| node.inputs.iter().copied());
-        for id in of_nodes.chain(self.output_ids()) {
-            counts[id.0] += 1;
-        }
-        counts
     }
 }

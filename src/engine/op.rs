@@ -65,7 +65,7 @@ pub(crate) enum Op {
 /// `activation(convolution(x) + bias + residual)`.
 #[derive(Debug, Clone)]
 pub(crate) struct Conv {
-    /// `[out, in / groups, height, width]`.
+    /// `[out, in / groups, height, width]`, of the height and width of the window's kernel.
     pub weight: Constant,
     /// `[out]`.
     pub bias: Option<Constant>,
@@ -83,14 +83,24 @@ pub(crate) struct Conv {
 
 impl Conv {
     /// Returns the number of output channels.
-    pub fn channels(&self) -> usize {
+    pub fn out_channels(&self) -> usize {
         self.weight.shape()[0]
+    }
+
+    /// Returns the number of input channels of one group.
+    pub fn group_channels(&self) -> usize {
+        self.weight.shape()[1]
+    }
+
+    /// Returns the number of taps of the kernel: its height times its width.
+    pub fn taps(&self) -> usize {
+        let [height, width] = self.window.kernel;
+        height * width
     }
 
     /// Returns true if output channel `i` reads input channel `i` and no other.
     pub fn is_depthwise(&self) -> bool {
-        let [out, of_group, ..] = *self.weight.shape() else { return false };
-        self.groups > 1 && self.groups == out && of_group == 1
+        self.groups > 1 && self.groups == self.out_channels() && self.group_channels() == 1
     }
 }
 
@@ -101,6 +111,18 @@ pub(crate) struct Linear {
     pub weight: Constant,
     /// `[out]`.
     pub bias: Option<Constant>,
+}
+
+impl Linear {
+    /// Returns the length of the output vectors.
+    pub fn out_len(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
+    /// Returns the length of the input vectors.
+    pub fn in_len(&self) -> usize {
+        self.weight.shape()[1]
+    }
 }
 
 /// `x × scale + shift`. Both constants have the rank of `x` and broadcast to its shape.

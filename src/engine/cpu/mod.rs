@@ -20,7 +20,7 @@
 //! | batch normalisation before a bordered convolution costs nothing | `passes` |
 //! | steps on large images run in bands of rows that stay in the cache | `work/band_chain` |
 //! | weights are prefetched from memory during the products before them | `work/product` |
-//! | heads of a detector that would fill half a register each are merged | `passes` |
+//! | heads of a detector that would fill half a register each are merged | `lower/merge_heads` |
 //! | item by item if activations are larger, all items together if weights are | `schedule` |
 //! | values whose live ranges do not overlap share memory | `schedule` |
 //! | one item runs on several threads | `team`, `executor` |

@@ -15,7 +15,7 @@ use super::work::{
 };
 use crate::Precision;
 use crate::constant::Constant;
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
 use crate::shape::{known_elements, strides};
 
@@ -113,8 +113,8 @@ impl<'g> Lowering<'g> {
     fn lower_input(&mut self) -> ExternalValue {
         let id = self.graph.input_id();
         let shape = self.shape(id);
-        let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&id));
-        let is_transposed = readers.any(|node| matches!(node.op, Op::Transpose { .. }));
+        let is_transpose = |&at: &usize| matches!(self.graph.nodes()[at].op, Op::Transpose { .. });
+        let is_transposed = Uses::of(self.graph).readers(id).iter().any(is_transpose);
         let layout = match *shape {
             [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
             _ => ValueLayout::Plain,
@@ -225,9 +225,7 @@ impl<'g> Lowering<'g> {
         let border = conv.border_values.as_ref();
         let border_values = border.map(|values| self.constants.add_f32(values.data()));
         let writes = self.add_buffer(node.output, layout);
-        let [out_channels, group_channels, ..] = *conv.weight.shape() else {
-            unreachable!("weights have four axes")
-        };
+        let (out_channels, group_channels) = (conv.out_channels(), conv.group_channels());
         let work: Box<dyn Work> = if group_channels == 1 && conv.groups > 1 {
             let multiplier = out_channels / conv.groups;
             let window = WindowPlan { channels: out_channels, ..window };
@@ -262,7 +260,7 @@ impl<'g> Lowering<'g> {
         epilogue: Option<Elementwise>,
     ) -> Dense {
         let is_fused = matches!(conv.activation, Some(Activation::Relu));
-        let zeros = vec![0.0; conv.channels()];
+        let zeros = vec![0.0; conv.out_channels()];
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
         Dense {
             weight,
@@ -271,7 +269,7 @@ impl<'g> Lowering<'g> {
             fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
             epilogue,
             window,
-            out_channels: conv.channels(),
+            out_channels: conv.out_channels(),
             groups: conv.groups,
             precision: self.precision,
             prepared: Default::default(),
@@ -281,10 +279,8 @@ impl<'g> Lowering<'g> {
     /// Adds the weights of a convolution, for depthwise convolutions as `[taps, out channels]`,
     /// else as `[out channels, taps, channels of a group]`.
     fn convolution_weight(&mut self, conv: &Conv) -> ConstantOffset {
-        let [out_channels, group_channels, height, width] = *conv.weight.shape() else {
-            unreachable!("weights have four axes")
-        };
-        let (taps, data) = (height * width, conv.weight.data());
+        let (out_channels, group_channels) = (conv.out_channels(), conv.group_channels());
+        let (taps, data) = (conv.taps(), conv.weight.data());
         let mut numbers = vec![0.0; data.len()];
         for (index, &weight) in data.iter().enumerate() {
             let out_channel = index / (group_channels * taps);
@@ -302,9 +298,7 @@ impl<'g> Lowering<'g> {
     fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
         let len = known_elements(self.shape(node.output));
-        let [out_len, in_len] = *linear.weight.shape() else {
-            unreachable!("weights have two axes")
-        };
+        let (out_len, in_len) = (linear.out_len(), linear.in_len());
         let weight = self.constants.add(linear.weight.data(), self.element_type);
         let epilogue = linear.bias.as_ref().map(|bias| {
             let shift = Some(PeriodicConstant::per_channel(&mut self.constants, bias.data()));

@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Node, Output, ValueId};
 
 /// Drops the nodes that no output depends on, and the values of no node. The input stays.
-pub(super) fn drop_dead(graph: Graph) -> Graph {
+pub(crate) fn drop_dead(graph: Graph) -> Graph {
     let mut is_needed = vec![false; graph.value_count()];
     for id in graph.output_ids() {
         is_needed[id.0] = true;

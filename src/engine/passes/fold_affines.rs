@@ -1,8 +1,8 @@
 //! Folds affine operations, such as batch norm, into neighbouring weights.
 
-use super::{drop_dead, producers, sole_producer};
+use super::drop_dead;
 use crate::constant::Constant;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Uses, ValueId};
 use crate::op::{Affine, Conv, Linear, Op};
 use crate::shape::known_elements;
 
@@ -18,11 +18,11 @@ pub(super) fn fold_affines(graph: Graph) -> Graph {
 }
 
 fn fold_into_producers(mut graph: Graph) -> Graph {
-    let (mut producers, readers) = (producers(&graph), graph.reader_counts());
+    let mut uses = Uses::of(&graph);
     for at in 0..graph.nodes.len() {
         let Op::Affine(affine) = &graph.nodes[at].op else { continue };
         let affine_input = graph.nodes[at].inputs[0];
-        let Some(producer) = sole_producer(&producers, &readers, affine_input) else { continue };
+        let Some(producer) = uses.sole_producer(affine_input) else { continue };
         let folded = match &graph.nodes[producer].op {
             Op::Conv(conv)
                 if conv.activation.is_none() && graph.nodes[producer].inputs.len() == 1 =>
@@ -41,21 +41,20 @@ fn fold_into_producers(mut graph: Graph) -> Graph {
         graph.nodes[at].inputs[0] = output;
         graph.nodes[producer].op = folded;
         graph.nodes[producer].output = output;
-        producers[output.0] = Some(producer);
-        producers[affine_input.0] = Some(at);
+        uses.swap_producers(affine_input, output);
     }
     graph
 }
 
 /// `(W x + b) × s + t = sW x + (bs + t)`, per output channel.
 fn append_to_conv(conv: &Conv, affine: &Affine) -> Option<Conv> {
-    let (scale, shift) = along_axis(affine, 0, conv.channels())?;
+    let (scale, shift) = along_axis(affine, 0, conv.out_channels())?;
     let (weight, bias) = scale_outputs(&conv.weight, conv.bias.as_ref(), &scale, &shift);
     Some(Conv { weight, bias: Some(bias), ..conv.clone() })
 }
 
 fn append_to_linear(linear: &Linear, affine: &Affine, last_axis: usize) -> Option<Linear> {
-    let (scale, shift) = along_axis(affine, last_axis, linear.weight.shape()[0])?;
+    let (scale, shift) = along_axis(affine, last_axis, linear.out_len())?;
     let (weight, bias) = scale_outputs(&linear.weight, linear.bias.as_ref(), &scale, &shift);
     Some(Linear { weight, bias: Some(bias) })
 }
@@ -81,14 +80,14 @@ fn scale_outputs(
 }
 
 fn fold_into_readers(mut graph: Graph) -> Graph {
-    let (producers, readers) = (producers(&graph), graph.reader_counts());
+    let uses = Uses::of(&graph);
     for at in 0..graph.nodes.len() {
         let Op::Linear(linear) = &graph.nodes[at].op else { continue };
         let product_input = graph.nodes[at].inputs[0];
-        let Some(producer) = sole_producer(&producers, &readers, product_input) else { continue };
+        let Some(producer) = uses.sole_producer(product_input) else { continue };
         let has_reshape = matches!(graph.nodes[producer].op, Op::Reshape);
         let affine_at = match has_reshape {
-            true => sole_producer(&producers, &readers, graph.nodes[producer].inputs[0]),
+            true => uses.sole_producer(graph.nodes[producer].inputs[0]),
             false => Some(producer),
         };
         let Some(affine_at) = affine_at else { continue };
@@ -112,7 +111,7 @@ fn prepend_to_linear(
     affine: &Affine,
     [affine_input, product_input]: [ValueId; 2],
 ) -> Option<Linear> {
-    let [out, width] = *linear.weight.shape() else { return None };
+    let (out, width) = (linear.out_len(), linear.in_len());
     let is_flattened =
         graph.shape(product_input).last() == Some(&known_elements(graph.shape(affine_input)));
     let last_axis = graph.shape(affine_input).len().checked_sub(1)?;

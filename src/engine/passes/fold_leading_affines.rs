@@ -2,7 +2,7 @@
 
 use super::drop_dead;
 use crate::constant::Constant;
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{Conv, Op};
 use crate::shape::known_elements;
 
@@ -42,14 +42,16 @@ pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
 fn folded_readers(graph: &Graph, at: usize) -> Option<Vec<(usize, Conv)>> {
     let affine_output = graph.nodes[at].output;
     let affine = ChannelAffine::of(graph, &graph.nodes[at])?;
-    if graph.output_ids().any(|output| output == affine_output) {
+    // Each folded affine moves readers to another value, so the index is of the graph as it is now.
+    let uses = Uses::of(graph);
+    if uses.is_output(affine_output) {
         return None;
     }
-    let readers =
-        graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&affine_output));
-    readers
-        .map(|(at, node)| Some((at, affine.fold_into(convolution_of(node, affine_output)?))))
-        .collect()
+    let folded = |&reader: &usize| {
+        let conv = convolution_of(&graph.nodes[reader], affine_output)?;
+        Some((reader, affine.fold_into(conv)))
+    };
+    uses.readers(affine_output).iter().map(folded).collect()
 }
 
 /// Returns the convolution of `node` if it convolves `value` and does not add it as a residual.
@@ -78,10 +80,10 @@ impl ChannelAffine {
     fn fold_into(&self, conv: &Conv) -> Conv {
         let channels = self.scale.len();
         let group_channels = channels / conv.groups;
-        let group_outputs = conv.channels() / conv.groups;
-        let taps: usize = conv.window.kernel.iter().product();
+        let group_outputs = conv.out_channels() / conv.groups;
+        let taps = conv.taps();
         let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
-        let mut bias = Vec::with_capacity(conv.channels());
+        let mut bias = Vec::with_capacity(conv.out_channels());
         for (out, kernels) in conv.weight.data().chunks_exact(group_channels * taps).enumerate() {
             let first_channel = out / group_outputs * group_channels;
             let mut sum = conv.bias.as_ref().map_or(0.0, |bias| f64::from(bias.data()[out]));
@@ -94,7 +96,7 @@ impl ChannelAffine {
         }
         Conv {
             weight: Constant::new(conv.weight.shape().to_vec(), weight),
-            bias: Some(Constant::new(vec![conv.channels()], bias)),
+            bias: Some(Constant::new(vec![conv.out_channels()], bias)),
             border_values: self.border_values(conv),
             ..conv.clone()
         }

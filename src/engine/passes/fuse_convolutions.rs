@@ -1,39 +1,31 @@
 //! Fuses residuals and activations into the convolutions before them.
 
-use super::{drop_dead, producers, sole_producer};
-use crate::graph::{Graph, Node, ValueId};
+use super::drop_dead;
+use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{BinaryOp, Op};
 
 /// Fuses into each convolution the residual that is added to its result, then the activation behind
 /// it. The value between two fused nodes must have no other reader. A convolution adds the bias,
 /// then the residual, and then applies the activation.
 pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {
-    let mut producers = producers(&graph);
-    let readers = graph.reader_counts();
+    let uses = Uses::of(&graph);
     for at in 0..graph.nodes.len() {
-        let Some((conv, fused)) = fused(&graph, &producers, &readers, at) else { continue };
-        // The fused node takes the position of the later node: there the residual is already
-        // computed.
-        let unused = graph.nodes[conv].output;
-        producers[fused.output.0] = Some(at);
-        producers[unused.0] = None;
-        graph.nodes[at] = fused;
+        if let Some(fused) = fused(&graph, &uses, at) {
+            // The fused node takes the position of the later node: there the residual is already
+            // computed. The convolution's own result had no other reader.
+            graph.nodes[at] = fused;
+        }
     }
     drop_dead(graph)
 }
 
-/// Returns the convolution that node `at` can be fused into, and the fused node.
-fn fused(
-    graph: &Graph,
-    producers: &[Option<usize>],
-    readers: &[usize],
-    at: usize,
-) -> Option<(usize, Node)> {
+/// Returns node `at` fused with the convolution before it, if it can be fused.
+fn fused(graph: &Graph, uses: &Uses, at: usize) -> Option<Node> {
     let node = &graph.nodes[at];
     // If two convolutions are added, the result of the earlier one becomes the residual of the
     // later one.
     let mut candidates: Vec<usize> =
-        node.inputs.iter().filter_map(|&input| sole_producer(producers, readers, input)).collect();
+        node.inputs.iter().filter_map(|&input| uses.sole_producer(input)).collect();
     candidates.sort_unstable_by(|a, b| b.cmp(a));
     candidates.into_iter().find_map(|producer| {
         let conv_node = &graph.nodes[producer];
@@ -44,14 +36,14 @@ fn fused(
                 let mut conv = conv.clone();
                 conv.activation = Some(activation.clone());
                 let inputs = conv_node.inputs.clone();
-                Some((producer, Node { op: Op::Conv(conv), inputs, output: node.output }))
+                Some(Node { op: Op::Conv(conv), inputs, output: node.output })
             }
             Op::Binary(BinaryOp::Add) if is_plain && conv_node.inputs.len() == 1 => {
                 let residual = other_operand(&node.inputs, conv_node.output)?;
                 let same_shape = graph.shape(residual) == graph.shape(conv_node.output);
                 let inputs = vec![conv_node.inputs[0], residual];
                 let op = Op::Conv(conv.clone());
-                same_shape.then_some((producer, Node { op, inputs, output: node.output }))
+                same_shape.then_some(Node { op, inputs, output: node.output })
             }
             _ => None,
         }

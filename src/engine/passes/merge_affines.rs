@@ -1,16 +1,16 @@
 //! Merges chains of affine operations.
 
-use super::{drop_dead, producers, sole_producer};
-use crate::graph::Graph;
+use super::drop_dead;
+use crate::graph::{Graph, Uses};
 use crate::op::{Affine, Op};
 
 /// Replaces `(x × a + b) × c + d` by `x × ac + (bc + d)` if the value between has no other reader.
 pub(super) fn merge_affines(mut graph: Graph) -> Graph {
-    let (producers, readers) = (producers(&graph), graph.reader_counts());
+    let uses = Uses::of(&graph);
     for at in 0..graph.nodes.len() {
         let Op::Affine(second) = &graph.nodes[at].op else { continue };
         let source = graph.nodes[at].inputs[0];
-        let Some(producer) = sole_producer(&producers, &readers, source) else { continue };
+        let Some(producer) = uses.sole_producer(source) else { continue };
         let Op::Affine(first) = &graph.nodes[producer].op else { continue };
         let merged = Affine {
             scale: first.scale.zip(&second.scale, |a, c| a * c),

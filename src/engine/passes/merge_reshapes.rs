@@ -1,25 +1,25 @@
 //! Merges chains of reshapes.
 
-use super::producers;
-use crate::graph::Graph;
+use super::drop_dead;
+use crate::graph::{Graph, Uses};
 use crate::op::Op;
 
 /// Lets a reshape of a reshape read the input of the first one.
 pub(super) fn merge_reshapes(mut graph: Graph) -> Graph {
-    let producers = producers(&graph);
+    let uses = Uses::of(&graph);
     for at in 0..graph.nodes.len() {
         if !matches!(graph.nodes[at].op, Op::Reshape) {
             continue;
         }
         // Earlier reshapes are merged already, so the input is the start of the chain.
         let source = graph.nodes[at].inputs[0];
-        if let Some(first) = producers[source.0]
+        if let Some(first) = uses.producer(source)
             && matches!(graph.nodes[first].op, Op::Reshape)
         {
             graph.nodes[at].inputs[0] = graph.nodes[first].inputs[0];
         }
     }
-    super::drop_dead(graph)
+    drop_dead(graph)
 }
 
 #[cfg(test)]

@@ -5,20 +5,18 @@ mod fold_affines;
 mod fold_leading_affines;
 mod fuse_convolutions;
 mod merge_affines;
-mod merge_heads;
 mod merge_reshapes;
 mod sink_transposes;
 
-use drop_dead::drop_dead;
+pub(crate) use drop_dead::drop_dead;
 use fold_affines::fold_affines;
 use fold_leading_affines::fold_leading_affines;
 use fuse_convolutions::fuse_convolutions;
 use merge_affines::merge_affines;
-use merge_heads::merge_heads;
 use merge_reshapes::merge_reshapes;
 use sink_transposes::sink_transposes;
 
-use super::graph::{Graph, ValueId};
+use super::graph::Graph;
 
 /// Runs all passes. Each pass is behind the passes that create opportunities for it.
 pub fn optimise(graph: Graph) -> Graph {
@@ -29,24 +27,9 @@ pub fn optimise(graph: Graph) -> Graph {
         fold_affines,
         fold_leading_affines,
         fuse_convolutions,
-        merge_heads,
         drop_dead,
     ];
     passes.into_iter().fold(graph, |graph, pass| pass(graph))
-}
-
-/// Returns for each value the index of the node that computes it; `None` for the input.
-fn producers(graph: &Graph) -> Vec<Option<usize>> {
-    let mut producers = vec![None; graph.value_count()];
-    for (at, node) in graph.nodes.iter().enumerate() {
-        producers[node.output.0] = Some(at);
-    }
-    producers
-}
-
-/// Returns the node that computes `value`, if the value has exactly one reader.
-fn sole_producer(producers: &[Option<usize>], readers: &[usize], value: ValueId) -> Option<usize> {
-    producers[value.0].filter(|_| readers[value.0] == 1)
 }
 
 #[cfg(test)]

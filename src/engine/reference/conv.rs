@@ -96,7 +96,7 @@ impl CandleConvolution {
         let [dh, dw] = conv.dilations;
         let (weight, dilation) = match dh == dw {
             true => (conv.weight.clone(), dh),
-            false => (dilate(&conv.weight, conv.dilations), 1),
+            false => (dilate(conv), 1),
         };
         let [top, left, bottom, right] = conv.window.pads;
         let is_even = [left, bottom, right] == [top; 3];
@@ -127,17 +127,19 @@ fn select_every(x: &Tensor, axis: usize, step: usize) -> Result<Tensor> {
     x.index_select(&Tensor::from_iter(indices, x.device())?, axis)
 }
 
-/// Returns a kernel with zeros between its taps, which needs no dilation.
-fn dilate(weight: &Constant, [dh, dw]: [usize; 2]) -> Constant {
-    let [out, of_group, kh, kw] = *weight.shape() else { return weight.clone() };
+/// Returns the weight of a kernel with zeros between its taps, which needs no dilation.
+fn dilate(conv: &Conv) -> Constant {
+    let ([kh, kw], [dh, dw]) = (conv.window.kernel, conv.dilations);
     let (height, width) = ((kh - 1) * dh + 1, (kw - 1) * dw + 1);
-    let mut data = vec![0.0; out * of_group * height * width];
-    for (kernel, taps) in data.chunks_exact_mut(height * width).zip(weight.data().chunks(kh * kw)) {
+    let kernels = conv.out_channels() * conv.group_channels();
+    let mut data = vec![0.0; kernels * height * width];
+    let weights = conv.weight.data().chunks_exact(conv.taps());
+    for (kernel, taps) in data.chunks_exact_mut(height * width).zip(weights) {
         for (tap, &value) in taps.iter().enumerate() {
             kernel[tap / kw * dh * width + tap % kw * dw] = value;
         }
     }
-    Constant::new(vec![out, of_group, height, width], data)
+    Constant::new(vec![conv.out_channels(), conv.group_channels(), height, width], data)
 }
 
 #[cfg(test)]
@@ -147,7 +149,8 @@ mod tests {
 
     /// Computes a convolution directly from its definition.
     fn naive_convolution(x: &[f32], [c, h, w]: [usize; 3], conv: &Conv) -> Vec<f32> {
-        let [out, of_group, kh, kw] = *conv.weight.shape() else { panic!("four axes") };
+        let (out, group_channels) = (conv.out_channels(), conv.group_channels());
+        let [kh, kw] = conv.window.kernel;
         let [top, left, bottom, right] = conv.window.pads;
         let ([sh, sw], [dh, dw]) = (conv.window.strides, conv.dilations);
         let height = (h + top + bottom - (kh - 1) * dh - 1) / sh + 1;
@@ -158,7 +161,7 @@ mod tests {
             (0..out).flat_map(|o| (0..height).flat_map(move |r| (0..width).map(move |q| (o, r, q))))
         {
             let mut sum = conv.bias.as_ref().map_or(0.0, |bias| bias.data()[o]);
-            for (i, ky, kx) in (0..of_group)
+            for (i, ky, kx) in (0..group_channels)
                 .flat_map(|i| (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (i, ky, kx))))
             {
                 let (yy, xx) = (row * sh + ky * dh, column * sw + kx * dw);
@@ -170,7 +173,8 @@ mod tests {
                         conv.border_values.as_ref().map_or(0.0, |values| values.data()[channel])
                     }
                 };
-                sum += pixel * conv.weight.data()[((o * of_group + i) * kh + ky) * kw + kx];
+                let weight = ((o * group_channels + i) * kh + ky) * kw + kx;
+                sum += pixel * conv.weight.data()[weight];
             }
             y.push(sum);
         }

@@ -34,7 +34,7 @@ const BAND_ROWS_MIN: usize = 2;
 
 /// Fuses steps where a chain keeps images in the cache.
 pub(in crate::cpu) fn fuse_bands(mut plan: Plan, policy: &BandPolicy) -> Plan {
-    let chains = find_chains(&plan, policy);
+    let chains = ChainFinder::new(&plan, policy).chains();
     let mut steps: Vec<Option<Step>> =
         std::mem::take(&mut plan.steps).into_iter().map(Some).collect();
     let mut starts = chains.into_iter().peekable();
@@ -64,75 +64,88 @@ struct ChainPlan {
     images: Vec<ImageRef>,
 }
 
-fn find_chains(plan: &Plan, policy: &BandPolicy) -> Vec<ChainPlan> {
-    let mut chains = Vec::new();
-    let mut at = 0;
-    while at < plan.steps.len() {
-        let chain = longest_chain(plan, at, policy);
-        at = chain.as_ref().map_or(at + 1, |chain| chain.steps.end);
-        chains.extend(chain);
-    }
-    chains
+/// Finds the chains of a plan.
+struct ChainFinder<'p> {
+    plan: &'p Plan,
+    policy: &'p BandPolicy,
+    /// How often steps read each value.
+    read_counts: Vec<usize>,
 }
 
-/// Returns the longest chain that starts with a step.
-fn longest_chain(plan: &Plan, first: usize, policy: &BandPolicy) -> Option<ChainPlan> {
-    let mut found = None;
-    let mut stages = vec![first];
-    let mut next = next_stage(plan, first, policy)?;
-    while stages.len() < STAGES_MAX {
-        stages.push(next);
-        let Some((band_rows, images)) = fit_band(plan, &stages, policy) else { break };
-        found = Some(ChainPlan { steps: first..next + 1, band_rows, images });
-        match next_stage(plan, next, policy) {
-            Some(step) => next = step,
-            None => break,
+impl<'p> ChainFinder<'p> {
+    fn new(plan: &'p Plan, policy: &'p BandPolicy) -> Self {
+        let mut read_counts = vec![0; plan.values.len()];
+        for &value in plan.steps.iter().flat_map(|step| &step.reads) {
+            read_counts[value] += 1;
         }
+        Self { plan, policy, read_counts }
     }
-    found
-}
 
-/// Returns the step that reads the output of this one, if no other step reads that output and the
-/// two steps can run in bands.
-fn next_stage(plan: &Plan, at: usize, policy: &BandPolicy) -> Option<usize> {
-    let step = &plan.steps[at];
-    let value = step.writes;
-    let ValueLayout::Image { layout, .. } = plan.values[value].layout else { return None };
-    let is_border = |at: &usize| is_border(plan, *at);
-    let next = (at + 1..plan.steps.len()).find(|at| !is_border(at))?;
-    let reader = &plan.steps[next];
-    let readers = plan.steps.iter().flat_map(|step| &step.reads).filter(|&&read| read == value);
-    let can_run = |step: &Step| {
-        step.work.row_window().is_some() && step.work.weight_bytes() <= WEIGHT_BYTES_MAX
-    };
-    let is_large = plan.values[value].layout.bytes() >= policy.image_bytes_min;
-    let borders_are_its_own = (at + 1..next).all(|border| plan.steps[border].writes == value);
-    (is_large
-        && layout.height > 1
-        && plan.values[value].owner == Owner::Arena
-        && (can_run(step) && can_run(reader))
-        && borders_are_its_own
-        && reader.reads.first() == Some(&value)
-        && readers.count() == 1)
-        .then_some(next)
-}
+    fn chains(&self) -> Vec<ChainPlan> {
+        let mut chains = Vec::new();
+        let mut at = 0;
+        while at < self.plan.steps.len() {
+            let chain = self.longest_chain(at);
+            at = chain.as_ref().map_or(at + 1, |chain| chain.steps.end);
+            chains.extend(chain);
+        }
+        chains
+    }
 
-fn is_border(plan: &Plan, at: usize) -> bool {
-    plan.steps[at].work.as_border().is_some()
-}
+    /// Returns the longest chain that starts with a step.
+    fn longest_chain(&self, first: usize) -> Option<ChainPlan> {
+        let mut found = None;
+        let mut stages = vec![first];
+        let mut next = self.next_stage(first)?;
+        while stages.len() < STAGES_MAX {
+            stages.push(next);
+            let Some((band_rows, images)) = self.fit_band(&stages) else { break };
+            found = Some(ChainPlan { steps: first..next + 1, band_rows, images });
+            match self.next_stage(next) {
+                Some(step) => next = step,
+                None => break,
+            }
+        }
+        found
+    }
 
-/// Returns the rows of the last output in a band, with the rolling images that fit into the cache.
-/// Returns `None` if a band would have too few rows.
-fn fit_band(plan: &Plan, stages: &[usize], policy: &BandPolicy) -> Option<(usize, Vec<ImageRef>)> {
-    let height = plan.height(plan.steps[stages[stages.len() - 1]].writes);
-    // Numbers of rows that divide the height into almost equal bands.
-    let candidates = (1..=height).map(|bands| height.div_ceil(bands));
-    let rolling = candidates.map(|rows| (rows, rolling_images(plan, stages, rows)));
-    let mut fitting = rolling.filter(|(_, images)| {
-        let bytes = images.iter().map(|image| image.layout.elements() * image.element_bytes);
-        bytes.sum::<usize>() <= policy.kept_bytes_max
-    });
-    fitting.next().filter(|(rows, _)| *rows >= BAND_ROWS_MIN.min(height))
+    /// Returns the step that reads the output of this one, if no other step reads that output and
+    /// the two steps can run in bands.
+    fn next_stage(&self, at: usize) -> Option<usize> {
+        let steps = &self.plan.steps;
+        let step = &steps[at];
+        let value = step.writes;
+        let ValueLayout::Image { layout, .. } = self.plan.values[value].layout else { return None };
+        let next = (at + 1..steps.len()).find(|&at| steps[at].work.as_border().is_none())?;
+        let reader = &steps[next];
+        let can_run = |step: &Step| {
+            step.work.row_window().is_some() && step.work.weight_bytes() <= WEIGHT_BYTES_MAX
+        };
+        let is_large = self.plan.values[value].layout.bytes() >= self.policy.image_bytes_min;
+        let borders_are_its_own = steps[at + 1..next].iter().all(|border| border.writes == value);
+        (is_large
+            && layout.height > 1
+            && self.plan.values[value].owner == Owner::Arena
+            && (can_run(step) && can_run(reader))
+            && borders_are_its_own
+            && reader.reads.first() == Some(&value)
+            && self.read_counts[value] == 1)
+            .then_some(next)
+    }
+
+    /// Returns the rows of the last output in a band, with the rolling images that fit into the
+    /// cache. Returns `None` if a band would have too few rows.
+    fn fit_band(&self, stages: &[usize]) -> Option<(usize, Vec<ImageRef>)> {
+        let height = self.plan.height(self.plan.steps[stages[stages.len() - 1]].writes);
+        // Numbers of rows that divide the height into almost equal bands.
+        let candidates = (1..=height).map(|bands| height.div_ceil(bands));
+        let rolling = candidates.map(|rows| (rows, rolling_images(self.plan, stages, rows)));
+        let mut fitting = rolling.filter(|(_, images)| {
+            let bytes = images.iter().map(|image| image.layout.elements() * image.element_bytes);
+            bytes.sum::<usize>() <= self.policy.kept_bytes_max
+        });
+        fitting.next().filter(|(rows, _)| *rows >= BAND_ROWS_MIN.min(height))
+    }
 }
 
 /// Returns the images between the stages, with room for the rows that a band needs.

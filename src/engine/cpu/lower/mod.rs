@@ -5,18 +5,20 @@ mod analysis;
 mod band_fusion;
 mod convolutions;
 mod epilogue;
+mod flat;
 mod images;
 mod kernel_kind;
+mod merge_heads;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::Device;
-
-use self::analysis::{GraphAnalysis, image_shape};
+use self::analysis::GraphAnalysis;
 pub(super) use self::band_fusion::{BandPolicy, fuse_bands};
-use self::kernel_kind::KernelKind;
+use self::flat::ImageChannels;
+use self::kernel_kind::{ImageValue, KernelKind};
+use self::merge_heads::merge_heads;
 use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
@@ -24,15 +26,10 @@ use super::layout::ImageLayout;
 use super::memory::Buffer;
 use super::pack;
 use super::plan::{Owner, Plan, Step, Value, ValueLayout};
-use super::work::{
-    Assemble, Fallback, FillBorder, FlatActivation, FlatCopy, ImageRef, InPlaceActivation, Pack,
-    PlacedImage, Unpack, Work,
-};
+use super::work::{Assemble, FillBorder, ImageRef, InPlaceActivation, Pack, PlacedImage, Work};
 use crate::constant::Constant;
 use crate::error::EngineError;
-use crate::graph::{Graph, Node, ValueId};
-use crate::op::Op;
-use crate::reference::ReferenceOp;
+use crate::graph::{Graph, ValueId};
 use crate::shape::known_elements;
 
 /// Images from this size on share memory with values of other layouts and write their borders in
@@ -45,9 +42,12 @@ const OWN_BORDER_BYTES: usize = 1 << 20;
 /// # Errors
 /// If an operation has no kernel and the reference cannot load it either.
 pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, EngineError> {
+    // The clone shares the constants of the graph.
+    let graph = &merge_heads(graph.clone());
+    let analysis = &GraphAnalysis::new(graph, kernels);
     let mut lowering = Lowering {
         graph,
-        analysis: GraphAnalysis::new(graph, kernels),
+        analysis,
         images: HashMap::new(),
         bordered_copies: HashMap::new(),
         flat_values: HashMap::new(),
@@ -61,8 +61,8 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
         },
     };
     lowering.lower_input();
-    for (node, kind) in graph.nodes().iter().zip(lowering.analysis.kinds.clone()) {
-        lowering.lower_node(node, kind)?;
+    for (node, kind) in graph.nodes().iter().zip(&analysis.kinds) {
+        lowering.lower_node(node.op.name(), kind)?;
     }
     lowering.lower_outputs();
     Ok(lowering.plan)
@@ -70,15 +70,15 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
 
 struct Lowering<'g> {
     graph: &'g Graph,
-    analysis: GraphAnalysis<'g>,
+    analysis: &'g GraphAnalysis<'g>,
     /// The blocked image of each value that has one.
     images: HashMap<ValueId, ImageRef>,
     /// Copies of images whose borders hold other numbers.
     bordered_copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
     /// The flat value of each value that has one.
     flat_values: HashMap<ValueId, usize>,
-    /// The image and channels of each value that is a slice of an image.
-    channel_slices: HashMap<ValueId, (ImageRef, Range<usize>)>,
+    /// The channels of each value that is a slice of an image.
+    channel_slices: HashMap<ValueId, ImageChannels>,
     plan: Plan,
 }
 
@@ -134,13 +134,6 @@ impl<'g> Lowering<'g> {
         self.plan.values.len() - 1
     }
 
-    fn new_flat_value(&mut self, id: ValueId) -> usize {
-        let len = known_elements(self.graph.shape(id));
-        let value = self.new_value(ValueLayout::Flat { len }, Owner::Arena);
-        self.flat_values.insert(id, value);
-        value
-    }
-
     fn push_step(&mut self, label: String, draft: StepDraft) {
         let rows = match self.plan.values[draft.writes].layout {
             _ if draft.is_whole => 1,
@@ -154,11 +147,10 @@ impl<'g> Lowering<'g> {
     }
 
     /// Adds a blocked image for a value of the graph.
-    fn new_image(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
-        let shape = image_shape(self.graph.shape(id)).expect("its kernel kind is for images only");
-        let border = self.analysis.border(id);
-        let layout = ImageLayout::whole(shape, border);
-        let is_f32 = self.analysis.is_stored_as_f32(id);
+    fn new_image(&mut self, image: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+        let border = self.analysis.border(image.id);
+        let layout = ImageLayout::whole(image.shape, border);
+        let is_f32 = self.analysis.is_stored_as_f32(image.id);
         let element_bytes = if is_f32 { size_of::<f32>() } else { self.plan.kernels.element_bytes };
         let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
         let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
@@ -168,9 +160,9 @@ impl<'g> Lowering<'g> {
     }
 
     /// Adds the image that a node writes.
-    fn new_output_image(&mut self, id: ValueId) -> ImageRef {
-        let image = self.new_image(id, self.analysis.border_fill(id));
-        self.images.insert(id, image);
+    fn new_output_image(&mut self, output: ImageValue) -> ImageRef {
+        let image = self.new_image(output, self.analysis.border_fill(output.id));
+        self.images.insert(output.id, image);
         image
     }
 
@@ -207,35 +199,36 @@ impl<'g> Lowering<'g> {
     }
 
     /// Returns the value as a blocked image, and packs it first if it is flat.
-    fn blocked_image(&mut self, id: ValueId) -> ImageRef {
-        if let Some(&image) = self.images.get(&id) {
-            return image;
+    fn blocked_image(&mut self, image: ImageValue) -> ImageRef {
+        if let Some(&packed) = self.images.get(&image.id) {
+            return packed;
         }
-        let input = self.flat_values[&id];
-        let image = self.new_output_image(id);
-        self.push_pack(id, input, false, image);
-        image
+        let input = self.flat_values[&image.id];
+        self.lower_pack(input, false, image)
     }
 
-    fn push_pack(&mut self, id: ValueId, input: usize, channels_last: bool, output: ImageRef) {
-        let work = Pack { input, channels_last, output };
-        let mut draft = StepDraft::whole(work, vec![input], output.value);
+    /// Packs a flat value into the image of `output`.
+    fn lower_pack(&mut self, input: usize, channels_last: bool, output: ImageValue) -> ImageRef {
+        let packed = self.new_output_image(output);
+        let work = Pack { input, channels_last, output: packed };
+        let mut draft = StepDraft::whole(work, vec![input], packed.value);
         draft.is_whole = false;
         self.push_step("pack".to_owned(), draft);
-        self.push_border(output, self.analysis.border_fill(id));
+        self.push_border(packed, self.analysis.border_fill(output.id));
+        packed
     }
 
     /// Returns the value as an image whose border holds `fill`.
-    fn image_with_border(&mut self, id: ValueId, fill: Option<&'g Constant>) -> ImageRef {
-        let image = self.blocked_image(id);
-        if self.analysis.border_fill(id) == fill {
+    fn image_with_border(&mut self, value: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+        let image = self.blocked_image(value);
+        if self.analysis.border_fill(value.id) == fill {
             return image;
         }
-        let copies = self.bordered_copies.get(&id).into_iter().flatten();
+        let copies = self.bordered_copies.get(&value.id).into_iter().flatten();
         if let Some((_, copy)) = copies.clone().find(|(copy_fill, _)| *copy_fill == fill) {
             return *copy;
         }
-        let copy = self.new_image(id, fill);
+        let copy = self.new_image(value, fill);
         let source = PlacedImage { image, channel: 0, top: 0, left: 0 };
         let work = Assemble {
             fill: self.pack_lanes(&[], &copy),
@@ -247,63 +240,65 @@ impl<'g> Lowering<'g> {
         draft.groups = 1;
         self.push_step("copy for another border".to_owned(), draft);
         self.push_border(copy, fill);
-        self.bordered_copies.entry(id).or_default().push((fill, copy));
+        self.bordered_copies.entry(value.id).or_default().push((fill, copy));
         copy
     }
 
-    /// Returns the value in the order of its shape, and unpacks it first if it is an image.
-    fn flat_value(&mut self, id: ValueId) -> usize {
-        if let Some(&value) = self.flat_values.get(&id) {
-            return value;
-        }
-        let output = self.new_flat_value(id);
-        self.push_unpack(id, false, output);
-        output
-    }
-
-    /// Pushes the step that writes an image, or some of its channels, in the order of the shape or
-    /// with channels last.
-    fn push_unpack(&mut self, id: ValueId, channels_last: bool, output: usize) {
-        let (input, channels) = match self.channel_slices.get(&id) {
-            Some(slice) => slice.clone(),
-            None => {
-                let image = self.blocked_image(id);
-                (image, 0..image.layout.channels)
-            }
-        };
-        let work = Unpack { input, channels, channels_last, output };
-        let mut draft = StepDraft::whole(work, vec![input.value], output);
-        draft.is_whole = false;
-        self.push_step("unpack".to_owned(), draft);
-    }
-
-    fn lower_node(&mut self, node: &'g Node, kind: KernelKind) -> Result<(), EngineError> {
+    fn lower_node(
+        &mut self,
+        name: &'static str,
+        kind: &'g KernelKind<'g>,
+    ) -> Result<(), EngineError> {
         match kind {
             KernelKind::Fused => {}
-            KernelKind::Planar { channels_last } => self.lower_planar(node, channels_last),
-            KernelKind::Dense | KernelKind::Winograd => self.lower_dense(node, kind),
-            KernelKind::Depthwise => self.lower_depthwise(node),
-            KernelKind::FullyConnected => self.lower_fully_connected(node),
-            KernelKind::Affine => self.lower_affine(node),
-            KernelKind::Activation => self.lower_activation(node),
-            KernelKind::Binary | KernelKind::ChannelScale => self.lower_binary(node, kind),
-            KernelKind::Pool => self.lower_pool(node),
-            KernelKind::GlobalMean => self.lower_global_mean(node),
-            KernelKind::Upsample => self.lower_upsample(node),
-            KernelKind::Pad | KernelKind::Concat => self.lower_assemble(node),
-            KernelKind::ToChannelsLast => {
-                let output = self.new_flat_value(node.output);
-                self.push_unpack(node.inputs[0], true, output);
+            KernelKind::Planar { convolution, channels_last } => {
+                self.lower_planar(convolution, *channels_last);
             }
-            KernelKind::FromChannelsLast => {
-                let input = self.flat_value(node.inputs[0]);
-                let output = self.new_output_image(node.output);
-                self.push_pack(node.output, input, true, output);
+            KernelKind::Dense(convolution) => self.lower_dense(convolution),
+            KernelKind::Winograd(convolution) => self.lower_winograd(convolution),
+            KernelKind::Depthwise(convolution) => self.lower_depthwise(convolution),
+            KernelKind::FullyConnected(product) => self.lower_fully_connected(name, product),
+            KernelKind::Affine { input, scale, shift, output } => {
+                self.lower_affine(name, *input, [scale, shift], *output);
             }
-            KernelKind::Reshape => self.lower_reshape(node),
-            KernelKind::ChannelSlice => self.lower_channel_slice(node),
-            KernelKind::FlatActivation => self.lower_flat_activation(node),
-            KernelKind::Fallback => self.lower_fallback(node)?,
+            KernelKind::Activation { activation, input, output } => {
+                self.lower_activation(name, activation, *input, *output);
+            }
+            KernelKind::Binary { op, operands, output } => {
+                self.lower_binary(name, *op, *operands, *output);
+            }
+            KernelKind::ChannelScale { image, scale, output } => {
+                self.lower_channel_scale(name, *image, *scale, *output);
+            }
+            KernelKind::Sum { addend, fused, output } => {
+                self.lower_sum(name, *addend, *fused, *output);
+            }
+            KernelKind::Pool { kind, window, input, output } => {
+                self.lower_pool(name, *kind, *window, *input, *output);
+            }
+            KernelKind::GlobalMean { input, output } => {
+                self.lower_global_mean(name, *input, *output);
+            }
+            KernelKind::Upsample { input, output } => self.lower_upsample(name, *input, *output),
+            KernelKind::Pad { before, value, input, output } => {
+                self.lower_pad(name, *before, *value, *input, *output);
+            }
+            KernelKind::Concat { inputs, output } => self.lower_concat(name, inputs, *output),
+            KernelKind::ToChannelsLast { input, output } => {
+                self.lower_to_channels_last(*input, *output);
+            }
+            KernelKind::FromChannelsLast { input, output } => {
+                let flat = self.flat_value(*input);
+                self.lower_pack(flat, true, *output);
+            }
+            KernelKind::Reshape { input, output } => self.lower_reshape(*input, *output),
+            KernelKind::ChannelSlice { image, channels, output } => {
+                self.lower_channel_slice(*image, channels.clone(), *output);
+            }
+            KernelKind::FlatActivation { kind, input, output } => {
+                self.lower_flat_activation(name, *kind, *input, *output);
+            }
+            KernelKind::Fallback(node) => self.lower_fallback(node)?,
         }
         Ok(())
     }
@@ -314,81 +309,5 @@ impl<'g> Lowering<'g> {
         let draft =
             StepDraft::by_block(InPlaceActivation { kind, image }, vec![image.value], &image);
         self.push_step("activation".to_owned(), draft);
-    }
-
-    fn lower_reshape(&mut self, node: &'g Node) {
-        let (from, to) = (node.inputs[0], node.output);
-        let is_vector = |id| matches!(image_shape(self.graph.shape(id)), Some([_, 1, 1]));
-        // The image has a border for the readers of `from`, not for the readers of `to`.
-        let has_border = self.analysis.border(to) != [0; 4];
-        if let Some(&image) = self.images.get(&from)
-            && is_vector(from)
-            && is_vector(to)
-            && !has_border
-        {
-            self.images.insert(to, image);
-            return;
-        }
-        let value = self.flat_value(from);
-        self.flat_values.insert(to, value);
-    }
-
-    fn lower_channel_slice(&mut self, node: &'g Node) {
-        let Op::Slice { start, .. } = node.op else {
-            unreachable!("its kernel kind is for slices only")
-        };
-        let channels = self.graph.shape(node.output)[0];
-        let image = self.images[&node.inputs[0]];
-        self.channel_slices.insert(node.output, (image, start..start + channels));
-    }
-
-    fn lower_flat_activation(&mut self, node: &'g Node) {
-        let Op::Activation(activation) = &node.op else {
-            unreachable!("its kernel kind is for activations only")
-        };
-        let input = self.flat_value(node.inputs[0]);
-        let output = self.new_flat_value(node.output);
-        let len = known_elements(self.graph.shape(node.output));
-        let work =
-            FlatActivation { input, output, len, kind: epilogue::activation_kind(activation) };
-        self.push_step(node.op.name().to_owned(), StepDraft::whole(work, vec![input], output));
-    }
-
-    fn lower_fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
-        let kernel = ReferenceOp::load(self.graph, node, &Device::Cpu)
-            .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
-        let shape = |id: ValueId| self.graph.shape(id).to_vec();
-        let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_value(id)).collect();
-        let output = self.new_flat_value(node.output);
-        let len = known_elements(self.graph.shape(node.output));
-        let inputs = reads.iter().copied().zip(shapes).collect();
-        let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
-        self.push_step(node.op.name().to_owned(), StepDraft::whole(work, reads, output));
-        Ok(())
-    }
-
-    /// Makes the steps write each output to the caller's memory.
-    fn lower_outputs(&mut self) {
-        let ids: Vec<ValueId> = self.graph.output_ids().collect();
-        for (index, id) in ids.into_iter().enumerate() {
-            let len = known_elements(self.graph.shape(id));
-            self.plan.output_lens.push(len);
-            match self.flat_values.get(&id).copied() {
-                Some(value) if self.plan.values[value].owner == Owner::Arena => {
-                    self.plan.values[value].owner = Owner::Output(index);
-                }
-                Some(input) => {
-                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
-                    let draft =
-                        StepDraft::whole(FlatCopy { input, output, len }, vec![input], output);
-                    self.push_step("copy".to_owned(), draft);
-                }
-                None => {
-                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
-                    self.push_unpack(id, false, output);
-                }
-            }
-        }
     }
 }

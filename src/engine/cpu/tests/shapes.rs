@@ -310,8 +310,8 @@ fn merged_heads_read_their_channels_of_one_image() {
         }
     }
     let graph = draft.graph_with(&[3, 7, 5], &["y0", "y1", "y2", "y3"]);
-    assert_eq!(graph.op_counts().get("Conv"), Some(&3));
     let network = load(&graph, KernelChoice::Portable, Precision::F32, 1);
+    assert_eq!(network.steps().filter(|(label, _)| label.starts_with("Conv")).count(), 3);
     assert!(network.steps().all(|(_, algorithm)| algorithm != "reference"));
     assert_as_reference(&graph, 3, "heads");
 }

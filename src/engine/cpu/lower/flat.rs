@@ -1,0 +1,153 @@
+//! Lowers operations on flat values, and the conversion of images to flat values.
+
+use std::ops::Range;
+
+use candle_core::Device;
+
+use super::kernel_kind::ImageValue;
+use super::{Lowering, StepDraft};
+use crate::cpu::kernels::elementwise::ActivationKind;
+use crate::cpu::plan::{Owner, ValueLayout};
+use crate::cpu::work::{Fallback, FlatActivation, FlatCopy, ImageRef, Unpack};
+use crate::error::EngineError;
+use crate::graph::{Node, ValueId};
+use crate::reference::ReferenceOp;
+use crate::shape::known_elements;
+
+/// Some channels of a blocked image.
+#[derive(Clone)]
+pub(super) struct ImageChannels {
+    image: ImageRef,
+    channels: Range<usize>,
+}
+
+impl ImageChannels {
+    fn all(image: ImageRef) -> Self {
+        Self { image, channels: 0..image.layout.channels }
+    }
+}
+
+impl<'g> Lowering<'g> {
+    pub(super) fn lower_to_channels_last(&mut self, input: ImageValue, to: ValueId) {
+        let output = self.new_flat_value(to);
+        let source = match self.channel_slices.get(&input.id) {
+            Some(slice) => slice.clone(),
+            None => ImageChannels::all(self.blocked_image(input)),
+        };
+        self.push_unpack(source, true, output);
+    }
+
+    pub(super) fn lower_reshape(&mut self, from: ValueId, to: ValueId) {
+        let is_vector =
+            |id| ImageValue::of(self.graph, id).is_some_and(|image| image.sides() == [1, 1]);
+        // The image has a border for the readers of `from`, not for the readers of `to`.
+        let has_border = self.analysis.border(to) != [0; 4];
+        if let Some(&image) = self.images.get(&from)
+            && is_vector(from)
+            && is_vector(to)
+            && !has_border
+        {
+            self.images.insert(to, image);
+            return;
+        }
+        let value = self.flat_value(from);
+        self.flat_values.insert(to, value);
+    }
+
+    pub(super) fn lower_channel_slice(
+        &mut self,
+        image: ImageValue,
+        channels: Range<usize>,
+        to: ValueId,
+    ) {
+        let slice = ImageChannels { image: self.blocked_image(image), channels };
+        self.channel_slices.insert(to, slice);
+    }
+
+    pub(super) fn lower_flat_activation(
+        &mut self,
+        name: &'static str,
+        kind: ActivationKind,
+        from: ValueId,
+        to: ValueId,
+    ) {
+        let input = self.flat_value(from);
+        let output = self.new_flat_value(to);
+        let len = known_elements(self.graph.shape(to));
+        let work = FlatActivation { input, output, len, kind };
+        self.push_step(name.to_owned(), StepDraft::whole(work, vec![input], output));
+    }
+
+    pub(super) fn lower_fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
+        let kernel = ReferenceOp::load(self.graph, node, &Device::Cpu)
+            .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
+        let shape = |id: ValueId| self.graph.shape(id).to_vec();
+        let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_value(id)).collect();
+        let output = self.new_flat_value(node.output);
+        let len = known_elements(self.graph.shape(node.output));
+        let inputs = reads.iter().copied().zip(shapes).collect();
+        let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
+        self.push_step(node.op.name().to_owned(), StepDraft::whole(work, reads, output));
+        Ok(())
+    }
+
+    /// Makes the steps write each output to the caller's memory.
+    pub(super) fn lower_outputs(&mut self) {
+        let ids: Vec<ValueId> = self.graph.output_ids().collect();
+        for (index, id) in ids.into_iter().enumerate() {
+            let len = known_elements(self.graph.shape(id));
+            self.plan.output_lens.push(len);
+            match self.flat_values.get(&id).copied() {
+                Some(value) if self.plan.values[value].owner == Owner::Arena => {
+                    self.plan.values[value].owner = Owner::Output(index);
+                }
+                Some(input) => {
+                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    let draft =
+                        StepDraft::whole(FlatCopy { input, output, len }, vec![input], output);
+                    self.push_step("copy".to_owned(), draft);
+                }
+                None => {
+                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    self.push_unpack(self.channels_of(id), false, output);
+                }
+            }
+        }
+    }
+
+    fn new_flat_value(&mut self, id: ValueId) -> usize {
+        let len = known_elements(self.graph.shape(id));
+        let value = self.new_value(ValueLayout::Flat { len }, Owner::Arena);
+        self.flat_values.insert(id, value);
+        value
+    }
+
+    /// Returns the value in the order of its shape, and unpacks it first if it is an image.
+    pub(super) fn flat_value(&mut self, id: ValueId) -> usize {
+        if let Some(&value) = self.flat_values.get(&id) {
+            return value;
+        }
+        let output = self.new_flat_value(id);
+        self.push_unpack(self.channels_of(id), false, output);
+        output
+    }
+
+    /// Returns the image that holds a value that is not flat, and the value's channels in it.
+    fn channels_of(&self, id: ValueId) -> ImageChannels {
+        match self.channel_slices.get(&id) {
+            Some(slice) => slice.clone(),
+            None => ImageChannels::all(self.images[&id]),
+        }
+    }
+
+    /// Pushes the step that writes channels of an image in the order of the shape or with channels
+    /// last.
+    fn push_unpack(&mut self, source: ImageChannels, channels_last: bool, output: usize) {
+        let ImageChannels { image, channels } = source;
+        let work = Unpack { input: image, channels, channels_last, output };
+        let mut draft = StepDraft::whole(work, vec![image.value], output);
+        draft.is_whole = false;
+        self.push_step("unpack".to_owned(), draft);
+    }
+}
