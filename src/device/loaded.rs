@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{OnceLock, Weak};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::DeviceSet;
 #[cfg(test)]
 use super::cpu::RunNetwork;
-use super::worker::Inbox;
 use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
@@ -21,16 +20,16 @@ pub struct LoadedModel {
     /// Folder of the files. A device that was lost reads them again.
     dir: PathBuf,
     placement: DeviceSet,
-    /// Requests the sweep when the handle is dropped.
-    _sweep: SweepOnDrop,
+    /// One signal for each device that holds a network of the model.
+    _signals: Vec<DropSignal>,
     timing: OnceLock<LoadTiming>,
     /// A network of a test, which runs without being loaded onto a device.
     #[cfg(test)]
     test_network: Option<RunNetwork>,
 }
 
-/// Inboxes of the threads that hold a network of the model. Dropping this requests a sweep of each.
-struct SweepOnDrop(Vec<Weak<Inbox>>);
+/// Calls a function when it is dropped: tells a device that the last handle of a model is gone.
+pub(super) struct DropSignal(Box<dyn Fn() + Send + Sync>);
 
 /// The key under which a machine keeps a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,12 +65,12 @@ impl LoadedModel {
         key: u64,
         package: &Package,
         placement: DeviceSet,
-        inboxes: Vec<Weak<Inbox>>,
+        signals: Vec<DropSignal>,
     ) -> Self {
         Self {
             dir: package.dir().to_owned(),
             placement,
-            _sweep: SweepOnDrop(inboxes),
+            _signals: signals,
             ..Self::bare(ModelKey::Live(key), package.manifest.clone())
         }
     }
@@ -98,7 +97,7 @@ impl LoadedModel {
             manifest,
             dir: PathBuf::new(),
             placement: DeviceSet::of([]),
-            _sweep: SweepOnDrop(Vec::new()),
+            _signals: Vec::new(),
             timing: OnceLock::new(),
             #[cfg(test)]
             test_network: None,
@@ -158,11 +157,15 @@ impl LoadedModel {
     }
 }
 
-impl Drop for SweepOnDrop {
+impl DropSignal {
+    pub(super) fn new(send: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Box::new(send))
+    }
+}
+
+impl Drop for DropSignal {
     fn drop(&mut self) {
-        for inbox in self.0.iter().filter_map(Weak::upgrade) {
-            inbox.request_sweep();
-        }
+        (self.0)();
     }
 }
 

@@ -30,6 +30,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod health;
+mod inbox;
 mod load;
 mod loaded;
 mod machine;
@@ -72,11 +73,12 @@ pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 use health::StateReporter;
+use inbox::{Inbox, Work};
 use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
 use watchdog::{Heartbeat, Timeouts, Watchdog};
-use worker::{Inbox, Work, Worker};
+use worker::Worker;
 
 /// An open group of devices.
 ///
@@ -165,8 +167,8 @@ impl DeviceGroup {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
         let inboxes = placement.iter().filter_map(|device| self.devices[device].inbox.as_ref());
-        let inboxes = inboxes.map(Arc::downgrade).collect();
-        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, inboxes));
+        let signals = inboxes.map(Inbox::drop_signal).collect();
+        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, signals));
         let loads = placement.iter().map(|device| self.load_on(device, &model, &package));
         let timings = try_join_all(loads).await?;
         let slowest = timings.into_iter().max_by_key(LoadTiming::total);

@@ -13,69 +13,24 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::health::StateReporter;
+use super::inbox::Work;
 use super::loaded::{LoadTiming, ModelKey};
 use super::machine::Machine;
 use super::running::{RunningBatch, TakenBatch};
 use super::watchdog::{Heartbeat, Timeouts};
-use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
+use super::{Batch, DeviceError, LoadedModel, Loss, load};
 use crate::model::{ModelError, Package};
 
 /// Poll interval for the oldest batch while a slot is free: up to 50 µs of latency, traded against
 /// wake-ups.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
-
-/// Work for a device's thread. The permit is the place that the work holds in the inbox.
-pub(super) enum Work {
-    /// Load a model, check it and warm it up.
-    Load {
-        model: Arc<LoadedModel>,
-        package: Arc<Package>,
-        reply: oneshot::Sender<Result<LoadTiming, DeviceError>>,
-        permit: OwnedSemaphorePermit,
-    },
-    /// Run a batch.
-    Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
-    /// Free the networks whose handles have been dropped.
-    Sweep { permit: OwnedSemaphorePermit },
-}
-
-/// The sending side of the inbox of a device's thread. The group holds it; dropping it ends the
-/// thread.
-pub(super) struct Inbox {
-    sender: SyncSender<Work>,
-    /// The one place of the inbox for [`Work::Sweep`].
-    sweep_place: Arc<Semaphore>,
-}
-
-impl Inbox {
-    /// Places of an inbox in addition to its slots.
-    pub(super) const SWEEP_PLACES: usize = 1;
-
-    pub(super) fn new(sender: SyncSender<Work>) -> Self {
-        Self { sender, sweep_place: Arc::new(Semaphore::new(Self::SWEEP_PLACES)) }
-    }
-
-    /// Sends work without waiting: the sender holds one of the inbox's places. If the thread has
-    /// ended, the work and its reply channel are dropped.
-    pub(super) fn send(&self, work: Work) {
-        drop(self.sender.try_send(work));
-    }
-
-    /// Requests a sweep after a handle was dropped. Requests coalesce: one pending sweep also
-    /// covers handles that are dropped after it was queued.
-    pub(super) fn request_sweep(&self) {
-        if let Ok(permit) = Arc::clone(&self.sweep_place).try_acquire_owned() {
-            self.send(Work::Sweep { permit });
-        }
-    }
-}
 
 /// The state of the thread.
 pub(super) struct Worker {
