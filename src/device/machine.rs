@@ -1,6 +1,7 @@
 //! The machine that a device's thread runs batches on. A machine is opened on its thread and never
 //! leaves it.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 #[cfg(feature = "cuda")]
@@ -11,7 +12,7 @@ use super::cuda::{CudaMachine, EnqueuedBatch, check_gpu};
 #[cfg(test)]
 use super::fixture::{Stage, StagedMachine};
 use super::loaded::ModelKey;
-use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
+use super::{DeviceError, LoadedModel, RowOutput};
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 use crate::image::RgbImage;
@@ -63,6 +64,17 @@ pub(super) enum StartedBatch {
     /// The batch runs until a test lets [`Machine::finish`] return.
     #[cfg(test)]
     Staged(Result<Vec<RowOutput>, DeviceError>),
+}
+
+/// The description of a device, for the log and reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDescription {
+    /// Name, such as `cpu` or `cuda:0`.
+    pub name: String,
+    /// The kernels and the hardware or threads that run them.
+    pub kernels: String,
+    /// Why this device was chosen.
+    pub chosen: String,
 }
 
 impl MachineSpec {
@@ -303,5 +315,11 @@ impl StartedBatch {
             #[cfg(test)]
             Self::Staged(_) => false,
         }
+    }
+}
+
+impl fmt::Display for DeviceDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}; {})", self.name, self.kernels, self.chosen)
     }
 }

@@ -60,7 +60,7 @@ use crate::engine::Precision;
 use crate::model::Package;
 
 pub use batch::{Batch, BatchOutcome, RowOutput};
-pub use choice::{DeviceChoice, DeviceDescription};
+pub use choice::DeviceChoice;
 pub use compare::compare;
 #[cfg(feature = "cuda")]
 pub use cuda::open_gpu_alone;
@@ -68,6 +68,7 @@ pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
+pub use machine::DeviceDescription;
 pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
+#[cfg(feature = "cuda")]
+use super::cuda::{find_gpus, find_gpus_without_opening};
 use super::machine::MachineSpec;
 use super::placement::Placements;
 use super::watchdog::Timeouts;
-use super::{DeviceError, DeviceGroup, DeviceSettings, choice};
+use super::{DeviceChoice, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 use crate::model::Package;
@@ -30,7 +32,7 @@ impl DevicePlan {
     /// Returns an error for devices that this build does not support, or a placement on other
     /// devices.
     pub fn new(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        Self::from_machines(settings.device.machines(settings, choice::find_gpus)?, settings)
+        Self::from_machines(machines_of(settings, find_gpus)?, settings)
     }
 
     /// Returns a plan of the devices of `settings`, and checks them as far as possible without
@@ -40,7 +42,7 @@ impl DevicePlan {
     /// Returns the errors of [`DevicePlan::new`], and an error for GPUs that are missing or too
     /// old, or for kernels that the processor does not have.
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
-        let machines = settings.device.machines(settings, choice::find_gpus_without_opening)?;
+        let machines = machines_of(settings, find_gpus_without_opening)?;
         let plan = Self::from_machines(machines, settings)?;
         plan.machines.iter().try_for_each(MachineSpec::check)?;
         Ok(plan)
@@ -106,6 +108,56 @@ impl fmt::Debug for DevicePlan {
     }
 }
 
+/// Returns the machines of `settings`. `gpus_of_auto` finds the GPUs for `auto`, or returns why the
+/// CPU is chosen instead.
+///
+/// # Errors
+/// Returns an error if this build does not support the devices.
+fn machines_of(
+    settings: &DeviceSettings,
+    gpus_of_auto: fn() -> Result<Vec<usize>, String>,
+) -> Result<Vec<MachineSpec>, DeviceError> {
+    let cpu = |chosen: String| {
+        let threads = settings.threads().get();
+        vec![MachineSpec::Cpu { threads, kernels: settings.kernels, chosen }]
+    };
+    match &settings.device {
+        DeviceChoice::Cpu => Ok(cpu("asked for".to_owned())),
+        DeviceChoice::Auto => Ok(match gpus_of_auto() {
+            Ok(numbers) => gpu_specs(&numbers, "chosen by auto", settings)?,
+            Err(why) => cpu(format!("chosen by auto: {why}")),
+        }),
+        DeviceChoice::Cuda(numbers) => gpu_specs(numbers, "asked for", settings),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_specs(
+    numbers: &[usize],
+    chosen: &'static str,
+    settings: &DeviceSettings,
+) -> Result<Vec<MachineSpec>, DeviceError> {
+    let spec = |&number| MachineSpec::Cuda { number, settings: settings.cuda, chosen };
+    Ok(numbers.iter().map(spec).collect())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu_specs(
+    numbers: &[usize],
+    _: &'static str,
+    _: &DeviceSettings,
+) -> Result<Vec<MachineSpec>, DeviceError> {
+    Err(DeviceError::CudaNotBuilt { number: numbers.first().copied().unwrap_or_default() })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn find_gpus() -> Result<Vec<usize>, String> {
+    Err("this build has no CUDA support".to_owned())
+}
+
+#[cfg(not(feature = "cuda"))]
+use find_gpus as find_gpus_without_opening;
+
 /// Returns the package in `precision`, or in the precision of its manifest if that is `None`.
 pub(super) fn in_precision(
     package: Package,
@@ -145,6 +197,34 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn cuda_is_never_replaced_silently() {
+        let device = DeviceChoice::Cuda(vec![3, 1]);
+        let plan = DevicePlan::new(&DeviceSettings { device, ..DeviceSettings::default() });
+        assert_eq!(
+            plan.err().unwrap().to_string(),
+            "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
+        );
+    }
+
+    #[tokio::test]
+    async fn auto_says_what_it_chose() {
+        let description = async |device: DeviceChoice| {
+            let (threads, kernels) = (2, KernelChoice::Portable);
+            let settings = DeviceSettings { device, threads, kernels, ..DeviceSettings::default() };
+            let group = DeviceGroup::open(&settings).await.unwrap();
+            group.describe().next().unwrap().clone()
+        };
+        let auto = description(DeviceChoice::Auto).await;
+        assert_eq!(auto.name, "cpu");
+        assert!(auto.to_string().contains("auto"), "{auto}");
+        let cpu = description(DeviceChoice::Cpu).await;
+        assert_eq!(
+            (cpu.kernels.as_str(), cpu.chosen.as_str()),
+            ("portable kernels, 2 threads", "asked for")
+        );
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
 
-pub(super) use listing::survey;
+pub(super) use listing::{find_gpus, survey};
 pub use requirement::UnmetRequirement;
 
 /// A GPU with its networks.
