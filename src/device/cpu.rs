@@ -4,14 +4,19 @@
 //! 40 MiB.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device as CandleDevice, InplaceOp1, Layout, Tensor, bail};
 
 use super::loaded::ModelKey;
+use super::machine::{Machine, StartedBatch};
+use super::spec::MachineSpec;
+use super::worker::DeviceThread;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cpu::{KernelChoice, ThreadTeam};
+use crate::engine::cpu::{KernelChoice, SelectError, ThreadTeam};
 use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
@@ -20,6 +25,16 @@ use crate::trust::{Secret, Wipe};
 /// A network as a function: the input is `[bucket, row shape…]`, the result has one tensor
 /// `[bucket, …]` per output, in the order of the manifest.
 pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
+
+/// The CPU before its threads are started.
+pub(super) struct CpuSpec {
+    /// Threads that run networks.
+    pub(super) threads: usize,
+    /// Kernels to use.
+    pub(super) kernels: KernelChoice,
+    /// Text for [`DeviceDescription::chosen`].
+    pub(super) chosen: String,
+}
 
 /// The CPU with its thread team and its networks.
 pub(super) struct CpuMachine {
@@ -32,33 +47,64 @@ pub(super) struct CpuMachine {
 /// small beside the networks themselves.
 const PART_BYTES: usize = 8 << 20;
 
-impl CpuMachine {
-    /// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
-    pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
+/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
+const BUCKET_TOLERANCE: f32 = 1e-5;
 
+impl MachineSpec for CpuSpec {
+    fn name(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn cuda_number(&self) -> Option<usize> {
+        None
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        self.describe().map(drop)
+    }
+
+    fn check_precision(&self, precision: Precision) -> Result<(), SelectError> {
+        self.kernels.describe(precision).map(drop)
+    }
+
+    /// Work on the CPU runs on threads of this process and always ends.
+    fn can_hang(&self) -> bool {
+        false
+    }
+
+    /// With one slot, every batch is formed at the last moment.
+    fn default_slots(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn run(self: Box<Self>, thread: DeviceThread) {
+        thread.run(|_| self.open());
+    }
+}
+
+impl CpuSpec {
     /// Starts the threads that run networks.
-    pub(super) fn open(threads: usize, kernels: KernelChoice) -> Result<Self, DeviceError> {
-        let team = Arc::new(ThreadTeam::new(threads).map_err(DeviceError::Thread)?);
-        Ok(Self { team, kernels, networks: BTreeMap::new() })
+    pub(super) fn open(&self) -> Result<(CpuMachine, DeviceDescription), DeviceError> {
+        let description = self.describe()?;
+        let team = Arc::new(ThreadTeam::new(self.threads).map_err(DeviceError::Thread)?);
+        Ok((CpuMachine { team, kernels: self.kernels, networks: BTreeMap::new() }, description))
     }
 
-    /// Returns the description of the CPU; `chosen` says why this device was chosen.
-    pub(super) fn describe(
-        threads: usize,
-        kernels: KernelChoice,
-        chosen: &str,
-    ) -> Result<DeviceDescription, DeviceError> {
-        let kernels = kernels.describe(Precision::F32)?;
-        let kernels = format!("{kernels} kernels, {threads} threads");
-        Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
+    fn describe(&self) -> Result<DeviceDescription, DeviceError> {
+        let kernels = self.kernels.describe(Precision::F32)?;
+        Ok(DeviceDescription {
+            name: self.name(),
+            kernels: format!("{kernels} kernels, {} threads", self.threads),
+            chosen: self.chosen.clone(),
+        })
     }
+}
 
-    /// Builds the network of the model and keeps it under the key of the model.
-    pub(super) fn load(
-        &mut self,
-        model: &LoadedModel,
-        package: &Package,
-    ) -> Result<(), DeviceError> {
+impl Machine for CpuMachine {
+    /// No batch needs waiting, because the CPU computes inside `start`.
+    type Running = Infallible;
+
+    fn load(&mut self, model: &LoadedModel, package: &Package) -> Result<(), DeviceError> {
         let manifest = model.manifest();
         let graph = package
             .graph_for(&manifest.input)
@@ -71,15 +117,39 @@ impl CpuMachine {
         Ok(())
     }
 
-    pub(super) fn unload(&mut self, key: ModelKey) {
+    fn unload(&mut self, key: ModelKey) {
         self.networks.remove(&key);
     }
 
-    /// Drops every network. The threads stay.
-    pub(super) fn reopen(&mut self) {
-        self.networks.clear();
+    fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> StartedBatch<Infallible> {
+        StartedBatch::Done(self.run(model, rows, bucket))
     }
 
+    fn has_run(&self, running: &Infallible) -> bool {
+        match *running {}
+    }
+
+    fn finish(&mut self, running: Infallible) -> Result<Vec<RowOutput>, DeviceError> {
+        match running {}
+    }
+
+    /// Drops every network. The threads stay.
+    fn reopen(&mut self) -> Result<(), DeviceError> {
+        self.networks.clear();
+        Ok(())
+    }
+
+    fn bucket_tolerance(&self, _: Precision) -> f32 {
+        BUCKET_TOLERANCE
+    }
+}
+
+impl CpuMachine {
     /// Runs all rows and returns their outputs. The error of one row is the error of all.
     pub(super) fn run(
         &self,
@@ -219,7 +289,8 @@ mod tests {
     const BUCKET: usize = 8;
 
     fn machine(threads: usize) -> CpuMachine {
-        CpuMachine::open(threads, KernelChoice::Auto).unwrap()
+        let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
+        CpuSpec { threads, kernels, chosen }.open().unwrap().0
     }
 
     /// Returns a reader whose rows have a little more than half the bytes of a part, and the input

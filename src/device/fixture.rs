@@ -4,23 +4,27 @@
 //! The machines follow one metaphor. A staged machine reports what it does to its [`Director`], and
 //! the director tells it the next step.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use candle_core::Tensor;
 
-use super::cpu::CpuMachine;
+use super::cpu::{CpuMachine, CpuSpec};
 use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
-use super::machine::{Machine, MachineSpec, StartedBatch};
+use super::machine::{Machine, StartedBatch};
+use super::spec::MachineSpec;
 use super::watchdog::Timeouts;
+use super::worker::DeviceThread;
 use super::{
     DeviceDescription, DeviceError, DeviceGroup, DevicePlan, DeviceSet, DeviceSettings,
     LoadedModel, Loss, RowOutput,
 };
-use crate::engine::cpu::KernelChoice;
+use crate::engine::Precision;
+use crate::engine::cpu::{KernelChoice, SelectError};
 use crate::image::RgbImage;
-use crate::model::Manifest;
+use crate::model::{Manifest, Package};
 
 /// Manifest of an embedder with 112×112 pixels as input, without scaling. Its one output is one
 /// value.
@@ -155,8 +159,8 @@ fn grey_values(input: &Tensor) -> Result<Vec<u8>, DeviceError> {
 
 /// A staged machine that is not open yet. It computes as the CPU does and reports to a
 /// [`Director`].
-pub(crate) struct Stage {
-    pub(super) name: String,
+pub(super) struct Stage {
+    name: String,
     reports: tokio::sync::mpsc::Sender<Report>,
     steps: mpsc::Receiver<Step>,
     /// Whether the machine stops before it opens, without a report.
@@ -186,11 +190,11 @@ pub(crate) enum Step {
 }
 
 /// An open staged machine.
-pub(crate) struct StagedMachine {
+struct StagedMachine {
     name: String,
     reports: tokio::sync::mpsc::Sender<Report>,
     steps: mpsc::Receiver<Step>,
-    pub(super) cpu: CpuMachine,
+    cpu: CpuMachine,
 }
 
 /// The test's control of a staged machine. Once it is dropped, the machine no longer stops.
@@ -212,7 +216,8 @@ pub(super) async fn staged_with_timeouts(
     timeouts: &Timeouts,
 ) -> (DeviceGroup, Vec<Director>) {
     let (stages, directors): (Vec<_>, Vec<_>) = (0..count).map(Stage::new).unzip();
-    let machines = stages.into_iter().map(MachineSpec::Staged).collect();
+    let spec = |stage: Stage| -> Box<dyn MachineSpec> { Box::new(stage) };
+    let machines = stages.into_iter().map(spec).collect();
     (
         DevicePlan::from_machines(machines, &settings)
             .expect("the plan is valid")
@@ -232,56 +237,96 @@ impl Stage {
         (stage, Director { reports, steps: step_sender })
     }
 
-    pub(super) fn cuda_number(&self) -> Option<usize> {
-        self.name.strip_prefix("cuda:")?.parse().ok()
-    }
-
-    pub(super) fn open(self) -> Result<(Machine, DeviceDescription), DeviceError> {
+    fn open(self) -> Result<(StagedMachine, DeviceDescription), DeviceError> {
         let Self { name, reports, steps, stops_before_opening } = self;
         if stops_before_opening {
             // Returns an error, and the machine continues, once the director is dropped.
             steps.recv().ok();
         }
-        let description = CpuMachine::describe(1, KernelChoice::Auto, "staged")?;
+        let chosen = "staged".to_owned();
+        let cpu = CpuSpec { threads: 1, kernels: KernelChoice::Auto, chosen };
+        let (cpu, description) = cpu.open()?;
         let description = DeviceDescription { name: name.clone(), ..description };
-        let cpu = CpuMachine::open(1, KernelChoice::Auto)?;
-        Ok((Machine::Staged(StagedMachine { name, reports, steps, cpu }), description))
+        Ok((StagedMachine { name, reports, steps, cpu }, description))
     }
 }
 
-impl StagedMachine {
-    pub(super) fn start(
-        &mut self,
-        model: &LoadedModel,
-        rows: &[RgbImage],
-        bucket: usize,
-    ) -> StartedBatch {
-        let outputs = self.cpu.run(model, rows, bucket);
-        self.report(Report::Started(rows.iter().map(|row| row.pixels()[0]).collect()));
-        StartedBatch::Staged(outputs)
+impl MachineSpec for Stage {
+    fn name(&self) -> String {
+        self.name.clone()
     }
 
-    pub(super) fn finish(
-        &mut self,
-        outputs: Result<Vec<RowOutput>, DeviceError>,
-    ) -> Result<Vec<RowOutput>, DeviceError> {
-        self.wait_for_step(Report::Finishing)?;
-        outputs
+    fn cuda_number(&self) -> Option<usize> {
+        self.name.strip_prefix("cuda:")?.parse().ok()
     }
 
-    pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
-        self.wait_for_step(Report::Reopening)?;
-        self.cpu.reopen();
+    fn check(&self) -> Result<(), DeviceError> {
         Ok(())
     }
 
-    pub(super) fn unload(&mut self, key: ModelKey) {
+    fn check_precision(&self, _: Precision) -> Result<(), SelectError> {
+        Ok(())
+    }
+
+    fn can_hang(&self) -> bool {
+        true
+    }
+
+    fn default_slots(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn run(self: Box<Self>, thread: DeviceThread) {
+        thread.run(|_| self.open());
+    }
+}
+
+impl Machine for StagedMachine {
+    /// The outputs, which are computed when the batch is started.
+    type Running = Result<Vec<RowOutput>, DeviceError>;
+
+    fn load(&mut self, model: &LoadedModel, package: &Package) -> Result<(), DeviceError> {
+        self.cpu.load(model, package)
+    }
+
+    fn unload(&mut self, key: ModelKey) {
         self.cpu.unload(key);
         if key != ModelKey::Trial {
             self.report(Report::Freed);
         }
     }
 
+    fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> StartedBatch<Self::Running> {
+        let outputs = self.cpu.run(model, rows, bucket);
+        self.report(Report::Started(rows.iter().map(|row| row.pixels()[0]).collect()));
+        StartedBatch::Running(outputs)
+    }
+
+    fn has_run(&self, _: &Self::Running) -> bool {
+        true
+    }
+
+    fn finish(&mut self, outputs: Self::Running) -> Result<Vec<RowOutput>, DeviceError> {
+        self.wait_for_step(Report::Finishing)?;
+        outputs
+    }
+
+    fn reopen(&mut self) -> Result<(), DeviceError> {
+        self.wait_for_step(Report::Reopening)?;
+        self.cpu.reopen()
+    }
+
+    fn bucket_tolerance(&self, precision: Precision) -> f32 {
+        self.cpu.bucket_tolerance(precision)
+    }
+}
+
+impl StagedMachine {
     fn wait_for_step(&mut self, at: Report) -> Result<(), DeviceError> {
         self.report(at);
         match self.steps.recv() {

@@ -11,8 +11,8 @@ use crate::model::{Golden, GoldenMismatch, ModelError, Package};
 
 /// Builds the network, checks its golden in two buckets and warms every bucket. After an error the
 /// machine may hold a network that must not serve.
-pub(super) fn load(
-    machine: &mut Machine,
+pub(super) fn load<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<LoadTiming, DeviceError> {
@@ -26,8 +26,8 @@ pub(super) fn load(
 
 /// Checks the golden and returns the time it took. If the golden has another input size than the
 /// model, the check runs on a second network of the golden's size.
-fn check_golden(
-    machine: &mut Machine,
+fn check_golden<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<Duration, DeviceError> {
@@ -47,8 +47,8 @@ fn check_golden(
 
 /// Checks that each golden row alone gives the golden's output, and gives it again in a larger
 /// bucket.
-fn check_rows(
-    machine: &mut Machine,
+fn check_rows<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     golden: &Golden,
 ) -> Result<(), DeviceError> {
@@ -66,8 +66,8 @@ fn check_rows(
 
 /// Runs `rows` again together in one bucket, with padding if a bucket is larger than their number.
 /// Each output must pass `check_answer`, and must be near the output of the row `alone`.
-fn check_bucket(
-    machine: &mut Machine,
+fn check_bucket<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
@@ -106,8 +106,8 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// Runs every bucket once and returns the time of each. After that no request pays for first
 /// allocations and choices of algorithms.
-fn warm_up(
-    machine: &mut Machine,
+fn warm_up<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
 ) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
@@ -140,7 +140,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::device::cpu::{CpuMachine, RunNetwork};
+    use crate::device::cpu::{CpuMachine, CpuSpec, RunNetwork};
     use crate::device::fixture::{all_devices, grey, grey_network, manifest};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
@@ -153,8 +153,9 @@ mod tests {
         package
     }
 
-    fn machine() -> Machine {
-        Machine::Cpu(CpuMachine::open(2, KernelChoice::Auto).unwrap())
+    fn machine() -> CpuMachine {
+        let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
+        CpuSpec { threads: 2, kernels, chosen }.open().unwrap().0
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {

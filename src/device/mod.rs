@@ -38,6 +38,7 @@ mod placement;
 mod plan;
 mod running;
 mod settings;
+mod spec;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -75,11 +76,11 @@ pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 use health::StateReporter;
 use inbox::{Inbox, Work};
-use machine::MachineSpec;
 use placement::Placements;
 use plan::in_precision;
+use spec::MachineSpec;
 use watchdog::{Heartbeat, Timeouts, Watchdog};
-use worker::Worker;
+use worker::DeviceThread;
 
 /// An open group of devices.
 ///
@@ -131,8 +132,8 @@ impl DeviceGroup {
     }
 
     async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
-        let DevicePlan { machines, placements, slots, precision, .. } = plan;
-        let names = machines.iter().map(MachineSpec::name);
+        let DevicePlan { machines, placements, slots, precision } = plan;
+        let names = machines.iter().map(|machine| machine.name());
         let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
@@ -242,30 +243,23 @@ async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Optio
 
 impl OpeningDevice {
     fn start(
-        machine: MachineSpec,
+        machine: Box<dyn MachineSpec>,
         reporter: StateReporter,
         slots: NonZeroUsize,
         timeouts: Timeouts,
     ) -> Result<Self, DeviceError> {
-        let (sender, receiver) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
+        let (sender, inbox) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
         let (reply, opened) = oneshot::channel();
         let (alive, thread_alive) = channel();
         let (name, can_hang) = (machine.name(), machine.can_hang());
         let heartbeat = Arc::new(Heartbeat::default());
         let poll_interval = timeouts.poll_interval;
         let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
+        let device = DeviceThread { inbox, slots, reporter, heartbeat, timeouts, opened: reply };
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes the channel when this thread ends.
             let _alive: Sender<()> = alive;
-            heartbeat.begin("opening the device", Instant::now(), timeouts.open);
-            match machine.open(slots) {
-                Ok((machine, description)) => {
-                    drop(reply.send(Ok(description)));
-                    Worker::new(machine, receiver, slots.get(), reporter, heartbeat, timeouts)
-                        .serve();
-                }
-                Err(error) => drop(reply.send(Err(error))),
-            }
+            machine.run(device);
         })?;
         if can_hang {
             let watchdog = Watchdog {

@@ -3,25 +3,24 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use super::cpu::CpuSpec;
 #[cfg(feature = "cuda")]
-use super::cuda::{find_gpus, find_gpus_without_opening};
-use super::machine::MachineSpec;
+use super::cuda::{CudaSpec, find_gpus, find_gpus_without_opening};
 use super::placement::Placements;
+use super::spec::MachineSpec;
 use super::watchdog::Timeouts;
 use super::{DeviceChoice, DeviceError, DeviceGroup, DeviceSettings};
 use crate::engine::Precision;
-use crate::engine::cpu::KernelChoice;
 use crate::model::Package;
 
 /// The devices of some settings, not open yet.
 pub struct DevicePlan {
-    pub(super) machines: Vec<MachineSpec>,
+    pub(super) machines: Vec<Box<dyn MachineSpec>>,
     pub(super) placements: Placements,
     /// Slots of each device.
     pub(super) slots: NonZeroUsize,
     /// Precision of all models; `None` leaves the choice to each manifest.
     pub(super) precision: Option<Precision>,
-    kernels: KernelChoice,
 }
 
 impl DevicePlan {
@@ -44,21 +43,20 @@ impl DevicePlan {
     pub fn without_opening(settings: &DeviceSettings) -> Result<Self, DeviceError> {
         let machines = machines_of(settings, find_gpus_without_opening)?;
         let plan = Self::from_machines(machines, settings)?;
-        plan.machines.iter().try_for_each(MachineSpec::check)?;
+        plan.machines.iter().try_for_each(|machine| machine.check())?;
         Ok(plan)
     }
 
     /// Returns a plan of these machines.
     pub(super) fn from_machines(
-        machines: Vec<MachineSpec>,
+        machines: Vec<Box<dyn MachineSpec>>,
         settings: &DeviceSettings,
     ) -> Result<Self, DeviceError> {
-        let numbers: Vec<_> = machines.iter().map(MachineSpec::cuda_number).collect();
+        let numbers: Vec<_> = machines.iter().map(|machine| machine.cuda_number()).collect();
         let placements = Placements::parse(&settings.placement, &numbers)?;
-        let default = machines.iter().map(MachineSpec::default_slots).max();
+        let default = machines.iter().map(|machine| machine.default_slots()).max();
         let slots = NonZeroUsize::new(settings.slots).or(default).unwrap_or(NonZeroUsize::MIN);
-        let (precision, kernels) = (settings.precision, settings.kernels);
-        Ok(Self { machines, placements, slots, precision, kernels })
+        Ok(Self { machines, placements, slots, precision: settings.precision })
     }
 
     /// Returns the package in the precision that these devices will compute it in.
@@ -68,9 +66,9 @@ impl DevicePlan {
     /// kernels for.
     pub fn apply_precision(&self, package: Package) -> Result<Package, DeviceError> {
         let package = in_precision(package, self.precision)?;
-        if self.machines.iter().any(MachineSpec::is_cpu) {
-            let kernels = self.kernels.describe(package.manifest.precision);
-            kernels.map_err(|source| DeviceError::Load {
+        for machine in &self.machines {
+            let checked = machine.check_precision(package.manifest.precision);
+            checked.map_err(|source| DeviceError::Load {
                 model: package.id(),
                 source: Box::new(source.into()),
             })?;
@@ -97,7 +95,7 @@ impl DevicePlan {
 impl fmt::Display for DevicePlan {
     /// Writes the names of the devices, such as `cuda:0, cuda:1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = self.machines.iter().map(MachineSpec::name).collect();
+        let names: Vec<String> = self.machines.iter().map(|machine| machine.name()).collect();
         f.write_str(&names.join(", "))
     }
 }
@@ -116,10 +114,10 @@ impl fmt::Debug for DevicePlan {
 fn machines_of(
     settings: &DeviceSettings,
     gpus_of_auto: fn() -> Result<Vec<usize>, String>,
-) -> Result<Vec<MachineSpec>, DeviceError> {
-    let cpu = |chosen: String| {
+) -> Result<Vec<Box<dyn MachineSpec>>, DeviceError> {
+    let cpu = |chosen: String| -> Vec<Box<dyn MachineSpec>> {
         let threads = settings.threads().get();
-        vec![MachineSpec::Cpu { threads, kernels: settings.kernels, chosen }]
+        vec![Box::new(CpuSpec { threads, kernels: settings.kernels, chosen })]
     };
     match &settings.device {
         DeviceChoice::Cpu => Ok(cpu("asked for".to_owned())),
@@ -136,8 +134,10 @@ fn gpu_specs(
     numbers: &[usize],
     chosen: &'static str,
     settings: &DeviceSettings,
-) -> Result<Vec<MachineSpec>, DeviceError> {
-    let spec = |&number| MachineSpec::Cuda { number, settings: settings.cuda, chosen };
+) -> Result<Vec<Box<dyn MachineSpec>>, DeviceError> {
+    let spec = |&number| -> Box<dyn MachineSpec> {
+        Box::new(CudaSpec { number, settings: settings.cuda, chosen })
+    };
     Ok(numbers.iter().map(spec).collect())
 }
 
@@ -146,7 +146,7 @@ fn gpu_specs(
     numbers: &[usize],
     _: &'static str,
     _: &DeviceSettings,
-) -> Result<Vec<MachineSpec>, DeviceError> {
+) -> Result<Vec<Box<dyn MachineSpec>>, DeviceError> {
     Err(DeviceError::CudaNotBuilt { number: numbers.first().copied().unwrap_or_default() })
 }
 
@@ -177,6 +177,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::engine::cpu::KernelChoice;
 
     fn iris() -> Package {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");

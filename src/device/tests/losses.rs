@@ -10,7 +10,6 @@ use super::{
 use crate::device::fixture::{
     Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with_timeouts,
 };
-use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Timeouts;
 use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Health, Slot};
 use crate::image::RgbImage;
@@ -210,7 +209,7 @@ async fn a_device_that_hangs_while_it_is_opened_is_refused() {
     let (mut stage, director) = Stage::new(0);
     stage.stops_before_opening = true;
     let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
-    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &with_slots(1)).unwrap();
+    let plan = DevicePlan::from_machines(vec![Box::new(stage)], &with_slots(1)).unwrap();
     let opened = plan.open_with_timeouts(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);
