@@ -113,7 +113,7 @@ impl Machine for CpuMachine {
         let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.team))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
-        self.networks.insert(model.key(), with_output_order(network, order));
+        self.insert(model.key(), with_output_order(network, order));
         Ok(())
     }
 
@@ -150,6 +150,11 @@ impl Machine for CpuMachine {
 }
 
 impl CpuMachine {
+    /// Keeps a network under the key of its model.
+    pub(super) fn insert(&mut self, key: ModelKey, network: RunNetwork) {
+        self.networks.insert(key, network);
+    }
+
     /// Runs all rows and returns their outputs. The error of one row is the error of all.
     pub(super) fn run(
         &self,
@@ -191,11 +196,7 @@ impl CpuMachine {
         bucket.min(for_each * threads)
     }
 
-    fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {
-        #[cfg(test)]
-        if let Some(run) = model.test_network() {
-            return Ok(run);
-        }
+    fn network(&self, model: &LoadedModel) -> Result<&RunNetwork, DeviceError> {
         let network = self.networks.get(&model.key());
         network.ok_or_else(|| DeviceError::NotLoaded { model: model.id() })
     }
@@ -284,27 +285,40 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::device::fixture::{PANICS, all_devices, grey, grey_network, manifest};
+    use crate::device::fixture::{PANICS, TestNetworks, all_devices, grey, grey_network, manifest};
 
     const BUCKET: usize = 8;
 
-    fn machine(threads: usize) -> CpuMachine {
+    fn machine(threads: usize, networks: &TestNetworks) -> CpuMachine {
         let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
-        CpuSpec { threads, kernels, chosen }.open().unwrap().0
+        let mut machine = CpuSpec { threads, kernels, chosen }.open().unwrap().0;
+        networks.insert_into(&mut machine);
+        machine
     }
 
-    /// Returns a reader whose rows have a little more than half the bytes of a part, and the input
-    /// tensors that it is given. These share memory with the tensors in the machine.
-    fn large_reader() -> (LoadedModel, Arc<Mutex<Vec<Tensor>>>) {
-        let fed = Arc::new(Mutex::new(Vec::new()));
-        let mut manifest = manifest("large", "1", &[BUCKET]);
-        (manifest.input.width, manifest.input.height) = (592, 592);
-        let record = Arc::clone(&fed);
-        let run = move |input: &Tensor| {
-            record.lock().push(input.clone());
-            grey_network(input)
-        };
-        (LoadedModel::with_test_network(manifest, all_devices(), Box::new(run)), fed)
+    /// A reader whose rows have a little more than half the bytes of a part.
+    struct LargeReader {
+        model: LoadedModel,
+        networks: TestNetworks,
+        /// The input tensors that the network is given. These share memory with the tensors in the
+        /// machine.
+        fed: Arc<Mutex<Vec<Tensor>>>,
+    }
+
+    impl LargeReader {
+        fn new() -> Self {
+            let mut networks = TestNetworks::default();
+            let fed = Arc::new(Mutex::new(Vec::new()));
+            let mut manifest = manifest("large", "1", &[BUCKET]);
+            (manifest.input.width, manifest.input.height) = (592, 592);
+            let record = Arc::clone(&fed);
+            let run = move |input: &Tensor| {
+                record.lock().push(input.clone());
+                grey_network(input)
+            };
+            let model = networks.add(manifest, all_devices(), Box::new(run));
+            Self { model, networks, fed }
+        }
     }
 
     fn large_grey(value: u8) -> RgbImage {
@@ -318,9 +332,9 @@ mod tests {
         for (threads, rows, parts) in
             [(1, 8, vec![1; 8]), (2, 8, vec![2; 4]), (3, 8, vec![3, 3, 2]), (2, 3, vec![2, 2])]
         {
-            let (model, fed) = large_reader();
+            let LargeReader { model, networks, fed } = LargeReader::new();
             let images: Vec<RgbImage> = (1..=rows).map(large_grey).collect();
-            let outputs = machine(threads).run(&model, &images, BUCKET).unwrap();
+            let outputs = machine(threads, &networks).run(&model, &images, BUCKET).unwrap();
             let values: Vec<f32> = outputs.iter().map(|row| row.slices()[0][0]).collect();
             assert!(values.into_iter().eq((1..=rows).map(f32::from)), "{threads} threads");
             let sizes: Vec<usize> = fed.lock().iter().map(|input| input.dims()[0]).collect();
@@ -331,8 +345,8 @@ mod tests {
     #[test]
     fn input_tensors_are_wiped_also_after_a_panic() {
         for value in [7, PANICS] {
-            let (model, fed) = large_reader();
-            let run = machine(2).run(&model, &[large_grey(value)], BUCKET);
+            let LargeReader { model, networks, fed } = LargeReader::new();
+            let run = machine(2, &networks).run(&model, &[large_grey(value)], BUCKET);
             assert_eq!(run.is_err(), value == PANICS);
             for input in fed.lock().iter() {
                 let largest = input.abs().unwrap().max_all().unwrap();
@@ -344,9 +358,10 @@ mod tests {
 
     #[test]
     fn small_rows_run_in_one_part() {
-        let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(grey_network));
-        assert_eq!(machine(2).part_rows(&model, 32), 32);
-        assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("tiny", &[32]);
+        let machine = machine(2, &networks);
+        assert_eq!(machine.part_rows(&model, 32), 32);
+        assert!(machine.run(&model, &[grey(1)], 32).is_ok());
     }
 }

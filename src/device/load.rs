@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::device::cpu::{CpuMachine, CpuSpec, RunNetwork};
-    use crate::device::fixture::{all_devices, grey, grey_network, manifest};
+    use crate::device::fixture::{TestNetworks, all_devices, grey, grey_network, manifest};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
@@ -153,14 +153,16 @@ mod tests {
         package
     }
 
-    fn machine() -> CpuMachine {
+    fn machine(networks: &TestNetworks) -> CpuMachine {
         let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
-        CpuSpec { threads: 2, kernels, chosen }.open().unwrap().0
+        let mut machine = CpuSpec { threads: 2, kernels, chosen }.open().unwrap().0;
+        networks.insert_into(&mut machine);
+        machine
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
         let model = LoadedModel::new(1, package, all_devices(), Vec::new());
-        let timing = load(&mut machine(), &model, package)?;
+        let timing = load(&mut machine(&TestNetworks::default()), &model, package)?;
         Ok((model, timing))
     }
 
@@ -196,12 +198,12 @@ mod tests {
             let outputs = grey_network(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
-        let mut machine = machine();
         let cases: [(RunNetwork, bool); 2] =
             [(Box::new(grey_network), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
-            let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
+            let mut networks = TestNetworks::default();
+            let model = networks.add(manifest("tiny", "1", &[1, 3]), all_devices(), run);
+            let mut machine = machine(&networks);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -235,10 +237,10 @@ mod tests {
         let package = package("fr_liveness/0.0.1");
         let golden = package.golden().unwrap();
         let checked = |shift| {
+            let mut networks = TestNetworks::default();
             let run = golden_network(&golden, shift);
-            let manifest = package.manifest.clone();
-            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
-            check_rows(&mut machine(), &model, &golden)
+            let model = networks.add(package.manifest.clone(), all_devices(), run);
+            check_rows(&mut machine(&networks), &model, &golden)
         };
         checked(0.0).unwrap();
         let near = checked(1e-3).unwrap_err();

@@ -6,8 +6,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::DeviceSet;
-#[cfg(test)]
-use super::cpu::RunNetwork;
 use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
@@ -23,9 +21,6 @@ pub struct LoadedModel {
     /// One signal for each device that holds a network of the model.
     _signals: Vec<DropSignal>,
     timing: OnceLock<LoadTiming>,
-    /// A network of a test, which runs without being loaded onto a device.
-    #[cfg(test)]
-    test_network: Option<RunNetwork>,
 }
 
 /// Calls a function when it is dropped: tells a device that the last handle of a model is gone.
@@ -67,40 +62,29 @@ impl LoadedModel {
         placement: DeviceSet,
         signals: Vec<DropSignal>,
     ) -> Self {
+        let manifest = package.manifest.clone();
         Self {
             dir: package.dir().to_owned(),
-            placement,
             _signals: signals,
-            ..Self::bare(ModelKey::Live(key), package.manifest.clone())
+            ..Self::without_files(ModelKey::Live(key), manifest, placement)
         }
     }
 
     /// Returns a trial handle of the same model with another input contract.
     pub(super) fn trial(&self, input: &InputContract) -> Self {
         let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
-        Self::bare(ModelKey::Trial, manifest)
+        Self::without_files(ModelKey::Trial, manifest, DeviceSet::of([]))
     }
 
-    /// Returns a model that any device runs with `run`, without a load, a check or a warm-up.
-    #[cfg(test)]
-    pub(crate) fn with_test_network(
-        manifest: Manifest,
-        placement: DeviceSet,
-        run: RunNetwork,
-    ) -> Self {
-        Self { placement, test_network: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
-    }
-
-    fn bare(key: ModelKey, manifest: Manifest) -> Self {
+    /// Returns a handle of a network that no device loads again after a loss.
+    pub(super) fn without_files(key: ModelKey, manifest: Manifest, placement: DeviceSet) -> Self {
         Self {
             key,
             manifest,
             dir: PathBuf::new(),
-            placement: DeviceSet::of([]),
+            placement,
             _signals: Vec::new(),
             timing: OnceLock::new(),
-            #[cfg(test)]
-            test_network: None,
         }
     }
 
@@ -145,11 +129,6 @@ impl LoadedModel {
 
     pub(super) fn dir(&self) -> &std::path::Path {
         &self.dir
-    }
-
-    #[cfg(test)]
-    pub(super) fn test_network(&self) -> Option<&RunNetwork> {
-        self.test_network.as_ref()
     }
 
     pub(super) fn smallest_bucket(&self) -> usize {
