@@ -1,11 +1,10 @@
-//! The devices that the operator asks for, and the machines that this gives.
+//! The devices that the operator asks for.
 
 use std::fmt;
 use std::str::FromStr;
 
+use super::DeviceError;
 use super::device_set::DEVICES_MAX;
-use super::machine::MachineSpec;
-use super::{DeviceError, DeviceSettings};
 
 /// The devices asked for. [`fmt::Display`] and [`FromStr`] use the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,17 +16,6 @@ pub enum DeviceChoice {
     Auto,
     /// `cuda:0,1`: these CUDA devices and no others.
     Cuda(Vec<usize>),
-}
-
-/// The description of a device, for the log and reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceDescription {
-    /// Name, such as `cpu` or `cuda:0`.
-    pub name: String,
-    /// The kernels and the hardware or threads that run them.
-    pub kernels: String,
-    /// Why this device was chosen.
-    pub chosen: String,
 }
 
 impl FromStr for DeviceChoice {
@@ -72,97 +60,11 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-impl fmt::Display for DeviceDescription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}; {})", self.name, self.kernels, self.chosen)
-    }
-}
-
-impl DeviceChoice {
-    /// Returns the machines of this choice. `gpus_of_auto` finds the GPUs for `auto`, or returns
-    /// why the CPU is chosen instead.
-    ///
-    /// # Errors
-    /// Returns an error if this build does not support the devices.
-    pub(super) fn machines(
-        &self,
-        settings: &DeviceSettings,
-        gpus_of_auto: fn() -> Result<Vec<usize>, String>,
-    ) -> Result<Vec<MachineSpec>, DeviceError> {
-        let cpu = |chosen: String| {
-            let threads = settings.threads().get();
-            vec![MachineSpec::Cpu { threads, kernels: settings.kernels, chosen }]
-        };
-        match self {
-            Self::Cpu => Ok(cpu("asked for".to_owned())),
-            Self::Auto => Ok(match gpus_of_auto() {
-                Ok(numbers) => gpu_specs(numbers.into_iter(), "chosen by auto", settings)?,
-                Err(why) => cpu(format!("chosen by auto: {why}")),
-            }),
-            Self::Cuda(numbers) => gpu_specs(numbers.iter().copied(), "asked for", settings),
-        }
-    }
-}
-
-/// Returns the ordinals of the GPUs that can be used, or why none can. Opens each GPU briefly.
-#[cfg(feature = "cuda")]
-pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
-    let found = super::cuda::survey();
-    if let Some(why) = found.unusable {
-        return Err(why);
-    }
-    let mut numbers = Vec::new();
-    for (number, gpu) in found.devices.iter().enumerate() {
-        match &gpu.unusable {
-            None => numbers.push(number),
-            Some(why) => tracing::warn!(number, why, "auto leaves out a GPU that cannot be used"),
-        }
-    }
-    Ok(numbers)
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(super) fn find_gpus() -> Result<Vec<usize>, String> {
-    Err("this build has no CUDA support".to_owned())
-}
-
-/// Returns the ordinals of the GPUs that are present and new enough, without opening them, or why
-/// there is none.
-#[cfg(feature = "cuda")]
-pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
-    super::cuda::find_gpus_without_opening()
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(super) use find_gpus as find_gpus_without_opening;
-
-#[cfg(feature = "cuda")]
-fn gpu_specs(
-    numbers: impl Iterator<Item = usize>,
-    chosen: &'static str,
-    settings: &DeviceSettings,
-) -> Result<Vec<MachineSpec>, DeviceError> {
-    let spec = |number| MachineSpec::Cuda { number, settings: settings.cuda, chosen };
-    Ok(numbers.map(spec).collect())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpu_specs(
-    mut numbers: impl Iterator<Item = usize>,
-    _: &'static str,
-    _: &DeviceSettings,
-) -> Result<Vec<MachineSpec>, DeviceError> {
-    Err(DeviceError::CudaNotBuilt { number: numbers.next().unwrap_or_default() })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::cpu::KernelChoice;
 
     #[test]
     fn the_three_kinds_of_device_are_read() {
@@ -182,34 +84,6 @@ mod tests {
             let error = given.parse::<DeviceChoice>().unwrap_err();
             assert!(matches!(error, DeviceError::CudaNumbers { .. }), "{given}: {error}");
         }
-    }
-
-    #[test]
-    fn cuda_is_never_replaced_silently() {
-        let machines =
-            DeviceChoice::Cuda(vec![3, 1]).machines(&DeviceSettings::default(), find_gpus);
-        assert_eq!(
-            machines.err().unwrap().to_string(),
-            "device cuda:3 was asked for, but this build has no CUDA support (feature `cuda`)"
-        );
-    }
-
-    #[test]
-    fn auto_says_what_it_chose() {
-        let kernels = KernelChoice::Portable;
-        let settings = DeviceSettings { threads: 2, kernels, ..DeviceSettings::default() };
-        let description = |choice: DeviceChoice| {
-            let mut machines = choice.machines(&settings, find_gpus).unwrap();
-            machines.pop().unwrap().open(NonZeroUsize::MIN).unwrap().1
-        };
-        let auto = description(DeviceChoice::Auto);
-        assert_eq!(auto.name, "cpu");
-        assert!(auto.to_string().contains("auto"), "{auto}");
-        let cpu = description(DeviceChoice::Cpu);
-        assert_eq!(
-            (cpu.kernels.as_str(), cpu.chosen.as_str()),
-            ("portable kernels, 2 threads", "asked for")
-        );
     }
 
     proptest! {

@@ -4,14 +4,19 @@
 //! 40 MiB.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device as CandleDevice, InplaceOp1, Layout, Tensor, bail};
 
 use super::loaded::ModelKey;
+use super::machine::{Machine, StartedBatch};
+use super::spec::MachineSpec;
+use super::worker::DeviceThread;
 use super::{DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cpu::{KernelChoice, ThreadTeam};
+use crate::engine::cpu::{KernelChoice, SelectError, ThreadTeam};
 use crate::engine::{Network, Precision};
 use crate::image::RgbImage;
 use crate::model::{Manifest, OutputSpec, Package};
@@ -20,6 +25,16 @@ use crate::trust::{Secret, Wipe};
 /// A network as a function: the input is `[bucket, row shape…]`, the result has one tensor
 /// `[bucket, …]` per output, in the order of the manifest.
 pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceError> + Send + Sync>;
+
+/// The CPU before its threads are started.
+pub(super) struct CpuSpec {
+    /// Threads that run networks.
+    pub(super) threads: usize,
+    /// Kernels to use.
+    pub(super) kernels: KernelChoice,
+    /// Text for [`DeviceDescription::chosen`].
+    pub(super) chosen: String,
+}
 
 /// The CPU with its thread team and its networks.
 pub(super) struct CpuMachine {
@@ -32,33 +47,64 @@ pub(super) struct CpuMachine {
 /// small beside the networks themselves.
 const PART_BYTES: usize = 8 << 20;
 
-impl CpuMachine {
-    /// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
-    pub(super) const BUCKET_TOLERANCE: f32 = 1e-5;
+/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
+const BUCKET_TOLERANCE: f32 = 1e-5;
 
+impl MachineSpec for CpuSpec {
+    fn name(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn cuda_number(&self) -> Option<usize> {
+        None
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        self.describe().map(drop)
+    }
+
+    fn check_precision(&self, precision: Precision) -> Result<(), SelectError> {
+        self.kernels.describe(precision).map(drop)
+    }
+
+    /// Work on the CPU runs on threads of this process and always ends.
+    fn can_hang(&self) -> bool {
+        false
+    }
+
+    /// With one slot, every batch is formed at the last moment.
+    fn default_slots(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn run(self: Box<Self>, thread: DeviceThread) {
+        thread.run(|_| self.open());
+    }
+}
+
+impl CpuSpec {
     /// Starts the threads that run networks.
-    pub(super) fn open(threads: usize, kernels: KernelChoice) -> Result<Self, DeviceError> {
-        let team = Arc::new(ThreadTeam::new(threads).map_err(DeviceError::Thread)?);
-        Ok(Self { team, kernels, networks: BTreeMap::new() })
+    pub(super) fn open(&self) -> Result<(CpuMachine, DeviceDescription), DeviceError> {
+        let description = self.describe()?;
+        let team = Arc::new(ThreadTeam::new(self.threads).map_err(DeviceError::Thread)?);
+        Ok((CpuMachine { team, kernels: self.kernels, networks: BTreeMap::new() }, description))
     }
 
-    /// Returns the description of the CPU; `chosen` says why this device was chosen.
-    pub(super) fn describe(
-        threads: usize,
-        kernels: KernelChoice,
-        chosen: &str,
-    ) -> Result<DeviceDescription, DeviceError> {
-        let kernels = kernels.describe(Precision::F32)?;
-        let kernels = format!("{kernels} kernels, {threads} threads");
-        Ok(DeviceDescription { name: "cpu".to_owned(), kernels, chosen: chosen.to_owned() })
+    fn describe(&self) -> Result<DeviceDescription, DeviceError> {
+        let kernels = self.kernels.describe(Precision::F32)?;
+        Ok(DeviceDescription {
+            name: self.name(),
+            kernels: format!("{kernels} kernels, {} threads", self.threads),
+            chosen: self.chosen.clone(),
+        })
     }
+}
 
-    /// Builds the network of the model and keeps it under the key of the model.
-    pub(super) fn load(
-        &mut self,
-        model: &LoadedModel,
-        package: &Package,
-    ) -> Result<(), DeviceError> {
+impl Machine for CpuMachine {
+    /// No batch needs waiting, because the CPU computes inside `start`.
+    type Running = Infallible;
+
+    fn load(&mut self, model: &LoadedModel, package: &Package) -> Result<(), DeviceError> {
         let manifest = model.manifest();
         let graph = package
             .graph_for(&manifest.input)
@@ -67,17 +113,46 @@ impl CpuMachine {
         let network = Network::cpu(&graph, self.kernels, precision, Arc::clone(&self.team))
             .map_err(|source| DeviceError::Load { model: model.id(), source: Box::new(source) })?;
         let order = output_order(&network, manifest);
-        self.networks.insert(model.key(), with_output_order(network, order));
+        self.insert(model.key(), with_output_order(network, order));
         Ok(())
     }
 
-    pub(super) fn unload(&mut self, key: ModelKey) {
+    fn unload(&mut self, key: ModelKey) {
         self.networks.remove(&key);
     }
 
+    fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> StartedBatch<Infallible> {
+        StartedBatch::Done(self.run(model, rows, bucket))
+    }
+
+    fn has_run(&self, running: &Infallible) -> bool {
+        match *running {}
+    }
+
+    fn finish(&mut self, running: Infallible) -> Result<Vec<RowOutput>, DeviceError> {
+        match running {}
+    }
+
     /// Drops every network. The threads stay.
-    pub(super) fn reopen(&mut self) {
+    fn reopen(&mut self) -> Result<(), DeviceError> {
         self.networks.clear();
+        Ok(())
+    }
+
+    fn bucket_tolerance(&self, _: Precision) -> f32 {
+        BUCKET_TOLERANCE
+    }
+}
+
+impl CpuMachine {
+    /// Keeps a network under the key of its model.
+    pub(super) fn insert(&mut self, key: ModelKey, network: RunNetwork) {
+        self.networks.insert(key, network);
     }
 
     /// Runs all rows and returns their outputs. The error of one row is the error of all.
@@ -121,11 +196,7 @@ impl CpuMachine {
         bucket.min(for_each * threads)
     }
 
-    fn network<'a>(&'a self, model: &'a LoadedModel) -> Result<&'a RunNetwork, DeviceError> {
-        #[cfg(test)]
-        if let Some(run) = model.test_network() {
-            return Ok(run);
-        }
+    fn network(&self, model: &LoadedModel) -> Result<&RunNetwork, DeviceError> {
         let network = self.networks.get(&model.key());
         network.ok_or_else(|| DeviceError::NotLoaded { model: model.id() })
     }
@@ -214,26 +285,40 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::device::fixture::{PANICS, all_devices, grey, grey_network, manifest};
+    use crate::device::fixture::{PANICS, TestNetworks, all_devices, grey, grey_network, manifest};
 
     const BUCKET: usize = 8;
 
-    fn machine(threads: usize) -> CpuMachine {
-        CpuMachine::open(threads, KernelChoice::Auto).unwrap()
+    fn machine(threads: usize, networks: &TestNetworks) -> CpuMachine {
+        let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
+        let mut machine = CpuSpec { threads, kernels, chosen }.open().unwrap().0;
+        networks.insert_into(&mut machine);
+        machine
     }
 
-    /// Returns a reader whose rows have a little more than half the bytes of a part, and the input
-    /// tensors that it is given. These share memory with the tensors in the machine.
-    fn large_reader() -> (LoadedModel, Arc<Mutex<Vec<Tensor>>>) {
-        let fed = Arc::new(Mutex::new(Vec::new()));
-        let mut manifest = manifest("large", "1", &[BUCKET]);
-        (manifest.input.width, manifest.input.height) = (592, 592);
-        let record = Arc::clone(&fed);
-        let run = move |input: &Tensor| {
-            record.lock().push(input.clone());
-            grey_network(input)
-        };
-        (LoadedModel::with_test_network(manifest, all_devices(), Box::new(run)), fed)
+    /// A reader whose rows have a little more than half the bytes of a part.
+    struct LargeReader {
+        model: LoadedModel,
+        networks: TestNetworks,
+        /// The input tensors that the network is given. These share memory with the tensors in the
+        /// machine.
+        fed: Arc<Mutex<Vec<Tensor>>>,
+    }
+
+    impl LargeReader {
+        fn new() -> Self {
+            let mut networks = TestNetworks::default();
+            let fed = Arc::new(Mutex::new(Vec::new()));
+            let mut manifest = manifest("large", "1", &[BUCKET]);
+            (manifest.input.width, manifest.input.height) = (592, 592);
+            let record = Arc::clone(&fed);
+            let run = move |input: &Tensor| {
+                record.lock().push(input.clone());
+                grey_network(input)
+            };
+            let model = networks.add(manifest, all_devices(), Box::new(run));
+            Self { model, networks, fed }
+        }
     }
 
     fn large_grey(value: u8) -> RgbImage {
@@ -247,9 +332,9 @@ mod tests {
         for (threads, rows, parts) in
             [(1, 8, vec![1; 8]), (2, 8, vec![2; 4]), (3, 8, vec![3, 3, 2]), (2, 3, vec![2, 2])]
         {
-            let (model, fed) = large_reader();
+            let LargeReader { model, networks, fed } = LargeReader::new();
             let images: Vec<RgbImage> = (1..=rows).map(large_grey).collect();
-            let outputs = machine(threads).run(&model, &images, BUCKET).unwrap();
+            let outputs = machine(threads, &networks).run(&model, &images, BUCKET).unwrap();
             let values: Vec<f32> = outputs.iter().map(|row| row.slices()[0][0]).collect();
             assert!(values.into_iter().eq((1..=rows).map(f32::from)), "{threads} threads");
             let sizes: Vec<usize> = fed.lock().iter().map(|input| input.dims()[0]).collect();
@@ -260,8 +345,8 @@ mod tests {
     #[test]
     fn input_tensors_are_wiped_also_after_a_panic() {
         for value in [7, PANICS] {
-            let (model, fed) = large_reader();
-            let run = machine(2).run(&model, &[large_grey(value)], BUCKET);
+            let LargeReader { model, networks, fed } = LargeReader::new();
+            let run = machine(2, &networks).run(&model, &[large_grey(value)], BUCKET);
             assert_eq!(run.is_err(), value == PANICS);
             for input in fed.lock().iter() {
                 let largest = input.abs().unwrap().max_all().unwrap();
@@ -273,9 +358,10 @@ mod tests {
 
     #[test]
     fn small_rows_run_in_one_part() {
-        let tiny = manifest("tiny", "1", &[32]);
-        let model = LoadedModel::with_test_network(tiny, all_devices(), Box::new(grey_network));
-        assert_eq!(machine(2).part_rows(&model, 32), 32);
-        assert!(machine(2).run(&model, &[grey(1)], 32).is_ok());
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("tiny", &[32]);
+        let machine = machine(2, &networks);
+        assert_eq!(machine.part_rows(&model, 32), 32);
+        assert!(machine.run(&model, &[grey(1)], 32).is_ok());
     }
 }

@@ -11,8 +11,8 @@ use crate::model::{Golden, GoldenMismatch, ModelError, Package};
 
 /// Builds the network, checks its golden in two buckets and warms every bucket. After an error the
 /// machine may hold a network that must not serve.
-pub(super) fn load(
-    machine: &mut Machine,
+pub(super) fn load<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<LoadTiming, DeviceError> {
@@ -26,8 +26,8 @@ pub(super) fn load(
 
 /// Checks the golden and returns the time it took. If the golden has another input size than the
 /// model, the check runs on a second network of the golden's size.
-fn check_golden(
-    machine: &mut Machine,
+fn check_golden<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     package: &Package,
 ) -> Result<Duration, DeviceError> {
@@ -47,8 +47,8 @@ fn check_golden(
 
 /// Checks that each golden row alone gives the golden's output, and gives it again in a larger
 /// bucket.
-fn check_rows(
-    machine: &mut Machine,
+fn check_rows<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     golden: &Golden,
 ) -> Result<(), DeviceError> {
@@ -66,8 +66,8 @@ fn check_rows(
 
 /// Runs `rows` again together in one bucket, with padding if a bucket is larger than their number.
 /// Each output must pass `check_answer`, and must be near the output of the row `alone`.
-fn check_bucket(
-    machine: &mut Machine,
+fn check_bucket<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
     rows: &[RgbImage],
     alone: &[RowOutput],
@@ -106,8 +106,8 @@ fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// Runs every bucket once and returns the time of each. After that no request pays for first
 /// allocations and choices of algorithms.
-fn warm_up(
-    machine: &mut Machine,
+fn warm_up<M: Machine>(
+    machine: &mut M,
     model: &LoadedModel,
 ) -> Result<Vec<(usize, Duration)>, DeviceError> {
     let input = &model.manifest().input;
@@ -140,8 +140,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::device::cpu::{CpuMachine, RunNetwork};
-    use crate::device::fixture::{all_devices, grey, grey_network, manifest};
+    use crate::device::cpu::{CpuMachine, CpuSpec, RunNetwork};
+    use crate::device::fixture::{TestNetworks, all_devices, grey, grey_network, manifest};
     use crate::engine::cpu::KernelChoice;
     use crate::model::ColourOrder;
 
@@ -153,13 +153,16 @@ mod tests {
         package
     }
 
-    fn machine() -> Machine {
-        Machine::Cpu(CpuMachine::open(2, KernelChoice::Auto).unwrap())
+    fn machine(networks: &TestNetworks) -> CpuMachine {
+        let (kernels, chosen) = (KernelChoice::Auto, "asked for".to_owned());
+        let mut machine = CpuSpec { threads: 2, kernels, chosen }.open().unwrap().0;
+        networks.insert_into(&mut machine);
+        machine
     }
 
     fn load_alone(package: &Package) -> Result<(LoadedModel, LoadTiming), DeviceError> {
         let model = LoadedModel::new(1, package, all_devices(), Vec::new());
-        let timing = load(&mut machine(), &model, package)?;
+        let timing = load(&mut machine(&TestNetworks::default()), &model, package)?;
         Ok((model, timing))
     }
 
@@ -195,12 +198,12 @@ mod tests {
             let outputs = grey_network(input)?.into_iter();
             outputs.map(|output| Ok(output.affine(1.0, shift)?)).collect()
         };
-        let mut machine = machine();
         let cases: [(RunNetwork, bool); 2] =
             [(Box::new(grey_network), true), (Box::new(by_batch), false)];
         for (run, is_live) in cases {
-            let manifest = manifest("tiny", "1", &[1, 3]);
-            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
+            let mut networks = TestNetworks::default();
+            let model = networks.add(manifest("tiny", "1", &[1, 3]), all_devices(), run);
+            let mut machine = machine(&networks);
             let alone: Vec<RowOutput> =
                 rows.iter().map(|row| machine.run_alone(&model, row).unwrap()).collect();
             let checked = check_bucket(&mut machine, &model, &rows, &alone, |_, _| Ok(()));
@@ -234,10 +237,10 @@ mod tests {
         let package = package("fr_liveness/0.0.1");
         let golden = package.golden().unwrap();
         let checked = |shift| {
+            let mut networks = TestNetworks::default();
             let run = golden_network(&golden, shift);
-            let manifest = package.manifest.clone();
-            let model = LoadedModel::with_test_network(manifest, all_devices(), run);
-            check_rows(&mut machine(), &model, &golden)
+            let model = networks.add(package.manifest.clone(), all_devices(), run);
+            check_rows(&mut machine(&networks), &model, &golden)
         };
         checked(0.0).unwrap();
         let near = checked(1e-3).unwrap_err();

@@ -2,13 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{OnceLock, Weak};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::DeviceSet;
-#[cfg(test)]
-use super::cpu::RunNetwork;
-use super::worker::Inbox;
 use crate::model::{InputContract, Manifest, Package};
 
 /// A model that devices can run: one handle for all devices of its placement.
@@ -21,16 +18,13 @@ pub struct LoadedModel {
     /// Folder of the files. A device that was lost reads them again.
     dir: PathBuf,
     placement: DeviceSet,
-    /// Requests the sweep when the handle is dropped.
-    _sweep: SweepOnDrop,
+    /// One signal for each device that holds a network of the model.
+    _signals: Vec<DropSignal>,
     timing: OnceLock<LoadTiming>,
-    /// A network of a test, which runs without being loaded onto a device.
-    #[cfg(test)]
-    test_network: Option<RunNetwork>,
 }
 
-/// Inboxes of the threads that hold a network of the model. Dropping this requests a sweep of each.
-struct SweepOnDrop(Vec<Weak<Inbox>>);
+/// Calls a function when it is dropped: tells a device that the last handle of a model is gone.
+pub(super) struct DropSignal(Box<dyn Fn() + Send + Sync>);
 
 /// The key under which a machine keeps a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,42 +60,31 @@ impl LoadedModel {
         key: u64,
         package: &Package,
         placement: DeviceSet,
-        inboxes: Vec<Weak<Inbox>>,
+        signals: Vec<DropSignal>,
     ) -> Self {
+        let manifest = package.manifest.clone();
         Self {
             dir: package.dir().to_owned(),
-            placement,
-            _sweep: SweepOnDrop(inboxes),
-            ..Self::bare(ModelKey::Live(key), package.manifest.clone())
+            _signals: signals,
+            ..Self::without_files(ModelKey::Live(key), manifest, placement)
         }
     }
 
     /// Returns a trial handle of the same model with another input contract.
     pub(super) fn trial(&self, input: &InputContract) -> Self {
         let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
-        Self::bare(ModelKey::Trial, manifest)
+        Self::without_files(ModelKey::Trial, manifest, DeviceSet::of([]))
     }
 
-    /// Returns a model that any device runs with `run`, without a load, a check or a warm-up.
-    #[cfg(test)]
-    pub(crate) fn with_test_network(
-        manifest: Manifest,
-        placement: DeviceSet,
-        run: RunNetwork,
-    ) -> Self {
-        Self { placement, test_network: Some(run), ..Self::bare(ModelKey::Trial, manifest) }
-    }
-
-    fn bare(key: ModelKey, manifest: Manifest) -> Self {
+    /// Returns a handle of a network that no device loads again after a loss.
+    pub(super) fn without_files(key: ModelKey, manifest: Manifest, placement: DeviceSet) -> Self {
         Self {
             key,
             manifest,
             dir: PathBuf::new(),
-            placement: DeviceSet::of([]),
-            _sweep: SweepOnDrop(Vec::new()),
+            placement,
+            _signals: Vec::new(),
             timing: OnceLock::new(),
-            #[cfg(test)]
-            test_network: None,
         }
     }
 
@@ -148,21 +131,20 @@ impl LoadedModel {
         &self.dir
     }
 
-    #[cfg(test)]
-    pub(super) fn test_network(&self) -> Option<&RunNetwork> {
-        self.test_network.as_ref()
-    }
-
     pub(super) fn smallest_bucket(&self) -> usize {
         self.buckets().iter().copied().min().expect("a manifest has at least one bucket")
     }
 }
 
-impl Drop for SweepOnDrop {
+impl DropSignal {
+    pub(super) fn new(send: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Box::new(send))
+    }
+}
+
+impl Drop for DropSignal {
     fn drop(&mut self) {
-        for inbox in self.0.iter().filter_map(Weak::upgrade) {
-            inbox.request_sweep();
-        }
+        (self.0)();
     }
 }
 

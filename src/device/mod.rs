@@ -30,6 +30,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod health;
+mod inbox;
 mod load;
 mod loaded;
 mod machine;
@@ -37,6 +38,7 @@ mod placement;
 mod plan;
 mod running;
 mod settings;
+mod spec;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -59,7 +61,7 @@ use crate::engine::Precision;
 use crate::model::Package;
 
 pub use batch::{Batch, BatchOutcome, RowOutput};
-pub use choice::{DeviceChoice, DeviceDescription};
+pub use choice::DeviceChoice;
 pub use compare::compare;
 #[cfg(feature = "cuda")]
 pub use cuda::open_gpu_alone;
@@ -67,16 +69,18 @@ pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, Health};
 pub use loaded::{LoadTiming, LoadedModel};
+pub use machine::DeviceDescription;
 pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
 pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
 
 use health::StateReporter;
-use machine::MachineSpec;
+use inbox::{Inbox, Work};
 use placement::Placements;
 use plan::in_precision;
+use spec::MachineSpec;
 use watchdog::{Heartbeat, Timeouts, Watchdog};
-use worker::{Inbox, Work, Worker};
+use worker::DeviceThread;
 
 /// An open group of devices.
 ///
@@ -128,8 +132,8 @@ impl DeviceGroup {
     }
 
     async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
-        let DevicePlan { machines, placements, slots, precision, .. } = plan;
-        let names = machines.iter().map(MachineSpec::name);
+        let DevicePlan { machines, placements, slots, precision } = plan;
+        let names = machines.iter().map(|machine| machine.name());
         let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
@@ -165,8 +169,8 @@ impl DeviceGroup {
         let package = Arc::new(in_precision(package, self.precision)?);
         let placement = self.placements.of_model(&package.manifest.name);
         let inboxes = placement.iter().filter_map(|device| self.devices[device].inbox.as_ref());
-        let inboxes = inboxes.map(Arc::downgrade).collect();
-        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, inboxes));
+        let signals = inboxes.map(Inbox::drop_signal).collect();
+        let model = Arc::new(LoadedModel::new(self.fresh_key(), &package, placement, signals));
         let loads = placement.iter().map(|device| self.load_on(device, &model, &package));
         let timings = try_join_all(loads).await?;
         let slowest = timings.into_iter().max_by_key(LoadTiming::total);
@@ -239,30 +243,23 @@ async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Optio
 
 impl OpeningDevice {
     fn start(
-        machine: MachineSpec,
+        machine: Box<dyn MachineSpec>,
         reporter: StateReporter,
         slots: NonZeroUsize,
         timeouts: Timeouts,
     ) -> Result<Self, DeviceError> {
-        let (sender, receiver) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
+        let (sender, inbox) = sync_channel(slots.get() + Inbox::SWEEP_PLACES);
         let (reply, opened) = oneshot::channel();
         let (alive, thread_alive) = channel();
         let (name, can_hang) = (machine.name(), machine.can_hang());
         let heartbeat = Arc::new(Heartbeat::default());
         let poll_interval = timeouts.poll_interval;
         let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
+        let device = DeviceThread { inbox, slots, reporter, heartbeat, timeouts, opened: reply };
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes the channel when this thread ends.
             let _alive: Sender<()> = alive;
-            heartbeat.begin("opening the device", Instant::now(), timeouts.open);
-            match machine.open(slots) {
-                Ok((machine, description)) => {
-                    drop(reply.send(Ok(description)));
-                    Worker::new(machine, receiver, slots.get(), reporter, heartbeat, timeouts)
-                        .serve();
-                }
-                Err(error) => drop(reply.send(Err(error))),
-            }
+            machine.run(device);
         })?;
         if can_hang {
             let watchdog = Watchdog {

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::machine::StartedBatch;
 use super::{Batch, BatchOutcome, DeviceError, Loss, RowOutput};
 
 /// A batch, its reply channel, and the slot it holds.
@@ -16,9 +15,9 @@ pub(super) struct TakenBatch {
 }
 
 /// A batch that the machine runs.
-pub(super) struct RunningBatch {
+pub(super) struct RunningBatch<R> {
     pub(super) taken: TakenBatch,
-    pub(super) started: StartedBatch,
+    pub(super) running: R,
 }
 
 impl TakenBatch {

@@ -11,82 +11,49 @@
 //! has declared the device hung, the thread does not use its machine any more.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::health::StateReporter;
+use super::inbox::Work;
 use super::loaded::{LoadTiming, ModelKey};
-use super::machine::Machine;
+use super::machine::{Machine, StartedBatch};
 use super::running::{RunningBatch, TakenBatch};
 use super::watchdog::{Heartbeat, Timeouts};
-use super::{Batch, BatchOutcome, DeviceError, LoadedModel, Loss, load};
+use super::{Batch, DeviceDescription, DeviceError, LoadedModel, Loss, RowOutput, load};
 use crate::model::{ModelError, Package};
 
 /// Poll interval for the oldest batch while a slot is free: up to 50 µs of latency, traded against
 /// wake-ups.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// Work for a device's thread. The permit is the place that the work holds in the inbox.
-pub(super) enum Work {
-    /// Load a model, check it and warm it up.
-    Load {
-        model: Arc<LoadedModel>,
-        package: Arc<Package>,
-        reply: oneshot::Sender<Result<LoadTiming, DeviceError>>,
-        permit: OwnedSemaphorePermit,
-    },
-    /// Run a batch.
-    Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
-    /// Free the networks whose handles have been dropped.
-    Sweep { permit: OwnedSemaphorePermit },
+/// A device's thread before its machine is open.
+pub(super) struct DeviceThread {
+    pub(super) inbox: Receiver<Work>,
+    pub(super) slots: NonZeroUsize,
+    pub(super) reporter: StateReporter,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    pub(super) timeouts: Timeouts,
+    /// Receives the description of the machine when it is open.
+    pub(super) opened: oneshot::Sender<Result<DeviceDescription, DeviceError>>,
 }
 
-/// The sending side of the inbox of a device's thread. The group holds it; dropping it ends the
-/// thread.
-pub(super) struct Inbox {
-    sender: SyncSender<Work>,
-    /// The one place of the inbox for [`Work::Sweep`].
-    sweep_place: Arc<Semaphore>,
-}
-
-impl Inbox {
-    /// Places of an inbox in addition to its slots.
-    pub(super) const SWEEP_PLACES: usize = 1;
-
-    pub(super) fn new(sender: SyncSender<Work>) -> Self {
-        Self { sender, sweep_place: Arc::new(Semaphore::new(Self::SWEEP_PLACES)) }
-    }
-
-    /// Sends work without waiting: the sender holds one of the inbox's places. If the thread has
-    /// ended, the work and its reply channel are dropped.
-    pub(super) fn send(&self, work: Work) {
-        drop(self.sender.try_send(work));
-    }
-
-    /// Requests a sweep after a handle was dropped. Requests coalesce: one pending sweep also
-    /// covers handles that are dropped after it was queued.
-    pub(super) fn request_sweep(&self) {
-        if let Ok(permit) = Arc::clone(&self.sweep_place).try_acquire_owned() {
-            self.send(Work::Sweep { permit });
-        }
-    }
-}
-
-/// The state of the thread.
-pub(super) struct Worker {
-    machine: Machine,
+/// The state of the thread while its machine is open.
+struct Worker<M: Machine> {
+    machine: M,
     inbox: Receiver<Work>,
     slots: usize,
     reporter: StateReporter,
     heartbeat: Arc<Heartbeat>,
     timeouts: Timeouts,
     /// Oldest first.
-    running: VecDeque<RunningBatch>,
+    running: VecDeque<RunningBatch<M::Running>>,
     loaded: Vec<LoadedEntry>,
 }
 
@@ -99,21 +66,31 @@ struct LoadedEntry {
 /// A loss that has been reported to the health of the group.
 struct ReportedLoss(Loss);
 
-impl Worker {
-    pub(super) fn new(
-        machine: Machine,
-        inbox: Receiver<Work>,
-        slots: usize,
-        reporter: StateReporter,
-        heartbeat: Arc<Heartbeat>,
-        timeouts: Timeouts,
-    ) -> Self {
-        let (running, loaded) = (VecDeque::new(), Vec::new());
-        Self { machine, inbox, slots, reporter, heartbeat, timeouts, running, loaded }
+impl DeviceThread {
+    /// Opens the machine for as many batches at once as there are slots. Then runs until the inbox
+    /// is closed and all work in it is answered, or until the device has hung.
+    pub(super) fn run<M: Machine>(
+        self,
+        open: impl FnOnce(NonZeroUsize) -> Result<(M, DeviceDescription), DeviceError>,
+    ) {
+        let Self { inbox, slots, reporter, heartbeat, timeouts, opened } = self;
+        heartbeat.begin("opening the device", Instant::now(), timeouts.open);
+        match open(slots) {
+            Ok((machine, description)) => {
+                drop(opened.send(Ok(description)));
+                let slots = slots.get();
+                let (running, loaded) = (VecDeque::new(), Vec::new());
+                Worker { machine, inbox, slots, reporter, heartbeat, timeouts, running, loaded }
+                    .serve();
+            }
+            Err(error) => drop(opened.send(Err(error))),
+        }
     }
+}
 
+impl<M: Machine> Worker<M> {
     /// Runs until the inbox is closed and all work in it is answered, or until the device has hung.
-    pub(super) fn serve(mut self) {
+    fn serve(mut self) {
         while self.step().is_continue() {}
         if self.heartbeat.has_hung() {
             return self.leak_machine();
@@ -140,7 +117,7 @@ impl Worker {
             if self.heartbeat.has_hung() {
                 return ControlFlow::Break(());
             }
-            let Some(RunningBatch { taken, started }) = self.running.front() else {
+            let Some(RunningBatch { taken, running }) = self.running.front() else {
                 self.heartbeat.set_idle();
                 return match self.inbox.recv() {
                     Ok(work) => ControlFlow::Continue(Some(work)),
@@ -152,7 +129,7 @@ impl Worker {
             let wait = if is_full { Duration::ZERO } else { POLL_INTERVAL };
             match self.inbox.recv_timeout(wait) {
                 Ok(work) => return ControlFlow::Continue(Some(work)),
-                Err(RecvTimeoutError::Timeout) if !is_full && !self.machine.has_run(started) => {}
+                Err(RecvTimeoutError::Timeout) if !is_full && !self.machine.has_run(running) => {}
                 Err(_) => return ControlFlow::Continue(None),
             }
         }
@@ -164,11 +141,13 @@ impl Worker {
                 let taken = TakenBatch::new(batch, reply, permit);
                 self.begin_batch(self.running.front().map_or(&taken, |oldest| &oldest.taken));
                 let Batch { model, rows, bucket } = &taken.batch;
-                let started = self.machine.start(model, rows, *bucket);
-                let is_done = started.is_done();
-                self.running.push_back(RunningBatch { taken, started });
-                // A batch that is already done is answered before the next one is started.
-                if is_done { self.finish_all() } else { Ok(()) }
+                match self.machine.start(model, rows, *bucket) {
+                    StartedBatch::Running(running) => {
+                        self.running.push_back(RunningBatch { taken, running });
+                        Ok(())
+                    }
+                    StartedBatch::Done(outputs) => self.finish_all_and_answer(taken, outputs),
+                }
             }
             Work::Load { model, package, reply, permit } => {
                 let loaded = self.load(&model, &package);
@@ -226,10 +205,32 @@ impl Worker {
     }
 
     fn finish_oldest(&mut self) -> Result<(), ReportedLoss> {
-        let Some(RunningBatch { taken, started }) = self.running.pop_front() else {
+        let Some(RunningBatch { taken, running }) = self.running.pop_front() else {
             return Ok(());
         };
-        match self.machine.finish(started) {
+        let outputs = self.machine.finish(running);
+        self.answer(taken, outputs)
+    }
+
+    /// Answers a batch that is already done, after the batches that were started before it and
+    /// before the next one is started.
+    fn finish_all_and_answer(
+        &mut self,
+        taken: TakenBatch,
+        outputs: Result<Vec<RowOutput>, DeviceError>,
+    ) -> Result<(), ReportedLoss> {
+        match self.finish_all() {
+            Ok(()) => self.answer(taken, outputs),
+            Err(lost) => Err(taken.refuse_and_pass_on(lost)),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        taken: TakenBatch,
+        outputs: Result<Vec<RowOutput>, DeviceError>,
+    ) -> Result<(), ReportedLoss> {
+        match outputs {
             Ok(outputs) => {
                 taken.answer(outputs.into_iter().map(Ok).collect(), 0);
                 Ok(())
@@ -361,7 +362,7 @@ impl Worker {
     fn leak_machine(self) {
         let Self { machine, running, .. } = self;
         std::mem::forget(machine);
-        running.into_iter().for_each(|RunningBatch { started, .. }| std::mem::forget(started));
+        running.into_iter().for_each(|RunningBatch { running, .. }| std::mem::forget(running));
     }
 }
 

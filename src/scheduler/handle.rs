@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::device::fixture::{
-        Director, Gate, OVERFLOWS, PANICS, Report, Step, gated, grey, reader, reader_on, staged,
+        Director, Gate, OVERFLOWS, PANICS, Report, Step, TestNetworks, cpu_group, grey, staged,
     };
     use crate::device::{DeviceError, DeviceSet, DeviceSettings, DeviceState};
     use crate::scheduler::Tickets;
@@ -148,8 +148,9 @@ mod tests {
         LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max: Duration::ZERO }
     }
 
-    async fn bench(lanes: Vec<LaneSettings>) -> Bench {
-        bench_on(DeviceGroup::open(&DeviceSettings::default()).await.unwrap(), lanes)
+    /// A scheduler over the CPU.
+    async fn bench(networks: &TestNetworks, lanes: Vec<LaneSettings>) -> Bench {
+        bench_on(cpu_group(networks, &DeviceSettings::default()).await, lanes)
     }
 
     fn bench_on(device: DeviceGroup, lanes: Vec<LaneSettings>) -> Bench {
@@ -220,8 +221,9 @@ mod tests {
 
     #[tokio::test]
     async fn rows_that_wait_for_a_busy_device_run_together() {
-        let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (model, mut gate) = networks.gated("reader", &[1, 4]);
+        let bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, 2, 3] {
@@ -242,9 +244,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_lane_of_a_later_stage_gets_the_shared_device_first() {
-        let (early, mut early_gate) = gated("early", &[1]);
-        let (late, mut late_gate) = gated("late", &[1]);
-        let bench = bench(vec![lane(&early, 0, 8), lane(&late, 1, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (early, mut early_gate) = networks.gated("early", &[1]);
+        let (late, mut late_gate) = networks.gated("late", &[1]);
+        let bench = bench(&networks, vec![lane(&early, 0, 8), lane(&late, 1, 8)]).await;
         let first = occupy(&bench, &early, &mut early_gate).await;
         let of_early = bench.spawn(&early, 1, FAR);
         bench.until_waiting("early", 1).await;
@@ -263,8 +266,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_row_is_answered_without_a_launch() {
-        let (model, mut gate) = gated("reader", &[1]);
-        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (model, mut gate) = networks.gated("reader", &[1]);
+        let mut bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let late = bench.spawn(&model, 1, Duration::from_millis(5));
         bench.until_waiting("reader", 1).await;
@@ -281,8 +285,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_row_is_not_launched() {
-        let (model, mut gate) = gated("reader", &[1]);
-        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (model, mut gate) = networks.gated("reader", &[1]);
+        let mut bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let left = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -300,9 +305,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_lane_is_backpressure_for_its_own_callers_only() {
-        let (slow, mut gate) = gated("slow", &[1]);
-        let other = reader("other", &[1]);
-        let bench = bench(vec![lane(&slow, 0, 1), lane(&other, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (slow, mut gate) = networks.gated("slow", &[1]);
+        let other = networks.reader("other", &[1]);
+        let bench = bench(&networks, vec![lane(&slow, 0, 1), lane(&other, 0, 8)]).await;
         let first = occupy(&bench, &slow, &mut gate).await;
         let second = bench.spawn(&slow, 1, FAR);
         bench.until_waiting("slow", 1).await;
@@ -319,8 +325,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_row_fails_alone_and_the_others_are_answered() {
-        let (model, mut gate) = gated("reader", &[1, 4]);
-        let bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let (model, mut gate) = networks.gated("reader", &[1, 4]);
+        let bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         let first = occupy(&bench, &model, &mut gate).await;
         let mut rest = Vec::new();
         for value in [1, PANICS, OVERFLOWS, 4] {
@@ -345,8 +352,9 @@ mod tests {
 
     #[tokio::test]
     async fn dropping_the_last_handle_ends_the_task_and_frees_the_device() {
-        let model = reader("reader", &[1]);
-        let mut bench = bench(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("reader", &[1]);
+        let mut bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         assert_eq!(value(&answered(bench.spawn(&model, 1, FAR)).await), 1.0);
         assert!(Arc::strong_count(&bench.device) > 1);
         bench.end().await;
@@ -354,9 +362,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_with_a_delay_waits_for_more_rows_on_a_free_device() {
-        let (model, mut gate) = gated("reader", &[1, 2, 4]);
+        let mut networks = TestNetworks::default();
+        let (model, mut gate) = networks.gated("reader", &[1, 2, 4]);
         let delayed = LaneSettings { delay_max: Duration::from_millis(10), ..lane(&model, 0, 8) };
-        let bench = bench(vec![delayed]).await;
+        let bench = bench(&networks, vec![delayed]).await;
         let started = Instant::now();
         let first = bench.spawn(&model, 1, FAR);
         bench.until_waiting("reader", 1).await;
@@ -373,8 +382,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_without_a_lane_is_named() {
-        let bench = bench(Vec::new()).await;
-        let error = bench.spawn(&reader("reader", &[1]), 1, FAR).await.unwrap().unwrap_err();
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("reader", &[1]);
+        let bench = bench(&networks, Vec::new()).await;
+        let error = bench.spawn(&model, 1, FAR).await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "model reader/1 has no lane");
     }
 
@@ -388,8 +399,11 @@ mod tests {
     }
 
     /// A scheduler over two staged devices with one slot each.
-    async fn two_devices(lanes: Vec<LaneSettings>) -> (Bench, Director, Director) {
-        let (device, directors) = staged(2, DeviceSettings::default()).await;
+    async fn two_devices(
+        networks: &TestNetworks,
+        lanes: Vec<LaneSettings>,
+    ) -> (Bench, Director, Director) {
+        let (device, directors) = staged(networks, 2, DeviceSettings::default()).await;
         let [first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         (bench_on(device, lanes), first, second)
     }
@@ -413,8 +427,9 @@ mod tests {
 
     #[tokio::test]
     async fn two_devices_pull_from_one_lane() {
-        let model = reader("reader", &[1]);
-        let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("reader", &[1]);
+        let (bench, mut first, mut second) = two_devices(&networks, vec![lane(&model, 0, 8)]).await;
         let mut rows = Vec::new();
         for (value, director) in [(1, &mut first), (2, &mut second)] {
             rows.push(bench.spawn(&model, value, FAR));
@@ -434,8 +449,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_model_never_runs_on_a_device_it_is_not_placed_on() {
-        let model = reader_on("reader", &[1], DeviceSet::of([1]));
-        let (bench, mut first, mut second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let model = networks.reader_on("reader", &[1], DeviceSet::of([1]));
+        let (bench, mut first, mut second) = two_devices(&networks, vec![lane(&model, 0, 8)]).await;
         let rows = [1, 2].map(|value| bench.spawn(&model, value, FAR));
         for _ in 0..2 {
             assert!(matches!(second.report().await, Report::Started(_)));
@@ -449,10 +465,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_that_waits_for_more_rows_holds_up_no_other_device() {
-        let patient = reader_on("patient", &[1, 2], DeviceSet::of([0]));
-        let greedy = reader_on("greedy", &[1], DeviceSet::of([1]));
+        let mut networks = TestNetworks::default();
+        let patient = networks.reader_on("patient", &[1, 2], DeviceSet::of([0]));
+        let greedy = networks.reader_on("greedy", &[1], DeviceSet::of([1]));
         let patient_lane = LaneSettings { delay_max: FAR / 2, ..lane(&patient, 1, 8) };
-        let (bench, first, second) = two_devices(vec![patient_lane, lane(&greedy, 0, 8)]).await;
+        let (bench, first, second) =
+            two_devices(&networks, vec![patient_lane, lane(&greedy, 0, 8)]).await;
         drop((first, second));
         let waiting = bench.spawn(&patient, 1, FAR);
         bench.until_waiting("patient", 1).await;
@@ -465,8 +483,9 @@ mod tests {
 
     #[tokio::test]
     async fn rows_of_a_lost_device_fail_as_lost_and_the_other_device_goes_on() {
-        let model = reader("reader", &[1]);
-        let (bench, mut first, second) = two_devices(vec![lane(&model, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let model = networks.reader("reader", &[1]);
+        let (bench, mut first, second) = two_devices(&networks, vec![lane(&model, 0, 8)]).await;
         let lost = bench.spawn(&model, 1, FAR);
         assert_eq!(first.report().await, Report::Started(vec![1]));
         first.direct([(Report::Finishing, Step::Lose)]).await;
@@ -485,10 +504,11 @@ mod tests {
 
     #[tokio::test]
     async fn rows_without_a_device_are_refused_at_once_and_other_lanes_go_on() {
-        let bound = reader_on("bound", &[1], DeviceSet::of([0]));
-        let free = reader("free", &[1]);
+        let mut networks = TestNetworks::default();
+        let bound = networks.reader_on("bound", &[1], DeviceSet::of([0]));
+        let free = networks.reader("free", &[1]);
         let lanes = vec![lane(&bound, 0, 8), lane(&free, 0, 8)];
-        let (mut bench, mut first, second) = two_devices(lanes).await;
+        let (mut bench, mut first, second) = two_devices(&networks, lanes).await;
         drop(second);
         let running = bench.spawn(&bound, 1, FAR);
         assert_eq!(first.report().await, Report::Started(vec![1]));
@@ -507,12 +527,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_reserved_while_rows_wait_is_released_when_its_device_is_lost() {
-        let both = reader("both", &[1, 2]);
-        let [busy0, busy1] =
-            [0, 1].map(|device| reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device])));
+        let mut networks = TestNetworks::default();
+        let both = networks.reader("both", &[1, 2]);
+        let [busy0, busy1] = [0, 1].map(|device| {
+            networks.reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device]))
+        });
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
         let (device, directors) =
-            staged(2, DeviceSettings { slots: 2, ..Default::default() }).await;
+            staged(&networks, 2, DeviceSettings { slots: 2, ..Default::default() }).await;
         let [mut first, mut second] = <[Director; 2]>::try_from(directors).ok().unwrap();
         let bench = bench_on(device, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
         // With one free slot on each device, the slot of the first device is reserved first.

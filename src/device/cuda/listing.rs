@@ -29,6 +29,22 @@ pub(in crate::device) fn survey() -> CudaSurvey {
     CudaSurvey { unusable, driver: version.map(cuda_version), libraries, devices }
 }
 
+/// Returns the ordinals of the GPUs that can be used, or why none can. Opens each GPU briefly.
+pub(in crate::device) fn find_gpus() -> Result<Vec<usize>, String> {
+    let found = survey();
+    if let Some(why) = found.unusable {
+        return Err(why);
+    }
+    let mut numbers = Vec::new();
+    for (number, gpu) in found.devices.iter().enumerate() {
+        match &gpu.unusable {
+            None => numbers.push(number),
+            Some(why) => tracing::warn!(number, why, "auto leaves out a GPU that cannot be used"),
+        }
+    }
+    Ok(numbers)
+}
+
 /// Returns all devices that the driver finds, and why none can be used if that is so.
 fn devices() -> (Vec<GpuSurvey>, Option<String>) {
     let devices: Vec<GpuSurvey> = match CudaContext::device_count() {

@@ -16,6 +16,7 @@ mod listing;
 mod loss;
 mod network;
 mod requirement;
+mod spec;
 mod staging;
 #[cfg(test)]
 mod tests;
@@ -34,17 +35,19 @@ use self::requirement::{GpuIdentity, check_driver, driver_version};
 use self::staging::StagingBuffer;
 use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
+use super::machine::{Machine, StartedBatch};
 use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
 use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
 use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
 
-pub(super) use listing::survey;
+pub(super) use listing::{find_gpus, survey};
 pub use requirement::UnmetRequirement;
+pub(super) use spec::CudaSpec;
 
 /// A GPU with its networks.
-pub(super) struct CudaMachine {
+struct CudaMachine {
     number: usize,
     settings: CudaSettings,
     slots: usize,
@@ -63,23 +66,16 @@ struct OpenGpu {
 }
 
 /// A batch whose upload, computation and download are enqueued.
-pub(super) struct EnqueuedBatch {
+struct EnqueuedBatch {
     staging: StagingBuffer,
     key: ModelKey,
     rows: usize,
     bucket: usize,
 }
 
-impl EnqueuedBatch {
-    /// Returns whether the results are ready, or an error that [`CudaMachine::finish`] will return.
-    pub(super) fn has_run(&self) -> bool {
-        self.staging.has_run()
-    }
-}
-
 impl CudaMachine {
     /// Opens a GPU, on the thread that will use it.
-    pub(super) fn open(
+    fn open(
         number: usize,
         slots: usize,
         settings: CudaSettings,
@@ -91,49 +87,8 @@ impl CudaMachine {
         Ok((Self { number, settings, slots, open: Some(open) }, description))
     }
 
-    /// Returns the maximum difference between a row's outputs in two buckets. Libraries choose
-    /// different algorithms for different batch sizes, and these sum in different orders.
-    pub(super) fn bucket_tolerance(precision: Precision) -> f32 {
-        match precision {
-            Precision::F32 => 1e-4,
-            // One of two algorithms may cut factors to 10 bits and the other not. Then the outputs
-            // differ by as much as TF32 changes them: at most 1.5e-2, relative to the largest value
-            // or to 1 if that is more (fr_liveness, `golden.tolerance_tf32` in `models`).
-            Precision::Tf32 => 5e-2,
-            Precision::F16 | Precision::Bf16 => 1e-2,
-        }
-    }
-
-    /// Uploads the network of the model, captures its buckets, and keeps it under the key of the
-    /// model.
-    pub(super) fn load(
-        &mut self,
-        model: &LoadedModel,
-        package: &Package,
-    ) -> Result<(), DeviceError> {
-        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
-        let manifest = model.manifest();
-        let graph = package
-            .graph_for(&manifest.input)
-            .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
-        let network = network.map_err(|source| open.load_error(model, source))?;
-        let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
-        let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
-        let grown = open.grow_staging(bytes, network.results_len(rows_max));
-        grown.map_err(|error| open.load_error(model, error.into()))?;
-        open.networks.insert(model.key(), network);
-        Ok(())
-    }
-
-    pub(super) fn unload(&mut self, key: ModelKey) {
-        if let Some(open) = &mut self.open {
-            open.networks.remove(&key);
-        }
-    }
-
     /// Copies rows into a staging buffer, enqueues all work of the batch, and returns.
-    pub(super) fn start(
+    fn enqueue_batch(
         &mut self,
         model: &LoadedModel,
         rows: &[RgbImage],
@@ -156,9 +111,49 @@ impl CudaMachine {
             Err(error) => Err(open.release_after_failure(staging, error)),
         }
     }
+}
 
-    /// Waits for a batch and returns the outputs of its rows.
-    pub(super) fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
+impl Machine for CudaMachine {
+    type Running = EnqueuedBatch;
+
+    /// Uploads the network and captures its buckets.
+    fn load(&mut self, model: &LoadedModel, package: &Package) -> Result<(), DeviceError> {
+        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let manifest = model.manifest();
+        let graph = package
+            .graph_for(&manifest.input)
+            .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
+        let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
+        let network = network.map_err(|source| open.load_error(model, source))?;
+        let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
+        let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
+        let grown = open.grow_staging(bytes, network.results_len(rows_max));
+        grown.map_err(|error| open.load_error(model, error.into()))?;
+        open.networks.insert(model.key(), network);
+        Ok(())
+    }
+
+    fn unload(&mut self, key: ModelKey) {
+        if let Some(open) = &mut self.open {
+            open.networks.remove(&key);
+        }
+    }
+
+    fn start(
+        &mut self,
+        model: &LoadedModel,
+        rows: &[RgbImage],
+        bucket: usize,
+    ) -> StartedBatch<EnqueuedBatch> {
+        self.enqueue_batch(model, rows, bucket).into()
+    }
+
+    /// Returns whether the results are ready, or an error that `finish` will return.
+    fn has_run(&self, batch: &EnqueuedBatch) -> bool {
+        batch.staging.has_run()
+    }
+
+    fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
         let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
         let EnqueuedBatch { mut staging, key, rows, bucket } = batch;
         if let Err(error) = staging.wait() {
@@ -173,7 +168,7 @@ impl CudaMachine {
     }
 
     /// Drops everything that was on the GPU, and opens the GPU again.
-    pub(super) fn reopen(&mut self) -> Result<(), DeviceError> {
+    fn reopen(&mut self) -> Result<(), DeviceError> {
         // Freeing needs a working context, so the state is leaked. The reset below frees the memory
         // on the GPU. The leak on the host is some kilobytes, at most once for each of the bounded
         // attempts to reopen.
@@ -181,6 +176,19 @@ impl CudaMachine {
         reset(self.number).map_err(|error| open_error(self.number)(error.into()))?;
         self.open = Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
         Ok(())
+    }
+
+    /// Libraries choose different algorithms for different batch sizes, and these sum in different
+    /// orders.
+    fn bucket_tolerance(&self, precision: Precision) -> f32 {
+        match precision {
+            Precision::F32 => 1e-4,
+            // One of two algorithms may cut factors to 10 bits and the other not. Then the outputs
+            // differ by as much as TF32 changes them: at most 1.5e-2, relative to the largest value
+            // or to 1 if that is more (fr_liveness, `golden.tolerance_tf32` in `models`).
+            Precision::Tf32 => 5e-2,
+            Precision::F16 | Precision::Bf16 => 1e-2,
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Tests of batches and slots.
 
 use super::{batch, is_pending, launch, one_staged, open, run, values, with_slots};
-use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, all_devices, gated, reader, staged};
-use crate::device::{DeviceError, DeviceSet, Slot};
+use crate::device::fixture::{OVERFLOWS, PANICS, Report, Step, TestNetworks, all_devices, staged};
+use crate::device::{DeviceError, DeviceGroup, DeviceSet, Slot};
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn a_batch_answers_each_row_in_order_without_the_padding() {
-    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1, 4]);
+    let group = open(&networks, 1).await;
     let outcome = run(&group, batch(&model, &[7, 8, 9], 4)).await;
     assert_eq!(values(&outcome), [Some(7.0), Some(8.0), Some(9.0)]);
     assert_eq!(outcome.panics, 0);
@@ -15,7 +17,9 @@ async fn a_batch_answers_each_row_in_order_without_the_padding() {
 
 #[tokio::test]
 async fn a_panic_is_caught_and_counted_and_the_thread_lives_on() {
-    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1, 4]);
+    let group = open(&networks, 1).await;
     let outcome = run(&group, batch(&model, &[PANICS], 1)).await;
     assert!(matches!(outcome.results[..], [Err(DeviceError::Panicked)]));
     assert_eq!(outcome.panics, 1);
@@ -24,7 +28,9 @@ async fn a_panic_is_caught_and_counted_and_the_thread_lives_on() {
 
 #[tokio::test]
 async fn only_the_bad_rows_of_a_batch_fail() {
-    let (group, model) = (open(1).await, reader("reader", &[1, 4]));
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1, 4]);
+    let group = open(&networks, 1).await;
     let outcome = run(&group, batch(&model, &[1, PANICS, 3, OVERFLOWS], 4)).await;
     assert_eq!(values(&outcome), [Some(1.0), None, Some(3.0), None]);
     assert!(matches!(outcome.results[1], Err(DeviceError::Panicked)));
@@ -40,7 +46,9 @@ async fn only_the_bad_rows_of_a_batch_fail() {
 
 #[tokio::test]
 async fn a_bucket_the_model_does_not_have_never_runs() {
-    let (group, (model, mut gate)) = (open(1).await, gated("reader", &[2]));
+    let mut networks = TestNetworks::default();
+    let (model, mut gate) = networks.gated("reader", &[2]);
+    let group = open(&networks, 1).await;
     let outcome = run(&group, batch(&model, &[1], 3)).await;
     assert!(matches!(outcome.results[..], [Err(DeviceError::Bucket { rows: 1, bucket: 3 })]));
     assert!(gate.is_quiet());
@@ -48,7 +56,9 @@ async fn a_bucket_the_model_does_not_have_never_runs() {
 
 #[tokio::test]
 async fn a_slot_is_free_again_when_its_batch_has_finished() {
-    let (group, (model, mut gate)) = (open(1).await, gated("reader", &[1]));
+    let mut networks = TestNetworks::default();
+    let (model, mut gate) = networks.gated("reader", &[1]);
+    let group = open(&networks, 1).await;
     let outcome = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
     gate.entered().await;
     assert_eq!(group.devices[0].slots.available_permits(), 0);
@@ -59,14 +69,16 @@ async fn a_slot_is_free_again_when_its_batch_has_finished() {
 
 #[tokio::test]
 async fn a_dropped_slot_is_free_again() {
-    let group = open(1).await;
+    let group = open(&TestNetworks::default(), 1).await;
     drop(group.reserve(all_devices()).await.unwrap());
     group.reserve(all_devices()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_device_finishes_what_was_launched() {
-    let (group, (model, gate)) = (open(2).await, gated("reader", &[1]));
+    let mut networks = TestNetworks::default();
+    let (model, gate) = networks.gated("reader", &[1]);
+    let group = open(&networks, 2).await;
     let first = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[1], 1));
     let second = group.reserve(all_devices()).await.unwrap().launch(batch(&model, &[2], 1));
     (0..2).for_each(|_| gate.open());
@@ -77,14 +89,15 @@ async fn a_dropped_device_finishes_what_was_launched() {
 
 #[tokio::test]
 async fn a_device_says_what_it_is() {
-    let group = open(1).await;
+    let group = DeviceGroup::open(&with_slots(1)).await.unwrap();
     assert_eq!(group.describe().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["cpu"]);
 }
 
 #[tokio::test]
 async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
-    let (group, mut director) = one_staged(3).await;
-    let model = reader("reader", &[1]);
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1]);
+    let (group, mut director) = one_staged(&networks, 3).await;
     let mut outcomes = vec![launch(&group, batch(&model, &[1], 1)).await];
     assert_eq!(director.report().await, Report::Started(vec![1]));
     assert_eq!(director.report().await, Report::Finishing);
@@ -101,8 +114,9 @@ async fn what_waits_in_the_inbox_is_started_before_anything_is_finished() {
 
 #[tokio::test]
 async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
-    let (group, director) = one_staged(2).await;
-    let model = reader("reader", &[1, 4]);
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1, 4]);
+    let (group, director) = one_staged(&networks, 2).await;
     let first = launch(&group, batch(&model, &[1, PANICS, OVERFLOWS], 4)).await;
     let second = launch(&group, batch(&model, &[4], 1)).await;
     drop(director);
@@ -114,7 +128,7 @@ async fn only_the_bad_rows_of_a_batch_fail_while_other_batches_run() {
 
 #[tokio::test]
 async fn the_device_with_the_most_free_slots_is_reserved() {
-    let (group, _directors) = staged(2, with_slots(2)).await;
+    let (group, _directors) = staged(&TestNetworks::default(), 2, with_slots(2)).await;
     let all_devices = all_devices();
     let mut held = Vec::new();
     for _ in 0..4 {

@@ -8,9 +8,8 @@ use super::{
     values, with_slots,
 };
 use crate::device::fixture::{
-    Director, Report, Stage, Step, all_devices, reader, reader_on, staged, staged_with_timeouts,
+    Director, Report, Stage, Step, TestNetworks, all_devices, staged, staged_with_timeouts,
 };
-use crate::device::machine::MachineSpec;
 use crate::device::watchdog::Timeouts;
 use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Health, Slot};
 use crate::image::RgbImage;
@@ -23,8 +22,9 @@ fn has_failed(health: &Health) -> bool {
 
 #[tokio::test]
 async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
-    let (group, mut director) = one_staged(2).await;
-    let model = reader("reader", &[1]);
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1]);
+    let (group, mut director) = one_staged(&networks, 2).await;
     let first = launch(&group, batch(&model, &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
     assert_eq!(director.report().await, Report::Finishing);
@@ -51,8 +51,10 @@ async fn a_lost_device_answers_what_it_holds_and_serves_again_when_reopened() {
 
 #[tokio::test]
 async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
-    let (group, mut directors) = staged(2, with_slots(1)).await;
-    let (first, both) = (reader_on("first", &[1], DeviceSet::of([0])), reader("both", &[1]));
+    let mut networks = TestNetworks::default();
+    let first = networks.reader_on("first", &[1], DeviceSet::of([0]));
+    let both = networks.reader("both", &[1]);
+    let (group, mut directors) = staged(&networks, 2, with_slots(1)).await;
     let outcome = launch(&group, batch(&first, &[1], 1)).await;
     let lost = [(Report::Finishing, Step::Lose), (Report::Reopening, Step::Lose)];
     assert_eq!(directors[0].report().await, Report::Started(vec![1]));
@@ -75,8 +77,9 @@ async fn a_device_that_does_not_come_back_has_failed_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_reservation_that_waits_for_a_lost_device_moves_on() {
-    let (group, mut directors) = staged(2, with_slots(1)).await;
-    let model = reader("reader", &[1]);
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1]);
+    let (group, mut directors) = staged(&networks, 2, with_slots(1)).await;
     let first = launch(&group, batch(&model, &[1], 1)).await;
     let second = group.reserve(DeviceSet::of([1])).await.unwrap();
     let mut waiting = Box::pin(group.reserve(all_devices()));
@@ -100,11 +103,13 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
     }
     let mut package = Package::open(copy.path()).unwrap();
     package.manifest.buckets = vec![1];
-    let (group, mut directors) = staged(1, with_slots(1)).await;
+    let mut networks = TestNetworks::default();
+    let other = networks.reader("other", &[1]);
+    let (group, mut directors) = staged(&networks, 1, with_slots(1)).await;
     let model = load(&group, &mut directors, package).await.unwrap();
     let mut director = directors.pop().unwrap();
     let lose = async |director: &mut Director| {
-        let outcome = launch(&group, batch(&reader("other", &[1]), &[1], 1)).await;
+        let outcome = launch(&group, batch(&other, &[1], 1)).await;
         assert_eq!(director.report().await, Report::Started(vec![1]));
         director.direct([(Report::Finishing, Step::Lose)]).await;
         assert!(is_lost(&outcome.await.unwrap()));
@@ -136,7 +141,7 @@ async fn a_device_that_comes_back_has_its_models_again_from_their_files() {
 
 #[tokio::test]
 async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
-    let (group, mut director) = one_staged(1).await;
+    let (group, mut director) = one_staged(&TestNetworks::default(), 1).await;
     let mut loading = Box::pin(group.load(package()));
     assert!(is_pending(&mut loading).await);
     assert!(matches!(director.report().await, Report::Started(_)));
@@ -150,8 +155,10 @@ async fn a_device_lost_while_it_loads_refuses_the_model_and_is_reopened() {
 
 #[tokio::test]
 async fn a_device_dropped_while_it_recovers_ends() {
-    let (group, mut director) = one_staged(1).await;
-    let outcome = launch(&group, batch(&reader("reader", &[1]), &[1], 1)).await;
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1]);
+    let (group, mut director) = one_staged(&networks, 1).await;
+    let outcome = launch(&group, batch(&model, &[1], 1)).await;
     assert_eq!(director.report().await, Report::Started(vec![1]));
     director.direct([(Report::Finishing, Step::Lose)]).await;
     assert!(is_lost(&outcome.await.unwrap()));
@@ -171,9 +178,11 @@ fn zero_timeouts() -> Timeouts {
 
 #[tokio::test]
 async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
-    let (group, mut directors) = staged_with_timeouts(1, with_slots(3), &zero_timeouts()).await;
+    let mut networks = TestNetworks::default();
+    let model = networks.reader("reader", &[1]);
+    let (group, mut directors) =
+        staged_with_timeouts(&networks, 1, with_slots(3), &zero_timeouts()).await;
     let (mut health, mut director) = (group.health(), directors.pop().unwrap());
-    let model = reader("reader", &[1]);
     // The slots are reserved first, because the device may have hung before the second launch.
     let mut slots = Vec::new();
     for _ in 0..2 {
@@ -199,7 +208,9 @@ async fn a_device_that_hangs_is_never_used_again_and_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn a_load_that_hangs_is_refused() {
-    let (group, _directors) = staged_with_timeouts(1, with_slots(1), &zero_timeouts()).await;
+    let networks = TestNetworks::default();
+    let (group, _directors) =
+        staged_with_timeouts(&networks, 1, with_slots(1), &zero_timeouts()).await;
     let error = group.load(package()).await.unwrap_err();
     assert!(error.loss().is_some(), "{error}");
     assert!(matches!(states(&group)[..], [DeviceState::Hung { .. }]));
@@ -207,10 +218,10 @@ async fn a_load_that_hangs_is_refused() {
 
 #[tokio::test]
 async fn a_device_that_hangs_while_it_is_opened_is_refused() {
-    let (mut stage, director) = Stage::new(0);
+    let (mut stage, director) = Stage::new(0, TestNetworks::default());
     stage.stops_before_opening = true;
     let timeouts = Timeouts { open: Duration::ZERO, ..zero_timeouts() };
-    let plan = DevicePlan::from_machines(vec![MachineSpec::Staged(stage)], &with_slots(1)).unwrap();
+    let plan = DevicePlan::from_machines(vec![Box::new(stage)], &with_slots(1)).unwrap();
     let opened = plan.open_with_timeouts(&timeouts).await;
     let error = opened.err().unwrap();
     let why = crate::telemetry::causes(&error);

@@ -11,15 +11,16 @@ use std::task::Poll;
 
 use futures_util::future::BoxFuture;
 
-use super::fixture::{Director, Report, Step, all_devices, grey, staged};
+use super::fixture::{Director, Report, Step, TestNetworks, all_devices, cpu_group, grey, staged};
 use super::{
     Batch, BatchOutcome, DeviceError, DeviceGroup, DeviceSet, DeviceSettings, DeviceState,
     LoadedModel, RowOutput,
 };
 use crate::model::Package;
 
-async fn open(slots: usize) -> DeviceGroup {
-    DeviceGroup::open(&DeviceSettings { slots, ..DeviceSettings::default() }).await.unwrap()
+/// Opens a group of one CPU.
+async fn open(networks: &TestNetworks, slots: usize) -> DeviceGroup {
+    cpu_group(networks, &with_slots(slots)).await
 }
 
 fn batch(model: &Arc<LoadedModel>, values: &[u8], bucket: usize) -> Batch {
@@ -56,8 +57,8 @@ async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
 }
 
 /// Opens a group of one staged machine.
-async fn one_staged(slots_each: usize) -> (DeviceGroup, Director) {
-    let (group, mut directors) = staged(1, with_slots(slots_each)).await;
+async fn one_staged(networks: &TestNetworks, slots_each: usize) -> (DeviceGroup, Director) {
+    let (group, mut directors) = staged(networks, 1, with_slots(slots_each)).await;
     (group, directors.pop().unwrap())
 }
 

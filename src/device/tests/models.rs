@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::{load, package, with_slots};
-use crate::device::fixture::{Report, staged};
+use crate::device::fixture::{Report, TestNetworks, staged};
 use crate::device::{Batch, DeviceError, DeviceSet, DeviceSettings};
 use crate::image::RgbImage;
 
 #[tokio::test]
 async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alone() {
     let placement = [("iris".to_owned(), vec![1])].into();
-    let (group, mut directors) = staged(2, DeviceSettings { placement, ..with_slots(1) }).await;
+    let settings = DeviceSettings { placement, ..with_slots(1) };
+    let (group, mut directors) = staged(&TestNetworks::default(), 2, settings).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     assert_eq!(model.placement(), DeviceSet::of([1]));
     assert!(!model.timing().buckets.is_empty());
@@ -28,7 +29,7 @@ async fn a_model_is_loaded_onto_the_devices_of_its_placement_and_runs_there_alon
 
 #[tokio::test]
 async fn dropping_the_last_handle_frees_the_network_on_every_device() {
-    let (group, mut directors) = staged(2, with_slots(1)).await;
+    let (group, mut directors) = staged(&TestNetworks::default(), 2, with_slots(1)).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     let second = Arc::clone(&model);
     drop(model);
@@ -41,7 +42,7 @@ async fn dropping_the_last_handle_frees_the_network_on_every_device() {
 
 #[tokio::test]
 async fn a_handle_that_outlives_its_device_does_not_hold_it_up() {
-    let (group, mut directors) = staged(1, with_slots(1)).await;
+    let (group, mut directors) = staged(&TestNetworks::default(), 1, with_slots(1)).await;
     let model = load(&group, &mut directors, package()).await.unwrap();
     drop(group);
     drop(model);
