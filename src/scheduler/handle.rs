@@ -391,8 +391,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_version_that_is_loaded_again_does_not_use_the_lane_of_the_first_load() {
-        let [first, again] = [(); 2].map(|()| reader("reader", &[1]));
-        let bench = bench(vec![lane(&first, 0, 8)]).await;
+        let mut networks = TestNetworks::default();
+        let [first, again] = [(); 2].map(|()| networks.reader("reader", &[1]));
+        let bench = bench(&networks, vec![lane(&first, 0, 8)]).await;
         assert_eq!(value(&answered(bench.spawn(&first, 1, FAR)).await), 1.0);
         let error = bench.spawn(&again, 2, FAR).await.unwrap().unwrap_err();
         assert!(matches!(error, RowError::NoLane { .. }), "{error}");
