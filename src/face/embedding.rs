@@ -92,7 +92,7 @@ impl Embedding {
 /// Returns the cosine of the angle between two embeddings, −1..=1.
 ///
 /// # Errors
-/// [`SpaceMismatch`] unless both are of the same space and of the same length.
+/// `SpaceMismatch` unless both are of the same space and of the same length.
 pub fn cosine(one: &Embedding, other: &Embedding) -> Result<f32, SpaceMismatch> {
     let (a, b) = (one.values(), other.values());
     if one.space != other.space || a.len() != b.len() {

@@ -11,7 +11,7 @@ use crate::shape::known_elements;
 /// - into the matrix product behind it, also across a reshape,
 ///
 /// if the value between them has no other reader.
-/// [`fold_leading_affines`](super::fold_leading_affines) folds affine operations before
+/// [`fold_leading_affines`](fn@super::fold_leading_affines) folds affine operations before
 /// convolutions, since those also change the border values.
 pub(super) fn fold_affines(graph: Graph) -> Graph {
     drop_dead(fold_into_readers(fold_into_producers(graph)))

@@ -17,7 +17,7 @@ use crate::services::status;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// Adds a [`Deadline`] to every request and ends the request there.
+/// Adds a `Deadline` to every request and ends the request there.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer {
     /// Timeout of requests without `grpc-timeout`.
