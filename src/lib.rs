@@ -51,9 +51,9 @@
 //!
 //! # What always holds
 //!
-//! - **A graph describes one item of a batch.** The importer removes the batch axis, and running adds
-//!   it in front. The answer of a row therefore depends on the row alone: not on its neighbours, its
-//!   position or the bucket.
+//! - **A graph describes one item of a batch.** The importer removes the batch axis, and running
+//!   adds it in front. The answer of a row therefore depends on the row alone: not on its
+//!   neighbours, its position or the bucket.
 //! - **A model is live** when its hash and licence are right and its golden holds on every device
 //!   that will run it. Until all models are live, health says NOT_SERVING.
 //! - **A lost device** goes out of service before it answers its batches with the loss. It returns
