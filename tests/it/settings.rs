@@ -178,7 +178,7 @@ fn what_the_check_refuses_a_start_refuses_for_the_same_reason() {
                 format!("[verify]\ncalibration = {path:?}\n")
             },
             "verify.calibration",
-            "the live embedding model's is sface-2021dec-f32",
+            "the live embedding model has sface-2021dec-f32",
         ),
         (
             |_| "[verify]\npolicy_fmr = 1e-9\n".to_owned(),

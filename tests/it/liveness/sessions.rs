@@ -639,7 +639,7 @@ async fn a_client_that_stops_early_is_told_which_guidance_it_ignored() {
 async fn a_result_is_told_again_to_its_store_alone_and_not_before_the_end() {
     let mut client = client().await;
     let session = stream_session(&mut client, "result").await;
-    let missing = "there is no result of this session".to_owned();
+    let missing = "the session has no result".to_owned();
     let wanted = (Code::NotFound, missing);
     assert_eq!(code_and_message(result_of(&mut client, &session).await), wanted);
     let mut running = RunStream::open(&mut client, start_message(&session, PORTRAIT)).await;
