@@ -112,11 +112,11 @@ impl LivenessServer {
         let call = self.gateway.admit(parsed.caller, info)?;
         let OpenSession { call, session, refund } =
             open_session(call, parsed.start, Assurance::Batch).await?;
-        refund.settle(self.judge_recording(call, session, parsed.frames).await).await
+        refund.settle(self.process_recording(call, session, parsed.frames).await).await
     }
 
-    /// Judges the frames of a recording and returns the result.
-    async fn judge_recording(
+    /// Processes the frames of a recording and returns the result.
+    async fn process_recording(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
@@ -152,11 +152,11 @@ impl LivenessServer {
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
         let OpenSession { call, session, refund } = self.start_run(&mut frames).await?;
-        refund.settle(self.judge_stream(call, session, frames, events).await).await
+        refund.settle(self.process_stream(call, session, frames, events).await).await
     }
 
-    /// Judges the frames of a stream as they arrive and returns the result.
-    async fn judge_stream(
+    /// Processes the frames of a stream as they arrive and returns the result.
+    async fn process_stream(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
@@ -166,13 +166,13 @@ impl LivenessServer {
         let (queue, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
         let receiving = pin!(self.receive_frames(frames, queue));
         {
-            let mut judging = pin!(judge_frames(&mut session, queued, events));
+            let mut processing = pin!(process_frames(&mut session, queued, events));
             tokio::select! {
                 biased;
-                judged = &mut judging => judged?,
+                processed = &mut processing => processed?,
                 received = receiving => {
                     received?;
-                    judging.await?;
+                    processing.await?;
                 }
             }
         }
@@ -341,7 +341,7 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
 }
 
 /// Processes queued frames until the session ends or the client sends no more.
-async fn judge_frames(
+async fn process_frames(
     session: &mut LiveSession,
     mut queued: mpsc::Receiver<QueuedFrame>,
     events: &Events,
