@@ -211,7 +211,7 @@ impl Session {
 
     /// Stops the session if its time is up at `now`. A batch has no such clock: its time passes
     /// only with its frames.
-    pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
+    pub fn check_time_limits(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
         let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {
             return Vec::new();

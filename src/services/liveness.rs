@@ -359,7 +359,7 @@ async fn process_frames(
                 }
                 None => break,
             },
-            _ = ticks.tick() => session.time_out(),
+            _ = ticks.tick() => session.check_time_limits(),
         };
         for event in happened {
             send_event(events, convert::run_event(event, session)).await?;

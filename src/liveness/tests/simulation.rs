@@ -219,7 +219,7 @@ impl RunningSession {
         let is_measured = !frame.is_lost
             && self.session.admit(&frame.meta, frame.digest, now) == Ok(Admission::Measure);
         if !is_measured {
-            self.events.extend(self.session.time_out(now));
+            self.events.extend(self.session.check_time_limits(now));
             return;
         }
         let detail = self.session.detail();

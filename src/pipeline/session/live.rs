@@ -154,9 +154,9 @@ impl LiveSession {
 
     /// Checks the time limits while no frame arrives. A recording has its own clock and is not
     /// checked.
-    pub fn time_out(&mut self) -> Vec<Event> {
+    pub fn check_time_limits(&mut self) -> Vec<Event> {
         match self.opened.assurance {
-            Assurance::Stream => self.core.time_out(self.began.elapsed()),
+            Assurance::Stream => self.core.check_time_limits(self.began.elapsed()),
             Assurance::Batch => Vec::new(),
         }
     }
