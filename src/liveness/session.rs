@@ -78,8 +78,8 @@ pub struct Session {
     ending: Option<SessionEnd>,
     /// Capture time of the last frame with the tracked face.
     face_seen_at: Option<Duration>,
-    reaction_min: Option<Duration>,
-    depth_min: Option<f64>,
+    shortest_reaction: Option<Duration>,
+    least_depth: Option<f64>,
 }
 
 impl Session {
@@ -102,8 +102,8 @@ impl Session {
             step_state: StepState::AwaitNeutral { step: 0, began: now, neutral_since: None },
             ending: None,
             face_seen_at: None,
-            reaction_min: None,
-            depth_min: None,
+            shortest_reaction: None,
+            least_depth: None,
             limits,
         }
     }
@@ -236,11 +236,11 @@ impl Session {
         let measures = SessionMeasures {
             admission: self.gate.worst(),
             track: self.tracker.worst(),
-            reaction: self.reaction_min.map(|time| time.as_secs_f64()),
-            depth: self.depth_min,
+            reaction: self.shortest_reaction.map(|time| time.as_secs_f64()),
+            depth: self.least_depth,
             repeats: self.continuity.repeats(),
             loops: self.continuity.loops(),
-            identity: self.continuity.similarity_min(),
+            identity: self.continuity.least_similarity(),
         };
         SessionOutcome {
             ending: self.ending.clone().unwrap_or_else(left),

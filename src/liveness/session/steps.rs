@@ -217,7 +217,7 @@ impl Session {
 
     /// Fails if the movement started before the customer could react to the prompt.
     fn check_reaction(&mut self, time: Duration, limit: Duration) -> Result<(), Reason> {
-        self.reaction_min = Some(self.reaction_min.map_or(time, |least| least.min(time)));
+        self.shortest_reaction = Some(self.shortest_reaction.map_or(time, |least| least.min(time)));
         if time >= limit {
             return Ok(());
         }
@@ -228,7 +228,7 @@ impl Session {
     /// Fails if a turned head has too little depth.
     fn check_depth(&mut self, depth: Option<f64>) -> Result<(), Reason> {
         let Some(depth) = depth else { return Ok(()) };
-        self.depth_min = Some(self.depth_min.map_or(depth, |least| least.min(depth)));
+        self.least_depth = Some(self.least_depth.map_or(depth, |least| least.min(depth)));
         let limit = self.limits.gestures.depth_min;
         if depth >= limit {
             return Ok(());
