@@ -111,8 +111,8 @@ impl Session {
     /// Returns the current prompt.
     pub fn prompt(&self) -> Option<Prompt> {
         match self.step_state {
-            StepState::AwaitAction { step, sent, .. } if self.is_open() => {
-                Some(self.prompt_of(step, sent))
+            StepState::AwaitAction { step, prompted_at, .. } if self.is_open() => {
+                Some(self.prompt_of(step, prompted_at))
             }
             _ => None,
         }
@@ -256,8 +256,8 @@ impl Session {
         self.actions.iter().skip(step).any(|action| *action == Action::Blink)
     }
 
-    fn prompt_of(&self, step: usize, sent: Duration) -> Prompt {
-        let deadline = sent.saturating_add(self.limits.steps.step_time_max);
+    fn prompt_of(&self, step: usize, prompted_at: Duration) -> Prompt {
+        let deadline = prompted_at.saturating_add(self.limits.steps.step_time_max);
         Prompt { step, action: self.actions[step], deadline }
     }
 
@@ -285,7 +285,7 @@ impl Session {
             // Before the first prompt, only the session's own time is limited.
             StepState::AwaitNeutral { step: 0, .. } => None,
             StepState::AwaitNeutral { began, .. } => Some(began),
-            StepState::AwaitAction { sent, .. } => Some(sent),
+            StepState::AwaitAction { prompted_at, .. } => Some(prompted_at),
         };
         let is_late = began.is_some_and(|began| now.saturating_sub(began) > step_time_max);
         let limit = |code, limit: Duration| Reason {

@@ -20,7 +20,12 @@ pub(super) enum StepState {
     /// Waits for a neutral face, then prompts the action of `step`, or ends after the last step.
     AwaitNeutral { step: usize, began: Duration, neutral_since: Option<Duration> },
     /// Waits for the prompted action.
-    AwaitAction { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
+    AwaitAction {
+        step: usize,
+        prompted_at: Duration,
+        gesture: Gesture,
+        unprompted: UnpromptedActions,
+    },
 }
 
 /// A frame on which the tracked face was found.
@@ -153,17 +158,17 @@ impl Session {
             return Event::Finished;
         };
         self.gate.count_measured_frames();
-        let (sent, hold) = (tracked.now, self.limits.steps.neutral_hold);
+        let (prompted_at, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // This frame is the last neutral one before the movement.
-        gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, sent);
+        gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, prompted_at);
         self.step_state = StepState::AwaitAction {
             step,
-            sent,
+            prompted_at,
             gesture,
             unprompted: UnpromptedActions::default(),
         };
-        Event::Prompt(self.prompt_of(step, sent))
+        Event::Prompt(self.prompt_of(step, prompted_at))
     }
 
     fn advance_action(
@@ -171,11 +176,12 @@ impl Session {
         tracked: &TrackedFrame<'_>,
         result: &mut FrameResult,
     ) -> Result<(), Reason> {
-        let StepState::AwaitAction { step, sent, gesture, unprompted } = &mut self.step_state
+        let StepState::AwaitAction { step, prompted_at, gesture, unprompted } =
+            &mut self.step_state
         else {
             return Ok(());
         };
-        let (step, sent) = (*step, *sent);
+        let (step, prompted_at) = (*step, *prompted_at);
         let action = self.actions[step];
         let (reading, limits) = (&tracked.reading, &self.limits.gestures);
         let unprompted_count = unprompted.count_peaks(action, reading, &self.baseline, limits);
@@ -188,11 +194,11 @@ impl Session {
             Assurance::Stream => self.limits.steps.reaction_min,
             Assurance::Batch => Duration::ZERO,
         };
-        let answer_from = sent.saturating_add(reaction_min);
+        let answer_from = prompted_at.saturating_add(reaction_min);
         let progress = gesture.update(reading, &self.baseline, limits, answer_from);
         let GestureProgress::Done { start, depth } = progress else { return Ok(()) };
         if self.assurance == Assurance::Stream && action != Action::Blink {
-            self.check_reaction(start.earliest.saturating_sub(sent), reaction_min)?;
+            self.check_reaction(start.earliest.saturating_sub(prompted_at), reaction_min)?;
         }
         self.check_depth(depth)?;
         if self.choose_for_position(tracked, result) {
