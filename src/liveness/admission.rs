@@ -235,7 +235,7 @@ impl AdmissionGate {
 
     /// Starts to count measured frames. Called at the first prompt: before it, only the session's
     /// own time limits how long the customer takes to find the right position.
-    pub(super) fn count_measured_frames(&mut self) {
+    pub(super) fn start_counting_measured(&mut self) {
         self.measured.get_or_insert(0);
     }
 
@@ -461,7 +461,7 @@ mod tests {
             gate(AdmissionLimits { frames_measured_max: 1, ..AdmissionLimits::default() });
         assert!(admit(&mut short, &meta(0, 0), ms(0)).is_ok());
         assert!(admit(&mut short, &meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
-        short.count_measured_frames();
+        short.start_counting_measured();
         assert!(admit(&mut short, &meta(2, 200), ms(200)).is_ok());
         assert_eq!(
             admit(&mut short, &meta(3, 300), ms(300)),

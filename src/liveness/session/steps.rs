@@ -157,7 +157,7 @@ impl Session {
             self.ending = Some(SessionEnd::Done);
             return Event::Finished;
         };
-        self.gate.count_measured_frames();
+        self.gate.start_counting_measured();
         let (prompted_at, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // This frame is the last neutral one before the movement.
