@@ -38,7 +38,7 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
-    CreatedSession, LiveSession, LivenessSettings, PortraitFile, SessionReport, SessionSpec,
+    CreatedSession, LiveSession, LivenessSettings, SessionPortrait, SessionReport, SessionSpec,
     SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;

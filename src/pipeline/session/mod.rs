@@ -56,7 +56,7 @@ pub struct SessionSpec {
     /// The registration that the session belongs to.
     pub transaction: String,
     /// The portrait that the session is for.
-    pub portrait: PortraitFile,
+    pub portrait: SessionPortrait,
     /// The source of the portrait.
     pub portrait_source: ImageSource,
     /// The requested false-match rate.
@@ -67,7 +67,7 @@ pub struct SessionSpec {
 
 /// The portrait of a new session. Only its SHA-256 is stored.
 #[derive(Debug)]
-pub enum PortraitFile {
+pub enum SessionPortrait {
     /// The SHA-256 of the portrait's file.
     Digest(Digest),
     /// The file.
@@ -109,8 +109,8 @@ impl Pipeline {
         let policy_fmr = self.policies.for_pair(pair_type, spec.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
         let portrait = match spec.portrait {
-            PortraitFile::Digest(digest) => digest,
-            PortraitFile::File(file) => self.hash(file).await?.0,
+            SessionPortrait::Digest(digest) => digest,
+            SessionPortrait::File(file) => self.hash(file).await?.0,
         };
         // Drawn before the attempt is counted, so that a failure here costs no attempt.
         let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));

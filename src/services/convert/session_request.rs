@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fields::{Caller, FieldReader};
 use crate::image::{ImageSettings, Orientation, Rotation, check_format};
 use crate::liveness::{Assurance, FrameMeta};
-use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
+use crate::pipeline::{CameraFrame, Error, SessionPortrait, SessionSpec, SessionStart};
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
@@ -161,7 +161,7 @@ pub fn parse_get_result(
 
 impl FieldReader<'_> {
     /// Reads a portrait, given by its digest or as a file.
-    fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
+    fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<SessionPortrait> {
         match (sha256, file) {
             ([], None) => {
                 self.add_violation(
@@ -175,9 +175,9 @@ impl FieldReader<'_> {
                 if let Err(error) = check_format(file.expose()) {
                     self.add_violation("portrait.data", error.to_string());
                 }
-                Some(PortraitFile::File(file))
+                Some(SessionPortrait::File(file))
             }
-            (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
+            (_, None) => self.digest("portrait_sha256", sha256).map(SessionPortrait::Digest),
             (_, Some(_)) => {
                 self.add_violation("portrait", "must be empty when portrait_sha256 is set");
                 None
@@ -357,7 +357,7 @@ mod tests {
             parse_create_session(creation(), &limits()).unwrap();
         assert_eq!((&*caller.store, &*spec.store), ("shop-1", "shop-1"));
         assert_eq!((&*spec.device, &*spec.transaction), ("tablet-1", "42"));
-        let PortraitFile::Digest(digest) = spec.portrait else { panic!("not a digest") };
+        let SessionPortrait::Digest(digest) = spec.portrait else { panic!("not a digest") };
         assert_eq!((digest, &*spec.consent), (Digest::from([7; 32]), "consent/1"));
         assert_eq!(spec.portrait_source, crate::face::ImageSource::IdChip);
         assert_eq!((spec.policy_fmr, spec.assurance), (Some(1e-3), Assurance::Batch));
@@ -368,7 +368,7 @@ mod tests {
         let mut request = creation();
         by_file(&mut request, JPEG.to_vec());
         let parsed = parse_create_session(request, &limits()).unwrap();
-        let PortraitFile::File(file) = parsed.spec.portrait else { panic!("not a file") };
+        let SessionPortrait::File(file) = parsed.spec.portrait else { panic!("not a file") };
         assert_eq!(file.expose(), JPEG);
     }
 
