@@ -62,7 +62,7 @@ impl Pipeline {
         assurance: Assurance,
         ticket: &Arc<Ticket>,
     ) -> Result<LiveSession, Error> {
-        let (portrait, file) = self.hash(start.portrait).await?;
+        let (portrait, file) = self.hash_portrait(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
         let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
         let opened = self.claim(&start.token, &presented, assurance).await?;
@@ -95,7 +95,7 @@ impl Pipeline {
     }
 
     /// Records `frames` and returns whether another session showed one of them.
-    async fn was_replayed(
+    async fn record_frames(
         &self,
         frames: &[KeyedDigests],
         opened: &OpenedClaims,
@@ -221,7 +221,7 @@ impl LiveSession {
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_replayed) = tokio::try_join!(
                 self.pipeline.judge(crops, &self.ticket),
-                self.pipeline.was_replayed(&digests, &self.opened),
+                self.pipeline.record_frames(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
             if let Some(judgement) = judged.frame_judgement() {

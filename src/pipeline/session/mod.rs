@@ -110,7 +110,7 @@ impl Pipeline {
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
         let portrait = match spec.portrait {
             SessionPortrait::Digest(digest) => digest,
-            SessionPortrait::File(file) => self.hash(file).await?.0,
+            SessionPortrait::File(file) => self.hash_portrait(file).await?.0,
         };
         // Drawn before the attempt is counted, so that a failure here costs no attempt.
         let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));
@@ -141,7 +141,10 @@ impl Pipeline {
 
     /// Hashes a portrait on the CPU pool, which may take milliseconds. Returns the digest and the
     /// file.
-    async fn hash(&self, file: Secret<Vec<u8>>) -> Result<(Digest, Secret<Vec<u8>>), Error> {
+    async fn hash_portrait(
+        &self,
+        file: Secret<Vec<u8>>,
+    ) -> Result<(Digest, Secret<Vec<u8>>), Error> {
         self.compute(move || (Digest::of(file.expose()), file)).await
     }
 
