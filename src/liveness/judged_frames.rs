@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_that_is_no_number_is_that_of_a_picture() {
+    fn a_pad_score_that_is_not_a_number_counts_as_zero() {
         let mut frames = judged_frames();
         for (sequence, pad_score) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
             frames.choose_for_position(sequence, 0.0, 1.0);

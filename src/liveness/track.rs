@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_face_that_is_gone_too_long_starts_again_once_and_is_lost_then() {
+    fn a_face_gone_too_long_restarts_the_step_once_and_then_stops_the_session() {
         let once: Vec<_> = [at(0.0)].into_iter().chain([None; 5]).chain([at(0.0)]).collect();
         let tracked = locate(&once, 100).unwrap();
         assert_eq!(tracked[4], Tracking::Missing);
