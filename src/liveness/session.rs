@@ -232,7 +232,8 @@ impl Session {
 
     /// Returns the outcome. A session that is still open counts as abandoned by the client.
     pub fn outcome(&self) -> SessionOutcome {
-        let left = || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
+        let abandoned =
+            || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measures = SessionMeasures {
             admission: self.gate.worst(),
             track: self.tracker.worst(),
@@ -243,7 +244,7 @@ impl Session {
             identity: self.continuity.least_similarity(),
         };
         SessionOutcome {
-            ending: self.ending.clone().unwrap_or_else(left),
+            ending: self.ending.clone().unwrap_or_else(abandoned),
             assurance: self.assurance,
             pad: self.judged_frames.pad_evidence(),
             matched: self.judged_frames.matched().map(|(sequence, _)| sequence),

@@ -79,8 +79,8 @@ pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     for reason in &verdict.reasons {
         let is_portrait_shown = reason.code == ReasonCode::SameImage;
         let is_sign = is_attack_sign(reason.code) || is_portrait_shown;
-        let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
-        let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
+        let is_disclosed = !is_sign && reason.code != ReasonCode::PadUncertain;
+        let code = if is_disclosed { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
             reasons.push(Reason::plain(code, reason.subject));
         }
