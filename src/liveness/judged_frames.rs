@@ -31,8 +31,8 @@ pub struct PadEvidence {
 #[derive(Debug)]
 pub(super) struct JudgedFrames {
     limits: JudgingLimits,
-    /// Sequence number and turn of each chosen frame: one for each prompt, one after each action,
-    /// one at the end, and sharp ones.
+    /// Sequence number and turn of each chosen frame: one before each prompt, one after each
+    /// action, one at the end, and sharp ones.
     chosen: Vec<(u32, f64)>,
     sharp_count: usize,
     sharpness_max: f64,
@@ -47,8 +47,8 @@ struct JudgedFrame {
 }
 
 impl JudgedFrame {
-    /// Returns the quality for matching. The norm falls with image quality; a turned face matches
-    /// worse than a straight one.
+    /// Returns the quality for matching. The norm falls when the image gets worse; a turned face
+    /// matches worse than a straight one.
     fn quality(&self) -> f64 {
         self.judgement.norm * (1.0 - self.turn.abs())
     }

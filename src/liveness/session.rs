@@ -3,6 +3,11 @@
 //!
 //! Pure: measures and times go in, events come out. A session that has ended admits no frames.
 //! Judgements of frames chosen before the end are still accepted.
+//!
+//! There are two clocks. `now`, `arrived` and `prompted_at` are times by the server's clock,
+//! counted from any origin. `captured` is a time by the client's clock, counted from the first
+//! frame. Reactions, and the time limits of a step and of the session, use the server's clock. All
+//! else uses the client's.
 
 mod steps;
 
@@ -33,7 +38,7 @@ pub struct Prompt {
     pub step: usize,
     /// The action to perform.
     pub action: Action,
-    /// Deadline by the server's clock.
+    /// Deadline by the server's clock, from the same origin as `now`.
     pub deadline: Duration,
 }
 
@@ -159,8 +164,8 @@ impl Session {
         admitted
     }
 
-    /// Evaluates the measures of an admitted frame. Frames must be observed in their order. A frame
-    /// that was not admitted, or comes late, is ignored.
+    /// Evaluates the measures of an admitted frame. Frames must be observed in the order of their
+    /// numbers. A frame that was not admitted, or whose successor was already observed, is ignored.
     pub fn observe(
         &mut self,
         sequence: u32,
@@ -209,8 +214,8 @@ impl Session {
         if was_open { vec![Event::Finished] } else { Vec::new() }
     }
 
-    /// Stops the session if its time is up at `now`. A batch has no such clock: its time passes
-    /// only with its frames.
+    /// Stops the session if a time limit of the step or of the session has passed at `now`. The
+    /// time of a batch passes only with its frames, so a batch is not stopped here.
     pub fn check_time_limits(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
         let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {
@@ -220,7 +225,7 @@ impl Session {
         vec![Event::Finished]
     }
 
-    /// Returns the number of frames skipped because the stream was too fast.
+    /// Returns the number of frames left out because the stream was too fast.
     pub fn thinned(&self) -> usize {
         self.gate.worst().thinned
     }
@@ -270,8 +275,8 @@ impl Session {
         self.ending = Some(self.ending_by(reason));
     }
 
-    /// Returns the end for `reason`, with a second reason for guidance that the customer did not
-    /// follow.
+    /// Returns the end for `reason`. If the customer did not follow the last guidance, adds the
+    /// guidance as a second reason.
     fn ending_by(&self, reason: Reason) -> SessionEnd {
         let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
@@ -283,7 +288,7 @@ impl Session {
     fn timeout_reason(&self, now: Duration) -> Option<Reason> {
         let step_time_max = self.limits.steps.step_time_max;
         let began = match self.step_state {
-            // Before the first prompt, only the session's own time is limited.
+            // While step 0 waits for a neutral face, only the session's own time is limited.
             StepState::AwaitNeutral { step: 0, .. } => None,
             StepState::AwaitNeutral { began, .. } => Some(began),
             StepState::AwaitAction { prompted_at, .. } => Some(prompted_at),

@@ -16,7 +16,7 @@ pub(super) enum Tracking {
     Found(TrackedFace),
     /// The face is missing, so far for a short time.
     Missing,
-    /// The face was missing for too long. The step restarts with the next face.
+    /// The face was missing for too long. The step restarts: neutral face, prompt, action.
     Restart,
 }
 
@@ -84,8 +84,8 @@ impl FaceTracker {
         self.worst
     }
 
-    /// Locates the face in a frame. While `may_leave` is true (before the first prompt), no rule is
-    /// checked, and another face may take the place of the tracked one.
+    /// Locates the face in a frame. `may_leave` is true while step 0 waits for a neutral face. No
+    /// rule is checked then, and another face may take the place of the tracked one.
     pub(super) fn locate(
         &mut self,
         frame: &AdmittedFrame,

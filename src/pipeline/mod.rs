@@ -71,7 +71,7 @@ pub struct Pipeline {
     pub image: ImageSettings,
     /// Limits on the quality of faces.
     pub quality: QualityLimits,
-    /// Calibration rows and the policy of this deployment.
+    /// Calibration entries and the policy of this deployment.
     pub policies: DecisionPolicies,
     /// Session tokens and the replay store.
     pub sessions: Sessions,

@@ -42,7 +42,7 @@ pub(super) struct SessionKey {
 pub struct KeyedDigests {
     /// Digest under the primary key.
     pub primary: Digest,
-    /// Digest under the secondary key, if there is one.
+    /// Digest under the secondary key. `None` without one, or if only the primary was sealed.
     pub secondary: Option<Digest>,
 }
 

@@ -18,8 +18,9 @@ use crate::liveness::reading::Reading;
 #[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
 pub(super) enum StepState {
     /// Waits for a neutral face, then prompts the action of `step`, or ends after the last step.
+    /// `began` is by the server's clock, `neutral_since` is a capture time.
     AwaitNeutral { step: usize, began: Duration, neutral_since: Option<Duration> },
-    /// Waits for the prompted action.
+    /// Waits for the prompted action. `prompted_at` is by the server's clock.
     AwaitAction {
         step: usize,
         prompted_at: Duration,
@@ -42,7 +43,7 @@ impl Session {
         let (StepState::AwaitNeutral { step, .. } | StepState::AwaitAction { step, .. }) =
             self.step_state;
         if step == 0 {
-            // The next face may belong to another person with another baseline.
+            // The next face may belong to another person, who has another baseline.
             self.baseline = Baseline::default();
         }
         self.step_state = StepState::AwaitNeutral { step, began: now, neutral_since: None };
@@ -59,7 +60,8 @@ impl Session {
         let since = self.face_seen_at.replace(captured).unwrap_or(captured);
         let was_away = captured.saturating_sub(since) > gap_max;
         let turn = tracked.reading.pose.turn;
-        // Before the first prompt, people may still change: no frame is chosen for its sharpness.
+        // While step 0 waits for a neutral face, another person may still take the place: no frame
+        // is chosen for its sharpness.
         result.is_chosen = !matches!(self.step_state, StepState::AwaitNeutral { step: 0, .. })
             && self.guidance.problem().is_none()
             && self.judged_frames.choose_if_sharper(
@@ -128,7 +130,7 @@ impl Session {
     }
 
     /// Returns true if the picture has no problem, the mouth is closed and the head is level. A
-    /// turned head is a problem of the picture.
+    /// turned head is a problem of the picture: [`crate::liveness::Guidance::FaceCamera`].
     fn is_neutral(&self, reading: &Reading) -> bool {
         let gestures = &self.limits.gestures;
         let is_closed = reading.mouth_open.is_some_and(|open| open <= gestures.mouth.neutral_max);

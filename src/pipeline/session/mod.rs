@@ -1,4 +1,6 @@
-//! Liveness sessions: created and sealed in a token, run once, and saved with their results.
+//! Liveness sessions: created and sealed in a token, run once, and saved with their results. To
+//! claim a session is to record in the replay store that it is used; its claims are the content of
+//! the token.
 //!
 //! ```text
 //! SessionSpec → create → token … SessionStart → LiveSession: frame by frame → SessionReport
@@ -34,8 +36,8 @@ const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Maximum number of attempts refunded to one transaction. The count expires [`ATTEMPTS_TTL`] after
 /// the last refund. An honest customer rarely meets more faults in one day. An attacker can cause
-/// faults, with bursts of frames or with unread answers, but gains only so many sessions without a
-/// verdict.
+/// faults, with bursts of frames or with unread answers, but gains no more than this many sessions
+/// without a verdict.
 const REFUNDS_MAX: u32 = 10;
 
 /// TTL of a session's result.
@@ -103,7 +105,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A false-match rate that the calibration does not support, too many attempts, an unavailable
-    /// store.
+    /// replay store.
     pub async fn create_session(&self, spec: SessionSpec) -> Result<CreatedSession, Error> {
         let pair_type = PairType::against_live(spec.portrait_source);
         let policy_fmr = self.policies.for_pair(pair_type, spec.policy_fmr)?.policy_fmr;
@@ -178,8 +180,9 @@ impl Pipeline {
         Some(KeyedDigests { primary: opened.claims.transaction, secondary: None })
     }
 
-    /// Refunds the attempt that a session cost its transaction. Call this only for a claimed
-    /// session that failed by the server's fault. If the refund fails, the attempt stays counted.
+    /// Refunds the attempt that a session cost its transaction, up to `REFUNDS_MAX` times. Call
+    /// this only for a session that failed by the server's fault and cannot be run again. If the
+    /// refund fails, the attempt stays counted.
     pub async fn refund_attempt(&self, transaction: &KeyedDigests) {
         let replay = &self.sessions.replay;
         if let Err(error) = replay.refund_attempt(transaction, REFUNDS_MAX, ATTEMPTS_TTL).await {
@@ -191,7 +194,7 @@ impl Pipeline {
     /// Saves the result of a session, so that the caller can ask for the result again.
     ///
     /// # Errors
-    /// The store is unavailable: the caller must not get the result.
+    /// The replay store is unavailable: the caller must not get the result.
     pub async fn save_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
         self.sessions.replay.save_result(session, Bytes::from(result), RESULT_TTL).await?;
         Ok(())
@@ -200,7 +203,7 @@ impl Pipeline {
     /// Returns the saved result of a session.
     ///
     /// # Errors
-    /// [`Error::NoResult`], or an unavailable store.
+    /// [`Error::NoResult`], or an unavailable replay store.
     pub async fn load_result(&self, session: SessionId) -> Result<Bytes, Error> {
         match self.sessions.replay.state(session).await? {
             SessionState::Finished(result) => Ok(result),

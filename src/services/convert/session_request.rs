@@ -13,8 +13,8 @@ use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 /// Length of a SHA-256 in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// Maximum number of frames in one request. The limits of a session are lower and end the session
-/// with a reason.
+/// Maximum number of frames in one `Evaluate`. The session's own limit is lower and ends the
+/// session with a reason; this one bounds the work of parsing.
 const FRAMES_MAX: usize = 2048;
 
 /// A valid `CreateSession`.

@@ -15,8 +15,8 @@ use claims::SKEW_MS;
 
 pub use claims::{BoundField, PresentedBinding, SessionClaims, SessionId};
 
-/// Size limit of a token in bytes. Identifiers and actions fill half a kilobyte; an HTTP/2 header
-/// may have 8 kilobytes.
+/// Size limit of a token in bytes. Identifiers and actions take about half a kilobyte. The limit is
+/// half of the 8 kilobytes that HTTP/2 headers may have.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 
 /// Seals and opens session tokens of one audience.
