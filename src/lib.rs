@@ -82,6 +82,24 @@
 //!   caller sent.
 //! - **Pixels and embeddings** live in [`trust::Secret`]: never printed, wiped when dropped.
 //!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | call | one request, or one stream of requests |
+//! | ticket | the right to use the server: granted once for each call, given back on drop |
+//! | row | one input of one network |
+//! | lane | the queue of one live model version |
+//! | batch | rows of one lane that run together |
+//! | bucket | a batch size that the device is warmed for; a batch is padded up to it |
+//! | slot | a place for one batch on a device, reserved before the batch is formed |
+//! | measured frame | run through the detector, and through the mesh and iris networks if needed |
+//! | judged frame | also run through the embedder and the networks of passive liveness |
+//! | thinned frame | left out: the stream was too fast, or the server was behind |
+//! | PAD, passive liveness | presentation attack detection, by networks, on one picture |
+//! | claims; to claim | the sealed content of a session token; to record that a session is used |
+//! | store | the shop, in fields of the API; the store of used sessions is the *replay store* |
+//!
 //! # Where to look
 //!
 //! | for | read |

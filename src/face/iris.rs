@@ -13,8 +13,8 @@ const VALUES: usize = (71 + 5) * 3;
 /// between the corners (9 to 15).
 const LID_POINTS: usize = 16;
 
-/// Positions along the lids where the opening is measured. The corners and their neighbours are
-/// left out, because the opening is too small there.
+/// Positions along the upper lid, from 0, where the distance to the lower lid is measured. Two at
+/// each end are left out, because the distance is too small there.
 const OPENING: std::ops::RangeInclusive<usize> = 2..=4;
 
 /// The part of the image that shows one eye.

@@ -48,8 +48,8 @@ impl LumaImage {
     }
 }
 
-/// A 64-bit hash of a picture. It survives resizing and recompression, but differs for another
-/// photograph of the same scene.
+/// A 64-bit hash of a picture. Resizing and recompression change at most a few bits. Another
+/// photograph of the same scene has another hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DifferenceHash(u64);
 

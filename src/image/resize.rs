@@ -126,6 +126,7 @@ impl Taps {
     }
 }
 
+/// Returns the taps of each target pixel along an axis. The source pixels start at `start`.
 fn taps(start: usize, source_length: usize, target_length: usize) -> Vec<Taps> {
     let step = source_length as f64 / target_length as f64;
     let last = source_length - 1;

@@ -19,8 +19,9 @@ pub struct ImageSettings {
     pub pixels_max: usize,
     /// Most live photographs in one `Verify`, from 1 to 32.
     pub live_photos_max: usize,
-    /// Most decoded photographs in memory at one time, at least 1. Further photographs wait as
-    /// files. The largest photograph that the default of `pixels_max` allows takes 36 MiB.
+    /// Most decoded pictures in memory at one time, frames of sessions included, at least 1.
+    /// Further pictures wait as files. The largest picture that the default of `pixels_max` allows
+    /// takes 36 MiB.
     pub decoded_max: usize,
 }
 

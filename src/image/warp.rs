@@ -48,7 +48,7 @@ impl SimilarityTransform {
 ///
 /// Integer coordinates are pixel centres, and everything outside the source is black, as in
 /// OpenCV's `warpAffine` with a constant border. There is no low-pass filter: InsightFace and
-/// OpenCV align faces without one, and embeddings were calibrated so.
+/// OpenCV align faces without one, and the calibration was measured on such faces.
 pub fn warp(
     source: &RgbImage,
     transform: &SimilarityTransform,

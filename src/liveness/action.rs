@@ -1,7 +1,7 @@
 //! The actions that a session asks for, and how they are drawn.
 
-/// Number of steps of a session. Three of five actions can be guessed. Order, reaction time and
-/// continuity defend a session; the draw does not.
+/// Number of steps of a session, each with one action. The draw of three actions is no defence:
+/// there are only 34 sequences. Order, reaction time and continuity defend a session.
 pub const STEPS: usize = 3;
 
 /// An action in front of the camera. Left and right are the person's own.
@@ -63,8 +63,9 @@ pub fn draw_actions(random: u128) -> [Action; STEPS] {
     triples[(random % triples.len() as u128) as usize]
 }
 
-/// Returns all triples that contain a turn and a blink and repeat no action immediately. The law
-/// requires the turn and the blink. A repeated action could not be told from one long action.
+/// Returns all triples that contain a turn and a blink and repeat no action immediately.
+/// Registrations ask every customer to turn the head and to blink, so both are always drawn. A
+/// repeated action could not be told from one long action.
 fn allowed_triples() -> Vec<[Action; STEPS]> {
     let mut triples = Vec::new();
     for first in Action::ALL {

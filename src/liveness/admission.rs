@@ -9,15 +9,15 @@ use super::limits::AdmissionLimits;
 use crate::face::ReasonCode;
 use crate::image::Orientation;
 
-/// Delivery of the frames of a session to the server.
+/// How the frames of a session reach the server, and so how far the result can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assurance {
     /// Frames arrive one by one as they are captured. The server's clock is used.
     Stream,
     /// All frames arrive at once after the recording. Times are the client's, counted from the
-    /// first frame, so drift and reaction times cannot be judged. The caller's `now` is ignored.
-    /// The customer must rest for half a second before each action, as between the prompts of a
-    /// stream.
+    /// first frame, so drift and reaction times cannot be judged. The `now` that the caller passes
+    /// is ignored. The customer must rest for half a second before each action, as between the
+    /// prompts of a stream.
     Batch,
 }
 
@@ -35,12 +35,12 @@ pub struct FrameMeta {
     pub orientation: Orientation,
 }
 
-/// Handling of an admitted frame by the caller.
+/// What the caller must do with an admitted frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// Measure the frame and pass the measures to the session.
     Measure,
-    /// Skip the frame: the stream is faster than the rate at which frames are measured.
+    /// Leave the frame out: the stream is faster than the rate at which frames are measured.
     Thinned,
 }
 
@@ -156,8 +156,9 @@ pub(super) struct AdmittedFrame {
     pub(super) sequence: u32,
     /// Capture time by the client's clock, from the first frame.
     pub(super) captured: Duration,
+    /// Arrival time by the server's clock. In a recording: see [`AdmissionGate::arrival`].
     pub(super) arrived: Duration,
-    /// Longest interval between two admitted frames since the frame measured before.
+    /// Longest capture interval between consecutive admitted frames, since the last observed one.
     pub(super) gap: Duration,
 }
 
@@ -216,7 +217,8 @@ impl AdmissionGate {
         }
     }
 
-    /// Admits a frame or refuses it. The counters keep what they counted for a refused frame.
+    /// Admits a frame or refuses it. A counter that a check raised is not lowered again if a later
+    /// check refuses the frame.
     pub(super) fn admit(
         &mut self,
         sent: &FrameMeta,
@@ -235,7 +237,7 @@ impl AdmissionGate {
 
     /// Starts to count measured frames. Called at the first prompt: before it, only the session's
     /// own time limits how long the customer takes to find the right position.
-    pub(super) fn count_measured_frames(&mut self) {
+    pub(super) fn start_counting_measured(&mut self) {
         self.measured.get_or_insert(0);
     }
 
@@ -365,7 +367,7 @@ impl AdmissionGate {
         self.admitted += 1;
         let interval = Duration::try_from_secs_f64(1.0 / self.limits.rate_measured_max)
             .unwrap_or(Duration::ZERO);
-        // Half an interval early still counts: cameras are not punctual.
+        // A frame may come half an interval early: cameras are not punctual.
         if captured.saturating_add(interval / 2) < self.measure_due {
             self.worst.thinned += 1;
             return Admission::Thinned;
@@ -461,7 +463,7 @@ mod tests {
             gate(AdmissionLimits { frames_measured_max: 1, ..AdmissionLimits::default() });
         assert!(admit(&mut short, &meta(0, 0), ms(0)).is_ok());
         assert!(admit(&mut short, &meta(1, 100), ms(100)).is_ok(), "nothing is asked for yet");
-        short.count_measured_frames();
+        short.start_counting_measured();
         assert!(admit(&mut short, &meta(2, 200), ms(200)).is_ok());
         assert_eq!(
             admit(&mut short, &meta(3, 300), ms(300)),

@@ -26,7 +26,7 @@ pub(super) struct Continuity {
     records: Vec<FrameRecord>,
     repeats: usize,
     loops: usize,
-    similarity_min: Option<f64>,
+    least_similarity: Option<f64>,
 }
 
 impl Continuity {
@@ -38,7 +38,7 @@ impl Continuity {
             records: Vec::new(),
             repeats: 0,
             loops: 0,
-            similarity_min: None,
+            least_similarity: None,
         }
     }
 
@@ -54,8 +54,8 @@ impl Continuity {
     }
 
     /// Returns the least cosine of any two judged frames.
-    pub(super) fn similarity_min(&self) -> Option<f64> {
-        self.similarity_min
+    pub(super) fn least_similarity(&self) -> Option<f64> {
+        self.least_similarity
     }
 
     /// Compares a frame with all frames before it.
@@ -103,7 +103,7 @@ impl Continuity {
     ) -> Result<(), Reason> {
         let similarity = |other| cosine(&judgement.embedding, other).map_or(-1.0, f64::from);
         let Some(least) = others.map(similarity).reduce(f64::min) else { return Ok(()) };
-        self.similarity_min = Some(self.similarity_min.map_or(least, |old| old.min(least)));
+        self.least_similarity = Some(self.least_similarity.map_or(least, |old| old.min(least)));
         let limit = self.limits.identity_min();
         if least >= limit {
             return Ok(());

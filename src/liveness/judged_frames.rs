@@ -31,8 +31,8 @@ pub struct PadEvidence {
 #[derive(Debug)]
 pub(super) struct JudgedFrames {
     limits: JudgingLimits,
-    /// Sequence number and turn of each chosen frame: one for each prompt, one after each action,
-    /// one at the end, and sharp ones.
+    /// Sequence number and turn of each chosen frame: one before each prompt, one after each
+    /// action, one at the end, and sharp ones.
     chosen: Vec<(u32, f64)>,
     sharp_count: usize,
     sharpness_max: f64,
@@ -47,8 +47,8 @@ struct JudgedFrame {
 }
 
 impl JudgedFrame {
-    /// Returns the quality for matching. The norm falls with image quality; a turned face matches
-    /// worse than a straight one.
+    /// Returns the quality for matching. The norm falls when the image gets worse; a turned face
+    /// matches worse than a straight one.
     fn quality(&self) -> f64 {
         self.judgement.norm * (1.0 - self.turn.abs())
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_that_is_no_number_is_that_of_a_picture() {
+    fn a_pad_score_that_is_not_a_number_counts_as_zero() {
         let mut frames = judged_frames();
         for (sequence, pad_score) in [(0, f64::NAN), (1, 0.9), (2, 0.95), (3, 0.1)] {
             frames.choose_for_position(sequence, 0.0, 1.0);

@@ -1,5 +1,7 @@
 //! All limits of a session, with the source of each default. A check is switched off only by moving
 //! its limit far away.
+//!
+//! A turn is a `Pose::turn`: 0.20 is 8°, 0.55 is 20°.
 
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ pub struct SessionLimits {
 /// Limits checked on a frame before its picture is decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdmissionLimits {
-    /// Longest session, from its creation to its end.
+    /// Longest session, from the start of `Run` to the end. In a recording: from the first frame.
     pub session_time_max: Duration,
     /// Most frames measured from the first prompt on.
     pub frames_measured_max: usize,
@@ -39,7 +41,7 @@ pub struct AdmissionLimits {
     pub session_bytes_max: usize,
     /// Most frames whose file was sent before.
     pub repeated_files_max: usize,
-    /// Largest step back of the capture time.
+    /// Largest step back of the capture time. Zero requires that the time rises.
     pub clock_back_max: Duration,
     /// Largest drift between the client's and the server's clock.
     pub clock_drift_max: Duration,
@@ -49,7 +51,7 @@ pub struct AdmissionLimits {
     pub rate_min: f64,
     /// Number of intervals in that median.
     pub rate_intervals: usize,
-    /// Most frames measured per second. Frames of a faster stream are thinned.
+    /// Most frames measured per second. Further frames of a faster stream are left out (thinned).
     pub rate_measured_max: f64,
     /// Longest time between two frames during an action.
     pub gap_max: Duration,
@@ -73,7 +75,7 @@ impl Default for AdmissionLimits {
             // The camera's noise makes every JPEG different.
             repeated_files_max: 0,
             clock_back_max: Duration::ZERO,
-            // A poor mobile network delays by a second; a recording is older.
+            // A poor mobile network delays by a second; a replayed recording is older.
             clock_drift_max: Duration::from_millis(1500),
             format_changes_max: 0,
             // 8 frames per second, less the jitter of telephone clocks. A slower stream can miss a
@@ -208,12 +210,12 @@ pub struct StepLimits {
     pub neutral_hold: Duration,
     /// Least neutral frames for a person's baseline.
     pub neutral_frames_min: usize,
-    /// Longest time from a prompt to the end of its action, and from there to the next neutral
-    /// face.
+    /// Longest time from a prompt to the end of its action, and from there to the next prompt or to
+    /// the end of the session.
     pub step_time_max: Duration,
     /// Least time from a prompt to the start of the movement.
     pub reaction_min: Duration,
-    /// Most unprompted actions of a step that reach their peak.
+    /// Most actions of a step that reach their peak without being prompted. Blinks do not count.
     pub unprompted_actions_max: usize,
 }
 
@@ -238,18 +240,18 @@ pub struct ContinuityLimits {
     pub repeated_pictures_max: usize,
     /// Most pictures with the same hash and nearly the same points as one from long before.
     pub loops_max: usize,
-    /// Least time between two pictures that counts as long before.
+    /// Time between two pictures above which the first counts as long before.
     pub loop_time_min: Duration,
     /// Largest distance of a point from its first position in a loop, in pixels.
     pub loop_distance_max: f64,
     /// Least cosine of any two judged frames. If it is `None`, the caller sets it from the
-    /// calibration. Without a calibration entry the caller sets −1: no session passes then, and
-    /// none fails for its identity.
+    /// calibration. Without a calibration entry the caller sets −1, which every pair reaches: no
+    /// session passes without an entry, so the identity need not fail it.
     pub identity_min: Option<f64>,
 }
 
 impl ContinuityLimits {
-    /// Returns the least cosine. The default of 1 fails every session for which it was not set.
+    /// Returns the least cosine. If it was not set, returns 1, which fails every session.
     pub(super) fn identity_min(&self) -> f64 {
         self.identity_min.unwrap_or(1.0)
     }
@@ -274,7 +276,8 @@ impl Default for ContinuityLimits {
 pub struct JudgingLimits {
     /// Least judged frames of a session.
     pub frames_min: usize,
-    /// Most judged frames of a session without interruption. Each repeated prompt adds one.
+    /// Most judged frames of a session in which the face is never lost. After each loss the step
+    /// is prompted again, and the frame before that prompt is one more.
     pub frames_max: usize,
     /// Largest turn of a judged frame.
     pub turn_max: f64,

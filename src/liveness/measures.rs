@@ -62,7 +62,7 @@ pub struct MeshMeasures {
 pub struct FrameJudgement {
     /// Embedding of the aligned face.
     pub embedding: Embedding,
-    /// L2 norm of the raw embedding; falls with image quality.
+    /// L2 norm of the raw embedding; lower for a worse image.
     pub norm: f64,
     /// Fused PAD score: probability of a live person, 0..=1.
     pub pad_score: f64,

@@ -4,8 +4,23 @@
 //! part checks that the person performs prompted actions in one unbroken stream.
 //!
 //! [`Session`] is the active part, without I/O. [`Session::admit`] accepts a frame by its metadata,
-//! [`Session::observe`] evaluates its measures, [`Session::outcome`] collects the result, and
-//! [`decide_session`] decides.
+//! [`Session::observe`] evaluates its measures, [`Session::add_judgement`] takes the results of the
+//! embedder and the PAD networks, [`Session::outcome`] collects the result, and [`decide_session`]
+//! decides.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `session`, `action` | the steps of a session, and the actions it asks for |
+//! | `admission` | checks before a frame is decoded: size, order, clock, rate |
+//! | `measures` | what the networks measured on a frame: the input of the rules |
+//! | `track`, `continuity` | one face, plausible motion, one person, no repeated picture |
+//! | `guidance` | what the customer should change in the picture |
+//! | `pose`, `planarity`, `reading`, `baseline` | turn, nod and depth, and the neutral levels |
+//! | `gesture` | whether an action was performed |
+//! | `judged_frames` | which frames the embedder and the PAD networks judge |
+//! | `outcome`, `rule`, `session_decision` | the end, the checked values, the verdict |
+//! | `limits` | every limit of a session, with its source |
+//! | `pad` | the crop and the score of a PAD network |
 
 mod action;
 mod admission;

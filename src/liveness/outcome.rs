@@ -22,13 +22,13 @@ pub enum SessionEnd {
 pub struct SessionOutcome {
     /// End of the session.
     pub ending: SessionEnd,
-    /// Delivery of the frames.
+    /// How the frames reached the server.
     pub assurance: Assurance,
     /// Results of the PAD networks.
     pub pad: PadEvidence,
     /// Sequence number of the matched frame.
     pub matched: Option<u32>,
-    /// Number of frames skipped because the stream was too fast.
+    /// Number of frames left out because the stream was too fast.
     pub thinned: usize,
     /// Every measured value with its limit.
     pub checks: Vec<RuleCheck>,

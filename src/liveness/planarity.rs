@@ -6,8 +6,9 @@ use super::pose::FaceShape;
 /// Returns the residual of `turned` that no affine map of `frontal` explains: root mean square over
 /// the five points, in inter-eye distances.
 ///
-/// A head turned by 15° has 0.066, by 20° 0.087. A flat print has 0.011, a print bent to a radius
-/// of 5 cm 0.024. Noise alone has 0.035 (99th percentile).
+/// By geometry, with MediaPipe's canonical face mesh: a head turned by 15° has 0.066, by 20° 0.087.
+/// A flat print has 0.011, a print bent to a radius of 5 cm 0.024. Noise alone has 0.035 (99th
+/// percentile). Detected points give bent prints more: see `README.md` of this folder.
 ///
 /// Returns NaN if the frontal points span no plane.
 pub(super) fn residual(frontal: &FaceShape, turned: &FaceShape) -> f64 {

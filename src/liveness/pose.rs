@@ -1,6 +1,6 @@
 //! Head pose from five points, as ratios that need no camera parameters and no pixel size.
 //!
-//! Source of the formulas: the canonical face mesh seen from 45 cm.
+//! The values per degree are those of MediaPipe's canonical face mesh seen from 45 cm.
 
 use crate::face::Point;
 

@@ -14,17 +14,17 @@ pub(super) struct Reading {
     pub(super) captured: Duration,
     /// Arrival time by the server's clock. Reactions are timed by it.
     pub(super) arrived: Duration,
-    /// Pose by the detector's points. Unlike the mesh, the detector assumes no shape of a turned
-    /// face.
+    /// Pose by the detector's points. The mesh network assumes the shape of a turned head, even in
+    /// a flat picture; the detector does not.
     pub(super) pose: Pose,
-    /// [`Pose::nod`] by the mesh's points.
+    /// [`Pose::nod`] by the mesh's points, which follow a nod better than the detector's.
     pub(super) nod: f64,
     pub(super) mouth_open: Option<f64>,
     pub(super) eyes: Option<[f64; 2]>,
 }
 
 impl Reading {
-    /// Returns the values of a frame, or `None` if the mesh network found no face.
+    /// Returns the values of a frame, or `None` if the frame has no mesh or the mesh has no pose.
     pub(super) fn new(
         frame: &AdmittedFrame,
         tracked: &TrackedFace,

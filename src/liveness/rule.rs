@@ -1,4 +1,4 @@
-//! Rules of a session that have a number, and values checked against their limits.
+//! The rules of a session that limit a measured value, and the checks of values against limits.
 
 use crate::face::LimitKind;
 
@@ -11,7 +11,7 @@ pub enum Rule {
     ClockDrift,
     /// Seconds with a second face.
     SecondFaceTime,
-    /// Number of times the face was lost.
+    /// Number of times that the face was lost for too long.
     Losses,
     /// Movement of the eyes between frames, in inter-eye distances.
     EyesJump,
@@ -21,11 +21,11 @@ pub enum Rule {
     TurnJump,
     /// Seconds from a prompt to the start of the movement.
     Reaction,
-    /// Residual of a turned face that no flat picture explains.
+    /// Residual of a turned face that no flat picture explains, in inter-eye distances.
     Depth,
-    /// Pictures that repeated.
+    /// Number of pictures that repeat one of the last second.
     RepeatedPictures,
-    /// Pictures that repeated after a long time.
+    /// Number of pictures that repeat an older one: signs of a loop.
     Loops,
     /// Least similarity of any two judged frames.
     Identity,

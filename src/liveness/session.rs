@@ -3,6 +3,11 @@
 //!
 //! Pure: measures and times go in, events come out. A session that has ended admits no frames.
 //! Judgements of frames chosen before the end are still accepted.
+//!
+//! There are two clocks. `now`, `arrived` and `prompted_at` are times by the server's clock,
+//! counted from any origin. `captured` is a time by the client's clock, counted from the first
+//! frame. Reactions, and the time limits of a step and of the session, use the server's clock. All
+//! else uses the client's.
 
 mod steps;
 
@@ -33,7 +38,7 @@ pub struct Prompt {
     pub step: usize,
     /// The action to perform.
     pub action: Action,
-    /// Deadline by the server's clock.
+    /// Deadline by the server's clock, from the same origin as `now`.
     pub deadline: Duration,
 }
 
@@ -78,8 +83,8 @@ pub struct Session {
     ending: Option<SessionEnd>,
     /// Capture time of the last frame with the tracked face.
     face_seen_at: Option<Duration>,
-    reaction_min: Option<Duration>,
-    depth_min: Option<f64>,
+    shortest_reaction: Option<Duration>,
+    least_depth: Option<f64>,
 }
 
 impl Session {
@@ -102,8 +107,8 @@ impl Session {
             step_state: StepState::AwaitNeutral { step: 0, began: now, neutral_since: None },
             ending: None,
             face_seen_at: None,
-            reaction_min: None,
-            depth_min: None,
+            shortest_reaction: None,
+            least_depth: None,
             limits,
         }
     }
@@ -111,8 +116,8 @@ impl Session {
     /// Returns the current prompt.
     pub fn prompt(&self) -> Option<Prompt> {
         match self.step_state {
-            StepState::AwaitAction { step, sent, .. } if self.is_open() => {
-                Some(self.prompt_of(step, sent))
+            StepState::AwaitAction { step, prompted_at, .. } if self.is_open() => {
+                Some(self.prompt_of(step, prompted_at))
             }
             _ => None,
         }
@@ -159,8 +164,8 @@ impl Session {
         admitted
     }
 
-    /// Evaluates the measures of an admitted frame. Frames must be observed in their order. A frame
-    /// that was not admitted, or comes late, is ignored.
+    /// Evaluates the measures of an admitted frame. Frames must be observed in the order of their
+    /// numbers. A frame that was not admitted, or whose successor was already observed, is ignored.
     pub fn observe(
         &mut self,
         sequence: u32,
@@ -209,9 +214,9 @@ impl Session {
         if was_open { vec![Event::Finished] } else { Vec::new() }
     }
 
-    /// Stops the session if its time is up at `now`. A batch has no such clock: its time passes
-    /// only with its frames.
-    pub fn time_out(&mut self, now: Duration) -> Vec<Event> {
+    /// Stops the session if a time limit of the step or of the session has passed at `now`. The
+    /// time of a batch passes only with its frames, so a batch is not stopped here.
+    pub fn check_time_limits(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
         let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {
             return Vec::new();
@@ -220,7 +225,7 @@ impl Session {
         vec![Event::Finished]
     }
 
-    /// Returns the number of frames skipped because the stream was too fast.
+    /// Returns the number of frames left out because the stream was too fast.
     pub fn thinned(&self) -> usize {
         self.gate.worst().thinned
     }
@@ -232,18 +237,19 @@ impl Session {
 
     /// Returns the outcome. A session that is still open counts as abandoned by the client.
     pub fn outcome(&self) -> SessionOutcome {
-        let left = || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
+        let abandoned =
+            || self.ending_by(Reason::plain(ReasonCode::SessionExpired, Subject::Request));
         let measures = SessionMeasures {
             admission: self.gate.worst(),
             track: self.tracker.worst(),
-            reaction: self.reaction_min.map(|time| time.as_secs_f64()),
-            depth: self.depth_min,
+            reaction: self.shortest_reaction.map(|time| time.as_secs_f64()),
+            depth: self.least_depth,
             repeats: self.continuity.repeats(),
             loops: self.continuity.loops(),
-            identity: self.continuity.similarity_min(),
+            identity: self.continuity.least_similarity(),
         };
         SessionOutcome {
-            ending: self.ending.clone().unwrap_or_else(left),
+            ending: self.ending.clone().unwrap_or_else(abandoned),
             assurance: self.assurance,
             pad: self.judged_frames.pad_evidence(),
             matched: self.judged_frames.matched().map(|(sequence, _)| sequence),
@@ -256,8 +262,8 @@ impl Session {
         self.actions.iter().skip(step).any(|action| *action == Action::Blink)
     }
 
-    fn prompt_of(&self, step: usize, sent: Duration) -> Prompt {
-        let deadline = sent.saturating_add(self.limits.steps.step_time_max);
+    fn prompt_of(&self, step: usize, prompted_at: Duration) -> Prompt {
+        let deadline = prompted_at.saturating_add(self.limits.steps.step_time_max);
         Prompt { step, action: self.actions[step], deadline }
     }
 
@@ -269,8 +275,8 @@ impl Session {
         self.ending = Some(self.ending_by(reason));
     }
 
-    /// Returns the end for `reason`, with a second reason for guidance that the customer did not
-    /// follow.
+    /// Returns the end for `reason`. If the customer did not follow the last guidance, adds the
+    /// guidance as a second reason.
     fn ending_by(&self, reason: Reason) -> SessionEnd {
         let unheeded = self.guidance.announced().and_then(Guidance::reason);
         let unheeded = unheeded.filter(|code| *code != reason.code);
@@ -282,10 +288,10 @@ impl Session {
     fn timeout_reason(&self, now: Duration) -> Option<Reason> {
         let step_time_max = self.limits.steps.step_time_max;
         let began = match self.step_state {
-            // Before the first prompt, only the session's own time is limited.
+            // While step 0 waits for a neutral face, only the session's own time is limited.
             StepState::AwaitNeutral { step: 0, .. } => None,
             StepState::AwaitNeutral { began, .. } => Some(began),
-            StepState::AwaitAction { sent, .. } => Some(sent),
+            StepState::AwaitAction { prompted_at, .. } => Some(prompted_at),
         };
         let is_late = began.is_some_and(|began| now.saturating_sub(began) > step_time_max);
         let limit = |code, limit: Duration| Reason {

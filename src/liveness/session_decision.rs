@@ -26,7 +26,7 @@ pub struct SessionVerdict {
     pub reasons: Vec<Reason>,
     /// Every measured value with its limit.
     pub checks: Vec<RuleCheck>,
-    /// Reliability of the answer.
+    /// How the frames reached the server.
     pub assurance: Assurance,
 }
 
@@ -73,14 +73,15 @@ impl SessionVerdict {
 }
 
 /// Removes the details that an attacker could learn from. The caller still gets the decision, what
-/// the customer can do better, and one reason for all signs of an attack. Numbers are removed.
+/// the customer can do better, and one reason for all signs of an attack. Values, limits and checks
+/// are removed.
 pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     let mut reasons: Vec<Reason> = Vec::new();
     for reason in &verdict.reasons {
         let is_portrait_shown = reason.code == ReasonCode::SameImage;
         let is_sign = is_attack_sign(reason.code) || is_portrait_shown;
-        let is_told = !is_sign && reason.code != ReasonCode::PadUncertain;
-        let code = if is_told { reason.code } else { ReasonCode::LivenessFailed };
+        let is_disclosed = !is_sign && reason.code != ReasonCode::PadUncertain;
+        let code = if is_disclosed { reason.code } else { ReasonCode::LivenessFailed };
         if reasons.iter().all(|other| other.code != code) {
             reasons.push(Reason::plain(code, reason.subject));
         }
@@ -88,7 +89,8 @@ pub fn coarsen(verdict: &SessionVerdict) -> SessionVerdict {
     SessionVerdict { reasons, checks: Vec::new(), ..verdict.clone() }
 }
 
-/// Returns true for signs of an attack. After any other reason the customer may try again.
+/// Returns true for signs of an attack. A session that stopped for another reason gives RETRY,
+/// unless a score speaks against the customer.
 fn is_attack_sign(code: ReasonCode) -> bool {
     matches!(
         code,
@@ -123,7 +125,7 @@ fn session_fail_reasons(
 ) -> Vec<Reason> {
     let attacks = stop_reasons(outcome).iter().filter(|reason| is_attack_sign(reason.code));
     let mut reasons: Vec<Reason> = attacks.copied().collect();
-    // A limit that is NaN is not kept.
+    // A NaN fails the check, as value and as limit.
     let is_low =
         |median: &f64| median.is_nan() || pad_score_min.is_nan() || *median < pad_score_min;
     if let Some(median) = outcome.pad.median.filter(is_low).filter(|_| has_enough_frames(outcome)) {
@@ -171,7 +173,7 @@ fn session_review_reasons(
     }
     let uncalibrated = Reason::plain(ReasonCode::Uncalibrated, Subject::Request);
     match (thresholds, similarity) {
-        // Without a similarity nothing may pass. Judged frames always have one.
+        // Without a similarity nothing may pass. With a usable portrait, judged frames have one.
         (Thresholds::Uncalibrated, _) | (_, None) => reasons.push(uncalibrated),
         (Thresholds::Calibrated { pass_min, review_min, .. }, Some(similarity)) => {
             let (is_high, is_low) = (similarity >= pass_min, similarity < review_min);

@@ -5,7 +5,7 @@ use super::measures::{FaceMeasures, FrameMeasures, MeshMeasures};
 use crate::face::{DetectedFace, Point, Rect};
 use crate::image::{DifferenceHash, LumaImage, RgbImage};
 
-/// Frame size of a counter camera, in pixels.
+/// Frame size of the camera at a shop's counter, in pixels.
 pub(super) const SIZE: [usize; 2] = [480, 640];
 
 /// Right eye, left eye, nose tip, right mouth corner, left mouth corner. Centimetres from the

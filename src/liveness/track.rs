@@ -16,7 +16,7 @@ pub(super) enum Tracking {
     Found(TrackedFace),
     /// The face is missing, so far for a short time.
     Missing,
-    /// The face was missing for too long. The step restarts with the next face.
+    /// The face was missing for too long. The step restarts: neutral face, prompt, action.
     Restart,
 }
 
@@ -84,8 +84,8 @@ impl FaceTracker {
         self.worst
     }
 
-    /// Locates the face in a frame. While `may_leave` is true (before the first prompt), no rule is
-    /// checked, and another face may take the place of the tracked one.
+    /// Locates the face in a frame. `may_leave` is true while step 0 waits for a neutral face. No
+    /// rule is checked then, and another face may take the place of the tracked one.
     pub(super) fn locate(
         &mut self,
         frame: &AdmittedFrame,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_face_that_is_gone_too_long_starts_again_once_and_is_lost_then() {
+    fn a_face_gone_too_long_restarts_the_step_once_and_then_stops_the_session() {
         let once: Vec<_> = [at(0.0)].into_iter().chain([None; 5]).chain([at(0.0)]).collect();
         let tracked = locate(&once, 100).unwrap();
         assert_eq!(tracked[4], Tracking::Missing);

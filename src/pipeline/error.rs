@@ -50,7 +50,7 @@ pub enum Error {
         /// The space of the live embedding model.
         live: String,
     },
-    /// The token was refused, or belongs to another session, shop, device or portrait.
+    /// The token was refused, or belongs to another tenant, shop, device or portrait.
     #[error(transparent)]
     Token(TokenError),
     /// The session was used before.

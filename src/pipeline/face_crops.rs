@@ -1,5 +1,5 @@
-//! The networks that take a face: the embedder and the liveness ensemble. Photographs and frames
-//! are judged by the same function.
+//! The networks that take the crop of a face: the embedder, and the ensemble of passive liveness
+//! (the PAD networks). Photographs and frames are judged by the same function.
 
 use std::sync::Arc;
 
@@ -14,9 +14,8 @@ use crate::liveness::FrameJudgement;
 use crate::scheduler::{Answer, Ticket};
 use crate::telemetry::Stage;
 
-/// The main face of an image, cropped for the networks that take a face. A network without a crop
-/// is not run. Both crops take some 100 kB; a session may keep them until it knows which frames to
-/// judge.
+/// The main face of an image, cropped for the embedder and for each PAD network. A network without
+/// a crop is not run. A frame has crops before the session says whether the frame is judged.
 #[derive(Debug, Default)]
 pub(super) struct FaceCrops {
     /// The input of the embedder.
@@ -32,7 +31,7 @@ pub(super) struct JudgedFace {
     pub(super) embedding: Option<(Embedding, f32)>,
     /// Fused score of the ensemble: the probability of a live person.
     pub(super) pad_score: Option<f64>,
-    /// Times in the queues and in both stages.
+    /// Times in the queues, of the embedder and of the PAD networks.
     pub(super) times: StageTimes,
 }
 

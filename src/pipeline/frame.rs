@@ -1,5 +1,5 @@
-//! One frame of a session: decode → detect → crop → mesh → eyes. Chosen frames are also judged, as
-//! photographs are.
+//! One frame of a session: decode → detect → crop → mesh → eyes. Chosen frames are also judged, by
+//! the function that judges photographs.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use crate::trust::Secret;
 /// A frame as the client sent it.
 #[derive(Debug)]
 pub struct CameraFrame {
-    /// What the rules of a session need to admit the frame. The capture time is Unix time.
+    /// The metadata by which the session admits the frame. The capture time is Unix time.
     pub meta: FrameMeta,
     /// Path of the frame in the request, for error messages.
     pub field: String,
-    /// The bytes of a JPEG file.
+    /// The bytes of the image file.
     pub file: Secret<Vec<u8>>,
 }
 
@@ -32,8 +32,8 @@ pub struct CameraFrame {
 pub(super) struct MeasuredFrame {
     /// The input of the liveness rules.
     pub measures: FrameMeasures,
-    /// Crops of the main face for both networks of [`Pipeline::judge`]. Unset if there is no face,
-    /// or if the face cannot be cropped.
+    /// Crops of the main face for the networks of [`Pipeline::judge`]. Unset if there is no face,
+    /// or if the face cannot be cropped for the PAD networks.
     pub crops: Option<FaceCrops>,
 }
 
@@ -50,8 +50,8 @@ struct MeshCrop {
 }
 
 impl Pipeline {
-    /// Measures a frame in the given detail. If there is no face, or the mesh network does not see
-    /// one, the later measurements are left out.
+    /// Measures a frame in the given detail. Without a face there are no measures of the main face.
+    /// If the mesh network finds no face, there are none of mesh and eyes.
     ///
     /// # Errors
     /// Invalid image bytes ([`Error::Invalid`], which names the field), the deadline, a fault.

@@ -38,7 +38,7 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
-    CreatedSession, LiveSession, LivenessSettings, PortraitFile, SessionReport, SessionSpec,
+    CreatedSession, LiveSession, LivenessSettings, SessionPortrait, SessionReport, SessionSpec,
     SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;
@@ -71,7 +71,7 @@ pub struct Pipeline {
     pub image: ImageSettings,
     /// Limits on the quality of faces.
     pub quality: QualityLimits,
-    /// Calibration rows and the policy of this deployment.
+    /// Calibration entries and the policy of this deployment.
     pub policies: DecisionPolicies,
     /// Session tokens and the replay store.
     pub sessions: Sessions,

@@ -90,7 +90,7 @@ impl std::ops::AddAssign for StageTimes {
 pub struct Similarity {
     /// Cosine of the unit embeddings, -1..1.
     pub cosine: f64,
-    /// Score and false-match rate. Unset without a calibration row.
+    /// Score and false-match rate. Unset without a calibration entry.
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
@@ -99,8 +99,8 @@ pub struct Similarity {
 pub struct CalibratedSimilarity {
     /// Score 0..100: 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.
     pub score100: f64,
-    /// False-match rate of a threshold at this similarity, not below the row's smallest supported
-    /// rate.
+    /// False-match rate of a threshold at this similarity, not below the smallest rate that the
+    /// entry supports.
     pub fmr: f64,
 }
 
@@ -113,7 +113,7 @@ pub struct Verification {
     pub similarity: Option<Similarity>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Least cosine that passes at that rate. Unset without a calibration row.
+    /// Least cosine that passes at that rate. Unset without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Lowest liveness score of the live photographs, and the limit.
     pub liveness: Option<Liveness>,
@@ -123,7 +123,7 @@ pub struct Verification {
     pub live: Vec<PhotoReport>,
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
-    /// The calibration row of the decision.
+    /// The calibration entry of the decision.
     pub calibration: Option<CalibrationEntry>,
 }
 
@@ -147,7 +147,7 @@ pub struct Comparison {
     pub a: Option<PhotoReport>,
     /// Report on the second side, if it was an image.
     pub b: Option<PhotoReport>,
-    /// The calibration row of `similarity`.
+    /// The calibration entry of `similarity`.
     pub calibration: Option<CalibrationEntry>,
 }
 

@@ -23,8 +23,9 @@ use crate::trust::Secret;
 pub(super) struct DetectedImage {
     pub(super) image: RgbImage,
     pub(super) fingerprint: DifferenceHash,
-    /// Canvas pixels per image pixel.
+    /// Pixels of the detector's square canvas per image pixel.
     scale: f32,
+    /// Output of the detector.
     output: RowOutput,
     /// Times of decoding, and of the detector and its queue.
     pub(super) times: StageTimes,

@@ -38,13 +38,13 @@ const TICK: Duration = Duration::from_millis(250);
 const FRAMES_QUEUED_MAX: usize = 32;
 
 /// With more frames in the queue, the server is behind and skips the oldest. Movements are timed by
-/// the frames' own clock, so a delay of a second and a half does no harm.
+/// the capture times, so a delay of 16 frames, 1.6 s at 10 frames a second, does no harm.
 const FRAMES_QUEUED_IN_TIME_MAX: usize = 16;
 
-/// Events that were sent by a session and not yet read by the client.
+/// Maximum number of events that a session sent and the client has not read yet.
 const EVENTS_QUEUED_MAX: usize = 64;
 
-/// Timeout of sending one event to a client that does not read.
+/// Timeout of sending one event while the queue is full, because the client does not read.
 const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `LivenessService`.
@@ -52,8 +52,8 @@ const EVENT_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LivenessServer {
     /// Admits calls.
     pub gateway: Gateway,
-    /// Whether callers get every reason and the value of every check. If not, callers get only what
-    /// does not help an attacker.
+    /// Whether callers get every reason and the value of every check. If not, reasons that would
+    /// help an attacker are merged, and values are left out.
     pub tells_all: bool,
 }
 
@@ -112,11 +112,11 @@ impl LivenessServer {
         let call = self.gateway.admit(parsed.caller, info)?;
         let OpenSession { call, session, refund } =
             open_session(call, parsed.start, Assurance::Batch).await?;
-        refund.settle(self.judge_recording(call, session, parsed.frames).await).await
+        refund.settle(self.process_recording(call, session, parsed.frames).await).await
     }
 
-    /// Judges the frames of a recording and returns the result.
-    async fn judge_recording(
+    /// Processes the frames of a recording and returns the result.
+    async fn process_recording(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
@@ -152,11 +152,11 @@ impl LivenessServer {
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
         let OpenSession { call, session, refund } = self.start_run(&mut frames).await?;
-        refund.settle(self.judge_stream(call, session, frames, events).await).await
+        refund.settle(self.process_stream(call, session, frames, events).await).await
     }
 
-    /// Judges the frames of a stream as they arrive and returns the result.
-    async fn judge_stream(
+    /// Processes the frames of a stream as they arrive and returns the result.
+    async fn process_stream(
         &self,
         call: AdmittedCall,
         mut session: LiveSession,
@@ -166,13 +166,13 @@ impl LivenessServer {
         let (queue, queued) = mpsc::channel(FRAMES_QUEUED_MAX);
         let receiving = pin!(self.receive_frames(frames, queue));
         {
-            let mut judging = pin!(judge_frames(&mut session, queued, events));
+            let mut processing = pin!(process_frames(&mut session, queued, events));
             tokio::select! {
                 biased;
-                judged = &mut judging => judged?,
+                processed = &mut processing => processed?,
                 received = receiving => {
                     received?;
-                    judging.await?;
+                    processing.await?;
                 }
             }
         }
@@ -181,7 +181,7 @@ impl LivenessServer {
 
     async fn start_run(&self, frames: &mut RequestStream) -> Result<OpenSession, Error> {
         let first = timeout(START_TIMEOUT, frames.next()).await.map_err(|_| Error::Expired)??;
-        // Dropped once the portrait has been examined.
+        // `_lease` is dropped when this function returns: the portrait has then been examined.
         let (message, _lease) = match first {
             Some((message, lease)) => (message, Some(lease)),
             None => (v1::RunRequest::default(), None),
@@ -277,7 +277,7 @@ impl LivenessService for LivenessServer {
 /// The attempt that a session costs its transaction, refunded if the server was at fault.
 struct AttemptRefund {
     pipeline: Arc<Pipeline>,
-    /// `None` if the token cannot be opened, so that the session cannot be run.
+    /// Digest of the transaction. `None` if the token cannot be opened: no session can be run.
     transaction: Option<KeyedDigests>,
     assurance: Assurance,
 }
@@ -301,8 +301,8 @@ async fn open_session(
     let started = call.pipeline.start_session(start, assurance, &call.ticket).await;
     match started {
         Ok(session) => Ok(OpenSession { call, session, refund }),
-        // At the start, only the claim gives this error. Whether the session is claimed is then
-        // unknown, and an attempt must not be refunded for a session that can still be run.
+        // At the start, only `ReplayStore::claim` gives this error. Whether the session is claimed
+        // is then unknown. A session that can still be run must not get its attempt back.
         Err(error @ Error::Store(_)) => Err(error),
         Err(error) => refund.settle(Err(error)).await,
     }
@@ -321,9 +321,9 @@ impl AttemptRefund {
 
 /// Returns whether the server was at fault: the client could not have caused the error at will.
 ///
-/// The client decides how long a recording may take, so an expired recording is not our fault. The
-/// bytes that fill the intake may be the client's own. A client can, with some effort, cause the
-/// server to fall behind; the limit of [`Pipeline::refund_attempt`] bounds the gain.
+/// The client sets the deadline of `Evaluate`, so an expired recording is not our fault. The bytes
+/// that fill the intake may be the client's own. A client can, with some effort, cause the server
+/// to fall behind; the limit of [`Pipeline::refund_attempt`] bounds the gain.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
         ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
@@ -341,7 +341,7 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
 }
 
 /// Processes queued frames until the session ends or the client sends no more.
-async fn judge_frames(
+async fn process_frames(
     session: &mut LiveSession,
     mut queued: mpsc::Receiver<QueuedFrame>,
     events: &Events,
@@ -359,7 +359,7 @@ async fn judge_frames(
                 }
                 None => break,
             },
-            _ = ticks.tick() => session.time_out(),
+            _ = ticks.tick() => session.check_time_limits(),
         };
         for event in happened {
             send_event(events, convert::run_event(event, session)).await?;

@@ -32,9 +32,9 @@ pub struct SessionKeys {
 pub(super) struct SessionKey {
     /// Footer of the tokens that this key seals: `{"kid":"k4.lid.…"}`. The footer is not encrypted.
     pub(super) footer: String,
-    pub(super) sealing: SymmetricKey<V4>,
-    transactions: SecretKey,
-    frames: SecretKey,
+    pub(super) sealing_key: SymmetricKey<V4>,
+    transaction_digest_key: SecretKey,
+    frame_digest_key: SecretKey,
 }
 
 /// Digests of one value under each live key, so that records stay valid through a key rotation.
@@ -42,7 +42,7 @@ pub(super) struct SessionKey {
 pub struct KeyedDigests {
     /// Digest under the primary key.
     pub primary: Digest,
-    /// Digest under the secondary key, if there is one.
+    /// Digest under the secondary key. `None` without one, or if only the primary was sealed.
     pub secondary: Option<Digest>,
 }
 
@@ -131,13 +131,13 @@ impl SessionKeys {
     /// numbers can be guessed.
     pub fn transaction_digests(&self, tenant: &str, transaction: &str) -> KeyedDigests {
         let parts = [tenant.as_bytes(), transaction.as_bytes()];
-        self.digests(|key| digest::keyed_digest(&key.transactions, &parts))
+        self.digests(|key| digest::keyed_digest(&key.transaction_digest_key, &parts))
     }
 
     /// Returns the digests that identify a frame in another session and on another replica. `frame`
     /// is the SHA-256 of the frame's bytes.
     pub fn frame_digests(&self, frame: Digest) -> KeyedDigests {
-        self.digests(|key| digest::keyed_digest(&key.frames, &[frame.as_bytes()]))
+        self.digests(|key| digest::keyed_digest(&key.frame_digest_key, &[frame.as_bytes()]))
     }
 
     pub(super) fn primary(&self) -> &SessionKey {
@@ -192,14 +192,14 @@ impl SessionKey {
     /// Returns `None` unless `key` has [`KEY_LEN`] bytes.
     fn new(key: &Secret<Vec<u8>>) -> Option<Self> {
         let bytes: &[u8; KEY_LEN] = key.expose().as_slice().try_into().ok()?;
-        let sealing = SymmetricKey::<V4>::from(bytes).ok()?;
+        let sealing_key = SymmetricKey::<V4>::from(bytes).ok()?;
         let mut id = String::new();
-        Id::from(&sealing).fmt(&mut id).ok()?;
+        Id::from(&sealing_key).fmt(&mut id).ok()?;
         Some(Self {
             footer: format!("{{\"kid\":\"{id}\"}}"),
-            transactions: digest::derive_key(bytes, "menshen transaction digest"),
-            frames: digest::derive_key(bytes, "menshen frame digest"),
-            sealing,
+            transaction_digest_key: digest::derive_key(bytes, "menshen transaction digest"),
+            frame_digest_key: digest::derive_key(bytes, "menshen frame digest"),
+            sealing_key,
         })
     }
 }

@@ -114,7 +114,7 @@ impl CheckedSession {
                 self.check_events(&events);
             }
         }
-        let events = self.session.time_out(self.now);
+        let events = self.session.check_time_limits(self.now);
         self.check_events(&events);
     }
 

@@ -1,4 +1,8 @@
 //! Limits of the actions. Each action moves a value away from neutral and back, with hysteresis.
+//!
+//! The value of a turn is `Pose::turn`, to the prompted side. The value of a nod is the change of
+//! `Pose::nod`. The value of a blink is the closed share of the eyes, 0 to 1. The value of the
+//! mouth is its opening over its width.
 
 use std::time::Duration;
 

@@ -18,9 +18,15 @@ use crate::liveness::reading::Reading;
 #[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
 pub(super) enum StepState {
     /// Waits for a neutral face, then prompts the action of `step`, or ends after the last step.
+    /// `began` is by the server's clock, `neutral_since` is a capture time.
     AwaitNeutral { step: usize, began: Duration, neutral_since: Option<Duration> },
-    /// Waits for the prompted action.
-    AwaitAction { step: usize, sent: Duration, gesture: Gesture, unprompted: UnpromptedActions },
+    /// Waits for the prompted action. `prompted_at` is by the server's clock.
+    AwaitAction {
+        step: usize,
+        prompted_at: Duration,
+        gesture: Gesture,
+        unprompted: UnpromptedActions,
+    },
 }
 
 /// A frame on which the tracked face was found.
@@ -37,7 +43,7 @@ impl Session {
         let (StepState::AwaitNeutral { step, .. } | StepState::AwaitAction { step, .. }) =
             self.step_state;
         if step == 0 {
-            // The next face may belong to another person with another baseline.
+            // The next face may belong to another person, who has another baseline.
             self.baseline = Baseline::default();
         }
         self.step_state = StepState::AwaitNeutral { step, began: now, neutral_since: None };
@@ -54,7 +60,8 @@ impl Session {
         let since = self.face_seen_at.replace(captured).unwrap_or(captured);
         let was_away = captured.saturating_sub(since) > gap_max;
         let turn = tracked.reading.pose.turn;
-        // Before the first prompt, people may still change: no frame is chosen for its sharpness.
+        // While step 0 waits for a neutral face, another person may still take the place: no frame
+        // is chosen for its sharpness.
         result.is_chosen = !matches!(self.step_state, StepState::AwaitNeutral { step: 0, .. })
             && self.guidance.problem().is_none()
             && self.judged_frames.choose_if_sharper(
@@ -123,7 +130,7 @@ impl Session {
     }
 
     /// Returns true if the picture has no problem, the mouth is closed and the head is level. A
-    /// turned head is a problem of the picture.
+    /// turned head is a problem of the picture: [`crate::liveness::Guidance::FaceCamera`].
     fn is_neutral(&self, reading: &Reading) -> bool {
         let gestures = &self.limits.gestures;
         let is_closed = reading.mouth_open.is_some_and(|open| open <= gestures.mouth.neutral_max);
@@ -152,18 +159,18 @@ impl Session {
             self.ending = Some(SessionEnd::Done);
             return Event::Finished;
         };
-        self.gate.count_measured_frames();
-        let (sent, hold) = (tracked.now, self.limits.steps.neutral_hold);
+        self.gate.start_counting_measured();
+        let (prompted_at, hold) = (tracked.now, self.limits.steps.neutral_hold);
         let mut gesture = Gesture::new(action, neutral_since, hold);
         // This frame is the last neutral one before the movement.
-        gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, sent);
+        gesture.update(&tracked.reading, &self.baseline, &self.limits.gestures, prompted_at);
         self.step_state = StepState::AwaitAction {
             step,
-            sent,
+            prompted_at,
             gesture,
             unprompted: UnpromptedActions::default(),
         };
-        Event::Prompt(self.prompt_of(step, sent))
+        Event::Prompt(self.prompt_of(step, prompted_at))
     }
 
     fn advance_action(
@@ -171,11 +178,12 @@ impl Session {
         tracked: &TrackedFrame<'_>,
         result: &mut FrameResult,
     ) -> Result<(), Reason> {
-        let StepState::AwaitAction { step, sent, gesture, unprompted } = &mut self.step_state
+        let StepState::AwaitAction { step, prompted_at, gesture, unprompted } =
+            &mut self.step_state
         else {
             return Ok(());
         };
-        let (step, sent) = (*step, *sent);
+        let (step, prompted_at) = (*step, *prompted_at);
         let action = self.actions[step];
         let (reading, limits) = (&tracked.reading, &self.limits.gestures);
         let unprompted_count = unprompted.count_peaks(action, reading, &self.baseline, limits);
@@ -188,11 +196,11 @@ impl Session {
             Assurance::Stream => self.limits.steps.reaction_min,
             Assurance::Batch => Duration::ZERO,
         };
-        let answer_from = sent.saturating_add(reaction_min);
+        let answer_from = prompted_at.saturating_add(reaction_min);
         let progress = gesture.update(reading, &self.baseline, limits, answer_from);
         let GestureProgress::Done { start, depth } = progress else { return Ok(()) };
         if self.assurance == Assurance::Stream && action != Action::Blink {
-            self.check_reaction(start.earliest.saturating_sub(sent), reaction_min)?;
+            self.check_reaction(start.earliest.saturating_sub(prompted_at), reaction_min)?;
         }
         self.check_depth(depth)?;
         if self.choose_for_position(tracked, result) {
@@ -217,7 +225,7 @@ impl Session {
 
     /// Fails if the movement started before the customer could react to the prompt.
     fn check_reaction(&mut self, time: Duration, limit: Duration) -> Result<(), Reason> {
-        self.reaction_min = Some(self.reaction_min.map_or(time, |least| least.min(time)));
+        self.shortest_reaction = Some(self.shortest_reaction.map_or(time, |least| least.min(time)));
         if time >= limit {
             return Ok(());
         }
@@ -228,7 +236,7 @@ impl Session {
     /// Fails if a turned head has too little depth.
     fn check_depth(&mut self, depth: Option<f64>) -> Result<(), Reason> {
         let Some(depth) = depth else { return Ok(()) };
-        self.depth_min = Some(self.depth_min.map_or(depth, |least| least.min(depth)));
+        self.least_depth = Some(self.least_depth.map_or(depth, |least| least.min(depth)));
         let limit = self.limits.gestures.depth_min;
         if depth >= limit {
             return Ok(());

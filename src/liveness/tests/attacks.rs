@@ -26,7 +26,7 @@ struct Attack {
 
 #[test]
 fn every_attack_fails_for_its_reason_and_passes_without_the_check() {
-    for attack in pictures().into_iter().chain(orders()).chain(cuts()).chain(streams()) {
+    for attack in pictures().into_iter().chain(wrong_actions()).chain(cuts()).chain(streams()) {
         let stopped = attack.simulation.run(ACTIONS, &limits());
         let found = (stopped.verdict.decision, stopped.first_reason());
         assert_eq!(found, (attack.decision, Some(attack.reason)), "{}", attack.name);
@@ -95,7 +95,7 @@ fn pictures() -> Vec<Attack> {
 }
 
 /// A wrong action, or the right action at the wrong time.
-fn orders() -> Vec<Attack> {
+fn wrong_actions() -> Vec<Attack> {
     let honest = Simulation::default();
     vec![
         Attack {

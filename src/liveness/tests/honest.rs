@@ -84,7 +84,7 @@ fn a_customer_who_does_nothing_may_try_again() {
 }
 
 #[test]
-fn a_face_that_is_gone_for_a_moment_costs_only_a_second_prompt() {
+fn a_face_that_is_gone_for_a_moment_gets_the_prompt_again() {
     let gone = |frame: &mut SimulatedFrame| {
         if frame.done == 1 && (3.0..3.8).contains(&frame.time) {
             frame.measures.faces.clear();

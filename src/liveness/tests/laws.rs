@@ -105,7 +105,7 @@ proptest! {
             let (embedding, _) = Embedding::from_raw(&raw, SpaceId::new("any")).unwrap();
             let judgement = FrameJudgement { embedding, norm: *number, pad_score: *number };
             session.add_judgement(sequence, judgement);
-            session.time_out(time);
+            session.check_time_limits(time);
             let _ = (session.detail(), session.prompt());
         }
         let thresholds = Thresholds::Calibrated { pass_min: 0.4, review_min: 0.3, generic: false };
@@ -131,7 +131,7 @@ proptest! {
             let result = session.observe(sequence, measures, Duration::ZERO);
             prop_assert!(result.events.is_empty() && !result.is_chosen);
         }
-        prop_assert!(session.time_out(Duration::MAX).is_empty());
+        prop_assert!(session.check_time_limits(Duration::MAX).is_empty());
         prop_assert!(session.report_replay().is_empty());
         prop_assert_eq!(session.outcome(), outcome);
     }

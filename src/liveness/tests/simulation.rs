@@ -172,8 +172,8 @@ impl Simulation {
         }
     }
 
-    /// Returns the action performed `since` seconds after the prompt, and the seconds since that
-    /// action would have been prompted.
+    /// Returns the action performed `since` seconds after the prompt, and how many seconds ago it
+    /// would have been prompted if it had a prompt of its own.
     fn current_action(&self, since: f64, asked: Action) -> (f64, Action) {
         let each = self.movement_seconds + 0.3;
         let actions = (self.answer)(asked);
@@ -219,7 +219,7 @@ impl RunningSession {
         let is_measured = !frame.is_lost
             && self.session.admit(&frame.meta, frame.digest, now) == Ok(Admission::Measure);
         if !is_measured {
-            self.events.extend(self.session.time_out(now));
+            self.events.extend(self.session.check_time_limits(now));
             return;
         }
         let detail = self.session.detail();

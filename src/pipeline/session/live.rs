@@ -26,14 +26,15 @@ use crate::trust::{Digest, KeyedDigests, PresentedBinding};
 /// TTL of frame digests. A session is usually replayed on the same day.
 const FRAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Divisor of the skipped frames: if more than one frame in four is skipped, the session cannot be
-/// judged, because 10 frames a second become fewer than the rules need.
+/// If the server skips more than one in this many frames, the session ends with an error: of 10
+/// frames a second, fewer are left than the 7.5 that the rules need.
 const SKIPPED_ONE_IN: usize = 4;
 
-/// Frames before the server can be found behind.
+/// Number of frames before the share of skipped frames counts.
 const BEHIND_FRAMES_MIN: usize = 20;
 
-/// Largest accepted difference between the clocks of a capture device and of the server.
+/// Largest accepted difference between the clocks of a capture device and of the server, for a
+/// recording. A stream is held to [`crate::liveness::SessionLimits::admission`] instead.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
 /// A running session. Dropping it leaves the session used.
@@ -42,8 +43,10 @@ pub struct LiveSession {
     ticket: Arc<Ticket>,
     opened: OpenedClaims,
     core: Session,
+    /// Origin of the times that `core` gets as `now`.
     began: Instant,
     portrait: PhotoReport,
+    /// Whether a frame was the portrait's own picture.
     is_portrait_shown: bool,
     steps_done: usize,
     frames: FrameCounts,
@@ -53,16 +56,16 @@ impl Pipeline {
     /// Claims a session and examines its portrait.
     ///
     /// # Errors
-    /// A token that is refused or belongs to another request, an invalid portrait, an unavailable
-    /// store, the deadline, a fault. After a successful claim the session is used, whatever the
-    /// error.
+    /// A token that is refused or bound to other values, a session that was used or is for the
+    /// other call, an invalid portrait, an unavailable replay store, the deadline, a fault. After a
+    /// successful claim the session is used, whatever the error.
     pub async fn start_session(
         self: &Arc<Self>,
         start: SessionStart,
         assurance: Assurance,
         ticket: &Arc<Ticket>,
     ) -> Result<LiveSession, Error> {
-        let (portrait, file) = self.hash(start.portrait).await?;
+        let (portrait, file) = self.hash_portrait(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
         let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
         let opened = self.claim(&start.token, &presented, assurance).await?;
@@ -84,9 +87,9 @@ impl Pipeline {
         })
     }
 
-    /// Returns the limits of a session. Two frames of one person must be as similar as the
-    /// calibration of live photographs requires. Without a calibration nothing passes anyway, so
-    /// the limit is -1 and no frame is taken for another person's.
+    /// Returns the limits of a session. Two judged frames must be as similar as the calibration
+    /// entry of `live-live` pairs requires of one person. Without an entry no session passes, so
+    /// the limit is -1, which every pair of frames reaches.
     fn session_limits(&self) -> Result<SessionLimits, Error> {
         let mut limits = self.sessions.limits.clone();
         let policy = self.policies.for_pair(PairType::LiveLive, None)?;
@@ -94,8 +97,9 @@ impl Pipeline {
         Ok(limits)
     }
 
-    /// Records `frames` and returns whether another session showed one of them.
-    async fn was_replayed(
+    /// Records that the session showed `frames`. Returns whether another session showed one of them
+    /// before.
+    async fn record_frames(
         &self,
         frames: &[KeyedDigests],
         opened: &OpenedClaims,
@@ -117,12 +121,13 @@ impl LiveSession {
         &self.opened.actions
     }
 
-    /// Returns the time left for a prompt.
+    /// Returns the time until the deadline of a prompt.
     pub fn time_left(&self, prompt: Prompt) -> Duration {
         prompt.deadline.saturating_sub(self.began.elapsed())
     }
 
-    /// Returns the number of frames that were left out so far.
+    /// Returns the number of frames left out so far: thinned by the rules, or skipped because the
+    /// server was behind.
     pub fn thinned(&self) -> usize {
         self.core.thinned() + self.frames.skipped
     }
@@ -131,8 +136,9 @@ impl LiveSession {
     /// the server `is_behind` or frames come too fast.
     ///
     /// # Errors
-    /// A frame that violates a rule of the format, a server that cannot keep up, an unavailable
-    /// store, the deadline, a fault.
+    /// A frame that violates a rule of the API, a server that cannot keep up, an unavailable replay
+    /// store, the deadline, a fault. A frame that breaks a rule of the session is no error: the
+    /// session ends with a reason.
     pub async fn process_frame(
         &mut self,
         frame: CameraFrame,
@@ -154,15 +160,15 @@ impl LiveSession {
 
     /// Checks the time limits while no frame arrives. A recording has its own clock and is not
     /// checked.
-    pub fn time_out(&mut self) -> Vec<Event> {
+    pub fn check_time_limits(&mut self) -> Vec<Event> {
         match self.opened.assurance {
-            Assurance::Stream => self.core.time_out(self.began.elapsed()),
+            Assurance::Stream => self.core.check_time_limits(self.began.elapsed()),
             Assurance::Batch => Vec::new(),
         }
     }
 
-    /// Ends the session. If the server skipped frames, the customer is not asked to try again for
-    /// lost time: the server reports an error instead.
+    /// Ends the session. A verdict may ask for a retry only because time ran out or frames were
+    /// missing. If the server skipped frames, it was at fault: it returns an error instead.
     ///
     /// # Errors
     /// A server that could not keep up, a false-match rate that the calibration no longer supports.
@@ -221,7 +227,7 @@ impl LiveSession {
             let digests = [self.pipeline.sessions.keys.frame_digests(digest)];
             let (judged, was_replayed) = tokio::try_join!(
                 self.pipeline.judge(crops, &self.ticket),
-                self.pipeline.was_replayed(&digests, &self.opened),
+                self.pipeline.record_frames(&digests, &self.opened),
             )?;
             self.frames.judged += 1;
             if let Some(judgement) = judged.frame_judgement() {
@@ -265,7 +271,7 @@ impl LiveSession {
     }
 }
 
-/// Returns whether the verdict asks for a retry for a reason that a skipped frame may have caused.
+/// Returns whether the verdict is RETRY for a reason that skipped frames may have caused.
 fn is_timing_retry(verdict: &SessionVerdict) -> bool {
     use ReasonCode::{SessionExpired, StepTimeout, TimeGap, TooFewFrames};
     let timing_codes = [SessionExpired, StepTimeout, TimeGap, TooFewFrames];

@@ -1,4 +1,6 @@
-//! Liveness sessions: created and sealed in a token, run once, and saved with their results.
+//! Liveness sessions: created and sealed in a token, run once, and saved with their results. To
+//! claim a session is to record in the replay store that it is used; its claims are the content of
+//! the token.
 //!
 //! ```text
 //! SessionSpec → create → token … SessionStart → LiveSession: frame by frame → SessionReport
@@ -34,8 +36,8 @@ const ATTEMPTS_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Maximum number of attempts refunded to one transaction. The count expires [`ATTEMPTS_TTL`] after
 /// the last refund. An honest customer rarely meets more faults in one day. An attacker can cause
-/// faults, with bursts of frames or with unread answers, but gains only so many sessions without a
-/// verdict.
+/// faults, with bursts of frames or with unread answers, but gains no more than this many sessions
+/// without a verdict.
 const REFUNDS_MAX: u32 = 10;
 
 /// TTL of a session's result.
@@ -56,7 +58,7 @@ pub struct SessionSpec {
     /// The registration that the session belongs to.
     pub transaction: String,
     /// The portrait that the session is for.
-    pub portrait: PortraitFile,
+    pub portrait: SessionPortrait,
     /// The source of the portrait.
     pub portrait_source: ImageSource,
     /// The requested false-match rate.
@@ -67,7 +69,7 @@ pub struct SessionSpec {
 
 /// The portrait of a new session. Only its SHA-256 is stored.
 #[derive(Debug)]
-pub enum PortraitFile {
+pub enum SessionPortrait {
     /// The SHA-256 of the portrait's file.
     Digest(Digest),
     /// The file.
@@ -103,14 +105,14 @@ impl Pipeline {
     ///
     /// # Errors
     /// A false-match rate that the calibration does not support, too many attempts, an unavailable
-    /// store.
+    /// replay store.
     pub async fn create_session(&self, spec: SessionSpec) -> Result<CreatedSession, Error> {
         let pair_type = PairType::against_live(spec.portrait_source);
         let policy_fmr = self.policies.for_pair(pair_type, spec.policy_fmr)?.policy_fmr;
         let Sessions { tokens, keys, replay, settings, .. } = &self.sessions;
         let portrait = match spec.portrait {
-            PortraitFile::Digest(digest) => digest,
-            PortraitFile::File(file) => self.hash(file).await?.0,
+            SessionPortrait::Digest(digest) => digest,
+            SessionPortrait::File(file) => self.hash_portrait(file).await?.0,
         };
         // Drawn before the attempt is counted, so that a failure here costs no attempt.
         let (session, actions) = (SessionId::random()?, liveness::draw_actions(random_u128()?));
@@ -141,7 +143,10 @@ impl Pipeline {
 
     /// Hashes a portrait on the CPU pool, which may take milliseconds. Returns the digest and the
     /// file.
-    async fn hash(&self, file: Secret<Vec<u8>>) -> Result<(Digest, Secret<Vec<u8>>), Error> {
+    async fn hash_portrait(
+        &self,
+        file: Secret<Vec<u8>>,
+    ) -> Result<(Digest, Secret<Vec<u8>>), Error> {
         self.compute(move || (Digest::of(file.expose()), file)).await
     }
 
@@ -175,8 +180,9 @@ impl Pipeline {
         Some(KeyedDigests { primary: opened.claims.transaction, secondary: None })
     }
 
-    /// Refunds the attempt that a session cost its transaction. Call this only for a claimed
-    /// session that failed by the server's fault. If the refund fails, the attempt stays counted.
+    /// Refunds the attempt that a session cost its transaction, up to `REFUNDS_MAX` times. Call
+    /// this only for a session that failed by the server's fault and cannot be run again. If the
+    /// refund fails, the attempt stays counted.
     pub async fn refund_attempt(&self, transaction: &KeyedDigests) {
         let replay = &self.sessions.replay;
         if let Err(error) = replay.refund_attempt(transaction, REFUNDS_MAX, ATTEMPTS_TTL).await {
@@ -188,7 +194,7 @@ impl Pipeline {
     /// Saves the result of a session, so that the caller can ask for the result again.
     ///
     /// # Errors
-    /// The store is unavailable: the caller must not get the result.
+    /// The replay store is unavailable: the caller must not get the result.
     pub async fn save_result(&self, session: SessionId, result: Vec<u8>) -> Result<(), Error> {
         self.sessions.replay.save_result(session, Bytes::from(result), RESULT_TTL).await?;
         Ok(())
@@ -197,7 +203,7 @@ impl Pipeline {
     /// Returns the saved result of a session.
     ///
     /// # Errors
-    /// [`Error::NoResult`], or an unavailable store.
+    /// [`Error::NoResult`], or an unavailable replay store.
     pub async fn load_result(&self, session: SessionId) -> Result<Bytes, Error> {
         match self.sessions.replay.state(session).await? {
             SessionState::Finished(result) => Ok(result),

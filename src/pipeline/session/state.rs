@@ -13,7 +13,7 @@ pub struct Sessions {
     pub tokens: SessionTokens,
     /// Keys of the digests of transactions and frames.
     pub keys: Arc<SessionKeys>,
-    /// Records which sessions were used.
+    /// The replay store, which records the sessions that were used.
     pub replay: ReplayStore,
     /// TTL, attempts and other settings.
     pub settings: LivenessSettings,

@@ -21,7 +21,7 @@ const SPACE_BYTES_MAX: usize = 256;
 /// The caller of a request, by the request's context.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The caller's identifier of the request, or empty. Echoed in the answer.
+    /// The identifier that the caller gave the request, or empty. Echoed in the answer.
     pub request_id: String,
     /// The shop.
     pub store: Arc<str>,

@@ -6,15 +6,15 @@ use std::time::Duration;
 use super::fields::{Caller, FieldReader};
 use crate::image::{ImageSettings, Orientation, Rotation, check_format};
 use crate::liveness::{Assurance, FrameMeta};
-use crate::pipeline::{CameraFrame, Error, PortraitFile, SessionSpec, SessionStart};
+use crate::pipeline::{CameraFrame, Error, SessionPortrait, SessionSpec, SessionStart};
 use crate::proto::v1;
 use crate::trust::{Digest, Secret, SessionId, TOKEN_BYTES_MAX};
 
 /// Length of a SHA-256 in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// Maximum number of frames in one request. The limits of a session are lower and end the session
-/// with a reason.
+/// Maximum number of frames in one `Evaluate`. The session's own limit is lower and ends the
+/// session with a reason; this one bounds the work of parsing.
 const FRAMES_MAX: usize = 2048;
 
 /// A valid `CreateSession`.
@@ -161,7 +161,7 @@ pub fn parse_get_result(
 
 impl FieldReader<'_> {
     /// Reads a portrait, given by its digest or as a file.
-    fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<PortraitFile> {
+    fn portrait(&mut self, sha256: &[u8], file: Option<v1::Image>) -> Option<SessionPortrait> {
         match (sha256, file) {
             ([], None) => {
                 self.add_violation(
@@ -175,9 +175,9 @@ impl FieldReader<'_> {
                 if let Err(error) = check_format(file.expose()) {
                     self.add_violation("portrait.data", error.to_string());
                 }
-                Some(PortraitFile::File(file))
+                Some(SessionPortrait::File(file))
             }
-            (_, None) => self.digest("portrait_sha256", sha256).map(PortraitFile::Digest),
+            (_, None) => self.digest("portrait_sha256", sha256).map(SessionPortrait::Digest),
             (_, Some(_)) => {
                 self.add_violation("portrait", "must be empty when portrait_sha256 is set");
                 None
@@ -276,7 +276,7 @@ mod tests {
         Some(v1::Image { data: vec![1, 2, 3] })
     }
 
-    fn creation() -> v1::CreateSessionRequest {
+    fn valid_create_session() -> v1::CreateSessionRequest {
         v1::CreateSessionRequest {
             context: context(),
             device_id: "tablet-1".into(),
@@ -292,12 +292,12 @@ mod tests {
     /// The first bytes of a JPEG.
     const JPEG: &[u8] = &[0xFF, 0xD8, 0xFF];
 
-    fn by_file(request: &mut v1::CreateSessionRequest, data: Vec<u8>) {
+    fn set_portrait_file(request: &mut v1::CreateSessionRequest, data: Vec<u8>) {
         request.portrait_sha256.clear();
         request.portrait = Some(v1::Image { data });
     }
 
-    fn wire_frame() -> v1::Frame {
+    fn valid_frame() -> v1::Frame {
         v1::Frame {
             sequence: 1,
             capture_unix_ms: 1000,
@@ -307,26 +307,26 @@ mod tests {
         }
     }
 
-    fn recording() -> v1::EvaluateRequest {
+    fn valid_evaluate() -> v1::EvaluateRequest {
         v1::EvaluateRequest {
             context: context(),
             token: "v4.local.x".into(),
             device_id: "tablet-1".into(),
             portrait: image(),
-            frames: vec![wire_frame(), wire_frame()],
+            frames: vec![valid_frame(), valid_frame()],
         }
     }
 
-    fn opening() -> v1::Start {
-        let v1::EvaluateRequest { context, token, device_id, portrait, .. } = recording();
+    fn valid_start() -> v1::Start {
+        let v1::EvaluateRequest { context, token, device_id, portrait, .. } = valid_evaluate();
         v1::Start { context, token, device_id, portrait }
     }
 
-    fn started(start: v1::Start) -> v1::RunRequest {
+    fn start_message(start: v1::Start) -> v1::RunRequest {
         v1::RunRequest { message: Some(v1::run_request::Message::Start(start)) }
     }
 
-    fn framed(frame: v1::Frame) -> v1::RunRequest {
+    fn frame_message(frame: v1::Frame) -> v1::RunRequest {
         v1::RunRequest { message: Some(v1::run_request::Message::Frame(frame)) }
     }
 
@@ -339,25 +339,25 @@ mod tests {
 
     /// Breaks one rule after the other and checks that its field is reported.
     fn each_names_its_field<R, T: std::fmt::Debug>(
-        whole: fn() -> R,
+        valid: fn() -> R,
         parse: fn(R) -> Result<T, Error>,
         cases: &[Case<R>],
     ) {
-        parse(whole()).unwrap();
+        parse(valid()).unwrap();
         for (index, (field, break_it)) in cases.iter().enumerate() {
-            let mut request = whole();
+            let mut request = valid();
             break_it(&mut request);
             assert_eq!(violated(parse(request)), [*field], "case {index}");
         }
     }
 
     #[test]
-    fn a_whole_order_is_parsed() {
+    fn a_valid_create_session_is_parsed() {
         let ParsedCreateSession { caller, spec } =
-            parse_create_session(creation(), &limits()).unwrap();
+            parse_create_session(valid_create_session(), &limits()).unwrap();
         assert_eq!((&*caller.store, &*spec.store), ("shop-1", "shop-1"));
         assert_eq!((&*spec.device, &*spec.transaction), ("tablet-1", "42"));
-        let PortraitFile::Digest(digest) = spec.portrait else { panic!("not a digest") };
+        let SessionPortrait::Digest(digest) = spec.portrait else { panic!("not a digest") };
         assert_eq!((digest, &*spec.consent), (Digest::from([7; 32]), "consent/1"));
         assert_eq!(spec.portrait_source, crate::face::ImageSource::IdChip);
         assert_eq!((spec.policy_fmr, spec.assurance), (Some(1e-3), Assurance::Batch));
@@ -365,16 +365,16 @@ mod tests {
 
     #[test]
     fn a_portrait_may_come_as_its_file() {
-        let mut request = creation();
-        by_file(&mut request, JPEG.to_vec());
+        let mut request = valid_create_session();
+        set_portrait_file(&mut request, JPEG.to_vec());
         let parsed = parse_create_session(request, &limits()).unwrap();
-        let PortraitFile::File(file) = parsed.spec.portrait else { panic!("not a file") };
+        let SessionPortrait::File(file) = parsed.spec.portrait else { panic!("not a file") };
         assert_eq!(file.expose(), JPEG);
     }
 
     #[test]
     fn a_session_without_an_assurance_is_a_stream() {
-        let request = v1::CreateSessionRequest { assurance: 0, ..creation() };
+        let request = v1::CreateSessionRequest { assurance: 0, ..valid_create_session() };
         let parsed = parse_create_session(request, &limits()).unwrap();
         assert_eq!(parsed.spec.assurance, Assurance::Stream);
     }
@@ -388,10 +388,10 @@ mod tests {
         assert_eq!(fields.join(" "), want);
         let fields = violated(parse_evaluate(v1::EvaluateRequest::default(), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data frames");
-        let fields = violated(parse_start(started(v1::Start::default()), &limits));
+        let fields = violated(parse_start(start_message(v1::Start::default()), &limits));
         assert_eq!(fields.join(" "), "context token device_id portrait.data");
         let nothing = v1::Frame { capture_unix_ms: -1, rotation_degrees: 1, ..Default::default() };
-        let fields = violated(parse_frame(framed(nothing), &limits));
+        let fields = violated(parse_frame(frame_message(nothing), &limits));
         let want = "frame.image.data frame.capture_unix_ms frame.rotation_degrees";
         assert_eq!(fields.join(" "), want);
         let fields = violated(parse_get_result(v1::GetResultRequest::default(), &limits));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_of_an_order_names_its_field() {
+    fn each_rule_of_create_session_names_its_field() {
         let cases: [Case<v1::CreateSessionRequest>; 21] = [
             ("context.store_id", |r| r.context.as_mut().unwrap().store_id.clear()),
             ("context.consent_reference", |r| {
@@ -412,9 +412,9 @@ mod tests {
             ("transaction_id", |r| r.transaction_id = "4\n2".into()),
             ("portrait", |r| r.portrait_sha256.clear()),
             ("portrait", |r| r.portrait = image()),
-            ("portrait.data", |r| by_file(r, vec![])),
-            ("portrait.data", |r| by_file(r, [JPEG, &[0, 0]].concat())),
-            ("portrait.data", |r| by_file(r, b"BM..".to_vec())),
+            ("portrait.data", |r| set_portrait_file(r, vec![])),
+            ("portrait.data", |r| set_portrait_file(r, [JPEG, &[0, 0]].concat())),
+            ("portrait.data", |r| set_portrait_file(r, b"BM..".to_vec())),
             ("portrait_sha256", |r| r.portrait_sha256.truncate(31)),
             ("portrait_sha256", |r| r.portrait_sha256.push(0)),
             ("portrait_source", |r| r.portrait_source = v1::ImageSource::LivePhoto.into()),
@@ -425,7 +425,11 @@ mod tests {
             ("assurance", |r| r.assurance = 3),
             ("assurance", |r| r.assurance = -1),
         ];
-        each_names_its_field(creation, |request| parse_create_session(request, &limits()), &cases);
+        each_names_its_field(
+            valid_create_session,
+            |request| parse_create_session(request, &limits()),
+            &cases,
+        );
     }
 
     #[test]
@@ -440,7 +444,11 @@ mod tests {
             ("portrait.data", |r| r.portrait = Some(v1::Image::default())),
             ("portrait.data", |r| r.portrait.as_mut().unwrap().data = vec![0; 5]),
         ];
-        each_names_its_field(opening, |opening| parse_start(started(opening), &limits()), &cases);
+        each_names_its_field(
+            valid_start,
+            |start| parse_start(start_message(start), &limits()),
+            &cases,
+        );
     }
 
     #[test]
@@ -452,14 +460,18 @@ mod tests {
             ("frame.rotation_degrees", |r| r.rotation_degrees = 45),
             ("frame.rotation_degrees", |r| r.rotation_degrees = 360),
         ];
-        each_names_its_field(wire_frame, |wire| parse_frame(framed(wire), &limits()), &cases);
+        each_names_its_field(
+            valid_frame,
+            |wire| parse_frame(frame_message(wire), &limits()),
+            &cases,
+        );
     }
 
     #[test]
     fn rotation_and_mirroring_of_a_frame_are_its_orientation() {
         let orientation = |mirrored| {
-            let wire = v1::Frame { mirrored, ..wire_frame() };
-            parse_frame(framed(wire), &limits()).unwrap().meta.orientation
+            let wire = v1::Frame { mirrored, ..valid_frame() };
+            parse_frame(frame_message(wire), &limits()).unwrap().meta.orientation
         };
         let rotation = Rotation::ThreeQuarters;
         assert_eq!(orientation(false), Orientation::turned(rotation));
@@ -474,11 +486,11 @@ mod tests {
             ("device_id", |r| r.device_id = "\u{e9}".into()),
             ("portrait.data", |r| r.portrait = None),
             ("frames", |r| r.frames.clear()),
-            ("frames", |r| r.frames = vec![wire_frame(); FRAMES_MAX + 1]),
+            ("frames", |r| r.frames = vec![valid_frame(); FRAMES_MAX + 1]),
             ("frames[0].image.data", |r| r.frames[0].image = None),
             ("frames[1].rotation_degrees", |r| r.frames[1].rotation_degrees = 91),
         ];
-        each_names_its_field(recording, |request| parse_evaluate(request, &limits()), &cases);
+        each_names_its_field(valid_evaluate, |request| parse_evaluate(request, &limits()), &cases);
     }
 
     #[test]
@@ -499,10 +511,10 @@ mod tests {
 
     #[test]
     fn a_stream_begins_with_its_start_and_goes_on_with_frames() {
-        for first in [v1::RunRequest::default(), framed(wire_frame())] {
+        for first in [v1::RunRequest::default(), frame_message(valid_frame())] {
             assert_eq!(violated(parse_start(first, &limits())), ["start"]);
         }
-        for later in [v1::RunRequest::default(), started(opening())] {
+        for later in [v1::RunRequest::default(), start_message(valid_start())] {
             assert_eq!(violated(parse_frame(later, &limits())), ["frame"]);
         }
     }

@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use super::{ClaimOutcome, ReplayError, SessionState};
 use crate::trust::{Digest, KeyedDigests, SessionId};
 
-/// Live entries of each table except the results. With 10 judged frames a session, this is enough
-/// for 100,000 sessions a day. A full table of frames takes about 150 MB.
+/// Most live entries of each table except the results. With 10 judged frames a session, this is
+/// enough for 100,000 sessions a day. A full table of frames takes about 150 MB.
 const ENTRIES_MAX: usize = 1 << 20;
 
-/// Live results. With a TTL of ten minutes, this is enough for 100 sessions a second. Full of
+/// Most live results. With a TTL of ten minutes, this is enough for 100 sessions a second. Full of
 /// results of the largest size, the table takes 512 MiB.
 const RESULTS_MAX: usize = 1 << 16;
 
-/// Expired entries that one insertion may clear. More than one, so that a table shrinks; few, so
+/// Most expired entries that one insertion clears. More than one, so that a table shrinks; few, so
 /// that no insertion has to clear a million entries.
 const CLEARED_PER_INSERT: usize = 8;
 

@@ -2,7 +2,7 @@
 //! frames that were judged.
 //!
 //! The store fails closed: if it cannot say that a session is unused, the session is not run. The
-//! store holds no biometric data: only sessions, counts, keyed digests and the bytes of a verdict.
+//! store holds no biometric data: only session ids, counts, keyed digests and encoded results.
 
 mod memory;
 mod redis;
@@ -42,7 +42,7 @@ pub enum ClaimOutcome {
 /// The progress of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionState {
-    /// The session was never claimed, or its claim has expired.
+    /// The session was never claimed, or the TTL of its claim has passed.
     Unknown,
     /// The session was claimed and has no result yet.
     Claimed,

@@ -256,6 +256,8 @@ fn attempts_key(transaction: Digest) -> String {
     format!("{PREFIX}:attempts:{}", transaction.hex())
 }
 
+/// The key says `returned`, an older word for refunded. Another key would forget the refunds that
+/// are stored.
 fn refunds_key(transaction: Digest) -> String {
     format!("{PREFIX}:returned:{}", transaction.hex())
 }

@@ -14,7 +14,8 @@ pub enum ReplayTarget {
     Redis(RedisUrl),
 }
 
-/// Why a text names no store. The error does not repeat the text, which may hold a password.
+/// Why a text is not the location of a replay store. The error does not repeat the text, which may
+/// hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayTargetError {
     /// The text has neither of the two forms.

@@ -63,7 +63,7 @@ impl TryFrom<String> for SessionId {
 pub struct SessionClaims {
     /// Identifier of the session.
     pub session: SessionId,
-    /// When the session was created, in milliseconds of Unix time.
+    /// Time of the session's creation, in milliseconds of Unix time.
     pub issued_unix_ms: u64,
     /// Start of the time in which the session may be run, in milliseconds of Unix time.
     pub not_before_unix_ms: u64,
@@ -94,14 +94,14 @@ pub struct SessionClaims {
 }
 
 impl SessionClaims {
-    /// Returns how long the claim of this session must be stored: until the token has expired on
-    /// every replica, whatever its clock within the allowed skew.
+    /// Returns the TTL for [`crate::trust::ReplayStore::claim`]: until the token has expired on
+    /// every replica, whatever the replica's clock within the allowed skew.
     pub fn claim_ttl(&self, now_unix_ms: u64) -> Duration {
         let until = self.expires_unix_ms.saturating_add(SKEW_MS);
         Duration::from_millis(until.saturating_sub(now_unix_ms).max(1))
     }
 
-    /// Compares tenant, store, device and portrait of the request with the claims.
+    /// Compares tenant, shop, device and portrait of the request with the claims.
     ///
     /// # Errors
     /// [`TokenError::WrongBinding`] with the first field that differs.

@@ -15,8 +15,8 @@ use claims::SKEW_MS;
 
 pub use claims::{BoundField, PresentedBinding, SessionClaims, SessionId};
 
-/// Size limit of a token in bytes. Identifiers and actions fill half a kilobyte; an HTTP/2 header
-/// may have 8 kilobytes.
+/// Size limit of a token in bytes. Identifiers and actions take about half a kilobyte. The limit is
+/// half of the 8 kilobytes that HTTP/2 headers may have.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 
 /// Seals and opens session tokens of one audience.
@@ -90,7 +90,7 @@ impl SessionTokens {
         let payload = Secret::new(payload);
         let key = self.keys.primary();
         let footer = Some(key.footer.as_bytes());
-        let token = LocalToken::encrypt(&key.sealing, payload.expose(), footer, None)
+        let token = LocalToken::encrypt(&key.sealing_key, payload.expose(), footer, None)
             .map_err(|_| TokenError::Random)?;
         if token.len() > TOKEN_BYTES_MAX {
             Err(TokenError::TooLong)
@@ -129,7 +129,7 @@ impl SessionTokens {
             return Err(TokenError::Forged);
         }
         let key = self.keys.find_by_footer(footer).ok_or(TokenError::UnknownKey)?;
-        let opened = LocalToken::decrypt(&key.sealing, &token, Some(footer), None)
+        let opened = LocalToken::decrypt(&key.sealing_key, &token, Some(footer), None)
             .map_err(|_| TokenError::Forged)?;
         serde_json::from_str(opened.payload()).map_err(|_| TokenError::Forged)
     }

@@ -53,7 +53,8 @@ fn presented() -> PresentedBinding<'static> {
 fn forge(payload: &str) -> String {
     let keys = keys(&[KEY_A]);
     let footer = keys.primary().footer.as_bytes();
-    LocalToken::encrypt(&keys.primary().sealing, payload.as_bytes(), Some(footer), None).unwrap()
+    LocalToken::encrypt(&keys.primary().sealing_key, payload.as_bytes(), Some(footer), None)
+        .unwrap()
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_token_outlives_a_rotation_and_ends_with_its_key() {
 fn a_token_under_the_name_of_another_key_is_forged() {
     let (a, b) = (keys(&[KEY_A]), keys(&[KEY_B]));
     let footer = Some(a.primary().footer.as_bytes());
-    let token = LocalToken::encrypt(&b.primary().sealing, b"{}", footer, None).unwrap();
+    let token = LocalToken::encrypt(&b.primary().sealing_key, b"{}", footer, None).unwrap();
     assert_eq!(tokens(&[KEY_A]).open(&token, NOW), Err(TokenError::Forged));
 }
 

@@ -23,7 +23,7 @@ fn any_frame() -> impl Strategy<Value = v1::Frame> {
 }
 
 /// Encodes a valid start and a valid recording.
-fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
+fn valid_messages(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
     let context = v1::RequestContext {
         store_id: "shop-1".to_owned(),
         consent_reference: "consent/1".to_owned(),
@@ -50,7 +50,7 @@ fn whole(token: String, frames: Vec<v1::Frame>) -> [Vec<u8>; 2] {
 fn a_start_and_a_recording_that_keep_the_rules_are_taken() {
     let image = Some(v1::Image { data: vec![1] });
     let frame = v1::Frame { image, rotation_degrees: 270, ..v1::Frame::default() };
-    let [run, recording] = whole("token".to_owned(), vec![frame]);
+    let [run, recording] = valid_messages("token".to_owned(), vec![frame]);
     let limits = ImageSettings::default();
     parse_start(v1::RunRequest::decode(&run[..]).unwrap(), &limits).unwrap();
     let recording = v1::EvaluateRequest::decode(&recording[..]).unwrap();
@@ -81,7 +81,7 @@ proptest! {
         breaks in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         end in any::<prop::sample::Index>(),
     ) {
-        for mut bytes in whole(token, frames) {
+        for mut bytes in valid_messages(token, frames) {
             read_as_every_request(&bytes);
             for (at, byte) in &breaks {
                 let at = at.index(bytes.len());
