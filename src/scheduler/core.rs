@@ -47,7 +47,7 @@ pub(super) struct DroppedRow<T> {
 
 /// The result of [`Core::decide`].
 #[derive(Debug)]
-pub(super) struct Decision<T> {
+pub(super) struct SlotDecision<T> {
     /// Rows that were dropped before a batch was formed.
     pub(super) dropped: Vec<DroppedRow<T>>,
     /// What to do with the slot.
@@ -114,7 +114,7 @@ impl<T> Core<T> {
         now: Instant,
         device: usize,
         is_cancelled: impl Fn(&T) -> bool,
-    ) -> Decision<T> {
+    ) -> SlotDecision<T> {
         let dropped = self.drop_stale(now, is_cancelled);
         let next = match self.first_closed(now, device) {
             Some((lane, closed)) => {
@@ -123,7 +123,7 @@ impl<T> Core<T> {
             }
             None => self.earliest_close(device).map_or(Next::Idle, Next::WaitUntil),
         };
-        Decision { dropped, next }
+        SlotDecision { dropped, next }
     }
 
     fn drop_stale(

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, RowError};
 use super::lane::LaneSpec;
-use super::shell::{self, Caller, Job, LiveLane, Shell};
+use super::shell::{self, Job, LiveLane, RowCaller, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
 use crate::device::{DeviceGroup, LoadedModel};
@@ -83,7 +83,7 @@ impl Scheduler {
         let place = Arc::clone(&handle.places).acquire_owned().await;
         let place = place.map_err(|_| RowError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        let caller = Caller { ticket: Arc::clone(ticket), reply };
+        let caller = RowCaller { ticket: Arc::clone(ticket), reply };
         let job = Job { lane, arrived, row, caller, place };
         self.jobs.send(job).await.map_err(|_| RowError::Stopped)?;
         answer.await.map_err(|_| RowError::Stopped)?

@@ -23,14 +23,14 @@ pub(super) struct Job {
     pub(super) lane: usize,
     pub(super) arrived: Instant,
     pub(super) row: RgbImage,
-    pub(super) caller: Caller,
+    pub(super) caller: RowCaller,
     /// A place of the lane, released when the row leaves the lane.
     pub(super) place: OwnedSemaphorePermit,
 }
 
 /// The reply channel of a row, and the ticket that is held until the row is answered.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct RowCaller {
     pub(super) ticket: Arc<Ticket>,
     pub(super) reply: oneshot::Sender<Result<Answer, RowError>>,
 }
@@ -56,7 +56,7 @@ struct FinishedBatch {
 
 /// A row that was launched and not answered yet.
 struct InFlightRow {
-    caller: Caller,
+    caller: RowCaller,
     queue_time: Duration,
 }
 
@@ -238,7 +238,7 @@ impl Shell {
     }
 }
 
-impl Caller {
+impl RowCaller {
     fn answer(self, answer: Result<Answer, RowError>) {
         // The caller may have left, which closes the channel.
         drop(self.reply.send(answer));
