@@ -15,7 +15,7 @@ use crate::face::{DetectedFace, FaceError, MainFace, choose_main_face};
 use crate::image::{
     DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
-use crate::scheduler::{Answer, PoolError, Ticket};
+use crate::scheduler::{PoolError, RowAnswer, Ticket};
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
@@ -125,7 +125,7 @@ impl Pipeline {
         self.record_stage_time(Stage::Decode, decode_time, ticket);
         let DecodedImage { image, scaled, scale, fingerprint } =
             decoded.map_err(|error| Error::invalid(field, error.to_string()))?;
-        let Answer { output, queue_time, run_time } =
+        let RowAnswer { output, queue_time, run_time } =
             self.infer(Stage::Detect, &self.snapshot.detector, scaled, ticket).await?;
         let times = StageTimes {
             decode: decode_time,
@@ -149,7 +149,7 @@ impl Pipeline {
         model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<RowAnswer, Error> {
         let answer = self.scheduler.submit(model, row, ticket).await?;
         ticket.times().add_wait(answer.queue_time);
         self.record_stage_time(stage, answer.run_time, ticket);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::answer::{Answer, RowError};
+use super::answer::{RowAnswer, RowError};
 use super::lane::LaneSpec;
 use super::shell::{self, Job, LiveLane, RowCaller, Shell};
 use super::stats::SchedulerStats;
@@ -77,7 +77,7 @@ impl Scheduler {
         model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
-    ) -> Result<Answer, RowError> {
+    ) -> Result<RowAnswer, RowError> {
         let arrived = Instant::now();
         let (lane, handle) = self.find_lane(model)?;
         let place = Arc::clone(&handle.places).acquire_owned().await;
@@ -162,7 +162,7 @@ mod tests {
         Bench { scheduler, device, tickets, registry }
     }
 
-    type Submitted = JoinHandle<Result<Answer, RowError>>;
+    type Submitted = JoinHandle<Result<RowAnswer, RowError>>;
 
     impl Bench {
         fn ticket(&self, life: Duration) -> Arc<Ticket> {
@@ -211,11 +211,11 @@ mod tests {
         first
     }
 
-    fn value(answer: &Answer) -> f32 {
+    fn value(answer: &RowAnswer) -> f32 {
         answer.output.slices()[0][0]
     }
 
-    async fn answered(submitted: Submitted) -> Answer {
+    async fn answered(submitted: Submitted) -> RowAnswer {
         submitted.await.unwrap().unwrap()
     }
 
@@ -418,11 +418,11 @@ mod tests {
         health.wait_for(|health| has_failed(&health.devices[device].state)).await.unwrap();
     }
 
-    fn is_lost(result: &Result<Answer, RowError>) -> bool {
+    fn is_lost(result: &Result<RowAnswer, RowError>) -> bool {
         matches!(result, Err(RowError::Device(DeviceError::Lost(_))))
     }
 
-    fn is_without_device(result: &Result<Answer, RowError>) -> bool {
+    fn is_without_device(result: &Result<RowAnswer, RowError>) -> bool {
         matches!(result, Err(RowError::Device(DeviceError::OutOfService)))
     }
 

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::{Answer, RowError};
+use super::answer::{RowAnswer, RowError};
 use super::core::{Core, DroppedRow, FormedBatch, Next};
 use super::lane::{DropReason, LaneSpec, QueuedRow};
 use super::stats::LaneStats;
@@ -32,7 +32,7 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct RowCaller {
     pub(super) ticket: Arc<Ticket>,
-    pub(super) reply: oneshot::Sender<Result<Answer, RowError>>,
+    pub(super) reply: oneshot::Sender<Result<RowAnswer, RowError>>,
 }
 
 /// A live model and its metrics.
@@ -228,7 +228,7 @@ impl Shell {
                 stats.row_failed();
             }
             let (queue_time, run_time) = (row.queue_time, outcome.run_time);
-            let answer = result.map(|output| Answer { output, queue_time, run_time });
+            let answer = result.map(|output| RowAnswer { output, queue_time, run_time });
             row.caller.answer(answer.map_err(RowError::Device));
         }
     }
@@ -239,7 +239,7 @@ impl Shell {
 }
 
 impl RowCaller {
-    fn answer(self, answer: Result<Answer, RowError>) {
+    fn answer(self, answer: Result<RowAnswer, RowError>) {
         // The caller may have left, which closes the channel.
         drop(self.reply.send(answer));
     }
