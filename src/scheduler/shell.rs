@@ -42,8 +42,8 @@ pub(super) struct LiveLane {
 }
 
 /// A reserved slot, and the time until which its batch waits for more rows.
-struct ReservedSlot<'device> {
-    slot: Slot<'device>,
+struct ReservedSlot<'group> {
+    slot: Slot<'group>,
     wait_until: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ struct InFlightRow {
     queue_time: Duration,
 }
 
-/// The state of the task, except the reserved slots, which borrow the device.
+/// The state of the task, except the reserved slots, which borrow the group.
 pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
@@ -70,10 +70,10 @@ pub(super) struct Shell {
 }
 
 /// Runs until every sender of `jobs` is dropped and every row is answered.
-pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(group: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
     // At most one slot of each device.
     let mut reserved: Vec<ReservedSlot<'_>> = Vec::new();
-    let mut health = device.health();
+    let mut health = group.health();
     shell.set_in_service(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
@@ -102,7 +102,7 @@ pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mp
                 reserved.extend(shell.form_batch(slot));
             }
             // An error means that the devices went out of service: then `health` has changed too.
-            Ok(slot) = device.reserve(wanted), if !wanted.is_empty() => {
+            Ok(slot) = group.reserve(wanted), if !wanted.is_empty() => {
                 reserved.push(ReservedSlot { slot, wait_until: None });
             }
         }
@@ -167,7 +167,7 @@ impl Shell {
     }
 
     /// Launches a batch in the slot, gives the slot back, or returns it while rows wait for more.
-    fn form_batch<'device>(&mut self, slot: Slot<'device>) -> Option<ReservedSlot<'device>> {
+    fn form_batch<'group>(&mut self, slot: Slot<'group>) -> Option<ReservedSlot<'group>> {
         let now = Instant::now();
         let decision = self.core.decide(now, slot.device(), |job| job.caller.reply.is_closed());
         for dropped in decision.dropped {
