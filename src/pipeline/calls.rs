@@ -104,14 +104,14 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<LivenessCheck, Error> {
         let photo = self.examine(photo, PhotoTasks::LIVENESS, ticket).await?;
-        let score_min = self.liveness_min();
+        let score_min = self.pad_score_min();
         let evidence = LivePhotoEvidence {
             problems: live_problems(&photo),
-            pad_score: photo.liveness,
+            pad_score: photo.pad_score,
             ..LivePhotoEvidence::default()
         };
         let verdict = decide_liveness(&evidence, photo.subject, score_min);
-        let liveness = photo.liveness.map(|score| Liveness { score, score_min });
+        let liveness = photo.pad_score.map(|score| Liveness { score, score_min });
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
@@ -142,14 +142,14 @@ impl Pipeline {
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
             thresholds: policy.thresholds,
-            pad_score_min: self.liveness_min(),
+            pad_score_min: self.pad_score_min(),
         };
         Verification {
             verdict: decide_verify(&evidence),
             similarity,
             policy_fmr: policy.policy_fmr,
             similarity_min: policy.similarity_min(),
-            liveness: lowest_liveness(&live, self.liveness_min()),
+            liveness: lowest_liveness(&live, self.pad_score_min()),
             portrait,
             live,
             matched,
@@ -239,7 +239,7 @@ fn live_evidence(
     LivePhotoEvidence {
         problems: live_problems(photo),
         same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
-        pad_score: photo.liveness,
+        pad_score: photo.pad_score,
         similarity_to_matched: photo
             .embedding
             .as_ref()
@@ -253,7 +253,7 @@ fn live_evidence(
 /// used.
 fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
     let mut problems = photo.problems();
-    if problems.is_empty() && photo.liveness.is_none() {
+    if problems.is_empty() && photo.pad_score.is_none() {
         problems.push(Reason::plain(ReasonCode::FaceUnusable, photo.subject));
     }
     problems
@@ -261,7 +261,7 @@ fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
 
 fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
     live.iter()
-        .filter_map(|photo| photo.liveness)
+        .filter_map(|photo| photo.pad_score)
         .min_by(f64::total_cmp)
         .map(|score| Liveness { score, score_min })
 }
@@ -274,7 +274,7 @@ mod tests {
     use crate::image::{DifferenceHash, LumaImage, RgbImage};
     use crate::pipeline::report::StageTimes;
 
-    fn photo(index: usize, norm: f64, liveness: Option<f64>) -> PhotoReport {
+    fn photo(index: usize, norm: f64, pad_score: Option<f64>) -> PhotoReport {
         let rect = Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
         PhotoReport {
             subject: Subject::LivePhoto(index),
@@ -286,7 +286,7 @@ mod tests {
             checks: vec![],
             embedding: None,
             embedding_norm: Some(norm),
-            liveness,
+            pad_score,
             times: StageTimes::default(),
         }
     }

@@ -70,7 +70,7 @@ impl Pipeline {
             judged.times.liveness += answer.run_time;
         }
         if !scored.is_empty() {
-            judged.pad_score = Some(self.liveness_score(&scored)?);
+            judged.pad_score = Some(self.fused_pad_score(&scored)?);
         }
         Ok(judged)
     }
@@ -101,7 +101,7 @@ impl Pipeline {
     }
 
     /// Computes the probability of a live person from the answers of all members of the ensemble.
-    fn liveness_score(&self, answers: &[RowAnswer]) -> Result<f64, Error> {
+    fn fused_pad_score(&self, answers: &[RowAnswer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
         self.rules.liveness.score(&outputs).map_err(Error::internal)
     }

@@ -374,7 +374,7 @@ mod tests {
         };
         let ticket = fixture.ticket();
         let examined = fixture.pipeline.examine(photo, PhotoTasks::ALL, &ticket);
-        let PhotoReport { embedding, embedding_norm, liveness, .. } =
+        let PhotoReport { embedding, embedding_norm, pad_score, .. } =
             fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
         let judged = fixture.pipeline.judge(crops, &ticket);
@@ -382,6 +382,6 @@ mod tests {
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);
-        assert!((judged.pad_score - liveness.unwrap()).abs() < 1e-4 && judged.pad_score > 0.9);
+        assert!((judged.pad_score - pad_score.unwrap()).abs() < 1e-4 && judged.pad_score > 0.9);
     }
 }

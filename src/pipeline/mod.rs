@@ -123,7 +123,7 @@ impl Pipeline {
         }
     }
 
-    fn liveness_min(&self) -> f64 {
+    fn pad_score_min(&self) -> f64 {
         self.rules.liveness.score_min
     }
 }

@@ -86,7 +86,7 @@ impl Pipeline {
             checks,
             embedding,
             embedding_norm,
-            liveness: judged.pad_score,
+            pad_score: judged.pad_score,
             times,
         })
     }

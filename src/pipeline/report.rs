@@ -42,7 +42,7 @@ pub struct PhotoReport {
     /// L2 norm of the raw embedding, a proxy for overall quality.
     pub embedding_norm: Option<f64>,
     /// Probability of a live person, if requested and if the quality allows it.
-    pub liveness: Option<f64>,
+    pub pad_score: Option<f64>,
     /// Time in each stage.
     pub times: StageTimes,
 }

@@ -135,7 +135,7 @@ fn image_report(photo: &PhotoReport) -> v1::ImageReport {
         face: photo.faces.first().map(face),
         faces_found: saturating_u32(photo.faces.len()),
         checks: photo.checks.iter().map(check).collect(),
-        liveness_score: photo.liveness,
+        liveness_score: photo.pad_score,
     }
 }
 
