@@ -6,7 +6,9 @@ use futures_util::future::try_join_all;
 
 use super::photo::PhotoTasks;
 use super::policy::DecisionPolicy;
-use super::report::{Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Verification};
+use super::report::{
+    Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph, Verification,
+};
 use super::{Error, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::face::calibration::PairType;
 use crate::face::decision::Reason;
@@ -111,7 +113,7 @@ impl Pipeline {
             ..LivePhotoEvidence::default()
         };
         let verdict = decide_liveness(&evidence, photo.subject, score_min);
-        let liveness = photo.pad_score.map(|score| Liveness { score, score_min });
+        let liveness = photo.pad_score.map(|score| LivenessScore { score, score_min });
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
@@ -259,11 +261,11 @@ fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
     problems
 }
 
-fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
+fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<LivenessScore> {
     live.iter()
         .filter_map(|photo| photo.pad_score)
         .min_by(f64::total_cmp)
-        .map(|score| Liveness { score, score_min })
+        .map(|score| LivenessScore { score, score_min })
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ pub use frame::CameraFrame;
 pub use lanes::lanes;
 pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
 pub use report::{
-    CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
-    StageTimes, Verification,
+    CalibratedSimilarity, Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph,
+    Similarity, StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{

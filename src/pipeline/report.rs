@@ -116,7 +116,7 @@ pub struct Verification {
     /// Least cosine that passes at that rate. Unset without a calibration row.
     pub similarity_min: Option<f64>,
     /// Lowest liveness score of the live photographs, and the limit.
-    pub liveness: Option<Liveness>,
+    pub liveness: Option<LivenessScore>,
     /// The portrait.
     pub portrait: PhotoReport,
     /// The live photographs, in the order of the request.
@@ -129,7 +129,7 @@ pub struct Verification {
 
 /// A liveness score and its limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Liveness {
+pub struct LivenessScore {
     /// Probability of a live person, 0..1.
     pub score: f64,
     /// Least score that passes.
@@ -157,7 +157,7 @@ pub struct LivenessCheck {
     /// Decision and reasons.
     pub verdict: Verdict,
     /// Unset if the photograph is unusable.
-    pub liveness: Option<Liveness>,
+    pub liveness: Option<LivenessScore>,
     /// Report on the photograph.
     pub photo: PhotoReport,
 }

@@ -8,7 +8,7 @@ use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
 };
 use crate::pipeline::{
-    Comparison, LiveModel, Liveness, LivenessCheck, PhotoReport, StageTimes, Verification,
+    Comparison, LiveModel, LivenessCheck, LivenessScore, PhotoReport, StageTimes, Verification,
 };
 use crate::proto::v1;
 
@@ -121,8 +121,8 @@ pub(super) fn reasons(reasons: &[Reason]) -> Vec<v1::Reason> {
     reasons.iter().map(convert).collect()
 }
 
-fn liveness(liveness: Liveness) -> v1::Liveness {
-    let Liveness { score, score_min } = liveness;
+fn liveness(liveness: LivenessScore) -> v1::Liveness {
+    let LivenessScore { score, score_min } = liveness;
     v1::Liveness { score, score_min, passed: score >= score_min }
 }
 
