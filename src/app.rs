@@ -163,7 +163,7 @@ impl App {
             rules: Arc::new(rules),
             scheduler,
             pool: cpu_pool(&config.device)?,
-            decode_permits: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
+            image_places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             image: config.image,
             quality: config.quality.clone(),
             policies,

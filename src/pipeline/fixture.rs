@@ -53,7 +53,7 @@ impl Fixture {
             snapshot,
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),
-            decode_permits: Semaphore::new(8),
+            image_places: Semaphore::new(8),
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
             policies: DecisionPolicies {

@@ -61,7 +61,7 @@ impl Pipeline {
         detail: Detail,
         ticket: &Arc<Ticket>,
     ) -> Result<MeasuredFrame, Error> {
-        let _permit = self.acquire_decode_permit(ticket).await?;
+        let _place = self.acquire_image_place(ticket).await?;
         let CameraFrame { meta, field, file } = frame;
         let file_field = format!("{field}.image.data");
         let detected = self.detect_faces(file, meta.orientation, file_field, ticket).await?;

@@ -66,7 +66,7 @@ pub struct Pipeline {
     /// Decodes, resizes and aligns images.
     pub pool: CpuPool,
     /// Limits how many decoded images are in memory at one time.
-    pub decode_permits: Semaphore,
+    pub image_places: Semaphore,
     /// Limits on images.
     pub image: ImageSettings,
     /// Limits on the quality of faces.

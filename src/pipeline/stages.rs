@@ -94,16 +94,16 @@ impl Pipeline {
     }
 
     /// Waits for a permit to hold one decoded image in memory. Dropping the permit releases it.
-    pub(super) async fn acquire_decode_permit(
+    pub(super) async fn acquire_image_place(
         &self,
         ticket: &Ticket,
     ) -> Result<SemaphorePermit<'_>, Error> {
         let began = Instant::now();
-        let permit = self.decode_permits.acquire().await.map_err(Error::internal)?;
+        let place = self.image_places.acquire().await.map_err(Error::internal)?;
         let wait = began.elapsed();
         ticket.times().add_wait(wait);
         self.metrics.observe_place_wait(wait);
-        Ok(permit)
+        Ok(place)
     }
 
     /// Decodes an image file and runs the detector on it. Undoes the orientation of the camera.
